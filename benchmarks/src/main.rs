@@ -1,0 +1,3 @@
+//! Benchmarks of tandem.
+
+fn main() {}

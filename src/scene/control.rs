@@ -1,0 +1,68 @@
+//! What a driver answers, and what it says about how the answer came to be.
+
+use super::FrameId;
+use crate::timing::StageTimes;
+use arrayvec::ArrayVec;
+use std::time::Duration;
+
+/// The three pedals' worth of a command.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Command {
+    /// −1 (left) to 1 (right).
+    pub steer: f64,
+    /// 0 to 1.
+    pub throttle: f64,
+    /// 0 to 1.
+    pub brake: f64,
+}
+
+impl Command {
+    /// Stand still, or come to a stand.
+    pub const FULL_BRAKE: Self = Self { steer: 0.0, throttle: 0.0, brake: 1.0 };
+}
+
+/// The prefix that a tick acted on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrefixInfo {
+    /// Counts refreshes, from 1.
+    pub version: u64,
+    /// Tick time minus capture time of the newest frame in the prefix.
+    pub age: Duration,
+}
+
+/// Whether the control came in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DeadlineVerdict {
+    /// Within its budget.
+    #[default]
+    Met,
+    /// After its deadline, by this much.
+    Missed {
+        /// How late.
+        by: Duration,
+    },
+}
+
+/// How a control came to be.
+#[derive(Clone, Debug, Default)]
+pub struct TickReport {
+    /// The tick it answers.
+    pub frame: FrameId,
+    /// Frames inside the prefix, oldest first; empty without a prefix.
+    pub prefix_frames: ArrayVec<FrameId, 8>,
+    /// The prefix, or `None` if there was none yet.
+    pub prefix: Option<PrefixInfo>,
+    /// What each stage took; absent stages did not run at this tick.
+    pub stages: StageTimes,
+    /// Whether it came in time.
+    pub deadline: DeadlineVerdict,
+}
+
+/// A command with its report.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// What the vehicle shall do until the next tick.
+    pub command: Command,
+    /// How it came to be.
+    pub report: TickReport,
+}

@@ -1,0 +1,29 @@
+//! Questions about lanes that criteria ask of a road, whoever holds the map.
+
+use glam::{DVec2, DVec3};
+
+/// The center of a lane, nearest to some place.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LanePoint {
+    /// Place on the lane's center line, meters.
+    pub position: DVec3,
+    /// Direction of travel, radians.
+    pub heading_rad: f64,
+    /// Lane width, meters.
+    pub width_m: f64,
+    /// OpenDRIVE road number.
+    pub road_id: i32,
+    /// OpenDRIVE lane number: negative runs with the road, positive against it.
+    pub lane_id: i32,
+    /// True inside a junction.
+    pub is_junction: bool,
+}
+
+/// A map that knows where lanes are.
+pub trait LaneMap {
+    /// The driving lane whose center line is nearest in the plane.
+    fn driving_lane(&self, place: DVec2) -> LanePoint;
+
+    /// The parking lane whose center line is nearest in the plane, if the map has any.
+    fn parking_lane(&self, place: DVec2) -> Option<LanePoint>;
+}

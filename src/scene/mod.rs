@@ -1,0 +1,29 @@
+//! Nouns that both sides of the loop speak: what a driver sees, what it answers, where the road is.
+//!
+//! Coordinates are CARLA's left-handed ones. World: x east, y south, z up, meters. Ego: x forward,
+//! y right. Yaw is positive clockwise seen from above, radians. Models and simulators meet here and
+//! nowhere else.
+
+mod control;
+mod driver;
+mod lane;
+mod observation;
+mod pose;
+mod route;
+mod trajectory;
+mod world_state;
+
+pub use control::{Command, Control, DeadlineVerdict, PrefixInfo, TickReport};
+pub use driver::{DriveError, Driver};
+pub use lane::{LaneMap, LanePoint};
+pub use observation::{
+    CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, SensorSuite,
+    Truth,
+};
+pub use pose::{Pose, wrap_angle};
+pub use route::{
+    GeoReference, RoadOption, Route, RoutePlan, RoutePoint, ScenarioSpec, TriggerPoint,
+    WeatherKeyframe,
+};
+pub use trajectory::Trajectory;
+pub use world_state::{ActorKind, ActorState, Collision, EgoState, WorldState};

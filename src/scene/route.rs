@@ -1,0 +1,115 @@
+//! Routes: what a route file says, and the dense plan that a world makes of it.
+
+use glam::DVec3;
+use std::collections::BTreeMap;
+
+/// The maneuver at a route point, with the benchmark's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(i8)]
+pub enum RoadOption {
+    /// No maneuver known.
+    Void = -1,
+    /// Turn left in a junction.
+    Left = 1,
+    /// Turn right in a junction.
+    Right = 2,
+    /// Go straight on in a junction.
+    Straight = 3,
+    /// Follow the lane.
+    LaneFollow = 4,
+    /// Change to the lane on the left.
+    ChangeLaneLeft = 5,
+    /// Change to the lane on the right.
+    ChangeLaneRight = 6,
+}
+
+impl RoadOption {
+    /// True for both lane changes.
+    pub fn is_lane_change(self) -> bool {
+        matches!(self, Self::ChangeLaneLeft | Self::ChangeLaneRight)
+    }
+}
+
+/// Where a scenario starts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TriggerPoint {
+    /// World meters.
+    pub position: DVec3,
+    /// Degrees, as in the file.
+    pub yaw_deg: f64,
+}
+
+/// One scenario of a route.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ScenarioSpec {
+    /// Instance name, e.g. `ParkingCutIn_1`.
+    pub name: String,
+    /// Type, e.g. `ParkingCutIn`.
+    pub kind: String,
+    /// Where it starts, if the file says so.
+    pub trigger: Option<TriggerPoint>,
+    /// Every further child element: tag → attributes, as text.
+    pub parameters: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Weather from some part of the route on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WeatherKeyframe {
+    /// Part of the route, percent.
+    pub route_percentage: f64,
+    /// Field name → value, defaults filled in; units are CARLA's (percent, degrees).
+    pub fields: BTreeMap<String, f64>,
+}
+
+/// One route as its file gives it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route {
+    /// The file's number.
+    pub id: u32,
+    /// The file's town.
+    pub town: String,
+    /// Key points, world meters.
+    pub key_points: Vec<DVec3>,
+    /// Scenarios, in file order.
+    pub scenarios: Vec<ScenarioSpec>,
+    /// Weather, sorted by percentage; never empty.
+    pub weather: Vec<WeatherKeyframe>,
+}
+
+/// A point of the dense route.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RoutePoint {
+    /// On the lane's center, world meters.
+    pub position: DVec3,
+    /// Direction of travel, radians.
+    pub heading_rad: f64,
+    /// The maneuver here.
+    pub command: RoadOption,
+    /// True inside a junction.
+    pub is_junction: bool,
+}
+
+/// The dense route, about one point a meter.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoutePlan {
+    /// Points from start to end; at least two.
+    pub points: Vec<RoutePoint>,
+    /// Where the map's plane touches the globe.
+    pub reference: GeoReference,
+}
+
+/// Latitude and longitude of the map's origin.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GeoReference {
+    /// Degrees.
+    pub latitude_deg: f64,
+    /// Degrees.
+    pub longitude_deg: f64,
+}
+
+impl Default for GeoReference {
+    /// CARLA's default for maps without a `geoReference`.
+    fn default() -> Self {
+        Self { latitude_deg: 42.0, longitude_deg: 2.0 }
+    }
+}

@@ -1,0 +1,26 @@
+//! Measuring how long something took on the host.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A running stopwatch.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts it.
+    #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since it was started.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Seconds since the Unix epoch, for names and records; never for measuring.
+#[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
+pub fn wall_time_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
