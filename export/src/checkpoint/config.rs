@@ -82,6 +82,10 @@ pub struct MotConfig {
     pub route_tokens: usize,
     /// Waypoint queries.
     pub waypoint_tokens: usize,
+    /// Width of a stored decision query.
+    pub reasoning_query_dim: usize,
+    /// Width of a stored route or waypoint query.
+    pub action_query_dim: usize,
 }
 
 /// What `bev_config.json` says that the tensors' shapes do not.
@@ -109,6 +113,14 @@ pub struct BevConfig {
     pub lidar_split_height_m: f64,
     /// Points at or above this height are dropped, meters.
     pub max_height_lidar_m: f64,
+    /// Blocks of each fusion transformer.
+    pub n_layer: usize,
+    /// Width of a fusion block's MLP over the transformer's.
+    pub block_exp: usize,
+    /// Name of the camera trunk's architecture.
+    pub image_architecture: String,
+    /// Name of the LiDAR trunk's architecture.
+    pub lidar_architecture: String,
 }
 
 /// Special token ids of `config.json`.

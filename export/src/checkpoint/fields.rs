@@ -1,0 +1,175 @@
+//! Reading keys of a JSON file, so that every complaint names the file and the key.
+
+use super::CheckpointError;
+use serde_json::Value;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A JSON object, the file it is from and the path of keys that led to it.
+pub(super) struct Fields {
+    file: PathBuf,
+    prefix: String,
+    object: Value,
+}
+
+impl Fields {
+    /// Reads a file; `None` if there is none.
+    pub(super) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
+        let bytes = match std::fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CheckpointError::Read { path: file.into(), source }),
+        };
+        let object: Value = serde_json::from_slice(&bytes)
+            .map_err(|source| CheckpointError::NotJson { path: file.into(), source })?;
+        let fields = Self { file: file.into(), prefix: String::new(), object };
+        if !fields.object.is_object() {
+            return Err(fields.wrong_type("the whole file", "an object", &fields.object));
+        }
+        Ok(Some(fields))
+    }
+
+    /// An object without keys, for a file that may be absent.
+    pub(super) fn empty(file: &Path) -> Self {
+        let object = Value::Object(serde_json::Map::new());
+        Self { file: file.into(), prefix: String::new(), object }
+    }
+
+    /// The object under `key`.
+    pub(super) fn object(&self, key: &str) -> Result<Self, CheckpointError> {
+        let value = self.required(key, "an object")?;
+        if !value.is_object() {
+            return Err(self.wrong_type(&self.path_of(key), "an object", value));
+        }
+        Ok(Self {
+            file: self.file.clone(),
+            prefix: format!("{}.", self.path_of(key)),
+            object: value.clone(),
+        })
+    }
+
+    /// True if `key` is there and not null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// A count: a whole number above zero.
+    pub(super) fn count(&self, key: &str) -> Result<usize, CheckpointError> {
+        let expected = "a whole number above zero";
+        let value = self.required(key, expected)?;
+        whole(value)
+            .filter(|&count| count > 0)
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
+    }
+
+    /// A count, if the key is there.
+    pub(super) fn count_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+        if self.has(key) { self.count(key) } else { Ok(default) }
+    }
+
+    /// A finite number.
+    pub(super) fn number(&self, key: &str) -> Result<f64, CheckpointError> {
+        let value = self.required(key, "a number")?;
+        number(value).ok_or_else(|| self.wrong_type(&self.path_of(key), "a number", value))
+    }
+
+    /// A finite number, if the key is there.
+    pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, CheckpointError> {
+        if self.has(key) { self.number(key) } else { Ok(default) }
+    }
+
+    /// A truth value, if the key is there; numbers count as Python's truth values.
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let plain = plain(value);
+        plain
+            .as_bool()
+            .or_else(|| plain.as_f64().map(|number| number != 0.0))
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), "true or false", value))
+    }
+
+    /// A text, if the key is there.
+    pub(super) fn text_or(&self, key: &str, default: &str) -> Result<String, CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(default.to_owned()) };
+        let text = value.as_str().map(str::to_owned);
+        text.ok_or_else(|| self.wrong_type(&self.path_of(key), "a text", value))
+    }
+
+    /// A list of whole numbers, zero allowed.
+    pub(super) fn indices(&self, key: &str) -> Result<Vec<usize>, CheckpointError> {
+        let expected = "a list of whole numbers";
+        let value = self.required(key, expected)?;
+        plain(value)
+            .as_array()
+            .and_then(|list| list.iter().map(whole).collect())
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
+    }
+
+    /// A token id.
+    pub(super) fn token(&self, key: &str) -> Result<u32, CheckpointError> {
+        let value = self.required(key, "a token id")?;
+        whole(value)
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), "a token id", value))
+    }
+
+    /// The error for a value that breaks a rule.
+    pub(super) fn invalid(&self, key: &str, expected: String) -> CheckpointError {
+        CheckpointError::InvalidValue {
+            path: self.file.clone(),
+            key: self.path_of(key),
+            expected,
+            found: self.get(key).map_or_else(|| "absent (its default)".to_owned(), shortened),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|value| !value.is_null())
+    }
+
+    fn required(&self, key: &str, expected: &'static str) -> Result<&Value, CheckpointError> {
+        self.get(key).ok_or_else(|| CheckpointError::MissingKey {
+            path: self.file.clone(),
+            key: self.path_of(key),
+            expected,
+        })
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn wrong_type(&self, key: &str, expected: &'static str, value: &Value) -> CheckpointError {
+        CheckpointError::WrongType {
+            path: self.file.clone(),
+            key: key.to_owned(),
+            expected,
+            found: shortened(value),
+        }
+    }
+}
+
+/// The value inside jsonpickle's wrappings of tuples, numpy arrays and numpy scalars.
+fn plain(value: &Value) -> &Value {
+    ["py/tuple", "values", "value"].iter().find_map(|key| value.get(key)).unwrap_or(value)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    plain(value).as_f64().filter(|number| number.is_finite())
+}
+
+fn whole(value: &Value) -> Option<usize> {
+    // Python's configurations write some counts as 5.0; above 2^32 no count makes sense.
+    let number = number(value)?;
+    (number >= 0.0 && number <= f64::from(u32::MAX) && number.fract() == 0.0)
+        .then_some(number as usize)
+}
+
+fn shortened(value: &Value) -> String {
+    const SHOWN: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

@@ -1,0 +1,198 @@
+//! The header of one safetensors file: an eight-byte length, then JSON, then the tensors' bytes.
+//!
+//! Read here rather than with the safetensors crate because its errors name neither the file nor
+//! the tensor, because it refuses gaps, and because an element type that we cannot use must not
+//! stop a file whose other tensors we can.
+
+use super::CheckpointError;
+use crate::dtype::DType;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use std::fmt;
+use std::path::Path;
+
+/// The format's own limit on the header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// One tensor, as the header describes it; checked against the file's length.
+pub(super) struct Described {
+    /// Name.
+    pub(super) name: String,
+    /// Element type, as the file names it.
+    pub(super) dtype_name: String,
+    /// Element type, if it is one of ours.
+    pub(super) dtype: Option<DType>,
+    /// Dimensions, outermost first.
+    pub(super) shape: Vec<usize>,
+    /// First byte in the file.
+    pub(super) offset: u64,
+    /// Bytes.
+    pub(super) length: u64,
+}
+
+/// Reads and checks the header of the file whose bytes are `bytes`.
+pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Described>, CheckpointError> {
+    let file_bytes = bytes.len() as u64;
+    let truncated =
+        |expected| CheckpointError::Truncated { path: path.into(), expected, found: file_bytes };
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| truncated(8))?;
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        return Err(CheckpointError::HeaderTooLong {
+            path: path.into(),
+            limit: MAX_HEADER_BYTES,
+            found: length,
+        });
+    }
+    let json = rest.get(..length as usize).ok_or_else(|| truncated(8 + length))?;
+    let header: Header = serde_json::from_slice(json)
+        .map_err(|source| CheckpointError::HeaderNotJson { path: path.into(), source })?;
+
+    let data_start = 8 + length;
+    let mut described = Vec::with_capacity(header.0.len());
+    for (name, entry) in header.0 {
+        described.push(check_entry(path, name, entry, data_start, file_bytes - data_start)?);
+    }
+    check_disjoint(path, data_start, &mut described)?;
+    Ok(described)
+}
+
+/// Checks one tensor's bytes against the file and against its shape.
+fn check_entry(
+    path: &Path,
+    name: String,
+    entry: Entry,
+    data_start: u64,
+    available: u64,
+) -> Result<Described, CheckpointError> {
+    let [begin, end] = entry.data_offsets;
+    if begin > end || end > available {
+        return Err(CheckpointError::OutsideFile {
+            path: path.into(),
+            tensor: name,
+            begin,
+            end,
+            available,
+        });
+    }
+    if let Some(size) = element_size(&entry.dtype) {
+        let expected = entry
+            .shape
+            .iter()
+            .try_fold(size, |bytes, &dimension| bytes.checked_mul(dimension as u64));
+        if expected != Some(end - begin) {
+            return Err(CheckpointError::WrongLength {
+                path: path.into(),
+                tensor: name,
+                dtype: entry.dtype,
+                shape: entry.shape,
+                expected,
+                found: end - begin,
+            });
+        }
+    }
+    Ok(Described {
+        name,
+        dtype: known_dtype(&entry.dtype),
+        dtype_name: entry.dtype,
+        shape: entry.shape,
+        offset: data_start + begin,
+        length: end - begin,
+    })
+}
+
+/// Checks that no two tensors share bytes or a name. Gaps are fine: writers align with them.
+fn check_disjoint(
+    path: &Path,
+    data_start: u64,
+    described: &mut [Described],
+) -> Result<(), CheckpointError> {
+    described.sort_by(|a, b| a.name.cmp(&b.name));
+    for pair in described.windows(2) {
+        if pair[0].name == pair[1].name {
+            return Err(CheckpointError::Twice {
+                tensor: pair[0].name.clone(),
+                first: path.into(),
+                second: path.into(),
+            });
+        }
+    }
+    described.sort_by_key(|tensor| (tensor.offset, tensor.length));
+    for pair in described.windows(2) {
+        let end = pair[0].offset + pair[0].length;
+        if pair[1].offset < end {
+            return Err(CheckpointError::Overlap {
+                path: path.into(),
+                tensor: pair[1].name.clone(),
+                other: pair[0].name.clone(),
+                expected: end - data_start,
+                found: pair[1].offset - data_start,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Our element types, by the format's names.
+fn known_dtype(name: &str) -> Option<DType> {
+    Some(match name {
+        "F32" => DType::F32,
+        "F16" => DType::F16,
+        "BF16" => DType::Bf16,
+        "I64" => DType::I64,
+        "U8" => DType::U8,
+        "BOOL" => DType::Bool,
+        _ => return None,
+    })
+}
+
+/// Bytes of one element, for every type that the format has had for long. A newer type's length
+/// goes unchecked, so that a tensor we never read does not stop the others.
+fn element_size(name: &str) -> Option<u64> {
+    Some(match name {
+        "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" => 1,
+        "U16" | "I16" | "F16" | "BF16" => 2,
+        "U32" | "I32" | "F32" => 4,
+        "U64" | "I64" | "F64" => 8,
+        _ => return None,
+    })
+}
+
+/// What the header says of one tensor.
+#[derive(serde::Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+/// The header's tensors in file order, repeated names kept, `__metadata__` dropped.
+struct Header(Vec<(String, Entry)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tensors;
+        impl<'de> Visitor<'de> for Tensors {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut tensors = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        map.next_value::<serde::de::IgnoredAny>()?;
+                        continue;
+                    }
+                    let entry = map
+                        .next_value::<Entry>()
+                        .map_err(|error| A::Error::custom(format!("tensor {name}: {error}")))?;
+                    tensors.push((name, entry));
+                }
+                Ok(Header(tensors))
+            }
+        }
+        deserializer.deserialize_map(Tensors)
+    }
+}

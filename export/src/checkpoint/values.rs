@@ -1,0 +1,75 @@
+//! Reading weights as numbers.
+
+use super::{Checkpoint, CheckpointError, TensorEntry, Warning};
+use crate::dtype::DType;
+use half::{bf16, f16};
+
+impl Checkpoint {
+    /// A copy of a floating-point tensor, up-cast to f32.
+    ///
+    /// # Errors
+    /// If there is no such tensor or it is not f32, f16 or bf16.
+    pub fn values_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        let entry = self.tensor(name)?;
+        let bytes = self.bytes(entry);
+        match entry.dtype {
+            DType::F32 => Ok(numbers(bytes, f32::from_le_bytes).collect()),
+            DType::F16 => Ok(numbers(bytes, |raw| f16::from_le_bytes(raw).to_f32()).collect()),
+            DType::Bf16 => Ok(numbers(bytes, |raw| bf16::from_le_bytes(raw).to_f32()).collect()),
+            DType::I64 | DType::U8 | DType::Bool => Err(CheckpointError::WrongDType {
+                path: self.files[entry.file].clone(),
+                tensor: name.to_owned(),
+                found: entry.dtype.to_string(),
+            }),
+        }
+    }
+
+    /// Reads every floating-point weight and reports each tensor that holds NaN or infinity.
+    ///
+    /// Reads the whole checkpoint, so it takes as long as the disk does; `progress` is told after
+    /// each tensor how many bytes are done, of how many.
+    pub fn scan_values(&self, mut progress: impl FnMut(u64, u64)) -> Vec<Warning> {
+        let total_bytes: u64 = self.tensors.values().map(|entry| entry.length).sum();
+        let mut done_bytes = 0;
+        let mut warnings = Vec::new();
+        for (name, entry) in &self.tensors {
+            let count = self.count_non_finite(entry);
+            if count > 0 {
+                warnings.push(Warning::NonFinite {
+                    tensor: name.clone(),
+                    count,
+                    total: entry.length / entry.dtype.size() as u64,
+                });
+            }
+            done_bytes += entry.length;
+            progress(done_bytes, total_bytes);
+        }
+        warnings
+    }
+
+    /// How many values of a tensor have all exponent bits set, which only NaN and infinity do.
+    fn count_non_finite(&self, entry: &TensorEntry) -> u64 {
+        fn count_half(bytes: &[u8], exponent: u16) -> u64 {
+            numbers(bytes, u16::from_le_bytes).filter(|raw| raw & exponent == exponent).count()
+                as u64
+        }
+        let bytes = self.bytes(entry);
+        match entry.dtype {
+            DType::F32 => {
+                numbers(bytes, f32::from_le_bytes).filter(|value| !value.is_finite()).count() as u64
+            }
+            DType::F16 => count_half(bytes, 0x7c00),
+            DType::Bf16 => count_half(bytes, 0x7f80),
+            DType::I64 | DType::U8 | DType::Bool => 0,
+        }
+    }
+}
+
+/// The numbers in unaligned little-endian bytes.
+fn numbers<const SIZE: usize, T>(
+    bytes: &[u8],
+    read: impl Fn([u8; SIZE]) -> T,
+) -> impl Iterator<Item = T> {
+    // The header check made the length a whole number of elements.
+    bytes.as_chunks::<SIZE>().0.iter().map(move |raw| read(*raw))
+}
