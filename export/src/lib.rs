@@ -9,3 +9,7 @@ pub mod dtype;
 pub mod contract;
 
 pub mod checkpoint;
+
+pub mod onnx;
+
+pub mod graph;

@@ -1,0 +1,512 @@
+//! A typed builder of ONNX graphs: every value knows its element type and static shape.
+//!
+//! Operators check what they are given when they are called and panic with both shapes when it does
+//! not fit, because a misfit is our own bug. What comes from the checkpoint (names, widths) can be
+//! wrong without our fault and is reported as [`GraphError`].
+//!
+//! Weights are never loaded here: an [`Initializer`] says where its bytes are or how to make them.
+
+mod operators;
+
+pub use operators::{Gelu, Padding};
+
+use crate::checkpoint::TensorEntry;
+use crate::contract::TensorSpec;
+use crate::dtype::DType;
+use crate::onnx::{AttributeProto, NodeProto, ValueInfoProto};
+use half::{bf16, f16};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Constants of fewer bytes than this are stored in the graph file itself.
+pub const INLINE_BELOW: usize = 1024;
+
+/// Why a graph cannot be built from this checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// A network needs a tensor that the checkpoint does not have.
+    #[error("checkpoint has no tensor {name:?}")]
+    NoSuchTensor {
+        /// The name looked for.
+        name: String,
+    },
+    /// A tensor's shape does not suit the network.
+    #[error("tensor {name:?} has shape {found:?}, the network needs {needed}")]
+    WrongShape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What was needed, in words or as dimensions.
+        needed: String,
+    },
+    /// A tensor's element type is not a floating-point type.
+    #[error("tensor {name:?} is {found}, the network needs a floating-point tensor")]
+    NotFloat {
+        /// The tensor.
+        name: String,
+        /// Its element type.
+        found: DType,
+    },
+}
+
+/// A tensor in the graph: an input, a weight, a constant or the result of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Value {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Value {
+    /// Name in the graph.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Length of one axis.
+    pub fn dim(&self, axis: usize) -> usize {
+        self.shape[axis]
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    fn describe(&self) -> String {
+        format!("{} {} {:?}", self.name, self.dtype, self.shape)
+    }
+}
+
+/// A weight or constant.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Initializer {
+    /// Name in the graph.
+    pub name: String,
+    /// Element type that the graph sees.
+    pub dtype: DType,
+    /// Dimensions that the graph sees.
+    pub dims: Vec<usize>,
+    /// Where its bytes come from.
+    pub source: Source,
+}
+
+/// Where the bytes of an [`Initializer`] come from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Source {
+    /// A checkpoint file, in place.
+    Stored(Stored),
+    /// A checkpoint file, converted from this element type while it is copied.
+    Converted(Stored, DType),
+    /// Computed at export, to be kept beside the graph.
+    Folded(Vec<u8>),
+    /// Computed at export and small enough to be in the graph file.
+    Inline(Vec<u8>),
+}
+
+/// A range of bytes of a checkpoint file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Stored {
+    /// Index into the checkpoint's files.
+    pub file: usize,
+    /// First byte, counted from the start of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// A finished graph with the data for its contract.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Network {
+    /// Which network this is, e.g. `vision`.
+    pub name: String,
+    /// Nodes in topological order.
+    pub nodes: Vec<NodeProto>,
+    /// Types of the values that nodes make, outputs excepted.
+    pub values: Vec<ValueInfoProto>,
+    /// Weights and constants.
+    pub initializers: Vec<Initializer>,
+    /// Inputs, in binding order.
+    pub inputs: Vec<TensorSpec>,
+    /// Outputs, in binding order.
+    pub outputs: Vec<TensorSpec>,
+    /// Sizes and numbers that a user of the network needs.
+    pub sizes: BTreeMap<String, f64>,
+}
+
+/// A graph while it is built.
+pub struct Graph<'a> {
+    name: String,
+    tensors: &'a BTreeMap<String, TensorEntry>,
+    dtype: DType,
+    scope: Vec<String>,
+    taken: BTreeSet<String>,
+    nodes: Vec<NodeProto>,
+    made: Vec<Value>,
+    initializers: BTreeMap<String, Initializer>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<(String, TensorSpec)>,
+    sizes: BTreeMap<String, f64>,
+}
+
+impl<'a> Graph<'a> {
+    /// An empty graph over the tensors of a checkpoint, whose weights and activations are `dtype`.
+    pub fn new(name: &str, tensors: &'a BTreeMap<String, TensorEntry>, dtype: DType) -> Self {
+        assert!(is_float(dtype), "a network cannot compute in {dtype}");
+        Self {
+            name: name.to_owned(),
+            tensors,
+            dtype,
+            scope: Vec::new(),
+            taken: BTreeSet::new(),
+            nodes: Vec::new(),
+            made: Vec::new(),
+            initializers: BTreeMap::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            sizes: BTreeMap::new(),
+        }
+    }
+
+    /// Element type of weights and activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Runs `build` with `scope/` in front of the names of the nodes that it makes.
+    pub fn within<R>(&mut self, scope: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
+        self.scope.push(scope.into());
+        let result = build(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Records a number that the network's user needs.
+    pub fn size(&mut self, name: &str, value: f64) {
+        self.sizes.insert(name.to_owned(), value);
+    }
+
+    /// A new input.
+    pub fn input(&mut self, name: &str, dtype: DType, shape: &[usize], meaning: &str) -> Value {
+        assert!(self.taken.insert(name.to_owned()), "two values are named {name}");
+        self.inputs.push(TensorSpec {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+            meaning: meaning.to_owned(),
+        });
+        Value { name: name.to_owned(), dtype, shape: shape.to_vec() }
+    }
+
+    /// Makes `value` an output called `name`.
+    pub fn output(&mut self, name: &str, value: &Value, meaning: &str) {
+        assert!(
+            self.taken.insert(name.to_owned()),
+            "two values are named {name}, one of them an output"
+        );
+        let known = self.outputs.iter().any(|(inner, _)| *inner == value.name);
+        let from_node = self.made.iter().any(|made| made.name == value.name);
+        // An output is its value under another name, unless that value already has a fixed one.
+        let inner = if known || !from_node {
+            self.node("Identity", "identity", &[value], Vec::new(), value.dtype, value.shape())
+        } else {
+            value.clone()
+        };
+        let spec = TensorSpec {
+            name: name.to_owned(),
+            dtype: value.dtype,
+            shape: value.shape.clone(),
+            meaning: meaning.to_owned(),
+        };
+        self.outputs.push((inner.name, spec));
+    }
+
+    /// True if the checkpoint has a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Shape of a tensor of the checkpoint.
+    ///
+    /// # Errors
+    /// The checkpoint has no such tensor.
+    pub fn shape_of(&self, name: &str) -> Result<&'a [usize], GraphError> {
+        Ok(&self.entry(name)?.shape)
+    }
+
+    /// A weight, as stored.
+    ///
+    /// # Errors
+    /// The checkpoint has no such floating-point tensor.
+    pub fn weight(&mut self, name: &str) -> Result<Value, GraphError> {
+        let entry = self.entry(name)?;
+        self.stored(name, name.to_owned(), entry.shape.clone(), 0..entry.shape.iter().product())
+    }
+
+    /// A weight whose bytes are read with other dimensions of the same total.
+    ///
+    /// # Errors
+    /// The checkpoint has no such floating-point tensor, or its size differs.
+    pub fn weight_as(&mut self, name: &str, dims: &[usize]) -> Result<Value, GraphError> {
+        let entry = self.entry(name)?;
+        let n_elements: usize = entry.shape.iter().product();
+        if n_elements != dims.iter().product::<usize>() {
+            return Err(GraphError::WrongShape {
+                name: name.to_owned(),
+                found: entry.shape.clone(),
+                needed: format!("as many elements as {dims:?}"),
+            });
+        }
+        self.stored(name, format!("{name}.as.{}", joined(dims, "x")), dims.to_vec(), 0..n_elements)
+    }
+
+    /// The rows `rows` of a weight: a contiguous part of its bytes.
+    ///
+    /// # Errors
+    /// The checkpoint has no such floating-point tensor, or fewer rows.
+    pub fn weight_rows(&mut self, name: &str, rows: Range<usize>) -> Result<Value, GraphError> {
+        let entry = self.entry(name)?;
+        let n_rows = entry.shape.first().copied().unwrap_or(0);
+        if rows.start >= rows.end || rows.end > n_rows {
+            return Err(GraphError::WrongShape {
+                name: name.to_owned(),
+                found: entry.shape.clone(),
+                needed: format!("rows {rows:?}"),
+            });
+        }
+        if rows == (0..n_rows) {
+            return self.weight(name);
+        }
+        let mut dims = entry.shape.clone();
+        dims[0] = rows.len();
+        let row: usize = entry.shape[1..].iter().product();
+        let label = format!("{name}.rows.{}..{}", rows.start, rows.end);
+        self.stored(name, label, dims, rows.start * row..rows.end * row)
+    }
+
+    fn entry(&self, name: &str) -> Result<&'a TensorEntry, GraphError> {
+        let missing = || GraphError::NoSuchTensor { name: name.to_owned() };
+        self.tensors.get(name).ok_or_else(missing)
+    }
+
+    fn stored(
+        &mut self,
+        tensor: &str,
+        label: String,
+        dims: Vec<usize>,
+        elements: Range<usize>,
+    ) -> Result<Value, GraphError> {
+        let entry = self.entry(tensor)?;
+        if !is_float(entry.dtype) {
+            return Err(GraphError::NotFloat { name: tensor.to_owned(), found: entry.dtype });
+        }
+        let size = entry.dtype.size();
+        let bytes = Stored {
+            file: entry.file,
+            offset: entry.offset + (elements.start * size) as u64,
+            length: (elements.len() * size) as u64,
+        };
+        let source = if entry.dtype == self.dtype {
+            Source::Stored(bytes)
+        } else {
+            Source::Converted(bytes, entry.dtype)
+        };
+        Ok(self.initializer(label, self.dtype, dims, source))
+    }
+
+    /// A floating-point constant of the network's element type.
+    pub fn constant(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
+        self.floats(name, self.dtype, dims, values)
+    }
+
+    /// A single-precision constant, whatever the network computes in.
+    pub fn constant_f32(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
+        self.floats(name, DType::F32, dims, values)
+    }
+
+    fn floats(&mut self, name: &str, dtype: DType, dims: &[usize], values: &[f32]) -> Value {
+        assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
+        self.computed(name.to_owned(), dtype, dims, encode(values, dtype))
+    }
+
+    /// An integer constant.
+    pub fn integers(&mut self, name: &str, dims: &[usize], values: &[i64]) -> Value {
+        assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.computed(name.to_owned(), DType::I64, dims, bytes)
+    }
+
+    /// A constant of truth values.
+    pub fn booleans(&mut self, name: &str, dims: &[usize], values: &[bool]) -> Value {
+        assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
+        let bytes = values.iter().map(|&value| u8::from(value)).collect();
+        self.computed(name.to_owned(), DType::Bool, dims, bytes)
+    }
+
+    /// Zeros of the network's element type.
+    pub fn zeros(&mut self, dims: &[usize]) -> Value {
+        let bytes = vec![0; dims.iter().product::<usize>() * self.dtype.size()];
+        self.computed(format!("zeros.{}", joined(dims, "x")), self.dtype, dims, bytes)
+    }
+
+    /// A short list of integers that an operator takes as an input (shape, axes, bounds).
+    fn list(&mut self, values: &[i64]) -> Value {
+        let name = format!("list.{}", joined(values, "."));
+        self.integers(&name, &[values.len()], values)
+    }
+
+    fn computed(&mut self, name: String, dtype: DType, dims: &[usize], bytes: Vec<u8>) -> Value {
+        let source =
+            if bytes.len() < INLINE_BELOW { Source::Inline(bytes) } else { Source::Folded(bytes) };
+        self.initializer(name, dtype, dims.to_vec(), source)
+    }
+
+    /// Adds an initializer; the same one may be asked for again.
+    fn initializer(
+        &mut self,
+        name: String,
+        dtype: DType,
+        dims: Vec<usize>,
+        source: Source,
+    ) -> Value {
+        let new = Initializer { name: name.clone(), dtype, dims: dims.clone(), source };
+        match self.initializers.get(&name) {
+            Some(old) => assert_eq!(*old, new, "two initializers are named {name}"),
+            None => {
+                assert!(self.taken.insert(name.clone()), "two values are named {name}");
+                self.initializers.insert(name.clone(), new);
+            }
+        }
+        Value { name, dtype, shape: dims }
+    }
+
+    /// Adds a node with one result.
+    fn node(
+        &mut self,
+        op: &str,
+        hint: &str,
+        inputs: &[&Value],
+        attributes: Vec<AttributeProto>,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Value {
+        let inputs = inputs.iter().map(|value| value.name.clone()).collect();
+        self.raw_node(op, hint, inputs, attributes, dtype, shape)
+    }
+
+    fn raw_node(
+        &mut self,
+        op: &str,
+        hint: &str,
+        input: Vec<String>,
+        attribute: Vec<AttributeProto>,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Value {
+        let name = self.fresh(hint);
+        self.nodes.push(NodeProto {
+            input,
+            output: vec![name.clone()],
+            name: Some(name.clone()),
+            op_type: Some(op.to_owned()),
+            attribute,
+        });
+        let value = Value { name, dtype, shape: shape.to_vec() };
+        self.made.push(value.clone());
+        value
+    }
+
+    /// `scope/hint`, with a number behind it from the second one on.
+    fn fresh(&mut self, hint: &str) -> String {
+        let stem =
+            self.scope.iter().map(String::as_str).chain([hint]).collect::<Vec<_>>().join("/");
+        let name = (1..)
+            .map(|n| if n == 1 { stem.clone() } else { format!("{stem}_{n}") })
+            .find(|name| !self.taken.contains(name))
+            .expect("some number is free");
+        self.taken.insert(name.clone());
+        name
+    }
+
+    /// Ends building: drops what no output needs and gives outputs their names.
+    pub fn finish(self) -> Network {
+        let mut needed: BTreeSet<&str> =
+            self.outputs.iter().map(|(inner, _)| inner.as_str()).collect();
+        let mut used = vec![false; self.nodes.len()];
+        for (node, used) in self.nodes.iter().zip(&mut used).rev() {
+            *used = node.output.iter().any(|output| needed.contains(output.as_str()));
+            if *used {
+                needed.extend(node.input.iter().map(String::as_str));
+            }
+        }
+        let initializers = self
+            .initializers
+            .values()
+            .filter(|initializer| needed.contains(initializer.name.as_str()))
+            .cloned()
+            .collect();
+        for input in &self.inputs {
+            assert!(needed.contains(input.name.as_str()), "nothing reads input {}", input.name);
+        }
+
+        let renamed: BTreeMap<&str, &str> =
+            self.outputs.iter().map(|(inner, spec)| (inner.as_str(), spec.name.as_str())).collect();
+        let rename = |name: &String| {
+            let name = name.as_str();
+            renamed.get(name).copied().unwrap_or(name).to_owned()
+        };
+        let nodes = self
+            .nodes
+            .iter()
+            .zip(&used)
+            .filter(|(_, used)| **used)
+            .map(|(node, _)| NodeProto {
+                input: node.input.iter().map(rename).collect(),
+                output: node.output.iter().map(rename).collect(),
+                ..node.clone()
+            })
+            .collect();
+        let values = self
+            .made
+            .iter()
+            .zip(&used)
+            .filter(|(value, used)| **used && !renamed.contains_key(value.name.as_str()))
+            .map(|(value, _)| ValueInfoProto::tensor(&value.name, value.dtype, &value.shape))
+            .collect();
+        let outputs = self.outputs.iter().map(|(_, spec)| spec.clone()).collect();
+        let Self { name, inputs, sizes, .. } = self;
+        Network { name, nodes, values, initializers, inputs, outputs, sizes }
+    }
+}
+
+/// True for element types that a network can compute in.
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
+}
+
+/// Little-endian bytes of `values` in a floating-point type, rounded to nearest even.
+pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        DType::Bf16 => {
+            values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect()
+        }
+        DType::I64 | DType::U8 | DType::Bool => panic!("{dtype} is not a floating-point type"),
+    }
+}
+
+fn joined<T: ToString>(items: &[T], between: &str) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(between)
+}

@@ -1,0 +1,605 @@
+//! The operators, as methods of [`Graph`]: only standard ones that both ONNX Runtime and TensorRT
+//! run.
+
+use super::{Graph, GraphError, Value};
+use crate::dtype::DType;
+use crate::onnx::{AttributeProto, DataType};
+use std::ops::Range;
+
+/// Which form of GELU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gelu {
+    /// With the error function.
+    Exact,
+    /// With the tanh approximation.
+    Tanh,
+}
+
+/// How far a convolution reaches beyond each edge of its input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Padding {
+    /// Not at all.
+    None,
+    /// By half the kernel, so that stride 1 keeps the size.
+    Half,
+}
+
+impl Graph<'_> {
+    /// `x · weightᵀ + bias` with the checkpoint's `{prefix}.weight` and, if there is one, `.bias`.
+    ///
+    /// # Errors
+    /// The weight is missing or does not take `x`'s width.
+    pub fn linear(&mut self, x: &Value, prefix: &str) -> Result<Value, GraphError> {
+        let weight = self.weight(&format!("{prefix}.weight"))?;
+        let bias = format!("{prefix}.bias");
+        let bias = if self.has(&bias) { Some(self.weight(&bias)?) } else { None };
+        self.checked_gemm(x, &weight, bias.as_ref(), prefix)
+    }
+
+    /// Like [`Graph::linear`], but only the rows `rows` of the weight; there is no bias.
+    ///
+    /// # Errors
+    /// The weight is missing, has fewer rows or does not take `x`'s width.
+    pub fn linear_rows(
+        &mut self,
+        x: &Value,
+        prefix: &str,
+        rows: Range<usize>,
+    ) -> Result<Value, GraphError> {
+        let weight = self.weight_rows(&format!("{prefix}.weight"), rows)?;
+        self.checked_gemm(x, &weight, None, prefix)
+    }
+
+    fn checked_gemm(
+        &mut self,
+        x: &Value,
+        weight: &Value,
+        bias: Option<&Value>,
+        prefix: &str,
+    ) -> Result<Value, GraphError> {
+        if weight.rank() != 2 || weight.dim(1) != x.shape()[x.rank() - 1] {
+            return Err(GraphError::WrongShape {
+                name: format!("{prefix}.weight"),
+                found: weight.shape.clone(),
+                needed: format!("[_, {}]", x.shape()[x.rank() - 1]),
+            });
+        }
+        // The last two parts of the name say which of a layer's linears this is.
+        let hint = prefix.rsplitn(3, '.').take(2).collect::<Vec<_>>();
+        let hint = hint.into_iter().rev().collect::<Vec<_>>().join(".");
+        Ok(self.gemm(x, weight, bias, &hint))
+    }
+
+    /// `x · weightᵀ + bias` for `x` `[rows, in]` and `weight` `[out, in]`.
+    pub fn gemm(&mut self, x: &Value, weight: &Value, bias: Option<&Value>, hint: &str) -> Value {
+        assert!(
+            x.rank() == 2 && weight.rank() == 2 && x.dim(1) == weight.dim(1),
+            "gemm of {} and {}",
+            x.describe(),
+            weight.describe()
+        );
+        same_dtype(x, weight);
+        let mut inputs = vec![x, weight];
+        if let Some(bias) = bias {
+            assert!(
+                bias.shape() == [weight.dim(0)],
+                "gemm with {} and bias {}",
+                weight.describe(),
+                bias.describe()
+            );
+            same_dtype(x, bias);
+            inputs.push(bias);
+        }
+        let attributes = vec![AttributeProto::int("transB", 1)];
+        self.node("Gemm", hint, &inputs, attributes, x.dtype, &[x.dim(0), weight.dim(0)])
+    }
+
+    /// Product of the last two axes; the axes before them broadcast.
+    pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
+        assert!(
+            a.rank() >= 2 && b.rank() >= 2 && a.dim(a.rank() - 1) == b.dim(b.rank() - 2),
+            "matmul of {} and {}",
+            a.describe(),
+            b.describe()
+        );
+        same_dtype(a, b);
+        let mut shape = broadcast(&a.shape[..a.rank() - 2], &b.shape[..b.rank() - 2])
+            .unwrap_or_else(|| panic!("matmul of {} and {}", a.describe(), b.describe()));
+        shape.extend([a.dim(a.rank() - 2), b.dim(b.rank() - 1)]);
+        self.node("MatMul", "matmul", &[a, b], Vec::new(), a.dtype, &shape)
+    }
+
+    /// Sum, with broadcasting.
+    pub fn add(&mut self, a: &Value, b: &Value) -> Value {
+        self.elementwise("Add", "add", a, b)
+    }
+
+    /// Difference, with broadcasting.
+    pub fn sub(&mut self, a: &Value, b: &Value) -> Value {
+        self.elementwise("Sub", "sub", a, b)
+    }
+
+    /// Product, with broadcasting.
+    pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
+        self.elementwise("Mul", "mul", a, b)
+    }
+
+    /// `a < b`, with broadcasting.
+    pub fn less(&mut self, a: &Value, b: &Value) -> Value {
+        let less = self.elementwise("Less", "less", a, b);
+        self.retype(less, DType::Bool)
+    }
+
+    /// `a` or `b`, with broadcasting.
+    pub fn or(&mut self, a: &Value, b: &Value) -> Value {
+        assert_eq!(a.dtype, DType::Bool, "or of {}", a.describe());
+        self.elementwise("Or", "or", a, b)
+    }
+
+    fn elementwise(&mut self, op: &str, hint: &str, a: &Value, b: &Value) -> Value {
+        same_dtype(a, b);
+        let shape = broadcast(&a.shape, &b.shape)
+            .unwrap_or_else(|| panic!("{hint} of {} and {}", a.describe(), b.describe()));
+        self.node(op, hint, &[a, b], Vec::new(), a.dtype, &shape)
+    }
+
+    fn retype(&mut self, mut value: Value, dtype: DType) -> Value {
+        value.dtype = dtype;
+        *self.made.last_mut().expect("called right after a node was made") = value.clone();
+        value
+    }
+
+    /// `yes` where `condition` holds, else `no`, with broadcasting.
+    pub fn select(&mut self, condition: &Value, yes: &Value, no: &Value) -> Value {
+        assert_eq!(condition.dtype, DType::Bool, "select by {}", condition.describe());
+        same_dtype(yes, no);
+        let shape = broadcast(&yes.shape, &no.shape)
+            .and_then(|shape| broadcast(&shape, &condition.shape))
+            .unwrap_or_else(|| {
+                panic!(
+                    "select by {} of {} and {}",
+                    condition.describe(),
+                    yes.describe(),
+                    no.describe()
+                )
+            });
+        self.node("Where", "select", &[condition, yes, no], Vec::new(), yes.dtype, &shape)
+    }
+
+    /// Root-mean-square norm over the last axis, computed in single precision.
+    pub fn rms_norm(&mut self, x: &Value, weight: &Value, epsilon: f64) -> Value {
+        assert!(
+            weight.shape() == [x.dim(x.rank() - 1)],
+            "rms_norm of {} by {}",
+            x.describe(),
+            weight.describe()
+        );
+        same_dtype(x, weight);
+        let attributes =
+            vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", epsilon as f32)];
+        let hint = "rms_norm";
+        self.node("RMSNormalization", hint, &[x, weight], attributes, x.dtype, x.shape())
+    }
+
+    /// Layer norm over the last axis with the checkpoint's `{prefix}.weight` and `.bias`.
+    ///
+    /// # Errors
+    /// One of them is missing or has another width.
+    pub fn layer_norm(
+        &mut self,
+        x: &Value,
+        prefix: &str,
+        epsilon: f64,
+    ) -> Result<Value, GraphError> {
+        let weight = self.weight(&format!("{prefix}.weight"))?;
+        let bias = self.weight(&format!("{prefix}.bias"))?;
+        let width = x.dim(x.rank() - 1);
+        for value in [&weight, &bias] {
+            if value.shape() != [width] {
+                return Err(GraphError::WrongShape {
+                    name: value.name.clone(),
+                    found: value.shape.clone(),
+                    needed: format!("[{width}]"),
+                });
+            }
+        }
+        let attributes =
+            vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", epsilon as f32)];
+        let inputs = [x, &weight, &bias];
+        let hint = "layer_norm";
+        Ok(self.node("LayerNormalization", hint, &inputs, attributes, x.dtype, x.shape()))
+    }
+
+    /// GELU.
+    pub fn gelu(&mut self, x: &Value, form: Gelu) -> Value {
+        let approximate = match form {
+            Gelu::Exact => "none",
+            Gelu::Tanh => "tanh",
+        };
+        let attributes = vec![AttributeProto::string("approximate", approximate)];
+        self.node("Gelu", "gelu", &[x], attributes, x.dtype, x.shape())
+    }
+
+    /// `x · sigmoid(x)`, also known as SiLU.
+    pub fn swish(&mut self, x: &Value) -> Value {
+        self.unary("Swish", "swish", x)
+    }
+
+    /// `max(x, 0)`.
+    pub fn relu(&mut self, x: &Value) -> Value {
+        self.unary("Relu", "relu", x)
+    }
+
+    /// Logistic function.
+    pub fn sigmoid(&mut self, x: &Value) -> Value {
+        self.unary("Sigmoid", "sigmoid", x)
+    }
+
+    /// Cosine.
+    pub fn cos(&mut self, x: &Value) -> Value {
+        self.unary("Cos", "cos", x)
+    }
+
+    /// Sine.
+    pub fn sin(&mut self, x: &Value) -> Value {
+        self.unary("Sin", "sin", x)
+    }
+
+    fn unary(&mut self, op: &str, hint: &str, x: &Value) -> Value {
+        self.node(op, hint, &[x], Vec::new(), x.dtype, x.shape())
+    }
+
+    /// Softmax over the last axis.
+    pub fn softmax(&mut self, x: &Value) -> Value {
+        let attributes = vec![AttributeProto::int("axis", -1)];
+        self.node("Softmax", "softmax", &[x], attributes, x.dtype, x.shape())
+    }
+
+    /// The same numbers in another element type; nothing if it is that type already.
+    pub fn cast(&mut self, x: &Value, dtype: DType) -> Value {
+        if x.dtype == dtype {
+            return x.clone();
+        }
+        let attributes = vec![AttributeProto::int("to", DataType::from(dtype) as i64)];
+        self.node("Cast", "cast", &[x], attributes, dtype, x.shape())
+    }
+
+    /// The same elements with other dimensions; nothing if they are the same.
+    pub fn reshape(&mut self, x: &Value, dims: &[usize]) -> Value {
+        assert_eq!(
+            x.shape.iter().product::<usize>(),
+            dims.iter().product::<usize>(),
+            "reshape of {} to {dims:?}",
+            x.describe()
+        );
+        if x.shape() == dims {
+            return x.clone();
+        }
+        let list = dims.iter().map(|&dim| dim as i64).collect::<Vec<_>>();
+        let list = self.list(&list);
+        self.node("Reshape", "reshape", &[x, &list], Vec::new(), x.dtype, dims)
+    }
+
+    /// Axis `i` of the result is axis `order[i]` of `x`.
+    pub fn transpose(&mut self, x: &Value, order: &[usize]) -> Value {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        assert!(
+            sorted.iter().copied().eq(0..x.rank()),
+            "transpose of {} by {order:?}",
+            x.describe()
+        );
+        let shape = order.iter().map(|&axis| x.dim(axis)).collect::<Vec<_>>();
+        let perm = order.iter().map(|&axis| axis as i64).collect::<Vec<_>>();
+        let attributes = vec![AttributeProto::ints("perm", &perm)];
+        self.node("Transpose", "transpose", &[x], attributes, x.dtype, &shape)
+    }
+
+    /// `parts` one after the other along `axis`.
+    pub fn concat(&mut self, parts: &[&Value], axis: usize) -> Value {
+        let first = parts[0];
+        let mut shape = first.shape.clone();
+        shape[axis] = 0;
+        for part in parts {
+            same_dtype(first, part);
+            let fits = part.rank() == first.rank()
+                && (0..first.rank()).all(|a| a == axis || part.dim(a) == first.dim(a));
+            assert!(
+                fits,
+                "concat along axis {axis} of {} and {}",
+                first.describe(),
+                part.describe()
+            );
+            shape[axis] += part.dim(axis);
+        }
+        if let [only] = parts {
+            return (*only).clone();
+        }
+        let attributes = vec![AttributeProto::int("axis", axis as i64)];
+        self.node("Concat", "concat", parts, attributes, first.dtype, &shape)
+    }
+
+    /// `range` of `axis`; nothing if that is all of it.
+    pub fn slice(&mut self, x: &Value, axis: usize, range: Range<usize>) -> Value {
+        assert!(
+            range.start < range.end && range.end <= x.dim(axis),
+            "slice {range:?} along axis {axis} of {}",
+            x.describe()
+        );
+        if range.len() == x.dim(axis) {
+            return x.clone();
+        }
+        let mut shape = x.shape.clone();
+        shape[axis] = range.len();
+        let start = self.list(&[range.start as i64]);
+        let end = self.list(&[range.end as i64]);
+        let axes = self.list(&[axis as i64]);
+        self.node("Slice", "slice", &[x, &start, &end, &axes], Vec::new(), x.dtype, &shape)
+    }
+
+    /// `axis` of `x` made `length` long: cut at the end, or continued with zeros.
+    pub fn fit(&mut self, x: &Value, axis: usize, length: usize) -> Value {
+        if length <= x.dim(axis) {
+            return self.slice(x, axis, 0..length);
+        }
+        let mut missing = x.shape.clone();
+        missing[axis] = length - x.dim(axis);
+        let zeros = self.zeros(&missing);
+        self.concat(&[x, &zeros], axis)
+    }
+
+    /// Rows of `table` (along its first axis) by index.
+    pub fn gather(&mut self, table: &Value, index: &Value) -> Value {
+        assert_eq!(index.dtype, DType::I64, "gather by {}", index.describe());
+        let shape = [&index.shape[..], &table.shape[1..]].concat();
+        let attributes = vec![AttributeProto::int("axis", 0)];
+        self.node("Gather", "gather", &[table, index], attributes, table.dtype, &shape)
+    }
+
+    /// `x` repeated to `dims`, by broadcasting.
+    pub fn expand(&mut self, x: &Value, dims: &[usize]) -> Value {
+        assert!(
+            broadcast(&x.shape, dims).as_deref() == Some(dims),
+            "expand of {} to {dims:?}",
+            x.describe()
+        );
+        let list = dims.iter().map(|&dim| dim as i64).collect::<Vec<_>>();
+        let list = self.list(&list);
+        self.node("Expand", "expand", &[x, &list], Vec::new(), x.dtype, dims)
+    }
+
+    /// Index of the largest element along `axis`, which disappears.
+    pub fn arg_max(&mut self, x: &Value, axis: usize) -> Value {
+        let mut shape = x.shape.clone();
+        shape.remove(axis);
+        let attributes =
+            vec![AttributeProto::int("axis", axis as i64), AttributeProto::int("keepdims", 0)];
+        self.node("ArgMax", "arg_max", &[x], attributes, DType::I64, &shape)
+    }
+
+    /// Running sum along `axis` of a single-precision matrix.
+    ///
+    /// A masked sum rather than `CumSum`, which not every back end has, or `MatMul`, which a GPU may
+    /// compute in ten mantissa bits. The axis is a handful of points long.
+    pub fn cumulative_sum(&mut self, x: &Value, axis: usize) -> Value {
+        assert!(
+            x.rank() == 2 && axis < 2 && x.dtype == DType::F32,
+            "cumulative sum along axis {axis} of {}",
+            x.describe()
+        );
+        let n = x.dim(axis);
+        let upto = (0..n * n).map(|i| f32::from(u8::from(i % n <= i / n))).collect::<Vec<_>>();
+        let name = format!("upto.{n}.axis.{axis}");
+        // A new axis before the summed one says up to which element is summed.
+        let (dims, mask) =
+            if axis == 0 { ([n, n, 1], [1, n, x.dim(1)]) } else { ([1, n, n], [x.dim(0), 1, n]) };
+        let upto = self.constant_f32(&name, &dims, &upto);
+        let x3 = self.reshape(x, &mask);
+        let parts = self.mul(&x3, &upto);
+        let axes = self.list(&[axis as i64 + 1]);
+        let attributes = vec![AttributeProto::int("keepdims", 0)];
+        self.node("ReduceSum", "cumulative_sum", &[&parts, &axes], attributes, x.dtype, x.shape())
+    }
+
+    /// Softmax attention of `q` `[1, heads, rows, dim]` over `k` and `v`
+    /// `[1, kv_heads, columns, dim]`; each key head serves `heads / kv_heads` query heads.
+    /// A row sees the columns where `mask` (`[1, 1, rows, columns]`) is true, or all of them.
+    pub fn attention(
+        &mut self,
+        q: &Value,
+        k: &Value,
+        v: &Value,
+        mask: Option<&Value>,
+        scale: f32,
+    ) -> Value {
+        let what = || format!("attention of {}, {}, {}", q.describe(), k.describe(), v.describe());
+        assert!(q.rank() == 4 && k.rank() == 4 && q.dim(0) == 1 && k.dim(0) == 1, "{}", what());
+        // TensorRT wants keys and values of one shape.
+        assert!(k.shape() == v.shape() && q.dim(3) == k.dim(3), "{}", what());
+        assert!(q.dim(1).is_multiple_of(k.dim(1)), "{}", what());
+        same_dtype(q, k);
+        same_dtype(q, v);
+        let mut inputs = vec![q, k, v];
+        if let Some(mask) = mask {
+            assert!(
+                mask.dtype == DType::Bool && mask.shape() == [1, 1, q.dim(2), k.dim(2)],
+                "{} under mask {}",
+                what(),
+                mask.describe()
+            );
+            inputs.push(mask);
+        }
+        let attributes = vec![AttributeProto::float("scale", scale)];
+        self.node("Attention", "attention", &inputs, attributes, q.dtype, q.shape())
+    }
+
+    /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by the angles whose
+    /// cosines and sines are given as `[1, rows, dim / 2]`.
+    pub fn rotary(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
+        assert!(
+            x.rank() == 4
+                && cos.shape() == [x.dim(0), x.dim(2), x.dim(3) / 2]
+                && cos.shape() == sin.shape(),
+            "rotary of {} by {} and {}",
+            x.describe(),
+            cos.describe(),
+            sin.describe()
+        );
+        same_dtype(x, cos);
+        same_dtype(x, sin);
+        let attributes = vec![AttributeProto::int("interleaved", 0)];
+        self.node("RotaryEmbedding", "rotary", &[x, cos, sin], attributes, x.dtype, x.shape())
+    }
+
+    /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight`
+    /// and, if there is one, `.bias`. The weight's second axis says how many groups there are.
+    ///
+    /// # Errors
+    /// The weight is missing or does not take `x`'s channels.
+    pub fn conv(
+        &mut self,
+        x: &Value,
+        prefix: &str,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Value, GraphError> {
+        let weight = self.weight(&format!("{prefix}.weight"))?;
+        let channels = x.dim(1);
+        let fits = weight.rank() == 4
+            && channels.is_multiple_of(weight.dim(1))
+            && weight.dim(0).is_multiple_of(channels / weight.dim(1));
+        if !fits {
+            return Err(GraphError::WrongShape {
+                name: weight.name.clone(),
+                found: weight.shape.clone(),
+                needed: format!("a kernel for {channels} channels"),
+            });
+        }
+        let pad = |kernel: usize| match padding {
+            Padding::None => 0,
+            Padding::Half => kernel / 2,
+        };
+        let (pad_h, pad_w) = (pad(weight.dim(2)), pad(weight.dim(3)));
+        let shape = [
+            1,
+            weight.dim(0),
+            (x.dim(2) + 2 * pad_h - weight.dim(2)) / stride + 1,
+            (x.dim(3) + 2 * pad_w - weight.dim(3)) / stride + 1,
+        ];
+        let bias = format!("{prefix}.bias");
+        let bias = if self.has(&bias) { Some(self.weight(&bias)?) } else { None };
+        let mut inputs = vec![x, &weight];
+        inputs.extend(bias.as_ref());
+        let (h, w) = (pad_h as i64, pad_w as i64);
+        let attributes = vec![
+            AttributeProto::ints("kernel_shape", &[weight.dim(2) as i64, weight.dim(3) as i64]),
+            AttributeProto::ints("strides", &[stride as i64; 2]),
+            AttributeProto::ints("pads", &[h, w, h, w]),
+            AttributeProto::int("group", (channels / weight.dim(1)) as i64),
+        ];
+        Ok(self.node("Conv", "conv", &inputs, attributes, x.dtype, &shape))
+    }
+
+    /// Batch norm of `x` `[1, channels, height, width]` with the checkpoint's statistics.
+    ///
+    /// # Errors
+    /// One of the four tensors is missing or has another length.
+    pub fn batch_norm(
+        &mut self,
+        x: &Value,
+        prefix: &str,
+        epsilon: f64,
+    ) -> Result<Value, GraphError> {
+        let mut inputs = vec![x.clone()];
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            let value = self.weight(&format!("{prefix}.{part}"))?;
+            if value.shape() != [x.dim(1)] {
+                return Err(GraphError::WrongShape {
+                    name: value.name.clone(),
+                    found: value.shape.clone(),
+                    needed: format!("[{}]", x.dim(1)),
+                });
+            }
+            inputs.push(value);
+        }
+        let inputs = inputs.iter().collect::<Vec<_>>();
+        let attributes = vec![AttributeProto::float("epsilon", epsilon as f32)];
+        Ok(self.node("BatchNormalization", "batch_norm", &inputs, attributes, x.dtype, x.shape()))
+    }
+
+    /// Mean over tiles of `tile` (height, width) that cover `x` `[1, channels, height, width]`.
+    pub fn average_pool(&mut self, x: &Value, tile: [usize; 2]) -> Value {
+        assert!(
+            x.rank() == 4 && x.dim(2).is_multiple_of(tile[0]) && x.dim(3).is_multiple_of(tile[1]),
+            "average pool of {} by {tile:?}",
+            x.describe()
+        );
+        let shape = [x.dim(0), x.dim(1), x.dim(2) / tile[0], x.dim(3) / tile[1]];
+        let tile = tile.map(|n| n as i64);
+        let attributes = vec![
+            AttributeProto::ints("kernel_shape", &tile),
+            AttributeProto::ints("strides", &tile),
+        ];
+        self.node("AveragePool", "average_pool", &[x], attributes, x.dtype, &shape)
+    }
+
+    /// Mean over height and width of `x` `[1, channels, height, width]`, which stay as ones.
+    pub fn global_average_pool(&mut self, x: &Value) -> Value {
+        let shape = [x.dim(0), x.dim(1), 1, 1];
+        let hint = "global_average_pool";
+        self.node("GlobalAveragePool", hint, &[x], Vec::new(), x.dtype, &shape)
+    }
+
+    /// Bilinear resampling of `x` `[1, channels, height, width]`, pixel centers at halves.
+    pub fn resize_linear(&mut self, x: &Value, size: [usize; 2]) -> Value {
+        if [x.dim(2), x.dim(3)] == size {
+            return x.clone();
+        }
+        let shape = [x.dim(0), x.dim(1), size[0], size[1]];
+        let sizes = self.list(&shape.map(|n| n as i64));
+        let attributes = vec![
+            AttributeProto::string("mode", "linear"),
+            AttributeProto::string("coordinate_transformation_mode", "half_pixel"),
+        ];
+        // Region and scales are absent; the sizes say it all.
+        let inputs = vec![x.name.clone(), String::new(), String::new(), sizes.name.clone()];
+        self.raw_node("Resize", "resize", inputs, attributes, x.dtype, &shape)
+    }
+
+    /// `x` `[rows, heads · dim]` as `[1, heads, rows, dim]`.
+    pub fn split_heads(&mut self, x: &Value, heads: usize) -> Value {
+        assert!(
+            x.rank() == 2 && x.dim(1).is_multiple_of(heads),
+            "{heads} heads of {}",
+            x.describe()
+        );
+        let by_row = self.reshape(x, &[1, x.dim(0), heads, x.dim(1) / heads]);
+        self.transpose(&by_row, &[0, 2, 1, 3])
+    }
+
+    /// `x` `[1, heads, rows, dim]` as `[rows, heads · dim]`.
+    pub fn join_heads(&mut self, x: &Value) -> Value {
+        let by_row = self.transpose(x, &[0, 2, 1, 3]);
+        self.reshape(&by_row, &[x.dim(2), x.dim(1) * x.dim(3)])
+    }
+}
+
+fn same_dtype(a: &Value, b: &Value) {
+    assert_eq!(a.dtype, b.dtype, "{} beside {}", a.describe(), b.describe());
+}
+
+/// Shape of an elementwise result, or nothing if the two do not fit.
+fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let dim = |shape: &[usize], axis: usize| {
+        (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis])
+    };
+    (0..rank)
+        .map(|axis| match (dim(a, axis), dim(b, axis)) {
+            (x, y) if x == y => Some(x),
+            (1, y) => Some(y),
+            (x, 1) => Some(x),
+            _ => None,
+        })
+        .collect()
+}
