@@ -13,3 +13,5 @@ pub mod checkpoint;
 pub mod onnx;
 
 pub mod graph;
+
+pub mod networks;

@@ -1,0 +1,398 @@
+//! The action expert: BEV tokens, state and a prefix in; route, waypoints and decision out.
+//!
+//! ```text
+//! bev_tokens ─ project ─┐
+//! state ─ encoders ─────┼─ layer 0 ─ … ─ layer n ─ norm ─┬─ decision head ─► decision_ids
+//! query tokens ─────────┘    ▲              ▲            ├─ route head ────► route
+//!                       keys.0, values.0   keys.n, …     └─ waypoint head ─► waypoints
+//! ```
+//!
+//! Its heads are narrower and fewer than those of the understanding expert whose keys it reads.
+//! Own queries and keys are continued with zeros to the common width before they are rotated; what
+//! the rotation then turns into the new part is cleared in keys and stays in queries, so that it
+//! meets the prefix's keys. Heads that nobody's queries reach are left out.
+
+use super::{ExportOptions, NetworkError, Probes, Sizes, rotary, swiglu, understanding};
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::dtype::DType;
+use crate::graph::{Graph, GraphError, Network, Value};
+use ndarray::{Array1, Array2, ShapeError};
+
+/// Name of the network and of its files.
+pub const NAME: &str = "action";
+
+/// The three groups of query tokens, in their order.
+const QUERIES: [(&str, &str); 3] = [
+    ("reasoning_queries", "reasoning_projector"),
+    ("route_queries", "route_projector"),
+    ("waypoint_queries", "waypoint_projector"),
+];
+
+/// Builds the network.
+///
+/// # Errors
+/// The checkpoint's tensors do not fit its configuration.
+pub fn build(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, NetworkError> {
+    let queries = query_tokens(checkpoint)?;
+    let n_queries: usize = sizes.blocks[2..].iter().sum();
+    let hidden = checkpoint.config().text.hidden_size;
+    if queries.len() != n_queries * hidden {
+        return Err(NetworkError::Config(format!(
+            "query tokens are {} numbers, not {n_queries} rows of {hidden}",
+            queries.len()
+        )));
+    }
+    draw(checkpoint, options, sizes, &queries)
+        .map_err(|source| NetworkError::Graph { network: NAME, source })
+}
+
+fn draw(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+    queries: &[f32],
+) -> Result<Network, GraphError> {
+    let config = &checkpoint.config().text;
+    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let g = &mut graph;
+    let mut probes = Probes::new(options);
+    let n_tokens = sizes.own_tokens();
+    let Sizes { prefix_capacity, kv_heads, gen_head_dim, cells, blocks, .. } = *sizes;
+
+    let channels = *g.shape_of("bev_encoder_proj.weight")?.last().unwrap_or(&0);
+    let bev_tokens =
+        g.input("bev_tokens", g.dtype(), &[cells, channels], "BEV feature, row-major cells");
+    let state = g.input(
+        "state",
+        DType::F32,
+        &[5],
+        "speed in m/s, target point x, y, next target point x, y in meters in the ego frame",
+    );
+    let position =
+        g.input("position", DType::I64, &[1], "position of the first own token, after the prefix");
+    let prefix_length =
+        g.input("prefix_length", DType::I64, &[1], "tokens of the prefix that are real");
+    let prefix = (0..config.num_hidden_layers)
+        .map(|l| {
+            let keys = [kv_heads, prefix_capacity, config.head_dim];
+            let values = [kv_heads, prefix_capacity, gen_head_dim];
+            let meaning = "as the understanding expert made it; finite beyond prefix_length too";
+            (
+                g.input(&format!("keys.{l}"), g.dtype(), &keys, meaning),
+                g.input(&format!("values.{l}"), g.dtype(), &values, meaning),
+            )
+        })
+        .collect::<Vec<_>>();
+
+    let mut x = g.within("embed", |g| embed(g, &bev_tokens, &state, queries))?;
+    probes.add("input_embeds", &x);
+    let mask = g.within("mask", |g| mask(g, &prefix_length, prefix_capacity, blocks));
+    let rope = g.within("rope", |g| {
+        let offsets = (0..n_tokens as i64).collect::<Vec<_>>();
+        let offsets = g.integers("rope.offsets", &[n_tokens], &offsets);
+        let positions = g.add(&position, &offsets);
+        let positions = g.cast(&positions, DType::F32);
+        let positions = g.reshape(&positions, &[n_tokens, 1]);
+        rotary::tables(g, &positions, config.rope_theta, config.head_dim)
+    });
+
+    for (l, (keys, values)) in prefix.iter().enumerate() {
+        let layer = Layer {
+            prefix: format!("{}.layers.{l}", understanding::PREFIX),
+            checkpoint,
+            sizes,
+            rope: &rope,
+        };
+        x = g.within(format!("layer.{l}"), |g| -> Result<Value, GraphError> {
+            let norm = format!("{}.input_layernorm_mot_gen.weight", layer.prefix);
+            let norm = g.weight(&norm)?;
+            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
+            let attended = layer.attend(g, &h, keys, values, &mask)?;
+            if l == 0 {
+                probes.add("layer.0.attention", &attended);
+            }
+            let x = g.add(&x, &attended);
+            let norm = format!("{}.post_attention_layernorm_mot_gen.weight", layer.prefix);
+            let norm = g.weight(&norm)?;
+            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
+            let h = swiglu(g, &h, &format!("{}.mlp_mot_gen", layer.prefix))?;
+            Ok(g.add(&x, &h))
+        })?;
+        probes.add(format!("hidden.{l}"), &x);
+    }
+    let norm = g.weight(&format!("{}.norm_mot_gen.weight", understanding::PREFIX))?;
+    let x = g.rms_norm(&x, &norm, config.rms_norm_eps);
+    probes.add("last_hidden", &x);
+
+    let decision_at = blocks[0] + blocks[1];
+    let route_at = decision_at + blocks[2];
+    let waypoints_at = route_at + blocks[3];
+
+    let (route, waypoints) = g.within("heads", |g| -> Result<_, GraphError> {
+        let route = g.slice(&x, 0, route_at..waypoints_at);
+        let route = point_head(g, &route, "route_head.mlp")?;
+        let waypoints = g.slice(&x, 0, waypoints_at..n_tokens);
+        let waypoints = point_head(g, &waypoints, "waypoints_head.mlp")?;
+        probes.add("route_raw", &route);
+        probes.add("waypoint_raw", &waypoints);
+        // The route head was trained to give x and y - x of each point: its sum runs over the
+        // coordinates. Waypoints are steps: their sum runs over time.
+        Ok((g.cumulative_sum(&route, 1), g.cumulative_sum(&waypoints, 0)))
+    })?;
+    let decision = g.within("heads", |g| -> Result<_, GraphError> {
+        // The output head is tied to the embedding; a stored copy of it is ignored.
+        let table = g.weight(&format!("{}.embed_tokens.weight", understanding::PREFIX))?;
+        let rows = g.slice(&x, 0, decision_at..route_at);
+        let logits = g.gemm(&rows, &table, None, "decision_logits");
+        probes.add("decision_logits", &logits);
+        Ok(g.arg_max(&logits, 1))
+    })?;
+
+    g.output("route", &route, "[points, (x, y)], meters in the ego frame, x ahead, y right");
+    g.output(
+        "waypoints",
+        &waypoints,
+        "[points, (x, y)], meters in the ego frame, half-second steps",
+    );
+    g.output("decision_ids", &decision, "most likely token of each decision query");
+    probes.emit(g);
+
+    g.size("layers", config.num_hidden_layers as f64);
+    g.size("hidden", config.hidden_size as f64);
+    g.size("prefix_capacity", prefix_capacity as f64);
+    g.size("kv_heads", kv_heads as f64);
+    g.size("key_dim", config.head_dim as f64);
+    g.size("value_dim", gen_head_dim as f64);
+    g.size("own_tokens", n_tokens as f64);
+    g.size("cells", cells as f64);
+    g.size("channels", channels as f64);
+    g.size("rope_theta", config.rope_theta);
+    Ok(graph.finish())
+}
+
+/// `[tokens, hidden]`: BEV cells, two target points, speed, queries.
+fn embed(
+    g: &mut Graph<'_>,
+    bev_tokens: &Value,
+    state: &Value,
+    queries: &[f32],
+) -> Result<Value, GraphError> {
+    let cells = g.linear(bev_tokens, "bev_encoder_proj")?;
+    let state = g.cast(state, g.dtype());
+    let points = g.slice(&state, 0, 1..5);
+    let points = g.reshape(&points, &[2, 2]);
+    let points = encoder(g, &points, "target_point_encoder.mlp")?;
+    let speed = g.slice(&state, 0, 0..1);
+    let speed = g.reshape(&speed, &[1, 1]);
+    let speed = encoder(g, &speed, "velocity_encoder")?;
+    let hidden = cells.dim(1);
+    let queries = g.constant("query_tokens", &[queries.len() / hidden, hidden], queries);
+    Ok(g.concat(&[&cells, &points, &speed, &queries], 0))
+}
+
+fn encoder(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
+    let x = g.linear(x, &format!("{prefix}.0"))?;
+    let x = g.relu(&x);
+    let x = g.linear(&x, &format!("{prefix}.2"))?;
+    let x = g.relu(&x);
+    g.linear(&x, &format!("{prefix}.4"))
+}
+
+/// Two numbers per token, single precision.
+fn point_head(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
+    let x = g.linear(x, &format!("{prefix}.0"))?;
+    let x = g.swish(&x);
+    let x = g.linear(&x, &format!("{prefix}.2"))?;
+    let x = g.swish(&x);
+    let x = g.linear(&x, &format!("{prefix}.4"))?;
+    Ok(g.cast(&x, DType::F32))
+}
+
+/// `[1, 1, tokens, capacity + tokens]`: all see the real part of the prefix, and each block sees
+/// itself and the blocks before it.
+fn mask(g: &mut Graph<'_>, prefix_length: &Value, capacity: usize, blocks: [usize; 5]) -> Value {
+    let own = block_mask(blocks);
+    let n_tokens = own.len();
+    // Own columns lie beyond every prefix length.
+    let columns = (0..capacity as i64)
+        .chain(std::iter::repeat_n(i64::from(i32::MAX), n_tokens))
+        .collect::<Vec<_>>();
+    let columns = g.integers("columns", &[1, columns.len()], &columns);
+    let in_prefix = g.less(&columns, prefix_length);
+    let own = own
+        .iter()
+        .flat_map(|row| std::iter::repeat_n(false, capacity).chain(row.iter().copied()))
+        .collect::<Vec<_>>();
+    let own = g.booleans("visible_own_tokens", &[n_tokens, capacity + n_tokens], &own);
+    let visible = g.or(&own, &in_prefix);
+    g.reshape(&visible, &[1, 1, n_tokens, capacity + n_tokens])
+}
+
+/// Which own tokens (columns) each own token (row) sees.
+fn block_mask(blocks: [usize; 5]) -> Vec<Vec<bool>> {
+    let block_of = blocks
+        .iter()
+        .enumerate()
+        .flat_map(|(block, &n)| std::iter::repeat_n(block, n))
+        .collect::<Vec<_>>();
+    block_of.iter().map(|row| block_of.iter().map(|column| column <= row).collect()).collect()
+}
+
+struct Layer<'a> {
+    prefix: String,
+    checkpoint: &'a Checkpoint,
+    sizes: &'a Sizes,
+    rope: &'a (Value, Value),
+}
+
+impl Layer<'_> {
+    /// Joint attention over prefix and own tokens, and output projection.
+    fn attend(
+        &self,
+        g: &mut Graph<'_>,
+        h: &Value,
+        prefix_keys: &Value,
+        prefix_values: &Value,
+        mask: &Value,
+    ) -> Result<Value, GraphError> {
+        let config = self.checkpoint.config();
+        let (text, mot) = (&config.text, &config.mot);
+        let Sizes { kv_heads, gen_head_dim, group, .. } = *self.sizes;
+        let head_dim = text.head_dim;
+        let prefix = format!("{}.self_attn", self.prefix);
+        let (cos, sin) = self.rope;
+
+        let queries = g.linear(h, &format!("{prefix}.q_proj_mot_gen"))?;
+        let queries = g.split_heads(&queries, mot.num_attention_heads);
+        let norm = g.weight(&format!("{prefix}.q_norm_mot_gen.weight"))?;
+        let queries = g.rms_norm(&queries, &norm, text.rms_norm_eps);
+        let queries = g.fit(&queries, 1, kv_heads * group);
+        let queries = g.fit(&queries, 3, head_dim);
+        let queries = g.rotary(&queries, cos, sin);
+
+        let own_heads = mot.num_key_value_heads.min(kv_heads);
+        let rows = 0..own_heads * gen_head_dim;
+        let keys = g.linear_rows(h, &format!("{prefix}.k_proj_mot_gen"), rows.clone())?;
+        let keys = g.split_heads(&keys, own_heads);
+        let norm = g.weight(&format!("{prefix}.k_norm_mot_gen.weight"))?;
+        let keys = g.rms_norm(&keys, &norm, text.rms_norm_eps);
+        let keys = g.fit(&keys, 1, kv_heads);
+        let keys = g.fit(&keys, 3, head_dim);
+        let keys = g.rotary(&keys, cos, sin);
+        let keys = self.clear_beyond_own_width(g, &keys);
+        let keys = with_prefix(g, prefix_keys, &keys);
+
+        let values = g.linear_rows(h, &format!("{prefix}.v_proj_mot_gen"), rows)?;
+        let values = g.split_heads(&values, own_heads);
+        let values = g.fit(&values, 1, kv_heads);
+        let values = with_prefix(g, prefix_values, &values);
+        // TensorRT refuses values narrower than keys.
+        let values = g.fit(&values, 3, head_dim);
+
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let attended = g.attention(&queries, &keys, &values, Some(mask), scale);
+        let attended = g.slice(&attended, 1, 0..mot.num_attention_heads);
+        let attended = g.slice(&attended, 3, 0..gen_head_dim);
+        let attended = g.join_heads(&attended);
+        g.linear(&attended, &format!("{prefix}.o_proj_mot_gen"))
+    }
+
+    fn clear_beyond_own_width(&self, g: &mut Graph<'_>, keys: &Value) -> Value {
+        let (own, common) = (self.sizes.gen_head_dim, keys.dim(3));
+        if own == common {
+            return keys.clone();
+        }
+        let kept = (0..common).map(|j| if j < own { 1.0 } else { 0.0 }).collect::<Vec<_>>();
+        let kept = g.constant("own_width", &[common], &kept);
+        g.mul(keys, &kept)
+    }
+}
+
+/// `[heads, capacity, dim]` and `[1, heads, tokens, dim]` as `[1, heads, capacity + tokens, dim]`.
+fn with_prefix(g: &mut Graph<'_>, prefix: &Value, own: &Value) -> Value {
+    let prefix = g.reshape(prefix, &[1, prefix.dim(0), prefix.dim(1), prefix.dim(2)]);
+    g.concat(&[&prefix, own], 2)
+}
+
+/// The query tokens behind their projectors: constants of a checkpoint, row by row.
+fn query_tokens(checkpoint: &Checkpoint) -> Result<Vec<f32>, NetworkError> {
+    let mut tokens = Vec::new();
+    for (queries, projector) in QUERIES {
+        let read = |name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
+            Ok((checkpoint.tensor(name)?.shape.clone(), checkpoint.values_f32(name)?))
+        };
+        let read = |name: String| {
+            read(&name)
+                .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })
+        };
+        let matrix = |name: String| -> Result<Array2<f32>, NetworkError> {
+            let (shape, values) = read(name.clone())?;
+            let [rows, cols] = shape[..] else {
+                return Err(NetworkError::Config(format!(
+                    "{name} of shape {shape:?} is no matrix"
+                )));
+            };
+            Array2::from_shape_vec((rows, cols), values).map_err(|e| misfit(&name, &e))
+        };
+        let x = matrix(format!("{queries}.weight"))?;
+        let fc1 = matrix(format!("{projector}.fc1.weight"))?;
+        let fc2 = matrix(format!("{projector}.fc2.weight"))?;
+        let bias1 = Array1::from_vec(read(format!("{projector}.fc1.bias"))?.1);
+        let bias2 = Array1::from_vec(read(format!("{projector}.fc2.bias"))?.1);
+        let fits = x.ncols() == fc1.ncols()
+            && fc1.nrows() == fc2.ncols()
+            && bias1.len() == fc1.nrows()
+            && bias2.len() == fc2.nrows();
+        if !fits {
+            return Err(NetworkError::Config(format!("{projector} does not fit {queries}")));
+        }
+        tokens.extend(project(&x, (&fc1, &bias1), (&fc2, &bias2)));
+    }
+    Ok(tokens)
+}
+
+fn misfit(name: &str, error: &ShapeError) -> NetworkError {
+    NetworkError::Config(format!("{name}: {error}"))
+}
+
+/// `fc2(gelu_tanh(fc1(x)))`, rows one after the other.
+fn project(
+    x: &Array2<f32>,
+    (fc1, bias1): (&Array2<f32>, &Array1<f32>),
+    (fc2, bias2): (&Array2<f32>, &Array1<f32>),
+) -> Vec<f32> {
+    let hidden = (x.dot(&fc1.t()) + bias1).mapv(gelu_tanh);
+    (hidden.dot(&fc2.t()) + bias2).iter().copied().collect()
+}
+
+fn gelu_tanh(x: f32) -> f32 {
+    let inner = std::f32::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x);
+    0.5 * x * (1.0 + inner.tanh())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn the_releases_own_mask_allows_7403_pairs() {
+        let mask = block_mask([64, 3, 8, 20, 6]);
+        assert_eq!(mask.iter().flatten().filter(|&&visible| visible).count(), 7403);
+        assert!(mask[66][0] && mask[0][63] && !mask[0][64] && mask[100][0] && !mask[94][95]);
+    }
+
+    #[test]
+    fn query_tokens_pass_both_layers_of_their_projector() {
+        let x = array![[1.0, -2.0]];
+        let (fc1, bias1) = (array![[1.0, 0.0], [0.0, 1.0]], array![0.5, 0.0]);
+        let (fc2, bias2) = (array![[1.0, 1.0]], array![10.0]);
+        let tokens = project(&x, (&fc1, &bias1), (&fc2, &bias2));
+        // gelu_tanh(1.5) = 1.3995715, gelu_tanh(-2) = -0.04540229.
+        assert!((tokens[0] - (10.0 + 1.399_571_5 - 0.045_402_29)).abs() < 1e-6, "{tokens:?}");
+    }
+}

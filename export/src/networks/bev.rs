@@ -1,0 +1,368 @@
+//! The BEV encoder: camera picture and LiDAR histogram in, BEV tokens out.
+//!
+//! ```text
+//! image ─ normalize ─ stem ─ stage 1 ─┬─ + ─ stage 2 ─ … ─ stage 4 ─┐
+//!                                   fusion            …           fusion
+//! lidar ───────────── stem ─ stage 1 ─┴─ + ─ stage 2 ─ … ─ stage 4 ─┴─ + ─► bev_tokens
+//! ```
+//!
+//! Both trunks are RegNet-Y networks whose depths and widths are those of the checkpoint's tensors.
+//! A fusion is a small transformer over pooled cells of both maps. What the release computes beside
+//! that (feature pyramid, the picture's side of the last fusion) nobody reads and is left out.
+
+use super::{ExportOptions, NetworkError, Probes, Sizes};
+use crate::checkpoint::{BevConfig, Checkpoint};
+use crate::dtype::DType;
+use crate::graph::{Graph, GraphError, Network, Padding, Value};
+
+/// Name of the network and of its files.
+pub const NAME: &str = "bev";
+
+/// Prefix of the encoder's tensors.
+const PREFIX: &str = "bev_encoder";
+
+/// Stages of a trunk, each followed by a fusion.
+const STAGES: usize = 4;
+
+/// Epsilon of batch norms and of the fusions' layer norms.
+const NORM_EPSILON: f64 = 1e-5;
+
+/// Mean of each color channel of ImageNet, and its deviation, for values in 0 to 1.
+const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+
+/// Builds the network.
+///
+/// # Errors
+/// The checkpoint's tensors do not fit its configuration.
+pub fn build(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, NetworkError> {
+    draw(checkpoint, options, sizes).map_err(|source| NetworkError::Graph { network: NAME, source })
+}
+
+fn draw(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, GraphError> {
+    let config = &checkpoint.config().bev;
+    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let g = &mut graph;
+    let mut probes = Probes::new(options);
+
+    let [height, width] = config.image_size;
+    let image =
+        g.input("image", DType::U8, &[3, height, width], "camera picture, RGB planes, cropped");
+    let [rows, cols] = config.lidar_size;
+    let histogram = g.input(
+        "lidar",
+        DType::F32,
+        &[config.lidar_channels, rows, cols],
+        "histogram of points in 0 to 1; row is the y bin, column the x bin of the ego frame",
+    );
+
+    let picture = g.within("normalize", |g| normalize(g, &image, config));
+    probes.add("image_normalized", &picture);
+    let histogram = g.reshape(&histogram, &[1, config.lidar_channels, rows, cols]);
+    let histogram = g.cast(&histogram, g.dtype());
+
+    let trunks = ["image", "lidar"].map(|name| Trunk { name });
+    let [image_trunk, lidar_trunk] = &trunks;
+    let mut picture = image_trunk.stem(g, &picture)?;
+    let mut lidar = lidar_trunk.stem(g, &histogram)?;
+    probes.add("stem_image", &picture);
+    probes.add("stem_lidar", &lidar);
+    for i in 0..STAGES {
+        picture = image_trunk.stage(g, &picture, i + 1)?;
+        lidar = lidar_trunk.stage(g, &lidar, i + 1)?;
+        probes.add(format!("stage{i}.encoder_image"), &picture);
+        probes.add(format!("stage{i}.encoder_lidar"), &lidar);
+        let (from_image, from_lidar) =
+            g.within(format!("fusion.{i}"), |g| fusion(g, &picture, &lidar, i, config))?;
+        probes.add(format!("stage{i}.gpt_out_image"), &from_image);
+        probes.add(format!("stage{i}.gpt_out_lidar"), &from_lidar);
+        g.within(format!("fusion.{i}"), |g| -> Result<(), GraphError> {
+            let back = format!("{PREFIX}.img_channel_to_lidar.{i}");
+            let from_lidar = g.conv(&from_lidar, &back, 1, Padding::None)?;
+            let from_lidar = g.resize_linear(&from_lidar, [lidar.dim(2), lidar.dim(3)]);
+            lidar = g.add(&lidar, &from_lidar);
+            if i + 1 < STAGES {
+                let from_image = g.resize_linear(&from_image, [picture.dim(2), picture.dim(3)]);
+                picture = g.add(&picture, &from_image);
+            }
+            Ok(())
+        })?;
+        if i + 1 < STAGES {
+            probes.add(format!("stage{i}.fused_image"), &picture);
+        }
+        probes.add(format!("stage{i}.fused_lidar"), &lidar);
+    }
+
+    let cells = lidar.dim(2) * lidar.dim(3);
+    if cells != sizes.cells {
+        return Err(GraphError::WrongShape {
+            name: format!("{PREFIX} feature"),
+            found: lidar.shape().to_vec(),
+            needed: format!("{} cells", sizes.cells),
+        });
+    }
+    let tokens = cells_as_tokens(g, &lidar);
+    g.output("bev_tokens", &tokens, "[cells, channels], row-major cells, row is the y strip");
+    probes.emit(g);
+
+    g.size("image_height", height as f64);
+    g.size("image_width", width as f64);
+    g.size("lidar_channels", config.lidar_channels as f64);
+    g.size("lidar_rows", rows as f64);
+    g.size("lidar_cols", cols as f64);
+    g.size("cells", cells as f64);
+    g.size("channels", tokens.dim(1) as f64);
+    let [min_x, max_x, min_y, max_y] = config.bounds_m;
+    g.size("min_x_m", min_x);
+    g.size("max_x_m", max_x);
+    g.size("min_y_m", min_y);
+    g.size("max_y_m", max_y);
+    g.size("hist_max_per_pixel", config.hist_max_per_pixel);
+    g.size("lidar_split_height_m", config.lidar_split_height_m);
+    g.size("max_height_lidar_m", config.max_height_lidar_m);
+    Ok(graph.finish())
+}
+
+/// `[1, 3, height, width]`, in single precision up to the last step.
+fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
+    let [height, width] = config.image_size;
+    let x = g.cast(image, DType::F32);
+    let x = g.reshape(&x, &[1, 3, height, width]);
+    if !config.normalize_imagenet {
+        return g.cast(&x, g.dtype());
+    }
+    let (mean, deviation) = IMAGENET;
+    let scale = deviation.map(|deviation| 1.0 / (255.0 * deviation));
+    let shift = [0, 1, 2].map(|c| mean[c] / deviation[c]);
+    let scale = g.constant_f32("pixel_scale", &[1, 3, 1, 1], &scale);
+    let shift = g.constant_f32("pixel_shift", &[1, 3, 1, 1], &shift);
+    let x = g.mul(&x, &scale);
+    let x = g.sub(&x, &shift);
+    g.cast(&x, g.dtype())
+}
+
+/// One RegNet-Y network.
+struct Trunk {
+    name: &'static str,
+}
+
+impl Trunk {
+    fn prefix(&self) -> String {
+        format!("{PREFIX}.{}_encoder", self.name)
+    }
+
+    fn stem(&self, g: &mut Graph<'_>, x: &Value) -> Result<Value, GraphError> {
+        g.within(format!("{}.stem", self.name), |g| {
+            let x = conv_norm(g, x, &format!("{}.stem", self.prefix()), 2)?;
+            Ok(g.relu(&x))
+        })
+    }
+
+    /// The blocks that the checkpoint has for this stage, counted from 1.
+    fn stage(&self, g: &mut Graph<'_>, x: &Value, stage: usize) -> Result<Value, GraphError> {
+        let mut x = x.clone();
+        for n in 1.. {
+            let prefix = format!("{}.s{stage}.b{n}", self.prefix());
+            if n > 1 && !g.has(&format!("{prefix}.conv1.conv.weight")) {
+                break;
+            }
+            let scope = format!("{}.s{stage}.b{n}", self.name);
+            // The first block of a stage halves the map.
+            let stride = if n == 1 { 2 } else { 1 };
+            x = g.within(scope, |g| block(g, &x, &prefix, stride))?;
+        }
+        Ok(x)
+    }
+}
+
+fn block(g: &mut Graph<'_>, x: &Value, prefix: &str, stride: usize) -> Result<Value, GraphError> {
+    let h = conv_norm(g, x, &format!("{prefix}.conv1"), 1)?;
+    let h = g.relu(&h);
+    let h = conv_norm(g, &h, &format!("{prefix}.conv2"), stride)?;
+    let h = g.relu(&h);
+
+    let squeezed = g.global_average_pool(&h);
+    let squeezed = g.conv(&squeezed, &format!("{prefix}.se.fc1"), 1, Padding::None)?;
+    let squeezed = g.relu(&squeezed);
+    let squeezed = g.conv(&squeezed, &format!("{prefix}.se.fc2"), 1, Padding::None)?;
+    let excite = g.sigmoid(&squeezed);
+    let h = g.mul(&h, &excite);
+
+    let h = conv_norm(g, &h, &format!("{prefix}.conv3"), 1)?;
+    let shortcut = if g.has(&format!("{prefix}.downsample.conv.weight")) {
+        conv_norm(g, x, &format!("{prefix}.downsample"), stride)?
+    } else {
+        x.clone()
+    };
+    if shortcut.shape() != h.shape() {
+        return Err(GraphError::WrongShape {
+            name: format!("{prefix}.conv3.conv.weight"),
+            found: h.shape().to_vec(),
+            needed: format!("a map of {:?} to add to the shortcut", shortcut.shape()),
+        });
+    }
+    let sum = g.add(&h, &shortcut);
+    Ok(g.relu(&sum))
+}
+
+/// Convolution that pads by half its kernel, and batch norm.
+fn conv_norm(
+    g: &mut Graph<'_>,
+    x: &Value,
+    prefix: &str,
+    stride: usize,
+) -> Result<Value, GraphError> {
+    let x = g.conv(x, &format!("{prefix}.conv"), stride, Padding::Half)?;
+    g.batch_norm(&x, &format!("{prefix}.bn"), NORM_EPSILON)
+}
+
+/// One fusion transformer: both maps pooled to cells, all cells attend to all. Returns the cells of
+/// the picture and of the LiDAR, `[1, channels, rows, cols]` each.
+fn fusion(
+    g: &mut Graph<'_>,
+    picture: &Value,
+    lidar: &Value,
+    i: usize,
+    config: &BevConfig,
+) -> Result<(Value, Value), GraphError> {
+    let pooled = adaptive_average_pool(g, picture, config.image_anchors);
+    let n_image = pooled.dim(2) * pooled.dim(3);
+    let channels = pooled.dim(1);
+    let image_tokens = cells_as_tokens(g, &pooled);
+
+    let pooled = adaptive_average_pool(g, lidar, config.lidar_anchors);
+    let n_lidar = pooled.dim(2) * pooled.dim(3);
+    let to_image = format!("{PREFIX}.lidar_channel_to_img.{i}");
+    let pooled = g.conv(&pooled, &to_image, 1, Padding::None)?;
+    let lidar_tokens = cells_as_tokens(g, &pooled);
+
+    let prefix = format!("{PREFIX}.transformers.{i}");
+    let tokens = g.concat(&[&image_tokens, &lidar_tokens], 0);
+    let positions = g.weight_as(&format!("{prefix}.pos_emb"), &[n_image + n_lidar, channels])?;
+    let mut x = g.add(&tokens, &positions);
+    for b in 0.. {
+        let prefix = format!("{prefix}.blocks.{b}");
+        if b > 0 && !g.has(&format!("{prefix}.ln1.weight")) {
+            break;
+        }
+        x = g.within(format!("block.{b}"), |g| fusion_block(g, &x, &prefix, config.n_head))?;
+    }
+    let x = g.layer_norm(&x, &format!("{prefix}.ln_f"), NORM_EPSILON)?;
+
+    let cells = |g: &mut Graph<'_>, first: usize, [rows, cols]: [usize; 2]| {
+        let tokens = g.slice(&x, 0, first..first + rows * cols);
+        let tokens = g.transpose(&tokens, &[1, 0]);
+        g.reshape(&tokens, &[1, channels, rows, cols])
+    };
+    let image_cells = cells(g, 0, config.image_anchors);
+    let lidar_cells = cells(g, n_image, config.lidar_anchors);
+    Ok((image_cells, lidar_cells))
+}
+
+fn fusion_block(
+    g: &mut Graph<'_>,
+    x: &Value,
+    prefix: &str,
+    heads: usize,
+) -> Result<Value, GraphError> {
+    let h = g.layer_norm(x, &format!("{prefix}.ln1"), NORM_EPSILON)?;
+    let attended = attention(g, &h, &format!("{prefix}.attn"), heads)?;
+    let x = g.add(x, &attended);
+    let h = g.layer_norm(&x, &format!("{prefix}.ln2"), NORM_EPSILON)?;
+    let h = g.linear(&h, &format!("{prefix}.mlp.0"))?;
+    let h = g.relu(&h);
+    let h = g.linear(&h, &format!("{prefix}.mlp.2"))?;
+    Ok(g.add(&x, &h))
+}
+
+/// Attention spelled out: its heads are 18 to 378 wide, which the kernels behind the `Attention`
+/// operator of a GPU need not take.
+fn attention(
+    g: &mut Graph<'_>,
+    h: &Value,
+    prefix: &str,
+    heads: usize,
+) -> Result<Value, GraphError> {
+    let [q, k, v] = ["query", "key", "value"].map(|part| -> Result<Value, GraphError> {
+        let x = g.linear(h, &format!("{prefix}.{part}"))?;
+        if !x.dim(1).is_multiple_of(heads) {
+            return Err(GraphError::WrongShape {
+                name: format!("{prefix}.{part}.weight"),
+                found: vec![x.dim(1), h.dim(1)],
+                needed: format!("a multiple of {heads} rows"),
+            });
+        }
+        Ok(g.split_heads(&x, heads))
+    });
+    let (q, k, v) = (q?, k?, v?);
+    let scale = 1.0 / (q.dim(3) as f32).sqrt();
+    let scale = g.constant(&format!("attention.scale.{}", q.dim(3)), &[1], &[scale]);
+    let q = g.mul(&q, &scale);
+    let k = g.transpose(&k, &[0, 1, 3, 2]);
+    let scores = g.matmul(&q, &k);
+    let weights = g.softmax(&scores);
+    let attended = g.matmul(&weights, &v);
+    let attended = g.join_heads(&attended);
+    g.linear(&attended, &format!("{prefix}.proj"))
+}
+
+/// `[1, channels, rows, cols]` as `[cells, channels]`.
+fn cells_as_tokens(g: &mut Graph<'_>, map: &Value) -> Value {
+    let (channels, cells) = (map.dim(1), map.dim(2) * map.dim(3));
+    let tokens = g.reshape(map, &[channels, cells]);
+    g.transpose(&tokens, &[1, 0])
+}
+
+/// Means over as many rows and columns of tiles as `size` says; tiles overlap where sizes do not
+/// divide.
+fn adaptive_average_pool(g: &mut Graph<'_>, x: &Value, size: [usize; 2]) -> Value {
+    let from = [x.dim(2), x.dim(3)];
+    if from == size {
+        return x.clone();
+    }
+    if from[0].is_multiple_of(size[0]) && from[1].is_multiple_of(size[1]) {
+        return g.average_pool(x, [from[0] / size[0], from[1] / size[1]]);
+    }
+    let rows = pooling_matrix(from[0], size[0]);
+    let name = format!("pool.rows.{}.{}", from[0], size[0]);
+    let rows = g.constant(&name, &[1, 1, size[0], from[0]], &rows);
+    let cols = pooling_matrix(from[1], size[1]);
+    let name = format!("pool.cols.{}.{}", from[1], size[1]);
+    let cols = g.constant(&name, &[1, 1, size[1], from[1]], &cols);
+    let cols = g.transpose(&cols, &[0, 1, 3, 2]);
+    let x = g.matmul(&rows, x);
+    g.matmul(&x, &cols)
+}
+
+/// `[to, from]`: each row takes the mean of its tile.
+fn pooling_matrix(from: usize, to: usize) -> Vec<f32> {
+    let mut matrix = vec![0.0; to * from];
+    for i in 0..to {
+        let tile = i * from / to..((i + 1) * from).div_ceil(to);
+        let share = 1.0 / tile.len() as f32;
+        matrix[i * from..][tile].fill(share);
+    }
+    matrix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_of_a_pool_that_does_not_divide_overlap() {
+        let third = 1.0 / 3.0;
+        assert_eq!(
+            pooling_matrix(5, 2),
+            [third, third, third, 0.0, 0.0, 0.0, 0.0, third, third, third]
+        );
+        assert_eq!(pooling_matrix(4, 2), [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5]);
+    }
+}

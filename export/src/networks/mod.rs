@@ -1,0 +1,166 @@
+//! The four networks of AutoMoT, one file each, as graphs over a checkpoint's tensors.
+
+pub mod action;
+pub mod bev;
+pub mod understanding;
+pub mod vision;
+
+mod rotary;
+mod sizes;
+
+pub use rotary::{inverse_frequencies, mrope_axes};
+pub use sizes::Sizes;
+
+use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::dtype::DType;
+use crate::graph::{Graph, GraphError, Network, Value};
+use serde::{Deserialize, Serialize};
+
+/// What the networks compute in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision, for CPUs.
+    F32,
+    /// bfloat16, for GPUs.
+    Bf16,
+}
+
+impl Precision {
+    /// Element type of weights and activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+/// What the caller decides about the networks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExportOptions {
+    /// What they compute in.
+    pub precision: Precision,
+    /// Height and width of the frames that the vision tower sees, pixels.
+    pub frame_size: [usize; 2],
+    /// Frames in one prompt.
+    pub frames: usize,
+    /// Tokens that a prefix has room for; `None` for the multiple of 64 that holds every prompt.
+    pub prefix_capacity: Option<usize>,
+    /// Adds outputs for values in between, which golden tests compare.
+    pub probes: bool,
+}
+
+impl Default for ExportOptions {
+    fn default() -> Self {
+        Self {
+            precision: Precision::F32,
+            frame_size: [256, 512],
+            frames: 4,
+            prefix_capacity: None,
+            probes: false,
+        }
+    }
+}
+
+/// Why a network cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The checkpoint's tensors do not suit the network.
+    #[error("the {network} network does not fit the checkpoint")]
+    Graph {
+        /// Which network.
+        network: &'static str,
+        /// What does not fit.
+        #[source]
+        source: GraphError,
+    },
+    /// A tensor that is folded into a constant cannot be read.
+    #[error("cannot fold a constant of the {network} network")]
+    Fold {
+        /// Which network.
+        network: &'static str,
+        /// What went wrong.
+        #[source]
+        source: Box<CheckpointError>,
+    },
+    /// Frames do not divide into merged patches.
+    #[error("frame size {frame:?} is not a multiple of {multiple}, the side of a merged patch")]
+    FrameSize {
+        /// Height and width asked for, pixels.
+        frame: [usize; 2],
+        /// Side of a merged patch, pixels.
+        multiple: usize,
+    },
+    /// The images alone do not fit the prefix.
+    #[error("prefix capacity {capacity} does not hold the prompt's {needed} tokens")]
+    PrefixCapacity {
+        /// Capacity asked for, tokens.
+        capacity: usize,
+        /// What images and fixed text need, tokens.
+        needed: usize,
+    },
+    /// Two numbers of the configuration contradict each other.
+    #[error("configuration does not add up: {0}")]
+    Config(String),
+}
+
+/// Builds all four networks, in the order in which they run.
+///
+/// # Errors
+/// A network does not fit the checkpoint, or the options do not fit each other.
+pub fn all(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    mut before: impl FnMut(&'static str),
+) -> Result<Vec<Network>, NetworkError> {
+    let sizes = Sizes::new(checkpoint, options)?;
+    type Build = fn(&Checkpoint, &ExportOptions, &Sizes) -> Result<Network, NetworkError>;
+    let builds: [(&'static str, Build); 4] = [
+        (vision::NAME, vision::build),
+        (understanding::NAME, understanding::build),
+        (bev::NAME, bev::build),
+        (action::NAME, action::build),
+    ];
+    builds
+        .into_iter()
+        .map(|(name, build)| {
+            before(name);
+            build(checkpoint, options, &sizes)
+        })
+        .collect()
+}
+
+/// `down(swish(gate(x)) · up(x))`.
+fn swiglu(graph: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
+    let gate = graph.linear(x, &format!("{prefix}.gate_proj"))?;
+    let gate = graph.swish(&gate);
+    let up = graph.linear(x, &format!("{prefix}.up_proj"))?;
+    let hidden = graph.mul(&gate, &up);
+    graph.linear(&hidden, &format!("{prefix}.down_proj"))
+}
+
+/// Values in between that become outputs behind the real ones, if probes are wanted.
+struct Probes {
+    wanted: bool,
+    values: Vec<(String, Value)>,
+}
+
+impl Probes {
+    fn new(options: &ExportOptions) -> Self {
+        Self { wanted: options.probes, values: Vec::new() }
+    }
+
+    fn add(&mut self, name: impl Into<String>, value: &Value) {
+        if self.wanted {
+            self.values.push((name.into(), value.clone()));
+        }
+    }
+
+    fn emit(self, graph: &mut Graph<'_>) {
+        for (name, value) in self.values {
+            graph.output(&format!("probe.{name}"), &value, "probe for golden tests");
+        }
+    }
+}

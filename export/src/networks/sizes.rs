@@ -1,0 +1,102 @@
+//! The numbers that several networks must agree on.
+
+use super::{ExportOptions, NetworkError};
+use crate::checkpoint::Checkpoint;
+
+/// Tokens of system prompt, user prompt and instruction, with room for the longest numbers.
+const TEXT_TOKENS: usize = 116;
+
+/// Prefix capacities are multiples of this.
+const CAPACITY_STEP: usize = 64;
+
+/// Sizes that follow from the configuration and the options.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Rows and columns of patches in a frame.
+    pub grid: [usize; 2],
+    /// Patches in a frame.
+    pub patches: usize,
+    /// Image tokens of a frame, after merging.
+    pub frame_tokens: usize,
+    /// Image tokens of a prompt.
+    pub image_tokens: usize,
+    /// Tokens that a prefix has room for.
+    pub prefix_capacity: usize,
+    /// Query heads that share a key head of the understanding expert.
+    pub group: usize,
+    /// Key and value heads of the understanding expert that the action expert reads: the first ones.
+    pub kv_heads: usize,
+    /// Width of the action expert's heads, which is also how much it reads of each value.
+    pub gen_head_dim: usize,
+    /// Cells of the BEV feature, one token each.
+    pub cells: usize,
+    /// Tokens of the action expert by block: BEV cells, state, decision, route, waypoints.
+    pub blocks: [usize; 5],
+}
+
+impl Sizes {
+    /// Derives the sizes.
+    ///
+    /// # Errors
+    /// The options or the configuration do not add up.
+    pub fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, NetworkError> {
+        let config = checkpoint.config();
+        let (text, vision, mot) = (&config.text, &config.vision, &config.mot);
+
+        let multiple = vision.patch_size * vision.spatial_merge_size;
+        if options.frame_size.iter().any(|&side| side == 0 || !side.is_multiple_of(multiple)) {
+            return Err(NetworkError::FrameSize { frame: options.frame_size, multiple });
+        }
+        let grid = options.frame_size.map(|side| side / vision.patch_size);
+        let patches = grid[0] * grid[1];
+        let frame_tokens = patches / (vision.spatial_merge_size * vision.spatial_merge_size);
+
+        // Every image stands between a start and an end marker.
+        let images = options.frames * (frame_tokens + 2);
+        let fits = (images + TEXT_TOKENS).next_multiple_of(CAPACITY_STEP);
+        let prefix_capacity = options.prefix_capacity.unwrap_or(fits);
+        if prefix_capacity <= images {
+            let needed = images + 1;
+            return Err(NetworkError::PrefixCapacity { capacity: prefix_capacity, needed });
+        }
+
+        if text.num_key_value_heads == 0
+            || !text.num_attention_heads.is_multiple_of(text.num_key_value_heads)
+        {
+            return Err(NetworkError::Config(format!(
+                "{} query heads over {} key heads",
+                text.num_attention_heads, text.num_key_value_heads
+            )));
+        }
+        let group = text.num_attention_heads / text.num_key_value_heads;
+        let kv_heads = mot.num_attention_heads.div_ceil(group);
+        let gen_head_dim = text.hidden_size / text.num_attention_heads;
+        if kv_heads > text.num_key_value_heads || gen_head_dim > text.head_dim {
+            return Err(NetworkError::Config(format!(
+                "the action expert reads {kv_heads} heads of {gen_head_dim}, the understanding \
+                 expert has {} of {}",
+                text.num_key_value_heads, text.head_dim
+            )));
+        }
+
+        let cells = config.bev.lidar_anchors[0] * config.bev.lidar_anchors[1];
+        Ok(Self {
+            grid,
+            patches,
+            frame_tokens,
+            image_tokens: options.frames * frame_tokens,
+            prefix_capacity,
+            group,
+            kv_heads,
+            gen_head_dim,
+            cells,
+            // Two target points and the speed make the second block.
+            blocks: [cells, 3, mot.reasoning_tokens, mot.route_tokens, mot.waypoint_tokens],
+        })
+    }
+
+    /// Tokens of the action expert.
+    pub fn own_tokens(&self) -> usize {
+        self.blocks.iter().sum()
+    }
+}

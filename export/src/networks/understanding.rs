@@ -1,0 +1,236 @@
+//! The understanding expert: a prompt with image tokens in, keys and values of every layer out.
+//!
+//! ```text
+//! token_ids ─ embed ┐                         ┌ + deepstack.l, at image tokens
+//! image_tokens ─────┴─ layer 0 ─ … ─ layer l ─┴─ … ─ keys and values of the last layer
+//!                        └► keys.0, values.0   └► keys.l, values.l
+//! ```
+//!
+//! Only what the action expert reads comes out: the first heads, and of values the first entries.
+//! Nobody reads the last layer's hidden state, so that layer is its key and value projections.
+
+use super::{ExportOptions, NetworkError, Probes, Sizes, mrope_axes, rotary, swiglu};
+use crate::checkpoint::Checkpoint;
+use crate::dtype::DType;
+use crate::graph::{Graph, GraphError, Network, Value};
+
+/// Name of the network and of its files.
+pub const NAME: &str = "understanding";
+
+/// Prefix of the text stack's tensors.
+pub(super) const PREFIX: &str = "language_model.model";
+
+/// Builds the network.
+///
+/// # Errors
+/// The checkpoint's tensors do not fit its configuration.
+pub fn build(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, NetworkError> {
+    draw(checkpoint, options, sizes).map_err(|source| NetworkError::Graph { network: NAME, source })
+}
+
+fn draw(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, GraphError> {
+    let config = &checkpoint.config().text;
+    let n_maps = checkpoint.config().vision.deepstack_visual_indexes.len();
+    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let g = &mut graph;
+    let mut probes = Probes::new(options);
+    let (capacity, hidden) = (sizes.prefix_capacity, config.hidden_size);
+
+    let token_ids = g.input("token_ids", DType::I64, &[capacity], "token ids; any id as padding");
+    let image_slot = g.input(
+        "image_slot",
+        DType::I64,
+        &[capacity],
+        "0 at text, k + 1 at the k-th image token of the prompt",
+    );
+    let position_ids =
+        g.input("position_ids", DType::I64, &[3, capacity], "positions in time, height and width");
+    let visible_until = g.input(
+        "visible_until",
+        DType::I64,
+        &[capacity],
+        "token i attends to tokens below this, and always to token 0; 0 will do at padding",
+    );
+    let image_tokens = g.input(
+        "image_tokens",
+        g.dtype(),
+        &[sizes.image_tokens, hidden],
+        "image tokens of all frames, oldest frame first",
+    );
+    let deepstack = (n_maps > 0).then(|| {
+        let shape = [n_maps, sizes.image_tokens, hidden];
+        let meaning = "deepstack maps of all frames: [map, token, hidden]";
+        g.input("deepstack", g.dtype(), &shape, meaning)
+    });
+
+    let mut x = g.within("embed", |g| embed(g, &token_ids, &image_slot, &image_tokens))?;
+    probes.add("input_embeds", &x);
+    let mask = g.within("mask", |g| mask(g, &visible_until));
+    let rope = g.within("rope", |g| {
+        let axes = mrope_axes(config.mrope_section);
+        let axes = axes.into_iter().map(|axis| axis as i64).collect::<Vec<_>>();
+        let axes = g.integers("rope.axes", &[axes.len()], &axes);
+        let positions = g.cast(&position_ids, DType::F32);
+        let by_pair = g.gather(&positions, &axes);
+        let by_token = g.transpose(&by_pair, &[1, 0]);
+        rotary::tables(g, &by_token, config.rope_theta, config.head_dim)
+    });
+
+    let mut kept = Vec::new();
+    let last = config.num_hidden_layers - 1;
+    for l in 0..config.num_hidden_layers {
+        let layer =
+            Layer { prefix: format!("{PREFIX}.layers.{l}"), checkpoint, sizes, rope: &rope };
+        g.within(format!("layer.{l}"), |g| -> Result<(), GraphError> {
+            let norm = g.weight(&format!("{}.input_layernorm.weight", layer.prefix))?;
+            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
+            let n_heads = if l == last { sizes.kv_heads } else { config.num_key_value_heads };
+            let (keys, values) = layer.keys_and_values(g, &h, n_heads)?;
+            kept.push(layer.kept(g, &keys, &values));
+            if l == last {
+                return Ok(());
+            }
+            let attended = layer.attend(g, &h, &keys, &values, &mask)?;
+            if l == 0 {
+                probes.add("layer.0.attention", &attended);
+            }
+            x = g.add(&x, &attended);
+            let norm = g.weight(&format!("{}.post_attention_layernorm.weight", layer.prefix))?;
+            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
+            let h = swiglu(g, &h, &format!("{}.mlp", layer.prefix))?;
+            x = g.add(&x, &h);
+            if let Some(maps) = deepstack.as_ref().filter(|_| l < n_maps) {
+                let map = g.slice(maps, 0, l..l + 1);
+                let map = g.reshape(&map, &[sizes.image_tokens, hidden]);
+                let map = at_image_tokens(g, &map, &image_slot);
+                x = g.add(&x, &map);
+            }
+            probes.add(format!("hidden.{l}"), &x);
+            Ok(())
+        })?;
+    }
+
+    for (l, (keys, values)) in kept.iter().enumerate() {
+        g.output(&format!("keys.{l}"), keys, "[kv_heads, tokens, head_dim], normed and rotated");
+        g.output(&format!("values.{l}"), values, "[kv_heads, tokens, action head_dim]");
+    }
+    probes.emit(g);
+
+    g.size("layers", config.num_hidden_layers as f64);
+    g.size("hidden", hidden as f64);
+    g.size("prefix_capacity", capacity as f64);
+    g.size("frames", options.frames as f64);
+    g.size("frame_tokens", sizes.frame_tokens as f64);
+    g.size("kv_heads", sizes.kv_heads as f64);
+    g.size("key_dim", config.head_dim as f64);
+    g.size("value_dim", sizes.gen_head_dim as f64);
+    g.size("deepstack_maps", n_maps as f64);
+    g.size("rope_theta", config.rope_theta);
+    g.size("vocab_size", config.vocab_size as f64);
+    Ok(graph.finish())
+}
+
+/// Embeddings of text tokens, image tokens in their slots.
+fn embed(
+    g: &mut Graph<'_>,
+    token_ids: &Value,
+    image_slot: &Value,
+    image_tokens: &Value,
+) -> Result<Value, GraphError> {
+    let table = g.weight(&format!("{PREFIX}.embed_tokens.weight"))?;
+    let text = g.gather(&table, token_ids);
+    let images = at_image_tokens(g, image_tokens, image_slot);
+    let zero = g.integers("first_slot", &[1], &[0]);
+    let is_image = g.less(&zero, image_slot);
+    let is_image = g.reshape(&is_image, &[image_slot.dim(0), 1]);
+    Ok(g.select(&is_image, &images, &text))
+}
+
+/// Rows of `tokens` at image tokens, zeros at text.
+fn at_image_tokens(g: &mut Graph<'_>, tokens: &Value, image_slot: &Value) -> Value {
+    let text = g.zeros(&[1, tokens.dim(1)]);
+    let table = g.concat(&[&text, tokens], 0);
+    g.gather(&table, image_slot)
+}
+
+/// `[1, 1, tokens, tokens]`: which columns each row sees.
+fn mask(g: &mut Graph<'_>, visible_until: &Value) -> Value {
+    let n = visible_until.dim(0);
+    // Everyone sees the first token. For real tokens that is so anyway; a padding row that saw
+    // nothing would turn to NaN, and masked NaN values still spoil a sum.
+    let columns = (0..n as i64).map(|c| if c == 0 { -1 } else { c }).collect::<Vec<_>>();
+    let columns = g.integers("columns", &[1, n], &columns);
+    let until = g.reshape(visible_until, &[n, 1]);
+    let visible = g.less(&columns, &until);
+    g.reshape(&visible, &[1, 1, n, n])
+}
+
+struct Layer<'a> {
+    prefix: String,
+    checkpoint: &'a Checkpoint,
+    sizes: &'a Sizes,
+    rope: &'a (Value, Value),
+}
+
+impl Layer<'_> {
+    /// Keys and values of the first `n_heads` heads, `[1, heads, tokens, head_dim]` each.
+    fn keys_and_values(
+        &self,
+        g: &mut Graph<'_>,
+        h: &Value,
+        n_heads: usize,
+    ) -> Result<(Value, Value), GraphError> {
+        let config = &self.checkpoint.config().text;
+        let rows = 0..n_heads * config.head_dim;
+        let prefix = format!("{}.self_attn", self.prefix);
+        let keys = g.linear_rows(h, &format!("{prefix}.k_proj"), rows.clone())?;
+        let keys = g.split_heads(&keys, n_heads);
+        let norm = g.weight(&format!("{prefix}.k_norm.weight"))?;
+        let keys = g.rms_norm(&keys, &norm, config.rms_norm_eps);
+        let keys = g.rotary(&keys, &self.rope.0, &self.rope.1);
+        let values = g.linear_rows(h, &format!("{prefix}.v_proj"), rows)?;
+        let values = g.split_heads(&values, n_heads);
+        Ok((keys, values))
+    }
+
+    /// What the action expert reads of them.
+    fn kept(&self, g: &mut Graph<'_>, keys: &Value, values: &Value) -> (Value, Value) {
+        let Sizes { kv_heads, gen_head_dim, prefix_capacity, .. } = *self.sizes;
+        let keys = g.slice(keys, 1, 0..kv_heads);
+        let keys = g.reshape(&keys, &[kv_heads, prefix_capacity, keys.dim(3)]);
+        let values = g.slice(values, 1, 0..kv_heads);
+        let values = g.slice(&values, 3, 0..gen_head_dim);
+        let values = g.reshape(&values, &[kv_heads, prefix_capacity, gen_head_dim]);
+        (keys, values)
+    }
+
+    /// Attention and output projection.
+    fn attend(
+        &self,
+        g: &mut Graph<'_>,
+        h: &Value,
+        keys: &Value,
+        values: &Value,
+        mask: &Value,
+    ) -> Result<Value, GraphError> {
+        let config = &self.checkpoint.config().text;
+        let prefix = format!("{}.self_attn", self.prefix);
+        let queries = g.linear(h, &format!("{prefix}.q_proj"))?;
+        let queries = g.split_heads(&queries, config.num_attention_heads);
+        let norm = g.weight(&format!("{prefix}.q_norm.weight"))?;
+        let queries = g.rms_norm(&queries, &norm, config.rms_norm_eps);
+        let queries = g.rotary(&queries, &self.rope.0, &self.rope.1);
+        let scale = 1.0 / (config.head_dim as f32).sqrt();
+        let attended = g.attention(&queries, keys, values, Some(mask), scale);
+        let attended = g.join_heads(&attended);
+        g.linear(&attended, &format!("{prefix}.o_proj"))
+    }
+}

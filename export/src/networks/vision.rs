@@ -1,0 +1,269 @@
+//! The vision tower: the patches of one frame in, image tokens and deepstack maps out.
+//!
+//! ```text
+//! patches ─ patch embed ─ + position ─ block ─ block ─ … ─ block ─ merger ─► image_tokens
+//!                                        └ deepstack merger, after some blocks ─► deepstack
+//! ```
+//!
+//! Patches come in merge order: the squares of patches that become one token are neighbors.
+
+use super::{ExportOptions, NetworkError, Probes, Sizes, inverse_frequencies};
+use crate::checkpoint::{Checkpoint, VisionConfig};
+use crate::dtype::DType;
+use crate::graph::{Gelu, Graph, GraphError, Network, Value};
+
+/// Name of the network and of its files.
+pub const NAME: &str = "vision";
+
+/// Prefix of the tower's tensors.
+const PREFIX: &str = "vision_model";
+
+/// Epsilon of every LayerNorm of the tower.
+const NORM_EPSILON: f64 = 1e-6;
+
+/// Base of the tower's rotary frequencies.
+const ROPE_THETA: f64 = 10_000.0;
+
+/// Builds the network.
+///
+/// # Errors
+/// The checkpoint's tensors do not fit its configuration.
+pub fn build(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+) -> Result<Network, NetworkError> {
+    let config = &checkpoint.config().vision;
+    let table = checkpoint
+        .values_f32(&format!("{PREFIX}.pos_embed.weight"))
+        .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })?;
+    let side = config.num_position_embeddings.isqrt();
+    if table.len() != side * side * config.hidden_size {
+        return Err(NetworkError::Config(format!(
+            "{} position embeddings of width {} are not {} numbers in a square",
+            config.num_position_embeddings,
+            config.hidden_size,
+            table.len()
+        )));
+    }
+    let order = merge_order(sizes.grid, config.spatial_merge_size);
+    let positions = position_embedding(&table, side, config.hidden_size, sizes.grid, &order);
+    draw(checkpoint, options, sizes, config, &order, &positions)
+        .map_err(|source| NetworkError::Graph { network: NAME, source })
+}
+
+fn draw(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    sizes: &Sizes,
+    config: &VisionConfig,
+    order: &[[usize; 2]],
+    positions: &[f32],
+) -> Result<Network, GraphError> {
+    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let g = &mut graph;
+    let mut probes = Probes::new(options);
+    let (n_patches, width) = (sizes.patches, config.hidden_size);
+
+    let patch_len =
+        config.in_channels * config.temporal_patch_size * config.patch_size * config.patch_size;
+    let patches = g.input(
+        "patches",
+        DType::F32,
+        &[n_patches, patch_len],
+        "patches of one frame in merge order; (channel, time, y, x) within a patch, p/127.5 - 1",
+    );
+    let patches = g.cast(&patches, g.dtype());
+
+    let kernel = g.weight_as(&format!("{PREFIX}.patch_embed.proj.weight"), &[width, patch_len])?;
+    let bias = g.weight(&format!("{PREFIX}.patch_embed.proj.bias"))?;
+    let embedded = g.gemm(&patches, &kernel, Some(&bias), "patch_embed");
+    probes.add("patch_embed", &embedded);
+
+    let positions = g.constant("position_embedding", &[n_patches, width], positions);
+    let mut x = g.add(&embedded, &positions);
+    probes.add("block_input", &x);
+
+    let rope = rotary_tables(g, config, order);
+    let mut deepstack = Vec::new();
+    for i in 0..config.depth {
+        x = g.within(format!("block.{i}"), |g| block(g, &x, i, config, &rope))?;
+        probes.add(format!("block.{i}"), &x);
+        if let Some(d) = config.deepstack_visual_indexes.iter().position(|&after| after == i) {
+            let prefix = format!("{PREFIX}.deepstack_merger_list.{d}");
+            let map =
+                g.within(format!("deepstack.{d}"), |g| deepstack_merger(g, &x, &prefix, config))?;
+            deepstack.push((d, g.reshape(&map, &[1, map.dim(0), map.dim(1)])));
+        }
+    }
+    let tokens = g.within("merger", |g| merger(g, &x, config))?;
+
+    g.output("image_tokens", &tokens, "[tokens, hidden], row-major merged patches");
+    if !deepstack.is_empty() {
+        deepstack.sort_by_key(|(d, _)| *d);
+        let maps = deepstack.iter().map(|(_, map)| map).collect::<Vec<_>>();
+        let maps = g.concat(&maps, 0);
+        g.output("deepstack", &maps, "[maps, tokens, hidden], added after the first text layers");
+    }
+    probes.emit(g);
+
+    g.size("frame_height", options.frame_size[0] as f64);
+    g.size("frame_width", options.frame_size[1] as f64);
+    g.size("patch_size", config.patch_size as f64);
+    g.size("temporal_patch_size", config.temporal_patch_size as f64);
+    g.size("spatial_merge_size", config.spatial_merge_size as f64);
+    g.size("in_channels", config.in_channels as f64);
+    g.size("tokens", sizes.frame_tokens as f64);
+    g.size("hidden", config.out_hidden_size as f64);
+    g.size("deepstack_maps", deepstack.len() as f64);
+    Ok(graph.finish())
+}
+
+fn block(
+    g: &mut Graph<'_>,
+    x: &Value,
+    i: usize,
+    config: &VisionConfig,
+    (cos, sin): &(Value, Value),
+) -> Result<Value, GraphError> {
+    let prefix = format!("{PREFIX}.blocks.{i}");
+    let (n, heads) = (x.dim(0), config.num_heads);
+    let head_dim = config.hidden_size / heads;
+
+    let h = g.layer_norm(x, &format!("{prefix}.norm1"), NORM_EPSILON)?;
+    let qkv = g.linear(&h, &format!("{prefix}.attn.qkv"))?;
+    let qkv = g.reshape(&qkv, &[n, 3, heads, head_dim]);
+    let qkv = g.transpose(&qkv, &[1, 2, 0, 3]);
+    let [q, k, v] = [0, 1, 2].map(|part| g.slice(&qkv, 0, part..part + 1));
+    let q = g.rotary(&q, cos, sin);
+    let k = g.rotary(&k, cos, sin);
+    let attended = g.attention(&q, &k, &v, None, 1.0 / (head_dim as f32).sqrt());
+    let attended = g.join_heads(&attended);
+    let attended = g.linear(&attended, &format!("{prefix}.attn.proj"))?;
+    let x = g.add(x, &attended);
+
+    let h = g.layer_norm(&x, &format!("{prefix}.norm2"), NORM_EPSILON)?;
+    let h = g.linear(&h, &format!("{prefix}.mlp.linear_fc1"))?;
+    let h = g.gelu(&h, Gelu::Tanh);
+    let h = g.linear(&h, &format!("{prefix}.mlp.linear_fc2"))?;
+    Ok(g.add(&x, &h))
+}
+
+/// Normalizes each patch, then folds squares of patches.
+fn merger(g: &mut Graph<'_>, x: &Value, config: &VisionConfig) -> Result<Value, GraphError> {
+    let prefix = format!("{PREFIX}.merger");
+    let x = g.layer_norm(x, &format!("{prefix}.norm"), NORM_EPSILON)?;
+    let x = grouped(g, &x, config);
+    merge(g, &x, &prefix)
+}
+
+/// Folds squares of patches, then normalizes each square.
+fn deepstack_merger(
+    g: &mut Graph<'_>,
+    x: &Value,
+    prefix: &str,
+    config: &VisionConfig,
+) -> Result<Value, GraphError> {
+    let x = grouped(g, x, config);
+    let x = g.layer_norm(&x, &format!("{prefix}.norm"), NORM_EPSILON)?;
+    merge(g, &x, prefix)
+}
+
+fn merge(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
+    let x = g.linear(x, &format!("{prefix}.linear_fc1"))?;
+    let x = g.gelu(&x, Gelu::Exact);
+    g.linear(&x, &format!("{prefix}.linear_fc2"))
+}
+
+fn grouped(g: &mut Graph<'_>, x: &Value, config: &VisionConfig) -> Value {
+    let square = config.spatial_merge_size * config.spatial_merge_size;
+    g.reshape(x, &[x.dim(0) / square, x.dim(1) * square])
+}
+
+/// Row and column of every patch, in merge order.
+fn merge_order(grid: [usize; 2], merge: usize) -> Vec<[usize; 2]> {
+    let mut order = Vec::with_capacity(grid[0] * grid[1]);
+    for row_block in 0..grid[0] / merge {
+        for col_block in 0..grid[1] / merge {
+            for row in 0..merge {
+                for col in 0..merge {
+                    order.push([row_block * merge + row, col_block * merge + col]);
+                }
+            }
+        }
+    }
+    order
+}
+
+/// The square position table resampled bilinearly to the grid, corners on corners.
+fn position_embedding(
+    table: &[f32],
+    side: usize,
+    width: usize,
+    grid: [usize; 2],
+    order: &[[usize; 2]],
+) -> Vec<f32> {
+    // Between which two entries, and how far from the first, each row or column lies.
+    let along = |n: usize| -> Vec<(usize, usize, f32)> {
+        let step = if n > 1 { (side - 1) as f32 / (n - 1) as f32 } else { 0.0 };
+        (0..n)
+            .map(|i| {
+                let at = i as f32 * step;
+                let low = (at.floor() as usize).min(side - 1);
+                (low, (low + 1).min(side - 1), at - low as f32)
+            })
+            .collect()
+    };
+    let (rows, cols) = (along(grid[0]), along(grid[1]));
+    let entry = |row: usize, col: usize| &table[(row * side + col) * width..][..width];
+    let mut embedding = Vec::with_capacity(order.len() * width);
+    for &[row, col] in order {
+        let ((top, bottom, down), (left, right, over)) = (rows[row], cols[col]);
+        let corners = [
+            (entry(top, left), (1.0 - down) * (1.0 - over)),
+            (entry(top, right), (1.0 - down) * over),
+            (entry(bottom, left), down * (1.0 - over)),
+            (entry(bottom, right), down * over),
+        ];
+        embedding.extend(
+            (0..width)
+                .map(|c| corners.iter().map(|(values, weight)| values[c] * weight).sum::<f32>()),
+        );
+    }
+    embedding
+}
+
+/// Cosines and sines `[1, patches, head_dim / 2]`: the first half of the pairs turns with the row,
+/// the second with the column.
+fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]]) -> (Value, Value) {
+    let half = config.hidden_size / config.num_heads / 2;
+    let frequencies = inverse_frequencies(ROPE_THETA, half);
+    let angles = order
+        .iter()
+        .flat_map(|at| at.iter().flat_map(|&n| frequencies.iter().map(move |f| n as f32 * f)))
+        .collect::<Vec<_>>();
+    let dims = [1, order.len(), half];
+    let cos = angles.iter().map(|angle| angle.cos()).collect::<Vec<_>>();
+    let sin = angles.iter().map(|angle| angle.sin()).collect::<Vec<_>>();
+    (g.constant("rope.cos", &dims, &cos), g.constant("rope.sin", &dims, &sin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_order_walks_squares_of_patches() {
+        let order = merge_order([2, 4], 2);
+        let expected = [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3]];
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn positions_meet_the_table_at_the_corners_and_its_mean_in_the_middle() {
+        let table = [1.0, 2.0, 3.0, 6.0];
+        let order = merge_order([3, 3], 1);
+        let found = position_embedding(&table, 2, 1, [3, 3], &order);
+        assert_eq!(found, [1.0, 1.5, 2.0, 2.0, 3.0, 4.0, 3.0, 4.5, 6.0]);
+    }
+}
