@@ -15,3 +15,5 @@ pub mod onnx;
 pub mod graph;
 
 pub mod networks;
+
+pub mod folder;

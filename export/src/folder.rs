@@ -1,0 +1,560 @@
+//! Writes the networks of a checkpoint as a folder: graphs, contracts, converted weights, links.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | the graphs |
+//! | `vision.json`, … | their contracts |
+//! | `weights.bin` | weights in another element type than stored, and folded constants |
+//! | `model.safetensors` or its shards | links to the checkpoint files that graphs point into |
+//! | `export.json` | the [`Summary`]; written last |
+//!
+//! The folder appears whole or not at all: it is written beside its place, synced and renamed. Only
+//! in the checkpoint's own folder, which cannot be swapped, do files appear one by one; there
+//! `export.json` goes first and comes back last, so a folder without it is not an export.
+
+use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
+use crate::contract::{Contract, FORMAT};
+use crate::dtype::DType;
+use crate::graph::{Initializer, Network, Source, Stored, encode};
+use crate::networks::{self, ExportOptions, NetworkError, Sizes};
+use crate::onnx::{
+    DataLocation, DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, ValueInfoProto,
+};
+use half::{bf16, f16};
+use prost::Message;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// File of converted and folded weights.
+pub const WEIGHTS_FILE: &str = "weights.bin";
+
+/// File of the [`Summary`]; a folder that has it is a whole export.
+pub const SUMMARY_FILE: &str = "export.json";
+
+/// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
+const ALIGNMENT: u64 = 64;
+
+/// Elements converted at a time.
+const CHUNK: usize = 1 << 18;
+
+/// What an export is of; the content of `export.json`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Version of this crate.
+    pub exporter_version: String,
+    /// Model family.
+    pub model: String,
+    /// Folder of the checkpoint.
+    pub checkpoint: PathBuf,
+    /// Lower-case SHA-256 over names and headers of the checkpoint's weight files: it changes with
+    /// any tensor's name, type, shape or place, not with the weights' values.
+    pub headers_sha256: String,
+    /// What the caller chose.
+    pub options: ExportOptions,
+    /// Tokens that a prefix has room for.
+    pub prefix_capacity: usize,
+    /// Networks, in the order in which they run, with the hash of each graph file.
+    pub networks: BTreeMap<String, String>,
+    /// Checkpoint files that graphs point into.
+    pub weight_files: Vec<String>,
+    /// Bytes of [`WEIGHTS_FILE`]; none were needed if zero.
+    pub converted_bytes: u64,
+}
+
+/// How far an export is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// A network's graph is about to be built.
+    Network(&'static str),
+    /// So many bytes of converted weights are written.
+    Weights {
+        /// Bytes written so far.
+        written: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Everything is written and is being synced to disk.
+    Syncing,
+}
+
+/// Why networks cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A tensor that a network needs is missing or wrong.
+    #[error("checkpoint {} cannot be exported", dir.display())]
+    Checkpoint {
+        /// The checkpoint's folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<CheckpointError>,
+    },
+    /// A network cannot be built.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A checkpoint file cannot be read again.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file cannot be written, e.g. because the disk is full.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that is not an export is in the way.
+    #[error("{} holds something else than an export; give an empty or a new folder", path.display())]
+    InTheWay {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder's path has no last part.
+    #[error("{} does not name a folder", path.display())]
+    NoName {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// Writes the networks of `checkpoint` to the folder `out_dir`.
+///
+/// An export that is already there is replaced; it stays as it was if this one fails.
+///
+/// # Errors
+/// The networks do not fit the checkpoint, or a file cannot be read or written. Nothing new is left
+/// at `out_dir` then.
+pub fn export_networks(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    out_dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, ExportError> {
+    let sizes = Sizes::new(checkpoint, options)?;
+    let networks = networks::all(checkpoint, options, |name| progress(Progress::Network(name)))?;
+
+    let checkpoint_dir = canonical(checkpoint.dir())?;
+    let in_place = out_dir.exists() && canonical(out_dir)? == checkpoint_dir;
+    if !in_place {
+        refuse_foreign(out_dir)?;
+    }
+    let staging = Staging::beside(out_dir, in_place)?;
+    let write = |name: &str, bytes: &[u8]| write_file(&staging.path.join(name), bytes);
+
+    let weights = WeightsPlan::of(&networks);
+    if weights.total > 0 {
+        weights.write(checkpoint, &staging.path.join(WEIGHTS_FILE), progress)?;
+    }
+    let mut graphs = BTreeMap::new();
+    for network in &networks {
+        let graph = encode_graph(network, checkpoint, &weights);
+        let hash = hex(&Sha256::digest(&graph));
+        write(&format!("{}.onnx", network.name), &graph)?;
+        let contract = Contract {
+            format: FORMAT,
+            network: network.name.clone(),
+            model: "automot".to_owned(),
+            inputs: network.inputs.clone(),
+            outputs: network.outputs.clone(),
+            sizes: network.sizes.clone(),
+            graph_sha256: hash.clone(),
+        };
+        write(&format!("{}.json", network.name), &json(&contract))?;
+        graphs.insert(network.name.clone(), hash);
+    }
+
+    let mut weight_files = Vec::new();
+    for file in referenced_files(&networks) {
+        let target = canonical(&checkpoint.files()[file])?;
+        let name = file_name(&checkpoint.files()[file]);
+        if !in_place {
+            let link = staging.path.join(&name);
+            std::os::unix::fs::symlink(&target, &link).map_err(writing(&link))?;
+        }
+        weight_files.push(name);
+    }
+
+    let summary = Summary {
+        exporter_version: env!("CARGO_PKG_VERSION").to_owned(),
+        model: "automot".to_owned(),
+        checkpoint: checkpoint_dir,
+        headers_sha256: headers_hash(checkpoint)?,
+        options: options.clone(),
+        prefix_capacity: sizes.prefix_capacity,
+        networks: graphs,
+        weight_files,
+        converted_bytes: weights.total,
+    };
+    write(SUMMARY_FILE, &json(&summary))?;
+    progress(Progress::Syncing);
+    sync_dir(&staging.path)?;
+    staging.publish(out_dir, in_place)?;
+    Ok(summary)
+}
+
+/// A folder beside the final one, removed unless it was published.
+struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    fn beside(out_dir: &Path, in_place: bool) -> Result<Self, ExportError> {
+        let name =
+            out_dir.file_name().ok_or_else(|| ExportError::NoName { path: out_dir.into() })?;
+        let name = format!(".{}.export-{}", name.to_string_lossy(), std::process::id());
+        let parent = if in_place { out_dir } else { parent(out_dir) };
+        fs::create_dir_all(parent).map_err(writing(parent))?;
+        let path = parent.join(name);
+        if path.exists() {
+            // Left behind by a process of the same number that was killed.
+            fs::remove_dir_all(&path).map_err(writing(&path))?;
+        }
+        fs::create_dir(&path).map_err(writing(&path))?;
+        Ok(Self { path })
+    }
+
+    fn publish(self, out_dir: &Path, in_place: bool) -> Result<(), ExportError> {
+        if in_place {
+            return self.publish_into(out_dir);
+        }
+        if out_dir.exists() {
+            self.swap(out_dir)?;
+        } else {
+            fs::rename(&self.path, out_dir).map_err(writing(out_dir))?;
+        }
+        sync_dir(parent(out_dir))
+        // Dropping removes what is at the staging path now: the earlier export, if any.
+    }
+
+    /// Exchanges two folders in one step, so that `out_dir` is never absent.
+    #[cfg(target_os = "linux")]
+    fn swap(&self, out_dir: &Path) -> Result<(), ExportError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, &self.path, CWD, out_dir, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(()),
+            // Some network file systems cannot exchange.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => self.replace(out_dir),
+            Err(error) => Err(writing(out_dir)(error.into())),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn swap(&self, out_dir: &Path) -> Result<(), ExportError> {
+        self.replace(out_dir)
+    }
+
+    /// Two renames; `out_dir` is absent in between and comes back if the second fails.
+    fn replace(&self, out_dir: &Path) -> Result<(), ExportError> {
+        let old = self.path.with_extension("old");
+        fs::rename(out_dir, &old).map_err(writing(&old))?;
+        if let Err(error) = fs::rename(&self.path, out_dir) {
+            fs::rename(&old, out_dir).map_err(writing(out_dir))?;
+            return Err(writing(out_dir)(error));
+        }
+        fs::rename(&old, &self.path).map_err(writing(&old))
+    }
+
+    /// Moves the files into a folder that holds other things too, the summary last.
+    fn publish_into(&self, out_dir: &Path) -> Result<(), ExportError> {
+        let summary = out_dir.join(SUMMARY_FILE);
+        if summary.exists() {
+            fs::remove_file(&summary).map_err(writing(&summary))?;
+            sync_dir(out_dir)?;
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(writing(&self.path))? {
+            names.push(entry.map_err(writing(&self.path))?.file_name());
+        }
+        names.sort_by_key(|name| name == SUMMARY_FILE);
+        for name in names {
+            let to = out_dir.join(&name);
+            fs::rename(self.path.join(&name), &to).map_err(writing(&to))?;
+        }
+        sync_dir(out_dir)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // A leftover folder has a telling name and harms nobody.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Where each converted or folded tensor lies in the weights file.
+struct WeightsPlan<'a> {
+    items: Vec<Item<'a>>,
+    /// Offset of every converted tensor, by where it comes from and what it becomes.
+    converted: BTreeMap<(Stored, DType), u64>,
+    /// Offset of every folded tensor, by network and name.
+    folded: BTreeMap<(&'a str, &'a str), u64>,
+    total: u64,
+}
+
+struct Item<'a> {
+    offset: u64,
+    initializer: &'a Initializer,
+}
+
+impl<'a> WeightsPlan<'a> {
+    /// A tensor that two networks convert alike is kept once.
+    fn of(networks: &'a [Network]) -> Self {
+        let mut plan = Self {
+            items: Vec::new(),
+            converted: BTreeMap::new(),
+            folded: BTreeMap::new(),
+            total: 0,
+        };
+        for network in networks {
+            for initializer in &network.initializers {
+                let offset = plan.total.next_multiple_of(ALIGNMENT);
+                match &initializer.source {
+                    Source::Converted(stored, _) => {
+                        let key = (*stored, initializer.dtype);
+                        if plan.converted.contains_key(&key) {
+                            continue;
+                        }
+                        plan.converted.insert(key, offset);
+                    }
+                    Source::Folded(_) => {
+                        plan.folded.insert((&network.name, &initializer.name), offset);
+                    }
+                    Source::Stored(_) | Source::Inline(_) => continue,
+                }
+                plan.total = offset + byte_length(initializer);
+                plan.items.push(Item { offset, initializer });
+            }
+        }
+        plan
+    }
+
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        path: &Path,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), ExportError> {
+        let file = File::create(path).map_err(writing(path))?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut written = 0;
+        for Item { offset, initializer } in &self.items {
+            let gap = [0; ALIGNMENT as usize];
+            let gap = &gap[..(offset - written) as usize];
+            out.write_all(gap).map_err(writing(path))?;
+            match &initializer.source {
+                Source::Converted(stored, from) => {
+                    let bytes = stored_bytes(checkpoint, stored, *from);
+                    for chunk in bytes.chunks(CHUNK * from.size()) {
+                        let chunk = encode(&decode(chunk, *from), initializer.dtype);
+                        out.write_all(&chunk).map_err(writing(path))?;
+                    }
+                }
+                Source::Folded(bytes) => out.write_all(bytes).map_err(writing(path))?,
+                Source::Stored(_) | Source::Inline(_) => {}
+            }
+            written = offset + byte_length(initializer);
+            progress(Progress::Weights { written, total: self.total });
+        }
+        let file = out.into_inner().map_err(|error| writing(path)(error.into_error()))?;
+        file.sync_all().map_err(writing(path))
+    }
+}
+
+fn byte_length(initializer: &Initializer) -> u64 {
+    (initializer.dims.iter().product::<usize>() * initializer.dtype.size()) as u64
+}
+
+fn stored_bytes<'a>(checkpoint: &'a Checkpoint, stored: &Stored, dtype: DType) -> &'a [u8] {
+    checkpoint.bytes(&TensorEntry {
+        dtype,
+        shape: vec![stored.length as usize / dtype.size()],
+        file: stored.file,
+        offset: stored.offset,
+        length: stored.length,
+    })
+}
+
+/// Floating-point numbers from little-endian bytes.
+fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    let two = |b: &[u8]| [b[0], b[1]];
+    match dtype {
+        DType::F32 => {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        DType::F16 => bytes.chunks_exact(2).map(|b| f16::from_le_bytes(two(b)).to_f32()).collect(),
+        DType::Bf16 => {
+            bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(two(b)).to_f32()).collect()
+        }
+        DType::I64 | DType::U8 | DType::Bool => panic!("{dtype} is not a floating-point type"),
+    }
+}
+
+/// The bytes of a graph file.
+fn encode_graph(network: &Network, checkpoint: &Checkpoint, weights: &WeightsPlan<'_>) -> Vec<u8> {
+    let info = |specs: &[crate::contract::TensorSpec]| -> Vec<ValueInfoProto> {
+        specs.iter().map(|s| ValueInfoProto::tensor(&s.name, s.dtype, &s.shape)).collect()
+    };
+    let initializer = network
+        .initializers
+        .iter()
+        .map(|initializer| encode_initializer(network, initializer, checkpoint, weights))
+        .collect();
+    let graph = GraphProto {
+        node: network.nodes.clone(),
+        name: Some(network.name.clone()),
+        initializer,
+        input: info(&network.inputs),
+        output: info(&network.outputs),
+        value_info: network.values.clone(),
+    };
+    ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto {
+            domain: Some(String::new()),
+            version: Some(OPSET),
+        }],
+    }
+    .encode_to_vec()
+}
+
+fn encode_initializer(
+    network: &Network,
+    initializer: &Initializer,
+    checkpoint: &Checkpoint,
+    weights: &WeightsPlan<'_>,
+) -> TensorProto {
+    let tensor = TensorProto {
+        dims: initializer.dims.iter().map(|&dim| dim as i64).collect(),
+        data_type: Some(DataType::from(initializer.dtype) as i32),
+        name: Some(initializer.name.clone()),
+        ..TensorProto::default()
+    };
+    let external = |location: &str, offset: u64, length: u64| TensorProto {
+        data_location: Some(DataLocation::External as i32),
+        external_data: vec![
+            StringStringEntryProto::new("location", location),
+            StringStringEntryProto::new("offset", offset.to_string()),
+            StringStringEntryProto::new("length", length.to_string()),
+        ],
+        ..tensor.clone()
+    };
+    let length = byte_length(initializer);
+    match &initializer.source {
+        Source::Inline(bytes) => TensorProto { raw_data: Some(bytes.clone()), ..tensor },
+        Source::Stored(stored) => {
+            assert_eq!(stored.length, length, "bytes of {}", initializer.name);
+            external(&file_name(&checkpoint.files()[stored.file]), stored.offset, length)
+        }
+        Source::Converted(stored, _) => {
+            external(WEIGHTS_FILE, weights.converted[&(*stored, initializer.dtype)], length)
+        }
+        Source::Folded(_) => {
+            let key = (network.name.as_str(), initializer.name.as_str());
+            external(WEIGHTS_FILE, weights.folded[&key], length)
+        }
+    }
+}
+
+/// Checkpoint files that some graph points into.
+fn referenced_files(networks: &[Network]) -> BTreeSet<usize> {
+    networks
+        .iter()
+        .flat_map(|network| &network.initializers)
+        .filter_map(|initializer| match &initializer.source {
+            Source::Stored(stored) => Some(stored.file),
+            Source::Converted(..) | Source::Folded(_) | Source::Inline(_) => None,
+        })
+        .collect()
+}
+
+fn headers_hash(checkpoint: &Checkpoint) -> Result<String, ExportError> {
+    let mut hash = Sha256::new();
+    for path in checkpoint.files() {
+        let header =
+            read_header(path).map_err(|source| ExportError::Read { path: path.clone(), source })?;
+        hash.update(file_name(path).as_bytes());
+        hash.update(header);
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Length field and header of a safetensors file.
+fn read_header(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = length.to_vec();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
+    Ok(header)
+}
+
+/// An export, an empty folder or nothing may be replaced; anything else is somebody's.
+fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
+    if !out_dir.exists() || out_dir.join(SUMMARY_FILE).is_file() {
+        return Ok(());
+    }
+    let in_the_way = || ExportError::InTheWay { path: out_dir.into() };
+    if !out_dir.is_dir() {
+        return Err(in_the_way());
+    }
+    let mut entries = fs::read_dir(out_dir)
+        .map_err(|source| ExportError::Read { path: out_dir.into(), source })?;
+    if entries.next().is_some() { Err(in_the_way()) } else { Ok(()) }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    let mut file = File::create(path).map_err(writing(path))?;
+    file.write_all(bytes).map_err(writing(path))?;
+    file.sync_all().map_err(writing(path))
+}
+
+fn sync_dir(path: &Path) -> Result<(), ExportError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(writing(path))
+}
+
+fn writing(path: &Path) -> impl FnOnce(io::Error) -> ExportError + use<> {
+    let path = path.to_owned();
+    |source| ExportError::Write { path, source }
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, ExportError> {
+    path.canonicalize().map_err(|source| ExportError::Read { path: path.into(), source })
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut text =
+        serde_json::to_vec_pretty(value).expect("maps with string keys and finite numbers");
+    text.push(b'\n');
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
