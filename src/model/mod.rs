@@ -1,1 +1,6 @@
-//! Under construction.
+//! Driving models: how observations become the inputs of networks, and what their outputs mean.
+//!
+//! One folder per family. No model knows a simulator, and none follows its own trajectory: that is
+//! the job of [`control`](crate::control).
+
+pub mod automot;

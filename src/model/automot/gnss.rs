@@ -1,0 +1,35 @@
+//! Satellite and compass readings in the world's frame.
+//!
+//! The world's plane is a Mercator projection that is true to scale at the map's reference
+//! latitude; y points south, as everywhere in this crate.
+
+use crate::scene::{GeoReference, Gnss, wrap_angle};
+use glam::DVec3;
+use std::f64::consts::{FRAC_PI_2, PI};
+
+/// Earth radius of the projection, meters.
+const EARTH_RADIUS_M: f64 = 6_378_137.0;
+
+/// The place of a satellite reading in the world, meters.
+///
+/// `z` is the altitude as read. A difference of 1e-5 degrees is about a meter, which leaves 64-bit
+/// floats some nanometers.
+pub fn world_from_gnss(reading: &Gnss, reference: &GeoReference) -> DVec3 {
+    let scale = (reference.latitude_deg * PI / 180.0).cos();
+    let east = |longitude_deg: f64| scale * longitude_deg * PI * EARTH_RADIUS_M / 180.0;
+    let north = |latitude_deg: f64| {
+        scale * EARTH_RADIUS_M * ((90.0 + latitude_deg) * PI / 360.0).tan().ln()
+    };
+    DVec3::new(
+        east(reading.longitude_deg) - east(reference.longitude_deg),
+        north(reference.latitude_deg) - north(reading.latitude_deg),
+        reading.altitude_m,
+    )
+}
+
+/// The yaw of a vehicle whose compass reads `compass_rad` (0 = north = −y), in (−π, π].
+/// A reading before the first fix is NaN and counts as zero.
+pub fn yaw_from_compass(compass_rad: f64) -> f64 {
+    let compass_rad = if compass_rad.is_nan() { 0.0 } else { compass_rad };
+    wrap_angle(compass_rad - FRAC_PI_2)
+}

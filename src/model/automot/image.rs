@@ -1,0 +1,294 @@
+//! Camera frames as the two vision networks take them.
+//!
+//! The understanding expert gets a frame halved in size and cut into patches; the BEV encoder gets
+//! its upper left part as planes. The release carries frames as floats in between; that chain gives
+//! every byte back, so it has no counterpart here.
+
+/// Width and height of a picture in pixels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// Across.
+    pub width: usize,
+    /// Down.
+    pub height: usize,
+}
+
+impl Size {
+    /// Bytes of an RGB picture of this size.
+    pub fn rgb_bytes(self) -> usize {
+        3 * self.width * self.height
+    }
+}
+
+/// Bits behind the binary point of the filter's weights. Pillow's number: a byte times a weight
+/// (which may exceed 1) still fits a 32-bit sum.
+const WEIGHT_BITS: u32 = 22;
+
+/// Half width of the filter in output pixels.
+const LANCZOS_SUPPORT: f64 = 3.0;
+
+/// Shrinks pictures of one size to another with Pillow's `LANCZOS`, bit for bit.
+///
+/// Two passes, across and then down, with a picture of bytes in between. From 1024 × 512 to
+/// 512 × 256 it is 13 taps for 1.2 million values, 15 million multiplications.
+pub struct Resizer {
+    from: Size,
+    to: Size,
+    across: Vec<Taps>,
+    down: Vec<Taps>,
+    weights: Vec<i32>,
+    /// `[from.height, to.width, 3]`, bytes.
+    narrow: Vec<u8>,
+    /// `[to.width * 3]`, sums of one row.
+    sums: Vec<i32>,
+}
+
+/// Where an output pixel reads: `count` input pixels from `first`, weights from `weight`.
+#[derive(Clone, Copy)]
+struct Taps {
+    first: usize,
+    count: usize,
+    weight: usize,
+}
+
+impl Resizer {
+    /// A resizer for pictures of size `from`.
+    ///
+    /// # Panics
+    /// If a size is zero.
+    pub fn new(from: Size, to: Size) -> Self {
+        assert!(from.rgb_bytes() > 0 && to.rgb_bytes() > 0, "a picture without pixels");
+        let mut weights = Vec::new();
+        let across = lanczos_taps(from.width, to.width, &mut weights);
+        let down = lanczos_taps(from.height, to.height, &mut weights);
+        Self {
+            from,
+            to,
+            across,
+            down,
+            weights,
+            narrow: vec![0; 3 * to.width * from.height],
+            sums: vec![0; 3 * to.width],
+        }
+    }
+
+    /// Writes `rgb`, `[from.height, from.width, 3]`, to `resized`, `[to.height, to.width, 3]`.
+    ///
+    /// # Panics
+    /// If a picture does not have its size.
+    pub fn resize(&mut self, rgb: &[u8], resized: &mut [u8]) {
+        assert_eq!(rgb.len(), self.from.rgb_bytes(), "the picture is not {:?}", self.from);
+        assert_eq!(resized.len(), self.to.rgb_bytes(), "the result is not {:?}", self.to);
+        let from_row = 3 * self.from.width;
+        let to_row = 3 * self.to.width;
+        for (row, narrow) in rgb.chunks_exact(from_row).zip(self.narrow.chunks_exact_mut(to_row)) {
+            for (taps, pixel) in self.across.iter().zip(narrow.as_chunks_mut::<3>().0) {
+                let weights = &self.weights[taps.weight..][..taps.count];
+                let pixels = &row.as_chunks::<3>().0[taps.first..][..taps.count];
+                let mut sums = [HALF; 3];
+                for (&[r, g, b], &weight) in pixels.iter().zip(weights) {
+                    sums[0] += i32::from(r) * weight;
+                    sums[1] += i32::from(g) * weight;
+                    sums[2] += i32::from(b) * weight;
+                }
+                *pixel = sums.map(to_byte);
+            }
+        }
+        for (taps, resized) in self.down.iter().zip(resized.chunks_exact_mut(to_row)) {
+            self.sums.fill(HALF);
+            let weights = &self.weights[taps.weight..][..taps.count];
+            let rows = self.narrow[taps.first * to_row..].chunks_exact(to_row);
+            for (row, &weight) in rows.zip(weights) {
+                for (sum, &byte) in self.sums.iter_mut().zip(row) {
+                    *sum += i32::from(byte) * weight;
+                }
+            }
+            for (byte, &sum) in resized.iter_mut().zip(&self.sums) {
+                *byte = to_byte(sum);
+            }
+        }
+    }
+}
+
+/// One half, so that dropping the bits behind the point rounds.
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+
+fn to_byte(sum: i32) -> u8 {
+    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
+}
+
+/// The taps of every output pixel along one axis; their weights are appended to `weights`.
+fn lanczos_taps(from: usize, to: usize, weights: &mut Vec<i32>) -> Vec<Taps> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let support = LANCZOS_SUPPORT * stretch;
+    (0..to)
+        .map(|output| {
+            let center = (output as f64 + 0.5) * scale;
+            let first = ((center - support + 0.5) as isize).max(0) as usize;
+            let end = ((center + support + 0.5) as usize).min(from);
+            let raw = |input: usize| lanczos((input as f64 - center + 0.5) / stretch);
+            let total: f64 = (first..end).map(raw).sum();
+            let taps = Taps { first, count: end - first, weight: weights.len() };
+            weights
+                .extend((first..end).map(|input| {
+                    (raw(input) / total * f64::from(1 << WEIGHT_BITS)).round() as i32
+                }));
+            taps
+        })
+        .collect()
+}
+
+/// The windowed sinc.
+fn lanczos(x: f64) -> f64 {
+    let sinc = |x: f64| {
+        let angle = x * std::f64::consts::PI;
+        if angle == 0.0 { 1.0 } else { angle.sin() / angle }
+    };
+    if (-LANCZOS_SUPPORT..LANCZOS_SUPPORT).contains(&x) {
+        sinc(x) * sinc(x / LANCZOS_SUPPORT)
+    } else {
+        0.0
+    }
+}
+
+/// How a frame is cut for the vision tower; the names are those of `preprocessor_config.json`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PatchLayout {
+    /// Side of a patch, pixels.
+    pub patch_size: usize,
+    /// Frames in a patch: a single frame is repeated this many times.
+    pub temporal_patch_size: usize,
+    /// Side of the block of patches that becomes one image token.
+    pub merge_size: usize,
+}
+
+impl Default for PatchLayout {
+    /// Qwen3-VL's numbers.
+    fn default() -> Self {
+        Self { patch_size: 16, temporal_patch_size: 2, merge_size: 2 }
+    }
+}
+
+impl PatchLayout {
+    /// Patches of a frame.
+    pub fn patches(&self, size: Size) -> usize {
+        (size.width / self.patch_size) * (size.height / self.patch_size)
+    }
+
+    /// Values of a patch: channels × frames × rows × columns.
+    pub fn patch_values(&self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
+    /// Rows and columns of image tokens of a frame.
+    pub fn token_grid(&self, size: Size) -> [usize; 2] {
+        let token = self.patch_size * self.merge_size;
+        [size.height / token, size.width / token]
+    }
+
+    /// Writes `rgb`, `[height, width, 3]`, as `patches`, f32 `[patches, 3 * frames * rows * columns]`
+    /// in −1 to 1. Patches come block by block (row of blocks, column, row inside, column inside),
+    /// so that consecutive ones merge to a token; a patch is channel by channel.
+    ///
+    /// # Panics
+    /// If the picture does not have `size`, `size` is not a whole number of blocks, or `patches`
+    /// has another length.
+    pub fn write_patches(&self, rgb: &[u8], size: Size, patches: &mut [f32]) {
+        let token = self.patch_size * self.merge_size;
+        assert_eq!(rgb.len(), size.rgb_bytes(), "the picture is not {size:?}");
+        assert!(
+            size.width.is_multiple_of(token) && size.height.is_multiple_of(token),
+            "{size:?} is not a whole number of blocks of {token} pixels"
+        );
+        assert_eq!(patches.len(), self.patches(size) * self.patch_values(), "patches of {size:?}");
+        let [block_rows, block_columns] = self.token_grid(size);
+        let mut patches = patches.chunks_exact_mut(self.patch_values());
+        for block_row in 0..block_rows {
+            for block_column in 0..block_columns {
+                for row in 0..self.merge_size {
+                    for column in 0..self.merge_size {
+                        let top = (block_row * self.merge_size + row) * self.patch_size;
+                        let left = (block_column * self.merge_size + column) * self.patch_size;
+                        let patch = patches.next().expect("the length was checked");
+                        self.write_patch(rgb, size, [top, left], patch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the patch whose upper left pixel is at row `top`, column `left`.
+    fn write_patch(&self, rgb: &[u8], size: Size, [top, left]: [usize; 2], patch: &mut [f32]) {
+        let plane_len = self.patch_size * self.patch_size;
+        for (channel, frames) in
+            patch.chunks_exact_mut(self.temporal_patch_size * plane_len).enumerate()
+        {
+            let (first, repeated) = frames.split_at_mut(plane_len);
+            for (row, values) in first.chunks_exact_mut(self.patch_size).enumerate() {
+                let start = (top + row) * size.width + left;
+                let pixels = &rgb.as_chunks::<3>().0[start..start + self.patch_size];
+                for (value, pixel) in values.iter_mut().zip(pixels) {
+                    *value = normalize(pixel[channel]);
+                }
+            }
+            for frame in repeated.chunks_exact_mut(plane_len) {
+                frame.copy_from_slice(first);
+            }
+        }
+    }
+}
+
+/// Rescaling by 1/255, mean 0.5 and deviation 0.5 in one step, as the processor fuses them.
+fn normalize(byte: u8) -> f32 {
+    (f32::from(byte) - 127.5) / 127.5
+}
+
+/// Writes the upper left part of `rgb`, `[height, width, 3]`, to `planes`,
+/// `[3, part.height, part.width]`.
+///
+/// # Panics
+/// If a picture does not have its size or the part is larger than the whole.
+pub fn crop_to_planes(rgb: &[u8], size: Size, part: Size, planes: &mut [u8]) {
+    assert_eq!(rgb.len(), size.rgb_bytes(), "the picture is not {size:?}");
+    assert!(part.width <= size.width && part.height <= size.height, "{part:?} of {size:?}");
+    assert_eq!(planes.len(), part.rgb_bytes(), "the planes are not {part:?}");
+    for (channel, plane) in planes.chunks_exact_mut(part.width * part.height).enumerate() {
+        let rows = rgb.chunks_exact(3 * size.width);
+        for (row, values) in rows.zip(plane.chunks_exact_mut(part.width)) {
+            for (value, pixel) in values.iter_mut().zip(row.as_chunks::<3>().0) {
+                *value = pixel[channel];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_picture_stays_flat() {
+        let mut resizer =
+            Resizer::new(Size { width: 40, height: 22 }, Size { width: 20, height: 11 });
+        let mut resized = vec![0; 3 * 20 * 11];
+        resizer.resize(&[200; 3 * 40 * 22], &mut resized);
+        assert!(resized.iter().all(|&byte| byte == 200));
+    }
+
+    #[test]
+    fn bytes_become_minus_one_to_one() {
+        assert_eq!(normalize(0), -1.0);
+        assert_eq!(normalize(255), 1.0);
+    }
+
+    #[test]
+    fn planes_are_the_upper_left_part() {
+        // 3 x 2 pixels numbered from 0, channels apart by 10.
+        let rgb: Vec<u8> = (0..6).flat_map(|pixel| [pixel, pixel + 10, pixel + 20]).collect();
+        let mut planes = [0; 6];
+        let part = Size { width: 2, height: 1 };
+        crop_to_planes(&rgb, Size { width: 3, height: 2 }, part, &mut planes);
+        assert_eq!(planes, [0, 1, 10, 11, 20, 21]);
+    }
+}

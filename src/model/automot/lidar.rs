@@ -1,0 +1,223 @@
+//! LiDAR returns as the BEV encoder's histogram.
+//!
+//! At 20 ticks a second the sensor delivers half a revolution per tick. The half before is kept in
+//! the ego frame of its own tick, moved along with the filtered poses, and both are counted.
+
+use crate::scene::{LidarSpec, LidarSweep, Pose, wrap_angle};
+use glam::DVec2;
+
+/// A place in an ego frame: x forward, y right, z up, meters.
+pub type EgoPoint = [f64; 3];
+
+/// Grid and limits of the histogram; the names in parentheses are those of `bev_config.json`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct HistogramConfig {
+    /// Rear and front edge of the grid (`min_x`, `max_x`), meters.
+    pub x_range_m: [f64; 2],
+    /// Left and right edge of the grid (`min_y`, `max_y`), meters.
+    pub y_range_m: [f64; 2],
+    /// Cells per meter (`pixels_per_meter`).
+    pub cells_per_meter: f64,
+    /// Points of one cell that make it full (`hist_max_per_pixel`).
+    pub full_cell_points: u32,
+    /// Points above this height, and only they, are obstacles (`lidar_split_height`), meters.
+    pub split_height_m: f64,
+    /// Points from this height on are dropped (`max_height_lidar`), meters.
+    pub max_height_m: f64,
+    /// Whether a channel of the points that are not obstacles comes first (`use_ground_plane`).
+    pub ground_plane: bool,
+}
+
+impl Default for HistogramConfig {
+    /// The release's numbers.
+    fn default() -> Self {
+        Self {
+            x_range_m: [-32.0, 32.0],
+            y_range_m: [-32.0, 32.0],
+            cells_per_meter: 4.0,
+            full_cell_points: 5,
+            split_height_m: 0.2,
+            max_height_m: 100.0,
+            ground_plane: false,
+        }
+    }
+}
+
+impl HistogramConfig {
+    /// `[channels, y cells, x cells]`.
+    pub fn shape(&self) -> [usize; 3] {
+        let cells = |[low, high]: [f64; 2]| ((high - low) * self.cells_per_meter) as usize;
+        [1 + usize::from(self.ground_plane), cells(self.y_range_m), cells(self.x_range_m)]
+    }
+}
+
+/// The mount's `ego_from_sensor`, applied to a return; its intensity is dropped.
+pub fn ego_from_sensor(point: [f32; 4], mount: &LidarSpec) -> EgoPoint {
+    let (sin, cos) = mount.yaw_rad.sin_cos();
+    let [x, y, z, _] = point.map(f64::from);
+    let [mount_x, mount_y, mount_z] = mount.position_m;
+    [cos * x - sin * y + mount_x, sin * x + cos * y + mount_y, z + mount_z]
+}
+
+/// A point of the `previous` ego frame in the `current` one, as the release moves it; both poses
+/// are `world_from_ego`.
+///
+/// The release takes the way driven, in the *current* frame, off the point before it turns the
+/// point. A rigid motion would turn first; the model is trained on this one, and within a tick of
+/// 0.05 s the two differ by the way driven times the angle turned, some centimeters at most.
+pub fn align(point: EgoPoint, previous: &Pose, current: &Pose) -> EgoPoint {
+    let driven = current.inverse_apply(previous.position);
+    let turned = Pose::new(0.0, 0.0, wrap_angle(current.yaw_rad - previous.yaw_rad));
+    let moved = turned.inverse_apply(DVec2::new(point[0], point[1]) + driven);
+    [moved.x, moved.y, point[2]]
+}
+
+/// Counts `points` into `histogram`, `[channels, y cells, x cells]`: 1 means a full cell.
+///
+/// Cells are half-open, except that the last one of each axis holds its far edge, too.
+///
+/// # Panics
+/// If `histogram` does not have the [shape](HistogramConfig::shape) of `config`.
+pub fn write_histogram(
+    config: &HistogramConfig,
+    points: impl IntoIterator<Item = EgoPoint>,
+    histogram: &mut [f32],
+) {
+    let [channels, rows, columns] = config.shape();
+    assert_eq!(histogram.len(), channels * rows * columns, "the histogram has another shape");
+    histogram.fill(0.0);
+    for [x, y, z] in points {
+        let is_obstacle = z > config.split_height_m;
+        let is_counted = z < config.max_height_m && (is_obstacle || config.ground_plane);
+        if !is_counted {
+            continue;
+        }
+        let channel = if is_obstacle { channels - 1 } else { 0 };
+        let row = cell(y, config.y_range_m, rows, config.cells_per_meter);
+        let column = cell(x, config.x_range_m, columns, config.cells_per_meter);
+        if let (Some(row), Some(column)) = (row, column) {
+            // Counts stay exact: a float holds every integer up to 2^24.
+            histogram[(channel * rows + row) * columns + column] += 1.0;
+        }
+    }
+    let full = config.full_cell_points as f32;
+    for value in histogram {
+        *value = value.min(full) / full;
+    }
+}
+
+/// The cell of `value` between `low` and `high`, or `None` outside.
+fn cell(value: f64, [low, high]: [f64; 2], cells: usize, per_meter: f64) -> Option<usize> {
+    if !(low..=high).contains(&value) {
+        return None;
+    }
+    // Rounding in the difference may end one cell too high or too low: the edges decide.
+    let edge = |index: usize| low + index as f64 / per_meter;
+    let guess = (((value - low) * per_meter) as usize).min(cells - 1);
+    if value < edge(guess) {
+        Some(guess - 1)
+    } else if guess + 1 < cells && value >= edge(guess + 1) {
+        Some(guess + 1)
+    } else {
+        Some(guess)
+    }
+}
+
+/// The last two half sweeps.
+pub struct SweepPair {
+    mount: LidarSpec,
+    config: HistogramConfig,
+    current: Vec<EgoPoint>,
+    previous: Vec<EgoPoint>,
+    previous_pose: Option<Pose>,
+    dropped_points: u64,
+}
+
+/// Returns that one tick may bring: half a revolution of CARLA's sensor has at most 30 000 rays.
+pub const MAX_POINTS_PER_TICK: usize = 32_768;
+
+impl SweepPair {
+    /// No sweep yet; the memory for both is allocated here.
+    pub fn new(mount: LidarSpec, config: HistogramConfig) -> Self {
+        let room = || Vec::with_capacity(MAX_POINTS_PER_TICK);
+        Self {
+            mount,
+            config,
+            current: room(),
+            previous: room(),
+            previous_pose: None,
+            dropped_points: 0,
+        }
+    }
+
+    /// Takes the half sweep of this tick and writes the histogram of it and the one before, in the
+    /// ego frame of `world_from_ego`. The first sweep stands alone.
+    ///
+    /// # Panics
+    /// If `histogram` does not have the [shape](HistogramConfig::shape) of the configuration.
+    pub fn push(&mut self, sweep: &LidarSweep, world_from_ego: &Pose, histogram: &mut [f32]) {
+        let taken = sweep.points.len().min(MAX_POINTS_PER_TICK);
+        self.dropped_points += (sweep.points.len() - taken) as u64;
+        self.current.clear();
+        self.current
+            .extend(sweep.points[..taken].iter().map(|&point| ego_from_sensor(point, &self.mount)));
+        let previous_pose = self.previous_pose.unwrap_or(*world_from_ego);
+        let previous =
+            self.previous.iter().map(|&point| align(point, &previous_pose, world_from_ego));
+        write_histogram(&self.config, self.current.iter().copied().chain(previous), histogram);
+        std::mem::swap(&mut self.current, &mut self.previous);
+        self.previous_pose = Some(*world_from_ego);
+    }
+
+    /// Returns beyond [`MAX_POINTS_PER_TICK`], over all ticks.
+    pub fn dropped_points(&self) -> u64 {
+        self.dropped_points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_belongs_to_the_cell_that_it_opens_and_the_far_edge_to_the_last() {
+        let check = |value, expected| {
+            assert_eq!(cell(value, [-32.0, 32.0], 256, 4.0), expected, "{value}");
+        };
+        check(-32.0, Some(0));
+        check(-31.75, Some(1));
+        check(0.0, Some(128));
+        check(-1e-17, Some(127)); // The difference to the edge rounds up to the next cell.
+        check(32.0, Some(255));
+        check(32.0_f64.next_up(), None);
+        check((-32.0_f64).next_down(), None);
+        check(f64::NAN, None);
+    }
+
+    #[test]
+    fn the_ground_comes_first_where_it_is_wanted() {
+        let config = HistogramConfig { ground_plane: true, ..HistogramConfig::default() };
+        let mut histogram = vec![0.0; 2 * 256 * 256];
+        write_histogram(&config, [[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]], &mut histogram);
+        assert_eq!(histogram[128 * 256 + 128], 0.2);
+        assert_eq!(histogram[(256 + 128) * 256 + 128], 0.2);
+    }
+
+    #[test]
+    fn the_half_before_stays_where_it_was_in_the_world() {
+        let mount = LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: 0.0 };
+        let mut pair = SweepPair::new(mount, HistogramConfig::default());
+        let mut histogram = vec![0.0; 256 * 256];
+        let sweep = |points: &[[f32; 4]]| LidarSweep {
+            id: crate::scene::FrameId(0),
+            points: points.to_vec(),
+        };
+        pair.push(&sweep(&[[10.1, 0.1, 0.0, 1.0]]), &Pose::new(0.0, 0.0, 0.0), &mut histogram);
+        assert_eq!(histogram[128 * 256 + 168], 0.2);
+        pair.push(&sweep(&[]), &Pose::new(4.0, 0.0, 0.0), &mut histogram);
+        assert_eq!(histogram[128 * 256 + 168], 0.0);
+        assert_eq!(histogram[128 * 256 + 152], 0.2);
+        pair.push(&sweep(&[]), &Pose::new(4.0, 0.0, 0.0), &mut histogram);
+        assert!(histogram.iter().all(|&value| value == 0.0));
+    }
+}
