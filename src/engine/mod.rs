@@ -1,1 +1,13 @@
-//! Under construction.
+//! Networks that run: a [`NetworkFile`] is read, a [`Backend`] loads it into an [`Engine`], an engine
+//! gives [`Session`]s.
+//!
+//! A file is bytes on disk with a contract, an engine is loaded and immutable, a session has one
+//! user. Sessions bind to the caller's memory by address: the first run with a tensor pays for the
+//! binding, later runs with the same memory copy and allocate nothing of ours.
+
+mod network_file;
+pub mod onnxruntime;
+mod session;
+
+pub use network_file::{NetworkFile, NetworkFileError};
+pub use session::{Backend, Engine, LoadError, RunError, Session};

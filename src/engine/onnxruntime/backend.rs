@@ -1,0 +1,236 @@
+//! The ONNX Runtime back end on the CPU.
+//!
+//! Weights are memory-mapped once per file and handed to the library by address, so that loading
+//! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
+
+use super::library::{self, LibraryError, Places};
+use super::session::CpuSession;
+use super::weights::Weights;
+use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session};
+use crate::tensor::DType;
+use ort::AsPointer;
+use ort::session::Session as OrtSession;
+use ort::value::{TensorElementType, ValueType};
+use prost::Message;
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::onnx::ModelProto;
+
+/// How engines use the CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CpuOptions {
+    /// Threads of one run, the caller's included.
+    pub threads: usize,
+    /// Copies every matrix into the library's own layout at load: faster runs over many rows, twice
+    /// the memory.
+    pub prepack: bool,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        Self { threads: 1, prepack: true }
+    }
+}
+
+/// ONNX Runtime on the CPU.
+pub struct OnnxRuntime {
+    environment: ort::environment::Environment,
+    library: PathBuf,
+    options: CpuOptions,
+}
+
+/// The library of this process: it can be loaded once.
+static ENVIRONMENT: Mutex<Option<(ort::environment::Environment, PathBuf)>> = Mutex::new(None);
+
+/// ONNX Runtime cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no library.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// The library does not load or is too old.
+    #[error("cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed", library::VERSION)]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The loader's words.
+        reason: String,
+    },
+}
+
+impl OnnxRuntime {
+    /// Loads the library (finding or fetching it on the first call of the process).
+    ///
+    /// # Errors
+    /// If there is no library and none can be fetched, or it does not load.
+    pub fn open(
+        options: CpuOptions,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self, OpenError> {
+        let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
+        if slot.is_none() {
+            let (path, _) = library::find_or_fetch(&Places::from_environment(), progress)?;
+            let load = |reason: String| OpenError::Load { path: path.clone(), reason };
+            let environment = ort::init_from(&path)
+                .map_err(|error| load(error.to_string()))?
+                .with_name("tandem")
+                .build()
+                .map_err(|error| load(error.to_string()))?;
+            *slot = Some((environment, path));
+        }
+        let (environment, library) = slot.clone().expect("filled above");
+        Ok(Self { environment, library, options })
+    }
+
+    /// The library file in use.
+    pub fn library(&self) -> &PathBuf {
+        &self.library
+    }
+
+    fn refused(&self, network: &str, reason: impl ToString) -> LoadError {
+        let network = network.to_owned();
+        LoadError::Refused { library: self.name(), network, reason: reason.to_string() }
+    }
+}
+
+impl Backend for OnnxRuntime {
+    fn name(&self) -> String {
+        format!("ONNX Runtime {} (CPU)", version())
+    }
+
+    fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
+        let network = file.contract.network.as_str();
+        let refused = |reason: String| self.refused(network, reason);
+        let mut model = ModelProto::decode(file.graph.as_slice())
+            .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
+        let weights = Weights::map(file, &mut model)?;
+        let mut builder = OrtSession::builder(&self.environment)
+            .map_err(|error| refused(error.to_string()))?
+            .with_intra_threads(self.options.threads)
+            .and_then(|builder| builder.with_intra_op_spinning(false))
+            .and_then(|builder| builder.with_prepacking(self.options.prepack))
+            .and_then(|builder| {
+                builder.with_config_entry(
+                    "session.model_external_initializers_file_folder_path",
+                    file.folder.to_string_lossy(),
+                )
+            })
+            .map_err(|error| refused(error.to_string()))?;
+        for (name, value) in &weights.values {
+            builder = builder
+                .with_initializer(name, Arc::clone(value))
+                .map_err(|error| refused(error.to_string()))?;
+        }
+        let session = builder
+            .commit_from_memory(&model.encode_to_vec())
+            .map_err(|error| refused(error.to_string()))?;
+        check(&file.contract, &session)?;
+        let names = |specs: &[TensorSpec]| {
+            specs
+                .iter()
+                .map(|spec| CString::new(spec.name.as_str()).expect("ONNX names hold no zero byte"))
+                .collect()
+        };
+        Ok(Arc::new(CpuEngine {
+            input_names: names(&file.contract.inputs),
+            output_names: names(&file.contract.outputs),
+            contract: file.contract.clone(),
+            session,
+            _weights: weights,
+        }))
+    }
+}
+
+/// Version of the loaded library.
+fn version() -> String {
+    let info = ort::info();
+    // "ORT Build Info: git-branch=rel-1.31.1, …"
+    info.split("rel-").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or(info).to_owned()
+}
+
+/// A loaded network.
+pub(super) struct CpuEngine {
+    contract: Contract,
+    input_names: Vec<CString>,
+    output_names: Vec<CString>,
+    session: OrtSession,
+    /// Declared after the session: the mapped memory must outlive it.
+    _weights: Weights,
+}
+
+impl CpuEngine {
+    pub(super) fn input_names(&self) -> &[CString] {
+        &self.input_names
+    }
+
+    pub(super) fn output_names(&self) -> &[CString] {
+        &self.output_names
+    }
+
+    /// The library's session; it may be run by several threads at once.
+    pub(super) fn raw(&self) -> *mut ort::sys::OrtSession {
+        self.session.ptr().cast_mut()
+    }
+}
+
+impl Engine for CpuEngine {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn session(self: Arc<Self>) -> Box<dyn Session> {
+        Box::new(CpuSession::new(self))
+    }
+}
+
+/// Checks the loaded graph's inputs and outputs, in order, against the contract.
+fn check(contract: &Contract, session: &OrtSession) -> Result<(), LoadError> {
+    let sides = [("input", &contract.inputs, session.inputs()), ("output", &contract.outputs, session.outputs())];
+    for (what, specs, outlets) in sides {
+        let found = |name: &str| outlets.iter().find(|outlet| outlet.name() == name);
+        for spec in specs {
+            let expected = describe(Some(spec.dtype), &spec.shape);
+            let found = found(&spec.name).map_or("nothing of that name".to_owned(), |outlet| {
+                match outlet.dtype() {
+                    ValueType::Tensor { ty, shape, .. } => {
+                        let shape: Vec<usize> = shape.iter().map(|&d| d.try_into().unwrap_or(0)).collect();
+                        describe(dtype_of(*ty), &shape)
+                    }
+                    other => format!("{other:?}"),
+                }
+            });
+            if found != expected {
+                let (network, name) = (contract.network.clone(), spec.name.clone());
+                return Err(LoadError::Contract { network, what, name, expected, found });
+            }
+        }
+        if let Some(extra) = outlets.iter().find(|outlet| !specs.iter().any(|spec| spec.name == outlet.name())) {
+            return Err(LoadError::Contract {
+                network: contract.network.clone(),
+                what,
+                name: extra.name().to_owned(),
+                expected: "nothing of that name".into(),
+                found: format!("{:?}", extra.dtype()),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn describe(dtype: Option<DType>, shape: &[usize]) -> String {
+    dtype.map_or("an unknown type".into(), |dtype| format!("{dtype} {shape:?}"))
+}
+
+fn dtype_of(element: TensorElementType) -> Option<DType> {
+    Some(match element {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Bfloat16 => DType::Bf16,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Bool => DType::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,214 @@
+//! One user of a loaded network.
+//!
+//! The library takes tensors as descriptors (address, type, shape). A session keeps the descriptors
+//! of every memory it was run with, so that a run with known memory makes no allocation of ours and
+//! copies nothing: three KV slots are three descriptors per tensor.
+
+#![expect(unsafe_code, reason = "calls the library's C interface to run on the caller's memory")]
+
+use super::backend::CpuEngine;
+use crate::engine::{Engine, RunError, Session};
+use crate::tensor::{DType, TensorView, TensorViewMut};
+use arrayvec::ArrayVec;
+use ort::AsPointer;
+use ort::memory::MemoryInfo;
+use ort::sys::{ONNXTensorElementDataType as ElementType, OrtStatusPtr, OrtValue};
+use std::ffi::{c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use tandem_export::contract::TensorSpec;
+
+/// Descriptors kept per tensor before the oldest is dropped.
+const KNOWN_ADDRESSES: usize = 16;
+
+/// A tensor descriptor of the library over memory that it does not own.
+struct Descriptor {
+    address: usize,
+    value: NonNull<OrtValue>,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: `value` came from CreateTensorWithDataAsOrtValue, is released only here, and does
+        // not own the memory it describes.
+        unsafe { (ort::api().ReleaseValue)(self.value.as_ptr()) }
+    }
+}
+
+// SAFETY: a descriptor is a plain heap object of the library without thread affinity; the session
+// that holds it is used by one thread at a time (`run` takes `&mut self`).
+unsafe impl Send for Descriptor {}
+
+/// A session on the CPU.
+pub(super) struct CpuSession {
+    engine: Arc<CpuEngine>,
+    info: MemoryInfo<'static>,
+    inputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
+    outputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
+    /// What the library's `Run` takes, refilled at every run.
+    call: CallArrays,
+}
+
+/// Argument arrays of the library's `Run`.
+struct CallArrays {
+    input_names: Vec<*const c_char>,
+    inputs: Vec<*const OrtValue>,
+    output_names: Vec<*const c_char>,
+    outputs: Vec<*mut OrtValue>,
+}
+
+// SAFETY: the name pointers lead into CStrings of the engine, which the session keeps alive; the
+// value pointers are only read during `run`, which refills them first.
+unsafe impl Send for CallArrays {}
+
+impl CpuSession {
+    pub(super) fn new(engine: Arc<CpuEngine>) -> Self {
+        let pointers = |names: &[std::ffi::CString]| names.iter().map(|name| name.as_ptr()).collect();
+        let call = CallArrays {
+            input_names: pointers(engine.input_names()),
+            inputs: vec![ptr::null(); engine.input_names().len()],
+            output_names: pointers(engine.output_names()),
+            outputs: vec![ptr::null_mut(); engine.output_names().len()],
+        };
+        let known = |count: usize| (0..count).map(|_| ArrayVec::new()).collect();
+        let (inputs, outputs) = (known(call.inputs.len()), known(call.outputs.len()));
+        Self { engine, info: MemoryInfo::default(), inputs, outputs, call }
+    }
+}
+
+impl Session for CpuSession {
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        let contract = self.engine.contract();
+        let network = &contract.network;
+        count(network, "input", contract.inputs.len(), inputs.len())?;
+        count(network, "output", contract.outputs.len(), outputs.len())?;
+        for (index, (spec, view)) in contract.inputs.iter().zip(inputs).enumerate() {
+            agree(network, "input", spec, (view.dtype, view.shape, view.bytes.len()))?;
+            let memory = Memory { address: view.bytes.as_ptr().cast_mut().cast(), bytes: view.bytes.len() };
+            let value = descriptor(&mut self.inputs[index], &self.info, memory, spec, network)?;
+            self.call.inputs[index] = value.as_ptr();
+        }
+        for (index, (spec, view)) in contract.outputs.iter().zip(outputs).enumerate() {
+            agree(network, "output", spec, (view.dtype, view.shape, view.bytes.len()))?;
+            let memory = Memory { address: view.bytes.as_mut_ptr().cast(), bytes: view.bytes.len() };
+            let value = descriptor(&mut self.outputs[index], &self.info, memory, spec, network)?;
+            self.call.outputs[index] = value.as_ptr();
+        }
+        // SAFETY: the engine (kept alive by `self`) owns the library's session, which may be run from
+        // several threads. Names live in the engine, descriptors in `self`, and the memory they
+        // describe is borrowed by `inputs` and `outputs` until this call returns; the contract's
+        // shapes and the views' byte lengths were checked against each other.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.engine.raw(),
+                ptr::null(),
+                self.call.input_names.as_ptr(),
+                self.call.inputs.as_ptr(),
+                self.call.inputs.len(),
+                self.call.output_names.as_ptr(),
+                self.call.output_names.len(),
+                self.call.outputs.as_mut_ptr(),
+            )
+        };
+        check(network, status)
+    }
+}
+
+/// Borrowed memory of one tensor.
+#[derive(Clone, Copy)]
+struct Memory {
+    address: *mut c_void,
+    bytes: usize,
+}
+
+/// The descriptor of this memory, made on first sight.
+fn descriptor(
+    known: &mut ArrayVec<Descriptor, KNOWN_ADDRESSES>,
+    info: &MemoryInfo<'static>,
+    memory: Memory,
+    spec: &TensorSpec,
+    network: &str,
+) -> Result<NonNull<OrtValue>, RunError> {
+    let address = memory.address as usize;
+    if let Some(descriptor) = known.iter().find(|descriptor| descriptor.address == address) {
+        return Ok(descriptor.value);
+    }
+    let shape: Vec<i64> = spec.shape.iter().map(|&dim| dim as i64).collect();
+    let mut value = ptr::null_mut();
+    // SAFETY: `shape` and `info` outlive the call. The described memory is only touched during a
+    // `run` that borrows it; in between, the descriptor is a number and a length. Should the same
+    // address later hold another tensor of this input, type and length are the contract's again.
+    let status = unsafe {
+        (ort::api().CreateTensorWithDataAsOrtValue)(
+            info.ptr(),
+            memory.address,
+            memory.bytes,
+            shape.as_ptr(),
+            shape.len(),
+            element_type(spec.dtype),
+            &mut value,
+        )
+    };
+    check(network, status)?;
+    let value = NonNull::new(value).expect("the library reported success");
+    if known.is_full() {
+        known.remove(0);
+    }
+    known.push(Descriptor { address, value });
+    Ok(value)
+}
+
+fn count(network: &str, what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(RunError::Count { network: network.to_owned(), what, expected, found })
+}
+
+fn agree(
+    network: &str,
+    what: &'static str,
+    spec: &TensorSpec,
+    (dtype, shape, bytes): (DType, &[usize], usize),
+) -> Result<(), RunError> {
+    if spec.dtype == dtype && spec.shape == shape {
+        let expected = shape.iter().product::<usize>() * dtype.size();
+        assert_eq!(bytes, expected, "a view of {what} {:?} lies about its length", spec.name);
+        return Ok(());
+    }
+    Err(RunError::Tensor {
+        network: network.to_owned(),
+        what,
+        name: spec.name.clone(),
+        expected_dtype: spec.dtype,
+        expected_shape: spec.shape.clone(),
+        found_dtype: dtype,
+        found_shape: shape.to_vec(),
+    })
+}
+
+pub(super) fn element_type(dtype: DType) -> ElementType {
+    match dtype {
+        DType::F32 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+        DType::F16 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+        DType::Bf16 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DType::I64 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64,
+        DType::U8 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8,
+        DType::Bool => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+    }
+}
+
+/// The library's status as a result; releases the status.
+pub(super) fn check(network: &str, status: OrtStatusPtr) -> Result<(), RunError> {
+    // SAFETY: `status` was just returned by the library, null for success; ownership passes here.
+    match unsafe { ort::Error::result_from_status(status) } {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            Err(RunError::Library { network: network.to_owned(), reason: error.to_string() })
+        }
+    }
+}

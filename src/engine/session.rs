@@ -1,0 +1,144 @@
+//! The three nouns every back end implements.
+
+use super::NetworkFile;
+use crate::tensor::{DType, TensorView, TensorViewMut};
+use std::sync::Arc;
+use tandem_export::contract::Contract;
+
+/// A library that can run networks.
+pub trait Backend: Send + Sync {
+    /// What it is, with its version, for tables and records.
+    fn name(&self) -> String;
+
+    /// Loads a network and checks it against its contract.
+    ///
+    /// # Errors
+    /// If the library refuses the graph, a weight file is missing or short, or the loaded graph's
+    /// inputs and outputs are not those of the contract.
+    fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError>;
+}
+
+/// A loaded network: immutable, shared.
+pub trait Engine: Send + Sync {
+    /// Its inputs, outputs and sizes.
+    fn contract(&self) -> &Contract;
+
+    /// A session for one user. This is the last allocation before the first run.
+    fn session(self: Arc<Self>) -> Box<dyn Session>;
+}
+
+/// One user of an engine.
+pub trait Session: Send {
+    /// Runs the network once, reading `inputs` and writing `outputs` in place, both in the order of
+    /// the contract.
+    ///
+    /// # Errors
+    /// If a tensor is not what the contract says, or the library fails. Outputs are then undefined.
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError>;
+}
+
+/// A network could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The library refused.
+    #[error("{library} cannot load network {network:?}: {reason}")]
+    Refused {
+        /// The back end.
+        library: String,
+        /// The network.
+        network: String,
+        /// The library's own words.
+        reason: String,
+    },
+    /// The loaded graph is not what the contract promises.
+    #[error(
+        "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \
+         graph has {found}; export it again"
+    )]
+    Contract {
+        /// The network.
+        network: String,
+        /// "input" or "output".
+        what: &'static str,
+        /// The tensor.
+        name: String,
+        /// Type and shape in the contract.
+        expected: String,
+        /// Type and shape in the graph.
+        found: String,
+    },
+    /// A weight file cannot be used.
+    #[error("network {network:?}: weight {weight:?} lies outside {file:?}: it needs bytes {from} to {to}, the file has {length}; the checkpoint changed after the export, export it again")]
+    Weight {
+        /// The network.
+        network: String,
+        /// The weight.
+        weight: String,
+        /// Its file.
+        file: std::path::PathBuf,
+        /// First byte needed.
+        from: u64,
+        /// One past the last byte needed.
+        to: u64,
+        /// Length of the file.
+        length: u64,
+    },
+    /// A weight file cannot be opened.
+    #[error("network {network:?}: cannot open weight file {file:?}: {source}; the checkpoint moved after the export, export it again")]
+    WeightFile {
+        /// The network.
+        network: String,
+        /// The file.
+        file: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The wrong number of tensors.
+    #[error("network {network:?} has {expected} {what}s, was given {found}")]
+    Count {
+        /// The network.
+        network: String,
+        /// "input" or "output".
+        what: &'static str,
+        /// How many the contract has.
+        expected: usize,
+        /// How many were given.
+        found: usize,
+    },
+    /// A tensor of another type or shape.
+    #[error("network {network:?}: {what} {name:?} is {expected_dtype} {expected_shape:?}, was given {found_dtype} {found_shape:?}")]
+    Tensor {
+        /// The network.
+        network: String,
+        /// "input" or "output".
+        what: &'static str,
+        /// The tensor.
+        name: String,
+        /// Contract's element type.
+        expected_dtype: DType,
+        /// Contract's shape.
+        expected_shape: Vec<usize>,
+        /// Given element type.
+        found_dtype: DType,
+        /// Given shape.
+        found_shape: Vec<usize>,
+    },
+    /// The library failed.
+    #[error("network {network:?} failed: {reason}")]
+    Library {
+        /// The network.
+        network: String,
+        /// The library's own words.
+        reason: String,
+    },
+}

@@ -1,0 +1,276 @@
+//! What every back end promises: contracts are checked, memory is the caller's, runs allocate nothing
+//! of ours.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError, RunError};
+use tandem::tensor::{DType, HostTensor};
+use tandem_export::contract::{Contract, FORMAT, TensorSpec};
+use tandem_export::onnx::{
+    AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, OPSET,
+    OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+// SAFETY: forwards to the system's allocator unchanged; the counter is a thread-local integer that
+// needs no allocation itself.
+#[expect(unsafe_code, reason = "counting allocations takes a global allocator")]
+unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as the trait demands of callers.
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    // SAFETY: as the trait demands of callers.
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ROWS: usize = 3;
+const WIDTH: usize = 4;
+
+/// Writes `y = x · wᵀ` with `w` in a safetensors-like file at an odd offset.
+fn write_network(folder: &Path) {
+    let weights: Vec<f32> = (0..WIDTH * WIDTH).map(|i| i as f32).collect();
+    let mut file = vec![b'#'; 13];
+    file.extend(weights.iter().flat_map(|value| value.to_le_bytes()));
+    fs::write(folder.join("w.bin"), &file).unwrap();
+    let entry = |key: &str, value: String| StringStringEntryProto::new(key, value);
+    let weight = TensorProto {
+        dims: vec![WIDTH as i64; 2],
+        data_type: Some(DataType::Float as i32),
+        name: Some("w".into()),
+        external_data: vec![
+            entry("location", "w.bin".into()),
+            entry("offset", "13".into()),
+            entry("length", (4 * weights.len()).to_string()),
+        ],
+        data_location: Some(DataLocation::External as i32),
+        ..TensorProto::default()
+    };
+    let node = NodeProto {
+        input: vec!["x".into(), "w".into()],
+        output: vec!["y".into()],
+        name: Some("gemm".into()),
+        op_type: Some("Gemm".into()),
+        attribute: vec![AttributeProto::int("transB", 1)],
+    };
+    let model = ModelProto {
+        ir_version: Some(10),
+        opset_import: vec![OperatorSetIdProto { domain: None, version: Some(OPSET) }],
+        graph: Some(GraphProto {
+            node: vec![node],
+            name: Some("toy".into()),
+            initializer: vec![weight],
+            input: vec![ValueInfoProto::tensor("x", DType::F32, &[ROWS, WIDTH])],
+            output: vec![ValueInfoProto::tensor("y", DType::F32, &[ROWS, WIDTH])],
+            value_info: vec![],
+        }),
+        ..ModelProto::default()
+    };
+    let bytes = prost::Message::encode_to_vec(&model);
+    fs::write(folder.join("toy.onnx"), &bytes).unwrap();
+    let spec = |name: &str| TensorSpec {
+        name: name.into(),
+        dtype: DType::F32,
+        shape: vec![ROWS, WIDTH],
+        meaning: "rows".into(),
+    };
+    let hash = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+    write_contract(
+        folder,
+        &Contract {
+            format: FORMAT,
+            network: "toy".into(),
+            model: "test".into(),
+            inputs: vec![spec("x")],
+            outputs: vec![spec("y")],
+            sizes: BTreeMap::new(),
+            graph_sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        },
+    );
+}
+
+fn write_contract(folder: &Path, contract: &Contract) {
+    fs::write(folder.join("toy.json"), serde_json::to_vec(contract).unwrap()).unwrap();
+}
+
+fn change_contract(folder: &Path, change: impl FnOnce(&mut Contract)) {
+    let mut contract = NetworkFile::read(folder, "toy").unwrap().contract;
+    change(&mut contract);
+    write_contract(folder, &contract);
+}
+
+/// Every promise, for one back end.
+macro_rules! conformance {
+    ($name:ident, $backend:expr) => {
+        mod $name {
+            use super::*;
+
+            fn load(folder: &Path) -> Result<Arc<dyn Engine>, LoadError> {
+                $backend.load(&NetworkFile::read(folder, "toy").unwrap())
+            }
+
+            fn toy() -> (tempfile::TempDir, Arc<dyn Engine>) {
+                let folder = tempfile::tempdir().unwrap();
+                write_network(folder.path());
+                let engine = load(folder.path()).unwrap();
+                (folder, engine)
+            }
+
+            fn input(first: f32) -> HostTensor {
+                let values: Vec<f32> = (0..ROWS * WIDTH).map(|i| first + i as f32).collect();
+                HostTensor::from_slice(&[ROWS, WIDTH], &values)
+            }
+
+            fn expected(x: &HostTensor) -> Vec<f32> {
+                let x = x.as_slice::<f32>();
+                (0..ROWS * WIDTH)
+                    .map(|i| (0..WIDTH).map(|k| x[i / WIDTH * WIDTH + k] * (i % WIDTH * WIDTH + k) as f32).sum())
+                    .collect()
+            }
+
+            #[test]
+            fn weights_outside_the_model_are_read_where_they_lie() {
+                let (_folder, engine) = toy();
+                let (x, mut y) = (input(1.0), HostTensor::zeros(DType::F32, &[ROWS, WIDTH]));
+                engine.session().run(&[x.view()], &mut [y.view_mut()]).unwrap();
+                assert_eq!(y.as_slice::<f32>(), expected(&x));
+            }
+
+            #[test]
+            fn a_run_reads_the_memory_it_is_given_not_the_memory_it_knew() {
+                let (_folder, engine) = toy();
+                let mut session = engine.session();
+                // More memories than a session keeps descriptors of.
+                let inputs: Vec<HostTensor> = (0..40).map(|i| input(i as f32)).collect();
+                for x in inputs.iter().chain(&inputs) {
+                    let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
+                    session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
+                    assert_eq!(y.as_slice::<f32>(), expected(x));
+                }
+            }
+
+            #[test]
+            fn runs_on_known_memory_allocate_nothing_of_ours() {
+                let (_folder, engine) = toy();
+                let mut session = engine.session();
+                let slots = [input(0.0), input(5.0), input(9.0)];
+                let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
+                let mut run = |x: &HostTensor| session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
+                slots.iter().for_each(&mut run);
+                let before = ALLOCATIONS.with(Cell::get);
+                for _ in 0..10 {
+                    slots.iter().for_each(&mut run);
+                }
+                assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
+            }
+
+            #[test]
+            fn two_sessions_run_at_once() {
+                let (_folder, engine) = toy();
+                std::thread::scope(|scope| {
+                    for first in [1.0, 100.0] {
+                        let engine = Arc::clone(&engine);
+                        scope.spawn(move || {
+                            let mut session = engine.session();
+                            let (x, mut y) = (input(first), HostTensor::zeros(DType::F32, &[ROWS, WIDTH]));
+                            for _ in 0..50 {
+                                session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
+                                assert_eq!(y.as_slice::<f32>(), expected(&x));
+                            }
+                        });
+                    }
+                });
+            }
+
+            #[test]
+            fn a_tensor_of_another_shape_or_type_is_refused() {
+                let (_folder, engine) = toy();
+                let mut session = engine.session();
+                let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
+                let wide = HostTensor::zeros(DType::F32, &[ROWS, WIDTH + 1]);
+                let error = session.run(&[wide.view()], &mut [y.view_mut()]).unwrap_err();
+                assert!(matches!(error, RunError::Tensor { .. }), "{error}");
+                let integers = HostTensor::zeros(DType::I64, &[ROWS, WIDTH]);
+                let error = session.run(&[integers.view()], &mut [y.view_mut()]).unwrap_err();
+                assert!(error.to_string().contains("was given i64"), "{error}");
+                let error = session.run(&[], &mut [y.view_mut()]).unwrap_err();
+                assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
+            }
+
+            #[test]
+            fn a_graph_that_breaks_its_contract_is_refused() {
+                let (folder, _) = toy();
+                change_contract(folder.path(), |contract| contract.outputs[0].shape = vec![ROWS, 9]);
+                let error = load(folder.path()).err().unwrap().to_string();
+                assert!(error.contains("output \"y\"") && error.contains("[3, 9]"), "{error}");
+                write_network(folder.path());
+                change_contract(folder.path(), |contract| contract.inputs[0].name = "z".into());
+                let error = load(folder.path()).err().unwrap().to_string();
+                assert!(error.contains("input \"z\""), "{error}");
+            }
+
+            #[test]
+            fn a_short_or_missing_weight_file_is_refused() {
+                let (folder, _) = toy();
+                fs::write(folder.path().join("w.bin"), [0; 20]).unwrap();
+                let error = load(folder.path()).err().unwrap();
+                assert!(matches!(error, LoadError::Weight { to: 77, length: 20, .. }), "{error}");
+                fs::remove_file(folder.path().join("w.bin")).unwrap();
+                let error = load(folder.path()).err().unwrap();
+                assert!(matches!(error, LoadError::WeightFile { .. }), "{error}");
+            }
+        }
+    };
+}
+
+conformance!(onnxruntime_cpu, {
+    OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
+});
+
+#[test]
+fn a_damaged_graph_is_refused_before_a_library_sees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write_network(folder.path());
+    let path = folder.path().join("toy.onnx");
+    let mut graph = fs::read(&path).unwrap();
+    graph[40] ^= 1;
+    fs::write(&path, graph).unwrap();
+    let error = NetworkFile::read(folder.path(), "toy").err().unwrap();
+    assert!(matches!(error, NetworkFileError::Hash { .. }), "{error}");
+}
+
+#[test]
+fn a_contract_of_another_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_network(folder.path());
+    change_contract(folder.path(), |contract| contract.format = FORMAT + 1);
+    let error = NetworkFile::read(folder.path(), "toy").err().unwrap();
+    assert!(matches!(error, NetworkFileError::Format { .. }), "{error}");
+}
+
+#[test]
+fn a_missing_network_names_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = NetworkFile::read(folder.path(), "toy").err().unwrap().to_string();
+    assert!(error.contains("toy.json") && error.contains("tandem export"), "{error}");
+}
