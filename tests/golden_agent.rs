@@ -3,12 +3,21 @@
 //! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR`: any set of the same layout passes,
 //! whatever its sizes.
 
+#![expect(clippy::unwrap_used, reason = "a broken golden file shall fail the test")]
+
 use glam::DVec3;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tandem::control::{
+    PathCurve, PathFollower, PathFollowerConfig, RecoveryConfig, StateFilter, StateFilterConfig,
+    VehicleState, move_on,
+};
 use tandem::model::automot::{gnss, image, lidar, planner, prompt, tokenizer, tokens};
-use tandem::scene::{GeoReference, Gnss, LidarSpec, Pose, RoadOption, wrap_angle};
+use tandem::scene::{
+    Command, GeoReference, Gnss, LidarSpec, Pose, RoadOption, Trajectory, wrap_angle,
+};
 
 #[expect(clippy::disallowed_methods, reason = "a test takes its folders from the environment")]
 fn folder(variable: &str, default: &str) -> PathBuf {
@@ -510,5 +519,140 @@ fn golden_plans_are_thinned() {
         let kept: Vec<usize> = numbers(&case["kept_indices"]);
         let spacing_m = case["factor"].as_f64().unwrap();
         assert_eq!(planner::thin_plan(&plan, spacing_m), kept, "{}", case["name"]);
+    }
+}
+
+fn points(golden: &Golden, name: &str) -> Vec<[f32; 2]> {
+    golden.f32(name).as_chunks().0.to_vec()
+}
+
+fn trajectory(path: &[[f32; 2]], waypoints: &[[f32; 2]]) -> Trajectory {
+    Trajectory {
+        path: path.iter().copied().collect(),
+        waypoints: waypoints.iter().copied().collect(),
+        spacing: Duration::from_millis(500),
+    }
+}
+
+/// The golden runs know the stuck logic, but neither the test for a parked start nor the escape.
+fn with_force_move_only() -> PathFollowerConfig {
+    let recovery = RecoveryConfig { parking_start: None, escape: None, ..Default::default() };
+    PathFollowerConfig { recovery, ..Default::default() }
+}
+
+/// Plays a run on a follower with and one without heuristics.
+fn follow(trajectories: &[Trajectory], speeds: &[f64]) -> (Vec<[f64; 3]>, Vec<[f64; 5]>) {
+    let mut bare = PathFollower::new(PathFollowerConfig::bare());
+    let mut whole = PathFollower::new(with_force_move_only());
+    trajectories
+        .iter()
+        .zip(speeds)
+        .map(|(trajectory, &speed_mps)| {
+            let raw = bare.follow(trajectory, speed_mps);
+            let Command { steer, throttle, brake } = whole.follow(trajectory, speed_mps);
+            let recovery = whole.recovery();
+            let counters =
+                [recovery.stuck_ticks(), recovery.force_move_ticks()].map(|ticks| ticks as f64);
+            (
+                [raw.steer, raw.throttle, raw.brake],
+                [steer, throttle, brake, counters[0], counters[1]],
+            )
+        })
+        .unzip()
+}
+
+#[test]
+fn golden_trajectories_are_followed() {
+    let golden = Golden::open("control.safetensors");
+    let atol = tolerance("control.safetensors");
+    let shape = golden.shape("route");
+    let trajectories: Vec<Trajectory> = points(&golden, "route")
+        .chunks(shape[1])
+        .zip(points(&golden, "waypoints").chunks(golden.shape("waypoints")[1]))
+        .map(|(path, waypoints)| trajectory(path, waypoints))
+        .collect();
+    assert_eq!(trajectories.len(), shape[0]);
+    let (raw, commands) = follow(&trajectories, &golden.f64("speed"));
+    close("pid_output", raw.as_flattened(), &golden.f64("pid_output"), atol);
+    close("final_control", commands.as_flattened(), &golden.f64("final_control"), atol);
+
+    for (step, debug) in golden.rows::<6>("debug").iter().enumerate() {
+        let curve = PathCurve::new(&trajectories[step].path, 0.1);
+        assert_eq!(curve.len() as f64, debug[2], "points of step {step}");
+        let aim = curve.point(debug[3] as usize);
+        let error = aim[1].atan2(aim[0]) / std::f64::consts::FRAC_PI_2;
+        close("heading error", &[error], &[debug[4]], atol);
+        let name = format!("interp_route.{step}");
+        if golden.has(&name) {
+            let found: Vec<_> = (0..curve.len()).map(|index| curve.point(index)).collect();
+            let expected = golden.rows::<2>(&name);
+            close(&name, found.as_flattened(), expected.as_flattened(), atol);
+        }
+    }
+}
+
+#[test]
+fn golden_stuck_vehicle_is_moved() {
+    let golden = Golden::open("control.safetensors");
+    let atol = tolerance("control.safetensors");
+    let speeds = golden.f64("stuck.speed");
+    let path = points(&golden, "stuck.route");
+    let waypoints = points(&golden, "stuck.waypoints");
+    let (raw, commands) = follow(&vec![trajectory(&path, &waypoints); speeds.len()], &speeds);
+    let found: Vec<f64> =
+        raw.iter().zip(&commands).flat_map(|(raw, command)| [&raw[..], command].concat()).collect();
+    close("stuck.rows", &found, &golden.f64("stuck.rows"), atol);
+}
+
+fn vehicle_state([x, y, yaw_rad, speed_mps]: [f64; 4]) -> VehicleState {
+    VehicleState { pose: Pose::new(x, y, yaw_rad), speed_mps }
+}
+
+fn command([steer, throttle, brake]: [f64; 3]) -> Command {
+    Command { steer, throttle, brake }
+}
+
+/// Compares a state with a row, position and then yaw and speed.
+#[track_caller]
+fn close_state(what: &str, found: &VehicleState, expected: [f64; 4], tolerances: [f64; 2]) {
+    let [x, y, yaw, speed] = expected;
+    close(what, &found.pose.position.to_array(), &[x, y], tolerances[0]);
+    let off = [wrap_angle(found.pose.yaw_rad - yaw), found.speed_mps - speed];
+    close(what, &off, &[0.0; 2], tolerances[1]);
+}
+
+#[test]
+fn golden_bicycle_moves_on() {
+    let golden = Golden::open("ukf.safetensors");
+    let tick_s = StateFilterConfig::default().tick_s;
+    let controls = golden.rows::<3>("bicycle.control");
+    for (step, (state, control)) in
+        golden.rows::<4>("bicycle.state").into_iter().zip(controls).enumerate()
+    {
+        let next = move_on(&vehicle_state(state), &command(control), tick_s);
+        close_state("bicycle.next", &next, golden.rows::<4>("bicycle.next")[step], [1e-9; 2]);
+    }
+}
+
+#[test]
+fn golden_readings_are_filtered() {
+    let golden = Golden::open("ukf.safetensors");
+    let atol = tolerance("ukf.safetensors filtered x/y");
+    let mut filter = StateFilter::new(StateFilterConfig::default());
+    let controls = golden.rows::<3>("control");
+    for (step, (reading, control)) in
+        golden.rows::<4>("measurement").into_iter().zip(controls).enumerate()
+    {
+        let filtered = filter.update(&vehicle_state(reading), &command(control)).unwrap();
+        // Before the correction, weights of 1e10 leave yaw and speed some 1e-5 (1e10 times the
+        // rounding of a speed of 4 m/s); the correction takes both from the reading, to 1e-9.
+        let prior = golden.rows::<4>("prior")[step];
+        close_state("prior", &filter.predicted(), prior, [atol, 1e-4]);
+        for name in ["filtered", "filtered_highprec"] {
+            close_state(name, &filtered, golden.rows::<4>(name)[step], [atol, 1e-9]);
+        }
+        // Position variances start at 0.5 m² and shrink; the huge weights leave them some 1e-4.
+        let covariance = golden.rows::<16>("covariance")[step];
+        close("covariance", filter.covariance().as_flattened(), &covariance, 1e-3);
     }
 }
