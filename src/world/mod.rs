@@ -1,1 +1,38 @@
-//! Under construction.
+//! Worlds to drive in: they give observations, take commands, and know the truth that criteria judge.
+//!
+//! A world knows no model and no score. The autopilot lives here because it is privileged: it reads
+//! the truth that a world gives only to those who ask for it.
+
+pub mod autopilot;
+pub mod embedded;
+
+pub use autopilot::Autopilot;
+pub use embedded::{EmbeddedWorld, RoadError};
+
+use crate::scene::{Command, LaneMap, Observation, RoutePlan, WorldState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Simulation time between two ticks (20 Hz).
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// [`TICK`] in seconds.
+pub const TICK_S: f64 = 0.05;
+
+/// A world at one tick of one route. It starts at frame 1, time 0.05 s.
+pub trait World: Send {
+    /// What the sensors read at this tick. Asking twice gives the same readings.
+    fn observe(&mut self) -> Observation;
+
+    /// Applies `command` for one [`TICK`] and moves on to the next frame.
+    fn step(&mut self, command: &Command);
+
+    /// What is true at this tick; `collisions` are the contacts of the step that led here.
+    fn state(&self) -> &WorldState;
+
+    /// Where lanes are.
+    fn lanes(&self) -> &dyn LaneMap;
+
+    /// The dense route.
+    fn plan(&self) -> &Arc<RoutePlan>;
+}

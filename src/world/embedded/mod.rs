@@ -1,0 +1,217 @@
+//! The embedded world: one road, some traffic, all sensors, on one core, faster than real time.
+//!
+//! It needs no map and no simulator, only a route file, and the same seed gives the same bytes.
+//! What it is not: there are no scenarios, traffic lights or pedestrians in it, and the road is as
+//! wide as the route needs (see [`road`](Road)).
+
+mod boxes;
+mod camera;
+mod inertial;
+mod lidar;
+mod nearest;
+mod noise;
+mod palette;
+mod raster;
+mod recycling;
+mod road;
+mod route_line;
+mod surroundings;
+mod traffic;
+mod vehicle;
+
+pub(super) use boxes::footprint_distance_m;
+pub use road::Road;
+pub use route_line::RoadError;
+pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
+
+use super::{TICK, TICK_S, World};
+use crate::scene::{
+    Collision, Command, EgoState, FrameId, LaneMap, Observation, Pose, Route, RoutePlan,
+    SensorSuite, Truth, WorldState, wrap_angle,
+};
+use crate::timing::Timestamp;
+use boxes::{UprightBox, footprints_overlap};
+use camera::Camera;
+use lidar::Lidar;
+use noise::Noise;
+use palette::Palette;
+use std::sync::Arc;
+use surroundings::{Seen, Viewpoint, look_around};
+use traffic::Traffic;
+
+/// Speed limit on every road, km/h: route files do not tell it.
+pub const SPEED_LIMIT_KMH: f64 = 50.0;
+
+/// What random numbers are for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Traffic = 1,
+    Imu = 2,
+    Gnss = 3,
+    Lidar = 4,
+}
+
+/// A route with traffic on it, at one tick.
+pub struct EmbeddedWorld {
+    seed: u64,
+    road: Road,
+    traffic: Traffic,
+    frame: FrameId,
+    state: WorldState,
+    truth: bool,
+    camera: Option<Camera>,
+    lidar: Option<Lidar>,
+    seen: Vec<Seen>,
+}
+
+impl EmbeddedWorld {
+    /// The world of `route`, with the ego vehicle standing at its start, at frame 1. `suite` says
+    /// which sensors run; `seed` and the route decide on everything random.
+    ///
+    /// # Errors
+    /// If no road can be made of the route.
+    pub fn new(route: &Route, suite: SensorSuite, seed: u64) -> Result<Self, RoadError> {
+        let road = Road::new(route)?;
+        let seed = Noise::new(seed, u64::from(route.id), 0).bits();
+        let traffic_seed = Noise::new(seed, Purpose::Traffic as u64, 0).bits();
+        let traffic = Traffic::new(&road, SPEED_LIMIT_KMH / 3.6, traffic_seed);
+        let start = road.plan().points[0];
+        let pose = Pose { position: start.position.truncate(), yaw_rad: start.heading_rad };
+        let palette = Palette::new(route.weather.first());
+        let state = WorldState {
+            time_s: 0.0,
+            ego: EgoState {
+                pose,
+                z_m: start.position.z,
+                speed_mps: 0.0,
+                yaw_rate_radps: 0.0,
+                acceleration_mps2: 0.0,
+                extent_m: EGO_EXTENT_M,
+            },
+            collisions: Vec::new(),
+            background_speeds_mps: Vec::new(),
+            speed_limit_kmh: SPEED_LIMIT_KMH,
+        };
+        let mut world = Self {
+            seed,
+            camera: suite.camera.map(|spec| Camera::new(spec, &road, palette)),
+            lidar: suite.lidar.map(Lidar::new),
+            truth: suite.truth,
+            road,
+            traffic,
+            frame: FrameId(0),
+            state,
+            seen: Vec::new(),
+        };
+        world.step(&Command::FULL_BRAKE);
+        Ok(world)
+    }
+
+    fn noise(&self, purpose: Purpose) -> Noise {
+        Noise::new(self.seed, purpose as u64, self.frame.0)
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::after(TICK * self.frame.0 as u32)
+    }
+
+    fn move_ego(&mut self, command: &Command) {
+        let ego = &mut self.state.ego;
+        let before = Motion { pose: ego.pose, speed_mps: ego.speed_mps };
+        let after = ego_after_tick(before, &checked(command));
+        ego.acceleration_mps2 = (after.speed_mps - before.speed_mps) / TICK_S;
+        ego.yaw_rate_radps = wrap_angle(after.pose.yaw_rad - before.pose.yaw_rad) / TICK_S;
+        ego.pose = Pose { yaw_rad: wrap_angle(after.pose.yaw_rad), ..after.pose };
+        ego.speed_mps = after.speed_mps;
+        ego.z_m = self.road.ground(ego.pose.position).z_m;
+    }
+
+    fn find_collisions(&mut self) {
+        let ego = &self.state.ego;
+        let shape = UprightBox { pose: ego.pose, bottom_m: ego.z_m, extent_m: ego.extent_m };
+        let actors = self.traffic.actors().iter().filter_map(|actor| {
+            footprints_overlap(&shape, &UprightBox::of(actor))
+                .then_some(Collision { other_id: actor.id, type_id: actor.type_id })
+        });
+        let scenery = self.traffic.props().iter().filter_map(|prop| {
+            let low = prop.shape.bottom_m < shape.top_m();
+            (low && footprints_overlap(&shape, &prop.shape))
+                .then_some(Collision { other_id: 0, type_id: prop.type_id() })
+        });
+        self.state.collisions.clear();
+        self.state.collisions.extend(actors.chain(scenery));
+    }
+}
+
+/// The command within its bounds; what is not a number counts as zero.
+fn checked(command: &Command) -> Command {
+    let bounded = |value: f64, low| if value.is_nan() { 0.0 } else { value.clamp(low, 1.0) };
+    Command {
+        steer: bounded(command.steer, -1.0),
+        throttle: bounded(command.throttle, 0.0),
+        brake: bounded(command.brake, 0.0),
+    }
+}
+
+impl World for EmbeddedWorld {
+    fn observe(&mut self) -> Observation {
+        let (frame, time) = (self.frame, self.time());
+        let ego = self.state.ego;
+        if self.camera.is_some() || self.lidar.is_some() {
+            let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
+            look_around(&viewpoint, &self.traffic, &mut self.seen);
+        }
+        let camera = self.camera.as_mut().map(|camera| {
+            let ground = self.road.ground(ego.pose.position);
+            let viewpoint = Viewpoint::new(ego.pose, ground);
+            let station = self.road.nearest_station(ego.pose.position);
+            camera.picture(frame, time, &self.road, &viewpoint, station, &self.seen)
+        });
+        let noise = self.noise(Purpose::Lidar);
+        let lidar = self.lidar.as_mut().map(|lidar| lidar.sweep(frame, &self.seen, noise));
+        let truth = self.truth.then(|| {
+            Arc::new(Truth {
+                ego,
+                actors: self.traffic.actors().to_vec(),
+                plan: Arc::clone(self.road.plan()),
+                speed_limit_mps: self.state.speed_limit_kmh / 3.6,
+            })
+        });
+        Observation {
+            frame,
+            time,
+            camera,
+            lidar,
+            imu: inertial::imu(&ego, &mut self.noise(Purpose::Imu)),
+            gnss: inertial::gnss(&ego, &self.road.plan().reference, &mut self.noise(Purpose::Gnss)),
+            speed_mps: ego.speed_mps,
+            truth,
+        }
+    }
+
+    fn step(&mut self, command: &Command) {
+        self.move_ego(command);
+        let ego = self.state.ego;
+        self.traffic.advance(&self.road, &ego.pose, ego.speed_mps);
+        self.frame.0 += 1;
+        self.state.time_s = self.time().as_secs_f64();
+        self.find_collisions();
+        self.state.background_speeds_mps.clear();
+        self.state.background_speeds_mps.extend(self.traffic.speeds_mps());
+    }
+
+    fn state(&self) -> &WorldState {
+        &self.state
+    }
+
+    fn lanes(&self) -> &dyn LaneMap {
+        &self.road
+    }
+
+    fn plan(&self) -> &Arc<RoutePlan> {
+        self.road.plan()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,465 @@
+//! Other vehicles, and the houses, trees and lamps beside the road.
+//!
+//! Parked vehicles stand on the strip at the right. Some vehicles drive ahead of us along the
+//! route, some come toward us on the opposite lane. They keep their distance with the intelligent
+//! driver model, slow down in bends, and are not affected by what the ego vehicle does unless it is
+//! ahead of them in their lane.
+
+use super::boxes::UprightBox;
+use super::noise::Noise;
+use super::road::{LANE_WIDTH_M, PARKING_WIDTH_M, Road};
+use super::vehicle::EGO_EXTENT_M;
+use crate::scene::{ActorKind, ActorState, Pose, wrap_angle};
+use crate::world::TICK_S;
+use glam::DVec2;
+
+/// Blueprint names with half sizes in meters, as in CARLA's catalogue.
+const CATALOGUE: [(&str, [f64; 3]); 9] = [
+    ("vehicle.tesla.model3", [2.396, 1.082, 0.744]),
+    ("vehicle.audi.tt", [2.091, 0.997, 0.693]),
+    ("vehicle.audi.etron", [2.428, 1.016, 0.825]),
+    ("vehicle.toyota.prius", [2.257, 1.003, 0.762]),
+    ("vehicle.ford.mustang", [2.359, 0.947, 0.650]),
+    ("vehicle.chevrolet.impala", [2.679, 1.017, 0.706]),
+    ("vehicle.mini.cooper_s", [1.903, 0.985, 0.738]),
+    ("vehicle.nissan.patrol", [2.302, 0.966, 0.928]),
+    ("vehicle.volkswagen.t2", [2.240, 1.035, 1.019]),
+];
+
+/// Nothing is placed this far along the route before and after the ego's spawn, meters.
+const FREE_AROUND_SPAWN_M: f64 = 14.0;
+
+/// Parked vehicles leave this much room beside the line of the route, meters.
+const ROUTE_CLEARANCE_M: f64 = 1.9;
+
+/// Room that oncoming traffic must have everywhere, from center to center, meters.
+const ONCOMING_CLEARANCE_M: f64 = 3.2;
+
+/// Lateral acceleration that traffic drives bends with, m/s².
+const COMFORTABLE_LATERAL_MPS2: f64 = 1.8;
+
+/// The intelligent driver model of the traffic (not of the autopilot).
+mod idm {
+    pub(super) const ACCELERATION_MPS2: f64 = 1.8;
+    pub(super) const DECELERATION_MPS2: f64 = 2.5;
+    pub(super) const HEADWAY_S: f64 = 1.3;
+    pub(super) const STANDSTILL_M: f64 = 4.0;
+
+    /// Acceleration behind something that drives `lead_mps` with `gap_m` in between, m/s².
+    pub(super) fn acceleration_mps2(v: f64, desired: f64, gap_m: f64, lead_mps: f64) -> f64 {
+        let brake = 2.0 * (ACCELERATION_MPS2 * DECELERATION_MPS2).sqrt();
+        let wanted_m = STANDSTILL_M + (v * HEADWAY_S + v * (v - lead_mps) / brake).max(0.0);
+        let free = 1.0 - (v / desired).powi(4);
+        (ACCELERATION_MPS2 * (free - (wanted_m / gap_m.max(0.1)).powi(2))).max(-8.0)
+    }
+}
+
+/// What a prop is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PropKind {
+    House,
+    Trunk,
+    Crown,
+    Lamp,
+}
+
+/// Scenery that nothing moves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prop {
+    pub(super) kind: PropKind,
+    pub(super) shape: UprightBox,
+    /// Chooses among the colors of its kind.
+    pub(super) shade: u8,
+}
+
+impl Prop {
+    /// Blueprint name that collisions with it report.
+    pub(super) fn type_id(&self) -> &'static str {
+        match self.kind {
+            PropKind::House => "static.building",
+            PropKind::Trunk | PropKind::Crown => "static.vegetation",
+            PropKind::Lamp => "static.pole",
+        }
+    }
+}
+
+/// Which way a vehicle drives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Course {
+    /// Along the route, with its lane changes.
+    WithRoute,
+    /// Toward us, on the opposite lane.
+    Oncoming,
+}
+
+/// A vehicle that drives.
+#[derive(Clone, Debug)]
+struct Mover {
+    /// Its place among the actors.
+    actor: usize,
+    course: Course,
+    /// Meters from the road's first station.
+    along_m: f64,
+    desired_mps: f64,
+}
+
+/// Everything on and beside the road but the ego vehicle.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    actors: Vec<ActorState>,
+    movers: Vec<Mover>,
+    props: Vec<Prop>,
+    /// Bends: the speed that traffic drives at each station, m/s.
+    bend_mps: Vec<f64>,
+}
+
+impl Traffic {
+    /// Places traffic and scenery; `seed` decides on all of it.
+    pub(super) fn new(road: &Road, speed_limit_mps: f64, seed: u64) -> Self {
+        let mut traffic = Self {
+            actors: Vec::new(),
+            movers: Vec::new(),
+            props: Vec::new(),
+            bend_mps: bend_speeds(road),
+        };
+        traffic.park(road, &mut Noise::new(seed, 1, 0));
+        traffic.send_ahead(road, speed_limit_mps, &mut Noise::new(seed, 2, 0));
+        traffic.send_toward(road, speed_limit_mps, &mut Noise::new(seed, 3, 0));
+        traffic.props = scenery(road, &mut Noise::new(seed, 4, 0));
+        traffic
+    }
+
+    /// All vehicles, parked ones first.
+    pub(super) fn actors(&self) -> &[ActorState] {
+        &self.actors
+    }
+
+    /// All scenery.
+    pub(super) fn props(&self) -> &[Prop] {
+        &self.props
+    }
+
+    /// Speeds of the vehicles that drive, m/s.
+    pub(super) fn speeds_mps(&self) -> impl Iterator<Item = f64> + '_ {
+        self.movers.iter().map(|mover| self.actors[mover.actor].speed_mps)
+    }
+
+    /// Moves everybody on by one tick.
+    pub(super) fn advance(&mut self, road: &Road, ego: &Pose, ego_mps: f64) {
+        let end_m = (road.stations().len() - 1) as f64;
+        let (ego_along_m, ego_aside_m) = place_along(road, ego.position);
+        let before: Vec<(Course, f64, f64, f64)> = self
+            .movers
+            .iter()
+            .map(|mover| {
+                let actor = &self.actors[mover.actor];
+                (mover.course, mover.along_m, actor.speed_mps, actor.extent_m[0])
+            })
+            .collect();
+        let ego_course = if ego_aside_m > -LANE_WIDTH_M / 2.0 + lane_shift(road, ego_along_m) {
+            Course::WithRoute
+        } else {
+            Course::Oncoming
+        };
+        for idx in 0..self.movers.len() {
+            let (course, along_m, speed_mps, half_m) = before[idx];
+            let forward = if course == Course::WithRoute { 1.0 } else { -1.0 };
+            let ahead = before
+                .iter()
+                .map(|&(other, at_m, mps, half_m)| (other, at_m, mps, half_m))
+                .chain([(
+                    ego_course,
+                    ego_along_m,
+                    ego_mps * ego_direction(road, ego, ego_along_m),
+                    EGO_EXTENT_M[0],
+                )])
+                .filter(|&(other, at_m, ..)| other == course && (at_m - along_m) * forward > 0.0)
+                .map(|(_, at_m, mps, other_half_m)| {
+                    ((at_m - along_m).abs() - half_m - other_half_m, mps)
+                })
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .unwrap_or((1e3, speed_mps));
+            let mover = &mut self.movers[idx];
+            let desired = mover.desired_mps.min(self.bend_mps[along_m as usize]).max(0.5);
+            let accelerates = idm::acceleration_mps2(speed_mps, desired, ahead.0, ahead.1);
+            let after_mps = (speed_mps + accelerates * TICK_S).max(0.0);
+            mover.along_m += forward * after_mps * TICK_S;
+            let actor = &mut self.actors[mover.actor];
+            actor.speed_mps = after_mps;
+            let (pose, z_m) = pose_on(road, mover.course, mover.along_m);
+            (actor.pose, actor.z_m) = (pose, z_m);
+        }
+        // Who reaches the end of the road is gone. Parked vehicles come first among the actors and
+        // never go, so the order of those who stay is kept.
+        let gone = |mover: &Mover| mover.along_m <= 0.5 || mover.along_m >= end_m - 0.5;
+        while let Some(idx) = self.movers.iter().position(gone) {
+            let actor = self.movers.remove(idx).actor;
+            self.actors.remove(actor);
+            for mover in self.movers.iter_mut().filter(|mover| mover.actor > actor) {
+                mover.actor -= 1;
+            }
+        }
+    }
+
+    fn add(&mut self, noise: &mut Noise, pose: Pose, z_m: f64, speed_mps: f64) {
+        let (type_id, extent_m) = CATALOGUE[noise.below(CATALOGUE.len())];
+        let id = self.actors.len() as u32 + 1;
+        let kind = ActorKind::Vehicle;
+        self.actors.push(ActorState { id, kind, type_id, pose, z_m, speed_mps, extent_m });
+    }
+
+    fn park(&mut self, road: &Road, noise: &mut Noise) {
+        let spawn_m = road.route_stations().0 as f64;
+        let end_m = (road.stations().len() - 1) as f64;
+        let mut along_m = noise.between(4.0, 14.0);
+        while along_m < end_m - 4.0 {
+            let jitter_m = noise.between(-0.1, 0.25);
+            let aside_m = road.parking().aside_m - PARKING_WIDTH_M / 2.0 + 1.25 + jitter_m;
+            let (mut pose, z_m) = road.pose_at(along_m, aside_m);
+            pose.yaw_rad += noise.normal(0.02);
+            self.add(noise, pose, z_m, 0.0);
+            let (_, newest) = self.actors.split_at(self.actors.len() - 1);
+            let shape = UprightBox::of(&newest[0]);
+            let at_spawn = (along_m - spawn_m).abs() < FREE_AROUND_SPAWN_M;
+            let in_junction = |offset_m: f64| {
+                road.stations()[(along_m + offset_m).clamp(0.0, end_m) as usize].is_junction
+            };
+            if at_spawn || in_junction(-6.0) || in_junction(6.0) || !is_clear(road, &shape) {
+                self.actors.pop();
+            }
+            along_m += noise.between(6.5, 28.0);
+        }
+    }
+
+    fn send_ahead(&mut self, road: &Road, speed_limit_mps: f64, noise: &mut Noise) {
+        let (spawn, end) = road.route_stations();
+        let mut along_m = spawn as f64 + noise.between(24.0, 40.0);
+        let n = 1 + noise.below(3);
+        for _ in 0..n {
+            if along_m > end as f64 {
+                break;
+            }
+            let (pose, z_m) = pose_on(road, Course::WithRoute, along_m);
+            let desired_mps = noise.between(0.5, 0.8) * speed_limit_mps;
+            let speed_mps = desired_mps.min(self.bend_mps[along_m as usize]) * 0.7;
+            self.add(noise, pose, z_m, speed_mps);
+            let actor = self.actors.len() - 1;
+            self.movers.push(Mover { actor, course: Course::WithRoute, along_m, desired_mps });
+            along_m += noise.between(18.0, 35.0);
+        }
+    }
+
+    fn send_toward(&mut self, road: &Road, speed_limit_mps: f64, noise: &mut Noise) {
+        let lane = road.driving_lanes()[0];
+        let has_room = road.stations().iter().all(|station| {
+            road.distance_to_route_m(station.aside(lane.aside_m)) >= ONCOMING_CLEARANCE_M
+        });
+        if !has_room {
+            return;
+        }
+        let end_m = (road.stations().len() - 2) as f64;
+        let mut along_m = road.route_stations().0 as f64 + noise.between(25.0, 60.0);
+        while along_m < end_m {
+            let (pose, z_m) = pose_on(road, Course::Oncoming, along_m);
+            let desired_mps = noise.between(0.55, 0.85) * speed_limit_mps;
+            self.add(noise, pose, z_m, desired_mps.min(self.bend_mps[along_m as usize]));
+            let actor = self.actors.len() - 1;
+            self.movers.push(Mover { actor, course: Course::Oncoming, along_m, desired_mps });
+            along_m += noise.between(25.0, 70.0);
+        }
+    }
+}
+
+/// How far the route has moved aside here, meters.
+fn lane_shift(road: &Road, along_m: f64) -> f64 {
+    let last = road.stations().len() - 1;
+    road.stations()[(along_m.max(0.0) as usize).min(last)].route_aside_m
+}
+
+/// Where a vehicle on `course` is, and the height there.
+fn pose_on(road: &Road, course: Course, along_m: f64) -> (Pose, f64) {
+    let half_base_m = 1.5;
+    let place = |along_m: f64| match course {
+        Course::WithRoute => road.pose_at(along_m, lane_shift(road, along_m)),
+        Course::Oncoming => road.pose_at(along_m, road.driving_lanes()[0].aside_m),
+    };
+    // The axles follow the lane.
+    let (back, low) = place(along_m - half_base_m);
+    let (front, high) = place(along_m + half_base_m);
+    let ahead = match course {
+        Course::WithRoute => front.position - back.position,
+        Course::Oncoming => back.position - front.position,
+    };
+    let position = (front.position + back.position) / 2.0;
+    (Pose { position, yaw_rad: ahead.to_angle() }, (low + high) / 2.0)
+}
+
+/// Meters along the road and to its right.
+fn place_along(road: &Road, place: DVec2) -> (f64, f64) {
+    let station = road.nearest_station(place);
+    let offset = road.stations()[station].pose.inverse_apply(place);
+    (station as f64 + offset.x, offset.y)
+}
+
+/// 1 when ego drives along the route, −1 against it.
+fn ego_direction(road: &Road, ego: &Pose, along_m: f64) -> f64 {
+    let (pose, _) = road.pose_at(along_m, 0.0);
+    wrap_angle(ego.yaw_rad - pose.yaw_rad).cos().signum()
+}
+
+/// The speed for the bends in the next meters, at each station, m/s.
+fn bend_speeds(road: &Road) -> Vec<f64> {
+    let stations = road.stations();
+    let last = stations.len() - 1;
+    let here: Vec<f64> = (0..=last)
+        .map(|idx| {
+            let (a, b) = (&stations[idx.saturating_sub(3)], &stations[(idx + 3).min(last)]);
+            let turned = wrap_angle(b.pose.yaw_rad - a.pose.yaw_rad).abs();
+            let length = a.pose.position.distance(b.pose.position);
+            (COMFORTABLE_LATERAL_MPS2 * length / turned.max(1e-6)).sqrt().min(60.0)
+        })
+        .collect();
+    // Both courses brake for a bend before they are in it.
+    let braking = |from: usize, to: usize| {
+        (here[to].powi(2) + 2.0 * idm::DECELERATION_MPS2 * 0.6 * from.abs_diff(to) as f64).sqrt()
+    };
+    (0..=last)
+        .map(|idx| {
+            (idx.saturating_sub(40)..=(idx + 40).min(last))
+                .map(|to| braking(idx, to))
+                .fold(f64::INFINITY, f64::min)
+        })
+        .collect()
+}
+
+/// True if `shape` leaves the route free.
+fn is_clear(road: &Road, shape: &UprightBox) -> bool {
+    road.plan()
+        .points
+        .iter()
+        .all(|point| shape.distance_m(point.position.truncate()) >= ROUTE_CLEARANCE_M)
+}
+
+/// Houses, trees and lamps along both sides, off the road.
+fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
+    let mut props = Vec::new();
+    let lanes = road.driving_lanes();
+    let left_m = lanes[0].aside_m - LANE_WIDTH_M / 2.0;
+    let right_m = road.parking().aside_m + PARKING_WIDTH_M / 2.0;
+    let end_m = (road.stations().len() - 1) as f64;
+    let off_road = |shape: &UprightBox, margin_m: f64| {
+        let station = road.nearest_station(shape.pose.position);
+        let nearby = station.saturating_sub(40)..=(station + 40).min(road.stations().len() - 1);
+        // The road may come back to the same place, so a search around one station is not enough
+        // for the route itself.
+        let clear = |place: DVec2| shape.distance_m(place) >= margin_m;
+        road.plan().points.iter().all(|point| clear(point.position.truncate()))
+            && road
+                .side_roads()
+                .iter()
+                .flatten()
+                .step_by(2)
+                .all(|station| clear(station.pose.position))
+            && nearby.into_iter().all(|idx| {
+                let station = &road.stations()[idx];
+                [left_m, 0.0, right_m]
+                    .into_iter()
+                    .all(|aside_m| shape.distance_m(station.aside(aside_m)) >= 1.0)
+            })
+    };
+    let mut push = |kind: PropKind,
+                    pose: Pose,
+                    bottom_m: f64,
+                    extent_m: [f64; 3],
+                    shade: u8,
+                    margin_m: f64| {
+        let shape = UprightBox { pose, bottom_m, extent_m };
+        let free = off_road(&shape, margin_m);
+        if free {
+            props.push(Prop { kind, shape, shade });
+        }
+        free
+    };
+    for side in [-1.0, 1.0] {
+        let edge_m: f64 = if side < 0.0 { left_m } else { right_m };
+        let mut along_m = noise.between(2.0, 12.0);
+        while along_m < end_m - 2.0 {
+            let half_length = noise.between(4.0, 9.0);
+            let extent_m = [half_length, noise.between(4.0, 6.0), noise.between(2.5, 6.5)];
+            let aside_m = edge_m + side * (noise.between(6.0, 11.0) + extent_m[1]);
+            let (pose, z_m) = road.pose_at(along_m + half_length, aside_m);
+            let shade = noise.bits() as u8;
+            if noise.unit() < 0.7 {
+                push(PropKind::House, pose, z_m - 1.0, extent_m, shade, 8.0);
+            }
+            along_m += 2.0 * half_length + noise.between(2.0, 14.0);
+        }
+        let mut along_m = noise.between(2.0, 10.0);
+        while along_m < end_m - 2.0 {
+            let (pose, z_m) = road.pose_at(along_m, edge_m + side * 3.6);
+            let shade = noise.bits() as u8;
+            if noise.unit() < 0.3 {
+                push(PropKind::Lamp, pose, z_m, [0.1, 0.1, 3.2], shade, 5.0);
+            } else {
+                let height = noise.between(1.0, 1.5);
+                let crown = noise.between(1.1, 1.8);
+                if push(PropKind::Trunk, pose, z_m, [0.18, 0.18, height], shade, 5.0) {
+                    let above = z_m + 2.0 * height;
+                    push(PropKind::Crown, pose, above, [crown, crown, crown], shade, 4.5);
+                }
+            }
+            along_m += noise.between(9.0, 22.0);
+        }
+    }
+    props
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::road::bare_route;
+    use super::*;
+    use glam::DVec3;
+
+    fn straight_road() -> Road {
+        let key_points = (0..101).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0)).collect();
+        Road::new(&bare_route(1, key_points)).unwrap()
+    }
+
+    #[test]
+    fn the_same_seed_places_the_same_traffic_and_another_seed_does_not() {
+        let road = straight_road();
+        let place = |seed| Traffic::new(&road, 13.9, seed).actors;
+        assert_eq!(place(5), place(5));
+        assert_ne!(place(5), place(6));
+    }
+
+    #[test]
+    fn the_route_is_free_of_parked_vehicles_and_scenery() {
+        let road = straight_road();
+        for seed in 0..30 {
+            let traffic = Traffic::new(&road, 13.9, seed);
+            let parked = traffic.actors.iter().filter(|actor| actor.speed_mps == 0.0);
+            assert!(parked.clone().count() > 3);
+            for shape in parked.map(UprightBox::of).chain(traffic.props.iter().map(|p| p.shape)) {
+                assert!(is_clear(&road, &shape), "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn traffic_keeps_its_distance_and_leaves_in_the_end() {
+        let road = straight_road();
+        let mut traffic = Traffic::new(&road, 13.9, 3);
+        let ego = Pose::new(0.0, 0.0, 0.0);
+        for _ in 0..4000 {
+            traffic.advance(&road, &ego, 0.0);
+            let boxes: Vec<_> = traffic.actors.iter().map(UprightBox::of).collect();
+            for (idx, a) in boxes.iter().enumerate() {
+                for b in &boxes[idx + 1..] {
+                    assert!(!super::super::boxes::footprints_overlap(a, b), "{a:?} {b:?}");
+                }
+            }
+        }
+        assert_eq!(traffic.movers.len(), 0);
+    }
+}
