@@ -35,8 +35,8 @@ impl Palette {
             .clamp(0.0, 1.0);
         let fog = (field("fog_density", 0.0) / 100.0).clamp(0.0, 1.0);
         let day = ((sun_deg + 12.0) / 40.0).clamp(0.0, 1.0);
-        let brightness = (0.22 + 0.78 * day) * (1.0 - 0.15 * clouds);
-        let sky = |clear: Rgb, cloudy: Rgb| scaled(mix(clear, cloudy, clouds), 0.08 + 0.92 * day);
+        let brightness = (0.4 + 0.6 * day) * (1.0 - 0.15 * clouds);
+        let sky = |clear: Rgb, cloudy: Rgb| scaled(mix(clear, cloudy, clouds), 0.12 + 0.88 * day);
         let lit = |color: Rgb| scaled(color, brightness);
         let asphalt = lit(mix([104, 103, 102], [66, 68, 72], wet));
         Self {

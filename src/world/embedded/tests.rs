@@ -278,39 +278,45 @@ fn the_autopilot_drives_official_routes_without_fault() {
 }
 
 #[test]
-#[ignore = "takes a while: all 220 routes, and prints them"]
+#[ignore = "takes a while: all 220 routes five times, and prints them"]
 fn the_autopilot_drives_all_official_routes() {
     let routes = official_routes();
-    let mut clean = 0;
-    for route in &routes {
-        let verdict = drive(route, TRUTH_ONLY, 0);
-        clean += usize::from(verdict.is_clean());
-        if !verdict.is_clean() || verdict.farthest_aside_m > 1.2 {
-            eprintln!("route {}: {verdict:?}", route.id);
+    for seed in 0..5 {
+        let mut clean = 0;
+        for route in &routes {
+            let verdict = drive(route, TRUTH_ONLY, seed);
+            clean += usize::from(verdict.is_clean());
+            if !verdict.is_clean() || verdict.farthest_aside_m > 1.2 {
+                eprintln!("seed {seed} route {}: {verdict:?}", route.id);
+            }
         }
+        eprintln!("seed {seed}: {clean} of {} without fault", routes.len());
     }
-    eprintln!("{clean} of {} without fault", routes.len());
 }
 
 #[test]
 #[ignore = "writes pictures for a person to look at"]
-fn pictures_along_the_demo() {
+fn pictures() {
     let folder = std::env::temp_dir();
-    let route = &routes_in(DEMO)[0];
-    let mut world = EmbeddedWorld::new(route, all_sensors(), 1).unwrap();
-    let mut autopilot = Autopilot::new();
-    for tick in 0..600 {
-        let observation = world.observe();
-        if tick % 100 == 0 {
-            let camera = observation.camera.as_ref().unwrap();
-            let path = folder.join(format!("tandem_{tick}.png"));
-            let file = std::fs::File::create(path).unwrap();
-            let mut encoder = png::Encoder::new(file, camera.width, camera.height);
-            encoder.set_color(png::ColorType::Rgb);
-            encoder.write_header().unwrap().write_image_data(&camera.rgb).unwrap();
+    let ours = [DEMO, BENDS].into_iter().flat_map(routes_in);
+    let theirs =
+        official_routes().into_iter().filter(|route| [17563, 2050, 2390, 3072].contains(&route.id));
+    for route in ours.chain(theirs) {
+        let mut world = EmbeddedWorld::new(&route, all_sensors(), 1).unwrap();
+        let mut autopilot = Autopilot::new();
+        for tick in 0..700 {
+            let observation = world.observe();
+            if tick % 50 == 0 {
+                let camera = observation.camera.as_ref().unwrap();
+                let path = folder.join(format!("tandem_{}_{tick}.png", route.id));
+                let file = std::fs::File::create(path).unwrap();
+                let mut encoder = png::Encoder::new(file, camera.width, camera.height);
+                encoder.set_color(png::ColorType::Rgb);
+                encoder.write_header().unwrap().write_image_data(&camera.rgb).unwrap();
+            }
+            let command = autopilot.drive(&observation).unwrap().command;
+            world.step(&command);
         }
-        let command = autopilot.drive(&observation).unwrap().command;
-        world.step(&command);
     }
 }
 

@@ -403,9 +403,11 @@ fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
             } else {
                 let height = noise.between(1.0, 1.5);
                 let crown = noise.between(1.1, 1.8);
-                if push(PropKind::Trunk, pose, z_m, [0.18, 0.18, height], shade, 5.0) {
-                    let above = z_m + 2.0 * height;
-                    push(PropKind::Crown, pose, above, [crown, crown, crown], shade, 4.5);
+                // Where the crown has room, so has the trunk.
+                let above = z_m + 2.0 * height;
+                let size = [crown, crown, crown];
+                if push(PropKind::Crown, pose, above, size, shade, 4.0) {
+                    push(PropKind::Trunk, pose, z_m, [0.18, 0.18, height], shade, 4.0);
                 }
             }
             along_m += noise.between(9.0, 22.0);
