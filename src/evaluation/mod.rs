@@ -1,1 +1,15 @@
-//! Under construction.
+//! Judging drives: route files, criteria, scores, result files, campaigns and reports, by the rules
+//! of the Bench2Drive benchmark (release 0.0.4).
+//!
+//! Knows no model and no simulator: it meets them as [`Driver`](crate::scene::Driver) and
+//! [`World`](crate::world::World). Scores of the embedded world are computed by the same rules as
+//! CARLA's, which does not make them comparable.
+
+mod python;
+
+pub mod record;
+pub mod routes;
+pub mod scenario_types;
+pub mod statistics;
+
+pub use python::Number;

@@ -1,0 +1,512 @@
+//! Route files in the Bench2Drive XML format.
+//!
+//! Reads what the official parser reads, and refuses what it would trip over later, with one error
+//! that names file, line, route and what was expected.
+
+use super::scenario_types::{SCENARIO_TYPES, nearest_type};
+use crate::scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
+use glam::DVec3;
+use roxmltree::{Document, Node};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The weather before a file says anything: CARLA's defaults except cloudiness and sun altitude,
+/// which the benchmark sets. Percent, degrees, and CARLA's own scales.
+const BASE_WEATHER: [(&str, f64); 14] = [
+    ("cloudiness", 50.0),
+    ("precipitation", 0.0),
+    ("precipitation_deposits", 0.0),
+    ("wind_intensity", 0.0),
+    ("sun_azimuth_angle", 0.0),
+    ("sun_altitude_angle", 70.0),
+    ("fog_density", 0.0),
+    ("fog_distance", 0.0),
+    ("fog_falloff", 0.0),
+    ("wetness", 0.0),
+    ("scattering_intensity", 0.0),
+    ("mie_scattering_scale", 0.0),
+    ("rayleigh_scattering_scale", 0.0331),
+    ("dust_storm", 0.0),
+];
+
+/// The eight fields that decide whether a route's weather is a preset.
+const PRESET_FIELDS: [&str; 8] = [
+    "cloudiness",
+    "precipitation",
+    "precipitation_deposits",
+    "wetness",
+    "wind_intensity",
+    "sun_azimuth_angle",
+    "sun_altitude_angle",
+    "fog_density",
+];
+
+/// A route or weather file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteFileError {
+    /// The file could not be read.
+    #[error("cannot read route file {path:?}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not well-formed XML.
+    #[error("{file}:{line}: not well-formed XML, expected a <{root}> document")]
+    Xml {
+        /// The file, as the caller named it.
+        file: String,
+        /// Line, from 1.
+        line: u32,
+        /// The document element that was expected.
+        root: &'static str,
+        /// The XML reader's words.
+        #[source]
+        source: roxmltree::Error,
+    },
+    /// The file holds nothing to drive.
+    #[error("{file}: no <{element}> below the document element, expected at least one")]
+    Empty {
+        /// The file, as the caller named it.
+        file: String,
+        /// The element that was expected.
+        element: &'static str,
+    },
+    /// One element is wrong.
+    #[error("{file}:{line}: {}{problem}", route.as_ref().map(|id| format!("route {id}: ")).unwrap_or_default())]
+    Element {
+        /// The file, as the caller named it.
+        file: String,
+        /// Line of the element, from 1.
+        line: u32,
+        /// The route it is in, as far as known.
+        route: Option<String>,
+        /// What was found and what was expected.
+        problem: Problem,
+    },
+}
+
+/// What is wrong with one element.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Problem {
+    /// A required attribute is absent.
+    #[error("<{element}> has no attribute {attribute:?}, expected one")]
+    MissingAttribute {
+        /// Tag of the element.
+        element: String,
+        /// The attribute that was expected.
+        attribute: &'static str,
+    },
+    /// A number was expected.
+    #[error("{attribute}={found:?} of <{element}> is not a finite number")]
+    NotANumber {
+        /// Tag of the element.
+        element: String,
+        /// Name of the attribute.
+        attribute: String,
+        /// Its text.
+        found: String,
+    },
+    /// The id is not a number.
+    #[error("route id {found:?} is not a whole number from 0 to 4294967295")]
+    BadId {
+        /// Its text.
+        found: String,
+    },
+    /// The id was used before.
+    #[error("this id was used before, at line {first_line}; expected unique ids")]
+    DuplicateId {
+        /// Where it was used first, from 1.
+        first_line: u32,
+    },
+    /// Too little to drive along.
+    #[error("{found} <position> below <waypoints>, expected at least 2")]
+    TooFewKeyPoints {
+        /// How many there are.
+        found: usize,
+    },
+    /// The scenario type does not exist.
+    #[error(
+        "unknown scenario type {found:?}, expected one of the 44 of Bench2Drive; \
+         the nearest is {nearest:?}"
+    )]
+    UnknownScenarioType {
+        /// The type in the file.
+        found: String,
+        /// The known type that is spelt most alike.
+        nearest: &'static str,
+    },
+}
+
+/// Reads all routes of a file.
+///
+/// # Errors
+/// If the file can't be read or [`parse_routes`] refuses it.
+pub fn read_routes(path: &Path) -> Result<Vec<Route>, RouteFileError> {
+    parse_routes(&read(path)?, &path.display().to_string())
+}
+
+/// Reads all routes of a document: every `<route>` below the document element, in file order.
+/// `file` is how errors name it.
+///
+/// # Errors
+/// At the first thing that is wrong.
+pub fn parse_routes(text: &str, file: &str) -> Result<Vec<Route>, RouteFileError> {
+    let document = parse_xml(text, file, "routes")?;
+    let mut first_lines = BTreeMap::new();
+    let mut routes = Vec::new();
+    for node in elements_below(document.root_element(), "route") {
+        let place = Place { file, route: node.attribute("id") };
+        let route = parse_route(node, place)?;
+        let line = line_of(node);
+        if let Some(first_line) = first_lines.insert(route.id, line) {
+            return Err(place.error(node, Problem::DuplicateId { first_line }));
+        }
+        routes.push(route);
+    }
+    if routes.is_empty() {
+        return Err(RouteFileError::Empty { file: file.to_owned(), element: "route" });
+    }
+    Ok(routes)
+}
+
+/// Named weathers; a route whose weather equals one of them is recorded with its name.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WeatherPresets(Vec<(String, [f64; PRESET_FIELDS.len()])>);
+
+impl WeatherPresets {
+    /// Reads a preset file: `<case weather_id="…">` elements, whose first `<weather>` counts.
+    ///
+    /// # Errors
+    /// If the file can't be read or [`WeatherPresets::parse`] refuses it.
+    pub fn read(path: &Path) -> Result<Self, RouteFileError> {
+        Self::parse(&read(path)?, &path.display().to_string())
+    }
+
+    /// Reads a preset document. `file` is how errors name it.
+    ///
+    /// # Errors
+    /// At the first thing that is wrong.
+    pub fn parse(text: &str, file: &str) -> Result<Self, RouteFileError> {
+        let document = parse_xml(text, file, "weathers")?;
+        let place = Place { file, route: None };
+        let mut presets = Vec::new();
+        for case in elements_below(document.root_element(), "case") {
+            let id = place.attribute(case, "weather_id")?.to_owned();
+            if let Some(weather) = elements_below(case, "weather").next() {
+                presets.push((id, preset_values(&parse_weather(weather, place)?.fields)));
+            }
+        }
+        if presets.is_empty() {
+            return Err(RouteFileError::Empty { file: file.to_owned(), element: "case" });
+        }
+        Ok(Self(presets))
+    }
+
+    /// The id of the first preset whose eight values equal the route's first weather.
+    pub fn id_of(&self, route: &Route) -> Option<&str> {
+        let wanted = preset_values(&route.weather.first()?.fields);
+        self.0.iter().find(|(_, values)| *values == wanted).map(|(id, _)| id.as_str())
+    }
+}
+
+fn preset_values(fields: &BTreeMap<String, f64>) -> [f64; PRESET_FIELDS.len()] {
+    PRESET_FIELDS.map(|name| fields[name])
+}
+
+fn read(path: &Path) -> Result<String, RouteFileError> {
+    fs::read_to_string(path)
+        .map_err(|source| RouteFileError::Read { path: path.to_owned(), source })
+}
+
+fn parse_xml<'a>(
+    text: &'a str,
+    file: &str,
+    root: &'static str,
+) -> Result<Document<'a>, RouteFileError> {
+    Document::parse(text).map_err(|source| RouteFileError::Xml {
+        file: file.to_owned(),
+        line: source.pos().row,
+        root,
+        source,
+    })
+}
+
+/// Where an element is, for errors.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    file: &'a str,
+    route: Option<&'a str>,
+}
+
+impl Place<'_> {
+    fn error(self, node: Node<'_, '_>, problem: Problem) -> RouteFileError {
+        RouteFileError::Element {
+            file: self.file.to_owned(),
+            line: line_of(node),
+            route: self.route.map(str::to_owned),
+            problem,
+        }
+    }
+
+    fn attribute<'n>(
+        self,
+        node: Node<'n, '_>,
+        attribute: &'static str,
+    ) -> Result<&'n str, RouteFileError> {
+        node.attribute(attribute).ok_or_else(|| {
+            let element = node.tag_name().name().to_owned();
+            self.error(node, Problem::MissingAttribute { element, attribute })
+        })
+    }
+
+    fn finite(
+        self,
+        node: Node<'_, '_>,
+        attribute: &str,
+        text: &str,
+    ) -> Result<f64, RouteFileError> {
+        text.trim().parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| {
+            let problem = Problem::NotANumber {
+                element: node.tag_name().name().to_owned(),
+                attribute: attribute.to_owned(),
+                found: text.to_owned(),
+            };
+            self.error(node, problem)
+        })
+    }
+
+    fn number(self, node: Node<'_, '_>, attribute: &'static str) -> Result<f64, RouteFileError> {
+        self.finite(node, attribute, self.attribute(node, attribute)?)
+    }
+
+    fn point(self, node: Node<'_, '_>) -> Result<DVec3, RouteFileError> {
+        Ok(DVec3::new(self.number(node, "x")?, self.number(node, "y")?, self.number(node, "z")?))
+    }
+}
+
+fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileError> {
+    let id = place.attribute(node, "id")?;
+    let id = id
+        .trim()
+        .parse()
+        .ok()
+        .ok_or_else(|| place.error(node, Problem::BadId { found: id.to_owned() }))?;
+    let town = place.attribute(node, "town")?.to_owned();
+    let key_points = elements_in_child(node, "waypoints", "position")
+        .map(|position| place.point(position))
+        .collect::<Result<Vec<_>, _>>()?;
+    if key_points.len() < 2 {
+        let anchor = child(node, "waypoints").unwrap_or(node);
+        return Err(place.error(anchor, Problem::TooFewKeyPoints { found: key_points.len() }));
+    }
+    let scenarios = elements_in_child(node, "scenarios", "scenario")
+        .map(|scenario| parse_scenario(scenario, place))
+        .collect::<Result<_, _>>()?;
+    Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, place)? })
+}
+
+fn parse_scenario(node: Node<'_, '_>, place: Place<'_>) -> Result<ScenarioSpec, RouteFileError> {
+    let name = place.attribute(node, "name")?.to_owned();
+    let kind = place.attribute(node, "type")?.to_owned();
+    if !SCENARIO_TYPES.contains(&kind.as_str()) {
+        let nearest = nearest_type(&kind);
+        return Err(place.error(node, Problem::UnknownScenarioType { found: kind, nearest }));
+    }
+    let mut trigger = None;
+    let mut parameters = BTreeMap::new();
+    for parameter in node.children().filter(Node::is_element) {
+        match parameter.tag_name().name() {
+            "trigger_point" => {
+                let position = place.point(parameter)?;
+                let yaw_deg = place.number(parameter, "yaw")?;
+                trigger = Some(TriggerPoint { position, yaw_deg });
+            }
+            "other_actor" => {}
+            tag => {
+                // A repeated tag overwrites the earlier one, as in the official parser.
+                let attributes = parameter.attributes();
+                let attributes =
+                    attributes.map(|a| (a.name().to_owned(), a.value().to_owned())).collect();
+                parameters.insert(tag.to_owned(), attributes);
+            }
+        }
+    }
+    Ok(ScenarioSpec { name, kind, trigger, parameters })
+}
+
+fn parse_weathers(
+    route: Node<'_, '_>,
+    place: Place<'_>,
+) -> Result<Vec<WeatherKeyframe>, RouteFileError> {
+    if child(route, "weathers").is_none() {
+        return Ok(vec![WeatherKeyframe { route_percentage: 0.0, fields: base_weather() }]);
+    }
+    let mut weather = elements_in_child(route, "weathers", "weather")
+        .map(|entry| parse_weather(entry, place))
+        .collect::<Result<Vec<_>, _>>()?;
+    if weather.is_empty() {
+        weather.push(WeatherKeyframe { route_percentage: 0.0, fields: base_weather() });
+    }
+    weather.sort_by(|left, right| left.route_percentage.total_cmp(&right.route_percentage));
+    Ok(weather)
+}
+
+fn parse_weather(node: Node<'_, '_>, place: Place<'_>) -> Result<WeatherKeyframe, RouteFileError> {
+    let route_percentage = place.number(node, "route_percentage")?;
+    let mut fields = base_weather();
+    for attribute in node.attributes() {
+        if attribute.name() == "route_percentage" {
+            continue;
+        }
+        match fields.get_mut(attribute.name()) {
+            Some(field) => *field = place.finite(node, attribute.name(), attribute.value())?,
+            None => tracing::warn!(
+                file = place.file,
+                line = line_of(node),
+                attribute = attribute.name(),
+                "unknown weather field ignored"
+            ),
+        }
+    }
+    Ok(WeatherKeyframe { route_percentage, fields })
+}
+
+fn base_weather() -> BTreeMap<String, f64> {
+    BASE_WEATHER.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn child<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> Option<Node<'a, 'i>> {
+    node.children().find(|child| child.has_tag_name(tag))
+}
+
+/// Every `tag` element below `node` at any depth, in file order; `node` itself does not count.
+fn elements_below<'a, 'i, 't>(
+    node: Node<'a, 'i>,
+    tag: &'t str,
+) -> impl Iterator<Item = Node<'a, 'i>> + use<'a, 'i, 't> {
+    node.descendants().skip(1).filter(move |element| element.has_tag_name(tag))
+}
+
+/// Every `tag` element below the first child called `parent`.
+fn elements_in_child<'a, 'i, 't>(
+    node: Node<'a, 'i>,
+    parent: &str,
+    tag: &'t str,
+) -> impl Iterator<Item = Node<'a, 'i>> + use<'a, 'i, 't> {
+    child(node, parent).into_iter().flat_map(move |parent| elements_below(parent, tag))
+}
+
+fn line_of(node: Node<'_, '_>) -> u32 {
+    node.document().text_pos_at(node.range().start).row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYPOINTS: &str =
+        r#"<waypoints><position x="0" y="0" z="0"/><position x="2" y="0" z="0"/></waypoints>"#;
+
+    /// Checks that `text` is refused with an error that contains each of `parts`.
+    #[track_caller]
+    fn check_refused(text: &str, parts: &[&str]) {
+        let error = parse_routes(text, "f.xml").expect_err("should be refused").to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    }
+
+    fn file(inside: &str) -> String {
+        format!("<routes>\n<route id=\"7\" town=\"Town01\">\n{inside}\n</route>\n</routes>")
+    }
+
+    #[test]
+    fn broken_xml_is_refused_with_its_line() {
+        check_refused("<routes>\n<route id=\"1\"\n</routes>", &["f.xml:3", "well-formed"]);
+    }
+
+    #[test]
+    fn a_file_without_routes_is_refused() {
+        check_refused("<routes/>", &["f.xml", "no <route>"]);
+        check_refused("", &["f.xml", "well-formed"]);
+    }
+
+    #[test]
+    fn a_missing_attribute_is_named_with_its_element() {
+        let no_id = format!("<routes><route town=\"Town01\">{WAYPOINTS}</route></routes>");
+        check_refused(&no_id, &["f.xml:1", "<route>", "\"id\""]);
+        let no_town = format!("<routes><route id=\"3\">{WAYPOINTS}</route></routes>");
+        check_refused(&no_town, &["route 3", "\"town\""]);
+        let no_z = file("<waypoints>\n<position x=\"1\" y=\"2\"/></waypoints>");
+        check_refused(&no_z, &["f.xml:4", "route 7", "<position>", "\"z\""]);
+        let no_percentage = file(&format!("{WAYPOINTS}<weathers><weather/></weathers>"));
+        check_refused(&no_percentage, &["route 7", "\"route_percentage\""]);
+    }
+
+    #[test]
+    fn fewer_than_two_key_points_are_refused() {
+        check_refused(&file(""), &["f.xml:2", "route 7", "0 <position>", "at least 2"]);
+        let one = file("<waypoints><position x=\"1\" y=\"2\" z=\"3\"/></waypoints>");
+        check_refused(&one, &["f.xml:3", "1 <position>"]);
+    }
+
+    #[test]
+    fn an_unknown_scenario_type_is_answered_with_the_nearest_known_one() {
+        let text = file(&format!(
+            "{WAYPOINTS}<scenarios><scenario name=\"a\" type=\"Acident\"/></scenarios>"
+        ));
+        check_refused(&text, &["route 7", "\"Acident\"", "\"Accident\""]);
+    }
+
+    #[test]
+    fn an_id_used_twice_is_refused() {
+        let route = format!("<route id=\"5\" town=\"T\">{WAYPOINTS}</route>");
+        let text = format!("<routes>\n{route}\n{route}\n</routes>");
+        check_refused(&text, &["f.xml:3", "route 5", "line 2"]);
+    }
+
+    #[test]
+    fn numbers_must_be_finite_numbers() {
+        for bad in ["east", "nan", "inf", ""] {
+            let text =
+                file(&format!("<waypoints><position x=\"{bad}\" y=\"2\" z=\"3\"/></waypoints>"));
+            check_refused(&text, &["route 7", "finite number", &format!("x={bad:?}")]);
+        }
+        check_refused(
+            "<routes><route id=\"x7\" town=\"T\"/></routes>",
+            &["\"x7\"", "whole number"],
+        );
+    }
+
+    #[test]
+    fn routes_count_at_any_depth_and_weather_is_sorted_stably() {
+        let weathers = r#"<weathers>
+            <weather route_percentage="100" cloudiness="1"/>
+            <weather route_percentage="0" cloudiness="2"/>
+            <weather route_percentage="100" cloudiness="3" snow="9"/></weathers>"#;
+        let text = format!(
+            "<routes><group><route id=\"1\" town=\"T\">{WAYPOINTS}{weathers}</route></group></routes>"
+        );
+        let routes = parse_routes(&text, "f.xml").unwrap();
+        let order: Vec<_> = routes[0].weather.iter().map(|w| w.fields["cloudiness"]).collect();
+        assert_eq!(order, [2.0, 1.0, 3.0]);
+        assert_eq!(routes[0].weather[0].fields["sun_altitude_angle"], 70.0);
+    }
+
+    #[test]
+    fn a_repeated_parameter_overwrites_the_earlier_one() {
+        let text = file(&format!(
+            "{WAYPOINTS}<scenarios><scenario name=\"a\" type=\"Accident\">\
+             <speed value=\"1\"/><speed from=\"2\"/><other_actor x=\"1\"/></scenario></scenarios>"
+        ));
+        let scenario = &parse_routes(&text, "f.xml").unwrap()[0].scenarios[0];
+        assert_eq!(scenario.parameters.len(), 1);
+        assert_eq!(scenario.parameters["speed"].get("from").map(String::as_str), Some("2"));
+        assert_eq!(scenario.parameters["speed"].get("value"), None);
+    }
+}
