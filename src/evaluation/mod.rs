@@ -7,6 +7,7 @@
 
 mod python;
 
+pub mod criteria;
 pub mod record;
 pub mod routes;
 pub mod scenario_types;
