@@ -1,0 +1,379 @@
+//! What stages took over many ticks, in fixed memory.
+//!
+//! Percentiles are nearest-rank: the p-th is the smallest recorded value that at least p percent of
+//! all values do not exceed. A bucket reports its upper edge, so a percentile is never understated
+//! and at most 0.1 % overstated; counts, minimum and maximum are exact.
+
+use super::{Stage, StageTimes};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The longest time that is told apart from longer ones.
+pub const LONGEST: Duration = Duration::from_secs(60);
+
+/// Decimal digits that a bucket keeps.
+const DIGITS: u8 = 3;
+
+/// Times between 1 ns and [`LONGEST`] at 3 digits, about 105 kB whatever their number. Longer ones
+/// count as [`LONGEST`] and are counted once more as saturated.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(into = "Buckets", try_from = "Buckets")]
+pub struct LatencyHistogram {
+    buckets: Histogram<u32>,
+    min_ns: u64,
+    max_ns: u64,
+    saturated: u64,
+}
+
+/// The five numbers that tables print. All times in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LatencySummary {
+    /// Number of values that the others rest on.
+    pub count: u64,
+    /// Nearest-rank median.
+    pub p50_ns: u64,
+    /// Nearest-rank 90th percentile.
+    pub p90_ns: u64,
+    /// Nearest-rank 99th percentile.
+    pub p99_ns: u64,
+    /// Nearest-rank 99.9th percentile.
+    pub p999_ns: u64,
+    /// Largest value, exactly (unless saturated).
+    pub max_ns: u64,
+}
+
+/// A percentile as a fraction, so that ranks come out exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Percentile {
+    /// How many…
+    pub numerator: u64,
+    /// …of how many. Not zero, not below the numerator.
+    pub denominator: u64,
+}
+
+impl Percentile {
+    /// The median.
+    pub const P50: Self = Self { numerator: 50, denominator: 100 };
+    /// The 90th percentile.
+    pub const P90: Self = Self { numerator: 90, denominator: 100 };
+    /// The 99th percentile.
+    pub const P99: Self = Self { numerator: 99, denominator: 100 };
+    /// The 99.9th percentile.
+    pub const P999: Self = Self { numerator: 999, denominator: 1000 };
+
+    /// Which of `count` sorted values it is, from 1: ⌈count · p⌉, at least 1.
+    fn rank(self, count: u64) -> u64 {
+        let exact = u128::from(count) * u128::from(self.numerator);
+        let rank = exact.div_ceil(u128::from(self.denominator));
+        u64::try_from(rank).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl Default for LatencyHistogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LatencyHistogram {
+    /// An empty histogram, its memory already allocated.
+    pub fn new() -> Self {
+        let buckets = Histogram::new_with_bounds(1, nanos(LONGEST), DIGITS)
+            .expect("1 ns to 60 s at 3 digits is a valid range");
+        Self { buckets, min_ns: u64::MAX, max_ns: 0, saturated: 0 }
+    }
+
+    /// Adds one value. Does not allocate.
+    pub fn record(&mut self, took: Duration) {
+        self.record_ns(nanos(took), 1);
+    }
+
+    fn record_ns(&mut self, took_ns: u64, times: u32) {
+        let kept_ns = took_ns.min(nanos(LONGEST));
+        if took_ns > kept_ns {
+            self.saturated += u64::from(times);
+        }
+        self.min_ns = self.min_ns.min(kept_ns);
+        self.max_ns = self.max_ns.max(kept_ns);
+        self.buckets.saturating_record_n(kept_ns, times);
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.buckets.len()
+    }
+
+    /// Number of values longer than [`LONGEST`].
+    pub fn saturated(&self) -> u64 {
+        self.saturated
+    }
+
+    /// The largest value, exactly unless saturated; `None` without values.
+    pub fn max(&self) -> Option<Duration> {
+        (self.count() > 0).then(|| Duration::from_nanos(self.max_ns))
+    }
+
+    /// The smallest value, exactly; `None` without values.
+    pub fn min(&self) -> Option<Duration> {
+        (self.count() > 0).then(|| Duration::from_nanos(self.min_ns))
+    }
+
+    /// A nearest-rank percentile; `None` without values.
+    pub fn percentile(&self, percentile: Percentile) -> Option<Duration> {
+        if self.count() == 0 {
+            return None;
+        }
+        let rank = percentile.rank(self.count());
+        let mut seen = 0;
+        for bucket in self.buckets.iter_recorded() {
+            seen += bucket.count_since_last_iteration();
+            if seen >= rank {
+                let edge_ns = self.buckets.highest_equivalent(bucket.value_iterated_to());
+                return Some(Duration::from_nanos(edge_ns.min(self.max_ns)));
+            }
+        }
+        self.max()
+    }
+
+    /// What tables print; `None` without values.
+    pub fn summary(&self) -> Option<LatencySummary> {
+        let at = |percentile| self.percentile(percentile).map(nanos);
+        Some(LatencySummary {
+            count: self.count(),
+            p50_ns: at(Percentile::P50)?,
+            p90_ns: at(Percentile::P90)?,
+            p99_ns: at(Percentile::P99)?,
+            p999_ns: at(Percentile::P999)?,
+            max_ns: self.max_ns,
+        })
+    }
+
+    /// Adds all values of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.buckets.add(&other.buckets).expect("all latency histograms have the same bounds");
+        self.min_ns = self.min_ns.min(other.min_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.saturated += other.saturated;
+    }
+}
+
+/// A histogram in a file: non-empty buckets only.
+#[derive(Serialize, Deserialize)]
+struct Buckets {
+    /// Value inside the bucket and how often, ascending.
+    buckets: Vec<(u64, u32)>,
+    min_ns: u64,
+    max_ns: u64,
+    saturated: u64,
+}
+
+impl From<LatencyHistogram> for Buckets {
+    fn from(histogram: LatencyHistogram) -> Self {
+        let buckets = histogram.buckets.iter_recorded();
+        Self {
+            buckets: buckets.map(|b| (b.value_iterated_to(), b.count_at_value())).collect(),
+            min_ns: histogram.min_ns,
+            max_ns: histogram.max_ns,
+            saturated: histogram.saturated,
+        }
+    }
+}
+
+impl TryFrom<Buckets> for LatencyHistogram {
+    type Error = String;
+
+    fn try_from(file: Buckets) -> Result<Self, String> {
+        let mut histogram = Self::new();
+        for (value_ns, times) in file.buckets {
+            histogram
+                .buckets
+                .record_n(value_ns, times)
+                .map_err(|error| format!("latency bucket at {value_ns} ns: {error:?}"))?;
+        }
+        histogram.min_ns = file.min_ns;
+        histogram.max_ns = file.max_ns;
+        histogram.saturated = file.saturated;
+        Ok(histogram)
+    }
+}
+
+/// What every stage took, how old prefixes were, and how many deadlines were missed. About 1 MB,
+/// all of it allocated at the start.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StageStatistics {
+    stages: Vec<LatencyHistogram>,
+    prefix_age: LatencyHistogram,
+    ticks: u64,
+    ticks_without_prefix: u64,
+    deadline_misses: u64,
+}
+
+impl Default for StageStatistics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StageStatistics {
+    /// Statistics of no tick.
+    pub fn new() -> Self {
+        Self {
+            stages: Stage::ALL.map(|_| LatencyHistogram::new()).to_vec(),
+            prefix_age: LatencyHistogram::new(),
+            ticks: 0,
+            ticks_without_prefix: 0,
+            deadline_misses: 0,
+        }
+    }
+
+    /// Adds one tick: its stages, the age of the prefix it acted on (if there was one), and whether
+    /// its control came after its deadline. Does not allocate.
+    pub fn record(&mut self, stages: &StageTimes, prefix_age: Option<Duration>, is_late: bool) {
+        self.ticks += 1;
+        self.deadline_misses += u64::from(is_late);
+        for (stage, took) in stages.iter() {
+            self.stages[stage as usize].record(took);
+        }
+        match prefix_age {
+            Some(age) => self.prefix_age.record(age),
+            None => self.ticks_without_prefix += 1,
+        }
+    }
+
+    /// What `stage` took, over the ticks at which it ran.
+    pub fn stage(&self, stage: Stage) -> &LatencyHistogram {
+        &self.stages[stage as usize]
+    }
+
+    /// Age of the prefix, over the ticks that had one.
+    pub fn prefix_age(&self) -> &LatencyHistogram {
+        &self.prefix_age
+    }
+
+    /// Number of ticks.
+    pub fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// Number of ticks before there was a prefix.
+    pub fn ticks_without_prefix(&self) -> u64 {
+        self.ticks_without_prefix
+    }
+
+    /// Number of ticks whose control came after its deadline.
+    pub fn deadline_misses(&self) -> u64 {
+        self.deadline_misses
+    }
+
+    /// Adds all ticks of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        for (stage, more) in self.stages.iter_mut().zip(&other.stages) {
+            stage.merge(more);
+        }
+        self.prefix_age.merge(&other.prefix_age);
+        self.ticks += other.ticks;
+        self.ticks_without_prefix += other.ticks_without_prefix;
+        self.deadline_misses += other.deadline_misses;
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Percentile; 4] =
+        [Percentile::P50, Percentile::P90, Percentile::P99, Percentile::P999];
+
+    fn histogram_of(values_ns: &[u64]) -> LatencyHistogram {
+        let mut histogram = LatencyHistogram::new();
+        for &value in values_ns {
+            histogram.record(Duration::from_nanos(value));
+        }
+        histogram
+    }
+
+    /// Times over all magnitudes from 1 ns to 60 s.
+    fn any_values() -> impl Strategy<Value = Vec<u64>> {
+        let value = (0u32..35, any::<u64>())
+            .prop_map(|(bits, noise)| ((1 << bits) + noise % (1 << bits)).min(60_000_000_000));
+        prop::collection::vec(value, 1..300)
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_are_nearest_rank_within_a_thousandth(values in any_values()) {
+            let histogram = histogram_of(&values);
+            let mut sorted = values;
+            sorted.sort_unstable();
+            for percentile in ALL {
+                let exact = sorted[percentile.rank(sorted.len() as u64) as usize - 1];
+                let found = nanos(histogram.percentile(percentile).unwrap());
+                prop_assert!(found >= exact, "{percentile:?}: {found} understates {exact}");
+                prop_assert!(found - exact <= exact / 1000, "{percentile:?}: {found} for {exact}");
+            }
+            prop_assert_eq!(nanos(histogram.max().unwrap()), sorted[sorted.len() - 1]);
+            prop_assert_eq!(nanos(histogram.min().unwrap()), sorted[0]);
+        }
+
+        #[test]
+        fn merging_equals_recording_everything_in_one(left in any_values(), right in any_values()) {
+            let mut merged = histogram_of(&left);
+            merged.merge(&histogram_of(&right));
+            let together = [left, right].concat();
+            prop_assert_eq!(merged.summary(), histogram_of(&together).summary());
+        }
+
+        #[test]
+        fn a_histogram_survives_its_file(values in any_values()) {
+            let histogram = histogram_of(&values);
+            let text = serde_json::to_string(&histogram).unwrap();
+            let read: LatencyHistogram = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(read.summary(), histogram.summary());
+        }
+    }
+
+    #[test]
+    fn ranks_are_exact_at_the_edges() {
+        let rank = |percentile: Percentile, count| percentile.rank(count);
+        assert_eq!(rank(Percentile::P50, 1), 1);
+        assert_eq!(rank(Percentile::P50, 2), 1);
+        assert_eq!(rank(Percentile::P99, 100), 99);
+        assert_eq!(rank(Percentile::P99, 101), 100);
+        assert_eq!(rank(Percentile::P999, 1000), 999);
+    }
+
+    #[test]
+    fn values_beyond_the_range_count_as_the_longest_and_are_told() {
+        let mut histogram = LatencyHistogram::new();
+        histogram.record(Duration::from_secs(3600));
+        assert_eq!(histogram.max(), Some(LONGEST));
+        assert_eq!((histogram.count(), histogram.saturated()), (1, 1));
+    }
+
+    #[test]
+    fn an_empty_histogram_has_no_percentiles() {
+        assert_eq!(LatencyHistogram::new().summary(), None);
+    }
+
+    #[test]
+    fn statistics_count_stages_prefixes_and_misses() {
+        let mut times = StageTimes::default();
+        times.set(Stage::Tick, Duration::from_millis(12));
+        let mut statistics = StageStatistics::new();
+        statistics.record(&times, None, false);
+        statistics.record(&times, Some(Duration::from_millis(300)), true);
+        let mut merged = statistics.clone();
+        merged.merge(&statistics);
+        assert_eq!((merged.ticks(), merged.deadline_misses()), (4, 2));
+        assert_eq!(merged.ticks_without_prefix(), 2);
+        assert_eq!(merged.stage(Stage::Tick).count(), 4);
+        assert_eq!(merged.stage(Stage::Vision).count(), 0);
+        assert_eq!(merged.prefix_age().count(), 2);
+    }
+}
