@@ -7,9 +7,11 @@
 
 mod python;
 
+pub mod campaign;
 pub mod criteria;
 pub mod record;
 pub mod routes;
+pub mod run;
 pub mod scenario_types;
 pub mod statistics;
 

@@ -574,18 +574,32 @@ pub struct WriteError {
 /// # Errors
 /// If one of these steps fails.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
-    write_whole(path, value).map_err(|source| WriteError { path: path.to_owned(), source })
-}
-
-fn write_whole(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))?;
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
+    let written = value.serialize(&mut serializer).map_err(io::Error::from);
+    written
+        .and_then(|()| write_whole(path, &text))
+        .map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+/// As [`write_json`], on one line.
+///
+/// # Errors
+/// If a step fails.
+pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
+    serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|text| write_whole(path, &text))
+        .map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".part");
     let temporary = PathBuf::from(temporary);
     let mut file = fs::File::create(&temporary)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     file.sync_all()?;
     drop(file);
     fs::rename(&temporary, path)?;

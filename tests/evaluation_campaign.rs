@@ -1,0 +1,303 @@
+//! Campaigns over a straight road with a point for a car: what is written, skipped and refused.
+
+use glam::{DVec2, DVec3};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tandem::evaluation::campaign::{
+    Campaign, CampaignError, CampaignSummary, Progress, Provenance,
+};
+use tandem::evaluation::criteria::Ending;
+use tandem::evaluation::record::Checkpoint;
+use tandem::evaluation::run::{RouteEnd, RouteOutcome, run_route};
+use tandem::scene::{
+    Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu, LaneMap,
+    LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint, WeatherKeyframe,
+    WorldState,
+};
+use tandem::timing::{Stage, Timestamp};
+use tandem::world::World;
+
+/// One lane along x.
+struct StraightRoad {
+    plan: Arc<RoutePlan>,
+    state: WorldState,
+    frame: u64,
+}
+
+impl StraightRoad {
+    fn new(length_m: u32) -> Self {
+        let points = (0..=length_m)
+            .map(|x| RoutePoint {
+                position: DVec3::new(f64::from(x), 0.0, 0.0),
+                heading_rad: 0.0,
+                command: RoadOption::LaneFollow,
+                is_junction: false,
+            })
+            .collect();
+        let ego = EgoState {
+            pose: Pose::new(0.5, 0.0, 0.0),
+            z_m: 0.0,
+            speed_mps: 0.0,
+            yaw_rate_radps: 0.0,
+            acceleration_mps2: 0.0,
+            extent_m: [2.4, 0.9, 0.7],
+        };
+        Self {
+            plan: Arc::new(RoutePlan { points, reference: GeoReference::default() }),
+            state: WorldState {
+                time_s: 0.05,
+                ego,
+                collisions: Vec::new(),
+                background_speeds_mps: Vec::new(),
+                speed_limit_kmh: 50.0,
+            },
+            frame: 1,
+        }
+    }
+}
+
+impl LaneMap for StraightRoad {
+    fn driving_lane(&self, place: DVec2) -> LanePoint {
+        LanePoint {
+            position: DVec3::new(place.x, 0.0, 0.0),
+            heading_rad: 0.0,
+            width_m: 3.5,
+            road_id: 1,
+            lane_id: -1,
+            is_junction: false,
+        }
+    }
+
+    fn parking_lane(&self, _place: DVec2) -> Option<LanePoint> {
+        None
+    }
+}
+
+impl World for StraightRoad {
+    fn observe(&mut self) -> Observation {
+        Observation {
+            frame: FrameId(self.frame),
+            time: Timestamp::after(Duration::from_millis(50 * self.frame)),
+            camera: None,
+            lidar: None,
+            imu: Imu::default(),
+            gnss: Gnss::default(),
+            speed_mps: self.state.ego.speed_mps,
+            truth: None,
+        }
+    }
+
+    fn step(&mut self, command: &Command) {
+        let ego = &mut self.state.ego;
+        ego.speed_mps = (ego.speed_mps + (command.throttle - command.brake) * 0.2).max(0.0);
+        ego.pose.position.x += ego.speed_mps * 0.05;
+        self.frame += 1;
+        self.state.time_s = self.frame as f64 * 0.05;
+    }
+
+    fn state(&self) -> &WorldState {
+        &self.state
+    }
+
+    fn lanes(&self) -> &dyn LaneMap {
+        self
+    }
+
+    fn plan(&self) -> &Arc<RoutePlan> {
+        &self.plan
+    }
+}
+
+/// Holds one throttle, and fails or answers nonsense at a frame.
+#[derive(Clone, Copy)]
+struct Pedal {
+    throttle: f64,
+    fails_at: Option<u64>,
+    nan_at: Option<u64>,
+}
+
+impl Pedal {
+    const DOWN: Self = Self { throttle: 1.0, fails_at: None, nan_at: None };
+}
+
+impl Driver for Pedal {
+    fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+        let frame = observation.frame.0;
+        if self.fails_at == Some(frame) {
+            return Err(DriveError { frame, source: "out of coffee".into() });
+        }
+        let mut control = Control::default();
+        control.command.throttle =
+            if self.nan_at == Some(frame) { f64::NAN } else { self.throttle };
+        control.report.stages.set(Stage::Tick, Duration::from_millis(3));
+        Ok(control)
+    }
+}
+
+fn drive(mut driver: Pedal, length_m: u32) -> RouteOutcome {
+    let mut world = StraightRoad::new(length_m);
+    run_route(&mut world, &mut driver, &AtomicBool::new(false), &mut |_, _| {})
+}
+
+#[test]
+fn a_driver_that_drives_on_reaches_the_end() {
+    let outcome = drive(Pedal::DOWN, 60);
+    assert_eq!(outcome.end, RouteEnd::Judged(Ending::Completed));
+    assert_eq!(outcome.log.ticks.len() as f64 * 0.05, outcome.duration_game_s);
+    assert_eq!(outcome.log.planned_m.len(), 61);
+    assert_eq!(
+        outcome.log.statistics(10).stage(Stage::Tick).count() as usize,
+        outcome.log.ticks.len() - 10
+    );
+}
+
+#[test]
+fn a_driver_that_fails_has_crashed_with_what_it_drove() {
+    let outcome = drive(Pedal { fails_at: Some(100), ..Pedal::DOWN }, 300);
+    let words = "the driver failed at frame 100: out of coffee".to_owned();
+    assert_eq!(outcome.end, RouteEnd::DriverFailed(words));
+    assert_eq!(outcome.log.ticks.len(), 99);
+    let result = outcome.result().unwrap();
+    assert_eq!(result.failure.unwrap().to_string(), "Agent crashed");
+    assert!(result.completion.unwrap().value() > 10.0);
+}
+
+#[test]
+fn a_command_that_is_no_number_is_a_failure_of_the_driver() {
+    let outcome = drive(Pedal { nan_at: Some(7), ..Pedal::DOWN }, 300);
+    assert!(matches!(outcome.end, RouteEnd::DriverFailed(_)));
+    assert_eq!(outcome.log.ticks.len(), 6);
+}
+
+#[test]
+fn a_driver_that_stands_is_blocked() {
+    let outcome = drive(Pedal { throttle: 0.0, ..Pedal::DOWN }, 60);
+    assert_eq!(outcome.end, RouteEnd::Judged(Ending::Blocked));
+    assert_eq!(outcome.log.events.len(), 1);
+}
+
+#[test]
+fn a_route_of_more_than_4000_ticks_is_cut_off() {
+    let mut world = StraightRoad::new(100);
+    struct Creep;
+    impl Driver for Creep {
+        fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+            let mut control = Control::default();
+            control.command.throttle = if observation.speed_mps < 0.15 { 0.5 } else { 0.0 };
+            Ok(control)
+        }
+    }
+    let outcome = run_route(&mut world, &mut Creep, &AtomicBool::new(false), &mut |_, _| {});
+    assert_eq!(outcome.end, RouteEnd::Judged(Ending::TickCap));
+    assert!((outcome.duration_game_s - 200.05).abs() < 1e-9);
+    assert_eq!(outcome.result().unwrap().failure.unwrap().to_string(), "TickRuntime");
+}
+
+fn routes(ids: &[u32]) -> Vec<Route> {
+    ids.iter()
+        .map(|&id| Route {
+            id,
+            town: "Toy".to_owned(),
+            key_points: vec![DVec3::ZERO, DVec3::X],
+            scenarios: Vec::new(),
+            weather: vec![WeatherKeyframe { route_percentage: 0.0, fields: BTreeMap::new() }],
+        })
+        .collect()
+}
+
+/// Runs a campaign in `folder` and says which routes were driven. `stop_before` cancels during the
+/// drive of that route.
+fn campaign(
+    folder: &Path,
+    ids: &[u32],
+    seed: u64,
+    stop_before: Option<u32>,
+) -> (Result<CampaignSummary, CampaignError>, Vec<u32>) {
+    let provenance = Provenance::new(b"route file", seed, "pedal", BTreeMap::new());
+    let routes = routes(ids);
+    let sensors = ["carla_imu".to_owned()];
+    let campaign = Campaign {
+        folder,
+        provenance: &provenance,
+        routes: &routes,
+        presets: None,
+        sensors: &sensors,
+    };
+    let cancel = AtomicBool::new(false);
+    let mut driven = Vec::new();
+    let summary = campaign.run(&cancel, &mut |_: Progress<'_>| {}, &mut |route| {
+        if stop_before == Some(route.id) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        driven.push(route.id);
+        let mut world = StraightRoad::new(60);
+        Ok(run_route(&mut world, &mut Pedal::DOWN.clone(), &cancel, &mut |_, _| {}))
+    });
+    (summary, driven)
+}
+
+#[test]
+fn a_cancelled_campaign_goes_on_where_it_was_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, Some(1));
+    let summary = summary.unwrap();
+    assert_eq!((driven, summary.is_cancelled), (vec![3, 1], true));
+    assert!(summary.table.to_string().starts_with("1 / 3 routes finished"), "{}", summary.table);
+
+    let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, None);
+    let summary = summary.unwrap();
+    assert_eq!((driven, summary.is_cancelled), (vec![1, 2], false));
+    assert_eq!(summary.table.driving_score, 100.0);
+    assert_eq!(summary.table.success_rate, 1.0);
+}
+
+#[test]
+fn a_damaged_result_is_driven_again() {
+    let folder = tempfile::tempdir().unwrap();
+    campaign(folder.path(), &[1, 2], 7, None).0.unwrap();
+    let file = folder.path().join("routes/RouteScenario_2_rep0.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let checkpoint: Checkpoint = serde_json::from_str(&text).unwrap();
+    assert_eq!((checkpoint.entry_status.as_str(), checkpoint.eligible), ("Finished", true));
+    std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    let (_, driven) = campaign(folder.path(), &[1, 2], 7, None);
+    assert_eq!(driven, [2]);
+    assert_eq!(std::fs::read_dir(folder.path().join("routes")).unwrap().count(), 2);
+}
+
+#[test]
+fn a_folder_of_other_settings_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    campaign(folder.path(), &[1], 7, None).0.unwrap();
+    let (refused, driven) = campaign(folder.path(), &[1], 8, None);
+    let words = refused.unwrap_err().to_string();
+    assert!(words.contains("seed is 8, the folder has 7"), "{words}");
+    assert!(driven.is_empty(), "{driven:?}");
+}
+
+#[test]
+fn a_log_survives_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    campaign(folder.path(), &[5], 7, None).0.unwrap();
+    let provenance = Provenance::new(b"route file", 7, "pedal", BTreeMap::new());
+    let routes = routes(&[5]);
+    let campaign = Campaign {
+        folder: folder.path(),
+        provenance: &provenance,
+        routes: &routes,
+        presets: None,
+        sensors: &[],
+    };
+    let (read, driven) =
+        (campaign.read_log("RouteScenario_5_rep0").unwrap(), drive(Pedal::DOWN, 60));
+    assert_eq!(read.planned_m, driven.log.planned_m);
+    assert_eq!(read.ticks.len(), driven.log.ticks.len());
+    for (read, driven) in read.ticks.iter().zip(&driven.log.ticks) {
+        assert_eq!(read.stages, driven.stages);
+        // The JSON reader may be off by the last bit of long decimals.
+        assert!((read.x_m - driven.x_m).abs() < 1e-9, "{} vs. {}", read.x_m, driven.x_m);
+    }
+}
