@@ -510,3 +510,6 @@ pub(crate) fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
 fn joined<T: ToString>(items: &[T], between: &str) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(between)
 }
+
+#[cfg(test)]
+mod tests;
