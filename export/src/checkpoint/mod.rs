@@ -5,8 +5,11 @@
 //! tensor with what the networks need, and [`Checkpoint::scan_values`] reads all of the weights.
 
 mod config;
-mod error;
 pub mod expected;
+mod trunk;
+
+mod check;
+mod error;
 mod fields;
 mod header;
 mod parse;
@@ -15,6 +18,7 @@ mod values;
 pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
 pub use error::{CheckpointError, Warning};
 pub use expected::Network;
+pub use trunk::{Stage, Trunk};
 
 use crate::dtype::DType;
 use memmap2::Mmap;
