@@ -5,7 +5,7 @@
 
 use super::library::{self, LibraryError, Places};
 use super::session::CpuSession;
-use super::weights::Weights;
+use super::weights::{ROOT, Weights};
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session};
 use crate::tensor::DType;
 use ort::AsPointer;
@@ -13,7 +13,7 @@ use ort::session::Session as OrtSession;
 use ort::value::{TensorElementType, ValueType};
 use prost::Message;
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_export::onnx::ModelProto;
@@ -78,6 +78,8 @@ impl OnnxRuntime {
                 .with_name("tandem")
                 .build()
                 .map_err(|error| load(error.to_string()))?;
+            // What the library logs as an error also comes back as one; said once is enough.
+            environment.set_log_level(ort::logging::LogLevel::Fatal);
             *slot = Some((environment, path));
         }
         let (environment, library) = slot.clone().expect("filled above");
@@ -97,7 +99,7 @@ impl OnnxRuntime {
 
 impl Backend for OnnxRuntime {
     fn name(&self) -> String {
-        format!("ONNX Runtime {} (CPU)", version())
+        format!("ONNX Runtime {} (CPU)", version(&self.library))
     }
 
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
@@ -114,7 +116,7 @@ impl Backend for OnnxRuntime {
             .and_then(|builder| {
                 builder.with_config_entry(
                     "session.model_external_initializers_file_folder_path",
-                    file.folder.to_string_lossy(),
+                    ROOT,
                 )
             })
             .map_err(|error| refused(error.to_string()))?;
@@ -143,11 +145,14 @@ impl Backend for OnnxRuntime {
     }
 }
 
-/// Version of the loaded library.
-fn version() -> String {
-    let info = ort::info();
-    // "ORT Build Info: git-branch=rel-1.31.1, …"
-    info.split("rel-").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or(info).to_owned()
+/// Version of the library, as its file name says it; its build information names only a commit.
+fn version(library: &Path) -> String {
+    let real = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match name.split_once(".so.") {
+        Some((_, version)) => version.to_owned(),
+        None => format!("of unknown version ({name})"),
+    }
 }
 
 /// A loaded network.

@@ -20,18 +20,28 @@ pub(super) struct Weights {
     /// Descriptors by initializer name. Declared first: they go before the memory they describe.
     pub(super) values: Vec<(String, Arc<DynValue>)>,
     /// The files, by location as the graph names it.
-    files: BTreeMap<String, Mmap>,
+    files: BTreeMap<String, WeightFile>,
 }
 
+/// A mapped file.
+struct WeightFile {
+    bytes: Mmap,
+    /// Its path as a location relative to [`ROOT`].
+    from_root: String,
+}
+
+/// The folder that every rewritten location is relative to.
+pub(super) const ROOT: &str = "/";
+
 impl Weights {
-    /// Maps every external weight of `model` and points the graph's own locations at the graph file.
+    /// Maps every external weight of `model`, and rewrites the graph's locations to be relative to
+    /// [`ROOT`].
     ///
-    /// The library insists that the file of an external weight exists inside the model's folder, even
-    /// when the weight is given by address; a checkpoint may lie elsewhere. The graph file itself is
-    /// always there, so it stands in.
+    /// The library refuses weight files outside the model's folder, links included, even when the
+    /// weight is given by address, and its optimizer reads some weights (convolutions that it fuses)
+    /// by location all the same. So it is told that the model's folder is the root of the file system.
     pub(super) fn map(file: &NetworkFile, model: &mut ModelProto) -> Result<Self, LoadError> {
         let network = &file.contract.network;
-        let stand_in = format!("{network}.onnx");
         let mut weights = Self { values: Vec::new(), files: BTreeMap::new() };
         for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
             let Some(place) = Place::of(tensor) else { continue };
@@ -44,30 +54,33 @@ impl Weights {
                         file: path.clone(),
                         source,
                     };
-                    let weight_file = File::open(&path).map_err(open)?;
+                    let real = path.canonicalize().map_err(open)?;
+                    let weight_file = File::open(&real).map_err(open)?;
                     // SAFETY: the mapping is read-only. That nobody truncates or rewrites a
                     // checkpoint under a running engine is the operator's promise, as with every
                     // mapped model; tandem itself replaces files only by rename.
-                    let mapped = unsafe { Mmap::map(&weight_file) }.map_err(open)?;
-                    weights.files.entry(place.location.clone()).or_insert(mapped)
+                    let bytes = unsafe { Mmap::map(&weight_file) }.map_err(open)?;
+                    let from_root = real.to_string_lossy().trim_start_matches(ROOT).to_owned();
+                    let file = WeightFile { bytes, from_root };
+                    weights.files.entry(place.location.clone()).or_insert(file)
                 }
             };
             let (from, to) = (place.offset, place.offset.saturating_add(place.length));
             let bytes = usize::try_from(from)
                 .ok()
                 .zip(usize::try_from(to).ok())
-                .and_then(|(from, to)| mapped.get(from..to))
+                .and_then(|(from, to)| mapped.bytes.get(from..to))
                 .ok_or_else(|| LoadError::Weight {
                     network: network.clone(),
                     weight: tensor.name().to_owned(),
                     file: file.folder.join(&place.location),
                     from,
                     to,
-                    length: mapped.len() as u64,
+                    length: mapped.bytes.len() as u64,
                 })?;
             let value = describe(network, tensor, bytes)?;
             weights.values.push((tensor.name().to_owned(), Arc::new(value)));
-            place.move_to(tensor, &stand_in);
+            place.move_to(tensor, &mapped.from_root);
         }
         Ok(weights)
     }
@@ -97,7 +110,7 @@ impl Place {
     fn move_to(&self, tensor: &mut TensorProto, location: &str) {
         tensor.external_data = vec![
             StringStringEntryProto::new("location", location),
-            StringStringEntryProto::new("offset", "0"),
+            StringStringEntryProto::new("offset", self.offset.to_string()),
             StringStringEntryProto::new("length", self.length.to_string()),
         ];
     }
