@@ -10,6 +10,8 @@ pub mod contract;
 
 pub mod checkpoint;
 
+pub mod synth;
+
 pub mod onnx;
 
 pub mod graph;

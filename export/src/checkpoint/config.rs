@@ -1,5 +1,7 @@
 //! The sizes of an AutoMoT checkpoint, checked and complete.
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that `config.json`, `automot_args.json` and `bev_config.json` say about the networks.
 #[derive(Clone, PartialEq, Debug)]
 pub struct AutomotConfig {
@@ -16,7 +18,8 @@ pub struct AutomotConfig {
 }
 
 /// `text_config` of `config.json`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TextConfig {
     /// Rows of the embedding table.
     pub vocab_size: usize,
@@ -41,7 +44,8 @@ pub struct TextConfig {
 }
 
 /// `vision_config` of `config.json`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VisionConfig {
     /// Transformer blocks.
     pub depth: usize,
@@ -68,7 +72,8 @@ pub struct VisionConfig {
 }
 
 /// Sizes of the action expert: the release's program defaults, overridden by `automot_args.json`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MotConfig {
     /// Query heads.
     pub num_attention_heads: usize,
@@ -89,7 +94,8 @@ pub struct MotConfig {
 }
 
 /// What `bev_config.json` says that the tensors' shapes do not.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BevConfig {
     /// Height and width of the camera picture after cropping (top left corner kept), pixels.
     pub image_size: [usize; 2],

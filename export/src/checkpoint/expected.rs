@@ -1,7 +1,7 @@
 //! Every tensor that a checkpoint holds: its name, its shape from the configuration, which network
 //! it belongs to and whether that network reads it.
 
-use super::config::{AutomotConfig, BevConfig, TextConfig, VisionConfig};
+use super::config::{AutomotConfig, BevConfig, MotConfig, TextConfig, VisionConfig};
 use super::trunk::Trunk;
 use std::fmt;
 
@@ -110,8 +110,8 @@ pub fn all(
 ) -> Vec<Expected> {
     let mut tensors = vision(&config.vision);
     tensors.extend(understanding(&config.text));
-    tensors.extend(action_stack(config));
-    tensors.extend(action_ends(config, projected_channels));
+    tensors.extend(action_stack(&config.text, &config.mot));
+    tensors.extend(action_ends(config.text.hidden_size, &config.mot, projected_channels));
     tensors.extend(bev(&config.bev, image, lidar));
     tensors
 }
@@ -166,8 +166,7 @@ pub fn understanding(text: &TextConfig) -> Vec<Expected> {
 }
 
 /// The action expert's transformer.
-pub fn action_stack(config: &AutomotConfig) -> Vec<Expected> {
-    let (text, mot) = (&config.text, &config.mot);
+pub fn action_stack(text: &TextConfig, mot: &MotConfig) -> Vec<Expected> {
     let mut list = List::new(Network::Action, "language_model.model.");
     list.add("norm_mot_gen.weight", &[text.hidden_size], Role::Gain);
     text_layers(
@@ -217,9 +216,8 @@ fn text_layers(list: &mut List, text: &TextConfig, branch: &Branch) {
 
 /// What stands before and after the action expert's transformer: encoders, queries, projectors,
 /// heads. `projected_channels` is the width of the BEV feature that `bev_encoder_proj` takes.
-pub fn action_ends(config: &AutomotConfig, projected_channels: usize) -> Vec<Expected> {
+pub fn action_ends(hidden: usize, mot: &MotConfig, projected_channels: usize) -> Vec<Expected> {
     let mut list = List::new(Network::Action, "");
-    let (hidden, mot) = (config.text.hidden_size, &config.mot);
     list.linear("bev_encoder_proj", hidden, projected_channels, Role::Weight);
     let [first, second] = POINT_ENCODER_WIDTHS;
     for (encoder, inputs) in [("target_point_encoder.mlp", 2), ("velocity_encoder", 1)] {

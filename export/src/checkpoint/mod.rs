@@ -102,6 +102,11 @@ impl Checkpoint {
         Ok(Self { dir: dir.into(), config, files, maps, tensors, foreign })
     }
 
+    /// Checks a folder's configuration files by themselves, before there are weights.
+    pub(crate) fn check_config(dir: &Path) -> Result<(), CheckpointError> {
+        parse::read(dir, &BTreeMap::new()).map(|_| ())
+    }
+
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -1,0 +1,342 @@
+//! Checkpoint folders with random weights: the release's format at any size.
+//!
+//! They stand in for the release's 12 GB wherever only sizes and formats matter: in tests, in the
+//! demo and in latency measurements. Weights are a function of the seed and the tensor's name.
+
+mod files;
+mod values;
+
+use crate::checkpoint::expected::{self, Expected, Role};
+use crate::checkpoint::{
+    BevConfig, Checkpoint, CheckpointError, MotConfig, TextConfig, Trunk, VisionConfig,
+};
+use crate::dtype::DType;
+use half::bf16;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use values::Values;
+
+/// Says in a folder that it was synthesized, from what; such a folder may be replaced.
+const MARKER: &str = "synth.json";
+
+/// Values drawn between two writes.
+const CHUNK: usize = 1 << 20;
+
+/// What to synthesize; a configuration file mirrors it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SynthSpec {
+    /// Type of all weights but the BEV encoder's, which are bf16 as in the release: f32 or bf16.
+    pub dtype: DType,
+    /// Understanding expert.
+    pub text: TextConfig,
+    /// Vision tower.
+    pub vision: VisionConfig,
+    /// Action expert and its tokens.
+    pub mot: MotConfig,
+    /// BEV encoder.
+    pub bev: BevConfig,
+}
+
+/// What was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Synthesized {
+    /// Tensors in the weight file.
+    pub tensors: usize,
+    /// Elements of all parameters.
+    pub parameters: usize,
+    /// Bytes of the weight file.
+    pub bytes: u64,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    /// Something stands where the folder should go.
+    #[error(
+        "{} exists and was not synthesized (it has no {MARKER}): give another folder or remove it",
+        .0.display()
+    )]
+    Occupied(
+        /// What stands there.
+        PathBuf,
+    ),
+    /// The path names no folder that could be made.
+    #[error("{} does not name a folder: end the path in a name", .0.display())]
+    Unnamed(
+        /// The path.
+        PathBuf,
+    ),
+    /// A number or name of the spec is impossible.
+    #[error("the spec's {field} is {found}, expected {expected}")]
+    Spec {
+        /// Where in the spec.
+        field: &'static str,
+        /// The rule.
+        expected: String,
+        /// The value.
+        found: String,
+    },
+    /// The spec describes no possible model, or the folder came out other than asked.
+    #[error("the spec describes no possible checkpoint")]
+    Model(#[from] CheckpointError),
+    /// The folder came out unlike the spec.
+    #[error("the written folder is not what the spec asked for: {0}")]
+    Odd(
+        /// What the check found.
+        String,
+    ),
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Writes a checkpoint folder with random weights at `out`; `progress` is told how many bytes of
+/// the weight file are written, of how many.
+///
+/// The folder appears complete or not at all. A few megabytes of memory serve any size.
+///
+/// # Errors
+/// If the spec is impossible, if `out` exists and was not synthesized, or if writing fails.
+pub fn synthesize(
+    spec: &SynthSpec,
+    seed: u64,
+    out: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Synthesized, SynthError> {
+    let tensors = tensors(spec)?;
+    let partial = Partial::create(out)?;
+    let marker = serde_json::json!({ "seed": seed, "spec": spec });
+    let small = files::all(spec).into_iter().chain([(MARKER, format!("{marker:#}\n"))]);
+    for (name, text) in small {
+        let path = partial.0.join(name);
+        write_synced(&path, |file| file.write_all(text.as_bytes()))?;
+    }
+    // The reader's own rules, before gigabytes are drawn.
+    Checkpoint::check_config(&partial.0)?;
+
+    let path = partial.0.join("model.safetensors");
+    let mut bytes = 0;
+    write_synced(&path, |file| {
+        bytes = write_weights(file, spec.dtype, seed, &tensors, &mut progress)?;
+        Ok(())
+    })?;
+    let warnings = Checkpoint::open(&partial.0)?.check()?;
+    if let Some(warning) = warnings.first() {
+        return Err(SynthError::Odd(warning.to_string()));
+    }
+    partial.publish(out)?;
+    let parameters = expected::parameters(&tensors);
+    Ok(Synthesized { tensors: tensors.len(), parameters, bytes })
+}
+
+/// Every tensor of the spec's checkpoint, in the order of the file: wide elements first, so that
+/// each is aligned, then by name.
+fn tensors(spec: &SynthSpec) -> Result<Vec<Expected>, SynthError> {
+    if !matches!(spec.dtype, DType::F32 | DType::Bf16) {
+        return Err(SynthError::Spec {
+            field: "dtype",
+            expected: "f32 or bf16".into(),
+            found: spec.dtype.to_string(),
+        });
+    }
+    if spec.text.vocab_size < files::TOKENIZER_IDS {
+        return Err(SynthError::Spec {
+            field: "text.vocab_size",
+            expected: format!("at least {}, the tokenizer's ids", files::TOKENIZER_IDS),
+            found: spec.text.vocab_size.to_string(),
+        });
+    }
+    let trunk = |field, name: &str, channels| {
+        Trunk::of_architecture(name, channels).ok_or_else(|| SynthError::Spec {
+            field,
+            expected: format!("one of {:?}", Trunk::architectures().collect::<Vec<_>>()),
+            found: name.to_owned(),
+        })
+    };
+    let bev = &spec.bev;
+    let image = trunk("bev.image_architecture", &bev.image_architecture, 3)?;
+    let lidar = trunk("bev.lidar_architecture", &bev.lidar_architecture, bev.lidar_channels)?;
+    if let Some(stage) =
+        image.stages.iter().find(|stage| bev.n_head == 0 || stage.width % bev.n_head != 0)
+    {
+        return Err(SynthError::Spec {
+            field: "bev.n_head",
+            expected: format!("a divisor of the image trunk's width {}", stage.width),
+            found: bev.n_head.to_string(),
+        });
+    }
+    if spec.text.num_attention_heads == 0 {
+        return Err(SynthError::Spec {
+            field: "text.num_attention_heads",
+            expected: "a number above zero".into(),
+            found: "0".into(),
+        });
+    }
+    let mut tensors = expected::vision(&spec.vision);
+    tensors.extend(expected::understanding(&spec.text));
+    tensors.extend(expected::action_stack(&spec.text, &spec.mot));
+    tensors.extend(expected::action_ends(spec.text.hidden_size, &spec.mot, lidar.width()));
+    tensors.extend(expected::bev(bev, &image, &lidar));
+    tensors.sort_by(|a, b| {
+        let size = |tensor| std::cmp::Reverse(stored_dtype(tensor, spec.dtype).size());
+        (size(a), &a.name).cmp(&(size(b), &b.name))
+    });
+    Ok(tensors)
+}
+
+/// The type that a tensor is stored in.
+fn stored_dtype(tensor: &Expected, dtype: DType) -> DType {
+    match (tensor.role, tensor.network) {
+        (Role::Counter, _) => DType::I64,
+        (_, expected::Network::Bev) => DType::Bf16,
+        _ => dtype,
+    }
+}
+
+/// Writes header and weights; returns the bytes of the file.
+fn write_weights(
+    file: &mut impl Write,
+    dtype: DType,
+    seed: u64,
+    tensors: &[Expected],
+    progress: &mut impl FnMut(u64, u64),
+) -> io::Result<u64> {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    let mut data_bytes = 0;
+    for tensor in tensors {
+        let dtype = stored_dtype(tensor, dtype);
+        let begin = data_bytes;
+        data_bytes += (tensor.elements() * dtype.size()) as u64;
+        header.insert(
+            tensor.name.clone(),
+            serde_json::json!({
+                "dtype": dtype.to_string().to_uppercase(),
+                "shape": tensor.shape,
+                "data_offsets": [begin, data_bytes],
+            }),
+        );
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+
+    let mut written = 0;
+    let mut chunk = Vec::new();
+    for tensor in tensors {
+        let dtype = stored_dtype(tensor, dtype);
+        let mut values = Values::new(seed, tensor);
+        let mut left = tensor.elements();
+        while left > 0 {
+            let count = left.min(CHUNK);
+            chunk.clear();
+            match dtype {
+                DType::I64 => chunk.extend_from_slice(&values::BATCHES_TRACKED.to_le_bytes()),
+                DType::F32 => {
+                    (0..count).for_each(|_| chunk.extend_from_slice(&values.draw().to_le_bytes()));
+                }
+                _ => (0..count).for_each(|_| {
+                    chunk.extend_from_slice(&bf16::from_f32(values.draw()).to_le_bytes());
+                }),
+            }
+            file.write_all(&chunk)?;
+            written += chunk.len() as u64;
+            progress(written, data_bytes);
+            left -= count;
+        }
+    }
+    Ok(8 + header.len() as u64 + data_bytes)
+}
+
+/// Creates a file, fills it and waits until it is on the disk.
+fn write_synced(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), SynthError> {
+    let written = (|| {
+        let mut writer = BufWriter::new(File::create(path)?);
+        fill(&mut writer)?;
+        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    })();
+    written.map_err(|source| SynthError::Write { path: path.into(), source })
+}
+
+/// A folder under construction beside its destination; removed unless published.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn create(out: &Path) -> Result<Self, SynthError> {
+        check_replaceable(out)?;
+        let path = sibling(out, "partial")?;
+        let unwritable = |source| SynthError::Write { path: path.clone(), source };
+        // Left by a run that was killed; the name is ours alone.
+        remove_if_there(&path).map_err(unwritable)?;
+        fs::create_dir_all(&path).map_err(unwritable)?;
+        Ok(Self(path))
+    }
+
+    /// Moves the folder to its destination, in place of an earlier synthesized one.
+    fn publish(self, out: &Path) -> Result<(), SynthError> {
+        check_replaceable(out)?;
+        let replaced = sibling(out, "replaced")?;
+        let parent = parent_of(out);
+        let moved = (|| {
+            File::open(&self.0)?.sync_all()?;
+            remove_if_there(&replaced)?;
+            if out.exists() {
+                fs::rename(out, &replaced)?;
+            }
+            fs::rename(&self.0, out)?;
+            File::open(parent)?.sync_all()?;
+            remove_if_there(&replaced)
+        })();
+        moved.map_err(|source| SynthError::Write { path: out.into(), source })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Nothing is here after publishing. A failure leaves a folder whose name says what it is
+        // and which the next run removes.
+        drop(remove_if_there(&self.0));
+    }
+}
+
+/// Refuses to touch anything that this module did not make; an empty folder is nobody's.
+fn check_replaceable(out: &Path) -> Result<(), SynthError> {
+    let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if out.symlink_metadata().is_err() || out.join(MARKER).is_file() || is_empty() {
+        Ok(())
+    } else {
+        Err(SynthError::Occupied(out.into()))
+    }
+}
+
+fn sibling(out: &Path, kind: &str) -> Result<PathBuf, SynthError> {
+    let name = out.file_name().ok_or_else(|| SynthError::Unnamed(out.into()))?;
+    Ok(parent_of(out).join(format!(".{}.{kind}", name.to_string_lossy())))
+}
+
+fn parent_of(out: &Path) -> &Path {
+    match out.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn remove_if_there(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
