@@ -59,8 +59,10 @@ pub struct Summary {
     pub options: ExportOptions,
     /// Tokens that a prefix has room for.
     pub prefix_capacity: usize,
-    /// Networks, in the order in which they run, with the hash of each graph file.
+    /// Networks with the lower-case SHA-256 of their graph files.
     pub networks: BTreeMap<String, String>,
+    /// What is odd about the checkpoint, in words.
+    pub warnings: Vec<String>,
     /// Checkpoint files that graphs point into.
     pub weight_files: Vec<String>,
     /// Bytes of [`WEIGHTS_FILE`]; none were needed if zero.
@@ -117,9 +119,9 @@ pub enum ExportError {
         source: io::Error,
     },
     /// Something that is not an export is in the way.
-    #[error("{} holds something else than an export; give an empty or a new folder", path.display())]
+    #[error("{} is not part of an export; give an empty or a new folder", path.display())]
     InTheWay {
-        /// The folder.
+        /// The file or folder.
         path: PathBuf,
     },
     /// The folder's path has no last part.
@@ -143,6 +145,10 @@ pub fn export_networks(
     out_dir: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, ExportError> {
+    let warnings = checkpoint.check().map_err(|source| ExportError::Checkpoint {
+        dir: checkpoint.dir().into(),
+        source: Box::new(source),
+    })?;
     let sizes = Sizes::new(checkpoint, options)?;
     let networks = networks::all(checkpoint, options, |name| progress(Progress::Network(name)))?;
 
@@ -162,7 +168,7 @@ pub fn export_networks(
     for network in &networks {
         let graph = encode_graph(network, checkpoint, &weights);
         let hash = hex(&Sha256::digest(&graph));
-        write(&format!("{}.onnx", network.name), &graph)?;
+        write(&graph_file(&network.name), &graph)?;
         let contract = Contract {
             format: FORMAT,
             network: network.name.clone(),
@@ -172,7 +178,7 @@ pub fn export_networks(
             sizes: network.sizes.clone(),
             graph_sha256: hash.clone(),
         };
-        write(&format!("{}.json", network.name), &json(&contract))?;
+        write(&contract_file(&network.name), &json(&contract))?;
         graphs.insert(network.name.clone(), hash);
     }
 
@@ -195,6 +201,7 @@ pub fn export_networks(
         options: options.clone(),
         prefix_capacity: sizes.prefix_capacity,
         networks: graphs,
+        warnings: warnings.iter().map(ToString::to_string).collect(),
         weight_files,
         converted_bytes: weights.total,
     };
@@ -506,16 +513,36 @@ fn read_header(path: &Path) -> io::Result<Vec<u8>> {
 
 /// An export, an empty folder or nothing may be replaced; anything else is somebody's.
 fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
-    if !out_dir.exists() || out_dir.join(SUMMARY_FILE).is_file() {
+    if !out_dir.exists() {
         return Ok(());
     }
-    let in_the_way = || ExportError::InTheWay { path: out_dir.into() };
     if !out_dir.is_dir() {
-        return Err(in_the_way());
+        return Err(ExportError::InTheWay { path: out_dir.into() });
     }
-    let mut entries = fs::read_dir(out_dir)
-        .map_err(|source| ExportError::Read { path: out_dir.into(), source })?;
-    if entries.next().is_some() { Err(in_the_way()) } else { Ok(()) }
+    let reading = |source| ExportError::Read { path: out_dir.into(), source };
+    for entry in fs::read_dir(out_dir).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_link = entry.file_type().map_err(reading)?.is_symlink();
+        let ours = name == SUMMARY_FILE
+            || name == WEIGHTS_FILE
+            || networks::NAMES.iter().any(|n| name == graph_file(n) || name == contract_file(n))
+            || is_link && name.ends_with(".safetensors");
+        if !ours {
+            return Err(ExportError::InTheWay { path: entry.path() });
+        }
+    }
+    Ok(())
+}
+
+/// File of a network's graph.
+pub fn graph_file(network: &str) -> String {
+    format!("{network}.onnx")
+}
+
+/// File of a network's contract.
+pub fn contract_file(network: &str) -> String {
+    format!("{network}.json")
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {

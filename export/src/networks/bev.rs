@@ -79,22 +79,18 @@ fn draw(
         lidar = lidar_trunk.stage(g, &lidar, i + 1)?;
         probes.add(format!("stage{i}.encoder_image"), &picture);
         probes.add(format!("stage{i}.encoder_lidar"), &lidar);
+        let fusion_scope = format!("fusion.{i}");
         let (from_image, from_lidar) =
-            g.within(format!("fusion.{i}"), |g| fusion(g, &picture, &lidar, i, config))?;
+            g.within(&fusion_scope, |g| fusion(g, &picture, &lidar, i, config))?;
         probes.add(format!("stage{i}.gpt_out_image"), &from_image);
         probes.add(format!("stage{i}.gpt_out_lidar"), &from_lidar);
-        g.within(format!("fusion.{i}"), |g| -> Result<(), GraphError> {
-            let back = format!("{PREFIX}.img_channel_to_lidar.{i}");
-            let from_lidar = g.conv(&from_lidar, &back, 1, Padding::None)?;
-            let from_lidar = g.resize_linear(&from_lidar, [lidar.dim(2), lidar.dim(3)]);
-            lidar = g.add(&lidar, &from_lidar);
-            if i + 1 < STAGES {
-                let from_image = g.resize_linear(&from_image, [picture.dim(2), picture.dim(3)]);
-                picture = g.add(&picture, &from_image);
-            }
-            Ok(())
+        let to_lidar = format!("{PREFIX}.img_channel_to_lidar.{i}");
+        lidar = g.within(&fusion_scope, |g| -> Result<Value, GraphError> {
+            let cells = g.conv(&from_lidar, &to_lidar, 1, Padding::None)?;
+            Ok(add_resized(g, &lidar, &cells))
         })?;
         if i + 1 < STAGES {
+            picture = g.within(&fusion_scope, |g| add_resized(g, &picture, &from_image));
             probes.add(format!("stage{i}.fused_image"), &picture);
         }
         probes.add(format!("stage{i}.fused_lidar"), &lidar);
@@ -311,6 +307,12 @@ fn attention(
     let attended = g.matmul(&weights, &v);
     let attended = g.join_heads(&attended);
     g.linear(&attended, &format!("{prefix}.proj"))
+}
+
+/// A map with its cells' share added, bilinearly enlarged to the map's size.
+fn add_resized(g: &mut Graph<'_>, map: &Value, cells: &Value) -> Value {
+    let share = g.resize_linear(cells, [map.dim(2), map.dim(3)]);
+    g.add(map, &share)
 }
 
 /// `[1, channels, rows, cols]` as `[cells, channels]`.

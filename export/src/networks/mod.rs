@@ -16,6 +16,9 @@ use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
 use serde::{Deserialize, Serialize};
 
+/// Names of the networks, in the order in which they run.
+pub const NAMES: [&str; 4] = [vision::NAME, understanding::NAME, bev::NAME, action::NAME];
+
 /// What the networks compute in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -117,14 +120,10 @@ pub fn all(
 ) -> Result<Vec<Network>, NetworkError> {
     let sizes = Sizes::new(checkpoint, options)?;
     type Build = fn(&Checkpoint, &ExportOptions, &Sizes) -> Result<Network, NetworkError>;
-    let builds: [(&'static str, Build); 4] = [
-        (vision::NAME, vision::build),
-        (understanding::NAME, understanding::build),
-        (bev::NAME, bev::build),
-        (action::NAME, action::build),
-    ];
-    builds
+    let builds: [Build; 4] = [vision::build, understanding::build, bev::build, action::build];
+    NAMES
         .into_iter()
+        .zip(builds)
         .map(|(name, build)| {
             before(name);
             build(checkpoint, options, &sizes)

@@ -1,0 +1,390 @@
+//! Exports of a small synthetic checkpoint: what the written folder promises.
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tandem_export::checkpoint::Checkpoint;
+use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::dtype::DType;
+use tandem_export::folder::{
+    ExportError, Progress, SUMMARY_FILE, Summary, WEIGHTS_FILE, contract_file, export_networks,
+    graph_file,
+};
+use tandem_export::networks::{ExportOptions, NAMES, NetworkError, Precision};
+use tandem_export::onnx::{ModelProto, TensorProto, ValueInfoProto};
+use tandem_export::synth::{SynthSpec, synthesize};
+use tempfile::TempDir;
+
+const TINY: &str = include_str!("../../configs/tiny.json");
+
+/// A checkpoint and a place for an export beside it.
+struct Fixture {
+    folder: TempDir,
+    checkpoint: Checkpoint,
+}
+
+impl Fixture {
+    fn new(dtype: DType) -> Self {
+        let folder = TempDir::new().unwrap();
+        let spec = SynthSpec { dtype, ..serde_json::from_str(TINY).unwrap() };
+        synthesize(&spec, 7, &folder.path().join("checkpoint"), |_, _| {}).unwrap();
+        let checkpoint = Checkpoint::open(&folder.path().join("checkpoint")).unwrap();
+        Self { folder, checkpoint }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("networks")
+    }
+
+    fn export(&self, precision: Precision) -> Summary {
+        let options = ExportOptions { precision, ..small() };
+        export_networks(&self.checkpoint, &options, &self.out(), &mut |_| {}).unwrap()
+    }
+
+    /// Names of everything beside the checkpoint.
+    fn beside(&self) -> Vec<String> {
+        names_in(self.folder.path())
+    }
+
+    fn graph(&self, network: &str) -> ModelProto {
+        let bytes = fs::read(self.out().join(graph_file(network))).unwrap();
+        ModelProto::decode(&bytes[..]).unwrap()
+    }
+}
+
+/// Small frames, so that the folded tables are small.
+fn small() -> ExportOptions {
+    ExportOptions { frame_size: [64, 96], frames: 2, ..ExportOptions::default() }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect::<Vec<_>>();
+    names.sort();
+    names
+}
+
+/// Name, file, offset and length of every weight that is not in the graph file.
+fn external(graph: &ModelProto) -> Vec<(&TensorProto, String, usize, usize)> {
+    let tensors = &graph.graph.as_ref().unwrap().initializer;
+    tensors
+        .iter()
+        .filter(|tensor| !tensor.external_data.is_empty())
+        .map(|tensor| {
+            let at: BTreeMap<_, _> = tensor
+                .external_data
+                .iter()
+                .map(|entry| (entry.key.clone().unwrap(), entry.value.clone().unwrap()))
+                .collect();
+            let number = |key: &str| at[key].parse().unwrap();
+            (tensor, at["location"].clone(), number("offset"), number("length"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_reference_points_at_the_bytes_of_its_tensor() {
+    let fixture = Fixture::new(DType::F32);
+    fixture.export(Precision::F32);
+    let (mut stored, mut converted) = (0, 0);
+    for network in NAMES {
+        for (tensor, file, offset, length) in external(&fixture.graph(network)) {
+            let bytes = fs::read(fixture.out().join(&file)).unwrap();
+            let found = &bytes[offset..offset + length];
+            let name = tensor.name.as_deref().unwrap();
+            // `layer.weight.rows.0..8` and `layer.weight.as.2x3` are read from `layer.weight`.
+            let (base, rows) = match name.split_once(".rows.") {
+                Some((base, rows)) => (base, rows.split_once("..").map(|(_, end)| end)),
+                None => (name.split_once(".as.").map_or(name, |(base, _)| base), None),
+            };
+            let Ok(entry) = fixture.checkpoint.tensor(base) else {
+                assert_eq!((file.as_str(), offset % 64), (WEIGHTS_FILE, 0), "{name}");
+                continue;
+            };
+            let values = fixture.checkpoint.values_f32(base).unwrap();
+            let expected = match rows {
+                Some(end) => {
+                    let width = entry.shape[1];
+                    &values[..end.parse::<usize>().unwrap() * width]
+                }
+                None => &values[..],
+            };
+            assert_eq!(found, bytemuck::cast_slice::<f32, u8>(expected), "{name}");
+            match entry.dtype {
+                DType::F32 => {
+                    assert_eq!(file, "model.safetensors", "{name} is f32 and was copied");
+                    stored += 1;
+                }
+                _ => {
+                    assert_eq!((file.as_str(), offset % 64), (WEIGHTS_FILE, 0), "{name}");
+                    converted += 1;
+                }
+            }
+        }
+    }
+    assert!(stored > 100 && converted > 100, "{stored} stored, {converted} converted");
+}
+
+#[test]
+fn the_last_layer_projects_only_the_heads_that_the_action_expert_reads() {
+    let fixture = Fixture::new(DType::F32);
+    fixture.export(Precision::F32);
+    let graph = fixture.graph("understanding");
+    let used = external(&graph);
+    let last = "language_model.model.layers.3.self_attn";
+    let of_last = used
+        .iter()
+        .filter_map(|(tensor, ..)| tensor.name.as_deref().unwrap().strip_prefix(last))
+        .collect::<Vec<_>>();
+    // Two heads of twelve out of four.
+    let expected = [".k_norm.weight", ".k_proj.weight.rows.0..24", ".v_proj.weight.rows.0..24"];
+    let inline =
+        graph.graph.as_ref().unwrap().initializer.iter().map(|t| t.name.as_deref().unwrap());
+    let inline = inline.filter(|name| name.starts_with(last)).count();
+    assert_eq!((of_last, inline), (expected.to_vec(), 3));
+}
+
+#[test]
+fn a_bf16_export_of_a_bf16_checkpoint_copies_no_weight() {
+    let fixture = Fixture::new(DType::Bf16);
+    let summary = fixture.export(Precision::Bf16);
+    let mut folded = 0;
+    for network in NAMES {
+        for (tensor, file, _, length) in external(&fixture.graph(network)) {
+            let name = tensor.name.as_deref().unwrap();
+            if file == WEIGHTS_FILE {
+                assert!(!name.contains(".weight") && !name.contains(".bias"), "{name} is copied");
+                folded += length as u64;
+            }
+        }
+    }
+    // What is in the file beside the folded constants is space between them.
+    assert!(folded <= summary.converted_bytes && summary.converted_bytes < folded + 64 * 64);
+    assert_eq!(summary.weight_files, ["model.safetensors"]);
+}
+
+#[test]
+fn query_tokens_are_folded_through_their_projectors() {
+    let fixture = Fixture::new(DType::F32);
+    fixture.export(Precision::F32);
+    let graph = fixture.graph("action");
+    let (_, file, offset, length) = external(&graph)
+        .into_iter()
+        .find(|(tensor, ..)| tensor.name.as_deref() == Some("query_tokens"))
+        .unwrap();
+    let bytes = fs::read(fixture.out().join(file)).unwrap();
+    let found = bytes[offset..offset + length].as_chunks().0;
+    let found = found.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect::<Vec<_>>();
+
+    let read = |name: String| fixture.checkpoint.values_f32(&name).unwrap();
+    let linear = |x: &[f64], prefix: &str| -> Vec<f64> {
+        let weight = read(format!("{prefix}.weight"));
+        let bias = read(format!("{prefix}.bias"));
+        let dot = |row: &[f32]| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
+        weight.chunks(x.len()).zip(bias).map(|(row, b)| dot(row) + f64::from(b)).collect()
+    };
+    let gelu = |x: f64| {
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        0.5 * x * (1.0 + inner.tanh())
+    };
+    let mut expected = Vec::new();
+    for (queries, projector, dim) in [
+        ("reasoning_queries", "reasoning_projector", 20),
+        ("route_queries", "route_projector", 24),
+        ("waypoint_queries", "waypoint_projector", 24),
+    ] {
+        for query in read(format!("{queries}.weight")).chunks(dim) {
+            let query = query.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+            let hidden = linear(&query, &format!("{projector}.fc1"));
+            let hidden = hidden.into_iter().map(gelu).collect::<Vec<_>>();
+            expected.extend(linear(&hidden, &format!("{projector}.fc2")));
+        }
+    }
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        // Single precision over sums of 64 terms.
+        assert!((f64::from(*found) - expected).abs() < 1e-5, "{i}: {found}, not {expected}");
+    }
+}
+
+#[test]
+fn contracts_describe_their_graphs() {
+    let fixture = Fixture::new(DType::Bf16);
+    let summary = fixture.export(Precision::Bf16);
+    for network in NAMES {
+        let bytes = fs::read(fixture.out().join(graph_file(network))).unwrap();
+        let hash =
+            Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text = fs::read_to_string(fixture.out().join(contract_file(network))).unwrap();
+        let contract: Contract = serde_json::from_str(&text).unwrap();
+        assert_eq!((&contract.graph_sha256, &contract.network[..]), (&hash, network));
+        assert_eq!(summary.networks[network], hash);
+
+        let graph = fixture.graph(network).graph.unwrap();
+        let info = |specs: &[TensorSpec]| -> Vec<ValueInfoProto> {
+            specs.iter().map(|s| ValueInfoProto::tensor(&s.name, s.dtype, &s.shape)).collect()
+        };
+        assert_eq!(graph.input, info(&contract.inputs), "{network}");
+        assert_eq!(graph.output, info(&contract.outputs), "{network}");
+    }
+    let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+}
+
+#[test]
+fn the_understanding_network_gives_what_the_action_network_takes() {
+    let fixture = Fixture::new(DType::Bf16);
+    fixture.export(Precision::Bf16);
+    let contract = |network| -> Contract {
+        let text = fs::read_to_string(fixture.out().join(contract_file(network))).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let (understanding, action) = (contract("understanding"), contract("action"));
+    let mut n_shared = 0;
+    for given in &understanding.outputs {
+        let taken = &action.inputs[action.input(&given.name).unwrap()];
+        assert_eq!((given.dtype, &given.shape), (taken.dtype, &taken.shape), "{}", given.name);
+        n_shared += 1;
+    }
+    assert_eq!(n_shared, 2 * 4, "keys and values of four layers");
+    assert_eq!(contract("bev").outputs[0].shape, action.inputs[0].shape);
+}
+
+/// Exports, but pulls the unfinished folder away once converted weights are being written, as a
+/// full disk or a clumsy cleaner would.
+fn interrupted(fixture: &Fixture) -> ExportError {
+    let mut pull = |progress: Progress| {
+        if let Progress::Weights { .. } = progress {
+            for name in fixture.beside().iter().filter(|name| name.starts_with('.')) {
+                fs::remove_dir_all(fixture.folder.path().join(name)).unwrap();
+            }
+        }
+    };
+    let options = ExportOptions { precision: Precision::Bf16, ..small() };
+    export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut pull).unwrap_err()
+}
+
+#[test]
+fn a_failed_export_leaves_nothing() {
+    let fixture = Fixture::new(DType::F32);
+    let error = interrupted(&fixture);
+    assert!(matches!(error, ExportError::Write { .. }), "{error}");
+    assert_eq!(fixture.beside(), ["checkpoint"]);
+}
+
+#[test]
+fn a_panic_in_between_leaves_nothing() {
+    let fixture = Fixture::new(DType::F32);
+    let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut stop = |progress| assert!(progress != Progress::Syncing, "stopped for the test");
+        export_networks(&fixture.checkpoint, &small(), &fixture.out(), &mut stop)
+    }));
+    assert!(attempt.is_err());
+    assert_eq!(fixture.beside(), ["checkpoint"]);
+}
+
+#[test]
+fn a_failed_export_leaves_the_one_before_as_it_was() {
+    let fixture = Fixture::new(DType::F32);
+    let before = fixture.export(Precision::F32);
+    let files = names_in(&fixture.out());
+    interrupted(&fixture);
+    assert_eq!(fixture.beside(), ["checkpoint", "networks"]);
+    assert_eq!(names_in(&fixture.out()), files);
+    let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), before);
+}
+
+#[test]
+fn a_new_export_replaces_the_one_before() {
+    let fixture = Fixture::new(DType::F32);
+    let first = fixture.export(Precision::F32);
+    let second = fixture.export(Precision::Bf16);
+    assert_ne!(first.networks, second.networks);
+    assert_eq!(fixture.beside(), ["checkpoint", "networks"]);
+    let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), second);
+}
+
+#[test]
+fn the_same_export_twice_gives_the_same_files() {
+    let fixture = Fixture::new(DType::Bf16);
+    let read = || -> Vec<Vec<u8>> {
+        names_in(&fixture.out())
+            .iter()
+            .map(|name| fs::read(fixture.out().join(name)).unwrap())
+            .collect()
+    };
+    fixture.export(Precision::F32);
+    let first = read();
+    fixture.export(Precision::F32);
+    assert!(first == read());
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let fixture = Fixture::new(DType::F32);
+    fixture.export(Precision::F32);
+    fs::write(fixture.out().join("notes.txt"), "mine").unwrap();
+    let error = export_networks(&fixture.checkpoint, &small(), &fixture.out(), &mut |_| {});
+    let error = error.unwrap_err();
+    assert!(
+        matches!(&error, ExportError::InTheWay { path } if path.ends_with("notes.txt")),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(fixture.out().join("notes.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn an_export_into_the_checkpoints_own_folder_needs_no_link() {
+    let fixture = Fixture::new(DType::F32);
+    let dir = fixture.checkpoint.dir();
+    let weights = fs::read(dir.join("model.safetensors")).unwrap();
+    for _ in 0..2 {
+        export_networks(&fixture.checkpoint, &small(), dir, &mut |_| {}).unwrap();
+        assert!(dir.join(SUMMARY_FILE).is_file() && dir.join("config.json").is_file());
+        assert!(!dir.join("model.safetensors").is_symlink());
+        assert!(names_in(dir).iter().all(|name| !name.starts_with('.')), "{:?}", names_in(dir));
+    }
+    assert!(weights == fs::read(dir.join("model.safetensors")).unwrap());
+}
+
+/// What an export with these options is refused with.
+#[track_caller]
+fn refused(options: ExportOptions, message: &str) {
+    let fixture = Fixture::new(DType::F32);
+    let error = export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {});
+    let error = error.unwrap_err();
+    assert!(matches!(
+        error,
+        ExportError::Network(NetworkError::FrameSize { .. } | NetworkError::PrefixCapacity { .. })
+    ));
+    assert_eq!(error.to_string(), message);
+    assert_eq!(fixture.beside(), ["checkpoint"]);
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused_before_anything_is_written() {
+    refused(
+        ExportOptions { frame_size: [64, 100], ..small() },
+        "frame size [64, 100] is not a multiple of 32, the side of a merged patch",
+    );
+    // Two images of six tokens between two markers, and at least one token of text.
+    refused(
+        ExportOptions { prefix_capacity: Some(16), ..small() },
+        "prefix capacity 16 does not hold the prompt's 17 tokens",
+    );
+}
+
+#[test]
+fn the_default_prefix_holds_the_releases_prompt_in_a_multiple_of_64() {
+    let fixture = Fixture::new(DType::F32);
+    let options = ExportOptions::default();
+    let summary =
+        export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
+    assert_eq!(summary.prefix_capacity, 640);
+}
