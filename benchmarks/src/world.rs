@@ -1,0 +1,90 @@
+//! How many ticks a second the embedded world makes, by sensors.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::f64::consts::FRAC_PI_2;
+use tandem::scene::{CameraSpec, Command, Driver, LidarSpec, Route, SensorSuite};
+use tandem::timing::Stopwatch;
+use tandem::world::{Autopilot, EmbeddedWorld, World};
+
+/// Ticks per measurement: the drive takes some 30 s.
+const TICKS: usize = 600;
+
+/// Measurements per suite, interleaved.
+const RUNS: usize = 5;
+
+/// Drives one road with each set of sensors, always the same way, and gives ticks per second.
+///
+/// # Errors
+/// If the world or the autopilot fails.
+pub(crate) fn ticks_per_second() -> anyhow::Result<Value> {
+    let route = winding_road();
+    let commands = recorded_drive(&route)?;
+    let camera = CameraSpec {
+        position_m: [-1.5, 0.0, 2.0],
+        yaw_rad: 0.0,
+        width: 1024,
+        height: 512,
+        fov_deg: 110.0,
+    };
+    let lidar = LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -FRAC_PI_2 };
+    let none = SensorSuite::default();
+    let suites = [
+        ("none", none),
+        ("truth", SensorSuite { truth: true, ..none }),
+        ("camera", SensorSuite { camera: Some(camera), ..none }),
+        ("lidar", SensorSuite { lidar: Some(lidar), ..none }),
+        ("all", SensorSuite { camera: Some(camera), lidar: Some(lidar), truth: true }),
+    ];
+    let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for _ in 0..RUNS {
+        for (name, suite) in suites {
+            rates.entry(name).or_default().push(rate(&route, suite, &commands)?.round());
+        }
+    }
+    Ok(json!({ "bench": "world", "ticks": TICKS, "runs": RUNS, "ticks_per_second": rates }))
+}
+
+fn rate(route: &Route, suite: SensorSuite, commands: &[Command]) -> anyhow::Result<f64> {
+    let mut world = EmbeddedWorld::new(route, suite, 1).context("building the road")?;
+    world.observe();
+    let stopwatch = Stopwatch::start();
+    for command in commands {
+        std::hint::black_box(world.observe());
+        world.step(command);
+    }
+    Ok(commands.len() as f64 / stopwatch.elapsed().as_secs_f64())
+}
+
+fn recorded_drive(route: &Route) -> anyhow::Result<Vec<Command>> {
+    let suite = SensorSuite { truth: true, ..SensorSuite::default() };
+    let mut world = EmbeddedWorld::new(route, suite, 1).context("building the road")?;
+    let mut autopilot = Autopilot::new();
+    (0..TICKS)
+        .map(|_| {
+            let command = autopilot.drive(&world.observe())?.command;
+            world.step(&command);
+            Ok(command)
+        })
+        .collect()
+}
+
+/// 350 m with a bend to each side, key points 2 m apart.
+fn winding_road() -> Route {
+    let (mut x, mut y, mut heading) = (0.0_f64, 0.0_f64, 0.0_f64);
+    let key_points = (0..176)
+        .map(|idx| {
+            let place = glam::DVec3::new(x, y, 0.01 * x);
+            heading += match idx {
+                30..60 => 1.0 / 30.0,
+                90..130 => -1.0 / 30.0,
+                _ => 0.0,
+            };
+            x += 2.0 * heading.cos();
+            y += 2.0 * heading.sin();
+            place
+        })
+        .collect();
+    Route { id: 1, town: "Bench".into(), key_points, scenarios: Vec::new(), weather: Vec::new() }
+}
