@@ -71,32 +71,16 @@ struct Strip {
     in_junctions: bool,
 }
 
-/// The camera with everything that does not change on a route.
+/// The camera of one route.
 pub(super) struct Camera {
-    spec: CameraSpec,
-    palette: Palette,
-    strips: Vec<Strip>,
-    road_edges_m: (f64, f64),
-    background: Vec<u8>,
-    canvas: Canvas,
-    order: Vec<(f64, usize)>,
+    painter: Painter,
     pool: Recycling<CameraFrame>,
 }
 
 impl Camera {
     /// A camera for `road` under one weather.
     pub(super) fn new(spec: CameraSpec, road: &Road, palette: Palette) -> Self {
-        let (width, height) = (spec.width as usize, spec.height as usize);
-        Self {
-            spec,
-            palette,
-            strips: strips(road),
-            road_edges_m: edges(road),
-            background: background(width, height, &palette),
-            canvas: Canvas::new(width, height, spec.fov_deg),
-            order: Vec::new(),
-            pool: Recycling::new(),
-        }
+        Self { painter: Painter::new(spec, road, palette), pool: Recycling::new() }
     }
 
     /// Takes a picture from `viewpoint`; `station` is the road's nearest to it.
@@ -109,33 +93,51 @@ impl Camera {
         station: usize,
         seen: &[Seen],
     ) -> Arc<CameraFrame> {
-        let (width, height) = (self.spec.width, self.spec.height);
-        let fresh = || CameraFrame {
-            id,
-            captured_at,
-            width,
-            height,
-            rgb: vec![0; width as usize * height as usize * 3],
-        };
-        let mut pool = std::mem::replace(&mut self.pool, Recycling::new());
-        let frame = pool.filled(fresh, |frame| {
+        let Self { painter, pool } = self;
+        let CameraSpec { width, height, .. } = painter.spec;
+        let rgb = || vec![0; width as usize * height as usize * 3];
+        let fresh = || CameraFrame { id, captured_at, width, height, rgb: rgb() };
+        pool.filled(fresh, |frame| {
             (frame.id, frame.captured_at) = (id, captured_at);
-            frame.rgb.copy_from_slice(&self.background);
-            self.paint_road(&mut frame.rgb, road, viewpoint, station);
-            self.paint_shadows(&mut frame.rgb, seen);
-            self.draw_boxes(&mut frame.rgb, seen);
-        });
-        self.pool = pool;
-        frame
+            frame.rgb.copy_from_slice(&painter.background);
+            painter.paint_road(&mut frame.rgb, road, viewpoint, station);
+            painter.paint_shadows(&mut frame.rgb, seen);
+            painter.draw_boxes(&mut frame.rgb, seen);
+        })
     }
+}
 
-    fn ego_from_camera(&self) -> Pose {
-        Pose::new(self.spec.position_m[0], self.spec.position_m[1], self.spec.yaw_rad)
+/// What draws: everything that does not change on a route, and working memory.
+struct Painter {
+    spec: CameraSpec,
+    ego_from_camera: Pose,
+    palette: Palette,
+    strips: Vec<Strip>,
+    road_edges_m: (f64, f64),
+    background: Vec<u8>,
+    canvas: Canvas,
+    /// Boxes in sight by their squared distance; empty between pictures.
+    order: Vec<(f64, usize)>,
+}
+
+impl Painter {
+    fn new(spec: CameraSpec, road: &Road, palette: Palette) -> Self {
+        let (width, height) = (spec.width as usize, spec.height as usize);
+        Self {
+            spec,
+            ego_from_camera: Pose::new(spec.position_m[0], spec.position_m[1], spec.yaw_rad),
+            palette,
+            strips: strips(road),
+            road_edges_m: edges(road),
+            background: background(width, height, &palette),
+            canvas: Canvas::new(width, height, spec.fov_deg),
+            order: Vec::new(),
+        }
     }
 
     /// A place in the ego frame and its height above ground, in the camera's frame.
     fn place(&self, in_ego: DVec2, height_m: f64) -> Place {
-        let place = self.ego_from_camera().inverse_apply(in_ego);
+        let place = self.ego_from_camera.inverse_apply(in_ego);
         [place.x as f32, place.y as f32, (height_m - self.spec.position_m[2]) as f32]
     }
 
@@ -244,14 +246,13 @@ impl Camera {
 
     /// Nearest first, so that most of what is hidden is never written.
     fn draw_boxes(&mut self, rgb: &mut [u8], seen: &[Seen]) {
-        let ego_from_camera = self.ego_from_camera();
+        let ego_from_camera = self.ego_from_camera;
+        let slope = (self.spec.fov_deg.to_radians() / 2.0).tan();
         let mut order = std::mem::take(&mut self.order);
         order.clear();
         for (idx, Seen { shape, .. }) in seen.iter().enumerate() {
             let place = ego_from_camera.inverse_apply(shape.pose.position);
             let radius_m = shape.radius_m();
-            let half_width = f64::from(self.spec.width) / 2.0;
-            let slope = half_width / (half_width / (self.spec.fov_deg.to_radians() / 2.0).tan());
             let aside_m = place.y.abs() - slope * place.x;
             if place.x > -radius_m && aside_m < radius_m * (1.0 + slope) {
                 order.push((place.length_squared(), idx));
@@ -349,9 +350,8 @@ impl Camera {
         let [camera_x, camera_y, camera_z] = self.spec.position_m;
         let eye = shape.pose.inverse_apply(DVec2::new(camera_x, camera_y));
         let distance_m = shape.pose.position.length() as f32;
-        let corner = |x: f64, y: f64| {
-            self.ego_from_camera().inverse_apply(shape.pose.apply(DVec2::new(x, y)))
-        };
+        let corner =
+            |x: f64, y: f64| self.ego_from_camera.inverse_apply(shape.pose.apply(DVec2::new(x, y)));
         let ring = [corner(x, y), corner(-x, y), corner(-x, -y), corner(x, -y)];
         let at = |corner: DVec2, height_m: f64| {
             [corner.x as f32, corner.y as f32, (height_m - camera_z) as f32]

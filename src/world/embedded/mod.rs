@@ -157,13 +157,11 @@ impl World for EmbeddedWorld {
     fn observe(&mut self) -> Observation {
         let (frame, time) = (self.frame, self.time());
         let ego = self.state.ego;
+        let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
         if self.camera.is_some() || self.lidar.is_some() {
-            let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
             look_around(&viewpoint, &self.traffic, &mut self.seen);
         }
         let camera = self.camera.as_mut().map(|camera| {
-            let ground = self.road.ground(ego.pose.position);
-            let viewpoint = Viewpoint::new(ego.pose, ground);
             let station = self.road.nearest_station(ego.pose.position);
             camera.picture(frame, time, &self.road, &viewpoint, station, &self.seen)
         });

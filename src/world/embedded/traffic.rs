@@ -35,6 +35,9 @@ const ROUTE_CLEARANCE_M: f64 = 1.9;
 /// Room that oncoming traffic must have everywhere, from center to center, meters.
 const ONCOMING_CLEARANCE_M: f64 = 3.2;
 
+/// The gap that a vehicle with nobody ahead reckons with, meters.
+const FREE_ROAD_M: f64 = 1e3;
+
 /// Lateral acceleration that traffic drives bends with, m/s².
 const COMFORTABLE_LATERAL_MPS2: f64 = 1.8;
 
@@ -92,6 +95,37 @@ enum Course {
     Oncoming,
 }
 
+impl Course {
+    /// 1 along the road's stations, −1 against them.
+    fn sign(self) -> f64 {
+        match self {
+            Self::WithRoute => 1.0,
+            Self::Oncoming => -1.0,
+        }
+    }
+}
+
+/// Where on its course something is.
+#[derive(Clone, Copy)]
+struct OnLane {
+    course: Course,
+    /// Meters from the road's first station.
+    along_m: f64,
+    /// Along its course, m/s.
+    speed_mps: f64,
+    /// Half length, meters.
+    half_m: f64,
+}
+
+impl OnLane {
+    /// Gap in meters to `other`, if it is ahead in the same lane, and its speed in m/s.
+    fn gap_to(&self, other: &Self) -> Option<(f64, f64)> {
+        let ahead_m = (other.along_m - self.along_m) * self.course.sign();
+        (other.course == self.course && ahead_m > 0.0)
+            .then_some((ahead_m - self.half_m - other.half_m, other.speed_mps))
+    }
+}
+
 /// A vehicle that drives.
 #[derive(Clone, Debug)]
 struct Mover {
@@ -146,53 +180,37 @@ impl Traffic {
 
     /// Moves everybody on by one tick.
     pub(super) fn advance(&mut self, road: &Road, ego: &Pose, ego_mps: f64) {
-        let end_m = (road.stations().len() - 1) as f64;
-        let (ego_along_m, ego_aside_m) = place_along(road, ego.position);
-        let before: Vec<(Course, f64, f64, f64)> = self
+        let mut before: Vec<OnLane> = self
             .movers
             .iter()
             .map(|mover| {
-                let actor = &self.actors[mover.actor];
-                (mover.course, mover.along_m, actor.speed_mps, actor.extent_m[0])
+                let ActorState { speed_mps, extent_m, .. } = self.actors[mover.actor];
+                let &Mover { course, along_m, .. } = mover;
+                OnLane { course, along_m, speed_mps, half_m: extent_m[0] }
             })
             .collect();
-        let ego_course = if ego_aside_m > -LANE_WIDTH_M / 2.0 + lane_shift(road, ego_along_m) {
-            Course::WithRoute
-        } else {
-            Course::Oncoming
-        };
-        for idx in 0..self.movers.len() {
-            let (course, along_m, speed_mps, half_m) = before[idx];
-            let forward = if course == Course::WithRoute { 1.0 } else { -1.0 };
-            let ahead = before
+        before.extend(ego_on_lane(road, ego, ego_mps));
+        for (mover, own) in self.movers.iter_mut().zip(&before) {
+            let (gap_m, lead_mps) = before
                 .iter()
-                .map(|&(other, at_m, mps, half_m)| (other, at_m, mps, half_m))
-                .chain([(
-                    ego_course,
-                    ego_along_m,
-                    ego_mps * ego_direction(road, ego, ego_along_m),
-                    EGO_EXTENT_M[0],
-                )])
-                .filter(|&(other, at_m, ..)| other == course && (at_m - along_m) * forward > 0.0)
-                .map(|(_, at_m, mps, other_half_m)| {
-                    ((at_m - along_m).abs() - half_m - other_half_m, mps)
-                })
+                .filter_map(|other| own.gap_to(other))
                 .min_by(|a, b| a.0.total_cmp(&b.0))
-                .unwrap_or((1e3, speed_mps));
-            let mover = &mut self.movers[idx];
-            let desired = mover.desired_mps.min(self.bend_mps[along_m as usize]).max(0.5);
-            let accelerates = idm::acceleration_mps2(speed_mps, desired, ahead.0, ahead.1);
-            let after_mps = (speed_mps + accelerates * TICK_S).max(0.0);
-            mover.along_m += forward * after_mps * TICK_S;
+                .unwrap_or((FREE_ROAD_M, own.speed_mps));
+            let desired_mps = mover.desired_mps.min(self.bend_mps[own.along_m as usize]);
+            let change_mps2 = idm::acceleration_mps2(own.speed_mps, desired_mps, gap_m, lead_mps);
+            let speed_mps = (own.speed_mps + change_mps2 * TICK_S).max(0.0);
+            mover.along_m += own.course.sign() * speed_mps * TICK_S;
             let actor = &mut self.actors[mover.actor];
-            actor.speed_mps = after_mps;
-            let (pose, z_m) = pose_on(road, mover.course, mover.along_m);
-            (actor.pose, actor.z_m) = (pose, z_m);
+            actor.speed_mps = speed_mps;
+            (actor.pose, actor.z_m) = pose_on(road, mover.course, mover.along_m);
         }
-        // Who reaches the end of the road is gone. Parked vehicles come first among the actors and
-        // never go, so the order of those who stay is kept.
-        let gone = |mover: &Mover| mover.along_m <= 0.5 || mover.along_m >= end_m - 0.5;
-        while let Some(idx) = self.movers.iter().position(gone) {
+        self.remove_who_left((road.stations().len() - 1) as f64);
+    }
+
+    /// Who reaches an end of the road is gone.
+    fn remove_who_left(&mut self, end_m: f64) {
+        let left = |mover: &Mover| mover.along_m <= 0.5 || mover.along_m >= end_m - 0.5;
+        while let Some(idx) = self.movers.iter().position(left) {
             let actor = self.movers.remove(idx).actor;
             self.actors.remove(actor);
             for mover in self.movers.iter_mut().filter(|mover| mover.actor > actor) {
@@ -294,17 +312,26 @@ fn pose_on(road: &Road, course: Course, along_m: f64) -> (Pose, f64) {
     (Pose { position, yaw_rad: ahead.to_angle() }, (low + high) / 2.0)
 }
 
-/// Meters along the road and to its right.
-fn place_along(road: &Road, place: DVec2) -> (f64, f64) {
-    let station = road.nearest_station(place);
-    let offset = road.stations()[station].pose.inverse_apply(place);
-    (station as f64 + offset.x, offset.y)
-}
-
-/// 1 when ego drives along the route, −1 against it.
-fn ego_direction(road: &Road, ego: &Pose, along_m: f64) -> f64 {
-    let (pose, _) = road.pose_at(along_m, 0.0);
-    wrap_angle(ego.yaw_rad - pose.yaw_rad).cos().signum()
+/// The ego vehicle as traffic sees it, if it is in a lane that traffic drives in.
+fn ego_on_lane(road: &Road, ego: &Pose, ego_mps: f64) -> Option<OnLane> {
+    let idx = road.nearest_station(ego.position);
+    let station = &road.stations()[idx];
+    let offset = station.pose.inverse_apply(ego.position);
+    let near = |aside_m: f64| (offset.y - aside_m).abs() < LANE_WIDTH_M / 2.0 + 0.5;
+    let course = if near(station.route_aside_m) {
+        Course::WithRoute
+    } else if near(road.driving_lanes()[0].aside_m) {
+        Course::Oncoming
+    } else {
+        return None;
+    };
+    let along = wrap_angle(ego.yaw_rad - station.pose.yaw_rad).cos();
+    Some(OnLane {
+        course,
+        along_m: idx as f64 + offset.x,
+        speed_mps: ego_mps * along * course.sign(),
+        half_m: EGO_EXTENT_M[0],
+    })
 }
 
 /// The speed for the bends in the next meters, at each station, m/s.
