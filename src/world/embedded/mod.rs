@@ -15,6 +15,7 @@ mod raster;
 mod recycling;
 mod road;
 mod route_line;
+mod scenery;
 mod surroundings;
 mod traffic;
 mod vehicle;
@@ -35,6 +36,7 @@ use camera::Camera;
 use lidar::Lidar;
 use noise::Noise;
 use palette::Palette;
+use scenery::{Prop, scenery};
 use std::sync::Arc;
 use surroundings::{Seen, Viewpoint, look_around};
 use traffic::Traffic;
@@ -49,6 +51,7 @@ enum Purpose {
     Imu = 2,
     Gnss = 3,
     Lidar = 4,
+    Scenery = 5,
 }
 
 /// A route with traffic on it, at one tick.
@@ -56,6 +59,7 @@ pub struct EmbeddedWorld {
     seed: u64,
     road: Road,
     traffic: Traffic,
+    scenery: Vec<Prop>,
     frame: FrameId,
     state: WorldState,
     truth: bool,
@@ -97,6 +101,7 @@ impl EmbeddedWorld {
             camera: suite.camera.map(|spec| Camera::new(spec, &road, palette)),
             lidar: suite.lidar.map(Lidar::new),
             truth: suite.truth,
+            scenery: scenery(&road, &mut Noise::new(seed, Purpose::Scenery as u64, 0)),
             road,
             traffic,
             frame: FrameId(0),
@@ -133,7 +138,7 @@ impl EmbeddedWorld {
             footprints_overlap(&shape, &UprightBox::of(actor))
                 .then_some(Collision { other_id: actor.id, type_id: actor.type_id })
         });
-        let scenery = self.traffic.props().iter().filter_map(|prop| {
+        let scenery = self.scenery.iter().filter_map(|prop| {
             let low = prop.shape.bottom_m < shape.top_m();
             (low && footprints_overlap(&shape, &prop.shape))
                 .then_some(Collision { other_id: 0, type_id: prop.type_id() })
@@ -159,7 +164,7 @@ impl World for EmbeddedWorld {
         let ego = self.state.ego;
         let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
         if self.camera.is_some() || self.lidar.is_some() {
-            look_around(&viewpoint, &self.traffic, &mut self.seen);
+            look_around(&viewpoint, &self.traffic, &self.scenery, &mut self.seen);
         }
         let camera = self.camera.as_mut().map(|camera| {
             let station = self.road.nearest_station(ego.pose.position);

@@ -185,13 +185,25 @@ impl Road {
         self.nearest_driving(place).1
     }
 
-    /// The pose `along_m` meters down the road (stations count meters) and `aside_m` to the right,
-    /// heading along the road, and the height there.
-    pub(super) fn pose_at(&self, along_m: f64, aside_m: f64) -> (Pose, f64) {
+    /// How far the route is to the right of the center line, `along_m` meters down the road, meters.
+    pub(super) fn route_aside_m(&self, along_m: f64) -> f64 {
+        let (idx, part) = self.piece(along_m);
+        let (a, b) = (self.stations[idx].route_aside_m, self.stations[idx + 1].route_aside_m);
+        a + (b - a) * part
+    }
+
+    /// The station before `along_m` and the share of the way to the next one.
+    fn piece(&self, along_m: f64) -> (usize, f64) {
         let last = self.stations.len() - 1;
         let along_m = along_m.clamp(0.0, last as f64);
         let idx = (along_m as usize).min(last - 1);
-        let part = along_m - idx as f64;
+        (idx, along_m - idx as f64)
+    }
+
+    /// The pose `along_m` meters down the road (stations count meters) and `aside_m` to the right,
+    /// heading along the road, and the height there.
+    pub(super) fn pose_at(&self, along_m: f64, aside_m: f64) -> (Pose, f64) {
+        let (idx, part) = self.piece(along_m);
         let (a, b) = (&self.stations[idx], &self.stations[idx + 1]);
         let turn = wrap_angle(b.pose.yaw_rad - a.pose.yaw_rad);
         let place = a.aside(aside_m).lerp(b.aside(aside_m), part);

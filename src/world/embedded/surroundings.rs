@@ -6,7 +6,8 @@
 
 use super::boxes::UprightBox;
 use super::road::Ground;
-use super::traffic::{PropKind, Traffic};
+use super::scenery::{Prop, PropKind};
+use super::traffic::Traffic;
 use crate::scene::{Pose, wrap_angle};
 use glam::DVec2;
 
@@ -72,16 +73,19 @@ impl Viewpoint {
 }
 
 /// Everything in sight, into `seen`.
-pub(super) fn look_around(viewpoint: &Viewpoint, traffic: &Traffic, seen: &mut Vec<Seen>) {
+pub(super) fn look_around(
+    viewpoint: &Viewpoint,
+    traffic: &Traffic,
+    scenery: &[Prop],
+    seen: &mut Vec<Seen>,
+) {
     seen.clear();
     let vehicles = traffic.actors().iter().map(|actor| {
         let shade = (actor.id as u8).wrapping_mul(37);
         (UprightBox::of(actor), Look::Vehicle { shade })
     });
-    let props = traffic
-        .props()
-        .iter()
-        .map(|prop| (prop.shape, Look::Prop { kind: prop.kind, shade: prop.shade }));
+    let props =
+        scenery.iter().map(|prop| (prop.shape, Look::Prop { kind: prop.kind, shade: prop.shade }));
     for (shape, look) in vehicles.chain(props) {
         if shape.pose.position.distance_squared(viewpoint.pose.position) < HORIZON_M * HORIZON_M {
             seen.push(Seen { shape: viewpoint.shape(&shape), look });

@@ -250,21 +250,29 @@ fn the_autopilot_drives_our_own_routes_without_fault() {
     }
 }
 
+/// Public runs report lengths of 52.3, 103.1 and 222.7 m (least, median, most), 23,342 m in all; they
+/// drive on the real maps' lanes.
 #[test]
-fn every_official_route_becomes_a_road() {
+fn official_routes_become_roads_of_the_lengths_that_public_runs_report() {
+    let mut lengths: Vec<f64> = Vec::new();
     for route in official_routes() {
         let road = Road::new(&route).unwrap();
         let points = &road.plan().points;
-        let keyed: f64 = route.key_points.windows(2).map(|pair| pair[0].distance(pair[1])).sum();
-        let length: f64 =
-            points.windows(2).map(|pair| pair[0].position.distance(pair[1].position)).sum();
-        let ratio = length / keyed;
-        assert!((0.98..1.25).contains(&ratio), "route {}: {length} {keyed}", route.id);
         for pair in points.windows(2) {
             let step = pair[0].position.distance(pair[1].position);
             let turned = wrap_angle(pair[1].heading_rad - pair[0].heading_rad).abs();
             assert!(step < 1.6 && step > 0.3, "route {}: step {step}", route.id);
             assert!(turned < 0.45, "route {}: turn {turned}", route.id);
+        }
+        let steps = points.windows(2).map(|pair| pair[0].position.distance(pair[1].position));
+        lengths.push(steps.sum());
+    }
+    lengths.sort_by(f64::total_cmp);
+    if let [least, .., most] = lengths[..] {
+        let (median, sum) = (lengths[lengths.len() / 2], lengths.iter().sum::<f64>());
+        assert!((sum / 23342.0 - 1.0).abs() < 0.003, "{sum}");
+        for (found, reported) in [(least, 52.3), (median, 103.1), (most, 222.7)] {
+            assert!((found - reported).abs() < 1.5, "{found} {reported}");
         }
     }
 }
@@ -317,44 +325,5 @@ fn pictures() {
             let command = autopilot.drive(&observation).unwrap().command;
             world.step(&command);
         }
-    }
-}
-
-/// Ticks a second with a given suite, over a whole drive of the demo.
-fn ticks_per_second(suite: SensorSuite) -> f64 {
-    let route = &routes_in(DEMO)[0];
-    let mut truth = EmbeddedWorld::new(route, TRUTH_ONLY, 1).unwrap();
-    let mut autopilot = Autopilot::new();
-    let commands: Vec<Command> = (0..600)
-        .map(|_| {
-            let command = autopilot.drive(&truth.observe()).unwrap().command;
-            truth.step(&command);
-            command
-        })
-        .collect();
-    let mut world = EmbeddedWorld::new(route, suite, 1).unwrap();
-    world.observe();
-    let stopwatch = crate::timing::Stopwatch::start();
-    for command in &commands {
-        std::hint::black_box(world.observe());
-        world.step(command);
-    }
-    commands.len() as f64 / stopwatch.elapsed().as_secs_f64()
-}
-
-#[test]
-#[ignore = "measures; run it in release"]
-fn speed() {
-    let all = all_sensors();
-    for _ in 0..3 {
-        let measured = [
-            ("nothing", SensorSuite::default()),
-            ("truth", TRUTH_ONLY),
-            ("camera", SensorSuite { camera: all.camera, ..SensorSuite::default() }),
-            ("lidar", SensorSuite { lidar: all.lidar, ..SensorSuite::default() }),
-            ("all", all),
-        ]
-        .map(|(name, suite)| (name, ticks_per_second(suite).round()));
-        eprintln!("ticks per second: {measured:?}");
     }
 }

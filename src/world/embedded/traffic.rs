@@ -1,4 +1,4 @@
-//! Other vehicles, and the houses, trees and lamps beside the road.
+//! Other vehicles.
 //!
 //! Parked vehicles stand on the strip at the right. Some vehicles drive ahead of us along the
 //! route, some come toward us on the opposite lane. They keep their distance with the intelligent
@@ -7,11 +7,10 @@
 
 use super::boxes::UprightBox;
 use super::noise::Noise;
-use super::road::{LANE_WIDTH_M, PARKING_WIDTH_M, Road};
+use super::road::{LANE_WIDTH_M, Road};
 use super::vehicle::EGO_EXTENT_M;
 use crate::scene::{ActorKind, ActorState, Pose, wrap_angle};
 use crate::world::TICK_S;
-use glam::DVec2;
 
 /// Blueprint names with half sizes in meters, as in CARLA's catalogue.
 const CATALOGUE: [(&str, [f64; 3]); 9] = [
@@ -54,35 +53,6 @@ mod idm {
         let wanted_m = STANDSTILL_M + (v * HEADWAY_S + v * (v - lead_mps) / brake).max(0.0);
         let free = 1.0 - (v / desired).powi(4);
         (ACCELERATION_MPS2 * (free - (wanted_m / gap_m.max(0.1)).powi(2))).max(-8.0)
-    }
-}
-
-/// What a prop is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PropKind {
-    House,
-    Trunk,
-    Crown,
-    Lamp,
-}
-
-/// Scenery that nothing moves.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Prop {
-    pub(super) kind: PropKind,
-    pub(super) shape: UprightBox,
-    /// Chooses among the colors of its kind.
-    pub(super) shade: u8,
-}
-
-impl Prop {
-    /// Blueprint name that collisions with it report.
-    pub(super) fn type_id(&self) -> &'static str {
-        match self.kind {
-            PropKind::House => "static.building",
-            PropKind::Trunk | PropKind::Crown => "static.vegetation",
-            PropKind::Lamp => "static.pole",
-        }
     }
 }
 
@@ -137,40 +107,29 @@ struct Mover {
     desired_mps: f64,
 }
 
-/// Everything on and beside the road but the ego vehicle.
+/// Every vehicle but ours.
 #[derive(Debug)]
 pub(super) struct Traffic {
     actors: Vec<ActorState>,
     movers: Vec<Mover>,
-    props: Vec<Prop>,
     /// Bends: the speed that traffic drives at each station, m/s.
     bend_mps: Vec<f64>,
 }
 
 impl Traffic {
-    /// Places traffic and scenery; `seed` decides on all of it.
+    /// Places traffic; `seed` decides on all of it.
     pub(super) fn new(road: &Road, speed_limit_mps: f64, seed: u64) -> Self {
-        let mut traffic = Self {
-            actors: Vec::new(),
-            movers: Vec::new(),
-            props: Vec::new(),
-            bend_mps: bend_speeds(road),
-        };
+        let mut traffic =
+            Self { actors: Vec::new(), movers: Vec::new(), bend_mps: bend_speeds(road) };
         traffic.park(road, &mut Noise::new(seed, 1, 0));
         traffic.send_ahead(road, speed_limit_mps, &mut Noise::new(seed, 2, 0));
         traffic.send_toward(road, speed_limit_mps, &mut Noise::new(seed, 3, 0));
-        traffic.props = scenery(road, &mut Noise::new(seed, 4, 0));
         traffic
     }
 
     /// All vehicles, parked ones first.
     pub(super) fn actors(&self) -> &[ActorState] {
         &self.actors
-    }
-
-    /// All scenery.
-    pub(super) fn props(&self) -> &[Prop] {
-        &self.props
     }
 
     /// Speeds of the vehicles that drive, m/s.
@@ -219,11 +178,18 @@ impl Traffic {
         }
     }
 
-    fn add(&mut self, noise: &mut Noise, pose: Pose, z_m: f64, speed_mps: f64) {
+    /// A vehicle of a model chosen by `noise`, not yet placed among the others.
+    fn vehicle(&self, noise: &mut Noise, (pose, z_m): (Pose, f64), speed_mps: f64) -> ActorState {
         let (type_id, extent_m) = CATALOGUE[noise.below(CATALOGUE.len())];
         let id = self.actors.len() as u32 + 1;
-        let kind = ActorKind::Vehicle;
-        self.actors.push(ActorState { id, kind, type_id, pose, z_m, speed_mps, extent_m });
+        ActorState { id, kind: ActorKind::Vehicle, type_id, pose, z_m, speed_mps, extent_m }
+    }
+
+    fn send(&mut self, road: &Road, noise: &mut Noise, mover: Mover, speed_mps: f64) {
+        let place = pose_on(road, mover.course, mover.along_m);
+        let actor = self.vehicle(noise, place, speed_mps);
+        self.movers.push(Mover { actor: self.actors.len(), ..mover });
+        self.actors.push(actor);
     }
 
     fn park(&mut self, road: &Road, noise: &mut Noise) {
@@ -232,18 +198,16 @@ impl Traffic {
         let mut along_m = noise.between(4.0, 14.0);
         while along_m < end_m - 4.0 {
             let jitter_m = noise.between(-0.1, 0.25);
-            let aside_m = road.parking().aside_m - PARKING_WIDTH_M / 2.0 + 1.25 + jitter_m;
-            let (mut pose, z_m) = road.pose_at(along_m, aside_m);
+            let (mut pose, z_m) = road.pose_at(along_m, road.parking().aside_m + jitter_m);
             pose.yaw_rad += noise.normal(0.02);
-            self.add(noise, pose, z_m, 0.0);
-            let (_, newest) = self.actors.split_at(self.actors.len() - 1);
-            let shape = UprightBox::of(&newest[0]);
+            let vehicle = self.vehicle(noise, (pose, z_m), 0.0);
             let at_spawn = (along_m - spawn_m).abs() < FREE_AROUND_SPAWN_M;
             let in_junction = |offset_m: f64| {
                 road.stations()[(along_m + offset_m).clamp(0.0, end_m) as usize].is_junction
             };
-            if at_spawn || in_junction(-6.0) || in_junction(6.0) || !is_clear(road, &shape) {
-                self.actors.pop();
+            let free = is_clear(road, &UprightBox::of(&vehicle));
+            if free && !at_spawn && !in_junction(-6.0) && !in_junction(6.0) {
+                self.actors.push(vehicle);
             }
             along_m += noise.between(6.5, 28.0);
         }
@@ -257,12 +221,10 @@ impl Traffic {
             if along_m > end as f64 {
                 break;
             }
-            let (pose, z_m) = pose_on(road, Course::WithRoute, along_m);
             let desired_mps = noise.between(0.5, 0.8) * speed_limit_mps;
             let speed_mps = desired_mps.min(self.bend_mps[along_m as usize]) * 0.7;
-            self.add(noise, pose, z_m, speed_mps);
-            let actor = self.actors.len() - 1;
-            self.movers.push(Mover { actor, course: Course::WithRoute, along_m, desired_mps });
+            let mover = Mover { actor: 0, course: Course::WithRoute, along_m, desired_mps };
+            self.send(road, noise, mover, speed_mps);
             along_m += noise.between(18.0, 35.0);
         }
     }
@@ -278,27 +240,20 @@ impl Traffic {
         let end_m = (road.stations().len() - 2) as f64;
         let mut along_m = road.route_stations().0 as f64 + noise.between(25.0, 60.0);
         while along_m < end_m {
-            let (pose, z_m) = pose_on(road, Course::Oncoming, along_m);
             let desired_mps = noise.between(0.55, 0.85) * speed_limit_mps;
-            self.add(noise, pose, z_m, desired_mps.min(self.bend_mps[along_m as usize]));
-            let actor = self.actors.len() - 1;
-            self.movers.push(Mover { actor, course: Course::Oncoming, along_m, desired_mps });
+            let speed_mps = desired_mps.min(self.bend_mps[along_m as usize]);
+            let mover = Mover { actor: 0, course: Course::Oncoming, along_m, desired_mps };
+            self.send(road, noise, mover, speed_mps);
             along_m += noise.between(25.0, 70.0);
         }
     }
-}
-
-/// How far the route has moved aside here, meters.
-fn lane_shift(road: &Road, along_m: f64) -> f64 {
-    let last = road.stations().len() - 1;
-    road.stations()[(along_m.max(0.0) as usize).min(last)].route_aside_m
 }
 
 /// Where a vehicle on `course` is, and the height there.
 fn pose_on(road: &Road, course: Course, along_m: f64) -> (Pose, f64) {
     let half_base_m = 1.5;
     let place = |along_m: f64| match course {
-        Course::WithRoute => road.pose_at(along_m, lane_shift(road, along_m)),
+        Course::WithRoute => road.pose_at(along_m, road.route_aside_m(along_m)),
         Course::Oncoming => road.pose_at(along_m, road.driving_lanes()[0].aside_m),
     };
     // The axles follow the lane.
@@ -367,82 +322,6 @@ fn is_clear(road: &Road, shape: &UprightBox) -> bool {
         .all(|point| shape.distance_m(point.position.truncate()) >= ROUTE_CLEARANCE_M)
 }
 
-/// Houses, trees and lamps along both sides, off the road.
-fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
-    let mut props = Vec::new();
-    let lanes = road.driving_lanes();
-    let left_m = lanes[0].aside_m - LANE_WIDTH_M / 2.0;
-    let right_m = road.parking().aside_m + PARKING_WIDTH_M / 2.0;
-    let end_m = (road.stations().len() - 1) as f64;
-    let off_road = |shape: &UprightBox, margin_m: f64| {
-        let station = road.nearest_station(shape.pose.position);
-        let nearby = station.saturating_sub(40)..=(station + 40).min(road.stations().len() - 1);
-        // The road may come back to the same place, so a search around one station is not enough
-        // for the route itself.
-        let clear = |place: DVec2| shape.distance_m(place) >= margin_m;
-        road.plan().points.iter().all(|point| clear(point.position.truncate()))
-            && road
-                .side_roads()
-                .iter()
-                .flatten()
-                .step_by(2)
-                .all(|station| clear(station.pose.position))
-            && nearby.into_iter().all(|idx| {
-                let station = &road.stations()[idx];
-                [left_m, 0.0, right_m]
-                    .into_iter()
-                    .all(|aside_m| shape.distance_m(station.aside(aside_m)) >= 1.0)
-            })
-    };
-    let mut push = |kind: PropKind,
-                    pose: Pose,
-                    bottom_m: f64,
-                    extent_m: [f64; 3],
-                    shade: u8,
-                    margin_m: f64| {
-        let shape = UprightBox { pose, bottom_m, extent_m };
-        let free = off_road(&shape, margin_m);
-        if free {
-            props.push(Prop { kind, shape, shade });
-        }
-        free
-    };
-    for side in [-1.0, 1.0] {
-        let edge_m: f64 = if side < 0.0 { left_m } else { right_m };
-        let mut along_m = noise.between(2.0, 12.0);
-        while along_m < end_m - 2.0 {
-            let half_length = noise.between(4.0, 9.0);
-            let extent_m = [half_length, noise.between(4.0, 6.0), noise.between(2.5, 6.5)];
-            let aside_m = edge_m + side * (noise.between(6.0, 11.0) + extent_m[1]);
-            let (pose, z_m) = road.pose_at(along_m + half_length, aside_m);
-            let shade = noise.bits() as u8;
-            if noise.unit() < 0.7 {
-                push(PropKind::House, pose, z_m - 1.0, extent_m, shade, 8.0);
-            }
-            along_m += 2.0 * half_length + noise.between(2.0, 14.0);
-        }
-        let mut along_m = noise.between(2.0, 10.0);
-        while along_m < end_m - 2.0 {
-            let (pose, z_m) = road.pose_at(along_m, edge_m + side * 3.6);
-            let shade = noise.bits() as u8;
-            if noise.unit() < 0.3 {
-                push(PropKind::Lamp, pose, z_m, [0.1, 0.1, 3.2], shade, 5.0);
-            } else {
-                let height = noise.between(1.0, 1.5);
-                let crown = noise.between(1.1, 1.8);
-                // Where the crown has room, so has the trunk.
-                let above = z_m + 2.0 * height;
-                let size = [crown, crown, crown];
-                if push(PropKind::Crown, pose, above, size, shade, 4.0) {
-                    push(PropKind::Trunk, pose, z_m, [0.18, 0.18, height], shade, 4.0);
-                }
-            }
-            along_m += noise.between(9.0, 22.0);
-        }
-    }
-    props
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::road::bare_route;
@@ -463,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn the_route_is_free_of_parked_vehicles_and_scenery() {
+    fn the_route_is_free_of_parked_vehicles() {
         let road = straight_road();
         for seed in 0..30 {
             let traffic = Traffic::new(&road, 13.9, seed);
             let parked = traffic.actors.iter().filter(|actor| actor.speed_mps == 0.0);
             assert!(parked.clone().count() > 3);
-            for shape in parked.map(UprightBox::of).chain(traffic.props.iter().map(|p| p.shape)) {
+            for shape in parked.map(UprightBox::of) {
                 assert!(is_clear(&road, &shape), "{shape:?}");
             }
         }
