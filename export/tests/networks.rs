@@ -1,5 +1,7 @@
 //! Exports of a small synthetic checkpoint: what the written folder promises.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -165,6 +167,24 @@ fn a_bf16_export_of_a_bf16_checkpoint_copies_no_weight() {
     // What is in the file beside the folded constants is space between them.
     assert!(folded <= summary.converted_bytes && summary.converted_bytes < folded + 64 * 64);
     assert_eq!(summary.weight_files, ["model.safetensors"]);
+}
+
+#[test]
+fn a_weight_that_two_networks_convert_is_kept_once() {
+    let fixture = Fixture::new(DType::Bf16);
+    fixture.export(Precision::F32);
+    let place = |network: &str| {
+        external(&fixture.graph(network))
+            .into_iter()
+            .find(|(tensor, ..)| tensor.name.as_deref().unwrap().ends_with("embed_tokens.weight"))
+            .map(|(_, file, offset, length)| (file, offset, length))
+            .unwrap()
+    };
+    assert_eq!(place("understanding"), place("action"));
+    assert_eq!(place("action").2, 1000 * 64 * 4);
+    let summary = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
+    let summary: Summary = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary.weight_files, [""; 0], "nothing is left in the checkpoint");
 }
 
 #[test]

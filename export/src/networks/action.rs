@@ -149,6 +149,8 @@ fn draw(
         let rows = g.slice(&x, 0, decision_at..route_at);
         let logits = g.gemm(&rows, &table, None, "decision_logits");
         probes.add("decision_logits", &logits);
+        // Not every back end compares bfloat16 numbers.
+        let logits = g.cast(&logits, DType::F32);
         Ok(g.arg_max(&logits, 1))
     })?;
 
