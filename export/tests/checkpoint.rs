@@ -156,6 +156,14 @@ fn gaps_metadata_and_foreign_types_are_fine() {
 }
 
 #[test]
+fn the_training_wrappers_prefix_is_dropped() {
+    let entry = r#"{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
+    let header = format!(r#"{{"bev_encoder.backbone.c5_conv.bias": {entry}}}"#);
+    let checkpoint = with_header(&header, 4).unwrap();
+    assert_eq!(checkpoint.values_f32("bev_encoder.c5_conv.bias").unwrap(), [0.0]);
+}
+
+#[test]
 fn a_tensor_in_two_shards_is_refused_and_shards_are_read_in_order() {
     let (_holder, dir) = tiny();
     fs::remove_file(dir.join("model.safetensors")).unwrap();

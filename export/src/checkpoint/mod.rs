@@ -73,7 +73,11 @@ impl Checkpoint {
         for (file, path) in files.iter().enumerate() {
             let map =
                 map(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
-            for found in header::read(path, &map)? {
+            for mut found in header::read(path, &map)? {
+                // Training wraps the encoder once more; the release's loader drops that, too.
+                if let Some(rest) = found.name.strip_prefix("bev_encoder.backbone.") {
+                    found.name = format!("bev_encoder.{rest}");
+                }
                 let earlier = tensors
                     .get(&found.name)
                     .map(|entry| entry.file)
