@@ -10,6 +10,7 @@ mod python;
 pub mod campaign;
 pub mod criteria;
 pub mod record;
+pub mod report;
 pub mod routes;
 pub mod run;
 pub mod scenario_types;

@@ -1,0 +1,432 @@
+//! Small SVG plots: axes with units and ticks, lines, dots, and a legend.
+//!
+//! Colors are CSS classes of the page (`s1` … `s5` for series), so that one drawing serves light,
+//! dark and paper.
+
+use super::escape;
+use std::fmt::Write;
+
+/// How numbers are spread over an axis.
+#[derive(Clone, Copy, PartialEq)]
+enum Spread {
+    Linear,
+    Log,
+}
+
+/// An axis: what it shows, from where to where.
+pub(super) struct Axis {
+    label: String,
+    low: f64,
+    high: f64,
+    spread: Spread,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// A linear axis over `low ..= high`, widened to round numbers.
+    pub(super) fn linear(label: &str, low: f64, high: f64) -> Self {
+        let high = if high > low { high } else { low + 1.0 };
+        let step = round_step((high - low) / 5.0);
+        let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
+        Self {
+            label: label.to_owned(),
+            low,
+            high,
+            spread: Spread::Linear,
+            ticks: ticks(low, high, step),
+        }
+    }
+
+    /// A linear axis over exactly `low ..= high`, with round numbers marked inside.
+    pub(super) fn exact(label: &str, low: f64, high: f64) -> Self {
+        let high = if high > low { high } else { low + 1.0 };
+        let step = round_step((high - low) / 6.0);
+        let first = (low / step).ceil() * step;
+        Self {
+            label: label.to_owned(),
+            low,
+            high,
+            spread: Spread::Linear,
+            ticks: ticks(first, high, step),
+        }
+    }
+
+    /// A logarithmic axis over whole decades around positive `low ..= high`.
+    pub(super) fn log(label: &str, low: f64, high: f64) -> Self {
+        let first = low.log10().floor();
+        let last = high.log10().ceil().max(first + 1.0);
+        let count = (last - first) as i32;
+        let ticks = (0..=count).map(|decade| 10f64.powf(first + f64::from(decade))).collect();
+        Self {
+            label: label.to_owned(),
+            low: 10f64.powf(first),
+            high: 10f64.powf(last),
+            spread: Spread::Log,
+            ticks,
+        }
+    }
+
+    /// Where `value` lies: 0 at the low end, 1 at the high end, clamped.
+    fn place(&self, value: f64) -> f64 {
+        let share = match self.spread {
+            Spread::Linear => (value - self.low) / (self.high - self.low),
+            Spread::Log => {
+                (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
+            }
+        };
+        share.clamp(0.0, 1.0)
+    }
+}
+
+/// The smallest of 1, 2, 5 times a power of ten that is at least `rough`.
+fn round_step(rough: f64) -> f64 {
+    let power = 10f64.powf(rough.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough * 0.999);
+    factor.unwrap_or(10.0) * power
+}
+
+fn ticks(first: f64, last: f64, step: f64) -> Vec<f64> {
+    let count = ((last - first) / step + 1e-9).floor().max(0.0) as i32;
+    (0..=count).map(|index| first + f64::from(index) * step).collect()
+}
+
+/// A number with as many digits as it needs, at most four behind the point.
+pub(super) fn short(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    match text {
+        "-0" | "" => "0".to_owned(),
+        text => text.replace('-', "\u{2212}"),
+    }
+}
+
+/// How a series is drawn.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Stroke {
+    /// A line; gaps in the points break it.
+    Line,
+    /// A wide pale line under the others.
+    Band,
+    /// One dot a point.
+    Dots,
+    /// A dashed line.
+    Dashed,
+}
+
+/// One named set of points.
+pub(super) struct Series {
+    pub(super) name: String,
+    /// CSS class of its color.
+    pub(super) class: &'static str,
+    pub(super) stroke: Stroke,
+    /// `None` breaks a line.
+    pub(super) points: Vec<Option<[f64; 2]>>,
+}
+
+/// A mark with a word beside it.
+pub(super) struct Mark {
+    pub(super) at: [f64; 2],
+    pub(super) class: &'static str,
+    pub(super) shape: Shape,
+    /// Drawn beside the mark; may be empty.
+    pub(super) word: String,
+    /// Shown when the pointer rests on it.
+    pub(super) tip: String,
+}
+
+/// What a mark looks like.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Shape {
+    Circle,
+    Square,
+    Cross,
+}
+
+/// A plot in the making.
+pub(super) struct Plot<'a> {
+    /// For readers who can't see it.
+    pub(super) description: &'a str,
+    pub(super) size: [f64; 2],
+    pub(super) x: Axis,
+    pub(super) y: Axis,
+    /// True if larger y is drawn lower, as on a map whose y axis points south.
+    pub(super) y_down: bool,
+    pub(super) series: &'a [Series],
+    pub(super) marks: &'a [Mark],
+}
+
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 44.0;
+
+impl Plot<'_> {
+    /// The size of the area inside the axes of a drawing of `size`.
+    pub(super) fn inner(size: [f64; 2]) -> [f64; 2] {
+        [size[0] - LEFT - RIGHT, size[1] - TOP - BOTTOM]
+    }
+
+    fn to_page(&self, point: [f64; 2]) -> [f64; 2] {
+        let [width, height] = Self::inner(self.size);
+        let y = self.y.place(point[1]);
+        let y = if self.y_down { y } else { 1.0 - y };
+        [LEFT + self.x.place(point[0]) * width, TOP + y * height]
+    }
+
+    /// The drawing as SVG, with its legend above if it has more than one series.
+    pub(super) fn draw(&self) -> String {
+        let mut out = legend(self.series);
+        let [width, height] = self.size;
+        let _ = write!(
+            out,
+            r#"<svg viewBox="0 0 {width} {height}" role="img" aria-label="{}">"#,
+            escape(self.description)
+        );
+        self.draw_axes(&mut out);
+        for series in self.series {
+            self.draw_series(&mut out, series);
+        }
+        for mark in self.marks {
+            self.draw_mark(&mut out, mark);
+        }
+        out += "</svg>";
+        out
+    }
+
+    fn draw_axes(&self, out: &mut String) {
+        let [width, height] = Self::inner(self.size);
+        let (right, bottom) = (LEFT + width, TOP + height);
+        for tick in &self.x.ticks {
+            let x = LEFT + self.x.place(*tick) * width;
+            let _ = write!(
+                out,
+                r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/><text class="tick" x="{x:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                bottom + 16.0,
+                short(*tick)
+            );
+        }
+        for tick in &self.y.ticks {
+            let y = self.to_page([self.x.low, *tick])[1];
+            let _ = write!(
+                out,
+                r#"<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1}" y2="{y:.1}"/><text class="tick" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+                LEFT - 7.0,
+                y + 3.5,
+                short(*tick)
+            );
+        }
+        let middle = TOP + height / 2.0;
+        let _ = write!(
+            out,
+            r#"<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text><text class="label" transform="translate(13 {middle:.1}) rotate(-90)" text-anchor="middle">{}</text>"#,
+            LEFT + width / 2.0,
+            self.size[1] - 8.0,
+            escape(&self.x.label),
+            escape(&self.y.label)
+        );
+    }
+
+    fn draw_series(&self, out: &mut String, series: &Series) {
+        let class = series.class;
+        if series.stroke == Stroke::Dots {
+            for point in thinned(&series.points).into_iter().flatten() {
+                let [x, y] = self.to_page(point);
+                let _ =
+                    write!(out, r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="2.6"/>"#);
+            }
+            return;
+        }
+        let mut path = String::new();
+        let mut is_pen_down = false;
+        for point in thinned(&series.points) {
+            if let Some(point) = point {
+                let [x, y] = self.to_page(point);
+                let letter = if is_pen_down { 'L' } else { 'M' };
+                let _ = write!(path, "{letter}{x:.1} {y:.1}");
+            }
+            is_pen_down = point.is_some();
+        }
+        let style = match series.stroke {
+            Stroke::Band => "band",
+            Stroke::Dashed => "dashed",
+            Stroke::Line | Stroke::Dots => "line",
+        };
+        let _ = write!(out, r#"<path class="{style} {class}" d="{path}"/>"#);
+    }
+
+    fn draw_mark(&self, out: &mut String, mark: &Mark) {
+        let [x, y] = self.to_page(mark.at);
+        let class = mark.class;
+        let _ = write!(out, "<g><title>{}</title>", escape(&mark.tip));
+        let _ = match mark.shape {
+            Shape::Circle => {
+                write!(out, r#"<circle class="mark {class}" cx="{x:.1}" cy="{y:.1}" r="5"/>"#)
+            }
+            Shape::Square => write!(
+                out,
+                r#"<rect class="mark {class}" x="{:.1}" y="{:.1}" width="10" height="10"/>"#,
+                x - 5.0,
+                y - 5.0
+            ),
+            Shape::Cross => write!(
+                out,
+                r#"<path class="cross {class}" d="M{:.1} {:.1}l10 10m0 -10l-10 10"/>"#,
+                x - 5.0,
+                y - 5.0
+            ),
+        };
+        if !mark.word.is_empty() {
+            let is_right = x > LEFT + Self::inner(self.size)[0] * 0.8;
+            let (offset, anchor) = if is_right { (-9.0, "end") } else { (9.0, "start") };
+            let _ = write!(
+                out,
+                r#"<text class="word" x="{:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
+                x + offset,
+                y - 7.0,
+                escape(&mark.word)
+            );
+        }
+        *out += "</g>";
+    }
+}
+
+/// Named rows over one logarithmic axis of milliseconds.
+pub(super) struct RowAxis {
+    x: Axis,
+    rows: usize,
+}
+
+impl RowAxis {
+    const WIDTH: f64 = 1040.0;
+    const LEFT: f64 = 150.0;
+    const RIGHT: f64 = 40.0;
+    const ROW: f64 = 30.0;
+
+    /// Room for `rows` rows of values in positive `low ..= high`, milliseconds.
+    pub(super) fn new(low: f64, high: f64, rows: usize) -> Self {
+        Self { x: Axis::log("latency (ms)", low, high), rows }
+    }
+
+    fn to_page(&self, value: f64) -> f64 {
+        Self::LEFT + self.x.place(value) * (Self::WIDTH - Self::LEFT - Self::RIGHT)
+    }
+
+    /// The opening tag and the grid.
+    pub(super) fn open(&self, description: &str) -> String {
+        let bottom = TOP + Self::ROW * self.rows as f64;
+        let (width, height) = (Self::WIDTH, bottom + BOTTOM);
+        let mut out = format!(
+            r#"<svg viewBox="0 0 {width} {height}" role="img" aria-label="{}">"#,
+            escape(description)
+        );
+        for tick in &self.x.ticks {
+            let x = self.to_page(*tick);
+            let _ = write!(
+                out,
+                r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{TOP}" y2="{bottom}"/><text class="tick" x="{x:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+                bottom + 16.0,
+                short(*tick)
+            );
+        }
+        let right = Self::WIDTH - Self::RIGHT;
+        let _ = write!(
+            out,
+            r#"<path class="axis" d="M{} {bottom}H{right}"/><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">{}</text>"#,
+            Self::LEFT,
+            (Self::LEFT + right) / 2.0,
+            height - 8.0,
+            self.x.label
+        );
+        out
+    }
+
+    /// One row: its name and `[min, p50, p90, p99, max]`.
+    pub(super) fn row(&self, index: usize, name: &str, tip: &str, values: [f64; 5]) -> String {
+        let middle = TOP + Self::ROW * (index as f64 + 0.5);
+        let [low, p50, p90, p99, most] = values.map(|value| self.to_page(value));
+        let (top, bottom) = (middle - 8.0, middle + 8.0);
+        format!(
+            r#"<g><title>{}</title><text class="label" x="{:.1}" y="{:.1}" text-anchor="end">{}</text><path class="whisker" d="M{low:.1} {middle:.1}H{most:.1}"/><rect class="box" x="{p50:.1}" y="{top:.1}" width="{:.1}" height="16"/><path class="median" d="M{p50:.1} {top:.1}V{bottom:.1}"/><path class="p90" d="M{p90:.1} {top:.1}V{bottom:.1}"/><circle class="most" cx="{most:.1}" cy="{middle:.1}" r="4"/></g>"#,
+            escape(tip),
+            Self::LEFT - 12.0,
+            middle + 4.0,
+            escape(name),
+            (p99 - p50).max(1.0),
+        )
+    }
+}
+
+/// A legend line; a single series needs none, but the line keeps its place.
+fn legend(series: &[Series]) -> String {
+    let mut out = String::from(r#"<div class="legend">"#);
+    for entry in series.iter().filter(|_| series.len() > 1) {
+        let shape = match entry.stroke {
+            Stroke::Line => r#"<path class="line KEY" d="M0 6H22"/>"#,
+            Stroke::Band => r#"<path class="band KEY" d="M0 6H22"/>"#,
+            Stroke::Dashed => r#"<path class="dashed KEY" d="M0 6H22"/>"#,
+            Stroke::Dots => r#"<circle class="dot KEY" cx="11" cy="6" r="3.2"/>"#,
+        };
+        let shape = shape.replace("KEY", entry.class);
+        let name = escape(&entry.name);
+        let _ = write!(
+            out,
+            r#"<span><svg class="key" width="22" height="12" viewBox="0 0 22 12" aria-hidden="true">{shape}</svg>{name}</span>"#
+        );
+    }
+    out + "</div>"
+}
+
+/// At most about 800 points: of every stretch the one with the smallest and the one with the
+/// largest y, so that no peak is lost.
+fn thinned(points: &[Option<[f64; 2]>]) -> Vec<Option<[f64; 2]>> {
+    const STRETCHES: usize = 400;
+    if points.len() <= 2 * STRETCHES {
+        return points.to_vec();
+    }
+    let mut kept = Vec::with_capacity(2 * STRETCHES);
+    for stretch in points.chunks(points.len().div_ceil(STRETCHES)) {
+        let by_y = |left: &&[f64; 2], right: &&[f64; 2]| left[1].total_cmp(&right[1]);
+        let low = stretch.iter().flatten().min_by(by_y);
+        let high = stretch.iter().flatten().max_by(by_y);
+        let mut pair: Vec<_> = low.into_iter().chain(high).copied().collect();
+        pair.sort_by(|left, right| left[0].total_cmp(&right[0]));
+        pair.dedup();
+        kept.extend(pair.into_iter().map(Some));
+        if stretch.iter().any(Option::is_none) {
+            kept.push(None);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_mark_round_numbers_and_hold_their_range() {
+        let axis = Axis::linear("m", -3.2, 17.0);
+        assert_eq!((axis.low, axis.high), (-5.0, 20.0));
+        assert_eq!(axis.ticks, [-5.0, 0.0, 5.0, 10.0, 15.0, 20.0]);
+        let axis = Axis::log("ms", 0.03, 240.0);
+        assert_eq!(axis.ticks.len(), 6);
+        assert!((axis.place(1.0) - 0.4).abs() < 1e-12);
+    }
+
+    #[test]
+    fn thinning_keeps_the_peaks() {
+        let points: Vec<_> =
+            (0..5000).map(|i| Some([f64::from(i), if i == 3333 { 99.0 } else { 1.0 }])).collect();
+        let kept = thinned(&points);
+        assert!(kept.len() <= 900, "{} points", kept.len());
+        assert!(kept.contains(&Some([3333.0, 99.0])));
+    }
+
+    #[test]
+    fn numbers_are_printed_without_noise() {
+        let cases = [(0.1 + 0.2, "0.3"), (100.0, "100"), (-5.0, "\u{2212}5"), (-0.0, "0")];
+        for (value, text) in cases {
+            assert_eq!(short(value), text);
+        }
+    }
+}
