@@ -1,0 +1,71 @@
+//! The autopilot drives our own routes in the embedded world, is judged, recorded and reported.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use tandem::evaluation::campaign::{Campaign, Provenance};
+use tandem::evaluation::report::{Report, ReportRoute, render};
+use tandem::evaluation::routes::read_routes;
+use tandem::evaluation::run::{RouteLog, run_route};
+use tandem::scene::SensorSuite;
+use tandem::world::{Autopilot, EmbeddedWorld};
+
+#[test]
+fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes: Vec<_> = ["straight.xml", "bends.xml", "demo.xml"]
+        .iter()
+        .flat_map(|file| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes");
+            read_routes(&folder.join(file)).unwrap()
+        })
+        // Ids are unique in a file only.
+        .zip(1..)
+        .map(|(mut route, id)| {
+            route.id = id;
+            route
+        })
+        .collect();
+    let provenance = Provenance::new(b"", 7, "autopilot", BTreeMap::new());
+    let campaign = Campaign {
+        folder: folder.path(),
+        provenance: &provenance,
+        routes: &routes,
+        presets: None,
+        sensors: &[],
+    };
+    let cancel = AtomicBool::new(false);
+    let summary = campaign
+        .run(&cancel, &mut |_| {}, &mut |route| {
+            let suite = SensorSuite { truth: true, ..SensorSuite::default() };
+            let mut world = EmbeddedWorld::new(route, suite, 7)?;
+            Ok(run_route(&mut world, &mut Autopilot::new(), &cancel, &mut |_, _| {}))
+        })
+        .unwrap();
+    let records: Vec<_> = summary.table.records().collect();
+    assert_eq!(records.len(), routes.len());
+    for record in &records {
+        assert!(record.is_success(), "{}: {:#?}", record.route_id, record);
+        let speeds = record.infractions.min_speed_infractions.len();
+        assert!((15..=21).contains(&speeds), "{speeds} speed messages on {}", record.route_id);
+    }
+    let logs: Vec<RouteLog> =
+        records.iter().map(|record| campaign.read_log(&record.route_id).unwrap()).collect();
+    let reported: Vec<_> = records
+        .iter()
+        .zip(&logs)
+        .map(|(record, log)| ReportRoute { record, log, still_png: None })
+        .collect();
+    let page = render(&Report {
+        title: "Autopilot on our own routes",
+        note: "Privileged driver: it knows the truth. Scores of the embedded world are not CARLA scores.",
+        facts: &[],
+        routes: &reported,
+        routes_total: routes.len(),
+        warm_up_ticks: 0,
+        tick_budget: None,
+    });
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-autopilot.html"), &page)
+        .unwrap();
+    assert!(page.contains("No stage was timed."));
+}
