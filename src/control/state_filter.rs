@@ -252,6 +252,32 @@ mod tests {
     }
 
     #[test]
+    fn the_sigma_points_spread_as_the_covariance_says() {
+        let config = StateFilterConfig { alpha: 1.0, ..StateFilterConfig::default() };
+        let spread = Matrix4::new(
+            2.0, 0.9, 0.3, -0.4, 0.9, 1.5, 0.1, 0.2, 0.3, 0.1, 0.8, 0.0, -0.4, 0.2, 0.0, 1.1,
+        );
+        let mean = Vector4::new(10.0, -3.0, 0.2, 4.0);
+        let points = sigma_points(&config, &mean, &spread).unwrap();
+        let [_, weights] = weights(&config);
+        let found = points.iter().zip(weights).fold(Matrix4::zeros(), |sum, (point, weight)| {
+            let offset = difference(point, &mean);
+            sum + weight * offset * offset.transpose()
+        });
+        assert!((found - spread).abs().max() < 1e-12, "{found}");
+    }
+
+    #[test]
+    fn a_yaw_that_crosses_the_back_is_followed_the_short_way() {
+        let mut filter = StateFilter::new(StateFilterConfig::default());
+        let reading = |yaw| VehicleState { pose: Pose::new(0.0, 0.0, yaw), speed_mps: 0.0 };
+        filter.update(&reading(3.13), &Command::FULL_BRAKE).unwrap();
+        let turned = filter.update(&reading(-3.13), &Command::FULL_BRAKE).unwrap();
+        let expected = 2.0 * std::f64::consts::PI - 3.13;
+        assert!((turned.pose.yaw_rad - expected).abs() < 1e-9, "{turned:?}");
+    }
+
+    #[test]
     fn a_broken_reading_is_an_error_at_the_next_tick_and_a_restart_heals_it() {
         let mut filter = StateFilter::new(StateFilterConfig::default());
         let reading = VehicleState { pose: Pose::new(3.0, 4.0, 0.0), speed_mps: 5.0 };
