@@ -1,6 +1,5 @@
 //! Driving models: how observations become the inputs of networks, and what their outputs mean.
 //!
-//! One folder per family. No model knows a simulator, and none follows its own trajectory: that is
-//! the job of [`control`](crate::control).
+//! One folder per family. No model knows a simulator, and none follows its own trajectory.
 
 pub mod automot;

@@ -4,6 +4,8 @@
 //! its upper left part as planes. The release carries frames as floats in between; that chain gives
 //! every byte back, so it has no counterpart here.
 
+use super::image_jpeg::JpegRoundTrip;
+
 /// Width and height of a picture in pixels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Size {
@@ -263,6 +265,67 @@ pub fn crop_to_planes(rgb: &[u8], size: Size, part: Size, planes: &mut [u8]) {
     }
 }
 
+/// How a frame is prepared for the BEV encoder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BevFrameConfig {
+    /// The camera's (`camera_width`, `camera_height` of `bev_config.json`).
+    pub camera: Size,
+    /// The upper left part that the encoder sees (`cropped_width`, `cropped_height`).
+    pub cropped: Size,
+    /// Quality of the JPEG file that the release sends the frame through, or `None` to leave the
+    /// frame as it is.
+    pub jpeg_quality: Option<u8>,
+}
+
+impl Default for BevFrameConfig {
+    /// The release's numbers.
+    fn default() -> Self {
+        Self {
+            camera: Size { width: 1024, height: 512 },
+            cropped: Size { width: 1024, height: 384 },
+            jpeg_quality: Some(95),
+        }
+    }
+}
+
+/// Prepares frames for the BEV encoder.
+pub struct BevFrame {
+    config: BevFrameConfig,
+    jpeg: Option<JpegRoundTrip>,
+    /// `[cropped.height, camera.width, 3]`, what JPEG leaves.
+    decoded: Vec<u8>,
+}
+
+impl BevFrame {
+    /// Allocates what a frame needs.
+    ///
+    /// # Panics
+    /// If the part is larger than the camera's picture or the quality is not 1 to 100.
+    pub fn new(config: BevFrameConfig) -> Self {
+        let BevFrameConfig { camera, cropped, jpeg_quality } = config;
+        assert!(cropped.width <= camera.width, "{cropped:?} of {camera:?}");
+        let jpeg = jpeg_quality.map(|quality| JpegRoundTrip::new(camera, cropped.height, quality));
+        let decoded = jpeg.as_ref().map_or(0, |_| 3 * camera.width * cropped.height);
+        Self { config, jpeg, decoded: vec![0; decoded] }
+    }
+
+    /// Writes `rgb`, `[camera.height, camera.width, 3]`, to `planes`,
+    /// u8 `[3, cropped.height, cropped.width]`.
+    ///
+    /// # Panics
+    /// If a picture does not have its size.
+    pub fn write_planes(&mut self, rgb: &[u8], planes: &mut [u8]) {
+        let BevFrameConfig { camera, cropped, .. } = self.config;
+        if let Some(jpeg) = &mut self.jpeg {
+            jpeg.apply(rgb, &mut self.decoded);
+            let upper = Size { width: camera.width, height: cropped.height };
+            crop_to_planes(&self.decoded, upper, cropped, planes);
+        } else {
+            crop_to_planes(rgb, camera, cropped, planes);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,5 +353,22 @@ mod tests {
         let part = Size { width: 2, height: 1 };
         crop_to_planes(&rgb, Size { width: 3, height: 2 }, part, &mut planes);
         assert_eq!(planes, [0, 1, 10, 11, 20, 21]);
+    }
+
+    #[test]
+    fn the_bev_frame_is_cropped_with_and_without_jpeg() {
+        let camera = Size { width: 32, height: 32 };
+        let cropped = Size { width: 20, height: 16 };
+        let rgb: Vec<u8> = (0..camera.rgb_bytes()).map(|index| (index / 96 * 8) as u8).collect();
+        let planes = [None, Some(95)].map(|jpeg_quality| {
+            let mut planes = vec![0; cropped.rgb_bytes()];
+            BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality })
+                .write_planes(&rgb, &mut planes);
+            planes
+        });
+        assert_eq!(planes[0][20], 8, "the second row of red");
+        for (plain, lossy) in planes[0].iter().zip(&planes[1]) {
+            assert!(plain.abs_diff(*lossy) <= 4, "{plain} became {lossy}");
+        }
     }
 }

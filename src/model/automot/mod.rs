@@ -5,6 +5,7 @@
 
 pub mod gnss;
 pub mod image;
+pub mod image_jpeg;
 pub mod lidar;
 pub mod planner;
 pub mod prompt;

@@ -1,0 +1,402 @@
+//! What a frame looks like after a JPEG file.
+//!
+//! The release encodes and decodes the BEV encoder's frame (OpenCV's defaults: quality 95, chroma
+//! at half size), because its training frames came from files. Entropy coding loses nothing, so
+//! the round trip is color conversion, chroma down, cosine transform, rounding to the quantization
+//! tables, and all of it back, in the integer arithmetic of libjpeg: no bit stream, no allocation.
+
+use super::image::Size;
+
+/// Side of a block.
+const BLOCK: usize = 8;
+
+/// Luma and chroma tables of the standard (ITU-T T.81, annex K) at quality 50, row by row.
+const TABLES: [[u16; 64]; 2] = [
+    [
+        16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69,
+        56, 14, 17, 22, 29, 51, 87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81,
+        104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+    ],
+    [
+        17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99,
+        99, 47, 66, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
+        99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
+    ],
+];
+
+/// Sends frames of one size through JPEG and gives their upper part back.
+pub struct JpegRoundTrip {
+    size: Size,
+    rows: usize,
+    tables: [[Step; 64]; 2],
+    /// Luma; its sides are whole blocks of chroma.
+    luma: Plane,
+    /// Blue and red difference at half size.
+    chroma: [Plane; 2],
+}
+
+/// A picture of one channel.
+struct Plane {
+    width: usize,
+    samples: Vec<u8>,
+}
+
+impl Plane {
+    fn new(width: usize, height: usize) -> Self {
+        Self { width, samples: vec![0; width * height] }
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        &self.samples[row * self.width..][..self.width]
+    }
+}
+
+impl JpegRoundTrip {
+    /// A round trip for frames of `size` of which the upper `rows` rows are wanted, at `quality`,
+    /// 1 to 100; the release's is 95.
+    ///
+    /// # Panics
+    /// If `quality` or `rows` is out of range or `size` is empty.
+    pub fn new(size: Size, rows: usize, quality: u8) -> Self {
+        assert!((1..=100).contains(&quality), "quality {quality}");
+        assert!(size.rgb_bytes() > 0, "a picture without pixels");
+        assert!((1..=size.height).contains(&rows), "{rows} rows of {size:?}");
+        let quality = i32::from(quality);
+        let percent = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
+        let tables =
+            TABLES.map(|table| table.map(|step| Step::new((i32::from(step) * percent + 50) / 100)));
+        // Chroma is interpolated, so it is needed two rows beyond the last one that is wanted.
+        let [width, height] =
+            [size.width, (rows + 2).min(size.height)].map(|side| side.div_ceil(2 * BLOCK));
+        let chroma = || Plane::new(width * BLOCK, height * BLOCK);
+        let luma = Plane::new(2 * width * BLOCK, 2 * height * BLOCK);
+        Self { size, rows, tables, luma, chroma: [chroma(), chroma()] }
+    }
+
+    /// Writes the upper part of `rgb`, `[height, width, 3]`, to `decoded`, `[rows, width, 3]`.
+    ///
+    /// # Panics
+    /// If a picture does not have its size.
+    pub fn apply(&mut self, rgb: &[u8], decoded: &mut [u8]) {
+        assert_eq!(rgb.len(), self.size.rgb_bytes(), "the picture is not {:?}", self.size);
+        let decoded_bytes = 3 * self.rows * self.size.width;
+        assert_eq!(decoded.len(), decoded_bytes, "the result is not {} rows", self.rows);
+        self.split(rgb);
+        lose(&mut self.luma, &self.tables[0]);
+        for chroma in &mut self.chroma {
+            lose(chroma, &self.tables[1]);
+        }
+        self.join(decoded);
+    }
+
+    /// Colors to luma and halved chroma; the picture's edges are repeated to whole blocks.
+    fn split(&mut self, rgb: &[u8]) {
+        let pixels = rgb.as_chunks::<3>().0;
+        let Size { width, height } = self.size;
+        let half_width = self.chroma[0].width;
+        for row in 0..self.chroma[0].samples.len() / half_width {
+            for column in 0..half_width {
+                let mut sums = [0_i32; 2];
+                for (below, right) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let [y, x] = [2 * row + below, 2 * column + right];
+                    let pixel = pixels[y.min(height - 1) * width + x.min(width - 1)];
+                    let [luma, chroma @ ..] = ycc_from_rgb(pixel);
+                    self.luma.samples[y * 2 * half_width + x] = luma as u8;
+                    sums = [sums[0] + chroma[0], sums[1] + chroma[1]];
+                }
+                // Rounds down and up by turns, so that the mean stays.
+                let bias = 1 + (column % 2) as i32;
+                for (plane, sum) in self.chroma.iter_mut().zip(sums) {
+                    plane.samples[row * half_width + column] = ((sum + bias) >> 2) as u8;
+                }
+            }
+        }
+    }
+
+    /// Luma and chroma to colors; chroma is interpolated from the four nearest samples.
+    fn join(&self, decoded: &mut [u8]) {
+        let Size { width, height } = self.size;
+        // The decoder knows the picture's size, so it does not look into the padding.
+        let last_row = height.div_ceil(2) - 1;
+        let last_column = width.div_ceil(2) - 1;
+        for (y, line) in decoded.chunks_exact_mut(3 * width).enumerate() {
+            let near = y / 2;
+            let far = if y % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(last_row) };
+            let rows = [0, 1]
+                .map(|plane: usize| [self.chroma[plane].row(near), self.chroma[plane].row(far)]);
+            for (x, (pixel, &luma)) in
+                line.as_chunks_mut::<3>().0.iter_mut().zip(self.luma.row(y)).enumerate()
+            {
+                let near = x / 2;
+                let is_left = x % 2 == 0;
+                let far =
+                    if is_left { near.saturating_sub(1) } else { (near + 1).min(last_column) };
+                let chroma = rows.map(|[row, other]| {
+                    let column = |x: usize| 3 * i32::from(row[x]) + i32::from(other[x]);
+                    (3 * column(near) + column(far) + if is_left { 8 } else { 7 }) >> 4
+                });
+                *pixel = rgb_from_ycc([i32::from(luma), chroma[0], chroma[1]]);
+            }
+        }
+    }
+}
+
+/// Bits behind the binary point of the color weights.
+const COLOR_BITS: u32 = 16;
+
+const fn color(weight: f64) -> i32 {
+    (weight * (1 << COLOR_BITS) as f64 + 0.5) as i32
+}
+
+const COLOR_HALF: i32 = 1 << (COLOR_BITS - 1);
+
+fn ycc_from_rgb(rgb: [u8; 3]) -> [i32; 3] {
+    let [r, g, b] = rgb.map(i32::from);
+    let center = (128 << COLOR_BITS) + COLOR_HALF - 1;
+    [
+        (color(0.299) * r + color(0.587) * g + color(0.114) * b + COLOR_HALF) >> COLOR_BITS,
+        (-color(0.168_735_892) * r - color(0.331_264_108) * g + color(0.5) * b + center)
+            >> COLOR_BITS,
+        (color(0.5) * r - color(0.418_687_589) * g - color(0.081_312_411) * b + center)
+            >> COLOR_BITS,
+    ]
+}
+
+fn rgb_from_ycc([y, cb, cr]: [i32; 3]) -> [u8; 3] {
+    let [cb, cr] = [cb - 128, cr - 128];
+    let round = |sum: i32| (sum + COLOR_HALF) >> COLOR_BITS;
+    [
+        y + round(color(1.402) * cr),
+        y + round(-color(0.344_14) * cb - color(0.714_14) * cr),
+        y + round(color(1.772) * cb),
+    ]
+    .map(|value| value.clamp(0, 255) as u8)
+}
+
+/// An entry of a quantization table.
+#[derive(Clone, Copy)]
+struct Step {
+    step: i32,
+    /// 2³² over the divisor, rounded up: exact for dividends below 2¹⁸.
+    reciprocal: u64,
+}
+
+/// How much larger than the coefficients the result of both passes of [`forward`] is.
+const GAIN: i32 = 8;
+
+impl Step {
+    /// A step of `step`, limited to what a table may hold.
+    fn new(step: i32) -> Self {
+        let step = step.clamp(1, 255);
+        Self { step, reciprocal: (1_u64 << 32).div_ceil((GAIN * step) as u64) }
+    }
+
+    /// The multiple of the step that is nearest to a coefficient [`GAIN`] times too large.
+    fn round(self, value: i32) -> i32 {
+        let dividend = value.unsigned_abs() + (GAIN / 2 * self.step) as u32;
+        let multiple = ((u64::from(dividend) * self.reciprocal) >> 32) as i32;
+        value.signum() * multiple * self.step
+    }
+}
+
+/// Transforms every block of `plane`, rounds it to multiples of `table`, and transforms it back.
+fn lose(plane: &mut Plane, table: &[Step; 64]) {
+    for top in (0..plane.samples.len()).step_by(BLOCK * plane.width) {
+        for start in (top..top + plane.width).step_by(BLOCK) {
+            let mut block = [0; 64];
+            for (row, values) in block.chunks_exact_mut(BLOCK).enumerate() {
+                let samples = &plane.samples[start + row * plane.width..][..BLOCK];
+                for (value, &sample) in values.iter_mut().zip(samples) {
+                    *value = i32::from(sample) - 128;
+                }
+            }
+            let mut block = down(&turned(&block), |line| forward(line, PASS_BITS));
+            block = down(&turned(&block), |line| forward(line, -PASS_BITS));
+            for (value, step) in block.iter_mut().zip(table) {
+                *value = step.round(*value);
+            }
+            block = turned(&down(&block, |line| backward(line, PASS_BITS)));
+            block = turned(&down(&block, |line| backward(line, -PASS_BITS - 3)));
+            for (row, values) in block.chunks_exact(BLOCK).enumerate() {
+                let samples = &mut plane.samples[start + row * plane.width..][..BLOCK];
+                for (sample, &value) in samples.iter_mut().zip(values) {
+                    *sample = (value + 128).clamp(0, 255) as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the columns of a block; a vector unit takes several at once.
+#[inline(always)]
+fn down(block: &[i32; 64], transform: impl Fn([i32; 8]) -> [i32; 8]) -> [i32; 64] {
+    let mut result = [0; 64];
+    for column in 0..BLOCK {
+        let values = transform(std::array::from_fn(|row| block[row * BLOCK + column]));
+        for (row, value) in values.into_iter().enumerate() {
+            result[row * BLOCK + column] = value;
+        }
+    }
+    result
+}
+
+/// A block with rows and columns exchanged.
+#[inline(always)]
+fn turned(block: &[i32; 64]) -> [i32; 64] {
+    std::array::from_fn(|index| block[index % BLOCK * BLOCK + index / BLOCK])
+}
+
+/// Bits behind the binary point of the transform's weights.
+const DCT_BITS: i32 = 13;
+
+/// Bits that stay behind the point between the two passes.
+const PASS_BITS: i32 = 2;
+
+const fn dct(weight: f64) -> i32 {
+    (weight * (1 << DCT_BITS) as f64 + 0.5) as i32
+}
+
+/// Rounds `sum`, which has [`DCT_BITS`] behind the point, to `keep` bits.
+#[inline(always)]
+fn descale(sum: i32, keep: i32) -> i32 {
+    let drop = DCT_BITS - keep;
+    (sum + (1 << (drop - 1))) >> drop
+}
+
+/// The cosine transform of 8 values times √8, after Loeffler, Ligtenberg and Moschytz: 12
+/// multiplications. The result has `keep` more bits behind the point than the input.
+#[inline(always)]
+fn forward(x: [i32; 8], keep: i32) -> [i32; 8] {
+    let sum: [i32; 4] = std::array::from_fn(|index| x[index] + x[7 - index]);
+    let difference: [i32; 4] = std::array::from_fn(|index| x[index] - x[7 - index]);
+    let [outer, inner] = [sum[0] + sum[3], sum[1] + sum[2]];
+    let [low, high] = rotate(sum[0] - sum[3], sum[1] - sum[2]);
+    let [d0, d1, d2, d3] = difference;
+    let [o3, o2, o1, o0] = odd([d3, d2, d1, d0]);
+    [
+        descale((outer + inner) << DCT_BITS, keep),
+        descale(o0, keep),
+        descale(low, keep),
+        descale(o1, keep),
+        descale((outer - inner) << DCT_BITS, keep),
+        descale(o2, keep),
+        descale(high, keep),
+        descale(o3, keep),
+    ]
+}
+
+/// The inverse of [`forward`] but for a factor of 8.
+#[inline(always)]
+fn backward(x: [i32; 8], keep: i32) -> [i32; 8] {
+    let [low, high] = rotate(x[2], x[6]);
+    let [plus, minus] = [(x[0] + x[4]) << DCT_BITS, (x[0] - x[4]) << DCT_BITS];
+    let even = [plus + low, minus + high, minus - high, plus - low];
+    let [o3, o2, o1, o0] = odd([x[7], x[5], x[3], x[1]]);
+    let odd = [o0, o1, o2, o3];
+    std::array::from_fn(|index| {
+        let sum = match index {
+            0..4 => even[index] + odd[index],
+            _ => even[7 - index] - odd[7 - index],
+        };
+        descale(sum, keep)
+    })
+}
+
+/// Turns a pair by three eighths of a right angle, times √2; the even half, the same both ways.
+#[inline(always)]
+fn rotate(a: i32, b: i32) -> [i32; 2] {
+    let shared = (a + b) * dct(0.541_196_1);
+    [shared + a * dct(0.765_366_865), shared - b * dct(1.847_759_065)]
+}
+
+/// The odd half, the same both ways.
+#[inline(always)]
+fn odd([a, b, c, d]: [i32; 4]) -> [i32; 4] {
+    let shared = (a + b + c + d) * dct(1.175_875_602);
+    let ad = -(a + d) * dct(0.899_976_223);
+    let bc = -(b + c) * dct(2.562_915_447);
+    let ac = shared - (a + c) * dct(1.961_570_56);
+    let bd = shared - (b + d) * dct(0.390_180_644);
+    [
+        a * dct(0.298_631_336) + ad + ac,
+        b * dct(2.053_119_869) + bc + bd,
+        c * dct(3.072_711_026) + bc + ac,
+        d * dct(1.501_321_11) + ad + bd,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A drawing that fills the range of every channel, and noise.
+    fn pictures(size: Size) -> [Vec<u8>; 2] {
+        let values = |value: fn([i64; 3]) -> i64| {
+            let pixels =
+                (0..size.height as i64).flat_map(|y| (0..size.width as i64).map(move |x| (x, y)));
+            pixels
+                .flat_map(|(x, y)| [0, 1, 2].map(|channel| value([x, y, channel]) as u8))
+                .collect()
+        };
+        [
+            values(|[x, y, c]| {
+                (128 + (2 * x - 3 * y) * (c - 1) + (x / 5 + y / 7) % 3 * 40).clamp(0, 255)
+            }),
+            values(|[x, y, c]| (3 * x * x + 7 * y + 61 * c + x * y * (c + 1)) % 256),
+        ]
+    }
+
+    /// FNV-1a.
+    fn hash(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    }
+
+    #[track_caller]
+    fn check(width: usize, height: usize, quality: u8, expected: [u64; 2]) {
+        let size = Size { width, height };
+        let found = pictures(size).map(|rgb| {
+            let mut decoded = vec![0; rgb.len()];
+            JpegRoundTrip::new(size, height, quality).apply(&rgb, &mut decoded);
+            hash(&decoded)
+        });
+        assert_eq!(found, expected, "{size:?} at {quality}");
+    }
+
+    /// The hashes are of the same pictures saved (`quality`, `subsampling=2`) and opened by Pillow
+    /// 13.0.0 with libjpeg-turbo 3.2.0: every byte is equal.
+    #[test]
+    fn it_equals_libjpeg_turbo() {
+        check(48, 32, 95, [0x64ae_bf9e_afa9_ede1, 0x733e_7b93_20f9_ce08]);
+        check(48, 32, 50, [0x394d_0b98_a43e_181c, 0x3d7c_6216_1203_2cfb]);
+        check(45, 37, 95, [0x564b_43e1_4f54_fe01, 0xf05d_9bd0_7698_3736]);
+        check(45, 37, 50, [0x424c_7ba5_1ad8_e97c, 0x9d6f_d467_68a5_44a6]);
+        check(17, 1, 95, [0x69d5_45d1_dad0_50ec, 0x8e24_34c7_07a7_3bb6]);
+        check(17, 1, 50, [0x31b4_f363_fa9a_0705, 0xf0e7_dadb_20aa_9318]);
+    }
+
+    #[test]
+    fn an_upper_part_is_the_upper_part_of_the_whole() {
+        let size = Size { width: 45, height: 70 };
+        for rgb in pictures(size) {
+            let mut whole = vec![0; rgb.len()];
+            JpegRoundTrip::new(size, size.height, 95).apply(&rgb, &mut whole);
+            for rows in [1, 14, 15, 16, 31, 32, 33, 69] {
+                let mut part = vec![0; 3 * rows * size.width];
+                JpegRoundTrip::new(size, rows, 95).apply(&rgb, &mut part);
+                assert_eq!(part, whole[..part.len()], "{rows} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn dividing_by_the_reciprocal_is_exact() {
+        for step in 1..=255 {
+            for value in -17_000..17_000_i32 {
+                let multiple = (value.abs() + 4 * step) / (8 * step);
+                assert_eq!(Step::new(step).round(value), value.signum() * multiple * step);
+            }
+        }
+    }
+}
