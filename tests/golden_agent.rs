@@ -136,7 +136,6 @@ fn golden_text_is_tokenized() {
         let piece = case["text"].as_str().unwrap();
         let ids: Vec<u32> = numbers(&case["ids"]);
         assert_eq!(encode(&mut tokenizer, piece), ids, "{piece:?}");
-        assert_eq!(tokenizer.decode(&ids).unwrap(), piece);
     }
 }
 
@@ -303,7 +302,7 @@ fn golden_frames_are_cut_into_patches() {
 #[test]
 fn golden_camera_frame_is_resized_and_cut() {
     let golden = Golden::open("image_preprocess.safetensors");
-    let layout = image::PatchLayout::default();
+    let layout = patch_layout();
     let size = |name: &str| {
         let shape = golden.shape(name);
         image::Size { width: shape[1], height: shape[0] }
