@@ -3,7 +3,7 @@
 //! The route is thinned once ([`thin_plan`]); a [`RoutePlanner`] then drops points as the vehicle
 //! comes near and names the next two in the ego frame.
 
-use crate::scene::{Pose, RoadOption};
+use crate::scene::{Pose, RoadOption, RoutePoint};
 use glam::{DVec2, DVec3};
 use std::collections::VecDeque;
 
@@ -14,6 +14,12 @@ pub struct PlanPoint {
     pub position: DVec3,
     /// The maneuver here.
     pub command: RoadOption,
+}
+
+impl From<&RoutePoint> for PlanPoint {
+    fn from(point: &RoutePoint) -> Self {
+        Self { position: point.position, command: point.command }
+    }
 }
 
 /// Distance after which the benchmark's harness keeps a point without a new command, meters.
