@@ -5,6 +5,7 @@
 //! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | the graphs |
 //! | `vision.json`, … | their contracts |
 //! | `weights.bin` | weights in another element type than stored, and folded constants |
+//! | `tokenizer.json` | a copy of the checkpoint's, so that the folder is all that driving needs |
 //! | `model.safetensors` or its shards | links to the checkpoint files that graphs point into |
 //! | `export.json` | the [`Summary`]; written last |
 //!
@@ -35,6 +36,9 @@ pub const WEIGHTS_FILE: &str = "weights.bin";
 
 /// File of the [`Summary`]; a folder that has it is a whole export.
 pub const SUMMARY_FILE: &str = "export.json";
+
+/// The tokenizer, in a checkpoint and in an export of it.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
 /// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
 const ALIGNMENT: u64 = 64;
@@ -193,6 +197,16 @@ pub fn export_networks(
         weight_files.push(name);
     }
 
+    let tokenizer = checkpoint.dir().join(TOKENIZER_FILE);
+    let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    if !tokenizer.exists() {
+        warnings.push(format!("the checkpoint has no {TOKENIZER_FILE}: its networks cannot drive"));
+    } else if !in_place {
+        let text = fs::read(&tokenizer)
+            .map_err(|source| ExportError::Read { path: tokenizer.clone(), source })?;
+        write(TOKENIZER_FILE, &text)?;
+    }
+
     let summary = Summary {
         exporter_version: env!("CARGO_PKG_VERSION").to_owned(),
         model: "automot".to_owned(),
@@ -201,7 +215,7 @@ pub fn export_networks(
         options: options.clone(),
         prefix_capacity: sizes.prefix_capacity,
         networks: graphs,
-        warnings: warnings.iter().map(ToString::to_string).collect(),
+        warnings,
         weight_files,
         converted_bytes: weights.total,
     };
@@ -526,6 +540,7 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
         let is_link = entry.file_type().map_err(reading)?.is_symlink();
         let ours = name == SUMMARY_FILE
             || name == WEIGHTS_FILE
+            || name == TOKENIZER_FILE
             || networks::NAMES.iter().any(|n| name == graph_file(n) || name == contract_file(n))
             || is_link && name.ends_with(".safetensors");
         if !ours {

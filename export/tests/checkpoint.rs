@@ -195,7 +195,12 @@ fn impossible_configurations_are_refused_with_key_and_rule() {
     check_config(config, "\"image_token_id\": 992", "\"image_token_id\": 9920", &["vocab_size"]);
     check_config(config, "{", "[", &["JSON"]);
     let args = "automot_args.json";
-    check_config(args, "_value_heads\": 2", "_value_heads\": 4", &["mot_num_key_value_heads is 4"]);
+    check_config(
+        args,
+        "_value_heads\": 2",
+        "_value_heads\": 5",
+        &["mot_num_key_value_heads is 5", "at most"],
+    );
     check_config(args, "_query_dim\": 20", "_query_dim\": 21", &["reasoning_query_dim", "20"]);
     let bev = "bev_config.json";
     check_config(bev, "_height\": 256", "_height\": 255", &["lidar_resolution_height", "256"]);

@@ -174,14 +174,12 @@ fn mot(
             format!("at most num_attention_heads, {}", text.num_attention_heads),
         ));
     }
-    let group = text.num_attention_heads / text.num_key_value_heads;
-    if num_attention_heads != num_key_value_heads * group {
+    // A query head reads the key head that the understanding expert's group says, whatever the two
+    // counts here; only heads that the understanding expert has can be padded to.
+    if num_key_value_heads > text.num_key_value_heads {
         return Err(kv_heads_in.invalid(
             "mot_num_key_value_heads",
-            format!(
-                "mot_num_attention_heads, {num_attention_heads}, over the group of \
-                 num_attention_heads / num_key_value_heads, {group}"
-            ),
+            format!("at most num_key_value_heads, {}", text.num_key_value_heads),
         ));
     }
 

@@ -53,8 +53,8 @@ fn draw(
     let mut probes = Probes::new(options);
 
     let [height, width] = config.image_size;
-    let image =
-        g.input("image", DType::U8, &[3, height, width], "camera picture, RGB planes, cropped");
+    // Pixels as a camera gives them: a crop of whole rows is then a view, and the host moves nothing.
+    let image = g.input("image", DType::U8, &[height, width, 3], "camera picture, RGB, cropped");
     let [rows, cols] = config.lidar_size;
     let histogram = g.input(
         "lidar",
@@ -129,8 +129,9 @@ fn draw(
 /// `[1, 3, height, width]`, in single precision up to the last step.
 fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
     let [height, width] = config.image_size;
-    let x = g.cast(image, DType::F32);
-    let x = g.reshape(&x, &[1, 3, height, width]);
+    let x = g.reshape(image, &[1, height, width, 3]);
+    let x = g.cast(&x, DType::F32);
+    let x = g.transpose(&x, &[0, 3, 1, 2]);
     if !config.normalize_imagenet {
         return g.cast(&x, g.dtype());
     }
