@@ -144,7 +144,11 @@ macro_rules! conformance {
             fn expected(x: &HostTensor) -> Vec<f32> {
                 let x = x.as_slice::<f32>();
                 (0..ROWS * WIDTH)
-                    .map(|i| (0..WIDTH).map(|k| x[i / WIDTH * WIDTH + k] * (i % WIDTH * WIDTH + k) as f32).sum())
+                    .map(|i| {
+                        (0..WIDTH)
+                            .map(|k| x[i / WIDTH * WIDTH + k] * (i % WIDTH * WIDTH + k) as f32)
+                            .sum()
+                    })
                     .collect()
             }
 
@@ -175,7 +179,8 @@ macro_rules! conformance {
                 let mut session = engine.session();
                 let slots = [input(0.0), input(5.0), input(9.0)];
                 let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
-                let mut run = |x: &HostTensor| session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
+                let mut run =
+                    |x: &HostTensor| session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
                 slots.iter().for_each(&mut run);
                 let before = ALLOCATIONS.with(Cell::get);
                 for _ in 0..10 {
@@ -192,7 +197,8 @@ macro_rules! conformance {
                         let engine = Arc::clone(&engine);
                         scope.spawn(move || {
                             let mut session = engine.session();
-                            let (x, mut y) = (input(first), HostTensor::zeros(DType::F32, &[ROWS, WIDTH]));
+                            let (x, mut y) =
+                                (input(first), HostTensor::zeros(DType::F32, &[ROWS, WIDTH]));
                             for _ in 0..50 {
                                 session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
                                 assert_eq!(y.as_slice::<f32>(), expected(&x));
@@ -220,7 +226,9 @@ macro_rules! conformance {
             #[test]
             fn a_graph_that_breaks_its_contract_is_refused() {
                 let (folder, _) = toy();
-                change_contract(folder.path(), |contract| contract.outputs[0].shape = vec![ROWS, 9]);
+                change_contract(folder.path(), |contract| {
+                    contract.outputs[0].shape = vec![ROWS, 9]
+                });
                 let error = load(folder.path()).err().unwrap().to_string();
                 assert!(error.contains("output \"y\"") && error.contains("[3, 9]"), "{error}");
                 write_network(folder.path());

@@ -38,7 +38,9 @@ pub enum NetworkFileError {
         source: serde_json::Error,
     },
     /// The contract has another format.
-    #[error("{path:?} has contract format {found}, this tandem reads format {FORMAT}; export the checkpoint again")]
+    #[error(
+        "{path:?} has contract format {found}, this tandem reads format {FORMAT}; export the checkpoint again"
+    )]
     Format {
         /// The file.
         path: PathBuf,
@@ -46,7 +48,9 @@ pub enum NetworkFileError {
         found: u32,
     },
     /// The graph changed after its contract was written.
-    #[error("{path:?} is not the graph that its contract describes (SHA-256 {found}, contract says {expected}): it is damaged or from another export; export the checkpoint again")]
+    #[error(
+        "{path:?} is not the graph that its contract describes (SHA-256 {found}, contract says {expected}): it is damaged or from another export; export the checkpoint again"
+    )]
     Hash {
         /// The graph file.
         path: PathBuf,

@@ -72,7 +72,9 @@ pub enum LoadError {
         found: String,
     },
     /// A weight file cannot be used.
-    #[error("network {network:?}: weight {weight:?} lies outside {file:?}: it needs bytes {from} to {to}, the file has {length}; the checkpoint changed after the export, export it again")]
+    #[error(
+        "network {network:?}: weight {weight:?} lies outside {file:?}: it needs bytes {from} to {to}, the file has {length}; the checkpoint changed after the export, export it again"
+    )]
     Weight {
         /// The network.
         network: String,
@@ -88,7 +90,9 @@ pub enum LoadError {
         length: u64,
     },
     /// A weight file cannot be opened.
-    #[error("network {network:?}: cannot open weight file {file:?}: {source}; the checkpoint moved after the export, export it again")]
+    #[error(
+        "network {network:?}: cannot open weight file {file:?}: {source}; the checkpoint moved after the export, export it again"
+    )]
     WeightFile {
         /// The network.
         network: String,
@@ -116,7 +120,9 @@ pub enum RunError {
         found: usize,
     },
     /// A tensor of another type or shape.
-    #[error("network {network:?}: {what} {name:?} is {expected_dtype} {expected_shape:?}, was given {found_dtype} {found_shape:?}")]
+    #[error(
+        "network {network:?}: {what} {name:?} is {expected_dtype} {expected_shape:?}, was given {found_dtype} {found_shape:?}"
+    )]
     Tensor {
         /// The network.
         network: String,

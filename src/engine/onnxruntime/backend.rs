@@ -51,7 +51,10 @@ pub enum OpenError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     /// The library does not load or is too old.
-    #[error("cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed", library::VERSION)]
+    #[error(
+        "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed",
+        library::VERSION
+    )]
     Load {
         /// The file.
         path: PathBuf,
@@ -65,10 +68,7 @@ impl OnnxRuntime {
     ///
     /// # Errors
     /// If there is no library and none can be fetched, or it does not load.
-    pub fn open(
-        options: CpuOptions,
-        progress: &mut dyn FnMut(&str),
-    ) -> Result<Self, OpenError> {
+    pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
         if slot.is_none() {
             let (path, _) = library::find_or_fetch(&Places::from_environment(), progress)?;
@@ -114,10 +114,8 @@ impl Backend for OnnxRuntime {
             .and_then(|builder| builder.with_intra_op_spinning(false))
             .and_then(|builder| builder.with_prepacking(self.options.prepack))
             .and_then(|builder| {
-                builder.with_config_entry(
-                    "session.model_external_initializers_file_folder_path",
-                    ROOT,
-                )
+                builder
+                    .with_config_entry("session.model_external_initializers_file_folder_path", ROOT)
             })
             .map_err(|error| refused(error.to_string()))?;
         for (name, value) in &weights.values {
@@ -192,26 +190,33 @@ impl Engine for CpuEngine {
 
 /// Checks the loaded graph's inputs and outputs, in order, against the contract.
 fn check(contract: &Contract, session: &OrtSession) -> Result<(), LoadError> {
-    let sides = [("input", &contract.inputs, session.inputs()), ("output", &contract.outputs, session.outputs())];
+    let sides = [
+        ("input", &contract.inputs, session.inputs()),
+        ("output", &contract.outputs, session.outputs()),
+    ];
     for (what, specs, outlets) in sides {
         let found = |name: &str| outlets.iter().find(|outlet| outlet.name() == name);
         for spec in specs {
             let expected = describe(Some(spec.dtype), &spec.shape);
-            let found = found(&spec.name).map_or("nothing of that name".to_owned(), |outlet| {
-                match outlet.dtype() {
+            let found =
+                found(&spec.name).map_or("nothing of that name".to_owned(), |outlet| match outlet
+                    .dtype()
+                {
                     ValueType::Tensor { ty, shape, .. } => {
-                        let shape: Vec<usize> = shape.iter().map(|&d| d.try_into().unwrap_or(0)).collect();
+                        let shape: Vec<usize> =
+                            shape.iter().map(|&d| d.try_into().unwrap_or(0)).collect();
                         describe(dtype_of(*ty), &shape)
                     }
                     other => format!("{other:?}"),
-                }
-            });
+                });
             if found != expected {
                 let (network, name) = (contract.network.clone(), spec.name.clone());
                 return Err(LoadError::Contract { network, what, name, expected, found });
             }
         }
-        if let Some(extra) = outlets.iter().find(|outlet| !specs.iter().any(|spec| spec.name == outlet.name())) {
+        if let Some(extra) =
+            outlets.iter().find(|outlet| !specs.iter().any(|spec| spec.name == outlet.name()))
+        {
             return Err(LoadError::Contract {
                 network: contract.network.clone(),
                 what,

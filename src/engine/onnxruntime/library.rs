@@ -81,7 +81,9 @@ fn folder_name() -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
     /// `ORT_DYLIB_PATH` names a file that is not there.
-    #[error("ORT_DYLIB_PATH names {path:?}, which does not exist; correct it, or unset it and tandem fetches ONNX Runtime {VERSION}")]
+    #[error(
+        "ORT_DYLIB_PATH names {path:?}, which does not exist; correct it, or unset it and tandem fetches ONNX Runtime {VERSION}"
+    )]
     Explicit {
         /// The path.
         path: PathBuf,
@@ -227,7 +229,8 @@ fn download(places: &Places, package: &Package, scratch: &Path) -> Result<PathBu
 }
 
 fn extract(places: &Places, wheel: &Path, into: &Path) -> Result<(), String> {
-    let program = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
+    let program =
+        "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
     let member = format!("onnxruntime/capi/libonnxruntime.so.{VERSION}");
     let output = Command::new(&places.python)
         .args(["-c", program])
@@ -310,7 +313,8 @@ mod tests {
     fn a_package_with_another_hash_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let python = folder.path().join("python3");
-        let script = "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\necho forged > \"$2/x.whl\"\n";
+        let script =
+            "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\necho forged > \"$2/x.whl\"\n";
         fs::write(&python, script).unwrap();
         make_executable(&python);
         let places = Places { python, ..places(folder.path()) };
@@ -337,10 +341,8 @@ mod tests {
         make_executable(&python);
         let places = Places { python, ..places(folder.path()) };
         // SHA-256 of "package\n".
-        let package = Package {
-            platform: "any",
-            sha256: &hex(&Sha256::digest(b"package\n")).leak()[..],
-        };
+        let package =
+            Package { platform: "any", sha256: &hex(&Sha256::digest(b"package\n")).leak()[..] };
         let library = places.cached_library().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {

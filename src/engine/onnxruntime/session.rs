@@ -63,7 +63,8 @@ unsafe impl Send for CallArrays {}
 
 impl CpuSession {
     pub(super) fn new(engine: Arc<CpuEngine>) -> Self {
-        let pointers = |names: &[std::ffi::CString]| names.iter().map(|name| name.as_ptr()).collect();
+        let pointers =
+            |names: &[std::ffi::CString]| names.iter().map(|name| name.as_ptr()).collect();
         let call = CallArrays {
             input_names: pointers(engine.input_names()),
             inputs: vec![ptr::null(); engine.input_names().len()],
@@ -88,13 +89,15 @@ impl Session for CpuSession {
         count(network, "output", contract.outputs.len(), outputs.len())?;
         for (index, (spec, view)) in contract.inputs.iter().zip(inputs).enumerate() {
             agree(network, "input", spec, (view.dtype, view.shape, view.bytes.len()))?;
-            let memory = Memory { address: view.bytes.as_ptr().cast_mut().cast(), bytes: view.bytes.len() };
+            let memory =
+                Memory { address: view.bytes.as_ptr().cast_mut().cast(), bytes: view.bytes.len() };
             let value = descriptor(&mut self.inputs[index], &self.info, memory, spec, network)?;
             self.call.inputs[index] = value.as_ptr();
         }
         for (index, (spec, view)) in contract.outputs.iter().zip(outputs).enumerate() {
             agree(network, "output", spec, (view.dtype, view.shape, view.bytes.len()))?;
-            let memory = Memory { address: view.bytes.as_mut_ptr().cast(), bytes: view.bytes.len() };
+            let memory =
+                Memory { address: view.bytes.as_mut_ptr().cast(), bytes: view.bytes.len() };
             let value = descriptor(&mut self.outputs[index], &self.info, memory, spec, network)?;
             self.call.outputs[index] = value.as_ptr();
         }

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::onnx::{DataLocation, DataType, ModelProto, StringStringEntryProto, TensorProto};
+use tandem_export::onnx::{
+    DataLocation, DataType, ModelProto, StringStringEntryProto, TensorProto,
+};
 
 /// The weights of one network, where they lie on disk.
 pub(super) struct Weights {
@@ -104,7 +106,11 @@ impl Place {
             entry.and_then(|entry| entry.value.clone()).unwrap_or_default()
         };
         let number = |key: &str| value(key).parse().unwrap_or(0);
-        Some(Self { location: value("location"), offset: number("offset"), length: number("length") })
+        Some(Self {
+            location: value("location"),
+            offset: number("offset"),
+            length: number("length"),
+        })
     }
 
     fn move_to(&self, tensor: &mut TensorProto, location: &str) {
