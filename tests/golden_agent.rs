@@ -10,11 +10,12 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem::control::gnss;
 use tandem::control::{
     PathCurve, PathFollower, PathFollowerConfig, RecoveryConfig, StateFilter, StateFilterConfig,
     VehicleState, move_on,
 };
-use tandem::model::automot::{gnss, image, lidar, planner, prompt, tokenizer, tokens};
+use tandem::model::automot::{image, lidar, planner, prompt, tokenizer, tokens};
 use tandem::scene::{
     Command, GeoReference, Gnss, LidarSpec, Pose, RoadOption, Trajectory, wrap_angle,
 };

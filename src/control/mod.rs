@@ -1,15 +1,18 @@
 //! From a trajectory to steer, throttle and brake, and from readings to a filtered pose.
 //!
 //! [`PathFollower`] holds the two PID controllers and a [`Recovery`], which gets a stuck vehicle
-//! going again; [`StateFilter`] smooths the satellite position. None of them names a model, knows a clock or
-//! allocates after construction: a tick is one call of each.
+//! going again; [`Localizer`] turns readings into a pose by way of a [`StateFilter`]. None of them names
+//! a model, knows a clock or allocates after construction: a tick is one call of each.
 
 mod curve;
+pub mod gnss;
+mod localizer;
 mod path_follower;
 mod recovery;
 mod state_filter;
 
 pub use curve::PathCurve;
+pub use localizer::Localizer;
 pub use path_follower::{
     LateralConfig, LongitudinalConfig, PathFollower, PathFollowerConfig, SpeedCap,
 };

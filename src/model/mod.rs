@@ -1,5 +1,108 @@
-//! Driving models: how observations become the inputs of networks, and what their outputs mean.
+//! Model families, each in a folder of its own, behind the two traits that the pilot drives.
 //!
-//! One folder per family. No model knows a simulator, and none follows its own trajectory.
+//! An understanding expert turns a [`RefreshRequest`] into a sealed prefix, on its own thread and at
+//! the low rate. An action expert sees every observation and turns the newest prefix into a
+//! trajectory at every tick.
 
 pub mod automot;
+
+use crate::kv_cache::{KvSnapshot, KvWriter};
+use crate::scene::{CameraFrame, Observation, Pose, Trajectory};
+use crate::timing::{StageTimes, Timestamp};
+use arrayvec::ArrayVec;
+use std::sync::Arc;
+
+/// Everything a refresh reads, taken at one tick, so that the understanding expert needs nothing of
+/// the loop while it works.
+#[derive(Clone)]
+pub struct RefreshRequest {
+    /// Counts refreshes, from 1; the version of the prefix to be.
+    pub version: u64,
+    /// When the newest frame was captured.
+    pub captured_at: Timestamp,
+    /// Camera frames, oldest first.
+    pub frames: ArrayVec<Arc<CameraFrame>, 8>,
+    /// The current and the next target point in the ego frame, meters.
+    pub target_points_m: [[f32; 2]; 2],
+    /// Forward speed, m/s.
+    pub speed_mps: f32,
+}
+
+/// The slow expert.
+pub trait UnderstandingExpert: Send {
+    /// Computes a prefix into `writer` and seals it, noting in `times` what its stages took.
+    ///
+    /// # Errors
+    /// If a network fails or the prompt does not fit; the writer's slot then returns to its pool.
+    fn refresh(
+        &mut self,
+        request: &RefreshRequest,
+        writer: KvWriter,
+        times: &mut StageTimes,
+    ) -> Result<KvSnapshot, ModelError>;
+}
+
+/// The fast expert.
+pub trait ActionExpert {
+    /// Takes in the readings of one tick and the pose that the state filter estimates; called at
+    /// every tick, before [`act`](Self::act).
+    ///
+    /// # Errors
+    /// If the observation lacks a sensor that the model needs.
+    fn observe(
+        &mut self,
+        observation: &Observation,
+        world_from_ego: &Pose,
+    ) -> Result<(), ModelError>;
+
+    /// What a refresh that starts now would read; `None` while the history is too short.
+    fn refresh_request(&self, version: u64) -> Option<RefreshRequest>;
+
+    /// Turns `prefix` and the readings of this tick into a trajectory, noting in `times` what its
+    /// stages took.
+    ///
+    /// # Errors
+    /// If a network fails.
+    fn act(
+        &mut self,
+        prefix: &KvSnapshot,
+        times: &mut StageTimes,
+    ) -> Result<Trajectory, ModelError>;
+}
+
+/// A model could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A sensor that the model declared is missing from the observation.
+    #[error("the observation has no {sensor}")]
+    NoSensor {
+        /// Which.
+        sensor: &'static str,
+    },
+    /// A sensor's data has another size than the networks were exported for.
+    #[error("{what} is {found:?}, the engine was exported for {expected:?}")]
+    Size {
+        /// Which.
+        what: &'static str,
+        /// The engine's size.
+        expected: Vec<usize>,
+        /// The size given.
+        found: Vec<usize>,
+    },
+    /// The prompt is longer than the prefix's capacity.
+    #[error(
+        "the prompt has {tokens} tokens, the engine's prefix holds {capacity}; export with a larger prefix capacity"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that fit.
+        capacity: usize,
+    },
+    /// The text could not be turned into tokens.
+    #[error("cannot tokenize the prompt: {0}")]
+    Tokenize(String),
+    /// A network failed.
+    #[error(transparent)]
+    Run(#[from] crate::engine::RunError),
+}

@@ -246,22 +246,18 @@ fn normalize(byte: u8) -> f32 {
     (f32::from(byte) - 127.5) / 127.5
 }
 
-/// Writes the upper left part of `rgb`, `[height, width, 3]`, to `planes`,
-/// `[3, part.height, part.width]`.
+/// Copies the upper left part of `rgb`, `[height, width, 3]`, to `cropped`,
+/// `[part.height, part.width, 3]`.
 ///
 /// # Panics
 /// If a picture does not have its size or the part is larger than the whole.
-pub fn crop_to_planes(rgb: &[u8], size: Size, part: Size, planes: &mut [u8]) {
+fn crop(rgb: &[u8], size: Size, part: Size, cropped: &mut [u8]) {
     assert_eq!(rgb.len(), size.rgb_bytes(), "the picture is not {size:?}");
     assert!(part.width <= size.width && part.height <= size.height, "{part:?} of {size:?}");
-    assert_eq!(planes.len(), part.rgb_bytes(), "the planes are not {part:?}");
-    for (channel, plane) in planes.chunks_exact_mut(part.width * part.height).enumerate() {
-        let rows = rgb.chunks_exact(3 * size.width);
-        for (row, values) in rows.zip(plane.chunks_exact_mut(part.width)) {
-            for (value, pixel) in values.iter_mut().zip(row.as_chunks::<3>().0) {
-                *value = pixel[channel];
-            }
-        }
+    assert_eq!(cropped.len(), part.rgb_bytes(), "the part is not {part:?}");
+    let rows = rgb.chunks_exact(3 * size.width);
+    for (row, cropped) in rows.zip(cropped.chunks_exact_mut(3 * part.width)) {
+        cropped.copy_from_slice(&row[..3 * part.width]);
     }
 }
 
@@ -272,20 +268,9 @@ pub struct BevFrameConfig {
     pub camera: Size,
     /// The upper left part that the encoder sees (`cropped_width`, `cropped_height`).
     pub cropped: Size,
-    /// Quality of the JPEG file that the release sends the frame through, or `None` to leave the
-    /// frame as it is.
+    /// Quality of the JPEG file that the frame goes through, or `None` to leave it as it is. The
+    /// release's is 95.
     pub jpeg_quality: Option<u8>,
-}
-
-impl Default for BevFrameConfig {
-    /// The release's numbers.
-    fn default() -> Self {
-        Self {
-            camera: Size { width: 1024, height: 512 },
-            cropped: Size { width: 1024, height: 384 },
-            jpeg_quality: Some(95),
-        }
-    }
 }
 
 /// Prepares frames for the BEV encoder.
@@ -309,19 +294,19 @@ impl BevFrame {
         Self { config, jpeg, decoded: vec![0; decoded] }
     }
 
-    /// Writes `rgb`, `[camera.height, camera.width, 3]`, to `planes`,
-    /// u8 `[3, cropped.height, cropped.width]`.
+    /// Writes `rgb`, `[camera.height, camera.width, 3]`, to `pixels`,
+    /// u8 `[cropped.height, cropped.width, 3]`.
     ///
     /// # Panics
     /// If a picture does not have its size.
-    pub fn write_planes(&mut self, rgb: &[u8], planes: &mut [u8]) {
+    pub fn write(&mut self, rgb: &[u8], pixels: &mut [u8]) {
         let BevFrameConfig { camera, cropped, .. } = self.config;
         if let Some(jpeg) = &mut self.jpeg {
             jpeg.apply(rgb, &mut self.decoded);
             let upper = Size { width: camera.width, height: cropped.height };
-            crop_to_planes(&self.decoded, upper, cropped, planes);
+            crop(&self.decoded, upper, cropped, pixels);
         } else {
-            crop_to_planes(rgb, camera, cropped, planes);
+            crop(rgb, camera, cropped, pixels);
         }
     }
 }
@@ -346,28 +331,18 @@ mod tests {
     }
 
     #[test]
-    fn planes_are_the_upper_left_part() {
-        // 3 x 2 pixels numbered from 0, channels apart by 10.
-        let rgb: Vec<u8> = (0..6).flat_map(|pixel| [pixel, pixel + 10, pixel + 20]).collect();
-        let mut planes = [0; 6];
-        let part = Size { width: 2, height: 1 };
-        crop_to_planes(&rgb, Size { width: 3, height: 2 }, part, &mut planes);
-        assert_eq!(planes, [0, 1, 10, 11, 20, 21]);
-    }
-
-    #[test]
-    fn the_bev_frame_is_cropped_with_and_without_jpeg() {
+    fn the_bev_frame_is_the_upper_left_part_with_and_without_jpeg() {
         let camera = Size { width: 32, height: 32 };
         let cropped = Size { width: 20, height: 16 };
         let rgb: Vec<u8> = (0..camera.rgb_bytes()).map(|index| (index / 96 * 8) as u8).collect();
-        let planes = [None, Some(95)].map(|jpeg_quality| {
-            let mut planes = vec![0; cropped.rgb_bytes()];
+        let pixels = [None, Some(95)].map(|jpeg_quality| {
+            let mut pixels = vec![0; cropped.rgb_bytes()];
             BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality })
-                .write_planes(&rgb, &mut planes);
-            planes
+                .write(&rgb, &mut pixels);
+            pixels
         });
-        assert_eq!(planes[0][20], 8, "the second row of red");
-        for (plain, lossy) in planes[0].iter().zip(&planes[1]) {
+        assert_eq!(pixels[0][3 * 20], 8, "the second row");
+        for (plain, lossy) in pixels[0].iter().zip(&pixels[1]) {
             assert!(plain.abs_diff(*lossy) <= 4, "{plain} became {lossy}");
         }
     }

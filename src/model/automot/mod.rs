@@ -1,13 +1,20 @@
-//! AutoMoT: what surrounds its networks, exactly as in the release.
+//! AutoMoT: its networks, and what surrounds them exactly as in the release.
 //!
-//! The prompt and its tokens, camera and LiDAR preparation, and the route planner that picks the
-//! target points. Everything that runs at every tick writes into memory that its caller owns.
+//! [`AutomotUnderstanding`] is the slow expert, [`AutomotAction`] the fast one; the other modules are
+//! prompt and tokens, camera and LiDAR preparation, and the route planner that picks the target
+//! points. Everything that runs at every tick writes into memory that its caller owns.
 
-pub mod gnss;
+mod action;
 pub mod image;
-pub mod image_jpeg;
+mod image_jpeg;
 pub mod lidar;
+pub mod networks;
 pub mod planner;
 pub mod prompt;
 pub mod tokenizer;
 pub mod tokens;
+mod understanding;
+
+pub use action::{ActionOptions, AutomotAction, LIDAR, Positions, SENSORS};
+pub use networks::Networks;
+pub use understanding::{AutomotUnderstanding, SetupError};

@@ -1,0 +1,295 @@
+//! The action expert: BEV encoder and action network at every tick.
+
+use super::image::{BevFrame, BevFrameConfig, Size};
+use super::lidar::{HistogramConfig, SweepPair};
+use super::networks::{Networks, NetworksError, bev, size};
+use super::planner::{RoutePlanner, Targets};
+use crate::engine::Session;
+use crate::kv_cache::KvSnapshot;
+use crate::model::{ActionExpert, ModelError, RefreshRequest};
+use crate::scene::{
+    CameraFrame, CameraSpec, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
+};
+use crate::tensor::{HostTensor, TensorView};
+use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use arrayvec::ArrayVec;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tensors of one run at most: 36 layers of keys and values and a few more.
+const MAX_TENSORS: usize = 256;
+
+/// Ticks between two frames of a prompt: the release's agent takes one every 0.25 s.
+const HISTORY_SPACING: usize = 5;
+
+/// Time between two waypoints.
+const WAYPOINT_SPACING: Duration = Duration::from_millis(500);
+
+/// The camera's picture.
+const CAMERA_SIZE: Size = Size { width: 1024, height: 512 };
+
+/// The sensors that AutoMoT's agent declares.
+pub const SENSORS: SensorSuite = SensorSuite {
+    camera: Some(CameraSpec {
+        position_m: [-1.5, 0.0, 2.0],
+        yaw_rad: 0.0,
+        width: CAMERA_SIZE.width as u32,
+        height: CAMERA_SIZE.height as u32,
+        fov_deg: 110.0,
+    }),
+    lidar: Some(LIDAR),
+    truth: false,
+};
+
+/// Where the agent mounts its LiDAR.
+pub const LIDAR: LidarSpec =
+    LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -std::f64::consts::FRAC_PI_2 };
+
+/// Which positions the action tokens get when a prefix is used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Positions {
+    /// Right behind the prefix, every time: as trained.
+    #[default]
+    Trained,
+    /// Counting on from the tokens of earlier uses, which the prefix does not hold: as the release
+    /// does, off by 101 at each re-use.
+    ReleaseDrift,
+}
+
+/// What the run file says of the fast expert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ActionOptions {
+    /// Positions of the action tokens.
+    pub positions: Positions,
+    /// Quality of the JPEG file that the BEV encoder's picture goes through, or `None` to leave the
+    /// picture as it is; the release's is 95.
+    pub jpeg_quality: Option<u8>,
+}
+
+impl Positions {
+    /// Position of the first own token of a run on a prefix that was `uses` times acted on before.
+    pub fn first(self, next_position: i64, uses: i64, own_tokens: i64) -> i64 {
+        match self {
+            Self::Trained => next_position,
+            Self::ReleaseDrift => next_position + uses * own_tokens,
+        }
+    }
+}
+
+/// The fast expert of AutoMoT.
+pub struct AutomotAction {
+    bev: Box<dyn Session>,
+    action: Box<dyn Session>,
+    positions: Positions,
+    /// Own tokens of one run, by which drifting positions move on.
+    own_tokens: i64,
+    /// The prefix version last acted on, and how often it was used before.
+    uses: (u64, i64),
+    frames: VecDeque<Arc<CameraFrame>>,
+    frames_per_prompt: usize,
+    bev_frame: BevFrame,
+    sweeps: SweepPair,
+    planner: RoutePlanner,
+    targets: Option<Targets>,
+    captured_at: Timestamp,
+    speed_mps: f32,
+    image: HostTensor,
+    histogram: HostTensor,
+    bev_tokens: HostTensor,
+    state: HostTensor,
+    position: HostTensor,
+    prefix_length: HostTensor,
+    route: HostTensor,
+    waypoints: HostTensor,
+    decision_ids: HostTensor,
+}
+
+impl AutomotAction {
+    /// Sets up sessions and every buffer that ticks will need, at the start of a route.
+    ///
+    /// # Errors
+    /// If a contract lacks a size.
+    pub fn new(
+        networks: &Networks,
+        planner: RoutePlanner,
+        frames_per_prompt: usize,
+        options: ActionOptions,
+    ) -> Result<Self, NetworksError> {
+        let bev_contract = networks.bev.contract();
+        let contract = networks.action.contract();
+        let picture = &bev_contract.inputs[0].shape;
+        let cropped = Size { width: picture[1], height: picture[0] };
+        if cropped.width > CAMERA_SIZE.width || cropped.height > CAMERA_SIZE.height {
+            return Err(NetworksError::Camera {
+                needed: [cropped.height, cropped.width],
+                camera: [CAMERA_SIZE.height, CAMERA_SIZE.width],
+            });
+        }
+        let rows = |index: usize| contract.outputs[index].shape[0];
+        let (path, waypoints) = (rows(0), rows(1));
+        let longest = Trajectory::default();
+        if path > longest.path.capacity()
+            || !(2..=longest.waypoints.capacity()).contains(&waypoints)
+        {
+            return Err(NetworksError::Trajectory { path, waypoints });
+        }
+        let number = |key| size(bev_contract, bev::NETWORK, key);
+        let histogram = HistogramConfig {
+            x_range_m: [number("min_x_m")?, number("max_x_m")?],
+            y_range_m: [number("min_y_m")?, number("max_y_m")?],
+            cells_per_meter: number("lidar_cols")? / (number("max_x_m")? - number("min_x_m")?),
+            full_cell_points: number("hist_max_per_pixel")? as u32,
+            split_height_m: number("lidar_split_height_m")?,
+            max_height_m: number("max_height_lidar_m")?,
+            ground_plane: bev_contract.inputs[1].shape[0] == 2,
+        };
+        let zeros =
+            |spec: &tandem_export::contract::TensorSpec| HostTensor::zeros(spec.dtype, &spec.shape);
+        let own_tokens = size(contract, super::networks::action::NETWORK, "own_tokens")? as i64;
+        Ok(Self {
+            bev: networks.bev.clone().session(),
+            action: networks.action.clone().session(),
+            positions: options.positions,
+            own_tokens,
+            uses: (0, 0),
+            frames: VecDeque::with_capacity(HISTORY_SPACING * frames_per_prompt),
+            frames_per_prompt,
+            bev_frame: BevFrame::new(BevFrameConfig {
+                camera: CAMERA_SIZE,
+                cropped,
+                jpeg_quality: options.jpeg_quality,
+            }),
+            sweeps: SweepPair::new(LIDAR, histogram),
+            planner,
+            targets: None,
+            captured_at: Timestamp::ZERO,
+            speed_mps: 0.0,
+            image: zeros(&bev_contract.inputs[0]),
+            histogram: zeros(&bev_contract.inputs[1]),
+            bev_tokens: zeros(&bev_contract.outputs[0]),
+            state: zeros(&contract.inputs[1]),
+            position: zeros(&contract.inputs[2]),
+            prefix_length: zeros(&contract.inputs[3]),
+            route: zeros(&contract.outputs[0]),
+            waypoints: zeros(&contract.outputs[1]),
+            decision_ids: zeros(&contract.outputs[2]),
+        })
+    }
+
+    /// Frames that a refresh looks back over, the newest included.
+    fn history(&self) -> usize {
+        HISTORY_SPACING * (self.frames_per_prompt - 1) + 1
+    }
+
+    fn take_frame(&mut self, frame: &Arc<CameraFrame>) -> Result<(), ModelError> {
+        let size = Size { width: frame.width as usize, height: frame.height as usize };
+        if size != CAMERA_SIZE {
+            return Err(ModelError::Size {
+                what: "the camera picture (height, width)",
+                expected: vec![CAMERA_SIZE.height, CAMERA_SIZE.width],
+                found: vec![size.height, size.width],
+            });
+        }
+        self.bev_frame.write(&frame.rgb, self.image.as_mut_slice());
+        if self.frames.len() == self.history() {
+            self.frames.pop_front();
+        }
+        self.frames.push_back(Arc::clone(frame));
+        Ok(())
+    }
+
+    /// Position of the first own token.
+    fn own_position(&mut self, prefix: &KvSnapshot) -> i64 {
+        let meta = prefix.meta();
+        self.uses = match self.uses {
+            (version, uses) if version == meta.version => (version, uses + 1),
+            _ => (meta.version, 0),
+        };
+        self.positions.first(meta.next_position, self.uses.1, self.own_tokens)
+    }
+
+    fn trajectory(&self) -> Trajectory {
+        let mut trajectory = Trajectory { spacing: WAYPOINT_SPACING, ..Trajectory::default() };
+        trajectory.path.extend(points(&self.route));
+        trajectory.waypoints.extend(points(&self.waypoints));
+        trajectory
+    }
+}
+
+impl ActionExpert for AutomotAction {
+    fn observe(
+        &mut self,
+        observation: &Observation,
+        world_from_ego: &Pose,
+    ) -> Result<(), ModelError> {
+        let camera =
+            observation.camera.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
+        let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
+        self.take_frame(camera)?;
+        self.sweeps.push(lidar, world_from_ego, self.histogram.as_mut_slice());
+        self.planner.advance(world_from_ego.position);
+        let targets = self.planner.targets(world_from_ego);
+        self.speed_mps = observation.speed_mps as f32;
+        self.captured_at = observation.time;
+        let [target, next] = [targets.target_m, targets.next_target_m].map(|point| point.as_vec2());
+        self.state.as_mut_slice().copy_from_slice(&[
+            self.speed_mps,
+            target.x,
+            target.y,
+            next.x,
+            next.y,
+        ]);
+        self.targets = Some(targets);
+        Ok(())
+    }
+
+    fn refresh_request(&self, version: u64) -> Option<RefreshRequest> {
+        let targets = self.targets?;
+        if self.frames.len() < self.history() {
+            return None;
+        }
+        Some(RefreshRequest {
+            version,
+            captured_at: self.captured_at,
+            frames: self.frames.iter().step_by(HISTORY_SPACING).cloned().collect(),
+            target_points_m: [targets.target_m, targets.next_target_m]
+                .map(|point| point.as_vec2().to_array()),
+            speed_mps: self.speed_mps,
+        })
+    }
+
+    fn act(
+        &mut self,
+        prefix: &KvSnapshot,
+        times: &mut StageTimes,
+    ) -> Result<Trajectory, ModelError> {
+        let watch = Stopwatch::start();
+        let inputs = [self.image.view(), self.histogram.view()];
+        self.bev.run(&inputs, &mut [self.bev_tokens.view_mut()])?;
+        times.set(Stage::Bev, watch.elapsed());
+
+        let watch = Stopwatch::start();
+        let position = self.own_position(prefix);
+        self.position.as_mut_slice().copy_from_slice(&[position]);
+        self.prefix_length.as_mut_slice().copy_from_slice(&[prefix.meta().valid_length as i64]);
+        let mut inputs: ArrayVec<TensorView<'_>, MAX_TENSORS> = ArrayVec::new();
+        inputs.extend([
+            self.bev_tokens.view(),
+            self.state.view(),
+            self.position.view(),
+            self.prefix_length.view(),
+        ]);
+        inputs.extend(prefix.slot().tensors().map(HostTensor::view));
+        let mut outputs =
+            [self.route.view_mut(), self.waypoints.view_mut(), self.decision_ids.view_mut()];
+        self.action.run(&inputs, &mut outputs)?;
+        times.set(Stage::Action, watch.elapsed());
+        Ok(self.trajectory())
+    }
+}
+
+/// The rows of a `[n, 2]` tensor.
+fn points(tensor: &HostTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
+    tensor.as_slice::<f32>().as_chunks::<2>().0.iter().copied()
+}

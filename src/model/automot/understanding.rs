@@ -1,0 +1,303 @@
+//! The understanding expert: frames and a prompt to a sealed prefix.
+
+use super::image::{PatchLayout, Resizer, Size};
+use super::networks::{Networks, NetworksError, size, vision};
+use super::prompt::{self, DrivingState};
+use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
+use super::tokens::{ImageGrid, InstructionMask, PromptTokens, SequenceBuffers};
+use crate::engine::Session;
+use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta};
+use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
+use crate::scene::{CameraFrame, FrameId};
+use crate::tensor::{HostTensor, TensorViewMut};
+use crate::timing::{Stage, StageTimes, Stopwatch};
+use arrayvec::ArrayVec;
+use std::time::Duration;
+
+/// Tensors of one run at most: 36 layers of keys and values and a few more.
+const MAX_TENSORS: usize = 256;
+
+/// Frames whose vision features are kept. The release's history reaches 15 ticks back, so with these
+/// many every frame is encoded once, whatever the refresh period.
+const CACHED_FRAMES: usize = 16;
+
+/// The slow expert of AutoMoT.
+pub struct AutomotUnderstanding {
+    tokenizer: Tokenizer,
+    special: SpecialTokens,
+    prefix_ids: Vec<u32>,
+    grid: ImageGrid,
+    frames_per_prompt: usize,
+    vision: VisionTower,
+    session: Box<dyn Session>,
+    instruction: String,
+    instruction_ids: Vec<u32>,
+    token_ids: HostTensor,
+    image_slot: HostTensor,
+    position_ids: HostTensor,
+    visible_until: HostTensor,
+    image_tokens: HostTensor,
+    deepstack: HostTensor,
+}
+
+/// The expert cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The networks are not AutoMoT's, or do not fit.
+    #[error(transparent)]
+    Networks(#[from] NetworksError),
+    /// There is no usable tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+impl AutomotUnderstanding {
+    /// Sets up sessions and every buffer that refreshes will need.
+    ///
+    /// # Errors
+    /// If a contract lacks a size or the tokenizer cannot encode the fixed prefix.
+    pub fn new(networks: &Networks, mut tokenizer: Tokenizer) -> Result<Self, SetupError> {
+        let mut prefix_ids = Vec::new();
+        tokenizer.encode_into(prompt::PREFIX, &mut prefix_ids)?;
+        let vision = VisionTower::new(networks)?;
+        let inputs = &networks.understanding.contract().inputs;
+        let zeros = |index: usize| HostTensor::zeros(inputs[index].dtype, &inputs[index].shape);
+        let [rows, columns] = vision.layout.token_grid(vision.size);
+        let grid = ImageGrid { rows, columns };
+        Ok(Self {
+            special: tokenizer.special(),
+            tokenizer,
+            prefix_ids,
+            grid,
+            frames_per_prompt: inputs[4].shape[0] / grid.tokens(),
+            vision,
+            session: networks.understanding.clone().session(),
+            instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
+            instruction_ids: Vec::with_capacity(prompt::INSTRUCTION_CAPACITY),
+            token_ids: zeros(0),
+            image_slot: zeros(1),
+            position_ids: zeros(2),
+            visible_until: zeros(3),
+            image_tokens: zeros(4),
+            deepstack: zeros(5),
+        })
+    }
+
+    /// Frames that one prompt shows.
+    pub fn frames_per_prompt(&self) -> usize {
+        self.frames_per_prompt
+    }
+
+    /// Writes prompt and layout into the network's inputs.
+    fn lay_out(
+        &mut self,
+        request: &RefreshRequest,
+    ) -> Result<super::tokens::SequenceExtent, ModelError> {
+        let state = DrivingState {
+            speed_mps: request.speed_mps,
+            target_m: request.target_points_m[0],
+            next_target_m: request.target_points_m[1],
+        };
+        self.instruction.clear();
+        prompt::write_instruction(&state, &mut self.instruction);
+        self.instruction_ids.clear();
+        self.tokenizer
+            .encode_into(&self.instruction, &mut self.instruction_ids)
+            .map_err(|error| ModelError::Tokenize(error.to_string()))?;
+        let grids: ArrayVec<ImageGrid, 8> = request.frames.iter().map(|_| self.grid).collect();
+        let prompt = PromptTokens {
+            prefix: &self.prefix_ids,
+            frames: &grids,
+            instruction: &self.instruction_ids,
+            special: self.special,
+            instruction_mask: InstructionMask::Causal,
+        };
+        prompt
+            .lay_out(SequenceBuffers {
+                token_ids: self.token_ids.as_mut_slice(),
+                position_ids: self.position_ids.as_mut_slice(),
+                image_slot: self.image_slot.as_mut_slice(),
+                visible_until: self.visible_until.as_mut_slice(),
+            })
+            .map_err(|error| ModelError::PromptTooLong {
+                tokens: error.needed,
+                capacity: error.capacity,
+            })
+    }
+}
+
+impl UnderstandingExpert for AutomotUnderstanding {
+    fn refresh(
+        &mut self,
+        request: &RefreshRequest,
+        mut writer: KvWriter,
+        times: &mut StageTimes,
+    ) -> Result<KvSnapshot, ModelError> {
+        if request.frames.len() != self.frames_per_prompt {
+            return Err(ModelError::Size {
+                what: "the number of frames in a refresh",
+                expected: vec![self.frames_per_prompt],
+                found: vec![request.frames.len()],
+            });
+        }
+        let watch = Stopwatch::start();
+        let extent = self.lay_out(request)?;
+        let mut preprocessing = watch.elapsed();
+
+        let mut seeing = Duration::ZERO;
+        for (index, frame) in request.frames.iter().enumerate() {
+            let features = self.vision.features(frame, &mut preprocessing, &mut seeing)?;
+            features.copy_to_place(index, &mut self.image_tokens, &mut self.deepstack);
+        }
+        times.set(Stage::RefreshPreprocess, preprocessing);
+        times.set(Stage::Vision, seeing);
+
+        let watch = Stopwatch::start();
+        let inputs = [
+            self.token_ids.view(),
+            self.image_slot.view(),
+            self.position_ids.view(),
+            self.visible_until.view(),
+            self.image_tokens.view(),
+            self.deepstack.view(),
+        ];
+        let mut outputs: ArrayVec<TensorViewMut<'_>, MAX_TENSORS> = ArrayVec::new();
+        outputs.extend(writer.slot_mut().tensors_mut().map(HostTensor::view_mut));
+        self.session.run(&inputs, &mut outputs)?;
+        drop(outputs);
+        times.set(Stage::Understanding, watch.elapsed());
+
+        Ok(writer.seal(PrefixMeta {
+            version: request.version,
+            frames: request.frames.iter().map(|frame| frame.id.0).collect(),
+            captured_at: request.captured_at,
+            valid_length: extent.valid_tokens,
+            next_position: extent.next_position,
+        }))
+    }
+}
+
+/// Vision tower with its preprocessing and the features of the newest frames.
+struct VisionTower {
+    session: Box<dyn Session>,
+    size: Size,
+    layout: PatchLayout,
+    /// Made at the first frame of each camera size.
+    resizer: Option<(Size, Resizer)>,
+    resized: Vec<u8>,
+    patches: HostTensor,
+    cache: Vec<Features>,
+    /// Counts uses, so that the least recently used entry can go.
+    clock: u64,
+}
+
+/// Vision features of one frame.
+struct Features {
+    frame: Option<FrameId>,
+    last_used: u64,
+    /// `[tokens, hidden]`.
+    image_tokens: HostTensor,
+    /// `[maps, tokens, hidden]`.
+    deepstack: HostTensor,
+}
+
+impl VisionTower {
+    fn new(networks: &Networks) -> Result<Self, NetworksError> {
+        let contract = networks.vision.contract();
+        let whole = |key| Ok::<_, NetworksError>(size(contract, vision::NETWORK, key)? as usize);
+        let frame = Size { width: whole("frame_width")?, height: whole("frame_height")? };
+        let layout = PatchLayout {
+            patch_size: whole("patch_size")?,
+            temporal_patch_size: whole("temporal_patch_size")?,
+            merge_size: whole("spatial_merge_size")?,
+        };
+        let zeros =
+            |spec: &tandem_export::contract::TensorSpec| HostTensor::zeros(spec.dtype, &spec.shape);
+        let cache = (0..CACHED_FRAMES)
+            .map(|_| Features {
+                frame: None,
+                last_used: 0,
+                image_tokens: zeros(&contract.outputs[0]),
+                deepstack: zeros(&contract.outputs[1]),
+            })
+            .collect();
+        Ok(Self {
+            session: networks.vision.clone().session(),
+            size: frame,
+            layout,
+            resizer: None,
+            resized: vec![0; frame.rgb_bytes()],
+            patches: zeros(&contract.inputs[0]),
+            cache,
+            clock: 0,
+        })
+    }
+
+    /// Features of `frame`, encoded now or found; adds to the two durations what that took.
+    fn features(
+        &mut self,
+        frame: &CameraFrame,
+        preprocessing: &mut Duration,
+        seeing: &mut Duration,
+    ) -> Result<&Features, ModelError> {
+        self.clock += 1;
+        if let Some(place) = self.cache.iter().position(|entry| entry.frame == Some(frame.id)) {
+            self.cache[place].last_used = self.clock;
+            return Ok(&self.cache[place]);
+        }
+        let watch = Stopwatch::start();
+        self.write_patches(frame);
+        *preprocessing += watch.elapsed();
+
+        let watch = Stopwatch::start();
+        let entry = self
+            .cache
+            .iter_mut()
+            .min_by_key(|entry| entry.last_used)
+            .expect("the cache has CACHED_FRAMES entries");
+        entry.frame = None; // A run that fails leaves no entry that looks whole.
+        let mut outputs = [entry.image_tokens.view_mut(), entry.deepstack.view_mut()];
+        self.session.run(&[self.patches.view()], &mut outputs)?;
+        entry.frame = Some(frame.id);
+        entry.last_used = self.clock;
+        *seeing += watch.elapsed();
+        Ok(entry)
+    }
+
+    fn write_patches(&mut self, frame: &CameraFrame) {
+        let from = Size { width: frame.width as usize, height: frame.height as usize };
+        let rgb = if from == self.size {
+            &frame.rgb
+        } else {
+            if self.resizer.as_ref().is_none_or(|(size, _)| *size != from) {
+                self.resizer = Some((from, Resizer::new(from, self.size)));
+            }
+            let (_, resizer) = self.resizer.as_mut().expect("made just above");
+            resizer.resize(&frame.rgb, &mut self.resized);
+            &self.resized
+        };
+        self.layout.write_patches(rgb, self.size, self.patches.as_mut_slice());
+    }
+}
+
+impl Features {
+    /// Copies these features to where the `index`-th frame of a prompt has its tokens.
+    fn copy_to_place(
+        &self,
+        index: usize,
+        image_tokens: &mut HostTensor,
+        deepstack: &mut HostTensor,
+    ) {
+        let tokens = self.image_tokens.bytes();
+        let from = index * tokens.len();
+        image_tokens.bytes_mut()[from..from + tokens.len()].copy_from_slice(tokens);
+        let maps = self.deepstack.shape()[0];
+        let all = deepstack.bytes_mut();
+        let (map, all_map) = (self.deepstack.bytes().len() / maps.max(1), all.len() / maps.max(1));
+        for (source, target) in
+            self.deepstack.bytes().chunks_exact(map).zip(all.chunks_exact_mut(all_map))
+        {
+            target[index * map..(index + 1) * map].copy_from_slice(source);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Golden vectors: reading them and comparing with them.
+//!
+//! The folder is `tests/data/automot`, or what `TANDEM_GOLDEN_DIR` names: any set of the same layout,
+//! whatever its dimensions. What a set does not store is not compared.
+
+#![expect(dead_code, reason = "each test binary uses its part")]
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The folder of vectors.
+#[expect(clippy::disallowed_methods, reason = "tests choose their vectors by environment")]
+pub fn folder() -> PathBuf {
+    std::env::var_os("TANDEM_GOLDEN_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/automot"),
+        PathBuf::from,
+    )
+}
+
+/// One file of vectors with its entry in `index.json`.
+pub struct Vectors {
+    name: String,
+    bytes: Vec<u8>,
+    /// The `extra` object of the index.
+    pub extra: Value,
+    tolerance: Tolerance,
+}
+
+/// How far a number may be from its vector: `atol + rtol · |expected|`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Absolute part.
+    pub atol: f64,
+    /// Relative part.
+    pub rtol: f64,
+}
+
+/// A stored tensor as f64, whatever its type: every stored type fits.
+pub struct Stored {
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Values, row-major.
+    pub values: Vec<f64>,
+}
+
+impl Vectors {
+    /// Reads `name.safetensors`; `None` if this set has no such file.
+    pub fn read(name: &str) -> Option<Self> {
+        let index = std::fs::read(folder().join("index.json")).expect("the set has an index.json");
+        let index: Value = serde_json::from_slice(&index).expect("index.json is JSON");
+        let file = format!("{name}.safetensors");
+        let entry = index["files"].get(&file)?;
+        let bytes = std::fs::read(folder().join(&file)).expect("listed files exist");
+        let tolerance = tolerance(&index["suggested_tolerance"], name);
+        Some(Self { name: name.into(), bytes, extra: entry["extra"].clone(), tolerance })
+    }
+
+    /// The tolerance that the set suggests for this file.
+    pub fn tolerance(&self) -> Tolerance {
+        self.tolerance
+    }
+
+    /// A tensor that the set stores, or `None`.
+    pub fn get(&self, tensor: &str) -> Option<Stored> {
+        let file = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
+        let view = file.tensor(tensor).ok()?;
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => {
+                data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect()
+            }
+            Dtype::F64 => data.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+            Dtype::I64 => {
+                data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
+            }
+            Dtype::U8 | Dtype::BOOL => data.iter().map(|&b| b.into()).collect(),
+            other => panic!("{}: {tensor} has dtype {other:?}", self.name),
+        };
+        Some(Stored { shape: view.shape().to_vec(), values })
+    }
+
+    /// A tensor that every set of this layout stores.
+    #[track_caller]
+    pub fn need(&self, tensor: &str) -> Stored {
+        self.get(tensor).unwrap_or_else(|| panic!("{} stores no {tensor}", self.name))
+    }
+
+    /// Compares `found` with the stored tensor within the set's tolerance, if the set stores it.
+    /// Returns the largest difference.
+    #[track_caller]
+    pub fn compare(&self, tensor: &str, found: &[f32]) -> Option<f64> {
+        let stored = self.get(tensor)?;
+        Some(compare(&format!("{}/{tensor}", self.name), &stored.values, found, self.tolerance))
+    }
+
+    /// Compares integers, exactly.
+    #[track_caller]
+    pub fn compare_exactly(&self, tensor: &str, found: &[i64]) {
+        let stored = self.need(tensor);
+        let found: Vec<f64> = found.iter().map(|&value| value as f64).collect();
+        assert_eq!(stored.values, found, "{}/{tensor}", self.name);
+    }
+}
+
+/// Fails if any value is outside the tolerance, naming the worst; returns the largest difference.
+#[track_caller]
+pub fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) -> f64 {
+    assert_eq!(expected.len(), found.len(), "{what}: number of values");
+    let mut worst = (0.0, 0);
+    let mut largest = 0.0_f64;
+    for (place, (&expected, &found)) in expected.iter().zip(found).enumerate() {
+        let difference = (expected - f64::from(found)).abs();
+        // NaN must not pass: it compares as larger than any bound.
+        let excess = difference / (tolerance.atol + tolerance.rtol * expected.abs());
+        if !(excess <= worst.0) {
+            worst = (excess, place);
+        }
+        largest = largest.max(difference);
+    }
+    let (excess, place) = worst;
+    assert!(
+        excess <= 1.0,
+        "{what}: value {place} is {}, expected {} ({excess:.1} × the tolerance {tolerance:?})",
+        found[place],
+        expected[place],
+    );
+    largest
+}
+
+/// The tolerance whose key names this file: keys hold comma-separated patterns with a `*`.
+fn tolerance(suggested: &Value, name: &str) -> Tolerance {
+    let matches = |pattern: &str| {
+        let pattern = pattern.trim().trim_end_matches(".safetensors");
+        match pattern.split_once('*') {
+            Some((start, _)) => name.starts_with(start),
+            None => name == pattern,
+        }
+    };
+    let entries = suggested.as_object().expect("suggested_tolerance is an object");
+    let entry = entries.iter().find(|(key, _)| key.split(',').any(matches));
+    let number = |key: &str| entry.and_then(|(_, value)| value[key].as_f64());
+    Tolerance { atol: number("atol").unwrap_or(2e-4), rtol: number("rtol").unwrap_or(1e-4) }
+}
