@@ -17,6 +17,11 @@ impl Stopwatch {
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+
+    /// Sleeps until `elapsed` has passed since it was started; not at all if it has already.
+    pub fn sleep_until(&self, elapsed: Duration) {
+        std::thread::sleep(elapsed.saturating_sub(self.elapsed()));
+    }
 }
 
 /// Seconds since the Unix epoch, for names and records; never for measuring.

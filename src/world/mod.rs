@@ -5,9 +5,11 @@
 
 pub mod autopilot;
 pub mod embedded;
+mod real_time;
 
 pub use autopilot::Autopilot;
 pub use embedded::{EmbeddedWorld, RoadError};
+pub use real_time::RealTime;
 
 use crate::scene::{Command, LaneMap, Observation, RoutePlan, WorldState};
 use std::sync::Arc;
