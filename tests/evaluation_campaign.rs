@@ -10,6 +10,7 @@ use tandem::evaluation::campaign::{
     Campaign, CampaignError, CampaignSummary, Progress, Provenance,
 };
 use tandem::evaluation::criteria::Ending;
+use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::record::Checkpoint;
 use tandem::evaluation::run::{RouteEnd, RouteOutcome, run_route};
 use tandem::scene::{
@@ -139,7 +140,7 @@ impl Driver for Pedal {
 
 fn drive(mut driver: Pedal, length_m: u32) -> RouteOutcome {
     let mut world = StraightRoad::new(length_m);
-    run_route(&mut world, &mut driver, &AtomicBool::new(false), &mut |_, _| {})
+    run_route(&mut world, &mut driver, TICK_CAP, &AtomicBool::new(false), &mut |_, _| {})
 }
 
 #[test]
@@ -190,7 +191,8 @@ fn a_route_of_more_than_4000_ticks_is_cut_off() {
             Ok(control)
         }
     }
-    let outcome = run_route(&mut world, &mut Creep, &AtomicBool::new(false), &mut |_, _| {});
+    let outcome =
+        run_route(&mut world, &mut Creep, TICK_CAP, &AtomicBool::new(false), &mut |_, _| {});
     assert_eq!(outcome.end, RouteEnd::Judged(Ending::TickCap));
     assert!((outcome.duration_game_s - 200.05).abs() < 1e-9);
     assert_eq!(outcome.result().unwrap().failure.unwrap().to_string(), "TickRuntime");
@@ -234,7 +236,7 @@ fn campaign(
         }
         driven.push(route.id);
         let mut world = StraightRoad::new(60);
-        Ok(run_route(&mut world, &mut Pedal::DOWN.clone(), &cancel, &mut |_, _| {}))
+        Ok(run_route(&mut world, &mut Pedal::DOWN.clone(), TICK_CAP, &cancel, &mut |_, _| {}))
     });
     (summary, driven)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tandem::evaluation::campaign::{Campaign, Provenance};
+use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::report::{Report, ReportRoute, render};
 use tandem::evaluation::routes::read_routes;
 use tandem::evaluation::run::{RouteLog, run_route};
@@ -39,7 +40,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         .run(&cancel, &mut |_| {}, &mut |route| {
             let suite = SensorSuite { truth: true, ..SensorSuite::default() };
             let mut world = EmbeddedWorld::new(route, suite, 7)?;
-            Ok(run_route(&mut world, &mut Autopilot::new(), &cancel, &mut |_, _| {}))
+            Ok(run_route(&mut world, &mut Autopilot::new(), TICK_CAP, &cancel, &mut |_, _| {}))
         })
         .unwrap();
     let records: Vec<_> = summary.table.records().collect();

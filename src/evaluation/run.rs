@@ -61,19 +61,21 @@ impl RouteOutcome {
     }
 }
 
-/// Drives `driver` through `world` until the judge ends the route, the driver fails, or `cancel` is
-/// set. `watch` sees every tick after the driver has answered.
+/// Drives `driver` through `world` until the judge ends the route (after `tick_cap` ticks at the
+/// latest; the benchmark's is [`TICK_CAP`]), the driver fails, or `cancel` is set. `watch` sees every
+/// tick after the driver has answered.
 ///
 /// Each tick: observe, drive, judge, step. The command takes effect in the step after it.
 pub fn run_route(
     world: &mut dyn World,
     driver: &mut dyn Driver,
+    tick_cap: u64,
     cancel: &AtomicBool,
     watch: &mut dyn FnMut(&Observation, &Control),
 ) -> RouteOutcome {
     let stopwatch = Stopwatch::start();
     let plan = Arc::clone(world.plan());
-    let mut judge = RouteJudge::new(&plan);
+    let mut judge = RouteJudge::new(&plan).with_tick_cap(tick_cap);
     let mut log = RouteLog::of_plan(&plan);
     let end = loop {
         if cancel.load(Ordering::Relaxed) {
