@@ -1,1 +1,15 @@
-//! Under construction.
+//! The two-rate loop: what runs when, on which thread, and what happens when one expert is late.
+//!
+//! The tick runs on the caller's thread: observe, take the newest sealed prefix, act, control. The
+//! understanding expert runs on a thread of its own; a refresh is started when due and published when
+//! done. A tick never waits for a refresh, except in virtual time, where the wait is what makes a
+//! result visible at exactly its virtual instant.
+
+mod refresh;
+mod run_file;
+mod statistics;
+mod tick;
+
+pub use run_file::{ClockName, Pace, Run, RunError, RunFile, Threads};
+pub use statistics::PilotStatistics;
+pub use tick::Pilot;

@@ -1,0 +1,174 @@
+//! The understanding expert on its own thread, one refresh at a time.
+
+use super::{Pace, PilotStatistics};
+use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
+use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
+use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A refresh on its way to the expert.
+struct Job {
+    request: RefreshRequest,
+    writer: KvWriter,
+}
+
+/// A refresh that ended.
+struct Done {
+    snapshot: Result<KvSnapshot, ModelError>,
+    times: StageTimes,
+}
+
+/// The low-rate side: starts refreshes, publishes their prefixes.
+pub(super) struct RefreshLane {
+    /// `None` once the lane is closing: the thread then ends.
+    jobs: Option<SyncSender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+    pool: SlotPool,
+    handover: Handover,
+    pace: Pace,
+    /// When the refresh in flight becomes visible in virtual time; `None` without one in flight.
+    visible_at: Option<Timestamp>,
+    next_version: u64,
+}
+
+/// What [`RefreshLane::collect`] found.
+pub(super) struct Collected {
+    /// Stage times of the refresh that was published, if one was.
+    pub(super) times: Option<StageTimes>,
+    /// Host time spent waiting for a virtual instant: no part of the tick's own cost.
+    pub(super) waited: Duration,
+}
+
+impl RefreshLane {
+    /// Starts the expert's thread.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub(super) fn start(
+        mut expert: Box<dyn UnderstandingExpert>,
+        pool: SlotPool,
+        pace: Pace,
+    ) -> std::io::Result<Self> {
+        // One job at a time is in flight, so one place in each queue is never waited for.
+        let (jobs, job_queue) = sync_channel::<Job>(1);
+        let (finished, done) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("understanding".into()).spawn(move || {
+            while let Ok(Job { request, writer }) = job_queue.recv() {
+                let mut times = StageTimes::default();
+                let watch = Stopwatch::start();
+                let snapshot = expert.refresh(&request, writer, &mut times);
+                times.set(Stage::Refresh, watch.elapsed());
+                if finished.send(Done { snapshot, times }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            done,
+            thread: Some(thread),
+            pool,
+            handover: Handover::new(),
+            pace,
+            visible_at: None,
+            next_version: 1,
+        })
+    }
+
+    /// The newest published prefix.
+    pub(super) fn latest(&self) -> Option<std::sync::Arc<KvSnapshot>> {
+        self.handover.latest()
+    }
+
+    /// True while a refresh runs or waits for its virtual instant.
+    pub(super) fn is_busy(&self) -> bool {
+        self.visible_at.is_some()
+    }
+
+    /// The version that the next refresh will have.
+    pub(super) fn next_version(&self) -> u64 {
+        self.next_version
+    }
+
+    /// Hands `request` to the expert; false if every slot is taken. Only when the lane is not busy.
+    pub(super) fn begin(
+        &mut self,
+        request: RefreshRequest,
+        now: Timestamp,
+        statistics: &mut PilotStatistics,
+    ) -> bool {
+        assert!(!self.is_busy(), "one refresh at a time");
+        let Some(writer) = self.pool.writer() else {
+            statistics.slots_exhausted += 1;
+            return false;
+        };
+        self.visible_at = Some(match self.pace {
+            Pace::Virtual { refresh_latency } => now + refresh_latency,
+            Pace::Wall => now,
+        });
+        self.next_version += 1;
+        statistics.refreshes_started += 1;
+        let jobs = self.jobs.as_ref().expect("the lane is open until it is dropped");
+        // The thread takes jobs until this sender is dropped; if it panicked, `collect` says so.
+        let _ = jobs.send(Job { request, writer });
+        true
+    }
+
+    /// Publishes the refresh in flight if it is visible by `now`.
+    pub(super) fn collect(
+        &mut self,
+        now: Timestamp,
+        statistics: &mut PilotStatistics,
+    ) -> Collected {
+        let nothing = Collected { times: None, waited: Duration::ZERO };
+        let Some(visible_at) = self.visible_at else { return nothing };
+        let watch = Stopwatch::start();
+        let (done, waited) = match self.pace {
+            Pace::Wall => match self.done.try_recv() {
+                Ok(done) => (done, Duration::ZERO),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return nothing,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => self.thread_is_gone(),
+            },
+            Pace::Virtual { .. } if visible_at > now => return nothing,
+            Pace::Virtual { .. } => match self.done.recv() {
+                Ok(done) => (done, watch.elapsed()),
+                Err(std::sync::mpsc::RecvError) => self.thread_is_gone(),
+            },
+        };
+        self.visible_at = None;
+        match done.snapshot {
+            Ok(snapshot) => {
+                self.handover
+                    .publish(snapshot)
+                    .expect("versions of one lane only go up, one refresh at a time");
+                statistics.refreshes_published += 1;
+            }
+            Err(error) => {
+                statistics.refreshes_failed += 1;
+                tracing::warn!(%error, "refresh failed, the old prefix stays in use");
+            }
+        }
+        Collected { times: Some(done.times), waited }
+    }
+
+    /// The expert's thread only ends early by a panic: that is our bug, and it is passed on.
+    fn thread_is_gone(&mut self) -> ! {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            _ => unreachable!("the understanding thread ends only when its queue closes"),
+        }
+    }
+}
+
+impl Drop for RefreshLane {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A refresh in flight finishes first; its panic was or will be reported by the thread.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One tick.
+
+use super::refresh::RefreshLane;
+use super::{PilotStatistics, Run};
+use crate::control::{Localizer, PathFollower};
+use crate::kv_cache::{KvSnapshot, SlotPool};
+use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
+use crate::scene::{
+    Command, Control, DeadlineVerdict, DriveError, Driver, FrameId, Observation, Pose, PrefixInfo,
+    TickReport,
+};
+use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use std::time::Duration;
+
+/// Drives with two experts at two rates.
+pub struct Pilot {
+    action_expert: Box<dyn ActionExpert>,
+    refreshes: RefreshLane,
+    localizer: Localizer,
+    controller: PathFollower,
+    last_command: Command,
+    act_budget: Duration,
+    refresh_period_ticks: u64,
+    /// The first tick at which the next refresh is due.
+    next_refresh: FrameId,
+    statistics: PilotStatistics,
+}
+
+impl Pilot {
+    /// A pilot at the start of a route. `pool` holds the slots that prefixes are written to.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread for the understanding expert.
+    pub fn new(
+        run: &Run,
+        understanding_expert: Box<dyn UnderstandingExpert>,
+        action_expert: Box<dyn ActionExpert>,
+        localizer: Localizer,
+        controller: PathFollower,
+        pool: SlotPool,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            action_expert,
+            refreshes: RefreshLane::start(understanding_expert, pool, run.pace)?,
+            localizer,
+            controller,
+            last_command: Command::FULL_BRAKE,
+            act_budget: run.act_budget,
+            refresh_period_ticks: run.refresh_period_ticks,
+            next_refresh: FrameId(0),
+            statistics: PilotStatistics::default(),
+        })
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> PilotStatistics {
+        self.statistics
+    }
+
+    fn tick(&mut self, observation: &Observation) -> Result<Control, ModelError> {
+        let watch = Stopwatch::start();
+        let mut times = StageTimes::default();
+        let world_from_ego = self.localize(observation);
+        self.action_expert.observe(observation, &world_from_ego)?;
+        times.set(Stage::Preprocess, watch.elapsed());
+
+        let mut waited = self.collect(observation.time, &mut times);
+        self.begin_refresh_if_due(observation);
+        // A refresh without latency (lockstep) is visible at the tick that started it.
+        waited += self.collect(observation.time, &mut times);
+
+        let prefix = self.refreshes.latest();
+        let command = match &prefix {
+            Some(prefix) => self.act(prefix, observation, &mut times)?,
+            None => {
+                self.statistics.ticks_without_prefix += 1;
+                Command::FULL_BRAKE
+            }
+        };
+
+        self.last_command = command;
+
+        let took = watch.elapsed().saturating_sub(waited);
+        times.set(Stage::Tick, took);
+        self.statistics.ticks += 1;
+        let deadline = match took.checked_sub(self.act_budget) {
+            Some(by) if !by.is_zero() => {
+                self.statistics.deadline_misses += 1;
+                DeadlineVerdict::Missed { by }
+            }
+            _ => DeadlineVerdict::Met,
+        };
+        let mut report = TickReport {
+            frame: observation.frame,
+            stages: times,
+            deadline,
+            ..TickReport::default()
+        };
+        if let Some(prefix) = &prefix {
+            let meta = prefix.meta();
+            report.prefix_frames = meta.frames.iter().map(|&frame| FrameId(frame)).collect();
+            let age = observation.time.since(meta.captured_at);
+            report.prefix = Some(PrefixInfo { version: meta.version, age });
+        }
+        Ok(Control { command, report })
+    }
+
+    /// Where the vehicle is. A filter that broke down starts anew at this tick's reading.
+    fn localize(&mut self, observation: &Observation) -> Pose {
+        self.localizer.update(observation, &self.last_command).unwrap_or_else(|_| {
+            self.statistics.filter_restarts += 1;
+            self.localizer.restart();
+            self.localizer
+                .update(observation, &self.last_command)
+                .expect("the configured initial covariance is positive definite")
+        })
+    }
+
+    fn act(
+        &mut self,
+        prefix: &KvSnapshot,
+        observation: &Observation,
+        times: &mut StageTimes,
+    ) -> Result<Command, ModelError> {
+        let trajectory = self.action_expert.act(prefix, times)?;
+        let watch = Stopwatch::start();
+        let command = if trajectory.is_finite() {
+            self.controller.follow(&trajectory, observation.speed_mps)
+        } else {
+            self.statistics.trajectories_not_finite += 1;
+            Command::FULL_BRAKE
+        };
+        times.set(Stage::Control, watch.elapsed());
+        Ok(command)
+    }
+
+    /// Publishes a refresh that became visible; returns the host time spent waiting for it.
+    fn collect(&mut self, now: Timestamp, times: &mut StageTimes) -> Duration {
+        let collected = self.refreshes.collect(now, &mut self.statistics);
+        for (stage, took) in collected.times.iter().flat_map(StageTimes::iter) {
+            times.set(stage, took);
+        }
+        collected.waited
+    }
+
+    fn begin_refresh_if_due(&mut self, observation: &Observation) {
+        if observation.frame < self.next_refresh {
+            return;
+        }
+        if self.refreshes.is_busy() {
+            self.statistics.refreshes_delayed += 1;
+            return;
+        }
+        let Some(request) = self.action_expert.refresh_request(self.refreshes.next_version())
+        else {
+            return;
+        };
+        if self.refreshes.begin(request, observation.time, &mut self.statistics) {
+            self.next_refresh = FrameId(observation.frame.0 + self.refresh_period_ticks);
+        }
+    }
+}
+
+impl Driver for Pilot {
+    fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+        self.tick(observation)
+            .map_err(|error| DriveError { frame: observation.frame.0, source: Box::new(error) })
+    }
+}
