@@ -1,8 +1,73 @@
 //! One file per verb; the only module that prints or parses arguments.
+//!
+//! Every verb prints for people, or JSON with `--json`. Exit codes: 0 done, 1 a check failed,
+//! 2 it could not run.
 
+mod checkpoint;
+mod demo;
+mod doctor;
+mod driver;
+mod eval;
+mod export;
+mod print;
+
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// Real-time runtime for driving vision-language-action models.
+#[derive(Parser)]
+#[command(name = "tandem", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the whole chain on a generated checkpoint: export, two-rate driving, scores, latencies
+    Demo(demo::Arguments),
+    /// Write the ONNX networks of a checkpoint
+    Export(export::Arguments),
+    /// Drive routes and score them
+    Eval(eval::Arguments),
+    /// Make or look at checkpoints
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Verb),
+    /// Say what this machine has, and what is missing for what
+    Doctor(doctor::Arguments),
+}
+
+/// What a verb ended with, when it ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    /// Everything done.
+    Done,
+    /// A check failed, or the work was interrupted.
+    CheckFailed,
+}
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    ExitCode::from(2)
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ort=error")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = match Cli::parse().verb {
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Export(arguments) => export::run(&arguments),
+        Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Checkpoint(verb) => checkpoint::run(&verb),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
+    };
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Err(error) => {
+            print::error(&error);
+            ExitCode::from(2)
+        }
+    }
 }

@@ -1,0 +1,239 @@
+//! `tandem demo`: the whole chain on the embedded default, in one command.
+//!
+//! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
+//! results and one page to look at.
+
+use super::driver::{DriverFactory, DriverName};
+use super::eval::{self, Drive, Driven, Still, WARM_UP_TICKS};
+use super::{Outcome, checkpoint, doctor, export, print};
+use crate::evaluation::report::{Report, ReportRoute, render};
+use crate::evaluation::routes::parse_routes;
+use crate::pilot::{ClockName, Run, RunFile};
+use crate::timing::Stopwatch;
+use anyhow::{Context, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tandem_export::networks::ExportOptions;
+use tandem_export::synth::SynthSpec;
+
+/// Sizes of the demo's checkpoint.
+const CHECKPOINT: &str = include_str!("../../configs/tiny.json");
+
+/// The demo's route.
+const ROUTE_FILE: &str = include_str!("../../routes/demo.xml");
+
+/// Marks a folder that the demo may clear.
+const MARKER: &str = "demo.json";
+
+/// Time that a refresh takes in the demo's virtual time: two ticks, so that both rates are seen.
+const REFRESH_LATENCY_MILLIS: f64 = 100.0;
+
+const NOTE: &str = "The tiny checkpoint has random weights: it cannot drive, and its numbers show \
+                    the chain, not skill. Scores of the embedded world are not CARLA scores.";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder for checkpoint, engine, results and report; an earlier demo there is replaced
+    #[arg(long, default_value = "results/demo", value_name = "DIR")]
+    out: PathBuf,
+    /// Seed of the weights and of the world
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Ticks that the tiny checkpoint drives; it would only stand in the way until its time is up
+    #[arg(long, default_value_t = 400, value_name = "TICKS")]
+    ticks: u64,
+    /// Run file (YAML) for the model's drive [default: virtual clock, a refresh takes 100 ms]
+    #[arg(long, value_name = "FILE")]
+    run: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let out = &arguments.out;
+    clear(out)?;
+    let mut steps = Steps::default();
+
+    print::line("1/4 generating a tiny checkpoint with random weights");
+    let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
+    let checkpoint_folder = out.join("checkpoint");
+    checkpoint::synth(&spec, arguments.seed, &checkpoint_folder)?;
+    steps.done("checkpoint");
+
+    print::line("2/4 exporting it: four ONNX networks");
+    let engine = out.join("engine");
+    let checkpoint = export::open(&checkpoint_folder, false)?;
+    let summary = export::export(&checkpoint, &ExportOptions::default(), &engine)?;
+    print::line(&export::describe(&summary, &engine));
+    steps.done("export");
+
+    let file = run_file(arguments)?;
+    let run = Run::try_from(&file)?;
+    let factory = DriverFactory::new(DriverName::Automot, Some(&engine), &run)?;
+    steps.done("libraries, loading");
+
+    let cancel = eval::cancel_on_interrupt()?;
+    let routes = parse_routes(ROUTE_FILE, "routes/demo.xml")?;
+    let drive = |driver, factory: &DriverFactory, engine, tick_cap| -> anyhow::Result<Driven> {
+        Drive {
+            folder: &out.join(DriverName::as_str(driver)),
+            routes: &routes,
+            route_file: ROUTE_FILE.as_bytes(),
+            driver,
+            factory,
+            run_file: &file,
+            run: &run,
+            engine,
+            tick_cap,
+        }
+        .all(&cancel)
+    };
+    print::line(&format!(
+        "3/4 driving {} ticks with it, two experts at two rates",
+        arguments.ticks
+    ));
+    let model = drive(DriverName::Automot, &factory, Some(engine.as_path()), arguments.ticks)?;
+    steps.done("driving, model");
+    if model.summary.is_cancelled {
+        return Ok(interrupted());
+    }
+    print::line("4/4 driving the same route with the autopilot, which sees the truth");
+    let cap = crate::evaluation::criteria::TICK_CAP;
+    let autopilot = drive(DriverName::Autopilot, &DriverFactory::Autopilot, None, cap)?;
+    steps.done("driving, autopilot");
+    if autopilot.summary.is_cancelled {
+        return Ok(interrupted());
+    }
+
+    let page = out.join("report.html");
+    let backend = factory.backend().unwrap_or_default();
+    write_report(&page, arguments, &file, &run, backend, &[&model, &autopilot])?;
+    steps.done("report");
+
+    print::line("");
+    print::line(&format!("AutoMoT, tiny, random weights\n{}", model.scores()));
+    print::line("");
+    print::line(&format!("autopilot\n{}", autopilot.scores()));
+    print::line("");
+    print::line(&eval::latency_table(&model.statistics));
+    print::line(&eval::prefix_age_line(&model.statistics));
+    print::line("");
+    print::line(&steps.to_string());
+    print::line("");
+    print::line(NOTE);
+    print::line(&format!("look at {}", page.display()));
+    Ok(Outcome::Done)
+}
+
+fn interrupted() -> Outcome {
+    print::note("interrupted: the demo begins anew next time");
+    Outcome::CheckFailed
+}
+
+fn run_file(arguments: &Arguments) -> anyhow::Result<RunFile> {
+    Ok(match &arguments.run {
+        Some(path) => RunFile::read(path)?,
+        None => RunFile {
+            clock: ClockName::Virtual,
+            refresh_latency_millis: REFRESH_LATENCY_MILLIS,
+            seed: arguments.seed,
+            ..RunFile::default()
+        },
+    })
+}
+
+/// Empties the demo's folder; refuses a folder that no demo made.
+fn clear(out: &Path) -> anyhow::Result<()> {
+    if out.exists() {
+        let is_empty = fs::read_dir(out)
+            .with_context(|| format!("cannot read {}", out.display()))?
+            .next()
+            .is_none();
+        if !is_empty && !out.join(MARKER).is_file() {
+            bail!(
+                "{} holds something else than a demo; give another folder with --out",
+                out.display()
+            );
+        }
+        fs::remove_dir_all(out).with_context(|| format!("cannot clear {}", out.display()))?;
+    }
+    fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+    let marker = out.join(MARKER);
+    fs::write(&marker, "{\"made_by\": \"tandem demo\"}\n")
+        .with_context(|| format!("cannot write {}", marker.display()))
+}
+
+fn write_report(
+    page: &Path,
+    arguments: &Arguments,
+    file: &RunFile,
+    run: &Run,
+    backend: &str,
+    drives: &[&Driven],
+) -> anyhow::Result<()> {
+    let mut facts = vec![
+        ("tandem".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        (
+            "command".to_owned(),
+            format!("tandem demo --seed {} --ticks {}", arguments.seed, arguments.ticks),
+        ),
+        ("run".to_owned(), serde_json::to_string(file)?),
+        ("back end".to_owned(), backend.to_owned()),
+    ];
+    facts.extend(doctor::machine());
+    let stills: Vec<Option<Vec<u8>>> = drives
+        .iter()
+        .map(|driven| driven.still.as_ref().map(Still::to_png).transpose())
+        .collect::<anyhow::Result<_>>()?;
+    let routes: Vec<ReportRoute<'_>> = drives
+        .iter()
+        .zip(&stills)
+        .flat_map(|(driven, still)| {
+            driven.logs.iter().map(move |(record, log)| ReportRoute {
+                record,
+                log,
+                still_png: still.as_deref(),
+            })
+        })
+        .collect();
+    let html = render(&Report {
+        title: "tandem demo: AutoMoT (tiny, random weights), then the autopilot",
+        note: NOTE,
+        facts: &facts,
+        routes: &routes,
+        routes_total: drives.iter().map(|driven| driven.routes_total).sum(),
+        warm_up_ticks: WARM_UP_TICKS,
+        tick_budget: Some(run.act_budget),
+    });
+    print::whole_file(page, html.as_bytes())
+}
+
+/// Wall time of each step.
+struct Steps {
+    watch: Stopwatch,
+    steps: Vec<(&'static str, Duration)>,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self { watch: Stopwatch::start(), steps: Vec::new() }
+    }
+}
+
+impl Steps {
+    fn done(&mut self, name: &'static str) {
+        self.steps.push((name, self.watch.elapsed()));
+        self.watch = Stopwatch::start();
+    }
+}
+
+impl std::fmt::Display for Steps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total: Duration = self.steps.iter().map(|(_, took)| *took).sum();
+        write!(f, "wall time {:.1} s:", total.as_secs_f64())?;
+        for (place, (name, took)) in self.steps.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ";" };
+            write!(f, "{comma} {name} {:.1} s", took.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}

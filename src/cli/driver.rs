@@ -1,0 +1,158 @@
+//! Where models and worlds meet: a driver by name, made anew for every route.
+
+use super::print;
+use crate::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
+use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::kv_cache::SlotPool;
+use crate::model::automot::planner::{
+    PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
+};
+use crate::model::automot::tokenizer::Tokenizer;
+use crate::model::automot::{
+    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
+};
+use crate::pilot::{Pilot, PilotStatistics, Run};
+use crate::scene::{Driver, RoutePlan, SensorSuite};
+use crate::world::Autopilot;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+/// Slots of a KV cache: one read, one written, one on its way between the two.
+const KV_SLOTS: usize = 3;
+
+/// Drivers that `--driver` can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(super) enum DriverName {
+    /// The AutoMoT model, from an engine folder
+    Automot,
+    /// A privileged route follower: it sees the truth, needs no engine, and drives well
+    Autopilot,
+}
+
+impl DriverName {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Automot => "automot",
+            Self::Autopilot => "autopilot",
+        }
+    }
+}
+
+/// What makes drivers.
+pub(super) enum DriverFactory {
+    /// Loaded networks and everything else that routes share.
+    Automot(Box<Automot>),
+    /// Nothing to share.
+    Autopilot,
+}
+
+/// AutoMoT, loaded.
+pub(super) struct Automot {
+    networks: Networks,
+    tokenizer_file: PathBuf,
+    run: Run,
+    /// Library and version, for records.
+    pub(super) backend: String,
+}
+
+/// A driver on its route.
+pub(super) enum RouteDriver {
+    Automot(Box<Pilot>),
+    Autopilot(Box<Autopilot>),
+}
+
+impl DriverFactory {
+    /// Loads what `name` needs.
+    pub(super) fn new(name: DriverName, engine: Option<&Path>, run: &Run) -> anyhow::Result<Self> {
+        match name {
+            DriverName::Autopilot => Ok(Self::Autopilot),
+            DriverName::Automot => {
+                let folder = engine.context(
+                    "driver automot needs --engine DIR, a folder that `tandem export` wrote",
+                )?;
+                Ok(Self::Automot(Box::new(Automot::load(folder, run)?)))
+            }
+        }
+    }
+
+    /// The sensors that the driver wants.
+    pub(super) fn sensors(&self) -> SensorSuite {
+        match self {
+            Self::Automot(_) => SENSORS,
+            Self::Autopilot => SensorSuite { truth: true, ..SensorSuite::default() },
+        }
+    }
+
+    /// Library and version that run the networks.
+    pub(super) fn backend(&self) -> Option<&str> {
+        match self {
+            Self::Automot(automot) => Some(&automot.backend),
+            Self::Autopilot => None,
+        }
+    }
+
+    /// A driver at the start of a route.
+    pub(super) fn driver(&self, plan: &RoutePlan) -> anyhow::Result<RouteDriver> {
+        Ok(match self {
+            Self::Automot(automot) => RouteDriver::Automot(Box::new(automot.driver(plan)?)),
+            Self::Autopilot => RouteDriver::Autopilot(Box::new(Autopilot::new())),
+        })
+    }
+}
+
+impl Automot {
+    fn load(folder: &Path, run: &Run) -> anyhow::Result<Self> {
+        let backend = |threads| {
+            OnnxRuntime::open(CpuOptions { threads, ..CpuOptions::default() }, &mut print::note)
+        };
+        let (fast, slow) = (backend(run.threads.action)?, backend(run.threads.understanding)?);
+        let networks = Networks::load(folder, &fast, &slow)
+            .with_context(|| format!("loading engine folder {}", folder.display()))?;
+        let name = crate::engine::Backend::name(&fast);
+        let tokenizer_file = folder.join("tokenizer.json");
+        Tokenizer::read(&tokenizer_file)?;
+        Ok(Self { networks, tokenizer_file, run: run.clone(), backend: name })
+    }
+
+    fn driver(&self, plan: &RoutePlan) -> anyhow::Result<Pilot> {
+        let tokenizer = Tokenizer::read(&self.tokenizer_file)?;
+        let understanding = AutomotUnderstanding::new(&self.networks, tokenizer)?;
+        let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
+        let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
+        let planner = RoutePlanner::new(thinned, RoutePlannerConfig::default());
+        let positions = if self.run.release_position_drift {
+            Positions::ReleaseDrift
+        } else {
+            Positions::Trained
+        };
+        let frames = understanding.frames_per_prompt();
+        let options = ActionOptions { positions, jpeg_quality: self.run.jpeg_quality };
+        let action = AutomotAction::new(&self.networks, planner, frames, options)?;
+        Pilot::new(
+            &self.run,
+            Box::new(understanding),
+            Box::new(action),
+            Localizer::new(StateFilterConfig::default(), plan.reference),
+            PathFollower::new(PathFollowerConfig::default()),
+            SlotPool::new(self.networks.prefix, KV_SLOTS),
+        )
+        .context("starting the understanding expert's thread")
+    }
+}
+
+impl RouteDriver {
+    pub(super) fn as_driver(&mut self) -> &mut dyn Driver {
+        match self {
+            Self::Automot(pilot) => pilot.as_mut(),
+            Self::Autopilot(autopilot) => autopilot.as_mut(),
+        }
+    }
+
+    /// What the pilot counted; `None` for drivers without one.
+    pub(super) fn statistics(&self) -> Option<PilotStatistics> {
+        match self {
+            Self::Automot(pilot) => Some(pilot.statistics()),
+            Self::Autopilot(_) => None,
+        }
+    }
+}
