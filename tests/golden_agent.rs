@@ -392,14 +392,15 @@ fn golden_lidar_sweeps_are_aligned() {
         yaw_rad: number(&config["lidar_rot"][2]).to_radians(),
     };
     let raw: Vec<[f32; 4]> = golden.f32("raw_sensor_points").as_chunks().0.to_vec();
-    let current: Vec<_> = raw.iter().map(|&point| lidar::ego_from_sensor(point, &mount)).collect();
+    let mount = lidar::Mount::new(&mount);
+    let current: Vec<_> = raw.iter().map(|&point| mount.ego_from_sensor(point)).collect();
     close("ego_points", current.as_flattened(), &golden.f64("ego_points"), 1e-12);
 
     let [previous_pose, current_pose] = [0, 1]
         .map(|row| golden.rows::<3>("align.poses")[row])
         .map(|[x, y, yaw]| Pose::new(x, y, yaw));
-    let aligned: Vec<_> =
-        current.iter().map(|&point| lidar::align(point, &previous_pose, &current_pose)).collect();
+    let alignment = lidar::Alignment::new(&previous_pose, &current_pose);
+    let aligned: Vec<_> = current.iter().map(|&point| alignment.apply(point)).collect();
     close("align.points", aligned.as_flattened(), &golden.f64("align.points"), 1e-12);
     assert_eq!(histogram(current.into_iter().chain(aligned)), golden.f32("sweep.histogram"));
 }

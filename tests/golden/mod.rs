@@ -3,15 +3,13 @@
 //! The folder is `tests/data/automot`, or what `TANDEM_GOLDEN_DIR` names: any set of the same layout,
 //! whatever its dimensions. What a set does not store is not compared.
 
-#![expect(dead_code, reason = "each test binary uses its part")]
-
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::PathBuf;
 
 /// The folder of vectors.
 #[expect(clippy::disallowed_methods, reason = "tests choose their vectors by environment")]
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     std::env::var_os("TANDEM_GOLDEN_DIR").map_or_else(
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/automot"),
         PathBuf::from,
@@ -19,34 +17,34 @@ pub fn folder() -> PathBuf {
 }
 
 /// One file of vectors with its entry in `index.json`.
-pub struct Vectors {
+pub(crate) struct Vectors {
     name: String,
     bytes: Vec<u8>,
     /// The `extra` object of the index.
-    pub extra: Value,
+    pub(crate) extra: Value,
     tolerance: Tolerance,
 }
 
 /// How far a number may be from its vector: `atol + rtol · |expected|`.
 #[derive(Clone, Copy, Debug)]
-pub struct Tolerance {
+pub(crate) struct Tolerance {
     /// Absolute part.
-    pub atol: f64,
+    pub(crate) atol: f64,
     /// Relative part.
-    pub rtol: f64,
+    pub(crate) rtol: f64,
 }
 
 /// A stored tensor as f64, whatever its type: every stored type fits.
-pub struct Stored {
+pub(crate) struct Stored {
     /// Dimensions.
-    pub shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Values, row-major.
-    pub values: Vec<f64>,
+    pub(crate) values: Vec<f64>,
 }
 
 impl Vectors {
     /// Reads `name.safetensors`; `None` if this set has no such file.
-    pub fn read(name: &str) -> Option<Self> {
+    pub(crate) fn read(name: &str) -> Option<Self> {
         let index = std::fs::read(folder().join("index.json")).expect("the set has an index.json");
         let index: Value = serde_json::from_slice(&index).expect("index.json is JSON");
         let file = format!("{name}.safetensors");
@@ -57,12 +55,12 @@ impl Vectors {
     }
 
     /// The tolerance that the set suggests for this file.
-    pub fn tolerance(&self) -> Tolerance {
+    pub(crate) fn tolerance(&self) -> Tolerance {
         self.tolerance
     }
 
     /// A tensor that the set stores, or `None`.
-    pub fn get(&self, tensor: &str) -> Option<Stored> {
+    pub(crate) fn get(&self, tensor: &str) -> Option<Stored> {
         let file = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
         let view = file.tensor(tensor).ok()?;
         let data = view.data();
@@ -82,21 +80,21 @@ impl Vectors {
 
     /// A tensor that every set of this layout stores.
     #[track_caller]
-    pub fn need(&self, tensor: &str) -> Stored {
+    pub(crate) fn need(&self, tensor: &str) -> Stored {
         self.get(tensor).unwrap_or_else(|| panic!("{} stores no {tensor}", self.name))
     }
 
     /// Compares `found` with the stored tensor within the set's tolerance, if the set stores it.
     /// Returns the largest difference.
     #[track_caller]
-    pub fn compare(&self, tensor: &str, found: &[f32]) -> Option<f64> {
+    pub(crate) fn compare(&self, tensor: &str, found: &[f32]) -> Option<f64> {
         let stored = self.get(tensor)?;
         Some(compare(&format!("{}/{tensor}", self.name), &stored.values, found, self.tolerance))
     }
 
     /// Compares integers, exactly.
     #[track_caller]
-    pub fn compare_exactly(&self, tensor: &str, found: &[i64]) {
+    pub(crate) fn compare_exactly(&self, tensor: &str, found: &[i64]) {
         let stored = self.need(tensor);
         let found: Vec<f64> = found.iter().map(|&value| value as f64).collect();
         assert_eq!(stored.values, found, "{}/{tensor}", self.name);
@@ -105,15 +103,16 @@ impl Vectors {
 
 /// Fails if any value is outside the tolerance, naming the worst; returns the largest difference.
 #[track_caller]
-pub fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) -> f64 {
+pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) -> f64 {
     assert_eq!(expected.len(), found.len(), "{what}: number of values");
     let mut worst = (0.0, 0);
     let mut largest = 0.0_f64;
     for (place, (&expected, &found)) in expected.iter().zip(found).enumerate() {
         let difference = (expected - f64::from(found)).abs();
-        // NaN must not pass: it compares as larger than any bound.
         let excess = difference / (tolerance.atol + tolerance.rtol * expected.abs());
-        if !(excess <= worst.0) {
+        // NaN must not pass: it counts as beyond any bound.
+        let excess = if excess.is_nan() { f64::INFINITY } else { excess };
+        if excess > worst.0 {
             worst = (excess, place);
         }
         largest = largest.max(difference);

@@ -10,6 +10,7 @@ use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session};
 use crate::tensor::DType;
 use ort::AsPointer;
 use ort::session::Session as OrtSession;
+use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, ValueType};
 use prost::Message;
 use std::ffi::CString;
@@ -91,6 +92,19 @@ impl OnnxRuntime {
         &self.library
     }
 
+    /// Session options of this back end. The library's builder errors carry the builder itself.
+    fn builder(&self) -> Result<SessionBuilder, String> {
+        let builder = OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
+        let builder =
+            builder.with_intra_threads(self.options.threads).map_err(|error| error.to_string())?;
+        let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
+        let builder =
+            builder.with_prepacking(self.options.prepack).map_err(|error| error.to_string())?;
+        builder
+            .with_config_entry("session.model_external_initializers_file_folder_path", ROOT)
+            .map_err(|error| error.to_string())
+    }
+
     fn refused(&self, network: &str, reason: impl ToString) -> LoadError {
         let network = network.to_owned();
         LoadError::Refused { library: self.name(), network, reason: reason.to_string() }
@@ -108,16 +122,7 @@ impl Backend for OnnxRuntime {
         let mut model = ModelProto::decode(file.graph.as_slice())
             .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
         let weights = Weights::map(file, &mut model)?;
-        let mut builder = OrtSession::builder(&self.environment)
-            .map_err(|error| refused(error.to_string()))?
-            .with_intra_threads(self.options.threads)
-            .and_then(|builder| builder.with_intra_op_spinning(false))
-            .and_then(|builder| builder.with_prepacking(self.options.prepack))
-            .and_then(|builder| {
-                builder
-                    .with_config_entry("session.model_external_initializers_file_folder_path", ROOT)
-            })
-            .map_err(|error| refused(error.to_string()))?;
+        let mut builder = self.builder().map_err(&refused)?;
         for (name, value) in &weights.values {
             builder = builder
                 .with_initializer(name, Arc::clone(value))

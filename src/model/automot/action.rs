@@ -160,7 +160,7 @@ impl AutomotAction {
                 cropped,
                 jpeg_quality: options.jpeg_quality,
             }),
-            sweeps: SweepPair::new(LIDAR, histogram),
+            sweeps: SweepPair::new(&LIDAR, histogram),
             planner,
             targets: None,
             captured_at: Timestamp::ZERO,

@@ -25,7 +25,7 @@ const TABLES: [[u16; 64]; 2] = [
 ];
 
 /// Sends frames of one size through JPEG and gives their upper part back.
-pub struct JpegRoundTrip {
+pub(super) struct JpegRoundTrip {
     size: Size,
     rows: usize,
     tables: [[Step; 64]; 2],
@@ -57,7 +57,7 @@ impl JpegRoundTrip {
     ///
     /// # Panics
     /// If `quality` or `rows` is out of range or `size` is empty.
-    pub fn new(size: Size, rows: usize, quality: u8) -> Self {
+    pub(super) fn new(size: Size, rows: usize, quality: u8) -> Self {
         assert!((1..=100).contains(&quality), "quality {quality}");
         assert!(size.rgb_bytes() > 0, "a picture without pixels");
         assert!((1..=size.height).contains(&rows), "{rows} rows of {size:?}");
@@ -77,7 +77,7 @@ impl JpegRoundTrip {
     ///
     /// # Panics
     /// If a picture does not have its size.
-    pub fn apply(&mut self, rgb: &[u8], decoded: &mut [u8]) {
+    pub(super) fn apply(&mut self, rgb: &[u8], decoded: &mut [u8]) {
         assert_eq!(rgb.len(), self.size.rgb_bytes(), "the picture is not {:?}", self.size);
         let decoded_bytes = 3 * self.rows * self.size.width;
         assert_eq!(decoded.len(), decoded_bytes, "the result is not {} rows", self.rows);

@@ -51,25 +51,61 @@ impl HistogramConfig {
     }
 }
 
-/// The mount's `ego_from_sensor`, applied to a return; its intensity is dropped.
-pub fn ego_from_sensor(point: [f32; 4], mount: &LidarSpec) -> EgoPoint {
-    let (sin, cos) = mount.yaw_rad.sin_cos();
-    let [x, y, z, _] = point.map(f64::from);
-    let [mount_x, mount_y, mount_z] = mount.position_m;
-    [cos * x - sin * y + mount_x, sin * x + cos * y + mount_y, z + mount_z]
+impl HistogramConfig {
+    /// Whether a point at height `z` counts at all. Most returns are ground and do not.
+    fn counts(&self, z: f64) -> bool {
+        z < self.max_height_m && (z > self.split_height_m || self.ground_plane)
+    }
 }
 
-/// A point of the `previous` ego frame in the `current` one, as the release moves it; both poses
-/// are `world_from_ego`.
+/// `ego_from_sensor` of a mounted sensor.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Mount {
+    sin: f64,
+    cos: f64,
+    position_m: [f64; 3],
+}
+
+impl Mount {
+    /// The mount that `spec` declares.
+    pub fn new(spec: &LidarSpec) -> Self {
+        let (sin, cos) = spec.yaw_rad.sin_cos();
+        Self { sin, cos, position_m: spec.position_m }
+    }
+
+    /// A return in the ego frame; its intensity is dropped.
+    pub fn ego_from_sensor(&self, point: [f32; 4]) -> EgoPoint {
+        let [x, y, z, _] = point.map(f64::from);
+        let [mount_x, mount_y, mount_z] = self.position_m;
+        [self.cos * x - self.sin * y + mount_x, self.sin * x + self.cos * y + mount_y, z + mount_z]
+    }
+}
+
+/// Moves points of one ego frame to a later one, as the release does; both poses are
+/// `world_from_ego`.
 ///
-/// The release takes the way driven, in the *current* frame, off the point before it turns the
+/// The release takes the way driven, in the *later* frame, off the point before it turns the
 /// point. A rigid motion would turn first; the model is trained on this one, and within a tick of
 /// 0.05 s the two differ by the way driven times the angle turned, some centimeters at most.
-pub fn align(point: EgoPoint, previous: &Pose, current: &Pose) -> EgoPoint {
-    let driven = current.inverse_apply(previous.position);
-    let turned = Pose::new(0.0, 0.0, wrap_angle(current.yaw_rad - previous.yaw_rad));
-    let moved = turned.inverse_apply(DVec2::new(point[0], point[1]) + driven);
-    [moved.x, moved.y, point[2]]
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Alignment {
+    driven: DVec2,
+    /// Unit vector along the later frame's x axis, in the earlier frame.
+    forward: DVec2,
+}
+
+impl Alignment {
+    /// From the `previous` ego frame to the `current` one.
+    pub fn new(previous: &Pose, current: &Pose) -> Self {
+        let turned = Pose::new(0.0, 0.0, wrap_angle(current.yaw_rad - previous.yaw_rad));
+        Self { driven: current.inverse_apply(previous.position), forward: turned.forward() }
+    }
+
+    /// The point in the current frame.
+    pub fn apply(&self, [x, y, z]: EgoPoint) -> EgoPoint {
+        let offset = DVec2::new(x, y) + self.driven;
+        [offset.dot(self.forward), offset.dot(self.forward.perp()), z]
+    }
 }
 
 /// Counts `points` into `histogram`, `[channels, y cells, x cells]`: 1 means a full cell.
@@ -87,12 +123,10 @@ pub fn write_histogram(
     assert_eq!(histogram.len(), channels * rows * columns, "the histogram has another shape");
     histogram.fill(0.0);
     for [x, y, z] in points {
-        let is_obstacle = z > config.split_height_m;
-        let is_counted = z < config.max_height_m && (is_obstacle || config.ground_plane);
-        if !is_counted {
+        if !config.counts(z) {
             continue;
         }
-        let channel = if is_obstacle { channels - 1 } else { 0 };
+        let channel = if z > config.split_height_m { channels - 1 } else { 0 };
         let row = cell(y, config.y_range_m, rows, config.cells_per_meter);
         let column = cell(x, config.x_range_m, columns, config.cells_per_meter);
         if let (Some(row), Some(column)) = (row, column) {
@@ -125,8 +159,9 @@ fn cell(value: f64, [low, high]: [f64; 2], cells: usize, per_meter: f64) -> Opti
 
 /// The last two half sweeps.
 pub struct SweepPair {
-    mount: LidarSpec,
+    mount: Mount,
     config: HistogramConfig,
+    /// Those points of the half sweeps that count.
     current: Vec<EgoPoint>,
     previous: Vec<EgoPoint>,
     previous_pose: Option<Pose>,
@@ -138,10 +173,10 @@ pub const MAX_POINTS_PER_TICK: usize = 32_768;
 
 impl SweepPair {
     /// No sweep yet; the memory for both is allocated here.
-    pub fn new(mount: LidarSpec, config: HistogramConfig) -> Self {
+    pub fn new(mount: &LidarSpec, config: HistogramConfig) -> Self {
         let room = || Vec::with_capacity(MAX_POINTS_PER_TICK);
         Self {
-            mount,
+            mount: Mount::new(mount),
             config,
             current: room(),
             previous: room(),
@@ -159,11 +194,14 @@ impl SweepPair {
         let taken = sweep.points.len().min(MAX_POINTS_PER_TICK);
         self.dropped_points += (sweep.points.len() - taken) as u64;
         self.current.clear();
-        self.current
-            .extend(sweep.points[..taken].iter().map(|&point| ego_from_sensor(point, &self.mount)));
-        let previous_pose = self.previous_pose.unwrap_or(*world_from_ego);
-        let previous =
-            self.previous.iter().map(|&point| align(point, &previous_pose, world_from_ego));
+        let mount_z = self.mount.position_m[2];
+        let counting = sweep.points[..taken]
+            .iter()
+            .filter(|point| self.config.counts(f64::from(point[2]) + mount_z));
+        self.current.extend(counting.map(|&point| self.mount.ego_from_sensor(point)));
+        let alignment =
+            Alignment::new(self.previous_pose.as_ref().unwrap_or(world_from_ego), world_from_ego);
+        let previous = self.previous.iter().map(|&point| alignment.apply(point));
         write_histogram(&self.config, self.current.iter().copied().chain(previous), histogram);
         std::mem::swap(&mut self.current, &mut self.previous);
         self.previous_pose = Some(*world_from_ego);
@@ -206,7 +244,7 @@ mod tests {
     #[test]
     fn the_half_before_stays_where_it_was_in_the_world() {
         let mount = LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: 0.0 };
-        let mut pair = SweepPair::new(mount, HistogramConfig::default());
+        let mut pair = SweepPair::new(&mount, HistogramConfig::default());
         let mut histogram = vec![0.0; 256 * 256];
         let sweep = |points: &[[f32; 4]]| LidarSweep {
             id: crate::scene::FrameId(0),
