@@ -18,8 +18,9 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use tandem_export::contract::TensorSpec;
 
-/// Descriptors kept per tensor before the oldest is dropped.
-const KNOWN_ADDRESSES: usize = 16;
+/// Descriptors kept per tensor before the oldest is dropped: enough for every camera frame of a
+/// model's history, which the BEV encoder reads in the camera's own memory.
+const KNOWN_ADDRESSES: usize = 32;
 
 /// A tensor descriptor of the library over memory that it does not own.
 struct Descriptor {

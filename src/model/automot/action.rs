@@ -10,7 +10,7 @@ use crate::model::{ActionExpert, ModelError, RefreshRequest};
 use crate::scene::{
     CameraFrame, CameraSpec, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
 };
-use crate::tensor::{HostTensor, TensorView};
+use crate::tensor::{DType, HostTensor, TensorView};
 use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -89,12 +89,13 @@ pub struct AutomotAction {
     frames: VecDeque<Arc<CameraFrame>>,
     frames_per_prompt: usize,
     bev_frame: BevFrame,
+    /// `[height, width, 3]` of the BEV encoder's picture.
+    image_shape: Vec<usize>,
     sweeps: SweepPair,
     planner: RoutePlanner,
     targets: Option<Targets>,
     captured_at: Timestamp,
     speed_mps: f32,
-    image: HostTensor,
     histogram: HostTensor,
     bev_tokens: HostTensor,
     state: HostTensor,
@@ -160,12 +161,12 @@ impl AutomotAction {
                 cropped,
                 jpeg_quality: options.jpeg_quality,
             }),
+            image_shape: picture.clone(),
             sweeps: SweepPair::new(&LIDAR, histogram),
             planner,
             targets: None,
             captured_at: Timestamp::ZERO,
             speed_mps: 0.0,
-            image: zeros(&bev_contract.inputs[0]),
             histogram: zeros(&bev_contract.inputs[1]),
             bev_tokens: zeros(&bev_contract.outputs[0]),
             state: zeros(&contract.inputs[1]),
@@ -191,7 +192,6 @@ impl AutomotAction {
                 found: vec![size.height, size.width],
             });
         }
-        self.bev_frame.write(&frame.rgb, self.image.as_mut_slice());
         if self.frames.len() == self.history() {
             self.frames.pop_front();
         }
@@ -264,8 +264,14 @@ impl ActionExpert for AutomotAction {
         prefix: &KvSnapshot,
         times: &mut StageTimes,
     ) -> Result<Trajectory, ModelError> {
+        let frame = self.frames.back().ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let watch = Stopwatch::start();
-        let inputs = [self.image.view(), self.histogram.view()];
+        let image = TensorView {
+            dtype: DType::U8,
+            shape: &self.image_shape,
+            bytes: self.bev_frame.picture(&frame.rgb),
+        };
+        let inputs = [image, self.histogram.view()];
         self.bev.run(&inputs, &mut [self.bev_tokens.view_mut()])?;
         times.set(Stage::Bev, watch.elapsed());
 

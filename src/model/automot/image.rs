@@ -279,6 +279,8 @@ pub struct BevFrame {
     jpeg: Option<JpegRoundTrip>,
     /// `[cropped.height, camera.width, 3]`, what JPEG leaves.
     decoded: Vec<u8>,
+    /// `[cropped.height, cropped.width, 3]`, if the part is narrower than the camera.
+    cropped: Vec<u8>,
 }
 
 impl BevFrame {
@@ -291,23 +293,31 @@ impl BevFrame {
         assert!(cropped.width <= camera.width, "{cropped:?} of {camera:?}");
         let jpeg = jpeg_quality.map(|quality| JpegRoundTrip::new(camera, cropped.height, quality));
         let decoded = jpeg.as_ref().map_or(0, |_| 3 * camera.width * cropped.height);
-        Self { config, jpeg, decoded: vec![0; decoded] }
+        let narrow = if cropped.width < camera.width { cropped.rgb_bytes() } else { 0 };
+        Self { config, jpeg, decoded: vec![0; decoded], cropped: vec![0; narrow] }
     }
 
-    /// Writes `rgb`, `[camera.height, camera.width, 3]`, to `pixels`,
-    /// u8 `[cropped.height, cropped.width, 3]`.
+    /// The encoder's picture of `rgb`, `[camera.height, camera.width, 3]`: u8
+    /// `[cropped.height, cropped.width, 3]`, in the camera's own memory if the part is whole rows.
     ///
     /// # Panics
     /// If a picture does not have its size.
-    pub fn write(&mut self, rgb: &[u8], pixels: &mut [u8]) {
+    pub fn picture<'a>(&'a mut self, rgb: &'a [u8]) -> &'a [u8] {
         let BevFrameConfig { camera, cropped, .. } = self.config;
-        if let Some(jpeg) = &mut self.jpeg {
-            jpeg.apply(rgb, &mut self.decoded);
-            let upper = Size { width: camera.width, height: cropped.height };
-            crop(&self.decoded, upper, cropped, pixels);
-        } else {
-            crop(rgb, camera, cropped, pixels);
+        assert_eq!(rgb.len(), camera.rgb_bytes(), "the picture is not {camera:?}");
+        let upper = Size { width: camera.width, height: cropped.height };
+        let rows = match &mut self.jpeg {
+            Some(jpeg) => {
+                jpeg.apply(rgb, &mut self.decoded);
+                &self.decoded
+            }
+            None => &rgb[..upper.rgb_bytes()],
+        };
+        if cropped.width == camera.width {
+            return rows;
         }
+        crop(rows, upper, cropped, &mut self.cropped);
+        &self.cropped
     }
 }
 
@@ -336,14 +346,21 @@ mod tests {
         let cropped = Size { width: 20, height: 16 };
         let rgb: Vec<u8> = (0..camera.rgb_bytes()).map(|index| (index / 96 * 8) as u8).collect();
         let pixels = [None, Some(95)].map(|jpeg_quality| {
-            let mut pixels = vec![0; cropped.rgb_bytes()];
-            BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality })
-                .write(&rgb, &mut pixels);
-            pixels
+            BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality }).picture(&rgb).to_vec()
         });
         assert_eq!(pixels[0][3 * 20], 8, "the second row");
         for (plain, lossy) in pixels[0].iter().zip(&pixels[1]) {
             assert!(plain.abs_diff(*lossy) <= 4, "{plain} became {lossy}");
         }
+    }
+
+    #[test]
+    fn whole_rows_stay_where_the_camera_put_them() {
+        let camera = Size { width: 32, height: 32 };
+        let cropped = Size { width: 32, height: 16 };
+        let rgb = vec![7; camera.rgb_bytes()];
+        let mut frame = BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality: None });
+        let picture = frame.picture(&rgb);
+        assert_eq!((picture.as_ptr(), picture.len()), (rgb.as_ptr(), cropped.rgb_bytes()));
     }
 }

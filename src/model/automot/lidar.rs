@@ -122,6 +122,7 @@ pub fn write_histogram(
     let [channels, rows, columns] = config.shape();
     assert_eq!(histogram.len(), channels * rows * columns, "the histogram has another shape");
     histogram.fill(0.0);
+    let full = config.full_cell_points as f32;
     for [x, y, z] in points {
         if !config.counts(z) {
             continue;
@@ -130,13 +131,11 @@ pub fn write_histogram(
         let row = cell(y, config.y_range_m, rows, config.cells_per_meter);
         let column = cell(x, config.x_range_m, columns, config.cells_per_meter);
         if let (Some(row), Some(column)) = (row, column) {
-            // Counts stay exact: a float holds every integer up to 2^24.
-            histogram[(channel * rows + row) * columns + column] += 1.0;
+            let value = &mut histogram[(channel * rows + row) * columns + column];
+            // The count that this part of a full cell stands for, one more, and back: exact for any
+            // count that a byte holds, and no second pass over cells that nothing fell into.
+            *value = ((*value * full).round() + 1.0).min(full) / full;
         }
-    }
-    let full = config.full_cell_points as f32;
-    for value in histogram {
-        *value = value.min(full) / full;
     }
 }
 
