@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tandem::evaluation::campaign::{Campaign, Provenance};
 use tandem::evaluation::criteria::TICK_CAP;
-use tandem::evaluation::report::{Report, ReportRoute, render};
+use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use tandem::evaluation::routes::read_routes;
 use tandem::evaluation::run::{RouteLog, run_route};
 use tandem::scene::SensorSuite;
@@ -61,10 +61,13 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         title: "Autopilot on our own routes",
         note: "Privileged driver: it knows the truth. Scores of the embedded world are not CARLA scores.",
         facts: &[],
-        routes: &reported,
-        routes_total: routes.len(),
-        warm_up_ticks: 0,
-        tick_budget: None,
+        runs: &[ReportRun {
+            driver: "autopilot",
+            routes: &reported,
+            routes_total: routes.len(),
+            warm_up_ticks: 0,
+            tick_budget: None,
+        }],
     });
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-autopilot.html"), &page)
         .unwrap();

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 use tandem::evaluation::Number;
 use tandem::evaluation::record::{Record, RouteIdentity};
-use tandem::evaluation::report::{Report, ReportRoute, render};
+use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use tandem::evaluation::run::{LoggedEvent, RouteLog, TickLog};
 use tandem::evaluation::statistics::{Failure, Infraction, InfractionKind, RouteResult, score};
 use tandem::scene::{Command, DeadlineVerdict, PrefixInfo};
@@ -146,13 +146,16 @@ fn sample_page(routes_total: usize) -> String {
         title: "tandem demo: two routes of the embedded world",
         note: "Random weights: this run shows the chain, not skill. Scores of the embedded world are not CARLA scores.",
         facts: &facts,
-        routes: &[
-            ReportRoute { record: &first, log: &turn, still_png: Some(&still) },
-            ReportRoute { record: &second, log: &long, still_png: None },
-        ],
-        routes_total,
-        warm_up_ticks: 20,
-        tick_budget: Some(Duration::from_millis(50)),
+        runs: &[ReportRun {
+            driver: "test",
+            routes: &[
+                ReportRoute { record: &first, log: &turn, still_png: Some(&still) },
+                ReportRoute { record: &second, log: &long, still_png: None },
+            ],
+            routes_total,
+            warm_up_ticks: 20,
+            tick_budget: Some(Duration::from_millis(50)),
+        }],
     })
 }
 
@@ -215,10 +218,13 @@ fn a_run_without_routes_or_stages_still_has_a_page() {
         title: "nothing",
         note: "",
         facts: &[],
-        routes: &[],
-        routes_total: 3,
-        warm_up_ticks: 0,
-        tick_budget: None,
+        runs: &[ReportRun {
+            driver: "test",
+            routes: &[],
+            routes_total: 3,
+            warm_up_ticks: 0,
+            tick_budget: None,
+        }],
     });
     assert!(page.contains("0 / 3 routes finished"));
     let empty = RouteLog::default();
@@ -227,10 +233,13 @@ fn a_run_without_routes_or_stages_still_has_a_page() {
         title: "a crash at once",
         note: "",
         facts: &[],
-        routes: &[ReportRoute { record: &record, log: &empty, still_png: None }],
-        routes_total: 1,
-        warm_up_ticks: 0,
-        tick_budget: None,
+        runs: &[ReportRun {
+            driver: "test",
+            routes: &[ReportRoute { record: &record, log: &empty, still_png: None }],
+            routes_total: 1,
+            warm_up_ticks: 0,
+            tick_budget: None,
+        }],
     });
     assert!(page.contains("Nothing was driven.") && page.contains("ticks were not timed"));
     assert!(!page.contains("Age of the prefix"));

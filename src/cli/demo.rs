@@ -4,9 +4,9 @@
 //! results and one page to look at.
 
 use super::driver::{DriverFactory, DriverName};
-use super::eval::{self, Drive, Driven, Still, WARM_UP_TICKS};
-use super::{Outcome, checkpoint, doctor, export, print};
-use crate::evaluation::report::{Report, ReportRoute, render};
+use super::eval::{self, Drive, Driven};
+use super::report::{self, Part};
+use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
 use crate::pilot::{ClockName, Run, RunFile};
 use crate::timing::Stopwatch;
@@ -105,8 +105,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
 
     let page = out.join("report.html");
-    let backend = factory.backend().unwrap_or_default();
-    write_report(&page, arguments, &file, &run, backend, &[&model, &autopilot])?;
+    let command = format!("tandem demo --seed {} --ticks {}", arguments.seed, arguments.ticks);
+    let parts = [
+        Part {
+            driver: "AutoMoT, tiny, random weights",
+            driven: &model,
+            tick_budget: Some(run.act_budget),
+        },
+        Part { driver: "autopilot", driven: &autopilot, tick_budget: None },
+    ];
+    let facts = report::facts(command, &file, factory.backend());
+    report::write(&page, "tandem demo", NOTE, &facts, &parts)?;
     steps.done("report");
 
     print::line("");
@@ -160,51 +169,6 @@ fn clear(out: &Path) -> anyhow::Result<()> {
     let marker = out.join(MARKER);
     fs::write(&marker, "{\"made_by\": \"tandem demo\"}\n")
         .with_context(|| format!("cannot write {}", marker.display()))
-}
-
-fn write_report(
-    page: &Path,
-    arguments: &Arguments,
-    file: &RunFile,
-    run: &Run,
-    backend: &str,
-    drives: &[&Driven],
-) -> anyhow::Result<()> {
-    let mut facts = vec![
-        ("tandem".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        (
-            "command".to_owned(),
-            format!("tandem demo --seed {} --ticks {}", arguments.seed, arguments.ticks),
-        ),
-        ("run".to_owned(), serde_json::to_string(file)?),
-        ("back end".to_owned(), backend.to_owned()),
-    ];
-    facts.extend(doctor::machine());
-    let stills: Vec<Option<Vec<u8>>> = drives
-        .iter()
-        .map(|driven| driven.still.as_ref().map(Still::to_png).transpose())
-        .collect::<anyhow::Result<_>>()?;
-    let routes: Vec<ReportRoute<'_>> = drives
-        .iter()
-        .zip(&stills)
-        .flat_map(|(driven, still)| {
-            driven.logs.iter().map(move |(record, log)| ReportRoute {
-                record,
-                log,
-                still_png: still.as_deref(),
-            })
-        })
-        .collect();
-    let html = render(&Report {
-        title: "tandem demo: AutoMoT (tiny, random weights), then the autopilot",
-        note: NOTE,
-        facts: &facts,
-        routes: &routes,
-        routes_total: drives.iter().map(|driven| driven.routes_total).sum(),
-        warm_up_ticks: WARM_UP_TICKS,
-        tick_budget: Some(run.act_budget),
-    });
-    print::whole_file(page, html.as_bytes())
 }
 
 /// Wall time of each step.

@@ -1,6 +1,7 @@
 //! `tandem eval`: drive routes and score them.
 
 use super::driver::{DriverFactory, DriverName};
+use super::report::{self, Part};
 use super::{Outcome, print};
 use crate::evaluation::campaign::{Campaign, CampaignSummary, Progress, Provenance};
 use crate::evaluation::criteria::TICK_CAP;
@@ -21,6 +22,8 @@ use std::time::Duration;
 
 /// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
 pub(super) const WARM_UP_TICKS: usize = 40;
+
+const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -74,15 +77,27 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let cancel = cancel_on_interrupt()?;
     let campaign = drive.all(&cancel)?;
+    let page = arguments.out.join("report.html");
+    let driver = arguments.driver.as_str();
+    let budget = (arguments.driver == DriverName::Automot).then_some(run.act_budget);
+    let facts = report::facts(
+        format!("tandem eval --routes {} --driver {driver}", arguments.routes.display()),
+        &file,
+        factory.backend(),
+    );
+    let part = Part { driver, driven: &campaign, tick_budget: budget };
+    report::write(&page, "tandem eval", NOTE, &facts, &[part])?;
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&campaign.to_json())?);
     } else {
         print::line(&campaign.scores());
         print::line("");
-        print::line(&latency_table(&campaign.statistics));
-        print::line(&prefix_age_line(&campaign.statistics));
-        print::line(&format!("results in {}", arguments.out.display()));
-        print::line("scores of the embedded world are not CARLA scores");
+        if campaign.statistics.stage(Stage::Tick).count() > 0 {
+            print::line(&latency_table(&campaign.statistics));
+            print::line(&prefix_age_line(&campaign.statistics));
+        }
+        print::line(&format!("results in {}, look at {}", arguments.out.display(), page.display()));
+        print::line(NOTE);
     }
     if campaign.summary.is_cancelled {
         print::note("interrupted: finished routes are kept, the same command goes on from here");

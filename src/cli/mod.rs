@@ -10,6 +10,7 @@ mod driver;
 mod eval;
 mod export;
 mod print;
+mod report;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -28,8 +28,16 @@ pub struct Report<'a> {
     /// chain, not skill". Stands out at the top; empty for none.
     pub note: &'a str,
     /// Name and value of everything worth knowing about run and machine, in order: versions, seed,
-    /// driver, CPU, GPU.
+    /// CPU, GPU.
     pub facts: &'a [(String, String)],
+    /// One or more runs, each with scores and latencies of its own.
+    pub runs: &'a [ReportRun<'a>],
+}
+
+/// The routes of one driver.
+pub struct ReportRun<'a> {
+    /// Who drove.
+    pub driver: &'a str,
     /// Finished routes, in order.
     pub routes: &'a [ReportRoute<'a>],
     /// Number of routes of the run, finished or not.
@@ -53,33 +61,49 @@ pub struct ReportRoute<'a> {
 /// Writes the page.
 ///
 /// # Panics
-/// If `routes_total` is 0.
+/// If `routes_total` of a run is 0.
 pub fn render(report: &Report<'_>) -> String {
-    let mut statistics = StageStatistics::new();
-    for route in report.routes {
-        statistics.merge(&route.log.statistics(report.warm_up_ticks));
-    }
-    let records = report.routes.iter().map(|route| route.record.clone()).collect();
-    let table = MergedTable::new(records, report.routes_total);
     let note = match report.note {
         "" => String::new(),
         note => format!(r#"<p class="note" role="note">{}</p>"#, escape(note)),
     };
-    let routes = report.routes.len();
-    let subtitle = format!("{routes} / {} routes finished", report.routes_total);
+    let subtitle: Vec<String> = report
+        .runs
+        .iter()
+        .map(|run| {
+            let (routes, total) = (run.routes.len(), run.routes_total);
+            format!("{}: {routes} / {total} routes finished", escape(run.driver))
+        })
+        .collect();
     fill(
         PAGE,
         &[
             ("title", escape(report.title)),
-            ("subtitle", subtitle),
+            ("subtitle", subtitle.join(" · ")),
             ("note", note),
-            ("tiles", tiles(&table, report, &statistics)),
             ("facts", facts(report.facts)),
-            ("scores", score_table(report)),
-            ("latency", latency_table(report, &statistics)),
-            ("distribution", distribution(&statistics)),
-            ("routes", report.routes.iter().map(|route| route_section(route, report)).collect()),
+            ("runs", report.runs.iter().map(run_section).collect()),
         ],
+    )
+}
+
+/// Scores, latencies and drives of one driver.
+fn run_section(run: &ReportRun<'_>) -> String {
+    let mut statistics = StageStatistics::new();
+    for route in run.routes {
+        statistics.merge(&route.log.statistics(run.warm_up_ticks));
+    }
+    let records = run.routes.iter().map(|route| route.record.clone()).collect();
+    let table = MergedTable::new(records, run.routes_total);
+    let routes: String = run.routes.iter().map(|route| route_section(route, run)).collect();
+    format!(
+        "<h2>{}</h2><section class=\"tiles\">{}</section><h3>Scores</h3><div class=\"card\">{}</div>\
+         <h3>Latency of each stage</h3><div class=\"card\">{}</div>{}<h3>Routes</h3>{routes}",
+        escape(run.driver),
+        tiles(&table, run, &statistics),
+        score_table(run),
+        latency_table(run, &statistics),
+        distribution(&statistics),
     )
 }
 
@@ -107,13 +131,13 @@ fn escape(text: &str) -> String {
         .replace('\'', "&#39;")
 }
 
-fn tiles(table: &MergedTable, report: &Report<'_>, statistics: &StageStatistics) -> String {
-    let rest = if table.finished < report.routes_total { ", the rest as 0" } else { "" };
-    let basis = format!("{} / {} routes finished{rest}", table.finished, report.routes_total);
+fn tiles(table: &MergedTable, run: &ReportRun<'_>, statistics: &StageStatistics) -> String {
+    let rest = if table.finished < run.routes_total { ", the rest as 0" } else { "" };
+    let basis = format!("{} / {} routes finished{rest}", table.finished, run.routes_total);
     // From zero up: the sum of nothing would print as −0.
     let completion =
         table.records().fold(0.0, |sum, record| sum + record.scores.score_route.value())
-            / report.routes_total as f64;
+            / run.routes_total as f64;
     let ticks = statistics.ticks();
     let misses = statistics.deadline_misses();
     let share = if ticks > 0 { 100.0 * misses as f64 / ticks as f64 } else { 0.0 };
@@ -124,7 +148,7 @@ fn tiles(table: &MergedTable, report: &Report<'_>, statistics: &StageStatistics)
         ),
         None => ("–".to_owned(), "ticks were not timed".to_owned()),
     };
-    let (late, late_basis) = match report.tick_budget {
+    let (late, late_basis) = match run.tick_budget {
         None if misses == 0 => ("–".to_owned(), "ticks had no deadline".to_owned()),
         _ => (misses.to_string(), format!("{share:.2} % of {ticks} ticks")),
     };
@@ -155,14 +179,14 @@ fn facts(facts: &[(String, String)]) -> String {
         .collect()
 }
 
-fn score_table(report: &Report<'_>) -> String {
+fn score_table(run: &ReportRun<'_>) -> String {
     let mut out = String::from(
         "<table><thead><tr><th>Route</th><th>Town</th><th>Scenario</th><th>Status</th>\
          <th class=\"n\">Completion<br>%</th><th class=\"n\">Penalty<br>0–1</th>\
          <th class=\"n\">Driving<br>score</th><th class=\"n\">Infractions<br>penalized</th>\
          <th class=\"n\">Length<br>m</th><th class=\"n\">Driven<br>s</th></tr></thead><tbody>",
     );
-    for ReportRoute { record, .. } in report.routes {
+    for ReportRoute { record, .. } in run.routes {
         let class = if record.is_success() { "good" } else { "bad" };
         let penalized = record.num_infractions - record.infractions.min_speed_infractions.len();
         let _ = write!(
@@ -181,14 +205,14 @@ fn score_table(report: &Report<'_>) -> String {
             record.meta.duration_game,
         );
     }
-    let unfinished = report.routes_total.saturating_sub(report.routes.len());
+    let unfinished = run.routes_total.saturating_sub(run.routes.len());
     let _ = write!(
         out,
         "</tbody></table><p class=\"small\">Driving score = route completion × infraction penalty. \
          {unfinished} of {} routes are not finished and count as zero in the averages above. \
          Green: finished without a penalized infraction. Red lights, stop signs and yielding to \
          emergency vehicles are not judged.</p>",
-        report.routes_total
+        run.routes_total
     );
     out
 }
@@ -205,7 +229,7 @@ fn milliseconds(nanos: u64) -> String {
     format!("{value:.digits$}")
 }
 
-fn latency_table(report: &Report<'_>, statistics: &StageStatistics) -> String {
+fn latency_table(run: &ReportRun<'_>, statistics: &StageStatistics) -> String {
     if !is_timed(statistics) {
         return "<p>No stage was timed.</p>".to_owned();
     }
@@ -232,7 +256,7 @@ fn latency_table(report: &Report<'_>, statistics: &StageStatistics) -> String {
         row(stage.name(), statistics.stage(stage), misses);
     }
     row("age of the prefix", statistics.prefix_age(), "–".to_owned());
-    let budget = match report.tick_budget {
+    let budget = match run.tick_budget {
         Some(budget) => {
             format!(
                 "The tick's deadline is {} ms after its observation.",
@@ -246,7 +270,7 @@ fn latency_table(report: &Report<'_>, statistics: &StageStatistics) -> String {
         "</tbody></table><p class=\"small\">Percentiles are nearest-rank, from histograms of 3 \
          digits that never understate; max is exact. Count is the number of ticks at which the stage ran, \
          without the first {} ticks of each route. {budget} {} ticks had no prefix yet.</p>",
-        report.warm_up_ticks,
+        run.warm_up_ticks,
         statistics.ticks_without_prefix(),
     );
     out
@@ -297,9 +321,9 @@ fn distribution(statistics: &StageStatistics) -> String {
     out + "</svg></div>"
 }
 
-fn route_section(route: &ReportRoute<'_>, report: &Report<'_>) -> String {
+fn route_section(route: &ReportRoute<'_>, run: &ReportRun<'_>) -> String {
     let ReportRoute { record, log, still_png } = route;
-    let open = if report.routes.len() <= UNFOLDED_ROUTES { " open" } else { "" };
+    let open = if run.routes.len() <= UNFOLDED_ROUTES { " open" } else { "" };
     let mut out = format!(
         "<details class=\"route card\"{open}><summary>{} <span>· {} · {} · {} · driving score {:.2}</span></summary>",
         escape(&record.route_id),
@@ -326,7 +350,7 @@ fn route_section(route: &ReportRoute<'_>, report: &Report<'_>) -> String {
         "Equal axes. North is up: x points east, y points south.",
     );
     out += &figure("Speed", &speed_plot(log), "");
-    if let Some(drawing) = latency_plot(log, report.tick_budget) {
+    if let Some(drawing) = latency_plot(log, run.tick_budget) {
         let caption = "Logarithmic. Refresh runs on a thread of its own, beside the tick.";
         out += &figure("Stage latency over time", &drawing, caption);
     }
