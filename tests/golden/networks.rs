@@ -1,10 +1,6 @@
 //! The four exported networks against the golden vectors, on the ONNX Runtime CPU back end.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
-
-mod golden;
-
-use golden::Vectors;
+use crate::vectors::{self, Vectors};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
@@ -19,7 +15,7 @@ use tandem_export::networks::ExportOptions;
 const GARBAGE: f32 = 1e3;
 
 fn checkpoint() -> Checkpoint {
-    Checkpoint::open(&golden::folder()).unwrap_or_else(|error| panic!("{error}"))
+    Checkpoint::open(&vectors::folder()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Exports the golden checkpoint with probes for frames of `frame_size` pixels, `frames` a prompt.
@@ -75,7 +71,7 @@ fn read_part(config: &AutomotConfig) -> (usize, usize) {
 
 /// `[tokens, heads, dim]` as stored → the first `heads` heads and `dim` entries as
 /// `[heads, capacity, dim]`, `GARBAGE` behind the tokens.
-fn head_major(stored: &golden::Stored, heads: usize, dim: usize, capacity: usize) -> Vec<f32> {
+fn head_major(stored: &vectors::Stored, heads: usize, dim: usize, capacity: usize) -> Vec<f32> {
     let [tokens, all_heads, all_dims] = stored.shape[..] else { panic!("a cache has three axes") };
     let mut values = vec![GARBAGE; heads * capacity * dim];
     for token in 0..tokens {
@@ -241,7 +237,7 @@ fn check_understanding(vectors: &Vectors, image_tokens: &[f32], deepstack: &[Vec
                 let part = head * capacity * dim..(head * capacity + length) * dim;
                 let expected: Vec<f64> = expected[part.clone()].iter().map(|&v| v.into()).collect();
                 let what = format!("{stored}, head {head}");
-                golden::compare(&what, &expected, &found[part], vectors.tolerance());
+                vectors::compare(&what, &expected, &found[part], vectors.tolerance());
             }
         }
     }

@@ -1,0 +1,7 @@
+//! AutoMoT's networks, and its understanding expert around them, against the golden vectors.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+mod expert;
+mod networks;
+mod vectors;
