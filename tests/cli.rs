@@ -1,0 +1,350 @@
+//! The `tandem` command as a user meets it: the main job, interruption, and bad input.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+fn tandem() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tandem().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs and checks the exit code; returns standard output.
+#[track_caller]
+fn done(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs what cannot run: exit code 2, one error that holds every one of `says`, never a panic.
+#[track_caller]
+fn refused(arguments: &[&str], says: &[&str]) {
+    let output = run(arguments);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(!error.contains("panicked"), "{error}");
+    for word in says {
+        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A tiny checkpoint in `folder`.
+fn synth(folder: &Path) -> PathBuf {
+    let out = folder.join("checkpoint");
+    done(&["checkpoint", "synth", "--config", "configs/tiny.json", "--out", path(&out)]);
+    out
+}
+
+fn result_file(out: &Path, route: u32) -> PathBuf {
+    out.join("routes").join(format!("RouteScenario_{route}_rep0.json"))
+}
+
+#[test]
+fn the_demo_runs_the_whole_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let said = done(&["demo", "--ticks", "60", "--out", path(&out)]);
+    for word in [
+        "random weights",
+        "1 / 1 routes finished",
+        "prefix age: p50 150.000 ms",
+        "misses",
+        "report.html",
+    ] {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+    assert!(said.contains("100.00"), "the autopilot completes the route: {said}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("cannot drive") && page.contains("data:image/png"));
+    assert!(result_file(&out.join("automot"), 1).is_file());
+    // A second demo replaces the first; somebody else's folder is left alone.
+    done(&["demo", "--ticks", "45", "--out", path(&out)]);
+    let foreign = folder.path().join("mine");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.txt"), "precious").unwrap();
+    refused(&["demo", "--out", path(&foreign)], &["mine", "something else than a demo"]);
+    assert!(foreign.join("thesis.txt").is_file());
+}
+
+#[test]
+fn eval_scores_routes_resumes_and_speaks_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments =
+        ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot", "--out", path(&out)];
+    let said = done(&arguments);
+    assert!(said.contains("2 / 2 routes finished, driving score 100.00"), "{said}");
+    let first = fs::read(out.join("merged.json")).unwrap();
+    let json = done(&[&arguments[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["results"]["eval num"], 2);
+    assert_eq!(json["results"]["driving score"], 100.0);
+    assert_eq!(fs::read(out.join("merged.json")).unwrap(), first, "nothing was driven again");
+    let mut other = arguments.to_vec();
+    other.extend(["--tick-cap", "50"]);
+    refused(&other, &["other settings", "tick cap is 50"]);
+}
+
+#[test]
+fn a_model_drives_in_real_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synth(folder.path());
+    let engine = folder.path().join("engine");
+    done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine), "--check-values"]);
+    let run_file = folder.path().join("wall.yaml");
+    fs::write(&run_file, "clock: wall\nrefresh_period_ticks: 2\n").unwrap();
+    let out = folder.path().join("out");
+    let json = done(&[
+        "eval",
+        "--routes",
+        "routes/demo.xml",
+        "--driver",
+        "automot",
+        "--engine",
+        path(&engine),
+        "--run",
+        path(&run_file),
+        "--tick-cap",
+        "60",
+        "--out",
+        path(&out),
+        "--json",
+    ]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let pilot = &json["pilot"];
+    assert!(pilot["refreshes_published"].as_u64().unwrap() >= 1, "{pilot}");
+    assert!(pilot["ticks_without_prefix"].as_u64() < pilot["ticks"].as_u64(), "{pilot}");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_finished_routes_and_the_same_command_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_file = folder.path().join("wall.yaml");
+    fs::write(&run_file, "clock: wall\n").unwrap();
+    let out = folder.path().join("out");
+    // Real time: each route takes a second, so that there is time to interrupt the second one.
+    let arguments = [
+        "eval",
+        "--routes",
+        "routes/bends.xml",
+        "--driver",
+        "autopilot",
+        "--run",
+        path(&run_file),
+        "--tick-cap",
+        "20",
+        "--out",
+        path(&out),
+    ];
+    let routes = tandem_routes();
+    let child =
+        tandem().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&result_file(&out, routes[0]));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
+    assert!(text(&output.stdout).contains("1 / 2 routes finished"));
+    assert!(!result_file(&out, routes[1]).exists(), "an interrupted route has no result");
+    assert!(done(&arguments).contains("2 / 2 routes finished"));
+}
+
+#[cfg(unix)]
+fn tandem_routes() -> Vec<u32> {
+    let routes = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/bends.xml");
+    tandem::evaluation::routes::read_routes(&routes).unwrap().iter().map(|route| route.id).collect()
+}
+
+#[cfg(unix)]
+fn wait_for(path: &Path) {
+    for _ in 0..600 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("{} never appeared", path.display());
+}
+
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_that_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synth(folder.path());
+    let out = folder.path().join("engine");
+    // A limit on file size stands in for a full disk: writing fails midway in the same place.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 10000; exec {} export --checkpoint {} --out {}",
+        env!("CARGO_BIN_EXE_tandem"),
+        checkpoint.display(),
+        out.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("cannot write") && error.contains("weights.bin"), "{error}");
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["checkpoint"], "something half-written was left");
+}
+
+#[test]
+fn broken_run_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_file = folder.path().join("run.yaml");
+    let out = folder.path().join("out");
+    let check = |content: &str, says: &[&str]| {
+        fs::write(&run_file, content).unwrap();
+        let arguments = [
+            "eval",
+            "--routes",
+            "routes/demo.xml",
+            "--driver",
+            "autopilot",
+            "--run",
+            path(&run_file),
+            "--out",
+            path(&out),
+        ];
+        refused(&arguments, says);
+    };
+    check("sede: 3\n", &["run.yaml", "sede"]);
+    check("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
+    check("seed: [1\n", &["run.yaml"]);
+    assert!(!out.exists(), "nothing was begun");
+}
+
+#[test]
+fn broken_route_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.xml");
+    let out = folder.path().join("out");
+    let good =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/straight.xml"))
+            .unwrap();
+    let check = |content: &str, says: &[&str]| {
+        fs::write(&routes, content).unwrap();
+        let arguments =
+            ["eval", "--routes", path(&routes), "--driver", "autopilot", "--out", path(&out)];
+        refused(&arguments, says);
+    };
+    check(&good[..good.len() / 2], &["routes.xml"]);
+    check("", &["routes.xml"]);
+    let start = good.find("<waypoints>").unwrap();
+    let end = good.find("</waypoints>").unwrap();
+    check(
+        &format!("{}{}", &good[..start + "<waypoints>".len()], &good[end..]),
+        &["routes.xml", "at least 2"],
+    );
+    let kind = good.split("type=\"").nth(1).unwrap().split('"').next().unwrap();
+    check(
+        &good.replace(&format!("type=\"{kind}\""), "type=\"ParkingCutInn\""),
+        &["ParkingCutInn", "ParkingCutIn"],
+    );
+    refused(
+        &["eval", "--routes", "no-such.xml", "--driver", "autopilot", "--out", path(&out)],
+        &["no-such.xml"],
+    );
+}
+
+#[test]
+fn broken_checkpoints_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synth(folder.path());
+    let out = folder.path().join("engine");
+    let weights = checkpoint.join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let export = ["export", "--checkpoint", path(&checkpoint), "--out", path(&out)];
+    let check = |bytes: &[u8], says: &[&str]| {
+        fs::write(&weights, bytes).unwrap();
+        refused(&export, says);
+        assert!(!out.exists(), "something was written");
+    };
+    check(&whole[..whole.len() - 1000], &["model.safetensors"]);
+    check(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat(), &["model.safetensors", "header"]);
+    check(b"short", &["model.safetensors"]);
+    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let renamed =
+        text(&whole[8..8 + header]).replacen("route_head.mlp.0.bias", "route_head.mlp.0.bios", 1);
+    check(
+        &[&whole[..8], renamed.as_bytes(), &whole[8 + header..]].concat(),
+        &["route_head.mlp.0.bias"],
+    );
+    fs::write(&weights, &whole).unwrap();
+    let config = checkpoint.join("config.json");
+    let sizes = fs::read_to_string(&config).unwrap();
+    fs::write(&config, sizes.replacen("\"hidden_size\"", "\"hiden_size\"", 1)).unwrap();
+    refused(&export, &["config.json", "hidden_size"]);
+    refused(&["export", "--checkpoint", "no-such", "--out", path(&out)], &["no-such"]);
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synth(folder.path());
+    let weights = checkpoint.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let place = &tensors["route_head.mlp.0.weight"]["data_offsets"][0];
+    let at = header + place.as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    let out = folder.path().join("engine");
+    let arguments = ["export", "--checkpoint", path(&checkpoint), "--out", path(&out)];
+    let output = run(&[&arguments[..], &["--check-values"]].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning") && said.contains("route_head.mlp.0.weight"), "{said}");
+}
+
+#[test]
+fn an_engine_that_is_missing_or_does_not_chain_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let eval = |engine: &[&str], says: &[&str]| {
+        let common =
+            ["eval", "--routes", "routes/demo.xml", "--driver", "automot", "--out", path(&out)];
+        refused(&[&common[..], engine].concat(), says);
+    };
+    eval(&[], &["--engine", "tandem export"]);
+    eval(&["--engine", "no-such-engine"], &["no-such-engine", "tandem export"]);
+    // The golden checkpoint's BEV encoder gives other channels than its action expert takes.
+    let engine = folder.path().join("engine");
+    done(&["export", "--checkpoint", "tests/data/automot", "--out", path(&engine)]);
+    eval(&["--engine", path(&engine)], &["bev_tokens", "368", "1512"]);
+}
+
+#[test]
+fn doctor_names_every_part_and_what_each_allows() {
+    let said = done(&["doctor"]);
+    for item in ["CPU", "ONNX Runtime", "TensorRT-RTX", "CARLA client", "driver"] {
+        assert!(said.contains(item), "{item} is missing in: {said}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&done(&["doctor", "--json"])).unwrap();
+    assert!(json.as_array().unwrap().iter().all(|finding| !finding["allows"].is_null()));
+}
