@@ -3,8 +3,8 @@
 //! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
 //! results and one page to look at.
 
+use super::drive::{self, Drive, Driven};
 use super::driver::{DriverFactory, DriverName};
-use super::eval::{self, Drive, Driven};
 use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
@@ -71,34 +71,35 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let factory = DriverFactory::new(DriverName::Automot, Some(&engine), &run)?;
     steps.done("libraries, loading");
 
-    let cancel = eval::cancel_on_interrupt()?;
+    let cancel = drive::cancel_on_interrupt()?;
     let routes = parse_routes(ROUTE_FILE, "routes/demo.xml")?;
-    let drive = |driver, factory: &DriverFactory, engine, tick_cap| -> anyhow::Result<Driven> {
-        Drive {
-            folder: &out.join(DriverName::as_str(driver)),
-            routes: &routes,
-            route_file: ROUTE_FILE.as_bytes(),
-            driver,
-            factory,
-            run_file: &file,
-            run: &run,
-            engine,
-            tick_cap,
-        }
-        .all(&cancel)
-    };
+    let drive_with =
+        |driver, factory: &DriverFactory, engine, tick_cap| -> anyhow::Result<Driven> {
+            Drive {
+                folder: &out.join(DriverName::as_str(driver)),
+                routes: &routes,
+                route_file: ROUTE_FILE.as_bytes(),
+                driver,
+                factory,
+                run_file: &file,
+                run: &run,
+                engine,
+                tick_cap,
+            }
+            .all(&cancel)
+        };
     print::line(&format!(
         "3/4 driving {} ticks with it, two experts at two rates",
         arguments.ticks
     ));
-    let model = drive(DriverName::Automot, &factory, Some(engine.as_path()), arguments.ticks)?;
+    let model = drive_with(DriverName::Automot, &factory, Some(engine.as_path()), arguments.ticks)?;
     steps.done("driving, model");
     if model.summary.is_cancelled {
         return Ok(interrupted());
     }
     print::line("4/4 driving the same route with the autopilot, which sees the truth");
     let cap = crate::evaluation::criteria::TICK_CAP;
-    let autopilot = drive(DriverName::Autopilot, &DriverFactory::Autopilot, None, cap)?;
+    let autopilot = drive_with(DriverName::Autopilot, &DriverFactory::Autopilot, None, cap)?;
     steps.done("driving, autopilot");
     if autopilot.summary.is_cancelled {
         return Ok(interrupted());
@@ -123,8 +124,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     print::line("");
     print::line(&format!("autopilot\n{}", autopilot.scores()));
     print::line("");
-    print::line(&eval::latency_table(&model.statistics));
-    print::line(&eval::prefix_age_line(&model.statistics));
+    print::line(&drive::latency_table(&model.statistics));
+    print::line(&drive::prefix_age_line(&model.statistics));
     print::line("");
     print::line(&steps.to_string());
     print::line("");

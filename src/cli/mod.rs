@@ -6,6 +6,7 @@
 mod checkpoint;
 mod demo;
 mod doctor;
+mod drive;
 mod driver;
 mod eval;
 mod export;

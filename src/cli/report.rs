@@ -1,6 +1,6 @@
 //! The page that `demo` and `eval` leave beside their results.
 
-use super::eval::{Driven, Still, WARM_UP_TICKS};
+use super::drive::{Driven, Still, WARM_UP_TICKS};
 use super::{doctor, print};
 use crate::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use crate::pilot::{ClockName, RunFile};
