@@ -1,6 +1,7 @@
 //! AutoMoT's understanding expert from frames and driving state to keys and values, against the
 //! golden vectors: prompt, tokens, frame features and their cache wired together.
 
+use crate::networks::compare_cache;
 use crate::vectors::{self, Vectors};
 use std::sync::Arc;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
@@ -55,27 +56,11 @@ fn state_of(prompt: &str) -> (f32, [[f32; 2]; 2]) {
 
 /// Compares every layer's keys and values with the case's cache.
 fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
-    let layout = snapshot.slot().layout();
     let length = snapshot.meta().valid_length;
-    for layer in 0..layout.layers {
-        let sides = [
-            ("k_cache", snapshot.slot().keys(layer), layout.key_dim),
-            ("v_cache", snapshot.slot().values(layer), layout.value_dim),
-        ];
-        for (name, found, dim) in sides {
-            let stored = vectors.need(&format!("{name}.{layer}"));
-            let [tokens, heads, width] = stored.shape[..] else { panic!("a cache has three axes") };
-            assert_eq!(tokens, length, "valid length");
-            for head in 0..layout.heads {
-                let expected: Vec<f64> = (0..tokens * dim)
-                    .map(|i| stored.values[(i / dim * heads + head) * width + i % dim])
-                    .collect();
-                let start = head * layout.capacity * dim;
-                let found = &found.as_slice::<f32>()[start..start + tokens * dim];
-                let what = format!("{name}.{layer}, head {head}");
-                vectors::compare(&what, &expected, found, vectors.tolerance());
-            }
-        }
+    for layer in 0..snapshot.slot().layout().layers {
+        let (keys, values) = (snapshot.slot().keys(layer), snapshot.slot().values(layer));
+        compare_cache(vectors, &format!("k_cache.{layer}"), keys, length).needed();
+        compare_cache(vectors, &format!("v_cache.{layer}"), values, length).needed();
     }
 }
 

@@ -25,6 +25,23 @@ pub(crate) struct Vectors {
     tolerance: Tolerance,
 }
 
+/// What a comparison came to; one that fails panics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compared {
+    /// All stored values are within the tolerance.
+    Within,
+    /// The set does not store this tensor.
+    NotStored,
+}
+
+impl Compared {
+    /// For tensors that every set stores.
+    #[track_caller]
+    pub(crate) fn needed(self) {
+        assert_eq!(self, Self::Within, "the set does not store it");
+    }
+}
+
 /// How far a number may be from its vector: `atol + rtol · |expected|`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tolerance {
@@ -54,11 +71,6 @@ impl Vectors {
         Some(Self { name: name.into(), bytes, extra: entry["extra"].clone(), tolerance })
     }
 
-    /// The tolerance that the set suggests for this file.
-    pub(crate) fn tolerance(&self) -> Tolerance {
-        self.tolerance
-    }
-
     /// A tensor that the set stores, or `None`.
     pub(crate) fn get(&self, tensor: &str) -> Option<Stored> {
         let file = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
@@ -84,12 +96,34 @@ impl Vectors {
         self.get(tensor).unwrap_or_else(|| panic!("{} stores no {tensor}", self.name))
     }
 
-    /// Compares `found` with the stored tensor within the set's tolerance, if the set stores it.
-    /// Returns the largest difference.
+    /// Compares `found` with the stored tensor within the set's tolerance, if the set stores it. A
+    /// set may keep a part of a large tensor: its leading rows, channels or columns.
     #[track_caller]
-    pub(crate) fn compare(&self, tensor: &str, found: &[f32]) -> Option<f64> {
-        let stored = self.get(tensor)?;
-        Some(compare(&format!("{}/{tensor}", self.name), &stored.values, found, self.tolerance))
+    pub(crate) fn compare(&self, tensor: &str, found: &[f32], shape: &[usize]) -> Compared {
+        let Some(stored) = self.get(tensor) else { return Compared::NotStored };
+        let what = format!("{}/{tensor}", self.name);
+        compare(
+            &what,
+            &stored.values,
+            &leading(&what, found, shape, &stored.shape),
+            self.tolerance,
+        );
+        Compared::Within
+    }
+
+    /// Compares the leading `block` of `found` with that of the stored tensor.
+    #[track_caller]
+    pub(crate) fn compare_block(
+        &self,
+        tensor: &str,
+        found: &[f32],
+        shape: &[usize],
+        block: &[usize],
+    ) {
+        let stored = self.need(tensor);
+        let what = format!("{}/{tensor}", self.name);
+        let expected = leading(&what, &stored.values, &stored.shape, block);
+        compare(&what, &expected, &leading(&what, found, shape, block), self.tolerance);
     }
 
     /// Compares integers, exactly.
@@ -101,12 +135,30 @@ impl Vectors {
     }
 }
 
-/// Fails if any value is outside the tolerance, naming the worst; returns the largest difference.
+/// The leading block of `shape` that `part` covers.
 #[track_caller]
-pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) -> f64 {
+fn leading<T: Copy>(what: &str, values: &[T], shape: &[usize], part: &[usize]) -> Vec<T> {
+    assert_eq!(values.len(), shape.iter().product::<usize>(), "{what}: values of {shape:?}");
+    let fits = shape.len() == part.len() && part.iter().zip(shape).all(|(part, all)| part <= all);
+    assert!(fits, "{what}: stored {part:?}, found {shape:?}");
+    (0..part.iter().product())
+        .map(|flat: usize| {
+            let (mut rest, mut place, mut stride) = (flat, 0, 1);
+            for (&part, &all) in part.iter().zip(shape).rev() {
+                place += rest % part * stride;
+                rest /= part;
+                stride *= all;
+            }
+            values[place]
+        })
+        .collect()
+}
+
+/// Fails if any value is outside the tolerance, naming the worst.
+#[track_caller]
+pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) {
     assert_eq!(expected.len(), found.len(), "{what}: number of values");
     let mut worst = (0.0, 0);
-    let mut largest = 0.0_f64;
     for (place, (&expected, &found)) in expected.iter().zip(found).enumerate() {
         let difference = (expected - f64::from(found)).abs();
         let excess = difference / (tolerance.atol + tolerance.rtol * expected.abs());
@@ -115,7 +167,6 @@ pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: To
         if excess > worst.0 {
             worst = (excess, place);
         }
-        largest = largest.max(difference);
     }
     let (excess, place) = worst;
     assert!(
@@ -124,7 +175,6 @@ pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: To
         found[place],
         expected[place],
     );
-    largest
 }
 
 /// The tolerance whose key names this file: keys hold comma-separated patterns with a `*`.
