@@ -1,9 +1,18 @@
 //! Benchmarks of tandem. Each prints one line of JSON.
 
+mod host_work;
+mod vision_cache;
 mod world;
 
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]
 fn main() -> anyhow::Result<()> {
-    println!("{}", world::ticks_per_second()?);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map_or("world", String::as_str) {
+        "world" => world::ticks_per_second()?,
+        "host-work" => host_work::run(&arguments[1..])?,
+        "vision-cache" => vision_cache::run()?,
+        other => anyhow::bail!("{other:?} is no benchmark: world, host-work, vision-cache"),
+    };
+    println!("{result}");
     Ok(())
 }

@@ -71,7 +71,7 @@ fn recorded_drive(route: &Route) -> anyhow::Result<Vec<Command>> {
 }
 
 /// 350 m with a bend to each side, key points 2 m apart.
-fn winding_road() -> Route {
+pub(crate) fn winding_road() -> Route {
     let (mut x, mut y, mut heading) = (0.0_f64, 0.0_f64, 0.0_f64);
     let key_points = (0..176)
         .map(|idx| {

@@ -1,0 +1,242 @@
+//! What the cache of vision features saves: frames encoded per refresh, and the time of vision tower
+//! and preprocessing, against encoding every frame of every prompt.
+//!
+//! A tiny checkpoint refreshes over 200 recorded ticks at several periods. The second expert of each
+//! pair sees the same pictures under numbers that never come twice, so it finds nothing in its cache.
+
+use anyhow::Context;
+use arrayvec::ArrayVec;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::{Engine, RunError, Session};
+use tandem::kv_cache::SlotPool;
+use tandem::model::automot::tokenizer::Tokenizer;
+use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
+use tandem::model::{RefreshRequest, UnderstandingExpert};
+use tandem::scene::{CameraFrame, Command, FrameId};
+use tandem::tensor::{TensorView, TensorViewMut};
+use tandem::timing::{Stage, StageTimes};
+use tandem::world::{EmbeddedWorld, World};
+use tandem_export::checkpoint::Checkpoint;
+use tandem_export::contract::Contract;
+use tandem_export::folder::export_networks;
+use tandem_export::networks::ExportOptions;
+use tandem_export::synth::{SynthSpec, synthesize};
+
+const TICKS: usize = 200;
+
+/// Ticks from one refresh to the next.
+const PERIODS: [usize; 3] = [1, 2, 5];
+
+/// Ticks between two frames of a prompt.
+const FRAME_SPACING: usize = 5;
+
+/// Sizes of the checkpoint.
+const CHECKPOINT: &str = include_str!("../../configs/tiny.json");
+
+/// Refreshes with and without found features, refresh by refresh in turn.
+///
+/// # Errors
+/// If the checkpoint cannot be made, the library is missing, or a refresh fails.
+pub(crate) fn run() -> anyhow::Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let engine = folder.path().join("engine");
+    export(folder.path(), &engine)?;
+    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {})?;
+    let networks = Networks::load(&engine, &backend, &backend)?;
+    let frames = record()?;
+    let periods = PERIODS
+        .into_iter()
+        .map(|period| compare(&networks, &engine, &frames, period))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(json!({
+        "bench": "vision-cache",
+        "checkpoint": "configs/tiny.json, synthesized",
+        "ticks": TICKS,
+        "unit": "ns",
+        "periods": periods,
+    }))
+}
+
+fn export(folder: &Path, engine: &Path) -> anyhow::Result<()> {
+    let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
+    let checkpoint = folder.join("checkpoint");
+    synthesize(&spec, 1, &checkpoint, |_, _| {})?;
+    let checkpoint = Checkpoint::open(&checkpoint)?;
+    export_networks(&checkpoint, &ExportOptions::default(), engine, &mut |_| {})?;
+    Ok(())
+}
+
+/// Pictures of a slow drive.
+fn record() -> anyhow::Result<Vec<Arc<CameraFrame>>> {
+    let suite = tandem::scene::SensorSuite { lidar: None, ..SENSORS };
+    let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
+    (0..TICKS)
+        .map(|_| {
+            let picture = world.observe().camera.context("the world gave no picture")?;
+            world.step(&Command { steer: 0.0, throttle: 0.5, brake: 0.0 });
+            Ok(picture)
+        })
+        .collect()
+}
+
+/// An engine whose runs are counted: one run of the vision tower is one frame encoded.
+struct Counted {
+    engine: Arc<dyn Engine>,
+    runs: Arc<AtomicU64>,
+}
+
+impl Engine for Counted {
+    fn contract(&self) -> &Contract {
+        self.engine.contract()
+    }
+
+    fn session(self: Arc<Self>) -> Box<dyn Session> {
+        let session = Arc::clone(&self.engine).session();
+        Box::new(CountedSession { session, runs: Arc::clone(&self.runs) })
+    }
+}
+
+struct CountedSession {
+    session: Box<dyn Session>,
+    runs: Arc<AtomicU64>,
+}
+
+impl Session for CountedSession {
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        self.session.run(inputs, outputs)
+    }
+}
+
+/// One expert with its slots.
+struct Expert {
+    understanding: AutomotUnderstanding,
+    /// Runs of its vision tower.
+    encoded: Arc<AtomicU64>,
+    encoded_per_refresh: Vec<u64>,
+    pool: SlotPool,
+    times: Vec<StageTimes>,
+}
+
+impl Expert {
+    fn new(networks: &Networks, engine: &Path) -> anyhow::Result<Self> {
+        let tokenizer = Tokenizer::read(&engine.join("tokenizer.json"))?;
+        let encoded = Arc::new(AtomicU64::new(0));
+        let vision = Counted { engine: Arc::clone(&networks.vision), runs: Arc::clone(&encoded) };
+        let counted = Networks { vision: Arc::new(vision), ..networks.clone() };
+        Ok(Self {
+            understanding: AutomotUnderstanding::new(&counted, tokenizer)?,
+            encoded,
+            encoded_per_refresh: Vec::new(),
+            pool: SlotPool::new(networks.prefix, 1),
+            times: Vec::new(),
+        })
+    }
+
+    fn refresh(&mut self, request: &RefreshRequest) -> anyhow::Result<Vec<u8>> {
+        let writer = self.pool.writer().context("the one slot is free between refreshes")?;
+        let mut times = StageTimes::default();
+        let before = self.encoded.load(Ordering::Relaxed);
+        let prefix = self.understanding.refresh(request, writer, &mut times)?;
+        self.encoded_per_refresh.push(self.encoded.load(Ordering::Relaxed) - before);
+        self.times.push(times);
+        Ok(prefix.slot().keys(0).bytes().to_vec())
+    }
+
+    /// What `stage` took at each refresh.
+    fn took(&self, stage: Stage) -> Vec<u64> {
+        let took = |times: &StageTimes| times.took(stage).unwrap_or(Duration::ZERO);
+        self.times.iter().map(|times| took(times).as_nanos() as u64).collect()
+    }
+
+    fn summary(&self) -> Value {
+        let [preprocess, vision] = [Stage::RefreshPreprocess, Stage::Vision].map(|s| self.took(s));
+        let both: Vec<u64> = preprocess.iter().zip(&vision).map(|(a, b)| a + b).collect();
+        json!({
+            "frames_encoded": self.encoded_per_refresh.iter().sum::<u64>(),
+            "frames_encoded_per_refresh": self.encoded_per_refresh,
+            "preprocess": distribution(&preprocess),
+            "vision": distribution(&vision),
+            "preprocess_and_vision": distribution(&both),
+        })
+    }
+
+    /// Preprocessing and vision tower over all refreshes.
+    fn total(&self) -> u64 {
+        [Stage::RefreshPreprocess, Stage::Vision].into_iter().flat_map(|s| self.took(s)).sum()
+    }
+}
+
+fn compare(
+    networks: &Networks,
+    engine: &Path,
+    pictures: &[Arc<CameraFrame>],
+    period: usize,
+) -> anyhow::Result<Value> {
+    let mut cached = Expert::new(networks, engine)?;
+    let mut encoding_all = Expert::new(networks, engine)?;
+    let history = FRAME_SPACING * (cached.understanding.frames_per_prompt() - 1);
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut new_frames, mut shown, mut fake) = (0, 0, 1 << 32);
+    for (version, newest) in (history..pictures.len()).step_by(period).enumerate() {
+        let frames: ArrayVec<Arc<CameraFrame>, 8> = (newest - history..=newest)
+            .step_by(FRAME_SPACING)
+            .map(|tick| Arc::clone(&pictures[tick]))
+            .collect();
+        new_frames += frames.iter().filter(|frame| seen.insert(frame.id)).count();
+        shown += frames.len();
+        let request = RefreshRequest {
+            version: version as u64 + 1,
+            captured_at: pictures[newest].captured_at,
+            frames,
+            target_points_m: [[20.0, 0.5], [40.0, 1.5]],
+            speed_mps: 5.0,
+        };
+        let mut renamed = request.clone();
+        for frame in &mut renamed.frames {
+            fake += 1;
+            *frame = Arc::new(CameraFrame {
+                id: FrameId(fake),
+                captured_at: frame.captured_at,
+                width: frame.width,
+                height: frame.height,
+                rgb: frame.rgb.clone(),
+            });
+        }
+        // Who goes first alternates.
+        let (with, without) = if version % 2 == 0 {
+            let with = cached.refresh(&request)?;
+            (with, encoding_all.refresh(&renamed)?)
+        } else {
+            let without = encoding_all.refresh(&renamed)?;
+            (cached.refresh(&request)?, without)
+        };
+        anyhow::ensure!(with == without, "the cache changed the prefix of refresh {version}");
+    }
+    let refreshes = cached.times.len();
+    let saved = encoding_all.total() as f64 - cached.total() as f64;
+    Ok(json!({
+        "refresh_period_ticks": period,
+        "refreshes": refreshes,
+        "frames_shown": shown,
+        "frames_shown_for_the_first_time": new_frames,
+        "cached": cached.summary(),
+        "encoding_all": encoding_all.summary(),
+        "saved_per_refresh": saved / refreshes as f64,
+        "saved_part": saved / encoding_all.total() as f64,
+    }))
+}
+
+/// Exact percentiles (nearest rank) and the samples.
+fn distribution(samples: &[u64]) -> Value {
+    crate::host_work::distribution("refresh", samples)
+}
