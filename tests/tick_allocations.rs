@@ -64,7 +64,7 @@ const WARM_UP_TICKS: u64 = 40;
 const COUNTED_TICKS: u64 = 100;
 
 /// What the tick at which a refresh is published allocates: `Handover::publish` puts the snapshot
-/// behind an `Arc`. It can go once the understanding expert's thread makes that `Arc`.
+/// behind an `Arc`. It can go once publishing uses the place of a snapshot that has no reader again.
 const PER_PUBLISHED_REFRESH: u64 = 1;
 
 /// Allocations of one tick, and refreshes published at it.

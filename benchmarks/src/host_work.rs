@@ -547,7 +547,7 @@ fn measure(folder: &Path) -> anyhow::Result<Value> {
             "tick": distribution("tick, without JPEG", &plain),
             "tick_jpeg": distribution("tick, with JPEG", &jpeg),
             "refresh": distribution("refresh, four frames encoded", &all_frames),
-            "refresh_cached": distribution("refresh every second tick, two frames", &fresh_frames),
+            "refresh_cached": distribution("refresh every second tick, the two frames not shown before", &fresh_frames),
             "refresh_tick_jpeg": distribution(
                 "tick with JPEG and a refresh of four frames, one after the other",
                 &with_refresh,
