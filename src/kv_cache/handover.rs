@@ -38,7 +38,6 @@ impl<S, M: Versioned> Handover<S, M> {
     /// # Errors
     /// If one as new or newer was published already; the caller counts it and goes on.
     pub fn publish(&self, snapshot: Snapshot<S, M>) -> Result<(), Outdated> {
-        let snapshot = Arc::new(snapshot);
         let mut newest = self.newest.lock().expect("no code panics while it holds this lock");
         let published = newest.as_ref().map(|newest| newest.meta().version());
         let offered = snapshot.meta().version();
@@ -46,9 +45,17 @@ impl<S, M: Versioned> Handover<S, M> {
             drop(newest);
             return Err(Outdated { published, offered });
         }
-        let old = newest.replace(snapshot);
-        drop(newest);
-        drop(old); // Outside the lock: the last reader may return the slot to the pool.
+        // Without a reader the old snapshot's place is used again: publishing allocates only when a
+        // reader still holds it. Either way it is dropped outside the lock, which may return its slot.
+        if let Some(place) = newest.as_mut().and_then(Arc::get_mut) {
+            let old = std::mem::replace(place, snapshot);
+            drop(newest);
+            drop(old);
+        } else {
+            let old = newest.replace(Arc::new(snapshot));
+            drop(newest);
+            drop(old);
+        }
         Ok(())
     }
 

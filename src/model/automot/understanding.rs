@@ -17,8 +17,8 @@ use std::time::Duration;
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
 
-/// Frames whose vision features are kept. The release's history reaches 15 ticks back, so with these
-/// many every frame is encoded once, whatever the refresh period.
+/// Frames whose vision features are kept, the newest. The release's history reaches 15 ticks back, so
+/// with these many every frame is encoded once, whatever the refresh period.
 const CACHED_FRAMES: usize = 16;
 
 /// The slow expert of AutoMoT.
@@ -187,14 +187,11 @@ struct VisionTower {
     resized: Vec<u8>,
     patches: HostTensor,
     cache: Vec<Features>,
-    /// Counts uses, so that the least recently used entry can go.
-    clock: u64,
 }
 
 /// Vision features of one frame.
 struct Features {
     frame: Option<FrameId>,
-    last_used: u64,
     /// `[tokens, hidden]`.
     image_tokens: HostTensor,
     /// `[maps, tokens, hidden]`.
@@ -216,7 +213,6 @@ impl VisionTower {
         let cache = (0..CACHED_FRAMES)
             .map(|_| Features {
                 frame: None,
-                last_used: 0,
                 image_tokens: zeros(&contract.outputs[0]),
                 deepstack: zeros(&contract.outputs[1]),
             })
@@ -229,7 +225,6 @@ impl VisionTower {
             resized: vec![0; frame.rgb_bytes()],
             patches: zeros(&contract.inputs[0]),
             cache,
-            clock: 0,
         })
     }
 
@@ -240,9 +235,7 @@ impl VisionTower {
         preprocessing: &mut Duration,
         seeing: &mut Duration,
     ) -> Result<&Features, ModelError> {
-        self.clock += 1;
         if let Some(place) = self.cache.iter().position(|entry| entry.frame == Some(frame.id)) {
-            self.cache[place].last_used = self.clock;
             return Ok(&self.cache[place]);
         }
         let watch = Stopwatch::start();
@@ -253,13 +246,12 @@ impl VisionTower {
         let entry = self
             .cache
             .iter_mut()
-            .min_by_key(|entry| entry.last_used)
+            .min_by_key(|entry| entry.frame)
             .expect("the cache has CACHED_FRAMES entries");
         entry.frame = None; // A run that fails leaves no entry that looks whole.
         let mut outputs = [entry.image_tokens.view_mut(), entry.deepstack.view_mut()];
         self.session.run(&[self.patches.view()], &mut outputs)?;
         entry.frame = Some(frame.id);
-        entry.last_used = self.clock;
         *seeing += watch.elapsed();
         Ok(entry)
     }
