@@ -3,14 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use arrayvec::ArrayVec;
+use glam::DVec2;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
-use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
+use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
 use tandem::model::{ActionExpert, ModelError, RefreshRequest, UnderstandingExpert};
-use tandem::pilot::{ClockName, Pilot, Run, RunFile};
+use tandem::pilot::{ClockName, Heuristics, Pilot, Run, RunFile};
 use tandem::scene::{
-    Command, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, Trajectory,
+    Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
+    Trajectory,
 };
 use tandem::tensor::DType;
 use tandem::timing::{StageTimes, Timestamp};
@@ -62,13 +66,21 @@ struct Fast {
     /// The first tick at which the history suffices for a refresh.
     ready_at: u64,
     frame: u64,
-    /// Whether the trajectory holds a NaN.
-    is_broken: bool,
+    /// Meters between waypoints.
+    step_m: f32,
+    /// What it was told at every tick.
+    detours: Rc<RefCell<Vec<Detour>>>,
 }
 
 impl ActionExpert for Fast {
-    fn observe(&mut self, observation: &Observation, _: &Pose) -> Result<(), ModelError> {
+    fn observe(
+        &mut self,
+        observation: &Observation,
+        _: &Pose,
+        detour: &Detour,
+    ) -> Result<(), ModelError> {
         (self.now, self.frame) = (observation.time, observation.frame.0);
+        self.detours.borrow_mut().push(*detour);
         Ok(())
     }
 
@@ -87,30 +99,36 @@ impl ActionExpert for Fast {
             let version = prefix.meta().version as f32;
             assert!(tensor.as_slice::<f32>().iter().all(|&value| value == version), "torn prefix");
         }
-        let step = if self.is_broken { f32::NAN } else { 2.0 };
         Ok(Trajectory {
             path: (1..=20).map(|i| [i as f32, 0.0]).collect(),
-            waypoints: (1..=6).map(|i| [i as f32 * step, 0.0]).collect(),
+            waypoints: (1..=6).map(|i| [i as f32 * self.step_m, 0.0]).collect(),
             spacing: Duration::from_millis(500),
         })
     }
+}
+
+/// Without warm-up: most tests watch the first ticks.
+fn run() -> RunFile {
+    RunFile { warm_up_ticks: 0, ..RunFile::default() }
 }
 
 struct Setup {
     run: RunFile,
     slow: Slow,
     ready_at: u64,
-    is_broken: bool,
+    step_m: f32,
+    detours: Rc<RefCell<Vec<Detour>>>,
     slots: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            run: RunFile::default(),
+            run: run(),
             slow: Slow::Prompt,
             ready_at: 1,
-            is_broken: false,
+            step_m: 2.0,
+            detours: Rc::default(),
             slots: 3,
         }
     }
@@ -130,14 +148,16 @@ impl Setup {
             now: Timestamp::ZERO,
             ready_at: self.ready_at,
             frame: 0,
-            is_broken: self.is_broken,
+            step_m: self.step_m,
+            detours: self.detours,
         };
+        let run = Run::try_from(&self.run).unwrap();
         Pilot::new(
-            &Run::try_from(&self.run).unwrap(),
+            &run,
             Box::new(self.slow),
             Box::new(fast),
             Localizer::new(StateFilterConfig::default(), GeoReference::default()),
-            PathFollower::new(PathFollowerConfig::default()),
+            PathFollower::new(run.heuristics.into()),
             SlotPool::new(layout, self.slots),
         )
         .unwrap()
@@ -181,7 +201,7 @@ fn drive(pilot: &mut Pilot, ticks: std::ops::RangeInclusive<u64>) -> String {
 }
 
 fn virtual_run(refresh_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
-    RunFile { refresh_latency_millis, refresh_period_ticks, ..RunFile::default() }
+    RunFile { refresh_latency_millis, refresh_period_ticks, ..run() }
 }
 
 #[test]
@@ -203,8 +223,89 @@ fn a_prefix_is_seen_exactly_when_its_virtual_latency_has_passed() {
 #[test]
 fn a_refresh_waits_until_the_history_suffices() {
     let mut pilot = Setup { ready_at: 4, run: virtual_run(0.0, 2), ..Setup::default() }.pilot();
-    assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 1@1 2@0");
+    assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 2@0 2@1");
     assert_eq!(pilot.statistics().ticks_without_prefix, 3);
+}
+
+#[test]
+fn the_first_inference_is_at_the_32nd_tick_and_refreshes_fall_on_even_ones() {
+    let mut pilot = Setup { run: RunFile::default(), ..Setup::default() }.pilot();
+    let braked = drive(&mut pilot, 1..=31);
+    assert!(braked.split(' ').all(|word| word == "-"), "{braked}");
+    assert_eq!(pilot.statistics().refreshes_started, 0);
+    // Ticks 31 to 36, counted from 0 as the release does.
+    assert_eq!(drive(&mut pilot, 32..=37), "1@0 2@0 2@1 3@0 3@1 4@0");
+    let mut pilot =
+        Setup { run: RunFile { warm_up_ticks: 3, ..RunFile::default() }, ..Setup::default() }
+            .pilot();
+    assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 2@0 2@1");
+}
+
+/// Drives `ticks` ticks at a stand with an expert that wants to stand; returns the ticks, from 0,
+/// at which the command was not a full brake, with it.
+fn stand(
+    heuristics: Heuristics,
+    warm_up_ticks: u32,
+    ticks: u64,
+) -> (Vec<(u64, Command)>, Vec<Detour>) {
+    let run = RunFile { heuristics, warm_up_ticks, ..RunFile::default() };
+    let setup = Setup { run, step_m: 0.0, ..Setup::default() };
+    let detours = Rc::clone(&setup.detours);
+    let mut pilot = setup.pilot();
+    let moved = (0..ticks)
+        .map(|tick| (tick, pilot.drive(&observation(tick + 1)).unwrap().command))
+        .filter(|(_, command)| *command != Command::FULL_BRAKE)
+        .collect();
+    (moved, detours.take())
+}
+
+const NO_HEURISTICS: Heuristics =
+    Heuristics { force_move: false, parking_start: false, escape: false, speed_cap: false };
+
+#[test]
+fn a_stuck_vehicle_is_moved_after_301_ticks_of_standing() {
+    let only = Heuristics { force_move: true, ..NO_HEURISTICS };
+    for warm_up_ticks in [0, 31] {
+        let (moved, _) = stand(only, warm_up_ticks, 360);
+        let (first, command) = moved[0];
+        assert_eq!(first, u64::from(warm_up_ticks) + 300, "the 301st tick that the model drives");
+        assert_eq!((command.throttle, command.brake), (0.4, 0.0));
+    }
+    // It never left its parking place, so it is boxed in.
+    let (moved, _) = stand(Heuristics { parking_start: true, ..only }, 0, 360);
+    assert_eq!(moved, []);
+}
+
+#[test]
+fn an_escape_overrules_the_command_and_reaches_the_expert() {
+    let (moved, detours) = stand(Heuristics { escape: true, ..NO_HEURISTICS }, 31, 1760);
+    let ticks: Vec<u64> = moved.iter().map(|(tick, _)| *tick).collect();
+    assert_eq!(ticks, (1700..1740).collect::<Vec<_>>());
+    assert!(moved.iter().all(|(_, command)| (command.steer, command.throttle) == (-0.65, 0.45)));
+    let targets_m = Some([DVec2::new(3.0, 6.5), DVec2::new(6.0, 6.5)]);
+    let skip = Some(RouteSkip { points: 5, keep: 3 });
+    assert_eq!(detours[1699], Detour::default());
+    assert_eq!(detours[1700], Detour { targets_m, skip });
+    assert!(detours[1701..1740].iter().all(|detour| *detour == Detour { targets_m, skip: None }));
+    assert_eq!(detours[1740], Detour::default());
+}
+
+#[test]
+fn heuristics_that_are_off_do_nothing() {
+    let (moved, detours) = stand(NO_HEURISTICS, 0, 1760);
+    assert_eq!(moved, []);
+    assert!(detours.iter().all(|detour| *detour == Detour::default()));
+}
+
+#[test]
+fn a_fast_vehicle_is_braked_unless_the_cap_is_off() {
+    for (speed_cap, brake) in [(true, 1.0), (false, 0.0)] {
+        let heuristics = Heuristics { speed_cap, ..NO_HEURISTICS };
+        let run = RunFile { heuristics, ..run() };
+        let mut pilot = Setup { run, step_m: 10.0, ..Setup::default() }.pilot();
+        let control = pilot.drive(&Observation { speed_mps: 9.8, ..observation(1) }).unwrap();
+        assert_eq!(control.command.brake, brake);
+    }
 }
 
 #[test]
@@ -218,7 +319,7 @@ fn a_refresh_that_fails_leaves_the_old_prefix_in_use_and_its_slot_free() {
 
 #[test]
 fn a_trajectory_that_is_not_finite_is_braked_for() {
-    let mut pilot = Setup { is_broken: true, ..Setup::default() }.pilot();
+    let mut pilot = Setup { step_m: f32::NAN, ..Setup::default() }.pilot();
     let control = pilot.drive(&observation(1)).unwrap();
     assert_eq!(control.command, Command::FULL_BRAKE);
     assert_eq!(pilot.statistics().trajectories_not_finite, 1);
@@ -241,7 +342,7 @@ fn with_one_slot_a_refresh_finds_none_free_and_the_tick_goes_on() {
 #[test]
 fn on_the_wall_clock_ticks_never_wait_for_a_refresh() {
     let (tell, told) = sync_channel(8);
-    let run = RunFile { clock: ClockName::Wall, refresh_period_ticks: 2, ..RunFile::default() };
+    let run = RunFile { clock: ClockName::Wall, refresh_period_ticks: 2, ..run() };
     let mut pilot = Setup { slow: Slow::WhenTold(told), run, ..Setup::default() }.pilot();
     let tell = tell; // Dropped before the pilot, which waits for its thread.
     // The expert answers nothing: if a tick waited, this would hang.

@@ -1,17 +1,19 @@
 //! Where models and worlds meet: a driver by name, made anew for every route.
 
 use super::print;
-use crate::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
+use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use crate::kv_cache::SlotPool;
 use crate::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
 };
 use crate::model::automot::tokenizer::Tokenizer;
+use crate::model::automot::tokens::InstructionMask;
 use crate::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
+    UnderstandingOptions,
 };
-use crate::pilot::{Pilot, PilotStatistics, Run};
+use crate::pilot::{Parity, Pilot, PilotStatistics, Run};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
 use crate::world::Autopilot;
 use anyhow::Context;
@@ -116,24 +118,30 @@ impl Automot {
 
     fn driver(&self, plan: &RoutePlan) -> anyhow::Result<Pilot> {
         let tokenizer = Tokenizer::read(&self.tokenizer_file)?;
-        let understanding = AutomotUnderstanding::new(&self.networks, tokenizer)?;
+        let history_spacing_ticks = self.run.history_spacing_ticks;
+        let instruction_mask = match self.run.instruction_mask {
+            Parity::Release => InstructionMask::Causal,
+            Parity::Trained => InstructionMask::Full,
+        };
+        let options = UnderstandingOptions { instruction_mask, history_spacing_ticks };
+        let understanding = AutomotUnderstanding::with_options(&self.networks, tokenizer, options)?;
         let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
         let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
         let planner = RoutePlanner::new(thinned, RoutePlannerConfig::default());
-        let positions = if self.run.release_position_drift {
-            Positions::ReleaseDrift
-        } else {
-            Positions::Trained
+        let positions = match self.run.positions {
+            Parity::Release => Positions::ReleaseDrift,
+            Parity::Trained => Positions::Trained,
         };
         let frames = understanding.frames_per_prompt();
-        let options = ActionOptions { positions, jpeg_quality: self.run.jpeg_quality };
+        let jpeg_quality = self.run.jpeg_quality;
+        let options = ActionOptions { positions, jpeg_quality, history_spacing_ticks };
         let action = AutomotAction::new(&self.networks, planner, frames, options)?;
         Pilot::new(
             &self.run,
             Box::new(understanding),
             Box::new(action),
             Localizer::new(StateFilterConfig::default(), plan.reference),
-            PathFollower::new(PathFollowerConfig::default()),
+            PathFollower::new(self.run.heuristics.into()),
             SlotPool::new(self.networks.prefix, KV_SLOTS),
         )
         .context("starting the understanding expert's thread")

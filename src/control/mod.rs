@@ -16,7 +16,5 @@ pub use localizer::Localizer;
 pub use path_follower::{
     LateralConfig, LongitudinalConfig, PathFollower, PathFollowerConfig, SpeedCap,
 };
-pub use recovery::{
-    EscapeConfig, ForceMoveConfig, ParkingStartConfig, Recovery, RecoveryConfig, RecoveryTick,
-};
+pub use recovery::{EscapeConfig, ForceMoveConfig, ParkingStartConfig, Recovery, RecoveryConfig};
 pub use state_filter::{FilterError, StateFilter, StateFilterConfig, VehicleState, move_on};

@@ -1,8 +1,8 @@
 //! Two PID controllers, one that steers along the path and one that holds the speed of the
 //! waypoints, and what may overrule them: [`Recovery`], then the [`SpeedCap`].
 
-use super::{PathCurve, Recovery, RecoveryConfig, RecoveryTick};
-use crate::scene::{Command, Pose, Trajectory, wrap_angle};
+use super::{PathCurve, Recovery, RecoveryConfig};
+use crate::scene::{Command, Detour, Pose, Trajectory, wrap_angle};
 use arrayvec::ArrayVec;
 use std::f64::consts::FRAC_PI_2;
 
@@ -163,7 +163,7 @@ impl PathFollower {
 
     /// To be called before the model runs, with the ticks since the route began, from 0, and
     /// `world_from_ego`: says what the model shall be told instead of the route.
-    pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> RecoveryTick {
+    pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
         self.recovery.begin_tick(tick, world_from_ego)
     }
 

@@ -5,7 +5,7 @@
 //! route began is boxed in, so it must not be forced. *Escape*: a vehicle that has stayed in one
 //! place for 75 s steers out to the left for 2 s, and the model is shown target points to the side.
 
-use crate::scene::{Command, Pose, wrap_angle};
+use crate::scene::{Command, Detour, Pose, RouteSkip, wrap_angle};
 use glam::DVec2;
 use std::collections::VecDeque;
 
@@ -72,9 +72,7 @@ pub struct EscapeConfig {
     /// How much farther right they are with each attempt, meters.
     pub sideways_per_attempt_m: f64,
     /// Points of the route that are given up at its start.
-    pub skip_points: usize,
-    /// Points of the route that remain in any case.
-    pub keep_points: usize,
+    pub skip: RouteSkip,
     /// It ends when the heading has changed by more than this, radians.
     pub turned_rad: f64,
     /// It ends when the vehicle has moved farther than this, meters.
@@ -94,8 +92,7 @@ impl Default for EscapeConfig {
             command: Command { steer: -0.65, throttle: 0.45, brake: 0.0 },
             targets_m: [DVec2::new(3.0, 5.0), DVec2::new(6.0, 5.0)],
             sideways_per_attempt_m: 1.5,
-            skip_points: 5,
-            keep_points: 3,
+            skip: RouteSkip { points: 5, keep: 3 },
             turned_rad: 25.0_f64.to_radians(),
             moved_m: 6.0,
             cooldown_ticks: 2400,
@@ -128,15 +125,6 @@ impl Default for RecoveryConfig {
             escape: Some(EscapeConfig::default()),
         }
     }
-}
-
-/// What the model and the route shall know of a recovery at a tick.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct RecoveryTick {
-    /// Target points in the ego frame to show the model instead of the route's, meters.
-    pub targets_m: Option<[DVec2; 2]>,
-    /// Points to drop from the front of the route, and how many must remain.
-    pub skip_points: Option<(usize, usize)>,
 }
 
 /// The state of the heuristics over a route.
@@ -190,12 +178,13 @@ impl Recovery {
     }
 
     /// Looks at where the vehicle is. Called once a tick while the model drives, before it runs;
-    /// `tick` counts from the start of the route, from 0.
-    pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> RecoveryTick {
+    /// `tick` counts from the start of the route, from 0. Says what the model and the route shall
+    /// know.
+    pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
         self.pose = *world_from_ego;
         self.test_parking_start(tick);
         let Some(config) = self.config.escape else {
-            return RecoveryTick::default();
+            return Detour::default();
         };
         self.cooldown_ticks = self.cooldown_ticks.saturating_sub(1);
         self.take_snapshot(tick, &config);
@@ -208,9 +197,9 @@ impl Recovery {
         }
         let is_shown = self.escape.as_ref().is_some_and(|escape| escape.ticks_left > 0);
         let sideways = DVec2::Y * config.sideways_per_attempt_m * f64::from(self.attempts);
-        RecoveryTick {
+        Detour {
             targets_m: is_shown.then(|| config.targets_m.map(|target| target + sideways)),
-            skip_points: starts.then_some((config.skip_points, config.keep_points)),
+            skip: starts.then_some(config.skip),
         }
     }
 
@@ -372,20 +361,20 @@ mod tests {
     fn an_escape_shows_targets_to_the_side_and_gives_up_route_points() {
         let mut recovery = Recovery::new(RecoveryConfig::default());
         for tick in FIRST_TICK..1700 {
-            assert_eq!(recovery.begin_tick(tick, &Pose::default()), RecoveryTick::default());
+            assert_eq!(recovery.begin_tick(tick, &Pose::default()), Detour::default());
             recovery.overrule(BRAKING, 0.0);
         }
         let targets_m = Some([DVec2::new(3.0, 6.5), DVec2::new(6.0, 6.5)]);
         let start = recovery.begin_tick(1700, &Pose::default());
-        assert_eq!(start, RecoveryTick { targets_m, skip_points: Some((5, 3)) });
+        assert_eq!(start, Detour { targets_m, skip: Some(RouteSkip { points: 5, keep: 3 }) });
         recovery.overrule(BRAKING, 0.0);
         assert_eq!(recovery.stuck_ticks(), 0);
         for tick in 1701..1740 {
             let tick = recovery.begin_tick(tick, &Pose::default());
-            assert_eq!(tick, RecoveryTick { targets_m, skip_points: None });
+            assert_eq!(tick, Detour { targets_m, skip: None });
             recovery.overrule(BRAKING, 0.0);
         }
-        assert_eq!(recovery.begin_tick(1740, &Pose::default()), RecoveryTick::default());
+        assert_eq!(recovery.begin_tick(1740, &Pose::default()), Detour::default());
     }
 
     #[test]

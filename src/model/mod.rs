@@ -7,7 +7,7 @@
 pub mod automot;
 
 use crate::kv_cache::{KvSnapshot, KvWriter};
-use crate::scene::{CameraFrame, Observation, Pose, Trajectory};
+use crate::scene::{CameraFrame, Detour, Observation, Pose, Trajectory};
 use crate::timing::{StageTimes, Timestamp};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -44,8 +44,9 @@ pub trait UnderstandingExpert: Send {
 
 /// The fast expert.
 pub trait ActionExpert {
-    /// Takes in the readings of one tick and the pose that the state filter estimates; called at
-    /// every tick, before [`act`](Self::act).
+    /// Takes in the readings of one tick, the pose that the state filter estimates and what a stuck
+    /// vehicle makes of its route; called at every tick, before [`act`](Self::act). The detour's
+    /// targets stand in for the route's wherever the model is told of them, refreshes included.
     ///
     /// # Errors
     /// If the observation lacks a sensor that the model needs.
@@ -53,6 +54,7 @@ pub trait ActionExpert {
         &mut self,
         observation: &Observation,
         world_from_ego: &Pose,
+        detour: &Detour,
     ) -> Result<(), ModelError>;
 
     /// What a refresh that starts now would read; `None` while the history is too short.

@@ -10,6 +10,6 @@ mod run_file;
 mod statistics;
 mod tick;
 
-pub use run_file::{ClockName, Pace, Run, RunError, RunFile, Threads};
+pub use run_file::{ClockName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads};
 pub use statistics::PilotStatistics;
 pub use tick::Pilot;

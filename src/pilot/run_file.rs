@@ -1,5 +1,9 @@
 //! How to run: one YAML file, read into a struct that mirrors it, then checked.
+//!
+//! Defaults drive as the release's agent does, but for two things that it does unlike its own
+//! training and that cost either skill or time: drifting positions and the JPEG round trip.
 
+use crate::control::{PathFollowerConfig, RecoveryConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +11,16 @@ use std::time::Duration;
 /// The tick rate of the benchmark and of every model so far, Hz.
 const TICK_HZ: u32 = 20;
 
-/// A run file as it is written.
+/// Ticks that the release's agent only brakes at the start of a route.
+const RELEASE_WARM_UP_TICKS: u32 = 31;
+
+/// Ticks between two frames of the release's prompts.
+const RELEASE_HISTORY_SPACING_TICKS: u32 = 5;
+
+/// The longest history spacing: every frame between is held, some 1.5 MB each.
+const MAX_HISTORY_SPACING_TICKS: u32 = 20;
+
+/// A run file as it is written; `configs/run.yaml` has every key with its default.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunFile {
@@ -15,8 +28,13 @@ pub struct RunFile {
     pub tick_hz: u32,
     /// Time from observation to control that counts as in time, milliseconds.
     pub act_budget_millis: f64,
-    /// Ticks from one refresh to the next; the release refreshes every second tick.
+    /// Ticks from one refresh to the next; the release refreshes every second tick. The second
+    /// refresh of a route comes at the first multiple of the period behind the first one.
     pub refresh_period_ticks: u32,
+    /// Ticks at the start of a route that fully brake and run no network, while readings, histories
+    /// and the state filter go on; the release's are 31. With 0 the first refresh begins as soon as
+    /// the history suffices.
+    pub warm_up_ticks: u32,
     /// `virtual` or `wall`.
     pub clock: ClockName,
     /// Virtual clock: time from the start of a refresh until its prefix is seen, milliseconds.
@@ -25,12 +43,66 @@ pub struct RunFile {
     pub seed: u64,
     /// CPU threads of each expert.
     pub threads: Threads,
-    /// AutoMoT: shift the action tokens' positions by 101 at each re-use of a prefix, as the release
-    /// does, instead of keeping the trained positions.
-    pub release_position_drift: bool,
+    /// Which of the heuristics around the model are on.
+    pub heuristics: Heuristics,
+    /// AutoMoT: ticks between two frames of a prompt, 1 to 20. The release's agent takes 5 (0.25 s),
+    /// its training frames were 10 apart (0.5 s).
+    pub history_spacing_ticks: u32,
+    /// AutoMoT: what the instruction's tokens see of each other. `release`: what is before them;
+    /// `trained`: the whole instruction.
+    pub instruction_mask: Parity,
+    /// AutoMoT: positions of the action tokens when a prefix is used again. `trained`: right behind
+    /// the prefix, every time; `release`: 101 farther at each re-use.
+    pub positions: Parity,
     /// AutoMoT: quality of the JPEG file that the BEV encoder's picture goes through, 1 to 100; the
     /// release's is 95, and costs some 20 ms a tick. Absent: the picture stays as it is.
     pub jpeg_quality: Option<u8>,
+}
+
+/// Which way to go where the release's agent runs the model unlike it was trained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parity {
+    /// As the release's agent drives.
+    Release,
+    /// As the model was trained.
+    Trained,
+}
+
+/// The heuristics around the model, each with the release's numbers; on unless switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heuristics {
+    /// Throttle after standing for 15 s.
+    pub force_move: bool,
+    /// No such throttle for a vehicle that has hardly moved in the model's first 10 s.
+    pub parking_start: bool,
+    /// Steering out of a place that the vehicle has not left for 75 s.
+    pub escape: bool,
+    /// Full brake above 35 km/h.
+    pub speed_cap: bool,
+}
+
+impl Default for Heuristics {
+    /// The release's: all of them.
+    fn default() -> Self {
+        Self { force_move: true, parking_start: true, escape: true, speed_cap: true }
+    }
+}
+
+impl From<Heuristics> for PathFollowerConfig {
+    fn from(on: Heuristics) -> Self {
+        let all = Self::default();
+        Self {
+            recovery: RecoveryConfig {
+                force_move: all.recovery.force_move.filter(|_| on.force_move),
+                parking_start: all.recovery.parking_start.filter(|_| on.parking_start),
+                escape: all.recovery.escape.filter(|_| on.escape),
+            },
+            speed_cap: all.speed_cap.filter(|_| on.speed_cap),
+            ..all
+        }
+    }
 }
 
 /// CPU threads of each expert's engines.
@@ -59,11 +131,15 @@ impl Default for RunFile {
             tick_hz: TICK_HZ,
             act_budget_millis: 50.0,
             refresh_period_ticks: 2,
+            warm_up_ticks: RELEASE_WARM_UP_TICKS,
             clock: ClockName::Virtual,
             refresh_latency_millis: 0.0,
             seed: 0,
             threads: Threads { action: 1, understanding: 1 },
-            release_position_drift: false,
+            heuristics: Heuristics::default(),
+            history_spacing_ticks: RELEASE_HISTORY_SPACING_TICKS,
+            instruction_mask: Parity::Release,
+            positions: Parity::Trained,
             jpeg_quality: None,
         }
     }
@@ -90,14 +166,22 @@ pub struct Run {
     pub act_budget: Duration,
     /// Ticks from one refresh to the next.
     pub refresh_period_ticks: u64,
+    /// Ticks at the start of a route that run no network.
+    pub warm_up_ticks: u64,
     /// Which clock, and its latencies.
     pub pace: Pace,
     /// Seed of the world's randomness.
     pub seed: u64,
     /// CPU threads.
     pub threads: Threads,
-    /// Positions as the release's (drifting) or as trained.
-    pub release_position_drift: bool,
+    /// Heuristics around the model.
+    pub heuristics: Heuristics,
+    /// Ticks between two frames of a prompt.
+    pub history_spacing_ticks: usize,
+    /// What the instruction's tokens see of each other.
+    pub instruction_mask: Parity,
+    /// Positions of the action tokens at the re-use of a prefix.
+    pub positions: Parity,
     /// Quality of the BEV picture's JPEG round trip, if it makes one.
     pub jpeg_quality: Option<u8>,
 }
@@ -191,6 +275,11 @@ impl TryFrom<&RunFile> for Run {
             let (key, found) = ("jpeg_quality", quality.to_string());
             return Err(RunError::Range { key, found, expected: "1 to 100" });
         }
+        let spacing = file.history_spacing_ticks;
+        if !(1..=MAX_HISTORY_SPACING_TICKS).contains(&spacing) {
+            let (key, found) = ("history_spacing_ticks", spacing.to_string());
+            return Err(RunError::Range { key, found, expected: "1 to 20" });
+        }
         let latency = file.refresh_latency_millis;
         if !(0.0..=60_000.0).contains(&latency) {
             let (key, found) = ("refresh_latency_millis", latency.to_string());
@@ -206,10 +295,14 @@ impl TryFrom<&RunFile> for Run {
             tick: Duration::from_secs_f64(tick_millis / 1000.0),
             act_budget,
             refresh_period_ticks: u64::from(file.refresh_period_ticks),
+            warm_up_ticks: u64::from(file.warm_up_ticks),
             pace,
             seed: file.seed,
             threads: file.threads,
-            release_position_drift: file.release_position_drift,
+            heuristics: file.heuristics,
+            history_spacing_ticks: file.history_spacing_ticks as usize,
+            instruction_mask: file.instruction_mask,
+            positions: file.positions,
             jpeg_quality: file.jpeg_quality,
         })
     }
@@ -250,6 +343,35 @@ mod tests {
     }
 
     #[test]
+    fn the_commented_run_file_holds_every_key_at_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/run.yaml");
+        assert_eq!(RunFile::read(&path).unwrap(), RunFile::default());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let keys = serde_json::to_value(RunFile::default()).unwrap();
+        for key in keys.as_object().unwrap().keys() {
+            assert!(text.lines().any(|line| line.starts_with(&format!("{key}:"))), "no {key}");
+        }
+    }
+
+    #[test]
+    fn one_heuristic_is_switched_off_and_the_others_stay() {
+        let run = read("heuristics: {escape: false}\n").unwrap();
+        let config = PathFollowerConfig::from(run.heuristics);
+        assert_eq!(config.recovery.escape, None);
+        assert!(config.recovery.force_move.is_some() && config.speed_cap.is_some());
+        assert_eq!(PathFollowerConfig::from(Heuristics::default()), PathFollowerConfig::default());
+    }
+
+    #[test]
+    fn an_unknown_choice_is_refused_with_key_and_choices() {
+        refused("seed: 1\npositions: drifting\n", &["positions", "drifting", "trained", "release"]);
+        refused("instruction_mask: causal\n", &["instruction_mask", "trained", "release"]);
+        refused("clock: sundial\n", &["clock", "sundial", "virtual", "wall"]);
+        refused("heuristics: {creep: true}\n", &["creep", "force_move", "speed_cap"]);
+        refused("heuristics: {escape: maybe}\n", &["escape", "maybe"]);
+    }
+
+    #[test]
     fn an_unknown_key_is_named() {
         refused("refresh_perod_ticks: 2\n", &["run.yaml", "refresh_perod_ticks"]);
     }
@@ -265,6 +387,8 @@ mod tests {
         refused("refresh_latency_millis: -1\n", &["refresh_latency_millis"]);
         refused("act_budget_millis: .nan\n", &["act_budget_millis"]);
         refused("jpeg_quality: 0\n", &["jpeg_quality", "1 to 100"]);
+        refused("history_spacing_ticks: 0\n", &["history_spacing_ticks", "1 to 20"]);
+        refused("history_spacing_ticks: 21\n", &["history_spacing_ticks", "1 to 20"]);
         refused("tick_hz: 10\n", &["tick_hz", "20"]);
         refused("threads: {action: 0, understanding: 1}\n", &["threads.action"]);
     }

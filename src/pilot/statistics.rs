@@ -5,7 +5,7 @@
 pub struct PilotStatistics {
     /// Ticks answered.
     pub ticks: u64,
-    /// Ticks that braked because there was no prefix yet.
+    /// Ticks that braked because there was no prefix yet, warm-up included.
     pub ticks_without_prefix: u64,
     /// Ticks whose control came after its budget.
     pub deadline_misses: u64,

@@ -6,8 +6,8 @@ use crate::control::{Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
 use crate::scene::{
-    Command, Control, DeadlineVerdict, DriveError, Driver, FrameId, Observation, Pose, PrefixInfo,
-    TickReport,
+    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Observation, Pose,
+    PrefixInfo, TickReport,
 };
 use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
 use std::time::Duration;
@@ -20,9 +20,12 @@ pub struct Pilot {
     controller: PathFollower,
     last_command: Command,
     act_budget: Duration,
+    warm_up_ticks: u64,
     refresh_period_ticks: u64,
+    /// Ticks since the route began; the first one is 0.
+    ticks: u64,
     /// The first tick at which the next refresh is due.
-    next_refresh: FrameId,
+    next_refresh: u64,
     statistics: PilotStatistics,
 }
 
@@ -46,8 +49,10 @@ impl Pilot {
             controller,
             last_command: Command::FULL_BRAKE,
             act_budget: run.act_budget,
+            warm_up_ticks: run.warm_up_ticks,
             refresh_period_ticks: run.refresh_period_ticks,
-            next_refresh: FrameId(0),
+            ticks: 0,
+            next_refresh: run.warm_up_ticks,
             statistics: PilotStatistics::default(),
         })
     }
@@ -61,7 +66,12 @@ impl Pilot {
         let watch = Stopwatch::start();
         let mut times = StageTimes::default();
         let world_from_ego = self.localize(observation);
-        self.action_expert.observe(observation, &world_from_ego)?;
+        let detour = if self.ticks < self.warm_up_ticks {
+            Detour::default()
+        } else {
+            self.controller.begin_tick(self.ticks, &world_from_ego)
+        };
+        self.action_expert.observe(observation, &world_from_ego, &detour)?;
         times.set(Stage::Preprocess, watch.elapsed());
 
         let mut waited = self.collect(observation.time, &mut times);
@@ -79,6 +89,7 @@ impl Pilot {
         };
 
         self.last_command = command;
+        self.ticks += 1;
 
         let took = watch.elapsed().saturating_sub(waited);
         times.set(Stage::Tick, took);
@@ -144,19 +155,23 @@ impl Pilot {
     }
 
     fn begin_refresh_if_due(&mut self, observation: &Observation) {
-        if observation.frame < self.next_refresh {
+        if self.ticks < self.next_refresh {
             return;
         }
         if self.refreshes.is_busy() {
             self.statistics.refreshes_delayed += 1;
             return;
         }
-        let Some(request) = self.action_expert.refresh_request(self.refreshes.next_version())
-        else {
+        let version = self.refreshes.next_version();
+        let Some(request) = self.action_expert.refresh_request(version) else {
             return;
         };
+        let is_first = version == 1;
         if self.refreshes.begin(request, observation.time, &mut self.statistics) {
-            self.next_refresh = FrameId(observation.frame.0 + self.refresh_period_ticks);
+            let period = self.refresh_period_ticks;
+            // The first refresh comes when it can, the others on the beat, as in the release.
+            let off_beat = if is_first { self.ticks % period } else { 0 };
+            self.next_refresh = self.ticks - off_beat + period;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! nowhere else.
 
 mod control;
+mod detour;
 mod driver;
 mod lane;
 mod observation;
@@ -14,6 +15,7 @@ mod trajectory;
 mod world_state;
 
 pub use control::{Command, Control, DeadlineVerdict, PrefixInfo, TickReport};
+pub use detour::{Detour, RouteSkip};
 pub use driver::{DriveError, Driver};
 pub use lane::{LaneMap, LanePoint};
 pub use observation::{

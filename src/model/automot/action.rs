@@ -3,12 +3,13 @@
 use super::image::{BevFrame, BevFrameConfig, Size};
 use super::lidar::{HistogramConfig, SweepPair};
 use super::networks::{Networks, NetworksError, bev, size};
-use super::planner::{RoutePlanner, Targets};
+use super::planner::RoutePlanner;
+use super::prompt::DrivingState;
 use crate::engine::Session;
 use crate::kv_cache::KvSnapshot;
 use crate::model::{ActionExpert, ModelError, RefreshRequest};
 use crate::scene::{
-    CameraFrame, CameraSpec, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
+    CameraFrame, CameraSpec, Detour, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
 };
 use crate::tensor::{DType, HostTensor, TensorView};
 use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
@@ -19,9 +20,6 @@ use std::time::Duration;
 
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
-
-/// Ticks between two frames of a prompt: the release's agent takes one every 0.25 s.
-const HISTORY_SPACING: usize = 5;
 
 /// Time between two waypoints.
 const WAYPOINT_SPACING: Duration = Duration::from_millis(500);
@@ -58,13 +56,22 @@ pub enum Positions {
 }
 
 /// What the run file says of the fast expert.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ActionOptions {
     /// Positions of the action tokens.
     pub positions: Positions,
     /// Quality of the JPEG file that the BEV encoder's picture goes through, or `None` to leave the
     /// picture as it is; the release's is 95.
     pub jpeg_quality: Option<u8>,
+    /// Ticks between two frames of a prompt. The release's agent takes 5 (0.25 s), its training
+    /// frames were 10 apart (0.5 s).
+    pub history_spacing_ticks: usize,
+}
+
+impl Default for ActionOptions {
+    fn default() -> Self {
+        Self { positions: Positions::Trained, jpeg_quality: None, history_spacing_ticks: 5 }
+    }
 }
 
 impl Positions {
@@ -88,14 +95,15 @@ pub struct AutomotAction {
     uses: (u64, i64),
     frames: VecDeque<Arc<CameraFrame>>,
     frames_per_prompt: usize,
+    history_spacing_ticks: usize,
     bev_frame: BevFrame,
     /// `[height, width, 3]` of the BEV encoder's picture.
     image_shape: Vec<usize>,
     sweeps: SweepPair,
     planner: RoutePlanner,
-    targets: Option<Targets>,
+    /// What the model is told of this tick; both experts get the same.
+    told: DrivingState,
     captured_at: Timestamp,
-    speed_mps: f32,
     histogram: HostTensor,
     bev_tokens: HostTensor,
     state: HostTensor,
@@ -111,12 +119,17 @@ impl AutomotAction {
     ///
     /// # Errors
     /// If a contract lacks a size.
+    ///
+    /// # Panics
+    /// If the frames of a prompt are zero ticks apart.
     pub fn new(
         networks: &Networks,
         planner: RoutePlanner,
         frames_per_prompt: usize,
         options: ActionOptions,
     ) -> Result<Self, NetworksError> {
+        let ActionOptions { positions, jpeg_quality, history_spacing_ticks } = options;
+        assert!(history_spacing_ticks > 0, "a prompt of one frame, repeated");
         let bev_contract = networks.bev.contract();
         let contract = networks.action.contract();
         let picture = &bev_contract.inputs[0].shape;
@@ -151,22 +164,18 @@ impl AutomotAction {
         Ok(Self {
             bev: networks.bev.clone().session(),
             action: networks.action.clone().session(),
-            positions: options.positions,
+            positions,
             own_tokens,
             uses: (0, 0),
-            frames: VecDeque::with_capacity(HISTORY_SPACING * frames_per_prompt),
+            frames: VecDeque::with_capacity(history_spacing_ticks * frames_per_prompt),
             frames_per_prompt,
-            bev_frame: BevFrame::new(BevFrameConfig {
-                camera: CAMERA_SIZE,
-                cropped,
-                jpeg_quality: options.jpeg_quality,
-            }),
+            history_spacing_ticks,
+            bev_frame: BevFrame::new(BevFrameConfig { camera: CAMERA_SIZE, cropped, jpeg_quality }),
             image_shape: picture.clone(),
             sweeps: SweepPair::new(&LIDAR, histogram),
             planner,
-            targets: None,
+            told: DrivingState::default(),
             captured_at: Timestamp::ZERO,
-            speed_mps: 0.0,
             histogram: zeros(&bev_contract.inputs[1]),
             bev_tokens: zeros(&bev_contract.outputs[0]),
             state: zeros(&contract.inputs[1]),
@@ -180,7 +189,7 @@ impl AutomotAction {
 
     /// Frames that a refresh looks back over, the newest included.
     fn history(&self) -> usize {
-        HISTORY_SPACING * (self.frames_per_prompt - 1) + 1
+        self.history_spacing_ticks * (self.frames_per_prompt - 1) + 1
     }
 
     fn take_frame(&mut self, frame: &Arc<CameraFrame>) -> Result<(), ModelError> {
@@ -222,40 +231,32 @@ impl ActionExpert for AutomotAction {
         &mut self,
         observation: &Observation,
         world_from_ego: &Pose,
+        detour: &Detour,
     ) -> Result<(), ModelError> {
         let camera =
             observation.camera.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
         self.sweeps.push(lidar, world_from_ego, self.histogram.as_mut_slice());
-        self.planner.advance(world_from_ego.position);
-        let targets = self.planner.targets(world_from_ego);
-        self.speed_mps = observation.speed_mps as f32;
+        let [target_m, next_target_m] = targets(&mut self.planner, world_from_ego, detour);
+        self.told =
+            DrivingState { speed_mps: observation.speed_mps as f32, target_m, next_target_m };
         self.captured_at = observation.time;
-        let [target, next] = [targets.target_m, targets.next_target_m].map(|point| point.as_vec2());
-        self.state.as_mut_slice().copy_from_slice(&[
-            self.speed_mps,
-            target.x,
-            target.y,
-            next.x,
-            next.y,
-        ]);
-        self.targets = Some(targets);
+        let ([x1, y1], [x2, y2]) = (target_m, next_target_m);
+        self.state.as_mut_slice().copy_from_slice(&[self.told.speed_mps, x1, y1, x2, y2]);
         Ok(())
     }
 
     fn refresh_request(&self, version: u64) -> Option<RefreshRequest> {
-        let targets = self.targets?;
         if self.frames.len() < self.history() {
             return None;
         }
         Some(RefreshRequest {
             version,
             captured_at: self.captured_at,
-            frames: self.frames.iter().step_by(HISTORY_SPACING).cloned().collect(),
-            target_points_m: [targets.target_m, targets.next_target_m]
-                .map(|point| point.as_vec2().to_array()),
-            speed_mps: self.speed_mps,
+            frames: self.frames.iter().step_by(self.history_spacing_ticks).cloned().collect(),
+            target_points_m: [self.told.target_m, self.told.next_target_m],
+            speed_mps: self.told.speed_mps,
         })
     }
 
@@ -295,7 +296,44 @@ impl ActionExpert for AutomotAction {
     }
 }
 
+/// The two target points that the model is told, in the ego frame: the route's, or the detour's.
+fn targets(planner: &mut RoutePlanner, world_from_ego: &Pose, detour: &Detour) -> [[f32; 2]; 2] {
+    planner.advance(world_from_ego.position);
+    if let Some(skip) = detour.skip {
+        planner.skip(skip.points, skip.keep);
+    }
+    let targets = planner.targets(world_from_ego);
+    detour
+        .targets_m
+        .unwrap_or([targets.target_m, targets.next_target_m])
+        .map(|point| point.as_vec2().to_array())
+}
+
 /// The rows of a `[n, 2]` tensor.
 fn points(tensor: &HostTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
     tensor.as_slice::<f32>().as_chunks::<2>().0.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::planner::{PlanPoint, RoutePlannerConfig};
+    use super::*;
+    use crate::scene::{RoadOption, RouteSkip};
+    use glam::{DVec2, DVec3};
+
+    #[test]
+    fn a_detour_replaces_the_targets_and_gives_up_route_points() {
+        let plan = (0..8).map(|index| PlanPoint {
+            position: DVec3::new(20.0 * f64::from(index), 0.0, 0.0),
+            command: RoadOption::LaneFollow,
+        });
+        let mut planner = RoutePlanner::new(plan, RoutePlannerConfig::default());
+        let mut told = |detour| targets(&mut planner, &Pose::default(), &detour);
+        assert_eq!(told(Detour::default()), [[20.0, 0.0], [40.0, 0.0]]);
+        let targets_m = Some([DVec2::new(3.0, 6.5), DVec2::new(6.0, 6.5)]);
+        let skip = Some(RouteSkip { points: 5, keep: 4 });
+        assert_eq!(told(Detour { targets_m, skip }), [[3.0, 6.5], [6.0, 6.5]]);
+        // Four of eight points remain: 80 m and on.
+        assert_eq!(told(Detour::default()), [[100.0, 0.0], [120.0, 0.0]]);
+    }
 }

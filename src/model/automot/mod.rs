@@ -17,4 +17,4 @@ mod understanding;
 
 pub use action::{ActionOptions, AutomotAction, LIDAR, Positions, SENSORS};
 pub use networks::Networks;
-pub use understanding::{AutomotUnderstanding, SetupError};
+pub use understanding::{AutomotUnderstanding, SetupError, UnderstandingOptions};

@@ -17,9 +17,22 @@ use std::time::Duration;
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
 
-/// Frames whose vision features are kept, the newest. The release's history reaches 15 ticks back, so
-/// with these many every frame is encoded once, whatever the refresh period.
-const CACHED_FRAMES: usize = 16;
+/// What the run file says of the slow expert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnderstandingOptions {
+    /// What the instruction's tokens see of each other.
+    pub instruction_mask: InstructionMask,
+    /// Ticks between two frames of a prompt. As many frames as the history reaches back are kept
+    /// encoded, so that every frame is encoded once, whatever the refresh period.
+    pub history_spacing_ticks: usize,
+}
+
+impl Default for UnderstandingOptions {
+    /// As the release's agent drives.
+    fn default() -> Self {
+        Self { instruction_mask: InstructionMask::Causal, history_spacing_ticks: 5 }
+    }
+}
 
 /// The slow expert of AutoMoT.
 pub struct AutomotUnderstanding {
@@ -28,6 +41,7 @@ pub struct AutomotUnderstanding {
     prefix_ids: Vec<u32>,
     grid: ImageGrid,
     frames_per_prompt: usize,
+    instruction_mask: InstructionMask,
     vision: VisionTower,
     session: Box<dyn Session>,
     instruction: String,
@@ -52,24 +66,40 @@ pub enum SetupError {
 }
 
 impl AutomotUnderstanding {
+    /// An expert that works as the release's.
+    ///
+    /// # Errors
+    /// See [`with_options`](Self::with_options).
+    pub fn new(networks: &Networks, tokenizer: Tokenizer) -> Result<Self, SetupError> {
+        Self::with_options(networks, tokenizer, UnderstandingOptions::default())
+    }
+
     /// Sets up sessions and every buffer that refreshes will need.
     ///
     /// # Errors
     /// If a contract lacks a size or the tokenizer cannot encode the fixed prefix.
-    pub fn new(networks: &Networks, mut tokenizer: Tokenizer) -> Result<Self, SetupError> {
+    pub fn with_options(
+        networks: &Networks,
+        mut tokenizer: Tokenizer,
+        options: UnderstandingOptions,
+    ) -> Result<Self, SetupError> {
         let mut prefix_ids = Vec::new();
         tokenizer.encode_into(prompt::PREFIX, &mut prefix_ids)?;
-        let vision = VisionTower::new(networks)?;
         let inputs = &networks.understanding.contract().inputs;
         let zeros = |index: usize| HostTensor::zeros(inputs[index].dtype, &inputs[index].shape);
-        let [rows, columns] = vision.layout.token_grid(vision.size);
+        let (size, layout) = frame_layout(networks)?;
+        let [rows, columns] = layout.token_grid(size);
         let grid = ImageGrid { rows, columns };
+        let frames_per_prompt = inputs[4].shape[0] / grid.tokens();
+        let history = options.history_spacing_ticks * frames_per_prompt.saturating_sub(1) + 1;
+        let vision = VisionTower::new(networks, size, layout, history);
         Ok(Self {
             special: tokenizer.special(),
             tokenizer,
             prefix_ids,
             grid,
-            frames_per_prompt: inputs[4].shape[0] / grid.tokens(),
+            frames_per_prompt,
+            instruction_mask: options.instruction_mask,
             vision,
             session: networks.understanding.clone().session(),
             instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
@@ -110,7 +140,7 @@ impl AutomotUnderstanding {
             frames: &grids,
             instruction: &self.instruction_ids,
             special: self.special,
-            instruction_mask: InstructionMask::Causal,
+            instruction_mask: self.instruction_mask,
         };
         prompt
             .lay_out(SequenceBuffers {
@@ -177,6 +207,19 @@ impl UnderstandingExpert for AutomotUnderstanding {
     }
 }
 
+/// How large the vision tower's frames are, and how they are cut.
+fn frame_layout(networks: &Networks) -> Result<(Size, PatchLayout), NetworksError> {
+    let contract = networks.vision.contract();
+    let whole = |key| Ok::<_, NetworksError>(size(contract, vision::NETWORK, key)? as usize);
+    let frame = Size { width: whole("frame_width")?, height: whole("frame_height")? };
+    let layout = PatchLayout {
+        patch_size: whole("patch_size")?,
+        temporal_patch_size: whole("temporal_patch_size")?,
+        merge_size: whole("spatial_merge_size")?,
+    };
+    Ok((frame, layout))
+}
+
 /// Vision tower with its preprocessing and the features of the newest frames.
 struct VisionTower {
     session: Box<dyn Session>,
@@ -199,33 +242,27 @@ struct Features {
 }
 
 impl VisionTower {
-    fn new(networks: &Networks) -> Result<Self, NetworksError> {
+    /// A tower for frames of `size` that keeps the features of `cached` of them.
+    fn new(networks: &Networks, size: Size, layout: PatchLayout, cached: usize) -> Self {
         let contract = networks.vision.contract();
-        let whole = |key| Ok::<_, NetworksError>(size(contract, vision::NETWORK, key)? as usize);
-        let frame = Size { width: whole("frame_width")?, height: whole("frame_height")? };
-        let layout = PatchLayout {
-            patch_size: whole("patch_size")?,
-            temporal_patch_size: whole("temporal_patch_size")?,
-            merge_size: whole("spatial_merge_size")?,
-        };
         let zeros =
             |spec: &tandem_export::contract::TensorSpec| HostTensor::zeros(spec.dtype, &spec.shape);
-        let cache = (0..CACHED_FRAMES)
+        let cache = (0..cached)
             .map(|_| Features {
                 frame: None,
                 image_tokens: zeros(&contract.outputs[0]),
                 deepstack: zeros(&contract.outputs[1]),
             })
             .collect();
-        Ok(Self {
+        Self {
             session: networks.vision.clone().session(),
-            size: frame,
+            size,
             layout,
             resizer: None,
-            resized: vec![0; frame.rgb_bytes()],
+            resized: vec![0; size.rgb_bytes()],
             patches: zeros(&contract.inputs[0]),
             cache,
-        })
+        }
     }
 
     /// Features of `frame`, encoded now or found; adds to the two durations what that took.
@@ -247,7 +284,7 @@ impl VisionTower {
             .cache
             .iter_mut()
             .min_by_key(|entry| entry.frame)
-            .expect("the cache has CACHED_FRAMES entries");
+            .expect("the cache holds at least one frame");
         entry.frame = None; // A run that fails leaves no entry that looks whole.
         let mut outputs = [entry.image_tokens.view_mut(), entry.deepstack.view_mut()];
         self.session.run(&[self.patches.view()], &mut outputs)?;
