@@ -168,6 +168,56 @@ fn golden_prompts_are_written_byte_for_byte() {
     }
 }
 
+/// The ids of the release's own vocabulary, which may not be redistributed.
+#[test]
+fn golden_prompts_are_tokenized_as_by_qwen() {
+    let path = folder("TANDEM_QWEN_TOKENIZER", "no/tokenizer.json");
+    if !path.is_file() {
+        eprintln!("SKIPPED: TANDEM_QWEN_TOKENIZER names no Qwen tokenizer.json");
+        return;
+    }
+    let mut tokenizer = tokenizer::Tokenizer::read(&path).unwrap();
+    let prefix = [
+        151_644, 8948, 198, 2610, 525, 264, 14851, 323, 6584, 5579, 13, 151_645, 198, 151_644, 872,
+        198,
+    ];
+    assert_eq!(encode(&mut tokenizer, prompt::PREFIX), prefix);
+    let special = tokenizer.special();
+    assert_eq!(
+        [special.vision_start, special.image_pad, special.vision_end],
+        [151_652, 151_655, 151_653]
+    );
+    let mut ids = |[x1, y1, x2, y2, speed_mps]: [f32; 5]| {
+        let state = prompt::DrivingState { speed_mps, target_m: [x1, y1], next_target_m: [x2, y2] };
+        let mut written = String::new();
+        prompt::write_instruction(&state, &mut written);
+        encode(&mut tokenizer, &written)
+    };
+    for (state, tokens) in [
+        ([3.0, 6.5, 6.0, 6.5, 0.02], 87),
+        ([7.5, 0.0, 50.0, 0.0, 0.0], 88),
+        ([12.345_678, -0.123_456, 45.678_9, 1.234_567, 5.43], 89),
+        ([-3.1, -22.1, -12.2, -38.1, 12.21], 91),
+        ([123.1, -122.1, -112.2, -138.1, 12.21], 96),
+    ] {
+        assert_eq!(ids(state).len(), tokens, "{state:?}");
+    }
+    // The fact sheet's text, whose third number no 32-bit float prints.
+    let text = "Your current and next target point is (12.345678, -0.123456), (45.678901, \
+                1.234567), and your current velocity is 5.43 m/s. Predict the driving actions ( \
+                now, +1s, +2s) and plan the trajectory for the next 3 seconds.<|im_end|>";
+    assert_eq!(
+        encode(&mut tokenizer, text),
+        [
+            7771, 1482, 323, 1790, 2169, 1459, 374, 320, 16, 17, 13, 18, 19, 20, 21, 22, 23, 11,
+            481, 15, 13, 16, 17, 18, 19, 20, 21, 701, 320, 19, 20, 13, 21, 22, 23, 24, 15, 16, 11,
+            220, 16, 13, 17, 18, 19, 20, 21, 22, 701, 323, 697, 1482, 15435, 374, 220, 20, 13, 19,
+            18, 296, 2687, 13, 32710, 279, 9842, 6168, 320, 1431, 11, 488, 16, 82, 11, 488, 17, 82,
+            8, 323, 3119, 279, 34682, 369, 279, 1790, 220, 18, 6486, 13, 151_645
+        ]
+    );
+}
+
 #[test]
 fn golden_tags_are_stripped() {
     for case in json("text.json")["clean_instruction_prompt"].as_array().unwrap() {
@@ -335,6 +385,31 @@ fn golden_camera_frame_is_resized_and_cut() {
     let grid = [1, token_rows * layout.merge_size, token_columns * layout.merge_size];
     assert_eq!(golden.i64("grid_thw"), grid.map(|size| size as i64));
     assert_eq!(golden.i64("n_image_tokens"), [(token_rows * token_columns) as i64]);
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// The second hash is of the upper 384 rows of the golden frame after Pillow 13.0.0 (libjpeg-turbo
+/// 3.2.0) saved it at quality 95 with halved chroma and opened it again.
+#[test]
+fn golden_camera_frame_goes_through_a_jpeg_file() {
+    let golden = Golden::open("image_preprocess.safetensors");
+    let raw = golden.u8("raw");
+    if hash(&raw) != 0x92ac_b109_8eaa_5a61 {
+        eprintln!("SKIPPED: this set of vectors has another frame");
+        return;
+    }
+    let mut frame = image::BevFrame::new(image::BevFrameConfig {
+        camera: image::Size { width: 1024, height: 512 },
+        cropped: image::Size { width: 1024, height: 384 },
+        jpeg_quality: Some(95),
+    });
+    assert_eq!(hash(frame.picture(&raw)), 0x3c40_9723_204b_9e35);
 }
 
 /// Why frames stay bytes here: the release's floats in between lose nothing.

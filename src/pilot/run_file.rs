@@ -55,7 +55,7 @@ pub struct RunFile {
     /// the prefix, every time; `release`: 101 farther at each re-use.
     pub positions: Parity,
     /// AutoMoT: quality of the JPEG file that the BEV encoder's picture goes through, 1 to 100; the
-    /// release's is 95, and costs some 20 ms a tick. Absent: the picture stays as it is.
+    /// release's is 95, and costs some 7 ms a tick. Absent: the picture stays as it is.
     pub jpeg_quality: Option<u8>,
 }
 
