@@ -323,6 +323,19 @@ fn weights_that_are_not_numbers_are_warned_of() {
 }
 
 #[test]
+fn weights_that_were_left_out_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("checkpoint");
+    let synth = ["checkpoint", "synth", "--config", "configs/tiny.json", "--sparse"];
+    done(&[&synth[..], &["--out", path(&checkpoint)]].concat());
+    let out = folder.path().join("engine");
+    let output = run(&["export", "--checkpoint", path(&checkpoint), "--out", path(&out)]);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("warning") && said.contains("is sparse"), "{said}");
+}
+
+#[test]
 fn an_engine_that_is_missing_or_does_not_chain_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

@@ -7,7 +7,7 @@ use std::path::Path;
 use tandem_export::checkpoint::expected::{self, Expected};
 use tandem_export::checkpoint::{Checkpoint, CheckpointError, Trunk, Warning};
 use tandem_export::dtype::DType;
-use tandem_export::synth::{SynthError, SynthSpec, synthesize};
+use tandem_export::synth::{SynthError, SynthSpec, synthesize, synthesize_sparse};
 use tempfile::TempDir;
 
 fn spec(name: &str) -> SynthSpec {
@@ -71,6 +71,39 @@ fn a_synthesized_checkpoint_opens_and_passes_its_check() {
     assert_eq!(config.bev, spec.bev);
     assert_eq!(config.tokens.image_pad, 992);
     assert_eq!(checkpoint.projected_channels(), Some(368));
+}
+
+/// The release's own size, on no disk.
+#[test]
+fn a_sparse_checkpoint_has_its_full_length_and_says_what_it_is() {
+    let holder = tempfile::tempdir().unwrap();
+    let dir = holder.path().join("full");
+    let written = synthesize_sparse(&spec("full.json"), &dir).unwrap();
+    let weights = dir.join("model.safetensors");
+    let metadata = std::fs::metadata(&weights).unwrap();
+    assert_eq!(metadata.len(), written.bytes);
+    assert!((12_400_000_000..12_500_000_000).contains(&written.bytes), "{}", written.bytes);
+    #[cfg(unix)]
+    {
+        let allocated = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
+        assert!(allocated < 50_000_000, "{allocated} bytes on the disk");
+    }
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    assert_eq!(checkpoint.check().unwrap(), [Warning::Sparse { path: weights }]);
+    let (_, last) = checkpoint.tensors().iter().max_by_key(|(_, entry)| entry.offset).unwrap();
+    assert!(checkpoint.bytes(last).iter().all(|&byte| byte == 0));
+}
+
+/// Wide as the release and two layers deep: what a CPU can run.
+#[test]
+fn the_shallow_configuration_is_the_full_one_but_for_its_depth() {
+    let mut shallow = spec("full.json");
+    shallow.text.num_hidden_layers = 2;
+    shallow.vision.depth = 2;
+    shallow.vision.deepstack_visual_indexes = vec![0, 1];
+    assert_eq!(shallow, spec("full-shallow.json"));
+    let holder = tempfile::tempdir().unwrap();
+    synthesize_sparse(&shallow, &holder.path().join("shallow")).unwrap();
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use super::{Outcome, export, print};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::synth::{SynthSpec, synthesize, synthesize_sparse};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// Write a checkpoint with random weights, in AutoMoT's own format, of any size
+    /// Write a checkpoint with random or no weights, in AutoMoT's own format, of any size
     Synth(Synth),
 }
 
@@ -19,6 +19,9 @@ pub(super) struct Synth {
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Leave the weights out: the file has its full length, takes no disk, and reads as zeros
+    #[arg(long, conflicts_with = "seed")]
+    sparse: bool,
     /// Folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -28,12 +31,15 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
     match verb {
         Verb::Synth(arguments) => {
             let spec = read_spec(&arguments.config)?;
-            synth(&spec, arguments.seed, &arguments.out)?;
-            print::line(&format!(
-                "wrote a checkpoint with random weights (seed {}) to {}",
-                arguments.seed,
-                arguments.out.display()
-            ));
+            let out = &arguments.out;
+            let weights = if arguments.sparse {
+                synthesize_sparse(&spec, out).with_context(|| writing(out))?;
+                "all weights left out (zero)".to_owned()
+            } else {
+                synth(&spec, arguments.seed, out)?;
+                format!("random weights (seed {})", arguments.seed)
+            };
+            print::line(&format!("wrote a checkpoint with {weights} to {}", out.display()));
             Ok(Outcome::Done)
         }
     }
@@ -54,7 +60,12 @@ pub(super) fn synth(spec: &SynthSpec, seed: u64, out: &Path) -> anyhow::Result<(
         bar.set_length(total);
         bar.set_position(done);
     })
-    .with_context(|| format!("writing a checkpoint to {}", out.display()))?;
+    .with_context(|| writing(out))?;
     bar.finish_and_clear();
     Ok(())
+}
+
+/// What is being done when writing fails.
+fn writing(out: &Path) -> String {
+    format!("writing a checkpoint to {}", out.display())
 }

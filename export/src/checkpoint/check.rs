@@ -93,7 +93,8 @@ impl Checkpoint {
         lidar: &Trunk,
         projected: usize,
     ) -> Vec<Warning> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<Warning> =
+            self.sparse.iter().map(|path| Warning::Sparse { path: path.clone() }).collect();
         if projected != lidar.width() {
             warnings.push(Warning::Unchained { feature: lidar.width(), projection: projected });
         }

@@ -275,6 +275,11 @@ impl fmt::Display for Listed<'_> {
 /// Something odd about a checkpoint that does not stop its use.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Warning {
+    /// A file's weights were left out: they all read as zero.
+    Sparse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A tensor holds NaN or infinite values.
     NonFinite {
         /// The tensor.
@@ -323,6 +328,12 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Sparse { path } => write!(
+                f,
+                "{} is sparse: its weights were left out and read as zero, so it is good for \
+                 sizes and times only",
+                path.display()
+            ),
             Self::NonFinite { tensor, count, total } => {
                 write!(f, "tensor {tensor} has {count} NaN or infinite values of {total}")
             }

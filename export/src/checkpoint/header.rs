@@ -29,8 +29,20 @@ pub(super) struct Described {
     pub(super) length: u64,
 }
 
+/// Key and value by which a file's metadata says that its weights are a hole.
+pub(crate) const SPARSE_KEY: &str = "tandem.weights";
+pub(crate) const SPARSE_VALUE: &str = "sparse";
+
+/// What a header says.
+pub(super) struct FileHeader {
+    /// The tensors.
+    pub(super) tensors: Vec<Described>,
+    /// The weights were left out: all of them read as zero.
+    pub(super) is_sparse: bool,
+}
+
 /// Reads and checks the header of the file whose bytes are `bytes`.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Described>, CheckpointError> {
+pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<FileHeader, CheckpointError> {
     let file_bytes = bytes.len() as u64;
     let truncated =
         |expected| CheckpointError::Truncated { path: path.into(), expected, found: file_bytes };
@@ -48,12 +60,12 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Described>, Checkpoi
         .map_err(|source| CheckpointError::HeaderNotJson { path: path.into(), source })?;
 
     let data_start = 8 + length;
-    let mut described = Vec::with_capacity(header.0.len());
-    for (name, entry) in header.0 {
+    let mut described = Vec::with_capacity(header.tensors.len());
+    for (name, entry) in header.tensors {
         described.push(check_entry(path, name, entry, data_start, file_bytes - data_start)?);
     }
     check_disjoint(path, data_start, &mut described)?;
-    Ok(described)
+    Ok(FileHeader { tensors: described, is_sparse: header.is_sparse })
 }
 
 /// Checks one tensor's bytes against the file and against its shape.
@@ -165,8 +177,11 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-/// The header's tensors in file order, repeated names kept, `__metadata__` dropped.
-struct Header(Vec<(String, Entry)>);
+/// The header's tensors in file order, repeated names kept; of `__metadata__` one thing.
+struct Header {
+    tensors: Vec<(String, Entry)>,
+    is_sparse: bool,
+}
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -180,9 +195,11 @@ impl<'de> Deserialize<'de> for Header {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 let mut tensors = Vec::new();
+                let mut is_sparse = false;
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        map.next_value::<serde::de::IgnoredAny>()?;
+                        let metadata = map.next_value::<serde_json::Value>()?;
+                        is_sparse = metadata[SPARSE_KEY] == SPARSE_VALUE;
                         continue;
                     }
                     let entry = map
@@ -190,7 +207,7 @@ impl<'de> Deserialize<'de> for Header {
                         .map_err(|error| A::Error::custom(format!("tensor {name}: {error}")))?;
                     tensors.push((name, entry));
                 }
-                Ok(Header(tensors))
+                Ok(Header { tensors, is_sparse })
             }
         }
         deserializer.deserialize_map(Tensors)

@@ -18,6 +18,7 @@ mod values;
 pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
 pub use error::{CheckpointError, Warning};
 pub use expected::Network;
+pub(crate) use header::{SPARSE_KEY, SPARSE_VALUE};
 pub use trunk::{Stage, Trunk};
 
 use crate::dtype::DType;
@@ -53,6 +54,8 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, TensorEntry>,
     /// Tensors of an element type that we have no name for: type as the file names it, file.
     foreign: BTreeMap<String, (String, usize)>,
+    /// Files that say that their weights were left out.
+    sparse: Vec<PathBuf>,
 }
 
 impl Checkpoint {
@@ -70,10 +73,15 @@ impl Checkpoint {
         let mut maps: Vec<Mmap> = Vec::with_capacity(files.len());
         let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
         let mut foreign: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        let mut sparse = Vec::new();
         for (file, path) in files.iter().enumerate() {
             let map =
                 map(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
-            for mut found in header::read(path, &map)? {
+            let header = header::read(path, &map)?;
+            if header.is_sparse {
+                sparse.push(path.clone());
+            }
+            for mut found in header.tensors {
                 // Training wraps the encoder once more; the release's loader drops that, too.
                 if let Some(rest) = found.name.strip_prefix("bev_encoder.backbone.") {
                     found.name = format!("bev_encoder.{rest}");
@@ -103,7 +111,7 @@ impl Checkpoint {
             maps.push(map);
         }
         let config = parse::read(dir, &tensors)?;
-        Ok(Self { dir: dir.into(), config, files, maps, tensors, foreign })
+        Ok(Self { dir: dir.into(), config, files, maps, tensors, foreign, sparse })
     }
 
     /// Checks a folder's configuration files by themselves, before there are weights.

@@ -8,7 +8,8 @@ mod values;
 
 use crate::checkpoint::expected::{self, Expected, Role};
 use crate::checkpoint::{
-    BevConfig, Checkpoint, CheckpointError, MotConfig, TextConfig, Trunk, VisionConfig,
+    BevConfig, Checkpoint, CheckpointError, MotConfig, SPARSE_KEY, SPARSE_VALUE, TextConfig, Trunk,
+    VisionConfig, Warning,
 };
 use crate::dtype::DType;
 use half::bf16;
@@ -112,9 +113,43 @@ pub fn synthesize(
     out: &Path,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Synthesized, SynthError> {
+    let marker = serde_json::json!({ "seed": seed, "spec": spec });
+    write_folder(spec, &marker, out, |file, tensors| {
+        let layout = Layout::new(tensors, spec.dtype, serde_json::json!({ "format": "pt" }));
+        file.write_all(&layout.header)?;
+        write_weights(file, spec.dtype, seed, tensors, layout.data_bytes, &mut progress)?;
+        Ok(layout.file_bytes())
+    })
+}
+
+/// Writes a checkpoint folder whose weights are a hole in the file: its size is right, it takes next
+/// to no disk, and every weight reads as zero. For measuring what does not depend on values.
+///
+/// The weight file's metadata says what it is, and [`Checkpoint::check`] warns of it.
+///
+/// # Errors
+/// As [`synthesize`].
+pub fn synthesize_sparse(spec: &SynthSpec, out: &Path) -> Result<Synthesized, SynthError> {
+    let marker = serde_json::json!({ "weights": SPARSE_VALUE, "spec": spec });
+    write_folder(spec, &marker, out, |file, tensors| {
+        let metadata = serde_json::json!({ "format": "pt", SPARSE_KEY: SPARSE_VALUE });
+        let layout = Layout::new(tensors, spec.dtype, metadata);
+        file.write_all(&layout.header)?;
+        file.flush()?;
+        file.get_ref().set_len(layout.file_bytes())?;
+        Ok(layout.file_bytes())
+    })
+}
+
+/// Writes the folder: small files, then the weight file by `fill`, which returns its length.
+fn write_folder(
+    spec: &SynthSpec,
+    marker: &serde_json::Value,
+    out: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>, &[Expected]) -> io::Result<u64>,
+) -> Result<Synthesized, SynthError> {
     let tensors = tensors(spec)?;
     let partial = Partial::create(out)?;
-    let marker = serde_json::json!({ "seed": seed, "spec": spec });
     let small = files::all(spec).into_iter().chain([(MARKER, format!("{marker:#}\n"))]);
     for (name, text) in small {
         let path = partial.0.join(name);
@@ -126,11 +161,12 @@ pub fn synthesize(
     let path = partial.0.join("model.safetensors");
     let mut bytes = 0;
     write_synced(&path, |file| {
-        bytes = write_weights(file, spec.dtype, seed, &tensors, &mut progress)?;
+        bytes = fill(file, &tensors)?;
         Ok(())
     })?;
     let warnings = Checkpoint::open(&partial.0)?.check()?;
-    if let Some(warning) = warnings.first() {
+    let is_odd = |warning: &&Warning| !matches!(warning, Warning::Sparse { .. });
+    if let Some(warning) = warnings.iter().find(is_odd) {
         return Err(SynthError::Odd(warning.to_string()));
     }
     partial.publish(out)?;
@@ -202,35 +238,51 @@ fn stored_dtype(tensor: &Expected, dtype: DType) -> DType {
     }
 }
 
-/// Writes header and weights; returns the bytes of the file.
+/// A weight file but for its weights.
+struct Layout {
+    /// Length and header, as they stand in the file.
+    header: Vec<u8>,
+    data_bytes: u64,
+}
+
+impl Layout {
+    fn new(tensors: &[Expected], dtype: DType, metadata: serde_json::Value) -> Self {
+        let mut entries = serde_json::Map::new();
+        entries.insert("__metadata__".into(), metadata);
+        let mut data_bytes = 0;
+        for tensor in tensors {
+            let dtype = stored_dtype(tensor, dtype);
+            let begin = data_bytes;
+            data_bytes += (tensor.elements() * dtype.size()) as u64;
+            entries.insert(
+                tensor.name.clone(),
+                serde_json::json!({
+                    "dtype": dtype.to_string().to_uppercase(),
+                    "shape": tensor.shape,
+                    "data_offsets": [begin, data_bytes],
+                }),
+            );
+        }
+        let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
+        json.resize(json.len().next_multiple_of(8), b' ');
+        let header = [&(json.len() as u64).to_le_bytes()[..], &json].concat();
+        Self { header, data_bytes }
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.header.len() as u64 + self.data_bytes
+    }
+}
+
+/// Draws and writes the weights, `data_bytes` bytes.
 fn write_weights(
     file: &mut impl Write,
     dtype: DType,
     seed: u64,
     tensors: &[Expected],
+    data_bytes: u64,
     progress: &mut impl FnMut(u64, u64),
-) -> io::Result<u64> {
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
-    let mut data_bytes = 0;
-    for tensor in tensors {
-        let dtype = stored_dtype(tensor, dtype);
-        let begin = data_bytes;
-        data_bytes += (tensor.elements() * dtype.size()) as u64;
-        header.insert(
-            tensor.name.clone(),
-            serde_json::json!({
-                "dtype": dtype.to_string().to_uppercase(),
-                "shape": tensor.shape,
-                "data_offsets": [begin, data_bytes],
-            }),
-        );
-    }
-    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-
+) -> io::Result<()> {
     let mut written = 0;
     let mut chunk = Vec::new();
     for tensor in tensors {
@@ -255,7 +307,7 @@ fn write_weights(
             left -= count;
         }
     }
-    Ok(8 + header.len() as u64 + data_bytes)
+    Ok(())
 }
 
 /// Creates a file, fills it and waits until it is on the disk.
