@@ -354,6 +354,14 @@ mod tests {
     }
 
     #[test]
+    fn the_releases_run_file_departs_from_the_defaults_in_two_keys() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/release.yaml");
+        let release =
+            RunFile { positions: Parity::Release, jpeg_quality: Some(95), ..RunFile::default() };
+        assert_eq!(RunFile::read(&path).unwrap(), release);
+    }
+
+    #[test]
     fn one_heuristic_is_switched_off_and_the_others_stay() {
         let run = read("heuristics: {escape: false}\n").unwrap();
         let config = PathFollowerConfig::from(run.heuristics);
