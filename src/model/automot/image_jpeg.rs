@@ -12,16 +12,18 @@
 //! blocks below, and a frame that is cropped before it is encoded loses that.
 //!
 //! Libraries were tried before this was kept, on the golden frame at quality 95 on one core of the
-//! machine that this was written on (an AMD EPYC), against Pillow's bytes, ms per frame at best:
+//! machine that this was written on (an AMD EPYC), against Pillow's bytes of the upper 384 rows, ms
+//! per frame at best (libraries: of the 400 rows that those need):
 //!
 //! | encoder and decoder | bytes that differ | by at most | ms |
 //! |---|---|---|---|
 //! | this file | none | 0 | 6.5 |
-//! | `mozjpeg` 0.10 both ways (C, no assembler), 400 rows | none | 0 | 10.5 |
+//! | `mozjpeg` 0.10 both ways (C, no assembler) | none | 0 | 10.5 |
 //! | `mozjpeg`, `zune-jpeg` 0.5 | 23 % | 4 | 8.9 |
-//! | `jpeg-encoder` 0.7, `zune-jpeg` | 84 % | 74 | 7.7 |
+//! | `jpeg-encoder` 0.7 (its own tables and rounding), `zune-jpeg` | 84 % | 74 | 7.7 |
 //!
-//! The exact pair is slower and allocates at every tick; `turbojpeg` needs CMake and an assembler.
+//! The exact pair is slower and allocates at every tick. `turbojpeg` was not tried: it needs CMake,
+//! and an assembler to be fast.
 
 use super::image::Size;
 
@@ -51,6 +53,7 @@ pub(super) struct JpegRoundTrip {
     luma: Plane,
     /// Blue and red difference at half size.
     chroma: [Plane; 2],
+    /// The line of each that is being joined.
     lines: [ChromaLine; 2],
 }
 
