@@ -18,7 +18,7 @@ use tandem::model::automot::planner::{
 };
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
+    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
 use tandem::pilot::{Pilot, Run, RunFile};
 use tandem::scene::{Driver, RoutePlan};
@@ -95,7 +95,7 @@ fn pilot(networks: &Networks, engine: &Path, run: &Run, plan: &RoutePlan) -> Pil
         networks,
         RoutePlanner::new(thinned, RoutePlannerConfig::default()),
         understanding.frames_per_prompt(),
-        ActionOptions { positions: Positions::Trained, jpeg_quality: run.jpeg_quality },
+        ActionOptions { jpeg_quality: run.jpeg_quality, ..ActionOptions::default() },
     )
     .unwrap();
     Pilot::new(
@@ -136,17 +136,20 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
 }
 
 #[test]
-fn a_warm_tick_allocates_nothing_but_the_arc_of_a_new_prefix() {
+fn a_warm_tick_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let engine = export_tiny(folder.path());
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let networks = Networks::load(&engine, &backend, &backend).unwrap();
     let runs = [
-        RunFile::default(), // A refresh every second tick, visible at once.
+        // A refresh every second tick, visible at once; the model runs from the first tick it can, so
+        // that it has seen every camera buffer when counting begins.
+        RunFile { warm_up_ticks: 0, ..RunFile::default() },
         RunFile {
             refresh_period_ticks: 5,
             refresh_latency_millis: 100.0,
             jpeg_quality: Some(95),
+            warm_up_ticks: 0,
             ..RunFile::default()
         },
     ];
