@@ -1,0 +1,440 @@
+"""AutoMoT's vision tower, understanding expert and action expert in PyTorch eager, on the CPU.
+
+The peer of `benchmarks/src/networks.rs`: it reads the same checkpoint, runs on the inputs that tool
+dumped, compares its outputs with the dumped ones, and only then takes times. Prints one line of JSON.
+
+Each network is timed in two forms:
+
+  release   as the release runs it: every value of a call is computed in that call, the action expert's
+            heads are padded with zeros to the understanding expert's, key heads are repeated,
+            the understanding expert runs to its final norm.
+  lean      what a careful PyTorch user would write: constants precomputed, only the heads that are
+            read, grouped attention without copies, nothing that nobody reads. Same results.
+
+Both take the prompt without padding. Needs:  pip install torch==2.7.1 safetensors numpy
+"""
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+TOLERANCE = 2e-3
+WARM_UP = 5
+
+
+def rms_norm(x, weight, epsilon):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon) * weight
+
+
+def rotate(x, cos, sin):
+    """Rotates the pairs (j, j + dim / 2); tables are [tokens, dim]."""
+    half = x.shape[-1] // 2
+    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+    return x * cos + turned * sin
+
+
+def swiglu(x, w, prefix):
+    gate, up, down = (w[f"{prefix}.{part}_proj.weight"] for part in ("gate", "up", "down"))
+    return F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
+
+
+def linear(x, w, prefix):
+    return F.linear(x, w[f"{prefix}.weight"], w.get(f"{prefix}.bias"))
+
+
+def layer_norm(x, w, prefix):
+    return F.layer_norm(x, x.shape[-1:], w[f"{prefix}.weight"], w[f"{prefix}.bias"], 1e-6)
+
+
+def heads(x, n):
+    """[tokens, n * dim] as [n, tokens, dim]."""
+    return x.view(x.shape[0], n, -1).transpose(0, 1)
+
+
+def joined(x):
+    """[n, tokens, dim] as [tokens, n * dim]."""
+    return x.transpose(0, 1).reshape(x.shape[1], -1)
+
+
+class Vision:
+    def __init__(self, weights, config):
+        self.w, self.c = weights, config
+
+    def order(self, rows, columns):
+        """Patch coordinates in merge order: the squares that become one token are neighbors."""
+        m = self.c["spatial_merge_size"]
+        at = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1)
+        at = at.view(rows // m, m, columns // m, m, 2).transpose(1, 2)
+        return at.reshape(-1, 2)
+
+    def positions(self, order, rows, columns):
+        table = self.w["vision_model.pos_embed.weight"]
+        side = math.isqrt(table.shape[0])
+        low, high, part = [], [], []
+        for axis, n in ((0, rows), (1, columns)):
+            at = torch.linspace(0, side - 1, n)[order[:, axis]]
+            low.append(at.floor().long())
+            high.append((low[-1] + 1).clamp(max=side - 1))
+            part.append((at - low[-1])[:, None])
+        (top, left), (bottom, right), (down, over) = low, high, part
+        return (
+            table[top * side + left] * ((1 - down) * (1 - over))
+            + table[top * side + right] * ((1 - down) * over)
+            + table[bottom * side + left] * (down * (1 - over))
+            + table[bottom * side + right] * (down * over)
+        )
+
+    def rope(self, order):
+        quarter = self.c["hidden_size"] // self.c["num_heads"] // 4
+        frequencies = 10000.0 ** (-torch.arange(quarter) / quarter)
+        angles = (order[:, :, None] * frequencies).reshape(order.shape[0], -1)
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos(), angles.sin()
+
+    def constants(self, rows, columns):
+        order = self.order(rows, columns)
+        return self.positions(order, rows, columns), self.rope(order)
+
+    def forward(self, patches, rows, columns, constants=None):
+        w, c = self.w, self.c
+        positions, (cos, sin) = constants or self.constants(rows, columns)
+        kernel = w["vision_model.patch_embed.proj.weight"]
+        x = F.linear(patches, kernel.view(kernel.shape[0], -1), w["vision_model.patch_embed.proj.bias"])
+        x = x + positions
+        square, maps = c["spatial_merge_size"] ** 2, []
+        for i in range(c["depth"]):
+            prefix = f"vision_model.blocks.{i}"
+            h = linear(layer_norm(x, w, f"{prefix}.norm1"), w, f"{prefix}.attn.qkv")
+            q, k, v = h.view(h.shape[0], 3, c["num_heads"], -1).permute(1, 2, 0, 3).unbind(0)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            h = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+            x = x + linear(joined(h), w, f"{prefix}.attn.proj")
+            h = linear(layer_norm(x, w, f"{prefix}.norm2"), w, f"{prefix}.mlp.linear_fc1")
+            x = x + linear(F.gelu(h, approximate="tanh"), w, f"{prefix}.mlp.linear_fc2")
+            if i in c["deepstack_visual_indexes"]:
+                prefix = f"vision_model.deepstack_merger_list.{len(maps)}"
+                h = layer_norm(x.view(x.shape[0] // square, -1), w, f"{prefix}.norm")
+                maps.append(self.merge(h, prefix))
+        h = layer_norm(x, w, "vision_model.merger.norm").view(x.shape[0] // square, -1)
+        return self.merge(h, "vision_model.merger"), maps
+
+    def merge(self, x, prefix):
+        return linear(F.gelu(linear(x, self.w, f"{prefix}.linear_fc1")), self.w, f"{prefix}.linear_fc2")
+
+
+class Text:
+    """What both experts share: rotary tables of the common head width."""
+
+    PREFIX = "language_model.model"
+
+    def __init__(self, weights, config, mot):
+        self.w, self.c, self.mot = weights, config, mot
+        half = config["head_dim"] // 2
+        self.frequencies = config["rope_theta"] ** (-torch.arange(half, dtype=torch.float64) / half)
+        self.frequencies = self.frequencies.float()
+        section = config["rope_scaling"]["mrope_section"]
+        self.axes = torch.zeros(half, dtype=torch.long)
+        for axis in (1, 2):
+            self.axes[axis : 3 * section[axis] : 3] = axis
+        self.group = config["num_attention_heads"] // config["num_key_value_heads"]
+        # Heads of the understanding expert that queries of the action expert meet, their width here.
+        self.read_heads = -(-mot["mot_num_attention_heads"] // self.group)
+        self.own_dim = config["hidden_size"] // config["num_attention_heads"]
+
+    def rope(self, positions):
+        """`positions` is [3, tokens]; tables are [tokens, head_dim]."""
+        angles = positions.float()[self.axes].T * self.frequencies
+        angles = torch.cat((angles, angles), -1)
+        return angles.cos(), angles.sin()
+
+    def repeated(self, x):
+        return x.repeat_interleave(self.group, dim=0)
+
+
+class Understanding(Text):
+    def forward(self, ids, positions, visible_until, is_image, image_tokens, deepstack, lean):
+        w, c = self.w, self.c
+        x = F.embedding(ids, w[f"{self.PREFIX}.embed_tokens.weight"])
+        x[is_image] = image_tokens
+        cos, sin = self.rope(positions)
+        visible = torch.arange(len(ids)) < visible_until[:, None]
+        mask = torch.zeros(visible.shape).masked_fill(~visible, -math.inf)
+        layers, keys, values = c["num_hidden_layers"], [], []
+        for l in range(layers):
+            prefix = f"{self.PREFIX}.layers.{l}"
+            h = rms_norm(x, w[f"{prefix}.input_layernorm.weight"], c["rms_norm_eps"])
+            k = heads(linear(h, w, f"{prefix}.self_attn.k_proj"), c["num_key_value_heads"])
+            v = heads(linear(h, w, f"{prefix}.self_attn.v_proj"), c["num_key_value_heads"])
+            k = rotate(rms_norm(k, w[f"{prefix}.self_attn.k_norm.weight"], c["rms_norm_eps"]), cos, sin)
+            keys.append(k)
+            values.append(v)
+            if lean and l == layers - 1:
+                break
+            q = heads(linear(h, w, f"{prefix}.self_attn.q_proj"), c["num_attention_heads"])
+            q = rotate(rms_norm(q, w[f"{prefix}.self_attn.q_norm.weight"], c["rms_norm_eps"]), cos, sin)
+            if lean:
+                h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask, enable_gqa=True)[0]
+            else:
+                k, v = self.repeated(k), self.repeated(v)
+                h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask)[0]
+            x = x + linear(joined(h), w, f"{prefix}.self_attn.o_proj")
+            h = rms_norm(x, w[f"{prefix}.post_attention_layernorm.weight"], c["rms_norm_eps"])
+            x = x + swiglu(h, w, f"{prefix}.mlp")
+            if l < len(deepstack):
+                x[is_image] += deepstack[l]
+        if not lean:
+            rms_norm(x, w[f"{self.PREFIX}.norm.weight"], c["rms_norm_eps"])
+        return keys, values
+
+
+class Action(Text):
+    def __init__(self, weights, config, mot):
+        super().__init__(weights, config, mot)
+        cells = 64
+        blocks = (cells, 3, *(weights[f"{name}_queries.weight"].shape[0] for name in self.QUERIES))
+        self.starts = [sum(blocks[:i]) for i in range(6)]
+        block_of = torch.repeat_interleave(torch.arange(5), torch.tensor(blocks))
+        self.own_visible = block_of[None, :] <= block_of[:, None]
+        self.query_tokens = self.queries()
+
+    QUERIES = ("reasoning", "route", "waypoint")
+
+    def queries(self):
+        w, tokens = self.w, []
+        for name in self.QUERIES:
+            h = F.gelu(linear(w[f"{name}_queries.weight"], w, f"{name}_projector.fc1"), approximate="tanh")
+            tokens.append(linear(h, w, f"{name}_projector.fc2"))
+        return torch.cat(tokens)
+
+    def encoder(self, x, prefix):
+        x = F.relu(linear(x, self.w, f"{prefix}.0"))
+        return linear(F.relu(linear(x, self.w, f"{prefix}.2")), self.w, f"{prefix}.4")
+
+    def point_head(self, x, prefix):
+        x = F.silu(linear(x, self.w, f"{prefix}.0"))
+        return linear(F.silu(linear(x, self.w, f"{prefix}.2")), self.w, f"{prefix}.4")
+
+    def forward(self, bev_tokens, state, position, keys, values, lean):
+        """Release form: keys and values are token-major with all heads, [tokens, heads, dim].
+        Lean form: [heads, tokens, dim], the heads and widths that are read."""
+        w, c = self.w, self.c
+        queries = self.query_tokens if lean else self.queries()
+        x = torch.cat((
+            linear(bev_tokens, w, "bev_encoder_proj"),
+            self.encoder(state[1:].view(2, 2), "target_point_encoder.mlp"),
+            self.encoder(state[:1].view(1, 1), "velocity_encoder"),
+            queries,
+        ))
+        n = x.shape[0]
+        cos, sin = self.rope((torch.arange(n) + position).expand(3, n))
+        mask = torch.zeros(n, n).masked_fill(~self.own_visible, -math.inf)
+        prefix_length = keys[0].shape[1 if lean else 0]
+        mask = torch.cat((torch.zeros(n, prefix_length), mask), 1)
+        attend = self.attend_lean if lean else self.attend_padded
+        for l in range(c["num_hidden_layers"]):
+            prefix = f"{self.PREFIX}.layers.{l}"
+            h = rms_norm(x, w[f"{prefix}.input_layernorm_mot_gen.weight"], c["rms_norm_eps"])
+            h = attend(h, f"{prefix}.self_attn", keys[l], values[l], mask, cos, sin)
+            x = x + linear(h, w, f"{prefix}.self_attn.o_proj_mot_gen")
+            h = rms_norm(x, w[f"{prefix}.post_attention_layernorm_mot_gen.weight"], c["rms_norm_eps"])
+            x = x + swiglu(h, w, f"{prefix}.mlp_mot_gen")
+        x = rms_norm(x, w[f"{self.PREFIX}.norm_mot_gen.weight"], c["rms_norm_eps"])
+        decision, route, waypoints = self.starts[2:5]
+        logits = F.linear(x[decision:route], w[f"{self.PREFIX}.embed_tokens.weight"])
+        return {
+            # The route head's sum runs over the coordinates, the waypoint head's over time.
+            "route": self.point_head(x[route:waypoints], "route_head.mlp").cumsum(1),
+            "waypoints": self.point_head(x[waypoints:], "waypoints_head.mlp").cumsum(0),
+            "decision_ids": logits.argmax(-1),
+        }
+
+    def own(self, h, prefix):
+        """Own queries, keys and values, token-major, normalized, not yet rotated."""
+        w, n, epsilon = self.w, h.shape[0], self.c["rms_norm_eps"]
+        q = linear(h, w, f"{prefix}.q_proj_mot_gen").view(n, self.mot["mot_num_attention_heads"], -1)
+        k = linear(h, w, f"{prefix}.k_proj_mot_gen").view(n, self.mot["mot_num_key_value_heads"], -1)
+        v = linear(h, w, f"{prefix}.v_proj_mot_gen").view(n, self.mot["mot_num_key_value_heads"], -1)
+        q = rms_norm(q, w[f"{prefix}.q_norm_mot_gen.weight"], epsilon)
+        k = rms_norm(k, w[f"{prefix}.k_norm_mot_gen.weight"], epsilon)
+        return q, k, v
+
+    def attend_padded(self, h, prefix, keys, values, mask, cos, sin):
+        c, n, d = self.c, h.shape[0], self.own_dim
+        q, k, v = self.own(h, prefix)
+
+        def padded(x, n_heads):
+            wide = x.new_zeros(n, n_heads, c["head_dim"])
+            wide[:, : x.shape[1], :d] = x
+            return wide
+
+        q = padded(q, c["num_attention_heads"])
+        k, v = (padded(x, c["num_key_value_heads"]) for x in (k, v))
+        cos, sin = cos[:, None], sin[:, None]
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        k[..., d:] = 0
+        k, v = torch.cat((keys, k)), torch.cat((values, v))
+        k, v = (self.repeated(x.transpose(0, 1)) for x in (k, v))
+        h = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k[None], v[None], mask)[0]
+        return h[: self.mot["mot_num_attention_heads"], :, :d].transpose(0, 1).reshape(n, -1)
+
+    def attend_lean(self, h, prefix, keys, values, mask, cos, sin):
+        d, wide = self.own_dim, self.c["head_dim"]
+        q, k, v = (x.transpose(0, 1) for x in self.own(h, prefix))
+        q = rotate(F.pad(q, (0, wide - d)), cos, sin)
+        k = rotate(F.pad(k[: self.read_heads], (0, wide - d)), cos, sin)
+        k[..., d:] = 0
+        k, v = torch.cat((keys, k), 1), torch.cat((values, v[: self.read_heads]), 1)
+        h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask, enable_gqa=True)[0]
+        return joined(h)
+
+
+def dumped(folder, network):
+    path = folder / f"{network}.safetensors"
+    with safe_open(path, "pt") as file:
+        about = {key: float(value) for key, value in file.metadata().items()}
+    return load_file(path), about
+
+
+def cases(checkpoint, dump):
+    """name, form, call, {output: (found, expected)} of a call's result."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    text, vision = config["text_config"], config["vision_config"]
+    mot = json.loads((checkpoint / "automot_args.json").read_text())
+    weights = {}
+    for file in sorted(checkpoint.glob("model*.safetensors")):
+        weights |= load_file(file)
+    weights = {name: tensor.float() for name, tensor in weights.items() if not name.startswith("bev_encoder.")}
+
+    slow, about = dumped(dump, "understanding")
+    valid = int(about["valid_tokens"])
+    n_layers = text["num_hidden_layers"]
+
+    seen, frame = dumped(dump, "vision")
+    tower = Vision(weights, vision)
+    patches = seen["in.patches"]
+    rows, columns = (int(frame[f"frame_{side}"] / frame["patch_size"]) for side in ("height", "width"))
+    constants = tower.constants(rows, columns)
+
+    def check_vision(result):
+        tokens, maps = result
+        return {
+            "image_tokens": (tokens, seen["out.image_tokens"]),
+            "deepstack": (torch.stack(maps), seen["out.deepstack"]),
+        }
+
+    yield "vision", "release", lambda: tower.forward(patches, rows, columns), check_vision
+    yield "vision", "lean", lambda: tower.forward(patches, rows, columns, constants), check_vision
+
+    expert = Understanding(weights, text, mot)
+    ids = slow["in.token_ids"][:valid]
+    positions = slow["in.position_ids"][:, :valid]
+    visible_until = slow["in.visible_until"][:valid]
+    is_image = slow["in.image_slot"][:valid] > 0
+    prompt = ids, positions, visible_until, is_image, slow["in.image_tokens"], slow["in.deepstack"]
+
+    def check_understanding(result):
+        pairs = {}
+        for l, (keys, values) in enumerate(zip(*result)):
+            n, d = expert.read_heads, expert.own_dim
+            pairs[f"keys.{l}"] = keys[:n], slow[f"out.keys.{l}"][:, :valid]
+            pairs[f"values.{l}"] = values[:n, :, :d], slow[f"out.values.{l}"][:, :valid]
+        return pairs
+
+    for form in ("release", "lean"):
+        yield "understanding", form, lambda lean=form == "lean": expert.forward(*prompt, lean), check_understanding
+
+    fast, _ = dumped(dump, "action")
+    driver = Action(weights, text, mot)
+    inputs = fast["in.bev_tokens"], fast["in.state"], fast["in.position"]
+    lean_keys = [fast[f"in.keys.{l}"][:, :valid].contiguous() for l in range(n_layers)]
+    lean_values = [fast[f"in.values.{l}"][:, :valid].contiguous() for l in range(n_layers)]
+
+    def whole(x):
+        """The cache as the release keeps it. What is not in the dump meets zero queries, or is dropped."""
+        cache = torch.zeros(valid, text["num_key_value_heads"], text["head_dim"])
+        cache[:, : x.shape[0], : x.shape[2]] = x.transpose(0, 1)
+        return cache
+
+    keys, values = [whole(x) for x in lean_keys], [whole(x) for x in lean_values]
+
+    def check_action(result):
+        return {name: (found, fast[f"out.{name}"]) for name, found in result.items()}
+
+    yield "action", "release", lambda: driver.forward(*inputs, keys, values, False), check_action
+    yield "action", "lean", lambda: driver.forward(*inputs, lean_keys, lean_values, True), check_action
+
+
+def difference(pairs):
+    worst = 0.0
+    for name, (found, expected) in pairs.items():
+        assert found.shape == expected.shape, f"{name}: {tuple(found.shape)}, tandem has {tuple(expected.shape)}"
+        largest = (found.double() - expected.double()).abs().max().item()
+        allowed = TOLERANCE if found.is_floating_point() else 0
+        if not largest <= allowed:
+            raise SystemExit(f"{name} differs from tandem's by {largest:.3g}, more than {allowed}")
+        worst = max(worst, largest)
+    return worst
+
+
+def sample(call, options):
+    for _ in range(WARM_UP):
+        call()
+    samples, begin = [], time.perf_counter()
+    while len(samples) < options.runs:
+        if len(samples) >= options.fewest and time.perf_counter() - begin > options.seconds:
+            break
+        start = time.perf_counter_ns()
+        call()
+        samples.append(round((time.perf_counter_ns() - start) / 1000, 1))
+    return samples
+
+
+def summary(samples):
+    ranked = sorted(samples)
+    rank = lambda percent: ranked[max(-(-len(ranked) * percent // 100), 1) - 1]
+    return {
+        "count": len(ranked),
+        "p50_us": rank(50),
+        "p99_us": rank(99),
+        "min_us": ranked[0],
+        "samples_us": samples,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
+    parser.add_argument("dump", type=Path, help="folder that `networks --dump` wrote")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=15.0, help="stop a network after this long")
+    parser.add_argument("--fewest", type=int, default=10, help="samples that even a slow network gets")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    networks = {}
+    with torch.inference_mode():
+        for network, form, call, check in cases(options.checkpoint, options.dump):
+            worst = difference(check(call()))
+            networks.setdefault(network, {})[form] = (call, worst)
+        for forms in networks.values():
+            for form, (call, worst) in forms.items():
+                forms[form] = {"largest_difference": worst, **summary(sample(call, options))}
+    print(json.dumps({
+        "bench": "networks",
+        "library": f"PyTorch {torch.__version__} (CPU, eager)",
+        "threads": torch.get_num_threads(),
+        "tolerance": TOLERANCE,
+        "warm_up": WARM_UP,
+        "networks": networks,
+    }))
+
+
+if __name__ == "__main__":
+    main()

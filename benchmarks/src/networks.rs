@@ -1,0 +1,296 @@
+//! Times the vision tower, the understanding expert and the action expert of an engine folder, each
+//! alone, on inputs of the release's sizes, and prints one line of JSON with every sample.
+//!
+//! The three run as a chain once: four noise frames go through the tower, its tokens and a prompt of
+//! the release's layout through the understanding expert, its keys and values to the action expert.
+//! `--dump` writes inputs and outputs of that chain, so that a peer runs on the same numbers.
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use safetensors::tensor::{Dtype, TensorView as Stored, serialize_to_file};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::{Backend, NetworkFile, Session};
+use tandem::model::automot::networks::{action, understanding, vision};
+use tandem::model::automot::tokenizer::SpecialTokens;
+use tandem::model::automot::tokens::{
+    ImageGrid, InstructionMask, PromptTokens, SequenceBuffers, SequenceExtent,
+};
+use tandem::tensor::{DType, HostTensor, TensorViewMut};
+use tandem::timing::Stopwatch;
+use tandem_export::contract::Contract;
+
+/// Tokens before the frames in the release's prompt.
+const PREFIX_TOKENS: usize = 16;
+
+/// Tokens behind the frames for a typical target point: with four frames of 128 tokens, 625 in all.
+const INSTRUCTION_TOKENS: usize = 89;
+
+/// Ids of noise text are below this, which every vocabulary holds.
+const TEXT_IDS: u32 = 900;
+
+/// Speed in m/s, target points in meters.
+const STATE: [f32; 5] = [5.43, 12.345_678, -0.123_456, 45.678_9, 1.234_567];
+
+/// Runs before the first sample.
+const WARM_UP: usize = 5;
+
+#[derive(Parser)]
+#[command(about = "Times the networks of an engine folder; prints one line of JSON")]
+struct Arguments {
+    /// Engine folder, as `tandem export` writes it
+    engine: PathBuf,
+    /// Threads of one run
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Samples per network
+    #[arg(long, default_value_t = 50)]
+    runs: usize,
+    /// Stop sampling a network after this long, once it has --fewest samples
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
+    seconds: f64,
+    /// Samples that even a slow network gets
+    #[arg(long, default_value_t = 10)]
+    fewest: usize,
+    /// Leave matrices as the checkpoint stores them
+    #[arg(long)]
+    no_prepack: bool,
+    /// Folder to write the inputs and outputs of one run to
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+}
+
+#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+fn main() -> anyhow::Result<()> {
+    println!("{}", measure(&Arguments::parse())?);
+    Ok(())
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
+    let options = CpuOptions { threads: arguments.threads, prepack: !arguments.no_prepack };
+    let backend = OnnxRuntime::open(options, &mut |line| eprintln!("{line}"))?;
+    let load = |name| Network::load(&backend, &arguments.engine, name);
+    let mut tower = load(vision::NETWORK)?;
+    let mut slow = load(understanding::NETWORK)?;
+    let mut fast = load(action::NETWORK)?;
+    let extent = chain(&mut tower, &mut slow, &mut fast)?;
+    if let Some(folder) = &arguments.dump {
+        fs::create_dir_all(folder)?;
+        for network in [&tower, &slow, &fast] {
+            network.dump(folder, extent)?;
+        }
+    }
+    let mut networks = serde_json::Map::new();
+    for mut network in [fast, slow, tower] {
+        let samples = network.sample(arguments)?;
+        networks.insert(network.contract.network, summary(&samples));
+    }
+    Ok(json!({
+        "bench": "networks",
+        "library": backend.name(),
+        "threads": arguments.threads,
+        "prepack": options.prepack,
+        "warm_up": WARM_UP,
+        "valid_tokens": extent.valid_tokens,
+        "networks": networks,
+    }))
+}
+
+/// A loaded network with memory for its inputs and outputs, in the contract's order.
+struct Network {
+    contract: Contract,
+    session: Box<dyn Session>,
+    inputs: Vec<HostTensor>,
+    outputs: Vec<HostTensor>,
+}
+
+impl Network {
+    fn load(backend: &dyn Backend, folder: &Path, name: &str) -> anyhow::Result<Self> {
+        let engine = backend.load(&NetworkFile::read(folder, name)?)?;
+        let contract = engine.contract().clone();
+        let inputs = contract.inputs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape));
+        let outputs =
+            contract.outputs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape));
+        let (inputs, outputs) = (inputs.collect(), outputs.collect());
+        Ok(Self { contract, session: engine.session(), inputs, outputs })
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        let inputs: Vec<_> = self.inputs.iter().map(HostTensor::view).collect();
+        let mut outputs: Vec<TensorViewMut<'_>> =
+            self.outputs.iter_mut().map(HostTensor::view_mut).collect();
+        Ok(self.session.run(&inputs, &mut outputs)?)
+    }
+
+    /// Microseconds of each run. Views are made outside the stopwatch, as a driver keeps its own.
+    fn sample(&mut self, arguments: &Arguments) -> anyhow::Result<Vec<f64>> {
+        for _ in 0..WARM_UP {
+            self.run()?;
+        }
+        let inputs: Vec<_> = self.inputs.iter().map(HostTensor::view).collect();
+        let mut outputs: Vec<TensorViewMut<'_>> =
+            self.outputs.iter_mut().map(HostTensor::view_mut).collect();
+        let mut samples = Vec::with_capacity(arguments.runs);
+        let begin = Stopwatch::start();
+        while samples.len() < arguments.runs {
+            let spent = begin.elapsed().as_secs_f64();
+            if samples.len() >= arguments.fewest && spent > arguments.seconds {
+                break;
+            }
+            let stopwatch = Stopwatch::start();
+            self.session.run(&inputs, &mut outputs)?;
+            samples.push((stopwatch.elapsed().as_nanos() as f64 / 100.0).round() / 10.0);
+        }
+        Ok(samples)
+    }
+
+    fn input(&mut self, name: &str) -> anyhow::Result<&mut HostTensor> {
+        let network = &self.contract.network;
+        let index = self.contract.input(name).with_context(|| format!("{network}: no {name}"))?;
+        Ok(&mut self.inputs[index])
+    }
+
+    fn dump(&self, folder: &Path, extent: SequenceExtent) -> anyhow::Result<()> {
+        let inputs = self.contract.inputs.iter().zip(&self.inputs).map(|pair| ("in", pair));
+        let outputs = self.contract.outputs.iter().zip(&self.outputs).map(|pair| ("out", pair));
+        let stored = inputs
+            .chain(outputs)
+            .map(|(side, (spec, tensor))| {
+                let dtype = match tensor.dtype() {
+                    DType::F32 => Dtype::F32,
+                    DType::I64 => Dtype::I64,
+                    other => anyhow::bail!("{} is {other}; export with precision f32", spec.name),
+                };
+                let view = Stored::new(dtype, tensor.shape().to_vec(), tensor.bytes())?;
+                Ok((format!("{side}.{}", spec.name), view))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let sizes = self.contract.sizes.iter();
+        let mut about: HashMap<_, _> =
+            sizes.map(|(name, size)| (name.clone(), size.to_string())).collect();
+        about.insert("valid_tokens".into(), extent.valid_tokens.to_string());
+        let path = folder.join(format!("{}.safetensors", self.contract.network));
+        Ok(serialize_to_file(stored, Some(about), &path)?)
+    }
+}
+
+/// Fills all inputs and runs the three networks once, each on what the one before it made.
+fn chain(
+    tower: &mut Network,
+    slow: &mut Network,
+    fast: &mut Network,
+) -> anyhow::Result<SequenceExtent> {
+    let mut noise = StdRng::seed_from_u64(1);
+    let frames = see_frames(tower, slow, &mut noise)?;
+    let extent = lay_out(slow, frames, &mut noise)?;
+    slow.run()?;
+
+    for value in fast.input("bev_tokens")?.as_mut_slice::<f32>() {
+        *value = noise.random_range(-1.0..1.0);
+    }
+    fast.input("state")?.as_mut_slice().copy_from_slice(&STATE);
+    fast.input("position")?.as_mut_slice::<i64>()[0] = extent.next_position;
+    fast.input("prefix_length")?.as_mut_slice::<i64>()[0] = extent.valid_tokens as i64;
+    for (spec, tensor) in slow.contract.outputs.iter().zip(&slow.outputs) {
+        fast.input(&spec.name)?.bytes_mut().copy_from_slice(tensor.bytes());
+    }
+    fast.run()?;
+    Ok(extent)
+}
+
+/// Runs the tower on noise frames and hands its tokens and maps to the understanding expert.
+fn see_frames(
+    tower: &mut Network,
+    slow: &mut Network,
+    noise: &mut StdRng,
+) -> anyhow::Result<Vec<ImageGrid>> {
+    let size = |name: &str| -> anyhow::Result<usize> {
+        Ok(*tower.contract.sizes.get(name).with_context(|| format!("vision: no {name}"))? as usize)
+    };
+    let side = size("patch_size")? * size("spatial_merge_size")?;
+    let grid =
+        ImageGrid { rows: size("frame_height")? / side, columns: size("frame_width")? / side };
+    let rows = slow.input("image_tokens")?.shape()[0];
+    let n_frames = rows / grid.tokens();
+    ensure!(n_frames * grid.tokens() == rows, "{rows} image tokens are no whole frames");
+    for frame in 0..n_frames {
+        for value in tower.input("patches")?.as_mut_slice::<f32>() {
+            *value = noise.random_range(-1.0..1.0);
+        }
+        tower.run()?;
+        for (spec, made) in tower.contract.outputs.iter().zip(&tower.outputs) {
+            let made = made.as_slice::<f32>();
+            let all = slow.input(&spec.name)?.as_mut_slice::<f32>();
+            // Image tokens are one map, deepstack maps have an axis of their own.
+            let maps = if spec.shape.len() == 3 { spec.shape[0] } else { 1 };
+            copy_frame(made, all, frame, n_frames, maps);
+        }
+    }
+    Ok(vec![grid; n_frames])
+}
+
+/// Copies what the tower made of one frame to its place: map by map, in each all frames.
+fn copy_frame(made: &[f32], all: &mut [f32], frame: usize, n_frames: usize, maps: usize) {
+    let part = made.len() / maps;
+    for (map, values) in made.chunks_exact(part).enumerate() {
+        all[(map * n_frames + frame) * part..][..part].copy_from_slice(values);
+    }
+}
+
+/// Lays out a prompt of the release's length with noise for text.
+fn lay_out(
+    slow: &mut Network,
+    frames: Vec<ImageGrid>,
+    noise: &mut StdRng,
+) -> anyhow::Result<SequenceExtent> {
+    let mut text = |n| (0..n).map(|_| noise.random_range(0..TEXT_IDS)).collect::<Vec<_>>();
+    let (prefix, instruction) = (text(PREFIX_TOKENS), text(INSTRUCTION_TOKENS));
+    let [message_start, message_end, vision_start, vision_end, image_pad] =
+        [0, 1, 2, 3, 4].map(|id| TEXT_IDS + id);
+    let prompt = PromptTokens {
+        prefix: &prefix,
+        frames: &frames,
+        instruction: &instruction,
+        special: SpecialTokens { message_start, message_end, vision_start, vision_end, image_pad },
+        instruction_mask: InstructionMask::Causal,
+    };
+    let capacity = slow.input("token_ids")?.shape()[0];
+    let mut token_ids = vec![0; capacity];
+    let mut position_ids = vec![0; 3 * capacity];
+    let mut image_slot = vec![0; capacity];
+    let mut visible_until = vec![0; capacity];
+    let extent = prompt.lay_out(SequenceBuffers {
+        token_ids: &mut token_ids,
+        position_ids: &mut position_ids,
+        image_slot: &mut image_slot,
+        visible_until: &mut visible_until,
+    })?;
+    for (name, values) in [
+        ("token_ids", token_ids),
+        ("position_ids", position_ids),
+        ("image_slot", image_slot),
+        ("visible_until", visible_until),
+    ] {
+        slow.input(name)?.as_mut_slice().copy_from_slice(&values);
+    }
+    Ok(extent)
+}
+
+/// Percentiles by nearest rank, and every sample in the order of the runs.
+fn summary(samples: &[f64]) -> Value {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
+    json!({
+        "count": sorted.len(),
+        "p50_us": rank(50),
+        "p99_us": rank(99),
+        "min_us": sorted[0],
+        "samples_us": samples,
+    })
+}
