@@ -154,6 +154,14 @@ class Text:
         angles = torch.cat((angles, angles), -1)
         return angles.cos(), angles.sin()
 
+    def grouped_attention(self, q, k, v, mask):
+        """Queries that share a key head become rows of one head: PyTorch's fast path, no copied keys.
+        (`enable_gqa` leaves that path on the CPU, as do values narrower than keys.)"""
+        n = q.shape[1]
+        q = q.reshape(k.shape[0], self.group * n, -1)
+        h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask)[0]
+        return h.reshape(k.shape[0] * self.group, n, -1)
+
     def repeated(self, x):
         return x.repeat_interleave(self.group, dim=0)
 
@@ -166,6 +174,8 @@ class Understanding(Text):
         cos, sin = self.rope(positions)
         visible = torch.arange(len(ids)) < visible_until[:, None]
         mask = torch.zeros(visible.shape).masked_fill(~visible, -math.inf)
+        if lean:
+            mask = mask.repeat(self.group, 1)
         layers, keys, values = c["num_hidden_layers"], [], []
         for l in range(layers):
             prefix = f"{self.PREFIX}.layers.{l}"
@@ -180,7 +190,7 @@ class Understanding(Text):
             q = heads(linear(h, w, f"{prefix}.self_attn.q_proj"), c["num_attention_heads"])
             q = rotate(rms_norm(q, w[f"{prefix}.self_attn.q_norm.weight"], c["rms_norm_eps"]), cos, sin)
             if lean:
-                h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask, enable_gqa=True)[0]
+                h = self.grouped_attention(q, k, v, mask)
             else:
                 k, v = self.repeated(k), self.repeated(v)
                 h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask)[0]
@@ -223,7 +233,7 @@ class Action(Text):
 
     def forward(self, bev_tokens, state, position, keys, values, lean):
         """Release form: keys and values are token-major with all heads, [tokens, heads, dim].
-        Lean form: [heads, tokens, dim], the heads and widths that are read."""
+        Lean form: [heads, tokens, dim], the heads that are read."""
         w, c = self.w, self.c
         queries = self.query_tokens if lean else self.queries()
         x = torch.cat((
@@ -237,6 +247,8 @@ class Action(Text):
         mask = torch.zeros(n, n).masked_fill(~self.own_visible, -math.inf)
         prefix_length = keys[0].shape[1 if lean else 0]
         mask = torch.cat((torch.zeros(n, prefix_length), mask), 1)
+        if lean:
+            mask = mask.repeat(self.group, 1)
         attend = self.attend_lean if lean else self.attend_padded
         for l in range(c["num_hidden_layers"]):
             prefix = f"{self.PREFIX}.layers.{l}"
@@ -290,9 +302,9 @@ class Action(Text):
         q = rotate(F.pad(q, (0, wide - d)), cos, sin)
         k = rotate(F.pad(k[: self.read_heads], (0, wide - d)), cos, sin)
         k[..., d:] = 0
-        k, v = torch.cat((keys, k), 1), torch.cat((values, v[: self.read_heads]), 1)
-        h = F.scaled_dot_product_attention(q[None], k[None], v[None], mask, enable_gqa=True)[0]
-        return joined(h)
+        v = F.pad(v[: self.read_heads], (0, wide - d))
+        k, v = torch.cat((keys, k), 1), torch.cat((values, v), 1)
+        return joined(self.grouped_attention(q, k, v, mask)[..., :d])
 
 
 def dumped(folder, network):
@@ -354,7 +366,9 @@ def cases(checkpoint, dump):
     driver = Action(weights, text, mot)
     inputs = fast["in.bev_tokens"], fast["in.state"], fast["in.position"]
     lean_keys = [fast[f"in.keys.{l}"][:, :valid].contiguous() for l in range(n_layers)]
-    lean_values = [fast[f"in.values.{l}"][:, :valid].contiguous() for l in range(n_layers)]
+    lean_values = [
+        F.pad(fast[f"in.values.{l}"][:, :valid], (0, driver.c["head_dim"] - driver.own_dim)) for l in range(n_layers)
+    ]
 
     def whole(x):
         """The cache as the release keeps it. What is not in the dump meets zero queries, or is dropped."""
