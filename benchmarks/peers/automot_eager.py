@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 TOLERANCE = 2e-3
-WARM_UP = 5
+WARM_UP = 3
 
 
 def rms_norm(x, weight, epsilon):

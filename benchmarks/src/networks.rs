@@ -38,7 +38,7 @@ const TEXT_IDS: u32 = 900;
 const STATE: [f32; 5] = [5.43, 12.345_678, -0.123_456, 45.678_9, 1.234_567];
 
 /// Runs before the first sample.
-const WARM_UP: usize = 5;
+const WARM_UP: usize = 3;
 
 #[derive(Parser)]
 #[command(about = "Times the networks of an engine folder; prints one line of JSON")]
