@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PEER = "benchmarks/peers/automot_eager.py"
 FORMS = ("release", "lean")
+# With one thread, CPU time per run hardly feels what else runs on the machine; medians do. With more
+# threads it also counts PyTorch's threads spinning as they wait for each other, so it compares nothing.
+RATIOS = {"ratio_of_medians": "p50_us", "ratio_of_minima": "min_us", "ratio_of_cpu_time": "cpu_us_per_run"}
 
 
 def output(command):
@@ -86,6 +90,14 @@ def turn(report, load):
     return {"load_before": load, "networks": networks}
 
 
+def ratios(entry, what):
+    own = {name: found[what] for name, found in entry["tandem"]["networks"].items()}
+    peers = entry["pytorch"]["networks"]
+    if None in own.values():
+        return None
+    return {name: {f: round(peers[name][f][what] / us, 3) for f in FORMS} for name, us in own.items()}
+
+
 def compare(options, folder):
     target = json.loads(output(["cargo", "metadata", "--no-deps", "--format-version", "1"]))["target_directory"]
     binaries = Path(target) / "release"
@@ -111,13 +123,8 @@ def compare(options, folder):
                 report = json.loads(commands.run(*command, "--threads", threads, *amount))
                 libraries[side] = report["library"]
                 entry[side] = turn(report, load)
-            entry["ratio_of_medians"] = {
-                name: {
-                    form: round(peer[form]["p50_us"] / entry["tandem"]["networks"][name]["p50_us"], 3)
-                    for form in FORMS
-                }
-                for name, peer in entry["pytorch"]["networks"].items()
-            }
+            for ratio, what in RATIOS.items():
+                entry[ratio] = ratios(entry, what)
             rounds.append(entry)
             print(f"round {number}, {threads} threads: {entry['ratio_of_medians']}", file=sys.stderr)
     return {
@@ -137,19 +144,23 @@ def compare(options, folder):
 
 
 def table(result):
-    lines = [f"{'network':14}{'threads':>8}{'tandem p50':>13}{'release p50':>13}{'lean p50':>12}   release/tandem   lean/tandem"]
+    title = f"{'network':14}{'threads':>8}{'tandem p50':>13}{'release p50':>13}{'lean p50':>12}"
+    lines = [f"{title}{'release/tandem':>17}{'lean/tandem':>15}{'the same in CPU time':>30}"]
     for threads in sorted({entry["threads"] for entry in result["rounds"]}):
         entries = [entry for entry in result["rounds"] if entry["threads"] == threads]
+
+        def span(ratio, name, form):
+            found = [entry[ratio][name][form] for entry in entries if entry[ratio]]
+            return f"{min(found):.2f} to {max(found):.2f}" if found else "-"
+
         for name in entries[0]["tandem"]["networks"]:
-            middle = lambda values: sorted(values)[len(values) // 2]
-            own = middle([entry["tandem"]["networks"][name]["p50_us"] for entry in entries])
-            peers = [middle([e["pytorch"]["networks"][name][form]["p50_us"] for e in entries]) for form in FORMS]
-            spans = []
-            for form in FORMS:
-                ratios = [entry["ratio_of_medians"][name][form] for entry in entries]
-                spans.append(f"{min(ratios):.2f} to {max(ratios):.2f}")
-            own, release, lean = (f"{us / 1000:.2f} ms" for us in (own, *peers))
-            lines.append(f"{name:14}{threads:>8}{own:>13}{release:>13}{lean:>12}   {spans[0]:>14}   {spans[1]:>11}")
+            own = statistics.median(entry["tandem"]["networks"][name]["p50_us"] for entry in entries)
+            line = f"{name:14}{threads:>8}{own / 1000:>10.2f} ms"
+            for form, width in zip(FORMS, (10, 9)):
+                peer = statistics.median(e["pytorch"]["networks"][name][form]["p50_us"] for e in entries)
+                line += f"{peer / 1000:>{width}.2f} ms"
+            spans = [span(ratio, name, form) for ratio in ("ratio_of_medians", "ratio_of_cpu_time") for form in FORMS]
+            lines.append(line + f"{spans[0]:>17}{spans[1]:>15}{spans[2]:>15}{spans[3]:>15}")
     return "\n".join(lines)
 
 

@@ -400,17 +400,17 @@ def difference(pairs):
 def sample(call, options):
     for _ in range(WARM_UP):
         call()
-    samples, begin = [], time.perf_counter()
+    samples, begin, cpu = [], time.perf_counter(), time.process_time()
     while len(samples) < options.runs:
         if len(samples) >= options.fewest and time.perf_counter() - begin > options.seconds:
             break
         start = time.perf_counter_ns()
         call()
         samples.append(round((time.perf_counter_ns() - start) / 1000, 1))
-    return samples
+    return samples, (time.process_time() - cpu) * 1e6
 
 
-def summary(samples):
+def summary(samples, cpu_us):
     ranked = sorted(samples)
     rank = lambda percent: ranked[max(-(-len(ranked) * percent // 100), 1) - 1]
     return {
@@ -418,6 +418,7 @@ def summary(samples):
         "p50_us": rank(50),
         "p99_us": rank(99),
         "min_us": ranked[0],
+        "cpu_us_per_run": round(cpu_us / len(ranked)),
         "samples_us": samples,
     }
 
@@ -439,7 +440,7 @@ def main():
             networks.setdefault(network, {})[form] = (call, worst)
         for forms in networks.values():
             for form, (call, worst) in forms.items():
-                forms[form] = {"largest_difference": worst, **summary(sample(call, options))}
+                forms[form] = {"largest_difference": worst, **summary(*sample(call, options))}
     print(json.dumps({
         "bench": "networks",
         "library": f"PyTorch {torch.__version__} (CPU, eager)",

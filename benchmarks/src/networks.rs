@@ -87,8 +87,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     }
     let mut networks = serde_json::Map::new();
     for mut network in [fast, slow, tower] {
+        network.warm_up()?;
+        let before = cpu_time_us();
         let samples = network.sample(arguments)?;
-        networks.insert(network.contract.network, summary(&samples));
+        let cpu = cpu_time_us().zip(before).map(|(after, before)| after - before);
+        networks.insert(network.contract.network, summary(&samples, cpu));
     }
     Ok(json!({
         "bench": "networks",
@@ -127,11 +130,12 @@ impl Network {
         Ok(self.session.run(&inputs, &mut outputs)?)
     }
 
+    fn warm_up(&mut self) -> anyhow::Result<()> {
+        (0..WARM_UP).try_for_each(|_| self.run())
+    }
+
     /// Microseconds of each run. Views are made outside the stopwatch, as a driver keeps its own.
     fn sample(&mut self, arguments: &Arguments) -> anyhow::Result<Vec<f64>> {
-        for _ in 0..WARM_UP {
-            self.run()?;
-        }
         let inputs: Vec<_> = self.inputs.iter().map(HostTensor::view).collect();
         let mut outputs: Vec<TensorViewMut<'_>> =
             self.outputs.iter_mut().map(HostTensor::view_mut).collect();
@@ -281,8 +285,19 @@ fn lay_out(
     Ok(extent)
 }
 
-/// Percentiles by nearest rank, and every sample in the order of the runs.
-fn summary(samples: &[f64]) -> Value {
+/// What the threads of this process have computed so far, where Linux says so. On a machine that
+/// others use too it tells more than the wall clock.
+fn cpu_time_us() -> Option<f64> {
+    let threads = fs::read_dir("/proc/self/task").ok()?;
+    let nanos = threads.map(|thread| {
+        let said = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        said.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    Some(nanos.sum::<Option<f64>>()? / 1000.0)
+}
+
+/// Percentiles by nearest rank, CPU time per run, and every sample in the order of the runs.
+fn summary(samples: &[f64], cpu_us: Option<f64>) -> Value {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
@@ -291,6 +306,7 @@ fn summary(samples: &[f64]) -> Value {
         "p50_us": rank(50),
         "p99_us": rank(99),
         "min_us": sorted[0],
+        "cpu_us_per_run": cpu_us.map(|cpu| (cpu / sorted.len() as f64).round()),
         "samples_us": samples,
     })
 }
