@@ -16,7 +16,7 @@
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
 use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
-use crate::graph::{Initializer, Network, Source, Stored, encode};
+use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
 use crate::networks::{self, ExportOptions, NetworkError, Sizes};
 use crate::onnx::{
     DataLocation, DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto,
@@ -39,6 +39,9 @@ pub const SUMMARY_FILE: &str = "export.json";
 
 /// The tokenizer, in a checkpoint and in an export of it.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// What a comparison of this export with another found; written beside it later, gone with it.
+pub const ACCURACY_FILE: &str = "accuracy.json";
 
 /// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
 const ALIGNMENT: u64 = 64;
@@ -291,9 +294,11 @@ impl Staging {
     /// Moves the files into a folder that holds other things too, the summary last.
     fn publish_into(&self, out_dir: &Path) -> Result<(), ExportError> {
         let summary = out_dir.join(SUMMARY_FILE);
-        if summary.exists() {
-            fs::remove_file(&summary).map_err(writing(&summary))?;
-            sync_dir(out_dir)?;
+        for earlier in [summary, out_dir.join(ACCURACY_FILE)] {
+            if earlier.exists() {
+                fs::remove_file(&earlier).map_err(writing(&earlier))?;
+                sync_dir(out_dir)?;
+            }
         }
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(writing(&self.path))? {
@@ -343,7 +348,7 @@ impl<'a> WeightsPlan<'a> {
             for initializer in &network.initializers {
                 let offset = plan.total.next_multiple_of(ALIGNMENT);
                 match &initializer.source {
-                    Source::Converted(stored, _) => {
+                    Source::Converted(stored, _) | Source::Rounded(stored, _) => {
                         let key = (*stored, initializer.dtype);
                         if plan.converted.contains_key(&key) {
                             continue;
@@ -380,6 +385,14 @@ impl<'a> WeightsPlan<'a> {
                     let bytes = stored_bytes(checkpoint, stored, *from);
                     for chunk in bytes.chunks(CHUNK * from.size()) {
                         let chunk = encode(&decode(chunk, *from), initializer.dtype);
+                        out.write_all(&chunk).map_err(writing(path))?;
+                    }
+                }
+                Source::Rounded(stored, from) => {
+                    let bytes = stored_bytes(checkpoint, stored, *from);
+                    for chunk in bytes.chunks(CHUNK * from.size()) {
+                        let values = decode(chunk, *from).into_iter().map(to_grid);
+                        let chunk = encode(&values.collect::<Vec<_>>(), initializer.dtype);
                         out.write_all(&chunk).map_err(writing(path))?;
                     }
                 }
@@ -482,7 +495,7 @@ fn encode_initializer(
             assert_eq!(stored.length, length, "bytes of {}", initializer.name);
             external(&file_name(&checkpoint.files()[stored.file]), stored.offset, length)
         }
-        Source::Converted(stored, _) => {
+        Source::Converted(stored, _) | Source::Rounded(stored, _) => {
             external(WEIGHTS_FILE, weights.converted[&(*stored, initializer.dtype)], length)
         }
         Source::Folded(_) => {
@@ -499,7 +512,9 @@ fn referenced_files(networks: &[Network]) -> BTreeSet<usize> {
         .flat_map(|network| &network.initializers)
         .filter_map(|initializer| match &initializer.source {
             Source::Stored(stored) => Some(stored.file),
-            Source::Converted(..) | Source::Folded(_) | Source::Inline(_) => None,
+            Source::Converted(..) | Source::Rounded(..) | Source::Folded(_) | Source::Inline(_) => {
+                None
+            }
         })
         .collect()
 }
@@ -541,6 +556,7 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
         let ours = name == SUMMARY_FILE
             || name == WEIGHTS_FILE
             || name == TOKENIZER_FILE
+            || name == ACCURACY_FILE
             || networks::NAMES.iter().any(|n| name == graph_file(n) || name == contract_file(n))
             || is_link && name.ends_with(".safetensors");
         if !ours {

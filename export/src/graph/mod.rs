@@ -6,8 +6,10 @@
 //!
 //! Weights are never loaded here: an [`Initializer`] says where its bytes are or how to make them.
 
+mod emulation;
 mod operators;
 
+pub(crate) use emulation::to_grid;
 pub use operators::{Gelu, Padding};
 
 use crate::checkpoint::TensorEntry;
@@ -109,6 +111,8 @@ pub enum Source {
     Stored(Stored),
     /// A checkpoint file, converted from this element type while it is copied.
     Converted(Stored, DType),
+    /// Like [`Source::Converted`], and rounded to bfloat16 on the way.
+    Rounded(Stored, DType),
     /// Computed at export, to be kept beside the graph.
     Folded(Vec<u8>),
     /// Computed at export and small enough to be in the graph file.
@@ -150,6 +154,7 @@ pub struct Graph<'a> {
     name: String,
     tensors: &'a BTreeMap<String, TensorEntry>,
     dtype: DType,
+    emulated: bool,
     scope: Vec<String>,
     taken: BTreeSet<String>,
     nodes: Vec<NodeProto>,
@@ -168,6 +173,7 @@ impl<'a> Graph<'a> {
             name: name.to_owned(),
             tensors,
             dtype,
+            emulated: false,
             scope: Vec::new(),
             taken: BTreeSet::new(),
             nodes: Vec::new(),
@@ -202,11 +208,12 @@ impl<'a> Graph<'a> {
         assert!(self.taken.insert(name.to_owned()), "two values are named {name}");
         self.inputs.push(TensorSpec {
             name: name.to_owned(),
-            dtype,
+            dtype: self.carried(dtype),
             shape: shape.to_vec(),
             meaning: meaning.to_owned(),
         });
-        Value { name: name.to_owned(), dtype, shape: shape.to_vec() }
+        let value = Value { name: name.to_owned(), dtype, shape: shape.to_vec() };
+        if self.carried(dtype) == dtype { value } else { self.on_grid(&value) }
     }
 
     /// Makes `value` an output called `name`.
@@ -225,7 +232,7 @@ impl<'a> Graph<'a> {
         };
         let spec = TensorSpec {
             name: name.to_owned(),
-            dtype: value.dtype,
+            dtype: self.carried(value.dtype),
             shape: value.shape.clone(),
             meaning: meaning.to_owned(),
         };
@@ -317,27 +324,35 @@ impl<'a> Graph<'a> {
             offset: entry.offset + (elements.start * size) as u64,
             length: (elements.len() * size) as u64,
         };
-        let source = if entry.dtype == self.dtype {
-            Source::Stored(bytes)
-        } else {
-            Source::Converted(bytes, entry.dtype)
+        let source = match entry.dtype {
+            DType::F32 | DType::F16 if self.emulated => Source::Rounded(bytes, entry.dtype),
+            dtype if dtype == self.carried(self.dtype) => Source::Stored(bytes),
+            dtype => Source::Converted(bytes, dtype),
         };
         Ok(self.initializer(label, self.dtype, dims, source))
     }
 
     /// A floating-point constant of the network's element type.
     pub fn constant(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
-        self.floats(name, self.dtype, dims, values)
+        self.constant_as(name, self.dtype, dims, values)
     }
 
     /// A single-precision constant, whatever the network computes in.
     pub fn constant_f32(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
-        self.floats(name, DType::F32, dims, values)
+        self.constant_as(name, DType::F32, dims, values)
     }
 
-    fn floats(&mut self, name: &str, dtype: DType, dims: &[usize], values: &[f32]) -> Value {
+    /// A floating-point constant of a given type.
+    pub fn constant_as(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        dims: &[usize],
+        values: &[f32],
+    ) -> Value {
         assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
-        self.computed(name.to_owned(), dtype, dims, encode(values, dtype))
+        let bytes = self.encoded(values, dtype);
+        self.computed(name.to_owned(), dtype, dims, bytes)
     }
 
     /// An integer constant.
@@ -356,7 +371,8 @@ impl<'a> Graph<'a> {
 
     /// Zeros of the network's element type.
     pub fn zeros(&mut self, dims: &[usize]) -> Value {
-        let bytes = vec![0; dims.iter().product::<usize>() * self.dtype.size()];
+        let size = self.carried(self.dtype).size();
+        let bytes = vec![0; dims.iter().product::<usize>() * size];
         self.computed(format!("zeros.{}", joined(dims, "x")), self.dtype, dims, bytes)
     }
 
@@ -380,7 +396,8 @@ impl<'a> Graph<'a> {
         dims: Vec<usize>,
         source: Source,
     ) -> Value {
-        let new = Initializer { name: name.clone(), dtype, dims: dims.clone(), source };
+        let carried = self.carried(dtype);
+        let new = Initializer { name: name.clone(), dtype: carried, dims: dims.clone(), source };
         match self.initializers.get(&name) {
             Some(old) => assert_eq!(*old, new, "two initializers are named {name}"),
             None => {
@@ -415,16 +432,22 @@ impl<'a> Graph<'a> {
         shape: &[usize],
     ) -> Value {
         let name = self.fresh(hint);
-        self.nodes.push(NodeProto {
-            input,
-            output: vec![name.clone()],
-            name: Some(name.clone()),
-            op_type: Some(op.to_owned()),
-            attribute,
-        });
-        let value = Value { name, dtype, shape: shape.to_vec() };
+        let output = vec![name.clone()];
+        self.push_node(op, input, output, attribute);
+        let value = Value { name, dtype: self.carried(dtype), shape: shape.to_vec() };
         self.made.push(value.clone());
-        value
+        if self.leaves_grid(op, dtype) { self.on_grid(&value) } else { Value { dtype, ..value } }
+    }
+
+    fn push_node(
+        &mut self,
+        op: &str,
+        input: Vec<String>,
+        output: Vec<String>,
+        attribute: Vec<AttributeProto>,
+    ) {
+        let name = output.first().cloned();
+        self.nodes.push(NodeProto { input, output, name, op_type: Some(op.to_owned()), attribute });
     }
 
     /// `scope/hint`, with a number behind it from the second one on.

@@ -111,42 +111,35 @@ impl Graph<'_> {
 
     /// Sum, with broadcasting.
     pub fn add(&mut self, a: &Value, b: &Value) -> Value {
-        self.elementwise("Add", "add", a, b)
+        self.elementwise("Add", "add", a, b, a.dtype)
     }
 
     /// Difference, with broadcasting.
     pub fn sub(&mut self, a: &Value, b: &Value) -> Value {
-        self.elementwise("Sub", "sub", a, b)
+        self.elementwise("Sub", "sub", a, b, a.dtype)
     }
 
     /// Product, with broadcasting.
     pub fn mul(&mut self, a: &Value, b: &Value) -> Value {
-        self.elementwise("Mul", "mul", a, b)
+        self.elementwise("Mul", "mul", a, b, a.dtype)
     }
 
     /// `a < b`, with broadcasting.
     pub fn less(&mut self, a: &Value, b: &Value) -> Value {
-        let less = self.elementwise("Less", "less", a, b);
-        self.retype(less, DType::Bool)
+        self.elementwise("Less", "less", a, b, DType::Bool)
     }
 
     /// `a` or `b`, with broadcasting.
     pub fn or(&mut self, a: &Value, b: &Value) -> Value {
         assert_eq!(a.dtype, DType::Bool, "or of {}", a.describe());
-        self.elementwise("Or", "or", a, b)
+        self.elementwise("Or", "or", a, b, DType::Bool)
     }
 
-    fn elementwise(&mut self, op: &str, hint: &str, a: &Value, b: &Value) -> Value {
+    fn elementwise(&mut self, op: &str, hint: &str, a: &Value, b: &Value, dtype: DType) -> Value {
         same_dtype(a, b);
         let shape = broadcast(&a.shape, &b.shape)
             .unwrap_or_else(|| panic!("{hint} of {} and {}", a.describe(), b.describe()));
-        self.node(op, hint, &[a, b], Vec::new(), a.dtype, &shape)
-    }
-
-    fn retype(&mut self, mut value: Value, dtype: DType) -> Value {
-        value.dtype = dtype;
-        *self.made.last_mut().expect("called right after a node was made") = value.clone();
-        value
+        self.node(op, hint, &[a, b], Vec::new(), dtype, &shape)
     }
 
     /// `yes` where `condition` holds, else `no`, with broadcasting.
@@ -177,8 +170,16 @@ impl Graph<'_> {
         same_dtype(x, weight);
         let attributes =
             vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", epsilon as f32)];
-        let hint = "rms_norm";
-        self.node("RMSNormalization", hint, &[x, weight], attributes, x.dtype, x.shape())
+        let (op, hint) = ("RMSNormalization", "rms_norm");
+        if self.emulates() {
+            // What is normalized is rounded before it meets the weight, as the operator does in
+            // bfloat16.
+            let n = weight.dim(0);
+            let ones = self.constant(&format!("ones.{n}"), &[n], &vec![1.0; n]);
+            let normalized = self.node(op, hint, &[x, &ones], attributes, x.dtype, x.shape());
+            return self.mul(&normalized, weight);
+        }
+        self.node(op, hint, &[x, weight], attributes, x.dtype, x.shape())
     }
 
     /// Layer norm over the last axis with the checkpoint's `{prefix}.weight` and `.bias`.
@@ -260,7 +261,13 @@ impl Graph<'_> {
         if x.dtype == dtype {
             return x.clone();
         }
-        let attributes = vec![AttributeProto::int("to", DataType::from(dtype) as i64)];
+        let (from, to) = (self.carried(x.dtype), self.carried(dtype));
+        if from == to {
+            // Onto bfloat16's grid, or from it, where numbers are carried in single precision.
+            let value = Value { dtype, ..x.clone() };
+            return if dtype == to { value } else { self.on_grid(&value) };
+        }
+        let attributes = vec![AttributeProto::int("to", DataType::from(to) as i64)];
         self.node("Cast", "cast", &[x], attributes, dtype, x.shape())
     }
 
@@ -435,6 +442,9 @@ impl Graph<'_> {
 
     /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by the angles whose
     /// cosines and sines are given as `[1, rows, dim / 2]`.
+    ///
+    /// A graph that emulates rotates in single precision by single-precision tables, and product
+    /// by product by tables of its own type.
     pub fn rotary(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
         assert!(
             x.rank() == 4
@@ -445,10 +455,45 @@ impl Graph<'_> {
             cos.describe(),
             sin.describe()
         );
+        same_dtype(cos, sin);
+        if self.emulates() && x.dtype == self.dtype() {
+            if cos.dtype == x.dtype {
+                return self.rotary_by_parts(x, cos, sin);
+            }
+            let single = self.cast(x, cos.dtype);
+            let turned = self.rotary(&single, cos, sin);
+            return self.cast(&turned, x.dtype);
+        }
         same_dtype(x, cos);
-        same_dtype(x, sin);
         let attributes = vec![AttributeProto::int("interleaved", 0)];
         self.node("RotaryEmbedding", "rotary", &[x, cos, sin], attributes, x.dtype, x.shape())
+    }
+
+    /// The same, every product and sum an operator of its own: each is rounded.
+    fn rotary_by_parts(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
+        let half = x.dim(3) / 2;
+        let per_row = [1, 1, x.dim(2), half];
+        let (cos, sin) = (self.reshape(cos, &per_row), self.reshape(sin, &per_row));
+        let first = self.slice(x, 3, 0..half);
+        let second = self.slice(x, 3, half..2 * half);
+        let [a, b] = [(&first, &cos), (&second, &sin)].map(|(x, y)| self.mul(x, y));
+        let turned_first = self.sub(&a, &b);
+        let [a, b] = [(&second, &cos), (&first, &sin)].map(|(x, y)| self.mul(x, y));
+        let turned_second = self.add(&a, &b);
+        self.concat(&[&turned_first, &turned_second], 3)
+    }
+
+    /// `x` times a number: in bfloat16 the number is rounded, in emulation it is not, as in the
+    /// release, whose kernels take such factors in single precision.
+    pub fn scale(&mut self, x: &Value, factor: f32, name: &str) -> Value {
+        if self.emulates() {
+            let single = self.cast(x, DType::F32);
+            let factor = self.constant_f32(name, &[1], &[factor]);
+            let scaled = self.mul(&single, &factor);
+            return self.cast(&scaled, x.dtype);
+        }
+        let factor = self.constant(name, &[1], &[factor]);
+        self.mul(x, &factor)
     }
 
     /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight`

@@ -12,7 +12,7 @@
 //! the rotation then turns into the new part is cleared in keys and stays in queries, so that it
 //! meets the prefix's keys. Heads that nobody's queries reach are left out.
 
-use super::{ExportOptions, NetworkError, Probes, Sizes, rotary, swiglu, understanding};
+use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, rotary, swiglu, understanding};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
@@ -37,7 +37,7 @@ pub fn build(
     options: &ExportOptions,
     sizes: &Sizes,
 ) -> Result<Network, NetworkError> {
-    let queries = query_tokens(checkpoint)?;
+    let queries = query_tokens(checkpoint, options.precision)?;
     let n_queries: usize = sizes.blocks[2..].iter().sum();
     let hidden = checkpoint.config().text.hidden_size;
     if queries.len() != n_queries * hidden {
@@ -57,7 +57,7 @@ fn draw(
     queries: &[f32],
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().text;
-    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let mut graph = options.precision.graph(NAME, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let n_tokens = sizes.own_tokens();
@@ -321,11 +321,13 @@ fn with_prefix(g: &mut Graph<'_>, prefix: &Value, own: &Value) -> Value {
 }
 
 /// The query tokens behind their projectors: constants of a checkpoint, row by row.
-fn query_tokens(checkpoint: &Checkpoint) -> Result<Vec<f32>, NetworkError> {
+fn query_tokens(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<f32>, NetworkError> {
     let mut tokens = Vec::new();
     for (queries, projector) in QUERIES {
         let read = |name: &str| -> Result<(Vec<usize>, Vec<f32>), CheckpointError> {
-            Ok((checkpoint.tensor(name)?.shape.clone(), checkpoint.values_f32(name)?))
+            let values = checkpoint.values_f32(name)?;
+            let values = values.into_iter().map(|value| precision.round(value)).collect();
+            Ok((checkpoint.tensor(name)?.shape.clone(), values))
         };
         let read = |name: String| {
             read(&name)
@@ -352,7 +354,7 @@ fn query_tokens(checkpoint: &Checkpoint) -> Result<Vec<f32>, NetworkError> {
         if !fits {
             return Err(NetworkError::Config(format!("{projector} does not fit {queries}")));
         }
-        tokens.extend(project(&x, (&fc1, &bias1), (&fc2, &bias2)));
+        tokens.extend(project(&x, (&fc1, &bias1), (&fc2, &bias2), precision));
     }
     Ok(tokens)
 }
@@ -361,14 +363,16 @@ fn misfit(name: &str, error: &ShapeError) -> NetworkError {
     NetworkError::Config(format!("{name}: {error}"))
 }
 
-/// `fc2(gelu_tanh(fc1(x)))`, rows one after the other.
+/// `fc2(gelu_tanh(fc1(x)))`, every step rounded, rows one after the other.
 fn project(
     x: &Array2<f32>,
     (fc1, bias1): (&Array2<f32>, &Array1<f32>),
     (fc2, bias2): (&Array2<f32>, &Array1<f32>),
+    precision: Precision,
 ) -> Vec<f32> {
-    let hidden = (x.dot(&fc1.t()) + bias1).mapv(gelu_tanh);
-    (hidden.dot(&fc2.t()) + bias2).iter().copied().collect()
+    let round = |value| precision.round(value);
+    let hidden = (x.dot(&fc1.t()) + bias1).mapv(|x| round(gelu_tanh(round(x))));
+    (hidden.dot(&fc2.t()) + bias2).iter().map(|&x| round(x)).collect()
 }
 
 fn gelu_tanh(x: f32) -> f32 {
@@ -393,7 +397,7 @@ mod tests {
         let x = array![[1.0, -2.0]];
         let (fc1, bias1) = (array![[1.0, 0.0], [0.0, 1.0]], array![0.5, 0.0]);
         let (fc2, bias2) = (array![[1.0, 1.0]], array![10.0]);
-        let tokens = project(&x, (&fc1, &bias1), (&fc2, &bias2));
+        let tokens = project(&x, (&fc1, &bias1), (&fc2, &bias2), Precision::F32);
         // gelu_tanh(1.5) = 1.3995715, gelu_tanh(-2) = -0.04540229.
         assert!((tokens[0] - (10.0 + 1.399_571_5 - 0.045_402_29)).abs() < 1e-6, "{tokens:?}");
     }

@@ -48,7 +48,7 @@ fn draw(
     sizes: &Sizes,
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().bev;
-    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let mut graph = options.precision.graph(NAME, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
 
@@ -136,6 +136,19 @@ fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
         return g.cast(&x, g.dtype());
     }
     let (mean, deviation) = IMAGENET;
+    if g.emulates() {
+        // The release takes three steps and rounds each; integers up to 256 are exact.
+        let full = g.constant_f32("pixel_full", &[1], &[1.0 / 255.0]);
+        let mean = g.constant_f32("pixel_mean", &[1, 3, 1, 1], &mean);
+        let steps = deviation.map(|deviation| 1.0 / deviation);
+        let steps = g.constant_f32("pixel_steps", &[1, 3, 1, 1], &steps);
+        let x = g.mul(&x, &full);
+        let x = g.rounded(&x);
+        let x = g.sub(&x, &mean);
+        let x = g.rounded(&x);
+        let x = g.mul(&x, &steps);
+        return g.cast(&x, g.dtype());
+    }
     let scale = deviation.map(|deviation| 1.0 / (255.0 * deviation));
     let shift = [0, 1, 2].map(|c| mean[c] / deviation[c]);
     let scale = g.constant_f32("pixel_scale", &[1, 3, 1, 1], &scale);
@@ -300,8 +313,7 @@ fn attention(
     });
     let (q, k, v) = (q?, k?, v?);
     let scale = 1.0 / (q.dim(3) as f32).sqrt();
-    let scale = g.constant(&format!("attention.scale.{}", q.dim(3)), &[1], &[scale]);
-    let q = g.mul(&q, &scale);
+    let q = g.scale(&q, scale, &format!("attention.scale.{}", q.dim(3)));
     let k = g.transpose(&k, &[0, 1, 3, 2]);
     let scores = g.matmul(&q, &k);
     let weights = g.softmax(&scores);

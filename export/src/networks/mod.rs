@@ -13,7 +13,7 @@ pub use sizes::Sizes;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
-use crate::graph::{Graph, GraphError, Network, Value};
+use crate::graph::{Graph, GraphError, Network, Value, to_grid};
 use serde::{Deserialize, Serialize};
 
 /// Names of the networks, in the order in which they run.
@@ -21,20 +21,37 @@ pub const NAMES: [&str; 4] = [vision::NAME, understanding::NAME, bev::NAME, acti
 
 /// What the networks compute in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// Single precision, for CPUs.
     F32,
     /// bfloat16, for GPUs.
     Bf16,
+    /// bfloat16 as the release computes it on a GPU, in single precision with every result rounded:
+    /// slow, for CPUs, to know what bfloat16 alone changes.
+    Bf16Emulated,
 }
 
 impl Precision {
-    /// Element type of weights and activations.
+    /// Element type of weights and activations; what emulates it carries it in f32.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
-            Self::Bf16 => DType::Bf16,
+            Self::Bf16 | Self::Bf16Emulated => DType::Bf16,
+        }
+    }
+
+    /// An empty graph over the checkpoint's tensors that computes in this precision.
+    fn graph<'a>(self, name: &str, checkpoint: &'a Checkpoint) -> Graph<'a> {
+        let graph = Graph::new(name, checkpoint.tensors(), self.dtype());
+        if self == Self::Bf16Emulated { graph.emulating() } else { graph }
+    }
+
+    /// What constants that are computed at export round every step to.
+    fn round(self, value: f32) -> f32 {
+        match self {
+            Self::F32 => value,
+            Self::Bf16 | Self::Bf16Emulated => to_grid(value),
         }
     }
 }

@@ -39,7 +39,7 @@ fn draw(
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().text;
     let n_maps = checkpoint.config().vision.deepstack_visual_indexes.len();
-    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let mut graph = options.precision.graph(NAME, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let (capacity, hidden) = (sizes.prefix_capacity, config.hidden_size);

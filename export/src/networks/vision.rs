@@ -7,7 +7,7 @@
 //!
 //! Patches come in merge order: the squares of patches that become one token are neighbors.
 
-use super::{ExportOptions, NetworkError, Probes, Sizes, inverse_frequencies};
+use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, inverse_frequencies};
 use crate::checkpoint::{Checkpoint, VisionConfig};
 use crate::dtype::DType;
 use crate::graph::{Gelu, Graph, GraphError, Network, Value};
@@ -47,7 +47,10 @@ pub fn build(
         )));
     }
     let order = merge_order(sizes.grid, config.spatial_merge_size);
-    let positions = position_embedding(&table, side, config.hidden_size, sizes.grid, &order);
+    let precision = options.precision;
+    let table = table.into_iter().map(|value| precision.round(value)).collect::<Vec<_>>();
+    let resample = Resample { table: &table, side, width: config.hidden_size, precision };
+    let positions = resample.to_grid(sizes.grid, &order);
     draw(checkpoint, options, sizes, config, &order, &positions)
         .map_err(|source| NetworkError::Graph { network: NAME, source })
 }
@@ -60,7 +63,7 @@ fn draw(
     order: &[[usize; 2]],
     positions: &[f32],
 ) -> Result<Network, GraphError> {
-    let mut graph = Graph::new(NAME, checkpoint.tensors(), options.precision.dtype());
+    let mut graph = options.precision.graph(NAME, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let (n_patches, width) = (sizes.patches, config.hidden_size);
@@ -195,42 +198,49 @@ fn merge_order(grid: [usize; 2], merge: usize) -> Vec<[usize; 2]> {
     order
 }
 
-/// The square position table resampled bilinearly to the grid, corners on corners.
-fn position_embedding(
-    table: &[f32],
+/// The square position table, to be resampled bilinearly, corners on corners.
+struct Resample<'a> {
+    table: &'a [f32],
     side: usize,
     width: usize,
-    grid: [usize; 2],
-    order: &[[usize; 2]],
-) -> Vec<f32> {
-    // Between which two entries, and how far from the first, each row or column lies.
-    let along = |n: usize| -> Vec<(usize, usize, f32)> {
-        let step = if n > 1 { (side - 1) as f32 / (n - 1) as f32 } else { 0.0 };
-        (0..n)
-            .map(|i| {
-                let at = i as f32 * step;
-                let low = (at.floor() as usize).min(side - 1);
-                (low, (low + 1).min(side - 1), at - low as f32)
-            })
-            .collect()
-    };
-    let (rows, cols) = (along(grid[0]), along(grid[1]));
-    let entry = |row: usize, col: usize| &table[(row * side + col) * width..][..width];
-    let mut embedding = Vec::with_capacity(order.len() * width);
-    for &[row, col] in order {
-        let ((top, bottom, down), (left, right, over)) = (rows[row], cols[col]);
-        let corners = [
-            (entry(top, left), (1.0 - down) * (1.0 - over)),
-            (entry(top, right), (1.0 - down) * over),
-            (entry(bottom, left), down * (1.0 - over)),
-            (entry(bottom, right), down * over),
-        ];
-        embedding.extend(
-            (0..width)
-                .map(|c| corners.iter().map(|(values, weight)| values[c] * weight).sum::<f32>()),
-        );
+    /// Shares, products and sums are rounded to it, as in the release.
+    precision: Precision,
+}
+
+impl Resample<'_> {
+    /// The embedding of every patch of a grid, in `order`.
+    fn to_grid(&self, grid: [usize; 2], order: &[[usize; 2]]) -> Vec<f32> {
+        let side = self.side;
+        // Between which two entries, and how far from the first, each row or column lies.
+        let along = |n: usize| -> Vec<(usize, usize, f32)> {
+            let step = if n > 1 { (side - 1) as f32 / (n - 1) as f32 } else { 0.0 };
+            (0..n)
+                .map(|i| {
+                    let at = i as f32 * step;
+                    let low = (at.floor() as usize).min(side - 1);
+                    (low, (low + 1).min(side - 1), at - low as f32)
+                })
+                .collect()
+        };
+        let (rows, cols) = (along(grid[0]), along(grid[1]));
+        let entry = |row: usize, col: usize| &self.table[(row * side + col) * self.width..];
+        let round = |value| self.precision.round(value);
+        let mut embedding = Vec::with_capacity(order.len() * self.width);
+        for &[row, col] in order {
+            let ((top, bottom, down), (left, right, over)) = (rows[row], cols[col]);
+            let corners = [
+                (entry(top, left), round((1.0 - down) * (1.0 - over))),
+                (entry(top, right), round((1.0 - down) * over)),
+                (entry(bottom, left), round(down * (1.0 - over))),
+                (entry(bottom, right), round(down * over)),
+            ];
+            embedding.extend((0..self.width).map(|c| {
+                let parts = corners.iter().map(|(values, share)| round(values[c] * share));
+                parts.fold(0.0, |sum, part| round(sum + part))
+            }));
+        }
+        embedding
     }
-    embedding
 }
 
 /// Cosines and sines `[1, patches, head_dim / 2]`: the first half of the pairs turns with the row,
@@ -245,7 +255,10 @@ fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]])
     let dims = [1, order.len(), half];
     let cos = angles.iter().map(|angle| angle.cos()).collect::<Vec<_>>();
     let sin = angles.iter().map(|angle| angle.sin()).collect::<Vec<_>>();
-    (g.constant("rope.cos", &dims, &cos), g.constant("rope.sin", &dims, &sin))
+    // The release rotates in single precision here; a graph that emulates it does, too.
+    let dtype = if g.emulates() { DType::F32 } else { g.dtype() };
+    let mut table = |name, values: &[f32]| g.constant_as(name, dtype, &dims, values);
+    (table("rope.cos", &cos), table("rope.sin", &sin))
 }
 
 #[cfg(test)]
@@ -263,7 +276,8 @@ mod tests {
     fn positions_meet_the_table_at_the_corners_and_its_mean_in_the_middle() {
         let table = [1.0, 2.0, 3.0, 6.0];
         let order = merge_order([3, 3], 1);
-        let found = position_embedding(&table, 2, 1, [3, 3], &order);
+        let resample = Resample { table: &table, side: 2, width: 1, precision: Precision::F32 };
+        let found = resample.to_grid([3, 3], &order);
         assert_eq!(found, [1.0, 1.5, 2.0, 2.0, 3.0, 4.0, 3.0, 4.5, 6.0]);
     }
 }
