@@ -14,7 +14,7 @@ use tandem::scene::{CameraFrame, FrameId};
 use tandem::timing::{Stage, StageTimes, Timestamp};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
+use tandem_export::networks::{ExportOptions, Precision};
 
 /// The networks of the golden checkpoint, whose BEV encoder and action expert do not chain: nothing
 /// here runs those two.
@@ -64,20 +64,23 @@ fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
     }
 }
 
-#[test]
-fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
-    let Some(vectors) = Vectors::read("slow_C") else {
-        eprintln!("this set of vectors has no slow_C");
-        return;
-    };
+/// An expert over the golden checkpoint, its pool, and the request of a stored case.
+pub(crate) fn expert_for(
+    vectors: &Vectors,
+    precision: Precision,
+) -> (AutomotUnderstanding, SlotPool, RefreshRequest) {
     let first = vectors.need("image.0");
     let (height, width) = (first.shape[0], first.shape[1]);
     let count = vectors.need("image_grid_thw").shape[0];
-    let options =
-        ExportOptions { frame_size: [height, width], frames: count, ..ExportOptions::default() };
+    let options = ExportOptions {
+        precision,
+        frame_size: [height, width],
+        frames: count,
+        ..ExportOptions::default()
+    };
     let networks = networks(&options);
     let tokenizer = Tokenizer::read(&vectors::folder().join("tokenizer.json")).unwrap();
-    let mut expert = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
+    let expert = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
     let pool = SlotPool::new(networks.prefix, 3);
 
     let frames = (0..count)
@@ -93,13 +96,23 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
         })
         .collect();
     let (speed_mps, target_points_m) = state_of(vectors.extra["prompt"].as_str().unwrap());
-    let mut request = RefreshRequest {
+    let request = RefreshRequest {
         version: 1,
         captured_at: Timestamp::ZERO,
         frames,
         target_points_m,
         speed_mps,
     };
+    (expert, pool, request)
+}
+
+#[test]
+fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
+    let Some(vectors) = Vectors::read("slow_C") else {
+        eprintln!("this set of vectors has no slow_C");
+        return;
+    };
+    let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32);
     let mut times = StageTimes::default();
     let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut times).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();

@@ -9,6 +9,7 @@ use tandem::model::automot::Positions;
 use tandem::model::automot::image::{PatchLayout, Size};
 use tandem::tensor::{DType, HostTensor, TensorViewMut};
 use tandem_export::checkpoint::{AutomotConfig, Checkpoint};
+use tandem_export::contract::Contract;
 use tandem_export::networks::ExportOptions;
 
 /// What stands in KV memory behind a prefix's valid length: a tick that reads it shows.
@@ -20,16 +21,20 @@ fn checkpoint() -> Checkpoint {
 
 /// Exports the golden checkpoint with probes for frames of `frame_size` pixels, `frames` a prompt.
 fn export(frame_size: [usize; 2], frames: usize) -> tempfile::TempDir {
+    export_as(&ExportOptions { frame_size, frames, probes: true, ..ExportOptions::default() })
+}
+
+/// Exports the golden checkpoint.
+pub(crate) fn export_as(options: &ExportOptions) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let options = ExportOptions { frame_size, frames, probes: true, ..ExportOptions::default() };
     let out = folder.path().join("engine");
-    tandem_export::folder::export_networks(&checkpoint(), &options, &out, &mut |_| {})
+    tandem_export::folder::export_networks(&checkpoint(), options, &out, &mut |_| {})
         .unwrap_or_else(|error| panic!("{error}"));
     folder
 }
 
 /// Loads a network and runs it once; inputs and outputs by name.
-fn run(
+pub(crate) fn run(
     folder: &Path,
     name: &str,
     mut inputs: BTreeMap<String, HostTensor>,
@@ -288,65 +293,92 @@ fn golden_slow_c_four_frames_at_real_size() {
     check_slow("slow_C");
 }
 
+/// The cache of a stored case.
+pub(crate) struct Cache<'a> {
+    pub(crate) vectors: &'a Vectors,
+    pub(crate) name: &'a str,
+    /// A set may keep a part of its caches: then ours, compared with that part.
+    pub(crate) computed: Option<BTreeMap<String, HostTensor>>,
+}
+
+impl Cache<'_> {
+    /// All `length` tokens of what is called `stored` in the set and `name` in our contract.
+    fn whole(&mut self, stored: &str, name: &str, length: usize) -> vectors::Stored {
+        let whole = self.vectors.get(stored).filter(|cache| cache.shape[0] == length);
+        whole.unwrap_or_else(|| {
+            let compute = || check_slow(self.name).expect("read above");
+            let found = &self.computed.get_or_insert_with(compute)[name];
+            let values = token_major(found.as_slice(), found.shape(), length);
+            let shape = vec![length, found.shape()[0], found.shape()[2]];
+            let values = values.into_iter().map(f64::from).collect();
+            vectors::Stored { shape, values }
+        })
+    }
+}
+
+/// Inputs of the action network for one stored frame on a stored cache, if the set has the frame.
+pub(crate) fn fast_inputs(
+    vectors: &Vectors,
+    cache: &mut Cache<'_>,
+    contract: &Contract,
+    frame: &str,
+    uses: i64,
+) -> Option<BTreeMap<String, HostTensor>> {
+    let feature = vectors.get(&format!("{frame}.bev_feature"))?;
+    let checkpoint = checkpoint();
+    let config = checkpoint.config();
+    let (heads, value_dim) = read_part(config);
+    let capacity = contract.inputs[4].shape[1];
+    let length = cache.vectors.need("token_ids").values.len();
+    let next_position = cache.vectors.extra["next_rope_position"].as_i64().unwrap();
+    let own_tokens = contract.sizes["own_tokens"] as i64;
+    // Every frame behind the first re-uses the cache, with positions that drift as the release's.
+    let position = Positions::ReleaseDrift.first(next_position, uses, own_tokens);
+    let stored_positions = vectors.need(&format!("{frame}.position_ids"));
+    assert_eq!(stored_positions.values[0] as i64, position, "{frame}: first position");
+
+    let (channels, cells) = (feature.shape[1], feature.shape[2] * feature.shape[3]);
+    let tokens: Vec<f32> = (0..cells * channels)
+        .map(|i| feature.values[(i % channels) * cells + i / channels] as f32)
+        .collect();
+    let state: Vec<f32> = vectors
+        .need(&format!("{frame}.v_target_point"))
+        .values
+        .iter()
+        .map(|&value| value as f32)
+        .collect();
+    let mut inputs = named(vec![
+        ("bev_tokens", HostTensor::from_slice(&[cells, channels], &tokens)),
+        ("state", HostTensor::from_slice(&[5], &state)),
+        ("position", integers(&[1], &[position])),
+        ("prefix_length", integers(&[1], &[length as i64])),
+    ]);
+    for layer in 0..config.text.num_hidden_layers {
+        for (stored, name, dim) in [
+            (format!("k_cache.{layer}"), format!("keys.{layer}"), config.text.head_dim),
+            (format!("v_cache.{layer}"), format!("values.{layer}"), value_dim),
+        ] {
+            let cache = cache.whole(&stored, &name, length);
+            inputs.insert(name, head_major(&cache, heads, dim, capacity));
+        }
+    }
+    Some(inputs)
+}
+
 /// Action expert on a stored cache.
 fn check_fast(fast: &str, slow: &str) {
     let (Some(vectors), Some(cache)) = (Vectors::read(fast), Vectors::read(slow)) else {
         eprintln!("this set of vectors has no {fast}");
         return;
     };
-    let checkpoint = checkpoint();
-    let config = checkpoint.config();
-    let (heads, value_dim) = read_part(config);
     let folder = export([256, 512], 4);
     let contract = NetworkFile::read(&folder.path().join("engine"), "action").unwrap().contract;
-    let capacity = contract.inputs[4].shape[1];
-    let length = cache.need("token_ids").values.len();
-    let next_position = cache.extra["next_rope_position"].as_i64().unwrap();
-    let own_tokens = contract.sizes["own_tokens"] as i64;
-    let layers = config.text.num_hidden_layers;
-    let mut computed: Option<BTreeMap<String, HostTensor>> = None;
+    let layers = contract.sizes["layers"] as usize;
+    let mut cache = Cache { vectors: &cache, name: slow, computed: None };
     for (uses, frame) in ["f0", "f1", "f2"].into_iter().enumerate() {
-        let Some(feature) = vectors.get(&format!("{frame}.bev_feature")) else { continue };
-        // Every frame behind the first re-uses the cache, with positions that drift as the release's.
-        let position = Positions::ReleaseDrift.first(next_position, uses as i64, own_tokens);
-        let stored_positions = vectors.need(&format!("{frame}.position_ids"));
-        assert_eq!(stored_positions.values[0] as i64, position, "{fast}/{frame}: first position");
-
-        let (channels, cells) = (feature.shape[1], feature.shape[2] * feature.shape[3]);
-        let tokens: Vec<f32> = (0..cells * channels)
-            .map(|i| feature.values[(i % channels) * cells + i / channels] as f32)
-            .collect();
-        let state: Vec<f32> = vectors
-            .need(&format!("{frame}.v_target_point"))
-            .values
-            .iter()
-            .map(|&value| value as f32)
-            .collect();
-        let mut inputs = named(vec![
-            ("bev_tokens", HostTensor::from_slice(&[cells, channels], &tokens)),
-            ("state", HostTensor::from_slice(&[5], &state)),
-            ("position", integers(&[1], &[position])),
-            ("prefix_length", integers(&[1], &[length as i64])),
-        ]);
-        for layer in 0..layers {
-            for (stored, name, dim) in [
-                (format!("k_cache.{layer}"), format!("keys.{layer}"), config.text.head_dim),
-                (format!("v_cache.{layer}"), format!("values.{layer}"), value_dim),
-            ] {
-                let whole = cache.get(&stored).filter(|cache| cache.shape[0] == length);
-                let cache = whole.unwrap_or_else(|| {
-                    // A set may keep a part of its caches: then ours, compared with that part.
-                    let prefix =
-                        computed.get_or_insert_with(|| check_slow(slow).expect("read above"));
-                    let found = &prefix[&name];
-                    let values = token_major(found.as_slice(), found.shape(), length);
-                    let shape = vec![length, found.shape()[0], found.shape()[2]];
-                    let values = values.into_iter().map(f64::from).collect();
-                    vectors::Stored { shape, values }
-                });
-                inputs.insert(name, head_major(&cache, heads, dim, capacity));
-            }
-        }
+        let Some(inputs) = fast_inputs(&vectors, &mut cache, &contract, frame, uses as i64) else {
+            continue;
+        };
         let outputs = run(folder.path(), "action", inputs);
         let compare = |stored: &str, found: &str| {
             let found = &outputs[found];
@@ -405,29 +437,38 @@ fn golden_bev_encoder_stage_by_stage() {
     };
     let folder = export([256, 512], 4);
     for sample in ["s0", "s1", "s2", "s3"] {
-        let Some(image) = vectors.get(&format!("{sample}.image")) else { continue };
-        let histogram = vectors.need(&format!("{sample}.lidar_bev"));
-        let [channels, height, width] = image.shape[..] else { panic!("an image has three axes") };
-        let plane = height * width;
-        let pixels: Vec<u8> = (0..plane * channels)
-            .map(|i| image.values[(i % channels) * plane + i / channels] as u8)
-            .collect();
-        let cells: Vec<f32> = histogram.values.iter().map(|&value| value as f32).collect();
-        let inputs = named(vec![
-            ("image", HostTensor::from_slice(&[height, width, channels], &pixels)),
-            ("lidar", HostTensor::from_slice(&histogram.shape[1..], &cells)),
-        ]);
+        let Some(inputs) = bev_inputs(&vectors, sample) else { continue };
         let outputs = run(folder.path(), "bev", inputs);
         for (name, tensor) in outputs.iter().filter(|(name, _)| name.starts_with("probe.")) {
             assert_eq!(tensor.dtype(), DType::F32, "{name}");
             let name = format!("{sample}.{}", &name["probe.".len()..]);
             vectors.compare(&name, tensor.as_slice(), tensor.shape());
         }
-        let feature = vectors.need(&format!("{sample}.bev_feature"));
-        let (channels, cells) = (feature.shape[1], feature.shape[2] * feature.shape[3]);
-        let tokens = outputs["bev_tokens"].as_slice::<f32>();
-        let planes: Vec<f32> =
-            (0..channels * cells).map(|i| tokens[(i % cells) * channels + i / cells]).collect();
-        vectors.compare(&format!("{sample}.bev_feature"), &planes, &feature.shape).needed();
+        let shape = vectors.need(&format!("{sample}.bev_feature")).shape;
+        let found = planes(&outputs["bev_tokens"]);
+        vectors.compare(&format!("{sample}.bev_feature"), &found, &shape).needed();
     }
+}
+
+/// Inputs of the BEV encoder for one stored sample, if the set has it.
+pub(crate) fn bev_inputs(vectors: &Vectors, sample: &str) -> Option<BTreeMap<String, HostTensor>> {
+    let image = vectors.get(&format!("{sample}.image"))?;
+    let histogram = vectors.need(&format!("{sample}.lidar_bev"));
+    let [channels, height, width] = image.shape[..] else { panic!("an image has three axes") };
+    let plane = height * width;
+    let pixels: Vec<u8> = (0..plane * channels)
+        .map(|i| image.values[(i % channels) * plane + i / channels] as u8)
+        .collect();
+    let cells: Vec<f32> = histogram.values.iter().map(|&value| value as f32).collect();
+    Some(named(vec![
+        ("image", HostTensor::from_slice(&[height, width, channels], &pixels)),
+        ("lidar", HostTensor::from_slice(&histogram.shape[1..], &cells)),
+    ]))
+}
+
+/// `[cells, channels]` as channels of cells.
+pub(crate) fn planes(tokens: &HostTensor) -> Vec<f32> {
+    let [cells, channels] = tokens.shape()[..] else { panic!("tokens have two axes") };
+    let tokens = tokens.as_slice::<f32>();
+    (0..channels * cells).map(|i| tokens[(i % cells) * channels + i / cells]).collect()
 }
