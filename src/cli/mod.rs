@@ -12,6 +12,7 @@ mod eval;
 mod export;
 mod print;
 mod report;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Verb {
     Export(export::Arguments),
     /// Drive routes and score them
     Eval(eval::Arguments),
+    /// Compare an engine with a reference, layer by layer
+    Verify(verify::Arguments),
     /// Make or look at checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Verb),
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Checkpoint(verb) => checkpoint::run(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),
     };

@@ -4,6 +4,7 @@
 //! prompt and tokens, camera and LiDAR preparation, and the route planner that picks the target
 //! points. Everything that runs at every tick writes into memory that its caller owns.
 
+pub mod accuracy;
 mod action;
 pub mod image;
 mod image_jpeg;
@@ -11,6 +12,7 @@ pub mod lidar;
 pub mod networks;
 pub mod planner;
 pub mod prompt;
+pub mod recording;
 pub mod tokenizer;
 pub mod tokens;
 mod understanding;

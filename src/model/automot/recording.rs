@@ -1,0 +1,336 @@
+//! What a set of networks answers to a drive that a seed decides: every output of every run.
+//!
+//! The networks run behind the model's own two experts, as driven: the understanding expert reads
+//! this set's own vision features, the action expert this set's own prefix and BEV tokens, so
+//! errors accumulate as in use. A [`Tap`] before each engine keeps what comes out, probes included.
+
+use super::networks::Networks;
+use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
+use super::tokenizer::Tokenizer;
+use super::{ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError};
+use crate::engine::{Engine, RunError, Session};
+use crate::kv_cache::SlotPool;
+use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
+use crate::scene::{CameraFrame, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption};
+use crate::tensor::{HostTensor, TensorView, TensorViewMut};
+use crate::timing::{StageTimes, Timestamp};
+use glam::{DVec2, DVec3};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tandem_export::contract::Contract;
+
+/// Outputs whose names begin so are values in between, which no expert asks for.
+pub(super) const PROBE: &str = "probe.";
+
+/// Trajectories per prefix: one as soon as it is there, one at the next tick.
+const ACTS_PER_PROMPT: usize = 2;
+
+/// Time between two ticks, seconds.
+const TICK_S: f64 = 0.05;
+
+/// LiDAR returns of one tick.
+const RETURNS: usize = 4000;
+
+/// What is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct RecordingInputs {
+    /// Decides scenes, routes and speeds.
+    pub seed: u64,
+    /// Prompts, each with its own scene, route and speed; the first one stands still.
+    pub prompts: usize,
+}
+
+/// Everything that a set of networks answered.
+pub struct Recording {
+    /// Contracts of the vision, understanding, BEV and action network.
+    pub(super) contracts: [Contract; 4],
+    /// One entry per prompt.
+    pub(super) prompts: Vec<PromptRecording>,
+}
+
+/// What was answered for one prompt: per network its runs, per run every output in the order of
+/// the contract.
+pub(super) struct PromptRecording {
+    /// Tokens of the prompt.
+    pub(super) valid_length: usize,
+    /// Runs of the vision, understanding, BEV and action network.
+    pub(super) runs: [Vec<Vec<HostTensor>>; 4],
+}
+
+/// A recording could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// An expert cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// An expert could not do its part.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Drives `networks` as `inputs` say and keeps what they answer; calls `done` after each prompt.
+///
+/// # Errors
+/// If the experts cannot be set up, or a network fails.
+pub fn record(
+    networks: &Networks,
+    tokenizer: Tokenizer,
+    inputs: RecordingInputs,
+    done: &mut dyn FnMut(),
+) -> Result<Recording, RecordError> {
+    let taps = [&networks.vision, &networks.understanding, &networks.bev, &networks.action]
+        .map(|engine| Arc::new(Tap::new(Arc::clone(engine))));
+    let contracts = [0, 1, 2, 3].map(|index| taps[index].inner.contract().clone());
+    let [vision, understanding, bev, action] =
+        [0, 1, 2, 3].map(|index| -> Arc<dyn Engine> { Arc::clone(&taps[index]) as _ });
+    let tapped = Networks { vision, understanding, bev, action, prefix: networks.prefix };
+
+    let mut expert = AutomotUnderstanding::new(&tapped, tokenizer)?;
+    let pool = SlotPool::new(tapped.prefix, 1);
+    let mut prompts = Vec::new();
+    for prompt in 0..inputs.prompts {
+        let mut drive = Drive::new(inputs.seed, prompt);
+        let planner = drive.planner();
+        let frames = expert.frames_per_prompt();
+        let mut action = AutomotAction::new(&tapped, planner, frames, ActionOptions::default())
+            .map_err(SetupError::from)?;
+        let request = loop {
+            drive.tick(&mut action)?;
+            if let Some(request) = action.refresh_request(prompt as u64 + 1) {
+                break request;
+            }
+        };
+        let mut times = StageTimes::default();
+        let writer = pool.writer().expect("the prefix of the prompt before was dropped");
+        let prefix = expert.refresh(&request, writer, &mut times)?;
+        for act in 0..ACTS_PER_PROMPT {
+            if act > 0 {
+                drive.tick(&mut action)?;
+            }
+            action.act(&prefix, &mut times)?;
+        }
+        let runs = [0, 1, 2, 3].map(|index| taps[index].take());
+        prompts.push(PromptRecording { valid_length: prefix.meta().valid_length, runs });
+        done();
+    }
+    Ok(Recording { contracts, prompts })
+}
+
+/// An engine that keeps a copy of what its sessions give, and asks for probes by itself.
+struct Tap {
+    inner: Arc<dyn Engine>,
+    /// Without probes: what an expert sees.
+    contract: Contract,
+    runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
+}
+
+impl Tap {
+    fn new(inner: Arc<dyn Engine>) -> Self {
+        let mut contract = inner.contract().clone();
+        contract.outputs.retain(|spec| !spec.name.starts_with(PROBE));
+        Self { inner, contract, runs: Arc::default() }
+    }
+
+    /// What was given since the last call.
+    fn take(&self) -> Vec<Vec<HostTensor>> {
+        std::mem::take(&mut *self.runs.lock().expect("no holder of this lock panics"))
+    }
+}
+
+impl Engine for Tap {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn session(self: Arc<Self>) -> Box<dyn Session> {
+        let probes = &self.inner.contract().outputs[self.contract.outputs.len()..];
+        let probes = probes.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape)).collect();
+        let runs = Arc::clone(&self.runs);
+        Box::new(TapSession { inner: Arc::clone(&self.inner).session(), probes, runs })
+    }
+}
+
+struct TapSession {
+    inner: Box<dyn Session>,
+    /// Memory of the probes, which stand behind the outputs.
+    probes: Vec<HostTensor>,
+    runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
+}
+
+impl Session for TapSession {
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        outputs: &mut [TensorViewMut<'_>],
+    ) -> Result<(), RunError> {
+        let mut all: Vec<TensorViewMut<'_>> = outputs
+            .iter_mut()
+            .map(|view| TensorViewMut { bytes: &mut *view.bytes, ..*view })
+            .chain(self.probes.iter_mut().map(HostTensor::view_mut))
+            .collect();
+        self.inner.run(inputs, &mut all)?;
+        let kept = all.iter().map(|view| {
+            let mut tensor = HostTensor::zeros(view.dtype, view.shape);
+            tensor.bytes_mut().copy_from_slice(view.bytes);
+            tensor
+        });
+        self.runs.lock().expect("no holder of this lock panics").push(kept.collect());
+        Ok(())
+    }
+}
+
+/// A vehicle on a bend of constant radius, past things that a seed put there.
+struct Drive {
+    random: Random,
+    /// Curvature of the road, 1/m.
+    curvature: f64,
+    speed_mps: f64,
+    /// Boxes in the picture: left, top, right, bottom edge in pixels, color.
+    boxes: Vec<([usize; 4], [u8; 3])>,
+    ticks: u64,
+    /// Number of the first frame: no two prompts share one, or a vision cache would.
+    first_frame: u64,
+}
+
+impl Drive {
+    fn new(seed: u64, prompt: usize) -> Self {
+        let mut random = Random(seed ^ (prompt as u64).rotate_left(32));
+        let camera = SENSORS.camera.expect("AutoMoT sees");
+        let (width, height) = (camera.width as usize, camera.height as usize);
+        let boxes = (0..12).map(|_| {
+            let (left, top) = (random.below(width), random.below(height));
+            let (right, bottom) = (left + 20 + random.below(180), top + 20 + random.below(130));
+            (
+                [left, top, right.min(width), bottom.min(height)],
+                [0; 3].map(|_| random.below(256) as u8),
+            )
+        });
+        let boxes = boxes.collect();
+        let speed_mps = if prompt == 0 { 0.0 } else { random.between(0.5..15.0) };
+        let curvature = random.between(-0.03..0.03);
+        let first_frame = 1 + 1000 * prompt as u64;
+        Self { random, curvature, speed_mps, boxes, ticks: 0, first_frame }
+    }
+
+    /// `world_from_ego` after so many meters of road.
+    fn pose(&self, along_m: f64) -> Pose {
+        let turned = self.curvature * along_m;
+        // The chord of an arc points half as far aside as the arc has turned.
+        let half = turned / 2.0;
+        let chord = if half.abs() < 1e-9 { along_m } else { along_m * half.sin() / half };
+        let position = DVec2::from_angle(half) * chord;
+        Pose { position, yaw_rad: turned }
+    }
+
+    fn planner(&self) -> RoutePlanner {
+        let points: Vec<PlanPoint> = (0..200)
+            .map(|meter| {
+                let DVec2 { x, y } = self.pose(f64::from(meter)).position;
+                let command = match meter {
+                    30..60 => RoadOption::Left,
+                    _ => RoadOption::LaneFollow,
+                };
+                PlanPoint { position: DVec3::new(x, y, 0.0), command }
+            })
+            .collect();
+        let kept = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
+        RoutePlanner::new(kept, RoutePlannerConfig::default())
+    }
+
+    /// One tick of driving, shown to `action`.
+    fn tick(&mut self, action: &mut AutomotAction) -> Result<(), ModelError> {
+        let seconds = self.ticks as f64 * TICK_S;
+        let id = FrameId(self.first_frame + self.ticks);
+        let time = Timestamp::ZERO + Duration::from_secs_f64(seconds);
+        let camera = SENSORS.camera.expect("AutoMoT sees");
+        let frame = CameraFrame {
+            id,
+            captured_at: time,
+            width: camera.width,
+            height: camera.height,
+            rgb: self.picture(camera.width as usize, camera.height as usize),
+        };
+        let observation = Observation {
+            frame: id,
+            time,
+            camera: Some(Arc::new(frame)),
+            lidar: Some(Arc::new(LidarSweep { id, points: self.returns() })),
+            imu: Imu::default(),
+            gnss: Gnss::default(),
+            speed_mps: self.speed_mps,
+            truth: None,
+        };
+        self.ticks += 1;
+        action.observe(&observation, &self.pose(self.speed_mps * seconds))
+    }
+
+    /// Sky, road, boxes that grow as time goes by, and the noise of a sensor.
+    fn picture(&mut self, width: usize, height: usize) -> Vec<u8> {
+        let mut rgb = vec![0; 3 * width * height];
+        for bytes in rgb.chunks_mut(8) {
+            bytes.copy_from_slice(&self.random.next().to_le_bytes()[..bytes.len()]);
+        }
+        let horizon = height * 2 / 5;
+        let grow = self.ticks as usize;
+        for (row, line) in rgb.chunks_exact_mut(3 * width).enumerate() {
+            let ground = if row < horizon {
+                let haze = (row * 80 / horizon) as u8;
+                [90 + haze, 130 + haze, 200]
+            } else {
+                [(row * 120 / height) as u8; 3]
+            };
+            for (column, pixel) in line.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let inside = |([left, top, right, bottom], _): &&([usize; 4], [u8; 3])| {
+                    (*left..right + grow).contains(&column) && (*top..bottom + grow).contains(&row)
+                };
+                let color = self.boxes.iter().find(inside).map_or(ground, |(_, color)| *color);
+                for (value, color) in pixel.iter_mut().zip(color) {
+                    *value = color.saturating_add(*value & 15);
+                }
+            }
+        }
+        rgb
+    }
+
+    /// Ground, and what stands on it in a few directions.
+    fn returns(&mut self) -> Vec<[f32; 4]> {
+        (0..RETURNS)
+            .map(|index| {
+                let angle = self.random.between(0.0..std::f64::consts::TAU);
+                let cluster = (angle * 3.0).floor();
+                let stands = index % 2 == 0;
+                let range = if stands {
+                    6.0 + 1.7 * cluster + self.random.between(0.0..0.6)
+                } else {
+                    self.random.between(2.0..40.0)
+                };
+                let z = if stands { self.random.between(-2.2..0.5) } else { -2.5 };
+                [range * angle.cos(), range * angle.sin(), z, 0.5].map(|value| value as f32)
+            })
+            .collect()
+    }
+}
+
+/// SplitMix64: the same numbers for a seed, forever.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A whole number from 0 to `bound`, exclusive; the bias is one in 2⁶⁴ / `bound`.
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// A number of the range, on a grid of 2⁻⁵³ of its length.
+    fn between(&mut self, range: Range<f64>) -> f64 {
+        let part = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        range.start + part * (range.end - range.start)
+    }
+}
