@@ -556,7 +556,7 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
         let ours = name == SUMMARY_FILE
             || name == WEIGHTS_FILE
             || name == TOKENIZER_FILE
-            || name == ACCURACY_FILE
+            || Path::new(ACCURACY_FILE).file_stem() == Path::new(&name).file_stem()
             || networks::NAMES.iter().any(|n| name == graph_file(n) || name == contract_file(n))
             || is_link && name.ends_with(".safetensors");
         if !ours {

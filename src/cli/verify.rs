@@ -37,10 +37,10 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     prompts: u16,
     /// Least cosine that any token of any layer may have
-    #[arg(long, default_value_t = Limits::default().min_cosine, value_parser = cosine)]
+    #[arg(long, default_value_t = Limits::default().min_cosine, value_parser = cosine, allow_negative_numbers = true)]
     min_cosine: f64,
     /// Most that a trajectory point may be off, as a part of its distance or of one meter
-    #[arg(long, default_value_t = Limits::default().max_point_distance, value_parser = distance)]
+    #[arg(long, default_value_t = Limits::default().max_point_distance, value_parser = distance, allow_negative_numbers = true)]
     max_point_distance: f64,
     /// Print JSON
     #[arg(long)]

@@ -7,11 +7,22 @@
 use crate::vectors::Vectors;
 use crate::{expert, networks};
 use half::bf16;
-use tandem::engine::NetworkFile;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::{Backend, NetworkFile};
 use tandem::model::UnderstandingExpert;
 use tandem::tensor::HostTensor;
 use tandem::timing::StageTimes;
+use tandem_export::contract::{Contract, FORMAT};
+use tandem_export::dtype::DType;
+use tandem_export::graph::{Graph, Network, Source, Value};
 use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::onnx::{
+    DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
+};
 
 fn emulated() -> ExportOptions {
     ExportOptions { precision: Precision::Bf16Emulated, probes: true, ..ExportOptions::default() }
@@ -126,4 +137,133 @@ fn golden_bf16_moves_bev_features_as_far_as_the_original_in_bf16() {
         eprintln!("{sample}: BEV features move by {largest:.3} at most, {mean:.4} on average");
         assert!((0.02..=0.2).contains(&mean) && largest < 2.0, "{sample}: {mean}, {largest}");
     }
+}
+
+/// Runs a graph of one input, `[1, 1, 2, 4]`, and one output on ONNX Runtime.
+fn computed(x: &[f32; 8], draw: impl FnOnce(&mut Graph<'_>, &Value) -> Value) -> Vec<f32> {
+    let tensors = BTreeMap::new();
+    let mut graph = Graph::new("toy", &tensors, DType::Bf16).emulating();
+    let input = graph.input("x", DType::Bf16, &[1, 1, 2, 4], "numbers");
+    let result = draw(&mut graph, &input);
+    graph.output("y", &result, "numbers");
+    let network = graph.finish();
+    let contract = Contract {
+        format: FORMAT,
+        network: "toy".into(),
+        model: "test".into(),
+        inputs: network.inputs.clone(),
+        outputs: network.outputs.clone(),
+        sizes: BTreeMap::new(),
+        graph_sha256: String::new(),
+    };
+    let graph = encoded(network);
+    let graph_sha256 = Sha256::digest(&graph).iter().map(|byte| format!("{byte:02x}")).collect();
+    let contract = Contract { graph_sha256, ..contract };
+    let folder = tempfile::tempdir().unwrap();
+    let file = NetworkFile { folder: folder.path().into(), contract, graph };
+    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}"));
+    let engine = backend.unwrap().load(&file).unwrap();
+    let mut y = HostTensor::zeros(DType::F32, &engine.contract().outputs[0].shape.clone());
+    let x = HostTensor::from_slice(&[1, 1, 2, 4], x);
+    engine.session().run(&[x.view()], &mut [y.view_mut()]).unwrap();
+    y.as_slice().to_vec()
+}
+
+/// The graph file of a network whose constants are all inline.
+fn encoded(network: Network) -> Vec<u8> {
+    let info = |specs: &[tandem_export::contract::TensorSpec]| {
+        specs.iter().map(|s| ValueInfoProto::tensor(&s.name, s.dtype, &s.shape)).collect()
+    };
+    let (input, output) = (info(&network.inputs), info(&network.outputs));
+    let constants = network.initializers.into_iter().map(|initializer| {
+        let Source::Inline(bytes) = initializer.source else { panic!("a small constant") };
+        TensorProto {
+            dims: initializer.dims.iter().map(|&dim| dim as i64).collect(),
+            data_type: Some(DataType::from(initializer.dtype) as i32),
+            name: Some(initializer.name),
+            raw_data: Some(bytes),
+            ..TensorProto::default()
+        }
+    });
+    let graph = GraphProto {
+        node: network.nodes,
+        name: Some(network.name),
+        initializer: constants.collect(),
+        input,
+        output,
+        value_info: network.values,
+    };
+    let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) };
+    ModelProto {
+        ir_version: Some(IR_VERSION),
+        graph: Some(graph),
+        opset_import: vec![opset],
+        ..ModelProto::default()
+    }
+    .encode_to_vec()
+}
+
+/// The nearest bfloat16 number.
+fn near(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
+}
+
+const X: [f32; 8] = [1.0, -0.7, 3.3, 0.01, 2.2, -5.1, 0.4, 1.9];
+
+#[test]
+fn every_step_is_rounded_between_two_operators() {
+    // Each step is less than half of bfloat16's spacing at one: rounded away both times. In one
+    // go, or in single precision, the two would count.
+    let y = computed(&[1.0; 8], |g, x| {
+        let step = g.constant("step", &[1], &[0.003]);
+        let x = g.add(x, &step);
+        g.add(&x, &step)
+    });
+    assert_eq!(y, [1.0; 8]);
+    let y = computed(&X, |g, x| g.add(x, x));
+    assert_eq!(y, X.map(|x| 2.0 * near(x)), "inputs are rounded");
+    let y = computed(&X, |g, x| g.scale(x, 0.3, "factor"));
+    assert_eq!(y, X.map(|x| near(near(x) * 0.3)), "the factor is not");
+}
+
+#[test]
+fn rms_norm_rounds_before_the_weight_and_after() {
+    let weight = [1.3, 0.6, -0.9, 1.7].map(near);
+    let y = computed(&X, |g, x| {
+        let weight = g.constant("weight", &[4], &weight);
+        g.rms_norm(x, &weight, 1e-6)
+    });
+    let expected = X.as_chunks::<4>().0.iter().flat_map(|row| {
+        let row = row.map(near);
+        let mean = row.iter().map(|x| x * x).sum::<f32>() / 4.0;
+        let root = (mean + 1e-6).sqrt();
+        [0, 1, 2, 3].map(|i| near(near(row[i] / root) * weight[i]))
+    });
+    assert_eq!(y, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn rotation_rounds_by_its_tables_type() {
+    let (cos, sin) = ([0.3_f32, 0.8, -0.2, 0.5], [0.9_f32, -0.5, 0.7, 0.1]);
+    let turned = |dtype| {
+        computed(&X, |g, x| {
+            let cos = g.constant_as("cos", dtype, &[1, 2, 2], &cos);
+            let sin = g.constant_as("sin", dtype, &[1, 2, 2], &sin);
+            g.rotary(x, &cos, &sin)
+        })
+    };
+    // Pairs of a row are (0, 2) and (1, 3).
+    let expected = |table: &dyn Fn(f32) -> f32, step: &dyn Fn(f32) -> f32| {
+        let mut y = [0.0; 8];
+        for (row, pair) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let [first, second] = [4 * row + pair, 4 * row + pair + 2];
+            let [a, b] = [X[first], X[second]].map(near);
+            let [c, s] = [cos[2 * row + pair], sin[2 * row + pair]].map(table);
+            y[first] = near(step(a * c) - step(b * s));
+            y[second] = near(step(b * c) + step(a * s));
+        }
+        y
+    };
+    assert_eq!(turned(DType::Bf16), expected(&near, &near), "every step");
+    assert_eq!(turned(DType::F32), expected(&|x| x, &|x| x), "only the result");
 }

@@ -371,7 +371,9 @@ pub struct Excess {
 
 impl std::fmt::Display for Excess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} {}, limit {}", self.quantity, self.measure, self.value, self.limit)
+        // Six decimals are more than a limit needs; the record has them all.
+        let value = (self.value * 1e6).round() / 1e6;
+        write!(f, "{}: {} {value}, limit {}", self.quantity, self.measure, self.limit)
     }
 }
 
