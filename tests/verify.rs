@@ -94,7 +94,7 @@ fn past(output: &Output, engine: &Path, first: &str) {
     assert_eq!(record["excesses"][0]["quantity"], first);
 }
 
-/// A reference with probes, in a folder with room for others.
+/// A reference, in a folder with room for others.
 fn reference() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let reference = engine(folder.path(), "reference", &small(), |_| {});
@@ -149,6 +149,10 @@ fn an_engine_is_exactly_itself() {
     let comparison = &accuracy(&plain)["comparison"];
     assert_eq!(comparison["action_hidden"], serde_json::json!([]));
     exact(&comparison["layers"][3]["keys"]);
+
+    // A new export does not keep the record of the old one.
+    engine(folder.path(), "probed", &probes, |_| {});
+    assert!(probed.join("export.json").exists() && !probed.join("accuracy.json").exists());
 }
 
 #[test]
