@@ -11,7 +11,9 @@ use super::{ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupEr
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
-use crate::scene::{CameraFrame, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption};
+use crate::scene::{
+    CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
+};
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use crate::timing::{StageTimes, Timestamp};
 use glam::{DVec2, DVec3};
@@ -262,7 +264,8 @@ impl Drive {
             truth: None,
         };
         self.ticks += 1;
-        action.observe(&observation, &self.pose(self.speed_mps * seconds))
+        let pose = self.pose(self.speed_mps * seconds);
+        action.observe(&observation, &pose, &Detour::default())
     }
 
     /// Sky, road, boxes that grow as time goes by, and the noise of a sensor.
