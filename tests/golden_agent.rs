@@ -442,7 +442,7 @@ fn ego_points(golden: &Golden, name: &str) -> Vec<lidar::EgoPoint> {
 fn histogram(points: impl IntoIterator<Item = lidar::EgoPoint>) -> Vec<f32> {
     let config = histogram_config();
     let mut histogram = vec![f32::NAN; config.shape().iter().product()];
-    lidar::write_histogram(&config, points, &mut histogram);
+    lidar::Histogram::new(config).write(points, &mut histogram);
     histogram
 }
 

@@ -108,58 +108,85 @@ impl Alignment {
     }
 }
 
-/// Counts `points` into `histogram`, `[channels, y cells, x cells]`: 1 means a full cell.
-///
-/// Cells are half-open, except that the last one of each axis holds its far edge, too.
-///
-/// # Panics
-/// If `histogram` does not have the [shape](HistogramConfig::shape) of `config`.
-pub fn write_histogram(
-    config: &HistogramConfig,
-    points: impl IntoIterator<Item = EgoPoint>,
-    histogram: &mut [f32],
-) {
-    let [channels, rows, columns] = config.shape();
-    assert_eq!(histogram.len(), channels * rows * columns, "the histogram has another shape");
-    histogram.fill(0.0);
-    let full = config.full_cell_points as f32;
-    for [x, y, z] in points {
-        if !config.counts(z) {
-            continue;
-        }
-        let channel = if z > config.split_height_m { channels - 1 } else { 0 };
-        let row = cell(y, config.y_range_m, rows, config.cells_per_meter);
-        let column = cell(x, config.x_range_m, columns, config.cells_per_meter);
-        if let (Some(row), Some(column)) = (row, column) {
-            let value = &mut histogram[(channel * rows + row) * columns + column];
-            // The count that this part of a full cell stands for, one more, and back: exact for any
-            // count that a byte holds, and no second pass over cells that nothing fell into.
-            *value = ((*value * full).round() + 1.0).min(full) / full;
+/// Counts points into cells.
+pub struct Histogram {
+    config: HistogramConfig,
+    x: Axis,
+    y: Axis,
+}
+
+impl Histogram {
+    /// A histogram whose cell edges are computed here, once.
+    pub fn new(config: HistogramConfig) -> Self {
+        let [_, rows, columns] = config.shape();
+        let x = Axis::new(config.x_range_m, columns, config.cells_per_meter);
+        let y = Axis::new(config.y_range_m, rows, config.cells_per_meter);
+        Self { config, x, y }
+    }
+
+    /// Counts `points` into `cells`, `[channels, y cells, x cells]`: 1 means a full cell.
+    ///
+    /// Cells are half-open, except that the last one of each axis holds its far edge, too.
+    ///
+    /// # Panics
+    /// If `cells` does not have the [shape](HistogramConfig::shape) of the configuration.
+    pub fn write(&self, points: impl IntoIterator<Item = EgoPoint>, cells: &mut [f32]) {
+        let [channels, rows, columns] = self.config.shape();
+        assert_eq!(cells.len(), channels * rows * columns, "the histogram has another shape");
+        cells.fill(0.0);
+        let full = self.config.full_cell_points as f32;
+        for [x, y, z] in points {
+            if !self.config.counts(z) {
+                continue;
+            }
+            let channel = if z > self.config.split_height_m { channels - 1 } else { 0 };
+            if let (Some(row), Some(column)) = (self.y.cell(y), self.x.cell(x)) {
+                let value = &mut cells[(channel * rows + row) * columns + column];
+                // The count that this part of a full cell stands for, one more, and back: exact for
+                // any count that a byte holds, and no second pass over cells that nothing fell into.
+                let count = (*value * full + 0.5) as u32 + 1;
+                *value = (count as f32).min(full) / full;
+            }
         }
     }
 }
 
-/// The cell of `value` between `low` and `high`, or `None` outside.
-fn cell(value: f64, [low, high]: [f64; 2], cells: usize, per_meter: f64) -> Option<usize> {
-    if !(low..=high).contains(&value) {
-        return None;
+/// Cells along one axis.
+struct Axis {
+    low: f64,
+    per_meter: f64,
+    /// One more than there are cells.
+    edges: Vec<f64>,
+}
+
+impl Axis {
+    fn new([low, _]: [f64; 2], cells: usize, per_meter: f64) -> Self {
+        let edges = (0..=cells).map(|index| low + index as f64 / per_meter).collect();
+        Self { low, per_meter, edges }
     }
-    // Rounding in the difference may end one cell too high or too low: the edges decide.
-    let edge = |index: usize| low + index as f64 / per_meter;
-    let guess = (((value - low) * per_meter) as usize).min(cells - 1);
-    if value < edge(guess) {
-        Some(guess - 1)
-    } else if guess + 1 < cells && value >= edge(guess + 1) {
-        Some(guess + 1)
-    } else {
-        Some(guess)
+
+    /// The cell of `value`, or `None` outside.
+    fn cell(&self, value: f64) -> Option<usize> {
+        let cells = self.edges.len() - 1;
+        if !(self.low..=self.edges[cells]).contains(&value) {
+            return None;
+        }
+        // Rounding in the difference may end one cell too high or too low: the edges decide.
+        let guess = (((value - self.low) * self.per_meter) as usize).min(cells - 1);
+        if value < self.edges[guess] {
+            Some(guess - 1)
+        } else if guess + 1 < cells && value >= self.edges[guess + 1] {
+            Some(guess + 1)
+        } else {
+            Some(guess)
+        }
     }
 }
 
 /// The last two half sweeps.
 pub struct SweepPair {
     mount: Mount,
-    config: HistogramConfig,
+    histogram: Histogram,
     /// Those points of the half sweeps that count.
     current: Vec<EgoPoint>,
     previous: Vec<EgoPoint>,
@@ -176,7 +203,7 @@ impl SweepPair {
         let room = || Vec::with_capacity(MAX_POINTS_PER_TICK);
         Self {
             mount: Mount::new(mount),
-            config,
+            histogram: Histogram::new(config),
             current: room(),
             previous: room(),
             previous_pose: None,
@@ -196,12 +223,12 @@ impl SweepPair {
         let mount_z = self.mount.position_m[2];
         let counting = sweep.points[..taken]
             .iter()
-            .filter(|point| self.config.counts(f64::from(point[2]) + mount_z));
+            .filter(|point| self.histogram.config.counts(f64::from(point[2]) + mount_z));
         self.current.extend(counting.map(|&point| self.mount.ego_from_sensor(point)));
         let alignment =
             Alignment::new(self.previous_pose.as_ref().unwrap_or(world_from_ego), world_from_ego);
         let previous = self.previous.iter().map(|&point| alignment.apply(point));
-        write_histogram(&self.config, self.current.iter().copied().chain(previous), histogram);
+        self.histogram.write(self.current.iter().copied().chain(previous), histogram);
         std::mem::swap(&mut self.current, &mut self.previous);
         self.previous_pose = Some(*world_from_ego);
     }
@@ -219,7 +246,8 @@ mod tests {
     #[test]
     fn an_edge_belongs_to_the_cell_that_it_opens_and_the_far_edge_to_the_last() {
         let check = |value, expected| {
-            assert_eq!(cell(value, [-32.0, 32.0], 256, 4.0), expected, "{value}");
+            let axis = Axis::new([-32.0, 32.0], 256, 4.0);
+            assert_eq!(axis.cell(value), expected, "{value}");
         };
         check(-32.0, Some(0));
         check(-31.75, Some(1));
@@ -235,7 +263,7 @@ mod tests {
     fn the_ground_comes_first_where_it_is_wanted() {
         let config = HistogramConfig { ground_plane: true, ..HistogramConfig::default() };
         let mut histogram = vec![0.0; 2 * 256 * 256];
-        write_histogram(&config, [[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]], &mut histogram);
+        Histogram::new(config).write([[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]], &mut histogram);
         assert_eq!(histogram[128 * 256 + 128], 0.2);
         assert_eq!(histogram[(256 + 128) * 256 + 128], 0.2);
     }
