@@ -74,7 +74,9 @@ fn the_demo_runs_the_whole_chain() {
     assert!(page.contains("cannot drive") && page.contains("data:image/png"));
     assert!(result_file(&out.join("automot"), 1).is_file());
     // A second demo replaces the first; somebody else's folder is left alone.
-    done(&["demo", "--ticks", "45", "--out", path(&out)]);
+    let json = done(&["demo", "--ticks", "45", "--out", path(&out), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["autopilot"]["results"]["driving score"], 100.0);
     let foreign = folder.path().join("mine");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.txt"), "precious").unwrap();

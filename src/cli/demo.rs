@@ -43,6 +43,9 @@ pub(super) struct Arguments {
     /// Ticks that the tiny checkpoint drives; it would only stand in the way until its time is up
     #[arg(long, default_value_t = 400, value_name = "TICKS")]
     ticks: u64,
+    /// Print JSON; what people read goes to standard error
+    #[arg(long)]
+    json: bool,
     /// Run file (YAML) for the model's drive [default: virtual clock, a refresh takes 100 ms]
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
@@ -52,18 +55,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let out = &arguments.out;
     clear(out)?;
     let mut steps = Steps::default();
+    let say = |text: &str| if arguments.json { print::note(text) } else { print::line(text) };
 
-    print::line("1/4 generating a tiny checkpoint with random weights");
+    say("1/4 generating a tiny checkpoint with random weights");
     let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
     let checkpoint_folder = out.join("checkpoint");
     checkpoint::synth(&spec, arguments.seed, &checkpoint_folder)?;
     steps.done("checkpoint");
 
-    print::line("2/4 exporting it: four ONNX networks");
+    say("2/4 exporting it: four ONNX networks");
     let engine = out.join("engine");
     let checkpoint = export::open(&checkpoint_folder, false)?;
     let summary = export::export(&checkpoint, &ExportOptions::default(), &engine)?;
-    print::line(&export::describe(&summary, &engine));
+    say(&export::describe(&summary, &engine));
     steps.done("export");
 
     let file = run_file(arguments)?;
@@ -88,16 +92,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             }
             .all(&cancel)
         };
-    print::line(&format!(
-        "3/4 driving {} ticks with it, two experts at two rates",
-        arguments.ticks
-    ));
+    say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
     let model = drive_with(DriverName::Automot, &factory, Some(engine.as_path()), arguments.ticks)?;
     steps.done("driving, model");
     if model.summary.is_cancelled {
         return Ok(interrupted());
     }
-    print::line("4/4 driving the same route with the autopilot, which sees the truth");
+    say("4/4 driving the same route with the autopilot, which sees the truth");
     let cap = crate::evaluation::criteria::TICK_CAP;
     let autopilot = drive_with(DriverName::Autopilot, &DriverFactory::Autopilot, None, cap)?;
     steps.done("driving, autopilot");
@@ -119,18 +120,26 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     report::write(&page, "tandem demo", NOTE, &facts, &parts)?;
     steps.done("report");
 
-    print::line("");
-    print::line(&format!("AutoMoT, tiny, random weights\n{}", model.scores()));
-    print::line("");
-    print::line(&format!("autopilot\n{}", autopilot.scores()));
-    print::line("");
-    print::line(&drive::latency_table(&model.statistics));
-    print::line(&drive::prefix_age_line(&model.statistics));
-    print::line("");
-    print::line(&steps.to_string());
-    print::line("");
-    print::line(NOTE);
-    print::line(&format!("look at {}", page.display()));
+    say("");
+    say(&format!("AutoMoT, tiny, random weights\n{}", model.scores()));
+    say("");
+    say(&format!("autopilot\n{}", autopilot.scores()));
+    say("");
+    say(&drive::latency_table(&model.statistics));
+    say(&drive::prefix_age_line(&model.statistics));
+    say("");
+    say(&steps.to_string());
+    say("");
+    say(NOTE);
+    say(&format!("look at {}", page.display()));
+    if arguments.json {
+        let results = serde_json::json!({
+            "note": NOTE,
+            "automot": model.to_json(),
+            "autopilot": autopilot.to_json(),
+        });
+        print::line(&serde_json::to_string_pretty(&results)?);
+    }
     Ok(Outcome::Done)
 }
 
