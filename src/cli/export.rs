@@ -110,15 +110,15 @@ pub(super) fn describe(summary: &Summary, out: &Path) -> String {
         .map(|(name, hash)| vec![name.clone(), hash[..12].to_owned()])
         .collect();
     format!(
-        "{}\nexported to {}: prefix capacity {} tokens, {:.1} MB converted or folded, the rest read from {}",
+        "{}\nexported to {}: prefix capacity {} tokens, {:.1} MB converted or folded, {}",
         print::table(&["network", "graph SHA-256"], &rows),
         out.display(),
         summary.prefix_capacity,
         summary.converted_bytes as f64 / 1e6,
         if summary.weight_files.is_empty() {
-            "nowhere else".into()
+            "nothing read from the checkpoint".to_owned()
         } else {
-            summary.weight_files.join(", ")
+            format!("the rest read from {}", summary.weight_files.join(", "))
         },
     )
 }
