@@ -7,7 +7,9 @@ const MAX_KNOTS: usize = 33;
 
 /// A path of up to 32 points that starts at the ego, read off at equal steps of its length.
 ///
-/// Between points it is a monotone cubic (PCHIP, as SciPy has it), so it does not overshoot.
+/// Between points it is a monotone cubic (PCHIP, as SciPy has it), so it does not overshoot. It is
+/// written here because no kept crate offers SciPy's end slopes, which the release's steering rests
+/// on, and a curve made at every tick must not allocate.
 /// Lengths are summed in 32 bits, as the release does: the number of steps depends on it.
 pub struct PathCurve {
     step_m: f64,
