@@ -365,3 +365,17 @@ fn doctor_names_every_part_and_what_each_allows() {
     let json: serde_json::Value = serde_json::from_str(&done(&["doctor", "--json"])).unwrap();
     assert!(json.as_array().unwrap().iter().all(|finding| !finding["allows"].is_null()));
 }
+
+/// `cargo run` picks the binary by the only `default-run` among the workspace's packages; a second
+/// one, once added to the benchmarks, made the README's main command ambiguous.
+#[test]
+fn cargo_run_without_a_name_means_tandem() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let chosen: Vec<String> = [".", "export", "benchmarks"]
+        .iter()
+        .map(|package| fs::read_to_string(root.join(package).join("Cargo.toml")).unwrap())
+        .flat_map(|manifest| manifest.lines().map(str::to_owned).collect::<Vec<_>>())
+        .filter(|line| line.starts_with("default-run"))
+        .collect();
+    assert_eq!(chosen, ["default-run = \"tandem\""]);
+}

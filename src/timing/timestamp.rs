@@ -16,11 +16,6 @@ impl Timestamp {
         Self(elapsed)
     }
 
-    /// Time since the beginning.
-    pub fn since_start(self) -> Duration {
-        self.0
-    }
-
     /// Time since `earlier`, zero if it is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

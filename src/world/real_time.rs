@@ -74,3 +74,78 @@ impl<W: World> World for RealTime<W> {
         self.world.plan()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scene::{Collision, Pose, Route, SensorSuite};
+    use crate::world::EmbeddedWorld;
+    use glam::DVec3;
+
+    /// An embedded world that notes every command it is stepped with, each step a contact.
+    struct Noting {
+        world: EmbeddedWorld,
+        state: WorldState,
+        commands: Vec<Command>,
+    }
+
+    impl World for Noting {
+        fn observe(&mut self) -> Observation {
+            self.world.observe()
+        }
+
+        fn step(&mut self, command: &Command) {
+            self.world.step(command);
+            self.commands.push(*command);
+            self.state = self.world.state().clone();
+            let other_id = self.commands.len() as u32;
+            self.state.collisions = vec![Collision { other_id, type_id: "static.test" }];
+        }
+
+        fn state(&self) -> &WorldState {
+            &self.state
+        }
+
+        fn lanes(&self) -> &dyn LaneMap {
+            self.world.lanes()
+        }
+
+        fn plan(&self) -> &Arc<RoutePlan> {
+            self.world.plan()
+        }
+    }
+
+    fn world() -> RealTime<Noting> {
+        let route = Route {
+            id: 1,
+            town: "Test".into(),
+            key_points: (0..50).map(|i| DVec3::new(f64::from(2 * i), 0.0, 0.0)).collect(),
+            scenarios: Vec::new(),
+            weather: Vec::new(),
+        };
+        let world = EmbeddedWorld::new(&route, SensorSuite::default(), 1).unwrap();
+        let state = world.state().clone();
+        assert_eq!(state.ego.pose, Pose::new(0.0, 0.0, 0.0));
+        RealTime::new(Noting { world, state, commands: Vec::new() })
+    }
+
+    #[test]
+    fn a_late_answer_finds_the_held_command_driven_and_no_contact_lost() {
+        let mut world = world();
+        let held = Command { throttle: 0.5, ..Command::default() };
+        let late = Command { brake: 1.0, ..Command::default() };
+        world.observe();
+        world.step(&held);
+        let driven = world.world.commands.len();
+        world.observe();
+        // However loaded the machine is, at least three ticks go by before this answer.
+        Stopwatch::start().sleep_until(TICK * 4);
+        world.step(&late);
+        let commands = &world.world.commands[driven..];
+        let (last, missed) = commands.split_last().unwrap();
+        assert_eq!(*last, late);
+        assert!(missed.len() >= 2 && missed.iter().all(|command| *command == held), "{missed:?}");
+        assert_eq!(world.state().collisions.len(), commands.len(), "one contact per step");
+        assert!(world.ticks_missed() >= missed.len() as u64);
+    }
+}

@@ -4,7 +4,6 @@
 
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError};
 use crate::kv_cache::Layout;
-use crate::tensor::DType;
 use std::path::Path;
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
@@ -261,9 +260,4 @@ pub fn size(
     key: &'static str,
 ) -> Result<f64, NetworksError> {
     contract.sizes.get(key).copied().ok_or(NetworksError::Size { network, key })
-}
-
-/// Element type of the activations between networks.
-pub fn activation_dtype(contract: &Contract) -> DType {
-    contract.outputs.first().map_or(DType::F32, |spec| spec.dtype)
 }
