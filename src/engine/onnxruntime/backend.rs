@@ -4,7 +4,7 @@
 //! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
 
 use super::library::{self, LibraryError, Places};
-use super::session::CpuSession;
+use super::session::{CpuSession, MAX_RANK};
 use super::weights::{ROOT, Weights};
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session};
 use crate::tensor::DType;
@@ -131,6 +131,11 @@ impl Backend for OnnxRuntime {
         let session = builder
             .commit_from_memory(&model.encode_to_vec())
             .map_err(|error| refused(error.to_string()))?;
+        let tensors = file.contract.inputs.iter().chain(&file.contract.outputs);
+        if let Some(deep) = tensors.into_iter().find(|spec| spec.shape.len() > MAX_RANK) {
+            let reason = format!("{:?} has more than {MAX_RANK} dimensions", deep.name);
+            return Err(refused(reason));
+        }
         check(&file.contract, &session)?;
         let names = |specs: &[TensorSpec]| {
             specs

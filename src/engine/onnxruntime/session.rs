@@ -22,6 +22,9 @@ use tandem_export::contract::TensorSpec;
 /// model's history, which the BEV encoder reads in the camera's own memory.
 const KNOWN_ADDRESSES: usize = 32;
 
+/// Dimensions of a tensor at most; a network with more is refused when it is loaded.
+pub(super) const MAX_RANK: usize = 8;
+
 /// A tensor descriptor of the library over memory that it does not own.
 struct Descriptor {
     address: usize,
@@ -141,7 +144,7 @@ fn descriptor(
     if let Some(descriptor) = known.iter().find(|descriptor| descriptor.address == address) {
         return Ok(descriptor.value);
     }
-    let shape: Vec<i64> = spec.shape.iter().map(|&dim| dim as i64).collect();
+    let shape: ArrayVec<i64, MAX_RANK> = spec.shape.iter().map(|&dim| dim as i64).collect();
     let mut value = ptr::null_mut();
     // SAFETY: `shape` and `info` outlive the call. The described memory is only touched during a
     // `run` that borrows it; in between, the descriptor is a number and a length. Should the same
