@@ -18,7 +18,7 @@ use tandem::scene::{
     LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint, WeatherKeyframe,
     WorldState,
 };
-use tandem::timing::{Stage, Timestamp};
+use tandem::timing::{Span, Stage, Timestamp};
 use tandem::world::World;
 
 /// One lane along x.
@@ -133,7 +133,8 @@ impl Driver for Pedal {
         let mut control = Control::default();
         control.command.throttle =
             if self.nan_at == Some(frame) { f64::NAN } else { self.throttle };
-        control.report.stages.set(Stage::Tick, Duration::from_millis(3));
+        let (stage, start_ns, took_ns) = (Stage::Tick, 0, 3_000_000);
+        control.report.spans.push(Span { stage, start_ns, took_ns });
         Ok(control)
     }
 }

@@ -56,7 +56,7 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
         let (bev, action) = (4.1 + noise.next(), 11.0 + 3.0 * noise.next());
         let slow = if noise.next() > 0.985 { 30.0 + 25.0 * noise.next() } else { 0.0 };
         let total = 1.3 + bev + action + slow;
-        stages.set(Stage::Preprocess, millis(0.9 + 0.3 * noise.next()));
+        stages.set(Stage::LidarHistogram, millis(0.9 + 0.3 * noise.next()));
         stages.set(Stage::Bev, millis(bev));
         stages.set(Stage::Action, millis(action + slow));
         stages.set(Stage::Control, millis(0.012 + 0.01 * noise.next()));
@@ -66,7 +66,7 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
             let refresh = 210.0 + 60.0 * noise.next();
             stages.set(Stage::Vision, millis(refresh * 0.3));
             stages.set(Stage::Understanding, millis(refresh * 0.6));
-            stages.set(Stage::RefreshPreprocess, millis(refresh * 0.05));
+            stages.set(Stage::Patchify, millis(refresh * 0.05));
             stages.set(Stage::Refresh, millis(refresh));
             (age_ms, version) = (refresh, version + 1);
         }

@@ -17,7 +17,7 @@ use tandem::scene::{
     Trajectory,
 };
 use tandem::tensor::DType;
-use tandem::timing::{StageTimes, Timestamp};
+use tandem::timing::{StageSpans, Timestamp};
 
 const TICK: Duration = Duration::from_millis(50);
 
@@ -36,7 +36,7 @@ impl UnderstandingExpert for Slow {
         &mut self,
         request: &RefreshRequest,
         mut writer: KvWriter,
-        _: &mut StageTimes,
+        _: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
         match self {
             Self::Prompt => {}
@@ -78,6 +78,7 @@ impl ActionExpert for Fast {
         observation: &Observation,
         _: &Pose,
         detour: &Detour,
+        _: &mut StageSpans,
     ) -> Result<(), ModelError> {
         (self.now, self.frame) = (observation.time, observation.frame.0);
         self.detours.borrow_mut().push(*detour);
@@ -94,7 +95,7 @@ impl ActionExpert for Fast {
         })
     }
 
-    fn act(&mut self, prefix: &KvSnapshot, _: &mut StageTimes) -> Result<Trajectory, ModelError> {
+    fn act(&mut self, prefix: &KvSnapshot, _: &mut StageSpans) -> Result<Trajectory, ModelError> {
         for tensor in prefix.slot().tensors() {
             let version = prefix.meta().version as f32;
             assert!(tensor.as_slice::<f32>().iter().all(|&value| value == version), "torn prefix");

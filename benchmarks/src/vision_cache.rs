@@ -19,7 +19,7 @@ use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
 use tandem::model::{RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, Command, FrameId};
 use tandem::tensor::{TensorView, TensorViewMut};
-use tandem::timing::{Stage, StageTimes};
+use tandem::timing::{Stage, StageSpans, StageTimes};
 use tandem::world::{EmbeddedWorld, World};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::contract::Contract;
@@ -117,6 +117,9 @@ impl Session for CountedSession {
     }
 }
 
+/// Frames and prompt to network inputs.
+const PREPROCESS: [Stage; 3] = [Stage::Prompt, Stage::Resize, Stage::Patchify];
+
 /// One expert with its slots.
 struct Expert {
     understanding: AutomotUnderstanding,
@@ -144,22 +147,24 @@ impl Expert {
 
     fn refresh(&mut self, request: &RefreshRequest) -> anyhow::Result<Vec<u8>> {
         let writer = self.pool.writer().context("the one slot is free between refreshes")?;
-        let mut times = StageTimes::default();
+        let mut spans = StageSpans::default();
         let before = self.encoded.load(Ordering::Relaxed);
-        let prefix = self.understanding.refresh(request, writer, &mut times)?;
+        let prefix = self.understanding.refresh(request, writer, &mut spans)?;
         self.encoded_per_refresh.push(self.encoded.load(Ordering::Relaxed) - before);
-        self.times.push(times);
+        self.times.push(spans.times());
         Ok(prefix.slot().keys(0).bytes().to_vec())
     }
 
-    /// What `stage` took at each refresh.
-    fn took(&self, stage: Stage) -> Vec<u64> {
-        let took = |times: &StageTimes| times.took(stage).unwrap_or(Duration::ZERO);
+    /// What `stages` took together at each refresh.
+    fn took(&self, stages: &[Stage]) -> Vec<u64> {
+        let took = |times: &StageTimes| -> Duration {
+            stages.iter().filter_map(|&stage| times.took(stage)).sum()
+        };
         self.times.iter().map(|times| took(times).as_nanos() as u64).collect()
     }
 
     fn summary(&self) -> Value {
-        let [preprocess, vision] = [Stage::RefreshPreprocess, Stage::Vision].map(|s| self.took(s));
+        let [preprocess, vision] = [&PREPROCESS[..], &[Stage::Vision]].map(|s| self.took(s));
         let both: Vec<u64> = preprocess.iter().zip(&vision).map(|(a, b)| a + b).collect();
         json!({
             "frames_encoded": self.encoded_per_refresh.iter().sum::<u64>(),
@@ -172,7 +177,7 @@ impl Expert {
 
     /// Preprocessing and vision tower over all refreshes.
     fn total(&self) -> u64 {
-        [Stage::RefreshPreprocess, Stage::Vision].into_iter().flat_map(|s| self.took(s)).sum()
+        [&PREPROCESS[..], &[Stage::Vision]].into_iter().flat_map(|s| self.took(s)).sum()
     }
 }
 

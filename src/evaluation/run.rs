@@ -162,7 +162,7 @@ impl TickLog {
             yaw_rad: state.ego.pose.yaw_rad,
             speed_mps: state.ego.speed_mps,
             command,
-            stages: control.report.stages,
+            stages: control.report.times(),
             prefix: control.report.prefix,
             deadline: control.report.deadline,
         }

@@ -8,7 +8,7 @@ pub mod automot;
 
 use crate::kv_cache::{KvSnapshot, KvWriter};
 use crate::scene::{CameraFrame, Detour, Observation, Pose, Trajectory};
-use crate::timing::{StageTimes, Timestamp};
+use crate::timing::{StageSpans, Timestamp};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub struct RefreshRequest {
 
 /// The slow expert.
 pub trait UnderstandingExpert: Send {
-    /// Computes a prefix into `writer` and seals it, noting in `times` what its stages took.
+    /// Computes a prefix into `writer` and seals it, noting its stages in `spans`.
     ///
     /// # Errors
     /// If a network fails or the prompt does not fit; the writer's slot then returns to its pool.
@@ -38,7 +38,7 @@ pub trait UnderstandingExpert: Send {
         &mut self,
         request: &RefreshRequest,
         writer: KvWriter,
-        times: &mut StageTimes,
+        spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError>;
 }
 
@@ -47,6 +47,7 @@ pub trait ActionExpert {
     /// Takes in the readings of one tick, the pose that the state filter estimates and what a stuck
     /// vehicle makes of its route; called at every tick, before [`act`](Self::act). The detour's
     /// targets stand in for the route's wherever the model is told of them, refreshes included.
+    /// Notes its stages in `spans`.
     ///
     /// # Errors
     /// If the observation lacks a sensor that the model needs.
@@ -55,20 +56,20 @@ pub trait ActionExpert {
         observation: &Observation,
         world_from_ego: &Pose,
         detour: &Detour,
+        spans: &mut StageSpans,
     ) -> Result<(), ModelError>;
 
     /// What a refresh that starts now would read; `None` while the history is too short.
     fn refresh_request(&self, version: u64) -> Option<RefreshRequest>;
 
-    /// Turns `prefix` and the readings of this tick into a trajectory, noting in `times` what its
-    /// stages took.
+    /// Turns `prefix` and the readings of this tick into a trajectory, noting its stages in `spans`.
     ///
     /// # Errors
     /// If a network fails.
     fn act(
         &mut self,
         prefix: &KvSnapshot,
-        times: &mut StageTimes,
+        spans: &mut StageSpans,
     ) -> Result<Trajectory, ModelError>;
 }
 

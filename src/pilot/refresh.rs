@@ -3,7 +3,8 @@
 use super::{Pace, PilotStatistics};
 use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
-use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use crate::scene::RefreshReport;
+use crate::timing::{Begun, Stage, StageSpans, Stopwatch, Timestamp};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,12 +13,16 @@ use std::time::Duration;
 struct Job {
     request: RefreshRequest,
     writer: KvWriter,
+    /// Begun where the job was handed over.
+    refresh: Begun,
+    hand_off: Begun,
 }
 
 /// A refresh that ended.
 struct Done {
+    version: u64,
     snapshot: Result<KvSnapshot, ModelError>,
-    times: StageTimes,
+    spans: StageSpans,
 }
 
 /// The low-rate side: starts refreshes, publishes their prefixes.
@@ -36,8 +41,8 @@ pub(super) struct RefreshLane {
 
 /// What [`RefreshLane::collect`] found.
 pub(super) struct Collected {
-    /// Stage times of the refresh that was published, if one was.
-    pub(super) times: Option<StageTimes>,
+    /// The refresh that ended, if one did.
+    pub(super) refresh: Option<RefreshReport>,
     /// Host time spent waiting for a virtual instant: no part of the tick's own cost.
     pub(super) waited: Duration,
 }
@@ -56,12 +61,13 @@ impl RefreshLane {
         let (jobs, job_queue) = sync_channel::<Job>(1);
         let (finished, done) = sync_channel(1);
         let thread = std::thread::Builder::new().name("understanding".into()).spawn(move || {
-            while let Ok(Job { request, writer }) = job_queue.recv() {
-                let mut times = StageTimes::default();
-                let watch = Stopwatch::start();
-                let snapshot = expert.refresh(&request, writer, &mut times);
-                times.set(Stage::Refresh, watch.elapsed());
-                if finished.send(Done { snapshot, times }).is_err() {
+            while let Ok(Job { request, writer, refresh, hand_off }) = job_queue.recv() {
+                let mut spans = StageSpans::default();
+                spans.end(hand_off);
+                let version = request.version;
+                let snapshot = expert.refresh(&request, writer, &mut spans);
+                spans.end(refresh);
+                if finished.send(Done { version, snapshot, spans }).is_err() {
                     return;
                 }
             }
@@ -113,7 +119,8 @@ impl RefreshLane {
         statistics.refreshes_started += 1;
         let jobs = self.jobs.as_ref().expect("the lane is open until it is dropped");
         // The thread takes jobs until this sender is dropped; if it panicked, `collect` says so.
-        let _ = jobs.send(Job { request, writer });
+        let (refresh, hand_off) = (Stage::Refresh.begin(), Stage::HandOff.begin());
+        let _ = jobs.send(Job { request, writer, refresh, hand_off });
         true
     }
 
@@ -122,8 +129,9 @@ impl RefreshLane {
         &mut self,
         now: Timestamp,
         statistics: &mut PilotStatistics,
+        spans: &mut StageSpans,
     ) -> Collected {
-        let nothing = Collected { times: None, waited: Duration::ZERO };
+        let nothing = Collected { refresh: None, waited: Duration::ZERO };
         let Some(visible_at) = self.visible_at else { return nothing };
         let watch = Stopwatch::start();
         let (done, waited) = match self.pace {
@@ -139,6 +147,8 @@ impl RefreshLane {
             },
         };
         self.visible_at = None;
+        let publish = Stage::Publish.begin();
+        let is_published = done.snapshot.is_ok();
         match done.snapshot {
             Ok(snapshot) => {
                 self.handover
@@ -151,7 +161,9 @@ impl RefreshLane {
                 tracing::warn!(%error, "refresh failed, the old prefix stays in use");
             }
         }
-        Collected { times: Some(done.times), waited }
+        spans.end(publish);
+        let refresh = RefreshReport { version: done.version, is_published, spans: done.spans };
+        Collected { refresh: Some(refresh), waited }
     }
 
     /// The expert's thread only ends early by a panic: that is our bug, and it is passed on.

@@ -7,9 +7,9 @@ use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
 use crate::scene::{
     Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Observation, Pose,
-    PrefixInfo, TickReport,
+    PrefixInfo, RefreshReport, TickReport,
 };
-use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::time::Duration;
 
 /// Drives with two experts at two rates.
@@ -63,25 +63,25 @@ impl Pilot {
     }
 
     fn tick(&mut self, observation: &Observation) -> Result<Control, ModelError> {
-        let watch = Stopwatch::start();
-        let mut times = StageTimes::default();
-        let world_from_ego = self.localize(observation);
+        let start_ns = now_ns();
+        let mut spans = StageSpans::default();
+        let world_from_ego = spans.measure(Stage::StateFilter, || self.localize(observation));
         let detour = if self.ticks < self.warm_up_ticks {
             Detour::default()
         } else {
             self.controller.begin_tick(self.ticks, &world_from_ego)
         };
-        self.action_expert.observe(observation, &world_from_ego, &detour)?;
-        times.set(Stage::Preprocess, watch.elapsed());
+        self.action_expert.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
-        let mut waited = self.collect(observation.time, &mut times);
-        self.begin_refresh_if_due(observation);
+        let mut refresh = None;
+        let mut waited = self.collect(observation.time, &mut refresh, &mut spans);
+        self.begin_refresh_if_due(observation, &mut spans);
         // A refresh without latency (lockstep) is visible at the tick that started it.
-        waited += self.collect(observation.time, &mut times);
+        waited += self.collect(observation.time, &mut refresh, &mut spans);
 
         let prefix = self.refreshes.latest();
         let command = match &prefix {
-            Some(prefix) => self.act(prefix, observation, &mut times)?,
+            Some(prefix) => self.act(prefix, observation, &mut spans)?,
             None => {
                 self.statistics.ticks_without_prefix += 1;
                 Command::FULL_BRAKE
@@ -91,8 +91,8 @@ impl Pilot {
         self.last_command = command;
         self.ticks += 1;
 
-        let took = watch.elapsed().saturating_sub(waited);
-        times.set(Stage::Tick, took);
+        let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(waited);
+        spans.push(Span { stage: Stage::Tick, start_ns, took_ns: took.as_nanos() as u64 });
         self.statistics.ticks += 1;
         let deadline = match took.checked_sub(self.act_budget) {
             Some(by) if !by.is_zero() => {
@@ -103,7 +103,8 @@ impl Pilot {
         };
         let mut report = TickReport {
             frame: observation.frame,
-            stages: times,
+            spans,
+            refresh,
             deadline,
             ..TickReport::default()
         };
@@ -131,30 +132,38 @@ impl Pilot {
         &mut self,
         prefix: &KvSnapshot,
         observation: &Observation,
-        times: &mut StageTimes,
+        spans: &mut StageSpans,
     ) -> Result<Command, ModelError> {
-        let trajectory = self.action_expert.act(prefix, times)?;
-        let watch = Stopwatch::start();
+        let trajectory = self.action_expert.act(prefix, spans)?;
+        let begun = Stage::Control.begin();
         let command = if trajectory.is_finite() {
             self.controller.follow(&trajectory, observation.speed_mps)
         } else {
             self.statistics.trajectories_not_finite += 1;
             Command::FULL_BRAKE
         };
-        times.set(Stage::Control, watch.elapsed());
+        spans.end(begun);
         Ok(command)
     }
 
-    /// Publishes a refresh that became visible; returns the host time spent waiting for it.
-    fn collect(&mut self, now: Timestamp, times: &mut StageTimes) -> Duration {
-        let collected = self.refreshes.collect(now, &mut self.statistics);
-        for (stage, took) in collected.times.iter().flat_map(StageTimes::iter) {
-            times.set(stage, took);
+    /// Publishes a refresh that became visible and leaves its report in `refresh`; returns the host
+    /// time spent waiting for it.
+    fn collect(
+        &mut self,
+        now: Timestamp,
+        refresh: &mut Option<RefreshReport>,
+        spans: &mut StageSpans,
+    ) -> Duration {
+        let collected = self.refreshes.collect(now, &mut self.statistics, spans);
+        // Two at one tick would take a refresh that is done before this tick goes on; the newer one
+        // is then the one that the tick acts on.
+        if collected.refresh.is_some() {
+            *refresh = collected.refresh;
         }
         collected.waited
     }
 
-    fn begin_refresh_if_due(&mut self, observation: &Observation) {
+    fn begin_refresh_if_due(&mut self, observation: &Observation, spans: &mut StageSpans) {
         if self.ticks < self.next_refresh {
             return;
         }
@@ -162,6 +171,7 @@ impl Pilot {
             self.statistics.refreshes_delayed += 1;
             return;
         }
+        let begun = Stage::Request.begin();
         let version = self.refreshes.next_version();
         let Some(request) = self.action_expert.refresh_request(version) else {
             return;
@@ -173,6 +183,7 @@ impl Pilot {
             let off_beat = if is_first { self.ticks % period } else { 0 };
             self.next_refresh = self.ticks - off_beat + period;
         }
+        spans.end(begun);
     }
 }
 

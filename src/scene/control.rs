@@ -1,7 +1,7 @@
 //! What a driver answers, and what it says about how the answer came to be.
 
 use super::FrameId;
-use crate::timing::StageTimes;
+use crate::timing::{StageSpans, StageTimes};
 use arrayvec::ArrayVec;
 use std::time::Duration;
 
@@ -43,6 +43,17 @@ pub enum DeadlineVerdict {
     },
 }
 
+/// A refresh that ended.
+#[derive(Clone, Debug)]
+pub struct RefreshReport {
+    /// The version that its prefix has, or would have had.
+    pub version: u64,
+    /// Whether its prefix was published.
+    pub is_published: bool,
+    /// Its stages.
+    pub spans: StageSpans,
+}
+
 /// How a control came to be.
 #[derive(Clone, Debug, Default)]
 pub struct TickReport {
@@ -52,10 +63,23 @@ pub struct TickReport {
     pub prefix_frames: ArrayVec<FrameId, 8>,
     /// The prefix, or `None` if there was none yet.
     pub prefix: Option<PrefixInfo>,
-    /// What each stage took; absent stages did not run at this tick.
-    pub stages: StageTimes,
+    /// The stages of this tick.
+    pub spans: StageSpans,
+    /// The refresh that ended before this tick's act, if one did.
+    pub refresh: Option<RefreshReport>,
     /// Whether it came in time.
     pub deadline: DeadlineVerdict,
+}
+
+impl TickReport {
+    /// What each stage took, those of a refresh that ended here included.
+    pub fn times(&self) -> StageTimes {
+        let mut times = self.spans.times();
+        if let Some(refresh) = &self.refresh {
+            refresh.spans.add_to(&mut times);
+        }
+        times
+    }
 }
 
 /// A command with its report.

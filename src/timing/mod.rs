@@ -1,13 +1,16 @@
 //! Clocks, stages, and what each stage took.
 //!
-//! The only module that reads a clock.
+//! The only module that reads a clock. A tick or a refresh notes its stages in [`StageSpans`], with
+//! their beginnings; what only sums matter to reads [`StageTimes`].
 
 mod histogram;
+mod span;
 mod stage;
 mod stopwatch;
 mod timestamp;
 
 pub use histogram::{LONGEST, LatencyHistogram, LatencySummary, Percentile, StageStatistics};
+pub use span::{Begun, MAX_SPANS, Span, StageSpans, now_ns};
 pub use stage::{Stage, StageTimes};
 pub use stopwatch::{Stopwatch, wall_time_unix_s};
 pub use timestamp::Timestamp;

@@ -6,53 +6,155 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Stage {
+    /// From the instant at which a tick was due until its command was handed over; only where a
+    /// loop keeps real time.
+    Response,
+    /// How late the loop woke up for the tick.
+    Wake,
+    /// Sensor readings into the observation.
+    Receive,
     /// The whole tick, from observation to control.
     Tick,
-    /// Sensor readings to network inputs (pose, target points, image, LiDAR histogram).
-    Preprocess,
+    /// Inertial, satellite and speed readings to a pose.
+    StateFilter,
+    /// LiDAR returns to the BEV encoder's histogram.
+    LidarHistogram,
+    /// Pose to target points.
+    Planner,
+    /// A finished refresh becomes the newest prefix.
+    Publish,
+    /// What a due refresh will read is gathered and handed to the understanding expert.
+    Request,
+    /// Camera picture to the BEV encoder's input: crop, and the JPEG round trip where it is on.
+    Picture,
     /// BEV encoder.
     Bev,
     /// Action expert with its heads.
     Action,
+    /// The heads' answers to a trajectory.
+    Trajectory,
     /// Trajectory to steer, throttle, brake.
     Control,
-    /// The whole refresh, on the understanding expert's thread.
+    /// The command on its way to the vehicle.
+    Send,
+    /// The whole refresh, from its hand-over to the understanding expert to the sealed prefix.
     Refresh,
-    /// Frames and prompt to network inputs.
-    RefreshPreprocess,
+    /// The refresh waits for the understanding expert's thread to wake up.
+    HandOff,
+    /// Prompt text, its tokens, and the layout of the sequence.
+    Prompt,
+    /// Frames to the vision tower's size.
+    Resize,
+    /// Resized frames to patches.
+    Patchify,
     /// Vision tower, all frames of the refresh that were not cached.
     Vision,
+    /// Features of all frames to their places in the understanding expert's input.
+    Gather,
     /// Understanding expert's prefill.
     Understanding,
+    /// The written slot becomes a snapshot.
+    Seal,
 }
 
 impl Stage {
-    /// All stages, in reading order.
-    pub const ALL: [Self; 9] = [
+    /// All stages, in reading order: a stage stands behind its parent.
+    pub const ALL: [Self; 24] = [
+        Self::Response,
+        Self::Wake,
+        Self::Receive,
         Self::Tick,
-        Self::Preprocess,
+        Self::StateFilter,
+        Self::LidarHistogram,
+        Self::Planner,
+        Self::Publish,
+        Self::Request,
+        Self::Picture,
         Self::Bev,
         Self::Action,
+        Self::Trajectory,
         Self::Control,
+        Self::Send,
         Self::Refresh,
-        Self::RefreshPreprocess,
+        Self::HandOff,
+        Self::Prompt,
+        Self::Resize,
+        Self::Patchify,
         Self::Vision,
+        Self::Gather,
         Self::Understanding,
+        Self::Seal,
     ];
 
     /// The name that tables and files print.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Response => "response",
+            Self::Wake => "wake-up",
+            Self::Receive => "sensor receive",
             Self::Tick => "tick",
-            Self::Preprocess => "preprocess",
+            Self::StateFilter => "state filter",
+            Self::LidarHistogram => "lidar histogram",
+            Self::Planner => "planner",
+            Self::Publish => "publish",
+            Self::Request => "refresh request",
+            Self::Picture => "picture",
             Self::Bev => "bev",
             Self::Action => "action",
+            Self::Trajectory => "trajectory",
             Self::Control => "control",
+            Self::Send => "send",
             Self::Refresh => "refresh",
-            Self::RefreshPreprocess => "refresh preprocess",
+            Self::HandOff => "hand-off",
+            Self::Prompt => "prompt",
+            Self::Resize => "resize",
+            Self::Patchify => "patchify",
             Self::Vision => "vision",
+            Self::Gather => "gather",
             Self::Understanding => "understanding",
+            Self::Seal => "seal",
         }
+    }
+
+    /// The stage of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+
+    /// The stage that this one is a part of.
+    pub fn parent(self) -> Option<Self> {
+        match self {
+            Self::Response | Self::Refresh => None,
+            Self::Wake | Self::Receive | Self::Tick | Self::Send => Some(Self::Response),
+            Self::StateFilter
+            | Self::LidarHistogram
+            | Self::Planner
+            | Self::Publish
+            | Self::Request
+            | Self::Picture
+            | Self::Bev
+            | Self::Action
+            | Self::Trajectory
+            | Self::Control => Some(Self::Tick),
+            Self::HandOff
+            | Self::Prompt
+            | Self::Resize
+            | Self::Patchify
+            | Self::Vision
+            | Self::Gather
+            | Self::Understanding
+            | Self::Seal => Some(Self::Refresh),
+        }
+    }
+
+    /// The stages that this one is made of, in reading order.
+    pub fn parts(self) -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(move |stage| stage.parent() == Some(self))
+    }
+
+    /// How deep it is nested, from 0.
+    pub fn depth(self) -> usize {
+        self.parent().map_or(0, |parent| parent.depth() + 1)
     }
 }
 
@@ -66,9 +168,24 @@ impl StageTimes {
         self.0[stage as usize] = Some(took);
     }
 
+    /// Adds `took` to what was noted for `stage`.
+    pub fn add(&mut self, stage: Stage, took: Duration) {
+        let sum = &mut self.0[stage as usize];
+        *sum = Some(sum.unwrap_or_default() + took);
+    }
+
     /// What `stage` took, if it ran.
     pub fn took(&self, stage: Stage) -> Option<Duration> {
         self.0[stage as usize]
+    }
+
+    /// The part of `stage` that none of its own parts accounts for; `None` if it did not run or has
+    /// no parts. Below zero where parts overlap.
+    pub fn rest_ns(&self, stage: Stage) -> Option<i64> {
+        stage.parts().next()?;
+        let ns = |took: Duration| took.as_nanos() as i64;
+        let parts = stage.parts().filter_map(|part| self.took(part)).map(ns).sum::<i64>();
+        Some(ns(self.took(stage)?) - parts)
     }
 
     /// The stages that ran, in reading order.
@@ -82,9 +199,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_stage_has_its_own_place() {
+    fn every_stage_has_its_own_place_and_name() {
         for (place, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(stage as usize, place, "{}", stage.name());
+            assert_eq!(Stage::named(stage.name()), Some(stage));
         }
+    }
+
+    #[test]
+    fn a_stage_stands_behind_its_parent() {
+        for stage in Stage::ALL {
+            assert!(stage.parent().is_none_or(|parent| parent < stage), "{}", stage.name());
+        }
+        assert_eq!(Stage::Bev.depth(), 2);
+        assert_eq!(Stage::Refresh.parts().count(), 8);
+    }
+
+    #[test]
+    fn the_rest_is_what_no_part_accounts_for() {
+        let mut times = StageTimes::default();
+        assert_eq!(times.rest_ns(Stage::Tick), None);
+        times.set(Stage::Tick, Duration::from_nanos(100));
+        times.set(Stage::Bev, Duration::from_nanos(60));
+        times.add(Stage::Action, Duration::from_nanos(10));
+        times.add(Stage::Action, Duration::from_nanos(15));
+        assert_eq!(times.rest_ns(Stage::Tick), Some(15));
+        assert_eq!(times.rest_ns(Stage::Bev), None);
     }
 }

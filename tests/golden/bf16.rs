@@ -14,7 +14,7 @@ use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::model::UnderstandingExpert;
 use tandem::tensor::HostTensor;
-use tandem::timing::StageTimes;
+use tandem::timing::StageSpans;
 use tandem_export::contract::{Contract, FORMAT};
 use tandem_export::dtype::DType;
 use tandem_export::graph::{Graph, Network, Source, Value};
@@ -84,8 +84,8 @@ fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
         return;
     };
     let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::Bf16Emulated);
-    let mut times = StageTimes::default();
-    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut times).unwrap();
+    let mut spans = StageSpans::default();
+    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
     let layout = snapshot.slot().layout();
     let length = snapshot.meta().valid_length;
     for layer in 0..layout.layers {

@@ -11,7 +11,7 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks};
 use tandem::model::{RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, FrameId};
-use tandem::timing::{Stage, StageTimes, Timestamp};
+use tandem::timing::{Stage, StageSpans, Timestamp};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::{ExportOptions, Precision};
@@ -113,17 +113,17 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
         return;
     };
     let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32);
-    let mut times = StageTimes::default();
-    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut times).unwrap();
+    let mut spans = StageSpans::default();
+    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();
     assert_eq!(snapshot.meta().next_position, next);
-    assert!(times.took(Stage::Understanding).is_some() && times.took(Stage::Vision).is_some());
+    assert!(spans.took(Stage::Understanding).is_some() && spans.took(Stage::Vision).is_some());
     compare(&vectors, &snapshot);
 
     // Every frame is known now: the second prefix rests on cached features and is the same, bit for
     // bit; the first must not change under its readers.
     request.version = 2;
-    let again = expert.refresh(&request, pool.writer().unwrap(), &mut times).unwrap();
+    let again = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
     for (first, second) in snapshot.slot().tensors().zip(again.slot().tensors()) {
         assert!(first.bytes() == second.bytes(), "cached features changed a prefix");
     }

@@ -12,7 +12,7 @@ use crate::scene::{
     CameraFrame, CameraSpec, Detour, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
 };
 use crate::tensor::{DType, HostTensor, TensorView};
-use crate::timing::{Stage, StageTimes, Stopwatch, Timestamp};
+use crate::timing::{Stage, StageSpans, Timestamp};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -232,13 +232,18 @@ impl ActionExpert for AutomotAction {
         observation: &Observation,
         world_from_ego: &Pose,
         detour: &Detour,
+        spans: &mut StageSpans,
     ) -> Result<(), ModelError> {
         let camera =
             observation.camera.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
+        let begun = Stage::LidarHistogram.begin();
         self.sweeps.push(lidar, world_from_ego, self.histogram.as_mut_slice());
+        spans.end(begun);
+        let begun = Stage::Planner.begin();
         let [target_m, next_target_m] = targets(&mut self.planner, world_from_ego, detour);
+        spans.end(begun);
         self.told =
             DrivingState { speed_mps: observation.speed_mps as f32, target_m, next_target_m };
         self.captured_at = observation.time;
@@ -263,20 +268,22 @@ impl ActionExpert for AutomotAction {
     fn act(
         &mut self,
         prefix: &KvSnapshot,
-        times: &mut StageTimes,
+        spans: &mut StageSpans,
     ) -> Result<Trajectory, ModelError> {
         let frame = self.frames.back().ok_or(ModelError::NoSensor { sensor: "camera" })?;
-        let watch = Stopwatch::start();
+        let begun = Stage::Picture.begin();
         let image = TensorView {
             dtype: DType::U8,
             shape: &self.image_shape,
             bytes: self.bev_frame.picture(&frame.rgb),
         };
+        spans.end(begun);
+        let begun = Stage::Bev.begin();
         let inputs = [image, self.histogram.view()];
         self.bev.run(&inputs, &mut [self.bev_tokens.view_mut()])?;
-        times.set(Stage::Bev, watch.elapsed());
+        spans.end(begun);
 
-        let watch = Stopwatch::start();
+        let begun = Stage::Action.begin();
         let position = self.own_position(prefix);
         self.position.as_mut_slice().copy_from_slice(&[position]);
         self.prefix_length.as_mut_slice().copy_from_slice(&[prefix.meta().valid_length as i64]);
@@ -291,8 +298,8 @@ impl ActionExpert for AutomotAction {
         let mut outputs =
             [self.route.view_mut(), self.waypoints.view_mut(), self.decision_ids.view_mut()];
         self.action.run(&inputs, &mut outputs)?;
-        times.set(Stage::Action, watch.elapsed());
-        Ok(self.trajectory())
+        spans.end(begun);
+        Ok(spans.measure(Stage::Trajectory, || self.trajectory()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::scene::{
     CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
 };
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
-use crate::timing::{StageTimes, Timestamp};
+use crate::timing::{StageSpans, Timestamp};
 use glam::{DVec2, DVec3};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -103,14 +103,13 @@ pub fn record(
                 break request;
             }
         };
-        let mut times = StageTimes::default();
         let writer = pool.writer().expect("the prefix of the prompt before was dropped");
-        let prefix = expert.refresh(&request, writer, &mut times)?;
+        let prefix = expert.refresh(&request, writer, &mut StageSpans::default())?;
         for act in 0..ACTS_PER_PROMPT {
             if act > 0 {
                 drive.tick(&mut action)?;
             }
-            action.act(&prefix, &mut times)?;
+            action.act(&prefix, &mut StageSpans::default())?;
         }
         let runs = [0, 1, 2, 3].map(|index| taps[index].take());
         prompts.push(PromptRecording { valid_length: prefix.meta().valid_length, runs });
@@ -265,7 +264,7 @@ impl Drive {
         };
         self.ticks += 1;
         let pose = self.pose(self.speed_mps * seconds);
-        action.observe(&observation, &pose, &Detour::default())
+        action.observe(&observation, &pose, &Detour::default(), &mut StageSpans::default())
     }
 
     /// Sky, road, boxes that grow as time goes by, and the noise of a sensor.

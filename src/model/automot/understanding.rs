@@ -10,9 +10,8 @@ use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::{CameraFrame, FrameId};
 use crate::tensor::{HostTensor, TensorViewMut};
-use crate::timing::{Stage, StageTimes, Stopwatch};
+use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
-use std::time::Duration;
 
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
@@ -161,7 +160,7 @@ impl UnderstandingExpert for AutomotUnderstanding {
         &mut self,
         request: &RefreshRequest,
         mut writer: KvWriter,
-        times: &mut StageTimes,
+        spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
         if request.frames.len() != self.frames_per_prompt {
             return Err(ModelError::Size {
@@ -170,19 +169,18 @@ impl UnderstandingExpert for AutomotUnderstanding {
                 found: vec![request.frames.len()],
             });
         }
-        let watch = Stopwatch::start();
+        let begun = Stage::Prompt.begin();
         let extent = self.lay_out(request)?;
-        let mut preprocessing = watch.elapsed();
+        spans.end(begun);
 
-        let mut seeing = Duration::ZERO;
         for (index, frame) in request.frames.iter().enumerate() {
-            let features = self.vision.features(frame, &mut preprocessing, &mut seeing)?;
+            let features = self.vision.features(frame, spans)?;
+            let begun = Stage::Gather.begin();
             features.copy_to_place(index, &mut self.image_tokens, &mut self.deepstack);
+            spans.end(begun);
         }
-        times.set(Stage::RefreshPreprocess, preprocessing);
-        times.set(Stage::Vision, seeing);
 
-        let watch = Stopwatch::start();
+        let begun = Stage::Understanding.begin();
         let inputs = [
             self.token_ids.view(),
             self.image_slot.view(),
@@ -195,15 +193,18 @@ impl UnderstandingExpert for AutomotUnderstanding {
         outputs.extend(writer.slot_mut().tensors_mut().map(HostTensor::view_mut));
         self.session.run(&inputs, &mut outputs)?;
         drop(outputs);
-        times.set(Stage::Understanding, watch.elapsed());
+        spans.end(begun);
 
-        Ok(writer.seal(PrefixMeta {
+        let begun = Stage::Seal.begin();
+        let snapshot = writer.seal(PrefixMeta {
             version: request.version,
             frames: request.frames.iter().map(|frame| frame.id.0).collect(),
             captured_at: request.captured_at,
             valid_length: extent.valid_tokens,
             next_position: extent.next_position,
-        }))
+        });
+        spans.end(begun);
+        Ok(snapshot)
     }
 }
 
@@ -265,21 +266,18 @@ impl VisionTower {
         }
     }
 
-    /// Features of `frame`, encoded now or found; adds to the two durations what that took.
+    /// Features of `frame`, encoded now or found.
     fn features(
         &mut self,
         frame: &CameraFrame,
-        preprocessing: &mut Duration,
-        seeing: &mut Duration,
+        spans: &mut StageSpans,
     ) -> Result<&Features, ModelError> {
         if let Some(place) = self.cache.iter().position(|entry| entry.frame == Some(frame.id)) {
             return Ok(&self.cache[place]);
         }
-        let watch = Stopwatch::start();
-        self.write_patches(frame);
-        *preprocessing += watch.elapsed();
+        self.write_patches(frame, spans);
 
-        let watch = Stopwatch::start();
+        let begun = Stage::Vision.begin();
         let entry = self
             .cache
             .iter_mut()
@@ -289,11 +287,11 @@ impl VisionTower {
         let mut outputs = [entry.image_tokens.view_mut(), entry.deepstack.view_mut()];
         self.session.run(&[self.patches.view()], &mut outputs)?;
         entry.frame = Some(frame.id);
-        *seeing += watch.elapsed();
+        spans.end(begun);
         Ok(entry)
     }
 
-    fn write_patches(&mut self, frame: &CameraFrame) {
+    fn write_patches(&mut self, frame: &CameraFrame, spans: &mut StageSpans) {
         let from = Size { width: frame.width as usize, height: frame.height as usize };
         let rgb = if from == self.size {
             &frame.rgb
@@ -302,10 +300,12 @@ impl VisionTower {
                 self.resizer = Some((from, Resizer::new(from, self.size)));
             }
             let (_, resizer) = self.resizer.as_mut().expect("made just above");
-            resizer.resize(&frame.rgb, &mut self.resized);
+            spans.measure(Stage::Resize, || resizer.resize(&frame.rgb, &mut self.resized));
             &self.resized
         };
+        let begun = Stage::Patchify.begin();
         self.layout.write_patches(rgb, self.size, self.patches.as_mut_slice());
+        spans.end(begun);
     }
 }
 
