@@ -20,6 +20,8 @@ pub mod control;
 
 pub mod pilot;
 
+pub mod profile;
+
 pub mod world;
 
 pub mod evaluation;

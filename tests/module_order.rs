@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["tensor", "timing", "engine", "kv_cache", "scene"]),
     ("control", &["timing", "scene"]),
     ("pilot", &["tensor", "timing", "engine", "kv_cache", "scene", "model", "control"]),
+    ("profile", &["timing", "scene", "pilot"]),
     ("world", &["timing", "scene"]),
     ("evaluation", &["timing", "scene", "world"]),
     (
@@ -29,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "control",
             "pilot",
+            "profile",
             "world",
             "evaluation",
         ],

@@ -7,6 +7,7 @@
 use super::{Stage, StageTimes};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The longest time that is told apart from longer ones.
@@ -198,11 +199,14 @@ impl TryFrom<Buckets> for LatencyHistogram {
     }
 }
 
-/// What every stage took, how old prefixes were, and how many deadlines were missed. About 1 MB,
-/// all of it allocated at the start.
+/// What every stage took, what its parts leave over, how old prefixes were, and how many deadlines
+/// were missed. About 5 MB, all of it allocated at the start.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(into = "StatisticsFile", try_from = "StatisticsFile")]
 pub struct StageStatistics {
     stages: Vec<LatencyHistogram>,
+    /// Of each stage that has parts, what these leave over; below zero counts as zero.
+    rests: Vec<LatencyHistogram>,
     prefix_age: LatencyHistogram,
     ticks: u64,
     ticks_without_prefix: u64,
@@ -220,6 +224,7 @@ impl StageStatistics {
     pub fn new() -> Self {
         Self {
             stages: Stage::ALL.map(|_| LatencyHistogram::new()).to_vec(),
+            rests: Stage::ALL.map(|_| LatencyHistogram::new()).to_vec(),
             prefix_age: LatencyHistogram::new(),
             ticks: 0,
             ticks_without_prefix: 0,
@@ -234,6 +239,9 @@ impl StageStatistics {
         self.deadline_misses += u64::from(is_late);
         for (stage, took) in stages.iter() {
             self.stages[stage as usize].record(took);
+            if let Some(rest_ns) = stages.rest_ns(stage) {
+                self.rests[stage as usize].record(Duration::from_nanos(rest_ns.max(0) as u64));
+            }
         }
         match prefix_age {
             Some(age) => self.prefix_age.record(age),
@@ -241,9 +249,19 @@ impl StageStatistics {
         }
     }
 
+    /// Adds what `stage` took outside of any tick. Does not allocate.
+    pub fn record_stage(&mut self, stage: Stage, took: Duration) {
+        self.stages[stage as usize].record(took);
+    }
+
     /// What `stage` took, over the ticks at which it ran.
     pub fn stage(&self, stage: Stage) -> &LatencyHistogram {
         &self.stages[stage as usize]
+    }
+
+    /// What the parts of `stage` leave over; empty for stages without parts.
+    pub fn rest(&self, stage: Stage) -> &LatencyHistogram {
+        &self.rests[stage as usize]
     }
 
     /// Age of the prefix, over the ticks that had one.
@@ -271,10 +289,68 @@ impl StageStatistics {
         for (stage, more) in self.stages.iter_mut().zip(&other.stages) {
             stage.merge(more);
         }
+        for (rest, more) in self.rests.iter_mut().zip(&other.rests) {
+            rest.merge(more);
+        }
         self.prefix_age.merge(&other.prefix_age);
         self.ticks += other.ticks;
         self.ticks_without_prefix += other.ticks_without_prefix;
         self.deadline_misses += other.deadline_misses;
+    }
+}
+
+/// Statistics in a file: stages by name, those that never ran left out.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatisticsFile {
+    ticks: u64,
+    ticks_without_prefix: u64,
+    deadline_misses: u64,
+    stages: BTreeMap<String, LatencyHistogram>,
+    /// By the stage whose parts leave it over.
+    rests: BTreeMap<String, LatencyHistogram>,
+    prefix_age: LatencyHistogram,
+}
+
+impl From<StageStatistics> for StatisticsFile {
+    fn from(statistics: StageStatistics) -> Self {
+        let named = |histograms: Vec<LatencyHistogram>| {
+            Stage::ALL
+                .into_iter()
+                .zip(histograms)
+                .filter(|(_, histogram)| histogram.count() > 0)
+                .map(|(stage, histogram)| (stage.name().to_owned(), histogram))
+                .collect()
+        };
+        Self {
+            ticks: statistics.ticks,
+            ticks_without_prefix: statistics.ticks_without_prefix,
+            deadline_misses: statistics.deadline_misses,
+            stages: named(statistics.stages),
+            rests: named(statistics.rests),
+            prefix_age: statistics.prefix_age,
+        }
+    }
+}
+
+impl TryFrom<StatisticsFile> for StageStatistics {
+    type Error = String;
+
+    fn try_from(file: StatisticsFile) -> Result<Self, String> {
+        let mut statistics = Self::new();
+        for (histograms, named) in
+            [(&mut statistics.stages, file.stages), (&mut statistics.rests, file.rests)]
+        {
+            for (name, histogram) in named {
+                let stage = Stage::named(&name).ok_or_else(|| format!("no stage {name:?}"))?;
+                histograms[stage as usize] = histogram;
+            }
+        }
+        statistics.prefix_age = file.prefix_age;
+        statistics.ticks = file.ticks;
+        statistics.ticks_without_prefix = file.ticks_without_prefix;
+        statistics.deadline_misses = file.deadline_misses;
+        Ok(statistics)
     }
 }
 
@@ -370,6 +446,9 @@ mod tests {
         statistics.record(&times, Some(Duration::from_millis(300)), true);
         let mut merged = statistics.clone();
         merged.merge(&statistics);
+        let text = serde_json::to_string(&merged).unwrap();
+        assert_eq!(serde_json::from_str::<StageStatistics>(&text).unwrap(), merged);
+        assert_eq!(merged.rest(Stage::Tick).max(), Some(Duration::from_millis(12)));
         assert_eq!((merged.ticks(), merged.deadline_misses()), (4, 2));
         assert_eq!(merged.ticks_without_prefix(), 2);
         assert_eq!(merged.stage(Stage::Tick).count(), 4);

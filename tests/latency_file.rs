@@ -1,0 +1,134 @@
+//! A latency file is read back as it was written, and refused when it is not whole.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tandem::pilot::RunFile;
+use tandem::profile::{
+    EngineIdentity, FORMAT, LatencyFile, MachineCard, PhaseName, PhaseRecorder, ProfilerCost,
+    TickFacts,
+};
+use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
+use tandem::timing::{Span, Stage, StageSpans};
+
+fn spans(of: &[(Stage, u64, u64)]) -> StageSpans {
+    let mut spans = StageSpans::default();
+    for &(stage, start_ns, took_ns) in of {
+        spans.push(Span { stage, start_ns, took_ns });
+    }
+    spans
+}
+
+/// Ten ticks of 10 ms and a bit, the fifth of which is late and publishes a refresh.
+fn file() -> LatencyFile {
+    let mut recorder = PhaseRecorder::new(PhaseName::BackToBack, 3, 10, 1000);
+    for tick in 0..10 {
+        let start_ns = 1000 + tick * 20_000_000;
+        let stages =
+            [(Stage::Bev, start_ns + 10, 6_000_000 + tick), (Stage::Tick, start_ns, 10_000_000)];
+        let mut report = TickReport { spans: spans(&stages), ..TickReport::default() };
+        if tick >= 4 {
+            report.prefix = Some(PrefixInfo { version: 7, age: Duration::from_millis(80) });
+        }
+        if tick == 4 {
+            report.deadline = DeadlineVerdict::Missed { by: Duration::from_nanos(5) };
+            report.refresh = Some(RefreshReport {
+                version: 7,
+                is_published: true,
+                spans: spans(&[
+                    (Stage::Resize, 2000, 30),
+                    (Stage::Resize, 3000, 40),
+                    (Stage::Refresh, 1500, 5000),
+                ]),
+            });
+        }
+        recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
+    }
+    LatencyFile {
+        format: FORMAT,
+        tandem: "0".into(),
+        taken_at_unix_s: 1,
+        command: "a test".into(),
+        machine: MachineCard::read(Vec::new(), vec!["none".into()]),
+        engine: EngineIdentity {
+            folder: "none".into(),
+            backend: "none".into(),
+            graphs_sha256: BTreeMap::new(),
+        },
+        run: RunFile::default(),
+        observations: "none".into(),
+        real_time: Vec::new(),
+        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, rounds: 1 },
+        first_control: None,
+        phases: vec![recorder.finish()],
+    }
+}
+
+#[test]
+fn a_file_is_read_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latency.json");
+    let written = file();
+    written.write(&path).unwrap();
+    let read = LatencyFile::read(&path).unwrap();
+    assert_eq!(read, written);
+
+    let phase = read.phase(PhaseName::BackToBack).unwrap();
+    assert_eq!((phase.statistics.ticks(), phase.statistics.deadline_misses()), (10, 1));
+    assert_eq!(phase.statistics.stage(Stage::Refresh).count(), 1);
+    assert_eq!(phase.ticks.stages["bev"].took_ns[3], Some(6_000_003));
+    assert_eq!(phase.ticks.stages["bev"].start_ns[1], Some(20_000_010));
+    assert_eq!(phase.ticks.late_by_ns[4], Some(5));
+    // Two runs of a stage are one entry: the first beginning, and both durations.
+    let resize = &phase.refreshes.stages["resize"];
+    assert_eq!((resize.start_ns[0], resize.took_ns[0]), (Some(1000), Some(70)));
+    assert_eq!((phase.refreshes.version[0], phase.refreshes.published_at[0]), (7, 4));
+}
+
+#[track_caller]
+fn refused(path: &Path, text: &str, says: &[&str]) {
+    std::fs::write(path, text).unwrap();
+    let error = LatencyFile::read(path).unwrap_err().to_string();
+    for words in says {
+        assert!(error.contains(words), "{words:?} is missing in: {error}");
+    }
+}
+
+#[test]
+fn files_that_are_not_whole_are_refused_with_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latency.json");
+    let error = LatencyFile::read(&path).unwrap_err().to_string();
+    assert!(error.contains("latency.json") && error.contains("tandem profile"), "{error}");
+
+    file().write(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    refused(&path, &text[..text.len() / 2], &["latency.json", "EOF"]);
+    refused(&path, "{\"format\": 99}", &["format 99", "take the profile again"]);
+    refused(&path, "[]", &["not a whole latency file"]);
+    let break_it = |at: &str, with: &str| {
+        assert!(text.contains(at), "{at}");
+        text.replacen(at, with, 1)
+    };
+    refused(
+        &path,
+        &break_it("\"page_faults\":[0,", "\"page_faults\":["),
+        &["page_faults", "9", "10"],
+    );
+    refused(&path, &break_it("\"bev\":{\"start_ns\"", "\"bow\":{\"start_ns\""), &["bow"]);
+    refused(&path, &break_it("\"tandem\":", "\"tamdem\":"), &["tamdem"]);
+    refused(&path, &break_it("{\"ticks\":10,", "{\"ticks\":12,"), &["12 ticks", "10 sampled"]);
+}
+
+#[test]
+fn ticks_beyond_the_samples_are_counted() {
+    let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, 2, 0);
+    for _ in 0..5 {
+        recorder.tick(&TickReport::default(), TickFacts::default());
+    }
+    let phase = recorder.finish();
+    assert_eq!((phase.statistics.ticks(), phase.ticks.start_ns.len()), (5, 2));
+    assert_eq!(phase.samples_dropped, 3);
+}
