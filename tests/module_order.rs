@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["tensor", "timing", "engine", "kv_cache", "scene"]),
     ("control", &["timing", "scene"]),
     ("pilot", &["tensor", "timing", "engine", "kv_cache", "scene", "model", "control"]),
-    ("profile", &["timing", "scene", "pilot"]),
+    ("profile", &["timing", "kv_cache", "scene", "model", "pilot"]),
     ("world", &["timing", "scene"]),
     ("evaluation", &["timing", "scene", "world"]),
     (

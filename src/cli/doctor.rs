@@ -142,7 +142,8 @@ fn memory() -> Option<String> {
     Some(format!("{:.1} GiB, {:.1} GiB available", gib("MemTotal")?, gib("MemAvailable")?))
 }
 
-fn gpus() -> Option<String> {
+/// GPUs with their drivers, if there are any.
+pub(super) fn gpus() -> Option<String> {
     let output = Command::new("nvidia-smi")
         .args(["--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"])
         .output()

@@ -50,7 +50,7 @@ pub(super) enum DriverFactory {
 
 /// AutoMoT, loaded.
 pub(super) struct Automot {
-    networks: Networks,
+    pub(super) networks: Networks,
     tokenizer_file: PathBuf,
     run: Run,
     /// Library and version, for records.
@@ -96,14 +96,16 @@ impl DriverFactory {
     /// A driver at the start of a route.
     pub(super) fn driver(&self, plan: &RoutePlan) -> anyhow::Result<RouteDriver> {
         Ok(match self {
-            Self::Automot(automot) => RouteDriver::Automot(Box::new(automot.driver(plan)?)),
+            Self::Automot(automot) => {
+                RouteDriver::Automot(Box::new(automot.pilot(plan, &automot.run)?))
+            }
             Self::Autopilot => RouteDriver::Autopilot(Box::new(Autopilot::new())),
         })
     }
 }
 
 impl Automot {
-    fn load(folder: &Path, run: &Run) -> anyhow::Result<Self> {
+    pub(super) fn load(folder: &Path, run: &Run) -> anyhow::Result<Self> {
         let backend = |threads| {
             OnnxRuntime::open(CpuOptions { threads, ..CpuOptions::default() }, &mut print::note)
         };
@@ -116,7 +118,11 @@ impl Automot {
         Ok(Self { networks, tokenizer_file, run: run.clone(), backend: name })
     }
 
-    fn driver(&self, plan: &RoutePlan) -> anyhow::Result<Pilot> {
+    /// Both experts at the start of a route.
+    pub(super) fn experts(
+        &self,
+        plan: &RoutePlan,
+    ) -> anyhow::Result<(AutomotUnderstanding, AutomotAction)> {
         let tokenizer = Tokenizer::read(&self.tokenizer_file)?;
         let history_spacing_ticks = self.run.history_spacing_ticks;
         let instruction_mask = match self.run.instruction_mask {
@@ -136,13 +142,24 @@ impl Automot {
         let jpeg_quality = self.run.jpeg_quality;
         let options = ActionOptions { positions, jpeg_quality, history_spacing_ticks };
         let action = AutomotAction::new(&self.networks, planner, frames, options)?;
+        Ok((understanding, action))
+    }
+
+    /// Slots for the prefixes of one driver.
+    pub(super) fn slots(&self) -> SlotPool {
+        SlotPool::new(self.networks.prefix, KV_SLOTS)
+    }
+
+    /// A pilot at the start of a route, running as `run` says.
+    pub(super) fn pilot(&self, plan: &RoutePlan, run: &Run) -> anyhow::Result<Pilot> {
+        let (understanding, action) = self.experts(plan)?;
         Pilot::new(
-            &self.run,
+            run,
             Box::new(understanding),
             Box::new(action),
             Localizer::new(StateFilterConfig::default(), plan.reference),
             PathFollower::new(self.run.heuristics.into()),
-            SlotPool::new(self.networks.prefix, KV_SLOTS),
+            self.slots(),
         )
         .context("starting the understanding expert's thread")
     }

@@ -11,6 +11,7 @@ mod driver;
 mod eval;
 mod export;
 mod print;
+mod profile;
 mod report;
 mod verify;
 
@@ -33,6 +34,8 @@ enum Verb {
     Export(export::Arguments),
     /// Drive routes and score them
     Eval(eval::Arguments),
+    /// Say what every stage of the real loop takes, and how that spreads
+    Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
     Verify(verify::Arguments),
     /// Make or look at checkpoints
@@ -64,6 +67,7 @@ pub fn run() -> ExitCode {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Checkpoint(verb) => checkpoint::run(&verb),
         Verb::Doctor(arguments) => doctor::run(&arguments),

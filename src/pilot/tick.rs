@@ -105,6 +105,7 @@ impl Pilot {
             frame: observation.frame,
             spans,
             refresh,
+            is_refreshing: self.refreshes.is_busy(),
             deadline,
             ..TickReport::default()
         };

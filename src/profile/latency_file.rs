@@ -113,6 +113,11 @@ pub struct Phase {
     pub refreshes: RefreshSamples,
     /// Ticks that count and found no place among the samples.
     pub samples_dropped: u64,
+    /// Ticks that were due and never began, because the one before them took more than a period too
+    /// long.
+    pub ticks_skipped: u64,
+    /// Resident memory of the process, bytes, with the number of ticks that had counted by then.
+    pub resident_bytes: Vec<(u64, u64)>,
 }
 
 /// Ticks in columns: entry `i` of every column belongs to the same tick.

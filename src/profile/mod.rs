@@ -1,12 +1,15 @@
 //! Profiles: what every stage took in the real loop, kept with all that it depends on.
 //!
-//! The loop is not here: whoever runs it hands each tick's report to a [`PhaseRecorder`], whose
+//! [`run_loop`] drives on a [`Replay`] and hands each tick's report to a [`PhaseRecorder`], whose
 //! phases a [`LatencyFile`] holds. Percentiles are nearest-rank over the ticks behind the warm-up.
 
 mod cost;
 mod latency_file;
 mod machine;
 mod recorder;
+mod refreshes;
+mod replay;
+mod ticks;
 
 pub use cost::ProfilerCost;
 pub use latency_file::{
@@ -15,3 +18,6 @@ pub use latency_file::{
 };
 pub use machine::MachineCard;
 pub use recorder::{MAX_SAMPLES, PhaseRecorder, TickFacts};
+pub use refreshes::{RefreshOptions, run_refreshes};
+pub use replay::Replay;
+pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};

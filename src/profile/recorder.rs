@@ -14,8 +14,6 @@ pub const MAX_SAMPLES: usize = 20_000;
 pub struct TickFacts {
     /// When it was due or its observation taken up, as [`crate::timing::now_ns`] counts.
     pub start_ns: u64,
-    /// Whether a refresh was running when it ended.
-    pub is_refreshing: bool,
     /// Page faults of its thread.
     pub page_faults: u64,
     /// Times that the system took the core from its thread.
@@ -27,6 +25,7 @@ type Row = [Option<(u64, u64)>; Stage::ALL.len()];
 
 struct Tick {
     facts: TickFacts,
+    is_refreshing: bool,
     row: Row,
     prefix: Option<(u64, u64)>,
     late_by_ns: Option<u64>,
@@ -47,7 +46,14 @@ pub struct PhaseRecorder {
     ticks: Vec<Tick>,
     refreshes: Vec<Refresh>,
     samples_dropped: u64,
+    ticks_skipped: u64,
+    resident_bytes: Vec<(u64, u64)>,
+    /// Ticks from one look at the memory to the next.
+    memory_spacing: u64,
 }
+
+/// Looks at the process's memory over a phase.
+const MEMORY_SAMPLES: u64 = 200;
 
 impl PhaseRecorder {
     /// A recorder for `expected` ticks that count; `began_ns` is the phase's beginning.
@@ -61,6 +67,9 @@ impl PhaseRecorder {
             ticks: Vec::with_capacity(room),
             refreshes: Vec::with_capacity(room),
             samples_dropped: 0,
+            ticks_skipped: 0,
+            resident_bytes: Vec::with_capacity(MEMORY_SAMPLES as usize + 1),
+            memory_spacing: expected.div_ceil(MEMORY_SAMPLES).max(1),
         }
     }
 
@@ -84,7 +93,8 @@ impl PhaseRecorder {
             return;
         }
         let prefix = report.prefix.map(|prefix| (prefix.version, prefix.age.as_nanos() as u64));
-        self.ticks.push(Tick { facts, row: row(&report.spans), prefix, late_by_ns });
+        let is_refreshing = report.is_refreshing;
+        self.ticks.push(Tick { facts, is_refreshing, row: row(&report.spans), prefix, late_by_ns });
     }
 
     /// Adds one refresh of a phase without ticks. Does not allocate.
@@ -96,6 +106,21 @@ impl PhaseRecorder {
             self.refreshes.push(Refresh { version, published_at: 0, row: row(spans) });
         } else {
             self.samples_dropped += 1;
+        }
+    }
+
+    /// Notes that `ticks` ticks were due and never began.
+    pub fn skipped(&mut self, ticks: u64) {
+        self.ticks_skipped += ticks;
+    }
+
+    /// Notes the process's memory if it is time to; between ticks, since it reads a file.
+    pub fn look_at_memory(&mut self) {
+        let ticks = self.statistics.ticks();
+        if ticks.is_multiple_of(self.memory_spacing)
+            && let Some(bytes) = resident_bytes()
+        {
+            self.resident_bytes.push((ticks, bytes));
         }
     }
 
@@ -120,7 +145,7 @@ impl PhaseRecorder {
                 prefix_version: self.ticks.iter().map(|t| t.prefix.map(|(v, _)| v)).collect(),
                 prefix_age_ns: self.ticks.iter().map(|t| t.prefix.map(|(_, age)| age)).collect(),
                 late_by_ns: self.ticks.iter().map(|tick| tick.late_by_ns).collect(),
-                is_refreshing: self.ticks.iter().map(|tick| tick.facts.is_refreshing).collect(),
+                is_refreshing: self.ticks.iter().map(|tick| tick.is_refreshing).collect(),
                 page_faults: of(&self.ticks, |tick| tick.facts.page_faults),
                 preemptions: of(&self.ticks, |tick| tick.facts.preemptions),
             },
@@ -132,8 +157,18 @@ impl PhaseRecorder {
             },
             statistics: self.statistics,
             samples_dropped: self.samples_dropped,
+            ticks_skipped: self.ticks_skipped,
+            resident_bytes: self.resident_bytes,
         }
     }
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn row(spans: &StageSpans) -> Row {

@@ -67,6 +67,8 @@ pub struct TickReport {
     pub spans: StageSpans,
     /// The refresh that ended before this tick's act, if one did.
     pub refresh: Option<RefreshReport>,
+    /// Whether a refresh was running when the tick ended.
+    pub is_refreshing: bool,
     /// Whether it came in time.
     pub deadline: DeadlineVerdict,
 }

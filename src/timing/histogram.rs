@@ -24,6 +24,7 @@ pub struct LatencyHistogram {
     buckets: Histogram<u32>,
     min_ns: u64,
     max_ns: u64,
+    total_ns: u64,
     saturated: u64,
 }
 
@@ -63,6 +64,11 @@ impl Percentile {
     /// The 99.9th percentile.
     pub const P999: Self = Self { numerator: 999, denominator: 1000 };
 
+    /// Whether `count` values can tell it from the maximum.
+    pub fn is_supported_by(self, count: u64) -> bool {
+        count.saturating_mul(self.denominator - self.numerator) >= self.denominator
+    }
+
     /// Which of `count` sorted values it is, from 1: ⌈count · p⌉, at least 1.
     fn rank(self, count: u64) -> u64 {
         let exact = u128::from(count) * u128::from(self.numerator);
@@ -82,7 +88,7 @@ impl LatencyHistogram {
     pub fn new() -> Self {
         let buckets = Histogram::new_with_bounds(1, nanos(LONGEST), DIGITS)
             .expect("1 ns to 60 s at 3 digits is a valid range");
-        Self { buckets, min_ns: u64::MAX, max_ns: 0, saturated: 0 }
+        Self { buckets, min_ns: u64::MAX, max_ns: 0, total_ns: 0, saturated: 0 }
     }
 
     /// Adds one value. Does not allocate.
@@ -97,12 +103,18 @@ impl LatencyHistogram {
         }
         self.min_ns = self.min_ns.min(kept_ns);
         self.max_ns = self.max_ns.max(kept_ns);
+        self.total_ns = self.total_ns.saturating_add(kept_ns.saturating_mul(u64::from(times)));
         self.buckets.saturating_record_n(kept_ns, times);
     }
 
     /// Number of values.
     pub fn count(&self) -> u64 {
         self.buckets.len()
+    }
+
+    /// All values together, exactly unless saturated.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.total_ns)
     }
 
     /// Number of values longer than [`LONGEST`].
@@ -155,6 +167,7 @@ impl LatencyHistogram {
         self.buckets.add(&other.buckets).expect("all latency histograms have the same bounds");
         self.min_ns = self.min_ns.min(other.min_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
         self.saturated += other.saturated;
     }
 }
@@ -166,6 +179,7 @@ struct Buckets {
     buckets: Vec<(u64, u32)>,
     min_ns: u64,
     max_ns: u64,
+    total_ns: u64,
     saturated: u64,
 }
 
@@ -176,6 +190,7 @@ impl From<LatencyHistogram> for Buckets {
             buckets: buckets.map(|b| (b.value_iterated_to(), b.count_at_value())).collect(),
             min_ns: histogram.min_ns,
             max_ns: histogram.max_ns,
+            total_ns: histogram.total_ns,
             saturated: histogram.saturated,
         }
     }
@@ -194,6 +209,7 @@ impl TryFrom<Buckets> for LatencyHistogram {
         }
         histogram.min_ns = file.min_ns;
         histogram.max_ns = file.max_ns;
+        histogram.total_ns = file.total_ns;
         histogram.saturated = file.saturated;
         Ok(histogram)
     }
@@ -395,6 +411,7 @@ mod tests {
             }
             prop_assert_eq!(nanos(histogram.max().unwrap()), sorted[sorted.len() - 1]);
             prop_assert_eq!(nanos(histogram.min().unwrap()), sorted[0]);
+            prop_assert_eq!(nanos(histogram.total()), sorted.iter().sum::<u64>());
         }
 
         #[test]
@@ -422,6 +439,8 @@ mod tests {
         assert_eq!(rank(Percentile::P99, 100), 99);
         assert_eq!(rank(Percentile::P99, 101), 100);
         assert_eq!(rank(Percentile::P999, 1000), 999);
+        assert!(Percentile::P999.is_supported_by(1000) && !Percentile::P999.is_supported_by(999));
+        assert!(Percentile::P50.is_supported_by(2) && !Percentile::P50.is_supported_by(1));
     }
 
     #[test]

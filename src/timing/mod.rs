@@ -12,5 +12,5 @@ mod timestamp;
 pub use histogram::{LONGEST, LatencyHistogram, LatencySummary, Percentile, StageStatistics};
 pub use span::{Begun, MAX_SPANS, Span, StageSpans, now_ns};
 pub use stage::{Stage, StageTimes};
-pub use stopwatch::{Stopwatch, wall_time_unix_s};
+pub use stopwatch::{Stopwatch, sleep_until_ns, wall_time_unix_s};
 pub use timestamp::Timestamp;

@@ -24,6 +24,11 @@ impl Stopwatch {
     }
 }
 
+/// Sleeps until [`super::now_ns`] has passed `instant_ns`; not at all if it has already.
+pub fn sleep_until_ns(instant_ns: u64) {
+    std::thread::sleep(Duration::from_nanos(instant_ns.saturating_sub(super::now_ns())));
+}
+
 /// Seconds since the Unix epoch, for names and records; never for measuring.
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn wall_time_unix_s() -> u64 {

@@ -1,0 +1,247 @@
+//! `tandem profile`: what every stage of the real loop takes.
+
+mod observe;
+mod table;
+
+use super::driver::Automot;
+use super::{Outcome, doctor, drive, print};
+use crate::evaluation::routes::parse_routes;
+use crate::pilot::{Pace, Run, RunFile};
+use crate::profile::{
+    EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard, Phase,
+    PhaseName, ProfilerCost, RefreshOptions, Replay, run_loop, run_refreshes,
+};
+use crate::scene::{Observation, Route, RoutePlan, TickReport};
+use crate::timing::{Stopwatch, wall_time_unix_s};
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The route that is looked at unless another is named.
+const ROUTE_FILE: &str = include_str!("../../../routes/demo.xml");
+
+/// A refresh period that never comes round.
+const NEVER: u64 = u64::MAX / 2;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder that `tandem export` wrote
+    #[arg(long, value_name = "DIR")]
+    engine: PathBuf,
+    /// Run file (YAML): periods, budget, threads; its clock is not used, profiles keep real time
+    #[arg(long, value_name = "FILE")]
+    run: Option<PathBuf>,
+    /// Route file whose first route is looked at [default: the demo's]
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// What to run, in this order
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "PHASES",
+        default_values_t = [PhaseChoice::Paced, PhaseChoice::BackToBack, PhaseChoice::Alone]
+    )]
+    phases: Vec<PhaseChoice>,
+    /// Ticks (or refreshes) that count, in each phase
+    #[arg(long, default_value_t = 400)]
+    ticks: u64,
+    /// Ticks with a prefix (or refreshes) before the first that counts, in each phase
+    #[arg(long, default_value_t = 60, value_name = "TICKS")]
+    warm_up: u64,
+    /// Different observations to take up beforehand; the loop sees them lap after lap
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    observations: u64,
+    /// Where the profile goes
+    #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
+    out: PathBuf,
+    /// Print the profile as JSON, without histograms and single ticks
+    #[arg(long)]
+    json: bool,
+}
+
+/// Phases that `--phases` can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum PhaseChoice {
+    /// A tick at every period of real time, idle in between
+    Paced,
+    /// A tick as soon as the one before is answered
+    BackToBack,
+    /// Each expert without the other
+    Alone,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if arguments.ticks == 0 || arguments.observations == 0 {
+        bail!("--ticks and --observations must be 1 or more");
+    }
+    let run_file = match &arguments.run {
+        Some(path) => RunFile::read(path)?,
+        None => RunFile::default(),
+    };
+    let run = Run { pace: Pace::Wall, ..Run::try_from(&run_file)? };
+    let machine = MachineCard::read(doctor::gpus().into_iter().collect(), Vec::new());
+    let profiler = ProfilerCost::measure();
+    let watch = Stopwatch::start();
+    let automot = Automot::load(&arguments.engine, &run)?;
+    let load = watch.elapsed();
+
+    let cancel = drive::cancel_on_interrupt()?;
+    let (observations, plan, observed) = observe::embedded(&route(arguments)?, arguments, &run)?;
+    let mut profiling = Profiling {
+        arguments,
+        run: &run,
+        automot: &automot,
+        plan: &plan,
+        observations,
+        cancel: Arc::clone(&cancel),
+        first_control: None,
+    };
+    let mut phases = Vec::new();
+    for choice in &arguments.phases {
+        match choice {
+            PhaseChoice::Paced => phases.push(profiling.ticks(PhaseName::Paced)?),
+            PhaseChoice::BackToBack => phases.push(profiling.ticks(PhaseName::BackToBack)?),
+            PhaseChoice::Alone => {
+                phases.push(profiling.ticks(PhaseName::ActionAlone)?);
+                phases.push(profiling.refreshes()?);
+            }
+        }
+    }
+    let first_control = profiling
+        .first_control
+        .map(|first| FirstControl { load_ns: load.as_nanos() as u64, ..first });
+    let file = LatencyFile {
+        format: FORMAT,
+        tandem: env!("CARGO_PKG_VERSION").to_owned(),
+        taken_at_unix_s: wall_time_unix_s(),
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        machine: MachineCard { libraries: vec![automot.backend.clone()], ..machine },
+        engine: identity(&arguments.engine, &automot),
+        run: run_file,
+        observations: observed,
+        real_time: Vec::new(),
+        profiler,
+        first_control,
+        phases,
+    };
+    if let Some(folder) = arguments.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make folder {}", folder.display()))?;
+    }
+    file.write(&arguments.out)?;
+    if arguments.json {
+        print::line(&serde_json::to_string_pretty(&table::to_json(&file))?);
+    } else {
+        print::line(&table::profile(&file, &run));
+        print::line(&format!("\nwritten to {}", arguments.out.display()));
+    }
+    if cancel.load(Ordering::Relaxed) {
+        print::note("interrupted: the numbers are those of the ticks until then");
+        return Ok(Outcome::CheckFailed);
+    }
+    Ok(Outcome::Done)
+}
+
+/// The route that is looked at.
+fn route(arguments: &Arguments) -> anyhow::Result<Route> {
+    let (text, name) = match &arguments.routes {
+        None => (ROUTE_FILE.to_owned(), "routes/demo.xml".to_owned()),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read route file {}", path.display()))?;
+            (text, path.display().to_string())
+        }
+    };
+    let routes = parse_routes(&text, &name)?;
+    routes.into_iter().next().with_context(|| format!("{name} has no route"))
+}
+
+/// What all phases share.
+struct Profiling<'a> {
+    arguments: &'a Arguments,
+    run: &'a Run,
+    automot: &'a Automot,
+    plan: &'a RoutePlan,
+    observations: Vec<Observation>,
+    cancel: Arc<AtomicBool>,
+    /// Of the first phase that drove.
+    first_control: Option<FirstControl>,
+}
+
+impl Profiling<'_> {
+    /// Runs a phase with ticks.
+    fn ticks(&mut self, name: PhaseName) -> anyhow::Result<Phase> {
+        let mut run = self.run.clone();
+        if name == PhaseName::ActionAlone {
+            run.refresh_period_ticks = NEVER;
+        }
+        let options = LoopOptions {
+            name,
+            period: run.tick,
+            budget: run.act_budget,
+            warm_up: self.arguments.warm_up,
+            ticks: self.arguments.ticks,
+        };
+        let bar = bar(name, options.ticks);
+        let mut pilot = self.automot.pilot(self.plan, &run)?;
+        let mut replay = Replay::new(self.observations.clone());
+        let mut watch = |_: &TickReport| bar.inc(1);
+        let ran = run_loop(&mut pilot, &mut replay, &options, &self.cancel, &mut watch);
+        bar.finish_and_clear();
+        let LoopRun { phase, first_control } = ran?;
+        if self.first_control.is_none() {
+            self.first_control = first_control;
+        }
+        Ok(phase)
+    }
+
+    /// Runs refreshes without ticks.
+    fn refreshes(&self) -> anyhow::Result<Phase> {
+        let (mut understanding, mut action) = self.automot.experts(self.plan)?;
+        let options = RefreshOptions {
+            frames: self.run.refresh_period_ticks,
+            warm_up: self.arguments.warm_up.min(20),
+            refreshes: self.arguments.ticks,
+        };
+        let bar = bar(PhaseName::UnderstandingAlone, options.refreshes);
+        let mut replay = Replay::new(self.observations.clone());
+        let slots = self.automot.slots();
+        let phase = run_refreshes(
+            &mut understanding,
+            &mut action,
+            &slots,
+            &mut replay,
+            &options,
+            &self.cancel,
+        );
+        bar.finish_and_clear();
+        Ok(phase?)
+    }
+}
+
+fn identity(folder: &Path, automot: &Automot) -> EngineIdentity {
+    let networks = &automot.networks;
+    let engines = [&networks.vision, &networks.understanding, &networks.bev, &networks.action];
+    let hash = |engine: &Arc<dyn crate::engine::Engine>| {
+        let contract = engine.contract();
+        (contract.network.clone(), contract.graph_sha256.clone())
+    };
+    EngineIdentity {
+        folder: folder.display().to_string(),
+        backend: automot.backend.clone(),
+        graphs_sha256: engines.map(hash).into_iter().collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn bar(name: PhaseName, ticks: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos} of {len}, {eta} left")
+        .expect("the template is a constant");
+    let bar = ProgressBar::new(ticks).with_style(style).with_message(name.title());
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}

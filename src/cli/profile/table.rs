@@ -1,0 +1,273 @@
+//! A profile as tables.
+
+use crate::cli::print;
+use crate::pilot::Run;
+use crate::profile::{LatencyFile, Phase, PhaseName};
+use crate::timing::{LatencyHistogram, Percentile, Stage};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The whole profile, for people.
+pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
+    let mut parts: Vec<String> = file.phases.iter().map(|part| phase(part, run)).collect();
+    parts.extend(alone_beside_loop(file));
+    let mut closing = vec![
+        "percentiles are nearest-rank; those that the count cannot tell from the maximum are left out"
+            .to_owned(),
+        "tensors of this back end are read and written where they are: there is no H2D, no D2H"
+            .to_owned(),
+        format!(
+            "the profiler itself: {} ns a stage, {:.2} us a tick (medians of {} rounds)",
+            file.profiler.stage_ns,
+            file.profiler.tick_ns as f64 / 1e3,
+            file.profiler.rounds
+        ),
+    ];
+    closing.extend(file.first_control.map(|first| {
+        let [load, to_control] = [first.load_ns, first.loop_ns].map(Duration::from_nanos);
+        format!(
+            "first control that rests on a prefix: {} ms after the first observation, at tick {}; \
+             loading the networks took {} ms",
+            millis(to_control),
+            first.ticks,
+            millis(load)
+        )
+    }));
+    closing.extend(file.machine.load_1min.filter(|load| *load > 0.5).map(|load| {
+        format!(
+            "this machine was not idle at the start: load {load} on {} cores",
+            file.machine.cores
+        )
+    }));
+    parts.push(closing.join("\n"));
+    parts.join("\n\n")
+}
+
+/// The profile without histograms and single ticks, for programs.
+pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
+    let summaries = |pick: &dyn Fn(Stage) -> LatencyHistogram| {
+        let named = |stage: Stage| Some((stage.name(), pick(stage).summary()?));
+        Stage::ALL.into_iter().filter_map(named).collect::<BTreeMap<_, _>>()
+    };
+    let phases = file.phases.iter().map(|phase| {
+        let statistics = &phase.statistics;
+        serde_json::json!({
+            "name": phase.name,
+            "warm_up": phase.warm_up,
+            "ticks": statistics.ticks(),
+            "ticks_skipped": phase.ticks_skipped,
+            "deadline_misses": statistics.deadline_misses(),
+            "stages": summaries(&|stage| statistics.stage(stage).clone()),
+            "rests": summaries(&|stage| statistics.rest(stage).clone()),
+            "prefix_age": statistics.prefix_age().summary(),
+            "resident_bytes": phase.resident_bytes,
+        })
+    });
+    serde_json::json!({
+        "percentiles": "nearest rank",
+        "tandem": file.tandem,
+        "command": file.command,
+        "machine": file.machine,
+        "engine": file.engine,
+        "run": file.run,
+        "observations": file.observations,
+        "profiler": file.profiler,
+        "first_control": file.first_control,
+        "phases": phases.collect::<Vec<_>>(),
+    })
+}
+
+/// One phase: its stages, and what they leave open.
+fn phase(phase: &Phase, run: &Run) -> String {
+    let statistics = &phase.statistics;
+    let mut rows = Vec::new();
+    for stage in Stage::ALL {
+        let histogram = statistics.stage(stage);
+        let share = stage
+            .parent()
+            .map(|parent| share(histogram.total(), statistics.stage(parent).total()))
+            .unwrap_or_default();
+        let misses = match stage {
+            Stage::Response => statistics.deadline_misses().to_string(),
+            Stage::Tick if statistics.stage(Stage::Response).count() == 0 => {
+                statistics.deadline_misses().to_string()
+            }
+            _ => String::new(),
+        };
+        let name = format!("{}{}", "  ".repeat(stage.depth()), stage.name());
+        rows.extend(row(name, histogram, share, misses));
+        // The rest of a stage stands behind its last part.
+        for parent in ended_by(stage) {
+            let rest = statistics.rest(parent);
+            let share = share_of(rest, statistics.stage(parent));
+            let name = format!("{}(rest of {})", "  ".repeat(parent.depth() + 1), parent.name());
+            rows.extend(row(name, rest, share, String::new()));
+        }
+    }
+    // Alone, the action expert keeps its one prefix for ever.
+    if phase.name != PhaseName::ActionAlone {
+        let age = statistics.prefix_age();
+        rows.extend(row("age of the prefix".to_owned(), age, String::new(), String::new()));
+    }
+    let header =
+        ["stage, ms", "count", "p50", "p90", "p99", "p99.9", "max", "% of parent", "misses"];
+    let what = match phase.name {
+        PhaseName::UnderstandingAlone => "refreshes",
+        _ => "ticks",
+    };
+    let warm_up = phase.warm_up;
+    let mut text = format!(
+        "{} (behind {warm_up} warm-up {what})\n{}",
+        phase.name.title(),
+        print::table(&header, &rows)
+    );
+    let period = run.tick * u32::try_from(run.refresh_period_ticks).unwrap_or(u32::MAX);
+    let is_kept = phase.name == PhaseName::Paced;
+    let kept = is_kept.then(|| period_line(phase, period)).flatten();
+    for line in kept.into_iter().chain(notes(phase)) {
+        text.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+/// The parents whose last part `stage` is, innermost first.
+fn ended_by(stage: Stage) -> Vec<Stage> {
+    let mut ended = Vec::new();
+    let mut last = stage;
+    while let Some(parent) = last.parent().filter(|parent| parent.parts().last() == Some(last)) {
+        ended.push(parent);
+        last = parent;
+    }
+    ended
+}
+
+fn notes(phase: &Phase) -> Vec<String> {
+    let mut notes = Vec::new();
+    if phase.ticks_skipped > 0 {
+        notes.push(format!(
+            "{} ticks were due and skipped: the one before took over a period too long",
+            phase.ticks_skipped
+        ));
+    }
+    if phase.samples_dropped > 0 {
+        notes.push(format!(
+            "{} ticks are in the histograms only: single samples are kept of the first ones",
+            phase.samples_dropped
+        ));
+    }
+    if phase.statistics.ticks_without_prefix() > 0 {
+        let without = phase.statistics.ticks_without_prefix();
+        notes.push(format!("{without} of these ticks had no prefix and ran no network"));
+    }
+    if let [first, .., last] = phase.resident_bytes.as_slice() {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        notes.push(format!(
+            "resident memory {:.1} MiB after {} ticks, {:.1} MiB after {}",
+            mib(first.1),
+            first.0,
+            mib(last.1),
+            last.0
+        ));
+    }
+    notes
+}
+
+fn row(
+    name: String,
+    histogram: &LatencyHistogram,
+    share: String,
+    misses: String,
+) -> Option<Vec<String>> {
+    let max = histogram.max()?;
+    let at = |percentile: Percentile| {
+        if percentile.is_supported_by(histogram.count()) {
+            millis(histogram.percentile(percentile).unwrap_or_default())
+        } else {
+            "–".to_owned()
+        }
+    };
+    Some(vec![
+        name,
+        histogram.count().to_string(),
+        at(Percentile::P50),
+        at(Percentile::P90),
+        at(Percentile::P99),
+        at(Percentile::P999),
+        millis(max),
+        share,
+        misses,
+    ])
+}
+
+/// Engines alone beside the same engines in the loop.
+fn alone_beside_loop(file: &LatencyFile) -> Option<String> {
+    let in_loop = [PhaseName::Paced, PhaseName::BackToBack];
+    let rows: Vec<Vec<String>> = [
+        (Stage::Bev, PhaseName::ActionAlone),
+        (Stage::Action, PhaseName::ActionAlone),
+        (Stage::Vision, PhaseName::UnderstandingAlone),
+        (Stage::Understanding, PhaseName::UnderstandingAlone),
+    ]
+    .into_iter()
+    .filter_map(|(stage, alone)| {
+        let of = |name, percentile| {
+            let histogram = file.phase(name)?.statistics.stage(stage);
+            histogram.percentile(percentile).map(millis)
+        };
+        let mut row = vec![stage.name().to_owned()];
+        for percentile in [Percentile::P50, Percentile::P99] {
+            row.push(of(alone, percentile)?);
+            row.extend(in_loop.map(|name| of(name, percentile).unwrap_or("–".to_owned())));
+        }
+        Some(row)
+    })
+    .collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let header = [
+        "network, ms",
+        "p50 alone",
+        "p50 paced",
+        "p50 back to back",
+        "p99 alone",
+        "p99 paced",
+        "p99 back to back",
+    ];
+    Some(format!("networks alone, and in the loop\n{}", print::table(&header, &rows)))
+}
+
+/// How well refreshes kept their period, in one line; `None` with fewer than two.
+fn period_line(phase: &Phase, asked: Duration) -> Option<String> {
+    let mut gaps: Vec<u64> =
+        phase.refreshes.start_ns.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    if gaps.is_empty() {
+        return None;
+    }
+    gaps.sort_unstable();
+    let asked_ns = asked.as_nanos() as u64;
+    let kept = gaps.iter().filter(|gap| gap.abs_diff(asked_ns) <= asked_ns / 10).count();
+    let median = Duration::from_nanos(gaps[(gaps.len() - 1) / 2]);
+    Some(format!(
+        "refresh period: {} ms asked for, median {} ms, within a tenth of it {kept} of {} times",
+        millis(asked),
+        millis(median),
+        gaps.len()
+    ))
+}
+
+fn share_of(part: &LatencyHistogram, whole: &LatencyHistogram) -> String {
+    share(part.total(), whole.total())
+}
+
+fn share(part: Duration, whole: Duration) -> String {
+    if whole.is_zero() || part.is_zero() {
+        return String::new();
+    }
+    format!("{:.1}", 100.0 * part.as_secs_f64() / whole.as_secs_f64())
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64() * 1e3)
+}
