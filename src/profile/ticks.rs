@@ -74,7 +74,6 @@ pub fn run_loop(
     let mut due_ns = began_ns;
     let (mut ticks, mut warm) = (0, 0);
     while recorder.statistics().ticks() < options.ticks && !cancel.load(Ordering::Relaxed) {
-        let is_counted = warm >= options.warm_up;
         if is_paced {
             sleep_until_ns(due_ns);
         } else {
@@ -113,6 +112,7 @@ pub fn run_loop(
         } else if ticks > TICKS_TO_FIRST_PREFIX {
             return Err(LoopError::NoPrefix);
         }
+        let is_counted = first_control.is_some() && warm >= options.warm_up;
         if is_counted {
             let (page_faults, preemptions) = (0, 0);
             recorder.tick(report, TickFacts { start_ns: due_ns, page_faults, preemptions });
