@@ -1,16 +1,20 @@
-//! What a tick of the real pilot allocates on its thread, once warm: nothing.
+//! What a tick of the real pilot allocates on its thread, once warm: nothing. And how many page faults
+//! it takes, once memory was readied: none.
 //!
 //! A tiny checkpoint drives the embedded world in virtual time. Only `Pilot::drive` is counted, and
 //! only on its thread: what the world allocates to make an observation does not count, nor does what
-//! the understanding expert's thread or ONNX Runtime (which has its own allocator) does.
+//! the understanding expert's thread or ONNX Runtime (which has its own allocator) does. Page faults
+//! are counted in the same window by the kernel, ONNX Runtime's included.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::warm_up;
 use tandem::evaluation::routes::parse_routes;
 use tandem::kv_cache::SlotPool;
 use tandem::model::automot::planner::{
@@ -20,7 +24,7 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
-use tandem::pilot::{Pilot, Run, RunFile};
+use tandem::pilot::{Outcome, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::scene::{Driver, RoutePlan};
 use tandem::world::{EmbeddedWorld, World};
 use tandem_export::checkpoint::Checkpoint;
@@ -63,10 +67,11 @@ const WARM_UP_TICKS: u64 = 40;
 /// Ticks counted after that.
 const COUNTED_TICKS: u64 = 50;
 
-/// Allocations of one tick, and refreshes published at it.
+/// Allocations and page faults of one tick, and refreshes published at it.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     allocations: u64,
+    faults: u64,
     published: u64,
 }
 
@@ -116,16 +121,19 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
     let routes = parse_routes(&routes, "routes/demo.xml").unwrap();
     let mut world = EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap();
     let mut pilot = pilot(networks, engine, &run, world.plan());
+    let _tick_thread = run.real_time.apply_tick_thread();
     let mut ticks = Vec::with_capacity(COUNTED_TICKS as usize);
     for tick in 0..WARM_UP_TICKS + COUNTED_TICKS {
         let observation = world.observe();
         let published = pilot.statistics().refreshes_published;
+        let usage = ThreadUsage::now().unwrap_or_default();
         let before = ALLOCATIONS.with(Cell::get);
         let control = pilot.drive(&observation).unwrap();
         let allocations = ALLOCATIONS.with(Cell::get) - before;
+        let faults = (ThreadUsage::now().unwrap_or_default() - usage).faults();
         if tick >= WARM_UP_TICKS {
             let published = pilot.statistics().refreshes_published - published;
-            ticks.push(Tick { allocations, published });
+            ticks.push(Tick { allocations, faults, published });
         }
         world.step(&control.command);
     }
@@ -135,31 +143,62 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
     ticks
 }
 
+/// A refresh every second tick, visible at once; and one every fifth, visible two ticks later, with
+/// the JPEG round trip. The model runs from the first tick it can, so that it has seen every camera
+/// buffer when counting begins.
+fn runs(real_time: &RealTimeOptions) -> [RunFile; 2] {
+    let often = RunFile { warm_up_ticks: 0, real_time: real_time.clone(), ..RunFile::default() };
+    let late = RunFile {
+        refresh_period_ticks: 5,
+        refresh_latency_millis: 100.0,
+        jpeg_quality: Some(95),
+        ..often.clone()
+    };
+    [often, late]
+}
+
 #[test]
-fn a_warm_tick_allocates_nothing() {
+fn a_warm_tick_allocates_nothing_and_takes_no_page_fault() {
     let folder = tempfile::tempdir().unwrap();
     let engine = export_tiny(folder.path());
+    // Where this user may not lock memory, heap that stays is enough: nothing swaps this test out.
+    let real_time =
+        RealTimeOptions { lock_memory: true, prefault_mib: Some(40), ..RealTimeOptions::default() };
+    println!("{:?}", real_time.apply_process());
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let networks = Networks::load(&engine, &backend, &backend).unwrap();
-    let runs = [
-        // A refresh every second tick, visible at once; the model runs from the first tick it can, so
-        // that it has seen every camera buffer when counting begins.
-        RunFile { warm_up_ticks: 0, ..RunFile::default() },
-        RunFile {
-            refresh_period_ticks: 5,
-            refresh_latency_millis: 100.0,
-            jpeg_quality: Some(95),
-            warm_up_ticks: 0,
-            ..RunFile::default()
-        },
-    ];
-    for run in runs {
+    let Networks { vision, understanding, bev, action, .. } = &networks;
+    for engine in [vision, understanding, bev, action] {
+        warm_up(engine).unwrap();
+    }
+    for run in runs(&real_time) {
         let ticks = drive(&networks, &engine, &run);
         let published: u64 = ticks.iter().map(|tick| tick.published).sum();
         let expected = COUNTED_TICKS / u64::from(run.refresh_period_ticks);
         assert!(published.abs_diff(expected) <= 1, "{published} refreshes in {run:?}");
-        for (index, tick) in ticks.iter().enumerate() {
-            assert_eq!(tick.allocations, 0, "tick {index} after the warm-up: {tick:?}, in {run:?}");
-        }
+        let allocations: Vec<u64> = ticks.iter().map(|tick| tick.allocations).collect();
+        let faults: Vec<u64> = ticks.iter().map(|tick| tick.faults).collect();
+        assert_eq!(allocations, [0; COUNTED_TICKS as usize], "in {run:?}");
+        assert_eq!(faults, [0; COUNTED_TICKS as usize], "in {run:?}");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn heap_that_was_touched_beforehand_faults_no_more() {
+    const MIB: usize = 1024 * 1024;
+    let faults = || {
+        let before = ThreadUsage::now().unwrap();
+        let blocks: Vec<Vec<u8>> = (0..24).map(|_| black_box(vec![1; MIB])).collect();
+        drop(blocks);
+        (ThreadUsage::now().unwrap() - before).faults()
+    };
+    let options = RealTimeOptions { prefault_mib: Some(32), ..RealTimeOptions::default() };
+    let expected = Outcome { wanted: 32, had: Some(32), why_not: None };
+    assert_eq!(options.apply_process().prefault_mib, Some(expected));
+    assert_eq!((faults(), faults()), (0, 0), "freed blocks were kept");
+    let before = ThreadUsage::now().unwrap();
+    let mut fresh = memmap2::MmapMut::map_anon(24 * MIB).unwrap();
+    fresh.fill(1);
+    assert!((ThreadUsage::now().unwrap() - before).faults() > 0, "the count sees fresh memory");
 }

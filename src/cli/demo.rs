@@ -3,12 +3,12 @@
 //! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
 //! results and one page to look at.
 
-use super::drive::{self, Drive, Driven};
+use super::drive::{self, Drive};
 use super::driver::{DriverFactory, DriverName};
 use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
-use crate::pilot::{ClockName, Run, RunFile};
+use crate::pilot::{ClockName, RealTimeOptions, RealTimeReport, Run, RunFile};
 use crate::timing::Stopwatch;
 use anyhow::{Context, bail};
 use std::fs;
@@ -72,35 +72,45 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
     let file = run_file(arguments)?;
     let run = Run::try_from(&file)?;
+    let real_time = run.real_time.apply_process();
     let factory = DriverFactory::new(DriverName::Automot, Some(&engine), &run)?;
     steps.done("libraries, loading");
 
     let cancel = drive::cancel_on_interrupt()?;
     let routes = parse_routes(ROUTE_FILE, "routes/demo.xml")?;
-    let drive_with =
-        |driver, factory: &DriverFactory, engine, tick_cap| -> anyhow::Result<Driven> {
-            Drive {
-                folder: &out.join(DriverName::as_str(driver)),
-                routes: &routes,
-                route_file: ROUTE_FILE.as_bytes(),
-                driver,
-                factory,
-                run_file: &file,
-                run: &run,
-                engine,
-                tick_cap,
-            }
-            .all(&cancel)
-        };
+    let folder = |driver: DriverName| out.join(driver.as_str());
+    let drive = Drive {
+        folder: &folder(DriverName::Automot),
+        routes: &routes,
+        route_file: ROUTE_FILE.as_bytes(),
+        driver: DriverName::Automot,
+        factory: &factory,
+        run_file: &file,
+        run: &run,
+        real_time: &real_time,
+        engine: Some(&engine),
+        tick_cap: arguments.ticks,
+    };
     say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
-    let model = drive_with(DriverName::Automot, &factory, Some(engine.as_path()), arguments.ticks)?;
+    let model = drive.all(&cancel)?;
     steps.done("driving, model");
     if model.summary.is_cancelled {
         return Ok(interrupted());
     }
     say("4/4 driving the same route with the autopilot, which sees the truth");
-    let cap = crate::evaluation::criteria::TICK_CAP;
-    let autopilot = drive_with(DriverName::Autopilot, &DriverFactory::Autopilot, None, cap)?;
+    // What ticks of the model are given is not for a driver that hardly computes.
+    let run_plain = Run { real_time: RealTimeOptions::default(), ..run.clone() };
+    let autopilot = Drive {
+        folder: &folder(DriverName::Autopilot),
+        driver: DriverName::Autopilot,
+        factory: &DriverFactory::Autopilot,
+        run: &run_plain,
+        real_time: &RealTimeReport::default(),
+        engine: None,
+        tick_cap: crate::evaluation::criteria::TICK_CAP,
+        ..drive
+    }
+    .all(&cancel)?;
     steps.done("driving, autopilot");
     if autopilot.summary.is_cancelled {
         return Ok(interrupted());

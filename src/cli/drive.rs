@@ -5,7 +5,7 @@ use super::print;
 use crate::evaluation::campaign::{Campaign, CampaignSummary, Progress, Provenance};
 use crate::evaluation::record::{Record, RouteIdentity};
 use crate::evaluation::run::{RouteLog, run_route};
-use crate::pilot::{Pace, PilotStatistics, Run, RunFile};
+use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile};
 use crate::scene::{Route, SensorSuite};
 use crate::timing::{Stage, StageStatistics};
 use crate::world::{EmbeddedWorld, RealTime, World};
@@ -31,6 +31,8 @@ pub(super) struct Drive<'a> {
     pub(super) factory: &'a DriverFactory,
     pub(super) run_file: &'a RunFile,
     pub(super) run: &'a Run,
+    /// What came of the process's real-time options.
+    pub(super) real_time: &'a RealTimeReport,
     pub(super) engine: Option<&'a Path>,
     pub(super) tick_cap: u64,
 }
@@ -42,6 +44,8 @@ pub(super) struct Driven {
     pub(super) statistics: StageStatistics,
     /// What pilots counted on the routes of this call.
     pub(super) pilot: Option<PilotStatistics>,
+    /// What came of the real-time options.
+    pub(super) real_time: RealTimeReport,
     /// Each finished route's drive, tick by tick.
     pub(super) logs: Vec<(Record, RouteLog)>,
     /// A camera picture taken on the way.
@@ -104,6 +108,8 @@ impl Drive<'_> {
         };
         let mut pilot: Option<PilotStatistics> = None;
         let mut still = None;
+        let mut real_time = self.real_time.clone();
+        let mut is_first = true;
         let summary = campaign.run(cancel, &mut progress, &mut |route| {
             let world = EmbeddedWorld::new(route, suite, self.run.seed)?;
             let mut driver = self.factory.driver(world.plan())?;
@@ -121,8 +127,16 @@ impl Drive<'_> {
                     still = Some(Still { width, height, rgb: camera.rgb.clone() });
                 }
             };
+            // The driver's threads run by now, and do not inherit what the tick thread is given.
+            let tick_thread = self.run.real_time.apply_tick_thread();
+            if std::mem::take(&mut is_first) {
+                real_time.add(&driver.real_time());
+                real_time.add(tick_thread.report());
+                real_time.warn();
+            }
             let driving = driver.as_driver();
             let outcome = run_route(world.as_mut(), driving, self.tick_cap, cancel, &mut watch);
+            drop(tick_thread);
             if let Some(counted) = driver.statistics() {
                 pilot.get_or_insert_default().add(&counted);
             }
@@ -140,7 +154,8 @@ impl Drive<'_> {
             statistics.merge(&log.statistics(WARM_UP_TICKS));
             logs.push((record.clone(), log));
         }
-        Ok(Driven { summary, statistics, pilot, logs, still, routes_total: self.routes.len() })
+        let routes_total = self.routes.len();
+        Ok(Driven { summary, statistics, pilot, real_time, logs, still, routes_total })
     }
 
     /// Everything beside routes, seed and driver that decides results.
@@ -210,6 +225,7 @@ impl Driven {
                 "prefix_age": self.statistics.prefix_age().summary(),
             },
             "pilot": self.pilot,
+            "real_time": self.real_time,
         })
     }
 }

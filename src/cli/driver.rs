@@ -3,6 +3,7 @@
 use super::print;
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::engine::warm_up;
 use crate::kv_cache::SlotPool;
 use crate::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
@@ -13,7 +14,7 @@ use crate::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
     UnderstandingOptions,
 };
-use crate::pilot::{Parity, Pilot, PilotStatistics, Run};
+use crate::pilot::{Parity, Pilot, PilotStatistics, RealTimeReport, Run, usable_cores};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
 use crate::world::Autopilot;
 use anyhow::Context;
@@ -106,12 +107,22 @@ impl DriverFactory {
 
 impl Automot {
     pub(super) fn load(folder: &Path, run: &Run) -> anyhow::Result<Self> {
-        let backend = |threads| {
-            OnnxRuntime::open(CpuOptions { threads, ..CpuOptions::default() }, &mut print::note)
+        let backend = |threads, cores: &Option<Vec<usize>>| {
+            let options = CpuOptions { threads, ..CpuOptions::default() };
+            let backend = OnnxRuntime::open(options, &mut print::note)?;
+            let cores = cores.as_deref().map(usable_cores).unwrap_or_default();
+            anyhow::Ok(backend.with_worker_cores(cores))
         };
-        let (fast, slow) = (backend(run.threads.action)?, backend(run.threads.understanding)?);
+        let fast = backend(run.threads.action, &run.real_time.pin_tick)?;
+        let slow = backend(run.threads.understanding, &run.real_time.pin_understanding)?;
         let networks = Networks::load(folder, &fast, &slow)
             .with_context(|| format!("loading engine folder {}", folder.display()))?;
+        if run.real_time.readies_memory() {
+            let Networks { vision, understanding, bev, action, .. } = &networks;
+            for engine in [vision, understanding, bev, action] {
+                warm_up(engine).context("running the networks before the first tick")?;
+            }
+        }
         let name = crate::engine::Backend::name(&fast);
         let tokenizer_file = folder.join("tokenizer.json");
         Tokenizer::read(&tokenizer_file)?;
@@ -170,6 +181,14 @@ impl RouteDriver {
         match self {
             Self::Automot(pilot) => pilot.as_mut(),
             Self::Autopilot(autopilot) => autopilot.as_mut(),
+        }
+    }
+
+    /// What came of the real-time options of the driver's own threads.
+    pub(super) fn real_time(&self) -> RealTimeReport {
+        match self {
+            Self::Automot(pilot) => pilot.real_time().clone(),
+            Self::Autopilot(_) => RealTimeReport::default(),
         }
     }
 

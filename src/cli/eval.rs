@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
     let routes = select(routes, &arguments.only)?;
+    let real_time = run.real_time.apply_process();
     let factory = DriverFactory::new(arguments.driver, arguments.engine.as_deref(), &run)?;
     let drive = Drive {
         folder: &arguments.out,
@@ -61,6 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         factory: &factory,
         run_file: &file,
         run: &run,
+        real_time: &real_time,
         engine: arguments.engine.as_deref(),
         tick_cap: arguments.tick_cap,
     };

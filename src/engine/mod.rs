@@ -8,6 +8,8 @@
 mod network_file;
 pub mod onnxruntime;
 mod session;
+mod warm_up;
 
 pub use network_file::{NetworkFile, NetworkFileError};
 pub use session::{Backend, Engine, LoadError, RunError, Session};
+pub use warm_up::warm_up;

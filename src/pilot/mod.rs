@@ -5,11 +5,15 @@
 //! done. A tick never waits for a refresh, except in virtual time, where the wait is what makes a
 //! result visible at exactly its virtual instant.
 
+mod real_time;
 mod refresh;
 mod run_file;
 mod statistics;
 mod tick;
 
+pub use real_time::{
+    Outcome, RealTimeOptions, RealTimeReport, ThreadUsage, TickThread, usable_cores,
+};
 pub use run_file::{ClockName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads};
 pub use statistics::PilotStatistics;
 pub use tick::Pilot;

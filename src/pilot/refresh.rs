@@ -1,6 +1,6 @@
 //! The understanding expert on its own thread, one refresh at a time.
 
-use super::{Pace, PilotStatistics};
+use super::{Pace, PilotStatistics, RealTimeOptions, RealTimeReport};
 use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::RefreshReport;
@@ -37,6 +37,8 @@ pub(super) struct RefreshLane {
     /// When the refresh in flight becomes visible in virtual time; `None` without one in flight.
     visible_at: Option<Timestamp>,
     next_version: u64,
+    /// What came of the thread's real-time options.
+    real_time: RealTimeReport,
 }
 
 /// What [`RefreshLane::collect`] found.
@@ -56,11 +58,14 @@ impl RefreshLane {
         mut expert: Box<dyn UnderstandingExpert>,
         pool: SlotPool,
         pace: Pace,
+        real_time: RealTimeOptions,
     ) -> std::io::Result<Self> {
         // One job at a time is in flight, so one place in each queue is never waited for.
         let (jobs, job_queue) = sync_channel::<Job>(1);
         let (finished, done) = sync_channel(1);
+        let (placed, place) = sync_channel(1);
         let thread = std::thread::Builder::new().name("understanding".into()).spawn(move || {
+            let _ = placed.send(real_time.apply_understanding_thread());
             while let Ok(Job { request, writer, refresh, hand_off }) = job_queue.recv() {
                 let mut spans = StageSpans::default();
                 spans.end(hand_off);
@@ -72,6 +77,7 @@ impl RefreshLane {
                 }
             }
         })?;
+        let real_time = place.recv().expect("placing a thread does not panic");
         Ok(Self {
             jobs: Some(jobs),
             done,
@@ -81,7 +87,13 @@ impl RefreshLane {
             pace,
             visible_at: None,
             next_version: 1,
+            real_time,
         })
+    }
+
+    /// What came of the real-time options of the expert's thread.
+    pub(super) fn real_time(&self) -> &RealTimeReport {
+        &self.real_time
     }
 
     /// The newest published prefix.

@@ -3,6 +3,8 @@
 //! Defaults drive as the release's agent does, but for two things that it does unlike its own
 //! training and that cost either skill or time: drifting positions and the JPEG round trip.
 
+use super::RealTimeOptions;
+use super::real_time::{MAX_CORES, MAX_FIFO_PRIORITY, MAX_PREFAULT_MIB};
 use crate::control::{PathFollowerConfig, RecoveryConfig};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -43,6 +45,8 @@ pub struct RunFile {
     pub seed: u64,
     /// CPU threads of each expert.
     pub threads: Threads,
+    /// What the operating system is asked for; nothing by default.
+    pub real_time: RealTimeOptions,
     /// Which of the heuristics around the model are on.
     pub heuristics: Heuristics,
     /// AutoMoT: ticks between two frames of a prompt, 1 to 20. The release's agent takes 5 (0.25 s),
@@ -136,6 +140,7 @@ impl Default for RunFile {
             refresh_latency_millis: 0.0,
             seed: 0,
             threads: Threads { action: 1, understanding: 1 },
+            real_time: RealTimeOptions::default(),
             heuristics: Heuristics::default(),
             history_spacing_ticks: RELEASE_HISTORY_SPACING_TICKS,
             instruction_mask: Parity::Release,
@@ -174,6 +179,8 @@ pub struct Run {
     pub seed: u64,
     /// CPU threads.
     pub threads: Threads,
+    /// What the operating system is asked for.
+    pub real_time: RealTimeOptions,
     /// Heuristics around the model.
     pub heuristics: Heuristics,
     /// Ticks between two frames of a prompt.
@@ -271,6 +278,7 @@ impl TryFrom<&RunFile> for Run {
                 return Err(RunError::Range { key, found: "0".into(), expected: "1 or more" });
             }
         }
+        check_real_time(&file.real_time)?;
         if let Some(quality) = file.jpeg_quality.filter(|quality| !(1..=100).contains(quality)) {
             let (key, found) = ("jpeg_quality", quality.to_string());
             return Err(RunError::Range { key, found, expected: "1 to 100" });
@@ -299,6 +307,7 @@ impl TryFrom<&RunFile> for Run {
             pace,
             seed: file.seed,
             threads: file.threads,
+            real_time: file.real_time.clone(),
             heuristics: file.heuristics,
             history_spacing_ticks: file.history_spacing_ticks as usize,
             instruction_mask: file.instruction_mask,
@@ -306,6 +315,35 @@ impl TryFrom<&RunFile> for Run {
             jpeg_quality: file.jpeg_quality,
         })
     }
+}
+
+/// Refuses what no machine could give; what this one cannot is for the report.
+fn check_real_time(wanted: &RealTimeOptions) -> Result<(), RunError> {
+    for (key, cores) in [
+        ("real_time.pin_tick", &wanted.pin_tick),
+        ("real_time.pin_understanding", &wanted.pin_understanding),
+    ] {
+        let Some(cores) = cores else { continue };
+        let repeated = |(place, core): (usize, &usize)| cores[..place].contains(core);
+        let too_high = cores.iter().any(|&core| core >= MAX_CORES);
+        if cores.is_empty() || too_high || cores.iter().enumerate().any(repeated) {
+            let expected = "null, or one or more different cores from 0 to 1023";
+            return Err(RunError::Range { key, found: format!("{cores:?}"), expected });
+        }
+    }
+    if let Some(priority) = wanted.fifo_priority
+        && !(1..=MAX_FIFO_PRIORITY).contains(&priority)
+    {
+        let (key, found) = ("real_time.fifo_priority", priority.to_string());
+        return Err(RunError::Range { key, found, expected: "null, or 1 to 99" });
+    }
+    if let Some(mib) = wanted.prefault_mib
+        && !(1..=MAX_PREFAULT_MIB).contains(&mib)
+    {
+        let (key, found) = ("real_time.prefault_mib", mib.to_string());
+        return Err(RunError::Range { key, found, expected: "null, or 1 to 65536" });
+    }
+    Ok(())
 }
 
 fn positive(key: &'static str, millis: f64) -> Result<Duration, RunError> {
@@ -399,5 +437,38 @@ mod tests {
         refused("history_spacing_ticks: 21\n", &["history_spacing_ticks", "1 to 20"]);
         refused("tick_hz: 10\n", &["tick_hz", "20"]);
         refused("threads: {action: 0, understanding: 1}\n", &["threads.action"]);
+    }
+
+    #[test]
+    fn real_time_options_that_no_machine_has_are_refused() {
+        let cores = "one or more different cores from 0 to 1023";
+        refused("real_time: {pin_tick: []}\n", &["real_time.pin_tick is []", cores]);
+        refused("real_time: {pin_tick: [1024]}\n", &["real_time.pin_tick is [1024]", cores]);
+        refused(
+            "real_time: {pin_understanding: [1, 1]}\n",
+            &["pin_understanding is [1, 1]", cores],
+        );
+        refused("real_time: {fifo_priority: 0}\n", &["real_time.fifo_priority is 0", "1 to 99"]);
+        refused("real_time: {fifo_priority: 100}\n", &["real_time.fifo_priority is 100"]);
+        refused("real_time: {prefault_mib: 0}\n", &["real_time.prefault_mib is 0", "1 to 65536"]);
+        refused("real_time: {prefault_mib: 65537}\n", &["real_time.prefault_mib is 65537"]);
+        refused("real_time: {lock_memory: much}\n", &["run.yaml", "lock_memory", "much"]);
+        refused("real_time: {fifo_priority: -1}\n", &["run.yaml", "fifo_priority"]);
+        refused("real_time: {pin_tick: 0}\n", &["run.yaml", "pin_tick"]);
+        refused("real_time: {pin: [0]}\n", &["run.yaml", "pin", "pin_tick", "prefault_mib"]);
+    }
+
+    #[test]
+    fn real_time_options_come_through() {
+        let run =
+            read("real_time: {pin_tick: [0, 3], fifo_priority: 80, prefault_mib: 8}\n").unwrap();
+        let expected = RealTimeOptions {
+            pin_tick: Some(vec![0, 3]),
+            fifo_priority: Some(80),
+            prefault_mib: Some(8),
+            ..RealTimeOptions::default()
+        };
+        assert_eq!(run.real_time, expected);
+        assert_eq!(read("seed: 1\n").unwrap().real_time, RealTimeOptions::default());
     }
 }

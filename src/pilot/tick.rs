@@ -1,7 +1,7 @@
 //! One tick.
 
 use super::refresh::RefreshLane;
-use super::{PilotStatistics, Run};
+use super::{PilotStatistics, RealTimeReport, Run};
 use crate::control::{Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
@@ -44,7 +44,12 @@ impl Pilot {
     ) -> std::io::Result<Self> {
         Ok(Self {
             action_expert,
-            refreshes: RefreshLane::start(understanding_expert, pool, run.pace)?,
+            refreshes: RefreshLane::start(
+                understanding_expert,
+                pool,
+                run.pace,
+                run.real_time.clone(),
+            )?,
             localizer,
             controller,
             last_command: Command::FULL_BRAKE,
@@ -60,6 +65,11 @@ impl Pilot {
     /// What was counted so far.
     pub fn statistics(&self) -> PilotStatistics {
         self.statistics
+    }
+
+    /// What came of the real-time options of the understanding expert's thread.
+    pub fn real_time(&self) -> &RealTimeReport {
+        self.refreshes.real_time()
     }
 
     fn tick(&mut self, observation: &Observation) -> Result<Control, ModelError> {

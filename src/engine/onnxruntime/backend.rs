@@ -40,6 +40,8 @@ pub struct OnnxRuntime {
     environment: ort::environment::Environment,
     library: PathBuf,
     options: CpuOptions,
+    /// Cores of the threads beside the caller's; none: as the library likes.
+    worker_cores: Vec<usize>,
 }
 
 /// The library of this process: it can be loaded once.
@@ -84,7 +86,14 @@ impl OnnxRuntime {
             *slot = Some((environment, path));
         }
         let (environment, library) = slot.clone().expect("filled above");
-        Ok(Self { environment, library, options })
+        Ok(Self { environment, library, options, worker_cores: Vec::new() })
+    }
+
+    /// Pins the workers of networks that are loaded from now on to `cores`, the calling thread's own
+    /// affinity aside. The library reports nothing: name cores that can be had.
+    #[must_use]
+    pub fn with_worker_cores(self, cores: Vec<usize>) -> Self {
+        Self { worker_cores: cores, ..self }
     }
 
     /// The library file in use.
@@ -100,6 +109,12 @@ impl OnnxRuntime {
         let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
         let builder =
             builder.with_prepacking(self.options.prepack).map_err(|error| error.to_string())?;
+        let builder = match worker_affinities(self.options.threads, &self.worker_cores) {
+            None => builder,
+            Some(affinities) => builder
+                .with_config_entry("session.intra_op_thread_affinities", affinities)
+                .map_err(|error| error.to_string())?,
+        };
         builder
             .with_config_entry("session.model_external_initializers_file_folder_path", ROOT)
             .map_err(|error| error.to_string())
@@ -161,6 +176,16 @@ fn version(library: &Path) -> String {
         Some((_, version)) => version.to_owned(),
         None => format!("of unknown version ({name})"),
     }
+}
+
+/// The library's notation for every worker on all of `cores`: workers apart by semicolons, cores by
+/// commas and counted from 1. The caller's thread is no worker.
+fn worker_affinities(threads: usize, cores: &[usize]) -> Option<String> {
+    if threads < 2 || cores.is_empty() {
+        return None;
+    }
+    let cores: Vec<String> = cores.iter().map(|core| (core + 1).to_string()).collect();
+    Some(vec![cores.join(","); threads - 1].join(";"))
 }
 
 /// A loaded network.
