@@ -4,7 +4,7 @@
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tandem_export::checkpoint::Checkpoint;
@@ -253,6 +253,61 @@ fn contracts_describe_their_graphs() {
     }
     let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
+}
+
+/// Outermost scopes of a network's nodes, each once.
+fn parts(graph: &ModelProto) -> BTreeSet<String> {
+    let nodes = &graph.graph.as_ref().unwrap().node;
+    let part = |name: &str| name.split_once('/').map(|(part, _)| part.to_owned());
+    nodes.iter().map(|node| part(node.name()).unwrap_or_else(|| panic!("{node:?}"))).collect()
+}
+
+#[test]
+fn every_node_belongs_to_a_part_of_its_network() {
+    let numbered = |stem: &str, numbers: std::ops::Range<usize>| -> Vec<String> {
+        numbers.map(|n| format!("{stem}{n}")).collect()
+    };
+    let named = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let expected = [
+        [
+            named(&["patch_embed", "merger", "deepstack"]),
+            numbered("block.", 0..3),
+            numbered("deepstack.", 0..2),
+        ]
+        .concat(),
+        [named(&["embed", "mask", "rope"]), numbered("layer.", 0..4)].concat(),
+        [
+            named(&["normalize", "image.stem", "lidar.stem", "tokens"]),
+            numbered("image.s", 1..5),
+            numbered("lidar.s", 1..5),
+            numbered("fusion.", 0..4),
+        ]
+        .concat(),
+        [
+            named(&["embed", "mask", "rope", "norm"]),
+            named(&["head.route", "head.waypoints", "head.decision"]),
+            numbered("layer.", 0..4),
+        ]
+        .concat(),
+    ];
+    for precision in [Precision::F32, Precision::Bf16, Precision::Bf16Emulated] {
+        for probes in [false, true] {
+            let fixture = Fixture::new(DType::F32);
+            let options = ExportOptions { precision, probes, ..small() };
+            export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
+            for (network, expected) in NAMES.into_iter().zip(&expected) {
+                let mut found = parts(&fixture.graph(network));
+                if precision == Precision::Bf16Emulated {
+                    found.remove("inputs");
+                }
+                if probes {
+                    found.remove("outputs");
+                }
+                let expected: BTreeSet<String> = expected.iter().cloned().collect();
+                assert_eq!(found, expected, "{network}, {precision:?}, probes: {probes}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,12 @@ use std::ops::Range;
 /// Constants of fewer bytes than this are stored in the graph file itself.
 pub const INLINE_BELOW: usize = 1024;
 
+/// Scope of the nodes that bring an input onto the grid of an emulated type.
+const INPUTS: &str = "inputs";
+
+/// Scope of the copies that give a value a second name.
+const OUTPUTS: &str = "outputs";
+
 /// Why a graph cannot be built from this checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
@@ -191,6 +197,9 @@ impl<'a> Graph<'a> {
     }
 
     /// Runs `build` with `scope/` in front of the names of the nodes that it makes.
+    ///
+    /// The outermost scope is the part of the network that a node counts as when it is timed, so
+    /// every node of a network has one.
     pub fn within<R>(&mut self, scope: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
         self.scope.push(scope.into());
         let result = build(self);
@@ -213,7 +222,10 @@ impl<'a> Graph<'a> {
             meaning: meaning.to_owned(),
         });
         let value = Value { name: name.to_owned(), dtype, shape: shape.to_vec() };
-        if self.carried(dtype) == dtype { value } else { self.on_grid(&value) }
+        if self.carried(dtype) == dtype {
+            return value;
+        }
+        self.within(INPUTS, |graph| graph.on_grid(&value))
     }
 
     /// Makes `value` an output called `name`.
@@ -226,7 +238,9 @@ impl<'a> Graph<'a> {
         let from_node = self.made.iter().any(|made| made.name == value.name);
         // An output is its value under another name, unless that value already has a fixed one.
         let inner = if known || !from_node {
-            self.node("Identity", "identity", &[value], Vec::new(), value.dtype, value.shape())
+            self.within(OUTPUTS, |graph| {
+                graph.node("Identity", "identity", &[value], vec![], value.dtype, value.shape())
+            })
         } else {
             value.clone()
         };
@@ -446,7 +460,12 @@ impl<'a> Graph<'a> {
         output: Vec<String>,
         attribute: Vec<AttributeProto>,
     ) {
-        let name = output.first().cloned();
+        // A value made of an input keeps the input's name; its node has a scope all the same.
+        let scope: String = self.scope.iter().flat_map(|scope| [scope.as_str(), "/"]).collect();
+        let name = output.first().map(|value| match value.starts_with(&scope) {
+            true => value.clone(),
+            false => format!("{scope}{value}"),
+        });
         self.nodes.push(NodeProto { input, output, name, op_type: Some(op.to_owned()), attribute });
     }
 

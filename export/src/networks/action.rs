@@ -125,25 +125,28 @@ fn draw(
         probes.add(format!("hidden.{l}"), &x);
     }
     let norm = g.weight(&format!("{}.norm_mot_gen.weight", understanding::PREFIX))?;
-    let x = g.rms_norm(&x, &norm, config.rms_norm_eps);
+    let x = g.within("norm", |g| g.rms_norm(&x, &norm, config.rms_norm_eps));
     probes.add("last_hidden", &x);
 
     let decision_at = blocks[0] + blocks[1];
     let route_at = decision_at + blocks[2];
     let waypoints_at = route_at + blocks[3];
 
-    let (route, waypoints) = g.within("heads", |g| -> Result<_, GraphError> {
+    // The route head was trained to give x and y - x of each point: its sum runs over the
+    // coordinates. Waypoints are steps: their sum runs over time.
+    let route = g.within("head.route", |g| -> Result<_, GraphError> {
         let route = g.slice(&x, 0, route_at..waypoints_at);
         let route = point_head(g, &route, "route_head.mlp")?;
+        probes.add("route_raw", &route);
+        Ok(g.cumulative_sum(&route, 1))
+    })?;
+    let waypoints = g.within("head.waypoints", |g| -> Result<_, GraphError> {
         let waypoints = g.slice(&x, 0, waypoints_at..n_tokens);
         let waypoints = point_head(g, &waypoints, "waypoints_head.mlp")?;
-        probes.add("route_raw", &route);
         probes.add("waypoint_raw", &waypoints);
-        // The route head was trained to give x and y - x of each point: its sum runs over the
-        // coordinates. Waypoints are steps: their sum runs over time.
-        Ok((g.cumulative_sum(&route, 1), g.cumulative_sum(&waypoints, 0)))
+        Ok(g.cumulative_sum(&waypoints, 0))
     })?;
-    let decision = g.within("heads", |g| -> Result<_, GraphError> {
+    let decision = g.within("head.decision", |g| -> Result<_, GraphError> {
         // The output head is tied to the embedding; a stored copy of it is ignored.
         let table = g.weight(&format!("{}.embed_tokens.weight", understanding::PREFIX))?;
         let rows = g.slice(&x, 0, decision_at..route_at);

@@ -65,8 +65,10 @@ fn draw(
 
     let picture = g.within("normalize", |g| normalize(g, &image, config));
     probes.add("image_normalized", &picture);
-    let histogram = g.reshape(&histogram, &[1, config.lidar_channels, rows, cols]);
-    let histogram = g.cast(&histogram, g.dtype());
+    let histogram = g.within("lidar.stem", |g| {
+        let histogram = g.reshape(&histogram, &[1, config.lidar_channels, rows, cols]);
+        g.cast(&histogram, g.dtype())
+    });
 
     let trunks = ["image", "lidar"].map(|name| Trunk { name });
     let [image_trunk, lidar_trunk] = &trunks;
@@ -104,7 +106,7 @@ fn draw(
             needed: format!("{} cells", sizes.cells),
         });
     }
-    let tokens = cells_as_tokens(g, &lidar);
+    let tokens = g.within("tokens", |g| cells_as_tokens(g, &lidar));
     g.output("bev_tokens", &tokens, "[cells, channels], row-major cells, row is the y strip");
     probes.emit(g);
 
@@ -183,7 +185,7 @@ impl Trunk {
             if n > 1 && !g.has(&format!("{prefix}.conv1.conv.weight")) {
                 break;
             }
-            let scope = format!("{}.s{stage}.b{n}", self.name);
+            let scope = format!("{}.s{stage}/b{n}", self.name);
             // The first block of a stage halves the map.
             let stride = if n == 1 { 2 } else { 1 };
             x = g.within(scope, |g| block(g, &x, &prefix, stride))?;

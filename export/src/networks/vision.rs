@@ -76,15 +76,16 @@ fn draw(
         &[n_patches, patch_len],
         "patches of one frame in merge order; (channel, time, y, x) within a patch, p/127.5 - 1",
     );
-    let patches = g.cast(&patches, g.dtype());
 
     let kernel = g.weight_as(&format!("{PREFIX}.patch_embed.proj.weight"), &[width, patch_len])?;
     let bias = g.weight(&format!("{PREFIX}.patch_embed.proj.bias"))?;
-    let embedded = g.gemm(&patches, &kernel, Some(&bias), "patch_embed");
-    probes.add("patch_embed", &embedded);
-
     let positions = g.constant("position_embedding", &[n_patches, width], positions);
-    let mut x = g.add(&embedded, &positions);
+    let mut x = g.within("patch_embed", |g| {
+        let patches = g.cast(&patches, g.dtype());
+        let embedded = g.gemm(&patches, &kernel, Some(&bias), "gemm");
+        probes.add("patch_embed", &embedded);
+        g.add(&embedded, &positions)
+    });
     probes.add("block_input", &x);
 
     let rope = rotary_tables(g, config, order);
@@ -94,9 +95,11 @@ fn draw(
         probes.add(format!("block.{i}"), &x);
         if let Some(d) = config.deepstack_visual_indexes.iter().position(|&after| after == i) {
             let prefix = format!("{PREFIX}.deepstack_merger_list.{d}");
-            let map =
-                g.within(format!("deepstack.{d}"), |g| deepstack_merger(g, &x, &prefix, config))?;
-            deepstack.push((d, g.reshape(&map, &[1, map.dim(0), map.dim(1)])));
+            let map = g.within(format!("deepstack.{d}"), |g| -> Result<_, GraphError> {
+                let map = deepstack_merger(g, &x, &prefix, config)?;
+                Ok(g.reshape(&map, &[1, map.dim(0), map.dim(1)]))
+            })?;
+            deepstack.push((d, map));
         }
     }
     let tokens = g.within("merger", |g| merger(g, &x, config))?;
@@ -105,7 +108,7 @@ fn draw(
     if !deepstack.is_empty() {
         deepstack.sort_by_key(|(d, _)| *d);
         let maps = deepstack.iter().map(|(_, map)| map).collect::<Vec<_>>();
-        let maps = g.concat(&maps, 0);
+        let maps = g.within("deepstack", |g| g.concat(&maps, 0));
         g.output("deepstack", &maps, "[maps, tokens, hidden], added after the first text layers");
     }
     probes.emit(g);
