@@ -7,9 +7,11 @@
 
 mod network_file;
 pub mod onnxruntime;
+mod operators;
 mod session;
 mod warm_up;
 
 pub use network_file::{NetworkFile, NetworkFileError};
+pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
 pub use session::{Backend, Engine, LoadError, RunError, Session};
 pub use warm_up::warm_up;

@@ -1,6 +1,6 @@
 //! The three nouns every back end implements.
 
-use super::NetworkFile;
+use super::{NetworkFile, OperatorProfile, OperatorProfileError};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::Contract;
@@ -25,6 +25,18 @@ pub trait Engine: Send + Sync {
 
     /// A session for one user. This is the last allocation before the first run.
     fn session(self: Arc<Self>) -> Box<dyn Session>;
+
+    /// Ends measuring operators, once runs in flight are over, and says what each took in all runs
+    /// but the first `warm_up`. `None` if this engine does not measure them, or no longer: only a
+    /// back end that was asked to attaches a profiler when it loads a network, and not every back
+    /// end has one.
+    #[expect(unused_variables, reason = "a back end without a profiler has nothing to leave out")]
+    fn end_operator_profile(
+        &self,
+        warm_up: u64,
+    ) -> Option<Result<OperatorProfile, OperatorProfileError>> {
+        None
+    }
 }
 
 /// One user of an engine.

@@ -4,9 +4,13 @@
 //! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
 
 use super::library::{self, LibraryError, Places};
+use super::parts::Parts;
+use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK};
 use super::weights::{ROOT, Weights};
-use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session};
+use crate::engine::{
+    Backend, Engine, LoadError, NetworkFile, OperatorProfile, OperatorProfileError, Session,
+};
 use crate::tensor::DType;
 use ort::AsPointer;
 use ort::session::Session as OrtSession;
@@ -14,6 +18,8 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, ValueType};
 use prost::Message;
 use std::ffi::CString;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_export::contract::{Contract, TensorSpec};
@@ -42,6 +48,8 @@ pub struct OnnxRuntime {
     options: CpuOptions,
     /// Cores of the threads beside the caller's; none: as the library likes.
     worker_cores: Vec<usize>,
+    /// Where engines write what their operators take, if they measure it.
+    profiles: Option<PathBuf>,
 }
 
 /// The library of this process: it can be loaded once.
@@ -86,7 +94,7 @@ impl OnnxRuntime {
             *slot = Some((environment, path));
         }
         let (environment, library) = slot.clone().expect("filled above");
-        Ok(Self { environment, library, options, worker_cores: Vec::new() })
+        Ok(Self { environment, library, options, worker_cores: Vec::new(), profiles: None })
     }
 
     /// Pins the workers of networks that are loaded from now on to `cores`, the calling thread's own
@@ -96,19 +104,32 @@ impl OnnxRuntime {
         Self { worker_cores: cores, ..self }
     }
 
+    /// Makes engines that are loaded from now on measure their operators, until
+    /// [`Engine::end_operator_profile`]. The library's own profiles appear in `folder`, which is made
+    /// if need be, and stay there: one file per engine, which trace viewers open.
+    ///
+    /// Such engines are slower: by microseconds per operator and run.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn with_operator_profile(mut self, folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        self.profiles = Some(folder.canonicalize()?);
+        Ok(self)
+    }
+
     /// The library file in use.
     pub fn library(&self) -> &PathBuf {
         &self.library
     }
 
     /// Session options of this back end. The library's builder errors carry the builder itself.
-    fn builder(&self) -> Result<SessionBuilder, String> {
+    fn builder(&self, prepack: bool) -> Result<SessionBuilder, String> {
         let builder = OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
         let builder =
             builder.with_intra_threads(self.options.threads).map_err(|error| error.to_string())?;
         let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
-        let builder =
-            builder.with_prepacking(self.options.prepack).map_err(|error| error.to_string())?;
+        let builder = builder.with_prepacking(prepack).map_err(|error| error.to_string())?;
         let builder = match worker_affinities(self.options.threads, &self.worker_cores) {
             None => builder,
             Some(affinities) => builder
@@ -137,15 +158,28 @@ impl Backend for OnnxRuntime {
         let mut model = ModelProto::decode(file.graph.as_slice())
             .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
         let weights = Weights::map(file, &mut model)?;
-        let mut builder = self.builder().map_err(&refused)?;
-        for (name, value) in &weights.values {
+        let graph = model.encode_to_vec();
+        let commit = |mut builder: SessionBuilder| -> Result<OrtSession, String> {
+            for (name, value) in &weights.values {
+                builder = builder
+                    .with_initializer(name, Arc::clone(value))
+                    .map_err(|error| error.to_string())?;
+            }
+            builder.commit_from_memory(&graph).map_err(|error| error.to_string())
+        };
+        let mut builder = self.builder(self.options.prepack).map_err(&refused)?;
+        let mut profiling = None;
+        if let Some(folder) = &self.profiles {
+            let files = ProfileFiles::new(folder, network);
+            let unpacked = self.builder(false).map_err(&refused)?;
+            let parts = Parts::of(&model.graph.unwrap_or_default().node);
+            let placed = files.graph(&parts, unpacked, commit).map_err(&refused)?;
+            profiling = Some(Profiling::new(placed));
             builder = builder
-                .with_initializer(name, Arc::clone(value))
+                .with_profiling(files.prefix())
                 .map_err(|error| refused(error.to_string()))?;
         }
-        let session = builder
-            .commit_from_memory(&model.encode_to_vec())
-            .map_err(|error| refused(error.to_string()))?;
+        let session = commit(builder).map_err(&refused)?;
         let tensors = file.contract.inputs.iter().chain(&file.contract.outputs);
         if let Some(deep) = tensors.into_iter().find(|spec| spec.shape.len() > MAX_RANK) {
             let reason = format!("{:?} has more than {MAX_RANK} dimensions", deep.name);
@@ -163,6 +197,7 @@ impl Backend for OnnxRuntime {
             output_names: names(&file.contract.outputs),
             contract: file.contract.clone(),
             session,
+            profiling,
             _weights: weights,
         }))
     }
@@ -194,6 +229,7 @@ pub(super) struct CpuEngine {
     input_names: Vec<CString>,
     output_names: Vec<CString>,
     session: OrtSession,
+    profiling: Option<Profiling>,
     /// Declared after the session: the mapped memory must outlive it.
     _weights: Weights,
 }
@@ -205,6 +241,11 @@ impl CpuEngine {
 
     pub(super) fn output_names(&self) -> &[CString] {
         &self.output_names
+    }
+
+    /// The profile that runs are part of, if operators are measured.
+    pub(super) fn profiling(&self) -> Option<&Profiling> {
+        self.profiling.as_ref()
     }
 
     /// The library's session; it may be run by several threads at once.
@@ -220,6 +261,13 @@ impl Engine for CpuEngine {
 
     fn session(self: Arc<Self>) -> Box<dyn Session> {
         Box::new(CpuSession::new(self))
+    }
+
+    fn end_operator_profile(
+        &self,
+        warm_up: u64,
+    ) -> Option<Result<OperatorProfile, OperatorProfileError>> {
+        self.profiling.as_ref()?.end(&self.contract.network, self.raw(), warm_up)
     }
 }
 

@@ -2,7 +2,10 @@
 
 mod backend;
 pub mod library;
+mod parts;
+mod profile;
 mod session;
+mod trace;
 mod weights;
 
 pub use backend::{CpuOptions, OnnxRuntime, OpenError};

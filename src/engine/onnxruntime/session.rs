@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "calls the library's C interface to run on the caller's memory")]
 
 use super::backend::CpuEngine;
+use super::profile::Profiling;
 use crate::engine::{Engine, RunError, Session};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use arrayvec::ArrayVec;
@@ -105,6 +106,7 @@ impl Session for CpuSession {
             let value = descriptor(&mut self.outputs[index], &self.info, memory, spec, network)?;
             self.call.outputs[index] = value.as_ptr();
         }
+        let _measured = self.engine.profiling().map(Profiling::during_run);
         // SAFETY: the engine (kept alive by `self`) owns the library's session, which may be run from
         // several threads. Names live in the engine, descriptors in `self`, and the memory they
         // describe is borrowed by `inputs` and `outputs` until this call returns; the contract's
