@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use tandem::pilot::RunFile;
+use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::profile::{
     EngineIdentity, FORMAT, LatencyFile, MachineCard, PhaseName, PhaseRecorder, ProfilerCost,
     TickFacts,
@@ -59,7 +59,7 @@ fn file() -> LatencyFile {
         },
         run: RunFile::default(),
         observations: "none".into(),
-        real_time: Vec::new(),
+        real_time: RealTimeReport::default(),
         profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, rounds: 1 },
         first_control: None,
         phases: vec![recorder.finish()],

@@ -73,7 +73,7 @@ impl DriverFactory {
                 let folder = engine.context(
                     "driver automot needs --engine DIR, a folder that `tandem export` wrote",
                 )?;
-                Ok(Self::Automot(Box::new(Automot::load(folder, run)?)))
+                Ok(Self::Automot(Box::new(Automot::load(folder, run, None)?)))
             }
         }
     }
@@ -106,12 +106,20 @@ impl DriverFactory {
 }
 
 impl Automot {
-    pub(super) fn load(folder: &Path, run: &Run) -> anyhow::Result<Self> {
+    /// Loads the networks of `folder`, to be run as `run` says; with `operators`, a folder, so that
+    /// they measure their operators into it.
+    pub(super) fn load(folder: &Path, run: &Run, operators: Option<&Path>) -> anyhow::Result<Self> {
         let backend = |threads, cores: &Option<Vec<usize>>| {
             let options = CpuOptions { threads, ..CpuOptions::default() };
             let backend = OnnxRuntime::open(options, &mut print::note)?;
             let cores = cores.as_deref().map(usable_cores).unwrap_or_default();
-            anyhow::Ok(backend.with_worker_cores(cores))
+            let backend = backend.with_worker_cores(cores);
+            match operators {
+                None => Ok(backend),
+                Some(into) => backend.with_operator_profile(into).with_context(|| {
+                    format!("cannot write operator profiles to {}", into.display())
+                }),
+            }
         };
         let fast = backend(run.threads.action, &run.real_time.pin_tick)?;
         let slow = backend(run.threads.understanding, &run.real_time.pin_understanding)?;

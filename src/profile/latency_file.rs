@@ -5,7 +5,7 @@
 //! from the beginning of their phase.
 
 use super::{MachineCard, ProfilerCost};
-use crate::pilot::RunFile;
+use crate::pilot::{RealTimeReport, RunFile};
 use crate::timing::{Stage, StageStatistics};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,8 +36,8 @@ pub struct LatencyFile {
     pub run: RunFile,
     /// What was looked at.
     pub observations: String,
-    /// What real-time options were asked for and had, one line each; empty where none was asked for.
-    pub real_time: Vec<String>,
+    /// What came of the real-time options that the run asks for.
+    pub real_time: RealTimeReport,
     /// What measuring itself costs.
     pub profiler: ProfilerCost,
     /// How long it took to come to drive.

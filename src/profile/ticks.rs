@@ -3,6 +3,7 @@
 use super::latency_file::{FirstControl, Phase, PhaseName};
 use super::recorder::{PhaseRecorder, TickFacts};
 use super::replay::Replay;
+use crate::pilot::ThreadUsage;
 use crate::scene::{Command, DeadlineVerdict, DriveError, Driver, TickReport};
 use crate::timing::{Span, Stage, Timestamp, now_ns, sleep_until_ns};
 use std::sync::Mutex;
@@ -80,6 +81,7 @@ pub fn run_loop(
             due_ns = now_ns();
         }
         let woke_ns = now_ns();
+        let before = ThreadUsage::now();
         let time = Timestamp::after(Duration::from_nanos(due_ns - began_ns));
         let observation = replay.next(time);
         let received_ns = now_ns();
@@ -87,6 +89,7 @@ pub fn run_loop(
         let answered_ns = now_ns();
         *mailbox.lock().expect("no holder of this lock panics") = control.command;
         let sent_ns = now_ns();
+        let used = ThreadUsage::now().zip(before).map(|(after, before)| after - before);
 
         let report = &mut control.report;
         if is_paced {
@@ -114,7 +117,8 @@ pub fn run_loop(
         }
         let is_counted = first_control.is_some() && warm >= options.warm_up;
         if is_counted {
-            let (page_faults, preemptions) = (0, 0);
+            let used = used.unwrap_or_default();
+            let (page_faults, preemptions) = (used.faults(), used.involuntary_switches);
             recorder.tick(report, TickFacts { start_ns: due_ns, page_faults, preemptions });
             watch(report);
             recorder.look_at_memory();

@@ -1,12 +1,13 @@
 //! `tandem profile`: what every stage of the real loop takes.
 
 mod observe;
+mod operators;
 mod table;
 
 use super::driver::Automot;
 use super::{Outcome, doctor, drive, print};
 use crate::evaluation::routes::parse_routes;
-use crate::pilot::{Pace, Run, RunFile};
+use crate::pilot::{Pace, RealTimeReport, Run, RunFile};
 use crate::profile::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard, Phase,
     PhaseName, ProfilerCost, RefreshOptions, Replay, run_loop, run_refreshes,
@@ -56,6 +57,10 @@ pub(super) struct Arguments {
     /// Different observations to take up beforehand; the loop sees them lap after lap
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     observations: u64,
+    /// Let ONNX Runtime measure every operator too, in runs of their own, and sum up by part of each
+    /// network; its own profiles go to a folder beside --out
+    #[arg(long)]
+    operators: bool,
     /// Where the profile goes
     #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
     out: PathBuf,
@@ -87,7 +92,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let machine = MachineCard::read(doctor::gpus().into_iter().collect(), Vec::new());
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
-    let automot = Automot::load(&arguments.engine, &run)?;
+    let mut real_time = run.real_time.apply_process();
+    let automot = Automot::load(&arguments.engine, &run, None)?;
     let load = watch.elapsed();
 
     let cancel = drive::cancel_on_interrupt()?;
@@ -100,6 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         observations,
         cancel: Arc::clone(&cancel),
         first_control: None,
+        real_time: std::mem::take(&mut real_time),
     };
     let mut phases = Vec::new();
     for choice in &arguments.phases {
@@ -115,6 +122,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let first_control = profiling
         .first_control
         .map(|first| FirstControl { load_ns: load.as_nanos() as u64, ..first });
+    let measured = arguments.operators && !cancel.load(Ordering::Relaxed);
+    let operators = measured.then(|| operators::measure(&profiling)).transpose()?;
     let file = LatencyFile {
         format: FORMAT,
         tandem: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,7 +133,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         engine: identity(&arguments.engine, &automot),
         run: run_file,
         observations: observed,
-        real_time: Vec::new(),
+        real_time: profiling.real_time,
         profiler,
         first_control,
         phases,
@@ -135,9 +144,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     file.write(&arguments.out)?;
     if arguments.json {
-        print::line(&serde_json::to_string_pretty(&table::to_json(&file))?);
+        let mut json = table::to_json(&file);
+        json["operators"] = operators.as_deref().map(operators::to_json).into();
+        print::line(&serde_json::to_string_pretty(&json)?);
     } else {
         print::line(&table::profile(&file, &run));
+        if let Some(operators) = &operators {
+            print::line(&operators::tables(operators));
+        }
         print::line(&format!("\nwritten to {}", arguments.out.display()));
     }
     if cancel.load(Ordering::Relaxed) {
@@ -171,6 +185,8 @@ struct Profiling<'a> {
     cancel: Arc<AtomicBool>,
     /// Of the first phase that drove.
     first_control: Option<FirstControl>,
+    /// What came of the run's real-time options.
+    real_time: RealTimeReport,
 }
 
 impl Profiling<'_> {
@@ -191,7 +207,15 @@ impl Profiling<'_> {
         let mut pilot = self.automot.pilot(self.plan, &run)?;
         let mut replay = Replay::new(self.observations.clone());
         let mut watch = |_: &TickReport| bar.inc(1);
+        // The pilot's own thread runs by now, and does not inherit what the tick thread is given.
+        let tick_thread = run.real_time.apply_tick_thread();
         let ran = run_loop(&mut pilot, &mut replay, &options, &self.cancel, &mut watch);
+        if self.first_control.is_none() {
+            self.real_time.add(pilot.real_time());
+            self.real_time.add(tick_thread.report());
+            self.real_time.warn();
+        }
+        drop(tick_thread);
         bar.finish_and_clear();
         let LoopRun { phase, first_control } = ran?;
         if self.first_control.is_none() {
