@@ -159,14 +159,28 @@ fn parts_and_residual_make_up_the_runs() {
 
 #[test]
 fn layers_come_in_order_and_in_groups() {
-    let (profile, _) = measure(Precision::F32, "action", 0);
-    let rows = profile.layer_groups("layer", 3);
-    let names: Vec<&str> = rows.iter().filter_map(|row| row.part.as_deref()).collect();
-    let layers: Vec<&str> =
-        names.iter().copied().filter(|name| name.starts_with("layer")).collect();
-    assert_eq!(layers, ["layer.0-2", "layer.3"]);
-    let heads = names.iter().position(|name| name.starts_with("head.")).unwrap();
-    assert!(names.iter().position(|name| *name == "layer.3").unwrap() < heads, "{names:?}");
+    for (network, order) in [
+        ("understanding", vec!["embed", "mask", "rope", "layer.0-2", "layer.3"]),
+        (
+            "action",
+            vec![
+                "embed",
+                "mask",
+                "rope",
+                "layer.0-2",
+                "layer.3",
+                "norm",
+                "head.route",
+                "head.waypoints",
+                "head.decision",
+            ],
+        ),
+    ] {
+        let (profile, _) = measure(Precision::F32, network, 0);
+        let rows = profile.layer_groups("layer", 3);
+        let names: Vec<&str> = rows.iter().filter_map(|row| row.part.as_deref()).collect();
+        assert_eq!(names, order);
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ use std::path::PathBuf;
 /// let profile = OperatorProfile {
 ///     network: "action".into(),
 ///     runs: 2,
+///     parts: vec!["embed".into(), "layer.0".into(), "layer.1".into()],
 ///     operators: vec![
 ///         operator("embed/gemm", 10_000),
 ///         operator("layer.0/gemm", 40_000),
@@ -47,7 +48,10 @@ pub struct OperatorProfile {
     pub network: String,
     /// Whole runs that were measured, warm-up excluded.
     pub runs: u64,
-    /// Its operators, in the order of execution.
+    /// Parts of the network, in the order of the network; a part may have lost its operators to
+    /// another one when they were fused.
+    pub parts: Vec<String>,
+    /// Its operators, in the order of execution, in which parts overlap.
     pub operators: Vec<OperatorTime>,
     /// What the library says that the runs took from call to return, nanoseconds.
     pub run_total_ns: u64,
@@ -98,7 +102,7 @@ impl OperatorProfile {
         self.run_total_ns.cast_signed() - self.operators_ns().cast_signed()
     }
 
-    /// Time by part, in the order in which parts end; operators that belong to none come last.
+    /// Time by part, in the order of the network; operators that belong to none come last.
     pub fn parts(&self) -> Vec<PartTime> {
         self.rows(|part| part.to_owned())
     }
@@ -124,17 +128,21 @@ impl OperatorProfile {
 
     fn rows(&self, row_of: impl Fn(&str) -> String) -> Vec<PartTime> {
         let mut rows: BTreeMap<Option<String>, (usize, PartTime)> = BTreeMap::new();
-        for (place, operator) in self.operators.iter().enumerate() {
+        let place = |part: &Option<String>| {
+            let place = |part| self.parts.iter().position(|listed| listed == part);
+            part.as_ref().and_then(place).unwrap_or(self.parts.len())
+        };
+        for operator in &self.operators {
             let part = operator.part.as_deref().map(&row_of);
             let empty = PartTime { part: part.clone(), operators: 0, count: 0, total_ns: 0 };
-            let (end, row) = rows.entry(part).or_insert((place, empty));
-            *end = place;
+            let (first, row) = rows.entry(part).or_insert((usize::MAX, empty));
+            *first = place(&operator.part).min(*first);
             row.operators += 1;
             row.count += operator.count;
             row.total_ns += operator.total_ns;
         }
         let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by_key(|(end, row)| (row.part.is_none(), *end));
+        rows.sort_by_key(|(first, row)| (row.part.is_none(), *first));
         rows.into_iter().map(|(_, row)| row).collect()
     }
 }
@@ -180,7 +188,8 @@ pub enum OperatorProfileError {
 mod tests {
     use super::*;
 
-    fn profile(parts: &[Option<&str>]) -> OperatorProfile {
+    /// A profile whose `place`-th operator took `1 << place`; `listed` is the order of the network.
+    fn profile(listed: &[&str], parts: &[Option<&str>]) -> OperatorProfile {
         let operators = parts.iter().enumerate().map(|(place, part)| OperatorTime {
             node: format!("node {place}"),
             op_type: "Add".into(),
@@ -191,6 +200,7 @@ mod tests {
         OperatorProfile {
             network: "toy".into(),
             runs: 3,
+            parts: listed.iter().map(|part| part.to_string()).collect(),
             operators: operators.collect(),
             run_total_ns: 1 << parts.len(),
             resolution_ns: 1,
@@ -203,10 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn parts_come_in_the_order_in_which_they_end_and_sums_are_exact() {
+    fn parts_come_in_the_order_of_the_network_and_sums_are_exact() {
         // A constant of the last layer is prepared first.
-        let profile =
-            profile(&[Some("layer.1"), None, Some("embed"), Some("layer.0"), Some("layer.1")]);
+        let order = ["embed", "layer.0", "fused away", "layer.1"];
+        let ran = [Some("layer.1"), None, Some("embed"), Some("layer.0"), Some("layer.1")];
+        let profile = profile(&order, &ran);
         let rows = profile.parts();
         assert_eq!(named(&rows), [("embed", 4), ("layer.0", 8), ("layer.1", 17), ("-", 2)]);
         assert_eq!((rows[2].operators, rows[2].count), (2, 6));
@@ -215,28 +226,26 @@ mod tests {
 
     #[test]
     fn layers_are_grouped_and_other_parts_are_not() {
-        let parts: Vec<String> = (0..36).map(|layer| format!("layer.{layer}")).collect();
-        let parts: Vec<Option<&str>> = parts
-            .iter()
-            .map(|part| Some(part.as_str()))
-            .chain([Some("norm"), Some("layers.7"), Some("layer.x"), None])
-            .collect();
+        let layers: Vec<String> = (0..36).map(|layer| format!("layer.{layer}")).collect();
+        let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+        let order = [&layers[..], &["norm", "layers.7", "layer.x"]].concat();
+        let ran: Vec<Option<&str>> =
+            [None].into_iter().chain(order.iter().rev().copied().map(Some)).collect();
         let names = |per_group| {
-            let rows = profile(&parts).layer_groups("layer", per_group);
+            let rows = profile(&order, &ran).layer_groups("layer", per_group);
             rows.into_iter().map(|row| row.part.unwrap_or("-".into())).collect::<Vec<_>>()
         };
-        let others = ["norm", "layers.7", "layer.x", "-"];
         let six =
             ["layer.0-5", "layer.6-11", "layer.12-17", "layer.18-23", "layer.24-29", "layer.30-35"];
-        assert_eq!(names(6), [&six[..], &others[..]].concat());
+        assert_eq!(names(6), [&six[..], &["norm", "layers.7", "layer.x", "-"]].concat());
         assert_eq!(names(35)[..2], ["layer.0-34", "layer.35"]);
         assert_eq!(names(100)[0], "layer.0-35");
-        assert_eq!(names(1).len(), 40);
+        assert_eq!(names(1), [&order[..], &["-"]].concat());
     }
 
     #[test]
     fn operators_that_overlap_leave_a_negative_residual() {
-        let profile = OperatorProfile { run_total_ns: 1, ..profile(&[None, None]) };
+        let profile = OperatorProfile { run_total_ns: 1, ..profile(&[], &[None, None]) };
         assert_eq!(profile.residual_ns(), -2);
     }
 }

@@ -174,7 +174,7 @@ impl Backend for OnnxRuntime {
             let unpacked = self.builder(false).map_err(&refused)?;
             let parts = Parts::of(&model.graph.unwrap_or_default().node);
             let placed = files.graph(&parts, unpacked, commit).map_err(&refused)?;
-            profiling = Some(Profiling::new(placed));
+            profiling = Some(Profiling::new(parts, placed));
             builder = builder
                 .with_profiling(files.prefix())
                 .map_err(|error| refused(error.to_string()))?;

@@ -6,7 +6,7 @@
 //! nameless altogether (a layout change, a constant's cast) belongs to where its results go.
 
 use super::trace::TracedNode;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tandem_export::onnx::NodeProto;
 
 /// A node of the graph as the library runs it.
@@ -18,22 +18,32 @@ pub(super) struct Placed {
     part: Option<String>,
 }
 
-/// The parts of a network, from the graph that was exported.
-pub(super) struct Parts(BTreeSet<String>);
+/// The parts of a network in its own order, from the graph that was exported.
+pub(super) struct Parts(Vec<String>);
 
 impl Parts {
     /// Of the nodes that the library is given.
     pub(super) fn of(nodes: &[NodeProto]) -> Self {
-        let scopes = nodes.iter().filter_map(|node| node.name.as_deref()?.split_once('/'));
-        Self(scopes.map(|(scope, _)| scope.to_owned()).collect())
+        let mut parts = Vec::new();
+        for (scope, _) in nodes.iter().filter_map(|node| node.name.as_deref()?.split_once('/')) {
+            if !parts.iter().any(|part| part == scope) {
+                parts.push(scope.to_owned());
+            }
+        }
+        Self(parts)
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> &[String] {
+        &self.0
     }
 
     /// The part that a name says. The library puts words in front of the name of a node that it
     /// fuses: `fused layer.0/add`.
-    fn named(&self, name: &str) -> Option<&str> {
+    fn named<'a>(&self, name: &'a str) -> Option<&'a str> {
         let scope = name.split_once('/')?.0;
         let last = scope.rsplit(' ').next().unwrap_or(scope);
-        [scope, last].into_iter().find_map(|part| self.0.get(part)).map(String::as_str)
+        [scope, last].into_iter().find(|part| self.0.iter().any(|known| known == part))
     }
 }
 

@@ -83,15 +83,16 @@ impl ProfileFiles {
 
 /// A profile that the library is writing.
 pub(super) struct Profiling {
+    parts: Parts,
     graph: Vec<Placed>,
     /// Held by runs for reading: the library does not end a profile under a run. False once ended.
     open: RwLock<bool>,
 }
 
 impl Profiling {
-    /// Of an engine whose graph is `graph` and whose session was loaded with a profile.
-    pub(super) fn new(graph: Vec<Placed>) -> Self {
-        Self { graph, open: RwLock::new(true) }
+    /// Of an engine whose session was loaded with a profile and runs `graph`.
+    pub(super) fn new(parts: Parts, graph: Vec<Placed>) -> Self {
+        Self { parts, graph, open: RwLock::new(true) }
     }
 
     /// Keeps the profile from ending during a run.
@@ -153,6 +154,7 @@ impl Profiling {
         Ok(OperatorProfile {
             network,
             runs: trace.runs,
+            parts: self.parts.names().to_vec(),
             operators,
             run_total_ns: trace.run_total_ns,
             resolution_ns: RESOLUTION_NS,
