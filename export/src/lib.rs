@@ -19,3 +19,5 @@ pub mod graph;
 pub mod networks;
 
 pub mod folder;
+
+pub mod cost;
