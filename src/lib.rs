@@ -12,6 +12,8 @@ pub mod engine;
 
 pub mod kv_cache;
 
+pub mod roofline;
+
 pub mod scene;
 
 pub mod model;

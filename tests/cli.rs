@@ -366,6 +366,61 @@ fn doctor_names_every_part_and_what_each_allows() {
     assert!(json.as_array().unwrap().iter().all(|finding| !finding["allows"].is_null()));
 }
 
+#[test]
+fn roofline_predicts_from_a_configuration_an_engine_and_a_measurement() {
+    let said = done(&["roofline", "--config", "configs/full.json", "--device", "H200"]);
+    for word in ["PREDICTED", "datasheet", "no network was run", "2038509952", "memory", "0.858"] {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synth(folder.path());
+    let engine = folder.path().join("engine");
+    done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine)]);
+    let predict = |networks: &[&str], cached: &str| -> serde_json::Value {
+        let rest = ["--device", "a100", "--frames-cached", cached, "--json"];
+        serde_json::from_str(&done(&[&["roofline"], networks, &rest].concat())).unwrap()
+    };
+    let drawn = predict(&["--config", "configs/tiny.json", "--precision", "f32"], "1");
+    let exported = predict(&["--engine", path(&engine)], "1");
+    assert_eq!(drawn, exported, "an export costs what its configuration says");
+    assert_eq!(drawn["kind"], "predicted");
+    assert_eq!(drawn["floors"]["stages"][0]["runs"], 3);
+    let fewer = predict(&["--engine", path(&engine)], "4");
+    assert!(fewer["floors"]["refresh_ms"].as_f64() < drawn["floors"]["refresh_ms"].as_f64());
+
+    let engine = path(&engine);
+    let config = "configs/tiny.json";
+    refused(&["roofline", "--config", config, "--device", "h300"], &["h300", "h200", "rtx4090"]);
+    refused(&["roofline", "--device", "h200"], &["--config", "--engine"]);
+    refused(
+        &["roofline", "--engine", engine, "--device", "h200", "--frames-cached", "5"],
+        &["--frames-cached 5", "4 frames"],
+    );
+    refused(&["roofline", "--engine", engine, "--device", "thor"], &["f32", "thor", "bf16"]);
+    refused(&["roofline", "--engine", "nowhere", "--device", "h200"], &["nowhere", "export"]);
+    refused(
+        &["roofline", "--config", config, "--device", "measured:configs/tiny.json"],
+        &["configs/tiny.json is not a measurement", "doctor --measure"],
+    );
+    refused(&["doctor", "--threads", "2"], &["--measure"]);
+}
+
+#[test]
+fn a_measured_machine_is_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("machine.json");
+    let out = ["doctor", "--measure", "--threads", "1", "--out", path(&file), "--json"];
+    let json: serde_json::Value = serde_json::from_str(&done(&out)).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(json, written);
+    assert!(json["not_measured"][0].as_str().unwrap().contains("GPU"), "{json}");
+    let device = format!("measured:{}", path(&file));
+    let said = done(&["roofline", "--config", "configs/tiny.json", "--device", &device]);
+    assert!(said.contains("PREDICTED from measured ceilings"), "{said}");
+    assert!(!said.contains("bf16"), "a CPU has no rate in bf16: {said}");
+}
+
 /// `cargo run` picks the binary by the only `default-run` among the workspace's packages; a second
 /// one, once added to the benchmarks, made the README's main command ambiguous.
 #[test]

@@ -168,7 +168,7 @@ fn bev(cost: &NetworkCost) {
 /// The counted parameters are the initializers that the exporter reads from the checkpoint.
 #[test]
 fn parameters_are_what_comes_from_the_checkpoint() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Bf16Emulated] {
         let (costs, networks) = costs(TINY, precision);
         for network in &networks {
             let (mut parameters, mut constants) = (0, 0);

@@ -46,7 +46,7 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
 }
 
 /// Reads a specification; YAML includes JSON.
-fn read_spec(path: &Path) -> anyhow::Result<SynthSpec> {
+pub(super) fn read_spec(path: &Path) -> anyhow::Result<SynthSpec> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read configuration {}", path.display()))?;
     serde_saphyr::from_str(&text)

@@ -1,14 +1,26 @@
-//! `tandem doctor`: what this machine has, and what is missing for what.
+//! `tandem doctor`: what this machine has, what is missing for what, and how fast it can be at most.
 
 use super::{Outcome, print};
 use crate::engine::onnxruntime::library::{self, Places};
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::roofline::measure::{self, Measurement, Plan};
+use anyhow::{Context, ensure};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
+    /// Measure the ceilings of this machine's CPU: memory and matrix products; takes seconds
+    #[arg(long)]
+    measure: bool,
+    /// Most threads to measure with [default: every usable core]
+    #[arg(long, requires = "measure", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Write the measurement with every sample, for `tandem roofline --device measured:FILE`
+    #[arg(long, requires = "measure", value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -27,6 +39,9 @@ struct Finding {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if arguments.measure {
+        return measured(arguments);
+    }
     let findings = examine();
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&findings)?);
@@ -44,6 +59,108 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Done)
+}
+
+fn measured(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let measurement = measure_machine(arguments.threads.map(usize::from))?;
+    let json = serde_json::to_string_pretty(&measurement)?;
+    if let Some(out) = &arguments.out {
+        print::whole_file(out, format!("{json}\n").as_bytes())?;
+    }
+    print::line(&if arguments.json { json } else { describe(&measurement)? });
+    Ok(Outcome::Done)
+}
+
+/// Measures the ceilings of this machine's CPU, with up to `threads` threads or every usable core.
+pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurement> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let plan = Plan::usual(threads.unwrap_or(cores), last_level_cache_bytes());
+    if let Some(available) = memory_bytes("MemAvailable") {
+        ensure!(
+            plan.buffer_bytes as u64 <= available / 2,
+            "measuring memory takes buffers of {:.1} GB, eight times the last-level cache, and only \
+             {:.1} GB are available; free some memory and measure again",
+            plan.buffer_bytes as f64 / 1e9,
+            available as f64 / 1e9,
+        );
+    }
+    let mut machine = machine();
+    // Other work slows every sample down, and a ceiling must not be someone else's load.
+    let load = std::fs::read_to_string("/proc/loadavg").ok();
+    let load = load.as_deref().and_then(|text| text.split(' ').next()).unwrap_or("unknown");
+    machine.push(("load average before".to_owned(), load.to_owned()));
+    measure::measure(&plan, machine, &mut |next| print::note(&format!("measuring: {next}")))
+        .context("measuring this machine")
+}
+
+/// A measurement as tables.
+fn describe(measurement: &Measurement) -> anyhow::Result<String> {
+    let ceilings = measurement.ceilings()?;
+    let samples = |best: f64, median: f64, count: usize| {
+        [format!("{best:.1}"), format!("{median:.1}"), count.to_string()]
+    };
+    let memory = measurement.memory.iter().map(|m| {
+        let numbers =
+            samples(m.best_bytes_per_s / 1e9, m.median_bytes_per_s / 1e9, m.seconds.len());
+        [vec![m.access.name().to_owned(), m.threads.to_string()], numbers.to_vec()].concat()
+    });
+    let matrices = measurement.matrices.iter().map(|m| {
+        let numbers =
+            samples(m.best_flops_per_s / 1e9, m.median_flops_per_s / 1e9, m.seconds.len());
+        let what = vec![format!("{} {side} x {side}", m.dtype, side = m.side)];
+        [what, vec![m.threads.to_string()], numbers.to_vec()].concat()
+    });
+    let mut lines: Vec<String> =
+        measurement.machine.iter().map(|(name, fact)| format!("{name}: {fact}")).collect();
+    lines.extend([
+        String::new(),
+        print::table(
+            &["memory", "threads", "best GB/s", "median GB/s", "passes"],
+            &memory.collect::<Vec<_>>(),
+        ),
+        String::new(),
+        print::table(
+            &["product", "threads", "best GFLOP/s", "median GFLOP/s", "runs"],
+            &matrices.collect::<Vec<_>>(),
+        ),
+        String::new(),
+        format!(
+            "on {}, buffers of {:.0} MB",
+            measurement.library,
+            measurement.buffer_bytes as f64 / 1e6
+        ),
+        format!("method: {}", measurement.method),
+    ]);
+    let rates = ceilings.flops_per_s.iter();
+    let rates = rates.map(|(dtype, rate)| format!("{:.1} GFLOP/s in {dtype}", rate / 1e9));
+    lines.push(format!(
+        "ceilings: {:.1} GB/s, {}",
+        ceilings.bytes_per_s / 1e9,
+        rates.collect::<Vec<_>>().join(", ")
+    ));
+    lines.extend(measurement.not_measured.iter().map(|what| format!("not measured: {what}")));
+    Ok(lines.join("\n"))
+}
+
+/// Bytes of all last-level caches together, or none where the system does not say.
+fn last_level_cache_bytes() -> usize {
+    let read = |path: &Path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let mut caches = BTreeMap::new();
+    let cpus = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+    for cpu in cpus {
+        // Each processor lists its caches from the first level to the last.
+        let last = (0..)
+            .map(|i| cpu.path().join(format!("cache/index{i}")))
+            .take_while(|cache| cache.is_dir())
+            .last();
+        let Some(cache) = last else { continue };
+        let kib = read(&cache.join("size"))
+            .and_then(|size| size.strip_suffix('K')?.parse::<usize>().ok());
+        if let Some(kib) = kib {
+            caches.insert(read(&cache.join("shared_cpu_list")), kib * 1024);
+        }
+    }
+    caches.values().sum()
 }
 
 /// The machine in a few lines, for reports.
@@ -133,13 +250,16 @@ fn cpu() -> String {
 }
 
 fn memory() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let gib = |key: &str| {
-        let line = info.lines().find(|line| line.starts_with(key))?;
-        let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib / 1024.0 / 1024.0)
-    };
+    let gib = |key: &str| Some(memory_bytes(key)? as f64 / (1_u64 << 30) as f64);
     Some(format!("{:.1} GiB, {:.1} GiB available", gib("MemTotal")?, gib("MemAvailable")?))
+}
+
+/// A line of /proc/meminfo, bytes.
+fn memory_bytes(key: &str) -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with(key))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// GPUs with their drivers, if there are any.

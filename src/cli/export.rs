@@ -129,7 +129,7 @@ pub(super) fn bytes_bar(message: &'static str) -> ProgressBar {
     ProgressBar::new(0).with_style(style).with_message(message)
 }
 
-fn precision(text: &str) -> Result<Precision, String> {
+pub(super) fn precision(text: &str) -> Result<Precision, String> {
     match text {
         "f32" => Ok(Precision::F32),
         "bf16" => Ok(Precision::Bf16),

@@ -13,6 +13,7 @@ mod export;
 mod print;
 mod profile;
 mod report;
+mod roofline;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Verb {
     /// Make or look at checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Verb),
+    /// Predict the least time that every stage can take on a device; nothing is run
+    Roofline(roofline::Arguments),
     /// Say what this machine has, and what is missing for what
     Doctor(doctor::Arguments),
 }
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Checkpoint(verb) => checkpoint::run(&verb),
+        Verb::Roofline(arguments) => roofline::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
     };
     match outcome {
