@@ -85,9 +85,14 @@ pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurem
         );
     }
     let mut machine = machine();
-    // Other work slows every sample down, and a ceiling must not be someone else's load.
     let load = std::fs::read_to_string("/proc/loadavg").ok();
     let load = load.as_deref().and_then(|text| text.split(' ').next()).unwrap_or("unknown");
+    if load.parse().is_ok_and(|load: f64| load > cores as f64 / 2.0) {
+        print::note(&format!(
+            "warning: the load average is {load} on {cores} cores; other work slows every sample \
+             down, so the ceilings come out too low: measure again on an idle machine"
+        ));
+    }
     machine.push(("load average before".to_owned(), load.to_owned()));
     measure::measure(&plan, machine, &mut |next| print::note(&format!("measuring: {next}")))
         .context("measuring this machine")
