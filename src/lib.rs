@@ -22,6 +22,8 @@ pub mod control;
 
 pub mod pilot;
 
+mod page;
+
 pub mod profile;
 
 pub mod world;

@@ -17,9 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["tensor", "timing", "engine", "kv_cache", "scene"]),
     ("control", &["timing", "scene"]),
     ("pilot", &["tensor", "timing", "engine", "kv_cache", "scene", "model", "control"]),
-    ("profile", &["timing", "kv_cache", "scene", "model", "pilot"]),
+    ("page", &[]),
+    ("profile", &["timing", "kv_cache", "scene", "model", "pilot", "page"]),
     ("world", &["timing", "scene"]),
-    ("evaluation", &["timing", "scene", "world"]),
+    ("evaluation", &["timing", "scene", "page", "world"]),
     (
         "cli",
         &[
@@ -32,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "control",
             "pilot",
+            "page",
             "profile",
             "world",
             "evaluation",

@@ -1,18 +1,14 @@
 //! One self-contained HTML page about a run: no script, no font, no image from elsewhere, so it can
 //! be mailed, archived and printed.
 
-mod chart;
-
 use super::record::{MergedTable, Record};
 use super::run::{RouteLog, TickLog};
+use crate::page::chart::{Axis, Mark, Plot, RowAxis, Series, Shape, Stroke, short};
+use crate::page::{document, escape, facts, figure, milliseconds, tile};
 use crate::scene::DeadlineVerdict;
 use crate::timing::{LatencyHistogram, Stage, StageStatistics};
-use chart::{Axis, Mark, Plot, Series, Shape, Stroke, short};
 use std::fmt::Write;
 use std::time::Duration;
-
-/// The page around the pieces.
-const PAGE: &str = include_str!("page.html");
 
 /// More routes than this are shown folded up.
 const UNFOLDED_ROUTES: usize = 6;
@@ -63,10 +59,6 @@ pub struct ReportRoute<'a> {
 /// # Panics
 /// If `routes_total` of a run is 0.
 pub fn render(report: &Report<'_>) -> String {
-    let note = match report.note {
-        "" => String::new(),
-        note => format!(r#"<p class="note" role="note">{}</p>"#, escape(note)),
-    };
     let subtitle: Vec<String> = report
         .runs
         .iter()
@@ -75,16 +67,12 @@ pub fn render(report: &Report<'_>) -> String {
             format!("{}: {routes} / {total} routes finished", escape(run.driver))
         })
         .collect();
-    fill(
-        PAGE,
-        &[
-            ("title", escape(report.title)),
-            ("subtitle", subtitle.join(" · ")),
-            ("note", note),
-            ("facts", facts(report.facts)),
-            ("runs", report.runs.iter().map(run_section).collect()),
-        ],
-    )
+    let body = format!(
+        "<h2>What was run</h2><div class=\"card\">{}</div>{}",
+        facts(report.facts),
+        report.runs.iter().map(run_section).collect::<String>()
+    );
+    document(report.title, &subtitle.join(" · "), report.note, &body)
 }
 
 /// Scores, latencies and drives of one driver.
@@ -105,30 +93,6 @@ fn run_section(run: &ReportRun<'_>) -> String {
         latency_table(run, &statistics),
         distribution(&statistics),
     )
-}
-
-/// Puts each piece where the page has its name in double braces. One pass, so that a piece that
-/// contains braces stays as it is.
-fn fill(page: &str, pieces: &[(&str, String)]) -> String {
-    let mut out = String::with_capacity(page.len() * 4);
-    let mut rest = page;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").expect("braces of the page are closed");
-        let piece = pieces.iter().find(|(known, _)| *known == name);
-        out += before;
-        out += &piece.expect("every name in the page has a piece").1;
-        rest = after;
-    }
-    out + rest
-}
-
-/// Text as HTML text or attribute value.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
 }
 
 fn tiles(table: &MergedTable, run: &ReportRun<'_>, statistics: &StageStatistics) -> String {
@@ -152,39 +116,22 @@ fn tiles(table: &MergedTable, run: &ReportRun<'_>, statistics: &StageStatistics)
         None if misses == 0 => ("–".to_owned(), "ticks had no deadline".to_owned()),
         _ => (misses.to_string(), format!("{share:.2} % of {ticks} ticks")),
     };
-    let mut out = String::new();
-    let mut tile = |value: String, name: &str, basis: &str| {
-        let _ = write!(
-            out,
-            "<div class=\"tile\"><span>{name}</span><b>{value}</b><small>{basis}</small></div>"
-        );
-    };
-    tile(format!("{:.2}", table.driving_score), "Driving score", &basis);
-    tile(format!("{:.1} %", table.success_rate * 100.0), "Success rate", &basis);
-    tile(format!("{completion:.1} %"), "Route completion", &basis);
-    tile(tick, "Tick, p99", &tick_basis);
-    tile(late, "Deadline misses", &late_basis);
-    out
-}
-
-fn facts(facts: &[(String, String)]) -> String {
-    if facts.is_empty() {
-        return "<p>Nothing was noted.</p>".to_owned();
-    }
-    facts
-        .iter()
-        .map(|(name, value)| {
-            format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value))
-        })
-        .collect()
+    [
+        tile("Driving score", &format!("{:.2}", table.driving_score), &basis),
+        tile("Success rate", &format!("{:.1} %", table.success_rate * 100.0), &basis),
+        tile("Route completion", &format!("{completion:.1} %"), &basis),
+        tile("Tick, p99", &tick, &tick_basis),
+        tile("Deadline misses", &late, &late_basis),
+    ]
+    .concat()
 }
 
 fn score_table(run: &ReportRun<'_>) -> String {
     let mut out = String::from(
         "<table><thead><tr><th>Route</th><th>Town</th><th>Scenario</th><th>Status</th>\
-         <th class=\"n\">Completion<br>%</th><th class=\"n\">Penalty<br>0–1</th>\
-         <th class=\"n\">Driving<br>score</th><th class=\"n\">Infractions<br>penalized</th>\
-         <th class=\"n\">Length<br>m</th><th class=\"n\">Driven<br>s</th></tr></thead><tbody>",
+         <th class=\"n\">Completion<br/>%</th><th class=\"n\">Penalty<br/>0–1</th>\
+         <th class=\"n\">Driving<br/>score</th><th class=\"n\">Infractions<br/>penalized</th>\
+         <th class=\"n\">Length<br/>m</th><th class=\"n\">Driven<br/>s</th></tr></thead><tbody>",
     );
     for ReportRoute { record, .. } in run.routes {
         let class = if record.is_success() { "good" } else { "bad" };
@@ -217,26 +164,14 @@ fn score_table(run: &ReportRun<'_>) -> String {
     out
 }
 
-/// Three significant digits of milliseconds.
-fn milliseconds(nanos: u64) -> String {
-    let value = nanos as f64 / 1e6;
-    let digits = match value {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 1.0 => 2,
-        _ => 3,
-    };
-    format!("{value:.digits$}")
-}
-
 fn latency_table(run: &ReportRun<'_>, statistics: &StageStatistics) -> String {
     if !is_timed(statistics) {
         return "<p>No stage was timed.</p>".to_owned();
     }
     let mut out = String::from(
-        "<table><thead><tr><th>Stage</th><th class=\"n\">Count</th><th class=\"n\">p50<br>ms</th>\
-         <th class=\"n\">p90<br>ms</th><th class=\"n\">p99<br>ms</th><th class=\"n\">p99.9<br>ms</th>\
-         <th class=\"n\">Max<br>ms</th><th class=\"n\">Deadline<br>misses</th></tr></thead><tbody>",
+        "<table><thead><tr><th>Stage</th><th class=\"n\">Count</th><th class=\"n\">p50<br/>ms</th>\
+         <th class=\"n\">p90<br/>ms</th><th class=\"n\">p99<br/>ms</th><th class=\"n\">p99.9<br/>ms</th>\
+         <th class=\"n\">Max<br/>ms</th><th class=\"n\">Deadline<br/>misses</th></tr></thead><tbody>",
     );
     let mut row = |name: &str, histogram: &LatencyHistogram, misses: String| {
         let Some(summary) = histogram.summary() else { return };
@@ -295,7 +230,7 @@ fn distribution(statistics: &StageStatistics) -> String {
     let in_ms = |nanos: u64| (nanos as f64 / 1e6).max(1e-6);
     let low = rows.iter().map(|row| in_ms(row.2)).fold(f64::INFINITY, f64::min);
     let high = rows.iter().map(|row| in_ms(row.1.max_ns)).fold(0.0, f64::max);
-    let axis = chart::RowAxis::new(low, high, rows.len());
+    let axis = RowAxis::new(low, high, rows.len());
     let mut out = String::from(
         "<div class=\"card\"><h3>Distribution, logarithmic</h3><div class=\"legend\">\
          <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"whisker\" d=\"M0 6H22\"/></svg>min to max</span>\
@@ -323,7 +258,7 @@ fn distribution(statistics: &StageStatistics) -> String {
 
 fn route_section(route: &ReportRoute<'_>, run: &ReportRun<'_>) -> String {
     let ReportRoute { record, log, still_png } = route;
-    let open = if run.routes.len() <= UNFOLDED_ROUTES { " open" } else { "" };
+    let open = if run.routes.len() <= UNFOLDED_ROUTES { " open=\"\"" } else { "" };
     let mut out = format!(
         "<details class=\"route card\"{open}><summary>{} <span>· {} · {} · {} · driving score {:.2}</span></summary>",
         escape(&record.route_id),
@@ -362,15 +297,11 @@ fn route_section(route: &ReportRoute<'_>, run: &ReportRun<'_>) -> String {
     if let Some(png) = still_png {
         let _ = write!(
             out,
-            "<figure class=\"wide\"><h3>Front camera</h3><img alt=\"A picture of the front camera\" src=\"data:image/png;base64,{}\"></figure>",
+            "<figure class=\"wide\"><h3>Front camera</h3><img alt=\"A picture of the front camera\" src=\"data:image/png;base64,{}\"/></figure>",
             base64(png)
         );
     }
     out + "</div></details>"
-}
-
-fn figure(title: &str, drawing: &str, caption: &str) -> String {
-    format!("<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
 }
 
 /// Tick number `tick`, counted from 1.
@@ -585,20 +516,5 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(base64(text.as_bytes()), expected);
         }
-    }
-
-    #[test]
-    fn latencies_have_three_significant_digits() {
-        let cases =
-            [(123_456_789, "123"), (12_345_678, "12.3"), (1_234_567, "1.23"), (12_345, "0.012")];
-        for (nanos, expected) in cases {
-            assert_eq!(milliseconds(nanos), expected);
-        }
-    }
-
-    #[test]
-    fn pieces_with_braces_stay_as_they_are() {
-        let pieces = [("a", "{{b}}".to_owned()), ("b", "B".to_owned())];
-        assert_eq!(fill("<{{a}}|{{b}}>", &pieces), "<{{b}}|B>");
     }
 }

@@ -14,7 +14,7 @@ enum Spread {
 }
 
 /// An axis: what it shows, from where to where.
-pub(super) struct Axis {
+pub(crate) struct Axis {
     label: String,
     low: f64,
     high: f64,
@@ -24,7 +24,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// A linear axis over `low ..= high`, widened to round numbers.
-    pub(super) fn linear(label: &str, low: f64, high: f64) -> Self {
+    pub(crate) fn linear(label: &str, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step((high - low) / 5.0);
         let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
@@ -38,7 +38,7 @@ impl Axis {
     }
 
     /// A linear axis over exactly `low ..= high`, with round numbers marked inside.
-    pub(super) fn exact(label: &str, low: f64, high: f64) -> Self {
+    pub(crate) fn exact(label: &str, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step((high - low) / 6.0);
         let first = (low / step).ceil() * step;
@@ -52,7 +52,7 @@ impl Axis {
     }
 
     /// A logarithmic axis over whole decades around positive `low ..= high`.
-    pub(super) fn log(label: &str, low: f64, high: f64) -> Self {
+    pub(crate) fn log(label: &str, low: f64, high: f64) -> Self {
         let first = low.log10().floor();
         let last = high.log10().ceil().max(first + 1.0);
         let count = (last - first) as i32;
@@ -91,7 +91,7 @@ fn ticks(first: f64, last: f64, step: f64) -> Vec<f64> {
 }
 
 /// A number with as many digits as it needs, at most four behind the point.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     match text {
@@ -102,7 +102,7 @@ pub(super) fn short(value: f64) -> String {
 
 /// How a series is drawn.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Stroke {
+pub(crate) enum Stroke {
     /// A line; gaps in the points break it.
     Line,
     /// A wide pale line under the others.
@@ -114,45 +114,45 @@ pub(super) enum Stroke {
 }
 
 /// One named set of points.
-pub(super) struct Series {
-    pub(super) name: String,
+pub(crate) struct Series {
+    pub(crate) name: String,
     /// CSS class of its color.
-    pub(super) class: &'static str,
-    pub(super) stroke: Stroke,
+    pub(crate) class: &'static str,
+    pub(crate) stroke: Stroke,
     /// `None` breaks a line.
-    pub(super) points: Vec<Option<[f64; 2]>>,
+    pub(crate) points: Vec<Option<[f64; 2]>>,
 }
 
 /// A mark with a word beside it.
-pub(super) struct Mark {
-    pub(super) at: [f64; 2],
-    pub(super) class: &'static str,
-    pub(super) shape: Shape,
+pub(crate) struct Mark {
+    pub(crate) at: [f64; 2],
+    pub(crate) class: &'static str,
+    pub(crate) shape: Shape,
     /// Drawn beside the mark; may be empty.
-    pub(super) word: String,
+    pub(crate) word: String,
     /// Shown when the pointer rests on it.
-    pub(super) tip: String,
+    pub(crate) tip: String,
 }
 
 /// What a mark looks like.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Circle,
     Square,
     Cross,
 }
 
 /// A plot in the making.
-pub(super) struct Plot<'a> {
+pub(crate) struct Plot<'a> {
     /// For readers who can't see it.
-    pub(super) description: &'a str,
-    pub(super) size: [f64; 2],
-    pub(super) x: Axis,
-    pub(super) y: Axis,
+    pub(crate) description: &'a str,
+    pub(crate) size: [f64; 2],
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
     /// True if larger y is drawn lower, as on a map whose y axis points south.
-    pub(super) y_down: bool,
-    pub(super) series: &'a [Series],
-    pub(super) marks: &'a [Mark],
+    pub(crate) y_down: bool,
+    pub(crate) series: &'a [Series],
+    pub(crate) marks: &'a [Mark],
 }
 
 const LEFT: f64 = 58.0;
@@ -162,7 +162,7 @@ const BOTTOM: f64 = 44.0;
 
 impl Plot<'_> {
     /// The size of the area inside the axes of a drawing of `size`.
-    pub(super) fn inner(size: [f64; 2]) -> [f64; 2] {
+    pub(crate) fn inner(size: [f64; 2]) -> [f64; 2] {
         [size[0] - LEFT - RIGHT, size[1] - TOP - BOTTOM]
     }
 
@@ -174,7 +174,7 @@ impl Plot<'_> {
     }
 
     /// The drawing as SVG, with its legend above if it has more than one series.
-    pub(super) fn draw(&self) -> String {
+    pub(crate) fn draw(&self) -> String {
         let mut out = legend(self.series);
         let [width, height] = self.size;
         let _ = write!(
@@ -291,7 +291,7 @@ impl Plot<'_> {
 }
 
 /// Named rows over one logarithmic axis of milliseconds.
-pub(super) struct RowAxis {
+pub(crate) struct RowAxis {
     x: Axis,
     rows: usize,
 }
@@ -303,7 +303,7 @@ impl RowAxis {
     const ROW: f64 = 30.0;
 
     /// Room for `rows` rows of values in positive `low ..= high`, milliseconds.
-    pub(super) fn new(low: f64, high: f64, rows: usize) -> Self {
+    pub(crate) fn new(low: f64, high: f64, rows: usize) -> Self {
         Self { x: Axis::log("latency (ms)", low, high), rows }
     }
 
@@ -312,7 +312,7 @@ impl RowAxis {
     }
 
     /// The opening tag and the grid.
-    pub(super) fn open(&self, description: &str) -> String {
+    pub(crate) fn open(&self, description: &str) -> String {
         let bottom = TOP + Self::ROW * self.rows as f64;
         let (width, height) = (Self::WIDTH, bottom + BOTTOM);
         let mut out = format!(
@@ -341,7 +341,7 @@ impl RowAxis {
     }
 
     /// One row: its name and `[min, p50, p90, p99, max]`.
-    pub(super) fn row(&self, index: usize, name: &str, tip: &str, values: [f64; 5]) -> String {
+    pub(crate) fn row(&self, index: usize, name: &str, tip: &str, values: [f64; 5]) -> String {
         let middle = TOP + Self::ROW * (index as f64 + 0.5);
         let [low, p50, p90, p99, most] = values.map(|value| self.to_page(value));
         let (top, bottom) = (middle - 8.0, middle + 8.0);

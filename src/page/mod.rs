@@ -1,0 +1,106 @@
+//! Self-contained HTML pages: the shell around them, their style, and small SVG charts.
+//!
+//! A page has no script, no font and no image from elsewhere, so it can be mailed, archived and
+//! printed. It is well-formed XML too. Nothing here knows what is on a page.
+
+pub(crate) mod chart;
+
+/// The page around the pieces.
+const PAGE: &str = include_str!("page.html");
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole page. `title` and `note` are text, the others HTML; the note is what a reader must
+/// know before looking at any number, and stands out at the top; empty for none.
+pub(crate) fn document(title: &str, subtitle: &str, note: &str, body: &str) -> String {
+    let note = match note {
+        "" => String::new(),
+        note => format!(r#"<p class="note" role="note">{}</p>"#, escape(note)),
+    };
+    fill(
+        PAGE,
+        &[
+            ("title", &escape(title)),
+            ("style", STYLE),
+            ("subtitle", subtitle),
+            ("note", &note),
+            ("body", body),
+        ],
+    )
+}
+
+/// Puts each piece where the page has its name in double braces. One pass, so that a piece that
+/// contains braces stays as it is.
+fn fill(page: &str, pieces: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").expect("braces of the page are closed");
+        let piece = pieces.iter().find(|(known, _)| *known == name);
+        out += before;
+        out += piece.expect("every name in the page has a piece").1;
+        rest = after;
+    }
+    out + rest
+}
+
+/// Text as HTML text or attribute value.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
+/// A list of names and values, both text.
+pub(crate) fn facts(facts: &[(String, String)]) -> String {
+    if facts.is_empty() {
+        return "<p>Nothing was noted.</p>".to_owned();
+    }
+    let rows = facts.iter().map(|(name, value)| {
+        format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value))
+    });
+    format!("<dl class=\"facts\">{}</dl>", rows.collect::<String>())
+}
+
+/// One number that stands out, with what it rests on; all HTML.
+pub(crate) fn tile(name: &str, value: &str, basis: &str) -> String {
+    format!("<div class=\"tile\"><span>{name}</span><b>{value}</b><small>{basis}</small></div>")
+}
+
+/// A drawing under its title; all HTML.
+pub(crate) fn figure(title: &str, drawing: &str, caption: &str) -> String {
+    format!("<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
+}
+
+/// Three significant digits of milliseconds.
+pub(crate) fn milliseconds(nanos: u64) -> String {
+    let value = nanos as f64 / 1e6;
+    let digits = match value {
+        v if v >= 100.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_have_three_significant_digits() {
+        let cases =
+            [(123_456_789, "123"), (12_345_678, "12.3"), (1_234_567, "1.23"), (12_345, "0.012")];
+        for (nanos, expected) in cases {
+            assert_eq!(milliseconds(nanos), expected);
+        }
+    }
+
+    #[test]
+    fn pieces_with_braces_stay_as_they_are() {
+        assert_eq!(fill("<{{a}}|{{b}}>", &[("a", "{{b}}"), ("b", "B")]), "<{{b}}|B>");
+    }
+}
