@@ -44,13 +44,23 @@ fn fill(page: &str, pieces: &[(&str, &str)]) -> String {
     out + rest
 }
 
-/// Text as HTML text or attribute value.
+/// Text as HTML text or attribute value. What no page may hold becomes a question mark in a box.
 pub(crate) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            '\n' | '\t' => out.push(letter),
+            '\u{FFFE}' | '\u{FFFF}' => out.push(char::REPLACEMENT_CHARACTER),
+            control if control.is_control() => out.push(char::REPLACEMENT_CHARACTER),
+            plain => out.push(plain),
+        }
+    }
+    out
 }
 
 /// A list of names and values, both text.
@@ -74,14 +84,19 @@ pub(crate) fn figure(title: &str, drawing: &str, caption: &str) -> String {
     format!("<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
 }
 
-/// Three significant digits of milliseconds.
+/// Milliseconds: three significant digits, two below 10 µs.
 pub(crate) fn milliseconds(nanos: u64) -> String {
+    if nanos == 0 {
+        return "0".to_owned();
+    }
     let value = nanos as f64 / 1e6;
     let digits = match value {
         v if v >= 100.0 => 0,
         v if v >= 10.0 => 1,
         v if v >= 1.0 => 2,
-        _ => 3,
+        v if v >= 0.0095 => 3,
+        v if v >= 0.00095 => 4,
+        _ => 5,
     };
     format!("{value:.digits$}")
 }
@@ -92,8 +107,15 @@ mod tests {
 
     #[test]
     fn latencies_have_three_significant_digits() {
-        let cases =
-            [(123_456_789, "123"), (12_345_678, "12.3"), (1_234_567, "1.23"), (12_345, "0.012")];
+        let cases = [
+            (123_456_789, "123"),
+            (12_345_678, "12.3"),
+            (1_234_567, "1.23"),
+            (12_345, "0.012"),
+            (1_234, "0.0012"),
+            (43, "0.00004"),
+            (0, "0"),
+        ];
         for (nanos, expected) in cases {
             assert_eq!(milliseconds(nanos), expected);
         }
