@@ -66,7 +66,25 @@ impl Axis {
         }
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high end, clamped.
+    /// A logarithmic axis over exactly positive `low ..= high`, with round numbers marked inside.
+    pub(crate) fn exact_log(label: &str, low: f64, high: f64) -> Self {
+        let high = if high > low { high } else { low * 2.0 };
+        let ticks = if high / low <= 5.0 {
+            let step = round_step((high - low) / 5.5);
+            ticks((low / step).ceil() * step, high, step)
+        } else {
+            let factors: &[f64] = if high / low <= 1000.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+            let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+            decades
+                .flat_map(|decade| factors.iter().map(move |factor| factor * 10f64.powi(decade)))
+                .filter(|tick| (low..=high).contains(tick))
+                .collect()
+        };
+        Self { label: label.to_owned(), low, high, spread: Spread::Log, ticks }
+    }
+
+    /// Where `value` lies: 0 at the low end, 1 at the high end, clamped; no number lies at the low
+    /// end.
     fn place(&self, value: f64) -> f64 {
         let share = match self.spread {
             Spread::Linear => (value - self.low) / (self.high - self.low),
@@ -74,7 +92,7 @@ impl Axis {
                 (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
             }
         };
-        share.clamp(0.0, 1.0)
+        if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) }
     }
 }
 
@@ -111,6 +129,11 @@ pub(crate) enum Stroke {
     Dots,
     /// A dashed line.
     Dashed,
+    /// Filled columns from the low end of the y axis: each point is the left edge of one, the last
+    /// point ends the one before it.
+    Columns,
+    /// The outline of columns.
+    Outline,
 }
 
 /// One named set of points.
@@ -236,6 +259,10 @@ impl Plot<'_> {
             }
             return;
         }
+        if matches!(series.stroke, Stroke::Columns | Stroke::Outline) {
+            self.draw_columns(out, series);
+            return;
+        }
         let mut path = String::new();
         let mut is_pen_down = false;
         for point in thinned(&series.points) {
@@ -249,9 +276,21 @@ impl Plot<'_> {
         let style = match series.stroke {
             Stroke::Band => "band",
             Stroke::Dashed => "dashed",
-            Stroke::Line | Stroke::Dots => "line",
+            _ => "line",
         };
         let _ = write!(out, r#"<path class="{style} {class}" d="{path}"/>"#);
+    }
+
+    fn draw_columns(&self, out: &mut String, series: &Series) {
+        let style = if series.stroke == Stroke::Columns { "columns" } else { "outline" };
+        let base = TOP + Self::inner(self.size)[1];
+        let mut path = String::new();
+        for point in series.points.iter().flatten() {
+            let [x, y] = self.to_page(*point);
+            let start = if path.is_empty() { format!("M{x:.1} {base}") } else { String::new() };
+            let _ = write!(path, "{start}H{x:.1}V{y:.1}");
+        }
+        let _ = write!(out, r#"<path class="{style} {}" d="{path}"/>"#, series.class);
     }
 
     fn draw_mark(&self, out: &mut String, mark: &Mark) {
@@ -290,30 +329,41 @@ impl Plot<'_> {
     }
 }
 
-/// Named rows over one logarithmic axis of milliseconds.
+/// Named rows over one axis.
 pub(crate) struct RowAxis {
     x: Axis,
     rows: usize,
+    row_height: f64,
 }
 
 impl RowAxis {
     const WIDTH: f64 = 1040.0;
     const LEFT: f64 = 150.0;
-    const RIGHT: f64 = 40.0;
-    const ROW: f64 = 30.0;
+    const RIGHT: f64 = 60.0;
 
-    /// Room for `rows` rows of values in positive `low ..= high`, milliseconds.
-    pub(crate) fn new(low: f64, high: f64, rows: usize) -> Self {
-        Self { x: Axis::log("latency (ms)", low, high), rows }
+    /// Room for `rows` rows.
+    pub(crate) fn new(x: Axis, rows: usize, row_height: f64) -> Self {
+        Self { x, rows, row_height }
     }
 
-    fn to_page(&self, value: f64) -> f64 {
+    /// Where `value` is drawn, from the left.
+    pub(crate) fn to_page(&self, value: f64) -> f64 {
         Self::LEFT + self.x.place(value) * (Self::WIDTH - Self::LEFT - Self::RIGHT)
+    }
+
+    /// Middle of a row, from the top.
+    pub(crate) fn middle(&self, row: usize) -> f64 {
+        TOP + self.row_height * (row as f64 + 0.5)
+    }
+
+    /// Top and bottom of all rows.
+    pub(crate) fn height(&self) -> [f64; 2] {
+        [TOP, TOP + self.row_height * self.rows as f64]
     }
 
     /// The opening tag and the grid.
     pub(crate) fn open(&self, description: &str) -> String {
-        let bottom = TOP + Self::ROW * self.rows as f64;
+        let [_, bottom] = self.height();
         let (width, height) = (Self::WIDTH, bottom + BOTTOM);
         let mut out = format!(
             r#"<svg viewBox="0 0 {width} {height}" role="img" aria-label="{}">"#,
@@ -335,22 +385,30 @@ impl RowAxis {
             Self::LEFT,
             (Self::LEFT + right) / 2.0,
             height - 8.0,
-            self.x.label
+            escape(&self.x.label)
         );
         out
     }
 
+    /// The name of a row.
+    pub(crate) fn name(&self, row: usize, name: &str) -> String {
+        format!(
+            r#"<text class="label" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
+            Self::LEFT - 12.0,
+            self.middle(row) + 4.0,
+            escape(name)
+        )
+    }
+
     /// One row: its name and `[min, p50, p90, p99, max]`.
     pub(crate) fn row(&self, index: usize, name: &str, tip: &str, values: [f64; 5]) -> String {
-        let middle = TOP + Self::ROW * (index as f64 + 0.5);
+        let middle = self.middle(index);
         let [low, p50, p90, p99, most] = values.map(|value| self.to_page(value));
         let (top, bottom) = (middle - 8.0, middle + 8.0);
         format!(
-            r#"<g><title>{}</title><text class="label" x="{:.1}" y="{:.1}" text-anchor="end">{}</text><path class="whisker" d="M{low:.1} {middle:.1}H{most:.1}"/><rect class="box" x="{p50:.1}" y="{top:.1}" width="{:.1}" height="16"/><path class="median" d="M{p50:.1} {top:.1}V{bottom:.1}"/><path class="p90" d="M{p90:.1} {top:.1}V{bottom:.1}"/><circle class="most" cx="{most:.1}" cy="{middle:.1}" r="4"/></g>"#,
+            r#"<g><title>{}</title>{}<path class="whisker" d="M{low:.1} {middle:.1}H{most:.1}"/><rect class="box" x="{p50:.1}" y="{top:.1}" width="{:.1}" height="16"/><path class="median" d="M{p50:.1} {top:.1}V{bottom:.1}"/><path class="p90" d="M{p90:.1} {top:.1}V{bottom:.1}"/><circle class="most" cx="{most:.1}" cy="{middle:.1}" r="4"/></g>"#,
             escape(tip),
-            Self::LEFT - 12.0,
-            middle + 4.0,
-            escape(name),
+            self.name(index, name),
             (p99 - p50).max(1.0),
         )
     }
@@ -365,6 +423,8 @@ fn legend(series: &[Series]) -> String {
             Stroke::Band => r#"<path class="band KEY" d="M0 6H22"/>"#,
             Stroke::Dashed => r#"<path class="dashed KEY" d="M0 6H22"/>"#,
             Stroke::Dots => r#"<circle class="dot KEY" cx="11" cy="6" r="3.2"/>"#,
+            Stroke::Columns => r#"<path class="columns KEY" d="M2 12V1H20V12"/>"#,
+            Stroke::Outline => r#"<path class="outline KEY" d="M2 12V1H20V12"/>"#,
         };
         let shape = shape.replace("KEY", entry.class);
         let name = escape(&entry.name);
@@ -411,6 +471,10 @@ mod tests {
         let axis = Axis::log("ms", 0.03, 240.0);
         assert_eq!(axis.ticks.len(), 6);
         assert!((axis.place(1.0) - 0.4).abs() < 1e-12);
+        let axis = Axis::exact_log("ms", 4.1, 5.6);
+        assert_eq!(axis.ticks.len(), 3, "{:?}", axis.ticks);
+        assert_eq!(Axis::exact_log("ms", 0.3, 12.0).ticks, [0.5, 1.0, 2.0, 5.0, 10.0]);
+        assert_eq!(Axis::exact_log("ms", 3.0, 3.0).place(f64::NAN), 0.0);
     }
 
     #[test]

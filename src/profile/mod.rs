@@ -2,14 +2,20 @@
 //!
 //! [`run_loop`] drives on a [`Replay`] and hands each tick's report to a [`PhaseRecorder`], whose
 //! phases a [`LatencyFile`] holds. Percentiles are nearest-rank over the ticks behind the warm-up.
+//! The loop is not here: whoever runs it hands each tick's report to a [`PhaseRecorder`], whose
+//! phases a [`LatencyFile`] holds; [`page::render`] shows one. Percentiles are nearest-rank over
+//! the ticks behind the warm-up.
 
 mod cost;
 mod latency_file;
 mod machine;
+pub mod page;
 mod recorder;
 mod refreshes;
 mod replay;
 mod ticks;
+mod samples;
+mod worst;
 
 pub use cost::ProfilerCost;
 pub use latency_file::{
@@ -21,3 +27,5 @@ pub use recorder::{MAX_SAMPLES, PhaseRecorder, TickFacts};
 pub use refreshes::{RefreshOptions, run_refreshes};
 pub use replay::Replay;
 pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
+pub use samples::{Part, nearest_rank};
+pub use worst::{Excess, WorstTick, worst_ticks};
