@@ -9,7 +9,7 @@ use roxmltree::{Document, ParsingOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
-use tandem::pilot::RunFile;
+use tandem::pilot::{Outcome, RealTimeReport, RunFile};
 use tandem::profile::page::{Ceiling, RooflineChart, RooflineRow, render};
 use tandem::profile::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, MachineCard, Part, Phase, PhaseName,
@@ -133,11 +133,10 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
             let by = Duration::from_nanos(end_ns - due_ns - PERIOD_NS);
             report.deadline = DeadlineVerdict::Missed { by };
         }
-        let is_refreshing =
+        report.is_refreshing =
             running.as_ref().is_some_and(|(_, _, refresh_end)| *refresh_end > end_ns);
         let facts = TickFacts {
             start_ns: due_ns,
-            is_refreshing,
             page_faults: if hiccup > 30.0 { 3 } else { 0 },
             preemptions: u64::from(hiccup > 4.0),
         };
@@ -184,7 +183,14 @@ fn file(phases: Vec<Phase>) -> LatencyFile {
         },
         run: RunFile::default(),
         observations: "embedded world, route 7".into(),
-        real_time: vec!["locked memory: had".into(), "priority: refused".into()],
+        real_time: RealTimeReport {
+            fifo_priority: Some(Outcome {
+                wanted: 20,
+                had: None,
+                why_not: Some("not permitted".into()),
+            }),
+            ..RealTimeReport::default()
+        },
         profiler: ProfilerCost { stage_ns: 52, tick_ns: 2300, rounds: 101 },
         first_control: Some(FirstControl {
             load_ns: 4_200_000_000,
@@ -294,6 +300,8 @@ fn empty(name: PhaseName) -> Phase {
         ticks: TickSamples::default(),
         refreshes: RefreshSamples::default(),
         samples_dropped: 0,
+        ticks_skipped: 0,
+        resident_bytes: Vec::new(),
     }
 }
 
@@ -363,7 +371,7 @@ fn ten_ticks(change: impl Fn(u64, &mut [(Stage, u64); 3], &mut TickFacts, &mut u
         let mut facts = TickFacts { start_ns: tick * 50_000, ..TickFacts::default() };
         let mut rest_ns = 1_000;
         change(tick, &mut parts, &mut facts, &mut rest_ns);
-        let mut report = TickReport::default();
+        let mut report = TickReport { is_refreshing: tick == 4, ..TickReport::default() };
         in_turn(&mut report.spans, Stage::Tick, facts.start_ns, &parts[1..], rest_ns);
         let (wake_ns, tick_ns) = (parts[0].1, parts[1].1 + parts[2].1 + rest_ns);
         for (stage, took_ns) in [(Stage::Wake, wake_ns), (Stage::Response, wake_ns + tick_ns)] {
@@ -382,7 +390,7 @@ fn the_worst_ticks_name_their_cause() {
         // A slow network with a small late wake-up that explains nothing.
         2 => (parts[1].1, parts[0].1) = (16_000, 510),
         // Nobody's time, while the core was taken.
-        4 => (*rest_ns, facts.preemptions, facts.is_refreshing) = (8_000, 2, true),
+        4 => (*rest_ns, facts.preemptions) = (8_000, 2),
         // A late wake-up.
         6 => (parts[0].1, facts.page_faults) = (5_010, 1),
         _ => {}

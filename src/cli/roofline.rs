@@ -99,7 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn ceilings_of(device: &str) -> anyhow::Result<Ceilings> {
+/// The ceilings that `device` names.
+pub(super) fn ceilings_of(device: &str) -> anyhow::Result<Ceilings> {
     if device == MEASURED {
         return Ok(doctor::measure_machine(None)?.ceilings()?);
     }
@@ -118,10 +119,10 @@ fn ceilings_of(device: &str) -> anyhow::Result<Ceilings> {
 }
 
 /// What an engine folder says about its networks.
-struct Engine {
-    frames: usize,
+pub(super) struct Engine {
+    pub(super) frames: usize,
     prefix_capacity: usize,
-    costs: NetworkCosts,
+    pub(super) costs: NetworkCosts,
 }
 
 impl Engine {
@@ -139,7 +140,8 @@ impl Engine {
         Self::read(&engine)
     }
 
-    fn read(folder: &Path) -> anyhow::Result<Self> {
+    /// Reads the networks of an engine folder.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
         let cost = |name: &str| -> anyhow::Result<(NetworkFile, NetworkCost)> {
             let file = NetworkFile::read(folder, name)?;
             let cost = network_cost(&file.graph, &file.contract)?;

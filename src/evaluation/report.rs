@@ -230,7 +230,7 @@ fn distribution(statistics: &StageStatistics) -> String {
     let in_ms = |nanos: u64| (nanos as f64 / 1e6).max(1e-6);
     let low = rows.iter().map(|row| in_ms(row.2)).fold(f64::INFINITY, f64::min);
     let high = rows.iter().map(|row| in_ms(row.1.max_ns)).fold(0.0, f64::max);
-    let axis = RowAxis::new(low, high, rows.len());
+    let axis = RowAxis::new(Axis::log("latency (ms)", low, high), rows.len(), 30.0);
     let mut out = String::from(
         "<div class=\"card\"><h3>Distribution, logarithmic</h3><div class=\"legend\">\
          <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"whisker\" d=\"M0 6H22\"/></svg>min to max</span>\

@@ -13,8 +13,8 @@ pub mod page;
 mod recorder;
 mod refreshes;
 mod replay;
-mod ticks;
 mod samples;
+mod ticks;
 mod worst;
 
 pub use cost::ProfilerCost;
@@ -26,6 +26,6 @@ pub use machine::MachineCard;
 pub use recorder::{MAX_SAMPLES, PhaseRecorder, TickFacts};
 pub use refreshes::{RefreshOptions, run_refreshes};
 pub use replay::Replay;
-pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
 pub use samples::{Part, nearest_rank};
+pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
 pub use worst::{Excess, WorstTick, worst_ticks};

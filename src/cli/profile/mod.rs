@@ -1,5 +1,6 @@
 //! `tandem profile`: what every stage of the real loop takes.
 
+mod floors;
 mod observe;
 mod operators;
 mod table;
@@ -8,6 +9,7 @@ use super::driver::Automot;
 use super::{Outcome, doctor, drive, print};
 use crate::evaluation::routes::parse_routes;
 use crate::pilot::{Pace, RealTimeReport, Run, RunFile};
+use crate::profile::page;
 use crate::profile::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard, Phase,
     PhaseName, ProfilerCost, RefreshOptions, Replay, run_loop, run_refreshes,
@@ -15,6 +17,7 @@ use crate::profile::{
 use crate::scene::{Observation, Route, RoutePlan, TickReport};
 use crate::timing::{Stopwatch, wall_time_unix_s};
 use anyhow::{Context, bail};
+use floors::EngineFloors;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,6 +64,13 @@ pub(super) struct Arguments {
     /// network; its own profiles go to a folder beside --out
     #[arg(long)]
     operators: bool,
+    /// Show what the networks take beside the least that they can take on a device: a name,
+    /// `measured`, or `measured:FILE`, as `tandem roofline` takes them
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Write the profile as one page to look at
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Where the profile goes
     #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
     out: PathBuf,
@@ -90,6 +100,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let run = Run { pace: Pace::Wall, ..Run::try_from(&run_file)? };
     let machine = MachineCard::read(doctor::gpus().into_iter().collect(), Vec::new());
+    let floors = arguments
+        .device
+        .as_ref()
+        .map(|device| EngineFloors::new(&arguments.engine, device, &run))
+        .transpose()?;
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
     let mut real_time = run.real_time.apply_process();
@@ -143,12 +158,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot make folder {}", folder.display()))?;
     }
     file.write(&arguments.out)?;
+    if let Some(page) = &arguments.html {
+        let chart = floors.as_ref().map(|floors| floors.chart(&file));
+        print::whole_file(page, page::render(&file, chart.as_ref()).as_bytes())?;
+    }
     if arguments.json {
         let mut json = table::to_json(&file);
         json["operators"] = operators.as_deref().map(operators::to_json).into();
         print::line(&serde_json::to_string_pretty(&json)?);
     } else {
         print::line(&table::profile(&file, &run));
+        if let Some(floors) = &floors {
+            print::line(&format!("\n{}", floors.table(&file)));
+        }
         if let Some(operators) = &operators {
             print::line(&operators::tables(operators));
         }

@@ -33,6 +33,7 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
             millis(load)
         )
     }));
+    closing.extend(file.real_time.lines());
     closing.extend(file.machine.load_1min.filter(|load| *load > 0.5).map(|load| {
         format!(
             "this machine was not idle at the start: load {load} on {} cores",

@@ -236,6 +236,21 @@ impl RealTimeReport {
         take(fifo_priority, &other.fifo_priority);
     }
 
+    /// Every option that was asked for, one line each, for people.
+    pub fn lines(&self) -> Vec<String> {
+        let Self { lock_memory, prefault_mib, pin_understanding, pin_tick, fifo_priority } = self;
+        [
+            line("lock_memory", lock_memory),
+            line("prefault_mib", prefault_mib),
+            line("pin_understanding", pin_understanding),
+            line("pin_tick", pin_tick),
+            line("fifo_priority", fifo_priority),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// Warns of every option that is not in force as it was wanted.
     pub fn warn(&self) {
         warn("lock_memory", &self.lock_memory);
@@ -250,6 +265,17 @@ fn take<T: Clone>(into: &mut Option<Outcome<T>>, from: &Option<Outcome<T>>) {
     if from.is_some() {
         into.clone_from(from);
     }
+}
+
+fn line<T: Debug>(option: &str, outcome: &Option<Outcome<T>>) -> Option<String> {
+    let Outcome { wanted, had, why_not } = outcome.as_ref()?;
+    Some(match (had, why_not) {
+        (Some(had), None) => format!("{option}: {had:?}"),
+        (Some(had), Some(why)) => format!("{option}: {had:?} of {wanted:?}: {why}"),
+        (None, why) => {
+            format!("{option}: {wanted:?} not had: {}", why.as_deref().unwrap_or("no reason given"))
+        }
+    })
 }
 
 fn warn<T: Debug>(option: &'static str, outcome: &Option<Outcome<T>>) {

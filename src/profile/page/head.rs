@@ -128,8 +128,8 @@ pub(super) fn section(file: &LatencyFile) -> String {
     ));
     what.push(fact(
         "real-time options",
-        match file.real_time.as_slice() {
-            [] => "none asked for".to_owned(),
+        match file.real_time.lines() {
+            lines if lines.is_empty() => "none asked for".to_owned(),
             lines => lines.join("; "),
         },
     ));

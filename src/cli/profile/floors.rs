@@ -1,0 +1,167 @@
+//! What the networks took, beside the least that they can take.
+
+use crate::cli::print;
+use crate::cli::roofline::{Engine, ceilings_of};
+use crate::pilot::Run;
+use crate::profile::page::{Ceiling, RooflineChart, RooflineRow};
+use crate::profile::{LatencyFile, PhaseName};
+use crate::roofline::ceilings::{Ceilings, Source};
+use crate::roofline::floor::{Floors, floors};
+use crate::timing::{Percentile, Stage};
+use std::path::Path;
+
+/// Floors of an engine on a device.
+pub(super) struct EngineFloors {
+    ceilings: Ceilings,
+    floors: Floors,
+    /// Frames of a refresh that the vision tower has not seen.
+    frames: usize,
+}
+
+impl EngineFloors {
+    /// Floors of the networks of `engine` on `device`, refreshed as `run` says.
+    pub(super) fn new(engine: &Path, device: &str, run: &Run) -> anyhow::Result<Self> {
+        let ceilings = ceilings_of(device)?;
+        let engine = Engine::read(engine)?;
+        let frames = new_frames(engine.frames, run);
+        let floors = floors(&engine.costs, &ceilings, frames)?;
+        Ok(Self { ceilings, floors, frames })
+    }
+
+    /// Whether the ceilings are another device's than the one that ran.
+    fn is_predicted(&self) -> bool {
+        matches!(self.ceilings.source, Source::Datasheet { .. })
+    }
+
+    /// Each stage: what it took in the loop and alone, and its floor.
+    pub(super) fn table(&self, file: &LatencyFile) -> String {
+        let rows: Vec<Vec<String>> = self
+            .rows(file)
+            .iter()
+            .map(|row| {
+                let times = |p50: Option<f64>| {
+                    p50.map_or(["–".to_owned(), "–".to_owned()], |ms| {
+                        [format!("{ms:.3}"), format!("{:.1}", ms / row.floor_ms)]
+                    })
+                };
+                let stage = Stage::named(&row.stage).expect("rows are named after stages");
+                let [alone, alone_over] = times(alone(file, stage));
+                let [in_loop, in_loop_over] = times(row.measured_p50_ms);
+                vec![
+                    row.stage.clone(),
+                    format!("{:.3}", row.flops / 1e9),
+                    format!("{:.1}", row.bytes / 1e6),
+                    format!("{:.3}", row.floor_ms),
+                    alone,
+                    alone_over,
+                    in_loop,
+                    in_loop_over,
+                ]
+            })
+            .collect();
+        let header = [
+            "network",
+            "GFLOP",
+            "least MB",
+            "floor ms",
+            "p50 alone",
+            "× floor",
+            "p50 in loop",
+            "× floor",
+        ];
+        let kind = if self.is_predicted() {
+            "PREDICTED from its datasheet: this machine is another one"
+        } else {
+            "measured on the machine that the file names"
+        };
+        format!(
+            "floors on {} ({kind}); vision: {} new frames a refresh\n{}",
+            self.ceilings.name,
+            self.frames,
+            print::table(&header, &rows)
+        )
+    }
+
+    /// The page's chart.
+    pub(super) fn chart(&self, file: &LatencyFile) -> RooflineChart {
+        let Ceilings { name, bytes_per_s, flops_per_s, .. } = &self.ceilings;
+        let used: Vec<_> = self.floors.stages.iter().flat_map(|s| s.work.flops.keys()).collect();
+        RooflineChart {
+            ceilings: flops_per_s
+                .iter()
+                .filter(|(dtype, _)| used.contains(dtype))
+                .map(|(dtype, &flops_per_s)| Ceiling {
+                    name: format!("{dtype}, {name}"),
+                    bytes_per_s: *bytes_per_s,
+                    flops_per_s,
+                })
+                .collect(),
+            rows: self.rows(file),
+        }
+    }
+
+    /// All runs of each stage in one tick or refresh together.
+    fn rows(&self, file: &LatencyFile) -> Vec<RooflineRow> {
+        let stages = self.floors.stages.iter().filter(|stage| stage.runs > 0);
+        let row = |stage: &crate::roofline::floor::StageFloor| {
+            let runs = stage.runs as f64;
+            RooflineRow {
+                stage: stage.stage.name().to_owned(),
+                floor_ms: runs * stage.floor.floor_ms,
+                memory_ms: runs * stage.floor.memory_ms,
+                compute_ms: runs * stage.floor.compute_ms,
+                measured_p50_ms: in_loop(file, stage.stage),
+                is_predicted: self.is_predicted(),
+                flops: runs * stage.work.flops.values().sum::<u64>() as f64,
+                bytes: runs * stage.work.bytes as f64,
+            }
+        };
+        stages.map(row).collect()
+    }
+}
+
+/// Frames of a prompt that no refresh before has read, once the loop is under way: frames stand
+/// `spacing` ticks apart and refreshes `period`, so that every `period / gcd(period, spacing)`-th
+/// frame back is one that an earlier refresh began with.
+fn new_frames(frames: usize, run: &Run) -> usize {
+    let (period, spacing) = (run.refresh_period_ticks, run.history_spacing_ticks as u64);
+    let (mut a, mut b) = (period, spacing);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    frames.min(usize::try_from(period / a).unwrap_or(usize::MAX))
+}
+
+fn p50_ms(file: &LatencyFile, phase: PhaseName, stage: Stage) -> Option<f64> {
+    let took = file.phase(phase)?.statistics.stage(stage).percentile(Percentile::P50)?;
+    Some(took.as_secs_f64() * 1e3)
+}
+
+fn in_loop(file: &LatencyFile, stage: Stage) -> Option<f64> {
+    [PhaseName::Paced, PhaseName::BackToBack]
+        .into_iter()
+        .find_map(|phase| p50_ms(file, phase, stage))
+}
+
+fn alone(file: &LatencyFile, stage: Stage) -> Option<f64> {
+    [PhaseName::ActionAlone, PhaseName::UnderstandingAlone]
+        .into_iter()
+        .find_map(|phase| p50_ms(file, phase, stage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pilot::RunFile;
+
+    #[test]
+    fn frames_that_an_earlier_refresh_read_are_not_new() {
+        let new = |refresh_period_ticks| {
+            let file = RunFile { refresh_period_ticks, ..RunFile::default() };
+            new_frames(4, &Run::try_from(&file).unwrap())
+        };
+        // Frames of a prompt are 5 ticks apart: at period 2, the third one was the first of the
+        // refresh before the last but four.
+        assert_eq!([1, 2, 3, 4, 5, 10, 7].map(new), [1, 2, 3, 4, 1, 2, 4]);
+    }
+}
