@@ -1,9 +1,11 @@
 //! Clocks, stages, and what each stage took.
 //!
 //! The only module that reads a clock. A tick or a refresh notes its stages in [`StageSpans`], with
-//! their beginnings; what only sums matter to reads [`StageTimes`].
+//! their beginnings; what only sums matter to reads [`StageTimes`]. On request stages are NVTX ranges
+//! as well.
 
 mod histogram;
+pub mod nvtx;
 mod span;
 mod stage;
 mod stopwatch;

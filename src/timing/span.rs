@@ -1,5 +1,6 @@
 //! When stages began and what they took, in fixed memory.
 
+use super::nvtx::Range;
 use super::{Stage, StageTimes};
 use arrayvec::ArrayVec;
 use std::sync::OnceLock;
@@ -32,12 +33,14 @@ pub struct Span {
 pub struct Begun {
     stage: Stage,
     start_ns: u64,
+    range: Range,
 }
 
 impl Stage {
     /// Begins this stage now, on this thread.
     pub fn begin(self) -> Begun {
-        Begun { stage: self, start_ns: now_ns() }
+        let range = Range::begin(self);
+        Begun { stage: self, start_ns: now_ns(), range }
     }
 }
 
@@ -53,7 +56,9 @@ impl StageSpans {
     /// Ends a stage now.
     pub fn end(&mut self, begun: Begun) {
         let took_ns = now_ns() - begun.start_ns;
-        self.push(Span { stage: begun.stage, start_ns: begun.start_ns, took_ns });
+        let Begun { stage, start_ns, range } = begun;
+        drop(range);
+        self.push(Span { stage, start_ns, took_ns });
     }
 
     /// Runs `work` as `stage`.

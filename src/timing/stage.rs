@@ -152,6 +152,12 @@ impl Stage {
         Self::ALL.into_iter().filter(move |stage| stage.parent() == Some(self))
     }
 
+    /// Whether it begins on one thread and ends on another. All others end where they began, the
+    /// last begun first.
+    pub fn crosses_threads(self) -> bool {
+        matches!(self, Self::Refresh | Self::HandOff)
+    }
+
     /// How deep it is nested, from 0.
     pub fn depth(self) -> usize {
         self.parent().map_or(0, |parent| parent.depth() + 1)
