@@ -60,7 +60,7 @@ fn file() -> LatencyFile {
         run: RunFile::default(),
         observations: "none".into(),
         real_time: RealTimeReport::default(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, rounds: 1 },
+        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
         first_control: None,
         phases: vec![recorder.finish()],
     }

@@ -191,7 +191,7 @@ fn file(phases: Vec<Phase>) -> LatencyFile {
             }),
             ..RealTimeReport::default()
         },
-        profiler: ProfilerCost { stage_ns: 52, tick_ns: 2300, rounds: 101 },
+        profiler: ProfilerCost { stage_ns: 52, tick_ns: 2300, trace_ns: 900, rounds: 101 },
         first_control: Some(FirstControl {
             load_ns: 4_200_000_000,
             loop_ns: 612_000_000,

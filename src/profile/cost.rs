@@ -1,6 +1,8 @@
 //! What measuring itself costs, measured in the process that measures.
 
-use crate::timing::{Span, Stage, StageSpans, StageStatistics, now_ns};
+use super::TraceRecorder;
+use crate::scene::{RefreshReport, TickReport};
+use crate::timing::{MAX_SPANS, Span, Stage, StageSpans, StageStatistics, now_ns};
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,6 +16,8 @@ pub struct ProfilerCost {
     pub stage_ns: u64,
     /// All stages of a tick with a refresh's report, and counting them into the histograms.
     pub tick_ns: u64,
+    /// Keeping a tick and the longest refresh for the timeline; only paid where one is asked for.
+    pub trace_ns: u64,
     /// Rounds that the medians rest on.
     pub rounds: u64,
 }
@@ -31,6 +35,8 @@ impl ProfilerCost {
         let mut statistics = StageStatistics::new();
         let mut stage_ns = Vec::with_capacity(ROUNDS);
         let mut tick_ns = Vec::with_capacity(ROUNDS);
+        let mut trace_ns = Vec::with_capacity(ROUNDS);
+        let report = longest_report(&on_tick);
         for _ in 0..ROUNDS {
             let start = now_ns();
             for _ in 0..TICKS {
@@ -55,6 +61,15 @@ impl ProfilerCost {
                 statistics.record(black_box(&spans.times()), age, false);
             }
             tick_ns.push((now_ns() - start) / TICKS);
+
+            // Twice the ticks: a report with a refresh takes the room of two.
+            let mut trace = TraceRecorder::new(2 * TICKS as usize);
+            let start = now_ns();
+            for _ in 0..TICKS {
+                trace.tick(black_box(&report));
+            }
+            trace_ns.push((now_ns() - start) / TICKS);
+            black_box(&trace);
         }
         let median = |samples: &mut Vec<u64>| {
             samples.sort_unstable();
@@ -63,7 +78,22 @@ impl ProfilerCost {
         Self {
             stage_ns: median(&mut stage_ns),
             tick_ns: median(&mut tick_ns),
+            trace_ns: median(&mut trace_ns),
             rounds: ROUNDS as u64,
         }
     }
+}
+
+/// A tick of all its stages, at which a refresh of as many spans as one may have ends.
+fn longest_report(on_tick: &[Stage]) -> TickReport {
+    let mut report = TickReport::default();
+    for &stage in on_tick.iter().chain(&[Stage::Tick]) {
+        report.spans.push(Span { stage, start_ns: 1, took_ns: 1 });
+    }
+    let mut spans = StageSpans::default();
+    for start_ns in 0..MAX_SPANS as u64 {
+        spans.push(Span { stage: Stage::Resize, start_ns, took_ns: 1 });
+    }
+    report.refresh = Some(RefreshReport { version: 1, is_published: true, spans });
+    report
 }

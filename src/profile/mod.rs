@@ -1,10 +1,8 @@
 //! Profiles: what every stage took in the real loop, kept with all that it depends on.
 //!
 //! [`run_loop`] drives on a [`Replay`] and hands each tick's report to a [`PhaseRecorder`], whose
-//! phases a [`LatencyFile`] holds. Percentiles are nearest-rank over the ticks behind the warm-up.
-//! The loop is not here: whoever runs it hands each tick's report to a [`PhaseRecorder`], whose
-//! phases a [`LatencyFile`] holds; [`page::render`] shows one. Percentiles are nearest-rank over
-//! the ticks behind the warm-up.
+//! phases a [`LatencyFile`] holds, [`page::render`] shows and a [`TraceRecorder`] draws on a
+//! timeline. Percentiles are nearest-rank over the ticks behind the warm-up.
 
 mod cost;
 mod latency_file;
@@ -16,6 +14,7 @@ mod replay;
 mod samples;
 mod ticks;
 mod worst;
+mod trace;
 
 pub use cost::ProfilerCost;
 pub use latency_file::{
@@ -29,3 +28,4 @@ pub use replay::Replay;
 pub use samples::{Part, nearest_rank};
 pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
 pub use worst::{Excess, WorstTick, worst_ticks};
+pub use trace::{TraceCounts, TraceError, TraceRecorder};
