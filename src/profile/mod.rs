@@ -13,8 +13,8 @@ mod refreshes;
 mod replay;
 mod samples;
 mod ticks;
-mod worst;
 mod trace;
+mod worst;
 
 pub use cost::ProfilerCost;
 pub use latency_file::{
@@ -27,5 +27,5 @@ pub use refreshes::{RefreshOptions, run_refreshes};
 pub use replay::Replay;
 pub use samples::{Part, nearest_rank};
 pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
-pub use worst::{Excess, WorstTick, worst_ticks};
 pub use trace::{TraceCounts, TraceError, TraceRecorder};
+pub use worst::{Excess, WorstTick, worst_ticks};

@@ -22,7 +22,7 @@ pub struct RefreshOptions {
 }
 
 /// Runs refreshes back to back on this thread. `eyes` takes in the frames that they read; taking in
-/// is not timed.
+/// is not timed. `watch` sees every refresh that counts, with its version.
 ///
 /// # Errors
 /// If a network fails or an observation lacks a sensor.
@@ -33,6 +33,7 @@ pub fn run_refreshes(
     replay: &mut Replay,
     options: &RefreshOptions,
     cancel: &AtomicBool,
+    watch: &mut dyn FnMut(u64, &StageSpans),
 ) -> Result<Phase, ModelError> {
     let name = PhaseName::UnderstandingAlone;
     let began_ns = now_ns();
@@ -52,6 +53,7 @@ pub fn run_refreshes(
         spans.end(refresh);
         if version > options.warm_up {
             recorder.refresh(version, &spans);
+            watch(version, &spans);
         }
         version += 1;
     }

@@ -12,10 +12,10 @@ use crate::pilot::{Pace, RealTimeReport, Run, RunFile};
 use crate::profile::page;
 use crate::profile::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard, Phase,
-    PhaseName, ProfilerCost, RefreshOptions, Replay, run_loop, run_refreshes,
+    PhaseName, ProfilerCost, RefreshOptions, Replay, TraceRecorder, run_loop, run_refreshes,
 };
 use crate::scene::{Observation, Route, RoutePlan, TickReport};
-use crate::timing::{Stopwatch, wall_time_unix_s};
+use crate::timing::{StageSpans, Stopwatch, nvtx, wall_time_unix_s};
 use anyhow::{Context, bail};
 use floors::EngineFloors;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,6 +27,9 @@ use std::time::Duration;
 
 /// The route that is looked at unless another is named.
 const ROUTE_FILE: &str = include_str!("../../../routes/demo.xml");
+
+/// Ticks that a timeline holds at most: some 80 MB of file.
+const MOST_TRACED: u64 = 20_000;
 
 /// A refresh period that never comes round.
 const NEVER: u64 = u64::MAX / 2;
@@ -71,6 +74,12 @@ pub(super) struct Arguments {
     /// Write the profile as one page to look at
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write a timeline of all phases that count, for Perfetto or Chromium's trace viewer
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Make every stage an NVTX range, for NVIDIA's profilers
+    #[arg(long)]
+    nvtx: bool,
     /// Where the profile goes
     #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
     out: PathBuf,
@@ -100,6 +109,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let run = Run { pace: Pace::Wall, ..Run::try_from(&run_file)? };
     let machine = MachineCard::read(doctor::gpus().into_iter().collect(), Vec::new());
+    if arguments.nvtx {
+        print::note(&format!("stages are NVTX ranges of {}", nvtx::enable()?));
+    }
     let floors = arguments
         .device
         .as_ref()
@@ -107,7 +119,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .transpose()?;
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
-    let mut real_time = run.real_time.apply_process();
+    let real_time = run.real_time.apply_process();
     let automot = Automot::load(&arguments.engine, &run, None)?;
     let load = watch.elapsed();
 
@@ -121,7 +133,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         observations,
         cancel: Arc::clone(&cancel),
         first_control: None,
-        real_time: std::mem::take(&mut real_time),
+        real_time,
+        trace: arguments.trace.as_ref().map(|_| {
+            let phases = arguments.phases.len() as u64 + 1;
+            TraceRecorder::new((phases * arguments.ticks).min(MOST_TRACED) as usize)
+        }),
     };
     let mut phases = Vec::new();
     for choice in &arguments.phases {
@@ -139,6 +155,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .map(|first| FirstControl { load_ns: load.as_nanos() as u64, ..first });
     let measured = arguments.operators && !cancel.load(Ordering::Relaxed);
     let operators = measured.then(|| operators::measure(&profiling)).transpose()?;
+    let traced = profiling.trace.take();
     let file = LatencyFile {
         format: FORMAT,
         tandem: env!("CARGO_PKG_VERSION").to_owned(),
@@ -158,6 +175,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot make folder {}", folder.display()))?;
     }
     file.write(&arguments.out)?;
+    if let (Some(path), Some(trace)) = (&arguments.trace, &traced) {
+        let about = serde_json::json!({
+            "command": file.command, "machine": file.machine, "engine": file.engine,
+        });
+        trace.write(path, &about)?;
+        print::note(&format!("timeline in {}; open it in Perfetto", path.display()));
+    }
     if let Some(page) = &arguments.html {
         let chart = floors.as_ref().map(|floors| floors.chart(&file));
         print::whole_file(page, page::render(&file, chart.as_ref()).as_bytes())?;
@@ -209,6 +233,8 @@ struct Profiling<'a> {
     first_control: Option<FirstControl>,
     /// What came of the run's real-time options.
     real_time: RealTimeReport,
+    /// The timeline, if one is asked for.
+    trace: Option<TraceRecorder>,
 }
 
 impl Profiling<'_> {
@@ -228,7 +254,16 @@ impl Profiling<'_> {
         let bar = bar(name, options.ticks);
         let mut pilot = self.automot.pilot(self.plan, &run)?;
         let mut replay = Replay::new(self.observations.clone());
-        let mut watch = |_: &TickReport| bar.inc(1);
+        if let Some(trace) = &mut self.trace {
+            trace.begin_phase(name.title());
+        }
+        let trace = &mut self.trace;
+        let mut watch = |report: &TickReport| {
+            if let Some(trace) = trace {
+                trace.tick(report);
+            }
+            bar.inc(1);
+        };
         // The pilot's own thread runs by now, and does not inherit what the tick thread is given.
         let tick_thread = run.real_time.apply_tick_thread();
         let ran = run_loop(&mut pilot, &mut replay, &options, &self.cancel, &mut watch);
@@ -247,7 +282,7 @@ impl Profiling<'_> {
     }
 
     /// Runs refreshes without ticks.
-    fn refreshes(&self) -> anyhow::Result<Phase> {
+    fn refreshes(&mut self) -> anyhow::Result<Phase> {
         let (mut understanding, mut action) = self.automot.experts(self.plan)?;
         let options = RefreshOptions {
             frames: self.run.refresh_period_ticks,
@@ -257,6 +292,16 @@ impl Profiling<'_> {
         let bar = bar(PhaseName::UnderstandingAlone, options.refreshes);
         let mut replay = Replay::new(self.observations.clone());
         let slots = self.automot.slots();
+        if let Some(trace) = &mut self.trace {
+            trace.begin_phase(PhaseName::UnderstandingAlone.title());
+        }
+        let trace = &mut self.trace;
+        let mut watch = |version: u64, spans: &StageSpans| {
+            if let Some(trace) = trace {
+                trace.refresh(version, true, spans);
+            }
+            bar.inc(1);
+        };
         let phase = run_refreshes(
             &mut understanding,
             &mut action,
@@ -264,6 +309,7 @@ impl Profiling<'_> {
             &mut replay,
             &options,
             &self.cancel,
+            &mut watch,
         );
         bar.finish_and_clear();
         Ok(phase?)

@@ -49,6 +49,7 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
         &mut replay,
         &options,
         &profiling.cancel,
+        &mut |_, _| {},
     )?;
     let networks = &automot.networks;
     let engines = [&networks.bev, &networks.action, &networks.vision, &networks.understanding];

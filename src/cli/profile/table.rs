@@ -17,9 +17,11 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
         "tensors of this back end are read and written where they are: there is no H2D, no D2H"
             .to_owned(),
         format!(
-            "the profiler itself: {} ns a stage, {:.2} us a tick (medians of {} rounds)",
+            "the profiler itself: {} ns a stage, {:.2} us a tick, a timeline {:.2} us more (medians of \
+             {} rounds)",
             file.profiler.stage_ns,
             file.profiler.tick_ns as f64 / 1e3,
+            file.profiler.trace_ns as f64 / 1e3,
             file.profiler.rounds
         ),
     ];
