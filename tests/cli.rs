@@ -434,3 +434,87 @@ fn cargo_run_without_a_name_means_tandem() {
         .collect();
     assert_eq!(chosen, ["default-run = \"tandem\""]);
 }
+
+/// An engine whose pictures are small, so that a tick takes milliseconds.
+fn small_engine(folder: &Path) -> PathBuf {
+    let (checkpoint, engine) = (folder.join("small"), folder.join("engine"));
+    done(&["checkpoint", "synth", "--config", "configs/soak.json", "--out", path(&checkpoint)]);
+    done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine)]);
+    engine
+}
+
+#[test]
+fn a_profile_says_what_every_stage_takes_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = small_engine(folder.path());
+    let [out, trace, page] =
+        ["latency.json", "trace.json", "page.html"].map(|name| folder.path().join(name));
+    let common = ["profile", "--engine", path(&engine), "--warm-up", "2", "--observations", "20"];
+    let said = done(
+        &[
+            &common[..],
+            &["--ticks", "30", "--out", path(&out), "--trace", path(&trace), "--operators"],
+            &["--html", path(&page), "--device", "rtx4090"],
+        ]
+        .concat(),
+    );
+    for word in [
+        "at the real period, with idle gaps (behind 2 warm-up ticks)",
+        "    state filter",
+        "(rest of tick)",
+        "refresh period: 100.000 ms asked for",
+        "networks alone, and in the loop",
+        "the profiler itself",
+        "first control that rests on a prefix",
+        "PREDICTED from its datasheet",
+        "layer.0",
+        "(between operators)",
+    ] {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+    let file: serde_json::Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    let phases = file["phases"].as_array().unwrap();
+    let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["paced", "back_to_back", "action_alone", "understanding_alone"]);
+    for phase in &phases[..3] {
+        assert_eq!(phase["statistics"]["ticks"], 30);
+        // The parts of a tick leave over what is no stage's: little.
+        let sum = |of: &serde_json::Value| of["total_ns"].as_f64().unwrap();
+        let statistics = &phase["statistics"];
+        let (rest, tick) = (sum(&statistics["rests"]["tick"]), sum(&statistics["stages"]["tick"]));
+        assert!(rest < 0.02 * tick, "{rest} of {tick} ns are nobody's in {}", phase["name"]);
+    }
+    assert!(fs::read_to_string(&page).unwrap().contains("Roofline"));
+    let timeline: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&trace).unwrap()).unwrap();
+    let events = timeline["traceEvents"].as_array().unwrap();
+    assert!(events.iter().filter(|event| event["name"] == "tick").count() >= 90);
+    assert!(events.iter().any(|event| event["ph"] == "s"), "flows from refreshes to ticks");
+
+    let json = done(
+        &[
+            &common[..],
+            &["--ticks", "5", "--phases", "back-to-back", "--json"],
+            &["--out", path(&out)],
+        ]
+        .concat(),
+    );
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["phases"][0]["stages"]["tick"]["count"], 5);
+}
+
+#[test]
+fn profiles_that_cannot_be_taken_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    refused(&["profile", "--engine", path(&nowhere)], &["nowhere", "tandem export"]);
+    let engine = small_engine(folder.path());
+    let with = |more: &[&str], says: &[&str]| {
+        refused(&[&["profile", "--engine", path(&engine)], more].concat(), says);
+    };
+    with(&["--ticks", "0"], &["--ticks", "1 or more"]);
+    with(&["--device", "abacus"], &["abacus", "rtx4090"]);
+    with(&["--run", path(&nowhere)], &["nowhere"]);
+    let out = ["--ticks", "2", "--warm-up", "0", "--observations", "1", "--phases", "back-to-back"];
+    with(&[&out[..], &["--out", "/proc/nowhere/latency.json"]].concat(), &["/proc/nowhere"]);
+}
