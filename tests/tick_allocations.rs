@@ -1,10 +1,11 @@
 //! What a tick of the real pilot allocates on its thread, once warm: nothing. And how many page faults
 //! it takes if memory was readied: none, from the first tick on.
 //!
-//! A tiny checkpoint drives the embedded world in virtual time. Only `Pilot::drive` is counted, and
-//! only on its thread: what the world allocates to make an observation does not count, nor does what
-//! the understanding expert's thread or ONNX Runtime (which has its own allocator) does. Page faults
-//! are counted in the same window by the kernel, ONNX Runtime's included.
+//! A tiny checkpoint drives the embedded world in virtual time. Only `Pilot::drive` is counted, with
+//! the tick's entry into a profile and a trace, and only on its thread: what the world allocates to
+//! make an observation does not count, nor does what the understanding expert's thread or ONNX Runtime
+//! (which has its own allocator) does. Page faults of `Pilot::drive` are counted by the kernel, ONNX
+//! Runtime's included.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
@@ -24,6 +25,7 @@ use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
 use tandem::pilot::{Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
+use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
 use tandem::scene::{Driver, RoutePlan};
 use tandem::world::{EmbeddedWorld, World};
 use tandem_export::checkpoint::Checkpoint;
@@ -121,6 +123,9 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
     let mut world = EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap();
     let mut pilot = pilot(networks, engine, &run, world.plan());
     let _tick_thread = run.real_time.apply_tick_thread();
+    let all = WARM_UP_TICKS + COUNTED_TICKS;
+    let mut trace = TraceRecorder::new(all as usize);
+    let mut recorder = PhaseRecorder::new(PhaseName::BackToBack, 0, all, 0);
     let mut ticks = Vec::with_capacity((WARM_UP_TICKS + COUNTED_TICKS) as usize);
     for _ in 0..WARM_UP_TICKS + COUNTED_TICKS {
         let observation = world.observe();
@@ -128,8 +133,11 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
         let usage = ThreadUsage::now().unwrap_or_default();
         let before = ALLOCATIONS.with(Cell::get);
         let control = pilot.drive(&observation).unwrap();
+        let after = ThreadUsage::now().unwrap_or_default();
+        trace.tick(&control.report);
+        recorder.tick(&control.report, TickFacts::default());
         let allocations = ALLOCATIONS.with(Cell::get) - before;
-        let faults = (ThreadUsage::now().unwrap_or_default() - usage).faults();
+        let faults = (after - usage).faults();
         let published = pilot.statistics().refreshes_published - published;
         ticks.push(Tick { allocations, faults, published });
         world.step(&control.command);

@@ -2,7 +2,7 @@
 //!
 //! Written in Chromium's JSON trace format, not in Perfetto's own: Perfetto reads both alike (times
 //! to the nanosecond, nesting, counters, flows), and only JSON is also read by Chromium's viewer, by
-//! speedscope, and by a script of three lines. Its price is size, some 4 kB a tick.
+//! speedscope, and by a script of three lines. Its price is size, 2 to 4 kB a tick.
 //!
 //! On the tick a report's spans are copied into memory set aside before; all else happens in
 //! [`TraceRecorder::write`].
