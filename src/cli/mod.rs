@@ -3,6 +3,7 @@
 //! Every verb prints for people, or JSON with `--json`. Exit codes: 0 done, 1 a check failed,
 //! 2 it could not run.
 
+mod budget;
 mod checkpoint;
 mod demo;
 mod doctor;

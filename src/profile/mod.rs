@@ -4,6 +4,7 @@
 //! phases a [`LatencyFile`] holds, [`page::render`] shows and a [`TraceRecorder`] draws on a
 //! timeline. Percentiles are nearest-rank over the ticks behind the warm-up.
 
+mod budget;
 mod cost;
 mod latency_file;
 mod machine;
@@ -15,7 +16,9 @@ mod samples;
 mod ticks;
 mod trace;
 mod worst;
+mod support;
 
+pub use budget::{Budget, BudgetError, Deadline, Limits, Quantity, RefreshPeriod, Verdict};
 pub use cost::ProfilerCost;
 pub use latency_file::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LatencyFileError, Phase, PhaseName,
@@ -29,3 +32,4 @@ pub use samples::{Part, nearest_rank};
 pub use ticks::{LoopError, LoopOptions, LoopRun, run_loop};
 pub use trace::{TraceCounts, TraceError, TraceRecorder};
 pub use worst::{Excess, WorstTick, worst_ticks};
+pub use support::{VALUES_BEYOND, values_needed};
