@@ -13,6 +13,7 @@ mod eval;
 mod export;
 mod print;
 mod profile;
+mod record;
 mod report;
 mod roofline;
 mod verify;
@@ -40,6 +41,8 @@ enum Verb {
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
     Verify(verify::Arguments),
+    /// Drive a route with the autopilot and keep what AutoMoT's sensors saw
+    Record(record::Arguments),
     /// Make or look at checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Verb),
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
+        Verb::Record(arguments) => record::run(&arguments),
         Verb::Checkpoint(verb) => checkpoint::run(&verb),
         Verb::Roofline(arguments) => roofline::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),

@@ -6,10 +6,12 @@
 pub mod autopilot;
 pub mod embedded;
 mod real_time;
+mod recording;
 
 pub use autopilot::Autopilot;
 pub use embedded::{EmbeddedWorld, RoadError};
 pub use real_time::RealTime;
+pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
 
 use crate::scene::{Command, LaneMap, Observation, RoutePlan, WorldState};
 use std::sync::Arc;

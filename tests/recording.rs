@@ -1,0 +1,359 @@
+//! Recordings give back what was written, bit for bit, and are refused when anything in them is
+//! damaged, missing or foreign.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use glam::DVec3;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tandem::evaluation::routes::read_routes;
+use tandem::model::automot::SENSORS;
+use tandem::scene::{
+    CameraFrame, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, RoadOption,
+    RoutePlan, RoutePoint, SensorSuite,
+};
+use tandem::timing::Timestamp;
+use tandem::world::{
+    Autopilot, EmbeddedWorld, Recording, RecordingError, RecordingReader, RecordingWriter, World,
+};
+
+fn plan() -> RoutePlan {
+    let commands = [
+        RoadOption::Void,
+        RoadOption::Left,
+        RoadOption::Right,
+        RoadOption::Straight,
+        RoadOption::LaneFollow,
+        RoadOption::ChangeLaneLeft,
+        RoadOption::ChangeLaneRight,
+    ];
+    let point = |(idx, command): (usize, RoadOption)| RoutePoint {
+        position: DVec3::new(idx as f64 / 3.0, -0.1 * idx as f64, 1e-300),
+        heading_rad: -2.0 / 3.0,
+        command,
+        is_junction: idx % 2 == 1,
+    };
+    let points = commands.into_iter().enumerate().map(point).collect();
+    RoutePlan { points, reference: GeoReference { latitude_deg: 48.1, longitude_deg: -0.0 } }
+}
+
+/// An observation that `bits` decides; large readings where `has` says so.
+fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
+    let number = |place: u64| f64::from_bits(bits.rotate_left(place as u32 * 7) ^ place);
+    let (width, height) = (1 + (bits % 9) as u32, 1 + (bits % 5) as u32);
+    let camera = has[0].then(|| {
+        let rgb = (0..u64::from(width * height * 3)).map(|i| (bits >> (i % 57)) as u8).collect();
+        let captured_at = Timestamp::after(Duration::from_nanos(bits >> 2));
+        Arc::new(CameraFrame {
+            id: FrameId(tick.saturating_sub(1)),
+            captured_at,
+            width,
+            height,
+            rgb,
+        })
+    });
+    let lidar = has[1].then(|| {
+        let float = |i: u32| f32::from_bits((bits >> 11) as u32 ^ i);
+        let points = (0..(bits % 7) as u32).map(|i| [i, i + 1, i + 2, i + 3].map(float)).collect();
+        Arc::new(LidarSweep { id: FrameId(tick), points })
+    });
+    Observation {
+        frame: FrameId(tick),
+        time: Timestamp::after(Duration::from_millis(50) * tick as u32),
+        camera,
+        lidar,
+        imu: Imu {
+            acceleration_mps2: [1, 2, 3].map(number),
+            angular_velocity_radps: [4, 5, 6].map(number),
+            compass_rad: f64::NAN,
+        },
+        gnss: Gnss { latitude_deg: number(7), longitude_deg: number(8), altitude_m: -0.0 },
+        speed_mps: number(9),
+        truth: None,
+    }
+}
+
+fn write(path: &Path, plan: &RoutePlan, observations: &[Observation]) -> u64 {
+    let mut writer = RecordingWriter::create(path, plan).unwrap();
+    for observation in observations {
+        writer.write(observation).unwrap();
+    }
+    assert!(!path.exists(), "the file appears when it is whole");
+    writer.finish().unwrap()
+}
+
+/// Every bit of an observation.
+fn bits(observation: &Observation) -> Vec<u64> {
+    let (imu, gnss) = (&observation.imu, &observation.gnss);
+    let nanos = |time: Timestamp| time.since(Timestamp::ZERO).as_nanos() as u64;
+    let mut bits = vec![observation.frame.0, nanos(observation.time)];
+    bits.extend(imu.acceleration_mps2.map(f64::to_bits));
+    bits.extend(imu.angular_velocity_radps.map(f64::to_bits));
+    bits.extend([imu.compass_rad, gnss.latitude_deg, gnss.longitude_deg].map(f64::to_bits));
+    bits.extend([gnss.altitude_m, observation.speed_mps].map(f64::to_bits));
+    if let Some(camera) = &observation.camera {
+        bits.extend([1, camera.id.0, nanos(camera.captured_at)]);
+        bits.extend([u64::from(camera.width), u64::from(camera.height)]);
+        bits.extend(camera.rgb.iter().map(|&byte| u64::from(byte)));
+    }
+    if let Some(lidar) = &observation.lidar {
+        bits.extend([2, lidar.id.0]);
+        bits.extend(lidar.points.iter().flatten().map(|number| u64::from(number.to_bits())));
+    }
+    bits
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn what_is_read_is_what_was_written(
+        ticks in prop::collection::vec((1..5_u64, any::<u64>(), any::<[bool; 2]>()), 0..20),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("drive.mcap");
+        let mut tick = 0;
+        let written: Vec<Observation> = ticks
+            .into_iter()
+            .map(|(ahead, bits, has)| {
+                tick += ahead;
+                observation(tick, bits, has)
+            })
+            .collect();
+        let bytes = write(&path, &plan(), &written);
+        prop_assert_eq!(bytes, fs::metadata(&path).unwrap().len());
+        let read = Recording::read(&path).unwrap();
+        prop_assert_eq!(&read.plan, &plan());
+        prop_assert_eq!(read.plan.reference.longitude_deg.to_bits(), (-0.0_f64).to_bits());
+        prop_assert_eq!(read.observations.len(), written.len());
+        for (read, written) in read.observations.iter().zip(&written) {
+            prop_assert_eq!(bits(read), bits(written));
+        }
+    }
+}
+
+fn whole(folder: &Path) -> Vec<u8> {
+    let path = folder.join("whole.mcap");
+    let observations: Vec<_> =
+        (1..4).map(|tick| observation(tick, tick * 0x1234_5678_9abc, [true; 2])).collect();
+    write(&path, &plan(), &observations);
+    fs::read(path).unwrap()
+}
+
+#[track_caller]
+fn refused(path: &Path, says: &[&str]) {
+    let error = match Recording::read(path) {
+        Ok(_) => panic!("it was read"),
+        Err(error) => error.to_string(),
+    };
+    for word in says.iter().chain(&[".mcap"]) {
+        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_off_anywhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = whole(folder.path());
+    let path = folder.path().join("cut.mcap");
+    for length in 0..bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(Recording::read(&path).is_err(), "{length} of {} bytes were read", bytes.len());
+    }
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    refused(&path, &["not a whole recording", "interrupted"]);
+    fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
+    refused(&path, &["more bytes"]);
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = whole(folder.path());
+    let path = folder.path().join("whole.mcap");
+    let original: Vec<_> = Recording::read(&path).unwrap().observations.iter().map(bits).collect();
+    let path = folder.path().join("flipped.mcap");
+    let mut read = Vec::new();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, damaged).unwrap();
+        if let Ok(recording) = Recording::read(&path) {
+            assert_eq!(recording.plan, plan(), "byte {at}");
+            let found: Vec<_> = recording.observations.iter().map(bits).collect();
+            assert_eq!(found, original, "byte {at}");
+            read.push(at);
+        }
+    }
+    assert!(read.len() < 20, "bytes {read:?} of {} may be anything", bytes.len());
+}
+
+#[test]
+fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.mcap");
+    let large = |tick| {
+        let (width, height) = (1024, 512);
+        let rgb = (0..width * height * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
+        let captured_at = Timestamp::ZERO;
+        let camera = CameraFrame { id: FrameId(tick), captured_at, width, height, rgb };
+        Observation { camera: Some(Arc::new(camera)), ..observation(tick, 5, [false; 2]) }
+    };
+    let observations: Vec<_> = (1..13).map(large).collect();
+    write(&path, &plan(), &observations);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() * 9 / 10]).unwrap();
+    let mut reader = RecordingReader::open(&path).unwrap();
+    assert_eq!(reader.plan(), &plan());
+    let ticks: Vec<_> = reader.by_ref().take_while(Result::is_ok).collect();
+    assert!((1..12).contains(&ticks.len()), "{} ticks before the damage", ticks.len());
+    assert!(reader.next().is_none(), "nothing comes behind an error");
+}
+
+/// An MCAP file of our layout, its messages chosen by hand.
+fn by_hand(path: &Path, messages: &[(&str, &str, Vec<u8>)]) {
+    let mut writer =
+        mcap::Writer::new(std::io::BufWriter::new(fs::File::create(path).unwrap())).unwrap();
+    for (topic, schema, data) in messages {
+        let schema = writer.add_schema(schema, "text", b"").unwrap();
+        let channel_id = writer.add_channel(schema, topic, "tandem-le", &BTreeMap::new()).unwrap();
+        let header =
+            mcap::records::MessageHeader { channel_id, sequence: 0, log_time: 0, publish_time: 0 };
+        writer.write_to_known_channel(&header, data).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// The messages of a recording of two ticks.
+fn messages() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole.mcap");
+    write(&path, &plan(), &[observation(1, 6, [true; 2]), observation(2, 6, [true; 2])]);
+    let bytes = fs::read(&path).unwrap();
+    let names = [
+        ("/plan", "tandem.RoutePlan/1"),
+        ("/camera", "tandem.CameraFrame/1"),
+        ("/lidar", "tandem.LidarSweep/1"),
+        ("/observation", "tandem.Observation/1"),
+    ];
+    mcap::MessageStream::new(&bytes)
+        .unwrap()
+        .map(|message| {
+            let message = message.unwrap();
+            let (topic, schema) =
+                *names.iter().find(|(topic, _)| *topic == message.channel.topic).unwrap();
+            assert_eq!(message.channel.schema.as_ref().unwrap().name, schema);
+            (topic, schema, message.data.into_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn recordings_that_contradict_themselves_are_refused_with_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hand.mcap");
+    let whole = messages();
+    by_hand(&path, &whole);
+    assert_eq!(Recording::read(&path).unwrap().observations.len(), 2);
+    let check = |change: &dyn Fn(&mut Vec<(&'static str, &'static str, Vec<u8>)>),
+                 says: &[&str]| {
+        let mut changed = messages();
+        change(&mut changed);
+        by_hand(&path, &changed);
+        refused(&path, says);
+    };
+    // [plan, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
+    check(&|m| m.clear(), &["no message", "/plan"]);
+    check(&|m| drop(m.remove(0)), &["/plan is missing"]);
+    check(&|m| drop(m.remove(4)), &["/observation", "behind tick 1", "/camera", "lacks"]);
+    check(&|m| drop(m.remove(6)), &["/observation", "missing"]);
+    check(&|m| drop(m.remove(3)), &["/camera", "two of one tick"]);
+    check(&|m| m.swap(3, 6), &["/observation", "tick 2", "of tick 1"]);
+    check(
+        &|m| drop(m.splice(4..4, whole[1..4].to_vec())),
+        &["/observation", "tick 1 does not come"],
+    );
+    check(&|m| drop(m.splice(4..4, whole[..1].to_vec())), &["/plan", "second"]);
+    check(&|m| m[1].2.truncate(20), &["/camera", "field of 8"]);
+    check(&|m| m[1].2.push(0), &["/camera", "pixels", "bytes"]);
+    check(&|m| m[1].2[24..32].fill(255), &["/camera", "4294967295 x 4294967295"]);
+    check(&|m| m[5].2.push(0), &["/lidar", "behind tick 1", "points of 16"]);
+    check(&|m| m[3].2.push(0), &["/observation", "1 bytes too many"]);
+    check(&|m| *m[3].2.last_mut().unwrap() = 9, &["/observation", "flag is 9"]);
+    check(&|m| m[0].2.truncate(50), &["/plan", "points"]);
+    check(&|m| m[0].2[52] = 99, &["/plan", "maneuver 99"]);
+    check(&|m| m[0].2[16..20].fill(255), &["/plan", "4294967295 points"]);
+    check(&|m| m[2].0 = "/radar", &["/radar", "known are", "/lidar"]);
+    check(&|m| m[2].1 = "tandem.LidarSweep/2", &["tandem.LidarSweep/2", "tandem.LidarSweep/1"]);
+}
+
+#[test]
+fn foreign_and_missing_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("absent.mcap");
+    refused(&path, &["absent", "tandem record"]);
+    fs::write(&path, b"not an MCAP file, but long enough to be one").unwrap();
+    refused(&path, &["MCAP"]);
+    fs::write(&path, b"").unwrap();
+    refused(&path, &["not a whole recording"]);
+    let nowhere = folder.path().join("no/such/folder.mcap");
+    let error = RecordingWriter::create(&nowhere, &plan()).err().unwrap();
+    assert!(matches!(error, RecordingError::Write { .. }) && error.to_string().contains("such"));
+}
+
+#[test]
+fn a_message_that_is_too_large_is_refused_when_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = RecordingWriter::create(&folder.path().join("x.mcap"), &plan()).unwrap();
+    let (width, height) = (4096, 4096);
+    let rgb = vec![0; 4096 * 4096 * 3];
+    let captured_at = Timestamp::ZERO;
+    let camera = CameraFrame { id: FrameId(1), captured_at, width, height, rgb };
+    let mut large = observation(1, 5, [false; 2]);
+    large.camera = Some(Arc::new(camera));
+    let error = writer.write(&large).unwrap_err().to_string();
+    assert!(error.contains("tick 1") && error.contains("50331680 bytes"), "{error}");
+}
+
+#[test]
+fn the_verb_records_what_the_world_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("demo.mcap");
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["record", "--routes", "routes/demo.xml", "--out", path.to_str().unwrap()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, said) = run(&["--ticks", "12", "--seed", "5", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let bytes = fs::metadata(&path).unwrap().len();
+    assert_eq!((said["ticks"].as_u64(), said["bytes"].as_u64()), (Some(12), Some(bytes)));
+
+    let routes = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/demo.xml");
+    let route = &read_routes(&routes).unwrap()[0];
+    let suite = SensorSuite { truth: true, ..SENSORS };
+    let mut world = EmbeddedWorld::new(route, suite, 5).unwrap();
+    let mut autopilot = Autopilot::new();
+    let recording = Recording::read(&path).unwrap();
+    assert_eq!(recording.plan, **world.plan());
+    assert_eq!(recording.observations.len(), 12);
+    for read in &recording.observations {
+        let seen = world.observe();
+        assert!(seen.camera.is_some() && seen.lidar.is_some() && read.truth.is_none());
+        assert_eq!(bits(read), bits(&seen), "tick {}", seen.frame.0);
+        world.step(&autopilot.drive(&seen).unwrap().command);
+    }
+
+    let (code, said) = run(&["--route", "77"]);
+    assert!(code == Some(2) && said.contains("no such route, only 1"), "{said}");
+    assert_eq!(run(&["--ticks", "0"]).0, Some(2));
+}
