@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tandem::pilot::RunFile;
+use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::profile::{
     Budget, EngineIdentity, FORMAT, FirstControl, LatencyFile, MachineCard, PhaseName,
     PhaseRecorder, ProfilerCost, Quantity, TickFacts, Verdict,
@@ -62,8 +62,8 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
         },
         run: RunFile::default(),
         observations: "none".into(),
-        real_time: Vec::new(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, rounds: 1 },
+        real_time: RealTimeReport::default(),
+        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
         first_control: Some(FirstControl {
             load_ns: 3_000_000_000,
             loop_ns: 2_000_000_000,

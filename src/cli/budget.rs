@@ -4,7 +4,6 @@ use super::print;
 use crate::profile::Verdict;
 
 /// One line for each limit, and how many were not kept.
-#[expect(dead_code, reason = "the verb that prints verdicts, `profile --check`, comes next")]
 pub(super) fn verdict_table(verdicts: &[Verdict]) -> String {
     let rows: Vec<Vec<String>> = verdicts
         .iter()

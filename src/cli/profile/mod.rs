@@ -6,13 +6,13 @@ mod operators;
 mod table;
 
 use super::driver::Automot;
-use super::{Outcome, doctor, drive, print};
+use super::{Outcome, budget, doctor, drive, print};
 use crate::evaluation::routes::parse_routes;
 use crate::pilot::{Pace, RealTimeReport, Run, RunFile};
 use crate::profile::page;
 use crate::profile::{
-    EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard, Phase,
-    PhaseName, ProfilerCost, RefreshOptions, Replay, TraceRecorder, run_loop, run_refreshes,
+    Budget, EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard,
+    Phase, PhaseName, ProfilerCost, RefreshOptions, Replay, TraceRecorder, run_loop, run_refreshes,
 };
 use crate::scene::{Observation, Route, RoutePlan, TickReport};
 use crate::timing::{StageSpans, Stopwatch, nvtx, wall_time_unix_s};
@@ -60,6 +60,9 @@ pub(super) struct Arguments {
     /// Ticks with a prefix (or refreshes) before the first that counts, in each phase
     #[arg(long, default_value_t = 60, value_name = "TICKS")]
     warm_up: u64,
+    /// Look at this recording (of `tandem record`) instead of the embedded world
+    #[arg(long, value_name = "FILE", conflicts_with = "routes")]
+    recording: Option<PathBuf>,
     /// Different observations to take up beforehand; the loop sees them lap after lap
     #[arg(long, default_value_t = 100, value_name = "COUNT")]
     observations: u64,
@@ -80,6 +83,10 @@ pub(super) struct Arguments {
     /// Make every stage an NVTX range, for NVIDIA's profilers
     #[arg(long)]
     nvtx: bool,
+    /// Hold the profile against the limits of this file (YAML; configs/budget.yaml has them all);
+    /// one that is not kept makes the exit code 1
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
     /// Where the profile goes
     #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
     out: PathBuf,
@@ -107,6 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Some(path) => RunFile::read(path)?,
         None => RunFile::default(),
     };
+    let budget = arguments.check.as_deref().map(Budget::read).transpose()?;
     let run = Run { pace: Pace::Wall, ..Run::try_from(&run_file)? };
     let machine = MachineCard::read(doctor::gpus().into_iter().collect(), Vec::new());
     if arguments.nvtx {
@@ -124,7 +132,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let load = watch.elapsed();
 
     let cancel = drive::cancel_on_interrupt()?;
-    let (observations, plan, observed) = observe::embedded(&route(arguments)?, arguments, &run)?;
+    let (observations, plan, observed) = match &arguments.recording {
+        Some(file) => observe::recorded(file, arguments)?,
+        None => observe::embedded(&route(arguments)?, arguments, &run)?,
+    };
     let mut profiling = Profiling {
         arguments,
         run: &run,
@@ -186,8 +197,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let chart = floors.as_ref().map(|floors| floors.chart(&file));
         print::whole_file(page, page::render(&file, chart.as_ref()).as_bytes())?;
     }
+    let verdicts = budget.map(|budget| budget.check(&file)).unwrap_or_default();
     if arguments.json {
         let mut json = table::to_json(&file);
+        json["verdicts"] = serde_json::to_value(&verdicts)?;
         json["operators"] = operators.as_deref().map(operators::to_json).into();
         print::line(&serde_json::to_string_pretty(&json)?);
     } else {
@@ -200,8 +213,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         print::line(&format!("\nwritten to {}", arguments.out.display()));
     }
+    if !verdicts.is_empty() {
+        let table = budget::verdict_table(&verdicts);
+        if arguments.json { print::note(&table) } else { print::line(&format!("\n{table}")) }
+    }
     if cancel.load(Ordering::Relaxed) {
         print::note("interrupted: the numbers are those of the ticks until then");
+        return Ok(Outcome::CheckFailed);
+    }
+    if verdicts.iter().any(|verdict| !verdict.is_kept) {
         return Ok(Outcome::CheckFailed);
     }
     Ok(Outcome::Done)

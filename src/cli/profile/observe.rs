@@ -5,7 +5,28 @@ use crate::cli::print;
 use crate::model::automot::SENSORS;
 use crate::pilot::Run;
 use crate::scene::{Driver, Observation, Route, RoutePlan, SensorSuite};
-use crate::world::{Autopilot, EmbeddedWorld, World};
+use crate::world::{Autopilot, EmbeddedWorld, RecordingReader, World};
+use anyhow::bail;
+use std::path::Path;
+
+/// Observations and their route, and where they are from.
+pub(super) type Observed = (Vec<Observation>, RoutePlan, String);
+
+/// The first observations of a recording.
+pub(super) fn recorded(file: &Path, arguments: &Arguments) -> anyhow::Result<Observed> {
+    let mut reader = RecordingReader::open(file)?;
+    let most = usize::try_from(arguments.observations).unwrap_or(usize::MAX);
+    let observations = reader.by_ref().take(most).collect::<Result<Vec<_>, _>>()?;
+    if observations.is_empty() {
+        bail!("recording {} holds no observation", file.display());
+    }
+    let from = format!(
+        "the first {} observations of recording {}, lap after lap",
+        observations.len(),
+        file.display()
+    );
+    Ok((observations, reader.into_plan(), from))
+}
 
 /// Observations of the embedded world while the autopilot drives, their route, and where they are
 /// from.
@@ -13,7 +34,7 @@ pub(super) fn embedded(
     route: &Route,
     arguments: &Arguments,
     run: &Run,
-) -> anyhow::Result<(Vec<Observation>, RoutePlan, String)> {
+) -> anyhow::Result<Observed> {
     print::note(&format!("taking up {} observations", arguments.observations));
     let suite = SensorSuite { truth: true, ..SENSORS };
     let mut world = EmbeddedWorld::new(route, suite, run.seed)?;
