@@ -67,7 +67,9 @@ impl Axis {
     }
 
     /// A logarithmic axis over exactly positive `low ..= high`, with round numbers marked inside.
+    /// Ends beyond thirty decades from 1 are cut off there.
     pub(crate) fn exact_log(label: &str, low: f64, high: f64) -> Self {
+        let [low, high] = [low, high].map(|end| end.clamp(1e-30, 1e30));
         let high = if high > low { high } else { low * 2.0 };
         let ticks = if high / low <= 5.0 {
             let step = round_step((high - low) / 5.5);
@@ -475,6 +477,7 @@ mod tests {
         assert_eq!(axis.ticks.len(), 3, "{:?}", axis.ticks);
         assert_eq!(Axis::exact_log("ms", 0.3, 12.0).ticks, [0.5, 1.0, 2.0, 5.0, 10.0]);
         assert_eq!(Axis::exact_log("ms", 3.0, 3.0).place(f64::NAN), 0.0);
+        assert!(Axis::exact_log("ms", 0.0, f64::INFINITY).ticks.len() < 70);
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn row(tick: &WorstTick) -> String {
             "<td>none</td><td class=\"n\">–</td><td class=\"n\">–</td><td class=\"n\">–</td>"
         ),
     };
-    let _ = write!(out, "<td>{}</td></tr>", notes(tick).join(", "));
+    let _ = write!(out, "<td class=\"notes\">{}</td></tr>", notes(tick).join(", "));
     out
 }
 
