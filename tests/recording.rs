@@ -214,8 +214,11 @@ fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
     assert!(reader.next().is_none(), "nothing comes behind an error");
 }
 
+/// Topic, schema and bytes of a message.
+type ByHand = (&'static str, &'static str, Vec<u8>);
+
 /// An MCAP file of our layout, its messages chosen by hand.
-fn by_hand(path: &Path, messages: &[(&str, &str, Vec<u8>)]) {
+fn by_hand(path: &Path, messages: &[ByHand]) {
     let mut writer =
         mcap::Writer::new(std::io::BufWriter::new(fs::File::create(path).unwrap())).unwrap();
     for (topic, schema, data) in messages {
@@ -229,7 +232,7 @@ fn by_hand(path: &Path, messages: &[(&str, &str, Vec<u8>)]) {
 }
 
 /// The messages of a recording of two ticks.
-fn messages() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+fn messages() -> Vec<ByHand> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whole.mcap");
     write(&path, &plan(), &[observation(1, 6, [true; 2]), observation(2, 6, [true; 2])]);
@@ -259,8 +262,7 @@ fn recordings_that_contradict_themselves_are_refused_with_the_place() {
     let whole = messages();
     by_hand(&path, &whole);
     assert_eq!(Recording::read(&path).unwrap().observations.len(), 2);
-    let check = |change: &dyn Fn(&mut Vec<(&'static str, &'static str, Vec<u8>)>),
-                 says: &[&str]| {
+    let check = |change: &dyn Fn(&mut Vec<ByHand>), says: &[&str]| {
         let mut changed = messages();
         change(&mut changed);
         by_hand(&path, &changed);
