@@ -5,6 +5,7 @@
 
 mod budget;
 mod checkpoint;
+mod compare;
 mod demo;
 mod doctor;
 mod drive;
@@ -41,6 +42,8 @@ enum Verb {
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
     Verify(verify::Arguments),
+    /// Compare two profiles, percentile by percentile
+    Compare(compare::Arguments),
     /// Drive a route with the autopilot and keep what AutoMoT's sensors saw
     Record(record::Arguments),
     /// Make or look at checkpoints
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
+        Verb::Compare(arguments) => compare::run(&arguments),
         Verb::Record(arguments) => record::run(&arguments),
         Verb::Checkpoint(verb) => checkpoint::run(&verb),
         Verb::Roofline(arguments) => roofline::run(&arguments),

@@ -4,7 +4,9 @@
 //! phases a [`LatencyFile`] holds, [`page::render`] shows and a [`TraceRecorder`] draws on a
 //! timeline. Percentiles are nearest-rank over the ticks behind the warm-up.
 
+mod bootstrap;
 mod budget;
+mod compare;
 mod cost;
 mod latency_file;
 mod machine;
@@ -19,6 +21,9 @@ mod trace;
 mod worst;
 
 pub use budget::{Budget, BudgetError, Deadline, Limits, Quantity, RefreshPeriod, Verdict};
+pub use compare::{
+    Change, CompareError, Comparison, Difference, Drawn, LEAST_SAMPLES, Method, Row, compare,
+};
 pub use cost::ProfilerCost;
 pub use latency_file::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LatencyFileError, Phase, PhaseName,

@@ -70,7 +70,7 @@ impl Percentile {
     }
 
     /// Which of `count` sorted values it is, from 1: ⌈count · p⌉, at least 1.
-    fn rank(self, count: u64) -> u64 {
+    pub fn rank(self, count: u64) -> u64 {
         let exact = u128::from(count) * u128::from(self.numerator);
         let rank = exact.div_ceil(u128::from(self.denominator));
         u64::try_from(rank).unwrap_or(u64::MAX).max(1)
