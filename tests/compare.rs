@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tandem::pilot::RunFile;
+use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::profile::{
     Change, CompareError, Comparison, EngineIdentity, FORMAT, LatencyFile, MachineCard, Method,
     PhaseName, PhaseRecorder, ProfilerCost, Row, TickFacts, compare,
@@ -106,8 +106,8 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
         },
         run: RunFile::default(),
         observations: "none".into(),
-        real_time: Vec::new(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, rounds: 1 },
+        real_time: RealTimeReport::default(),
+        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
         first_control: None,
         phases: vec![recorder.finish()],
     }

@@ -425,7 +425,8 @@ fn differences(a: &LatencyFile, b: &LatencyFile, phases: [&Phase; 2]) -> Vec<Dif
         note(key.clone(), of_a, of_b);
     }
     note("observations".to_owned(), a.observations.clone(), b.observations.clone());
-    note("real-time options".to_owned(), a.real_time.join("; "), b.real_time.join("; "));
+    let lines = |file: &LatencyFile| file.real_time.lines().join("; ");
+    note("real-time options".to_owned(), lines(a), lines(b));
     let [warm_a, warm_b] = phases.map(|phase| phase.warm_up.to_string());
     note("warm-up".to_owned(), warm_a, warm_b);
     differences

@@ -60,7 +60,7 @@ fn is_drawable(value: f64) -> bool {
 
 /// What stands here when no chart was given.
 const HOW_TO_GET: &str = "No cost model was given. <code>tandem profile</code> with \
-    <code>--roofline</code> counts the bytes and operations of every network and draws here what \
+    <code>--device</code> counts the bytes and operations of every network and draws here what \
     each stage could take at least.";
 
 /// The section.
