@@ -99,9 +99,7 @@ impl PhaseRecorder {
 
     /// Adds one refresh of a phase without ticks. Does not allocate.
     pub fn refresh(&mut self, version: u64, spans: &StageSpans) {
-        for (stage, took) in spans.times().iter() {
-            self.statistics.record_stage(stage, took);
-        }
+        self.statistics.record_stages(&spans.times());
         if self.refreshes.len() < self.refreshes.capacity() {
             self.refreshes.push(Refresh { version, published_at: 0, row: row(spans) });
         } else {

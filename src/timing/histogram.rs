@@ -253,21 +253,21 @@ impl StageStatistics {
     pub fn record(&mut self, stages: &StageTimes, prefix_age: Option<Duration>, is_late: bool) {
         self.ticks += 1;
         self.deadline_misses += u64::from(is_late);
-        for (stage, took) in stages.iter() {
-            self.stages[stage as usize].record(took);
-            if let Some(rest_ns) = stages.rest_ns(stage) {
-                self.rests[stage as usize].record(Duration::from_nanos(rest_ns.max(0) as u64));
-            }
-        }
+        self.record_stages(stages);
         match prefix_age {
             Some(age) => self.prefix_age.record(age),
             None => self.ticks_without_prefix += 1,
         }
     }
 
-    /// Adds what `stage` took outside of any tick. Does not allocate.
-    pub fn record_stage(&mut self, stage: Stage, took: Duration) {
-        self.stages[stage as usize].record(took);
+    /// Adds what stages took outside of any tick. Does not allocate.
+    pub fn record_stages(&mut self, stages: &StageTimes) {
+        for (stage, took) in stages.iter() {
+            self.stages[stage as usize].record(took);
+            if let Some(rest_ns) = stages.rest_ns(stage) {
+                self.rests[stage as usize].record(Duration::from_nanos(rest_ns.max(0) as u64));
+            }
+        }
     }
 
     /// What `stage` took, over the ticks at which it ran.
