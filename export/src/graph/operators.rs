@@ -182,7 +182,19 @@ impl Graph<'_> {
         self.node(op, hint, &[x, weight], attributes, x.dtype, x.shape())
     }
 
-    /// Layer norm over the last axis with the checkpoint's `{prefix}.weight` and `.bias`.
+    /// What `step` makes of `x` in single precision, rounded once to `x`'s type; just `step` if that
+    /// is single precision already.
+    ///
+    /// The release's kernels work so inside one operator. A back end may split the operator into
+    /// several and round after each, unless the graph says where the rounding is.
+    fn in_single(&mut self, x: &Value, step: impl FnOnce(&mut Self, &Value) -> Value) -> Value {
+        let single = self.cast(x, DType::F32);
+        let result = step(self, &single);
+        self.cast(&result, x.dtype)
+    }
+
+    /// Layer norm over the last axis with the checkpoint's `{prefix}.weight` and `.bias`, rounded
+    /// once.
     ///
     /// # Errors
     /// One of them is missing or has another width.
@@ -206,19 +218,22 @@ impl Graph<'_> {
         }
         let attributes =
             vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", epsilon as f32)];
-        let inputs = [x, &weight, &bias];
-        let hint = "layer_norm";
-        Ok(self.node("LayerNormalization", hint, &inputs, attributes, x.dtype, x.shape()))
+        Ok(self.in_single(x, |g, x| {
+            let [weight, bias] = [&weight, &bias].map(|value| g.cast(value, x.dtype));
+            let inputs = [x, &weight, &bias];
+            let hint = "layer_norm";
+            g.node("LayerNormalization", hint, &inputs, attributes, x.dtype, x.shape())
+        }))
     }
 
-    /// GELU.
+    /// GELU, rounded once.
     pub fn gelu(&mut self, x: &Value, form: Gelu) -> Value {
         let approximate = match form {
             Gelu::Exact => "none",
             Gelu::Tanh => "tanh",
         };
         let attributes = vec![AttributeProto::string("approximate", approximate)];
-        self.node("Gelu", "gelu", &[x], attributes, x.dtype, x.shape())
+        self.in_single(x, |g, x| g.node("Gelu", "gelu", &[x], attributes, x.dtype, x.shape()))
     }
 
     /// `x · sigmoid(x)`, also known as SiLU.
@@ -408,9 +423,12 @@ impl Graph<'_> {
         self.node("ReduceSum", "cumulative_sum", &[&parts, &axes], attributes, x.dtype, x.shape())
     }
 
-    /// Softmax attention of `q` `[1, heads, rows, dim]` over `k` and `v`
-    /// `[1, kv_heads, columns, dim]`; each key head serves `heads / kv_heads` query heads.
+    /// Softmax attention of `q` `[1, heads, rows, dim]` over `k` `[1, kv_heads, columns, dim]` and
+    /// `v` `[1, kv_heads, columns, value_dim]`; each key head serves `heads / kv_heads` query heads.
     /// A row sees the columns where `mask` (`[1, 1, rows, columns]`) is true, or all of them.
+    ///
+    /// Heads are continued with zeros to a width that TensorRT has a kernel for, and values to the
+    /// width of keys; what that adds to the result is cut off.
     pub fn attention(
         &mut self,
         q: &Value,
@@ -421,30 +439,41 @@ impl Graph<'_> {
     ) -> Value {
         let what = || format!("attention of {}, {}, {}", q.describe(), k.describe(), v.describe());
         assert!(q.rank() == 4 && k.rank() == 4 && q.dim(0) == 1 && k.dim(0) == 1, "{}", what());
-        // TensorRT wants keys and values of one shape.
-        assert!(k.shape() == v.shape() && q.dim(3) == k.dim(3), "{}", what());
+        assert!(
+            v.rank() == 4
+                && k.shape()[..3] == v.shape()[..3]
+                && q.dim(3) == k.dim(3)
+                && v.dim(3) <= k.dim(3),
+            "{}",
+            what()
+        );
         assert!(q.dim(1).is_multiple_of(k.dim(1)), "{}", what());
         same_dtype(q, k);
         same_dtype(q, v);
-        let mut inputs = vec![q, k, v];
+        let (value_dim, width) = (v.dim(3), fused_width(k.dim(3)));
+        let [q, k, v] = [q, k, v].map(|x| self.fit(x, 3, width));
+        let mut inputs = vec![&q, &k, &v];
         if let Some(mask) = mask {
             assert!(
                 mask.dtype == DType::Bool && mask.shape() == [1, 1, q.dim(2), k.dim(2)],
-                "{} under mask {}",
-                what(),
+                "attention of {}, {} under mask {}",
+                q.describe(),
+                k.describe(),
                 mask.describe()
             );
             inputs.push(mask);
         }
         let attributes = vec![AttributeProto::float("scale", scale)];
-        self.node("Attention", "attention", &inputs, attributes, q.dtype, q.shape())
+        let result = self.node("Attention", "attention", &inputs, attributes, q.dtype, q.shape());
+        self.slice(&result, 3, 0..value_dim)
     }
 
     /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by the angles whose
     /// cosines and sines are given as `[1, rows, dim / 2]`.
     ///
-    /// A graph that emulates rotates in single precision by single-precision tables, and product
-    /// by product by tables of its own type.
+    /// By single-precision tables it rotates in single precision and rounds once. By tables of `x`'s
+    /// type every product and sum is rounded: TensorRT computes the operator so, and a graph that
+    /// emulates spells it out.
     pub fn rotary(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
         assert!(
             x.rank() == 4
@@ -456,15 +485,13 @@ impl Graph<'_> {
             sin.describe()
         );
         same_dtype(cos, sin);
-        if self.emulates() && x.dtype == self.dtype() {
-            if cos.dtype == x.dtype {
-                return self.rotary_by_parts(x, cos, sin);
-            }
-            let single = self.cast(x, cos.dtype);
-            let turned = self.rotary(&single, cos, sin);
-            return self.cast(&turned, x.dtype);
+        if cos.dtype != x.dtype {
+            assert_eq!(cos.dtype, DType::F32, "rotary of {} by {}", x.describe(), cos.describe());
+            return self.in_single(x, |g, x| g.rotary(x, cos, sin));
         }
-        same_dtype(x, cos);
+        if self.emulates() && x.dtype == self.dtype() {
+            return self.rotary_by_parts(x, cos, sin);
+        }
         let attributes = vec![AttributeProto::int("interleaved", 0)];
         self.node("RotaryEmbedding", "rotary", &[x, cos, sin], attributes, x.dtype, x.shape())
     }
@@ -483,17 +510,13 @@ impl Graph<'_> {
         self.concat(&[&turned_first, &turned_second], 3)
     }
 
-    /// `x` times a number: in bfloat16 the number is rounded, in emulation it is not, as in the
-    /// release, whose kernels take such factors in single precision.
+    /// `x` times a number that is not rounded to `x`'s type: the release's kernels take such factors
+    /// in single precision.
     pub fn scale(&mut self, x: &Value, factor: f32, name: &str) -> Value {
-        if self.emulates() {
-            let single = self.cast(x, DType::F32);
-            let factor = self.constant_f32(name, &[1], &[factor]);
-            let scaled = self.mul(&single, &factor);
-            return self.cast(&scaled, x.dtype);
-        }
-        let factor = self.constant(name, &[1], &[factor]);
-        self.mul(x, &factor)
+        self.in_single(x, |g, x| {
+            let factor = g.constant_f32(name, &[1], &[factor]);
+            g.mul(x, &factor)
+        })
     }
 
     /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight`
@@ -545,7 +568,8 @@ impl Graph<'_> {
         Ok(self.node("Conv", "conv", &inputs, attributes, x.dtype, &shape))
     }
 
-    /// Batch norm of `x` `[1, channels, height, width]` with the checkpoint's statistics.
+    /// Batch norm of `x` `[1, channels, height, width]` with the checkpoint's statistics, rounded
+    /// once.
     ///
     /// # Errors
     /// One of the four tensors is missing or has another length.
@@ -555,7 +579,7 @@ impl Graph<'_> {
         prefix: &str,
         epsilon: f64,
     ) -> Result<Value, GraphError> {
-        let mut inputs = vec![x.clone()];
+        let mut parts = Vec::new();
         for part in ["weight", "bias", "running_mean", "running_var"] {
             let value = self.weight(&format!("{prefix}.{part}"))?;
             if value.shape() != [x.dim(1)] {
@@ -565,14 +589,18 @@ impl Graph<'_> {
                     needed: format!("[{}]", x.dim(1)),
                 });
             }
-            inputs.push(value);
+            parts.push(value);
         }
-        let inputs = inputs.iter().collect::<Vec<_>>();
         let attributes = vec![AttributeProto::float("epsilon", epsilon as f32)];
-        Ok(self.node("BatchNormalization", "batch_norm", &inputs, attributes, x.dtype, x.shape()))
+        Ok(self.in_single(x, |g, x| {
+            let parts = parts.iter().map(|part| g.cast(part, x.dtype)).collect::<Vec<_>>();
+            let inputs = std::iter::once(x).chain(&parts).collect::<Vec<_>>();
+            g.node("BatchNormalization", "batch_norm", &inputs, attributes, x.dtype, x.shape())
+        }))
     }
 
-    /// Mean over tiles of `tile` (height, width) that cover `x` `[1, channels, height, width]`.
+    /// Mean over tiles of `tile` (height, width) that cover `x` `[1, channels, height, width]`,
+    /// rounded once.
     pub fn average_pool(&mut self, x: &Value, tile: [usize; 2]) -> Value {
         assert!(
             x.rank() == 4 && x.dim(2).is_multiple_of(tile[0]) && x.dim(3).is_multiple_of(tile[1]),
@@ -585,17 +613,21 @@ impl Graph<'_> {
             AttributeProto::ints("kernel_shape", &tile),
             AttributeProto::ints("strides", &tile),
         ];
-        self.node("AveragePool", "average_pool", &[x], attributes, x.dtype, &shape)
+        self.in_single(x, |g, x| {
+            g.node("AveragePool", "average_pool", &[x], attributes, x.dtype, &shape)
+        })
     }
 
     /// Mean over height and width of `x` `[1, channels, height, width]`, which stay as ones.
     pub fn global_average_pool(&mut self, x: &Value) -> Value {
         let shape = [x.dim(0), x.dim(1), 1, 1];
         let hint = "global_average_pool";
+        // Kernels sum in single precision anyway; said in the graph it costs a launch of its own.
         self.node("GlobalAveragePool", hint, &[x], Vec::new(), x.dtype, &shape)
     }
 
-    /// Bilinear resampling of `x` `[1, channels, height, width]`, pixel centers at halves.
+    /// Bilinear resampling of `x` `[1, channels, height, width]`, pixel centers at halves; rounded
+    /// once.
     pub fn resize_linear(&mut self, x: &Value, size: [usize; 2]) -> Value {
         if [x.dim(2), x.dim(3)] == size {
             return x.clone();
@@ -606,9 +638,11 @@ impl Graph<'_> {
             AttributeProto::string("mode", "linear"),
             AttributeProto::string("coordinate_transformation_mode", "half_pixel"),
         ];
-        // Region and scales are absent; the sizes say it all.
-        let inputs = vec![x.name.clone(), String::new(), String::new(), sizes.name.clone()];
-        self.raw_node("Resize", "resize", inputs, attributes, x.dtype, &shape)
+        self.in_single(x, |g, x| {
+            // Region and scales are absent; the sizes say it all.
+            let inputs = vec![x.name.clone(), String::new(), String::new(), sizes.name.clone()];
+            g.raw_node("Resize", "resize", inputs, attributes, x.dtype, &shape)
+        })
     }
 
     /// `x` `[rows, heads · dim]` as `[1, heads, rows, dim]`.
@@ -627,6 +661,12 @@ impl Graph<'_> {
         let by_row = self.transpose(x, &[0, 2, 1, 3]);
         self.reshape(&by_row, &[x.dim(2), x.dim(1) * x.dim(3)])
     }
+}
+
+/// Width of heads that TensorRT's fused attention takes under a mask, for heads of `dim`: a multiple
+/// of 8, at least 16.
+fn fused_width(dim: usize) -> usize {
+    dim.next_multiple_of(8).max(16)
 }
 
 fn same_dtype(a: &Value, b: &Value) {

@@ -141,8 +141,8 @@ fn concat_wants_equal_other_axes() {
 
 #[test]
 #[should_panic(expected = "attention of")]
-fn attention_wants_values_as_wide_as_keys() {
-    let shapes: [&[usize]; 3] = [&[1, 4, 3, 8], &[1, 2, 5, 8], &[1, 2, 5, 6]];
+fn attention_wants_no_values_wider_than_keys() {
+    let shapes: [&[usize]; 3] = [&[1, 4, 3, 8], &[1, 2, 5, 8], &[1, 2, 5, 10]];
     misuse(&shapes, |g, x| _ = g.attention(&x[0], &x[1], &x[2], None, 1.0));
 }
 
@@ -249,4 +249,56 @@ fn constants_round_to_the_nearest_even_number_of_their_type() {
     // 1 + 2^-8 lies midway between two bfloat16 numbers, 1 + 3 · 2^-8 too.
     let bytes = encode(&[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -2.0], DType::Bf16);
     assert_eq!(bytes, [0x80, 0x3f, 0x82, 0x3f, 0x00, 0xc0]);
+}
+
+fn operators(network: &Network) -> Vec<&str> {
+    network.nodes.iter().map(|node| node.op_type.as_deref().unwrap()).collect()
+}
+
+#[test]
+fn what_the_release_computes_in_single_precision_is_cast_around_and_rounded_once() {
+    for (dtype, expected) in [
+        (DType::F32, &["Gelu", "Resize"][..]),
+        (DType::Bf16, &["Cast", "Gelu", "Cast", "Cast", "Resize", "Cast"]),
+        (DType::F16, &["Cast", "Gelu", "Cast", "Cast", "Resize", "Cast"]),
+    ] {
+        let network = network(dtype, |g| {
+            let x = g.input("x", dtype, &[1, 2, 3, 4], "map");
+            let x = g.gelu(&x, Gelu::Exact);
+            g.resize_linear(&x, [6, 8])
+        });
+        assert_eq!((&operators(&network)[..], network.outputs[0].dtype), (expected, dtype));
+    }
+}
+
+#[test]
+fn rotation_by_single_precision_tables_is_in_single_precision() {
+    for (table, expected) in [
+        (DType::F32, &["Cast", "RotaryEmbedding", "Cast"][..]),
+        (DType::Bf16, &["RotaryEmbedding"]),
+    ] {
+        let network = network(DType::Bf16, |g| {
+            let x = g.input("x", DType::Bf16, &[1, 2, 3, 4], "heads");
+            let angles = g.constant_as("angles", table, &[1, 3, 2], &[0.0; 6]);
+            g.rotary(&x, &angles, &angles)
+        });
+        assert_eq!(operators(&network), expected);
+    }
+}
+
+#[test]
+fn attention_continues_heads_to_a_width_that_has_a_kernel_and_cuts_the_rest_off() {
+    // Width of keys, of values, of what the operator sees.
+    for (dim, value_dim, fused) in [(128, 80, 128), (128, 128, 128), (12, 8, 16), (20, 20, 24)] {
+        let network = network(DType::Bf16, |g| {
+            let [q, k, v] = [("q", dim), ("k", dim), ("v", value_dim)]
+                .map(|(name, dim)| g.input(name, DType::Bf16, &[1, 2, 3, dim], "heads"));
+            g.attention(&q, &k, &v, None, 1.0)
+        });
+        assert_eq!(network.outputs[0].shape, [1, 2, 3, value_dim]);
+        let of = |n: usize| ValueInfoProto::tensor("attention", DType::Bf16, &[1, 2, 3, n]);
+        let operator = network.values.iter().find(|value| value.name == of(fused).name);
+        let seen = operator.cloned().unwrap_or_else(|| of(network.outputs[0].shape[3]));
+        assert_eq!(seen, of(fused), "heads of {dim} and {value_dim}");
+    }
 }

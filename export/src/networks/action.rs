@@ -295,13 +295,10 @@ impl Layer<'_> {
         let values = g.split_heads(&values, own_heads);
         let values = g.fit(&values, 1, kv_heads);
         let values = with_prefix(g, prefix_values, &values);
-        // TensorRT refuses values narrower than keys.
-        let values = g.fit(&values, 3, head_dim);
 
         let scale = 1.0 / (head_dim as f32).sqrt();
         let attended = g.attention(&queries, &keys, &values, Some(mask), scale);
         let attended = g.slice(&attended, 1, 0..mot.num_attention_heads);
-        let attended = g.slice(&attended, 3, 0..gen_head_dim);
         let attended = g.join_heads(&attended);
         g.linear(&attended, &format!("{prefix}.o_proj_mot_gen"))
     }

@@ -131,8 +131,9 @@ fn draw(
 /// `[1, 3, height, width]`, in single precision up to the last step.
 fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
     let [height, width] = config.image_size;
-    let x = g.reshape(image, &[1, height, width, 3]);
-    let x = g.cast(&x, DType::F32);
+    // The cast comes first: nothing but a cast takes bytes in TensorRT.
+    let x = g.cast(image, DType::F32);
+    let x = g.reshape(&x, &[1, height, width, 3]);
     let x = g.transpose(&x, &[0, 3, 1, 2]);
     if !config.normalize_imagenet {
         return g.cast(&x, g.dtype());

@@ -258,9 +258,8 @@ fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]])
     let dims = [1, order.len(), half];
     let cos = angles.iter().map(|angle| angle.cos()).collect::<Vec<_>>();
     let sin = angles.iter().map(|angle| angle.sin()).collect::<Vec<_>>();
-    // The release rotates in single precision here; a graph that emulates it does, too.
-    let dtype = if g.emulates() { DType::F32 } else { g.dtype() };
-    let mut table = |name, values: &[f32]| g.constant_as(name, dtype, &dims, values);
+    // The release rotates in single precision here.
+    let mut table = |name, values: &[f32]| g.constant_f32(name, &dims, values);
     (table("rope.cos", &cos), table("rope.sin", &sin))
 }
 
