@@ -107,6 +107,16 @@ pub enum ExportError {
     /// A network cannot be built.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A weight is finite as stored and infinite in the type of the networks.
+    #[error("weight {name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
+    Range {
+        /// The weight.
+        name: String,
+        /// The first such value.
+        value: f32,
+        /// What it was to become.
+        dtype: DType,
+    },
     /// A checkpoint file cannot be read again.
     #[error("cannot read {}", path.display())]
     Read {
@@ -384,7 +394,9 @@ impl<'a> WeightsPlan<'a> {
                 Source::Converted(stored, from) => {
                     let bytes = stored_bytes(checkpoint, stored, *from);
                     for chunk in bytes.chunks(CHUNK * from.size()) {
-                        let chunk = encode(&decode(chunk, *from), initializer.dtype);
+                        let values = decode(chunk, *from);
+                        in_range(&values, initializer)?;
+                        let chunk = encode(&values, initializer.dtype);
                         out.write_all(&chunk).map_err(writing(path))?;
                     }
                 }
@@ -404,6 +416,19 @@ impl<'a> WeightsPlan<'a> {
         }
         let file = out.into_inner().map_err(|error| writing(path)(error.into_error()))?;
         file.sync_all().map_err(writing(path))
+    }
+}
+
+/// Refuses finite numbers that half precision, alone among the types, would make infinite.
+fn in_range(values: &[f32], initializer: &Initializer) -> Result<(), ExportError> {
+    let overflows = |value: &f32| value.is_finite() && f16::from_f32(*value).is_infinite();
+    let found = (initializer.dtype == DType::F16).then(|| values.iter().copied().find(overflows));
+    match found.flatten() {
+        Some(value) => {
+            let (name, dtype) = (initializer.name.clone(), initializer.dtype);
+            Err(ExportError::Range { name, value, dtype })
+        }
+        None => Ok(()),
     }
 }
 

@@ -290,7 +290,7 @@ fn every_node_belongs_to_a_part_of_its_network() {
         ]
         .concat(),
     ];
-    for precision in [Precision::F32, Precision::Bf16, Precision::Bf16Emulated] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Bf16Emulated] {
         for probes in [false, true] {
             let fixture = Fixture::new(DType::F32);
             let options = ExportOptions { precision, probes, ..small() };
@@ -462,4 +462,44 @@ fn the_default_prefix_holds_the_releases_prompt_in_a_multiple_of_64() {
     let summary =
         export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
     assert_eq!(summary.prefix_capacity, 640);
+}
+
+#[test]
+fn half_precision_converts_every_weight_to_the_nearest_number() {
+    let fixture = Fixture::new(DType::F32);
+    let summary = fixture.export(Precision::F16);
+    assert_eq!(summary.weight_files, [""; 0], "nothing is left in the checkpoint");
+    let graph = fixture.graph("understanding");
+    let (tensor, file, offset, length) = external(&graph)
+        .into_iter()
+        .find(|(tensor, ..)| tensor.name.as_deref().unwrap().ends_with("embed_tokens.weight"))
+        .unwrap();
+    let expected = fixture.checkpoint.values_f32(tensor.name.as_deref().unwrap()).unwrap();
+    let bytes = fs::read(fixture.out().join(file)).unwrap();
+    let found = bytes[offset..offset + length].as_chunks().0;
+    assert_eq!(found.len(), expected.len());
+    for (&found, expected) in found.iter().zip(expected) {
+        assert_eq!(half::f16::from_le_bytes(found), half::f16::from_f32(expected));
+    }
+}
+
+#[test]
+fn a_weight_beyond_half_precision_is_refused_by_name() {
+    let fixture = Fixture::new(DType::F32);
+    let file = fixture.checkpoint.dir().join("model.safetensors");
+    let entry = fixture.checkpoint.tensor("bev_encoder_proj.weight").unwrap().clone();
+    let mut bytes = fs::read(&file).unwrap();
+    // 65504 is the largest number; 65520 is the first that rounds to infinity.
+    let third = entry.offset as usize + 2 * 4;
+    for (value, fits) in [(-65519.0_f32, true), (-65520.0, false)] {
+        bytes[third..third + 4].copy_from_slice(&value.to_le_bytes());
+        fs::write(&file, &bytes).unwrap();
+        let checkpoint = Checkpoint::open(fixture.checkpoint.dir()).unwrap();
+        let options = ExportOptions { precision: Precision::F16, ..small() };
+        let result = export_networks(&checkpoint, &options, &fixture.out(), &mut |_| {});
+        let message = result.map(|_| ()).map_err(|error| error.to_string());
+        let expected = "weight \"bev_encoder_proj.weight\" has the value -65520, beyond the range \
+                        of f16; export as bf16";
+        assert_eq!(message, if fits { Ok(()) } else { Err(expected.to_owned()) });
+    }
 }

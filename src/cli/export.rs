@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Folder to write; an earlier export there is replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// f32 for CPUs, bf16 for GPUs, bf16-emulated for CPUs that shall round as a GPU does (slow)
+    /// f32 for CPUs, bf16 or f16 for GPUs, bf16-emulated for CPUs that shall round as a GPU does (slow)
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// Height and width of the frames that the vision tower sees, pixels
@@ -133,8 +133,9 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
     match text {
         "f32" => Ok(Precision::F32),
         "bf16" => Ok(Precision::Bf16),
+        "f16" => Ok(Precision::F16),
         "bf16-emulated" => Ok(Precision::Bf16Emulated),
-        _ => Err("f32, bf16 or bf16-emulated".into()),
+        _ => Err("f32, bf16, f16 or bf16-emulated".into()),
     }
 }
 

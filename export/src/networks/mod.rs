@@ -14,6 +14,7 @@ pub use sizes::Sizes;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value, to_grid};
+use half::f16;
 use serde::{Deserialize, Serialize};
 
 /// Names of the networks, in the order in which they run.
@@ -27,6 +28,9 @@ pub enum Precision {
     F32,
     /// bfloat16, for GPUs.
     Bf16,
+    /// Half precision, for GPUs: as bfloat16, with three more bits of precision and a range that
+    /// ends at 65504.
+    F16,
     /// bfloat16 as the release computes it on a GPU, in single precision with every result rounded:
     /// slow, for CPUs, to know what bfloat16 alone changes.
     Bf16Emulated,
@@ -38,6 +42,7 @@ impl Precision {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 | Self::Bf16Emulated => DType::Bf16,
+            Self::F16 => DType::F16,
         }
     }
 
@@ -52,6 +57,7 @@ impl Precision {
         match self {
             Self::F32 => value,
             Self::Bf16 | Self::Bf16Emulated => to_grid(value),
+            Self::F16 => f16::from_f32(value).to_f32(),
         }
     }
 }
