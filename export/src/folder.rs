@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | the graphs |
 //! | `vision.json`, … | their contracts |
+//! | `understanding.0.onnx`, `understanding.0.json`, … | the same in layer groups, if they were asked for |
 //! | `weights.bin` | weights in another element type than stored, and folded constants |
 //! | `tokenizer.json` | a copy of the checkpoint's, so that the folder is all that driving needs |
 //! | `model.safetensors` or its shards | links to the checkpoint files that graphs point into |
@@ -310,9 +311,17 @@ impl Staging {
                 sync_dir(out_dir)?;
             }
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(writing(&self.path))? {
-            names.push(entry.map_err(writing(&self.path))?.file_name());
+        let list = |folder: &Path| -> Result<Vec<_>, ExportError> {
+            let entries = fs::read_dir(folder).map_err(writing(folder))?;
+            entries.map(|entry| Ok(entry.map_err(writing(folder))?.file_name())).collect()
+        };
+        let mut names = list(&self.path)?;
+        // Networks that the export before had and this one has not would read its weights.
+        for name in list(out_dir)? {
+            if is_network_file(&name.to_string_lossy()) && !names.contains(&name) {
+                let path = out_dir.join(name);
+                fs::remove_file(&path).map_err(writing(&path))?;
+            }
         }
         names.sort_by_key(|name| name == SUMMARY_FILE);
         for name in names {
@@ -582,13 +591,19 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
             || name == WEIGHTS_FILE
             || name == TOKENIZER_FILE
             || Path::new(ACCURACY_FILE).file_stem() == Path::new(&name).file_stem()
-            || networks::NAMES.iter().any(|n| name == graph_file(n) || name == contract_file(n))
+            || is_network_file(&name)
             || is_link && name.ends_with(".safetensors");
         if !ours {
             return Err(ExportError::InTheWay { path: entry.path() });
         }
     }
     Ok(())
+}
+
+/// True for the graph or contract of a network that an export may have.
+fn is_network_file(name: &str) -> bool {
+    let stem = name.strip_suffix(".onnx").or_else(|| name.strip_suffix(".json"));
+    stem.is_some_and(networks::is_name)
 }
 
 /// File of a network's graph.

@@ -436,7 +436,11 @@ fn refused(options: ExportOptions, message: &str) {
     let error = error.unwrap_err();
     assert!(matches!(
         error,
-        ExportError::Network(NetworkError::FrameSize { .. } | NetworkError::PrefixCapacity { .. })
+        ExportError::Network(
+            NetworkError::FrameSize { .. }
+                | NetworkError::PrefixCapacity { .. }
+                | NetworkError::LayerGroups { .. }
+        )
     ));
     assert_eq!(error.to_string(), message);
     assert_eq!(fixture.beside(), ["checkpoint"]);
@@ -453,6 +457,14 @@ fn options_that_do_not_fit_are_refused_before_anything_is_written() {
         ExportOptions { prefix_capacity: Some(16), ..small() },
         "prefix capacity 16 does not hold the prompt's 17 tokens",
     );
+    for groups in [0, 5] {
+        refused(
+            ExportOptions { understanding_groups: groups, ..small() },
+            &format!(
+                "{groups} layer groups of an understanding expert of 4 layers; ask for 1 to 4"
+            ),
+        );
+    }
 }
 
 #[test]
@@ -501,5 +513,29 @@ fn a_weight_beyond_half_precision_is_refused_by_name() {
         let expected = "weight \"bev_encoder_proj.weight\" has the value -65520, beyond the range \
                         of f16; export as bf16";
         assert_eq!(message, if fits { Ok(()) } else { Err(expected.to_owned()) });
+    }
+}
+
+#[test]
+fn layer_groups_replace_the_one_network_and_the_other_way_round() {
+    let fixture = Fixture::new(DType::F32);
+    let dir = fixture.checkpoint.dir();
+    let export = |groups, out: &Path| {
+        let options = ExportOptions { understanding_groups: groups, ..small() };
+        export_networks(&fixture.checkpoint, &options, out, &mut |_| {}).unwrap()
+    };
+    let of_understanding = |folder: &Path| -> Vec<String> {
+        names_in(folder).into_iter().filter(|name| name.starts_with("understanding")).collect()
+    };
+    let two = ["understanding.0", "understanding.1"];
+    // A folder is swapped; in the checkpoint's own, files are replaced one by one.
+    for out in [fixture.out(), dir.to_owned()] {
+        export(3, &out);
+        let summary = export(2, &out);
+        let names = two.iter().flat_map(|name| [contract_file(name), graph_file(name)]);
+        assert_eq!(of_understanding(&out), names.collect::<Vec<_>>(), "{}", out.display());
+        assert!(two.iter().all(|name| summary.networks.contains_key(*name)), "{summary:?}");
+        export(1, &out);
+        assert_eq!(of_understanding(&out), ["understanding.json", "understanding.onnx"]);
     }
 }

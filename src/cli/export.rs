@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     /// Tokens that a prefix has room for [default: the multiple of 64 that holds every prompt]
     #[arg(long, value_name = "TOKENS")]
     prefix_capacity: Option<usize>,
+    /// Divide the understanding expert into so many networks, for engines that run one after another
+    #[arg(long, default_value_t = 1, value_name = "GROUPS")]
+    understanding_groups: usize,
     /// Add outputs for values in between, for comparing layer by layer
     #[arg(long)]
     probes: bool,
@@ -46,6 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         frame_size: arguments.frame_size,
         frames: arguments.frames,
         prefix_capacity: arguments.prefix_capacity,
+        understanding_groups: arguments.understanding_groups,
         probes: arguments.probes,
     };
     let watch = Stopwatch::start();

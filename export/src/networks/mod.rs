@@ -17,7 +17,8 @@ use crate::graph::{Graph, GraphError, Network, Value, to_grid};
 use half::f16;
 use serde::{Deserialize, Serialize};
 
-/// Names of the networks, in the order in which they run.
+/// Names of the networks, in the order in which they run. With more than one layer group,
+/// `understanding.0`, `understanding.1` … are in the place of `understanding`.
 pub const NAMES: [&str; 4] = [vision::NAME, understanding::NAME, bev::NAME, action::NAME];
 
 /// What the networks compute in.
@@ -74,6 +75,9 @@ pub struct ExportOptions {
     pub frames: usize,
     /// Tokens that a prefix has room for; `None` for the multiple of 64 that holds every prompt.
     pub prefix_capacity: Option<usize>,
+    /// Networks that the layers of the understanding expert are divided among: 1 for one run, more
+    /// for runs between which something more urgent may have the device.
+    pub understanding_groups: usize,
     /// Adds outputs for values in between, which golden tests compare.
     pub probes: bool,
 }
@@ -85,6 +89,7 @@ impl Default for ExportOptions {
             frame_size: [256, 512],
             frames: 4,
             prefix_capacity: None,
+            understanding_groups: 1,
             probes: false,
         }
     }
@@ -127,12 +132,28 @@ pub enum NetworkError {
         /// What images and fixed text need, tokens.
         needed: usize,
     },
+    /// The understanding expert does not divide into so many groups.
+    #[error(
+        "{groups} layer groups of an understanding expert of {layers} layers; ask for 1 to {layers}"
+    )]
+    LayerGroups {
+        /// Groups asked for.
+        groups: usize,
+        /// Layers of the understanding expert.
+        layers: usize,
+    },
     /// Two numbers of the configuration contradict each other.
     #[error("configuration does not add up: {0}")]
     Config(String),
 }
 
-/// Builds all four networks, in the order in which they run.
+/// True if an export may have a network of this name.
+pub fn is_name(name: &str) -> bool {
+    let group = name.strip_prefix(understanding::NAME).and_then(|rest| rest.strip_prefix('.'));
+    NAMES.contains(&name) || group.is_some_and(|number| number.parse::<usize>().is_ok())
+}
+
+/// Builds all networks, in the order in which they run.
 ///
 /// # Errors
 /// A network does not fit the checkpoint, or the options do not fit each other.
@@ -142,16 +163,16 @@ pub fn all(
     mut before: impl FnMut(&'static str),
 ) -> Result<Vec<Network>, NetworkError> {
     let sizes = Sizes::new(checkpoint, options)?;
-    type Build = fn(&Checkpoint, &ExportOptions, &Sizes) -> Result<Network, NetworkError>;
-    let builds: [Build; 4] = [vision::build, understanding::build, bev::build, action::build];
-    NAMES
-        .into_iter()
-        .zip(builds)
-        .map(|(name, build)| {
-            before(name);
-            build(checkpoint, options, &sizes)
-        })
-        .collect()
+    let mut networks = Vec::new();
+    before(vision::NAME);
+    networks.push(vision::build(checkpoint, options, &sizes)?);
+    before(understanding::NAME);
+    networks.extend(understanding::build(checkpoint, options, &sizes)?);
+    before(bev::NAME);
+    networks.push(bev::build(checkpoint, options, &sizes)?);
+    before(action::NAME);
+    networks.push(action::build(checkpoint, options, &sizes)?);
+    Ok(networks)
 }
 
 /// `down(swish(gate(x)) · up(x))`.

@@ -8,11 +8,16 @@
 //!
 //! Only what the action expert reads comes out: the first heads, and of values the first entries.
 //! Nobody reads the last layer's hidden state, so that layer is its key and value projections.
+//!
+//! The layers may be divided among several networks that run one after the other. Each hands the
+//! hidden state to the next; masks and rotary tables are made anew in each, from inputs that are the
+//! same for all.
 
 use super::{ExportOptions, NetworkError, Probes, Sizes, mrope_axes, rotary, swiglu};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
+use std::ops::Range;
 
 /// Name of the network and of its files.
 pub const NAME: &str = "understanding";
@@ -20,60 +25,106 @@ pub const NAME: &str = "understanding";
 /// Prefix of the text stack's tensors.
 pub(super) const PREFIX: &str = "language_model.model";
 
-/// Builds the network.
+/// Some of the layers: what one network computes.
+struct Group {
+    index: usize,
+    of: usize,
+    layers: Range<usize>,
+}
+
+impl Group {
+    fn name(&self) -> String {
+        if self.of == 1 { NAME.to_owned() } else { format!("{NAME}.{}", self.index) }
+    }
+
+    fn embeds(&self) -> bool {
+        self.layers.start == 0
+    }
+}
+
+/// Builds the network, or the networks that its layers are divided among, in their order.
 ///
 /// # Errors
-/// The checkpoint's tensors do not fit its configuration.
+/// The checkpoint's tensors do not fit its configuration, or there are more groups than layers.
 pub fn build(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
-) -> Result<Network, NetworkError> {
-    draw(checkpoint, options, sizes).map_err(|source| NetworkError::Graph { network: NAME, source })
+) -> Result<Vec<Network>, NetworkError> {
+    let layers = checkpoint.config().text.num_hidden_layers;
+    let groups = options.understanding_groups;
+    if !(1..=layers).contains(&groups) {
+        return Err(NetworkError::LayerGroups { groups, layers });
+    }
+    let boundary = |index| index * layers / groups;
+    (0..groups)
+        .map(|index| Group { index, of: groups, layers: boundary(index)..boundary(index + 1) })
+        .map(|group| draw(checkpoint, options, sizes, &group))
+        .collect::<Result<_, _>>()
+        .map_err(|source| NetworkError::Graph { network: NAME, source })
 }
 
 fn draw(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
+    group: &Group,
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().text;
     let n_maps = checkpoint.config().vision.deepstack_visual_indexes.len();
-    let mut graph = options.precision.graph(NAME, checkpoint);
+    let mut graph = options.precision.graph(&group.name(), checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let (capacity, hidden) = (sizes.prefix_capacity, config.hidden_size);
+    let last = config.num_hidden_layers - 1;
+    // Layers that do more than project keys and values, and those that add a map.
+    let whole = group.layers.start..group.layers.end.min(last);
+    let adds_maps = whole.start < n_maps && !whole.is_empty();
 
-    let token_ids = g.input("token_ids", DType::I64, &[capacity], "token ids; any id as padding");
-    let image_slot = g.input(
-        "image_slot",
-        DType::I64,
-        &[capacity],
-        "0 at text, k + 1 at the k-th image token of the prompt",
-    );
+    let token_ids = group
+        .embeds()
+        .then(|| g.input("token_ids", DType::I64, &[capacity], "token ids; any id as padding"));
+    let before = (!group.embeds()).then(|| {
+        let meaning = "hidden states that the network before gave";
+        g.input(
+            &format!("hidden.{}", group.layers.start - 1),
+            g.dtype(),
+            &[capacity, hidden],
+            meaning,
+        )
+    });
+    let image_slot = (group.embeds() || adds_maps).then(|| {
+        let meaning = "0 at text, k + 1 at the k-th image token of the prompt";
+        g.input("image_slot", DType::I64, &[capacity], meaning)
+    });
     let position_ids =
         g.input("position_ids", DType::I64, &[3, capacity], "positions in time, height and width");
-    let visible_until = g.input(
-        "visible_until",
-        DType::I64,
-        &[capacity],
-        "token i attends to tokens below this, and always to token 0; 0 will do at padding",
-    );
-    let image_tokens = g.input(
-        "image_tokens",
-        g.dtype(),
-        &[sizes.image_tokens, hidden],
-        "image tokens of all frames, oldest frame first",
-    );
-    let deepstack = (n_maps > 0).then(|| {
+    let visible_until = (!whole.is_empty()).then(|| {
+        let meaning = "token i attends to tokens below this, and always to token 0; 0 will do at \
+                       padding";
+        g.input("visible_until", DType::I64, &[capacity], meaning)
+    });
+    let image_tokens = group.embeds().then(|| {
+        let meaning = "image tokens of all frames, oldest frame first";
+        g.input("image_tokens", g.dtype(), &[sizes.image_tokens, hidden], meaning)
+    });
+    let deepstack = adds_maps.then(|| {
         let shape = [n_maps, sizes.image_tokens, hidden];
         let meaning = "deepstack maps of all frames: [map, token, hidden]";
         g.input("deepstack", g.dtype(), &shape, meaning)
     });
 
-    let mut x = g.within("embed", |g| embed(g, &token_ids, &image_slot, &image_tokens))?;
-    probes.add("input_embeds", &x);
-    let mask = g.within("mask", |g| mask(g, &visible_until));
+    let mut x = match (before, &token_ids, &image_slot, &image_tokens) {
+        (Some(hidden), ..) => hidden,
+        (None, Some(ids), Some(slot), Some(tokens)) => {
+            g.within("embed", |g| embed(g, ids, slot, tokens))?
+        }
+        _ => unreachable!("a group takes hidden states or what they are embedded from"),
+    };
+    if group.embeds() {
+        probes.add("input_embeds", &x);
+    }
+    let mask = visible_until.map(|until| g.within("mask", |g| mask(g, &until)));
     let rope = g.within("rope", |g| {
         let axes = mrope_axes(config.mrope_section);
         let axes = axes.into_iter().map(|axis| axis as i64).collect::<Vec<_>>();
@@ -85,8 +136,7 @@ fn draw(
     });
 
     let mut kept = Vec::new();
-    let last = config.num_hidden_layers - 1;
-    for l in 0..config.num_hidden_layers {
+    for l in group.layers.clone() {
         let layer =
             Layer { prefix: format!("{PREFIX}.layers.{l}"), checkpoint, sizes, rope: &rope };
         g.within(format!("layer.{l}"), |g| -> Result<(), GraphError> {
@@ -94,11 +144,11 @@ fn draw(
             let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
             let n_heads = if l == last { sizes.kv_heads } else { config.num_key_value_heads };
             let (keys, values) = layer.keys_and_values(g, &h, n_heads)?;
-            kept.push(layer.kept(g, &keys, &values));
-            if l == last {
+            kept.push((l, layer.kept(g, &keys, &values)));
+            let Some(mask) = mask.as_ref().filter(|_| l != last) else {
                 return Ok(());
-            }
-            let attended = layer.attend(g, &h, &keys, &values, &mask)?;
+            };
+            let attended = layer.attend(g, &h, &keys, &values, mask)?;
             if l == 0 {
                 probes.add("layer.0.attention", &attended);
             }
@@ -107,10 +157,10 @@ fn draw(
             let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
             let h = swiglu(g, &h, &format!("{}.mlp", layer.prefix))?;
             x = g.add(&x, &h);
-            if let Some(maps) = deepstack.as_ref().filter(|_| l < n_maps) {
+            if let (Some(maps), Some(slot), true) = (&deepstack, &image_slot, l < n_maps) {
                 let map = g.slice(maps, 0, l..l + 1);
                 let map = g.reshape(&map, &[sizes.image_tokens, hidden]);
-                let map = at_image_tokens(g, &map, &image_slot);
+                let map = at_image_tokens(g, &map, slot);
                 x = g.add(&x, &map);
             }
             probes.add(format!("hidden.{l}"), &x);
@@ -118,13 +168,23 @@ fn draw(
         })?;
     }
 
-    for (l, (keys, values)) in kept.iter().enumerate() {
+    for (l, (keys, values)) in &kept {
         g.output(&format!("keys.{l}"), keys, "[kv_heads, tokens, head_dim], normed and rotated");
         g.output(&format!("values.{l}"), values, "[kv_heads, tokens, action head_dim]");
+    }
+    if group.layers.end <= last {
+        let name = format!("hidden.{}", group.layers.end - 1);
+        g.output(&name, &x, "[tokens, hidden], for the network after this one");
     }
     probes.emit(g);
 
     g.size("layers", config.num_hidden_layers as f64);
+    if group.of > 1 {
+        g.size("groups", group.of as f64);
+        g.size("group", group.index as f64);
+        g.size("first_layer", group.layers.start as f64);
+        g.size("group_layers", group.layers.len() as f64);
+    }
     g.size("hidden", hidden as f64);
     g.size("prefix_capacity", capacity as f64);
     g.size("frames", options.frames as f64);
