@@ -1,8 +1,8 @@
 //! `tandem doctor`: what this machine has, what is missing for what, and how fast it can be at most.
 
 use super::{Outcome, print};
-use crate::engine::onnxruntime::library::{self, Places};
-use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::engine::library::{self, Places};
+use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 use crate::roofline::measure::{self, Measurement, Plan};
 use anyhow::{Context, ensure};
 use serde::Serialize;
@@ -313,7 +313,7 @@ fn display(path: &Path) -> String {
 }
 
 fn onnx_runtime() -> Option<String> {
-    match library::find(&Places::from_environment()) {
+    match library::find(&Places::from_environment(onnxruntime::LIBRARY)) {
         Ok(None) => None,
         Err(error) => Some(format!("unusable: {error}")),
         Ok(Some(_)) => match OnnxRuntime::open(CpuOptions::default(), &mut |_| {}) {

@@ -5,6 +5,7 @@
 //! user. Sessions bind to the caller's memory by address: the first run with a tensor pays for the
 //! binding, later runs with the same memory copy and allocate nothing of ours.
 
+pub mod library;
 mod network_file;
 pub mod onnxruntime;
 mod operators;

@@ -3,11 +3,12 @@
 //! Weights are memory-mapped once per file and handed to the library by address, so that loading
 //! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
 
-use super::library::{self, LibraryError, Places};
+use super::library::LIBRARY;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK};
 use super::weights::{ROOT, Weights};
+use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::{
     Backend, Engine, LoadError, NetworkFile, OperatorProfile, OperatorProfileError, Session,
 };
@@ -64,7 +65,7 @@ pub enum OpenError {
     /// The library does not load or is too old.
     #[error(
         "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed",
-        library::VERSION
+        LIBRARY.version
     )]
     Load {
         /// The file.
@@ -82,7 +83,7 @@ impl OnnxRuntime {
     pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
         if slot.is_none() {
-            let (path, _) = library::find_or_fetch(&Places::from_environment(), progress)?;
+            let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
             let load = |reason: String| OpenError::Load { path: path.clone(), reason };
             let environment = ort::init_from(&path)
                 .map_err(|error| load(error.to_string()))?

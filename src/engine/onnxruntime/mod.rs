@@ -1,7 +1,7 @@
 //! ONNX Runtime, loaded at run time.
 
 mod backend;
-pub mod library;
+mod library;
 mod parts;
 mod profile;
 mod session;
@@ -9,3 +9,4 @@ mod trace;
 mod weights;
 
 pub use backend::{CpuOptions, OnnxRuntime, OpenError};
+pub use library::LIBRARY;
