@@ -42,8 +42,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Modules in which `unsafe` may stand.
-const MAY_BE_UNSAFE: &[&str] =
-    &["engine/onnxruntime", "pilot/real_time/linux.rs", "tensor/host.rs", "timing/nvtx.rs"];
+const MAY_BE_UNSAFE: &[&str] = &[
+    "engine/onnxruntime",
+    "engine/tensorrt",
+    "pilot/real_time/linux.rs",
+    "tensor/host.rs",
+    "timing/nvtx.rs",
+];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

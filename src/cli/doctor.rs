@@ -3,6 +3,7 @@
 use super::{Outcome, print};
 use crate::engine::library::{self, Places};
 use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
+use crate::engine::tensorrt;
 use crate::roofline::measure::{self, Measurement, Plan};
 use anyhow::{Context, ensure};
 use serde::Serialize;
@@ -217,9 +218,9 @@ fn examine() -> Vec<Finding> {
         },
         Finding {
             item: "TensorRT-RTX",
-            found: shared_library(&["libtensorrt_rtx.so.1"]),
+            found: tensorrt_rtx(),
             allows: "engines for RTX GPUs, built ahead of time even without a GPU",
-            get: "the Python package tensorrt-rtx-cu13-libs, its folder in LD_LIBRARY_PATH",
+            get: "tandem built with the feature `tensorrt` fetches it at first use (python3 with pip), or set TENSORRT_RTX_DYLIB_PATH",
         },
         Finding {
             item: "CARLA client",
@@ -324,6 +325,26 @@ fn onnx_runtime() -> Option<String> {
             Err(error) => Some(format!("unusable: {error}")),
         },
     }
+}
+
+fn tensorrt_rtx() -> Option<String> {
+    match library::find(&Places::from_environment(tensorrt::RTX)) {
+        Ok(found) => found.map(|(path, _)| tensorrt_rtx_at(&path)),
+        Err(error) => Some(format!("unusable: {error}")),
+    }
+}
+
+#[cfg(feature = "tensorrt")]
+fn tensorrt_rtx_at(path: &Path) -> String {
+    match tensorrt::TensorRt::open_file(path) {
+        Ok(library) => format!("{}, {}", library.name(), display(library.library())),
+        Err(error) => format!("unusable: {error}"),
+    }
+}
+
+#[cfg(not(feature = "tensorrt"))]
+fn tensorrt_rtx_at(path: &Path) -> String {
+    format!("{}, but this tandem was built without the feature `tensorrt`", display(path))
 }
 
 fn carla() -> Option<String> {

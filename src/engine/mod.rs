@@ -10,6 +10,7 @@ mod network_file;
 pub mod onnxruntime;
 mod operators;
 mod session;
+pub mod tensorrt;
 mod warm_up;
 
 pub use network_file::{NetworkFile, NetworkFileError};

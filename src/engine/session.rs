@@ -66,6 +66,19 @@ pub enum LoadError {
         /// The library's own words.
         reason: String,
     },
+    /// There is no GPU to load it on.
+    #[error(
+        "{library} cannot load network {network:?}: this machine has no NVIDIA GPU with a driver that \
+         it can use ({reason}); install the driver (nvidia-smi must run), or run on the CPU"
+    )]
+    NoDevice {
+        /// The back end.
+        library: String,
+        /// The network.
+        network: String,
+        /// The library's own words.
+        reason: String,
+    },
     /// The loaded graph is not what the contract promises.
     #[error(
         "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \

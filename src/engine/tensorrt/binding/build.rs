@@ -1,0 +1,403 @@
+//! From a network file to an engine.
+
+use super::memory::Peak;
+use super::monitor::{Listener, Messages, Monitor};
+use super::open::TensorRt;
+use crate::engine::NetworkFile;
+use crate::engine::tensorrt::Target;
+use crate::tensor::DType;
+use crate::timing::Stopwatch;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::folder::graph_file;
+use trtx::host_memory::HostMemory;
+use trtx::{Builder, BuilderConfig, DataType, Logger, NetworkDefinition, OnnxParser, Tensor};
+
+/// What to build. Precision is the graph's own: every tensor keeps the type that it has there.
+#[derive(Clone)]
+pub struct BuildRequest {
+    /// GPUs that the engine shall run on: one engine holds kernels for all of them, and the weights
+    /// once. [`Target::Native`] stands alone.
+    pub targets: BTreeSet<Target>,
+    /// Hears of progress, on any thread. It must not panic.
+    pub progress: Listener,
+    /// Ends the build at its next step once it is set.
+    pub cancel: Arc<AtomicBool>,
+}
+
+impl BuildRequest {
+    /// A build for `targets` that nobody watches or stops.
+    pub fn for_targets(targets: impl IntoIterator<Item = Target>) -> Self {
+        Self {
+            targets: targets.into_iter().collect(),
+            progress: Arc::new(|_| {}),
+            cancel: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for BuildRequest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BuildRequest")
+            .field("targets", &self.targets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a build took.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct BuildReport {
+    /// The library, with its version.
+    pub library: String,
+    /// Names of the targets.
+    pub targets: Vec<&'static str>,
+    /// Time to read the graph, ns.
+    pub parse_ns: u64,
+    /// Time to compile it, ns.
+    pub build_ns: u64,
+    /// Size of the engine, bytes.
+    pub engine_bytes: u64,
+    /// Most memory that the process held beyond what it held before, bytes, memory-mapped weights
+    /// included; `None` where the system does not say. A second build reuses what the first one left
+    /// with the process, which then counts for neither.
+    pub peak_bytes: Option<u64>,
+    /// Layers of the network as read; the engine has fewer, which only a GPU can tell.
+    pub layers: u32,
+    /// What the library warned of.
+    pub warnings: Vec<String>,
+}
+
+/// No engine.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The targets cannot be built together, or not by this library.
+    #[error("cannot build for {}: {rule}", if found.is_empty() { "no target" } else { found })]
+    Targets {
+        /// What was asked for.
+        found: String,
+        /// What can be.
+        rule: &'static str,
+    },
+    /// The library does not take the graph.
+    #[error(
+        "{library} refuses network {network:?}{}: {reason}",
+        node.as_ref().map(|node| format!(" at node {node:?}")).unwrap_or_default()
+    )]
+    Refused {
+        /// The library, with its version.
+        library: String,
+        /// The network.
+        network: String,
+        /// The node it stumbled over, if it says.
+        node: Option<String>,
+        /// The library's own words.
+        reason: String,
+    },
+    /// The graph is not what the contract promises.
+    #[error(
+        "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \
+         graph has {found}; export it again"
+    )]
+    Contract {
+        /// The network.
+        network: String,
+        /// "input" or "output".
+        what: &'static str,
+        /// The tensor.
+        name: String,
+        /// Type and shape in the contract.
+        expected: String,
+        /// Type and shape in the graph.
+        found: String,
+    },
+    /// The native target needs a GPU.
+    #[error(
+        "cannot build network {network:?} for the GPU of this machine: it has none that {library} can use ({reason}); name a target such as {}, or install the NVIDIA driver (nvidia-smi must run)",
+        Target::Sm89
+    )]
+    NoDevice {
+        /// The library, with its version.
+        library: String,
+        /// The network.
+        network: String,
+        /// The library's own words.
+        reason: String,
+    },
+    /// It was asked to stop.
+    #[error("the build of network {network:?} was canceled")]
+    Canceled {
+        /// The network.
+        network: String,
+    },
+    /// The engine could not be written.
+    #[error("cannot write the engine of network {network:?}")]
+    Write {
+        /// The network.
+        network: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl TensorRt {
+    /// Builds one engine for all targets of `request` and writes it to `into`.
+    ///
+    /// The graph is read from its folder, which the weights are found relative to. Nothing is
+    /// printed by tandem; the library itself prints a line when its compiler fails.
+    ///
+    /// # Errors
+    /// If the library refuses the graph, the build is canceled, or `into` fails; part of an engine
+    /// may then be written.
+    pub fn build(
+        &self,
+        file: &NetworkFile,
+        request: &BuildRequest,
+        into: &mut dyn Write,
+    ) -> Result<BuildReport, BuildError> {
+        check_targets(&request.targets)?;
+        let job = Job { library: self.name(), file, request, messages: Messages::default() };
+        let logger = job.or_refused(Logger::new(job.messages.clone()))?;
+        let peak = Peak::start();
+        let mut builder = job.or_refused(Builder::new(&logger))?;
+        let (engine, parsed) = job.compile(&logger, &mut builder)?;
+        let peak_bytes = peak.bytes();
+        job.go_on()?;
+        into.write_all(&engine).map_err(|source| {
+            let network = job.network();
+            BuildError::Write { network, source }
+        })?;
+        Ok(BuildReport {
+            library: job.library.clone(),
+            targets: request.targets.iter().map(|target| target.name()).collect(),
+            parse_ns: parsed.parse_ns,
+            build_ns: parsed.build_ns,
+            engine_bytes: engine.len() as u64,
+            peak_bytes,
+            layers: parsed.layers,
+            warnings: job.messages.warnings(),
+        })
+    }
+}
+
+fn check_targets(targets: &BTreeSet<Target>) -> Result<(), BuildError> {
+    let rule = if cfg!(feature = "tensorrt-enterprise") {
+        "TensorRT 11 compiles only for the GPU of its own machine: the target is `native`"
+    } else {
+        "give `native`, or one or more targets that can be named without their GPU"
+    };
+    let is_native = targets.contains(&Target::Native);
+    let fits = if cfg!(feature = "tensorrt-enterprise") {
+        is_native && targets.len() == 1
+    } else {
+        !targets.is_empty() && (!is_native || targets.len() == 1)
+    };
+    if fits {
+        return Ok(());
+    }
+    let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+    Err(BuildError::Targets { found: names.join(", "), rule })
+}
+
+/// What reading and compiling took.
+struct Compiled {
+    parse_ns: u64,
+    build_ns: u64,
+    layers: u32,
+}
+
+/// One build.
+struct Job<'a> {
+    library: String,
+    file: &'a NetworkFile,
+    request: &'a BuildRequest,
+    messages: Messages,
+}
+
+impl Job<'_> {
+    fn network(&self) -> String {
+        self.file.contract.network.clone()
+    }
+
+    /// Reads and compiles the network. The engine outlives the parser and its copies of weights.
+    fn compile<'logger>(
+        &self,
+        logger: &'logger Logger,
+        builder: &mut Builder<'logger>,
+    ) -> Result<(HostMemory<'logger>, Compiled), BuildError> {
+        let mut config = self.config(builder)?;
+        let network = self.or_refused(builder.create_network(0))?;
+        let mut parser = self.or_refused(OnnxParser::new(network, logger))?;
+        let path = self.file.folder.canonicalize().unwrap_or_else(|_| self.file.folder.clone());
+        let path = path.join(graph_file(&self.file.contract.network));
+        let path = path.to_str().ok_or_else(|| {
+            self.refusal(None, format!("it cannot open {path:?}, whose name is not UTF-8"))
+        })?;
+        self.go_on()?;
+        let watch = Stopwatch::start();
+        self.or_refused(parser.parse_from_file(path, trtx::Severity::Warning as i32))?;
+        let parse_ns = watch.elapsed().as_nanos() as u64;
+        self.go_on()?;
+        let network = parser.network_mut();
+        check(&self.file.contract, network)?;
+        let layers = network.nb_layers().try_into().unwrap_or(0);
+        let watch = Stopwatch::start();
+        let engine = self.or_refused(builder.build_serialized_network(network, &mut config))?;
+        let build_ns = watch.elapsed().as_nanos() as u64;
+        Ok((engine, Compiled { parse_ns, build_ns, layers }))
+    }
+
+    fn config<'logger>(
+        &self,
+        builder: &mut Builder<'logger>,
+    ) -> Result<BuilderConfig<'logger>, BuildError> {
+        let mut config = self.or_refused(builder.create_config())?;
+        #[cfg(not(feature = "tensorrt-enterprise"))]
+        {
+            let count = self.request.targets.len().try_into().expect("there are seven targets");
+            self.or_refused(config.set_nb_compute_capabilities(count))?;
+            for (&target, index) in self.request.targets.iter().zip(0..) {
+                self.or_refused(config.set_compute_capability(capability(target), index))?;
+            }
+        }
+        let Self { request: BuildRequest { progress, cancel, .. }, .. } = self;
+        let monitor = Monitor::new(Arc::clone(progress), Arc::clone(cancel));
+        self.or_refused(config.set_progress_monitor(Box::new(monitor)))?;
+        Ok(config)
+    }
+
+    fn go_on(&self) -> Result<(), BuildError> {
+        if self.request.cancel.load(Ordering::Relaxed) {
+            return Err(BuildError::Canceled { network: self.network() });
+        }
+        Ok(())
+    }
+
+    /// Turns the library's failure into what it said before.
+    fn or_refused<T>(&self, result: trtx::Result<T>) -> Result<T, BuildError> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        self.go_on()?;
+        let said = self.messages.errors();
+        let is_native = self.request.targets.contains(&Target::Native);
+        if is_native && let Some(reason) = no_device(&said) {
+            let (library, network) = (self.library.clone(), self.network());
+            return Err(BuildError::NoDevice { library, network, reason });
+        }
+        let reason = reason(&said);
+        let reason = if reason.is_empty() { error.to_string() } else { reason };
+        Err(self.refusal(node(&said), reason))
+    }
+
+    fn refusal(&self, node: Option<String>, reason: String) -> BuildError {
+        let (library, network) = (self.library.clone(), self.network());
+        BuildError::Refused { library, network, node, reason }
+    }
+}
+
+#[cfg(not(feature = "tensorrt-enterprise"))]
+fn capability(target: Target) -> trtx::ComputeCapability {
+    use trtx::ComputeCapability as Capability;
+    match target {
+        Target::Native => Capability::kCURRENT,
+        Target::Sm75 => Capability::kSM75,
+        Target::Sm80 => Capability::kSM80,
+        Target::Sm86 => Capability::kSM86,
+        Target::Sm89 => Capability::kSM89,
+        Target::Sm120 => Capability::kSM120,
+        Target::Sm121 => Capability::kSM121,
+    }
+}
+
+/// The library's words on a machine without a GPU or with a driver that is too old.
+pub(super) fn no_device(said: &[String]) -> Option<String> {
+    let cuda =
+        said.iter().flat_map(|message| message.lines()).find(|line| line.contains("CUDA"))?;
+    // "... (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
+    let words = cuda.split_once("cudaError ").and_then(|(_, rest)| rest.split_once(": "));
+    Some(words.map_or(cuda, |(_, words)| words.trim_end_matches(')')).to_owned())
+}
+
+/// The node that the parser's messages name.
+fn node(said: &[String]) -> Option<String> {
+    let lines = said.iter().flat_map(|message| message.lines());
+    let name = lines.filter_map(|line| line.split_once("Invalid Node - ")).next()?.1;
+    Some(name.trim().to_owned())
+}
+
+/// What went wrong, without where in the library it was noticed and said once. The lack of a GPU is
+/// no reason when none is needed: the library mentions it behind every other error.
+pub(super) fn reason(said: &[String]) -> String {
+    let is_frame = |line: &&str| {
+        let frames =
+            ["--- ", "While parsing node", "In function ", "Node name:", "Invalid Node - "];
+        line.is_empty() || frames.iter().any(|frame| line.contains(frame))
+    };
+    let is_about_gpus = |line: &&str| line.contains("catchCudaError");
+    let mut reasons: Vec<&str> = Vec::new();
+    let lines = said.iter().flat_map(|message| message.lines()).map(str::trim);
+    for line in lines.filter(|line| !is_frame(line) && !is_about_gpus(line)) {
+        if !reasons.contains(&line) {
+            reasons.push(line);
+        }
+    }
+    reasons.join("; ")
+}
+
+/// Checks the parsed graph's inputs and outputs against the contract.
+fn check(contract: &Contract, network: &NetworkDefinition<'_>) -> Result<(), BuildError> {
+    let inputs: Vec<_> = (0..network.nb_inputs()).map_while(|i| network.input(i).ok()).collect();
+    let outputs: Vec<_> = (0..network.nb_outputs()).map_while(|i| network.output(i).ok()).collect();
+    let sides = [("input", &contract.inputs, inputs), ("output", &contract.outputs, outputs)];
+    for (what, specs, tensors) in sides {
+        let wrong = |name: &str, expected: String, found: String| {
+            let (network, name) = (contract.network.clone(), name.to_owned());
+            BuildError::Contract { network, what, name, expected, found }
+        };
+        let found: Vec<(String, String)> =
+            tensors.iter().map(|tensor| describe(tensor, network)).collect();
+        let nothing = || "nothing of that name".to_owned();
+        for spec in specs {
+            let expected = expected(spec);
+            let found = found.iter().find(|(name, _)| *name == spec.name);
+            let found = found.map_or_else(nothing, |(_, found)| found.clone());
+            if found != expected {
+                return Err(wrong(&spec.name, expected, found));
+            }
+        }
+        let is_known = |name: &str| specs.iter().any(|spec| spec.name == name);
+        if let Some((name, found)) = found.into_iter().find(|(name, _)| !is_known(name)) {
+            return Err(wrong(&name, nothing(), found));
+        }
+    }
+    Ok(())
+}
+
+fn expected(spec: &TensorSpec) -> String {
+    let shape: Vec<i64> = spec.shape.iter().map(|&extent| extent as i64).collect();
+    format!("{} {shape:?}", spec.dtype)
+}
+
+/// Name, and type and shape, of a tensor in the parsed graph.
+fn describe(tensor: &Tensor<'_>, network: &NetworkDefinition<'_>) -> (String, String) {
+    let name = tensor.name(network).unwrap_or_default();
+    let shape = tensor.dimensions(network).unwrap_or_default();
+    let dtype = match tensor.data_type(network) {
+        DataType::kFLOAT => DType::F32.to_string(),
+        DataType::kHALF => DType::F16.to_string(),
+        DataType::kBF16 => DType::Bf16.to_string(),
+        DataType::kINT64 => DType::I64.to_string(),
+        DataType::kUINT8 => DType::U8.to_string(),
+        DataType::kBOOL => DType::Bool.to_string(),
+        other => format!("{other:?}"),
+    };
+    (name, format!("{dtype} {shape:?}"))
+}

@@ -1,0 +1,11 @@
+//! The library itself, through the `trtx` crate; the only place that names it.
+
+mod build;
+mod inspect;
+mod memory;
+mod monitor;
+mod open;
+
+pub use build::{BuildError, BuildReport, BuildRequest};
+pub use monitor::{Listener, Progress};
+pub use open::{OpenError, TensorRt, Version};

@@ -1,0 +1,106 @@
+//! What the library says while it works: messages, progress, and whether to go on.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use trtx::interfaces::MonitorProgress;
+use trtx::{LogHandler, Severity};
+
+/// Messages kept of one kind; a broken graph can cause thousands.
+const MAX_MESSAGES: usize = 64;
+
+/// One step of one phase of a build. Phases nest, and each is named as the library names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress<'a> {
+    /// The phase.
+    pub phase: &'a str,
+    /// Steps that are done.
+    pub step: u32,
+    /// Steps of the phase.
+    pub steps: u32,
+}
+
+/// Who hears of progress. It is called by the library, from any of its threads, and must not panic.
+pub type Listener = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
+
+/// Errors and warnings of one use of the library.
+#[derive(Clone, Default)]
+pub(super) struct Messages(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+struct Said {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Messages {
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// The errors so far.
+    pub(super) fn errors(&self) -> Vec<String> {
+        self.said().errors.clone()
+    }
+
+    /// The warnings so far, each once.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.said().warnings.clone()
+    }
+}
+
+impl LogHandler for Messages {
+    fn log(&self, severity: Severity, message: &str) {
+        let mut said = self.said();
+        let kind = match severity {
+            Severity::InternalError | Severity::Error => &mut said.errors,
+            Severity::Warning => &mut said.warnings,
+            Severity::Info | Severity::Verbose => return,
+        };
+        if kind.len() < MAX_MESSAGES && !kind.iter().any(|known| known == message) {
+            kind.push(message.to_owned());
+        }
+    }
+}
+
+/// Passes progress on and stops the build when asked to.
+pub(super) struct Monitor {
+    listener: Listener,
+    cancel: Arc<AtomicBool>,
+    /// Steps of each phase under way.
+    phases: Mutex<BTreeMap<String, u32>>,
+}
+
+impl Monitor {
+    pub(super) fn new(listener: Listener, cancel: Arc<AtomicBool>) -> Self {
+        Self { listener, cancel, phases: Mutex::default() }
+    }
+
+    fn phases(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.phases.lock().expect("no holder of this lock panics")
+    }
+}
+
+impl MonitorProgress for Monitor {
+    fn phase_start(&self, phase: &str, _parent: Option<&str>, num_steps: i32) {
+        let steps = num_steps.try_into().unwrap_or(0);
+        self.phases().insert(phase.to_owned(), steps);
+        (self.listener)(Progress { phase, step: 0, steps });
+    }
+
+    fn step_complete(&self, phase: &str, step: i32) -> ControlFlow<()> {
+        let steps = self.phases().get(phase).copied().unwrap_or(0);
+        // The library counts steps from 0 and may report one past the last.
+        let step = u32::try_from(step).unwrap_or(0).saturating_add(1).min(steps);
+        (self.listener)(Progress { phase, step, steps });
+        match self.cancel.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn phase_finish(&self, phase: &str) {
+        self.phases().remove(phase);
+    }
+}

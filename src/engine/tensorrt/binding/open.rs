@@ -1,0 +1,235 @@
+//! From a library file to a library that is known to be the right one.
+
+#![expect(unsafe_code, reason = "loads a vendor's library and asks it for its version")]
+
+use crate::engine::library::{self, Library, LibraryError, Places};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// The flavor that this build speaks.
+#[cfg(not(feature = "tensorrt-enterprise"))]
+pub(super) const LIBRARY: Library = crate::engine::tensorrt::RTX;
+/// The flavor that this build speaks.
+#[cfg(feature = "tensorrt-enterprise")]
+pub(super) const LIBRARY: Library = crate::engine::tensorrt::ENTERPRISE;
+
+/// Version of the interface that this build was compiled against; later minor versions keep it.
+const COMPILED_AGAINST: Version = if cfg!(feature = "tensorrt-enterprise") {
+    Version { major: 11, minor: 4, patch: 0 }
+} else {
+    Version { major: 1, minor: 7, patch: 0 }
+};
+
+/// Version of a library.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Version {
+    /// TensorRT-RTX counts from 1, TensorRT is at 10 and 11.
+    pub major: i32,
+    /// Minor.
+    pub minor: i32,
+    /// Patch.
+    pub patch: i32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// The library cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no library.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// One of its files is missing or unreadable.
+    #[error("cannot read {path:?}: {source}; {} needs {}, in one folder", LIBRARY.name, LIBRARY.files.join(" and "))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not a whole shared library.
+    #[error(
+        "{path:?} is damaged: {what}; remove its folder and tandem fetches {} {} again, or copy it again from where it came from",
+        LIBRARY.name,
+        LIBRARY.version
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it can be seen.
+        what: String,
+    },
+    /// The system does not load it.
+    #[error("cannot load {path:?}: {reason}")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The loader's words.
+        reason: String,
+    },
+    /// It is the other flavor.
+    #[error(
+        "{path:?} is {found}, this tandem speaks {}: name its library in {}, or build tandem with the feature `{}` instead",
+        LIBRARY.name,
+        LIBRARY.variable,
+        if cfg!(feature = "tensorrt-enterprise") { "tensorrt" } else { "tensorrt-enterprise" }
+    )]
+    Flavor {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its version.
+        found: String,
+    },
+    /// It is too old.
+    #[error(
+        "{path:?} is {} {found}, version {COMPILED_AGAINST} or later of {}.x is needed; unset {} and tandem looks for {}",
+        LIBRARY.name,
+        COMPILED_AGAINST.major,
+        LIBRARY.variable,
+        LIBRARY.version
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: Version,
+    },
+    /// Another file was loaded before, and a process has one.
+    #[error("cannot use {path:?}: this process already uses {loaded:?}")]
+    Second {
+        /// The file.
+        path: PathBuf,
+        /// The file in use.
+        loaded: PathBuf,
+    },
+}
+
+/// TensorRT, loaded and known to be of the flavor and version that this build speaks.
+#[derive(Clone, Debug)]
+pub struct TensorRt {
+    path: PathBuf,
+    version: Version,
+}
+
+/// The library of this process: it can be loaded once.
+static LOADED: Mutex<Option<TensorRt>> = Mutex::new(None);
+
+impl TensorRt {
+    /// Loads the library, finding or fetching it. `progress` gets one line when a fetch begins.
+    ///
+    /// # Errors
+    /// If there is no library and none can be fetched, or it is not the right one.
+    pub fn open(progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
+        let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
+        Self::open_file(&path)
+    }
+
+    /// Loads the library from a file of any name; its ONNX parser lies beside it.
+    ///
+    /// # Errors
+    /// If it is damaged, of another flavor or too old, or does not load.
+    pub fn open_file(path: &Path) -> Result<Self, OpenError> {
+        let path = path
+            .canonicalize()
+            .map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
+        let parser = path.with_file_name(LIBRARY.files[1]);
+        check_whole(&path)?;
+        let version = version_of(&path)?;
+        check_whole(&parser)?;
+        let mut slot = LOADED.lock().expect("no holder of this lock panics");
+        match &*slot {
+            Some(loaded) if loaded.path == path => return Ok(loaded.clone()),
+            Some(loaded) => return Err(OpenError::Second { path, loaded: loaded.path.clone() }),
+            None => {}
+        }
+        let load = |path: &Path, error: trtx::Error| {
+            let (path, reason) = (path.to_path_buf(), error.to_string());
+            OpenError::Load { path, reason }
+        };
+        trtx::dynamically_load_tensorrt(Some(&path)).map_err(|error| load(&path, error))?;
+        trtx::dynamically_load_tensorrt_onnxparser(Some(&parser))
+            .map_err(|error| load(&parser, error))?;
+        Ok(slot.insert(Self { path, version }).clone())
+    }
+
+    /// The library file in use.
+    pub fn library(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it is, with its version, for tables and records.
+    pub fn name(&self) -> String {
+        format!("{} {}", LIBRARY.name, self.version)
+    }
+}
+
+/// Checks that a file is a 64-bit ELF library and as long as its header says: the loader maps a
+/// library that was cut short, and the process dies when it touches the missing part.
+fn check_whole(path: &Path) -> Result<(), OpenError> {
+    let read = |source| OpenError::Read { path: path.to_path_buf(), source };
+    let damaged = |what: String| OpenError::Damaged { path: path.to_path_buf(), what };
+    let file = File::open(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    let mut header = Vec::with_capacity(64);
+    file.take(64).read_to_end(&mut header).map_err(read)?;
+    if header.len() < 64 || !header.starts_with(b"\x7fELF\x02") {
+        return Err(damaged("it is not a 64-bit shared library".to_owned()));
+    }
+    // Offset, entry size and count of the section headers, with which linkers end a file.
+    let field = |at: usize, bytes: usize| {
+        header[at..at + bytes].iter().rev().fold(0_u64, |value, &byte| value << 8 | u64::from(byte))
+    };
+    let end = field(0x28, 8).saturating_add(field(0x3a, 2) * field(0x3c, 2));
+    if length < end {
+        return Err(damaged(format!("it has {length} bytes and should have {end}")));
+    }
+    Ok(())
+}
+
+/// Loads a library and asks for its version, before anything else of its interface is used.
+fn version_of(path: &Path) -> Result<Version, OpenError> {
+    let load = |error: libloading::Error| OpenError::Load {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    };
+    // SAFETY: the file is a whole ELF library. Loading runs its initializers, which is what whoever
+    // named it, or the package whose hash was checked, wants to run in this process; no code of
+    // ours depends on what they may change.
+    let library = unsafe { libloading::Library::new(path) }.map_err(load)?;
+    let ask = |symbol: &str| -> Result<Option<i32>, OpenError> {
+        // SAFETY: both flavors export these four functions with C linkage, without parameters, and
+        // returning a 32-bit integer, in every version.
+        let function = unsafe { library.get::<unsafe extern "C" fn() -> i32>(symbol) };
+        let Ok(function) = function else { return Ok(None) };
+        // SAFETY: as above; it returns a constant and touches nothing.
+        Ok(Some(unsafe { function() }))
+    };
+    let foreign = |found: String| OpenError::Flavor { path: path.to_path_buf(), found };
+    let none = || foreign("no TensorRT library (it does not say its version)".to_owned());
+    let version = Version {
+        major: ask("getInferLibMajorVersion")?.ok_or_else(none)?,
+        minor: ask("getInferLibMinorVersion")?.ok_or_else(none)?,
+        patch: ask("getInferLibPatchVersion")?.ok_or_else(none)?,
+    };
+    if version.major != COMPILED_AGAINST.major {
+        let flavor = if version.major < 8 { "TensorRT-RTX" } else { "TensorRT" };
+        return Err(foreign(format!("{flavor} {version}")));
+    }
+    if version < COMPILED_AGAINST {
+        return Err(OpenError::Version { path: path.to_path_buf(), found: version });
+    }
+    Ok(version)
+}

@@ -1,0 +1,40 @@
+//! The two libraries: which release, from which package.
+
+use crate::engine::library::{Library, Wheel};
+
+/// TensorRT-RTX: compiles for RTX cards ahead of time, on any machine.
+pub const RTX: Library = Library {
+    name: "TensorRT-RTX",
+    version: "1.7.1.116",
+    variable: "TENSORRT_RTX_DYLIB_PATH",
+    files: &["libtensorrt_rtx.so.1", "libtensorrt_onnxparser_rtx.so.1"],
+    package: "tensorrt-rtx-cu13-libs",
+    folder: "tensorrt_rtx_libs",
+    wheel: RTX_WHEEL,
+};
+
+/// TensorRT 11: compiles for the GPU of its machine. No package that can be fetched holds its builder.
+pub const ENTERPRISE: Library = Library {
+    name: "TensorRT",
+    version: "11.4.0.106",
+    variable: "TENSORRT_DYLIB_PATH",
+    files: &["libnvinfer.so.11", "libnvonnxparser.so.11"],
+    package: "tensorrt-cu13-libs",
+    folder: "tensorrt_libs",
+    wheel: None,
+};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const RTX_WHEEL: Option<Wheel> = Some(Wheel {
+    platform: "manylinux_2_28_x86_64",
+    sha256: "e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd",
+    megabytes: 95,
+});
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+const RTX_WHEEL: Option<Wheel> = Some(Wheel {
+    platform: "manylinux_2_35_aarch64",
+    sha256: "ec8b6cb95a8ea61e31d544dbc5039d35219b311999f92c518a3889aaae74359c",
+    megabytes: 91,
+});
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+const RTX_WHEEL: Option<Wheel> = None;

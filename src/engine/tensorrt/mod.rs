@@ -1,0 +1,27 @@
+//! TensorRT-RTX and TensorRT 11: engines compiled for a GPU, which for TensorRT-RTX takes no GPU.
+//!
+//! The library is found at run time. What it takes to compile against it is behind a feature:
+//! `tensorrt` for TensorRT-RTX, `tensorrt-enterprise` for TensorRT 11. One build has one of them.
+//! Without either, [`Target`]s are still read and the need for memory is still [predicted](predict).
+
+#[cfg(all(feature = "tensorrt", feature = "tensorrt-enterprise"))]
+compile_error!(
+    "features `tensorrt` (TensorRT-RTX) and `tensorrt-enterprise` (TensorRT 11) exclude each other: \
+     their interfaces differ, and one build speaks one of them; do not use --all-features"
+);
+
+mod library;
+mod prediction;
+mod target;
+
+#[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
+mod binding;
+
+pub use library::{ENTERPRISE, RTX};
+pub use prediction::{Prediction, PredictionError, predict};
+pub use target::{Target, TargetError};
+
+#[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
+pub use binding::{
+    BuildError, BuildReport, BuildRequest, Listener, OpenError, Progress, TensorRt, Version,
+};
