@@ -9,10 +9,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use tandem::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError, RunError};
+use tandem::engine::{
+    Backend, BuildError, BuildJob, Builder, BuiltNetwork, Engine, Key, LoadError, NetworkFile,
+    NetworkFileError, RunError, Target,
+};
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::contract::{Contract, FORMAT, TensorSpec};
+use tandem_export::networks::Precision;
 use tandem_export::onnx::{
     AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, OPSET,
     OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto,
@@ -260,6 +265,54 @@ macro_rules! conformance {
 
 conformance!(onnxruntime_cpu, {
     OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
+});
+
+/// Builds each network before it loads it.
+struct BuiltFirst(OnnxRuntime);
+
+impl Backend for BuiltFirst {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
+        let scratch = tempfile::tempdir().unwrap();
+        let engine = scratch.path().join("toy.engine");
+        let targets = vec![Target::Cpu];
+        let job = BuildJob {
+            file,
+            targets: &targets,
+            engine: &engine,
+            weights: &file.folder.join("own.bin"),
+            weights_name: "own.bin",
+            cancel: &AtomicBool::new(false),
+        };
+        match self.0.build(&job) {
+            Err(BuildError::Load(error)) => return Err(error),
+            built => built.unwrap(),
+        }
+        let key = Key {
+            graph_sha256: file.contract.graph_sha256.clone(),
+            weights_sha256: String::new(),
+            machine: self.0.machine(&targets),
+            targets,
+            backend: self.0.kind(),
+            library: self.0.library_version(),
+            precision: Precision::F32,
+            tandem: env!("CARGO_PKG_VERSION").into(),
+        };
+        let bytes = fs::read(&engine).unwrap();
+        self.0.load(&NetworkFile {
+            folder: file.folder.clone(),
+            contract: file.contract.clone(),
+            graph: file.graph.clone(),
+            built: Some(BuiltNetwork { key, bytes, rebuild: String::new() }),
+        })
+    }
+}
+
+conformance!(onnxruntime_cpu_built, {
+    BuiltFirst(OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap())
 });
 
 #[test]

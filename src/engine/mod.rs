@@ -4,16 +4,33 @@
 //! A file is bytes on disk with a contract, an engine is loaded and immutable, a session has one
 //! user. Sessions bind to the caller's memory by address: the first run with a tensor pays for the
 //! binding, later runs with the same memory copy and allocate nothing of ours.
+//!
+//! A [`Builder`] does ahead of time, and for a named [`Target`], what a back end would do at every
+//! load; [`build::build`] writes an [`EngineFolder`] with it, whose network files hold the result.
 
+pub mod build;
+mod builder;
+mod engine_folder;
 pub mod library;
 mod network_file;
 pub mod onnxruntime;
 mod operators;
 mod session;
+mod target;
 pub mod tensorrt;
 mod warm_up;
+mod weight_hash;
 
+pub use builder::{Available, BuildError, BuildJob, Builder, Prediction};
+pub use engine_folder::{
+    BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
+    FileRecord, Key, LATENCY_FILE, NetworkRecord,
+};
 pub use network_file::{NetworkFile, NetworkFileError};
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
 pub use session::{Backend, Engine, LoadError, RunError, Session};
+pub use target::{
+    BackendKind, TENSORRT_RTX_CAPABILITIES, Target, TargetError, UnknownTarget, comma_separated,
+};
 pub use warm_up::warm_up;
+pub use weight_hash::{WeightFile, WeightHasher};

@@ -1,5 +1,7 @@
-//! A network on disk: `NAME.onnx` beside `NAME.json`, its contract.
+//! A network on disk: `NAME.onnx` beside `NAME.json`, its contract; in an engine folder also what was
+//! built of it.
 
+use super::engine_folder::{BuiltNetwork, EngineFolder, EngineFolderError};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
@@ -12,8 +14,10 @@ pub struct NetworkFile {
     pub folder: PathBuf,
     /// The contract.
     pub contract: Contract,
-    /// The ONNX graph, without external weights.
+    /// The ONNX graph as exported, without external weights.
     pub graph: Vec<u8>,
+    /// What was built of it, if it comes from an engine folder.
+    pub built: Option<BuiltNetwork>,
 }
 
 /// A network file cannot be used.
@@ -59,15 +63,30 @@ pub enum NetworkFileError {
         /// Hash of the file.
         found: String,
     },
+    /// A built engine cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineFolderError),
 }
 
 impl NetworkFile {
-    /// Reads the network `name` from `folder`.
+    /// Reads the network `name` from `folder`, a network folder or an engine folder.
+    ///
+    /// # Errors
+    /// If a file is missing, the contract is unreadable or of another format, the graph is not the
+    /// one that the contract was written for, or a built engine is not what was built.
+    pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
+        match EngineFolder::read(folder)? {
+            Some(engines) => engines.network(name),
+            None => Self::exported(folder, name),
+        }
+    }
+
+    /// Reads the network `name` as it was exported, whether or not there is something built of it.
     ///
     /// # Errors
     /// If a file is missing, the contract is unreadable or of another format, or the graph is not the
     /// one that the contract was written for.
-    pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
+    pub fn exported(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let path = folder.join(format!("{name}.json"));
         let text = fs::read(&path)
             .map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
@@ -84,7 +103,7 @@ impl NetworkFile {
             let expected = contract.graph_sha256;
             return Err(NetworkFileError::Hash { path, expected, found });
         }
-        Ok(Self { folder: folder.to_path_buf(), contract, graph })
+        Ok(Self { folder: folder.to_path_buf(), contract, graph, built: None })
     }
 }
 

@@ -79,6 +79,20 @@ pub enum LoadError {
         /// The library's own words.
         reason: String,
     },
+    /// The network was built for another back end, library, machine or version of tandem.
+    #[error(
+        "network {network:?} was built for something else than what is here ({}); build it again with \
+         `{rebuild}`",
+        differences.join("; ")
+    )]
+    Rebuild {
+        /// The network.
+        network: String,
+        /// What differs.
+        differences: Vec<String>,
+        /// The command that builds it again.
+        rebuild: String,
+    },
     /// The loaded graph is not what the contract promises.
     #[error(
         "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \

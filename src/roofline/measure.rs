@@ -435,7 +435,7 @@ fn product(side: usize) -> NetworkFile {
         // Only a reader of files compares it.
         graph_sha256: String::new(),
     };
-    NetworkFile { folder: PathBuf::new(), contract, graph: model.encode_to_vec() }
+    NetworkFile { folder: PathBuf::new(), contract, graph: model.encode_to_vec(), built: None }
 }
 
 /// Numbers between -0.5 and 0.5 in no visible order: none is tiny, which some processors are slow at.

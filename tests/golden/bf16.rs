@@ -160,7 +160,7 @@ fn computed(x: &[f32; 8], draw: impl FnOnce(&mut Graph<'_>, &Value) -> Value) ->
     let graph_sha256 = Sha256::digest(&graph).iter().map(|byte| format!("{byte:02x}")).collect();
     let contract = Contract { graph_sha256, ..contract };
     let folder = tempfile::tempdir().unwrap();
-    let file = NetworkFile { folder: folder.path().into(), contract, graph };
+    let file = NetworkFile { folder: folder.path().into(), contract, graph, built: None };
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}"));
     let engine = backend.unwrap().load(&file).unwrap();
     let mut y = HostTensor::zeros(DType::F32, &engine.contract().outputs[0].shape.clone());

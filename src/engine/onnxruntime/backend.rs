@@ -9,13 +9,15 @@ use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK};
 use super::weights::{ROOT, Weights};
 use crate::engine::library::{self, LibraryError, Places};
+use crate::engine::target::cpu_features;
 use crate::engine::{
-    Backend, Engine, LoadError, NetworkFile, OperatorProfile, OperatorProfileError, Session,
+    Backend, BackendKind, BuiltNetwork, Engine, Key, LoadError, NetworkFile, OperatorProfile,
+    OperatorProfileError, Session, Target,
 };
 use crate::tensor::DType;
 use ort::AsPointer;
 use ort::session::Session as OrtSession;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{TensorElementType, ValueType};
 use prost::Message;
 use std::ffi::CString;
@@ -125,7 +127,7 @@ impl OnnxRuntime {
     }
 
     /// Session options of this back end. The library's builder errors carry the builder itself.
-    fn builder(&self, prepack: bool) -> Result<SessionBuilder, String> {
+    pub(super) fn builder(&self, prepack: bool) -> Result<SessionBuilder, String> {
         let builder = OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
         let builder =
             builder.with_intra_threads(self.options.threads).map_err(|error| error.to_string())?;
@@ -142,6 +144,31 @@ impl OnnxRuntime {
             .map_err(|error| error.to_string())
     }
 
+    /// The library with its version.
+    pub(super) fn described_library(&self) -> String {
+        format!("ONNX Runtime {}", version(&self.library))
+    }
+
+    /// Refuses what was built for another machine, library or version of tandem.
+    fn check_key(&self, network: &str, built: &BuiltNetwork) -> Result<(), LoadError> {
+        let now = Key {
+            targets: vec![Target::Cpu],
+            machine: Some(cpu_features()),
+            backend: BackendKind::OnnxRuntime,
+            library: self.described_library(),
+            tandem: env!("CARGO_PKG_VERSION").to_owned(),
+            ..built.key.clone()
+        };
+        if now == built.key {
+            return Ok(());
+        }
+        Err(LoadError::Rebuild {
+            network: network.to_owned(),
+            differences: built.key.differences(&now),
+            rebuild: built.rebuild.clone(),
+        })
+    }
+
     fn refused(&self, network: &str, reason: impl ToString) -> LoadError {
         let network = network.to_owned();
         LoadError::Refused { library: self.name(), network, reason: reason.to_string() }
@@ -150,37 +177,43 @@ impl OnnxRuntime {
 
 impl Backend for OnnxRuntime {
     fn name(&self) -> String {
-        format!("ONNX Runtime {} (CPU)", version(&self.library))
+        format!("{} (CPU)", self.described_library())
     }
 
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
         let network = file.contract.network.as_str();
         let refused = |reason: String| self.refused(network, reason);
-        let mut model = ModelProto::decode(file.graph.as_slice())
-            .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
-        let weights = Weights::map(file, &mut model)?;
-        let graph = model.encode_to_vec();
-        let commit = |mut builder: SessionBuilder| -> Result<OrtSession, String> {
-            for (name, value) in &weights.values {
-                builder = builder
-                    .with_initializer(name, Arc::clone(value))
-                    .map_err(|error| error.to_string())?;
-            }
-            builder.commit_from_memory(&graph).map_err(|error| error.to_string())
+        if let Some(built) = &file.built {
+            self.check_key(network, built)?;
+        }
+        let source = file.built.as_ref().map_or(&file.graph, |built| &built.bytes);
+        let (weights, graph) = Weights::map(file, source)?;
+        let commit = |builder: SessionBuilder| {
+            weights.add_to(builder)?.commit_from_memory(&graph).map_err(|error| error.to_string())
         };
-        let mut builder = self.builder(self.options.prepack).map_err(&refused)?;
+        // What was built is optimized already, and its weights are read where they lie.
+        let builder = |prepack: bool| match &file.built {
+            None => self.builder(prepack),
+            Some(_) => self
+                .builder(false)?
+                .with_optimization_level(GraphOptimizationLevel::Disable)
+                .map_err(|error| error.to_string()),
+        };
         let mut profiling = None;
+        let mut measured = builder(self.options.prepack).map_err(&refused)?;
         if let Some(folder) = &self.profiles {
             let files = ProfileFiles::new(folder, network);
-            let unpacked = self.builder(false).map_err(&refused)?;
+            let unpacked = builder(false).map_err(&refused)?;
+            let model = ModelProto::decode(file.graph.as_slice())
+                .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
             let parts = Parts::of(&model.graph.unwrap_or_default().node);
             let placed = files.graph(&parts, unpacked, commit).map_err(&refused)?;
             profiling = Some(Profiling::new(parts, placed));
-            builder = builder
+            measured = measured
                 .with_profiling(files.prefix())
                 .map_err(|error| refused(error.to_string()))?;
         }
-        let session = commit(builder).map_err(&refused)?;
+        let session = commit(measured).map_err(&refused)?;
         let tensors = file.contract.inputs.iter().chain(&file.contract.outputs);
         if let Some(deep) = tensors.into_iter().find(|spec| spec.shape.len() > MAX_RANK) {
             let reason = format!("{:?} has more than {MAX_RANK} dimensions", deep.name);

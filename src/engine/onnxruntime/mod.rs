@@ -1,9 +1,11 @@
 //! ONNX Runtime, loaded at run time.
 
 mod backend;
+mod builder;
 mod library;
 mod parts;
 mod profile;
+mod rewrite;
 mod session;
 mod trace;
 mod weights;

@@ -2,25 +2,26 @@
 
 #![expect(unsafe_code, reason = "maps weight files and describes their memory to the library")]
 
+use super::rewrite::{RewriteError, with_external_weights};
 use super::session::{check, element_type};
+use crate::engine::weight_hash::Place;
 use crate::engine::{LoadError, NetworkFile};
 use crate::tensor::DType;
 use memmap2::Mmap;
 use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
+use ort::session::builder::SessionBuilder;
 use ort::value::DynValue;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::onnx::{
-    DataLocation, DataType, ModelProto, StringStringEntryProto, TensorProto,
-};
+use tandem_export::onnx::{DataLocation, DataType, StringStringEntryProto, TensorProto};
 
 /// The weights of one network, where they lie on disk.
 pub(super) struct Weights {
     /// Descriptors by initializer name. Declared first: they go before the memory they describe.
-    pub(super) values: Vec<(String, Arc<DynValue>)>,
+    values: Vec<(String, Arc<DynValue>)>,
     /// The files, by location as the graph names it.
     files: BTreeMap<String, WeightFile>,
 }
@@ -36,17 +37,16 @@ struct WeightFile {
 pub(super) const ROOT: &str = "/";
 
 impl Weights {
-    /// Maps every external weight of `model`, and rewrites the graph's locations to be relative to
-    /// [`ROOT`].
+    /// Maps every external weight of `graph`, which is `file`'s, exported or built, and gives it back
+    /// with locations that are relative to [`ROOT`].
     ///
     /// The library refuses weight files outside the model's folder, links included, even when the
     /// weight is given by address, and its optimizer reads some weights (convolutions that it fuses)
     /// by location all the same. So it is told that the model's folder is the root of the file system.
-    pub(super) fn map(file: &NetworkFile, model: &mut ModelProto) -> Result<Self, LoadError> {
+    pub(super) fn map(file: &NetworkFile, graph: &[u8]) -> Result<(Self, Vec<u8>), LoadError> {
         let network = &file.contract.network;
         let mut weights = Self { values: Vec::new(), files: BTreeMap::new() };
-        for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-            let Some(place) = Place::of(tensor) else { continue };
+        let graph = with_external_weights(graph, |tensor, place| {
             let mapped = match weights.files.get(&place.location) {
                 Some(mapped) => mapped,
                 None => {
@@ -82,44 +82,41 @@ impl Weights {
                 })?;
             let value = describe(network, tensor, bytes)?;
             weights.values.push((tensor.name().to_owned(), Arc::new(value)));
-            place.move_to(tensor, &mapped.from_root);
+            let location = mapped.from_root.clone();
+            set_place(tensor, &Place { location, ..place });
+            Ok(())
+        });
+        let graph = graph.map_err(|error| match error {
+            RewriteError::NotOnnx(error) => LoadError::Refused {
+                library: "tandem".into(),
+                network: network.clone(),
+                reason: format!("not an ONNX file: {error}"),
+            },
+            RewriteError::Weight(error) => error,
+        })?;
+        Ok((weights, graph))
+    }
+
+    /// Gives all of them to a session to be.
+    pub(super) fn add_to(&self, mut builder: SessionBuilder) -> Result<SessionBuilder, String> {
+        for (name, value) in &self.values {
+            builder = builder
+                .with_initializer(name, Arc::clone(value))
+                .map_err(|error| error.to_string())?;
         }
-        Ok(weights)
+        Ok(builder)
     }
 }
 
-/// Where the graph says that a weight lies.
-struct Place {
-    location: String,
-    offset: u64,
-    length: u64,
-}
-
-impl Place {
-    /// The place of an external weight; `None` if the graph holds it itself.
-    fn of(tensor: &TensorProto) -> Option<Self> {
-        if tensor.data_location != Some(DataLocation::External as i32) {
-            return None;
-        }
-        let value = |key: &str| {
-            let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
-            entry.and_then(|entry| entry.value.clone()).unwrap_or_default()
-        };
-        let number = |key: &str| value(key).parse().unwrap_or(0);
-        Some(Self {
-            location: value("location"),
-            offset: number("offset"),
-            length: number("length"),
-        })
-    }
-
-    fn move_to(&self, tensor: &mut TensorProto, location: &str) {
-        tensor.external_data = vec![
-            StringStringEntryProto::new("location", location),
-            StringStringEntryProto::new("offset", self.offset.to_string()),
-            StringStringEntryProto::new("length", self.length.to_string()),
-        ];
-    }
+/// Writes where a weight lies into its message.
+pub(super) fn set_place(tensor: &mut TensorProto, place: &Place) {
+    tensor.raw_data = None;
+    tensor.data_location = Some(DataLocation::External as i32);
+    tensor.external_data = vec![
+        StringStringEntryProto::new("location", place.location.as_str()),
+        StringStringEntryProto::new("offset", place.offset.to_string()),
+        StringStringEntryProto::new("length", place.length.to_string()),
+    ];
 }
 
 /// A descriptor of the library over mapped bytes.

@@ -1,0 +1,572 @@
+//! Builds the engines of a network folder into an engine folder.
+//!
+//! Each engine goes through a scratch folder and is renamed to a name that holds its key, so a folder
+//! in use stays whole until `engine.json`, written last, turns to the new engines. Beside each
+//! finished engine lies its record until then: a build that was interrupted goes on from there.
+
+use super::builder::{Available, BuildError, BuildJob, Builder, PeakMemory, Prediction};
+use super::engine_folder::{
+    BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
+    FileRecord, Key, LATENCY_FILE, NetworkRecord, file_sha256, precision_word,
+};
+use super::network_file::{NetworkFile, NetworkFileError, hex};
+use super::target::{Target, TargetError};
+use super::weight_hash::{GraphWeights, WeightFile, WeightHasher};
+use crate::timing::Stopwatch;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tandem_export::folder::{
+    ACCURACY_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
+};
+use tandem_export::networks::{NAMES, Precision};
+
+/// Held by a build; it holds the number of the process.
+const LOCK_FILE: &str = "build.lock";
+
+/// Ending of the records of engines that no `engine.json` names yet.
+const RECORD_ENDING: &str = "built.json";
+
+/// Folder of a build's files in between.
+const SCRATCH: &str = "scratch.partial";
+
+/// How often a build that waits for another looks again.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// What to build.
+pub struct BuildRequest<'a> {
+    /// Folder of networks, or an engine folder to build again.
+    pub network: &'a Path,
+    /// Engine folder to write.
+    pub out: &'a Path,
+    /// What for; each engine runs on all of them.
+    pub targets: &'a [Target],
+    /// What the networks are expected to compute in; `None`: whatever they do.
+    pub precision: Option<Precision>,
+    /// File of weight hashes that are known.
+    pub hashes: Option<PathBuf>,
+    /// What there is, as told for the engine folder, once it exists.
+    pub available: &'a dyn Fn(&Path) -> Available,
+    /// Set when the build shall end; finished engines stay.
+    pub cancel: &'a AtomicBool,
+}
+
+/// How far a build is.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Progress<'a> {
+    /// Another build of the same folder runs.
+    Waiting {
+        /// Its process, as far as it says.
+        holder: &'a str,
+    },
+    /// Weights are being hashed.
+    Hashing {
+        /// The network.
+        network: &'a str,
+        /// Bytes hashed.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// An engine with this key is there already.
+    Kept {
+        /// The network.
+        network: &'a str,
+    },
+    /// A network is about to be built.
+    Building {
+        /// The network.
+        network: &'a str,
+        /// What it will need at most.
+        predicted: Prediction,
+    },
+    /// A network was built.
+    Built {
+        /// The network.
+        network: &'a str,
+        /// How that went.
+        build: &'a BuildRecord,
+    },
+}
+
+/// An engine folder cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFolderError {
+    /// The back end does not build for a target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A network cannot be read.
+    #[error(transparent)]
+    Network(#[from] NetworkFileError),
+    /// An earlier engine folder cannot be read.
+    #[error(transparent)]
+    Folder(#[from] EngineFolderError),
+    /// A network cannot be built, or a file not written.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The summary of an export is none.
+    #[error("{} is not the summary of an export: {source}; export the checkpoint again", path.display())]
+    Summary {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The networks were exported for another precision.
+    #[error(
+        "the networks in {} compute in {found}, not {asked}; export the checkpoint with --precision \
+         {asked} first",
+        folder.display()
+    )]
+    Precision {
+        /// The network folder.
+        folder: PathBuf,
+        /// As exported.
+        found: String,
+        /// As asked for.
+        asked: String,
+    },
+    /// The engine folder would be written over something else.
+    #[error(
+        "{} holds {found:?} and is not an engine folder; give an empty or a new folder as --out",
+        folder.display()
+    )]
+    InTheWay {
+        /// The folder.
+        folder: PathBuf,
+        /// Something in it.
+        found: String,
+    },
+    /// There is too little memory.
+    #[error(
+        "building network {network:?} needs up to {needed_mb:.0} MB of memory, {available_mb:.0} MB \
+         are free; free some, or build on a larger machine"
+    )]
+    Memory {
+        /// The network.
+        network: String,
+        /// Predicted.
+        needed_mb: f64,
+        /// Free.
+        available_mb: f64,
+    },
+    /// There is too little disk.
+    #[error(
+        "building needs up to {needed_mb:.0} MB of disk in {}, {available_mb:.0} MB are free; free \
+         some, or give another folder as --out",
+        folder.display()
+    )]
+    Disk {
+        /// The engine folder.
+        folder: PathBuf,
+        /// Predicted.
+        needed_mb: f64,
+        /// Free.
+        available_mb: f64,
+    },
+}
+
+/// What a build did.
+pub struct Report {
+    /// The folder's record.
+    pub record: EngineRecord,
+    /// Networks that were built now; the others were there.
+    pub built: Vec<String>,
+}
+
+/// Builds an engine of every network that has none with the same key yet.
+///
+/// # Errors
+/// If the target is not the back end's, a network cannot be read or built, or there is too little
+/// memory or disk. Engines that are finished stay for the next build.
+pub fn build(
+    request: &BuildRequest<'_>,
+    builder: &dyn Builder,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, BuildFolderError> {
+    builder.kind().check_targets(request.targets)?;
+    let (summary, export_sha256) = read_summary(request)?;
+    refuse_foreign(request.out)?;
+    fs::create_dir_all(request.out).map_err(BuildError::file("make", request.out))?;
+    let _lock = lock(request, progress)?;
+    let out = request.out;
+    let earlier = EngineFolder::read(out).unwrap_or(None);
+    // Whatever is called so was left by a build that was killed: this one holds the lock.
+    let scratch = out.join(SCRATCH);
+    remove_folder(&scratch)?;
+
+    let mut plans = Vec::new();
+    for name in NAMES {
+        let file = NetworkFile::exported(request.network, name)?;
+        let hasher = WeightHasher { cache: request.hashes.clone(), cancel: request.cancel };
+        let weights_sha256 = hasher.hash(&file, &mut |done, total| {
+            progress(Progress::Hashing { network: name, done, total });
+        })?;
+        let key = Key {
+            graph_sha256: file.contract.graph_sha256.clone(),
+            weights_sha256,
+            targets: request.targets.to_vec(),
+            machine: builder.machine(request.targets),
+            backend: builder.kind(),
+            library: builder.library_version(),
+            precision: summary.options.precision,
+            tandem: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let done = finished(out, &key, earlier.as_ref(), &file)?;
+        let predicted = builder.predict(&file, request.targets)?;
+        plans.push(Plan { name, file, key, predicted, done });
+    }
+    refuse_too_small(request, &plans)?;
+    copy_exported(request, &plans)?;
+
+    let mut built = Vec::new();
+    let mut networks = Vec::new();
+    for plan in plans {
+        if let Some(record) = plan.done {
+            progress(Progress::Kept { network: plan.name });
+            networks.push(record);
+            continue;
+        }
+        if request.cancel.load(Ordering::Relaxed) {
+            return Err(BuildError::Canceled.into());
+        }
+        progress(Progress::Building { network: plan.name, predicted: plan.predicted });
+        let record = build_one(request, builder, &plan, &scratch)?;
+        progress(Progress::Built { network: plan.name, build: &record.build });
+        built.push(plan.name.to_owned());
+        networks.push(record);
+    }
+    let network_folder =
+        request.network.canonicalize().map_err(BuildError::file("find", request.network))?;
+    let here = out.canonicalize().map_err(BuildError::file("find", out))?;
+    let network_folder = match &earlier {
+        Some(earlier) if network_folder == here => earlier.record.network_folder.clone(),
+        _ => network_folder,
+    };
+    let tandem = env!("CARGO_PKG_VERSION").to_owned();
+    let record = EngineRecord { format: FORMAT, tandem, network_folder, export_sha256, networks };
+    publish(out, &record, earlier.as_ref())?;
+    Ok(Report { record, built })
+}
+
+/// One network on its way.
+struct Plan {
+    name: &'static str,
+    file: NetworkFile,
+    key: Key,
+    predicted: Prediction,
+    /// An engine of the same key.
+    done: Option<NetworkRecord>,
+}
+
+fn read_summary(request: &BuildRequest<'_>) -> Result<(Summary, String), BuildFolderError> {
+    let path = request.network.join(SUMMARY_FILE);
+    let text =
+        fs::read(&path).map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
+    let summary: Summary = serde_json::from_slice(&text)
+        .map_err(|source| BuildFolderError::Summary { path, source })?;
+    let found = summary.options.precision;
+    match request.precision {
+        Some(asked) if asked != found => Err(BuildFolderError::Precision {
+            folder: request.network.to_owned(),
+            found: precision_word(found),
+            asked: precision_word(asked),
+        }),
+        _ => Ok((summary, hex(&Sha256::digest(&text)))),
+    }
+}
+
+/// A new or empty folder may be built in, and one that was built in before.
+fn refuse_foreign(out: &Path) -> Result<(), BuildFolderError> {
+    let reading = || BuildError::file("read", out);
+    if !out.exists() || out.join(LOCK_FILE).exists() || out.join(ENGINE_FILE).exists() {
+        return Ok(());
+    }
+    match fs::read_dir(out).map_err(reading())?.next() {
+        None => Ok(()),
+        Some(entry) => {
+            let found = entry.map_err(reading())?.file_name().to_string_lossy().into_owned();
+            Err(BuildFolderError::InTheWay { folder: out.to_owned(), found })
+        }
+    }
+}
+
+/// Waits until no other build of the folder runs. The lock ends with the file that is returned.
+fn lock(
+    request: &BuildRequest<'_>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<File, BuildError> {
+    let path = request.out.join(LOCK_FILE);
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(BuildError::file("open", &path))?;
+    let mut said = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(source)) => {
+                return Err(BuildError::file("lock", &path)(source));
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if request.cancel.load(Ordering::Relaxed) {
+            return Err(BuildError::Canceled);
+        }
+        if !said {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            progress(Progress::Waiting { holder: holder.trim() });
+            said = true;
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
+    let written = file.set_len(0).and_then(|()| file.rewind());
+    written
+        .and_then(|()| writeln!(file, "process {}", std::process::id()))
+        .map_err(BuildError::file("write", &path))?;
+    Ok(file)
+}
+
+/// An engine of `key` that is there, whole, and whose weights are where they were.
+fn finished(
+    out: &Path,
+    key: &Key,
+    earlier: Option<&EngineFolder>,
+    file: &NetworkFile,
+) -> Result<Option<NetworkRecord>, BuildError> {
+    let waiting = fs::read(out.join(record_name(&file.contract.network, key))).ok();
+    let waiting: Option<NetworkRecord> =
+        waiting.and_then(|text| serde_json::from_slice(&text).ok());
+    let records = earlier.into_iter().flat_map(|folder| folder.record.networks.iter().cloned());
+    for mut record in records.chain(waiting) {
+        let is_whole = |file: &FileRecord| {
+            let path = out.join(&file.name);
+            fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes)
+                && file_sha256(&path).is_ok_and(|hash| hash == file.sha256)
+        };
+        let same = record.key == *key && record.contract == file.contract;
+        if same && record.files().all(is_whole) {
+            record.weight_files = weight_files(file)?;
+            return Ok(Some(record));
+        }
+    }
+    Ok(None)
+}
+
+fn weight_files(file: &NetworkFile) -> Result<Vec<WeightFile>, BuildError> {
+    let of = |name: String| {
+        WeightFile::of(&file.folder, &name)
+            .map_err(BuildError::file("read", &file.folder.join(&name)))
+    };
+    GraphWeights::of(file)?.locations().into_iter().map(of).collect()
+}
+
+fn refuse_too_small(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), BuildFolderError> {
+    let available = (request.available)(request.out);
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let todo = || plans.iter().filter(|plan| plan.done.is_none());
+    if let Some(free) = available.memory_bytes
+        && let Some(plan) = todo().find(|plan| plan.predicted.memory_bytes > free)
+    {
+        return Err(BuildFolderError::Memory {
+            network: plan.name.to_owned(),
+            needed_mb: megabytes(plan.predicted.memory_bytes),
+            available_mb: megabytes(free),
+        });
+    }
+    let results: u64 = todo().map(|plan| plan.predicted.result_bytes).sum();
+    let scratch = todo().map(|plan| plan.predicted.scratch_bytes).max().unwrap_or(0);
+    match available.disk_bytes {
+        Some(free) if results + scratch > free => Err(BuildFolderError::Disk {
+            folder: request.out.to_owned(),
+            needed_mb: megabytes(results + scratch),
+            available_mb: megabytes(free),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the exported networks, and links to their weights, into the engine folder.
+fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), BuildFolderError> {
+    let mut names = vec![SUMMARY_FILE.to_owned(), TOKENIZER_FILE.to_owned()];
+    names.extend(plans.iter().flat_map(|plan| [graph_file(plan.name), contract_file(plan.name)]));
+    for name in names {
+        let (from, to) = (request.network.join(&name), request.out.join(&name));
+        match fs::read(&from) {
+            Ok(bytes) if fs::read(&to).ok().as_ref() == Some(&bytes) => {}
+            Ok(bytes) => write_whole(&to, &bytes)?,
+            // A checkpoint without a tokenizer exports, and says that it cannot drive.
+            Err(error) if name == TOKENIZER_FILE && error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(NetworkFileError::Read { path: from, source }.into()),
+        }
+    }
+    for plan in plans {
+        for file in weight_files(&plan.file)? {
+            let link = request.out.join(&file.name);
+            if link.canonicalize().is_ok_and(|there| there == file.path) {
+                continue;
+            }
+            let partial = link.with_added_extension("partial");
+            let _ = fs::remove_file(&partial);
+            std::os::unix::fs::symlink(&file.path, &partial)
+                .and_then(|()| fs::rename(&partial, &link))
+                .map_err(BuildError::file("link", &link))?;
+        }
+    }
+    Ok(())
+}
+
+fn build_one(
+    request: &BuildRequest<'_>,
+    builder: &dyn Builder,
+    plan: &Plan,
+    scratch: &Path,
+) -> Result<NetworkRecord, BuildError> {
+    fs::create_dir(scratch).map_err(BuildError::file("make", scratch))?;
+    let [engine_name, weights_name] =
+        [ENGINE_ENDING, "weights"].map(|ending| file_name(plan.name, &plan.key, ending));
+    let [engine, weights] = [&engine_name, &weights_name].map(|name| scratch.join(name));
+    let peak = PeakMemory::start();
+    let watch = Stopwatch::start();
+    builder.build(&BuildJob {
+        file: &plan.file,
+        targets: request.targets,
+        engine: &engine,
+        weights: &weights,
+        weights_name: &weights_name,
+        cancel: request.cancel,
+    })?;
+    let seconds = watch.elapsed().as_secs_f64();
+    let peak_resident_bytes = peak.bytes();
+    // Read before the files move: a change of the weights during the build shows as a change later.
+    let weight_files = weight_files(&plan.file)?;
+    let own_weights = match weights.exists() {
+        true => Some(keep(&weights, request.out, weights_name)?),
+        false => None,
+    };
+    let engine = keep(&engine, request.out, engine_name)?;
+    let result_bytes = engine.bytes + own_weights.as_ref().map_or(0, |file| file.bytes);
+    let build =
+        BuildRecord { seconds, predicted: plan.predicted, peak_resident_bytes, result_bytes };
+    let record = NetworkRecord {
+        key: plan.key.clone(),
+        engine,
+        own_weights,
+        weight_files,
+        contract: plan.file.contract.clone(),
+        build,
+    };
+    write_whole(&request.out.join(record_name(plan.name, &plan.key)), &json(&record))?;
+    remove_folder(scratch)?;
+    Ok(record)
+}
+
+/// Syncs a finished file and moves it to its place.
+fn keep(path: &Path, out: &Path, name: String) -> Result<FileRecord, BuildError> {
+    let to = out.join(&name);
+    let writing = || BuildError::file("write", &to);
+    File::open(path).and_then(|file| file.sync_all()).map_err(writing())?;
+    let sha256 = file_sha256(path).map_err(writing())?;
+    let bytes = fs::metadata(path).map_err(writing())?.len();
+    fs::rename(path, &to).and_then(|()| sync_folder(out)).map_err(writing())?;
+    Ok(FileRecord { name, bytes, sha256 })
+}
+
+/// Turns the folder to `record`, and removes what only an earlier one named.
+fn publish(
+    out: &Path,
+    record: &EngineRecord,
+    earlier: Option<&EngineFolder>,
+) -> Result<(), BuildError> {
+    let is_new = earlier.is_none_or(|earlier| earlier.record != *record);
+    if is_new {
+        // Certificates are of the engines before.
+        for name in [ACCURACY_FILE, LATENCY_FILE] {
+            remove_file(&out.join(name))?;
+        }
+        write_whole(&out.join(ENGINE_FILE), &json(record))?;
+    }
+    let named: Vec<&str> = record
+        .networks
+        .iter()
+        .flat_map(NetworkRecord::files)
+        .map(|file| file.name.as_str())
+        .collect();
+    for entry in fs::read_dir(out).map_err(BuildError::file("read", out))? {
+        let entry = entry.map_err(BuildError::file("read", out))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_of_an_engine(&name) && !named.contains(&name.as_str()) {
+            remove_file(&entry.path())?;
+        }
+    }
+    sync_folder(out).map_err(BuildError::file("sync", out))
+}
+
+/// Whether a file has a name as this module gives it: network, key, ending.
+fn is_of_an_engine(name: &str) -> bool {
+    let mut parts = name.splitn(3, '.');
+    let is_network = parts.next().is_some_and(|network| NAMES.contains(&network));
+    let is_key = parts
+        .next()
+        .is_some_and(|key| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit()));
+    let ending = parts.next().unwrap_or_default();
+    is_network && is_key && [ENGINE_ENDING, "weights", RECORD_ENDING].contains(&ending)
+}
+
+fn file_name(network: &str, key: &Key, ending: &str) -> String {
+    format!("{network}.{}.{ending}", &key.sha256()[..12])
+}
+
+fn record_name(network: &str, key: &Key) -> String {
+    file_name(network, key, RECORD_ENDING)
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("string keys and finite numbers");
+    text.push(b'\n');
+    text
+}
+
+/// Writes a file that appears whole or not at all, and stays.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    let partial = path.with_added_extension("partial");
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&partial, path))
+        .and_then(|()| sync_folder(path.parent().unwrap_or(Path::new("."))))
+        .map_err(BuildError::file("write", path))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn remove_file(path: &Path) -> Result<(), BuildError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(BuildError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<(), BuildError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(BuildError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Changes where a graph's weights lie, and nothing else in it.
+//!
+//! The library's own graphs hold messages that ours never do, so everything but the changed weights
+//! is copied byte by byte.
+
+use crate::engine::LoadError;
+use crate::engine::weight_hash::Place;
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use prost::{DecodeError, Message};
+use tandem_export::onnx::{ModelProto, TensorProto};
+
+/// Field of a model that holds its graph.
+const GRAPH: u32 = 7;
+
+/// Field of a graph that holds a weight.
+const INITIALIZER: u32 = 5;
+
+/// A graph cannot be changed.
+#[derive(Debug)]
+pub(super) enum RewriteError<E = LoadError> {
+    /// It is not an ONNX file.
+    NotOnnx(DecodeError),
+    /// What was to be done to a weight failed.
+    Weight(E),
+}
+
+impl<E> From<DecodeError> for RewriteError<E> {
+    fn from(error: DecodeError) -> Self {
+        Self::NotOnnx(error)
+    }
+}
+
+/// A copy of `model` in which `change` had a hand at every weight that lies in a file.
+pub(super) fn with_external_weights<E>(
+    model: &[u8],
+    mut change: impl FnMut(&mut TensorProto, Place) -> Result<(), E>,
+) -> Result<Vec<u8>, RewriteError<E>> {
+    // Whatever can be taken apart below is not yet an ONNX file.
+    ModelProto::decode(model)?;
+    copy(model, GRAPH, &mut |graph| {
+        copy(graph, INITIALIZER, &mut |tensor| {
+            let mut decoded = TensorProto::decode(tensor)?;
+            let Some(place) = Place::of(&decoded) else { return Ok(tensor.to_vec()) };
+            change(&mut decoded, place).map_err(RewriteError::Weight)?;
+            Ok(decoded.encode_to_vec())
+        })
+    })
+}
+
+/// A copy of `message` with every submessage of number `field` put through `change`.
+fn copy<E>(
+    message: &[u8],
+    field: u32,
+    change: &mut dyn FnMut(&[u8]) -> Result<Vec<u8>, RewriteError<E>>,
+) -> Result<Vec<u8>, RewriteError<E>> {
+    let mut copied = Vec::with_capacity(message.len());
+    let mut rest = message;
+    while !rest.is_empty() {
+        let start = rest;
+        let (tag, wire) = decode_key(&mut rest)?;
+        let length = match wire {
+            WireType::Varint => {
+                decode_varint(&mut rest)?;
+                0
+            }
+            WireType::ThirtyTwoBit => 4,
+            WireType::SixtyFourBit => 8,
+            WireType::LengthDelimited => decode_varint(&mut rest)? as usize,
+            // The format has no groups; decoding as a model refused them.
+            WireType::StartGroup | WireType::EndGroup => 0,
+        };
+        let (value, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        if tag == field && wire == WireType::LengthDelimited {
+            let value = change(value)?;
+            encode_key(tag, wire, &mut copied);
+            encode_varint(value.len() as u64, &mut copied);
+            copied.extend(value);
+        } else {
+            copied.extend(&start[..start.len() - rest.len()]);
+        }
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use tandem_export::onnx::{DataType, GraphProto};
+
+    fn model() -> ModelProto {
+        let inline = TensorProto {
+            name: Some("inline".into()),
+            data_type: Some(DataType::Float as i32),
+            raw_data: Some(vec![1, 2, 3, 4]),
+            ..TensorProto::default()
+        };
+        let mut outside = TensorProto { name: Some("outside".into()), ..TensorProto::default() };
+        let place = Place { location: "a".into(), offset: 3, length: 4 };
+        super::super::weights::set_place(&mut outside, &place);
+        ModelProto {
+            ir_version: Some(10),
+            graph: Some(GraphProto { initializer: vec![inline, outside], ..GraphProto::default() }),
+            ..ModelProto::default()
+        }
+    }
+
+    fn moved(bytes: &[u8]) -> Vec<u8> {
+        with_external_weights(bytes, |tensor, place| {
+            assert_eq!(place, Place { location: "a".into(), offset: 3, length: 4 });
+            super::super::weights::set_place(tensor, &Place { location: "bcd".into(), ..place });
+            Ok::<(), Infallible>(())
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn only_weights_in_files_change_and_unknown_fields_stay() {
+        // Fields that our messages do not have: a varint, a fixed 32-bit, a string.
+        let unknown = [0xc0, 0x3e, 5, 0xc5, 0x3e, 1, 2, 3, 4, 0xca, 0x3e, 2, b'h', b'i'];
+        let bytes = [model().encode_to_vec().as_slice(), &unknown].concat();
+        let moved = moved(&bytes);
+        assert!(moved.ends_with(&unknown));
+        let mut expected = model();
+        let outside = &mut expected.graph.as_mut().unwrap().initializer[1];
+        let place = Place { location: "bcd".into(), offset: 3, length: 4 };
+        super::super::weights::set_place(outside, &place);
+        assert_eq!(ModelProto::decode(moved.as_slice()).unwrap(), expected);
+    }
+
+    #[test]
+    fn cut_off_files_are_errors_at_every_length() {
+        let bytes = model().encode_to_vec();
+        for length in 1..bytes.len() {
+            // A cut between two fields leaves a whole message.
+            let _ = with_external_weights(&bytes[..length], |_, _| Ok::<(), Infallible>(()));
+        }
+        let cut = &bytes[..bytes.len() - 1];
+        assert!(with_external_weights(cut, |_, _| Ok::<(), Infallible>(())).is_err());
+    }
+}
