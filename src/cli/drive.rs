@@ -2,6 +2,7 @@
 
 use super::driver::{DriverFactory, DriverName};
 use super::print;
+use crate::engine::EngineFolder;
 use crate::evaluation::campaign::{Campaign, CampaignSummary, Progress, Provenance};
 use crate::evaluation::record::{Record, RouteIdentity};
 use crate::evaluation::run::{RouteLog, run_route};
@@ -177,6 +178,10 @@ impl Drive<'_> {
             for (network, hash) in summary.networks {
                 settings.insert(format!("{network} (SHA-256)"), hash);
             }
+            for network in EngineFolder::read(folder)?.iter().flat_map(|e| &e.record.networks) {
+                let name = format!("{} engine (SHA-256)", network.contract.network);
+                settings.insert(name, network.engine.sha256.clone());
+            }
         }
         if let Some(backend) = self.factory.backend() {
             settings.insert("back end".to_owned(), backend.to_owned());
@@ -269,15 +274,20 @@ fn millis(nanos: u64) -> String {
     format!("{:.3}", nanos as f64 / 1e6)
 }
 
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the process.
+/// A flag that Ctrl-C sets, for loops that look at it every tick.
 pub(super) fn cancel_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    cancel_saying("stopping after this tick")
+}
+
+/// A flag that Ctrl-C sets, saying `what` comes of it; a second Ctrl-C ends the process.
+pub(super) fn cancel_saying(what: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&cancel);
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        print::note("\nstopping after this tick; press Ctrl-C again to end at once");
+        print::note(&format!("\n{what}; press Ctrl-C again to end at once"));
     })
     .context("cannot watch for Ctrl-C")?;
     Ok(cancel)

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE")]
     routes: PathBuf,
-    /// Folder that `tandem export` wrote (driver automot)
+    /// Folder that `tandem build` or `tandem export` wrote (driver automot)
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
     /// Who drives

@@ -4,6 +4,7 @@
 //! 2 it could not run.
 
 mod budget;
+mod build;
 mod checkpoint;
 mod compare;
 mod demo;
@@ -12,6 +13,7 @@ mod drive;
 mod driver;
 mod eval;
 mod export;
+mod inspect;
 mod print;
 mod profile;
 mod record;
@@ -36,6 +38,10 @@ enum Verb {
     Demo(demo::Arguments),
     /// Write the ONNX networks of a checkpoint
     Export(export::Arguments),
+    /// Build engines for a device from networks
+    Build(build::Arguments),
+    /// Say what a folder of networks or engines holds
+    Inspect(inspect::Arguments),
     /// Drive routes and score them
     Eval(eval::Arguments),
     /// Say what every stage of the real loop takes, and how that spreads
@@ -76,6 +82,8 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
+        Verb::Build(arguments) => build::run(&arguments),
+        Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),

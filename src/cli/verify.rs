@@ -2,7 +2,7 @@
 
 use super::{Outcome, print};
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use crate::engine::{Backend, NetworkFile};
+use crate::engine::{Backend, EngineFolder, NetworkFile};
 use crate::model::automot::Networks;
 use crate::model::automot::accuracy::{
     Comparison, Difference, Excess, Limits, PointDifference, comparable, compare,
@@ -66,6 +66,8 @@ struct AccuracyFile<'a> {
 struct SideRecord {
     /// Of the folder's `export.json`.
     export_sha256: String,
+    /// Of the folder's `engine.json`, if its networks were built.
+    engine_sha256: Option<String>,
     precision: Precision,
     backend: String,
 }
@@ -157,13 +159,15 @@ fn side(
         Sha256::digest(&summary).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let summary: Summary = serde_json::from_slice(&summary)
         .with_context(|| format!("{} is not the summary of an export", path.display()))?;
+    let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let networks = Networks::load(folder, backend, backend)
         .with_context(|| format!("loading engine folder {}", folder.display()))?;
     let tokenizer = Tokenizer::read(&folder.join(TOKENIZER_FILE))?;
     let recording = record(&networks, tokenizer, inputs, &mut || bar.inc(1))
         .with_context(|| format!("driving engine folder {}", folder.display()))?;
     let precision = summary.options.precision;
-    Ok((recording, SideRecord { export_sha256, precision, backend: backend.name() }))
+    let backend = backend.name();
+    Ok((recording, SideRecord { export_sha256, engine_sha256, precision, backend }))
 }
 
 /// Tables of everything that was compared.

@@ -1,0 +1,190 @@
+//! `tandem build`: a network folder to an engine folder.
+
+use super::{Outcome, drive, export, print};
+use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
+use crate::engine::onnxruntime::library::Places;
+use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::engine::{
+    Available, BackendKind, BuildError, BuildRecord, Builder, Prediction, Target, UnknownTarget,
+};
+use anyhow::{Context, bail};
+use serde_json::json;
+use std::path::PathBuf;
+use tandem_export::networks::Precision;
+
+/// File of weight hashes that are known, in the cache folder.
+const HASHES_FILE: &str = "weight-hashes.json";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder that `tandem export` wrote
+    #[arg(long, value_name = "DIR")]
+    network: PathBuf,
+    /// Engine folder to write; engines in it that are still right are kept
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// What the engines run on, comma-separated: cpu, native, sm75, sm80, sm86, sm89, sm120, sm121
+    /// [default: cpu, or native with a TensorRT back end]
+    #[arg(long, value_delimiter = ',', value_parser = target, value_name = "TARGETS")]
+    target: Vec<Target>,
+    /// Library that the engines are for: onnxruntime, tensorrt-rtx or tensorrt
+    #[arg(long, default_value = "onnxruntime", value_parser = backend)]
+    backend: BackendKind,
+    /// What the networks compute in, as they were exported: f32, bf16 or bf16-emulated [default: as
+    /// exported]
+    #[arg(long, value_parser = precision)]
+    precision: Option<Precision>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let targets = match (arguments.target.as_slice(), arguments.backend) {
+        ([], BackendKind::OnnxRuntime) => vec![Target::Cpu],
+        ([], BackendKind::TensorrtRtx | BackendKind::Tensorrt) => vec![Target::Native],
+        (targets, _) => targets.to_vec(),
+    };
+    arguments.backend.check_targets(&targets)?;
+    let builder = builder(arguments.backend)?;
+    let cancel = drive::cancel_saying("stopping after this network")?;
+    let bar = export::bytes_bar("hashing weights");
+    let request = BuildRequest {
+        network: &arguments.network,
+        out: &arguments.out,
+        targets: &targets,
+        precision: arguments.precision,
+        hashes: Places::from_environment().cache.map(|cache| cache.join(HASHES_FILE)),
+        available: &Available::here,
+        cancel: &cancel,
+    };
+    let report = build(&request, builder.as_ref(), &mut |progress| {
+        let Progress::Hashing { network, done, total } = progress else {
+            bar.suspend(|| print::note(&say(&progress)));
+            return;
+        };
+        bar.set_message(format!("hashing {network}"));
+        bar.set_length(total);
+        bar.set_position(done);
+        if done == total {
+            bar.reset();
+        }
+    });
+    bar.finish_and_clear();
+    let report = match report {
+        Err(BuildFolderError::Build(BuildError::Canceled)) => {
+            print::note(
+                "interrupted: finished engines are kept, the same command goes on from here",
+            );
+            return Ok(Outcome::CheckFailed);
+        }
+        report => report.with_context(|| format!("building {}", arguments.out.display()))?,
+    };
+    if arguments.json {
+        let value = json!({ "built": report.built, "engine": report.record });
+        print::line(&serde_json::to_string_pretty(&value)?);
+    } else {
+        print::line(&describe(&report));
+        print::line(&format!("engines in {}", arguments.out.display()));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The library that `kind` names, if this binary has it.
+fn builder(kind: BackendKind) -> anyhow::Result<Box<dyn Builder>> {
+    match kind {
+        BackendKind::OnnxRuntime => {
+            Ok(Box::new(OnnxRuntime::open(CpuOptions::default(), &mut print::note)?))
+        }
+        BackendKind::TensorrtRtx | BackendKind::Tensorrt => bail!(
+            "this tandem was built without back end {kind}; build one that has it with `cargo build \
+             --release --features {kind}`, and run this command again"
+        ),
+    }
+}
+
+/// One line on how far it is.
+fn say(progress: &Progress<'_>) -> String {
+    match progress {
+        Progress::Waiting { holder } => {
+            let holder = if holder.is_empty() { "another process" } else { holder };
+            format!("{holder} is building this folder; waiting for it to end")
+        }
+        Progress::Hashing { network, .. } => format!("{network}: hashing weights"),
+        Progress::Kept { network } => format!("{network}: the engine that is there is right"),
+        Progress::Building { network, predicted } => {
+            format!("{network}: building, with {}", predicted_line(predicted))
+        }
+        Progress::Built { network, build } => format!("{network}: {}", built_line(build)),
+    }
+}
+
+fn predicted_line(predicted: &Prediction) -> String {
+    format!(
+        "up to {} MB of memory beside {} MB of mapped weights, and up to {} MB of disk",
+        megabytes(predicted.memory_bytes),
+        megabytes(predicted.mapped_bytes),
+        megabytes(predicted.scratch_bytes + predicted.result_bytes),
+    )
+}
+
+fn built_line(build: &BuildRecord) -> String {
+    let peak = build.peak_resident_bytes.map(megabytes);
+    format!(
+        "built in {:.2} s, {} MB resident at most (mapped weights included), {} MB written",
+        build.seconds,
+        peak.as_deref().unwrap_or("an unknown number of"),
+        megabytes(build.result_bytes),
+    )
+}
+
+fn describe(report: &Report) -> String {
+    let rows = report.record.networks.iter().map(|network| {
+        let name = &network.contract.network;
+        let was_built = report.built.contains(name);
+        let predicted = &network.build.predicted;
+        vec![
+            name.clone(),
+            network.key.sha256()[..12].to_owned(),
+            if was_built { "built" } else { "kept" }.to_owned(),
+            format!("{:.2}", network.build.seconds),
+            megabytes(predicted.memory_bytes + predicted.mapped_bytes),
+            network.build.peak_resident_bytes.map_or("–".into(), megabytes),
+            megabytes(predicted.result_bytes),
+            megabytes(network.build.result_bytes),
+        ]
+    });
+    let header = [
+        "network",
+        "key",
+        "",
+        "s",
+        "memory MB predicted",
+        "measured",
+        "disk MB predicted",
+        "measured",
+    ];
+    print::table(&header, &rows.collect::<Vec<_>>())
+}
+
+/// Millions of bytes.
+pub(super) fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    text.parse().map_err(|error: UnknownTarget| error.to_string())
+}
+
+fn backend(text: &str) -> Result<BackendKind, String> {
+    let all = [BackendKind::OnnxRuntime, BackendKind::TensorrtRtx, BackendKind::Tensorrt];
+    let names = || all.map(BackendKind::as_str).join(", ");
+    all.into_iter().find(|kind| kind.as_str() == text).ok_or_else(names)
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "fp16" => Err("networks are exported in f32 or bf16; bf16 takes as many bytes".into()),
+        _ => export::precision(text),
+    }
+}

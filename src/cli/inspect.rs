@@ -1,0 +1,320 @@
+//! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
+
+use super::build::megabytes;
+use super::{Outcome, print};
+use crate::engine::{
+    EngineFolder, EngineRecord, LATENCY_FILE, NetworkFile, NetworkRecord, comma_separated,
+};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tandem_export::contract::TensorSpec;
+use tandem_export::cost::{NetworkCost, network_cost};
+use tandem_export::dtype::DType;
+use tandem_export::folder::{ACCURACY_FILE, SUMMARY_FILE, Summary};
+use tandem_export::networks::NAMES;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder that `tandem export` or `tandem build` wrote
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything about a folder.
+#[derive(Serialize)]
+struct Inspection {
+    folder: PathBuf,
+    export: Summary,
+    networks: Vec<Network>,
+    /// Of an engine folder: its record, and its own hash.
+    engine: Option<EngineRecord>,
+    engine_sha256: Option<String>,
+    accuracy: Option<Certificate>,
+    latency: Option<Certificate>,
+}
+
+/// One network as exported.
+#[derive(Serialize)]
+struct Network {
+    network: String,
+    /// Weights that training set.
+    parameters: u64,
+    /// Bytes of all weights that a run reads.
+    weight_bytes: u64,
+    input_bytes: u64,
+    output_bytes: u64,
+    operators: usize,
+    /// Element types that it computes in, with operations in one run.
+    flops_by_dtype: BTreeMap<DType, u64>,
+    parts: Vec<Part>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    sizes: BTreeMap<String, f64>,
+    /// Why the engine of it cannot be used, as far as files tell.
+    unusable: Option<String>,
+}
+
+/// Parts of a network that are alike, such as its layers.
+#[derive(Serialize)]
+struct Part {
+    /// Name, with `*` for the number of each.
+    name: String,
+    /// How many there are.
+    count: usize,
+    /// Of all of them together.
+    parameters: u64,
+    operators: usize,
+    flops: u64,
+}
+
+/// A file that says what was found of the engines.
+#[derive(Serialize)]
+struct Certificate {
+    file: &'static str,
+    /// Whether it is of this very folder content.
+    is_current: bool,
+    /// Whether everything was within its limits, where it says so.
+    within_limits: Option<bool>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let inspection = inspect(&arguments.folder)?;
+    if arguments.json {
+        print::line(&serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print::line(&describe(&inspection));
+    }
+    let is_usable = inspection.networks.iter().all(|network| network.unusable.is_none());
+    Ok(if is_usable { Outcome::Done } else { Outcome::CheckFailed })
+}
+
+fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
+    if !folder.is_dir() {
+        bail!("{} is not a folder; `tandem export` writes one", folder.display());
+    }
+    let engines = EngineFolder::read(folder)?;
+    let path = folder.join(SUMMARY_FILE);
+    let text = std::fs::read(&path).with_context(|| {
+        format!("cannot read {}; `tandem export` and `tandem build` write it", path.display())
+    })?;
+    let export: Summary = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not the summary of an export", path.display()))?;
+    let network = |name: &&str| -> anyhow::Result<Network> {
+        let file = NetworkFile::exported(folder, name)?;
+        let cost = network_cost(&file.graph, &file.contract)?;
+        let mut network = Network::of(file, &cost);
+        let checked = engines.as_ref().map(|engines| engines.network(name));
+        network.unusable = checked.and_then(Result::err).map(|error| error.to_string());
+        Ok(network)
+    };
+    let networks = NAMES.iter().map(network).collect::<anyhow::Result<_>>()?;
+    let export_sha256 = {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let engine_sha256 = engines.as_ref().map(|engines| engines.sha256.clone());
+    let certificate = |file| Certificate::read(folder, file, &export_sha256, &engine_sha256);
+    Ok(Inspection {
+        folder: folder.to_owned(),
+        export,
+        networks,
+        accuracy: certificate(ACCURACY_FILE)?,
+        latency: certificate(LATENCY_FILE)?,
+        engine: engines.map(|engines| engines.record),
+        engine_sha256,
+    })
+}
+
+impl Network {
+    fn of(file: NetworkFile, cost: &NetworkCost) -> Self {
+        let contract = file.contract;
+        Self {
+            parameters: cost.total.parameters,
+            weight_bytes: cost.compulsory.stored_bytes,
+            input_bytes: cost.compulsory.input_bytes,
+            output_bytes: cost.compulsory.output_bytes,
+            operators: cost.nodes.len(),
+            flops_by_dtype: cost.flops_by_dtype.clone(),
+            parts: parts(cost),
+            network: contract.network,
+            inputs: contract.inputs,
+            outputs: contract.outputs,
+            sizes: contract.sizes,
+            unusable: None,
+        }
+    }
+}
+
+/// The parts of a network, those with numbered names together, in order of first appearance.
+fn parts(cost: &NetworkCost) -> Vec<Part> {
+    let kind = |name: &str| match name.rsplit_once('.') {
+        Some((stem, number)) if number.parse::<u32>().is_ok() => format!("{stem}.*"),
+        _ => name.to_owned(),
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for part in &cost.parts {
+        let name = kind(&part.name);
+        let scope = |node: &str| node.split_once('/').map_or("", |(scope, _)| scope) == part.name;
+        let operators = cost.nodes.iter().filter(|node| scope(&node.name)).count();
+        let (parameters, flops) = (part.cost.parameters, part.cost.flops());
+        match parts.iter_mut().find(|known| known.name == name) {
+            Some(known) => {
+                known.count += 1;
+                known.parameters += parameters;
+                known.operators += operators;
+                known.flops += flops;
+            }
+            None => parts.push(Part { name, count: 1, parameters, operators, flops }),
+        }
+    }
+    parts
+}
+
+impl Certificate {
+    /// `None` if there is none.
+    fn read(
+        folder: &Path,
+        file: &'static str,
+        export_sha256: &str,
+        engine_sha256: &Option<String>,
+    ) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(file);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value: Value = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not JSON", path.display()))?;
+        let subject = &value["engine"];
+        let is_current = subject["export_sha256"] == export_sha256
+            && subject["engine_sha256"].as_str() == engine_sha256.as_deref();
+        let within_limits = value["within_limits"].as_bool();
+        Ok(Some(Self { file, is_current, within_limits }))
+    }
+
+    fn words(certificate: &Option<Self>) -> String {
+        let Some(Self { file, is_current, within_limits }) = certificate else {
+            return "none".to_owned();
+        };
+        let verdict = match within_limits {
+            Some(true) => ", within limits",
+            Some(false) => ", past limits",
+            None => "",
+        };
+        let subject = if *is_current { "" } else { ", but of another content than is here" };
+        format!("{file}{verdict}{subject}")
+    }
+}
+
+fn describe(inspection: &Inspection) -> String {
+    let Inspection { export, networks, engine, .. } = inspection;
+    let kind = if engine.is_some() { "engine folder" } else { "network folder" };
+    let precision = serde_json::to_value(export.options.precision).unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "{}: {kind} of {} from {}, precision {}, prefix capacity {} tokens",
+            inspection.folder.display(),
+            export.model,
+            export.checkpoint.display(),
+            precision.as_str().unwrap_or_default(),
+            export.prefix_capacity,
+        ),
+        String::new(),
+    ];
+    let rows = networks.iter().map(|network| {
+        let dtypes: Vec<String> = network.flops_by_dtype.keys().map(DType::to_string).collect();
+        vec![
+            network.network.clone(),
+            network.parameters.to_string(),
+            megabytes(network.weight_bytes),
+            megabytes(network.input_bytes),
+            megabytes(network.output_bytes),
+            network.operators.to_string(),
+            dtypes.join(" "),
+        ]
+    });
+    let header =
+        ["network", "parameters", "weights MB", "inputs MB", "outputs MB", "operators", "types"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    let rows = networks.iter().flat_map(|network| {
+        network.parts.iter().map(|part| {
+            vec![
+                format!("{}/{}", network.network, part.name),
+                part.count.to_string(),
+                part.parameters.to_string(),
+                part.operators.to_string(),
+                format!("{:.3}", part.flops as f64 / 1e9),
+            ]
+        })
+    });
+    let header = ["part", "count", "parameters", "operators", "GFLOP a run"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    let rows = networks.iter().flat_map(|network| {
+        let side = |side: &'static str, specs: &[TensorSpec]| -> Vec<Vec<String>> {
+            let row = |spec: &TensorSpec| {
+                let name = format!("{}/{}", network.network, spec.name);
+                let shape = format!("{:?}", spec.shape);
+                vec![name, side.to_owned(), spec.dtype.to_string(), shape, spec.meaning.clone()]
+            };
+            specs.iter().map(row).collect()
+        };
+        [side("input", &network.inputs), side("output", &network.outputs)].concat()
+    });
+    let header = ["tensor", "side", "type", "shape", "meaning"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    lines.extend(engine.iter().flat_map(|engine| describe_engines(engine)));
+    lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
+    lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
+    for network in networks {
+        lines.extend(network.unusable.iter().map(|why| format!("cannot be used: {why}")));
+    }
+    lines.join("\n")
+}
+
+/// Keys and files of built engines.
+fn describe_engines(engine: &EngineRecord) -> Vec<String> {
+    let row = |network: &NetworkRecord| {
+        let own = network.own_weights.as_ref().map_or(0, |file| file.bytes);
+        vec![
+            network.contract.network.clone(),
+            network.key.sha256()[..12].to_owned(),
+            network.key.weights_sha256[..12].to_owned(),
+            megabytes(network.engine.bytes + own),
+            network.build.peak_resident_bytes.map_or("–".into(), megabytes),
+            format!("{:.2}", network.build.seconds),
+        ]
+    };
+    let header = ["engine", "key", "weights SHA-256", "files MB", "build memory MB", "build s"];
+    let rows: Vec<Vec<String>> = engine.networks.iter().map(row).collect();
+    let mut lines = vec![print::table(&header, &rows), String::new()];
+    if let Some(network) = engine.networks.first() {
+        let key = &network.key;
+        lines.push(format!(
+            "built from {} by tandem {} with {} for {}{}",
+            engine.network_folder.display(),
+            key.tandem,
+            key.library,
+            comma_separated(&key.targets),
+            key.machine.as_ref().map_or(String::new(), |machine| format!(" ({machine})")),
+        ));
+    }
+    for network in &engine.networks {
+        for file in &network.weight_files {
+            let line = format!("weights: {}, {} MB", file.path.display(), megabytes(file.bytes));
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
