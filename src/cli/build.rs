@@ -2,7 +2,7 @@
 
 use super::{Outcome, drive, export, print};
 use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
-use crate::engine::onnxruntime::library::Places;
+use crate::engine::library::Places;
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use crate::engine::{
     Available, BackendKind, BuildError, BuildRecord, Builder, Prediction, Target, UnknownTarget,

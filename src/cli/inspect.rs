@@ -272,7 +272,7 @@ fn describe(inspection: &Inspection) -> String {
     let header = ["tensor", "side", "type", "shape", "meaning"];
     lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
     lines.push(String::new());
-    lines.extend(engine.iter().flat_map(|engine| describe_engines(engine)));
+    lines.extend(engine.iter().flat_map(describe_engines));
     lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
     lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
     for network in networks {

@@ -37,8 +37,8 @@ pub(super) fn with_external_weights<E>(
 ) -> Result<Vec<u8>, RewriteError<E>> {
     // Whatever can be taken apart below is not yet an ONNX file.
     ModelProto::decode(model)?;
-    copy(model, GRAPH, &mut |graph| {
-        copy(graph, INITIALIZER, &mut |tensor| {
+    copy(model, GRAPH, |graph| {
+        copy(graph, INITIALIZER, |tensor| {
             let mut decoded = TensorProto::decode(tensor)?;
             let Some(place) = Place::of(&decoded) else { return Ok(tensor.to_vec()) };
             change(&mut decoded, place).map_err(RewriteError::Weight)?;
@@ -51,7 +51,7 @@ pub(super) fn with_external_weights<E>(
 fn copy<E>(
     message: &[u8],
     field: u32,
-    change: &mut dyn FnMut(&[u8]) -> Result<Vec<u8>, RewriteError<E>>,
+    mut change: impl FnMut(&[u8]) -> Result<Vec<u8>, RewriteError<E>>,
 ) -> Result<Vec<u8>, RewriteError<E>> {
     let mut copied = Vec::with_capacity(message.len());
     let mut rest = message;
