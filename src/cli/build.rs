@@ -3,7 +3,7 @@
 use super::{Outcome, drive, export, print};
 use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
 use crate::engine::library::Places;
-use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 use crate::engine::{
     Available, BackendKind, BuildError, BuildRecord, Builder, Prediction, Target, UnknownTarget,
 };
@@ -54,7 +54,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         out: &arguments.out,
         targets: &targets,
         precision: arguments.precision,
-        hashes: Places::from_environment().cache.map(|cache| cache.join(HASHES_FILE)),
+        hashes: Places::from_environment(onnxruntime::LIBRARY)
+            .cache
+            .map(|cache| cache.join(HASHES_FILE)),
         available: &Available::here,
         cancel: &cancel,
     };

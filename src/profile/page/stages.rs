@@ -5,9 +5,7 @@ use crate::page::milliseconds;
 use crate::profile::latency_file::{LatencyFile, Phase, PhaseName};
 use crate::profile::samples::{Part, nearest_rank};
 use crate::timing::{LatencyHistogram, Percentile, Stage};
-use std::borrow::Cow;
 use std::fmt::Write;
-use std::time::Duration;
 
 /// Width of the bar of a share of all, pixels.
 const FULL_SHARE: f64 = 68.0;
@@ -67,8 +65,8 @@ impl Table<'_> {
         for part in stage.parts() {
             self.stage(part, deeper);
         }
-        let alone = alone(self.file, stage).map(|phase| rest(phase, stage));
-        self.row(Part::rest(stage), deeper, &rest(self.phase, stage), alone.as_deref());
+        let alone = alone(self.file, stage).map(|phase| phase.statistics.rest(stage));
+        self.row(Part::rest(stage), deeper, self.phase.statistics.rest(stage), alone);
     }
 
     fn row(
@@ -119,22 +117,6 @@ impl Table<'_> {
         }
         self.rows += "</tr>";
     }
-}
-
-/// What the parts of `stage` leave over; nothing for a stage without parts. Refreshes of a phase
-/// without ticks have it among their samples only.
-fn rest(phase: &Phase, stage: Stage) -> Cow<'_, LatencyHistogram> {
-    let counted = phase.statistics.rest(stage);
-    if counted.count() > 0 || stage.parts().next().is_none() {
-        return Cow::Borrowed(counted);
-    }
-    let stages = if is_of_refresh(stage) { &phase.refreshes.stages } else { &phase.ticks.stages };
-    let samples = stages.get(stage.name()).map_or(0, |column| column.took_ns.len());
-    let mut sampled = LatencyHistogram::new();
-    for took_ns in (0..samples).filter_map(|index| Part::rest(stage).took_ns(stages, index)) {
-        sampled.record(Duration::from_nanos(took_ns));
-    }
-    Cow::Owned(sampled)
 }
 
 /// Share of a part in the time of the stage that it is a part of, over the samples; `None` for a
