@@ -580,6 +580,8 @@ fn a_second_build_at_once_waits_and_finds_the_work_done() {
             let report = build_asking(&folders, PLENTY, &never, &before, &mut |_| {}).unwrap();
             assert_eq!(report.built.len(), NAMES.len());
         });
+        // Dropped here if this side fails, so that the other does not wait for ever.
+        let waits = waits;
         has_started.recv().unwrap();
         let must_not = |_: &str| -> Result<(), BuildError> { panic!("built twice") };
         let report = build_asking(&folders, PLENTY, &never, &must_not, &mut |progress| {
