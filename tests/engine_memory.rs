@@ -1,0 +1,63 @@
+//! Engines built for the CPU read their weights where they lie: loading one, and loading it again,
+//! copies none. Alone in its process, because it measures the process.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::engine::{Backend, NetworkFile};
+
+/// Width of the understanding expert's feed-forward part: three matrices a layer of this times 64.
+const WIDE: u64 = 32_768;
+
+/// Memory of this process that is no file's, bytes.
+fn anonymous() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn loading_an_engine_twice_copies_no_weights() {
+    let root = tempfile::tempdir().unwrap();
+    let [checkpoint, networks, engines] =
+        ["checkpoint", "networks", "engines"].map(|name| root.path().join(name));
+    let mut spec: Value = serde_json::from_str(include_str!("../configs/soak.json")).unwrap();
+    spec["text"]["intermediate_size"] = WIDE.into();
+    let config = root.path().join("config.json");
+    fs::write(&config, spec.to_string()).unwrap();
+    // Other processes prepare the folders: memory that they free is not there to be used again.
+    let tandem = |arguments: &[&str], folders: [(&str, &Path); 2]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.args(arguments);
+        folders.into_iter().for_each(|(flag, folder)| {
+            command.arg(flag).arg(folder);
+        });
+        assert!(command.output().unwrap().status.success());
+    };
+    tandem(&["checkpoint", "synth"], [("--config", &config), ("--out", &checkpoint)]);
+    let frames = ["export", "--frame-size", "64x96", "--frames", "2"];
+    tandem(&frames, [("--checkpoint", &checkpoint), ("--out", &networks)]);
+    tandem(&["build"], [("--network", &networks), ("--out", &engines)]);
+    // Matrices are packed where nothing forbids it.
+    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
+
+    let load = |folder: &Path| {
+        let before = anonymous();
+        let engine = backend.load(&NetworkFile::read(folder, "understanding").unwrap()).unwrap();
+        assert!(!engine.contract().inputs.is_empty());
+        (engine, anonymous().saturating_sub(before))
+    };
+    let matrices = 2 * 3 * 64 * WIDE * 4;
+    let (_first, once) = load(&engines);
+    let (_second, twice) = load(&engines);
+    assert!(once < matrices / 4, "{once} bytes for {matrices} of matrices");
+    assert!(twice < matrices / 4, "{twice} bytes for {matrices} of matrices, the second time");
+    // What a network folder takes shows that this test sees copies.
+    let (_network, packed) = load(&networks);
+    assert!(packed > matrices / 2, "{packed} bytes for {matrices} of packed matrices");
+}
