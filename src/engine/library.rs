@@ -73,7 +73,7 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub struct Places {
     /// The library that is looked for.
-    pub library: Library,
+    pub library: &'static Library,
     /// Value of the library's environment variable.
     pub explicit: Option<PathBuf>,
     /// tandem's cache folder, if one can be had.
@@ -86,7 +86,7 @@ impl Places {
     /// As the environment says: the library's own variable, `TANDEM_CACHE_DIR` (else
     /// `XDG_CACHE_HOME/tandem`, else `HOME/.cache/tandem`), `python3`.
     #[expect(clippy::disallowed_methods, reason = "this is the library finder")]
-    pub fn from_environment(library: Library) -> Self {
+    pub fn from_environment(library: &'static Library) -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = path("TANDEM_CACHE_DIR")
             .or_else(|| path("XDG_CACHE_HOME").map(|base| base.join("tandem")))
@@ -115,7 +115,7 @@ pub enum LibraryError {
     )]
     Explicit {
         /// The library.
-        library: Library,
+        library: &'static Library,
         /// The path.
         path: PathBuf,
     },
@@ -134,7 +134,7 @@ pub enum LibraryError {
     )]
     Unavailable {
         /// The library.
-        library: Library,
+        library: &'static Library,
         /// What went wrong with the last way.
         why: String,
         /// The cache folder's place for it.
@@ -153,7 +153,7 @@ pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> 
         }
         return Ok(Some((path.clone(), Source::Environment)));
     }
-    let cached = places.cached_library().filter(|path| is_complete(&places.library, path));
+    let cached = places.cached_library().filter(|path| is_complete(places.library, path));
     Ok(cached.map(|path| (path, Source::Cache)))
 }
 
@@ -201,7 +201,7 @@ fn fetch(
     let io_error = |what: &str, path: &Path, error: io::Error| {
         format!("cannot {what} {}: {error}", path.display())
     };
-    let library = &places.library;
+    let library = places.library;
     fs::create_dir_all(cache).map_err(|error| io_error("create", cache, error))?;
     let lock_path = cache.join(format!("{}.lock", library.folder_name()));
     let lock = File::create(&lock_path).map_err(|error| io_error("create", &lock_path, error))?;
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    const LIBRARY: Library = Library {
+    const LIBRARY: &Library = &Library {
         name: "Some Library",
         version: "1.2",
         variable: "SOME_DYLIB_PATH",
@@ -415,7 +415,7 @@ mod tests {
         make_executable(&python);
         let sha256 = &hex(&Sha256::digest(b"package\n")).leak()[..];
         let wheel = Wheel { platform: "any", sha256, megabytes: 24 };
-        let library = Library { wheel: Some(wheel), ..LIBRARY };
+        let library = Box::leak(Box::new(Library { wheel: Some(wheel), ..*LIBRARY }));
         (Places { library, python, ..places(folder) }, wheel)
     }
 

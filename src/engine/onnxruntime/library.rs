@@ -3,7 +3,7 @@
 use crate::engine::library::{Library, Wheel};
 
 /// ONNX Runtime for the CPU.
-pub const LIBRARY: Library = Library {
+pub const LIBRARY: &Library = &Library {
     name: "ONNX Runtime",
     version: "1.31.1",
     variable: "ORT_DYLIB_PATH",

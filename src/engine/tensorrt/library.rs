@@ -3,7 +3,7 @@
 use crate::engine::library::{Library, Wheel};
 
 /// TensorRT-RTX: compiles for RTX cards ahead of time, on any machine.
-pub const RTX: Library = Library {
+pub const RTX: &Library = &Library {
     name: "TensorRT-RTX",
     version: "1.7.1.116",
     variable: "TENSORRT_RTX_DYLIB_PATH",
@@ -14,7 +14,7 @@ pub const RTX: Library = Library {
 };
 
 /// TensorRT 11: compiles for the GPU of its machine. No package that can be fetched holds its builder.
-pub const ENTERPRISE: Library = Library {
+pub const ENTERPRISE: &Library = &Library {
     name: "TensorRT",
     version: "11.4.0.106",
     variable: "TENSORRT_DYLIB_PATH",

@@ -11,10 +11,10 @@ use std::sync::Mutex;
 
 /// The flavor that this build speaks.
 #[cfg(not(feature = "tensorrt-enterprise"))]
-pub(super) const LIBRARY: Library = crate::engine::tensorrt::RTX;
+pub(super) const LIBRARY: &Library = crate::engine::tensorrt::RTX;
 /// The flavor that this build speaks.
 #[cfg(feature = "tensorrt-enterprise")]
-pub(super) const LIBRARY: Library = crate::engine::tensorrt::ENTERPRISE;
+pub(super) const LIBRARY: &Library = crate::engine::tensorrt::ENTERPRISE;
 
 /// Version of the interface that this build was compiled against; later minor versions keep it.
 const COMPILED_AGAINST: Version = if cfg!(feature = "tensorrt-enterprise") {
