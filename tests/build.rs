@@ -9,6 +9,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, UNIX_EPOCH};
@@ -471,7 +472,7 @@ impl Builder for Asking<'_> {
 fn build_asking(
     folders: &Folders,
     available: Available,
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
     before: &dyn Fn(&str) -> Result<(), BuildError>,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, BuildFolderError> {
@@ -492,7 +493,7 @@ const PLENTY: Available = Available { memory_bytes: None, disk_bytes: None };
 #[test]
 fn too_little_disk_or_memory_is_said_with_both_numbers_before_anything_is_built() {
     let folders = Folders::new();
-    let never = AtomicBool::new(false);
+    let never = Arc::new(AtomicBool::new(false));
     let must_not = |_: &str| -> Result<(), BuildError> { panic!("built all the same") };
     let attempt = |memory_bytes, disk_bytes| {
         let available = Available { memory_bytes, disk_bytes };
@@ -512,7 +513,7 @@ fn too_little_disk_or_memory_is_said_with_both_numbers_before_anything_is_built(
 #[test]
 fn a_build_that_was_killed_goes_on_where_it_was() {
     let folders = Folders::new();
-    let never = AtomicBool::new(false);
+    let never = Arc::new(AtomicBool::new(false));
     let dies = |network: &str| {
         if network == "bev" { Err(BuildError::Canceled) } else { Ok(()) }
     };
@@ -540,7 +541,7 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
 #[test]
 fn an_interrupt_keeps_what_is_finished() {
     let folders = Folders::new();
-    let cancel = AtomicBool::new(false);
+    let cancel = Arc::new(AtomicBool::new(false));
     let interrupt = |network: &str| {
         cancel.store(network == "understanding", Ordering::Relaxed);
         Ok(())
@@ -562,7 +563,7 @@ fn an_interrupt_keeps_what_is_finished() {
 #[test]
 fn a_second_build_at_once_waits_and_finds_the_work_done() {
     let folders = Folders::new();
-    let never = AtomicBool::new(false);
+    let never = Arc::new(AtomicBool::new(false));
     let (started, has_started): (SyncSender<()>, Receiver<()>) = sync_channel(8);
     let (waits, is_waiting): (SyncSender<String>, Receiver<String>) = sync_channel(1);
     std::thread::scope(|scope| {
@@ -596,7 +597,7 @@ fn a_second_build_at_once_waits_and_finds_the_work_done() {
 #[test]
 fn known_hashes_are_not_computed_again() {
     let folders = Folders::new();
-    let never = AtomicBool::new(false);
+    let never = Arc::new(AtomicBool::new(false));
     let hashed = |folders: &Folders| {
         let mut hashed = 0;
         let fine = |_: &str| Ok(());

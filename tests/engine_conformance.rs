@@ -285,7 +285,7 @@ impl Backend for BuiltFirst {
             engine: &engine,
             weights: &file.folder.join("own.bin"),
             weights_name: "own.bin",
-            cancel: &AtomicBool::new(false),
+            cancel: &Arc::new(AtomicBool::new(false)),
         };
         match self.0.build(&job) {
             Err(BuildError::Load(error)) => return Err(error),

@@ -4,6 +4,8 @@ use super::{Outcome, drive, export, print};
 use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
 use crate::engine::library::Places;
 use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
+#[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
+use crate::engine::tensorrt::TensorRt;
 use crate::engine::{
     Available, BackendKind, BuildError, BuildRecord, Builder, Prediction, Target, UnknownTarget,
 };
@@ -98,10 +100,25 @@ fn builder(kind: BackendKind) -> anyhow::Result<Box<dyn Builder>> {
         BackendKind::OnnxRuntime => {
             Ok(Box::new(OnnxRuntime::open(CpuOptions::default(), &mut print::note)?))
         }
-        BackendKind::TensorrtRtx | BackendKind::Tensorrt => bail!(
-            "this tandem was built without back end {kind}; build one that has it with `cargo build \
-             --release --features {kind}`, and run this command again"
-        ),
+        #[cfg(all(feature = "tensorrt", not(feature = "tensorrt-enterprise")))]
+        BackendKind::TensorrtRtx => Ok(Box::new(TensorRt::open(&mut print::note)?)),
+        #[cfg(feature = "tensorrt-enterprise")]
+        BackendKind::Tensorrt => Ok(Box::new(TensorRt::open(&mut print::note)?)),
+        #[cfg_attr(
+            any(feature = "tensorrt", feature = "tensorrt-enterprise"),
+            expect(unreachable_patterns, reason = "the feature brings one of the two")
+        )]
+        BackendKind::TensorrtRtx | BackendKind::Tensorrt => {
+            let feature = match kind {
+                BackendKind::Tensorrt => "tensorrt-enterprise",
+                _ => "tensorrt",
+            };
+            bail!(
+                "this tandem was built without back end {kind}; build one that has it with `cargo \
+                 build --release --features {feature}` (engines/README.md says what that takes), and \
+                 run this command again"
+            )
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tandem_export::folder::{
@@ -51,7 +52,7 @@ pub struct BuildRequest<'a> {
     /// What there is, as told for the engine folder, once it exists.
     pub available: &'a dyn Fn(&Path) -> Available,
     /// Set when the build shall end; finished engines stay.
-    pub cancel: &'a AtomicBool,
+    pub cancel: &'a Arc<AtomicBool>,
 }
 
 /// How far a build is.

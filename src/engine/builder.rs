@@ -5,6 +5,7 @@ use super::{LoadError, NetworkFile};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// A library that turns networks into engine files.
@@ -50,7 +51,7 @@ pub struct BuildJob<'a> {
     /// What the file at `weights` will be called beside the engine.
     pub weights_name: &'a str,
     /// Set when the build shall end.
-    pub cancel: &'a AtomicBool,
+    pub cancel: &'a Arc<AtomicBool>,
 }
 
 /// What building one network needs at most.

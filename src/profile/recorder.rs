@@ -23,6 +23,7 @@ pub struct TickFacts {
 /// First beginning and sum of each stage.
 type Row = [Option<(u64, u64)>; Stage::ALL.len()];
 
+#[derive(Clone, Default)]
 struct Tick {
     facts: TickFacts,
     is_refreshing: bool,
@@ -31,6 +32,7 @@ struct Tick {
     late_by_ns: Option<u64>,
 }
 
+#[derive(Clone, Default)]
 struct Refresh {
     version: u64,
     published_at: u64,
@@ -64,8 +66,8 @@ impl PhaseRecorder {
             warm_up,
             began_ns,
             statistics: StageStatistics::new(),
-            ticks: Vec::with_capacity(room),
-            refreshes: Vec::with_capacity(room),
+            ticks: touched(room),
+            refreshes: touched(room),
             samples_dropped: 0,
             ticks_skipped: 0,
             resident_bytes: Vec::with_capacity(MEMORY_SAMPLES as usize + 1),
@@ -159,6 +161,14 @@ impl PhaseRecorder {
             resident_bytes: self.resident_bytes,
         }
     }
+}
+
+/// Room for `room` values, all of it in memory already: touching it first on a tick would be a page
+/// fault there, and would look as if memory grew.
+fn touched<T: Clone + Default>(room: usize) -> Vec<T> {
+    let mut values = vec![T::default(); room];
+    std::hint::black_box(&mut values).clear();
+    values
 }
 
 /// Resident memory of this process.

@@ -1,6 +1,7 @@
 //! The library itself, through the `trtx` crate; the only place that names it.
 
 mod build;
+mod builder;
 mod inspect;
 mod memory;
 mod monitor;
