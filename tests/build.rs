@@ -426,7 +426,7 @@ fn targets_and_back_ends_that_are_not_to_be_had_say_what_is() {
     refused(&rtx("8.7"), &["sm87", "sm86"]);
     refused(&folders.build(&["--target", "sm89"]), &["--backend tensorrt-rtx"]);
     refused(&folders.build(&["--precision", "bf16"]), &["compute in f32", "--precision bf16"]);
-    refused(&folders.build(&["--precision", "fp16"]), &["f32 or bf16"]);
+    refused(&folders.build(&["--precision", "fp16"]), &["compute in f32", "--precision f16"]);
     refused(&folders.build(&["--backend", "magic"]), &["onnxruntime, tensorrt-rtx, tensorrt"]);
     assert!(!folders.engines().exists());
 

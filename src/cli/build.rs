@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Library that the engines are for: onnxruntime, tensorrt-rtx or tensorrt
     #[arg(long, default_value = "onnxruntime", value_parser = backend)]
     backend: BackendKind,
-    /// What the networks compute in, as they were exported: f32, bf16 or bf16-emulated [default: as
+    /// What the networks compute in, as they were exported: f32, bf16, fp16 or bf16-emulated [default: as
     /// exported]
     #[arg(long, value_parser = precision)]
     precision: Option<Precision>,
@@ -203,7 +203,7 @@ fn backend(text: &str) -> Result<BackendKind, String> {
 
 fn precision(text: &str) -> Result<Precision, String> {
     match text {
-        "fp16" => Err("networks are exported in f32 or bf16; bf16 takes as many bytes".into()),
+        "fp16" => Ok(Precision::F16),
         _ => export::precision(text),
     }
 }
