@@ -8,6 +8,8 @@ pub mod tensor;
 
 pub mod timing;
 
+pub mod device;
+
 pub mod engine;
 
 pub mod kv_cache;

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tensor", &[]),
     ("timing", &[]),
-    ("engine", &["tensor", "timing"]),
-    ("kv_cache", &["tensor", "timing"]),
-    ("roofline", &["tensor", "timing", "engine"]),
+    ("device", &["tensor", "timing"]),
+    ("engine", &["tensor", "timing", "device"]),
+    ("kv_cache", &["tensor", "timing", "device"]),
+    ("roofline", &["tensor", "timing", "device", "engine"]),
     ("scene", &["timing"]),
-    ("model", &["tensor", "timing", "engine", "kv_cache", "scene"]),
+    ("model", &["tensor", "timing", "device", "engine", "kv_cache", "scene"]),
     ("control", &["timing", "scene"]),
-    ("pilot", &["tensor", "timing", "engine", "kv_cache", "scene", "model", "control"]),
+    ("pilot", &["tensor", "timing", "device", "engine", "kv_cache", "scene", "model", "control"]),
     ("page", &[]),
     ("profile", &["timing", "kv_cache", "scene", "model", "pilot", "page"]),
     ("world", &["timing", "scene"]),
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "tensor",
             "timing",
+            "device",
             "engine",
             "kv_cache",
             "roofline",
@@ -43,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Modules in which `unsafe` may stand.
 const MAY_BE_UNSAFE: &[&str] = &[
+    "device",
     "engine/onnxruntime",
     "engine/tensorrt",
     "pilot/real_time/linux.rs",

@@ -1,0 +1,87 @@
+//! Memory of the host device.
+
+#![expect(
+    unsafe_code,
+    reason = "allocates memory that work on streams reads and writes by address"
+)]
+
+use crate::device::buffer::HostSide;
+use crate::device::{Buffer, DeviceError, Traffic};
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Every allocation starts on a cache line.
+const ALIGNMENT: usize = 64;
+
+/// Zeroed bytes at a fixed address, to which it hands out no reference.
+pub(super) struct HostMemory {
+    device: u64,
+    start: NonNull<u8>,
+    layout: Layout,
+    /// Copies from or to here that were handed over and are not done.
+    copies: AtomicUsize,
+    traffic: Arc<Traffic>,
+    in_use: Arc<AtomicU64>,
+}
+
+// SAFETY: the pointer is an address that work on streams reads and writes, in the order that events
+// give; this value itself only frees it.
+unsafe impl Send for HostMemory {}
+// SAFETY: as above.
+unsafe impl Sync for HostMemory {}
+
+impl HostMemory {
+    /// So many zeroed bytes; `None` if the host has not so many.
+    pub(super) fn zeroed(
+        device: u64,
+        bytes: usize,
+        traffic: &Arc<Traffic>,
+        in_use: &Arc<AtomicU64>,
+    ) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
+        // SAFETY: the layout's size is not zero.
+        let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+        traffic.allocated();
+        in_use.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        let (traffic, in_use) = (Arc::clone(traffic), Arc::clone(in_use));
+        Some(Self { device, start, layout, copies: AtomicUsize::new(0), traffic, in_use })
+    }
+
+    pub(super) fn address(&self) -> usize {
+        self.start.as_ptr() as usize
+    }
+
+    /// A copy was handed over, or (`false`) is done.
+    pub(super) fn copying(&self, begins: bool) {
+        if begins {
+            self.copies.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.copies.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl HostSide for HostMemory {
+    fn is_being_copied(&self) -> bool {
+        self.copies.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        self.traffic.freed();
+        self.in_use.fetch_sub(self.layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: allocated with this layout in `zeroed`, and freed only here.
+        unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// Refuses memory of another device.
+pub(super) fn check(buffer: &Buffer, device: u64) -> Result<(), DeviceError> {
+    match buffer.owner().downcast_ref::<HostMemory>() {
+        Some(memory) if memory.device == device => Ok(()),
+        _ => Err(DeviceError::Foreign { what: "buffer" }),
+    }
+}

@@ -1,0 +1,128 @@
+//! Tensors in a device's memory.
+
+use super::{Buffer, Device, DeviceError, Staged};
+use crate::tensor::{DType, Element, HostTensor};
+
+/// A tensor in a device's memory, row-major. A clone is the same memory.
+#[derive(Clone)]
+pub struct DeviceTensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    buffer: Buffer,
+}
+
+/// What a session reads or writes: type, shape, and where.
+#[derive(Clone, Copy)]
+pub struct DeviceView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// Row-major bytes.
+    pub buffer: &'a Buffer,
+}
+
+impl DeviceTensor {
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// If the device has not so much memory left.
+    pub fn zeros(device: &dyn Device, dtype: DType, shape: &[usize]) -> Result<Self, DeviceError> {
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        Ok(Self { dtype, shape: shape.to_vec(), buffer: device.allocate(bytes)? })
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Where it is.
+    pub fn buffer(&self) -> &Buffer {
+        &self.buffer
+    }
+
+    /// For a session.
+    pub fn view(&self) -> DeviceView<'_> {
+        DeviceView { dtype: self.dtype, shape: &self.shape, buffer: &self.buffer }
+    }
+
+    /// A copy in host memory; for setting up and for tests.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn to_host(&self, device: &dyn Device) -> Result<HostTensor, DeviceError> {
+        let mut tensor = HostTensor::zeros(self.dtype, &self.shape);
+        device.read(&self.buffer, tensor.bytes_mut())?;
+        Ok(tensor)
+    }
+
+    /// Takes the values of a host tensor of the same size; for setting up and for tests.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn set(&self, device: &dyn Device, tensor: &HostTensor) -> Result<(), DeviceError> {
+        device.write(tensor.bytes(), &self.buffer)
+    }
+}
+
+/// A tensor that the host writes or reads, with its copy on the device.
+pub struct StagedTensor {
+    dtype: DType,
+    shape: Vec<usize>,
+    staged: Staged,
+}
+
+impl StagedTensor {
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// If there is not so much memory left.
+    pub fn zeros(device: &dyn Device, dtype: DType, shape: &[usize]) -> Result<Self, DeviceError> {
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        Ok(Self { dtype, shape: shape.to_vec(), staged: device.stage(bytes)? })
+    }
+
+    /// Its memory on both sides.
+    pub fn staged(&self) -> &Staged {
+        &self.staged
+    }
+
+    /// For a session: the device's side.
+    pub fn view(&self) -> DeviceView<'_> {
+        DeviceView { dtype: self.dtype, shape: &self.shape, buffer: self.staged.buffer() }
+    }
+
+    /// The host's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.staged.bytes()
+    }
+
+    /// The host's bytes, for writing.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.staged.bytes_mut()
+    }
+
+    /// The host's elements.
+    ///
+    /// # Panics
+    /// If `T` is not this tensor's element type.
+    pub fn as_slice<T: Element>(&self) -> &[T] {
+        assert_eq!(T::DTYPE, self.dtype, "read as another element type");
+        bytemuck::cast_slice(self.staged.bytes())
+    }
+
+    /// The host's elements, for writing.
+    ///
+    /// # Panics
+    /// If `T` is not this tensor's element type.
+    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        assert_eq!(T::DTYPE, self.dtype, "written as another element type");
+        bytemuck::cast_slice_mut(self.staged.bytes_mut())
+    }
+}

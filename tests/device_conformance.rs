@@ -1,0 +1,301 @@
+//! What every device does, and what each may count on.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+use tandem::device::{
+    Device, DeviceError, DeviceTensor, Emulation, Event, HostDevice, Kind, Lanes, Staged,
+    StagedTensor, Stream,
+};
+use tandem::tensor::{DType, HostTensor};
+use tandem::timing::now_ns;
+
+/// The devices of this machine.
+fn devices() -> Vec<Box<dyn Device>> {
+    vec![Box::new(HostDevice::new()), Box::new(HostDevice::emulating(Emulation::default()))]
+}
+
+fn lanes(device: &dyn Device) -> Lanes {
+    device.lanes(None).unwrap()
+}
+
+/// Memory whose every byte is `value`, on its way to the device.
+fn filled(device: &dyn Device, stream: &dyn Stream, bytes: usize, value: u8) -> Staged {
+    let mut staged = device.stage(bytes).unwrap();
+    staged.bytes_mut().fill(value);
+    stream.upload(&staged).unwrap();
+    staged
+}
+
+fn wait(device: &dyn Device, stream: &dyn Stream) -> Arc<dyn Event> {
+    let event = device.event().unwrap();
+    stream.record(&event).unwrap();
+    event.synchronize().unwrap();
+    event
+}
+
+#[test]
+fn memory_begins_as_zeros_and_keeps_what_is_written() {
+    for device in devices() {
+        let buffer = device.allocate(100).unwrap();
+        let mut back = [1; 100];
+        device.read(&buffer, &mut back).unwrap();
+        assert_eq!(back, [0; 100], "{}", device.name());
+        device.write(&[7; 40], &buffer.part(30, 40)).unwrap();
+        device.read(&buffer, &mut back).unwrap();
+        assert_eq!((back[29], back[30], back[69], back[70]), (0, 7, 7, 0));
+        assert_eq!(buffer.address() % 64, 0, "engines want aligned memory");
+    }
+}
+
+#[test]
+fn what_is_uploaded_copied_and_downloaded_comes_back() {
+    for device in devices() {
+        let fast = lanes(&*device).fast;
+        let from = filled(&*device, &*fast, 1 << 16, 3);
+        let (middle, back) = (device.allocate(1 << 16).unwrap(), device.stage(1 << 16).unwrap());
+        fast.copy(from.buffer(), &middle).unwrap();
+        fast.copy(&middle, back.buffer()).unwrap();
+        fast.download(&back).unwrap();
+        fast.synchronize().unwrap();
+        assert!(back.bytes().iter().all(|&byte| byte == 3), "{}", device.name());
+    }
+}
+
+#[test]
+fn a_stream_waits_for_another_streams_event() {
+    for device in devices() {
+        let Lanes { fast, slow, .. } = lanes(&*device);
+        let (there, ready) = (device.stage(1 << 20).unwrap(), device.event().unwrap());
+        for value in 1..50 {
+            let from = filled(&*device, &*slow, 1 << 20, value);
+            slow.copy(from.buffer(), there.buffer()).unwrap();
+            slow.record(&ready).unwrap();
+            fast.wait(&ready).unwrap();
+            fast.download(&there).unwrap();
+            fast.synchronize().unwrap();
+            let bytes = there.bytes();
+            assert!(bytes.iter().all(|&byte| byte == value), "{}: round {value}", device.name());
+        }
+    }
+}
+
+#[test]
+fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
+    for device in devices() {
+        let fast = lanes(&*device).fast;
+        let mut from = device.stage(64).unwrap();
+        let (back, done) = (device.stage(64).unwrap(), device.event().unwrap());
+        fast.begin_capture().unwrap();
+        fast.upload(&from).unwrap();
+        fast.copy(from.buffer(), back.buffer()).unwrap();
+        fast.download(&back).unwrap();
+        fast.record(&done).unwrap();
+        let graph = fast.end_capture().unwrap();
+        assert!(graph.pieces() >= 2);
+        assert!(!done.is_complete().unwrap(), "captured work does not run");
+        for value in 1..5 {
+            from.bytes_mut().fill(value);
+            fast.launch(&graph).unwrap();
+            done.synchronize().unwrap();
+            assert!(back.bytes().iter().all(|&byte| byte == value), "{}", device.name());
+        }
+        assert_eq!(device.counts().launches, 4);
+    }
+}
+
+#[test]
+fn events_tell_when_they_were_reached() {
+    for device in devices() {
+        let fast = lanes(&*device).fast;
+        let never = device.event().unwrap();
+        assert!(!never.is_complete().unwrap());
+        assert_eq!(never.completed_ns(), None);
+        assert!(matches!(never.synchronize(), Err(DeviceError::Misuse(_))));
+        let before = now_ns();
+        let first = wait(&*device, &*fast);
+        let second = wait(&*device, &*fast);
+        let after = now_ns();
+        let (first, second) = (first.completed_ns().unwrap(), second.completed_ns().unwrap());
+        assert!(first <= second, "{}", device.name());
+        // A device's clock is related to the host's to within some microseconds.
+        const SLACK_NS: u64 = 100_000;
+        assert!(before <= first + SLACK_NS && second <= after + SLACK_NS, "{}", device.name());
+    }
+}
+
+#[test]
+fn copies_waits_and_allocations_are_counted() {
+    for device in devices() {
+        let fast = lanes(&*device).fast;
+        let start = device.counts();
+        let staged = filled(&*device, &*fast, 256, 1);
+        fast.download(&staged).unwrap();
+        wait(&*device, &*fast);
+        let counts = device.counts() - start;
+        let copied = if staged.is_unified() { 0 } else { 256 };
+        assert_eq!((counts.uploaded_bytes, counts.downloaded_bytes), (copied, copied));
+        assert_eq!((counts.host_waits, counts.frees), (1, 0));
+        assert!(counts.allocations >= 1);
+        drop(staged);
+        let counts = device.counts() - start;
+        assert_eq!(counts.frees, counts.allocations);
+    }
+}
+
+#[test]
+fn what_belongs_to_another_device_is_refused() {
+    for device in devices() {
+        let fast = lanes(&*device).fast;
+        let other = HostDevice::new();
+        let (mine, theirs) = (device.allocate(8).unwrap(), other.allocate(8).unwrap());
+        let foreign = |what| Err(DeviceError::Foreign { what });
+        assert_eq!(fast.copy(&theirs, &mine), foreign("buffer"));
+        assert_eq!(fast.copy(&mine, &theirs), foreign("buffer"));
+        assert_eq!(fast.upload(&other.stage(8).unwrap()), foreign("buffer"));
+        assert_eq!(device.read(&theirs, &mut [0; 8]), foreign("buffer"));
+        let event = other.event().unwrap();
+        assert_eq!(fast.record(&event), foreign("event"));
+        assert_eq!(fast.wait(&event), foreign("event"));
+        let stream = other.lanes(None).unwrap().fast;
+        stream.begin_capture().unwrap();
+        let graph = stream.end_capture().unwrap();
+        assert_eq!(fast.launch(&graph), foreign("graph"));
+    }
+}
+
+#[test]
+fn a_capture_cannot_wait_begin_twice_or_end_before_it_began() {
+    for device in devices() {
+        let Lanes { fast, slow, .. } = lanes(&*device);
+        let event = wait(&*device, &*slow);
+        assert!(matches!(fast.end_capture(), Err(DeviceError::Misuse(_))));
+        fast.begin_capture().unwrap();
+        assert!(matches!(fast.begin_capture(), Err(DeviceError::Misuse(_))));
+        assert!(matches!(fast.wait(&event), Err(DeviceError::Misuse(_))), "{}", device.name());
+        assert_eq!(fast.end_capture().unwrap().pieces(), 0);
+    }
+}
+
+#[test]
+fn tensors_know_their_type_shape_and_bytes() {
+    for device in devices() {
+        let tensor = DeviceTensor::zeros(&*device, DType::F32, &[2, 3]).unwrap();
+        let values = HostTensor::from_slice(&[2, 3], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        tensor.set(&*device, &values).unwrap();
+        assert_eq!(tensor.to_host(&*device).unwrap().as_slice::<f32>(), values.as_slice::<f32>());
+        let mut staged = StagedTensor::zeros(&*device, DType::I64, &[2]).unwrap();
+        staged.as_mut_slice().copy_from_slice(&[5_i64, 6]);
+        assert_eq!(staged.as_slice::<i64>(), [5, 6]);
+        assert_eq!(staged.view().buffer.bytes(), 16);
+    }
+}
+
+/// A gate that an emulated device's work waits at until a test opens it.
+#[derive(Default)]
+struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    fn pass(&self) {
+        drop(self.1.wait_while(self.0.lock().unwrap(), |open| !*open).unwrap());
+    }
+}
+
+fn emulating(
+    before: impl Fn(&str, Kind) -> Result<(), DeviceError> + Send + Sync + 'static,
+) -> HostDevice {
+    let before = Arc::new(move |piece: &tandem::device::Piece| before(piece.lane, piece.kind));
+    HostDevice::emulating(Emulation { before, memory_bytes: None })
+}
+
+#[test]
+fn handing_work_over_does_not_wait_for_it() {
+    let gate = Arc::new(Gate::default());
+    let device = {
+        let gate = Arc::clone(&gate);
+        emulating(move |lane, _| {
+            if lane == "slow" {
+                gate.pass();
+            }
+            Ok(())
+        })
+    };
+    let Lanes { fast, slow, .. } = lanes(&device);
+    let (staged, event) = (filled(&device, &*slow, 64, 9), device.event().unwrap());
+    slow.record(&event).unwrap();
+    // The slow lane stands still; the fast one goes on.
+    wait(&device, &*fast);
+    assert!(!event.is_complete().unwrap());
+    gate.open();
+    event.synchronize().unwrap();
+    let mut back = [0; 64];
+    device.read(staged.buffer(), &mut back).unwrap();
+    assert_eq!(back, [9; 64]);
+}
+
+#[test]
+#[should_panic(expected = "while a copy from or to it was under way")]
+fn staged_memory_under_way_is_not_to_be_touched() {
+    let gate = Arc::new(Gate::default());
+    let device = {
+        let gate = Arc::clone(&gate);
+        emulating(move |_, _| {
+            gate.pass();
+            Ok(())
+        })
+    };
+    let fast = lanes(&device).fast;
+    let mut staged = filled(&device, &*fast, 64, 9);
+    // Opened late, whatever comes of the assertion: the stream's thread ends with the test.
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        gate.open();
+    });
+    staged.bytes_mut().fill(1);
+    opener.join().unwrap();
+}
+
+#[test]
+fn work_that_fails_is_told_by_the_events_behind_it_and_once_by_the_stream() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let ran = Arc::new(AtomicUsize::new(0));
+    let lost = || DeviceError::Lost { device: "the test's".into(), reason: "unplugged".into() };
+    let device = {
+        let (fails, ran) = (Arc::clone(&fails), Arc::clone(&ran));
+        emulating(move |_, _| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            if fails.load(Ordering::SeqCst) { Err(lost()) } else { Ok(()) }
+        })
+    };
+    let fast = lanes(&device).fast;
+    let (first, second) = (device.event().unwrap(), device.event().unwrap());
+    let staged = filled(&device, &*fast, 64, 9);
+    fast.record(&first).unwrap();
+    fast.download(&staged).unwrap();
+    fast.record(&second).unwrap();
+    assert_eq!(first.synchronize(), Err(lost()));
+    assert_eq!(second.synchronize(), Err(lost()));
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "work behind a failure is left out");
+    fails.store(false, Ordering::SeqCst);
+    assert_eq!(fast.synchronize(), Err(lost()));
+    assert_eq!(fast.synchronize(), Ok(()));
+    wait(&device, &*fast);
+}
+
+#[test]
+fn memory_that_is_used_up_is_said_with_its_numbers() {
+    let device =
+        HostDevice::emulating(Emulation { memory_bytes: Some(1000), ..Emulation::default() });
+    let held = device.allocate(600).unwrap();
+    let error = device.allocate(500).err().unwrap();
+    assert!(error.to_string().contains("500 bytes of memory left (400 bytes free)"), "{error}");
+    drop(held);
+    device.allocate(500).unwrap();
+}
