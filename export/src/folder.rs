@@ -77,6 +77,15 @@ pub struct Summary {
     pub converted_bytes: u64,
 }
 
+impl Summary {
+    /// Names of the networks, in the order in which they run.
+    pub fn network_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.networks.keys().cloned().collect();
+        networks::sort_names(&mut names);
+        names
+    }
+}
+
 /// How far an export is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {

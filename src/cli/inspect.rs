@@ -14,7 +14,6 @@ use tandem_export::contract::TensorSpec;
 use tandem_export::cost::{NetworkCost, network_cost};
 use tandem_export::dtype::DType;
 use tandem_export::folder::{ACCURACY_FILE, SUMMARY_FILE, Summary};
-use tandem_export::networks::NAMES;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -105,7 +104,7 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
     })?;
     let export: Summary = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not the summary of an export", path.display()))?;
-    let network = |name: &&str| -> anyhow::Result<Network> {
+    let network = |name: &String| -> anyhow::Result<Network> {
         let file = NetworkFile::exported(folder, name)?;
         let cost = network_cost(&file.graph, &file.contract)?;
         let mut network = Network::of(file, &cost);
@@ -113,7 +112,7 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         network.unusable = checked.and_then(Result::err).map(|error| error.to_string());
         Ok(network)
     };
-    let networks = NAMES.iter().map(network).collect::<anyhow::Result<_>>()?;
+    let networks = export.network_names().iter().map(network).collect::<anyhow::Result<_>>()?;
     let export_sha256 = {
         use sha2::{Digest, Sha256};
         Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>()

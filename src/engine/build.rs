@@ -23,7 +23,7 @@ use std::time::Duration;
 use tandem_export::folder::{
     ACCURACY_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
 };
-use tandem_export::networks::{NAMES, Precision};
+use tandem_export::networks::{Precision, is_name};
 
 /// Held by a build; it holds the number of the process.
 const LOCK_FILE: &str = "build.lock";
@@ -201,11 +201,11 @@ pub fn build(
     remove_folder(&scratch)?;
 
     let mut plans = Vec::new();
-    for name in NAMES {
-        let file = NetworkFile::exported(request.network, name)?;
+    for name in summary.network_names() {
+        let file = NetworkFile::exported(request.network, &name)?;
         let hasher = WeightHasher { cache: request.hashes.clone(), cancel: request.cancel };
         let weights_sha256 = hasher.hash(&file, &mut |done, total| {
-            progress(Progress::Hashing { network: name, done, total });
+            progress(Progress::Hashing { network: &name, done, total });
         })?;
         let key = Key {
             graph_sha256: file.contract.graph_sha256.clone(),
@@ -228,17 +228,17 @@ pub fn build(
     let mut networks = Vec::new();
     for plan in plans {
         if let Some(record) = plan.done {
-            progress(Progress::Kept { network: plan.name });
+            progress(Progress::Kept { network: &plan.name });
             networks.push(record);
             continue;
         }
         if request.cancel.load(Ordering::Relaxed) {
             return Err(BuildError::Canceled.into());
         }
-        progress(Progress::Building { network: plan.name, predicted: plan.predicted });
+        progress(Progress::Building { network: &plan.name, predicted: plan.predicted });
         let record = build_one(request, builder, &plan, &scratch)?;
-        progress(Progress::Built { network: plan.name, build: &record.build });
-        built.push(plan.name.to_owned());
+        progress(Progress::Built { network: &plan.name, build: &record.build });
+        built.push(plan.name);
         networks.push(record);
     }
     let network_folder =
@@ -256,7 +256,7 @@ pub fn build(
 
 /// One network on its way.
 struct Plan {
-    name: &'static str,
+    name: String,
     file: NetworkFile,
     key: Key,
     predicted: Prediction,
@@ -379,7 +379,7 @@ fn refuse_too_small(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Bu
         && let Some(plan) = todo().find(|plan| plan.predicted.memory_bytes > free)
     {
         return Err(BuildFolderError::Memory {
-            network: plan.name.to_owned(),
+            network: plan.name.clone(),
             needed_mb: megabytes(plan.predicted.memory_bytes),
             available_mb: megabytes(free),
         });
@@ -399,7 +399,7 @@ fn refuse_too_small(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Bu
 /// Puts the exported networks, and links to their weights, into the engine folder.
 fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), BuildFolderError> {
     let mut names = vec![SUMMARY_FILE.to_owned(), TOKENIZER_FILE.to_owned()];
-    names.extend(plans.iter().flat_map(|plan| [graph_file(plan.name), contract_file(plan.name)]));
+    names.extend(plans.iter().flat_map(|plan| [graph_file(&plan.name), contract_file(&plan.name)]));
     for name in names {
         let (from, to) = (request.network.join(&name), request.out.join(&name));
         match fs::read(&from) {
@@ -434,7 +434,7 @@ fn build_one(
 ) -> Result<NetworkRecord, BuildError> {
     fs::create_dir(scratch).map_err(BuildError::file("make", scratch))?;
     let [engine_name, weights_name] =
-        [ENGINE_ENDING, "weights"].map(|ending| file_name(plan.name, &plan.key, ending));
+        [ENGINE_ENDING, "weights"].map(|ending| file_name(&plan.name, &plan.key, ending));
     let [engine, weights] = [&engine_name, &weights_name].map(|name| scratch.join(name));
     let peak = PeakMemory::start();
     let watch = Stopwatch::start();
@@ -466,7 +466,7 @@ fn build_one(
         contract: plan.file.contract.clone(),
         build,
     };
-    write_whole(&request.out.join(record_name(plan.name, &plan.key)), &json(&record))?;
+    write_whole(&request.out.join(record_name(&plan.name, &plan.key)), &json(&record))?;
     remove_folder(scratch)?;
     Ok(record)
 }
@@ -502,10 +502,16 @@ fn publish(
         .flat_map(NetworkRecord::files)
         .map(|file| file.name.as_str())
         .collect();
+    let networks: Vec<&str> =
+        record.networks.iter().map(|network| network.contract.network.as_str()).collect();
     for entry in fs::read_dir(out).map_err(BuildError::file("read", out))? {
         let entry = entry.map_err(BuildError::file("read", out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_of_an_engine(&name) && !named.contains(&name.as_str()) {
+        let is_gone = |network: &str| is_name(network) && !networks.contains(&network);
+        // Graphs of an export with other layer groups would look as if they belonged to this one.
+        let exported = [".onnx", ".json"].iter().find_map(|ending| name.strip_suffix(ending));
+        let is_stale = is_of_an_engine(&name) && !named.contains(&name.as_str());
+        if is_stale || exported.is_some_and(is_gone) {
             remove_file(&entry.path())?;
         }
     }
@@ -514,13 +520,12 @@ fn publish(
 
 /// Whether a file has a name as this module gives it: network, key, ending.
 fn is_of_an_engine(name: &str) -> bool {
-    let mut parts = name.splitn(3, '.');
-    let is_network = parts.next().is_some_and(|network| NAMES.contains(&network));
-    let is_key = parts
-        .next()
-        .is_some_and(|key| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit()));
-    let ending = parts.next().unwrap_or_default();
-    is_network && is_key && [ENGINE_ENDING, "weights", RECORD_ENDING].contains(&ending)
+    let endings = [ENGINE_ENDING, "weights", RECORD_ENDING];
+    let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
+    let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
+    // A layer group's name has a dot of its own.
+    stem.and_then(|stem| stem.rsplit_once('.'))
+        .is_some_and(|(network, key)| is_name(network) && is_key(key))
 }
 
 fn file_name(network: &str, key: &Key, ending: &str) -> String {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use tandem_export::contract::{Contract, FORMAT};
+use tandem_export::folder::{SUMMARY_FILE, Summary};
 
 /// A network file that was read whole and is what its contract says.
 pub struct NetworkFile {
@@ -35,6 +36,15 @@ pub enum NetworkFileError {
     /// The contract is not one.
     #[error("{path:?} is not a network contract: {source}")]
     Contract {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The summary of an export is none.
+    #[error("{path:?} is not the summary of an export: {source}; export the checkpoint again")]
+    Summary {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -79,6 +89,18 @@ impl NetworkFile {
             Some(engines) => engines.network(name),
             None => Self::exported(folder, name),
         }
+    }
+
+    /// Reads what `folder`, a network folder or an engine folder, says of its export: among others,
+    /// which networks there are.
+    ///
+    /// # Errors
+    /// If the file is missing or unreadable.
+    pub fn summary(folder: &Path) -> Result<Summary, NetworkFileError> {
+        let path = folder.join(SUMMARY_FILE);
+        let text = fs::read(&path)
+            .map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&text).map_err(|source| NetworkFileError::Summary { path, source })
     }
 
     /// Reads the network `name` as it was exported, whether or not there is something built of it.

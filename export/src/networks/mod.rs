@@ -149,8 +149,24 @@ pub enum NetworkError {
 
 /// True if an export may have a network of this name.
 pub fn is_name(name: &str) -> bool {
-    let group = name.strip_prefix(understanding::NAME).and_then(|rest| rest.strip_prefix('.'));
-    NAMES.contains(&name) || group.is_some_and(|number| number.parse::<usize>().is_ok())
+    NAMES.contains(&name) || group_number(name).is_some()
+}
+
+/// Which layer group of the understanding expert a network of this name is, from 0; `None` if it is
+/// none.
+pub fn group_number(name: &str) -> Option<usize> {
+    let number = name.strip_prefix(understanding::NAME)?.strip_prefix('.')?;
+    // Only as it is written: "00" would be a second name of group 0.
+    number.parse().ok().filter(|group: &usize| group.to_string() == number)
+}
+
+/// Sorts names of networks into the order in which they run; unknown names come last.
+pub fn sort_names(names: &mut [String]) {
+    let place = |name: &str| {
+        let stem = group_number(name).map_or(name, |_| understanding::NAME);
+        NAMES.iter().position(|known| *known == stem).unwrap_or(NAMES.len())
+    };
+    names.sort_by_cached_key(|name| (place(name), group_number(name), name.clone()));
 }
 
 /// Builds all networks, in the order in which they run.
@@ -205,5 +221,34 @@ impl Probes {
         for (name, value) in self.values {
             graph.output(&format!("probe.{name}"), &value, "probe for golden tests");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_sort_into_the_order_of_running() {
+        let groups = (0..12).map(|group| format!("understanding.{group}"));
+        let expected: Vec<String> = ["vision".to_owned()]
+            .into_iter()
+            .chain(groups)
+            .chain(["bev", "action", "something"].map(str::to_owned))
+            .collect();
+        let mut names = expected.clone();
+        names.sort();
+        assert_ne!(names, expected);
+        sort_names(&mut names);
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_group_has_one_name() {
+        assert_eq!(group_number("understanding.10"), Some(10));
+        for name in ["understanding", "understanding.", "understanding.01", "understanding.+1"] {
+            assert_eq!(group_number(name), None, "{name}");
+        }
+        assert!(is_name("understanding") && !is_name("understanding.x") && !is_name("vision.0"));
     }
 }
