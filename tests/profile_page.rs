@@ -64,6 +64,12 @@ fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, 
         (Stage::Seal, noise.around(0.002)),
     ];
     let end_ns = in_turn(&mut spans, Stage::Refresh, start_ns, &parts, 90_000);
+    // Two layer groups, and a little between them.
+    let whole = *spans.iter().find(|span| span.stage == Stage::Understanding).unwrap();
+    let took_ns = whole.took_ns / 2 - 20_000;
+    for start_ns in [whole.start_ns, whole.start_ns + whole.took_ns / 2] {
+        spans.push(Span { stage: Stage::UnderstandingGroup, start_ns, took_ns });
+    }
     (spans, end_ns)
 }
 
@@ -289,7 +295,7 @@ fn the_page_says_what_was_measured_on_what() {
     for stage in Stage::ALL {
         assert!(page.contains(&format!("\">{}</td>", stage.name())), "{}", stage.name());
     }
-    assert_eq!(page.matches("\">(rest)</td>").count(), 3 + 2 + 1 + 1);
+    assert_eq!(page.matches("\">(rest)</td>").count(), 4 + 3 + 1 + 2);
 }
 
 fn empty(name: PhaseName) -> Phase {

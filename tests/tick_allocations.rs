@@ -12,6 +12,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::warm_up;
@@ -24,9 +25,11 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
+use tandem::model::{RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
-use tandem::scene::{Driver, RoutePlan};
+use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan};
+use tandem::timing::{Stage, StageSpans, Timestamp};
 use tandem::world::{EmbeddedWorld, World};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
@@ -175,8 +178,7 @@ fn a_warm_tick_allocates_nothing_and_no_tick_takes_a_page_fault() {
     let allowed = if is_locked { 0 } else { 1000 };
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let networks = Networks::load(&engine, &backend, &backend).unwrap();
-    let Networks { vision, understanding, bev, action, .. } = &networks;
-    for engine in [vision, understanding, bev, action] {
+    for engine in networks.engines() {
         warm_up(engine).unwrap();
     }
     for run in runs(&real_time) {
@@ -188,6 +190,62 @@ fn a_warm_tick_allocates_nothing_and_no_tick_takes_a_page_fault() {
         assert!(warm.iter().all(|tick| tick.allocations == 0), "{ticks:?} in {run:?}");
         let faults: u64 = ticks.iter().map(|tick| tick.faults).sum();
         assert!(faults <= allowed, "{faults} faults, {allowed} allowed: {ticks:?} in {run:?}");
+    }
+}
+
+/// Allocations of each of a few warm refreshes on this thread, with everything cached that can be.
+fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
+    let engine = folder.join(format!("groups.{groups}"));
+    let options = ExportOptions { understanding_groups: groups, ..ExportOptions::default() };
+    let checkpoint = Checkpoint::open(&folder.join("checkpoint")).unwrap();
+    export_networks(&checkpoint, &options, &engine, &mut |_| {}).unwrap();
+    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
+    let networks = Networks::load(&engine, &backend, &backend).unwrap();
+    assert_eq!(networks.understanding.len(), groups);
+    let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
+    let mut expert = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
+    let camera = SENSORS.camera.unwrap();
+    let frame = |id| {
+        let rgb = vec![id as u8; 3 * (camera.width * camera.height) as usize];
+        let (width, height) = (camera.width, camera.height);
+        let captured_at = Timestamp::ZERO;
+        Arc::new(CameraFrame { id: FrameId(id), captured_at, width, height, rgb })
+    };
+    let mut request = RefreshRequest {
+        version: 0,
+        captured_at: Timestamp::ZERO,
+        frames: (0..expert.frames_per_prompt() as u64).map(frame).collect(),
+        target_points_m: [[10.0, 1.0], [20.0, 2.0]],
+        speed_mps: 5.0,
+    };
+    let pool = SlotPool::new(networks.prefix, 2);
+    let mut spans = StageSpans::default();
+    let mut newest = None;
+    let mut counts = Vec::new();
+    for version in 1..=8 {
+        request.version = version;
+        let writer = pool.writer().unwrap();
+        spans = StageSpans::default();
+        let before = ALLOCATIONS.with(Cell::get);
+        let prefix = expert.refresh(&request, writer, &mut spans).unwrap();
+        counts.push(ALLOCATIONS.with(Cell::get) - before);
+        newest = Some(prefix);
+    }
+    drop(newest);
+    let of_groups = spans.iter().filter(|span| span.stage == Stage::UnderstandingGroup).count();
+    assert_eq!(of_groups, if groups > 1 { groups } else { 0 });
+    counts.split_off(4)
+}
+
+/// What is left is the tokenizer's, on the understanding expert's thread.
+#[test]
+fn a_warm_refresh_through_layer_groups_allocates_no_more_than_through_one_network() {
+    let folder = tempfile::tempdir().unwrap();
+    export_tiny(folder.path());
+    let whole = refresh_allocations(folder.path(), 1);
+    assert!(whole.iter().all(|count| *count == whole[0]), "{whole:?} is not warm");
+    for groups in [2, 4] {
+        assert_eq!(refresh_allocations(folder.path(), groups), whole, "{groups} groups");
     }
 }
 

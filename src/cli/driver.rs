@@ -126,8 +126,7 @@ impl Automot {
         let networks = Networks::load(folder, &fast, &slow)
             .with_context(|| format!("loading engine folder {}", folder.display()))?;
         if run.real_time.readies_memory() {
-            let Networks { vision, understanding, bev, action, .. } = &networks;
-            for engine in [vision, understanding, bev, action] {
+            for engine in networks.engines() {
                 warm_up(engine).context("running the networks before the first tick")?;
             }
         }

@@ -7,7 +7,7 @@ use crate::model::automot::Networks;
 use crate::model::automot::accuracy::{
     Comparison, Difference, Excess, Limits, PointDifference, comparable, compare,
 };
-use crate::model::automot::networks;
+use crate::model::automot::networks::Contracts;
 use crate::model::automot::recording::{Recording, RecordingInputs, record};
 use crate::model::automot::tokenizer::Tokenizer;
 use anyhow::{Context, bail};
@@ -15,7 +15,6 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use tandem_export::contract::Contract;
 use tandem_export::folder::{ACCURACY_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE};
 use tandem_export::networks::Precision;
 
@@ -121,7 +120,12 @@ fn check_folders(folders: [&PathBuf; 2]) -> anyhow::Result<()> {
         if !folder.is_dir() {
             bail!("{} is not an engine folder; `tandem export` writes one", folder.display());
         }
-        contracts.push(read_contracts(folder)?);
+        let networks = Contracts::read(folder)?;
+        for contract in networks.iter() {
+            // Also what was built of it: nothing is worth running if that cannot be used.
+            NetworkFile::read(folder, &contract.network)?;
+        }
+        contracts.push(networks.whole());
         let path = folder.join(TOKENIZER_FILE);
         let text =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -132,17 +136,6 @@ fn check_folders(folders: [&PathBuf; 2]) -> anyhow::Result<()> {
         bail!("the two folders have different tokenizers, so their prompts would differ");
     }
     Ok(())
-}
-
-/// Contracts of the vision, understanding, BEV and action network.
-fn read_contracts(folder: &Path) -> anyhow::Result<[Contract; 4]> {
-    let read = |name| Ok::<_, anyhow::Error>(NetworkFile::read(folder, name)?.contract);
-    Ok([
-        read(networks::vision::NETWORK)?,
-        read(networks::understanding::NETWORK)?,
-        read(networks::bev::NETWORK)?,
-        read(networks::action::NETWORK)?,
-    ])
 }
 
 /// Loads a folder, drives it and lets it go.
@@ -160,12 +153,20 @@ fn side(
     let summary: Summary = serde_json::from_slice(&summary)
         .with_context(|| format!("{} is not the summary of an export", path.display()))?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
-    let networks = Networks::load(folder, backend, backend)
-        .with_context(|| format!("loading engine folder {}", folder.display()))?;
+    let precision = summary.options.precision;
+    let networks = Networks::load(folder, backend, backend).with_context(|| {
+        let hint = match precision {
+            Precision::Bf16 => {
+                "; the library does not compute in bf16 on a CPU, --precision bf16-emulated of \
+                 `tandem export` writes networks that round alike"
+            }
+            _ => "",
+        };
+        format!("loading engine folder {}{hint}", folder.display())
+    })?;
     let tokenizer = Tokenizer::read(&folder.join(TOKENIZER_FILE))?;
     let recording = record(&networks, tokenizer, inputs, &mut || bar.inc(1))
         .with_context(|| format!("driving engine folder {}", folder.display()))?;
-    let precision = summary.options.precision;
     let backend = backend.name();
     Ok((recording, SideRecord { export_sha256, engine_sha256, precision, backend }))
 }

@@ -83,6 +83,9 @@ impl PhaseRecorder {
             DeadlineVerdict::Missed { by } => Some(by.as_nanos() as u64),
         };
         self.statistics.record(&report.times(), age, late_by_ns.is_some());
+        if let Some(refresh) = &report.refresh {
+            self.statistics.record_runs(&refresh.spans);
+        }
         if let Some(refresh) = &report.refresh
             && refresh.is_published
             && self.refreshes.len() < self.refreshes.capacity()
@@ -102,6 +105,7 @@ impl PhaseRecorder {
     /// Adds one refresh of a phase without ticks. Does not allocate.
     pub fn refresh(&mut self, version: u64, spans: &StageSpans) {
         self.statistics.record_stages(&spans.times());
+        self.statistics.record_runs(spans);
         if self.refreshes.len() < self.refreshes.capacity() {
             self.refreshes.push(Refresh { version, published_at: 0, row: row(spans) });
         } else {

@@ -31,14 +31,14 @@ impl Part {
     }
 
     /// Nanoseconds that it took in sample `index` of these columns; `None` where it did not run.
-    /// Parts that overlap leave over nothing.
+    /// Parts that overlap leave over nothing; where none of them ran there is no rest.
     pub fn took_ns(self, stages: &BTreeMap<String, StageColumn>, index: usize) -> Option<u64> {
         let took = |stage: Stage| Some(stages.get(stage.name())?.span(index)?.1);
         let whole = took(self.stage)?;
         if !self.is_rest {
             return Some(whole);
         }
-        let parts = self.stage.parts().filter_map(took).fold(0, u64::saturating_add);
+        let parts = self.stage.parts().filter_map(took).reduce(u64::saturating_add)?;
         Some(whole.saturating_sub(parts))
     }
 }

@@ -4,7 +4,7 @@
 //! all values do not exceed. A bucket reports its upper edge, so a percentile is never understated
 //! and at most 0.1 % overstated; counts, minimum and maximum are exact.
 
-use super::{Stage, StageTimes};
+use super::{Stage, StageSpans, StageTimes};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -263,10 +263,20 @@ impl StageStatistics {
     /// Adds what stages took outside of any tick. Does not allocate.
     pub fn record_stages(&mut self, stages: &StageTimes) {
         for (stage, took) in stages.iter() {
-            self.stages[stage as usize].record(took);
+            if !stage.counts_runs() {
+                self.stages[stage as usize].record(took);
+            }
             if let Some(rest_ns) = stages.rest_ns(stage) {
                 self.rests[stage as usize].record(Duration::from_nanos(rest_ns.max(0) as u64));
             }
+        }
+    }
+
+    /// Adds the runs of stages that are counted run by run, which [`record`](Self::record) leaves
+    /// out since times hold only their sum. Does not allocate.
+    pub fn record_runs(&mut self, spans: &StageSpans) {
+        for span in spans.iter().filter(|span| span.stage.counts_runs()) {
+            self.stages[span.stage as usize].record(Duration::from_nanos(span.took_ns));
         }
     }
 

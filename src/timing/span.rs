@@ -6,8 +6,9 @@ use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Spans that one tick or one refresh keeps: a refresh of eight frames, none of them cached, has 37.
-pub const MAX_SPANS: usize = 40;
+/// Spans that one tick or one refresh keeps: a refresh of eight frames, none of them cached, has 37,
+/// and one more for each layer group of the understanding expert.
+pub const MAX_SPANS: usize = 64;
 
 /// Nanoseconds on the host's monotonic clock since this process first asked.
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]

@@ -53,13 +53,15 @@ pub enum Stage {
     Gather,
     /// Understanding expert's prefill.
     Understanding,
+    /// One layer group of the understanding expert; only where it has more than one.
+    UnderstandingGroup,
     /// The written slot becomes a snapshot.
     Seal,
 }
 
 impl Stage {
     /// All stages, in reading order: a stage stands behind its parent.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Response,
         Self::Wake,
         Self::Receive,
@@ -83,6 +85,7 @@ impl Stage {
         Self::Vision,
         Self::Gather,
         Self::Understanding,
+        Self::UnderstandingGroup,
         Self::Seal,
     ];
 
@@ -112,6 +115,7 @@ impl Stage {
             Self::Vision => "vision",
             Self::Gather => "gather",
             Self::Understanding => "understanding",
+            Self::UnderstandingGroup => "understanding group",
             Self::Seal => "seal",
         }
     }
@@ -144,6 +148,7 @@ impl Stage {
             | Self::Gather
             | Self::Understanding
             | Self::Seal => Some(Self::Refresh),
+            Self::UnderstandingGroup => Some(Self::Understanding),
         }
     }
 
@@ -156,6 +161,12 @@ impl Stage {
     /// last begun first.
     pub fn crosses_threads(self) -> bool {
         matches!(self, Self::Refresh | Self::HandOff)
+    }
+
+    /// Whether statistics count its runs one by one, rather than what all runs of a tick or refresh
+    /// took together: a layer group is as long as others may have to wait for the device.
+    pub fn counts_runs(self) -> bool {
+        self == Self::UnderstandingGroup
     }
 
     /// How deep it is nested, from 0.
@@ -185,12 +196,12 @@ impl StageTimes {
         self.0[stage as usize]
     }
 
-    /// The part of `stage` that none of its own parts accounts for; `None` if it did not run or has
-    /// no parts. Below zero where parts overlap.
+    /// The part of `stage` that none of its own parts accounts for; `None` if it did not run or none
+    /// of its parts did. Below zero where parts overlap.
     pub fn rest_ns(&self, stage: Stage) -> Option<i64> {
-        stage.parts().next()?;
         let ns = |took: Duration| took.as_nanos() as i64;
-        let parts = stage.parts().filter_map(|part| self.took(part)).map(ns).sum::<i64>();
+        let parts = stage.parts().filter_map(|part| self.took(part)).map(ns);
+        let parts = parts.reduce(|sum, part| sum + part)?;
         Some(ns(self.took(stage)?) - parts)
     }
 
@@ -231,5 +242,10 @@ mod tests {
         times.add(Stage::Action, Duration::from_nanos(15));
         assert_eq!(times.rest_ns(Stage::Tick), Some(15));
         assert_eq!(times.rest_ns(Stage::Bev), None);
+        times.set(Stage::Understanding, Duration::from_nanos(50));
+        assert_eq!(times.rest_ns(Stage::Understanding), None, "one network has no groups");
+        times.add(Stage::UnderstandingGroup, Duration::from_nanos(20));
+        times.add(Stage::UnderstandingGroup, Duration::from_nanos(25));
+        assert_eq!(times.rest_ns(Stage::Understanding), Some(5));
     }
 }

@@ -83,7 +83,7 @@ fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
         eprintln!("this set of vectors has no slow_C");
         return;
     };
-    let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::Bf16Emulated);
+    let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::Bf16Emulated, 1);
     let mut spans = StageSpans::default();
     let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
     let layout = snapshot.slot().layout();

@@ -25,11 +25,15 @@ fn networks(options: &ExportOptions) -> Networks {
     export_networks(&checkpoint, options, &out, &mut |_| {}).unwrap();
     let backend =
         OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap();
-    let load = |name| backend.load(&NetworkFile::read(&out, name).unwrap()).unwrap();
-    let understanding = load("understanding");
-    let [keys, values] = [0, 1].map(|index| &understanding.contract().outputs[index]);
+    let load = |name: &str| backend.load(&NetworkFile::read(&out, name).unwrap()).unwrap();
+    let understanding: Vec<_> = match options.understanding_groups {
+        1 => vec![load("understanding")],
+        groups => (0..groups).map(|group| load(&format!("understanding.{group}"))).collect(),
+    };
+    let contract = understanding[0].contract();
+    let [keys, values] = [0, 1].map(|index| &contract.outputs[index]);
     let prefix = Layout {
-        layers: understanding.contract().outputs.len() / 2,
+        layers: contract.sizes["layers"] as usize,
         heads: keys.shape[0],
         capacity: keys.shape[1],
         key_dim: keys.shape[2],
@@ -68,6 +72,7 @@ fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
 pub(crate) fn expert_for(
     vectors: &Vectors,
     precision: Precision,
+    groups: usize,
 ) -> (AutomotUnderstanding, SlotPool, RefreshRequest) {
     let first = vectors.need("image.0");
     let (height, width) = (first.shape[0], first.shape[1]);
@@ -76,6 +81,7 @@ pub(crate) fn expert_for(
         precision,
         frame_size: [height, width],
         frames: count,
+        understanding_groups: groups,
         ..ExportOptions::default()
     };
     let networks = networks(&options);
@@ -112,7 +118,7 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
         eprintln!("this set of vectors has no slow_C");
         return;
     };
-    let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32);
+    let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32, 1);
     let mut spans = StageSpans::default();
     let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();
@@ -128,4 +134,58 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
         assert!(first.bytes() == second.bytes(), "cached features changed a prefix");
     }
     compare(&vectors, &snapshot);
+}
+
+/// Golden keys and values of every layer through `groups` networks, which must also be those of one
+/// network bit for bit: the same operators run on the same numbers in the same order, and hidden
+/// states are handed over in the type that they are computed in. Nothing is left to tolerate.
+#[track_caller]
+fn check_groups(case: &str, groups: usize) {
+    let Some(vectors) = Vectors::read(case) else {
+        eprintln!("this set of vectors has no {case}");
+        return;
+    };
+    let refresh = |groups: usize| {
+        let (mut expert, pool, request) = expert_for(&vectors, Precision::F32, groups);
+        let mut spans = StageSpans::default();
+        // The second refresh writes over what the first left in hidden states and slot.
+        drop(expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap());
+        let mut spans = StageSpans::default();
+        let prefix = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+        (prefix, spans)
+    };
+    let (whole, spans) = refresh(1);
+    assert_eq!(spans.took(Stage::UnderstandingGroup), None, "one network is no group");
+    let (divided, spans) = refresh(groups);
+    compare(&vectors, &divided);
+    assert_eq!(whole.meta(), divided.meta());
+    for (index, (one, many)) in whole.slot().tensors().zip(divided.slot().tensors()).enumerate() {
+        let (layer, what) = (index / 2, ["keys", "values"][index % 2]);
+        assert!(one.bytes() == many.bytes(), "{case}: {what} of layer {layer} in {groups} groups");
+    }
+    let find = |stage| spans.iter().filter(move |span| span.stage == stage);
+    let around = find(Stage::Understanding).next().unwrap();
+    let mut free_from_ns = around.start_ns;
+    for span in find(Stage::UnderstandingGroup) {
+        assert!(span.start_ns >= free_from_ns, "groups run one after the other");
+        free_from_ns = span.start_ns + span.took_ns;
+    }
+    assert!(free_from_ns <= around.start_ns + around.took_ns);
+    assert_eq!(find(Stage::UnderstandingGroup).count(), groups);
+}
+
+#[test]
+fn golden_slow_a_through_two_groups() {
+    check_groups("slow_A", 2);
+}
+
+#[test]
+fn golden_slow_a_through_three_groups() {
+    check_groups("slow_A", 3);
+}
+
+#[test]
+fn golden_slow_c_through_two_and_three_groups() {
+    check_groups("slow_C", 2);
+    check_groups("slow_C", 3);
 }

@@ -337,8 +337,6 @@ impl Profiling<'_> {
 }
 
 fn identity(folder: &Path, automot: &Automot) -> EngineIdentity {
-    let networks = &automot.networks;
-    let engines = [&networks.vision, &networks.understanding, &networks.bev, &networks.action];
     let hash = |engine: &Arc<dyn crate::engine::Engine>| {
         let contract = engine.contract();
         (contract.network.clone(), contract.graph_sha256.clone())
@@ -346,7 +344,7 @@ fn identity(folder: &Path, automot: &Automot) -> EngineIdentity {
     EngineIdentity {
         folder: folder.display().to_string(),
         backend: automot.backend.clone(),
-        graphs_sha256: engines.map(hash).into_iter().collect::<BTreeMap<_, _>>(),
+        graphs_sha256: automot.networks.engines().map(hash).collect::<BTreeMap<_, _>>(),
     }
 }
 

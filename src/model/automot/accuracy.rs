@@ -5,7 +5,8 @@
 //! token by token, because one wrong token spoils a trajectory without showing in a mean.
 
 use super::networks;
-use super::recording::{PROBE, PromptRecording, Recording};
+use super::networks::PROBE;
+use super::recording::{PromptRecording, Recording};
 use crate::tensor::{DType, HostTensor};
 use serde::Serialize;
 use tandem_export::contract::{Contract, TensorSpec};

@@ -1,12 +1,18 @@
-//! The four networks of AutoMoT, loaded and checked against each other.
+//! The networks of AutoMoT, checked against each other and loaded.
 //!
-//! The only place that spells tensor names.
+//! The understanding expert is one network or several, the groups that its layers are divided among;
+//! everything here takes it as a list of one or more. The only place that spells tensor names.
 
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError};
 use crate::kv_cache::Layout;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::folder::Summary;
+use tandem_export::networks::{group_number, is_name};
+
+/// Outputs whose names begin so are values in between, which no expert asks for.
+pub(super) const PROBE: &str = "probe.";
 
 /// One frame → image tokens and deepstack maps.
 pub mod vision {
@@ -20,9 +26,10 @@ pub mod vision {
 
 /// Prompt and image tokens → keys and values.
 pub mod understanding {
-    /// Name of the network.
+    /// Name of the network; `understanding.0`, `understanding.1` … where it is in layer groups.
     pub const NETWORK: &str = "understanding";
-    /// Inputs, in order.
+    /// Inputs, in order. The first group has all of them, a later one the hidden states of the group
+    /// before it and those of these that it reads.
     pub const INPUTS: [&str; 6] =
         ["token_ids", "image_slot", "position_ids", "visible_until", "image_tokens", "deepstack"];
 }
@@ -47,19 +54,49 @@ pub mod action {
     pub const OUTPUTS: [&str; 3] = ["route", "waypoints", "decision_ids"];
 }
 
-/// The four engines, whose shapes fit each other.
+/// Engines whose shapes fit each other.
 #[derive(Clone)]
 pub struct Networks {
     /// Vision tower.
     pub vision: Arc<dyn Engine>,
-    /// Understanding expert.
-    pub understanding: Arc<dyn Engine>,
+    /// Understanding expert: its layer groups in order, or one engine of all layers.
+    pub understanding: Vec<Arc<dyn Engine>>,
     /// BEV encoder.
     pub bev: Arc<dyn Engine>,
     /// Action expert.
     pub action: Arc<dyn Engine>,
     /// Layout of a prefix.
     pub prefix: Layout,
+}
+
+/// Contracts of the networks of a folder, which fit each other.
+pub struct Contracts {
+    /// Vision tower.
+    pub vision: Contract,
+    /// Understanding expert: its layer groups in order, or one network of all layers.
+    pub understanding: Vec<Contract>,
+    /// BEV encoder.
+    pub bev: Contract,
+    /// Action expert.
+    pub action: Contract,
+}
+
+/// Which layers of the understanding expert a network has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LayerGroup {
+    /// Number of the group, from 0.
+    pub group: usize,
+    /// Groups in all.
+    pub groups: usize,
+    /// Its first layer.
+    pub first_layer: usize,
+}
+
+impl std::fmt::Display for LayerGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { group, groups, first_layer } = self;
+        write!(f, "group {group} of {groups}, from layer {first_layer} on")
+    }
 }
 
 /// The networks of a folder cannot drive.
@@ -77,9 +114,9 @@ pub enum NetworksError {
     )]
     Tensors {
         /// The network.
-        network: &'static str,
+        network: String,
         /// The folder.
-        folder: std::path::PathBuf,
+        folder: PathBuf,
         /// "input" or "output".
         what: &'static str,
         /// AutoMoT's.
@@ -90,19 +127,88 @@ pub enum NetworksError {
     /// Two networks do not fit each other.
     #[error(
         "the networks of this folder do not fit each other: {from} gives {given} as {tensor:?}, {to} \
-         takes {taken}; they come from a checkpoint whose parts were not trained together"
+         takes {taken}; they come from different exports, or from a checkpoint whose parts were not \
+         trained together"
     )]
     Misfit {
         /// The producing network.
-        from: &'static str,
+        from: String,
         /// The consuming network.
-        to: &'static str,
+        to: String,
         /// The tensor.
         tensor: String,
         /// Type and shape produced.
-        given: String,
+        given: Box<str>,
         /// Type and shape consumed.
-        taken: String,
+        taken: Box<str>,
+    },
+    /// The export has no understanding expert, or groups with a gap.
+    #[error(
+        "{folder:?} was exported with {found:?} as understanding expert; that is neither one network \
+         \"understanding\" nor groups \"understanding.0\", \"understanding.1\" … without a gap: export \
+         the checkpoint again"
+    )]
+    GroupNames {
+        /// The folder.
+        folder: PathBuf,
+        /// Networks of the expert that the summary lists.
+        found: Vec<String>,
+    },
+    /// There is a network file that the export did not write.
+    #[error(
+        "{path:?} is not of the export that it lies beside, whose networks are {expected:?}; remove \
+         it, or export the checkpoint again"
+    )]
+    Extra {
+        /// The file.
+        path: PathBuf,
+        /// Networks that the summary lists.
+        expected: Vec<String>,
+    },
+    /// A layer group has other layers than its place asks for.
+    #[error(
+        "network {network:?} of {folder:?} is {found}, in its place belongs {expected}: it comes from \
+         another export; export the checkpoint again"
+    )]
+    Group {
+        /// The network.
+        network: String,
+        /// The folder.
+        folder: PathBuf,
+        /// What the contract says, in words.
+        found: String,
+        /// What it would have to be.
+        expected: LayerGroup,
+    },
+    /// Two groups take the same tensor in different shapes.
+    #[error(
+        "network {network:?} takes {found} as {tensor:?}, the first group takes {expected}: \
+         the two come from different exports; export the checkpoint again"
+    )]
+    Shared {
+        /// The network.
+        network: String,
+        /// The tensor.
+        tensor: String,
+        /// Its type and shape here.
+        found: String,
+        /// Its type and shape in the first group.
+        expected: String,
+    },
+    /// A network is not the one that the folder's summary lists.
+    #[error(
+        "network {network:?} of {folder:?} is not the one that was exported there (graph {found}, \
+         exported was {expected}): it comes from another export; export the checkpoint again"
+    )]
+    OtherExport {
+        /// The network.
+        network: String,
+        /// The folder.
+        folder: PathBuf,
+        /// SHA-256 of its graph.
+        found: String,
+        /// SHA-256 that the summary has.
+        expected: String,
     },
     /// The BEV encoder sees more than the camera gives.
     #[error(
@@ -138,56 +244,235 @@ pub enum NetworksError {
 
 impl Networks {
     /// Loads the networks of an engine folder: `fast` runs the BEV encoder and the action expert,
-    /// `slow` the vision tower and the understanding expert.
+    /// `slow` the vision tower and the understanding expert. Nothing is loaded before all contracts
+    /// were checked.
     ///
     /// # Errors
-    /// If a file or network cannot be loaded, is not AutoMoT's, or the four do not fit each other.
+    /// If a file or network cannot be loaded, is not AutoMoT's, or the networks do not fit each other.
     pub fn load(
         folder: &Path,
         fast: &dyn Backend,
         slow: &dyn Backend,
     ) -> Result<Self, NetworksError> {
-        let load = |backend: &dyn Backend, name| -> Result<Arc<dyn Engine>, NetworksError> {
-            Ok(backend.load(&NetworkFile::read(folder, name)?)?)
+        let contracts = Contracts::read(folder)?;
+        let load = |backend: &dyn Backend, contract: &Contract| {
+            let file = NetworkFile::read(folder, &contract.network)?;
+            Ok::<_, NetworksError>(backend.load(&file)?)
         };
-        let vision = load(slow, vision::NETWORK)?;
-        let understanding = load(slow, understanding::NETWORK)?;
-        let bev = load(fast, bev::NETWORK)?;
-        let action = load(fast, action::NETWORK)?;
-        let expect = |engine: &Arc<dyn Engine>, network, inputs: &[String], outputs: &[String]| {
-            let contract = engine.contract();
+        let understanding = contracts.understanding.iter().map(|contract| load(slow, contract));
+        Ok(Self {
+            vision: load(slow, &contracts.vision)?,
+            understanding: understanding.collect::<Result<_, _>>()?,
+            bev: load(fast, &contracts.bev)?,
+            action: load(fast, &contracts.action)?,
+            prefix: prefix_layout(&contracts.action),
+        })
+    }
+
+    /// Every engine: vision tower, understanding expert, BEV encoder, action expert.
+    pub fn engines(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
+        let Self { vision, understanding, bev, action, .. } = self;
+        [vision].into_iter().chain(understanding).chain([bev, action])
+    }
+}
+
+impl Contracts {
+    /// Reads the contracts of a network folder or an engine folder.
+    ///
+    /// # Errors
+    /// If a file cannot be read, a network is not AutoMoT's or from another export, a layer group is
+    /// missing or one too many, or the networks do not fit each other.
+    pub fn read(folder: &Path) -> Result<Self, NetworksError> {
+        let summary = NetworkFile::summary(folder)?;
+        refuse_extra(folder, &summary)?;
+        let read = |name: &str| -> Result<Contract, NetworksError> {
+            Ok(NetworkFile::exported(folder, name)?.contract)
+        };
+        let groups = group_names(folder, &summary)?;
+        let contracts = Self {
+            vision: read(vision::NETWORK)?,
+            understanding: groups.iter().map(|name| read(name)).collect::<Result<_, _>>()?,
+            bev: read(bev::NETWORK)?,
+            action: read(action::NETWORK)?,
+        };
+        let names = [vision::NETWORK].into_iter().chain(groups.iter().map(String::as_str));
+        let names = names.chain([bev::NETWORK, action::NETWORK]);
+        contracts.check(folder)?;
+        for (name, contract) in names.zip(contracts.iter()) {
+            let expected = summary.networks.get(name).map_or("", String::as_str);
+            if contract.network != name || contract.graph_sha256 != expected {
+                return Err(NetworksError::OtherExport {
+                    network: name.to_owned(),
+                    folder: folder.to_owned(),
+                    found: contract.graph_sha256.clone(),
+                    expected: expected.to_owned(),
+                });
+            }
+        }
+        Ok(contracts)
+    }
+
+    /// Every contract: vision tower, understanding expert, BEV encoder, action expert.
+    pub fn iter(&self) -> impl Iterator<Item = &Contract> {
+        let Self { vision, understanding, bev, action } = self;
+        [vision].into_iter().chain(understanding).chain([bev, action])
+    }
+
+    /// Names and shapes of all tensors.
+    fn check(&self, folder: &Path) -> Result<(), NetworksError> {
+        let Self { vision, understanding, bev, action } = self;
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let expect = |contract: &Contract, network: &str, inputs: &[String], outputs: &[String]| {
             begins(folder, network, "input", &contract.inputs, inputs)?;
             begins(folder, network, "output", &contract.outputs, outputs)
         };
-        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        let layers = action.contract().inputs.len().saturating_sub(action::INPUTS.len()) / 2;
+        let layers = action.inputs.len().saturating_sub(action::INPUTS.len()) / 2;
+        let layers = layers.max(1);
         let prefix_names: Vec<String> = (0..layers).flat_map(prefix_tensors).collect();
-        expect(&vision, vision::NETWORK, &names(&vision::INPUTS), &names(&vision::OUTPUTS))?;
-        expect(
-            &understanding,
-            understanding::NETWORK,
-            &names(&understanding::INPUTS),
-            &prefix_names,
-        )?;
-        expect(&bev, bev::NETWORK, &names(&bev::INPUTS), &names(&bev::OUTPUTS))?;
+        expect(vision, vision::NETWORK, &names(&vision::INPUTS), &names(&vision::OUTPUTS))?;
+        match understanding.as_slice() {
+            [whole] => {
+                let inputs = names(&understanding::INPUTS);
+                expect(whole, understanding::NETWORK, &inputs, &prefix_names)?;
+            }
+            groups => check_groups(folder, groups)?,
+        }
+        expect(bev, bev::NETWORK, &names(&bev::INPUTS), &names(&bev::OUTPUTS))?;
         let action_inputs = [names(&action::INPUTS), prefix_names].concat();
-        expect(&action, action::NETWORK, &action_inputs, &names(&action::OUTPUTS))?;
+        expect(action, action::NETWORK, &action_inputs, &names(&action::OUTPUTS))?;
 
-        fits(bev.contract(), bev::NETWORK, action.contract(), action::NETWORK, "bev_tokens")?;
-        for layer in 0..layers {
-            for tensor in prefix_tensors(layer) {
-                fits(
-                    understanding.contract(),
-                    understanding::NETWORK,
-                    action.contract(),
-                    action::NETWORK,
-                    &tensor,
-                )?;
+        fits(bev, action, "bev_tokens")?;
+        let given = WholeUnderstanding::of(understanding).contract;
+        let real = given.outputs.iter().filter(|spec| !spec.name.starts_with(PROBE));
+        // What the action expert reads, and whatever else is given.
+        let tensors = (0..layers).flat_map(prefix_tensors);
+        tensors
+            .chain(real.map(|spec| spec.name.clone()))
+            .try_for_each(|tensor| fits(&given, action, &tensor))
+    }
+
+    /// Contracts of the vision, understanding, BEV and action network, layer groups as if they were
+    /// one network.
+    pub fn whole(self) -> [Contract; 4] {
+        let whole = WholeUnderstanding::of(&self.understanding).contract;
+        [self.vision, whole, self.bev, self.action]
+    }
+}
+
+/// Sizes that only the contract of a layer group has.
+const GROUP_SIZES: [&str; 4] = ["group", "groups", "first_layer", "group_layers"];
+
+/// Layer groups, or a single network, seen as one network.
+pub(super) struct WholeUnderstanding {
+    /// Takes what a prompt consists of; gives keys and values of all layers, then probes.
+    pub(super) contract: Contract,
+    /// Which output of which group each of its outputs is.
+    pub(super) places: Vec<[usize; 2]>,
+}
+
+impl WholeUnderstanding {
+    /// One network of these, at least one.
+    pub(super) fn of<'a>(groups: impl IntoIterator<Item = &'a Contract>) -> Self {
+        let groups: Vec<&Contract> = groups.into_iter().collect();
+        let mut contract = groups[0].clone();
+        contract.network = understanding::NETWORK.to_owned();
+        contract.sizes.retain(|name, _| !GROUP_SIZES.contains(&name.as_str()));
+        let hashes: Vec<&str> = groups.iter().map(|group| group.graph_sha256.as_str()).collect();
+        contract.graph_sha256 = hashes.join(" ");
+        let all = groups.iter().enumerate().flat_map(|(group, contract)| {
+            let outputs = contract.outputs.iter().enumerate();
+            outputs.map(move |(output, spec)| ([group, output], spec))
+        });
+        let (probes, real): (Vec<_>, Vec<_>) =
+            all.partition(|(_, spec)| spec.name.starts_with(PROBE));
+        let real = real.into_iter().filter(|(_, spec)| !spec.name.starts_with(HIDDEN));
+        let (places, outputs) =
+            real.chain(probes).map(|(place, spec)| (place, spec.clone())).unzip();
+        contract.outputs = outputs;
+        Self { contract, places }
+    }
+}
+
+/// Name of the hidden states behind a layer begins so, where one group hands them to the next.
+pub(super) const HIDDEN: &str = "hidden.";
+
+/// Networks of the understanding expert that an export lists, in order.
+fn group_names(folder: &Path, summary: &Summary) -> Result<Vec<String>, NetworksError> {
+    let is_understanding =
+        |name: &String| name == understanding::NETWORK || group_number(name).is_some();
+    let mut found = summary.network_names();
+    found.retain(is_understanding);
+    let is_group = |(place, name): (usize, &String)| group_number(name) == Some(place);
+    let is_whole = found == [understanding::NETWORK];
+    if is_whole || (!found.is_empty() && found.iter().enumerate().all(is_group)) {
+        return Ok(found);
+    }
+    Err(NetworksError::GroupNames { folder: folder.to_owned(), found })
+}
+
+/// Refuses contracts of networks that the summary does not list.
+fn refuse_extra(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
+    let unreadable = |source| NetworkFileError::Read { path: folder.to_owned(), source };
+    let mut extra = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.strip_suffix(".json").unwrap_or_default();
+        if is_name(name) && !summary.networks.contains_key(name) {
+            extra.push(path);
+        }
+    }
+    extra.sort();
+    match extra.into_iter().next() {
+        None => Ok(()),
+        Some(path) => Err(NetworksError::Extra { path, expected: summary.network_names() }),
+    }
+}
+
+/// Checks the places and tensors of layer groups.
+fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError> {
+    let first = &groups[0];
+    let mut layers = 0..0;
+    for (index, contract) in groups.iter().enumerate() {
+        let network = format!("{}.{index}", understanding::NETWORK);
+        let expected = LayerGroup { group: index, groups: groups.len(), first_layer: layers.end };
+        let size = |key| contract.sizes.get(key).map(|&size| size as usize);
+        let found = || {
+            let [group, groups, first_layer, _] = GROUP_SIZES.map(size);
+            Some(LayerGroup { group: group?, groups: groups?, first_layer: first_layer? })
+        };
+        let Some(count) = size("group_layers").filter(|_| found() == Some(expected)) else {
+            let found = found().map_or("no layer group".to_owned(), |found| found.to_string());
+            let folder = folder.to_owned();
+            return Err(NetworksError::Group { network, folder, found, expected });
+        };
+        let before = layers.end.checked_sub(1).map(|layer| format!("{HIDDEN}{layer}"));
+        layers = layers.end..layers.end + count;
+        let is_last = index + 1 == groups.len();
+        let after = (!is_last).then(|| format!("{HIDDEN}{}", layers.end.saturating_sub(1)));
+        let given: Vec<String> = layers.clone().flat_map(prefix_tensors).chain(after).collect();
+        begins(folder, &network, "output", &contract.outputs, &given)?;
+        let Some(before) = before else {
+            let inputs = understanding::INPUTS.map(str::to_owned);
+            begins(folder, &network, "input", &contract.inputs, &inputs)?;
+            continue;
+        };
+        begins(folder, &network, "input", &contract.inputs, std::slice::from_ref(&before))?;
+        fits(&groups[index - 1], contract, &before)?;
+        for spec in &contract.inputs[1..] {
+            let expected = first.input(&spec.name).map(|place| describe(&first.inputs[place]));
+            let found = describe(spec);
+            if expected.as_ref() != Some(&found) {
+                return Err(NetworksError::Shared {
+                    network,
+                    tensor: spec.name.clone(),
+                    found,
+                    expected: expected.unwrap_or_else(nothing),
+                });
             }
         }
-        let prefix = prefix_layout(action.contract(), layers);
-        Ok(Self { vision, understanding, bev, action, prefix })
     }
+    Ok(())
 }
 
 /// Names of one layer's keys and values, in binding order.
@@ -196,11 +481,11 @@ pub fn prefix_tensors(layer: usize) -> [String; 2] {
 }
 
 /// The layout of the prefix that the action expert reads: keys `[heads, capacity, key_dim]`.
-fn prefix_layout(action: &Contract, layers: usize) -> Layout {
-    let keys = &action.inputs[action::INPUTS.len()];
-    let values = &action.inputs[action::INPUTS.len() + 1];
+fn prefix_layout(action: &Contract) -> Layout {
+    let first = action::INPUTS.len();
+    let [keys, values] = [&action.inputs[first], &action.inputs[first + 1]];
     Layout {
-        layers,
+        layers: (action.inputs.len() - first) / 2,
         heads: keys.shape[0],
         capacity: keys.shape[1],
         key_dim: keys.shape[2],
@@ -211,7 +496,7 @@ fn prefix_layout(action: &Contract, layers: usize) -> Layout {
 
 fn begins(
     folder: &Path,
-    network: &'static str,
+    network: &str,
     what: &'static str,
     specs: &[TensorSpec],
     expected: &[String],
@@ -220,30 +505,27 @@ fn begins(
     if found.starts_with(expected) {
         return Ok(());
     }
-    let (folder, expected) = (folder.to_owned(), expected.to_vec());
+    let (network, folder, expected) = (network.to_owned(), folder.to_owned(), expected.to_vec());
     Err(NetworksError::Tensors { network, folder, what, expected, found })
 }
 
-fn fits(
-    from: &Contract,
-    from_name: &'static str,
-    to: &Contract,
-    to_name: &'static str,
-    tensor: &str,
-) -> Result<(), NetworksError> {
+fn fits(from: &Contract, to: &Contract, tensor: &str) -> Result<(), NetworksError> {
     let given = from.output(tensor).map(|index| describe(&from.outputs[index]));
     let taken = to.input(tensor).map(|index| describe(&to.inputs[index]));
     if given == taken {
         return Ok(());
     }
-    let nothing = || "nothing of that name".to_owned();
     Err(NetworksError::Misfit {
-        from: from_name,
-        to: to_name,
+        from: from.network.clone(),
+        to: to.network.clone(),
         tensor: tensor.to_owned(),
-        given: given.unwrap_or_else(nothing),
-        taken: taken.unwrap_or_else(nothing),
+        given: given.unwrap_or_else(nothing).into(),
+        taken: taken.unwrap_or_else(nothing).into(),
     })
+}
+
+fn nothing() -> String {
+    "nothing of that name".to_owned()
 }
 
 fn describe(spec: &TensorSpec) -> String {

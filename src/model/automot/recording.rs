@@ -4,7 +4,7 @@
 //! this set's own vision features, the action expert this set's own prefix and BEV tokens, so
 //! errors accumulate as in use. A [`Tap`] before each engine keeps what comes out, probes included.
 
-use super::networks::Networks;
+use super::networks::{Networks, PROBE, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError};
@@ -21,9 +21,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tandem_export::contract::Contract;
-
-/// Outputs whose names begin so are values in between, which no expert asks for.
-pub(super) const PROBE: &str = "probe.";
 
 /// Trajectories per prefix: one as soon as it is there, one at the next tick.
 const ACTS_PER_PROMPT: usize = 2;
@@ -45,7 +42,8 @@ pub struct RecordingInputs {
 
 /// Everything that a set of networks answered.
 pub struct Recording {
-    /// Contracts of the vision, understanding, BEV and action network.
+    /// Contracts of the vision, understanding, BEV and action network; layer groups of the
+    /// understanding expert as if they were one network.
     pub(super) contracts: [Contract; 4],
     /// One entry per prompt.
     pub(super) prompts: Vec<PromptRecording>,
@@ -81,12 +79,19 @@ pub fn record(
     inputs: RecordingInputs,
     done: &mut dyn FnMut(),
 ) -> Result<Recording, RecordError> {
-    let taps = [&networks.vision, &networks.understanding, &networks.bev, &networks.action]
-        .map(|engine| Arc::new(Tap::new(Arc::clone(engine))));
-    let contracts = [0, 1, 2, 3].map(|index| taps[index].inner.contract().clone());
-    let [vision, understanding, bev, action] =
-        [0, 1, 2, 3].map(|index| -> Arc<dyn Engine> { Arc::clone(&taps[index]) as _ });
-    let tapped = Networks { vision, understanding, bev, action, prefix: networks.prefix };
+    let tap = |engine: &Arc<dyn Engine>| Arc::new(Tap::new(Arc::clone(engine)));
+    let [vision, bev, action] = [&networks.vision, &networks.bev, &networks.action].map(tap);
+    let groups: Vec<Arc<Tap>> = networks.understanding.iter().map(tap).collect();
+    let whole = WholeUnderstanding::of(groups.iter().map(|tap| tap.inner.contract()));
+    let contract = |tap: &Tap| tap.inner.contract().clone();
+    let contracts = [contract(&vision), whole.contract, contract(&bev), contract(&action)];
+    let tapped = Networks {
+        vision: vision.clone(),
+        understanding: groups.iter().map(|tap| Arc::clone(tap) as _).collect(),
+        bev: bev.clone(),
+        action: action.clone(),
+        prefix: networks.prefix,
+    };
 
     let mut expert = AutomotUnderstanding::new(&tapped, tokenizer)?;
     let pool = SlotPool::new(tapped.prefix, 1);
@@ -95,11 +100,11 @@ pub fn record(
         let mut drive = Drive::new(inputs.seed, prompt);
         let planner = drive.planner();
         let frames = expert.frames_per_prompt();
-        let mut action = AutomotAction::new(&tapped, planner, frames, ActionOptions::default())
+        let mut acting = AutomotAction::new(&tapped, planner, frames, ActionOptions::default())
             .map_err(SetupError::from)?;
         let request = loop {
-            drive.tick(&mut action)?;
-            if let Some(request) = action.refresh_request(prompt as u64 + 1) {
+            drive.tick(&mut acting)?;
+            if let Some(request) = acting.refresh_request(prompt as u64 + 1) {
                 break request;
             }
         };
@@ -107,15 +112,32 @@ pub fn record(
         let prefix = expert.refresh(&request, writer, &mut StageSpans::default())?;
         for act in 0..ACTS_PER_PROMPT {
             if act > 0 {
-                drive.tick(&mut action)?;
+                drive.tick(&mut acting)?;
             }
-            action.act(&prefix, &mut StageSpans::default())?;
+            acting.act(&prefix, &mut StageSpans::default())?;
         }
-        let runs = [0, 1, 2, 3].map(|index| taps[index].take());
+        let understanding = joined(&groups, &whole.places);
+        let runs = [vision.take(), understanding, bev.take(), action.take()];
         prompts.push(PromptRecording { valid_length: prefix.meta().valid_length, runs });
         done();
     }
     Ok(Recording { contracts, prompts })
+}
+
+/// What layer groups gave since the last call, as if they were one network: per run its outputs, each
+/// from its place (group and output).
+fn joined(groups: &[Arc<Tap>], places: &[[usize; 2]]) -> Vec<Vec<HostTensor>> {
+    let mut runs: Vec<_> = groups.iter().map(|tap| tap.take().into_iter()).collect();
+    let mut all = Vec::new();
+    while let Some(run) = runs.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>() {
+        let mut outputs: Vec<Vec<Option<HostTensor>>> =
+            run.into_iter().map(|outputs| outputs.into_iter().map(Some).collect()).collect();
+        let take = |[group, output]: &[usize; 2]| {
+            outputs[*group][*output].take().expect("every place is named once")
+        };
+        all.push(places.iter().map(take).collect());
+    }
+    all
 }
 
 /// An engine that keeps a copy of what its sessions give, and asks for probes by itself.

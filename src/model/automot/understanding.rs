@@ -1,17 +1,22 @@
 //! The understanding expert: frames and a prompt to a sealed prefix.
+//!
+//! Its layers are one network or several that run one after the other. A network that runs cannot be
+//! interrupted, so a group of layers is the least that the action expert may have to wait for.
 
 use super::image::{PatchLayout, Resizer, Size};
-use super::networks::{Networks, NetworksError, size, vision};
+use super::networks::{self, HIDDEN, Networks, NetworksError, PROBE, size, vision};
 use super::prompt::{self, DrivingState};
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::tokens::{ImageGrid, InstructionMask, PromptTokens, SequenceBuffers};
-use crate::engine::Session;
+use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::{CameraFrame, FrameId};
-use crate::tensor::{HostTensor, TensorViewMut};
+use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
+use std::sync::Arc;
+use tandem_export::contract::{Contract, TensorSpec};
 
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
@@ -42,7 +47,7 @@ pub struct AutomotUnderstanding {
     frames_per_prompt: usize,
     instruction_mask: InstructionMask,
     vision: VisionTower,
-    session: Box<dyn Session>,
+    layers: LayerGroups,
     instruction: String,
     instruction_ids: Vec<u32>,
     token_ids: HostTensor,
@@ -84,8 +89,8 @@ impl AutomotUnderstanding {
     ) -> Result<Self, SetupError> {
         let mut prefix_ids = Vec::new();
         tokenizer.encode_into(prompt::PREFIX, &mut prefix_ids)?;
-        let inputs = &networks.understanding.contract().inputs;
-        let zeros = |index: usize| HostTensor::zeros(inputs[index].dtype, &inputs[index].shape);
+        let inputs = &networks.understanding[0].contract().inputs;
+        let zeros = |index: usize| zeros(&inputs[index]);
         let (size, layout) = frame_layout(networks)?;
         let [rows, columns] = layout.token_grid(size);
         let grid = ImageGrid { rows, columns };
@@ -100,7 +105,7 @@ impl AutomotUnderstanding {
             frames_per_prompt,
             instruction_mask: options.instruction_mask,
             vision,
-            session: networks.understanding.clone().session(),
+            layers: LayerGroups::new(&networks.understanding),
             instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
             instruction_ids: Vec::with_capacity(prompt::INSTRUCTION_CAPACITY),
             token_ids: zeros(0),
@@ -181,7 +186,7 @@ impl UnderstandingExpert for AutomotUnderstanding {
         }
 
         let begun = Stage::Understanding.begin();
-        let inputs = [
+        let prompt = [
             self.token_ids.view(),
             self.image_slot.view(),
             self.position_ids.view(),
@@ -189,10 +194,7 @@ impl UnderstandingExpert for AutomotUnderstanding {
             self.image_tokens.view(),
             self.deepstack.view(),
         ];
-        let mut outputs: ArrayVec<TensorViewMut<'_>, MAX_TENSORS> = ArrayVec::new();
-        outputs.extend(writer.slot_mut().tensors_mut().map(HostTensor::view_mut));
-        self.session.run(&inputs, &mut outputs)?;
-        drop(outputs);
+        self.layers.run(&prompt, &mut writer, spans)?;
         spans.end(begun);
 
         let begun = Stage::Seal.begin();
@@ -206,6 +208,118 @@ impl UnderstandingExpert for AutomotUnderstanding {
         spans.end(begun);
         Ok(snapshot)
     }
+}
+
+/// The layers of the expert, in the networks that they are divided among.
+struct LayerGroups {
+    groups: Vec<LayerGroup>,
+    /// Hidden states: what the group before gave, and what the next one will take. They change
+    /// places from group to group; without a second group there are none.
+    hidden: Option<[HostTensor; 2]>,
+}
+
+/// Some of the layers.
+struct LayerGroup {
+    session: Box<dyn Session>,
+    /// Where its inputs come from, in the order of its contract.
+    inputs: ArrayVec<GroupInput, { networks::understanding::INPUTS.len() }>,
+    /// Keys and values that it writes.
+    written: usize,
+    /// Whether it hands hidden states to a next group.
+    hands_over: bool,
+}
+
+#[derive(Clone, Copy)]
+enum GroupInput {
+    /// The input of this number that a prompt is laid out in.
+    Prompt(usize),
+    /// Hidden states of the group before.
+    Hidden,
+}
+
+impl LayerGroups {
+    /// Sessions of engines that were checked against each other, and all memory between them.
+    fn new(engines: &[Arc<dyn Engine>]) -> Self {
+        let is_hidden = |spec: &&TensorSpec| spec.name.starts_with(HIDDEN);
+        let handed = engines[0].contract().outputs.iter().find(is_hidden);
+        let groups = engines.iter().map(|engine| LayerGroup::new(Arc::clone(engine))).collect();
+        Self { groups, hidden: handed.map(|spec| [zeros(spec), zeros(spec)]) }
+    }
+
+    /// Writes keys and values of all layers, group by group. Does not allocate.
+    fn run(
+        &mut self,
+        prompt: &[TensorView<'_>],
+        writer: &mut KvWriter,
+        spans: &mut StageSpans,
+    ) -> Result<(), RunError> {
+        let Self { groups, hidden } = self;
+        let mut hidden = hidden.as_mut().map(|[before, after]| (before, after));
+        let mut prefix = writer.slot_mut().tensors_mut();
+        let is_divided = groups.len() > 1;
+        for group in groups {
+            let begun = is_divided.then(|| Stage::UnderstandingGroup.begin());
+            let (before, after) = match &mut hidden {
+                Some((before, after)) => (Some(&**before), Some(&mut **after)),
+                None => (None, None),
+            };
+            group.run(prompt, before, after, &mut prefix)?;
+            hidden = hidden.map(|(before, after)| (after, before));
+            if let Some(begun) = begun {
+                spans.end(begun);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl LayerGroup {
+    fn new(engine: Arc<dyn Engine>) -> Self {
+        let Contract { inputs, outputs, .. } = engine.contract();
+        let source = |spec: &TensorSpec| {
+            let names = &networks::understanding::INPUTS;
+            let place = names.iter().position(|name| *name == spec.name);
+            place.map_or(GroupInput::Hidden, GroupInput::Prompt)
+        };
+        let hands_over = outputs.iter().any(|spec| spec.name.starts_with(HIDDEN));
+        let real = outputs.iter().filter(|spec| !spec.name.starts_with(PROBE)).count();
+        Self {
+            inputs: inputs.iter().map(source).collect(),
+            written: real - usize::from(hands_over),
+            hands_over,
+            session: engine.session(),
+        }
+    }
+
+    /// Runs these layers: takes hidden states from `before`, leaves its own in `after`, and writes
+    /// the next keys and values of `prefix`.
+    fn run<'a>(
+        &mut self,
+        prompt: &[TensorView<'_>],
+        before: Option<&HostTensor>,
+        after: Option<&mut HostTensor>,
+        prefix: &mut impl Iterator<Item = &'a mut HostTensor>,
+    ) -> Result<(), RunError> {
+        let inputs: ArrayVec<TensorView<'_>, { networks::understanding::INPUTS.len() }> = self
+            .inputs
+            .iter()
+            .map(|input| match input {
+                GroupInput::Prompt(place) => prompt[*place],
+                GroupInput::Hidden => {
+                    before.expect("groups that take hidden states follow one").view()
+                }
+            })
+            .collect();
+        let mut outputs: ArrayVec<TensorViewMut<'_>, MAX_TENSORS> = ArrayVec::new();
+        outputs.extend(prefix.take(self.written).map(|tensor| tensor.view_mut()));
+        outputs.extend(after.filter(|_| self.hands_over).map(HostTensor::view_mut));
+        self.session.run(&inputs, &mut outputs)
+    }
+}
+
+/// Memory for a tensor.
+fn zeros(spec: &TensorSpec) -> HostTensor {
+    HostTensor::zeros(spec.dtype, &spec.shape)
 }
 
 /// How large the vision tower's frames are, and how they are cut.
@@ -246,8 +360,6 @@ impl VisionTower {
     /// A tower for frames of `size` that keeps the features of `cached` of them.
     fn new(networks: &Networks, size: Size, layout: PatchLayout, cached: usize) -> Self {
         let contract = networks.vision.contract();
-        let zeros =
-            |spec: &tandem_export::contract::TensorSpec| HostTensor::zeros(spec.dtype, &spec.shape);
         let cache = (0..cached)
             .map(|_| Features {
                 frame: None,

@@ -58,7 +58,8 @@ const LEGEND: &str = "<div class=\"legend\">\
 /// CSS class of a stage's bar.
 fn class(stage: Stage) -> &'static str {
     match stage {
-        Stage::Bev | Stage::Action | Stage::Vision | Stage::Understanding => "network",
+        Stage::Bev | Stage::Action | Stage::Vision => "network",
+        Stage::Understanding | Stage::UnderstandingGroup => "network",
         Stage::Wake | Stage::Receive | Stage::Send | Stage::HandOff => "waiting",
         whole if whole.parts().next().is_some() => "whole",
         _ => "code",
