@@ -30,7 +30,7 @@ fn full_size() -> NetworkCosts {
     };
     NetworkCosts {
         vision: cost("vision"),
-        understanding: cost("understanding"),
+        understanding: vec![cost("understanding")],
         bev: cost("bev"),
         action: cost("action"),
     }

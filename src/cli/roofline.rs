@@ -2,6 +2,7 @@
 
 use super::{Outcome, checkpoint, doctor, export, print};
 use crate::engine::NetworkFile;
+use crate::model::automot::networks::Contracts;
 use crate::roofline::ceilings::{self, Ceilings, Source};
 use crate::roofline::floor::{Floors, NetworkCosts, StageFloor, floors};
 use crate::roofline::measure::Measurement;
@@ -9,10 +10,12 @@ use crate::tensor::DType;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::slice;
 use tandem_export::checkpoint::Checkpoint;
+use tandem_export::contract::Contract;
 use tandem_export::cost::{Compulsory, Cost, NetworkCost, PartCost, network_cost};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision, action, bev, understanding, vision};
+use tandem_export::networks::{ExportOptions, Precision};
 use tandem_export::synth::synthesize_sparse;
 
 /// In front of a file in `--device`.
@@ -52,7 +55,7 @@ struct Report<'a> {
     frames: usize,
     frames_cached: usize,
     floors: &'a Floors,
-    networks: [NetworkReport<'a>; 4],
+    networks: Vec<NetworkReport<'a>>,
 }
 
 /// A network's cost without its nodes.
@@ -90,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             frames: *frames,
             frames_cached: cached,
             floors: &floors,
-            networks: engine.networks().map(NetworkReport::of),
+            networks: engine.networks().into_iter().flatten().map(NetworkReport::of).collect(),
         };
         print::line(&serde_json::to_string_pretty(&report)?);
     } else {
@@ -142,14 +145,13 @@ impl Engine {
 
     /// Reads the networks of an engine folder.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let cost = |name: &str| -> anyhow::Result<(NetworkFile, NetworkCost)> {
-            let file = NetworkFile::read(folder, name)?;
-            let cost = network_cost(&file.graph, &file.contract)?;
-            Ok((file, cost))
+        let contracts = Contracts::read(folder)?;
+        let cost = |contract: &Contract| -> anyhow::Result<NetworkCost> {
+            let file = NetworkFile::exported(folder, &contract.network)?;
+            Ok(network_cost(&file.graph, &file.contract)?)
         };
-        let (prompt, understanding) = cost(understanding::NAME)?;
         let size = |name: &str| {
-            let size = prompt.contract.sizes.get(name).map(|&size| size as usize);
+            let size = contracts.understanding[0].sizes.get(name).map(|&size| size as usize);
             size.with_context(|| {
                 format!("the understanding contract in {} has no {name}", folder.display())
             })
@@ -158,18 +160,22 @@ impl Engine {
             frames: size("frames")?,
             prefix_capacity: size("prefix_capacity")?,
             costs: NetworkCosts {
-                vision: cost(vision::NAME)?.1,
-                understanding,
-                bev: cost(bev::NAME)?.1,
-                action: cost(action::NAME)?.1,
+                vision: cost(&contracts.vision)?,
+                understanding: contracts
+                    .understanding
+                    .iter()
+                    .map(cost)
+                    .collect::<Result<_, _>>()?,
+                bev: cost(&contracts.bev)?,
+                action: cost(&contracts.action)?,
             },
         })
     }
 
-    /// In the order of [`Floors::stages`].
-    fn networks(&self) -> [&NetworkCost; 4] {
+    /// The networks of each of [`Floors::stages`].
+    fn networks(&self) -> [&[NetworkCost]; 4] {
         let NetworkCosts { vision, understanding, bev, action } = &self.costs;
-        [vision, understanding, bev, action]
+        [slice::from_ref(vision), understanding, slice::from_ref(bev), slice::from_ref(action)]
     }
 }
 
@@ -197,7 +203,7 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
         .stages
         .iter()
         .zip(engine.networks())
-        .map(|(stage, cost)| row(stage, cost))
+        .map(|(stage, networks)| row(stage, networks))
         .collect::<Vec<_>>();
     let header = [
         "stage",
@@ -244,17 +250,19 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
     .join("\n")
 }
 
-fn row(stage: &StageFloor, cost: &NetworkCost) -> Vec<String> {
+fn row(stage: &StageFloor, networks: &[NetworkCost]) -> Vec<String> {
+    let total: Cost = networks.iter().map(|cost| cost.total).sum();
+    let kv_bytes = networks.iter().map(|cost| cost.compulsory.kv_bytes).sum();
     let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     let floor = &stage.floor;
     vec![
         stage.stage.name().to_owned(),
         stage.runs.to_string(),
-        cost.total.parameters.to_string(),
-        format!("{:.2}", cost.total.flops() as f64 / 1e9),
-        megabytes(cost.compulsory.bytes()),
-        megabytes(cost.compulsory.kv_bytes),
-        megabytes(cost.total.unfused_bytes()),
+        total.parameters.to_string(),
+        format!("{:.2}", total.flops() as f64 / 1e9),
+        megabytes(stage.work.bytes),
+        megabytes(kv_bytes),
+        megabytes(total.unfused_bytes()),
         format!("{:.3}", floor.memory_ms),
         format!("{:.3}", floor.compute_ms),
         format!("{:.3}", floor.floor_ms),

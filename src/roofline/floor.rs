@@ -15,6 +15,8 @@ use crate::tensor::DType;
 use crate::timing::Stage;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::iter::Sum;
+use std::slice;
 use tandem_export::cost::NetworkCost;
 
 /// What one run must move and compute.
@@ -30,6 +32,18 @@ impl Work {
     /// The least that one run of a network must do.
     pub fn of(cost: &NetworkCost) -> Self {
         Self { bytes: cost.compulsory.bytes(), flops: cost.flops_by_dtype.clone() }
+    }
+}
+
+impl Sum for Work {
+    fn sum<I: Iterator<Item = Self>>(works: I) -> Self {
+        works.fold(Self::default(), |mut all, work| {
+            all.bytes += work.bytes;
+            for (dtype, flops) in work.flops {
+                *all.flops.entry(dtype).or_default() += flops;
+            }
+            all
+        })
     }
 }
 
@@ -66,6 +80,16 @@ pub struct Floor {
     pub bound_by: Bound,
 }
 
+impl Floor {
+    /// The floor of work that is done one after the other.
+    fn in_sequence(floors: &[Self]) -> Self {
+        let sum = |pick: fn(&Self) -> f64| floors.iter().map(pick).sum::<f64>();
+        let [memory_ms, compute_ms] = [sum(|floor| floor.memory_ms), sum(|floor| floor.compute_ms)];
+        let bound_by = if memory_ms >= compute_ms { Bound::Memory } else { Bound::Compute };
+        Self { memory_ms, compute_ms, floor_ms: sum(|floor| floor.floor_ms), bound_by }
+    }
+}
+
 /// A device has no known rate for what a network computes in.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
@@ -100,12 +124,12 @@ pub fn floor(work: &Work, ceilings: &Ceilings) -> Result<Floor, NoRate> {
     Ok(Floor { memory_ms, compute_ms, floor_ms: memory_ms.max(compute_ms), bound_by })
 }
 
-/// The four networks of a driving model, one run each; vision is one frame.
+/// The networks of a driving model, one run each; vision is one frame.
 pub struct NetworkCosts {
     /// Vision tower.
     pub vision: NetworkCost,
-    /// Understanding expert.
-    pub understanding: NetworkCost,
+    /// Understanding expert: its layer groups, or one network.
+    pub understanding: Vec<NetworkCost>,
     /// BEV encoder.
     pub bev: NetworkCost,
     /// Action expert with its heads.
@@ -120,9 +144,9 @@ pub struct StageFloor {
     pub stage: Stage,
     /// Runs of its network in one tick or refresh: of vision, frames that are not cached.
     pub runs: usize,
-    /// Of one run.
+    /// Of one run; of layer groups, one run of all of them.
     pub work: Work,
-    /// Of one run.
+    /// Of the same.
     pub floor: Floor,
 }
 
@@ -146,14 +170,16 @@ pub struct Floors {
 /// # Errors
 /// The ceilings have no rate for what a network computes in.
 pub fn floors(costs: &NetworkCosts, ceilings: &Ceilings, frames: usize) -> Result<Floors, NoRate> {
-    let stage = |stage, runs, cost: &NetworkCost| {
-        let work = Work::of(cost);
-        floor(&work, ceilings).map(|floor| StageFloor { stage, runs, work, floor })
+    let stage = |stage, runs, networks: &[NetworkCost]| {
+        let works: Vec<Work> = networks.iter().map(Work::of).collect();
+        let floors = works.iter().map(|work| floor(work, ceilings)).collect::<Result<Vec<_>, _>>();
+        let floor = Floor::in_sequence(&floors?);
+        Ok(StageFloor { stage, runs, work: works.into_iter().sum(), floor })
     };
-    let vision = stage(Stage::Vision, frames, &costs.vision)?;
+    let vision = stage(Stage::Vision, frames, slice::from_ref(&costs.vision))?;
     let understanding = stage(Stage::Understanding, 1, &costs.understanding)?;
-    let bev = stage(Stage::Bev, 1, &costs.bev)?;
-    let action = stage(Stage::Action, 1, &costs.action)?;
+    let bev = stage(Stage::Bev, 1, slice::from_ref(&costs.bev))?;
+    let action = stage(Stage::Action, 1, slice::from_ref(&costs.action))?;
     let total = |stages: [&StageFloor; 2]| {
         stages.iter().map(|stage| stage.runs as f64 * stage.floor.floor_ms).sum()
     };
@@ -223,12 +249,23 @@ mod tests {
         };
         let costs = NetworkCosts {
             vision: cost("vision", 1_000_000_000),
-            understanding: cost("understanding", 10_000_000_000),
+            understanding: vec![cost("understanding", 10_000_000_000)],
             bev: cost("bev", 2_000_000_000),
             action: cost("action", 3_000_000_000),
         };
         let found = floors(&costs, &ceilings(), 4).unwrap();
         assert_eq!((found.tick_ms, found.refresh_ms), (5.0, 14.0));
         assert_eq!(floors(&costs, &ceilings(), 0).unwrap().refresh_ms, 10.0);
+
+        // Groups follow each other: one bound by memory and one by computing hide nothing.
+        let mut computing = cost("understanding.1", 1_000_000_000);
+        computing.flops_by_dtype.insert(DType::F32, 2_000_000_000);
+        let groups = vec![cost("understanding.0", 9_000_000_000), computing];
+        let found =
+            floors(&NetworkCosts { understanding: groups, ..costs }, &ceilings(), 4).unwrap();
+        let [_, understanding, ..] = &found.stages;
+        assert_eq!(understanding.floor.floor_ms, 9.0 + 4.0);
+        assert_eq!((understanding.floor.memory_ms, understanding.floor.compute_ms), (10.0, 4.0));
+        assert_eq!(understanding.work.bytes, 10_000_000_000);
     }
 }
