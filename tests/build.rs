@@ -417,6 +417,54 @@ fn weights_that_moved_or_changed_are_named() {
     refused(&folders.verify(), &["changed since the engine was built", "now 5"]);
 }
 
+/// Engines for a GPU, as far as the record tells; the networks compute in `precision`.
+fn pretend_gpu(folders: &Folders, precision: &str) {
+    folders.change_record(|record| {
+        for network in record["networks"].as_array_mut().unwrap() {
+            let key = &mut network["key"];
+            key["targets"] = serde_json::json!(["sm89"]);
+            key["backend"] = "tensorrt-rtx".into();
+            key["machine"] = Value::Null;
+            key["precision"] = precision.into();
+        }
+    });
+}
+
+/// Runs every command between the last two backticks of `error`.
+fn run_proposed(error: &str) {
+    let mut quoted = error.rsplit('`');
+    let commands = quoted.nth(1).unwrap();
+    for command in commands.split(" && ") {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(words[0], "tandem", "{command}");
+        let output = tandem(&words[1..]);
+        assert!(output.status.success(), "{command}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn engines_for_a_gpu_name_commands_that_build_for_the_cpu_instead() {
+    for (precision, first) in [("f32", "tandem build --network"), ("bf16", "tandem export --check")]
+    {
+        let folders = Folders::built();
+        pretend_gpu(&folders, precision);
+        let says = ["built for \"sm89\"", "\"cpu\"", first, "--target cpu"];
+        let error = refused(&folders.verify(), &says);
+        assert!(
+            !error.contains("tensorrt-rtx --target"),
+            "a GPU build does not help here: {error}"
+        );
+        let before = folders.record();
+        run_proposed(&error);
+        assert_eq!(folders.record(), before, "engines for the GPU are left as they were");
+        let (cpu, networks) = (folders.path("engines-cpu"), folders.networks());
+        let arguments = ["verify", "--prompts", "1", "--engine", cpu.to_str().unwrap()];
+        let output =
+            tandem(&[&arguments[..], &["--reference", networks.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn targets_and_back_ends_that_are_not_to_be_had_say_what_is() {
     let folders = Folders::new();

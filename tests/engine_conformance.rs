@@ -306,7 +306,12 @@ impl Backend for BuiltFirst {
             folder: file.folder.clone(),
             contract: file.contract.clone(),
             graph: file.graph.clone(),
-            built: Some(BuiltNetwork { key, bytes, rebuild: String::new() }),
+            built: Some(BuiltNetwork {
+                key,
+                bytes,
+                rebuild: String::new(),
+                rebuild_for_cpu: String::new(),
+            }),
         })
     }
 }

@@ -22,6 +22,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tandem_export::contract::Contract;
+use tandem_export::folder::Summary;
 use tandem_export::networks::Precision;
 
 /// File of the [`EngineRecord`].
@@ -176,6 +177,8 @@ pub struct BuiltNetwork {
     pub bytes: Vec<u8>,
     /// The command that builds it again.
     pub rebuild: String,
+    /// The command that builds an engine for the CPU beside it, whatever this one is for.
+    pub rebuild_for_cpu: String,
 }
 
 /// An engine folder cannot be used as it is.
@@ -350,11 +353,7 @@ impl EngineFolder {
         let Some(network) = self.record.networks.first() else {
             return "tandem build".to_owned();
         };
-        // Without its network folder, an engine folder is one itself.
-        let source = match self.record.network_folder.is_dir() {
-            true => &self.record.network_folder,
-            false => &self.path,
-        };
+        let source = self.source();
         format!(
             "tandem build --network {} --backend {} --target {} --precision {} --out {}",
             source.display(),
@@ -363,6 +362,47 @@ impl EngineFolder {
             precision_word(network.key.precision),
             self.path.display(),
         )
+    }
+
+    /// Where the networks are. Without its network folder, an engine folder is one itself.
+    fn source(&self) -> &Path {
+        match self.record.network_folder.is_dir() {
+            true => &self.record.network_folder,
+            false => &self.path,
+        }
+    }
+
+    /// The command that builds engines for the CPU, in a folder of their own beside this one.
+    fn rebuild_for_cpu(&self) -> String {
+        let beside = |ending: &str| {
+            let name = self.path.file_name().unwrap_or("engines".as_ref()).to_string_lossy();
+            self.path.with_file_name(format!("{name}-{ending}"))
+        };
+        let build = |network: &Path| {
+            let (network, out) = (network.display(), beside("cpu"));
+            format!("tandem build --network {network} --target cpu --out {}", out.display())
+        };
+        let is_bf16 = |network: &NetworkRecord| network.key.precision == Precision::Bf16;
+        if !self.record.networks.iter().any(is_bf16) {
+            return build(self.source());
+        }
+        // No CPU library computes in bfloat16, so the networks have to be drawn anew.
+        let Ok(Summary { checkpoint, options, prefix_capacity, .. }) =
+            NetworkFile::summary(&self.path)
+        else {
+            return "tandem export --precision f32".to_owned();
+        };
+        let networks = beside("f32");
+        let [height, width] = options.frame_size;
+        let export = format!(
+            "tandem export --checkpoint {} --precision f32 --frame-size {height}x{width} --frames {} \
+             --prefix-capacity {prefix_capacity} --understanding-groups {} --out {}",
+            checkpoint.display(),
+            options.frames,
+            options.understanding_groups,
+            networks.display(),
+        );
+        format!("{export} && {}", build(&networks))
     }
 
     /// Reads one network, checking every file that is of it.
@@ -391,7 +431,8 @@ impl EngineFolder {
         let bytes = self.read_file(&record.engine)?;
         self.check_weights(record, &file)?;
         let (key, rebuild) = (record.key.clone(), self.rebuild());
-        file.built = Some(BuiltNetwork { key, bytes, rebuild });
+        let rebuild_for_cpu = self.rebuild_for_cpu();
+        file.built = Some(BuiltNetwork { key, bytes, rebuild, rebuild_for_cpu });
         Ok(file)
     }
 

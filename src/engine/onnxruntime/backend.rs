@@ -162,11 +162,13 @@ impl OnnxRuntime {
         if now == built.key {
             return Ok(());
         }
-        Err(LoadError::Rebuild {
-            network: network.to_owned(),
-            differences: built.key.differences(&now),
-            rebuild: built.rebuild.clone(),
-        })
+        // What was built for a GPU may go on being used there.
+        let rebuild = match built.key.targets == now.targets {
+            true => built.rebuild.clone(),
+            false => built.rebuild_for_cpu.clone(),
+        };
+        let (network, differences) = (network.to_owned(), built.key.differences(&now));
+        Err(LoadError::Rebuild { network, differences, rebuild })
     }
 
     fn refused(&self, network: &str, reason: impl ToString) -> LoadError {
