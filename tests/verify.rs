@@ -271,3 +271,86 @@ fn emulated_bf16_is_as_far_from_f32_as_its_rounding() {
         assert!((0.001..0.2).contains(&distance), "{name}: {distance}");
     }
 }
+
+/// Half precision rounds at 2⁻¹¹ relative, so that the direction of a vector behind n roundings of
+/// uniform error is off by about 2⁻¹¹ · √(n / 3), and its cosine by half the square of that: for the
+/// some hundred roundings between a picture and a layer's keys 4e-6, for the two thousand of the
+/// release 8e-5. bfloat16, eight times as coarse, is 64 times as far off.
+const F16_LIMITS: [&str; 4] = ["--min-cosine", "0.9999", "--max-point-distance", "0.01"];
+
+#[test]
+fn half_precision_on_the_cpu_is_as_far_from_f32_as_its_rounding() {
+    let (folder, reference) = reference();
+    for groups in [1, 2] {
+        let precision = Precision::F16;
+        let options = ExportOptions { precision, understanding_groups: groups, ..small() };
+        let half = engine(folder.path(), &format!("half.{groups}"), &options, |_| {});
+        let output = verify(&half, &reference, &F16_LIMITS);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+        let record = accuracy(&half);
+        assert_eq!(record["engine"]["precision"], "f16");
+        let layers = record["comparison"]["layers"].as_array().unwrap();
+        assert_eq!(layers.len(), 4);
+        for layer in layers {
+            for part in ["keys", "values"] {
+                assert_eq!(layer[part]["not_finite"], 0, "{layer}");
+                // Numbers around one, which lie 2⁻¹⁰ apart: equal ones would not be half precision.
+                let largest = layer[part]["max_abs"].as_f64().unwrap();
+                assert!((1e-4..0.03).contains(&largest), "{layer}");
+            }
+        }
+    }
+    // The limit tells the two 16-bit types apart.
+    let options = ExportOptions { precision: Precision::Bf16Emulated, ..small() };
+    let emulated = engine(folder.path(), "emulated", &options, |_| {});
+    assert_eq!(verify(&emulated, &reference, &F16_LIMITS).status.code(), Some(1));
+}
+
+#[test]
+fn an_activation_beyond_the_range_of_half_precision_is_found_in_its_layer() {
+    let folder = TempDir::new().unwrap();
+    let large = |checkpoint: &Checkpoint| {
+        // A half-precision number itself; times two it is none.
+        set(checkpoint, "language_model.model.layers.2.self_attn.v_proj.weight", 0, 6e4);
+    };
+    let reference = engine(folder.path(), "reference", &small(), large);
+    let options = ExportOptions { precision: Precision::F16, ..small() };
+    let half = engine(folder.path(), "half", &options, large);
+    past(&verify(&half, &reference, &F16_LIMITS), &half, "values of layer 2");
+    assert_eq!(accuracy(&half)["excesses"][0]["measure"], "vectors not finite");
+}
+
+#[test]
+fn an_operator_that_the_cpu_cannot_run_is_named_with_its_network() {
+    let (folder, reference) = reference();
+    let options = ExportOptions { precision: Precision::Bf16, ..small() };
+    let bf16 = engine(folder.path(), "bf16", &options, |_| {});
+    let says = ["\"vision\"", "Gemm", "patch_embed/gemm", "bf16-emulated"];
+    refused(&verify(&bf16, &reference, &[]), &says);
+}
+
+#[test]
+fn layer_groups_are_compared_as_one_network_layer_by_layer() {
+    let (folder, reference) = reference();
+    let options = ExportOptions { understanding_groups: 3, probes: true, ..small() };
+    let groups = engine(folder.path(), "groups", &options, |_| {});
+    for [engine, against] in [[&groups, &reference], [&reference, &groups], [&groups, &groups]] {
+        let output = verify(engine, against, &["--min-cosine", "1", "--max-point-distance", "0"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let layers = &accuracy(engine)["comparison"]["layers"];
+        assert_eq!(layers.as_array().unwrap().len(), 4);
+        for (layer, part) in [(0, "keys"), (1, "values"), (2, "keys"), (3, "values")] {
+            assert_ne!(layers[layer][part]["vectors"], 0);
+            assert_eq!(layers[layer][part]["max_abs"], 0.0);
+        }
+    }
+    let hidden = &accuracy(&groups)["comparison"]["understanding_hidden"];
+    assert_eq!(hidden.as_array().unwrap().len(), 3, "probes of all groups");
+
+    let damaged = engine(folder.path(), "damaged", &options, |checkpoint| {
+        nudge(checkpoint, KEYS_OF_LAST_LAYER, 0.3);
+    });
+    past(&verify(&damaged, &reference, &[]), &damaged, "keys of layer 3");
+    fs::remove_file(groups.join("understanding.1.onnx")).unwrap();
+    refused(&verify(&groups, &reference, &[]), &["understanding.1.onnx", "tandem export"]);
+}

@@ -4,5 +4,6 @@
 
 mod bf16;
 mod expert;
+mod f16;
 mod networks;
 mod vectors;
