@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 use tandem::profile::{TraceCounts, TraceRecorder};
 use tandem::scene::{DeadlineVerdict, FrameId, PrefixInfo, RefreshReport, TickReport};
-use tandem::timing::{Span, Stage, StageSpans};
+use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans};
 
 const MS: u64 = 1_000_000;
 
@@ -358,10 +358,10 @@ fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
     // Spans may run out first; whatever the order, no tick is kept in part.
     let mut trace = TraceRecorder::new(2);
     let mut long = StageSpans::default();
-    for start_ns in 0..50 {
+    for start_ns in 0..MAX_SPANS as u64 + 10 {
         long.push(Span { stage: Stage::Resize, start_ns, took_ns: 1 });
     }
-    long.push(Span { stage: Stage::Refresh, start_ns: 0, took_ns: 60 });
+    long.push(Span { stage: Stage::Refresh, start_ns: 0, took_ns: 2 * MAX_SPANS as u64 });
     trace.refresh(1, true, &long);
     trace.refresh(2, true, &StageSpans::default());
     trace.tick(&tick(1, MS, MS, None));

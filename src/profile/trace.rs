@@ -97,7 +97,7 @@ pub struct TraceError {
 }
 
 impl TraceRecorder {
-    /// A recorder for `capacity_ticks` ticks, with memory for all of them (about 1.2 kB each) set
+    /// A recorder for `capacity_ticks` ticks, with memory for all of them (about 1.5 kB each) set
     /// aside and touched.
     pub fn new(capacity_ticks: usize) -> Self {
         let mut spans =

@@ -386,6 +386,7 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Span;
     use super::*;
     use proptest::prelude::*;
 
@@ -462,6 +463,24 @@ mod tests {
     }
 
     #[test]
+    fn layer_groups_count_run_by_run_and_all_else_by_refresh() {
+        let mut spans = StageSpans::default();
+        let mut push = |stage, took_ns| spans.push(Span { stage, start_ns: 0, took_ns });
+        push(Stage::Vision, 1000);
+        push(Stage::Vision, 2000);
+        push(Stage::UnderstandingGroup, 30);
+        push(Stage::UnderstandingGroup, 50);
+        push(Stage::Understanding, 90);
+        let mut statistics = StageStatistics::new();
+        statistics.record_stages(&spans.times());
+        statistics.record_runs(&spans);
+        let told = |stage| (statistics.stage(stage).count(), statistics.stage(stage).max());
+        assert_eq!(told(Stage::Vision), (1, Some(Duration::from_nanos(3000))));
+        assert_eq!(told(Stage::UnderstandingGroup), (2, Some(Duration::from_nanos(50))));
+        assert_eq!(statistics.rest(Stage::Understanding).max(), Some(Duration::from_nanos(10)));
+    }
+
+    #[test]
     fn an_empty_histogram_has_no_percentiles() {
         assert_eq!(LatencyHistogram::new().summary(), None);
     }
@@ -470,6 +489,7 @@ mod tests {
     fn statistics_count_stages_prefixes_and_misses() {
         let mut times = StageTimes::default();
         times.set(Stage::Tick, Duration::from_millis(12));
+        times.set(Stage::Bev, Duration::from_millis(5));
         let mut statistics = StageStatistics::new();
         statistics.record(&times, None, false);
         statistics.record(&times, Some(Duration::from_millis(300)), true);
@@ -477,7 +497,7 @@ mod tests {
         merged.merge(&statistics);
         let text = serde_json::to_string(&merged).unwrap();
         assert_eq!(serde_json::from_str::<StageStatistics>(&text).unwrap(), merged);
-        assert_eq!(merged.rest(Stage::Tick).max(), Some(Duration::from_millis(12)));
+        assert_eq!(merged.rest(Stage::Tick).max(), Some(Duration::from_millis(7)));
         assert_eq!((merged.ticks(), merged.deadline_misses()), (4, 2));
         assert_eq!(merged.ticks_without_prefix(), 2);
         assert_eq!(merged.stage(Stage::Tick).count(), 4);
