@@ -149,7 +149,7 @@ fn copies_waits_and_allocations_are_counted() {
 fn what_belongs_to_another_device_is_refused() {
     for device in devices() {
         let fast = lanes(&*device).fast;
-        let other = HostDevice::new();
+        let other = HostDevice::emulating(Emulation::default());
         let (mine, theirs) = (device.allocate(8).unwrap(), other.allocate(8).unwrap());
         let foreign = |what| Err(DeviceError::Foreign { what });
         assert_eq!(fast.copy(&theirs, &mine), foreign("buffer"));
@@ -182,7 +182,7 @@ fn a_capture_cannot_wait_begin_twice_or_end_before_it_began() {
 #[test]
 fn tensors_know_their_type_shape_and_bytes() {
     for device in devices() {
-        let tensor = DeviceTensor::zeros(&*device, DType::F32, &[2, 3]).unwrap();
+        let mut tensor = DeviceTensor::zeros(&*device, DType::F32, &[2, 3]).unwrap();
         let values = HostTensor::from_slice(&[2, 3], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         tensor.set(&*device, &values).unwrap();
         assert_eq!(tensor.to_host(&*device).unwrap().as_slice::<f32>(), values.as_slice::<f32>());

@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem::device::HostDevice;
 use tandem::kv_cache::{
     Handover, KvSnapshot, KvWriter, Layout, Outdated, PrefixMeta, Slot, SlotPool,
 };
-use tandem::tensor::DType;
+use tandem::tensor::{DType, HostTensor};
 use tandem::timing::Timestamp;
 
 const SLOTS: usize = 3;
@@ -28,10 +29,17 @@ fn meta(version: u64) -> PrefixMeta {
     }
 }
 
+/// So many slots on the host.
+fn slots(count: usize) -> SlotPool {
+    SlotPool::new(&(Arc::new(HostDevice::new()) as _), LAYOUT, count).unwrap()
+}
+
 /// Fills every tensor with `stamp`.
 fn fill(writer: &mut KvWriter, stamp: u64) {
+    let device = HostDevice::new();
     for tensor in writer.slot_mut().tensors_mut() {
-        tensor.as_mut_slice::<i64>().fill(stamp as i64);
+        let values = vec![stamp as i64; tensor.shape().iter().product()];
+        tensor.set(&device, &HostTensor::from_slice(tensor.shape(), &values)).unwrap();
     }
 }
 
@@ -40,6 +48,7 @@ fn fill(writer: &mut KvWriter, stamp: u64) {
 fn check_whole(snapshot: &KvSnapshot) {
     let version = snapshot.meta().version;
     for tensor in snapshot.slot().tensors() {
+        let tensor = tensor.to_host(snapshot.slot().device()).unwrap();
         let torn = tensor.as_slice::<i64>().iter().find(|&&value| value != version as i64);
         assert_eq!(torn, None, "a value of another prefix in version {version}");
     }
@@ -54,17 +63,17 @@ fn sealed(pool: &SlotPool, version: u64) -> KvSnapshot {
 
 #[test]
 fn a_slot_has_the_layouts_tensors_and_size() {
-    let pool = SlotPool::new(LAYOUT, 1);
+    let pool = slots(1);
     let writer = pool.writer().unwrap();
     assert_eq!(writer.slot().keys(1).shape(), [2, 16, 8]);
     assert_eq!(writer.slot().values(1).shape(), [2, 16, 4]);
-    let bytes: usize = writer.slot().tensors().map(|tensor| tensor.bytes().len()).sum();
+    let bytes: usize = writer.slot().tensors().map(|tensor| tensor.buffer().bytes()).sum();
     assert_eq!(bytes, LAYOUT.bytes());
 }
 
 #[test]
 fn an_exhausted_pool_says_so_and_counts() {
-    let pool = SlotPool::new(LAYOUT, 2);
+    let pool = slots(2);
     let held = [pool.writer().unwrap(), pool.writer().unwrap()];
     assert!(pool.writer().is_none());
     assert!(pool.writer().is_none());
@@ -76,14 +85,14 @@ fn an_exhausted_pool_says_so_and_counts() {
 
 #[test]
 fn an_abandoned_writer_gives_its_slot_back() {
-    let pool = SlotPool::new(LAYOUT, 1);
+    let pool = slots(1);
     drop(pool.writer().unwrap());
     assert_eq!(pool.free(), 1);
 }
 
 #[test]
 fn the_old_prefix_serves_until_the_new_one_is_published_and_to_its_last_reader() {
-    let (pool, handover) = (SlotPool::new(LAYOUT, SLOTS), Handover::new());
+    let (pool, handover) = (slots(SLOTS), Handover::new());
     assert!(handover.latest().is_none());
     handover.publish(sealed(&pool, 1)).unwrap();
     let reader = handover.latest().unwrap();
@@ -99,7 +108,7 @@ fn the_old_prefix_serves_until_the_new_one_is_published_and_to_its_last_reader()
 
 #[test]
 fn an_older_or_equal_version_is_refused_and_its_slot_goes_home() {
-    let (pool, handover) = (SlotPool::new(LAYOUT, SLOTS), Handover::new());
+    let (pool, handover) = (slots(SLOTS), Handover::new());
     handover.publish(sealed(&pool, 5)).unwrap();
     for offered in [5, 4] {
         let refused = handover.publish(sealed(&pool, offered));
@@ -111,7 +120,7 @@ fn an_older_or_equal_version_is_refused_and_its_slot_goes_home() {
 
 #[test]
 fn the_pool_may_go_before_its_readers() {
-    let (pool, handover) = (SlotPool::new(LAYOUT, 1), Handover::new());
+    let (pool, handover) = (slots(1), Handover::new());
     handover.publish(sealed(&pool, 1)).unwrap();
     drop(pool);
     check_whole(&handover.latest().unwrap());
@@ -120,7 +129,7 @@ fn the_pool_may_go_before_its_readers() {
 #[test]
 #[should_panic(expected = "a prefix of 17 tokens in a slot of 16")]
 fn a_prefix_longer_than_its_slot_is_our_bug() {
-    let pool = SlotPool::new(LAYOUT, 1);
+    let pool = slots(1);
     pool.writer().unwrap().seal(PrefixMeta { valid_length: 17, ..meta(1) });
 }
 
@@ -129,7 +138,7 @@ fn readers_on_other_threads_never_see_a_torn_prefix() {
     const LAST: u64 = 3000;
     const READERS: usize = 3;
     // One slot fewer than readers, newest and writer could hold, so that exhaustion happens too.
-    let (pool, handover) = (SlotPool::new(LAYOUT, READERS + 1), Handover::new());
+    let (pool, handover) = (slots(READERS + 1), Handover::new());
     std::thread::scope(|scope| {
         for _ in 0..READERS {
             scope.spawn(|| {
@@ -248,7 +257,7 @@ proptest! {
     fn no_slot_is_lost_or_shared_and_frames_never_go_back(
         script in prop::collection::vec(action(), 1..80)
     ) {
-        let (pool, handover) = (SlotPool::new(LAYOUT, SLOTS), Handover::new());
+        let (pool, handover) = (slots(SLOTS), Handover::new());
         let mut holders = Holders::default();
         let mut newest = 0;
         for action in script {

@@ -6,17 +6,19 @@ use arrayvec::ArrayVec;
 use glam::DVec2;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, StateFilterConfig};
+use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
-use tandem::model::{ActionExpert, ModelError, RefreshRequest, UnderstandingExpert};
+use tandem::model::{ActionExpert, ModelError, RefreshRequest, Turns, UnderstandingExpert};
 use tandem::pilot::{ClockName, Heuristics, Pilot, Run, RunFile};
 use tandem::scene::{
     Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
     Trajectory,
 };
-use tandem::tensor::DType;
+use tandem::tensor::{DType, HostTensor};
 use tandem::timing::{StageSpans, Timestamp};
 
 const TICK: Duration = Duration::from_millis(50);
@@ -36,6 +38,7 @@ impl UnderstandingExpert for Slow {
         &mut self,
         request: &RefreshRequest,
         mut writer: KvWriter,
+        _: &dyn Turns,
         _: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
         match self {
@@ -47,8 +50,10 @@ impl UnderstandingExpert for Slow {
             }
             Self::FailsAt(_) => {}
         }
+        let device = HostDevice::new();
         for tensor in writer.slot_mut().tensors_mut() {
-            tensor.as_mut_slice::<f32>().fill(request.version as f32);
+            let values = vec![request.version as f32; tensor.shape().iter().product()];
+            tensor.set(&device, &HostTensor::from_slice(tensor.shape(), &values))?;
         }
         Ok(writer.seal(PrefixMeta {
             version: request.version,
@@ -98,6 +103,7 @@ impl ActionExpert for Fast {
     fn act(&mut self, prefix: &KvSnapshot, _: &mut StageSpans) -> Result<Trajectory, ModelError> {
         for tensor in prefix.slot().tensors() {
             let version = prefix.meta().version as f32;
+            let tensor = tensor.to_host(prefix.slot().device())?;
             assert!(tensor.as_slice::<f32>().iter().all(|&value| value == version), "torn prefix");
         }
         Ok(Trajectory {
@@ -159,7 +165,7 @@ impl Setup {
             Box::new(fast),
             Localizer::new(StateFilterConfig::default(), GeoReference::default()),
             PathFollower::new(run.heuristics.into()),
-            SlotPool::new(layout, self.slots),
+            SlotPool::new(&(Arc::new(HostDevice::new()) as _), layout, self.slots).unwrap(),
         )
         .unwrap()
     }

@@ -25,7 +25,7 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
-use tandem::model::{RefreshRequest, UnderstandingExpert};
+use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan};
@@ -113,7 +113,7 @@ fn pilot(networks: &Networks, engine: &Path, run: &Run, plan: &RoutePlan) -> Pil
         Box::new(action),
         Localizer::new(StateFilterConfig::default(), plan.reference),
         PathFollower::new(PathFollowerConfig::default()),
-        SlotPool::new(networks.prefix, 3),
+        SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
     )
     .unwrap()
 }
@@ -218,7 +218,7 @@ fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
         target_points_m: [[10.0, 1.0], [20.0, 2.0]],
         speed_mps: 5.0,
     };
-    let pool = SlotPool::new(networks.prefix, 2);
+    let pool = SlotPool::new(&networks.device, networks.prefix, 2).unwrap();
     let mut spans = StageSpans::default();
     let mut newest = None;
     let mut counts = Vec::new();
@@ -227,7 +227,7 @@ fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
         let writer = pool.writer().unwrap();
         spans = StageSpans::default();
         let before = ALLOCATIONS.with(Cell::get);
-        let prefix = expert.refresh(&request, writer, &mut spans).unwrap();
+        let prefix = expert.refresh(&request, writer, &AtAnyTime, &mut spans).unwrap();
         counts.push(ALLOCATIONS.with(Cell::get) - before);
         newest = Some(prefix);
     }

@@ -205,7 +205,7 @@ fn drive(engine: &Path) -> Vec<(scene::Command, u64)> {
         Box::new(action),
         Localizer::new(StateFilterConfig::default(), plan.reference),
         PathFollower::new(PathFollowerConfig::default()),
-        SlotPool::new(networks.prefix, 3),
+        SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
     )
     .unwrap();
     let mut commands = Vec::new();

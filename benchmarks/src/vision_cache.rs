@@ -11,12 +11,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tandem::device::{DeviceView, DeviceViewMut, Stream};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Engine, RunError, Session};
 use tandem::kv_cache::SlotPool;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
-use tandem::model::{RefreshRequest, UnderstandingExpert};
+use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, Command, FrameId};
 use tandem::tensor::{TensorView, TensorViewMut};
 use tandem::timing::{Stage, StageSpans, StageTimes};
@@ -107,6 +108,20 @@ struct CountedSession {
 }
 
 impl Session for CountedSession {
+    fn enqueue(
+        &mut self,
+        stream: &dyn Stream,
+        inputs: &[DeviceView<'_>],
+        outputs: &[DeviceViewMut<'_>],
+    ) -> Result<(), RunError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        self.session.enqueue(stream, inputs, outputs)
+    }
+
+    fn can_be_captured(&self) -> bool {
+        false
+    }
+
     fn run(
         &mut self,
         inputs: &[TensorView<'_>],
@@ -140,7 +155,7 @@ impl Expert {
             understanding: AutomotUnderstanding::new(&counted, tokenizer)?,
             encoded,
             encoded_per_refresh: Vec::new(),
-            pool: SlotPool::new(networks.prefix, 1),
+            pool: SlotPool::new(&networks.device, networks.prefix, 1)?,
             times: Vec::new(),
         })
     }
@@ -149,10 +164,11 @@ impl Expert {
         let writer = self.pool.writer().context("the one slot is free between refreshes")?;
         let mut spans = StageSpans::default();
         let before = self.encoded.load(Ordering::Relaxed);
-        let prefix = self.understanding.refresh(request, writer, &mut spans)?;
+        let prefix = self.understanding.refresh(request, writer, &AtAnyTime, &mut spans)?;
         self.encoded_per_refresh.push(self.encoded.load(Ordering::Relaxed) - before);
         self.times.push(spans.times());
-        Ok(prefix.slot().keys(0).bytes().to_vec())
+        let slot = prefix.slot();
+        Ok(slot.keys(0).to_host(slot.device())?.bytes().to_vec())
     }
 
     /// What `stages` took together at each refresh.

@@ -164,8 +164,11 @@ impl Automot {
     }
 
     /// Slots for the prefixes of one driver.
-    pub(super) fn slots(&self) -> SlotPool {
-        SlotPool::new(self.networks.prefix, KV_SLOTS)
+    ///
+    /// # Errors
+    /// If the device has no memory left for them.
+    pub(super) fn slots(&self) -> anyhow::Result<SlotPool> {
+        Ok(SlotPool::new(&self.networks.device, self.networks.prefix, KV_SLOTS)?)
     }
 
     /// A pilot at the start of a route, running as `run` says.
@@ -177,9 +180,9 @@ impl Automot {
             Box::new(action),
             Localizer::new(StateFilterConfig::default(), plan.reference),
             PathFollower::new(self.run.heuristics.into()),
-            self.slots(),
+            self.slots()?,
         )
-        .context("starting the understanding expert's thread")
+        .context("starting the two experts")
     }
 }
 

@@ -23,7 +23,7 @@ pub use buffer::{Buffer, Staged};
 pub use counters::{Counts, Traffic};
 pub use error::DeviceError;
 pub use host::{Emulation, HostDevice, HostStream, Interruption, Kind, Piece, Work};
-pub use tensor::{DeviceTensor, DeviceView, StagedTensor};
+pub use tensor::{DeviceTensor, DeviceView, DeviceViewMut, StagedTensor};
 
 use std::any::Any;
 use std::fmt;
@@ -126,7 +126,7 @@ pub trait Stream: Any + Send + Sync {
     /// If the device is lost, the event is another device's, or this stream is capturing.
     fn wait(&self, event: &Arc<dyn Event>) -> Result<(), DeviceError>;
 
-    /// From here on work is noted instead of done.
+    /// From here on this thread's work is noted instead of done.
     ///
     /// # Errors
     /// If the stream is capturing already, or the device is lost.
@@ -178,6 +178,7 @@ pub trait Graph: Any + Send + Sync {
 }
 
 /// The streams of the two experts.
+#[derive(Clone)]
 pub struct Lanes {
     /// Of the BEV encoder and the action expert.
     pub fast: Arc<dyn Stream>,

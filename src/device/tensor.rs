@@ -3,17 +3,27 @@
 use super::{Buffer, Device, DeviceError, Staged};
 use crate::tensor::{DType, Element, HostTensor};
 
-/// A tensor in a device's memory, row-major. A clone is the same memory.
-#[derive(Clone)]
+/// A tensor in a device's memory, row-major.
 pub struct DeviceTensor {
     dtype: DType,
     shape: Vec<usize>,
     buffer: Buffer,
 }
 
-/// What a session reads or writes: type, shape, and where.
+/// What a session reads: type, shape, and where.
 #[derive(Clone, Copy)]
 pub struct DeviceView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// Row-major bytes.
+    pub buffer: &'a Buffer,
+}
+
+/// What a session writes: type, shape, and where. It comes only from who may write, so that nobody
+/// hands a sealed prefix to a network as an output.
+pub struct DeviceViewMut<'a> {
     /// Element type.
     pub dtype: DType,
     /// Dimensions, outermost first.
@@ -47,9 +57,14 @@ impl DeviceTensor {
         &self.buffer
     }
 
-    /// For a session.
+    /// For a session that reads it.
     pub fn view(&self) -> DeviceView<'_> {
         DeviceView { dtype: self.dtype, shape: &self.shape, buffer: &self.buffer }
+    }
+
+    /// For a session that writes it.
+    pub fn view_mut(&mut self) -> DeviceViewMut<'_> {
+        DeviceViewMut { dtype: self.dtype, shape: &self.shape, buffer: &self.buffer }
     }
 
     /// A copy in host memory; for setting up and for tests.
@@ -66,7 +81,7 @@ impl DeviceTensor {
     ///
     /// # Errors
     /// If the device is lost.
-    pub fn set(&self, device: &dyn Device, tensor: &HostTensor) -> Result<(), DeviceError> {
+    pub fn set(&mut self, device: &dyn Device, tensor: &HostTensor) -> Result<(), DeviceError> {
         device.write(tensor.bytes(), &self.buffer)
     }
 }
@@ -93,9 +108,14 @@ impl StagedTensor {
         &self.staged
     }
 
-    /// For a session: the device's side.
+    /// For a session that reads the device's side.
     pub fn view(&self) -> DeviceView<'_> {
         DeviceView { dtype: self.dtype, shape: &self.shape, buffer: self.staged.buffer() }
+    }
+
+    /// For a session that writes the device's side.
+    pub fn view_mut(&mut self) -> DeviceViewMut<'_> {
+        DeviceViewMut { dtype: self.dtype, shape: &self.shape, buffer: self.staged.buffer() }
     }
 
     /// The host's bytes.

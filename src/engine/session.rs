@@ -1,6 +1,7 @@
 //! The three nouns every back end implements.
 
 use super::{NetworkFile, OperatorProfile, OperatorProfileError};
+use crate::device::{DeviceError, DeviceView, DeviceViewMut, Stream};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::Contract;
@@ -41,8 +42,27 @@ pub trait Engine: Send + Sync {
 
 /// One user of an engine.
 pub trait Session: Send {
-    /// Runs the network once, reading `inputs` and writing `outputs` in place, both in the order of
-    /// the contract.
+    /// Hands one run of the network to `stream`, which reads `inputs` and writes `outputs` in place
+    /// when its turn comes; both are in the order of the contract. Does not wait for it. The first
+    /// call with some memory binds the session to it, later ones allocate nothing of ours; a session
+    /// keeps the memory that it is bound to alive.
+    ///
+    /// # Errors
+    /// If a tensor is not what the contract says, or the stream or memory is of a device that this
+    /// engine does not run on. What the library fails with comes from here or from the stream.
+    fn enqueue(
+        &mut self,
+        stream: &dyn Stream,
+        inputs: &[DeviceView<'_>],
+        outputs: &[DeviceViewMut<'_>],
+    ) -> Result<(), RunError>;
+
+    /// Whether [`enqueue`](Self::enqueue) may be called while the stream captures a graph. A library
+    /// that makes graphs of its own, or needs the host in between, says no.
+    fn can_be_captured(&self) -> bool;
+
+    /// Runs the network once on tensors of the host and waits for it: for checks and measurements.
+    /// Reads `inputs` and writes `outputs`, both in the order of the contract.
     ///
     /// # Errors
     /// If a tensor is not what the contract says, or the library fails. Outputs are then undefined.
@@ -177,6 +197,15 @@ pub enum RunError {
         found_dtype: DType,
         /// Given shape.
         found_shape: Vec<usize>,
+    },
+    /// The device cannot take the run.
+    #[error("network {network:?}: {source}")]
+    Device {
+        /// The network.
+        network: String,
+        /// Why.
+        #[source]
+        source: DeviceError,
     },
     /// The library failed.
     #[error("network {network:?} failed: {reason}")]

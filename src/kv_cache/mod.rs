@@ -12,9 +12,11 @@ mod sync;
 pub use handover::{Outdated, Versioned};
 pub use pool::{Pool, Snapshot, Writer};
 
-use crate::tensor::{DType, HostTensor};
+use crate::device::{Device, DeviceError, DeviceTensor, Event};
+use crate::tensor::DType;
 use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
+use std::sync::Arc;
 
 /// Most frames that one prefix is made from.
 pub const MAX_FRAMES: usize = 8;
@@ -56,18 +58,23 @@ impl Layout {
     }
 }
 
-/// The tensors of one prefix. They never move, so sessions may bind to them once.
+/// The tensors of one prefix, on a device. They never move, so sessions may bind to them once.
 pub struct Slot {
     layout: Layout,
+    index: usize,
+    device: Arc<dyn Device>,
     /// Per layer: keys `[heads, capacity, key_dim]`, values `[heads, capacity, value_dim]`.
-    layers: Vec<[HostTensor; 2]>,
+    layers: Vec<[DeviceTensor; 2]>,
+    ready: Arc<dyn Event>,
 }
 
 impl Slot {
-    fn zeros(layout: Layout) -> Self {
+    fn zeros(device: &Arc<dyn Device>, layout: Layout, index: usize) -> Result<Self, DeviceError> {
         let Layout { layers, heads, capacity, key_dim, value_dim, dtype } = layout;
-        let tensor = |width| HostTensor::zeros(dtype, &[heads, capacity, width]);
-        Self { layout, layers: (0..layers).map(|_| [tensor(key_dim), tensor(value_dim)]).collect() }
+        let tensor = |width| DeviceTensor::zeros(&**device, dtype, &[heads, capacity, width]);
+        let layers = (0..layers).map(|_| Ok([tensor(key_dim)?, tensor(value_dim)?]));
+        let layers = layers.collect::<Result<_, DeviceError>>()?;
+        Ok(Self { layout, index, device: Arc::clone(device), layers, ready: device.event()? })
     }
 
     /// The sizes of this slot.
@@ -75,23 +82,39 @@ impl Slot {
         self.layout
     }
 
+    /// Its number in its pool, from 0: what was prepared for each slot is found by it.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// Marks, on the understanding expert's stream, that everything is written; readers' streams
+    /// wait for it.
+    pub fn ready(&self) -> &Arc<dyn Event> {
+        &self.ready
+    }
+
     /// Keys of one layer: `[heads, capacity, key_dim]`.
-    pub fn keys(&self, layer: usize) -> &HostTensor {
+    pub fn keys(&self, layer: usize) -> &DeviceTensor {
         &self.layers[layer][0]
     }
 
     /// Values of one layer: `[heads, capacity, value_dim]`.
-    pub fn values(&self, layer: usize) -> &HostTensor {
+    pub fn values(&self, layer: usize) -> &DeviceTensor {
         &self.layers[layer][1]
     }
 
     /// Every tensor: keys and values of the first layer, of the second, and so on.
-    pub fn tensors(&self) -> impl Iterator<Item = &HostTensor> {
+    pub fn tensors(&self) -> impl Iterator<Item = &DeviceTensor> {
         self.layers.iter().flatten()
     }
 
     /// Every tensor in the same order, for writing.
-    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut HostTensor> {
+    pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut DeviceTensor> {
         self.layers.iter_mut().flatten()
     }
 }
@@ -120,11 +143,19 @@ impl Versioned for PrefixMeta {
 impl SlotPool {
     /// Allocates `slots` slots of one layout; the last allocation this pool makes.
     ///
+    /// # Errors
+    /// If the device has not so much memory left.
+    ///
     /// # Panics
     /// If a size of the layout is zero.
-    pub fn new(layout: Layout, slots: usize) -> Self {
+    pub fn new(
+        device: &Arc<dyn Device>,
+        layout: Layout,
+        slots: usize,
+    ) -> Result<Self, DeviceError> {
         assert!(layout.bytes() > 0, "a slot of {layout:?} holds nothing");
-        Self::of((0..slots).map(|_| Box::new(Slot::zeros(layout))).collect())
+        let slots = (0..slots).map(|index| Slot::zeros(device, layout, index).map(Box::new));
+        Ok(Self::of(slots.collect::<Result<_, _>>()?))
     }
 }
 

@@ -6,7 +6,8 @@
 
 pub mod automot;
 
-use crate::kv_cache::{KvSnapshot, KvWriter};
+use crate::device::DeviceError;
+use crate::kv_cache::{KvSnapshot, KvWriter, Slot};
 use crate::scene::{CameraFrame, Detour, Observation, Pose, Trajectory};
 use crate::timing::{StageSpans, Timestamp};
 use arrayvec::ArrayVec;
@@ -28,22 +29,57 @@ pub struct RefreshRequest {
     pub speed_mps: f32,
 }
 
+/// Who says when the slow expert may begin its next piece of work: nothing that runs on a device can
+/// be interrupted, so that a tick that is due goes first or waits.
+pub trait Turns: Send + Sync {
+    /// Returns when the next piece may begin.
+    fn wait(&self);
+}
+
+/// Every piece may begin at once.
+pub struct AtAnyTime;
+
+impl Turns for AtAnyTime {
+    fn wait(&self) {}
+}
+
 /// The slow expert.
 pub trait UnderstandingExpert: Send {
-    /// Computes a prefix into `writer` and seals it, noting its stages in `spans`.
+    /// Pays for what refreshes into `slot` need, before the first tick.
     ///
     /// # Errors
-    /// If a network fails or the prompt does not fit; the writer's slot then returns to its pool.
+    /// If the device or a network fails.
+    fn prepare(&mut self, slot: &mut Slot) -> Result<(), ModelError> {
+        let _ = slot;
+        Ok(())
+    }
+
+    /// Computes a prefix into `writer` and seals it once it is there, noting its stages in `spans`.
+    /// Asks `turns` before each piece of work.
+    ///
+    /// # Errors
+    /// If a network fails, the prompt does not fit, or the prefix is not finite; the writer's slot
+    /// then returns to its pool.
     fn refresh(
         &mut self,
         request: &RefreshRequest,
         writer: KvWriter,
+        turns: &dyn Turns,
         spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError>;
 }
 
 /// The fast expert.
 pub trait ActionExpert {
+    /// Pays for what acting on a prefix in `slot` needs, before the first tick.
+    ///
+    /// # Errors
+    /// If the device or a network fails.
+    fn prepare(&mut self, slot: &Slot) -> Result<(), ModelError> {
+        let _ = slot;
+        Ok(())
+    }
+
     /// Takes in the readings of one tick, the pose that the state filter estimates and what a stuck
     /// vehicle makes of its route; called at every tick, before [`act`](Self::act). The detour's
     /// targets stand in for the route's wherever the model is told of them, refreshes included.
@@ -105,7 +141,26 @@ pub enum ModelError {
     /// The text could not be turned into tokens.
     #[error("cannot tokenize the prompt: {0}")]
     Tokenize(String),
+    /// A prefix holds a number that is none, or an infinite one.
+    #[error(
+        "the understanding expert gave {value} in the {tensor} of layer {layer}, token {token}; the \
+         prefix is thrown away. If this goes on, the engine's precision does not fit the checkpoint: \
+         run `tandem verify`"
+    )]
+    NotFinite {
+        /// The value found.
+        value: f32,
+        /// "keys" or "values".
+        tensor: &'static str,
+        /// The transformer layer.
+        layer: usize,
+        /// The token.
+        token: usize,
+    },
     /// A network failed.
     #[error(transparent)]
     Run(#[from] crate::engine::RunError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

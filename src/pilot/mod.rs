@@ -10,10 +10,11 @@ mod refresh;
 mod run_file;
 mod statistics;
 mod tick;
+mod turns;
 
 pub use real_time::{
     Outcome, RealTimeOptions, RealTimeReport, ThreadUsage, TickThread, usable_cores,
 };
 pub use run_file::{ClockName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads};
 pub use statistics::PilotStatistics;
-pub use tick::Pilot;
+pub use tick::{Pilot, PilotError};

@@ -1,10 +1,12 @@
 //! The understanding expert on its own thread, one refresh at a time.
 
+use super::turns::TickGuard;
 use super::{Pace, PilotStatistics, RealTimeOptions, RealTimeReport};
 use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::RefreshReport;
 use crate::timing::{Begun, Stage, StageSpans, Stopwatch, Timestamp};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,6 +60,7 @@ impl RefreshLane {
         mut expert: Box<dyn UnderstandingExpert>,
         pool: SlotPool,
         pace: Pace,
+        turns: Arc<TickGuard>,
         real_time: RealTimeOptions,
     ) -> std::io::Result<Self> {
         // One job at a time is in flight, so one place in each queue is never waited for.
@@ -70,7 +73,7 @@ impl RefreshLane {
                 let mut spans = StageSpans::default();
                 spans.end(hand_off);
                 let version = request.version;
-                let snapshot = expert.refresh(&request, writer, &mut spans);
+                let snapshot = expert.refresh(&request, writer, &*turns, &mut spans);
                 spans.end(refresh);
                 if finished.send(Done { version, snapshot, spans }).is_err() {
                     return;
@@ -97,7 +100,7 @@ impl RefreshLane {
     }
 
     /// The newest published prefix.
-    pub(super) fn latest(&self) -> Option<std::sync::Arc<KvSnapshot>> {
+    pub(super) fn latest(&self) -> Option<Arc<KvSnapshot>> {
         self.handover.latest()
     }
 

@@ -43,6 +43,10 @@ pub struct RunFile {
     pub refresh_latency_millis: f64,
     /// Seed of the world's randomness.
     pub seed: u64,
+    /// Where the experts share a device without being apart on it: milliseconds before a tick in which
+    /// the understanding expert begins no frame and no layer group, nor while the tick acts. Absent:
+    /// it begins at any time.
+    pub tick_guard_millis: Option<f64>,
     /// CPU threads of each expert.
     pub threads: Threads,
     /// What the operating system is asked for; nothing by default.
@@ -139,6 +143,7 @@ impl Default for RunFile {
             clock: ClockName::Virtual,
             refresh_latency_millis: 0.0,
             seed: 0,
+            tick_guard_millis: None,
             threads: Threads { action: 1, understanding: 1 },
             real_time: RealTimeOptions::default(),
             heuristics: Heuristics::default(),
@@ -177,6 +182,8 @@ pub struct Run {
     pub pace: Pace,
     /// Seed of the world's randomness.
     pub seed: u64,
+    /// Time before a tick in which the slow expert begins no piece of work.
+    pub tick_guard: Option<Duration>,
     /// CPU threads.
     pub threads: Threads,
     /// What the operating system is asked for.
@@ -279,6 +286,11 @@ impl TryFrom<&RunFile> for Run {
             }
         }
         check_real_time(&file.real_time)?;
+        let guard = file.tick_guard_millis;
+        if let Some(guard) = guard.filter(|guard| !(0.0..=tick_millis).contains(guard)) {
+            let (key, found) = ("tick_guard_millis", guard.to_string());
+            return Err(RunError::Range { key, found, expected: "between 0 and a tick, 50" });
+        }
         if let Some(quality) = file.jpeg_quality.filter(|quality| !(1..=100).contains(quality)) {
             let (key, found) = ("jpeg_quality", quality.to_string());
             return Err(RunError::Range { key, found, expected: "1 to 100" });
@@ -300,6 +312,7 @@ impl TryFrom<&RunFile> for Run {
             ClockName::Wall => Pace::Wall,
         };
         Ok(Self {
+            tick_guard: guard.map(|millis| Duration::from_secs_f64(millis / 1000.0)),
             tick: Duration::from_secs_f64(tick_millis / 1000.0),
             act_budget,
             refresh_period_ticks: u64::from(file.refresh_period_ticks),

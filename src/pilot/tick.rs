@@ -1,7 +1,8 @@
 //! One tick.
 
 use super::refresh::RefreshLane;
-use super::{PilotStatistics, RealTimeReport, Run};
+use super::turns::TickGuard;
+use super::{Pace, PilotStatistics, RealTimeReport, Run};
 use crate::control::{Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
@@ -10,7 +11,19 @@ use crate::scene::{
     PrefixInfo, RefreshReport, TickReport,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
+use std::sync::Arc;
 use std::time::Duration;
+
+/// A pilot cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum PilotError {
+    /// An expert cannot prepare.
+    #[error(transparent)]
+    Prepare(#[from] ModelError),
+    /// There is no thread.
+    #[error("the operating system gives no thread for the understanding expert: {0}")]
+    Thread(#[from] std::io::Error),
+}
 
 /// Drives with two experts at two rates.
 pub struct Pilot {
@@ -26,30 +39,46 @@ pub struct Pilot {
     ticks: u64,
     /// The first tick at which the next refresh is due.
     next_refresh: u64,
+    turns: Arc<TickGuard>,
+    /// From tick to tick, where real time is kept.
+    period_ns: Option<u64>,
     statistics: PilotStatistics,
 }
 
 impl Pilot {
-    /// A pilot at the start of a route. `pool` holds the slots that prefixes are written to.
+    /// A pilot at the start of a route. `pool` holds the slots that prefixes are written to; both
+    /// experts prepare for each of them.
     ///
     /// # Errors
-    /// If the operating system gives no thread for the understanding expert.
+    /// If an expert cannot prepare, or the operating system gives no thread for the slow one.
+    ///
+    /// # Panics
+    /// If a slot is taken.
     pub fn new(
         run: &Run,
-        understanding_expert: Box<dyn UnderstandingExpert>,
-        action_expert: Box<dyn ActionExpert>,
+        mut understanding_expert: Box<dyn UnderstandingExpert>,
+        mut action_expert: Box<dyn ActionExpert>,
         localizer: Localizer,
         controller: PathFollower,
         pool: SlotPool,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, PilotError> {
+        let slots = (0..pool.free()).map(|_| pool.writer().expect("nobody else has the pool"));
+        for mut writer in slots.collect::<Vec<_>>() {
+            understanding_expert.prepare(writer.slot_mut())?;
+            action_expert.prepare(writer.slot())?;
+        }
+        let turns = Arc::new(TickGuard::new(run.tick_guard));
         Ok(Self {
             action_expert,
             refreshes: RefreshLane::start(
                 understanding_expert,
                 pool,
                 run.pace,
+                Arc::clone(&turns),
                 run.real_time.clone(),
             )?,
+            turns,
+            period_ns: matches!(run.pace, Pace::Wall).then_some(run.tick.as_nanos() as u64),
             localizer,
             controller,
             last_command: Command::FULL_BRAKE,
@@ -91,7 +120,12 @@ impl Pilot {
 
         let prefix = self.refreshes.latest();
         let command = match &prefix {
-            Some(prefix) => self.act(prefix, observation, &mut spans)?,
+            Some(prefix) => {
+                self.turns.begin();
+                let command = self.act(prefix, observation, &mut spans);
+                self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
+                command?
+            }
             None => {
                 self.statistics.ticks_without_prefix += 1;
                 Command::FULL_BRAKE

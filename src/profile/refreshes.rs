@@ -4,7 +4,7 @@ use super::latency_file::{Phase, PhaseName};
 use super::recorder::PhaseRecorder;
 use super::replay::Replay;
 use crate::kv_cache::SlotPool;
-use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
+use crate::model::{ActionExpert, AtAnyTime, ModelError, UnderstandingExpert};
 use crate::scene::{Detour, Pose};
 use crate::timing::{Stage, StageSpans, Timestamp, now_ns};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +49,7 @@ pub fn run_refreshes(
         let writer = pool.writer().expect("no prefix outlives its turn of this loop");
         let mut spans = StageSpans::default();
         let refresh = Stage::Refresh.begin();
-        expert.refresh(&request, writer, &mut spans)?;
+        expert.refresh(&request, writer, &AtAnyTime, &mut spans)?;
         spans.end(refresh);
         if version > options.warm_up {
             recorder.refresh(version, &spans);

@@ -27,10 +27,14 @@ pub enum Stage {
     Request,
     /// Camera picture to the BEV encoder's input: crop, and the JPEG round trip where it is on.
     Picture,
+    /// Readings to the device (H2D); only where its memory is apart from the host's.
+    Upload,
     /// BEV encoder.
     Bev,
     /// Action expert with its heads.
     Action,
+    /// The heads' answers to the host (D2H); only where the device's memory is apart from it.
+    Download,
     /// The heads' answers to a trajectory.
     Trajectory,
     /// Trajectory to steer, throttle, brake.
@@ -61,7 +65,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in reading order: a stage stands behind its parent.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Response,
         Self::Wake,
         Self::Receive,
@@ -72,8 +76,10 @@ impl Stage {
         Self::Publish,
         Self::Request,
         Self::Picture,
+        Self::Upload,
         Self::Bev,
         Self::Action,
+        Self::Download,
         Self::Trajectory,
         Self::Control,
         Self::Send,
@@ -102,8 +108,10 @@ impl Stage {
             Self::Publish => "publish",
             Self::Request => "refresh request",
             Self::Picture => "picture",
+            Self::Upload => "upload",
             Self::Bev => "bev",
             Self::Action => "action",
+            Self::Download => "download",
             Self::Trajectory => "trajectory",
             Self::Control => "control",
             Self::Send => "send",
@@ -136,8 +144,10 @@ impl Stage {
             | Self::Publish
             | Self::Request
             | Self::Picture
+            | Self::Upload
             | Self::Bev
             | Self::Action
+            | Self::Download
             | Self::Trajectory
             | Self::Control => Some(Self::Tick),
             Self::HandOff

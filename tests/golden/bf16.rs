@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
-use tandem::model::UnderstandingExpert;
+use tandem::model::{AtAnyTime, UnderstandingExpert};
 use tandem::tensor::HostTensor;
 use tandem::timing::StageSpans;
 use tandem_export::contract::{Contract, FORMAT};
@@ -85,13 +85,22 @@ fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
     };
     let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::Bf16Emulated, 1);
     let mut spans = StageSpans::default();
-    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+    let snapshot =
+        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
     let layout = snapshot.slot().layout();
     let length = snapshot.meta().valid_length;
     for layer in 0..layout.layers {
         let sides = [
-            ("k_cache", snapshot.slot().keys(layer), layout.key_dim),
-            ("v_cache", snapshot.slot().values(layer), layout.value_dim),
+            (
+                "k_cache",
+                expert::on_host(snapshot.slot(), snapshot.slot().keys(layer)),
+                layout.key_dim,
+            ),
+            (
+                "v_cache",
+                expert::on_host(snapshot.slot(), snapshot.slot().values(layer)),
+                layout.value_dim,
+            ),
         ];
         for (name, found, dim) in sides {
             let name = format!("{name}.{layer}");

@@ -4,13 +4,15 @@
 use crate::networks::compare_cache;
 use crate::vectors::{self, Vectors};
 use std::sync::Arc;
+use tandem::device::{Device, DeviceTensor, HostDevice};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
-use tandem::kv_cache::{KvSnapshot, Layout, SlotPool};
+use tandem::kv_cache::{KvSnapshot, Layout, Slot, SlotPool};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks};
-use tandem::model::{RefreshRequest, UnderstandingExpert};
+use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, FrameId};
+use tandem::tensor::HostTensor;
 use tandem::timing::{Stage, StageSpans, Timestamp};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
@@ -41,7 +43,9 @@ fn networks(options: &ExportOptions) -> Networks {
         dtype: keys.dtype,
     };
     let (vision, bev, action) = (load("vision"), load("bev"), load("action"));
-    Networks { vision, understanding, bev, action, prefix }
+    let device: Arc<dyn Device> = Arc::new(HostDevice::new());
+    let lanes = device.lanes(None).unwrap();
+    Networks { vision, understanding, bev, action, prefix, device, lanes }
 }
 
 /// Speed and target points of the prompt that a case was made with.
@@ -58,13 +62,21 @@ fn state_of(prompt: &str) -> (f32, [[f32; 2]; 2]) {
     (state[0], [[state[1], state[2]], [state[3], state[4]]])
 }
 
+/// A tensor of a prefix, in host memory.
+pub(crate) fn on_host(slot: &Slot, tensor: &DeviceTensor) -> HostTensor {
+    tensor.to_host(slot.device()).unwrap()
+}
+
 /// Compares every layer's keys and values with the case's cache.
 fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
     let length = snapshot.meta().valid_length;
     for layer in 0..snapshot.slot().layout().layers {
-        let (keys, values) = (snapshot.slot().keys(layer), snapshot.slot().values(layer));
-        compare_cache(vectors, &format!("k_cache.{layer}"), keys, length).needed();
-        compare_cache(vectors, &format!("v_cache.{layer}"), values, length).needed();
+        let (keys, values) = (
+            on_host(snapshot.slot(), snapshot.slot().keys(layer)),
+            on_host(snapshot.slot(), snapshot.slot().values(layer)),
+        );
+        compare_cache(vectors, &format!("k_cache.{layer}"), &keys, length).needed();
+        compare_cache(vectors, &format!("v_cache.{layer}"), &values, length).needed();
     }
 }
 
@@ -87,7 +99,7 @@ pub(crate) fn expert_for(
     let networks = networks(&options);
     let tokenizer = Tokenizer::read(&vectors::folder().join("tokenizer.json")).unwrap();
     let expert = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
-    let pool = SlotPool::new(networks.prefix, 3);
+    let pool = SlotPool::new(&networks.device, networks.prefix, 3).unwrap();
 
     let frames = (0..count)
         .map(|index| {
@@ -120,7 +132,8 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
     };
     let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32, 1);
     let mut spans = StageSpans::default();
-    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+    let snapshot =
+        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();
     assert_eq!(snapshot.meta().next_position, next);
     assert!(spans.took(Stage::Understanding).is_some() && spans.took(Stage::Vision).is_some());
@@ -129,9 +142,13 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
     // Every frame is known now: the second prefix rests on cached features and is the same, bit for
     // bit; the first must not change under its readers.
     request.version = 2;
-    let again = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+    let again = expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
     for (first, second) in snapshot.slot().tensors().zip(again.slot().tensors()) {
-        assert!(first.bytes() == second.bytes(), "cached features changed a prefix");
+        let on_host = |tensor| on_host(snapshot.slot(), tensor);
+        assert!(
+            on_host(first).bytes() == on_host(second).bytes(),
+            "cached features changed a prefix"
+        );
     }
     compare(&vectors, &snapshot);
 }
@@ -149,9 +166,10 @@ fn check_groups(case: &str, groups: usize) {
         let (mut expert, pool, request) = expert_for(&vectors, Precision::F32, groups);
         let mut spans = StageSpans::default();
         // The second refresh writes over what the first left in hidden states and slot.
-        drop(expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap());
+        drop(expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap());
         let mut spans = StageSpans::default();
-        let prefix = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+        let prefix =
+            expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
         (prefix, spans)
     };
     let (whole, spans) = refresh(1);
@@ -161,6 +179,7 @@ fn check_groups(case: &str, groups: usize) {
     assert_eq!(whole.meta(), divided.meta());
     for (index, (one, many)) in whole.slot().tensors().zip(divided.slot().tensors()).enumerate() {
         let (layer, what) = (index / 2, ["keys", "values"][index % 2]);
+        let [one, many] = [one, many].map(|tensor| on_host(whole.slot(), tensor));
         assert!(one.bytes() == many.bytes(), "{case}: {what} of layer {layer} in {groups} groups");
     }
     let find = |stage| spans.iter().filter(move |span| span.stage == stage);

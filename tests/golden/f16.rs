@@ -9,7 +9,7 @@ use crate::{expert, networks};
 use half::f16;
 use std::collections::BTreeMap;
 use tandem::engine::NetworkFile;
-use tandem::model::UnderstandingExpert;
+use tandem::model::{AtAnyTime, UnderstandingExpert};
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::StageSpans;
 use tandem_export::networks::{ExportOptions, Precision};
@@ -40,13 +40,22 @@ fn check_keys_and_values(case: &str) {
     };
     let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::F16, 1);
     let mut spans = StageSpans::default();
-    let snapshot = expert.refresh(&request, pool.writer().unwrap(), &mut spans).unwrap();
+    let snapshot =
+        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
     let layout = snapshot.slot().layout();
     assert_eq!(layout.dtype, DType::F16);
     for layer in 0..layout.layers {
         let sides = [
-            ("k_cache", snapshot.slot().keys(layer), layout.key_dim),
-            ("v_cache", snapshot.slot().values(layer), layout.value_dim),
+            (
+                "k_cache",
+                expert::on_host(snapshot.slot(), snapshot.slot().keys(layer)),
+                layout.key_dim,
+            ),
+            (
+                "v_cache",
+                expert::on_host(snapshot.slot(), snapshot.slot().values(layer)),
+                layout.value_dim,
+            ),
         ];
         for (name, found, dim) in sides {
             let name = format!("{name}.{layer}");

@@ -311,7 +311,7 @@ impl Profiling<'_> {
         };
         let bar = bar(PhaseName::UnderstandingAlone, options.refreshes);
         let mut replay = Replay::new(self.observations.clone());
-        let slots = self.automot.slots();
+        let slots = self.automot.slots()?;
         if let Some(trace) = &mut self.trace {
             trace.begin_phase(PhaseName::UnderstandingAlone.title());
         }

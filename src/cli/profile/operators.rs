@@ -45,7 +45,7 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     run_refreshes(
         &mut understanding,
         &mut action,
-        &automot.slots(),
+        &automot.slots()?,
         &mut replay,
         &options,
         &profiling.cancel,

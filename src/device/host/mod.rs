@@ -17,8 +17,11 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Numbers the devices of this process, so that each knows its own memory.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// The host as it is, of which there is one, however many values stand for it.
+const THE_HOST: u64 = 0;
+
+/// Numbers the emulated devices of this process, so that each knows its own memory.
+static NEXT: AtomicU64 = AtomicU64::new(THE_HOST + 1);
 
 /// What is asked before each piece of work of an emulated device, on its stream's thread. It may
 /// take its time, which is then the work's, and what it fails with is what the work failed with.
@@ -52,17 +55,13 @@ pub struct HostDevice {
 impl HostDevice {
     /// The host as it is: work runs when it is handed over, on the caller's thread.
     pub fn new() -> Self {
-        Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            emulation: None,
-            traffic: Arc::default(),
-            in_use: Arc::default(),
-        }
+        Self { id: THE_HOST, emulation: None, traffic: Arc::default(), in_use: Arc::default() }
     }
 
     /// A device apart from the host, with a thread per stream and copies between the two memories.
     pub fn emulating(emulation: Emulation) -> Self {
-        Self { emulation: Some(emulation), ..Self::new() }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, emulation: Some(emulation), ..Self::new() }
     }
 
     fn memory_for(&self, bytes: usize) -> Result<Arc<HostMemory>, DeviceError> {

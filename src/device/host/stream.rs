@@ -10,7 +10,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle, ThreadId};
 
 /// Pieces of work that wait in a stream before handing over more does; a tick hands over about ten.
 const QUEUE: usize = 1024;
@@ -113,8 +113,8 @@ struct Shared {
     device: u64,
     before: Option<Arc<Interruption>>,
     traffic: Arc<Traffic>,
-    /// What was handed over since the capture began.
-    captured: Mutex<Option<Vec<Command>>>,
+    /// The thread that captures, and what it handed over since.
+    captured: Mutex<Option<(ThreadId, Vec<Command>)>>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -154,7 +154,7 @@ impl HostStream {
         if is_threaded {
             let shared = Arc::clone(&shared);
             let work = move || shared.work();
-            thread = Some(std::thread::Builder::new().name(format!("{lane} lane")).spawn(work)?);
+            thread = Some(thread::Builder::new().name(format!("{lane} lane")).spawn(work)?);
         }
         Ok(Self { shared, thread })
     }
@@ -167,8 +167,18 @@ impl HostStream {
         self.hand_over(Command::Run(work))
     }
 
+    /// Refuses memory that is not this stream's device's.
+    ///
+    /// # Errors
+    /// If it is another's.
+    pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
+        memory::check(buffer, self.shared.device)
+    }
+
     fn hand_over(&self, command: Command) -> Result<(), DeviceError> {
-        if let Some(captured) = self.shared.captured().as_mut() {
+        if let Some((thread, captured)) = self.shared.captured().as_mut()
+            && *thread == thread::current().id()
+        {
             if let Command::Wait(..) | Command::Launch(_) = command {
                 return Err(DeviceError::Misuse(
                     "a capturing stream can neither wait for another nor launch a graph",
@@ -201,10 +211,6 @@ impl HostStream {
         }
     }
 
-    fn own_buffer(&self, buffer: &Buffer) -> Result<(), DeviceError> {
-        memory::check(buffer, self.shared.device)
-    }
-
     /// The host's side of staged memory.
     fn host_place(staged: &Staged) -> Result<Place, DeviceError> {
         let memory = staged
@@ -217,7 +223,7 @@ impl HostStream {
 
 impl Stream for HostStream {
     fn upload(&self, staged: &Staged) -> Result<(), DeviceError> {
-        self.own_buffer(staged.buffer())?;
+        self.check_memory(staged.buffer())?;
         if staged.is_unified() {
             return Ok(());
         }
@@ -227,7 +233,7 @@ impl Stream for HostStream {
     }
 
     fn download(&self, staged: &Staged) -> Result<(), DeviceError> {
-        self.own_buffer(staged.buffer())?;
+        self.check_memory(staged.buffer())?;
         if staged.is_unified() {
             return Ok(());
         }
@@ -238,8 +244,8 @@ impl Stream for HostStream {
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
         assert_eq!(from.bytes(), into.bytes(), "a copy of another length");
-        self.own_buffer(from)?;
-        self.own_buffer(into)?;
+        self.check_memory(from)?;
+        self.check_memory(into)?;
         let (bytes, kind) = (from.bytes(), Kind::Copy(from.bytes()));
         let (from, into) = (Place::of(from), Place::of(into));
         self.hand_over(Command::Copy { kind, from, into, bytes })
@@ -260,13 +266,13 @@ impl Stream for HostStream {
         if captured.is_some() {
             return Err(DeviceError::Misuse("this stream is capturing already"));
         }
-        *captured = Some(Vec::new());
+        *captured = Some((thread::current().id(), Vec::new()));
         Ok(())
     }
 
     fn end_capture(&self) -> Result<Arc<dyn Graph>, DeviceError> {
-        let commands = self.shared.captured().take();
-        let commands = commands.ok_or(DeviceError::Misuse("this stream is not capturing"))?;
+        let captured = self.shared.captured().take();
+        let (_, commands) = captured.ok_or(DeviceError::Misuse("this stream is not capturing"))?;
         Ok(Arc::new(HostGraph { device: self.shared.device, commands }))
     }
 
@@ -328,7 +334,7 @@ impl Shared {
         self.queue.lock().expect("no code panics while it holds this lock")
     }
 
-    fn captured(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
+    fn captured(&self) -> MutexGuard<'_, Option<(ThreadId, Vec<Command>)>> {
         self.captured.lock().expect("no code panics while it holds this lock")
     }
 

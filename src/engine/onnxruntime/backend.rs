@@ -6,7 +6,7 @@
 use super::library::LIBRARY;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
-use super::session::{CpuSession, MAX_RANK};
+use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
 use super::weights::{ROOT, Weights};
 use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::target::cpu_features;
@@ -220,6 +220,15 @@ impl Backend for OnnxRuntime {
         if let Some(deep) = tensors.into_iter().find(|spec| spec.shape.len() > MAX_RANK) {
             let reason = format!("{:?} has more than {MAX_RANK} dimensions", deep.name);
             return Err(refused(reason));
+        }
+        if let Some(side) = [&file.contract.inputs, &file.contract.outputs]
+            .into_iter()
+            .find(|side| side.len() > MAX_TENSORS)
+        {
+            return Err(refused(format!(
+                "{} tensors on one side, {MAX_TENSORS} at most",
+                side.len()
+            )));
         }
         check(&file.contract, &session)?;
         let names = |specs: &[TensorSpec]| {

@@ -2,26 +2,36 @@
 //!
 //! The library takes tensors as descriptors (address, type, shape). A session keeps the descriptors
 //! of every memory it was run with, so that a run with known memory makes no allocation of ours and
-//! copies nothing: three KV slots are three descriptors per tensor.
+//! copies nothing: three KV slots are three descriptors per tensor. Where runs are handed to a stream,
+//! it keeps whole sets of them: three slots are three [`Binding`]s.
 
 #![expect(unsafe_code, reason = "calls the library's C interface to run on the caller's memory")]
 
 use super::backend::CpuEngine;
 use super::profile::Profiling;
+use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, HostStream, Stream, Work};
 use crate::engine::{Engine, RunError, Session};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use arrayvec::ArrayVec;
 use ort::AsPointer;
 use ort::memory::MemoryInfo;
 use ort::sys::{ONNXTensorElementDataType as ElementType, OrtStatusPtr, OrtValue};
+use std::any::Any;
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::contract::TensorSpec;
+use tandem_export::contract::{Contract, TensorSpec};
 
 /// Descriptors kept per tensor before the oldest is dropped: enough for every camera frame of a
 /// model's history, which the BEV encoder reads in the camera's own memory.
 const KNOWN_ADDRESSES: usize = 32;
+
+/// Sets of tensors that a session stays bound to before the oldest is let go: three KV slots, and the
+/// vision features of every frame of a history.
+const KNOWN_BINDINGS: usize = 32;
+
+/// Tensors on one side of a network at most: 36 layers of keys and values and a few more.
+pub(super) const MAX_TENSORS: usize = 256;
 
 /// Dimensions of a tensor at most; a network with more is refused when it is loaded.
 pub(super) const MAX_RANK: usize = 8;
@@ -30,6 +40,35 @@ pub(super) const MAX_RANK: usize = 8;
 struct Descriptor {
     address: usize,
     value: NonNull<OrtValue>,
+}
+
+impl Descriptor {
+    fn new(
+        info: &MemoryInfo<'static>,
+        memory: Memory,
+        spec: &TensorSpec,
+        network: &str,
+    ) -> Result<Self, RunError> {
+        let shape: ArrayVec<i64, MAX_RANK> = spec.shape.iter().map(|&dim| dim as i64).collect();
+        let mut value = ptr::null_mut();
+        // SAFETY: `shape` and `info` outlive the call. The described memory is only touched during a
+        // `run` that borrows it; in between, the descriptor is a number and a length. Should the same
+        // address later hold another tensor of this input, type and length are the contract's again.
+        let status = unsafe {
+            (ort::api().CreateTensorWithDataAsOrtValue)(
+                info.ptr(),
+                memory.address,
+                memory.bytes,
+                shape.as_ptr(),
+                shape.len(),
+                element_type(spec.dtype),
+                &mut value,
+            )
+        };
+        check(network, status)?;
+        let value = NonNull::new(value).expect("the library reported success");
+        Ok(Self { address: memory.address as usize, value })
+    }
 }
 
 impl Drop for Descriptor {
@@ -52,6 +91,7 @@ pub(super) struct CpuSession {
     outputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
     /// What the library's `Run` takes, refilled at every run.
     call: CallArrays,
+    bindings: ArrayVec<Arc<Binding>, KNOWN_BINDINGS>,
 }
 
 /// Argument arrays of the library's `Run`.
@@ -78,11 +118,132 @@ impl CpuSession {
         };
         let known = |count: usize| (0..count).map(|_| ArrayVec::new()).collect();
         let (inputs, outputs) = (known(call.inputs.len()), known(call.outputs.len()));
-        Self { engine, info: MemoryInfo::default(), inputs, outputs, call }
+        let bindings = ArrayVec::new();
+        Self { engine, info: MemoryInfo::default(), inputs, outputs, call, bindings }
+    }
+
+    /// The binding to these tensors, made on first sight.
+    fn binding(
+        &mut self,
+        inputs: &[DeviceView<'_>],
+        outputs: &[DeviceViewMut<'_>],
+    ) -> Result<Arc<Binding>, RunError> {
+        let is_of = |binding: &&Arc<Binding>| {
+            let mut known = binding.buffers.iter().map(|buffer| (buffer.address(), buffer.bytes()));
+            buffers_of(inputs, outputs)
+                .all(|buffer| known.next() == Some((buffer.address(), buffer.bytes())))
+        };
+        if let Some(binding) = self.bindings.iter().find(is_of) {
+            return Ok(Arc::clone(binding));
+        }
+        let contract = self.engine.contract();
+        let network = &contract.network;
+        let describe = |(spec, buffer): (&TensorSpec, &Buffer)| {
+            let (address, bytes) = (buffer.address() as *mut c_void, buffer.bytes());
+            Descriptor::new(&self.info, Memory { address, bytes }, spec, network)
+        };
+        let specs = contract.inputs.iter().chain(&contract.outputs);
+        let descriptors = specs.zip(buffers_of(inputs, outputs)).map(describe);
+        let descriptors = descriptors.collect::<Result<Vec<_>, _>>()?;
+        let (described, written) = descriptors.split_at(inputs.len());
+        let binding = Binding {
+            input_names: self.call.input_names.clone(),
+            inputs: described.iter().map(|known| known.value.as_ptr().cast_const()).collect(),
+            output_names: self.call.output_names.clone(),
+            outputs: written.iter().map(|known| known.value.as_ptr()).collect(),
+            engine: Arc::clone(&self.engine),
+            buffers: buffers_of(inputs, outputs).cloned().collect(),
+            _descriptors: descriptors,
+        };
+        if self.bindings.is_full() {
+            self.bindings.remove(0);
+        }
+        let binding = Arc::new(binding);
+        self.bindings.push(Arc::clone(&binding));
+        Ok(binding)
+    }
+}
+
+/// A network with all its tensors, ready to run on a stream.
+struct Binding {
+    input_names: Vec<*const c_char>,
+    inputs: Vec<*const OrtValue>,
+    output_names: Vec<*const c_char>,
+    outputs: Vec<*mut OrtValue>,
+    /// What the names belong to.
+    engine: Arc<CpuEngine>,
+    /// What the descriptors describe, inputs first.
+    buffers: Vec<Buffer>,
+    /// What the values belong to.
+    _descriptors: Vec<Descriptor>,
+}
+
+// SAFETY: the names lead into CStrings of the engine, the values are those of the descriptors, which
+// describe memory of the buffers; the binding keeps all three. The library's objects have no thread
+// affinity.
+unsafe impl Send for Binding {}
+// SAFETY: as above; a run only reads the binding's own fields. Two runs of one binding at a time
+// would write the same outputs: that is for the events between streams to exclude, as for any work.
+unsafe impl Sync for Binding {}
+
+impl Work for Binding {
+    fn run(&self) -> Result<(), DeviceError> {
+        let _measured = self.engine.profiling().map(Profiling::during_run);
+        // The library takes the outputs' array for writing, though it has nothing to write there.
+        let mut outputs: ArrayVec<*mut OrtValue, MAX_TENSORS> =
+            self.outputs.iter().copied().collect();
+        // SAFETY: the engine owns the library's session, which may be run from several threads. Names,
+        // values and the memory behind them are kept by `self`; their shapes and lengths were checked
+        // against the contract when it was made.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.engine.raw(),
+                ptr::null(),
+                self.input_names.as_ptr(),
+                self.inputs.as_ptr(),
+                self.inputs.len(),
+                self.output_names.as_ptr(),
+                self.output_names.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        // SAFETY: `status` was just returned by the library, null for success; ownership passes here.
+        unsafe { ort::Error::result_from_status(status) }.map_err(|error| DeviceError::Failed {
+            what: format!("network {:?}", self.engine.contract().network),
+            reason: error.to_string(),
+        })
     }
 }
 
 impl Session for CpuSession {
+    fn enqueue(
+        &mut self,
+        stream: &dyn Stream,
+        inputs: &[DeviceView<'_>],
+        outputs: &[DeviceViewMut<'_>],
+    ) -> Result<(), RunError> {
+        let contract = self.engine.contract();
+        let network = &contract.network;
+        let device = |source| RunError::Device { network: network.clone(), source };
+        let stream = (stream as &dyn Any)
+            .downcast_ref::<HostStream>()
+            .ok_or(DeviceError::Foreign { what: "stream" })
+            .map_err(device)?;
+        agree_all(contract, inputs, outputs)?;
+        for buffer in buffers_of(inputs, outputs) {
+            stream.check_memory(buffer).map_err(device)?;
+        }
+        let binding = self.binding(inputs, outputs)?;
+        let network = &self.engine.contract().network;
+        stream
+            .submit(binding)
+            .map_err(|source| RunError::Device { network: network.clone(), source })
+    }
+
+    fn can_be_captured(&self) -> bool {
+        true
+    }
+
     fn run(
         &mut self,
         inputs: &[TensorView<'_>],
@@ -146,29 +307,39 @@ fn descriptor(
     if let Some(descriptor) = known.iter().find(|descriptor| descriptor.address == address) {
         return Ok(descriptor.value);
     }
-    let shape: ArrayVec<i64, MAX_RANK> = spec.shape.iter().map(|&dim| dim as i64).collect();
-    let mut value = ptr::null_mut();
-    // SAFETY: `shape` and `info` outlive the call. The described memory is only touched during a
-    // `run` that borrows it; in between, the descriptor is a number and a length. Should the same
-    // address later hold another tensor of this input, type and length are the contract's again.
-    let status = unsafe {
-        (ort::api().CreateTensorWithDataAsOrtValue)(
-            info.ptr(),
-            memory.address,
-            memory.bytes,
-            shape.as_ptr(),
-            shape.len(),
-            element_type(spec.dtype),
-            &mut value,
-        )
-    };
-    check(network, status)?;
-    let value = NonNull::new(value).expect("the library reported success");
+    let descriptor = Descriptor::new(info, memory, spec, network)?;
+    let value = descriptor.value;
     if known.is_full() {
         known.remove(0);
     }
-    known.push(Descriptor { address, value });
+    known.push(descriptor);
     Ok(value)
+}
+
+/// The memory of all tensors, inputs first.
+fn buffers_of<'a>(
+    inputs: &'a [DeviceView<'_>],
+    outputs: &'a [DeviceViewMut<'_>],
+) -> impl Iterator<Item = &'a Buffer> {
+    inputs.iter().map(|view| view.buffer).chain(outputs.iter().map(|view| view.buffer))
+}
+
+/// Holds tensors against the contract.
+fn agree_all(
+    contract: &Contract,
+    inputs: &[DeviceView<'_>],
+    outputs: &[DeviceViewMut<'_>],
+) -> Result<(), RunError> {
+    let network = &contract.network;
+    count(network, "input", contract.inputs.len(), inputs.len())?;
+    count(network, "output", contract.outputs.len(), outputs.len())?;
+    for (spec, view) in contract.inputs.iter().zip(inputs) {
+        agree(network, "input", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
+    }
+    for (spec, view) in contract.outputs.iter().zip(outputs) {
+        agree(network, "output", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
+    }
+    Ok(())
 }
 
 fn count(network: &str, what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {

@@ -1,22 +1,24 @@
 //! The action expert: BEV encoder and action network at every tick.
 
 use super::image::{BevFrame, BevFrameConfig, Size};
+use super::lane::Lane;
 use super::lidar::{HistogramConfig, SweepPair};
 use super::networks::{Networks, NetworksError, bev, size};
 use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
+use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
 use crate::engine::Session;
-use crate::kv_cache::KvSnapshot;
+use crate::kv_cache::{KvSnapshot, Slot};
 use crate::model::{ActionExpert, ModelError, RefreshRequest};
 use crate::scene::{
     CameraFrame, CameraSpec, Detour, LidarSpec, Observation, Pose, SensorSuite, Trajectory,
 };
-use crate::tensor::{DType, HostTensor, TensorView};
 use crate::timing::{Stage, StageSpans, Timestamp};
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_export::contract::TensorSpec;
 
 /// Tensors of one run at most: 36 layers of keys and values and a few more.
 const MAX_TENSORS: usize = 256;
@@ -84,10 +86,16 @@ impl Positions {
     }
 }
 
+/// Places in the fast lane: before the uploads, the BEV encoder, the action expert and the downloads,
+/// and behind them.
+const MARKS: usize = 5;
+
 /// The fast expert of AutoMoT.
 pub struct AutomotAction {
-    bev: Box<dyn Session>,
-    action: Box<dyn Session>,
+    networks: FastNetworks,
+    lane: Lane<MARKS>,
+    /// The work of a tick on the prefix in the slot of this number, captured.
+    graphs: Vec<Option<Arc<dyn Graph>>>,
     positions: Positions,
     /// Own tokens of one run, by which drifting positions move on.
     own_tokens: i64,
@@ -97,21 +105,26 @@ pub struct AutomotAction {
     frames_per_prompt: usize,
     history_spacing_ticks: usize,
     bev_frame: BevFrame,
-    /// `[height, width, 3]` of the BEV encoder's picture.
-    image_shape: Vec<usize>,
     sweeps: SweepPair,
     planner: RoutePlanner,
     /// What the model is told of this tick; both experts get the same.
     told: DrivingState,
     captured_at: Timestamp,
-    histogram: HostTensor,
-    bev_tokens: HostTensor,
-    state: HostTensor,
-    position: HostTensor,
-    prefix_length: HostTensor,
-    route: HostTensor,
-    waypoints: HostTensor,
-    decision_ids: HostTensor,
+}
+
+/// BEV encoder and action expert with everything that they read and write, prefixes aside.
+struct FastNetworks {
+    bev: Box<dyn Session>,
+    action: Box<dyn Session>,
+    image: StagedTensor,
+    histogram: StagedTensor,
+    bev_tokens: DeviceTensor,
+    state: StagedTensor,
+    position: StagedTensor,
+    prefix_length: StagedTensor,
+    route: StagedTensor,
+    waypoints: StagedTensor,
+    decision_ids: StagedTensor,
 }
 
 impl AutomotAction {
@@ -158,12 +171,26 @@ impl AutomotAction {
             max_height_m: number("max_height_lidar_m")?,
             ground_plane: bev_contract.inputs[1].shape[0] == 2,
         };
-        let zeros =
-            |spec: &tandem_export::contract::TensorSpec| HostTensor::zeros(spec.dtype, &spec.shape);
+        let device = &*networks.device;
+        let staged = |spec: &TensorSpec| StagedTensor::zeros(device, spec.dtype, &spec.shape);
+        let tokens = &bev_contract.outputs[0];
         let own_tokens = size(contract, super::networks::action::NETWORK, "own_tokens")? as i64;
         Ok(Self {
-            bev: networks.bev.clone().session(),
-            action: networks.action.clone().session(),
+            networks: FastNetworks {
+                bev: networks.bev.clone().session(),
+                action: networks.action.clone().session(),
+                image: staged(&bev_contract.inputs[0])?,
+                histogram: staged(&bev_contract.inputs[1])?,
+                bev_tokens: DeviceTensor::zeros(device, tokens.dtype, &tokens.shape)?,
+                state: staged(&contract.inputs[1])?,
+                position: staged(&contract.inputs[2])?,
+                prefix_length: staged(&contract.inputs[3])?,
+                route: staged(&contract.outputs[0])?,
+                waypoints: staged(&contract.outputs[1])?,
+                decision_ids: staged(&contract.outputs[2])?,
+            },
+            lane: Lane::new(device, &networks.lanes.fast)?,
+            graphs: Vec::new(),
             positions,
             own_tokens,
             uses: (0, 0),
@@ -171,19 +198,10 @@ impl AutomotAction {
             frames_per_prompt,
             history_spacing_ticks,
             bev_frame: BevFrame::new(BevFrameConfig { camera: CAMERA_SIZE, cropped, jpeg_quality }),
-            image_shape: picture.clone(),
             sweeps: SweepPair::new(&LIDAR, histogram),
             planner,
             told: DrivingState::default(),
             captured_at: Timestamp::ZERO,
-            histogram: zeros(&bev_contract.inputs[1]),
-            bev_tokens: zeros(&bev_contract.outputs[0]),
-            state: zeros(&contract.inputs[1]),
-            position: zeros(&contract.inputs[2]),
-            prefix_length: zeros(&contract.inputs[3]),
-            route: zeros(&contract.outputs[0]),
-            waypoints: zeros(&contract.outputs[1]),
-            decision_ids: zeros(&contract.outputs[2]),
         })
     }
 
@@ -220,13 +238,55 @@ impl AutomotAction {
 
     fn trajectory(&self) -> Trajectory {
         let mut trajectory = Trajectory { spacing: WAYPOINT_SPACING, ..Trajectory::default() };
-        trajectory.path.extend(points(&self.route));
-        trajectory.waypoints.extend(points(&self.waypoints));
+        trajectory.path.extend(points(&self.networks.route));
+        trajectory.waypoints.extend(points(&self.networks.waypoints));
         trajectory
     }
 }
 
+impl FastNetworks {
+    /// Hands the device's part of a tick to the lane.
+    fn enqueue(&mut self, lane: &Lane<MARKS>, slot: &Slot) -> Result<(), ModelError> {
+        let stream = lane.stream();
+        lane.mark(0)?;
+        let read = [&self.image, &self.histogram, &self.state, &self.position, &self.prefix_length];
+        read.into_iter().try_for_each(|tensor| stream.upload(tensor.staged()))?;
+        lane.mark(1)?;
+        let readings = [self.image.view(), self.histogram.view()];
+        self.bev.enqueue(stream, &readings, &[self.bev_tokens.view_mut()])?;
+        lane.mark(2)?;
+        let mut inputs: ArrayVec<DeviceView<'_>, MAX_TENSORS> = ArrayVec::new();
+        inputs.extend([
+            self.bev_tokens.view(),
+            self.state.view(),
+            self.position.view(),
+            self.prefix_length.view(),
+        ]);
+        inputs.extend(slot.tensors().map(DeviceTensor::view));
+        let outputs =
+            [self.route.view_mut(), self.waypoints.view_mut(), self.decision_ids.view_mut()];
+        self.action.enqueue(stream, &inputs, &outputs)?;
+        lane.mark(3)?;
+        let written = [&self.route, &self.waypoints, &self.decision_ids];
+        written.into_iter().try_for_each(|tensor| stream.download(tensor.staged()))?;
+        Ok(lane.mark(4)?)
+    }
+}
+
 impl ActionExpert for AutomotAction {
+    fn prepare(&mut self, slot: &Slot) -> Result<(), ModelError> {
+        let Self { networks, lane, graphs, .. } = self;
+        if !(networks.bev.can_be_captured() && networks.action.can_be_captured()) {
+            return Ok(());
+        }
+        let graph = lane.capture(|lane| networks.enqueue(lane, slot))?;
+        if graphs.len() <= slot.index() {
+            graphs.resize(slot.index() + 1, None);
+        }
+        graphs[slot.index()] = Some(graph);
+        Ok(())
+    }
+
     fn observe(
         &mut self,
         observation: &Observation,
@@ -239,7 +299,7 @@ impl ActionExpert for AutomotAction {
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
         let begun = Stage::LidarHistogram.begin();
-        self.sweeps.push(lidar, world_from_ego, self.histogram.as_mut_slice());
+        self.sweeps.push(lidar, world_from_ego, self.networks.histogram.as_mut_slice());
         spans.end(begun);
         let begun = Stage::Planner.begin();
         let [target_m, next_target_m] = targets(&mut self.planner, world_from_ego, detour);
@@ -248,7 +308,8 @@ impl ActionExpert for AutomotAction {
             DrivingState { speed_mps: observation.speed_mps as f32, target_m, next_target_m };
         self.captured_at = observation.time;
         let ([x1, y1], [x2, y2]) = (target_m, next_target_m);
-        self.state.as_mut_slice().copy_from_slice(&[self.told.speed_mps, x1, y1, x2, y2]);
+        let state = [self.told.speed_mps, x1, y1, x2, y2];
+        self.networks.state.as_mut_slice().copy_from_slice(&state);
         Ok(())
     }
 
@@ -272,33 +333,29 @@ impl ActionExpert for AutomotAction {
     ) -> Result<Trajectory, ModelError> {
         let frame = self.frames.back().ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let begun = Stage::Picture.begin();
-        let image = TensorView {
-            dtype: DType::U8,
-            shape: &self.image_shape,
-            bytes: self.bev_frame.picture(&frame.rgb),
-        };
-        spans.end(begun);
-        let begun = Stage::Bev.begin();
-        let inputs = [image, self.histogram.view()];
-        self.bev.run(&inputs, &mut [self.bev_tokens.view_mut()])?;
+        self.networks.image.bytes_mut().copy_from_slice(self.bev_frame.picture(&frame.rgb));
         spans.end(begun);
 
-        let begun = Stage::Action.begin();
         let position = self.own_position(prefix);
-        self.position.as_mut_slice().copy_from_slice(&[position]);
-        self.prefix_length.as_mut_slice().copy_from_slice(&[prefix.meta().valid_length as i64]);
-        let mut inputs: ArrayVec<TensorView<'_>, MAX_TENSORS> = ArrayVec::new();
-        inputs.extend([
-            self.bev_tokens.view(),
-            self.state.view(),
-            self.position.view(),
-            self.prefix_length.view(),
-        ]);
-        inputs.extend(prefix.slot().tensors().map(HostTensor::view));
-        let mut outputs =
-            [self.route.view_mut(), self.waypoints.view_mut(), self.decision_ids.view_mut()];
-        self.action.run(&inputs, &mut outputs)?;
-        spans.end(begun);
+        let Self { networks, lane, graphs, .. } = self;
+        networks.position.as_mut_slice().copy_from_slice(&[position]);
+        networks.prefix_length.as_mut_slice().copy_from_slice(&[prefix.meta().valid_length as i64]);
+        let slot = prefix.slot();
+        lane.stream().wait(slot.ready())?;
+        match graphs.get(slot.index()).and_then(Option::as_ref) {
+            Some(graph) => lane.stream().launch(graph)?,
+            None => networks.enqueue(lane, slot)?,
+        }
+        lane.reach(MARKS - 1)?;
+        let is_apart = !networks.image.staged().is_unified();
+        let copies = |stage| is_apart.then_some(stage);
+        let stages =
+            [copies(Stage::Upload), Some(Stage::Bev), Some(Stage::Action), copies(Stage::Download)];
+        for (mark, stage) in stages.into_iter().enumerate() {
+            if let Some(stage) = stage {
+                lane.note(stage, mark, spans);
+            }
+        }
         Ok(spans.measure(Stage::Trajectory, || self.trajectory()))
     }
 }
@@ -317,7 +374,7 @@ fn targets(planner: &mut RoutePlanner, world_from_ego: &Pose, detour: &Detour) -
 }
 
 /// The rows of a `[n, 2]` tensor.
-fn points(tensor: &HostTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
+fn points(tensor: &StagedTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
     tensor.as_slice::<f32>().as_chunks::<2>().0.iter().copied()
 }
 

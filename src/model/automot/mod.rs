@@ -8,6 +8,7 @@ pub mod accuracy;
 mod action;
 pub mod image;
 mod image_jpeg;
+mod lane;
 pub mod lidar;
 pub mod networks;
 pub mod planner;
@@ -16,6 +17,7 @@ pub mod recording;
 pub mod tokenizer;
 pub mod tokens;
 mod understanding;
+mod whole;
 
 pub use action::{ActionOptions, AutomotAction, LIDAR, Positions, SENSORS};
 pub use networks::Networks;

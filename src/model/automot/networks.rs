@@ -3,6 +3,7 @@
 //! The understanding expert is one network or several, the groups that its layers are divided among;
 //! everything here takes it as a list of one or more. The only place that spells tensor names.
 
+use crate::device::{Device, DeviceError, HostDevice, Lanes};
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError};
 use crate::kv_cache::Layout;
 use std::path::{Path, PathBuf};
@@ -67,6 +68,11 @@ pub struct Networks {
     pub action: Arc<dyn Engine>,
     /// Layout of a prefix.
     pub prefix: Layout,
+    /// Where they run.
+    pub device: Arc<dyn Device>,
+    /// Its streams: of the BEV encoder and the action expert, and of the vision tower and the
+    /// understanding expert.
+    pub lanes: Lanes,
 }
 
 /// Contracts of the networks of a folder, which fit each other.
@@ -108,6 +114,9 @@ pub enum NetworksError {
     /// A network cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The device fails, or has no memory left.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A network lacks a tensor, or has it at another place.
     #[error(
         "network {network:?} of {folder:?} is not AutoMoT's: its {what}s begin {found:?}, AutoMoT's are {expected:?}"
@@ -247,6 +256,8 @@ impl Networks {
     /// `slow` the vision tower and the understanding expert. Nothing is loaded before all contracts
     /// were checked.
     ///
+    /// They run on the host; see [`on`](Self::on).
+    ///
     /// # Errors
     /// If a file or network cannot be loaded, is not AutoMoT's, or the networks do not fit each other.
     pub fn load(
@@ -254,6 +265,8 @@ impl Networks {
         fast: &dyn Backend,
         slow: &dyn Backend,
     ) -> Result<Self, NetworksError> {
+        let device: Arc<dyn Device> = Arc::new(HostDevice::new());
+        let lanes = device.lanes(None)?;
         let contracts = Contracts::read(folder)?;
         let load = |backend: &dyn Backend, contract: &Contract| {
             let file = NetworkFile::read(folder, &contract.network)?;
@@ -266,7 +279,15 @@ impl Networks {
             bev: load(fast, &contracts.bev)?,
             action: load(fast, &contracts.action)?,
             prefix: prefix_layout(&contracts.action),
+            device,
+            lanes,
         })
+    }
+
+    /// The same networks on another device, which their back ends must be able to run on.
+    #[must_use]
+    pub fn on(self, device: Arc<dyn Device>, lanes: Lanes) -> Self {
+        Self { device, lanes, ..self }
     }
 
     /// Every engine: vision tower, understanding expert, BEV encoder, action expert.

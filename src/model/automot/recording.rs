@@ -8,9 +8,10 @@ use super::networks::{Networks, PROBE, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError};
+use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
-use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
+use crate::model::{ActionExpert, AtAnyTime, ModelError, UnderstandingExpert};
 use crate::scene::{
     CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
 };
@@ -20,7 +21,7 @@ use glam::{DVec2, DVec3};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tandem_export::contract::Contract;
+use tandem_export::contract::{Contract, TensorSpec};
 
 /// Trajectories per prefix: one as soon as it is there, one at the next tick.
 const ACTS_PER_PROMPT: usize = 2;
@@ -79,7 +80,9 @@ pub fn record(
     inputs: RecordingInputs,
     done: &mut dyn FnMut(),
 ) -> Result<Recording, RecordError> {
-    let tap = |engine: &Arc<dyn Engine>| Arc::new(Tap::new(Arc::clone(engine)));
+    let tap = |engine: &Arc<dyn Engine>| {
+        Arc::new(Tap::new(Arc::clone(engine), Arc::clone(&networks.device)))
+    };
     let [vision, bev, action] = [&networks.vision, &networks.bev, &networks.action].map(tap);
     let groups: Vec<Arc<Tap>> = networks.understanding.iter().map(tap).collect();
     let whole = WholeUnderstanding::of(groups.iter().map(|tap| tap.inner.contract()));
@@ -91,10 +94,12 @@ pub fn record(
         bev: bev.clone(),
         action: action.clone(),
         prefix: networks.prefix,
+        device: Arc::clone(&networks.device),
+        lanes: networks.lanes.clone(),
     };
 
     let mut expert = AutomotUnderstanding::new(&tapped, tokenizer)?;
-    let pool = SlotPool::new(tapped.prefix, 1);
+    let pool = SlotPool::new(&networks.device, networks.prefix, 1).map_err(ModelError::from)?;
     let mut prompts = Vec::new();
     for prompt in 0..inputs.prompts {
         let mut drive = Drive::new(inputs.seed, prompt);
@@ -109,7 +114,7 @@ pub fn record(
             }
         };
         let writer = pool.writer().expect("the prefix of the prompt before was dropped");
-        let prefix = expert.refresh(&request, writer, &mut StageSpans::default())?;
+        let prefix = expert.refresh(&request, writer, &AtAnyTime, &mut StageSpans::default())?;
         for act in 0..ACTS_PER_PROMPT {
             if act > 0 {
                 drive.tick(&mut acting)?;
@@ -145,14 +150,15 @@ struct Tap {
     inner: Arc<dyn Engine>,
     /// Without probes: what an expert sees.
     contract: Contract,
+    device: Arc<dyn Device>,
     runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
 }
 
 impl Tap {
-    fn new(inner: Arc<dyn Engine>) -> Self {
+    fn new(inner: Arc<dyn Engine>, device: Arc<dyn Device>) -> Self {
         let mut contract = inner.contract().clone();
         contract.outputs.retain(|spec| !spec.name.starts_with(PROBE));
-        Self { inner, contract, runs: Arc::default() }
+        Self { inner, contract, device, runs: Arc::default() }
     }
 
     /// What was given since the last call.
@@ -168,38 +174,67 @@ impl Engine for Tap {
 
     fn session(self: Arc<Self>) -> Box<dyn Session> {
         let probes = &self.inner.contract().outputs[self.contract.outputs.len()..];
-        let probes = probes.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape)).collect();
-        let runs = Arc::clone(&self.runs);
-        Box::new(TapSession { inner: Arc::clone(&self.inner).session(), probes, runs })
+        Box::new(TapSession {
+            inner: Arc::clone(&self.inner).session(),
+            probe_specs: probes.to_vec(),
+            probes: Vec::new(),
+            device: Arc::clone(&self.device),
+            runs: Arc::clone(&self.runs),
+        })
     }
 }
 
 struct TapSession {
     inner: Box<dyn Session>,
-    /// Memory of the probes, which stand behind the outputs.
-    probes: Vec<HostTensor>,
+    probe_specs: Vec<TensorSpec>,
+    /// Memory of the probes, which stand behind the outputs; made at the first run.
+    probes: Vec<DeviceTensor>,
+    device: Arc<dyn Device>,
     runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
 }
 
 impl Session for TapSession {
+    fn enqueue(
+        &mut self,
+        stream: &dyn Stream,
+        inputs: &[DeviceView<'_>],
+        outputs: &[DeviceViewMut<'_>],
+    ) -> Result<(), RunError> {
+        let device = &*self.device;
+        let failed = |source| RunError::Device { network: "under verification".into(), source };
+        if self.probes.is_empty() {
+            let zeros = |spec: &TensorSpec| DeviceTensor::zeros(device, spec.dtype, &spec.shape);
+            let probes = self.probe_specs.iter().map(zeros).collect::<Result<_, _>>();
+            self.probes = probes.map_err(failed)?;
+        }
+        let all: Vec<DeviceViewMut<'_>> = outputs
+            .iter()
+            .map(|view| DeviceViewMut { ..*view })
+            .chain(self.probes.iter_mut().map(DeviceTensor::view_mut))
+            .collect();
+        self.inner.enqueue(stream, inputs, &all)?;
+        stream.synchronize().map_err(failed)?;
+        let kept = all.iter().map(|view| {
+            let mut tensor = HostTensor::zeros(view.dtype, view.shape);
+            device.read(view.buffer, tensor.bytes_mut()).map_err(failed)?;
+            Ok(tensor)
+        });
+        let kept = kept.collect::<Result<_, _>>()?;
+        self.runs.lock().expect("no holder of this lock panics").push(kept);
+        Ok(())
+    }
+
+    fn can_be_captured(&self) -> bool {
+        false
+    }
+
     fn run(
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
-        let mut all: Vec<TensorViewMut<'_>> = outputs
-            .iter_mut()
-            .map(|view| TensorViewMut { bytes: &mut *view.bytes, ..*view })
-            .chain(self.probes.iter_mut().map(HostTensor::view_mut))
-            .collect();
-        self.inner.run(inputs, &mut all)?;
-        let kept = all.iter().map(|view| {
-            let mut tensor = HostTensor::zeros(view.dtype, view.shape);
-            tensor.bytes_mut().copy_from_slice(view.bytes);
-            tensor
-        });
-        self.runs.lock().expect("no holder of this lock panics").push(kept.collect());
-        Ok(())
+        // What experts do not call is not recorded.
+        self.inner.run(inputs, outputs)
     }
 }
 

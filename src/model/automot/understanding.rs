@@ -4,15 +4,19 @@
 //! interrupted, so a group of layers is the least that the action expert may have to wait for.
 
 use super::image::{PatchLayout, Resizer, Size};
+use super::lane::Lane;
 use super::networks::{self, HIDDEN, Networks, NetworksError, PROBE, size, vision};
 use super::prompt::{self, DrivingState};
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::tokens::{ImageGrid, InstructionMask, PromptTokens, SequenceBuffers};
+use super::whole::WholeCheck;
+use crate::device::{
+    Device, DeviceError, DeviceTensor, DeviceView, DeviceViewMut, Graph, StagedTensor, Stream,
+};
 use crate::engine::{Engine, RunError, Session};
-use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta};
-use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
+use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta, Slot};
+use crate::model::{ModelError, RefreshRequest, Turns, UnderstandingExpert};
 use crate::scene::{CameraFrame, FrameId};
-use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -46,16 +50,46 @@ pub struct AutomotUnderstanding {
     grid: ImageGrid,
     frames_per_prompt: usize,
     instruction_mask: InstructionMask,
+    lane: Lane<MARKS>,
     vision: VisionTower,
+    prompt: Prompt,
     layers: LayerGroups,
+    whole: WholeCheck,
     instruction: String,
     instruction_ids: Vec<u32>,
-    token_ids: HostTensor,
-    image_slot: HostTensor,
-    position_ids: HostTensor,
-    visible_until: HostTensor,
-    image_tokens: HostTensor,
-    deepstack: HostTensor,
+}
+
+/// Places in the slow lane: before and behind a piece of work.
+const MARKS: usize = 2;
+
+/// The understanding network's inputs, in the order of its contract.
+struct Prompt {
+    token_ids: StagedTensor,
+    image_slot: StagedTensor,
+    position_ids: StagedTensor,
+    visible_until: StagedTensor,
+    image_tokens: DeviceTensor,
+    deepstack: DeviceTensor,
+}
+
+impl Prompt {
+    fn views(&self) -> [DeviceView<'_>; networks::understanding::INPUTS.len()] {
+        [
+            self.token_ids.view(),
+            self.image_slot.view(),
+            self.position_ids.view(),
+            self.visible_until.view(),
+            self.image_tokens.view(),
+            self.deepstack.view(),
+        ]
+    }
+
+    /// Lets the device have what the host laid out.
+    fn upload(&self, stream: &dyn Stream) -> Result<(), DeviceError> {
+        [&self.token_ids, &self.image_slot, &self.position_ids, &self.visible_until]
+            .into_iter()
+            .try_for_each(|tensor| stream.upload(tensor.staged()))
+    }
 }
 
 /// The expert cannot be set up.
@@ -90,13 +124,15 @@ impl AutomotUnderstanding {
         let mut prefix_ids = Vec::new();
         tokenizer.encode_into(prompt::PREFIX, &mut prefix_ids)?;
         let inputs = &networks.understanding[0].contract().inputs;
-        let zeros = |index: usize| zeros(&inputs[index]);
+        let device = &*networks.device;
+        let staged =
+            |index: usize| StagedTensor::zeros(device, inputs[index].dtype, &inputs[index].shape);
         let (size, layout) = frame_layout(networks)?;
         let [rows, columns] = layout.token_grid(size);
         let grid = ImageGrid { rows, columns };
         let frames_per_prompt = inputs[4].shape[0] / grid.tokens();
         let history = options.history_spacing_ticks * frames_per_prompt.saturating_sub(1) + 1;
-        let vision = VisionTower::new(networks, size, layout, history);
+        let vision = VisionTower::new(networks, size, layout, history)?;
         Ok(Self {
             special: tokenizer.special(),
             tokenizer,
@@ -104,16 +140,20 @@ impl AutomotUnderstanding {
             grid,
             frames_per_prompt,
             instruction_mask: options.instruction_mask,
+            lane: Lane::new(device, &networks.lanes.slow).map_err(NetworksError::from)?,
             vision,
-            layers: LayerGroups::new(&networks.understanding),
+            prompt: Prompt {
+                token_ids: staged(0).map_err(NetworksError::from)?,
+                image_slot: staged(1).map_err(NetworksError::from)?,
+                position_ids: staged(2).map_err(NetworksError::from)?,
+                visible_until: staged(3).map_err(NetworksError::from)?,
+                image_tokens: zeros(device, &inputs[4]).map_err(NetworksError::from)?,
+                deepstack: zeros(device, &inputs[5]).map_err(NetworksError::from)?,
+            },
+            layers: LayerGroups::new(device, &networks.understanding)?,
+            whole: WholeCheck::new(device, networks.prefix).map_err(NetworksError::from)?,
             instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
             instruction_ids: Vec::with_capacity(prompt::INSTRUCTION_CAPACITY),
-            token_ids: zeros(0),
-            image_slot: zeros(1),
-            position_ids: zeros(2),
-            visible_until: zeros(3),
-            image_tokens: zeros(4),
-            deepstack: zeros(5),
         })
     }
 
@@ -148,10 +188,10 @@ impl AutomotUnderstanding {
         };
         prompt
             .lay_out(SequenceBuffers {
-                token_ids: self.token_ids.as_mut_slice(),
-                position_ids: self.position_ids.as_mut_slice(),
-                image_slot: self.image_slot.as_mut_slice(),
-                visible_until: self.visible_until.as_mut_slice(),
+                token_ids: self.prompt.token_ids.as_mut_slice(),
+                position_ids: self.prompt.position_ids.as_mut_slice(),
+                image_slot: self.prompt.image_slot.as_mut_slice(),
+                visible_until: self.prompt.visible_until.as_mut_slice(),
             })
             .map_err(|error| ModelError::PromptTooLong {
                 tokens: error.needed,
@@ -161,10 +201,16 @@ impl AutomotUnderstanding {
 }
 
 impl UnderstandingExpert for AutomotUnderstanding {
+    fn prepare(&mut self, slot: &mut Slot) -> Result<(), ModelError> {
+        self.vision.prepare(&self.lane)?;
+        self.layers.prepare(&self.lane, &self.prompt, slot)
+    }
+
     fn refresh(
         &mut self,
         request: &RefreshRequest,
         mut writer: KvWriter,
+        turns: &dyn Turns,
         spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
         if request.frames.len() != self.frames_per_prompt {
@@ -179,25 +225,20 @@ impl UnderstandingExpert for AutomotUnderstanding {
         spans.end(begun);
 
         for (index, frame) in request.frames.iter().enumerate() {
-            let features = self.vision.features(frame, spans)?;
+            let features = self.vision.features(frame, &self.lane, turns, spans)?;
             let begun = Stage::Gather.begin();
-            features.copy_to_place(index, &mut self.image_tokens, &mut self.deepstack);
+            features.copy_to_place(index, &self.prompt, self.lane.stream())?;
             spans.end(begun);
         }
 
         let begun = Stage::Understanding.begin();
-        let prompt = [
-            self.token_ids.view(),
-            self.image_slot.view(),
-            self.position_ids.view(),
-            self.visible_until.view(),
-            self.image_tokens.view(),
-            self.deepstack.view(),
-        ];
-        self.layers.run(&prompt, &mut writer, spans)?;
+        self.prompt.upload(self.lane.stream())?;
+        self.layers.run(&self.prompt, &mut writer, &self.lane, turns, spans)?;
         spans.end(begun);
 
         let begun = Stage::Seal.begin();
+        self.lane.stream().record(writer.slot().ready())?;
+        self.whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
         let snapshot = writer.seal(PrefixMeta {
             version: request.version,
             frames: request.frames.iter().map(|frame| frame.id.0).collect(),
@@ -215,7 +256,7 @@ struct LayerGroups {
     groups: Vec<LayerGroup>,
     /// Hidden states: what the group before gave, and what the next one will take. They change
     /// places from group to group; without a second group there are none.
-    hidden: Option<[HostTensor; 2]>,
+    hidden: Option<[DeviceTensor; 2]>,
 }
 
 /// Some of the layers.
@@ -227,6 +268,8 @@ struct LayerGroup {
     written: usize,
     /// Whether it hands hidden states to a next group.
     hands_over: bool,
+    /// Its run into the slot of this number, captured.
+    graphs: Vec<Option<Arc<dyn Graph>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -239,39 +282,93 @@ enum GroupInput {
 
 impl LayerGroups {
     /// Sessions of engines that were checked against each other, and all memory between them.
-    fn new(engines: &[Arc<dyn Engine>]) -> Self {
+    fn new(device: &dyn Device, engines: &[Arc<dyn Engine>]) -> Result<Self, NetworksError> {
         let is_hidden = |spec: &&TensorSpec| spec.name.starts_with(HIDDEN);
         let handed = engines[0].contract().outputs.iter().find(is_hidden);
         let groups = engines.iter().map(|engine| LayerGroup::new(Arc::clone(engine))).collect();
-        Self { groups, hidden: handed.map(|spec| [zeros(spec), zeros(spec)]) }
+        let pair = |spec| Ok::<_, DeviceError>([zeros(device, spec)?, zeros(device, spec)?]);
+        Ok(Self { groups, hidden: handed.map(pair).transpose()? })
+    }
+
+    /// Captures every group's run into `slot`.
+    fn prepare(
+        &mut self,
+        lane: &Lane<MARKS>,
+        prompt: &Prompt,
+        slot: &mut Slot,
+    ) -> Result<(), ModelError> {
+        let index = slot.index();
+        self.for_each(slot, |group, before, after, prefix| {
+            if !group.session.can_be_captured() {
+                return Ok(());
+            }
+            let graph = lane.capture(|lane| {
+                Ok(group.enqueue(&prompt.views(), before, after, prefix, lane.stream())?)
+            })?;
+            if group.graphs.len() <= index {
+                group.graphs.resize(index + 1, None);
+            }
+            group.graphs[index] = Some(graph);
+            Ok(())
+        })
     }
 
     /// Writes keys and values of all layers, group by group. Does not allocate.
     fn run(
         &mut self,
-        prompt: &[TensorView<'_>],
+        prompt: &Prompt,
         writer: &mut KvWriter,
+        lane: &Lane<MARKS>,
+        turns: &dyn Turns,
         spans: &mut StageSpans,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ModelError> {
+        let is_divided = self.groups.len() > 1;
+        let index = writer.slot().index();
+        self.for_each(writer.slot_mut(), |group, before, after, prefix| {
+            turns.wait();
+            lane.mark(0)?;
+            match group.graphs.get(index).and_then(Option::as_ref) {
+                Some(graph) => lane.stream().launch(graph)?,
+                None => group.enqueue(&prompt.views(), before, after, prefix, lane.stream())?,
+            }
+            lane.mark(1)?;
+            lane.reach(1)?;
+            if is_divided {
+                lane.note(Stage::UnderstandingGroup, 0, spans);
+            }
+            Ok(())
+        })
+    }
+
+    /// Shows each group in turn its hidden states and the keys and values that it writes.
+    fn for_each(
+        &mut self,
+        slot: &mut Slot,
+        mut work: impl for<'a> FnMut(
+            &mut LayerGroup,
+            Option<&DeviceTensor>,
+            Option<&'a mut DeviceTensor>,
+            Written<'a>,
+        ) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
         let Self { groups, hidden } = self;
         let mut hidden = hidden.as_mut().map(|[before, after]| (before, after));
-        let mut prefix = writer.slot_mut().tensors_mut();
-        let is_divided = groups.len() > 1;
+        let mut prefix = slot.tensors_mut();
         for group in groups {
-            let begun = is_divided.then(|| Stage::UnderstandingGroup.begin());
             let (before, after) = match &mut hidden {
                 Some((before, after)) => (Some(&**before), Some(&mut **after)),
                 None => (None, None),
             };
-            group.run(prompt, before, after, &mut prefix)?;
+            let written = prefix.by_ref().take(group.written).map(DeviceTensor::view_mut).collect();
+            work(group, before, after, written)?;
             hidden = hidden.map(|(before, after)| (after, before));
-            if let Some(begun) = begun {
-                spans.end(begun);
-            }
         }
         Ok(())
     }
 }
+
+/// Keys and values that a group writes.
+type Written<'a> = ArrayVec<DeviceViewMut<'a>, MAX_TENSORS>;
 
 impl LayerGroup {
     fn new(engine: Arc<dyn Engine>) -> Self {
@@ -287,20 +384,22 @@ impl LayerGroup {
             inputs: inputs.iter().map(source).collect(),
             written: real - usize::from(hands_over),
             hands_over,
+            graphs: Vec::new(),
             session: engine.session(),
         }
     }
 
-    /// Runs these layers: takes hidden states from `before`, leaves its own in `after`, and writes
-    /// the next keys and values of `prefix`.
-    fn run<'a>(
+    /// Hands a run of these layers to `stream`: takes hidden states from `before`, leaves its own in
+    /// `after`, and writes its keys and values.
+    fn enqueue<'a>(
         &mut self,
-        prompt: &[TensorView<'_>],
-        before: Option<&HostTensor>,
-        after: Option<&mut HostTensor>,
-        prefix: &mut impl Iterator<Item = &'a mut HostTensor>,
+        prompt: &[DeviceView<'_>],
+        before: Option<&DeviceTensor>,
+        after: Option<&'a mut DeviceTensor>,
+        mut outputs: Written<'a>,
+        stream: &dyn Stream,
     ) -> Result<(), RunError> {
-        let inputs: ArrayVec<TensorView<'_>, { networks::understanding::INPUTS.len() }> = self
+        let inputs: ArrayVec<DeviceView<'_>, { networks::understanding::INPUTS.len() }> = self
             .inputs
             .iter()
             .map(|input| match input {
@@ -310,16 +409,14 @@ impl LayerGroup {
                 }
             })
             .collect();
-        let mut outputs: ArrayVec<TensorViewMut<'_>, MAX_TENSORS> = ArrayVec::new();
-        outputs.extend(prefix.take(self.written).map(|tensor| tensor.view_mut()));
-        outputs.extend(after.filter(|_| self.hands_over).map(HostTensor::view_mut));
-        self.session.run(&inputs, &mut outputs)
+        outputs.extend(after.filter(|_| self.hands_over).map(DeviceTensor::view_mut));
+        self.session.enqueue(stream, &inputs, &outputs)
     }
 }
 
 /// Memory for a tensor.
-fn zeros(spec: &TensorSpec) -> HostTensor {
-    HostTensor::zeros(spec.dtype, &spec.shape)
+fn zeros(device: &dyn Device, spec: &TensorSpec) -> Result<DeviceTensor, DeviceError> {
+    DeviceTensor::zeros(device, spec.dtype, &spec.shape)
 }
 
 /// How large the vision tower's frames are, and how they are cut.
@@ -335,7 +432,8 @@ fn frame_layout(networks: &Networks) -> Result<(Size, PatchLayout), NetworksErro
     Ok((frame, layout))
 }
 
-/// Vision tower with its preprocessing and the features of the newest frames.
+/// Vision tower with its preprocessing and the features of the newest frames, which stay on the
+/// device.
 struct VisionTower {
     session: Box<dyn Session>,
     size: Size,
@@ -343,64 +441,104 @@ struct VisionTower {
     /// Made at the first frame of each camera size.
     resizer: Option<(Size, Resizer)>,
     resized: Vec<u8>,
-    patches: HostTensor,
-    cache: Vec<Features>,
+    patches: StagedTensor,
+    /// What the network writes, whichever frame it is.
+    encoded: Features,
+    /// Its run, captured.
+    graph: Option<Arc<dyn Graph>>,
+    cache: Vec<Cached>,
 }
 
 /// Vision features of one frame.
 struct Features {
-    frame: Option<FrameId>,
     /// `[tokens, hidden]`.
-    image_tokens: HostTensor,
+    image_tokens: DeviceTensor,
     /// `[maps, tokens, hidden]`.
-    deepstack: HostTensor,
+    deepstack: DeviceTensor,
+}
+
+struct Cached {
+    frame: Option<FrameId>,
+    features: Features,
 }
 
 impl VisionTower {
     /// A tower for frames of `size` that keeps the features of `cached` of them.
-    fn new(networks: &Networks, size: Size, layout: PatchLayout, cached: usize) -> Self {
-        let contract = networks.vision.contract();
-        let cache = (0..cached)
-            .map(|_| Features {
-                frame: None,
-                image_tokens: zeros(&contract.outputs[0]),
-                deepstack: zeros(&contract.outputs[1]),
-            })
-            .collect();
-        Self {
+    fn new(
+        networks: &Networks,
+        size: Size,
+        layout: PatchLayout,
+        cached: usize,
+    ) -> Result<Self, NetworksError> {
+        let Contract { inputs, outputs, .. } = networks.vision.contract();
+        let device = &*networks.device;
+        let features = || -> Result<Features, DeviceError> {
+            let image_tokens = zeros(device, &outputs[0])?;
+            Ok(Features { image_tokens, deepstack: zeros(device, &outputs[1])? })
+        };
+        let cache = (0..cached).map(|_| Ok(Cached { frame: None, features: features()? }));
+        Ok(Self {
             session: networks.vision.clone().session(),
             size,
             layout,
             resizer: None,
             resized: vec![0; size.rgb_bytes()],
-            patches: zeros(&contract.inputs[0]),
-            cache,
+            patches: StagedTensor::zeros(device, inputs[0].dtype, &inputs[0].shape)?,
+            encoded: features()?,
+            graph: None,
+            cache: cache.collect::<Result<_, DeviceError>>()?,
+        })
+    }
+
+    /// Captures the network's run.
+    fn prepare(&mut self, lane: &Lane<MARKS>) -> Result<(), ModelError> {
+        if self.graph.is_none() && self.session.can_be_captured() {
+            self.graph = Some(lane.capture(|lane| self.enqueue(lane.stream()))?);
         }
+        Ok(())
+    }
+
+    /// Hands a run over the patches to `stream`.
+    fn enqueue(&mut self, stream: &dyn Stream) -> Result<(), ModelError> {
+        stream.upload(self.patches.staged())?;
+        let Features { image_tokens, deepstack } = &mut self.encoded;
+        let outputs = [image_tokens.view_mut(), deepstack.view_mut()];
+        Ok(self.session.enqueue(stream, &[self.patches.view()], &outputs)?)
     }
 
     /// Features of `frame`, encoded now or found.
     fn features(
         &mut self,
         frame: &CameraFrame,
+        lane: &Lane<MARKS>,
+        turns: &dyn Turns,
         spans: &mut StageSpans,
     ) -> Result<&Features, ModelError> {
         if let Some(place) = self.cache.iter().position(|entry| entry.frame == Some(frame.id)) {
-            return Ok(&self.cache[place]);
+            return Ok(&self.cache[place].features);
         }
         self.write_patches(frame, spans);
-
-        let begun = Stage::Vision.begin();
+        turns.wait();
+        let stream = lane.stream();
+        lane.mark(0)?;
+        match &self.graph {
+            Some(graph) => stream.launch(graph)?,
+            None => self.enqueue(stream)?,
+        }
         let entry = self
             .cache
             .iter_mut()
             .min_by_key(|entry| entry.frame)
             .expect("the cache holds at least one frame");
         entry.frame = None; // A run that fails leaves no entry that looks whole.
-        let mut outputs = [entry.image_tokens.view_mut(), entry.deepstack.view_mut()];
-        self.session.run(&[self.patches.view()], &mut outputs)?;
+        let (from, into) = (&self.encoded, &entry.features);
+        stream.copy(from.image_tokens.buffer(), into.image_tokens.buffer())?;
+        stream.copy(from.deepstack.buffer(), into.deepstack.buffer())?;
+        lane.mark(1)?;
+        lane.reach(1)?;
         entry.frame = Some(frame.id);
-        spans.end(begun);
-        Ok(entry)
+        lane.note(Stage::Vision, 0, spans);
+        Ok(&entry.features)
     }
 
     fn write_patches(&mut self, frame: &CameraFrame, spans: &mut StageSpans) {
@@ -426,19 +564,18 @@ impl Features {
     fn copy_to_place(
         &self,
         index: usize,
-        image_tokens: &mut HostTensor,
-        deepstack: &mut HostTensor,
-    ) {
-        let tokens = self.image_tokens.bytes();
-        let from = index * tokens.len();
-        image_tokens.bytes_mut()[from..from + tokens.len()].copy_from_slice(tokens);
+        prompt: &Prompt,
+        stream: &dyn Stream,
+    ) -> Result<(), DeviceError> {
+        let tokens = self.image_tokens.buffer();
+        let all = prompt.image_tokens.buffer();
+        stream.copy(tokens, &all.part(index * tokens.bytes(), tokens.bytes()))?;
         let maps = self.deepstack.shape()[0];
-        let all = deepstack.bytes_mut();
-        let (map, all_map) = (self.deepstack.bytes().len() / maps.max(1), all.len() / maps.max(1));
-        for (source, target) in
-            self.deepstack.bytes().chunks_exact(map).zip(all.chunks_exact_mut(all_map))
-        {
-            target[index * map..(index + 1) * map].copy_from_slice(source);
-        }
+        let (from, all) = (self.deepstack.buffer(), prompt.deepstack.buffer());
+        let (map, all_map) = (from.bytes() / maps.max(1), all.bytes() / maps.max(1));
+        (0..maps).try_for_each(|place| {
+            let into = all.part(place * all_map + index * map, map);
+            stream.copy(&from.part(place * map, map), &into)
+        })
     }
 }
