@@ -59,6 +59,7 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
             folder: "none".into(),
             backend: "none".into(),
             graphs_sha256: BTreeMap::new(),
+            built: BTreeMap::new(),
         },
         run: RunFile::default(),
         observations: "none".into(),

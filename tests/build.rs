@@ -274,6 +274,36 @@ fn verify_certifies_an_engine_folder_and_inspect_knows_whose_certificate_it_is()
 }
 
 #[test]
+fn profile_certifies_the_engines_that_ran() {
+    let folders = Folders::built();
+    let out = folders.path("latency.json");
+    let profile = |folder: &Path| {
+        let [folder, out] = [folder, &out].map(|path| path.to_str().unwrap());
+        let mut arguments = vec!["profile", "--engine", folder, "--out", out];
+        arguments.extend(["--phases", "back-to-back", "--ticks", "3", "--warm-up", "1"]);
+        let output = tandem(&arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    let latency = || -> Value {
+        let output = tandem(&["inspect", folders.engines().to_str().unwrap(), "--json"]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["latency"].clone()
+    };
+    profile(&folders.networks());
+    assert!(!folders.networks().join("latency.json").exists(), "nothing was built");
+    profile(&folders.engines());
+    let certificate = folders.engines().join("latency.json");
+    assert_eq!(fs::read(&certificate).unwrap(), fs::read(&out).unwrap());
+    let file: Value = serde_json::from_slice(&fs::read(&certificate).unwrap()).unwrap();
+    for network in folders.record()["networks"].as_array().unwrap() {
+        let name = network["contract"]["network"].as_str().unwrap();
+        assert_eq!(file["engine"]["built"][name], network["key"]);
+    }
+    assert_eq!(latency()["is_current"], true);
+    folders.change_record(|record| record["networks"][1]["key"]["library"] = "another".into());
+    assert_eq!(latency()["is_current"], false);
+}
+
+#[test]
 fn a_route_is_driven_with_built_engines() {
     let folders = Folders::built();
     let routes = concat!(env!("CARGO_MANIFEST_DIR"), "/routes/straight.xml");
@@ -531,6 +561,7 @@ fn build_asking(
         precision: None,
         hashes: Some(folders.path("hashes.json")),
         available: &|_| available,
+        steps: Arc::new(|_| {}),
         cancel,
     };
     build(&request, &Asking { inner: cpu(true), before }, progress)

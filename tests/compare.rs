@@ -103,6 +103,7 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
             folder: "none".into(),
             backend: "none".into(),
             graphs_sha256: BTreeMap::new(),
+            built: BTreeMap::new(),
         },
         run: RunFile::default(),
         observations: "none".into(),

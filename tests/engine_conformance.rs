@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
-    Backend, BuildError, BuildJob, Builder, BuiltNetwork, Engine, Key, LoadError, NetworkFile,
-    NetworkFileError, RunError, Target,
+    Backend, BuildError, BuildJob, BuildStep, Builder, BuiltNetwork, Engine, Key, LoadError,
+    NetworkFile, NetworkFileError, RunError, StepListener, Target,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::contract::{Contract, FORMAT, TensorSpec};
@@ -285,6 +285,8 @@ impl Backend for BuiltFirst {
             engine: &engine,
             weights: &file.folder.join("own.bin"),
             weights_name: "own.bin",
+            layers: &scratch.path().join("layers.json"),
+            steps: &(Arc::new(|_: BuildStep<'_>| {}) as StepListener),
             cancel: &Arc::new(AtomicBool::new(false)),
         };
         match self.0.build(&job) {

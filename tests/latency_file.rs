@@ -56,6 +56,7 @@ fn file() -> LatencyFile {
             folder: "none".into(),
             backend: "none".into(),
             graphs_sha256: BTreeMap::new(),
+            built: BTreeMap::new(),
         },
         run: RunFile::default(),
         observations: "none".into(),
@@ -120,6 +121,52 @@ fn files_that_are_not_whole_are_refused_with_what_is_wrong() {
     refused(&path, &break_it("\"bev\":{\"start_ns\"", "\"bow\":{\"start_ns\""), &["bow"]);
     refused(&path, &break_it("\"tandem\":", "\"tamdem\":"), &["tamdem"]);
     refused(&path, &break_it("{\"ticks\":10,", "{\"ticks\":12,"), &["12 ticks", "10 sampled"]);
+}
+
+fn key(graph: &str) -> tandem::engine::Key {
+    serde_json::from_value(serde_json::json!({
+        "graph_sha256": graph, "weights_sha256": "b".repeat(64), "targets": ["cpu"],
+        "machine": null, "backend": "onnxruntime", "library": "a library", "precision": "f32",
+        "tandem": "0",
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_keys_of_built_engines_are_kept_and_held_against_the_graphs_that_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("latency.json");
+    let hash = "a".repeat(64);
+    let mut written = file();
+    written.engine.graphs_sha256.insert("action".into(), hash.clone());
+    written.engine.built.insert("action".into(), key(&hash));
+    written.write(&path).unwrap();
+    assert_eq!(LatencyFile::read(&path).unwrap(), written);
+
+    let broken = |change: &dyn Fn(&mut LatencyFile), says: &[&str]| {
+        let mut file = written.clone();
+        change(&mut file);
+        refused(&path, &serde_json::to_string(&file).unwrap(), says);
+    };
+    let action = "action".to_owned();
+    broken(
+        &|file| file.engine.built.insert(action.clone(), key(&"c".repeat(64))).map_or((), drop),
+        &["action", "aaaa", "cccc"],
+    );
+    broken(
+        &|file| file.engine.built.insert("vision".into(), key(&hash)).map_or((), drop),
+        &["vision", "keys of engines"],
+    );
+    broken(
+        &|file| file.engine.built.get_mut(&action).unwrap().weights_sha256 = "none".into(),
+        &["action", "hash that is none"],
+    );
+    // A file of before names no keys.
+    let mut file = written.clone();
+    file.engine.built.clear();
+    file.write(&path).unwrap();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("built"));
+    assert!(LatencyFile::read(&path).unwrap().engine.built.is_empty());
 }
 
 #[test]

@@ -186,6 +186,7 @@ fn file(phases: Vec<Phase>) -> LatencyFile {
             folder: "engines/made-up".into(),
             backend: "onnxruntime 1.2, CPU".into(),
             graphs_sha256: BTreeMap::from([("action".into(), "0f".repeat(32))]),
+            built: BTreeMap::new(),
         },
         run: RunFile::default(),
         observations: "embedded world, route 7".into(),

@@ -1,5 +1,7 @@
 //! Benchmarks of tandem. Each prints one line of JSON.
 
+#[cfg(feature = "tensorrt")]
+mod engine_build;
 mod host_work;
 mod vision_cache;
 mod world;
@@ -11,7 +13,13 @@ fn main() -> anyhow::Result<()> {
         "world" => world::ticks_per_second()?,
         "host-work" => host_work::run(&arguments[1..])?,
         "vision-cache" => vision_cache::run()?,
-        other => anyhow::bail!("{other:?} is no benchmark: world, host-work, vision-cache"),
+        #[cfg(feature = "tensorrt")]
+        "engine-build" => engine_build::run(&arguments[1..])?,
+        #[cfg(not(feature = "tensorrt"))]
+        "engine-build" => anyhow::bail!("engine-build needs --features tensorrt"),
+        other => {
+            anyhow::bail!("{other:?} is no benchmark: world, host-work, vision-cache, engine-build")
+        }
     };
     println!("{result}");
     Ok(())

@@ -7,11 +7,15 @@ use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 use crate::engine::tensorrt::TensorRt;
 use crate::engine::{
-    Available, BackendKind, BuildError, BuildRecord, Builder, Prediction, Target, UnknownTarget,
+    Available, BackendKind, BuildError, BuildRecord, BuildStep, Builder, Prediction, StepListener,
+    Target, UnknownTarget,
 };
 use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use tandem_export::networks::Precision;
 
 /// File of weight hashes that are known, in the cache folder.
@@ -51,6 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let builder = builder(arguments.backend)?;
     let cancel = drive::cancel_saying("stopping after this network")?;
     let bar = export::bytes_bar("hashing weights");
+    let phases = phases_bar();
     let request = BuildRequest {
         network: &arguments.network,
         out: &arguments.out,
@@ -60,11 +65,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             .cache
             .map(|cache| cache.join(HASHES_FILE)),
         available: &Available::here,
+        steps: step_listener(&phases),
         cancel: &cancel,
     };
     let report = build(&request, builder.as_ref(), &mut |progress| {
         let Progress::Hashing { network, done, total } = progress else {
-            bar.suspend(|| print::note(&say(&progress)));
+            match progress {
+                Progress::Building { .. } => phases.enable_steady_tick(Duration::from_millis(500)),
+                _ => phases.reset(),
+            }
+            if matches!(progress, Progress::Built { .. }) {
+                phases.disable_steady_tick();
+                phases.set_message("");
+            }
+            bar.suspend(|| phases.suspend(|| print::note(&say(&progress))));
             return;
         };
         bar.set_message(format!("hashing {network}"));
@@ -75,6 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
     });
     bar.finish_and_clear();
+    phases.finish_and_clear();
     let report = match report {
         Err(BuildFolderError::Build(BuildError::Canceled)) => {
             print::note(
@@ -122,6 +137,32 @@ fn builder(kind: BackendKind) -> anyhow::Result<Box<dyn Builder>> {
     }
 }
 
+/// Shows the phase that a library is in.
+fn phases_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+        .expect("the template is a constant");
+    ProgressBar::no_length().with_style(style)
+}
+
+/// On a terminal every step is shown as it comes. Elsewhere, as in a log, each step of the whole is a
+/// line: there are a handful in the minutes that a large network takes.
+fn step_listener(bar: &ProgressBar) -> StepListener {
+    let (bar, is_hidden) = (bar.clone(), bar.is_hidden());
+    Arc::new(move |step| {
+        let line = step_line(&step);
+        match is_hidden {
+            true if step.depth == 0 && step.step > 0 => print::note(&line),
+            true => {}
+            false => bar.set_message(line),
+        }
+    })
+}
+
+fn step_line(step: &BuildStep<'_>) -> String {
+    let BuildStep { network, phase, step, steps, .. } = step;
+    format!("{network}: {phase}, step {step} of {steps}")
+}
+
 /// One line on how far it is.
 fn say(progress: &Progress<'_>) -> String {
     match progress {
@@ -140,7 +181,7 @@ fn say(progress: &Progress<'_>) -> String {
 
 fn predicted_line(predicted: &Prediction) -> String {
     format!(
-        "up to {} MB of memory beside {} MB of mapped weights, and up to {} MB of disk",
+        "about {} MB of memory beside {} MB of mapped files, and {} MB of disk",
         megabytes(predicted.memory_bytes),
         megabytes(predicted.mapped_bytes),
         megabytes(predicted.scratch_bytes + predicted.result_bytes),
@@ -150,10 +191,12 @@ fn predicted_line(predicted: &Prediction) -> String {
 fn built_line(build: &BuildRecord) -> String {
     let peak = build.peak_resident_bytes.map(megabytes);
     format!(
-        "built in {:.2} s, {} MB resident at most (mapped weights included), {} MB written",
+        "built in {:.2} s, {} MB resident at most ({} predicted), {} MB written ({} predicted)",
         build.seconds,
         peak.as_deref().unwrap_or("an unknown number of"),
+        megabytes(build.predicted.memory_bytes + build.predicted.mapped_bytes),
         megabytes(build.result_bytes),
+        megabytes(build.predicted.result_bytes),
     )
 }
 

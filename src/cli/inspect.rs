@@ -2,9 +2,11 @@
 
 use super::build::megabytes;
 use super::{Outcome, print};
+use crate::engine::tensorrt::{LayerFindings, OtherType, WeightBytes};
 use crate::engine::{
     EngineFolder, EngineRecord, LATENCY_FILE, NetworkFile, NetworkRecord, comma_separated,
 };
+use crate::profile::LatencyFile;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
@@ -55,6 +57,8 @@ struct Network {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     sizes: BTreeMap<String, f64>,
+    /// What the library made of the graph, where it listed its layers.
+    layers: Option<LayerFindings>,
     /// Why the engine of it cannot be used, as far as files tell.
     unusable: Option<String>,
 }
@@ -89,7 +93,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         print::line(&describe(&inspection));
     }
-    let is_usable = inspection.networks.iter().all(|network| network.unusable.is_none());
+    let is_usable = inspection.networks.iter().all(|network| {
+        let is_as_asked = network.layers.as_ref().is_none_or(LayerFindings::is_as_asked);
+        network.unusable.is_none() && is_as_asked
+    });
     Ok(if is_usable { Outcome::Done } else { Outcome::CheckFailed })
 }
 
@@ -107,9 +114,18 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
     let network = |name: &String| -> anyhow::Result<Network> {
         let file = NetworkFile::exported(folder, name)?;
         let cost = network_cost(&file.graph, &file.contract)?;
+        let graph = file.graph.clone();
         let mut network = Network::of(file, &cost);
-        let checked = engines.as_ref().map(|engines| engines.network(name));
-        network.unusable = checked.and_then(Result::err).map(|error| error.to_string());
+        let Some(engines) = &engines else { return Ok(network) };
+        network.unusable = engines.network(name).err().map(|error| error.to_string());
+        let record = engines.record.networks.iter().find(|r| r.contract.network == **name);
+        if let Some(record) = record
+            && network.unusable.is_none()
+        {
+            let report = engines.layers(record)?;
+            let findings = report.map(|report| report.findings(&graph)).transpose();
+            network.layers = findings.with_context(|| format!("network {name:?}"))?;
+        }
         Ok(network)
     };
     let networks = export.network_names().iter().map(network).collect::<anyhow::Result<_>>()?;
@@ -118,16 +134,27 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     let engine_sha256 = engines.as_ref().map(|engines| engines.sha256.clone());
-    let certificate = |file| Certificate::read(folder, file, &export_sha256, &engine_sha256);
+    let accuracy = Certificate::read(folder, ACCURACY_FILE, &export_sha256, &engine_sha256)?;
     Ok(Inspection {
         folder: folder.to_owned(),
         export,
         networks,
-        accuracy: certificate(ACCURACY_FILE)?,
-        latency: certificate(LATENCY_FILE)?,
+        accuracy,
+        latency: latency(folder, engines.as_ref())?,
         engine: engines.map(|engines| engines.record),
         engine_sha256,
     })
+}
+
+/// The latency file of a folder; it is of these engines if it names their keys.
+fn latency(folder: &Path, engines: Option<&EngineFolder>) -> anyhow::Result<Option<Certificate>> {
+    let path = folder.join(LATENCY_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = LatencyFile::read(&path)?;
+    let is_current = engines.is_some_and(|engines| engines.keys() == file.engine.built);
+    Ok(Some(Certificate { file: LATENCY_FILE, is_current, within_limits: None }))
 }
 
 impl Network {
@@ -145,6 +172,7 @@ impl Network {
             inputs: contract.inputs,
             outputs: contract.outputs,
             sizes: contract.sizes,
+            layers: None,
             unusable: None,
         }
     }
@@ -272,12 +300,102 @@ fn describe(inspection: &Inspection) -> String {
     lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
     lines.push(String::new());
     lines.extend(engine.iter().flat_map(describe_engines));
+    lines.extend(describe_layers(networks));
     lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
     lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
     for network in networks {
         lines.extend(network.unusable.iter().map(|why| format!("cannot be used: {why}")));
     }
     lines.join("\n")
+}
+
+/// What a library made of each graph.
+fn describe_layers(networks: &[Network]) -> Vec<String> {
+    let listed = || networks.iter().filter_map(|n| Some((n.network.as_str(), n.layers.as_ref()?)));
+    if listed().next().is_none() {
+        return Vec::new();
+    }
+    let counts = |counts: &BTreeMap<String, usize>| {
+        let words = counts.iter().map(|(what, count)| match what.as_str() {
+            "" => format!("{count} integer"),
+            what => format!("{count} {what}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let row = |(network, layers): (&str, &LayerFindings)| {
+        vec![
+            network.to_owned(),
+            layers.launches.to_string(),
+            layers.attention.len().to_string(),
+            layers.fused().to_string(),
+            (layers.weights_checked - layers.weights_changed.len()).to_string(),
+            layers.weights_changed.len().to_string(),
+            counts(&layers.launches_by_types),
+        ]
+    };
+    let header = [
+        "layers",
+        "launches",
+        "attentions",
+        "in one kernel",
+        "weights kept",
+        "changed",
+        "launches by types",
+    ];
+    let mut lines = vec![print::table(&header, &listed().map(row).collect::<Vec<_>>())];
+    lines.push(String::new());
+    let row = |network: &str, layers: &LayerFindings| -> Vec<Vec<String>> {
+        let row = |(dtype, bytes): (&String, &WeightBytes)| {
+            vec![
+                format!("{network} {dtype}"),
+                format!("{:.3}", bytes.graph as f64 / 1e6),
+                format!("{:.3}", bytes.engine as f64 / 1e6),
+            ]
+        };
+        layers.weights.iter().map(row).collect()
+    };
+    let rows: Vec<_> = listed().flat_map(|(network, layers)| row(network, layers)).collect();
+    lines.push(print::table(&["weights", "graph MB", "engine MB"], &rows));
+    lines.push(String::new());
+    for (network, layers) in listed() {
+        lines.push(format!("{network}: launches {}", counts(&layers.launches_by_kind)));
+        for attention in layers.attention.iter().filter(|attention| !attention.is_fused) {
+            lines.push(match attention.is_spelled_out {
+                true => format!(
+                    "{network}: attention at {} is spelled out in the graph and takes several kernels",
+                    attention.node
+                ),
+                false => format!(
+                    "{network}: attention {} is not one kernel but in {:?}",
+                    attention.node, attention.layers
+                ),
+            });
+        }
+        for weight in &layers.weights_changed {
+            lines.push(format!(
+                "{network}: weight {} of {} is {} in the graph; the engine holds {:?}",
+                weight.weight, weight.node, weight.dtype, weight.found
+            ));
+        }
+        lines.extend(other_types(network, "smaller", &layers.narrowed));
+        lines.extend(other_types(network, "larger", &layers.widened));
+    }
+    lines.push(String::new());
+    lines
+}
+
+/// One line per layer whose tensors have another type than the graph's.
+fn other_types(network: &str, how: &str, others: &[OtherType]) -> Vec<String> {
+    let line = |other: &OtherType| {
+        format!(
+            "{network}: {} in {}, a {how} type than the graph's {}, at {}",
+            other.dtype,
+            other.layer,
+            other.graph.join(" "),
+            other.nodes.join(" "),
+        )
+    };
+    others.iter().map(line).collect()
 }
 
 /// Keys and files of built engines.

@@ -4,10 +4,12 @@
 //! in use stays whole until `engine.json`, written last, turns to the new engines. Beside each
 //! finished engine lies its record until then: a build that was interrupted goes on from there.
 
-use super::builder::{Available, BuildError, BuildJob, Builder, PeakMemory, Prediction};
+use super::builder::{
+    Available, BuildError, BuildJob, Builder, PeakMemory, Prediction, StepListener,
+};
 use super::engine_folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
-    FileRecord, Key, LATENCY_FILE, NetworkRecord, file_sha256, precision_word,
+    FileRecord, Key, LATENCY_FILE, LAYERS_ENDING, NetworkRecord, file_sha256, precision_word,
 };
 use super::network_file::{NetworkFile, NetworkFileError, hex};
 use super::target::{Target, TargetError};
@@ -51,6 +53,8 @@ pub struct BuildRequest<'a> {
     pub hashes: Option<PathBuf>,
     /// What there is, as told for the engine folder, once it exists.
     pub available: &'a dyn Fn(&Path) -> Available,
+    /// Hears of the steps within a network's build, from any thread, where the library tells.
+    pub steps: StepListener,
     /// Set when the build shall end; finished engines stay.
     pub cancel: &'a Arc<AtomicBool>,
 }
@@ -81,7 +85,7 @@ pub enum Progress<'a> {
     Building {
         /// The network.
         network: &'a str,
-        /// What it will need at most.
+        /// What it is predicted to need.
         predicted: Prediction,
     },
     /// A network was built.
@@ -433,9 +437,10 @@ fn build_one(
     scratch: &Path,
 ) -> Result<NetworkRecord, BuildError> {
     fs::create_dir(scratch).map_err(BuildError::file("make", scratch))?;
-    let [engine_name, weights_name] =
-        [ENGINE_ENDING, "weights"].map(|ending| file_name(&plan.name, &plan.key, ending));
-    let [engine, weights] = [&engine_name, &weights_name].map(|name| scratch.join(name));
+    let [engine_name, weights_name, layers_name] = [ENGINE_ENDING, "weights", LAYERS_ENDING]
+        .map(|ending| file_name(&plan.name, &plan.key, ending));
+    let [engine, weights, layers] =
+        [&engine_name, &weights_name, &layers_name].map(|name| scratch.join(name));
     let peak = PeakMemory::start();
     let watch = Stopwatch::start();
     builder.build(&BuildJob {
@@ -444,24 +449,30 @@ fn build_one(
         engine: &engine,
         weights: &weights,
         weights_name: &weights_name,
+        layers: &layers,
+        steps: &request.steps,
         cancel: request.cancel,
     })?;
     let seconds = watch.elapsed().as_secs_f64();
     let peak_resident_bytes = peak.bytes();
     // Read before the files move: a change of the weights during the build shows as a change later.
     let weight_files = weight_files(&plan.file)?;
-    let own_weights = match weights.exists() {
-        true => Some(keep(&weights, request.out, weights_name)?),
-        false => None,
+    let keep_if_there = |path: &Path, name| match path.exists() {
+        true => keep(path, request.out, name).map(Some),
+        false => Ok(None),
     };
+    let own_weights = keep_if_there(&weights, weights_name)?;
+    let layers = keep_if_there(&layers, layers_name)?;
     let engine = keep(&engine, request.out, engine_name)?;
-    let result_bytes = engine.bytes + own_weights.as_ref().map_or(0, |file| file.bytes);
+    let result_bytes =
+        [&engine].into_iter().chain(&own_weights).chain(&layers).map(|file| file.bytes).sum();
     let build =
         BuildRecord { seconds, predicted: plan.predicted, peak_resident_bytes, result_bytes };
     let record = NetworkRecord {
         key: plan.key.clone(),
         engine,
         own_weights,
+        layers,
         weight_files,
         contract: plan.file.contract.clone(),
         build,
@@ -520,7 +531,7 @@ fn publish(
 
 /// Whether a file has a name as this module gives it: network, key, ending.
 fn is_of_an_engine(name: &str) -> bool {
-    let endings = [ENGINE_ENDING, "weights", RECORD_ENDING];
+    let endings = [LAYERS_ENDING, ENGINE_ENDING, "weights", RECORD_ENDING];
     let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
     let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
     // A layer group's name has a dot of its own.

@@ -50,11 +50,33 @@ pub struct BuildJob<'a> {
     pub weights: &'a Path,
     /// What the file at `weights` will be called beside the engine.
     pub weights_name: &'a str,
+    /// Where the description of the engine's layers goes, if the library gives one.
+    pub layers: &'a Path,
+    /// Hears of the steps of the build.
+    pub steps: &'a StepListener,
     /// Set when the build shall end.
     pub cancel: &'a Arc<AtomicBool>,
 }
 
-/// What building one network needs at most.
+/// One step of one phase of a network's build. Phases nest; each has the library's name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BuildStep<'a> {
+    /// The network.
+    pub network: &'a str,
+    /// The phase.
+    pub phase: &'a str,
+    /// Phases around it; 0 for the one that is the whole build.
+    pub depth: u32,
+    /// Steps that are done.
+    pub step: u32,
+    /// Steps of the phase.
+    pub steps: u32,
+}
+
+/// Who hears of steps. A library calls it from any of its threads, and it must not panic.
+pub type StepListener = Arc<dyn Fn(BuildStep<'_>) + Send + Sync>;
+
+/// What building one network needs, as far as its files tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
@@ -109,17 +131,17 @@ fn free_disk(_: &Path) -> Option<u64> {
 }
 
 /// The most memory this process had resident since [`Self::start`], mapped files included.
-pub(super) struct PeakMemory;
+pub(in crate::engine) struct PeakMemory;
 
 impl PeakMemory {
     /// Forgets the peak so far, where the kernel lets us; else the peak is that of the process.
-    pub(super) fn start() -> Self {
+    pub(in crate::engine) fn start() -> Self {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self
     }
 
     /// Bytes, `None` if the system does not say.
-    pub(super) fn bytes(&self) -> Option<u64> {
+    pub(in crate::engine) fn bytes(&self) -> Option<u64> {
         kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
     }
 }

@@ -5,18 +5,22 @@
 //! | `engine.json` | the [`EngineRecord`]; written last, so a folder without it is not finished |
 //! | `NETWORK.KEY.engine` | what the library loads |
 //! | `NETWORK.KEY.weights` | weights that only this engine has, if there are any |
+//! | `NETWORK.KEY.layers.json` | the engine's layers, if the library listed them ([`LayerReport`]) |
 //! | `NETWORK.onnx`, `NETWORK.json` | the network that it was built from, with its contract |
 //! | `export.json`, `tokenizer.json` | as in the network folder |
 //! | links | to the files that weights are read from |
 //! | `accuracy.json` | what `tandem verify` found of these engines |
+//! | `latency.json` | the last profile that `tandem profile` took of these engines |
 //! | `build.lock` | held by a build |
 
 use super::network_file::{NetworkFile, NetworkFileError, hex};
 use super::target::{BackendKind, Target, comma_separated};
+use super::tensorrt::{LAYER_FORMAT, LayerReport};
 use super::weight_hash::{WeightFile, WeightHasher};
 use super::{BuildError, Prediction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -28,7 +32,7 @@ use tandem_export::networks::Precision;
 /// File of the [`EngineRecord`].
 pub const ENGINE_FILE: &str = "engine.json";
 
-/// File in which `tandem profile` may leave the latencies of these engines.
+/// File in which `tandem profile` leaves the latencies of these engines.
 pub const LATENCY_FILE: &str = "latency.json";
 
 /// Version of [`EngineRecord`]'s layout; a reader refuses another.
@@ -36,6 +40,9 @@ pub(super) const FORMAT: u32 = 1;
 
 /// Ending of engine files.
 pub(super) const ENGINE_ENDING: &str = "engine";
+
+/// Ending of files of layers.
+pub(super) const LAYERS_ENDING: &str = "layers.json";
 
 /// Everything that an engine was made from. Engines of equal keys are interchangeable.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -122,6 +129,9 @@ pub struct NetworkRecord {
     pub engine: FileRecord,
     /// Weights that only this engine has.
     pub own_weights: Option<FileRecord>,
+    /// The engine's layers, if the library listed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<FileRecord>,
     /// Files of the network folder and the checkpoint that weights are read from.
     pub weight_files: Vec<WeightFile>,
     /// Inputs, outputs and sizes.
@@ -133,7 +143,7 @@ pub struct NetworkRecord {
 impl NetworkRecord {
     /// Files that only this engine has.
     pub fn files(&self) -> impl Iterator<Item = &FileRecord> {
-        [&self.engine].into_iter().chain(&self.own_weights)
+        [&self.engine].into_iter().chain(&self.own_weights).chain(&self.layers)
     }
 }
 
@@ -233,6 +243,16 @@ pub enum EngineFolderError {
         path: PathBuf,
         /// The name.
         name: String,
+    },
+    /// A file of layers is none.
+    #[error("{} is not a list of an engine's layers: {reason}; mend it with `{rebuild}`", path.display())]
+    Layers {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// The command that mends it.
+        rebuild: String,
     },
     /// A file has another length than it was written with.
     #[error(
@@ -348,6 +368,12 @@ impl EngineFolder {
         Ok(Some(Self { path: folder.to_owned(), record, sha256: hex(&Sha256::digest(&text)) }))
     }
 
+    /// What each engine was made from, by network.
+    pub fn keys(&self) -> BTreeMap<String, Key> {
+        let networks = self.record.networks.iter();
+        networks.map(|record| (record.contract.network.clone(), record.key.clone())).collect()
+    }
+
     /// The command that builds this folder again.
     pub fn rebuild(&self) -> String {
         let Some(network) = self.record.networks.first() else {
@@ -434,6 +460,28 @@ impl EngineFolder {
         let rebuild_for_cpu = self.rebuild_for_cpu();
         file.built = Some(BuiltNetwork { key, bytes, rebuild, rebuild_for_cpu });
         Ok(file)
+    }
+
+    /// The layers of a network's engine; `None` if its library did not list them.
+    ///
+    /// # Errors
+    /// If their file is not what was built, or of another format.
+    pub fn layers(&self, record: &NetworkRecord) -> Result<Option<LayerReport>, EngineFolderError> {
+        let Some(file) = &record.layers else { return Ok(None) };
+        let text = self.read_file(file)?;
+        let broken = |reason: String| EngineFolderError::Layers {
+            path: self.path.join(&file.name),
+            reason,
+            rebuild: self.rebuild(),
+        };
+        let read = |error: serde_json::Error| broken(error.to_string());
+        let FormatOnly { format } = serde_json::from_slice(&text).map_err(read)?;
+        if format != LAYER_FORMAT {
+            return Err(broken(format!(
+                "it has format {format}, this tandem reads {LAYER_FORMAT}"
+            )));
+        }
+        serde_json::from_slice(&text).map(Some).map_err(read)
     }
 
     fn check_weights(

@@ -21,7 +21,7 @@ pub mod tensorrt;
 mod warm_up;
 mod weight_hash;
 
-pub use builder::{Available, BuildError, BuildJob, Builder, Prediction};
+pub use builder::{Available, BuildError, BuildJob, BuildStep, Builder, Prediction, StepListener};
 pub use engine_folder::{
     BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
     FileRecord, Key, LATENCY_FILE, NetworkRecord,

@@ -5,6 +5,7 @@
 //! from the beginning of their phase.
 
 use super::{MachineCard, ProfilerCost};
+use crate::engine::Key;
 use crate::pilot::{RealTimeReport, RunFile};
 use crate::timing::{Stage, StageStatistics};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,37 @@ pub struct EngineIdentity {
     pub backend: String,
     /// SHA-256 of each network's graph, by network.
     pub graphs_sha256: BTreeMap<String, String>,
+    /// What each engine was made from, by network, where they were built; empty for networks as
+    /// exported, and in files of earlier versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub built: BTreeMap<String, Key>,
+}
+
+impl EngineIdentity {
+    fn check(&self) -> Result<(), String> {
+        if self.built.is_empty() {
+            return Ok(());
+        }
+        if !self.built.keys().eq(self.graphs_sha256.keys()) {
+            let graphs: Vec<&String> = self.graphs_sha256.keys().collect();
+            let built: Vec<&String> = self.built.keys().collect();
+            return Err(format!("it has graphs of {graphs:?} and keys of engines of {built:?}"));
+        }
+        for (network, key) in &self.built {
+            let is_hash =
+                |hash: &str| hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit());
+            if !is_hash(&key.graph_sha256) || !is_hash(&key.weights_sha256) {
+                return Err(format!("the key of {network:?} has a hash that is none"));
+            }
+            if self.graphs_sha256[network] != key.graph_sha256 {
+                return Err(format!(
+                    "network {network:?} ran graph {}, its engine's key names {}",
+                    self.graphs_sha256[network], key.graph_sha256
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The way to the first control that rests on a prefix.
@@ -227,6 +259,7 @@ impl LatencyFile {
         }
         let file: Self =
             serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
+        file.engine.check().map_err(|reason| content(format!("engine: {reason}")))?;
         for phase in &file.phases {
             phase.check().map_err(|reason| content(format!("{}: {reason}", phase.name.title())))?;
         }

@@ -7,6 +7,7 @@ mod table;
 
 use super::driver::Automot;
 use super::{Outcome, budget, doctor, drive, print};
+use crate::engine::{EngineFolder, LATENCY_FILE};
 use crate::evaluation::routes::parse_routes;
 use crate::pilot::{Pace, RealTimeReport, Run, RunFile};
 use crate::profile::page;
@@ -125,6 +126,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .as_ref()
         .map(|device| EngineFloors::new(&arguments.engine, device, &run))
         .transpose()?;
+    let built = EngineFolder::read(&arguments.engine)?;
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
     let real_time = run.real_time.apply_process();
@@ -173,7 +175,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         taken_at_unix_s: wall_time_unix_s(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         machine: MachineCard { libraries: vec![automot.backend.clone()], ..machine },
-        engine: identity(&arguments.engine, &automot),
+        engine: identity(&arguments.engine, &automot, built.as_ref()),
         run: run_file,
         observations: observed,
         real_time: profiling.real_time,
@@ -186,6 +188,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot make folder {}", folder.display()))?;
     }
     file.write(&arguments.out)?;
+    if let Some(built) = &built
+        && !cancel.load(Ordering::Relaxed)
+    {
+        certify(built, &file)?;
+    }
     if let (Some(path), Some(trace)) = (&arguments.trace, &traced) {
         let about = serde_json::json!({
             "command": file.command, "machine": file.machine, "engine": file.engine,
@@ -336,7 +343,29 @@ impl Profiling<'_> {
     }
 }
 
-fn identity(folder: &Path, automot: &Automot) -> EngineIdentity {
+/// Leaves the profile with the engines that it is of, unless they are others by now.
+fn certify(built: &EngineFolder, file: &LatencyFile) -> anyhow::Result<()> {
+    let ran = &file.engine;
+    let is_what_ran = !ran.built.is_empty()
+        && ran
+            .built
+            .iter()
+            .all(|(name, key)| ran.graphs_sha256.get(name) == Some(&key.graph_sha256));
+    let now = EngineFolder::read(&built.path)?;
+    if !is_what_ran || now.is_none_or(|now| now.sha256 != built.sha256) {
+        print::note(&format!(
+            "{} was built anew meanwhile: it gets no {LATENCY_FILE}; take the profile again",
+            built.path.display()
+        ));
+        return Ok(());
+    }
+    let path = built.path.join(LATENCY_FILE);
+    file.write(&path)?;
+    print::note(&format!("latencies of these engines in {}", path.display()));
+    Ok(())
+}
+
+fn identity(folder: &Path, automot: &Automot, built: Option<&EngineFolder>) -> EngineIdentity {
     let hash = |engine: &Arc<dyn crate::engine::Engine>| {
         let contract = engine.contract();
         (contract.network.clone(), contract.graph_sha256.clone())
@@ -345,6 +374,7 @@ fn identity(folder: &Path, automot: &Automot) -> EngineIdentity {
         folder: folder.display().to_string(),
         backend: automot.backend.clone(),
         graphs_sha256: automot.networks.engines().map(hash).collect::<BTreeMap<_, _>>(),
+        built: built.map(EngineFolder::keys).unwrap_or_default(),
     }
 }
 

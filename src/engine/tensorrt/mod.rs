@@ -10,6 +10,8 @@ compile_error!(
      their interfaces differ, and one build speaks one of them; do not use --all-features"
 );
 
+mod findings;
+mod layers;
 mod library;
 mod prediction;
 mod target;
@@ -17,6 +19,10 @@ mod target;
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 mod binding;
 
+pub use findings::{
+    AttentionFinding, ChangedWeight, GraphError, LayerFindings, OtherType, WeightBytes,
+};
+pub use layers::{LAYER_FORMAT, Layer, LayerReport, LayerTensor};
 pub use library::{ENTERPRISE, RTX};
 pub use prediction::{Prediction, PredictionError, predict};
 pub use target::{Target, TargetError};

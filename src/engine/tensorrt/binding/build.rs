@@ -1,10 +1,11 @@
 //! From a network file to an engine.
 
-use super::memory::Peak;
+use super::heap;
 use super::monitor::{Listener, Messages, Monitor};
 use super::open::TensorRt;
 use crate::engine::NetworkFile;
-use crate::engine::tensorrt::Target;
+use crate::engine::builder::PeakMemory;
+use crate::engine::tensorrt::{LAYER_FORMAT, LayerReport, Target};
 use crate::tensor::DType;
 use crate::timing::Stopwatch;
 use serde::Serialize;
@@ -16,7 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_export::folder::graph_file;
 use trtx::host_memory::HostMemory;
-use trtx::{Builder, BuilderConfig, DataType, Logger, NetworkDefinition, OnnxParser, Tensor};
+use trtx::{
+    Builder, BuilderConfig, BuilderFlag, DataType, Logger, NetworkDefinition, OnnxParser,
+    ProfilingVerbosity, Tensor,
+};
 
 /// What to build. Precision is the graph's own: every tensor keeps the type that it has there.
 #[derive(Clone)]
@@ -63,12 +67,14 @@ pub struct BuildReport {
     pub build_ns: u64,
     /// Size of the engine, bytes.
     pub engine_bytes: u64,
-    /// Most memory that the process held beyond what it held before, bytes, memory-mapped weights
-    /// included; `None` where the system does not say. A second build reuses what the first one left
-    /// with the process, which then counts for neither.
+    /// Most memory of the process that was resident during the build, bytes, the library and mapped
+    /// weights included; `None` where the system does not say.
     pub peak_bytes: Option<u64>,
-    /// Layers of the network as read; the engine has fewer, which only a GPU can tell.
-    pub layers: u32,
+    /// Layers of the network as read.
+    pub network_layers: u32,
+    /// Layers of the engine; `None` if the library did not list them.
+    #[serde(skip)]
+    pub layers: Option<LayerReport>,
     /// What the library warned of.
     pub warnings: Vec<String>,
 }
@@ -162,9 +168,10 @@ impl TensorRt {
         into: &mut dyn Write,
     ) -> Result<BuildReport, BuildError> {
         check_targets(&request.targets)?;
+        heap::give_back();
         let job = Job { library: self.name(), file, request, messages: Messages::default() };
         let logger = job.or_refused(Logger::new(job.messages.clone()))?;
-        let peak = Peak::start();
+        let peak = PeakMemory::start();
         let mut builder = job.or_refused(Builder::new(&logger))?;
         let (engine, parsed) = job.compile(&logger, &mut builder)?;
         let peak_bytes = peak.bytes();
@@ -180,7 +187,12 @@ impl TensorRt {
             build_ns: parsed.build_ns,
             engine_bytes: engine.len() as u64,
             peak_bytes,
-            layers: parsed.layers,
+            network_layers: parsed.network_layers,
+            layers: job.messages.layers().map(|layers| LayerReport {
+                format: LAYER_FORMAT,
+                library: job.library.clone(),
+                layers,
+            }),
             warnings: job.messages.warnings(),
         })
     }
@@ -209,7 +221,7 @@ fn check_targets(targets: &BTreeSet<Target>) -> Result<(), BuildError> {
 struct Compiled {
     parse_ns: u64,
     build_ns: u64,
-    layers: u32,
+    network_layers: u32,
 }
 
 /// One build.
@@ -246,11 +258,11 @@ impl Job<'_> {
         self.go_on()?;
         let network = parser.network_mut();
         check(&self.file.contract, network)?;
-        let layers = network.nb_layers().try_into().unwrap_or(0);
+        let network_layers = network.nb_layers().try_into().unwrap_or(0);
         let watch = Stopwatch::start();
         let engine = self.or_refused(builder.build_serialized_network(network, &mut config))?;
         let build_ns = watch.elapsed().as_nanos() as u64;
-        Ok((engine, Compiled { parse_ns, build_ns, layers }))
+        Ok((engine, Compiled { parse_ns, build_ns, network_layers }))
     }
 
     fn config<'logger>(
@@ -266,6 +278,10 @@ impl Job<'_> {
                 self.or_refused(config.set_compute_capability(capability(target), index))?;
             }
         }
+        // The log lists an engine's layers only so; the engine is no larger for it.
+        config.set_profiling_verbosity(ProfilingVerbosity::kDETAILED);
+        // On by default: f32 products of f32 values rounded to 10 bits of fraction.
+        config.clear_flag(BuilderFlag::kTF32);
         let Self { request: BuildRequest { progress, cancel, .. }, .. } = self;
         let monitor = Monitor::new(Arc::clone(progress), Arc::clone(cancel));
         self.or_refused(config.set_progress_monitor(Box::new(monitor)))?;

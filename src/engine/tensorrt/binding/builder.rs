@@ -1,10 +1,12 @@
 //! TensorRT as a builder of engine folders.
 
 use super::build::{self, BuildRequest};
+use super::monitor::Progress;
 use super::open::TensorRt;
 use crate::engine::tensorrt::{Target as Card, predict};
 use crate::engine::{
-    BackendKind, BuildError, BuildJob, Builder, LoadError, NetworkFile, Prediction, Target,
+    BackendKind, BuildError, BuildJob, BuildStep, Builder, LoadError, NetworkFile, Prediction,
+    Target,
 };
 use std::fs::{self, File};
 use std::sync::Arc;
@@ -34,7 +36,7 @@ impl Builder for TensorRt {
         })?;
         Ok(Prediction {
             memory_bytes: predicted.host_memory_bytes,
-            mapped_bytes: 0,
+            mapped_bytes: predicted.mapped_bytes,
             scratch_bytes: 0,
             result_bytes: predicted.engine_bytes,
         })
@@ -49,12 +51,22 @@ impl Builder for TensorRt {
         let cards = job.targets.iter().map(|target| target.to_string().parse::<Card>());
         let targets =
             cards.collect::<Result<_, _>>().map_err(|error| refused(error.to_string()))?;
-        let request =
-            BuildRequest { targets, progress: Arc::new(|_| {}), cancel: Arc::clone(job.cancel) };
+        let (network, listener) = (job.file.contract.network.clone(), Arc::clone(job.steps));
+        let progress = move |step: Progress<'_>| {
+            let Progress { phase, depth, step, steps } = step;
+            listener(BuildStep { network: &network, phase, depth, step, steps });
+        };
+        let cancel = Arc::clone(job.cancel);
+        let request = BuildRequest { targets, progress: Arc::new(progress), cancel };
         let mut engine = File::create(job.engine).map_err(BuildError::file("make", job.engine))?;
         let built = TensorRt::build(self, job.file, &request, &mut engine);
         match built {
-            Ok(_) => engine.sync_all().map_err(BuildError::file("write", job.engine)),
+            Ok(report) => {
+                engine.sync_all().map_err(BuildError::file("write", job.engine))?;
+                let Some(layers) = report.layers else { return Ok(()) };
+                let text = serde_json::to_vec(&layers).expect("string keys and whole numbers");
+                fs::write(job.layers, text).map_err(BuildError::file("write", job.layers))
+            }
             Err(build::BuildError::Canceled { .. }) => Err(BuildError::Canceled),
             Err(build::BuildError::Write { source, .. }) => {
                 Err(BuildError::file("write", job.engine)(source))

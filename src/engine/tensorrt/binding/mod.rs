@@ -2,8 +2,9 @@
 
 mod build;
 mod builder;
+mod heap;
 mod inspect;
-mod memory;
+mod listing;
 mod monitor;
 mod open;
 

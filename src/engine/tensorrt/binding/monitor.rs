@@ -1,5 +1,7 @@
-//! What the library says while it works: messages, progress, and whether to go on.
+//! What the library says while it works: messages, layers, progress, and whether to go on.
 
+use super::listing;
+use crate::engine::tensorrt::Layer;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +17,8 @@ const MAX_MESSAGES: usize = 64;
 pub struct Progress<'a> {
     /// The phase.
     pub phase: &'a str,
+    /// Phases under way when it began: 0 for the one that is the whole build.
+    pub depth: u32,
     /// Steps that are done.
     pub step: u32,
     /// Steps of the phase.
@@ -32,6 +36,8 @@ pub(super) struct Messages(Arc<Mutex<Said>>);
 struct Said {
     errors: Vec<String>,
     warnings: Vec<String>,
+    /// The newest listing of an engine's layers.
+    layers: Option<Vec<Layer>>,
 }
 
 impl Messages {
@@ -42,6 +48,11 @@ impl Messages {
     /// The errors so far.
     pub(super) fn errors(&self) -> Vec<String> {
         self.said().errors.clone()
+    }
+
+    /// The layers of the engine, once it is built; `None` if the library did not list them.
+    pub(super) fn layers(&self) -> Option<Vec<Layer>> {
+        self.said().layers.clone()
     }
 
     /// The warnings so far, each once.
@@ -56,7 +67,12 @@ impl LogHandler for Messages {
         let kind = match severity {
             Severity::InternalError | Severity::Error => &mut said.errors,
             Severity::Warning => &mut said.warnings,
-            Severity::Info | Severity::Verbose => return,
+            Severity::Info | Severity::Verbose => {
+                if message.starts_with(listing::HEAD) {
+                    said.layers = listing::read(message);
+                }
+                return;
+            }
         };
         if kind.len() < MAX_MESSAGES && !kind.iter().any(|known| known == message) {
             kind.push(message.to_owned());
@@ -68,8 +84,8 @@ impl LogHandler for Messages {
 pub(super) struct Monitor {
     listener: Listener,
     cancel: Arc<AtomicBool>,
-    /// Steps of each phase under way.
-    phases: Mutex<BTreeMap<String, u32>>,
+    /// Depth and steps of each phase under way.
+    phases: Mutex<BTreeMap<String, (u32, u32)>>,
 }
 
 impl Monitor {
@@ -77,7 +93,7 @@ impl Monitor {
         Self { listener, cancel, phases: Mutex::default() }
     }
 
-    fn phases(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+    fn phases(&self) -> MutexGuard<'_, BTreeMap<String, (u32, u32)>> {
         self.phases.lock().expect("no holder of this lock panics")
     }
 }
@@ -85,15 +101,20 @@ impl Monitor {
 impl MonitorProgress for Monitor {
     fn phase_start(&self, phase: &str, _parent: Option<&str>, num_steps: i32) {
         let steps = num_steps.try_into().unwrap_or(0);
-        self.phases().insert(phase.to_owned(), steps);
-        (self.listener)(Progress { phase, step: 0, steps });
+        let depth = {
+            let mut phases = self.phases();
+            let depth = phases.len() as u32;
+            phases.insert(phase.to_owned(), (depth, steps));
+            depth
+        };
+        (self.listener)(Progress { phase, depth, step: 0, steps });
     }
 
     fn step_complete(&self, phase: &str, step: i32) -> ControlFlow<()> {
-        let steps = self.phases().get(phase).copied().unwrap_or(0);
+        let (depth, steps) = self.phases().get(phase).copied().unwrap_or_default();
         // The library counts steps from 0 and may report one past the last.
         let step = u32::try_from(step).unwrap_or(0).saturating_add(1).min(steps);
-        (self.listener)(Progress { phase, step, steps });
+        (self.listener)(Progress { phase, depth, step, steps });
         match self.cancel.load(Ordering::Relaxed) {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),

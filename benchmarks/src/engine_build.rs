@@ -1,0 +1,123 @@
+//! What ahead-of-time builds of engines take: time, memory and disk, beside what was predicted.
+//!
+//! A checkpoint with random weights is written (equal weights would be stored once), exported in
+//! bf16 with the understanding expert in groups, and four of its networks are built for two GPUs,
+//! each in a process of its own: the peak of memory is a process's.
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tandem::engine::NetworkFile;
+use tandem::engine::tensorrt::{BuildRequest, Target, TensorRt, predict};
+use tandem::profile::MachineCard;
+use tandem_export::checkpoint::Checkpoint;
+use tandem_export::folder::export_networks;
+use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::synth::{SynthSpec, synthesize};
+
+/// Ada and Blackwell.
+const TARGETS: [Target; 2] = [Target::Sm89, Target::Sm120];
+
+#[derive(Parser)]
+#[command(name = "engine-build", no_binary_name = true)]
+struct Arguments {
+    /// Sizes of the checkpoint
+    #[arg(long, default_value = "configs/full.json")]
+    config: PathBuf,
+    /// Groups that the understanding expert's layers are divided among; the middle one is built
+    #[arg(long, default_value_t = 9)]
+    groups: usize,
+    /// Folder with room for the checkpoint, 13 GB at full size, which is removed afterwards
+    #[arg(long, default_value = "engines")]
+    folder: PathBuf,
+    /// Build one network of an exported folder for one target and print what it took
+    #[arg(long, num_args = 3, value_names = ["FOLDER", "NETWORK", "TARGET"], hide = true)]
+    one: Option<Vec<String>>,
+}
+
+/// Builds the networks and gives what each took.
+///
+/// # Errors
+/// If the checkpoint cannot be made, the library is missing, or it refuses a network.
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
+    let arguments = Arguments::try_parse_from(arguments)?;
+    if let Some([folder, network, target]) = arguments.one.as_deref() {
+        return build(Path::new(folder), network, target.parse()?);
+    }
+    ensure!(arguments.groups > 1, "--groups must be 2 or more");
+    let scratch = tempfile::tempdir_in(&arguments.folder)
+        .with_context(|| format!("cannot make a folder in {}", arguments.folder.display()))?;
+    let [checkpoint, engine] = ["checkpoint", "engine"].map(|name| scratch.path().join(name));
+    let text = std::fs::read_to_string(&arguments.config)
+        .with_context(|| format!("cannot read {}", arguments.config.display()))?;
+    let spec: SynthSpec =
+        serde_json::from_str(&text).with_context(|| arguments.config.display().to_string())?;
+    synthesize(&spec, 1, &checkpoint, |_, _| {})?;
+    let options = ExportOptions {
+        precision: Precision::Bf16,
+        understanding_groups: arguments.groups,
+        ..ExportOptions::default()
+    };
+    export_networks(&Checkpoint::open(&checkpoint)?, &options, &engine, &mut |_| {})?;
+
+    let group = format!("understanding.{}", arguments.groups / 2);
+    let mut builds = Vec::new();
+    for network in ["action", "vision", "bev", group.as_str()] {
+        for target in TARGETS {
+            builds.push(in_a_process(&engine, network, target)?);
+        }
+    }
+    Ok(json!({
+        "bench": "engine-build",
+        "config": arguments.config,
+        "understanding_groups": arguments.groups,
+        "precision": "bf16",
+        "machine": MachineCard::read(Vec::new(), vec![builds[0]["library"].to_string()]),
+        "builds": builds,
+    }))
+}
+
+/// Builds one network in a new process of this program.
+fn in_a_process(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["engine-build", "--one"]).arg(folder).args([network, target.name()]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("building {network} for {target} failed: {}", output.status);
+    }
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{network} for {target}"))
+}
+
+/// Builds one network and gives what it took, with the attentions that became one kernel.
+fn build(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> {
+    let file = NetworkFile::exported(folder, network)?;
+    let predicted = predict(&file)?;
+    let library = TensorRt::open(&mut |_| {})?;
+    let request = BuildRequest::for_targets([target]);
+    let report = library.build(&file, &request, &mut std::io::sink())?;
+    let layers = report.layers.context("the library listed no layers")?;
+    let found = layers.findings(&file.graph)?;
+    ensure!(found.is_as_asked(), "the engine of {network} is not what its graph asks for");
+    let measured = json!({
+        "peak_resident_bytes": report.peak_bytes,
+        "engine_bytes": report.engine_bytes,
+    });
+    let predicted = json!({
+        "peak_resident_bytes": predicted.host_memory_bytes + predicted.mapped_bytes,
+        "engine_bytes": predicted.engine_bytes,
+    });
+    Ok(json!({
+        "network": network,
+        "target": target.name(),
+        "library": report.library,
+        "parse_s": report.parse_ns as f64 / 1e9,
+        "build_s": report.build_ns as f64 / 1e9,
+        "measured": measured,
+        "predicted": predicted,
+        "launches": found.launches,
+        "attention_kernels": found.attention_kernels,
+        "warnings": report.warnings,
+    }))
+}
