@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["timing", "scene"]),
     ("pilot", &["tensor", "timing", "device", "engine", "kv_cache", "scene", "model", "control"]),
     ("page", &[]),
-    ("profile", &["timing", "kv_cache", "scene", "model", "pilot", "page"]),
+    ("profile", &["timing", "engine", "kv_cache", "scene", "model", "pilot", "page"]),
     ("world", &["timing", "scene"]),
     ("evaluation", &["timing", "scene", "page", "world"]),
     (
