@@ -216,7 +216,7 @@ impl HostStream {
         let memory = staged
             .host_owner()
             .downcast::<HostMemory>()
-            .map_err(|_| DeviceError::Foreign { what: "buffer" })?;
+            .map_err(|_other| DeviceError::Foreign { what: "buffer" })?;
         Ok(Place { address: staged.host_address(), memory: Memory::Staged(memory) })
     }
 }

@@ -72,3 +72,47 @@ fn not_finite(
     };
     found.map(|(place, value)| (place / width, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::HostDevice;
+    use crate::kv_cache::SlotPool;
+    use crate::tensor::HostTensor;
+    use half::bf16;
+    use std::sync::Arc;
+
+    const LAYOUT: Layout =
+        Layout { layers: 2, heads: 2, capacity: 4, key_dim: 3, value_dim: 2, dtype: DType::Bf16 };
+
+    /// What is said of a slot with `value` as the second number of a token's keys or values.
+    fn check(value: f32, what: &str, head: usize, token: usize) -> Result<(), String> {
+        let device: Arc<dyn Device> = Arc::new(HostDevice::new());
+        let pool = SlotPool::new(&device, LAYOUT, 1).unwrap();
+        let mut writer = pool.writer().unwrap();
+        let place = 2 + usize::from(what == "values");
+        let tensor = writer.slot_mut().tensors_mut().nth(place).unwrap();
+        let mut values = HostTensor::zeros(tensor.dtype(), tensor.shape());
+        let width = tensor.shape()[2];
+        let at = (head * LAYOUT.capacity + token) * width + 1;
+        values.as_mut_slice::<bf16>()[at] = bf16::from_f32(value);
+        tensor.set(&*device, &values).unwrap();
+        let stream = device.lanes(None).unwrap().slow;
+        let whole = WholeCheck::new(&*device, LAYOUT).unwrap();
+        whole.check(writer.slot(), 3, &*stream).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_prefix_that_holds_no_number_is_refused_with_its_place() {
+        let said = check(f32::NAN, "keys", 1, 2).unwrap_err();
+        assert!(said.contains("gave NaN in the keys of layer 1, token 2"), "{said}");
+        let said = check(f32::INFINITY, "values", 0, 0).unwrap_err();
+        assert!(said.contains("gave inf in the values of layer 1, token 0"), "{said}");
+        check(1.0, "values", 1, 1).unwrap();
+    }
+
+    #[test]
+    fn what_lies_behind_the_prompt_may_be_anything() {
+        check(f32::NAN, "keys", 0, 3).unwrap();
+    }
+}
