@@ -10,10 +10,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tandem::device::{Device, DeviceTensor, Emulation, HostDevice, Lanes};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
     Backend, BuildError, BuildJob, BuildStep, Builder, BuiltNetwork, Engine, Key, LoadError,
-    NetworkFile, NetworkFileError, RunError, StepListener, Target,
+    NetworkFile, NetworkFileError, RunError, Session, StepListener, Target,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::contract::{Contract, FORMAT, TensorSpec};
@@ -263,9 +264,167 @@ macro_rules! conformance {
     };
 }
 
-conformance!(onnxruntime_cpu, {
+/// Every promise about runs that are handed to a stream, for one back end on one device.
+macro_rules! on_a_device {
+    ($name:ident, $backend:expr, $device:expr) => {
+        mod $name {
+            use super::*;
+
+            struct Setup {
+                _folder: tempfile::TempDir,
+                session: Box<dyn Session>,
+                device: Arc<dyn Device>,
+                lanes: Lanes,
+            }
+
+            fn setup() -> Setup {
+                let folder = tempfile::tempdir().unwrap();
+                write_network(folder.path());
+                let device: Arc<dyn Device> = Arc::new($device);
+                let lanes = device.lanes(None).unwrap();
+                let file = NetworkFile::read(folder.path(), "toy").unwrap();
+                let session = $backend.load(&file).unwrap().session();
+                Setup { _folder: folder, session, device, lanes }
+            }
+
+            /// A tensor on the device whose values count from `first`.
+            fn tensor(device: &dyn Device, first: f32) -> DeviceTensor {
+                let values: Vec<f32> = (0..ROWS * WIDTH).map(|i| first + i as f32).collect();
+                let mut tensor = DeviceTensor::zeros(device, DType::F32, &[ROWS, WIDTH]).unwrap();
+                tensor.set(device, &HostTensor::from_slice(&[ROWS, WIDTH], &values)).unwrap();
+                tensor
+            }
+
+            /// What the network makes of a tensor that counts from `first`.
+            fn expected(first: f32) -> Vec<f32> {
+                let x = |row: usize, k: usize| first + (row * WIDTH + k) as f32;
+                let y = |i: usize| {
+                    (0..WIDTH).map(|k| x(i / WIDTH, k) * (i % WIDTH * WIDTH + k) as f32).sum()
+                };
+                (0..ROWS * WIDTH).map(y).collect()
+            }
+
+            fn values(device: &dyn Device, tensor: &DeviceTensor) -> Vec<f32> {
+                tensor.to_host(device).unwrap().as_slice().to_vec()
+            }
+
+            #[test]
+            fn runs_of_a_stream_come_in_order() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                let stream = &*lanes.fast;
+                let x = tensor(&*device, 1.0);
+                let [mut once, mut twice] = [0.0; 2].map(|_| tensor(&*device, 0.0));
+                session.enqueue(stream, &[x.view()], &[once.view_mut()]).unwrap();
+                session.enqueue(stream, &[once.view()], &[twice.view_mut()]).unwrap();
+                stream.synchronize().unwrap();
+                let first = expected(1.0);
+                assert_eq!(values(&*device, &once), first);
+                let y = |i: usize| -> f32 {
+                    let row = &first[i / WIDTH * WIDTH..];
+                    (0..WIDTH).map(|k| row[k] * (i % WIDTH * WIDTH + k) as f32).sum()
+                };
+                assert_eq!(values(&*device, &twice), (0..ROWS * WIDTH).map(y).collect::<Vec<_>>());
+            }
+
+            #[test]
+            fn slots_are_used_in_any_order_and_again() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                let slots = [0.0, 50.0, 900.0].map(|first| (first, tensor(&*device, first)));
+                let mut y = tensor(&*device, 0.0);
+                for round in 0..12 {
+                    let (first, x) = &slots[round * round % 3];
+                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    lanes.fast.synchronize().unwrap();
+                    assert_eq!(values(&*device, &y), expected(*first), "round {round}");
+                }
+            }
+
+            #[test]
+            fn the_memory_of_a_run_lives_until_it_is_done() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                let mut y = tensor(&*device, 0.0);
+                for first in 0..40 {
+                    let x = tensor(&*device, first as f32);
+                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    drop(x);
+                    lanes.fast.synchronize().unwrap();
+                    assert_eq!(values(&*device, &y), expected(first as f32));
+                }
+            }
+
+            #[test]
+            fn known_memory_costs_no_allocation_of_ours() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                let slots = [0.0, 50.0, 900.0].map(|first| tensor(&*device, first));
+                let mut y = tensor(&*device, 0.0);
+                let mut run = |x: &DeviceTensor| {
+                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    lanes.fast.synchronize().unwrap();
+                };
+                slots.iter().for_each(&mut run);
+                let before = (ALLOCATIONS.with(Cell::get), device.counts());
+                (0..10).for_each(|_| slots.iter().for_each(&mut run));
+                assert_eq!(ALLOCATIONS.with(Cell::get) - before.0, 0);
+                assert_eq!((device.counts() - before.1).allocations, 0);
+            }
+
+            #[test]
+            fn a_graph_runs_the_network_on_what_stands_there_now() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                if !session.can_be_captured() {
+                    return;
+                }
+                let stream = &*lanes.fast;
+                let (mut x, mut y) = (tensor(&*device, 0.0), tensor(&*device, 0.0));
+                stream.begin_capture().unwrap();
+                session.enqueue(stream, &[x.view()], &[y.view_mut()]).unwrap();
+                let graph = stream.end_capture().unwrap();
+                for first in [3.0, 7.0] {
+                    x.set(&*device, &tensor(&*device, first).to_host(&*device).unwrap()).unwrap();
+                    stream.launch(&graph).unwrap();
+                    stream.synchronize().unwrap();
+                    assert_eq!(values(&*device, &y), expected(first));
+                }
+            }
+
+            #[test]
+            fn what_breaks_the_contract_or_is_another_devices_is_refused() {
+                let Setup { mut session, device, lanes, .. } = setup();
+                let stream = &*lanes.fast;
+                let (x, mut y) = (tensor(&*device, 0.0), tensor(&*device, 0.0));
+                let zeros = |dtype, width| DeviceTensor::zeros(&*device, dtype, &[ROWS, width]);
+                let wide = zeros(DType::F32, WIDTH + 1).unwrap();
+                let error = session.enqueue(stream, &[wide.view()], &[y.view_mut()]).unwrap_err();
+                assert!(matches!(error, RunError::Tensor { .. }), "{error}");
+                let integers = zeros(DType::I64, WIDTH).unwrap();
+                let error =
+                    session.enqueue(stream, &[integers.view()], &[y.view_mut()]).unwrap_err();
+                assert!(error.to_string().contains("was given i64"), "{error}");
+                let error = session.enqueue(stream, &[x.view()], &[]).unwrap_err();
+                assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
+                let other = HostDevice::emulating(Emulation::default());
+                let theirs = tensor(&other, 0.0);
+                let error = session.enqueue(stream, &[theirs.view()], &[y.view_mut()]).unwrap_err();
+                assert!(error.to_string().contains("belongs to another device"), "{error}");
+            }
+        }
+    };
+}
+
+/// ONNX Runtime on the CPU.
+fn cpu() -> OnnxRuntime {
     OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
-});
+}
+
+on_a_device!(onnxruntime_cpu_on_the_host, cpu(), HostDevice::new());
+on_a_device!(onnxruntime_cpu_emulated, cpu(), HostDevice::emulating(Emulation::default()));
+on_a_device!(
+    onnxruntime_cpu_built_emulated,
+    BuiltFirst(cpu()),
+    HostDevice::emulating(Emulation::default())
+);
+
+conformance!(onnxruntime_cpu, cpu());
 
 /// Builds each network before it loads it.
 struct BuiltFirst(OnnxRuntime);
@@ -318,9 +477,7 @@ impl Backend for BuiltFirst {
     }
 }
 
-conformance!(onnxruntime_cpu_built, {
-    BuiltFirst(OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap())
-});
+conformance!(onnxruntime_cpu_built, BuiltFirst(cpu()));
 
 #[test]
 fn a_damaged_graph_is_refused_before_a_library_sees_it() {
