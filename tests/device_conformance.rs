@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use tandem::device::{
-    Device, DeviceError, DeviceTensor, Emulation, Event, HostDevice, Kind, Lanes, Staged,
+    Device, DeviceError, DeviceTensor, Emulation, Event, HostDevice, Kind, Lanes, Sharing, Staged,
     StagedTensor, Stream,
 };
 use tandem::tensor::{DType, HostTensor};
@@ -13,7 +13,24 @@ use tandem::timing::now_ns;
 
 /// The devices of this machine.
 fn devices() -> Vec<Box<dyn Device>> {
-    vec![Box::new(HostDevice::new()), Box::new(HostDevice::emulating(Emulation::default()))]
+    let host: [Box<dyn Device>; 2] =
+        [Box::new(HostDevice::new()), Box::new(HostDevice::emulating(Emulation::default()))];
+    host.into_iter().chain(gpu()).collect()
+}
+
+/// The GPU of this machine, if it has one with a driver and tandem was built for it.
+#[cfg(feature = "cuda")]
+fn gpu() -> Option<Box<dyn Device>> {
+    match tandem::device::cuda::CudaDevice::open(0) {
+        Ok(device) => Some(Box::new(device)),
+        Err(DeviceError::NoDriver { .. } | DeviceError::NoDevice { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpu() -> Option<Box<dyn Device>> {
+    None
 }
 
 fn lanes(device: &dyn Device) -> Lanes {
@@ -175,6 +192,33 @@ fn a_capture_cannot_wait_begin_twice_or_end_before_it_began() {
         assert!(matches!(fast.begin_capture(), Err(DeviceError::Misuse(_))));
         assert!(matches!(fast.wait(&event), Err(DeviceError::Misuse(_))), "{}", device.name());
         assert_eq!(fast.end_capture().unwrap().pieces(), 0);
+    }
+}
+
+#[test]
+fn a_device_that_is_asked_to_split_does_or_says_why_not() {
+    for device in devices() {
+        let Lanes { fast, slow, sharing } = device.lanes(Some(0.25)).unwrap();
+        match &sharing {
+            Sharing::Partitions { fast, slow } => assert!(*fast > 0 && *slow > 0, "{sharing}"),
+            Sharing::Priorities { instead } => assert!(instead.is_some(), "{}", device.name()),
+            Sharing::Host => {}
+        }
+        // However they share: one waits for the other's event, and graphs run on both.
+        let (there, ready) = (device.stage(1 << 16).unwrap(), device.event().unwrap());
+        let from = filled(&*device, &*slow, 1 << 16, 5);
+        slow.begin_capture().unwrap();
+        slow.copy(from.buffer(), there.buffer()).unwrap();
+        slow.record(&ready).unwrap();
+        let graph = slow.end_capture().unwrap();
+        slow.launch(&graph).unwrap();
+        fast.wait(&ready).unwrap();
+        fast.download(&there).unwrap();
+        assert!(wait(&*device, &*fast).completed_ns() >= ready.completed_ns());
+        assert!(there.bytes().iter().all(|&byte| byte == 5), "{}: {sharing}", device.name());
+        // A share that leaves a lane nothing is no reason to stop.
+        let whole = device.lanes(Some(1.0)).unwrap().sharing;
+        assert!(!matches!(whole, Sharing::Partitions { .. }), "{whole}");
     }
 }
 

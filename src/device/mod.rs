@@ -15,6 +15,8 @@
 
 mod buffer;
 mod counters;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 mod host;
 mod tensor;

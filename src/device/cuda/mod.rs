@@ -1,0 +1,217 @@
+//! An NVIDIA GPU, through its driver.
+//!
+//! The driver's library is found at run time; a machine without one gets an error as a value. All
+//! work goes to streams: no function here waits for the whole device.
+
+#![expect(unsafe_code, reason = "calls the driver; staged memory is made of its allocations")]
+
+mod clock;
+mod context;
+mod event;
+mod graph;
+mod handle;
+mod memory;
+mod partition;
+mod stream;
+
+pub use stream::CudaStream;
+
+use self::context::{Context, OLDEST_DRIVER, words};
+use self::event::CudaEvent;
+use self::memory::{DeviceMemory, PinnedMemory};
+use super::{Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Staged, Stream};
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
+use std::any::Any;
+use std::sync::Arc;
+
+/// A GPU. A clone is the same device.
+#[derive(Clone)]
+pub struct CudaDevice {
+    context: Arc<Context>,
+    ordinal: usize,
+    gpu: String,
+    driver: String,
+    compute_capability: (u32, u32),
+}
+
+impl CudaDevice {
+    /// Opens the GPU of this number, counted as the driver counts (`CUDA_VISIBLE_DEVICES`).
+    ///
+    /// # Errors
+    /// If there is no driver, it is too old, or it has no such device.
+    pub fn open(ordinal: usize) -> Result<Self, DeviceError> {
+        let driver = driver()?;
+        let found = match result::init().and_then(|()| result::device::get_count()) {
+            Ok(found) => usize::try_from(found).unwrap_or(0),
+            Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+            Err(error) => {
+                let reason = format!("its library is there, but does not start: {}", words(error));
+                return Err(DeviceError::NoDriver { reason });
+            }
+        };
+        let number = i32::try_from(ordinal).ok().filter(|_| ordinal < found);
+        let number = number.ok_or(DeviceError::NoDevice { ordinal, found })?;
+        let failed = |error| DeviceError::Failed {
+            what: format!("asking for CUDA device {ordinal}"),
+            reason: words(error),
+        };
+        let device = result::device::get(number).map_err(failed)?;
+        let gpu = result::device::get_name(device).map_err(failed)?;
+        let attribute = |attribute| {
+            // SAFETY: the device came from the driver.
+            let value = unsafe { result::device::get_attribute(device, attribute) };
+            value.map(|value| u32::try_from(value).unwrap_or(0)).map_err(failed)
+        };
+        let compute_capability = (
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let (major, minor) = compute_capability;
+        let name = format!(
+            "{gpu} (CUDA device {ordinal}, compute capability {major}.{minor}, driver for CUDA {driver})"
+        );
+        let context = Arc::new(Context::open(device, name)?);
+        Ok(Self { context, ordinal, gpu, driver, compute_capability })
+    }
+
+    /// Its number, as the driver counts.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// The GPU's name, as its driver gives it.
+    pub fn gpu(&self) -> &str {
+        &self.gpu
+    }
+
+    /// Version of CUDA that the driver speaks, as "13.0".
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// Major and minor.
+    pub fn compute_capability(&self) -> (u32, u32) {
+        self.compute_capability
+    }
+
+    /// Makes the device's primary context the current one of this thread, which libraries' calls go
+    /// to.
+    ///
+    /// # Errors
+    /// If the device is lost.
+    pub fn make_current(&self) -> Result<(), DeviceError> {
+        self.context.bind()
+    }
+
+    /// `stream` if it is one of this device's.
+    ///
+    /// # Errors
+    /// If it belongs to another device.
+    pub fn own_stream<'a>(&self, stream: &'a dyn Stream) -> Result<&'a CudaStream, DeviceError> {
+        let stream = (stream as &dyn Any).downcast_ref::<CudaStream>();
+        let stream = stream.filter(|stream| stream.is_of(&self.context));
+        stream.ok_or(DeviceError::Foreign { what: "stream" })
+    }
+
+    /// The bytes' address if the memory is this device's.
+    fn own(&self, buffer: &Buffer) -> Result<sys::CUdeviceptr, DeviceError> {
+        memory::check(buffer, &self.context)?;
+        Ok(buffer.address() as u64)
+    }
+}
+
+/// Version of CUDA that the driver of this machine speaks, once it is known to be new enough.
+fn driver() -> Result<String, DeviceError> {
+    // SAFETY: loads the driver's library, if there is one, and lets it go. Its initializers are the
+    // vendor's, and whoever asks for a GPU wants them to run.
+    if !unsafe { sys::is_culib_present() } {
+        let reason = "the system's loader finds no libcuda.so.1".to_owned();
+        return Err(DeviceError::NoDriver { reason });
+    }
+    let mut version = 0;
+    // SAFETY: there is room for the answer; the driver need not be initialized.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }
+        .result()
+        .map_err(|error| DeviceError::NoDriver { reason: words(error) })?;
+    let text = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+    if version < OLDEST_DRIVER {
+        let (found, needed) = (text(version), text(OLDEST_DRIVER));
+        return Err(DeviceError::DriverTooOld { found, needed });
+    }
+    Ok(text(version))
+}
+
+impl Device for CudaDevice {
+    fn name(&self) -> String {
+        self.context.name().to_owned()
+    }
+
+    fn memory(&self) -> Result<Option<MemoryInfo>, DeviceError> {
+        self.context.memory().map(Some)
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Buffer, DeviceError> {
+        let memory = DeviceMemory::zeroed(&self.context, bytes)?;
+        Ok(Buffer::new(memory.address() as usize, bytes, Arc::new(memory)))
+    }
+
+    fn stage(&self, bytes: usize) -> Result<Staged, DeviceError> {
+        let host = Arc::new(PinnedMemory::zeroed(&self.context, bytes)?);
+        let buffer = self.allocate(bytes)?;
+        // SAFETY: `host` holds so many zeroed bytes, and hands out no reference to them.
+        Ok(unsafe { Staged::new(host.start(), host, buffer) })
+    }
+
+    fn lanes(&self, fast_share: Option<f64>) -> Result<Lanes, DeviceError> {
+        partition::lanes(&self.context, fast_share)
+    }
+
+    fn event(&self) -> Result<Arc<dyn Event>, DeviceError> {
+        Ok(Arc::new(CudaEvent::new(&self.context)?))
+    }
+
+    fn read(&self, from: &Buffer, into: &mut [u8]) -> Result<(), DeviceError> {
+        assert_eq!(from.bytes(), into.len(), "a copy of another length");
+        let address = self.own(from)?;
+        self.context.bind()?;
+        let setup = self.context.setup().raw();
+        // SAFETY: both sides hold so many bytes and are borrowed until the wait below is over; the
+        // caller has waited for the work that writes them.
+        let answer = unsafe { result::memcpy_dtoh_async(into, address, setup) };
+        self.context.check("reading memory", answer)?;
+        self.context.wait_for_setup("reading memory")
+    }
+
+    fn write(&self, from: &[u8], into: &Buffer) -> Result<(), DeviceError> {
+        assert_eq!(from.len(), into.bytes(), "a copy of another length");
+        let address = self.own(into)?;
+        self.context.bind()?;
+        let setup = self.context.setup().raw();
+        // SAFETY: as in `read`, the other way round.
+        let answer = unsafe { result::memcpy_htod_async(address, from, setup) };
+        self.context.check("writing memory", answer)?;
+        self.context.wait_for_setup("writing memory")
+    }
+
+    fn counts(&self) -> Counts {
+        self.context.traffic.counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_without_a_driver_is_an_error_and_no_panic() {
+        // SAFETY: as in `driver`.
+        if unsafe { sys::is_culib_present() } {
+            eprintln!("skipped: this machine has an NVIDIA driver");
+            return;
+        }
+        let error = CudaDevice::open(0).err().expect("there is no driver");
+        assert!(matches!(error, DeviceError::NoDriver { .. }), "{error}");
+        assert!(error.to_string().contains("libcuda.so.1"), "{error}");
+    }
+}
