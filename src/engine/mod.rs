@@ -8,6 +8,7 @@
 //! A [`Builder`] does ahead of time, and for a named [`Target`], what a back end would do at every
 //! load; [`build::build`] writes an [`EngineFolder`] with it, whose network files hold the result.
 
+mod agreement;
 pub mod build;
 mod builder;
 mod engine_folder;
@@ -16,6 +17,8 @@ mod network_file;
 pub mod onnxruntime;
 mod operators;
 mod session;
+#[cfg(any(feature = "cuda", test))]
+mod staging;
 mod target;
 pub mod tensorrt;
 mod warm_up;

@@ -119,7 +119,7 @@ impl CudaStream {
     ///
     /// # Errors
     /// If `buffer` is none of this stream's device.
-    pub fn check_own(&self, buffer: &Buffer) -> Result<(), DeviceError> {
+    pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
         memory::check(buffer, &self.context)
     }
 
@@ -142,7 +142,7 @@ impl CudaStream {
 
     /// Copies between the two sides of staged memory.
     fn copy_staged(&self, staged: &Staged, to_device: bool) -> Result<(), DeviceError> {
-        self.check_own(staged.buffer())?;
+        self.check_memory(staged.buffer())?;
         let host = staged.host_owner().downcast::<PinnedMemory>();
         let host = host.ok().filter(|host| host.is_of(&self.context));
         let host = host.ok_or(DeviceError::Foreign { what: "buffer" })?;
@@ -187,8 +187,8 @@ impl Stream for CudaStream {
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
         assert_eq!(from.bytes(), into.bytes(), "a copy of another length");
-        self.check_own(from)?;
-        self.check_own(into)?;
+        self.check_memory(from)?;
+        self.check_memory(into)?;
         let mut captured = self.captured();
         self.context.bind()?;
         let (source, target) = (from.address() as u64, into.address() as u64);

@@ -3,6 +3,8 @@
 //! Weights are memory-mapped once per file and handed to the library by address, so that loading
 //! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
 
+#[cfg(feature = "cuda")]
+use super::library::GPU_LIBRARY;
 use super::library::LIBRARY;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
@@ -64,6 +66,37 @@ pub enum OpenError {
     /// There is no library.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// This process has loaded the library for the CPU, and there can be one.
+    #[cfg(feature = "cuda")]
+    #[error(
+        "cannot use {path:?} for the GPU: this process already uses {loaded:?}; open the GPU's first, \
+         which serves the CPU as well"
+    )]
+    Second {
+        /// The library for GPUs.
+        path: PathBuf,
+        /// The library in use.
+        loaded: PathBuf,
+    },
+    /// A library without the provider.
+    #[cfg(feature = "cuda")]
+    #[error(
+        "{path:?} has no CUDA provider ({missing}); name the library of the package {} {} in {}, with \
+         the files that lie beside it there",
+        GPU_LIBRARY.package,
+        GPU_LIBRARY.version,
+        GPU_LIBRARY.variable
+    )]
+    NoProvider {
+        /// The library.
+        path: PathBuf,
+        /// What it lacks.
+        missing: String,
+    },
+    /// The stream is another device's.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Device(#[from] crate::device::DeviceError),
     /// The library does not load or is too old.
     #[error(
         "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed",
@@ -77,26 +110,37 @@ pub enum OpenError {
     },
 }
 
+/// The library of this process, loaded from where `find` says if there is none so far. What is there
+/// for GPUs serves CPUs as well.
+pub(super) fn environment(
+    find: impl FnOnce() -> Result<PathBuf, LibraryError>,
+) -> Result<(ort::environment::Environment, PathBuf), OpenError> {
+    let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
+    if let Some(loaded) = &*slot {
+        return Ok(loaded.clone());
+    }
+    let path = find()?;
+    let load = |reason: String| OpenError::Load { path: path.clone(), reason };
+    let environment = ort::init_from(&path)
+        .map_err(|error| load(error.to_string()))?
+        .with_name("tandem")
+        .build()
+        .map_err(|error| load(error.to_string()))?;
+    // What the library logs as an error also comes back as one; said once is enough.
+    environment.set_log_level(ort::logging::LogLevel::Fatal);
+    Ok(slot.insert((environment, path)).clone())
+}
+
 impl OnnxRuntime {
     /// Loads the library (finding or fetching it on the first call of the process).
     ///
     /// # Errors
     /// If there is no library and none can be fetched, or it does not load.
     pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
-        let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
-        if slot.is_none() {
+        let (environment, library) = environment(|| {
             let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
-            let load = |reason: String| OpenError::Load { path: path.clone(), reason };
-            let environment = ort::init_from(&path)
-                .map_err(|error| load(error.to_string()))?
-                .with_name("tandem")
-                .build()
-                .map_err(|error| load(error.to_string()))?;
-            // What the library logs as an error also comes back as one; said once is enough.
-            environment.set_log_level(ort::logging::LogLevel::Fatal);
-            *slot = Some((environment, path));
-        }
-        let (environment, library) = slot.clone().expect("filled above");
+            Ok(path)
+        })?;
         Ok(Self { environment, library, options, worker_cores: Vec::new(), profiles: None })
     }
 
@@ -216,27 +260,8 @@ impl Backend for OnnxRuntime {
                 .map_err(|error| refused(error.to_string()))?;
         }
         let session = commit(measured).map_err(&refused)?;
-        let tensors = file.contract.inputs.iter().chain(&file.contract.outputs);
-        if let Some(deep) = tensors.into_iter().find(|spec| spec.shape.len() > MAX_RANK) {
-            let reason = format!("{:?} has more than {MAX_RANK} dimensions", deep.name);
-            return Err(refused(reason));
-        }
-        if let Some(side) = [&file.contract.inputs, &file.contract.outputs]
-            .into_iter()
-            .find(|side| side.len() > MAX_TENSORS)
-        {
-            return Err(refused(format!(
-                "{} tensors on one side, {MAX_TENSORS} at most",
-                side.len()
-            )));
-        }
+        check_sizes(&file.contract).map_err(&refused)?;
         check(&file.contract, &session)?;
-        let names = |specs: &[TensorSpec]| {
-            specs
-                .iter()
-                .map(|spec| CString::new(spec.name.as_str()).expect("ONNX names hold no zero byte"))
-                .collect()
-        };
         Ok(Arc::new(CpuEngine {
             input_names: names(&file.contract.inputs),
             output_names: names(&file.contract.outputs),
@@ -249,7 +274,7 @@ impl Backend for OnnxRuntime {
 }
 
 /// Version of the library, as its file name says it; its build information names only a commit.
-fn version(library: &Path) -> String {
+pub(super) fn version(library: &Path) -> String {
     let real = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match name.split_once(".so.") {
@@ -316,8 +341,27 @@ impl Engine for CpuEngine {
     }
 }
 
+/// Names as the library takes them.
+pub(super) fn names(specs: &[TensorSpec]) -> Vec<CString> {
+    let name = |spec: &TensorSpec| CString::new(spec.name.as_str());
+    specs.iter().map(|spec| name(spec).expect("ONNX names hold no zero byte")).collect()
+}
+
+/// Refuses networks that a session has no room for.
+pub(super) fn check_sizes(contract: &Contract) -> Result<(), String> {
+    let mut tensors = contract.inputs.iter().chain(&contract.outputs);
+    if let Some(deep) = tensors.find(|spec| spec.shape.len() > MAX_RANK) {
+        return Err(format!("{:?} has more than {MAX_RANK} dimensions", deep.name));
+    }
+    let mut sides = [&contract.inputs, &contract.outputs].into_iter();
+    match sides.find(|side| side.len() > MAX_TENSORS) {
+        None => Ok(()),
+        Some(side) => Err(format!("{} tensors on one side, {MAX_TENSORS} at most", side.len())),
+    }
+}
+
 /// Checks the loaded graph's inputs and outputs, in order, against the contract.
-fn check(contract: &Contract, session: &OrtSession) -> Result<(), LoadError> {
+pub(super) fn check(contract: &Contract, session: &OrtSession) -> Result<(), LoadError> {
     let sides = [
         ("input", &contract.inputs, session.inputs()),
         ("output", &contract.outputs, session.outputs()),

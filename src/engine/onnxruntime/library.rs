@@ -13,6 +13,32 @@ pub const LIBRARY: &Library = &Library {
     wheel: WHEEL,
 };
 
+/// ONNX Runtime for NVIDIA GPUs, which serves the CPU as well. Its CUDA provider needs cuBLAS, cuRAND
+/// and the runtime of CUDA 13, and cuDNN 9 for convolutions, where the system's loader finds them: they
+/// are not among its files.
+pub const GPU_LIBRARY: &Library = &Library {
+    name: "ONNX Runtime GPU",
+    version: "1.31.1",
+    variable: "ORT_GPU_DYLIB_PATH",
+    files: &[
+        "libonnxruntime.so.1.31.1",
+        "libonnxruntime_providers_shared.so",
+        "libonnxruntime_providers_cuda.so",
+    ],
+    package: "onnxruntime-gpu",
+    folder: "onnxruntime/capi",
+    wheel: GPU_WHEEL,
+};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const GPU_WHEEL: Option<Wheel> = Some(Wheel {
+    platform: "manylinux_2_28_x86_64",
+    sha256: "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7",
+    megabytes: 256,
+});
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+const GPU_WHEEL: Option<Wheel> = None;
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 const WHEEL: Option<Wheel> = Some(Wheel {
     platform: "manylinux_2_28_x86_64",

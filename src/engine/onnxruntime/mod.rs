@@ -2,6 +2,8 @@
 
 mod backend;
 mod builder;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod library;
 mod parts;
 mod profile;
@@ -11,4 +13,6 @@ mod trace;
 mod weights;
 
 pub use backend::{CpuOptions, OnnxRuntime, OpenError};
-pub use library::LIBRARY;
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaOptions, OnnxRuntimeCuda};
+pub use library::{GPU_LIBRARY, LIBRARY};

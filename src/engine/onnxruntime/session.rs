@@ -10,6 +10,7 @@
 use super::backend::CpuEngine;
 use super::profile::Profiling;
 use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, HostStream, Stream, Work};
+use crate::engine::agreement::{agree, agree_all, buffers_of, count};
 use crate::engine::{Engine, RunError, Session};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use arrayvec::ArrayVec;
@@ -20,7 +21,7 @@ use std::any::Any;
 use std::ffi::{c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::contract::TensorSpec;
 
 /// Descriptors kept per tensor before the oldest is dropped: enough for every camera frame of a
 /// model's history, which the BEV encoder reads in the camera's own memory.
@@ -28,7 +29,7 @@ const KNOWN_ADDRESSES: usize = 32;
 
 /// Sets of tensors that a session stays bound to before the oldest is let go: three KV slots, and the
 /// vision features of every frame of a history.
-const KNOWN_BINDINGS: usize = 32;
+pub(super) const KNOWN_BINDINGS: usize = 32;
 
 /// Tensors on one side of a network at most: 36 layers of keys and values and a few more.
 pub(super) const MAX_TENSORS: usize = 256;
@@ -37,13 +38,14 @@ pub(super) const MAX_TENSORS: usize = 256;
 pub(super) const MAX_RANK: usize = 8;
 
 /// A tensor descriptor of the library over memory that it does not own.
-struct Descriptor {
+pub(super) struct Descriptor {
     address: usize,
-    value: NonNull<OrtValue>,
+    pub(super) value: NonNull<OrtValue>,
 }
 
 impl Descriptor {
-    fn new(
+    /// Describes memory that is kept alive by whoever holds the descriptor.
+    pub(super) fn new(
         info: &MemoryInfo<'static>,
         memory: Memory,
         spec: &TensorSpec,
@@ -290,9 +292,9 @@ impl Session for CpuSession {
 
 /// Borrowed memory of one tensor.
 #[derive(Clone, Copy)]
-struct Memory {
-    address: *mut c_void,
-    bytes: usize,
+pub(super) struct Memory {
+    pub(super) address: *mut c_void,
+    pub(super) bytes: usize,
 }
 
 /// The descriptor of this memory, made on first sight.
@@ -314,61 +316,6 @@ fn descriptor(
     }
     known.push(descriptor);
     Ok(value)
-}
-
-/// The memory of all tensors, inputs first.
-fn buffers_of<'a>(
-    inputs: &'a [DeviceView<'_>],
-    outputs: &'a [DeviceViewMut<'_>],
-) -> impl Iterator<Item = &'a Buffer> {
-    inputs.iter().map(|view| view.buffer).chain(outputs.iter().map(|view| view.buffer))
-}
-
-/// Holds tensors against the contract.
-fn agree_all(
-    contract: &Contract,
-    inputs: &[DeviceView<'_>],
-    outputs: &[DeviceViewMut<'_>],
-) -> Result<(), RunError> {
-    let network = &contract.network;
-    count(network, "input", contract.inputs.len(), inputs.len())?;
-    count(network, "output", contract.outputs.len(), outputs.len())?;
-    for (spec, view) in contract.inputs.iter().zip(inputs) {
-        agree(network, "input", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
-    }
-    for (spec, view) in contract.outputs.iter().zip(outputs) {
-        agree(network, "output", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
-    }
-    Ok(())
-}
-
-fn count(network: &str, what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(RunError::Count { network: network.to_owned(), what, expected, found })
-}
-
-fn agree(
-    network: &str,
-    what: &'static str,
-    spec: &TensorSpec,
-    (dtype, shape, bytes): (DType, &[usize], usize),
-) -> Result<(), RunError> {
-    if spec.dtype == dtype && spec.shape == shape {
-        let expected = shape.iter().product::<usize>() * dtype.size();
-        assert_eq!(bytes, expected, "a view of {what} {:?} lies about its length", spec.name);
-        return Ok(());
-    }
-    Err(RunError::Tensor {
-        network: network.to_owned(),
-        what,
-        name: spec.name.clone(),
-        expected_dtype: spec.dtype,
-        expected_shape: spec.shape.clone(),
-        found_dtype: dtype,
-        found_shape: shape.to_vec(),
-    })
 }
 
 pub(super) fn element_type(dtype: DType) -> ElementType {
