@@ -9,7 +9,8 @@ use super::builder::{
 };
 use super::engine_folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
-    FileRecord, Key, LATENCY_FILE, LAYERS_ENDING, NetworkRecord, file_sha256, precision_word,
+    FileRecord, Key, LATENCY_FILE, LAYERS_ENDING, NetworkRecord, RUNTIME_CACHE_ENDING, file_sha256,
+    precision_word,
 };
 use super::network_file::{NetworkFile, NetworkFileError, hex};
 use super::target::{Target, TargetError};
@@ -531,7 +532,7 @@ fn publish(
 
 /// Whether a file has a name as this module gives it: network, key, ending.
 fn is_of_an_engine(name: &str) -> bool {
-    let endings = [LAYERS_ENDING, ENGINE_ENDING, "weights", RECORD_ENDING];
+    let endings = [LAYERS_ENDING, ENGINE_ENDING, "weights", RECORD_ENDING, RUNTIME_CACHE_ENDING];
     let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
     let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
     // A layer group's name has a dot of its own.

@@ -6,6 +6,7 @@
 //! | `NETWORK.KEY.engine` | what the library loads |
 //! | `NETWORK.KEY.weights` | weights that only this engine has, if there are any |
 //! | `NETWORK.KEY.layers.json` | the engine's layers, if the library listed them ([`LayerReport`]) |
+//! | `NETWORK.KEY.runtime-cache` | kernels that TensorRT-RTX compiled at the first run, for one driver |
 //! | `NETWORK.onnx`, `NETWORK.json` | the network that it was built from, with its contract |
 //! | `export.json`, `tokenizer.json` | as in the network folder |
 //! | links | to the files that weights are read from |
@@ -43,6 +44,9 @@ pub(super) const ENGINE_ENDING: &str = "engine";
 
 /// Ending of files of layers.
 pub(super) const LAYERS_ENDING: &str = "layers.json";
+
+/// Ending of files with kernels that a library compiled when an engine first ran.
+pub(super) const RUNTIME_CACHE_ENDING: &str = "runtime-cache";
 
 /// Everything that an engine was made from. Engines of equal keys are interchangeable.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

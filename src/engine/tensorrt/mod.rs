@@ -14,6 +14,11 @@ mod findings;
 mod layers;
 mod library;
 mod prediction;
+#[cfg(any(
+    test,
+    all(feature = "cuda", feature = "tensorrt", not(feature = "tensorrt-enterprise"))
+))]
+mod runtime_cache;
 mod target;
 
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
@@ -27,6 +32,8 @@ pub use library::{ENTERPRISE, RTX};
 pub use prediction::{Prediction, PredictionError, predict};
 pub use target::{Target, TargetError};
 
+#[cfg(all(feature = "cuda", any(feature = "tensorrt", feature = "tensorrt-enterprise")))]
+pub use binding::TensorRtOnGpu;
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 pub use binding::{
     BuildError, BuildReport, BuildRequest, Listener, OpenError, Progress, TensorRt, Version,

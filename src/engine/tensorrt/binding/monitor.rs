@@ -55,6 +55,12 @@ impl Messages {
         self.said().layers.clone()
     }
 
+    /// The errors since the last call.
+    #[cfg(feature = "cuda")]
+    pub(super) fn take_errors(&self) -> Vec<String> {
+        std::mem::take(&mut self.said().errors)
+    }
+
     /// The warnings so far, each once.
     pub(super) fn warnings(&self) -> Vec<String> {
         self.said().warnings.clone()

@@ -1,0 +1,261 @@
+//! An engine on the GPU.
+
+#![expect(unsafe_code, reason = "keeps the library's objects together, and says what threads may")]
+
+use super::backend::TensorRtOnGpu;
+use super::monitor::Messages;
+use super::session::GpuSession;
+use crate::device::Stream;
+use crate::device::cuda::CudaDevice;
+#[cfg(not(feature = "tensorrt-enterprise"))]
+use crate::engine::engine_folder::RUNTIME_CACHE_ENDING;
+#[cfg(not(feature = "tensorrt-enterprise"))]
+use crate::engine::tensorrt::runtime_cache::RuntimeCacheFile;
+use crate::engine::{Backend, BuiltNetwork, Engine, LoadError, NetworkFile, Session};
+use crate::tensor::DType;
+#[cfg(not(feature = "tensorrt-enterprise"))]
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use tandem_export::contract::{Contract, TensorSpec};
+use trtx::{CudaEngine, DataType, ExecutionContext, Logger, Runtime, TensorIOMode};
+
+/// A network that the library has deserialized onto a GPU.
+pub(super) struct GpuEngine {
+    pub(super) contract: Contract,
+    pub(super) device: CudaDevice,
+    /// For runs on tensors of the host.
+    pub(super) stream: Arc<dyn Stream>,
+    pub(super) messages: Messages,
+    /// The first context, made at loading so that want of memory shows there. Declared before what it
+    /// belongs to.
+    spare: Mutex<Option<Context>>,
+    #[cfg(not(feature = "tensorrt-enterprise"))]
+    cache: Cache,
+    deserialized: Mutex<Deserialized>,
+}
+
+/// What an engine keeps of the library, in the order in which it goes.
+struct Deserialized {
+    engine: CudaEngine<'static>,
+    _runtime: Runtime<'static>,
+    _logger: Arc<Logger>,
+}
+
+// SAFETY: the library's engines and runtimes have no thread of their own: they are used by one thread
+// at a time here (a lock holds it), on which the device's context is current.
+unsafe impl Send for Deserialized {}
+
+/// What one user runs an engine with.
+pub(super) struct Context(pub(super) ExecutionContext<'static>);
+
+// SAFETY: a context may be used from any thread, by one at a time: a session has it for itself. The
+// configuration in it is counted without atomics, but this is its one owner.
+unsafe impl Send for Context {}
+
+/// Kernels compiled for this GPU: the library's cache, and where it is kept.
+#[cfg(not(feature = "tensorrt-enterprise"))]
+struct Cache {
+    kernels: Arc<trtx::RuntimeCache>,
+    file: RuntimeCacheFile,
+    /// The bytes that it began with.
+    read: Option<Vec<u8>>,
+}
+
+impl GpuEngine {
+    pub(super) fn load(
+        backend: &TensorRtOnGpu,
+        file: &NetworkFile,
+        built: &BuiltNetwork,
+    ) -> Result<Self, LoadError> {
+        let network = file.contract.network.as_str();
+        let messages = Messages::default();
+        let said = |reason: String| LoadError::Refused {
+            library: backend.name(),
+            network: network.to_owned(),
+            reason,
+        };
+        let refused = |error: trtx::Error| backend.refused(network, &messages, &error);
+        backend.device.make_current().map_err(|error| said(error.to_string()))?;
+        let logger = Arc::new(Logger::new(messages.clone()).map_err(refused)?);
+        // SAFETY: the logger stays where it is, and is kept behind the runtime that is given it, which
+        // is kept behind the engine (`Deserialized`).
+        let forever: &'static Logger = unsafe { &*Arc::as_ptr(&logger) };
+        let mut runtime = Runtime::new(forever).map_err(refused)?;
+        #[cfg(not(feature = "tensorrt-enterprise"))]
+        check_validity(&runtime, &built.bytes).map_err(said)?;
+        let mut engine = runtime.deserialize_cuda_engine(&built.bytes).map_err(refused)?;
+        check(&file.contract, &engine)?;
+        #[cfg(not(feature = "tensorrt-enterprise"))]
+        let cache = Cache::open(backend, file, built, &mut engine).map_err(refused)?;
+        #[cfg(feature = "tensorrt-enterprise")]
+        let _ = &mut engine;
+        let deserialized = Deserialized { engine, _runtime: runtime, _logger: logger };
+        let loaded = Self {
+            contract: file.contract.clone(),
+            device: backend.device.clone(),
+            stream: Arc::clone(&backend.stream),
+            messages: messages.clone(),
+            spare: Mutex::new(None),
+            #[cfg(not(feature = "tensorrt-enterprise"))]
+            cache,
+            deserialized: Mutex::new(deserialized),
+        };
+        let first =
+            loaded.make_context().map_err(|error| backend.refused(network, &messages, &error))?;
+        *loaded.spare.lock().expect("no holder of this lock panics") = Some(first);
+        Ok(loaded)
+    }
+
+    /// A context for one more user; the device's context is current.
+    pub(super) fn context(&self) -> Result<Context, trtx::Error> {
+        let spare = self.spare.lock().expect("no holder of this lock panics").take();
+        spare.map_or_else(|| self.make_context(), Ok)
+    }
+
+    #[cfg(not(feature = "tensorrt-enterprise"))]
+    fn make_context(&self) -> Result<Context, trtx::Error> {
+        let mut deserialized = self.deserialized.lock().expect("no holder of this lock panics");
+        let mut config = deserialized.engine.create_runtime_config()?;
+        config.set_runtime_cache(Arc::clone(&self.cache.kernels))?;
+        deserialized.engine.create_execution_context_with_config(Rc::new(config)).map(Context)
+    }
+
+    #[cfg(feature = "tensorrt-enterprise")]
+    fn make_context(&self) -> Result<Context, trtx::Error> {
+        let mut deserialized = self.deserialized.lock().expect("no holder of this lock panics");
+        deserialized.engine.create_execution_context().map(Context)
+    }
+}
+
+impl Engine for GpuEngine {
+    fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    fn session(self: Arc<Self>) -> Box<dyn Session> {
+        Box::new(GpuSession::new(self))
+    }
+}
+
+#[cfg(not(feature = "tensorrt-enterprise"))]
+impl Drop for GpuEngine {
+    fn drop(&mut self) {
+        self.cache.keep();
+        // For what is dropped next; a lost device has it no more.
+        let _ = self.device.make_current();
+    }
+}
+
+#[cfg(feature = "tensorrt-enterprise")]
+impl Drop for GpuEngine {
+    fn drop(&mut self) {
+        // For what is dropped next; a lost device has it no more.
+        let _ = self.device.make_current();
+    }
+}
+
+#[cfg(not(feature = "tensorrt-enterprise"))]
+impl Cache {
+    /// The library's cache, filled with what was kept for this library, GPU and driver.
+    fn open(
+        backend: &TensorRtOnGpu,
+        file: &NetworkFile,
+        built: &BuiltNetwork,
+        engine: &mut CudaEngine<'static>,
+    ) -> Result<Self, trtx::Error> {
+        let (major, minor) = backend.device.compute_capability();
+        let made_for = format!(
+            "{}; {}; compute capability {major}.{minor}; driver for CUDA {}",
+            backend.library.name(),
+            backend.device.gpu(),
+            backend.device.driver()
+        );
+        let key = built.key.sha256();
+        let name = format!("{}.{}.{RUNTIME_CACHE_ENDING}", file.contract.network, &key[..12]);
+        let file = RuntimeCacheFile::new(&file.folder.join(name), &made_for);
+        let kernels = engine.create_runtime_config()?.create_runtime_cache()?;
+        // What the library does not take it compiles again, as without a file.
+        let read = file.read().filter(|bytes| kernels.deserialize(bytes).is_ok());
+        Ok(Self { kernels: Arc::new(kernels), file, read })
+    }
+
+    /// Keeps what was compiled since, if there is something new.
+    fn keep(&self) {
+        let Ok(bytes) = self.kernels.serialize() else { return };
+        if self.read.as_deref() == Some(&bytes[..]) || bytes.is_empty() {
+            return;
+        }
+        if let Err(error) = self.file.write(&bytes) {
+            tracing::warn!(
+                "cannot keep compiled kernels in {}: {error}; the next start compiles them again",
+                self.file.path().display()
+            );
+        }
+    }
+}
+
+/// Asks the library for its verdict over the engine's header, which comes with reasons.
+#[cfg(not(feature = "tensorrt-enterprise"))]
+fn check_validity(runtime: &Runtime<'_>, bytes: &[u8]) -> Result<(), String> {
+    let (validity, why) = runtime.engine_validity(bytes).map_err(|error| error.to_string())?;
+    if matches!(validity, trtx::EngineValidity::kINVALID) {
+        let why: Vec<&str> = why.iter_names().map(|(name, _)| name).collect();
+        return Err(format!("the engine is not valid on this machine: {}", why.join(", ")));
+    }
+    Ok(())
+}
+
+/// Checks the engine's inputs and outputs against the contract.
+fn check(contract: &Contract, engine: &CudaEngine<'_>) -> Result<(), LoadError> {
+    let count = engine.nb_io_tensors().unwrap_or(0);
+    let names: Vec<String> = (0..count).filter_map(|at| engine.io_tensor_name(at).ok()).collect();
+    let sides = [
+        ("input", &contract.inputs, TensorIOMode::kINPUT),
+        ("output", &contract.outputs, TensorIOMode::kOUTPUT),
+    ];
+    for (what, specs, mode) in sides {
+        let is_here = |name: &String| engine.tensor_io_mode(name).is_ok_and(|found| found == mode);
+        let wrong = |name: &str, expected: String, found: String| LoadError::Contract {
+            network: contract.network.clone(),
+            what,
+            name: name.to_owned(),
+            expected,
+            found,
+        };
+        let nothing = || "nothing of that name".to_owned();
+        for spec in specs {
+            let expected = expected(spec);
+            let known = names.iter().find(|name| **name == spec.name).filter(|name| is_here(name));
+            let found = known.map_or_else(nothing, |name| describe(engine, name));
+            if found != expected {
+                return Err(wrong(&spec.name, expected, found));
+            }
+        }
+        let is_extra =
+            |name: &&String| is_here(name) && !specs.iter().any(|spec| spec.name == **name);
+        if let Some(extra) = names.iter().find(is_extra) {
+            return Err(wrong(extra, nothing(), describe(engine, extra)));
+        }
+    }
+    Ok(())
+}
+
+fn expected(spec: &TensorSpec) -> String {
+    let shape: Vec<i64> = spec.shape.iter().map(|&extent| extent as i64).collect();
+    format!("{} {shape:?}", spec.dtype)
+}
+
+/// Type and shape of an engine's tensor.
+fn describe(engine: &CudaEngine<'_>, name: &str) -> String {
+    let dtype = match engine.tensor_data_type(name) {
+        Ok(DataType::kFLOAT) => DType::F32.to_string(),
+        Ok(DataType::kHALF) => DType::F16.to_string(),
+        Ok(DataType::kBF16) => DType::Bf16.to_string(),
+        Ok(DataType::kINT64) => DType::I64.to_string(),
+        Ok(DataType::kUINT8) => DType::U8.to_string(),
+        Ok(DataType::kBOOL) => DType::Bool.to_string(),
+        Ok(other) => format!("{other:?}"),
+        Err(error) => error.to_string(),
+    };
+    format!("{dtype} {:?}", engine.tensor_shape(name).unwrap_or_default())
+}
