@@ -69,7 +69,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("action.0123456789ab.runtime-cache");
         let file = RuntimeCacheFile::new(&path, "TensorRT-RTX 1.7.1; some GPU; driver 13.0");
-        assert_eq!(file.read(), None);
+        assert_eq!((file.read(), file.path()), (None, &*path));
         for blob in [&b"kernels\nof a first run"[..], b"more of them"] {
             file.write(blob).unwrap();
             assert_eq!(file.read().as_deref(), Some(blob));
