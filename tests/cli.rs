@@ -239,6 +239,10 @@ fn broken_run_files_are_refused() {
     check("sede: 3\n", &["run.yaml", "sede"]);
     check("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
     check("seed: [1\n", &["run.yaml"]);
+    check("device: tpu\n", &["run.yaml", "\"tpu\"", "cuda:0"]);
+    check("fast_share: 1.5\n", &["fast_share is 1.5", "below 1"]);
+    check("keep_warm_millis: 0\n", &["keep_warm_millis is 0"]);
+    check("tick_guard_millis: 51\n", &["tick_guard_millis is 51"]);
     assert!(!out.exists(), "nothing was begun");
 }
 
@@ -504,6 +508,22 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
 }
 
 #[test]
+fn a_device_apart_from_the_host_shows_its_copies() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = small_engine(folder.path());
+    let run = folder.path().join("emulated.yaml");
+    fs::write(&run, "device: emulated\n").unwrap();
+    let profile = ["profile", "--engine", path(&engine), "--run", path(&run), "--json"];
+    let few = ["--ticks", "5", "--warm-up", "1", "--observations", "2", "--phases", "back-to-back"];
+    let json: serde_json::Value =
+        serde_json::from_str(&done(&[&profile[..], &few].concat())).unwrap();
+    let stages = &json["phases"][0]["stages"];
+    for stage in ["upload", "bev", "action", "download"] {
+        assert_eq!(stages[stage]["count"], 5, "{stage}");
+    }
+}
+
+#[test]
 fn profiles_that_cannot_be_taken_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
@@ -515,6 +535,12 @@ fn profiles_that_cannot_be_taken_say_why() {
     with(&["--ticks", "0"], &["--ticks", "1 or more"]);
     with(&["--device", "abacus"], &["abacus", "rtx4090"]);
     with(&["--run", path(&nowhere)], &["nowhere"]);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let run = folder.path().join("gpu.yaml");
+        fs::write(&run, "device: cuda:0\n").unwrap();
+        with(&["--run", path(&run)], &["cannot use a GPU", "--features cuda"]);
+    }
     let out = ["--ticks", "2", "--warm-up", "0", "--observations", "1", "--phases", "back-to-back"];
     with(&[&out[..], &["--out", "/proc/nowhere/latency.json"]].concat(), &["/proc/nowhere"]);
 }

@@ -352,6 +352,32 @@ fn whatever_the_timing_the_same_prefixes_give_the_same_trajectories() {
 }
 
 #[test]
+fn between_refreshes_the_device_is_kept_busy_if_that_is_asked_for() {
+    let runs = Arc::new(AtomicU64::new(0));
+    let device = {
+        let runs = Arc::clone(&runs);
+        emulating(move |piece| {
+            let is_slow_run = piece.lane == "slow" && piece.kind == Kind::Run;
+            runs.fetch_add(u64::from(is_slow_run), Ordering::SeqCst);
+            Ok(())
+        })
+    };
+    let run = RunFile {
+        refresh_period_ticks: 10_000,
+        keep_warm_millis: Some(1.0),
+        tick_guard_millis: Some(1.0),
+        ..at_once()
+    };
+    let mut drive = Drive::on(device, run, 3);
+    drive.until_version(1);
+    let before = runs.load(Ordering::SeqCst);
+    while runs.load(Ordering::SeqCst) < before + 5 {
+        assert_eq!(Drive::version(&drive.tick()), 1, "nothing of it becomes a prefix");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn with_one_slot_too_few_refreshes_are_left_out_and_ticks_go_on() {
     let mut drive = Drive::on(emulating(|_| Ok(())), at_once(), 1);
     drive.until_version(1);

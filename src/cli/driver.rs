@@ -1,8 +1,7 @@
 //! Where models and worlds meet: a driver by name, made anew for every route.
 
-use super::print;
+use super::placement::Placement;
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
-use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use crate::engine::warm_up;
 use crate::kv_cache::SlotPool;
 use crate::model::automot::planner::{
@@ -14,7 +13,7 @@ use crate::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
     UnderstandingOptions,
 };
-use crate::pilot::{Parity, Pilot, PilotStatistics, RealTimeReport, Run, usable_cores};
+use crate::pilot::{Parity, Pilot, PilotStatistics, RealTimeReport, Run};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
 use crate::world::Autopilot;
 use anyhow::Context;
@@ -109,28 +108,16 @@ impl Automot {
     /// Loads the networks of `folder`, to be run as `run` says; with `operators`, a folder, so that
     /// they measure their operators into it.
     pub(super) fn load(folder: &Path, run: &Run, operators: Option<&Path>) -> anyhow::Result<Self> {
-        let backend = |threads, cores: &Option<Vec<usize>>| {
-            let options = CpuOptions { threads, ..CpuOptions::default() };
-            let backend = OnnxRuntime::open(options, &mut print::note)?;
-            let cores = cores.as_deref().map(usable_cores).unwrap_or_default();
-            let backend = backend.with_worker_cores(cores);
-            match operators {
-                None => Ok(backend),
-                Some(into) => backend.with_operator_profile(into).with_context(|| {
-                    format!("cannot write operator profiles to {}", into.display())
-                }),
-            }
-        };
-        let fast = backend(run.threads.action, &run.real_time.pin_tick)?;
-        let slow = backend(run.threads.understanding, &run.real_time.pin_understanding)?;
-        let networks = Networks::load(folder, &fast, &slow)
-            .with_context(|| format!("loading engine folder {}", folder.display()))?;
+        let Placement { device, lanes, fast, slow } = Placement::of(folder, run, operators)?;
+        let networks = Networks::load(folder, &*fast, &*slow)
+            .with_context(|| format!("loading engine folder {}", folder.display()))?
+            .on(device, lanes);
         if run.real_time.readies_memory() {
             for engine in networks.engines() {
                 warm_up(engine).context("running the networks before the first tick")?;
             }
         }
-        let name = crate::engine::Backend::name(&fast);
+        let name = fast.name();
         let tokenizer_file = folder.join("tokenizer.json");
         Tokenizer::read(&tokenizer_file)?;
         Ok(Self { networks, tokenizer_file, run: run.clone(), backend: name })

@@ -14,6 +14,7 @@ mod driver;
 mod eval;
 mod export;
 mod inspect;
+mod placement;
 mod print;
 mod profile;
 mod record;

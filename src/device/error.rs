@@ -6,7 +6,7 @@ pub enum DeviceError {
     /// There is no driver.
     #[error(
         "there is no NVIDIA driver on this machine ({reason}); install it (nvidia-smi must run), or \
-         run with --device cpu"
+         let the run file say `device: cpu`"
     )]
     NoDriver {
         /// What was looked for.
@@ -15,7 +15,7 @@ pub enum DeviceError {
     /// The driver is too old.
     #[error(
         "the NVIDIA driver is for CUDA {found}, tandem needs {needed} or later; update the driver, or \
-         run with --device cpu"
+         let the run file say `device: cpu`"
     )]
     DriverTooOld {
         /// CUDA version of the driver.
@@ -25,8 +25,8 @@ pub enum DeviceError {
     },
     /// There is a driver and no device of that number.
     #[error(
-        "there is no GPU {ordinal} on this machine (found: {found}); name another with --device \
-         cuda:N, or run with --device cpu"
+        "there is no GPU {ordinal} on this machine (found: {found}); let the run \
+         file name another (`device: cuda:N`), or let the run file say `device: cpu`"
     )]
     NoDevice {
         /// The number asked for.

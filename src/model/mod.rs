@@ -54,6 +54,16 @@ pub trait UnderstandingExpert: Send {
         Ok(())
     }
 
+    /// Keeps the device busy for one piece of work whose result nobody uses, so that its clocks stay
+    /// up between refreshes.
+    ///
+    /// # Errors
+    /// If the device or a network fails.
+    fn keep_warm(&mut self, turns: &dyn Turns) -> Result<(), ModelError> {
+        let _ = turns;
+        Ok(())
+    }
+
     /// Computes a prefix into `writer` and seals it once it is there, noting its stages in `spans`.
     /// Asks `turns` before each piece of work.
     ///

@@ -15,6 +15,8 @@ mod turns;
 pub use real_time::{
     Outcome, RealTimeOptions, RealTimeReport, ThreadUsage, TickThread, usable_cores,
 };
-pub use run_file::{ClockName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads};
+pub use run_file::{
+    ClockName, DeviceName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads,
+};
 pub use statistics::PilotStatistics;
 pub use tick::{Pilot, PilotError};

@@ -7,7 +7,7 @@ use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::RefreshReport;
 use crate::timing::{Begun, Stage, StageSpans, Stopwatch, Timestamp};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -61,6 +61,7 @@ impl RefreshLane {
         pool: SlotPool,
         pace: Pace,
         turns: Arc<TickGuard>,
+        keep_warm: Option<Duration>,
         real_time: RealTimeOptions,
     ) -> std::io::Result<Self> {
         // One job at a time is in flight, so one place in each queue is never waited for.
@@ -69,7 +70,8 @@ impl RefreshLane {
         let (placed, place) = sync_channel(1);
         let thread = std::thread::Builder::new().name("understanding".into()).spawn(move || {
             let _ = placed.send(real_time.apply_understanding_thread());
-            while let Ok(Job { request, writer, refresh, hand_off }) = job_queue.recv() {
+            while let Some(job) = next_job(&job_queue, keep_warm, &mut *expert, &turns) {
+                let Job { request, writer, refresh, hand_off } = job;
                 let mut spans = StageSpans::default();
                 spans.end(hand_off);
                 let version = request.version;
@@ -186,6 +188,24 @@ impl RefreshLane {
         match self.thread.take().map(JoinHandle::join) {
             Some(Err(panic)) => std::panic::resume_unwind(panic),
             _ => unreachable!("the understanding thread ends only when its queue closes"),
+        }
+    }
+}
+
+/// The next refresh, `None` if there will be none; in between, the device is kept busy.
+fn next_job(
+    jobs: &Receiver<Job>,
+    keep_warm: Option<Duration>,
+    expert: &mut dyn UnderstandingExpert,
+    turns: &TickGuard,
+) -> Option<Job> {
+    let Some(patience) = keep_warm else { return jobs.recv().ok() };
+    loop {
+        match jobs.recv_timeout(patience) {
+            Ok(job) => return Some(job),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            // What fails here fails the next refresh as well, which says so.
+            Err(RecvTimeoutError::Timeout) => drop(expert.keep_warm(turns)),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::RealTimeOptions;
 use super::real_time::{MAX_CORES, MAX_FIFO_PRIORITY, MAX_PREFAULT_MIB};
 use crate::control::{PathFollowerConfig, RecoveryConfig};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +44,15 @@ pub struct RunFile {
     pub refresh_latency_millis: f64,
     /// Seed of the world's randomness.
     pub seed: u64,
+    /// Where the networks run: `cpu`, `cuda:N`, or `emulated`.
+    pub device: DeviceName,
+    /// On a GPU: the part of its multiprocessors, above 0 and below 1, that the BEV encoder and the
+    /// action expert have for themselves, the vision tower and the understanding expert having the
+    /// rest. Absent: all share all, the fast ones first.
+    pub fast_share: Option<f64>,
+    /// On a GPU: milliseconds without a refresh after which the vision tower runs for nothing, so that
+    /// clocks stay up; a refresh may wait for one such run. Absent: never.
+    pub keep_warm_millis: Option<f64>,
     /// Where the experts share a device without being apart on it: milliseconds before a tick in which
     /// the understanding expert begins no frame and no layer group, nor while the tick acts. Absent:
     /// it begins at any time.
@@ -123,6 +133,49 @@ pub struct Threads {
     pub understanding: usize,
 }
 
+/// The devices a run file can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceName {
+    /// The host.
+    Cpu,
+    /// The host made to behave like a GPU: a thread per stream, memory of its own. For tests, and to
+    /// see the shape of a GPU's timeline; its times are a CPU's.
+    Emulated,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Emulated => f.write_str("emulated"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> Self {
+        name.to_string()
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let ordinal = name.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+        match (name.as_str(), ordinal) {
+            ("cpu", _) => Ok(Self::Cpu),
+            ("emulated", _) => Ok(Self::Emulated),
+            (_, Some(ordinal)) => Ok(Self::Cuda(ordinal)),
+            _ => Err(format!("there is no device {name:?}; name cpu, cuda:0 or emulated")),
+        }
+    }
+}
+
 /// The clocks a run file can name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -143,6 +196,9 @@ impl Default for RunFile {
             clock: ClockName::Virtual,
             refresh_latency_millis: 0.0,
             seed: 0,
+            device: DeviceName::Cpu,
+            fast_share: None,
+            keep_warm_millis: None,
             tick_guard_millis: None,
             threads: Threads { action: 1, understanding: 1 },
             real_time: RealTimeOptions::default(),
@@ -182,6 +238,12 @@ pub struct Run {
     pub pace: Pace,
     /// Seed of the world's randomness.
     pub seed: u64,
+    /// Where the networks run.
+    pub device: DeviceName,
+    /// Part of a GPU's multiprocessors that the fast lane has for itself.
+    pub fast_share: Option<f64>,
+    /// Time without a refresh after which the device is kept busy.
+    pub keep_warm: Option<Duration>,
     /// Time before a tick in which the slow expert begins no piece of work.
     pub tick_guard: Option<Duration>,
     /// CPU threads.
@@ -311,7 +373,19 @@ impl TryFrom<&RunFile> for Run {
             }
             ClockName::Wall => Pace::Wall,
         };
+        if let Some(share) = file.fast_share.filter(|&share| !(share > 0.0 && share < 1.0)) {
+            let (key, found) = ("fast_share", share.to_string());
+            return Err(RunError::Range { key, found, expected: "above 0 and below 1" });
+        }
+        let keep_warm = file.keep_warm_millis;
+        if let Some(millis) = keep_warm.filter(|millis| !(0.1..=10_000.0).contains(millis)) {
+            let (key, found) = ("keep_warm_millis", millis.to_string());
+            return Err(RunError::Range { key, found, expected: "between 0.1 and 10000" });
+        }
         Ok(Self {
+            device: file.device,
+            fast_share: file.fast_share,
+            keep_warm: keep_warm.map(|millis| Duration::from_secs_f64(millis / 1000.0)),
             tick_guard: guard.map(|millis| Duration::from_secs_f64(millis / 1000.0)),
             tick: Duration::from_secs_f64(tick_millis / 1000.0),
             act_budget,

@@ -75,6 +75,7 @@ impl Pilot {
                 pool,
                 run.pace,
                 Arc::clone(&turns),
+                run.keep_warm,
                 run.real_time.clone(),
             )?,
             turns,

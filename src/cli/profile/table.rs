@@ -1,7 +1,7 @@
 //! A profile as tables.
 
 use crate::cli::print;
-use crate::pilot::Run;
+use crate::pilot::{DeviceName, Run};
 use crate::profile::{LatencyFile, Phase, PhaseName};
 use crate::timing::{LatencyHistogram, Percentile, Stage};
 use std::collections::BTreeMap;
@@ -14,8 +14,7 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     let mut closing = vec![
         "percentiles are nearest-rank; those that the count cannot tell from the maximum are left out"
             .to_owned(),
-        "tensors of this back end are read and written where they are: there is no H2D, no D2H"
-            .to_owned(),
+        where_tensors_are(run.device).to_owned(),
         format!(
             "the profiler itself: {} ns a stage, {:.2} us a tick, a timeline {:.2} us more (medians of \
              {} rounds)",
@@ -44,6 +43,19 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     }));
     parts.push(closing.join("\n"));
     parts.join("\n\n")
+}
+
+/// What upload and download are on a device.
+fn where_tensors_are(device: DeviceName) -> &'static str {
+    match device {
+        DeviceName::Cpu => {
+            "tensors are read and written where the host has them: there is no upload, no download"
+        }
+        DeviceName::Emulated => {
+            "EMULATED device: copies and streams as on a GPU, times of this CPU"
+        }
+        DeviceName::Cuda(_) => "upload, networks and download by the GPU's own events",
+    }
 }
 
 /// The profile without histograms and single ticks, for programs.

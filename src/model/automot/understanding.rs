@@ -206,6 +206,10 @@ impl UnderstandingExpert for AutomotUnderstanding {
         self.layers.prepare(&self.lane, &self.prompt, slot)
     }
 
+    fn keep_warm(&mut self, turns: &dyn Turns) -> Result<(), ModelError> {
+        self.vision.run_for_nothing(&self.lane, turns)
+    }
+
     fn refresh(
         &mut self,
         request: &RefreshRequest,
@@ -506,6 +510,22 @@ impl VisionTower {
         Ok(self.session.enqueue(stream, &[self.patches.view()], &outputs)?)
     }
 
+    /// Hands a run over whatever patches there are to the lane and waits for it.
+    fn run_for_nothing(&mut self, lane: &Lane<MARKS>, turns: &dyn Turns) -> Result<(), ModelError> {
+        turns.wait();
+        self.launch(lane.stream())?;
+        lane.mark(1)?;
+        lane.reach(1)
+    }
+
+    /// Hands a run over the patches to `stream`, captured or anew.
+    fn launch(&mut self, stream: &dyn Stream) -> Result<(), ModelError> {
+        match &self.graph {
+            Some(graph) => Ok(stream.launch(graph)?),
+            None => self.enqueue(stream),
+        }
+    }
+
     /// Features of `frame`, encoded now or found.
     fn features(
         &mut self,
@@ -521,10 +541,7 @@ impl VisionTower {
         turns.wait();
         let stream = lane.stream();
         lane.mark(0)?;
-        match &self.graph {
-            Some(graph) => stream.launch(graph)?,
-            None => self.enqueue(stream)?,
-        }
+        self.launch(stream)?;
         let entry = self
             .cache
             .iter_mut()
