@@ -511,9 +511,9 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
 fn a_device_apart_from_the_host_shows_its_copies() {
     let folder = tempfile::tempdir().unwrap();
     let engine = small_engine(folder.path());
-    let run = folder.path().join("emulated.yaml");
-    fs::write(&run, "device: emulated\n").unwrap();
-    let profile = ["profile", "--engine", path(&engine), "--run", path(&run), "--json"];
+    let emulated = folder.path().join("emulated.yaml");
+    fs::write(&emulated, "device: emulated\n").unwrap();
+    let profile = ["profile", "--engine", path(&engine), "--run", path(&emulated), "--json"];
     let few = ["--ticks", "5", "--warm-up", "1", "--observations", "2", "--phases", "back-to-back"];
     let json: serde_json::Value =
         serde_json::from_str(&done(&[&profile[..], &few].concat())).unwrap();
@@ -521,6 +521,25 @@ fn a_device_apart_from_the_host_shows_its_copies() {
     for stage in ["upload", "bev", "action", "download"] {
         assert_eq!(stages[stage]["count"], 5, "{stage}");
     }
+
+    // On any device but the plain host, engines first pass their golden run, if they have one.
+    let again = [&profile[..], &few].concat();
+    let warned = run(&again);
+    assert!(text(&warned.stderr).contains("has no golden run"), "{}", text(&warned.stderr));
+    done(&["verify", "--engine", path(&engine), "--reference", path(&engine), "--prompts", "1"]);
+    let golden = engine.join("golden.json");
+    let passed = run(&again);
+    assert!(passed.status.success() && !text(&passed.stderr).contains("golden run"));
+    let mut kept: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&golden).unwrap()).unwrap();
+    kept["routes"][1][4] = serde_json::json!(1000.0);
+    fs::write(&golden, kept.to_string()).unwrap();
+    refused(&again, &["fail their golden run on an emulated device", "a route point is"]);
+    kept["graphs_sha256"]["bev"] = serde_json::json!("0");
+    fs::write(&golden, kept.to_string()).unwrap();
+    refused(&again, &["golden.json", "another graph of network \"bev\"", "tandem verify"]);
+    fs::write(&golden, "{").unwrap();
+    refused(&again, &["golden.json", "tandem verify"]);
 }
 
 #[test]

@@ -44,6 +44,10 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// What a comparison of this export with another found; written beside it later, gone with it.
 pub const ACCURACY_FILE: &str = "accuracy.json";
 
+/// A short drive with a reference's answers, for wherever this export is loaded; written by the same
+/// comparison, gone with it.
+pub const GOLDEN_FILE: &str = "golden.json";
+
 /// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
 const ALIGNMENT: u64 = 64;
 
@@ -314,7 +318,7 @@ impl Staging {
     /// Moves the files into a folder that holds other things too, the summary last.
     fn publish_into(&self, out_dir: &Path) -> Result<(), ExportError> {
         let summary = out_dir.join(SUMMARY_FILE);
-        for earlier in [summary, out_dir.join(ACCURACY_FILE)] {
+        for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
             if earlier.exists() {
                 fs::remove_file(&earlier).map_err(writing(&earlier))?;
                 sync_dir(out_dir)?;
@@ -599,7 +603,9 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
         let ours = name == SUMMARY_FILE
             || name == WEIGHTS_FILE
             || name == TOKENIZER_FILE
-            || Path::new(ACCURACY_FILE).file_stem() == Path::new(&name).file_stem()
+            || [ACCURACY_FILE, GOLDEN_FILE]
+                .iter()
+                .any(|ours| Path::new(ours).file_stem() == Path::new(&name).file_stem())
             || is_network_file(&name)
             || is_link && name.ends_with(".safetensors");
         if !ours {

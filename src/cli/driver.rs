@@ -1,9 +1,11 @@
 //! Where models and worlds meet: a driver by name, made anew for every route.
 
 use super::placement::Placement;
+use super::print;
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::warm_up;
 use crate::kv_cache::SlotPool;
+use crate::model::automot::golden::GoldenRun;
 use crate::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
 };
@@ -13,7 +15,7 @@ use crate::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
     UnderstandingOptions,
 };
-use crate::pilot::{Parity, Pilot, PilotStatistics, RealTimeReport, Run};
+use crate::pilot::{DeviceName, Parity, Pilot, PilotStatistics, RealTimeReport, Run};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
 use crate::world::Autopilot;
 use anyhow::Context;
@@ -119,7 +121,19 @@ impl Automot {
         }
         let name = fast.name();
         let tokenizer_file = folder.join("tokenizer.json");
-        Tokenizer::read(&tokenizer_file)?;
+        let tokenizer = Tokenizer::read(&tokenizer_file)?;
+        if run.device != DeviceName::Cpu {
+            match GoldenRun::read(folder, &networks)? {
+                Some(golden) => golden.pass(&networks, tokenizer)?,
+                None => print::note(&format!(
+                    "warning: {} has no golden run, so nothing says that its engines answer rightly \
+                     on {}; `tandem verify --device {}` makes one",
+                    folder.display(),
+                    networks.device.name(),
+                    run.device
+                )),
+            }
+        }
         Ok(Self { networks, tokenizer_file, run: run.clone(), backend: name })
     }
 
@@ -134,7 +148,11 @@ impl Automot {
             Parity::Release => InstructionMask::Causal,
             Parity::Trained => InstructionMask::Full,
         };
-        let options = UnderstandingOptions { instruction_mask, history_spacing_ticks };
+        let options = UnderstandingOptions {
+            instruction_mask,
+            history_spacing_ticks,
+            ..UnderstandingOptions::default()
+        };
         let understanding = AutomotUnderstanding::with_options(&self.networks, tokenizer, options)?;
         let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
         let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);

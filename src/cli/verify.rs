@@ -1,21 +1,23 @@
 //! `tandem verify`: an engine against a reference, layer by layer.
 
+use super::placement::Placement;
 use super::{Outcome, print};
-use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use crate::engine::{Backend, EngineFolder, NetworkFile};
+use crate::engine::{EngineFolder, NetworkFile};
 use crate::model::automot::Networks;
 use crate::model::automot::accuracy::{
     Comparison, Difference, Excess, Limits, PointDifference, comparable, compare,
 };
+use crate::model::automot::golden::GoldenRun;
 use crate::model::automot::networks::Contracts;
 use crate::model::automot::recording::{Recording, RecordingInputs, record};
 use crate::model::automot::tokenizer::Tokenizer;
+use crate::pilot::{DeviceName, Run, RunFile, Threads};
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use tandem_export::folder::{ACCURACY_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE};
+use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE};
 use tandem_export::networks::Precision;
 
 /// Version of what [`ACCURACY_FILE`] holds.
@@ -41,9 +43,16 @@ pub(super) struct Arguments {
     /// Most that a trajectory point may be off, as a part of its distance or of one meter
     #[arg(long, default_value_t = Limits::default().max_point_distance, value_parser = distance, allow_negative_numbers = true)]
     max_point_distance: f64,
+    /// Where both run: cpu, cuda:N, or emulated
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: DeviceName,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn device(name: &str) -> Result<DeviceName, String> {
+    DeviceName::try_from(name.to_owned())
 }
 
 /// What is written into the engine folder.
@@ -81,12 +90,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     check_folders(folders)?;
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let options = CpuOptions { threads, ..CpuOptions::default() };
-    let backend = OnnxRuntime::open(options, &mut print::note)?;
+    let run = Run::try_from(&RunFile {
+        device: arguments.device,
+        threads: Threads { action: threads, understanding: threads },
+        ..RunFile::default()
+    })?;
     let bar = ProgressBar::new(2 * inputs.prompts as u64);
     // One after the other: only one of two large engines is in memory at a time.
-    let (reference, reference_record) = side(&arguments.reference, &backend, inputs, &bar)?;
-    let (engine, engine_record) = side(&arguments.engine, &backend, inputs, &bar)?;
+    let (reference, reference_record) = side(&arguments.reference, &run, inputs, &bar)?;
+    let (engine, engine_record) = side(&arguments.engine, &run, inputs, &bar)?;
     bar.finish_and_clear();
 
     let comparison = compare(&engine, &reference)?;
@@ -103,6 +115,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let text = serde_json::to_string_pretty(&record)?;
     print::whole_file(&arguments.engine.join(ACCURACY_FILE), format!("{text}\n").as_bytes())?;
+    keep_golden_run(&arguments.engine, excesses.is_empty(), || {
+        let graphs = Contracts::read(&arguments.engine)?;
+        let graphs = graphs.iter().map(|c| (c.network.clone(), c.graph_sha256.clone())).collect();
+        Ok(GoldenRun::of(&reference, inputs, limits, graphs))
+    })?;
     if arguments.json {
         print::line(&text);
     } else {
@@ -138,10 +155,28 @@ fn check_folders(folders: [&PathBuf; 2]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Leaves the golden run with engines that are within their limits, and takes it from others.
+fn keep_golden_run(
+    folder: &Path,
+    is_within_limits: bool,
+    golden: impl FnOnce() -> anyhow::Result<GoldenRun>,
+) -> anyhow::Result<()> {
+    let path = folder.join(GOLDEN_FILE);
+    if is_within_limits {
+        return print::whole_file(&path, &serde_json::to_vec(&golden()?)?);
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Loads a folder, drives it and lets it go.
 fn side(
     folder: &Path,
-    backend: &dyn Backend,
+    run: &Run,
     inputs: RecordingInputs,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Recording, SideRecord)> {
@@ -154,7 +189,8 @@ fn side(
         .with_context(|| format!("{} is not the summary of an export", path.display()))?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let precision = summary.options.precision;
-    let networks = Networks::load(folder, backend, backend).with_context(|| {
+    let Placement { device, lanes, fast, slow } = Placement::of(folder, run, None)?;
+    let networks = Networks::load(folder, &*fast, &*slow).with_context(|| {
         let hint = match precision {
             Precision::Bf16 => {
                 "; the library does not compute in bf16 on a CPU, --precision bf16-emulated of \
@@ -164,10 +200,11 @@ fn side(
         };
         format!("loading engine folder {}{hint}", folder.display())
     })?;
+    let networks = networks.on(device, lanes);
     let tokenizer = Tokenizer::read(&folder.join(TOKENIZER_FILE))?;
     let recording = record(&networks, tokenizer, inputs, &mut || bar.inc(1))
         .with_context(|| format!("driving engine folder {}", folder.display()))?;
-    let backend = backend.name();
+    let backend = fast.name();
     Ok((recording, SideRecord { export_sha256, engine_sha256, precision, backend }))
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tandem_export::folder::{
-    ACCURACY_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
+    ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
 };
 use tandem_export::networks::{Precision, is_name};
 
@@ -503,7 +503,7 @@ fn publish(
     let is_new = earlier.is_none_or(|earlier| earlier.record != *record);
     if is_new {
         // Certificates are of the engines before.
-        for name in [ACCURACY_FILE, LATENCY_FILE] {
+        for name in [ACCURACY_FILE, GOLDEN_FILE, LATENCY_FILE] {
             remove_file(&out.join(name))?;
         }
         write_whole(&out.join(ENGINE_FILE), &json(record))?;

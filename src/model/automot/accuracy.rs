@@ -8,17 +8,18 @@ use super::networks;
 use super::networks::PROBE;
 use super::recording::{PromptRecording, Recording};
 use crate::tensor::{DType, HostTensor};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// Places of the networks in a recording.
 const VISION: usize = 0;
-const UNDERSTANDING: usize = 1;
+pub(super) const UNDERSTANDING: usize = 1;
 const BEV: usize = 2;
-const ACTION: usize = 3;
+pub(super) const ACTION: usize = 3;
 
 /// How near is near enough.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Least cosine between any two vectors that correspond.
     pub min_cosine: f64,
@@ -54,7 +55,7 @@ impl Default for Difference {
 
 impl Difference {
     /// Takes in the vectors of `width` numbers that `engine` and `reference` are made of.
-    fn add(&mut self, engine: &[f32], reference: &[f32], width: usize) {
+    pub(super) fn add(&mut self, engine: &[f32], reference: &[f32], width: usize) {
         assert_eq!(engine.len(), reference.len(), "compared tensors have one shape");
         for (a, b) in engine.chunks_exact(width).zip(reference.chunks_exact(width)) {
             self.vectors += 1;
@@ -96,7 +97,7 @@ pub struct PointDifference {
 }
 
 impl PointDifference {
-    fn add(&mut self, engine: &[f32], reference: &[f32]) {
+    pub(super) fn add(&mut self, engine: &[f32], reference: &[f32]) {
         for (a, b) in engine.as_chunks::<2>().0.iter().zip(reference.as_chunks::<2>().0) {
             self.points += 1;
             if !a.iter().chain(b).all(|value| value.is_finite()) {
@@ -349,7 +350,7 @@ impl Pair<'_> {
 }
 
 /// The elements of a floating-point tensor.
-fn numbers(tensor: &HostTensor) -> Vec<f32> {
+pub(super) fn numbers(tensor: &HostTensor) -> Vec<f32> {
     match tensor.dtype() {
         DType::F16 => tensor.as_slice::<half::f16>().iter().map(|value| value.to_f32()).collect(),
         DType::Bf16 => tensor.as_slice::<half::bf16>().iter().map(|value| value.to_f32()).collect(),

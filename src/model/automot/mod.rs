@@ -6,6 +6,7 @@
 
 pub mod accuracy;
 mod action;
+pub mod golden;
 pub mod image;
 mod image_jpeg;
 mod lane;

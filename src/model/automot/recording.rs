@@ -7,7 +7,9 @@
 use super::networks::{Networks, PROBE, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
-use super::{ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError};
+use super::{
+    ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError, UnderstandingOptions,
+};
 use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
@@ -98,7 +100,8 @@ pub fn record(
         lanes: networks.lanes.clone(),
     };
 
-    let mut expert = AutomotUnderstanding::new(&tapped, tokenizer)?;
+    let options = UnderstandingOptions { must_be_finite: false, ..UnderstandingOptions::default() };
+    let mut expert = AutomotUnderstanding::with_options(&tapped, tokenizer, options)?;
     let pool = SlotPool::new(&networks.device, networks.prefix, 1).map_err(ModelError::from)?;
     let mut prompts = Vec::new();
     for prompt in 0..inputs.prompts {

@@ -33,12 +33,19 @@ pub struct UnderstandingOptions {
     /// Ticks between two frames of a prompt. As many frames as the history reaches back are kept
     /// encoded, so that every frame is encoded once, whatever the refresh period.
     pub history_spacing_ticks: usize,
+    /// Whether a prefix that is not finite is refused. Only a comparison, which wants to show where
+    /// that begins, says no.
+    pub must_be_finite: bool,
 }
 
 impl Default for UnderstandingOptions {
     /// As the release's agent drives.
     fn default() -> Self {
-        Self { instruction_mask: InstructionMask::Causal, history_spacing_ticks: 5 }
+        Self {
+            instruction_mask: InstructionMask::Causal,
+            history_spacing_ticks: 5,
+            must_be_finite: true,
+        }
     }
 }
 
@@ -54,7 +61,8 @@ pub struct AutomotUnderstanding {
     vision: VisionTower,
     prompt: Prompt,
     layers: LayerGroups,
-    whole: WholeCheck,
+    /// `None` if a prefix need not be finite.
+    whole: Option<WholeCheck>,
     instruction: String,
     instruction_ids: Vec<u32>,
 }
@@ -151,7 +159,11 @@ impl AutomotUnderstanding {
                 deepstack: zeros(device, &inputs[5]).map_err(NetworksError::from)?,
             },
             layers: LayerGroups::new(device, &networks.understanding)?,
-            whole: WholeCheck::new(device, networks.prefix).map_err(NetworksError::from)?,
+            whole: options
+                .must_be_finite
+                .then(|| WholeCheck::new(device, networks.prefix))
+                .transpose()
+                .map_err(NetworksError::from)?,
             instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
             instruction_ids: Vec::with_capacity(prompt::INSTRUCTION_CAPACITY),
         })
@@ -242,7 +254,9 @@ impl UnderstandingExpert for AutomotUnderstanding {
 
         let begun = Stage::Seal.begin();
         self.lane.stream().record(writer.slot().ready())?;
-        self.whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
+        if let Some(whole) = &self.whole {
+            whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
+        }
         let snapshot = writer.seal(PrefixMeta {
             version: request.version,
             frames: request.frames.iter().map(|frame| frame.id.0).collect(),
