@@ -14,9 +14,9 @@ use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::record::Checkpoint;
 use tandem::evaluation::run::{RouteEnd, RouteOutcome, run_route};
 use tandem::scene::{
-    Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu, LaneMap,
-    LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint, WeatherKeyframe,
-    WorldState,
+    Allowances, Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu,
+    LaneMap, LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint,
+    WeatherKeyframe, WorldState,
 };
 use tandem::timing::{Span, Stage, Timestamp};
 use tandem::world::World;
@@ -54,6 +54,10 @@ impl StraightRoad {
                 collisions: Vec::new(),
                 background_speeds_mps: Vec::new(),
                 speed_limit_kmh: 50.0,
+                traffic_lights: Vec::new(),
+                stop_signs: Vec::new(),
+                scenarios: Vec::new(),
+                allowances: Allowances::default(),
             },
             frame: 1,
         }

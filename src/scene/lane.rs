@@ -26,4 +26,16 @@ pub trait LaneMap {
 
     /// The parking lane whose center line is nearest in the plane, if the map has any.
     fn parking_lane(&self, place: DVec2) -> Option<LanePoint>;
+
+    /// The point `distance_m` further along a driving lane, or along the first of its successors;
+    /// `None` where it ends.
+    ///
+    /// Unless the map knows better, this is the driving lane under the point straight ahead, which
+    /// holds for steps that are short beside the lane's width.
+    fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
+        let step = DVec2::from_angle(lane.heading_rad) * distance_m;
+        let found = self.driving_lane(lane.position.truncate() + step);
+        let advanced = (found.position - lane.position).truncate().dot(step);
+        (advanced > 0.5 * step.length_squared()).then_some(found)
+    }
 }

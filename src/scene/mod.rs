@@ -28,4 +28,7 @@ pub use route::{
     WeatherKeyframe,
 };
 pub use trajectory::Trajectory;
-pub use world_state::{ActorKind, ActorState, Collision, EgoState, WorldState};
+pub use world_state::{
+    ActorKind, ActorState, Allowances, Collision, EgoState, LightColor, ScenarioState, StopSign,
+    TrafficLight, TriggerVolume, WorldState,
+};

@@ -61,6 +61,77 @@ pub struct Collision {
     pub type_id: &'static str,
 }
 
+/// What a traffic light shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LightColor {
+    /// Stop.
+    Red,
+    /// About to turn red; crossing is no violation.
+    Yellow,
+    /// Go.
+    Green,
+    /// Nothing.
+    Off,
+}
+
+/// The box on the road that a light or sign watches.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TriggerVolume {
+    /// Center in the world, meters.
+    pub center: DVec3,
+    /// Heading of the box's x axis in the world, radians.
+    pub yaw_rad: f64,
+    /// Half sizes along the box's x, y, z, meters.
+    pub extent_m: [f64; 3],
+}
+
+/// A traffic light.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TrafficLight {
+    /// Identity within a route, from 1.
+    pub id: u32,
+    /// Place of its pole in the world, meters; result files print it.
+    pub position: DVec3,
+    /// What it shows.
+    pub color: LightColor,
+    /// Its x axis lies across the lanes that the light is for.
+    pub trigger: TriggerVolume,
+}
+
+/// A stop sign.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct StopSign {
+    /// Identity within a route, from 1.
+    pub id: u32,
+    /// Place of its pole in the world, meters; result files print it.
+    pub position: DVec3,
+    /// Where a vehicle has to stand still once.
+    pub trigger: TriggerVolume,
+}
+
+/// A scenario that runs, as far as it has rules of its own. A world drops it from its state at the
+/// tick that it ends.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ScenarioState {
+    /// Identity within a route, from 1.
+    pub id: u32,
+    /// Whether it has run for longer than it may.
+    pub is_timed_out: bool,
+    /// `world_from_vehicle` of the one to give way to.
+    pub emergency_vehicle: Option<Pose>,
+    /// Whether it judges collisions for itself, beside the route's own judgment.
+    pub judges_collisions: bool,
+}
+
+/// What scenarios let the ego vehicle do that it may not do otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Allowances {
+    /// Drive in the oncoming lane, around an obstacle in its own.
+    pub oncoming_lane: bool,
+    /// Stand for as long as it likes.
+    pub standing: bool,
+}
+
 /// The state that criteria judge, valid until the world's next step.
 #[derive(Clone, Debug)]
 pub struct WorldState {
@@ -74,6 +145,15 @@ pub struct WorldState {
     pub background_speeds_mps: Vec<f64>,
     /// Speed limit at the ego's place, km/h.
     pub speed_limit_kmh: f64,
+    /// Traffic lights whose trigger volume is within 15 m of the ego vehicle, and as many others as
+    /// the world likes.
+    pub traffic_lights: Vec<TrafficLight>,
+    /// Stop signs, as traffic lights.
+    pub stop_signs: Vec<StopSign>,
+    /// The scenarios that run and have rules of their own.
+    pub scenarios: Vec<ScenarioState>,
+    /// What they allow.
+    pub allowances: Allowances,
 }
 
 impl EgoState {

@@ -1,7 +1,6 @@
 //! The rules of the road, one file each, and the judge that asks them in the official order.
 //!
-//! Red lights, stop signs, emergency vehicles and scenario timeouts are not judged: records say so
-//! by having their lists empty.
+//! A world that reports no lights, signs or scenarios is judged as one that has none.
 
 mod blocked;
 mod collision;
@@ -10,11 +9,14 @@ mod deviation;
 mod minimum_speed;
 mod outside_lanes;
 mod progress;
+mod red_light;
+mod scenario;
+mod stop_sign;
 mod timeout;
 
 use super::python::{Number, float_text, round};
 use super::statistics::{Infraction, InfractionKind, polyline_length_m};
-use crate::scene::{LaneMap, RoutePlan, WorldState};
+use crate::scene::{Allowances, LaneMap, RoutePlan, WorldState};
 use blocked::Blocked;
 use collision::Collisions;
 use completion::Completion;
@@ -23,6 +25,9 @@ use glam::DVec3;
 use minimum_speed::MinimumSpeed;
 use outside_lanes::OutsideLanes;
 use progress::RouteLine;
+use red_light::RedLights;
+use scenario::ScenarioRules;
+use stop_sign::StopSigns;
 use timeout::Timeout;
 
 /// The benchmark lets a route take this many ticks (200 s at 20 Hz); the next one ends it.
@@ -72,21 +77,28 @@ pub struct RouteJudge {
     tick_cap: u64,
     ending: Option<Ending>,
     timed_out: bool,
+    allowances: Allowances,
 
     completion: Completion,
     outside_lanes: OutsideLanes,
     collisions: Collisions,
+    red_lights: RedLights,
+    stop_signs: StopSigns,
     minimum_speed: MinimumSpeed,
     deviation: Deviation,
     blocked: Blocked,
+    scenario_rules: ScenarioRules,
     timeout: Timeout,
 
     /// One list per criterion, so that the judgment has them in the order of the criteria.
     excursion: Option<Infraction>,
     contacts: Vec<Infraction>,
+    lights_run: Vec<Infraction>,
+    signs_run: Vec<Infraction>,
     speeds: Vec<Infraction>,
     lost: Option<Infraction>,
     stuck: Option<Infraction>,
+    of_scenarios: Vec<Infraction>,
 }
 
 impl RouteJudge {
@@ -101,18 +113,25 @@ impl RouteJudge {
             tick_cap: TICK_CAP,
             ending: None,
             timed_out: false,
+            allowances: Allowances::default(),
             completion: Completion::new(),
             outside_lanes: OutsideLanes::new(),
             collisions: Collisions::default(),
+            red_lights: RedLights::default(),
+            stop_signs: StopSigns::default(),
             minimum_speed: MinimumSpeed::default(),
             deviation: Deviation::default(),
             blocked: Blocked::new(),
+            scenario_rules: ScenarioRules::default(),
             timeout: Timeout::new(),
             excursion: None,
             contacts: Vec::new(),
+            lights_run: Vec::new(),
+            signs_run: Vec::new(),
             speeds: Vec::new(),
             lost: None,
             stuck: None,
+            of_scenarios: Vec::new(),
         }
     }
 
@@ -120,18 +139,6 @@ impl RouteJudge {
     pub fn with_tick_cap(mut self, tick_cap: u64) -> Self {
         self.tick_cap = tick_cap;
         self
-    }
-
-    /// Switches judging of the wrong side of the road on or off, as scenarios do that force the ego
-    /// vehicle into the oncoming lane.
-    pub fn judge_wrong_side(&mut self, is_judged: bool) {
-        self.outside_lanes.judge_side(is_judged);
-    }
-
-    /// Switches judging of standing still on or off and restarts its clock, as scenarios do that may
-    /// hold the ego vehicle up.
-    pub fn judge_standing(&mut self, is_judged: bool) {
-        self.blocked.activate(is_judged);
     }
 
     /// Judges one tick. Every criterion is asked even if an earlier one ends the route.
@@ -162,6 +169,15 @@ impl RouteJudge {
         let line = &self.line;
         let ego = state.ego.location();
 
+        let Allowances { oncoming_lane, standing } = state.allowances;
+        if self.allowances.oncoming_lane != oncoming_lane {
+            self.outside_lanes.judge_side(!oncoming_lane);
+        }
+        if self.allowances.standing != standing {
+            self.blocked.activate(!standing);
+        }
+        self.allowances = state.allowances;
+
         let is_completed = self.completion.tick(line, ego);
         if let Some(excursion) = self.outside_lanes.tick(line, &state.ego, lanes) {
             let kind = InfractionKind::OutsideRouteLanes { percentage: excursion.percentage };
@@ -171,6 +187,12 @@ impl RouteJudge {
         self.collisions.tick(state, |kind, message| {
             self.contacts.push(Infraction { kind, message, tick });
         });
+        self.red_lights.tick(state, lanes, |message| {
+            self.lights_run.push(Infraction { kind: InfractionKind::RedLight, message, tick });
+        });
+        if let Some(message) = self.stop_signs.tick(state, lanes) {
+            self.signs_run.push(Infraction { kind: InfractionKind::StopSign, message, tick });
+        }
         if let Some(message) = self.minimum_speed.tick(line, state) {
             self.speeds.push(Infraction { kind: InfractionKind::MinSpeed, message, tick });
         }
@@ -182,6 +204,9 @@ impl RouteJudge {
             let kind = InfractionKind::VehicleBlocked;
             self.stuck = Some(Infraction { kind, message, tick });
         }
+        self.scenario_rules.tick(state, &mut |kind, message| {
+            self.of_scenarios.push(Infraction { kind, message, tick });
+        });
         self.timed_out = self.timeout.tick(line, state);
 
         if is_completed {
@@ -201,6 +226,9 @@ impl RouteJudge {
         if let Some(message) = self.minimum_speed.close(&self.line) {
             self.speeds.push(Infraction { kind: InfractionKind::MinSpeed, message, tick });
         }
+        self.scenario_rules.close(&mut |kind, message| {
+            self.of_scenarios.push(Infraction { kind, message, tick });
+        });
     }
 
     /// Percent of the route driven so far.
@@ -222,9 +250,12 @@ impl RouteJudge {
             .excursion
             .into_iter()
             .chain(self.contacts)
+            .chain(self.lights_run)
+            .chain(self.signs_run)
             .chain(self.speeds)
             .chain(self.lost)
             .chain(self.stuck)
+            .chain(self.of_scenarios)
             .collect();
         Judgment {
             completion: (self.ticks > 0).then(|| self.completion.percent()),

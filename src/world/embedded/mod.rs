@@ -27,8 +27,8 @@ pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{
-    Collision, Command, EgoState, FrameId, LaneMap, Observation, Pose, Route, RoutePlan,
-    SensorSuite, Truth, WorldState, wrap_angle,
+    Allowances, Collision, Command, EgoState, FrameId, LaneMap, Observation, Pose, Route,
+    RoutePlan, SensorSuite, Truth, WorldState, wrap_angle,
 };
 use crate::timing::Timestamp;
 use boxes::{UprightBox, footprints_overlap};
@@ -95,6 +95,10 @@ impl EmbeddedWorld {
             collisions: Vec::new(),
             background_speeds_mps: Vec::new(),
             speed_limit_kmh: SPEED_LIMIT_KMH,
+            traffic_lights: Vec::new(),
+            stop_signs: Vec::new(),
+            scenarios: Vec::new(),
+            allowances: Allowances::default(),
         };
         let mut world = Self {
             seed,
