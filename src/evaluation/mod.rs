@@ -7,13 +7,20 @@
 
 mod python;
 
+pub mod ability;
 pub mod campaign;
 pub mod criteria;
+pub mod efficiency;
+pub mod merge;
+pub mod plan;
 pub mod record;
 pub mod report;
+pub mod resume;
 pub mod routes;
+pub mod rule;
 pub mod run;
 pub mod scenario_types;
+pub mod smoothness;
 pub mod statistics;
 
 pub use python::Number;

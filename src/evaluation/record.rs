@@ -438,7 +438,7 @@ fn infraction_rates(records: &[Record]) -> InfractionRates {
 }
 
 /// Adds from zero up: `Iterator::sum` of nothing is −0.0, which files would print.
-fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.fold(0.0, |total, number| total + number)
 }
 

@@ -174,6 +174,60 @@ pub fn parse_routes(text: &str, file: &str) -> Result<Vec<Route>, RouteFileError
     Ok(routes)
 }
 
+/// A list of routes could not be chosen from a file.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SubsetError {
+    /// No such route.
+    #[error("route subset names route {id:?}, which the route file does not have")]
+    Unknown {
+        /// What the subset says.
+        id: String,
+    },
+    /// A range runs backwards.
+    #[error("range {range:?} of the route subset ends before it starts, in the file's order")]
+    Reversed {
+        /// What the subset says.
+        range: String,
+    },
+    /// A route is chosen twice.
+    #[error("route subset names route {id} twice")]
+    Repeated {
+        /// The route.
+        id: u32,
+    },
+}
+
+/// The routes that `subset` chooses, in file order: ids and ranges of ids, separated by commas, e.g.
+/// `1,5-9`. A range holds what lies between its two ids in the file. An empty subset chooses all.
+///
+/// # Errors
+/// If an id is unknown or chosen twice, or a range runs backwards.
+pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, SubsetError> {
+    let subset = subset.replace(char::is_whitespace, "");
+    if subset.is_empty() {
+        return Ok(routes);
+    }
+    let place_of = |id: &str| {
+        let place = routes.iter().position(|route| route.id.to_string() == id);
+        place.ok_or_else(|| SubsetError::Unknown { id: id.to_owned() })
+    };
+    let mut is_chosen = vec![false; routes.len()];
+    for part in subset.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (place_of(first)?, place_of(last)?);
+        if last < first {
+            return Err(SubsetError::Reversed { range: part.to_owned() });
+        }
+        for place in first..=last {
+            if std::mem::replace(&mut is_chosen[place], true) {
+                return Err(SubsetError::Repeated { id: routes[place].id });
+            }
+        }
+    }
+    let chosen = routes.into_iter().zip(is_chosen).filter(|(_, is_chosen)| *is_chosen);
+    Ok(chosen.map(|(route, _)| route).collect())
+}
+
 /// Named weathers; a route whose weather equals one of them is recorded with its name.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WeatherPresets(Vec<(String, [f64; PRESET_FIELDS.len()])>);

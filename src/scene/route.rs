@@ -1,7 +1,11 @@
 //! Routes: what a route file says, and the dense plan that a world makes of it.
 
-use glam::DVec3;
+use glam::{DVec2, DVec3};
 use std::collections::BTreeMap;
+use std::f64::consts::PI;
+
+/// Radius of the sphere that CARLA projects on, meters.
+const EARTH_RADIUS_M: f64 = 6_378_137.0;
 
 /// The maneuver at a route point, with the benchmark's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -107,9 +111,39 @@ pub struct GeoReference {
     pub longitude_deg: f64,
 }
 
+impl GeoReference {
+    /// Latitude and longitude of a place of the world (meters), degrees.
+    pub fn geographic(&self, place: DVec2) -> (f64, f64) {
+        let scale = (self.latitude_deg * PI / 180.0).cos();
+        let east = scale * self.longitude_deg * PI * EARTH_RADIUS_M / 180.0 + place.x;
+        let angle = (90.0 + self.latitude_deg) * PI / 360.0;
+        let north = scale * EARTH_RADIUS_M * angle.tan().ln() - place.y;
+        let longitude = 180.0 * east / (PI * EARTH_RADIUS_M * scale);
+        let latitude = 360.0 * (north / (EARTH_RADIUS_M * scale)).exp().atan() / PI - 90.0;
+        (latitude, longitude)
+    }
+}
+
 impl Default for GeoReference {
     /// CARLA's default for maps without a `geoReference`.
     fn default() -> Self {
         Self { latitude_deg: 42.0, longitude_deg: 2.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_comes_back_through_the_formula_of_the_agents() {
+        let reference = GeoReference::default();
+        let (latitude, longitude) = reference.geographic(DVec2::new(-497.6, 3672.9));
+        let scale = (42.0 * PI / 180.0_f64).cos();
+        let north =
+            |degrees: f64| scale * EARTH_RADIUS_M * ((90.0 + degrees) * PI / 360.0).tan().ln();
+        let x = scale * (longitude - 2.0) * PI * EARTH_RADIUS_M / 180.0;
+        let y = north(42.0) - north(latitude);
+        assert!((x + 497.6).abs() < 1e-6 && (y - 3672.9).abs() < 1e-6, "{x} {y}");
     }
 }

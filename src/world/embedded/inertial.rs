@@ -2,14 +2,13 @@
 
 use super::noise::Noise;
 use crate::scene::{EgoState, GeoReference, Gnss, Imu};
-use std::f64::consts::{FRAC_PI_2, PI, TAU};
+use std::f64::consts::{FRAC_PI_2, TAU};
 
 const GRAVITY_MPS2: f64 = 9.81;
 const ACCELEROMETER_DEVIATION_MPS2: [f64; 3] = [0.001, 0.001, 0.015];
 const GYROSCOPE_DEVIATION_RADPS: f64 = 0.001;
 /// Degrees for latitude and longitude, meters for altitude.
 const GNSS_DEVIATION: f64 = 5e-6;
-const EARTH_RADIUS_M: f64 = 6_378_137.0;
 
 /// What the inertial unit reads.
 pub(super) fn imu(ego: &EgoState, noise: &mut Noise) -> Imu {
@@ -27,7 +26,7 @@ pub(super) fn imu(ego: &EgoState, noise: &mut Noise) -> Imu {
 /// What the satellite receiver reads.
 pub(super) fn gnss(ego: &EgoState, reference: &GeoReference, noise: &mut Noise) -> Gnss {
     let place = ego.location();
-    let (latitude, longitude) = geographic(place.x, place.y, reference);
+    let (latitude, longitude) = reference.geographic(place.truncate());
     Gnss {
         latitude_deg: latitude + noise.normal(GNSS_DEVIATION),
         longitude_deg: longitude + noise.normal(GNSS_DEVIATION),
@@ -35,34 +34,11 @@ pub(super) fn gnss(ego: &EgoState, reference: &GeoReference, noise: &mut Noise) 
     }
 }
 
-/// Latitude and longitude of a place of the world, degrees (`bench2drive.md` 1.3).
-fn geographic(x: f64, y: f64, reference: &GeoReference) -> (f64, f64) {
-    let scale = (reference.latitude_deg * PI / 180.0).cos();
-    let east = scale * reference.longitude_deg * PI * EARTH_RADIUS_M / 180.0 + x;
-    let north =
-        scale * EARTH_RADIUS_M * ((90.0 + reference.latitude_deg) * PI / 360.0).tan().ln() - y;
-    let longitude = 180.0 * east / (PI * EARTH_RADIUS_M * scale);
-    let latitude = 360.0 * (north / (EARTH_RADIUS_M * scale)).exp().atan() / PI - 90.0;
-    (latitude, longitude)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::vehicle::EGO_EXTENT_M;
     use super::*;
     use crate::scene::Pose;
-
-    #[test]
-    fn a_place_comes_back_through_the_formula_of_the_agents() {
-        let reference = GeoReference::default();
-        let (latitude, longitude) = geographic(-497.6, 3672.9, &reference);
-        let scale = (42.0 * PI / 180.0_f64).cos();
-        let north =
-            |degrees: f64| scale * EARTH_RADIUS_M * ((90.0 + degrees) * PI / 360.0).tan().ln();
-        let x = scale * (longitude - 2.0) * PI * EARTH_RADIUS_M / 180.0;
-        let y = north(42.0) - north(latitude);
-        assert!((x + 497.6).abs() < 1e-6 && (y - 3672.9).abs() < 1e-6, "{x} {y}");
-    }
 
     #[test]
     fn the_compass_is_a_quarter_turn_ahead_of_the_yaw_and_gravity_points_up() {
