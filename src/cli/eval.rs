@@ -12,7 +12,7 @@ use crate::timing::Stage;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 
-const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
+pub(super) const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

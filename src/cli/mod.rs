@@ -20,6 +20,7 @@ mod profile;
 mod record;
 mod report;
 mod roofline;
+mod score;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +46,8 @@ enum Verb {
     Inspect(inspect::Arguments),
     /// Drive routes and score them
     Eval(eval::Arguments),
+    /// Say what a folder of result files comes to, ours or of the Bench2Drive harness
+    Score(score::Arguments),
     /// Say what every stage of the real loop takes, and how that spreads
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
         Verb::Build(arguments) => build::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Score(arguments) => score::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),

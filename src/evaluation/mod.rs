@@ -20,6 +20,7 @@ pub mod routes;
 pub mod rule;
 pub mod run;
 pub mod scenario_types;
+pub mod score_card;
 pub mod smoothness;
 pub mod statistics;
 

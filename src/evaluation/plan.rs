@@ -81,7 +81,7 @@ pub fn is_on_route(plan: &RoutePlan, trigger: &TriggerPoint) -> bool {
         let turn_deg = (trigger.yaw_deg - point.heading_rad.to_degrees()).rem_euclid(360.0);
         offset.truncate().length() < TRIGGER_REACH_M
             && offset.z < TRIGGER_REACH_M
-            && (turn_deg < TRIGGER_ANGLE_DEG || turn_deg > 360.0 - TRIGGER_ANGLE_DEG)
+            && !(TRIGGER_ANGLE_DEG..=360.0 - TRIGGER_ANGLE_DEG).contains(&turn_deg)
     })
 }
 

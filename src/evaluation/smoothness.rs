@@ -72,7 +72,7 @@ impl MotionLog {
     pub fn parse(text: &str) -> Result<Self, SmoothnessError> {
         let steps: Map<String, Value> = serde_json::from_str(text)?;
         let samples = steps.into_iter().map(|(key, value)| {
-            let step = key.parse().map_err(|_| SmoothnessError::Step { key })?;
+            let step = key.parse().ok().ok_or(SmoothnessError::Step { key })?;
             Ok((step, MotionSample::deserialize(value)?))
         });
         Ok(Self { samples: samples.collect::<Result<_, SmoothnessError>>()? })

@@ -1,0 +1,188 @@
+//! `tandem score`: what a folder of result files comes to.
+
+use super::{Outcome, eval, print};
+use crate::evaluation::ability::Ability;
+use crate::evaluation::rule::{DEVIATIONS, Rule};
+use crate::evaluation::score_card::{AbilityTable, Figure, ResultFolder, RouteSet, ScoreCard};
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+/// The set that published scores are of.
+const OFFICIAL_SET: &str = "routes/bench2drive220.xml";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder of result files: of the Bench2Drive harness, or of `tandem eval`
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Route file that the results are of [default: routes/bench2drive220.xml of the folder that the
+    /// variable TANDEM_BENCH2DRIVE names]
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Only these routes of the file: ids and ranges in file order, e.g. 1,5-9
+    #[arg(long, default_value = "", value_name = "IDS")]
+    subset: String,
+    /// Whose arithmetic
+    #[arg(long, value_enum, default_value_t = RuleArgument::Official)]
+    rule: RuleArgument,
+    /// Folder with SAVE_NAME/metric_info.json of every drive, for smoothness
+    #[arg(long, value_name = "DIR")]
+    motion: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RuleArgument {
+    /// As the official tools compute, defects included
+    Official,
+    /// With their defects put right
+    Corrected,
+}
+
+impl From<RuleArgument> for Rule {
+    fn from(argument: RuleArgument) -> Self {
+        match argument {
+            RuleArgument::Official => Self::Official,
+            RuleArgument::Corrected => Self::Corrected,
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let rule = arguments.rule.into();
+    let folder = ResultFolder::read(&arguments.folder)?;
+    let is_ours = folder.provenance.is_some();
+    let set = RouteSet::read(&route_file(arguments.routes.as_deref())?, &arguments.subset)?;
+    let card = ScoreCard::new(folder, &set, arguments.motion.as_deref(), rule)?;
+    if arguments.json {
+        print::line(&to_json(&card)?);
+    } else {
+        describe(&card, is_ours);
+    }
+    Ok(if card.missing.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
+}
+
+fn route_file(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
+    let folder = std::env::var_os("TANDEM_BENCH2DRIVE");
+    let Some(folder) = folder else {
+        bail!(
+            "which routes are these results of? Name the route file with --routes FILE, or set \
+             TANDEM_BENCH2DRIVE to a folder that holds {OFFICIAL_SET}"
+        );
+    };
+    Ok(PathBuf::from(folder).join(OFFICIAL_SET))
+}
+
+/// The card, and in what the two rules differ.
+fn to_json(card: &ScoreCard) -> anyhow::Result<String> {
+    let mut value = serde_json::to_value(card)?;
+    let deviations = DEVIATIONS.map(|point| {
+        serde_json::json!({
+            "figure": point.figure, "official": point.official, "corrected": point.corrected,
+        })
+    });
+    let object = value.as_object_mut().context("a score card is an object")?;
+    object.insert("rules".to_owned(), serde_json::Value::Array(deviations.to_vec()));
+    Ok(serde_json::to_string_pretty(&value)?)
+}
+
+fn describe(card: &ScoreCard, is_ours: bool) {
+    print::line(&card.summary());
+    let repeated = match card.repetitions {
+        1 => String::new(),
+        repetitions => format!(", each driven {repetitions} times"),
+    };
+    let confirmed = if card.is_route_file_confirmed {
+        "the results were made with it"
+    } else {
+        "the results do not say what they were made with; ids, towns and scenarios fit"
+    };
+    let name = card.route_set.unwrap_or("no set of Bench2Drive");
+    print::line(&format!("rule {}, sums divided by {}", card.rule, card.divisor));
+    print::line(&format!("routes {} ({name}{repeated})", card.route_file));
+    print::line(&format!("SHA-256 {}: {confirmed}", card.route_file_sha256));
+    if is_ours {
+        print::line(eval::NOTE);
+    }
+
+    print::line("");
+    let rows = [
+        ("efficiency", figure(&card.efficiency, |value| format!("{value:.1} %"))),
+        ("smoothness", figure(&card.smoothness, |value| format!("{:.1} %", value * 100.0))),
+    ];
+    for (name, value) in rows {
+        print::line(&format!("{name}: {value}"));
+    }
+
+    print::line("");
+    print::line(&ability_table(card));
+    print::line(
+        "junctions, which traffic signs of failed routes depend on, are read from gaps between key \
+         points: no map was asked",
+    );
+
+    print::line("");
+    let count = |(name, count): (&String, &usize)| vec![name.clone(), count.to_string()];
+    print::line(&print::table(
+        &["status", "drives"],
+        &card.statuses.iter().map(count).collect::<Vec<_>>(),
+    ));
+    print::line("");
+    let counted: Vec<_> = card.infractions.iter().filter(|(_, n)| **n > 0).map(count).collect();
+    print::line(&print::table(&["infraction", "count"], &counted));
+
+    print::line("");
+    if !card.missing.is_empty() {
+        let missing = card.missing.join(", ");
+        print::line(&format!("{} drives have no record: {missing}", card.missing.len()));
+        print::line("");
+    }
+    print::line(&format!("figures by rule ({} was used)", card.rule));
+    for point in DEVIATIONS {
+        print::line(&format!("  {}", point.figure));
+        print::line(&format!("    official: {}", point.official));
+        print::line(&format!("    corrected: {}", point.corrected));
+    }
+}
+
+fn figure(figure: &Figure, show: impl Fn(f64) -> String) -> String {
+    match (figure.value, &figure.why_none) {
+        (Some(value), _) => format!("{} over {} drives", show(value), figure.drives),
+        (None, why) => format!("none: {}", why.as_deref().unwrap_or("no drive has a value")),
+    }
+}
+
+fn ability_table(card: &ScoreCard) -> String {
+    let tables = [&card.abilities, &card.abilities_003];
+    let cell = |table: &AbilityTable, place: usize| match &table.0 {
+        Ok(abilities) => abilities.ratios[place],
+        Err(_) => None,
+    };
+    let percent = |ratio: Option<f64>| {
+        ratio.map_or("–".to_owned(), |ratio| format!("{:.1}", ratio * 100.0))
+    };
+    let mut rows: Vec<Vec<String>> = Ability::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(place, ability)| {
+            let routes = card.abilities.0.as_ref().map_or(0, |found| found.routes[place]);
+            let mut row = vec![ability.key().to_owned(), routes.to_string()];
+            row.extend(tables.map(|table| percent(cell(table, place))));
+            row
+        })
+        .collect();
+    let means = tables.map(|table| percent(table.0.as_ref().ok().and_then(|found| found.mean)));
+    rows.push(["mean".to_owned(), String::new()].into_iter().chain(means).collect());
+    let mut text = print::table(&["ability, %", "routes", "as 0.0.4", "as 0.0.3"], &rows);
+    if let Err(error) = &card.abilities.0 {
+        text += &format!("\nnone by this rule: {error}");
+    }
+    text
+}

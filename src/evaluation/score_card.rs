@@ -1,0 +1,456 @@
+//! What a folder of result files comes to, ours or the official harness's.
+//!
+//! A score never stands without how many of how many drives it rests on, nothing counts twice, and
+//! records must be of the route set that they are scored against.
+
+use super::ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
+use super::campaign::Provenance;
+use super::efficiency::route_efficiency;
+use super::merge::{FoundRecord, MergeError, Merged, duplicates, is_result_file_name, records_of};
+use super::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
+use super::rule::Rule;
+use super::run::words_of;
+use super::smoothness::MotionLog;
+use crate::scene::Route;
+use serde::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Route files of Bench2Drive: SHA-256 and name.
+const KNOWN_SETS: [(&str, &str); 3] = [
+    (
+        "ffff24b3a2b8584632730fb42de7cb6036af780c3952cfef08ee8cf96a712f88",
+        "Bench2Drive 220 (releases 0.0.3 and 0.0.4)",
+    ),
+    (
+        "885debbc3d87f14351b521d8da0dc9d25fcee1f0d926ed1c92cc9ff62504ca45",
+        "Bench2Drive validation (release 0.0.4)",
+    ),
+    ("6dc398c3835578f026d6268c9a8db4bcabf2113a2f9a141611b66fe48bc68327", "Bench2Drive Dev10"),
+];
+
+/// Results of the official ability tool, which lie beside result files.
+const ABILITY_FILE_END: &str = "_ability.json";
+
+/// A folder can't be scored.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// A file or folder could not be read.
+    #[error("cannot read {path:?}: name a folder of result files and a route file")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder's `run.json` is none of ours.
+    #[error(
+        "cannot read {path:?}: it should say what the results were made with; move it away if \
+             these are results of the official harness"
+    )]
+    RunFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The folder has no result files.
+    #[error(
+        "no result files in {path:?}: expected *.json as the Bench2Drive harness writes them, or \
+             a folder that `tandem eval` wrote"
+    )]
+    NoResults {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// A result file can't be used.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The route file can't be used.
+    #[error(transparent)]
+    Routes(Box<RouteFileError>),
+    /// The subset can't be chosen.
+    #[error(transparent)]
+    Subset(#[from] SubsetError),
+    /// Drives have several records.
+    #[error("these drives have more than one record, and each may count once: {}; remove the files \
+             that should not count", found.join("; "))]
+    Duplicates {
+        /// Route id and files of each.
+        found: Vec<String>,
+    },
+    /// The results say that they were made with another route file.
+    #[error(
+        "the results in {folder:?} were made with the route file of SHA-256 {made_with}, but \
+             {file} has {found}: name the file that they were made with"
+    )]
+    OtherRouteFile {
+        /// Which folder.
+        folder: PathBuf,
+        /// What its `run.json` says.
+        made_with: String,
+        /// The route file, as the caller named it.
+        file: String,
+        /// Its hash.
+        found: String,
+    },
+    /// Records are of other routes.
+    #[error("these records are of no route of {file}: {}; name the route file that they were made \
+             with", found.join(", "))]
+    OtherRoutes {
+        /// The route file, as the caller named it.
+        file: String,
+        /// Route id and what differs of each.
+        found: Vec<String>,
+    },
+}
+
+/// The routes that results are scored against.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RouteSet {
+    /// The routes, in file order.
+    pub routes: Vec<Route>,
+    /// The file, as the caller named it.
+    pub file: String,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// The set's name, if it is one of Bench2Drive's.
+    pub name: Option<&'static str>,
+}
+
+impl RouteSet {
+    /// Reads a route file and keeps the routes of `subset`, see [`select_subset`].
+    ///
+    /// # Errors
+    /// If the file can't be read or parsed, or the subset can't be chosen.
+    pub fn read(path: &Path, subset: &str) -> Result<Self, ScoreError> {
+        let bytes = fs::read(path).map_err(|source| read_error(path, source))?;
+        let file = path.display().to_string();
+        let not_text = |error| read_error(path, io::Error::new(io::ErrorKind::InvalidData, error));
+        let text = std::str::from_utf8(&bytes).map_err(not_text)?;
+        let routes =
+            parse_routes(text, &file).map_err(|error| ScoreError::Routes(Box::new(error)))?;
+        let routes = select_subset(routes, subset)?;
+        let digest = Sha256::digest(&bytes);
+        let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let known = KNOWN_SETS.iter().find(|(hash, _)| *hash == sha256);
+        Ok(Self { routes, file, sha256, name: known.map(|(_, name)| *name) })
+    }
+}
+
+/// The results in a folder.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ResultFolder {
+    /// The folder, as the caller named it.
+    pub path: PathBuf,
+    /// What our campaigns say that they ran; the official harness says nothing.
+    pub provenance: Option<Provenance>,
+    /// Every record of every file, files in the order of their names.
+    pub records: Vec<FoundRecord>,
+}
+
+impl ResultFolder {
+    /// Reads every result file of a folder: of its `routes/` if it has a `run.json`, as our campaigns
+    /// have, else of the folder itself.
+    ///
+    /// # Errors
+    /// If there is none, or one can't be used.
+    pub fn read(path: &Path) -> Result<Self, ScoreError> {
+        let run_file = path.join("run.json");
+        let (provenance, folder) = if run_file.is_file() {
+            let text = read_text(&run_file)?;
+            let provenance = serde_json::from_str(&text)
+                .map_err(|source| ScoreError::RunFile { path: run_file, source })?;
+            (Some(provenance), path.join("routes"))
+        } else {
+            (None, path.to_owned())
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|source| read_error(&folder, source))? {
+            let entry = entry.map_err(|source| read_error(&folder, source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_result_file_name(&name) && !name.ends_with(ABILITY_FILE_END) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(ScoreError::NoResults { path: folder });
+        }
+        names.sort();
+        let mut records = Vec::new();
+        for name in names {
+            let path = folder.join(name);
+            records.extend(records_of(&path.display().to_string(), &read_text(&path)?)?);
+        }
+        Ok(Self { path: path.to_owned(), provenance, records })
+    }
+}
+
+fn read_error(path: &Path, source: io::Error) -> ScoreError {
+    ScoreError::Read { path: path.to_owned(), source }
+}
+
+fn read_text(path: &Path) -> Result<String, ScoreError> {
+    fs::read_to_string(path).map_err(|source| read_error(path, source))
+}
+
+/// A figure, or why there is none.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Figure {
+    /// The figure.
+    pub value: Option<f64>,
+    /// How many drives it rests on.
+    pub drives: usize,
+    /// Why there is no value.
+    pub why_none: Option<String>,
+}
+
+impl Figure {
+    fn mean(values: &[f64], why_empty: &str) -> Self {
+        let drives = values.len();
+        let value = (drives > 0).then(|| values.iter().sum::<f64>() / drives as f64);
+        Self { value, drives, why_none: value.is_none().then(|| why_empty.to_owned()) }
+    }
+
+    fn none(why: String) -> Self {
+        Self { value: None, drives: 0, why_none: Some(why) }
+    }
+}
+
+/// Abilities by one release's counting of signs, or why there are none.
+#[derive(Debug)]
+pub struct AbilityTable(pub Result<Abilities, AbilityError>);
+
+impl Serialize for AbilityTable {
+    /// With the keys of the official file.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut table = serde_json::Map::new();
+        match &self.0 {
+            Ok(abilities) => {
+                for (ability, ratio) in Ability::ALL.into_iter().zip(abilities.ratios) {
+                    table.insert(ability.key().to_owned(), ratio.into());
+                }
+                table.insert("mean".to_owned(), abilities.mean.into());
+                table.insert("crashed".to_owned(), serde_json::json!(abilities.missing));
+            }
+            Err(error) => {
+                table.insert("error".to_owned(), error.to_string().into());
+            }
+        }
+        table.serialize(serializer)
+    }
+}
+
+/// What a folder of results comes to.
+#[derive(Debug, Serialize)]
+pub struct ScoreCard {
+    /// `official` or `corrected`.
+    pub rule: &'static str,
+    /// Drives with a record.
+    pub finished: usize,
+    /// Drives of the route set: routes times repetitions.
+    pub total: usize,
+    /// Repetitions of every route: as many as records name.
+    pub repetitions: usize,
+    /// What the sums of score and successes were divided by.
+    pub divisor: usize,
+    /// Driving score, 0 to 100.
+    pub driving_score: f64,
+    /// Success rate, 0 to 1.
+    pub success_rate: f64,
+    /// Driving efficiency, percent of the traffic's speed.
+    pub efficiency: Figure,
+    /// Smoothness, 0 to 1.
+    pub smoothness: Figure,
+    /// Abilities by the counting of release 0.0.4.
+    #[serde(rename = "abilities_0_0_4")]
+    pub abilities: AbilityTable,
+    /// Abilities by the counting of release 0.0.3.
+    #[serde(rename = "abilities_0_0_3")]
+    pub abilities_003: AbilityTable,
+    /// How many drives ended with each status.
+    pub statuses: BTreeMap<String, usize>,
+    /// How many infractions of each kind there are in all.
+    pub infractions: BTreeMap<String, usize>,
+    /// Route ids of the set without a record.
+    pub missing: Vec<String>,
+    /// The route file, as the caller named it.
+    pub route_file: String,
+    /// Its SHA-256.
+    pub route_file_sha256: String,
+    /// Its name, if it is one of Bench2Drive's.
+    pub route_set: Option<&'static str>,
+    /// Whether the results themselves say that they were made with this file.
+    pub is_route_file_confirmed: bool,
+}
+
+/// The keys of infractions that a score card counts.
+const COUNTED: [&str; 12] = [
+    "collisions_layout",
+    "collisions_pedestrian",
+    "collisions_vehicle",
+    "red_light",
+    "stop_infraction",
+    "outside_route_lanes",
+    "min_speed_infractions",
+    "yield_emergency_vehicle_infractions",
+    "scenario_timeouts",
+    "route_dev",
+    "vehicle_blocked",
+    "route_timeout",
+];
+
+impl ScoreCard {
+    /// Scores the results of a folder. `motion` is the folder with `SAVE_NAME/metric_info.json` of
+    /// every drive, which smoothness takes.
+    ///
+    /// # Errors
+    /// If a drive has several records, or records are of other routes than `set`.
+    pub fn new(
+        folder: ResultFolder,
+        set: &RouteSet,
+        motion: Option<&Path>,
+        rule: Rule,
+    ) -> Result<Self, ScoreError> {
+        let made_with = folder.provenance.as_ref().map(|run| run.route_file_sha256.as_str());
+        if let Some(made_with) = made_with.filter(|made_with| *made_with != set.sha256) {
+            return Err(ScoreError::OtherRouteFile {
+                folder: folder.path,
+                made_with: made_with.to_owned(),
+                file: set.file.clone(),
+                found: set.sha256.clone(),
+            });
+        }
+        let is_route_file_confirmed = made_with.is_some();
+        let found: Vec<String> = duplicates(&folder.records)
+            .into_iter()
+            .map(|(route_id, files)| format!("{route_id} in {}", files.join(", ")))
+            .collect();
+        if !found.is_empty() {
+            return Err(ScoreError::Duplicates { found });
+        }
+        let found = strangers(&folder.records, set);
+        if !found.is_empty() {
+            return Err(ScoreError::OtherRoutes { file: set.file.clone(), found });
+        }
+
+        let found: BTreeSet<usize> = folder.records.iter().map(FoundRecord::repetition).collect();
+        let found = if found.is_empty() { BTreeSet::from([0]) } else { found };
+        let repetitions = found.len();
+        let total = set.routes.len() * repetitions;
+        let merged = Merged::new(folder.records, total, rule);
+        let records = merged.records();
+        let present: BTreeSet<&str> = records.iter().map(|r| r.route_id.as_str()).collect();
+        let missing = found
+            .iter()
+            .flat_map(|rep| set.routes.iter().map(move |route| (route.id, rep)))
+            .map(|(id, rep)| format!("RouteScenario_{id}_rep{rep}"))
+            .filter(|route_id| !present.contains(route_id.as_str()))
+            .collect();
+        let mut statuses = BTreeMap::new();
+        for record in records {
+            *statuses.entry(record.status.clone()).or_default() += 1;
+        }
+        let count = |key| records.iter().map(|record| record.messages(key).count()).sum();
+        let junction = |route: &Route| FirstJunction::of_key_points(&route.key_points);
+        let table = |signs| AbilityTable(abilities(&set.routes, records, &junction, signs, rule));
+        Ok(Self {
+            rule: rule.as_str(),
+            finished: merged.finished,
+            total,
+            repetitions,
+            divisor: merged.divisor,
+            driving_score: merged.driving_score,
+            success_rate: merged.success_rate,
+            efficiency: efficiency(records, rule),
+            smoothness: smoothness(records, motion, rule),
+            abilities: table(SignRule::Release004),
+            abilities_003: table(SignRule::Release003),
+            statuses,
+            infractions: COUNTED.map(|key| (key.to_owned(), count(key))).into(),
+            missing,
+            route_file: set.file.clone(),
+            route_file_sha256: set.sha256.clone(),
+            route_set: set.name,
+            is_route_file_confirmed,
+        })
+    }
+
+    /// One line; the scores never stand without how many drives they rest on, nor without what sums
+    /// were divided by where that is another number.
+    pub fn summary(&self) -> String {
+        let divided = if self.divisor == self.total {
+            String::new()
+        } else {
+            format!(" (sums over {}, as the official tool divides any set)", self.divisor)
+        };
+        format!(
+            "{} / {} routes finished, driving score {:.2}, success rate {:.1} %{divided}",
+            self.finished,
+            self.total,
+            self.driving_score,
+            self.success_rate * 100.0
+        )
+    }
+}
+
+/// Records whose route, town or scenario is not of the set, each with what is wrong.
+fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
+    let routes: BTreeMap<String, &Route> =
+        set.routes.iter().map(|route| (route.id.to_string(), route)).collect();
+    let differs = |record: &FoundRecord| {
+        let Some(route) = routes.get(record.route()) else { return Some(String::new()) };
+        let scenario = route.scenarios.first().map_or("", |scenario| &scenario.name);
+        [("town_name", route.town.as_str()), ("scenario_name", scenario)].into_iter().find_map(
+            |(key, expected)| {
+                let found = record.text(key)?;
+                (found != expected)
+                    .then(|| format!(" ({key} is {found:?}, the file says {expected:?})"))
+            },
+        )
+    };
+    records
+        .iter()
+        .filter_map(|record| differs(record).map(|what| record.route_id.clone() + &what))
+        .collect()
+}
+
+fn efficiency(records: &[FoundRecord], rule: Rule) -> Figure {
+    let mut values = Vec::new();
+    for record in records {
+        match route_efficiency(record.messages("min_speed_infractions"), rule) {
+            Ok(value) => values.extend(value),
+            Err(error) => return Figure::none(format!("{}: {error}", record.route_id)),
+        }
+    }
+    Figure::mean(&values, "no record holds a minimum-speed value")
+}
+
+fn smoothness(records: &[FoundRecord], motion: Option<&Path>, rule: Rule) -> Figure {
+    let Some(folder) = motion else {
+        return Figure::none("it takes a folder with a metric_info.json of every drive".to_owned());
+    };
+    let mut values = Vec::new();
+    for record in records {
+        let Some(name) = record.text("save_name") else {
+            return Figure::none(format!("{} has no save_name", record.route_id));
+        };
+        let path = folder.join(name).join("metric_info.json");
+        let value = match fs::read_to_string(&path) {
+            Ok(text) => MotionLog::parse(&text).and_then(|log| log.smoothness(rule)),
+            Err(error) => return Figure::none(format!("cannot read {}: {error}", path.display())),
+        };
+        match value {
+            Ok(value) => values.push(value),
+            Err(error) => {
+                return Figure::none(format!("{}: {}", path.display(), words_of(&error)));
+            }
+        }
+    }
+    Figure::mean(&values, "there is no record")
+}
