@@ -77,11 +77,6 @@ impl FoundRecord {
         self.value.get(key)?.as_str()
     }
 
-    /// The number under a key of a part of the record, if there is one.
-    pub fn number(&self, part: &str, key: &str) -> Option<f64> {
-        self.value.get(part)?.get(key)?.as_f64()
-    }
-
     /// Messages under a key of the infractions; none if the record lacks it.
     pub fn messages(&self, key: &str) -> impl Iterator<Item = &str> {
         let list = self.value.get("infractions").and_then(|lists| lists.get(key));
