@@ -1,15 +1,20 @@
-//! Benchmarks of tandem. Each prints one line of JSON.
+//! Benchmarks of tandem. Each prints one line of JSON, or writes it to the file that it is given.
 
 #[cfg(feature = "tensorrt")]
 mod engine_build;
+mod gpu;
 mod host_work;
 mod vision_cache;
 mod world;
 
+use std::process::ExitCode;
+
 #[expect(clippy::print_stdout, reason = "printing is what this program is for")]
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map_or("world", String::as_str) {
+        "gpu" => return gpu::run(&arguments[1..]),
+        "certificate" => return gpu::certify(&arguments[1..]),
         "world" => world::ticks_per_second()?,
         "host-work" => host_work::run(&arguments[1..])?,
         "vision-cache" => vision_cache::run()?,
@@ -18,9 +23,12 @@ fn main() -> anyhow::Result<()> {
         #[cfg(not(feature = "tensorrt"))]
         "engine-build" => anyhow::bail!("engine-build needs --features tensorrt"),
         other => {
-            anyhow::bail!("{other:?} is no benchmark: world, host-work, vision-cache, engine-build")
+            anyhow::bail!(
+                "{other:?} is no benchmark: world, host-work, vision-cache, engine-build, gpu, \
+                 certificate"
+            )
         }
     };
     println!("{result}");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,151 @@
+//! Whether an engine folder computes on a device what an f32 export of the same checkpoint computes on
+//! the same device: layer by layer, as `tandem verify` compares on the CPU.
+
+use super::floors;
+use super::place::{Arrangement, Library, Opened, Place};
+use super::write;
+use anyhow::Context;
+use clap::Parser;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tandem::model::automot::accuracy::{Limits, compare};
+use tandem::model::automot::recording::{Recording, RecordingInputs, record};
+use tandem::model::automot::tokenizer::Tokenizer;
+use tandem::profile::MachineCard;
+use tandem::timing::Stopwatch;
+use tandem_export::folder::TOKENIZER_FILE;
+
+/// Memory for activations, prefixes and the library beside the weights, as a part of them.
+const BESIDE_WEIGHTS: f64 = 0.25;
+
+#[derive(Parser)]
+#[command(name = "certificate", no_binary_name = true)]
+struct Arguments {
+    /// Where to run: host, emulated or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Place,
+    /// Engine folder
+    #[arg(long, value_name = "DIR")]
+    engine: PathBuf,
+    /// Who runs the engine on a GPU; the reference is ONNX Runtime's
+    #[arg(long, value_enum, default_value_t = Library::Onnxruntime)]
+    library: Library,
+    /// An f32 export of the same checkpoint
+    #[arg(long, value_name = "DIR")]
+    reference: PathBuf,
+    /// Prompts, each with its own scene, route and speed
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    prompts: u16,
+    /// Least cosine that any token of any layer may have
+    #[arg(long, default_value_t = Limits::default().min_cosine)]
+    min_cosine: f64,
+    /// Most that a trajectory point may be off, as a part of its distance or of one meter
+    #[arg(long, default_value_t = Limits::default().max_point_distance)]
+    max_point_distance: f64,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Compares, writes the result, and prints the verdict to the error stream.
+///
+/// # Errors
+/// If the device is not there, a side cannot be driven, or the result cannot be written. A comparison
+/// past its limits only changes the exit code; want of memory skips it.
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let watch = Stopwatch::start();
+    let opened = Opened::open(arguments.device)?;
+    let inputs = RecordingInputs { seed: 0, prompts: arguments.prompts.into() };
+    let gpus = opened.gpu().map(str::to_owned).into_iter().collect();
+    let mut result = json!({
+        "bench": "gpu-certificate",
+        "device": opened.device().name(),
+        "engine": super::engine_facts(&arguments.engine),
+        "reference": super::engine_facts(&arguments.reference),
+        "inputs": inputs,
+        "machine_card": MachineCard::read(gpus, Vec::new()),
+    });
+    let code = match no_room(&opened, &arguments)? {
+        Some(reason) => {
+            eprintln!("certificate skipped: {reason}");
+            result["skipped"] = json!(reason);
+            ExitCode::SUCCESS
+        }
+        None => certify(&opened, &arguments, inputs, &mut result)?,
+    };
+    result["took_s"] = json!(watch.elapsed().as_secs_f64());
+    write(&arguments.out, &result)?;
+    Ok(code)
+}
+
+fn certify(
+    opened: &Opened,
+    arguments: &Arguments,
+    inputs: RecordingInputs,
+    result: &mut Value,
+) -> anyhow::Result<ExitCode> {
+    // One after the other: only one of two large engines is in memory at a time.
+    let (reference, by) = side(opened, &arguments.reference, Library::Onnxruntime, inputs)?;
+    result["reference"]["libraries"] = json!(by);
+    let (engine, by) = side(opened, &arguments.engine, arguments.library, inputs)?;
+    result["engine"]["libraries"] = json!(by);
+    let comparison = compare(&engine, &reference)?;
+    let limits = Limits {
+        min_cosine: arguments.min_cosine,
+        max_point_distance: arguments.max_point_distance,
+    };
+    let excesses = comparison.excesses(&limits);
+    let verdict = match excesses.as_slice() {
+        [] => "within limits".to_owned(),
+        [only] => format!("past limits: {only}"),
+        [first, others @ ..] => format!("past limits: {first}; and {} more", others.len()),
+    };
+    eprintln!("certificate: {verdict}");
+    result["within_limits"] = json!(excesses.is_empty());
+    result["limits"] = json!(limits);
+    result["excesses"] = json!(excesses);
+    result["comparison"] = json!(comparison);
+    Ok(if excesses.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Loads a folder, drives it and lets it go.
+fn side(
+    opened: &Opened,
+    folder: &Path,
+    library: Library,
+    inputs: RecordingInputs,
+) -> anyhow::Result<(Recording, Vec<String>)> {
+    let arrangement = Arrangement { graphs: false, share: None };
+    let loaded = opened.load(folder, library, arrangement)?;
+    let tokenizer = Tokenizer::read(&folder.join(TOKENIZER_FILE))?;
+    let recording = record(&loaded.networks, tokenizer, inputs, &mut || {})
+        .with_context(|| format!("driving engine folder {}", folder.display()))?;
+    Ok((recording, loaded.libraries))
+}
+
+/// Why the larger of the two sides will not fit, if the device can tell.
+fn no_room(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<String>> {
+    let Some(memory) = opened.device().memory()? else { return Ok(None) };
+    for folder in [&arguments.reference, &arguments.engine] {
+        let costs = floors::costs(folder)?;
+        let networks = [&costs.vision, &costs.bev, &costs.action].into_iter();
+        let stored = networks
+            .chain(&costs.understanding)
+            .map(|cost| cost.total.parameter_bytes + cost.total.constant_bytes)
+            .sum::<u64>();
+        let needed = (stored as f64 * (1.0 + BESIDE_WEIGHTS)) as u64;
+        if needed > memory.free {
+            return Ok(Some(format!(
+                "{} has {stored} bytes of weights and needs some {needed}, the device has {} free",
+                folder.display(),
+                memory.free
+            )));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,275 @@
+//! The two experts on a device, driven without a pilot: as fast as they go.
+
+use super::drive::{Drive, Requests};
+use super::place::{Arrangement, Loaded};
+use super::series::Series;
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use tandem::device::Device;
+use tandem::kv_cache::{Handover, KvSnapshot, SlotPool};
+use tandem::model::automot::tokenizer::Tokenizer;
+use tandem::model::automot::{ActionOptions, AutomotAction, AutomotUnderstanding};
+use tandem::model::{ActionExpert, AtAnyTime, ModelError, RefreshRequest, UnderstandingExpert};
+use tandem::scene::Detour;
+use tandem::timing::{Stage, StageSpans, Stopwatch};
+use tandem_export::folder::TOKENIZER_FILE;
+
+/// One published, one read by a tick that began before, one being written.
+const SLOTS: usize = 3;
+
+/// Refreshes and ticks before the first sample: the libraries lay their memory out and make their
+/// graphs in the first ones.
+const WARM_UP: usize = 6;
+
+/// Both experts with a first prefix.
+pub(super) struct Experts {
+    pub(super) fast: Fast,
+    pub(super) slow: Slow,
+    pub(super) handover: Handover,
+    pub(super) device: Arc<dyn Device>,
+}
+
+/// The fast expert and what it is shown.
+pub(super) struct Fast {
+    action: AutomotAction,
+    drive: Drive,
+}
+
+/// The slow expert, what it is shown and where it writes.
+pub(super) struct Slow {
+    understanding: AutomotUnderstanding,
+    requests: Requests,
+    pool: SlotPool,
+    pub(super) frames_per_prompt: usize,
+}
+
+impl Experts {
+    /// Experts that have driven a little.
+    ///
+    /// # Errors
+    /// If an expert cannot be set up, or fails.
+    pub(super) fn new(
+        loaded: &Loaded,
+        engine: &Path,
+        arrangement: Arrangement,
+    ) -> anyhow::Result<Self> {
+        let networks = &loaded.networks;
+        let tokenizer = Tokenizer::read(&engine.join(TOKENIZER_FILE))?;
+        let mut understanding = AutomotUnderstanding::new(networks, tokenizer)?;
+        let drive = Drive::record()?;
+        let frames_per_prompt = understanding.frames_per_prompt();
+        let requests = drive.requests(frames_per_prompt)?;
+        let options = ActionOptions::default();
+        let mut action = AutomotAction::new(networks, drive.planner(), frames_per_prompt, options)?;
+        let pool = SlotPool::new(&networks.device, networks.prefix, SLOTS)?;
+        if arrangement.graphs {
+            let slots = (0..SLOTS).map(|_| pool.writer().expect("nobody else has the pool"));
+            for mut writer in slots.collect::<Vec<_>>() {
+                understanding.prepare(writer.slot_mut())?;
+                action.prepare(writer.slot())?;
+            }
+        }
+        let mut experts = Self {
+            fast: Fast { action, drive },
+            slow: Slow { understanding, requests, pool, frames_per_prompt },
+            handover: Handover::new(),
+            device: Arc::clone(&networks.device),
+        };
+        experts.warm_up().context("warming up")?;
+        Ok(experts)
+    }
+
+    fn warm_up(&mut self) -> anyhow::Result<()> {
+        for _ in 0..WARM_UP {
+            let request = self.slow.requests.next(self.slow.frames_per_prompt);
+            let prefix = self.slow.refresh(&request, &mut RefreshSeries::default())?;
+            self.handover.publish(prefix)?;
+            // Every slot in turn is acted on.
+            self.fast.tick(&self.prefix(), &mut TickSeries::default())?;
+        }
+        for _ in 0..WARM_UP {
+            self.fast.tick(&self.prefix(), &mut TickSeries::default())?;
+        }
+        Ok(())
+    }
+
+    /// The newest prefix.
+    pub(super) fn prefix(&self) -> Arc<KvSnapshot> {
+        self.handover.latest().expect("the first prefix was published in the warm-up")
+    }
+}
+
+impl Fast {
+    /// One tick on `prefix`, without state filter and control.
+    ///
+    /// # Errors
+    /// If the expert fails.
+    pub(super) fn tick(
+        &mut self,
+        prefix: &KvSnapshot,
+        series: &mut TickSeries,
+    ) -> Result<(), ModelError> {
+        let mut spans = StageSpans::default();
+        let (observation, pose) = self.drive.next();
+        let tick = Stopwatch::start();
+        self.action.observe(observation, pose, &Detour::default(), &mut spans)?;
+        let act = Stopwatch::start();
+        self.action.act(prefix, &mut spans)?;
+        let act_ns = nanoseconds(&act);
+        series.add(nanoseconds(&tick), act_ns, &spans);
+        Ok(())
+    }
+}
+
+impl Slow {
+    /// What the next refresh reads, with so many frames that it has not seen.
+    pub(super) fn request(&mut self, new_frames: usize) -> RefreshRequest {
+        self.requests.next(new_frames)
+    }
+
+    /// One refresh, until its prefix is sealed.
+    ///
+    /// # Errors
+    /// If the expert fails, or every slot is held.
+    pub(super) fn refresh(
+        &mut self,
+        request: &RefreshRequest,
+        series: &mut RefreshSeries,
+    ) -> anyhow::Result<KvSnapshot> {
+        let writer = self.pool.writer().context("every slot is held")?;
+        let mut spans = StageSpans::default();
+        let refresh = Stopwatch::start();
+        let prefix = self.understanding.refresh(request, writer, &AtAnyTime, &mut spans)?;
+        series.add(nanoseconds(&refresh), &spans);
+        Ok(prefix)
+    }
+
+    /// Whether a slot is free.
+    pub(super) fn has_room(&self) -> bool {
+        self.pool.free() > 0
+    }
+}
+
+fn nanoseconds(watch: &Stopwatch) -> u64 {
+    u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn took(spans: &StageSpans, stage: Stage) -> Option<u64> {
+    u64::try_from(spans.took(stage)?.as_nanos()).ok()
+}
+
+/// What ticks took.
+#[derive(Default)]
+pub(super) struct TickSeries {
+    /// Readings into the expert, and the act.
+    tick: Series,
+    /// From the observed readings to the trajectory.
+    act: Series,
+    /// Device: from the first upload to the last download, by events.
+    device: Series,
+    upload: Series,
+    bev: Series,
+    action: Series,
+    download: Series,
+    /// What of the act is neither the device's nor picture or trajectory: handing over, waking up.
+    host: Series,
+}
+
+impl TickSeries {
+    pub(super) fn for_runs(n: usize) -> Self {
+        let runs = || Series::for_runs(n);
+        Self {
+            tick: runs(),
+            act: runs(),
+            device: runs(),
+            upload: runs(),
+            bev: runs(),
+            action: runs(),
+            download: runs(),
+            host: runs(),
+        }
+    }
+
+    fn add(&mut self, tick_ns: u64, act_ns: u64, spans: &StageSpans) {
+        self.tick.push(tick_ns);
+        self.act.push(act_ns);
+        let mut device_ns = 0;
+        for (stage, series) in [
+            (Stage::Upload, &mut self.upload),
+            (Stage::Bev, &mut self.bev),
+            (Stage::Action, &mut self.action),
+            (Stage::Download, &mut self.download),
+        ] {
+            if let Some(ns) = took(spans, stage) {
+                series.push(ns);
+                device_ns += ns;
+            }
+        }
+        self.device.push(device_ns);
+        let of_host = [Stage::Picture, Stage::Trajectory].map(|stage| took(spans, stage));
+        let other = device_ns + of_host.into_iter().flatten().sum::<u64>();
+        self.host.push(act_ns.saturating_sub(other));
+    }
+
+    /// All series that have samples; the first `raw` samples of each.
+    pub(super) fn told(&self, raw: usize) -> Value {
+        told(
+            [
+                ("tick", &self.tick),
+                ("act", &self.act),
+                ("device", &self.device),
+                ("upload", &self.upload),
+                ("bev", &self.bev),
+                ("action", &self.action),
+                ("download", &self.download),
+                ("host", &self.host),
+            ],
+            raw,
+        )
+    }
+}
+
+/// What refreshes took.
+#[derive(Default)]
+pub(super) struct RefreshSeries {
+    /// From the request to the sealed prefix.
+    refresh: Series,
+    /// Device: vision tower, all new frames.
+    vision: Series,
+    /// From the prompt's upload until the last layer is done.
+    understanding: Series,
+}
+
+impl RefreshSeries {
+    pub(super) fn for_runs(n: usize) -> Self {
+        let runs = || Series::for_runs(n);
+        Self { refresh: runs(), vision: runs(), understanding: runs() }
+    }
+
+    fn add(&mut self, refresh_ns: u64, spans: &StageSpans) {
+        self.refresh.push(refresh_ns);
+        took(spans, Stage::Vision).into_iter().for_each(|ns| self.vision.push(ns));
+        took(spans, Stage::Understanding).into_iter().for_each(|ns| self.understanding.push(ns));
+    }
+
+    /// All series that have samples; the first `raw` samples of each.
+    pub(super) fn told(&self, raw: usize) -> Value {
+        told(
+            [
+                ("refresh", &self.refresh),
+                ("vision", &self.vision),
+                ("understanding", &self.understanding),
+            ],
+            raw,
+        )
+    }
+}
+
+fn told<const N: usize>(series: [(&str, &Series); N], raw: usize) -> Value {
+    let with_samples = series.into_iter().filter(|(_, series)| !series.is_empty());
+    let mut all = json!({});
+    with_samples.for_each(|(name, series)| all[name] = series.summary(raw));
+    all
+}

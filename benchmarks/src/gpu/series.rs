@@ -1,0 +1,72 @@
+//! Samples, and what is told of them.
+
+use serde_json::{Value, json};
+use tandem::profile::nearest_rank;
+use tandem::timing::Percentile;
+
+/// Percentiles by their names in a result.
+const PERCENTILES: [(&str, Percentile); 4] = [
+    ("p50", Percentile::P50),
+    ("p90", Percentile::P90),
+    ("p99", Percentile::P99),
+    ("p99.9", Percentile::P999),
+];
+
+/// Nanoseconds of one thing, run after run.
+#[derive(Default)]
+pub(super) struct Series(Vec<u64>);
+
+impl Series {
+    /// An empty series with room for `runs`.
+    pub(super) fn for_runs(runs: usize) -> Self {
+        Self(Vec::with_capacity(runs))
+    }
+
+    pub(super) fn push(&mut self, nanoseconds: u64) {
+        self.0.push(nanoseconds);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Count, extremes and percentiles by nearest rank over all samples, and the first `raw` samples
+    /// in the order in which they came.
+    pub(super) fn summary(&self, raw: usize) -> Value {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let mut summary = json!({ "count": sorted.len(), "min": sorted.first() });
+        for (name, percentile) in PERCENTILES {
+            summary[name] = json!(nearest_rank(&sorted, percentile));
+        }
+        let told = &self.0[..raw.min(self.0.len())];
+        summary["max"] = json!(sorted.last());
+        summary["samples"] = json!(told);
+        summary["samples_left_out"] = json!(self.0.len() - told.len());
+        summary
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_all_samples_by_nearest_rank_and_raw_samples_are_bounded() {
+        let mut series = Series::default();
+        // 1 to 2000 in an order that is not theirs: 7 and 2000 have no common factor.
+        (0..2000).for_each(|i| series.push(i * 7 % 2000 + 1));
+        let found = series.summary(3);
+        let of = |name: &str| found[name].as_u64().unwrap();
+        assert_eq!([of("count"), of("min"), of("max")], [2000, 1, 2000]);
+        assert_eq!([of("p50"), of("p90"), of("p99"), of("p99.9")], [1000, 1800, 1980, 1998]);
+        assert_eq!(found["samples"], json!([1, 8, 15]));
+        assert_eq!(of("samples_left_out"), 1997);
+    }
+
+    #[test]
+    fn of_nothing_nothing_is_told() {
+        let found = Series::default().summary(3);
+        assert_eq!((&found["count"], &found["p50"]), (&json!(0), &Value::Null));
+    }
+}
