@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds what run.sh runs, and puts it into DIR/bin:
+#
+#   benchmarks/gpu/binaries.sh DIR [cargo's options, such as --release --features cuda]
+set -euo pipefail
+caller="$PWD"
+cd "$(dirname "$0")/../.."
+[ $# -ge 1 ] || { sed -n '2,4s/^# \{0,1\}//p' benchmarks/gpu/binaries.sh >&2; exit 2; }
+case "$1" in /*) out="$1" ;; *) out="$caller/$1" ;; esac
+shift
+mkdir -p "$out/bin"
+# One call, so that all are built with the same features. Executables have numbers in their names.
+cargo test "$@" --no-run --message-format=json-render-diagnostics --bins \
+  --test device_conformance --test engine_conformance --test gpu >"$out/cargo.json"
+OUT="$out" python3 - <<'END'
+import json, os, shutil
+from pathlib import Path
+
+out, found = Path(os.environ["OUT"]), {}
+for line in (out / "cargo.json").read_text().splitlines():
+    told = json.loads(line)
+    if told.get("executable"):
+        target = told["target"]
+        is_program = target["kind"] == ["bin"] and not told["profile"]["test"]
+        if is_program or target["kind"] == ["test"]:
+            found[target["name"]] = told["executable"]
+(out / "cargo.json").unlink()
+for name in ("tandem", "tandem-benchmarks", "device_conformance", "engine_conformance"):
+    if name not in found:
+        raise SystemExit(f"binaries.sh: cargo built no {name}")
+    partial = out / "bin" / f"{name}.partial"
+    shutil.copy2(found[name], partial)
+    partial.replace(out / "bin" / name)
+END
+pwd >"$out/built_at"

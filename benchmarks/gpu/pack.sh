@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Packs what run.sh needs on a GPU machine without a network, in parts of at most 60 MB:
+#
+#   benchmarks/gpu/pack.sh OUT            builds (release), fetches the libraries, packs
+#   benchmarks/gpu/pack.sh OUT --from DIR packs DIR as it is
+#
+# Options: --part-bytes N (default 60000000). OUT gets part-000 and so on, SHA256SUMS, and unpack.sh.
+# Weights are not among it: they are synthesized there. Neither is the checkout, which run.sh runs in.
+set -euo pipefail
+caller="$PWD"
+cd "$(dirname "$0")/../.."
+at() { case "$1" in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac; }
+
+usage() { sed -n '2,8s/^# \{0,1\}//p' benchmarks/gpu/pack.sh >&2; exit 2; }
+out='' from='' part_bytes=60000000
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --from | --part-bytes) [ $# -ge 2 ] || usage ;;
+    -*) usage ;;
+    *) [ -z "$out" ] || usage; out="$(at "$1")"; shift; continue ;;
+  esac
+  case "$1" in
+    --from) from="$(at "$2")" ;;
+    --part-bytes) part_bytes="$2" ;;
+  esac
+  shift 2
+done
+[ -n "$out" ] || usage
+mkdir -p "$out"
+[ -z "$(ls -A "$out")" ] || { echo "pack.sh: $out is not empty; give a new folder" >&2; exit 2; }
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+
+# Libraries, pinned: those of tandem as its finder pins them (src/engine), and what the CUDA provider
+# wants of CUDA 13 (cuBLAS, cuRAND, the runtime, and NVRTC for cuDNN) and cuDNN 9.
+own_packages='
+onnxruntime==1.31.1 --hash=sha256:1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536
+onnxruntime-gpu==1.31.1 --hash=sha256:05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
+tensorrt-rtx-cu13-libs==1.7.1.116 --hash=sha256:e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd'
+vendor_packages='
+nvidia-cublas==13.10.0.20 --hash=sha256:dcc6d63884c53d07e267ce7e6feac17b2538cebaafec5db865736c3e28e4dc84
+nvidia-cuda-runtime==13.5.37 --hash=sha256:df2b79a8852f10d1fef8c848489c49eebb5754051bf870202a862831412b179d
+nvidia-curand==10.4.5.25 --hash=sha256:22bb226a857e5888fe6b54ae465fc4371296bcff13a35f79e19691bcf454f529
+nvidia-cudnn-cu13==9.28.0.42 --hash=sha256:7358353c75bb121a58e5f7712fe6d588883dc1df8ba00f428237e44e97543c4d
+nvidia-cuda-nvrtc==13.5.37 --hash=sha256:86b4d68058807988b7d9af5b44917a0601e9c337f35ccd657bfb3c759ff8d8bc'
+
+# A wheel's files lie in its own folder until they are sorted.
+fetch() {
+  local hash
+  for hash in $(sed -n 's/.*sha256://p' <<<"$own_packages"); do
+    grep -rqF "$hash" src/engine || {
+      echo "pack.sh: the library finder pins another package than sha256 $hash; pin the same here" >&2
+      exit 1
+    }
+  done
+  printf '%s\n' "$own_packages" "$vendor_packages" >"$scratch/requirements.txt"
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    --require-hashes --dest "$scratch/wheels" --requirement "$scratch/requirements.txt"
+  for wheel in "$scratch"/wheels/*.whl; do
+    python3 -m zipfile -e "$wheel" "$scratch/files/$(basename "$wheel" | cut -d- -f1)"
+    rm "$wheel"
+  done
+}
+
+# Copies libraries of an unpacked wheel to where they are found.
+place() { # wheel folder patterns...
+  local wheel="$1" folder="$2" pattern
+  shift 2
+  mkdir -p "$scratch/pack/$folder"
+  for pattern in "$@"; do
+    find "$scratch/files/$wheel" -name "$pattern" -type f -exec mv {} "$scratch/pack/$folder/" \;
+    compgen -G "$scratch/pack/$folder/$pattern" >/dev/null || {
+      echo "pack.sh: the package $wheel holds no $pattern" >&2
+      exit 1
+    }
+  done
+}
+
+collect() {
+  local features='tandem/cuda,tandem-benchmarks/cuda' arch
+  arch="$(uname -m)"
+  [ "$arch" = x86_64 ] || { echo "pack.sh: packages are pinned for x86_64, this is $arch" >&2; exit 1; }
+  if [ -n "${LIBCLANG_PATH:-}" ]; then
+    features="$features,tandem/tensorrt,tandem-benchmarks/tensorrt"
+  else
+    echo "pack.sh: LIBCLANG_PATH is not set, so TensorRT is left out (engines/README.md)" >&2
+  fi
+  benchmarks/gpu/binaries.sh "$scratch/pack" --release --features "$features"
+  fetch
+  place onnxruntime "cache/onnxruntime-1.31.1-$arch" 'libonnxruntime.so.1.31.1'
+  place onnxruntime_gpu "cache/onnxruntimegpu-1.31.1-$arch" 'libonnxruntime.so.1.31.1' \
+    'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
+  place tensorrt_rtx_cu13_libs "cache/tensorrt-rtx-1.7.1.116-$arch" 'libtensorrt_rtx.so.1' \
+    'libtensorrt_onnxparser_rtx.so.1'
+  place nvidia_cublas lib 'libcublas.so.13' 'libcublasLt.so.13'
+  place nvidia_cuda_runtime lib 'libcudart.so.13'
+  place nvidia_curand lib 'libcurand.so.10'
+  place nvidia_cudnn_cu13 lib 'libcudnn*.so.9'
+  place nvidia_cuda_nvrtc lib 'libnvrtc*.so.13*'
+}
+
+if [ -z "$from" ]; then
+  collect
+  from="$scratch/pack"
+fi
+(cd "$from" && find . -type f ! -name CONTENTS.sha256 -print0 | sort -z | xargs -0 sha256sum) >"$scratch/CONTENTS.sha256"
+# Of two files of one name the later is unpacked, so a folder that was unpacked can be packed again.
+tar --create --directory "$from" . --directory "$scratch" ./CONTENTS.sha256 |
+  gzip -3 | split --bytes="$part_bytes" --numeric-suffixes --suffix-length=3 - "$out/part-"
+cp benchmarks/gpu/unpack.sh "$out/"
+(cd "$out" && sha256sum part-* unpack.sh >SHA256SUMS)
+echo "packed $(wc -l <"$scratch/CONTENTS.sha256") files into $(ls "$out"/part-* | wc -l) parts, $(du -sh "$out" | cut -f1) in all" >&2

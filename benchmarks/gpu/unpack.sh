@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Puts together what pack.sh packed:
+#
+#   unpack.sh PARTS DIR
+#
+# PARTS is the folder with part-000 and so on and SHA256SUMS; DIR must not exist. Sums are checked
+# before and after; DIR is there whole or not at all.
+set -euo pipefail
+[ $# -eq 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+parts="$(cd "$1" && pwd)" dir="$2"
+[ ! -e "$dir" ] || { echo "unpack.sh: $dir exists; give a new folder" >&2; exit 2; }
+[ -f "$parts/SHA256SUMS" ] || { echo "unpack.sh: there is no $parts/SHA256SUMS; pack.sh writes it" >&2; exit 1; }
+(cd "$parts" && sha256sum --check --quiet SHA256SUMS >&2) || {
+  echo "unpack.sh: parts of $parts are missing or damaged (above); bring them again" >&2
+  exit 1
+}
+listed="$(sed -n 's/^[0-9a-f]*  \(part-[0-9]*\)$/\1/p' "$parts/SHA256SUMS")"
+rm -rf "$dir.partial"
+mkdir -p "$dir.partial"
+(cd "$parts" && cat $listed) | tar --extract --gzip --directory "$dir.partial"
+(cd "$dir.partial" && sha256sum --check --quiet CONTENTS.sha256 >&2) || {
+  echo "unpack.sh: files in $dir.partial are not what was packed (above)" >&2
+  exit 1
+}
+mv "$dir.partial" "$dir"
+echo "unpacked $(wc -l <"$dir/CONTENTS.sha256") files to $dir" >&2
