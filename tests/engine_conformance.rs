@@ -264,9 +264,17 @@ macro_rules! conformance {
     };
 }
 
-/// Every promise about runs that are handed to a stream, for one back end on one device.
+/// A device with a back end that runs on it.
+struct Place {
+    device: Arc<dyn Device>,
+    lanes: Lanes,
+    backend: Box<dyn Backend>,
+}
+
+/// Every promise about runs that are handed to a stream, for one back end on one device; without the
+/// device nothing is tested.
 macro_rules! on_a_device {
-    ($name:ident, $backend:expr, $device:expr) => {
+    ($name:ident, $place:expr) => {
         mod $name {
             use super::*;
 
@@ -277,14 +285,13 @@ macro_rules! on_a_device {
                 lanes: Lanes,
             }
 
-            fn setup() -> Setup {
+            fn setup() -> Option<Setup> {
+                let Place { device, lanes, backend } = $place?;
                 let folder = tempfile::tempdir().unwrap();
                 write_network(folder.path());
-                let device: Arc<dyn Device> = Arc::new($device);
-                let lanes = device.lanes(None).unwrap();
                 let file = NetworkFile::read(folder.path(), "toy").unwrap();
-                let session = $backend.load(&file).unwrap().session();
-                Setup { _folder: folder, session, device, lanes }
+                let session = backend.load(&file).unwrap().session();
+                Some(Setup { _folder: folder, session, device, lanes })
             }
 
             /// A tensor on the device whose values count from `first`.
@@ -310,7 +317,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn runs_of_a_stream_come_in_order() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 let stream = &*lanes.fast;
                 let x = tensor(&*device, 1.0);
                 let [mut once, mut twice] = [0.0; 2].map(|_| tensor(&*device, 0.0));
@@ -328,7 +335,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn slots_are_used_in_any_order_and_again() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 let slots = [0.0, 50.0, 900.0].map(|first| (first, tensor(&*device, first)));
                 let mut y = tensor(&*device, 0.0);
                 for round in 0..12 {
@@ -341,7 +348,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn the_memory_of_a_run_lives_until_it_is_done() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 let mut y = tensor(&*device, 0.0);
                 for first in 0..40 {
                     let x = tensor(&*device, first as f32);
@@ -354,7 +361,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn known_memory_costs_no_allocation_of_ours() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 let slots = [0.0, 50.0, 900.0].map(|first| tensor(&*device, first));
                 let mut y = tensor(&*device, 0.0);
                 let mut run = |x: &DeviceTensor| {
@@ -370,7 +377,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn a_graph_runs_the_network_on_what_stands_there_now() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 if !session.can_be_captured() {
                     return;
                 }
@@ -389,7 +396,7 @@ macro_rules! on_a_device {
 
             #[test]
             fn what_breaks_the_contract_or_is_another_devices_is_refused() {
-                let Setup { mut session, device, lanes, .. } = setup();
+                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
                 let stream = &*lanes.fast;
                 let (x, mut y) = (tensor(&*device, 0.0), tensor(&*device, 0.0));
                 let zeros = |dtype, width| DeviceTensor::zeros(&*device, dtype, &[ROWS, width]);
@@ -413,16 +420,53 @@ macro_rules! on_a_device {
 
 /// ONNX Runtime on the CPU.
 fn cpu() -> OnnxRuntime {
+    // A process has one such library, and a GPU's serves the CPU, too.
+    #[cfg(feature = "cuda")]
+    let _gpu = gpu::place();
     OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
 }
 
-on_a_device!(onnxruntime_cpu_on_the_host, cpu(), HostDevice::new());
-on_a_device!(onnxruntime_cpu_emulated, cpu(), HostDevice::emulating(Emulation::default()));
-on_a_device!(
-    onnxruntime_cpu_built_emulated,
-    BuiltFirst(cpu()),
+fn on_the_host(device: HostDevice, backend: impl Backend + 'static) -> Option<Place> {
+    let lanes = device.lanes(None).unwrap();
+    Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) })
+}
+
+fn emulated() -> HostDevice {
     HostDevice::emulating(Emulation::default())
-);
+}
+
+on_a_device!(onnxruntime_cpu_on_the_host, on_the_host(HostDevice::new(), cpu()));
+on_a_device!(onnxruntime_cpu_emulated, on_the_host(emulated(), cpu()));
+on_a_device!(onnxruntime_cpu_built_emulated, on_the_host(emulated(), BuiltFirst(cpu())));
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use super::Place;
+    use std::sync::Arc;
+    use tandem::device::Device;
+    use tandem::device::cuda::CudaDevice;
+    use tandem::engine::onnxruntime::{CudaOptions, OnnxRuntimeCuda};
+
+    /// The first GPU with ONNX Runtime's CUDA provider; `None`, with the reason, without one.
+    pub(super) fn place() -> Option<Place> {
+        let device = match CudaDevice::open(0) {
+            Ok(device) => device,
+            Err(error) => {
+                eprintln!("SKIPPED on a GPU: {error}");
+                return None;
+            }
+        };
+        let lanes = device.lanes(None).unwrap();
+        let (options, stream) = (CudaOptions::default(), Arc::clone(&lanes.fast));
+        let mut progress = |line: &str| eprintln!("{line}");
+        let backend =
+            OnnxRuntimeCuda::open(device.clone(), stream, options, &mut progress).unwrap();
+        Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) })
+    }
+}
+
+#[cfg(feature = "cuda")]
+on_a_device!(onnxruntime_on_a_gpu, gpu::place());
 
 conformance!(onnxruntime_cpu, cpu());
 
