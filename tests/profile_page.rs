@@ -112,8 +112,10 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
         let beside = if running.is_some() { 1.3 } else { 1.0 };
         parts.extend([
             (Stage::Picture, noise.around(2.1)),
+            (Stage::Upload, noise.around(0.2)),
             (Stage::Bev, noise.around(6.0 * beside)),
             (Stage::Action, noise.around(13.5 * beside + hiccup)),
+            (Stage::Download, noise.around(0.01)),
             (Stage::Trajectory, noise.around(0.004)),
             (Stage::Control, noise.around(0.009)),
         ]);
