@@ -1,7 +1,7 @@
 //! Where a run's networks are, and what runs them there.
 
 use super::print;
-use crate::device::{Device, DeviceError, Emulation, HostDevice, Lanes};
+use crate::device::{Device, Emulation, HostDevice, Lanes};
 use crate::engine::Backend;
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use crate::pilot::{DeviceName, Run, usable_cores};
@@ -61,7 +61,7 @@ impl Placement {
 
 #[cfg(not(feature = "cuda"))]
 fn on_a_gpu(_: &Path, _: usize, _: &Run, _: Option<&Path>) -> anyhow::Result<Placement> {
-    Err(DeviceError::NotBuilt { what: "a GPU", feature: "cuda" }.into())
+    Err(crate::device::DeviceError::NotBuilt { what: "a GPU", feature: "cuda" }.into())
 }
 
 #[cfg(feature = "cuda")]
@@ -108,5 +108,9 @@ fn tensorrt(device: &crate::device::cuda::CudaDevice) -> anyhow::Result<Box<dyn 
 
 #[cfg(all(feature = "cuda", not(feature = "tensorrt")))]
 fn tensorrt(_: &crate::device::cuda::CudaDevice) -> anyhow::Result<Box<dyn Backend>> {
-    Err(DeviceError::NotBuilt { what: "engines of TensorRT", feature: "cuda,tensorrt" }.into())
+    Err(crate::device::DeviceError::NotBuilt {
+        what: "engines of TensorRT",
+        feature: "cuda,tensorrt",
+    }
+    .into())
 }
