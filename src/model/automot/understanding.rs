@@ -229,6 +229,26 @@ impl UnderstandingExpert for AutomotUnderstanding {
         turns: &dyn Turns,
         spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
+        match self.fill(request, &mut writer, turns, spans) {
+            Ok(meta) => Ok(writer.seal(meta)),
+            Err(error) => {
+                // The slot goes home when nothing that was handed over can write to it any more.
+                let _ = self.lane.stream().synchronize();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl AutomotUnderstanding {
+    /// Computes a prefix into `writer`, to its end; gives what it was made from.
+    fn fill(
+        &mut self,
+        request: &RefreshRequest,
+        writer: &mut KvWriter,
+        turns: &dyn Turns,
+        spans: &mut StageSpans,
+    ) -> Result<PrefixMeta, ModelError> {
         if request.frames.len() != self.frames_per_prompt {
             return Err(ModelError::Size {
                 what: "the number of frames in a refresh",
@@ -249,7 +269,7 @@ impl UnderstandingExpert for AutomotUnderstanding {
 
         let begun = Stage::Understanding.begin();
         self.prompt.upload(self.lane.stream())?;
-        self.layers.run(&self.prompt, &mut writer, &self.lane, turns, spans)?;
+        self.layers.run(&self.prompt, writer, &self.lane, turns, spans)?;
         spans.end(begun);
 
         let begun = Stage::Seal.begin();
@@ -257,15 +277,14 @@ impl UnderstandingExpert for AutomotUnderstanding {
         if let Some(whole) = &self.whole {
             whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
         }
-        let snapshot = writer.seal(PrefixMeta {
+        spans.end(begun);
+        Ok(PrefixMeta {
             version: request.version,
             frames: request.frames.iter().map(|frame| frame.id.0).collect(),
             captured_at: request.captured_at,
             valid_length: extent.valid_tokens,
             next_position: extent.next_position,
-        });
-        spans.end(begun);
-        Ok(snapshot)
+        })
     }
 }
 
