@@ -51,6 +51,7 @@ impl StraightRoad {
             state: WorldState {
                 time_s: 0.05,
                 ego,
+                actors: Vec::new(),
                 collisions: Vec::new(),
                 background_speeds_mps: Vec::new(),
                 speed_limit_kmh: 50.0,

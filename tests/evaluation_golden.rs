@@ -413,6 +413,7 @@ fn check_trace(name: &str, case: &Value) {
         let state = WorldState {
             time_s,
             ego,
+            actors: Vec::new(),
             collisions: collisions.collect(),
             background_speeds_mps: speeds.clone(),
             speed_limit_kmh: case.get("speed_limit_kmh").map_or(50.0, number),
@@ -514,6 +515,7 @@ fn the_tick_after_the_cap_ends_the_route_unjudged() {
         let state = WorldState {
             time_s: tick as f64 * 0.05,
             ego,
+            actors: Vec::new(),
             collisions: Vec::new(),
             background_speeds_mps: Vec::new(),
             speed_limit_kmh: 50.0,

@@ -19,8 +19,8 @@ pub use detour::{Detour, RouteSkip};
 pub use driver::{DriveError, Driver};
 pub use lane::{LaneMap, LanePoint};
 pub use observation::{
-    CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, SensorSuite,
-    Truth,
+    CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, Passage,
+    PassageReason, SensorSuite, StopCause, StopLine, Truth,
 };
 pub use pose::{Pose, wrap_angle};
 pub use route::{

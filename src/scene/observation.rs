@@ -1,6 +1,6 @@
 //! What a driver sees at a tick.
 
-use super::{ActorState, EgoState, RoutePlan};
+use super::{ActorState, EgoState, LightColor, RoutePlan};
 use crate::timing::Timestamp;
 use std::sync::Arc;
 
@@ -53,6 +53,7 @@ pub struct Gnss {
 }
 
 /// Ground truth, given only to drivers whose [`SensorSuite`] asks for it.
+#[derive(Clone)]
 pub struct Truth {
     /// The ego vehicle, exactly.
     pub ego: EgoState,
@@ -62,6 +63,56 @@ pub struct Truth {
     pub plan: Arc<RoutePlan>,
     /// Speed limit here, m/s.
     pub speed_limit_mps: f64,
+    /// Where rules may ask to stop on the route, in the order of the route.
+    pub stop_lines: Vec<StopLine>,
+    /// What is in the route's way and has to be driven around, in the order of the route.
+    pub passages: Vec<Passage>,
+}
+
+/// A place on the route where rules may ask to stop.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct StopLine {
+    /// Of the light or the sign, as in [`WorldState`](super::WorldState).
+    pub id: u32,
+    /// Index of the plan's point that the vehicle's front must not pass.
+    pub plan_idx: usize,
+    /// What asks.
+    pub cause: StopCause,
+}
+
+/// What asks to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StopCause {
+    /// A traffic light, by what it shows.
+    Light(LightColor),
+    /// A stop sign.
+    Sign,
+}
+
+/// A stretch of the route that is not to be driven on its center line.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Passage {
+    /// Indices of the plan's points beside which the hindrance begins and ends.
+    pub plan_range: std::ops::Range<usize>,
+    /// Where to drive there instead, meters to the right of the route (negative is left).
+    pub aside_m: f64,
+    /// Why, and in which lane that is.
+    pub reason: PassageReason,
+    /// The actors that are the hindrance: nobody to queue behind.
+    pub actors: Vec<u32>,
+}
+
+/// Why the route's center line is not to be driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PassageReason {
+    /// An obstacle; the way around it is a lane of our own direction.
+    ObstacleBesideFreeLane,
+    /// An obstacle; the way around it is the oncoming lane, or a part of it.
+    ObstacleBesideOncomingLane,
+    /// Oncoming vehicles reach into our lane.
+    OncomingInvades,
+    /// An emergency vehicle comes from behind.
+    GiveWay,
 }
 
 /// Everything a driver gets at one tick. Sensors that its suite does not name are `None`.

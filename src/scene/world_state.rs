@@ -48,6 +48,10 @@ pub struct ActorState {
     pub z_m: f64,
     /// Forward speed, m/s.
     pub speed_mps: f64,
+    /// Acceleration along its heading, m/s².
+    pub acceleration_mps2: f64,
+    /// Yaw rate, rad/s.
+    pub yaw_rate_radps: f64,
     /// Half sizes of the bounding box along x, y, z, meters.
     pub extent_m: [f64; 3],
 }
@@ -139,6 +143,8 @@ pub struct WorldState {
     pub time_s: f64,
     /// Our vehicle.
     pub ego: EgoState,
+    /// Everybody and everything else that can move or be moved, nearest or not.
+    pub actors: Vec<ActorState>,
     /// Contacts since the last tick.
     pub collisions: Vec<Collision>,
     /// Speeds of the traffic around ego, m/s (the minimum-speed criterion compares with them).

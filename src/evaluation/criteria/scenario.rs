@@ -96,6 +96,7 @@ mod tests {
                 acceleration_mps2: 0.0,
                 extent_m: [2.4, 0.9, 0.7],
             },
+            actors: Vec::new(),
             collisions,
             background_speeds_mps: Vec::new(),
             speed_limit_kmh: 50.0,

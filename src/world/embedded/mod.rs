@@ -92,6 +92,7 @@ impl EmbeddedWorld {
                 acceleration_mps2: 0.0,
                 extent_m: EGO_EXTENT_M,
             },
+            actors: Vec::new(),
             collisions: Vec::new(),
             background_speeds_mps: Vec::new(),
             speed_limit_kmh: SPEED_LIMIT_KMH,
@@ -182,6 +183,8 @@ impl World for EmbeddedWorld {
                 actors: self.traffic.actors().to_vec(),
                 plan: Arc::clone(self.road.plan()),
                 speed_limit_mps: self.state.speed_limit_kmh / 3.6,
+                stop_lines: Vec::new(),
+                passages: Vec::new(),
             })
         });
         Observation {
@@ -203,6 +206,8 @@ impl World for EmbeddedWorld {
         self.frame.0 += 1;
         self.state.time_s = self.time().as_secs_f64();
         self.find_collisions();
+        self.state.actors.clear();
+        self.state.actors.extend_from_slice(self.traffic.actors());
         self.state.background_speeds_mps.clear();
         self.state.background_speeds_mps.extend(self.traffic.speeds_mps());
     }

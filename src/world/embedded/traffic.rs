@@ -182,7 +182,17 @@ impl Traffic {
     fn vehicle(&self, noise: &mut Noise, (pose, z_m): (Pose, f64), speed_mps: f64) -> ActorState {
         let (type_id, extent_m) = CATALOGUE[noise.below(CATALOGUE.len())];
         let id = self.actors.len() as u32 + 1;
-        ActorState { id, kind: ActorKind::Vehicle, type_id, pose, z_m, speed_mps, extent_m }
+        ActorState {
+            id,
+            kind: ActorKind::Vehicle,
+            type_id,
+            pose,
+            z_m,
+            speed_mps,
+            acceleration_mps2: 0.0,
+            yaw_rate_radps: 0.0,
+            extent_m,
+        }
     }
 
     fn send(&mut self, road: &Road, noise: &mut Noise, mover: Mover, speed_mps: f64) {
