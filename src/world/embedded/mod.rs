@@ -6,6 +6,9 @@
 
 mod boxes;
 mod camera;
+mod cast;
+mod catalogue;
+mod follower;
 mod inertial;
 mod lidar;
 mod nearest;
@@ -15,8 +18,10 @@ mod raster;
 mod recycling;
 mod road;
 mod route_line;
+mod scenarios;
 mod scenery;
 mod surroundings;
+mod track;
 mod traffic;
 mod vehicle;
 

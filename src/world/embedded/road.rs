@@ -185,6 +185,12 @@ impl Road {
         self.nearest_driving(place).1
     }
 
+    /// How far down the road `place` is, as in [`Road::pose_at`], meters.
+    pub(super) fn along(&self, place: DVec2) -> f64 {
+        let idx = self.nearest_station(place);
+        idx as f64 + self.stations[idx].pose.inverse_apply(place).x
+    }
+
     /// How far the route is to the right of the center line, `along_m` meters down the road, meters.
     pub(super) fn route_aside_m(&self, along_m: f64) -> f64 {
         let (idx, part) = self.piece(along_m);
@@ -322,7 +328,7 @@ fn side_roads(stations: &[Station]) -> Vec<Vec<Station>> {
 
 /// Headings along `places`, each from its neighbors two places off: files round to a tenth of a
 /// meter, which a shorter base would turn into wobble.
-fn headings(places: &[DVec2]) -> Vec<f64> {
+pub(super) fn headings(places: &[DVec2]) -> Vec<f64> {
     let last = places.len() - 1;
     (0..places.len())
         .map(|idx| {

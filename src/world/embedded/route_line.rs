@@ -30,6 +30,21 @@ pub enum RoadError {
         /// How many there are.
         found: usize,
     },
+    /// A scenario's parameter cannot be read.
+    #[error(
+        "route {route}: parameter {parameter} of scenario {scenario} is {found:?}, which is no \
+         finite number"
+    )]
+    Parameter {
+        /// The route.
+        route: u32,
+        /// The scenario's name.
+        scenario: String,
+        /// Tag and attribute.
+        parameter: String,
+        /// What stands there.
+        found: String,
+    },
 }
 
 /// A point of the line.
