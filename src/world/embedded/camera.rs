@@ -5,10 +5,11 @@
 //! millisecond on one core.
 
 use super::boxes::UprightBox;
+use super::junction::Junction;
 use super::palette::{Palette, Rgb, mix};
 use super::raster::{Canvas, Place, fill};
 use super::recycling::Recycling;
-use super::road::{LANE_WIDTH_M, PARKING_WIDTH_M, Road, Station};
+use super::road::{LANE_WIDTH_M, Road, Station};
 use super::scenery::PropKind;
 use super::surroundings::{Look, Seen, Viewpoint};
 use crate::scene::{CameraFrame, CameraSpec, FrameId, Pose};
@@ -49,6 +50,10 @@ const HOUSE_COLORS: [Rgb; 6] = [
     [170, 124, 90],
     [204, 196, 186],
 ];
+/// Clothes of people.
+const CLOTHES_COLORS: [Rgb; 5] =
+    [[168, 40, 44], [36, 74, 140], [214, 206, 190], [58, 104, 62], [190, 128, 36]];
+
 const GLASS: Rgb = [38, 46, 56];
 const TIRE: Rgb = [24, 24, 26];
 
@@ -128,7 +133,7 @@ impl Painter {
             ego_from_camera: Pose::new(spec.position_m[0], spec.position_m[1], spec.yaw_rad),
             palette,
             strips: strips(road),
-            road_edges_m: edges(road),
+            road_edges_m: road.edges_m(),
             background: background(width, height, &palette),
             canvas: Canvas::new(width, height, spec.fov_deg),
             order: Vec::new(),
@@ -148,13 +153,18 @@ impl Painter {
         let end = (station + ROAD_M.1).min(stations.len());
         let here: Vec<(usize, Section)> = (first..end)
             .step_by(PIECE_M)
-            .map(|idx| (idx, self.section(viewpoint, &stations[idx])))
+            .map(|idx| {
+                let Station { pose, z_m, is_junction, .. } = &stations[idx];
+                (idx, self.section(viewpoint, pose, *z_m, *is_junction))
+            })
             .collect();
         let side_roads: Vec<Vec<Section>> = road
-            .side_roads()
-            .iter()
+            .junction()
+            .into_iter()
+            .flat_map(Junction::side_roads)
             .map(|road| {
-                road.iter().step_by(4).map(|station| self.section(viewpoint, station)).collect()
+                let points = road.iter().step_by(4);
+                points.map(|&(pose, z_m)| self.section(viewpoint, &pose, z_m, true)).collect()
             })
             .collect();
         let (left_m, right_m) = self.road_edges_m;
@@ -174,16 +184,12 @@ impl Painter {
         self.paint_strips(rgb, &here, |strip| matches!(strip.paint, Paint::White | Paint::Yellow));
     }
 
-    fn section(&self, viewpoint: &Viewpoint, station: &Station) -> Section {
-        let place = station.pose.position;
-        let center = self.place(viewpoint.place(place), viewpoint.height_m(place, station.z_m));
-        let right = viewpoint.direction(station.pose.right());
+    fn section(&self, viewpoint: &Viewpoint, pose: &Pose, z_m: f64, is_junction: bool) -> Section {
+        let place = pose.position;
+        let center = self.place(viewpoint.place(place), viewpoint.height_m(place, z_m));
+        let right = viewpoint.direction(pose.right());
         let right = right.rotate(DVec2::from_angle(-self.spec.yaw_rad));
-        Section {
-            center,
-            right: [right.x as f32, right.y as f32],
-            is_junction: station.is_junction,
-        }
+        Section { center, right: [right.x as f32, right.y as f32], is_junction }
     }
 
     fn paint_strips(
@@ -270,6 +276,11 @@ impl Painter {
         let pick = |colors: &[Rgb], shade: u8| colors[usize::from(shade) % colors.len()];
         match *look {
             Look::Vehicle { shade } => self.draw_vehicle(rgb, shape, pick(&BODY_COLORS, shade)),
+            Look::Person { shade, on_bicycle } => {
+                self.draw_person(rgb, shape, pick(&CLOTHES_COLORS, shade), on_bicycle);
+            }
+            Look::Thing { color } => self.draw_box(rgb, shape, color, color),
+            Look::Signal { color } => self.draw_shining(rgb, shape, color),
             Look::Prop { kind: PropKind::House, shade } => {
                 self.draw_house(rgb, shape, pick(&HOUSE_COLORS, shade));
             }
@@ -316,6 +327,37 @@ impl Painter {
                 }
             }
         }
+    }
+
+    /// Legs or a bicycle below, clothes above them, a head.
+    fn draw_person(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb, on_bicycle: bool) {
+        let [x, y, z] = shape.extent_m;
+        let part = |length: f64, width: f64, (low, high): (f64, f64)| UprightBox {
+            bottom_m: shape.bottom_m + 2.0 * z * low,
+            extent_m: [x * length, y * width, z * (high - low)],
+            ..*shape
+        };
+        let (frame, trousers, skin) = ([44, 46, 52], [52, 56, 74], [206, 164, 136]);
+        if on_bicycle {
+            self.draw_box(rgb, &part(1.0, 0.25, (0.0, 0.42)), frame, frame);
+            self.draw_box(rgb, &part(0.3, 1.0, (0.42, 0.84)), color, color);
+            self.draw_box(rgb, &part(0.14, 0.6, (0.84, 1.0)), skin, frame);
+        } else {
+            self.draw_box(rgb, &part(0.8, 0.8, (0.0, 0.46)), trousers, trousers);
+            self.draw_box(rgb, &part(1.0, 1.0, (0.46, 0.85)), color, color);
+            self.draw_box(rgb, &part(0.6, 0.6, (0.85, 1.0)), skin, frame);
+        }
+    }
+
+    /// Draws a plate in its own color, whatever the light is.
+    fn draw_shining(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
+        let [x, _, z] = shape.extent_m;
+        let distance_m = shape.pose.position.length() as f32;
+        let at = |x: f64, height_m: f64| self.place(shape.pose.apply(DVec2::new(x, 0.0)), height_m);
+        let (low, high) = (shape.bottom_m, shape.bottom_m + 2.0 * z);
+        let corners = [at(-x, low), at(x, low), at(x, high), at(-x, high)];
+        let color = mix(self.palette.faded(color, distance_m), color, 0.6);
+        self.canvas.draw(rgb, &corners, color);
     }
 
     fn draw_house(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
@@ -397,15 +439,9 @@ impl Section {
     }
 }
 
-/// The road's edges, meters to the right of its center line.
-fn edges(road: &Road) -> (f64, f64) {
-    let left = road.driving_lanes()[0].aside_m - LANE_WIDTH_M / 2.0;
-    (left, road.parking().aside_m + PARKING_WIDTH_M / 2.0)
-}
-
 /// Everything painted along the road.
 fn strips(road: &Road) -> Vec<Strip> {
-    let (left_m, right_m) = edges(road);
+    let (left_m, right_m) = road.edges_m();
     let strip = |edges_m, paint| Strip { edges_m, paint, dashed: false, in_junctions: false };
     let line =
         |center_m: f64, paint| strip((center_m - LINE_M / 2.0, center_m + LINE_M / 2.0), paint);
@@ -413,10 +449,11 @@ fn strips(road: &Road) -> Vec<Strip> {
         strip((left_m - 2.2, left_m), Paint::Sidewalk),
         strip((right_m, right_m + 2.2), Paint::Sidewalk),
         Strip { in_junctions: true, ..strip((left_m, right_m), Paint::Asphalt) },
-        line(left_m + 0.2, Paint::White),
-        line(right_m - PARKING_WIDTH_M, Paint::White),
     ];
     let lanes = road.driving_lanes();
+    let (first, last) = (lanes[0], lanes[lanes.len() - 1]);
+    strips.push(line(first.aside_m - LANE_WIDTH_M / 2.0 + 0.2, Paint::White));
+    strips.push(line(last.aside_m + LANE_WIDTH_M / 2.0, Paint::White));
     for pair in lanes.windows(2) {
         let between_m = (pair[0].aside_m + pair[1].aside_m) / 2.0;
         let opposite = pair[0].with_route() != pair[1].with_route();

@@ -194,7 +194,7 @@ impl Follower {
 }
 
 /// True for what lies on the road and is driven over.
-fn is_flat(actor: &ActorState) -> bool {
+pub(super) fn is_flat(actor: &ActorState) -> bool {
     actor.id != EGO && actor.extent_m[2] < 0.05
 }
 

@@ -1,15 +1,19 @@
 //! The road that a route runs on: a corridor of lanes beside the line through its key points.
 //!
-//! There is no map behind it. The road is as wide as the route needs: the lanes it drives in, one
-//! lane on the left for the opposite direction, and on the right a strip where vehicles are parked.
+//! There is no map behind it. The road is as wide as the route and its scenarios need
+//! ([`Layout`]): the lanes it drives in, further ones beside them, lanes of the opposite direction
+//! on the left, and a strip where vehicles are parked.
 
+use super::junction::Junction;
+use super::layout::{Layout, Side};
 use super::nearest::NearestGrid;
 use super::route_line::{LinePoint, RoadError, dense_line};
+use super::track::Track;
 use crate::scene::{
     GeoReference, LaneMap, LanePoint, Pose, Route, RoutePlan, RoutePoint, wrap_angle,
 };
 use glam::{DVec2, Vec3Swizzles};
-use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
+use std::f64::consts::PI;
 use std::sync::Arc;
 
 /// Width of driving lanes, meters.
@@ -20,9 +24,6 @@ pub(super) const PARKING_WIDTH_M: f64 = 2.5;
 
 /// How far the road goes on straight before the route's start and beyond its end, meters.
 const EXTENSION_M: (usize, usize) = (60, 150);
-
-/// Length of side roads, meters.
-const SIDE_ROAD_M: usize = 80;
 
 /// Extensions end where they would come this close to another part of the route, meters.
 const EXTENSION_CLEARANCE_M: f64 = 14.0;
@@ -79,13 +80,17 @@ pub(super) struct Ground {
 /// The road of a route.
 #[derive(Debug)]
 pub struct Road {
+    layout: Layout,
     stations: Vec<Station>,
     road_ids: Vec<i32>,
-    side_roads: Vec<Vec<Station>>,
+    junction: Option<Junction>,
     route_start: usize,
     route_end: usize,
     driving: Vec<Lane>,
-    parking: Lane,
+    parking: Option<Lane>,
+    edges_m: (f64, f64),
+    route_track: Arc<Track>,
+    oncoming_track: Option<Arc<Track>>,
     driving_points: NearestGrid,
     parking_points: NearestGrid,
     parking_stations: Vec<u32>,
@@ -107,7 +112,9 @@ impl Road {
         let (before, after) = extensions(&along, &route_points);
         let (route_start, route_end) = (before.len(), before.len() + along.len() - 1);
         let stations: Vec<Station> = before.into_iter().chain(along).chain(after).collect();
-        let (driving, parking) = lanes(&line);
+        let layout = Layout::of(route);
+        let (driving, parking) = lanes(&line, &layout);
+        let edges_m = edges(&driving, parking.as_ref());
 
         let place = |lane: &Lane, station: &Station| station.aside(lane.aside_m);
         let driving_points = NearestGrid::new(
@@ -121,14 +128,35 @@ impl Road {
             .map(|station| station as u32)
             .collect();
         let parking_points = NearestGrid::new(
-            parking_stations
+            parking
                 .iter()
-                .map(|&station| place(&parking, &stations[station as usize]))
+                .flat_map(|parking| {
+                    parking_stations
+                        .iter()
+                        .map(|&station| place(parking, &stations[station as usize]))
+                })
                 .collect(),
         );
+        let first_own = driving.iter().find(|lane| lane.with_route());
+        let divider_m = first_own.map_or(0.0, |lane| lane.aside_m) - LANE_WIDTH_M / 2.0;
+        let along = |aside_m: &dyn Fn(&Station) -> f64| -> Vec<glam::DVec3> {
+            let place = |station: &Station| station.aside(aside_m(station)).extend(station.z_m);
+            stations.iter().map(place).collect()
+        };
+        let route_track = Arc::new(Track::new(&along(&|station| station.route_aside_m)));
+        let nearest_oncoming = driving.iter().rfind(|lane| !lane.with_route());
+        let oncoming_track = nearest_oncoming.map(|lane| {
+            let mut line = along(&|_| lane.aside_m);
+            line.reverse();
+            Arc::new(Track::new(&line))
+        });
         Ok(Self {
             road_ids: road_ids(&stations),
-            side_roads: side_roads(&stations),
+            junction: Junction::first(&stations, divider_m, layout.opposite > 0),
+            layout,
+            edges_m,
+            route_track,
+            oncoming_track,
             stations,
             route_start,
             route_end,
@@ -157,10 +185,41 @@ impl Road {
         (self.route_start, self.route_end)
     }
 
-    /// Roads that leave junctions where the route does not follow them: straight ones, one station a
-    /// meter.
-    pub(super) fn side_roads(&self) -> &[Vec<Station>] {
-        &self.side_roads
+    /// What there is beside the route.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The first junction of the route.
+    pub(super) fn junction(&self) -> Option<&Junction> {
+        self.junction.as_ref()
+    }
+
+    /// Edges of the asphalt, meters to the right of the center line.
+    pub(super) fn edges_m(&self) -> (f64, f64) {
+        self.edges_m
+    }
+
+    /// The route's own line, with its lane changes, and on before and beyond it.
+    pub(super) fn route_track(&self) -> Arc<Track> {
+        Arc::clone(&self.route_track)
+    }
+
+    /// The nearest oncoming lane in its direction of travel.
+    pub(super) fn oncoming_track(&self) -> Option<Arc<Track>> {
+        self.oncoming_track.clone()
+    }
+
+    /// A line with the route, `aside_m` to the right of the road's center line.
+    pub(super) fn lane_track(&self, aside_m: f64) -> Arc<Track> {
+        let place = |station: &Station| station.aside(aside_m).extend(station.z_m);
+        Arc::new(Track::new(&self.stations.iter().map(place).collect::<Vec<_>>()))
+    }
+
+    /// Index of the plan's point beside the station `along_m` down the road.
+    pub(super) fn plan_idx(&self, along_m: f64) -> usize {
+        let idx = along_m.round().max(0.0) as usize;
+        idx.saturating_sub(self.route_start).min(self.plan.points.len() - 1)
     }
 
     /// Driving lanes, from left to right.
@@ -169,8 +228,13 @@ impl Road {
     }
 
     /// The parking strip.
-    pub(super) fn parking(&self) -> &Lane {
-        &self.parking
+    pub(super) fn parking(&self) -> Option<&Lane> {
+        self.parking.as_ref()
+    }
+
+    /// Center of the parking strip, meters to the right of the center line.
+    pub(super) fn parking_aside_m(&self) -> Option<f64> {
+        Some(self.parking()?.aside_m)
     }
 
     /// Distance from `place` to the nearest point of the route, meters.
@@ -273,7 +337,7 @@ impl LaneMap for Road {
     fn parking_lane(&self, place: DVec2) -> Option<LanePoint> {
         let idx = self.parking_points.nearest(place)?;
         let station = self.parking_stations[idx] as usize;
-        Some(self.refine(&self.parking, station, place))
+        Some(self.refine(self.parking.as_ref()?, station, place))
     }
 }
 
@@ -287,43 +351,6 @@ fn road_ids(stations: &[Station]) -> Vec<i32> {
         if was_junction { 1001 + changes / 2 } else { 1 + changes / 2 }
     };
     stations.iter().map(&mut road_id).collect()
-}
-
-/// Beyond a turn the road goes on straight, and so does the one that the route turns into;
-/// elsewhere a street crosses.
-fn side_roads(stations: &[Station]) -> Vec<Vec<Station>> {
-    let start = |idx: usize, turned_rad: f64| {
-        let Pose { position, yaw_rad } = stations[idx].pose;
-        Station { pose: Pose { position, yaw_rad: yaw_rad + turned_rad }, ..stations[idx] }
-    };
-    let mut roads = Vec::new();
-    let mut idx = 1;
-    while idx < stations.len() {
-        let entry = idx - 1;
-        let length = stations[idx..].iter().take_while(|station| station.is_junction).count();
-        let exit = idx + length;
-        idx = exit + 1;
-        if length == 0 || exit >= stations.len() {
-            continue;
-        }
-        let turned_rad = wrap_angle(stations[exit].pose.yaw_rad - stations[entry].pose.yaw_rad);
-        let starts = if turned_rad.abs() > FRAC_PI_4 {
-            [start(entry, 0.0), start(exit, PI)]
-        } else if length < 45 {
-            let middle = (entry + exit) / 2;
-            [start(middle, FRAC_PI_2), start(middle, -FRAC_PI_2)]
-        } else {
-            continue; // A merge on a motorway.
-        };
-        roads.extend(starts.iter().map(|from| {
-            let forward = from.pose.forward();
-            let at = |step: usize| from.pose.position + forward * step as f64;
-            (0..SIDE_ROAD_M)
-                .map(|step| Station { pose: Pose { position: at(step), ..from.pose }, ..*from })
-                .collect()
-        }));
-    }
-    roads
 }
 
 /// Headings along `places`, each from its neighbors two places off: files round to a tenth of a
@@ -406,26 +433,37 @@ fn extensions(along: &[Station], route: &NearestGrid) -> (Vec<Station>, Vec<Stat
     (before, extend(&along[along.len() - 1], 1.0, EXTENSION_M.1))
 }
 
-/// All lanes that the route uses, one for the opposite direction on their left, and the parking
-/// strip on their right.
-fn lanes(line: &[LinePoint]) -> (Vec<Lane>, Lane) {
+/// All lanes that the route uses, those that `layout` has beside them, and the parking strip.
+fn lanes(line: &[LinePoint], layout: &Layout) -> (Vec<Lane>, Option<Lane>) {
     let in_lanes = |point: &LinePoint| (point.aside_m / LANE_WIDTH_M).round() as i32;
-    let leftmost = line.iter().map(in_lanes).min().unwrap_or(0);
-    let rightmost = line.iter().map(in_lanes).max().unwrap_or(0);
+    let leftmost = line.iter().map(in_lanes).min().unwrap_or(0) - layout.left as i32;
+    let rightmost = line.iter().map(in_lanes).max().unwrap_or(0) + layout.right as i32;
     let center = |lane: i32| f64::from(lane) * LANE_WIDTH_M;
-    let mut driving =
-        vec![Lane { aside_m: center(leftmost - 1), width_m: LANE_WIDTH_M, lane_id: 1 }];
-    driving.extend((leftmost..=rightmost).map(|lane| Lane {
-        aside_m: center(lane),
-        width_m: LANE_WIDTH_M,
-        lane_id: leftmost - lane - 1,
-    }));
-    let parking = Lane {
-        aside_m: center(rightmost) + (LANE_WIDTH_M + PARKING_WIDTH_M) / 2.0,
+    let lane = |lane: i32, lane_id| Lane { aside_m: center(lane), width_m: LANE_WIDTH_M, lane_id };
+    let opposite = (1..=layout.opposite as i32).rev();
+    let mut driving: Vec<Lane> = opposite.map(|nth| lane(leftmost - nth, nth)).collect();
+    driving.extend((leftmost..=rightmost).map(|own| lane(own, leftmost - own - 1)));
+    let beside = (LANE_WIDTH_M + PARKING_WIDTH_M) / 2.0;
+    let parking = layout.parking.map(|side| Lane {
+        aside_m: match side {
+            Side::Left => driving[0].aside_m - beside,
+            Side::Right => center(rightmost) + beside,
+        },
         width_m: PARKING_WIDTH_M,
         lane_id: leftmost - rightmost - 2,
-    };
+    });
     (driving, parking)
+}
+
+/// From the outer edge of the leftmost lane to that of the rightmost, shoulders included.
+fn edges(driving: &[Lane], parking: Option<&Lane>) -> (f64, f64) {
+    const SHOULDER_M: f64 = 0.5;
+    let all = || driving.iter().chain(parking);
+    let left = all().map(|lane| lane.aside_m - lane.width_m / 2.0).fold(f64::INFINITY, f64::min);
+    let right =
+        all().map(|lane| lane.aside_m + lane.width_m / 2.0).fold(f64::NEG_INFINITY, f64::max);
+    let shoulder_m = if parking.is_some() { 0.0 } else { SHOULDER_M };
+    (left - shoulder_m, right + shoulder_m)
 }
 
 /// A route through `key_points` with nothing else on it, for tests.

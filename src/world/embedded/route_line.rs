@@ -142,7 +142,7 @@ fn turn(entry: DVec2, exit: DVec2) -> RoadOption {
 ///
 /// Where the two tangents meet, it is an arc with a straight piece on the longer side, as a lane
 /// through a junction is; otherwise (offset or nearly straight) a cubic Hermite curve.
-fn bridge(a: DVec2, entry: DVec2, b: DVec2, exit: DVec2) -> Vec<DVec2> {
+pub(super) fn bridge(a: DVec2, entry: DVec2, b: DVec2, exit: DVec2) -> Vec<DVec2> {
     let chord = b - a;
     let sine = entry.perp_dot(exit);
     let (from_a, from_b) = (chord.perp_dot(exit) / sine, entry.perp_dot(chord) / sine);

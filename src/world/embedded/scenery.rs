@@ -1,8 +1,9 @@
 //! What stands beside the road: houses, trees and lamps. Nothing moves, nothing is near the route.
 
 use super::boxes::UprightBox;
+use super::junction::Junction;
 use super::noise::Noise;
-use super::road::{LANE_WIDTH_M, PARKING_WIDTH_M, Road};
+use super::road::Road;
 use glam::DVec2;
 
 /// Scenery stays this far off the edges of the road, meters.
@@ -51,15 +52,16 @@ pub(super) fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
     let mut props = Vec::new();
     let (left, right) = sides(road);
     for side in [left, right] {
-        place_houses(road, side, noise, &mut props);
+        if !road.layout().is_rural {
+            place_houses(road, side, noise, &mut props);
+        }
         place_trees_and_lamps(road, side, noise, &mut props);
     }
     props
 }
 
 fn sides(road: &Road) -> (Side, Side) {
-    let left_m = road.driving_lanes()[0].aside_m - LANE_WIDTH_M / 2.0;
-    let right_m = road.parking().aside_m + PARKING_WIDTH_M / 2.0;
+    let (left_m, right_m) = road.edges_m();
     (Side { edge_m: left_m, outward: -1.0 }, Side { edge_m: right_m, outward: 1.0 })
 }
 
@@ -118,7 +120,13 @@ fn has_room(road: &Road, shape: &UprightBox, margin_m: f64) -> bool {
     let (left, right) = sides(road);
     let across = [left.edge_m, 0.0, right.edge_m];
     road.plan().points.iter().all(|point| away(point.position.truncate()))
-        && road.side_roads().iter().flatten().step_by(2).all(|side| away(side.pose.position))
+        && road
+            .junction()
+            .into_iter()
+            .flat_map(Junction::side_roads)
+            .flatten()
+            .step_by(2)
+            .all(|(pose, _)| away(pose.position))
         && road.stations().iter().all(|station| {
             across.iter().all(|&aside_m| shape.distance_m(station.aside(aside_m)) >= OFF_ROAD_M)
         })

@@ -194,7 +194,7 @@ fn switching_sensors_off_changes_nothing_that_moves_and_no_other_sensor() {
         full.step(&command);
         blind.step(&command);
         assert_eq!(full.state.ego, blind.state.ego);
-        assert_eq!(full.traffic.actors(), blind.traffic.actors());
+        assert_eq!(full.cast.actors(), blind.cast.actors());
     }
 }
 

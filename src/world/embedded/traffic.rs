@@ -1,29 +1,17 @@
-//! Other vehicles.
-//!
-//! Parked vehicles stand on the strip at the right. Some vehicles drive ahead of us along the
-//! route, some come toward us on the opposite lane. They keep their distance with the intelligent
-//! driver model, slow down in bends, and are not affected by what the ego vehicle does unless it is
-//! ahead of them in their lane.
+//! Ordinary traffic: parked vehicles, vehicles in our lane and beside it, vehicles that come toward
+//! us. Who drives keeps its distance with the intelligent driver model, and slows down in bends.
 
 use super::boxes::UprightBox;
+use super::cast::{Cast, EGO};
+use super::catalogue::{Model, any_car};
+use super::follower::{Follower, idm};
 use super::noise::Noise;
-use super::road::{LANE_WIDTH_M, Road};
-use super::vehicle::EGO_EXTENT_M;
-use crate::scene::{ActorKind, ActorState, Pose, wrap_angle};
+use super::road::Road;
+use super::scenarios::Effects;
+use super::track::Track;
+use crate::scene::{ActorKind, ActorState, EgoState, Pose, wrap_angle};
 use crate::world::TICK_S;
-
-/// Blueprint names with half sizes in meters, as in CARLA's catalogue.
-const CATALOGUE: [(&str, [f64; 3]); 9] = [
-    ("vehicle.tesla.model3", [2.396, 1.082, 0.744]),
-    ("vehicle.audi.tt", [2.091, 0.997, 0.693]),
-    ("vehicle.audi.etron", [2.428, 1.016, 0.825]),
-    ("vehicle.toyota.prius", [2.257, 1.003, 0.762]),
-    ("vehicle.ford.mustang", [2.359, 0.947, 0.650]),
-    ("vehicle.chevrolet.impala", [2.679, 1.017, 0.706]),
-    ("vehicle.mini.cooper_s", [1.903, 0.985, 0.738]),
-    ("vehicle.nissan.patrol", [2.302, 0.966, 0.928]),
-    ("vehicle.volkswagen.t2", [2.240, 1.035, 1.019]),
-];
+use std::sync::Arc;
 
 /// Nothing is placed this far along the route before and after the ego's spawn, meters.
 const FREE_AROUND_SPAWN_M: f64 = 14.0;
@@ -34,294 +22,223 @@ const ROUTE_CLEARANCE_M: f64 = 1.9;
 /// Room that oncoming traffic must have everywhere, from center to center, meters.
 const ONCOMING_CLEARANCE_M: f64 = 3.2;
 
-/// The gap that a vehicle with nobody ahead reckons with, meters.
-const FREE_ROAD_M: f64 = 1e3;
-
 /// Lateral acceleration that traffic drives bends with, m/s².
 const COMFORTABLE_LATERAL_MPS2: f64 = 1.8;
 
-/// The intelligent driver model of the traffic (not of the autopilot).
-mod idm {
-    pub(super) const ACCELERATION_MPS2: f64 = 1.8;
-    pub(super) const DECELERATION_MPS2: f64 = 2.5;
-    pub(super) const HEADWAY_S: f64 = 1.3;
-    pub(super) const STANDSTILL_M: f64 = 4.0;
+/// What a driver with a comfortable foot brakes with for a bend, m/s².
+const BEND_BRAKING_MPS2: f64 = 0.6 * idm::DECELERATION_MPS2;
 
-    /// Acceleration behind something that drives `lead_mps` with `gap_m` in between, m/s².
-    pub(super) fn acceleration_mps2(v: f64, desired: f64, gap_m: f64, lead_mps: f64) -> f64 {
-        let brake = 2.0 * (ACCELERATION_MPS2 * DECELERATION_MPS2).sqrt();
-        let wanted_m = STANDSTILL_M + (v * HEADWAY_S + v * (v - lead_mps) / brake).max(0.0);
-        let free = 1.0 - (v / desired).powi(4);
-        (ACCELERATION_MPS2 * (free - (wanted_m / gap_m.max(0.1)).powi(2))).max(-8.0)
-    }
+/// How vehicles ahead brake when a scenario tells them to, m/s².
+const HARD_BRAKING_MPS2: f64 = 6.0;
+
+/// How a driver chooses its speed on a free road.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// Always this one, m/s.
+    Steady(f64),
+    /// Stays ahead of our vehicle: waits where it is far behind, goes on where it is close.
+    Leading,
 }
 
-/// Which way a vehicle drives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Course {
-    /// Along the route, with its lane changes.
-    WithRoute,
-    /// Toward us, on the opposite lane.
-    Oncoming,
-}
-
-impl Course {
-    /// 1 along the road's stations, −1 against them.
-    fn sign(self) -> f64 {
-        match self {
-            Self::WithRoute => 1.0,
-            Self::Oncoming => -1.0,
-        }
-    }
-}
-
-/// Where on its course something is.
-#[derive(Clone, Copy)]
-struct OnLane {
-    course: Course,
-    /// Meters from the road's first station.
-    along_m: f64,
-    /// Along its course, m/s.
-    speed_mps: f64,
-    /// Half length, meters.
-    half_m: f64,
-}
-
-impl OnLane {
-    /// Gap in meters to `other`, if it is ahead in the same lane, and its speed in m/s.
-    fn gap_to(&self, other: &Self) -> Option<(f64, f64)> {
-        let ahead_m = (other.along_m - self.along_m) * self.course.sign();
-        (other.course == self.course && ahead_m > 0.0)
-            .then_some((ahead_m - self.half_m - other.half_m, other.speed_mps))
-    }
-}
-
-/// A vehicle that drives.
-#[derive(Clone, Debug)]
+/// Somebody who drives.
+#[derive(Debug)]
 struct Mover {
-    /// Its place among the actors.
-    actor: usize,
-    course: Course,
-    /// Meters from the road's first station.
-    along_m: f64,
-    desired_mps: f64,
+    follower: Follower,
+    manner: Manner,
+    /// The speed that the bends allow at each place of the track, m/s.
+    bend_mps: Arc<Vec<f64>>,
 }
 
-/// Every vehicle but ours.
+/// All ordinary traffic.
 #[derive(Debug)]
 pub(super) struct Traffic {
-    actors: Vec<ActorState>,
     movers: Vec<Mover>,
-    /// Bends: the speed that traffic drives at each station, m/s.
-    bend_mps: Vec<f64>,
+    limit_mps: f64,
 }
 
 impl Traffic {
-    /// Places traffic; `seed` decides on all of it.
-    pub(super) fn new(road: &Road, speed_limit_mps: f64, seed: u64) -> Self {
-        let mut traffic =
-            Self { actors: Vec::new(), movers: Vec::new(), bend_mps: bend_speeds(road) };
-        traffic.park(road, &mut Noise::new(seed, 1, 0));
-        traffic.send_ahead(road, speed_limit_mps, &mut Noise::new(seed, 2, 0));
-        traffic.send_toward(road, speed_limit_mps, &mut Noise::new(seed, 3, 0));
+    /// Places traffic where the road's layout has some; `seed` decides on all of it.
+    pub(super) fn new(road: &Road, cast: &mut Cast, seed: u64) -> Self {
+        let layout = road.layout();
+        let limit_mps = layout.speed_limit_kmh / 3.6;
+        let mut traffic = Self { movers: Vec::new(), limit_mps };
+        park(road, cast, &mut Noise::new(seed, 1, 0));
+        if layout.traffic_ahead {
+            traffic.send_ahead(road, cast, &mut Noise::new(seed, 2, 0));
+        }
+        if layout.traffic_oncoming {
+            traffic.send_toward(road, cast, &mut Noise::new(seed, 3, 0));
+        }
+        if layout.traffic_beside {
+            traffic.send_beside(road, cast, &mut Noise::new(seed, 4, 0));
+        }
         traffic
-    }
-
-    /// All vehicles, parked ones first.
-    pub(super) fn actors(&self) -> &[ActorState] {
-        &self.actors
     }
 
     /// Speeds of the vehicles that drive, m/s.
     pub(super) fn speeds_mps(&self) -> impl Iterator<Item = f64> + '_ {
-        self.movers.iter().map(|mover| self.actors[mover.actor].speed_mps)
+        self.movers.iter().map(|mover| mover.follower.speed_mps())
     }
 
     /// Moves everybody on by one tick.
-    pub(super) fn advance(&mut self, road: &Road, ego: &Pose, ego_mps: f64) {
-        let mut before: Vec<OnLane> = self
-            .movers
-            .iter()
-            .map(|mover| {
-                let ActorState { speed_mps, extent_m, .. } = self.actors[mover.actor];
-                let &Mover { course, along_m, .. } = mover;
-                OnLane { course, along_m, speed_mps, half_m: extent_m[0] }
-            })
-            .collect();
-        before.extend(ego_on_lane(road, ego, ego_mps));
-        for (mover, own) in self.movers.iter_mut().zip(&before) {
-            let (gap_m, lead_mps) = before
-                .iter()
-                .filter_map(|other| own.gap_to(other))
-                .min_by(|a, b| a.0.total_cmp(&b.0))
-                .unwrap_or((FREE_ROAD_M, own.speed_mps));
-            let desired_mps = mover.desired_mps.min(self.bend_mps[own.along_m as usize]);
-            let change_mps2 = idm::acceleration_mps2(own.speed_mps, desired_mps, gap_m, lead_mps);
-            let speed_mps = (own.speed_mps + change_mps2 * TICK_S).max(0.0);
-            mover.along_m += own.course.sign() * speed_mps * TICK_S;
-            let actor = &mut self.actors[mover.actor];
-            actor.speed_mps = speed_mps;
-            (actor.pose, actor.z_m) = pose_on(road, mover.course, mover.along_m);
-        }
-        self.remove_who_left((road.stations().len() - 1) as f64);
-    }
-
-    /// Who reaches an end of the road is gone.
-    fn remove_who_left(&mut self, end_m: f64) {
-        let left = |mover: &Mover| mover.along_m <= 0.5 || mover.along_m >= end_m - 0.5;
-        while let Some(idx) = self.movers.iter().position(left) {
-            let actor = self.movers.remove(idx).actor;
-            self.actors.remove(actor);
-            for mover in self.movers.iter_mut().filter(|mover| mover.actor > actor) {
-                mover.actor -= 1;
-            }
-        }
-    }
-
-    /// A vehicle of a model chosen by `noise`, not yet placed among the others.
-    fn vehicle(&self, noise: &mut Noise, (pose, z_m): (Pose, f64), speed_mps: f64) -> ActorState {
-        let (type_id, extent_m) = CATALOGUE[noise.below(CATALOGUE.len())];
-        let id = self.actors.len() as u32 + 1;
-        ActorState {
-            id,
-            kind: ActorKind::Vehicle,
-            type_id,
-            pose,
-            z_m,
-            speed_mps,
-            acceleration_mps2: 0.0,
-            yaw_rate_radps: 0.0,
-            extent_m,
-        }
-    }
-
-    fn send(&mut self, road: &Road, noise: &mut Noise, mover: Mover, speed_mps: f64) {
-        let place = pose_on(road, mover.course, mover.along_m);
-        let actor = self.vehicle(noise, place, speed_mps);
-        self.movers.push(Mover { actor: self.actors.len(), ..mover });
-        self.actors.push(actor);
-    }
-
-    fn park(&mut self, road: &Road, noise: &mut Noise) {
-        let spawn_m = road.route_stations().0 as f64;
-        let end_m = (road.stations().len() - 1) as f64;
-        let mut along_m = noise.between(4.0, 14.0);
-        while along_m < end_m - 4.0 {
-            let jitter_m = noise.between(-0.1, 0.25);
-            let (mut pose, z_m) = road.pose_at(along_m, road.parking().aside_m + jitter_m);
-            pose.yaw_rad += noise.normal(0.02);
-            let vehicle = self.vehicle(noise, (pose, z_m), 0.0);
-            let at_spawn = (along_m - spawn_m).abs() < FREE_AROUND_SPAWN_M;
-            let in_junction = |offset_m: f64| {
-                road.stations()[(along_m + offset_m).clamp(0.0, end_m) as usize].is_junction
+    pub(super) fn advance(&mut self, cast: &mut Cast, ego: &EgoState, effects: &Effects) {
+        let limit_mps = effects.traffic_limit_mps.unwrap_or(f64::INFINITY).min(self.limit_mps);
+        for mover in &mut self.movers {
+            let desired_mps = match mover.manner {
+                Manner::Steady(speed_mps) => speed_mps.min(limit_mps),
+                Manner::Leading if effects.traffic_brakes => {
+                    let braked_mps = mover.follower.speed_mps() - HARD_BRAKING_MPS2 * TICK_S;
+                    mover.follower.advance(cast, braked_mps.max(0.0));
+                    continue;
+                }
+                Manner::Leading => limit_mps * lead_share(&mover.follower, ego),
             };
-            let free = is_clear(road, &UprightBox::of(&vehicle));
-            if free && !at_spawn && !in_junction(-6.0) && !in_junction(6.0) {
-                self.actors.push(vehicle);
+            let here = (mover.follower.along_m().max(0.0) as usize).min(mover.bend_mps.len() - 1);
+            mover.follower.follow(cast, desired_mps.min(mover.bend_mps[here]));
+        }
+        self.movers.retain(|mover| {
+            let has_arrived = mover.follower.has_arrived();
+            if has_arrived {
+                cast.leave(mover.follower.id());
             }
-            along_m += noise.between(6.5, 28.0);
+            !has_arrived
+        });
+    }
+
+    /// Brings a vehicle on, unless somebody is too close to where it would be.
+    fn send(
+        &mut self,
+        cast: &mut Cast,
+        (model, track, bend_mps): (&Model, &Arc<Track>, &Arc<Vec<f64>>),
+        along_m: f64,
+        (speed_mps, manner): (f64, Manner),
+    ) {
+        let (pose, _) = track.pose_at(along_m, 0.0);
+        let near = |other: &ActorState| other.pose.position.distance(pose.position);
+        let is_taken = cast.everybody().any(|other| {
+            near(other) < model.extent_m[0] + other.extent_m[0] + 3.0
+                && (other.id == EGO || other.kind != ActorKind::Static)
+                && (track.locate(other.pose.position).1).abs() < 2.2
+        });
+        if !is_taken {
+            let speed_mps = speed_mps.min(bend_mps[along_m.max(0.0) as usize]);
+            let follower = Follower::enter(cast, model, track, (along_m, 0.0), speed_mps);
+            self.movers.push(Mover { follower, manner, bend_mps: Arc::clone(bend_mps) });
         }
     }
 
-    fn send_ahead(&mut self, road: &Road, speed_limit_mps: f64, noise: &mut Noise) {
+    fn send_ahead(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
         let (spawn, end) = road.route_stations();
-        let mut along_m = spawn as f64 + noise.between(24.0, 40.0);
-        let n = 1 + noise.below(3);
-        for _ in 0..n {
+        let track = road.route_track();
+        let bend_mps = Arc::new(bend_speeds(&track));
+        let mut along_m = spawn as f64 + noise.between(20.0, 30.0);
+        for _ in 0..2 + noise.below(2) {
             if along_m > end as f64 {
                 break;
             }
-            let desired_mps = noise.between(0.5, 0.8) * speed_limit_mps;
-            let speed_mps = desired_mps.min(self.bend_mps[along_m as usize]) * 0.7;
-            let mover = Mover { actor: 0, course: Course::WithRoute, along_m, desired_mps };
-            self.send(road, noise, mover, speed_mps);
-            along_m += noise.between(18.0, 35.0);
+            let speed_mps = 0.4 * self.limit_mps;
+            let manner = Manner::Leading;
+            self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, (speed_mps, manner));
+            along_m += noise.between(15.0, 22.0);
         }
     }
 
-    fn send_toward(&mut self, road: &Road, speed_limit_mps: f64, noise: &mut Noise) {
-        let lane = road.driving_lanes()[0];
-        let has_room = road.stations().iter().all(|station| {
-            road.distance_to_route_m(station.aside(lane.aside_m)) >= ONCOMING_CLEARANCE_M
-        });
-        if !has_room {
+    fn send_toward(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
+        let Some(track) = road.oncoming_track() else { return };
+        let has_room = |place: &glam::DVec3| {
+            road.distance_to_route_m(place.truncate()) >= ONCOMING_CLEARANCE_M
+        };
+        if !track.places().iter().all(has_room) {
             return;
         }
-        let end_m = (road.stations().len() - 2) as f64;
-        let mut along_m = road.route_stations().0 as f64 + noise.between(25.0, 60.0);
-        while along_m < end_m {
-            let desired_mps = noise.between(0.55, 0.85) * speed_limit_mps;
-            let speed_mps = desired_mps.min(self.bend_mps[along_m as usize]);
-            let mover = Mover { actor: 0, course: Course::Oncoming, along_m, desired_mps };
-            self.send(road, noise, mover, speed_mps);
-            along_m += noise.between(25.0, 70.0);
+        let bend_mps = Arc::new(bend_speeds(&track));
+        let first_m = track.length_m() - road.route_stations().0 as f64;
+        let mut along_m = first_m - noise.between(25.0, 60.0);
+        while along_m > 2.0 {
+            let speed_mps = noise.between(0.55, 0.85) * self.limit_mps;
+            let pace = (speed_mps, Manner::Steady(speed_mps));
+            self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, pace);
+            along_m -= noise.between(25.0, 70.0);
+        }
+    }
+
+    /// Vehicles in the lanes of our direction beside the one that we start in.
+    fn send_beside(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
+        let spawn_m = road.route_stations().0 as f64;
+        let own = |lane: &&super::road::Lane| lane.with_route() && lane.aside_m.abs() > 1.0;
+        for lane in road.driving_lanes().iter().filter(own) {
+            let track = road.lane_track(lane.aside_m);
+            let bend_mps = Arc::new(bend_speeds(&track));
+            let mut along_m = noise.between(4.0, 16.0);
+            while along_m < spawn_m + 110.0 {
+                let speed_mps = noise.between(0.55, 0.75) * self.limit_mps;
+                let pace = (speed_mps, Manner::Steady(speed_mps));
+                self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, pace);
+                along_m += noise.between(22.0, 45.0);
+            }
         }
     }
 }
 
-/// Where a vehicle on `course` is, and the height there.
-fn pose_on(road: &Road, course: Course, along_m: f64) -> (Pose, f64) {
-    let half_base_m = 1.5;
-    let place = |along_m: f64| match course {
-        Course::WithRoute => road.pose_at(along_m, road.route_aside_m(along_m)),
-        Course::Oncoming => road.pose_at(along_m, road.driving_lanes()[0].aside_m),
-    };
-    // The axles follow the lane.
-    let (back, low) = place(along_m - half_base_m);
-    let (front, high) = place(along_m + half_base_m);
-    let ahead = match course {
-        Course::WithRoute => front.position - back.position,
-        Course::Oncoming => back.position - front.position,
-    };
-    let position = (front.position + back.position) / 2.0;
-    (Pose { position, yaw_rad: ahead.to_angle() }, (low + high) / 2.0)
+/// Share of the speed limit that a vehicle ahead drives at, so that it stays near ours: the rule
+/// of the benchmark's background traffic.
+fn lead_share(follower: &Follower, ego: &EgoState) -> f64 {
+    let (place, _) = follower.track().pose_at(follower.along_m(), follower.aside_m());
+    let offset = place.position - ego.pose.position;
+    if offset.dot(ego.pose.forward()) < 0.0 && offset.length() < 60.0 {
+        return 1.0;
+    }
+    let (near_m, far_m) = (30.0 + 1.7 * ego.speed_mps, 45.0 + 1.7 * ego.speed_mps);
+    ((far_m - offset.length()) / (far_m - near_m)).clamp(0.0, 1.0)
 }
 
-/// The ego vehicle as traffic sees it, if it is in a lane that traffic drives in.
-fn ego_on_lane(road: &Road, ego: &Pose, ego_mps: f64) -> Option<OnLane> {
-    let idx = road.nearest_station(ego.position);
-    let station = &road.stations()[idx];
-    let offset = station.pose.inverse_apply(ego.position);
-    let near = |aside_m: f64| (offset.y - aside_m).abs() < LANE_WIDTH_M / 2.0 + 0.5;
-    let course = if near(station.route_aside_m) {
-        Course::WithRoute
-    } else if near(road.driving_lanes()[0].aside_m) {
-        Course::Oncoming
-    } else {
-        return None;
-    };
-    let along = wrap_angle(ego.yaw_rad - station.pose.yaw_rad).cos();
-    Some(OnLane {
-        course,
-        along_m: idx as f64 + offset.x,
-        speed_mps: ego_mps * along * course.sign(),
-        half_m: EGO_EXTENT_M[0],
-    })
+fn park(road: &Road, cast: &mut Cast, noise: &mut Noise) {
+    let Some(parking) = road.parking() else { return };
+    let turned_rad = if parking.aside_m < 0.0 { std::f64::consts::PI } else { 0.0 };
+    let turned_rad = if road.layout().opposite == 0 { 0.0 } else { turned_rad };
+    let spawn_m = road.route_stations().0 as f64;
+    let end_m = (road.stations().len() - 1) as f64;
+    let mut along_m = noise.between(4.0, 14.0);
+    while along_m < end_m - 4.0 {
+        let jitter_m = noise.between(-0.1, 0.25);
+        let (mut pose, z_m) = road.pose_at(along_m, parking.aside_m + jitter_m);
+        pose.yaw_rad = wrap_angle(pose.yaw_rad + turned_rad + noise.normal(0.02));
+        let model = any_car(noise);
+        let shape = UprightBox { pose, bottom_m: z_m, extent_m: model.extent_m };
+        let at_spawn = (along_m - spawn_m).abs() < FREE_AROUND_SPAWN_M;
+        let in_junction = |offset_m: f64| {
+            road.stations()[(along_m + offset_m).clamp(0.0, end_m) as usize].is_junction
+        };
+        let is_kept_free = road.layout().keeps_free(along_m - spawn_m);
+        if is_clear(road, &shape)
+            && !at_spawn
+            && !is_kept_free
+            && !in_junction(-6.0)
+            && !in_junction(6.0)
+        {
+            cast.enter(&model, pose, z_m, 0.0);
+        }
+        along_m += noise.between(6.5, 28.0);
+    }
 }
 
-/// The speed for the bends in the next meters, at each station, m/s.
-fn bend_speeds(road: &Road) -> Vec<f64> {
-    let stations = road.stations();
-    let last = stations.len() - 1;
-    let here: Vec<f64> = (0..=last)
+/// The speed for the bends ahead, at each meter of a track, m/s.
+fn bend_speeds(track: &Track) -> Vec<f64> {
+    let length_m = track.length_m();
+    let heading = |along_m: f64| track.pose_at(along_m.clamp(0.0, length_m), 0.0).0;
+    let n = length_m as usize + 2;
+    let mut speeds: Vec<f64> = (0..n)
         .map(|idx| {
-            let (a, b) = (&stations[idx.saturating_sub(3)], &stations[(idx + 3).min(last)]);
-            let turned = wrap_angle(b.pose.yaw_rad - a.pose.yaw_rad).abs();
-            let length = a.pose.position.distance(b.pose.position);
-            (COMFORTABLE_LATERAL_MPS2 * length / turned.max(1e-6)).sqrt().min(60.0)
+            let (a, b): (Pose, Pose) = (heading(idx as f64 - 3.0), heading(idx as f64 + 3.0));
+            let turned_rad = wrap_angle(b.yaw_rad - a.yaw_rad).abs();
+            let length_m = a.position.distance(b.position);
+            (COMFORTABLE_LATERAL_MPS2 * length_m / turned_rad.max(1e-6)).sqrt().min(60.0)
         })
         .collect();
-    // Both courses brake for a bend before they are in it.
-    let braking = |from: usize, to: usize| {
-        (here[to].powi(2) + 2.0 * idm::DECELERATION_MPS2 * 0.6 * from.abs_diff(to) as f64).sqrt()
-    };
-    (0..=last)
-        .map(|idx| {
-            (idx.saturating_sub(40)..=(idx + 40).min(last))
-                .map(|to| braking(idx, to))
-                .fold(f64::INFINITY, f64::min)
-        })
-        .collect()
+    for idx in (0..n - 1).rev() {
+        speeds[idx] = speeds[idx].min((speeds[idx + 1].powi(2) + 2.0 * BEND_BRAKING_MPS2).sqrt());
+    }
+    speeds
 }
 
 /// True if `shape` leaves the route free.
@@ -334,7 +251,9 @@ fn is_clear(road: &Road, shape: &UprightBox) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::boxes::footprints_overlap;
     use super::super::road::bare_route;
+    use super::super::vehicle::EGO_EXTENT_M;
     use super::*;
     use glam::DVec3;
 
@@ -343,10 +262,27 @@ mod tests {
         Road::new(&bare_route(1, key_points)).unwrap()
     }
 
+    fn standing_ego() -> EgoState {
+        EgoState {
+            pose: Pose::default(),
+            z_m: 0.0,
+            speed_mps: 0.0,
+            yaw_rate_radps: 0.0,
+            acceleration_mps2: 0.0,
+            extent_m: EGO_EXTENT_M,
+        }
+    }
+
+    fn traffic(road: &Road, seed: u64) -> (Cast, Traffic) {
+        let mut cast = Cast::new(&standing_ego());
+        let traffic = Traffic::new(road, &mut cast, seed);
+        (cast, traffic)
+    }
+
     #[test]
     fn the_same_seed_places_the_same_traffic_and_another_seed_does_not() {
         let road = straight_road();
-        let place = |seed| Traffic::new(&road, 13.9, seed).actors;
+        let place = |seed| traffic(&road, seed).0.actors().to_vec();
         assert_eq!(place(5), place(5));
         assert_ne!(place(5), place(6));
     }
@@ -355,8 +291,8 @@ mod tests {
     fn the_route_is_free_of_parked_vehicles() {
         let road = straight_road();
         for seed in 0..30 {
-            let traffic = Traffic::new(&road, 13.9, seed);
-            let parked = traffic.actors.iter().filter(|actor| actor.speed_mps == 0.0);
+            let (cast, _) = traffic(&road, seed);
+            let parked = cast.actors().iter().filter(|actor| actor.speed_mps == 0.0);
             assert!(parked.clone().count() > 3);
             for shape in parked.map(UprightBox::of) {
                 assert!(is_clear(&road, &shape), "{shape:?}");
@@ -365,19 +301,49 @@ mod tests {
     }
 
     #[test]
-    fn traffic_keeps_its_distance_and_leaves_in_the_end() {
+    fn traffic_keeps_its_distance_and_oncoming_vehicles_leave_in_the_end() {
         let road = straight_road();
-        let mut traffic = Traffic::new(&road, 13.9, 3);
-        let ego = Pose::new(0.0, 0.0, 0.0);
-        for _ in 0..4000 {
-            traffic.advance(&road, &ego, 0.0);
-            let boxes: Vec<_> = traffic.actors.iter().map(UprightBox::of).collect();
+        let (mut cast, mut traffic) = traffic(&road, 3);
+        let ego = standing_ego();
+        for _ in 0..2000 {
+            traffic.advance(&mut cast, &ego, &Effects::default());
+            let boxes: Vec<_> = cast.actors().iter().map(UprightBox::of).collect();
             for (idx, a) in boxes.iter().enumerate() {
                 for b in &boxes[idx + 1..] {
-                    assert!(!super::super::boxes::footprints_overlap(a, b), "{a:?} {b:?}");
+                    assert!(!footprints_overlap(a, b), "{a:?} {b:?}");
                 }
             }
         }
-        assert_eq!(traffic.movers.len(), 0);
+        let toward = |mover: &Mover| matches!(mover.manner, Manner::Steady(_));
+        assert!(!traffic.movers.iter().any(toward));
+    }
+
+    #[test]
+    fn a_vehicle_ahead_waits_for_ours_and_brakes_when_told_to() {
+        let road = straight_road();
+        let (mut cast, mut traffic) = traffic(&road, 3);
+        let ego = standing_ego();
+        for _ in 0..1000 {
+            traffic.advance(&mut cast, &ego, &Effects::default());
+        }
+        let leaders = || traffic.movers.iter().filter(|m| matches!(m.manner, Manner::Leading));
+        let farthest = |mover: &Mover| {
+            let place = cast.get(mover.follower.id()).unwrap().pose.position;
+            place.length()
+        };
+        assert!(leaders().count() > 0);
+        assert!(leaders().all(|mover| farthest(mover) < 80.0 && mover.follower.speed_mps() < 0.5));
+        let (mut cast, mut traffic) = (cast, traffic);
+        let moving = EgoState { pose: Pose::new(20.0, 0.0, 0.0), speed_mps: 8.0, ..ego };
+        cast.set_ego(&moving);
+        for _ in 0..60 {
+            traffic.advance(&mut cast, &moving, &Effects::default());
+        }
+        assert!(traffic.speeds_mps().any(|speed_mps| speed_mps > 2.0));
+        for _ in 0..200 {
+            let effects = Effects { traffic_brakes: true, ..Effects::default() };
+            traffic.advance(&mut cast, &moving, &effects);
+        }
+        assert!(traffic.speeds_mps().all(|speed_mps| speed_mps < 0.1));
     }
 }

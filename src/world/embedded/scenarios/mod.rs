@@ -14,6 +14,19 @@ use super::road::Road;
 use super::route_line::RoadError;
 use crate::scene::{Allowances, EgoState, LightColor, Passage, Route, ScenarioState};
 
+/// Where and when a tick is played.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'a> {
+    /// Where everything is.
+    pub(super) road: &'a Road,
+    /// Our vehicle.
+    pub(super) ego: EgoState,
+    /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
+    pub(super) ego_along_m: f64,
+    /// Seconds since the route began.
+    pub(super) time_s: f64,
+}
+
 /// What a scenario works on at a tick.
 pub(super) struct Stage<'a> {
     /// Where everything is.
@@ -94,27 +107,38 @@ pub(super) struct Play {
 /// If a parameter is no number.
 pub(super) fn set_up(
     route: &Route,
-    stage: &mut Stage<'_>,
+    setting: &Setting<'_>,
+    cast: &mut Cast,
     seed: u64,
 ) -> Result<Vec<Play>, RoadError> {
     let mut plays = Vec::new();
     for (nth, spec) in route.scenarios.iter().enumerate() {
         let Some(trigger) = spec.trigger else { continue };
-        let trigger_along_m = stage.road.along(trigger.position.truncate());
+        let trigger_along_m = setting.road.along(trigger.position.truncate());
         let parameters = Parameters::new(route.id, spec);
         let mut noise = Noise::new(seed, nth as u64, 0);
-        let mut own = Stage {
-            road: stage.road,
-            cast: &mut *stage.cast,
-            effects: &mut *stage.effects,
-            noise: &mut noise,
-            ..*stage
-        };
-        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut own)? {
+        let mut effects = Effects::default();
+        let mut stage = setting.stage(cast, &mut effects, &mut noise);
+        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut stage)? {
             plays.push(Play { trigger_along_m, is_active: false, scenario, noise });
         }
     }
     Ok(plays)
+}
+
+impl<'a> Setting<'a> {
+    fn stage<'b>(
+        &self,
+        cast: &'b mut Cast,
+        effects: &'b mut Effects,
+        noise: &'b mut Noise,
+    ) -> Stage<'b>
+    where
+        'a: 'b,
+    {
+        let Self { road, ego, ego_along_m, time_s } = *self;
+        Stage { road, cast, ego, ego_along_m, time_s, effects, noise }
+    }
 }
 
 /// The scenario of type `kind`; `None` for types that bring nothing of their own.
@@ -132,17 +156,15 @@ fn make(
 
 impl Play {
     /// Plays one tick of this scenario, if it has begun or begins now.
-    pub(super) fn advance(&mut self, stage: &mut Stage<'_>) {
-        self.is_active |= stage.ego_along_m > self.trigger_along_m - 2.0;
+    pub(super) fn advance(
+        &mut self,
+        setting: &Setting<'_>,
+        cast: &mut Cast,
+        effects: &mut Effects,
+    ) {
+        self.is_active |= setting.ego_along_m > self.trigger_along_m - 2.0;
         if self.is_active {
-            let mut own = Stage {
-                road: stage.road,
-                cast: &mut *stage.cast,
-                effects: &mut *stage.effects,
-                noise: &mut self.noise,
-                ..*stage
-            };
-            self.scenario.play(&mut own);
+            self.scenario.play(&mut setting.stage(cast, effects, &mut self.noise));
         }
     }
 }
