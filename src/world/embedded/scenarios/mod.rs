@@ -4,7 +4,10 @@
 //! active from the tick that the ego vehicle comes to its trigger point, and from then on it is
 //! asked at every tick. ARCHITECTURE.md lists what is modeled of each type.
 
+mod flow;
 mod parameters;
+#[cfg(test)]
+mod rehearsal;
 
 pub(super) use parameters::Parameters;
 
