@@ -5,6 +5,9 @@
 //! asked at every tick. ARCHITECTURE.md lists what is modeled of each type.
 
 mod flow;
+mod highway_cut_in;
+mod junction_flow;
+mod light_schedule;
 mod parameters;
 #[cfg(test)]
 mod rehearsal;
@@ -16,6 +19,9 @@ use super::noise::Noise;
 use super::road::Road;
 use super::route_line::RoadError;
 use crate::scene::{Allowances, EgoState, LightColor, Passage, Route, ScenarioState};
+use highway_cut_in::HighwayCutIn;
+use junction_flow::JunctionFlow;
+use light_schedule::{GREEN_THEN_RED, LightSchedule, RED_THEN_GREEN};
 
 /// Where and when a tick is played.
 #[derive(Clone, Copy)]
@@ -151,10 +157,31 @@ fn make(
     trigger_m: f64,
     stage: &mut Stage<'_>,
 ) -> Result<Option<Box<dyn Scenario>>, RoadError> {
-    let _ = (parameters, trigger_m, stage);
-    match kind {
-        _ => Ok(None),
+    let _ = trigger_m;
+    fn play<S: Scenario + 'static>(scenario: S) -> Box<dyn Scenario> {
+        Box::new(scenario)
     }
+    Ok(match kind {
+        "SignalizedJunctionLeftTurn"
+        | "SignalizedJunctionRightTurn"
+        | "SignalizedJunctionLeftTurnEnterFlow"
+        | "NonSignalizedJunctionLeftTurn"
+        | "NonSignalizedJunctionRightTurn"
+        | "NonSignalizedJunctionLeftTurnEnterFlow"
+        | "CrossingBicycleFlow"
+        | "EnterActorFlow"
+        | "HighwayExit"
+        | "InterurbanActorFlow"
+        | "InterurbanAdvancedActorFlow"
+        | "MergerIntoSlowTraffic"
+        | "MergerIntoSlowTrafficV2" => JunctionFlow::new(kind, parameters, stage.road)?.map(play),
+        "HighwayCutIn" => HighwayCutIn::new(parameters, stage)?.map(play),
+        "VanillaSignalizedTurnEncounterGreenLight" => {
+            Some(play(LightSchedule::new(GREEN_THEN_RED)))
+        }
+        "VanillaSignalizedTurnEncounterRedLight" => Some(play(LightSchedule::new(RED_THEN_GREEN))),
+        _ => None,
+    })
 }
 
 impl Play {

@@ -6,7 +6,7 @@ use super::super::follower::is_flat;
 use super::super::noise::Noise;
 use super::super::road::{Road, bare_route};
 use super::super::vehicle::EGO_EXTENT_M;
-use super::{Effects, Play, Stage, set_up};
+use super::{Effects, Play, Setting, Stage, set_up};
 use crate::scene::{ActorState, EgoState, Pose, Route, ScenarioSpec, TriggerPoint};
 use crate::world::TICK_S;
 use glam::DVec3;
@@ -41,17 +41,19 @@ impl Rehearsal {
             acceleration_mps2: 0.0,
             extent_m: EGO_EXTENT_M,
         };
-        let mut rehearsal = Self {
-            cast: Cast::new(&ego),
+        let setting =
+            Setting { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
+        let mut cast = Cast::new(&ego);
+        let plays = set_up(route, &setting, &mut cast, seed).unwrap();
+        Self {
+            cast,
             road,
             ego,
             effects: Effects::default(),
             time_s: 0.0,
-            plays: Vec::new(),
+            plays,
             noise: Noise::new(seed, 99, 0),
-        };
-        rehearsal.plays = rehearsal.with_stage(|stage| set_up(route, stage, seed).unwrap());
-        rehearsal
+        }
     }
 
     /// What `play` does on the stage as it is.
@@ -74,9 +76,12 @@ impl Rehearsal {
         self.cast.set_ego(&self.ego);
         self.time_s += TICK_S;
         self.effects = Effects::default();
-        let mut plays = std::mem::take(&mut self.plays);
-        self.with_stage(|stage| plays.iter_mut().for_each(|play| play.advance(stage)));
-        self.plays = plays;
+        let Self { road, ego, time_s, .. } = self;
+        let ego_along_m = road.along(ego.pose.position);
+        let setting = Setting { road, ego: *ego, ego_along_m, time_s: *time_s };
+        for play in &mut self.plays {
+            play.advance(&setting, &mut self.cast, &mut self.effects);
+        }
     }
 
     /// Who touches our vehicle now.
