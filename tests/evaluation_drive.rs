@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tandem::evaluation::campaign::{Campaign, Provenance};
 use tandem::evaluation::criteria::TICK_CAP;
+use tandem::evaluation::log::RouteLog;
 use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use tandem::evaluation::routes::read_routes;
-use tandem::evaluation::run::{RouteLog, run_route};
+use tandem::evaluation::run::run_route;
 use tandem::scene::SensorSuite;
 use tandem::world::{Autopilot, EmbeddedWorld};
 

@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::time::Duration;
 use tandem::evaluation::Number;
+use tandem::evaluation::log::{LoggedEvent, RouteLog, TickLog};
 use tandem::evaluation::record::{Record, RouteIdentity};
 use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
-use tandem::evaluation::run::{LoggedEvent, RouteLog, TickLog};
 use tandem::evaluation::statistics::{Failure, Infraction, InfractionKind, RouteResult, score};
 use tandem::scene::{Command, DeadlineVerdict, PrefixInfo};
 use tandem::timing::{Stage, StageTimes};
@@ -42,7 +42,7 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
     };
     let planned_m = (0..=140).map(|along| place(f64::from(along)).0).collect();
     let (mut along, mut speed, mut age_ms, mut version) = (0.0, 0.0, 0.0, 0);
-    let mut log = RouteLog { planned_m, events: Vec::new(), ticks: Vec::new() };
+    let mut log = RouteLog { planned_m, ..RouteLog::default() };
     for tick in 1..=ticks {
         let time_s = tick as f64 * 0.05;
         let target: f64 = if (9.0..13.0).contains(&time_s) { 0.0 } else { 8.5 };
@@ -123,6 +123,7 @@ fn sample_page(routes_total: usize) -> String {
     let mut turn = made_up_log(7, 481, -1.5);
     turn.events.push(LoggedEvent {
         tick: Some(330),
+        kind: "collisions_vehicle".to_owned(),
         message:
             "Agent collided against object with type=vehicle.toy and id=4 at (x=70.0, y=2.0, z=0.0)"
                 .to_owned(),

@@ -9,11 +9,12 @@
 //!
 //! A log is written before its result file, so whatever has a result has a log.
 
+use super::log::RouteLog;
 use super::record::{
     Checkpoint, MergedTable, Record, RouteIdentity, WriteError, write_json, write_json_compact,
 };
 use super::routes::WeatherPresets;
-use super::run::{RouteEnd, RouteLog, RouteOutcome};
+use super::run::{RouteEnd, RouteOutcome};
 use super::statistics::score;
 use crate::scene::Route;
 use crate::timing::wall_time_unix_s;

@@ -11,6 +11,7 @@ pub mod ability;
 pub mod campaign;
 pub mod criteria;
 pub mod efficiency;
+pub mod log;
 pub mod merge;
 pub mod plan;
 pub mod record;

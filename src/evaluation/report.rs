@@ -1,8 +1,8 @@
 //! One self-contained HTML page about a run: no script, no font, no image from elsewhere, so it can
 //! be mailed, archived and printed.
 
+use super::log::{RouteLog, TickLog};
 use super::record::{MergedTable, Record};
-use super::run::{RouteLog, TickLog};
 use crate::page::chart::{Axis, Mark, Plot, RowAxis, Series, Shape, Stroke, short};
 use crate::page::{document, escape, facts, figure, milliseconds, tile};
 use crate::scene::DeadlineVerdict;

@@ -38,6 +38,23 @@ pub enum InfractionKind {
 }
 
 impl InfractionKind {
+    /// The key of its list in a record.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::CollisionPedestrian => "collisions_pedestrian",
+            Self::CollisionVehicle => "collisions_vehicle",
+            Self::CollisionLayout => "collisions_layout",
+            Self::RedLight => "red_light",
+            Self::StopSign => "stop_infraction",
+            Self::OutsideRouteLanes { .. } => "outside_route_lanes",
+            Self::MinSpeed => "min_speed_infractions",
+            Self::YieldEmergencyVehicle => "yield_emergency_vehicle_infractions",
+            Self::ScenarioTimeout => "scenario_timeouts",
+            Self::RouteDeviation => "route_dev",
+            Self::VehicleBlocked => "vehicle_blocked",
+        }
+    }
+
     /// What the driving score is multiplied with.
     pub fn factor(self) -> f64 {
         match self {

@@ -8,7 +8,7 @@ use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
 use crate::scene::{
     Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Observation, Pose,
-    PrefixInfo, RefreshReport, TickReport,
+    PrefixInfo, RefreshReport, TickReport, Trajectory,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::sync::Arc;
@@ -120,10 +120,11 @@ impl Pilot {
         waited += self.collect(observation.time, &mut refresh, &mut spans);
 
         let prefix = self.refreshes.latest();
+        let mut followed = None;
         let command = match &prefix {
             Some(prefix) => {
                 self.turns.begin();
-                let command = self.act(prefix, observation, &mut spans);
+                let command = self.act(prefix, observation, &mut followed, &mut spans);
                 self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
                 command?
             }
@@ -148,6 +149,7 @@ impl Pilot {
         };
         let mut report = TickReport {
             frame: observation.frame,
+            trajectory: followed,
             spans,
             refresh,
             is_refreshing: self.refreshes.is_busy(),
@@ -178,12 +180,13 @@ impl Pilot {
         &mut self,
         prefix: &KvSnapshot,
         observation: &Observation,
+        followed: &mut Option<Trajectory>,
         spans: &mut StageSpans,
     ) -> Result<Command, ModelError> {
         let trajectory = self.action_expert.act(prefix, spans)?;
         let begun = Stage::Control.begin();
         let command = if trajectory.is_finite() {
-            self.controller.follow(&trajectory, observation.speed_mps)
+            self.controller.follow(followed.insert(trajectory), observation.speed_mps)
         } else {
             self.statistics.trajectories_not_finite += 1;
             Command::FULL_BRAKE

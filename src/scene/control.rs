@@ -1,6 +1,6 @@
 //! What a driver answers, and what it says about how the answer came to be.
 
-use super::FrameId;
+use super::{FrameId, Trajectory};
 use crate::timing::{StageSpans, StageTimes};
 use arrayvec::ArrayVec;
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub struct TickReport {
     pub prefix_frames: ArrayVec<FrameId, 8>,
     /// The prefix, or `None` if there was none yet.
     pub prefix: Option<PrefixInfo>,
+    /// What the driver meant to follow from this tick's pose on, if it plans and says so.
+    pub trajectory: Option<Trajectory>,
     /// The stages of this tick.
     pub spans: StageSpans,
     /// The refresh that ended before this tick's act, if one did.

@@ -19,6 +19,30 @@ pub struct LanePoint {
     pub is_junction: bool,
 }
 
+/// What a strip of road is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StripKind {
+    /// Vehicles, in the direction of the strip's points.
+    Driving,
+    /// Parked vehicles.
+    Parking,
+    /// Bicycles.
+    Bicycle,
+    /// People on foot.
+    Sidewalk,
+}
+
+/// A piece of lane as a drawing shows it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LaneStrip {
+    /// What it is for.
+    pub kind: StripKind,
+    /// Meters.
+    pub width_m: f64,
+    /// Its center line in the world, meters; two points or more.
+    pub center_m: Vec<DVec2>,
+}
+
 /// A map that knows where lanes are.
 pub trait LaneMap {
     /// The driving lane whose center line is nearest in the plane.

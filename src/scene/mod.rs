@@ -17,7 +17,7 @@ mod world_state;
 pub use control::{Command, Control, DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
 pub use detour::{Detour, RouteSkip};
 pub use driver::{DriveError, Driver};
-pub use lane::{LaneMap, LanePoint};
+pub use lane::{LaneMap, LanePoint, LaneStrip, StripKind};
 pub use observation::{
     CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, Passage,
     PassageReason, SensorSuite, StopCause, StopLine, Truth,

@@ -13,7 +13,7 @@ pub use embedded::{EmbeddedWorld, RoadError};
 pub use real_time::RealTime;
 pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
 
-use crate::scene::{Command, LaneMap, Observation, RoutePlan, WorldState};
+use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, WorldState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +36,11 @@ pub trait World: Send {
 
     /// Where lanes are.
     fn lanes(&self) -> &dyn LaneMap;
+
+    /// What a drawing shows of the roads around the route; nothing, unless the world knows better.
+    fn lane_strips(&self) -> Vec<LaneStrip> {
+        Vec::new()
+    }
 
     /// The dense route.
     fn plan(&self) -> &Arc<RoutePlan>;

@@ -1,7 +1,7 @@
 //! A world that moves on whether or not it was answered.
 
 use super::{TICK, World};
-use crate::scene::{Command, LaneMap, Observation, RoutePlan, WorldState};
+use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, WorldState};
 use crate::timing::Stopwatch;
 use std::sync::Arc;
 
@@ -68,6 +68,10 @@ impl<W: World> World for RealTime<W> {
 
     fn lanes(&self) -> &dyn LaneMap {
         self.world.lanes()
+    }
+
+    fn lane_strips(&self) -> Vec<LaneStrip> {
+        self.world.lane_strips()
     }
 
     fn plan(&self) -> &Arc<RoutePlan> {

@@ -35,8 +35,8 @@ pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{
-    Allowances, Collision, Command, EgoState, FrameId, LaneMap, Observation, Pose, Route,
-    RoutePlan, SensorSuite, Truth, WorldState, wrap_angle,
+    Allowances, Collision, Command, EgoState, FrameId, LaneMap, LaneStrip, Observation, Pose,
+    Route, RoutePlan, SensorSuite, Truth, WorldState, wrap_angle,
 };
 use crate::timing::Timestamp;
 use boxes::{UprightBox, footprints_overlap};
@@ -285,6 +285,10 @@ impl World for EmbeddedWorld {
 
     fn lanes(&self) -> &dyn LaneMap {
         &self.road
+    }
+
+    fn lane_strips(&self) -> Vec<LaneStrip> {
+        self.road.strips()
     }
 
     fn plan(&self) -> &Arc<RoutePlan> {

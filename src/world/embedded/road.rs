@@ -10,7 +10,8 @@ use super::nearest::NearestGrid;
 use super::route_line::{LinePoint, RoadError, dense_line};
 use super::track::Track;
 use crate::scene::{
-    GeoReference, LaneMap, LanePoint, Pose, Route, RoutePlan, RoutePoint, wrap_angle,
+    GeoReference, LaneMap, LanePoint, LaneStrip, Pose, Route, RoutePlan, RoutePoint, StripKind,
+    wrap_angle,
 };
 use glam::{DVec2, Vec3Swizzles};
 use std::f64::consts::PI;
@@ -235,6 +236,34 @@ impl Road {
     /// Center of the parking strip, meters to the right of the center line.
     pub(super) fn parking_aside_m(&self) -> Option<f64> {
         Some(self.parking()?.aside_m)
+    }
+
+    /// Every lane and side road, for drawings. Strips of side roads are as wide as two lanes.
+    pub(super) fn strips(&self) -> Vec<LaneStrip> {
+        let driving = |width_m, center_m| LaneStrip { kind: StripKind::Driving, width_m, center_m };
+        let mut strips: Vec<LaneStrip> = self
+            .side_roads
+            .iter()
+            .map(|road| {
+                driving(2.0 * LANE_WIDTH_M, road.iter().map(|at| at.pose.position).collect())
+            })
+            .collect();
+        // No vehicle is parked inside a junction.
+        let beside = self.stations.split(|station| station.is_junction);
+        strips.extend(beside.filter(|piece| piece.len() > 1).map(|piece| LaneStrip {
+            kind: StripKind::Parking,
+            width_m: self.parking.width_m,
+            center_m: piece.iter().map(|at| at.aside(self.parking.aside_m)).collect(),
+        }));
+        strips.extend(self.driving.iter().map(|lane| {
+            let mut center: Vec<DVec2> =
+                self.stations.iter().map(|at| at.aside(lane.aside_m)).collect();
+            if !lane.with_route() {
+                center.reverse();
+            }
+            driving(lane.width_m, center)
+        }));
+        strips
     }
 
     /// Distance from `place` to the nearest point of the route, meters.
