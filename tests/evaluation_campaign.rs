@@ -1,18 +1,20 @@
 //! Campaigns over a straight road with a point for a car: what is written, skipped and refused.
 
 use glam::{DVec2, DVec3};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tandem::evaluation::campaign::{
-    Campaign, CampaignError, CampaignSummary, Progress, Provenance,
+    CRASHES_ALLOWED, Campaign, CampaignError, CampaignSummary, Progress, Provenance, RecordedTime,
+    Setting, Share, Work,
 };
 use tandem::evaluation::criteria::Ending;
 use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::record::Checkpoint;
 use tandem::evaluation::run::{RouteEnd, RouteOutcome, run_route};
+use tandem::evaluation::units::Shard;
 use tandem::scene::{
     Allowances, Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu,
     LaneMap, LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint,
@@ -216,6 +218,33 @@ fn routes(ids: &[u32]) -> Vec<Route> {
         .collect()
 }
 
+fn setting(name: &str, seed: u64) -> Setting {
+    let values = BTreeMap::from([("pedal".to_owned(), name.to_owned())]);
+    Setting {
+        name: name.to_owned(),
+        provenance: Provenance::new(b"route file", seed, "pedal", values),
+    }
+}
+
+fn over<'a>(folder: &'a Path, settings: &'a [Setting], routes: &'a [Route]) -> Campaign<'a> {
+    Campaign {
+        folder,
+        settings,
+        repetitions: 1,
+        routes,
+        shard: Shard::WHOLE,
+        recorded_time: RecordedTime::Simulated,
+        presets: None,
+        sensors: &[],
+    }
+}
+
+type Driven = Result<RouteOutcome, Box<dyn std::error::Error + Send + Sync>>;
+
+fn drive_to_the_end(_: Work<'_>) -> Driven {
+    Ok(drive(Pedal::DOWN, 60))
+}
+
 /// Runs a campaign in `folder` and says which routes were driven. `stop_before` cancels during the
 /// drive of that route.
 fn campaign(
@@ -224,27 +253,36 @@ fn campaign(
     seed: u64,
     stop_before: Option<u32>,
 ) -> (Result<CampaignSummary, CampaignError>, Vec<u32>) {
-    let provenance = Provenance::new(b"route file", seed, "pedal", BTreeMap::new());
-    let routes = routes(ids);
+    let (settings, routes) = ([setting("down", seed)], routes(ids));
     let sensors = ["carla_imu".to_owned()];
-    let campaign = Campaign {
-        folder,
-        provenance: &provenance,
-        routes: &routes,
-        presets: None,
-        sensors: &sensors,
-    };
+    let campaign = Campaign { sensors: &sensors, ..over(folder, &settings, &routes) };
     let cancel = AtomicBool::new(false);
     let mut driven = Vec::new();
-    let summary = campaign.run(&cancel, &mut |_: Progress<'_>| {}, &mut |route| {
-        if stop_before == Some(route.id) {
+    let summary = campaign.run(&cancel, &mut |_: Progress<'_>| {}, &mut |work| {
+        if stop_before == Some(work.route.id) {
             cancel.store(true, Ordering::Relaxed);
         }
-        driven.push(route.id);
+        driven.push(work.route.id);
         let mut world = StraightRoad::new(60);
         Ok(run_route(&mut world, &mut Pedal::DOWN.clone(), TICK_CAP, &cancel, &mut |_, _| {}))
     });
     (summary, driven)
+}
+
+/// Names and bytes of every file below a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            let below = self::files(&path).into_iter();
+            files.extend(below.map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
+        } else {
+            files.insert(name.to_owned(), std::fs::read(&path).unwrap());
+        }
+    }
+    files
 }
 
 #[test]
@@ -252,14 +290,15 @@ fn a_cancelled_campaign_goes_on_where_it_was_left() {
     let folder = tempfile::tempdir().unwrap();
     let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, Some(1));
     let summary = summary.unwrap();
-    assert_eq!((driven, summary.is_cancelled), (vec![3, 1], true));
-    assert!(summary.table.to_string().starts_with("1 / 3 routes finished"), "{}", summary.table);
+    assert_eq!((driven, summary.share.is_cancelled), (vec![3, 1], true));
+    let words = summary.tables[0].to_string();
+    assert!(words.starts_with("1 / 3 routes finished"), "{words}");
 
     let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, None);
     let summary = summary.unwrap();
-    assert_eq!((driven, summary.is_cancelled), (vec![1, 2], false));
-    assert_eq!(summary.table.driving_score, 100.0);
-    assert_eq!(summary.table.success_rate, 1.0);
+    assert_eq!((driven, summary.share), (vec![1, 2], Share::default()));
+    assert_eq!(summary.tables[0].driving_score, 100.0);
+    assert_eq!(summary.tables[0].success_rate, 1.0);
 }
 
 #[test]
@@ -271,6 +310,8 @@ fn a_damaged_result_is_driven_again() {
     let checkpoint: Checkpoint = serde_json::from_str(&text).unwrap();
     assert_eq!((checkpoint.entry_status.as_str(), checkpoint.eligible), ("Finished", true));
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
+    // What a killed writer leaves.
+    std::fs::write(folder.path().join("routes/.RouteScenario_2_rep0.json.x.part"), "{").unwrap();
     let (_, driven) = campaign(folder.path(), &[1, 2], 7, None);
     assert_eq!(driven, [2]);
     assert_eq!(std::fs::read_dir(folder.path().join("routes")).unwrap().count(), 2);
@@ -284,23 +325,154 @@ fn a_folder_of_other_settings_is_refused_by_name() {
     let words = refused.unwrap_err().to_string();
     assert!(words.contains("seed is 8, the folder has 7"), "{words}");
     assert!(driven.is_empty(), "{driven:?}");
+    let words = campaign(folder.path(), &[1, 2], 7, None).0.unwrap_err().to_string();
+    assert!(words.contains("routes is 1,2, the folder has 1"), "{words}");
+}
+
+#[test]
+fn two_campaigns_with_one_seed_write_the_same_bytes() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = folders.each_ref().map(|folder| {
+        campaign(folder.path(), &[3, 1], 7, None).0.unwrap();
+        let mut files = files(folder.path());
+        files.retain(|name, _| !name.starts_with("wall/"));
+        files
+    });
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "logs/RouteScenario_1_rep0.json",
+            "logs/RouteScenario_3_rep0.json",
+            "merged.json",
+            "routes/RouteScenario_1_rep0.json",
+            "routes/RouteScenario_3_rep0.json",
+            "run.json",
+        ]
+    );
+    assert_eq!(first, second);
+}
+
+#[test]
+fn settings_have_a_folder_each_and_repetitions_the_same_seeds_in_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, routes) = ([setting("fast=0", 7), setting("fast=100", 7)], routes(&[1, 2]));
+    let campaign = Campaign { repetitions: 3, ..over(folder.path(), &settings, &routes) };
+    let mut seeds: BTreeMap<usize, Vec<(u32, u64)>> = BTreeMap::new();
+    let summary = campaign.run(&AtomicBool::new(false), &mut |_| {}, &mut |work| {
+        let seeds = seeds.entry(work.unit.setting).or_default();
+        seeds.push((work.unit.repetition, work.seed));
+        drive_to_the_end(work)
+    });
+    let words: Vec<String> = summary.unwrap().tables.iter().map(ToString::to_string).collect();
+    assert_eq!(words.len(), 2);
+    assert!(words[1].starts_with("6 / 6 drives (2 routes, 3 times each) finished"), "{words:?}");
+    assert_eq!(seeds[&0], seeds[&1]);
+    let distinct: BTreeSet<u64> = seeds[&0].iter().map(|(_, seed)| *seed).collect();
+    assert_eq!((distinct.len(), distinct.contains(&7)), (3, true), "{seeds:?}");
+    for setting in ["fast=0", "fast=100"] {
+        let routes = folder.path().join(setting).join("routes");
+        assert!(routes.join("RouteScenario_2_rep2.json").is_file());
+        assert_eq!(std::fs::read_dir(routes).unwrap().count(), 6);
+    }
+    let twice = [settings[0].clone(), settings[0].clone()];
+    let words = over(folder.path(), &twice, &routes).open().unwrap_err().to_string();
+    assert!(words.contains("fast=0"), "{words}");
+    let none = Campaign { repetitions: 0, ..campaign }.open().unwrap_err().to_string();
+    assert!(none.contains("no repetitions"), "{none}");
+}
+
+#[test]
+fn several_at_once_drive_every_unit_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (1..=20).collect();
+    let (settings, routes) = ([setting("down", 7)], routes(&ids));
+    let campaign = over(folder.path(), &settings, &routes);
+    let (cancel, driven) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let share = campaign.drive(&cancel, &mut |_| {}, &mut |work| {
+                    driven.lock().unwrap().push(work.route.id);
+                    drive_to_the_end(work)
+                });
+                assert_eq!(share.unwrap(), Share::default());
+                // Each has waited for the others.
+                assert_eq!(campaign.table(0).unwrap().finished, 20);
+            });
+        }
+    });
+    let mut driven = driven.into_inner().unwrap();
+    driven.sort_unstable();
+    assert_eq!(driven, ids);
+    assert_eq!(std::fs::read_dir(folder.path().join("claims")).unwrap().count(), 0);
+}
+
+#[test]
+fn shards_in_one_folder_come_to_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, routes) = ([setting("down", 7)], routes(&[1, 2, 3, 4, 5]));
+    let mut finished = Vec::new();
+    for shard in ["2/3", "1/3", "3/3"] {
+        let shard = shard.parse().unwrap();
+        let campaign = Campaign { shard, ..over(folder.path(), &settings, &routes) };
+        let cancel = AtomicBool::new(false);
+        let summary = campaign.run(&cancel, &mut |_| {}, &mut drive_to_the_end).unwrap();
+        assert_eq!(summary.share, Share::default());
+        assert_eq!(summary.tables[0].total(), 5);
+        finished.push(summary.tables[0].finished);
+    }
+    assert_eq!(finished, [2, 4, 5]);
+}
+
+#[test]
+fn a_drive_at_which_processes_die_is_given_up_and_recorded_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, routes) = ([setting("down", 7)], routes(&[1, 2]));
+    let campaign = over(folder.path(), &settings, &routes);
+    campaign.open().unwrap();
+    let unit = campaign.units().nth(1).unwrap();
+    campaign.note_crash(unit, "signal: 9 (SIGKILL)").unwrap();
+    assert!(campaign.crashes(unit) < CRASHES_ALLOWED);
+    campaign.note_crash(unit, "signal: 9 (SIGKILL)").unwrap();
+    let mut driven = Vec::new();
+    let summary = campaign.run(&AtomicBool::new(false), &mut |_| {}, &mut |work| {
+        driven.push(work.route.id);
+        drive_to_the_end(work)
+    });
+    assert_eq!(driven, [1]);
+    assert_eq!(summary.unwrap().tables[0].finished, 2);
+    let record = campaign.record(unit).unwrap();
+    assert_eq!(record.status, "Failed - Simulation crashed");
+    assert_eq!(record.scores.score_composed, 0.0);
+    assert!(campaign.read_log(unit).unwrap().ticks.is_empty());
+    let file = folder.path().join("routes/RouteScenario_2_rep0.json");
+    let text = std::fs::read_to_string(file).unwrap();
+    let checkpoint: Checkpoint = serde_json::from_str(&text).unwrap();
+    assert!(!checkpoint.eligible);
+}
+
+#[test]
+fn a_driver_that_cannot_be_set_up_gives_its_unit_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, routes) = ([setting("down", 7)], routes(&[1]));
+    let campaign = over(folder.path(), &settings, &routes);
+    let cancel = AtomicBool::new(false);
+    let refused = campaign.run(&cancel, &mut |_| {}, &mut |_| Err("no keys".into()));
+    assert_eq!(refused.unwrap_err().to_string(), "cannot drive route 1");
+    let summary = campaign.run(&cancel, &mut |_| {}, &mut drive_to_the_end).unwrap();
+    assert_eq!(summary.tables[0].finished, 1);
 }
 
 #[test]
 fn a_log_survives_its_file() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), &[5], 7, None).0.unwrap();
-    let provenance = Provenance::new(b"route file", 7, "pedal", BTreeMap::new());
-    let routes = routes(&[5]);
-    let campaign = Campaign {
-        folder: folder.path(),
-        provenance: &provenance,
-        routes: &routes,
-        presets: None,
-        sensors: &[],
-    };
-    let (read, driven) =
-        (campaign.read_log("RouteScenario_5_rep0").unwrap(), drive(Pedal::DOWN, 60));
+    let (settings, routes) = ([setting("down", 7)], routes(&[5]));
+    let campaign = over(folder.path(), &settings, &routes);
+    let unit = campaign.units().next().unwrap();
+    let (read, driven) = (campaign.read_log(unit).unwrap(), drive(Pedal::DOWN, 60));
+    assert!(campaign.wall_time(unit).is_some());
     assert_eq!(read.planned_m, driven.log.planned_m);
     assert_eq!(read.ticks.len(), driven.log.ticks.len());
     for (read, driven) in read.ticks.iter().zip(&driven.log.ticks) {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use tandem::evaluation::campaign::{Campaign, Provenance};
+use tandem::evaluation::campaign::{Campaign, Provenance, RecordedTime, Setting};
 use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::log::RouteLog;
+use tandem::evaluation::record::Record;
 use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use tandem::evaluation::routes::read_routes;
 use tandem::evaluation::run::run_route;
+use tandem::evaluation::units::Shard;
 use tandem::scene::SensorSuite;
 use tandem::world::{Autopilot, EmbeddedWorld};
 
@@ -29,30 +31,36 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         })
         .collect();
     let provenance = Provenance::new(b"", 7, "autopilot", BTreeMap::new());
+    let settings = [Setting { name: "autopilot".to_owned(), provenance }];
     let campaign = Campaign {
         folder: folder.path(),
-        provenance: &provenance,
+        settings: &settings,
+        repetitions: 1,
         routes: &routes,
+        shard: Shard::WHOLE,
+        recorded_time: RecordedTime::Simulated,
         presets: None,
         sensors: &[],
     };
     let cancel = AtomicBool::new(false);
     let summary = campaign
-        .run(&cancel, &mut |_| {}, &mut |route| {
+        .run(&cancel, &mut |_| {}, &mut |work| {
             let suite = SensorSuite { truth: true, ..SensorSuite::default() };
-            let mut world = EmbeddedWorld::new(route, suite, 7)?;
+            let mut world = EmbeddedWorld::new(work.route, suite, work.seed)?;
             Ok(run_route(&mut world, &mut Autopilot::new(), TICK_CAP, &cancel, &mut |_, _| {}))
         })
         .unwrap();
-    let records: Vec<_> = summary.table.records().collect();
+    let records: Vec<_> = summary.tables[0].records().collect();
     assert_eq!(records.len(), routes.len());
     for record in &records {
         assert!(record.is_success(), "{}: {:#?}", record.route_id, record);
         let speeds = record.infractions.min_speed_infractions.len();
         assert!((15..=21).contains(&speeds), "{speeds} speed messages on {}", record.route_id);
     }
+    let unit =
+        |record: &Record| campaign.units().find(|u| campaign.route_id(*u) == record.route_id);
     let logs: Vec<RouteLog> =
-        records.iter().map(|record| campaign.read_log(&record.route_id).unwrap()).collect();
+        records.iter().map(|r| campaign.read_log(unit(r).unwrap()).unwrap()).collect();
     let reported: Vec<_> = records
         .iter()
         .zip(&logs)

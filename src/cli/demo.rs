@@ -8,6 +8,7 @@ use super::driver::{DriverFactory, DriverName};
 use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
+use crate::evaluation::units::Shard;
 use crate::pilot::{ClockName, RealTimeOptions, RealTimeReport, Run, RunFile};
 use crate::timing::Stopwatch;
 use anyhow::{Context, bail};
@@ -82,19 +83,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let drive = Drive {
         folder: &folder(DriverName::Automot),
         routes: &routes,
+        repetitions: 1,
+        shard: Shard::WHOLE,
         route_file: ROUTE_FILE.as_bytes(),
         driver: DriverName::Automot,
-        factory: &factory,
         run_file: &file,
         run: &run,
-        real_time: &real_time,
         engine: Some(&engine),
         tick_cap: arguments.ticks,
     };
     say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
-    let model = drive.all(&cancel)?;
+    let model = drive.all(&factory, &real_time, &cancel)?;
     steps.done("driving, model");
-    if model.summary.is_cancelled {
+    if model.is_cancelled {
         return Ok(interrupted());
     }
     say("4/4 driving the same route with the autopilot, which sees the truth");
@@ -103,16 +104,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let autopilot = Drive {
         folder: &folder(DriverName::Autopilot),
         driver: DriverName::Autopilot,
-        factory: &DriverFactory::Autopilot,
         run: &run_plain,
-        real_time: &RealTimeReport::default(),
         engine: None,
         tick_cap: crate::evaluation::criteria::TICK_CAP,
         ..drive
     }
-    .all(&cancel)?;
+    .all(&DriverFactory::Autopilot, &RealTimeReport::default(), &cancel)?;
     steps.done("driving, autopilot");
-    if autopilot.summary.is_cancelled {
+    if autopilot.is_cancelled {
         return Ok(interrupted());
     }
 

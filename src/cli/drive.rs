@@ -2,173 +2,229 @@
 
 use super::driver::{DriverFactory, DriverName};
 use super::print;
+use super::progress::{Counts, ProgressLines};
 use crate::engine::EngineFolder;
-use crate::evaluation::campaign::{Campaign, CampaignSummary, Progress, Provenance};
+use crate::evaluation::campaign::{
+    Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
+};
 use crate::evaluation::log::RouteLog;
-use crate::evaluation::record::{Record, RouteIdentity};
-use crate::evaluation::run::run_route;
+use crate::evaluation::record::{MergedTable, Record};
+use crate::evaluation::run::{RouteOutcome, run_route};
+use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile};
-use crate::scene::{Route, SensorSuite};
+use crate::scene::{Control, Observation, Route, SensorSuite};
 use crate::timing::{Stage, StageStatistics};
 use crate::world::{EmbeddedWorld, RealTime, World};
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
 pub(super) const WARM_UP_TICKS: usize = 40;
 
 /// Routes to drive, and how.
+#[derive(Clone, Copy)]
 pub(super) struct Drive<'a> {
     /// Where results go.
     pub(super) folder: &'a Path,
     pub(super) routes: &'a [Route],
+    /// Drives of every route.
+    pub(super) repetitions: u32,
+    /// Which of all drives to make.
+    pub(super) shard: Shard,
     /// The route file's bytes, for provenance.
     pub(super) route_file: &'a [u8],
     pub(super) driver: DriverName,
-    pub(super) factory: &'a DriverFactory,
     pub(super) run_file: &'a RunFile,
     pub(super) run: &'a Run,
-    /// What came of the process's real-time options.
-    pub(super) real_time: &'a RealTimeReport,
     pub(super) engine: Option<&'a Path>,
     pub(super) tick_cap: u64,
 }
 
 /// What driving came to.
 pub(super) struct Driven {
-    pub(super) summary: CampaignSummary,
-    /// Latencies over all routes, earlier ones included.
+    pub(super) table: MergedTable,
+    /// Whether it was stopped before the last drive.
+    pub(super) is_cancelled: bool,
+    /// Drives that processes of other machines may be at.
+    pub(super) elsewhere: Vec<HeldElsewhere>,
+    pub(super) counts: Counts,
+    /// Latencies over all drives, earlier ones included.
     pub(super) statistics: StageStatistics,
-    /// What pilots counted on the routes of this call.
+    /// What pilots counted on the drives of this call.
     pub(super) pilot: Option<PilotStatistics>,
     /// What came of the real-time options.
     pub(super) real_time: RealTimeReport,
-    /// Each finished route's drive, tick by tick.
+    /// Each finished drive, tick by tick.
     pub(super) logs: Vec<(Record, RouteLog)>,
-    /// A camera picture taken on the way.
-    pub(super) still: Option<Still>,
-    /// Routes of the campaign, finished or not.
-    pub(super) routes_total: usize,
+    /// A camera picture taken on the way, as a PNG file.
+    pub(super) still_png: Option<Vec<u8>>,
+    /// Drives of the campaign, finished or not.
+    pub(super) drives_total: usize,
 }
 
-/// A camera picture, RGB.
-pub(super) struct Still {
-    pub(super) width: u32,
-    pub(super) height: u32,
-    pub(super) rgb: Vec<u8>,
+/// What a call counts while it drives.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) share: Share,
+    pub(super) counts: Counts,
+    pub(super) pilot: Option<PilotStatistics>,
+    pub(super) real_time: RealTimeReport,
 }
 
-impl Still {
-    /// The picture as a PNG file.
-    pub(super) fn to_png(&self) -> anyhow::Result<Vec<u8>> {
-        let mut file = Vec::new();
-        let mut encoder = png::Encoder::new(&mut file, self.width, self.height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.write_header()?.write_image_data(&self.rgb)?;
-        Ok(file)
-    }
-}
-
-/// The tick at which the still is taken.
+/// The first drive's camera picture at its 40th tick, beside the results.
+const STILL_FILE: &str = "still.png";
 const STILL_AT: u64 = 40;
 
-impl Drive<'_> {
-    /// Drives every route that has no result yet.
-    pub(super) fn all(&self, cancel: &AtomicBool) -> anyhow::Result<Driven> {
-        let suite = self.factory.sensors();
-        let provenance =
-            Provenance::new(self.route_file, self.run.seed, self.driver.as_str(), self.settings()?);
-        let sensors = sensor_icons(&suite);
-        let campaign = Campaign {
-            folder: self.folder,
-            provenance: &provenance,
-            routes: self.routes,
-            presets: None,
-            sensors: &sensors,
-        };
-        let bar = ticks_bar();
-        let total = self.routes.len();
-        let mut progress = |progress: Progress<'_>| match progress {
-            Progress::Skipped { record, .. } => {
-                bar.println(format!("{} is finished already, kept", record.route_id));
-            }
-            Progress::Started { index, route } => {
-                bar.set_position(0);
-                bar.set_length(self.tick_cap);
-                let driver = self.driver.as_str();
-                bar.set_message(format!("{driver}: route {} ({} of {total})", route.id, index + 1));
-            }
-            Progress::Finished { record, .. } => bar.println(format!(
-                "{}: {}, driving score {:.2}",
-                record.route_id, record.status, record.scores.score_composed
-            )),
-        };
-        let mut pilot: Option<PilotStatistics> = None;
-        let mut still = None;
-        let mut real_time = self.real_time.clone();
-        let mut is_first = true;
-        let summary = campaign.run(cancel, &mut progress, &mut |route| {
-            let world = EmbeddedWorld::new(route, suite, self.run.seed)?;
-            let mut driver = self.factory.driver(world.plan())?;
-            let mut world: Box<dyn World> = match self.run.pace {
-                Pace::Virtual { .. } => Box::new(world),
-                Pace::Wall => Box::new(RealTime::new(world)),
-            };
-            let mut watch = |observation: &crate::scene::Observation, _: &crate::scene::Control| {
-                bar.set_position(observation.frame.0);
-                if let Some(camera) = &observation.camera
-                    && still.is_none()
-                    && observation.frame.0 == STILL_AT
-                {
-                    let (width, height) = (camera.width, camera.height);
-                    still = Some(Still { width, height, rgb: camera.rgb.clone() });
-                }
-            };
-            // The driver's threads run by now, and do not inherit what the tick thread is given.
-            let tick_thread = self.run.real_time.apply_tick_thread();
-            if std::mem::take(&mut is_first) {
-                real_time.add(&driver.real_time());
-                real_time.add(tick_thread.report());
-                real_time.warn();
-            }
-            let driving = driver.as_driver();
-            let outcome = run_route(world.as_mut(), driving, self.tick_cap, cancel, &mut watch);
-            drop(tick_thread);
-            if let Some(counted) = driver.statistics() {
-                pilot.get_or_insert_default().add(&counted);
-            }
-            Ok(outcome)
-        })?;
-        bar.finish_and_clear();
+/// What one drive leaves beside its outcome.
+pub(super) struct Counted {
+    pub(super) pilot: Option<PilotStatistics>,
+    /// What came of the real-time options of the drive's threads.
+    pub(super) real_time: RealTimeReport,
+}
 
+impl<'a> Drive<'a> {
+    /// Drives, in this process, everything that has no result yet.
+    pub(super) fn all(
+        &self,
+        factory: &DriverFactory,
+        real_time: &RealTimeReport,
+        cancel: &AtomicBool,
+    ) -> anyhow::Result<Driven> {
+        let (settings, sensors) = (self.settings(factory)?, sensor_icons(&factory.sensors()));
+        let campaign = self.campaign(&settings, &sensors);
+        let mut tally = Tally { real_time: real_time.clone(), ..Tally::default() };
+        let lines = RefCell::new(ProgressLines::new(campaign.units().count()));
+        let mut is_first = true;
+        let share = campaign.drive(
+            cancel,
+            &mut |progress| match progress {
+                Progress::Kept { .. } => lines.borrow_mut().kept(1),
+                Progress::Started { unit, .. } => {
+                    lines.borrow_mut().started(0, &campaign.route_id(unit));
+                }
+                Progress::Finished { unit, record } => {
+                    let took_s = campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s);
+                    lines.borrow_mut().finished(0, record, took_s);
+                }
+            },
+            &mut |work| {
+                let mut tick = |tick| lines.borrow_mut().tick(0, tick);
+                let (outcome, counted) = self.one(work, factory, cancel, &mut tick)?;
+                if std::mem::take(&mut is_first) {
+                    tally.real_time.add(&counted.real_time);
+                    tally.real_time.warn();
+                }
+                if let Some(counted) = counted.pilot {
+                    tally.pilot.get_or_insert_default().add(&counted);
+                }
+                Ok(outcome)
+            },
+        )?;
+        let mut lines = lines.into_inner();
+        lines.clear();
+        (tally.share, tally.counts) = (share, lines.counts());
+        self.collect(&campaign, tally)
+    }
+
+    /// One drive; `tick` hears of every tick.
+    pub(super) fn one(
+        &self,
+        work: Work<'_>,
+        factory: &DriverFactory,
+        cancel: &AtomicBool,
+        tick: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<(RouteOutcome, Counted)> {
+        let world = EmbeddedWorld::new(work.route, factory.sensors(), work.seed)?;
+        let mut driver = factory.driver(world.plan())?;
+        let mut world: Box<dyn World> = match self.run.pace {
+            Pace::Virtual { .. } => Box::new(world),
+            Pace::Wall => Box::new(RealTime::new(world)),
+        };
+        let is_first = work.unit == Unit { setting: 0, repetition: 0, route: 0 };
+        let mut still = None;
+        let mut watch = |observation: &Observation, _: &Control| {
+            tick(observation.frame.0);
+            if is_first && observation.frame.0 == STILL_AT {
+                still = observation
+                    .camera
+                    .as_ref()
+                    .map(|camera| (camera.width, camera.height, camera.rgb.clone()));
+            }
+        };
+        // The driver's threads run by now, and do not inherit what the tick thread is given.
+        let tick_thread = self.run.real_time.apply_tick_thread();
+        let mut real_time = driver.real_time();
+        real_time.add(tick_thread.report());
+        let driving = driver.as_driver();
+        let outcome = run_route(world.as_mut(), driving, self.tick_cap, cancel, &mut watch);
+        drop(tick_thread);
+        if let Some((width, height, rgb)) = still {
+            print::whole_file(&self.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
+        }
+        Ok((outcome, Counted { pilot: driver.statistics(), real_time }))
+    }
+
+    /// The campaign that this is.
+    pub(super) fn campaign(self, settings: &'a [Setting], sensors: &'a [String]) -> Campaign<'a> {
+        Campaign {
+            folder: self.folder,
+            settings,
+            repetitions: self.repetitions,
+            routes: self.routes,
+            shard: self.shard,
+            recorded_time: match self.run.pace {
+                Pace::Virtual { .. } => RecordedTime::Simulated,
+                Pace::Wall => RecordedTime::Wall,
+            },
+            presets: None,
+            sensors,
+        }
+    }
+
+    /// What the folder holds when driving has ended, whoever drove it.
+    pub(super) fn collect(&self, campaign: &Campaign<'_>, tally: Tally) -> anyhow::Result<Driven> {
+        let table = campaign.table(0)?;
         let mut statistics = StageStatistics::new();
         let mut logs = Vec::new();
-        for route in self.routes {
-            let id = RouteIdentity::new(route, None, 0).route_id;
-            let record = summary.table.records().find(|record| record.route_id == id);
+        for unit in units(1, self.repetitions, self.routes.len()) {
+            let id = campaign.route_id(unit);
+            let record = table.records().find(|record| record.route_id == id);
             let Some(record) = record else { continue };
-            let log = campaign.read_log(&id)?;
+            let log = campaign.read_log(unit)?;
             statistics.merge(&log.statistics(WARM_UP_TICKS));
             logs.push((record.clone(), log));
         }
-        let routes_total = self.routes.len();
-        Ok(Driven { summary, statistics, pilot, real_time, logs, still, routes_total })
+        Ok(Driven {
+            drives_total: table.total(),
+            table,
+            is_cancelled: tally.share.is_cancelled,
+            elsewhere: tally.share.elsewhere,
+            counts: tally.counts,
+            statistics,
+            pilot: tally.pilot,
+            real_time: tally.real_time,
+            logs,
+            still_png: std::fs::read(self.folder.join(STILL_FILE)).ok(),
+        })
+    }
+
+    /// What is run, as its one setting.
+    pub(super) fn settings(&self, factory: &DriverFactory) -> anyhow::Result<Vec<Setting>> {
+        let (seed, driver) = (self.run.seed, self.driver.as_str());
+        let values = self.values(factory.backend())?;
+        let provenance = Provenance::new(self.route_file, seed, driver, values);
+        Ok(vec![Setting { name: driver.to_owned(), provenance }])
     }
 
     /// Everything beside routes, seed and driver that decides results.
-    fn settings(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    fn values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
         settings.insert("tick cap".to_owned(), self.tick_cap.to_string());
         settings.insert("run".to_owned(), serde_json::to_string(self.run_file)?);
-        settings.insert("routes".to_owned(), {
-            let ids: Vec<String> = self.routes.iter().map(|route| route.id.to_string()).collect();
-            ids.join(",")
-        });
         if let Some(folder) = self.engine {
             let path = folder.join(tandem_export::folder::SUMMARY_FILE);
             let text = std::fs::read_to_string(&path)
@@ -184,7 +240,7 @@ impl Drive<'_> {
                 settings.insert(name, network.engine.sha256.clone());
             }
         }
-        if let Some(backend) = self.factory.backend() {
+        if let Some(backend) = backend {
             settings.insert("back end".to_owned(), backend.to_owned());
         }
         Ok(settings)
@@ -210,7 +266,23 @@ impl Driven {
             })
             .collect();
         let header = ["route", "status", "completion", "penalty", "score", "infractions", "game s"];
-        format!("{}\n{}", print::table(&header, &rows), self.summary.table)
+        format!("{}\n{}", print::table(&header, &rows), self.table)
+    }
+
+    /// Where the results come from, and which drives ended by a failure of software, in one line.
+    pub(super) fn origins(&self) -> String {
+        let Counts { kept, driven, workers_died } = self.counts;
+        let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
+        let others = self.table.finished.saturating_sub(kept + driven);
+        format!(
+            "{driven} driven now, {kept} kept from before, {others} by other processes; \
+             {workers_died} workers died now; of all, {crashed} given up after crashes of workers, \
+             {failed} ended by a failure of the driver"
+        )
+    }
+
+    fn ended(&self, words: &str) -> usize {
+        self.logs.iter().filter(|(record, _)| record.status.contains(words)).count()
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
@@ -219,8 +291,18 @@ impl Driven {
             .filter_map(|stage| Some((stage.name(), self.statistics.stage(stage).summary()?)))
             .collect();
         serde_json::json!({
-            "results": self.summary.table,
-            "is_interrupted": self.summary.is_cancelled,
+            "results": self.table,
+            "campaign": {
+                "finished": self.table.finished,
+                "total": self.table.total(),
+                "kept": self.counts.kept,
+                "driven": self.counts.driven,
+                "workers_died": self.counts.workers_died,
+                "simulation_crashed": self.ended("Simulation crashed"),
+                "driver_failed": self.ended("Agent crashed"),
+                "held_elsewhere": self.elsewhere.iter().map(|h| &h.route_id).collect::<Vec<_>>(),
+            },
+            "is_interrupted": self.is_cancelled,
             "latency": {
                 "percentiles": "nearest rank over ticks after warm-up",
                 "warm_up_ticks": WARM_UP_TICKS,
@@ -295,17 +377,17 @@ pub(super) fn cancel_saying(what: &'static str) -> anyhow::Result<Arc<AtomicBool
 }
 
 /// The benchmark's name of each declared sensor.
-fn sensor_icons(suite: &SensorSuite) -> Vec<String> {
+pub(super) fn sensor_icons(suite: &SensorSuite) -> Vec<String> {
     let camera = suite.camera.map(|_| "carla_camera");
     let lidar = suite.lidar.map(|_| "carla_lidar");
     let always = ["carla_imu", "carla_gnss", "carla_speedometer"];
     camera.into_iter().chain(lidar).chain(always).map(str::to_owned).collect()
 }
 
-fn ticks_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} tick {pos}, {per_sec}")
-        .expect("the template is a constant");
-    let bar = ProgressBar::new(0).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+fn png_of(width: u32, height: u32, rgb: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(rgb)?;
+    Ok(file)
 }

@@ -1,16 +1,31 @@
 //! `tandem eval`: drive routes and score them.
 
-use super::drive::{Drive, cancel_on_interrupt, latency_table, prefix_age_line};
+use super::drive::{
+    Drive, Driven, Tally, cancel_on_interrupt, latency_table, prefix_age_line, sensor_icons,
+};
 use super::driver::{DriverFactory, DriverName};
+use super::progress::ProgressLines;
 use super::report::{self, Part};
+use super::workers::{Event, Message, Ready, Told, supervise};
 use super::{Outcome, print};
+use crate::evaluation::campaign::Progress;
+use crate::evaluation::claim::Holder;
 use crate::evaluation::criteria::TICK_CAP;
 use crate::evaluation::routes::parse_routes;
-use crate::pilot::{Run, RunFile};
+use crate::evaluation::units::{Shard, units};
+use crate::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use crate::scene::Route;
 use crate::timing::Stage;
 use anyhow::{Context, bail};
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+/// More drives of a route than anybody has time for.
+const MOST_REPETITIONS: i64 = 10_000;
+
+/// Ticks between two lines in which a worker says where it is.
+const TICKS_PER_LINE: u64 = 20;
 
 pub(super) const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
 
@@ -37,6 +52,23 @@ pub(super) struct Arguments {
     /// End a route after so many ticks
     #[arg(long, default_value_t = TICK_CAP, value_name = "TICKS")]
     tick_cap: u64,
+    /// Drive every route so often, each time in a world with a seed of its own
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_REPETITIONS))]
+    repetitions: u32,
+    /// Drive so many routes at once, in a process each [default: the number of cores for drivers
+    /// without networks in virtual time, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Drive only this part of all drives, INDEX/COUNT from 1/COUNT to COUNT/COUNT; shards may have
+    /// one folder or one each (`tandem merge`)
+    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
+    shard: Shard,
+    /// Drive also what processes of other machines have claimed: say so only if they are dead
+    #[arg(long)]
+    take_over: bool,
+    /// Be one of the processes of --jobs
+    #[arg(long, hide = true)]
+    worker: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,29 +84,31 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
     let routes = select(routes, &arguments.only)?;
-    let real_time = run.real_time.apply_process();
-    let factory = DriverFactory::new(arguments.driver, arguments.engine.as_deref(), &run)?;
     let drive = Drive {
         folder: &arguments.out,
         routes: &routes,
+        repetitions: arguments.repetitions,
+        shard: arguments.shard,
         route_file: text.as_bytes(),
         driver: arguments.driver,
-        factory: &factory,
         run_file: &file,
         run: &run,
-        real_time: &real_time,
         engine: arguments.engine.as_deref(),
         tick_cap: arguments.tick_cap,
     };
+    if arguments.worker {
+        return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
+    }
+    let jobs = jobs(arguments, &run)?;
     let cancel = cancel_on_interrupt()?;
-    let campaign = drive.all(&cancel)?;
+    let (campaign, backend) = drive_with_workers(&drive, jobs, arguments.take_over, &cancel)?;
     let page = arguments.out.join("report.html");
     let driver = arguments.driver.as_str();
     let budget = (arguments.driver == DriverName::Automot).then_some(run.act_budget);
     let facts = report::facts(
         format!("tandem eval --routes {} --driver {driver}", arguments.routes.display()),
         &file,
-        factory.backend(),
+        backend.as_deref(),
     );
     let part = Part { driver, driven: &campaign, tick_budget: budget };
     report::write(&page, "tandem eval", NOTE, &facts, &[part])?;
@@ -82,6 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&serde_json::to_string_pretty(&campaign.to_json())?);
     } else {
         print::line(&campaign.scores());
+        print::line(&campaign.origins());
         print::line("");
         if campaign.statistics.stage(Stage::Tick).count() > 0 {
             print::line(&latency_table(&campaign.statistics));
@@ -90,11 +125,142 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&format!("results in {}, look at {}", arguments.out.display(), page.display()));
         print::line(NOTE);
     }
-    if campaign.summary.is_cancelled {
+    if campaign.is_cancelled {
         print::note("interrupted: finished routes are kept, the same command goes on from here");
         return Ok(Outcome::CheckFailed);
     }
+    for held in &campaign.elsewhere {
+        let holder =
+            held.holder.as_ref().map_or("an unknown process".to_owned(), Holder::to_string);
+        print::note(&format!("{} is held by {holder}", held.route_id));
+    }
+    if !campaign.elsewhere.is_empty() {
+        print::note(
+            "if the processes that hold these drives are dead, the same command with --take-over \
+             drives them",
+        );
+        return Ok(Outcome::CheckFailed);
+    }
     Ok(Outcome::Done)
+}
+
+/// How many workers to have.
+fn jobs(arguments: &Arguments, run: &Run) -> anyhow::Result<usize> {
+    let is_alone = arguments.driver == DriverName::Automot || run.pace == Pace::Wall;
+    let jobs = match arguments.jobs {
+        Some(jobs) => usize::from(jobs),
+        None if is_alone => 1,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    if jobs > 1 && run.real_time != RealTimeOptions::default() {
+        bail!(
+            "the run file's real_time block gives cores, priority or memory to one process, and \
+             {jobs} would get the same: leave the block out, or say --jobs 1"
+        );
+    }
+    Ok(jobs)
+}
+
+/// Drives in worker processes what is left, and collects everything. Also says what runs networks.
+fn drive_with_workers(
+    drive: &Drive<'_>,
+    jobs: usize,
+    take_over: bool,
+    cancel: &AtomicBool,
+) -> anyhow::Result<(Driven, Option<String>)> {
+    let units = units(1, drive.repetitions, drive.routes.len()).count();
+    let mut ready: Option<Ready> = None;
+    let mut tally = Tally::default();
+    let mut lines = ProgressLines::new(units);
+    supervise(jobs, cancel, &mut |event| {
+        if let Event::Ready(told) = event {
+            let campaign = drive.campaign(&told.settings, &told.sensors);
+            campaign.open()?;
+            if take_over {
+                let taken = campaign.take_over()?;
+                print::note(&format!("{taken} claims of other machines are void now"));
+            }
+            lines = ProgressLines::new(campaign.units().count());
+            lines.kept(campaign.units().filter(|&unit| campaign.record(unit).is_some()).count());
+            ready = Some(told);
+            return Ok(());
+        }
+        let told = ready.as_ref().expect("the first event says that a worker is ready");
+        let campaign = drive.campaign(&told.settings, &told.sensors);
+        match event {
+            Event::Ready(_) => {}
+            Event::Died { worker, unit, how } => {
+                campaign.note_crash(unit, &how)?;
+                lines.died(worker, &campaign.route_id(unit), &how);
+            }
+            Event::Told { worker, message } => match message {
+                Message::Started { unit } => lines.started(worker, &campaign.route_id(unit)),
+                Message::Tick { tick } => lines.tick(worker, tick),
+                Message::Finished { unit, took_s, pilot } => {
+                    if let Some(counted) = pilot {
+                        tally.pilot.get_or_insert_default().add(&counted);
+                    }
+                    if let Some(record) = campaign.record(unit) {
+                        lines.finished(worker, &record, took_s);
+                    }
+                }
+                Message::RealTime(report) => tally.real_time = report,
+                Message::Ended(share) => tally.share = share,
+                Message::Ready(_) | Message::Failed { .. } => {}
+            },
+        }
+        Ok(())
+    })?;
+    lines.clear();
+    let Some(ready) = ready else { bail!("interrupted before the driver was loaded") };
+    let campaign = drive.campaign(&ready.settings, &ready.sensors);
+    tally.counts = lines.counts();
+    // What a worker was stopped at, and what died with the last one, is left.
+    let is_left = |unit| campaign.record(unit).is_none();
+    tally.share.elsewhere.retain(|held| is_left(held.unit));
+    let left = campaign.units().filter(|&unit| is_left(unit)).count();
+    tally.share.is_cancelled = left > tally.share.elsewhere.len();
+    Ok((drive.collect(&campaign, tally)?, ready.backend))
+}
+
+/// One of the processes of `--jobs`.
+fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
+    let mut real_time = drive.run.real_time.apply_process();
+    let factory = DriverFactory::new(drive.driver, drive.engine, drive.run)?;
+    let (settings, sensors) = (drive.settings(&factory)?, sensor_icons(&factory.sensors()));
+    let backend = factory.backend().map(str::to_owned);
+    told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend })?;
+    let campaign = drive.campaign(&settings, &sensors);
+    let mut is_first = true;
+    let counted = Cell::new(None);
+    let share = campaign.drive(
+        told.cancel(),
+        &mut |progress| match progress {
+            Progress::Kept { .. } => {}
+            Progress::Started { unit, .. } => told.tell(&Message::Started { unit }),
+            Progress::Finished { unit, .. } => {
+                let took_s = campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s);
+                told.tell(&Message::Finished { unit, took_s, pilot: counted.take() });
+            }
+        },
+        &mut |work| {
+            let mut tick = |tick: u64| {
+                if tick.is_multiple_of(TICKS_PER_LINE) {
+                    told.tell(&Message::Tick { tick });
+                }
+            };
+            let (outcome, done) = drive.one(work, &factory, told.cancel(), &mut tick)?;
+            counted.set(done.pilot);
+            if std::mem::take(&mut is_first) {
+                real_time.add(&done.real_time);
+                real_time.warn();
+                told.tell(&Message::RealTime(real_time.clone()));
+            }
+            Ok(outcome)
+        },
+    )?;
+    told.tell(&Message::Ended(share));
+    Ok(())
 }
 
 fn select(routes: Vec<Route>, only: &[u32]) -> anyhow::Result<Vec<Route>> {

@@ -17,11 +17,13 @@ mod inspect;
 mod placement;
 mod print;
 mod profile;
+mod progress;
 mod record;
 mod report;
 mod roofline;
 mod score;
 mod verify;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! Writing to the terminal.
 
+use crate::evaluation::record::write_whole;
 use anyhow::Context;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -31,14 +31,7 @@ pub(super) fn error(error: &anyhow::Error) {
 
 /// Writes a file that appears whole or not at all.
 pub(super) fn whole_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Rows as an aligned table with a header line; columns whose cells are numbers align right.

@@ -1,6 +1,6 @@
 //! The page that `demo` and `eval` leave beside their results.
 
-use super::drive::{Driven, Still, WARM_UP_TICKS};
+use super::drive::{Driven, WARM_UP_TICKS};
 use super::{doctor, print};
 use crate::evaluation::report::{Report, ReportRoute, ReportRun, render};
 use crate::pilot::{ClockName, RunFile};
@@ -23,20 +23,15 @@ pub(super) fn write(
     facts: &[(String, String)],
     parts: &[Part<'_>],
 ) -> anyhow::Result<()> {
-    let stills: Vec<Option<Vec<u8>>> = parts
-        .iter()
-        .map(|part| part.driven.still.as_ref().map(Still::to_png).transpose())
-        .collect::<anyhow::Result<_>>()?;
     let routes: Vec<Vec<ReportRoute<'_>>> = parts
         .iter()
-        .zip(&stills)
-        .map(|(part, still)| {
+        .map(|part| {
             let logs = part.driven.logs.iter().enumerate();
             logs.map(|(place, (record, log))| ReportRoute {
                 record,
                 log,
                 // The picture is of the first route that was driven.
-                still_png: still.as_deref().filter(|_| place == 0),
+                still_png: part.driven.still_png.as_deref().filter(|_| place == 0),
             })
             .collect()
         })
@@ -47,7 +42,7 @@ pub(super) fn write(
         .map(|(part, routes)| ReportRun {
             driver: part.driver,
             routes,
-            routes_total: part.driven.routes_total,
+            routes_total: part.driven.drives_total,
             warm_up_ticks: WARM_UP_TICKS,
             tick_budget: part.tick_budget,
         })

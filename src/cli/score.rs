@@ -54,7 +54,7 @@ impl From<RuleArgument> for Rule {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let rule = arguments.rule.into();
     let folder = ResultFolder::read(&arguments.folder)?;
-    let is_ours = folder.provenance.is_some();
+    let is_ours = folder.run.is_some();
     let set = RouteSet::read(&route_file(arguments.routes.as_deref())?, &arguments.subset)?;
     let card = ScoreCard::new(folder, &set, arguments.motion.as_deref(), rule)?;
     if arguments.json {

@@ -9,11 +9,13 @@ mod python;
 
 pub mod ability;
 pub mod campaign;
+pub mod claim;
 pub mod criteria;
 pub mod efficiency;
 pub mod log;
 pub mod merge;
 pub mod plan;
+pub mod provenance;
 pub mod record;
 pub mod report;
 pub mod resume;
@@ -24,5 +26,6 @@ pub mod scenario_types;
 pub mod score_card;
 pub mod smoothness;
 pub mod statistics;
+pub mod units;
 
 pub use python::Number;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// The verdict on one route.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -111,7 +112,7 @@ pub struct Meta {
     pub route_length: Number,
     /// Simulation time, seconds.
     pub duration_game: f64,
-    /// Wall time, seconds.
+    /// Time on the run's own clock, seconds: wall time, and simulation time where time is simulated.
     pub duration_system: f64,
 }
 
@@ -131,10 +132,15 @@ pub struct RouteIdentity {
 }
 
 impl RouteIdentity {
-    /// Names one drive along a route. `started_unix_s` is wall time in seconds since the Unix epoch;
-    /// the save name prints it in UTC.
-    pub fn new(route: &crate::scene::Route, weather_id: Option<&str>, started_unix_s: u64) -> Self {
-        let route_id = format!("RouteScenario_{}_rep0", route.id);
+    /// Names one drive along a route, `repetition` counting from 0. `started_unix_s` is wall time in
+    /// seconds since the Unix epoch; the save name prints it in UTC.
+    pub fn new(
+        route: &crate::scene::Route,
+        repetition: u32,
+        weather_id: Option<&str>,
+        started_unix_s: u64,
+    ) -> Self {
+        let route_id = route_id(route.id, repetition);
         let scenario_name = route.scenarios.first().map(|s| s.name.clone()).unwrap_or_default();
         let (month, day) = month_and_day(started_unix_s / 86_400);
         let second = started_unix_s % 86_400;
@@ -154,6 +160,11 @@ impl RouteIdentity {
             save_name,
         }
     }
+}
+
+/// The official name of a drive, e.g. `RouteScenario_1711_rep0`.
+pub fn route_id(route: u32, repetition: u32) -> String {
+    format!("RouteScenario_{route}_rep{repetition}")
 }
 
 /// Month and day, both from 1, of the Gregorian calendar.
@@ -483,17 +494,19 @@ impl Checkpoint {
 pub struct MergedTable {
     #[serde(rename = "_checkpoint")]
     body: MergedBody,
-    /// Sum of all driving scores over the number of routes of the campaign.
+    /// Sum of all driving scores over the number of drives of the campaign.
     #[serde(rename = "driving score")]
     pub driving_score: f64,
-    /// Successes over the number of routes of the campaign, 0 to 1.
+    /// Successes over the number of drives of the campaign, 0 to 1.
     #[serde(rename = "success rate")]
     pub success_rate: f64,
     /// Number of records.
     #[serde(rename = "eval num")]
     pub finished: usize,
     #[serde(skip)]
-    routes_total: usize,
+    routes: usize,
+    #[serde(skip)]
+    repetitions: u32,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -516,14 +529,14 @@ impl Serialize for MergedRecord {
 }
 
 impl MergedTable {
-    /// Merges `records` of a campaign over `routes_total` routes; routes without a record count as
-    /// zero. The official tool always divides by 220.
+    /// Merges `records` of a campaign that drives `routes` routes `repetitions` times each; drives
+    /// without a record count as zero. The official tool always divides by 220.
     ///
     /// # Panics
-    /// If `routes_total` is 0.
-    pub fn new(mut records: Vec<Record>, routes_total: usize) -> Self {
-        assert!(routes_total > 0, "averages over no routes");
-        let total = routes_total as f64;
+    /// If there is no route or no repetition.
+    pub fn new(mut records: Vec<Record>, routes: usize, repetitions: u32) -> Self {
+        assert!(routes > 0 && repetitions > 0, "averages over no drives");
+        let total = routes as f64 * f64::from(repetitions);
         let score = sum(records.iter().map(|record| record.scores.score_composed));
         let successes = records.iter().filter(|record| record.is_success()).count();
         // As text, descending: the official order.
@@ -533,8 +546,14 @@ impl MergedTable {
             driving_score: score / total,
             success_rate: successes as f64 / total,
             body: MergedBody { records: records.into_iter().map(MergedRecord).collect() },
-            routes_total,
+            routes,
+            repetitions,
         }
+    }
+
+    /// Drives of the whole campaign, with a record or without.
+    pub fn total(&self) -> usize {
+        self.routes * self.repetitions as usize
     }
 
     /// The records, by route id as text, descending.
@@ -544,13 +563,16 @@ impl MergedTable {
 }
 
 impl fmt::Display for MergedTable {
-    /// One line; the scores never stand without how many routes they rest on.
+    /// One line; the scores never stand without how many drives they rest on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / {} ", self.finished, self.total())?;
+        match self.repetitions {
+            1 => f.write_str("routes"),
+            repetitions => write!(f, "drives ({} routes, {repetitions} times each)", self.routes),
+        }?;
         write!(
             f,
-            "{} / {} routes finished, driving score {:.2}, success rate {:.1} %",
-            self.finished,
-            self.routes_total,
+            " finished, driving score {:.2}, success rate {:.1} %",
             self.driving_score,
             self.success_rate * 100.0
         )
@@ -559,7 +581,9 @@ impl fmt::Display for MergedTable {
 
 /// A result file could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write result file {path:?}")]
+#[error(
+    "cannot write {path:?}; finished drives are kept: put it right and run the same command again"
+)]
 pub struct WriteError {
     /// Which file.
     pub path: PathBuf,
@@ -574,13 +598,8 @@ pub struct WriteError {
 /// # Errors
 /// If one of these steps fails.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
-    let mut text = Vec::new();
-    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
-    let written = value.serialize(&mut serializer).map_err(io::Error::from);
-    written
-        .and_then(|()| write_whole(path, &text))
-        .map_err(|source| WriteError { path: path.to_owned(), source })
+    let written = json_text(value).and_then(|text| write_whole(path, &text));
+    written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
 /// As [`write_json`], on one line.
@@ -594,18 +613,79 @@ pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), Wri
         .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".part");
-    let temporary = PathBuf::from(temporary);
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
+/// As [`write_json`], unless there is a file already: of several writers at once one wins. Returns
+/// whether this one did.
+///
+/// # Errors
+/// If a step fails.
+pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
+    let written = || {
+        let file = write_partial(path, &json_text(value)?)?;
+        match file.persist_noclobber(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error.error),
+        }
+    };
+    written().map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
+    value.serialize(&mut serializer)?;
+    Ok(text)
+}
+
+/// Writes bytes as [`write_json`] does.
+///
+/// # Errors
+/// If a step fails.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_partial(path, bytes)?.persist(path).map_err(|error| error.error)?;
     // The rename itself is durable once the folder is synced.
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::File::open(folder)?.sync_all()?;
+    fs::File::open(folder_of(path))?.sync_all()
+}
+
+/// A synced temporary file beside `path`, with a name of its own, since several processes may write
+/// the same file. Dropping it removes it.
+fn write_partial(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(PARTIAL_END);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Results are for everyone that the umask lets read them, and not secret like other
+        // temporary files.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder_of(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// How the names of temporary files end.
+const PARTIAL_END: &str = ".part";
+
+/// Removes what writers of `path` left when they were killed; nobody may be writing it.
+pub(super) fn remove_partial(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.");
+    for entry in fs::read_dir(folder_of(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&prefix) && name.ends_with(PARTIAL_END) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -624,7 +704,7 @@ mod tests {
 
     #[test]
     fn a_summary_never_shows_a_score_without_finished_and_total() {
-        let line = MergedTable::new(Vec::new(), 3).to_string();
+        let line = MergedTable::new(Vec::new(), 3, 1).to_string();
         assert!(line.starts_with("0 / 3 routes finished, driving score 0.00"), "{line}");
     }
 

@@ -82,7 +82,7 @@ fn run_section(run: &ReportRun<'_>) -> String {
         statistics.merge(&route.log.statistics(run.warm_up_ticks));
     }
     let records = run.routes.iter().map(|route| route.record.clone()).collect();
-    let table = MergedTable::new(records, run.routes_total);
+    let table = MergedTable::new(records, run.routes_total, 1);
     let routes: String = run.routes.iter().map(|route| route_section(route, run)).collect();
     format!(
         "<h2>{}</h2><section class=\"tiles\">{}</section><h3>Scores</h3><div class=\"card\">{}</div>\

@@ -4,9 +4,9 @@
 //! records must be of the route set that they are scored against.
 
 use super::ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
-use super::campaign::Provenance;
 use super::efficiency::route_efficiency;
 use super::merge::{FoundRecord, MergeError, Merged, duplicates, is_result_file_name, records_of};
+use super::provenance::RunJson;
 use super::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
 use super::rule::Rule;
 use super::run::words_of;
@@ -149,7 +149,7 @@ pub struct ResultFolder {
     /// The folder, as the caller named it.
     pub path: PathBuf,
     /// What our campaigns say that they ran; the official harness says nothing.
-    pub provenance: Option<Provenance>,
+    pub run: Option<RunJson>,
     /// Every record of every file, files in the order of their names.
     pub records: Vec<FoundRecord>,
 }
@@ -162,11 +162,11 @@ impl ResultFolder {
     /// If there is none, or one can't be used.
     pub fn read(path: &Path) -> Result<Self, ScoreError> {
         let run_file = path.join("run.json");
-        let (provenance, folder) = if run_file.is_file() {
+        let (run, folder) = if run_file.is_file() {
             let text = read_text(&run_file)?;
-            let provenance = serde_json::from_str(&text)
+            let run = serde_json::from_str(&text)
                 .map_err(|source| ScoreError::RunFile { path: run_file, source })?;
-            (Some(provenance), path.join("routes"))
+            (Some(run), path.join("routes"))
         } else {
             (None, path.to_owned())
         };
@@ -187,7 +187,7 @@ impl ResultFolder {
             let path = folder.join(name);
             records.extend(records_of(&path.display().to_string(), &read_text(&path)?)?);
         }
-        Ok(Self { path: path.to_owned(), provenance, records })
+        Ok(Self { path: path.to_owned(), run, records })
     }
 }
 
@@ -255,7 +255,7 @@ pub struct ScoreCard {
     pub finished: usize,
     /// Drives of the route set: routes times repetitions.
     pub total: usize,
-    /// Repetitions of every route: as many as records name.
+    /// Repetitions of every route: as many as `run.json` says, else as many as records name.
     pub repetitions: usize,
     /// What the sums of score and successes were divided by.
     pub divisor: usize,
@@ -317,7 +317,7 @@ impl ScoreCard {
         motion: Option<&Path>,
         rule: Rule,
     ) -> Result<Self, ScoreError> {
-        let made_with = folder.provenance.as_ref().map(|run| run.route_file_sha256.as_str());
+        let made_with = folder.run.as_ref().map(|run| run.provenance.route_file_sha256.as_str());
         if let Some(made_with) = made_with.filter(|made_with| *made_with != set.sha256) {
             return Err(ScoreError::OtherRouteFile {
                 folder: folder.path,
@@ -339,8 +339,12 @@ impl ScoreCard {
             return Err(ScoreError::OtherRoutes { file: set.file.clone(), found });
         }
 
-        let found: BTreeSet<usize> = folder.records.iter().map(FoundRecord::repetition).collect();
-        let found = if found.is_empty() { BTreeSet::from([0]) } else { found };
+        let mut found: BTreeSet<usize> =
+            folder.records.iter().map(FoundRecord::repetition).collect();
+        let promised = folder.run.as_ref().map_or(1, |run| run.repetitions as usize);
+        if found.is_empty() || folder.run.is_some() {
+            found.extend(0..promised);
+        }
         let repetitions = found.len();
         let total = set.routes.len() * repetitions;
         let merged = Merged::new(folder.records, total, rule);

@@ -1,7 +1,7 @@
 //! What the pilot counts.
 
 /// Events of one route, counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PilotStatistics {
     /// Ticks answered.
     pub ticks: u64,
