@@ -8,6 +8,7 @@
 mod python;
 
 pub mod ability;
+pub mod bootstrap;
 pub mod campaign;
 pub mod claim;
 pub mod criteria;
