@@ -13,7 +13,7 @@ use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
 use tandem::model::{ActionExpert, ModelError, RefreshRequest, Turns, UnderstandingExpert};
-use tandem::pilot::{ClockName, Heuristics, Pilot, Run, RunFile};
+use tandem::pilot::{ClockName, Heuristics, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::{
     Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
     Trajectory,
@@ -208,7 +208,8 @@ fn drive(pilot: &mut Pilot, ticks: std::ops::RangeInclusive<u64>) -> String {
 }
 
 fn virtual_run(refresh_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
-    RunFile { refresh_latency_millis, refresh_period_ticks, ..run() }
+    let slow_latency = LatencySpec::Fixed(refresh_latency_millis);
+    RunFile { clock: ClockName::Virtual, slow_latency, refresh_period_ticks, ..run() }
 }
 
 #[test]

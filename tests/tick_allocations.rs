@@ -26,7 +26,7 @@ use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
-use tandem::pilot::{Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
+use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan};
 use tandem::timing::{Stage, StageSpans, Timestamp};
@@ -158,7 +158,9 @@ fn runs(real_time: &RealTimeOptions) -> [RunFile; 2] {
     let often = RunFile { warm_up_ticks: 0, real_time: real_time.clone(), ..RunFile::default() };
     let late = RunFile {
         refresh_period_ticks: 5,
-        refresh_latency_millis: 100.0,
+        clock: ClockName::Virtual,
+        slow_latency: LatencySpec::Fixed(100.0),
+        fast_latency: LatencySpec::Fixed(70.0),
         jpeg_quality: Some(95),
         ..often.clone()
     };

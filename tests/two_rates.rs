@@ -23,7 +23,7 @@ use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
 use tandem::model::{ActionExpert, ModelError, RefreshRequest};
-use tandem::pilot::{ClockName, Pilot, Run, RunFile};
+use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::{Control, Detour, Driver, Observation, Pose, Trajectory};
 use tandem::timing::{Stage, StageSpans};
 use tandem::world::{EmbeddedWorld, World};
@@ -315,7 +315,8 @@ fn a_tick_copies_its_readings_and_its_answers_and_allocates_nothing() {
 fn trajectories(device: HostDevice, guard: Option<f64>, is_prepared: bool) -> Vec<String> {
     let run = RunFile {
         warm_up_ticks: 0,
-        refresh_latency_millis: 100.0,
+        clock: ClockName::Virtual,
+        slow_latency: LatencySpec::Fixed(100.0),
         tick_guard_millis: guard,
         ..RunFile::default()
     };

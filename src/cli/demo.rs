@@ -9,7 +9,7 @@ use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
 use crate::evaluation::units::Shard;
-use crate::pilot::{ClockName, RealTimeOptions, RealTimeReport, Run, RunFile};
+use crate::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, Run, RunFile};
 use crate::timing::Stopwatch;
 use anyhow::{Context, bail};
 use std::fs;
@@ -162,7 +162,7 @@ fn run_file(arguments: &Arguments) -> anyhow::Result<RunFile> {
         Some(path) => RunFile::read(path)?,
         None => RunFile {
             clock: ClockName::Virtual,
-            refresh_latency_millis: REFRESH_LATENCY_MILLIS,
+            slow_latency: LatencySpec::Fixed(REFRESH_LATENCY_MILLIS),
             seed: arguments.seed,
             ..RunFile::default()
         },

@@ -141,7 +141,7 @@ impl<'a> Drive<'a> {
         let world = EmbeddedWorld::new(work.route, factory.sensors(), work.seed)?;
         let mut driver = factory.driver(world.plan())?;
         let mut world: Box<dyn World> = match self.run.pace {
-            Pace::Virtual { .. } => Box::new(world),
+            Pace::Lockstep | Pace::Virtual(_) => Box::new(world),
             Pace::Wall => Box::new(RealTime::new(world)),
         };
         let is_first = work.unit == Unit { setting: 0, repetition: 0, route: 0 };
@@ -177,7 +177,7 @@ impl<'a> Drive<'a> {
             routes: self.routes,
             shard: self.shard,
             recorded_time: match self.run.pace {
-                Pace::Virtual { .. } => RecordedTime::Simulated,
+                Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
                 Pace::Wall => RecordedTime::Wall,
             },
             presets: None,

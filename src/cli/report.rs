@@ -58,9 +58,13 @@ pub(super) fn facts(
     backend: Option<&str>,
 ) -> Vec<(String, String)> {
     let clock = match run.clock {
-        ClockName::Virtual => {
-            format!("virtual, a refresh takes {} ms", run.refresh_latency_millis)
-        }
+        ClockName::Lockstep => "lockstep: the world waits".to_owned(),
+        ClockName::Virtual => format!(
+            "virtual: slow latency {}, fast latency {} (milliseconds), fast inferences {}",
+            run.slow_latency,
+            run.fast_latency,
+            run.fast_releases.as_str()
+        ),
         ClockName::Wall => "wall: real time".to_owned(),
     };
     let threads = format!(

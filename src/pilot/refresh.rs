@@ -1,7 +1,7 @@
 //! The understanding expert on its own thread, one refresh at a time.
 
 use super::turns::TickGuard;
-use super::{Pace, PilotStatistics, RealTimeOptions, RealTimeReport};
+use super::{PilotStatistics, RealTimeOptions, RealTimeReport};
 use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::RefreshReport;
@@ -35,12 +35,20 @@ pub(super) struct RefreshLane {
     thread: Option<JoinHandle<()>>,
     pool: SlotPool,
     handover: Handover,
-    pace: Pace,
-    /// When the refresh in flight becomes visible in virtual time; `None` without one in flight.
-    visible_at: Option<Timestamp>,
+    /// When the refresh in flight becomes visible; `None` without one in flight.
+    visible: Option<Visible>,
     next_version: u64,
     /// What came of the thread's real-time options.
     real_time: RealTimeReport,
+}
+
+/// When a refresh becomes visible.
+#[derive(Clone, Copy)]
+enum Visible {
+    /// At this instant of virtual time.
+    At(Timestamp),
+    /// When it is done.
+    WhenDone,
 }
 
 /// What [`RefreshLane::collect`] found.
@@ -59,7 +67,6 @@ impl RefreshLane {
     pub(super) fn start(
         mut expert: Box<dyn UnderstandingExpert>,
         pool: SlotPool,
-        pace: Pace,
         turns: Arc<TickGuard>,
         keep_warm: Option<Duration>,
         real_time: RealTimeOptions,
@@ -89,8 +96,7 @@ impl RefreshLane {
             thread: Some(thread),
             pool,
             handover: Handover::new(),
-            pace,
-            visible_at: None,
+            visible: None,
             next_version: 1,
             real_time,
         })
@@ -108,7 +114,7 @@ impl RefreshLane {
 
     /// True while a refresh runs or waits for its virtual instant.
     pub(super) fn is_busy(&self) -> bool {
-        self.visible_at.is_some()
+        self.visible.is_some()
     }
 
     /// The version that the next refresh will have.
@@ -116,11 +122,13 @@ impl RefreshLane {
         self.next_version
     }
 
-    /// Hands `request` to the expert; false if every slot is taken. Only when the lane is not busy.
+    /// Hands `request` to the expert, to be visible after what it `takes` in virtual time, or else
+    /// when it is done; false if every slot is taken. Only when the lane is not busy.
     pub(super) fn begin(
         &mut self,
         request: RefreshRequest,
         now: Timestamp,
+        takes: Option<Duration>,
         statistics: &mut PilotStatistics,
     ) -> bool {
         assert!(!self.is_busy(), "one refresh at a time");
@@ -128,10 +136,7 @@ impl RefreshLane {
             statistics.slots_exhausted += 1;
             return false;
         };
-        self.visible_at = Some(match self.pace {
-            Pace::Virtual { refresh_latency } => now + refresh_latency,
-            Pace::Wall => now,
-        });
+        self.visible = Some(takes.map_or(Visible::WhenDone, |takes| Visible::At(now + takes)));
         self.next_version += 1;
         statistics.refreshes_started += 1;
         let jobs = self.jobs.as_ref().expect("the lane is open until it is dropped");
@@ -149,21 +154,21 @@ impl RefreshLane {
         spans: &mut StageSpans,
     ) -> Collected {
         let nothing = Collected { refresh: None, waited: Duration::ZERO };
-        let Some(visible_at) = self.visible_at else { return nothing };
+        let Some(visible) = self.visible else { return nothing };
         let watch = Stopwatch::start();
-        let (done, waited) = match self.pace {
-            Pace::Wall => match self.done.try_recv() {
+        let (done, waited) = match visible {
+            Visible::WhenDone => match self.done.try_recv() {
                 Ok(done) => (done, Duration::ZERO),
                 Err(std::sync::mpsc::TryRecvError::Empty) => return nothing,
                 Err(std::sync::mpsc::TryRecvError::Disconnected) => self.thread_is_gone(),
             },
-            Pace::Virtual { .. } if visible_at > now => return nothing,
-            Pace::Virtual { .. } => match self.done.recv() {
+            Visible::At(instant) if instant > now => return nothing,
+            Visible::At(_) => match self.done.recv() {
                 Ok(done) => (done, watch.elapsed()),
                 Err(std::sync::mpsc::RecvError) => self.thread_is_gone(),
             },
         };
-        self.visible_at = None;
+        self.visible = None;
         let publish = Stage::Publish.begin();
         let is_published = done.snapshot.is_ok();
         match done.snapshot {

@@ -4,6 +4,9 @@
 //! training and that cost either skill or time: drifting positions and the JPEG round trip.
 
 use super::RealTimeOptions;
+use super::latency::{
+    Expert, FastReleases, Latencies, LatencyError, LatencySource, LatencySpec, OpenRecording,
+};
 use super::real_time::{MAX_CORES, MAX_FIFO_PRIORITY, MAX_PREFAULT_MIB};
 use crate::control::{PathFollowerConfig, RecoveryConfig};
 use serde::{Deserialize, Serialize};
@@ -38,10 +41,16 @@ pub struct RunFile {
     /// and the state filter go on; the release's are 31. With 0 the first refresh begins as soon as
     /// the history suffices.
     pub warm_up_ticks: u32,
-    /// `virtual` or `wall`.
+    /// The time mode: `lockstep`, `virtual` or `wall`.
     pub clock: ClockName,
-    /// Virtual clock: time from the start of a refresh until its prefix is seen, milliseconds.
-    pub refresh_latency_millis: f64,
+    /// Virtual time: from the start of a refresh until its prefix is seen. Files of before name it
+    /// `refresh_latency_millis`.
+    #[serde(alias = "refresh_latency_millis")]
+    pub slow_latency: LatencySpec,
+    /// Virtual time: from a tick's observation until its command is there to be applied.
+    pub fast_latency: LatencySpec,
+    /// Virtual time: whether inferences of the fast expert overlap.
+    pub fast_releases: FastReleases,
     /// Seed of the world's randomness.
     pub seed: u64,
     /// Where the networks run: `cpu`, `cuda:N`, or `emulated`.
@@ -176,11 +185,13 @@ impl TryFrom<String> for DeviceName {
     }
 }
 
-/// The clocks a run file can name.
+/// The time modes a run file can name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockName {
-    /// Lockstep: results become visible at set instants, whatever the machine.
+    /// The world waits for every answer, which is there at once: the benchmark's way.
+    Lockstep,
+    /// Answers are there after their latencies, whatever the machine takes.
     Virtual,
     /// Real time.
     Wall,
@@ -193,8 +204,10 @@ impl Default for RunFile {
             act_budget_millis: 50.0,
             refresh_period_ticks: 2,
             warm_up_ticks: RELEASE_WARM_UP_TICKS,
-            clock: ClockName::Virtual,
-            refresh_latency_millis: 0.0,
+            clock: ClockName::Lockstep,
+            slow_latency: LatencySpec::ZERO,
+            fast_latency: LatencySpec::ZERO,
+            fast_releases: FastReleases::Overlap,
             seed: 0,
             device: DeviceName::Cpu,
             fast_share: None,
@@ -211,15 +224,14 @@ impl Default for RunFile {
     }
 }
 
-/// How results of a refresh become visible.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// When results become visible.
+#[derive(Clone, PartialEq, Debug)]
 pub enum Pace {
-    /// Exactly `refresh_latency` of simulated time after the refresh began.
-    Virtual {
-        /// The latency; zero is plain lockstep.
-        refresh_latency: Duration,
-    },
-    /// As soon as it is done; the loop keeps real time.
+    /// At the tick that they are of: the world waits.
+    Lockstep,
+    /// When their latencies have passed in simulated time.
+    Virtual(Latencies),
+    /// As soon as they are done; the loop keeps real time.
     Wall,
 }
 
@@ -234,7 +246,7 @@ pub struct Run {
     pub refresh_period_ticks: u64,
     /// Ticks at the start of a route that run no network.
     pub warm_up_ticks: u64,
-    /// Which clock, and its latencies.
+    /// The time mode, with its latencies.
     pub pace: Pace,
     /// Seed of the world's randomness.
     pub seed: u64,
@@ -298,6 +310,28 @@ pub enum RunError {
         /// The tick.
         tick: f64,
     },
+    /// A latency that cannot be.
+    #[error("{key}: {source}")]
+    Latency {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: LatencyError,
+    },
+    /// A latency in a time mode that has none.
+    #[error(
+        "{key} is {found}, and clock {clock} has no latencies to emulate; set clock: virtual, or leave \
+         {key} out"
+    )]
+    LatencyNotVirtual {
+        /// The key.
+        key: &'static str,
+        /// The latency.
+        found: String,
+        /// The time mode.
+        clock: &'static str,
+    },
     /// A number outside its range.
     #[error("{key} is {found}; it must be {expected}")]
     Range {
@@ -326,7 +360,20 @@ impl RunFile {
 impl TryFrom<&RunFile> for Run {
     type Error = RunError;
 
+    /// Checks a run file that names no recording; [`Run::new`] takes the others as well.
     fn try_from(file: &RunFile) -> Result<Self, RunError> {
+        Self::new(file, &mut |path| {
+            Err(format!("{} is a recording, which is not read here", path.display()).into())
+        })
+    }
+}
+
+impl Run {
+    /// Checks `file`. `open` reads the recordings that its latencies may name.
+    ///
+    /// # Errors
+    /// If a key has a value that it cannot have, or a recording cannot be read.
+    pub fn new(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Self, RunError> {
         if file.tick_hz != TICK_HZ {
             return Err(RunError::TickRate { found: file.tick_hz });
         }
@@ -362,17 +409,7 @@ impl TryFrom<&RunFile> for Run {
             let (key, found) = ("history_spacing_ticks", spacing.to_string());
             return Err(RunError::Range { key, found, expected: "1 to 20" });
         }
-        let latency = file.refresh_latency_millis;
-        if !(0.0..=60_000.0).contains(&latency) {
-            let (key, found) = ("refresh_latency_millis", latency.to_string());
-            return Err(RunError::Range { key, found, expected: "between 0 and 60000" });
-        }
-        let pace = match file.clock {
-            ClockName::Virtual => {
-                Pace::Virtual { refresh_latency: Duration::from_secs_f64(latency / 1000.0) }
-            }
-            ClockName::Wall => Pace::Wall,
-        };
+        let pace = pace(file, open)?;
         if let Some(share) = file.fast_share.filter(|&share| !(share > 0.0 && share < 1.0)) {
             let (key, found) = ("fast_share", share.to_string());
             return Err(RunError::Range { key, found, expected: "above 0 and below 1" });
@@ -402,6 +439,35 @@ impl TryFrom<&RunFile> for Run {
             jpeg_quality: file.jpeg_quality,
         })
     }
+}
+
+/// The time mode with its latencies.
+fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> {
+    let (pace, clock) = match file.clock {
+        ClockName::Lockstep => (Pace::Lockstep, "lockstep"),
+        ClockName::Wall => (Pace::Wall, "wall"),
+        ClockName::Virtual => {
+            let mut source = |key, spec: &LatencySpec, expert| {
+                LatencySource::new(spec, expert, open)
+                    .map_err(|source| RunError::Latency { key, source })
+            };
+            return Ok(Pace::Virtual(Latencies {
+                slow: source("slow_latency", &file.slow_latency, Expert::Slow)?,
+                fast: source("fast_latency", &file.fast_latency, Expert::Fast)?,
+                fast_releases: file.fast_releases,
+                seed: file.seed,
+                refresh_period_ticks: u64::from(file.refresh_period_ticks),
+            }));
+        }
+    };
+    for (key, spec) in [("slow_latency", &file.slow_latency), ("fast_latency", &file.fast_latency)]
+    {
+        if !spec.is_zero() {
+            let found = spec.to_string();
+            return Err(RunError::LatencyNotVirtual { key, found, clock });
+        }
+    }
+    Ok(pace)
 }
 
 /// Refuses what no machine could give; what this one cannot is for the report.
@@ -499,9 +565,27 @@ mod tests {
     fn an_unknown_choice_is_refused_with_key_and_choices() {
         refused("seed: 1\npositions: drifting\n", &["positions", "drifting", "trained", "release"]);
         refused("instruction_mask: causal\n", &["instruction_mask", "trained", "release"]);
-        refused("clock: sundial\n", &["clock", "sundial", "virtual", "wall"]);
+        refused("clock: sundial\n", &["clock", "sundial", "lockstep", "virtual", "wall"]);
         refused("heuristics: {creep: true}\n", &["creep", "force_move", "speed_cap"]);
         refused("heuristics: {escape: maybe}\n", &["escape", "maybe"]);
+    }
+
+    #[test]
+    fn latencies_are_milliseconds_or_words() {
+        let text =
+            "clock: virtual\nrefresh_latency_millis: 100\nfast_latency: lognormal:p50=30,p99=70\n";
+        let Pace::Virtual(latencies) = read(text).unwrap().pace else { panic!("not virtual") };
+        assert_eq!(latencies.slow, LatencySource::Fixed(Duration::from_millis(100)));
+        assert!(matches!(latencies.fast, LatencySource::LogNormal { median_ns: 3e7, .. }));
+        refused("clock: virtual\nfast_latency: brisk\n", &["brisk", "lognormal:p50=A,p99=B"]);
+        refused("clock: virtual\nfast_releases: often\n", &["often", "overlap", "busy"]);
+        refused("clock: virtual\nslow_latency: file:x.json\n", &["slow_latency", "x.json"]);
+    }
+
+    #[test]
+    fn a_latency_that_would_go_unheard_is_refused() {
+        refused("slow_latency: 100\n", &["slow_latency is 100", "lockstep", "clock: virtual"]);
+        refused("clock: wall\nfast_latency: 5\n", &["fast_latency is 5", "clock wall"]);
     }
 
     #[test]
@@ -517,7 +601,7 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         refused("refresh_period_ticks: 0\n", &["refresh_period_ticks", "1 or more"]);
-        refused("refresh_latency_millis: -1\n", &["refresh_latency_millis"]);
+        refused("clock: virtual\nslow_latency: -1\n", &["slow_latency", "-1", "60000 ms"]);
         refused("act_budget_millis: .nan\n", &["act_budget_millis"]);
         refused("jpeg_quality: 0\n", &["jpeg_quality", "1 to 100"]);
         refused("history_spacing_ticks: 0\n", &["history_spacing_ticks", "1 to 20"]);

@@ -9,6 +9,8 @@ pub struct PilotStatistics {
     pub ticks_without_prefix: u64,
     /// Ticks whose control came after its budget.
     pub deadline_misses: u64,
+    /// Ticks at which the command of the tick before was held, because no newer one was visible.
+    pub ticks_held: u64,
     /// Ticks that braked because the trajectory held a NaN or an infinity.
     pub trajectories_not_finite: u64,
     /// Ticks at which the state filter broke down and began anew.
@@ -31,6 +33,7 @@ impl PilotStatistics {
         self.ticks += other.ticks;
         self.ticks_without_prefix += other.ticks_without_prefix;
         self.deadline_misses += other.deadline_misses;
+        self.ticks_held += other.ticks_held;
         self.trajectories_not_finite += other.trajectories_not_finite;
         self.filter_restarts += other.filter_restarts;
         self.refreshes_started += other.refreshes_started;

@@ -1,14 +1,16 @@
 //! One tick.
 
+use super::fast_lane::{Answer, Basis, FastLane};
 use super::refresh::RefreshLane;
+use super::refresh_beat::RefreshBeat;
 use super::turns::TickGuard;
-use super::{Pace, PilotStatistics, RealTimeReport, Run};
+use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
 use crate::control::{Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
 use crate::scene::{
-    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Observation, Pose,
-    PrefixInfo, RefreshReport, TickReport, Trajectory,
+    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Observation,
+    Pose, RefreshBegun, RefreshReport, TickReport, Trajectory,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::sync::Arc;
@@ -25,20 +27,30 @@ pub enum PilotError {
     Thread(#[from] std::io::Error),
 }
 
+/// A tick cannot be answered.
+#[derive(Debug, thiserror::Error)]
+enum TickError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Latency(#[from] LatencyError),
+}
+
 /// Drives with two experts at two rates.
 pub struct Pilot {
     action_expert: Box<dyn ActionExpert>,
     refreshes: RefreshLane,
     localizer: Localizer,
     controller: PathFollower,
+    lane: FastLane,
+    /// What the vehicle was last told.
     last_command: Command,
+    pace: Pace,
     act_budget: Duration,
     warm_up_ticks: u64,
-    refresh_period_ticks: u64,
+    beat: RefreshBeat,
     /// Ticks since the route began; the first one is 0.
     ticks: u64,
-    /// The first tick at which the next refresh is due.
-    next_refresh: u64,
     turns: Arc<TickGuard>,
     /// From tick to tick, where real time is kept.
     period_ns: Option<u64>,
@@ -68,12 +80,15 @@ impl Pilot {
             action_expert.prepare(writer.slot())?;
         }
         let turns = Arc::new(TickGuard::new(run.tick_guard));
+        let (releases, takes_time) = match &run.pace {
+            Pace::Virtual(latencies) => (latencies.fast_releases, !latencies.fast.is_zero()),
+            Pace::Lockstep | Pace::Wall => (FastReleases::Overlap, false),
+        };
         Ok(Self {
             action_expert,
             refreshes: RefreshLane::start(
                 understanding_expert,
                 pool,
-                run.pace,
                 Arc::clone(&turns),
                 run.keep_warm,
                 run.real_time.clone(),
@@ -82,12 +97,13 @@ impl Pilot {
             period_ns: matches!(run.pace, Pace::Wall).then_some(run.tick.as_nanos() as u64),
             localizer,
             controller,
+            lane: FastLane::new(releases, takes_time, run.tick),
             last_command: Command::FULL_BRAKE,
+            pace: run.pace.clone(),
             act_budget: run.act_budget,
             warm_up_ticks: run.warm_up_ticks,
-            refresh_period_ticks: run.refresh_period_ticks,
+            beat: RefreshBeat::new(run.refresh_period_ticks, run.warm_up_ticks),
             ticks: 0,
-            next_refresh: run.warm_up_ticks,
             statistics: PilotStatistics::default(),
         })
     }
@@ -102,8 +118,9 @@ impl Pilot {
         self.refreshes.real_time()
     }
 
-    fn tick(&mut self, observation: &Observation) -> Result<Control, ModelError> {
+    fn tick(&mut self, observation: &Observation) -> Result<Control, TickError> {
         let start_ns = now_ns();
+        let now = observation.time;
         let mut spans = StageSpans::default();
         let world_from_ego = spans.measure(Stage::StateFilter, || self.localize(observation));
         let detour = if self.ticks < self.warm_up_ticks {
@@ -114,55 +131,70 @@ impl Pilot {
         self.action_expert.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
         let mut refresh = None;
-        let mut waited = self.collect(observation.time, &mut refresh, &mut spans);
-        self.begin_refresh_if_due(observation, &mut spans);
+        let mut waited = self.collect(now, &mut refresh, &mut spans);
+        let refresh_begun = self.begin_refresh_if_due(observation, &mut spans)?;
         // A refresh without latency (lockstep) is visible at the tick that started it.
-        waited += self.collect(observation.time, &mut refresh, &mut spans);
+        waited += self.collect(now, &mut refresh, &mut spans);
 
-        let prefix = self.refreshes.latest();
         let mut followed = None;
-        let command = match &prefix {
-            Some(prefix) => {
+        let inference = match self.refreshes.latest() {
+            Some(prefix) if self.lane.is_free(now) => {
+                let takes = self.latency(Expert::Fast, observation.frame)?;
                 self.turns.begin();
-                let command = self.act(prefix, observation, &mut followed, &mut spans);
+                let command = self.act(&prefix, observation, &mut followed, &mut spans);
                 self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
-                command?
+                let basis = Some(basis(&prefix));
+                let answer = Answer { command: command?, acted_on: observation.frame, basis };
+                self.lane.release(now, takes.unwrap_or_default(), answer);
+                Some(Inference { takes })
             }
+            Some(_) => None,
             None => {
                 self.statistics.ticks_without_prefix += 1;
-                Command::FULL_BRAKE
+                None
             }
         };
+        let applied = self.lane.apply(now);
 
-        self.last_command = command;
+        self.last_command = applied.command;
         self.ticks += 1;
 
         let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(waited);
         spans.push(Span { stage: Stage::Tick, start_ns, took_ns: took.as_nanos() as u64 });
-        self.statistics.ticks += 1;
-        let deadline = match took.checked_sub(self.act_budget) {
-            Some(by) if !by.is_zero() => {
-                self.statistics.deadline_misses += 1;
-                DeadlineVerdict::Missed { by }
+        let deadline = match self.pace {
+            Pace::Virtual(_) => {
+                let released = inference.and_then(|inference| inference.takes);
+                self.lane.verdict(now, released, self.act_budget)
             }
-            _ => DeadlineVerdict::Met,
+            Pace::Lockstep | Pace::Wall => match took.checked_sub(self.act_budget) {
+                Some(by) if !by.is_zero() => DeadlineVerdict::Missed { by },
+                _ => DeadlineVerdict::Met,
+            },
         };
+        self.statistics.ticks += 1;
+        self.statistics.ticks_held += u64::from(applied.is_held);
+        self.statistics.deadline_misses += u64::from(deadline != DeadlineVerdict::Met);
         let mut report = TickReport {
             frame: observation.frame,
             trajectory: followed,
+            inference,
+            refresh_begun,
             spans,
             refresh,
             is_refreshing: self.refreshes.is_busy(),
             deadline,
             ..TickReport::default()
         };
-        if let Some(prefix) = &prefix {
-            let meta = prefix.meta();
-            report.prefix_frames = meta.frames.iter().map(|&frame| FrameId(frame)).collect();
-            let age = observation.time.since(meta.captured_at);
-            report.prefix = Some(PrefixInfo { version: meta.version, age });
+        applied.describe(now, &mut report);
+        Ok(Control { command: applied.command, report })
+    }
+
+    /// What an inference released at `frame` takes in virtual time; `None` where the host's counts.
+    fn latency(&self, expert: Expert, frame: FrameId) -> Result<Option<Duration>, LatencyError> {
+        match &self.pace {
+            Pace::Virtual(latencies) => latencies.draw(expert, frame.0).map(Some),
+            Pace::Lockstep | Pace::Wall => Ok(None),
         }
-        Ok(Control { command, report })
     }
 
     /// Where the vehicle is. A filter that broke down starts anew at this tick's reading.
@@ -212,28 +244,43 @@ impl Pilot {
         collected.waited
     }
 
-    fn begin_refresh_if_due(&mut self, observation: &Observation, spans: &mut StageSpans) {
-        if self.ticks < self.next_refresh {
-            return;
+    fn begin_refresh_if_due(
+        &mut self,
+        observation: &Observation,
+        spans: &mut StageSpans,
+    ) -> Result<Option<RefreshBegun>, TickError> {
+        if !self.beat.is_due(self.ticks) {
+            return Ok(None);
         }
         if self.refreshes.is_busy() {
             self.statistics.refreshes_delayed += 1;
-            return;
+            return Ok(None);
         }
         let begun = Stage::Request.begin();
         let version = self.refreshes.next_version();
         let Some(request) = self.action_expert.refresh_request(version) else {
-            return;
+            return Ok(None);
         };
-        let is_first = version == 1;
-        if self.refreshes.begin(request, observation.time, &mut self.statistics) {
-            let period = self.refresh_period_ticks;
-            // The first refresh comes when it can, the others on the beat, as in the release.
-            let off_beat = if is_first { self.ticks % period } else { 0 };
-            self.next_refresh = self.ticks - off_beat + period;
+        let takes = self.latency(Expert::Slow, observation.frame)?;
+        let until_visible = match self.pace {
+            Pace::Lockstep => Some(Duration::ZERO),
+            Pace::Virtual(_) | Pace::Wall => takes,
+        };
+        let now = observation.time;
+        let is_begun = self.refreshes.begin(request, now, until_visible, &mut self.statistics);
+        if is_begun {
+            self.beat.begun(self.ticks);
         }
         spans.end(begun);
+        Ok(is_begun.then_some(RefreshBegun { version, takes }))
     }
+}
+
+/// What `prefix` was computed from.
+fn basis(prefix: &KvSnapshot) -> Basis {
+    let meta = prefix.meta();
+    let frames = meta.frames.iter().map(|&frame| FrameId(frame)).collect();
+    Basis { version: meta.version, captured_at: meta.captured_at, frames }
 }
 
 impl Driver for Pilot {

@@ -21,7 +21,8 @@ impl Command {
     pub const FULL_BRAKE: Self = Self { steer: 0.0, throttle: 0.0, brake: 1.0 };
 }
 
-/// The prefix that a tick acted on.
+/// The prefix that a command rests on; for privileged drivers in virtual time, the snapshot of the
+/// scene.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PrefixInfo {
     /// Counts refreshes, from 1.
@@ -54,14 +55,42 @@ pub struct RefreshReport {
     pub spans: StageSpans,
 }
 
+/// An inference of the fast expert that was released at a tick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inference {
+    /// What it takes in virtual time; `None` where it takes what the host takes.
+    pub takes: Option<Duration>,
+}
+
+/// A refresh that began at a tick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RefreshBegun {
+    /// The version that its prefix will have.
+    pub version: u64,
+    /// What it takes in virtual time; `None` where it takes what the host takes.
+    pub takes: Option<Duration>,
+}
+
 /// How a control came to be.
+///
+/// Where inferences take virtual time, a tick's command is the newest that is visible: its prefix is
+/// the one that was read when its inference was released.
 #[derive(Clone, Debug, Default)]
 pub struct TickReport {
     /// The tick it answers.
     pub frame: FrameId,
+    /// The tick whose observation the command rests on; `None` before the first command, and for
+    /// drivers that answer every tick at once.
+    pub acted_on: Option<FrameId>,
+    /// Whether the command is that of the tick before, because no newer one was visible.
+    pub is_held: bool,
+    /// The inference that was released at this tick.
+    pub inference: Option<Inference>,
+    /// The refresh that began at this tick.
+    pub refresh_begun: Option<RefreshBegun>,
     /// Frames inside the prefix, oldest first; empty without a prefix.
     pub prefix_frames: ArrayVec<FrameId, 8>,
-    /// The prefix, or `None` if there was none yet.
+    /// The prefix, or `None` if there was none yet. Its age is that at this tick.
     pub prefix: Option<PrefixInfo>,
     /// What the driver meant to follow from this tick's pose on, if it plans and says so.
     pub trajectory: Option<Trajectory>,

@@ -14,7 +14,10 @@ mod route;
 mod trajectory;
 mod world_state;
 
-pub use control::{Command, Control, DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
+pub use control::{
+    Command, Control, DeadlineVerdict, Inference, PrefixInfo, RefreshBegun, RefreshReport,
+    TickReport,
+};
 pub use detour::{Detour, RouteSkip};
 pub use driver::{DriveError, Driver};
 pub use lane::{LaneMap, LanePoint, LaneStrip, StripKind};
