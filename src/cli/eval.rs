@@ -8,11 +8,11 @@ use super::progress::ProgressLines;
 use super::report::{self, Part};
 use super::workers::{Event, Message, Ready, Told, supervise};
 use super::{Outcome, print};
-use crate::evaluation::campaign::Progress;
+use crate::evaluation::campaign::{Campaign, Progress};
 use crate::evaluation::claim::Holder;
 use crate::evaluation::criteria::TICK_CAP;
 use crate::evaluation::routes::parse_routes;
-use crate::evaluation::units::{Shard, units};
+use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use crate::scene::Route;
 use crate::timing::Stage;
@@ -189,19 +189,23 @@ fn drive_with_workers(
         let campaign = drive.campaign(&told.settings, &told.sensors);
         match event {
             Event::Ready(_) => {}
-            Event::Died { worker, unit, how } => {
-                campaign.note_crash(unit, &how)?;
-                lines.died(worker, &campaign.route_id(unit), &how);
-            }
+            Event::Died { worker, unit, how } => match campaign.record(unit) {
+                // It died between its result and its word that there is one.
+                Some(record) => lines.finished(worker, &record, took_s(&campaign, unit)),
+                None => {
+                    campaign.note_crash(unit, &how)?;
+                    lines.died(worker, &campaign.route_id(unit), &how);
+                }
+            },
             Event::Told { worker, message } => match message {
                 Message::Started { unit } => lines.started(worker, &campaign.route_id(unit)),
                 Message::Tick { tick } => lines.tick(worker, tick),
-                Message::Finished { unit, took_s, pilot } => {
+                Message::Finished { unit, pilot } => {
                     if let Some(counted) = pilot {
                         tally.pilot.get_or_insert_default().add(&counted);
                     }
                     if let Some(record) = campaign.record(unit) {
-                        lines.finished(worker, &record, took_s);
+                        lines.finished(worker, &record, took_s(&campaign, unit));
                     }
                 }
                 Message::RealTime(report) => tally.real_time = report,
@@ -223,6 +227,10 @@ fn drive_with_workers(
     Ok((drive.collect(&campaign, tally)?, ready.backend))
 }
 
+fn took_s(campaign: &Campaign<'_>, unit: Unit) -> f64 {
+    campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s)
+}
+
 /// One of the processes of `--jobs`.
 fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
     let mut real_time = drive.run.real_time.apply_process();
@@ -239,8 +247,7 @@ fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
             Progress::Kept { .. } => {}
             Progress::Started { unit, .. } => told.tell(&Message::Started { unit }),
             Progress::Finished { unit, .. } => {
-                let took_s = campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s);
-                told.tell(&Message::Finished { unit, took_s, pilot: counted.take() });
+                told.tell(&Message::Finished { unit, pilot: counted.take() });
             }
         },
         &mut |work| {

@@ -14,6 +14,7 @@ mod driver;
 mod eval;
 mod export;
 mod inspect;
+mod merge;
 mod placement;
 mod print;
 mod profile;
@@ -50,6 +51,8 @@ enum Verb {
     Eval(eval::Arguments),
     /// Say what a folder of result files comes to, ours or of the Bench2Drive harness
     Score(score::Arguments),
+    /// Put the results of several folders together, of shards or of the Bench2Drive harness
+    Merge(merge::Arguments),
     /// Say what every stage of the real loop takes, and how that spreads
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
@@ -92,6 +95,7 @@ pub fn run() -> ExitCode {
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Score(arguments) => score::run(&arguments),
+        Verb::Merge(arguments) => merge::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),

@@ -30,7 +30,7 @@ pub(super) enum Message {
     /// It is at this tick of it.
     Tick { tick: u64 },
     /// It wrote the result of this drive.
-    Finished { unit: Unit, took_s: f64, pilot: Option<PilotStatistics> },
+    Finished { unit: Unit, pilot: Option<PilotStatistics> },
     /// What came of the real-time options.
     RealTime(RealTimeReport),
     /// It has nothing more to drive.
@@ -59,18 +59,17 @@ pub(super) enum Event {
     Died { worker: usize, unit: Unit, how: String },
 }
 
-/// What readers of workers' outputs hand on.
-enum Heard {
-    Message(Message),
-    /// The output was closed: it ends, or has.
-    Closed,
-}
+/// What a worker, by number, said; `None` when its output was closed: it ends, or has.
+type Heard = (usize, Option<Message>);
 
 /// Lines in flight from workers.
 const LINES: usize = 256;
 
 /// How often to look whether somebody asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Workers that may die between drives before one is finished.
+const IDLE_DEATHS_ALLOWED: usize = 3;
 
 /// Runs `jobs` workers until all have ended; one that dies at a drive is replaced. `cancel` stops
 /// them after the tick they are at.
@@ -83,13 +82,13 @@ pub(super) fn supervise(
     on_event: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (tell, heard) = sync_channel(LINES);
-    let mut pool = Pool { workers: Vec::new(), tell, is_stopping: false };
+    let mut pool = Pool { workers: Vec::new(), tell, is_stopping: false, idle_deaths: 0 };
     pool.start()?;
     let result = pool.attend(jobs, &heard, cancel, on_event);
     // The channel is read to its end, so that no worker hangs on a full pipe.
     pool.stop();
     while pool.is_any_running() {
-        if let Ok((worker, Heard::Closed)) = heard.recv_timeout(LOOK) {
+        if let Ok((worker, None)) = heard.recv_timeout(LOOK) {
             pool.ended(worker)?;
         }
     }
@@ -99,8 +98,10 @@ pub(super) fn supervise(
 struct Pool {
     /// Every worker that was ever started, by number.
     workers: Vec<Worker>,
-    tell: SyncSender<(usize, Heard)>,
+    tell: SyncSender<Heard>,
     is_stopping: bool,
+    /// Workers that died between drives since one was finished.
+    idle_deaths: usize,
 }
 
 struct Worker {
@@ -132,7 +133,7 @@ impl Pool {
                 for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                     match serde_json::from_str(&line) {
                         Ok(message) => {
-                            if tell.send((number, Heard::Message(message))).is_err() {
+                            if tell.send((number, Some(message))).is_err() {
                                 return;
                             }
                         }
@@ -141,7 +142,7 @@ impl Pool {
                     }
                 }
                 // Nobody listens any more if the supervisor is gone.
-                let _ = tell.send((number, Heard::Closed));
+                let _ = tell.send((number, None));
             })
             .context("cannot start a thread for a worker")?;
         self.workers.push(Worker { child: Some(child), stdin, is_ready: false, at: None });
@@ -151,7 +152,7 @@ impl Pool {
     fn attend(
         &mut self,
         jobs: usize,
-        heard: &Receiver<(usize, Heard)>,
+        heard: &Receiver<Heard>,
         cancel: &AtomicBool,
         on_event: &mut dyn FnMut(Event) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
@@ -164,12 +165,9 @@ impl Pool {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the pool holds a sender"),
             };
-            let message = match what {
-                Heard::Message(message) => message,
-                Heard::Closed => {
-                    self.bury(number, on_event)?;
-                    continue;
-                }
+            let Some(message) = what else {
+                self.bury(number, on_event)?;
+                continue;
             };
             match message {
                 Message::Failed { causes } => return Err(rebuilt(causes)),
@@ -183,7 +181,10 @@ impl Pool {
                 message => {
                     match &message {
                         Message::Started { unit } => self.workers[number].at = Some(*unit),
-                        Message::Finished { .. } => self.workers[number].at = None,
+                        Message::Finished { .. } => {
+                            self.workers[number].at = None;
+                            self.idle_deaths = 0;
+                        }
                         _ => {}
                     }
                     on_event(Event::Told { worker: number, message })?;
@@ -206,12 +207,17 @@ impl Pool {
         match worker.at {
             Some(unit) => {
                 on_event(Event::Died { worker: number, unit, how: status.to_string() })?;
-                if self.is_stopping { Ok(()) } else { self.start() }
             }
-            None if self.is_stopping => Ok(()),
-            None if worker.is_ready => bail!("a worker died between two drives: {status}"),
-            None => bail!("a worker died while it loaded the driver: {status}"),
+            None if self.is_stopping => {}
+            None if !worker.is_ready => bail!("a worker died while it loaded the driver: {status}"),
+            None => {
+                self.idle_deaths += 1;
+                if self.idle_deaths > IDLE_DEATHS_ALLOWED {
+                    bail!("workers die before they drive: {status}");
+                }
+            }
         }
+        if self.is_stopping { Ok(()) } else { self.start() }
     }
 
     fn ended(&mut self, number: usize) -> anyhow::Result<Option<ExitStatus>> {

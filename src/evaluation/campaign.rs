@@ -16,8 +16,8 @@
 //! appears whole or not at all, is all that makes a drive count; everything else may be lost.
 
 use super::claim::{ClaimError, Claimed, Holder, claim, clear, take_over};
-pub use super::provenance::{Provenance, RunJson};
 use super::log::RouteLog;
+pub use super::provenance::{Provenance, RunJson};
 use super::record::{
     Checkpoint, MergedTable, Record, RouteIdentity, WriteError, remove_partial, route_id,
     write_json, write_json_compact, write_new,

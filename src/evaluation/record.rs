@@ -643,7 +643,14 @@ fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
 /// # Errors
 /// If a step fails.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_partial(path, bytes)?.persist(path).map_err(|error| error.error)?;
+    let renamed = write_partial(path, bytes)?.persist(path).map_err(|error| error.error);
+    match renamed {
+        // Another process took it for one of the dead: they were both told to drive this.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write_partial(path, bytes)?.persist(path).map_err(|error| error.error)?;
+        }
+        renamed => drop(renamed?),
+    }
     // The rename itself is durable once the folder is synced.
     fs::File::open(folder_of(path))?.sync_all()
 }

@@ -242,19 +242,23 @@ impl Road {
     pub(super) fn strips(&self) -> Vec<LaneStrip> {
         let driving = |width_m, center_m| LaneStrip { kind: StripKind::Driving, width_m, center_m };
         let mut strips: Vec<LaneStrip> = self
-            .side_roads
-            .iter()
+            .junction()
+            .into_iter()
+            .flat_map(Junction::side_roads)
             .map(|road| {
-                driving(2.0 * LANE_WIDTH_M, road.iter().map(|at| at.pose.position).collect())
+                let divider = road.iter().map(|(pose, _)| pose.position);
+                driving(2.0 * LANE_WIDTH_M, divider.collect())
             })
             .collect();
         // No vehicle is parked inside a junction.
-        let beside = self.stations.split(|station| station.is_junction);
-        strips.extend(beside.filter(|piece| piece.len() > 1).map(|piece| LaneStrip {
-            kind: StripKind::Parking,
-            width_m: self.parking.width_m,
-            center_m: piece.iter().map(|at| at.aside(self.parking.aside_m)).collect(),
-        }));
+        if let Some(parking) = self.parking() {
+            let beside = self.stations.split(|station| station.is_junction);
+            strips.extend(beside.filter(|piece| piece.len() > 1).map(|piece| LaneStrip {
+                kind: StripKind::Parking,
+                width_m: parking.width_m,
+                center_m: piece.iter().map(|at| at.aside(parking.aside_m)).collect(),
+            }));
+        }
         strips.extend(self.driving.iter().map(|lane| {
             let mut center: Vec<DVec2> =
                 self.stations.iter().map(|at| at.aside(lane.aside_m)).collect();
