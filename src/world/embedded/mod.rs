@@ -32,6 +32,7 @@ pub(super) use boxes::footprint_distance_m;
 pub use road::Road;
 pub use route_line::RoadError;
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
+pub(super) use vehicle::{REAR_AXLE_M, ego_speed_after_tick, slip_rad};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{

@@ -7,7 +7,8 @@ use crate::world::TICK_S;
 pub const EGO_EXTENT_M: [f64; 3] = [2.45, 1.06, 0.75];
 
 const FRONT_AXLE_M: f64 = -0.090769015;
-const REAR_AXLE_M: f64 = 1.4178275;
+/// From a vehicle's center to its rear axle, meters.
+pub(in crate::world) const REAR_AXLE_M: f64 = 1.4178275;
 const WHEEL_ANGLE_PER_STEER_RAD: f64 = 0.36848336;
 
 /// Coefficients of v¹…v⁷ for the speed after a tick of braking, km/h.
@@ -41,8 +42,7 @@ pub struct Motion {
 /// Brake between 0 and 1 takes that share of what full braking would; the fit knows only all or
 /// nothing.
 pub fn ego_after_tick(motion: Motion, command: &Command) -> Motion {
-    let wheel_rad = WHEEL_ANGLE_PER_STEER_RAD * command.steer;
-    let slip_rad = (REAR_AXLE_M / (FRONT_AXLE_M + REAR_AXLE_M) * wheel_rad.tan()).atan();
+    let slip_rad = slip_rad(command.steer);
     let Motion { pose: Pose { position, yaw_rad }, speed_mps: v } = motion;
     let (sin, cos) = (yaw_rad + slip_rad).sin_cos();
     Motion {
@@ -55,7 +55,14 @@ pub fn ego_after_tick(motion: Motion, command: &Command) -> Motion {
     }
 }
 
-fn ego_speed_after_tick(speed_mps: f64, throttle: f64, brake: f64) -> f64 {
+/// Angle between where a vehicle heads and where it moves, radians.
+pub(in crate::world) fn slip_rad(steer: f64) -> f64 {
+    let wheel_rad = WHEEL_ANGLE_PER_STEER_RAD * steer;
+    (REAR_AXLE_M / (FRONT_AXLE_M + REAR_AXLE_M) * wheel_rad.tan()).atan()
+}
+
+/// Our vehicle's speed one tick later, m/s.
+pub(in crate::world) fn ego_speed_after_tick(speed_mps: f64, throttle: f64, brake: f64) -> f64 {
     let v = speed_mps * 3.6;
     if brake <= 0.0 {
         return driven_kmh(v, throttle.clamp(0.0, 1.0)).max(0.0) / 3.6;
