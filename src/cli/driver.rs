@@ -17,7 +17,7 @@ use crate::model::automot::{
 };
 use crate::pilot::{DeviceName, Parity, Pilot, PilotStatistics, RealTimeReport, Run};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
-use crate::world::Autopilot;
+use crate::world::{Autopilot, ConstantSpeed, Idle};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,10 @@ pub(super) enum DriverName {
     Automot,
     /// A privileged route follower: it sees the truth, needs no engine, and drives well
     Autopilot,
+    /// Follows the route at one speed and sees nobody: a baseline
+    ConstantSpeed,
+    /// Never moves: a baseline
+    Idle,
 }
 
 impl DriverName {
@@ -38,6 +42,8 @@ impl DriverName {
         match self {
             Self::Automot => "automot",
             Self::Autopilot => "autopilot",
+            Self::ConstantSpeed => "constant-speed",
+            Self::Idle => "idle",
         }
     }
 }
@@ -48,6 +54,10 @@ pub(super) enum DriverFactory {
     Automot(Box<Automot>),
     /// Nothing to share.
     Autopilot,
+    /// Nothing to share.
+    ConstantSpeed,
+    /// Nothing to share.
+    Idle,
 }
 
 /// AutoMoT, loaded.
@@ -63,6 +73,8 @@ pub(super) struct Automot {
 pub(super) enum RouteDriver {
     Automot(Box<Pilot>),
     Autopilot(Box<Autopilot>),
+    ConstantSpeed(Box<ConstantSpeed>),
+    Idle(Idle),
 }
 
 impl DriverFactory {
@@ -70,6 +82,8 @@ impl DriverFactory {
     pub(super) fn new(name: DriverName, engine: Option<&Path>, run: &Run) -> anyhow::Result<Self> {
         match name {
             DriverName::Autopilot => Ok(Self::Autopilot),
+            DriverName::ConstantSpeed => Ok(Self::ConstantSpeed),
+            DriverName::Idle => Ok(Self::Idle),
             DriverName::Automot => {
                 let folder = engine.context(
                     "driver automot needs --engine DIR, a folder that `tandem export` wrote",
@@ -83,7 +97,10 @@ impl DriverFactory {
     pub(super) fn sensors(&self) -> SensorSuite {
         match self {
             Self::Automot(_) => SENSORS,
-            Self::Autopilot => SensorSuite { truth: true, ..SensorSuite::default() },
+            Self::Autopilot | Self::ConstantSpeed => {
+                SensorSuite { truth: true, ..SensorSuite::default() }
+            }
+            Self::Idle => SensorSuite::default(),
         }
     }
 
@@ -91,7 +108,7 @@ impl DriverFactory {
     pub(super) fn backend(&self) -> Option<&str> {
         match self {
             Self::Automot(automot) => Some(&automot.backend),
-            Self::Autopilot => None,
+            Self::Autopilot | Self::ConstantSpeed | Self::Idle => None,
         }
     }
 
@@ -102,6 +119,8 @@ impl DriverFactory {
                 RouteDriver::Automot(Box::new(automot.pilot(plan, &automot.run)?))
             }
             Self::Autopilot => RouteDriver::Autopilot(Box::new(Autopilot::new())),
+            Self::ConstantSpeed => RouteDriver::ConstantSpeed(Box::default()),
+            Self::Idle => RouteDriver::Idle(Idle),
         })
     }
 }
@@ -196,6 +215,8 @@ impl RouteDriver {
         match self {
             Self::Automot(pilot) => pilot.as_mut(),
             Self::Autopilot(autopilot) => autopilot.as_mut(),
+            Self::ConstantSpeed(blind) => blind.as_mut(),
+            Self::Idle(idle) => idle,
         }
     }
 
@@ -203,7 +224,9 @@ impl RouteDriver {
     pub(super) fn real_time(&self) -> RealTimeReport {
         match self {
             Self::Automot(pilot) => pilot.real_time().clone(),
-            Self::Autopilot(_) => RealTimeReport::default(),
+            Self::Autopilot(_) | Self::ConstantSpeed(_) | Self::Idle(_) => {
+                RealTimeReport::default()
+            }
         }
     }
 
@@ -211,7 +234,7 @@ impl RouteDriver {
     pub(super) fn statistics(&self) -> Option<PilotStatistics> {
         match self {
             Self::Automot(pilot) => Some(pilot.statistics()),
-            Self::Autopilot(_) => None,
+            Self::Autopilot(_) | Self::ConstantSpeed(_) | Self::Idle(_) => None,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Worlds to drive in: they give observations, take commands, and know the truth that criteria judge.
 //!
 //! A world knows no model and no score. The autopilot lives here because it is privileged: it reads
-//! the truth that a world gives only to those who ask for it.
+//! the truth that a world gives only to those who ask for it; so do the bad drivers that its scores
+//! are held against.
 
 pub mod autopilot;
+mod baselines;
 pub mod embedded;
 mod real_time;
 mod recording;
 
 pub use autopilot::Autopilot;
+pub use baselines::{ConstantSpeed, Idle};
 pub use embedded::{EmbeddedWorld, RoadError};
 pub use real_time::RealTime;
 pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
