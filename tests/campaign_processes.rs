@@ -170,10 +170,10 @@ fn two_at_once_in_one_folder_share_the_work() {
     assert_same(&out, &undisturbed);
 }
 
-/// A campaign of one route of the file that takes its time: a second of real time.
+/// A campaign of one route of the file that takes its time: three seconds of real time.
 fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
     let what = ["eval", "--routes", ROUTES, "--only", "11", "--driver", "autopilot"];
-    [&what[..], &["--tick-cap", "30", "--run", path(run), "--out", path(out)]].concat()
+    [&what[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
 }
 
 /// The process that drives, other than `not`, once it is well at it.

@@ -1,5 +1,7 @@
 //! Campaigns over a straight road with a point for a car: what is written, skipped and refused.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 use glam::{DVec2, DVec3};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

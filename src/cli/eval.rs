@@ -177,8 +177,10 @@ fn drive_with_workers(
             let campaign = drive.campaign(&told.settings, &told.sensors);
             campaign.open()?;
             if take_over {
-                let taken = campaign.take_over()?;
-                print::note(&format!("{taken} claims of other machines are void now"));
+                match campaign.take_over()? {
+                    0 => {}
+                    taken => print::note(&format!("{taken} claims of other machines are void now")),
+                }
             }
             lines = ProgressLines::new(campaign.units().count());
             lines.kept(campaign.units().filter(|&unit| campaign.record(unit).is_some()).count());
