@@ -85,6 +85,7 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
             } else {
                 DeadlineVerdict::Met
             },
+            is_held: false,
         });
     }
     log

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::profile::{
     EngineIdentity, FORMAT, LatencyFile, MachineCard, PhaseName, PhaseRecorder, ProfilerCost,
-    TickFacts,
+    RefreshSamples, TickFacts,
 };
 use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
@@ -178,4 +178,27 @@ fn ticks_beyond_the_samples_are_counted() {
     let phase = recorder.finish();
     assert_eq!((phase.statistics.ticks(), phase.ticks.start_ns.len()), (5, 2));
     assert_eq!(phase.samples_dropped, 3);
+}
+
+#[test]
+fn ticks_and_refreshes_can_be_emulated_elsewhere() {
+    let recorded = file().recorded_latencies();
+    assert_eq!(recorded.fast_ns, vec![10_000_000; 10]);
+    assert_eq!(recorded.slow_ns, [5000]);
+    let hardware = file().emulated_hardware();
+    assert!(hardware.starts_with("emulated hardware: "), "{hardware}");
+    assert!(hardware.contains("recorded on 1970-01-01"), "{hardware}");
+    // A phase that keeps the real period counts before one without gaps, and its response before the
+    // tick.
+    let mut both = file();
+    let mut paced = both.phases[0].clone();
+    paced.name = PhaseName::Paced;
+    let response = paced.ticks.stages["tick"].clone();
+    paced.ticks.stages.insert("response".to_owned(), response);
+    paced.ticks.stages.get_mut("response").unwrap().took_ns[3] = Some(7);
+    both.phases.push(paced);
+    assert_eq!(both.recorded_latencies().fast_ns[3], 7);
+    // One that recorded no refresh does not.
+    both.phases[1].refreshes = RefreshSamples::default();
+    assert_eq!(both.recorded_latencies().fast_ns[3], 10_000_000);
 }

@@ -13,7 +13,7 @@ use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
 use tandem::model::{ActionExpert, ModelError, RefreshRequest, Turns, UnderstandingExpert};
-use tandem::pilot::{ClockName, Heuristics, LatencySpec, Pilot, Run, RunFile};
+use tandem::pilot::{ClockName, FastReleases, Heuristics, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::{
     Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
     Trajectory,
@@ -226,6 +226,50 @@ fn a_prefix_is_seen_exactly_when_its_virtual_latency_has_passed() {
     let mut pilot = Setup { run: virtual_run(101.0, 2), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=8), "- - - 1@3 1@4 1@5 2@3 2@4");
     assert!(pilot.statistics().refreshes_delayed > 0);
+}
+
+/// Drives in virtual time and writes which tick each tick's command rests on, with the version of its
+/// prefix, `tick:version`, `'` where it was held, or `-` before the first.
+fn acted_on(slow: f64, fast: f64, fast_releases: FastReleases, ticks: u64) -> (String, Pilot) {
+    let run =
+        RunFile { fast_latency: LatencySpec::Fixed(fast), fast_releases, ..virtual_run(slow, 2) };
+    let mut pilot = Setup { run, ..Setup::default() }.pilot();
+    let words: Vec<String> = (1..=ticks)
+        .map(|frame| {
+            let control = pilot.drive(&observation(frame)).unwrap();
+            let Some(acted_on) = control.report.acted_on else {
+                assert_eq!(control.command, Command::FULL_BRAKE);
+                return "-".to_owned();
+            };
+            let held = if control.report.is_held { "'" } else { "" };
+            format!("{}:{}{held}", acted_on.0, control.report.prefix.unwrap().version)
+        })
+        .collect();
+    (words.join(" "), pilot)
+}
+
+#[test]
+fn a_fast_latency_of_n_ticks_is_a_queue_of_n_commands() {
+    let (found, _) = acted_on(0.0, 0.0, FastReleases::Overlap, 5);
+    assert_eq!(found, "1:1 2:1 3:2 4:2 5:3");
+    let (found, pilot) = acted_on(0.0, 100.0, FastReleases::Overlap, 7);
+    assert_eq!(found, "- - 1:1 2:1 3:2 4:2 5:3");
+    let statistics = pilot.statistics();
+    assert_eq!((statistics.ticks_held, statistics.deadline_misses), (0, 7), "a miss at every tick");
+}
+
+#[test]
+fn a_busy_device_starts_with_the_newest_observation_when_it_is_free() {
+    let (found, pilot) = acted_on(0.0, 70.0, FastReleases::Busy, 8);
+    assert_eq!(found, "- - 1:1 1:1' 3:2 3:2' 5:3 5:3'");
+    assert_eq!(pilot.statistics().ticks_held, 3);
+}
+
+#[test]
+fn an_inference_rests_on_the_prefix_that_was_there_when_it_was_released() {
+    // The prefix of tick 1 is seen at tick 2, whose command is there at tick 3.
+    let (found, _) = acted_on(30.0, 30.0, FastReleases::Overlap, 6);
+    assert_eq!(found, "- - 2:1 3:1 4:2 5:2");
 }
 
 #[test]

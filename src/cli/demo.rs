@@ -3,13 +3,13 @@
 //! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
 //! results and one page to look at.
 
-use super::drive::{self, Drive};
+use super::drive::{self, Drive, Variant};
 use super::driver::{DriverFactory, DriverName};
 use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
 use crate::evaluation::units::Shard;
-use crate::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, Run, RunFile};
+use crate::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, RunFile};
 use crate::timing::Stopwatch;
 use anyhow::{Context, bail};
 use std::fs;
@@ -72,9 +72,23 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     steps.done("export");
 
     let file = run_file(arguments)?;
-    let run = Run::try_from(&file)?;
+    // What the model's ticks take and are given is not for a driver that hardly computes.
+    let plain = RunFile {
+        clock: ClockName::Lockstep,
+        slow_latency: LatencySpec::ZERO,
+        fast_latency: LatencySpec::ZERO,
+        real_time: RealTimeOptions::default(),
+        ..file.clone()
+    };
+    let variants = |driver: DriverName, file: &RunFile| -> anyhow::Result<[Variant; 1]> {
+        Ok([Variant::new(driver.as_str(), file.clone())?])
+    };
+    let with_model = variants(DriverName::Automot, &file)?;
+    let with_autopilot = variants(DriverName::Autopilot, &plain)?;
+    let [Variant { timed, .. }] = &with_model;
+    let run = &timed.run;
     let real_time = run.real_time.apply_process();
-    let factory = DriverFactory::new(DriverName::Automot, Some(&engine), &run)?;
+    let factory = DriverFactory::new(DriverName::Automot, Some(&engine), run)?;
     steps.done("libraries, loading");
 
     let cancel = drive::cancel_on_interrupt()?;
@@ -87,8 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         shard: Shard::WHOLE,
         route_file: ROUTE_FILE.as_bytes(),
         driver: DriverName::Automot,
-        run_file: &file,
-        run: &run,
+        variants: &with_model,
         engine: Some(&engine),
         tick_cap: arguments.ticks,
     };
@@ -99,12 +112,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         return Ok(interrupted());
     }
     say("4/4 driving the same route with the autopilot, which sees the truth");
-    // What ticks of the model are given is not for a driver that hardly computes.
-    let run_plain = Run { real_time: RealTimeOptions::default(), ..run.clone() };
     let autopilot = Drive {
         folder: &folder(DriverName::Autopilot),
         driver: DriverName::Autopilot,
-        run: &run_plain,
+        variants: &with_autopilot,
         engine: None,
         tick_cap: crate::evaluation::criteria::TICK_CAP,
         ..drive
@@ -125,7 +136,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         },
         Part { driver: "autopilot", driven: &autopilot, tick_budget: None },
     ];
-    let facts = report::facts(command, &file, factory.backend());
+    let facts = report::facts(command, &file, &timed.emulated, factory.backend());
     report::write(&page, "tandem demo", NOTE, &facts, &parts)?;
     steps.done("report");
 

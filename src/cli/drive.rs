@@ -1,6 +1,7 @@
 //! Driving routes with one driver: what `eval` and `demo` share.
 
 use super::driver::{DriverFactory, DriverName};
+use super::latency::{Timed, schedule_file};
 use super::print;
 use super::progress::{Counts, ProgressLines};
 use crate::engine::EngineFolder;
@@ -8,10 +9,10 @@ use crate::evaluation::campaign::{
     Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
 };
 use crate::evaluation::log::RouteLog;
-use crate::evaluation::record::{MergedTable, Record};
-use crate::evaluation::run::{RouteOutcome, run_route};
+use crate::evaluation::record::{MergedTable, Record, route_id};
+use crate::evaluation::run::{RouteEnd, RouteOutcome, run_route};
 use crate::evaluation::units::{Shard, Unit, units};
-use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile};
+use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
 use crate::scene::{Control, Observation, Route, SensorSuite};
 use crate::timing::{Stage, StageStatistics};
 use crate::world::{EmbeddedWorld, RealTime, World};
@@ -38,10 +39,26 @@ pub(super) struct Drive<'a> {
     /// The route file's bytes, for provenance.
     pub(super) route_file: &'a [u8],
     pub(super) driver: DriverName,
-    pub(super) run_file: &'a RunFile,
-    pub(super) run: &'a Run,
+    /// What is run: one or more; all share what loads the networks.
+    pub(super) variants: &'a [Variant],
     pub(super) engine: Option<&'a Path>,
     pub(super) tick_cap: u64,
+}
+
+/// One way to run: a setting of the campaign.
+pub(super) struct Variant {
+    /// Its folder, where there are several.
+    pub(super) name: String,
+    pub(super) file: RunFile,
+    pub(super) timed: Timed,
+}
+
+impl Variant {
+    /// Checks `file` and reads what it names.
+    pub(super) fn new(name: &str, file: RunFile) -> anyhow::Result<Self> {
+        let timed = Timed::new(&file)?;
+        Ok(Self { name: name.to_owned(), file, timed })
+    }
 }
 
 /// What driving came to.
@@ -138,16 +155,20 @@ impl<'a> Drive<'a> {
         cancel: &AtomicBool,
         tick: &mut dyn FnMut(u64),
     ) -> anyhow::Result<(RouteOutcome, Counted)> {
+        let Unit { setting, repetition, .. } = work.unit;
+        let run = self.variants[setting].timed.for_drive(work.seed, work.route.id, repetition)?;
         let world = EmbeddedWorld::new(work.route, factory.sensors(), work.seed)?;
-        let mut driver = factory.driver(world.plan())?;
-        let mut world: Box<dyn World> = match self.run.pace {
+        let mut driver = factory.driver(world.plan(), &run)?;
+        let mut world: Box<dyn World> = match run.pace {
             Pace::Lockstep | Pace::Virtual(_) => Box::new(world),
             Pace::Wall => Box::new(RealTime::new(world)),
         };
         let is_first = work.unit == Unit { setting: 0, repetition: 0, route: 0 };
         let mut still = None;
-        let mut watch = |observation: &Observation, _: &Control| {
+        let mut schedule = Schedule::default();
+        let mut watch = |observation: &Observation, control: &Control| {
             tick(observation.frame.0);
+            schedule.note(&control.report);
             if is_first && observation.frame.0 == STILL_AT {
                 still = observation
                     .camera
@@ -156,12 +177,19 @@ impl<'a> Drive<'a> {
             }
         };
         // The driver's threads run by now, and do not inherit what the tick thread is given.
-        let tick_thread = self.run.real_time.apply_tick_thread();
+        let tick_thread = run.real_time.apply_tick_thread();
         let mut real_time = driver.real_time();
         real_time.add(tick_thread.report());
         let driving = driver.as_driver();
         let outcome = run_route(world.as_mut(), driving, self.tick_cap, cancel, &mut watch);
         drop(tick_thread);
+        if !schedule.is_empty() && outcome.end != RouteEnd::Cancelled {
+            let folder = match self.variants {
+                [_] => self.folder.to_owned(),
+                many => self.folder.join(&many[setting].name),
+            };
+            schedule.write(&schedule_file(&folder, &route_id(work.route.id, repetition)))?;
+        }
         if let Some((width, height, rgb)) = still {
             print::whole_file(&self.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
         }
@@ -176,7 +204,7 @@ impl<'a> Drive<'a> {
             repetitions: self.repetitions,
             routes: self.routes,
             shard: self.shard,
-            recorded_time: match self.run.pace {
+            recorded_time: match self.run().pace {
                 Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
                 Pace::Wall => RecordedTime::Wall,
             },
@@ -212,19 +240,33 @@ impl<'a> Drive<'a> {
         })
     }
 
-    /// What is run, as its one setting.
-    pub(super) fn settings(&self, factory: &DriverFactory) -> anyhow::Result<Vec<Setting>> {
-        let (seed, driver) = (self.run.seed, self.driver.as_str());
-        let values = self.values(factory.backend())?;
-        let provenance = Provenance::new(self.route_file, seed, driver, values);
-        Ok(vec![Setting { name: driver.to_owned(), provenance }])
+    /// The first way to run; others differ from it in latencies alone.
+    pub(super) fn run(&self) -> &'a Run {
+        &self.variants[0].timed.run
     }
 
-    /// Everything beside routes, seed and driver that decides results.
-    fn values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
+    /// What is run, in the order of the variants.
+    pub(super) fn settings(&self, factory: &DriverFactory) -> anyhow::Result<Vec<Setting>> {
+        let driver = self.driver.as_str();
+        let engine = self.engine_values(factory.backend())?;
+        let setting = |variant: &Variant| -> anyhow::Result<Setting> {
+            let mut values = engine.clone();
+            values.insert("tick cap".to_owned(), self.tick_cap.to_string());
+            values.insert("run".to_owned(), serde_json::to_string(&variant.file)?);
+            values.extend(variant.timed.provenance.clone());
+            if !variant.timed.emulated.is_empty() {
+                values.insert("hardware".to_owned(), variant.timed.emulated.join("; "));
+            }
+            let seed = variant.timed.run.seed;
+            let provenance = Provenance::new(self.route_file, seed, driver, values);
+            Ok(Setting { name: variant.name.clone(), provenance })
+        };
+        self.variants.iter().map(setting).collect()
+    }
+
+    /// What the engine's folder and library add to all that decides results.
+    fn engine_values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
-        settings.insert("tick cap".to_owned(), self.tick_cap.to_string());
-        settings.insert("run".to_owned(), serde_json::to_string(self.run_file)?);
         if let Some(folder) = self.engine {
             let path = folder.join(tandem_export::folder::SUMMARY_FILE);
             let text = std::fs::read_to_string(&path)

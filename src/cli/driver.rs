@@ -15,7 +15,9 @@ use crate::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
     UnderstandingOptions,
 };
-use crate::pilot::{DeviceName, Parity, Pilot, PilotStatistics, RealTimeReport, Run};
+use crate::pilot::{
+    Delayed, DeviceName, Pace, Parity, Pilot, PilotStatistics, RealTimeReport, Run,
+};
 use crate::scene::{Driver, RoutePlan, SensorSuite};
 use crate::world::{Autopilot, ConstantSpeed, Idle};
 use anyhow::Context;
@@ -72,9 +74,10 @@ pub(super) struct Automot {
 /// A driver on its route.
 pub(super) enum RouteDriver {
     Automot(Box<Pilot>),
-    Autopilot(Box<Autopilot>),
-    ConstantSpeed(Box<ConstantSpeed>),
-    Idle(Idle),
+    /// A driver without experts.
+    Plain(Box<dyn Driver + Send>),
+    /// The same in virtual time.
+    Delayed(Box<Delayed>),
 }
 
 impl DriverFactory {
@@ -112,15 +115,21 @@ impl DriverFactory {
         }
     }
 
-    /// A driver at the start of a route.
-    pub(super) fn driver(&self, plan: &RoutePlan) -> anyhow::Result<RouteDriver> {
-        Ok(match self {
+    /// A driver at the start of a route, in the time mode of `run`; all else is as `new` was told.
+    pub(super) fn driver(&self, plan: &RoutePlan, run: &Run) -> anyhow::Result<RouteDriver> {
+        let plain: Box<dyn Driver + Send> = match self {
             Self::Automot(automot) => {
-                RouteDriver::Automot(Box::new(automot.pilot(plan, &automot.run)?))
+                return Ok(RouteDriver::Automot(Box::new(automot.pilot(plan, run)?)));
             }
-            Self::Autopilot => RouteDriver::Autopilot(Box::new(Autopilot::new())),
-            Self::ConstantSpeed => RouteDriver::ConstantSpeed(Box::default()),
-            Self::Idle => RouteDriver::Idle(Idle),
+            Self::Autopilot => Box::new(Autopilot::new()),
+            Self::ConstantSpeed => Box::new(ConstantSpeed::default()),
+            Self::Idle => Box::new(Idle),
+        };
+        Ok(match &run.pace {
+            Pace::Virtual(latencies) => {
+                RouteDriver::Delayed(Box::new(Delayed::new(plain, latencies.clone(), run)))
+            }
+            Pace::Lockstep | Pace::Wall => RouteDriver::Plain(plain),
         })
     }
 }
@@ -214,9 +223,8 @@ impl RouteDriver {
     pub(super) fn as_driver(&mut self) -> &mut dyn Driver {
         match self {
             Self::Automot(pilot) => pilot.as_mut(),
-            Self::Autopilot(autopilot) => autopilot.as_mut(),
-            Self::ConstantSpeed(blind) => blind.as_mut(),
-            Self::Idle(idle) => idle,
+            Self::Plain(driver) => driver.as_mut(),
+            Self::Delayed(delayed) => delayed.as_mut(),
         }
     }
 
@@ -224,9 +232,7 @@ impl RouteDriver {
     pub(super) fn real_time(&self) -> RealTimeReport {
         match self {
             Self::Automot(pilot) => pilot.real_time().clone(),
-            Self::Autopilot(_) | Self::ConstantSpeed(_) | Self::Idle(_) => {
-                RealTimeReport::default()
-            }
+            Self::Plain(_) | Self::Delayed(_) => RealTimeReport::default(),
         }
     }
 
@@ -234,7 +240,8 @@ impl RouteDriver {
     pub(super) fn statistics(&self) -> Option<PilotStatistics> {
         match self {
             Self::Automot(pilot) => Some(pilot.statistics()),
-            Self::Autopilot(_) | Self::ConstantSpeed(_) | Self::Idle(_) => None,
+            Self::Delayed(delayed) => Some(delayed.statistics()),
+            Self::Plain(_) => None,
         }
     }
 }

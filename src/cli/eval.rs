@@ -1,9 +1,10 @@
 //! `tandem eval`: drive routes and score them.
 
 use super::drive::{
-    Drive, Driven, Tally, cancel_on_interrupt, latency_table, prefix_age_line, sensor_icons,
+    Drive, Tally, Variant, cancel_on_interrupt, latency_table, prefix_age_line, sensor_icons,
 };
 use super::driver::{DriverFactory, DriverName};
+use super::latency::LatencyArgument;
 use super::progress::ProgressLines;
 use super::report::{self, Part};
 use super::workers::{Event, Message, Ready, Told, supervise};
@@ -46,6 +47,11 @@ pub(super) struct Arguments {
     /// Run file (YAML): clock, periods, seed, threads; see configs/
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
+    /// Virtual time with these latencies, milliseconds: slow=400,fast=35, distributions such as
+    /// slow=lognormal:p50=300,p99=700, file:latency.json for both as recorded, replayed:DIR for both
+    /// as in the drives of DIR; with `busy`, one inference at a time. See configs/run.yaml
+    #[arg(long, value_name = "SPEC")]
+    latency: Option<LatencyArgument>,
     /// Only these routes of the file, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     only: Vec<u32>,
@@ -75,11 +81,16 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let file = match &arguments.run {
+    let mut file = match &arguments.run {
         Some(path) => RunFile::read(path)?,
         None => RunFile::default(),
     };
-    let run = Run::try_from(&file)?;
+    if let Some(latency) = &arguments.latency {
+        latency.apply(&mut file);
+    }
+    let variants = [Variant::new(arguments.driver.as_str(), file)?];
+    let [Variant { file, timed, .. }] = &variants;
+    let run = &timed.run;
     let text = std::fs::read_to_string(&arguments.routes)
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
@@ -91,23 +102,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         shard: arguments.shard,
         route_file: text.as_bytes(),
         driver: arguments.driver,
-        run_file: &file,
-        run: &run,
+        variants: &variants,
         engine: arguments.engine.as_deref(),
         tick_cap: arguments.tick_cap,
     };
     if arguments.worker {
         return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
     }
-    let jobs = jobs(arguments, &run)?;
+    let jobs = jobs(arguments.jobs, arguments.driver, run)?;
     let cancel = cancel_on_interrupt()?;
-    let (campaign, backend) = drive_with_workers(&drive, jobs, arguments.take_over, &cancel)?;
+    let (ready, tally) = drive_with_workers(&drive, jobs, arguments.take_over, &cancel)?;
+    let campaign = drive.collect(&drive.campaign(&ready.settings, &ready.sensors), tally)?;
+    let backend = ready.backend;
     let page = arguments.out.join("report.html");
     let driver = arguments.driver.as_str();
     let budget = (arguments.driver == DriverName::Automot).then_some(run.act_budget);
     let facts = report::facts(
         format!("tandem eval --routes {} --driver {driver}", arguments.routes.display()),
-        &file,
+        file,
+        &timed.emulated,
         backend.as_deref(),
     );
     let part = Part { driver, driven: &campaign, tick_budget: budget };
@@ -121,6 +134,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         if campaign.statistics.stage(Stage::Tick).count() > 0 {
             print::line(&latency_table(&campaign.statistics));
             print::line(&prefix_age_line(&campaign.statistics));
+        }
+        for label in &timed.emulated {
+            print::line(label);
         }
         print::line(&format!("results in {}, look at {}", arguments.out.display(), page.display()));
         print::line(NOTE);
@@ -145,9 +161,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// How many workers to have.
-fn jobs(arguments: &Arguments, run: &Run) -> anyhow::Result<usize> {
-    let is_alone = arguments.driver == DriverName::Automot || run.pace == Pace::Wall;
-    let jobs = match arguments.jobs {
+pub(super) fn jobs(jobs: Option<u16>, driver: DriverName, run: &Run) -> anyhow::Result<usize> {
+    let is_alone = driver == DriverName::Automot || run.pace == Pace::Wall;
+    let jobs = match jobs {
         Some(jobs) => usize::from(jobs),
         None if is_alone => 1,
         None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -161,14 +177,14 @@ fn jobs(arguments: &Arguments, run: &Run) -> anyhow::Result<usize> {
     Ok(jobs)
 }
 
-/// Drives in worker processes what is left, and collects everything. Also says what runs networks.
-fn drive_with_workers(
+/// Drives in worker processes what is left. Says what the first one told and what was counted.
+pub(super) fn drive_with_workers(
     drive: &Drive<'_>,
     jobs: usize,
     take_over: bool,
     cancel: &AtomicBool,
-) -> anyhow::Result<(Driven, Option<String>)> {
-    let units = units(1, drive.repetitions, drive.routes.len()).count();
+) -> anyhow::Result<(Ready, Tally)> {
+    let units = units(drive.variants.len(), drive.repetitions, drive.routes.len()).count();
     let mut ready: Option<Ready> = None;
     let mut tally = Tally::default();
     let mut lines = ProgressLines::new(units);
@@ -226,7 +242,7 @@ fn drive_with_workers(
     tally.share.elsewhere.retain(|held| is_left(held.unit));
     let left = campaign.units().filter(|&unit| is_left(unit)).count();
     tally.share.is_cancelled = left > tally.share.elsewhere.len();
-    Ok((drive.collect(&campaign, tally)?, ready.backend))
+    Ok((ready, tally))
 }
 
 fn took_s(campaign: &Campaign<'_>, unit: Unit) -> f64 {
@@ -234,9 +250,9 @@ fn took_s(campaign: &Campaign<'_>, unit: Unit) -> f64 {
 }
 
 /// One of the processes of `--jobs`.
-fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
-    let mut real_time = drive.run.real_time.apply_process();
-    let factory = DriverFactory::new(drive.driver, drive.engine, drive.run)?;
+pub(super) fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
+    let mut real_time = drive.run().real_time.apply_process();
+    let factory = DriverFactory::new(drive.driver, drive.engine, drive.run())?;
     let (settings, sensors) = (drive.settings(&factory)?, sensor_icons(&factory.sensors()));
     let backend = factory.backend().map(str::to_owned);
     told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend })?;
@@ -272,7 +288,7 @@ fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn select(routes: Vec<Route>, only: &[u32]) -> anyhow::Result<Vec<Route>> {
+pub(super) fn select(routes: Vec<Route>, only: &[u32]) -> anyhow::Result<Vec<Route>> {
     if only.is_empty() {
         return Ok(routes);
     }

@@ -14,6 +14,7 @@ mod driver;
 mod eval;
 mod export;
 mod inspect;
+mod latency;
 mod merge;
 mod placement;
 mod print;

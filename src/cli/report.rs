@@ -55,6 +55,7 @@ pub(super) fn write(
 pub(super) fn facts(
     command: String,
     run: &RunFile,
+    emulated: &[String],
     backend: Option<&str>,
 ) -> Vec<(String, String)> {
     let clock = match run.clock {
@@ -83,6 +84,8 @@ pub(super) fn facts(
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
+    let emulated = emulated.iter().map(|label| ("latencies".to_owned(), label.clone()));
+    facts.extend(emulated);
     facts.extend(doctor::machine());
     facts
 }

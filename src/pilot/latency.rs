@@ -367,14 +367,15 @@ impl Latencies {
         })
     }
 
-    /// These latencies for one drive: its seed is this one's and the drive's, and what is replayed is
+    /// These latencies for one drive, along `route` in a world of `seed`; what is replayed is
     /// `schedule`.
-    pub fn for_drive(&self, drive: u64, schedule: Option<Arc<Schedule>>) -> Self {
+    pub fn for_drive(&self, seed: u64, route: u32, schedule: Option<Arc<Schedule>>) -> Self {
         let replayed = |source: &LatencySource| match source {
             LatencySource::Replayed(_) => LatencySource::Replayed(schedule.clone()),
             other => other.clone(),
         };
-        let seed = Numbers { seed: self.seed, purpose: 0, frame: drive, attempt: 0 }.bits(0);
+        let drive = Numbers { seed, purpose: 0, frame: u64::from(route), attempt: 0 };
+        let seed = drive.bits(0);
         Self { slow: replayed(&self.slow), fast: replayed(&self.fast), seed, ..self.clone() }
     }
 

@@ -8,6 +8,7 @@ mod bootstrap;
 mod budget;
 mod compare;
 mod cost;
+mod emulation;
 mod latency_file;
 mod machine;
 pub mod page;

@@ -79,6 +79,9 @@ struct Drive {
     prefix_version: Runs,
     prefix_age: Runs,
     late_by: Runs,
+    /// 1 where a command was held; absent in logs of drives whose driver answers at once.
+    #[serde(default)]
+    held: Runs,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -455,6 +458,7 @@ impl Drive {
             prefix_version: prefix(|prefix| prefix.version),
             prefix_age: prefix(|prefix| tenth_micros(prefix.age)),
             late_by: Runs::of(ticks.iter().map(late_by)),
+            held: Runs::of(ticks.iter().map(|tick| tick.is_held.then_some(1))),
         }
     }
 
@@ -481,6 +485,7 @@ impl Drive {
         let version = self.prefix_version.entries(count, "prefix_version")?;
         let age = self.prefix_age.entries(count, "prefix_age")?;
         let late_by = self.late_by.entries(count, "late_by")?;
+        let held = self.held.entries(count, "held")?;
         let tick = |idx: usize| TickLog {
             time_s: ones(time[idx]),
             x_m: meters(x[idx]),
@@ -498,6 +503,7 @@ impl Drive {
                 .map(|(version, age)| PrefixInfo { version, age: duration(age) }),
             deadline: late_by[idx]
                 .map_or(DeadlineVerdict::Met, |by| DeadlineVerdict::Missed { by: duration(by) }),
+            is_held: held[idx].is_some(),
         };
         Ok((0..count).map(tick).collect())
     }

@@ -49,6 +49,8 @@ pub struct TickLog {
     pub prefix: Option<PrefixInfo>,
     /// Whether it came in time.
     pub deadline: DeadlineVerdict,
+    /// Whether the command was that of the tick before, because no newer one was visible.
+    pub is_held: bool,
 }
 
 /// An infraction as a report marks it.
@@ -225,6 +227,7 @@ impl LogRecorder {
             stages: control.report.times(),
             prefix: control.report.prefix,
             deadline: control.report.deadline,
+            is_held: control.report.is_held,
         });
         self.note_rules(idx as u64 + 1, state);
         if idx.is_multiple_of(TICKS_PER_SCENE) {

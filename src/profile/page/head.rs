@@ -164,7 +164,7 @@ fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, String)>) {
 }
 
 /// Seconds since the Unix epoch as a date and time of day in UTC.
-pub(super) fn date(unix_s: u64) -> String {
+pub(in crate::profile) fn date(unix_s: u64) -> String {
     let (mut days, second) = (unix_s / 86_400, unix_s % 86_400);
     // The calendar repeats every 400 years, which have 146,097 days.
     let mut year = 1970 + days / 146_097 * 400;

@@ -3,7 +3,7 @@
 //! One section per phase; everything that a phase lacks is left out with a word about it.
 
 mod distribution;
-mod head;
+pub(super) mod head;
 mod outliers;
 mod roofline;
 mod stages;
