@@ -103,6 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: DriverName::Automot,
         variants: &with_model,
         engine: Some(&engine),
+        map: None,
         tick_cap: arguments.ticks,
     };
     say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
@@ -117,6 +118,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: DriverName::Autopilot,
         variants: &with_autopilot,
         engine: None,
+        map: None,
         tick_cap: crate::evaluation::criteria::TICK_CAP,
         ..drive
     }

@@ -15,7 +15,7 @@ use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
 use crate::scene::{Control, Observation, Route, SensorSuite};
 use crate::timing::{Stage, StageStatistics};
-use crate::world::{EmbeddedWorld, RealTime, World};
+use crate::world::{EmbeddedWorld, RealTime, StreetMap, World};
 use anyhow::Context;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ pub(super) struct Drive<'a> {
     /// What is run: one or more; all share what loads the networks.
     pub(super) variants: &'a [Variant],
     pub(super) engine: Option<&'a Path>,
+    /// Real geometry for all routes.
+    pub(super) map: Option<&'a Arc<StreetMap>>,
     pub(super) tick_cap: u64,
 }
 
@@ -157,7 +159,7 @@ impl<'a> Drive<'a> {
     ) -> anyhow::Result<(RouteOutcome, Counted)> {
         let Unit { setting, repetition, .. } = work.unit;
         let run = self.variants[setting].timed.for_drive(work.seed, work.route.id, repetition)?;
-        let world = EmbeddedWorld::new(work.route, factory.sensors(), work.seed)?;
+        let world = EmbeddedWorld::on(work.route, factory.sensors(), work.seed, self.map)?;
         let mut driver = factory.driver(world.plan(), &run)?;
         let mut world: Box<dyn World> = match run.pace {
             Pace::Lockstep | Pace::Virtual(_) => Box::new(world),

@@ -17,9 +17,11 @@ use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use crate::scene::Route;
 use crate::timing::Stage;
+use crate::world::StreetMap;
 use anyhow::{Context, bail};
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// More drives of a route than anybody has time for.
@@ -52,6 +54,9 @@ pub(super) struct Arguments {
     /// as in the drives of DIR; with `busy`, one inference at a time. See configs/run.yaml
     #[arg(long, value_name = "SPEC")]
     latency: Option<LatencyArgument>,
+    /// OpenDRIVE map of the routes' town: its lanes instead of ones made from the route alone
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     /// Only these routes of the file, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     only: Vec<u32>,
@@ -95,6 +100,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
     let routes = select(routes, &arguments.only)?;
+    let map = arguments.map.as_deref().map(StreetMap::read).transpose()?.map(Arc::new);
     let drive = Drive {
         folder: &arguments.out,
         routes: &routes,
@@ -104,6 +110,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: arguments.driver,
         variants: &variants,
         engine: arguments.engine.as_deref(),
+        map: map.as_ref(),
         tick_cap: arguments.tick_cap,
     };
     if arguments.worker {

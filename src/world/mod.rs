@@ -12,7 +12,7 @@ mod recording;
 
 pub use autopilot::Autopilot;
 pub use baselines::{ConstantSpeed, Idle};
-pub use embedded::{EmbeddedWorld, RoadError};
+pub use embedded::{EmbeddedWorld, MapError, RoadError, StreetMap};
 pub use real_time::RealTime;
 pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
 

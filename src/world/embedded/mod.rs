@@ -23,6 +23,7 @@ mod route_line;
 mod scenarios;
 mod scenery;
 mod signals;
+mod street_map;
 mod surroundings;
 mod track;
 mod traffic;
@@ -31,6 +32,7 @@ mod vehicle;
 pub(super) use boxes::footprint_distance_m;
 pub use road::Road;
 pub use route_line::RoadError;
+pub use street_map::{MapError, StreetMap};
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 pub(super) use vehicle::{REAR_AXLE_M, ego_speed_after_tick, slip_rad};
 
@@ -91,7 +93,20 @@ impl EmbeddedWorld {
     /// # Errors
     /// If no road can be made of the route.
     pub fn new(route: &Route, suite: SensorSuite, seed: u64) -> Result<Self, RoadError> {
-        let road = Road::new(route)?;
+        Self::on(route, suite, seed, None)
+    }
+
+    /// The same on a `map`.
+    ///
+    /// # Errors
+    /// If no road can be made of the route, or it leads away from the map's lanes.
+    pub fn on(
+        route: &Route,
+        suite: SensorSuite,
+        seed: u64,
+        map: Option<&Arc<StreetMap>>,
+    ) -> Result<Self, RoadError> {
+        let road = Road::on(route, map)?;
         let seed = Noise::new(seed, u64::from(route.id), 0).bits();
         let ego = start_of(&road);
         let mut cast = Cast::new(&ego);

@@ -8,6 +8,7 @@ use super::junction::Junction;
 use super::layout::{Layout, Side};
 use super::nearest::NearestGrid;
 use super::route_line::{LinePoint, RoadError, dense_line};
+use super::street_map::{MappedLanes, StreetMap};
 use super::track::Track;
 use crate::scene::{
     GeoReference, LaneMap, LanePoint, LaneStrip, Pose, Route, RoutePlan, RoutePoint, StripKind,
@@ -82,6 +83,7 @@ pub(super) struct Ground {
 #[derive(Debug)]
 pub struct Road {
     layout: Layout,
+    map: Option<MappedLanes>,
     stations: Vec<Station>,
     road_ids: Vec<i32>,
     junction: Option<Junction>,
@@ -100,12 +102,29 @@ pub struct Road {
 }
 
 impl Road {
-    /// Builds the road of `route`.
+    /// Builds the road of `route`, without a map.
     ///
     /// # Errors
     /// If the route has fewer than two different key points.
     pub fn new(route: &Route) -> Result<Self, RoadError> {
-        let line = dense_line(route.id, &route.key_points)?;
+        Self::on(route, None)
+    }
+
+    /// Builds the road of `route` on `map`, which gives the way across junctions, the number of
+    /// lanes, the speed limit, what rules the junction, and the lanes that criteria ask about.
+    ///
+    /// # Errors
+    /// If the route has fewer than two different key points, or leads away from the map's lanes.
+    pub fn on(route: &Route, map: Option<&Arc<StreetMap>>) -> Result<Self, RoadError> {
+        if let Some((map, away_m)) = map.and_then(|map| Some((map, map.misses(route)?))) {
+            return Err(RoadError::OffMap {
+                route: route.id,
+                town: route.town.clone(),
+                map: map.file().to_owned(),
+                away_m,
+            });
+        }
+        let line = dense_line(route.id, &route.key_points, map.map(|map| &**map))?;
         let plan = Arc::new(plan(&line));
         let route_points =
             NearestGrid::new(plan.points.iter().map(|point| point.position.xy()).collect());
@@ -113,7 +132,14 @@ impl Road {
         let (before, after) = extensions(&along, &route_points);
         let (route_start, route_end) = (before.len(), before.len() + along.len() - 1);
         let stations: Vec<Station> = before.into_iter().chain(along).chain(after).collect();
-        let layout = Layout::of(route);
+        let mut layout = Layout::of(route);
+        if let Some(map) = map {
+            layout = map.layout(route, layout);
+            let entry = stations.iter().position(|station| station.is_junction);
+            let entry = entry.map(|first| stations[first].pose.position);
+            layout.control =
+                entry.and_then(|place| map.control_at(place)).unwrap_or(layout.control);
+        }
         let (driving, parking) = lanes(&line, &layout);
         let edges_m = edges(&driving, parking.as_ref());
 
@@ -155,6 +181,7 @@ impl Road {
             road_ids: road_ids(&stations),
             junction: Junction::first(&stations, divider_m, layout.opposite > 0),
             layout,
+            map: map.map(|map| MappedLanes(Arc::clone(map))),
             edges_m,
             route_track,
             oncoming_track,
@@ -363,14 +390,30 @@ impl Road {
 
 impl LaneMap for Road {
     fn driving_lane(&self, place: DVec2) -> LanePoint {
+        if let Some(map) = &self.map {
+            return map.driving_lane(place);
+        }
         let (lane_idx, station) = self.nearest_driving(place);
         self.refine(&self.driving[lane_idx], station, place)
     }
 
     fn parking_lane(&self, place: DVec2) -> Option<LanePoint> {
+        if let Some(map) = &self.map {
+            return map.parking_lane(place);
+        }
         let idx = self.parking_points.nearest(place)?;
         let station = self.parking_stations[idx] as usize;
         Some(self.refine(self.parking.as_ref()?, station, place))
+    }
+
+    fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
+        if let Some(map) = &self.map {
+            return map.ahead(lane, distance_m);
+        }
+        let step = lane.position.xy() + DVec2::from_angle(lane.heading_rad) * distance_m;
+        let found = self.driving_lane(step);
+        let advanced = (found.position - lane.position).xy();
+        (advanced.dot(step - lane.position.xy()) > 0.5 * distance_m * distance_m).then_some(found)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Route files leave junctions out: one long gap between two key points. An arc that is tangent to
 //! the road on both sides closes it.
 
+use super::street_map::StreetMap;
 use crate::scene::RoadOption;
 use glam::{DVec2, DVec3, Vec3Swizzles};
 
@@ -45,6 +46,22 @@ pub enum RoadError {
         /// What stands there.
         found: String,
     },
+    /// The route leads where the map has no lanes.
+    #[error(
+        "route {route} (town {town}) leads {away_m:.0} m away from every lane of {}: give the map \
+         of its town",
+        map.display()
+    )]
+    OffMap {
+        /// The route.
+        route: u32,
+        /// Its town.
+        town: String,
+        /// The map.
+        map: std::path::PathBuf,
+        /// How far its farthest key point is from a lane.
+        away_m: f64,
+    },
 }
 
 /// A point of the line.
@@ -58,8 +75,12 @@ pub(super) struct LinePoint {
 }
 
 /// The line through `key_points`, straight between neighbors and curved across gaps, a point every
-/// meter.
-pub(super) fn dense_line(route: u32, key_points: &[DVec3]) -> Result<Vec<LinePoint>, RoadError> {
+/// meter. With a `map`, gaps are closed along its lanes, and it says what is a junction.
+pub(super) fn dense_line(
+    route: u32,
+    key_points: &[DVec3],
+    map: Option<&StreetMap>,
+) -> Result<Vec<LinePoint>, RoadError> {
     let mut keys: Vec<DVec3> = Vec::with_capacity(key_points.len());
     for &point in key_points {
         if keys.last().is_none_or(|last| last.xy().distance(point.xy()) > REPEATED_M) {
@@ -69,7 +90,13 @@ pub(super) fn dense_line(route: u32, key_points: &[DVec3]) -> Result<Vec<LinePoi
     if keys.len() < 2 {
         return Err(RoadError::TooFewKeyPoints { route, found: keys.len() });
     }
-    Ok(resample(&polyline(&keys)))
+    let mut line = resample(&polyline(&keys, map));
+    if let Some(map) = map {
+        for point in &mut line {
+            point.is_junction = map.is_junction(point.position.xy());
+        }
+    }
+    Ok(line)
 }
 
 /// Direction of the piece from key point `from` on, if it is a piece of road.
@@ -81,7 +108,7 @@ fn piece(keys: &[DVec3], from: Option<usize>) -> Option<DVec2> {
 
 /// The key points with gaps filled in; `command`, `is_junction` and `aside_m` belong to the piece
 /// that ends at the point.
-fn polyline(keys: &[DVec3]) -> Vec<LinePoint> {
+fn polyline(keys: &[DVec3], map: Option<&StreetMap>) -> Vec<LinePoint> {
     let start = LinePoint {
         position: keys[0],
         command: RoadOption::LaneFollow,
@@ -99,7 +126,10 @@ fn polyline(keys: &[DVec3]) -> Vec<LinePoint> {
             let along = step.normalize();
             let (entry, exit) = (before.unwrap_or(along), after.unwrap_or(along));
             let command = turn(entry, exit);
-            let curve = bridge(a.xy(), entry, b.xy(), exit);
+            let drawn = || bridge(a.xy(), entry, b.xy(), exit);
+            let mapped = map.and_then(|map| map.way(a, b));
+            let curve =
+                mapped.map_or_else(drawn, |way| way.iter().map(|place| place.xy()).collect());
             let total: f64 = curve.windows(2).map(|pair| pair[0].distance(pair[1])).sum();
             let mut driven = 0.0;
             for pair in curve.windows(2) {
@@ -226,7 +256,7 @@ mod tests {
     fn a_right_turn_is_a_junction_with_its_command_and_nothing_else_is() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 11);
         keys.extend(straight(DVec2::new(35.0, 15.0), DVec2::Y, 11));
-        let line = dense_line(1, &keys).unwrap();
+        let line = dense_line(1, &keys, None).unwrap();
         for point in &line {
             let beside_a_key_point = keys.iter().any(|key| key.distance(point.position) <= 1.1);
             assert_eq!(point.is_junction, point.command == RoadOption::Right);
@@ -245,7 +275,7 @@ mod tests {
         let mut keys: Vec<DVec3> =
             (0..6).map(|i| DVec3::new(5.0 * f64::from(i), 0.0, 0.0)).collect();
         keys.extend((6..12).map(|i| DVec3::new(5.0 * f64::from(i), -3.5, 0.0)));
-        let line = dense_line(1, &keys).unwrap();
+        let line = dense_line(1, &keys, None).unwrap();
         let changes = line.iter().filter(|point| point.command == RoadOption::ChangeLaneLeft);
         assert!((5..=7).contains(&changes.count()));
         assert!((line[line.len() - 1].aside_m + 3.5).abs() < 1e-9);
@@ -256,10 +286,10 @@ mod tests {
     fn a_repeated_key_point_is_one() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 5);
         keys.insert(3, keys[3]);
-        let line = dense_line(2790, &keys).unwrap();
+        let line = dense_line(2790, &keys, None).unwrap();
         assert!(line.iter().all(|point| point.position.is_finite()));
         assert!(matches!(
-            dense_line(1, &[DVec3::ONE, DVec3::ONE]),
+            dense_line(1, &[DVec3::ONE, DVec3::ONE], None),
             Err(RoadError::TooFewKeyPoints { route: 1, found: 1 })
         ));
     }
