@@ -106,10 +106,8 @@ impl Layout {
             "StaticCutIn" if is_left => Self { left: 1, traffic_ahead: false, ..bare },
             "StaticCutIn" => Self { right: 1, traffic_ahead: false, ..bare },
             "YieldToEmergencyVehicle" => Self { right: 1, traffic_ahead: false, ..bare },
-            "ParkingCutIn" if is_left => {
-                Self { parking: Some(Side::Left), opposite: 0, traffic_ahead: false, ..street }
-            }
-            "ParkingCutIn" | "ParkingCrossingPedestrian" => Self { traffic_ahead: false, ..street },
+            "ParkingCutIn" if is_left => Self { parking: Some(Side::Left), opposite: 0, ..cleared },
+            "ParkingCutIn" | "ParkingCrossingPedestrian" => cleared,
             "DynamicObjectCrossing" => Self { traffic_ahead: false, ..bare },
             "ParkingExit" => Self { starts_parked: true, traffic_oncoming: false, ..cleared },
             "SequentialLaneChange" => {

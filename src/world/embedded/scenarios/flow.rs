@@ -73,6 +73,7 @@ impl Flow {
     }
 
     /// Numbers of those who are on their way.
+    #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         self.cars.iter().map(Follower::id)
     }

@@ -7,13 +7,23 @@ use glam::DVec2;
 /// The parameters of one scenario.
 pub(in crate::world::embedded) struct Parameters<'a> {
     route: u32,
+    scenario_id: u32,
     spec: &'a ScenarioSpec,
 }
 
 impl<'a> Parameters<'a> {
-    /// Of `spec`, on route `route`.
-    pub(in crate::world::embedded) fn new(route: u32, spec: &'a ScenarioSpec) -> Self {
-        Self { route, spec }
+    /// Of `spec`, number `scenario_id` on route `route`.
+    pub(in crate::world::embedded) fn new(
+        route: u32,
+        scenario_id: u32,
+        spec: &'a ScenarioSpec,
+    ) -> Self {
+        Self { route, scenario_id, spec }
+    }
+
+    /// Number of the scenario within its route, from 1.
+    pub(super) fn scenario_id(&self) -> u32 {
+        self.scenario_id
     }
 
     /// The attribute `value` of `tag`, if there is one.
