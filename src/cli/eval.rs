@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// More drives of a route than anybody has time for.
-const MOST_REPETITIONS: i64 = 10_000;
+pub(super) const MOST_REPETITIONS: i64 = 10_000;
 
 /// Ticks between two lines in which a worker says where it is.
 const TICKS_PER_LINE: u64 = 20;
@@ -223,7 +223,14 @@ pub(super) fn drive_with_workers(
                 }
             },
             Event::Told { worker, message } => match message {
-                Message::Started { unit } => lines.started(worker, &campaign.route_id(unit)),
+                Message::Started { unit } => {
+                    let id = campaign.route_id(unit);
+                    let name = match drive.variants {
+                        [_] => id,
+                        many => format!("{} {id}", many[unit.setting].name),
+                    };
+                    lines.started(worker, &name);
+                }
                 Message::Tick { tick } => lines.tick(worker, tick),
                 Message::Finished { unit, pilot } => {
                     if let Some(counted) = pilot {

@@ -24,6 +24,7 @@ mod record;
 mod report;
 mod roofline;
 mod score;
+mod sweep;
 mod verify;
 mod workers;
 
@@ -50,6 +51,8 @@ enum Verb {
     Inspect(inspect::Arguments),
     /// Drive routes and score them
     Eval(eval::Arguments),
+    /// Drive routes under a grid of latencies of both experts, and say what latency costs
+    Sweep(sweep::Arguments),
     /// Say what a folder of result files comes to, ours or of the Bench2Drive harness
     Score(score::Arguments),
     /// Put the results of several folders together, of shards or of the Bench2Drive harness
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
         Verb::Build(arguments) => build::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Sweep(arguments) => sweep::run(&arguments),
         Verb::Score(arguments) => score::run(&arguments),
         Verb::Merge(arguments) => merge::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),

@@ -28,6 +28,8 @@ pub mod scenario_types;
 pub mod score_card;
 pub mod smoothness;
 pub mod statistics;
+pub mod sweep;
+mod sweep_page;
 pub mod units;
 
 pub use python::Number;

@@ -68,6 +68,18 @@ impl LatencySpec {
         *self == Self::ZERO
     }
 
+    /// Where it lies on an axis, milliseconds: what is fixed as it is, a distribution by its median
+    /// before draws below 0 are drawn again; `None` for what was recorded.
+    pub fn nominal_millis(&self) -> Option<f64> {
+        match *self {
+            Self::Fixed(millis) => Some(millis),
+            Self::Uniform { min, max } => Some(f64::midpoint(min, max)),
+            Self::Normal { mean, .. } => Some(mean),
+            Self::LogNormal { p50, .. } => Some(p50),
+            Self::File(_) | Self::Replayed(_) => None,
+        }
+    }
+
     /// What it draws from, if that is all in the words.
     fn distribution(&self) -> Result<Option<LatencySource>, LatencyError> {
         let text = self.to_string();
