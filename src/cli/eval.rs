@@ -140,7 +140,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line("");
         if campaign.statistics.stage(Stage::Tick).count() > 0 {
             print::line(&latency_table(&campaign.statistics));
+        }
+        if campaign.statistics.ticks() > campaign.statistics.ticks_without_prefix() {
             print::line(&prefix_age_line(&campaign.statistics));
+        }
+        if let (Pace::Virtual(_), Some(counted)) = (&run.pace, &campaign.pilot) {
+            print::line(&format!(
+                "virtual time: {} ticks driven now, {} missed their deadline, {} held a command",
+                counted.ticks, counted.deadline_misses, counted.ticks_held
+            ));
         }
         for label in &timed.emulated {
             print::line(label);

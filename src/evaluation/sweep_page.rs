@@ -59,7 +59,7 @@ impl Sweep {
         for quantity in &QUANTITIES {
             let _ = write!(
                 body,
-                "<h2>{}</h2><section class=\"card\"><div class=\"plots\">",
+                "<h2>{}</h2><section class=\"card\"><div class=\"pair\">",
                 quantity.title
             );
             let caption =
