@@ -7,7 +7,7 @@ use tandem::evaluation::campaign::{Campaign, Provenance, RecordedTime, Setting};
 use tandem::evaluation::criteria::TICK_CAP;
 use tandem::evaluation::log::RouteLog;
 use tandem::evaluation::record::Record;
-use tandem::evaluation::report::{Report, ReportRoute, ReportRun, render};
+use tandem::evaluation::report::{Report, ReportRun, render};
 use tandem::evaluation::routes::read_routes;
 use tandem::evaluation::run::run_route;
 use tandem::evaluation::units::Shard;
@@ -61,22 +61,15 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         |record: &Record| campaign.units().find(|u| campaign.route_id(*u) == record.route_id);
     let logs: Vec<RouteLog> =
         records.iter().map(|r| campaign.read_log(unit(r).unwrap()).unwrap()).collect();
-    let reported: Vec<_> = records
-        .iter()
-        .zip(&logs)
-        .map(|(record, log)| ReportRoute { record, log, still_png: None })
-        .collect();
+    let mut run = ReportRun::new("autopilot", routes.len(), 0, None);
+    for (record, log) in records.iter().zip(&logs) {
+        run.add((*record).clone(), Some(log), None);
+    }
     let page = render(&Report {
         title: "Autopilot on our own routes",
         note: "Privileged driver: it knows the truth. Scores of the embedded world are not CARLA scores.",
         facts: &[],
-        runs: &[ReportRun {
-            driver: "autopilot",
-            routes: &reported,
-            routes_total: routes.len(),
-            warm_up_ticks: 0,
-            tick_budget: None,
-        }],
+        runs: &[run],
     });
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-autopilot.html"), &page)
         .unwrap();

@@ -133,10 +133,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let parts = [
         Part {
             driver: "AutoMoT, tiny, random weights",
-            driven: &model,
+            folder: &folder(DriverName::Automot),
+            drives_total: model.drives_total,
             tick_budget: Some(run.act_budget),
+            set: None,
+            only: &[],
         },
-        Part { driver: "autopilot", driven: &autopilot, tick_budget: None },
+        Part {
+            driver: "autopilot",
+            folder: &folder(DriverName::Autopilot),
+            drives_total: autopilot.drives_total,
+            tick_budget: None,
+            set: None,
+            only: &[],
+        },
     ];
     let facts = report::facts(command, &file, &timed.emulated, factory.backend());
     report::write(&page, "tandem demo", NOTE, &facts, &parts)?;

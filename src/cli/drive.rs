@@ -8,7 +8,6 @@ use crate::engine::EngineFolder;
 use crate::evaluation::campaign::{
     Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
 };
-use crate::evaluation::log::RouteLog;
 use crate::evaluation::record::{MergedTable, Record, route_id};
 use crate::evaluation::run::{RouteEnd, RouteOutcome, run_route};
 use crate::evaluation::units::{Shard, Unit, units};
@@ -77,10 +76,8 @@ pub(super) struct Driven {
     pub(super) pilot: Option<PilotStatistics>,
     /// What came of the real-time options.
     pub(super) real_time: RealTimeReport,
-    /// Each finished drive, tick by tick.
-    pub(super) logs: Vec<(Record, RouteLog)>,
-    /// A camera picture taken on the way, as a PNG file.
-    pub(super) still_png: Option<Vec<u8>>,
+    /// Verdicts of finished drives.
+    pub(super) records: Vec<Record>,
     /// Drives of the campaign, finished or not.
     pub(super) drives_total: usize,
 }
@@ -95,7 +92,7 @@ pub(super) struct Tally {
 }
 
 /// The first drive's camera picture at its 40th tick, beside the results.
-const STILL_FILE: &str = "still.png";
+pub(super) const STILL_FILE: &str = "still.png";
 const STILL_AT: u64 = 40;
 
 /// What one drive leaves beside its outcome.
@@ -219,14 +216,14 @@ impl<'a> Drive<'a> {
     pub(super) fn collect(&self, campaign: &Campaign<'_>, tally: Tally) -> anyhow::Result<Driven> {
         let table = campaign.table(0)?;
         let mut statistics = StageStatistics::new();
-        let mut logs = Vec::new();
+        let mut records = Vec::new();
         for unit in units(1, self.repetitions, self.routes.len()) {
             let id = campaign.route_id(unit);
             let record = table.records().find(|record| record.route_id == id);
             let Some(record) = record else { continue };
             let log = campaign.read_log(unit)?;
             statistics.merge(&log.statistics(WARM_UP_TICKS));
-            logs.push((record.clone(), log));
+            records.push(record.clone());
         }
         Ok(Driven {
             drives_total: table.total(),
@@ -237,8 +234,7 @@ impl<'a> Drive<'a> {
             statistics,
             pilot: tally.pilot,
             real_time: tally.real_time,
-            logs,
-            still_png: std::fs::read(self.folder.join(STILL_FILE)).ok(),
+            records,
         })
     }
 
@@ -295,9 +291,9 @@ impl Driven {
     /// The score table and its one-line summary.
     pub(super) fn scores(&self) -> String {
         let rows: Vec<Vec<String>> = self
-            .logs
+            .records
             .iter()
-            .map(|(record, _)| {
+            .map(|record| {
                 vec![
                     record.route_id.clone(),
                     record.status.clone(),
@@ -326,7 +322,7 @@ impl Driven {
     }
 
     fn ended(&self, words: &str) -> usize {
-        self.logs.iter().filter(|(record, _)| record.status.contains(words)).count()
+        self.records.iter().filter(|record| record.status.contains(words)).count()
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {

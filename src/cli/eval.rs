@@ -130,8 +130,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         &timed.emulated,
         backend.as_deref(),
     );
-    let part = Part { driver, driven: &campaign, tick_budget: budget };
-    report::write(&page, "tandem eval", NOTE, &facts, &[part])?;
+    report::keep_facts(&arguments.out, &facts)?;
+    let set = report::route_set(&arguments.routes, &arguments.only)?;
+    let part = Part {
+        driver,
+        folder: &arguments.out,
+        drives_total: campaign.drives_total,
+        tick_budget: budget,
+        set: Some(&set),
+        only: &arguments.only,
+    };
+    let note = match report::emulation_label(&file) {
+        Some(label) => format!("{NOTE} {label}"),
+        None => NOTE.to_owned(),
+    };
+    report::write(&page, "tandem eval", &note, &facts, &[part])?;
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&campaign.to_json())?);
     } else {

@@ -57,6 +57,8 @@ enum Verb {
     Score(score::Arguments),
     /// Put the results of several folders together, of shards or of the Bench2Drive harness
     Merge(merge::Arguments),
+    /// Make the page about results: scores, infractions, latencies, and every drive to replay
+    Report(report::Arguments),
     /// Say what every stage of the real loop takes, and how that spreads
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
@@ -101,6 +103,7 @@ pub fn run() -> ExitCode {
         Verb::Sweep(arguments) => sweep::run(&arguments),
         Verb::Score(arguments) => score::run(&arguments),
         Verb::Merge(arguments) => merge::run(&arguments),
+        Verb::Report(arguments) => report::run(&arguments),
         Verb::Profile(arguments) => profile::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),

@@ -1,18 +1,185 @@
-//! The page that `demo` and `eval` leave beside their results.
+//! `tandem report`: the page about results, and drives as MCAP files. `demo` and `eval` leave the same
+//! page beside their results.
 
-use super::drive::{Driven, WARM_UP_TICKS};
-use super::{doctor, print};
-use crate::evaluation::report::{Report, ReportRoute, ReportRun, render};
-use crate::pilot::{ClockName, RunFile};
-use std::path::Path;
+use super::drive::{STILL_FILE, WARM_UP_TICKS};
+use super::driver::DriverName;
+use super::{Outcome, doctor, eval, print};
+use crate::evaluation::log::RouteLog;
+use crate::evaluation::provenance::RunJson;
+use crate::evaluation::record::{Checkpoint, Record};
+use crate::evaluation::report::{Report, ReportRun, render};
+use crate::evaluation::rule::Rule;
+use crate::evaluation::score_card::{ResultFolder, RouteSet, ScoreCard};
+use crate::pilot::{ClockName, Run, RunFile};
+use anyhow::{Context, bail};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What `eval` notes about run and machine, beside the results.
+const FACTS_FILE: &str = "facts.json";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folders of results that `tandem eval` or `tandem demo` wrote; of a campaign with several
+    /// settings, the folder around them
+    #[arg(value_name = "DIR", required = true)]
+    folders: Vec<PathBuf>,
+    /// Route file that the results are of: adds abilities, and scores by both rules
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Only these routes, comma-separated ids
+    #[arg(long, value_delimiter = ',', value_name = "IDS")]
+    only: Vec<u32>,
+    /// The page [default: report.html in the first folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let mut folders = Vec::new();
+    for folder in &arguments.folders {
+        folders.extend(result_folders(folder)?);
+    }
+    let set = match &arguments.routes {
+        None => None,
+        Some(path) => Some(route_set(path, &arguments.only)?),
+    };
+    let page = arguments.out.clone();
+    let page = page.unwrap_or_else(|| arguments.folders[0].join("report.html"));
+    let results: Vec<Results> =
+        folders.iter().map(|folder| Results::read(folder)).collect::<anyhow::Result<_>>()?;
+    let mut parts = Vec::new();
+    for results in &results {
+        let mut drives = results.run.drives().unwrap_or(0);
+        if !arguments.only.is_empty() {
+            let kept = results.run.routes.iter().filter(|id| arguments.only.contains(id)).count();
+            drives = kept * results.run.repetitions as usize;
+        }
+        parts.push(Part {
+            driver: &results.name,
+            folder: &results.folder,
+            drives_total: drives,
+            tick_budget: results.tick_budget,
+            set: set.as_ref(),
+            only: &arguments.only,
+        });
+    }
+    let facts = results.iter().flat_map(|results| results.facts.clone()).collect::<Vec<_>>();
+    let note = match results.iter().find_map(|results| results.label.as_deref()) {
+        Some(label) => format!("{} {label}", eval::NOTE),
+        None => eval::NOTE.to_owned(),
+    };
+    write(&page, "tandem report", &note, &facts, &parts)?;
+    print::line(&format!("look at {}", page.display()));
+    Ok(Outcome::Done)
+}
+
+/// The folders with a `run.json` in or right below `folder`.
+fn result_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if folder.join("run.json").is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let entries = std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read result folder {}", folder.display()))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("run.json").is_file())
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        bail!(
+            "{} has no run.json, nor has a folder in it: name a folder that tandem eval wrote",
+            folder.display()
+        );
+    }
+    Ok(found)
+}
+
+/// What a result folder says about itself.
+struct Results {
+    folder: PathBuf,
+    name: String,
+    run: RunJson,
+    tick_budget: Option<Duration>,
+    facts: Vec<(String, String)>,
+    label: Option<String>,
+}
+
+impl Results {
+    fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join("run.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let run: RunJson = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no run.json of tandem", path.display()))?;
+        let provenance = &run.provenance;
+        let file = provenance.settings.get("run");
+        let file = file.and_then(|text| serde_json::from_str::<RunFile>(text).ok());
+        let checked = file.as_ref().and_then(|file| Run::try_from(file).ok());
+        let is_timed = provenance.driver == DriverName::Automot.as_str();
+        let facts = std::fs::read_to_string(folder.join(FACTS_FILE)).ok();
+        let facts = facts.and_then(|text| serde_json::from_str(&text).ok());
+        let facts = facts.unwrap_or_else(|| provenance_facts(&run));
+        Ok(Self {
+            folder: folder.to_owned(),
+            name: provenance.driver.clone(),
+            tick_budget: checked.filter(|_| is_timed).map(|run| run.act_budget),
+            facts,
+            label: file.as_ref().and_then(emulation_label),
+            run,
+        })
+    }
+}
+
+fn provenance_facts(run: &RunJson) -> Vec<(String, String)> {
+    let provenance = &run.provenance;
+    let fixed = [
+        ("tandem", provenance.tandem_version.clone()),
+        ("driver", provenance.driver.clone()),
+        ("seed", provenance.seed.to_string()),
+        ("route file (SHA-256)", provenance.route_file_sha256.clone()),
+        ("repetitions", run.repetitions.to_string()),
+    ];
+    let fixed = fixed.map(|(name, value)| (name.to_owned(), value));
+    fixed.into_iter().chain(provenance.settings.clone()).collect()
+}
+
+/// What a page must say where answers take other times than this machine's.
+pub(super) fn emulation_label(run: &RunFile) -> Option<String> {
+    let is_emulated = run.clock == ClockName::Virtual
+        && !(run.slow_latency.is_zero() && run.fast_latency.is_zero());
+    is_emulated.then(|| {
+        format!(
+            "Emulated hardware: answers were there after given latencies (slow {}, fast {}; \
+             milliseconds), whatever this machine took.",
+            run.slow_latency, run.fast_latency
+        )
+    })
+}
+
+/// The routes of `path`, only those of `only` unless it is empty.
+pub(super) fn route_set(path: &Path, only: &[u32]) -> anyhow::Result<RouteSet> {
+    let mut set = RouteSet::read(path, "")?;
+    if !only.is_empty() {
+        set.routes.retain(|route| only.contains(&route.id));
+    }
+    Ok(set)
+}
 
 /// One driver's part of the page.
 pub(super) struct Part<'a> {
     pub(super) driver: &'a str,
-    pub(super) driven: &'a Driven,
+    /// Where its results are.
+    pub(super) folder: &'a Path,
+    /// Drives of the campaign, finished or not; 0 for as many as there are.
+    pub(super) drives_total: usize,
     /// Time allowed for a tick, if its driver is timed.
     pub(super) tick_budget: Option<Duration>,
+    /// What the results are of, if the page shall score them by both rules.
+    pub(super) set: Option<&'a RouteSet>,
+    /// Only these routes; all if empty.
+    pub(super) only: &'a [u32],
 }
 
 /// Writes the page, whole or not at all.
@@ -23,32 +190,86 @@ pub(super) fn write(
     facts: &[(String, String)],
     parts: &[Part<'_>],
 ) -> anyhow::Result<()> {
-    let routes: Vec<Vec<ReportRoute<'_>>> = parts
-        .iter()
-        .map(|part| {
-            let logs = part.driven.logs.iter().enumerate();
-            logs.map(|(place, (record, log))| ReportRoute {
-                record,
-                log,
-                // The picture is of the first route that was driven.
-                still_png: part.driven.still_png.as_deref().filter(|_| place == 0),
-            })
-            .collect()
-        })
-        .collect();
-    let runs: Vec<ReportRun<'_>> = parts
-        .iter()
-        .zip(&routes)
-        .map(|(part, routes)| ReportRun {
-            driver: part.driver,
-            routes,
-            routes_total: part.driven.drives_total,
-            warm_up_ticks: WARM_UP_TICKS,
-            tick_budget: part.tick_budget,
-        })
-        .collect();
+    let runs: Vec<ReportRun> = parts.iter().map(Part::take_in).collect::<anyhow::Result<_>>()?;
     let html = render(&Report { title, note, facts, runs: &runs });
     print::whole_file(page, html.as_bytes())
+}
+
+/// Writes what `eval` knows of run and machine, for later pages.
+pub(super) fn keep_facts(folder: &Path, facts: &[(String, String)]) -> anyhow::Result<()> {
+    print::whole_file(&folder.join(FACTS_FILE), &serde_json::to_vec_pretty(facts)?)
+}
+
+impl Part<'_> {
+    /// Reads the results, one drive after the other.
+    fn take_in(&self) -> anyhow::Result<ReportRun> {
+        let records = self.records()?;
+        let total = if self.drives_total == 0 { records.len() } else { self.drives_total };
+        if total == 0 {
+            bail!("{} holds no results: there is nothing to report", self.folder.display());
+        }
+        let mut run = ReportRun::new(self.driver, total, WARM_UP_TICKS, self.tick_budget);
+        // The picture is of the first drive.
+        let mut still = std::fs::read(self.folder.join(STILL_FILE)).ok();
+        for record in records {
+            let path = log_file(self.folder, &record.route_id);
+            let log = path.is_file().then(|| read_log(&path)).transpose()?;
+            run.add(record, log.as_ref(), still.take().as_deref());
+        }
+        if let Some(set) = self.set {
+            let repetitions = total.checked_div(set.routes.len()).unwrap_or(1).max(1);
+            let mut by_type = BTreeMap::new();
+            for route in &set.routes {
+                let kind = route.scenarios.first().map_or("", |scenario| &scenario.kind);
+                *by_type.entry(kind.to_owned()).or_insert(0) += repetitions;
+            }
+            run.set_types(by_type);
+            for rule in [Rule::Official, Rule::Corrected] {
+                // A folder without results has no card.
+                let Ok(mut folder) = ResultFolder::read(self.folder) else { break };
+                folder.records.retain(|record| self.is_wanted(&record.route_id));
+                run.add_card(ScoreCard::new(folder, set, None, rule)?);
+            }
+        }
+        Ok(run)
+    }
+
+    fn is_wanted(&self, route_id: &str) -> bool {
+        let number = route_id.split('_').nth(1).and_then(|part| part.parse().ok());
+        self.only.is_empty() || number.is_some_and(|number| self.only.contains(&number))
+    }
+
+    /// Every record, by route number and repetition.
+    fn records(&self) -> anyhow::Result<Vec<Record>> {
+        let folder = self.folder.join("routes");
+        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
+        let mut records = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            let checkpoint: Checkpoint = serde_json::from_str(&text)
+                .with_context(|| format!("{} is no result file of tandem", path.display()))?;
+            records.extend(checkpoint.body.records);
+        }
+        records.retain(|record| self.is_wanted(&record.route_id));
+        // Numbers by length first: 2 stands before 10.
+        records.sort_by_key(|record| (record.route_id.len(), record.route_id.clone()));
+        Ok(records)
+    }
+}
+
+fn log_file(folder: &Path, route_id: &str) -> PathBuf {
+    folder.join("logs").join(format!("{route_id}.json"))
+}
+
+fn read_log(path: &Path) -> anyhow::Result<RouteLog> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("cannot read the log {}", path.display()))
 }
 
 /// What was run, on what: name and value.

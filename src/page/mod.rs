@@ -1,18 +1,46 @@
 //! Self-contained HTML pages: the shell around them, their style, and small SVG charts.
 //!
-//! A page has no script, no font and no image from elsewhere, so it can be mailed, archived and
-//! printed. It is well-formed XML too. Nothing here knows what is on a page.
+//! A page needs no script, no font and no image from elsewhere, so it can be mailed and archived.
+//! One without scripts of its own is well-formed XML too, and prints as it looks; one with scripts
+//! may not ask the network for anything, which its own policy sees to. Nothing here knows what is on
+//! a page.
 
 pub(crate) mod chart;
+pub(crate) mod library;
 
 /// The page around the pieces.
 const PAGE: &str = include_str!("page.html");
 
 const STYLE: &str = include_str!("style.css");
 
+/// What a page with scripts may load: what is in it.
+const POLICY: &str = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+     script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:\"/>\n";
+
 /// The whole page. `title` and `note` are text, the others HTML; the note is what a reader must
 /// know before looking at any number, and stands out at the top; empty for none.
 pub(crate) fn document(title: &str, subtitle: &str, note: &str, body: &str) -> String {
+    whole([title, subtitle, note, body], STYLE, "", "")
+}
+
+/// A [`document`] with `scripts` (HTML) behind its body and `style` (CSS) behind the usual one.
+pub(crate) fn scripted_document(
+    title: &str,
+    subtitle: &str,
+    note: &str,
+    body: &str,
+    style: &str,
+    scripts: &str,
+) -> String {
+    whole([title, subtitle, note, body], &format!("{STYLE}{style}"), POLICY, scripts)
+}
+
+fn whole(
+    [title, subtitle, note, body]: [&str; 4],
+    style: &str,
+    policy: &str,
+    scripts: &str,
+) -> String {
     let note = match note {
         "" => String::new(),
         note => format!(r#"<p class="note" role="note">{}</p>"#, escape(note)),
@@ -21,7 +49,9 @@ pub(crate) fn document(title: &str, subtitle: &str, note: &str, body: &str) -> S
         PAGE,
         &[
             ("title", &escape(title)),
-            ("style", STYLE),
+            ("style", style),
+            ("policy", policy),
+            ("scripts", scripts),
             ("subtitle", subtitle),
             ("note", &note),
             ("body", body),
@@ -61,6 +91,12 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// A value as JSON that may stand inside a `script` element.
+pub(crate) fn script_json(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_string(value).expect("what pages hold can be written as JSON");
+    json.replace('<', "\\u003c")
 }
 
 /// A list of names and values, both text.

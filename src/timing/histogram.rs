@@ -149,6 +149,12 @@ impl LatencyHistogram {
         self.max()
     }
 
+    /// Value and number of occurrences of every bucket that is not empty, ascending, nanoseconds.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let buckets = self.buckets.iter_recorded();
+        buckets.map(|bucket| (bucket.value_iterated_to(), u64::from(bucket.count_at_value())))
+    }
+
     /// What tables print; `None` without values.
     pub fn summary(&self) -> Option<LatencySummary> {
         let at = |percentile| self.percentile(percentile).map(nanos);
