@@ -4,6 +4,7 @@
 use super::drive::{STILL_FILE, WARM_UP_TICKS};
 use super::driver::DriverName;
 use super::{Outcome, doctor, eval, print};
+use crate::evaluation::foxglove::write_mcap;
 use crate::evaluation::log::RouteLog;
 use crate::evaluation::provenance::RunJson;
 use crate::evaluation::record::{Checkpoint, Record};
@@ -34,12 +35,18 @@ pub(super) struct Arguments {
     /// The page [default: report.html in the first folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Instead of the page, write each drive as an MCAP file for Foxglove into this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "routes"])]
+    mcap: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut folders = Vec::new();
     for folder in &arguments.folders {
         folders.extend(result_folders(folder)?);
+    }
+    if let Some(out) = &arguments.mcap {
+        return write_mcaps(&folders, &arguments.only, out);
     }
     let set = match &arguments.routes {
         None => None,
@@ -72,6 +79,34 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     write(&page, "tandem report", &note, &facts, &parts)?;
     print::line(&format!("look at {}", page.display()));
+    Ok(Outcome::Done)
+}
+
+/// Writes the logs of all drives as MCAP files; those of several folders into a folder each.
+fn write_mcaps(folders: &[PathBuf], only: &[u32], out: &Path) -> anyhow::Result<Outcome> {
+    let mut written = 0;
+    for folder in folders {
+        let into = match (folders, folder.file_name()) {
+            ([_, _, ..], Some(name)) => out.join(name),
+            _ => out.to_owned(),
+        };
+        std::fs::create_dir_all(&into)
+            .with_context(|| format!("cannot make folder {}", into.display()))?;
+        for record in records(folder, only)? {
+            let log = log_file(folder, &record.route_id);
+            if !log.is_file() {
+                print::note(&format!("{} has no log, left out", record.route_id));
+                continue;
+            }
+            let file = into.join(format!("{}.mcap", record.route_id));
+            let messages = write_mcap(&file, &read_log(&log)?)?;
+            print::line(&format!("{}: {messages} messages", file.display()));
+            written += 1;
+        }
+    }
+    if written == 0 {
+        bail!("no drive with a log was found: nothing was written");
+    }
     Ok(Outcome::Done)
 }
 
@@ -203,7 +238,7 @@ pub(super) fn keep_facts(folder: &Path, facts: &[(String, String)]) -> anyhow::R
 impl Part<'_> {
     /// Reads the results, one drive after the other.
     fn take_in(&self) -> anyhow::Result<ReportRun> {
-        let records = self.records()?;
+        let records = records(self.folder, self.only)?;
         let total = if self.drives_total == 0 { records.len() } else { self.drives_total };
         if total == 0 {
             bail!("{} holds no results: there is nothing to report", self.folder.display());
@@ -227,39 +262,40 @@ impl Part<'_> {
             for rule in [Rule::Official, Rule::Corrected] {
                 // A folder without results has no card.
                 let Ok(mut folder) = ResultFolder::read(self.folder) else { break };
-                folder.records.retain(|record| self.is_wanted(&record.route_id));
+                folder.records.retain(|record| is_wanted(self.only, &record.route_id));
                 run.add_card(ScoreCard::new(folder, set, None, rule)?);
             }
         }
         Ok(run)
     }
+}
 
-    fn is_wanted(&self, route_id: &str) -> bool {
-        let number = route_id.split('_').nth(1).and_then(|part| part.parse().ok());
-        self.only.is_empty() || number.is_some_and(|number| self.only.contains(&number))
-    }
+/// True for routes of `only`, or all if it is empty.
+fn is_wanted(only: &[u32], route_id: &str) -> bool {
+    let number = route_id.split('_').nth(1).and_then(|part| part.parse().ok());
+    only.is_empty() || number.is_some_and(|number| only.contains(&number))
+}
 
-    /// Every record, by route number and repetition.
-    fn records(&self) -> anyhow::Result<Vec<Record>> {
-        let folder = self.folder.join("routes");
-        let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
-        let mut records = Vec::new();
-        for entry in entries {
-            let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let checkpoint: Checkpoint = serde_json::from_str(&text)
-                .with_context(|| format!("{} is no result file of tandem", path.display()))?;
-            records.extend(checkpoint.body.records);
+/// Every record of a result folder, by route number and repetition.
+fn records(folder: &Path, only: &[u32]) -> anyhow::Result<Vec<Record>> {
+    let folder = folder.join("routes");
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
+    let mut records = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
         }
-        records.retain(|record| self.is_wanted(&record.route_id));
-        // Numbers by length first: 2 stands before 10.
-        records.sort_by_key(|record| (record.route_id.len(), record.route_id.clone()));
-        Ok(records)
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let checkpoint: Checkpoint = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no result file of tandem", path.display()))?;
+        records.extend(checkpoint.body.records);
     }
+    records.retain(|record| is_wanted(only, &record.route_id));
+    // Numbers by length first: 2 stands before 10.
+    records.sort_by_key(|record| (record.route_id.len(), record.route_id.clone()));
+    Ok(records)
 }
 
 fn log_file(folder: &Path, route_id: &str) -> PathBuf {

@@ -13,6 +13,7 @@ pub mod campaign;
 pub mod claim;
 pub mod criteria;
 pub mod efficiency;
+pub mod foxglove;
 pub mod gather;
 pub mod log;
 pub mod merge;
