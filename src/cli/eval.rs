@@ -140,7 +140,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         set: Some(&set),
         only: &arguments.only,
     };
-    let note = match report::emulation_label(&file) {
+    let hardware = (!timed.emulated.is_empty()).then(|| timed.emulated.join("; "));
+    let note = match report::emulation_label(&file, hardware.as_ref()) {
         Some(label) => format!("{NOTE} {label}"),
         None => NOTE.to_owned(),
     };

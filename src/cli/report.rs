@@ -161,7 +161,9 @@ impl Results {
             name: provenance.driver.clone(),
             tick_budget: checked.filter(|_| is_timed).map(|run| run.act_budget),
             facts,
-            label: file.as_ref().and_then(emulation_label),
+            label: file
+                .as_ref()
+                .and_then(|file| emulation_label(file, provenance.settings.get("hardware"))),
             run,
         })
     }
@@ -180,14 +182,16 @@ fn provenance_facts(run: &RunJson) -> Vec<(String, String)> {
     fixed.into_iter().chain(provenance.settings.clone()).collect()
 }
 
-/// What a page must say where answers take other times than this machine's.
-pub(super) fn emulation_label(run: &RunFile) -> Option<String> {
+/// What a page must say where answers take other times than this machine's. `hardware` is whose times
+/// were recorded, if they were.
+pub(super) fn emulation_label(run: &RunFile, hardware: Option<&String>) -> Option<String> {
     let is_emulated = run.clock == ClockName::Virtual
         && !(run.slow_latency.is_zero() && run.fast_latency.is_zero());
     is_emulated.then(|| {
+        let hardware = hardware.map_or(String::new(), |hardware| format!(" {hardware}."));
         format!(
             "Emulated hardware: answers were there after given latencies (slow {}, fast {}; \
-             milliseconds), whatever this machine took.",
+             milliseconds), whatever this machine took.{hardware}",
             run.slow_latency, run.fast_latency
         )
     })

@@ -320,7 +320,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
         let kind = scenario_type(&drive.record.scenario_name);
         let at = match one.tick {
             Some(tick) => format!(
-                "<td class=\"n\" data-v=\"{tick}\"><a href=\"{}\">{:.2} s</a></td>",
+                "<td class=\"n w\" data-v=\"{tick}\"><a href=\"{}\">{:.2} s</a></td>",
                 drive.link(place, tick),
                 tick as f64 * crate::world::TICK_S
             ),
