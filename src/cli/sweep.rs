@@ -14,8 +14,10 @@ use crate::evaluation::sweep::{
 };
 use crate::evaluation::units::{Shard, Unit};
 use crate::pilot::{ClockName, FastReleases, LatencySpec, RunFile, split_latencies};
+use crate::world::StreetMap;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Beside the note on scores: what a reader of a sweep must know.
@@ -48,6 +50,9 @@ pub(super) struct Arguments {
     /// Run file (YAML) for all else: periods, seed, threads; see configs/
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
+    /// OpenDRIVE map of the routes' town: its lanes instead of ones made from the route alone
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     /// Only these routes of the file, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     only: Vec<u32>,
@@ -94,6 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
     let routes = select(routes, &arguments.only)?;
+    let map = arguments.map.as_deref().map(StreetMap::read).transpose()?.map(Arc::new);
     let drive = Drive {
         folder: &arguments.out,
         routes: &routes,
@@ -103,6 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: arguments.driver,
         variants: &variants,
         engine: arguments.engine.as_deref(),
+        map: map.as_ref(),
         tick_cap: arguments.tick_cap,
     };
     if arguments.worker {

@@ -103,13 +103,6 @@ impl Follower {
         self.speed_mps
     }
 
-    /// Follows `track` from now on, from where it is.
-    pub(super) fn switch(&mut self, track: &Arc<Track>) {
-        let (place, _) = self.track.pose_at(self.along_m, self.aside_m);
-        (self.along_m, self.aside_m) = track.locate(place.position);
-        self.track = Arc::clone(track);
-    }
-
     /// Drives at `speed_mps` for one tick.
     pub(super) fn advance(&mut self, cast: &mut Cast, speed_mps: f64) {
         self.advance_aside(cast, speed_mps, self.aside_m);

@@ -39,8 +39,6 @@ pub(super) struct Junction {
     pub(super) entry: usize,
     /// The first station behind it.
     pub(super) exit: usize,
-    /// How far the route turns in it, radians, to the right.
-    pub(super) turned_rad: f64,
     /// By [`Arm`].
     arms: [Option<Road>; 4],
     exit_arm: Arm,
@@ -99,7 +97,7 @@ impl Junction {
             }
             _ => {}
         }
-        Some(Self { entry, exit, turned_rad, arms, exit_arm })
+        Some(Self { entry, exit, arms, exit_arm })
     }
 
     /// The road that the route leaves by.

@@ -33,8 +33,10 @@ pub(super) use boxes::footprint_distance_m;
 pub use road::Road;
 pub use route_line::RoadError;
 pub use street_map::{MapError, StreetMap};
+pub(super) use vehicle::REAR_AXLE_M;
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
-pub(super) use vehicle::{REAR_AXLE_M, ego_speed_after_tick, slip_rad};
+#[cfg(test)]
+pub(super) use vehicle::{ego_speed_after_tick, slip_rad};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{
@@ -194,7 +196,7 @@ impl EmbeddedWorld {
         self.signals.show(self.state.time_s, self.effects.lights);
         let state = &mut self.state;
         state.traffic_lights.clear();
-        state.traffic_lights.extend(self.signals.lights());
+        state.traffic_lights.extend(self.signals.judged_lights());
         state.stop_signs.clear();
         state.stop_signs.extend_from_slice(self.signals.signs());
         state.scenarios.clone_from(&self.effects.running);

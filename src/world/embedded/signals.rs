@@ -32,6 +32,7 @@ pub(super) struct Signals {
 struct Light {
     light: TrafficLight,
     is_ours: bool,
+    is_on_route: bool,
     /// Which of the two roads that cross it stands at.
     is_across: bool,
 }
@@ -61,6 +62,7 @@ impl Signals {
                 let lights = posts.zip(1..).map(|((arm, (position, trigger)), id)| Light {
                     light: TrafficLight { id, position, color: LightColor::Red, trigger },
                     is_ours: arm == Arm::Behind,
+                    is_on_route: arm == Arm::Behind || arm == junction.exit_arm(),
                     is_across: matches!(arm, Arm::Left | Arm::Right),
                 });
                 Self { lights: lights.collect(), ego_line, ..Self::default() }
@@ -80,9 +82,10 @@ impl Signals {
         }
     }
 
-    /// All lights.
-    pub(super) fn lights(&self) -> impl Iterator<Item = TrafficLight> + '_ {
-        self.lights.iter().map(|light| light.light)
+    /// The lights that rule lanes of the route's road. Those of roads that cross it are seen and
+    /// obeyed, but their lanes are on no map that criteria could ask.
+    pub(super) fn judged_lights(&self) -> impl Iterator<Item = TrafficLight> + '_ {
+        self.lights.iter().filter(|light| light.is_on_route).map(|light| light.light)
     }
 
     /// All stop signs.
