@@ -9,12 +9,16 @@ use super::super::route_line::RoadError;
 use super::super::track::Track;
 use super::tenure::{Moment, Tenure};
 use super::{Parameters, Scenario, Stage};
+use crate::scene::{ActorKind, ActorState};
 use crate::world::TICK_S;
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
 
 /// How far right of our lane's center somebody waits who comes from the roadside, meters.
 const ROADSIDE_M: f64 = LANE_WIDTH_M;
+
+/// Nobody walks into the way of traffic that would be there within this time, seconds.
+const CAUTION_S: f64 = 1.5;
 
 /// Somebody who waits, and then goes straight on.
 #[derive(Debug)]
@@ -42,17 +46,32 @@ impl Walker {
         Self { follower, extent_m: model.extent_m, delay_s: 0.0, speed_mps, way_m }
     }
 
-    /// Goes on for a tick, unless our vehicle is right there; true at the end of the way.
+    /// Goes on for a tick, unless somebody is right there or about to be; true at the end of the way.
+    ///
+    /// Our vehicle is not waited for: it is the one that has to brake.
     fn go(&mut self, cast: &mut Cast) -> bool {
         let next_m = self.follower.along_m() + self.speed_mps * TICK_S;
         let (pose, bottom_m) = self.follower.track().pose_at(next_m, 0.0);
         let body = UprightBox { pose, bottom_m, extent_m: self.extent_m };
-        let is_stopped = cast
-            .everybody()
-            .any(|other| other.id == EGO && footprints_overlap(&body, &UprightBox::of(other)));
+        let is_stopped = cast.everybody().any(|other| {
+            other.id != self.follower.id()
+                && other.kind == ActorKind::Vehicle
+                && footprints_overlap(&body, &way_of(other))
+        });
         self.follower.advance(cast, if is_stopped { 0.0 } else { self.speed_mps });
         self.follower.along_m() >= self.way_m
     }
+}
+
+/// Where `vehicle` is, and, unless it is ours, where it will be within [`CAUTION_S`].
+fn way_of(vehicle: &ActorState) -> UprightBox {
+    let mut shape = UprightBox::of(vehicle);
+    if vehicle.id != EGO {
+        let reach_m = vehicle.speed_mps * CAUTION_S / 2.0;
+        shape.pose.position += shape.pose.forward() * reach_m;
+        shape.extent_m[0] += reach_m;
+    }
+    shape
 }
 
 /// Walkers who set off when our vehicle is about to arrive where they cross.
@@ -237,7 +256,6 @@ mod tests {
     use super::super::super::boxes::UprightBox;
     use super::super::rehearsal::{Rehearsal, staged, straight, through_junction};
     use super::*;
-    use crate::scene::{ActorKind, ActorState};
 
     fn rehearsal(kind: &str, angle: &str) -> Rehearsal {
         let parameters: &[(&str, &[(&str, &str)])] = &[
@@ -365,5 +383,23 @@ mod tests {
             assert_eq!(rehearsal.touching(), None);
         }
         assert!(people(&rehearsal)[0].pose.position.y < 1.5);
+    }
+
+    #[test]
+    fn traffic_is_waited_for_in_the_middle_of_the_road() {
+        let mut rehearsal = rehearsal("DynamicObjectCrossing", "0");
+        rehearsal.ego.pose.position.x = 41.0;
+        let track = rehearsal.road.oncoming_track().unwrap();
+        let place = (track.locate(DVec2::new(46.0, -3.5)).0 - 25.0, 0.0);
+        let model = super::super::super::catalogue::POLICE;
+        let mut car = Follower::enter(&mut rehearsal.cast, &model, &track, place, 8.0);
+        let mut waited = false;
+        for _ in 0..160 {
+            car.advance(&mut rehearsal.cast, 8.0);
+            rehearsal.tick(rehearsal.ego.pose, 0.0);
+            assert!(!super::super::flow::touches_somebody(&rehearsal.cast, car.id()));
+            waited |= people(&rehearsal).iter().any(|p| p.speed_mps == 0.0);
+        }
+        assert!(waited && people(&rehearsal).is_empty());
     }
 }

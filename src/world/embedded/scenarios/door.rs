@@ -6,8 +6,8 @@ use super::super::route_line::RoadError;
 use super::bypass::Bypass;
 use super::tenure::{Moment, Tenure};
 use super::{Parameters, Scenario, Stage};
-use crate::scene::ActorKind;
-use glam::DVec3;
+use crate::scene::{ActorKind, Pose};
+use glam::DVec2;
 
 /// How far the door reaches out, half, meters, and how thick it is, half.
 const DOOR_HALF_M: (f64, f64) = (0.475, 0.06);
@@ -28,9 +28,9 @@ const END_M: f64 = 50.0;
 #[derive(Debug)]
 pub(super) struct Door {
     along_m: f64,
-    hinge_aside_m: f64,
-    place: DVec3,
-    type_id: &'static str,
+    car: Pose,
+    z_m: f64,
+    model: Model,
     actors: Vec<u32>,
     opening: Moment,
     bypass: Bypass,
@@ -52,15 +52,14 @@ impl Door {
             return Ok(None);
         };
         let model = any_car(stage.noise);
-        let hinge_aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M;
-        let aside_m = hinge_aside_m + model.extent_m[1];
+        let aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M + model.extent_m[1];
         let (pose, z_m) = stage.road.pose_at(along_m, aside_m);
         Ok(Some(Self {
             actors: vec![stage.stand(&model, along_m, aside_m)],
-            place: pose.position.extend(z_m),
             along_m,
-            hinge_aside_m,
-            type_id: model.type_id,
+            car: pose,
+            z_m,
+            model,
             opening: Moment::default(),
             bypass: Bypass::oncoming(parameters, stage, (along_m, along_m))?,
             tenure: Tenure::new(parameters),
@@ -69,13 +68,15 @@ impl Door {
 
     fn open(&mut self, stage: &mut Stage<'_>) {
         let model = Model {
-            type_id: self.type_id,
+            type_id: self.model.type_id,
             kind: ActorKind::Vehicle,
             extent_m: [DOOR_HALF_M.1, DOOR_HALF_M.0, 0.6],
         };
         // A finger's width between the door and the car's side keeps two bodies apart.
-        let aside_m = self.hinge_aside_m - DOOR_HALF_M.0 - 0.01;
-        self.actors.push(stage.stand(&model, self.along_m + DOOR_AHEAD_M, aside_m));
+        let aside_m = self.model.extent_m[1] + DOOR_HALF_M.0 + 0.01;
+        let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
+        let pose = Pose { position, ..self.car };
+        self.actors.push(stage.cast.enter(&model, pose, self.z_m, 0.0));
     }
 }
 
@@ -86,7 +87,7 @@ impl Scenario for Door {
             self.bypass.close(stage);
             return;
         }
-        let is_near = stage.arrives_within(self.place, 3.0, 10.0);
+        let is_near = stage.arrives_within(self.car.position.extend(self.z_m), 3.0, 10.0);
         let is_open = self.opening.is_past(stage.time_s, is_near, 0.0);
         if is_open && self.actors.len() == 1 {
             self.open(stage);

@@ -32,6 +32,9 @@ const END_S: f64 = 10.0;
 const AHEAD_M: f64 = 10.0;
 const DRIVEN_M: f64 = 50.0;
 
+/// Our vehicle keeps aside until the other is so far ahead of it, meters.
+const CLEAR_M: f64 = 8.0;
+
 /// Way is made from this far ahead of our vehicle on, meters.
 const MAKING_WAY_M: f64 = 30.0;
 
@@ -103,10 +106,16 @@ impl Scenario for Emergency {
         let has_passed = ahead_m > 0.0 && offset.length() < AHEAD_M && has_driven;
         let is_done =
             self.has_left || has_passed || self.nearness.is_past(stage.time_s, is_near, END_S);
-        if self.tenure.run(stage, is_done).is_none() {
+        let is_running = self.tenure.run(stage, is_done).is_some();
+        if is_running {
+            self.tenure.judge_giving_way(stage, pose);
+        }
+        // Judged or not, nobody moves back into a vehicle that is just passing.
+        let bumpers_m = stage.ego.extent_m[0] + AMBULANCE.extent_m[0];
+        let is_passing = ahead_m.abs() < bumpers_m + CLEAR_M;
+        if !is_running && !is_passing {
             return;
         }
-        self.tenure.judge_giving_way(stage, pose);
         if is_near && self.aside_from_m.is_none() {
             self.aside_from_m = Some(stage.ego_along_m + MAKING_WAY_M);
         }

@@ -1,5 +1,6 @@
 //! Somebody who drives across the junction although it is our turn.
 
+use super::super::cast::EGO;
 use super::super::catalogue::{AMBULANCE, POLICE};
 use super::super::follower::Follower;
 use super::super::junction::{Arm, Junction};
@@ -7,7 +8,7 @@ use super::super::track::Track;
 use super::flow::touches_somebody;
 use super::tenure::{Moment, Tenure};
 use super::{LightOrder, Parameters, Scenario, Stage};
-use crate::scene::LightColor;
+use crate::scene::{LightColor, wrap_angle};
 use glam::DVec3;
 use std::sync::Arc;
 
@@ -16,6 +17,13 @@ const SPEED_MPS: f64 = 60.0 / 3.6;
 
 /// They set off when our vehicle arrives within so many seconds, or is so many meters away.
 const WITHIN: (f64, f64) = (2.2, 12.0);
+
+/// Headings this close are one direction, radians.
+const SAME_WAY_RAD: f64 = 0.6;
+
+/// How hard it brakes behind our vehicle, m/s², and the gap it keeps then, meters.
+const BRAKING_MPS2: f64 = 6.0;
+const KEPT_M: f64 = 2.0;
 
 /// Tracks closer than this meet, meters.
 const MEETING_M: f64 = 1.0;
@@ -64,6 +72,18 @@ impl PriorityTaker {
     }
 }
 
+impl PriorityTaker {
+    /// Full speed, unless our vehicle has turned into the same road and drives ahead.
+    fn speed_mps(&self, stage: &Stage<'_>) -> f64 {
+        let own = self.car.track().pose_at(self.car.along_m(), 0.0).0;
+        let turned_rad = wrap_angle(stage.ego.pose.yaw_rad - own.yaw_rad).abs();
+        let ahead = self.car.ahead(stage.cast).filter(|ahead| ahead.id == EGO);
+        let Some(ahead) = ahead.filter(|_| turned_rad < SAME_WAY_RAD) else { return SPEED_MPS };
+        let room_m = (ahead.gap_m - KEPT_M).max(0.0);
+        SPEED_MPS.min((ahead.speed_mps.powi(2) + 2.0 * BRAKING_MPS2 * room_m).sqrt())
+    }
+}
+
 /// Where `track` meets the route first, or comes nearest to it, and how far along the track that
 /// is.
 fn meeting(stage: &Stage<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
@@ -86,7 +106,8 @@ impl Scenario for PriorityTaker {
         let is_near = stage.arrives_within(self.meeting, WITHIN.0, WITHIN.1);
         if self.start.seconds_since(stage.time_s, is_near).is_some() && !self.has_left {
             let has_hit = touches_somebody(stage.cast, self.car.id());
-            self.car.advance(stage.cast, if has_hit { 0.0 } else { SPEED_MPS });
+            let speed_mps = if has_hit { 0.0 } else { self.speed_mps(stage) };
+            self.car.advance(stage.cast, speed_mps);
             self.has_left = self.car.has_arrived();
             if self.has_left {
                 stage.cast.leave(self.car.id());
