@@ -70,6 +70,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         note: "Privileged driver: it knows the truth. Scores of the embedded world are not CARLA scores.",
         facts: &[],
         runs: &[run],
+        sweep: None,
     });
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-autopilot.html"), &page)
         .unwrap();

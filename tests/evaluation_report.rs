@@ -18,6 +18,7 @@ use tandem::evaluation::log::{
 use tandem::evaluation::record::{Record, RouteIdentity};
 use tandem::evaluation::report::{Report, ReportRun, render};
 use tandem::evaluation::statistics::{Failure, Infraction, InfractionKind, RouteResult, score};
+use tandem::evaluation::sweep::Sweep;
 use tandem::scene::{
     ActorKind, Command, DeadlineVerdict, LaneStrip, LightColor, PrefixInfo, StripKind,
 };
@@ -220,6 +221,7 @@ fn sample_page(drives_total: usize) -> String {
         note: "Random weights: this run shows the chain, not skill. Scores of the embedded world are not CARLA scores.",
         facts: &facts,
         runs: &[run],
+        sweep: None,
     })
 }
 
@@ -407,10 +409,64 @@ fn filters_leave_fewer_rows_and_headers_sort() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// Two slow and two fast latencies; one cell has no figure.
+fn made_up_sweep() -> Sweep {
+    let point = |millis: f64| json!({"latency": millis.to_string(), "millis": millis});
+    let cell = |slow: usize, fast: usize, score: Option<f64>| {
+        let estimate =
+            score.map(|value| json!({"value": value, "low": value - 3.0, "high": value + 5.0}));
+        json!({
+            "name": format!("{slow}-{fast}"), "slow": slow, "fast": fast, "finished": 3,
+            "total": 3, "driving_score": estimate, "success_rate": estimate,
+            "collisions_per_drive": null, "collisions_per_km": null, "difference": null,
+            "deadline_miss_rate": null, "held_share": null, "age": null,
+            "infractions": {"behind": 0, "behind_s": 0.0, "otherwise": 0, "otherwise_s": 0.0,
+                "behind_per_min": null, "otherwise_per_min": null},
+        })
+    };
+    let cells =
+        [cell(0, 0, Some(90.0)), cell(0, 1, Some(80.0)), cell(1, 0, Some(70.0)), cell(1, 1, None)];
+    let sweep = json!({
+        "format": 1, "tandem": "0.1.0", "driver": "<autopilot>", "note": "", "emulated": ["emulated hardware: toy"],
+        "fast_releases": "overlap", "seed": 1, "routes": 3, "repetitions": 1, "finished": 12,
+        "total": 12, "resamples": 10_000, "confidence": 0.95, "horizon_ms": 2000,
+        "slow": [point(0.0), point(400.0)], "fast": [point(0.0), point(50.0)], "base": 0,
+        "cells": cells,
+    });
+    serde_json::from_value(sweep).unwrap()
+}
+
+#[test]
+fn a_sweep_is_drawn_with_its_intervals() {
+    let run = ReportRun::new("test", 3, 0, None);
+    let sweep = made_up_sweep();
+    let runs = [run];
+    let report = Report { title: "", note: "", facts: &[], runs: &runs, sweep: Some(&sweep) };
+    let page = render(&report);
+    assert!(page.contains("&lt;autopilot&gt;: 12 / 12 drives finished, 3 routes"));
+    assert!(page.contains("emulated hardware: toy"));
+    let Some(mut browser) = Browser::start() else { return };
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-sweep.html");
+    std::fs::write(&file, page).unwrap();
+    browser.show_as(1280, 900, "light");
+    browser.open(&file, "");
+    // Collisions have no figure, so two charts of two curves, three points in each.
+    browser.wait_for("document.querySelectorAll('.chart .main-svg').length >= 2");
+    let count = |browser: &mut Browser, what: &str| {
+        browser.value(&format!("document.querySelectorAll('{what}').length"))
+    };
+    assert_eq!(count(&mut browser, ".chart"), json!(2));
+    assert_eq!(count(&mut browser, ".chart .trace.scatter"), json!(4));
+    assert_eq!(count(&mut browser, ".chart .errorbar"), json!(6));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+    browser.picture(&picture_file("sweep"), 0, 1280, 1200);
+}
+
 #[test]
 fn a_run_without_drives_stages_or_ticks_still_has_a_page() {
-    let render_run =
-        |run: ReportRun| render(&Report { title: "nothing", note: "", facts: &[], runs: &[run] });
+    let render_run = |run: ReportRun| {
+        render(&Report { title: "nothing", note: "", facts: &[], runs: &[run], sweep: None })
+    };
     let empty = render_run(ReportRun::new("test", 3, 0, None));
     assert!(empty.contains("0 / 3 routes finished") && empty.contains("No drive is finished."));
     let mut run = ReportRun::new("test", 1, 0, None);

@@ -11,6 +11,7 @@ use crate::evaluation::record::{Checkpoint, Record};
 use crate::evaluation::report::{Report, ReportRun, render};
 use crate::evaluation::rule::Rule;
 use crate::evaluation::score_card::{ResultFolder, RouteSet, ScoreCard};
+use crate::evaluation::sweep::{self, Sweep};
 use crate::pilot::{ClockName, Run, RunFile};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -54,8 +55,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let page = arguments.out.clone();
     let page = page.unwrap_or_else(|| arguments.folders[0].join("report.html"));
-    let results: Vec<Results> =
+    let mut results: Vec<Results> =
         folders.iter().map(|folder| Results::read(folder)).collect::<anyhow::Result<_>>()?;
+    if results.len() > 1 {
+        for results in &mut results {
+            results.name_by_folder();
+        }
+    }
     let mut parts = Vec::new();
     for results in &results {
         let mut drives = results.run.drives().unwrap_or(0);
@@ -77,9 +83,33 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Some(label) => format!("{} {label}", eval::NOTE),
         None => eval::NOTE.to_owned(),
     };
-    write(&page, "tandem report", &note, &facts, &parts)?;
+    let swept = arguments.folders.iter().find_map(|folder| read_sweep(folder).transpose());
+    let swept = swept.transpose()?;
+    write_page(&page, "tandem report", &note, &facts, &parts, swept.as_ref())?;
     print::line(&format!("look at {}", page.display()));
     Ok(Outcome::Done)
+}
+
+/// The sweep that `folder` is of, if it is of one.
+fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
+    let path = folder.join("sweep.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let sweep: Sweep = serde_json::from_str(&text)
+        .with_context(|| format!("{} is no sweep that this tandem reads", path.display()))?;
+    if sweep.format != sweep::FORMAT {
+        bail!(
+            "{} has format {}, this tandem reads format {}: run tandem sweep again over the same \
+             folder",
+            path.display(),
+            sweep.format,
+            sweep::FORMAT
+        );
+    }
+    Ok(Some(sweep))
 }
 
 /// Writes the logs of all drives as MCAP files; those of several folders into a folder each.
@@ -169,6 +199,21 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Several runs of one driver are told apart by their folders.
+    fn name_by_folder(&mut self) {
+        if let Some(name) = self.folder.file_name() {
+            let name = name.to_string_lossy();
+            if name != self.name {
+                self.name = format!("{}, {name}", self.name);
+            }
+            for (fact, _) in &mut self.facts {
+                *fact = format!("{name}: {fact}");
+            }
+        }
+    }
+}
+
 fn provenance_facts(run: &RunJson) -> Vec<(String, String)> {
     let provenance = &run.provenance;
     let fixed = [
@@ -229,8 +274,19 @@ pub(super) fn write(
     facts: &[(String, String)],
     parts: &[Part<'_>],
 ) -> anyhow::Result<()> {
+    write_page(page, title, note, facts, parts, None)
+}
+
+fn write_page(
+    page: &Path,
+    title: &str,
+    note: &str,
+    facts: &[(String, String)],
+    parts: &[Part<'_>],
+    sweep: Option<&Sweep>,
+) -> anyhow::Result<()> {
     let runs: Vec<ReportRun> = parts.iter().map(Part::take_in).collect::<anyhow::Result<_>>()?;
-    let html = render(&Report { title, note, facts, runs: &runs });
+    let html = render(&Report { title, note, facts, runs: &runs, sweep });
     print::whole_file(page, html.as_bytes())
 }
 

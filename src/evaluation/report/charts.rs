@@ -1,7 +1,7 @@
 //! Charts as the charting library takes them.
 
 use crate::timing::LatencyHistogram;
-use plotly::common::{Fill, Line, LineShape, Mode, Visible};
+use plotly::common::{ErrorData, ErrorType, Fill, Line, LineShape, Mode, Visible};
 use plotly::layout::{Axis, AxisType};
 use plotly::{Layout, Plot, Scatter};
 
@@ -56,6 +56,41 @@ pub(super) fn histogram(
         Layout::new()
             .height(380)
             .x_axis(Axis::new().type_(AxisType::Log).title("milliseconds"))
+            .y_axis(Axis::new().title(y_title.to_owned())),
+    );
+    plot
+}
+
+/// Points with their intervals: x, y, how far down and up the interval goes.
+pub(super) struct Curve {
+    /// Its entry in the legend.
+    pub(super) name: String,
+    /// The points.
+    pub(super) points: Vec<[f64; 4]>,
+}
+
+/// Curves with error bars.
+pub(super) fn curves(x_title: &str, y_title: &str, curves: Vec<Curve>) -> Plot {
+    let mut plot = Plot::new();
+    for Curve { name, points } in curves {
+        let column = |at: usize| points.iter().map(|point| point[at]).collect::<Vec<_>>();
+        let bars = ErrorData::new(ErrorType::Data)
+            .symmetric(false)
+            .array(column(3))
+            .array_minus(column(2))
+            .thickness(1.2);
+        plot.add_trace(
+            Scatter::new(column(0), column(1))
+                .name(name)
+                .mode(Mode::LinesMarkers)
+                .line(Line::new().width(1.8))
+                .error_y(bars),
+        );
+    }
+    plot.set_layout(
+        Layout::new()
+            .height(380)
+            .x_axis(Axis::new().title(x_title.to_owned()))
             .y_axis(Axis::new().title(y_title.to_owned())),
     );
     plot

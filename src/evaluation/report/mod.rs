@@ -5,10 +5,12 @@ mod charts;
 mod latency;
 mod replay;
 mod scores;
+mod sweep;
 
 use super::log::{LoggedEvent, RouteLog};
 use super::record::Record;
 use super::score_card::ScoreCard;
+use super::sweep::Sweep;
 use crate::page::{escape, facts, library, script_json, scripted_document};
 use crate::timing::StageStatistics;
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ pub struct Report<'a> {
     pub facts: &'a [(String, String)],
     /// One or more runs, each with scores and latencies of its own.
     pub runs: &'a [ReportRun],
+    /// What latency costs, if the runs are the settings of a sweep.
+    pub sweep: Option<&'a Sweep>,
 }
 
 /// The drives of one driver. Drives are taken in one by one, so that no more than one log needs to
@@ -161,6 +165,7 @@ pub fn render(report: &Report<'_>) -> String {
         .collect();
     let replays = replay::Replays::new(report.runs);
     let mut charts = charts::Charts::default();
+    let swept = report.sweep.map_or(String::new(), |swept| sweep::section(swept, &mut charts));
     let heading = |run: &ReportRun, level: u8| match report.runs {
         [_] => String::new(),
         _ => format!("<h{level} class=\"run\">{}</h{level}>", escape(&run.driver)),
@@ -181,7 +186,7 @@ pub fn render(report: &Report<'_>) -> String {
         })
         .collect();
     let body = format!(
-        "{NAVIGATION}{summaries}<h2 id=\"about\">What was run</h2><div class=\"card\">{}</div>{}\
+        "{NAVIGATION}{swept}{summaries}<h2 id=\"about\">What was run</h2><div class=\"card\">{}</div>{}\
          {sections}",
         facts(report.facts),
         replays.section(),
