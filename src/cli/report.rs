@@ -301,7 +301,9 @@ impl Part<'_> {
         let records = records(self.folder, self.only)?;
         let total = if self.drives_total == 0 { records.len() } else { self.drives_total };
         if total == 0 {
-            bail!("{} holds no results: there is nothing to report", self.folder.display());
+            let which = if self.only.is_empty() { "" } else { " of the routes asked for" };
+            let folder = self.folder.display();
+            bail!("{folder} holds no results{which}: there is nothing to report");
         }
         let mut run = ReportRun::new(self.driver, total, WARM_UP_TICKS, self.tick_budget);
         // The picture is of the first drive.
