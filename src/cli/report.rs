@@ -78,11 +78,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             only: &arguments.only,
         });
     }
-    let facts = results.iter().flat_map(|results| results.facts.clone()).collect::<Vec<_>>();
-    let note = match results.iter().find_map(|results| results.label.as_deref()) {
-        Some(label) => format!("{} {label}", eval::NOTE),
-        None => eval::NOTE.to_owned(),
+    let labels: Vec<&str> = results.iter().filter_map(|results| results.label.as_deref()).collect();
+    let note = match (&labels[..], results.len()) {
+        ([], _) => eval::NOTE.to_owned(),
+        ([label], 1) => format!("{} {label}", eval::NOTE),
+        _ => format!(
+            "{} Emulated hardware: answers were there after the latencies that each run names, \
+             whatever this machine took.",
+            eval::NOTE
+        ),
     };
+    let facts = facts_of_all(&results);
     let swept = arguments.folders.iter().find_map(|folder| read_sweep(folder).transpose());
     let swept = swept.transpose()?;
     write_page(&page, "tandem report", &note, &facts, &parts, swept.as_ref())?;
@@ -185,7 +191,7 @@ impl Results {
         let is_timed = provenance.driver == DriverName::Automot.as_str();
         let facts = std::fs::read_to_string(folder.join(FACTS_FILE)).ok();
         let facts = facts.and_then(|text| serde_json::from_str(&text).ok());
-        let facts = facts.unwrap_or_else(|| provenance_facts(&run));
+        let facts = facts.unwrap_or_else(|| provenance_facts(&run, file.as_ref()));
         Ok(Self {
             folder: folder.to_owned(),
             name: provenance.driver.clone(),
@@ -207,14 +213,26 @@ impl Results {
             if name != self.name {
                 self.name = format!("{}, {name}", self.name);
             }
-            for (fact, _) in &mut self.facts {
-                *fact = format!("{name}: {fact}");
-            }
         }
     }
 }
 
-fn provenance_facts(run: &RunJson) -> Vec<(String, String)> {
+/// What is true of all runs, then what is true of some, with their names.
+fn facts_of_all(all: &[Results]) -> Vec<(String, String)> {
+    let Some((first, others)) = all.split_first() else { return Vec::new() };
+    let is_common = |fact: &(String, String)| others.iter().all(|one| one.facts.contains(fact));
+    let mut facts: Vec<_> = first.facts.iter().filter(|fact| is_common(fact)).cloned().collect();
+    let common = facts.len();
+    for results in all {
+        let own = results.facts.iter().filter(|fact| !facts[..common].contains(fact));
+        let own: Vec<_> =
+            own.map(|(name, value)| (format!("{}: {name}", results.name), value.clone())).collect();
+        facts.extend(own);
+    }
+    facts
+}
+
+fn provenance_facts(run: &RunJson, file: Option<&RunFile>) -> Vec<(String, String)> {
     let provenance = &run.provenance;
     let fixed = [
         ("tandem", provenance.tandem_version.clone()),
@@ -224,7 +242,11 @@ fn provenance_facts(run: &RunJson) -> Vec<(String, String)> {
         ("repetitions", run.repetitions.to_string()),
     ];
     let fixed = fixed.map(|(name, value)| (name.to_owned(), value));
-    fixed.into_iter().chain(provenance.settings.clone()).collect()
+    let clock = file.map(|file| ("clock".to_owned(), clock_text(file)));
+    // The whole run file is too long to read; what matters of it is its clock.
+    let settings = provenance.settings.clone().into_iter();
+    let settings = settings.filter(|(name, _)| name != "run" || file.is_none());
+    fixed.into_iter().chain(clock).chain(settings).collect()
 }
 
 /// What a page must say where answers take other times than this machine's. `hardware` is whose times
@@ -377,16 +399,6 @@ pub(super) fn facts(
     emulated: &[String],
     backend: Option<&str>,
 ) -> Vec<(String, String)> {
-    let clock = match run.clock {
-        ClockName::Lockstep => "lockstep: the world waits".to_owned(),
-        ClockName::Virtual => format!(
-            "virtual: slow latency {}, fast latency {} (milliseconds), fast inferences {}",
-            run.slow_latency,
-            run.fast_latency,
-            run.fast_releases.as_str()
-        ),
-        ClockName::Wall => "wall: real time".to_owned(),
-    };
     let threads = format!(
         "{} for BEV and action, {} for vision and understanding",
         run.threads.action, run.threads.understanding
@@ -394,7 +406,7 @@ pub(super) fn facts(
     let mut facts: Vec<(String, String)> = [
         ("tandem", env!("CARGO_PKG_VERSION").to_owned()),
         ("command", command),
-        ("clock", clock),
+        ("clock", clock_text(run)),
         ("refresh", format!("every {} ticks of 50 ms", run.refresh_period_ticks)),
         ("tick budget", format!("{} ms", run.act_budget_millis)),
         ("threads", threads),
@@ -407,4 +419,18 @@ pub(super) fn facts(
     facts.extend(emulated);
     facts.extend(doctor::machine());
     facts
+}
+
+/// The time mode, with its latencies.
+fn clock_text(run: &RunFile) -> String {
+    match run.clock {
+        ClockName::Lockstep => "lockstep: the world waits".to_owned(),
+        ClockName::Virtual => format!(
+            "virtual: slow latency {}, fast latency {} (milliseconds), fast inferences {}",
+            run.slow_latency,
+            run.fast_latency,
+            run.fast_releases.as_str()
+        ),
+        ClockName::Wall => "wall: real time".to_owned(),
+    }
 }
