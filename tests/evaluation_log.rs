@@ -1,5 +1,7 @@
 //! The log of a drive: what it keeps, what its file rounds, and what it refuses to read.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test on made-up data")]
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Drives as MCAP files for Foxglove: what is read back is what was driven.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test on made-up data")]
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;

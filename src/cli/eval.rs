@@ -141,7 +141,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         only: &arguments.only,
     };
     let hardware = (!timed.emulated.is_empty()).then(|| timed.emulated.join("; "));
-    let note = match report::emulation_label(&file, hardware.as_ref()) {
+    let note = match report::emulation_label(file, hardware.as_ref()) {
         Some(label) => format!("{NOTE} {label}"),
         None => NOTE.to_owned(),
     };
