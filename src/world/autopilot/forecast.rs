@@ -41,6 +41,33 @@ const TURNS_OFF_COS: f64 = 0.94;
 /// Nobody turns farther than this, radians.
 const FARTHEST_TURN_RAD: f64 = 1.9;
 
+/// Who has turned at least this much since now and heads along one of the route's roads turns no
+/// further, radians.
+const LEAST_TURN_RAD: f64 = 0.05;
+
+/// How far ahead the roads are looked up that somebody may turn into, points.
+const ROADS_AHEAD: usize = 60 * POINTS_PER_M;
+
+/// The exit of a junction is looked at from this far on, meters.
+const EXIT_AHEAD_M: usize = 40;
+
+/// Who heads across it at more than 30°, cosine, may turn into it if he comes to its line within so
+/// many meters, and that not farther than this from the place where it begins.
+const ACROSS_COS: f64 = 0.87;
+const CORNER_WITHIN_M: f64 = 50.0;
+const CORNER_BEFORE_EXIT_M: f64 = 40.0;
+const CORNER_BEHIND_EXIT_M: f64 = 8.0;
+
+/// Who turns in cuts the corner this much, meters.
+const TURN_IN_CUT_M: f64 = 4.0;
+
+/// Who heads along the exit (one minus the cosine) this near to its line has turned in.
+const IN_EXIT_COS: f64 = 0.06;
+const IN_EXIT_M: f64 = 2.5;
+
+/// Who still heads across so far beyond the exit's line went across, meters.
+const ACROSS_M: f64 = 5.0;
+
 /// Weight of the newest yaw rate in what is remembered of it.
 const NEW_YAW_WEIGHT: f64 = 0.35;
 
@@ -75,6 +102,26 @@ pub(super) struct Forecast {
     /// Number and smoothed yaw rate (rad/s) of every actor, by number.
     yaw_rates: Vec<(u32, f64)>,
     earlier_yaw_rates: Vec<(u32, f64)>,
+    habits: Habits,
+}
+
+/// The road that we leave a junction by, as far as somebody who crosses it may turn into it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Exit {
+    /// Where the junction ends.
+    start: DVec2,
+    /// Unit vector along the road.
+    forward: DVec2,
+}
+
+/// What those do who come across the road that we leave a junction by: they may turn into it.
+#[derive(Debug, Default)]
+struct Habits {
+    /// Who is coming across.
+    coming: Vec<u32>,
+    /// How many turned in, and how many went across.
+    turned_in: u32,
+    went_across: u32,
 }
 
 impl Forecast {
@@ -88,6 +135,13 @@ impl Forecast {
     ) {
         self.remember_yaw_rates(truth);
         self.tracks.clear();
+        let ours = path.idx();
+        let ahead = (ours + ROADS_AHEAD).min(path.last());
+        let roads = [path.center(ours).1, path.center(ahead).1];
+        let exit = Exit::ahead_on(path);
+        if let Some(exit) = &exit {
+            self.habits.watch(truth, exit);
+        }
         self.places.resize(MOST_TRACKS * (STEPS + 1), Place::default());
         for neighbor in neighbors {
             let actor = &truth.actors[neighbor.actor];
@@ -104,9 +158,14 @@ impl Forecast {
                     follow_road(path, idx, aside_m, drift_mps, actor, places);
                 });
             }
+            if let Some(exit) = exit.filter(|_| self.habits.may_turn_in())
+                && let Some(corner_m) = exit.corner_m(actor)
+            {
+                self.add(actor, steps, |places| turn_in(actor, &exit, corner_m, places));
+            }
             if along.is_none_or(|(idx, _)| turns_off(path, idx, actor)) {
                 let yaw_rate = self.yaw_rate(actor);
-                self.add(actor, steps, |places| go_on(actor, yaw_rate, places));
+                self.add(actor, steps, |places| go_on(actor, yaw_rate, roads, places));
             }
         }
     }
@@ -147,6 +206,95 @@ impl Forecast {
             self.yaw_rates.push((actor.id, now));
         }
         self.yaw_rates.sort_unstable_by_key(|&(id, _)| id);
+    }
+}
+
+impl Exit {
+    /// The end of the next junction, or of the one that we are in.
+    fn ahead_on(path: &Path) -> Option<Self> {
+        let ours = path.idx();
+        let junction = path.junctions().iter().find(|junction| {
+            junction.end > ours && junction.start < ours + EXIT_AHEAD_M * POINTS_PER_M
+        })?;
+        let idx = junction.end.min(path.last());
+        let (start, forward) = path.center(idx);
+        Some(Self { start, forward })
+    }
+
+    /// True if `actor` heads across the exit.
+    fn is_crossed_by(&self, actor: &ActorState) -> bool {
+        actor.kind == ActorKind::Vehicle
+            && actor.pose.forward().dot(self.forward).abs() < ACROSS_COS
+    }
+
+    /// How far `actor` is from the exit's line along its heading, negative beyond it, if they meet
+    /// near the junction and he heads across, meters.
+    fn crossed_in_m(&self, actor: &ActorState) -> Option<f64> {
+        if !self.is_crossed_by(actor) {
+            return None;
+        }
+        let forward = actor.pose.forward();
+        let offset = self.start - actor.pose.position;
+        let corner_m = offset.perp_dot(self.forward) / forward.perp_dot(self.forward);
+        let beyond_m = (forward * corner_m - offset).dot(self.forward);
+        (-CORNER_BEFORE_EXIT_M..CORNER_BEHIND_EXIT_M).contains(&beyond_m).then_some(corner_m)
+    }
+
+    /// The same for those who may still turn in.
+    fn corner_m(&self, actor: &ActorState) -> Option<f64> {
+        self.crossed_in_m(actor).filter(|corner_m| (0.0..CORNER_WITHIN_M).contains(corner_m))
+    }
+}
+
+impl Habits {
+    /// Follows those who come across until they have turned in, or are across.
+    fn watch(&mut self, truth: &Truth, exit: &Exit) {
+        self.coming.retain(|id| truth.actors.iter().any(|actor| actor.id == *id));
+        for actor in &truth.actors {
+            let known = self.coming.iter().position(|&id| id == actor.id);
+            let is_coming = exit.corner_m(actor).is_some();
+            let offset = actor.pose.position - exit.start;
+            let is_in = actor.pose.forward().dot(exit.forward) > 1.0 - IN_EXIT_COS
+                && exit.forward.perp_dot(offset).abs() < IN_EXIT_M;
+            match known {
+                None if is_coming && self.coming.len() < MOST_TRACKS => self.coming.push(actor.id),
+                Some(at) if is_in => {
+                    self.turned_in += 1;
+                    self.coming.swap_remove(at);
+                }
+                Some(at) if exit.crossed_in_m(actor).is_some_and(|left_m| left_m < -ACROSS_M) => {
+                    self.went_across += 1;
+                    self.coming.swap_remove(at);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Unless all that were seen went across, the next one may turn in.
+    fn may_turn_in(&self) -> bool {
+        self.turned_in > 0 || self.went_across == 0
+    }
+}
+
+/// Straight on to the exit's line, `corner_m` away, and along it.
+fn turn_in(actor: &ActorState, exit: &Exit, corner_m: f64, places: &mut [Place]) {
+    let (forward, speed_mps) = (actor.pose.forward(), actor.speed_mps);
+    let corner = actor.pose.position + forward * corner_m;
+    for (step, place) in places.iter_mut().enumerate() {
+        let beyond_m = speed_mps * step as f64 * STEP_S - corner_m;
+        let cut_m = TURN_IN_CUT_M;
+        *place = if beyond_m < -cut_m {
+            Place { center: corner + forward * beyond_m, forward, speed_mps }
+        } else if beyond_m < cut_m {
+            let share = (beyond_m + cut_m) / (2.0 * cut_m);
+            let heading = (forward * (1.0 - share) + exit.forward * share).normalize_or(forward);
+            let center =
+                corner - forward * (cut_m * (1.0 - share)) + exit.forward * (cut_m * share);
+            Place { center, forward: heading, speed_mps }
+        } else {
+            Place { center: corner + exit.forward * beyond_m, forward: exit.forward, speed_mps }
+        };
     }
 }
 
@@ -210,8 +358,8 @@ fn follow_road(
     }
 }
 
-/// On as it turns now.
-fn go_on(actor: &ActorState, yaw_rate_radps: f64, places: &mut [Place]) {
+/// On as it turns now, until it heads along one of `roads` or against it.
+fn go_on(actor: &ActorState, yaw_rate_radps: f64, roads: [DVec2; 2], places: &mut [Place]) {
     if actor.kind == ActorKind::Pedestrian {
         let forward = actor.pose.forward();
         for (step, place) in places.iter_mut().enumerate() {
@@ -230,7 +378,15 @@ fn go_on(actor: &ActorState, yaw_rate_radps: f64, places: &mut [Place]) {
         let forward = DVec2::from_angle(body.pose.yaw_rad + slip_rad);
         *place = Place { center: body.pose.position, forward, speed_mps: body.speed_mps };
         body = body.after(STEP_S, slip_rad, acceleration);
-        if (body.pose.yaw_rad - yaw_rad).abs() > FARTHEST_TURN_RAD {
+        let turned_rad = (body.pose.yaw_rad - yaw_rad).abs();
+        let now = DVec2::from_angle(body.pose.yaw_rad + slip_rad);
+        let has_passed = |road: &DVec2| {
+            let (before, after) = (road.perp_dot(forward), road.perp_dot(now));
+            before * after <= 0.0 && slip_rad != 0.0
+        };
+        if turned_rad > FARTHEST_TURN_RAD
+            || (turned_rad > LEAST_TURN_RAD && roads.iter().any(has_passed))
+        {
             body.pose.yaw_rad += slip_rad;
             slip_rad = 0.0;
         }

@@ -6,7 +6,6 @@ use super::passages::Detour;
 use super::path::{POINTS_PER_M, Path, SPACING_M};
 use super::rollout::{Contact, Course, Margin, Rollout};
 use crate::scene::PassageReason;
-use std::ops::Range;
 
 /// A stretch is looked at from this far on, and from farther away where we need longer to stop.
 const VIEW_M: f64 = 25.0;
@@ -16,7 +15,7 @@ const VIEW_BRAKING_MPS2: f64 = 3.0;
 const AFTERWARDS: usize = 15 * POINTS_PER_M;
 
 /// In a hurry we drive bends at this multiple of their speed.
-const HURRY: f64 = 1.3;
+const HURRY: f64 = 1.4;
 
 /// And slowly at this share of the speed.
 const SLOW: f64 = 0.5;
@@ -27,6 +26,9 @@ const DECIDED_MARGIN: f64 = 0.35;
 /// Who waits is content with less: this share of the margin after so many seconds.
 const IMPATIENT_MARGIN: f64 = 0.4;
 const IMPATIENT_AFTER_S: f64 = 30.0;
+
+/// Who waits before a junction for longer goes as close to those who cross as he may, ticks.
+const CLOSER_AFTER_TICKS: u32 = 600;
 
 /// From our front to the place that we wait before, meters.
 const STANDSTILL_M: f64 = 0.5;
@@ -82,31 +84,23 @@ pub(super) enum Advice {
 /// Decides about stretches that others may use.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    junctions: Vec<Range<usize>>,
-    lane_changes: Vec<Range<usize>>,
     zones: Vec<Zone>,
     memories: Vec<Memory>,
 }
 
 impl Gaps {
-    /// For the maneuvers of `path`.
-    pub(super) fn new(path: &Path) -> Self {
-        let (junctions, lane_changes) = path.maneuvers();
-        Self { junctions, lane_changes, ..Self::default() }
-    }
-
     /// True if a stretch is near enough to be looked at.
     pub(super) fn find(&mut self, path: &Path, detours: &[Detour], speed_mps: f64) -> bool {
         let view_m = VIEW_M.max(10.0 + speed_mps.powi(2) / (2.0 * VIEW_BRAKING_MPS2));
         let view = path.idx() + (view_m / SPACING_M) as usize;
         self.zones.clear();
-        let junctions = self.junctions.iter().map(|range| Zone {
+        let junctions = path.junctions().iter().map(|range| Zone {
             kind: Kind::Junction,
             key: range.start,
             from: range.start,
             to: range.end + 5 * POINTS_PER_M,
         });
-        let lane_changes = self.lane_changes.iter().map(|range| Zone {
+        let lane_changes = path.lane_changes().iter().map(|range| Zone {
             kind: Kind::LaneChange,
             key: range.start,
             from: range.start,
@@ -228,31 +222,39 @@ fn decide(
             rollout.way_crosses(contact.track, path.idx() + 1, until, STEPS, margin)
         })
         .min();
-    let mut wait = crossing.map_or(zone.from, |center| center + half);
-    if zone.kind != Kind::Junction {
-        wait = wait.min(zone.from);
+    tracing::trace!(?zone, ?memory, ?contacts, ?crossing, "not free");
+    // From the entry we come with a running start; who waits for long goes closer.
+    let goes_closer = memory.waited_ticks > CLOSER_AFTER_TICKS && zone.kind == Kind::Junction;
+    let nearest =
+        crossing.filter(|_| goes_closer).map_or(zone.from, |center| (center + half).max(zone.from));
+    // What others leave free for a moment is not taken at once.
+    let mut wait = memory.wait.map_or(nearest, |earlier| nearest.min(earlier + 1));
+    let surely = Margin::Gap(DECIDED_MARGIN);
+    let stop_at = |wait: usize| Course { stop: Some(wait), ..*normal };
+    if wait > zone.from && rollout.first_contact(&stop_at(wait), until, STEPS, surely).is_some() {
+        wait = zone.from;
     }
-    let wait = memory.wait.map_or(wait, |earlier| earlier.min(wait));
+    memory.wait = Some(wait);
+    memory.waited_ticks += 1;
     let room_m = (wait as f64 - front as f64) * SPACING_M;
-    let stops_in_time = ego.speed_mps.powi(2) / (2.0 * HARD_BRAKING_MPS2) <= room_m + 0.3;
-    if stops_in_time {
+    if ego.speed_mps.powi(2) / (2.0 * HARD_BRAKING_MPS2) <= room_m + 0.3 {
         memory.is_going = false;
-        memory.waited_ticks += 1;
-        memory.wait = Some(wait);
-        return Course { stop: Some(wait), ..*normal };
+        return stop_at(wait);
     }
     // Too late to wait: the way that goes well for longest.
-    let stop = Course { stop: Some(front), ..*normal };
-    let stopped = rollout.first_contact(&stop, until, STEPS, Margin::Gap(DECIDED_MARGIN));
-    let mut best = (stopped.map_or(usize::MAX, |contact| contact.step), stop);
+    let lasts = |course: &Course| {
+        let contact = rollout.first_contact(course, until, STEPS, surely);
+        contact.map_or(usize::MAX, |contact| contact.step)
+    };
+    let stop = stop_at(front);
+    let mut best = (lasts(&stop), stop);
     for course in [courses[2], courses[0], courses[1]] {
-        let contact = rollout.first_contact(&course, until, STEPS, Margin::Gap(DECIDED_MARGIN));
-        let step = contact.map_or(usize::MAX, |contact| contact.step);
-        if step >= best.0 {
+        let step = lasts(&course);
+        if step > best.0 || (step == best.0 && ego.speed_mps > 1.0) {
             best = (step, course);
         }
     }
-    memory.is_going = true;
+    memory.is_going = best.1.stop.is_none();
     best.1
 }
 

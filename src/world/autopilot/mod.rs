@@ -107,7 +107,7 @@ impl OnRoute {
     fn new(truth: &Truth) -> Self {
         let path = Path::new(&truth.plan);
         Self {
-            gaps: Gaps::new(&path),
+            gaps: Gaps::default(),
             path,
             lateral: LateralController::default(),
             passages: Passages::default(),
@@ -187,6 +187,17 @@ impl OnRoute {
             .flatten()
             .map(|lead| idm_target_speed(desired_mps, ego.speed_mps, &lead))
             .fold(desired_mps, f64::min);
+        tracing::trace!(
+            idx = self.path.idx(),
+            desired_mps,
+            target_mps,
+            hazard,
+            ?nearest,
+            ?stop_line,
+            ?waits,
+            tracks = self.forecast.tracks().len(),
+            "wish"
+        );
         Wish { target_mps, hazard }
     }
 

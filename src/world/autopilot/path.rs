@@ -75,6 +75,8 @@ pub(in crate::world) struct Path {
     /// Direction of the center line at each point.
     forward: Vec<DVec2>,
     marks: Vec<Mark>,
+    junctions: Vec<Range<usize>>,
+    lane_changes: Vec<Range<usize>>,
     /// The path's first point for each of the plan's.
     of_plan: Vec<usize>,
     shifts: Vec<Shift>,
@@ -112,7 +114,7 @@ impl Path {
                 (center[to] - center[from]).normalize_or(DVec2::X)
             })
             .collect();
-        let marks = sampled
+        let marks: Vec<Mark> = sampled
             .iter()
             .map(|&(_, nearest)| {
                 let point = &plan.points[source(nearest)];
@@ -128,6 +130,8 @@ impl Path {
             bend_mps: vec![0.0; center.len()],
             center,
             forward,
+            junctions: runs(&marks, |mark| mark.is_junction),
+            lane_changes: runs(&marks, |mark| mark.is_lane_change),
             marks,
             idx: of_plan[0],
             of_plan,
@@ -231,19 +235,14 @@ impl Path {
         self.any(range, |mark| mark.is_lane_change)
     }
 
-    /// The stretches of junctions and of lane changes, in order.
-    pub(super) fn maneuvers(&self) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
-        let runs = |what: fn(&Mark) -> bool| {
-            let mut runs: Vec<Range<usize>> = Vec::new();
-            for (idx, _) in self.marks.iter().enumerate().filter(|(_, mark)| what(mark)) {
-                match runs.last_mut() {
-                    Some(run) if idx <= run.end + POINTS_PER_M => run.end = idx,
-                    _ => runs.push(idx..idx),
-                }
-            }
-            runs
-        };
-        (runs(|mark| mark.is_junction), runs(|mark| mark.is_lane_change))
+    /// The stretches inside junctions, in order.
+    pub(super) fn junctions(&self) -> &[Range<usize>] {
+        &self.junctions
+    }
+
+    /// The stretches of lane changes, in order.
+    pub(super) fn lane_changes(&self) -> &[Range<usize>] {
+        &self.lane_changes
     }
 
     /// Where `pose` is beside the driven line, looking from `range.start` to `range.end`: the
@@ -291,6 +290,18 @@ impl Path {
             self.bend_mps[idx] = self.bend_mps[idx].min(braking.sqrt());
         }
     }
+}
+
+/// The stretches of marks for which `what` holds, with gaps of less than a meter closed.
+fn runs(marks: &[Mark], what: impl Fn(&Mark) -> bool) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (idx, _) in marks.iter().enumerate().filter(|(_, mark)| what(mark)) {
+        match runs.last_mut() {
+            Some(run) if idx <= run.end + POINTS_PER_M => run.end = idx,
+            _ => runs.push(idx..idx),
+        }
+    }
+    runs
 }
 
 /// `points` with straight pieces at both ends, a point every meter.

@@ -4,18 +4,18 @@ use super::car_following::Lead;
 use super::path::{Path, SPACING_M};
 use crate::scene::{LightColor, StopCause, StopLine, Truth};
 
-/// A stop sign counts as obeyed by standing, slower than this and this close before its line.
+/// A stop sign counts as obeyed by standing, slower than this, this close to its line, for so many
+/// ticks.
 const STANDING_MPS: f64 = 0.1;
 const AT_SIGN_M: f64 = 3.0;
+const STANDING_TICKS: u32 = 10;
 
 /// A sign this far away wants to be obeyed anew, meters.
 const FORGOTTEN_M: f64 = 10.0;
 
-/// A line this far behind our front is passed, meters.
-const PASSED_M: f64 = 1.0;
-
-/// Braking that a yellow light is worth, m/s².
+/// Braking that a yellow light is worth, and the hardest that a red one can ask for, m/s².
 const YELLOW_BRAKING_MPS2: f64 = 5.0;
+const HARDEST_BRAKING_MPS2: f64 = 6.5;
 
 /// From our center to a light's line when we stand before it, meters.
 const STANDSTILL_AT_LIGHT_M: f64 = 6.0;
@@ -27,6 +27,7 @@ const STANDSTILL_AT_SIGN_M: f64 = 0.6;
 #[derive(Debug, Default)]
 pub(super) struct StopLines {
     obeyed: Vec<u32>,
+    stood_ticks: u32,
 }
 
 impl StopLines {
@@ -36,11 +37,12 @@ impl StopLines {
         let speed_mps = truth.ego.speed_mps;
         let gap_m =
             |line: &StopLine| (path.of_plan(line.plan_idx) as f64 - path.idx() as f64) * SPACING_M;
+        self.stood_ticks = if speed_mps < STANDING_MPS { self.stood_ticks + 1 } else { 0 };
         for line in truth.stop_lines.iter().filter(|line| line.cause == StopCause::Sign) {
             let front_m = gap_m(line) - half_m;
             if front_m.abs() > FORGOTTEN_M {
                 self.obeyed.retain(|&id| id != line.id);
-            } else if speed_mps < STANDING_MPS
+            } else if self.stood_ticks >= STANDING_TICKS
                 && front_m.abs() < AT_SIGN_M
                 && !self.obeyed.contains(&line.id)
             {
@@ -50,11 +52,21 @@ impl StopLines {
         truth
             .stop_lines
             .iter()
-            .filter(|line| gap_m(line) - half_m > -PASSED_M && self.asks_to_stop(line))
-            .filter(|line| {
-                let room_m = gap_m(line) - half_m;
-                line.cause != StopCause::Light(LightColor::Yellow)
-                    || speed_mps.powi(2) < 2.0 * YELLOW_BRAKING_MPS2 * room_m
+            .filter(|line| match line.cause {
+                StopCause::Light(LightColor::Red) => {
+                    // It is our rear that must not cross.
+                    let room_m = gap_m(line) + half_m;
+                    speed_mps.powi(2) < 2.0 * HARDEST_BRAKING_MPS2 * room_m
+                }
+                StopCause::Light(LightColor::Yellow) => {
+                    let room_m = gap_m(line) - half_m;
+                    speed_mps.powi(2) < 2.0 * YELLOW_BRAKING_MPS2 * room_m
+                }
+                // One that shows nothing asks nothing.
+                StopCause::Light(LightColor::Green | LightColor::Off) => false,
+                StopCause::Sign => {
+                    !self.obeyed.contains(&line.id) && gap_m(line) - half_m > -AT_SIGN_M
+                }
             })
             .map(|line| Lead {
                 gap_m: gap_m(line),
@@ -67,13 +79,5 @@ impl StopLines {
                 headway_s: 0.1,
             })
             .min_by(|a, b| a.gap_m.total_cmp(&b.gap_m))
-    }
-
-    /// A light that shows nothing asks nothing.
-    fn asks_to_stop(&self, line: &StopLine) -> bool {
-        match line.cause {
-            StopCause::Light(color) => matches!(color, LightColor::Red | LightColor::Yellow),
-            StopCause::Sign => !self.obeyed.contains(&line.id),
-        }
     }
 }
