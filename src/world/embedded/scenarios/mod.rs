@@ -156,7 +156,9 @@ pub(super) fn set_up(
         let mut effects = Effects::default();
         let mut stage = setting.stage(cast, &mut effects, &mut noise);
         if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut stage)? {
-            plays.push(Play { trigger_along_m, is_active: false, scenario, noise });
+            // Trigger points of light schedules lie behind the line that the lights are for.
+            let is_active = spec.kind.starts_with("VanillaSignalized");
+            plays.push(Play { trigger_along_m, is_active, scenario, noise });
         }
     }
     Ok(plays)
