@@ -129,7 +129,8 @@ impl Traffic {
 
     fn send_ahead(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
         let (spawn, end) = road.route_stations();
-        let track = road.route_track();
+        // Nobody else changes lanes: they would wait beside each other for ever.
+        let track = road.lane_track(0.0);
         let bend_mps = Arc::new(bend_speeds(&track));
         let mut along_m = spawn as f64 + noise.between(20.0, 30.0);
         for _ in 0..2 + noise.below(2) {
