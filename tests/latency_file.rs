@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use tandem::pilot::{RealTimeReport, RunFile};
@@ -201,4 +202,51 @@ fn ticks_and_refreshes_can_be_emulated_elsewhere() {
     // One that recorded no refresh does not.
     both.phases[1].refreshes = RefreshSamples::default();
     assert_eq!(both.recorded_latencies().fast_ns[3], 10_000_000);
+}
+
+/// Runs the command, which must succeed, and gives what it prints.
+fn tandem(arguments: &[&str]) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn whose_latencies_are_emulated_is_said_wherever_results_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    file().write(&folder.path().join("latency.json")).unwrap();
+    let hardware = file().emulated_hardware();
+    let spec = format!("file:{}", path("latency.json"));
+    let drive = ["--routes", "routes/straight.xml", "--driver", "autopilot", "--tick-cap", "60"];
+    let eval = |out: &str, spec: &str, more: &[&str]| {
+        tandem(&[&["eval"], &drive[..], &["--out", out, "--latency", spec], more].concat())
+    };
+    assert!(eval(&path("a"), &spec, &[]).contains(&hardware));
+    let page = fs::read_to_string(folder.path().join("a/report.html")).unwrap();
+    assert!(page.contains("emulated hardware: "), "the page does not say it");
+    let run = fs::read_to_string(folder.path().join("a/run.json")).unwrap();
+    for words in ["latency.json (SHA-256)", "latency.json (machine)", "emulated hardware: "] {
+        assert!(run.contains(words), "{words:?} is missing in {run}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&eval(&path("a"), &spec, &["--json"])).unwrap();
+    assert_eq!(json["emulated_hardware"][0], hardware.as_str());
+    // What was drawn from the recording is kept, and gives the drive again.
+    let again = format!("replayed:{}", path("a"));
+    eval(&path("b"), &again, &[]);
+    let record = |out: &str| {
+        let routes = fs::read_dir(folder.path().join(out).join("routes")).unwrap();
+        fs::read(routes.last().unwrap().unwrap().path()).unwrap()
+    };
+    assert_eq!(record("a"), record("b"));
+
+    let swept = [&["sweep"], &drive[..], &["--slow", &spec, "--fast", "0", "--out", &path("c")]];
+    assert!(tandem(&swept.concat()).contains(&hardware));
+    let sweep = fs::read_to_string(folder.path().join("c/sweep.json")).unwrap();
+    assert!(sweep.contains("emulated hardware: "), "{sweep}");
 }

@@ -147,7 +147,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     report::write(&page, "tandem eval", &note, &facts, &[part])?;
     if arguments.json {
-        print::line(&serde_json::to_string_pretty(&campaign.to_json())?);
+        let mut json = campaign.to_json();
+        json["emulated_hardware"] = serde_json::json!(timed.emulated);
+        print::line(&serde_json::to_string_pretty(&json)?);
     } else {
         print::line(&campaign.scores());
         print::line(&campaign.origins());

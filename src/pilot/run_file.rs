@@ -363,7 +363,7 @@ impl TryFrom<&RunFile> for Run {
     /// Checks a run file that names no recording; [`Run::new`] takes the others as well.
     fn try_from(file: &RunFile) -> Result<Self, RunError> {
         Self::new(file, &mut |path| {
-            Err(format!("{} is a recording, which is not read here", path.display()).into())
+            Err(format!("only drives emulate what {} recorded", path.display()).into())
         })
     }
 }
