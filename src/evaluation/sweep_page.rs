@@ -1,7 +1,7 @@
 //! A sweep as a page: heat maps over the grid, curves with their intervals, and all figures.
 
 use super::bootstrap::Estimate;
-use super::sweep::{AxisPoint, Cell, Sweep};
+use super::sweep::{Age, AxisPoint, Cell, Percentiles, Sweep};
 use crate::page::chart::{Axis, Plot, Series, Stroke, short};
 use crate::page::{document, escape, facts, figure, tile};
 use std::fmt::Write;
@@ -80,7 +80,9 @@ impl Sweep {
     fn heat_map(&self, quantity: &Quantity) -> String {
         let values = self.cells.iter().filter_map(|cell| Some((quantity.of)(cell)?.value));
         let (low, high) = ends(values);
-        let mut out = String::from("<table class=\"heat\"><thead><tr><th>slow \\ fast</th>");
+        let mut out = String::from(
+            "<div class=\"scroll\"><table class=\"heat\"><thead><tr><th>slow \\ fast</th>",
+        );
         for point in &self.fast {
             let _ = write!(out, "<th class=\"n\">{}</th>", escape(&point.latency));
         }
@@ -111,7 +113,7 @@ impl Sweep {
             }
             out += "</tr>";
         }
-        out + "</tbody></table>"
+        out + "</tbody></table></div>"
     }
 
     fn curves(&self, quantity: &Quantity) -> String {
@@ -125,7 +127,7 @@ impl Sweep {
             let mut points: Vec<Option<[f64; 2]>> =
                 found.iter().map(|(x, estimate)| Some([*x, estimate.value])).collect();
             // Intervals stand side by side, so that they are told apart.
-            let aside = right * 0.006 * (fast as f64 - (self.fast.len() - 1) as f64 / 2.0);
+            let aside = right * 0.012 * (fast as f64 - (self.fast.len() - 1) as f64 / 2.0);
             for (x, estimate) in &found {
                 if let (Some(low), Some(high)) = (estimate.low, estimate.high) {
                     let x = (x + aside).max(0.0);
@@ -173,7 +175,7 @@ impl Sweep {
     }
 
     /// Names of the columns of [`rows`](Self::rows).
-    pub const HEADER: [&str; 13] = [
+    pub const HEADER: [&str; 14] = [
         "slow",
         "fast",
         "finished",
@@ -186,11 +188,12 @@ impl Sweep {
         "misses %",
         "held %",
         "age p50/p99 ms",
+        "driven since, m",
         "behind/base per min",
     ];
 
     /// One row per cell, for tables: figures with their intervals.
-    pub fn rows(&self) -> Vec<[String; 13]> {
+    pub fn rows(&self) -> Vec<[String; 14]> {
         let with = |found: Option<Estimate>| {
             found.map_or("–".to_owned(), |found| {
                 format!("{} {}", figures(found.value), interval(&found)).trim_end().to_owned()
@@ -203,9 +206,11 @@ impl Sweep {
         let name = |axis: &[AxisPoint], place: usize| axis[place].latency.clone();
         let row = |cell: &Cell| {
             let difference = cell.difference.as_ref();
-            let age = cell.age.map_or("–".to_owned(), |age| {
-                format!("{} / {}", figures(age.ms.p50), figures(age.ms.p99))
-            });
+            let age = |of: fn(&Age) -> Percentiles| {
+                cell.age.as_ref().map(of).map_or("–".to_owned(), |age| {
+                    format!("{} / {}", figures(age.p50), figures(age.p99))
+                })
+            };
             let rates = &cell.infractions;
             [
                 name(&self.slow, cell.slow),
@@ -219,7 +224,8 @@ impl Sweep {
                 with(cell.collisions_per_km),
                 percent(cell.deadline_miss_rate),
                 percent(cell.held_share),
-                age,
+                age(|age| age.ms),
+                age(|age| age.meters),
                 format!("{} / {}", maybe(rates.behind_per_min), maybe(rates.otherwise_per_min)),
             ]
         };
@@ -227,14 +233,14 @@ impl Sweep {
     }
 }
 
-/// Two digits behind the point, one from a hundred on.
+/// Two digits behind the point, one from ten on.
 fn figures(value: f64) -> String {
-    if value.abs() >= 99.95 { format!("{value:.1}") } else { format!("{value:.2}") }
+    if value.abs() >= 9.995 { format!("{value:.1}") } else { format!("{value:.2}") }
 }
 
 fn interval(found: &Estimate) -> String {
     match (found.low, found.high) {
-        (Some(low), Some(high)) => format!("[{}, {}]", figures(low), figures(high)),
+        (Some(low), Some(high)) => format!("[{},\u{a0}{}]", figures(low), figures(high)),
         _ => String::new(),
     }
 }

@@ -161,13 +161,13 @@ impl FromStr for LatencySpec {
                 let (name, value) = part.split_once('=').ok_or_else(unknown)?;
                 let place = names.iter().position(|known| *known == name.trim());
                 let place = place.filter(|&place| values[place].is_none()).ok_or_else(unknown)?;
-                values[place] = Some(value.trim().parse().map_err(|_| unknown())?);
+                values[place] = Some(value.trim().parse().ok().ok_or_else(unknown)?);
             }
             let [Some(first), Some(second)] = values else { return Err(unknown()) };
             Ok([first, second])
         };
         match kind {
-            "fixed" => rest.trim().parse().map(Self::Fixed).map_err(|_| unknown()),
+            "fixed" => rest.trim().parse().ok().map(Self::Fixed).ok_or_else(unknown),
             "uniform" => two(["min", "max"]).map(|[min, max]| Self::Uniform { min, max }),
             "normal" => two(["mean", "sd"]).map(|[mean, sd]| Self::Normal { mean, sd }),
             "lognormal" => two(["p50", "p99"]).map(|[p50, p99]| Self::LogNormal { p50, p99 }),
