@@ -72,7 +72,7 @@ impl Signals {
 
     /// Shows what `order` says, or goes through its cycle, which is green for us at `time_s` 0.
     pub(super) fn show(&mut self, time_s: f64, order: Option<LightOrder>) {
-        for Light { light, is_ours, is_across } in &mut self.lights {
+        for Light { light, is_ours, is_across, .. } in &mut self.lights {
             light.color = match order {
                 Some(order) if *is_ours => order.ego,
                 Some(order) => order.others,
