@@ -21,13 +21,20 @@ def nearest_rank(values, percent):
     return values[max(1, math.ceil(len(values) * percent / 100)) - 1]
 
 
+def column(runs):
+    """Entries by tick, in tenths of a microsecond: runs of (first, count), values behind each other."""
+    values = iter(runs["values"])
+    return {tick: next(values) for first, count in runs["runs"] for tick in range(first, first + count)}
+
+
 def samples(folder, warm_up):
     found = []
     for log in sorted((folder / "logs").glob("*.json")):
-        for tick in json.loads(log.read_text())["ticks"][warm_up:]:
-            stages = tick["stages_ns"]
-            if "tick" in stages and "action" in stages:
-                found.append(stages["tick"] - stages["bev"] - stages["action"])
+        stages = json.loads(log.read_text())["drive"]["stages"]
+        if "tick" not in stages or "action" not in stages:
+            continue
+        tick, bev, action = (column(stages[name]) for name in ("tick", "bev", "action"))
+        found += [100 * (tick[at] - bev[at] - action[at]) for at in action if at >= warm_up]
     if not found:
         sys.exit(f"{folder} has no ticks behind the first {warm_up} in which a model acted")
     return found

@@ -36,7 +36,7 @@ pub use street_map::{MapError, StreetMap};
 pub(super) use vehicle::REAR_AXLE_M;
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 #[cfg(test)]
-pub(super) use vehicle::{ego_speed_after_tick, slip_rad};
+pub(super) use vehicle::slip_rad;
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{

@@ -7,13 +7,11 @@ use super::super::route_line::{RoadError, bridge};
 use super::super::track::Track;
 use super::flow::{Flow, Manner};
 use super::light_schedule::{LightSchedule, RED_THEN_GREEN};
+use super::tenure::Tenure;
 use super::{Parameters, Scenario, Stage};
-use crate::scene::{Allowances, Pose, wrap_angle};
+use crate::scene::{Pose, wrap_angle};
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
-
-/// Seconds after which a scenario that lets our vehicle wait is over.
-const TIMEOUT_S: f64 = 240.0;
 
 /// A flow that ends within this of the route's way out of a junction runs in it, meters.
 const SAME_LANE_M: f64 = 2.6;
@@ -32,7 +30,8 @@ pub(super) struct JunctionFlow {
     lights: Option<LightSchedule>,
     /// Over once our vehicle is this far down the road, meters.
     end_along_m: f64,
-    begun_at_s: Option<f64>,
+    tenure: Tenure,
+    has_begun: bool,
 }
 
 impl JunctionFlow {
@@ -96,27 +95,25 @@ impl JunctionFlow {
             is_prefilled: !matches!(kind, "CrossingBicycleFlow"),
             lights: has_lights.then(|| LightSchedule::new(RED_THEN_GREEN)),
             end_along_m: junction.exit as f64 + 12.0,
-            begun_at_s: None,
+            tenure: Tenure::new(parameters),
+            has_begun: false,
         }))
     }
 }
 
 impl Scenario for JunctionFlow {
     fn play(&mut self, stage: &mut Stage<'_>) {
-        if self.begun_at_s.is_none() && self.is_prefilled {
+        if !std::mem::replace(&mut self.has_begun, true) && self.is_prefilled {
             self.flows.iter_mut().for_each(|flow| flow.prefill(stage));
         }
-        let begun_at_s = *self.begun_at_s.get_or_insert(stage.time_s);
         if let Some(lights) = &mut self.lights {
             lights.play(stage);
         }
-        if stage.ego_along_m > self.end_along_m {
-            self.flows.iter_mut().for_each(|flow| flow.drain(stage));
-        } else {
+        let is_through = stage.ego_along_m > self.end_along_m;
+        if self.tenure.run_with_limit(stage, is_through).is_some() {
             self.flows.iter_mut().for_each(|flow| flow.play(stage));
-            let is_waiting = stage.time_s - begun_at_s < TIMEOUT_S;
-            stage.effects.allowances =
-                Allowances { standing: is_waiting, ..stage.effects.allowances };
+        } else {
+            self.flows.iter_mut().for_each(|flow| flow.drain(stage));
         }
     }
 }
@@ -267,7 +264,9 @@ mod tests {
             let order = rehearsal.effects.lights.unwrap();
             let expected = if tick < 100 { LightColor::Red } else { LightColor::Green };
             assert_eq!(order.ego, expected, "{tick}");
-            assert_eq!(rehearsal.effects.allowances.standing, tick < 4800, "{tick}");
+            assert!(rehearsal.effects.allowances.standing, "{tick}");
+            let running = rehearsal.effects.running.last().unwrap();
+            assert_eq!(running.is_timed_out, tick > 4800, "{tick}");
         }
     }
 
