@@ -34,9 +34,9 @@ pub use road::Road;
 pub use route_line::RoadError;
 pub use street_map::{MapError, StreetMap};
 pub(super) use vehicle::REAR_AXLE_M;
-pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 #[cfg(test)]
 pub(super) use vehicle::slip_rad;
+pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{
