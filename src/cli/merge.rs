@@ -1,6 +1,6 @@
 //! `tandem merge`: results of several folders, put together.
 
-use super::{Outcome, eval, print};
+use super::{Outcome, campaign, print};
 use crate::evaluation::gather::Gathered;
 use crate::evaluation::score_card::ResultFolder;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         print::line(&format!("merged in {}", arguments.out.display()));
         if gathered.run.is_some() {
-            print::line(eval::NOTE);
+            print::line(campaign::NOTE);
         }
     }
     let is_whole = gathered.merged.finished == gathered.total;

@@ -5,6 +5,7 @@
 
 mod budget;
 mod build;
+mod campaign;
 mod checkpoint;
 mod compare;
 mod demo;

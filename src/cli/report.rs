@@ -3,7 +3,7 @@
 
 use super::drive::{STILL_FILE, WARM_UP_TICKS};
 use super::driver::DriverName;
-use super::{Outcome, doctor, eval, print};
+use super::{Outcome, campaign, doctor, print};
 use crate::evaluation::foxglove::write_mcap;
 use crate::evaluation::log::RouteLog;
 use crate::evaluation::provenance::RunJson;
@@ -80,12 +80,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let labels: Vec<&str> = results.iter().filter_map(|results| results.label.as_deref()).collect();
     let note = match (&labels[..], results.len()) {
-        ([], _) => eval::NOTE.to_owned(),
-        ([label], 1) => format!("{} {label}", eval::NOTE),
+        ([], _) => campaign::NOTE.to_owned(),
+        ([label], 1) => format!("{} {label}", campaign::NOTE),
         _ => format!(
             "{} Emulated hardware: answers were there after the latencies that each run names, \
              whatever this machine took.",
-            eval::NOTE
+            campaign::NOTE
         ),
     };
     let facts = facts_of_all(&results);

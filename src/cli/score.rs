@@ -1,6 +1,6 @@
 //! `tandem score`: what a folder of result files comes to.
 
-use super::{Outcome, eval, print};
+use super::{Outcome, campaign, print};
 use crate::evaluation::ability::Ability;
 use crate::evaluation::rule::{DEVIATIONS, Rule};
 use crate::evaluation::score_card::{AbilityTable, Figure, ResultFolder, RouteSet, ScoreCard};
@@ -109,7 +109,7 @@ fn describe(card: &ScoreCard, is_ours: bool) {
     print::line(&format!("routes {} ({name}{repeated})", card.route_file));
     print::line(&format!("SHA-256 {}: {confirmed}", card.route_file_sha256));
     if is_ours {
-        print::line(eval::NOTE);
+        print::line(campaign::NOTE);
     }
 
     print::line("");

@@ -1,23 +1,17 @@
 //! `tandem sweep`: what latency costs, over a grid of latencies of both experts.
 
+use super::campaign::{CampaignArguments, NOTE, drive_with_workers, work};
 use super::drive::{Drive, Variant, cancel_on_interrupt};
-use super::driver::DriverName;
-use super::eval::{MOST_REPETITIONS, NOTE, drive_with_workers, jobs, select, work};
 use super::workers::Told;
 use super::{Outcome, print, report};
 use crate::evaluation::campaign::Campaign;
-use crate::evaluation::criteria::TICK_CAP;
 use crate::evaluation::record::write_json;
-use crate::evaluation::routes::parse_routes;
 use crate::evaluation::sweep::{
     AxisPoint, Cell, CellDrives, CellInput, DriveFigures, FORMAT, Intervals, Sweep,
 };
-use crate::evaluation::units::{Shard, Unit};
+use crate::evaluation::units::Unit;
 use crate::pilot::{ClockName, FastReleases, LatencySpec, RunFile, split_latencies};
-use crate::world::StreetMap;
 use anyhow::{Context, bail};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Beside the note on scores: what a reader of a sweep must know.
@@ -25,18 +19,8 @@ const EMULATED: &str = "Latencies are emulated in virtual time.";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Route file in the Bench2Drive XML format
-    #[arg(long, value_name = "FILE")]
-    routes: PathBuf,
-    /// Folder that `tandem build` or `tandem export` wrote (driver automot)
-    #[arg(long, value_name = "DIR")]
-    engine: Option<PathBuf>,
-    /// Who drives
-    #[arg(long, value_enum)]
-    driver: DriverName,
-    /// Folder for results; finished drives in it are kept and not driven again
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    campaign: CampaignArguments,
     /// Latencies of a refresh, milliseconds, comma-separated; also distributions such as
     /// lognormal:p50=300,p99=700 and file:latency.json
     #[arg(long, default_value = "0,100,200,400,1000", value_name = "LIST")]
@@ -47,47 +31,17 @@ pub(super) struct Arguments {
     /// One fast inference at a time, as on one GPU; without it they overlap
     #[arg(long)]
     busy: bool,
-    /// Run file (YAML) for all else: periods, seed, threads; see configs/
-    #[arg(long, value_name = "FILE")]
-    run: Option<PathBuf>,
-    /// OpenDRIVE map of the routes' town: its lanes instead of ones made from the route alone
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
-    /// Only these routes of the file, comma-separated ids
-    #[arg(long, value_delimiter = ',', value_name = "IDS")]
-    only: Vec<u32>,
-    /// End a route after so many ticks
-    #[arg(long, default_value_t = TICK_CAP, value_name = "TICKS")]
-    tick_cap: u64,
-    /// Drive every route so often in every cell, each time in a world with a seed of its own
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_REPETITIONS))]
-    repetitions: u32,
     /// How long after a late or held command an infraction counts as being behind it, milliseconds
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     horizon: u64,
-    /// Drive so many routes at once, in a process each [default: the number of cores for drivers
-    /// without networks, else 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
-    /// Drive only this part of all drives, INDEX/COUNT from 1/COUNT to COUNT/COUNT
-    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
-    shard: Shard,
-    /// Drive also what processes of other machines have claimed: say so only if they are dead
-    #[arg(long)]
-    take_over: bool,
-    /// Be one of the processes of --jobs
-    #[arg(long, hide = true)]
-    worker: bool,
     /// Print JSON: what sweep.json holds
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let mut file = match &arguments.run {
-        Some(path) => RunFile::read(path)?,
-        None => RunFile::default(),
-    };
+    let asked = &arguments.campaign;
+    let mut file = asked.run_file()?;
     file.clock = ClockName::Virtual;
     if arguments.busy {
         file.fast_releases = FastReleases::Busy;
@@ -95,29 +49,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let slow = axis("--slow", &arguments.slow)?;
     let fast = axis("--fast", &arguments.fast)?;
     let variants = variants(&file, &slow, &fast)?;
-    let text = std::fs::read_to_string(&arguments.routes)
-        .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
-    let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
-    let routes = select(routes, &arguments.only)?;
-    let map = arguments.map.as_deref().map(StreetMap::read).transpose()?.map(Arc::new);
-    let drive = Drive {
-        folder: &arguments.out,
-        routes: &routes,
-        repetitions: arguments.repetitions,
-        shard: arguments.shard,
-        route_file: text.as_bytes(),
-        driver: arguments.driver,
-        variants: &variants,
-        engine: arguments.engine.as_deref(),
-        map: map.as_ref(),
-        tick_cap: arguments.tick_cap,
-    };
-    if arguments.worker {
+    let routes = asked.read_routes()?;
+    let drive = asked.drive(&routes, &variants);
+    if asked.is_worker() {
         return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
     }
-    let jobs = jobs(arguments.jobs, arguments.driver, drive.run())?;
+    let jobs = asked.jobs(drive.run())?;
     let cancel = cancel_on_interrupt()?;
-    let (ready, tally) = drive_with_workers(&drive, jobs, arguments.take_over, &cancel)?;
+    let (ready, tally) = drive_with_workers(&drive, jobs, asked.take_over, &cancel)?;
     let campaign = drive.campaign(&ready.settings, &ready.sensors);
     for setting in 0..variants.len() {
         campaign.table(setting)?;
@@ -134,13 +73,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let sweep = Sweep {
         format: FORMAT,
         tandem: env!("CARGO_PKG_VERSION").to_owned(),
-        driver: arguments.driver.as_str().to_owned(),
+        driver: asked.driver.as_str().to_owned(),
         note: format!("{EMULATED} {NOTE}"),
         emulated,
         fast_releases: file.fast_releases.as_str().to_owned(),
         seed: file.seed,
-        routes: routes.len(),
-        repetitions: arguments.repetitions,
+        routes: routes.routes.len(),
+        repetitions: asked.repetitions,
         finished: cells.iter().map(|cell| cell.finished).sum(),
         total: cells.iter().map(|cell| cell.total).sum(),
         resamples,
@@ -151,16 +90,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         fast: fast.iter().map(point).collect(),
         cells,
     };
-    let json = arguments.out.join("sweep.json");
+    let json = asked.out.join("sweep.json");
     write_json(&json, &sweep)?;
-    let page = arguments.out.join("sweep.html");
+    let page = asked.out.join("sweep.html");
     let command = format!(
         "tandem sweep --routes {} --driver {} --slow {} --fast {} --repetitions {}{}",
-        arguments.routes.display(),
-        arguments.driver.as_str(),
+        asked.routes.display(),
+        asked.driver.as_str(),
         arguments.slow,
         arguments.fast,
-        arguments.repetitions,
+        asked.repetitions,
         if arguments.busy { " --busy" } else { "" }
     );
     let mut facts = report::facts(command, &file, &sweep.emulated, ready.backend.as_deref());
