@@ -46,6 +46,9 @@ const NEAR_JUNCTION_M: usize = 30;
 const HAZARD_STEPS: usize = 20;
 const HAZARD_STEPS_NEAR_LANE_CHANGE: usize = 11;
 
+/// How hard it brakes at most for a place to wait at, m/s².
+const WAIT_BRAKING_MPS2: f64 = 4.0;
+
 /// Who comes from behind and would be this close within this time makes us go as fast.
 const PURSUED_S: f64 = 3.0;
 const PURSUED_M: f64 = 4.0;
@@ -137,7 +140,7 @@ impl OnRoute {
     fn wish(&mut self, truth: &Truth) -> Wish {
         let ego = &truth.ego;
         let mut normal = Course { limit_mps: self.free_mps(truth), bend_factor: 1.0, stop: None };
-        let is_near_zone = self.gaps.find(&self.path, self.passages.detours(), ego.speed_mps);
+        let is_near_zone = self.gaps.find(&self.path, self.passages.detours(), ego);
         let near_lane_change = self.is_near_lane_change(ego.speed_mps);
         let hazard_steps = match near_lane_change {
             true => HAZARD_STEPS_NEAR_LANE_CHANGE,
@@ -181,12 +184,17 @@ impl OnRoute {
             standstill_m: gaps::standstill_m(),
             headway_s: 0.1,
         });
+        // Car following brakes harder at the end than the vehicle can.
+        let wait_mps = wait.map_or(f64::INFINITY, |wait| {
+            let room_m = (wait.gap_m - wait.length_m - wait.standstill_m).max(0.0);
+            (2.0 * WAIT_BRAKING_MPS2 * room_m).sqrt()
+        });
         let nearest = self.nearest_lead();
         let target_mps = [nearest, stop_line, wait]
             .into_iter()
             .flatten()
             .map(|lead| idm_target_speed(desired_mps, ego.speed_mps, &lead))
-            .fold(desired_mps, f64::min);
+            .fold(desired_mps.min(wait_mps), f64::min);
         tracing::trace!(
             idx = self.path.idx(),
             desired_mps,

@@ -6,14 +6,20 @@ use crate::scene::{ActorKind, ActorState, Truth};
 use crate::world::embedded::footprint_distance_m;
 use glam::DVec2;
 
-/// Nobody farther away matters, meters.
-const HORIZON_M: f64 = 110.0;
+/// Nobody farther away matters, meters: oncoming vehicles do for as long as going around an
+/// obstacle takes.
+const HORIZON_M: f64 = 160.0;
+
+/// How far along the path, behind us and ahead of us, places are told, meters.
+const ALONG_M: (usize, usize) = (80, 140);
 
 /// How far along the path somebody is ahead or behind, meters.
-const LANE_HORIZON_M: usize = 80;
+const LANE_HORIZON_M: f64 = 80.0;
 
 /// Whose center is this close to the path and who heads along it is ahead in our lane.
 const LEADING_ASIDE_M: f64 = 2.5;
+/// Where lanes merge, who is in the next one is ahead, too.
+const MERGING_ASIDE_M: f64 = 6.0;
 const LEADING_TURNED_RAD: f64 = 35.0 * std::f64::consts::PI / 180.0;
 
 /// The same behind us; more where we have just changed lanes, so many meters back.
@@ -21,6 +27,9 @@ const TRAILING_ASIDE_M: f64 = 3.0;
 const TRAILING_ASIDE_AFTER_LANE_CHANGE_M: f64 = 6.0;
 const TRAILING_TURNED_RAD: f64 = 30.0 * std::f64::consts::PI / 180.0;
 const AFTER_LANE_CHANGE_M: usize = 15;
+
+/// Farther beside the path than this we are not in its lane yet, so nobody trails us, meters.
+const OFF_PATH_M: f64 = 1.2;
 
 /// What is slower than this and reaches this close to the path is in the way.
 const SLOW_MPS: f64 = 1.0;
@@ -73,7 +82,6 @@ pub(super) fn look_around(
 ) {
     neighbors.clear();
     let ours = path.idx();
-    let lane = LANE_HORIZON_M * POINTS_PER_M;
     let after_lane_change =
         path.has_lane_change(ours.saturating_sub(AFTER_LANE_CHANGE_M * POINTS_PER_M)..ours);
     let trailing_aside_m = match after_lane_change {
@@ -85,7 +93,8 @@ pub(super) fn look_around(
         if far || actor.extent_m[2] < FLAT_M || hindrances.contains(&actor.id) {
             continue;
         }
-        let around = ours.saturating_sub(lane)..ours + lane;
+        let behind = ours.saturating_sub(ALONG_M.0 * POINTS_PER_M);
+        let around = behind..ours + ALONG_M.1 * POINTS_PER_M;
         let beside = path.locate(&actor.pose, around).map(|(idx, aside_m, turned_rad)| Beside {
             idx,
             aside_m,
@@ -94,7 +103,8 @@ pub(super) fn look_around(
         let role = beside.map_or(Role::Beside, |beside| {
             if beside.idx > ours {
                 ahead(truth, path, actor, &beside)
-            } else if beside.aside_m.abs() <= trailing_aside_m
+            } else if path.aside_of(truth.ego.pose.position).abs() < OFF_PATH_M
+                && beside.aside_m.abs() <= trailing_aside_m
                 && beside.turned_rad.abs() < TRAILING_TURNED_RAD
             {
                 Role::Trailing
@@ -108,10 +118,17 @@ pub(super) fn look_around(
 
 fn ahead(truth: &Truth, path: &Path, actor: &ActorState, beside: &Beside) -> Role {
     let gap_m = (beside.idx - path.idx()) as f64 * SPACING_M;
+    if gap_m > LANE_HORIZON_M {
+        return Role::Beside;
+    }
     let along_mps = (actor.speed_mps * beside.turned_rad.cos()).max(0.0);
     let drives = matches!(actor.kind, ActorKind::Vehicle | ActorKind::Bicycle);
+    let leading_aside_m = match path.is_merge(beside.idx) {
+        true => MERGING_ASIDE_M,
+        false => LEADING_ASIDE_M,
+    };
     let in_lane =
-        beside.aside_m.abs() <= LEADING_ASIDE_M && beside.turned_rad.abs() < LEADING_TURNED_RAD;
+        beside.aside_m.abs() <= leading_aside_m && beside.turned_rad.abs() < LEADING_TURNED_RAD;
     if drives && in_lane {
         return Role::Leading(Lead {
             gap_m,

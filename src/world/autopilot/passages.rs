@@ -11,6 +11,10 @@ const BLEND_TO_FREE_LANE: usize = 12 * POINTS_PER_M;
 const BLEND_TO_ONCOMING_LANE: usize = 9 * POINTS_PER_M;
 const BLEND_TO_GIVE_WAY: usize = 6 * POINTS_PER_M;
 
+/// The speed at which we reckon to pass somebody who moves, and the fastest whom we pass, m/s.
+const PASSING_MPS: f64 = 9.0;
+const FASTEST_PASSED_MPS: f64 = 5.0;
+
 /// Room for oncoming vehicles begins this long before the place, and ends this long behind it.
 const INVADED: (usize, usize) = (15 * POINTS_PER_M, 10 * POINTS_PER_M);
 
@@ -46,7 +50,7 @@ impl Passages {
             is_obstacle && (all.start..all.end).contains(&ours)
         });
         for passage in &truth.passages {
-            let detour = on_path(passage, path);
+            let detour = on_path(passage, truth, path);
             match self.detours.iter_mut().find(|known| known.is_same(&detour)) {
                 Some(known) => *known = detour,
                 None => self.detours.push(detour),
@@ -76,9 +80,24 @@ impl Detour {
     }
 }
 
-fn on_path(passage: &Passage, path: &Path) -> Detour {
+fn on_path(passage: &Passage, truth: &Truth, path: &Path) -> Detour {
     let start = path.of_plan(passage.plan_range.start);
     let end = path.of_plan(passage.plan_range.end);
+    // Who moves on is passed farther on.
+    let along_mps = truth
+        .actors
+        .iter()
+        .filter(|actor| passage.actors.contains(&actor.id))
+        .map(|actor| actor.speed_mps * actor.pose.forward().dot(path.center(end).1))
+        .fold(0.0, f64::max)
+        .min(FASTEST_PASSED_MPS);
+    let until_passed = end.saturating_sub(path.idx()) as f64;
+    let end = match passage.reason {
+        PassageReason::ObstacleBesideFreeLane | PassageReason::ObstacleBesideOncomingLane => {
+            end + (until_passed * along_mps / (PASSING_MPS - along_mps)) as usize
+        }
+        PassageReason::OncomingInvades | PassageReason::GiveWay => end,
+    };
     let aside = |room: usize| start.saturating_sub(room)..end + room;
     let (full, blend) = match passage.reason {
         PassageReason::ObstacleBesideFreeLane => {

@@ -14,6 +14,9 @@ pub(super) const SPACING_M: f64 = 0.1;
 /// How far the path goes on straight before the route's start and beyond its end, meters.
 const EXTENSION_M: usize = 50;
 
+/// A junction longer than this is a merge or an exit, meters.
+const LONGEST_CROSSING_M: usize = 45;
+
 /// Points in which it looks for its place on the path, from the last one on.
 const SEARCH_POINTS: usize = 40;
 
@@ -183,6 +186,11 @@ impl Path {
         (from..end).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(from)
     }
 
+    /// How far `place`, beside our point, is to the right of the driven line, meters.
+    pub(super) fn aside_of(&self, place: DVec2) -> f64 {
+        self.direction(self.idx).perp_dot(place - self.driven[self.idx])
+    }
+
     /// Where we are.
     pub(in crate::world) fn idx(&self) -> usize {
         self.idx
@@ -238,6 +246,13 @@ impl Path {
     /// The stretches inside junctions, in order.
     pub(super) fn junctions(&self) -> &[Range<usize>] {
         &self.junctions
+    }
+
+    /// True if `idx` is inside a junction that is too long for a crossing: a merge or an exit.
+    pub(super) fn is_merge(&self, idx: usize) -> bool {
+        self.junctions
+            .iter()
+            .any(|range| range.contains(&idx) && range.len() > LONGEST_CROSSING_M * POINTS_PER_M)
     }
 
     /// The stretches of lane changes, in order.

@@ -28,8 +28,9 @@ const NEAR_M: f64 = 50.0;
 /// It ends so long after the vehicle has come near, seconds.
 const END_S: f64 = 10.0;
 
-/// It ends, too, when the vehicle is ahead of ours, this near, and has driven so far, meters.
-const AHEAD_M: f64 = 10.0;
+/// It ends, too, when the vehicle is ahead of ours, this near, and has driven so far, meters. What
+/// counts is judged before it ends, so it is ahead by more than it drives in a tick.
+const AHEAD_M: (f64, f64) = (2.0, 10.0);
 const DRIVEN_M: f64 = 50.0;
 
 /// Our vehicle keeps aside until the other is so far ahead of it, meters.
@@ -103,7 +104,7 @@ impl Scenario for Emergency {
         let ahead_m = offset.dot(stage.ego.pose.forward());
         let is_near = offset.length() < NEAR_M;
         let has_driven = self.car.along_m() - self.start_m > DRIVEN_M;
-        let has_passed = ahead_m > 0.0 && offset.length() < AHEAD_M && has_driven;
+        let has_passed = ahead_m > AHEAD_M.0 && offset.length() < AHEAD_M.1 && has_driven;
         let is_done =
             self.has_left || has_passed || self.nearness.is_past(stage.time_s, is_near, END_S);
         let is_running = self.tenure.run(stage, is_done).is_some();
