@@ -3,7 +3,8 @@
 
 Runs `tandem eval` with no sensor: the autopilot twice (all files of results are compared byte by
 byte), five times with seeds of its own, the autopilot two seconds late, and two drivers that do not
-look. Usage: evaluation.py BINARY ROUTES.xml > result.json
+look. Usage: evaluation.py BINARY ROUTES.xml > result.json, then evaluation.py --table result.json for
+the table by scenario type.
 """
 
 import json
@@ -107,10 +108,10 @@ def main():
             "machine": card.machine(),
             "note": "Scores of the embedded world are not CARLA scores.",
             "autopilot": score(binary, routes, scratch / "one"),
-            "by_scenario": by_scenario(routes, found),
             "wall_s": [round(wall, 2) for wall in walls],
             "two_runs_have_the_same_bytes": same_bytes(scratch / "one", scratch / "two"),
         }
+        result["autopilot"]["by_scenario"] = by_scenario(routes, found)
         drive(binary, routes, scratch / "five", "autopilot", "--repetitions", str(REPETITIONS))
         result["five_seeds"] = spread(scratch / "five")
         others = {
@@ -122,7 +123,22 @@ def main():
             folder = scratch / f"other{number}"
             drive(binary, routes, folder, *words)
             result[name] = score(binary, routes, folder)
+            result[name]["by_scenario"] = by_scenario(routes, records(folder))
     print(json.dumps(result, indent=1))
 
 
-main()
+def table(file):
+    result = json.loads(Path(file).read_text())
+    drivers = ["autopilot", "autopilot, 2 s late", "constant speed, blind", "idle"]
+    print("| scenario type | routes | " + " | ".join(drivers) + " |")
+    print("|---|---:|" + "---:|" * len(drivers))
+    for kind, row in result["autopilot"]["by_scenario"].items():
+        cells = [result[driver]["by_scenario"][kind] for driver in drivers]
+        words = [f"{cell['driving_score']:.1f}, {cell['successes']}/{cell['routes']}" for cell in cells]
+        print(f"| {kind} | {row['routes']} | " + " | ".join(words) + " |")
+
+
+if sys.argv[1] == "--table":
+    table(sys.argv[2])
+else:
+    main()
