@@ -304,7 +304,7 @@ fn along_the_road(path: &Path, neighbor: &Neighbor) -> Option<(usize, f64)> {
     let beside = neighbor.beside?;
     let aside_m = beside.aside_m + path.aside_m(beside.idx);
     let turned = beside.turned_rad.abs();
-    let is_along = turned < ALONG_RAD || turned > std::f64::consts::PI - ALONG_RAD;
+    let is_along = !(ALONG_RAD..=std::f64::consts::PI - ALONG_RAD).contains(&turned);
     (is_along && aside_m.abs() < ALONG_ASIDE_M).then_some((beside.idx, aside_m))
 }
 
