@@ -498,4 +498,32 @@ mod tests {
         assert_eq!(ways.len(), 1);
         assert!(ways[0][30].distance(DVec2::new(40.0, 0.0)) < 1e-6, "{}", ways[0][30]);
     }
+
+    #[test]
+    fn who_crosses_the_exit_may_turn_in_until_one_was_seen_to_go_across() {
+        let corners = [DVec2::ZERO, DVec2::new(30.0, 0.0), DVec2::new(80.0, 0.0)];
+        let mut plan = (*plan_through(&corners)).clone();
+        for point in &mut plan.points[20..35] {
+            point.is_junction = true;
+        }
+        let plan = std::sync::Arc::new(plan);
+        let path = Path::new(&plan);
+        let mut forecast = Forecast::default();
+        let mut ways = |y: f64| {
+            let mut crossing = car(7, 30.0, y, 10.0);
+            crossing.pose.yaw_rad = std::f64::consts::FRAC_PI_2;
+            let truth = truth_on(&plan, 5.0, vec![crossing]);
+            let mut around = Vec::new();
+            neighbors::look_around(&truth, &path, &[], &mut around);
+            forecast.update(&truth, &path, &around, STEPS);
+            let ends = (0..forecast.tracks().len()).map(|track| forecast.place(track, 40).center);
+            ends.collect::<Vec<_>>()
+        };
+        let (turns_in, goes_on) = (DVec2::new(50.0, 0.0), DVec2::new(30.0, 20.0));
+        let found = ways(-20.0);
+        assert_eq!(found.len(), 2);
+        assert!(found[0].distance(turns_in) < 0.1 && found[1].distance(goes_on) < 0.1);
+        assert_eq!(ways(6.0).len(), 1);
+        assert_eq!(ways(-20.0).len(), 1);
+    }
 }

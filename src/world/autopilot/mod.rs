@@ -19,6 +19,7 @@ mod pedals;
 mod rollout;
 mod steering;
 mod stop_lines;
+mod zones;
 
 pub use car_following::{Lead, idm_target_speed};
 pub use pedals::{throttle_and_brake, time_to_cover};
@@ -28,7 +29,7 @@ use crate::scene::{
     ActorKind, Command, Control, DriveError, Driver, Observation, TickReport, Truth,
 };
 use forecast::{Forecast, STEPS};
-use gaps::{Advice, Gaps};
+use gaps::{Gaps, STANDSTILL_M};
 use neighbors::{Neighbor, Role};
 use passages::Passages;
 use path::{POINTS_PER_M, Path, SPACING_M};
@@ -159,9 +160,7 @@ impl OnRoute {
         let mut hazard = false;
         let mut waits = None;
         if is_near_zone {
-            if let Advice::Drive(course) =
-                self.gaps.advise(&rollout, &normal, truth.speed_limit_mps)
-            {
+            if let Some(course) = self.gaps.advise(&rollout, &normal, truth.speed_limit_mps) {
                 waits = course.stop;
                 normal = Course { stop: None, ..course };
             }
@@ -181,7 +180,7 @@ impl OnRoute {
             gap_m: (stop as f64 - self.path.idx() as f64) * SPACING_M,
             length_m: ego.extent_m[0],
             speed_mps: 0.0,
-            standstill_m: gaps::standstill_m(),
+            standstill_m: STANDSTILL_M,
             headway_s: 0.1,
         });
         // Car following brakes harder at the end than the vehicle can.

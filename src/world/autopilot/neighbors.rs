@@ -18,8 +18,10 @@ const LANE_HORIZON_M: f64 = 80.0;
 
 /// Whose center is this close to the path and who heads along it is ahead in our lane.
 const LEADING_ASIDE_M: f64 = 2.5;
-/// Where lanes merge, who is in the next one is ahead, too.
+/// Where lanes merge, who is in the next one is ahead, too, unless he is so slow that he may be
+/// waiting for us.
 const MERGING_ASIDE_M: f64 = 6.0;
+const MERGING_MPS: f64 = 5.0;
 const LEADING_TURNED_RAD: f64 = 35.0 * std::f64::consts::PI / 180.0;
 
 /// The same behind us; more where we have just changed lanes, so many meters back.
@@ -27,9 +29,6 @@ const TRAILING_ASIDE_M: f64 = 3.0;
 const TRAILING_ASIDE_AFTER_LANE_CHANGE_M: f64 = 6.0;
 const TRAILING_TURNED_RAD: f64 = 30.0 * std::f64::consts::PI / 180.0;
 const AFTER_LANE_CHANGE_M: usize = 15;
-
-/// Farther beside the path than this we are not in its lane yet, so nobody trails us, meters.
-const OFF_PATH_M: f64 = 1.2;
 
 /// What is slower than this and reaches this close to the path is in the way.
 const SLOW_MPS: f64 = 1.0;
@@ -88,6 +87,8 @@ pub(super) fn look_around(
         true => TRAILING_ASIDE_AFTER_LANE_CHANGE_M,
         false => TRAILING_ASIDE_M,
     };
+    // Nobody trails us before we are in the path's lane.
+    let is_off = path.is_off(truth.ego.pose.position);
     for (actor_idx, actor) in truth.actors.iter().enumerate() {
         let far = actor.pose.position.distance(truth.ego.pose.position) > HORIZON_M;
         if far || actor.extent_m[2] < FLAT_M || hindrances.contains(&actor.id) {
@@ -103,7 +104,7 @@ pub(super) fn look_around(
         let role = beside.map_or(Role::Beside, |beside| {
             if beside.idx > ours {
                 ahead(truth, path, actor, &beside)
-            } else if path.aside_of(truth.ego.pose.position).abs() < OFF_PATH_M
+            } else if !is_off
                 && beside.aside_m.abs() <= trailing_aside_m
                 && beside.turned_rad.abs() < TRAILING_TURNED_RAD
             {
@@ -123,7 +124,7 @@ fn ahead(truth: &Truth, path: &Path, actor: &ActorState, beside: &Beside) -> Rol
     }
     let along_mps = (actor.speed_mps * beside.turned_rad.cos()).max(0.0);
     let drives = matches!(actor.kind, ActorKind::Vehicle | ActorKind::Bicycle);
-    let leading_aside_m = match path.is_merge(beside.idx) {
+    let leading_aside_m = match path.is_merge(beside.idx) && along_mps > MERGING_MPS {
         true => MERGING_ASIDE_M,
         false => LEADING_ASIDE_M,
     };

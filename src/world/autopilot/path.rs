@@ -20,6 +20,9 @@ const LONGEST_CROSSING_M: usize = 45;
 /// Points in which it looks for its place on the path, from the last one on.
 const SEARCH_POINTS: usize = 40;
 
+/// Who is farther beside the path than this is not in its lane, meters.
+const OFF_M: f64 = 1.2;
+
 /// Lateral acceleration in bends, and how hard it brakes for them, m/s².
 const BEND_LATERAL_MPS2: f64 = 2.5;
 const BEND_BRAKING_MPS2: f64 = 2.5;
@@ -186,9 +189,10 @@ impl Path {
         (from..end).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(from)
     }
 
-    /// How far `place`, beside our point, is to the right of the driven line, meters.
-    pub(super) fn aside_of(&self, place: DVec2) -> f64 {
-        self.direction(self.idx).perp_dot(place - self.driven[self.idx])
+    /// True if `place`, beside our point, is too far from the driven line to be in its lane.
+    pub(super) fn is_off(&self, place: DVec2) -> bool {
+        let aside_m = self.direction(self.idx).perp_dot(place - self.driven[self.idx]);
+        aside_m.abs() > OFF_M
     }
 
     /// Where we are.

@@ -12,6 +12,9 @@ use proptest::prelude::*;
 use std::f64::consts::{FRAC_PI_2, PI};
 use std::sync::Arc;
 
+/// Scenes drawn by each property test: a drive takes a while.
+const CASES: u32 = 16;
+
 /// A plan with a point every meter on straight pieces between `corners`.
 pub(super) fn plan_through(corners: &[DVec2]) -> Arc<RoutePlan> {
     let mut points = Vec::new();
@@ -127,7 +130,7 @@ fn it_stops_behind_a_standing_car() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn it_stops_before_a_red_light_from_any_speed(speed_mps in 0.0..13.9f64, room_m in 0.0..30.0f64) {
@@ -167,6 +170,30 @@ proptest! {
             arrived |= truth.ego.pose.position.x > 70.0;
         });
         prop_assert!(arrived, "{}", truth.ego.pose.position.x);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
+
+    #[test]
+    fn it_never_meets_oncoming_traffic_beside_an_obstacle(
+        speed_mps in 8.0..14.0f64, first_m in 60.0..200.0f64, gaps_m in prop::collection::vec(18.0..110.0f64, 5),
+    ) {
+        let mut x = first_m;
+        let oncoming = gaps_m.iter().zip(2..).map(|(gap_m, id)| {
+            x += gap_m;
+            turned(car(id, x, -3.5, speed_mps), PI)
+        });
+        let mut truth = obstacle(PassageReason::ObstacleBesideOncomingLane, oncoming.collect());
+        let mut arrived = false;
+        drive(&mut truth, 1200, |_, truth| {
+            arrived |= truth.ego.pose.position.x > 120.0;
+            if !arrived {
+                assert_no_contact(truth);
+            }
+        });
+        prop_assert!(arrived);
     }
 }
 
@@ -240,4 +267,77 @@ fn a_pedestrian_who_crosses_is_let_pass() {
 fn a_pursuer_is_not_braked_for() {
     let mut truth = truth_on(&straight_plan(400), 10.0, vec![car(1, -30.0, 0.0, 13.0)]);
     drive(&mut truth, 400, |_, truth| assert_no_contact(truth));
+}
+
+#[test]
+fn a_yellow_light_that_is_too_near_is_driven_through() {
+    let mut truth = truth_on(&straight_plan(200), 10.0, Vec::new());
+    let cause = StopCause::Light(LightColor::Yellow);
+    truth.stop_lines.push(StopLine { id: 1, plan_idx: 8, cause });
+    drive(&mut truth, 40, |_, truth| assert!(truth.ego.speed_mps > 8.0));
+}
+
+#[test]
+fn a_parked_vehicle_waits_until_its_lane_is_free() {
+    let others = vec![
+        car(1, 9.0, 3.0, 0.0),
+        car(2, -9.0, 3.0, 0.0),
+        car(3, 0.0, 0.0, 4.0),
+        car(4, -30.0, 0.0, 10.0),
+    ];
+    let mut truth = truth_on(&straight_plan(200), 0.0, others);
+    truth.ego.pose.position.y = 3.0;
+    drive(&mut truth, 400, |tick, truth| {
+        assert_no_contact(truth);
+        assert!(tick > 40 || truth.ego.pose.position.x < 1.0);
+    });
+    let at = truth.ego.pose.position;
+    assert!(at.x > 60.0 && at.y.abs() < 0.3, "{at}");
+}
+
+#[test]
+fn cyclists_who_ride_on_are_passed() {
+    let mut bicycle = car(1, 45.0, 0.9, 3.0);
+    bicycle.kind = ActorKind::Bicycle;
+    bicycle.extent_m = [0.8, 0.2, 0.9];
+    let mut truth = truth_on(&straight_plan(300), 8.0, vec![bicycle]);
+    drive(&mut truth, 500, |_, truth| {
+        assert_no_contact(truth);
+        let at = truth.actors[0].pose.position.x as usize;
+        truth.passages = vec![Passage {
+            plan_range: at.min(298)..(at + 1).min(299),
+            aside_m: -2.1,
+            reason: PassageReason::ObstacleBesideOncomingLane,
+            actors: vec![1],
+        }];
+    });
+    assert!(truth.ego.pose.position.x > truth.actors[0].pose.position.x + 10.0);
+}
+
+#[test]
+fn way_is_made_for_who_comes_from_behind_and_for_who_invades() {
+    for (reason, aside_m) in [(PassageReason::GiveWay, 3.5), (PassageReason::OncomingInvades, 0.8)]
+    {
+        let mut truth = truth_on(&straight_plan(200), 8.0, Vec::new());
+        truth.passages = vec![Passage { plan_range: 40..80, aside_m, reason, actors: vec![9] }];
+        drive(&mut truth, 400, |_, truth| {
+            let at = truth.ego.pose.position;
+            if (45.0..75.0).contains(&at.x) {
+                assert!((at.y - aside_m).abs() < 0.3, "{reason:?}: {at}");
+            }
+        });
+        assert!(truth.ego.pose.position.y.abs() < 0.1);
+    }
+}
+
+#[test]
+fn the_same_scene_gives_the_same_drive() {
+    let run = || {
+        let oncoming = turned(car(2, 140.0, -3.5, 12.0), PI);
+        let mut truth = obstacle(PassageReason::ObstacleBesideOncomingLane, vec![oncoming]);
+        let mut places = Vec::new();
+        drive(&mut truth, 300, |_, truth| places.push(truth.ego.pose));
+        places
+    };
+    assert_eq!(run(), run());
 }

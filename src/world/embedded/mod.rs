@@ -33,10 +33,10 @@ pub(super) use boxes::footprint_distance_m;
 pub use road::Road;
 pub use route_line::RoadError;
 pub use street_map::{MapError, StreetMap};
-pub(super) use vehicle::REAR_AXLE_M;
 #[cfg(test)]
 pub(super) use vehicle::slip_rad;
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
+pub(super) use vehicle::{REAR_AXLE_M, ego_speed_after_tick};
 
 use super::{TICK, TICK_S, World};
 use crate::scene::{
