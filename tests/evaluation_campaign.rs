@@ -238,6 +238,7 @@ fn over<'a>(folder: &'a Path, settings: &'a [Setting], routes: &'a [Route]) -> C
         recorded_time: RecordedTime::Simulated,
         presets: None,
         sensors: &[],
+        motion: None,
     }
 }
 

@@ -9,7 +9,9 @@ use tandem::evaluation::log::RouteLog;
 use tandem::evaluation::record::Record;
 use tandem::evaluation::report::{Report, ReportRun, render};
 use tandem::evaluation::routes::read_routes;
+use tandem::evaluation::rule::Rule;
 use tandem::evaluation::run::run_route;
+use tandem::evaluation::smoothness::MotionLog;
 use tandem::evaluation::units::Shard;
 use tandem::scene::SensorSuite;
 use tandem::world::{Autopilot, EmbeddedWorld};
@@ -32,6 +34,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         .collect();
     let provenance = Provenance::new(b"", 7, "autopilot", BTreeMap::new());
     let settings = [Setting { name: "autopilot".to_owned(), provenance }];
+    let motion = folder.path().join("motion");
     let campaign = Campaign {
         folder: folder.path(),
         settings: &settings,
@@ -41,6 +44,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         recorded_time: RecordedTime::Simulated,
         presets: None,
         sensors: &[],
+        motion: Some(&motion),
     };
     let cancel = AtomicBool::new(false);
     let summary = campaign
@@ -56,6 +60,11 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         assert!(record.is_success(), "{}: {:#?}", record.route_id, record);
         let speeds = record.infractions.min_speed_infractions.len();
         assert!((15..=21).contains(&speeds), "{speeds} speed messages on {}", record.route_id);
+        let file = motion.join(&record.save_name).join("metric_info.json");
+        let log = MotionLog::parse(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let windows = log.windows(Rule::Corrected).unwrap();
+        let ticks = record.meta.duration_game / 0.05;
+        assert!((windows.len() as f64 - ticks / 20.0).abs() <= 1.0, "{} {ticks}", windows.len());
     }
     let unit =
         |record: &Record| campaign.units().find(|u| campaign.route_id(*u) == record.route_id);

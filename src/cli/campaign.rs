@@ -112,6 +112,7 @@ impl CampaignArguments {
             engine: self.engine.as_deref(),
             map: read.map.as_ref(),
             tick_cap: self.tick_cap,
+            motion: None,
         }
     }
 

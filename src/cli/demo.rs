@@ -104,6 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         variants: &with_model,
         engine: Some(&engine),
         map: None,
+        motion: None,
         tick_cap: arguments.ticks,
     };
     say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
@@ -119,6 +120,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         variants: &with_autopilot,
         engine: None,
         map: None,
+        motion: None,
         tick_cap: crate::evaluation::criteria::TICK_CAP,
         ..drive
     }

@@ -44,6 +44,8 @@ pub(super) struct Drive<'a> {
     /// Real geometry for all routes.
     pub(super) map: Option<&'a Arc<StreetMap>>,
     pub(super) tick_cap: u64,
+    /// Where to keep every drive's motion.
+    pub(super) motion: Option<&'a Path>,
 }
 
 /// One way to run: a setting of the campaign.
@@ -209,6 +211,7 @@ impl<'a> Drive<'a> {
             },
             presets: None,
             sensors,
+            motion: self.motion,
         }
     }
 

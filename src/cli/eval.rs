@@ -1,7 +1,7 @@
 //! `tandem eval`: drive routes and score them.
 
 use super::campaign::{CampaignArguments, NOTE, drive_with_workers, work};
-use super::drive::{Variant, cancel_on_interrupt, latency_table, prefix_age_line};
+use super::drive::{Drive, Variant, cancel_on_interrupt, latency_table, prefix_age_line};
 use super::driver::DriverName;
 use super::latency::LatencyArgument;
 use super::report::{self, Part};
@@ -10,6 +10,7 @@ use super::{Outcome, print};
 use crate::evaluation::claim::Holder;
 use crate::pilot::Pace;
 use crate::timing::Stage;
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -20,6 +21,10 @@ pub(super) struct Arguments {
     /// as in the drives of DIR; with `busy`, one inference at a time. See configs/run.yaml
     #[arg(long, value_name = "SPEC")]
     latency: Option<LatencyArgument>,
+    /// Keep each drive's motion in DIR/SAVE_NAME/metric_info.json, which `tandem score --motion DIR`
+    /// computes smoothness from
+    #[arg(long, value_name = "DIR")]
+    motion: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -35,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let [Variant { file, timed, .. }] = &variants;
     let run = &timed.run;
     let routes = asked.read_routes()?;
-    let drive = asked.drive(&routes, &variants);
+    let drive = Drive { motion: arguments.motion.as_deref(), ..asked.drive(&routes, &variants) };
     if asked.is_worker() {
         return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
     }

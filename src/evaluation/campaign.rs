@@ -80,6 +80,8 @@ pub struct Campaign<'a> {
     pub presets: Option<&'a WeatherPresets>,
     /// One icon name per declared sensor, e.g. `carla_camera`.
     pub sensors: &'a [String],
+    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere.
+    pub motion: Option<&'a Path>,
 }
 
 /// One drive to make.
@@ -343,12 +345,12 @@ impl Campaign<'_> {
             let outcome = drive(Work { unit, route, seed });
             Some(outcome.map_err(|source| CampaignError::Route { route_id: route.id, source })?)
         };
-        let Some((result, log)) = self.judged(route, outcome.as_ref()) else {
+        let Some(result) = self.judged(route, outcome.as_ref()) else {
             return Ok(Looked::Cancelled);
         };
         let took_s = outcome.as_ref().map_or(0.0, |outcome| outcome.duration_system_s);
         let wall = WallTime { started_unix_s, took_s, by: us.clone() };
-        let record = self.write(unit, &result, log, &wall)?;
+        let record = self.write(unit, &result, outcome.as_ref(), &wall)?;
         ours.finish();
         progress(Progress::Finished { unit, record: &record });
         Ok(Looked::Driven)
@@ -356,11 +358,7 @@ impl Campaign<'_> {
 
     /// What a drive comes to; without an outcome that of a simulation that crashed, as the official
     /// harness has it. `None` if it was cancelled.
-    fn judged<'o>(
-        &self,
-        route: &Route,
-        outcome: Option<&'o RouteOutcome>,
-    ) -> Option<(RouteResult, Option<&'o RouteLog>)> {
+    fn judged(&self, route: &Route, outcome: Option<&RouteOutcome>) -> Option<RouteResult> {
         let Some(outcome) = outcome else {
             tracing::error!(route = route.id, "{CRASHES_ALLOWED} processes died at it: given up");
             let crashed = RouteResult {
@@ -372,7 +370,7 @@ impl Campaign<'_> {
                 duration_game_s: 0.0,
                 duration_system_s: 0.0,
             };
-            return Some((crashed, None));
+            return Some(crashed);
         };
         if let RouteEnd::DriverFailed(words) = &outcome.end {
             tracing::error!(route = route.id, words, "the driver failed");
@@ -381,14 +379,14 @@ impl Campaign<'_> {
         if self.recorded_time == RecordedTime::Simulated {
             result.duration_system_s = result.duration_game_s;
         }
-        Some((result, Some(&outcome.log)))
+        Some(result)
     }
 
     fn write(
         &self,
         unit: Unit,
         result: &RouteResult,
-        log: Option<&RouteLog>,
+        outcome: Option<&RouteOutcome>,
         wall: &WallTime,
     ) -> Result<Record, CampaignError> {
         let route = &self.routes[unit.route];
@@ -406,9 +404,15 @@ impl Campaign<'_> {
                 .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
         }
         let [log_file, wall_file, result_file] = files;
-        match log {
-            Some(log) => write_json_compact(&log_file, log)?,
+        match outcome {
+            Some(outcome) => write_json_compact(&log_file, &outcome.log)?,
             None => write_json_compact(&log_file, &RouteLog::default())?,
+        }
+        if let Some((folder, outcome)) = self.motion.zip(outcome) {
+            let path = folder.join(&record.save_name);
+            fs::create_dir_all(&path)
+                .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
+            write_json_compact(&path.join("metric_info.json"), &outcome.motion)?;
         }
         write_json(&wall_file, wall)?;
         let checkpoint = Checkpoint::finished(vec![record.clone()], 1, self.sensors.to_vec());

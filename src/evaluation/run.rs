@@ -1,7 +1,8 @@
 //! One drive along one route: the loop that lets a driver act in a world and a judge watch.
 
-use super::criteria::{Ending, Judgment, RouteJudge, Verdict};
+use super::criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
 use super::log::{LogRecorder, RouteLog};
+use super::smoothness::{MotionLog, MotionSample};
 use super::statistics::{Failure, RouteResult};
 use crate::scene::{Command, Control, Driver, Observation};
 use crate::timing::Stopwatch;
@@ -30,6 +31,8 @@ pub struct RouteOutcome {
     pub judgment: Judgment,
     /// Tick by tick.
     pub log: RouteLog,
+    /// How the vehicle moved, tick by tick.
+    pub motion: MotionLog,
     /// Simulation time driven, seconds.
     pub duration_game_s: f64,
     /// Wall time that took, seconds.
@@ -73,6 +76,9 @@ pub fn run_route(
     let plan = Arc::clone(world.plan());
     let mut judge = RouteJudge::new(&plan).with_tick_cap(tick_cap);
     let mut log = LogRecorder::new(&plan, &world.lane_strips());
+    // With room for the longest drive, so that the loop does not allocate.
+    let ticks = usize::try_from(TICK_CAP + 1).expect("4001 fits any usize");
+    let mut motion: Vec<MotionSample> = Vec::with_capacity(ticks);
     let end = loop {
         if cancel.load(Ordering::Relaxed) {
             break RouteEnd::Cancelled;
@@ -88,6 +94,7 @@ pub fn run_route(
             break RouteEnd::DriverFailed(words);
         };
         log.tick(world.state(), command, &control);
+        motion.push(MotionSample::of(&world.state().ego));
         if let Verdict::Over(ending) = judge.tick(world.state(), world.lanes()) {
             break RouteEnd::Judged(ending);
         }
@@ -97,6 +104,7 @@ pub fn run_route(
     RouteOutcome {
         end,
         log: log.finish(&judgment.infractions),
+        motion: MotionLog::of_ticks(&motion),
         judgment,
         duration_game_s: world.state().time_s,
         duration_system_s: stopwatch.elapsed().as_secs_f64(),

@@ -2,7 +2,9 @@
 //! rates stay within bounds of comfort.
 
 use super::rule::Rule;
-use serde::Deserialize;
+use crate::scene::EgoState;
+use glam::DVec2;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::f64::consts::TAU;
 
@@ -22,7 +24,7 @@ const BOUNDS: [(f64, f64); 6] =
     [(-4.05, 2.40), (-4.89, 4.89), (-8.37, 8.37), (-4.13, 4.13), (-1.93, 1.93), (-0.95, 0.95)];
 
 /// What a drive's log says at one step, in the world's frame.
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MotionSample {
     /// m/s².
     pub acceleration: [f64; 3],
@@ -34,11 +36,34 @@ pub struct MotionSample {
     pub right_vector: [f64; 3],
 }
 
+impl MotionSample {
+    /// What a vehicle's inertial unit says without noise: it accelerates along its heading and, in a
+    /// bend, toward the bend's center.
+    pub fn of(ego: &EgoState) -> Self {
+        let level = |in_plane: DVec2| in_plane.extend(0.0).to_array();
+        let (forward, right) = (ego.pose.forward(), ego.pose.right());
+        let aside_mps2 = ego.speed_mps * ego.yaw_rate_radps;
+        Self {
+            acceleration: level(forward * ego.acceleration_mps2 + right * aside_mps2),
+            angular_velocity: [0.0, 0.0, ego.yaw_rate_radps.to_degrees()],
+            forward_vector: level(forward),
+            right_vector: level(right),
+        }
+    }
+}
+
 /// A drive's motion, as its agent logged it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MotionLog {
     /// Number of the step and what it logged, in file order.
     samples: Vec<(i64, MotionSample)>,
+}
+
+impl Serialize for MotionLog {
+    /// As a `metric_info.json`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.samples.iter().map(|(step, sample)| (step.to_string(), sample)))
+    }
 }
 
 /// Smoothness can't be computed.
@@ -65,6 +90,11 @@ pub enum SmoothnessError {
 }
 
 impl MotionLog {
+    /// The log of a drive whose ticks, from 1, are `samples`.
+    pub fn of_ticks(samples: &[MotionSample]) -> Self {
+        Self { samples: (1..).zip(samples.iter().copied()).collect() }
+    }
+
     /// Reads the text of a `metric_info.json`.
     ///
     /// # Errors
@@ -223,4 +253,34 @@ fn fitted(values: &[f64], at: impl Fn([f64; 3], f64) -> f64) -> Vec<f64> {
             at(fit(start), (place - start) as f64 - middle)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scene::Pose;
+
+    #[test]
+    fn in_a_right_bend_the_vehicle_accelerates_to_its_right() {
+        // 10 m/s on a circle of 50 m radius, and 1 m/s² more each second, heading south.
+        let ego = EgoState {
+            pose: Pose::new(3.0, 4.0, std::f64::consts::FRAC_PI_2),
+            z_m: 0.0,
+            speed_mps: 10.0,
+            yaw_rate_radps: 0.2,
+            acceleration_mps2: 1.0,
+            extent_m: [2.0, 1.0, 0.7],
+        };
+        let sample = MotionSample::of(&ego);
+        // Right of south (y) is west (-x).
+        let expected = [-2.0, 1.0, 0.0];
+        for (found, expected) in sample.acceleration.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{sample:?}");
+        }
+        assert!((sample.angular_velocity[2] - 11.459).abs() < 1e-3);
+        let log = MotionLog::of_ticks(&[sample; 3]);
+        let text = serde_json::to_string(&log).unwrap();
+        assert!(text.starts_with("{\"1\":{\"acceleration\":["), "{text}");
+        assert_eq!(MotionLog::parse(&text).unwrap(), log);
+    }
 }
