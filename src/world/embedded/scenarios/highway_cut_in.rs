@@ -123,3 +123,42 @@ impl Scenario for HighwayCutIn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged};
+    use super::*;
+
+    /// 40 m, a merge of 60 m, 60 m on, all straight; a ramp on the right.
+    fn merge() -> Rehearsal {
+        let before = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
+        let behind = (0..31).map(|i| DVec3::new(100.0 + 2.0 * f64::from(i), 0.0, 0.0));
+        let place = [("x", "46"), ("y", "12"), ("z", "0")];
+        let parameters = [("other_actor_location", place.as_slice())];
+        let route = staged(before.chain(behind).collect(), "HighwayCutIn", 4.0, &parameters);
+        Rehearsal::on(&route, 3)
+    }
+
+    #[test]
+    fn it_comes_to_the_merge_with_us_and_takes_our_lane_slower_than_we_are() {
+        let mut rehearsal = merge();
+        let track = rehearsal.road.route_track();
+        let start_m = rehearsal.road.route_stations().0 as f64;
+        let car = rehearsal.cast.actors().last().unwrap().id;
+        let mut changing: Vec<(f64, f64, f64)> = Vec::new();
+        for tick in 0..160 {
+            let along_m = start_m + 0.6 * f64::from(tick);
+            rehearsal.tick(track.pose_at(along_m, 0.0).0, 12.0);
+            let actor = rehearsal.cast.get(car).unwrap();
+            let (there_m, aside_m) = track.locate(actor.pose.position);
+            if aside_m > 0.2 && aside_m < 3.4 && (actor.speed_mps - 9.6).abs() < 1e-9 {
+                changing.push((f64::from(tick), aside_m, there_m - along_m));
+            }
+        }
+        let (first, last) = (changing[0], changing[changing.len() - 1]);
+        let took_s = (last.0 - first.0) * TICK_S;
+        assert!((1.2..2.0).contains(&took_s), "{took_s}");
+        assert!(first.1 > 3.2 && last.1 < 0.4, "{changing:?}");
+        assert!((2.0..14.0).contains(&first.2), "it cuts in ahead of us: {first:?}");
+    }
+}
