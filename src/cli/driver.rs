@@ -31,7 +31,7 @@ const KV_SLOTS: usize = 3;
 pub(super) enum DriverName {
     /// The AutoMoT model, from an engine folder
     Automot,
-    /// A privileged route follower: it sees the truth, needs no engine, and drives well
+    /// A privileged driver: it sees the truth, needs no engine, and drives well
     Autopilot,
     /// Follows the route at one speed and sees nobody: a baseline
     ConstantSpeed,
