@@ -1,6 +1,7 @@
 //! Reading keys of a JSON file, so that every complaint names the file and the key.
 
 use super::CheckpointError;
+use crate::files::shortened;
 use serde_json::Value;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -163,13 +164,4 @@ fn whole(value: &Value) -> Option<usize> {
     let number = number(value)?;
     (number >= 0.0 && number <= f64::from(u32::MAX) && number.fract() == 0.0)
         .then_some(number as usize)
-}
-
-fn shortened(value: &Value) -> String {
-    const SHOWN: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }
