@@ -320,7 +320,12 @@ fn onnx_runtime() -> Option<String> {
         Ok(Some(_)) => match OnnxRuntime::open(CpuOptions::default(), &mut |_| {}) {
             Ok(runtime) => {
                 use crate::engine::Backend;
-                Some(format!("{}, {}", runtime.name(), display(runtime.library())))
+                Some(format!(
+                    "{}, {}, telemetry off ({}=1)",
+                    runtime.name(),
+                    display(runtime.library()),
+                    onnxruntime::telemetry::VARIABLE
+                ))
             }
             Err(error) => Some(format!("unusable: {error}")),
         },

@@ -9,6 +9,7 @@ use super::library::LIBRARY;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
+use super::telemetry;
 use super::weights::{ROOT, Weights};
 use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::target::cpu_features;
@@ -97,6 +98,12 @@ pub enum OpenError {
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
+    /// The process's environment leaves the library's telemetry on.
+    #[error(
+        "ONNX Runtime would send telemetry: start the program with {}=1 in its environment",
+        telemetry::VARIABLE
+    )]
+    Telemetry,
     /// The library does not load or is too old.
     #[error(
         "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed",
@@ -119,11 +126,15 @@ pub(super) fn environment(
     if let Some(loaded) = &*slot {
         return Ok(loaded.clone());
     }
+    if !telemetry::is_off() {
+        return Err(OpenError::Telemetry);
+    }
     let path = find()?;
     let load = |reason: String| OpenError::Load { path: path.clone(), reason };
     let environment = ort::init_from(&path)
         .map_err(|error| load(error.to_string()))?
         .with_name("tandem")
+        .with_telemetry(false)
         .build()
         .map_err(|error| load(error.to_string()))?;
     // What the library logs as an error also comes back as one; said once is enough.

@@ -9,6 +9,7 @@ mod parts;
 mod profile;
 mod rewrite;
 mod session;
+pub mod telemetry;
 mod trace;
 mod weights;
 
