@@ -22,6 +22,7 @@ pub mod provenance;
 pub mod record;
 pub mod report;
 pub mod resume;
+mod route_bounds;
 pub mod routes;
 pub mod rule;
 pub mod run;

@@ -3,13 +3,18 @@
 //! Reads what the official parser reads, and refuses what it would trip over later, with one error
 //! that names file, line, route and what was expected.
 
+use super::route_bounds::{
+    COORDINATE_M, HEIGHT_M, LONGEST_GAP_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line,
+    out_of_reach_m,
+};
 use super::scenario_types::{SCENARIO_TYPES, nearest_type};
 use crate::scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
-use glam::DVec3;
+use glam::{DVec2, DVec3};
 use roxmltree::{Document, Node};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The weather before a file says anything: CARLA's defaults except cloudiness and sun altitude,
@@ -86,7 +91,7 @@ pub enum RouteFileError {
         /// The route it is in, as far as known.
         route: Option<String>,
         /// What was found and what was expected.
-        problem: Problem,
+        problem: Box<Problem>,
     },
 }
 
@@ -110,6 +115,41 @@ pub enum Problem {
         attribute: String,
         /// Its text.
         found: String,
+    },
+    /// A number is out of the bounds that any route needs.
+    #[error(
+        "{attribute}={found:?} of <{element}> is out of range, expected a number from {least} to \
+         {most}"
+    )]
+    OutOfRange {
+        /// Tag of the element.
+        element: String,
+        /// Name of the attribute.
+        attribute: String,
+        /// Its text.
+        found: String,
+        /// Lower bound.
+        least: f64,
+        /// Upper bound.
+        most: f64,
+    },
+    /// The key points cannot be one route.
+    #[error(transparent)]
+    Line(LineProblem),
+    /// A place of a scenario is nowhere near its route.
+    #[error(
+        "<{element}> (x={x} y={y}) is {away_m:.0} m from the nearest key point, expected at most \
+         {LONGEST_GAP_M} m"
+    )]
+    FarFromRoute {
+        /// Tag of the element.
+        element: String,
+        /// World meters.
+        x: f64,
+        /// World meters.
+        y: f64,
+        /// Distance from the nearest key point, meters.
+        away_m: f64,
     },
     /// The id is not a number.
     #[error("route id {found:?} is not a whole number from 0 to 4294967295")]
@@ -303,7 +343,7 @@ impl Place<'_> {
             file: self.file.to_owned(),
             line: line_of(node),
             route: self.route.map(str::to_owned),
-            problem,
+            problem: Box::new(problem),
         }
     }
 
@@ -334,12 +374,79 @@ impl Place<'_> {
         })
     }
 
-    fn number(self, node: Node<'_, '_>, attribute: &'static str) -> Result<f64, RouteFileError> {
-        self.finite(node, attribute, self.attribute(node, attribute)?)
+    /// The number `text`, which must be within `bounds`.
+    fn bounded(
+        self,
+        node: Node<'_, '_>,
+        attribute: &str,
+        text: &str,
+        bounds: RangeInclusive<f64>,
+    ) -> Result<f64, RouteFileError> {
+        let number = self.finite(node, attribute, text)?;
+        if bounds.contains(&number) {
+            return Ok(number);
+        }
+        let problem = Problem::OutOfRange {
+            element: node.tag_name().name().to_owned(),
+            attribute: attribute.to_owned(),
+            found: text.to_owned(),
+            least: *bounds.start(),
+            most: *bounds.end(),
+        };
+        Err(self.error(node, problem))
+    }
+
+    fn number(
+        self,
+        node: Node<'_, '_>,
+        attribute: &'static str,
+        bounds: RangeInclusive<f64>,
+    ) -> Result<f64, RouteFileError> {
+        self.bounded(node, attribute, self.attribute(node, attribute)?, bounds)
     }
 
     fn point(self, node: Node<'_, '_>) -> Result<DVec3, RouteFileError> {
-        Ok(DVec3::new(self.number(node, "x")?, self.number(node, "y")?, self.number(node, "z")?))
+        Ok(DVec3::new(
+            self.number(node, "x", COORDINATE_M)?,
+            self.number(node, "y", COORDINATE_M)?,
+            self.number(node, "z", HEIGHT_M)?,
+        ))
+    }
+
+    /// Checks the numbers among the attributes of a scenario's element. What is not a number is
+    /// text for the scenario to read.
+    fn check_parameter(
+        self,
+        node: Node<'_, '_>,
+        key_points: &[DVec3],
+    ) -> Result<(), RouteFileError> {
+        let mut place = [None; 2];
+        for attribute in node.attributes() {
+            let (name, text) = (attribute.name(), attribute.value());
+            if text.trim().parse::<f64>().is_err() {
+                continue;
+            }
+            let bounds = match name {
+                "x" | "y" => COORDINATE_M,
+                "z" => HEIGHT_M,
+                "yaw" => YAW_DEG,
+                _ => SCENARIO,
+            };
+            let number = self.bounded(node, name, text, bounds)?;
+            match name {
+                "x" => place[0] = Some(number),
+                "y" => place[1] = Some(number),
+                _ => {}
+            }
+        }
+        let [Some(x), Some(y)] = place else { return Ok(()) };
+        match out_of_reach_m(DVec2::new(x, y), key_points) {
+            None => Ok(()),
+            Some(away_m) => {
+                let element = node.tag_name().name().to_owned();
+                Err(self.error(node, Problem::FarFromRoute { element, x, y, away_m }))
+            }
+        }
     }
 }
 
@@ -358,13 +465,26 @@ fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileE
         let anchor = child(node, "waypoints").unwrap_or(node);
         return Err(place.error(anchor, Problem::TooFewKeyPoints { found: key_points.len() }));
     }
+    check_line(&key_points).map_err(|problem| {
+        let number = match problem {
+            LineProblem::Gap { number, .. }
+            | LineProblem::TooLong { number, .. }
+            | LineProblem::Stray { number, .. } => number,
+        };
+        let position = elements_in_child(node, "waypoints", "position").nth(number - 1);
+        place.error(position.unwrap_or(node), Problem::Line(problem))
+    })?;
     let scenarios = elements_in_child(node, "scenarios", "scenario")
-        .map(|scenario| parse_scenario(scenario, place))
+        .map(|scenario| parse_scenario(scenario, place, &key_points))
         .collect::<Result<_, _>>()?;
     Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, place)? })
 }
 
-fn parse_scenario(node: Node<'_, '_>, place: Place<'_>) -> Result<ScenarioSpec, RouteFileError> {
+fn parse_scenario(
+    node: Node<'_, '_>,
+    place: Place<'_>,
+    key_points: &[DVec3],
+) -> Result<ScenarioSpec, RouteFileError> {
     let name = place.attribute(node, "name")?.to_owned();
     let kind = place.attribute(node, "type")?.to_owned();
     if !SCENARIO_TYPES.contains(&kind.as_str()) {
@@ -374,10 +494,11 @@ fn parse_scenario(node: Node<'_, '_>, place: Place<'_>) -> Result<ScenarioSpec, 
     let mut trigger = None;
     let mut parameters = BTreeMap::new();
     for parameter in node.children().filter(Node::is_element) {
+        place.check_parameter(parameter, key_points)?;
         match parameter.tag_name().name() {
             "trigger_point" => {
                 let position = place.point(parameter)?;
-                let yaw_deg = place.number(parameter, "yaw")?;
+                let yaw_deg = place.number(parameter, "yaw", YAW_DEG)?;
                 trigger = Some(TriggerPoint { position, yaw_deg });
             }
             "other_actor" => {}
@@ -411,14 +532,16 @@ fn parse_weathers(
 }
 
 fn parse_weather(node: Node<'_, '_>, place: Place<'_>) -> Result<WeatherKeyframe, RouteFileError> {
-    let route_percentage = place.number(node, "route_percentage")?;
+    let route_percentage = place.number(node, "route_percentage", WEATHER)?;
     let mut fields = base_weather();
     for attribute in node.attributes() {
         if attribute.name() == "route_percentage" {
             continue;
         }
         match fields.get_mut(attribute.name()) {
-            Some(field) => *field = place.finite(node, attribute.name(), attribute.value())?,
+            Some(field) => {
+                *field = place.bounded(node, attribute.name(), attribute.value(), WEATHER)?;
+            }
             None => tracing::warn!(
                 file = place.file,
                 line = line_of(node),
@@ -535,6 +658,75 @@ mod tests {
             "<routes><route id=\"x7\" town=\"T\"/></routes>",
             &["\"x7\"", "whole number"],
         );
+    }
+
+    /// A route file whose key points are `places`.
+    fn through(places: &[(f64, f64)]) -> String {
+        let position = |(x, y): &(f64, f64)| format!("<position x='{x}' y='{y}' z='0'/>\n");
+        file(&format!(
+            "<waypoints>\n{}</waypoints>",
+            places.iter().map(position).collect::<String>()
+        ))
+    }
+
+    #[test]
+    fn key_points_that_no_route_has_are_refused() {
+        let dense = |n: i32| (0..n).map(|i| (2.0 * f64::from(i), 0.0));
+        let with = |number: usize, place: (f64, f64)| {
+            let mut places: Vec<_> = dense(8).collect();
+            places[number - 1] = place;
+            through(&places)
+        };
+        check_refused(&with(3, (4.0, 1e18)), &["f.xml:6", "route 7", "y=\"1000000000000000000\""]);
+        check_refused(&with(3, (4.0, 4294967295.0)), &["route 7", "y=\"4294967295\"", "20000000"]);
+        check_refused(&with(3, (4.0, 32767.0)), &["f.xml:6", "route 7", "key point 3", "y=32767"]);
+        check_refused(&with(3, (4.0, 400.0)), &["key point 3", "400 m away from its neighbors"]);
+        check_refused(&with(8, (14.0, -9000.0)), &["key point 8", "9000 m from the one before"]);
+        let far: Vec<_> = (0..40).map(|i| (5000.0 * f64::from(i), 0.0)).collect();
+        check_refused(&through(&far), &["f.xml:15", "longer than 50000 m at key point 12"]);
+        let high = through(&[(0.0, 0.0), (2.0, 0.0)]).replace("z='0'", "z='1e7'");
+        check_refused(&high, &["z=\"1e7\"", "out of range", "from -10000 to 10000"]);
+        // UTM coordinates, gaps of the leaderboard, and a loop through two gaps are routes.
+        for places in [
+            vec![(500_000.0, 9_876_543.0), (500_002.0, 9_876_543.0)],
+            vec![(0.0, 0.0), (2579.0, 0.0), (0.0, 3.5)],
+        ] {
+            parse_routes(&through(&places), "f.xml").unwrap();
+        }
+    }
+
+    #[test]
+    fn numbers_of_scenarios_and_weather_are_bounded() {
+        let scenario = |inside: &str| {
+            file(&format!(
+                "{WAYPOINTS}<scenarios><scenario name='a' type='Accident'>\n{inside}\
+                 </scenario></scenarios>"
+            ))
+        };
+        for (inside, parts) in [
+            ("<trigger_point x='1' y='2' z='0' yaw='1e9'/>", ["yaw=\"1e9\"", "-3600"]),
+            ("<trigger_point x='1' y='9000' z='0' yaw='0'/>", ["<trigger_point>", "9000 m from"]),
+            ("<trigger_point x='1' y='2' z='0' yaw='NaN'/>", ["yaw=\"NaN\"", "finite"]),
+            ("<distance value='1e300'/>", ["value=\"1e300\" of <distance>", "100000"]),
+            ("<distance value='inf'/>", ["value=\"inf\"", "finite"]),
+            ("<frequency from='-1e6' to='3'/>", ["from=\"-1e6\"", "out of range"]),
+            ("<start_actor_flow x='1e6' y='0' z='0'/>", ["<start_actor_flow>", "expected at most"]),
+            (
+                "<other_actor x='1e18' y='0' z='0' yaw='0'/>",
+                ["x=\"1e18\" of <other_actor>", "20000000"],
+            ),
+        ] {
+            check_refused(&scenario(inside), &["f.xml:4", "route 7", parts[0], parts[1]]);
+        }
+        parse_routes(&scenario("<direction value='left'/><distance value='42'/>"), "f.xml")
+            .unwrap();
+        let weather =
+            |text: &str| file(&format!("{WAYPOINTS}<weathers><weather {text}/></weathers>"));
+        check_refused(
+            &weather("route_percentage='0' cloudiness='1e30'"),
+            &["cloudiness=\"1e30\" of <weather>", "out of range"],
+        );
+        check_refused(&weather("route_percentage='nan'"), &["route_percentage", "finite"]);
     }
 
     #[test]
