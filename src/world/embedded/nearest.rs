@@ -1,76 +1,26 @@
-//! The nearest of many fixed places, by a grid.
+//! The nearest of many fixed places.
 
+use super::grid::Grid;
 use glam::DVec2;
 
-const CELL_M: f64 = 8.0;
-
-/// Places sorted into square cells.
+/// Places sorted into a grid.
 #[derive(Debug)]
 pub(super) struct NearestGrid {
     places: Vec<DVec2>,
-    origin: DVec2,
-    columns: i64,
-    rows: i64,
-    cells: Vec<Vec<u32>>,
+    grid: Grid,
 }
 
 impl NearestGrid {
     /// Sorts `places` in.
     pub(super) fn new(places: Vec<DVec2>) -> Self {
-        let start = places.first().copied().unwrap_or_default();
-        let low = places.iter().fold(start, |low, &place| low.min(place));
-        let high = places.iter().fold(start, |high, &place| high.max(place));
-        let size = ((high - low) / CELL_M).floor();
-        let (columns, rows) = (size.x as i64 + 1, size.y as i64 + 1);
-        let mut grid = Self {
-            cells: vec![Vec::new(); (columns * rows) as usize],
-            origin: low,
-            columns,
-            rows,
-            places,
-        };
-        for idx in 0..grid.places.len() {
-            let (column, row) = grid.cell_of(grid.places[idx]);
-            grid.cells[(row * columns + column) as usize].push(idx as u32);
-        }
-        grid
-    }
-
-    /// The cell of `place`, or the one nearest to it.
-    fn cell_of(&self, place: DVec2) -> (i64, i64) {
-        let cell = ((place - self.origin) / CELL_M).floor();
-        ((cell.x as i64).clamp(0, self.columns - 1), (cell.y as i64).clamp(0, self.rows - 1))
+        let boxes: Vec<_> = places.iter().map(|&place| (place, place)).collect();
+        Self { grid: Grid::new(&boxes), places }
     }
 
     /// Index of the place nearest to `place`, the first of equals; `None` if there are none.
     pub(super) fn nearest(&self, place: DVec2) -> Option<usize> {
-        let (column, row) = self.cell_of(place);
-        let mut best: Option<(f64, u32)> = None;
-        // Everything outside ring k is more than k cells from the grid's nearest point to `place`,
-        // and that one is no farther than `place` itself.
-        for ring in 0..=self.columns.max(self.rows) {
-            for y in (row - ring).max(0)..=(row + ring).min(self.rows - 1) {
-                let whole_row = (y - row).abs() == ring;
-                let stride = if whole_row { 1 } else { (2 * ring).max(1) };
-                let mut x = column - ring;
-                while x <= column + ring {
-                    if (0..self.columns).contains(&x) {
-                        for &idx in &self.cells[(y * self.columns + x) as usize] {
-                            let distance = self.places[idx as usize].distance_squared(place);
-                            if best.is_none_or(|best| (distance, idx) < best) {
-                                best = Some((distance, idx));
-                            }
-                        }
-                    }
-                    x += stride;
-                }
-            }
-            let reached = ring as f64 * CELL_M;
-            if best.is_some_and(|(distance, _)| distance <= reached * reached) {
-                break;
-            }
-        }
-        best.map(|(_, idx)| idx as usize)
+        let squared = |idx: u32| Some(self.places[idx as usize].distance_squared(place));
+        self.grid.nearest(place, squared).map(|idx| idx as usize)
     }
 }
 
@@ -93,6 +43,16 @@ mod tests {
             let expected = (0..places.len()).min_by(|&a, &b| squared(a).total_cmp(&squared(b)));
             let found = NearestGrid::new(places.clone()).nearest(asked);
             prop_assert_eq!(found, expected);
+        }
+    }
+
+    /// A few places that span thousands of kilometers need no more cells than a few.
+    #[test]
+    fn far_places_cost_no_memory() {
+        let far = [DVec2::ZERO, DVec2::splat(5e6), DVec2::new(-4e6, 9.0), DVec2::new(3.0, -8e6)];
+        let grid = NearestGrid::new(far.to_vec());
+        for (idx, place) in far.into_iter().enumerate() {
+            assert_eq!(grid.nearest(place + DVec2::splat(70.0)), Some(idx));
         }
     }
 
