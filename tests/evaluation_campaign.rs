@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-use glam::{DVec2, DVec3};
+use glam::DVec3;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +70,7 @@ impl StraightRoad {
 }
 
 impl LaneMap for StraightRoad {
-    fn driving_lane(&self, place: DVec2) -> LanePoint {
+    fn driving_lane(&self, place: DVec3) -> LanePoint {
         LanePoint {
             position: DVec3::new(place.x, 0.0, 0.0),
             heading_rad: 0.0,
@@ -81,7 +81,7 @@ impl LaneMap for StraightRoad {
         }
     }
 
-    fn parking_lane(&self, _place: DVec2) -> Option<LanePoint> {
+    fn parking_lane(&self, _place: DVec3) -> Option<LanePoint> {
         None
     }
 }

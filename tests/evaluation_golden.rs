@@ -255,7 +255,7 @@ fn first_difference(ours: &str, official: &str) -> String {
 struct ToyRoad;
 
 impl LaneMap for ToyRoad {
-    fn driving_lane(&self, place: DVec2) -> LanePoint {
+    fn driving_lane(&self, place: DVec3) -> LanePoint {
         let lanes = [(-1, 1.75, 0.0), (-2, 5.25, 0.0), (1, -1.75, PI)];
         let offset = |y: f64| (place.y - y).abs();
         let mut nearest = lanes[0];
@@ -272,7 +272,7 @@ impl LaneMap for ToyRoad {
         LanePoint { position, heading_rad, width_m: 3.5, road_id, lane_id, is_junction }
     }
 
-    fn parking_lane(&self, place: DVec2) -> Option<LanePoint> {
+    fn parking_lane(&self, place: DVec3) -> Option<LanePoint> {
         let position = DVec3::new(place.x.clamp(200.0, 260.0), 8.25, 0.0);
         let mut lane = self.driving_lane(place);
         (lane.position, lane.width_m, lane.lane_id) = (position, 2.5, -3);

@@ -45,11 +45,12 @@ pub struct LaneStrip {
 
 /// A map that knows where lanes are.
 pub trait LaneMap {
-    /// The driving lane whose center line is nearest in the plane.
-    fn driving_lane(&self, place: DVec2) -> LanePoint;
+    /// The driving lane whose center line is nearest to `place` in the plane. Where roads are above
+    /// each other, the height of `place` decides which one counts.
+    fn driving_lane(&self, place: DVec3) -> LanePoint;
 
-    /// The parking lane whose center line is nearest in the plane, if the map has any.
-    fn parking_lane(&self, place: DVec2) -> Option<LanePoint>;
+    /// The parking lane whose center line is nearest likewise, if the map has any.
+    fn parking_lane(&self, place: DVec3) -> Option<LanePoint>;
 
     /// The point `distance_m` further along a driving lane, or along the first of its successors;
     /// `None` where it ends.
@@ -58,7 +59,7 @@ pub trait LaneMap {
     /// holds for steps that are short beside the lane's width.
     fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
         let step = DVec2::from_angle(lane.heading_rad) * distance_m;
-        let found = self.driving_lane(lane.position.truncate() + step);
+        let found = self.driving_lane(lane.position + step.extend(0.0));
         let advanced = (found.position - lane.position).truncate().dot(step);
         (advanced > 0.5 * step.length_squared()).then_some(found)
     }

@@ -9,6 +9,7 @@ mod baselines;
 pub mod embedded;
 mod real_time;
 mod recording;
+pub mod xml_text;
 
 pub use autopilot::Autopilot;
 pub use baselines::{ConstantSpeed, Idle};

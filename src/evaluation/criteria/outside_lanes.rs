@@ -58,7 +58,7 @@ impl OutsideLanes {
         ego: &EgoState,
         lanes: &dyn LaneMap,
     ) -> Option<Excursion> {
-        let lane = lanes.driving_lane(ego.pose.position);
+        let lane = lanes.driving_lane(ego.location());
         let is_outside = is_outside(ego, &lane, lanes);
         self.follow_side(lane, ego);
         let is_wrong = is_outside || (self.is_side_judged && self.is_on_wrong_side);
@@ -105,7 +105,7 @@ impl OutsideLanes {
 fn is_outside(ego: &EgoState, driving: &LanePoint, lanes: &dyn LaneMap) -> bool {
     let place = ego.location();
     let driving_m = place.distance(driving.position);
-    let (distance_m, width_m) = match lanes.parking_lane(ego.pose.position) {
+    let (distance_m, width_m) = match lanes.parking_lane(place) {
         Some(parking) if place.distance(parking.position) <= driving_m => {
             (place.distance(parking.position), parking.width_m)
         }

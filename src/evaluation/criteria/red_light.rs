@@ -64,7 +64,7 @@ fn stop_points(light: &TrafficLight, lanes: &dyn LaneMap) -> Vec<LanePoint> {
     let mut starts: Vec<LanePoint> = Vec::new();
     for place in 0..places {
         let offset_m = place as f64 * SEARCH_STEP_M - half_m;
-        let lane = lanes.driving_lane(volume.center.truncate() + axis * offset_m);
+        let lane = lanes.driving_lane(volume.center + (axis * offset_m).extend(0.0));
         let is_new = starts.last().is_none_or(|last| !is_same_lane(last, &lane));
         if is_new {
             starts.push(lane);
@@ -97,7 +97,7 @@ fn is_crossed(points: &[LanePoint], ego: &EgoState, lanes: &dyn LaneMap) -> bool
     let half_length_m = ego.extent_m[0];
     let near = ego.pose.position - forward * (TAIL_SHARE * half_length_m);
     let far = ego.pose.position - forward * (half_length_m + TAIL_REACH_M);
-    let tail_lane = lanes.driving_lane(far);
+    let tail_lane = lanes.driving_lane(far.extend(ego.z_m));
     points.iter().any(|point| {
         let along = DVec2::from_angle(point.heading_rad);
         let side = along.perp() * (LINE_SHARE * point.width_m);

@@ -2,7 +2,7 @@
 
 use super::location_text;
 use crate::scene::{LaneMap, LanePoint, StopSign, WorldState};
-use glam::DVec2;
+use glam::{DVec2, DVec3};
 
 /// Signs whose volume is farther from the ego's lane point than this are not for it, meters.
 const NEAR_M: f64 = 4.0;
@@ -33,7 +33,7 @@ impl StopSigns {
             return None;
         }
         let ego = &state.ego;
-        let ahead = lane_points_ahead(lanes, ego.pose.position);
+        let ahead = lane_points_ahead(lanes, ego.location());
         let Some(sign) = self.target else {
             let along_lane = DVec2::from_angle(ahead[0].heading_rad).dot(ego.pose.forward());
             if ego.speed_mps >= BACKWARDS && along_lane >= BACKWARDS {
@@ -58,7 +58,7 @@ impl StopSigns {
 }
 
 /// The lane point under `place` and those ahead of it.
-fn lane_points_ahead(lanes: &dyn LaneMap, place: DVec2) -> Vec<LanePoint> {
+fn lane_points_ahead(lanes: &dyn LaneMap, place: DVec3) -> Vec<LanePoint> {
     let first = lanes.driving_lane(place);
     std::iter::successors(Some(first), |lane| lanes.ahead(lane, LANE_STEP_M))
         .take(1 + POINTS_AHEAD)

@@ -14,7 +14,7 @@ use crate::scene::{
     GeoReference, LaneMap, LanePoint, LaneStrip, Pose, Route, RoutePlan, RoutePoint, StripKind,
     wrap_angle,
 };
-use glam::{DVec2, Vec3Swizzles};
+use glam::{DVec2, DVec3, Vec3Swizzles};
 use std::f64::consts::PI;
 use std::sync::Arc;
 
@@ -116,13 +116,8 @@ impl Road {
     /// # Errors
     /// If the route has fewer than two different key points, or leads away from the map's lanes.
     pub fn on(route: &Route, map: Option<&Arc<StreetMap>>) -> Result<Self, RoadError> {
-        if let Some((map, away_m)) = map.and_then(|map| Some((map, map.misses(route)?))) {
-            return Err(RoadError::OffMap {
-                route: route.id,
-                town: route.town.clone(),
-                map: map.file().to_owned(),
-                away_m,
-            });
+        if let Some(map) = map {
+            map.check(route)?;
         }
         let line = dense_line(route.id, &route.key_points, map.map(|map| &**map))?;
         let plan = Arc::new(plan(&line));
@@ -136,7 +131,8 @@ impl Road {
         if let Some(map) = map {
             layout = map.layout(route, layout);
             let entry = stations.iter().position(|station| station.is_junction);
-            let entry = entry.map(|first| stations[first].pose.position);
+            let entry =
+                entry.map(|first| stations[first].pose.position.extend(stations[first].z_m));
             layout.control =
                 entry.and_then(|place| map.control_at(place)).unwrap_or(layout.control);
         }
@@ -166,7 +162,7 @@ impl Road {
         );
         let first_own = driving.iter().find(|lane| lane.with_route());
         let divider_m = first_own.map_or(0.0, |lane| lane.aside_m) - LANE_WIDTH_M / 2.0;
-        let along = |aside_m: &dyn Fn(&Station) -> f64| -> Vec<glam::DVec3> {
+        let along = |aside_m: &dyn Fn(&Station) -> f64| -> Vec<DVec3> {
             let place = |station: &Station| station.aside(aside_m(station)).extend(station.z_m);
             stations.iter().map(place).collect()
         };
@@ -389,18 +385,20 @@ impl Road {
 }
 
 impl LaneMap for Road {
-    fn driving_lane(&self, place: DVec2) -> LanePoint {
+    fn driving_lane(&self, place: DVec3) -> LanePoint {
         if let Some(map) = &self.map {
             return map.driving_lane(place);
         }
+        let place = place.xy();
         let (lane_idx, station) = self.nearest_driving(place);
         self.refine(&self.driving[lane_idx], station, place)
     }
 
-    fn parking_lane(&self, place: DVec2) -> Option<LanePoint> {
+    fn parking_lane(&self, place: DVec3) -> Option<LanePoint> {
         if let Some(map) = &self.map {
             return map.parking_lane(place);
         }
+        let place = place.xy();
         let idx = self.parking_points.nearest(place)?;
         let station = self.parking_stations[idx] as usize;
         Some(self.refine(self.parking.as_ref()?, station, place))
@@ -411,7 +409,7 @@ impl LaneMap for Road {
             return map.ahead(lane, distance_m);
         }
         let step = lane.position.xy() + DVec2::from_angle(lane.heading_rad) * distance_m;
-        let found = self.driving_lane(step);
+        let found = self.driving_lane(step.extend(lane.position.z));
         let advanced = (found.position - lane.position).xy();
         (advanced.dot(step - lane.position.xy()) > 0.5 * distance_m * distance_m).then_some(found)
     }
@@ -441,7 +439,8 @@ pub(super) fn headings(places: &[DVec2]) -> Vec<f64> {
         .collect()
 }
 
-fn plan(line: &[LinePoint]) -> RoutePlan {
+/// The dense route along `line`.
+pub(super) fn plan(line: &[LinePoint]) -> RoutePlan {
     let places: Vec<DVec2> = line.iter().map(|point| point.position.xy()).collect();
     let points = line
         .iter()
@@ -544,7 +543,7 @@ fn edges(driving: &[Lane], parking: Option<&Lane>) -> (f64, f64) {
 
 /// A route through `key_points` with nothing else on it, for tests.
 #[cfg(test)]
-pub(super) fn bare_route(id: u32, key_points: Vec<glam::DVec3>) -> Route {
+pub(super) fn bare_route(id: u32, key_points: Vec<DVec3>) -> Route {
     Route {
         id,
         town: "Town00".into(),
@@ -561,7 +560,6 @@ pub(super) fn bare_route(id: u32, key_points: Vec<glam::DVec3>) -> Route {
 mod tests {
     use super::*;
     use crate::scene::RoadOption;
-    use glam::DVec3;
     use proptest::prelude::*;
 
     /// 40 m east, a right turn, 40 m south, rising one in twenty.
@@ -590,7 +588,7 @@ mod tests {
         #[test]
         fn the_lane_found_is_the_nearest(x in -80.0..230.0, y in -40.0..220.0) {
             let (road, place) = (right_turn(), DVec2::new(x, y));
-            let found = road.driving_lane(place).position.xy().distance(place);
+            let found = road.driving_lane(place.extend(0.0)).position.xy().distance(place);
             let best = nearest_by_search(&road, place);
             prop_assert!(found >= best - 1e-9 && found < best + 0.05, "{} {}", found, best);
         }
@@ -599,18 +597,18 @@ mod tests {
     #[test]
     fn lanes_lie_beside_each_other_and_know_their_direction() {
         let road = right_turn();
-        let own = road.driving_lane(DVec2::new(20.0, 0.4));
+        let own = road.driving_lane(DVec3::new(20.0, 0.4, 0.0));
         assert_eq!((own.lane_id, own.is_junction, own.road_id), (-1, false, 1));
         assert!(own.heading_rad.abs() < 1e-9 && own.position.y.abs() < 1e-9);
-        let opposite = road.driving_lane(DVec2::new(20.0, -3.0));
+        let opposite = road.driving_lane(DVec3::new(20.0, -3.0, 0.0));
         assert_eq!(opposite.lane_id, 1);
         assert!((opposite.heading_rad.abs() - std::f64::consts::PI).abs() < 1e-9);
-        let parking = road.parking_lane(DVec2::new(20.0, 3.0)).unwrap();
+        let parking = road.parking_lane(DVec3::new(20.0, 3.0, 0.0)).unwrap();
         assert_eq!((parking.position.y, parking.width_m), (3.0, 2.5));
         assert!((own.position.z - 1.0).abs() < 1e-9);
         assert!((road.ground(DVec2::new(20.0, 0.0)).grade - 0.05).abs() < 1e-9);
-        assert!(road.driving_lane(DVec2::new(50.0, 4.0)).is_junction);
-        assert_eq!(road.driving_lane(DVec2::new(55.0, 30.0)).road_id, 2);
+        assert!(road.driving_lane(DVec3::new(50.0, 4.0, 0.0)).is_junction);
+        assert_eq!(road.driving_lane(DVec3::new(55.0, 30.0, 0.0)).road_id, 2);
     }
 
     #[test]
@@ -623,8 +621,8 @@ mod tests {
         for station in road.stations() {
             assert!(station.pose.position.y.abs() < 1e-9, "{station:?}");
         }
-        let before = road.driving_lane(DVec2::new(10.0, 0.0));
-        let after = road.driving_lane(DVec2::new(100.0, -3.5));
+        let before = road.driving_lane(DVec3::new(10.0, 0.0, 0.0));
+        let after = road.driving_lane(DVec3::new(100.0, -3.5, 0.0));
         assert_eq!((before.lane_id, after.lane_id), (-2, -1));
         let commands = road.plan().points.iter().map(|point| point.command);
         assert!(commands.clone().any(|command| command == RoadOption::ChangeLaneLeft));

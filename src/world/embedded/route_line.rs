@@ -75,7 +75,7 @@ pub(super) struct LinePoint {
 }
 
 /// The line through `key_points`, straight between neighbors and curved across gaps, a point every
-/// meter. With a `map`, gaps are closed along its lanes, and it says what is a junction.
+/// meter. With a `map`, gaps are closed along its lanes, and it gives heights and junctions.
 pub(super) fn dense_line(
     route: u32,
     key_points: &[DVec3],
@@ -93,7 +93,9 @@ pub(super) fn dense_line(
     let mut line = resample(&polyline(&keys, map));
     if let Some(map) = map {
         for point in &mut line {
-            point.is_junction = map.is_junction(point.position.xy());
+            let (height_m, is_junction) =
+                map.under(point.position).unwrap_or((point.position.z, false));
+            (point.position.z, point.is_junction) = (height_m, is_junction);
         }
     }
     Ok(line)

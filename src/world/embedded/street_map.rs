@@ -1,28 +1,42 @@
 //! Real geometry: the lanes of an OpenDRIVE file.
 //!
-//! The file's y axis points north, the world's points south: every place is mirrored on its way in
-//! and out. Places are found in the plane, so where roads cross above each other the nearer line
-//! counts.
+//! The file's y axis points north, the world's points south. Lanes are found in space: by distance
+//! in the plane, and by height where roads are above each other.
 
+use super::lane_lines::{Foot, LaneLine, LaneLines, in_world};
 use super::layout::{Control, Layout, Side};
-use super::road::LANE_WIDTH_M;
-use crate::scene::{LaneMap, LanePoint, Route, wrap_angle};
-use glam::{DVec2, DVec3};
+use super::open_drive::{OpenDrive, OpenDriveError};
+use super::road::{LANE_WIDTH_M, plan};
+use super::route_line::{RoadError, dense_line};
+use crate::scene::{LaneMap, LanePoint, Route, RoutePlan};
+use crate::world::xml_text::{EncodingError, decode};
+use glam::{DVec3, Vec3Swizzles};
 use sha2::{Digest, Sha256};
-use std::f64::consts::PI;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use xodr::{Direction, Lane, LaneId, LaneType, Point, RoadNetwork, SpeedLimit};
+use xodr::{Lane, LanePosition, LaneType, SpeedLimit, Warning};
 
 /// A route whose points are farther than this from every lane belongs to another map, meters.
 const FARTHEST_M: f64 = 6.0;
 
+/// Key points that are farther than this above or below the lanes are reported, meters.
+const OTHER_HEIGHT_M: f64 = 5.0;
+
 /// A way between two key points that is longer than this many times their distance is a detour.
 const LONGEST_WAY: f64 = 2.5;
 
-/// A light or stop sign this close to a junction's entry rules it, meters.
+/// No vehicle turns by this much within [`TURN_STEP_M`], degrees: the lanes of the map do not fit
+/// together.
+const SHARPEST_DEG: f64 = 75.0;
+const TURN_STEP_M: f64 = 1.0;
+
+/// A light or stop sign this close to a junction's entry rules it, meters in the plane and up.
 const SIGNAL_NEAR_M: f64 = 25.0;
+const SIGNAL_HEIGHT_M: f64 = 12.0;
+
+/// Lanes on the way ahead of a place at most; lanes of a broken map may lead in circles of no length.
+const MOST_LANES_AHEAD: usize = 1000;
 
 /// OpenDRIVE's number for traffic lights, and the German one for stop signs, which CARLA's maps use.
 const TRAFFIC_LIGHT: &str = "1000001";
@@ -40,13 +54,23 @@ pub enum MapError {
         #[source]
         source: std::io::Error,
     },
+    /// It is not text in its encoding.
+    #[error("cannot read the map {}", file.display())]
+    Encoding {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: EncodingError,
+    },
     /// It is not an OpenDRIVE file.
-    #[error("{} is no OpenDRIVE map: {reason}", file.display())]
+    #[error("{} is not a valid OpenDRIVE map", file.display())]
     Parse {
         /// Which.
         file: PathBuf,
-        /// What the reader says.
-        reason: String,
+        /// What the reader reports.
+        #[source]
+        source: Box<OpenDriveError>,
     },
     /// It has no lane to drive in.
     #[error("the map {} has no driving lane", file.display())]
@@ -58,7 +82,9 @@ pub enum MapError {
 
 /// The lanes of a map.
 pub struct StreetMap {
-    network: RoadNetwork,
+    map: OpenDrive,
+    driving: LaneLines,
+    parking: LaneLines,
     file: PathBuf,
     sha256: String,
 }
@@ -78,16 +104,18 @@ impl StreetMap {
         let path = || file.to_owned();
         let bytes =
             std::fs::read(file).map_err(|source| MapError::Read { file: path(), source })?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| MapError::Parse { file: path(), reason: error.to_string() })?;
-        let network = xodr::load_str(text)
-            .map_err(|error| MapError::Parse { file: path(), reason: error.to_string() })?;
-        if network.driving_lanes().next().is_none() {
+        let text = decode(&bytes).map_err(|source| MapError::Encoding { file: path(), source })?;
+        let map = OpenDrive::read(&text)
+            .map_err(|source| MapError::Parse { file: path(), source: Box::new(source) })?;
+        report_skipped(file, &map);
+        let driving = LaneLines::new(&map, |lane| lane.kind.is_drivable());
+        if driving.is_empty() {
             return Err(MapError::Empty { file: path() });
         }
+        let parking = LaneLines::new(&map, |lane| lane.kind == LaneType::Parking);
         let digest = Sha256::digest(&bytes);
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { network, file: path(), sha256 })
+        Ok(Self { map, driving, parking, file: path(), sha256 })
     }
 
     /// Where it was read from.
@@ -100,68 +128,95 @@ impl StreetMap {
         &self.sha256
     }
 
-    /// The key point of `route` that is farthest from every lane of the map, meters, if that is so
-    /// far that the route belongs to another one.
-    pub(super) fn misses(&self, route: &Route) -> Option<f64> {
-        let away = |place: &DVec3| {
-            self.nearest(place.truncate()).map_or(f64::INFINITY, |(_, point)| {
-                point.position.truncate().distance(place.truncate())
-            })
-        };
-        let farthest_m = route.key_points.iter().map(away).fold(0.0, f64::max);
-        (farthest_m > FARTHEST_M).then_some(farthest_m)
+    /// The dense route on the map's lanes.
+    ///
+    /// # Errors
+    /// If the route has fewer than two different key points, or leads away from the map's lanes.
+    pub fn plan(&self, route: &Route) -> Result<RoutePlan, RoadError> {
+        self.check(route)?;
+        Ok(plan(&dense_line(route.id, &route.key_points, Some(self))?))
     }
 
-    /// The way along lanes from `from` to `to`, both included; `None` where there is no direct one.
+    /// Checks that `route` is on this map.
+    pub(super) fn check(&self, route: &Route) -> Result<(), RoadError> {
+        let feet = || route.key_points.iter().map(|&place| self.nearest(place));
+        let away_m =
+            feet().map(|foot| foot.map_or(f64::INFINITY, |foot| foot.away_m)).fold(0.0, f64::max);
+        if away_m > FARTHEST_M {
+            return Err(RoadError::OffMap {
+                route: route.id,
+                town: route.town.clone(),
+                map: self.file.clone(),
+                away_m,
+            });
+        }
+        let above_m = feet().flatten().map(|foot| foot.above_m.abs()).fold(0.0, f64::max);
+        if above_m > OTHER_HEIGHT_M {
+            tracing::warn!(
+                route = route.id,
+                map = %self.file.display(),
+                above_m = format!("{above_m:.1}"),
+                "key points are above or below the lanes of the map; the heights of the map are used"
+            );
+        }
+        Ok(())
+    }
+
+    /// The way along lanes from `from` to `to`, both included; `None` where there is no direct one
+    /// that can be driven.
     pub(super) fn way(&self, from: DVec3, to: DVec3) -> Option<Vec<DVec3>> {
-        let route = self.network.route(in_file(from), in_file(to))?;
+        let distance_m = from.xy().distance(to.xy());
+        let lanes = self.driving.way(&self.map.network, from, to, LONGEST_WAY * distance_m)?;
         let mut way = vec![from];
-        way.extend(route.into_iter().map(in_world));
-        // The route begins and ends with its lanes' nearest points, which the key points replace.
-        let step = (to - from).truncate();
-        way.retain(|place| {
-            let part = (*place - from).truncate();
-            *place == from || (part.length() > 0.3 && place.distance(to) > 0.3)
-        });
+        // The way begins and ends with its lanes' nearest points, which the key points replace.
+        way.extend(lanes.into_iter().filter(|place| {
+            place.xy().distance(from.xy()) > 0.3 && place.xy().distance(to.xy()) > 0.3
+        }));
         way.push(to);
-        let length_m: f64 =
-            way.windows(2).map(|pair| pair[0].truncate().distance(pair[1].truncate())).sum();
-        (length_m < LONGEST_WAY * step.length()).then_some(way)
+        if let Some((place, turn_deg)) = sharpest_turn(&way).filter(|turn| turn.1 > SHARPEST_DEG) {
+            tracing::warn!(
+                map = %self.file.display(),
+                x = format!("{:.1}", place.x),
+                y = format!("{:.1}", place.y),
+                turn_deg = format!("{turn_deg:.0}"),
+                "lanes of the map do not fit together; the route crosses the junction in an arc"
+            );
+            return None;
+        }
+        Some(way)
     }
 
-    /// True if the nearest lane at `place` lies in a junction.
-    pub(super) fn is_junction(&self, place: DVec2) -> bool {
-        self.nearest(place).is_some_and(|(_, point)| point.is_junction)
+    /// The height of the lane nearest to `place`, meters, and whether that lane is in a junction;
+    /// `None` where no lane is near.
+    pub(super) fn under(&self, place: DVec3) -> Option<(f64, bool)> {
+        let foot = self.nearest(place).filter(|foot| foot.away_m <= FARTHEST_M)?;
+        let line = self.driving.line(foot.line);
+        Some((line.at(foot.along_m).position.z, self.is_junction(line)))
     }
 
     /// What the map has beside the lane where `route` begins, on top of what its scenario asks for.
     pub(super) fn layout(&self, route: &Route, asked: Layout) -> Layout {
-        let Some((id, _)) = route.key_points.first().and_then(|at| self.nearest(at.truncate()))
-        else {
+        let Some(foot) = route.key_points.first().and_then(|&start| self.nearest(start)) else {
             return asked;
         };
-        let Some(own) = self.network.road_lane(id) else { return asked };
+        let network = &self.map.network;
+        let line = self.driving.line(foot.line);
+        let Some(own) = network.road_lane(line.id) else { return asked };
         let beside = |lane: &&Lane| {
-            let at = self.network.road_lane(lane.id);
+            let at = network.road_lane(lane.id);
             at.is_some_and(|at| at.road == own.road && at.section == own.section)
         };
-        let number = |lane: &Lane| self.network.road_lane(lane.id).map_or(0, |at| at.od_id);
-        let section: Vec<(i32, LaneType)> = self
-            .network
-            .lanes()
-            .iter()
-            .filter(beside)
-            .map(|lane| (number(lane), lane.kind))
-            .collect();
+        let number = |lane: &Lane| network.road_lane(lane.id).map_or(0, |at| at.od_id);
+        let section: Vec<(i32, LaneType)> =
+            network.lanes().iter().filter(beside).map(|lane| (number(lane), lane.kind)).collect();
         let count = |wanted: &dyn Fn(i32) -> bool| {
             section.iter().filter(|(od_id, kind)| kind.is_drivable() && wanted(*od_id)).count()
         };
         let same = |od_id: i32| od_id.signum() == own.od_id.signum();
         let parking = section.iter().find(|(_, kind)| *kind == LaneType::Parking);
-        let limit = self.network.lane(id).and_then(|lane| {
-            let at = lane.center.project(in_file(route.key_points[0])).s;
-            self.network.speed_limit_at(id, at)
-        });
+        let limit = self
+            .along_baked(line, foot.along_m)
+            .and_then(|along_m| network.speed_limit_at(line.id, along_m));
         Layout {
             left: count(&|od_id| same(od_id) && od_id.abs() < own.od_id.abs()),
             right: count(&|od_id| same(od_id) && od_id.abs() > own.od_id.abs()),
@@ -178,11 +233,13 @@ impl StreetMap {
     }
 
     /// What stands at a junction that is entered at `place`.
-    pub(super) fn control_at(&self, place: DVec2) -> Option<Control> {
+    pub(super) fn control_at(&self, place: DVec3) -> Option<Control> {
         let near = |kind: &str| {
-            self.network.signals().iter().any(|signal| {
+            self.map.network.signals().iter().any(|signal| {
+                let away = in_world(signal.position, self.map.origin) - place;
                 signal.kind == kind
-                    && in_world(signal.position).truncate().distance(place) < SIGNAL_NEAR_M
+                    && away.xy().length() < SIGNAL_NEAR_M
+                    && away.z.abs() < SIGNAL_HEIGHT_M
             })
         };
         if near(TRAFFIC_LIGHT) {
@@ -195,27 +252,75 @@ impl StreetMap {
     }
 
     /// The driving lane nearest to `place`.
-    fn nearest(&self, place: DVec2) -> Option<(LaneId, LanePoint)> {
-        let (id, found) = self.network.nearest_lane(in_file(place.extend(0.0)))?;
-        let lane = self.network.lane(id)?;
-        Some((id, self.lane_point(lane, f64::from(found.s))))
+    fn nearest(&self, place: DVec3) -> Option<Foot> {
+        self.driving.nearest(place, |_| true)
     }
 
-    fn lane_point(&self, lane: &Lane, along_m: f64) -> LanePoint {
-        let pose = lane.center.pose_at(along_m as f32);
-        let along_rad = -f64::from(pose.heading.y).atan2(f64::from(pose.heading.x));
-        let turned_rad = if lane.direction == Direction::Backward { PI } else { 0.0 };
-        let at = self.network.road_lane(lane.id);
-        let road = at.and_then(|at| self.network.road(at.road));
+    fn is_junction(&self, line: &LaneLine) -> bool {
+        let at = self.map.network.road_lane(line.id);
+        let road = at.and_then(|at| self.map.network.road(at.road));
+        road.is_some_and(|road| road.junction().is_some())
+    }
+
+    /// Where on the reader's own line a place is, for what the reader knows by that number.
+    fn along_baked(&self, line: &LaneLine, along_m: f64) -> Option<f32> {
+        let station_m = line.at(along_m).station_m?;
+        let place = LanePosition { lane: line.id, s: station_m, offset: 0.0 };
+        self.map.network.centerline_s(place)
+    }
+
+    fn lane_point(&self, line: &LaneLine, along_m: f64) -> LanePoint {
+        let on = line.at(along_m);
+        let at = self.map.network.road_lane(line.id);
+        let lane = self.map.network.lane(line.id);
+        let width_m = lane.map_or(LANE_WIDTH_M as f32, |lane| {
+            self.along_baked(line, along_m).map_or(lane.width, |along_m| lane.width_at(along_m))
+        });
         LanePoint {
-            position: in_world(pose.position),
-            heading_rad: wrap_angle(along_rad + turned_rad),
-            width_m: f64::from(lane.width_at(along_m as f32)),
+            position: on.position,
+            heading_rad: on.direction.to_angle(),
+            width_m: f64::from(width_m),
             road_id: at.map_or(0, |at| at.road.0 as i32),
             lane_id: at.map_or(0, |at| at.od_id),
-            is_junction: road.is_some_and(|road| road.junction().is_some()),
+            is_junction: self.is_junction(line),
         }
     }
+}
+
+/// Warns of roads that the reader left out.
+fn report_skipped(file: &Path, map: &OpenDrive) {
+    let skipped: Vec<&str> = map
+        .provenance
+        .warnings
+        .iter()
+        .filter_map(|warning| match warning {
+            Warning::RoadSkipped { road_id, .. } => Some(road_id.as_str()),
+            _ => None,
+        })
+        .collect();
+    if !skipped.is_empty() {
+        tracing::warn!(
+            map = %file.display(),
+            roads = skipped.len(),
+            first = skipped[0],
+            "roads of the map cannot be read and are left out"
+        );
+    }
+}
+
+/// The sharpest turn of a line between steps of about [`TURN_STEP_M`], degrees, and where it is.
+pub(super) fn sharpest_turn(line: &[DVec3]) -> Option<(DVec3, f64)> {
+    let mut kept: Vec<DVec3> = Vec::with_capacity(line.len());
+    for &place in line {
+        if kept.last().is_none_or(|last| last.xy().distance(place.xy()) >= 0.9 * TURN_STEP_M) {
+            kept.push(place);
+        }
+    }
+    let turn = |three: &[DVec3]| {
+        let (into, out) = ((three[1] - three[0]).xy(), (three[2] - three[1]).xy());
+        (three[1], into.angle_to(out).abs().to_degrees())
+    };
+    kept.windows(3).map(turn).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// A map behind the road of a route: its lanes are what criteria ask about.
@@ -223,55 +328,39 @@ impl StreetMap {
 pub(super) struct MappedLanes(pub(super) Arc<StreetMap>);
 
 impl LaneMap for MappedLanes {
-    fn driving_lane(&self, place: DVec2) -> LanePoint {
-        let (_, point) = self.0.nearest(place).expect("a map has driving lanes");
-        point
+    fn driving_lane(&self, place: DVec3) -> LanePoint {
+        let foot =
+            self.0.nearest(place).expect("a map has driving lanes and a world finite places");
+        self.0.lane_point(self.0.driving.line(foot.line), foot.along_m)
     }
 
-    fn parking_lane(&self, place: DVec2) -> Option<LanePoint> {
-        let parking = self.0.network.lanes().iter().filter(|lane| lane.kind == LaneType::Parking);
-        parking
-            .map(|lane| {
-                let found = lane.center.project(in_file(place.extend(0.0)));
-                (in_world(found.point).truncate().distance(place), lane, found.s)
-            })
-            .filter(|(away_m, ..)| *away_m < 3.0 * LANE_WIDTH_M)
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, lane, along_m)| self.0.lane_point(lane, f64::from(along_m)))
+    fn parking_lane(&self, place: DVec3) -> Option<LanePoint> {
+        let parking = &self.0.parking;
+        let foot = parking.nearest(place, |_| true)?;
+        (foot.away_m < 3.0 * LANE_WIDTH_M)
+            .then(|| self.0.lane_point(parking.line(foot.line), foot.along_m))
     }
 
     fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
-        let network = &self.0.network;
-        let (mut id, found) = network.nearest_lane(in_file(lane.position))?;
-        let mut along_m = f64::from(found.s);
-        let mut left_m = distance_m;
-        loop {
-            let here = network.lane(id)?;
-            let length_m = f64::from(here.center.length());
-            let (room_m, sign) = match here.direction {
-                Direction::Backward => (along_m, -1.0),
-                Direction::Forward | Direction::Both => (length_m - along_m, 1.0),
-            };
-            if left_m <= room_m {
-                return Some(self.0.lane_point(here, along_m + sign * left_m));
+        let (network, lines) = (&self.0.map.network, &self.0.driving);
+        // Lanes overlap in junctions: the one that was found before is meant.
+        let is_same = |line: &LaneLine| {
+            let at = network.road_lane(line.id);
+            at.is_some_and(|at| (at.road.0 as i32, at.od_id) == (lane.road_id, lane.lane_id))
+        };
+        let near = lines.nearest(lane.position, is_same).filter(|foot| foot.away_m < LANE_WIDTH_M);
+        let foot = near.or_else(|| self.0.nearest(lane.position))?;
+        let (mut idx, mut along_m) = (foot.line, foot.along_m + distance_m);
+        for _ in 0..MOST_LANES_AHEAD {
+            let line = lines.line(idx);
+            if along_m <= line.length_m() {
+                return Some(self.0.lane_point(line, along_m));
             }
-            left_m -= room_m;
-            let next = network.lane(*here.successors.first()?)?;
-            id = next.id;
-            along_m = match next.direction {
-                Direction::Backward => f64::from(next.center.length()),
-                Direction::Forward | Direction::Both => 0.0,
-            };
+            along_m -= line.length_m();
+            idx = lines.of_lane(*network.lane(line.id)?.successors.first()?)?;
         }
+        None
     }
-}
-
-fn in_file(place: DVec3) -> Point {
-    Point::new(place.x as f32, -place.y as f32, place.z as f32)
-}
-
-fn in_world(point: Point) -> DVec3 {
-    DVec3::new(f64::from(point.x), -f64::from(point.y), f64::from(point.z))
 }
 
 #[cfg(test)]
@@ -279,7 +368,8 @@ mod tests {
     use super::super::road::{Road, bare_route};
     use super::*;
     use crate::world::RoadError;
-    use std::f64::consts::FRAC_PI_2;
+    use glam::DVec2;
+    use std::f64::consts::{FRAC_PI_2, PI};
 
     /// 50 m east, a right turn of radius 12 m in a junction with lights, 50 m south. Lanes of 3.2 m
     /// each way, a parking lane on the first road's right, 60 km/h. OpenDRIVE's y is north.
@@ -389,22 +479,22 @@ mod tests {
         assert_eq!((layout.left, layout.right, layout.opposite), (0, 0, 1));
         assert_eq!((layout.parking, layout.control), (Some(Side::Right), Control::Lights));
         assert!((layout.speed_limit_kmh - 60.0).abs() < 1e-3);
-        let own = road.driving_lane(DVec2::new(20.0, 1.2));
+        let own = road.driving_lane(DVec3::new(20.0, 1.2, 0.0));
         assert!((own.position.y - 1.6).abs() < 1e-4 && own.heading_rad.abs() < 1e-6, "{own:?}");
         assert_eq!((own.lane_id, own.is_junction), (-1, false));
         assert!((own.width_m - 3.2).abs() < 1e-6);
-        let opposite = road.driving_lane(DVec2::new(20.0, -1.2));
+        let opposite = road.driving_lane(DVec3::new(20.0, -1.2, 0.0));
         assert!((opposite.position.y + 1.6).abs() < 1e-4 && opposite.lane_id == 1);
         assert!((opposite.heading_rad.abs() - PI).abs() < 1e-6, "{opposite:?}");
-        let parking = road.parking_lane(DVec2::new(20.0, 4.0)).unwrap();
+        let parking = road.parking_lane(DVec3::new(20.0, 4.0, 0.0)).unwrap();
         assert!((parking.position.y - 4.45).abs() < 1e-4, "{parking:?}");
-        assert!(road.parking_lane(DVec2::new(60.4, 60.0)).is_none());
+        assert!(road.parking_lane(DVec3::new(60.4, 60.0, 0.0)).is_none());
     }
 
     #[test]
     fn ahead_of_a_lane_is_its_successor() {
         let map = MappedLanes(Arc::new(read(&corner_map()).unwrap()));
-        let here = map.driving_lane(DVec2::new(45.0, 1.6));
+        let here = map.driving_lane(DVec3::new(45.0, 1.6, 0.0));
         let in_turn = map.ahead(&here, 6.0).unwrap();
         assert!(in_turn.is_junction && in_turn.heading_rad > 0.05, "{in_turn:?}");
         let beyond = map.ahead(&here, 40.0).unwrap();

@@ -109,11 +109,16 @@ fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Verdict {
         let place = state.ego.pose.position;
         let driven_m = place.distance(before);
         verdict.collisions.extend(&state.collisions);
-        let lane = world.lanes().driving_lane(place);
+        let lane = world.lanes().driving_lane(state.ego.location());
         let from_center = |lane: crate::scene::LanePoint| {
             (lane.position.truncate().distance(place), lane.width_m)
         };
-        let nearest = world.lanes().parking_lane(place).into_iter().chain([lane]).map(from_center);
+        let nearest = world
+            .lanes()
+            .parking_lane(state.ego.location())
+            .into_iter()
+            .chain([lane])
+            .map(from_center);
         let (away_m, width_m) = nearest.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
         if away_m > width_m / 2.0 + 0.5 {
             verdict.outside_m += driven_m;
