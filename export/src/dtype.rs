@@ -31,6 +31,11 @@ impl DType {
             Self::U8 | Self::Bool => 1,
         }
     }
+
+    /// True for the types that weights and activations have.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
 }
 
 impl fmt::Display for DType {

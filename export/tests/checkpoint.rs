@@ -219,7 +219,7 @@ fn impossible_configurations_are_refused_with_key_and_rule() {
     check_config(config, "\"hidden_size\": 64", "\"hidden_size\": \"64\"", &["found \"64\""]);
     check_config(config, "\"hidden_size\": 64", "\"hidden_size\": 60", &["multiple of", "8"]);
     check_config(config, "\"head_dim\": 12", "\"head_dim\": 6", &["head_dim is 6", "at least"]);
-    check_config(config, "\"head_dim\": 12", "\"head_dim\": 14", &["mrope_section", "7"]);
+    check_config(config, "\"head_dim\": 12", "\"head_dim\": 14", &["head_dim is 14", "[3, 2, 1]"]);
     check_config(config, "_value_heads\": 4", "_value_heads\": 3", &["num_attention_heads is 8"]);
     check_config(config, "\"depth\": 3", "\"depth\": 1", &["deepstack_visual_indexes", "below"]);
     check_config(config, "\"out_hidden_size\": 64", "\"out_hidden_size\": 65", &["65", "64"]);

@@ -2,12 +2,36 @@
 
 use super::expected::{self, Expected};
 use super::trunk::Trunk;
-use super::{Checkpoint, CheckpointError, Warning};
+use super::{Checkpoint, CheckpointError, Warning, tokenizer};
 use crate::dtype::DType;
 use std::collections::BTreeSet;
 
 /// The output head, tied to the embedding; stored by some writers.
 const OUTPUT_HEAD: &str = "language_model.lm_head.weight";
+
+const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+
+/// Last parts of the names that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes give to what
+/// quantized weights need besides the numbers.
+const QUANTIZED_PARTS: [&str; 14] = [
+    "qweight",
+    "qzeros",
+    "scales",
+    "g_idx",
+    "weight_packed",
+    "weight_scale",
+    "weight_scale_inv",
+    "weight_zero_point",
+    "input_scale",
+    "absmax",
+    "nested_absmax",
+    "quant_map",
+    "SCB",
+    "weight_format",
+];
+
+/// Last parts of the names of tensors that follow from the configuration.
+const DERIVED_PARTS: [&str; 2] = ["inv_freq", "num_batches_tracked"];
 
 impl Checkpoint {
     /// The two trunks of the BEV encoder, camera first, as their tensors tell them.
@@ -28,23 +52,91 @@ impl Checkpoint {
     }
 
     /// Checks that every tensor that a network reads is there, with the shape that the
-    /// configuration gives and a floating-point type. Reads no weights.
+    /// configuration gives and a floating-point type, that no stored tensor changes what a module
+    /// computes without being read, and that the tokenizer's ids fit. Reads no weights but those of
+    /// a stored output head.
     ///
     /// # Errors
     /// Every tensor that is missing or wrong; as [`CheckpointError::Several`] if there are many.
     pub fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
-        let [image, lidar] = self.trunks()?;
+        let quantized: Vec<&String> =
+            self.stored_names().filter(|name| is_quantized(name)).collect();
+        if let [first, ..] = quantized[..] {
+            return Err(CheckpointError::Quantized {
+                dir: self.dir.clone(),
+                count: quantized.len(),
+                tensor: first.clone(),
+            });
+        }
+        let [image, lidar] = match self.trunks() {
+            Ok(trunks) => trunks,
+            // What is missing is said with the shapes of the trunks that the configuration names.
+            Err(error) => self.named_trunks().ok_or(error)?,
+        };
         let projected = self.projected_channels().unwrap_or(lidar.width());
         let expected = expected::all(&self.config, &image, &lidar, projected);
+        let unknown = self.unknown_names(&expected);
 
         let mut errors: Vec<_> =
             expected.iter().filter_map(|tensor| self.check_needed(tensor).err()).collect();
-        match errors.len() {
-            0 => {}
-            1 => return Err(errors.remove(0)),
-            _ => return Err(CheckpointError::Several(errors)),
+        if errors.len() == 1 && unknown.is_empty() {
+            return Err(errors.remove(0));
         }
-        Ok(self.warnings(&expected, &image, &lidar, projected))
+        if !errors.is_empty() {
+            let is_missing =
+                |error: &&CheckpointError| matches!(error, CheckpointError::MissingTensor { .. });
+            return Err(CheckpointError::Several {
+                dir: self.dir.clone(),
+                needed: expected.iter().filter(|tensor| tensor.is_needed).count(),
+                missing: errors.iter().filter(is_missing).count(),
+                stored: self.stored_names().count(),
+                unknown,
+                errors,
+            });
+        }
+        let places = Places::of(&expected);
+        let (unplaced, unknown): (Vec<_>, Vec<_>) =
+            unknown.into_iter().partition(|name| places.contain(name));
+        if !unplaced.is_empty() {
+            return Err(CheckpointError::Unplaced { dir: self.dir.clone(), tensors: unplaced });
+        }
+        self.check_head()?;
+        tokenizer::check(&self.dir, &self.config)?;
+        Ok(self.warnings(&expected, &image, &lidar, projected, unknown))
+    }
+
+    /// Checks that a stored output head is the embedding.
+    fn check_head(&self) -> Result<(), CheckpointError> {
+        let Some(head) = self.tensors.get(OUTPUT_HEAD) else { return Ok(()) };
+        if self.has_same_values(head, self.tensor(EMBEDDING)?) {
+            return Ok(());
+        }
+        Err(CheckpointError::Untied {
+            path: self.files[head.file].clone(),
+            tensor: OUTPUT_HEAD.to_owned(),
+        })
+    }
+
+    /// The trunks that `bev_config.json` names, if both are known.
+    fn named_trunks(&self) -> Option<[Trunk; 2]> {
+        let bev = &self.config.bev;
+        Some([
+            Trunk::of_architecture(&bev.image_architecture, 3)?,
+            Trunk::of_architecture(&bev.lidar_architecture, bev.lidar_channels)?,
+        ])
+    }
+
+    /// Names of all stored tensors, whatever their type.
+    fn stored_names(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys().chain(self.foreign.keys())
+    }
+
+    fn unknown_names(&self, expected: &[Expected]) -> Vec<String> {
+        let known: BTreeSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
+        self.stored_names()
+            .filter(|name| !known.contains(name.as_str()) && *name != OUTPUT_HEAD)
+            .cloned()
+            .collect()
     }
 
     /// Width of the BEV feature that the action expert was made for; `None` without the tensor.
@@ -92,9 +184,19 @@ impl Checkpoint {
         image: &Trunk,
         lidar: &Trunk,
         projected: usize,
+        unknown: Vec<String>,
     ) -> Vec<Warning> {
         let mut warnings: Vec<Warning> =
             self.sparse.iter().map(|path| Warning::Sparse { path: path.clone() }).collect();
+        if !self.prefix.is_empty() {
+            warnings.push(Warning::Prefix { prefix: self.prefix.clone() });
+        }
+        if !self.left_out.is_empty() {
+            warnings.push(Warning::LeftOut { files: self.left_out.clone() });
+        }
+        if self.config.frame_pixels.is_none() {
+            warnings.push(Warning::NoPreprocessor);
+        }
         if projected != lidar.width() {
             warnings.push(Warning::Unchained { feature: lidar.width(), projection: projected });
         }
@@ -121,10 +223,49 @@ impl Checkpoint {
         if let Some(head) = self.tensors.get(OUTPUT_HEAD) {
             warnings.push(Warning::StoredHead { dtype: head.dtype });
         }
-        let known: BTreeSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
-        let unknown = self.tensors.keys().chain(self.foreign.keys());
-        let unknown = unknown.filter(|name| !known.contains(name.as_str()) && *name != OUTPUT_HEAD);
-        warnings.extend(unknown.map(|tensor| Warning::UnknownTensor { tensor: tensor.clone() }));
+        if !unknown.is_empty() {
+            warnings.push(Warning::UnknownTensors { tensors: unknown });
+        }
         warnings
     }
+}
+
+fn is_quantized(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    QUANTIZED_PARTS.contains(&last) || name.contains(".quant_state.")
+}
+
+/// Tells tensors that a network ignores although their names put them into it from others.
+struct Places<'a> {
+    /// Modules that have tensors of their own.
+    modules: BTreeSet<&'a str>,
+    numberless: BTreeSet<String>,
+}
+
+impl<'a> Places<'a> {
+    fn of(expected: &'a [Expected]) -> Self {
+        let names = || expected.iter().map(|tensor| tensor.name.as_str());
+        Self {
+            modules: names().filter_map(|name| Some(name.rsplit_once('.')?.0)).collect(),
+            numberless: names().map(without_numbers).collect(),
+        }
+    }
+
+    /// True for a tensor inside a module that has tensors of its own, such as a bias where none is
+    /// added, and for one of a layer too many.
+    fn contain(&self, name: &str) -> bool {
+        if name.rsplit('.').next().is_some_and(|last| DERIVED_PARTS.contains(&last)) {
+            return false;
+        }
+        let mut outer = name.match_indices('.').map(|(dot, _)| &name[..dot]);
+        outer.any(|module| self.modules.contains(module))
+            || self.numberless.contains(&without_numbers(name))
+    }
+}
+
+/// A name with `#` for the number of each layer.
+fn without_numbers(name: &str) -> String {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = name.split('.').map(|part| if is_number(part) { "#" } else { part });
+    parts.collect::<Vec<_>>().join(".")
 }

@@ -1,9 +1,10 @@
 //! The sizes of an AutoMoT checkpoint, checked and complete.
 
+use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
 
 /// Everything that `config.json`, `automot_args.json` and `bev_config.json` say about the networks.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct AutomotConfig {
     /// Understanding expert: the text transformer.
     pub text: TextConfig,
@@ -15,6 +16,11 @@ pub struct AutomotConfig {
     pub bev: BevConfig,
     /// Special token ids.
     pub tokens: SpecialTokens,
+    /// Type that `config.json` names for loading the weights; the tensors have their own.
+    pub dtype: Option<DType>,
+    /// Least and most pixels of a frame that the preprocessor does not resize; `None` if the
+    /// checkpoint says nothing of its preprocessor.
+    pub frame_pixels: Option<[usize; 2]>,
 }
 
 /// `text_config` of `config.json`.
@@ -130,7 +136,7 @@ pub struct BevConfig {
 }
 
 /// Special token ids of `config.json`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct SpecialTokens {
     /// Stands where an image token goes.
     pub image_pad: u32,

@@ -37,6 +37,32 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
+    /// Something other than a file has a file's name.
+    #[error("{} is not a regular file: put the file itself or a link to it there", path.display())]
+    NotAFile {
+        /// What has the name.
+        path: PathBuf,
+    },
+    /// A configuration file is too long to be one.
+    #[error("{} has {found} bytes, above the limit of {limit}: fetch it again", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that are read at most.
+        limit: u64,
+        /// Bytes there.
+        found: u64,
+    },
+    /// git left a pointer in place of the file.
+    #[error(
+        "{} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder, or \
+         download the file",
+        path.display()
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A configuration file is not JSON.
     #[error("{} is not valid JSON: download or write it again", path.display())]
     NotJson {
@@ -79,6 +105,126 @@ pub enum CheckpointError {
         expected: String,
         /// The value.
         found: String,
+    },
+    /// A key that was neither read nor known to be harmless.
+    #[error(
+        "{}: unknown key {key}, {found}: it may change what the model computes; remove it from the \
+         file if it does not",
+        path.display()
+    )]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Path of the key.
+        key: String,
+        /// Its value, shortened.
+        found: String,
+    },
+    /// A file that says that the weights beside it are not the model's own.
+    #[error("{} says that the weights here are {what}: {advice}", path.display())]
+    OtherWeights {
+        /// The file.
+        path: PathBuf,
+        /// What they are.
+        what: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// The tokenizer is not the one that the configuration was made for.
+    #[error("{}: {problem}: the tokenizer and the configuration are of different models", path.display())]
+    Tokenizer {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The index of the weight files is not one.
+    #[error("{} is not an index of weight files: fetch it again", path.display())]
+    NotAnIndex {
+        /// The index.
+        path: PathBuf,
+        /// Line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The index names no tensor.
+    #[error("{} names no tensor: fetch it again, or remove it", index.display())]
+    EmptyIndex {
+        /// The index.
+        index: PathBuf,
+    },
+    /// The index names a file that cannot be a weight file of the folder.
+    #[error(
+        "{} names the file {file:?}, expected a name that ends in .safetensors, without a folder: \
+         move the file into the checkpoint's folder and correct the index",
+        index.display()
+    )]
+    ForeignShard {
+        /// The index.
+        index: PathBuf,
+        /// The name in it.
+        file: String,
+    },
+    /// The index names a file that is not there.
+    #[error(
+        "{} names the file {file:?}, which is not in the folder: fetch it, or remove the index if \
+         the weights are in one file",
+        index.display()
+    )]
+    NoShard {
+        /// The index.
+        index: PathBuf,
+        /// The missing file.
+        file: String,
+    },
+    /// The index has a tensor twice.
+    #[error("{} names tensor {tensor} twice: fetch it again", index.display())]
+    IndexedTwice {
+        /// The index.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor is not in the file that the index says.
+    #[error(
+        "tensor {tensor} is {}, {} says that it is in {expected:?}: the index and the weights are \
+         of different checkpoints, fetch both again",
+        found.as_ref().map_or_else(|| "in no file".to_owned(), |file| format!("in {file:?}")),
+        index.display()
+    )]
+    Misplaced {
+        /// The index.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// File that the index says.
+        expected: String,
+        /// File that has it, if one has.
+        found: Option<String>,
+    },
+    /// A weight file has a tensor that the index does not name.
+    #[error(
+        "tensor {tensor} of {} is not in {}: the index and the weights are of different \
+         checkpoints, fetch both again",
+        path.display(), index.display()
+    )]
+    NotIndexed {
+        /// The index.
+        index: PathBuf,
+        /// The weight file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// One of several numbered weight files is not there.
+    #[error("no {name} in {}, one of {count} weight files: fetch it", dir.display())]
+    ShardAbsent {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// The missing file.
+        name: String,
+        /// Weight files, as their names say.
+        count: usize,
     },
     /// A weight file ends before its header does.
     #[error(
@@ -236,12 +382,88 @@ pub enum CheckpointError {
         /// The type in the file, as it names it.
         found: String,
     },
+    /// Tensors of quantized weights.
+    #[error(
+        "{} holds quantized weights ({count} of its tensors are such as {tensor}): convert them to \
+         f32, f16 or bf16",
+        dir.display()
+    )]
+    Quantized {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// One of them.
+        tensor: String,
+    },
+    /// Tensors that change what a module computes and that no network reads.
+    #[error(
+        "tensors of {} belong to modules of the model but have no place in it: {}: the weights and \
+         the configuration are of different models",
+        dir.display(), Sample(tensors)
+    )]
+    Unplaced {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// Their names.
+        tensors: Vec<String>,
+    },
+    /// The output head is stored and is not the embedding that it should be tied to.
+    #[error(
+        "{}: tensor {tensor} differs from the embedding, expected one table for both: \
+         the weights are of a model with an output head of its own",
+        path.display()
+    )]
+    Untied {
+        /// The file that holds it.
+        path: PathBuf,
+        /// The output head.
+        tensor: String,
+    },
     /// Several tensors are wrong.
-    #[error("{} tensors are wrong:{}", .0.len(), Listed(.0))]
-    Several(
-        /// Each of them, in the order of the networks.
-        Vec<CheckpointError>,
-    ),
+    #[error(
+        "{} tensors are wrong: {missing} of the {needed} that the networks read are missing, \
+         {} of the {stored} in {} have unknown names{}:{}",
+        errors.len(), unknown.len(), dir.display(), Examples(unknown), Listed(errors)
+    )]
+    Several {
+        /// The checkpoint folder.
+        dir: PathBuf,
+        /// Tensors that the networks read.
+        needed: usize,
+        /// How many of them are missing.
+        missing: usize,
+        /// Tensors in the weight files.
+        stored: usize,
+        /// Those whose names are unknown.
+        unknown: Vec<String>,
+        /// Each wrong tensor, in the order of the networks.
+        errors: Vec<CheckpointError>,
+    },
+}
+
+/// The first few names of a list.
+struct Sample<'a>(&'a [String]);
+
+impl fmt::Display for Sample<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 3;
+        let shown = &self.0[..self.0.len().min(SHOWN)];
+        f.write_str(&shown.join(", "))?;
+        match self.0.len() - shown.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A [`Sample`] in brackets, or nothing.
+struct Examples<'a>(&'a [String]);
+
+impl fmt::Display for Examples<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " ({})", Sample(self.0)) }
+    }
 }
 
 /// The tail of a missing tensor's message: who needs it, and of which shape.
@@ -250,6 +472,9 @@ struct Wanted<'a>(&'a Option<Network>, &'a [usize]);
 impl fmt::Display for Wanted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            Some(network) if self.1.is_empty() => {
+                write!(f, ", which the {network} network needs")
+            }
             Some(network) => write!(f, ", which the {network} network needs as {:?}", self.1),
             None => Ok(()),
         }
@@ -289,11 +514,23 @@ pub enum Warning {
         /// How many values it has.
         total: u64,
     },
-    /// A tensor that no network knows; it is ignored.
-    UnknownTensor {
-        /// The tensor.
-        tensor: String,
+    /// Tensors that belong to no module of the model and are not read.
+    UnknownTensors {
+        /// Their names.
+        tensors: Vec<String>,
     },
+    /// Every name in the weight files begins with a prefix, which was removed.
+    Prefix {
+        /// The prefix, with its dot.
+        prefix: String,
+    },
+    /// Weight files of the folder that are not part of the checkpoint and are not read.
+    LeftOut {
+        /// Their names.
+        files: Vec<String>,
+    },
+    /// No file says how frames are prepared.
+    NoPreprocessor,
     /// An optional tensor that nothing reads has another shape or type than the release's.
     UnusedDiffers {
         /// The tensor.
@@ -318,7 +555,7 @@ pub enum Warning {
         /// Input width of `bev_encoder_proj`.
         projection: usize,
     },
-    /// The output head is stored although it is tied to the embedding; the embedding is used.
+    /// The output head is stored although it is the embedding; the embedding is used.
     StoredHead {
         /// Its element type.
         dtype: DType,
@@ -337,7 +574,19 @@ impl fmt::Display for Warning {
             Self::NonFinite { tensor, count, total } => {
                 write!(f, "tensor {tensor} has {count} NaN or infinite values of {total}")
             }
-            Self::UnknownTensor { tensor } => write!(f, "tensor {tensor} is unknown and ignored"),
+            Self::UnknownTensors { tensors } => {
+                write!(f, "tensors with unknown names are not read: {}", Sample(tensors))
+            }
+            Self::Prefix { prefix } => {
+                write!(f, "every tensor's name begins with {prefix:?}, which is removed")
+            }
+            Self::LeftOut { files } => {
+                write!(f, "other weight files in the folder are not read: {}", Sample(files))
+            }
+            Self::NoPreprocessor => f.write_str(
+                "the checkpoint has no preprocessor_config.json: frames are prepared as for \
+                 Qwen3-VL (p/127.5 - 1)",
+            ),
             Self::UnusedDiffers { tensor, expected, found } => {
                 write!(f, "unused tensor {tensor} is {found:?}, the release's is {expected:?}")
             }
@@ -353,7 +602,7 @@ impl fmt::Display for Warning {
                  the two networks cannot be chained"
             ),
             Self::StoredHead { dtype } => {
-                write!(f, "a stored output head ({dtype}) is ignored: it is tied to the embedding")
+                write!(f, "a stored output head ({dtype}) is not read: it equals the embedding")
             }
         }
     }

@@ -1,29 +1,34 @@
-//! Reading keys of a JSON file, so that every complaint names the file and the key.
+//! Reading keys of a JSON file, so that every error names the file and the key, and that no key is
+//! passed over: [`Fields::finish`] refuses those that were neither read nor known to be harmless.
 
 use super::CheckpointError;
+use super::small_file;
 use crate::files::shortened;
 use serde_json::Value;
-use std::io;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Largest count that a configuration may hold. A product of three such counts fits 64 bits, and the
+/// widest known embedding table has 262,144 rows.
+pub(super) const MAX_COUNT: usize = 1 << 21;
 
 /// A JSON object, the file it is from and the path of keys that led to it.
 pub(super) struct Fields {
     file: PathBuf,
     prefix: String,
     object: Value,
+    /// Keys that were asked for.
+    read: RefCell<BTreeSet<String>>,
 }
 
 impl Fields {
     /// Reads a file; `None` if there is none.
     pub(super) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
-        let bytes = match std::fs::read(file) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CheckpointError::Read { path: file.into(), source }),
-        };
+        let Some(bytes) = small_file::read(file)? else { return Ok(None) };
         let object: Value = serde_json::from_slice(&bytes)
             .map_err(|source| CheckpointError::NotJson { path: file.into(), source })?;
-        let fields = Self { file: file.into(), prefix: String::new(), object };
+        let fields = Self::new(file, String::new(), object);
         if !fields.object.is_object() {
             return Err(fields.wrong_type("the whole file", "an object", &fields.object));
         }
@@ -32,8 +37,11 @@ impl Fields {
 
     /// An object without keys, for a file that may be absent.
     pub(super) fn empty(file: &Path) -> Self {
-        let object = Value::Object(serde_json::Map::new());
-        Self { file: file.into(), prefix: String::new(), object }
+        Self::new(file, String::new(), Value::Object(serde_json::Map::new()))
+    }
+
+    fn new(file: &Path, prefix: String, object: Value) -> Self {
+        Self { file: file.into(), prefix, object, read: RefCell::default() }
     }
 
     /// The object under `key`.
@@ -42,11 +50,29 @@ impl Fields {
         if !value.is_object() {
             return Err(self.wrong_type(&self.path_of(key), "an object", value));
         }
-        Ok(Self {
-            file: self.file.clone(),
-            prefix: format!("{}.", self.path_of(key)),
-            object: value.clone(),
-        })
+        Ok(Self::new(&self.file, format!("{}.", self.path_of(key)), value.clone()))
+    }
+
+    /// Checks that every key was read, is in `harmless`, or holds nothing.
+    ///
+    /// # Errors
+    /// If there is another key: it may change what the model computes.
+    pub(super) fn finish(&self, harmless: &[&str]) -> Result<(), CheckpointError> {
+        let read = self.read.borrow();
+        for (key, value) in self.object.as_object().into_iter().flatten() {
+            let is_known = read.contains(key) || harmless.contains(&key.as_str());
+            let is_empty = value.is_null()
+                || value.as_object().is_some_and(serde_json::Map::is_empty)
+                || value.as_array().is_some_and(Vec::is_empty);
+            if !is_known && !is_empty {
+                return Err(CheckpointError::UnknownKey {
+                    path: self.file.clone(),
+                    key: self.path_of(&shortened(key)),
+                    found: shortened(value),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// True if `key` is there and not null.
@@ -54,18 +80,49 @@ impl Fields {
         self.get(key).is_some()
     }
 
-    /// A count: a whole number above zero.
+    /// A count: a whole number from one to [`MAX_COUNT`].
     pub(super) fn count(&self, key: &str) -> Result<usize, CheckpointError> {
+        self.count_up_to(key, MAX_COUNT)
+    }
+
+    /// A whole number from one to `limit`.
+    pub(super) fn count_up_to(&self, key: &str, limit: usize) -> Result<usize, CheckpointError> {
         let expected = "a whole number above zero";
         let value = self.required(key, expected)?;
-        whole(value)
+        let count = whole(value)
             .filter(|&count| count > 0)
-            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))?;
+        self.at_most(key, count, limit)
+    }
+
+    /// `count`, the value of `key`, if it is not above `limit`.
+    pub(super) fn at_most(
+        &self,
+        key: &str,
+        count: usize,
+        limit: usize,
+    ) -> Result<usize, CheckpointError> {
+        if count > limit {
+            return Err(self.invalid(key, format!("at most {limit}")));
+        }
+        Ok(count)
     }
 
     /// A count, if the key is there.
     pub(super) fn count_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
         if self.has(key) { self.count(key) } else { Ok(default) }
+    }
+
+    /// A number of pixels, if the key is there; unlike a count it may be far above any width.
+    pub(super) fn pixels_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        whole(value)
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), "a whole number of pixels", value))
+    }
+
+    /// All keys.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.object.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect()
     }
 
     /// A finite number.
@@ -96,6 +153,29 @@ impl Fields {
         text.ok_or_else(|| self.wrong_type(&self.path_of(key), "a text", value))
     }
 
+    /// A list of numbers, or a number in place of a list of equal ones.
+    pub(super) fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, CheckpointError> {
+        let expected = "a list of numbers";
+        let value = self.required(key, expected)?;
+        if let Some(number) = number(value) {
+            return Ok(vec![number; length]);
+        }
+        plain(value)
+            .as_array()
+            .and_then(|list| list.iter().map(number).collect())
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, CheckpointError> {
+        let expected = "a list of texts";
+        let value = self.required(key, expected)?;
+        plain(value)
+            .as_array()
+            .and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect())
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
+    }
+
     /// A list of whole numbers, zero allowed.
     pub(super) fn indices(&self, key: &str) -> Result<Vec<usize>, CheckpointError> {
         let expected = "a list of whole numbers";
@@ -114,17 +194,18 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), "a token id", value))
     }
 
-    /// The error for a value that breaks a rule.
+    /// The error for a value that breaks a rule; the key may be one of the file.
     pub(super) fn invalid(&self, key: &str, expected: String) -> CheckpointError {
         CheckpointError::InvalidValue {
             path: self.file.clone(),
-            key: self.path_of(key),
+            key: self.path_of(&shortened(key)),
             expected,
             found: self.get(key).map_or_else(|| "absent (its default)".to_owned(), shortened),
         }
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
+        self.read.borrow_mut().insert(key.to_owned());
         self.object.get(key).filter(|value| !value.is_null())
     }
 

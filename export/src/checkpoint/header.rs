@@ -6,12 +6,19 @@
 
 use super::CheckpointError;
 use crate::dtype::DType;
+use crate::files::shortened;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::fmt;
 use std::path::Path;
 
 /// The format's own limit on the header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Limits on what a header may hold that is quoted in messages: bytes of a tensor's name, bytes of
+/// a type's name, dimensions.
+const MAX_NAME_BYTES: usize = 512;
+const MAX_DTYPE_BYTES: usize = 32;
+const MAX_DIMENSIONS: usize = 16;
 
 /// One tensor, as the header describes it; checked against the file's length.
 pub(super) struct Described {
@@ -202,9 +209,19 @@ impl<'de> Deserialize<'de> for Header {
                         is_sparse = metadata[SPARSE_KEY] == SPARSE_VALUE;
                         continue;
                     }
-                    let entry = map
-                        .next_value::<Entry>()
-                        .map_err(|error| A::Error::custom(format!("tensor {name}: {error}")))?;
+                    if name.len() > MAX_NAME_BYTES {
+                        let start = shortened(&name);
+                        let length = name.len();
+                        return Err(A::Error::custom(format!(
+                            "a name of {length} bytes, above the limit of {MAX_NAME_BYTES}: {start}"
+                        )));
+                    }
+                    let refused = |error: &str| A::Error::custom(format!("tensor {name}: {error}"));
+                    let entry =
+                        map.next_value::<Entry>().map_err(|error| refused(&shortened(error)))?;
+                    if entry.dtype.len() > MAX_DTYPE_BYTES || entry.shape.len() > MAX_DIMENSIONS {
+                        return Err(refused("neither its type nor its shape can be this long"));
+                    }
                     tensors.push((name, entry));
                 }
                 Ok(Header { tensors, is_sparse })

@@ -11,18 +11,28 @@ mod trunk;
 mod check;
 mod error;
 mod fields;
+mod harmless;
 mod header;
+mod inspection;
+mod names;
 mod parse;
+mod preprocessor;
+mod shards;
+mod small_file;
+mod tokenizer;
 mod values;
 
 pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
 pub use error::{CheckpointError, Warning};
 pub use expected::Network;
 pub(crate) use header::{SPARSE_KEY, SPARSE_VALUE};
+pub use inspection::{FoundFile, Inspection, Stored, inspect};
 pub use trunk::{Stage, Trunk};
 
 use crate::dtype::DType;
+use header::Described;
 use memmap2::Mmap;
+use shards::WeightFiles;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -56,67 +66,95 @@ pub struct Checkpoint {
     foreign: BTreeMap<String, (String, usize)>,
     /// Files that say that their weights were left out.
     sparse: Vec<PathBuf>,
+    /// What every stored name begins with; the names in `tensors` are without it.
+    prefix: String,
+    /// Names of weight files that are not part of the checkpoint.
+    left_out: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Opens a folder: `config.json`, `automot_args.json` and `bev_config.json` where present, and
-    /// the headers of `model.safetensors` or, without it, of every `model-*.safetensors`.
+    /// Opens a folder: its configuration files and the headers of its weight files, which are those
+    /// that `model.safetensors.index.json` names, `model.safetensors` if there is no index, or every
+    /// `model-*.safetensors`.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the configuration describes no possible model. Which
-    /// tensors there are is [`Self::check`]'s business.
+    /// If a file is missing or damaged, if index and files contradict each other, or if the
+    /// configuration describes no possible model. [`Self::check`] compares the tensors.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
         }
-        let files = weight_files(dir)?;
+        let WeightFiles { files, index, left_out } = WeightFiles::find(dir)?;
         let mut maps: Vec<Mmap> = Vec::with_capacity(files.len());
-        let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
-        let mut foreign: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        let mut stored: BTreeMap<String, Described> = BTreeMap::new();
+        let mut file_of: BTreeMap<String, usize> = BTreeMap::new();
         let mut sparse = Vec::new();
         for (file, path) in files.iter().enumerate() {
+            small_file::require_regular(path)?;
             let map =
                 map(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+            small_file::refuse_pointer(path, &map)?;
             let header = header::read(path, &map)?;
             if header.is_sparse {
                 sparse.push(path.clone());
             }
-            for mut found in header.tensors {
-                // Training wraps the encoder once more; the release's loader drops that, too.
-                if let Some(rest) = found.name.strip_prefix("bev_encoder.backbone.") {
-                    found.name = format!("bev_encoder.{rest}");
-                }
-                let earlier = tensors
-                    .get(&found.name)
-                    .map(|entry| entry.file)
-                    .or_else(|| foreign.get(&found.name).map(|(_, file)| *file));
-                if let Some(earlier) = earlier {
+            for found in header.tensors {
+                if let Some(&earlier) = file_of.get(&found.name) {
                     return Err(CheckpointError::Twice {
                         tensor: found.name,
                         first: files[earlier].clone(),
                         second: path.clone(),
                     });
                 }
-                let (shape, offset, length) = (found.shape, found.offset, found.length);
-                match found.dtype {
-                    Some(dtype) => {
-                        let entry = TensorEntry { dtype, shape, file, offset, length };
-                        tensors.insert(found.name, entry);
-                    }
-                    None => {
-                        foreign.insert(found.name, (found.dtype_name, file));
-                    }
-                }
+                file_of.insert(found.name.clone(), file);
+                stored.insert(found.name.clone(), found);
             }
             maps.push(map);
         }
-        let config = parse::read(dir, &tensors)?;
-        Ok(Self { dir: dir.into(), config, files, maps, tensors, foreign, sparse })
+        if let Some(index) = index {
+            names::check_index(&dir.join(shards::INDEX_FILE), &index, &file_of, &files)?;
+        }
+        let prefix = names::shared_prefix(file_of.keys().map(String::as_str));
+        let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
+        let mut foreign: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        for (stored_name, found) in stored {
+            let file = file_of[&stored_name];
+            let name = names::of_model(&stored_name[prefix.len()..]);
+            if let Some(earlier) = tensors
+                .get(&name)
+                .map(|entry| entry.file)
+                .or_else(|| foreign.get(&name).map(|(_, file)| *file))
+            {
+                return Err(CheckpointError::Twice {
+                    tensor: name,
+                    first: files[earlier].clone(),
+                    second: files[file].clone(),
+                });
+            }
+            let (shape, offset, length) = (found.shape, found.offset, found.length);
+            match found.dtype {
+                Some(dtype) => {
+                    tensors.insert(name, TensorEntry { dtype, shape, file, offset, length });
+                }
+                None => {
+                    foreign.insert(name, (found.dtype_name, file));
+                }
+            }
+        }
+        let config = parse::read(&dir.join(parse::CONFIG_FILE), &tensors)?;
+        let dir = dir.into();
+        Ok(Self { dir, config, files, maps, tensors, foreign, sparse, prefix, left_out })
+    }
+
+    /// Reads the sizes of the networks from a `config.json` of any name, with the other configuration
+    /// files that lie beside it.
+    pub(crate) fn config_of(file: &Path) -> Result<AutomotConfig, CheckpointError> {
+        parse::read(file, &BTreeMap::new())
     }
 
     /// Checks a folder's configuration files by themselves, before there are weights.
     pub(crate) fn check_config(dir: &Path) -> Result<(), CheckpointError> {
-        parse::read(dir, &BTreeMap::new()).map(|_| ())
+        Self::config_of(&dir.join(parse::CONFIG_FILE)).map(|_| ())
     }
 
     /// The folder.
@@ -168,32 +206,6 @@ impl Checkpoint {
         let start = entry.offset as usize;
         &self.maps[entry.file][start..start + entry.length as usize]
     }
-}
-
-/// `model.safetensors`, or the sorted shards.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let single = dir.join("model.safetensors");
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let unreadable = |source| CheckpointError::Read { path: dir.into(), source };
-    let mut shards = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("model-") && name.ends_with(".safetensors") {
-            shards.push(path);
-        }
-    }
-    if shards.is_empty() {
-        return Err(CheckpointError::NoFile {
-            dir: dir.into(),
-            name: "model.safetensors or model-*.safetensors",
-            advice: "give the folder that holds the weights",
-        });
-    }
-    shards.sort();
-    Ok(shards)
 }
 
 /// Maps a whole file for reading.

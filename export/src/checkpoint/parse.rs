@@ -1,18 +1,53 @@
 //! The configuration files of a checkpoint folder, read into [`AutomotConfig`] and checked.
 
 use super::config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
-use super::fields::Fields;
-use super::{CheckpointError, TensorEntry};
+use super::fields::{Fields, MAX_COUNT};
+use super::{CheckpointError, TensorEntry, harmless, preprocessor};
+use crate::dtype::DType;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Reads `config.json`, `automot_args.json` and `bev_config.json`. The numbers of queries and
-/// their widths are the tensors' own, where there are such tensors.
+/// Sizes of the understanding expert and the vision tower, in a checkpoint folder.
+pub(super) const CONFIG_FILE: &str = "config.json";
+
+/// Largest number of layers in a stack; the largest published models have some 130.
+const MAX_LAYERS: usize = 1024;
+
+/// Largest side of a camera picture or a LiDAR histogram.
+const MAX_SIDE: usize = 8192;
+
+/// Where the LiDAR is mounted, as tandem merges its sweeps: meters, degrees.
+const LIDAR_MOUNT: [(&str, [f64; 3]); 2] =
+    [("lidar_pos", [0.0, 0.0, 2.5]), ("lidar_rot", [0.0, 0.0, -90.0])];
+
+/// Epsilon of the vision tower's norms, which have no key in Qwen3-VL's configuration.
+const VISION_EPSILON: f64 = 1e-6;
+
+/// Files that say that the weights need something that is not done here.
+const OTHER_WEIGHTS: [(&str, &str, &str); 4] = [
+    ("quantize_config.json", "quantized", "convert them to f32, f16 or bf16"),
+    ("quant_config.json", "quantized", "convert them to f32, f16 or bf16"),
+    ("hf_quant_config.json", "quantized", "convert them to f32, f16 or bf16"),
+    ("adapter_config.json", "to be added to others (an adapter)", "merge them first"),
+];
+
+/// Reads a `config.json`, and `automot_args.json` and `bev_config.json` beside it. The numbers of
+/// queries and their widths are the tensors' own, where there are such tensors.
+///
+/// Every key of `config.json` is used, checked, or known to be harmless. The other two are dumps of
+/// a whole program's settings, of which inference reads the few that are read here.
 pub(super) fn read(
-    dir: &Path,
+    config_file: &Path,
     tensors: &BTreeMap<String, TensorEntry>,
 ) -> Result<AutomotConfig, CheckpointError> {
-    let config = Fields::read(&dir.join("config.json"))?.ok_or(CheckpointError::NoFile {
+    let dir = config_file.parent().unwrap_or(Path::new(""));
+    for (file, what, advice) in OTHER_WEIGHTS {
+        let path = dir.join(file);
+        if path.exists() {
+            return Err(CheckpointError::OtherWeights { path, what, advice });
+        }
+    }
+    let config = Fields::read(config_file)?.ok_or(CheckpointError::NoFile {
         dir: dir.into(),
         name: "config.json",
         advice: "copy it from where the weights came from",
@@ -22,50 +57,208 @@ pub(super) fn read(
     let bev_file = dir.join("bev_config.json");
     let bev = Fields::read(&bev_file)?.unwrap_or_else(|| Fields::empty(&bev_file));
 
+    unquantized(&config, config_file)?;
+    model_type(&config, &["qwen3_vl"])?;
     let text_fields = config.object("text_config")?;
     let text = text(&text_fields)?;
-    let vision = vision(&config.object("vision_config")?, &text)?;
+    let vision_fields = config.object("vision_config")?;
+    let vision = vision(&vision_fields, &text)?;
     let mot = mot(&args, &text_fields, &text, tensors)?;
     let tokens = tokens(&config, &text)?;
-    Ok(AutomotConfig { text, vision, mot, bev: self::bev(&bev)?, tokens })
+    let mut named_dtype = None;
+    for fields in [&config, &vision_fields, &text_fields] {
+        tied(fields)?;
+        named_dtype = dtype(fields)?.or(named_dtype);
+        flags(fields, false, &["is_encoder_decoder", "is_decoder", "add_cross_attention"])?;
+        flags(fields, false, &["tie_encoder_decoder", "use_bfloat16"])?;
+    }
+    text_fields.finish(harmless::CONFIG)?;
+    vision_fields.finish(harmless::CONFIG)?;
+    config.finish(harmless::CONFIG)?;
+    let frame_pixels = preprocessor::read(dir, &vision)?;
+    let bev = self::bev(&bev)?;
+    Ok(AutomotConfig { text, vision, mot, bev, tokens, dtype: named_dtype, frame_pixels })
+}
+
+/// Refuses a model of another kind, if the file names its kind.
+fn model_type(fields: &Fields, known: &[&str]) -> Result<(), CheckpointError> {
+    let found = fields.text_or("model_type", known[0])?;
+    if known.contains(&found.as_str()) {
+        return Ok(());
+    }
+    Err(fields.invalid("model_type", format!("{known:?}: the only model that is known here")))
+}
+
+fn unquantized(config: &Fields, file: &Path) -> Result<(), CheckpointError> {
+    if config.has("quantization_config") || config.has("compression_config") {
+        return Err(CheckpointError::OtherWeights {
+            path: file.into(),
+            what: "quantized",
+            advice: "convert them to f32, f16 or bf16",
+        });
+    }
+    Ok(())
+}
+
+fn tied(fields: &Fields) -> Result<(), CheckpointError> {
+    if fields.flag_or("tie_word_embeddings", true)? {
+        return Ok(());
+    }
+    let expected = "true: the output head is the embedding";
+    Err(fields.invalid("tie_word_embeddings", expected.into()))
+}
+
+/// The type to load weights in; what they are stored in is in the weight files.
+fn dtype(fields: &Fields) -> Result<Option<DType>, CheckpointError> {
+    const KNOWN: [(&str, Option<DType>); 4] = [
+        ("float32", Some(DType::F32)),
+        ("float16", Some(DType::F16)),
+        ("bfloat16", Some(DType::Bf16)),
+        ("auto", None),
+    ];
+    let mut dtype = None;
+    for key in ["torch_dtype", "dtype"] {
+        let found = fields.text_or(key, "auto")?;
+        let found = found.trim_start_matches("torch.");
+        let Some((_, known)) = KNOWN.iter().find(|(name, _)| *name == found) else {
+            let names = KNOWN.map(|(name, _)| name);
+            return Err(fields.invalid(key, format!("one of {names:?}")));
+        };
+        dtype = known.or(dtype);
+    }
+    Ok(dtype)
+}
+
+/// Checks truth values of which the model knows one only.
+fn flags(fields: &Fields, only: bool, keys: &[&str]) -> Result<(), CheckpointError> {
+    match keys.iter().find_map(|key| match fields.flag_or(key, only) {
+        Ok(value) if value == only => None,
+        Ok(_) => Some(fields.invalid(key, format!("{only}: the only one of this model"))),
+        Err(error) => Some(error),
+    }) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The rotary embedding of the text stack.
+#[derive(PartialEq)]
+struct Rope {
+    theta: f64,
+    section: [usize; 3],
+}
+
+/// Reads the rotary keys of either layout: `rope_scaling` with `rope_theta` beside it, or
+/// `rope_parameters`, which newer writers use for both. Where they repeat each other they must agree.
+fn rope(fields: &Fields) -> Result<Rope, CheckpointError> {
+    let beside = if fields.has("rope_theta") { Some(fields.number("rope_theta")?) } else { None };
+    let mut rope: Option<Rope> = None;
+    for key in ["rope_parameters", "rope_scaling"] {
+        if !fields.has(key) {
+            continue;
+        }
+        let holder = fields.object(key)?;
+        let section = rope_section(&holder)?;
+        let theta = match beside {
+            Some(theta) if !holder.has("rope_theta") => theta,
+            _ => holder.number("rope_theta")?,
+        };
+        if beside.is_some_and(|beside| beside != theta) {
+            return Err(holder.invalid("rope_theta", "the number of rope_theta beside it".into()));
+        }
+        if theta <= 1.0 {
+            let holder = if beside.is_some() { fields } else { &holder };
+            return Err(holder.invalid("rope_theta", "a number above one".into()));
+        }
+        holder.finish(&[])?;
+        let found = Rope { theta, section };
+        if rope.as_ref().is_some_and(|rope| *rope != found) {
+            return Err(fields.invalid(key, "the same as rope_parameters".into()));
+        }
+        rope = Some(found);
+    }
+    match rope {
+        Some(rope) => Ok(rope),
+        // Says that it is missing.
+        None => fields.object("rope_scaling").map(|_| unreachable!("it was looked for above")),
+    }
+}
+
+/// Checks the kind of the rotary embedding and reads its division among time, height and width.
+fn rope_section(rope: &Fields) -> Result<[usize; 3], CheckpointError> {
+    // Older writers call the key `type`; Qwen2-VL's call the default "mrope" there.
+    for key in ["rope_type", "type"] {
+        if !["default", "mrope"].contains(&rope.text_or(key, "default")?.as_str()) {
+            return Err(rope.invalid(key, "\"default\": the only one of this model".into()));
+        }
+    }
+    flags(rope, true, &["mrope_interleaved"])?;
+    for key in ["factor", "attention_factor", "partial_rotary_factor"] {
+        exactly(rope, key, 1.0)?;
+    }
+    let section = rope.indices("mrope_section")?;
+    if let Some(&large) = section.iter().find(|&&pairs| pairs > MAX_COUNT) {
+        return Err(
+            rope.invalid("mrope_section", format!("numbers up to {MAX_COUNT}, not {large}"))
+        );
+    }
+    <[usize; 3]>::try_from(section).map_err(|found| {
+        rope.invalid("mrope_section", format!("three numbers, not {}", found.len()))
+    })
+}
+
+/// Checks a number that may be absent but of which the model knows one value only.
+fn exactly(fields: &Fields, key: &str, only: f64) -> Result<(), CheckpointError> {
+    if fields.number_or(key, only)? == only {
+        return Ok(());
+    }
+    Err(fields.invalid(key, format!("{only}: the only one of this model")))
+}
+
+/// Refuses attention that does not see all tokens.
+fn full_attention(fields: &Fields, layers: usize) -> Result<(), CheckpointError> {
+    // An explicit false makes the window's width meaningless.
+    let is_windowed = fields.flag_or("use_sliding_window", fields.has("sliding_window"))?;
+    if is_windowed {
+        let key =
+            if fields.has("use_sliding_window") { "use_sliding_window" } else { "sliding_window" };
+        return Err(fields.invalid(key, "full attention: no such window is computed".into()));
+    }
+    if fields.has("layer_types") {
+        let types = fields.texts("layer_types")?;
+        if types.len() != layers || types.iter().any(|layer| layer != "full_attention") {
+            let expected =
+                format!("{layers} times \"full_attention\", the only type of this model");
+            return Err(fields.invalid("layer_types", expected));
+        }
+    }
+    Ok(())
 }
 
 fn text(fields: &Fields) -> Result<TextConfig, CheckpointError> {
+    model_type(fields, &["qwen3_vl_text"])?;
     fixed(fields, "hidden_act", "silu")?;
-    if fields.flag_or("attention_bias", false)? {
-        return Err(fields.invalid("attention_bias", "false: the model has no such biases".into()));
+    flags(fields, false, &["attention_bias", "mlp_bias"])?;
+    for key in ["num_experts", "num_experts_per_tok", "moe_intermediate_size"] {
+        if fields.has(key) && fields.number(key)? != 0.0 {
+            return Err(fields.invalid(key, "0: the model has no experts of this kind".into()));
+        }
     }
-    // Newer writers gather both rotary keys in one object.
-    let (rope, theta) = if fields.has("rope_parameters") {
-        let rope = fields.object("rope_parameters")?;
-        let theta = rope.number("rope_theta")?;
-        (rope, theta)
-    } else {
-        (fields.object("rope_scaling")?, fields.number("rope_theta")?)
-    };
-    fixed(&rope, "rope_type", "default")?;
-    if !rope.flag_or("mrope_interleaved", true)? {
-        return Err(rope.invalid("mrope_interleaved", "true: the only layout of this model".into()));
-    }
-    if theta <= 1.0 {
-        let holder = if fields.has("rope_parameters") { &rope } else { fields };
-        return Err(holder.invalid("rope_theta", "a number above one".into()));
-    }
-    let section = rope.indices("mrope_section")?;
+    exactly(fields, "partial_rotary_factor", 1.0)?;
+    let rope = rope(fields)?;
     let text = TextConfig {
         vocab_size: fields.count("vocab_size")?,
         hidden_size: fields.count("hidden_size")?,
         intermediate_size: fields.count("intermediate_size")?,
-        num_hidden_layers: fields.count("num_hidden_layers")?,
+        num_hidden_layers: fields.count_up_to("num_hidden_layers", MAX_LAYERS)?,
         num_attention_heads: fields.count("num_attention_heads")?,
         num_key_value_heads: fields.count("num_key_value_heads")?,
         head_dim: fields.count("head_dim")?,
         rms_norm_eps: fields.number("rms_norm_eps")?,
-        rope_theta: theta,
-        mrope_section: <[usize; 3]>::try_from(section).map_err(|found| {
-            rope.invalid("mrope_section", format!("three numbers, not {}", found.len()))
-        })?,
+        rope_theta: rope.theta,
+        mrope_section: rope.section,
     };
+    full_attention(fields, text.num_hidden_layers)?;
     if text.rms_norm_eps <= 0.0 {
         return Err(fields.invalid("rms_norm_eps", "a number above zero".into()));
     }
@@ -98,18 +291,22 @@ fn text(fields: &Fields) -> Result<TextConfig, CheckpointError> {
         ));
     }
     if text.mrope_section.iter().sum::<usize>() != text.head_dim / 2 {
-        return Err(rope.invalid(
-            "mrope_section",
-            format!("numbers whose sum is head_dim / 2, {}", text.head_dim / 2),
+        return Err(fields.invalid(
+            "head_dim",
+            format!("twice the sum of mrope_section, {:?}", text.mrope_section),
         ));
     }
     Ok(text)
 }
 
 fn vision(fields: &Fields, text: &TextConfig) -> Result<VisionConfig, CheckpointError> {
+    model_type(fields, &["qwen3_vl", "qwen3_vl_vision"])?;
     fixed(fields, "hidden_act", "gelu_pytorch_tanh")?;
+    for key in ["layer_norm_eps", "norm_eps", "rms_norm_eps"] {
+        exactly(fields, key, VISION_EPSILON)?;
+    }
     let vision = VisionConfig {
-        depth: fields.count("depth")?,
+        depth: fields.count_up_to("depth", MAX_LAYERS)?,
         hidden_size: fields.count("hidden_size")?,
         intermediate_size: fields.count("intermediate_size")?,
         num_heads: fields.count("num_heads")?,
@@ -121,6 +318,9 @@ fn vision(fields: &Fields, text: &TextConfig) -> Result<VisionConfig, Checkpoint
         num_position_embeddings: fields.count("num_position_embeddings")?,
         deepstack_visual_indexes: fields.indices("deepstack_visual_indexes")?,
     };
+    if vision.in_channels != 3 {
+        return Err(fields.invalid("in_channels", "3: a camera's red, green and blue".into()));
+    }
     // Rotary angles: half of a head for the row, half for the column, each in pairs.
     if !vision.hidden_size.is_multiple_of(4 * vision.num_heads) {
         return Err(fields.invalid(
@@ -254,11 +454,34 @@ fn bev(fields: &Fields) -> Result<BevConfig, CheckpointError> {
         hist_max_per_pixel: fields.number_or("hist_max_per_pixel", 5.0)?,
         lidar_split_height_m: fields.number_or("lidar_split_height", 0.2)?,
         max_height_lidar_m: fields.number_or("max_height_lidar", 100.0)?,
-        n_layer: fields.count_or("n_layer", 2)?,
+        n_layer: if fields.has("n_layer") {
+            fields.count_up_to("n_layer", MAX_LAYERS)?
+        } else {
+            2
+        },
         block_exp: fields.count_or("block_exp", 4)?,
         image_architecture: fields.text_or("image_architecture", "regnety_032")?,
         lidar_architecture: fields.text_or("lidar_architecture", "regnety_032")?,
     };
+    for (keys, sides) in [
+        (["cropped_height", "cropped_width"], bev.image_size),
+        (["lidar_resolution_height", "lidar_resolution_width"], bev.lidar_size),
+    ] {
+        for (key, side) in keys.into_iter().zip(sides) {
+            // Without cropping these are other keys' values.
+            let key =
+                if fields.has(key) { key.to_owned() } else { key.replace("cropped", "camera") };
+            fields.at_most(&key, side, MAX_SIDE)?;
+        }
+    }
+    for (key, mount) in LIDAR_MOUNT {
+        if fields.has(key) && fields.numbers(key, 3)? != mount {
+            return Err(
+                fields.invalid(key, format!("{mount:?}: the only mount that is known here"))
+            );
+        }
+    }
+    flags(fields, true, &["transformer_decoder_join"])?;
     if bev.hist_max_per_pixel <= 0.0 {
         return Err(fields.invalid("hist_max_per_pixel", "a number above zero".into()));
     }

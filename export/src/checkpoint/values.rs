@@ -11,16 +11,28 @@ impl Checkpoint {
     /// If there is no such tensor or it is not f32, f16 or bf16.
     pub fn values_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.tensor(name)?;
-        let bytes = self.bytes(entry);
-        match entry.dtype {
-            DType::F32 => Ok(numbers(bytes, f32::from_le_bytes).collect()),
-            DType::F16 => Ok(numbers(bytes, |raw| f16::from_le_bytes(raw).to_f32()).collect()),
-            DType::Bf16 => Ok(numbers(bytes, |raw| bf16::from_le_bytes(raw).to_f32()).collect()),
-            DType::I64 | DType::U8 | DType::Bool => Err(CheckpointError::WrongDType {
+        let values = floats(self.bytes(entry), entry.dtype);
+        Ok(values
+            .ok_or_else(|| CheckpointError::WrongDType {
                 path: self.files[entry.file].clone(),
                 tensor: name.to_owned(),
                 found: entry.dtype.to_string(),
-            }),
+            })?
+            .collect())
+    }
+
+    /// True if two tensors have the same shape and the same numbers, whatever their types.
+    pub(super) fn has_same_values(&self, a: &TensorEntry, b: &TensorEntry) -> bool {
+        if a.shape != b.shape {
+            return false;
+        }
+        let (a_bytes, b_bytes) = (self.bytes(a), self.bytes(b));
+        if a.dtype == b.dtype {
+            return a_bytes == b_bytes;
+        }
+        match (floats(a_bytes, a.dtype), floats(b_bytes, b.dtype)) {
+            (Some(a), Some(b)) => a.eq(b),
+            _ => false,
         }
     }
 
@@ -63,6 +75,16 @@ impl Checkpoint {
             DType::I64 | DType::U8 | DType::Bool => 0,
         }
     }
+}
+
+/// The numbers of a floating-point tensor; `None` for another type.
+fn floats(bytes: &[u8], dtype: DType) -> Option<Box<dyn Iterator<Item = f32> + '_>> {
+    Some(match dtype {
+        DType::F32 => Box::new(numbers(bytes, f32::from_le_bytes)),
+        DType::F16 => Box::new(numbers(bytes, |raw| f16::from_le_bytes(raw).to_f32())),
+        DType::Bf16 => Box::new(numbers(bytes, |raw| bf16::from_le_bytes(raw).to_f32())),
+        DType::I64 | DType::U8 | DType::Bool => return None,
+    })
 }
 
 /// The numbers in unaligned little-endian bytes.

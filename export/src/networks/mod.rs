@@ -124,6 +124,18 @@ pub enum NetworkError {
         /// Side of a merged patch, pixels.
         multiple: usize,
     },
+    /// The checkpoint's preprocessor would resize the frames.
+    #[error(
+        "frames of {} by {} pixels are outside the {} to {} pixels that the checkpoint's \
+         preprocessor leaves as they are; give another frame size",
+        frame[0], frame[1], bounds[0], bounds[1]
+    )]
+    FramePixels {
+        /// Height and width asked for, pixels.
+        frame: [usize; 2],
+        /// Least and most pixels of a frame.
+        bounds: [usize; 2],
+    },
     /// The images alone do not fit the prefix.
     #[error("prefix capacity {capacity} does not hold the prompt's {needed} tokens")]
     PrefixCapacity {

@@ -47,6 +47,12 @@ impl Sizes {
         if options.frame_size.iter().any(|&side| side == 0 || !side.is_multiple_of(multiple)) {
             return Err(NetworkError::FrameSize { frame: options.frame_size, multiple });
         }
+        let pixels = options.frame_size[0].saturating_mul(options.frame_size[1]);
+        if let Some(bounds) = config.frame_pixels
+            && !(bounds[0]..=bounds[1]).contains(&pixels)
+        {
+            return Err(NetworkError::FramePixels { frame: options.frame_size, bounds });
+        }
         let grid = options.frame_size.map(|side| side / vision.patch_size);
         let patches = grid[0] * grid[1];
         let frame_tokens = patches / (vision.spatial_merge_size * vision.spatial_merge_size);

@@ -127,9 +127,10 @@ fn bev_config(spec: &SynthSpec) -> Value {
     })
 }
 
+/// Qwen3-VL's settings, with a lower bound on a frame's pixels that lets small frames through.
 fn preprocessor_config(spec: &SynthSpec) -> Value {
     json!({
-        "size": {"longest_edge": 16_777_216, "shortest_edge": 65_536},
+        "size": {"longest_edge": 16_777_216, "shortest_edge": 1024},
         "patch_size": spec.vision.patch_size,
         "temporal_patch_size": spec.vision.temporal_patch_size,
         "merge_size": spec.vision.spatial_merge_size,

@@ -4,6 +4,7 @@
 //! demo and in latency measurements. Weights are a function of the seed and the tensor's name.
 
 mod files;
+mod published;
 mod values;
 
 use crate::checkpoint::expected::{self, Expected, Role};
@@ -148,15 +149,16 @@ fn write_folder(
     out: &Path,
     fill: impl FnOnce(&mut BufWriter<File>, &[Expected]) -> io::Result<u64>,
 ) -> Result<Synthesized, SynthError> {
-    let tensors = tensors(spec)?;
     let partial = Partial::create(out)?;
     let small = files::all(spec).into_iter().chain([(MARKER, format!("{marker:#}\n"))]);
     for (name, text) in small {
         let path = partial.0.join(name);
         write_synced(&path, |file| file.write_all(text.as_bytes()))?;
     }
-    // The reader's own rules, before gigabytes are drawn.
+    // The reader's own rules and bounds, before anything is counted or sampled.
     Checkpoint::check_config(&partial.0)?;
+    let tensors = tensors(spec)?;
+    check_total(&tensors)?;
 
     let path = partial.0.join("model.safetensors");
     let mut bytes = 0;
@@ -172,6 +174,25 @@ fn write_folder(
     partial.publish(out)?;
     let parameters = expected::parameters(&tensors);
     Ok(Synthesized { tensors: tensors.len(), parameters, bytes })
+}
+
+/// Checks that the weights have a number of bytes that a file can have.
+fn check_total(tensors: &[Expected]) -> Result<(), SynthError> {
+    let elements = |tensor: &Expected| {
+        tensor.shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side))
+    };
+    let total = tensors
+        .iter()
+        .try_fold(0_usize, |total, tensor| total.checked_add(elements(tensor)?))
+        .and_then(|elements| elements.checked_mul(DType::F32.size()));
+    if total.is_none_or(|bytes| bytes > i64::MAX as usize) {
+        return Err(SynthError::Spec {
+            field: "sizes together",
+            expected: "weights that fit a file".into(),
+            found: "more than 2^63 bytes".into(),
+        });
+    }
+    Ok(())
 }
 
 /// Every tensor of the spec's checkpoint, in the order of the file: wide elements first, so that

@@ -1,0 +1,143 @@
+//! What a checkpoint folder holds and whether it can be exported, for people and programs to read.
+
+use super::config::AutomotConfig;
+use super::{Checkpoint, CheckpointError};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is known of a checkpoint folder. After a problem that stops reading, the tensors and the
+/// configuration are absent.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Inspection {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Everything in the folder, sorted by name.
+    pub files: Vec<FoundFile>,
+    /// Stored tensors.
+    pub tensors: usize,
+    /// Elements of floating-point tensors, without the statistics of batch norms.
+    pub parameters: u64,
+    /// Tensors and bytes of each element type.
+    pub dtypes: BTreeMap<String, Stored>,
+    /// The sizes of the networks, as understood; absent if they could not be read.
+    pub config: Option<AutomotConfig>,
+    /// What is odd and does not stop an export.
+    pub notes: Vec<String>,
+    /// What stops an export.
+    pub problems: Vec<String>,
+}
+
+/// A file of the folder.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct FoundFile {
+    /// Name.
+    pub name: String,
+    /// Length; of the target if it is a link.
+    pub bytes: u64,
+    /// Tensors in it, if it is one of the weight files.
+    pub tensors: Option<usize>,
+}
+
+/// Tensors of one element type.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Stored {
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Bytes of their elements; zero for a type without a name here.
+    pub bytes: u64,
+}
+
+/// Looks at a checkpoint folder; reads no weights but those of a stored output head.
+///
+/// # Errors
+/// If there is no such folder, or it cannot be listed. What is wrong inside is in the result.
+pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
+    if !dir.is_dir() {
+        return Err(CheckpointError::NoFolder { dir: dir.into() });
+    }
+    let mut inspection = Inspection {
+        folder: dir.into(),
+        files: list(dir)?,
+        tensors: 0,
+        parameters: 0,
+        dtypes: BTreeMap::new(),
+        config: None,
+        notes: Vec::new(),
+        problems: Vec::new(),
+    };
+    match Checkpoint::open(dir) {
+        Ok(checkpoint) => {
+            inspection.add_tensors(&checkpoint);
+            inspection.config = Some(checkpoint.config().clone());
+            match checkpoint.check() {
+                Ok(warnings) => {
+                    inspection.notes.extend(warnings.iter().map(ToString::to_string));
+                }
+                Err(error) => inspection.problems.push(with_causes(&error)),
+            }
+        }
+        Err(error) => inspection.problems.push(with_causes(&error)),
+    }
+    Ok(inspection)
+}
+
+impl Inspection {
+    fn add_tensors(&mut self, checkpoint: &Checkpoint) {
+        let names = checkpoint.files().iter().filter_map(|path| path.file_name());
+        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        let mut in_file = vec![0; names.len()];
+        for (name, entry) in checkpoint.tensors() {
+            in_file[entry.file] += 1;
+            let stored = self.dtypes.entry(entry.dtype.to_string()).or_default();
+            stored.tensors += 1;
+            stored.bytes += entry.length;
+            let is_statistic = name.ends_with(".running_mean") || name.ends_with(".running_var");
+            if entry.dtype.is_float() && !is_statistic {
+                self.parameters += entry.length / entry.dtype.size() as u64;
+            }
+        }
+        for (dtype, file) in checkpoint.foreign.values() {
+            in_file[*file] += 1;
+            self.dtypes.entry(dtype.clone()).or_default().tensors += 1;
+        }
+        self.tensors = in_file.iter().sum();
+        for found in &mut self.files {
+            let file = names.iter().position(|name| *name == found.name);
+            found.tensors = file.map(|file| in_file[file]);
+        }
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<FoundFile>, CheckpointError> {
+    let unreadable = |source| CheckpointError::Read { path: dir.into(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        // A link that leads nowhere is listed with no bytes.
+        let metadata = fs::metadata(entry.path());
+        if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
+            continue;
+        }
+        files.push(FoundFile {
+            name: entry.file_name().to_string_lossy().into_owned(),
+            bytes: metadata.map_or(0, |metadata| metadata.len()),
+            tensors: None,
+        });
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// An error's message followed by those of its causes.
+fn with_causes(error: &CheckpointError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! Names of stored tensors: where an index says that they are, and what was put in front of them.
+
+use super::CheckpointError;
+use crate::files::shortened;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// First parts of the names of all tensors of the model.
+const MODULES: [&str; 15] = [
+    "bev_encoder",
+    "bev_encoder_proj",
+    "language_model",
+    "reasoning_projector",
+    "reasoning_queries",
+    "route_head",
+    "route_projector",
+    "route_queries",
+    "target_point_encoder",
+    "velocity_encoder",
+    "velocity_head",
+    "vision_model",
+    "waypoint_projector",
+    "waypoint_queries",
+    "waypoints_head",
+];
+
+/// Checks that every tensor is in the file that the index says, and that the index names them all.
+/// `index` and `found` hold positions in `files`.
+pub(super) fn check_index(
+    path: &Path,
+    index: &BTreeMap<String, usize>,
+    found: &BTreeMap<String, usize>,
+    files: &[PathBuf],
+) -> Result<(), CheckpointError> {
+    let name_of = |file: usize| {
+        files[file].file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    for (tensor, &expected) in index {
+        let found = found.get(tensor).copied();
+        if found != Some(expected) {
+            return Err(CheckpointError::Misplaced {
+                index: path.into(),
+                tensor: if found.is_some() { tensor.clone() } else { shortened(tensor) },
+                expected: name_of(expected),
+                found: found.map(name_of),
+            });
+        }
+    }
+    if let Some((tensor, &file)) = found.iter().find(|(tensor, _)| !index.contains_key(*tensor)) {
+        return Err(CheckpointError::NotIndexed {
+            index: path.into(),
+            path: files[file].clone(),
+            tensor: tensor.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// What wrappers such as `torch.compile` or `DataParallel` put in front of every name, with its dot;
+/// empty if there is no such prefix or no module of the model follows it.
+pub(super) fn shared_prefix<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let mut prefix = String::new();
+    loop {
+        let mut rests = names.clone().map(|name| &name[prefix.len()..]);
+        let Some((first, _)) = rests.next().and_then(|rest| rest.split_once('.')) else {
+            return String::new();
+        };
+        if MODULES.contains(&first) {
+            return prefix;
+        }
+        let is_shared =
+            |rest: &str| rest.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'));
+        if !rests.all(is_shared) {
+            return if names.clone().any(|name| is_module(&name[prefix.len()..])) {
+                prefix
+            } else {
+                String::new()
+            };
+        }
+        prefix = format!("{prefix}{first}.");
+    }
+}
+
+fn is_module(name: &str) -> bool {
+    name.split_once('.').is_some_and(|(first, _)| MODULES.contains(&first))
+}
+
+/// The model's name of a stored tensor. Training wraps the BEV encoder once more; the AutoMoT
+/// release's loader removes that, too.
+pub(super) fn of_model(stored: &str) -> String {
+    match stored.strip_prefix("bev_encoder.backbone.") {
+        Some(rest) => format!("bev_encoder.{rest}"),
+        None => stored.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(names: &[&str], prefix: &str) {
+        assert_eq!(shared_prefix(names.iter().copied()), prefix, "{names:?}");
+    }
+
+    #[test]
+    fn shared_prefix_ends_before_the_first_module() {
+        check(&["language_model.a", "vision_model.b"], "");
+        check(&["module.language_model.a", "module.vision_model.b"], "module.");
+        check(&["module._orig_mod.language_model.a", "module._orig_mod.x"], "module._orig_mod.");
+        check(&["language_model.a"], "");
+    }
+
+    #[test]
+    fn prefix_of_some_names_or_of_another_model_stays() {
+        check(&["language_model.a", "module.vision_model.b"], "");
+        check(&["model.layers.0.a", "model.norm.weight"], "");
+        check(&["model", "model.a"], "");
+        check(&[], "");
+    }
+}

@@ -1,0 +1,107 @@
+//! How frames are prepared for the vision tower, as the checkpoint's files say it.
+//!
+//! tandem turns a pixel `p` into `p/127.5 - 1` and cuts patches as the vision tower's sizes say.
+//! Other settings are refused here. Resizing is not: the bounds on a frame's pixels are kept, and
+//! frames within them are not resized.
+
+use super::config::VisionConfig;
+use super::fields::Fields;
+use super::{CheckpointError, harmless};
+use std::path::Path;
+
+/// Bounds on the pixels of a frame, where the file has none: those of the processor's class.
+const DEFAULT_PIXELS: [usize; 2] = [56 * 56, 28 * 28 * 1280];
+
+/// Names of processors that work as described above.
+const PROCESSORS: [&str; 4] = [
+    "Qwen2VLImageProcessor",
+    "Qwen2VLImageProcessorFast",
+    "Qwen3VLImageProcessor",
+    "Qwen3VLImageProcessorFast",
+];
+
+/// Least and most pixels of a frame that is not resized; `None` if no file says how frames are
+/// prepared.
+pub(super) fn read(
+    dir: &Path,
+    vision: &VisionConfig,
+) -> Result<Option<[usize; 2]>, CheckpointError> {
+    let own_file = Fields::read(&dir.join("preprocessor_config.json"))?;
+    // Newer writers gather the settings of all processors in one file.
+    let shared_file = match Fields::read(&dir.join("processor_config.json"))? {
+        Some(fields) if fields.has("image_processor") => Some(fields.object("image_processor")?),
+        _ => None,
+    };
+    let mut pixels: Option<[usize; 2]> = None;
+    for fields in [own_file, shared_file].into_iter().flatten() {
+        let [least, most] = check(&fields, vision)?;
+        pixels =
+            Some(pixels.map_or([least, most], |known| [known[0].max(least), known[1].min(most)]));
+    }
+    Ok(pixels)
+}
+
+fn check(fields: &Fields, vision: &VisionConfig) -> Result<[usize; 2], CheckpointError> {
+    let class = fields.text_or("image_processor_type", PROCESSORS[0])?;
+    if !PROCESSORS.contains(&class.as_str()) {
+        return Err(fields.invalid("image_processor_type", format!("one of {PROCESSORS:?}")));
+    }
+    for key in ["do_rescale", "do_normalize"] {
+        if !fields.flag_or(key, true)? {
+            return Err(fields.invalid(key, "true: pixels become p/127.5 - 1".into()));
+        }
+    }
+    for key in ["do_center_crop", "do_pad"] {
+        if fields.flag_or(key, false)? {
+            return Err(fields.invalid(key, "false: frames are neither cropped nor padded".into()));
+        }
+    }
+    if (fields.number_or("rescale_factor", 1.0 / 255.0)? * 255.0 - 1.0).abs() > 1e-6 {
+        return Err(fields.invalid("rescale_factor", "1/255: pixels become p/127.5 - 1".into()));
+    }
+    for key in ["image_mean", "image_std"] {
+        if fields.numbers(key, vision.in_channels)? != vec![0.5; vision.in_channels] {
+            let expected =
+                format!("{:?}: pixels become p/127.5 - 1", vec![0.5; vision.in_channels]);
+            return Err(fields.invalid(key, expected));
+        }
+    }
+    for (key, found, expected) in [
+        ("patch_size", fields.count("patch_size")?, vision.patch_size),
+        (
+            "temporal_patch_size",
+            fields.count_or("temporal_patch_size", 2)?,
+            vision.temporal_patch_size,
+        ),
+        ("merge_size", fields.count_or("merge_size", 2)?, vision.spatial_merge_size),
+    ] {
+        if found != expected {
+            return Err(fields.invalid(key, format!("{expected}, as vision_config says")));
+        }
+    }
+    let pixels = pixel_bounds(fields)?;
+    fields.finish(harmless::PREPROCESSOR)?;
+    Ok(pixels)
+}
+
+/// The older two keys win over the newer object, as in the processor itself.
+fn pixel_bounds(fields: &Fields) -> Result<[usize; 2], CheckpointError> {
+    let size = if fields.has("size") {
+        let size = fields.object("size")?;
+        let bounds = [
+            size.pixels_or("shortest_edge", DEFAULT_PIXELS[0])?,
+            size.pixels_or("longest_edge", DEFAULT_PIXELS[1])?,
+        ];
+        size.finish(&[])?;
+        bounds
+    } else {
+        DEFAULT_PIXELS
+    };
+    let bounds =
+        [fields.pixels_or("min_pixels", size[0])?, fields.pixels_or("max_pixels", size[1])?];
+    if bounds[0] > bounds[1] {
+        let key = if fields.has("min_pixels") { "min_pixels" } else { "size" };
+        return Err(fields.invalid(key, format!("at most {} pixels", bounds[1])));
+    }
+    Ok(bounds)
+}
