@@ -1,12 +1,13 @@
 //! `tandem export`: a checkpoint folder to ONNX networks.
 
 use super::{Outcome, print};
+use crate::model::automot::tokenizer::Tokenizer;
 use crate::timing::Stopwatch;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use tandem_export::checkpoint::Checkpoint;
-use tandem_export::folder::{Progress, Summary, export_networks};
+use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
 use tandem_export::networks::{ExportOptions, Precision};
 
 #[derive(clap::Args)]
@@ -65,11 +66,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Opens and checks a checkpoint, passing its warnings on.
+/// Opens and checks a checkpoint and its tokenizer, passing warnings on.
 pub(super) fn open(folder: &Path, check_values: bool) -> anyhow::Result<Checkpoint> {
     let checkpoint = Checkpoint::open(folder)?;
     for warning in checkpoint.check()? {
         print::note(&format!("warning: {warning}"));
+    }
+    let tokenizer = folder.join(TOKENIZER_FILE);
+    if tokenizer.exists() {
+        Tokenizer::read(&tokenizer)?;
     }
     if check_values {
         let bar = bytes_bar("checking values");

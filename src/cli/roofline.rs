@@ -24,7 +24,8 @@ const MEASURED: &str = "measured";
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("networks").required(true).args(["config", "engine"])))]
 pub(super) struct Arguments {
-    /// Checkpoint configuration, such as configs/full.json; no weights are needed or written
+    /// Checkpoint configuration, such as configs/full.json, or the config.json of a Qwen3-VL or
+    /// AutoMoT checkpoint; no weights are needed or written
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Engine folder, as `tandem export` writes it
