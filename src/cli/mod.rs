@@ -30,6 +30,7 @@ mod verify;
 mod workers;
 
 use clap::{Parser, Subcommand};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 /// Real-time runtime for driving vision-language-action models.
@@ -88,14 +89,26 @@ enum Outcome {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
+    // A log in a file has no colors.
+    let has_colors = std::io::stderr().is_terminal() && !is_colorless();
     tracing_subscriber::fmt()
+        .with_ansi(has_colors)
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,ort=error")),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(|| ShortLines)
         .init();
-    let outcome = match Cli::parse().verb {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // The help and the version.
+        Err(text) => {
+            print::output_result(text.print());
+            return exit_code(Ok(Outcome::Done));
+        }
+    };
+    let outcome = match cli.verb {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::Build(arguments) => build::run(&arguments),
@@ -113,6 +126,12 @@ pub fn run() -> ExitCode {
         Verb::Roofline(arguments) => roofline::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
     };
+    exit_code(outcome)
+}
+
+/// What the process ends with; what could not be printed was not done.
+fn exit_code(outcome: anyhow::Result<Outcome>) -> ExitCode {
+    let outcome = outcome.and_then(|outcome| print::output_error().map_or(Ok(outcome), Err));
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
@@ -120,5 +139,27 @@ pub fn run() -> ExitCode {
             print::error(&error);
             ExitCode::from(2)
         }
+    }
+}
+
+/// True if the user asks for no colors anywhere: <https://no-color.org>.
+fn is_colorless() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
+    let asked = std::env::var_os("NO_COLOR");
+    asked.is_some_and(|asked| !asked.is_empty())
+}
+
+/// Standard error for the log: one event a write, with long lines shortened.
+struct ShortLines;
+
+impl io::Write for ShortLines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        io::stderr().lock().write_all(print::short_lines(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
     }
 }

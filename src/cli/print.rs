@@ -1,26 +1,71 @@
 //! Writing to the terminal.
 
-use crate::evaluation::record::write_whole;
 use anyhow::Context;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
+use tandem_export::files;
 
-/// Writes one line to standard output. A closed pipe (`tandem … | head`) is not our problem.
+/// The first error of standard output, for the exit code.
+static OUTPUT_ERROR: OnceLock<io::Error> = OnceLock::new();
+
+/// Longest line on standard error, characters: quoted text of files may have any length.
+const LONGEST_NOTE: usize = 1_500;
+
+/// Longest message of an error or of one of its causes, characters.
+const LONGEST_MESSAGE: usize = 600;
+
+/// Writes one line to standard output. An error is returned by [`output_error`] when the verb ends.
 pub(super) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut output = io::stdout().lock();
+    output_result(writeln!(output, "{text}").and_then(|()| output.flush()));
 }
 
-/// Writes one line to standard error.
+/// Keeps the error of a write to standard output. A reader that closed its pipe (`tandem … | head`)
+/// has what it wants, which is not an error.
+pub(super) fn output_result(result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        // Later errors follow from the first.
+        let _ = OUTPUT_ERROR.set(error);
+    }
+}
+
+/// The first error of standard output, such as a full disk.
+pub(super) fn output_error() -> Option<anyhow::Error> {
+    OUTPUT_ERROR.get().map(|error| anyhow::anyhow!("cannot write to standard output: {error}"))
+}
+
+/// Writes text to standard error, with long lines shortened.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", short_lines(text));
+}
+
+/// Shortens lines that are longer than any that people read.
+pub(super) fn short_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| cut(line, LONGEST_NOTE)).collect();
+    lines.join("\n")
+}
+
+/// `text`, or its beginning and its end: what to do comes last in a message.
+fn cut(text: &str, longest: usize) -> String {
+    let count = text.chars().count();
+    if count <= longest {
+        return text.to_owned();
+    }
+    let (head, tail) = (longest * 2 / 3, longest / 3);
+    let head: String = text.chars().take(head).collect();
+    let tail: String = text.chars().skip(count - tail).collect();
+    format!("{head} … {tail}")
 }
 
 /// Writes an error with its causes, each once: a message that already ends in its cause's words is
 /// not followed by them again.
 pub(super) fn error(error: &anyhow::Error) {
-    let mut text = format!("error: {error}");
+    let mut text = format!("error: {}", cut(&error.to_string(), LONGEST_MESSAGE));
     for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
+        let cause = cut(&cause.to_string(), LONGEST_MESSAGE);
         if !text.contains(&cause) {
             text.push_str("\n  because: ");
             text.push_str(&cause);
@@ -31,7 +76,7 @@ pub(super) fn error(error: &anyhow::Error) {
 
 /// Writes a file that appears whole or not at all.
 pub(super) fn whole_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    write_whole(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    files::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Rows as an aligned table with a header line; columns whose cells are numbers align right.
@@ -85,6 +130,14 @@ mod tests {
         let rows = vec![vec!["tick".into(), "5".into()], vec!["bev".into(), "1234".into()]];
         let text = table(&["stage", "count"], &rows);
         assert_eq!(text, "stage  count\n─────  ─────\ntick       5\nbev     1234");
+    }
+
+    #[test]
+    fn long_messages_keep_their_beginning_and_their_end() {
+        let text = format!("there is no {:?}: give another", "ß".repeat(100_000));
+        let short = cut(&text, 600);
+        assert!(short.starts_with("there is no \"ß") && short.ends_with("ß\": give another"));
+        assert!(short.chars().count() < 610);
     }
 
     #[test]
