@@ -329,7 +329,7 @@ fn a_folder_of_other_settings_is_refused_by_name() {
     assert!(words.contains("seed is 8, the folder has 7"), "{words}");
     assert!(driven.is_empty(), "{driven:?}");
     let words = campaign(folder.path(), &[1, 2], 7, None).0.unwrap_err().to_string();
-    assert!(words.contains("routes is 1,2, the folder has 1"), "{words}");
+    assert!(words.contains("routes is 2 (1,2), the folder has 1 (1)"), "{words}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::progress::ProgressLines;
 use super::workers::{Event, Message, Ready, Told, supervise};
 use crate::evaluation::campaign::{Campaign, Progress};
 use crate::evaluation::criteria::TICK_CAP;
+use crate::evaluation::provenance::MOST_REPETITIONS;
 use crate::evaluation::routes::parse_routes;
 use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, RealTimeOptions, Run, RunFile};
@@ -17,9 +18,6 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// More drives of a route than anybody has time for.
-const MOST_REPETITIONS: i64 = 10_000;
 
 /// Ticks between two lines in which a worker says where it is.
 const TICKS_PER_LINE: u64 = 20;
@@ -54,7 +52,7 @@ pub(super) struct CampaignArguments {
     #[arg(long, default_value_t = TICK_CAP, value_name = "TICKS")]
     tick_cap: u64,
     /// Drive every route so often, each time in a world with a seed of its own
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_REPETITIONS))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_REPETITIONS)))]
     pub(super) repetitions: u32,
     /// Drive so many routes at once, in a process each [default: the number of cores for drivers
     /// without networks in virtual time, else 1]

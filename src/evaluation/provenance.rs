@@ -1,8 +1,14 @@
 //! What results were made with, as the file `run.json` of their folder says.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use tandem_export::files::shortened;
+
+/// Largest number of drives of a route in one campaign.
+pub const MOST_REPETITIONS: u32 = 10_000;
 
 /// What was run. Two runs with the same provenance may share a folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,13 +53,22 @@ pub struct RunJson {
     /// Ids of the routes, in order; absent in folders of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<u32>,
-    /// Drives of every route.
-    #[serde(default = "once")]
+    /// Drives of every route, 1 to [`MOST_REPETITIONS`].
+    #[serde(default = "once", deserialize_with = "repetitions")]
     pub repetitions: u32,
 }
 
 fn once() -> u32 {
     1
+}
+
+fn repetitions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let found = u32::deserialize(deserializer)?;
+    if (1..=MOST_REPETITIONS).contains(&found) {
+        return Ok(found);
+    }
+    let expected = format!("1 to {MOST_REPETITIONS}");
+    Err(D::Error::custom(format!("repetitions is {found}, expected {expected}")))
 }
 
 impl RunJson {
@@ -73,7 +88,7 @@ impl RunJson {
             .filter(|name| ours.get(*name) != theirs.get(*name))
             .map(|name| {
                 let [ours, theirs] = [&ours, &theirs].map(|e| e.get(name).unwrap_or(&absent));
-                format!("{name} is {ours}, {whose} has {theirs}")
+                difference(name, ours, theirs, whose)
             })
             .collect()
     }
@@ -86,10 +101,67 @@ impl RunJson {
             ("route file (SHA-256)", self.provenance.route_file_sha256.clone()),
             ("seed", self.provenance.seed.to_string()),
             ("driver", self.provenance.driver.clone()),
-            ("routes", ids.join(",")),
+            ("routes", format!("{} ({})", ids.len(), ids.join(","))),
             ("repetitions", self.repetitions.to_string()),
         ];
         entries.extend(fixed.map(|(name, value)| (name.to_owned(), value)));
         entries
+    }
+}
+
+/// One difference as text; of two JSON objects, such as run files, the keys that differ.
+fn difference(name: &str, ours: &str, theirs: &str, whose: &str) -> String {
+    let name = shortened(name);
+    let objects = [ours, theirs].map(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+    let [Some(our_keys), Some(their_keys)] = objects else {
+        return format!("{name} is {}, {whose} has {}", shortened(ours), shortened(theirs));
+    };
+    let keys: BTreeSet<&String> = our_keys.keys().chain(their_keys.keys()).collect();
+    let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), shortened);
+    let differing = keys.into_iter().filter(|key| our_keys.get(*key) != their_keys.get(*key));
+    let lines = differing.map(|key| {
+        let [ours, theirs] = [&our_keys, &their_keys].map(|keys| text(keys.get(key)));
+        format!("{name}: {} is {ours}, {whose} has {theirs}", shortened(key))
+    });
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_files_are_compared_by_key() {
+        let text = difference("run", r#"{"a":1,"b":2}"#, r#"{"a":1,"b":3,"c":[]}"#, "the folder");
+        let expected = "run: b is 2, the folder has 3; run: c is nothing, the folder has []";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn long_lists_are_shortened() {
+        let list = |first: usize| {
+            let ids: Vec<String> = (first..first + 220).map(|id| id.to_string()).collect();
+            format!("{} ({})", ids.len(), ids.join(","))
+        };
+        let text = difference("routes", &list(1_000), &list(2_000), "the folder");
+        assert!(text.starts_with("routes is 220 (1000,1001,"), "{text}");
+        assert!(text.contains("…, the folder has 220 (2000,2001,"), "{text}");
+        assert!(text.len() < 200, "{text}");
+    }
+
+    #[test]
+    fn repetitions_out_of_range_are_refused() {
+        let read = |repetitions: &str| {
+            let text = format!(
+                r#"{{"tandem_version":"1","route_file_sha256":"","seed":1,"driver":"x",
+                "settings":{{}},"repetitions":{repetitions}}}"#
+            );
+            serde_json::from_str::<RunJson>(&text).map(|run| run.repetitions)
+        };
+        assert_eq!(read("10000").unwrap(), MOST_REPETITIONS);
+        for repetitions in ["0", "10001", "10000000"] {
+            let error = read(repetitions).unwrap_err().to_string();
+            assert!(error.contains(&format!("repetitions is {repetitions}")), "{error}");
+        }
     }
 }
