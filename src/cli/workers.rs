@@ -123,7 +123,7 @@ impl Pool {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot start a worker process")?;
+            .context(cannot_start())?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("it is piped");
         let tell = self.tell.clone();
@@ -260,6 +260,15 @@ fn itself() -> anyhow::Result<Command> {
         let path = std::env::current_exe().context("cannot find this program to start workers")?;
         Ok(Command::new(path))
     }
+}
+
+/// Why this program cannot be started again, as far as that is known.
+fn cannot_start() -> &'static str {
+    if cfg!(target_os = "linux") && !std::path::Path::new("/proc/self/exe").exists() {
+        return "cannot start a worker process: this program is found as /proc/self/exe, and /proc \
+                is not mounted";
+    }
+    "cannot start a worker process"
 }
 
 fn rebuilt(causes: Vec<String>) -> anyhow::Error {

@@ -150,7 +150,8 @@ pub enum LoadError {
     },
     /// A weight file cannot be opened.
     #[error(
-        "network {network:?}: cannot open weight file {file:?}: {source}; the checkpoint moved after the export, export it again"
+        "network {network:?}: cannot open weight file {file:?}: {source}; {}",
+        weight_file_advice(source)
     )]
     WeightFile {
         /// The network.
@@ -161,6 +162,18 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// What to do about a weight file that cannot be opened.
+fn weight_file_advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => "the checkpoint moved after the export, export it again",
+        std::io::ErrorKind::OutOfMemory => {
+            "it is mapped into memory: free some, or raise the limit of the address space (ulimit -v)"
+        }
+        std::io::ErrorKind::PermissionDenied => "let this user read it",
+        _ => "check the disk that it is on",
+    }
 }
 
 /// A run failed.
