@@ -600,7 +600,7 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
     // As it lies after a kill: files in between, half-written ones, no record.
     assert!(folders.engines().join("scratch.partial").is_dir());
     fs::write(folders.engines().join("scratch.partial").join("optimized.onnx"), "half").unwrap();
-    fs::write(folders.engines().join("engine.json.partial"), "{\"form").unwrap();
+    fs::write(folders.engines().join(".engine.json.abcdefghijkl.part"), "{\"form").unwrap();
     assert!(EngineFolder::read(&folders.engines()).is_err(), "not finished");
 
     let built = RefCell::new(Vec::new());
@@ -612,7 +612,8 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
     assert_eq!(*built.borrow(), ["bev", "action"]);
     assert_eq!(report.built, ["bev", "action"]);
     let listing = folders.listing();
-    let left = |name: &&String| name.ends_with("partial") || name.ends_with("built.json");
+    let endings = [".partial", ".part", ".built.json"];
+    let left = |name: &&String| endings.iter().any(|ending| name.ends_with(ending));
     assert_eq!(listing.iter().find(left), None, "{listing:?}");
     assert!(folders.verify().status.success());
 }

@@ -314,9 +314,15 @@ fn a_damaged_result_is_driven_again() {
     assert_eq!((checkpoint.entry_status.as_str(), checkpoint.eligible), ("Finished", true));
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
     // What a killed writer leaves.
-    std::fs::write(folder.path().join("routes/.RouteScenario_2_rep0.json.x.part"), "{").unwrap();
+    let leftovers =
+        ["routes/.RouteScenario_2_rep0.json", "claims/.RouteScenario_1_rep0.0", ".run.json"]
+            .map(|name| folder.path().join(format!("{name}.abcdefghijkl.part")));
+    for leftover in &leftovers {
+        std::fs::write(leftover, "{").unwrap();
+    }
     let (_, driven) = campaign(folder.path(), &[1, 2], 7, None);
     assert_eq!(driven, [2]);
+    assert!(leftovers.iter().all(|leftover| !leftover.exists()));
     assert_eq!(std::fs::read_dir(folder.path().join("routes")).unwrap().count(), 2);
 }
 

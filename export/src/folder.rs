@@ -17,6 +17,7 @@
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
 use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
+use crate::files::{self, WholeFolder};
 use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
 use crate::networks::{self, ExportOptions, NetworkError, Sizes};
 use crate::onnx::{
@@ -188,12 +189,16 @@ pub fn export_networks(
     if !in_place {
         refuse_foreign(out_dir)?;
     }
-    let staging = Staging::beside(out_dir, in_place)?;
-    let write = |name: &str, bytes: &[u8]| write_file(&staging.path.join(name), bytes);
+    let staging = begin(out_dir, in_place)?;
+    let write = |name: &str, bytes: &[u8]| {
+        staging.write(name, bytes).map_err(|source| writing(&out_dir.join(name))(source))
+    };
 
     let weights = WeightsPlan::of(&networks);
     if weights.total > 0 {
-        weights.write(checkpoint, &staging.path.join(WEIGHTS_FILE), progress)?;
+        let path = out_dir.join(WEIGHTS_FILE);
+        let file = staging.create_file(WEIGHTS_FILE).map_err(writing(&path))?;
+        weights.write(checkpoint, file, &path, progress)?;
     }
     let mut graphs = BTreeMap::new();
     for network in &networks {
@@ -218,8 +223,8 @@ pub fn export_networks(
         let target = canonical(&checkpoint.files()[file])?;
         let name = file_name(&checkpoint.files()[file]);
         if !in_place {
-            let link = staging.path.join(&name);
-            std::os::unix::fs::symlink(&target, &link).map_err(writing(&link))?;
+            files::link(&target, &staging.path().join(&name))
+                .map_err(writing(&out_dir.join(&name)))?;
         }
         weight_files.push(name);
     }
@@ -248,108 +253,77 @@ pub fn export_networks(
     };
     write(SUMMARY_FILE, &json(&summary))?;
     progress(Progress::Syncing);
-    sync_dir(&staging.path)?;
-    staging.publish(out_dir, in_place)?;
+    match in_place {
+        true => publish_into(staging.path(), out_dir)?,
+        false => staging.publish().map_err(writing(out_dir))?,
+    }
     Ok(summary)
 }
 
-/// A folder beside the final one, removed unless it was published.
-struct Staging {
-    path: PathBuf,
+/// Begins the folder that becomes `out_dir`.
+fn begin(out_dir: &Path, in_place: bool) -> Result<WholeFolder, ExportError> {
+    let name = out_dir.file_name().ok_or_else(|| ExportError::NoName { path: out_dir.into() })?;
+    let beside = if in_place { out_dir } else { files::folder_of(out_dir) };
+    remove_earlier_leftovers(beside, &name.to_string_lossy());
+    let staging = match in_place {
+        true => WholeFolder::create_in(out_dir, out_dir),
+        false => WholeFolder::create(out_dir),
+    };
+    staging.map_err(writing(out_dir))
 }
 
-impl Staging {
-    fn beside(out_dir: &Path, in_place: bool) -> Result<Self, ExportError> {
-        let name =
-            out_dir.file_name().ok_or_else(|| ExportError::NoName { path: out_dir.into() })?;
-        let name = format!(".{}.export-{}", name.to_string_lossy(), std::process::id());
-        let parent = if in_place { out_dir } else { parent(out_dir) };
-        fs::create_dir_all(parent).map_err(writing(parent))?;
-        let path = parent.join(name);
-        if path.exists() {
-            // Left behind by a process of the same number that was killed.
-            fs::remove_dir_all(&path).map_err(writing(&path))?;
+/// Removes the folders `.NAME.export-PROCESS` of exports by earlier versions that were killed.
+fn remove_earlier_leftovers(beside: &Path, name: &str) {
+    let Ok(entries) = fs::read_dir(beside) else { return };
+    let prefix = format!(".{name}.export-");
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let process = found.to_str().and_then(|found| found.strip_prefix(&prefix)?.parse().ok());
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && process.is_some_and(|process| !is_exporting(process)) {
+            // One that cannot be removed is hidden and in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
         }
-        fs::create_dir(&path).map_err(writing(&path))?;
-        Ok(Self { path })
-    }
-
-    fn publish(self, out_dir: &Path, in_place: bool) -> Result<(), ExportError> {
-        if in_place {
-            return self.publish_into(out_dir);
-        }
-        if out_dir.exists() {
-            self.swap(out_dir)?;
-        } else {
-            fs::rename(&self.path, out_dir).map_err(writing(out_dir))?;
-        }
-        sync_dir(parent(out_dir))
-        // Dropping removes what is at the staging path now: the earlier export, if any.
-    }
-
-    /// Exchanges two folders in one step, so that `out_dir` is never absent.
-    #[cfg(target_os = "linux")]
-    fn swap(&self, out_dir: &Path) -> Result<(), ExportError> {
-        use rustix::fs::{CWD, RenameFlags, renameat_with};
-        match renameat_with(CWD, &self.path, CWD, out_dir, RenameFlags::EXCHANGE) {
-            Ok(()) => Ok(()),
-            // Some network file systems cannot exchange.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => self.replace(out_dir),
-            Err(error) => Err(writing(out_dir)(error.into())),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn swap(&self, out_dir: &Path) -> Result<(), ExportError> {
-        self.replace(out_dir)
-    }
-
-    /// Two renames; `out_dir` is absent in between and comes back if the second fails.
-    fn replace(&self, out_dir: &Path) -> Result<(), ExportError> {
-        let old = self.path.with_extension("old");
-        fs::rename(out_dir, &old).map_err(writing(&old))?;
-        if let Err(error) = fs::rename(&self.path, out_dir) {
-            fs::rename(&old, out_dir).map_err(writing(out_dir))?;
-            return Err(writing(out_dir)(error));
-        }
-        fs::rename(&old, &self.path).map_err(writing(&old))
-    }
-
-    /// Moves the files into a folder that holds other things too, the summary last.
-    fn publish_into(&self, out_dir: &Path) -> Result<(), ExportError> {
-        let summary = out_dir.join(SUMMARY_FILE);
-        for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
-            if earlier.exists() {
-                fs::remove_file(&earlier).map_err(writing(&earlier))?;
-                sync_dir(out_dir)?;
-            }
-        }
-        let list = |folder: &Path| -> Result<Vec<_>, ExportError> {
-            let entries = fs::read_dir(folder).map_err(writing(folder))?;
-            entries.map(|entry| Ok(entry.map_err(writing(folder))?.file_name())).collect()
-        };
-        let mut names = list(&self.path)?;
-        // Networks that the export before had and this one has not would read its weights.
-        for name in list(out_dir)? {
-            if is_network_file(&name.to_string_lossy()) && !names.contains(&name) {
-                let path = out_dir.join(name);
-                fs::remove_file(&path).map_err(writing(&path))?;
-            }
-        }
-        names.sort_by_key(|name| name == SUMMARY_FILE);
-        for name in names {
-            let to = out_dir.join(&name);
-            fs::rename(self.path.join(&name), &to).map_err(writing(&to))?;
-        }
-        sync_dir(out_dir)
     }
 }
 
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // A leftover folder has a telling name and harms nobody.
-        let _ = fs::remove_dir_all(&self.path);
+/// True if `process` runs this program, in a version that may still write the folder of its number.
+fn is_exporting(process: u32) -> bool {
+    let name = |process: &str| fs::read(format!("/proc/{process}/comm"));
+    match (name("self"), name(&process.to_string())) {
+        (Ok(own), Ok(other)) => own == other && process != std::process::id(),
+        // Without `/proc` nothing is known of other processes.
+        (own, _) => own.is_err(),
     }
+}
+
+/// Moves the files into a folder that holds other things too, the summary last.
+fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
+    let summary = out_dir.join(SUMMARY_FILE);
+    for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
+        if earlier.exists() {
+            fs::remove_file(&earlier).map_err(writing(&earlier))?;
+            files::sync_folder(out_dir).map_err(writing(out_dir))?;
+        }
+    }
+    let list = |folder: &Path| -> Result<Vec<_>, ExportError> {
+        let entries = fs::read_dir(folder).map_err(writing(folder))?;
+        entries.map(|entry| Ok(entry.map_err(writing(folder))?.file_name())).collect()
+    };
+    let mut names = list(staging)?;
+    // Networks that the export before had and this one has not would read its weights.
+    for name in list(out_dir)? {
+        if is_network_file(&name.to_string_lossy()) && !names.contains(&name) {
+            let path = out_dir.join(name);
+            fs::remove_file(&path).map_err(writing(&path))?;
+        }
+    }
+    names.sort_by_key(|name| name == SUMMARY_FILE);
+    for name in names {
+        let to = out_dir.join(&name);
+        fs::rename(staging.join(&name), &to).map_err(writing(&to))?;
+    }
+    files::sync_folder(out_dir).map_err(writing(out_dir))
 }
 
 /// Where each converted or folded tensor lies in the weights file.
@@ -402,10 +376,10 @@ impl<'a> WeightsPlan<'a> {
     fn write(
         &self,
         checkpoint: &Checkpoint,
+        file: File,
         path: &Path,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), ExportError> {
-        let file = File::create(path).map_err(writing(path))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
         let mut written = 0;
         for Item { offset, initializer } in &self.items {
@@ -631,16 +605,6 @@ pub fn contract_file(network: &str) -> String {
     format!("{network}.json")
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
-    let mut file = File::create(path).map_err(writing(path))?;
-    file.write_all(bytes).map_err(writing(path))?;
-    file.sync_all().map_err(writing(path))
-}
-
-fn sync_dir(path: &Path) -> Result<(), ExportError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(writing(path))
-}
-
 fn writing(path: &Path) -> impl FnOnce(io::Error) -> ExportError + use<> {
     let path = path.to_owned();
     |source| ExportError::Write { path, source }
@@ -648,13 +612,6 @@ fn writing(path: &Path) -> impl FnOnce(io::Error) -> ExportError + use<> {
 
 fn canonical(path: &Path) -> Result<PathBuf, ExportError> {
     path.canonicalize().map_err(|source| ExportError::Read { path: path.into(), source })
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 fn file_name(path: &Path) -> String {

@@ -334,7 +334,7 @@ fn the_understanding_network_gives_what_the_action_network_takes() {
 fn interrupted(fixture: &Fixture) -> ExportError {
     let mut pull = |progress: Progress| {
         if let Progress::Weights { .. } = progress {
-            for name in fixture.beside().iter().filter(|name| name.starts_with('.')) {
+            for name in fixture.beside().iter().filter(|name| name.ends_with(".part")) {
                 fs::remove_dir_all(fixture.folder.path().join(name)).unwrap();
             }
         }

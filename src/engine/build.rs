@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tandem_export::files::{self, sync_folder};
 use tandem_export::folder::{
     ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
 };
@@ -421,11 +422,7 @@ fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Build
             if link.canonicalize().is_ok_and(|there| there == file.path) {
                 continue;
             }
-            let partial = link.with_added_extension("partial");
-            let _ = fs::remove_file(&partial);
-            std::os::unix::fs::symlink(&file.path, &partial)
-                .and_then(|()| fs::rename(&partial, &link))
-                .map_err(BuildError::file("link", &link))?;
+            files::link(&file.path, &link).map_err(BuildError::file("link", &link))?;
         }
     }
     Ok(())
@@ -554,21 +551,9 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     text
 }
 
-/// Writes a file that appears whole or not at all, and stays.
+/// Writes a file that appears complete or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    let partial = path.with_added_extension("partial");
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(&partial, path))
-        .and_then(|()| sync_folder(path.parent().unwrap_or(Path::new("."))))
-        .map_err(BuildError::file("write", path))
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    files::write(path, bytes).map_err(BuildError::file("write", path))
 }
 
 fn remove_file(path: &Path) -> Result<(), BuildError> {

@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use tandem_export::files;
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
 
 /// Bytes read at a time.
@@ -198,9 +199,7 @@ impl WeightHasher<'_> {
         }
         known.insert(identity, hash.to_owned());
         let text = serde_json::to_vec_pretty(&known).expect("a map of strings");
-        let partial = path.with_added_extension(format!("{}.partial", std::process::id()));
-        let written = path.parent().map_or(Ok(()), fs::create_dir_all);
-        let written = written.and_then(|()| fs::write(&partial, text));
-        let _ = written.and_then(|()| fs::rename(&partial, path));
+        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+        let _ = folder.and_then(|()| files::write(path, &text));
     }
 }

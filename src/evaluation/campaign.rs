@@ -19,8 +19,8 @@ use super::claim::{ClaimError, Claimed, Holder, claim, clear, take_over};
 use super::log::RouteLog;
 pub use super::provenance::{Provenance, RunJson};
 use super::record::{
-    Checkpoint, MergedTable, Record, RouteIdentity, WriteError, remove_partial, route_id,
-    write_json, write_json_compact, write_new,
+    Checkpoint, MergedTable, Record, RouteIdentity, WriteError, route_id, write_json,
+    write_json_compact, write_new,
 };
 use super::routes::WeatherPresets;
 use super::run::{RouteEnd, RouteOutcome};
@@ -35,6 +35,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tandem_export::files::{path_component, remove_leftovers, remove_leftovers_of};
 
 /// So many processes may die at a drive; then it is recorded as `Failed - Simulation crashed`.
 pub const CRASHES_ALLOWED: usize = 2;
@@ -80,7 +81,8 @@ pub struct Campaign<'a> {
     pub presets: Option<&'a WeatherPresets>,
     /// One icon name per declared sensor, e.g. `carla_camera`.
     pub sensors: &'a [String],
-    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere.
+    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere; separators in
+    /// the name are replaced.
     pub motion: Option<&'a Path>,
 }
 
@@ -398,18 +400,14 @@ impl Campaign<'_> {
         let identity = RouteIdentity::new(route, unit.repetition, weather_id, started_unix_s);
         let mut record = Record::blank(0, &identity);
         score(&mut record, result);
-        let files = ["logs", "wall", "routes"].map(|part| self.file(unit, part));
-        for path in &files {
-            remove_partial(path)
-                .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
-        }
-        let [log_file, wall_file, result_file] = files;
+        let [log_file, wall_file, result_file] =
+            ["logs", "wall", "routes"].map(|part| self.file(unit, part));
         match outcome {
             Some(outcome) => write_json_compact(&log_file, &outcome.log)?,
             None => write_json_compact(&log_file, &RouteLog::default())?,
         }
         if let Some((folder, outcome)) = self.motion.zip(outcome) {
-            let path = folder.join(&record.save_name);
+            let path = folder.join(path_component(&record.save_name));
             fs::create_dir_all(&path)
                 .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
             write_json_compact(&path.join("metric_info.json"), &outcome.motion)?;
@@ -546,29 +544,48 @@ impl Campaign<'_> {
                 return Err(CampaignError::SettingName { name: name.clone() });
             }
         }
+        // Folders of other settings are left as they are.
+        (0..self.settings.len()).try_for_each(|setting| self.check_setting(setting))?;
         (0..self.settings.len()).try_for_each(|setting| self.open_setting(setting))
     }
 
-    fn open_setting(&self, setting: usize) -> Result<(), CampaignError> {
-        for part in ["routes", "logs", "wall", "claims", "crashes"] {
-            let path = self.part(setting, part);
-            fs::create_dir_all(&path).map_err(|source| CampaignError::Folder { path, source })?;
-        }
+    /// Checks that the folder of a setting is new or of the same settings.
+    fn check_setting(&self, setting: usize) -> Result<(), CampaignError> {
         let folder = self.setting_folder(setting);
         let path = folder.join("run.json");
-        let run = RunJson {
-            provenance: self.settings[setting].provenance.clone(),
-            routes: self.routes.iter().map(|route| route.id).collect(),
-            repetitions: self.repetitions,
-        };
-        if !path.exists() && write_new(&path, &run)? {
+        if !path.exists() {
             return Ok(());
         }
-        let differences = run.differences(&read_json(&path)?, "the folder");
+        let differences = self.run_json(setting).differences(&read_json(&path)?, "the folder");
         if differences.is_empty() {
             return Ok(());
         }
         Err(CampaignError::OtherSettings { path: folder, differences })
+    }
+
+    fn open_setting(&self, setting: usize) -> Result<(), CampaignError> {
+        let folder = self.setting_folder(setting);
+        for part in ["routes", "logs", "wall", "claims", "crashes"] {
+            let path = folder.join(part);
+            fs::create_dir_all(&path)
+                .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
+            remove_leftovers(&path);
+        }
+        let path = folder.join("run.json");
+        remove_leftovers_of(&path);
+        if !path.exists() && write_new(&path, &self.run_json(setting))? {
+            return Ok(());
+        }
+        // Another process may have been faster, with other settings.
+        self.check_setting(setting)
+    }
+
+    fn run_json(&self, setting: usize) -> RunJson {
+        RunJson {
+            provenance: self.settings[setting].provenance.clone(),
+            routes: self.routes.iter().map(|route| route.id).collect(),
+            repetitions: self.repetitions,
+        }
     }
 }
 

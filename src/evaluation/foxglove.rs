@@ -17,13 +17,14 @@
 use super::log::{ActorTrack, LightLog, RouteLog, TICKS_PER_SCENE, TickLog, actor_kind_name};
 use crate::scene::{ActorKind, DeadlineVerdict, LightColor, StripKind};
 use crate::world::TICK_S;
+use crate::world::mcap_refusal;
 use mcap::records::MessageHeader;
 use mcap::{Compression, McapError, WriteOptions, Writer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use tandem_export::files::WholeFile;
 
 /// A drive cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -51,24 +52,17 @@ fn look(kind: ActorKind) -> (f64, [f64; 3]) {
 /// # Errors
 /// If the disk refuses.
 pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
-    let refused = |reason: String| McapWriteError { path: path.to_owned(), reason };
-    let partial = path.with_extension("partial");
-    let file = File::create(&partial).map_err(|error| refused(error.to_string()))?;
     let options = WriteOptions::new().compression(Some(Compression::Lz4)).profile("");
-    let write = || -> Result<(u64, File), McapError> {
-        let mut out = Output::new(Writer::with_options(BufWriter::new(file), options)?)?;
+    let write = || -> Result<u64, McapError> {
+        let file = BufWriter::new(WholeFile::create(path)?);
+        let mut out = Output::new(Writer::with_options(file, options)?)?;
         out.drive(log)?;
         out.writer.finish()?;
         let file = out.writer.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok((out.messages, file))
+        file.publish()?;
+        Ok(out.messages)
     };
-    let (messages, file) = write().map_err(|error| refused(error.to_string()))?;
-    let settle = || -> io::Result<()> {
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    settle().map_err(|error| refused(error.to_string()))?;
-    Ok(messages)
+    write().map_err(|error| McapWriteError { path: path.to_owned(), reason: mcap_refusal(&error) })
 }
 
 /// Topics, their schemas, and the schemas themselves.
@@ -130,13 +124,13 @@ fn channels() -> [(&'static str, &'static str, Value); 8] {
 }
 
 struct Output {
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<WholeFile>>,
     ids: BTreeMap<&'static str, u16>,
     messages: u64,
 }
 
 impl Output {
-    fn new(mut writer: Writer<BufWriter<File>>) -> Result<Self, McapError> {
+    fn new(mut writer: Writer<BufWriter<WholeFile>>) -> Result<Self, McapError> {
         let mut ids = BTreeMap::new();
         let mut schemas: BTreeMap<&str, u16> = BTreeMap::new();
         for (topic, name, schema) in channels() {

@@ -3,13 +3,14 @@
 
 use super::merge::{FoundRecord, Merged, OFFICIAL_ROUTES, duplicates};
 use super::provenance::RunJson;
-use super::record::{WriteError, route_id, write_json, write_whole};
+use super::record::{WriteError, route_id, write_json};
 use super::rule::Rule;
 use super::score_card::ResultFolder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use tandem_export::files;
 
 /// What a folder of ours has of every drive, and of all of them.
 const PARTS: [&str; 3] = ["routes", "logs", "wall"];
@@ -221,7 +222,7 @@ impl Gathered {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<(), GatherError> {
-    let copied = fs::read(from).and_then(|bytes| write_whole(to, &bytes));
+    let copied = fs::read(from).and_then(|bytes| files::write(to, &bytes));
     copied.map_err(|source| GatherError::Copy { path: from.to_owned(), source })
 }
 

@@ -6,10 +6,9 @@ use super::statistics::InfractionKind;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tandem_export::files;
 
 /// The verdict on one route.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -592,13 +591,13 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
-/// Writes `value` as JSON with the official indent of 4, so that `path` holds either what it held
-/// before or the whole of it: through a temporary file beside it, synced, then renamed.
+/// Writes `value` as JSON with the official indent of 4; `path` holds either what it held before or
+/// all of it.
 ///
 /// # Errors
 /// If one of these steps fails.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
-    let written = json_text(value).and_then(|text| write_whole(path, &text));
+    let written = json_text(value).and_then(|text| files::write(path, &text));
     written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
@@ -609,7 +608,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError>
 pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
     serde_json::to_vec(value)
         .map_err(io::Error::from)
-        .and_then(|text| write_whole(path, &text))
+        .and_then(|text| files::write(path, &text))
         .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
@@ -619,15 +618,8 @@ pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), Wri
 /// # Errors
 /// If a step fails.
 pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
-    let written = || {
-        let file = write_partial(path, &json_text(value)?)?;
-        match file.persist_noclobber(path) {
-            Ok(_) => Ok(true),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error.error),
-        }
-    };
-    written().map_err(|source| WriteError { path: path.to_owned(), source })
+    let written = json_text(value).and_then(|text| files::write_new(path, &text));
+    written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
 fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -636,65 +628,6 @@ fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
     value.serialize(&mut serializer)?;
     Ok(text)
-}
-
-/// Writes bytes as [`write_json`] does.
-///
-/// # Errors
-/// If a step fails.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let renamed = write_partial(path, bytes)?.persist(path).map_err(|error| error.error);
-    match renamed {
-        // Another process took it for one of the dead: they were both told to drive this.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_partial(path, bytes)?.persist(path).map_err(|error| error.error)?;
-        }
-        renamed => drop(renamed?),
-    }
-    // The rename itself is durable once the folder is synced.
-    fs::File::open(folder_of(path))?.sync_all()
-}
-
-/// A synced temporary file beside `path`, with a name of its own, since several processes may write
-/// the same file. Dropping it removes it.
-fn write_partial(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(PARTIAL_END);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Results are for everyone that the umask lets read them, and not secret like other
-        // temporary files.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder_of(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// How the names of temporary files end.
-const PARTIAL_END: &str = ".part";
-
-/// Removes what writers of `path` left when they were killed; nobody may be writing it.
-pub(super) fn remove_partial(path: &Path) -> io::Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.");
-    for entry in fs::read_dir(folder_of(path))? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(PARTIAL_END) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use tandem_export::files::path_component;
 
 /// Route files of Bench2Drive: SHA-256 and name.
 const KNOWN_SETS: [(&str, &str); 3] = [
@@ -445,7 +446,7 @@ fn smoothness(records: &[FoundRecord], motion: Option<&Path>, rule: Rule) -> Fig
         let Some(name) = record.text("save_name") else {
             return Figure::none(format!("{} has no save_name", record.route_id));
         };
-        let path = folder.join(name).join("metric_info.json");
+        let path = folder.join(path_component(name)).join("metric_info.json");
         let value = match fs::read_to_string(&path) {
             Ok(text) => MotionLog::parse(&text).and_then(|log| log.smoothness(rule)),
             Err(error) => return Figure::none(format!("cannot read {}: {error}", path.display())),

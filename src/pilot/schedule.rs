@@ -6,9 +6,10 @@ use crate::timing::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem_export::files;
 
 /// The format that this tandem writes and reads.
 pub const SCHEDULE_FORMAT: u32 = 1;
@@ -138,11 +139,7 @@ impl Schedule {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(refused)?;
         }
-        let partial = path.with_extension("partial");
         let text = serde_json::to_vec(self).map_err(|error| refused(error.into()))?;
-        let mut file = fs::File::create(&partial).map_err(refused)?;
-        file.write_all(&text).map_err(refused)?;
-        file.sync_all().map_err(refused)?;
-        fs::rename(&partial, path).map_err(refused)
+        files::write(path, &text).map_err(refused)
     }
 }

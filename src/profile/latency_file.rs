@@ -11,8 +11,9 @@ use crate::timing::{Stage, StageStatistics};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use tandem_export::files;
 
 /// The format that this tandem writes and reads.
 pub const FORMAT: u32 = 1;
@@ -272,12 +273,8 @@ impl LatencyFile {
     /// If the disk refuses.
     pub fn write(&self, path: &Path) -> Result<(), LatencyFileError> {
         let refused = |source| LatencyFileError::Write { path: path.to_owned(), source };
-        let partial = path.with_extension("partial");
         let text = serde_json::to_vec(self).map_err(|error| refused(error.into()))?;
-        let mut file = fs::File::create(&partial).map_err(refused)?;
-        file.write_all(&text).map_err(refused)?;
-        file.sync_all().map_err(refused)?;
-        fs::rename(&partial, path).map_err(refused)
+        files::write(path, &text).map_err(refused)
     }
 
     /// The phase of this name, if it was measured.

@@ -11,11 +11,11 @@ use crate::scene::{DeadlineVerdict, PrefixInfo, TickReport};
 use crate::timing::{MAX_SPANS, Span, Stage, StageSpans, now_ns};
 use serde::{Serialize, Serializer};
 use std::cmp::Reverse;
-use std::fs::{self, File};
 use std::hint::black_box;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use tandem_export::files;
 
 /// The rows of the timeline, one per thread; a stream of a device would be one more.
 const LANES: [&str; 2] = ["tick", "understanding"];
@@ -182,15 +182,8 @@ impl TraceRecorder {
             },
             trace_events: &events,
         };
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let partial = path.with_file_name(name);
-        let written = write_synced(&partial, &file).and_then(|()| fs::rename(&partial, path));
-        if let Err(source) = written {
-            // It may never have come to be.
-            let _ = fs::remove_file(&partial);
-            return Err(TraceError { path: path.to_owned(), source });
-        }
+        files::write_with(path, |out| Ok(serde_json::to_writer(out, &file)?))
+            .map_err(|source| TraceError { path: path.to_owned(), source })?;
         if counts.ticks_dropped + counts.refreshes_dropped + counts.spans_dropped > 0 {
             let TraceCounts { ticks_dropped, refreshes_dropped, spans_dropped, .. } = counts;
             tracing::warn!(ticks_dropped, refreshes_dropped, spans_dropped, "the trace was full");
@@ -420,13 +413,6 @@ fn names() -> Vec<Event> {
         events.push(named("thread_sort_index", thread(lane), order));
     }
     events
-}
-
-fn write_synced(path: &Path, file: &impl Serialize) -> io::Result<()> {
-    let mut writer = BufWriter::new(File::create(path)?);
-    serde_json::to_writer(&mut writer, file)?;
-    writer.flush()?;
-    writer.get_ref().sync_all()
 }
 
 /// Nanoseconds that the file holds as microseconds.

@@ -15,6 +15,7 @@ pub use autopilot::Autopilot;
 pub use baselines::{ConstantSpeed, Idle};
 pub use embedded::{EmbeddedWorld, MapError, RoadError, StreetMap};
 pub use real_time::RealTime;
+pub(crate) use recording::refusal as mcap_refusal;
 pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
 
 use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, WorldState};

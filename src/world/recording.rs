@@ -27,11 +27,12 @@ use mcap::records::MessageHeader;
 use mcap::sans_io::linear_reader::LinearReaderOptions;
 use mcap::{Channel, Compression, McapError, WriteOptions, Writer};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_export::files::WholeFile;
 
 /// The largest message that is written or read: a camera picture of eleven million pixels.
 pub const LARGEST_MESSAGE: usize = 32 << 20;
@@ -168,12 +169,10 @@ impl Recording {
     }
 }
 
-/// Writes a recording, tick by tick. The file appears when [`RecordingWriter::finish`] succeeds;
-/// until then it grows under its name with the extension `partial`.
+/// Writes a recording, tick by tick. The file appears when [`RecordingWriter::finish`] succeeds.
 pub struct RecordingWriter {
     path: PathBuf,
-    partial: PathBuf,
-    writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<WholeFile>>,
     channels: [u16; 4],
     tick: u64,
     buffer: Vec<u8>,
@@ -185,15 +184,13 @@ impl RecordingWriter {
     /// # Errors
     /// If the disk refuses.
     pub fn create(path: &Path, plan: &RoutePlan) -> Result<Self, RecordingError> {
-        let partial = path.with_extension("partial");
-        let refused = |reason: String| RecordingError::Write { path: path.to_owned(), reason };
-        let file = File::create(&partial).map_err(|error| refused(error.to_string()))?;
         let options = WriteOptions::new()
             .compression(Some(Compression::Lz4))
             .chunk_size(Some(CHUNK))
             .profile("tandem.recording");
         let open = || -> Result<_, McapError> {
-            let mut writer = Writer::with_options(BufWriter::new(file), options)?;
+            let file = BufWriter::new(WholeFile::create(path)?);
+            let mut writer = Writer::with_options(file, options)?;
             let mut channels = [0; 4];
             for (id, kind) in channels.iter_mut().zip([PLAN, CAMERA, LIDAR, OBSERVATION]) {
                 let schema = writer.add_schema(kind.schema, "text", kind.layout.as_bytes())?;
@@ -201,9 +198,9 @@ impl RecordingWriter {
             }
             Ok((writer, channels))
         };
-        let (writer, channels) = open().map_err(|error| refused(error.to_string()))?;
         let path = path.to_owned();
-        let mut writer = Self { path, partial, writer, channels, tick: 0, buffer: Vec::new() };
+        let (writer, channels) = open().map_err(|error| unwritable(&path, &error))?;
+        let mut writer = Self { path, writer, channels, tick: 0, buffer: Vec::new() };
         encode_plan(plan, &mut writer.buffer);
         writer.put(0, 0)?;
         Ok(writer)
@@ -238,27 +235,27 @@ impl RecordingWriter {
     /// # Errors
     /// If the disk refuses.
     pub fn finish(mut self) -> Result<u64, RecordingError> {
-        let refused = |reason: String| RecordingError::Write { path: self.path.clone(), reason };
-        self.writer.finish().map_err(|error| refused(error.to_string()))?;
-        let close = |writer: Writer<BufWriter<File>>| -> io::Result<u64> {
-            let file = writer.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            let bytes = file.metadata()?.len();
-            fs::rename(&self.partial, &self.path)?;
+        let path = self.path;
+        let close = || -> Result<u64, McapError> {
+            self.writer.finish()?;
+            let file =
+                self.writer.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
+            let bytes = file.size()?;
+            file.publish()?;
             Ok(bytes)
         };
-        close(self.writer).map_err(|error| refused(error.to_string()))
+        close().map_err(|error| unwritable(&path, &error))
     }
 
     /// Writes what is in the buffer, and empties it.
     fn put(&mut self, kind: usize, time_ns: u64) -> Result<(), RecordingError> {
-        let refused = |reason: String| RecordingError::Write { path: self.path.clone(), reason };
         if self.buffer.len() > LARGEST_MESSAGE {
-            let bytes = self.buffer.len();
-            return Err(refused(format!(
-                "a message of tick {} has {bytes} bytes, a recording holds at most {LARGEST_MESSAGE} in one",
-                self.tick
-            )));
+            let (tick, bytes) = (self.tick, self.buffer.len());
+            let reason = format!(
+                "a message of tick {tick} has {bytes} bytes, a recording holds at most \
+                 {LARGEST_MESSAGE} in one"
+            );
+            return Err(RecordingError::Write { path: self.path.clone(), reason });
         }
         let header = MessageHeader {
             channel_id: self.channels[kind],
@@ -268,9 +265,21 @@ impl RecordingWriter {
         };
         self.writer
             .write_to_known_channel(&header, &self.buffer)
-            .map_err(|error| refused(error.to_string()))?;
+            .map_err(|error| unwritable(&self.path, &error))?;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+fn unwritable(path: &Path, error: &McapError) -> RecordingError {
+    RecordingError::Write { path: path.to_owned(), reason: refusal(error) }
+}
+
+/// Why an MCAP file cannot be written: the reason of the system, where there is one.
+pub(crate) fn refusal(error: &McapError) -> String {
+    match error {
+        McapError::Io(source) => source.to_string(),
+        other => other.to_string(),
     }
 }
 

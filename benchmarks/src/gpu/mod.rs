@@ -21,8 +21,6 @@ use self::place::{Arrangement, Library, Loaded, Opened, Place};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +30,7 @@ use tandem::engine::Engine;
 use tandem::model::automot::networks::Contracts;
 use tandem::profile::MachineCard;
 use tandem::timing::{Stopwatch, wall_time_unix_s};
+use tandem_export::files;
 
 /// Version of the result's form.
 const FORMAT: u32 = 1;
@@ -298,14 +297,8 @@ fn engine_facts(engine: &Path) -> Value {
     })
 }
 
-/// Writes a result whole or not at all.
+/// Writes a result that appears complete or not at all.
 fn write(path: &Path, result: &Value) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    let written = File::create(&partial).and_then(|mut file| {
-        writeln!(file, "{result}")?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&partial, path))
+    files::write(path, format!("{result}\n").as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))
 }

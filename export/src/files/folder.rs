@@ -28,7 +28,9 @@ impl WholeFolder {
     /// # Errors
     /// If `target` does not name a folder, or nothing can be written beside it.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+        // Replacing `.` would leave the shell in a folder that was removed.
+        let named = target.file_name().map(|_| target.canonicalize());
+        let target = named.and_then(Result::ok).unwrap_or_else(|| target.to_owned());
         Self::create_in(folder_of(&target), &target)
     }
 
@@ -59,6 +61,8 @@ impl WholeFolder {
     /// # Errors
     /// If it is there already or cannot be created.
     pub fn create_file(&self, place: impl AsRef<Path>) -> io::Result<File> {
+        // Recreating the temporary folder would lose what is already in it, unseen.
+        fs::metadata(&self.part)?;
         let path = self.part.join(place);
         fs::create_dir_all(folder_of(&path))?;
         File::create_new(path)

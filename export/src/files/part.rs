@@ -46,11 +46,53 @@ pub(super) fn create(folder: &Path, name: &OsStr, end: &str) -> io::Result<Named
     Err(io::Error::other("temporary files are removed as soon as they are created"))
 }
 
+/// Creates the link `.NAME.RANDOM.part` in `folder`. Dropping it removes it.
+pub(super) fn create_link(
+    target: &Path,
+    folder: &Path,
+    name: &OsStr,
+) -> io::Result<NamedTempFile<()>> {
+    let prefix = prefix(name);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(PART).rand_bytes(RANDOM);
+    builder.make_in(folder, |path| std::os::unix::fs::symlink(target, path))
+}
+
 /// Removes what killed writers of `name` left in `folder`. What cannot be removed stays: it is
 /// hidden, and no writer depends on its absence.
 pub(super) fn remove_dead(folder: &Path, name: &OsStr) {
+    remove_dead_after(folder, &prefix(name));
+}
+
+/// Removes what killed writers of `path` left, for a file that is not going to be written now.
+pub fn remove_leftovers_of(path: &Path) {
+    if let Some(name) = path.file_name() {
+        remove_dead(super::folder_of(path), name);
+    }
+}
+
+/// Removes what killed writers of any name left in `folder`, which has to be one that only this
+/// program writes to.
+pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let prefix = prefix(name);
+    let mut names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
+    names.retain(|name| name.as_bytes().starts_with(b"."));
+    let mut prefixes: Vec<&[u8]> = names.iter().filter_map(|name| prefix_of(name)).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes.iter().for_each(|prefix| remove_dead_after(folder, OsStr::from_bytes(prefix)));
+}
+
+/// Beginning of a temporary name, its last `.` before the random part included.
+fn prefix_of(name: &OsStr) -> Option<&[u8]> {
+    let name = name.as_bytes();
+    let stem = [PART, LOCK].iter().find_map(|end| name.strip_suffix(end.as_bytes()))?;
+    let dot = stem.iter().rposition(|&byte| byte == b'.')?;
+    Some(&stem[..=dot])
+}
+
+fn remove_dead_after(folder: &Path, prefix: &OsStr) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let found = entry.file_name();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
@@ -58,10 +100,10 @@ pub(super) fn remove_dead(folder: &Path, name: &OsStr) {
             continue;
         }
         let path = entry.path();
-        if random_of(&found, &prefix, PART).is_some() {
+        if random_of(&found, prefix, PART).is_some() {
             remove_if_dead(&path, || Ok(()));
-        } else if let Some(random) = random_of(&found, &prefix, LOCK) {
-            let part = folder.join(joined(&prefix, random, PART));
+        } else if let Some(random) = random_of(&found, prefix, LOCK) {
+            let part = folder.join(joined(prefix, random, PART));
             remove_if_dead(&path, || remove_folder(&part));
         }
     }

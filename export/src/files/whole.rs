@@ -91,7 +91,8 @@ impl Seek for WholeFile {
 /// # Errors
 /// If a step fails; nothing is left beside `path` then.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with(path, |file| file.write_all(bytes))
+    let publish = || write_with(path, |file| file.write_all(bytes));
+    again_if_lost(path, publish(), publish)
 }
 
 /// As [`write()`], with what `fill` writes.
@@ -107,12 +108,41 @@ pub fn write_with(
     file.into_inner().map_err(io::IntoInnerError::into_error)?.publish()
 }
 
+/// Makes `path` a symbolic link to `target`, in place of an earlier file or link.
+///
+/// # Errors
+/// If it cannot be created or renamed; an earlier file stays as it was.
+pub fn link(target: &Path, path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    let link = part::create_link(target, folder_of(path), name)?;
+    link.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder_of(path))
+}
+
 /// As [`write()`], unless there is a file already. Returns whether this call wrote it.
 ///
 /// # Errors
 /// If a step fails.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    let mut file = WholeFile::create(path)?;
-    file.write_all(bytes)?;
-    file.publish_new()
+    let publish = || {
+        let mut file = WholeFile::create(path)?;
+        file.write_all(bytes)?;
+        file.publish_new()
+    };
+    again_if_lost(path, publish(), publish)
+}
+
+/// Tries once more if the temporary file was removed by another machine's writer: network file
+/// systems whose locks count on one machine alone let it take the file for a dead writer's.
+fn again_if_lost<T>(
+    path: &Path,
+    result: io::Result<T>,
+    again: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder_of(path).is_dir() => {
+            again()
+        }
+        result => result,
+    }
 }

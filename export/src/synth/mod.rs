@@ -13,6 +13,7 @@ use crate::checkpoint::{
     VisionConfig, Warning,
 };
 use crate::dtype::DType;
+use crate::files::WholeFolder;
 use half::bf16;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -22,6 +23,9 @@ use values::Values;
 
 /// Says in a folder that it was synthesized, from what; such a folder may be replaced.
 const MARKER: &str = "synth.json";
+
+/// File of all weights.
+const WEIGHTS_FILE: &str = "model.safetensors";
 
 /// Values drawn between two writes.
 const CHUNK: usize = 1 << 20;
@@ -149,29 +153,38 @@ fn write_folder(
     out: &Path,
     fill: impl FnOnce(&mut BufWriter<File>, &[Expected]) -> io::Result<u64>,
 ) -> Result<Synthesized, SynthError> {
-    let partial = Partial::create(out)?;
+    check_replaceable(out)?;
+    if out.file_name().is_none() {
+        return Err(SynthError::Unnamed(out.into()));
+    }
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SynthError::Write { path, source }
+    };
+    let partial = WholeFolder::create(out).map_err(unwritable(out))?;
     let small = files::all(spec).into_iter().chain([(MARKER, format!("{marker:#}\n"))]);
     for (name, text) in small {
-        let path = partial.0.join(name);
-        write_synced(&path, |file| file.write_all(text.as_bytes()))?;
+        partial.write(name, text.as_bytes()).map_err(unwritable(&out.join(name)))?;
     }
     // The reader's own rules and bounds, before anything is counted or sampled.
-    Checkpoint::check_config(&partial.0)?;
+    Checkpoint::check_config(partial.path())?;
     let tensors = tensors(spec)?;
     check_total(&tensors)?;
 
-    let path = partial.0.join("model.safetensors");
-    let mut bytes = 0;
-    write_synced(&path, |file| {
-        bytes = fill(file, &tensors)?;
-        Ok(())
-    })?;
-    let warnings = Checkpoint::open(&partial.0)?.check()?;
+    let write_weights = || {
+        let mut file = BufWriter::new(partial.create_file(WEIGHTS_FILE)?);
+        let bytes = fill(&mut file, &tensors)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(bytes)
+    };
+    let bytes = write_weights().map_err(unwritable(&out.join(WEIGHTS_FILE)))?;
+    let warnings = Checkpoint::open(partial.path())?.check()?;
     let is_odd = |warning: &&Warning| !matches!(warning, Warning::Sparse { .. });
     if let Some(warning) = warnings.iter().find(is_odd) {
         return Err(SynthError::Odd(warning.to_string()));
     }
-    partial.publish(out)?;
+    check_replaceable(out)?;
+    partial.publish().map_err(unwritable(out))?;
     let parameters = expected::parameters(&tensors);
     Ok(Synthesized { tensors: tensors.len(), parameters, bytes })
 }
@@ -331,60 +344,6 @@ fn write_weights(
     Ok(())
 }
 
-/// Creates a file, fills it and waits until it is on the disk.
-fn write_synced(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), SynthError> {
-    let written = (|| {
-        let mut writer = BufWriter::new(File::create(path)?);
-        fill(&mut writer)?;
-        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-    })();
-    written.map_err(|source| SynthError::Write { path: path.into(), source })
-}
-
-/// A folder under construction beside its destination; removed unless published.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn create(out: &Path) -> Result<Self, SynthError> {
-        check_replaceable(out)?;
-        let path = sibling(out, "partial")?;
-        let unwritable = |source| SynthError::Write { path: path.clone(), source };
-        // Left by a run that was killed; the name is ours alone.
-        remove_if_there(&path).map_err(unwritable)?;
-        fs::create_dir_all(&path).map_err(unwritable)?;
-        Ok(Self(path))
-    }
-
-    /// Moves the folder to its destination, in place of an earlier synthesized one.
-    fn publish(self, out: &Path) -> Result<(), SynthError> {
-        check_replaceable(out)?;
-        let replaced = sibling(out, "replaced")?;
-        let parent = parent_of(out);
-        let moved = (|| {
-            File::open(&self.0)?.sync_all()?;
-            remove_if_there(&replaced)?;
-            if out.exists() {
-                fs::rename(out, &replaced)?;
-            }
-            fs::rename(&self.0, out)?;
-            File::open(parent)?.sync_all()?;
-            remove_if_there(&replaced)
-        })();
-        moved.map_err(|source| SynthError::Write { path: out.into(), source })
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // Nothing is here after publishing. A failure leaves a folder whose name says what it is
-        // and which the next run removes.
-        drop(remove_if_there(&self.0));
-    }
-}
-
 /// Refuses to touch anything that this module did not make; an empty folder is nobody's.
 fn check_replaceable(out: &Path) -> Result<(), SynthError> {
     let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -392,24 +351,5 @@ fn check_replaceable(out: &Path) -> Result<(), SynthError> {
         Ok(())
     } else {
         Err(SynthError::Occupied(out.into()))
-    }
-}
-
-fn sibling(out: &Path, kind: &str) -> Result<PathBuf, SynthError> {
-    let name = out.file_name().ok_or_else(|| SynthError::Unnamed(out.into()))?;
-    Ok(parent_of(out).join(format!(".{}.{kind}", name.to_string_lossy())))
-}
-
-fn parent_of(out: &Path) -> &Path {
-    match out.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn remove_if_there(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }

@@ -6,9 +6,10 @@
 
 use crate::engine::network_file::hex;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tandem_export::files;
 
 /// First words of the file; a later layout has another number.
 const MAGIC: &str = "tandem runtime cache 1";
@@ -44,19 +45,10 @@ impl RuntimeCacheFile {
 
     /// Replaces the file: readers see the old one or the new one.
     pub(super) fn write(&self, blob: &[u8]) -> io::Result<()> {
-        let mut partial = self.path.clone().into_os_string();
-        partial.push(format!(".{}.partial", std::process::id()));
-        let partial = PathBuf::from(partial);
-        let written = File::create(&partial).and_then(|mut file| {
+        files::write_with(&self.path, |file| {
             file.write_all(self.header(blob).as_bytes())?;
-            file.write_all(blob)?;
-            file.sync_all()
-        });
-        let written = written.and_then(|()| fs::rename(&partial, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&partial);
-        }
-        written
+            file.write_all(blob)
+        })
     }
 }
 
