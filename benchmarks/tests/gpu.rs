@@ -23,7 +23,9 @@ fn export(folder: &Path) -> std::path::PathBuf {
 
 fn measure(device: &str, engine: &Path, out: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tandem-benchmarks"))
-        .args(["gpu", "--device", device, "--ticks", "30", "--refreshes", "3", "--minutes", "5"])
+        .args(["gpu", "--device", device, "--ticks", "30", "--refreshes", "3"])
+        // Parts get shares of this; a day's worth, so that runs end every part on a slow machine.
+        .args(["--minutes", "1440"])
         .args(["--raw", "7", "--engine"])
         .arg(engine)
         .arg("--out")
