@@ -171,12 +171,69 @@ fn late_ticks_are_counted_against_any_deadline() {
     kept("deadline: {ms: 59, late_share: 0.1}", &file, Quantity::Share(100.0 / 6000.0));
     kept("deadline: {ms: 60, late_share: 0}", &file, Quantity::Share(0.0));
     let short = profile(100, &[], 0);
-    cannot_tell("deadline: {ms: 50, late_share: 0.001}", &short, &["0 of 100", "10000 ticks"]);
+    cannot_tell("deadline: {ms: 50, late_share: 0.001}", &short, &["0 of 100", "10000 due ticks"]);
     // So many late ones are too many however few ticks there are.
     broken("deadline: {ms: 0.5, late_share: 0.001}", &short, Quantity::Share(0.5));
     let mut dropped = profile(100, &[], 0);
     dropped.phases[0].samples_dropped = 7;
     cannot_tell("deadline: {ms: 30, late_share: 0}", &dropped, &["7 ticks", "50 ms"]);
+}
+
+/// 100 of 1,100 due ticks never began.
+fn overrun() -> LatencyFile {
+    let mut file = profile(1000, &[], 0);
+    file.phases[0].ticks_skipped = 100;
+    file
+}
+
+#[test]
+fn skipped_ticks_are_late_by_any_deadline() {
+    let file = overrun();
+    broken("deadline: {ms: 50, late_share: 0.05}", &file, Quantity::Share(100.0 / 1100.0));
+    kept("deadline: {ms: 50, late_share: 0.1}", &file, Quantity::Share(100.0 / 1100.0));
+    // Ticks 801 to 1000 take longer than 8 ms.
+    broken("deadline: {ms: 8, late_share: 0.2}", &file, Quantity::Share(300.0 / 1100.0));
+    broken("deadline: {ms: 20000, late_share: 0.05}", &file, Quantity::Share(100.0 / 1100.0));
+    // One stall of five seconds in two thousand due ticks is 5 % of them, not one tick.
+    let mut stalled = profile(1900, &[], 0);
+    stalled.phases[0].ticks_skipped = 99;
+    broken("deadline: {ms: 50, late_share: 0.001}", &stalled, Quantity::Share(99.0 / 1999.0));
+}
+
+#[test]
+fn a_machine_that_overruns_keeps_no_budget_however_late_its_ticks_may_be() {
+    // 45 ticks began, 161 did not.
+    let mut file = profile(45, &[], 0);
+    file.phases[0].ticks_skipped = 161;
+    let text = "{phase: paced, deadline: {ms: 20000, late_share: 0.3}}";
+    broken(text, &file, Quantity::Share(161.0 / 206.0));
+}
+
+#[test]
+fn skipped_ticks_have_a_limit_of_their_own() {
+    broken("skipped_share: 0.05", &overrun(), Quantity::Share(100.0 / 1100.0));
+    kept("skipped_share: 0.1", &overrun(), Quantity::Share(100.0 / 1100.0));
+    broken("skipped_share: 0", &overrun(), Quantity::Share(100.0 / 1100.0));
+    kept("skipped_share: 0", &profile(1000, &[], 0), Quantity::Share(0.0));
+    cannot_tell("skipped_share: 0.001", &profile(1000, &[], 0), &["0 of 1000", "10000 due ticks"]);
+    let mut back_to_back = profile(1000, &[], 0);
+    back_to_back.phases[0].name = PhaseName::BackToBack;
+    let text = "{phase: back_to_back, skipped_share: 0}";
+    cannot_tell(text, &back_to_back, &["no tick is due back to back"]);
+}
+
+#[test]
+fn percentiles_of_the_response_are_of_due_ticks() {
+    // The 1,000 that began are the 1,000 smallest of 1,100; rank 990 took 9.9 ms.
+    kept("stages: {response: {p90_ms: 9.95}}", &overrun(), Quantity::Ms(9.9));
+    let skipped = |text: &str| {
+        let verdict = verdict(text, &overrun());
+        assert_eq!((verdict.is_kept, verdict.found), (false, Some(Quantity::Skipped)));
+    };
+    skipped("stages: {response: {p99_ms: 59999}}");
+    skipped("stages: {response: {max_ms: 59999}}");
+    // What ticks that began took in their parts is of these alone.
+    kept("stages: {tick: {p99_ms: 9.95}}", &overrun(), Quantity::Ms(9.9));
 }
 
 #[test]
@@ -235,6 +292,7 @@ fn budgets_that_cannot_be_meant_are_refused_with_the_place() {
     check("deadline: {ms: 50, late_share: 1}", &["deadline.late_share"]);
     check("deadline: {ms: -1, late_share: 0}", &["deadline.ms", "-1"]);
     check("deadline: {ms: 50}", &["late_share"]);
+    check("skipped_share: 1.5", &["skipped_share", "1.5"]);
     check("refresh_period: {ms: 100, tolerance_ms: -1, late_share: 0}", &["tolerance_ms", "-1"]);
     check("first_control_ms: .inf", &["first_control_ms"]);
     check("phase: sometimes", &["phase", "sometimes", "back_to_back"]);
@@ -249,6 +307,7 @@ fn the_example_is_a_budget_and_leaves_nothing_out() {
     let budget = Budget::read(&path).unwrap();
     assert!(budget.deadline.is_some() && budget.refresh_period.is_some());
     assert!(budget.prefix_age.is_some() && budget.first_control_ms.is_some());
+    assert!(budget.skipped_share.is_some());
     let verdicts = budget.check(&profile(100, &[], 0));
     assert_eq!(verdicts.iter().filter(|verdict| verdict.what.starts_with("response")).count(), 2);
     assert!(

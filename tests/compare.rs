@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::profile::{
-    Change, CompareError, Comparison, EngineIdentity, FORMAT, LatencyFile, MachineCard, Method,
-    PhaseName, PhaseRecorder, ProfilerCost, Row, TickFacts, compare,
+    Change, Check, CompareError, Comparison, EngineIdentity, FORMAT, LatencyFile, MachineCard,
+    Method, PhaseName, PhaseRecorder, ProfilerCost, Row, TickFacts,
 };
 use tandem::scene::{PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
@@ -46,21 +46,24 @@ struct Shape {
     memory: f64,
     /// Factor on the action expert's time.
     action: f64,
+    /// How much the logarithm of all times differs from one start to the next, one sigma.
+    starts: f64,
 }
 
-const FREE: Shape = Shape { ticks: 1500, memory: 0.0, action: 1.0 };
+const FREE: Shape = Shape { ticks: 1500, memory: 0.0, action: 1.0, starts: 0.0 };
 
 /// Ticks of some milliseconds with lognormal parts, a refresh at every fifth.
 fn profile(shape: Shape, seed: u64) -> LatencyFile {
     let mut noise = Noise::new(seed);
     let mut state = [0.0; 3];
+    let start = (shape.starts * noise.normal()).exp();
     let fresh = (1.0 - shape.memory * shape.memory).sqrt();
     let mut recorder = PhaseRecorder::new(PhaseName::Paced, 10, shape.ticks, 0);
     for tick in 0..shape.ticks {
         let mut took = |place: usize, median_ns: f64| {
             let deviation: &mut f64 = &mut state[place];
             *deviation = shape.memory * *deviation + fresh * noise.normal();
-            (median_ns * (0.3 * *deviation).exp()) as u64
+            (start * median_ns * (0.3 * *deviation).exp()) as u64
         };
         let bev_ns = took(0, 6e6);
         let action_ns = took(1, 9e6 * shape.action);
@@ -114,6 +117,15 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
     }
 }
 
+fn compare(
+    a: &LatencyFile,
+    b: &LatencyFile,
+    phase: PhaseName,
+    method: Method,
+) -> Result<Comparison, CompareError> {
+    tandem::profile::compare(std::slice::from_ref(a), std::slice::from_ref(b), phase, method)
+}
+
 fn quick(seed: u64) -> Method {
     Method { seed, replicates: 1000, ..Method::default() }
 }
@@ -150,25 +162,192 @@ fn ticks_that_resemble_each_other_raise_no_false_alarm() {
 }
 
 #[test]
-fn a_tenth_more_is_found_where_there_are_enough_ticks() {
-    let shape = Shape { ticks: 4000, ..FREE };
+fn a_fifth_more_is_found_by_one_profile_a_side_where_there_are_enough_ticks() {
+    // Starts that differ by one in a hundred, as on a quiet machine.
+    let shape = Shape { ticks: 4000, starts: 0.01, ..FREE };
     for seed in 0..20 {
         let before = profile(shape, 2 * seed);
-        let after = profile(Shape { action: 1.1, ..shape }, 2 * seed + 1);
+        let after = profile(Shape { action: 1.33, ..shape }, 2 * seed + 1);
         let slower = compare(&before, &after, PhaseName::Paced, quick(seed)).unwrap();
-        assert!(slower.is_slower());
+        assert_eq!(slower.check, Check::Slower);
         for (what, percentile, expected) in [
             ("action", "p50", Change::Slower),
             ("action", "p90", Change::Slower),
+            // A tick is a fifth longer: 9 of its 15 ms are a third longer.
             ("tick", "p50", Change::Slower),
         ] {
             assert_eq!(change(&slower, what, percentile), expected, "seed {seed}: {what}");
         }
         let faster = compare(&after, &before, PhaseName::Paced, quick(seed)).unwrap();
         assert_eq!(change(&faster, "action", "p50"), Change::Faster);
-        // Ages come in whole ticks, the same ones in both.
-        assert_eq!(change(&slower, "prefix age", "p50"), Change::Alike);
+        assert_eq!(faster.check, Check::Kept);
     }
+}
+
+#[test]
+fn starts_that_differ_raise_no_false_alarm() {
+    let quiet = quiet_seeds(Shape { starts: 0.03, ..FREE }, 200);
+    assert!(quiet >= 190, "{quiet} of 200");
+}
+
+/// Profiles of A and B, taken in turn; each side's times have its factor, and all drift by `drift`
+/// from each to the next.
+fn in_turn(shapes: [Shape; 2], each: u64, drift: f64, seed: u64) -> [Vec<LatencyFile>; 2] {
+    let mut sides = [Vec::new(), Vec::new()];
+    for place in 0..2 * each {
+        let side = (place % 2) as usize;
+        let mut file = profile(shapes[side], 1000 * seed + place);
+        file.taken_at_unix_s = 60 * place;
+        let columns = file.phases[0].ticks.stages.values_mut();
+        let took = columns.flat_map(|column| column.took_ns.iter_mut().flatten());
+        took.for_each(|took| *took = (*took as f64 * (drift * place as f64).exp()) as u64);
+        sides[side].push(file);
+    }
+    sides
+}
+
+fn compare_several(sides: &[Vec<LatencyFile>; 2]) -> Comparison {
+    tandem::profile::compare(&sides[0], &sides[1], PhaseName::Paced, quick(1)).unwrap()
+}
+
+#[test]
+fn several_profiles_of_one_engine_are_not_told_apart() {
+    // Starts that differ by a third, as on a busy machine, and a machine that drifts.
+    for (starts, drift) in [(0.02, 0.0), (0.33, 0.0), (0.1, 0.05)] {
+        let shape = Shape { ticks: 300, starts, ..FREE };
+        let wrong = (0..100).filter(|&seed| {
+            let comparison = compare_several(&in_turn([shape; 2], 4, drift, seed));
+            assert_ne!(comparison.check, Check::NotJudged);
+            comparison.rows.iter().any(|r| matches!(r.change, Change::Faster | Change::Slower))
+        });
+        let wrong = wrong.count();
+        // Five expected; more than eleven have a probability of one in a hundred.
+        assert!(wrong <= 11, "{wrong} of 100 with starts that differ by {starts}");
+    }
+}
+
+#[test]
+fn several_profiles_find_a_tenth_more() {
+    let shape = Shape { ticks: 300, starts: 0.01, ..FREE };
+    let slower = Shape { action: 1.17, ..shape };
+    for seed in 0..20 {
+        let comparison = compare_several(&in_turn([shape, slower], 6, 0.0, seed));
+        assert_eq!(comparison.check, Check::Slower);
+        assert_eq!(change(&comparison, "tick", "p50"), Change::Slower, "seed {seed}");
+        assert_eq!(change(&comparison, "bev", "p50"), Change::CannotTell, "seed {seed}");
+    }
+}
+
+#[test]
+fn several_profiles_that_were_not_taken_in_turn_are_not_judged() {
+    let mut sides = in_turn([FREE, Shape { action: 2.0, ..FREE }], 4, 0.0, 1);
+    for file in &mut sides[1] {
+        file.taken_at_unix_s += 10_000;
+    }
+    let comparison = compare_several(&sides);
+    assert_eq!(comparison.check, Check::NotJudged);
+    assert!(comparison.not_judged.unwrap().contains("in turn"));
+    assert!(comparison.rows.iter().all(|row| row.change == Change::CannotTell));
+}
+
+#[test]
+fn two_or_three_profiles_a_side_are_refused() {
+    let files: Vec<_> = (0..4).map(|seed| profile(FREE, seed)).collect();
+    for (a, b) in [(1, 4), (3, 3), (4, 0)] {
+        let error = tandem::profile::compare(&files[..a], &files[..b], PhaseName::Paced, quick(1))
+            .unwrap_err();
+        assert!(error.to_string().contains(&format!("{a} profiles in A and {b} in B")), "{error}");
+    }
+}
+
+#[test]
+fn one_profile_a_side_of_a_busy_machine_is_not_judged() {
+    let (a, mut b) = (profile(FREE, 1), profile(Shape { action: 2.0, ..FREE }, 2));
+    let judged = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    assert_eq!((judged.check, judged.not_judged), (Check::Slower, None));
+    b.phases[0].others_share = Some(0.6);
+    let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    assert_eq!(comparison.check, Check::NotJudged);
+    assert!(comparison.not_judged.unwrap().contains("60 % of all cores in B"));
+    assert!(comparison.rows.iter().all(|row| row.change == Change::CannotTell));
+    // Files of before hold the load at the start only; what was measured since counts for more.
+    b.machine.load_1min = Some(7.0);
+    b.phases[0].others_share = Some(0.01);
+    assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::Slower);
+    b.phases[0].others_share = None;
+    let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    assert!(comparison.not_judged.unwrap().contains("7 on 2 cores"));
+}
+
+#[test]
+fn a_part_that_is_nothing_of_the_tick_is_no_difference() {
+    let (mut a, mut b) = (profile(FREE, 1), profile(FREE, 2));
+    let with = |file: &mut LatencyFile, took_ns: u64| {
+        let column = file.phases[0].ticks.stages["bev"].clone();
+        let took_ns = column.took_ns.iter().map(|_| Some(took_ns)).collect();
+        let column = tandem::profile::StageColumn { took_ns, ..column };
+        file.phases[0].ticks.stages.insert("publish".into(), column);
+    };
+    with(&mut a, 2_000);
+    // Forty times as long, and half a percent of a tick of 15 ms.
+    with(&mut b, 80_000);
+    let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    assert_eq!(change(&comparison, "publish", "p50"), Change::Alike);
+    with(&mut b, 800_000);
+    let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    assert_eq!(change(&comparison, "publish", "p50"), Change::Slower);
+}
+
+#[test]
+fn a_percentile_that_is_of_skipped_ticks_is_not_judged() {
+    let (mut a, mut b) = (profile(FREE, 1), profile(FREE, 2));
+    for file in [&mut a, &mut b] {
+        let phase = &mut file.phases[0];
+        let tick = phase.ticks.stages["tick"].clone();
+        for took in tick.took_ns.iter().flatten() {
+            phase.statistics.record_stages(&{
+                let mut spans = StageSpans::default();
+                spans.push(Span { stage: Stage::Response, start_ns: 0, took_ns: *took });
+                spans.times()
+            });
+        }
+        phase.ticks.stages.insert("response".into(), tick);
+    }
+    assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::Kept);
+    b.phases[0].ticks_skipped = 300;
+    let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
+    let why = |percentile: &str| {
+        let mut rows = comparison.rows.iter();
+        let row = rows.find(|r| r.what == "response" && r.percentile == percentile).unwrap();
+        row.why.clone()
+    };
+    assert_eq!(why("p50"), None);
+    assert!(why("p90").unwrap().contains("skipped"));
+    b.phases[0].ticks_skipped = 2000;
+    assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::NotJudged);
+}
+
+/// Two profiles of one engine, minutes apart on a machine that seven people used.
+#[test]
+fn profiles_of_a_loaded_machine_are_not_said_to_differ() {
+    let case = |name: &str| {
+        let path = format!("{}/tests/data/cases/{name}", env!("CARGO_MANIFEST_DIR"));
+        LatencyFile::read(path.as_ref()).unwrap()
+    };
+    let (a, b) = (case("latency-loaded-1.json"), case("latency-loaded-2.json"));
+    let comparison = compare(&a, &b, PhaseName::BackToBack, quick(1)).unwrap();
+    assert_eq!(comparison.check, Check::NotJudged);
+    let load = &comparison.differences[0];
+    assert_eq!((load.what.as_str(), load.a.as_str()), ("machine: load at the start", "20.02"));
+    // Even if the load at the start were not known.
+    let idle = |mut file: LatencyFile| {
+        file.machine.load_1min = None;
+        file
+    };
+    let comparison = compare(&idle(a), &idle(b), PhaseName::BackToBack, quick(1)).unwrap();
+    let wrong = |row: &&Row| matches!(row.change, Change::Faster | Change::Slower);
+    assert_eq!(comparison.rows.iter().find(wrong), None);
+    assert_eq!(comparison.check, Check::NotJudged);
 }
 
 #[test]
@@ -242,8 +421,13 @@ fn what_else_differs_is_listed() {
     b.engine.graphs_sha256.insert("bev".into(), "abc".into());
     let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     let whats: Vec<&str> = comparison.differences.iter().map(|d| d.what.as_str()).collect();
-    assert_eq!(whats, ["machine: CPU", "network bev", "run.threads.action"]);
-    assert_eq!(comparison.differences[2].b, "4");
+    let load = "machine: load at the start";
+    assert_eq!(whats, [load, "machine: CPU", "network bev", "run.threads.action"]);
+    assert_eq!(comparison.differences[3].b, "4");
+    assert_eq!(
+        (comparison.differences[0].a.as_str(), &*comparison.differences[0].b),
+        ("absent", "3.00")
+    );
 }
 
 #[test]
@@ -272,18 +456,40 @@ fn the_verb_prints_verdicts_and_fails_only_when_asked() {
     let (a, b) = (path("a.json"), path("b.json"));
     let shape = Shape { ticks: 2000, ..FREE };
     profile(shape, 1).write(a.as_ref()).unwrap();
-    let mut slower = profile(Shape { action: 1.3, ..shape }, 2);
+    let mut slower = profile(Shape { action: 1.5, ..shape }, 2);
     slower.machine.cores = 8;
     slower.write(b.as_ref()).unwrap();
     let (code, said) = tandem(&["compare", &a, &b]);
     assert_eq!(code, Some(0), "{said}");
     for words in
-        ["SLOWER", "machine: cores: 2 in A, 8 in B", "seed 1", "10000 replicates", "in turn"]
+        ["SLOWER", "machine: cores: 2 in A, 8 in B", "seed 1", "10000 replicates", "--a FILES"]
     {
         assert!(said.contains(words), "{words:?} is missing in: {said}");
     }
     assert_eq!(tandem(&["compare", &a, &b, "--check"]).0, Some(1));
-    assert_eq!(tandem(&["compare", &b, &a, "--check"]).0, Some(0));
+    let (code, said) = tandem(&["compare", &b, &a, "--check"]);
+    assert!(code == Some(0) && said.contains("check: kept"), "{said}");
+    let mut busy = profile(shape, 3);
+    busy.phases[0].others_share = Some(0.5);
+    busy.write(path("busy.json").as_ref()).unwrap();
+    let (code, said) = tandem(&["compare", &a, &path("busy.json"), "--check"]);
+    assert!(code == Some(1) && said.contains("check: NOT KEPT"), "{said}");
+    assert!(said.contains("50 % of all cores in B"), "{said}");
+    assert_eq!(tandem(&["compare", &a, &path("busy.json")]).0, Some(0));
+    let mut several = vec!["compare".to_owned(), "--check".to_owned()];
+    for (side, files) in ["--a", "--b"].into_iter().zip(in_turn([shape; 2], 4, 0.0, 5)) {
+        several.push(side.to_owned());
+        for (place, file) in files.iter().enumerate() {
+            let name = path(&format!("{side}{place}.json"));
+            file.write(name.as_ref()).unwrap();
+            several.push(name);
+        }
+    }
+    let several: Vec<&str> = several.iter().map(String::as_str).collect();
+    let (code, said) = tandem(&several);
+    assert!(code == Some(0) && said.contains("4 profiles in A, 4 in B"), "{said}");
+    let (code, said) = tandem(&several[..several.len() - 1]);
+    assert!(code == Some(2) && said.contains("4 profiles in A and 3 in B"), "{said}");
     let (code, said) = tandem(&["compare", &a, &b, "--json"]);
     let json: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &json["phase"]), (Some(0), &"paced".into()));

@@ -89,6 +89,14 @@ fn a_file_is_read_back_as_it_was_written() {
     assert_eq!((phase.refreshes.version[0], phase.refreshes.published_at[0]), (7, 4));
 }
 
+#[test]
+fn files_of_format_1_are_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/latency-loaded-1.json");
+    let read = LatencyFile::read(&path).unwrap();
+    assert_eq!((read.format, read.phases[0].others_share), (1, None));
+    assert_eq!((read.phases[0].ticks_due(), read.phases[0].due_ticks_missed()), (1100, 984));
+}
+
 #[track_caller]
 fn refused(path: &Path, text: &str, says: &[&str]) {
     std::fs::write(path, text).unwrap();
@@ -122,6 +130,11 @@ fn files_that_are_not_whole_are_refused_with_what_is_wrong() {
     refused(&path, &break_it("\"bev\":{\"start_ns\"", "\"bow\":{\"start_ns\""), &["bow"]);
     refused(&path, &break_it("\"tandem\":", "\"tamdem\":"), &["tamdem"]);
     refused(&path, &break_it("{\"ticks\":10,", "{\"ticks\":12,"), &["12 ticks", "10 sampled"]);
+    refused(
+        &path,
+        &break_it("\"others_share\":null", "\"others_share\":1.5"),
+        &["others_share", "1.5"],
+    );
 }
 
 fn key(graph: &str) -> tandem::engine::Key {

@@ -311,6 +311,7 @@ fn empty(name: PhaseName) -> Phase {
         samples_dropped: 0,
         ticks_skipped: 0,
         resident_bytes: Vec::new(),
+        others_share: None,
     }
 }
 

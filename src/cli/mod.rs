@@ -65,7 +65,7 @@ enum Verb {
     Profile(profile::Arguments),
     /// Compare an engine with a reference, layer by layer
     Verify(verify::Arguments),
-    /// Compare two profiles, percentile by percentile
+    /// Compare profiles, percentile by percentile
     Compare(compare::Arguments),
     /// Drive a route with the autopilot and keep what AutoMoT's sensors saw
     Record(record::Arguments),

@@ -12,9 +12,13 @@ use crate::timing::Percentile;
 pub(super) const LEAST_BLOCKS: usize = 30;
 
 /// SplitMix64: the same numbers from the same seed on every machine and in every version.
-struct Draws(u64);
+pub(super) struct Draws(u64);
 
 impl Draws {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -24,7 +28,7 @@ impl Draws {
     }
 
     /// A number below `bound`, each equally likely but for one part in 2⁶⁴ / `bound`.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 }

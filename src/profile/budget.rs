@@ -1,8 +1,12 @@
-//! Budgets: limits in a file, held against a profile.
+//! Budgets: limits in a file, compared with a profile.
+//!
+//! Shares of late ticks and percentiles of the response are of all ticks that were due: a skipped
+//! tick is late, and slower than any that began.
 //!
 //! A limit that the profile cannot answer (the stage did not run, too few ticks for the percentile)
 //! is not kept: whoever wrote it down wanted to know.
 
+use super::due::ResponseOfDue;
 use super::latency_file::{LatencyFile, Phase, PhaseName};
 use super::support::{VALUES_BEYOND, values_needed};
 use crate::timing::{LONGEST, LatencyHistogram, Percentile, Stage};
@@ -24,6 +28,8 @@ pub struct Budget {
     pub stages: BTreeMap<String, Limits>,
     /// How many ticks may come late, and when they are.
     pub deadline: Option<Deadline>,
+    /// Part of all due ticks that may be skipped, 0 to 1.
+    pub skipped_share: Option<f64>,
     /// How regularly refreshes begin.
     pub refresh_period: Option<RefreshPeriod>,
     /// Age of the prefixes that ticks act on.
@@ -53,13 +59,14 @@ pub struct Limits {
 }
 
 /// A tick is late when its control comes more than `ms` after its beginning: after the instant at
-/// which it was due in phases that keep real time, else after its observation.
+/// which it was due in phases that keep real time, else after its observation. A skipped tick is late
+/// whatever `ms` is.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadline {
     /// Milliseconds.
     pub ms: f64,
-    /// Part of all ticks that may be late, 0 to 1. With 0 none may, however few there are.
+    /// Part of all due ticks that may be late, 0 to 1. With 0 none may, however few there are.
     pub late_share: f64,
 }
 
@@ -84,6 +91,8 @@ pub enum Quantity {
     Ms(f64),
     /// A part of all, 0 to 1.
     Share(f64),
+    /// A tick that was due and never began: more than any time.
+    Skipped,
 }
 
 impl fmt::Display for Quantity {
@@ -91,6 +100,7 @@ impl fmt::Display for Quantity {
         match self {
             Self::Ms(ms) => write!(f, "{ms:.3} ms"),
             Self::Share(share) => write!(f, "{:.3} %", share * 100.0),
+            Self::Skipped => f.write_str("skipped"),
         }
     }
 }
@@ -153,6 +163,7 @@ impl Budget {
     fn check_itself(&self) -> Result<(), String> {
         let is_empty = self.stages.is_empty()
             && self.deadline.is_none()
+            && self.skipped_share.is_none()
             && self.refresh_period.is_none()
             && self.prefix_age.is_none()
             && self.first_control_ms.is_none();
@@ -172,6 +183,9 @@ impl Budget {
         if let Some(deadline) = self.deadline {
             latency("deadline.ms", deadline.ms)?;
             share("deadline.late_share", deadline.late_share)?;
+        }
+        if let Some(skipped) = self.skipped_share {
+            share("skipped_share", skipped)?;
         }
         if let Some(period) = self.refresh_period {
             latency("refresh_period.ms", period.ms)?;
@@ -213,6 +227,20 @@ impl Budget {
             };
             verdicts.push(match phase {
                 Some(phase) => check_deadline(claim, deadline, phase, file.run.act_budget_millis),
+                None => claim.unknown(0, no_phase()),
+            });
+        }
+        if let Some(share) = self.skipped_share {
+            let what = "ticks skipped".to_owned();
+            let claim = Claim { what, limit: Quantity::Share(share) };
+            verdicts.push(match phase {
+                Some(phase) if phase.name == PhaseName::Paced => {
+                    claim.share(phase.ticks_skipped, phase.ticks_due(), "due ticks")
+                }
+                Some(phase) => {
+                    let why = format!("no tick is due {}", phase.name.title());
+                    claim.unknown(phase.statistics.ticks(), why)
+                }
                 None => claim.unknown(0, no_phase()),
             });
         }
@@ -319,13 +347,14 @@ struct Claim {
 
 impl Claim {
     fn found(self, found: Quantity, count: u64) -> Verdict {
-        let ((Quantity::Ms(is), Quantity::Ms(may_be))
-        | (Quantity::Share(is), Quantity::Share(may_be))) = (found, self.limit)
-        else {
-            unreachable!("{} is limited in another unit than it is found in", self.what)
+        let is_kept = match (found, self.limit) {
+            (Quantity::Ms(is), Quantity::Ms(may_be))
+            | (Quantity::Share(is), Quantity::Share(may_be)) => is <= may_be,
+            (Quantity::Skipped, Quantity::Ms(_)) => false,
+            _ => unreachable!("{} is limited in another unit than it is found in", self.what),
         };
         let (what, limit) = (self.what, self.limit);
-        Verdict { what, limit, found: Some(found), count, is_kept: is <= may_be, cannot_tell: None }
+        Verdict { what, limit, found: Some(found), count, is_kept, cannot_tell: None }
     }
 
     fn unknown(self, count: u64, why: String) -> Verdict {
@@ -358,7 +387,26 @@ fn check_stage(phase: &Phase, stage: Stage, limit: &Limit) -> Verdict {
         let why = format!("{:?} did not run {}", stage.name(), phase.name.title());
         return limit.unknown(stage.name(), 0, why);
     }
+    if stage == Stage::Response && phase.ticks_skipped > 0 {
+        return check_response(phase, limit);
+    }
     limit.check(stage.name(), histogram)
+}
+
+/// A limit on the response where ticks were skipped.
+fn check_response(phase: &Phase, limit: &Limit) -> Verdict {
+    let (of, due) = (Stage::Response.name(), phase.ticks_due());
+    let needed = limit.percentile.map_or(0, values_needed);
+    if due < needed {
+        let why = format!("{} needs {needed} due ticks, there are {due}", limit.name);
+        return limit.unknown(of, due, why);
+    }
+    // The maximum is that of a skipped tick.
+    let found = match limit.percentile.and_then(|percentile| phase.response_of_due(percentile)) {
+        Some(ResponseOfDue::Took(took)) => Quantity::Ms(millis(took.as_nanos() as u64)),
+        Some(ResponseOfDue::Skipped) | None => Quantity::Skipped,
+    };
+    limit.claim(of).found(found, due)
 }
 
 fn check_prefix_age(phase: &Phase, limit: &Limit) -> Verdict {
@@ -372,33 +420,34 @@ fn check_prefix_age(phase: &Phase, limit: &Limit) -> Verdict {
 }
 
 /// The run's own deadline was counted at every tick; any other is looked up in the ticks that were
-/// kept one by one.
+/// kept one by one. Skipped ticks are late by any.
 fn check_deadline(
     claim: Claim,
     deadline: Deadline,
     phase: &Phase,
     run_deadline_ms: f64,
 ) -> Verdict {
-    let ticks = phase.statistics.ticks();
+    let (due, skipped) = (phase.ticks_due(), phase.ticks_skipped);
     if deadline.ms == run_deadline_ms {
-        return claim.share(phase.statistics.deadline_misses(), ticks, "ticks");
+        return claim.share(phase.due_ticks_missed(), due, "due ticks");
     }
     if phase.samples_dropped > 0 {
         let why = format!(
             "the run's deadline was {run_deadline_ms} ms, and {} ticks were not kept one by one",
             phase.samples_dropped
         );
-        return claim.unknown(ticks, why);
+        return claim.unknown(due, why);
     }
     let stages = &phase.ticks.stages;
     let of_ticks = [Stage::Response, Stage::Tick].map(|stage| stages.get(stage.name()));
     let Some(column) = of_ticks.into_iter().flatten().next() else {
-        return claim.unknown(ticks, "no tick was timed".to_owned());
+        return claim.unknown(due, "no tick was timed".to_owned());
     };
     let deadline_ns = nanos(deadline.ms);
     // A tick that was not timed was not in time.
     let is_late = |took: &&Option<u64>| took.is_none_or(|took| took > deadline_ns);
-    claim.share(column.took_ns.iter().filter(is_late).count() as u64, ticks, "ticks")
+    let late = column.took_ns.iter().filter(is_late).count() as u64;
+    claim.share(late.saturating_add(skipped), due, "due ticks")
 }
 
 /// Counts the refreshes that began late. The time before the first and behind the last counts too:

@@ -15,14 +15,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tandem_export::files;
 
-/// The format that this tandem writes and reads.
-pub const FORMAT: u32 = 1;
+/// The format that this tandem writes.
+pub const FORMAT: u32 = 2;
+
+/// The oldest format that this tandem reads; format 1 has no [`Phase::others_share`].
+const OLDEST_FORMAT: u32 = 1;
 
 /// A profile.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyFile {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or an older one that was read.
     pub format: u32,
     /// Version of tandem.
     pub tandem: String,
@@ -151,6 +154,11 @@ pub struct Phase {
     pub ticks_skipped: u64,
     /// Resident memory of the process, bytes, with the number of ticks that had counted by then.
     pub resident_bytes: Vec<(u64, u64)>,
+    /// Part of the processor time of all cores that other processes and the hypervisor took during
+    /// the phase, warm-up included, 0 to 1; `None` where the system does not report it, and in files
+    /// of format 1.
+    #[serde(default)]
+    pub others_share: Option<f64>,
 }
 
 /// Ticks in columns: entry `i` of every column belongs to the same tick.
@@ -213,7 +221,7 @@ pub enum LatencyFileError {
     },
     /// It is of another format.
     #[error(
-        "{path:?} has latency format {found}, this tandem reads format {FORMAT}; take the profile again"
+        "{path:?} has latency format {found}, this tandem reads formats {OLDEST_FORMAT} to {FORMAT}; take the profile again"
     )]
     Format {
         /// The file.
@@ -255,7 +263,7 @@ impl LatencyFile {
         }
         let head: Head =
             serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
-        if head.format != u64::from(FORMAT) {
+        if !(u64::from(OLDEST_FORMAT)..=u64::from(FORMAT)).contains(&head.format) {
             return Err(LatencyFileError::Format { path: path.to_owned(), found: head.format });
         }
         let file: Self =
@@ -304,6 +312,9 @@ impl Phase {
         check_columns("refresh", refreshes, &self.refreshes.stages)?;
         let counted = self.statistics.ticks();
         let sampled = ticks as u64 + self.samples_dropped;
+        if self.others_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            return Err(format!("others_share is {:?}, not a part from 0 to 1", self.others_share));
+        }
         if self.name != PhaseName::UnderstandingAlone && counted != sampled {
             return Err(format!("{counted} ticks were counted, {sampled} sampled or dropped"));
         }

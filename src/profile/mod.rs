@@ -8,12 +8,16 @@ mod bootstrap;
 mod budget;
 mod compare;
 mod cost;
+mod differences;
+mod due;
 mod emulation;
 mod latency_file;
 mod machine;
+mod others;
 pub mod page;
 mod recorder;
 mod refreshes;
+mod repeated;
 mod replay;
 mod samples;
 mod support;
@@ -23,9 +27,11 @@ mod worst;
 
 pub use budget::{Budget, BudgetError, Deadline, Limits, Quantity, RefreshPeriod, Verdict};
 pub use compare::{
-    Change, CompareError, Comparison, Difference, Drawn, LEAST_SAMPLES, Method, Row, compare,
+    BUSY_SHARE, Change, Check, CompareError, Comparison, Drawn, LEAST_SAMPLES, Method, Row, compare,
 };
 pub use cost::ProfilerCost;
+pub use differences::Difference;
+pub use due::ResponseOfDue;
 pub use latency_file::{
     EngineIdentity, FORMAT, FirstControl, LatencyFile, LatencyFileError, Phase, PhaseName,
     RefreshSamples, StageColumn, TickSamples,
@@ -33,6 +39,7 @@ pub use latency_file::{
 pub use machine::MachineCard;
 pub use recorder::{MAX_SAMPLES, PhaseRecorder, TickFacts};
 pub use refreshes::{RefreshOptions, run_refreshes};
+pub use repeated::LEAST_PROFILES;
 pub use replay::Replay;
 pub use samples::{Part, nearest_rank};
 pub use support::{VALUES_BEYOND, values_needed};

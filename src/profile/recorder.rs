@@ -163,6 +163,7 @@ impl PhaseRecorder {
             samples_dropped: self.samples_dropped,
             ticks_skipped: self.ticks_skipped,
             resident_bytes: self.resident_bytes,
+            others_share: None,
         }
     }
 }

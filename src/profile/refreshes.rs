@@ -1,6 +1,7 @@
 //! Refreshes without ticks: the understanding expert alone.
 
 use super::latency_file::{Phase, PhaseName};
+use super::others::ProcessorTime;
 use super::recorder::PhaseRecorder;
 use super::replay::Replay;
 use crate::kv_cache::SlotPool;
@@ -36,6 +37,7 @@ pub fn run_refreshes(
     watch: &mut dyn FnMut(u64, &StageSpans),
 ) -> Result<Phase, ModelError> {
     let name = PhaseName::UnderstandingAlone;
+    let processors = ProcessorTime::now();
     let began_ns = now_ns();
     let mut recorder = PhaseRecorder::new(name, options.warm_up, options.refreshes, began_ns);
     let mut version = 1;
@@ -57,5 +59,7 @@ pub fn run_refreshes(
         }
         version += 1;
     }
-    Ok(recorder.finish())
+    let others_share =
+        processors.and_then(|before| ProcessorTime::now()?.others_share_since(&before));
+    Ok(Phase { others_share, ..recorder.finish() })
 }

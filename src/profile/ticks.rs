@@ -1,6 +1,7 @@
 //! The loop that a profile is taken of: observe, drive, send, at a period or back to back.
 
 use super::latency_file::{FirstControl, Phase, PhaseName};
+use super::others::ProcessorTime;
 use super::recorder::{PhaseRecorder, TickFacts};
 use super::replay::Replay;
 use crate::pilot::ThreadUsage;
@@ -69,6 +70,7 @@ pub fn run_loop(
     let is_paced = options.name == PhaseName::Paced;
     let period_ns = options.period.as_nanos() as u64;
     let mailbox = Mutex::new(Command::FULL_BRAKE);
+    let processors = ProcessorTime::now();
     let began_ns = now_ns();
     let mut recorder = PhaseRecorder::new(options.name, options.warm_up, options.ticks, began_ns);
     let mut first_control = None;
@@ -135,5 +137,7 @@ pub fn run_loop(
             }
         }
     }
-    Ok(LoopRun { phase: recorder.finish(), first_control })
+    let others_share =
+        processors.and_then(|before| ProcessorTime::now()?.others_share_since(&before));
+    Ok(LoopRun { phase: Phase { others_share, ..recorder.finish() }, first_control })
 }

@@ -134,10 +134,14 @@ impl LatencyHistogram {
 
     /// A nearest-rank percentile; `None` without values.
     pub fn percentile(&self, percentile: Percentile) -> Option<Duration> {
-        if self.count() == 0 {
+        self.at_rank(percentile.rank(self.count()))
+    }
+
+    /// The value at a rank, from 1 for the smallest; `None` without that many values.
+    pub fn at_rank(&self, rank: u64) -> Option<Duration> {
+        if rank > self.count() {
             return None;
         }
-        let rank = percentile.rank(self.count());
         let mut seen = 0;
         for bucket in self.buckets.iter_recorded() {
             seen += bucket.count_since_last_iteration();

@@ -37,7 +37,7 @@ const NEVER: u64 = u64::MAX / 2;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Folder that `tandem export` wrote
+    /// Folder that `tandem build` or `tandem export` wrote
     #[arg(long, value_name = "DIR")]
     engine: PathBuf,
     /// Run file (YAML): periods, budget, threads; its clock is not used, profiles keep real time
@@ -84,8 +84,8 @@ pub(super) struct Arguments {
     /// Make every stage an NVTX range, for NVIDIA's profilers
     #[arg(long)]
     nvtx: bool,
-    /// Hold the profile against the limits of this file (YAML; configs/budget.yaml has them all);
-    /// one that is not kept makes the exit code 1
+    /// Check the profile against the limits of this file (YAML; configs/budget.yaml has them all); a
+    /// limit that is not kept, or that the profile cannot answer, makes the exit code 1
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Where the profile goes

@@ -2,7 +2,7 @@
 
 use crate::cli::print;
 use crate::pilot::{DeviceName, Run};
-use crate::profile::{LatencyFile, Phase, PhaseName};
+use crate::profile::{BUSY_SHARE, LatencyFile, Phase, PhaseName, ResponseOfDue};
 use crate::timing::{LatencyHistogram, Percentile, Stage};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,6 +35,14 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
         )
     }));
     closing.extend(file.real_time.lines());
+    closing.extend(file.phases.iter().filter_map(|phase| {
+        let share = phase.others_share.filter(|&share| share > BUSY_SHARE)?;
+        Some(format!(
+            "other processes took {:.0} % of all cores {}",
+            100.0 * share,
+            phase.name.title()
+        ))
+    }));
     closing.extend(file.machine.load_1min.filter(|load| *load > 0.5).map(|load| {
         format!(
             "this machine was not idle at the start: load {load} on {} cores",
@@ -71,6 +79,10 @@ pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
             "warm_up": phase.warm_up,
             "ticks": statistics.ticks(),
             "ticks_skipped": phase.ticks_skipped,
+            "ticks_due": phase.ticks_due(),
+            "due_ticks_missed": phase.due_ticks_missed(),
+            "response_of_due_ns": response_of_due(phase),
+            "others_share": phase.others_share,
             "deadline_misses": statistics.deadline_misses(),
             "stages": summaries(&|stage| statistics.stage(stage).clone()),
             "rests": summaries(&|stage| statistics.rest(stage).clone()),
@@ -92,6 +104,20 @@ pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
     })
 }
 
+/// Percentiles of the response over all due ticks, nanoseconds, `null` for a skipped tick; `null`
+/// where no real time is kept.
+fn response_of_due(phase: &Phase) -> serde_json::Value {
+    let at = |percentile| {
+        Some(match phase.response_of_due(percentile)? {
+            ResponseOfDue::Took(took) => Some(took.as_nanos() as u64),
+            ResponseOfDue::Skipped => None,
+        })
+    };
+    let named = ["p50", "p90", "p99", "p99.9"].into_iter().zip(PERCENTILES);
+    let all: Option<BTreeMap<_, _>> = named.map(|(name, p)| Some((name, at(p)?))).collect();
+    serde_json::to_value(all).expect("numbers by name are plain data")
+}
+
 /// One phase: its stages, and what they leave open.
 fn phase(phase: &Phase, run: &Run) -> String {
     let statistics = &phase.statistics;
@@ -103,14 +129,16 @@ fn phase(phase: &Phase, run: &Run) -> String {
             .map(|parent| share(histogram.total(), statistics.stage(parent).total()))
             .unwrap_or_default();
         let misses = match stage {
-            Stage::Response => statistics.deadline_misses().to_string(),
-            Stage::Tick if statistics.stage(Stage::Response).count() == 0 => {
-                statistics.deadline_misses().to_string()
-            }
+            Stage::Response => misses(phase),
+            Stage::Tick if statistics.stage(Stage::Response).count() == 0 => misses(phase),
             _ => String::new(),
         };
         let name = format!("{}{}", "  ".repeat(stage.depth()), stage.name());
-        rows.extend(row(name, histogram, share, misses));
+        let mut cells = row(name, histogram, share, misses);
+        if let (Stage::Response, Some(cells)) = (stage, &mut cells) {
+            of_due_ticks(phase, cells);
+        }
+        rows.extend(cells);
         // The rest of a stage stands behind its last part.
         for parent in ended_by(stage) {
             let rest = statistics.rest(parent);
@@ -146,6 +174,31 @@ fn phase(phase: &Phase, run: &Run) -> String {
     text
 }
 
+/// Due ticks without a command in time, and how many were due.
+fn misses(phase: &Phase) -> String {
+    format!("{} of {}", phase.due_ticks_missed(), phase.ticks_due())
+}
+
+/// Count, percentiles and maximum of the response over all due ticks, where some were skipped.
+fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
+    if phase.ticks_skipped == 0 {
+        return;
+    }
+    let due = phase.ticks_due();
+    cells[1] = due.to_string();
+    for (cell, percentile) in cells[2..].iter_mut().zip(PERCENTILES) {
+        *cell = match phase.response_of_due(percentile) {
+            Some(ResponseOfDue::Took(took)) if percentile.is_supported_by(due) => millis(took),
+            Some(ResponseOfDue::Skipped) => "skipped".to_owned(),
+            _ => "–".to_owned(),
+        };
+    }
+    cells[2 + PERCENTILES.len()] = "skipped".to_owned();
+}
+
+const PERCENTILES: [Percentile; 4] =
+    [Percentile::P50, Percentile::P90, Percentile::P99, Percentile::P999];
+
 /// The parents whose last part `stage` is, innermost first.
 fn ended_by(stage: Stage) -> Vec<Stage> {
     let mut ended = Vec::new();
@@ -161,8 +214,10 @@ fn notes(phase: &Phase) -> Vec<String> {
     let mut notes = Vec::new();
     if phase.ticks_skipped > 0 {
         notes.push(format!(
-            "{} ticks were due and skipped: the one before took over a period too long",
-            phase.ticks_skipped
+            "{} of {} due ticks were skipped: the one before took over a period too long; they count \
+             as missed, and in the row of the response as slower than any other",
+            phase.ticks_skipped,
+            phase.ticks_due()
         ));
     }
     if phase.samples_dropped > 0 {
@@ -285,4 +340,47 @@ fn share(part: Duration, whole: Duration) -> String {
 
 fn millis(duration: Duration) -> String {
     format!("{:.3}", duration.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pilot::RunFile;
+    use crate::profile::{PhaseRecorder, TickFacts};
+    use crate::scene::{DeadlineVerdict, RefreshReport, TickReport};
+    use crate::timing::Span;
+
+    #[test]
+    fn skipped_ticks_are_missed_and_in_the_response() {
+        const PERIOD_NS: u64 = 50_000_000;
+        let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, 100, 0);
+        for tick in 0..100 {
+            let mut report = TickReport::default();
+            let start_ns = tick * PERIOD_NS;
+            report.spans.push(Span { stage: Stage::Response, start_ns, took_ns: 10_000_000 });
+            if tick == 99 {
+                report.deadline = DeadlineVerdict::Missed { by: Duration::from_millis(1) };
+            }
+            if tick % 2 == 0 {
+                let mut spans = crate::timing::StageSpans::default();
+                spans.push(Span { stage: Stage::Refresh, start_ns, took_ns: 1 });
+                report.refresh = Some(RefreshReport { version: tick, is_published: true, spans });
+            }
+            recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
+        }
+        recorder.skipped(25);
+        let run = Run::try_from(&RunFile::default()).unwrap();
+        let phase = recorder.finish();
+        let text = super::phase(&phase, &run);
+        let row = text.lines().find(|line| line.starts_with("response")).unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        let expected = [
+            "response", "125", "10.000", "skipped", "skipped", "skipped", "skipped", "26", "of",
+            "125",
+        ];
+        assert_eq!(cells, expected);
+        assert!(text.contains("25 of 125 due ticks were skipped"), "{text}");
+        assert!(text.contains("refresh period: 100.000 ms asked for, median 100.000 ms"), "{text}");
+        assert_eq!(response_of_due(&phase)["p90"], serde_json::Value::Null);
+    }
 }

@@ -36,13 +36,17 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
     ];
     let judged_by = phase.judged_by().unwrap_or(Stage::Tick);
     let summary = statistics.stage(judged_by).summary();
+    let unskipped = match phase.ticks_skipped {
+        0 => String::new(),
+        skipped => format!(" that began; {skipped} were skipped"),
+    };
     let word = if judged_by == Stage::Response { "Response" } else { "Tick" };
     for (percentile, pick) in picks {
         let basis = match summary {
             Some(summary) if percentile == "p99.9" && summary.count < 1000 => {
-                format!("the worst of {}: fewer than 1,000 ticks", summary.count)
+                format!("the worst of {}{unskipped}: fewer than 1,000 ticks", summary.count)
             }
-            Some(summary) => format!("of {} ticks", summary.count),
+            Some(summary) => format!("of {} ticks{unskipped}", summary.count),
             None => String::new(),
         };
         add(&format!("{word}, {percentile}"), summary.map(pick), &basis);
@@ -56,12 +60,19 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
         add(&format!("Refresh, {percentile}"), refresh.summary().map(pick), &basis);
     }
     add("Refresh period, p50", period_ns(phase), &period_basis(file));
-    let (ticks, misses) = (statistics.ticks(), statistics.deadline_misses());
-    let share = if ticks > 0 { 100.0 * misses as f64 / ticks as f64 } else { 0.0 };
+    let (due, misses) = (phase.ticks_due(), phase.due_ticks_missed());
+    let share = if due > 0 { 100.0 * misses as f64 / due as f64 } else { 0.0 };
+    let skipped = match phase.ticks_skipped {
+        0 => String::new(),
+        skipped => format!(", {skipped} of them skipped"),
+    };
     out += &tile(
         "Deadline misses",
         &misses.to_string(),
-        &format!("of {ticks} ticks ({share:.2} %), {} ms allowed", file.run.act_budget_millis),
+        &format!(
+            "of {due} due ticks ({share:.2} %){skipped}; {} ms allowed",
+            file.run.act_budget_millis
+        ),
     );
     let _ = write!(
         out,

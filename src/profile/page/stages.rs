@@ -137,6 +137,15 @@ fn share(phase: &Phase, part: Part) -> Option<f64> {
 fn contention(phase: &Phase) -> String {
     let ticks = phase.ticks_by_time();
     let mut out = String::new();
+    if phase.ticks_skipped > 0 {
+        let _ = write!(
+            out,
+            "<br/>{} of {} due ticks were skipped and are in no row: their response is longer than \
+             any here.",
+            phase.ticks_skipped,
+            phase.ticks_due()
+        );
+    }
     let (beside, free): (Vec<_>, Vec<_>) = ticks
         .iter()
         .map(|&(index, took_ns)| (phase.ticks.is_refreshing.get(index) == Some(&true), took_ns))
