@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     /// Library that the engines are for: onnxruntime, tensorrt-rtx or tensorrt
     #[arg(long, default_value = "onnxruntime", value_parser = backend)]
     backend: BackendKind,
-    /// What the networks compute in, as they were exported: f32, bf16, fp16 or bf16-emulated [default: as
+    /// What the networks compute in, as they were exported: f32, bf16, f16 or bf16-emulated [default: as
     /// exported]
     #[arg(long, value_parser = precision)]
     precision: Option<Precision>,

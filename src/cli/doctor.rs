@@ -195,13 +195,13 @@ fn examine() -> Vec<Finding> {
         Finding {
             item: "GPUs, driver",
             found: gpus(),
-            allows: "engines on the GPU",
+            allows: GPU_USE,
             get: "an NVIDIA GPU of compute capability 7.5 or later and its driver (nvidia-smi must run)",
         },
         Finding {
             item: "CUDA runtime",
-            found: shared_library(&["libcudart.so.13", "libcudart.so.12"]),
-            allows: "ONNX Runtime's CUDA execution provider",
+            found: shared_library(&["libcudart.so.13"]),
+            allows: "ONNX Runtime's CUDA execution provider, with libcublas, libcurand and libcudnn 9 beside it",
             get: "the CUDA 13 runtime libraries, from your distribution or the Python package nvidia-cuda-runtime",
         },
         Finding {
@@ -212,9 +212,9 @@ fn examine() -> Vec<Finding> {
         },
         Finding {
             item: "TensorRT",
-            found: shared_library(&["libnvinfer.so.11", "libnvinfer.so.10"]),
-            allows: "engines for Hopper, data-centre GPUs and DRIVE",
-            get: "TensorRT 11 from NVIDIA",
+            found: tensorrt_enterprise(),
+            allows: "engines for the GPU of this machine, data-center GPUs included",
+            get: "TensorRT 11 from NVIDIA (TENSORRT_DYLIB_PATH names libnvinfer.so.11), and tandem built with the feature `tensorrt-enterprise`",
         },
         Finding {
             item: "TensorRT-RTX",
@@ -225,11 +225,18 @@ fn examine() -> Vec<Finding> {
         Finding {
             item: "CARLA client",
             found: carla(),
-            allows: "driving in CARLA 0.9.15",
+            allows: "nothing yet: tandem drives in its embedded world only",
             get: "the Python package carla 0.9.15, under Python 3.7 to 3.10",
         },
     ]
 }
+
+/// What a GPU is good for in this build.
+const GPU_USE: &str = if cfg!(feature = "cuda") {
+    "driving and profiles on the GPU (`device: cuda:0` in a run file)"
+} else {
+    "driving and profiles on the GPU, by a tandem built with the feature `cuda`, which this one is not"
+};
 
 fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -330,6 +337,19 @@ fn onnx_runtime() -> Option<String> {
             Err(error) => Some(format!("unusable: {error}")),
         },
     }
+}
+
+/// TensorRT 11 where the system's loader finds it, or where its variable names it.
+fn tensorrt_enterprise() -> Option<String> {
+    let found = match library::find(&Places::from_environment(tensorrt::ENTERPRISE)) {
+        Ok(found) => found.map(|(path, _)| display(&path)),
+        Err(error) => return Some(format!("unusable: {error}")),
+    };
+    let path = found.or_else(|| shared_library(&["libnvinfer.so.11"]))?;
+    if cfg!(feature = "tensorrt-enterprise") {
+        return Some(path);
+    }
+    Some(format!("{path}, but this tandem was built without the feature `tensorrt-enterprise`"))
 }
 
 fn tensorrt_rtx() -> Option<String> {

@@ -241,7 +241,7 @@ pub fn measure(
         memory,
         matrices,
         not_measured: vec![
-            "GPUs: tandem has no GPU back end yet, so no device was measured".to_owned(),
+            "GPUs: only the CPU is measured; `tandem roofline --device NAME` has the rates of datasheets".to_owned(),
             "bf16 and f16: the CPU back end computes its networks in f32".to_owned(),
         ],
     })
