@@ -139,14 +139,15 @@ impl FirstJunction {
     /// A reading of key points alone, for want of a map: one point per meter, and junctions wherever
     /// key points are more than 12 m apart, which is how official routes cross them.
     pub fn of_key_points(key_points: &[DVec3]) -> Self {
-        let mut points = 0;
+        let mut points = 0_usize;
         let mut point = None;
         for pair in key_points.windows(2) {
             let gap_m = pair[0].distance(pair[1]);
             if point.is_none() && gap_m > JUNCTION_GAP_M {
-                point = Some(points + 1);
+                point = Some(points.saturating_add(1));
             }
-            points += gap_m.floor() as usize + 1;
+            // Key points may be as far apart as numbers go.
+            points = points.saturating_add((gap_m.floor() as usize).saturating_add(1));
         }
         Self { point, points }
     }
