@@ -255,6 +255,33 @@ fn messages() -> Vec<ByHand> {
         .collect()
 }
 
+/// A record of an MCAP file.
+fn record(opcode: u8, content: &[u8]) -> Vec<u8> {
+    [&[opcode][..], &(content.len() as u64).to_le_bytes(), content].concat()
+}
+
+#[test]
+fn a_name_longer_than_its_record_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.mcap");
+    const MAGIC: &[u8] = b"\x89MCAP0\r\n";
+    let name = |length: u32| [&length.to_le_bytes()[..], b"x"].concat();
+    let schema = |length| record(3, &[&[1, 0][..], &name(length), &name(1), &[0; 4]].concat());
+    let header = record(1, &[0; 8]);
+    let end = [record(15, &[0; 4]), record(2, &[0; 20])].concat();
+    let file = |length| [MAGIC, &header, &schema(length), &end, MAGIC].concat();
+    let said = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        RecordingReader::open(&path).err().unwrap().to_string()
+    };
+    // Well formed, and no recording of ours.
+    assert!(said(&file(1)).contains("it holds no message"));
+    for length in [12, 1 << 30, u32::MAX] {
+        let said = said(&file(length));
+        assert!(said.contains("in the middle of a record"), "{length}: {said}");
+    }
+}
+
 #[test]
 fn recordings_that_contradict_themselves_are_refused_with_the_place() {
     let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem_export::files::shortened_error;
 
 /// The tick rate of the benchmark and of every model so far, Hz.
 const TICK_HZ: u32 = 20;
@@ -352,8 +353,10 @@ impl RunFile {
     pub fn read(path: &Path) -> Result<Self, RunError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
-        serde_saphyr::from_str(&text)
-            .map_err(|error| RunError::Parse { path: path.to_owned(), reason: error.to_string() })
+        serde_saphyr::from_str(&text).map_err(|error| RunError::Parse {
+            path: path.to_owned(),
+            reason: shortened_error(error),
+        })
     }
 }
 

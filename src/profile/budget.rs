@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem_export::files::shortened_error;
 
 /// A budget file as it is written; `configs/budget.yaml` is a commented example.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -153,7 +154,10 @@ impl Budget {
     pub fn read(path: &Path) -> Result<Self, BudgetError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| BudgetError::Read { path: path.to_owned(), source })?;
-        let content = |reason: String| BudgetError::Content { path: path.to_owned(), reason };
+        let content = |reason: String| BudgetError::Content {
+            path: path.to_owned(),
+            reason: shortened_error(reason),
+        };
         let budget: Self =
             serde_saphyr::from_str(&text).map_err(|error| content(error.to_string()))?;
         budget.check_itself().map_err(content)?;
@@ -267,7 +271,8 @@ impl Budget {
             let what = "time to the first control".to_owned();
             let claim = Claim { what, limit: Quantity::Ms(limit_ms) };
             verdicts.push(match file.first_control {
-                Some(first) => claim.found(Quantity::Ms(millis(first.load_ns + first.loop_ns)), 1),
+                Some(first) => claim
+                    .found(Quantity::Ms(millis(first.load_ns.saturating_add(first.loop_ns))), 1),
                 None => claim.unknown(0, "the profile did not measure it".to_owned()),
             });
         }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_export::files;
+use tandem_export::files::{self, shortened_error};
 
 /// The format that this tandem writes.
 pub const FORMAT: u32 = 2;
@@ -256,7 +256,10 @@ impl LatencyFile {
     pub fn read(path: &Path) -> Result<Self, LatencyFileError> {
         let text = fs::read(path)
             .map_err(|source| LatencyFileError::Read { path: path.to_owned(), source })?;
-        let content = |reason: String| LatencyFileError::Content { path: path.to_owned(), reason };
+        let content = |reason: String| LatencyFileError::Content {
+            path: path.to_owned(),
+            reason: shortened_error(reason),
+        };
         #[derive(Deserialize)]
         struct Head {
             format: u64,
@@ -311,7 +314,7 @@ impl Phase {
         same_length("refresh", "published_at", refreshes, self.refreshes.published_at.len())?;
         check_columns("refresh", refreshes, &self.refreshes.stages)?;
         let counted = self.statistics.ticks();
-        let sampled = ticks as u64 + self.samples_dropped;
+        let sampled = (ticks as u64).saturating_add(self.samples_dropped);
         if self.others_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
             return Err(format!("others_share is {:?}, not a part from 0 to 1", self.others_share));
         }

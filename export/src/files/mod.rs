@@ -20,7 +20,7 @@ mod whole;
 pub use folder::WholeFolder;
 pub use name::path_component;
 pub use part::{remove_leftovers, remove_leftovers_of};
-pub use quote::shortened;
+pub use quote::{shortened, shortened_error};
 pub use whole::{WholeFile, link, write, write_new, write_with};
 
 use std::fs::File;

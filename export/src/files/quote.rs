@@ -14,6 +14,22 @@ pub fn shortened(text: impl Display) -> String {
     }
 }
 
+/// Characters shown of an error at its beginning and at its end.
+const SHOWN_OF_ERROR: [usize; 2] = [400, 100];
+
+/// Returns the text of an error without its middle where that is long, with `…` in its place: parsers
+/// quote what they found, and say last where it is.
+pub fn shortened_error(error: impl Display) -> String {
+    let text = error.to_string();
+    let [first, last] = SHOWN_OF_ERROR;
+    let end = text.char_indices().nth(first).map(|(at, _)| at);
+    let start = text.char_indices().rev().nth(last - 1).map(|(at, _)| at);
+    match (end, start) {
+        (Some(end), Some(start)) if end < start => format!("{}…{}", &text[..end], &text[start..]),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,5 +38,16 @@ mod tests {
     fn long_text_is_cut_between_characters() {
         assert_eq!(shortened("ß".repeat(SHOWN)), "ß".repeat(SHOWN));
         assert_eq!(shortened("ß".repeat(100_000)), "ß".repeat(SHOWN) + "…");
+    }
+
+    #[test]
+    fn long_errors_keep_their_beginning_and_end() {
+        let short = "ß".repeat(500);
+        assert_eq!(shortened_error(&short), short);
+        let long = format!("unknown word {} at line 3", "ß".repeat(100_000));
+        let shown = shortened_error(&long);
+        assert!(shown.starts_with("unknown word ß") && shown.ends_with("ß at line 3"), "{shown}");
+        assert_eq!(shown.chars().count(), 501);
+        assert_eq!(shortened_error(""), "");
     }
 }

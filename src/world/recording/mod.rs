@@ -16,23 +16,25 @@
 //! Every message's log time is its observation's. Writing and reading hold one chunk and one
 //! observation in memory, however long the recording is; [`Recording::read`] holds all of it.
 
+mod messages;
+
+use self::messages::{Channel, Messages};
 use crate::scene::{
     CameraFrame, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, RoadOption, RoutePlan,
     RoutePoint,
 };
 use crate::timing::Timestamp;
 use glam::DVec3;
-use mcap::io::MessageReader;
 use mcap::records::MessageHeader;
 use mcap::sans_io::linear_reader::LinearReaderOptions;
-use mcap::{Channel, Compression, McapError, WriteOptions, Writer};
+use mcap::{Compression, McapError, WriteOptions, Writer};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tandem_export::files::WholeFile;
+use tandem_export::files::{WholeFile, shortened, shortened_error};
 
 /// The largest message that is written or read: a camera picture of eleven million pixels.
 pub const LARGEST_MESSAGE: usize = 32 << 20;
@@ -287,7 +289,7 @@ pub(crate) fn refusal(error: &McapError) -> String {
 /// with nothing only behind a whole one.
 pub struct RecordingReader {
     path: PathBuf,
-    messages: MessageReader<BufReader<File>>,
+    messages: Messages<BufReader<File>>,
     plan: RoutePlan,
     tick: u64,
     is_over: bool,
@@ -307,7 +309,7 @@ impl RecordingReader {
             .with_validate_data_section_crc(true)
             .with_validate_summary_section_crc(true)
             .with_record_length_limit(2 * LARGEST_MESSAGE);
-        let mut messages = MessageReader::new_with_options(BufReader::new(file), options);
+        let mut messages = Messages::new(BufReader::new(file), options);
         let path = path.to_owned();
         let foreign = |reason: &str| RecordingError::Channel {
             path: path.clone(),
@@ -354,7 +356,7 @@ impl RecordingReader {
             let message = message.map_err(|error| damaged(&self.path, &error))?;
             let kind = kind_of(&self.path, &message.channel)?;
             let wrong = |reason| self.wrong(kind.topic, reason);
-            let data = message.data.into_owned();
+            let data = message.data;
             match kind.topic {
                 topic if topic == CAMERA.topic => {
                     let read = decode_camera(data).map_err(wrong)?;
@@ -427,24 +429,30 @@ fn damaged(path: &Path, error: &McapError) -> RecordingError {
         McapError::UnexpectedEof | McapError::UnexpectedEoc => {
             format!("{error}; was writing it interrupted?")
         }
-        error => error.to_string(),
+        error => shortened_error(error),
     };
     RecordingError::File { path: path.to_owned(), reason }
 }
 
 /// Which kind of message a channel holds.
-fn kind_of(path: &Path, channel: &Channel<'_>) -> Result<&'static Kind, RecordingError> {
+fn kind_of(path: &Path, channel: &Channel) -> Result<&'static Kind, RecordingError> {
     const KINDS: [&Kind; 4] = [&PLAN, &CAMERA, &LIDAR, &OBSERVATION];
     let foreign = |reason| RecordingError::Channel { path: path.to_owned(), reason };
     let Some(kind) = KINDS.into_iter().find(|kind| kind.topic == channel.topic) else {
         let topics = KINDS.map(|kind| kind.topic).join(", ");
-        return Err(foreign(format!("it has a channel {:?}; known are {topics}", channel.topic)));
+        return Err(foreign(format!(
+            "it has a channel {:?}; known are {topics}",
+            shortened(&channel.topic)
+        )));
     };
-    let schema = channel.schema.as_ref().map_or("no schema", |schema| schema.name.as_str());
+    let schema = channel.schema.as_deref().unwrap_or("no schema");
     if schema != kind.schema || channel.message_encoding != ENCODING {
         return Err(foreign(format!(
-            "channel {} holds {schema} in {:?}, expected {} in {ENCODING:?}",
-            kind.topic, channel.message_encoding, kind.schema
+            "channel {} holds {} in {:?}, expected {} in {ENCODING:?}",
+            kind.topic,
+            shortened(schema),
+            shortened(&channel.message_encoding),
+            kind.schema
         )));
     }
     Ok(kind)
