@@ -238,14 +238,7 @@ pub(super) struct Judged {
 
 /// The latency that a phase is about decides whether it was judged: its median.
 fn check(rows: &[Row], phase: PhaseName) -> Check {
-    let main: &[Stage] = match phase {
-        PhaseName::UnderstandingAlone => &[Stage::Refresh],
-        _ => &[Stage::Response, Stage::Tick],
-    };
-    let row = |stage: &Stage| {
-        rows.iter().find(|row| row.what == stage.name() && row.percentile == PERCENTILES[0].0)
-    };
-    let is_judged = main.iter().find_map(row).is_some_and(|row| row.interval.is_some());
+    let is_judged = main_row(rows.iter(), phase).is_some_and(|row| row.interval.is_some());
     if rows.iter().any(|row| row.change == Change::Slower) {
         Check::Slower
     } else if is_judged {
@@ -287,10 +280,41 @@ fn compare_two(
             if samples[0] <= samples[1] { ("A", samples[0]) } else { ("B", samples[1]) };
         return Err(CompareError::TooFew { which, phase: phase.title(), found });
     }
+    let not_judged = not_judged.or_else(|| unsteady(&mut candidates, phase));
     let mut rows = judged(candidates, method);
     leave_out_skipped(&mut rows, phases);
     Ok(Judged { rows, drawn, left_out, not_judged })
 }
+
+/// Why one profile a side says nothing, if the main latency drifts: the machine did not stay as it
+/// was, so that its parts cannot be compared either.
+fn unsteady(candidates: &mut [Candidate], phase: PhaseName) -> Option<String> {
+    let main = main_row(candidates.iter().map(|candidate| &candidate.row), phase)?;
+    let drift = main.why.clone().filter(|why| why.starts_with(DRIFTS))?;
+    let what = main.what.clone();
+    for candidate in candidates.iter_mut().filter(|candidate| candidate.log_ratios.is_some()) {
+        candidate.log_ratios = None;
+        candidate.row.why = Some(format!("{what} drifts"));
+    }
+    Some(format!(
+        "{what} {drift}. One profile a side cannot tell that from a change: take longer profiles on an \
+         idle machine, or {LEAST_PROFILES} or more a side in turn"
+    ))
+}
+
+/// The median of the latency that a phase is about, if it was measured.
+fn main_row<'a>(rows: impl Iterator<Item = &'a Row> + Clone, phase: PhaseName) -> Option<&'a Row> {
+    let main: &[Stage] = match phase {
+        PhaseName::UnderstandingAlone => &[Stage::Refresh],
+        _ => &[Stage::Response, Stage::Tick],
+    };
+    main.iter().find_map(|stage| {
+        rows.clone().find(|row| row.what == stage.name() && row.percentile == PERCENTILES[0].0)
+    })
+}
+
+/// How the reason begins of a row that drifts.
+const DRIFTS: &str = "drifts";
 
 /// Why one profile a side says nothing, if other processes kept the machine busy. Files of before
 /// only hold the load at the start.
@@ -545,7 +569,7 @@ fn unsupported(
     }
     (!fits).then(|| {
         let ticks = blocks[0].max(blocks[1]);
-        format!("drifts: alike over {ticks} samples, takes {}", ticks * LEAST_BLOCKS)
+        format!("{DRIFTS}: alike over {ticks} samples, takes {}", ticks * LEAST_BLOCKS)
     })
 }
 
