@@ -23,7 +23,7 @@ use tandem::tensor::{DType, HostTensor};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::contract::TensorSpec;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, NAMES};
+use tandem_export::networks::{ExportOptions, NAMES, WeightStorage};
 use tandem_export::synth::{SynthSpec, synthesize};
 use tempfile::TempDir;
 
@@ -52,7 +52,10 @@ impl Folders {
     }
 
     fn export(&self) {
-        let options = ExportOptions { frame_size: [64, 96], frames: 2, ..ExportOptions::default() };
+        // Links, so that a change of the checkpoint is a change of the folder.
+        let weights = WeightStorage::Link;
+        let options =
+            ExportOptions { frame_size: [64, 96], frames: 2, weights, ..ExportOptions::default() };
         let checkpoint = Checkpoint::open(&self.path("checkpoint")).unwrap();
         export_networks(&checkpoint, &options, &self.networks(), &mut |_| {}).unwrap();
     }
@@ -438,6 +441,9 @@ fn weights_that_moved_or_changed_are_named() {
     flip(&weights, entry.offset + 4);
     refused(&folders.verify(), &["model.safetensors", "changed since the engine was built"]);
 
+    let says = ["model.safetensors", "changed since the export", "tandem export --checkpoint"];
+    refused(&folders.build(&[]), &says);
+    folders.export();
     let output = folders.build(&["--json"]);
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(said["built"], serde_json::json!(["understanding"]), "others read other weights");

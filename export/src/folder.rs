@@ -5,9 +5,9 @@
 //! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | the graphs |
 //! | `vision.json`, … | their contracts |
 //! | `understanding.0.onnx`, `understanding.0.json`, … | the same in layer groups, if they were asked for |
-//! | `weights.bin` | weights in another element type than stored, and folded constants |
+//! | `weights.bin` | weights in another element type than stored, folded constants, and weights that were copied |
 //! | `tokenizer.json` | a copy of the checkpoint's, so that the folder is all that driving needs |
-//! | `model.safetensors` or its shards | links to the checkpoint files that graphs point into |
+//! | `model.safetensors` or its shards | the checkpoint files that graphs point into, if weights are not copied: links, or clones that share the disk |
 //! | `export.json` | the [`Summary`]; written last |
 //!
 //! The folder appears whole or not at all: it is written beside its place, synced and renamed. Only
@@ -19,14 +19,17 @@ use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
 use crate::files::{self, WholeFolder};
 use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
-use crate::networks::{self, ExportOptions, NetworkError, Sizes};
+use crate::networks::{self, ExportOptions, NetworkError, Sizes, WeightStorage};
 use crate::onnx::{
     DataLocation, DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, ValueInfoProto,
 };
+pub use crate::summary::Summary;
+use crate::summary::{MODEL, SUMMARY_FORMAT};
+use crate::weights::{WeightFile, hex};
 use half::{bf16, f16};
 use prost::Message;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -52,44 +55,11 @@ pub const GOLDEN_FILE: &str = "golden.json";
 /// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
 const ALIGNMENT: u64 = 64;
 
+/// With [`WeightStorage::Auto`], weights that need no conversion are copied up to this size, bytes.
+const COPIED_AUTOMATICALLY: u64 = 1 << 30;
+
 /// Elements converted at a time.
 const CHUNK: usize = 1 << 18;
-
-/// What an export is of; the content of `export.json`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Summary {
-    /// Version of this crate.
-    pub exporter_version: String,
-    /// Model family.
-    pub model: String,
-    /// Folder of the checkpoint.
-    pub checkpoint: PathBuf,
-    /// Lower-case SHA-256 over names and headers of the checkpoint's weight files: it changes with
-    /// any tensor's name, type, shape or place, not with the weights' values.
-    pub headers_sha256: String,
-    /// What the caller chose.
-    pub options: ExportOptions,
-    /// Tokens that a prefix has room for.
-    pub prefix_capacity: usize,
-    /// Networks with the lower-case SHA-256 of their graph files.
-    pub networks: BTreeMap<String, String>,
-    /// What is odd about the checkpoint, in words.
-    pub warnings: Vec<String>,
-    /// Checkpoint files that graphs point into.
-    pub weight_files: Vec<String>,
-    /// Bytes of [`WEIGHTS_FILE`]; none were needed if zero.
-    pub converted_bytes: u64,
-}
-
-impl Summary {
-    /// Names of the networks, in the order in which they run.
-    pub fn network_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.networks.keys().cloned().collect();
-        networks::sort_names(&mut names);
-        names
-    }
-}
 
 /// How far an export is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -194,7 +164,12 @@ pub fn export_networks(
         staging.write(name, bytes).map_err(|source| writing(&out_dir.join(name))(source))
     };
 
-    let weights = WeightsPlan::of(&networks);
+    let referenced = referenced_files(&networks);
+    let placement = match in_place {
+        true => Placement::InPlace,
+        false => Placement::choose(options.weights, &networks, checkpoint, staging.path())?,
+    };
+    let weights = WeightsPlan::of(&networks, placement == Placement::Copied);
     if weights.total > 0 {
         let path = out_dir.join(WEIGHTS_FILE);
         let file = staging.create_file(WEIGHTS_FILE).map_err(writing(&path))?;
@@ -208,7 +183,7 @@ pub fn export_networks(
         let contract = Contract {
             format: FORMAT,
             network: network.name.clone(),
-            model: "automot".to_owned(),
+            model: MODEL.to_owned(),
             inputs: network.inputs.clone(),
             outputs: network.outputs.clone(),
             sizes: network.sizes.clone(),
@@ -218,13 +193,32 @@ pub fn export_networks(
         graphs.insert(network.name.clone(), hash);
     }
 
+    let reading = |path: &Path| {
+        let path = path.to_owned();
+        |source| ExportError::Read { path, source }
+    };
+    let mut sources = Vec::new();
+    for path in checkpoint.files() {
+        sources.push(WeightFile::of_checkpoint(path).map_err(reading(path))?);
+    }
     let mut weight_files = Vec::new();
-    for file in referenced_files(&networks) {
-        let target = canonical(&checkpoint.files()[file])?;
-        let name = file_name(&checkpoint.files()[file]);
-        if !in_place {
-            files::link(&target, &staging.path().join(&name))
-                .map_err(writing(&out_dir.join(&name)))?;
+    let mut read_from = Vec::new();
+    if weights.total > 0 {
+        let written = WeightFile::written(staging.path(), WEIGHTS_FILE);
+        read_from.push(written.map_err(reading(&out_dir.join(WEIGHTS_FILE)))?);
+    }
+    for file in referenced.into_iter().filter(|_| placement != Placement::Copied) {
+        let source: &WeightFile = &sources[file];
+        let name = source.name.clone();
+        match placement {
+            Placement::Linked => {
+                let target = canonical(&checkpoint.files()[file])?;
+                files::link(&target, &staging.path().join(&name))
+                    .map_err(writing(&out_dir.join(&name)))?;
+                read_from.push(source.clone());
+            }
+            Placement::Cloned => read_from.push(WeightFile { origin: None, ..source.clone() }),
+            Placement::InPlace | Placement::Copied => read_from.push(source.clone()),
         }
         weight_files.push(name);
     }
@@ -240,8 +234,9 @@ pub fn export_networks(
     }
 
     let summary = Summary {
+        format: SUMMARY_FORMAT,
         exporter_version: env!("CARGO_PKG_VERSION").to_owned(),
-        model: "automot".to_owned(),
+        model: MODEL.to_owned(),
         checkpoint: checkpoint_dir,
         headers_sha256: headers_hash(checkpoint)?,
         options: options.clone(),
@@ -249,6 +244,8 @@ pub fn export_networks(
         networks: graphs,
         warnings,
         weight_files,
+        weights: read_from,
+        sources,
         converted_bytes: weights.total,
     };
     write(SUMMARY_FILE, &json(&summary))?;
@@ -326,10 +323,76 @@ fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
     files::sync_folder(out_dir).map_err(writing(out_dir))
 }
 
-/// Where each converted or folded tensor lies in the weights file.
+/// Where weights are that need no conversion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Placement {
+    /// In the checkpoint's own folder, beside the graphs.
+    InPlace,
+    /// In the file of converted weights.
+    Copied,
+    /// In clones of the checkpoint's files, which share its blocks on the disk.
+    Cloned,
+    /// In the checkpoint's files, which the folder links to.
+    Linked,
+}
+
+impl Placement {
+    /// Places the weights of a folder beside the checkpoint. Clones are created in `folder`.
+    fn choose(
+        storage: WeightStorage,
+        networks: &[Network],
+        checkpoint: &Checkpoint,
+        folder: &Path,
+    ) -> Result<Self, ExportError> {
+        if storage == WeightStorage::Link {
+            return Ok(Self::Linked);
+        }
+        let mut stored = BTreeSet::new();
+        for initializer in networks.iter().flat_map(|network| &network.initializers) {
+            if let Source::Stored(place) = &initializer.source {
+                stored.insert(*place);
+            }
+        }
+        if stored.iter().map(|place| place.length).sum::<u64>() <= COPIED_AUTOMATICALLY {
+            return Ok(Self::Copied);
+        }
+        let mut cloned = Vec::new();
+        for file in referenced_files(networks) {
+            let path = &checkpoint.files()[file];
+            let clone = folder.join(file_name(path));
+            cloned.push(clone.clone());
+            if !clone_file(path, &clone).map_err(writing(&clone))? {
+                for path in cloned.iter().filter(|path| path.exists()) {
+                    fs::remove_file(path).map_err(writing(path))?;
+                }
+                return Ok(match storage {
+                    WeightStorage::Copy => Self::Copied,
+                    WeightStorage::Auto | WeightStorage::Link => Self::Linked,
+                });
+            }
+        }
+        Ok(Self::Cloned)
+    }
+}
+
+/// Creates a file that shares all blocks with another until one of the two is written to. Returns
+/// false if the file system cannot.
+#[cfg(target_os = "linux")]
+fn clone_file(from: &Path, to: &Path) -> io::Result<bool> {
+    let (from, to) = (File::open(from)?, File::create_new(to)?);
+    // Whatever the reason, such as another file system: there are other ways to place weights.
+    Ok(rustix::fs::ioctl_ficlone(&to, &from).is_ok() && to.sync_all().is_ok())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn clone_file(_: &Path, _: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Where each converted, folded or copied tensor lies in the weights file.
 struct WeightsPlan<'a> {
     items: Vec<Item<'a>>,
-    /// Offset of every converted tensor, by where it comes from and what it becomes.
+    /// Offset of every converted or copied tensor, by where it comes from and what it becomes.
     converted: BTreeMap<(Stored, DType), u64>,
     /// Offset of every folded tensor, by network and name.
     folded: BTreeMap<(&'a str, &'a str), u64>,
@@ -342,8 +405,9 @@ struct Item<'a> {
 }
 
 impl<'a> WeightsPlan<'a> {
-    /// A tensor that two networks convert alike is kept once.
-    fn of(networks: &'a [Network]) -> Self {
+    /// A tensor that two networks convert alike is kept once. Stored tensors are copied if
+    /// `copies_stored`, or if their place is not a multiple of their element size.
+    fn of(networks: &'a [Network], copies_stored: bool) -> Self {
         let mut plan = Self {
             items: Vec::new(),
             converted: BTreeMap::new(),
@@ -354,7 +418,15 @@ impl<'a> WeightsPlan<'a> {
             for initializer in &network.initializers {
                 let offset = plan.total.next_multiple_of(ALIGNMENT);
                 match &initializer.source {
-                    Source::Converted(stored, _) | Source::Rounded(stored, _) => {
+                    Source::Stored(stored)
+                        if !copies_stored
+                            && stored.offset.is_multiple_of(initializer.dtype.size() as u64) =>
+                    {
+                        continue;
+                    }
+                    Source::Stored(stored)
+                    | Source::Converted(stored, _)
+                    | Source::Rounded(stored, _) => {
                         let key = (*stored, initializer.dtype);
                         if plan.converted.contains_key(&key) {
                             continue;
@@ -364,7 +436,7 @@ impl<'a> WeightsPlan<'a> {
                     Source::Folded(_) => {
                         plan.folded.insert((&network.name, &initializer.name), offset);
                     }
-                    Source::Stored(_) | Source::Inline(_) => continue,
+                    Source::Inline(_) => continue,
                 }
                 plan.total = offset + byte_length(initializer);
                 plan.items.push(Item { offset, initializer });
@@ -404,8 +476,12 @@ impl<'a> WeightsPlan<'a> {
                         out.write_all(&chunk).map_err(writing(path))?;
                     }
                 }
+                Source::Stored(stored) => {
+                    let bytes = stored_bytes(checkpoint, stored, initializer.dtype);
+                    out.write_all(bytes).map_err(writing(path))?;
+                }
                 Source::Folded(bytes) => out.write_all(bytes).map_err(writing(path))?,
-                Source::Stored(_) | Source::Inline(_) => {}
+                Source::Inline(_) => {}
             }
             written = offset + byte_length(initializer);
             progress(Progress::Weights { written, total: self.total });
@@ -514,6 +590,9 @@ fn encode_initializer(
         Source::Inline(bytes) => TensorProto { raw_data: Some(bytes.clone()), ..tensor },
         Source::Stored(stored) => {
             assert_eq!(stored.length, length, "bytes of {}", initializer.name);
+            if let Some(&offset) = weights.converted.get(&(*stored, initializer.dtype)) {
+                return external(WEIGHTS_FILE, offset, length);
+            }
             external(&file_name(&checkpoint.files()[stored.file]), stored.offset, length)
         }
         Source::Converted(stored, _) | Source::Rounded(stored, _) => {
@@ -570,6 +649,11 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
         return Err(ExportError::InTheWay { path: out_dir.into() });
     }
     let reading = |source| ExportError::Read { path: out_dir.into(), source };
+    let earlier = fs::read(out_dir.join(SUMMARY_FILE)).ok();
+    let earlier = earlier.and_then(|text| Summary::parse(&text).ok());
+    let files = earlier.into_iter().flat_map(|summary| summary.weights);
+    let cloned: Vec<String> =
+        files.filter(|file| file.origin.is_none()).map(|file| file.name).collect();
     for entry in fs::read_dir(out_dir).map_err(reading)? {
         let entry = entry.map_err(reading)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -581,7 +665,8 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
                 .iter()
                 .any(|ours| Path::new(ours).file_stem() == Path::new(&name).file_stem())
             || is_network_file(&name)
-            || is_link && name.ends_with(".safetensors");
+            || is_link && name.ends_with(".safetensors")
+            || cloned.contains(&name);
         if !ours {
             return Err(ExportError::InTheWay { path: entry.path() });
         }
@@ -623,8 +708,4 @@ fn json(value: &impl Serialize) -> Vec<u8> {
         serde_json::to_vec_pretty(value).expect("maps with string keys and finite numbers");
     text.push(b'\n');
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -20,6 +20,10 @@ pub mod graph;
 
 pub mod networks;
 
+pub mod weights;
+
+pub mod summary;
+
 pub mod folder;
 
 pub mod cost;

@@ -14,7 +14,7 @@ use tandem_export::folder::{
     ExportError, Progress, SUMMARY_FILE, Summary, WEIGHTS_FILE, contract_file, export_networks,
     graph_file,
 };
-use tandem_export::networks::{ExportOptions, NAMES, NetworkError, Precision};
+use tandem_export::networks::{ExportOptions, NAMES, NetworkError, Precision, WeightStorage};
 use tandem_export::onnx::{ModelProto, TensorProto, ValueInfoProto};
 use tandem_export::synth::{SynthSpec, synthesize};
 use tempfile::TempDir;
@@ -56,9 +56,10 @@ impl Fixture {
     }
 }
 
-/// Small frames, so that the folded tables are small.
+/// Small frames, so that the folded tables are small; weights stay in the checkpoint.
 fn small() -> ExportOptions {
-    ExportOptions { frame_size: [64, 96], frames: 2, ..ExportOptions::default() }
+    let weights = WeightStorage::Link;
+    ExportOptions { frame_size: [64, 96], frames: 2, weights, ..ExportOptions::default() }
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
@@ -426,6 +427,92 @@ fn an_export_into_the_checkpoints_own_folder_needs_no_link() {
         assert!(names_in(dir).iter().all(|name| !name.starts_with('.')), "{:?}", names_in(dir));
     }
     assert!(weights == fs::read(dir.join("model.safetensors")).unwrap());
+}
+
+#[test]
+fn copied_weights_are_those_of_the_checkpoint_and_make_the_folder_complete() {
+    let fixture = Fixture::new(DType::F32);
+    fixture.export(Precision::F32);
+    let all = || -> Vec<(String, Vec<u8>)> {
+        let mut files = BTreeMap::new();
+        let mut values = Vec::new();
+        for network in NAMES {
+            for (tensor, file, offset, length) in external(&fixture.graph(network)) {
+                let path = fixture.out().join(&file);
+                let bytes = files.entry(file).or_insert_with(|| fs::read(path).unwrap());
+                values
+                    .push((tensor.name.clone().unwrap(), bytes[offset..offset + length].to_vec()));
+            }
+        }
+        values
+    };
+    let linked = all();
+    let options = ExportOptions { weights: WeightStorage::Copy, ..small() };
+    let summary =
+        export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
+    assert_eq!(summary.weight_files, [""; 0]);
+    assert!(all() == linked);
+    for name in names_in(&fixture.out()) {
+        assert!(!fixture.out().join(&name).is_symlink(), "{name}");
+    }
+    for network in NAMES {
+        for (tensor, file, offset, _) in external(&fixture.graph(network)) {
+            assert_eq!((file.as_str(), offset % 64), (WEIGHTS_FILE, 0), "{:?}", tensor.name);
+        }
+    }
+    let names = |summary: &Summary| -> Vec<String> {
+        summary.weights.iter().map(|file| file.name.clone()).collect()
+    };
+    assert_eq!(names(&summary), [WEIGHTS_FILE]);
+}
+
+#[test]
+fn small_weights_are_copied_unless_links_are_asked_for() {
+    let fixture = Fixture::new(DType::F32);
+    let options = ExportOptions { weights: WeightStorage::Auto, ..small() };
+    let summary =
+        export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
+    assert_eq!(summary.weight_files, [""; 0]);
+    let summary = fixture.export(Precision::F32);
+    assert!(fixture.out().join("model.safetensors").is_symlink());
+    let origins: Vec<bool> = summary.weights.iter().map(|file| file.origin.is_some()).collect();
+    assert_eq!(origins, [false, true], "the file of our own, and the link");
+}
+
+#[test]
+fn weights_between_two_elements_are_copied_to_where_they_are_aligned() {
+    let fixture = Fixture::new(DType::F32);
+    let path = fixture.checkpoint.dir().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    // A space more at the end of the header, and every weight begins a byte later.
+    let header = &bytes[8..8 + length as usize];
+    let shifted =
+        [&(length + 1).to_le_bytes(), header, b" ", &bytes[8 + length as usize..]].concat();
+    fs::write(&path, shifted).unwrap();
+    let checkpoint = Checkpoint::open(fixture.checkpoint.dir()).unwrap();
+    let summary = export_networks(&checkpoint, &small(), &fixture.out(), &mut |_| {}).unwrap();
+    for network in NAMES {
+        for (tensor, file, offset, _) in external(&fixture.graph(network)) {
+            let is_integer = tensor.data_type == Some(7);
+            assert!(file == WEIGHTS_FILE && offset % 4 == 0 || is_integer, "{:?}", tensor.name);
+        }
+    }
+    assert!(summary.converted_bytes > 0);
+}
+
+#[test]
+fn options_come_back_as_a_command() {
+    let fixture = Fixture::new(DType::F32);
+    let summary = fixture.export(Precision::F32);
+    let command = summary.export_command(&fixture.out());
+    let out = fixture.out();
+    assert!(command.starts_with("tandem export --checkpoint /"), "{command}");
+    let rest = format!(
+        " --precision f32 --frame-size 64x96 --frames 2 --weights link --out {}",
+        out.display()
+    );
+    assert!(command.ends_with(&rest), "{command}");
 }
 
 /// What an export with these options is refused with.

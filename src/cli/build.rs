@@ -1,14 +1,13 @@
 //! `tandem build`: a network folder to an engine folder.
 
-use super::{Outcome, drive, export, print};
+use super::{Outcome, drive, export, identity, print};
 use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
-use crate::engine::library::Places;
-use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
+use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 use crate::engine::tensorrt::TensorRt;
 use crate::engine::{
     Available, BackendKind, BuildError, BuildRecord, BuildStep, Builder, Prediction, StepListener,
-    Target, UnknownTarget,
+    Target, UnknownTarget, hashes_file,
 };
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,9 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_export::networks::Precision;
-
-/// File of weight hashes that are known, in the cache folder.
-const HASHES_FILE: &str = "weight-hashes.json";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -54,6 +50,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     arguments.backend.check_targets(&targets)?;
     let builder = builder(arguments.backend)?;
     let cancel = drive::cancel_saying("stopping after this network")?;
+    for path in identity::changed_sources(&arguments.network) {
+        print::note(&identity::changed_source(&path, &arguments.network));
+    }
     let bar = export::bytes_bar("hashing weights");
     let phases = phases_bar();
     let request = BuildRequest {
@@ -61,9 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         out: &arguments.out,
         targets: &targets,
         precision: arguments.precision,
-        hashes: Places::from_environment(onnxruntime::LIBRARY)
-            .cache
-            .map(|cache| cache.join(HASHES_FILE)),
+        hashes: hashes_file(),
         available: &Available::here,
         steps: step_listener(&phases),
         cancel: &cancel,

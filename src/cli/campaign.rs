@@ -2,6 +2,7 @@
 
 use super::drive::{Drive, Tally, Variant, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
+use super::identity;
 use super::print;
 use super::progress::ProgressLines;
 use super::workers::{Event, Message, Ready, Told, supervise};
@@ -144,6 +145,9 @@ pub(super) fn drive_with_workers(
     take_over: bool,
     cancel: &AtomicBool,
 ) -> anyhow::Result<(Ready, Tally)> {
+    if let Some(folder) = drive.engine {
+        identity::prepare(folder);
+    }
     let units = units(drive.variants.len(), drive.repetitions, drive.routes.len()).count();
     let mut ready: Option<Ready> = None;
     let mut tally = Tally::default();

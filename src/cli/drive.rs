@@ -4,7 +4,6 @@ use super::driver::{DriverFactory, DriverName};
 use super::latency::{Timed, schedule_file};
 use super::print;
 use super::progress::{Counts, ProgressLines};
-use crate::engine::EngineFolder;
 use crate::evaluation::campaign::{
     Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
 };
@@ -269,19 +268,7 @@ impl<'a> Drive<'a> {
     fn engine_values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
         if let Some(folder) = self.engine {
-            let path = folder.join(tandem_export::folder::SUMMARY_FILE);
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            let summary: tandem_export::folder::Summary = serde_json::from_str(&text)
-                .with_context(|| format!("{} is not an export's summary", path.display()))?;
-            settings.insert("checkpoint headers (SHA-256)".to_owned(), summary.headers_sha256);
-            for (network, hash) in summary.networks {
-                settings.insert(format!("{network} (SHA-256)"), hash);
-            }
-            for network in EngineFolder::read(folder)?.iter().flat_map(|e| &e.record.networks) {
-                let name = format!("{} engine (SHA-256)", network.contract.network);
-                settings.insert(name, network.engine.sha256.clone());
-            }
+            settings = super::identity::of(folder)?;
         }
         if let Some(backend) = backend {
             settings.insert("back end".to_owned(), backend.to_owned());

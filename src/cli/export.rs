@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
-use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::networks::{ExportOptions, Precision, WeightStorage};
+use tandem_export::onnx::OPSET;
+use tandem_export::weights::WeightFile;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -36,6 +38,11 @@ pub(super) struct Arguments {
     /// Add outputs for values in between, for comparing layer by layer
     #[arg(long)]
     probes: bool,
+    /// Where weights go that need no conversion: copy (into the folder, which is then complete), link
+    /// (to the checkpoint, which ONNX's checker and ONNX Runtime refuse to follow), or auto (copy up
+    /// to 1 GiB; beyond that clone where the file system can, else link)
+    #[arg(long, default_value = "auto", value_parser = storage)]
+    weights: WeightStorage,
     /// Read every weight and warn of NaN and infinite values
     #[arg(long)]
     check_values: bool,
@@ -52,6 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         prefix_capacity: arguments.prefix_capacity,
         understanding_groups: arguments.understanding_groups,
         probes: arguments.probes,
+        weights: arguments.weights,
     };
     let watch = Stopwatch::start();
     let checkpoint = open(&arguments.checkpoint, arguments.check_values)?;
@@ -118,18 +126,38 @@ pub(super) fn describe(summary: &Summary, out: &Path) -> String {
         .iter()
         .map(|(name, hash)| vec![name.clone(), hash[..12].to_owned()])
         .collect();
-    format!(
-        "{}\nexported to {}: prefix capacity {} tokens, {:.1} MB converted or folded, {}",
+    let mut lines = vec![
         print::table(&["network", "graph SHA-256"], &rows),
-        out.display(),
-        summary.prefix_capacity,
-        summary.converted_bytes as f64 / 1e6,
-        if summary.weight_files.is_empty() {
-            "nothing read from the checkpoint".to_owned()
-        } else {
-            format!("the rest read from {}", summary.weight_files.join(", "))
-        },
-    )
+        format!(
+            "exported to {}: prefix capacity {} tokens, {:.1} MB converted, folded or copied, {}",
+            out.display(),
+            summary.prefix_capacity,
+            summary.converted_bytes as f64 / 1e6,
+            if summary.weight_files.is_empty() {
+                "nothing read from the checkpoint".to_owned()
+            } else {
+                format!("the rest read from {}", summary.weight_files.join(", "))
+            },
+        ),
+        format!(
+            "the graphs use operator set {OPSET}: ONNX Runtime 1.24 or later and onnx 1.19 or later \
+             open them"
+        ),
+    ];
+    if is_linked(summary, out) {
+        lines.push(
+            "weights are links to the checkpoint, which ONNX's checker and ONNX Runtime refuse to \
+             follow; for a folder that they open, give --weights copy"
+                .to_owned(),
+        );
+    }
+    lines.join("\n")
+}
+
+/// True if weights of the folder are links.
+fn is_linked(summary: &Summary, out: &Path) -> bool {
+    let is_link = |file: &WeightFile| out.join(&file.name).is_symlink();
+    summary.weights.iter().any(is_link)
 }
 
 pub(super) fn bytes_bar(message: &'static str) -> ProgressBar {
@@ -145,6 +173,15 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
         "f16" => Ok(Precision::F16),
         "bf16-emulated" => Ok(Precision::Bf16Emulated),
         _ => Err("f32, bf16, f16 or bf16-emulated".into()),
+    }
+}
+
+fn storage(text: &str) -> Result<WeightStorage, String> {
+    match text {
+        "auto" => Ok(WeightStorage::Auto),
+        "link" => Ok(WeightStorage::Link),
+        "copy" => Ok(WeightStorage::Copy),
+        _ => Err("auto, link or copy".into()),
     }
 }
 

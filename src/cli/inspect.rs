@@ -1,21 +1,22 @@
 //! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
 
 use super::build::megabytes;
-use super::{Outcome, print};
+use super::{Outcome, identity, print};
 use crate::engine::tensorrt::{LayerFindings, OtherType, WeightBytes};
 use crate::engine::{
     EngineFolder, EngineRecord, LATENCY_FILE, NetworkFile, NetworkRecord, comma_separated,
 };
+use crate::model::automot::networks::Contracts;
 use crate::profile::LatencyFile;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tandem_export::contract::TensorSpec;
 use tandem_export::cost::{NetworkCost, network_cost};
 use tandem_export::dtype::DType;
-use tandem_export::folder::{ACCURACY_FILE, SUMMARY_FILE, Summary};
+use tandem_export::folder::{ACCURACY_FILE, Summary};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -38,6 +39,10 @@ struct Inspection {
     engine_sha256: Option<String>,
     accuracy: Option<Certificate>,
     latency: Option<Certificate>,
+    /// Why its networks cannot drive, as far as their contracts tell.
+    unusable: Option<String>,
+    /// Files of the checkpoint that have changed since the export, whose weights the folder keeps.
+    changed_sources: Vec<PathBuf>,
 }
 
 /// One network as exported.
@@ -97,6 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         let is_as_asked = network.layers.as_ref().is_none_or(LayerFindings::is_as_asked);
         network.unusable.is_none() && is_as_asked
     });
+    let is_usable = is_usable && inspection.unusable.is_none();
     Ok(if is_usable { Outcome::Done } else { Outcome::CheckFailed })
 }
 
@@ -105,17 +111,17 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         bail!("{} is not a folder; `tandem export` writes one", folder.display());
     }
     let engines = EngineFolder::read(folder)?;
-    let path = folder.join(SUMMARY_FILE);
-    let text = std::fs::read(&path).with_context(|| {
-        format!("cannot read {}; `tandem export` and `tandem build` write it", path.display())
-    })?;
-    let export: Summary = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not the summary of an export", path.display()))?;
+    let (export, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
     let network = |name: &String| -> anyhow::Result<Network> {
         let file = NetworkFile::exported(folder, name)?;
         let cost = network_cost(&file.graph, &file.contract)?;
         let graph = file.graph.clone();
+        let weights = match engines {
+            Some(_) => None,
+            None => file.check_weights(&export).err().map(|error| error.to_string()),
+        };
         let mut network = Network::of(file, &cost);
+        network.unusable = weights;
         let Some(engines) = &engines else { return Ok(network) };
         network.unusable = engines.network(name).err().map(|error| error.to_string());
         let record = engines.record.networks.iter().find(|r| r.contract.network == **name);
@@ -129,10 +135,6 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         Ok(network)
     };
     let networks = export.network_names().iter().map(network).collect::<anyhow::Result<_>>()?;
-    let export_sha256 = {
-        use sha2::{Digest, Sha256};
-        Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
     let engine_sha256 = engines.as_ref().map(|engines| engines.sha256.clone());
     let accuracy = Certificate::read(folder, ACCURACY_FILE, &export_sha256, &engine_sha256)?;
     Ok(Inspection {
@@ -141,6 +143,8 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         networks,
         accuracy,
         latency: latency(folder, engines.as_ref())?,
+        unusable: Contracts::read(folder).err().map(|error| error.to_string()),
+        changed_sources: identity::changed_sources(folder),
         engine: engines.map(|engines| engines.record),
         engine_sha256,
     })
@@ -303,9 +307,15 @@ fn describe(inspection: &Inspection) -> String {
     lines.extend(describe_layers(networks));
     lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
     lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
-    for network in networks {
-        lines.extend(network.unusable.iter().map(|why| format!("cannot be used: {why}")));
-    }
+    let sources = inspection.changed_sources.iter();
+    lines.extend(sources.map(|path| identity::changed_source(path, &inspection.folder)));
+    // Several networks may read the same file.
+    let unusable: BTreeSet<&String> = networks
+        .iter()
+        .filter_map(|network| network.unusable.as_ref())
+        .chain(&inspection.unusable)
+        .collect();
+    lines.extend(unusable.into_iter().map(|why| format!("cannot be used: {why}")));
     lines.join("\n")
 }
 

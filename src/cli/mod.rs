@@ -14,6 +14,7 @@ mod drive;
 mod driver;
 mod eval;
 mod export;
+mod identity;
 mod inspect;
 mod latency;
 mod merge;

@@ -15,7 +15,7 @@ use tandem_export::checkpoint::Checkpoint;
 use tandem_export::contract::Contract;
 use tandem_export::cost::{Compulsory, Cost, NetworkCost, PartCost, network_cost};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::networks::{ExportOptions, Precision, WeightStorage};
 use tandem_export::synth::synthesize_sparse;
 
 /// In front of a file in `--device`.
@@ -135,10 +135,11 @@ impl Engine {
         let spec = checkpoint::read_spec(config)?;
         let folder = tempfile::tempdir().context("cannot make a folder for the graphs")?;
         let drawing = || format!("drawing the networks of {}", config.display());
-        let weights = folder.path().join("checkpoint");
-        synthesize_sparse(&spec, &weights).with_context(drawing)?;
-        let checkpoint = Checkpoint::open(&weights).with_context(drawing)?;
-        let options = ExportOptions { precision, ..ExportOptions::default() };
+        let source = folder.path().join("checkpoint");
+        synthesize_sparse(&spec, &source).with_context(drawing)?;
+        let checkpoint = Checkpoint::open(&source).with_context(drawing)?;
+        let weights = WeightStorage::Link;
+        let options = ExportOptions { precision, weights, ..ExportOptions::default() };
         let engine = folder.path().join("engine");
         export_networks(&checkpoint, &options, &engine, &mut |_| {}).with_context(drawing)?;
         Self::read(&engine)

@@ -15,9 +15,8 @@ use crate::pilot::{DeviceName, Run, RunFile, Threads};
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE};
+use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE, TOKENIZER_FILE};
 use tandem_export::networks::Precision;
 
 /// Version of what [`ACCURACY_FILE`] holds.
@@ -180,13 +179,7 @@ fn side(
     inputs: RecordingInputs,
     bar: &ProgressBar,
 ) -> anyhow::Result<(Recording, SideRecord)> {
-    let path = folder.join(SUMMARY_FILE);
-    let summary =
-        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let export_sha256 =
-        Sha256::digest(&summary).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let summary: Summary = serde_json::from_slice(&summary)
-        .with_context(|| format!("{} is not the summary of an export", path.display()))?;
+    let (summary, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let precision = summary.options.precision;
     let Placement { device, lanes, fast, slow } = Placement::of(folder, run, None)?;

@@ -12,11 +12,10 @@ use super::engine_folder::{
     FileRecord, Key, LATENCY_FILE, LAYERS_ENDING, NetworkRecord, RUNTIME_CACHE_ENDING, file_sha256,
     precision_word,
 };
-use super::network_file::{NetworkFile, NetworkFileError, hex};
+use super::network_file::{NetworkFile, NetworkFileError};
 use super::target::{Target, TargetError};
 use super::weight_hash::{GraphWeights, WeightFile, WeightHasher};
 use crate::timing::Stopwatch;
-use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -114,15 +113,6 @@ pub enum BuildFolderError {
     /// A network cannot be built, or a file not written.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The summary of an export is none.
-    #[error("{} is not the summary of an export: {source}; export the checkpoint again", path.display())]
-    Summary {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
     /// The networks were exported for another precision.
     #[error(
         "the networks in {} compute in {found}, not {asked}; export the checkpoint with --precision \
@@ -209,6 +199,7 @@ pub fn build(
     let mut plans = Vec::new();
     for name in summary.network_names() {
         let file = NetworkFile::exported(request.network, &name)?;
+        file.check_weights(&summary)?;
         let hasher = WeightHasher { cache: request.hashes.clone(), cancel: request.cancel };
         let weights_sha256 = hasher.hash(&file, &mut |done, total| {
             progress(Progress::Hashing { network: &name, done, total });
@@ -271,11 +262,7 @@ struct Plan {
 }
 
 fn read_summary(request: &BuildRequest<'_>) -> Result<(Summary, String), BuildFolderError> {
-    let path = request.network.join(SUMMARY_FILE);
-    let text =
-        fs::read(&path).map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
-    let summary: Summary = serde_json::from_slice(&text)
-        .map_err(|source| BuildFolderError::Summary { path, source })?;
+    let (summary, sha256) = NetworkFile::summary_with_sha256(request.network)?;
     let found = summary.options.precision;
     match request.precision {
         Some(asked) if asked != found => Err(BuildFolderError::Precision {
@@ -283,7 +270,7 @@ fn read_summary(request: &BuildRequest<'_>) -> Result<(Summary, String), BuildFo
             found: precision_word(found),
             asked: precision_word(asked),
         }),
-        _ => Ok((summary, hex(&Sha256::digest(&text)))),
+        _ => Ok((summary, sha256)),
     }
 }
 

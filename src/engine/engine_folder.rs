@@ -17,24 +17,28 @@
 use super::network_file::{NetworkFile, NetworkFileError, hex};
 use super::target::{BackendKind, Target, comma_separated};
 use super::tensorrt::{LAYER_FORMAT, LayerReport};
-use super::weight_hash::{WeightFile, WeightHasher};
+use super::weight_hash::{WeightFile, WeightHasher, hashes_file};
 use super::{BuildError, Prediction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tandem_export::contract::Contract;
-use tandem_export::folder::Summary;
+use tandem_export::files::{open_regular, read_regular};
 use tandem_export::networks::Precision;
+use tandem_export::summary::is_file_name;
 
 /// File of the [`EngineRecord`].
 pub const ENGINE_FILE: &str = "engine.json";
 
 /// File in which `tandem profile` leaves the latencies of these engines.
 pub const LATENCY_FILE: &str = "latency.json";
+
+/// Largest [`ENGINE_FILE`], bytes.
+const LARGEST_RECORD: u64 = 64 << 20;
 
 /// Version of [`EngineRecord`]'s layout; a reader refuses another.
 pub(super) const FORMAT: u32 = 1;
@@ -345,7 +349,7 @@ impl EngineFolder {
     /// If the record is missing beside engines, unreadable or of another format.
     pub fn read(folder: &Path) -> Result<Option<Self>, EngineFolderError> {
         let path = folder.join(ENGINE_FILE);
-        let text = match fs::read(&path) {
+        let text = match read_regular(&path, LARGEST_RECORD) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if holds_engines(folder) {
@@ -417,22 +421,13 @@ impl EngineFolder {
             return build(self.source());
         }
         // No CPU library computes in bfloat16, so the networks have to be drawn anew.
-        let Ok(Summary { checkpoint, options, prefix_capacity, .. }) =
-            NetworkFile::summary(&self.path)
-        else {
+        let Ok(mut summary) = NetworkFile::summary(&self.path) else {
             return "tandem export --precision f32".to_owned();
         };
         let networks = beside("f32");
-        let [height, width] = options.frame_size;
-        let export = format!(
-            "tandem export --checkpoint {} --precision f32 --frame-size {height}x{width} --frames {} \
-             --prefix-capacity {prefix_capacity} --understanding-groups {} --out {}",
-            checkpoint.display(),
-            options.frames,
-            options.understanding_groups,
-            networks.display(),
-        );
-        format!("{export} && {}", build(&networks))
+        summary.options.precision = Precision::F32;
+        summary.options.prefix_capacity = Some(summary.prefix_capacity);
+        format!("{} && {}", summary.export_command(&networks), build(&networks))
     }
 
     /// Reads one network, checking every file that is of it.
@@ -513,14 +508,14 @@ impl EngineFolder {
                     rebuild: self.rebuild(),
                 });
             }
-            if now.modified_ns != known.modified_ns {
+            if (now.modified_ns, now.changed_ns) != (known.modified_ns, known.changed_ns) {
                 touched = Some(now.path);
             }
         }
         let Some(path) = touched else { return Ok(()) };
         // A copy or a touch changes the time, not the values.
         let never = AtomicBool::new(false);
-        let hash = WeightHasher { cache: None, cancel: &never }
+        let hash = WeightHasher { cache: hashes_file(), cancel: &never }
             .hash(file, &mut |_, _| {})
             .map_err(|error| EngineFolderError::Weights(Box::new(error)))?;
         if hash == record.key.weights_sha256 {
@@ -538,7 +533,7 @@ impl EngineFolder {
         let path = self.path.join(&record.name);
         self.check_length(record, &path)?;
         let read = |source| self.unreadable(&path, source);
-        let bytes = fs::read(&path).map_err(read)?;
+        let bytes = read_regular(&path, record.bytes).map_err(read)?;
         self.check_hash(record, &path, hex(&Sha256::digest(&bytes)))?;
         Ok(bytes)
     }
@@ -591,14 +586,9 @@ fn holds_engines(folder: &Path) -> bool {
     })
 }
 
-/// Whether `name` stays in its folder.
-fn is_file_name(name: &str) -> bool {
-    Path::new(name).file_name().is_some_and(|file| file == name)
-}
-
 /// Lower-case SHA-256 of a file.
 pub(super) fn file_sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 1 << 20];
     loop {

@@ -83,14 +83,11 @@ pub struct Places {
 }
 
 impl Places {
-    /// As the environment says: the library's own variable, `TANDEM_CACHE_DIR` (else
-    /// `XDG_CACHE_HOME/tandem`, else `HOME/.cache/tandem`), `python3`.
+    /// As the environment says: the library's own variable, [`cache_folder`], `python3`.
     #[expect(clippy::disallowed_methods, reason = "this is the library finder")]
     pub fn from_environment(library: &'static Library) -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let cache = path("TANDEM_CACHE_DIR")
-            .or_else(|| path("XDG_CACHE_HOME").map(|base| base.join("tandem")))
-            .or_else(|| path("HOME").map(|home| home.join(".cache").join("tandem")));
+        let cache = cache_folder();
         Self { library, explicit: path(library.variable), cache, python: PathBuf::from("python3") }
     }
 
@@ -98,6 +95,16 @@ impl Places {
     pub fn cached_library(&self) -> Option<PathBuf> {
         Some(self.cache.as_ref()?.join(self.library.folder_name()).join(self.library.file()))
     }
+}
+
+/// tandem's cache folder, if the environment has one: `TANDEM_CACHE_DIR`, else
+/// `XDG_CACHE_HOME/tandem`, else `HOME/.cache/tandem`.
+#[expect(clippy::disallowed_methods, reason = "the cache is where the environment says")]
+pub fn cache_folder() -> Option<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    path("TANDEM_CACHE_DIR")
+        .or_else(|| path("XDG_CACHE_HOME").map(|base| base.join("tandem")))
+        .or_else(|| path("HOME").map(|home| home.join(".cache").join("tandem")))
 }
 
 /// No library.

@@ -12,6 +12,7 @@ mod agreement;
 pub mod build;
 mod builder;
 mod engine_folder;
+mod graph_check;
 pub mod library;
 mod network_file;
 pub mod onnxruntime;
@@ -29,6 +30,7 @@ pub use engine_folder::{
     BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
     FileRecord, Key, LATENCY_FILE, NetworkRecord,
 };
+pub use graph_check::GraphError;
 pub use network_file::{NetworkFile, NetworkFileError};
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
 pub use session::{Backend, Engine, LoadError, RunError, Session};
@@ -36,4 +38,4 @@ pub use target::{
     BackendKind, TENSORRT_RTX_CAPABILITIES, Target, TargetError, UnknownTarget, comma_separated,
 };
 pub use warm_up::warm_up;
-pub use weight_hash::{WeightFile, WeightHasher};
+pub use weight_hash::{WeightFile, WeightHasher, hash_cache, hashes_file};

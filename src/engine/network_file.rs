@@ -2,12 +2,22 @@
 //! built of it.
 
 use super::engine_folder::{BuiltNetwork, EngineFolder, EngineFolderError};
+use super::graph_check::{GraphError, check_exported, locations};
+use super::weight_hash::hash_cache;
 use sha2::{Digest, Sha256};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use tandem_export::contract::{Contract, FORMAT};
+use tandem_export::files::{read_regular, shortened};
 use tandem_export::folder::{SUMMARY_FILE, Summary};
+use tandem_export::summary::SummaryError;
+use tandem_export::weights::WeightsError;
+
+/// Largest contract or summary, bytes.
+const LARGEST_JSON: u64 = 64 << 20;
+
+/// Largest graph: the limit of its format, bytes.
+const LARGEST_GRAPH: u64 = 2 << 30;
 
 /// A network file that was read whole and is what its contract says.
 pub struct NetworkFile {
@@ -49,7 +59,7 @@ pub enum NetworkFileError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: SummaryError,
     },
     /// The contract has another format.
     #[error(
@@ -73,6 +83,31 @@ pub enum NetworkFileError {
         /// Hash of the file.
         found: String,
     },
+    /// The graph is not one that an export wrote.
+    #[error("{path:?} cannot be used: {source}; export the checkpoint again")]
+    Graph {
+        /// The graph file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: GraphError,
+    },
+    /// Weights are missing or changed.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The graph reads a file that the export did not write and does not link to.
+    #[error(
+        "network {network:?} reads weights from {file:?}, which {SUMMARY_FILE} does not list; export \
+         again with `{export}`"
+    )]
+    Unlisted {
+        /// The network.
+        network: String,
+        /// The file, shortened.
+        file: String,
+        /// The command that exports again.
+        export: String,
+    },
     /// A built engine cannot be used.
     #[error(transparent)]
     Engine(#[from] EngineFolderError),
@@ -83,12 +118,40 @@ impl NetworkFile {
     ///
     /// # Errors
     /// If a file is missing, the contract is unreadable or of another format, the graph is not the
-    /// one that the contract was written for, or a built engine is not what was built.
+    /// one that the contract was written for, a built engine is not what was built, or weights are
+    /// missing or changed.
     pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
-        match EngineFolder::read(folder)? {
-            Some(engines) => engines.network(name),
-            None => Self::exported(folder, name),
+        if let Some(engines) = EngineFolder::read(folder)? {
+            return engines.network(name);
         }
+        let file = Self::exported(folder, name)?;
+        // A network by itself is not part of an export, whose record says what its weights were.
+        if folder.join(SUMMARY_FILE).exists() {
+            file.check_weights(&Self::summary(folder)?)?;
+        }
+        Ok(file)
+    }
+
+    /// Checks that the files that weights are read from are what `summary` says that they were.
+    ///
+    /// # Errors
+    /// If one is missing, has changed, or is not of the export.
+    pub fn check_weights(&self, summary: &Summary) -> Result<(), NetworkFileError> {
+        let locations = locations(&self.graph).map_err(|source| NetworkFileError::Graph {
+            path: self.folder.join(format!("{}.onnx", self.contract.network)),
+            source,
+        })?;
+        let export = summary.export_command(&self.folder);
+        let cache = hash_cache();
+        for location in locations {
+            let Some(known) = summary.weights.iter().find(|file| file.name == location) else {
+                let network = self.contract.network.clone();
+                let file = shortened(location);
+                return Err(NetworkFileError::Unlisted { network, file, export });
+            };
+            known.check(&self.folder, &cache, &export)?;
+        }
+        Ok(())
     }
 
     /// Reads what `folder`, a network folder or an engine folder, says of its export: among others,
@@ -97,36 +160,51 @@ impl NetworkFile {
     /// # Errors
     /// If the file is missing or unreadable.
     pub fn summary(folder: &Path) -> Result<Summary, NetworkFileError> {
+        Self::summary_with_sha256(folder).map(|(summary, _)| summary)
+    }
+
+    /// As [`summary`](Self::summary), with the lower-case SHA-256 of the file.
+    ///
+    /// # Errors
+    /// As [`summary`](Self::summary).
+    pub fn summary_with_sha256(folder: &Path) -> Result<(Summary, String), NetworkFileError> {
         let path = folder.join(SUMMARY_FILE);
-        let text = fs::read(&path)
-            .map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
-        serde_json::from_slice(&text).map_err(|source| NetworkFileError::Summary { path, source })
+        let text = read(&path, LARGEST_JSON)?;
+        let sha256 = hex(&Sha256::digest(&text));
+        match Summary::parse(&text) {
+            Ok(summary) => Ok((summary, sha256)),
+            Err(source) => Err(NetworkFileError::Summary { path, source }),
+        }
     }
 
     /// Reads the network `name` as it was exported, whether or not there is something built of it.
     ///
     /// # Errors
     /// If a file is missing, the contract is unreadable or of another format, or the graph is not the
-    /// one that the contract was written for.
+    /// one that the contract was written for or not one that an export writes.
     pub fn exported(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let path = folder.join(format!("{name}.json"));
-        let text = fs::read(&path)
-            .map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
+        let text = read(&path, LARGEST_JSON)?;
         let contract: Contract = serde_json::from_slice(&text)
             .map_err(|source| NetworkFileError::Contract { path: path.clone(), source })?;
         if contract.format != FORMAT {
             return Err(NetworkFileError::Format { path, found: contract.format });
         }
         let path = folder.join(format!("{name}.onnx"));
-        let graph = fs::read(&path)
-            .map_err(|source| NetworkFileError::Read { path: path.clone(), source })?;
+        let graph = read(&path, LARGEST_GRAPH)?;
         let found = hex(&Sha256::digest(&graph));
         if found != contract.graph_sha256 {
             let expected = contract.graph_sha256;
             return Err(NetworkFileError::Hash { path, expected, found });
         }
+        check_exported(&graph).map_err(|source| NetworkFileError::Graph { path, source })?;
         Ok(Self { folder: folder.to_path_buf(), contract, graph, built: None })
     }
+}
+
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, NetworkFileError> {
+    read_regular(path, most)
+        .map_err(|source| NetworkFileError::Read { path: path.to_owned(), source })
 }
 
 /// Lower-case hexadecimal.

@@ -1,27 +1,39 @@
 //! One hash over the values of every weight that a network reads.
 //!
-//! Hashing reads gigabytes, so hashes are remembered by the path, length and time of change of every
-//! file that was read: a file rewritten in place with neither changed would go unnoticed.
+//! Hashing reads gigabytes, so hashes are remembered by the path, length and times of every file that
+//! was read.
 
 use super::NetworkFile;
 use super::builder::BuildError;
+use super::library::cache_folder;
 use super::network_file::hex;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tandem_export::files;
+use tandem_export::files::open_regular;
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
+use tandem_export::weights::HashCache;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Hashes remembered; past it all are forgotten.
-const REMEMBERED: usize = 512;
+/// File of known hashes, in the cache folder.
+const HASHES_FILE: &str = "weight-hashes.json";
+
+/// Hashes that this machine knows.
+pub fn hash_cache() -> HashCache {
+    HashCache::new(hashes_file())
+}
+
+/// The file of [`hash_cache`], if there is a cache folder.
+pub fn hashes_file() -> Option<PathBuf> {
+    Some(cache_folder()?.join(HASHES_FILE))
+}
 
 /// Where a weight lies outside its graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,8 +105,12 @@ pub struct WeightFile {
     pub path: PathBuf,
     /// Length.
     pub bytes: u64,
-    /// Time of its last change, nanoseconds since the Unix epoch.
+    /// Time of the last change of its content, nanoseconds since the Unix epoch.
     pub modified_ns: i128,
+    /// Time of the last change of its content or its attributes, nanoseconds since the Unix epoch;
+    /// zero in records of earlier versions.
+    #[serde(default)]
+    pub changed_ns: i128,
 }
 
 impl WeightFile {
@@ -102,12 +118,14 @@ impl WeightFile {
     pub(super) fn of(folder: &Path, name: &str) -> io::Result<Self> {
         let path = folder.join(name).canonicalize()?;
         let metadata = fs::metadata(&path)?;
+        let nanoseconds =
+            |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
         Ok(Self {
             name: name.to_owned(),
             path,
             bytes: metadata.len(),
-            modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
-                + i128::from(metadata.mtime_nsec()),
+            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
@@ -140,13 +158,15 @@ impl WeightHasher<'_> {
             let path = file.folder.join(&location);
             let known =
                 WeightFile::of(&file.folder, &location).map_err(BuildError::file("read", &path))?;
-            identity.update(format!("\0{}\0{}\0", known.bytes, known.modified_ns));
+            let WeightFile { bytes, modified_ns, changed_ns, .. } = known;
+            identity.update(format!("\0{bytes}\0{modified_ns}\0{changed_ns}\0"));
             identity.update(known.path.as_os_str().as_encoded_bytes());
-            let open = File::open(&known.path).map_err(BuildError::file("open", &known.path))?;
+            let open = open_regular(&known.path).map_err(BuildError::file("open", &known.path))?;
             files.insert(location, (known.path, open));
         }
         let identity = hex(&identity.finalize());
-        if let Some(hash) = self.remembered().remove(&identity) {
+        let cache = HashCache::new(self.cache.clone());
+        if let Some(hash) = cache.get(&identity) {
             return Ok(hash);
         }
         let total = weights.bytes();
@@ -180,26 +200,7 @@ impl WeightHasher<'_> {
             }
         }
         let hash = hex(&hash.finalize());
-        self.remember(identity, &hash);
+        cache.insert(identity, &hash);
         Ok(hash)
-    }
-
-    /// A cache that cannot be read is an empty one.
-    fn remembered(&self) -> BTreeMap<String, String> {
-        let text = self.cache.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
-    }
-
-    /// A cache that cannot be written costs time later, and nothing else.
-    fn remember(&self, identity: String, hash: &str) {
-        let Some(path) = &self.cache else { return };
-        let mut known = self.remembered();
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(identity, hash.to_owned());
-        let text = serde_json::to_vec_pretty(&known).expect("a map of strings");
-        let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-        let _ = folder.and_then(|()| files::write(path, &text));
     }
 }

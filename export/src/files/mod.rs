@@ -15,12 +15,14 @@ mod folder;
 mod name;
 mod part;
 mod quote;
+mod regular;
 mod whole;
 
 pub use folder::WholeFolder;
 pub use name::path_component;
 pub use part::{remove_leftovers, remove_leftovers_of};
 pub use quote::{shortened, shortened_error};
+pub use regular::{open_regular, read_regular};
 pub use whole::{WholeFile, link, write, write_new, write_with};
 
 use std::fs::File;

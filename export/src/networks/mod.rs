@@ -63,6 +63,20 @@ impl Precision {
     }
 }
 
+/// Where a network folder has the weights that are used as the checkpoint stores them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightStorage {
+    /// Copied up to a gigabyte; beyond that shared with the checkpoint by the file system where it
+    /// can, else linked.
+    #[default]
+    Auto,
+    /// Links to the checkpoint's files, which ONNX's checker and ONNX Runtime refuse to follow.
+    Link,
+    /// In the folder itself, which is then complete.
+    Copy,
+}
+
 /// What the caller decides about the networks.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -80,6 +94,8 @@ pub struct ExportOptions {
     pub understanding_groups: usize,
     /// Adds outputs for values in between, which golden tests compare.
     pub probes: bool,
+    /// Where the weights are that need no conversion.
+    pub weights: WeightStorage,
 }
 
 impl Default for ExportOptions {
@@ -91,6 +107,7 @@ impl Default for ExportOptions {
             prefix_capacity: None,
             understanding_groups: 1,
             probes: false,
+            weights: WeightStorage::Auto,
         }
     }
 }

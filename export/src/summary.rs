@@ -1,0 +1,197 @@
+//! `export.json`: what a network folder was made from, and what it needs.
+
+use crate::files::shortened;
+use crate::networks::{self, ExportOptions, WeightStorage, is_name};
+use crate::weights::{HashCache, WeightFile, WeightsError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout of `export.json`; a reader refuses another.
+pub const SUMMARY_FORMAT: u32 = 2;
+
+/// The model family that this crate exports.
+pub const MODEL: &str = "automot";
+
+/// What an export is of; the content of `export.json`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// [`SUMMARY_FORMAT`] at the time of writing.
+    pub format: u32,
+    /// Version of this crate.
+    pub exporter_version: String,
+    /// Model family.
+    pub model: String,
+    /// Folder of the checkpoint.
+    pub checkpoint: PathBuf,
+    /// Lower-case SHA-256 over names and headers of the checkpoint's weight files: it changes with
+    /// any tensor's name, type, shape or place, not with the weights' values.
+    pub headers_sha256: String,
+    /// What the caller chose.
+    pub options: ExportOptions,
+    /// Tokens that a prefix has room for.
+    pub prefix_capacity: usize,
+    /// Networks with the lower-case SHA-256 of their graph files.
+    pub networks: BTreeMap<String, String>,
+    /// What is odd about the checkpoint, as text.
+    pub warnings: Vec<String>,
+    /// Checkpoint files that graphs point into.
+    pub weight_files: Vec<String>,
+    /// Every file in the folder that weights are read from.
+    pub weights: Vec<WeightFile>,
+    /// The checkpoint's weight files, used or not.
+    pub sources: Vec<WeightFile>,
+    /// Bytes of the file of converted, folded and copied weights; zero if there is none.
+    pub converted_bytes: u64,
+}
+
+/// Text that is not a usable `export.json`.
+#[derive(Debug, thiserror::Error)]
+pub enum SummaryError {
+    /// It has another structure.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// It has another format.
+    #[error(
+        "{}, this tandem reads format {SUMMARY_FORMAT}",
+        found.map_or("it has no format".to_owned(), |found| format!("it has format {found}"))
+    )]
+    Format {
+        /// Its format; `None` in folders of earlier versions.
+        found: Option<u64>,
+    },
+    /// It names a network or a file that no export has.
+    #[error("it names {name:?}, which is not the name of a {what} of an export")]
+    Name {
+        /// "network" or "weight file".
+        what: &'static str,
+        /// The name, shortened.
+        name: String,
+    },
+    /// It is of another model family.
+    #[error("it is of model {found:?}, this tandem has {MODEL:?}")]
+    Model {
+        /// The model, shortened.
+        found: String,
+    },
+}
+
+impl Summary {
+    /// Reads the text of an `export.json`.
+    ///
+    /// # Errors
+    /// If it is not one, is of another format or model, or has names that lead out of its folder.
+    pub fn parse(text: &[u8]) -> Result<Self, SummaryError> {
+        let value: serde_json::Value = serde_json::from_slice(text)?;
+        let found = value["format"].as_u64();
+        if found != Some(SUMMARY_FORMAT.into()) {
+            return Err(SummaryError::Format { found });
+        }
+        // From the text again, so that errors name a line.
+        let summary: Self = serde_json::from_slice(text)?;
+        if summary.model != MODEL {
+            return Err(SummaryError::Model { found: shortened(&summary.model) });
+        }
+        let refused = |what, name: &String| SummaryError::Name { what, name: shortened(name) };
+        if let Some(name) = summary.networks.keys().find(|name| !is_name(name)) {
+            return Err(refused("network", name));
+        }
+        let mut files = summary.weights.iter().map(|file| &file.name);
+        match files.find(|name| !is_file_name(name)) {
+            Some(name) => Err(refused("weight file", name)),
+            None => Ok(summary),
+        }
+    }
+
+    /// Names of the networks, in the order in which they run.
+    pub fn network_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.networks.keys().cloned().collect();
+        networks::sort_names(&mut names);
+        names
+    }
+
+    /// Checks that the weight files in `folder` are what they were when the networks were written.
+    ///
+    /// # Errors
+    /// If one is missing or has changed.
+    pub fn check_weights(&self, folder: &Path, cache: &HashCache) -> Result<(), WeightsError> {
+        let export = self.export_command(folder);
+        self.weights.iter().try_for_each(|file| file.check(folder, cache, &export))
+    }
+
+    /// The checkpoint's weight files that have other content than when the networks were written.
+    /// Files that are no longer there are not among them.
+    pub fn changed_sources(&self, cache: &HashCache) -> Vec<PathBuf> {
+        let path = |file: &WeightFile| self.checkpoint.join(&file.name);
+        let has_changed = |file: &&WeightFile| {
+            let check = file.check(&self.checkpoint, cache, "");
+            matches!(check, Err(WeightsError::Changed { .. }))
+        };
+        self.sources.iter().filter(has_changed).map(path).collect()
+    }
+
+    /// The command that exports the same networks to `out` again.
+    pub fn export_command(&self, out: &Path) -> String {
+        let ExportOptions { frame_size: [height, width], frames, .. } = self.options;
+        let mut command = format!(
+            "tandem export --checkpoint {} --precision {} --frame-size {height}x{width} --frames {frames}",
+            quoted(&self.checkpoint),
+            word(&self.options.precision),
+        );
+        if let Some(capacity) = self.options.prefix_capacity {
+            command += &format!(" --prefix-capacity {capacity}");
+        }
+        if self.options.understanding_groups > 1 {
+            command += &format!(" --understanding-groups {}", self.options.understanding_groups);
+        }
+        if self.options.probes {
+            command += " --probes";
+        }
+        if self.options.weights != WeightStorage::Auto {
+            command += &format!(" --weights {}", word(&self.options.weights));
+        }
+        command + &format!(" --out {}", quoted(out))
+    }
+}
+
+/// True if `name` stays in its folder.
+pub fn is_file_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name)
+}
+
+/// A value of an enum as the command line spells it.
+fn word(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).expect("an enum of words");
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        return path;
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_folder() {
+        for name in ["", ".", "..", "/etc/passwd", "../w", "a/b", "a/"] {
+            assert!(!is_file_name(name), "{name}");
+        }
+        assert!(is_file_name("model-00001-of-00002.safetensors"));
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(quoted(Path::new("/a/b-1.0")), "/a/b-1.0");
+        assert_eq!(quoted(Path::new("my model")), "'my model'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
+}
