@@ -150,7 +150,8 @@ pub enum LoadError {
     },
     /// A weight file cannot be opened.
     #[error(
-        "network {network:?}: cannot open weight file {file:?}: {source}; {}",
+        "network {network:?}: cannot open weight file {file:?}{}: {source}; {}",
+        led_to.as_ref().map_or(String::new(), |to| format!(", a link to {to:?}")),
         weight_file_advice(source)
     )]
     WeightFile {
@@ -158,6 +159,8 @@ pub enum LoadError {
         network: String,
         /// The file.
         file: std::path::PathBuf,
+        /// Target of the link, if it is one.
+        led_to: Option<std::path::PathBuf>,
         /// Why.
         #[source]
         source: std::io::Error,

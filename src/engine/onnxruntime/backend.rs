@@ -10,7 +10,7 @@ use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
 use super::telemetry;
-use super::weights::{ROOT, Weights};
+use super::weights::Weights;
 use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::target::cpu_features;
 use crate::engine::{
@@ -188,15 +188,12 @@ impl OnnxRuntime {
             builder.with_intra_threads(self.options.threads).map_err(|error| error.to_string())?;
         let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
         let builder = builder.with_prepacking(prepack).map_err(|error| error.to_string())?;
-        let builder = match worker_affinities(self.options.threads, &self.worker_cores) {
-            None => builder,
+        match worker_affinities(self.options.threads, &self.worker_cores) {
+            None => Ok(builder),
             Some(affinities) => builder
                 .with_config_entry("session.intra_op_thread_affinities", affinities)
-                .map_err(|error| error.to_string())?,
-        };
-        builder
-            .with_config_entry("session.model_external_initializers_file_folder_path", ROOT)
-            .map_err(|error| error.to_string())
+                .map_err(|error| error.to_string()),
+        }
     }
 
     /// The library with its version.

@@ -17,6 +17,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use tandem_export::files::open_regular;
 use tandem_export::onnx::{ModelProto, TensorProto};
 
 /// Weights below this stay in the graph, bytes.
@@ -196,7 +197,7 @@ impl Saved {
 }
 
 fn open(path: &Path) -> Result<File, BuildError> {
-    File::open(path).map_err(BuildError::file("open", path))
+    open_regular(path).map_err(BuildError::file("open", path))
 }
 
 /// Part of a file.

@@ -11,7 +11,7 @@ use super::backend::{
 };
 use super::library::GPU_LIBRARY;
 use super::session::{Descriptor, KNOWN_BINDINGS, MAX_TENSORS, Memory, check};
-use super::weights::{ROOT, Weights};
+use super::weights::{ROOT_ENTRY, Weights};
 use crate::device::cuda::CudaDevice;
 use crate::device::{Buffer, Device, DeviceError, DeviceView, DeviceViewMut, Stream};
 use crate::engine::agreement::{agree_all, buffers_of};
@@ -27,7 +27,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session as OrtSession};
 use ort::sys::OrtValue;
 use std::ffi::{CString, c_char, c_void};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_export::contract::Contract;
 
@@ -89,7 +89,7 @@ impl OnnxRuntimeCuda {
     }
 
     /// Session options of this back end. The library's builder errors carry the builder itself.
-    fn builder(&self) -> Result<SessionBuilder, String> {
+    fn builder(&self, root: &Path) -> Result<SessionBuilder, String> {
         let stream = self.device.own_stream(&*self.stream).expect("checked when it was opened");
         let number = i32::try_from(self.device.ordinal()).map_err(|error| error.to_string())?;
         // Memory grows by what is asked for and not to the next power of two: all of it is taken by
@@ -110,8 +110,9 @@ impl OnnxRuntimeCuda {
             OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
         builder = builder.with_intra_threads(1).map_err(|error| error.to_string())?;
         builder = builder.with_prepacking(false).map_err(|error| error.to_string())?;
+        let root = root.to_str().ok_or("the path of the weights' folder is not UTF-8")?;
         let entries = [
-            ("session.model_external_initializers_file_folder_path", ROOT),
+            (ROOT_ENTRY, root),
             ("session.disable_cpu_ep_fallback", "1"),
             // Weights are as large as they are: beside the arena, not in its steps.
             ("session.use_device_allocator_for_initializers", "1"),
@@ -124,9 +125,9 @@ impl OnnxRuntimeCuda {
             .map_err(|error| explained(&error.to_string()))
     }
 
-    fn load_session(&self, graph: &[u8]) -> Result<OrtSession, String> {
+    fn load_session(&self, graph: &[u8], root: &Path) -> Result<OrtSession, String> {
         self.device.make_current().map_err(|error| error.to_string())?;
-        self.builder()?.commit_from_memory(graph).map_err(|error| explained(&error.to_string()))
+        self.builder(root)?.commit_from_memory(graph).map_err(|error| explained(&error.to_string()))
     }
 }
 
@@ -163,8 +164,9 @@ impl Backend for OnnxRuntimeCuda {
         // The library reads the weights from their files itself and copies them to the device. Given
         // by address, as on the CPU, they would be used where they are.
         let (weights, graph) = Weights::map(file, &file.graph)?;
+        let root = weights.root().to_owned();
         drop(weights);
-        let session = self.load_session(&graph).map_err(&refused)?;
+        let session = self.load_session(&graph, &root).map_err(&refused)?;
         check_contract(&file.contract, &session)?;
         let number =
             i32::try_from(self.device.ordinal()).map_err(|error| refused(error.to_string()))?;

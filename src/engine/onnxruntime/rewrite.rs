@@ -7,7 +7,7 @@ use crate::engine::LoadError;
 use crate::engine::weight_hash::Place;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use prost::{DecodeError, Message};
-use tandem_export::onnx::{ModelProto, TensorProto};
+use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
 
 /// Field of a model that holds its graph.
 const GRAPH: u32 = 7;
@@ -27,6 +27,92 @@ pub(super) enum RewriteError<E = LoadError> {
 impl<E> From<DecodeError> for RewriteError<E> {
     fn from(error: DecodeError) -> Self {
         Self::NotOnnx(error)
+    }
+}
+
+/// A graph holds weights or graphs where no engine of ours has any.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HiddenError {
+    /// It cannot be decoded.
+    #[error("not an ONNX file: {0}")]
+    NotOnnx(#[from] DecodeError),
+    /// A library would read files that were not checked.
+    #[error("it has {0}, which tandem's graphs have not; build or export it again")]
+    Hidden(&'static str),
+}
+
+/// Refuses weights in files, and graphs, that [`with_external_weights`] does not see: a library would
+/// open whatever file they name.
+pub(super) fn refuse_hidden(model: &[u8]) -> Result<(), HiddenError> {
+    let model = hidden::Model::decode(model)?;
+    let is_external = |tensor: &TensorProto| {
+        !tensor.external_data.is_empty()
+            || tensor.data_location.is_some_and(|place| place != DataLocation::Default as i32)
+    };
+    let graph = model.graph.unwrap_or_default();
+    if !model.training.is_empty() || !model.functions.is_empty() {
+        return Err(HiddenError::Hidden("functions"));
+    }
+    if !graph.sparse.is_empty() {
+        return Err(HiddenError::Hidden("sparse weights"));
+    }
+    for attribute in graph.node.iter().flat_map(|node| &node.attribute) {
+        let hidden::Attribute { tensor, tensors, graph, graphs, sparse, sparses } = attribute;
+        if graph.is_some() || !graphs.is_empty() {
+            return Err(HiddenError::Hidden("subgraphs"));
+        }
+        if sparse.is_some() || !sparses.is_empty() {
+            return Err(HiddenError::Hidden("sparse constants"));
+        }
+        if tensor.iter().chain(tensors).any(is_external) {
+            return Err(HiddenError::Hidden("constants in files"));
+        }
+    }
+    Ok(())
+}
+
+/// What of an ONNX file our own messages leave out. Numbers are those of `onnx.proto`.
+mod hidden {
+    use tandem_export::onnx::TensorProto;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Model {
+        #[prost(message, optional, tag = "7")]
+        pub(super) graph: Option<Graph>,
+        #[prost(bytes = "vec", repeated, tag = "20")]
+        pub(super) training: Vec<Vec<u8>>,
+        #[prost(bytes = "vec", repeated, tag = "25")]
+        pub(super) functions: Vec<Vec<u8>>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Graph {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) node: Vec<Node>,
+        #[prost(bytes = "vec", repeated, tag = "15")]
+        pub(super) sparse: Vec<Vec<u8>>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Node {
+        #[prost(message, repeated, tag = "5")]
+        pub(super) attribute: Vec<Attribute>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Attribute {
+        #[prost(message, optional, tag = "5")]
+        pub(super) tensor: Option<TensorProto>,
+        #[prost(message, repeated, tag = "10")]
+        pub(super) tensors: Vec<TensorProto>,
+        #[prost(bytes = "vec", optional, tag = "6")]
+        pub(super) graph: Option<Vec<u8>>,
+        #[prost(bytes = "vec", repeated, tag = "11")]
+        pub(super) graphs: Vec<Vec<u8>>,
+        #[prost(bytes = "vec", optional, tag = "22")]
+        pub(super) sparse: Option<Vec<u8>>,
+        #[prost(bytes = "vec", repeated, tag = "23")]
+        pub(super) sparses: Vec<Vec<u8>>,
     }
 }
 
@@ -127,6 +213,23 @@ mod tests {
         let place = Place { location: "bcd".into(), offset: 3, length: 4 };
         super::super::weights::set_place(outside, &place);
         assert_eq!(ModelProto::decode(moved.as_slice()).unwrap(), expected);
+    }
+
+    #[test]
+    fn constants_in_files_and_subgraphs_are_refused() {
+        refuse_hidden(&model().encode_to_vec()).unwrap();
+        let place = Place { location: "/etc/passwd".into(), offset: 0, length: 4 };
+        let mut tensor = TensorProto::default();
+        super::super::weights::set_place(&mut tensor, &place);
+        let constant = hidden::Attribute { tensor: Some(tensor), ..Default::default() };
+        let body = hidden::Attribute { graph: Some(vec![]), ..Default::default() };
+        for (attribute, says) in [(constant, "constants in files"), (body, "subgraphs")] {
+            let node = hidden::Node { attribute: vec![attribute] };
+            let graph = hidden::Graph { node: vec![node], sparse: vec![] };
+            let model = hidden::Model { graph: Some(graph), ..Default::default() };
+            let error = refuse_hidden(&model.encode_to_vec()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

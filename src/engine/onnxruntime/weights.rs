@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "maps weight files and describes their memory to the library")]
 
-use super::rewrite::{RewriteError, with_external_weights};
+use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
 use super::session::{check, element_type};
+use crate::engine::graph_check::check_weight;
 use crate::engine::weight_hash::Place;
 use crate::engine::{LoadError, NetworkFile};
 use crate::tensor::DType;
@@ -13,9 +14,12 @@ use ort::memory::{Allocator, MemoryInfo};
 use ort::session::builder::SessionBuilder;
 use ort::value::DynValue;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::collections::btree_map::Entry;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use tandem_export::files::{open_regular, shortened};
 use tandem_export::onnx::{DataLocation, DataType, StringStringEntryProto, TensorProto};
 
 /// The weights of one network, where they lie on disk.
@@ -24,87 +28,164 @@ pub(super) struct Weights {
     values: Vec<(String, Arc<DynValue>)>,
     /// The files, by location as the graph names it.
     files: BTreeMap<String, WeightFile>,
+    /// Copies of weights that begin between two elements.
+    copies: Vec<Box<[u64]>>,
+    /// The folder that rewritten locations are relative to: the deepest one that holds all files.
+    root: PathBuf,
 }
 
 /// A mapped file.
 struct WeightFile {
     bytes: Mmap,
-    /// Its path as a location relative to [`ROOT`].
-    from_root: String,
+    /// Its path, links followed.
+    path: PathBuf,
 }
-
-/// The folder that every rewritten location is relative to.
-pub(super) const ROOT: &str = "/";
 
 impl Weights {
     /// Maps every external weight of `graph`, which is `file`'s, exported or built, and gives it back
-    /// with locations that are relative to [`ROOT`].
+    /// with locations that are relative to [`root`](Self::root).
     ///
     /// The library refuses weight files outside the model's folder, links included, even when the
     /// weight is given by address, and its optimizer reads some weights (convolutions that it fuses)
-    /// by location all the same. So it is told that the model's folder is the root of the file system.
+    /// by location all the same. So each file is opened and checked here, and the library is given
+    /// their common folder and the paths of these very files in it: whatever else a graph may name,
+    /// it is refused before.
     pub(super) fn map(file: &NetworkFile, graph: &[u8]) -> Result<(Self, Vec<u8>), LoadError> {
         let network = &file.contract.network;
-        let mut weights = Self { values: Vec::new(), files: BTreeMap::new() };
+        let mut files = BTreeMap::new();
+        refuse_hidden(graph).map_err(|error| refused(network, error.to_string()))?;
+        with_external_weights(graph, |tensor, place| {
+            check_weight(tensor).map_err(|error| refused(network, error.to_string()))?;
+            if let Entry::Vacant(vacant) = files.entry(place.location) {
+                let mapped = WeightFile::map(file, vacant.key())?;
+                vacant.insert(mapped);
+            }
+            Ok(())
+        })
+        .map_err(|error| as_load_error(network, error))?;
+        let root = common_folder(files.values().map(|file| file.path.as_path()));
+        let mut weights = Self { values: Vec::new(), files, copies: Vec::new(), root };
         let graph = with_external_weights(graph, |tensor, place| {
-            let mapped = match weights.files.get(&place.location) {
-                Some(mapped) => mapped,
-                None => {
-                    let path = file.folder.join(&place.location);
-                    let open = |source| LoadError::WeightFile {
-                        network: network.clone(),
-                        file: path.clone(),
-                        source,
-                    };
-                    let real = path.canonicalize().map_err(open)?;
-                    let weight_file = File::open(&real).map_err(open)?;
-                    // SAFETY: the mapping is read-only. That nobody truncates or rewrites a
-                    // checkpoint under a running engine is the operator's promise, as with every
-                    // mapped model; tandem itself replaces files only by rename.
-                    let bytes = unsafe { Mmap::map(&weight_file) }.map_err(open)?;
-                    let from_root = real.to_string_lossy().trim_start_matches(ROOT).to_owned();
-                    let file = WeightFile { bytes, from_root };
-                    weights.files.entry(place.location.clone()).or_insert(file)
-                }
-            };
-            let (from, to) = (place.offset, place.offset.saturating_add(place.length));
-            let bytes = usize::try_from(from)
-                .ok()
-                .zip(usize::try_from(to).ok())
-                .and_then(|(from, to)| mapped.bytes.get(from..to))
-                .ok_or_else(|| LoadError::Weight {
-                    network: network.clone(),
-                    weight: tensor.name().to_owned(),
-                    file: file.folder.join(&place.location),
-                    from,
-                    to,
-                    length: mapped.bytes.len() as u64,
-                })?;
-            let value = describe(network, tensor, bytes)?;
-            weights.values.push((tensor.name().to_owned(), Arc::new(value)));
-            let location = mapped.from_root.clone();
+            let location = weights.add(file, tensor, &place)?;
             set_place(tensor, &Place { location, ..place });
             Ok(())
-        });
-        let graph = graph.map_err(|error| match error {
-            RewriteError::NotOnnx(error) => LoadError::Refused {
-                library: "tandem".into(),
-                network: network.clone(),
-                reason: format!("not an ONNX file: {error}"),
-            },
-            RewriteError::Weight(error) => error,
-        })?;
+        })
+        .map_err(|error| as_load_error(network, error))?;
         Ok((weights, graph))
     }
 
+    /// Describes one weight to the library; returns its file's path in the root folder.
+    fn add(
+        &mut self,
+        file: &NetworkFile,
+        tensor: &TensorProto,
+        place: &Place,
+    ) -> Result<String, LoadError> {
+        let network = &file.contract.network;
+        let mapped = &self.files[&place.location];
+        let (from, to) = (place.offset, place.offset.saturating_add(place.length));
+        let bytes = usize::try_from(from)
+            .ok()
+            .zip(usize::try_from(to).ok())
+            .and_then(|(from, to)| mapped.bytes.get(from..to))
+            .ok_or_else(|| LoadError::Weight {
+                network: network.clone(),
+                weight: shortened(tensor.name()),
+                file: file.folder.join(&place.location),
+                from,
+                to,
+                length: mapped.bytes.len() as u64,
+            })?;
+        let dtype = dtype_of(tensor).ok_or_else(|| {
+            let name = shortened(tensor.name());
+            refused(network, format!("weight {name:?} has an unknown element type"))
+        })?;
+        let value = match bytes.as_ptr().align_offset(dtype.size()) {
+            0 => describe(network, tensor, dtype, bytes)?,
+            _ => {
+                let mut copy = vec![0_u64; bytes.len().div_ceil(size_of::<u64>())];
+                bytemuck::cast_slice_mut::<u64, u8>(&mut copy)[..bytes.len()]
+                    .copy_from_slice(bytes);
+                self.copies.push(copy.into());
+                let copy = self.copies.last().expect("pushed just above");
+                describe(
+                    network,
+                    tensor,
+                    dtype,
+                    &bytemuck::cast_slice::<u64, u8>(copy)[..bytes.len()],
+                )?
+            }
+        };
+        self.values.push((tensor.name().to_owned(), Arc::new(value)));
+        let in_root = mapped.path.strip_prefix(&self.root).expect("the root holds all files");
+        in_root.to_str().map(str::to_owned).ok_or_else(|| {
+            refused(network, format!("the path of {} is not UTF-8", mapped.path.display()))
+        })
+    }
+
+    /// The folder that rewritten locations are relative to.
+    #[cfg(feature = "cuda")]
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Gives all of them to a session to be.
-    pub(super) fn add_to(&self, mut builder: SessionBuilder) -> Result<SessionBuilder, String> {
+    pub(super) fn add_to(&self, builder: SessionBuilder) -> Result<SessionBuilder, String> {
+        let root = self.root.to_str().ok_or("the path of the weights' folder is not UTF-8")?;
+        let mut builder =
+            builder.with_config_entry(ROOT_ENTRY, root).map_err(|error| error.to_string())?;
         for (name, value) in &self.values {
             builder = builder
                 .with_initializer(name, Arc::clone(value))
                 .map_err(|error| error.to_string())?;
         }
         Ok(builder)
+    }
+}
+
+impl WeightFile {
+    fn map(file: &NetworkFile, location: &str) -> Result<Self, LoadError> {
+        let path = file.folder.join(location);
+        let open = |source| LoadError::WeightFile {
+            network: file.contract.network.clone(),
+            file: path.clone(),
+            led_to: fs::read_link(&path).ok(),
+            source,
+        };
+        let real = path.canonicalize().map_err(open)?;
+        let weight_file = open_regular(&real).map_err(open)?;
+        // SAFETY: the mapping is read-only. That nobody truncates or rewrites a checkpoint under a
+        // running engine is the operator's promise, as with every mapped model; tandem itself
+        // replaces files only by rename, and a change before this point was refused.
+        let bytes = unsafe { Mmap::map(&weight_file) }.map_err(open)?;
+        Ok(Self { bytes, path: real })
+    }
+}
+
+/// The library's option for the folder that locations are relative to.
+pub(super) const ROOT_ENTRY: &str = "session.model_external_initializers_file_folder_path";
+
+/// The deepest folder that holds all of `files`, which are absolute; the root without any.
+fn common_folder<'a>(files: impl Iterator<Item = &'a Path>) -> PathBuf {
+    let mut folders = files.filter_map(Path::parent);
+    let Some(first) = folders.next() else { return PathBuf::from("/") };
+    let mut common = first;
+    for folder in folders {
+        while !folder.starts_with(common) {
+            common = common.parent().expect("absolute paths have the root in common");
+        }
+    }
+    common.to_owned()
+}
+
+fn refused(network: &str, reason: String) -> LoadError {
+    LoadError::Refused { library: "tandem".into(), network: network.to_owned(), reason }
+}
+
+fn as_load_error(network: &str, error: RewriteError) -> LoadError {
+    match error {
+        RewriteError::NotOnnx(error) => refused(network, format!("not an ONNX file: {error}")),
+        RewriteError::Weight(error) => error,
     }
 }
 
@@ -119,21 +200,18 @@ pub(super) fn set_place(tensor: &mut TensorProto, place: &Place) {
     ];
 }
 
-/// A descriptor of the library over mapped bytes.
-fn describe(network: &str, tensor: &TensorProto, bytes: &[u8]) -> Result<DynValue, LoadError> {
-    let refused = |reason: String| LoadError::Refused {
-        library: "tandem".into(),
-        network: network.to_owned(),
-        reason,
-    };
-    let dtype = dtype_of(tensor).ok_or_else(|| {
-        refused(format!("weight {:?} has an element type that tandem does not know", tensor.name()))
-    })?;
+/// A descriptor of the library over `bytes`, which are aligned for elements of `dtype`.
+fn describe(
+    network: &str,
+    tensor: &TensorProto,
+    dtype: DType,
+    bytes: &[u8],
+) -> Result<DynValue, LoadError> {
     let info = MemoryInfo::default();
     let mut value = ptr::null_mut();
-    // SAFETY: the mapped bytes outlive the descriptor (field order of `Weights`, which the engine
-    // keeps beside its session) and the library only reads initializers. Length against shape is
-    // checked by the library.
+    // SAFETY: `bytes` outlives the descriptor: it is mapped or copied memory that `Weights` drops after
+    // it (field order), and the engine keeps `Weights` beside its session. It is aligned for `dtype`
+    // and as long as the shape asks for (`check_weight`), and the library only reads initializers.
     let status = unsafe {
         (ort::api().CreateTensorWithDataAsOrtValue)(
             info.ptr(),
@@ -145,7 +223,7 @@ fn describe(network: &str, tensor: &TensorProto, bytes: &[u8]) -> Result<DynValu
             &mut value,
         )
     };
-    check(network, status).map_err(|error| refused(error.to_string()))?;
+    check(network, status).map_err(|error| refused(network, error.to_string()))?;
     let value = NonNull::new(value).expect("the library reported success");
     // SAFETY: a valid value just made by the library, owned by nobody else.
     Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
@@ -161,4 +239,21 @@ fn dtype_of(tensor: &TensorProto) -> Option<DType> {
         DataType::Bool => DType::Bool,
         DataType::Undefined => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_folder_is_the_deepest_that_holds_all_files() {
+        let check = |files: &[&str], expected: &str| {
+            assert_eq!(common_folder(files.iter().map(Path::new)), Path::new(expected));
+        };
+        check(&[], "/");
+        check(&["/a/b/w.bin"], "/a/b");
+        check(&["/a/b/w.bin", "/a/b/x.bin"], "/a/b");
+        check(&["/a/b/c/w.bin", "/a/bc/x.bin"], "/a");
+        check(&["/a/w.bin", "/b/x.bin"], "/");
+    }
 }
