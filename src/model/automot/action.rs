@@ -2,10 +2,11 @@
 
 use super::image::{BevFrame, BevFrameConfig, Size};
 use super::lane::Lane;
-use super::lidar::{HistogramConfig, SweepPair};
-use super::networks::{Networks, NetworksError, bev, size};
+use super::lidar::SweepPair;
+use super::networks::{Networks, NetworksError, size};
 use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
+use super::sizes::histogram;
 use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
 use crate::engine::Session;
 use crate::kv_cache::{KvSnapshot, Slot};
@@ -161,16 +162,7 @@ impl AutomotAction {
         {
             return Err(NetworksError::Trajectory { path, waypoints });
         }
-        let number = |key| size(bev_contract, bev::NETWORK, key);
-        let histogram = HistogramConfig {
-            x_range_m: [number("min_x_m")?, number("max_x_m")?],
-            y_range_m: [number("min_y_m")?, number("max_y_m")?],
-            cells_per_meter: number("lidar_cols")? / (number("max_x_m")? - number("min_x_m")?),
-            full_cell_points: number("hist_max_per_pixel")? as u32,
-            split_height_m: number("lidar_split_height_m")?,
-            max_height_m: number("max_height_lidar_m")?,
-            ground_plane: bev_contract.inputs[1].shape[0] == 2,
-        };
+        let histogram = histogram(bev_contract)?;
         let device = &*networks.device;
         let staged = |spec: &TensorSpec| StagedTensor::zeros(device, spec.dtype, &spec.shape);
         let tokens = &bev_contract.outputs[0];

@@ -15,6 +15,7 @@ pub mod networks;
 pub mod planner;
 pub mod prompt;
 pub mod recording;
+mod sizes;
 pub mod tokenizer;
 pub mod tokens;
 mod understanding;

@@ -3,14 +3,17 @@
 //! The understanding expert is one network or several, the groups that its layers are divided among;
 //! everything here takes it as a list of one or more. The only place that spells tensor names.
 
+use super::sizes;
 use crate::device::{Device, DeviceError, HostDevice, Lanes};
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError};
 use crate::kv_cache::Layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::files::shortened;
 use tandem_export::folder::Summary;
 use tandem_export::networks::{group_number, is_name};
+use tandem_export::summary::MODEL;
 
 /// Outputs whose names begin so are values in between, which no expert asks for.
 pub(super) const PROBE: &str = "probe.";
@@ -239,6 +242,29 @@ pub enum NetworksError {
         /// Waypoints.
         waypoints: usize,
     },
+    /// The folder is of another model.
+    #[error(
+        "network {network:?} of {folder:?} is of model {found:?}, not of {MODEL:?}; export the checkpoint again"
+    )]
+    Model {
+        /// The network.
+        network: String,
+        /// The folder.
+        folder: PathBuf,
+        /// The model that its contract names, shortened.
+        found: String,
+    },
+    /// The sizes of a contract contradict its tensors, each other, or those of another network.
+    #[error(
+        "the contract of network {network:?} contradicts itself or another network's: {what}; export \
+         the checkpoint again"
+    )]
+    Contradiction {
+        /// The network.
+        network: String,
+        /// What contradicts what.
+        what: String,
+    },
     /// A size is missing from a contract.
     #[error(
         "the contract of network {network:?} does not say {key:?}; export the checkpoint again"
@@ -318,7 +344,18 @@ impl Contracts {
         };
         let names = [vision::NETWORK].into_iter().chain(groups.iter().map(String::as_str));
         let names = names.chain([bev::NETWORK, action::NETWORK]);
+        for contract in contracts.iter() {
+            if contract.model != MODEL {
+                return Err(NetworksError::Model {
+                    network: contract.network.clone(),
+                    folder: folder.to_owned(),
+                    found: shortened(&contract.model),
+                });
+            }
+            sizes::check_alone(contract)?;
+        }
         contracts.check(folder)?;
+        sizes::check(&contracts)?;
         for (name, contract) in names.zip(contracts.iter()) {
             let expected = summary.networks.get(name).map_or("", String::as_str);
             if contract.network != name || contract.graph_sha256 != expected {
