@@ -47,6 +47,15 @@ fn inspection_exits_with_whether_a_checkpoint_can_be_exported() {
     assert!(notes.contains("extra.safetensors") && notes.contains("cannot drive"), "{notes}");
     assert_eq!(found["config"]["text"]["vocab_size"], 1000);
 
+    // Only building the networks finds that the heads do not divide the widths.
+    let bev = folder.join("bev_config.json");
+    let original = fs::read_to_string(&bev).unwrap();
+    fs::write(&bev, original.replace("\"n_head\": 4", "\"n_head\": 5")).unwrap();
+    let (code, text, _) = run(&["checkpoint", "inspect", path(&folder)]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("problem: ") && text.contains("multiple of 5"), "{text}");
+    fs::write(&bev, original).unwrap();
+
     fs::write(folder.join("config.json"), "{}").unwrap();
     let (code, text, _) = run(&["checkpoint", "inspect", path(&folder)]);
     assert_eq!(code, Some(1), "{text}");

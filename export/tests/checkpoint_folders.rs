@@ -609,6 +609,28 @@ fn frames_that_would_be_resized_are_refused() {
 }
 
 #[test]
+fn options_are_bounded_before_anything_is_allocated() {
+    let folder = Folder::new();
+    let checkpoint = Checkpoint::open(&folder.dir).unwrap();
+    let refused = |options: ExportOptions, word: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let result =
+            export_networks(&checkpoint, &options, &out.path().join("network"), &mut |_| {});
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    for frames in [0, 257, u32::MAX as usize, usize::MAX] {
+        refused(ExportOptions { frames, ..ExportOptions::default() }, "1 to 256");
+    }
+    for capacity in [65_537, u32::MAX as usize, usize::MAX] {
+        let prefix_capacity = Some(capacity);
+        refused(ExportOptions { prefix_capacity, ..ExportOptions::default() }, "65536");
+    }
+    let frame_size = [usize::MAX - 31; 2];
+    refused(ExportOptions { frame_size, ..ExportOptions::default() }, "16777216");
+}
+
+#[test]
 fn lfs_pointers_are_recognized_in_every_file_that_is_read() {
     for file in [
         WEIGHTS,
@@ -666,6 +688,14 @@ fn tokenizer_ids_must_fit_configuration_and_embedding() {
         config["added_tokens_decoder"]["42"] = json!({"content": "point"});
     });
     folder.refused(&["\"point\"", "tokenizer_config.json says 42"]);
+
+    for key in ["add_prefix_space", "split_special_tokens"] {
+        let folder = Folder::new();
+        folder.change("tokenizer_config.json", |config| config[key] = json!(false));
+        folder.accepted();
+        folder.change("tokenizer_config.json", |config| config[key] = json!(true));
+        folder.refused(&["tokenizer_config.json", key]);
+    }
 
     let folder = Folder::new();
     folder.change("added_tokens.json", |added| added["<|vision_start|>"] = json!(980));

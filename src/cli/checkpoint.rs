@@ -4,8 +4,9 @@ use super::{Outcome, export, print};
 use crate::model::automot::tokenizer::Tokenizer;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
-use tandem_export::checkpoint::{AutomotConfig, Inspection, inspect};
+use tandem_export::checkpoint::{AutomotConfig, Checkpoint, Inspection, inspect};
 use tandem_export::folder::TOKENIZER_FILE;
+use tandem_export::networks::{self, ExportOptions};
 use tandem_export::synth::{SynthSpec, synthesize, synthesize_sparse};
 
 #[derive(clap::Subcommand)]
@@ -47,6 +48,11 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
     match verb {
         Verb::Inspect(arguments) => {
             let mut found = inspect(&arguments.folder)?;
+            if found.problems.is_empty()
+                && let Err(error) = networks_of(&arguments.folder)
+            {
+                found.problems.push(format!("{error:#}"));
+            }
             if found.files.iter().any(|file| file.name == TOKENIZER_FILE) {
                 let loaded = Tokenizer::read(&arguments.folder.join(TOKENIZER_FILE));
                 // A tokenizer that was refused already needs no second line.
@@ -79,6 +85,13 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Builds the networks that `export` writes by default, and drops them.
+fn networks_of(folder: &Path) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(folder)?;
+    networks::all(&checkpoint, &ExportOptions::default(), |_| {})?;
+    Ok(())
 }
 
 /// Reads a specification (YAML includes JSON) or the `config.json` of a published model, and prints

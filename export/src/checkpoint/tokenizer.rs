@@ -84,7 +84,16 @@ pub(super) fn check(dir: &Path, config: &AutomotConfig) -> Result<(), Checkpoint
 fn additions(dir: &Path) -> Result<Vec<(&'static str, String, u32)>, CheckpointError> {
     let mut tokens = Vec::new();
     let file = "tokenizer_config.json";
-    if let Some(fields) = Fields::read(&dir.join(file))?
+    let fields = Fields::read(&dir.join(file))?;
+    if let Some(fields) = &fields {
+        // Both change how a text is divided, over what tokenizer.json says.
+        for key in ["add_prefix_space", "split_special_tokens"] {
+            if fields.flag_or(key, false)? {
+                return Err(fields.invalid(key, "false: the only one of this model".into()));
+            }
+        }
+    }
+    if let Some(fields) = fields
         && fields.has("added_tokens_decoder")
     {
         let decoder = fields.object("added_tokens_decoder")?;

@@ -143,8 +143,8 @@ pub enum NetworkError {
     },
     /// The checkpoint's preprocessor would resize the frames.
     #[error(
-        "frames of {} by {} pixels are outside the {} to {} pixels that the checkpoint's \
-         preprocessor leaves as they are; give another frame size",
+        "frames of {} by {} pixels are outside the {} to {} pixels that the preprocessor leaves as \
+         they are; give another frame size",
         frame[0], frame[1], bounds[0], bounds[1]
     )]
     FramePixels {
@@ -152,6 +152,22 @@ pub enum NetworkError {
         frame: [usize; 2],
         /// Least and most pixels of a frame.
         bounds: [usize; 2],
+    },
+    /// No prompt has so many frames.
+    #[error("{frames} frames in a prompt; ask for 1 to {limit}")]
+    Frames {
+        /// Frames asked for.
+        frames: usize,
+        /// The largest number.
+        limit: usize,
+    },
+    /// The prefix would be too long.
+    #[error("a prefix capacity of {capacity} tokens is above the limit of {limit}")]
+    PrefixLimit {
+        /// Capacity asked for or needed, tokens.
+        capacity: usize,
+        /// The largest capacity.
+        limit: usize,
     },
     /// The images alone do not fit the prefix.
     #[error("prefix capacity {capacity} does not hold the prompt's {needed} tokens")]

@@ -9,6 +9,15 @@ const TEXT_TOKENS: usize = 116;
 /// Prefix capacities are multiples of this.
 const CAPACITY_STEP: usize = 64;
 
+/// Largest number of frames in a prompt.
+const MAX_FRAMES: usize = 256;
+
+/// Largest number of tokens that a prefix may have room for.
+const MAX_PREFIX_CAPACITY: usize = 1 << 16;
+
+/// Largest number of pixels of a frame: that of Qwen3-VL's preprocessor.
+const MAX_PIXELS: usize = 1 << 24;
+
 /// Sizes that follow from the configuration and the options.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sizes {
@@ -48,19 +57,26 @@ impl Sizes {
             return Err(NetworkError::FrameSize { frame: options.frame_size, multiple });
         }
         let pixels = options.frame_size[0].saturating_mul(options.frame_size[1]);
-        if let Some(bounds) = config.frame_pixels
-            && !(bounds[0]..=bounds[1]).contains(&pixels)
-        {
+        let [least, most] = config.frame_pixels.unwrap_or([1, MAX_PIXELS]);
+        let bounds = [least, most.min(MAX_PIXELS)];
+        if !(bounds[0]..=bounds[1]).contains(&pixels) {
             return Err(NetworkError::FramePixels { frame: options.frame_size, bounds });
         }
         let grid = options.frame_size.map(|side| side / vision.patch_size);
         let patches = grid[0] * grid[1];
         let frame_tokens = patches / (vision.spatial_merge_size * vision.spatial_merge_size);
 
+        if !(1..=MAX_FRAMES).contains(&options.frames) {
+            return Err(NetworkError::Frames { frames: options.frames, limit: MAX_FRAMES });
+        }
         // Every image stands between a start and an end marker.
         let images = options.frames * (frame_tokens + 2);
         let fits = (images + TEXT_TOKENS).next_multiple_of(CAPACITY_STEP);
         let prefix_capacity = options.prefix_capacity.unwrap_or(fits);
+        if prefix_capacity > MAX_PREFIX_CAPACITY {
+            let (capacity, limit) = (prefix_capacity, MAX_PREFIX_CAPACITY);
+            return Err(NetworkError::PrefixLimit { capacity, limit });
+        }
         if prefix_capacity <= images {
             let needed = images + 1;
             return Err(NetworkError::PrefixCapacity { capacity: prefix_capacity, needed });
