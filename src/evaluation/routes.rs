@@ -9,8 +9,10 @@ use super::route_bounds::{
 };
 use super::scenario_types::{SCENARIO_TYPES, nearest_type};
 use crate::scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
+use crate::world::xml_text::{self, DocumentError, EncodingError, decode};
 use glam::{DVec2, DVec3};
 use roxmltree::{Document, Node};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -72,6 +74,22 @@ pub enum RouteFileError {
         /// The XML reader's words.
         #[source]
         source: roxmltree::Error,
+    },
+    /// The document type declares entities.
+    #[error("{file}: {source}")]
+    Entities {
+        /// The file, as the caller named it.
+        file: String,
+        /// What the XML reader reports.
+        source: DocumentError,
+    },
+    /// The file is not text in its encoding.
+    #[error("{file}: {source}")]
+    Encoding {
+        /// The file, as the caller named it.
+        file: String,
+        /// Why.
+        source: EncodingError,
     },
     /// The file holds nothing to drive.
     #[error("{file}: no <{element}> below the document element, expected at least one")]
@@ -187,16 +205,17 @@ pub enum Problem {
 /// # Errors
 /// If the file can't be read or [`parse_routes`] refuses it.
 pub fn read_routes(path: &Path) -> Result<Vec<Route>, RouteFileError> {
-    parse_routes(&read(path)?, &path.display().to_string())
+    parse_routes(read(path)?, &path.display().to_string())
 }
 
 /// Reads all routes of a document: every `<route>` below the document element, in file order.
-/// `file` is how errors name it.
+/// `bytes` are text in the encoding that the document declares; `file` is how errors name it.
 ///
 /// # Errors
 /// At the first thing that is wrong.
-pub fn parse_routes(text: &str, file: &str) -> Result<Vec<Route>, RouteFileError> {
-    let document = parse_xml(text, file, "routes")?;
+pub fn parse_routes(bytes: impl AsRef<[u8]>, file: &str) -> Result<Vec<Route>, RouteFileError> {
+    let text = text_of(bytes.as_ref(), file)?;
+    let document = parse_xml(&text, file, "routes")?;
     let mut first_lines = BTreeMap::new();
     let mut routes = Vec::new();
     for node in elements_below(document.root_element(), "route") {
@@ -278,15 +297,16 @@ impl WeatherPresets {
     /// # Errors
     /// If the file can't be read or [`WeatherPresets::parse`] refuses it.
     pub fn read(path: &Path) -> Result<Self, RouteFileError> {
-        Self::parse(&read(path)?, &path.display().to_string())
+        Self::parse(read(path)?, &path.display().to_string())
     }
 
     /// Reads a preset document. `file` is how errors name it.
     ///
     /// # Errors
     /// At the first thing that is wrong.
-    pub fn parse(text: &str, file: &str) -> Result<Self, RouteFileError> {
-        let document = parse_xml(text, file, "weathers")?;
+    pub fn parse(bytes: impl AsRef<[u8]>, file: &str) -> Result<Self, RouteFileError> {
+        let text = text_of(bytes.as_ref(), file)?;
+        let document = parse_xml(&text, file, "weathers")?;
         let place = Place { file, route: None };
         let mut presets = Vec::new();
         for case in elements_below(document.root_element(), "case") {
@@ -312,9 +332,12 @@ fn preset_values(fields: &BTreeMap<String, f64>) -> [f64; PRESET_FIELDS.len()] {
     PRESET_FIELDS.map(|name| fields[name])
 }
 
-fn read(path: &Path) -> Result<String, RouteFileError> {
-    fs::read_to_string(path)
-        .map_err(|source| RouteFileError::Read { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<Vec<u8>, RouteFileError> {
+    fs::read(path).map_err(|source| RouteFileError::Read { path: path.to_owned(), source })
+}
+
+fn text_of<'a>(bytes: &'a [u8], file: &str) -> Result<Cow<'a, str>, RouteFileError> {
+    decode(bytes).map_err(|source| RouteFileError::Encoding { file: file.to_owned(), source })
 }
 
 fn parse_xml<'a>(
@@ -322,11 +345,13 @@ fn parse_xml<'a>(
     file: &str,
     root: &'static str,
 ) -> Result<Document<'a>, RouteFileError> {
-    Document::parse(text).map_err(|source| RouteFileError::Xml {
-        file: file.to_owned(),
-        line: source.pos().row,
-        root,
-        source,
+    xml_text::parse(text).map_err(|error| match error {
+        DocumentError::Malformed(source) => {
+            RouteFileError::Xml { file: file.to_owned(), line: source.pos().row, root, source }
+        }
+        source @ DocumentError::Entities(_) => {
+            RouteFileError::Entities { file: file.to_owned(), source }
+        }
     })
 }
 
@@ -608,6 +633,25 @@ mod tests {
     }
 
     #[test]
+    fn encodings_and_document_types_are_read() {
+        let text = file(WAYPOINTS).replace("Town01", "Malmö");
+        let declared = format!("<?xml version=\"1.0\" encoding=\"UTF-16\"?>\n{text}");
+        let units = std::iter::once(0xFEFF).chain(declared.encode_utf16());
+        let wide: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        assert_eq!(parse_routes(wide, "f.xml").unwrap()[0].town, "Malmö");
+        let declared = format!("<?xml version='1.0' encoding='ISO-8859-1'?>{text}");
+        let latin: Vec<u8> = declared.chars().map(|letter| letter as u32 as u8).collect();
+        assert_eq!(parse_routes(&latin, "f.xml").unwrap()[0].town, "Malmö");
+        let broken = parse_routes(&latin[44..], "f.xml").unwrap_err().to_string();
+        assert!(broken.starts_with("f.xml: not valid UTF-8"), "{broken}");
+        parse_routes(format!("<!DOCTYPE routes SYSTEM \"r.dtd\">{text}"), "f.xml").unwrap();
+        check_refused(
+            "<!DOCTYPE a [<!ENTITY b 'c'>]><routes/>",
+            &["f.xml", "DOCTYPE declares entities"],
+        );
+    }
+
+    #[test]
     fn a_file_without_routes_is_refused() {
         check_refused("<routes/>", &["f.xml", "no <route>"]);
         check_refused("", &["f.xml", "well-formed"]);
@@ -691,7 +735,7 @@ mod tests {
             vec![(500_000.0, 9_876_543.0), (500_002.0, 9_876_543.0)],
             vec![(0.0, 0.0), (2579.0, 0.0), (0.0, 3.5)],
         ] {
-            parse_routes(&through(&places), "f.xml").unwrap();
+            parse_routes(through(&places), "f.xml").unwrap();
         }
     }
 
@@ -718,8 +762,7 @@ mod tests {
         ] {
             check_refused(&scenario(inside), &["f.xml:4", "route 7", parts[0], parts[1]]);
         }
-        parse_routes(&scenario("<direction value='left'/><distance value='42'/>"), "f.xml")
-            .unwrap();
+        parse_routes(scenario("<direction value='left'/><distance value='42'/>"), "f.xml").unwrap();
         let weather =
             |text: &str| file(&format!("{WAYPOINTS}<weathers><weather {text}/></weathers>"));
         check_refused(

@@ -236,15 +236,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 /// The route that is looked at.
 fn route(arguments: &Arguments) -> anyhow::Result<Route> {
-    let (text, name) = match &arguments.routes {
-        None => (ROUTE_FILE.to_owned(), "routes/demo.xml".to_owned()),
+    let (bytes, name) = match &arguments.routes {
+        None => (ROUTE_FILE.as_bytes().to_owned(), "routes/demo.xml".to_owned()),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
+            let bytes = std::fs::read(path)
                 .with_context(|| format!("cannot read route file {}", path.display()))?;
-            (text, path.display().to_string())
+            (bytes, path.display().to_string())
         }
     };
-    let routes = parse_routes(&text, &name)?;
+    let routes = parse_routes(&bytes, &name)?;
     routes.into_iter().next().with_context(|| format!("{name} has no route"))
 }
 
