@@ -3,6 +3,7 @@
 use super::drive::{Drive, Tally, Variant, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
 use super::identity;
+use super::maps::TownMaps;
 use super::print;
 use super::progress::ProgressLines;
 use super::workers::{Event, Message, Ready, Told, supervise};
@@ -13,11 +14,9 @@ use crate::evaluation::routes::parse_routes;
 use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use crate::scene::Route;
-use crate::world::StreetMap;
 use anyhow::{Context, bail};
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 /// Ticks between two lines in which a worker says where it is.
@@ -43,8 +42,9 @@ pub(super) struct CampaignArguments {
     /// Run file (YAML): clock, periods, seed, threads; see configs/
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
-    /// OpenDRIVE map of the routes' town: its lanes instead of ones made from the route alone
-    #[arg(long, value_name = "FILE")]
+    /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns: real
+    /// lanes instead of ones made from the route alone
+    #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
     /// Only these routes of the file, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
@@ -73,9 +73,9 @@ pub(super) struct CampaignArguments {
 
 /// The routes of a campaign, read.
 pub(super) struct RoutesToDrive {
-    text: String,
+    bytes: Vec<u8>,
     pub(super) routes: Vec<Route>,
-    map: Option<Arc<StreetMap>>,
+    pub(super) maps: TownMaps,
 }
 
 impl CampaignArguments {
@@ -84,14 +84,19 @@ impl CampaignArguments {
         Ok(self.run.as_deref().map(RunFile::read).transpose()?.unwrap_or_default())
     }
 
-    /// Reads routes and map.
+    /// Reads routes, finds their maps, and checks that each route can be driven.
     pub(super) fn read_routes(&self) -> anyhow::Result<RoutesToDrive> {
-        let text = std::fs::read_to_string(&self.routes)
+        let bytes = std::fs::read(&self.routes)
             .with_context(|| format!("cannot read route file {}", self.routes.display()))?;
-        let routes = parse_routes(&text, &self.routes.display().to_string())?;
+        let routes = parse_routes(&bytes, &self.routes.display().to_string())?;
         let routes = select(routes, &self.only)?;
-        let map = self.map.as_deref().map(StreetMap::read).transpose()?.map(Arc::new);
-        Ok(RoutesToDrive { text, routes, map })
+        let maps = TownMaps::find(self.map.as_deref(), &routes)?;
+        // Workers are started for routes that were checked.
+        if !self.worker {
+            maps.check(&routes)?;
+        }
+        let maps = maps.without_warnings();
+        Ok(RoutesToDrive { bytes, routes, maps })
     }
 
     /// What to drive, in every one of `variants`.
@@ -105,11 +110,11 @@ impl CampaignArguments {
             routes: &read.routes,
             repetitions: self.repetitions,
             shard: self.shard,
-            route_file: read.text.as_bytes(),
+            route_file: &read.bytes,
             driver: self.driver,
             variants,
             engine: self.engine.as_deref(),
-            map: read.map.as_ref(),
+            maps: &read.maps,
             tick_cap: self.tick_cap,
             motion: None,
         }

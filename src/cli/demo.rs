@@ -5,6 +5,7 @@
 
 use super::drive::{self, Drive, Variant};
 use super::driver::{DriverFactory, DriverName};
+use super::maps::TownMaps;
 use super::report::{self, Part};
 use super::{Outcome, checkpoint, export, print};
 use crate::evaluation::routes::parse_routes;
@@ -94,6 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cancel = drive::cancel_on_interrupt()?;
     let routes = parse_routes(ROUTE_FILE, "routes/demo.xml")?;
     let folder = |driver: DriverName| out.join(driver.as_str());
+    let maps = TownMaps::default();
     let drive = Drive {
         folder: &folder(DriverName::Automot),
         routes: &routes,
@@ -103,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: DriverName::Automot,
         variants: &with_model,
         engine: Some(&engine),
-        map: None,
+        maps: &maps,
         motion: None,
         tick_cap: arguments.ticks,
     };
@@ -119,7 +121,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         driver: DriverName::Autopilot,
         variants: &with_autopilot,
         engine: None,
-        map: None,
         motion: None,
         tick_cap: crate::evaluation::criteria::TICK_CAP,
         ..drive

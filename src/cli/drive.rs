@@ -2,6 +2,7 @@
 
 use super::driver::{DriverFactory, DriverName};
 use super::latency::{Timed, schedule_file};
+use super::maps::TownMaps;
 use super::print;
 use super::progress::{Counts, ProgressLines};
 use crate::evaluation::campaign::{
@@ -13,7 +14,7 @@ use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
 use crate::scene::{Control, Observation, Route, SensorSuite};
 use crate::timing::{Stage, StageStatistics};
-use crate::world::{EmbeddedWorld, RealTime, StreetMap, World};
+use crate::world::{EmbeddedWorld, RealTime, World};
 use anyhow::Context;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -40,8 +41,8 @@ pub(super) struct Drive<'a> {
     /// What is run: one or more; all share what loads the networks.
     pub(super) variants: &'a [Variant],
     pub(super) engine: Option<&'a Path>,
-    /// Real geometry for all routes.
-    pub(super) map: Option<&'a Arc<StreetMap>>,
+    /// Real geometry.
+    pub(super) maps: &'a TownMaps,
     pub(super) tick_cap: u64,
     /// Where to keep every drive's motion.
     pub(super) motion: Option<&'a Path>,
@@ -157,7 +158,8 @@ impl<'a> Drive<'a> {
     ) -> anyhow::Result<(RouteOutcome, Counted)> {
         let Unit { setting, repetition, .. } = work.unit;
         let run = self.variants[setting].timed.for_drive(work.seed, work.route.id, repetition)?;
-        let world = EmbeddedWorld::on(work.route, factory.sensors(), work.seed, self.map)?;
+        let map = self.maps.of(work.route)?;
+        let world = EmbeddedWorld::on(work.route, factory.sensors(), work.seed, map)?;
         let mut driver = factory.driver(world.plan(), &run)?;
         let mut world: Box<dyn World> = match run.pace {
             Pace::Lockstep | Pace::Virtual(_) => Box::new(world),
@@ -264,7 +266,7 @@ impl<'a> Drive<'a> {
         self.variants.iter().map(setting).collect()
     }
 
-    /// What the engine's folder and library add to all that decides results.
+    /// What maps, the engine's folder and its library add to all that decides results.
     fn engine_values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
         if let Some(folder) = self.engine {
@@ -273,6 +275,7 @@ impl<'a> Drive<'a> {
         if let Some(backend) = backend {
             settings.insert("back end".to_owned(), backend.to_owned());
         }
+        settings.extend(self.maps.provenance());
         Ok(settings)
     }
 }

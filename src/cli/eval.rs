@@ -59,7 +59,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         backend.as_deref(),
     );
     report::keep_facts(&asked.out, &facts)?;
-    let set = report::route_set(&asked.routes, &asked.only)?;
+    let mut set = report::route_set(&asked.routes, &asked.only)?;
+    set.first_junctions = routes.maps.first_junctions(&set.routes)?;
     let part = Part {
         driver,
         folder: &asked.out,

@@ -17,6 +17,7 @@ mod export;
 mod identity;
 mod inspect;
 mod latency;
+mod maps;
 mod merge;
 mod placement;
 mod print;

@@ -1,6 +1,7 @@
 //! `tandem record`: drive a route with the autopilot and keep what AutoMoT's sensors saw.
 
 use super::drive::cancel_on_interrupt;
+use super::maps::TownMaps;
 use super::{Outcome, print};
 use crate::evaluation::criteria::TICK_CAP;
 use crate::evaluation::routes::parse_routes;
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     /// Id of the route, if not the first of the file
     #[arg(long, value_name = "ID")]
     route: Option<u32>,
+    /// OpenDRIVE map of the route's town, or a folder with TOWN.xodr
+    #[arg(long, value_name = "FILE|DIR")]
+    map: Option<PathBuf>,
     /// End after so many ticks, if the route does not end before
     #[arg(long, default_value_t = TICK_CAP, value_parser = clap::value_parser!(u64).range(1..))]
     ticks: u64,
@@ -35,9 +39,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let text = std::fs::read_to_string(&arguments.routes)
+    let bytes = std::fs::read(&arguments.routes)
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
-    let routes = parse_routes(&text, &arguments.routes.display().to_string())?;
+    let routes = parse_routes(&bytes, &arguments.routes.display().to_string())?;
     let route = match arguments.route {
         None => routes.first(),
         Some(id) => routes.iter().find(|route| route.id == id),
@@ -47,7 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("the route file has no such route, only {}", ids.join(", "));
     };
     let suite = SensorSuite { truth: true, ..SENSORS };
-    let mut world = EmbeddedWorld::new(route, suite, arguments.seed)?;
+    let maps = TownMaps::find(arguments.map.as_deref(), std::slice::from_ref(route))?;
+    let mut world = EmbeddedWorld::on(route, suite, arguments.seed, maps.of(route)?)?;
     let mut writer = RecordingWriter::create(&arguments.out, world.plan())?;
 
     let cancel = cancel_on_interrupt()?;

@@ -3,6 +3,7 @@
 
 use super::drive::{STILL_FILE, WARM_UP_TICKS};
 use super::driver::DriverName;
+use super::maps::TownMaps;
 use super::{Outcome, campaign, doctor, print};
 use crate::evaluation::foxglove::write_mcap;
 use crate::evaluation::log::RouteLog;
@@ -30,6 +31,10 @@ pub(super) struct Arguments {
     /// Route file that the results are of: adds abilities, and scores by both rules
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
+    /// Folder with TOWN.xodr for each town of the routes, or one map, for the junctions that the
+    /// traffic signs of abilities depend on; without it they are guessed
+    #[arg(long, value_name = "DIR|FILE", requires = "routes")]
+    map: Option<PathBuf>,
     /// Only these routes, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     only: Vec<u32>,
@@ -51,7 +56,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let set = match &arguments.routes {
         None => None,
-        Some(path) => Some(route_set(path, &arguments.only)?),
+        Some(path) => {
+            let mut set = route_set(path, &arguments.only)?;
+            let maps = TownMaps::find(arguments.map.as_deref(), &set.routes)?;
+            set.first_junctions = maps.first_junctions(&set.routes)?;
+            Some(set)
+        }
     };
     let page = arguments.out.clone();
     let page = page.unwrap_or_else(|| arguments.folders[0].join("report.html"));

@@ -1,9 +1,10 @@
 //! `tandem score`: what a folder of result files comes to.
 
+use super::maps::TownMaps;
 use super::{Outcome, campaign, print};
 use crate::evaluation::ability::Ability;
 use crate::evaluation::rule::{DEVIATIONS, Rule};
-use crate::evaluation::score_card::{AbilityTable, Figure, ResultFolder, RouteSet, ScoreCard};
+use crate::evaluation::score_card::{Figure, ResultFolder, RouteSet, ScoreCard};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ pub(super) struct Arguments {
     /// Folder with SAVE_NAME/metric_info.json of every drive, for smoothness
     #[arg(long, value_name = "DIR")]
     motion: Option<PathBuf>,
+    /// Folder with TOWN.xodr for each town of the routes, or one map, for the junctions that traffic
+    /// signs depend on; without it they are guessed
+    #[arg(long, value_name = "DIR|FILE")]
+    map: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -55,7 +60,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let rule = arguments.rule.into();
     let folder = ResultFolder::read(&arguments.folder)?;
     let is_ours = folder.run.is_some();
-    let set = RouteSet::read(&route_file(arguments.routes.as_deref())?, &arguments.subset)?;
+    let mut set = RouteSet::read(&route_file(arguments.routes.as_deref())?, &arguments.subset)?;
+    set.first_junctions =
+        TownMaps::find(arguments.map.as_deref(), &set.routes)?.first_junctions(&set.routes)?;
     let card = ScoreCard::new(folder, &set, arguments.motion.as_deref(), rule)?;
     if arguments.json {
         print::line(&to_json(&card)?);
@@ -123,10 +130,12 @@ fn describe(card: &ScoreCard, is_ours: bool) {
 
     print::line("");
     print::line(&ability_table(card));
-    print::line(
-        "junctions, which traffic signs of failed routes depend on, are read from gaps between key \
-         points: no map was asked",
-    );
+    print::line(if card.abilities.is_approximate {
+        "approximate: traffic signs of failed routes depend on junctions, which are guessed from gaps \
+         between key points; give the maps of the towns with --map DIR"
+    } else {
+        "junctions, which traffic signs of failed routes depend on, are those of the maps"
+    });
 
     print::line("");
     let count = |(name, count): (&String, &usize)| vec![name.clone(), count.to_string()];
@@ -161,27 +170,24 @@ fn figure(figure: &Figure, show: impl Fn(f64) -> String) -> String {
 
 fn ability_table(card: &ScoreCard) -> String {
     let tables = [&card.abilities, &card.abilities_003];
-    let cell = |table: &AbilityTable, place: usize| match &table.0 {
-        Ok(abilities) => abilities.ratios[place],
-        Err(_) => None,
-    };
-    let percent = |ratio: Option<f64>| {
-        ratio.map_or("–".to_owned(), |ratio| format!("{:.1}", ratio * 100.0))
+    let percent = |ratio: Option<f64>, is_approximate: bool| {
+        let mark = if is_approximate { " (approximate)" } else { "" };
+        ratio.map_or("–".to_owned(), |ratio| format!("{:.1}{mark}", ratio * 100.0))
     };
     let mut rows: Vec<Vec<String>> = Ability::ALL
         .into_iter()
         .enumerate()
         .map(|(place, ability)| {
-            let routes = card.abilities.0.as_ref().map_or(0, |found| found.routes[place]);
+            let routes = card.abilities.abilities.as_ref().map_or(0, |found| found.routes[place]);
             let mut row = vec![ability.key().to_owned(), routes.to_string()];
-            row.extend(tables.map(|table| percent(cell(table, place))));
+            row.extend(tables.map(|table| percent(table.ratio(place), table.is_guessed(ability))));
             row
         })
         .collect();
-    let means = tables.map(|table| percent(table.0.as_ref().ok().and_then(|found| found.mean)));
+    let means = tables.map(|table| percent(table.mean(), table.is_approximate));
     rows.push(["mean".to_owned(), String::new()].into_iter().chain(means).collect());
     let mut text = print::table(&["ability, %", "routes", "as 0.0.4", "as 0.0.3"], &rows);
-    if let Err(error) = &card.abilities.0 {
+    if let Err(error) = &card.abilities.abilities {
         text += &format!("\nnone by this rule: {error}");
     }
     text

@@ -2,7 +2,7 @@
 
 use super::merge::FoundRecord;
 use super::rule::Rule;
-use crate::scene::Route;
+use crate::scene::{Route, RoutePlan};
 use glam::DVec3;
 
 /// What a route may demand. A scenario type may demand several.
@@ -150,6 +150,12 @@ impl FirstJunction {
             points = points.saturating_add((gap_m.floor() as usize).saturating_add(1));
         }
         Self { point, points }
+    }
+
+    /// Of a dense route on the lanes of a map, as the official tool finds it.
+    pub fn of_plan(plan: &RoutePlan) -> Self {
+        let first = plan.points.iter().position(|point| point.is_junction);
+        Self { point: first.map(|idx| idx + 1), points: plan.points.len() }
     }
 }
 

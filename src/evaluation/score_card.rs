@@ -122,6 +122,8 @@ pub struct RouteSet {
     pub sha256: String,
     /// The set's name, if it is one of Bench2Drive's.
     pub name: Option<&'static str>,
+    /// Where routes enter their first junction, by route id, from maps; empty without maps.
+    pub first_junctions: BTreeMap<u32, FirstJunction>,
 }
 
 impl RouteSet {
@@ -132,15 +134,14 @@ impl RouteSet {
     pub fn read(path: &Path, subset: &str) -> Result<Self, ScoreError> {
         let bytes = fs::read(path).map_err(|source| read_error(path, source))?;
         let file = path.display().to_string();
-        let not_text = |error| read_error(path, io::Error::new(io::ErrorKind::InvalidData, error));
-        let text = std::str::from_utf8(&bytes).map_err(not_text)?;
         let routes =
-            parse_routes(text, &file).map_err(|error| ScoreError::Routes(Box::new(error)))?;
+            parse_routes(&bytes, &file).map_err(|error| ScoreError::Routes(Box::new(error)))?;
         let routes = select_subset(routes, subset)?;
         let digest = Sha256::digest(&bytes);
         let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let known = KNOWN_SETS.iter().find(|(hash, _)| *hash == sha256);
-        Ok(Self { routes, file, sha256, name: known.map(|(_, name)| *name) })
+        let name = known.map(|(_, name)| *name);
+        Ok(Self { routes, file, sha256, name, first_junctions: BTreeMap::new() })
     }
 }
 
@@ -224,21 +225,47 @@ impl Figure {
     }
 }
 
-/// Abilities by one release's counting of signs, or why there are none.
+/// Abilities by one release's counting of signs.
 #[derive(Debug)]
-pub struct AbilityTable(pub Result<Abilities, AbilityError>);
+pub struct AbilityTable {
+    /// The abilities, or why there are none.
+    pub abilities: Result<Abilities, AbilityError>,
+    /// True if junctions were guessed for want of a map, so that traffic signs and the mean are
+    /// approximate.
+    pub is_approximate: bool,
+}
+
+impl AbilityTable {
+    /// The ratio of the ability at `place`, 0 to 1.
+    pub fn ratio(&self, place: usize) -> Option<f64> {
+        self.abilities.as_ref().ok()?.ratios[place]
+    }
+
+    /// Mean of the ratios.
+    pub fn mean(&self) -> Option<f64> {
+        self.abilities.as_ref().ok()?.mean
+    }
+
+    /// True if the figure of `ability` depends on guessed junctions.
+    pub fn is_guessed(&self, ability: Ability) -> bool {
+        self.is_approximate && ability == Ability::TrafficSigns
+    }
+}
 
 impl Serialize for AbilityTable {
-    /// With the keys of the official file.
+    /// With the keys of the official file, and which figures are approximate.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut table = serde_json::Map::new();
-        match &self.0 {
+        match &self.abilities {
             Ok(abilities) => {
                 for (ability, ratio) in Ability::ALL.into_iter().zip(abilities.ratios) {
                     table.insert(ability.key().to_owned(), ratio.into());
                 }
                 table.insert("mean".to_owned(), abilities.mean.into());
                 table.insert("crashed".to_owned(), serde_json::json!(abilities.missing));
+                let keys = [Ability::TrafficSigns.key(), "mean"];
+                let approximate = if self.is_approximate { &keys[..] } else { &[] };
+                table.insert("approximate".to_owned(), serde_json::json!(approximate));
             }
             Err(error) => {
                 table.insert("error".to_owned(), error.to_string().into());
@@ -363,8 +390,14 @@ impl ScoreCard {
             *statuses.entry(record.status.clone()).or_default() += 1;
         }
         let count = |key| records.iter().map(|record| record.messages(key).count()).sum();
-        let junction = |route: &Route| FirstJunction::of_key_points(&route.key_points);
-        let table = |signs| AbilityTable(abilities(&set.routes, records, &junction, signs, rule));
+        let junction = |route: &Route| {
+            let known = set.first_junctions.get(&route.id).copied();
+            known.unwrap_or_else(|| FirstJunction::of_key_points(&route.key_points))
+        };
+        let table = |signs| AbilityTable {
+            abilities: abilities(&set.routes, records, &junction, signs, rule),
+            is_approximate: set.first_junctions.is_empty(),
+        };
         Ok(Self {
             rule: rule.as_str(),
             finished: merged.finished,

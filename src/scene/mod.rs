@@ -28,7 +28,7 @@ pub use observation::{
 pub use pose::{Pose, wrap_angle};
 pub use route::{
     GeoReference, RoadOption, Route, RoutePlan, RoutePoint, ScenarioSpec, TriggerPoint,
-    WeatherKeyframe,
+    WeatherKeyframe, sharpest_turn,
 };
 pub use trajectory::Trajectory;
 pub use world_state::{

@@ -102,6 +102,31 @@ pub struct RoutePlan {
     pub reference: GeoReference,
 }
 
+impl RoutePlan {
+    /// Where the route turns most from one meter to the next, and by how much, degrees.
+    pub fn sharpest_turn(&self) -> Option<(DVec3, f64)> {
+        let places: Vec<DVec3> = self.points.iter().map(|point| point.position).collect();
+        sharpest_turn(&places)
+    }
+}
+
+/// The sharpest turn of a line in the plane between steps of about a meter, degrees, and where it
+/// is; `None` for lines of less than two steps.
+pub fn sharpest_turn(line: &[DVec3]) -> Option<(DVec3, f64)> {
+    const STEP_M: f64 = 0.9;
+    let mut kept: Vec<DVec3> = Vec::with_capacity(line.len());
+    for &place in line {
+        if kept.last().is_none_or(|last| (*last - place).truncate().length() >= STEP_M) {
+            kept.push(place);
+        }
+    }
+    let turn = |three: &[DVec3]| {
+        let [into, out] = [three[1] - three[0], three[2] - three[1]].map(DVec3::truncate);
+        (three[1], into.angle_to(out).abs().to_degrees())
+    };
+    kept.windows(3).map(turn).max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
 /// Latitude and longitude of the map's origin.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GeoReference {

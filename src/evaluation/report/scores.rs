@@ -241,12 +241,15 @@ fn abilities(cards: &[ScoreCard]) -> String {
         let _ = write!(out, "<th class=\"n\">{name}<br/>%</th>");
     }
     out += "</tr></thead><tbody>";
-    let percent = |ratio: Option<f64>| match ratio {
-        Some(ratio) => format!("<td class=\"n\">{:.1}</td>", ratio * 100.0),
+    let percent = |ratio: Option<f64>, is_approximate: bool| match ratio {
+        Some(ratio) => {
+            let mark = if is_approximate { "<br/>approximate" } else { "" };
+            format!("<td class=\"n\">{:.1}{mark}</td>", ratio * 100.0)
+        }
         None => "<td class=\"n\">–</td>".to_owned(),
     };
     for (place, ability) in Ability::ALL.into_iter().enumerate() {
-        let known = tables.iter().find_map(|(_, table)| table.0.as_ref().ok());
+        let known = tables.iter().find_map(|(_, table)| table.abilities.as_ref().ok());
         let routes = known.map_or("–".to_owned(), |found| found.routes[place].to_string());
         let _ = write!(
             out,
@@ -254,22 +257,34 @@ fn abilities(cards: &[ScoreCard]) -> String {
             ability.key().replace('_', " ")
         );
         for (_, table) in &tables {
-            out += &percent(table.0.as_ref().ok().and_then(|found| found.ratios[place]));
+            out += &percent(table.ratio(place), table.is_guessed(ability));
         }
         out += "</tr>";
     }
     out += "<tr><td><b>Mean</b></td><td></td>";
     for (_, table) in &tables {
-        out += &percent(table.0.as_ref().ok().and_then(|found| found.mean));
+        out += &percent(table.mean(), table.is_approximate);
     }
     out += "</tr></tbody></table>";
-    let errors: BTreeSet<String> =
-        tables.iter().filter_map(|(_, table)| Some(table.0.as_ref().err()?.to_string())).collect();
+    let errors: BTreeSet<String> = tables
+        .iter()
+        .filter_map(|(_, table)| Some(table.abilities.as_ref().err()?.to_string()))
+        .collect();
     for error in errors {
         let _ = write!(out, "<p class=\"small\">No value: {}.</p>", escape(&error));
     }
-    out + "<p class=\"small\">0.0.4 and 0.0.3 are the releases whose counting of traffic signs is \
-           used. Junctions are read from gaps between key points, no map was asked.</p></div>"
+    let junctions = if tables.iter().any(|(_, table)| table.is_approximate) {
+        "Approximate figures depend on junctions that are guessed from gaps between key points, for \
+         want of a map."
+    } else {
+        "Junctions are those of the maps."
+    };
+    let _ = write!(
+        out,
+        "<p class=\"small\">0.0.4 and 0.0.3 are the releases whose counting of traffic signs is used. \
+         {junctions}</p></div>"
+    );
+    out
 }
 
 /// What a kind of infraction is called, by its key in result files.

@@ -8,7 +8,7 @@ use super::layout::{Control, Layout, Side};
 use super::open_drive::{OpenDrive, OpenDriveError};
 use super::road::{LANE_WIDTH_M, plan};
 use super::route_line::{RoadError, dense_line};
-use crate::scene::{LaneMap, LanePoint, Route, RoutePlan};
+use crate::scene::{LaneMap, LanePoint, Route, RoutePlan, sharpest_turn};
 use crate::world::xml_text::{EncodingError, decode};
 use glam::{DVec3, Vec3Swizzles};
 use sha2::{Digest, Sha256};
@@ -26,10 +26,9 @@ const OTHER_HEIGHT_M: f64 = 5.0;
 /// A way between two key points that is longer than this many times their distance is a detour.
 const LONGEST_WAY: f64 = 2.5;
 
-/// No vehicle turns by this much within [`TURN_STEP_M`], degrees: the lanes of the map do not fit
-/// together.
+/// No vehicle turns by this much from one meter to the next, degrees: the lanes of the map do not
+/// fit together.
 const SHARPEST_DEG: f64 = 75.0;
-const TURN_STEP_M: f64 = 1.0;
 
 /// A light or stop sign this close to a junction's entry rules it, meters in the plane and up.
 const SIGNAL_NEAR_M: f64 = 25.0;
@@ -87,6 +86,7 @@ pub struct StreetMap {
     parking: LaneLines,
     file: PathBuf,
     sha256: String,
+    warns: bool,
 }
 
 impl fmt::Debug for StreetMap {
@@ -115,7 +115,12 @@ impl StreetMap {
         let parking = LaneLines::new(&map, |lane| lane.kind == LaneType::Parking);
         let digest = Sha256::digest(&bytes);
         let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { map, driving, parking, file: path(), sha256 })
+        Ok(Self { map, driving, parking, file: path(), sha256, warns: true })
+    }
+
+    /// The same map without warnings about routes, where another process gives them.
+    pub fn without_warnings(self) -> Self {
+        Self { warns: false, ..self }
     }
 
     /// Where it was read from.
@@ -151,7 +156,7 @@ impl StreetMap {
             });
         }
         let above_m = feet().flatten().map(|foot| foot.above_m.abs()).fold(0.0, f64::max);
-        if above_m > OTHER_HEIGHT_M {
+        if above_m > OTHER_HEIGHT_M && self.warns {
             tracing::warn!(
                 route = route.id,
                 map = %self.file.display(),
@@ -173,7 +178,11 @@ impl StreetMap {
             place.xy().distance(from.xy()) > 0.3 && place.xy().distance(to.xy()) > 0.3
         }));
         way.push(to);
-        if let Some((place, turn_deg)) = sharpest_turn(&way).filter(|turn| turn.1 > SHARPEST_DEG) {
+        let Some((place, turn_deg)) = sharpest_turn(&way).filter(|turn| turn.1 > SHARPEST_DEG)
+        else {
+            return Some(way);
+        };
+        if self.warns {
             tracing::warn!(
                 map = %self.file.display(),
                 x = format!("{:.1}", place.x),
@@ -181,9 +190,8 @@ impl StreetMap {
                 turn_deg = format!("{turn_deg:.0}"),
                 "lanes of the map do not fit together; the route crosses the junction in an arc"
             );
-            return None;
         }
-        Some(way)
+        None
     }
 
     /// The height of the lane nearest to `place`, meters, and whether that lane is in a junction;
@@ -306,21 +314,6 @@ fn report_skipped(file: &Path, map: &OpenDrive) {
             "roads of the map cannot be read and are left out"
         );
     }
-}
-
-/// The sharpest turn of a line between steps of about [`TURN_STEP_M`], degrees, and where it is.
-pub(super) fn sharpest_turn(line: &[DVec3]) -> Option<(DVec3, f64)> {
-    let mut kept: Vec<DVec3> = Vec::with_capacity(line.len());
-    for &place in line {
-        if kept.last().is_none_or(|last| last.xy().distance(place.xy()) >= 0.9 * TURN_STEP_M) {
-            kept.push(place);
-        }
-    }
-    let turn = |three: &[DVec3]| {
-        let (into, out) = ((three[1] - three[0]).xy(), (three[2] - three[1]).xy());
-        (three[1], into.angle_to(out).abs().to_degrees())
-    };
-    kept.windows(3).map(turn).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// A map behind the road of a route: its lanes are what criteria ask about.
