@@ -17,6 +17,9 @@ const SAME_STATION_M: f64 = 0.01;
 /// Elements that no lane depends on.
 const SKIPPED: [&str; 5] = ["objects", "userData", "dataQuality", "railroad", "surface"];
 
+/// Elements of maps are nested no deeper than this; each level takes space on the stack.
+const DEEPEST: usize = 64;
+
 /// A map as its reader gives it, around `origin`.
 pub(super) struct OpenDrive {
     pub(super) network: RoadNetwork,
@@ -40,6 +43,9 @@ pub enum OpenDriveError {
     /// It is not an XML document.
     #[error("line {}", .0.line())]
     Document(#[source] DocumentError),
+    /// It is nested too deep.
+    #[error("its elements are nested more than {DEEPEST} deep")]
+    Nested,
     /// Its lanes cannot be read.
     #[error(transparent)]
     Lanes(xodr::ImportError),
@@ -50,6 +56,9 @@ impl OpenDrive {
     pub(super) fn read(text: &str) -> Result<Self, OpenDriveError> {
         let document = xml_text::parse(text).map_err(OpenDriveError::Document)?;
         let root = document.root_element();
+        if is_deeper(root, DEEPEST) {
+            return Err(OpenDriveError::Nested);
+        }
         let origin = middle(root);
         let mut stations = HashMap::new();
         for road in root.children().filter(|node| node.has_tag_name("road")) {
@@ -94,6 +103,11 @@ fn snapped(station_m: f64, sections_m: &[f64]) -> f64 {
 
 fn number(node: Node<'_, '_>, name: &str) -> Option<f64> {
     node.attribute(name)?.trim().parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// True if elements below `node` are nested more than `levels` deep.
+fn is_deeper(node: Node<'_, '_>, levels: usize) -> bool {
+    levels == 0 || node.children().any(|child| is_deeper(child, levels - 1))
 }
 
 /// The middle of all roads' geometry, in whole meters so that adding it loses nothing.
@@ -173,5 +187,37 @@ impl std::fmt::Display for Escaped<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deeply_nested_file_is_refused() {
+        let deep = |levels: usize| {
+            let text = format!("{}{}", "<a>".repeat(levels), "</a>".repeat(levels));
+            OpenDrive::read(&format!("<OpenDRIVE>{text}</OpenDRIVE>"))
+        };
+        assert!(matches!(deep(100_000), Err(OpenDriveError::Nested)));
+        assert!(matches!(deep(30), Err(OpenDriveError::Lanes(_))));
+    }
+
+    #[test]
+    fn text_and_attributes_with_markup_are_written_again() {
+        let map = OpenDrive::read(
+            "<OpenDRIVE xmlns:x='urn:x'><header name='a &amp; &quot;b&quot; &lt;c&gt;' x:name='d'>\
+             <geoReference><![CDATA[+proj=utm <&> ]]></geoReference></header><road id='1' length='9' \
+             junction='-1'><planView><geometry s='0' x='-7' y='5' hdg='0' length='9'><line/></geometry>\
+             </planView><lanes><laneSection s='0'><center><lane id='0'/></center><right><lane id='-1' \
+             type='driving'><width sOffset='0' a='3' b='0' c='0' d='0'/></lane></right></laneSection>\
+             </lanes></road></OpenDRIVE>",
+        );
+        let map = map.unwrap();
+        assert_eq!(map.network.header().name, "a & \"b\" <c>");
+        let proj = map.network.geo_reference().proj.as_deref().map(str::trim);
+        assert_eq!(proj, Some("+proj=utm <&>"));
+        assert_eq!(map.origin, DVec2::new(-7.0, 5.0));
     }
 }
