@@ -5,6 +5,9 @@ use crate::evaluation::gather::Gathered;
 use crate::evaluation::score_card::ResultFolder;
 use std::path::{Path, PathBuf};
 
+/// Drives without a record that are named.
+const NAMED: usize = 20;
+
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Folders of result files: shards of one campaign of `tandem eval`, or of the Bench2Drive harness
@@ -38,8 +41,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         print::line(&gathered.summary());
         if !gathered.missing.is_empty() {
-            let (count, missing) = (gathered.missing.len(), gathered.missing.join(", "));
-            print::line(&format!("{count} drives have no record: {missing}"));
+            let count = gathered.missing.len();
+            let named = gathered.missing[..count.min(NAMED)].join(", ");
+            let others = if count > NAMED { ", …; --json names all" } else { "" };
+            print::line(&format!("{count} drives have no record: {named}{others}"));
         }
         print::line(&format!("merged in {}", arguments.out.display()));
         if gathered.run.is_some() {

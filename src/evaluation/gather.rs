@@ -3,18 +3,24 @@
 
 use super::merge::{FoundRecord, Merged, OFFICIAL_ROUTES, duplicates};
 use super::provenance::RunJson;
-use super::record::{WriteError, route_id, write_json};
+use super::record::{WriteError, json_text, route_id, write_json};
 use super::rule::Rule;
 use super::score_card::ResultFolder;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_export::files;
+use tandem_export::files::WholeFolder;
 
-/// What a folder of ours has of every drive, and of all of them.
-const PARTS: [&str; 3] = ["routes", "logs", "wall"];
+/// Folders with a file of every finished drive.
+const PARTS: [&str; 4] = ["routes", "logs", "wall", "schedules"];
+
+/// Folder with notes of processes that died at drives.
+const CRASHES: &str = "crashes";
+
+/// Files of the whole campaign.
 const STILL_FILE: &str = "still.png";
+const FACTS_FILE: &str = "facts.json";
 
 /// Folders do not go together, or the whole can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -177,53 +183,100 @@ impl Gathered {
         Ok(write_json(file, &self.merged)?)
     }
 
-    /// Writes a new folder: the table, and of our campaigns everything that the folders have of their
-    /// drives, as if one process had driven them all.
+    /// Writes a new folder that appears complete or not at all: the table, and of our campaigns
+    /// everything that the folders have of their drives, as if one process had driven them all.
     ///
     /// # Errors
     /// If the folder holds something, or a file can't be copied or written.
     pub fn write_folder(&self, folder: &Path) -> Result<(), GatherError> {
-        let copy = |path: &Path, source| GatherError::Copy { path: path.to_owned(), source };
-        fs::create_dir_all(folder).map_err(|source| copy(folder, source))?;
-        if fs::read_dir(folder).map_err(|source| copy(folder, source))?.next().is_some() {
-            return Err(GatherError::Occupied { folder: folder.to_owned() });
+        let occupied = || GatherError::Occupied { folder: folder.to_owned() };
+        let is_free = |mut entries: fs::ReadDir| entries.next().is_none();
+        if folder.exists() && !fs::read_dir(folder).is_ok_and(is_free) {
+            return Err(occupied());
         }
+        let writing = |source| WriteError { path: folder.to_owned(), source };
+        let whole = WholeFolder::create(folder).map_err(writing)?;
         if let Some(run) = &self.run {
-            write_json(&folder.join("run.json"), run)?;
+            let text = json_text(run).map_err(writing)?;
+            whole.write("run.json", &text).map_err(writing)?;
             for part in PARTS {
-                let to = folder.join(part);
-                fs::create_dir_all(&to).map_err(|source| copy(&to, source))?;
-                for from in &self.folders {
-                    self.copy_part(&from.join(part), &to)?;
-                }
+                fs::create_dir(whole.path().join(part)).map_err(writing)?;
             }
             for from in &self.folders {
-                let still = from.join(STILL_FILE);
-                if still.is_file() {
-                    copy_file(&still, &folder.join(STILL_FILE))?;
+                self.copy_drives(from, &whole)?;
+                copy_crashes(from, run, &whole)?;
+                for name in [STILL_FILE, FACTS_FILE] {
+                    if !whole.path().join(name).exists() {
+                        copy_if_there(from, name, &whole, name)?;
+                    }
                 }
             }
         }
-        self.write_table(&folder.join("merged.json"))
+        let text = json_text(&self.merged).map_err(writing)?;
+        whole.write("merged.json", &text).map_err(writing)?;
+        if whole.publish_new().map_err(writing)? { Ok(()) } else { Err(occupied()) }
     }
 
     /// Copies the files of drives that have a record; others are of drives that were not finished.
-    fn copy_part(&self, from: &Path, to: &Path) -> Result<(), GatherError> {
-        let finished =
-            self.merged.records().iter().map(|record| format!("{}.json", record.route_id));
-        for name in finished {
-            let file = from.join(&name);
-            if file.is_file() {
-                copy_file(&file, &to.join(&name))?;
+    fn copy_drives(&self, from: &Path, whole: &WholeFolder) -> Result<(), GatherError> {
+        for record in self.merged.records() {
+            for part in PARTS {
+                let place = format!("{part}/{}.json", record.route_id);
+                copy_if_there(from, &place, whole, &place)?;
             }
         }
         Ok(())
     }
 }
 
-fn copy_file(from: &Path, to: &Path) -> Result<(), GatherError> {
-    let copied = fs::read(from).and_then(|bytes| files::write(to, &bytes));
-    copied.map_err(|source| GatherError::Copy { path: from.to_owned(), source })
+/// Copies the notes of processes that died at drives of `run`, numbered on from those of folders
+/// before.
+fn copy_crashes(from: &Path, run: &RunJson, whole: &WholeFolder) -> Result<(), GatherError> {
+    let Ok(entries) = fs::read_dir(from.join(CRASHES)) else { return Ok(()) };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    for name in names {
+        let Some((id, _)) = name.rsplit_once('.').filter(|(id, _)| is_drive(run, id)) else {
+            continue;
+        };
+        let place = |number: usize| format!("{CRASHES}/{id}.{number}");
+        let taken = |number: &usize| whole.path().join(place(*number)).exists();
+        let number = (0..).take_while(taken).count();
+        copy_if_there(from, &format!("{CRASHES}/{name}"), whole, &place(number))?;
+    }
+    Ok(())
+}
+
+/// True if `id` names a drive of the campaign.
+fn is_drive(run: &RunJson, id: &str) -> bool {
+    let numbers = id.strip_prefix("RouteScenario_").and_then(|rest| rest.split_once("_rep"));
+    let numbers = numbers.and_then(|(route, repetition)| {
+        Some((route.parse().ok()?, repetition.parse::<u32>().ok()?))
+    });
+    numbers.is_some_and(|(route, repetition)| {
+        run.routes.contains(&route)
+            && repetition < run.repetitions
+            && route_id(route, repetition) == id
+    })
+}
+
+fn copy_if_there(
+    from: &Path,
+    name: &str,
+    whole: &WholeFolder,
+    place: &str,
+) -> Result<(), GatherError> {
+    let path = from.join(name);
+    if !path.is_file() {
+        return Ok(());
+    }
+    let copied = File::open(&path).and_then(|mut from| {
+        let mut to = whole.create_file(place)?;
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()
+    });
+    copied.map_err(|source| GatherError::Copy { path, source })
 }
 
 /// Records in the order of the campaign's drives, which their sum depends on, and what is missing.

@@ -622,7 +622,7 @@ pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, Wri
     written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
+pub(super) fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);
