@@ -13,7 +13,8 @@ use crate::evaluation::units::Shard;
 use crate::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, RunFile};
 use crate::timing::Stopwatch;
 use anyhow::{Context, bail};
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem_export::networks::ExportOptions;
@@ -55,7 +56,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let out = &arguments.out;
-    clear(out)?;
+    let _lock = take(out)?;
     let mut steps = Steps::default();
     let say = |text: &str| if arguments.json { print::note(text) } else { print::line(text) };
 
@@ -195,25 +196,56 @@ fn run_file(arguments: &Arguments) -> anyhow::Result<RunFile> {
     })
 }
 
-/// Empties the demo's folder; refuses a folder that no demo made.
-fn clear(out: &Path) -> anyhow::Result<()> {
-    if out.exists() {
-        let is_empty = fs::read_dir(out)
-            .with_context(|| format!("cannot read {}", out.display()))?
-            .next()
-            .is_none();
-        if !is_empty && !out.join(MARKER).is_file() {
-            bail!(
-                "{} holds something else than a demo; give another folder with --out",
-                out.display()
-            );
-        }
-        fs::remove_dir_all(out).with_context(|| format!("cannot clear {}", out.display()))?;
+/// Locks the demo's folder until the result is dropped, and empties it; refuses a folder that no
+/// demo made. The marker stays in it from the first moment on, so that a demo that was killed at any
+/// time is replaced by the next.
+fn take(out: &Path) -> anyhow::Result<File> {
+    let marker = out.join(MARKER);
+    let is_demo = marker.symlink_metadata().is_ok_and(|found| found.is_file());
+    if !is_demo && out.exists() && holds_files(out)? {
+        bail!("{} holds something else than a demo; give another folder with --out", out.display());
     }
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
-    let marker = out.join(MARKER);
-    fs::write(&marker, "{\"made_by\": \"tandem demo\"}\n")
-        .with_context(|| format!("cannot write {}", marker.display()))
+    let writing = || format!("cannot write {}", marker.display());
+    let options = || File::options().write(true).create(true).truncate(false).open(&marker);
+    let mut lock = options().with_context(writing)?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        bail!(
+            "another demo is running in {}: wait for it, or give another folder with --out",
+            out.display()
+        );
+    }
+    lock.write_all(b"{\"made_by\": \"tandem demo\"}\n").with_context(writing)?;
+    clear(out).with_context(|| format!("cannot clear {}", out.display()))?;
+    Ok(lock)
+}
+
+/// True if there is anything but folders in `folder`, at any depth.
+fn holds_files(folder: &Path) -> anyhow::Result<bool> {
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes everything but the marker.
+fn clear(out: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(out)? {
+        let entry = entry?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 /// Wall time of each step.
