@@ -17,7 +17,7 @@ use crate::scene::Route;
 use anyhow::{Context, bail};
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ticks between two lines in which a worker says where it is.
 const TICKS_PER_LINE: u64 = 20;
@@ -160,6 +160,7 @@ pub(super) fn drive_with_workers(
     supervise(jobs, cancel, &mut |event| {
         if let Event::Ready(told) = event {
             let campaign = drive.campaign(&told.settings, &told.sensors);
+            drive.check(&campaign)?;
             campaign.open()?;
             if take_over {
                 match campaign.take_over()? {
@@ -232,6 +233,10 @@ pub(super) fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
     let (settings, sensors) = (drive.settings(&factory)?, sensor_icons(&factory.sensors()));
     let backend = factory.backend().map(str::to_owned);
     told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend })?;
+    if told.cancel().load(Ordering::Relaxed) {
+        // The start was refused: the result folder stays as it is.
+        return Ok(());
+    }
     let campaign = drive.campaign(&settings, &sensors);
     let mut is_first = true;
     let counted = Cell::new(None);

@@ -114,6 +114,7 @@ impl<'a> Drive<'a> {
     ) -> anyhow::Result<Driven> {
         let (settings, sensors) = (self.settings(factory)?, sensor_icons(&factory.sensors()));
         let campaign = self.campaign(&settings, &sensors);
+        self.check(&campaign)?;
         let mut tally = Tally { real_time: real_time.clone(), ..Tally::default() };
         let lines = RefCell::new(ProgressLines::new(campaign.units().count()));
         let mut is_first = true;
@@ -146,6 +147,20 @@ impl<'a> Drive<'a> {
         lines.clear();
         (tally.share, tally.counts) = (share, lines.counts());
         self.collect(&campaign, tally)
+    }
+
+    /// Checks that every drive of the shard that is left has the latencies that it replays; roads
+    /// were checked when routes were read. Called before the result folder is written to, so that a
+    /// start that is refused leaves nothing in it.
+    pub(super) fn check(&self, campaign: &Campaign<'_>) -> anyhow::Result<()> {
+        for unit in campaign.units().filter(|&unit| campaign.record(unit).is_none()) {
+            let route = &self.routes[unit.route];
+            let timed = &self.variants[unit.setting].timed;
+            timed
+                .for_drive(timed.run.seed, route.id, unit.repetition)
+                .with_context(|| format!("cannot drive route {}", route.id))?;
+        }
+        Ok(())
     }
 
     /// One drive; `tick` hears of every tick.
