@@ -9,14 +9,18 @@ root="$(dirname "$here")"
 requirements="$here/onnx-requirements.txt"
 pin="$(sha256sum "$requirements" | cut -c1-12)-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 venv="${TANDEM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}/onnx-tools-$pin"
+mkdir -p "$(dirname "$venv")"
+# Of two runs at once, one fetches.
+exec 9>"$venv.lock"
+flock 9
 if [ ! -f "$venv/complete" ]; then
-  mkdir -p "$(dirname "$venv")"
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-deps \
     --only-binary=:all: --require-hashes --requirement "$requirements"
   touch "$venv/complete"
 fi
+exec 9>&-
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
