@@ -211,13 +211,17 @@ fn a_route_of_more_than_4000_ticks_is_cut_off() {
 fn routes(ids: &[u32]) -> Vec<Route> {
     ids.iter()
         .map(|&id| Route {
-            id,
+            id: id.into(),
             town: "Toy".to_owned(),
             key_points: vec![DVec3::ZERO, DVec3::X],
             scenarios: Vec::new(),
             weather: vec![WeatherKeyframe { route_percentage: 0.0, fields: BTreeMap::new() }],
         })
         .collect()
+}
+
+fn number(route: &Route) -> u32 {
+    route.id.as_str().parse().unwrap()
 }
 
 fn setting(name: &str, seed: u64) -> Setting {
@@ -236,7 +240,6 @@ fn over<'a>(folder: &'a Path, settings: &'a [Setting], routes: &'a [Route]) -> C
         routes,
         shard: Shard::WHOLE,
         recorded_time: RecordedTime::Simulated,
-        presets: None,
         sensors: &[],
         motion: None,
     }
@@ -262,10 +265,10 @@ fn campaign(
     let cancel = AtomicBool::new(false);
     let mut driven = Vec::new();
     let summary = campaign.run(&cancel, &mut |_: Progress<'_>| {}, &mut |work| {
-        if stop_before == Some(work.route.id) {
+        if stop_before == Some(number(work.route)) {
             cancel.store(true, Ordering::Relaxed);
         }
-        driven.push(work.route.id);
+        driven.push(number(work.route));
         let mut world = StraightRoad::new(60);
         Ok(run_route(&mut world, &mut Pedal::DOWN.clone(), TICK_CAP, &cancel, &mut |_, _| {}))
     });
@@ -402,7 +405,7 @@ fn several_at_once_drive_every_unit_once() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let share = campaign.drive(&cancel, &mut |_| {}, &mut |work| {
-                    driven.lock().unwrap().push(work.route.id);
+                    driven.lock().unwrap().push(number(work.route));
                     drive_to_the_end(work)
                 });
                 assert_eq!(share.unwrap(), Share::default());
@@ -446,7 +449,7 @@ fn a_drive_at_which_processes_die_is_given_up_and_recorded_as_such() {
     campaign.note_crash(unit, "signal: 9 (SIGKILL)").unwrap();
     let mut driven = Vec::new();
     let summary = campaign.run(&AtomicBool::new(false), &mut |_| {}, &mut |work| {
-        driven.push(work.route.id);
+        driven.push(number(work.route));
         drive_to_the_end(work)
     });
     assert_eq!(driven, [1]);

@@ -26,9 +26,9 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
             read_routes(&folder.join(file)).unwrap()
         })
         // Ids are unique in a file only.
-        .zip(1..)
+        .zip(1_u32..)
         .map(|(mut route, id)| {
-            route.id = id;
+            route.id = id.into();
             route
         })
         .collect();
@@ -42,7 +42,6 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         routes: &routes,
         shard: Shard::WHOLE,
         recorded_time: RecordedTime::Simulated,
-        presets: None,
         sensors: &[],
         motion: Some(&motion),
     };

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use tandem::evaluation::Number;
 use tandem::evaluation::criteria::{Ending, RouteJudge, Verdict};
 use tandem::evaluation::record::{Checkpoint, MergedTable, Record, RouteIdentity};
-use tandem::evaluation::routes::{WeatherPresets, read_routes};
+use tandem::evaluation::routes::read_routes;
 use tandem::evaluation::statistics::{
     Failure, Infraction, InfractionKind, RouteResult, polyline_length_m, score,
 };
+use tandem::evaluation::weather_id::weather_id;
 use tandem::scene::{
     Allowances, Collision, EgoState, GeoReference, LaneMap, LanePoint, LightColor, Pose,
     RoadOption, RoutePlan, RoutePoint, ScenarioState, StopSign, TrafficLight, TriggerVolume,
@@ -65,7 +66,6 @@ fn all_450_official_routes_are_read_as_the_official_parser_reads_them() {
     let Some(folder) = official_files("official routes") else { return };
     let golden = std::fs::read_to_string(folder.join("golden/routes_parsed.json")).unwrap();
     let golden: Value = serde_json::from_str(&golden).unwrap();
-    let presets = WeatherPresets::read(&folder.join("routes/weather.xml")).unwrap();
     let mut compared = 0;
     for (file, expected) in golden.as_object().unwrap() {
         let routes = read_routes(&folder.join("routes").join(file)).unwrap();
@@ -104,7 +104,7 @@ fn all_450_official_routes_are_read_as_the_official_parser_reads_them() {
             let pair = &expected["cloudiness_sun_altitude"];
             assert_eq!(fields["cloudiness"], number(&pair[0]), "{name}");
             assert_eq!(fields["sun_altitude_angle"], number(&pair[1]), "{name}");
-            assert_eq!(presets.id_of(route), expected["weather_id"].as_str(), "{name}");
+            assert_eq!(weather_id(route), expected["weather_id"].as_str(), "{name}");
             compared += 1;
         }
     }
@@ -194,7 +194,6 @@ fn official_checkpoints_are_reproduced_byte_for_byte() {
     let inputs = std::fs::read_to_string(folder.join("checkpoints_220_inputs.json")).unwrap();
     let inputs: Value = serde_json::from_str(&inputs).unwrap();
     let routes = read_routes(&folder.join("../routes/bench2drive220.xml")).unwrap();
-    let presets = WeatherPresets::read(&folder.join("../routes/weather.xml")).unwrap();
     let mut all = Vec::new();
     for (shard, routes) in routes.chunks(55).enumerate() {
         let path = folder.join(format!("checkpoints_220/eval_b2d220_{shard}.json"));
@@ -206,8 +205,8 @@ fn official_checkpoints_are_reproduced_byte_for_byte() {
             .zip(&read.body.records)
             .enumerate()
             .map(|(index, ((case, route), official))| {
-                assert_eq!(text(&case["route_id"]), route.id.to_string());
-                let mut identity = RouteIdentity::new(route, 0, presets.id_of(route), 0);
+                assert_eq!(text(&case["route_id"]), route.id.as_str());
+                let mut identity = RouteIdentity::new(route, 0, weather_id(route), 0);
                 // Ours ends in another time of day; what comes before it must be the same.
                 let (ours, _) = identity.save_name.split_at(identity.save_name.len() - 14);
                 assert!(official.save_name.starts_with(ours), "{ours} | {}", official.save_name);

@@ -85,7 +85,7 @@ fn run_file(slow: &str, fast: &str) -> RunFile {
 fn run(file: &RunFile, schedule: Option<Schedule>) -> Run {
     let run = Run::try_from(file).unwrap();
     let Pace::Virtual(latencies) = &run.pace else { return run };
-    let latencies = latencies.for_drive(file.seed, ROUTE, schedule.map(Arc::new));
+    let latencies = latencies.for_drive(file.seed, &ROUTE.into(), schedule.map(Arc::new));
     Run { pace: Pace::Virtual(latencies), ..run }
 }
 

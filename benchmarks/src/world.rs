@@ -86,5 +86,11 @@ pub(crate) fn winding_road() -> Route {
             place
         })
         .collect();
-    Route { id: 1, town: "Bench".into(), key_points, scenarios: Vec::new(), weather: Vec::new() }
+    Route {
+        id: 1.into(),
+        town: "Bench".into(),
+        key_points,
+        scenarios: Vec::new(),
+        weather: Vec::new(),
+    }
 }

@@ -48,7 +48,7 @@ pub(super) struct CampaignArguments {
     map: Option<PathBuf>,
     /// Only these routes of the file, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
-    pub(super) only: Vec<u32>,
+    pub(super) only: Vec<String>,
     /// End a route after so many ticks
     #[arg(long, default_value_t = TICK_CAP, value_name = "TICKS")]
     tick_cap: u64,
@@ -269,12 +269,13 @@ pub(super) fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn select(routes: Vec<Route>, only: &[u32]) -> anyhow::Result<Vec<Route>> {
+fn select(routes: Vec<Route>, only: &[String]) -> anyhow::Result<Vec<Route>> {
     if only.is_empty() {
         return Ok(routes);
     }
-    if let Some(missing) = only.iter().find(|id| !routes.iter().any(|route| route.id == **id)) {
-        bail!("the route file has no route {missing}");
+    let is_in_file = |id: &str| routes.iter().any(|route| route.id.as_str() == id);
+    if let Some(missing) = only.iter().find(|id| !is_in_file(id)) {
+        bail!("the route file has no route {missing:?}");
     }
-    Ok(routes.into_iter().filter(|route| only.contains(&route.id)).collect())
+    Ok(routes.into_iter().filter(|route| only.iter().any(|id| route.id.as_str() == id)).collect())
 }

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tandem_export::files::shortened;
 
 /// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
 pub(super) const WARM_UP_TICKS: usize = 40;
@@ -157,7 +158,7 @@ impl<'a> Drive<'a> {
             let route = &self.routes[unit.route];
             let timed = &self.variants[unit.setting].timed;
             timed
-                .for_drive(timed.run.seed, route.id, unit.repetition)
+                .for_drive(timed.run.seed, &route.id, unit.repetition)
                 .with_context(|| format!("cannot drive route {}", route.id))?;
         }
         Ok(())
@@ -172,7 +173,7 @@ impl<'a> Drive<'a> {
         tick: &mut dyn FnMut(u64),
     ) -> anyhow::Result<(RouteOutcome, Counted)> {
         let Unit { setting, repetition, .. } = work.unit;
-        let run = self.variants[setting].timed.for_drive(work.seed, work.route.id, repetition)?;
+        let run = self.variants[setting].timed.for_drive(work.seed, &work.route.id, repetition)?;
         let map = self.maps.of(work.route)?;
         let world = EmbeddedWorld::on(work.route, factory.sensors(), work.seed, map)?;
         let mut driver = factory.driver(world.plan(), &run)?;
@@ -205,7 +206,7 @@ impl<'a> Drive<'a> {
                 [_] => self.folder.to_owned(),
                 many => self.folder.join(&many[setting].name),
             };
-            schedule.write(&schedule_file(&folder, &route_id(work.route.id, repetition)))?;
+            schedule.write(&schedule_file(&folder, &route_id(&work.route.id, repetition)))?;
         }
         if let Some((width, height, rgb)) = still {
             print::whole_file(&self.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
@@ -225,7 +226,6 @@ impl<'a> Drive<'a> {
                 Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
                 Pace::Wall => RecordedTime::Wall,
             },
-            presets: None,
             sensors,
             motion: self.motion,
         }
@@ -303,7 +303,7 @@ impl Driven {
             .iter()
             .map(|record| {
                 vec![
-                    record.route_id.clone(),
+                    shortened(&record.route_id),
                     record.status.clone(),
                     format!("{:.2}", record.scores.score_route.value()),
                     format!("{:.3}", record.scores.score_penalty),
@@ -314,7 +314,16 @@ impl Driven {
             })
             .collect();
         let header = ["route", "status", "completion", "penalty", "score", "infractions", "game s"];
-        format!("{}\n{}", print::table(&header, &rows), self.table)
+        let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for record in &self.records {
+            for note in &record.notes {
+                notes.entry(note).or_default().push(shortened(&record.route_id));
+            }
+        }
+        let notes = notes.iter().fold(String::new(), |out, (note, routes)| {
+            format!("{out}{}: {note}\n", routes.join(", "))
+        });
+        format!("{}\n{notes}{}", print::table(&header, &rows), self.table)
     }
 
     /// Where the results come from, and which drives ended by a failure of software, in one line.

@@ -1,11 +1,12 @@
 //! Latencies on the command line, and the files that they name.
 
-use crate::evaluation::record::route_id;
+use crate::evaluation::record::{file_stem, route_id};
 use crate::pilot::{
     ClockName, FastReleases, Latencies, LatencyError, LatencySpec, Pace, Run, RunFile, Schedule,
     split_latencies,
 };
 use crate::profile::LatencyFile;
+use crate::scene::RouteId;
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -130,7 +131,12 @@ impl Timed {
     }
 
     /// The run of one drive.
-    pub(super) fn for_drive(&self, seed: u64, route: u32, repetition: u32) -> anyhow::Result<Run> {
+    pub(super) fn for_drive(
+        &self,
+        seed: u64,
+        route: &RouteId,
+        repetition: u32,
+    ) -> anyhow::Result<Run> {
         let Pace::Virtual(latencies) = &self.run.pace else { return Ok(self.run.clone()) };
         let schedule = match &self.replayed {
             Some(folder) => {
@@ -147,7 +153,7 @@ impl Timed {
 
 /// Where a drive's schedule is kept in a result folder.
 pub(super) fn schedule_file(folder: &Path, route_id: &str) -> PathBuf {
-    folder.join("schedules").join(format!("{route_id}.json"))
+    folder.join("schedules").join(format!("{}.json", file_stem(route_id)))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::evaluation::ability::FirstJunction;
-use crate::scene::{Route, SensorSuite};
+use crate::scene::{Route, RouteId, SensorSuite};
 use crate::world::{EmbeddedWorld, StreetMap, World};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
@@ -139,11 +139,11 @@ impl TownMaps {
     pub(super) fn first_junctions(
         &self,
         routes: &[Route],
-    ) -> anyhow::Result<BTreeMap<u32, FirstJunction>> {
+    ) -> anyhow::Result<BTreeMap<RouteId, FirstJunction>> {
         let mut found = BTreeMap::new();
         for route in routes {
             let Some(map) = self.of(route)? else { continue };
-            found.insert(route.id, FirstJunction::of_plan(&map.plan(route)?));
+            found.insert(route.id.clone(), FirstJunction::of_plan(&map.plan(route)?));
         }
         Ok(found)
     }

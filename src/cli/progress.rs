@@ -6,6 +6,7 @@ use crate::timing::Stopwatch;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
+use tandem_export::files::shortened;
 
 /// How many drives came to what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
@@ -88,7 +89,7 @@ impl ProgressLines {
         let score = record.scores.score_composed;
         let line = format!(
             "{}: {}, driving score {score:.2}, {took_s:.1} s; {}",
-            record.route_id,
+            shortened(&record.route_id),
             record.status,
             self.overall_words()
         );

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     out: PathBuf,
     /// Id of the route, if not the first of the file
     #[arg(long, value_name = "ID")]
-    route: Option<u32>,
+    route: Option<String>,
     /// OpenDRIVE map of the route's town, or a folder with TOWN.xodr
     #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
@@ -42,9 +42,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let bytes = std::fs::read(&arguments.routes)
         .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
     let routes = parse_routes(&bytes, &arguments.routes.display().to_string())?;
-    let route = match arguments.route {
+    let route = match arguments.route.as_deref() {
         None => routes.first(),
-        Some(id) => routes.iter().find(|route| route.id == id),
+        Some(id) => routes.iter().find(|route| route.id.as_str() == id),
     };
     let Some(route) = route else {
         let ids: Vec<String> = routes.iter().map(|route| route.id.to_string()).collect();

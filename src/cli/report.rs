@@ -8,12 +8,13 @@ use super::{Outcome, campaign, doctor, print};
 use crate::evaluation::foxglove::write_mcap;
 use crate::evaluation::log::RouteLog;
 use crate::evaluation::provenance::RunJson;
-use crate::evaluation::record::{Checkpoint, Record};
+use crate::evaluation::record::{Checkpoint, Record, file_stem, parts_of};
 use crate::evaluation::report::{Report, ReportRun, render};
 use crate::evaluation::rule::Rule;
 use crate::evaluation::score_card::{ResultFolder, RouteSet, ScoreCard};
 use crate::evaluation::sweep::{self, Sweep};
 use crate::pilot::{ClockName, Run, RunFile};
+use crate::scene::RouteId;
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
     map: Option<PathBuf>,
     /// Only these routes, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
-    only: Vec<u32>,
+    only: Vec<String>,
     /// The page [default: report.html in the first folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -76,7 +77,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     for results in &results {
         let mut drives = results.run.drives().unwrap_or(0);
         if !arguments.only.is_empty() {
-            let kept = results.run.routes.iter().filter(|id| arguments.only.contains(id)).count();
+            let is_wanted = |id: &&RouteId| arguments.only.iter().any(|only| only == id.as_str());
+            let kept = results.run.routes.iter().filter(is_wanted).count();
             drives = kept * results.run.repetitions as usize;
         }
         parts.push(Part {
@@ -129,7 +131,7 @@ fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
 }
 
 /// Writes the logs of all drives as MCAP files; those of several folders into a folder each.
-fn write_mcaps(folders: &[PathBuf], only: &[u32], out: &Path) -> anyhow::Result<Outcome> {
+fn write_mcaps(folders: &[PathBuf], only: &[String], out: &Path) -> anyhow::Result<Outcome> {
     let mut written = 0;
     for folder in folders {
         let into = match (folders, folder.file_name()) {
@@ -144,7 +146,7 @@ fn write_mcaps(folders: &[PathBuf], only: &[u32], out: &Path) -> anyhow::Result<
                 print::note(&format!("{} has no log, left out", record.route_id));
                 continue;
             }
-            let file = into.join(format!("{}.mcap", record.route_id));
+            let file = into.join(format!("{}.mcap", file_stem(&record.route_id)));
             let messages = write_mcap(&file, &read_log(&log)?)?;
             print::line(&format!("{}: {messages} messages", file.display()));
             written += 1;
@@ -275,10 +277,10 @@ pub(super) fn emulation_label(run: &RunFile, hardware: Option<&String>) -> Optio
 }
 
 /// The routes of `path`, only those of `only` unless it is empty.
-pub(super) fn route_set(path: &Path, only: &[u32]) -> anyhow::Result<RouteSet> {
+pub(super) fn route_set(path: &Path, only: &[String]) -> anyhow::Result<RouteSet> {
     let mut set = RouteSet::read(path, "")?;
     if !only.is_empty() {
-        set.routes.retain(|route| only.contains(&route.id));
+        set.routes.retain(|route| only.iter().any(|id| id == route.id.as_str()));
     }
     Ok(set)
 }
@@ -295,7 +297,7 @@ pub(super) struct Part<'a> {
     /// What the results are of, if the page shall score them by both rules.
     pub(super) set: Option<&'a RouteSet>,
     /// Only these routes; all if empty.
-    pub(super) only: &'a [u32],
+    pub(super) only: &'a [String],
 }
 
 /// Writes the page, whole or not at all.
@@ -365,13 +367,12 @@ impl Part<'_> {
 }
 
 /// True for routes of `only`, or all if it is empty.
-fn is_wanted(only: &[u32], route_id: &str) -> bool {
-    let number = route_id.split('_').nth(1).and_then(|part| part.parse().ok());
-    only.is_empty() || number.is_some_and(|number| only.contains(&number))
+fn is_wanted(only: &[String], route_id: &str) -> bool {
+    only.is_empty() || only.iter().any(|id| id == parts_of(route_id).0)
 }
 
 /// Every record of a result folder, by route number and repetition.
-fn records(folder: &Path, only: &[u32]) -> anyhow::Result<Vec<Record>> {
+fn records(folder: &Path, only: &[String]) -> anyhow::Result<Vec<Record>> {
     let folder = folder.join("routes");
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
     let mut records = Vec::new();
@@ -393,7 +394,7 @@ fn records(folder: &Path, only: &[u32]) -> anyhow::Result<Vec<Record>> {
 }
 
 fn log_file(folder: &Path, route_id: &str) -> PathBuf {
-    folder.join("logs").join(format!("{route_id}.json"))
+    folder.join("logs").join(format!("{}.json", file_stem(route_id)))
 }
 
 fn read_log(path: &Path) -> anyhow::Result<RouteLog> {

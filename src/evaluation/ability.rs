@@ -2,7 +2,7 @@
 
 use super::merge::FoundRecord;
 use super::rule::Rule;
-use crate::scene::{Route, RoutePlan};
+use crate::scene::{Route, RouteId, RoutePlan};
 use glam::DVec3;
 
 /// What a route may demand. A scenario type may demand several.
@@ -173,7 +173,7 @@ pub struct Abilities {
     /// Mean of the ratios there are; `None` without any.
     pub mean: Option<f64>,
     /// Scenario type and id of every route without a record. The official file calls them crashed.
-    pub missing: Vec<(String, u32)>,
+    pub missing: Vec<(String, RouteId)>,
 }
 
 /// Abilities can't be computed by the official rule.
@@ -195,7 +195,7 @@ pub enum AbilityError {
     )]
     NoJunction {
         /// The file's number.
-        route_id: u32,
+        route_id: RouteId,
     },
 }
 
@@ -220,10 +220,10 @@ pub fn abilities(
     let mut routes_of = [0; 5];
     for route in routes {
         let kind = route.scenarios.first().map_or("", |scenario| scenario.kind.as_str());
-        let id = route.id.to_string();
+        let id = route.id.as_str();
         let record = records.iter().find(|record| record.route() == id);
         if record.is_none() {
-            missing.push((kind.to_owned(), route.id));
+            missing.push((kind.to_owned(), route.id.clone()));
             if rule == Rule::Official {
                 continue;
             }
@@ -272,7 +272,7 @@ fn obeys_signs(
     let point = match junction.point {
         Some(point) => point,
         None if rule == Rule::Corrected => junction.points,
-        None => return Err(AbilityError::NoJunction { route_id: route.id }),
+        None => return Err(AbilityError::NoJunction { route_id: route.id.clone() }),
     };
     let needed = (point + POINTS_BEYOND_SIGN) as f64 / junction.points as f64;
     let is_past = record.score_route.unwrap_or(0.0) / 100.0 > needed;

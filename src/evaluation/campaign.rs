@@ -19,14 +19,15 @@ use super::claim::{ClaimError, Claimed, Holder, claim, clear, take_over};
 use super::log::RouteLog;
 pub use super::provenance::{Provenance, RunJson};
 use super::record::{
-    Checkpoint, MergedTable, Record, RouteIdentity, WriteError, route_id, write_json,
+    Checkpoint, MergedTable, Record, RouteIdentity, WriteError, file_stem, route_id, write_json,
     write_json_compact, write_new,
 };
-use super::routes::WeatherPresets;
 use super::run::{RouteEnd, RouteOutcome};
+use super::scenario_types::left_out;
 use super::statistics::{Failure, RouteResult, score};
 use super::units::{Shard, Unit, repetition_seed, units};
-use crate::scene::Route;
+use super::weather_id::weather_id;
+use crate::scene::{Route, RouteId};
 use crate::timing::wall_time_unix_s;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -35,7 +36,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tandem_export::files::{path_component, remove_leftovers, remove_leftovers_of};
+use tandem_export::files::{remove_leftovers, remove_leftovers_of};
 
 /// So many processes may die at a drive; then it is recorded as `Failed - Simulation crashed`.
 pub const CRASHES_ALLOWED: usize = 2;
@@ -77,12 +78,9 @@ pub struct Campaign<'a> {
     pub shard: Shard,
     /// Whose times records hold.
     pub recorded_time: RecordedTime,
-    /// For weather ids, if a preset file is at hand.
-    pub presets: Option<&'a WeatherPresets>,
     /// One icon name per declared sensor, e.g. `carla_camera`.
     pub sensors: &'a [String],
-    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere; separators in
-    /// the name are replaced.
+    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere.
     pub motion: Option<&'a Path>,
 }
 
@@ -224,7 +222,7 @@ pub enum CampaignError {
     #[error("cannot drive route {route_id}")]
     Route {
         /// Which route.
-        route_id: u32,
+        route_id: RouteId,
         /// Why.
         #[source]
         source: Box<dyn Error + Send + Sync>,
@@ -319,7 +317,7 @@ impl Campaign<'_> {
         progress: &mut dyn FnMut(Progress<'_>),
         drive: &mut DriveUnit<'_>,
     ) -> Result<Looked, CampaignError> {
-        let (claims, id) = (self.part(unit.setting, "claims"), self.route_id(unit));
+        let (claims, id) = (self.part(unit.setting, "claims"), self.stem(unit));
         if let Some(record) = self.record(unit) {
             clear(&claims, &id);
             return Ok(Looked::Kept(Box::new(record)));
@@ -340,13 +338,17 @@ impl Campaign<'_> {
         let route = &self.routes[unit.route];
         progress(Progress::Started { unit, route });
         let started_unix_s = wall_time_unix_s();
-        let outcome = if self.crashes(unit) >= CRASHES_ALLOWED {
-            None
-        } else {
-            let seed = repetition_seed(self.provenance(unit).seed, unit.repetition);
-            let outcome = drive(Work { unit, route, seed });
-            Some(outcome.map_err(|source| CampaignError::Route { route_id: route.id, source })?)
-        };
+        let outcome =
+            if self.crashes(unit) >= CRASHES_ALLOWED {
+                None
+            } else {
+                let seed = repetition_seed(self.provenance(unit).seed, unit.repetition);
+                let outcome = drive(Work { unit, route, seed });
+                Some(outcome.map_err(|source| CampaignError::Route {
+                    route_id: route.id.clone(),
+                    source,
+                })?)
+            };
         let Some(result) = self.judged(route, outcome.as_ref()) else {
             return Ok(Looked::Cancelled);
         };
@@ -362,7 +364,7 @@ impl Campaign<'_> {
     /// harness has it. `None` if it was cancelled.
     fn judged(&self, route: &Route, outcome: Option<&RouteOutcome>) -> Option<RouteResult> {
         let Some(outcome) = outcome else {
-            tracing::error!(route = route.id, "{CRASHES_ALLOWED} processes died at it: given up");
+            tracing::error!(route = %route.id, "{CRASHES_ALLOWED} processes died at it: given up");
             let crashed = RouteResult {
                 route_length_m: None,
                 completion: None,
@@ -375,7 +377,7 @@ impl Campaign<'_> {
             return Some(crashed);
         };
         if let RouteEnd::DriverFailed(words) = &outcome.end {
-            tracing::error!(route = route.id, words, "the driver failed");
+            tracing::error!(route = %route.id, words, "the driver failed");
         }
         let mut result = outcome.result()?;
         if self.recorded_time == RecordedTime::Simulated {
@@ -396,10 +398,11 @@ impl Campaign<'_> {
             RecordedTime::Simulated => 0,
             RecordedTime::Wall => wall.started_unix_s,
         };
-        let weather_id = self.presets.and_then(|presets| presets.id_of(route));
-        let identity = RouteIdentity::new(route, unit.repetition, weather_id, started_unix_s);
+        let identity =
+            RouteIdentity::new(route, unit.repetition, weather_id(route), started_unix_s);
         let mut record = Record::blank(0, &identity);
         score(&mut record, result);
+        record.notes.extend(left_out(route));
         let [log_file, wall_file, result_file] =
             ["logs", "wall", "routes"].map(|part| self.file(unit, part));
         match outcome {
@@ -407,7 +410,7 @@ impl Campaign<'_> {
             None => write_json_compact(&log_file, &RouteLog::default())?,
         }
         if let Some((folder, outcome)) = self.motion.zip(outcome) {
-            let path = folder.join(path_component(&record.save_name));
+            let path = folder.join(&record.save_name);
             fs::create_dir_all(&path)
                 .map_err(|source| CampaignError::Folder { path: path.clone(), source })?;
             write_json_compact(&path.join("metric_info.json"), &outcome.motion)?;
@@ -449,12 +452,14 @@ impl Campaign<'_> {
         read_json(&self.file(unit, "logs"))
     }
 
-    /// The result of a drive, if it has a whole one: complete JSON, one finished route, the right one.
+    /// The result of a drive, if it has a whole one: complete JSON, one finished route, the right one,
+    /// with scores that a drive can have.
     pub fn record(&self, unit: Unit) -> Option<Record> {
         let mut checkpoint: Checkpoint = read_json(&self.file(unit, "routes")).ok()?;
         let is_whole = checkpoint.body.progress == [1, 1] && checkpoint.body.records.len() == 1;
         let record = checkpoint.body.records.pop()?;
-        (is_whole && record.route_id == self.route_id(unit)).then_some(record)
+        let is_right = record.route_id == self.route_id(unit) && record.scores.is_possible();
+        (is_whole && is_right).then_some(record)
     }
 
     /// What a drive took in real time, if that is known.
@@ -490,14 +495,19 @@ impl Campaign<'_> {
         let mut taken = 0;
         for unit in self.units() {
             let claims = self.part(unit.setting, "claims");
-            taken += usize::from(take_over(&claims, &self.route_id(unit), &us)?);
+            taken += usize::from(take_over(&claims, &self.stem(unit), &us)?);
         }
         Ok(taken)
     }
 
     /// The official name of a unit's drive, e.g. `RouteScenario_1711_rep0`.
     pub fn route_id(&self, unit: Unit) -> String {
-        route_id(self.routes[unit.route].id, unit.repetition)
+        route_id(&self.routes[unit.route].id, unit.repetition)
+    }
+
+    /// The name of the files of a unit's drive.
+    fn stem(&self, unit: Unit) -> String {
+        file_stem(&self.route_id(unit))
     }
 
     /// The folder of a setting.
@@ -517,11 +527,11 @@ impl Campaign<'_> {
     }
 
     fn file(&self, unit: Unit, part: &str) -> PathBuf {
-        self.part(unit.setting, part).join(format!("{}.json", self.route_id(unit)))
+        self.part(unit.setting, part).join(format!("{}.json", self.stem(unit)))
     }
 
     fn crash_file(&self, unit: Unit, note: usize) -> PathBuf {
-        self.part(unit.setting, "crashes").join(format!("{}.{note}", self.route_id(unit)))
+        self.part(unit.setting, "crashes").join(format!("{}.{note}", self.stem(unit)))
     }
 
     /// Makes the folders ours, or checks that they are.
@@ -583,7 +593,7 @@ impl Campaign<'_> {
     fn run_json(&self, setting: usize) -> RunJson {
         RunJson {
             provenance: self.settings[setting].provenance.clone(),
-            routes: self.routes.iter().map(|route| route.id).collect(),
+            routes: self.routes.iter().map(|route| route.id.clone()).collect(),
             repetitions: self.repetitions,
         }
     }

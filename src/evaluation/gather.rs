@@ -3,7 +3,7 @@
 
 use super::merge::{FoundRecord, Merged, OFFICIAL_ROUTES, duplicates};
 use super::provenance::RunJson;
-use super::record::{WriteError, json_text, route_id, write_json};
+use super::record::{WriteError, file_stem, json_text, route_id, write_json};
 use super::rule::Rule;
 use super::score_card::ResultFolder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -221,7 +221,7 @@ impl Gathered {
     fn copy_drives(&self, from: &Path, whole: &WholeFolder) -> Result<(), GatherError> {
         for record in self.merged.records() {
             for part in PARTS {
-                let place = format!("{part}/{}.json", record.route_id);
+                let place = format!("{part}/{}.json", file_stem(&record.route_id));
                 copy_if_there(from, &place, whole, &place)?;
             }
         }
@@ -236,8 +236,12 @@ fn copy_crashes(from: &Path, run: &RunJson, whole: &WholeFolder) -> Result<(), G
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
+    let drives = (0..run.repetitions).flat_map(|repetition| {
+        run.routes.iter().map(move |route| file_stem(&route_id(route, repetition)))
+    });
+    let drives: BTreeSet<String> = drives.collect();
     for name in names {
-        let Some((id, _)) = name.rsplit_once('.').filter(|(id, _)| is_drive(run, id)) else {
+        let Some((id, _)) = name.rsplit_once('.').filter(|(id, _)| drives.contains(*id)) else {
             continue;
         };
         let place = |number: usize| format!("{CRASHES}/{id}.{number}");
@@ -246,19 +250,6 @@ fn copy_crashes(from: &Path, run: &RunJson, whole: &WholeFolder) -> Result<(), G
         copy_if_there(from, &format!("{CRASHES}/{name}"), whole, &place(number))?;
     }
     Ok(())
-}
-
-/// True if `id` names a drive of the campaign.
-fn is_drive(run: &RunJson, id: &str) -> bool {
-    let numbers = id.strip_prefix("RouteScenario_").and_then(|rest| rest.split_once("_rep"));
-    let numbers = numbers.and_then(|(route, repetition)| {
-        Some((route.parse().ok()?, repetition.parse::<u32>().ok()?))
-    });
-    numbers.is_some_and(|(route, repetition)| {
-        run.routes.contains(&route)
-            && repetition < run.repetitions
-            && route_id(route, repetition) == id
-    })
 }
 
 fn copy_if_there(
@@ -289,7 +280,7 @@ fn in_order(
     let (mut ordered, mut missing) = (Vec::new(), Vec::new());
     for repetition in 0..run.repetitions {
         for route in &run.routes {
-            let id = route_id(*route, repetition);
+            let id = route_id(route, repetition);
             match found.remove(&id) {
                 Some(record) => ordered.push(record),
                 None => missing.push(id),

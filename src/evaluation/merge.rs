@@ -3,7 +3,7 @@
 //! Records are kept as they stand in their files, so that whatever other harnesses write into them
 //! survives merging.
 
-use super::record::sum;
+use super::record::{parts_of, sum};
 use super::rule::Rule;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -63,13 +63,12 @@ pub enum MergeError {
 impl FoundRecord {
     /// The part of the route id that route files know, e.g. `1711`.
     pub fn route(&self) -> &str {
-        self.route_id.split('_').nth(1).unwrap_or_default()
+        parts_of(&self.route_id).0
     }
 
     /// Repetition, 0 for an id that names none.
-    pub fn repetition(&self) -> usize {
-        let last = self.route_id.rsplit('_').next().unwrap_or_default();
-        last.strip_prefix("rep").and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    pub fn repetition(&self) -> u32 {
+        parts_of(&self.route_id).1
     }
 
     /// The text under a key of the record, if there is one.

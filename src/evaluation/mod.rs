@@ -33,5 +33,6 @@ pub mod statistics;
 pub mod sweep;
 mod sweep_page;
 pub mod units;
+pub mod weather_id;
 
 pub use python::Number;

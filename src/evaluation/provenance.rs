@@ -1,5 +1,6 @@
 //! What results were made with, as the file `run.json` of their folder says.
 
+use crate::scene::RouteId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -52,7 +53,7 @@ pub struct RunJson {
     pub provenance: Provenance,
     /// Ids of the routes, in order; absent in folders of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub routes: Vec<u32>,
+    pub routes: Vec<RouteId>,
     /// Drives of every route, 1 to [`MOST_REPETITIONS`].
     #[serde(default = "once", deserialize_with = "repetitions")]
     pub repetitions: u32,
@@ -95,7 +96,7 @@ impl RunJson {
 
     fn entries(&self) -> BTreeMap<String, String> {
         let mut entries = self.provenance.settings.clone();
-        let ids: Vec<String> = self.routes.iter().map(u32::to_string).collect();
+        let ids: Vec<String> = self.routes.iter().map(RouteId::to_string).collect();
         let fixed = [
             ("tandem version", self.provenance.tandem_version.clone()),
             ("route file (SHA-256)", self.provenance.route_file_sha256.clone()),

@@ -3,12 +3,14 @@
 
 use super::python::{Number, float_text, round};
 use super::statistics::InfractionKind;
+use crate::scene::RouteId;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_export::files;
+use tandem_export::files::{self, path_component};
 
 /// The verdict on one route.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -35,6 +37,9 @@ pub struct Record {
     pub meta: Meta,
     /// Where it was.
     pub town_name: String,
+    /// What a reader must know of the drive; the official format has no such key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Messages by rule. The order of the fields is the order of the keys.
@@ -139,7 +144,7 @@ impl RouteIdentity {
         weather_id: Option<&str>,
         started_unix_s: u64,
     ) -> Self {
-        let route_id = route_id(route.id, repetition);
+        let route_id = route_id(&route.id, repetition);
         let scenario_name = route.scenarios.first().map(|s| s.name.clone()).unwrap_or_default();
         let (month, day) = month_and_day(started_unix_s / 86_400);
         let second = started_unix_s % 86_400;
@@ -156,14 +161,38 @@ impl RouteIdentity {
             scenario_name,
             weather_id: weather_id.map(str::to_owned),
             town_name: route.town.clone(),
-            save_name,
+            // It is the name of a folder, too: names in route files must not lead out of it.
+            save_name: file_stem(&save_name),
         }
     }
 }
 
 /// The official name of a drive, e.g. `RouteScenario_1711_rep0`.
-pub fn route_id(route: u32, repetition: u32) -> String {
+pub fn route_id(route: &RouteId, repetition: u32) -> String {
     format!("RouteScenario_{route}_rep{repetition}")
+}
+
+/// The route's id and the repetition in the official name of a drive. An id may hold any text,
+/// underscores and `_rep` too; names of other forms are read as the official tools read them, the id
+/// between the first two underscores.
+pub fn parts_of(route_id: &str) -> (&str, u32) {
+    let named = route_id.strip_prefix("RouteScenario_").and_then(|rest| {
+        let (id, repetition) = rest.rsplit_once("_rep")?;
+        Some((id, repetition.parse().ok()?))
+    });
+    named.unwrap_or_else(|| (route_id.split('_').nth(1).unwrap_or_default(), 0))
+}
+
+/// The name of a drive's files, without ending: its official name as one component of a path. Where
+/// that takes changes, it ends in a part of the name's SHA-256, which keeps drives apart.
+pub fn file_stem(name: &str) -> String {
+    let component = path_component(name);
+    let digest = Sha256::digest(name);
+    let digits: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    if component == name || component.ends_with(&digits) {
+        return component;
+    }
+    format!("{component}-{digits}")
 }
 
 /// Month and day, both from 1, of the Gregorian calendar.
@@ -188,6 +217,22 @@ fn month_and_day(mut days_since_epoch: u64) -> (u64, u64) {
     (month, days_since_epoch + 1)
 }
 
+impl Scores {
+    /// True if a drive can have these scores: completion up to 100 %, and their product.
+    pub fn is_possible(&self) -> bool {
+        let route = self.score_route.value();
+        (0.0..=100.0).contains(&route)
+            && (0.0..=100.0).contains(&self.score_composed)
+            && self.score_penalty <= 1.0
+            && is_product(self.score_composed, route, self.score_penalty)
+    }
+}
+
+/// True if a driving score is route completion times penalty, but for the rounding of all three.
+pub(super) fn is_product(composed: f64, route: f64, penalty: f64) -> bool {
+    (composed - (route * penalty).max(0.0)).abs() <= 1e-3
+}
+
 impl Record {
     /// A record of a route that has not been judged yet.
     pub fn blank(index: usize, identity: &RouteIdentity) -> Self {
@@ -203,6 +248,7 @@ impl Record {
             scores: Scores { score_route: Number::Int(0), score_penalty: 0.0, score_composed: 0.0 },
             meta: Meta { route_length: Number::Int(0), duration_game: 0.0, duration_system: 0.0 },
             town_name: identity.town_name.clone(),
+            notes: Vec::new(),
         }
     }
 
@@ -633,6 +679,7 @@ pub(super) fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn the_calendar_knows_leap_years() {
@@ -640,6 +687,34 @@ mod tests {
         for (days, expected) in cases {
             assert_eq!(month_and_day(days), expected, "day {days}");
         }
+    }
+
+    #[test]
+    fn files_of_drives_have_names_of_their_own_whatever_the_ids_are() {
+        let official = "RouteScenario_1711_rep0";
+        assert_eq!(file_stem(official), official);
+        let long = "x".repeat(9_000);
+        let names = ["a_b", "a/b", "a:b", "../a", "", &long, &format!("{long}y")];
+        let stems: BTreeSet<String> = names.iter().map(|name| file_stem(name)).collect();
+        assert_eq!(stems.len(), names.len(), "{stems:?}");
+        assert!(stems.iter().all(|stem| !stem.contains('/') && stem.len() < 200), "{stems:?}");
+    }
+
+    #[test]
+    fn the_id_is_found_in_official_names_whatever_its_text_is() {
+        let cases = [
+            ("RouteScenario_1711_rep0", ("1711", 0)),
+            ("RouteScenario_a_b/c_rep12", ("a_b/c", 12)),
+            ("RouteScenario_7_rep1_rep2", ("7_rep1", 2)),
+            ("RouteScenario__rep0", ("", 0)),
+            ("RouteScenario_1711", ("1711", 0)),
+            ("Other_1711_rep3", ("1711", 0)),
+            ("1711", ("", 0)),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(parts_of(name), expected, "{name}");
+        }
+        assert_eq!(parts_of(&route_id(&"a_b".into(), 3)), ("a_b", 3));
     }
 
     #[test]

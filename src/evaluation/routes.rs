@@ -7,8 +7,7 @@ use super::route_bounds::{
     COORDINATE_M, HEIGHT_M, LONGEST_GAP_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line,
     out_of_reach_m,
 };
-use super::scenario_types::{SCENARIO_TYPES, nearest_type};
-use crate::scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
+use crate::scene::{Route, RouteId, ScenarioSpec, TriggerPoint, WeatherKeyframe};
 use crate::world::xml_text::{self, DocumentError, EncodingError, decode};
 use glam::{DVec2, DVec3};
 use roxmltree::{Document, Node};
@@ -38,19 +37,7 @@ const BASE_WEATHER: [(&str, f64); 14] = [
     ("dust_storm", 0.0),
 ];
 
-/// The eight fields that decide whether a route's weather is a preset.
-const PRESET_FIELDS: [&str; 8] = [
-    "cloudiness",
-    "precipitation",
-    "precipitation_deposits",
-    "wetness",
-    "wind_intensity",
-    "sun_azimuth_angle",
-    "sun_altitude_angle",
-    "fog_density",
-];
-
-/// A route or weather file could not be used.
+/// A route file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteFileError {
     /// The file could not be read.
@@ -169,12 +156,6 @@ pub enum Problem {
         /// Distance from the nearest key point, meters.
         away_m: f64,
     },
-    /// The id is not a number.
-    #[error("route id {found:?} is not a whole number from 0 to 4294967295")]
-    BadId {
-        /// Its text.
-        found: String,
-    },
     /// The id was used before.
     #[error("this id was used before, at line {first_line}; expected unique ids")]
     DuplicateId {
@@ -182,21 +163,13 @@ pub enum Problem {
         first_line: u32,
     },
     /// Too little to drive along.
-    #[error("{found} <position> below <waypoints>, expected at least 2")]
+    #[error(
+        "{found} <position> below <waypoints>, expected at least 2 (or 2 <waypoint> in the route \
+         itself, as in files of leaderboard 1.0)"
+    )]
     TooFewKeyPoints {
         /// How many there are.
         found: usize,
-    },
-    /// The scenario type does not exist.
-    #[error(
-        "unknown scenario type {found:?}, expected one of the 44 of Bench2Drive; \
-         the nearest is {nearest:?}"
-    )]
-    UnknownScenarioType {
-        /// The type in the file.
-        found: String,
-        /// The known type that is spelt most alike.
-        nearest: &'static str,
     },
 }
 
@@ -222,7 +195,7 @@ pub fn parse_routes(bytes: impl AsRef<[u8]>, file: &str) -> Result<Vec<Route>, R
         let place = Place { file, route: node.attribute("id") };
         let route = parse_route(node, place)?;
         let line = line_of(node);
-        if let Some(first_line) = first_lines.insert(route.id, line) {
+        if let Some(first_line) = first_lines.insert(route.id.clone(), line) {
             return Err(place.error(node, Problem::DuplicateId { first_line }));
         }
         routes.push(route);
@@ -252,7 +225,7 @@ pub enum SubsetError {
     #[error("route subset names route {id} twice")]
     Repeated {
         /// The route.
-        id: u32,
+        id: RouteId,
     },
 }
 
@@ -266,20 +239,16 @@ pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, Sub
     if subset.is_empty() {
         return Ok(routes);
     }
-    let place_of = |id: &str| {
-        let place = routes.iter().position(|route| route.id.to_string() == id);
-        place.ok_or_else(|| SubsetError::Unknown { id: id.to_owned() })
-    };
+    let place_of = |id: &str| routes.iter().position(|route| route.id.as_str() == id);
     let mut is_chosen = vec![false; routes.len()];
     for part in subset.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (place_of(first)?, place_of(last)?);
+        let (first, last) = range(part, &place_of)?;
         if last < first {
             return Err(SubsetError::Reversed { range: part.to_owned() });
         }
         for place in first..=last {
             if std::mem::replace(&mut is_chosen[place], true) {
-                return Err(SubsetError::Repeated { id: routes[place].id });
+                return Err(SubsetError::Repeated { id: routes[place].id.clone() });
             }
         }
     }
@@ -287,49 +256,21 @@ pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, Sub
     Ok(chosen.map(|(route, _)| route).collect())
 }
 
-/// Named weathers; a route whose weather equals one of them is recorded with its name.
-#[derive(Clone, PartialEq, Debug)]
-pub struct WeatherPresets(Vec<(String, [f64; PRESET_FIELDS.len()])>);
-
-impl WeatherPresets {
-    /// Reads a preset file: `<case weather_id="…">` elements, whose first `<weather>` counts.
-    ///
-    /// # Errors
-    /// If the file can't be read or [`WeatherPresets::parse`] refuses it.
-    pub fn read(path: &Path) -> Result<Self, RouteFileError> {
-        Self::parse(read(path)?, &path.display().to_string())
+/// First and last place of a part of a subset. Ids may have hyphens in them: the whole part is one if
+/// there is such a route, and otherwise the first hyphen between two ids makes it a range.
+fn range(
+    part: &str,
+    place_of: &dyn Fn(&str) -> Option<usize>,
+) -> Result<(usize, usize), SubsetError> {
+    if let Some(place) = place_of(part) {
+        return Ok((place, place));
     }
-
-    /// Reads a preset document. `file` is how errors name it.
-    ///
-    /// # Errors
-    /// At the first thing that is wrong.
-    pub fn parse(bytes: impl AsRef<[u8]>, file: &str) -> Result<Self, RouteFileError> {
-        let text = text_of(bytes.as_ref(), file)?;
-        let document = parse_xml(&text, file, "weathers")?;
-        let place = Place { file, route: None };
-        let mut presets = Vec::new();
-        for case in elements_below(document.root_element(), "case") {
-            let id = place.attribute(case, "weather_id")?.to_owned();
-            if let Some(weather) = elements_below(case, "weather").next() {
-                presets.push((id, preset_values(&parse_weather(weather, place)?.fields)));
-            }
-        }
-        if presets.is_empty() {
-            return Err(RouteFileError::Empty { file: file.to_owned(), element: "case" });
-        }
-        Ok(Self(presets))
+    let ends = || part.match_indices('-').map(|(at, _)| (&part[..at], &part[at + 1..]));
+    if let Some(places) = ends().find_map(|(first, last)| place_of(first).zip(place_of(last))) {
+        return Ok(places);
     }
-
-    /// The id of the first preset whose eight values equal the route's first weather.
-    pub fn id_of(&self, route: &Route) -> Option<&str> {
-        let wanted = preset_values(&route.weather.first()?.fields);
-        self.0.iter().find(|(_, values)| *values == wanted).map(|(id, _)| id.as_str())
-    }
-}
-
-fn preset_values(fields: &BTreeMap<String, f64>) -> [f64; PRESET_FIELDS.len()] {
-    PRESET_FIELDS.map(|name| fields[name])
+    let unknown = ends().flat_map(|(first, last)| [first, last]).find(|id| place_of(id).is_none());
+    Err(SubsetError::Unknown { id: unknown.unwrap_or(part).to_owned() })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RouteFileError> {
@@ -476,16 +417,11 @@ impl Place<'_> {
 }
 
 fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileError> {
-    let id = place.attribute(node, "id")?;
-    let id = id
-        .trim()
-        .parse()
-        .ok()
-        .ok_or_else(|| place.error(node, Problem::BadId { found: id.to_owned() }))?;
+    let id = place.attribute(node, "id")?.into();
     let town = place.attribute(node, "town")?.to_owned();
-    let key_points = elements_in_child(node, "waypoints", "position")
-        .map(|position| place.point(position))
-        .collect::<Result<Vec<_>, _>>()?;
+    let nodes = key_points(node);
+    let key_points: Vec<DVec3> =
+        nodes.iter().map(|point| place.point(*point)).collect::<Result<_, _>>()?;
     if key_points.len() < 2 {
         let anchor = child(node, "waypoints").unwrap_or(node);
         return Err(place.error(anchor, Problem::TooFewKeyPoints { found: key_points.len() }));
@@ -496,13 +432,25 @@ fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileE
             | LineProblem::TooLong { number, .. }
             | LineProblem::Stray { number, .. } => number,
         };
-        let position = elements_in_child(node, "waypoints", "position").nth(number - 1);
-        place.error(position.unwrap_or(node), Problem::Line(problem))
+        place.error(nodes[number - 1], Problem::Line(problem))
     })?;
     let scenarios = elements_in_child(node, "scenarios", "scenario")
         .map(|scenario| parse_scenario(scenario, place, &key_points))
         .collect::<Result<_, _>>()?;
     Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, place)? })
+}
+
+/// The key points in whichever form the file has them: `<position>` below `<waypoints>` (Bench2Drive,
+/// leaderboard 2.0), `<waypoint>` there, or `<waypoint>` in the route itself (leaderboard 1.0).
+fn key_points<'a, 'i>(node: Node<'a, 'i>) -> Vec<Node<'a, 'i>> {
+    let mut points: Vec<Node<'_, '_>> = elements_in_child(node, "waypoints", "position").collect();
+    if points.is_empty() {
+        points = elements_in_child(node, "waypoints", "waypoint").collect();
+    }
+    if points.is_empty() {
+        points = children(node, "waypoint").collect();
+    }
+    points
 }
 
 fn parse_scenario(
@@ -512,10 +460,6 @@ fn parse_scenario(
 ) -> Result<ScenarioSpec, RouteFileError> {
     let name = place.attribute(node, "name")?.to_owned();
     let kind = place.attribute(node, "type")?.to_owned();
-    if !SCENARIO_TYPES.contains(&kind.as_str()) {
-        let nearest = nearest_type(&kind);
-        return Err(place.error(node, Problem::UnknownScenarioType { found: kind, nearest }));
-    }
     let mut trigger = None;
     let mut parameters = BTreeMap::new();
     for parameter in node.children().filter(Node::is_element) {
@@ -543,12 +487,18 @@ fn parse_weathers(
     route: Node<'_, '_>,
     place: Place<'_>,
 ) -> Result<Vec<WeatherKeyframe>, RouteFileError> {
-    if child(route, "weathers").is_none() {
-        return Ok(vec![WeatherKeyframe { route_percentage: 0.0, fields: base_weather() }]);
-    }
-    let mut weather = elements_in_child(route, "weathers", "weather")
-        .map(|entry| parse_weather(entry, place))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut weather = match child(route, "weathers") {
+        Some(_) => elements_in_child(route, "weathers", "weather")
+            .map(|entry| {
+                parse_weather(entry, place, place.number(entry, "route_percentage", WEATHER)?)
+            })
+            .collect::<Result<Vec<_>, _>>()?,
+        // Leaderboard 1.0: one weather in the route itself, which does not change along it.
+        None => children(route, "weather")
+            .take(1)
+            .map(|entry| parse_weather(entry, place, 0.0))
+            .collect::<Result<Vec<_>, _>>()?,
+    };
     if weather.is_empty() {
         weather.push(WeatherKeyframe { route_percentage: 0.0, fields: base_weather() });
     }
@@ -556,11 +506,15 @@ fn parse_weathers(
     Ok(weather)
 }
 
-fn parse_weather(node: Node<'_, '_>, place: Place<'_>) -> Result<WeatherKeyframe, RouteFileError> {
-    let route_percentage = place.number(node, "route_percentage", WEATHER)?;
+fn parse_weather(
+    node: Node<'_, '_>,
+    place: Place<'_>,
+    route_percentage: f64,
+) -> Result<WeatherKeyframe, RouteFileError> {
     let mut fields = base_weather();
     for attribute in node.attributes() {
-        if attribute.name() == "route_percentage" {
+        // `id` names the weather in files of leaderboard 1.0.
+        if matches!(attribute.name(), "route_percentage" | "id") {
             continue;
         }
         match fields.get_mut(attribute.name()) {
@@ -584,6 +538,14 @@ fn base_weather() -> BTreeMap<String, f64> {
 
 fn child<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|child| child.has_tag_name(tag))
+}
+
+/// Every child called `tag`, in file order.
+fn children<'a, 'i, 't>(
+    node: Node<'a, 'i>,
+    tag: &'t str,
+) -> impl Iterator<Item = Node<'a, 'i>> + use<'a, 'i, 't> {
+    node.children().filter(move |child| child.has_tag_name(tag))
 }
 
 /// Every `tag` element below `node` at any depth, in file order; `node` itself does not count.
@@ -677,11 +639,56 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_scenario_type_is_answered_with_the_nearest_known_one() {
+    fn scenarios_of_unknown_types_stay_in_the_route() {
         let text = file(&format!(
-            "{WAYPOINTS}<scenarios><scenario name=\"a\" type=\"Acident\"/></scenarios>"
+            "{WAYPOINTS}<scenarios><scenario name=\"a_1\" type=\"PriorityAtJunction\"/></scenarios>"
         ));
-        check_refused(&text, &["route 7", "\"Acident\"", "\"Accident\""]);
+        let routes = parse_routes(&text, "f.xml").unwrap();
+        assert_eq!(routes[0].scenarios[0].kind, "PriorityAtJunction");
+    }
+
+    #[test]
+    fn every_form_of_key_points_gives_the_same_route() {
+        let points = |tag: &str| {
+            format!("<{tag} x=\"0\" y=\"0\" z=\"0\" yaw=\"9\"/><{tag} x=\"2\" y=\"0\" z=\"0\"/>")
+        };
+        let forms = [
+            WAYPOINTS.to_owned(),
+            format!("<waypoints>{}</waypoints>", points("waypoint")),
+            points("waypoint"),
+        ];
+        for form in forms {
+            let routes = parse_routes(&file(&form), "f.xml").unwrap();
+            assert_eq!(routes[0].key_points, [DVec3::ZERO, DVec3::new(2.0, 0.0, 0.0)], "{form}");
+        }
+        let weather = "<weather id=\"WetNoon\" cloudiness=\"20\"/>";
+        let text = file(&format!("{}{weather}", points("waypoint")));
+        let weather = &parse_routes(&text, "f.xml").unwrap()[0].weather;
+        assert_eq!((weather.len(), weather[0].fields["cloudiness"]), (1, 20.0));
+    }
+
+    #[test]
+    fn ids_are_kept_as_they_are_written() {
+        for id in ["007", "a/b", " 7 ", "Straße", ""] {
+            let text =
+                format!("<routes><route id=\"{id}\" town=\"T\">{WAYPOINTS}</route></routes>");
+            assert_eq!(parse_routes(&text, "f.xml").unwrap()[0].id.as_str(), id);
+        }
+    }
+
+    #[test]
+    fn subsets_choose_ids_with_hyphens() {
+        let route = |id: &str| format!("<route id=\"{id}\" town=\"T\">{WAYPOINTS}</route>");
+        let text: String = ["1", "a-b", "2", "c"].map(route).concat();
+        let routes = parse_routes(&format!("<routes>{text}</routes>"), "f.xml").unwrap();
+        let chosen = |subset: &str| -> Result<Vec<String>, SubsetError> {
+            let chosen = select_subset(routes.clone(), subset)?;
+            Ok(chosen.iter().map(|route| route.id.to_string()).collect())
+        };
+        assert_eq!(chosen("a-b").unwrap(), ["a-b"]);
+        assert_eq!(chosen("a-b-c").unwrap(), ["a-b", "2", "c"]);
+        assert_eq!(chosen("1-2").unwrap(), ["1", "a-b", "2"]);
+        assert_eq!(chosen("1-9"), Err(SubsetError::Unknown { id: "9".to_owned() }));
     }
 
     #[test]
@@ -698,10 +705,6 @@ mod tests {
                 file(&format!("<waypoints><position x=\"{bad}\" y=\"2\" z=\"3\"/></waypoints>"));
             check_refused(&text, &["route 7", "finite number", &format!("x={bad:?}")]);
         }
-        check_refused(
-            "<routes><route id=\"x7\" town=\"T\"/></routes>",
-            &["\"x7\"", "whole number"],
-        );
     }
 
     /// A route file whose key points are `places`.

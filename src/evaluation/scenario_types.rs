@@ -1,4 +1,8 @@
-//! The scenario types that a Bench2Drive route may name.
+//! The scenario types that the embedded world has.
+
+use crate::scene::Route;
+use std::collections::BTreeMap;
+use tandem_export::files::shortened;
 
 /// All 44 types of Bench2Drive, by name.
 pub const SCENARIO_TYPES: [&str; 44] = [
@@ -48,39 +52,47 @@ pub const SCENARIO_TYPES: [&str; 44] = [
     "YieldToEmergencyVehicle",
 ];
 
-/// The known type with the smallest edit distance to `name`, the first of equals.
-pub fn nearest_type(name: &str) -> &'static str {
-    SCENARIO_TYPES
-        .into_iter()
-        .min_by_key(|known| edit_distance(name, known))
-        .expect("the list is not empty")
-}
-
-/// Levenshtein's distance: insertions, deletions and substitutions cost 1; case counts.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, from_char) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, &to_char) in to.iter().enumerate() {
-            let substituted = diagonal + usize::from(from_char != to_char);
-            diagonal = row[column + 1];
-            row[column + 1] = substituted.min(diagonal + 1).min(row[column] + 1);
+/// Returns what a record says about the scenarios of `route` that are not driven, because their types
+/// are not among [`SCENARIO_TYPES`]; `None` if every type is. The official harness drives a route
+/// without the scenarios that it cannot build, too.
+pub fn left_out(route: &Route) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for scenario in &route.scenarios {
+        if !SCENARIO_TYPES.contains(&scenario.kind.as_str()) {
+            *counts.entry(&scenario.kind).or_default() += 1;
         }
     }
-    row[to.len()]
+    let kinds: Vec<String> =
+        counts.into_iter().map(|(kind, count)| format!("{count} {}", shortened(kind))).collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "driven without scenarios of types that are not among the {} of Bench2Drive: {}",
+            SCENARIO_TYPES.len(),
+            kinds.join(", ")
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::routes::parse_routes;
 
     #[test]
-    fn a_typo_finds_the_type_that_was_meant() {
-        assert_eq!(nearest_type("ParkingCutin"), "ParkingCutIn");
-        assert_eq!(nearest_type("TJunction"), "T_Junction");
-        assert_eq!(nearest_type("HardBrakeRoute"), "HardBreakRoute");
+    fn scenarios_of_other_benchmarks_are_counted_by_type() {
+        let scenarios: String = ["EnterActorFlowV2", "Accident", "EnterActorFlowV2", "RoadBlocked"]
+            .map(|kind| format!("<scenario name=\"a\" type=\"{kind}\"/>"))
+            .concat();
+        let text = format!(
+            "<routes><route id=\"1\" town=\"T\"><waypoints><position x=\"0\" y=\"0\" z=\"0\"/>\
+             <position x=\"9\" y=\"0\" z=\"0\"/></waypoints><scenarios>{scenarios}</scenarios>\
+             </route></routes>"
+        );
+        let mut routes = parse_routes(&text, "f.xml").unwrap();
+        let note = left_out(&routes[0]).unwrap();
+        assert!(note.ends_with("2 EnterActorFlowV2, 1 RoadBlocked"), "{note}");
+        routes[0].scenarios.retain(|scenario| scenario.kind == "Accident");
+        assert_eq!(left_out(&routes[0]), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
 use super::rule::Rule;
 use super::run::words_of;
 use super::smoothness::MotionLog;
-use crate::scene::Route;
+use crate::scene::{Route, RouteId};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,7 +123,7 @@ pub struct RouteSet {
     /// The set's name, if it is one of Bench2Drive's.
     pub name: Option<&'static str>,
     /// Where routes enter their first junction, by route id, from maps; empty without maps.
-    pub first_junctions: BTreeMap<u32, FirstJunction>,
+    pub first_junctions: BTreeMap<RouteId, FirstJunction>,
 }
 
 impl RouteSet {
@@ -368,9 +368,8 @@ impl ScoreCard {
             return Err(ScoreError::OtherRoutes { file: set.file.clone(), found });
         }
 
-        let mut found: BTreeSet<usize> =
-            folder.records.iter().map(FoundRecord::repetition).collect();
-        let promised = folder.run.as_ref().map_or(1, |run| run.repetitions as usize);
+        let mut found: BTreeSet<u32> = folder.records.iter().map(FoundRecord::repetition).collect();
+        let promised = folder.run.as_ref().map_or(1, |run| run.repetitions);
         if found.is_empty() || folder.run.is_some() {
             found.extend(0..promised);
         }
@@ -381,7 +380,7 @@ impl ScoreCard {
         let present: BTreeSet<&str> = records.iter().map(|r| r.route_id.as_str()).collect();
         let missing = found
             .iter()
-            .flat_map(|rep| set.routes.iter().map(move |route| (route.id, rep)))
+            .flat_map(|rep| set.routes.iter().map(move |route| (&route.id, rep)))
             .map(|(id, rep)| format!("RouteScenario_{id}_rep{rep}"))
             .filter(|route_id| !present.contains(route_id.as_str()))
             .collect();

@@ -5,6 +5,7 @@
 //! one is slow in the other.
 
 use super::Schedule;
+use crate::scene::RouteId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::f64::consts::{PI, SQRT_2};
 use std::fmt;
@@ -381,12 +382,12 @@ impl Latencies {
 
     /// These latencies for one drive, along `route` in a world of `seed`; what is replayed is
     /// `schedule`.
-    pub fn for_drive(&self, seed: u64, route: u32, schedule: Option<Arc<Schedule>>) -> Self {
+    pub fn for_drive(&self, seed: u64, route: &RouteId, schedule: Option<Arc<Schedule>>) -> Self {
         let replayed = |source: &LatencySource| match source {
             LatencySource::Replayed(_) => LatencySource::Replayed(schedule.clone()),
             other => other.clone(),
         };
-        let drive = Numbers { seed, purpose: 0, frame: u64::from(route), attempt: 0 };
+        let drive = Numbers { seed, purpose: 0, frame: route.seed(), attempt: 0 };
         let seed = drive.bits(0);
         Self { slow: replayed(&self.slow), fast: replayed(&self.fast), seed, ..self.clone() }
     }

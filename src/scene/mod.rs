@@ -11,6 +11,7 @@ mod lane;
 mod observation;
 mod pose;
 mod route;
+mod route_id;
 mod trajectory;
 mod world_state;
 
@@ -30,6 +31,7 @@ pub use route::{
     GeoReference, RoadOption, Route, RoutePlan, RoutePoint, ScenarioSpec, TriggerPoint,
     WeatherKeyframe, sharpest_turn,
 };
+pub use route_id::RouteId;
 pub use trajectory::Trajectory;
 pub use world_state::{
     ActorKind, ActorState, Allowances, Collision, EgoState, LightColor, ScenarioState, StopSign,

@@ -1,5 +1,6 @@
 //! Routes: what a route file says, and the dense plan that a world makes of it.
 
+use super::RouteId;
 use glam::{DVec2, DVec3};
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -68,8 +69,8 @@ pub struct WeatherKeyframe {
 /// One route as its file gives it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Route {
-    /// The file's number.
-    pub id: u32,
+    /// The file's id.
+    pub id: RouteId,
     /// The file's town.
     pub town: String,
     /// Key points, world meters.

@@ -121,7 +121,7 @@ mod tests {
 
     fn world() -> RealTime<Noting> {
         let route = Route {
-            id: 1,
+            id: 1.into(),
             town: "Test".into(),
             key_points: (0..50).map(|i| DVec3::new(f64::from(2 * i), 0.0, 0.0)).collect(),
             scenarios: Vec::new(),

@@ -8,7 +8,7 @@ mod scores;
 mod sweep;
 
 use super::log::{LoggedEvent, RouteLog};
-use super::record::Record;
+use super::record::{Record, parts_of};
 use super::score_card::ScoreCard;
 use super::sweep::Sweep;
 use crate::page::{escape, facts, library, script_json, scripted_document};
@@ -112,20 +112,30 @@ impl ReportRun {
 }
 
 impl Drive {
-    /// Number of the route, and of the repetition.
-    fn number(&self) -> (u64, u64) {
-        let mut parts = self.record.route_id.split('_').skip(1);
-        let number = parts.next().and_then(|part| part.parse().ok()).unwrap_or(0);
-        let repetition = parts.next().and_then(|part| part.strip_prefix("rep")?.parse().ok());
-        (number, repetition.unwrap_or(0))
+    /// Id of the route, and number of the repetition.
+    fn parts(&self) -> (&str, u32) {
+        parts_of(&self.record.route_id)
     }
 
     /// The fragment that opens this drive of run `run` at `tick`.
     fn link(&self, run: usize, tick: u64) -> String {
-        let (route, repetition) = self.number();
+        let (route, repetition) = self.parts();
+        let route = percent_encoded(route);
         let run = if run > 0 { format!("/{run}") } else { String::new() };
         format!("#{route}/{repetition}/{tick}{run}")
     }
+}
+
+/// Text as a part of a fragment, as `encodeURIComponent` writes it.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out += &format!("%{byte:02X}");
+        }
+        out
+    })
 }
 
 /// The type in a scenario's name, e.g. `ParkingCutIn` of `ParkingCutIn_1`.

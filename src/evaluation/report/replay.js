@@ -474,7 +474,7 @@ const Viewer = (() => {
     }, 250);
   };
 
-  const fragmentOf = (of, at) => `#${of.id}/${of.rep}/${at}` + (of.run ? `/${of.run}` : "");
+  const fragmentOf = (of, at) => `#${encodeURIComponent(of.id)}/${of.rep}/${at}` + (of.run ? `/${of.run}` : "");
 
   const go = (to) => {
     if (!log) return;
@@ -546,10 +546,10 @@ const Viewer = (() => {
 
   // #route/repetition/tick, and the run's number where a page has several.
   const follow = () => {
-    const found = /^#(\d+)\/(\d+)\/(\d+)(?:\/(\d+))?$/.exec(location.hash);
+    const found = /^#([^/]*)\/(\d+)\/(\d+)(?:\/(\d+))?$/.exec(location.hash);
     if (!found) return false;
-    const [id, rep, at, run] = found.slice(1).map((part) => Number(part || 0));
-    const place = routes.findIndex((one) => one.id === id && one.rep === rep && (one.run || 0) === run);
+    const [rep, at, run] = found.slice(2).map((part) => Number(part || 0));
+    const place = routes.findIndex((one) => encodeURIComponent(one.id) === found[1] && one.rep === rep && (one.run || 0) === run);
     if (place < 0) return false;
     const opened = routes[place] === route && log ? Promise.resolve(go(at)) : open(place, at);
     opened.then(() => { document.documentElement.dataset.ready = fragmentOf(routes[place], tick); });

@@ -74,7 +74,7 @@ impl<'a> Replays<'a> {
     /// What the viewer knows of each drive.
     pub(super) fn entries(&self) -> Vec<Value> {
         let entry = |(at, (place, run, drive)): (usize, &(usize, &ReportRun, &Drive))| {
-            let (route, repetition) = drive.number();
+            let (route, repetition) = drive.parts();
             let kind = scenario_type(&drive.record.scenario_name);
             let why = match &drive.replay {
                 Some(_) => {

@@ -48,8 +48,8 @@ struct Means<'a> {
 
 impl<'a> Means<'a> {
     fn new(run: &'a ReportRun) -> Self {
-        let found: BTreeSet<u64> = run.drives.iter().map(|drive| drive.number().0).collect();
-        let repeated: BTreeSet<u64> = run.drives.iter().map(|drive| drive.number().1).collect();
+        let found: BTreeSet<&str> = run.drives.iter().map(|drive| drive.parts().0).collect();
+        let repeated: BTreeSet<u32> = run.drives.iter().map(|drive| drive.parts().1).collect();
         let repetitions = repeated.len().max(1);
         let routes = (run.drives_total / repetitions).max(found.len());
         let resamples = Resamples::new(routes, RESAMPLES, SEED);
@@ -58,9 +58,9 @@ impl<'a> Means<'a> {
 
     /// The mean of `value`; drives that are not finished count as 0.
     fn of(&self, value: impl Fn(&Drive) -> f64) -> Option<Estimate> {
-        let mut sums: BTreeMap<u64, f64> = BTreeMap::new();
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for drive in &self.run.drives {
-            *sums.entry(drive.number().0).or_default() += value(drive);
+            *sums.entry(drive.parts().0).or_default() += value(drive);
         }
         let whole = self.repetitions as f64;
         let mut shares: Vec<Share> = sums.values().map(|&part| Share { part, whole }).collect();
@@ -359,11 +359,24 @@ fn infractions(run: &ReportRun, place: usize) -> String {
 
 /// Route number, and the repetition unless it is the first.
 pub(super) fn short_id(drive: &Drive) -> String {
-    match drive.number() {
-        (0, _) => drive.record.route_id.clone(),
+    match drive.parts() {
+        ("", _) => drive.record.route_id.clone(),
         (route, 0) => route.to_string(),
         (route, repetition) => format!("{route} rep {repetition}"),
     }
+}
+
+/// What records say of their drives, each note with its routes.
+fn notes(run: &ReportRun) -> String {
+    let mut routes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for drive in &run.drives {
+        for note in &drive.record.notes {
+            routes.entry(note).or_default().push(short_id(drive));
+        }
+    }
+    routes.iter().fold(String::new(), |out, (note, routes)| {
+        format!("{out}<p class=\"note\">{}: {}</p>", escape(&routes.join(", ")), escape(note))
+    })
 }
 
 fn routes(run: &ReportRun, place: usize) -> String {
@@ -384,7 +397,7 @@ fn routes(run: &ReportRun, place: usize) -> String {
             out,
             "<tr><td class=\"w\" data-v=\"{}\"><a href=\"{}\">{}</a></td><td>{}</td><td>{}</td>\
              <td class=\"{class}\">{}</td>{}{}{}{}{}{}</tr>",
-            drive.number().0,
+            escape(drive.parts().0),
             drive.link(place, 1),
             escape(&short_id(drive)),
             escape(&record.town_name),
@@ -406,5 +419,6 @@ fn routes(run: &ReportRun, place: usize) -> String {
          Green: finished without a penalized infraction.</p></div>",
         run.drives_total
     );
+    out += &notes(run);
     out
 }

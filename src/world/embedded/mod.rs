@@ -112,7 +112,7 @@ impl EmbeddedWorld {
         map: Option<&Arc<StreetMap>>,
     ) -> Result<Self, RoadError> {
         let road = Road::on(route, map)?;
-        let seed = Noise::new(seed, u64::from(route.id), 0).bits();
+        let seed = Noise::new(seed, route.id.seed(), 0).bits();
         let ego = start_of(&road);
         let mut cast = Cast::new(&ego);
         let sub_seed = |purpose: Purpose| Noise::new(seed, purpose as u64, 0).bits();

@@ -119,7 +119,7 @@ impl Road {
         if let Some(map) = map {
             map.check(route)?;
         }
-        let line = dense_line(route.id, &route.key_points, map.map(|map| &**map))?;
+        let line = dense_line(&route.id, &route.key_points, map.map(|map| &**map))?;
         let plan = Arc::new(plan(&line));
         let route_points =
             NearestGrid::new(plan.points.iter().map(|point| point.position.xy()).collect());
@@ -545,7 +545,7 @@ fn edges(driving: &[Lane], parking: Option<&Lane>) -> (f64, f64) {
 #[cfg(test)]
 pub(super) fn bare_route(id: u32, key_points: Vec<DVec3>) -> Route {
     Route {
-        id,
+        id: id.into(),
         town: "Town00".into(),
         key_points,
         scenarios: Vec::new(),

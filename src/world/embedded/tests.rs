@@ -42,7 +42,7 @@ fn routes_in(text: &str) -> Vec<Route> {
             };
             let all = |tag: &'static str| route.descendants().filter(move |n| n.has_tag_name(tag));
             Route {
-                id: route.attribute("id").unwrap().parse().unwrap(),
+                id: route.attribute("id").unwrap().into(),
                 town: route.attribute("town").unwrap().into(),
                 key_points: all("position")
                     .map(|at| DVec3::new(number(at, "x"), number(at, "y"), number(at, "z")))
@@ -312,8 +312,9 @@ fn the_autopilot_drives_all_official_routes() {
 fn pictures() {
     let folder = std::env::temp_dir();
     let ours = [DEMO, BENDS].into_iter().flat_map(routes_in);
-    let theirs =
-        official_routes().into_iter().filter(|route| [17563, 2050, 2390, 3072].contains(&route.id));
+    let theirs = official_routes()
+        .into_iter()
+        .filter(|route| ["17563", "2050", "2390", "3072"].contains(&route.id.as_str()));
     for route in ours.chain(theirs) {
         let mut world = EmbeddedWorld::new(&route, all_sensors(), 1).unwrap();
         let mut autopilot = Autopilot::new();

@@ -286,7 +286,7 @@ mod tests {
         let parameters = [("flow_speed", [("value", "fast")].as_slice())];
         let route = staged(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
         let road = Road::new(&route).unwrap();
-        let parameters = Parameters::new(route.id, 1, &route.scenarios[0]);
+        let parameters = Parameters::new(&route.id, 1, &route.scenarios[0]);
         let error = JunctionFlow::new("EnterActorFlow", &parameters, &road).err().unwrap();
         assert!(error.to_string().contains("flow_speed value"), "{error}");
     }

@@ -151,7 +151,7 @@ pub(super) fn set_up(
     for (nth, spec) in route.scenarios.iter().enumerate() {
         let Some(trigger) = spec.trigger else { continue };
         let trigger_along_m = setting.road.along(trigger.position.truncate());
-        let parameters = Parameters::new(route.id, nth as u32 + 1, spec);
+        let parameters = Parameters::new(&route.id, nth as u32 + 1, spec);
         let mut noise = Noise::new(seed, nth as u64, 0);
         let mut effects = Effects::default();
         let mut stage = setting.stage(cast, &mut effects, &mut noise);
@@ -379,7 +379,8 @@ mod tests {
         let route = staged(straight(), "Accident", 12.0, parameters);
         let mut rehearsal = Rehearsal::on_a_straight_road();
         let error = rehearsal.with_stage(|stage| {
-            let parameters = Parameters::new(7, 1, &route.scenarios[0]);
+            let id = 7.into();
+            let parameters = Parameters::new(&id, 1, &route.scenarios[0]);
             make("Accident", &parameters, 12.0, stage).map(drop).unwrap_err().to_string()
         });
         assert!(error.contains("distance value of scenario Accident_1 is \"far\""), "{error}");

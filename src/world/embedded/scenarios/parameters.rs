@@ -1,12 +1,12 @@
 //! Parameters of a scenario, as route files give them.
 
 use super::super::route_line::RoadError;
-use crate::scene::ScenarioSpec;
+use crate::scene::{RouteId, ScenarioSpec};
 use glam::DVec2;
 
 /// The parameters of one scenario.
 pub(in crate::world::embedded) struct Parameters<'a> {
-    route: u32,
+    route: &'a RouteId,
     scenario_id: u32,
     spec: &'a ScenarioSpec,
 }
@@ -14,7 +14,7 @@ pub(in crate::world::embedded) struct Parameters<'a> {
 impl<'a> Parameters<'a> {
     /// Of `spec`, number `scenario_id` on route `route`.
     pub(in crate::world::embedded) fn new(
-        route: u32,
+        route: &'a RouteId,
         scenario_id: u32,
         spec: &'a ScenarioSpec,
     ) -> Self {
@@ -68,7 +68,7 @@ impl<'a> Parameters<'a> {
         match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Some(number)),
             _ => Err(RoadError::Parameter {
-                route: self.route,
+                route: self.route.clone(),
                 scenario: self.spec.name.clone(),
                 parameter: format!("{tag} {name}"),
                 found: text.clone(),
