@@ -6,6 +6,7 @@
 //! CARLA's, which does not make them comparable.
 
 mod python;
+mod python_json;
 
 pub mod ability;
 pub mod bootstrap;

@@ -1,10 +1,12 @@
 //! Smoothness: the share of a drive's windows of 20 samples in which accelerations, jerks and yaw
 //! rates stay within bounds of comfort.
 
+use super::python_json;
 use super::rule::Rule;
 use crate::scene::EgoState;
 use glam::DVec2;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::f64::consts::TAU;
 
@@ -23,17 +25,37 @@ const TICK_S: f64 = 0.05;
 const BOUNDS: [(f64, f64); 6] =
     [(-4.05, 2.40), (-4.89, 4.89), (-8.37, 8.37), (-4.13, 4.13), (-1.93, 1.93), (-0.95, 0.95)];
 
-/// What a drive's log says at one step, in the world's frame.
+/// What a drive's log says at one step, in the world's frame, with the keys that the official tool asks
+/// for.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MotionSample {
     /// m/s².
+    #[serde(deserialize_with = "vector")]
     pub acceleration: [f64; 3],
     /// Degrees/s, as CARLA reports it.
+    #[serde(deserialize_with = "vector")]
     pub angular_velocity: [f64; 3],
     /// Unit vector.
+    #[serde(deserialize_with = "vector")]
     pub forward_vector: [f64; 3],
     /// Unit vector.
+    #[serde(deserialize_with = "vector")]
     pub right_vector: [f64; 3],
+    /// Meters. No figure rests on it.
+    #[serde(default, skip_deserializing)]
+    pub location: [f64; 3],
+    /// Roll, pitch and yaw, degrees. No figure rests on it.
+    #[serde(default, skip_deserializing)]
+    pub rotation: [f64; 3],
+}
+
+/// Three numbers, or more of which the first three count. Null stands for a number that is not finite.
+fn vector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 3], D::Error> {
+    let numbers = Vec::<Option<f64>>::deserialize(deserializer)?;
+    match numbers[..] {
+        [x, y, z, ..] => Ok([x, y, z].map(|number| number.unwrap_or(f64::NAN))),
+        _ => Err(D::Error::invalid_length(numbers.len(), &"three numbers")),
+    }
 }
 
 impl MotionSample {
@@ -48,6 +70,8 @@ impl MotionSample {
             angular_velocity: [0.0, 0.0, ego.yaw_rate_radps.to_degrees()],
             forward_vector: level(forward),
             right_vector: level(right),
+            location: ego.pose.position.extend(ego.z_m).to_array(),
+            rotation: [0.0, 0.0, ego.pose.yaw_rad.to_degrees()],
         }
     }
 }
@@ -100,7 +124,7 @@ impl MotionLog {
     /// # Errors
     /// If it is of another format.
     pub fn parse(text: &str) -> Result<Self, SmoothnessError> {
-        let steps: Map<String, Value> = serde_json::from_str(text)?;
+        let steps = Map::<String, Value>::deserialize(python_json::parse(text)?)?;
         let samples = steps.into_iter().map(|(key, value)| {
             let step = key.parse().ok().ok_or(SmoothnessError::Step { key })?;
             Ok((step, MotionSample::deserialize(value)?))
@@ -265,7 +289,7 @@ mod tests {
         // 10 m/s on a circle of 50 m radius, and 1 m/s² more each second, heading south.
         let ego = EgoState {
             pose: Pose::new(3.0, 4.0, std::f64::consts::FRAC_PI_2),
-            z_m: 0.0,
+            z_m: 0.5,
             speed_mps: 10.0,
             yaw_rate_radps: 0.2,
             acceleration_mps2: 1.0,
@@ -281,6 +305,29 @@ mod tests {
         let log = MotionLog::of_ticks(&[sample; 3]);
         let text = serde_json::to_string(&log).unwrap();
         assert!(text.starts_with("{\"1\":{\"acceleration\":["), "{text}");
-        assert_eq!(MotionLog::parse(&text).unwrap(), log);
+        for key in ["\"location\":[3.0,4.0,0.5]", "\"rotation\":[0.0,0.0,90.0]"] {
+            assert!(text.contains(key), "{text}");
+        }
+        let read = MotionLog::parse(&text).unwrap();
+        assert_eq!(
+            read.smoothness(Rule::Official).unwrap(),
+            log.smoothness(Rule::Official).unwrap()
+        );
+    }
+
+    #[test]
+    fn logs_without_places_or_with_numbers_that_are_not_finite_are_read() {
+        let step = |acceleration: &str| {
+            format!(
+                "{{\"acceleration\":[{acceleration},0,0],\"angular_velocity\":[0,0,0,1],\
+                 \"forward_vector\":[1,0,0],\"right_vector\":[0,1,0]}}"
+            )
+        };
+        for (acceleration, expected) in [("0", 1.0), ("NaN", 0.0), ("-Infinity", 0.0)] {
+            let steps = [step("0"), step(acceleration), step("0")];
+            let text = format!("{{\"0\":{},\"1\":{},\"2\":{}}}", steps[0], steps[1], steps[2]);
+            let log = MotionLog::parse(&text).unwrap();
+            assert_eq!(log.smoothness(Rule::Official).unwrap(), expected, "{acceleration}");
+        }
     }
 }
