@@ -88,7 +88,7 @@ fn record(id: u32, score: f64) -> Value {
         "index": 0, "route_id": format!("RouteScenario_{id}_rep0"), "town_name": "Town01",
         "scenario_name": format!("{kind}_1"), "save_name": format!("save_{id}"),
         "status": "Completed", "infractions": infractions,
-        "scores": { "score_route": 100, "score_penalty": 1.0, "score_composed": score },
+        "scores": { "score_route": 100, "score_penalty": score / 100.0, "score_composed": score },
         "meta": { "route_length": 40.0, "duration_game": 8.0, "duration_system": 1.0 },
     })
 }
@@ -105,7 +105,8 @@ fn an_official_folder_is_scored_by_either_rule() {
     let official: Value = serde_json::from_str(&place.scored(&["--json"], 0)).unwrap();
     assert_eq!((&official["finished"], &official["total"]), (&json!(3), &json!(3)));
     assert_eq!(official["rule"], "official");
-    let score = official["driving_score"].as_f64().unwrap();
+    assert_eq!(official["driving_score"], Value::Null);
+    let score = official["official_tool"]["score_sum_over_220"].as_f64().unwrap();
     assert!((score - 260.0 / 220.0).abs() < 1e-12, "{score}");
     assert_eq!(official["efficiency"]["value"], 150.0);
     assert!(official["abilities_0_0_4"]["error"].as_str().unwrap().contains("Merging"));
@@ -122,8 +123,8 @@ fn an_official_folder_is_scored_by_either_rule() {
     assert_eq!(corrected["abilities_0_0_3"]["Traffic_Signs"], 0.5);
 
     let text = place.scored(&[], 0);
-    assert!(text.starts_with("3 / 3 routes finished, driving score 1.18, success rate"), "{text}");
-    for word in ["rule official", "official:", "corrected:", "sums over 220", "SHA-256"] {
+    assert!(text.starts_with("3 / 3 routes finished, no driving score by the official"), "{text}");
+    for word in ["rule official", "official:", "corrected:", "by 220 (scores 1.18", "SHA-256"] {
         assert!(text.contains(word), "{word:?} is missing in: {text}");
     }
 }
@@ -155,7 +156,7 @@ fn repetitions_are_drives_of_their_own() {
     again["route_id"] = json!("RouteScenario_7_rep1");
     place.write("a.json", &[record(7, 100.0), again]);
     let text = place.scored(&["--subset", "7"], 0);
-    assert!(text.starts_with("2 / 2 routes finished"), "{text}");
+    assert!(text.starts_with("2 / 2 drives (1 routes, 2 times each) finished"), "{text}");
 }
 
 #[test]

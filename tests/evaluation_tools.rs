@@ -12,7 +12,7 @@ use tandem::evaluation::ability::{
 };
 use tandem::evaluation::efficiency::{EfficiencyError, route_efficiency};
 use tandem::evaluation::merge::{
-    FoundRecord, MergeError, Merged, duplicates, is_result_file_name, records_of,
+    FoundRecord, MergeError, Merged, OFFICIAL_ROUTES, duplicates, is_result_file_name, records_of,
 };
 use tandem::evaluation::plan::{geo_reference, is_on_route, thinned, weather_along};
 use tandem::evaluation::resume::resume_index;
@@ -86,7 +86,7 @@ fn merge(case: &Value, golden: Option<&Path>) -> Result<Merged, MergeError> {
         };
         records.extend(records_of(name, &content)?);
     }
-    Ok(Merged::new(records, 1, Rule::Official))
+    Ok(Merged::new(records, OFFICIAL_ROUTES))
 }
 
 fn check_merge(case: &Value, golden: Option<&Path>) {
@@ -98,6 +98,7 @@ fn check_merge(case: &Value, golden: Option<&Path>) {
             let (exception, key) = match &error {
                 MergeError::NotJson { .. } => ("JSONDecodeError", None),
                 MergeError::Missing { key, .. } => ("KeyError", Some(*key)),
+                MergeError::Range { .. } => panic!("{name}: {error}"),
             };
             assert_eq!(Some(exception), expected["error"].as_str(), "{name}: {error}");
             if let Some(key) = key {
@@ -163,13 +164,13 @@ fn duplicates_are_named_with_their_files() {
 }
 
 #[test]
-fn the_corrected_rule_divides_by_the_routes_of_the_set() {
+fn scores_are_divided_by_what_the_caller_says() {
     let golden = data("merge_cases.json");
     let mut cases = list(&golden["cases"]).iter();
     let case = cases.find(|case| case["name"] == "small_lexicographic_order").unwrap();
     let records = merge(case, None).unwrap().records().to_vec();
     let total: f64 = records.iter().map(|record| record.score_composed).sum();
-    let corrected = Merged::new(records, 5, Rule::Corrected);
+    let corrected = Merged::new(records, 5);
     check_close("score", corrected.driving_score, total / 5.0);
     assert_eq!(corrected.divisor, 5);
 }
@@ -284,7 +285,7 @@ fn all_6_ability_cases_give_the_official_ratios_by_both_releases() {
 
 fn efficiency_of(record: &Value, rule: Rule) -> Result<Option<f64>, EfficiencyError> {
     let messages = list(&record["infractions"]["min_speed_infractions"]);
-    route_efficiency(messages.iter().map(text), rule)
+    route_efficiency(messages, rule)
 }
 
 fn motion_of(case: &Value, record: &Value) -> Option<MotionLog> {

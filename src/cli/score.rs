@@ -3,8 +3,9 @@
 use super::maps::TownMaps;
 use super::{Outcome, campaign, print};
 use crate::evaluation::ability::Ability;
+use crate::evaluation::result_folder::ResultFolder;
 use crate::evaluation::rule::{DEVIATIONS, Rule};
-use crate::evaluation::score_card::{Figure, ResultFolder, RouteSet, ScoreCard};
+use crate::evaluation::score_card::{Figure, RouteSet, ScoreCard};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,10 @@ const OFFICIAL_SET: &str = "routes/bench2drive220.xml";
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Folder of result files: of the Bench2Drive harness, or of `tandem eval`
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// Result file, or folder of result files: of the Bench2Drive harness (also with a folder per
+    /// process), of its merge tool, of `tandem eval` or of `tandem merge`
+    #[arg(value_name = "DIR|FILE")]
+    results: PathBuf,
     /// Route file that the results are of [default: routes/bench2drive220.xml of the folder that the
     /// variable TANDEM_BENCH2DRIVE names]
     #[arg(long, value_name = "FILE")]
@@ -58,7 +60,7 @@ impl From<RuleArgument> for Rule {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let rule = arguments.rule.into();
-    let folder = ResultFolder::read(&arguments.folder)?;
+    let folder = ResultFolder::read(&arguments.results)?;
     let is_ours = folder.run.is_some();
     let mut set = RouteSet::read(&route_file(arguments.routes.as_deref())?, &arguments.subset)?;
     set.first_junctions =
@@ -69,22 +71,25 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         describe(&card, is_ours);
     }
-    Ok(if card.missing.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
+    let is_right = card.missing.is_empty() && card.contradictions.is_empty();
+    Ok(if is_right { Outcome::Done } else { Outcome::CheckFailed })
+}
+
+/// The official route file, if the environment says where it is.
+pub(super) fn official_route_file() -> Option<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
+    let folder = std::env::var_os("TANDEM_BENCH2DRIVE");
+    Some(PathBuf::from(folder?).join(OFFICIAL_SET))
 }
 
 fn route_file(named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = named {
-        return Ok(path.to_owned());
-    }
-    #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
-    let folder = std::env::var_os("TANDEM_BENCH2DRIVE");
-    let Some(folder) = folder else {
+    let Some(file) = named.map(Path::to_owned).or_else(official_route_file) else {
         bail!(
             "which routes are these results of? Name the route file with --routes FILE, or set \
              TANDEM_BENCH2DRIVE to a folder that holds {OFFICIAL_SET}"
         );
     };
-    Ok(PathBuf::from(folder).join(OFFICIAL_SET))
+    Ok(file)
 }
 
 /// The card, and in what the two rules differ.
@@ -112,6 +117,17 @@ fn describe(card: &ScoreCard, is_ours: bool) {
         "the results do not say what they were made with; ids, towns and scenarios fit"
     };
     let name = card.route_set.unwrap_or("no set of Bench2Drive");
+    for one in &card.by_repetition {
+        let routes = card.total / card.repetitions;
+        let figures = one.driving_score.zip(one.success_rate).map(|(score, success)| {
+            format!(", driving score {score:.2}, success rate {:.1} %", success * 100.0)
+        });
+        let (number, finished) = (one.repetition, one.finished);
+        let figures = figures.unwrap_or_default();
+        print::line(&format!(
+            "repetition {number}: {finished} / {routes} routes finished{figures}"
+        ));
+    }
     print::line(&format!("rule {}, sums divided by {}", card.rule, card.divisor));
     print::line(&format!("routes {} ({name}{repeated})", card.route_file));
     print::line(&format!("SHA-256 {}: {confirmed}", card.route_file_sha256));
@@ -148,6 +164,18 @@ fn describe(card: &ScoreCard, is_ours: bool) {
     print::line(&print::table(&["infraction", "count"], &counted));
 
     print::line("");
+    for (note, routes) in &card.notes {
+        print::line(&format!("{}: {note}", routes.join(", ")));
+        print::line("");
+    }
+    if !card.contradictions.is_empty() {
+        let count = card.contradictions.len();
+        print::line(&format!(
+            "driving scores that are not the product of their parts, as if edited ({count}):"
+        ));
+        card.contradictions.iter().for_each(|one| print::line(&format!("  {one}")));
+        print::line("");
+    }
     if !card.missing.is_empty() {
         let missing = card.missing.join(", ");
         print::line(&format!("{} drives have no record: {missing}", card.missing.len()));

@@ -276,7 +276,7 @@ fn obeys_signs(
     };
     let needed = (point + POINTS_BEYOND_SIGN) as f64 / junction.points as f64;
     let is_past = record.score_route.unwrap_or(0.0) / 100.0 > needed;
-    let has_run = |key| record.messages(key).next().is_some();
+    let has_run = |key| !record.infractions(key).is_empty();
     Ok(is_past && !has_run("stop_infraction") && !has_run("red_light"))
 }
 

@@ -1,6 +1,8 @@
 //! Driving efficiency: the mean of a run's average speeds, in percent of the traffic's.
 
 use super::rule::Rule;
+use serde_json::Value;
+use tandem_export::files::shortened;
 
 /// Values above this are dropped, percent.
 const LARGEST_PERCENT: f64 = 1000.0;
@@ -10,11 +12,11 @@ const LARGEST_PERCENT: f64 = 1000.0;
 pub enum EfficiencyError {
     /// A message of minimum speed has no percentage in it.
     #[error(
-        "the minimum-speed message {message:?} holds no percentage: the result file was edited or \
+        "the minimum-speed message {message} holds no percentage: the result file was edited or \
          is of another benchmark"
     )]
     NoPercentage {
-        /// The message.
+        /// The message, as JSON has it.
         message: String,
     },
     /// The official tool divides by zero.
@@ -25,19 +27,21 @@ pub enum EfficiencyError {
     AllDropped,
 }
 
-/// Efficiency of one route from its minimum-speed messages, percent; `None` without a value.
+/// Efficiency of one route from its minimum-speed messages, percent; `None` without a value. Whatever
+/// is not text holds no percentage.
 ///
 /// # Errors
 /// If a message holds no percentage, or by the official rule if every value was dropped.
 pub fn route_efficiency<'a>(
-    messages: impl Iterator<Item = &'a str>,
+    messages: impl IntoIterator<Item = &'a Value>,
     rule: Rule,
 ) -> Result<Option<f64>, EfficiencyError> {
     let mut sum = 0.0;
     let (mut found, mut kept) = (0_u32, 0_u32);
     for message in messages {
-        let percent = first_percentage(message)
-            .ok_or_else(|| EfficiencyError::NoPercentage { message: message.to_owned() })?;
+        let percent = message.as_str().and_then(first_percentage);
+        let percent =
+            percent.ok_or_else(|| EfficiencyError::NoPercentage { message: shortened(message) })?;
         found += 1;
         if percent <= LARGEST_PERCENT {
             sum += percent;
@@ -56,9 +60,9 @@ pub fn route_efficiency<'a>(
 /// The first number in `text` that starts a word and is directly followed by a percent sign.
 fn first_percentage(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
-    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
     (0..bytes.len())
-        .filter(|&at| bytes[at].is_ascii_digit() && (at == 0 || !is_word(&bytes[at - 1])))
+        .filter(|&at| bytes[at].is_ascii_digit() && !text[..at].ends_with(is_word))
         .find_map(|at| {
             let digits = |from: usize| {
                 from + bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count()
@@ -80,6 +84,7 @@ mod tests {
             ("12 then 34.5% and 99%", Some(34.5)),
             ("7.% of", Some(7.0)),
             ("x1.5%", Some(5.0)),
+            ("ä5% ≈6%", Some(6.0)),
             ("12 %", None),
             ("", None),
         ];

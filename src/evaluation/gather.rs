@@ -4,8 +4,8 @@
 use super::merge::{FoundRecord, Merged, OFFICIAL_ROUTES, duplicates};
 use super::provenance::RunJson;
 use super::record::{WriteError, file_stem, json_text, route_id, write_json};
-use super::rule::Rule;
-use super::score_card::ResultFolder;
+use super::result_folder::ResultFolder;
+use super::score_card::{RouteSet, missing_of, strangers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -74,6 +74,15 @@ pub enum GatherError {
         /// File of each.
         found: Vec<String>,
     },
+    /// Records are of other routes than the set.
+    #[error("these records are of no route of {file}: {}; name the route file that they were made \
+             with", found.join(", "))]
+    OtherRoutes {
+        /// The route file, as the caller named it.
+        file: String,
+        /// Route id and what differs of each.
+        found: Vec<String>,
+    },
     /// The folder for the whole holds something.
     #[error("{folder:?} holds something already: name a new folder, or a file for the table alone")]
     Occupied {
@@ -100,22 +109,24 @@ pub struct Gathered {
     folders: Vec<PathBuf>,
     /// What our campaigns ran; `None` for the official harness.
     pub run: Option<RunJson>,
-    /// Drives of the whole: of the campaign, or the official 220.
+    /// Drives of the whole: of the campaign, or routes of the set times repetitions.
     pub total: usize,
-    /// Drives of our campaign without a record.
+    /// Drives of our campaign, or of a known route set, without a record.
     pub missing: Vec<String>,
-    /// Records and what they come to. The divisor is the number of drives of our campaign, and the
-    /// official one for the official harness.
+    /// The route set of the official harness's results, if it is known.
+    set: Option<String>,
+    /// Records and what they come to. The divisor is the number of drives of the whole.
     pub merged: Merged,
 }
 
 impl Gathered {
-    /// Puts folders together.
+    /// Puts folders together. `set` is what results of the official harness are of; without one they are
+    /// taken for results of Bench2Drive's 220 routes.
     ///
     /// # Errors
     /// If they are not all of one campaign, or not all of the official harness, or a drive has several
-    /// records.
-    pub fn new(folders: Vec<ResultFolder>) -> Result<Self, GatherError> {
+    /// records, or records are of other routes than `set`.
+    pub fn new(folders: Vec<ResultFolder>, set: Option<&RouteSet>) -> Result<Self, GatherError> {
         let first = folders.first().ok_or(GatherError::Nothing)?;
         let (first_path, run) = (first.path.clone(), first.run.clone());
         for folder in &folders {
@@ -149,23 +160,50 @@ impl Gathered {
             return Err(GatherError::Duplicates { found });
         }
         let Some(run) = run else {
-            return Ok(Self {
-                folders: paths,
-                run: None,
-                total: OFFICIAL_ROUTES,
-                missing: Vec::new(),
-                merged: Merged::new(records, OFFICIAL_ROUTES, Rule::Official),
-            });
+            return Self::of_harness(paths, records, set);
         };
         let total = run.drives().ok_or(GatherError::UnknownDrives { folder: first_path })?;
         let (records, missing) = in_order(&run, records)?;
-        let merged = Merged::new(records, total, Rule::Corrected);
-        Ok(Self { folders: paths, run: Some(run), total, missing, merged })
+        let merged = Merged::new(records, total);
+        Ok(Self { folders: paths, run: Some(run), total, missing, set: None, merged })
+    }
+
+    fn of_harness(
+        folders: Vec<PathBuf>,
+        records: Vec<FoundRecord>,
+        set: Option<&RouteSet>,
+    ) -> Result<Self, GatherError> {
+        let found: BTreeSet<&str> = records.iter().map(FoundRecord::route).collect();
+        let mut repetitions: BTreeSet<u32> = records.iter().map(FoundRecord::repetition).collect();
+        if repetitions.is_empty() {
+            repetitions.insert(0);
+        }
+        let mut routes = OFFICIAL_ROUTES.max(found.len());
+        let mut missing = Vec::new();
+        if let Some(set) = set {
+            let found = strangers(&records, set);
+            if !found.is_empty() {
+                return Err(GatherError::OtherRoutes { file: set.file.clone(), found });
+            }
+            routes = set.routes.len();
+            missing = missing_of(set, &repetitions, &records);
+        }
+        let total = routes * repetitions.len();
+        let merged = Merged::new(records, total);
+        let set = set.map(|set| set.file.clone());
+        Ok(Self { folders, run: None, total, missing, set, merged })
     }
 
     /// One line; the scores never stand without how many drives they rest on.
     pub fn summary(&self) -> String {
-        let of = if self.run.is_some() { "" } else { " (of Bench2Drive's set of 220)" };
+        let of = match (&self.run, &self.set) {
+            (Some(_), _) => String::new(),
+            (None, Some(file)) => format!(" (routes of {file})"),
+            (None, None) if self.total.is_multiple_of(OFFICIAL_ROUTES) => {
+                " (of Bench2Drive's set of 220; --routes FILE names what is missing)".to_owned()
+            }
+            (None, None) => " (of other routes than Bench2Drive's 220)".to_owned(),
+        };
         format!(
             "{} / {} drives finished{of}, driving score {:.2}, success rate {:.1} %",
             self.merged.finished,

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod provenance;
 pub mod record;
 pub mod report;
+pub mod result_folder;
 pub mod resume;
 mod route_bounds;
 pub mod routes;

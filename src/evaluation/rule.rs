@@ -43,7 +43,8 @@ pub struct Deviation {
 pub const DEVIATIONS: [Deviation; 6] = [
     Deviation {
         figure: "driving score, success rate",
-        official: "divided by 220, whatever the route set",
+        official: "divided by 220; no figure for sets of other than 220 routes, a mean over \
+                   repetitions",
         corrected: "divided by the number of routes of the set",
     },
     Deviation {

@@ -5,8 +5,9 @@
 
 use super::ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
 use super::efficiency::route_efficiency;
-use super::merge::{FoundRecord, MergeError, Merged, duplicates, is_result_file_name, records_of};
-use super::provenance::RunJson;
+use super::merge::{FoundRecord, Means, Merged, OFFICIAL_ROUTES, duplicates};
+use super::record::route_id;
+use super::result_folder::ResultFolder;
 use super::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
 use super::rule::Rule;
 use super::run::words_of;
@@ -17,8 +18,8 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use tandem_export::files::path_component;
+use std::path::{Component, Path, PathBuf};
+use tandem_export::files::shortened;
 
 /// Route files of Bench2Drive: SHA-256 and name.
 const KNOWN_SETS: [(&str, &str); 3] = [
@@ -33,14 +34,11 @@ const KNOWN_SETS: [(&str, &str); 3] = [
     ("6dc398c3835578f026d6268c9a8db4bcabf2113a2f9a141611b66fe48bc68327", "Bench2Drive Dev10"),
 ];
 
-/// Results of the official ability tool, which lie beside result files.
-const ABILITY_FILE_END: &str = "_ability.json";
-
 /// A folder can't be scored.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
-    /// A file or folder could not be read.
-    #[error("cannot read {path:?}: name a folder of result files and a route file")]
+    /// The route file could not be read.
+    #[error("cannot read route file {path:?}")]
     Read {
         /// Which.
         path: PathBuf,
@@ -48,30 +46,6 @@ pub enum ScoreError {
         #[source]
         source: io::Error,
     },
-    /// The folder's `run.json` is none of ours.
-    #[error(
-        "cannot read {path:?}: it should say what the results were made with; move it away if \
-             these are results of the official harness"
-    )]
-    RunFile {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The folder has no result files.
-    #[error(
-        "no result files in {path:?}: expected *.json as the Bench2Drive harness writes them, or \
-             a folder that `tandem eval` wrote"
-    )]
-    NoResults {
-        /// Which folder.
-        path: PathBuf,
-    },
-    /// A result file can't be used.
-    #[error(transparent)]
-    Merge(#[from] MergeError),
     /// The route file can't be used.
     #[error(transparent)]
     Routes(Box<RouteFileError>),
@@ -145,61 +119,8 @@ impl RouteSet {
     }
 }
 
-/// The results in a folder.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ResultFolder {
-    /// The folder, as the caller named it.
-    pub path: PathBuf,
-    /// What our campaigns say that they ran; the official harness says nothing.
-    pub run: Option<RunJson>,
-    /// Every record of every file, files in the order of their names.
-    pub records: Vec<FoundRecord>,
-}
-
-impl ResultFolder {
-    /// Reads every result file of a folder: of its `routes/` if it has a `run.json`, as our campaigns
-    /// have, else of the folder itself.
-    ///
-    /// # Errors
-    /// If there is none, or one can't be used.
-    pub fn read(path: &Path) -> Result<Self, ScoreError> {
-        let run_file = path.join("run.json");
-        let (run, folder) = if run_file.is_file() {
-            let text = read_text(&run_file)?;
-            let run = serde_json::from_str(&text)
-                .map_err(|source| ScoreError::RunFile { path: run_file, source })?;
-            (Some(run), path.join("routes"))
-        } else {
-            (None, path.to_owned())
-        };
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|source| read_error(&folder, source))? {
-            let entry = entry.map_err(|source| read_error(&folder, source))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if is_result_file_name(&name) && !name.ends_with(ABILITY_FILE_END) {
-                names.push(name);
-            }
-        }
-        // A shard of ours may have nothing to drive, or nothing yet.
-        if names.is_empty() && run.is_none() {
-            return Err(ScoreError::NoResults { path: folder });
-        }
-        names.sort();
-        let mut records = Vec::new();
-        for name in names {
-            let path = folder.join(name);
-            records.extend(records_of(&path.display().to_string(), &read_text(&path)?)?);
-        }
-        Ok(Self { path: path.to_owned(), run, records })
-    }
-}
-
 fn read_error(path: &Path, source: io::Error) -> ScoreError {
     ScoreError::Read { path: path.to_owned(), source }
-}
-
-fn read_text(path: &Path) -> Result<String, ScoreError> {
-    fs::read_to_string(path).map_err(|source| read_error(path, source))
 }
 
 /// A figure, or why there is none.
@@ -275,6 +196,36 @@ impl Serialize for AbilityTable {
     }
 }
 
+/// The figures of one repetition.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Repetition {
+    /// Its number, from 0.
+    pub repetition: u32,
+    /// Drives with a record.
+    pub finished: usize,
+    /// Driving score, 0 to 100; `None` as that of the card.
+    pub driving_score: Option<f64>,
+    /// Success rate, 0 to 1.
+    pub success_rate: Option<f64>,
+}
+
+/// The figures of the official merge tool. They are a driving score and a success rate for 220 records
+/// of 220 routes alone.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct OfficialTool {
+    /// Sum of the scores of all records, divided by 220.
+    pub score_sum_over_220: f64,
+    /// Number of successes, divided by 220.
+    pub successes_over_220: f64,
+}
+
+impl OfficialTool {
+    fn new(records: &[FoundRecord]) -> Self {
+        let means = Means::new(records.iter(), OFFICIAL_ROUTES);
+        Self { score_sum_over_220: means.driving_score, successes_over_220: means.success_rate }
+    }
+}
+
 /// What a folder of results comes to.
 #[derive(Debug, Serialize)]
 pub struct ScoreCard {
@@ -288,10 +239,15 @@ pub struct ScoreCard {
     pub repetitions: usize,
     /// What the sums of score and successes were divided by.
     pub divisor: usize,
-    /// Driving score, 0 to 100.
-    pub driving_score: f64,
-    /// Success rate, 0 to 1.
-    pub success_rate: f64,
+    /// Driving score, 0 to 100, a mean over repetitions; `None` by the official rule for a set of other
+    /// than 220 routes, whose sums the official tool divides by 220, too.
+    pub driving_score: Option<f64>,
+    /// Success rate, 0 to 1; `None` as the driving score.
+    pub success_rate: Option<f64>,
+    /// The figures of each repetition, if there are several.
+    pub by_repetition: Vec<Repetition>,
+    /// What the official merge tool makes of these records, whatever their number.
+    pub official_tool: OfficialTool,
     /// Driving efficiency, percent of the traffic's speed.
     pub efficiency: Figure,
     /// Smoothness, 0 to 1.
@@ -308,6 +264,10 @@ pub struct ScoreCard {
     pub infractions: BTreeMap<String, usize>,
     /// Route ids of the set without a record.
     pub missing: Vec<String>,
+    /// Records whose driving score is not the product of its parts, each with its numbers.
+    pub contradictions: Vec<String>,
+    /// What records say of their drives, each with the routes.
+    pub notes: BTreeMap<String, Vec<String>>,
     /// The route file, as the caller named it.
     pub route_file: String,
     /// Its SHA-256.
@@ -375,20 +335,39 @@ impl ScoreCard {
         }
         let repetitions = found.len();
         let total = set.routes.len() * repetitions;
-        let merged = Merged::new(folder.records, total, rule);
+        let routes = set.routes.len();
+        let divisor = match rule {
+            Rule::Official => OFFICIAL_ROUTES,
+            Rule::Corrected => routes,
+        };
+        let is_score = divisor == routes;
+        let official_tool = OfficialTool::new(&folder.records);
+        let several = found.iter().filter(|_| repetitions > 1);
+        let by_repetition = several.map(|&repetition| {
+            let of = folder.records.iter().filter(|record| record.repetition() == repetition);
+            let means = Means::new(of, divisor);
+            Repetition {
+                repetition,
+                finished: means.finished,
+                driving_score: is_score.then_some(means.driving_score),
+                success_rate: is_score.then_some(means.success_rate),
+            }
+        });
+        let by_repetition = by_repetition.collect();
+        let missing = missing_of(set, &found, &folder.records);
+        let merged = Merged::new(folder.records, divisor * repetitions);
         let records = merged.records();
-        let present: BTreeSet<&str> = records.iter().map(|r| r.route_id.as_str()).collect();
-        let missing = found
-            .iter()
-            .flat_map(|rep| set.routes.iter().map(move |route| (&route.id, rep)))
-            .map(|(id, rep)| format!("RouteScenario_{id}_rep{rep}"))
-            .filter(|route_id| !present.contains(route_id.as_str()))
-            .collect();
+        let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for record in records {
+            for note in record.notes() {
+                notes.entry(note.to_owned()).or_default().push(record.route_id.clone());
+            }
+        }
         let mut statuses = BTreeMap::new();
         for record in records {
             *statuses.entry(record.status.clone()).or_default() += 1;
         }
-        let count = |key| records.iter().map(|record| record.messages(key).count()).sum();
+        let count = |key| records.iter().map(|record| record.infractions(key).len()).sum();
         let junction = |route: &Route| {
             let known = set.first_junctions.get(&route.id).copied();
             known.unwrap_or_else(|| FirstJunction::of_key_points(&route.key_points))
@@ -403,8 +382,10 @@ impl ScoreCard {
             total,
             repetitions,
             divisor: merged.divisor,
-            driving_score: merged.driving_score,
-            success_rate: merged.success_rate,
+            driving_score: is_score.then_some(merged.driving_score),
+            success_rate: is_score.then_some(merged.success_rate),
+            by_repetition,
+            official_tool,
             efficiency: efficiency(records, rule),
             smoothness: smoothness(records, motion, rule),
             abilities: table(SignRule::Release004),
@@ -412,6 +393,8 @@ impl ScoreCard {
             statuses,
             infractions: COUNTED.map(|key| (key.to_owned(), count(key))).into(),
             missing,
+            contradictions: records.iter().filter_map(FoundRecord::contradiction).collect(),
+            notes,
             route_file: set.file.clone(),
             route_file_sha256: set.sha256.clone(),
             route_set: set.name,
@@ -419,28 +402,48 @@ impl ScoreCard {
         })
     }
 
-    /// One line; the scores never stand without how many drives they rest on, nor without what sums
-    /// were divided by where that is another number.
+    /// One line; the scores never stand without how many drives they rest on.
     pub fn summary(&self) -> String {
-        let divided = if self.divisor == self.total {
-            String::new()
-        } else {
-            format!(" (sums over {}, as the official tool divides any set)", self.divisor)
+        let (finished, total, repetitions) = (self.finished, self.total, self.repetitions);
+        let drives = match repetitions {
+            1 => format!("{finished} / {total} routes finished"),
+            _ => format!(
+                "{finished} / {total} drives ({} routes, {repetitions} times each) finished",
+                total / repetitions
+            ),
         };
-        format!(
-            "{} / {} routes finished, driving score {:.2}, success rate {:.1} %{divided}",
-            self.finished,
-            self.total,
-            self.driving_score,
-            self.success_rate * 100.0
-        )
+        let Some((score, success)) = self.driving_score.zip(self.success_rate) else {
+            let OfficialTool { score_sum_over_220, successes_over_220 } = self.official_tool;
+            return format!(
+                "{drives}, no driving score by the official rule, which divides the sums of any set \
+                 by 220 (scores {score_sum_over_220:.2}, successes {:.1} %): --rule corrected \
+                 divides by {total}",
+                successes_over_220 * 100.0
+            );
+        };
+        let mean = if repetitions > 1 { " (means over repetitions)" } else { "" };
+        format!("{drives}, driving score {score:.2}, success rate {:.1} %{mean}", success * 100.0)
     }
 }
 
+/// Official names of the set's drives without a record, repetition by repetition.
+pub(super) fn missing_of(
+    set: &RouteSet,
+    repetitions: &BTreeSet<u32>,
+    records: &[FoundRecord],
+) -> Vec<String> {
+    let present: BTreeSet<&str> = records.iter().map(|r| r.route_id.as_str()).collect();
+    repetitions
+        .iter()
+        .flat_map(|rep| set.routes.iter().map(move |route| route_id(&route.id, *rep)))
+        .filter(|route_id| !present.contains(route_id.as_str()))
+        .collect()
+}
+
 /// Records whose route, town or scenario is not of the set, each with what is wrong.
-fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
-    let routes: BTreeMap<String, &Route> =
-        set.routes.iter().map(|route| (route.id.to_string(), route)).collect();
+pub(super) fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
+    let routes: BTreeMap<&str, &Route> =
+        set.routes.iter().map(|route| (route.id.as_str(), route)).collect();
     let differs = |record: &FoundRecord| {
         let Some(route) = routes.get(record.route()) else { return Some(String::new()) };
         let scenario = route.scenarios.first().map_or("", |scenario| &scenario.name);
@@ -461,7 +464,7 @@ fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
 fn efficiency(records: &[FoundRecord], rule: Rule) -> Figure {
     let mut values = Vec::new();
     for record in records {
-        match route_efficiency(record.messages("min_speed_infractions"), rule) {
+        match route_efficiency(record.infractions("min_speed_infractions"), rule) {
             Ok(value) => values.extend(value),
             Err(error) => return Figure::none(format!("{}: {error}", record.route_id)),
         }
@@ -478,7 +481,13 @@ fn smoothness(records: &[FoundRecord], motion: Option<&Path>, rule: Rule) -> Fig
         let Some(name) = record.text("save_name") else {
             return Figure::none(format!("{} has no save_name", record.route_id));
         };
-        let path = folder.join(path_component(name)).join("metric_info.json");
+        let is_below =
+            Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_below {
+            let name = shortened(name);
+            return Figure::none(format!("the save_name {name:?} leads out of the folder"));
+        }
+        let path = folder.join(name).join("metric_info.json");
         let value = match fs::read_to_string(&path) {
             Ok(text) => MotionLog::parse(&text).and_then(|log| log.smoothness(rule)),
             Err(error) => return Figure::none(format!("cannot read {}: {error}", path.display())),

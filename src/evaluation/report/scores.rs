@@ -120,6 +120,10 @@ fn figure(figure: &Figure, scale: f64) -> String {
     }
 }
 
+fn or_dash(value: Option<f64>, text: impl Fn(f64) -> String) -> String {
+    value.map_or("–".to_owned(), text)
+}
+
 fn rules(run: &ReportRun) -> String {
     if run.cards.is_empty() {
         return "<p>Not scored against a route set: averages above are over the routes of this run.\
@@ -136,14 +140,14 @@ fn rules(run: &ReportRun) -> String {
         let _ = write!(
             out,
             "<tr><td>{}</td><td class=\"n\">{} / {}</td><td class=\"n\">{}</td>\
-             <td class=\"n\"><b>{:.2}</b></td><td class=\"n\">{:.1} %</td><td class=\"n\">{}</td>\
+             <td class=\"n\"><b>{}</b></td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
              <td class=\"n\">{}</td></tr>",
             card.rule,
             card.finished,
             card.total,
             card.divisor,
-            card.driving_score,
-            card.success_rate * 100.0,
+            or_dash(card.driving_score, |score| format!("{score:.2}")),
+            or_dash(card.success_rate, |rate| format!("{:.1} %", rate * 100.0)),
             figure(&card.efficiency, 1.0),
             figure(&card.smoothness, 100.0),
         );
@@ -152,8 +156,9 @@ fn rules(run: &ReportRun) -> String {
     if let Some(card) = run.cards.first() {
         let _ = write!(
             out,
-            "<p class=\"small\">Official divides by 220 whatever the set, and keeps the official \
-             tools’ defects; corrected puts them right. Routes: {} ({}), SHA-256 {}.</p>",
+            "<p class=\"small\">Official divides by 220, so that it has a driving score for sets of \
+             220 routes alone, and keeps the official tools’ defects; corrected puts them right. \
+             Routes: {} ({}), SHA-256 {}.</p>",
             escape(&card.route_file),
             card.route_set.unwrap_or("no set of Bench2Drive"),
             escape(&card.route_file_sha256),
