@@ -135,17 +135,25 @@ fn change(comparison: &Comparison, what: &str, percentile: &str) -> Change {
     comparison.rows.iter().find(is_it).unwrap().change
 }
 
-/// Seeds of which no row was said to be faster or slower.
+/// Seeds of which no row was said to be faster or slower. By chance a tick of some looks as if it
+/// drifted; most are judged.
 fn quiet_seeds(shape: Shape, seeds: u64) -> u64 {
+    let mut not_judged = 0;
     let is_quiet = |seed: &u64| {
         let (a, b) = (profile(shape, 2 * seed), profile(shape, 2 * seed + 1));
         let comparison = compare(&a, &b, PhaseName::Paced, quick(*seed)).unwrap();
         let judged = comparison.rows.iter().filter(|row| row.interval.is_some()).count();
-        assert!(judged >= 3, "seed {seed}: {judged} rows judged");
+        not_judged += u64::from(comparison.not_judged.is_some());
+        assert!(
+            judged >= 3 || comparison.not_judged.is_some(),
+            "seed {seed}: {judged} rows judged"
+        );
         let is_wrong = |row: &&Row| matches!(row.change, Change::Faster | Change::Slower);
         comparison.rows.iter().find(is_wrong).is_none()
     };
-    (0..seeds).filter(is_quiet).count() as u64
+    let quiet = (0..seeds).filter(is_quiet).count() as u64;
+    assert!(not_judged <= seeds / 4, "{not_judged} of {seeds} are not judged at all");
+    quiet
 }
 
 #[test]
@@ -215,14 +223,14 @@ fn several_profiles_of_one_engine_are_not_told_apart() {
     // Starts that differ by a third, as on a busy machine, and a machine that drifts.
     for (starts, drift) in [(0.02, 0.0), (0.33, 0.0), (0.1, 0.05)] {
         let shape = Shape { ticks: 300, starts, ..FREE };
-        let wrong = (0..100).filter(|&seed| {
+        let wrong = (0..60).filter(|&seed| {
             let comparison = compare_several(&in_turn([shape; 2], 4, drift, seed));
             assert_ne!(comparison.check, Check::NotJudged);
             comparison.rows.iter().any(|r| matches!(r.change, Change::Faster | Change::Slower))
         });
         let wrong = wrong.count();
-        // Five expected; more than eleven have a probability of one in a hundred.
-        assert!(wrong <= 11, "{wrong} of 100 with starts that differ by {starts}");
+        // Three are expected; more than eight have a probability of four in a thousand.
+        assert!(wrong <= 8, "{wrong} of 60 with starts that differ by {starts}");
     }
 }
 
@@ -422,8 +430,8 @@ fn what_else_differs_is_listed() {
     let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     let whats: Vec<&str> = comparison.differences.iter().map(|d| d.what.as_str()).collect();
     let load = "machine: load at the start";
-    assert_eq!(whats, [load, "machine: CPU", "network bev", "run.threads.action"]);
-    assert_eq!(comparison.differences[3].b, "4");
+    assert_eq!(whats, [load, "machine: CPU", "run.threads.action", "network bev"]);
+    assert_eq!(comparison.differences[2].b, "4");
     assert_eq!(
         (comparison.differences[0].a.as_str(), &*comparison.differences[0].b),
         ("absent", "3.00")
