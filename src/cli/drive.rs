@@ -211,7 +211,10 @@ impl<'a> Drive<'a> {
         if let Some((width, height, rgb)) = still {
             print::whole_file(&self.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
         }
-        Ok((outcome, Counted { pilot: driver.statistics(), real_time }))
+        let pilot = driver
+            .statistics()
+            .map(|counted| PilotStatistics { ticks_unanswered: world.ticks_missed(), ..counted });
+        Ok((outcome, Counted { pilot, real_time }))
     }
 
     /// The campaign that this is.

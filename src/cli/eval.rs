@@ -95,6 +95,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
                 counted.ticks, counted.deadline_misses, counted.ticks_held
             ));
         }
+        if let (Pace::Wall, Some(counted)) = (&run.pace, &campaign.pilot) {
+            print::line(&format!(
+                "real time: {} ticks answered now, {} of them missed their deadline; {} more went by \
+                 without an answer",
+                counted.ticks, counted.deadline_misses, counted.ticks_unanswered
+            ));
+        }
         for label in &timed.emulated {
             print::line(label);
         }

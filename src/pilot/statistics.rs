@@ -9,6 +9,10 @@ pub struct PilotStatistics {
     pub ticks_without_prefix: u64,
     /// Ticks whose control came after its budget.
     pub deadline_misses: u64,
+    /// Real time: ticks of the world that went by without an answer, which held the command before
+    /// and are in no other count.
+    #[serde(default)]
+    pub ticks_unanswered: u64,
     /// Ticks at which the command of the tick before was held, because no newer one was visible.
     pub ticks_held: u64,
     /// Ticks that braked because the trajectory held a NaN or an infinity.
@@ -33,6 +37,7 @@ impl PilotStatistics {
         self.ticks += other.ticks;
         self.ticks_without_prefix += other.ticks_without_prefix;
         self.deadline_misses += other.deadline_misses;
+        self.ticks_unanswered += other.ticks_unanswered;
         self.ticks_held += other.ticks_held;
         self.trajectories_not_finite += other.trajectories_not_finite;
         self.filter_restarts += other.filter_restarts;

@@ -39,6 +39,11 @@ pub trait World: Send {
     /// What is true at this tick; `collisions` are the contacts of the step that led here.
     fn state(&self) -> &WorldState;
 
+    /// Ticks that went by without an answer so far; none in a world that waits.
+    fn ticks_missed(&self) -> u64 {
+        0
+    }
+
     /// Where lanes are.
     fn lanes(&self) -> &dyn LaneMap;
 

@@ -25,11 +25,6 @@ impl<W: World> RealTime<W> {
         Self { world, watch: None, ticks: 0, held: Command::FULL_BRAKE, state, ticks_missed: 0 }
     }
 
-    /// Ticks that went by without an answer.
-    pub fn ticks_missed(&self) -> u64 {
-        self.ticks_missed
-    }
-
     fn step_once(&mut self, command: &Command) {
         self.world.step(command);
         self.ticks += 1;
@@ -64,6 +59,10 @@ impl<W: World> World for RealTime<W> {
 
     fn state(&self) -> &WorldState {
         &self.state
+    }
+
+    fn ticks_missed(&self) -> u64 {
+        self.ticks_missed
     }
 
     fn lanes(&self) -> &dyn LaneMap {
