@@ -302,7 +302,9 @@ fn shards_merge_into_what_one_campaign_writes() {
     let said = text(&done(&eval(&whole, &[])).stdout);
     assert!(said.contains("0 driven now, 24 kept from before"), "{said}");
     let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
-    assert!(text(&done(&score).stdout).contains("24 / 24 routes finished"));
+    assert!(
+        text(&done(&score).stdout).contains("24 / 24 drives (6 routes, 4 times each) finished")
+    );
 
     let table = folder.path().join("table.json");
     let said = ended(&["merge", second, first, "--out", path(&table)], 1);
