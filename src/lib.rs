@@ -8,6 +8,8 @@ pub mod tensor;
 
 pub mod timing;
 
+pub mod process;
+
 pub mod device;
 
 pub mod engine;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("tensor", &[]),
     ("timing", &[]),
+    ("process", &["timing"]),
     ("device", &["tensor", "timing"]),
-    ("engine", &["tensor", "timing", "device"]),
+    ("engine", &["tensor", "timing", "process", "device"]),
     ("kv_cache", &["tensor", "timing", "device"]),
     ("roofline", &["tensor", "timing", "device", "engine"]),
     ("scene", &["timing"]),
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "tensor",
             "timing",
+            "process",
             "device",
             "engine",
             "kv_cache",

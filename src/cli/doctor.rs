@@ -4,12 +4,13 @@ use super::{Outcome, print};
 use crate::engine::library::{self, Places};
 use crate::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 use crate::engine::tensorrt;
+use crate::process::{Ended, Program};
 use crate::roofline::measure::{self, Measurement, Plan};
 use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -275,14 +276,22 @@ fn memory_bytes(key: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// Longest time that a program that only reports something may take.
+const REPORT_LIMIT: Duration = Duration::from_secs(20);
+
+/// What `program` prints, if it succeeds.
+fn output_of(program: &Program, arguments: &[&str]) -> Option<String> {
+    let folder = tempfile::tempdir().ok()?;
+    let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+    let ended = program.run(&arguments, folder.path(), REPORT_LIMIT, &mut |_| {}).ok()?;
+    let Ended { status, stdout, .. } = ended;
+    status.success().then_some(stdout)
+}
+
 /// GPUs with their drivers, if there are any.
 pub(super) fn gpus() -> Option<String> {
-    let output = Command::new("nvidia-smi")
-        .args(["--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let query = "--query-gpu=name,driver_version,memory.total,compute_cap";
+    let text = output_of(&Program::find("nvidia-smi")?, &[query, "--format=csv,noheader"])?;
     let rows: Vec<String> = text
         .lines()
         .filter_map(|line| {
@@ -300,10 +309,8 @@ fn shared_library(names: &[&str]) -> Option<String> {
     let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     let folders: Vec<PathBuf> =
         path.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
-    let cache = ["ldconfig", "/sbin/ldconfig"].iter().find_map(|program| {
-        let output = Command::new(program).arg("-p").output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    });
+    let cache = Program::find("ldconfig").unwrap_or_else(|| Program::at("/sbin/ldconfig"));
+    let cache = output_of(&cache, &["-p"]);
     let in_cache = |name: &str| {
         let cache = cache.as_deref()?;
         let line = cache.lines().find(|line| line.trim_start().starts_with(name))?;
@@ -374,7 +381,7 @@ fn tensorrt_rtx_at(path: &Path) -> String {
 
 fn carla() -> Option<String> {
     let program = "import importlib.metadata as m; print(m.version('carla'))";
-    let output = Command::new("python3").args(["-c", program]).output().ok()?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then(|| format!("Python package carla {version}"))
+    // Not isolated (-I) like pip: the package may be among the user's own. The folder is empty.
+    let version = output_of(&Program::find("python3")?, &["-c", program])?;
+    Some(format!("Python package carla {}", version.trim()))
 }

@@ -4,13 +4,19 @@
 //! folder; the Python package of the pinned version, fetched once with pip, checked by hash and put
 //! into the cache. Two processes that need it at once fetch it once: the cache is filled under a file
 //! lock, by rename.
+//!
+//! Files of the cache are hashed each time before they are used, and fetched again if they are not
+//! those of the package. A file that the user names is used as it is if its own headers fit into it.
 
+use super::elf;
 use super::network_file::hex;
+use crate::process::{Ended, Program};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
 /// A library that can be found, and the release of it that is fetched.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +46,15 @@ pub struct Wheel {
     pub sha256: &'static str,
     /// Size of the package, megabytes.
     pub megabytes: u32,
+    /// SHA-256 of each of [`Library::files`] in it, in their order.
+    pub files_sha256: &'static [&'static str],
+}
+
+impl Wheel {
+    /// Longest time that fetching may take: enough for 200 kB/s.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(120 + 5 * u64::from(self.megabytes))
+    }
 }
 
 impl Library {
@@ -79,7 +94,7 @@ pub struct Places {
     /// tandem's cache folder, if one can be had.
     pub cache: Option<PathBuf>,
     /// The Python interpreter that runs pip.
-    pub python: PathBuf,
+    pub python: Program,
 }
 
 impl Places {
@@ -88,7 +103,8 @@ impl Places {
     pub fn from_environment(library: &'static Library) -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let cache = cache_folder();
-        Self { library, explicit: path(library.variable), cache, python: PathBuf::from("python3") }
+        let python = Program::find("python3").unwrap_or_else(|| Program::at("python3"));
+        Self { library, explicit: path(library.variable), cache, python }
     }
 
     /// The file that the cache holds once it was fetched.
@@ -126,6 +142,45 @@ pub enum LibraryError {
         /// The path.
         path: PathBuf,
     },
+    /// A file ends before its own headers say.
+    #[error(
+        "{path:?} was not copied completely: it has {found} bytes and its headers need {needed}; copy it \
+         again, or delete it"
+    )]
+    Truncated {
+        /// The path.
+        path: PathBuf,
+        /// Length of the file.
+        found: u64,
+        /// Least length by its headers.
+        needed: u64,
+    },
+    /// A file of the cache is not that of the package.
+    #[error(
+        "{path:?} is damaged: its SHA-256 is {found}, that of {} {} is {expected}; delete it and tandem \
+         fetches it again, or name it in {} to use it as it is",
+        library.name,
+        library.version,
+        library.variable
+    )]
+    Damaged {
+        /// The library.
+        library: &'static Library,
+        /// The path.
+        path: PathBuf,
+        /// SHA-256 of the file.
+        found: String,
+        /// SHA-256 of the package's.
+        expected: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path:?}: {source}")]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// None of the three ways worked.
     #[error(
         "{name} was not found and could not be fetched: {why}\n\
@@ -152,24 +207,70 @@ pub enum LibraryError {
 /// Finds the library without fetching anything.
 ///
 /// # Errors
-/// If its environment variable names a missing file. `Ok(None)` if the cache is empty.
+/// If its environment variable names a file that is missing or incomplete, or a file of the cache is
+/// not that of the package. `Ok(None)` if the cache is empty.
 pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> {
     if let Some(path) = &places.explicit {
         if !path.is_file() {
             return Err(LibraryError::Explicit { library: places.library, path: path.clone() });
         }
+        check_length(path)?;
         return Ok(Some((path.clone(), Source::Environment)));
     }
-    let cached = places.cached_library().filter(|path| is_complete(places.library, path));
-    Ok(cached.map(|path| (path, Source::Cache)))
+    let Some(path) = places.cached_library() else { return Ok(None) };
+    let is_there = is_complete(places.library, &path)?;
+    Ok(is_there.then_some((path, Source::Cache)))
 }
 
 /// Whether every file of `library` lies beside `path`.
-fn is_complete(library: &Library, path: &Path) -> bool {
-    library.files.iter().all(|file| path.with_file_name(file).is_file())
+///
+/// # Errors
+/// If one of them is not the package's.
+fn is_complete(library: &'static Library, path: &Path) -> Result<bool, LibraryError> {
+    let files = || library.files.iter().map(|file| path.with_file_name(file));
+    if !files().all(|path| path.is_file()) {
+        return Ok(false);
+    }
+    let Some(wheel) = &library.wheel else {
+        return files().try_for_each(|path| check_length(&path)).map(|()| true);
+    };
+    for (path, &expected) in files().zip(wheel.files_sha256) {
+        let found =
+            sha256(&path).map_err(|source| LibraryError::Read { path: path.clone(), source })?;
+        if found != expected {
+            return Err(LibraryError::Damaged { library, path, found, expected });
+        }
+    }
+    Ok(true)
 }
 
-/// Finds the library, fetching it if need be. `progress` gets one line when a fetch begins.
+/// Refuses a file that the loader would map beyond its end, which no process survives.
+fn check_length(path: &Path) -> Result<(), LibraryError> {
+    let read = |source| LibraryError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    let found = file.metadata().map_err(read)?.len();
+    match elf::needed_length(&mut file).map_err(read)? {
+        Some(needed) if needed > found => {
+            Err(LibraryError::Truncated { path: path.to_owned(), found, needed })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// SHA-256 of a file, lower-case hexadecimal.
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            length => hash.update(&buffer[..length]),
+        }
+    }
+}
+
+/// Finds the library, fetching it if need be, also in place of damaged files of the cache.
+/// `progress` gets a line when a fetch begins and while it takes its time.
 ///
 /// # Errors
 /// If there is no library and none can be fetched; the message says which ways exist.
@@ -177,8 +278,11 @@ pub fn find_or_fetch(
     places: &Places,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(PathBuf, Source), LibraryError> {
-    if let Some(found) = find(places)? {
-        return Ok(found);
+    match find(places) {
+        Ok(Some(found)) => return Ok(found),
+        Ok(None) => {}
+        Err(error @ LibraryError::Damaged { .. }) => progress(&format!("warning: {error}")),
+        Err(error) => return Err(error),
     }
     let unavailable = |why: String| LibraryError::Unavailable {
         library: places.library,
@@ -198,6 +302,9 @@ pub fn find_or_fetch(
     fetch(places, wheel, cache, &path, progress).map_err(unavailable)
 }
 
+/// Time between two progress lines of a fetch.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(15);
+
 fn fetch(
     places: &Places,
     wheel: &Wheel,
@@ -214,72 +321,102 @@ fn fetch(
     let lock = File::create(&lock_path).map_err(|error| io_error("create", &lock_path, error))?;
     lock.lock().map_err(|error| io_error("lock", &lock_path, error))?;
     // Another process may have fetched it while this one waited for the lock.
-    if is_complete(library, path) {
+    if matches!(is_complete(library, path), Ok(true)) {
         return Ok((path.to_path_buf(), Source::Cache));
     }
-    progress(&format!(
-        "fetching {} {} ({} MB) into {}",
-        library.name,
-        library.version,
-        wheel.megabytes,
-        cache.display()
-    ));
-    let scratch = cache.join(format!("{}.partial", library.folder_name()));
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).map_err(|error| io_error("clear", &scratch, error))?;
-    }
-    fs::create_dir_all(&scratch).map_err(|error| io_error("create", &scratch, error))?;
-    let package = download(places, wheel, &scratch)?;
-    let unpacked = scratch.join("unpacked");
-    extract(places, &package, &unpacked)?;
-    let staged = scratch.join("staged");
+    let scratch_prefix = format!(".{}.fetch-", library.folder_name());
+    // Whoever made these is dead, since it held the lock.
+    remove_scratch(cache, &scratch_prefix).map_err(|error| io_error("clear", cache, error))?;
+    let limit = wheel.time_limit();
+    let what = format!("{} {} ({} MB)", library.name, library.version, wheel.megabytes);
+    progress(&format!("fetching {what} into {}", cache.display()));
+    let mut told = Duration::ZERO;
+    let mut waiting = |passed: Duration| {
+        if passed >= told + PROGRESS_PERIOD {
+            told = passed;
+            progress(&format!(
+                "fetching {what}: {} of at most {} s",
+                passed.as_secs(),
+                limit.as_secs()
+            ));
+        }
+    };
+    // No other process knows its name, and none but this user's may write into it.
+    let scratch = tempfile::Builder::new()
+        .prefix(&scratch_prefix)
+        .tempdir_in(cache)
+        .map_err(|error| io_error("create a folder in", cache, error))?;
+    let package = download(places, wheel, scratch.path(), &mut waiting)?;
+    let unpacked = scratch.path().join("unpacked");
+    extract(places, &package, &unpacked, limit)?;
+    let staged = scratch.path().join("staged");
     fs::create_dir_all(&staged).map_err(|error| io_error("create", &staged, error))?;
-    for file in library.files {
+    for (file, expected) in library.files.iter().zip(wheel.files_sha256) {
         let from = unpacked.join(library.folder).join(file);
         let to = staged.join(file);
         fs::rename(&from, &to).map_err(|error| io_error("unpack", &from, error))?;
         File::open(&to)
             .and_then(|file| file.sync_all())
             .map_err(|error| io_error("write", &to, error))?;
+        // Whatever happened to the package after it was hashed, this is what will be loaded.
+        let found = sha256(&to).map_err(|error| io_error("read", &to, error))?;
+        if found != *expected {
+            return Err(format!(
+                "{file} of the fetched package has SHA-256 {found}, expected {expected}: it was not used"
+            ));
+        }
     }
     let folder = path.parent().expect("the cached library lies in a folder of the cache");
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|error| io_error("clear", folder, error))?;
     }
     fs::rename(&staged, folder).map_err(|error| io_error("rename into", folder, error))?;
-    fs::remove_dir_all(&scratch).map_err(|error| io_error("clear", &scratch, error))?;
     Ok((path.to_path_buf(), Source::Fetched))
 }
 
-fn download(places: &Places, wheel: &Wheel, scratch: &Path) -> Result<PathBuf, String> {
+/// Removes the folders of `cache` whose names begin with `prefix`.
+fn remove_scratch(cache: &Path, prefix: &str) -> io::Result<()> {
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn download(
+    places: &Places,
+    wheel: &Wheel,
+    scratch: &Path,
+    waiting: &mut dyn FnMut(Duration),
+) -> Result<PathBuf, String> {
     let requirements = scratch.join("requirements.txt");
     let Library { package, version, .. } = places.library;
     let line = format!("{package}=={version} --hash=sha256:{}\n", wheel.sha256);
     fs::write(&requirements, line)
         .map_err(|error| format!("cannot write {}: {error}", requirements.display()))?;
-    let output = Command::new(&places.python)
-        .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "--implementation", "cp", "--python-version", "3.12"])
-        .args(["--platform", wheel.platform, "--require-hashes", "--dest"])
-        .arg(scratch)
-        .arg("--requirement")
-        .arg(&requirements)
-        .output()
-        .map_err(|error| format!("cannot start {}: {error}", places.python.display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let tail: Vec<&str> = said.lines().rev().take(3).collect();
+    let fixed = "-I -m pip download --quiet --disable-pip-version-check --no-input --no-deps \
+                 --only-binary=:all: --implementation cp --python-version 3.12 --require-hashes";
+    let mut arguments: Vec<&OsStr> = fixed.split(' ').map(OsStr::new).collect();
+    arguments.extend(["--platform", wheel.platform, "--dest"].map(OsStr::new));
+    arguments.extend([scratch.as_os_str(), OsStr::new("--requirement"), requirements.as_os_str()]);
+    let Ended { status, stderr, .. } = places
+        .python
+        .run(&arguments, scratch, wheel.time_limit(), waiting)
+        .map_err(|error| error.to_string())?;
+    if !status.success() {
+        let tail: Vec<&str> = stderr.lines().rev().take(3).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        return Err(format!("pip could not fetch it ({}): {}", output.status, tail.join(" / ")));
+        return Err(format!("pip could not fetch it ({status}): {}", tail.join(" / ")));
     }
     let package = fs::read_dir(scratch)
         .map_err(|error| format!("cannot read {}: {error}", scratch.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .ok_or("pip reported success but left no package")?;
-    let bytes = fs::read(&package)
-        .map_err(|error| format!("cannot read {}: {error}", package.display()))?;
-    let found = hex(&Sha256::digest(&bytes));
+    let found =
+        sha256(&package).map_err(|error| format!("cannot read {}: {error}", package.display()))?;
     if found != wheel.sha256 {
         return Err(format!(
             "the fetched package has SHA-256 {found}, expected {}: it was not used",
@@ -289,23 +426,24 @@ fn download(places: &Places, wheel: &Wheel, scratch: &Path) -> Result<PathBuf, S
     Ok(package)
 }
 
-fn extract(places: &Places, package: &Path, into: &Path) -> Result<(), String> {
+fn extract(places: &Places, package: &Path, into: &Path, limit: Duration) -> Result<(), String> {
     let program =
         "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2], sys.argv[3:])";
     let Library { folder, files, .. } = places.library;
-    let output = Command::new(&places.python)
-        .args(["-c", program])
-        .arg(package)
-        .arg(into)
-        .args(files.iter().map(|file| format!("{folder}/{file}")))
-        .output()
-        .map_err(|error| format!("cannot start {}: {error}", places.python.display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+    let files: Vec<String> = files.iter().map(|file| format!("{folder}/{file}")).collect();
+    let mut arguments = vec![OsStr::new("-I"), OsStr::new("-c"), OsStr::new(program)];
+    arguments.extend([package.as_os_str(), into.as_os_str()]);
+    arguments.extend(files.iter().map(OsStr::new));
+    let scratch = package.parent().expect("pip left it in the scratch folder");
+    let Ended { status, stderr, .. } = places
+        .python
+        .run(&arguments, scratch, limit, &mut |_| {})
+        .map_err(|error| error.to_string())?;
+    if !status.success() {
         return Err(format!(
             "cannot unpack {}: {}",
             package.display(),
-            said.lines().last().unwrap_or("no message")
+            stderr.lines().last().unwrap_or("no message")
         ));
     }
     Ok(())
@@ -323,7 +461,16 @@ mod tests {
         files: &["libsome.so.1", "libsome_parser.so.1"],
         package: "some-libs",
         folder: "some/libs",
-        wheel: Some(Wheel { platform: "any", sha256: "0", megabytes: 24 }),
+        wheel: Some(Wheel {
+            platform: "any",
+            sha256: "0",
+            megabytes: 24,
+            // Of "library\n" and "parser\n".
+            files_sha256: &[
+                "b5e0dfe3c2b269568c488e74fdc56495a5729538ebc6ef36488c85a7d7a1730e",
+                "647f9b279301015f3facd192146272caf1303a86ee2b490bb6e98f61aaa33804",
+            ],
+        }),
     };
 
     /// Held by tests that write a script and start it: a process that another test starts in between
@@ -335,7 +482,7 @@ mod tests {
             library: LIBRARY,
             explicit: None,
             cache: Some(folder.to_path_buf()),
-            python: folder.join("no-such-python"),
+            python: Program::at(folder.join("no-such-python")),
         }
     }
 
@@ -353,9 +500,9 @@ mod tests {
         let mut places = places(folder.path());
         let cached = places.cached_library().unwrap();
         fs::create_dir_all(cached.parent().unwrap()).unwrap();
-        fs::write(&cached, "").unwrap();
+        fs::write(&cached, "library\n").unwrap();
         assert_eq!(find(&places).unwrap(), None, "one of its two files");
-        fs::write(cached.with_file_name("libsome_parser.so.1"), "").unwrap();
+        fs::write(cached.with_file_name("libsome_parser.so.1"), "parser\n").unwrap();
         assert_eq!(find(&places).unwrap(), Some((cached.clone(), Source::Cache)));
         let explicit = folder.path().join("mine.so");
         fs::write(&explicit, "").unwrap();
@@ -383,7 +530,7 @@ mod tests {
         let python = folder.path().join("python3");
         fs::write(&python, "#!/bin/sh\necho 'ERROR: no network' >&2\nexit 1\n").unwrap();
         make_executable(&python);
-        let places = Places { python, ..places(folder.path()) };
+        let places = Places { python: Program::at(python), ..places(folder.path()) };
         let error = find_or_fetch(&places, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("no network"), "{error}");
         assert_eq!(find(&places).unwrap(), None);
@@ -398,7 +545,7 @@ mod tests {
             "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\necho forged > \"$2/x.whl\"\n";
         fs::write(&python, script).unwrap();
         make_executable(&python);
-        let places = Places { python, ..places(folder.path()) };
+        let places = Places { python: Program::at(python), ..places(folder.path()) };
         let error = find_or_fetch(&places, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("was not used"), "{error}");
         assert_eq!(find(&places).unwrap(), None);
@@ -410,20 +557,20 @@ mod tests {
         let python = folder.join("python3");
         let script = format!(
             "#!/bin/sh\n\
-             if [ \"$1\" = -m ]; then\n\
+             if [ \"$2\" = -m ]; then\n\
                while [ \"$1\" != --dest ]; do shift; done\n\
                sleep 0.2; echo package > \"$2/x.whl\"; echo once >> '{}/count'\n\
              else\n\
-               mkdir -p \"$4/some/libs\"; echo library > \"$4/$5\"; echo parser > \"$4/$6\"\n\
+               mkdir -p \"$5/some/libs\"; echo library > \"$5/$6\"; echo parser > \"$5/$7\"\n\
              fi\n",
             folder.display()
         );
         fs::write(&python, script).unwrap();
         make_executable(&python);
         let sha256 = &hex(&Sha256::digest(b"package\n")).leak()[..];
-        let wheel = Wheel { platform: "any", sha256, megabytes: 24 };
+        let wheel = Wheel { sha256, ..LIBRARY.wheel.unwrap() };
         let library = Box::leak(Box::new(Library { wheel: Some(wheel), ..*LIBRARY }));
-        (Places { library, python, ..places(folder) }, wheel)
+        (Places { library, python: Program::at(python), ..places(folder) }, wheel)
     }
 
     #[test]
@@ -449,7 +596,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (places, _) = fetching(folder.path());
         let library = places.cached_library().unwrap();
-        let scratch = folder.path().join(format!("{}.partial", places.library.folder_name()));
+        let scratch = folder.path().join(format!(".{}.fetch-dead", places.library.folder_name()));
         fs::create_dir_all(&scratch).unwrap();
         fs::write(scratch.join("half.whl"), "pack").unwrap();
         // One of two files: as good as none.
@@ -461,6 +608,52 @@ mod tests {
         let parser = library.with_file_name("libsome_parser.so.1");
         assert_eq!(fs::read_to_string(parser).unwrap(), "parser\n");
         assert!(!scratch.exists());
+    }
+
+    #[test]
+    fn a_damaged_file_of_the_cache_is_named_and_fetched_again() {
+        let _alone = SCRIPTS.lock().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (places, _) = fetching(folder.path());
+        let (library, _) = find_or_fetch(&places, &mut |_| {}).unwrap();
+        for damaged in ["libsome.so.1", "libsome_parser.so.1"] {
+            let path = library.with_file_name(damaged);
+            File::options().write(true).open(&path).unwrap().set_len(3).unwrap();
+            let error = find(&places).unwrap_err().to_string();
+            for word in [damaged, "is damaged", "delete it", "SOME_DYLIB_PATH"] {
+                assert!(error.contains(word), "{word} is missing in: {error}");
+            }
+            let mut lines = Vec::new();
+            let found = find_or_fetch(&places, &mut |line| lines.push(line.to_owned())).unwrap();
+            assert_eq!(found, (library.clone(), Source::Fetched));
+            assert!(lines[0].contains("is damaged"), "{lines:?}");
+            assert_eq!(find(&places).unwrap(), Some((library.clone(), Source::Cache)));
+        }
+    }
+
+    #[test]
+    fn a_truncated_explicit_library_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.so");
+        fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
+        let places = Places { explicit: Some(path.clone()), ..places(folder.path()) };
+        assert_eq!(find(&places).unwrap(), Some((path.clone(), Source::Environment)));
+        File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let error = find(&places).unwrap_err().to_string();
+        assert!(error.contains("mine.so") && error.contains("not copied completely"), "{error}");
+    }
+
+    #[test]
+    fn python_files_of_the_current_folder_are_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        // A real interpreter in a folder with a module that would stand for pip. The scratch folder
+        // is the only one that a fetch may start it in.
+        let evil = "open('ran', 'w').write('x'); raise SystemExit(1)";
+        fs::write(folder.path().join("pip.py"), evil).unwrap();
+        let python = Program::find("python3").expect("python3 is needed to build and test");
+        let arguments = ["-I", "-m", "pip", "--version"].map(OsStr::new);
+        python.run(&arguments, folder.path(), Duration::from_secs(60), &mut |_| {}).unwrap();
+        assert!(!folder.path().join("ran").exists());
     }
 
     #[cfg(unix)]

@@ -11,6 +11,7 @@
 mod agreement;
 pub mod build;
 mod builder;
+mod elf;
 mod engine_folder;
 mod graph_check;
 pub mod library;

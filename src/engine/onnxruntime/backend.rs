@@ -106,8 +106,11 @@ pub enum OpenError {
     Telemetry,
     /// The library does not load or is too old.
     #[error(
-        "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed",
-        LIBRARY.version
+        "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed: name \
+         another file in {}, or unset it and delete a copy in tandem's cache folder, and tandem fetches \
+         one",
+        LIBRARY.version,
+        LIBRARY.variable
     )]
     Load {
         /// The file.

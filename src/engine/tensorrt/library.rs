@@ -29,12 +29,20 @@ const RTX_WHEEL: Option<Wheel> = Some(Wheel {
     platform: "manylinux_2_28_x86_64",
     sha256: "e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd",
     megabytes: 95,
+    files_sha256: &[
+        "a74fa3974f1892b65a53b06a14ffcb15758ac51c12135ada84490f53f67e1051",
+        "27be1f67ef28683b54390b6cbc7ec3efc75b39c8ebc4c683cb8603bcfd0b8896",
+    ],
 });
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 const RTX_WHEEL: Option<Wheel> = Some(Wheel {
     platform: "manylinux_2_35_aarch64",
     sha256: "ec8b6cb95a8ea61e31d544dbc5039d35219b311999f92c518a3889aaae74359c",
     megabytes: 91,
+    files_sha256: &[
+        "a7180e0a15a5387d60767ef7133a4fa42fe9f347fbf3c6d613099a609952df0a",
+        "1c8ff39f9d1a2112165b8e2b59708785c9f5de218b60a55df1b8e9139b9d63bf",
+    ],
 });
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 const RTX_WHEEL: Option<Wheel> = None;
