@@ -1,5 +1,7 @@
 //! `--map`: routes on real lanes, towns by folder, and routes and maps that cannot be used.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tandem::evaluation::routes::read_routes;

@@ -658,7 +658,7 @@ mod tests {
             points("waypoint"),
         ];
         for form in forms {
-            let routes = parse_routes(&file(&form), "f.xml").unwrap();
+            let routes = parse_routes(file(&form), "f.xml").unwrap();
             assert_eq!(routes[0].key_points, [DVec3::ZERO, DVec3::new(2.0, 0.0, 0.0)], "{form}");
         }
         let weather = "<weather id=\"WetNoon\" cloudiness=\"20\"/>";
@@ -680,7 +680,7 @@ mod tests {
     fn subsets_choose_ids_with_hyphens() {
         let route = |id: &str| format!("<route id=\"{id}\" town=\"T\">{WAYPOINTS}</route>");
         let text: String = ["1", "a-b", "2", "c"].map(route).concat();
-        let routes = parse_routes(&format!("<routes>{text}</routes>"), "f.xml").unwrap();
+        let routes = parse_routes(format!("<routes>{text}</routes>"), "f.xml").unwrap();
         let chosen = |subset: &str| -> Result<Vec<String>, SubsetError> {
             let chosen = select_subset(routes.clone(), subset)?;
             Ok(chosen.iter().map(|route| route.id.to_string()).collect())

@@ -197,7 +197,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn sh() -> Program {
-        Program::find("sh").unwrap()
+        Program::find("sh").expect("every system has a shell")
     }
 
     fn run(script: &str, folder: &Path, limit: Duration) -> Result<Ended, ProgramError> {
