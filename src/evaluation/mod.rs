@@ -28,6 +28,7 @@ mod route_bounds;
 pub mod routes;
 pub mod rule;
 pub mod run;
+pub mod safety;
 pub mod scenario_types;
 pub mod score_card;
 pub mod smoothness;

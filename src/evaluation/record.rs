@@ -2,6 +2,7 @@
 //! of the official ones.
 
 use super::python::{Number, float_text, round};
+use super::safety::Safety;
 use super::statistics::InfractionKind;
 use crate::scene::RouteId;
 use serde::ser::Error as _;
@@ -40,6 +41,9 @@ pub struct Record {
     /// What a reader must know of the drive; the official format has no such key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What the scores do not show; `None` if all of it is zero, and in other harnesses' records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
 }
 
 /// Messages by rule. The order of the fields is the order of the keys.
@@ -249,6 +253,7 @@ impl Record {
             meta: Meta { route_length: Number::Int(0), duration_game: 0.0, duration_system: 0.0 },
             town_name: identity.town_name.clone(),
             notes: Vec::new(),
+            safety: None,
         }
     }
 
@@ -509,7 +514,8 @@ impl Checkpoint {
         let global = GlobalRecord::new(&records, routes_total);
         let values = global.values();
         let crash = records.iter().rev().find_map(|record| {
-            if record.status.contains("Simulation crashed") {
+            let is_given_up = ["Simulation crashed", "Wall-time limit"];
+            if is_given_up.iter().any(|why| record.status.contains(why)) {
                 Some("Crashed")
             } else if record.status.contains("Agent's sensors were invalid") {
                 Some("Rejected")

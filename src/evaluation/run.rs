@@ -2,12 +2,14 @@
 
 use super::criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
 use super::log::{LogRecorder, RouteLog};
+use super::safety::Safety;
 use super::smoothness::{MotionLog, MotionSample};
 use super::statistics::{Failure, RouteResult};
 use crate::scene::{Command, Control, Driver, Observation};
 use crate::timing::Stopwatch;
 use crate::world::World;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,6 +35,8 @@ pub struct RouteOutcome {
     pub log: RouteLog,
     /// How the vehicle moved, tick by tick.
     pub motion: MotionLog,
+    /// What neither of them shows.
+    pub safety: Safety,
     /// Simulation time driven, seconds.
     pub duration_game_s: f64,
     /// Wall time that took, seconds.
@@ -64,7 +68,8 @@ impl RouteOutcome {
 /// latest; the benchmark's is [`TICK_CAP`]), the driver fails, or `cancel` is set. `watch` sees every
 /// tick after the driver has answered.
 ///
-/// Each tick: observe, drive, judge, step. The command takes effect in the step after it.
+/// Each tick: observe, drive, judge, step. The command takes effect in the step after it. However the
+/// drive ends, by a panic too, the last command that the world gets is a full brake.
 pub fn run_route(
     world: &mut dyn World,
     driver: &mut dyn Driver,
@@ -79,17 +84,21 @@ pub fn run_route(
     // With room for the longest drive, so that the loop does not allocate.
     let ticks = usize::try_from(TICK_CAP + 1).expect("4001 fits any usize");
     let mut motion: Vec<MotionSample> = Vec::with_capacity(ticks);
-    let end = loop {
+    let mut safety = Safety::default();
+    let drive = || loop {
         if cancel.load(Ordering::Relaxed) {
             break RouteEnd::Cancelled;
         }
         let observation = world.observe();
+        safety.see(&observation);
         let control = match driver.drive(&observation).map_err(|error| words_of(&error)) {
             Ok(control) => control,
             Err(words) => break RouteEnd::DriverFailed(words),
         };
+        safety.count(&control.report);
         watch(&observation, &control);
         let Some(command) = possible(&control.command) else {
+            safety.answers_not_finite += 1;
             let words = format!("the command is not finite: {:?}", control.command);
             break RouteEnd::DriverFailed(words);
         };
@@ -100,13 +109,20 @@ pub fn run_route(
         }
         world.step(&command);
     };
+    // What a panic left half done is not looked at again, the world aside, which only gets to stop.
+    let end = catch_unwind(AssertUnwindSafe(drive));
+    let duration_game_s = world.state().time_s;
+    let stopped = catch_unwind(AssertUnwindSafe(|| world.step(&Command::FULL_BRAKE)));
+    let end = end.unwrap_or_else(|panic| resume_unwind(panic));
+    stopped.unwrap_or_else(|panic| resume_unwind(panic));
     let judgment = judge.close();
     RouteOutcome {
         end,
         log: log.finish(&judgment.infractions),
         motion: MotionLog::of_ticks(&motion),
         judgment,
-        duration_game_s: world.state().time_s,
+        safety,
+        duration_game_s,
         duration_system_s: stopwatch.elapsed().as_secs_f64(),
     }
 }

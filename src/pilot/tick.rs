@@ -5,7 +5,7 @@ use super::refresh::RefreshLane;
 use super::refresh_beat::RefreshBeat;
 use super::turns::TickGuard;
 use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
-use crate::control::{Localizer, PathFollower};
+use crate::control::{FilterError, Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
 use crate::scene::{
@@ -34,6 +34,8 @@ enum TickError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Latency(#[from] LatencyError),
+    #[error("the state filter cannot begin at this tick's reading")]
+    Filter(#[from] FilterError),
 }
 
 /// Drives with two experts at two rates.
@@ -122,7 +124,8 @@ impl Pilot {
         let start_ns = now_ns();
         let now = observation.time;
         let mut spans = StageSpans::default();
-        let world_from_ego = spans.measure(Stage::StateFilter, || self.localize(observation));
+        let before = self.statistics;
+        let world_from_ego = spans.measure(Stage::StateFilter, || self.localize(observation))?;
         let detour = if self.ticks < self.warm_up_ticks {
             Detour::default()
         } else {
@@ -183,6 +186,9 @@ impl Pilot {
             refresh,
             is_refreshing: self.refreshes.is_busy(),
             deadline,
+            is_answer_rejected: self.statistics.trajectories_not_finite
+                > before.trajectories_not_finite,
+            is_filter_restarted: self.statistics.filter_restarts > before.filter_restarts,
             ..TickReport::default()
         };
         applied.describe(now, &mut report);
@@ -198,13 +204,11 @@ impl Pilot {
     }
 
     /// Where the vehicle is. A filter that broke down starts anew at this tick's reading.
-    fn localize(&mut self, observation: &Observation) -> Pose {
-        self.localizer.update(observation, &self.last_command).unwrap_or_else(|_| {
+    fn localize(&mut self, observation: &Observation) -> Result<Pose, FilterError> {
+        self.localizer.update(observation, &self.last_command).or_else(|_| {
             self.statistics.filter_restarts += 1;
             self.localizer.restart();
-            self.localizer
-                .update(observation, &self.last_command)
-                .expect("the configured initial covariance is positive definite")
+            self.localizer.update(observation, &self.last_command)
         })
     }
 

@@ -102,6 +102,11 @@ pub struct TickReport {
     pub is_refreshing: bool,
     /// Whether it came in time.
     pub deadline: DeadlineVerdict,
+    /// Whether the model's answer of this tick held a NaN or an infinity, so that full brake took its
+    /// place.
+    pub is_answer_rejected: bool,
+    /// Whether the state filter broke down at this tick and began anew.
+    pub is_filter_restarted: bool,
 }
 
 impl TickReport {

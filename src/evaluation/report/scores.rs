@@ -3,6 +3,7 @@
 use super::super::ability::Ability;
 use super::super::bootstrap::{Estimate, RESAMPLES, Resamples, Share};
 use super::super::record::MergedTable;
+use super::super::safety::Safety;
 use super::super::scenario_types::SCENARIO_TYPES;
 use super::super::score_card::{Figure, ScoreCard};
 use super::{Drive, ReportRun, scenario_type};
@@ -32,6 +33,9 @@ pub(super) fn section(run: &ReportRun, place: usize) -> String {
     part("abilities", "Abilities", abilities(&run.cards));
     part("infractions", "Infractions", infractions(run, place));
     part("routes", "Routes", routes(run, place));
+    if run.drives.iter().any(|drive| drive.record.safety.is_some()) {
+        part("safety", "What commands rested on", safety(run, place));
+    }
     out
 }
 
@@ -100,7 +104,12 @@ fn tiles(run: &ReportRun) -> String {
         None if misses == 0 => ("–".to_owned(), "ticks had no deadline".to_owned()),
         _ => (misses.to_string(), format!("{share:.2} % of {ticks} ticks")),
     };
+    let faults = match total_safety(run).faults() {
+        Some(faults) => tile("Faults of the model", "yes", &faults),
+        None => String::new(),
+    };
     [
+        faults,
         tile("Driving score", &format!("{:.2}", table.driving_score), &with(score, "")),
         tile("Success rate", &format!("{:.1} %", table.success_rate * 100.0), &with(success, " %")),
         tile("Route completion", &format!("{completion:.1} %"), &with(complete, " %")),
@@ -426,4 +435,47 @@ fn routes(run: &ReportRun, place: usize) -> String {
     );
     out += &notes(run);
     out
+}
+
+fn total_safety(run: &ReportRun) -> Safety {
+    let mut total = Safety::default();
+    run.drives.iter().filter_map(|drive| drive.record.safety).for_each(|one| total.add(&one));
+    total
+}
+
+fn safety(run: &ReportRun, place: usize) -> String {
+    let mut out = String::from(
+        "<div class=\"card\"><table class=\"sorts\"><thead><tr><th>Route</th>\
+         <th class=\"n\">Commands<br/>held</th><th class=\"n\">Answers<br/>not finite</th>\
+         <th class=\"n\">Prefills<br/>failed</th><th class=\"n\">Filter<br/>restarts</th>\
+         <th class=\"n\">Oldest<br/>prefix s</th><th class=\"n\">Oldest<br/>camera s</th>\
+         <th class=\"n\">Oldest<br/>LiDAR s</th></tr></thead><tbody>",
+    );
+    for drive in &run.drives {
+        let Some(one) = drive.record.safety else { continue };
+        let count = |count: u64| format!("<td class=\"n\" data-v=\"{count}\">{count}</td>");
+        let fault = |count: u64| match count {
+            0 => "<td class=\"n\" data-v=\"0\">0</td>".to_owned(),
+            _ => format!("<td class=\"n bad\" data-v=\"{count}\">{count}</td>"),
+        };
+        let age = |age_s: f64| format!("<td class=\"n\" data-v=\"{age_s}\">{age_s:.2}</td>");
+        let _ = write!(
+            out,
+            "<tr><td class=\"w\" data-v=\"{}\"><a href=\"{}\">{}</a></td>{}{}{}{}{}{}{}</tr>",
+            escape(drive.parts().0),
+            drive.link(place, 1),
+            escape(&short_id(drive)),
+            count(one.commands_held),
+            fault(one.answers_not_finite),
+            fault(one.prefills_failed),
+            fault(one.filter_restarts),
+            age(one.oldest_prefix_s),
+            age(one.oldest_camera_s),
+            age(one.oldest_lidar_s),
+        );
+    }
+    out + "</tbody></table><p class=\"small\">Ages are the greatest of the drive: of the prefix KV \
+           cache (of the scene, for drivers without a model) when a command that rests on it was \
+           applied, of sensors’ readings when the driver got them. Routes that are not listed have \
+           zero everywhere.</p></div>"
 }
