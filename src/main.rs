@@ -1,7 +1,5 @@
 //! The `tandem` command.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
+fn main() {
     tandem::cli::run()
 }

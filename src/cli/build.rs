@@ -1,6 +1,6 @@
 //! `tandem build`: a network folder to an engine folder.
 
-use super::{Outcome, drive, export, identity, print};
+use super::{Outcome, ending, export, identity, print};
 use crate::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     arguments.backend.check_targets(&targets)?;
     let builder = builder(arguments.backend)?;
-    let cancel = drive::cancel_saying("stopping after this network")?;
+    let cancel = ending::cancel_on_signal("stopping after this network")?;
     for path in identity::changed_sources(&arguments.network) {
         print::note(&identity::changed_source(&path, &arguments.network));
     }

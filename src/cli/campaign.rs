@@ -1,6 +1,6 @@
 //! What verbs that drive campaigns have in common: which routes, who drives, in how many processes.
 
-use super::drive::{Drive, Tally, Variant, sensor_icons};
+use super::drive::{Drive, Tally, Variant, cancel_on_interrupt, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
 use super::identity;
 use super::maps::TownMaps;
@@ -17,7 +17,9 @@ use crate::scene::Route;
 use anyhow::{Context, bail};
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Ticks between two lines in which a worker says where it is.
 const TICKS_PER_LINE: u64 = 20;
@@ -63,12 +65,26 @@ pub(super) struct CampaignArguments {
     /// one folder or one each (`tandem merge`)
     #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
     shard: Shard,
+    /// End a route's drive after so many seconds of real time and record it as failed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    route_timeout: Option<u32>,
     /// Drive also what processes of other machines have claimed: say so only if they are dead
     #[arg(long)]
-    pub(super) take_over: bool,
+    take_over: bool,
     /// Be one of the processes of --jobs
     #[arg(long, hide = true)]
     worker: bool,
+}
+
+/// A process of a campaign.
+pub(super) enum Role {
+    /// One of the processes of `--jobs`.
+    Worker(Told),
+    /// The one that the user started, which starts them.
+    Supervisor {
+        /// Set when it is to stop.
+        cancel: Arc<AtomicBool>,
+    },
 }
 
 /// The routes of a campaign, read.
@@ -120,9 +136,12 @@ impl CampaignArguments {
         }
     }
 
-    /// True in one of the processes of `--jobs`.
-    pub(super) fn is_worker(&self) -> bool {
-        self.worker
+    /// Which process of the campaign this is. Asked first, so that it can be ended from then on.
+    pub(super) fn role(&self) -> anyhow::Result<Role> {
+        if self.worker {
+            return Ok(Role::Worker(Told::listen()?));
+        }
+        Ok(Role::Supervisor { cancel: cancel_on_interrupt()? })
     }
 
     /// How many workers to have.
@@ -143,26 +162,28 @@ impl CampaignArguments {
     }
 }
 
-/// Drives in worker processes what is left. Says what the first one told and what was counted.
+/// Drives in worker processes what is left. Returns what the first one told and what was counted;
+/// `None` if it was interrupted before a driver was loaded.
 pub(super) fn drive_with_workers(
     drive: &Drive<'_>,
     jobs: usize,
-    take_over: bool,
+    asked: &CampaignArguments,
     cancel: &AtomicBool,
-) -> anyhow::Result<(Ready, Tally)> {
+) -> anyhow::Result<Option<(Ready, Tally)>> {
     if let Some(folder) = drive.engine {
         identity::prepare(folder);
     }
+    let limit = asked.route_timeout.map(|seconds| Duration::from_secs(seconds.into()));
     let units = units(drive.variants.len(), drive.repetitions, drive.routes.len()).count();
     let mut ready: Option<Ready> = None;
     let mut tally = Tally::default();
     let mut lines = ProgressLines::new(units);
-    supervise(jobs, cancel, &mut |event| {
+    supervise(jobs, limit, cancel, &mut |event| {
         if let Event::Ready(told) = event {
             let campaign = drive.campaign(&told.settings, &told.sensors);
             drive.check(&campaign)?;
             campaign.open()?;
-            if take_over {
+            if asked.take_over {
                 match campaign.take_over()? {
                     0 => {}
                     taken => print::note(&format!("{taken} claims of other machines are void now")),
@@ -183,6 +204,15 @@ pub(super) fn drive_with_workers(
                 None => {
                     campaign.note_crash(unit, &how)?;
                     lines.died(worker, &campaign.route_id(unit), &how);
+                }
+            },
+            Event::TimedOut { worker, unit } => match campaign.record(unit) {
+                Some(record) => lines.finished(worker, &record, took_s(&campaign, unit)),
+                None => {
+                    let limit = asked.route_timeout.expect("without a limit nothing times out");
+                    let how = format!("the drive took longer than --route-timeout {limit}");
+                    campaign.note_timeout(unit, &how)?;
+                    lines.timed_out(worker, &campaign.route_id(unit), &how);
                 }
             },
             Event::Told { worker, message } => match message {
@@ -211,7 +241,10 @@ pub(super) fn drive_with_workers(
         Ok(())
     })?;
     lines.clear();
-    let Some(ready) = ready else { bail!("interrupted before the driver was loaded") };
+    let Some(ready) = ready else {
+        print::note("interrupted before the driver was loaded: nothing was driven");
+        return Ok(None);
+    };
     let campaign = drive.campaign(&ready.settings, &ready.sensors);
     tally.counts = lines.counts();
     // What a worker was stopped at, and what died with the last one, is left.
@@ -219,7 +252,7 @@ pub(super) fn drive_with_workers(
     tally.share.elsewhere.retain(|held| is_left(held.unit));
     let left = campaign.units().filter(|&unit| is_left(unit)).count();
     tally.share.is_cancelled = left > tally.share.elsewhere.len();
-    Ok((ready, tally))
+    Ok(Some((ready, tally)))
 }
 
 fn took_s(campaign: &Campaign<'_>, unit: Unit) -> f64 {
@@ -232,7 +265,7 @@ pub(super) fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
     let factory = DriverFactory::new(drive.driver, drive.engine, drive.run())?;
     let (settings, sensors) = (drive.settings(&factory)?, sensor_icons(&factory.sensors()));
     let backend = factory.backend().map(str::to_owned);
-    told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend })?;
+    told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend });
     if told.cancel().load(Ordering::Relaxed) {
         // The start was refused: the result folder stays as it is.
         return Ok(());

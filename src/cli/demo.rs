@@ -163,6 +163,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     say("");
     say(&drive::latency_table(&model.statistics));
     say(&drive::prefix_age_line(&model.statistics));
+    if let Some(table) = model.safety_table() {
+        say("");
+        say(&table);
+    }
     say("");
     say(&steps.to_string());
     say("");
@@ -176,7 +180,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         });
         print::line(&serde_json::to_string_pretty(&results)?);
     }
-    Ok(Outcome::Done)
+    Ok(drive::check_safety(&model.safety()))
 }
 
 fn interrupted() -> Outcome {

@@ -5,11 +5,13 @@ use super::latency::{Timed, schedule_file};
 use super::maps::TownMaps;
 use super::print;
 use super::progress::{Counts, ProgressLines};
+use super::{Outcome, ending};
 use crate::evaluation::campaign::{
     Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
 };
 use crate::evaluation::record::{MergedTable, Record, route_id};
 use crate::evaluation::run::{RouteEnd, RouteOutcome, run_route};
+use crate::evaluation::safety::Safety;
 use crate::evaluation::units::{Shard, Unit, units};
 use crate::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
 use crate::scene::{Control, Observation, Route, SensorSuite};
@@ -20,7 +22,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use tandem_export::files::shortened;
 
 /// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
@@ -329,15 +331,54 @@ impl Driven {
         format!("{}\n{notes}{}", print::table(&header, &rows), self.table)
     }
 
+    /// What scores do not show of drives that have something to show, as a table.
+    pub(super) fn safety_table(&self) -> Option<String> {
+        let with = self.records.iter().filter_map(|record| Some((record, record.safety?)));
+        let rows: Vec<Vec<String>> = with
+            .map(|(record, safety)| {
+                let counts = [
+                    safety.commands_held,
+                    safety.answers_not_finite,
+                    safety.prefills_failed,
+                    safety.filter_restarts,
+                ];
+                let ages = [safety.oldest_prefix_s, safety.oldest_camera_s, safety.oldest_lidar_s];
+                let counts = counts.map(|count| count.to_string());
+                let ages = ages.map(|age| format!("{age:.2}"));
+                [&[record.route_id.clone()][..], &counts, &ages].concat()
+            })
+            .collect();
+        let header = [
+            "route",
+            "held",
+            "not finite",
+            "prefills failed",
+            "filter restarts",
+            "oldest prefix s",
+            "camera s",
+            "LiDAR s",
+        ];
+        (!rows.is_empty()).then(|| print::table(&header, &rows))
+    }
+
+    /// The same over all drives.
+    pub(super) fn safety(&self) -> Safety {
+        total_safety(&self.records)
+    }
+
     /// Where the results come from, and which drives ended by a failure of software, in one line.
     pub(super) fn origins(&self) -> String {
         let Counts { kept, driven, workers_died } = self.counts;
         let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
         let others = self.table.finished.saturating_sub(kept + driven);
+        let timed_out = match self.ended("Wall-time limit") {
+            0 => String::new(),
+            drives => format!(", {drives} ended by --route-timeout"),
+        };
         format!(
             "{driven} driven now, {kept} kept from before, {others} by other processes; \
              {workers_died} workers died now; of all, {crashed} given up after crashes of workers, \
-             {failed} ended by a failure of the driver"
+             {failed} ended by a failure of the driver{timed_out}"
         )
     }
 
@@ -360,6 +401,7 @@ impl Driven {
                 "workers_died": self.counts.workers_died,
                 "simulation_crashed": self.ended("Simulation crashed"),
                 "driver_failed": self.ended("Agent crashed"),
+                "wall_time_limit": self.ended("Wall-time limit"),
                 "held_elsewhere": self.elsewhere.iter().map(|h| &h.route_id).collect::<Vec<_>>(),
             },
             "is_interrupted": self.is_cancelled,
@@ -372,9 +414,32 @@ impl Driven {
                 "stages": stages,
                 "prefix_age": self.statistics.prefix_age().summary(),
             },
+            "safety": self.safety(),
             "pilot": self.pilot,
             "real_time": self.real_time,
         })
+    }
+}
+
+/// Counts and greatest ages over all of `records`.
+pub(super) fn total_safety(records: &[Record]) -> Safety {
+    let mut total = Safety::default();
+    records.iter().filter_map(|record| record.safety).for_each(|safety| total.add(&safety));
+    total
+}
+
+/// Says which faults of a model drives were made with, if there were any. Their scores are those of a
+/// broken model, not of a bad driver.
+pub(super) fn check_safety(safety: &Safety) -> Outcome {
+    match safety.faults() {
+        None => Outcome::Done,
+        Some(faults) => {
+            print::note(&format!(
+                "check failed: {faults}: these scores are those of a broken model; look at its weights \
+                 (tandem verify) and at the sensors' readings"
+            ));
+            Outcome::CheckFailed
+        }
     }
 }
 
@@ -419,21 +484,7 @@ fn millis(nanos: u64) -> String {
 
 /// A flag that Ctrl-C sets, for loops that look at it every tick.
 pub(super) fn cancel_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    cancel_saying("stopping after this tick")
-}
-
-/// A flag that Ctrl-C sets, saying `what` comes of it; a second Ctrl-C ends the process.
-pub(super) fn cancel_saying(what: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        print::note(&format!("\n{what}; press Ctrl-C again to end at once"));
-    })
-    .context("cannot watch for Ctrl-C")?;
-    Ok(cancel)
+    ending::cancel_on_signal("stopping after this tick")
 }
 
 /// The benchmark's name of each declared sensor.

@@ -1,11 +1,10 @@
 //! `tandem eval`: drive routes and score them.
 
-use super::campaign::{CampaignArguments, NOTE, drive_with_workers, work};
-use super::drive::{Drive, Variant, cancel_on_interrupt, latency_table, prefix_age_line};
+use super::campaign::{CampaignArguments, NOTE, Role, drive_with_workers, work};
+use super::drive::{Drive, Variant, check_safety, latency_table, prefix_age_line};
 use super::driver::DriverName;
 use super::latency::LatencyArgument;
 use super::report::{self, Part};
-use super::workers::Told;
 use super::{Outcome, print};
 use crate::evaluation::claim::Holder;
 use crate::pilot::Pace;
@@ -32,6 +31,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let asked = &arguments.campaign;
+    let role = asked.role()?;
     let mut file = asked.run_file()?;
     if let Some(latency) = &arguments.latency {
         latency.apply(&mut file);
@@ -41,13 +41,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let run = &timed.run;
     let routes = asked.read_routes()?;
     let drive = Drive { motion: arguments.motion.as_deref(), ..asked.drive(&routes, &variants) };
-    if asked.is_worker() {
-        return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
-    }
+    let cancel = match role {
+        Role::Worker(told) => return told.work(|told| work(&drive, told)).map(|()| Outcome::Done),
+        Role::Supervisor { cancel } => cancel,
+    };
     let jobs = asked.jobs(run)?;
-    let cancel = cancel_on_interrupt()?;
-    let (ready, tally) = drive_with_workers(&drive, jobs, asked.take_over, &cancel)?;
+    let Some((ready, tally)) = drive_with_workers(&drive, jobs, asked, &cancel)? else {
+        return Ok(Outcome::CheckFailed);
+    };
     let campaign = drive.collect(&drive.campaign(&ready.settings, &ready.sensors), tally)?;
+    let safety = campaign.safety();
     let backend = ready.backend;
     let page = asked.out.join("report.html");
     let driver = asked.driver.as_str();
@@ -83,6 +86,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&campaign.scores());
         print::line(&campaign.origins());
         print::line("");
+        if let Some(table) = campaign.safety_table() {
+            print::line(&table);
+            print::line("");
+        }
         if campaign.statistics.stage(Stage::Tick).count() > 0 {
             print::line(&latency_table(&campaign.statistics));
         }
@@ -91,8 +98,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         if let (Pace::Virtual(_), Some(counted)) = (&run.pace, &campaign.pilot) {
             print::line(&format!(
-                "virtual time: {} ticks driven now, {} missed their deadline, {} held a command",
-                counted.ticks, counted.deadline_misses, counted.ticks_held
+                "virtual time: {} ticks driven now, {} missed their deadline, {} held a command; the \
+                 oldest scene that a command of any drive rested on was {:.2} s old",
+                counted.ticks, counted.deadline_misses, counted.ticks_held, safety.oldest_prefix_s
             ));
         }
         if let (Pace::Wall, Some(counted)) = (&run.pace, &campaign.pilot) {
@@ -108,6 +116,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&format!("results in {}, look at {}", asked.out.display(), page.display()));
         print::line(NOTE);
     }
+    let checked = check_safety(&safety);
     if campaign.is_cancelled {
         print::note("interrupted: finished routes are kept, the same command goes on from here");
         return Ok(Outcome::CheckFailed);
@@ -124,5 +133,5 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         );
         return Ok(Outcome::CheckFailed);
     }
-    Ok(Outcome::Done)
+    Ok(checked)
 }

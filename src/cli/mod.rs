@@ -12,6 +12,7 @@ mod demo;
 mod doctor;
 mod drive;
 mod driver;
+mod ending;
 mod eval;
 mod export;
 mod identity;
@@ -33,7 +34,6 @@ mod workers;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
-use std::process::ExitCode;
 
 /// Real-time runtime for driving vision-language-action models.
 #[derive(Parser)]
@@ -89,8 +89,8 @@ enum Outcome {
     CheckFailed,
 }
 
-/// Runs the command that the process was started with.
-pub fn run() -> ExitCode {
+/// Runs the command that the process was started with, and ends the process.
+pub fn run() -> ! {
     // A log in a file has no colors.
     let has_colors = std::io::stderr().is_terminal() && !is_colorless();
     tracing_subscriber::fmt()
@@ -107,7 +107,7 @@ pub fn run() -> ExitCode {
         // The help and the version.
         Err(text) => {
             print::output_result(text.print());
-            return exit_code(Ok(Outcome::Done));
+            ending::exit(exit_code(Ok(Outcome::Done)));
         }
     };
     let outcome = match cli.verb {
@@ -128,18 +128,18 @@ pub fn run() -> ExitCode {
         Verb::Roofline(arguments) => roofline::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
     };
-    exit_code(outcome)
+    ending::exit(exit_code(outcome))
 }
 
-/// What the process ends with; what could not be printed was not done.
-fn exit_code(outcome: anyhow::Result<Outcome>) -> ExitCode {
+/// Returns the exit code of the process; what could not be printed was not done.
+fn exit_code(outcome: anyhow::Result<Outcome>) -> u8 {
     let outcome = outcome.and_then(|outcome| print::output_error().map_or(Ok(outcome), Err));
     match outcome {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::CheckFailed) => 1,
         Err(error) => {
             print::error(&error);
-            ExitCode::from(2)
+            2
         }
     }
 }

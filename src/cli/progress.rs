@@ -104,6 +104,14 @@ impl ProgressLines {
         self.say(&format!("{name}: the worker process died ({how}); nothing of the drive counts"));
     }
 
+    /// A worker was ended because the drive of this name took too long.
+    pub(super) fn timed_out(&mut self, worker: usize, name: &str, how: &str) {
+        self.leave(worker);
+        self.say(&format!(
+            "{name}: the worker process was ended: {how}; the route counts as failed"
+        ));
+    }
+
     /// Clears what only a running campaign shows.
     pub(super) fn clear(&mut self) {
         (0..self.workers.len()).for_each(|worker| self.leave(worker));

@@ -1,11 +1,11 @@
 //! `tandem sweep`: what latency costs, over a grid of latencies of both experts.
 
-use super::campaign::{CampaignArguments, NOTE, drive_with_workers, work};
-use super::drive::{Drive, Variant, cancel_on_interrupt};
-use super::workers::Told;
+use super::campaign::{CampaignArguments, NOTE, Role, drive_with_workers, work};
+use super::drive::{Drive, Variant, check_safety, total_safety};
 use super::{Outcome, print, report};
 use crate::evaluation::campaign::Campaign;
-use crate::evaluation::record::write_json;
+use crate::evaluation::record::{Record, write_json};
+use crate::evaluation::safety::Safety;
 use crate::evaluation::sweep::{
     AxisPoint, Cell, CellDrives, CellInput, DriveFigures, FORMAT, Intervals, Sweep,
 };
@@ -41,6 +41,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let asked = &arguments.campaign;
+    let role = asked.role()?;
     let mut file = asked.run_file()?;
     file.clock = ClockName::Virtual;
     if arguments.busy {
@@ -51,15 +52,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let variants = variants(&file, &slow, &fast)?;
     let routes = asked.read_routes()?;
     let drive = asked.drive(&routes, &variants);
-    if asked.is_worker() {
-        return Told::work(|told| work(&drive, told)).map(|()| Outcome::Done);
-    }
+    let cancel = match role {
+        Role::Worker(told) => return told.work(|told| work(&drive, told)).map(|()| Outcome::Done),
+        Role::Supervisor { cancel } => cancel,
+    };
     let jobs = asked.jobs(drive.run())?;
-    let cancel = cancel_on_interrupt()?;
-    let (ready, tally) = drive_with_workers(&drive, jobs, asked.take_over, &cancel)?;
+    let Some((ready, tally)) = drive_with_workers(&drive, jobs, asked, &cancel)? else {
+        return Ok(Outcome::CheckFailed);
+    };
     let campaign = drive.campaign(&ready.settings, &ready.sensors);
+    let mut safety = Safety::default();
     for setting in 0..variants.len() {
-        campaign.table(setting)?;
+        let records: Vec<Record> = campaign.table(setting)?.records().cloned().collect();
+        safety.add(&total_safety(&records));
     }
 
     let horizon = Duration::from_millis(arguments.horizon);
@@ -132,6 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&format!("figures in {}, look at {}", json.display(), page.display()));
         print::line(&sweep.note);
     }
+    let checked = check_safety(&safety);
     if tally.share.is_cancelled {
         print::note("interrupted: finished drives are kept, the same command goes on from here");
         return Ok(Outcome::CheckFailed);
@@ -143,7 +149,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         );
         return Ok(Outcome::CheckFailed);
     }
-    Ok(Outcome::Done)
+    Ok(checked)
 }
 
 /// The latencies of a list.

@@ -2,14 +2,16 @@
 //! nothing with it but the drive it was at.
 //!
 //! A worker tells what it does on its standard output, one JSON object a line. It begins when a line
-//! comes on its standard input and stops, after the tick it is at, when that is closed; so it also
-//! stops when the process that started it is killed. Which drive is whose is settled by claims in the
+//! comes on its standard input, which it reads from its first instruction on. When that is closed, as
+//! it also is when the process that started it is killed, it stops after the tick it is at; if it has
+//! not stopped soon after, whatever it is doing, it is killed, or ends itself. Which drive is whose is settled by claims in the
 //! result folder (`evaluation/claim.rs`), as among any processes.
 
-use super::print;
+use super::{ending, print};
 use crate::evaluation::campaign::{Setting, Share};
 use crate::evaluation::units::Unit;
 use crate::pilot::{PilotStatistics, RealTimeReport};
+use crate::timing::Stopwatch;
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
@@ -57,6 +59,8 @@ pub(super) enum Event {
     Told { worker: usize, message: Message },
     /// A worker died at a drive, in these words.
     Died { worker: usize, unit: Unit, how: String },
+    /// A worker was killed because its drive took longer than the limit.
+    TimedOut { worker: usize, unit: Unit },
 }
 
 /// What a worker, by number, said; `None` when its output was closed: it ends, or has.
@@ -71,23 +75,26 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Workers that may die between drives before one is finished.
 const IDLE_DEATHS_ALLOWED: usize = 3;
 
-/// Runs `jobs` workers until all have ended; one that dies at a drive is replaced. `cancel` stops
-/// them after the tick they are at.
+/// Runs `jobs` workers until all have ended; one that dies at a drive is replaced, and so is one that
+/// is killed because its drive takes longer than `drive_limit`. `cancel` stops them after the tick
+/// they are at.
 ///
 /// # Errors
 /// If `on_event` fails, a worker can't be started or says that it can't go on; the others are stopped.
 pub(super) fn supervise(
     jobs: usize,
+    drive_limit: Option<Duration>,
     cancel: &AtomicBool,
     on_event: &mut dyn FnMut(Event) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (tell, heard) = sync_channel(LINES);
-    let mut pool = Pool { workers: Vec::new(), tell, is_stopping: false, idle_deaths: 0 };
+    let mut pool = Pool { workers: Vec::new(), tell, drive_limit, stopping: None, idle_deaths: 0 };
     pool.start()?;
     let result = pool.attend(jobs, &heard, cancel, on_event);
     // The channel is read to its end, so that no worker hangs on a full pipe.
     pool.stop();
     while pool.is_any_running() {
+        pool.kill_what_takes_too_long();
         if let Ok((worker, None)) = heard.recv_timeout(LOOK) {
             pool.ended(worker)?;
         }
@@ -99,7 +106,10 @@ struct Pool {
     /// Every worker that was ever started, by number.
     workers: Vec<Worker>,
     tell: SyncSender<Heard>,
-    is_stopping: bool,
+    /// Longest time that a drive may take.
+    drive_limit: Option<Duration>,
+    /// Runs since workers were asked to stop.
+    stopping: Option<Stopwatch>,
     /// Workers that died between drives since one was finished.
     idle_deaths: usize,
 }
@@ -110,8 +120,10 @@ struct Worker {
     /// Closed to make it stop.
     stdin: Option<ChildStdin>,
     is_ready: bool,
-    /// The drive it is at.
-    at: Option<Unit>,
+    /// The drive it is at, and for how long.
+    at: Option<(Unit, Stopwatch)>,
+    /// Whether it was killed because that took too long.
+    is_timed_out: bool,
 }
 
 impl Pool {
@@ -145,7 +157,13 @@ impl Pool {
                 let _ = tell.send((number, None));
             })
             .context("cannot start a thread for a worker")?;
-        self.workers.push(Worker { child: Some(child), stdin, is_ready: false, at: None });
+        self.workers.push(Worker {
+            child: Some(child),
+            stdin,
+            is_ready: false,
+            at: None,
+            is_timed_out: false,
+        });
         Ok(())
     }
 
@@ -160,6 +178,7 @@ impl Pool {
             if cancel.load(Ordering::Relaxed) {
                 self.stop();
             }
+            self.kill_what_takes_too_long();
             let (number, what) = match heard.recv_timeout(LOOK) {
                 Ok(heard) => heard,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -180,7 +199,9 @@ impl Pool {
                 }
                 message => {
                     match &message {
-                        Message::Started { unit } => self.workers[number].at = Some(*unit),
+                        Message::Started { unit } => {
+                            self.workers[number].at = Some((*unit, Stopwatch::start()));
+                        }
                         Message::Finished { .. } => {
                             self.workers[number].at = None;
                             self.idle_deaths = 0;
@@ -205,10 +226,16 @@ impl Pool {
         };
         let worker = &self.workers[number];
         match worker.at {
-            Some(unit) => {
+            Some((unit, _)) if worker.is_timed_out => {
+                on_event(Event::TimedOut { worker: number, unit })?;
+            }
+            // Killed by us, or by the signal that we got as well: not by its drive.
+            _ if self.stopping.is_some() => {}
+            Some((unit, _)) => {
                 on_event(Event::Died { worker: number, unit, how: status.to_string() })?;
             }
-            None if self.is_stopping => {}
+            // It had just finished.
+            None if worker.is_timed_out => {}
             None if !worker.is_ready => bail!("a worker died while it loaded the driver: {status}"),
             None => {
                 self.idle_deaths += 1;
@@ -217,7 +244,7 @@ impl Pool {
                 }
             }
         }
-        if self.is_stopping { Ok(()) } else { self.start() }
+        if self.stopping.is_some() { Ok(()) } else { self.start() }
     }
 
     fn ended(&mut self, number: usize) -> anyhow::Result<Option<ExitStatus>> {
@@ -226,8 +253,24 @@ impl Pool {
         status.context("cannot ask how a worker ended")
     }
 
+    /// Kills workers that did not stop in time, and those whose drive takes longer than it may.
+    fn kill_what_takes_too_long(&mut self) {
+        let is_over = self.stopping.is_some_and(|since| since.elapsed() > ending::TIME_FOR_WORKERS);
+        for worker in &mut self.workers {
+            let Some(child) = &mut worker.child else { continue };
+            let limit = self.drive_limit.filter(|_| !worker.is_timed_out);
+            let is_late =
+                worker.at.zip(limit).is_some_and(|((_, since), limit)| since.elapsed() > limit);
+            worker.is_timed_out |= is_late;
+            if is_late || is_over {
+                // One that has ended meanwhile is met when its output closes.
+                let _ = child.kill();
+            }
+        }
+    }
+
     fn stop(&mut self) {
-        self.is_stopping = true;
+        self.stopping.get_or_insert_with(Stopwatch::start);
         self.workers.iter_mut().for_each(|worker| worker.stdin = None);
     }
 
@@ -251,7 +294,11 @@ fn itself() -> anyhow::Result<Command> {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt;
-        let mut command = Command::new("/proc/self/exe");
+        const ITSELF: &str = "/proc/self/exe";
+        std::fs::symlink_metadata(ITSELF).with_context(|| {
+            format!("cannot find this program as {ITSELF}: /proc must be mounted")
+        })?;
+        let mut command = Command::new(ITSELF);
         command.arg0("tandem");
         Ok(command)
     }
@@ -280,21 +327,46 @@ fn rebuilt(causes: Vec<String>) -> anyhow::Error {
 /// The worker's side: what it tells, and when it is to stop.
 pub(super) struct Told {
     cancel: Arc<AtomicBool>,
+    /// Receives one value when it may begin; closed when it is to stop.
+    begin: Receiver<()>,
 }
 
 impl Told {
-    /// Runs a worker's `work` and tells what became of it.
-    pub(super) fn work(work: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Becomes a worker: from now on this process ends soon after the one that started it, or when
+    /// that one closes its standard input.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        // The end of standard input is noticed by a thread, which a process that is stopped does not
+        // run; this works without.
+        #[cfg(target_os = "linux")]
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .context("cannot tie this worker to the process that started it")?;
         let cancel = Arc::new(AtomicBool::new(false));
+        // Ctrl-C reaches every process of the terminal; the one that started this one ends it.
+        ending::set_on_signal(&cancel)?;
+        let (may_begin, begin) = sync_channel(1);
         let flag = Arc::clone(&cancel);
-        // Ctrl-C reaches every process of the terminal; its own is told by the one that started it.
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))
-            .context("cannot watch for Ctrl-C")?;
-        let told = Self { cancel };
-        let result = work(&told);
+        thread::Builder::new()
+            .name("until told to stop".to_owned())
+            .spawn(move || {
+                let mut stdin = std::io::stdin().lock();
+                if stdin.read_line(&mut String::new()).is_ok_and(|length| length > 0) {
+                    let _ = may_begin.send(());
+                    let _ = std::io::copy(&mut stdin, &mut std::io::sink());
+                }
+                flag.store(true, Ordering::Relaxed);
+                drop(may_begin);
+                ending::exit_soon();
+            })
+            .context("cannot start a thread")?;
+        Ok(Self { cancel, begin })
+    }
+
+    /// Runs a worker's `work` and tells what became of it.
+    pub(super) fn work(self, work: impl FnOnce(&Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        let result = work(&self);
         if let Err(error) = &result {
             let causes = error.chain().map(ToString::to_string).collect();
-            told.tell(&Message::Failed { causes });
+            self.tell(&Message::Failed { causes });
         }
         // It has been told; a worker that fails has not crashed.
         Ok(())
@@ -311,21 +383,10 @@ impl Told {
         print::line(&line);
     }
 
-    /// Says that everything is loaded and waits for the word to begin; from then on the end of
-    /// standard input asks to stop.
-    pub(super) fn ready(&self, ready: Ready) -> anyhow::Result<()> {
+    /// Says that everything is loaded and waits for the word to begin, or to stop.
+    pub(super) fn ready(&self, ready: Ready) {
         self.tell(&Message::Ready(ready));
-        let mut line = String::new();
-        let count = std::io::stdin().lock().read_line(&mut line).unwrap_or(0);
-        self.cancel.fetch_or(count == 0, Ordering::Relaxed);
-        let flag = Arc::clone(&self.cancel);
-        thread::Builder::new()
-            .name("until told to stop".to_owned())
-            .spawn(move || {
-                let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-                flag.store(true, Ordering::Relaxed);
-            })
-            .context("cannot start a thread")?;
-        Ok(())
+        // If there will be none, the flag is set.
+        let _ = self.begin.recv();
     }
 }

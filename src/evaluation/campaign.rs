@@ -7,7 +7,7 @@
 //! logs/RouteScenario_1711_rep0.json     that drive tick by tick, for the report
 //! wall/RouteScenario_1711_rep0.json     what it took in real time, which no other file says
 //! claims/RouteScenario_1711_rep0.0      who drives it now
-//! crashes/RouteScenario_1711_rep0.0     how a process died that drove it
+//! crashes/RouteScenario_1711_rep0.0     how a process died, or was ended, that drove it
 //! merged.json                           all records so far, in the official merged format
 //! ```
 //!
@@ -338,20 +338,20 @@ impl Campaign<'_> {
         let route = &self.routes[unit.route];
         progress(Progress::Started { unit, route });
         let started_unix_s = wall_time_unix_s();
-        let outcome =
-            if self.crashes(unit) >= CRASHES_ALLOWED {
-                None
-            } else {
+        let (result, outcome) = match self.given_up(unit) {
+            Some(failure) => {
+                tracing::error!(route = %route.id, %failure, "given up: see the notes in crashes/");
+                (Some(without_outcome(failure)), None)
+            }
+            None => {
                 let seed = repetition_seed(self.provenance(unit).seed, unit.repetition);
-                let outcome = drive(Work { unit, route, seed });
-                Some(outcome.map_err(|source| CampaignError::Route {
-                    route_id: route.id.clone(),
-                    source,
-                })?)
-            };
-        let Some(result) = self.judged(route, outcome.as_ref()) else {
-            return Ok(Looked::Cancelled);
+                let outcome = drive(Work { unit, route, seed }).map_err(|source| {
+                    CampaignError::Route { route_id: route.id.clone(), source }
+                })?;
+                (self.judged(route, &outcome), Some(outcome))
+            }
         };
+        let Some(result) = result else { return Ok(Looked::Cancelled) };
         let took_s = outcome.as_ref().map_or(0.0, |outcome| outcome.duration_system_s);
         let wall = WallTime { started_unix_s, took_s, by: us.clone() };
         let record = self.write(unit, &result, outcome.as_ref(), &wall)?;
@@ -360,22 +360,8 @@ impl Campaign<'_> {
         Ok(Looked::Driven)
     }
 
-    /// What a drive comes to; without an outcome that of a simulation that crashed, as the official
-    /// harness has it. `None` if it was cancelled.
-    fn judged(&self, route: &Route, outcome: Option<&RouteOutcome>) -> Option<RouteResult> {
-        let Some(outcome) = outcome else {
-            tracing::error!(route = %route.id, "{CRASHES_ALLOWED} processes died at it: given up");
-            let crashed = RouteResult {
-                route_length_m: None,
-                completion: None,
-                infractions: Vec::new(),
-                timed_out: false,
-                failure: Some(Failure::SimulationCrashed),
-                duration_game_s: 0.0,
-                duration_system_s: 0.0,
-            };
-            return Some(crashed);
-        };
+    /// The result of a drive; `None` if it was cancelled.
+    fn judged(&self, route: &Route, outcome: &RouteOutcome) -> Option<RouteResult> {
         if let RouteEnd::DriverFailed(words) = &outcome.end {
             tracing::error!(route = %route.id, words, "the driver failed");
         }
@@ -403,6 +389,7 @@ impl Campaign<'_> {
         let mut record = Record::blank(0, &identity);
         score(&mut record, result);
         record.notes.extend(left_out(route));
+        record.safety = outcome.and_then(|outcome| outcome.safety.if_any());
         let [log_file, wall_file, result_file] =
             ["logs", "wall", "routes"].map(|part| self.file(unit, part));
         match outcome {
@@ -474,8 +461,36 @@ impl Campaign<'_> {
     /// If the note can't be written.
     pub fn note_crash(&self, unit: Unit, words: &str) -> Result<(), CampaignError> {
         let note = serde_json::json!({ "how": words, "unix_s": wall_time_unix_s() });
-        while !write_new(&self.crash_file(unit, self.crashes(unit)), &note)? {}
+        self.write_note(unit, &note)
+    }
+
+    /// Notes that the drive of `unit` took longer than the user allows, in `words`. Nobody drives it
+    /// any more.
+    ///
+    /// # Errors
+    /// If the note can't be written.
+    pub fn note_timeout(&self, unit: Unit, words: &str) -> Result<(), CampaignError> {
+        let note =
+            serde_json::json!({ "how": words, "unix_s": wall_time_unix_s(), "timed_out": true });
+        self.write_note(unit, &note)
+    }
+
+    fn write_note(&self, unit: Unit, note: &serde_json::Value) -> Result<(), CampaignError> {
+        while !write_new(&self.crash_file(unit, self.crashes(unit)), note)? {}
         Ok(())
+    }
+
+    /// Why nobody drives `unit` any more, if that is so.
+    fn given_up(&self, unit: Unit) -> Option<Failure> {
+        let notes = self.crashes(unit);
+        let is_timeout = |note: usize| {
+            let note = read_json::<serde_json::Value>(&self.crash_file(unit, note));
+            note.is_ok_and(|note| note["timed_out"] == true)
+        };
+        if (0..notes).any(is_timeout) {
+            return Some(Failure::WallTimeLimit);
+        }
+        (notes >= CRASHES_ALLOWED).then_some(Failure::SimulationCrashed)
     }
 
     /// How many processes are known to have died at `unit`.
@@ -596,6 +611,19 @@ impl Campaign<'_> {
             routes: self.routes.iter().map(|route| route.id.clone()).collect(),
             repetitions: self.repetitions,
         }
+    }
+}
+
+/// The result of a drive that no process survived, as the official harness has it.
+fn without_outcome(failure: Failure) -> RouteResult {
+    RouteResult {
+        route_length_m: None,
+        completion: None,
+        infractions: Vec::new(),
+        timed_out: false,
+        failure: Some(failure),
+        duration_game_s: 0.0,
+        duration_system_s: 0.0,
     }
 }
 

@@ -132,16 +132,19 @@ pub enum Failure {
     SensorsInvalid,
     /// The world failed.
     SimulationCrashed,
+    /// The drive took longer than the user allowed. Ours: no official tool has such a limit.
+    WallTimeLimit,
 }
 
 impl Failure {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::TickCap,
         Self::AgentCrashed,
         Self::AgentSetUp,
         Self::SensorsInvalid,
         Self::SimulationCrashed,
+        Self::WallTimeLimit,
     ];
 }
 
@@ -153,6 +156,7 @@ impl fmt::Display for Failure {
             Self::AgentSetUp => "Agent couldn't be set up",
             Self::SensorsInvalid => "Agent's sensors were invalid",
             Self::SimulationCrashed => "Simulation crashed",
+            Self::WallTimeLimit => "Wall-time limit",
         })
     }
 }
