@@ -5,7 +5,8 @@
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -90,16 +91,16 @@ fn ended(mut command: Child, workers: &[u32]) -> (ExitStatus, String) {
     (status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// The threads of `process` by what they wait for in the kernel or do.
-fn is_opening_a_pipe(process: u32) -> Option<()> {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    let waits = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("wchan")).ok());
-    let mut waits =
-        waits.filter(|wait| wait.contains("wait_for_partner") || wait.contains("fifo_open"));
-    waits.next().map(|_| ())
+/// The write end of a pipe that a process has come to open for reading. As long as it is held and
+/// nothing is written, that process waits.
+fn read_by_somebody(pipe: &Path) -> File {
+    let mut options = File::options();
+    // Fails as long as there is no reader.
+    options.write(true).custom_flags(libc::O_NONBLOCK);
+    until("a process that reads the pipe", || options.open(pipe).ok())
 }
 
-/// A checkpoint's networks whose external data is a pipe that nobody writes: loading them never ends.
+/// A checkpoint's networks whose tokenizer is a pipe that nobody writes: loading them never ends.
 fn networks_that_never_load(folder: &Path) -> PathBuf {
     let (checkpoint, engine) = (folder.join("checkpoint"), folder.join("engine"));
     let done = |arguments: &[&str]| {
@@ -125,7 +126,7 @@ fn one_signal_ends_a_campaign_whose_worker_never_finishes_loading() {
     for name in ["TERM", "INT", "HUP"] {
         let command = tandem(&arguments).spawn().unwrap();
         let worker = worker(&command);
-        until("the worker hangs", || is_opening_a_pipe(worker));
+        let _held = read_by_somebody(&engine.join("tokenizer.json"));
         signal(name, command.id());
         let (status, said) = ended(command, &[worker]);
         assert_eq!(status.code(), Some(1), "SIG{name}: {said}");
@@ -133,7 +134,7 @@ fn one_signal_ends_a_campaign_whose_worker_never_finishes_loading() {
     // Killed, it takes the worker along.
     let command = tandem(&arguments).spawn().unwrap();
     let worker = worker(&command);
-    until("the worker hangs", || is_opening_a_pipe(worker));
+    let _held = read_by_somebody(&engine.join("tokenizer.json"));
     signal("KILL", command.id());
     let (status, _) = ended(command, &[worker]);
     assert_eq!(status.signal(), Some(9));
@@ -147,14 +148,15 @@ fn one_signal_ends_a_command_that_waits_for_its_route_file() {
     let out = folder.path().join("out");
     let arguments = ["eval", "--driver", "idle", "--routes", path(&routes), "--out", path(&out)];
     let command = tandem(&arguments).spawn().unwrap();
-    until("it hangs", || is_opening_a_pipe(command.id()));
+    let held = read_by_somebody(&routes);
     signal("TERM", command.id());
     let (status, said) = ended(command, &[]);
     assert_eq!(status.code(), Some(1), "{said}");
+    drop(held);
 
     // A second signal does not wait.
     let command = tandem(&arguments).spawn().unwrap();
-    until("it hangs", || is_opening_a_pipe(command.id()));
+    let _held = read_by_somebody(&routes);
     signal("INT", command.id());
     signal("INT", command.id());
     let (status, said) = ended(command, &[]);

@@ -4,6 +4,7 @@
 
 use glam::DVec3;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,13 +24,15 @@ use tandem::scene::{
     WeatherKeyframe, WorldState,
 };
 use tandem::timing::{Span, Stage, Timestamp};
-use tandem::world::World;
+use tandem::world::{RealTime, World};
 
 /// One lane along x.
 struct StraightRoad {
     plan: Arc<RoutePlan>,
     state: WorldState,
     frame: u64,
+    /// Every command that it was stepped with.
+    commands: Arc<Mutex<Vec<Command>>>,
 }
 
 impl StraightRoad {
@@ -65,6 +68,7 @@ impl StraightRoad {
                 allowances: Allowances::default(),
             },
             frame: 1,
+            commands: Arc::default(),
         }
     }
 }
@@ -101,6 +105,7 @@ impl World for StraightRoad {
     }
 
     fn step(&mut self, command: &Command) {
+        self.commands.lock().unwrap().push(*command);
         let ego = &mut self.state.ego;
         ego.speed_mps = (ego.speed_mps + (command.throttle - command.brake) * 0.2).max(0.0);
         ego.pose.position.x += ego.speed_mps * 0.05;
@@ -151,6 +156,72 @@ impl Driver for Pedal {
 fn drive(mut driver: Pedal, length_m: u32) -> RouteOutcome {
     let mut world = StraightRoad::new(length_m);
     run_route(&mut world, &mut driver, TICK_CAP, &AtomicBool::new(false), &mut |_, _| {})
+}
+
+/// Drives with full throttle until `stop`, which gets the frame, ends it; returns the commands that
+/// reached the road, whether or not the world keeps real time.
+fn commands_until(
+    in_real_time: bool,
+    stop: &mut dyn FnMut(u64, &AtomicBool) -> Result<(), DriveError>,
+) -> Vec<Command> {
+    struct Until<'a> {
+        stop: &'a mut dyn FnMut(u64, &AtomicBool) -> Result<(), DriveError>,
+        cancel: &'a AtomicBool,
+    }
+    impl Driver for Until<'_> {
+        fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+            (self.stop)(observation.frame.0, self.cancel)?;
+            let mut pedal = Pedal::DOWN;
+            pedal.drive(observation)
+        }
+    }
+    let road = StraightRoad::new(300);
+    let commands = Arc::clone(&road.commands);
+    let mut world: Box<dyn World> =
+        if in_real_time { Box::new(RealTime::new(road)) } else { Box::new(road) };
+    let cancel = AtomicBool::new(false);
+    let mut driver = Until { stop, cancel: &cancel };
+    let drive = AssertUnwindSafe(|| {
+        run_route(world.as_mut(), &mut driver, TICK_CAP, &cancel, &mut |_, _| {})
+    });
+    // Whatever came of it is seen by the commands.
+    let _ = catch_unwind(drive);
+    commands.lock().unwrap().clone()
+}
+
+#[test]
+fn the_last_command_of_a_drive_is_a_full_brake() {
+    let at_frame_5 = |frame: u64| frame == 5;
+    for in_real_time in [false, true] {
+        let after_error = commands_until(in_real_time, &mut |frame, _| match at_frame_5(frame) {
+            true => Err(DriveError { frame, source: "out of coffee".into() }),
+            false => Ok(()),
+        });
+        let after_panic = commands_until(in_real_time, &mut |frame, _| {
+            assert!(!at_frame_5(frame), "the driver panics");
+            Ok(())
+        });
+        let after_signal = commands_until(in_real_time, &mut |frame, cancel| {
+            cancel.store(at_frame_5(frame), Ordering::Relaxed);
+            Ok(())
+        });
+        for commands in [after_error, after_panic, after_signal] {
+            let (last, before) = commands.split_last().unwrap();
+            assert_eq!(*last, Command::FULL_BRAKE);
+            assert!(before.iter().any(|command| command.throttle == 1.0), "{before:?}");
+        }
+    }
+}
+
+#[test]
+fn the_last_brake_is_not_part_of_the_result() {
+    let failed = drive(Pedal { fails_at: Some(100), ..Pedal::DOWN }, 300);
+    assert_eq!(failed.duration_game_s, 5.0);
+    assert_eq!(failed.log.ticks.len(), 99);
+    assert_eq!(failed.safety.answers_not_finite, 0);
+    let nonsense = drive(Pedal { nan_at: Some(100), ..Pedal::DOWN }, 300);
+    assert_eq!(nonsense.duration_game_s, 5.0);
+    assert_eq!(nonsense.safety.answers_not_finite, 1);
 }
 
 #[test]
