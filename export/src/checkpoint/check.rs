@@ -70,7 +70,7 @@ impl Checkpoint {
         }
         let [image, lidar] = match self.trunks() {
             Ok(trunks) => trunks,
-            // What is missing is said with the shapes of the trunks that the configuration names.
+            // Missing tensors are reported with the shapes of the trunks that the configuration names.
             Err(error) => self.named_trunks().ok_or(error)?,
         };
         let projected = self.projected_channels().unwrap_or(lidar.width());

@@ -25,7 +25,7 @@ pub enum CheckpointError {
         dir: PathBuf,
         /// File name, or pattern of names.
         name: &'static str,
-        /// What to do about it.
+        /// Remedy, as text.
         advice: &'static str,
     },
     /// A file is there but cannot be read.
@@ -40,7 +40,7 @@ pub enum CheckpointError {
     /// Something other than a file has a file's name.
     #[error("{} is not a regular file: put the file itself or a link to it there", path.display())]
     NotAFile {
-        /// What has the name.
+        /// Path of the entry.
         path: PathBuf,
     },
     /// A configuration file is too long to be one.
@@ -125,9 +125,9 @@ pub enum CheckpointError {
     OtherWeights {
         /// The file.
         path: PathBuf,
-        /// What they are.
+        /// Description of the weights, such as "quantized".
         what: &'static str,
-        /// What to do about it.
+        /// Remedy, as text.
         advice: &'static str,
     },
     /// The tokenizer is not the one that the configuration was made for.
@@ -135,7 +135,7 @@ pub enum CheckpointError {
     Tokenizer {
         /// The tokenizer's file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch, as text.
         problem: String,
     },
     /// The index of the weight files is not one.

@@ -1,4 +1,4 @@
-//! What a checkpoint folder holds and whether it can be exported, for people and programs to read.
+//! Describes a checkpoint folder and whether it can be exported, for people and programs.
 
 use super::config::AutomotConfig;
 use super::{Checkpoint, CheckpointError};
@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is known of a checkpoint folder. After a problem that stops reading, the tensors and the
+/// Description of a checkpoint folder. After a problem that stops reading, the tensors and the
 /// configuration are absent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Inspection {
@@ -24,9 +24,9 @@ pub struct Inspection {
     pub dtypes: BTreeMap<String, Stored>,
     /// The sizes of the networks, as understood; absent if they could not be read.
     pub config: Option<AutomotConfig>,
-    /// What is odd and does not stop an export.
+    /// Oddities that do not prevent an export.
     pub notes: Vec<String>,
-    /// What stops an export.
+    /// Problems that prevent an export.
     pub problems: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct Stored {
 /// Looks at a checkpoint folder; reads no weights but those of a stored output head.
 ///
 /// # Errors
-/// If there is no such folder, or it cannot be listed. What is wrong inside is in the result.
+/// If there is no such folder, or it cannot be listed. Problems inside it are part of the result.
 pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     if !dir.is_dir() {
         return Err(CheckpointError::NoFolder { dir: dir.into() });

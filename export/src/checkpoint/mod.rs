@@ -66,7 +66,7 @@ pub struct Checkpoint {
     foreign: BTreeMap<String, (String, usize)>,
     /// Files that say that their weights were left out.
     sparse: Vec<PathBuf>,
-    /// What every stored name begins with; the names in `tensors` are without it.
+    /// Prefix of every stored name; the names in `tensors` omit it.
     prefix: String,
     /// Names of weight files that are not part of the checkpoint.
     left_out: Vec<String>,

@@ -120,7 +120,7 @@ pub enum NetworkError {
     Graph {
         /// Which network.
         network: &'static str,
-        /// What does not fit.
+        /// The mismatch, as text.
         #[source]
         source: GraphError,
     },
