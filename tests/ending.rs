@@ -244,29 +244,22 @@ fn record(out: &Path, route: u32) -> tandem::evaluation::record::Record {
     checkpoint.body.records.into_iter().next().unwrap()
 }
 
+/// A campaign over two of our routes with a driver that never moves, in real time.
+fn real_time_campaign(folder: &Path, further: &[&str]) -> (Command, PathBuf) {
+    let (out, run) = (folder.join("out"), folder.join("wall.yaml"));
+    fs::write(&run, "clock: wall\n").unwrap();
+    let arguments = ["eval", "--routes", "routes/short.xml", "--only", "11,12", "--driver", "idle"];
+    let mut command = tandem(&arguments);
+    command.arg("--run").arg(&run).arg("--out").arg(&out).args(further);
+    (command, out)
+}
+
 #[test]
 fn a_drive_over_its_time_limit_is_recorded_as_failed_and_the_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let run = folder.path().join("wall.yaml");
-    fs::write(&run, "clock: wall\n").unwrap();
     // In real time, 4000 ticks take 200 seconds.
-    let arguments = [
-        "eval",
-        "--routes",
-        "routes/short.xml",
-        "--only",
-        "11,12",
-        "--driver",
-        "idle",
-        "--run",
-        path(&run),
-        "--out",
-        path(&out),
-        "--route-timeout",
-        "1",
-    ];
-    let command = tandem(&arguments).spawn().unwrap();
+    let (mut campaign, out) = real_time_campaign(folder.path(), &["--route-timeout", "1"]);
+    let command = campaign.spawn().unwrap();
     let output = command.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -278,7 +271,7 @@ fn a_drive_over_its_time_limit_is_recorded_as_failed_and_the_others_go_on() {
         assert!(fs::read_to_string(note).unwrap().contains("longer than --route-timeout 1"));
     }
     // What was given up stays so.
-    let output = tandem(&arguments).output().unwrap();
+    let output = campaign.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("0 driven now, 2 kept from before"), "{said}");
 }
@@ -286,25 +279,10 @@ fn a_drive_over_its_time_limit_is_recorded_as_failed_and_the_others_go_on() {
 #[test]
 fn finished_drives_are_kept_when_a_signal_ends_the_rest() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
-    let run = folder.path().join("wall.yaml");
-    fs::write(&run, "clock: wall\n").unwrap();
-    let arguments = [
-        "eval",
-        "--routes",
-        "routes/short.xml",
-        "--only",
-        "11,12",
-        "--driver",
-        "idle",
-        "--run",
-        path(&run),
-        "--out",
-        path(&out),
-        "--tick-cap",
-        "40",
-    ];
-    let command = tandem(&arguments).spawn().unwrap();
+    // A drive takes 2 s, all of them 200 s: a late signal still finds the campaign at work.
+    let further = ["--tick-cap", "40", "--repetitions", "50"];
+    let (mut campaign, out) = real_time_campaign(folder.path(), &further);
+    let command = campaign.spawn().unwrap();
     let worker = worker(&command);
     until("the first result", || {
         out.join("routes/RouteScenario_11_rep0.json").exists().then_some(())
