@@ -9,6 +9,8 @@ Exit code 1 if any case failed; --keep collects their files. Run in the root of 
 """
 
 import argparse
+import ctypes
+import ctypes.util
 import json
 import os
 import random
@@ -118,34 +120,16 @@ def damage_json(rng, data):
     return json.dumps(value).encode()
 
 
-def lz4_frame(data):
-    """The content of an LZ4 frame without a dictionary; checksums are not looked at."""
-    flags, at, out = data[4], 7 + 8 * bool(data[4] & 8), bytearray()
-    while size := int.from_bytes(data[at:at + 4], "little"):
-        block, at = data[at + 4:at + 4 + (size & 0x7FFFFFFF)], at + 4 + (size & 0x7FFFFFFF) + 4 * bool(flags & 16)
-        if size >> 31:
-            out += block
-            continue
-        place = 0
-        while place < len(block):
-            token, place = block[place], place + 1
-            lengths = [token >> 4, token & 15]
-            while lengths[0] >= 15 and block[place] == 255:
-                lengths[0], place = lengths[0] + 255, place + 1
-            if token >> 4 == 15:
-                lengths[0], place = lengths[0] + block[place], place + 1
-            out += block[place:place + lengths[0]]
-            place += lengths[0]
-            if place >= len(block):
-                break
-            offset, place = int.from_bytes(block[place:place + 2], "little"), place + 2
-            while lengths[1] >= 15 and block[place] == 255:
-                lengths[1], place = lengths[1] + 255, place + 1
-            if token & 15 == 15:
-                lengths[1], place = lengths[1] + block[place], place + 1
-            for _ in range(lengths[1] + 4):
-                out.append(out[-offset])
-    return bytes(out)
+def zstd_frame(data, size):
+    """The content of a zstd frame, which has this size."""
+    name = ctypes.util.find_library("zstd")
+    if name is None:
+        sys.exit("fuzz: the library zstd (libzstd.so.1) is missing; it unpacks recordings")
+    library, out = ctypes.CDLL(name), ctypes.create_string_buffer(size)
+    library.ZSTD_decompress.restype = ctypes.c_size_t
+    count = library.ZSTD_decompress(out, ctypes.c_size_t(size), data, ctypes.c_size_t(len(data)))
+    assert count == size, f"{count} of {size} bytes"
+    return out.raw
 
 
 def records(data):
@@ -169,9 +153,8 @@ def unpacked(recording):
     out = []
     for opcode, content in records(recording[8:-8]):
         if opcode == 6:
-            size = int.from_bytes(content[28:32], "little")
-            inner = content[32 + size + 8:]
-            out += records(lz4_frame(inner) if content[32:32 + size] == b"lz4" else inner)
+            assert content[28:36] == b"\4\0\0\0zstd"
+            out += records(zstd_frame(content[44:], int.from_bytes(content[16:24], "little")))
         elif opcode in (1, 3, 4, 5):
             out.append((opcode, content))
     return out

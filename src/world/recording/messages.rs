@@ -1,5 +1,6 @@
 //! Messages of an MCAP file in their order, with every length checked before memory is reserved for
-//! it: the library reserves as much for a name as its length says, up to 4 GB.
+//! it: the library reserves as much for a name as its length says, up to 4 GB. Chunks are bounded by
+//! the reader's limit, and the window of a zstd frame by zstd itself, at 128 MB.
 
 use mcap::McapError;
 use mcap::records::op;

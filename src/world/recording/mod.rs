@@ -1,7 +1,8 @@
 //! Recorded observations: what a driver saw on a route, in a file that can be looked at tick by tick.
 //!
-//! A recording is an MCAP file of chunks that are compressed with LZ4 and checked by CRC. Truth is
-//! not recorded: whoever drives on a recording sees what sensors see. Numbers are little-endian, one
+//! A recording is an MCAP file of chunks that are compressed with zstd and checked by CRC, one a tick.
+//! Chunks in LZ4 and larger ones, which earlier recordings have, are read as well. Truth is not
+//! recorded: whoever drives on a recording sees what sensors see. Numbers are little-endian, one
 //! behind the other without gaps; times are nanoseconds since the route began; f64 and f32 are IEEE
 //! bits, so what is read is what was written, NaN included. The same words stand in the file, as
 //! the schema of each channel.
@@ -38,9 +39,6 @@ use tandem_export::files::{WholeFile, shortened, shortened_error};
 
 /// The largest message that is written or read: a camera picture of eleven million pixels.
 pub const LARGEST_MESSAGE: usize = 32 << 20;
-
-/// Bytes after which a chunk is closed. Two or three ticks of AutoMoT's sensors.
-const CHUNK: u64 = 4 << 20;
 
 /// How all messages are encoded.
 const ENCODING: &str = "tandem-le";
@@ -187,8 +185,11 @@ impl RecordingWriter {
     /// If the disk refuses.
     pub fn create(path: &Path, plan: &RoutePlan) -> Result<Self, RecordingError> {
         let options = WriteOptions::new()
-            .compression(Some(Compression::Lz4))
-            .chunk_size(Some(CHUNK))
+            .compression(Some(Compression::Zstd))
+            // No worker threads.
+            .compression_threads(0)
+            // Chunks end with ticks.
+            .chunk_size(None)
             .profile("tandem.recording");
         let open = || -> Result<_, McapError> {
             let file = BufWriter::new(WholeFile::create(path)?);
@@ -205,6 +206,7 @@ impl RecordingWriter {
         let mut writer = Self { path, writer, channels, tick: 0, buffer: Vec::new() };
         encode_plan(plan, &mut writer.buffer);
         writer.put(0, 0)?;
+        writer.end_chunk()?;
         Ok(writer)
     }
 
@@ -229,7 +231,8 @@ impl RecordingWriter {
             self.put(2, time_ns)?;
         }
         encode_observation(observation, &mut self.buffer);
-        self.put(3, time_ns)
+        self.put(3, time_ns)?;
+        self.end_chunk()
     }
 
     /// Ends the recording; returns its size in bytes.
@@ -247,6 +250,11 @@ impl RecordingWriter {
             Ok(bytes)
         };
         close().map_err(|error| unwritable(&path, &error))
+    }
+
+    /// Ends a chunk and hands it to the system.
+    fn end_chunk(&mut self) -> Result<(), RecordingError> {
+        self.writer.flush().map_err(|error| unwritable(&self.path, &error))
     }
 
     /// Writes what is in the buffer, and empties it.
