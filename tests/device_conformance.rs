@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use tandem::device::{
-    Device, DeviceError, DeviceTensor, Emulation, Event, HostDevice, Kind, Lanes, Sharing, Staged,
-    StagedTensor, Stream,
+    Device, DeviceError, DeviceTensor, Emulation, Event, HostAccess, HostDevice, Kind, Lanes,
+    Sharing, Staged, StagedTensor, Stream,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::now_ns;
@@ -231,7 +231,7 @@ fn tensors_know_their_type_shape_and_bytes() {
         assert_eq!(tensor.to_host(&*device).unwrap().as_slice::<f32>(), values.as_slice::<f32>());
         let mut staged = StagedTensor::zeros(&*device, DType::I64, &[2]).unwrap();
         staged.as_mut_slice().copy_from_slice(&[5_i64, 6]);
-        assert_eq!(staged.as_slice::<i64>(), [5, 6]);
+        assert_eq!(*staged.as_slice::<i64>(), [5, 6]);
         assert_eq!(staged.view().buffer.bytes(), 16);
     }
 }
@@ -308,6 +308,71 @@ fn staged_memory_under_way_is_not_to_be_touched() {
     // The stream's thread must end with the test, whatever comes of the assertion.
     let _opened = OpensAtLast(&gate);
     staged.bytes_mut().fill(1);
+}
+
+/// Copies between memory that something else holds are refused, each for what it would break.
+#[test]
+fn work_on_memory_that_is_in_use_fails_instead_of_racing() {
+    let in_use = |result| assert!(matches!(result, Err(DeviceError::Misuse(_))), "{result:?}");
+    for device in [HostDevice::new(), HostDevice::emulating(Emulation::default())] {
+        let fast = lanes(&device).fast;
+        // What the stream failed with: at once on the host, later where a thread does it.
+        let done = |handed_over: Result<(), DeviceError>| handed_over.and(fast.synchronize());
+        let (first, second) = (device.allocate(64).unwrap(), device.allocate(64).unwrap());
+        let reading = HostAccess::read(&first).unwrap();
+        assert_eq!(done(fast.copy(&first, &second)), Ok(()), "two may read");
+        in_use(done(fast.copy(&second, &first)));
+        in_use(device.write(&[1; 64], &first));
+        in_use(device.write(&[1; 10], &first.part(50, 10)));
+        assert_eq!(device.read(&first, &mut [0; 64]), Ok(()));
+        drop(reading);
+        let writing = HostAccess::write(&first).unwrap();
+        in_use(done(fast.copy(&first, &second)));
+        in_use(device.read(&first, &mut [0; 64]));
+        drop(writing);
+        assert_eq!(done(fast.copy(&second, &first)), Ok(()));
+        assert_eq!(done(fast.copy(&first.part(0, 32), &first.part(32, 32))), Ok(()));
+        // A reference of the host counts as a reader or a writer of its side.
+        let mut staged = device.stage(64).unwrap();
+        let bytes = staged.bytes();
+        assert_eq!(done(fast.upload(&staged)), Ok(()));
+        if staged.is_unified() {
+            in_use(done(fast.copy(&first, staged.buffer())));
+        } else {
+            in_use(done(fast.download(&staged)));
+        }
+        drop(bytes);
+        let (buffer, bytes) = (staged.buffer().clone(), staged.bytes_mut());
+        if device.name() == "the host" {
+            in_use(done(fast.copy(&buffer, &second)));
+        }
+        drop(bytes);
+        assert_eq!(done(fast.copy(&buffer, &second)), Ok(()));
+    }
+}
+
+/// Two threads that use one buffer without an event between them: each number that is read was
+/// written whole, whatever the moment, and what could not be had was refused.
+#[test]
+fn two_threads_without_an_event_never_see_half_a_write() {
+    let device = HostDevice::new();
+    let (shared, source) = (device.allocate(1 << 16).unwrap(), device.allocate(1 << 16).unwrap());
+    let Lanes { slow, .. } = lanes(&device);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for value in 0..200_u8 {
+                device.write(&vec![value; 1 << 16], &source).unwrap();
+                let _ = slow.copy(&source, &shared);
+            }
+        });
+        let mut read = vec![0; 1 << 16];
+        for _ in 0..200 {
+            match device.read(&shared, &mut read) {
+                Ok(()) => assert!(read.iter().all(|&byte| byte == read[0]), "half a write"),
+                Err(error) => assert!(matches!(error, DeviceError::Misuse(_)), "{error}"),
+            }
+        }
+    });
 }
 
 #[test]

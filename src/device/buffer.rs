@@ -2,7 +2,10 @@
 
 #![expect(unsafe_code, reason = "staged memory is read and written where a device may reach it")]
 
+use super::access::{Accesses, HostAccess};
+use bytemuck::{AnyBitPattern, NoUninit};
 use std::any::Any;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// Bytes at a fixed address of a device. A clone is the same memory; it is given back with the last.
@@ -54,14 +57,18 @@ pub(super) trait HostSide: Any + Send + Sync {
     /// True if a copy from or to it was handed over and is known not to be done. A device that
     /// cannot tell says no.
     fn is_being_copied(&self) -> bool;
+
+    /// Who is at it right now.
+    fn accesses(&self) -> &Accesses;
 }
 
 /// Memory that the host writes or reads, with its copy on the device.
 ///
 /// The two are one on the host device, and [`Stream::upload`](super::Stream::upload) and
 /// [`download`](super::Stream::download) then copy nothing. In between an upload and the event behind
-/// it the host leaves the memory alone, and it reads a download only behind its event; an emulated
-/// device panics where that is not kept.
+/// it the host leaves the memory alone, and it reads a download only behind its event. On the host
+/// device and on an emulated one that is checked: whoever touches memory that work is reading or
+/// writing panics, and work on memory that the host has a reference into fails.
 pub struct Staged {
     host: *mut u8,
     /// Keeps the host's side alive.
@@ -74,6 +81,54 @@ pub struct Staged {
 unsafe impl Send for Staged {}
 // SAFETY: as above; `&Staged` gives shared reading only.
 unsafe impl Sync for Staged {}
+
+/// A reference into the host's side of staged memory; work that writes there fails while it lives.
+pub struct StagedRef<'a, T> {
+    values: &'a [T],
+    access: HostAccess<'a>,
+}
+
+/// A reference into the host's side of staged memory, for writing; work there fails while it lives.
+pub struct StagedRefMut<'a, T> {
+    values: &'a mut [T],
+    access: HostAccess<'a>,
+}
+
+impl<T> Deref for StagedRef<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.values
+    }
+}
+
+impl<T> Deref for StagedRefMut<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.values
+    }
+}
+
+impl<T> DerefMut for StagedRefMut<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.values
+    }
+}
+
+impl<'a> StagedRef<'a, u8> {
+    /// The same bytes as numbers.
+    pub(super) fn cast<T: AnyBitPattern>(self) -> StagedRef<'a, T> {
+        StagedRef { values: bytemuck::cast_slice(self.values), access: self.access }
+    }
+}
+
+impl<'a> StagedRefMut<'a, u8> {
+    /// The same bytes as numbers.
+    pub(super) fn cast<T: AnyBitPattern + NoUninit>(self) -> StagedRefMut<'a, T> {
+        StagedRefMut { values: bytemuck::cast_slice_mut(self.values), access: self.access }
+    }
+}
 
 impl Staged {
     /// The host's side at `host`, as long as `buffer`, valid and initialized while `host_owner` lives.
@@ -95,12 +150,16 @@ impl Staged {
         Arc::clone(&self.host_owner) as _
     }
 
-    /// Panics if a copy is under way.
-    fn assert_idle(&self) {
+    /// Begins to read or write the host's side. Panics if work is under way there.
+    fn access(&self, writes: bool) -> HostAccess<'_> {
         assert!(
             !self.host_owner.is_being_copied(),
             "staged memory was touched while a copy from or to it was under way"
         );
+        self.host_owner
+            .accesses()
+            .begin(writes)
+            .unwrap_or_else(|error| panic!("staged memory was touched too early: {error}"))
     }
 
     /// Where the host's side begins.
@@ -116,22 +175,25 @@ impl Staged {
     /// What the host last wrote, or a download brought.
     ///
     /// # Panics
-    /// If an emulated device is still copying it.
-    pub fn bytes(&self) -> &[u8] {
-        self.assert_idle();
-        // SAFETY: so many initialized bytes stand there (`new`); they are written through
-        // `bytes_mut`, which borrows this value mutably, or by a stream's work, which the caller has
-        // waited for (see the type's contract).
-        unsafe { std::slice::from_raw_parts(self.host, self.buffer.bytes) }
+    /// If a host device or an emulated device is still working on it.
+    pub fn bytes(&self) -> StagedRef<'_, u8> {
+        let access = self.access(false);
+        // SAFETY: so many initialized bytes stand there (`new`). On host devices, everything that
+        // writes them has to begin a writing access first, which `access` excludes; on a GPU a
+        // stream's copy writes them, which the caller has waited for (see the type's contract).
+        let values = unsafe { std::slice::from_raw_parts(self.host, self.buffer.bytes) };
+        StagedRef { values, access }
     }
 
     /// The host's side, to be written before an upload.
     ///
     /// # Panics
-    /// If an emulated device is still copying it.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.assert_idle();
-        // SAFETY: as in `bytes`; `&mut self` excludes every other reference.
-        unsafe { std::slice::from_raw_parts_mut(self.host, self.buffer.bytes) }
+    /// If a host device or an emulated device is still working on it.
+    pub fn bytes_mut(&mut self) -> StagedRefMut<'_, u8> {
+        let (host, bytes) = (self.host, self.buffer.bytes);
+        let access = self.access(true);
+        // SAFETY: as in `bytes`; `&mut self` and the writing access exclude every other reference.
+        let values = unsafe { std::slice::from_raw_parts_mut(host, bytes) };
+        StagedRefMut { values, access }
     }
 }

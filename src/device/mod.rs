@@ -13,6 +13,7 @@
 //!   of its own, memory is apart from the host's, and tests may delay or break any piece of work;
 //! - CUDA (feature `cuda`), whose driver is found at run time.
 
+mod access;
 mod buffer;
 mod counters;
 #[cfg(feature = "cuda")]
@@ -21,7 +22,8 @@ mod error;
 mod host;
 mod tensor;
 
-pub use buffer::{Buffer, Staged};
+pub use access::HostAccess;
+pub use buffer::{Buffer, Staged, StagedRef, StagedRefMut};
 pub use counters::{Counts, Traffic};
 pub use error::DeviceError;
 pub use host::{Emulation, HostDevice, HostStream, Interruption, Kind, Piece, Work};

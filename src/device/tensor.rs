@@ -1,5 +1,6 @@
 //! Tensors in a device's memory.
 
+use super::buffer::{StagedRef, StagedRefMut};
 use super::{Buffer, Device, DeviceError, Staged};
 use crate::tensor::{DType, Element, HostTensor};
 
@@ -119,30 +120,36 @@ impl StagedTensor {
     }
 
     /// The host's bytes.
-    pub fn bytes(&self) -> &[u8] {
+    ///
+    /// # Panics
+    /// As [`Staged::bytes`].
+    pub fn bytes(&self) -> StagedRef<'_, u8> {
         self.staged.bytes()
     }
 
     /// The host's bytes, for writing.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    ///
+    /// # Panics
+    /// As [`Staged::bytes_mut`].
+    pub fn bytes_mut(&mut self) -> StagedRefMut<'_, u8> {
         self.staged.bytes_mut()
     }
 
     /// The host's elements.
     ///
     /// # Panics
-    /// If `T` is not this tensor's element type.
-    pub fn as_slice<T: Element>(&self) -> &[T] {
+    /// If `T` is not this tensor's element type, and as [`Staged::bytes`].
+    pub fn as_slice<T: Element>(&self) -> StagedRef<'_, T> {
         assert_eq!(T::DTYPE, self.dtype, "read as another element type");
-        bytemuck::cast_slice(self.staged.bytes())
+        self.staged.bytes().cast()
     }
 
     /// The host's elements, for writing.
     ///
     /// # Panics
-    /// If `T` is not this tensor's element type.
-    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+    /// If `T` is not this tensor's element type, and as [`Staged::bytes_mut`].
+    pub fn as_mut_slice<T: Element>(&mut self) -> StagedRefMut<'_, T> {
         assert_eq!(T::DTYPE, self.dtype, "written as another element type");
-        bytemuck::cast_slice_mut(self.staged.bytes_mut())
+        self.staged.bytes_mut().cast()
     }
 }

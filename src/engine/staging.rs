@@ -49,7 +49,7 @@ impl Staging {
         ran?;
         downloaded.and(waited).map_err(failed)?;
         for (staged, view) in self.outputs.iter().zip(outputs) {
-            view.bytes.copy_from_slice(staged.bytes());
+            view.bytes.copy_from_slice(&staged.bytes());
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 
 use super::context::Context;
 use super::stream::Users;
+use crate::device::access::Accesses;
 use crate::device::buffer::HostSide;
 use crate::device::{Buffer, DeviceError};
 use cudarc::driver::result;
@@ -60,6 +61,7 @@ pub(super) struct PinnedMemory {
     start: NonNull<c_void>,
     /// Streams that copy from or to here; they are waited for before the memory goes.
     pub(super) users: Users,
+    accesses: Accesses,
     context: Arc<Context>,
 }
 
@@ -80,7 +82,8 @@ impl PinnedMemory {
         let start = NonNull::new(start).expect("the driver reported success");
         // SAFETY: so many bytes stand there, which nobody knows of yet.
         unsafe { start.cast::<u8>().write_bytes(0, size) };
-        Ok(Self { start, users: Users::default(), context: Arc::clone(context) })
+        let (users, accesses) = (Users::default(), Accesses::default());
+        Ok(Self { start, users, accesses, context: Arc::clone(context) })
     }
 
     pub(super) fn start(&self) -> *mut u8 {
@@ -96,6 +99,10 @@ impl HostSide for PinnedMemory {
     fn is_being_copied(&self) -> bool {
         // Only the driver knows, and asking it at every access would cost more than the access.
         false
+    }
+
+    fn accesses(&self) -> &Accesses {
+        &self.accesses
     }
 }
 

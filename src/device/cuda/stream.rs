@@ -7,6 +7,7 @@ use super::event::CudaEvent;
 use super::graph::{Captured, Copied, CudaGraph};
 use super::handle::{GraphHandle, GreenHandle, StreamHandle};
 use super::memory::{self, PinnedMemory};
+use crate::device::buffer::HostSide;
 use crate::device::{Buffer, DeviceError, Event, Graph, Staged, Stream};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUstreamCaptureMode};
@@ -146,6 +147,8 @@ impl CudaStream {
         let host = staged.host_owner().downcast::<PinnedMemory>();
         let host = host.ok().filter(|host| host.is_of(&self.context));
         let host = host.ok_or(DeviceError::Foreign { what: "buffer" })?;
+        // A reference of the host that is alive now would be alive during the copy, too.
+        host.accesses().begin(!to_device)?;
         let (device_address, bytes) = (staged.buffer().address() as u64, staged.buffer().bytes());
         let mut captured = self.captured();
         self.context.bind()?;

@@ -5,8 +5,9 @@
     reason = "allocates memory that work on streams reads and writes by address"
 )]
 
+use crate::device::access::Accesses;
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, DeviceError, Traffic};
+use crate::device::{Buffer, DeviceError, HostAccess, Traffic};
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -22,12 +23,13 @@ pub(super) struct HostMemory {
     layout: Layout,
     /// Copies from or to here that were handed over and are not done.
     copies: AtomicUsize,
+    accesses: Accesses,
     traffic: Arc<Traffic>,
     in_use: Arc<AtomicU64>,
 }
 
-// SAFETY: the pointer is an address that work on streams reads and writes, in the order that events
-// give; this value itself only frees it.
+// SAFETY: the pointer is an address. Whoever reads or writes there has begun an access first, which
+// excludes those that do not go with it; this value itself only frees the memory.
 unsafe impl Send for HostMemory {}
 // SAFETY: as above.
 unsafe impl Sync for HostMemory {}
@@ -46,7 +48,8 @@ impl HostMemory {
         traffic.allocated();
         in_use.fetch_add(layout.size() as u64, Ordering::Relaxed);
         let (traffic, in_use) = (Arc::clone(traffic), Arc::clone(in_use));
-        Some(Self { device, start, layout, copies: AtomicUsize::new(0), traffic, in_use })
+        let (copies, accesses) = (AtomicUsize::new(0), Accesses::default());
+        Some(Self { device, start, layout, copies, accesses, traffic, in_use })
     }
 
     pub(super) fn address(&self) -> usize {
@@ -67,6 +70,10 @@ impl HostSide for HostMemory {
     fn is_being_copied(&self) -> bool {
         self.copies.load(Ordering::Acquire) > 0
     }
+
+    fn accesses(&self) -> &Accesses {
+        &self.accesses
+    }
 }
 
 impl Drop for HostMemory {
@@ -78,10 +85,32 @@ impl Drop for HostMemory {
     }
 }
 
-/// Refuses memory of another device.
-pub(super) fn check(buffer: &Buffer, device: u64) -> Result<(), DeviceError> {
-    match buffer.owner().downcast_ref::<HostMemory>() {
-        Some(memory) if memory.device == device => Ok(()),
-        _ => Err(DeviceError::Foreign { what: "buffer" }),
+/// The memory that `buffer` is of; refuses memory of another device.
+pub(super) fn of(buffer: &Buffer, device: u64) -> Result<&HostMemory, DeviceError> {
+    let memory = any(buffer)?;
+    if memory.device == device { Ok(memory) } else { Err(FOREIGN) }
+}
+
+fn any(buffer: &Buffer) -> Result<&HostMemory, DeviceError> {
+    buffer.owner().downcast_ref().ok_or(FOREIGN)
+}
+
+const FOREIGN: DeviceError = DeviceError::Foreign { what: "buffer" };
+
+impl<'a> HostAccess<'a> {
+    /// Begins to read memory of a host device.
+    ///
+    /// # Errors
+    /// If something is writing it, or it is no host device's.
+    pub fn read(buffer: &'a Buffer) -> Result<Self, DeviceError> {
+        any(buffer)?.accesses.begin(false)
+    }
+
+    /// Begins to write memory of a host device.
+    ///
+    /// # Errors
+    /// If something is reading or writing it, or it is no host device's.
+    pub fn write(buffer: &'a Buffer) -> Result<Self, DeviceError> {
+        any(buffer)?.accesses.begin(true)
     }
 }

@@ -10,6 +10,7 @@ pub use stream::{HostStream, Kind, Piece, Work};
 
 use self::event::HostEvent;
 use self::memory::HostMemory;
+use super::buffer::HostSide;
 use super::{
     Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Sharing, Staged, Traffic,
 };
@@ -87,12 +88,6 @@ impl HostDevice {
                 reason: error.to_string(),
             })
     }
-
-    /// `buffer` if it is this device's memory.
-    fn own<'a>(&self, buffer: &'a Buffer) -> Result<&'a Buffer, DeviceError> {
-        memory::check(buffer, self.id)?;
-        Ok(buffer)
-    }
 }
 
 impl Default for HostDevice {
@@ -137,9 +132,9 @@ impl Device for HostDevice {
 
     fn read(&self, from: &Buffer, into: &mut [u8]) -> Result<(), DeviceError> {
         assert_eq!(from.bytes(), into.len(), "a copy of another length");
-        let from = self.own(from)?;
-        // SAFETY: the buffer holds so many initialized bytes as long as it is borrowed, and `into` is
-        // the host's own. The caller has waited for the work that writes them.
+        let _reads = memory::of(from, self.id)?.accesses().begin(false)?;
+        // SAFETY: the buffer holds so many initialized bytes as long as it is borrowed, `into` is the
+        // host's own, and nobody writes the buffer during the access.
         unsafe {
             ptr::copy_nonoverlapping(from.address() as *const u8, into.as_mut_ptr(), into.len());
         }
@@ -148,8 +143,8 @@ impl Device for HostDevice {
 
     fn write(&self, from: &[u8], into: &Buffer) -> Result<(), DeviceError> {
         assert_eq!(from.len(), into.bytes(), "a copy of another length");
-        let into = self.own(into)?;
-        // SAFETY: as in `read`, the other way round.
+        let _writes = memory::of(into, self.id)?.accesses().begin(true)?;
+        // SAFETY: as in `read`, the other way round; nobody else reads or writes it meanwhile.
         unsafe {
             ptr::copy_nonoverlapping(from.as_ptr(), into.address() as *mut u8, from.len());
         }

@@ -5,6 +5,7 @@
 use super::event::HostEvent;
 use super::memory::{self, HostMemory};
 use super::{Emulation, Interruption};
+use crate::device::buffer::HostSide;
 use crate::device::{Buffer, DeviceError, Event, Graph, Staged, Stream, Traffic};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -72,19 +73,25 @@ struct Place {
 enum Memory {
     /// The host's side of staged memory, which counts copies under way.
     Staged(Arc<HostMemory>),
-    Device {
-        _buffer: Buffer,
-    },
+    /// Memory of this stream's device.
+    Device(Buffer),
 }
 
 impl Place {
     fn of(buffer: &Buffer) -> Self {
-        Self { address: buffer.address(), memory: Memory::Device { _buffer: buffer.clone() } }
+        Self { address: buffer.address(), memory: Memory::Device(buffer.clone()) }
     }
 
     fn copying(&self, begins: bool) {
         if let Memory::Staged(memory) = &self.memory {
             memory.copying(begins);
+        }
+    }
+
+    fn memory(&self, device: u64) -> Result<&HostMemory, DeviceError> {
+        match &self.memory {
+            Memory::Staged(memory) => Ok(memory),
+            Memory::Device(buffer) => memory::of(buffer, device),
         }
     }
 }
@@ -172,7 +179,7 @@ impl HostStream {
     /// # Errors
     /// If it is another's.
     pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
-        memory::check(buffer, self.shared.device)
+        memory::of(buffer, self.shared.device).map(|_| ())
     }
 
     fn hand_over(&self, command: Command) -> Result<(), DeviceError> {
@@ -408,9 +415,13 @@ impl Shared {
         match command {
             Command::Copy { kind, from, into, bytes } => {
                 before(*kind)?;
-                // SAFETY: both places hold so many bytes and are kept alive by the command. They do
-                // not overlap: parts of one buffer are copied onto others only by callers that keep
-                // them apart, and `ptr::copy` would bear it. Events order this with other work there.
+                let (source, target) = (from.memory(self.device)?, into.memory(self.device)?);
+                let _writes = target.accesses().begin(true)?;
+                // Within one allocation the writing access stands for both.
+                let is_within = ptr::eq(source, target);
+                let _reads = (!is_within).then(|| source.accesses().begin(false)).transpose()?;
+                // SAFETY: both places hold so many bytes and are kept alive by the command; where they
+                // overlap, `ptr::copy` bears it. Nobody else is at either during the accesses.
                 unsafe { ptr::copy(from.address as *const u8, into.address as *mut u8, *bytes) };
                 match kind {
                     Kind::Upload(_) => self.traffic.uploaded(*bytes),

@@ -9,7 +9,9 @@
 
 use super::backend::CpuEngine;
 use super::profile::Profiling;
-use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, HostStream, Stream, Work};
+use crate::device::{
+    Buffer, DeviceError, DeviceView, DeviceViewMut, HostAccess, HostStream, Stream, Work,
+};
 use crate::engine::agreement::{agree, agree_all, buffers_of, count};
 use crate::engine::{Engine, RunError, Session};
 use crate::tensor::{DType, TensorView, TensorViewMut};
@@ -184,19 +186,24 @@ struct Binding {
 // describe memory of the buffers; the binding keeps all three. The library's objects have no thread
 // affinity.
 unsafe impl Send for Binding {}
-// SAFETY: as above; a run only reads the binding's own fields. Two runs of one binding at a time
-// would write the same outputs: that is for the events between streams to exclude, as for any work.
+// SAFETY: as above; a run only reads the binding's own fields, and begins accesses to all memory that
+// it has the library read and write, so that of two runs of one binding at a time one is refused.
 unsafe impl Sync for Binding {}
 
 impl Work for Binding {
     fn run(&self) -> Result<(), DeviceError> {
+        let (read, written) = self.buffers.split_at(self.inputs.len());
+        let reads = read.iter().map(HostAccess::read);
+        let writes = written.iter().map(HostAccess::write);
+        let _accesses: ArrayVec<HostAccess<'_>, { 2 * MAX_TENSORS }> =
+            writes.chain(reads).collect::<Result<_, _>>()?;
         let _measured = self.engine.profiling().map(Profiling::during_run);
         // The library takes the outputs' array for writing, though it has nothing to write there.
         let mut outputs: ArrayVec<*mut OrtValue, MAX_TENSORS> =
             self.outputs.iter().copied().collect();
         // SAFETY: the engine owns the library's session, which may be run from several threads. Names,
         // values and the memory behind them are kept by `self`; their shapes and lengths were checked
-        // against the contract when it was made.
+        // against the contract when it was made. Nobody else is at the memory during the accesses.
         let status = unsafe {
             (ort::api().Run)(
                 self.engine.raw(),

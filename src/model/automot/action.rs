@@ -291,7 +291,7 @@ impl ActionExpert for AutomotAction {
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
         let begun = Stage::LidarHistogram.begin();
-        self.sweeps.push(lidar, world_from_ego, self.networks.histogram.as_mut_slice());
+        self.sweeps.push(lidar, world_from_ego, &mut self.networks.histogram.as_mut_slice());
         spans.end(begun);
         let begun = Stage::Planner.begin();
         let [target_m, next_target_m] = targets(&mut self.planner, world_from_ego, detour);
@@ -367,7 +367,8 @@ fn targets(planner: &mut RoutePlanner, world_from_ego: &Pose, detour: &Detour) -
 
 /// The rows of a `[n, 2]` tensor.
 fn points(tensor: &StagedTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
-    tensor.as_slice::<f32>().as_chunks::<2>().0.iter().copied()
+    let values = tensor.as_slice::<f32>();
+    (0..values.len() / 2).map(move |row| [values[2 * row], values[2 * row + 1]])
 }
 
 #[cfg(test)]

@@ -200,10 +200,10 @@ impl AutomotUnderstanding {
         };
         prompt
             .lay_out(SequenceBuffers {
-                token_ids: self.prompt.token_ids.as_mut_slice(),
-                position_ids: self.prompt.position_ids.as_mut_slice(),
-                image_slot: self.prompt.image_slot.as_mut_slice(),
-                visible_until: self.prompt.visible_until.as_mut_slice(),
+                token_ids: &mut self.prompt.token_ids.as_mut_slice(),
+                position_ids: &mut self.prompt.position_ids.as_mut_slice(),
+                image_slot: &mut self.prompt.image_slot.as_mut_slice(),
+                visible_until: &mut self.prompt.visible_until.as_mut_slice(),
             })
             .map_err(|error| ModelError::PromptTooLong {
                 tokens: error.needed,
@@ -604,7 +604,7 @@ impl VisionTower {
             &self.resized
         };
         let begun = Stage::Patchify.begin();
-        self.layout.write_patches(rgb, self.size, self.patches.as_mut_slice());
+        self.layout.write_patches(rgb, self.size, &mut self.patches.as_mut_slice());
         spans.end(begun);
     }
 }

@@ -65,9 +65,9 @@ fn not_finite(
     }
     let extent = (layout.capacity * width, tokens * width);
     let found = match layout.dtype {
-        DType::F32 => first(tensor.as_slice::<f32>(), extent, |value| value),
-        DType::F16 => first(tensor.as_slice::<half::f16>(), extent, half::f16::to_f32),
-        DType::Bf16 => first(tensor.as_slice::<half::bf16>(), extent, half::bf16::to_f32),
+        DType::F32 => first(&tensor.as_slice::<f32>(), extent, |value| value),
+        DType::F16 => first(&tensor.as_slice::<half::f16>(), extent, half::f16::to_f32),
+        DType::Bf16 => first(&tensor.as_slice::<half::bf16>(), extent, half::bf16::to_f32),
         DType::I64 | DType::U8 | DType::Bool => None,
     };
     found.map(|(place, value)| (place / width, value))
