@@ -8,7 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use tandem_export::files::{WholeFile, WholeFolder, write, write_new, write_with};
+use std::process::Command;
+use tandem_export::files::{
+    MappedFile, WholeFile, WholeFolder, tell_of_shortened_files, write, write_new, write_with,
+};
 use tempfile::tempdir;
 
 fn names(folder: &Path) -> Vec<String> {
@@ -242,4 +245,34 @@ fn folders_written_at_once_leave_one_complete() {
     assert_eq!(names(&target), ["a", "b"]);
     assert_eq!(fs::read(target.join("a")).unwrap(), fs::read(target.join("b")).unwrap());
     assert_eq!(names(folder.path()), ["out"]);
+}
+
+/// Runs in a process of its own, which does not survive it.
+#[test]
+#[ignore = "ends its process; the test below runs it"]
+fn reads_where_a_mapped_file_was_cut_off() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("weights.bin");
+    fs::write(&path, vec![1; 1 << 20]).unwrap();
+    tell_of_shortened_files().unwrap();
+    let mapped = MappedFile::map(&File::open(&path).unwrap(), &path).unwrap();
+    assert_eq!(mapped[1 << 19], 1);
+    File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    assert_eq!(mapped[1 << 19], 1, "these bytes are gone");
+}
+
+#[test]
+fn mapped_file_that_is_shortened_ends_the_process_with_its_name_and_no_signal() {
+    let name = "reads_where_a_mapped_file_was_cut_off";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    assert_eq!(child.status.code(), Some(2), "{child:?}");
+    let told = String::from_utf8(child.stderr).unwrap();
+    let line = told.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(
+        line.contains("weights.bin was shortened while it was in use; put the whole"),
+        "{line}"
+    );
 }

@@ -34,6 +34,7 @@ mod workers;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
+use tandem_export::files::tell_of_shortened_files;
 
 /// Real-time runtime for driving vision-language-action models.
 #[derive(Parser)]
@@ -101,6 +102,11 @@ pub fn run() -> ! {
         )
         .with_writer(|| ShortLines)
         .init();
+    if let Err(error) = tell_of_shortened_files() {
+        tracing::warn!(
+            "a weight file that is shortened while it is in use will end tandem by a signal: {error}"
+        );
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => error.exit(),

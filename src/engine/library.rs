@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem_export::files::replaceable_by_all;
 
 /// A library that can be found, and the release of it that is fetched.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +156,18 @@ pub enum LibraryError {
         /// Least length by its headers.
         needed: u64,
     },
+    /// Others may replace it.
+    #[error(
+        "{path:?} is not loaded: every user of this machine may replace it, as all may write {place:?}; \
+         take that permission away (`chmod o-w {}`)",
+        place.display()
+    )]
+    Replaceable {
+        /// The path.
+        path: PathBuf,
+        /// The file or folder that all may write.
+        place: PathBuf,
+    },
     /// A file of the cache is not that of the package.
     #[error(
         "{path:?} is damaged: its SHA-256 is {found}, that of {} {} is {expected}; delete it and tandem \
@@ -207,13 +220,14 @@ pub enum LibraryError {
 /// Finds the library without fetching anything.
 ///
 /// # Errors
-/// If its environment variable names a file that is missing or incomplete, or a file of the cache is
-/// not that of the package. `Ok(None)` if the cache is empty.
+/// If its environment variable names a file that is missing or incomplete, a file of the cache is not
+/// that of the package, or every user of this machine may replace what would be loaded. `Ok(None)` if the cache is empty.
 pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> {
     if let Some(path) = &places.explicit {
         if !path.is_file() {
             return Err(LibraryError::Explicit { library: places.library, path: path.clone() });
         }
+        refuse_replaceable(path)?;
         check_length(path)?;
         return Ok(Some((path.clone(), Source::Environment)));
     }
@@ -225,12 +239,13 @@ pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> 
 /// Whether every file of `library` lies beside `path`.
 ///
 /// # Errors
-/// If one of them is not the package's.
+/// If one of them is not the package's, or every user may replace it.
 fn is_complete(library: &'static Library, path: &Path) -> Result<bool, LibraryError> {
     let files = || library.files.iter().map(|file| path.with_file_name(file));
     if !files().all(|path| path.is_file()) {
         return Ok(false);
     }
+    files().try_for_each(|path| refuse_replaceable(&path))?;
     let Some(wheel) = &library.wheel else {
         return files().try_for_each(|path| check_length(&path)).map(|()| true);
     };
@@ -242,6 +257,15 @@ fn is_complete(library: &'static Library, path: &Path) -> Result<bool, LibraryEr
         }
     }
     Ok(true)
+}
+
+/// Refuses a file whose code every user of the machine could choose.
+fn refuse_replaceable(path: &Path) -> Result<(), LibraryError> {
+    match replaceable_by_all(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(place)) => Err(LibraryError::Replaceable { path: path.to_owned(), place }),
+        Err(source) => Err(LibraryError::Read { path: path.to_owned(), source }),
+    }
 }
 
 /// Refuses a file that the loader would map beyond its end, which no process survives.
@@ -492,6 +516,28 @@ mod tests {
         let explicit = Some(folder.path().join("gone.so"));
         let error = find(&Places { explicit, ..places(folder.path()) }).unwrap_err().to_string();
         assert!(error.contains("gone.so") && error.contains("SOME_DYLIB_PATH"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn library_that_every_user_may_replace_is_refused_wherever_it_lies() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mut places = places(folder.path());
+        let cached = places.cached_library().unwrap();
+        let own = cached.parent().unwrap();
+        fs::create_dir_all(own).unwrap();
+        fs::write(&cached, "library\n").unwrap();
+        fs::write(cached.with_file_name("libsome_parser.so.1"), "parser\n").unwrap();
+        let set_mode = |mode| fs::set_permissions(own, fs::Permissions::from_mode(mode)).unwrap();
+        for explicit in [None, Some(cached.clone())] {
+            places.explicit = explicit;
+            set_mode(0o777);
+            let error = find(&places).unwrap_err().to_string();
+            assert!(error.contains(&format!("chmod o-w {}", own.display())), "{error}");
+            set_mode(0o755);
+            assert!(find(&places).unwrap().is_some());
+        }
     }
 
     #[test]

@@ -30,12 +30,11 @@ pub use inspection::{FoundFile, Inspection, Stored, inspect};
 pub use trunk::{Stage, Trunk};
 
 use crate::dtype::DType;
+use crate::files::MappedFile;
 use header::Described;
-use memmap2::Mmap;
 use shards::WeightFiles;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where a tensor's bytes are.
@@ -60,7 +59,7 @@ pub struct Checkpoint {
     dir: PathBuf,
     config: AutomotConfig,
     files: Vec<PathBuf>,
-    maps: Vec<Mmap>,
+    maps: Vec<MappedFile>,
     tensors: BTreeMap<String, TensorEntry>,
     /// Tensors of an element type that we have no name for: type as the file names it, file.
     foreign: BTreeMap<String, (String, usize)>,
@@ -85,14 +84,15 @@ impl Checkpoint {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
         }
         let WeightFiles { files, index, left_out } = WeightFiles::find(dir)?;
-        let mut maps: Vec<Mmap> = Vec::with_capacity(files.len());
+        let mut maps: Vec<MappedFile> = Vec::with_capacity(files.len());
         let mut stored: BTreeMap<String, Described> = BTreeMap::new();
         let mut file_of: BTreeMap<String, usize> = BTreeMap::new();
         let mut sparse = Vec::new();
         for (file, path) in files.iter().enumerate() {
             small_file::require_regular(path)?;
-            let map =
-                map(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+            let map = File::open(path)
+                .and_then(|file| MappedFile::map(&file, path))
+                .map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
             small_file::refuse_pointer(path, &map)?;
             let header = header::read(path, &map)?;
             if header.is_sparse {
@@ -205,17 +205,5 @@ impl Checkpoint {
         // Fits: the header was checked against the mapping's length, which is a usize.
         let start = entry.offset as usize;
         &self.maps[entry.file][start..start + entry.length as usize]
-    }
-}
-
-/// Maps a whole file for reading.
-fn map(path: &Path) -> io::Result<Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: the mapping is private to this process and read-only. That nobody shortens or
-    // rewrites the file meanwhile is the documented duty of whoever opens a `Checkpoint`; weight
-    // files are replaced by renaming, which leaves the mapped file as it was.
-    #[expect(unsafe_code, reason = "12 GB of weights cannot be copied into memory")]
-    unsafe {
-        Mmap::map(&file)
     }
 }

@@ -12,17 +12,21 @@
 //! ends, in whatever way: the next writer of the same target removes what it can lock.
 
 mod folder;
+mod mapped;
 mod name;
 mod part;
 mod quote;
 mod regular;
+mod trust;
 mod whole;
 
 pub use folder::WholeFolder;
+pub use mapped::{MappedFile, tell_of_shortened_files};
 pub use name::path_component;
 pub use part::{remove_leftovers, remove_leftovers_of};
 pub use quote::{shortened, shortened_error};
 pub use regular::{open_regular, read_regular};
+pub use trust::replaceable_by_all;
 pub use whole::{WholeFile, link, write, write_new, write_with};
 
 use std::fs::File;

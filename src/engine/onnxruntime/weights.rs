@@ -1,6 +1,6 @@
 //! External weights: mapped files and the library's descriptors over them.
 
-#![expect(unsafe_code, reason = "maps weight files and describes their memory to the library")]
+#![expect(unsafe_code, reason = "describes the memory of mapped weight files to the library")]
 
 use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
 use super::session::{check, element_type};
@@ -8,7 +8,6 @@ use crate::engine::graph_check::check_weight;
 use crate::engine::weight_hash::Place;
 use crate::engine::{LoadError, NetworkFile};
 use crate::tensor::DType;
-use memmap2::Mmap;
 use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::builder::SessionBuilder;
@@ -19,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::files::{open_regular, shortened};
+use tandem_export::files::{MappedFile, open_regular, shortened};
 use tandem_export::onnx::{DataLocation, DataType, StringStringEntryProto, TensorProto};
 
 /// The weights of one network, where they lie on disk.
@@ -36,7 +35,7 @@ pub(super) struct Weights {
 
 /// A mapped file.
 struct WeightFile {
-    bytes: Mmap,
+    bytes: MappedFile,
     /// Its path, links followed.
     path: PathBuf,
 }
@@ -154,10 +153,7 @@ impl WeightFile {
         };
         let real = path.canonicalize().map_err(open)?;
         let weight_file = open_regular(&real).map_err(open)?;
-        // SAFETY: the mapping is read-only. That nobody truncates or rewrites a checkpoint under a
-        // running engine is the operator's promise, as with every mapped model; tandem itself
-        // replaces files only by rename, and a change before this point was refused.
-        let bytes = unsafe { Mmap::map(&weight_file) }.map_err(open)?;
+        let bytes = MappedFile::map(&weight_file, &real).map_err(open)?;
         Ok(Self { bytes, path: real })
     }
 }
