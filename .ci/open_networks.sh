@@ -6,21 +6,7 @@ tandem="$(realpath "$1")"
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(dirname "$here")"
 
-requirements="$here/onnx-requirements.txt"
-pin="$(sha256sum "$requirements" | cut -c1-12)-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
-venv="${TANDEM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}/onnx-tools-$pin"
-mkdir -p "$(dirname "$venv")"
-# Of two runs at once, one fetches.
-exec 9>"$venv.lock"
-flock 9
-if [ ! -f "$venv/complete" ]; then
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-deps \
-    --only-binary=:all: --require-hashes --requirement "$requirements"
-  touch "$venv/complete"
-fi
-exec 9>&-
+python="$("$here/venv.sh" "$here/onnx-requirements.txt")"
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
@@ -34,7 +20,7 @@ export_to "$scratch/bf16" --precision bf16 --weights copy
 export_to "$scratch/checkpoint"
 
 export ORT_DISABLE_TELEMETRY=1
-open() { "$venv/bin/python" -I "$here/open_networks.py" "$@"; }
+open() { "$python" -I "$here/open_networks.py" "$@"; }
 open "$scratch/default" "$scratch/groups" "$scratch/f16" "$scratch/checkpoint"
 open --checker-only "$scratch/bf16"
 # Links that lead out of the folder are what these tools refuse: if they ever take them, the

@@ -5,6 +5,7 @@
 
 use glam::DVec3;
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -78,7 +79,7 @@ fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
 }
 
 fn write(path: &Path, plan: &RoutePlan, observations: &[Observation]) -> u64 {
-    let mut writer = RecordingWriter::create(path, plan).unwrap();
+    let mut writer = RecordingWriter::create(path, plan, &SENSORS).unwrap();
     for observation in observations {
         writer.write(observation).unwrap();
     }
@@ -214,21 +215,46 @@ fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
     assert!(reader.next().is_none(), "nothing comes behind an error");
 }
 
-/// Topic, schema and bytes of a message.
-type ByHand = (&'static str, &'static str, Vec<u8>);
+/// A message that is changed by hand.
+#[derive(Clone)]
+struct ByHand {
+    topic: String,
+    schema: String,
+    encoding: String,
+    sequence: u32,
+    data: Vec<u8>,
+}
 
 /// An MCAP file of our layout, its messages chosen by hand.
 fn by_hand(path: &Path, options: mcap::WriteOptions, messages: &[ByHand]) {
     let file = std::io::BufWriter::new(fs::File::create(path).unwrap());
     let mut writer = mcap::Writer::with_options(file, options).unwrap();
-    for (topic, schema, data) in messages {
+    for ByHand { topic, schema, encoding, sequence, data } in messages {
         let schema = writer.add_schema(schema, "text", b"").unwrap();
-        let channel_id = writer.add_channel(schema, topic, "tandem-le", &BTreeMap::new()).unwrap();
-        let header =
-            mcap::records::MessageHeader { channel_id, sequence: 0, log_time: 0, publish_time: 0 };
+        let channel_id = writer.add_channel(schema, topic, encoding, &BTreeMap::new()).unwrap();
+        let (sequence, log_time, publish_time) = (*sequence, 0, 0);
+        let header = mcap::records::MessageHeader { channel_id, sequence, log_time, publish_time };
         writer.write_to_known_channel(&header, data).unwrap();
     }
     writer.finish().unwrap();
+}
+
+/// All messages of a file.
+fn messages_of(bytes: &[u8]) -> Vec<ByHand> {
+    mcap::MessageStream::new(bytes)
+        .unwrap()
+        .map(|message| {
+            let message = message.unwrap();
+            let channel = &message.channel;
+            ByHand {
+                topic: channel.topic.clone(),
+                schema: channel.schema.as_ref().unwrap().name.clone(),
+                encoding: channel.message_encoding.clone(),
+                sequence: message.sequence,
+                data: message.data.to_vec(),
+            }
+        })
+        .collect()
 }
 
 /// The messages of a recording of two ticks.
@@ -236,23 +262,20 @@ fn messages() -> Vec<ByHand> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whole.mcap");
     write(&path, &plan(), &[observation(1, 6, [true; 2]), observation(2, 6, [true; 2])]);
-    let bytes = fs::read(&path).unwrap();
-    let names = [
-        ("/plan", "tandem.RoutePlan/1"),
-        ("/camera", "tandem.CameraFrame/1"),
-        ("/lidar", "tandem.LidarSweep/1"),
-        ("/observation", "tandem.Observation/1"),
+    let messages = messages_of(&fs::read(&path).unwrap());
+    let found: Vec<_> = messages.iter().map(|m| (m.topic.as_str(), m.schema.as_str())).collect();
+    let tick = [
+        ("/camera", "foxglove.RawImage"),
+        ("/lidar", "foxglove.PointCloud"),
+        ("/observation", "tandem.Observation/2"),
     ];
-    mcap::MessageStream::new(&bytes)
-        .unwrap()
-        .map(|message| {
-            let message = message.unwrap();
-            let (topic, schema) =
-                *names.iter().find(|(topic, _)| *topic == message.channel.topic).unwrap();
-            assert_eq!(message.channel.schema.as_ref().unwrap().name, schema);
-            (topic, schema, message.data.into_owned())
-        })
-        .collect()
+    let first = [
+        ("/plan", "tandem.RoutePlan/1"),
+        ("/tf", "foxglove.FrameTransforms"),
+        ("/camera/calibration", "foxglove.CameraCalibration"),
+    ];
+    assert_eq!(found, [first, tick, tick].concat());
+    messages
 }
 
 /// A record of an MCAP file.
@@ -347,29 +370,77 @@ fn recordings_that_contradict_themselves_are_refused_with_the_place() {
         by_hand(&path, mcap::WriteOptions::new(), &changed);
         refused(&path, says);
     };
-    // [plan, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
+    // [plan, mounts, calibration, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
     check(&|m| m.clear(), &["no message", "/plan"]);
     check(&|m| drop(m.remove(0)), &["/plan is missing"]);
-    check(&|m| drop(m.remove(4)), &["/observation", "behind tick 1", "/camera", "lacks"]);
-    check(&|m| drop(m.remove(6)), &["/observation", "missing"]);
-    check(&|m| drop(m.remove(3)), &["/camera", "two of one tick"]);
-    check(&|m| m.swap(3, 6), &["/observation", "tick 2", "of tick 1"]);
+    check(&|m| drop(m.remove(6)), &["/observation", "behind tick 1", "/camera", "lacks"]);
+    check(&|m| drop(m.remove(8)), &["/observation", "missing"]);
+    check(&|m| drop(m.remove(5)), &["/camera", "two of one tick"]);
+    check(&|m| m.swap(5, 8), &["/observation", "tick 2", "sequence number 1"]);
     check(
-        &|m| drop(m.splice(4..4, whole[1..4].to_vec())),
+        &|m| drop(m.splice(6..6, whole[3..6].to_vec())),
         &["/observation", "tick 1 does not come"],
     );
-    check(&|m| drop(m.splice(4..4, whole[..1].to_vec())), &["/plan", "second"]);
-    check(&|m| m[1].2.truncate(20), &["/camera", "field of 8"]);
-    check(&|m| m[1].2.push(0), &["/camera", "pixels", "bytes"]);
-    check(&|m| m[1].2[24..32].fill(255), &["/camera", "4294967295 x 4294967295"]);
-    check(&|m| m[5].2.push(0), &["/lidar", "behind tick 1", "points of 16"]);
-    check(&|m| m[3].2.push(0), &["/observation", "1 bytes too many"]);
-    check(&|m| *m[3].2.last_mut().unwrap() = 9, &["/observation", "flag is 9"]);
-    check(&|m| m[0].2.truncate(50), &["/plan", "points"]);
-    check(&|m| m[0].2[52] = 99, &["/plan", "maneuver 99"]);
-    check(&|m| m[0].2[16..20].fill(255), &["/plan", "4294967295 points"]);
-    check(&|m| m[2].0 = "/radar", &["/radar", "known are", "/lidar"]);
-    check(&|m| m[2].1 = "tandem.LidarSweep/2", &["tandem.LidarSweep/2", "tandem.LidarSweep/1"]);
+    check(&|m| drop(m.splice(6..6, whole[..1].to_vec())), &["/plan", "second"]);
+    check(&|m| m[5].data.push(0), &["/observation", "1 bytes too many"]);
+    check(&|m| m[5].data[104] = 9, &["/observation", "flag is 9"]);
+    check(&|m| m[5].data.truncate(20), &["/observation", "field of 8"]);
+    check(&|m| m[0].data.truncate(50), &["/plan", "points"]);
+    check(&|m| m[0].data[52] = 99, &["/plan", "maneuver 99"]);
+    check(&|m| m[0].data[16..20].fill(255), &["/plan", "4294967295 points"]);
+    check(&|m| m[4].topic = "/radar".to_owned(), &["/radar", "known are", "/lidar"]);
+    check(
+        &|m| m[5].schema = "tandem.Observation/9".to_owned(),
+        &["tandem.Observation/9", "tandem.Observation/2"],
+    );
+    check(&|m| m[3].encoding = "json".to_owned(), &["/camera", "\"json\"", "\"protobuf\""]);
+}
+
+/// A field of a protobuf message: its number, wire type and content.
+fn field(number: u8, wire: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | wire][..], content].concat()
+}
+
+#[test]
+fn foxglove_messages_that_are_not_a_picture_or_a_cloud_of_ours_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hand.mcap");
+    let check = |place: usize, more: &[u8], says: &[&str]| {
+        let mut changed = messages();
+        // Of a field that is there twice the last counts.
+        changed[place].data.extend(more);
+        by_hand(&path, mcap::WriteOptions::new(), &changed);
+        refused(&path, says);
+    };
+    const FIXED32: u8 = 5;
+    const BYTES: u8 = 2;
+    let huge = u32::MAX.to_le_bytes();
+    check(3, &field(2, FIXED32, &huge), &["/camera", "a row of 4294967295 pixels"]);
+    check(3, &field(3, FIXED32, &huge), &["/camera", "4294967295 pixels does not have"]);
+    check(3, &field(5, FIXED32, &huge), &["/camera", "does not have 4294967295 bytes"]);
+    check(3, &field(4, BYTES, b"\x05bgra8"), &["/camera", "bgra8", "rgb8"]);
+    check(3, &field(6, BYTES, b"\x01x"), &["/camera", "does not have 1 bytes"]);
+    // A length of 4 GB in a message of a few bytes, and a timestamp of -1 seconds.
+    check(3, &field(6, BYTES, b"\xff\xff\xff\xff\x0f"), &["/camera", "buffer underflow"]);
+    let minus_one = b"\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    check(3, &field(1, BYTES, minus_one), &["/camera", "-1 s"]);
+    check(4, &field(6, BYTES, b"\x01x"), &["/lidar", "multiple of 16"]);
+    check(4, &field(4, FIXED32, &huge), &["/lidar", "x, y, z, intensity of f32"]);
+    check(4, &field(5, BYTES, b"\x03\x0a\x01x"), &["/lidar", "x, y, z, intensity of f32"]);
+}
+
+#[test]
+fn recording_of_version_1_is_still_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases/recording-1.mcap");
+    let recording = Recording::read(&path).unwrap();
+    assert_eq!(recording.plan, plan());
+    let expected = [
+        observation(1, 0x0123_4567_89ab_cdef, [true; 2]),
+        observation(2, 0x3333, [false, true]),
+        observation(4, 0xfeed_beef_1234, [true, false]),
+    ];
+    let read: Vec<_> = recording.observations.iter().map(bits).collect();
+    assert_eq!(read, expected.each_ref().map(bits));
 }
 
 #[test]
@@ -390,6 +461,20 @@ fn recordings_in_every_compression_read_the_same() {
 }
 
 #[test]
+fn axes_of_a_cloud_are_turned_to_foxglove_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turned.mcap");
+    let points = vec![[1.5, 2.5, 3.5, 0.25], [-1.5, -0.0, f32::NAN, 0.5]];
+    let lidar = Some(Arc::new(LidarSweep { id: FrameId(3), points }));
+    write(&path, &plan(), &[Observation { lidar, ..observation(3, 6, [false; 2]) }]);
+    let messages = messages_of(&fs::read(&path).unwrap());
+    let cloud = &messages.iter().find(|message| message.topic == "/lidar").unwrap().data;
+    let turned = [[1.5_f32, -2.5, 3.5, 0.25], [-1.5, 0.0, f32::NAN, 0.5]];
+    let bytes: Vec<u8> = turned.iter().flatten().flat_map(|number| number.to_le_bytes()).collect();
+    assert!(cloud.windows(bytes.len()).any(|window| window == bytes), "{cloud:?}");
+}
+
+#[test]
 fn foreign_and_missing_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("absent.mcap");
@@ -399,14 +484,15 @@ fn foreign_and_missing_files_are_refused() {
     fs::write(&path, b"").unwrap();
     refused(&path, &["not a whole recording"]);
     let nowhere = folder.path().join("no/such/folder.mcap");
-    let error = RecordingWriter::create(&nowhere, &plan()).err().unwrap();
+    let error = RecordingWriter::create(&nowhere, &plan(), &SENSORS).err().unwrap();
     assert!(matches!(error, RecordingError::Write { .. }) && error.to_string().contains("such"));
 }
 
 #[test]
 fn a_message_that_is_too_large_is_refused_when_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
-    let mut writer = RecordingWriter::create(&folder.path().join("x.mcap"), &plan()).unwrap();
+    let path = folder.path().join("x.mcap");
+    let mut writer = RecordingWriter::create(&path, &plan(), &SENSORS).unwrap();
     let (width, height) = (4096, 4096);
     let rgb = vec![0; 4096 * 4096 * 3];
     let captured_at = Timestamp::ZERO;
@@ -414,7 +500,58 @@ fn a_message_that_is_too_large_is_refused_when_it_is_written() {
     let mut large = observation(1, 5, [false; 2]);
     large.camera = Some(Arc::new(camera));
     let error = writer.write(&large).unwrap_err().to_string();
-    assert!(error.contains("tick 1") && error.contains("50331680 bytes"), "{error}");
+    assert!(error.contains("tick 1") && error.contains("holds at most 33554432"), "{error}");
+}
+
+/// Packages that others read recordings with, which are not kept here: `.ci/run` fetches them.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test takes its files from the environment")]
+fn public_readers_read_the_same() {
+    let Ok(python) = std::env::var("TANDEM_MCAP_PYTHON") else {
+        eprintln!("SKIPPED: TANDEM_MCAP_PYTHON does not name a Python with the packages of .ci");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("read.mcap");
+    let written: Vec<_> =
+        (1..5).map(|tick| observation(tick, tick * 0x0123_4567_89ab, [true, tick != 2])).collect();
+    write(&path, &plan(), &written);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/read_recording.py");
+    let output =
+        std::process::Command::new(python).arg("-I").arg(script).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sha256 = |bytes: &[u8]| {
+        let hash = Sha256::digest(bytes);
+        hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let cameras: Vec<_> = written.iter().filter_map(|it| it.camera.as_ref()).collect();
+    assert_eq!(read["/camera"].as_array().unwrap().len(), cameras.len());
+    for (picture, camera) in read["/camera"].as_array().unwrap().iter().zip(cameras) {
+        assert_eq!(picture["data"], sha256(&camera.rgb));
+        assert_eq!(picture["encoding"], "rgb8");
+        assert_eq!(picture["frame_id"], "camera");
+        let size = [&picture["width"], &picture["height"]].map(|number| number.as_u64().unwrap());
+        assert_eq!(size, [u64::from(camera.width), u64::from(camera.height)]);
+    }
+    let sweeps: Vec<_> = written.iter().filter_map(|it| it.lidar.as_ref()).collect();
+    assert_eq!(read["/lidar"].as_array().unwrap().len(), sweeps.len());
+    for (cloud, sweep) in read["/lidar"].as_array().unwrap().iter().zip(sweeps) {
+        let turned = sweep.points.iter().flat_map(|&[x, y, z, intensity]| [x, -y, z, intensity]);
+        let bytes: Vec<u8> = turned.flat_map(f32::to_le_bytes).collect();
+        // What is empty is left out.
+        let expected = if bytes.is_empty() { None } else { Some(sha256(&bytes)) };
+        assert_eq!(cloud.get("data").and_then(|data| data.as_str()), expected.as_deref());
+        let offsets = cloud["fields"].as_array().unwrap().iter().map(|field| &field["name"]);
+        assert_eq!(offsets.collect::<Vec<_>>(), ["x", "y", "z", "intensity"]);
+    }
+    assert_eq!(read["/observation"].as_array().unwrap().len(), written.len());
+    let frames = read["/tf"][0]["transforms"].as_array().unwrap();
+    let frames: Vec<_> = frames.iter().map(|frame| &frame["child_frame_id"]).collect();
+    assert_eq!(frames, ["camera", "lidar"]);
+    // 1024 pixels in 110 degrees.
+    let focal_px = read["/camera/calibration"][0]["K"][0].as_f64().unwrap();
+    assert!((focal_px - 512.0 / 55.0_f64.to_radians().tan()).abs() < 1e-9, "{focal_px}");
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let suite = SensorSuite { truth: true, ..SENSORS };
     let maps = TownMaps::find(arguments.map.as_deref(), std::slice::from_ref(route))?;
     let mut world = EmbeddedWorld::on(route, suite, arguments.seed, maps.of(route)?)?;
-    let mut writer = RecordingWriter::create(&arguments.out, world.plan())?;
+    let mut writer = RecordingWriter::create(&arguments.out, world.plan(), &suite)?;
 
     let cancel = cancel_on_interrupt()?;
     let mut ticks = 0_u64;

@@ -2,34 +2,20 @@
 //! it: the library reserves as much for a name as its length says, up to 4 GB. Chunks are bounded by
 //! the reader's limit, and the window of a zstd frame by zstd itself, at 128 MB.
 
-use mcap::McapError;
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
+use mcap::{Channel, McapError, Message, Schema};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
-
-/// A channel that messages are of.
-#[derive(PartialEq, Eq, Debug)]
-pub(super) struct Channel {
-    pub(super) topic: String,
-    /// Name of its schema, if it has one.
-    pub(super) schema: Option<String>,
-    pub(super) message_encoding: String,
-}
-
-/// A message with its channel.
-pub(super) struct Message {
-    pub(super) channel: Arc<Channel>,
-    pub(super) data: Vec<u8>,
-}
 
 /// Reads messages. Yields nothing after the first error.
 pub(super) struct Messages<R> {
     source: R,
     reader: LinearReader,
-    schemas: BTreeMap<u16, String>,
-    channels: BTreeMap<u16, Arc<Channel>>,
+    schemas: BTreeMap<u16, Arc<Schema<'static>>>,
+    channels: BTreeMap<u16, Arc<Channel<'static>>>,
     /// Behind the data section schemas and channels are repeated.
     is_in_summary: bool,
     is_over: bool,
@@ -47,7 +33,7 @@ impl<R: Read> Messages<R> {
         }
     }
 
-    fn message(&mut self) -> Result<Option<Message>, McapError> {
+    fn message(&mut self) -> Result<Option<Message<'static>>, McapError> {
         while let Some(event) = self.reader.next_event() {
             let (opcode, data) = match event? {
                 LinearReadEvent::ReadRequest(bytes) => {
@@ -63,26 +49,30 @@ impl<R: Read> Messages<R> {
                 op::MESSAGE if self.is_in_summary => return Err(McapError::UnexpectedEof),
                 _ if self.is_in_summary => {}
                 op::SCHEMA => {
-                    let (id, name) = (fields.number()?, fields.text()?);
-                    self.schemas.insert(id, name);
+                    let (id, name, encoding) = (fields.u16()?, fields.text()?, fields.text()?);
+                    let data = Cow::Owned(fields.bytes()?.to_vec());
+                    self.schemas.insert(id, Arc::new(Schema { id, name, encoding, data }));
                 }
                 op::CHANNEL => {
-                    let (id, schema) = (fields.number()?, fields.number()?);
+                    let (id, schema) = (fields.u16()?, fields.u16()?);
                     let (topic, message_encoding) = (fields.text()?, fields.text()?);
                     let schema = self.schemas.get(&schema).cloned();
-                    let channel = Arc::new(Channel { topic, schema, message_encoding });
+                    // Recordings have no metadata of channels.
+                    let metadata = BTreeMap::new();
+                    let channel =
+                        Arc::new(Channel { id, topic, schema, message_encoding, metadata });
                     if self.channels.get(&id).is_some_and(|before| *before != channel) {
                         return Err(McapError::ConflictingChannels(channel.topic.clone()));
                     }
                     self.channels.insert(id, channel);
                 }
                 op::MESSAGE => {
-                    let id = fields.number()?;
-                    // Sequence number, log time and publish time are in the message, too.
-                    fields.take(4 + 8 + 8)?;
+                    let (id, sequence) = (fields.u16()?, fields.u32()?);
+                    let (log_time, publish_time) = (fields.u64()?, fields.u64()?);
                     let channel = self.channels.get(&id).cloned();
                     let channel = channel.ok_or(McapError::UnknownChannel(0, id))?;
-                    return Ok(Some(Message { channel, data: fields.0.to_vec() }));
+                    let data = Cow::Owned(fields.0.to_vec());
+                    return Ok(Some(Message { channel, sequence, log_time, publish_time, data }));
                 }
                 _ => {}
             }
@@ -92,7 +82,7 @@ impl<R: Read> Messages<R> {
 }
 
 impl<R: Read> Iterator for Messages<R> {
-    type Item = Result<Message, McapError>;
+    type Item = Result<Message<'static>, McapError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.is_over {
@@ -117,23 +107,34 @@ fn read_some(source: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], McapError> {
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or_else(too_short)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], McapError> {
+        let (array, rest) = self.0.split_first_chunk().ok_or_else(too_short)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn u16(&mut self) -> Result<u16, McapError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, McapError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, McapError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// Bytes behind their number.
+    fn bytes(&mut self) -> Result<&'a [u8], McapError> {
+        let length = self.u32()? as usize;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(too_short)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn number(&mut self) -> Result<u16, McapError> {
-        let (number, rest) = self.0.split_first_chunk().ok_or_else(too_short)?;
-        self.0 = rest;
-        Ok(u16::from_le_bytes(*number))
-    }
-
     fn text(&mut self) -> Result<String, McapError> {
-        let (length, rest) = self.0.split_first_chunk().ok_or_else(too_short)?;
-        self.0 = rest;
-        let text = self.take(u32::from_le_bytes(*length) as usize)?;
-        let text = str::from_utf8(text);
+        let text = str::from_utf8(self.bytes()?);
         Ok(text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?.to_owned())
     }
 }
