@@ -1,8 +1,8 @@
 //! Where everybody will be during the next seconds.
 //!
 //! Who drives along the road that the route follows is taken to follow it, too, at the side where he
-//! is; all others go on as they turn now, by the bicycle model. Where the road turns off under
-//! somebody, both are possible and both are looked at.
+//! is; all others go on as they turn now, by the bicycle model. Where the route turns in a junction,
+//! both are possible for those before it and both are looked at.
 
 use super::neighbors::{Neighbor, Role};
 use super::path::{POINTS_PER_M, Path, SPACING_M};
@@ -35,7 +35,8 @@ const ALONG_RAD: f64 = 25.0 * std::f64::consts::PI / 180.0;
 /// And is this close to it, meters.
 const ALONG_ASIDE_M: f64 = 12.0;
 
-/// Where the road turns by more than this before them, they may as well not, cosine.
+/// Where a junction turns the road by more than this before them, they may as well go straight on,
+/// cosine.
 const TURNS_OFF_COS: f64 = 0.94;
 
 /// Nobody turns farther than this, radians.
@@ -314,19 +315,19 @@ fn drift_mps(speed_mps: f64, turned_rad: f64) -> f64 {
     if drift_mps.abs() < 0.3 { 0.0 } else { drift_mps }
 }
 
-/// True if the road bends away under somebody who is beside `idx`.
+/// Returns true if the route turns in a junction in front of somebody who is beside `idx`, who may go
+/// straight on there. Outside junctions a bend is followed by everybody.
 fn turns_off(path: &Path, idx: usize, actor: &ActorState) -> bool {
     let (_, here) = path.center(idx);
     let reach = ((actor.speed_mps * 4.0) as usize).max(10) * POINTS_PER_M;
     let is_with_us = actor.pose.forward().dot(here) > 0.0;
-    (1..=4).any(|part| {
-        let offset = reach * part / 4;
-        let there = match is_with_us {
-            true => (idx + offset).min(path.last()),
-            false => idx.saturating_sub(offset),
-        };
-        path.center(there).1.dot(here) < TURNS_OFF_COS
-    })
+    let there = |offset: usize| match is_with_us {
+        true => (idx + offset).min(path.last()),
+        false => idx.saturating_sub(offset),
+    };
+    let ahead = idx.min(there(reach))..idx.max(there(reach));
+    path.has_junction(ahead)
+        && (1..=4).any(|part| path.center(there(reach * part / 4)).1.dot(here) < TURNS_OFF_COS)
 }
 
 /// Along the route's road, `aside_m` to the right of it.
@@ -426,8 +427,11 @@ mod tests {
     use super::super::tests::{car, plan_through, truth_on};
     use super::super::{neighbors, path::Path};
     use super::*;
+    use crate::scene::RoutePlan;
     use crate::world::TICK_S;
     use crate::world::embedded::slip_rad;
+    use std::f64::consts::{FRAC_PI_6, PI};
+    use std::sync::Arc;
 
     #[test]
     fn others_move_as_in_the_reference() {
@@ -469,9 +473,12 @@ mod tests {
     }
 
     fn forecast(plan_corners: &[DVec2], actor: ActorState) -> Vec<Vec<DVec2>> {
-        let plan = plan_through(plan_corners);
-        let path = Path::new(&plan);
-        let truth = truth_on(&plan, 5.0, vec![actor]);
+        forecast_on(&plan_through(plan_corners), actor)
+    }
+
+    fn forecast_on(plan: &Arc<RoutePlan>, actor: ActorState) -> Vec<Vec<DVec2>> {
+        let path = Path::new(plan);
+        let truth = truth_on(plan, 5.0, vec![actor]);
         let (mut around, mut forecast) = (Vec::new(), Forecast::default());
         neighbors::look_around(&truth, &path, &[], &mut around);
         forecast.update(&truth, &path, &around, STEPS);
@@ -488,6 +495,35 @@ mod tests {
         let ways = forecast(&bend, oncoming);
         let end = ways[0][50];
         assert!((end.y + 3.5).abs() < 0.4 && end.x < 25.0, "{end}");
+    }
+
+    /// Ways of an oncoming car before a turn of 30 degrees, which may be in a junction.
+    fn ways_before_a_turn(is_junction: bool) -> Vec<Vec<DVec2>> {
+        let (corner, turned) = (DVec2::new(50.0, 0.0), DVec2::from_angle(FRAC_PI_6));
+        let mut plan = (*plan_through(&[DVec2::ZERO, corner, corner + turned * 50.0])).clone();
+        for point in &mut plan.points[45..55] {
+            point.is_junction = is_junction;
+        }
+        let mut oncoming = car(7, 0.0, 0.0, 10.0);
+        oncoming.pose.position = corner + turned * 20.0 - turned.perp() * 3.5;
+        oncoming.pose.yaw_rad = PI + FRAC_PI_6;
+        forecast_on(&Arc::new(plan), oncoming)
+    }
+
+    #[test]
+    fn bend_outside_a_junction_is_followed() {
+        let ways = ways_before_a_turn(false);
+        assert_eq!(ways.len(), 1);
+        let end = ways[0][60];
+        assert!((end.y + 3.5).abs() < 0.4 && end.x < 20.0, "{end}");
+    }
+
+    #[test]
+    fn turn_in_a_junction_may_be_left_out() {
+        let ways = ways_before_a_turn(true);
+        assert_eq!(ways.len(), 2);
+        let end = ways[1][60];
+        assert!(end.y < -15.0, "{end}");
     }
 
     #[test]
