@@ -144,12 +144,18 @@ impl Look<'_> {
         let is_watched = self.zone.watch_from.is_none() || memory.watched_ticks >= WATCH_TICKS;
         let waited_s = f64::from(memory.waited_ticks) * TICK_S;
         let impatience = (waited_s / IMPATIENT_AFTER_S).min(1.0);
-        let margin = Margin::Gap(match memory.is_going {
-            true => DECIDED_MARGIN,
-            false => 1.0 - (1.0 - IMPATIENT_MARGIN) * impatience,
-        });
+        let full_margin = Margin::Gap(1.0 - (1.0 - IMPATIENT_MARGIN) * impatience);
+        let margin = if memory.is_going { Margin::Gap(DECIDED_MARGIN) } else { full_margin };
         let courses = self.courses(HURRY + (GREAT_HURRY - HURRY) * impatience);
+        // The forecast ends before a slow drive in the oncoming lane does.
+        let courses = match self.zone.kind {
+            Kind::OncomingLane => &courses[..2],
+            _ => &courses[..],
+        };
         let may_go = is_watched && (memory.is_going || !self.is_met_by_oncoming());
+        if memory.is_going && self.needs_hurry(courses, full_margin) {
+            return courses[1];
+        }
         let mut contacts: [Option<Contact>; 3] = [None; 3];
         for (course, contact) in courses.iter().zip(&mut contacts) {
             *contact = self.contact(course, margin);
@@ -168,7 +174,7 @@ impl Look<'_> {
             memory.is_going = false;
             return self.stop_at(wait);
         }
-        let course = self.longest(&courses);
+        let course = self.longest(courses);
         memory.is_going = course.stop.is_none();
         course
     }
@@ -218,7 +224,8 @@ impl Look<'_> {
         let Rollout { path, forecast, ego, .. } = self.rollout;
         let distance_m = self.zone.to.saturating_sub(path.idx()) as f64 * SPACING_M;
         let faster = |v: f64| ego_speed_after_tick(v, 1.0, 0.0);
-        let passing_s = time_to_cover(distance_m, ego.speed_mps, PASSING_MPS, faster);
+        let target_mps = PASSING_MPS.min(self.limit_mps);
+        let passing_s = time_to_cover(distance_m, ego.speed_mps, target_mps, faster);
         let end = self.zone.to.min(path.last());
         let (place, along) = (path.driven()[end], path.direction(end));
         let step = ((passing_s + BEFORE_ONCOMING_S) / STEP_S).min(STEPS as f64) as usize;
@@ -227,6 +234,14 @@ impl Look<'_> {
             let comes = now.forward.dot(along) < 0.0 && (now.center - place).dot(along) > 0.0;
             comes && (then.center - place).dot(along) < 0.0
         })
+    }
+
+    /// Returns true if we are in the oncoming lane and only a hurry keeps the margin of the decision:
+    /// the end of a stretch that moves comes later than was predicted.
+    fn needs_hurry(&self, courses: &[Course], full_margin: Margin) -> bool {
+        self.zone.kind == Kind::OncomingLane
+            && self.contact(&courses[0], full_margin).is_some()
+            && self.contact(&courses[1], Margin::Gap(DECIDED_MARGIN)).is_none()
     }
 
     /// The point that our front waits before. From the beginning of the stretch we come with a
@@ -258,7 +273,7 @@ impl Look<'_> {
     }
 
     /// It is too late to wait: the course that goes well for longest.
-    fn longest(&self, [normal, hurry, slow]: &[Course; 3]) -> Course {
+    fn longest(&self, courses: &[Course]) -> Course {
         let lasts = |course: &Course| {
             let contact = self.contact(course, Margin::Gap(DECIDED_MARGIN));
             contact.map_or(usize::MAX, |contact| contact.step)
@@ -269,7 +284,8 @@ impl Look<'_> {
         let mut best = self.stop_at(self.front());
         let mut longest = if may_stop { lasts(&best) } else { 0 };
         let is_moving = self.rollout.ego.speed_mps > MOVING_MPS;
-        for course in [slow, normal, hurry] {
+        let (normal_and_hurry, slow) = courses.split_at(2);
+        for course in slow.iter().chain(normal_and_hurry) {
             let step = lasts(course);
             if step > longest || (step == longest && is_moving) {
                 (longest, best) = (step, *course);

@@ -280,4 +280,6 @@ mod reference {
 }
 
 #[cfg(test)]
+mod passing_tests;
+#[cfg(test)]
 mod tests;

@@ -11,9 +11,11 @@ const BLEND_TO_FREE_LANE: usize = 12 * POINTS_PER_M;
 const BLEND_TO_ONCOMING_LANE: usize = 9 * POINTS_PER_M;
 const BLEND_TO_GIVE_WAY: usize = 6 * POINTS_PER_M;
 
-/// The speed at which we reckon to pass somebody who moves, and the fastest whom we pass, m/s.
+/// The speed at which we reckon to pass somebody who moves where the limit allows it, the fastest
+/// whom we pass, and how much faster than he we reckon to be at least, m/s.
 const PASSING_MPS: f64 = 9.0;
 const FASTEST_PASSED_MPS: f64 = 5.0;
+const LEAST_FASTER_MPS: f64 = 1.0;
 
 /// Room for oncoming vehicles begins this long before the place, and ends this long behind it.
 const INVADED: (usize, usize) = (15 * POINTS_PER_M, 10 * POINTS_PER_M);
@@ -91,10 +93,11 @@ fn on_path(passage: &Passage, truth: &Truth, path: &Path) -> Detour {
         .map(|actor| actor.speed_mps * actor.pose.forward().dot(path.center(end).1))
         .fold(0.0, f64::max)
         .min(FASTEST_PASSED_MPS);
+    let passing_mps = PASSING_MPS.min(truth.speed_limit_mps).max(along_mps + LEAST_FASTER_MPS);
     let until_passed = end.saturating_sub(path.idx()) as f64;
     let end = match passage.reason {
         PassageReason::ObstacleBesideFreeLane | PassageReason::ObstacleBesideOncomingLane => {
-            end + (until_passed * along_mps / (PASSING_MPS - along_mps)) as usize
+            end + (until_passed * along_mps / (passing_mps - along_mps)) as usize
         }
         PassageReason::OncomingInvades | PassageReason::GiveWay => end,
     };

@@ -94,17 +94,22 @@ fn drive(truth: &mut Truth, ticks: usize, mut look: impl FnMut(usize, &mut Truth
     for tick in 0..ticks {
         look(tick, truth);
         let command = autopilot.command(truth);
-        let before = Motion { pose: truth.ego.pose, speed_mps: truth.ego.speed_mps };
-        let after = ego_after_tick(before, &command);
-        (truth.ego.pose, truth.ego.speed_mps) = (after.pose, after.speed_mps);
+        move_ego(truth, &command);
         for actor in &mut truth.actors {
             actor.pose.position += actor.pose.forward() * actor.speed_mps * TICK_S;
         }
     }
 }
 
+/// Moves the ego vehicle by one tick of `command`.
+pub(super) fn move_ego(truth: &mut Truth, command: &Command) {
+    let before = Motion { pose: truth.ego.pose, speed_mps: truth.ego.speed_mps };
+    let after = ego_after_tick(before, command);
+    (truth.ego.pose, truth.ego.speed_mps) = (after.pose, after.speed_mps);
+}
+
 #[track_caller]
-fn assert_no_contact(truth: &Truth) {
+pub(super) fn assert_no_contact(truth: &Truth) {
     let half = |extent: [f64; 3]| DVec2::new(extent[0], extent[1]);
     let ours = footprint::Footprint::new(&truth.ego.pose, half(truth.ego.extent_m));
     for actor in &truth.actors {
