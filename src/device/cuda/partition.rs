@@ -88,7 +88,8 @@ fn fast_multiprocessors(share: f64, total: u32) -> Option<u32> {
 
 /// All multiprocessors of a device.
 fn multiprocessors(device: sys::CUdevice) -> Result<CUdevResource, DriverError> {
-    let mut all = MaybeUninit::uninit();
+    // Zeroed: a driver older than the declarations leaves their newest field as it is.
+    let mut all = MaybeUninit::zeroed();
     let kind = CUdevResourceType::CU_DEV_RESOURCE_TYPE_SM;
     // SAFETY: the device came from the driver, and there is room for the answer.
     unsafe { sys::cuDeviceGetDevResource(device, all.as_mut_ptr(), kind) }.result()?;
@@ -108,7 +109,7 @@ fn count(resource: &CUdevResource) -> u32 {
 /// Divides multiprocessors into at least `asked`, as the architecture's granularity has it, and the
 /// rest.
 fn divide(all: &CUdevResource, asked: u32) -> Result<(CUdevResource, CUdevResource), DriverError> {
-    let (mut part, mut rest) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
+    let (mut part, mut rest) = (MaybeUninit::zeroed(), MaybeUninit::zeroed());
     let mut parts = 1;
     // SAFETY: there is room for one part and the rest, which is as many as are asked for.
     unsafe {
