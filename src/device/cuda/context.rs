@@ -8,6 +8,7 @@ use super::handle::{PrimaryHandle, StreamHandle};
 use crate::device::{DeviceError, MemoryInfo, Traffic};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUresult};
+use std::cell::Cell;
 use std::sync::Mutex;
 
 /// The oldest driver: CUDA 12.8, as the driver counts. It is the youngest function called here
@@ -83,7 +84,8 @@ impl Context {
     /// and a green context may be current in one thread only.
     pub(super) fn bind(&self) -> Result<(), DeviceError> {
         // SAFETY: the context is retained as long as `self` lives.
-        self.check("making the context current", unsafe { result::ctx::set_current(self.raw) })
+        self.check("making the context current", unsafe { result::ctx::set_current(self.raw) })?;
+        self.check("setting the mode of captures", leave_captures_alone())
     }
 
     /// The driver's answer as ours.
@@ -126,6 +128,21 @@ impl Context {
         // SAFETY: the stream lives as long as `self`.
         self.check(what, unsafe { result::stream::synchronize(self.setup.raw()) })
     }
+}
+
+/// Allows this thread's calls, once per thread, while other threads capture, and keeps them from
+/// invalidating those captures: libraries capture in the driver's global mode, in which a query of an
+/// event by another thread would fail and end their capture. What this thread captures itself is as
+/// protected as before.
+fn leave_captures_alone() -> Result<(), DriverError> {
+    thread_local!(static IS_SET: Cell<bool> = const { Cell::new(false) });
+    // A thread that ends may still drop objects of the device; it has set the mode before.
+    if IS_SET.try_with(|is_set| is_set.replace(true)).unwrap_or(true) {
+        return Ok(());
+    }
+    let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    // SAFETY: `mode` may be read and written.
+    unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result()
 }
 
 impl Drop for Context {
