@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "allocates, zeroes and frees memory of the driver")]
 
 use super::context::Context;
-use super::stream::Users;
+use super::stream::{RawStream, Users};
 use crate::device::access::Accesses;
 use crate::device::buffer::HostSide;
 use crate::device::{Buffer, DeviceError};
@@ -14,10 +14,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// Zeroed bytes of the device.
-///
-/// The driver waits, when it frees them, for work on streams that still reads or writes them.
 pub(super) struct DeviceMemory {
     address: sys::CUdeviceptr,
+    /// Streams whose work reads or writes them; they are waited for before the memory is freed. The
+    /// driver only says that it may wait.
+    users: Users,
     context: Arc<Context>,
 }
 
@@ -31,7 +32,7 @@ impl DeviceMemory {
         let address = unsafe { result::malloc_sync(size) };
         let address = context.check_memory("allocating memory", size, address)?;
         context.traffic.allocated();
-        let memory = Self { address, context: Arc::clone(context) };
+        let memory = Self { address, users: Users::default(), context: Arc::clone(context) };
         // SAFETY: so many bytes stand there, which nobody knows of yet. Zeroing goes to a stream,
         // since the driver's plain call may return before it is done.
         let zeroed = unsafe { result::memset_d8_async(address, 0, size, context.setup().raw()) };
@@ -43,12 +44,18 @@ impl DeviceMemory {
     pub(super) fn address(&self) -> sys::CUdeviceptr {
         self.address
     }
+
+    /// Notes a stream whose work reads or writes the memory.
+    pub(super) fn used_by(&self, stream: &Arc<RawStream>) {
+        self.users.note(stream);
+    }
 }
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
         let _ = self.context.bind();
-        // SAFETY: allocated in `zeroed`, and freed only here. On a lost device it is gone already.
+        self.users.wait();
+        // SAFETY: allocated in `zeroed`, and freed only here, after the work of its streams. On a lost device it is gone already.
         let _ = unsafe { result::free_sync(self.address) };
         self.context.traffic.freed();
     }
@@ -117,10 +124,13 @@ impl Drop for PinnedMemory {
     }
 }
 
-/// Refuses memory of another device.
-pub(super) fn check(buffer: &Buffer, context: &Arc<Context>) -> Result<(), DeviceError> {
+/// Memory that is a device's; refuses that of another.
+pub(super) fn own<'a>(
+    buffer: &'a Buffer,
+    context: &Arc<Context>,
+) -> Result<&'a DeviceMemory, DeviceError> {
     match buffer.owner().downcast_ref::<DeviceMemory>() {
-        Some(memory) if Arc::ptr_eq(&memory.context, context) => Ok(()),
+        Some(memory) if Arc::ptr_eq(&memory.context, context) => Ok(memory),
         _ => Err(DeviceError::Foreign { what: "buffer" }),
     }
 }

@@ -116,7 +116,7 @@ impl CudaDevice {
 
     /// The bytes' address if the memory is this device's.
     fn own(&self, buffer: &Buffer) -> Result<sys::CUdeviceptr, DeviceError> {
-        memory::check(buffer, &self.context)?;
+        memory::own(buffer, &self.context)?;
         Ok(buffer.address() as u64)
     }
 }

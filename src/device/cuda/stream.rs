@@ -116,12 +116,13 @@ impl CudaStream {
         self.context.bind()
     }
 
-    /// Refuses memory of another device.
+    /// Refuses memory of another device; memory of this one is freed only after the stream's work.
     ///
     /// # Errors
     /// If `buffer` is none of this stream's device.
     pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
-        memory::check(buffer, &self.context)
+        memory::own(buffer, &self.context)?.used_by(&self.raw);
+        Ok(())
     }
 
     /// True if this is a stream of the device that `context` belongs to.
@@ -154,9 +155,9 @@ impl CudaStream {
         self.context.bind()?;
         let (stream, start) = (self.raw.raw(), host.start().cast::<c_void>());
         if to_device {
-            // SAFETY: both sides hold so many bytes. The host's stay until every stream that it was
-            // noted for has passed them (`Users`), the device's until the driver, which waits for work
-            // on them, has freed them. That nobody touches them meanwhile is the contract of `Staged`.
+            // SAFETY: `start` and `device_address` are valid for `bytes` bytes. Neither is freed before
+            // the work of every stream that was noted for it (`Users`). That nobody touches them
+            // meanwhile is the contract of `Staged`.
             let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(device_address, start, bytes, stream) };
             self.context.check("copying to the device", answer.result())?;
         } else {
@@ -195,7 +196,8 @@ impl Stream for CudaStream {
         let mut captured = self.captured();
         self.context.bind()?;
         let (source, target) = (from.address() as u64, into.address() as u64);
-        // SAFETY: both hold so many bytes, and the driver waits for work on memory before it frees it.
+        // SAFETY: both are valid for `from.bytes()` bytes, and are freed only after the work of this
+        // stream, which was noted for them.
         let answer =
             unsafe { result::memcpy_dtod_async(target, source, from.bytes(), self.raw.raw()) };
         self.context.check("copying on the device", answer)?;
