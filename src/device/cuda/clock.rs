@@ -109,7 +109,7 @@ pub(super) fn record(event: &EventHandle, stream: &StreamHandle) -> Result<(), D
 }
 
 /// From one event to another, negative if the second was reached first.
-pub(super) fn elapsed_ms(from: &EventHandle, to: &EventHandle) -> Result<f32, DriverError> {
+fn elapsed_ms(from: &EventHandle, to: &EventHandle) -> Result<f32, DriverError> {
     // SAFETY: both are alive and were recorded.
     unsafe { result::event::elapsed(from.raw(), to.raw()) }
 }

@@ -3,13 +3,13 @@
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
-use super::clock::Clock;
+use super::event_context::EventContext;
 use super::handle::{PrimaryHandle, StreamHandle};
 use crate::device::{DeviceError, MemoryInfo, Traffic};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUresult};
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 /// The oldest driver: CUDA 12.8, as the driver counts. It is the youngest function called here
 /// (`cuEventElapsedTime_v2`) that asks for it; green contexts came with 12.5.
@@ -18,11 +18,11 @@ pub(super) const OLDEST_DRIVER: i32 = 12_080;
 /// The shared part of a CUDA device.
 pub(super) struct Context {
     pub(super) traffic: Traffic,
-    pub(super) clock: Mutex<Clock>,
     name: String,
     raw: sys::CUcontext,
-    /// For zeroing, setting up and calibrating; nothing of a tick waits for it.
-    setup: StreamHandle,
+    /// Events of the primary context. Its idle stream is for zeroing, setting up and calibrating;
+    /// nothing of a tick waits for it.
+    events: Arc<EventContext>,
     /// Declared last: it is released once everything above is destroyed.
     primary: PrimaryHandle,
 }
@@ -50,15 +50,10 @@ impl Context {
         let setup = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map(StreamHandle::new)
             .map_err(failed("making a stream"))?;
-        let clock = Clock::start(&setup).map_err(failed("relating the device's clock"))?;
-        Ok(Self {
-            traffic: Traffic::default(),
-            clock: Mutex::new(clock),
-            name,
-            raw,
-            setup,
-            primary,
-        })
+        let events = EventContext::primary(raw, setup)
+            .map_err(failed("relating the device's clock"))
+            .map(Arc::new)?;
+        Ok(Self { traffic: Traffic::default(), name, raw, events, primary })
     }
 
     /// What the device is called.
@@ -75,7 +70,12 @@ impl Context {
     }
 
     pub(super) fn setup(&self) -> &StreamHandle {
-        &self.setup
+        self.events.idle()
+    }
+
+    /// Events of the primary context.
+    pub(super) fn events(&self) -> &Arc<EventContext> {
+        &self.events
     }
 
     /// Makes the context current in this thread, which every call of the driver takes. It stays so.
@@ -126,7 +126,7 @@ impl Context {
     /// Waits for the setting-up stream alone.
     pub(super) fn wait_for_setup(&self, what: &'static str) -> Result<(), DeviceError> {
         // SAFETY: the stream lives as long as `self`.
-        self.check(what, unsafe { result::stream::synchronize(self.setup.raw()) })
+        self.check(what, unsafe { result::stream::synchronize(self.setup().raw()) })
     }
 }
 

@@ -2,56 +2,90 @@
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
-use super::clock;
 use super::context::Context;
+use super::event_context::EventContext;
 use super::handle::EventHandle;
 use crate::device::{DeviceError, Event};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::CUresult;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// An event of the driver, with the context that it belongs to, which goes after it.
+pub(super) struct DriverEvent {
+    handle: EventHandle,
+    home: Arc<EventContext>,
+}
+
+impl DriverEvent {
+    pub(super) fn handle(&self) -> &EventHandle {
+        &self.handle
+    }
+}
+
+/// Where an event was recorded last.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// Complete once the place is reached.
+    pub(super) reached: Arc<DriverEvent>,
+    /// Holds the time at which it was. It is the same, unless a graph records the event: the driver
+    /// does not say that an event which a node records is pending as soon as the launch returns.
+    pub(super) timed: Arc<DriverEvent>,
+}
 
 /// A place in a CUDA stream.
 pub(super) struct CudaEvent {
-    handle: EventHandle,
-    /// The driver takes an event that was never recorded for one that was reached.
-    is_recorded: AtomicBool,
+    /// One for each context whose streams recorded it.
+    handles: Mutex<Vec<Arc<DriverEvent>>>,
+    /// `None` before the first record: the driver takes an event that was never recorded for
+    /// complete.
+    place: Mutex<Option<Place>>,
     context: Arc<Context>,
 }
 
 impl CudaEvent {
+    /// An event that the primary context's streams can record at once; those of other contexts create
+    /// theirs at their first record.
     pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
-        context.bind()?;
-        let handle = context.check("making an event", clock::event())?;
-        Ok(Self { handle, is_recorded: AtomicBool::new(false), context: Arc::clone(context) })
-    }
-
-    pub(super) fn handle(&self) -> &EventHandle {
-        &self.handle
+        let (handles, place) = (Mutex::default(), Mutex::default());
+        let event = Self { handles, place, context: Arc::clone(context) };
+        event.of(context.events())?;
+        Ok(event)
     }
 
     pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
         Arc::ptr_eq(&self.context, context)
     }
 
-    /// It was handed over, by itself or within a graph.
-    pub(super) fn recorded(&self) {
-        self.is_recorded.store(true, Ordering::Release);
+    /// The driver's event for streams of a context.
+    pub(super) fn of(&self, home: &Arc<EventContext>) -> Result<Arc<DriverEvent>, DeviceError> {
+        let mut handles = self.handles.lock().expect("no holder of this lock panics");
+        if let Some(found) = handles.iter().find(|event| Arc::ptr_eq(&event.home, home)) {
+            return Ok(Arc::clone(found));
+        }
+        self.context.bind()?;
+        let handle = self.context.check("making an event", home.create_event())?;
+        let event = Arc::new(DriverEvent { handle, home: Arc::clone(home) });
+        handles.push(Arc::clone(&event));
+        Ok(event)
     }
 
-    fn is_recorded(&self) -> bool {
-        self.is_recorded.load(Ordering::Acquire)
+    /// It was recorded, by itself or within a graph.
+    pub(super) fn recorded(&self, at: Place) {
+        *self.place.lock().expect("no holder of this lock panics") = Some(at);
+    }
+
+    /// Where it was recorded last.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.place.lock().expect("no holder of this lock panics").clone()
     }
 }
 
 impl Event for CudaEvent {
     fn is_complete(&self) -> Result<bool, DeviceError> {
-        if !self.is_recorded() {
-            return Ok(false);
-        }
+        let Some(place) = self.place() else { return Ok(false) };
         self.context.bind()?;
-        // SAFETY: the event lives as long as `self`.
-        match unsafe { result::event::query(self.handle.raw()) } {
+        // SAFETY: `place` keeps the event alive.
+        match unsafe { result::event::query(place.reached.handle.raw()) } {
             Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
             answer => self.context.check("work before an event", answer).map(|()| true),
         }
@@ -59,12 +93,12 @@ impl Event for CudaEvent {
 
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.context.traffic.waited();
-        if !self.is_recorded() {
-            return Err(DeviceError::Misuse("waited for an event that no stream was given"));
-        }
+        let place = self.place();
+        let place =
+            place.ok_or(DeviceError::Misuse("waited for an event that no stream was given"))?;
         self.context.bind()?;
-        // SAFETY: the event lives as long as `self`.
-        let answer = unsafe { result::event::synchronize(self.handle.raw()) };
+        // SAFETY: `place` keeps the event alive.
+        let answer = unsafe { result::event::synchronize(place.reached.handle.raw()) };
         self.context.check("work before an event", answer)
     }
 
@@ -72,14 +106,14 @@ impl Event for CudaEvent {
         if !self.is_complete().unwrap_or(false) {
             return None;
         }
-        let mut clock = self.context.clock.lock().expect("no holder of this lock panics");
-        clock.time_of(&self.handle, self.context.setup()).ok()
+        let timed = self.place()?.timed;
+        timed.home.time_of(&timed.handle).ok()
     }
 }
 
 impl Drop for CudaEvent {
     fn drop(&mut self) {
-        // For the handle, which is destroyed next; the driver keeps it until work has passed it.
+        // For the handles, which are destroyed next; the driver keeps them until work has passed them.
         let _ = self.context.bind();
     }
 }

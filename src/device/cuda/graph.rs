@@ -3,12 +3,12 @@
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use super::context::Context;
-use super::event::CudaEvent;
+use super::event::{CudaEvent, DriverEvent, Place};
 use super::handle::{GraphExecHandle, GraphHandle};
 use super::memory::PinnedMemory;
 use super::stream::{RawStream, Users};
 use crate::device::{Buffer, DeviceError, Graph, Traffic};
-use cudarc::driver::sys;
+use cudarc::driver::{result, sys};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
@@ -19,8 +19,8 @@ pub(super) struct Captured {
     pub(super) copies: Vec<Copied>,
     /// Buffers that captured copies read or write.
     pub(super) buffers: Vec<Buffer>,
-    /// Events that each launch reaches.
-    pub(super) events: Vec<Arc<CudaEvent>>,
+    /// Events that each launch reaches, with the driver's that their nodes record.
+    pub(super) events: Vec<(Arc<CudaEvent>, Arc<DriverEvent>)>,
 }
 
 /// A captured copy between host and device, counted at each launch.
@@ -48,6 +48,10 @@ pub(super) struct CudaGraph {
     exec: Mutex<Option<GraphExecHandle>>,
     pieces: usize,
     captured: Captured,
+    /// Recorded behind each launch, for whoever waits for a captured event.
+    launched: CudaEvent,
+    /// The stream that it was captured on, whose green context may go only after the graph.
+    _stream: Arc<RawStream>,
     /// Streams that it was launched on; they are waited for before it goes.
     users: Users,
     context: Arc<Context>,
@@ -86,7 +90,15 @@ impl CudaGraph {
         };
         let users = Users::default();
         users.note(stream);
-        Ok(Self { exec: Mutex::new(exec), pieces, captured, users, context: Arc::clone(context) })
+        Ok(Self {
+            exec: Mutex::new(exec),
+            pieces,
+            captured,
+            launched: CudaEvent::new(context)?,
+            _stream: Arc::clone(stream),
+            users,
+            context: Arc::clone(context),
+        })
     }
 
     pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
@@ -107,7 +119,22 @@ impl CudaGraph {
             copy.count(&self.context.traffic);
             copy.host.users.note(stream);
         }
-        self.captured.events.iter().for_each(|event| event.recorded());
+        self.record_events(stream)
+    }
+
+    /// Lets captured events mark this launch: they are waited for by an event recorded behind it, and
+    /// tell the times that their nodes record.
+    fn record_events(&self, stream: &RawStream) -> Result<(), DeviceError> {
+        if self.captured.events.is_empty() {
+            return Ok(());
+        }
+        let launched = self.launched.of(stream.home())?;
+        // SAFETY: both are alive and of one context.
+        let answer = unsafe { result::event::record(launched.handle().raw(), stream.raw()) };
+        self.context.check("recording an event", answer)?;
+        for (event, node) in &self.captured.events {
+            event.recorded(Place { reached: Arc::clone(&launched), timed: Arc::clone(node) });
+        }
         Ok(())
     }
 }

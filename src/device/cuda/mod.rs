@@ -8,6 +8,7 @@
 mod clock;
 mod context;
 mod event;
+mod event_context;
 mod graph;
 mod handle;
 mod memory;

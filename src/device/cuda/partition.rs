@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
-use super::clock::{self, elapsed_ms, event};
+use super::clock;
 use super::context::{Context, words};
+use super::event_context::EventContext;
 use super::handle::{GreenHandle, StreamHandle};
 use super::stream::{CudaStream, RawStream};
 use crate::device::{DeviceError, Lanes, Sharing};
@@ -31,7 +32,7 @@ pub(super) fn lanes(context: &Arc<Context>, fast_share: Option<f64>) -> Result<L
                 let kind = result::stream::StreamKind::NonBlocking;
                 let raw = result::stream::create_with_priority(kind, priority);
                 let raw = StreamHandle::new(context.check("making a stream", raw)?);
-                Ok(RawStream::new(raw, None, context))
+                Ok(RawStream::new(raw, Arc::clone(context.events()), context))
             };
             (stream(greatest)?, stream(least)?, Sharing::Priorities { instead })
         }
@@ -74,7 +75,7 @@ fn split(
     let fast = green_stream(context, fast, priorities.fast).map_err(words)?;
     let slow = green_stream(context, slow, priorities.slow).map_err(words)?;
     for stream in [&fast, &slow] {
-        try_events(context, stream)
+        try_events(stream)
             .map_err(|error| format!("its streams do not take events: {}", words(error)))?;
     }
     Ok((fast, slow, sharing))
@@ -148,26 +149,26 @@ fn green_stream(
     unsafe { sys::cuGreenCtxCreate(&raw mut green, description, context.device(), flags) }
         .result()?;
     let green = GreenHandle::new(green);
-    let mut stream = ptr::null_mut();
-    let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-    // SAFETY: the green context is alive, and outlives the stream (`RawStream`).
-    unsafe { sys::cuGreenCtxStreamCreate(&raw mut stream, green.raw(), flags, priority) }
-        .result()?;
-    Ok(RawStream::new(StreamHandle::new(stream), Some(green), context))
+    let of = green.raw();
+    let stream = || {
+        let mut stream = ptr::null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the green context is alive, and outlives the stream (`RawStream`, `EventContext`).
+        unsafe { sys::cuGreenCtxStreamCreate(&raw mut stream, of, flags, priority) }.result()?;
+        Ok(StreamHandle::new(stream))
+    };
+    let idle = stream()?;
+    let home = EventContext::green(green, idle, context.raw())?;
+    Ok(RawStream::new(stream()?, Arc::new(home), context))
 }
 
-/// Whether a stream takes the events of the primary context, and the clock can read them: the driver
-/// wants an event and its stream to be of one context, and says nowhere that a green one counts as
-/// the primary one that it is a part of.
-fn try_events(context: &Arc<Context>, stream: &RawStream) -> Result<(), DriverError> {
-    let (before, there) = (event()?, event()?);
-    clock::record(&before, context.setup())?;
-    clock::record(&there, stream.handle())?;
-    for event in [&before, &there] {
-        // SAFETY: the event is alive and was recorded on a stream without other work.
-        unsafe { result::event::synchronize(event.raw()) }?;
-    }
-    elapsed_ms(&before, &there).map(|_| ())
+/// Whether a stream takes events of its context, and the clock can read them.
+fn try_events(stream: &RawStream) -> Result<(), DriverError> {
+    let event = stream.home().create_event()?;
+    clock::record(&event, stream.handle())?;
+    // SAFETY: the event is alive and was recorded on a stream without other work.
+    unsafe { result::event::synchronize(event.raw()) }?;
+    stream.home().time_of(&event).map(|_| ())
 }
 
 #[cfg(test)]

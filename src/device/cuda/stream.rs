@@ -3,9 +3,10 @@
 #![expect(unsafe_code, reason = "hands work over to the driver")]
 
 use super::context::Context;
-use super::event::CudaEvent;
+use super::event::{CudaEvent, Place};
+use super::event_context::EventContext;
 use super::graph::{Captured, Copied, CudaGraph};
-use super::handle::{GraphHandle, GreenHandle, StreamHandle};
+use super::handle::{GraphHandle, StreamHandle};
 use super::memory::{self, PinnedMemory};
 use crate::device::buffer::HostSide;
 use crate::device::{Buffer, DeviceError, Event, Graph, Staged, Stream};
@@ -19,19 +20,19 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 /// writes never goes earlier than it is done with.
 pub(super) struct RawStream {
     handle: StreamHandle,
-    /// The multiprocessors that the stream has for itself. Declared behind the stream, which goes
-    /// first.
-    _green: Option<GreenHandle>,
+    /// The context that the stream is of, a green one where it has multiprocessors of its own.
+    /// Declared behind the stream, which goes first.
+    home: Arc<EventContext>,
     context: Arc<Context>,
 }
 
 impl RawStream {
     pub(super) fn new(
         handle: StreamHandle,
-        green: Option<GreenHandle>,
+        home: Arc<EventContext>,
         context: &Arc<Context>,
     ) -> Self {
-        Self { handle, _green: green, context: Arc::clone(context) }
+        Self { handle, home, context: Arc::clone(context) }
     }
 
     pub(super) fn raw(&self) -> sys::CUstream {
@@ -40,6 +41,11 @@ impl RawStream {
 
     pub(super) fn handle(&self) -> &StreamHandle {
         &self.handle
+    }
+
+    /// The context that the stream is of.
+    pub(super) fn home(&self) -> &Arc<EventContext> {
+        &self.home
     }
 
     fn wait(&self) -> Result<(), result::DriverError> {
@@ -211,20 +217,21 @@ impl Stream for CudaStream {
         let event = self.own_event(event)?;
         let mut captured = self.captured();
         self.context.bind()?;
+        let of_stream = event.of(self.raw.home())?;
         // Within a capture an event would only tie captures together; so flagged, every launch of the
         // graph reaches it.
         let flags = match &*captured {
             Some(_) => sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL,
             None => sys::CUevent_record_flags::CU_EVENT_RECORD_DEFAULT,
         };
-        // SAFETY: both are alive and of one device; a captured event is kept by its graph.
+        // SAFETY: both are alive and of one context; a captured event is kept by its graph.
         let answer = unsafe {
-            sys::cuEventRecordWithFlags(event.handle().raw(), self.raw.raw(), flags as u32)
+            sys::cuEventRecordWithFlags(of_stream.handle().raw(), self.raw.raw(), flags as u32)
         };
         self.context.check("recording an event", answer.result())?;
         match captured.as_mut() {
-            Some(captured) => captured.events.push(event),
-            None => event.recorded(),
+            Some(captured) => captured.events.push((event, of_stream)),
+            None => event.recorded(Place { reached: Arc::clone(&of_stream), timed: of_stream }),
         }
         Ok(())
     }
@@ -235,12 +242,13 @@ impl Stream for CudaStream {
         if captured.is_some() {
             return Err(DeviceError::Misuse("a capturing stream cannot wait for another"));
         }
+        let Some(place) = event.place() else { return Ok(()) };
         self.context.bind()?;
         // SAFETY: both are alive; the driver notes the place that the event marks now.
         let answer = unsafe {
             result::stream::wait_event(
                 self.raw.raw(),
-                event.handle().raw(),
+                place.reached.handle().raw(),
                 sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
             )
         };
