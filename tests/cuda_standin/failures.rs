@@ -1,0 +1,130 @@
+//! Failures of the driver come back as errors, at whatever call they happen, and leave nothing behind.
+
+use crate::child::{self, Ended};
+use tandem::device::cuda::CudaDevice;
+use tandem::device::{Device, DeviceError, Lanes};
+
+/// Uses everything that a device has.
+fn drive() -> Result<String, DeviceError> {
+    let device = CudaDevice::open(0)?;
+    let Lanes { fast, slow, sharing } = device.lanes(Some(0.25))?;
+    let memory = device.memory()?.map(|memory| memory.total);
+    let buffer = device.allocate(1 << 10)?;
+    device.write(&[3; 1 << 10], &buffer)?;
+    let (mut from, back) = (device.stage(1 << 10)?, device.stage(1 << 10)?);
+    from.bytes_mut().fill(7);
+    let (ready, done) = (device.event()?, device.event()?);
+    slow.upload(&from)?;
+    slow.record(&ready)?;
+    fast.wait(&ready)?;
+    fast.copy(from.buffer(), &buffer)?;
+    fast.begin_capture()?;
+    let captured = fast
+        .copy(&buffer, back.buffer())
+        .and_then(|()| fast.download(&back))
+        .and_then(|()| fast.record(&done));
+    let graph = fast.end_capture();
+    captured?;
+    fast.launch(&graph?)?;
+    let _ = done.is_complete()?;
+    done.synchronize()?;
+    assert!(back.bytes().iter().all(|&byte| byte == 7));
+    let _ = done.completed_ns();
+    slow.synchronize()?;
+    let mut read = [0; 1 << 10];
+    device.read(&buffer, &mut read)?;
+    assert_eq!(read, [7; 1 << 10]);
+    Ok(format!("{sharing:?}, memory {memory:?}"))
+}
+
+#[test]
+#[ignore = "a program for a child process"]
+fn drive_that_may_fail() {
+    let answer = drive();
+    eprintln!("answer: {answer:?}");
+    if let Err(error) = answer {
+        eprintln!("message: {error}");
+    }
+}
+
+fn ended(settings: &[(&str, &str)]) -> Ended {
+    let ended = child::run("failures::drive_that_may_fail", settings);
+    assert!(
+        ended.has_passed && ended.output.contains("answer: "),
+        "{settings:?}: {}",
+        ended.output
+    );
+    ended
+}
+
+/// Runs the program once with settings; checks what it answers.
+#[track_caller]
+fn check(settings: &[(&str, &str)], expected: &str) {
+    let ended = ended(settings);
+    assert!(ended.output.contains(expected), "{settings:?}: {}", ended.output);
+    assert!(ended.violations.is_empty(), "{settings:?}: {:?}", ended.violations);
+}
+
+#[test]
+fn failure_of_any_call_is_an_error_or_has_no_effect() {
+    let (mut failed, mut count) = (0, 0);
+    for function in cuda_driver_standin::abi::FUNCTIONS {
+        for number in 1..=3 {
+            let ended = ended(&[("FAIL", &format!("{function}:{number}:999"))]);
+            // What could not be ended, freed, or waited for before it is freed, is left behind.
+            let is_the_end =
+                ["EndCapture", "Destroy", "Free", "Release", "Synchronize", "SetCurrent"];
+            if !is_the_end.iter().any(|word| function.contains(word)) {
+                let violations = &ended.violations;
+                assert!(violations.is_empty(), "{function}, call {number}: {violations:?}");
+            }
+            failed += usize::from(ended.output.contains("answer: Err("));
+            count += 1;
+        }
+    }
+    eprintln!("{count} failing calls, {failed} of them an error of the drive");
+    assert!(failed > 0);
+}
+
+#[test]
+fn fault_of_the_device_is_a_lost_device() {
+    let mut faults = 0;
+    loop {
+        let at = format!("{}:700", faults + 1);
+        if ended(&[("FAULT", &at)]).output.contains("answer: Ok(") {
+            break;
+        }
+        check(&[("FAULT", &at)], "Lost {");
+        faults += 1;
+    }
+    assert!(faults >= 5, "{faults} copies and memsets");
+}
+
+#[test]
+fn device_that_is_lost_at_any_call_is_lost_or_was_not_opened() {
+    for at in (4..=100).step_by(4) {
+        let ended = ended(&[("LOST", &format!("{at}:46"))]);
+        let is_told = ["Lost {", "NoDriver {", "asking for CUDA device"];
+        assert!(is_told.iter().any(|words| ended.output.contains(words)), "{at}: {}", ended.output);
+    }
+}
+
+#[test]
+fn want_of_memory_is_told_with_its_numbers() {
+    check(&[("MEMORY", "1500")], "has no 1024 bytes of memory left (476 bytes free)");
+}
+
+#[test]
+fn machine_without_a_usable_device_says_why() {
+    check(&[("DEVICES", "0")], "NoDevice { ordinal: 0, found: 0 }");
+    check(&[("DRIVER", "12060")], "DriverTooOld { found: \"12.6\", needed: \"12.8\" }");
+}
+
+#[test]
+fn split_keeps_the_granularity_of_the_architecture() {
+    check(&[], "Partitions { fast: 40, slow: 92 }");
+    let ampere = ("COMPUTE_CAPABILITY", "8.6");
+    check(&[ampere, ("MULTIPROCESSORS", "82")], "Partitions { fast: 22, slow: 60 }");
+    check(&[ampere, ("MULTIPROCESSORS", "8")], "Partitions { fast: 4, slow: 4 }");
+    check(&[("MULTIPROCESSORS", "8")], "leaves the slow lane without");
+}
