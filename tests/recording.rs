@@ -20,6 +20,7 @@ use tandem::scene::{
 use tandem::timing::Timestamp;
 use tandem::world::{
     Autopilot, EmbeddedWorld, Recording, RecordingError, RecordingReader, RecordingWriter, World,
+    recover,
 };
 
 fn plan() -> RoutePlan {
@@ -552,6 +553,151 @@ fn public_readers_read_the_same() {
     // 1024 pixels in 110 degrees.
     let focal_px = read["/camera/calibration"][0]["K"][0].as_f64().unwrap();
     assert!((focal_px - 512.0 / 55.0_f64.to_radians().tan()).abs() < 1e-9, "{focal_px}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn what_is_whole_before_a_cut_is_recovered(
+        cut in 0.0..1.0_f64,
+        seeds in prop::collection::vec(any::<u64>(), 1..8),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, partial, whole] =
+            ["drive.mcap", "partial.mcap", "whole.mcap"].map(|name| folder.path().join(name));
+        let written: Vec<_> =
+            (1..).zip(seeds).map(|(tick, seed)| observation(tick, seed, [true; 2])).collect();
+        write(&path, &plan(), &written);
+        let bytes = fs::read(&path).unwrap();
+        let length = (bytes.len() as f64 * cut) as usize;
+        fs::write(&partial, &bytes[..length]).unwrap();
+        // Of the chunks that end before the cut, the first is the plan's, and each other a tick.
+        let chunks = places_of(6, &bytes).iter().filter(|chunk| chunk.end <= length).count();
+        let recovered = recover(&partial, &whole);
+        prop_assert_eq!(fs::read(&partial).unwrap().len(), length, "it was changed");
+        if chunks == 0 {
+            prop_assert!(recovered.is_err() && !whole.exists());
+            return Ok(());
+        }
+        let recovery = recovered.unwrap();
+        prop_assert_eq!(recovery.ticks, chunks as u64 - 1);
+        prop_assert_eq!(recovery.last.map_or(0, |(frame, _)| frame.0), recovery.ticks);
+        // Behind the end of the data only the index is lost.
+        let has_all = places_of(15, &bytes)[0].end <= length;
+        prop_assert_eq!(recovery.loss.is_none(), has_all);
+        if let Some(loss) = recovery.loss {
+            prop_assert!(loss.kept_bytes <= loss.total_bytes);
+            prop_assert_eq!(loss.total_bytes, length as u64);
+        }
+        let read = Recording::read(&whole).unwrap();
+        prop_assert_eq!(&read.plan, &plan());
+        let read: Vec<_> = read.observations.iter().map(bits).collect();
+        let kept: Vec<_> = written[..chunks - 1].iter().map(bits).collect();
+        prop_assert_eq!(read, kept);
+    }
+}
+
+#[test]
+fn ticks_before_a_damaged_byte_are_recovered_and_later_ones_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = whole(folder.path());
+    let chunks = places_of(6, &bytes);
+    let [partial, out] = ["partial.mcap", "out.mcap"].map(|name| folder.path().join(name));
+    // In the second of three ticks.
+    bytes[chunks[2].end - 5] ^= 1;
+    fs::write(&partial, &bytes).unwrap();
+    let recovery = recover(&partial, &out).unwrap();
+    let loss = recovery.loss.unwrap();
+    assert_eq!((recovery.ticks, loss.total_bytes), (1, bytes.len() as u64));
+    assert!(loss.kept_bytes < chunks[2].start as u64 + 200, "{}", loss.kept_bytes);
+    assert!(!loss.reason.contains("record it again"), "{}", loss.reason);
+    assert_eq!(Recording::read(&out).unwrap().observations.len(), 1);
+    // A whole one is copied whole, schemas and all.
+    let recovery = recover(&folder.path().join("whole.mcap"), &out).unwrap();
+    assert!(recovery.loss.is_none() && recovery.ticks == 3);
+    let [copy, original] = ["out.mcap", "whole.mcap"].map(|name| {
+        let bytes = fs::read(folder.path().join(name)).unwrap();
+        let summary = mcap::Summary::read(&bytes).unwrap().unwrap();
+        (summary.schemas, summary.channels, messages_of(&bytes).len())
+    });
+    assert_eq!(copy, original);
+}
+
+#[test]
+fn recovery_refuses_what_it_could_destroy() {
+    let folder = tempfile::tempdir().unwrap();
+    whole(folder.path());
+    let whole = folder.path().join("whole.mcap");
+    let before = fs::read(&whole).unwrap();
+    let error = recover(&whole, &whole).err().unwrap().to_string();
+    assert!(error.contains("name another file"), "{error}");
+    let path = folder.path().join("new.mcap");
+    let writer = RecordingWriter::create(&path, &plan(), &SENSORS).unwrap();
+    let part = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let part = part.into_iter().find(|path| path.extension().is_some_and(|e| e == "part")).unwrap();
+    let error = recover(&part, &folder.path().join("stolen.mcap")).err().unwrap().to_string();
+    assert!(error.contains("still being written"), "{error}");
+    // What is recovered to its own name stays until the next writer of that name.
+    let left = writer.leave().unwrap();
+    assert_eq!(left, part);
+    assert_eq!(recover(&part, &path).unwrap().ticks, 0);
+    assert!(part.exists() && path.exists());
+    assert_eq!(fs::read(&whole).unwrap(), before);
+}
+
+#[test]
+fn killed_recording_is_recovered_up_to_its_last_tick() {
+    let folder = tempfile::tempdir().unwrap();
+    let tandem = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.current_dir(folder.path());
+        command
+    };
+    let routes = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/demo.xml");
+    // The signal comes when the file has a megabyte or two, in the middle of a tick.
+    let killed = std::process::Command::new("sh")
+        .args(["-c", "ulimit -c 0; ulimit -f 2048; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_tandem"))
+        .args(["record", "--out", "drive.mcap", "--routes"])
+        .arg(&routes)
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(killed.status.code(), None, "{killed:?}");
+    let entries = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = entries.collect();
+    let [part] = &left[..] else { panic!("{left:?}") };
+    let name = part.to_string_lossy();
+    assert!(name.starts_with(".drive.mcap.") && name.ends_with(".part"), "{name}");
+    let recover = |from: &std::ffi::OsStr| {
+        let output = tandem()
+            .args(["record", "--json", "--out", "drive.mcap", "--recover"])
+            .arg(from)
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr.clone()].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = recover(part);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("lost: what comes after tick"), "{said}");
+    let recording = Recording::read(&folder.path().join("drive.mcap")).unwrap();
+    let ticks = recording.observations.len();
+    assert!(ticks > 2 && said.contains(&format!("\"ticks\": {ticks},")), "{said}");
+    assert!(recording.observations.iter().all(|it| it.camera.is_some() && it.lidar.is_some()));
+    let last = recording.observations[ticks - 1].frame;
+    assert_eq!(last, FrameId(ticks as u64));
+
+    fs::write(folder.path().join("nothing.mcap"), b"\x89MCAP0\r\n").unwrap();
+    let (code, said) = recover("nothing.mcap".as_ref());
+    assert!(code == Some(2) && said.contains("not even its plan"), "{said}");
+    let (code, said) = recover("absent.mcap".as_ref());
+    assert!(code == Some(2) && said.contains("absent.mcap"), "{said}");
+    assert_eq!(
+        Recording::read(&folder.path().join("drive.mcap")).unwrap().observations.len(),
+        ticks
+    );
 }
 
 #[test]

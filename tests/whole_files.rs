@@ -88,13 +88,23 @@ fn recordings_of_one_stem_do_not_meet() {
 }
 
 #[test]
-fn full_disk_is_named_and_leaves_nothing() {
+fn full_disk_is_named_and_leaves_what_can_be_recovered() {
     let (folder, routes) = (tempdir().unwrap(), repository("routes/demo.xml"));
     let record = ["record", "--routes", &routes, "--ticks", "60", "--out", "x.mcap"];
+    // Not even a tick fits.
     let error = refused(&limited(&folder, 64, true, &record));
     assert!(error.contains("x.mcap") && error.contains("File too large"), "{error}");
     assert_eq!(names(folder.path()), [""; 0]);
-    // A kill leaves a file, and the next recording removes it.
+    let error = refused(&limited(&folder, 2048, true, &record));
+    assert!(error.contains("File too large") && error.contains("--recover"), "{error}");
+    let left = names(folder.path());
+    assert!(left.len() == 1 && left[0].starts_with(".x.mcap."), "{left:?}");
+    assert!(error.contains(&left[0]), "{error}");
+    let recovered = run(&folder, &["record", "--recover", &left[0], "--out", "y.mcap"]);
+    assert_eq!(recovered.status.code(), Some(1), "{}", text(&recovered.stderr));
+    assert!(folder.path().join("y.mcap").exists());
+    fs::remove_file(folder.path().join("y.mcap")).unwrap();
+    // The next recording removes it, and what a kill leaves.
     let killed = limited(&folder, 64, false, &record);
     assert!(killed.status.signal().is_some(), "{:?}", killed.status);
     let left = names(folder.path());

@@ -1,4 +1,5 @@
-//! `tandem record`: drive a route with the autopilot and keep what AutoMoT's sensors saw.
+//! `tandem record`: drive a route with the autopilot and keep what AutoMoT's sensors saw, or recover
+//! a recording that was cut off.
 
 use super::drive::cancel_on_interrupt;
 use super::maps::TownMaps;
@@ -8,19 +9,31 @@ use crate::evaluation::routes::parse_routes;
 use crate::evaluation::run::{RouteEnd, run_route};
 use crate::model::automot::SENSORS;
 use crate::scene::{Control, Observation, SensorSuite};
-use crate::world::{Autopilot, EmbeddedWorld, RecordingWriter, World};
-use anyhow::{Context, bail};
-use std::path::PathBuf;
+use crate::timing::Timestamp;
+use crate::world::{
+    Autopilot, EmbeddedWorld, Loss, RecordingError, RecordingWriter, World, recover,
+};
+use anyhow::{Context, anyhow, bail};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Route file in the Bench2Drive XML format
-    #[arg(long, value_name = "FILE")]
-    routes: PathBuf,
-    /// Recording to write (MCAP)
+    #[arg(long, value_name = "FILE", required_unless_present = "recover")]
+    routes: Option<PathBuf>,
+    /// Recording to write (MCAP). Until it is complete it is .FILE.mcap.RANDOM.part in the same
+    /// folder; if tandem is killed, that file stays until FILE.mcap is recorded again
     #[arg(long, value_name = "FILE.mcap")]
     out: PathBuf,
+    /// Instead of driving, copy the complete ticks of a recording that was cut off or damaged, up to
+    /// the damage; exit code 1 if something is lost
+    #[arg(
+        long,
+        value_name = "PARTIAL",
+        conflicts_with_all = ["routes", "route", "map", "ticks", "seed"]
+    )]
+    recover: Option<PathBuf>,
     /// Id of the route, if not the first of the file
     #[arg(long, value_name = "ID")]
     route: Option<String>,
@@ -39,9 +52,17 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let bytes = std::fs::read(&arguments.routes)
-        .with_context(|| format!("cannot read route file {}", arguments.routes.display()))?;
-    let routes = parse_routes(&bytes, &arguments.routes.display().to_string())?;
+    match (&arguments.recover, &arguments.routes) {
+        (Some(partial), _) => recover_from(partial, arguments),
+        (None, Some(routes)) => drive(routes, arguments),
+        (None, None) => bail!("--routes names the route to record"),
+    }
+}
+
+fn drive(routes: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let bytes = std::fs::read(routes)
+        .with_context(|| format!("cannot read route file {}", routes.display()))?;
+    let routes = parse_routes(&bytes, &routes.display().to_string())?;
     let route = match arguments.route.as_deref() {
         None => routes.first(),
         Some(id) => routes.iter().find(|route| route.id.as_str() == id),
@@ -73,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let driven = run_route(&mut world, &mut Autopilot::new(), arguments.ticks, &cancel, &mut keep);
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(unfinished(error, writer, ticks));
     }
     let bytes = writer.finish()?;
     let is_interrupted = driven.end == RouteEnd::Cancelled;
@@ -101,4 +122,62 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         return Ok(Outcome::CheckFailed);
     }
     Ok(Outcome::Done)
+}
+
+/// Error of a recording that could not be written on; its complete ticks are kept.
+fn unfinished(error: RecordingError, writer: RecordingWriter, ticks: u64) -> anyhow::Error {
+    if ticks == 0 {
+        return error.into();
+    }
+    match writer.leave() {
+        Ok(part) => anyhow!(
+            "{error}; `tandem record --recover {} --out …` makes a recording of the {ticks} complete \
+             ticks",
+            part.display()
+        ),
+        Err(_) => error.into(),
+    }
+}
+
+fn recover_from(partial: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let recovery = recover(partial, &arguments.out)?;
+    let (tick, time_s) = match recovery.last {
+        Some((frame, time)) => (frame.0, time.since(Timestamp::ZERO).as_secs_f64()),
+        None => (0, 0.0),
+    };
+    if arguments.json {
+        let lost = recovery.loss.as_ref().map(|loss| {
+            serde_json::json!({
+                "after_tick": tick,
+                "after_byte": loss.kept_bytes,
+                "bytes": loss.total_bytes,
+                "reason": loss.reason,
+            })
+        });
+        let report = serde_json::json!({
+            "recording": arguments.out,
+            "recovered_from": partial,
+            "ticks": recovery.ticks,
+            "last_tick": tick,
+            "bytes": recovery.bytes,
+            "lost": lost,
+        });
+        print::line(&serde_json::to_string_pretty(&report)?);
+    } else {
+        print::line(&format!(
+            "{} ticks of {} in {} ({:.1} MB), the last is tick {tick} at {time_s:.2} s",
+            recovery.ticks,
+            partial.display(),
+            arguments.out.display(),
+            recovery.bytes as f64 / 1e6,
+        ));
+    }
+    let Some(Loss { reason, kept_bytes, total_bytes }) = recovery.loss else {
+        return Ok(Outcome::Done);
+    };
+    print::note(&format!(
+        "lost: what comes after tick {tick} ({time_s:.2} s), from byte {kept_bytes} of {total_bytes}: \
+         {reason}"
+    ));
+    Ok(Outcome::CheckFailed)
 }

@@ -16,7 +16,10 @@ pub use baselines::{ConstantSpeed, Idle};
 pub use embedded::{EmbeddedWorld, MapError, RoadError, StreetMap};
 pub use real_time::RealTime;
 pub(crate) use recording::refusal as mcap_refusal;
-pub use recording::{LARGEST_MESSAGE, Recording, RecordingError, RecordingReader, RecordingWriter};
+pub use recording::{
+    LARGEST_MESSAGE, Loss, Recording, RecordingError, RecordingReader, RecordingWriter, Recovery,
+    recover,
+};
 
 use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, WorldState};
 use std::sync::Arc;

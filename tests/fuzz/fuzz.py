@@ -272,8 +272,10 @@ def kinds(good):
     text, document = [damage_bytes, damage_text, damage_text], [damage_bytes, damage_json, damage_json, damage_json]
     drive = lambda routes, scratch: ["eval", "--routes", routes, "--driver", "autopilot", "--tick-cap", 2, "--jobs", 1,
                                      "--out", scratch / "out"]
-    look = lambda rng, file, scratch: ["profile", "--engine", good.engine, "--recording", file, "--phases",
-                                       "back-to-back", "--ticks", 1, "--warm-up", 0, "--out", scratch / "latency.json"]
+    look = lambda rng, file, scratch: rng.choice((
+        ["profile", "--engine", good.engine, "--recording", file, "--phases", "back-to-back", "--ticks", 1,
+         "--warm-up", 0, "--out", scratch / "latency.json"],
+        ["record", "--recover", file, "--out", scratch / "recovered.mcap"]))
     contracts = [path.name for path in good.engine.glob("*.json") if path.name not in ("export.json", "tokenizer.json")]
     return {
         "routes": single(Path("routes/bends.xml"),

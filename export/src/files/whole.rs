@@ -45,6 +45,16 @@ impl WholeFile {
         Ok(self.part.as_file().metadata()?.len())
     }
 
+    /// Leaves the unfinished file under its temporary name, which is returned. The next writer of
+    /// the same path removes it.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    pub fn leave(self) -> io::Result<PathBuf> {
+        let (_, path) = self.part.keep().map_err(|error| error.error)?;
+        Ok(path)
+    }
+
     /// Syncs the file and gives it its name, in place of an earlier file.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// Reads messages. Yields nothing after the first error.
 pub(super) struct Messages<R> {
     source: R,
+    bytes_read: u64,
     reader: LinearReader,
     schemas: BTreeMap<u16, Arc<Schema<'static>>>,
     channels: BTreeMap<u16, Arc<Channel<'static>>>,
@@ -25,6 +26,7 @@ impl<R: Read> Messages<R> {
     pub(super) fn new(source: R, options: LinearReaderOptions) -> Self {
         Self {
             source,
+            bytes_read: 0,
             reader: LinearReader::new_with_options(options),
             schemas: BTreeMap::new(),
             channels: BTreeMap::new(),
@@ -33,12 +35,23 @@ impl<R: Read> Messages<R> {
         }
     }
 
+    /// Number of bytes that were read from the source.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    /// Whether the section that holds the messages was read to its end and has the CRC that it says.
+    pub(super) fn are_complete(&self) -> bool {
+        self.is_in_summary
+    }
+
     fn message(&mut self) -> Result<Option<Message<'static>>, McapError> {
         while let Some(event) = self.reader.next_event() {
             let (opcode, data) = match event? {
                 LinearReadEvent::ReadRequest(bytes) => {
                     let read = read_some(&mut self.source, self.reader.insert(bytes))?;
                     self.reader.notify_read(read);
+                    self.bytes_read += read as u64;
                     continue;
                 }
                 LinearReadEvent::Record { opcode, data } => (opcode, data),

@@ -21,7 +21,8 @@
 //! well.
 //!
 //! Writing and reading hold one chunk and one observation in memory, however long the recording is;
-//! [`Recording::read`] holds all of it.
+//! [`Recording::read`] holds all of it. A chunk in the file is whole or not there, so what a killed
+//! writer leaves has all its ticks but the last, and [`recover`] makes a recording of them.
 
 mod channels;
 mod descriptors;
@@ -29,9 +30,11 @@ mod foxglove;
 mod layout;
 mod messages;
 mod reader;
+mod recovery;
 mod writer;
 
 pub use reader::RecordingReader;
+pub use recovery::{Loss, Recovery, recover};
 pub use writer::RecordingWriter;
 pub(crate) use writer::refusal;
 
@@ -65,7 +68,10 @@ pub enum RecordingError {
         source: io::Error,
     },
     /// It is not an MCAP file, or not a whole one.
-    #[error("{path:?} is not a whole recording: {reason}; record it again")]
+    #[error(
+        "{path:?} is not a whole recording: {reason}; record it again, or keep its ticks before \
+         the damage with `tandem record --recover`"
+    )]
     File {
         /// The file.
         path: PathBuf,
@@ -91,6 +97,20 @@ pub enum RecordingError {
         tick: u64,
         /// What is wrong.
         reason: String,
+    },
+    /// Nothing of it can be recovered.
+    #[error("nothing of {path:?} can be recovered, not even its plan: {reason}; record it again")]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It cannot be recovered yet.
+    #[error("{path:?} is still being written by another process")]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// It cannot be written.
     #[error("cannot write recording {path:?}: {reason}")]

@@ -4,7 +4,7 @@ use super::channels::{Content, Kind, WRITTEN};
 use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout, nanos};
 use crate::scene::{Observation, RoutePlan, SensorSuite};
 use mcap::records::MessageHeader;
-use mcap::{Compression, McapError, WriteOptions, Writer};
+use mcap::{Compression, McapError, Message, WriteOptions, Writer};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ impl RecordingWriter {
         Ok(writer)
     }
 
-    /// Adds a tick; its truth is left out.
+    /// Adds a tick; its truth is left out. When this returns, the tick is in the unfinished file,
+    /// from which [`recover`](super::recover) takes it if this process is killed.
     ///
     /// # Errors
     /// If the disk refuses, or a picture or a sweep is larger than [`LARGEST_MESSAGE`].
@@ -77,6 +78,15 @@ impl RecordingWriter {
     /// If the disk refuses.
     pub fn finish(self) -> Result<u64, RecordingError> {
         self.output.finish()
+    }
+
+    /// Leaves the unfinished file under its temporary name, which is returned, after an error of
+    /// [`RecordingWriter::write`].
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn leave(self) -> io::Result<PathBuf> {
+        self.output.leave()
     }
 
     /// Writes what is in the buffer, and empties it.
@@ -140,6 +150,11 @@ impl Output {
         written.map_err(|error| unwritable(&self.path, &error))
     }
 
+    /// Writes a message of another file, with its channel.
+    pub(super) fn copy(&mut self, message: &Message<'_>) -> Result<(), RecordingError> {
+        self.writer.write(message).map_err(|error| unwritable(&self.path, &error))
+    }
+
     /// Ends a chunk and hands it to the system.
     pub(super) fn end_chunk(&mut self) -> Result<(), RecordingError> {
         self.writer.flush().map_err(|error| unwritable(&self.path, &error))
@@ -157,6 +172,11 @@ impl Output {
             Ok(bytes)
         };
         close().map_err(|error| unwritable(&path, &error))
+    }
+
+    fn leave(self) -> io::Result<PathBuf> {
+        // What is still in the buffer is of a tick that is incomplete.
+        self.writer.into_inner().into_parts().0.leave()
     }
 }
 
