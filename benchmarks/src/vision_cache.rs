@@ -118,8 +118,8 @@ impl Session for CountedSession {
         self.session.enqueue(stream, inputs, outputs)
     }
 
-    fn can_be_captured(&self) -> bool {
-        false
+    fn runs_before_capture(&self) -> Option<usize> {
+        None
     }
 
     fn run(

@@ -78,23 +78,33 @@ fn on_a_gpu(
 
     anyhow::ensure!(operators.is_none(), "operators are only measured on the CPU");
     let device = CudaDevice::open(ordinal)?;
-    let lanes = device.lanes(run.fast_share)?;
+    let is_built = EngineFolder::read(folder)?.is_some_and(|built| {
+        built.keys().values().any(|key| key.backend != BackendKind::OnnxRuntime)
+    });
+    // An engine runs on a part of the multiprocessors only if it was built on a stream with that part
+    // (TensorRT's `enqueueV3`: otherwise it may crash), and ours are built without one.
+    let mut lanes = device.lanes(run.fast_share.filter(|_| !is_built))?;
+    if is_built && run.fast_share.is_some() {
+        let instead = "TensorRT's engines are built for all multiprocessors; leave fast_share out";
+        lanes.sharing = Sharing::Priorities { instead: Some(instead.to_owned()) };
+    }
     match &lanes.sharing {
         Sharing::Priorities { instead: Some(_) } => {
             print::note(&format!("warning: {}", lanes.sharing));
         }
         sharing => print::note(&format!("the experts share {}: {sharing}", device.name())),
     }
-    let is_built = EngineFolder::read(folder)?.is_some_and(|built| {
-        built.keys().values().any(|key| key.backend != BackendKind::OnnxRuntime)
-    });
     let backend = |stream: &Arc<dyn crate::device::Stream>| -> anyhow::Result<Box<dyn Backend>> {
         if is_built {
             return tensorrt(&device);
         }
-        let options = CudaOptions { graphs: true, memory_limit: None };
         let stream = Arc::clone(stream);
-        Ok(Box::new(OnnxRuntimeCuda::open(device.clone(), stream, options, &mut print::note)?))
+        Ok(Box::new(OnnxRuntimeCuda::open(
+            device.clone(),
+            stream,
+            CudaOptions::default(),
+            &mut print::note,
+        )?))
     };
     let (fast, slow) = (backend(&lanes.fast)?, backend(&lanes.slow)?);
     Ok(Placement { device: Arc::new(device), lanes, fast, slow })

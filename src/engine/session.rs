@@ -57,9 +57,11 @@ pub trait Session: Send {
         outputs: &[DeviceViewMut<'_>],
     ) -> Result<(), RunError>;
 
-    /// Whether [`enqueue`](Self::enqueue) may be called while the stream captures a graph. A library
-    /// that makes graphs of its own, or needs the host in between, says no.
-    fn can_be_captured(&self) -> bool;
+    /// How many plain runs with the same memory have to be over before
+    /// [`enqueue`](Self::enqueue) may be called while the stream captures a graph: libraries choose
+    /// kernels and allocate in their first runs, which no capture can hold. `None` if runs cannot be
+    /// captured at all, since the host has something to do within them.
+    fn runs_before_capture(&self) -> Option<usize>;
 
     /// Runs the network once on tensors of the host and waits for it: for checks and measurements.
     /// Reads `inputs` and writes `outputs`, both in the order of the contract.

@@ -19,7 +19,7 @@ use self::experts::Experts;
 use self::parts::Bounds;
 use self::place::{Arrangement, Library, Loaded, Opened, Place};
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,6 +71,9 @@ struct Arguments {
     /// Begin no run of any part after this long
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
+    /// Arrangement to measure, may be given several times; the first gets most of the time [default: all four]
+    #[arg(long = "arrangement", value_enum, value_name = "NAME")]
+    arrangements: Vec<Name>,
     /// Part of the multiprocessors that the fast lane gets where the device is split
     #[arg(long, default_value_t = 0.25)]
     share: f64,
@@ -101,19 +104,22 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let opened = Opened::open(arguments.device)?;
     Contracts::read(&arguments.engine)?;
     let begun = Begun { watch: Stopwatch::start(), at_unix_s: wall_time_unix_s() };
-    let arrangements = [(true, Some(share)), (true, None), (false, Some(share)), (false, None)]
-        .map(|(graphs, share)| Arrangement { graphs, share });
+    let names = match &arguments.arrangements[..] {
+        [] => Name::value_variants(),
+        some => some,
+    };
+    let arrangements = names.iter().map(|name| name.arrangement(share));
     let mut measured = Measured {
         floors: floors::known(&arguments.engine, arguments.ceilings.as_deref(), opened.gpu()),
         libraries: Vec::new(),
         arrangements: Vec::new(),
     };
     let mut result = Value::Null;
-    for (place, arrangement) in arrangements.into_iter().enumerate() {
+    for (place, arrangement) in arrangements.enumerate() {
         eprintln!("{}", named(arrangement));
-        let is_main = place == 0;
+        let turn = Turn { is_main: place == 0, others: names.len() - 1 };
         let told =
-            arranged(&opened, &arguments, arrangement, is_main, &begun, &mut measured.libraries);
+            arranged(&opened, &arguments, arrangement, turn, &begun, &mut measured.libraries);
         measured.arrangements.push(told);
         // Written each time: what was measured stays if this program is ended.
         result = measured.told(&opened, &arguments, &begun);
@@ -122,6 +128,45 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     eprintln!("{}", table::of(&result, measured.floors.as_ref().ok()));
     eprintln!("written to {}", arguments.out.display());
     Ok(if measured.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// An arrangement of graphs and lanes, as the command line names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Name {
+    /// Captured graphs, lanes split
+    GraphsSplit,
+    /// Captured graphs, lanes by priority
+    GraphsPriorities,
+    /// No graphs, lanes split
+    PlainSplit,
+    /// No graphs, lanes by priority
+    PlainPriorities,
+}
+
+impl Name {
+    fn arrangement(self, share: f64) -> Arrangement {
+        let graphs = matches!(self, Self::GraphsSplit | Self::GraphsPriorities);
+        let is_split = matches!(self, Self::GraphsSplit | Self::PlainSplit);
+        Arrangement { graphs, share: is_split.then_some(share) }
+    }
+}
+
+/// Whether an arrangement is the one that gets most of the time, and how many others there are.
+#[derive(Clone, Copy)]
+struct Turn {
+    is_main: bool,
+    others: usize,
+}
+
+impl Turn {
+    /// Its part of the time.
+    fn part(self) -> f64 {
+        match (self.is_main, self.others) {
+            (true, 0) => 1.0,
+            (true, _) => MAIN_PART,
+            (false, others) => (1.0 - MAIN_PART) / others as f64,
+        }
+    }
 }
 
 /// When the measurement began.
@@ -179,12 +224,12 @@ fn arranged(
     opened: &Opened,
     arguments: &Arguments,
     arrangement: Arrangement,
-    is_main: bool,
+    turn: Turn,
     begun: &Begun,
     libraries: &mut Vec<String>,
 ) -> Value {
     let all = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let part = if is_main { MAIN_PART } else { (1.0 - MAIN_PART) / 3.0 };
+    let (part, is_main) = (turn.part(), turn.is_main);
     let bounds = |runs: usize, of_arrangement: f64| Bounds {
         runs: if is_main { runs } else { a_tenth(runs) },
         time: all.mul_f64(part * of_arrangement).min(all.saturating_sub(begun.watch.elapsed())),
@@ -257,15 +302,14 @@ fn missing(arrangement: Arrangement, loaded: &Loaded) -> Vec<String> {
         missing.push(format!("a share of {share} for the fast lane: there are {had}"));
     }
     if arrangement.graphs {
-        let refuses = |engine: &&Arc<dyn Engine>| !Arc::clone(engine).session().can_be_captured();
+        let refuses = |engine: &&Arc<dyn Engine>| {
+            Arc::clone(engine).session().runs_before_capture().is_none()
+        };
         let names = networks.engines().filter(refuses);
         let names: Vec<_> = names.map(|engine| engine.contract().network.clone()).collect();
         if !names.is_empty() {
-            missing.push(format!(
-                "graphs of ours: the library does not let {} be captured, and makes its own where it \
-                 has them",
-                names.join(", ")
-            ));
+            missing
+                .push(format!("graphs: the library does not let {} be captured", names.join(", ")));
         }
     }
     missing

@@ -147,8 +147,8 @@ fn load_onnxruntime(
     arrangement: Arrangement,
 ) -> anyhow::Result<Loaded> {
     let lanes = cuda.lanes(arrangement.share)?;
-    let options = CudaOptions { graphs: arrangement.graphs, ..CudaOptions::default() };
-    let open = |stream| OnnxRuntimeCuda::open(cuda.clone(), stream, options, &mut note);
+    let open =
+        |stream| OnnxRuntimeCuda::open(cuda.clone(), stream, CudaOptions::default(), &mut note);
     let (fast, slow) = (open(Arc::clone(&lanes.fast))?, open(Arc::clone(&lanes.slow))?);
     let networks = Networks::load(engine, &fast, &slow).with_context(|| opening(engine))?;
     let networks = networks.on(Arc::new(cuda.clone()), lanes);
@@ -161,7 +161,8 @@ fn load_tensorrt(
     engine: &Path,
     arrangement: Arrangement,
 ) -> anyhow::Result<Loaded> {
-    let lanes = cuda.lanes(arrangement.share)?;
+    // Engines that were built for all multiprocessors may crash on a part of them.
+    let lanes = cuda.lanes(None)?;
     let backend = tandem::engine::tensorrt::TensorRt::open(&mut note)?.on(cuda.clone())?;
     let networks = Networks::load(engine, &backend, &backend).with_context(|| opening(engine))?;
     let networks = networks.on(Arc::new(cuda.clone()), lanes);

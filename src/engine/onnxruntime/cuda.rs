@@ -34,9 +34,6 @@ use tandem_export::contract::Contract;
 /// How engines use the GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CudaOptions {
-    /// The library makes a CUDA graph of every set of tensors, at its second run, and launches it from
-    /// then on.
-    pub graphs: bool,
     /// Bytes that the library may keep for intermediate results, weights aside; `None`: as many as it
     /// takes.
     pub memory_limit: Option<usize>,
@@ -97,8 +94,7 @@ impl OnnxRuntimeCuda {
         let provider = CUDA::default()
             .with_device_id(number)
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-            .with_tf32(false)
-            .with_cuda_graph(self.options.graphs);
+            .with_tf32(false);
         let provider = match self.options.memory_limit {
             None => provider,
             Some(bytes) => provider.with_memory_limit(bytes),
@@ -181,11 +177,10 @@ impl Backend for OnnxRuntimeCuda {
             output_names: names(&file.contract.outputs),
             contract: file.contract.clone(),
             info: info.map_err(|error| refused(error.to_string()))?,
-            runs: Mutex::new(0),
+            has_failed: Mutex::new(false),
             session,
             device: self.device.clone(),
             stream: Arc::clone(&self.stream),
-            options: self.options,
         }))
     }
 }
@@ -196,14 +191,13 @@ struct CudaEngine {
     input_names: Vec<CString>,
     output_names: Vec<CString>,
     info: MemoryInfo<'static>,
-    /// Held while a run is handed over, since a stream takes one after the other and the library's
-    /// graphs want one thread; sets of tensors that were numbered so far.
-    runs: Mutex<u64>,
+    /// Held while a run is handed over, since a stream takes one after the other; true once a run
+    /// was refused.
+    has_failed: Mutex<bool>,
     session: OrtSession,
     device: CudaDevice,
     /// Declared after the session, which is told of it by address.
     stream: Arc<dyn Stream>,
-    options: CudaOptions,
 }
 
 impl Engine for CudaEngine {
@@ -267,7 +261,7 @@ impl CudaSession {
         let descriptors = descriptors.collect::<Result<Vec<_>, _>>()?;
         let (described, written) = descriptors.split_at(inputs.len());
         let pointers = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect();
-        let options = engine.run_options().map_err(|error| RunError::Library {
+        let options = run_options().map_err(|error| RunError::Library {
             network: network.clone(),
             reason: error.to_string(),
         })?;
@@ -288,20 +282,14 @@ impl CudaSession {
     }
 }
 
-impl CudaEngine {
-    /// Options of the runs of one more set of tensors: they do not wait for the device at their end,
-    /// and have a graph of their own if there are graphs.
-    fn run_options(&self) -> ort::Result<RunOptions> {
-        let mut options = RunOptions::new()?;
-        options.disable_device_sync()?;
-        if self.options.graphs {
-            let mut runs = self.runs.lock().expect("no holder of this lock panics");
-            *runs += 1;
-            options.set("gpu_graph_id", runs.to_string())?;
-        }
-        Ok(options)
-    }
+/// Options of runs: they do not wait for the device at their end.
+fn run_options() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.disable_device_sync()?;
+    Ok(options)
+}
 
+impl CudaEngine {
     /// Refuses streams but the one that the network was loaded for, and memory of other devices.
     fn check_place(
         &self,
@@ -322,7 +310,15 @@ impl CudaEngine {
 
     /// Hands one run over to the engine's stream.
     fn hand_over(&self, binding: &Binding) -> Result<(), RunError> {
-        let _one_at_a_time = self.runs.lock().expect("no holder of this lock panics");
+        let mut has_failed = self.has_failed.lock().expect("no holder of this lock panics");
+        if *has_failed {
+            // Seen with 1.31.1: behind a run that failed on its way to the device, plans of
+            // convolutions are gone, and every later run fails with other words.
+            return Err(RunError::Library {
+                network: self.contract.network.clone(),
+                reason: "an earlier run of it failed; load it again".to_owned(),
+            });
+        }
         // The library takes the outputs' array for writing, though it has nothing to write there.
         let mut outputs: ArrayVec<*mut OrtValue, MAX_TENSORS> =
             binding.outputs.iter().copied().collect();
@@ -342,7 +338,9 @@ impl CudaEngine {
                 outputs.as_mut_ptr(),
             )
         };
-        check(&self.contract.network, status)
+        let ran = check(&self.contract.network, status);
+        *has_failed = ran.is_err();
+        ran
     }
 }
 
@@ -362,9 +360,11 @@ impl Session for CudaSession {
         self.engine.hand_over(&self.bindings[place])
     }
 
-    fn can_be_captured(&self) -> bool {
-        // Nobody has seen a run of the library within a capture, and its own graphs do the same work.
-        false
+    fn runs_before_capture(&self) -> Option<usize> {
+        // The library allocates at the first run, lays its memory out by it for the second, and then
+        // calls nothing that a capture cannot hold. Its own graphs are per thread and captured in the
+        // mode that makes other threads' calls fail, so they stay off.
+        Some(2)
     }
 
     fn run(

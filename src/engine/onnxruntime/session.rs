@@ -249,8 +249,8 @@ impl Session for CpuSession {
             .map_err(|source| RunError::Device { network: network.clone(), source })
     }
 
-    fn can_be_captured(&self) -> bool {
-        true
+    fn runs_before_capture(&self) -> Option<usize> {
+        Some(0)
     }
 
     fn run(

@@ -268,10 +268,9 @@ impl FastNetworks {
 impl ActionExpert for AutomotAction {
     fn prepare(&mut self, slot: &Slot) -> Result<(), ModelError> {
         let Self { networks, lane, graphs, .. } = self;
-        if !(networks.bev.can_be_captured() && networks.action.can_be_captured()) {
-            return Ok(());
-        }
-        let graph = lane.capture(|lane| networks.enqueue(lane, slot))?;
+        let both = networks.bev.runs_before_capture().zip(networks.action.runs_before_capture());
+        let Some((bev, action)) = both else { return Ok(()) };
+        let graph = lane.capture(bev.max(action), |lane| networks.enqueue(lane, slot))?;
         if graphs.len() <= slot.index() {
             graphs.resize(slot.index() + 1, None);
         }

@@ -25,11 +25,16 @@ impl<const MARKS: usize> Lane<MARKS> {
         &*self.stream
     }
 
-    /// What `work` hands over, as a graph.
+    /// What `work` hands over, as a graph, after so many times that it was done plainly.
     pub(super) fn capture(
         &self,
-        work: impl FnOnce(&Self) -> Result<(), ModelError>,
+        runs_before: usize,
+        mut work: impl FnMut(&Self) -> Result<(), ModelError>,
     ) -> Result<Arc<dyn Graph>, ModelError> {
+        for _ in 0..runs_before {
+            work(self)?;
+            self.stream.synchronize()?;
+        }
         self.stream.begin_capture()?;
         let result = work(self);
         // Ended in any case: a stream that captures does nothing else.
@@ -57,5 +62,35 @@ impl<const MARKS: usize> Lane<MARKS> {
         if let (Some(start_ns), Some(end_ns)) = (at(from), at(from + 1)) {
             spans.push(Span { stage, start_ns, took_ns: end_ns.saturating_sub(start_ns) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Emulation, HostDevice};
+    use std::sync::Mutex;
+
+    #[test]
+    fn capture_comes_behind_plain_runs_that_are_over() {
+        let done = Arc::new(Mutex::new(0));
+        let before = {
+            let done = Arc::clone(&done);
+            Arc::new(move |_: &crate::device::Piece| {
+                *done.lock().unwrap() += 1;
+                Ok(())
+            })
+        };
+        let device = HostDevice::emulating(Emulation { before, memory_bytes: None });
+        let lane: Lane<2> = Lane::new(&device, &device.lanes(None).unwrap().fast).unwrap();
+        let staged = device.stage(8).unwrap();
+        let mut seen = Vec::new();
+        let graph = lane.capture(2, |lane| {
+            seen.push(*done.lock().unwrap());
+            Ok(lane.stream().upload(&staged)?)
+        });
+        let graph = graph.unwrap();
+        assert_eq!(seen, [0, 1, 2], "each run began when the one before was over");
+        assert_eq!((graph.pieces(), *done.lock().unwrap()), (1, 2), "the last one was captured");
     }
 }

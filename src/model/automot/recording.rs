@@ -227,8 +227,8 @@ impl Session for TapSession {
         Ok(())
     }
 
-    fn can_be_captured(&self) -> bool {
-        false
+    fn runs_before_capture(&self) -> Option<usize> {
+        None
     }
 
     fn run(

@@ -335,12 +335,10 @@ impl LayerGroups {
         slot: &mut Slot,
     ) -> Result<(), ModelError> {
         let index = slot.index();
-        self.for_each(slot, |group, before, after, prefix| {
-            if !group.session.can_be_captured() {
-                return Ok(());
-            }
-            let graph = lane.capture(|lane| {
-                Ok(group.enqueue(&prompt.views(), before, after, prefix, lane.stream())?)
+        self.for_each(slot, |group, before, outputs| {
+            let Some(runs_before) = group.session.runs_before_capture() else { return Ok(()) };
+            let graph = lane.capture(runs_before, |lane| {
+                Ok(group.enqueue(&prompt.views(), before, outputs, lane.stream())?)
             })?;
             if group.graphs.len() <= index {
                 group.graphs.resize(index + 1, None);
@@ -361,12 +359,12 @@ impl LayerGroups {
     ) -> Result<(), ModelError> {
         let is_divided = self.groups.len() > 1;
         let index = writer.slot().index();
-        self.for_each(writer.slot_mut(), |group, before, after, prefix| {
+        self.for_each(writer.slot_mut(), |group, before, outputs| {
             turns.wait();
             lane.mark(0)?;
             match group.graphs.get(index).and_then(Option::as_ref) {
                 Some(graph) => lane.stream().launch(graph)?,
-                None => group.enqueue(&prompt.views(), before, after, prefix, lane.stream())?,
+                None => group.enqueue(&prompt.views(), before, outputs, lane.stream())?,
             }
             lane.mark(1)?;
             lane.reach(1)?;
@@ -377,15 +375,15 @@ impl LayerGroups {
         })
     }
 
-    /// Shows each group in turn its hidden states and the keys and values that it writes.
+    /// Shows each group in turn the hidden states that it takes and what it writes: keys, values, and
+    /// its own hidden states if another group follows.
     fn for_each(
         &mut self,
         slot: &mut Slot,
-        mut work: impl for<'a> FnMut(
+        mut work: impl FnMut(
             &mut LayerGroup,
             Option<&DeviceTensor>,
-            Option<&'a mut DeviceTensor>,
-            Written<'a>,
+            &[DeviceViewMut<'_>],
         ) -> Result<(), ModelError>,
     ) -> Result<(), ModelError> {
         let Self { groups, hidden } = self;
@@ -396,16 +394,16 @@ impl LayerGroups {
                 Some((before, after)) => (Some(&**before), Some(&mut **after)),
                 None => (None, None),
             };
-            let written = prefix.by_ref().take(group.written).map(DeviceTensor::view_mut).collect();
-            work(group, before, after, written)?;
+            let mut outputs: ArrayVec<DeviceViewMut<'_>, MAX_TENSORS> =
+                prefix.by_ref().take(group.written).map(DeviceTensor::view_mut).collect();
+            outputs.extend(after.filter(|_| group.hands_over).map(DeviceTensor::view_mut));
+            work(group, before, &outputs)?;
+            drop(outputs);
             hidden = hidden.map(|(before, after)| (after, before));
         }
         Ok(())
     }
 }
-
-/// Keys and values that a group writes.
-type Written<'a> = ArrayVec<DeviceViewMut<'a>, MAX_TENSORS>;
 
 impl LayerGroup {
     fn new(engine: Arc<dyn Engine>) -> Self {
@@ -426,14 +424,12 @@ impl LayerGroup {
         }
     }
 
-    /// Hands a run of these layers to `stream`: takes hidden states from `before`, leaves its own in
-    /// `after`, and writes its keys and values.
-    fn enqueue<'a>(
+    /// Hands a run of these layers to `stream`: takes hidden states from `before` and writes `outputs`.
+    fn enqueue(
         &mut self,
         prompt: &[DeviceView<'_>],
         before: Option<&DeviceTensor>,
-        after: Option<&'a mut DeviceTensor>,
-        mut outputs: Written<'a>,
+        outputs: &[DeviceViewMut<'_>],
         stream: &dyn Stream,
     ) -> Result<(), RunError> {
         let inputs: ArrayVec<DeviceView<'_>, { networks::understanding::INPUTS.len() }> = self
@@ -446,8 +442,7 @@ impl LayerGroup {
                 }
             })
             .collect();
-        outputs.extend(after.filter(|_| self.hands_over).map(DeviceTensor::view_mut));
-        self.session.enqueue(stream, &inputs, &outputs)
+        self.session.enqueue(stream, &inputs, outputs)
     }
 }
 
@@ -529,8 +524,10 @@ impl VisionTower {
 
     /// Captures the network's run.
     fn prepare(&mut self, lane: &Lane<MARKS>) -> Result<(), ModelError> {
-        if self.graph.is_none() && self.session.can_be_captured() {
-            self.graph = Some(lane.capture(|lane| self.enqueue(lane.stream()))?);
+        if self.graph.is_none()
+            && let Some(runs_before) = self.session.runs_before_capture()
+        {
+            self.graph = Some(lane.capture(runs_before, |lane| self.enqueue(lane.stream()))?);
         }
         Ok(())
     }

@@ -153,8 +153,10 @@ impl Session for GpuSession {
         bound.enqueue(engine, inputs, outputs)
     }
 
-    fn can_be_captured(&self) -> bool {
-        true
+    fn runs_before_capture(&self) -> Option<usize> {
+        // TensorRT's manual ("CUDA Graphs"): enqueue once before capturing, for what is deferred to
+        // the first run; TensorRT-RTX also compiles kernels then.
+        Some(1)
     }
 
     fn run(
