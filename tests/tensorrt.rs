@@ -146,6 +146,50 @@ fn an_engine_in_another_type_than_the_graph_is_found_out() {
 }
 
 #[test]
+fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_out() {
+    use tandem::engine::tensorrt::{Layer, LayerTensor};
+    let file = network("action");
+    let _alone = alone();
+    let request = BuildRequest::for_targets([Target::Sm89]);
+    let report = library().build(&file, &request, &mut std::io::sink()).unwrap().layers.unwrap();
+    let found = report.findings(&file.graph).unwrap();
+    assert!(found.orders_streams.is_empty() && found.expanded_weights.is_empty(), "{found:#?}");
+    let layer = |kind: &str| Layer {
+        name: format!("a {kind}"),
+        kind: kind.into(),
+        kernel: String::new(),
+        inputs: vec![],
+        constants: vec![],
+        outputs: vec![],
+        nodes: vec![],
+    };
+    let mut two_streams = report.clone();
+    two_streams.layers.extend([layer("signal"), layer("wait")]);
+    let found = two_streams.findings(&file.graph).unwrap();
+    assert!(!found.is_as_asked());
+    assert_eq!(found.orders_streams, ["a signal", "a wait"]);
+    // The weight of a product, as a layer of its own would write it from its stored form.
+    let mut expanding = report;
+    let mut expand = layer("dequantize");
+    let wide = LayerTensor { name: "wide".into(), dtype: "f32".into(), shape: vec![64, 32] };
+    expand.constants.push(LayerTensor {
+        dtype: "i8".into(),
+        name: "stored".into(),
+        ..wide.clone()
+    });
+    expand.outputs.push(wide.clone());
+    let is_product = |layer: &&mut Layer| layer.nodes.iter().any(|n| n.ends_with("/gate_proj"));
+    let product = expanding.layers.iter_mut().find(is_product).unwrap();
+    product.inputs.push(wide);
+    let name = product.name.clone();
+    expanding.layers.insert(0, expand);
+    let found = expanding.findings(&file.graph).unwrap();
+    assert!(!found.is_as_asked());
+    let [expanded] = &found.expanded_weights[..] else { panic!("{found:#?}") };
+    assert_eq!((&expanded.read_by[..], expanded.bytes), (&[name][..], 64 * 32 * 4));
+}
+
+#[test]
 fn attention_that_is_not_one_kernel_is_found_out() {
     let file = network("action");
     let _alone = alone();

@@ -387,6 +387,22 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
                 weight.weight, weight.node, weight.dtype, weight.found
             ));
         }
+        if let Some(first) = layers.orders_streams.first() {
+            lines.push(format!(
+                "{network}: it runs on several streams, which {} layers such as {first} order; build it \
+                 again, on one",
+                layers.orders_streams.len()
+            ));
+        }
+        for weight in &layers.expanded_weights {
+            lines.push(format!(
+                "{network}: layer {} writes a weight of {:?} out, {:.3} MB at every run, for {:?}",
+                weight.layer,
+                weight.nodes,
+                weight.bytes as f64 / 1e6,
+                weight.read_by
+            ));
+        }
         lines.extend(other_types(network, "smaller", &layers.narrowed));
         lines.extend(other_types(network, "larger", &layers.widened));
     }

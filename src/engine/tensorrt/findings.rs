@@ -21,6 +21,12 @@ pub struct LayerFindings {
     /// The same by the floating-point types that they take and give, such as `bf16` or `bf16 f32`;
     /// empty for those that take and give integers.
     pub launches_by_types: BTreeMap<String, usize>,
+    /// Layers that only order streams of the engine among each other; any is one too many, since an
+    /// engine runs on its lane's stream alone.
+    pub orders_streams: Vec<String>,
+    /// Layers that write a weight out in a larger form for the product behind them, so that every run
+    /// writes and reads the large one.
+    pub expanded_weights: Vec<ExpandedWeight>,
     /// Layers that compute a whole attention.
     pub attention_kernels: usize,
     /// The graph's attentions, in its order.
@@ -39,12 +45,15 @@ pub struct LayerFindings {
 }
 
 impl LayerFindings {
-    /// Whether every attention operator became one kernel and nothing lost precision. Attention that
-    /// the graph spells out in other operators is not asked for as one kernel.
+    /// Whether every attention operator became one kernel, nothing lost precision, all runs on one
+    /// stream, and every product reads its weights as they are stored. Attention that the graph spells
+    /// out in other operators is not asked for as one kernel.
     pub fn is_as_asked(&self) -> bool {
         self.attention.iter().all(|attention| attention.is_fused || attention.is_spelled_out)
             && self.weights_changed.is_empty()
             && self.narrowed.is_empty()
+            && self.orders_streams.is_empty()
+            && self.expanded_weights.is_empty()
     }
 
     /// Attentions that are one kernel each.
@@ -88,6 +97,19 @@ pub struct ChangedWeight {
     pub elements: u64,
     /// Elements of constants by type, in the layer of that node that holds most of that type.
     pub found: BTreeMap<String, u64>,
+}
+
+/// A weight that a layer of its own expands in front of its product.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ExpandedWeight {
+    /// The layer that expands it.
+    pub layer: String,
+    /// The graph's nodes that the layer is of.
+    pub nodes: Vec<String>,
+    /// Layers that read what it writes.
+    pub read_by: Vec<String>,
+    /// Bytes of what it writes.
+    pub bytes: u64,
 }
 
 /// A tensor of a layer in a type that the graph does not have there.
@@ -142,6 +164,9 @@ impl LayerReport {
             layers: of_node(node.name()).into_iter().map(|layer| layer.name.clone()).collect(),
         });
 
+        let orders_streams = self.layers.iter().filter(|layer| !layer.is_launch());
+        let expanded_weights = expanded(&launches, &by_name);
+
         let initializers: BTreeMap<&str, &TensorProto> =
             graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
         let mut weights_checked = 0;
@@ -192,6 +217,8 @@ impl LayerReport {
             launches: launches.len(),
             launches_by_kind,
             launches_by_types,
+            orders_streams: orders_streams.map(|layer| layer.name.clone()).collect(),
+            expanded_weights,
             attention_kernels: launches.iter().filter(|l| l.is_attention_kernel()).count(),
             attention: attention.collect(),
             weights: weight_bytes(&launches, &graph.initializer),
@@ -201,6 +228,34 @@ impl LayerReport {
             widened,
         })
     }
+}
+
+/// Layers that make something large of constants alone which a weighted product then reads.
+fn expanded(launches: &[&Layer], by_name: &BTreeMap<&str, &NodeProto>) -> Vec<ExpandedWeight> {
+    let is_product = |layer: &&&Layer| {
+        let operators = layer.nodes.iter().filter_map(|name| by_name.get(name.as_str()));
+        operators.clone().any(|node| WEIGHTED.contains(&node.op_type()))
+    };
+    let of_constants = launches
+        .iter()
+        .filter(|layer| layer.inputs.is_empty() && layer.constants.iter().any(is_large));
+    of_constants
+        .filter_map(|layer| {
+            let written =
+                |tensor: &LayerTensor| layer.outputs.iter().any(|o| o.name == tensor.name);
+            let readers = launches.iter().filter(|reader| reader.inputs.iter().any(written));
+            let read_by: Vec<String> =
+                readers.filter(is_product).map(|reader| reader.name.clone()).collect();
+            let bytes = layer.outputs.iter().map(|o| o.elements() * element_bytes(&o.dtype)).sum();
+            let (layer, nodes) = (layer.name.clone(), layer.nodes.clone());
+            (!read_by.is_empty()).then_some(ExpandedWeight { layer, nodes, read_by, bytes })
+        })
+        .collect()
+}
+
+/// Whether a constant is a weight rather than a factor or a short vector of them.
+fn is_large(constant: &LayerTensor) -> bool {
+    constant.shape.iter().filter(|&&extent| extent > 1).count() > 1
 }
 
 /// Whether a node is what an attention is counted by.
@@ -252,19 +307,23 @@ fn float_bytes(dtype: &str) -> Option<u64> {
     }
 }
 
-fn weight_bytes(launches: &[&Layer], weights: &[TensorProto]) -> BTreeMap<String, WeightBytes> {
-    let mut bytes: BTreeMap<String, WeightBytes> = BTreeMap::new();
-    let size = |dtype: &str| match dtype {
+fn element_bytes(dtype: &str) -> u64 {
+    match dtype {
         "i64" => 8,
         "i32" => 4,
         other => float_bytes(other).unwrap_or(1),
-    };
+    }
+}
+
+fn weight_bytes(launches: &[&Layer], weights: &[TensorProto]) -> BTreeMap<String, WeightBytes> {
+    let mut bytes: BTreeMap<String, WeightBytes> = BTreeMap::new();
     let constants = launches.iter().flat_map(|layer| &layer.constants);
     let by_name: BTreeMap<&str, &LayerTensor> =
         constants.map(|constant| (constant.name.as_str(), constant)).collect();
     for constant in by_name.into_values() {
         let dtype = &constant.dtype;
-        bytes.entry(dtype.clone()).or_default().engine += constant.elements() * size(dtype);
+        bytes.entry(dtype.clone()).or_default().engine +=
+            constant.elements() * element_bytes(dtype);
     }
     let mut places = Vec::new();
     for weight in weights {
@@ -275,7 +334,7 @@ fn weight_bytes(launches: &[&Layer], weights: &[TensorProto]) -> BTreeMap<String
         places.push(place);
         let dtype = data_type(weight.data_type);
         let elements: u64 = weight.dims.iter().map(|&extent| extent.unsigned_abs()).product();
-        bytes.entry(dtype.clone()).or_default().graph += elements * size(&dtype);
+        bytes.entry(dtype.clone()).or_default().graph += elements * element_bytes(&dtype);
     }
     bytes
 }

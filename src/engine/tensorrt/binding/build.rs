@@ -282,6 +282,9 @@ impl Job<'_> {
         config.set_profiling_verbosity(ProfilingVerbosity::kDETAILED);
         // On by default: f32 products of f32 values rounded to 10 bits of fraction.
         config.clear_flag(BuilderFlag::kTF32);
+        // Streams of the library's own would leave the lane's multiprocessors, and order themselves
+        // by events that a capture of the lane has to hold.
+        config.set_max_aux_streams(0);
         let Self { request: BuildRequest { progress, cancel, .. }, .. } = self;
         let monitor = Monitor::new(Arc::clone(progress), Arc::clone(cancel));
         self.or_refused(config.set_progress_monitor(Box::new(monitor)))?;
