@@ -52,7 +52,7 @@ pub(super) fn count(
             count.elementwise_ops = output.elements();
         }
         // One per element of what is reduced.
-        "ReduceSum" | "ArgMax" | "AveragePool" | "GlobalAveragePool" => {
+        "ReduceSum" | "ArgMax" | "ReduceMean" | "AveragePool" => {
             count.elementwise_ops = input(0)?.elements();
         }
         // Moves numbers and computes nothing.

@@ -619,11 +619,14 @@ impl Graph<'_> {
     }
 
     /// Mean over height and width of `x` `[1, channels, height, width]`, which stay as ones.
+    ///
+    /// `ReduceMean`, because ONNX Runtime's CUDA provider has no bf16 kernel for `GlobalAveragePool`.
     pub fn global_average_pool(&mut self, x: &Value) -> Value {
         let shape = [x.dim(0), x.dim(1), 1, 1];
-        let hint = "global_average_pool";
-        // Kernels sum in single precision anyway; said in the graph it costs a launch of its own.
-        self.node("GlobalAveragePool", hint, &[x], Vec::new(), x.dtype, &shape)
+        let axes = self.list(&[2, 3]);
+        let attributes = vec![AttributeProto::int("keepdims", 1)];
+        // Kernels sum in single precision. Casts in the graph would be launches of their own.
+        self.node("ReduceMean", "global_average_pool", &[x, &axes], attributes, x.dtype, &shape)
     }
 
     /// Bilinear resampling of `x` `[1, channels, height, width]`, pixel centers at halves; rounded

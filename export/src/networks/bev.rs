@@ -270,7 +270,12 @@ fn fusion(
     let x = g.layer_norm(&x, &format!("{prefix}.ln_f"), NORM_EPSILON)?;
 
     let cells = |g: &mut Graph<'_>, first: usize, [rows, cols]: [usize; 2]| {
-        let tokens = g.slice(&x, 0, first..first + rows * cols);
+        // Not slices: ONNX Runtime joins two slices of one tensor into a `Split`, which copies from
+        // host memory at every run, so that a CUDA graph of the run could not be launched again.
+        let range = (first as i64..(first + rows * cols) as i64).collect::<Vec<_>>();
+        let name = format!("tokens.{}..{}", first, first + range.len());
+        let range = g.integers(&name, &[range.len()], &range);
+        let tokens = g.gather(&x, &range);
         let tokens = g.transpose(&tokens, &[1, 0]);
         g.reshape(&tokens, &[1, channels, rows, cols])
     };
