@@ -237,8 +237,19 @@ impl Graph<'_> {
     }
 
     /// `x · sigmoid(x)`, also known as SiLU.
+    ///
+    /// Written as two operators: ONNX Runtime's CUDA provider has no kernel for `Swish`, and splits it
+    /// into four.
     pub fn swish(&mut self, x: &Value) -> Value {
-        self.unary("Swish", "swish", x)
+        if self.emulates() {
+            // The release rounds the product only.
+            return self.in_single(x, |g, x| {
+                let gate = g.sigmoid(x);
+                g.mul(x, &gate)
+            });
+        }
+        let gate = self.sigmoid(x);
+        self.mul(x, &gate)
     }
 
     /// `max(x, 0)`.

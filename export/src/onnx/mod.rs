@@ -8,7 +8,7 @@ use crate::dtype::DType;
 /// Version of the file layout that goes with [`OPSET`].
 pub const IR_VERSION: i64 = 12;
 
-/// Version of the standard operator set: the first with `Attention(24)` and `Swish`.
+/// Version of the standard operator set: the first with `Attention(24)`.
 pub const OPSET: i64 = 24;
 
 /// A whole file: one graph and the operator sets that it speaks.
