@@ -394,7 +394,7 @@ struct WeightsPlan<'a> {
     items: Vec<Item<'a>>,
     /// Offset of every converted or copied tensor, by where it comes from and what it becomes.
     converted: BTreeMap<(Stored, DType), u64>,
-    /// Offset of every folded tensor, by network and name.
+    /// Offset of every folded or scaled tensor, by network and name.
     folded: BTreeMap<(&'a str, &'a str), u64>,
     total: u64,
 }
@@ -433,7 +433,7 @@ impl<'a> WeightsPlan<'a> {
                         }
                         plan.converted.insert(key, offset);
                     }
-                    Source::Folded(_) => {
+                    Source::Scaled(_) | Source::Folded(_) => {
                         plan.folded.insert((&network.name, &initializer.name), offset);
                     }
                     Source::Inline(_) => continue,
@@ -474,6 +474,15 @@ impl<'a> WeightsPlan<'a> {
                         let values = decode(chunk, *from).into_iter().map(to_grid);
                         let chunk = encode(&values.collect::<Vec<_>>(), initializer.dtype);
                         out.write_all(&chunk).map_err(writing(path))?;
+                    }
+                }
+                Source::Scaled(scaled) => {
+                    let bytes = stored_bytes(checkpoint, &scaled.stored, scaled.from);
+                    for (row, factor) in scaled.rows(bytes) {
+                        let values = scaled.times(&decode(row, scaled.from), factor);
+                        in_range(&values, initializer)?;
+                        let row = encode(&values, initializer.dtype);
+                        out.write_all(&row).map_err(writing(path))?;
                     }
                 }
                 Source::Stored(stored) => {
@@ -598,7 +607,7 @@ fn encode_initializer(
         Source::Converted(stored, _) | Source::Rounded(stored, _) => {
             external(WEIGHTS_FILE, weights.converted[&(*stored, initializer.dtype)], length)
         }
-        Source::Folded(_) => {
+        Source::Scaled(_) | Source::Folded(_) => {
             let key = (network.name.as_str(), initializer.name.as_str());
             external(WEIGHTS_FILE, weights.folded[&key], length)
         }
@@ -612,9 +621,11 @@ fn referenced_files(networks: &[Network]) -> BTreeSet<usize> {
         .flat_map(|network| &network.initializers)
         .filter_map(|initializer| match &initializer.source {
             Source::Stored(stored) => Some(stored.file),
-            Source::Converted(..) | Source::Rounded(..) | Source::Folded(_) | Source::Inline(_) => {
-                None
-            }
+            Source::Converted(..)
+            | Source::Rounded(..)
+            | Source::Scaled(_)
+            | Source::Folded(_)
+            | Source::Inline(_) => None,
         })
         .collect()
 }

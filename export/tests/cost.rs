@@ -158,10 +158,10 @@ fn action(cost: &NetworkCost) {
 fn bev(cost: &NetworkCost) {
     // The feature pyramid: one projection to 64 channels and two convolutions of 3 x 3.
     let unread = 1512 * 64 + 64 + 2 * (64 * 64 * 9 + 64);
-    // Running statistics are no trained parameters, but a run reads them: 66,228 per trunk, less
-    // the 68 counters among them.
-    let statistics = 2 * (66_228 - 68);
-    assert_eq!(cost.total.parameters, BEV - unread + statistics);
+    // Batch norms are folded: as many weights and biases as running statistics, which are 66,228 per
+    // trunk less the 68 counters among them.
+    let norms = 2 * (66_228 - 68);
+    assert_eq!(cost.total.parameters, BEV - unread - norms);
     near(cost.total.parameter_bytes as f64, 0.21e9, 0.03);
 }
 
@@ -175,9 +175,10 @@ fn parameters_are_what_comes_from_the_checkpoint() {
             for initializer in &network.initializers {
                 let elements = initializer.dims.iter().product::<usize>();
                 match initializer.source {
-                    Source::Stored(_) | Source::Converted(..) | Source::Rounded(..) => {
-                        parameters += elements;
-                    }
+                    Source::Stored(_)
+                    | Source::Converted(..)
+                    | Source::Rounded(..)
+                    | Source::Scaled(_) => parameters += elements,
                     Source::Folded(_) | Source::Inline(_) => {
                         constants += elements * initializer.dtype.size();
                     }

@@ -15,7 +15,7 @@ use tandem_export::folder::{
     graph_file,
 };
 use tandem_export::networks::{ExportOptions, NAMES, NetworkError, Precision, WeightStorage};
-use tandem_export::onnx::{ModelProto, TensorProto, ValueInfoProto};
+use tandem_export::onnx::{DataType, ModelProto, TensorProto, ValueInfoProto};
 use tandem_export::synth::{SynthSpec, synthesize};
 use tempfile::TempDir;
 
@@ -152,22 +152,96 @@ fn the_last_layer_projects_only_the_heads_that_the_action_expert_reads() {
 }
 
 #[test]
-fn a_bf16_export_of_a_bf16_checkpoint_copies_no_weight() {
+fn a_bf16_export_of_a_bf16_checkpoint_copies_only_what_batch_norms_scale() {
     let fixture = Fixture::new(DType::Bf16);
     let summary = fixture.export(Precision::Bf16);
-    let mut folded = 0;
+    let (mut folded, mut tensors) = (0, 0);
     for network in NAMES {
         for (tensor, file, _, length) in external(&fixture.graph(network)) {
             let name = tensor.name.as_deref().unwrap();
             if file == WEIGHTS_FILE {
-                assert!(!name.contains(".weight") && !name.contains(".bias"), "{name} is copied");
+                let is_scaled = name.starts_with("bev_encoder.") && name.ends_with(".scaled");
+                let is_copied = name.contains(".weight") || name.contains(".bias");
+                assert!(is_scaled || !is_copied, "{name} is copied");
                 folded += length as u64;
+                tensors += 1;
             }
         }
     }
     // What is in the file beside the folded constants is space between them.
-    assert!(folded <= summary.converted_bytes && summary.converted_bytes < folded + 64 * 64);
+    assert!(folded <= summary.converted_bytes && summary.converted_bytes < folded + 64 * tensors);
     assert_eq!(summary.weight_files, ["model.safetensors"]);
+}
+
+#[test]
+fn batch_norms_are_folded_and_rounded_once() {
+    for (precision, to) in [
+        (Precision::F32, DType::F32),
+        (Precision::Bf16, DType::Bf16),
+        (Precision::F16, DType::F16),
+        (Precision::Bf16Emulated, DType::Bf16),
+    ] {
+        let fixture = Fixture::new(DType::Bf16);
+        fixture.export(precision);
+        let values = |name: String| fixture.checkpoint.values_f32(&name).unwrap();
+        let rounded = |value: f64| match to {
+            DType::F16 => half::f16::from_f64(value).to_f64(),
+            DType::Bf16 => half::bf16::from_f64(value).to_f64(),
+            _ => f64::from(value as f32),
+        };
+        let graph = fixture.graph("bev");
+        let mut checked = 0;
+        for (tensor, file, offset, length) in external(&graph) {
+            let Some(name) = tensor.name.as_deref().unwrap().strip_suffix(".conv.weight.scaled")
+            else {
+                continue;
+            };
+            let norm = |part: &str| values(format!("{name}.bn.{part}"));
+            let (weight, bias) = (norm("weight"), norm("bias"));
+            let (mean, variance) = (norm("running_mean"), norm("running_var"));
+            let factor = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + 1e-5).sqrt();
+            let stored = values(format!("{name}.conv.weight"));
+            let expected: Vec<f64> = stored
+                .iter()
+                .enumerate()
+                .map(|(i, &value)| {
+                    rounded(f64::from(value) * factor(i * weight.len() / stored.len()))
+                })
+                .collect();
+            let bytes = fs::read(fixture.out().join(&file)).unwrap();
+            assert_eq!(
+                numbers(&bytes[offset..offset + length], tensor.data_type.unwrap()),
+                expected,
+                "{name} in {precision:?}"
+            );
+            let shift = graph.graph.as_ref().unwrap().initializer.iter();
+            let shift = shift
+                .clone()
+                .find(|t| t.name.as_deref() == Some(&format!("{name}.conv.folded_shift")))
+                .unwrap();
+            if let Some(raw) = &shift.raw_data {
+                let expected: Vec<f64> = (0..weight.len())
+                    .map(|i| rounded(f64::from(bias[i]) - f64::from(mean[i]) * factor(i)))
+                    .collect();
+                assert_eq!(numbers(raw, shift.data_type.unwrap()), expected, "{name}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 20, "{checked} convolutions");
+    }
+}
+
+/// Numbers of an ONNX tensor of floating-point type.
+fn numbers(bytes: &[u8], data_type: i32) -> Vec<f64> {
+    let two = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    if data_type == DataType::Bfloat16 as i32 {
+        two.map(|b| half::bf16::from_le_bytes(b).to_f64()).collect()
+    } else if data_type == DataType::Float16 as i32 {
+        two.map(|b| half::f16::from_le_bytes(b).to_f64()).collect()
+    } else {
+        let four = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
+        four.map(|b| f64::from(f32::from_le_bytes(b))).collect()
+    }
 }
 
 #[test]

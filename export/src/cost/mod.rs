@@ -436,12 +436,14 @@ fn untyped(network: &str, value: &str) -> CostError {
 }
 
 /// True for an initializer that is a tensor of the checkpoint, or rows of one, or one with other
-/// dimensions: it keeps that tensor's name. What the exporter computes is named for what it is.
+/// dimensions or scaled rows: it keeps that tensor's name. What else the exporter computes is named
+/// for what it is.
 fn is_parameter(name: &str) -> bool {
     let tensor = name.split_once(".rows.").or_else(|| name.split_once(".as."));
     let tensor = tensor.map_or(name, |(tensor, _)| tensor);
+    let tensor = tensor.strip_suffix(".scaled").unwrap_or(tensor);
     let last = tensor.rsplit_once('.').map_or(tensor, |(_, last)| last);
-    matches!(last, "weight" | "bias" | "running_mean" | "running_var" | "pos_emb")
+    matches!(last, "weight" | "bias" | "pos_emb")
 }
 
 /// True for keys or values of one layer of the prefix: `keys.0`, `values.35`.

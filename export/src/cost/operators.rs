@@ -46,9 +46,9 @@ pub(super) fn count(
             count.elementwise_ops = scores;
         }
         // One per element of the result.
-        "Add" | "Sub" | "Mul" | "Less" | "Or" | "Where" | "Cast" | "Relu" | "Gelu" | "Swish"
-        | "Sigmoid" | "Cos" | "Sin" | "Softmax" | "RMSNormalization" | "LayerNormalization"
-        | "BatchNormalization" | "RotaryEmbedding" | "Resize" => {
+        "Add" | "Sub" | "Mul" | "Less" | "Or" | "Where" | "Cast" | "Relu" | "Gelu" | "Sigmoid"
+        | "Cos" | "Sin" | "Softmax" | "RMSNormalization" | "LayerNormalization"
+        | "RotaryEmbedding" | "Resize" => {
             count.elementwise_ops = output.elements();
         }
         // One per element of what is reduced.

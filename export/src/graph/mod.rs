@@ -48,6 +48,16 @@ pub enum GraphError {
         /// What was needed, in words or as dimensions.
         needed: String,
     },
+    /// A constant that is computed from weights is beyond the range of the network's type.
+    #[error("{name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
+    Range {
+        /// The constant.
+        name: String,
+        /// Its first such value.
+        value: f64,
+        /// The network's type.
+        dtype: DType,
+    },
     /// A tensor's element type is not a floating-point type.
     #[error("tensor {name:?} is {found}, the network needs a floating-point tensor")]
     NotFloat {
@@ -119,6 +129,8 @@ pub enum Source {
     Converted(Stored, DType),
     /// Like [`Source::Converted`], and rounded to bfloat16 on the way.
     Rounded(Stored, DType),
+    /// A checkpoint file, scaled while it is copied.
+    Scaled(Scaled),
     /// Computed at export, to be kept beside the graph.
     Folded(Vec<u8>),
     /// Computed at export and small enough to be in the graph file.
@@ -134,6 +146,41 @@ pub struct Stored {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+}
+
+/// A checkpoint tensor whose outermost rows are multiplied by a factor each.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scaled {
+    /// The tensor.
+    pub stored: Stored,
+    /// Element type that it is stored in.
+    pub from: DType,
+    /// Element type that products are rounded to, once.
+    pub to: DType,
+    /// One factor per outermost row.
+    pub factors: Vec<f64>,
+}
+
+impl Scaled {
+    /// The outermost rows of the tensor's bytes, each with its factor.
+    pub(crate) fn rows<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = (&'b [u8], f64)> {
+        let row = (bytes.len() / self.factors.len()).max(1);
+        bytes.chunks_exact(row).zip(self.factors.clone())
+    }
+
+    /// `factor` times each of `values`, rounded once to [`Self::to`].
+    pub(crate) fn times(&self, values: &[f32], factor: f64) -> Vec<f32> {
+        values.iter().map(|&value| rounded(f64::from(value) * factor, self.to)).collect()
+    }
+}
+
+/// `factor · x + shift`, per channel.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Affine {
+    /// One factor per channel.
+    pub factor: Vec<f64>,
+    /// One shift per channel.
+    pub shift: Vec<f64>,
 }
 
 /// A finished graph with the data for its contract.
@@ -314,6 +361,31 @@ impl<'a> Graph<'a> {
         let row: usize = entry.shape[1..].iter().product();
         let label = format!("{name}.rows.{}..{}", rows.start, rows.end);
         self.stored(name, label, dims, rows.start * row..rows.end * row)
+    }
+
+    /// A weight whose outermost rows are multiplied by `factors`.
+    ///
+    /// # Errors
+    /// The checkpoint has no such floating-point tensor, or another number of rows.
+    fn weight_scaled(&mut self, name: &str, factors: &[f64]) -> Result<Value, GraphError> {
+        let entry = self.entry(name)?;
+        if !is_float(entry.dtype) {
+            return Err(GraphError::NotFloat { name: name.to_owned(), found: entry.dtype });
+        }
+        if entry.shape.first() != Some(&factors.len()) {
+            return Err(GraphError::WrongShape {
+                name: name.to_owned(),
+                found: entry.shape.clone(),
+                needed: format!("{} rows, one per factor", factors.len()),
+            });
+        }
+        let source = Source::Scaled(Scaled {
+            stored: Stored { file: entry.file, offset: entry.offset, length: entry.length },
+            from: entry.dtype,
+            to: self.dtype,
+            factors: factors.to_vec(),
+        });
+        Ok(self.initializer(format!("{name}.scaled"), self.dtype, entry.shape.clone(), source))
     }
 
     fn entry(&self, name: &str) -> Result<&'a TensorEntry, GraphError> {
@@ -535,6 +607,16 @@ impl<'a> Graph<'a> {
 /// True for element types that a network can compute in.
 fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
+}
+
+/// The number of type `dtype` that is nearest to `value`.
+fn rounded(value: f64, dtype: DType) -> f32 {
+    match dtype {
+        DType::F32 => value as f32,
+        DType::F16 => f16::from_f64(value).to_f32(),
+        DType::Bf16 => bf16::from_f64(value).to_f32(),
+        DType::I64 | DType::U8 | DType::Bool => panic!("{dtype} is not a floating-point type"),
+    }
 }
 
 /// Little-endian bytes of `values` in a floating-point type, rounded to nearest even.

@@ -1,7 +1,7 @@
 //! The operators, as methods of [`Graph`]: only standard ones that both ONNX Runtime and TensorRT
 //! run.
 
-use super::{Graph, GraphError, Value};
+use super::{Affine, Graph, GraphError, Value, rounded};
 use crate::dtype::DType;
 use crate::onnx::{AttributeProto, DataType};
 use std::ops::Range;
@@ -543,6 +543,46 @@ impl Graph<'_> {
         padding: Padding,
     ) -> Result<Value, GraphError> {
         let weight = self.weight(&format!("{prefix}.weight"))?;
+        let bias = format!("{prefix}.bias");
+        let bias = if self.has(&bias) { Some(self.weight(&bias)?) } else { None };
+        self.convolve(x, &weight, bias.as_ref(), stride, padding)
+    }
+
+    /// Convolution with the checkpoint's `{prefix}.weight`, and `after` applied to its channels:
+    /// folded into weight and bias, which are rounded once.
+    ///
+    /// # Errors
+    /// The weight is missing, does not take `x`'s channels or has others than `after`.
+    pub fn conv_affine(
+        &mut self,
+        x: &Value,
+        prefix: &str,
+        after: &Affine,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Value, GraphError> {
+        let weight = self.weight_scaled(&format!("{prefix}.weight"), &after.factor)?;
+        let name = format!("{prefix}.folded_shift");
+        let dtype = self.dtype();
+        let shift = after.shift.iter().map(|&value| match rounded(value, dtype) {
+            shift if shift.is_infinite() => {
+                Err(GraphError::Range { name: name.clone(), value, dtype })
+            }
+            shift => Ok(shift),
+        });
+        let shift = shift.collect::<Result<Vec<_>, _>>()?;
+        let bias = self.constant(&name, &[shift.len()], &shift);
+        self.convolve(x, &weight, Some(&bias), stride, padding)
+    }
+
+    fn convolve(
+        &mut self,
+        x: &Value,
+        weight: &Value,
+        bias: Option<&Value>,
+        stride: usize,
+        padding: Padding,
+    ) -> Result<Value, GraphError> {
         let channels = x.dim(1);
         let fits = weight.rank() == 4
             && channels.is_multiple_of(weight.dim(1))
@@ -565,10 +605,7 @@ impl Graph<'_> {
             (x.dim(2) + 2 * pad_h - weight.dim(2)) / stride + 1,
             (x.dim(3) + 2 * pad_w - weight.dim(3)) / stride + 1,
         ];
-        let bias = format!("{prefix}.bias");
-        let bias = if self.has(&bias) { Some(self.weight(&bias)?) } else { None };
-        let mut inputs = vec![x, &weight];
-        inputs.extend(bias.as_ref());
+        let inputs = [x, weight].into_iter().chain(bias).collect::<Vec<_>>();
         let (h, w) = (pad_h as i64, pad_w as i64);
         let attributes = vec![
             AttributeProto::ints("kernel_shape", &[weight.dim(2) as i64, weight.dim(3) as i64]),
@@ -577,37 +614,6 @@ impl Graph<'_> {
             AttributeProto::int("group", (channels / weight.dim(1)) as i64),
         ];
         Ok(self.node("Conv", "conv", &inputs, attributes, x.dtype, &shape))
-    }
-
-    /// Batch norm of `x` `[1, channels, height, width]` with the checkpoint's statistics, rounded
-    /// once.
-    ///
-    /// # Errors
-    /// One of the four tensors is missing or has another length.
-    pub fn batch_norm(
-        &mut self,
-        x: &Value,
-        prefix: &str,
-        epsilon: f64,
-    ) -> Result<Value, GraphError> {
-        let mut parts = Vec::new();
-        for part in ["weight", "bias", "running_mean", "running_var"] {
-            let value = self.weight(&format!("{prefix}.{part}"))?;
-            if value.shape() != [x.dim(1)] {
-                return Err(GraphError::WrongShape {
-                    name: value.name.clone(),
-                    found: value.shape.clone(),
-                    needed: format!("[{}]", x.dim(1)),
-                });
-            }
-            parts.push(value);
-        }
-        let attributes = vec![AttributeProto::float("epsilon", epsilon as f32)];
-        Ok(self.in_single(x, |g, x| {
-            let parts = parts.iter().map(|part| g.cast(part, x.dtype)).collect::<Vec<_>>();
-            let inputs = std::iter::once(x).chain(&parts).collect::<Vec<_>>();
-            g.node("BatchNormalization", "batch_norm", &inputs, attributes, x.dtype, x.shape())
-        }))
     }
 
     /// Mean over tiles of `tile` (height, width) that cover `x` `[1, channels, height, width]`,

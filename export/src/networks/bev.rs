@@ -13,7 +13,8 @@
 use super::{ExportOptions, NetworkError, Probes, Sizes};
 use crate::checkpoint::{BevConfig, Checkpoint};
 use crate::dtype::DType;
-use crate::graph::{Graph, GraphError, Network, Padding, Value};
+use crate::graph::{Affine, Graph, GraphError, Network, Padding, Value};
+use std::collections::BTreeMap;
 
 /// Name of the network and of its files.
 pub const NAME: &str = "bev";
@@ -39,13 +40,54 @@ pub fn build(
     options: &ExportOptions,
     sizes: &Sizes,
 ) -> Result<Network, NetworkError> {
-    draw(checkpoint, options, sizes).map_err(|source| NetworkError::Graph { network: NAME, source })
+    let norms = batch_norms(checkpoint)?;
+    draw(checkpoint, options, sizes, &norms)
+        .map_err(|source| NetworkError::Graph { network: NAME, source })
+}
+
+/// What every batch norm of the encoder does to a channel, by the prefix of its tensors.
+type BatchNorms = BTreeMap<String, Affine>;
+
+/// Reads the batch norms that are complete; an incomplete one is missed where it is needed.
+fn batch_norms(checkpoint: &Checkpoint) -> Result<BatchNorms, NetworkError> {
+    let mut norms = BatchNorms::new();
+    let names = checkpoint.tensors().keys().filter(|name| name.starts_with(PREFIX));
+    for prefix in names.filter_map(|name| name.strip_suffix(".running_var")) {
+        let read = |part: &str| {
+            checkpoint
+                .values_f32(&format!("{prefix}.{part}"))
+                .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })
+        };
+        let (weight, bias) = (read("weight")?, read("bias")?);
+        let (mean, variance) = (read("running_mean")?, read("running_var")?);
+        let lengths = [weight.len(), bias.len(), mean.len()];
+        if lengths != [variance.len(); 3] {
+            return Err(NetworkError::Config(format!(
+                "the four tensors of {prefix} have {lengths:?} and {} channels",
+                variance.len()
+            )));
+        }
+        let factor = weight
+            .iter()
+            .zip(&variance)
+            .map(|(&weight, &variance)| {
+                f64::from(weight) / (f64::from(variance) + NORM_EPSILON).sqrt()
+            })
+            .collect::<Vec<_>>();
+        let shift = bias.iter().zip(&mean).zip(&factor);
+        let shift = shift
+            .map(|((&bias, &mean), factor)| f64::from(bias) - f64::from(mean) * factor)
+            .collect();
+        norms.insert(prefix.to_owned(), Affine { factor, shift });
+    }
+    Ok(norms)
 }
 
 fn draw(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
+    norms: &BatchNorms,
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().bev;
     let mut graph = options.precision.graph(NAME, checkpoint);
@@ -70,7 +112,7 @@ fn draw(
         g.cast(&histogram, g.dtype())
     });
 
-    let trunks = ["image", "lidar"].map(|name| Trunk { name });
+    let trunks = ["image", "lidar"].map(|name| Trunk { name, norms });
     let [image_trunk, lidar_trunk] = &trunks;
     let mut picture = image_trunk.stem(g, &picture)?;
     let mut lidar = lidar_trunk.stem(g, &histogram)?;
@@ -162,18 +204,19 @@ fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
 }
 
 /// One RegNet-Y network.
-struct Trunk {
+struct Trunk<'a> {
     name: &'static str,
+    norms: &'a BatchNorms,
 }
 
-impl Trunk {
+impl Trunk<'_> {
     fn prefix(&self) -> String {
         format!("{PREFIX}.{}_encoder", self.name)
     }
 
     fn stem(&self, g: &mut Graph<'_>, x: &Value) -> Result<Value, GraphError> {
         g.within(format!("{}.stem", self.name), |g| {
-            let x = conv_norm(g, x, &format!("{}.stem", self.prefix()), 2)?;
+            let x = conv_norm(g, x, &format!("{}.stem", self.prefix()), 2, self.norms)?;
             Ok(g.relu(&x))
         })
     }
@@ -189,16 +232,22 @@ impl Trunk {
             let scope = format!("{}.s{stage}/b{n}", self.name);
             // The first block of a stage halves the map.
             let stride = if n == 1 { 2 } else { 1 };
-            x = g.within(scope, |g| block(g, &x, &prefix, stride))?;
+            x = g.within(scope, |g| block(g, &x, &prefix, stride, self.norms))?;
         }
         Ok(x)
     }
 }
 
-fn block(g: &mut Graph<'_>, x: &Value, prefix: &str, stride: usize) -> Result<Value, GraphError> {
-    let h = conv_norm(g, x, &format!("{prefix}.conv1"), 1)?;
+fn block(
+    g: &mut Graph<'_>,
+    x: &Value,
+    prefix: &str,
+    stride: usize,
+    norms: &BatchNorms,
+) -> Result<Value, GraphError> {
+    let h = conv_norm(g, x, &format!("{prefix}.conv1"), 1, norms)?;
     let h = g.relu(&h);
-    let h = conv_norm(g, &h, &format!("{prefix}.conv2"), stride)?;
+    let h = conv_norm(g, &h, &format!("{prefix}.conv2"), stride, norms)?;
     let h = g.relu(&h);
 
     let squeezed = g.global_average_pool(&h);
@@ -208,9 +257,9 @@ fn block(g: &mut Graph<'_>, x: &Value, prefix: &str, stride: usize) -> Result<Va
     let excite = g.sigmoid(&squeezed);
     let h = g.mul(&h, &excite);
 
-    let h = conv_norm(g, &h, &format!("{prefix}.conv3"), 1)?;
+    let h = conv_norm(g, &h, &format!("{prefix}.conv3"), 1, norms)?;
     let shortcut = if g.has(&format!("{prefix}.downsample.conv.weight")) {
-        conv_norm(g, x, &format!("{prefix}.downsample"), stride)?
+        conv_norm(g, x, &format!("{prefix}.downsample"), stride, norms)?
     } else {
         x.clone()
     };
@@ -225,15 +274,18 @@ fn block(g: &mut Graph<'_>, x: &Value, prefix: &str, stride: usize) -> Result<Va
     Ok(g.relu(&sum))
 }
 
-/// Convolution that pads by half its kernel, and batch norm.
+/// Convolution that pads by half its kernel, with the batch norm behind it folded in.
 fn conv_norm(
     g: &mut Graph<'_>,
     x: &Value,
     prefix: &str,
     stride: usize,
+    norms: &BatchNorms,
 ) -> Result<Value, GraphError> {
-    let x = g.conv(x, &format!("{prefix}.conv"), stride, Padding::Half)?;
-    g.batch_norm(&x, &format!("{prefix}.bn"), NORM_EPSILON)
+    let norm = format!("{prefix}.bn");
+    let missing = || GraphError::NoSuchTensor { name: format!("{norm}.running_var") };
+    let norm = norms.get(&norm).ok_or_else(missing)?;
+    g.conv_affine(x, &format!("{prefix}.conv"), norm, stride, Padding::Half)
 }
 
 /// One fusion transformer: both maps pooled to cells, all cells attend to all. Returns the cells of
