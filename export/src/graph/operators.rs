@@ -434,9 +434,22 @@ impl Graph<'_> {
         self.node("ReduceSum", "cumulative_sum", &[&parts, &axes], attributes, x.dtype, x.shape())
     }
 
+    /// What is added to scores so that only the columns are seen where `visible` is true: zero there
+    /// and a number elsewhere whose exponential is zero beside that of any score. Every row must see
+    /// a column.
+    ///
+    /// Made once per network: of a boolean mask, ONNX Runtime's CUDA provider makes this in every
+    /// layer. It is finite because sums of infinite scores are not numbers.
+    pub fn additive_mask(&mut self, visible: &Value) -> Value {
+        let hidden = if self.dtype() == DType::F16 { half::f16::MIN.to_f32() } else { -1e30 };
+        let zero = self.constant("score.seen", &[1], &[0.0]);
+        let hidden = self.constant("score.hidden", &[1], &[hidden]);
+        self.select(visible, &zero, &hidden)
+    }
+
     /// Softmax attention of `q` `[1, heads, rows, dim]` over `k` `[1, kv_heads, columns, dim]` and
     /// `v` `[1, kv_heads, columns, value_dim]`; each key head serves `heads / kv_heads` query heads.
-    /// A row sees the columns where `mask` (`[1, 1, rows, columns]`) is true, or all of them.
+    /// `mask` (`[1, 1, rows, columns]`, see [`Graph::additive_mask`]) is added to the scores.
     ///
     /// Heads are continued with zeros to a width that TensorRT has a kernel for, and values to the
     /// width of keys; what that adds to the result is cut off.
@@ -466,7 +479,7 @@ impl Graph<'_> {
         let mut inputs = vec![&q, &k, &v];
         if let Some(mask) = mask {
             assert!(
-                mask.dtype == DType::Bool && mask.shape() == [1, 1, q.dim(2), k.dim(2)],
+                mask.dtype == q.dtype && mask.shape() == [1, 1, q.dim(2), k.dim(2)],
                 "attention of {}, {} under mask {}",
                 q.describe(),
                 k.describe(),

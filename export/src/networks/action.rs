@@ -217,8 +217,8 @@ fn point_head(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, Graph
     Ok(g.cast(&x, DType::F32))
 }
 
-/// `[1, 1, tokens, capacity + tokens]`: all see the real part of the prefix, and each block sees
-/// itself and the blocks before it.
+/// `[1, 1, tokens, capacity + tokens]`, added to scores: all see the real part of the prefix, and each
+/// block sees itself and the blocks before it.
 fn mask(g: &mut Graph<'_>, prefix_length: &Value, capacity: usize, blocks: [usize; 5]) -> Value {
     let own = block_mask(blocks);
     let n_tokens = own.len();
@@ -234,7 +234,8 @@ fn mask(g: &mut Graph<'_>, prefix_length: &Value, capacity: usize, blocks: [usiz
         .collect::<Vec<_>>();
     let own = g.booleans("visible_own_tokens", &[n_tokens, capacity + n_tokens], &own);
     let visible = g.or(&own, &in_prefix);
-    g.reshape(&visible, &[1, 1, n_tokens, capacity + n_tokens])
+    let visible = g.reshape(&visible, &[1, 1, n_tokens, capacity + n_tokens]);
+    g.additive_mask(&visible)
 }
 
 /// Which own tokens (columns) each own token (row) sees.

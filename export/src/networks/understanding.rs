@@ -221,7 +221,7 @@ fn at_image_tokens(g: &mut Graph<'_>, tokens: &Value, image_slot: &Value) -> Val
     g.gather(&table, image_slot)
 }
 
-/// `[1, 1, tokens, tokens]`: which columns each row sees.
+/// `[1, 1, tokens, tokens]`, added to scores: which columns each row sees.
 fn mask(g: &mut Graph<'_>, visible_until: &Value) -> Value {
     let n = visible_until.dim(0);
     // Everyone sees the first token. For real tokens that is so anyway; a padding row that saw
@@ -230,7 +230,8 @@ fn mask(g: &mut Graph<'_>, visible_until: &Value) -> Value {
     let columns = g.integers("columns", &[1, n], &columns);
     let until = g.reshape(visible_until, &[n, 1]);
     let visible = g.less(&columns, &until);
-    g.reshape(&visible, &[1, 1, n, n])
+    let visible = g.reshape(&visible, &[1, 1, n, n]);
+    g.additive_mask(&visible)
 }
 
 struct Layer<'a> {
