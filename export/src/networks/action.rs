@@ -8,9 +8,10 @@
 //! ```
 //!
 //! Its heads are narrower and fewer than those of the understanding expert whose keys it reads.
-//! Own queries and keys are continued with zeros to the common width before they are rotated; what
-//! the rotation then turns into the new part is cleared in keys and stays in queries, so that it
-//! meets the prefix's keys. Heads that nobody's queries reach are left out.
+//! Own queries and keys are continued with zeros to the common width before they are rotated. What the
+//! rotation turns into the new part stays in queries, so that it meets the prefix's keys; in keys it
+//! is zero, because their pairs with the new part are only scaled by the cosine. Heads that nobody's
+//! queries reach are left out.
 
 use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, rotary, swiglu, understanding};
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -97,7 +98,9 @@ fn draw(
         let positions = g.add(&position, &offsets);
         let positions = g.cast(&positions, DType::F32);
         let positions = g.reshape(&positions, &[n_tokens, 1]);
-        rotary::tables(g, &positions, config.rope_theta, config.head_dim)
+        let (cos, sin) = rotary::tables(g, &positions, config.rope_theta, config.head_dim);
+        let key_sin = within_own_width(g, &sin, gen_head_dim, config.head_dim);
+        Rope { cos, sin, key_sin }
     });
 
     for (l, (keys, values)) in prefix.iter().enumerate() {
@@ -252,7 +255,27 @@ struct Layer<'a> {
     prefix: String,
     checkpoint: &'a Checkpoint,
     sizes: &'a Sizes,
-    rope: &'a (Value, Value),
+    rope: &'a Rope,
+}
+
+/// Cosines and sines, `[1, tokens, head_dim / 2]` each.
+struct Rope {
+    cos: Value,
+    sin: Value,
+    /// Sines for keys: zero for pairs that reach beyond their own width.
+    key_sin: Value,
+}
+
+/// The sines of pairs within `own` of `common` entries of a head, zeros for the rest: a key is rotated
+/// by them into its own width only.
+fn within_own_width(g: &mut Graph<'_>, sin: &Value, own: usize, common: usize) -> Value {
+    if own == common {
+        return sin.clone();
+    }
+    let half = common / 2;
+    let kept = (0..half).map(|j| if j + half < own { 1.0 } else { 0.0 }).collect::<Vec<_>>();
+    let kept = g.constant("rope.own_width", &[half], &kept);
+    g.mul(sin, &kept)
 }
 
 impl Layer<'_> {
@@ -270,7 +293,7 @@ impl Layer<'_> {
         let Sizes { kv_heads, gen_head_dim, group, .. } = *self.sizes;
         let head_dim = text.head_dim;
         let prefix = format!("{}.self_attn", self.prefix);
-        let (cos, sin) = self.rope;
+        let Rope { cos, sin, key_sin } = self.rope;
 
         let queries = g.linear(h, &format!("{prefix}.q_proj_mot_gen"))?;
         let queries = g.split_heads(&queries, mot.num_attention_heads);
@@ -288,8 +311,7 @@ impl Layer<'_> {
         let keys = g.rms_norm(&keys, &norm, text.rms_norm_eps);
         let keys = g.fit(&keys, 1, kv_heads);
         let keys = g.fit(&keys, 3, head_dim);
-        let keys = g.rotary(&keys, cos, sin);
-        let keys = self.clear_beyond_own_width(g, &keys);
+        let keys = g.rotary(&keys, cos, key_sin);
         let keys = with_prefix(g, prefix_keys, &keys);
 
         let values = g.linear_rows(h, &format!("{prefix}.v_proj_mot_gen"), rows)?;
@@ -302,16 +324,6 @@ impl Layer<'_> {
         let attended = g.slice(&attended, 1, 0..mot.num_attention_heads);
         let attended = g.join_heads(&attended);
         g.linear(&attended, &format!("{prefix}.o_proj_mot_gen"))
-    }
-
-    fn clear_beyond_own_width(&self, g: &mut Graph<'_>, keys: &Value) -> Value {
-        let (own, common) = (self.sizes.gen_head_dim, keys.dim(3));
-        if own == common {
-            return keys.clone();
-        }
-        let kept = (0..common).map(|j| if j < own { 1.0 } else { 0.0 }).collect::<Vec<_>>();
-        let kept = g.constant("own_width", &[common], &kept);
-        g.mul(keys, &kept)
     }
 }
 
