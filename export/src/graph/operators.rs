@@ -354,20 +354,36 @@ impl Graph<'_> {
 
     /// `range` of `axis`; nothing if that is all of it.
     pub fn slice(&mut self, x: &Value, axis: usize, range: Range<usize>) -> Value {
-        assert!(
-            range.start < range.end && range.end <= x.dim(axis),
-            "slice {range:?} along axis {axis} of {}",
-            x.describe()
-        );
-        if range.len() == x.dim(axis) {
+        self.slices(x, [(axis, range)])
+    }
+
+    /// A range of several axes in one operator; nothing if that is all of `x`.
+    pub fn slices<const N: usize>(
+        &mut self,
+        x: &Value,
+        ranges: [(usize, Range<usize>); N],
+    ) -> Value {
+        let mut shape = x.shape.clone();
+        let (mut starts, mut ends, mut axes) = (Vec::new(), Vec::new(), Vec::new());
+        for (axis, range) in ranges {
+            assert!(
+                range.start < range.end && range.end <= x.dim(axis),
+                "slice {range:?} along axis {axis} of {}",
+                x.describe()
+            );
+            if range.len() == x.dim(axis) {
+                continue;
+            }
+            shape[axis] = range.len();
+            starts.push(range.start as i64);
+            ends.push(range.end as i64);
+            axes.push(axis as i64);
+        }
+        if axes.is_empty() {
             return x.clone();
         }
-        let mut shape = x.shape.clone();
-        shape[axis] = range.len();
-        let start = self.list(&[range.start as i64]);
-        let end = self.list(&[range.end as i64]);
-        let axes = self.list(&[axis as i64]);
-        self.node("Slice", "slice", &[x, &start, &end, &axes], Vec::new(), x.dtype, &shape)
+        let [starts, ends, axes] = [starts, ends, axes].map(|values| self.list(&values));
+        self.node("Slice", "slice", &[x, &starts, &ends, &axes], Vec::new(), x.dtype, &shape)
     }
 
     /// `axis` of `x` made `length` long: cut at the end, or continued with zeros.

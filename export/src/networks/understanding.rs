@@ -265,11 +265,11 @@ impl Layer<'_> {
     /// What the action expert reads of them.
     fn kept(&self, g: &mut Graph<'_>, keys: &Value, values: &Value) -> (Value, Value) {
         let Sizes { kv_heads, gen_head_dim, prefix_capacity, .. } = *self.sizes;
-        let keys = g.slice(keys, 1, 0..kv_heads);
-        let keys = g.reshape(&keys, &[kv_heads, prefix_capacity, keys.dim(3)]);
-        let values = g.slice(values, 1, 0..kv_heads);
-        let values = g.slice(&values, 3, 0..gen_head_dim);
-        let values = g.reshape(&values, &[kv_heads, prefix_capacity, gen_head_dim]);
+        // Reshaped before they are cut: a reshape that makes an output is a copy.
+        let [keys, values] =
+            [keys, values].map(|x| g.reshape(x, &[x.dim(1), prefix_capacity, x.dim(3)]));
+        let keys = g.slice(&keys, 0, 0..kv_heads);
+        let values = g.slices(&values, [(0, 0..kv_heads), (2, 0..gen_head_dim)]);
         (keys, values)
     }
 
