@@ -422,9 +422,10 @@ macro_rules! on_a_device {
 
 /// ONNX Runtime on the CPU.
 fn cpu() -> OnnxRuntime {
-    // A process has one such library, and a GPU's serves the CPU, too.
+    // A process has one such library, and a GPU's serves the CPU, too. Where it cannot be opened, the
+    // tests on the GPU fail and those on the CPU use their own.
     #[cfg(feature = "cuda")]
-    let _gpu = gpu::place();
+    let _gpu = gpu::open().inspect_err(|error| eprintln!("no provider for the GPU: {error}"));
     OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
 }
 
@@ -447,28 +448,27 @@ mod gpu {
     use std::sync::Arc;
     use tandem::device::Device;
     use tandem::device::cuda::CudaDevice;
-    use tandem::engine::onnxruntime::{CudaOptions, OnnxRuntimeCuda};
+    use tandem::engine::onnxruntime::{CudaOptions, OnnxRuntimeCuda, OpenError};
 
-    /// The first GPU with ONNX Runtime's CUDA provider; `None`, with the reason, without one.
-    pub(super) fn place() -> Option<Place> {
+    /// The first GPU with ONNX Runtime's CUDA provider; `None`, with the reason, without a GPU.
+    pub(super) fn open() -> Result<Option<Place>, OpenError> {
         let device = match CudaDevice::open(0) {
             Ok(device) => device,
             Err(error) => {
                 eprintln!("SKIPPED on a GPU: {error}");
-                return None;
+                return Ok(None);
             }
         };
-        let lanes = device.lanes(None).unwrap();
+        let lanes = device.lanes(None)?;
         let (options, stream) = (CudaOptions::default(), Arc::clone(&lanes.fast));
         let mut progress = |line: &str| eprintln!("{line}");
-        let backend =
-            OnnxRuntimeCuda::open(device.clone(), stream, options, &mut progress).unwrap();
-        Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) })
+        let backend = OnnxRuntimeCuda::open(device.clone(), stream, options, &mut progress)?;
+        Ok(Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) }))
     }
 }
 
 #[cfg(feature = "cuda")]
-on_a_device!(onnxruntime_on_a_gpu, gpu::place());
+on_a_device!(onnxruntime_on_a_gpu, gpu::open().unwrap());
 
 conformance!(onnxruntime_cpu, cpu());
 

@@ -94,6 +94,18 @@ pub enum OpenError {
         /// What it lacks.
         missing: String,
     },
+    /// The provider's library for convolutions is missing.
+    #[cfg(feature = "cuda")]
+    #[error(
+        "{name} does not load ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or \
+         name its folder in LD_LIBRARY_PATH"
+    )]
+    NoCudnn {
+        /// File that was opened.
+        name: String,
+        /// Message of the system's loader.
+        reason: String,
+    },
     /// The stream is another device's.
     #[cfg(feature = "cuda")]
     #[error(transparent)]

@@ -39,10 +39,15 @@ pub struct CudaOptions {
     pub memory_limit: Option<usize>,
 }
 
+/// The library that the provider runs convolutions with. It opens it by this name, when a network is
+/// loaded.
+const CUDNN: &str = "libcudnn.so.9";
+
 /// ONNX Runtime on one stream of a GPU.
 pub struct OnnxRuntimeCuda {
     environment: ort::environment::Environment,
     library: PathBuf,
+    _cudnn: libloading::Library,
     device: CudaDevice,
     stream: Arc<dyn Stream>,
     options: CudaOptions,
@@ -53,8 +58,9 @@ impl OnnxRuntimeCuda {
     /// `progress` gets one line when a fetch begins.
     ///
     /// # Errors
-    /// If there is no library and none can be fetched, it does not load or has no CUDA provider, this
-    /// process has loaded the one for the CPU, or the stream is none of the device's.
+    /// If there is no library and none can be fetched, it does not load or has no CUDA provider, cuDNN
+    /// does not load, this process has loaded the library for the CPU, or the stream is none of the
+    /// device's.
     pub fn open(
         device: CudaDevice,
         stream: Arc<dyn Stream>,
@@ -73,8 +79,9 @@ impl OnnxRuntimeCuda {
         if library != wanted {
             return Err(OpenError::Second { path: wanted, loaded: library });
         }
+        let cudnn = cudnn(CUDNN)?;
         match CUDA::is_available() {
-            Ok(true) => Ok(Self { environment, library, device, stream, options }),
+            Ok(true) => Ok(Self { environment, library, _cudnn: cudnn, device, stream, options }),
             Ok(false) => Err(no_provider("it is built without".to_owned())),
             Err(error) => Err(no_provider(error.to_string())),
         }
@@ -127,16 +134,34 @@ impl OnnxRuntimeCuda {
     }
 }
 
-/// The library's words, with what to do about them where they say only what is missing.
+/// Opens cuDNN. Without it networks load, and the first convolution fails.
+fn cudnn(name: &str) -> Result<libloading::Library, OpenError> {
+    // SAFETY: NVIDIA's library, which the provider opens as well; its initializers are run by loading
+    // it at any time.
+    unsafe { libloading::Library::new(name) }
+        .map_err(|error| OpenError::NoCudnn { name: name.to_owned(), reason: error.to_string() })
+}
+
+/// The library's message, with what to do about it where it says only what is missing.
 fn explained(words: &str) -> String {
     let words = words.trim_end();
+    if words.contains("cuDNN is unavailable") {
+        return format!(
+            "{words}; the CUDA provider needs cuDNN 9 for convolutions: install it, or name its folder \
+             in LD_LIBRARY_PATH"
+        );
+    }
     if words.contains("cannot open shared object file") {
         return format!(
             "{words}; the CUDA provider needs libcublas, libcublasLt, libcurand and libcudart of CUDA \
              13, and libcudnn 9: install them, or name their folders in LD_LIBRARY_PATH"
         );
     }
-    if words.contains("disable_cpu_ep_fallback") || words.contains("fallback to CPU EP") {
+    let has_no_kernel = words.contains("Provider type for ") && words.contains(" is not set");
+    if has_no_kernel
+        || words.contains("disable_cpu_ep_fallback")
+        || words.contains("fallback to CPU EP")
+    {
         return format!("{words}; some of its nodes have no kernel in the CUDA provider");
     }
     words.to_owned()
@@ -406,5 +431,23 @@ mod tests {
             assert!(said.contains(part), "{said}");
         }
         assert_eq!(explained("something else"), "something else");
+    }
+
+    #[test]
+    fn missing_cudnn_and_missing_kernel_are_explained() {
+        let said = explained("cuDNN is unavailable: dlopen failed for libcudnn.so.9");
+        assert!(said.contains("needs cuDNN 9") && said.contains("LD_LIBRARY_PATH"), "{said}");
+        let said = explained(
+            "Provider type for GlobalAveragePool node 'image.s1/b1/global_average_pool' is not set.",
+        );
+        assert!(said.ends_with("no kernel in the CUDA provider"), "{said}");
+    }
+
+    #[test]
+    fn missing_cudnn_is_reported_with_what_to_install() {
+        let error = cudnn("libcudnn-of-no-machine.so.9").unwrap_err().to_string();
+        for part in ["libcudnn-of-no-machine.so.9", "cuDNN 9", "LD_LIBRARY_PATH"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }
