@@ -119,7 +119,12 @@ fn attention_is_one_kernel_per_layer_and_no_precision_is_lost() {
     // Four fusions, spelled out; the library joins all but the narrowest.
     let file = network("bev");
     let found = findings(&file, &file);
-    assert!(found.is_as_asked() && found.widened.is_empty(), "{found:#?}");
+    assert!(found.is_as_asked(), "{found:#?}");
+    // Means of large maps are handed from one kernel to the next before they are rounded.
+    let is_mean = |node: &String| node.ends_with("/global_average_pool");
+    for wider in &found.widened {
+        assert!(wider.dtype == "f32" && wider.nodes.iter().any(is_mean), "{wider:?}");
+    }
     assert!(found.attention.iter().all(|attention| attention.is_spelled_out), "{found:#?}");
     let several: Vec<&str> = found
         .attention
