@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds what run.sh runs, and puts it into DIR/bin:
+# Builds what first_contact.sh runs, and puts it into DIR/bin:
 #
 #   benchmarks/gpu/binaries.sh DIR [cargo's options, such as --release --features cuda]
 set -euo pipefail
@@ -11,7 +11,7 @@ shift
 mkdir -p "$out/bin"
 # One call, so that all are built with the same features. Executables have numbers in their names.
 cargo test "$@" --no-run --message-format=json-render-diagnostics --bins \
-  --test device_conformance --test engine_conformance --test gpu >"$out/cargo.json"
+  --test device_conformance --test device_two_rates --test engine_conformance --test gpu >"$out/cargo.json"
 OUT="$out" python3 - <<'END'
 import json, os, shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ for line in (out / "cargo.json").read_text().splitlines():
         if is_program or target["kind"] == ["test"]:
             found[target["name"]] = told["executable"]
 (out / "cargo.json").unlink()
-for name in ("tandem", "tandem-benchmarks", "device_conformance", "engine_conformance"):
+for name in ("tandem", "tandem-benchmarks", "device_conformance", "device_two_rates", "engine_conformance"):
     if name not in found:
         raise SystemExit(f"binaries.sh: cargo built no {name}")
     partial = out / "bin" / f"{name}.partial"

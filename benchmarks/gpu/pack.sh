@@ -1,27 +1,30 @@
 #!/usr/bin/env bash
-# Packs what run.sh needs on a GPU machine without a network, in parts of at most 60 MB:
+# Packs what first_contact.sh needs on a GPU machine without a network, in parts of at most 60 MB:
 #
 #   benchmarks/gpu/pack.sh OUT            builds (release), fetches the libraries, packs
+#   benchmarks/gpu/pack.sh OUT --slim 90  the same without NVIDIA's libraries, TensorRT and code of other
+#                                         GPUs than of compute capability 9.0: two parts
 #   benchmarks/gpu/pack.sh OUT --from DIR packs DIR as it is
 #
 # Options: --part-bytes N (default 60000000). OUT gets part-000 and so on, SHA256SUMS, and unpack.sh.
-# Weights are not among it: they are synthesized there. Neither is the checkout, which run.sh runs in.
+# Weights are not among it: they are synthesized there. Neither is the checkout, which it runs in.
 set -euo pipefail
 caller="$PWD"
 cd "$(dirname "$0")/../.."
 at() { case "$1" in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac; }
 
-usage() { sed -n '2,8s/^# \{0,1\}//p' benchmarks/gpu/pack.sh >&2; exit 2; }
-out='' from='' part_bytes=60000000
+usage() { sed -n '2,10s/^# \{0,1\}//p' benchmarks/gpu/pack.sh >&2; exit 2; }
+out='' from='' slim='' part_bytes=60000000
 while [ $# -gt 0 ]; do
   case "$1" in
-    --from | --part-bytes) [ $# -ge 2 ] || usage ;;
+    --from | --part-bytes | --slim) [ $# -ge 2 ] || usage ;;
     -*) usage ;;
     *) [ -z "$out" ] || usage; out="$(at "$1")"; shift; continue ;;
   esac
   case "$1" in
     --from) from="$(at "$2")" ;;
     --part-bytes) part_bytes="$2" ;;
+    --slim) slim="$2" ;;
   esac
   shift 2
 done
@@ -53,7 +56,11 @@ fetch() {
       exit 1
     }
   done
-  printf '%s\n' "$own_packages" "$vendor_packages" >"$scratch/requirements.txt"
+  if [ -n "$slim" ]; then
+    grep 'onnxruntime-gpu' <<<"$own_packages" >"$scratch/requirements.txt"
+  else
+    printf '%s\n' "$own_packages" "$vendor_packages" >"$scratch/requirements.txt"
+  fi
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
     --require-hashes --dest "$scratch/wheels" --requirement "$scratch/requirements.txt"
   for wheel in "$scratch"/wheels/*.whl; do
@@ -80,13 +87,25 @@ collect() {
   local features='tandem/cuda,tandem-benchmarks/cuda' arch
   arch="$(uname -m)"
   [ "$arch" = x86_64 ] || { echo "pack.sh: packages are pinned for x86_64, this is $arch" >&2; exit 1; }
-  if [ -n "${LIBCLANG_PATH:-}" ]; then
+  if [ -n "$slim" ]; then
+    :
+  elif [ -n "${LIBCLANG_PATH:-}" ]; then
     features="$features,tandem/tensorrt,tandem-benchmarks/tensorrt"
   else
     echo "pack.sh: LIBCLANG_PATH is not set, so TensorRT is left out (engines/README.md)" >&2
   fi
   benchmarks/gpu/binaries.sh "$scratch/pack" --release --features "$features"
   fetch
+  if [ -n "$slim" ]; then
+    strip "$scratch/pack/bin"/*
+    # Not in the cache, whose files have to be the package's; first_contact.sh names it, also for CPUs.
+    place onnxruntime_gpu onnxruntime 'libonnxruntime.so.1.31.1' \
+      'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
+    local provider="$scratch/pack/onnxruntime/libonnxruntime_providers_cuda.so"
+    benchmarks/gpu/slim_provider.py "$provider" "$provider.slim" "$slim"
+    mv "$provider.slim" "$provider"
+    return
+  fi
   place onnxruntime "cache/onnxruntime-1.31.1-$arch" 'libonnxruntime.so.1.31.1'
   place onnxruntime_gpu "cache/onnxruntimegpu-1.31.1-$arch" 'libonnxruntime.so.1.31.1' \
     'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
@@ -106,7 +125,7 @@ fi
 (cd "$from" && find . -type f ! -name CONTENTS.sha256 -print0 | sort -z | xargs -0 sha256sum) >"$scratch/CONTENTS.sha256"
 # Of two files of one name the later is unpacked, so a folder that was unpacked can be packed again.
 tar --create --directory "$from" . --directory "$scratch" ./CONTENTS.sha256 |
-  gzip -3 | split --bytes="$part_bytes" --numeric-suffixes --suffix-length=3 - "$out/part-"
+  xz -3 --threads=0 | split --bytes="$part_bytes" --numeric-suffixes --suffix-length=3 - "$out/part-"
 cp benchmarks/gpu/unpack.sh "$out/"
 (cd "$out" && sha256sum part-* unpack.sh >SHA256SUMS)
 echo "packed $(wc -l <"$scratch/CONTENTS.sha256") files into $(ls "$out"/part-* | wc -l) parts, $(du -sh "$out" | cut -f1) in all" >&2

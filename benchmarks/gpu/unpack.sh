@@ -17,7 +17,11 @@ parts="$(cd "$1" && pwd)" dir="$2"
 listed="$(sed -n 's/^[0-9a-f]*  \(part-[0-9]*\)$/\1/p' "$parts/SHA256SUMS")"
 rm -rf "$dir.partial"
 mkdir -p "$dir.partial"
-(cd "$parts" && cat $listed) | tar --extract --gzip --directory "$dir.partial"
+# Python's own reader, since xz may be missing.
+(cd "$parts" && cat $listed) | python3 -c '
+import sys, tarfile
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as packed:
+    packed.extractall(sys.argv[1])' "$dir.partial"
 (cd "$dir.partial" && sha256sum --check --quiet CONTENTS.sha256 >&2) || {
   echo "unpack.sh: files in $dir.partial are not what was packed (above)" >&2
   exit 1
