@@ -159,8 +159,14 @@ fn dropped_objects_last_until_pending_work_is_done() {
         slow.download(&back).unwrap();
         drop((fast, event));
         drop(graph);
+        // The stream that a graph was captured on.
+        slow.begin_capture().unwrap();
+        slow.download(&back).unwrap();
+        let graph = slow.end_capture().unwrap();
+        slow.synchronize().unwrap();
         drop(slow);
         assert!(back.bytes().iter().all(|&byte| byte == 2), "{}", device.name());
+        drop(graph);
     }
 }
 

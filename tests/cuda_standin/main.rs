@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 mod breaks;
+mod captures;
 mod child;
 mod coverage;
 #[path = "../device_conformance.rs"]
