@@ -126,46 +126,59 @@ fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
 }
 
 #[test]
-fn dropped_objects_last_until_pending_work_is_done() {
+fn dropped_memory_and_events_last_until_pending_work_is_done() {
     for device in devices() {
         let Lanes { fast, slow, .. } = device.lanes(Some(0.25)).unwrap();
-        let back = device.stage(1 << 12).unwrap();
-        // Staged memory, a buffer and an event.
+        let (back, event) = (device.stage(1 << 12).unwrap(), device.event().unwrap());
         let from = filled(&*device, &*fast, 1 << 12, 1);
         let middle = device.allocate(1 << 12).unwrap();
         fast.copy(from.buffer(), &middle).unwrap();
         drop(from);
         fast.copy(&middle, back.buffer()).unwrap();
         drop(middle);
-        let event = device.event().unwrap();
         fast.record(&event).unwrap();
         slow.wait(&event).unwrap();
         drop(event);
         slow.download(&back).unwrap();
         slow.synchronize().unwrap();
         assert!(back.bytes().iter().all(|&byte| byte == 1), "{}", device.name());
-        // A graph with the memory that it was captured with, and both streams.
-        let mut from = device.stage(1 << 12).unwrap();
-        from.bytes_mut().fill(2);
-        let event = device.event().unwrap();
-        fast.begin_capture().unwrap();
-        fast.upload(&from).unwrap();
-        fast.copy(from.buffer(), back.buffer()).unwrap();
-        fast.record(&event).unwrap();
-        let graph = fast.end_capture().unwrap();
-        drop(from);
+        // Streams, and only then the memory.
+        fast.download(&back).unwrap();
+        drop((fast, slow));
+        drop(back);
+    }
+}
+
+#[test]
+fn dropped_graphs_last_until_pending_launches_are_done() {
+    for device in devices() {
+        let Lanes { fast, slow, .. } = device.lanes(Some(0.25)).unwrap();
+        let (back, event) = (device.stage(1 << 12).unwrap(), device.event().unwrap());
+        let captured = || {
+            let mut from = device.stage(1 << 12).unwrap();
+            from.bytes_mut().fill(2);
+            fast.begin_capture().unwrap();
+            fast.upload(&from).unwrap();
+            fast.copy(from.buffer(), back.buffer()).unwrap();
+            fast.record(&event).unwrap();
+            fast.end_capture().unwrap()
+        };
+        let graph = captured();
         fast.launch(&graph).unwrap();
-        slow.wait(&event).unwrap();
-        slow.download(&back).unwrap();
-        drop((fast, event));
         drop(graph);
-        // The stream that a graph was captured on.
+        // On another stream than it was captured on.
+        let graph = captured();
+        slow.wait(&event).unwrap();
+        slow.launch(&graph).unwrap();
+        drop(graph);
         slow.begin_capture().unwrap();
         slow.download(&back).unwrap();
         let graph = slow.end_capture().unwrap();
+        slow.launch(&graph).unwrap();
         slow.synchronize().unwrap();
-        drop(slow);
         assert!(back.bytes().iter().all(|&byte| byte == 2), "{}", device.name());
+        // The stream that it was captured on, and only then the graph.
+        drop((fast, slow));
         drop(graph);
     }
 }
