@@ -177,8 +177,8 @@ fn dropped_graphs_last_until_pending_launches_are_done() {
         slow.launch(&graph).unwrap();
         slow.synchronize().unwrap();
         assert!(back.bytes().iter().all(|&byte| byte == 2), "{}", device.name());
-        // The stream that it was captured on, and only then the graph.
-        drop((fast, slow));
+        // The stream that it was captured on and all else of it, and only then the graph.
+        drop((fast, slow, event));
         drop(graph);
     }
 }

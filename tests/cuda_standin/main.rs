@@ -17,6 +17,7 @@ mod device_conformance;
 #[path = "../device_two_rates.rs"]
 mod device_two_rates;
 mod failures;
+mod pending;
 
 use child::Ended;
 
