@@ -1,8 +1,8 @@
 //! Where everybody will be during the next seconds.
 //!
 //! Who drives along the road that the route follows is taken to follow it, too, at the side where he
-//! is; all others go on as they turn now, by the bicycle model. Where the route turns in a junction,
-//! both are possible for those before it and both are looked at.
+//! is; all others go on as they turn now, by the bicycle model. Where the route turns in a junction or
+//! changes lanes, both are possible for those before it and both are looked at.
 
 use super::neighbors::{Neighbor, Role};
 use super::path::{POINTS_PER_M, Path, SPACING_M};
@@ -35,8 +35,7 @@ const ALONG_RAD: f64 = 25.0 * std::f64::consts::PI / 180.0;
 /// And is this close to it, meters.
 const ALONG_ASIDE_M: f64 = 12.0;
 
-/// Where a junction turns the road by more than this before them, they may as well go straight on,
-/// cosine.
+/// Where the route turns by more than this before them, they may as well go straight on, cosine.
 const TURNS_OFF_COS: f64 = 0.94;
 
 /// Nobody turns farther than this, radians.
@@ -315,8 +314,8 @@ fn drift_mps(speed_mps: f64, turned_rad: f64) -> f64 {
     if drift_mps.abs() < 0.3 { 0.0 } else { drift_mps }
 }
 
-/// Returns true if the route turns in a junction in front of somebody who is beside `idx`, who may go
-/// straight on there. Outside junctions a bend is followed by everybody.
+/// Returns true if the route turns in front of somebody who is beside `idx`, who may go straight on
+/// there: in a junction, or where the route changes lanes. Every other bend is followed.
 fn turns_off(path: &Path, idx: usize, actor: &ActorState) -> bool {
     let (_, here) = path.center(idx);
     let reach = ((actor.speed_mps * 4.0) as usize).max(10) * POINTS_PER_M;
@@ -326,7 +325,7 @@ fn turns_off(path: &Path, idx: usize, actor: &ActorState) -> bool {
         false => idx.saturating_sub(offset),
     };
     let ahead = idx.min(there(reach))..idx.max(there(reach));
-    path.has_junction(ahead)
+    (path.has_junction(ahead.clone()) || path.has_lane_change(ahead))
         && (1..=4).any(|part| path.center(there(reach * part / 4)).1.dot(here) < TURNS_OFF_COS)
 }
 
@@ -427,7 +426,7 @@ mod tests {
     use super::super::tests::{car, plan_through, truth_on};
     use super::super::{neighbors, path::Path};
     use super::*;
-    use crate::scene::RoutePlan;
+    use crate::scene::{RoadOption, RoutePlan};
     use crate::world::TICK_S;
     use crate::world::embedded::slip_rad;
     use std::f64::consts::{FRAC_PI_6, PI};
@@ -516,6 +515,21 @@ mod tests {
         assert_eq!(ways.len(), 1);
         let end = ways[0][60];
         assert!((end.y + 3.5).abs() < 0.4 && end.x < 20.0, "{end}");
+    }
+
+    #[test]
+    fn lane_change_of_the_route_need_not_be_the_others() {
+        // To the lane on the right within five meters, a turn of 35 degrees and back.
+        let (leaves, arrives) = (DVec2::new(40.0, 0.0), DVec2::new(45.0, 3.5));
+        let mut plan =
+            (*plan_through(&[DVec2::ZERO, leaves, arrives, DVec2::new(120.0, 3.5)])).clone();
+        for point in &mut plan.points[38..48] {
+            point.command = RoadOption::ChangeLaneRight;
+        }
+        let ways = forecast_on(&Arc::new(plan), car(7, 22.0, 3.5, 10.0));
+        assert_eq!(ways.len(), 2);
+        let end = ways[1][60];
+        assert!((end.y - 3.5).abs() < 0.4 && end.x > 60.0, "{end}");
     }
 
     #[test]
