@@ -423,6 +423,28 @@ fn a_measured_machine_is_a_device() {
     let said = done(&["roofline", "--config", "configs/tiny.json", "--device", &device]);
     assert!(said.contains("PREDICTED from measured ceilings"), "{said}");
     assert!(!said.contains("bf16"), "a CPU has no rate in bf16: {said}");
+
+    // The same machine with a second core that doubles every rate.
+    let mut two = written;
+    for (samples, rate) in [("memory", "best_bytes_per_s"), ("matrices", "best_flops_per_s")] {
+        let samples = two[samples].as_array_mut().unwrap();
+        let mut doubled = samples.clone();
+        for sample in &mut doubled {
+            sample["threads"] = 2.into();
+            sample[rate] = (2.0 * sample[rate].as_f64().unwrap()).into();
+        }
+        samples.extend(doubled);
+    }
+    fs::write(&file, two.to_string()).unwrap();
+    let tick_ms = |threads: &[&str]| {
+        let config = ["roofline", "--config", "configs/tiny.json", "--device", &device, "--json"];
+        let said: serde_json::Value =
+            serde_json::from_str(&done(&[&config, threads].concat())).unwrap();
+        said["floors"]["tick_ms"].as_f64().unwrap()
+    };
+    let [one, both] = [tick_ms(&["--threads", "1"]), tick_ms(&["--threads", "2"])];
+    assert!((one / both - 2.0).abs() < 1e-9, "{one} ms with one thread, {both} with two");
+    assert_eq!(tick_ms(&[]), both);
 }
 
 /// `cargo run` picks the binary by the only `default-run` among the workspace's packages; a second

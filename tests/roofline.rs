@@ -39,6 +39,7 @@ fn full_size() -> NetworkCosts {
 /// An H200 at the rates that the derivation took.
 fn derivation() -> Ceilings {
     Ceilings {
+        threads: None,
         name: "h200 as derived".to_owned(),
         bytes_per_s: 4.3e12,
         flops_per_s: BTreeMap::from([(DType::Bf16, 790e12)]),

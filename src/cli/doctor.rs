@@ -102,7 +102,7 @@ pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurem
 
 /// A measurement as tables.
 fn describe(measurement: &Measurement) -> anyhow::Result<String> {
-    let ceilings = measurement.ceilings()?;
+    let ceilings = measurement.ceilings(None)?;
     let samples = |best: f64, median: f64, count: usize| {
         [format!("{best:.1}"), format!("{median:.1}"), count.to_string()]
     };

@@ -9,6 +9,7 @@ use crate::roofline::measure::Measurement;
 use crate::tensor::DType;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::slice;
 use tandem_export::checkpoint::Checkpoint;
@@ -35,6 +36,9 @@ pub(super) struct Arguments {
     /// to measure this machine now
     #[arg(long, value_name = "NAME")]
     device: String,
+    /// Threads that a network runs on, for measured ceilings [default: as many as were measured]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
     /// What the networks compute in [default: bf16 where the device has it, else f32]
     #[arg(long, conflicts_with = "engine", value_parser = export::precision)]
     precision: Option<Precision>,
@@ -69,7 +73,7 @@ struct NetworkReport<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let ceilings = ceilings_of(&arguments.device)?;
+    let ceilings = DeviceRates::of(&arguments.device)?.ceilings(arguments.threads)?;
     let engine = match (&arguments.engine, &arguments.config) {
         (Some(engine), _) => Engine::read(engine)?,
         (None, Some(config)) => {
@@ -103,23 +107,55 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The ceilings that `device` names.
-pub(super) fn ceilings_of(device: &str) -> anyhow::Result<Ceilings> {
-    if device == MEASURED {
-        return Ok(doctor::measure_machine(None)?.ceilings()?);
+/// Rates of a device.
+pub(super) enum DeviceRates {
+    /// Rates of a datasheet.
+    Datasheet(Ceilings),
+    /// Rates of this machine or another, by number of threads.
+    Measured(Measurement),
+}
+
+impl DeviceRates {
+    /// The rates of the device that `device` names.
+    pub(super) fn of(device: &str) -> anyhow::Result<Self> {
+        if device == MEASURED {
+            return Ok(Self::Measured(doctor::measure_machine(None)?));
+        }
+        if let Some(file) = device.strip_prefix(MEASURED).and_then(|rest| rest.strip_prefix(':')) {
+            let unreadable = || {
+                format!("{file} is not a measurement; `tandem doctor --measure --out` writes one")
+            };
+            let text = std::fs::read_to_string(file).with_context(unreadable)?;
+            let measurement: Measurement = serde_json::from_str(&text).with_context(unreadable)?;
+            measurement.ceilings(None).with_context(unreadable)?;
+            return Ok(Self::Measured(measurement));
+        }
+        let Some(ceilings) = ceilings::device(device) else {
+            let known = ceilings::devices().collect::<Vec<_>>().join(", ");
+            bail!("no device {device:?} is known: give one of {known}, measured or measured:FILE");
+        };
+        Ok(Self::Datasheet(ceilings))
     }
-    if let Some(file) = device.strip_prefix(MEASURED).and_then(|rest| rest.strip_prefix(':')) {
-        let unreadable =
-            || format!("{file} is not a measurement; `tandem doctor --measure --out` writes one");
-        let text = std::fs::read_to_string(file).with_context(unreadable)?;
-        let measurement: Measurement = serde_json::from_str(&text).with_context(unreadable)?;
-        return measurement.ceilings().with_context(unreadable);
+
+    /// Ceilings of a network that runs on `threads` threads, or of the whole device. Rates of a
+    /// datasheet do not depend on threads.
+    pub(super) fn ceilings(&self, threads: Option<NonZeroUsize>) -> anyhow::Result<Ceilings> {
+        match self {
+            Self::Datasheet(ceilings) => Ok(ceilings.clone()),
+            Self::Measured(measurement) => {
+                Ok(measurement.ceilings(threads.map(NonZeroUsize::get))?)
+            }
+        }
     }
-    let Some(ceilings) = ceilings::device(device) else {
-        let known = ceilings::devices().collect::<Vec<_>>().join(", ");
-        bail!("no device {device:?} is known: give one of {known}, measured or measured:FILE");
-    };
-    Ok(ceilings)
+}
+
+/// The number of threads of rates that depend on it: ", 2 threads".
+pub(super) fn threads_of(ceilings: &Ceilings) -> String {
+    match ceilings.threads {
+        None => String::new(),
+        Some(1) => ", 1 thread".to_owned(),
+        Some(threads) => format!(", {threads} threads"),
+    }
 }
 
 /// What an engine folder says about its networks.
@@ -227,7 +263,11 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
         format!("{total:.3} ms (moving bytes alone: {memory:.3} ms)")
     };
     [
-        format!("PREDICTED from {label} of {}: no network was run, nothing here is a measured time", ceilings.name),
+        format!(
+            "PREDICTED from {label} of {}{}: no network was run, nothing here is a measured time",
+            ceilings.name,
+            threads_of(ceilings)
+        ),
         format!(
             "ceilings: {:.1} GB/s, {} ({source})",
             ceilings.bytes_per_s / 1e9,

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub struct Ceilings {
     /// The device.
     pub name: String,
+    /// Threads that reach these rates, where the device's rates depend on them.
+    pub threads: Option<usize>,
     /// Bytes per second between memory and the device's caches.
     pub bytes_per_s: f64,
     /// Operations per second of dense matrix products by the factors' element type, two operations
@@ -130,6 +132,7 @@ pub fn device(name: &str) -> Option<Ceilings> {
     let rate = |(dtype, tflops): (DType, Option<f64>)| Some((dtype, tflops? * 1e12));
     Some(Ceilings {
         name: device.name.to_owned(),
+        threads: None,
         bytes_per_s: device.gb_per_s * 1e9,
         flops_per_s: rates.into_iter().filter_map(rate).collect(),
         source: Source::Datasheet { document: device.document.to_owned() },

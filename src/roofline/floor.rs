@@ -165,12 +165,36 @@ pub struct Floors {
     pub refresh_ms: f64,
 }
 
+/// Ceilings of each expert: on a CPU they depend on the expert's number of threads.
+#[derive(Clone, Copy)]
+pub struct ExpertCeilings<'a> {
+    /// Ceilings of the vision tower and the understanding expert.
+    pub understanding: &'a Ceilings,
+    /// Ceilings of the BEV encoder and the action expert.
+    pub action: &'a Ceilings,
+}
+
+impl<'a> From<&'a Ceilings> for ExpertCeilings<'a> {
+    fn from(ceilings: &'a Ceilings) -> Self {
+        Self { understanding: ceilings, action: ceilings }
+    }
+}
+
 /// Floors of a refresh that runs the vision tower on `frames` frames, and of a tick.
 ///
 /// # Errors
 /// The ceilings have no rate for what a network computes in.
-pub fn floors(costs: &NetworkCosts, ceilings: &Ceilings, frames: usize) -> Result<Floors, NoRate> {
+pub fn floors<'a>(
+    costs: &NetworkCosts,
+    ceilings: impl Into<ExpertCeilings<'a>>,
+    frames: usize,
+) -> Result<Floors, NoRate> {
+    let experts = ceilings.into();
     let stage = |stage, runs, networks: &[NetworkCost]| {
+        let ceilings = match stage {
+            Stage::Bev | Stage::Action => experts.action,
+            _ => experts.understanding,
+        };
         let works: Vec<Work> = networks.iter().map(Work::of).collect();
         let floors = works.iter().map(|work| floor(work, ceilings)).collect::<Result<Vec<_>, _>>();
         let floor = Floor::in_sequence(&floors?);
@@ -197,6 +221,7 @@ mod tests {
     fn ceilings() -> Ceilings {
         Ceilings {
             name: "test".to_owned(),
+            threads: None,
             bytes_per_s: 1e12,
             flops_per_s: BTreeMap::from([(DType::F32, 5e11), (DType::Bf16, 1e12)]),
             source: Source::Datasheet { document: "made up".to_owned() },
@@ -232,6 +257,31 @@ mod tests {
             "no matrix rate in f16 is known for test, only in f32, bf16; choose a precision that \
              it has"
         );
+    }
+
+    #[test]
+    fn each_expert_has_the_ceilings_of_its_own_threads() {
+        let cost = |network: &str| NetworkCost {
+            network: network.to_owned(),
+            total: Default::default(),
+            compulsory: tandem_export::cost::Compulsory {
+                stored_bytes: 1_000_000_000,
+                ..Default::default()
+            },
+            flops_by_dtype: BTreeMap::new(),
+            parts: Vec::new(),
+            nodes: Vec::new(),
+        };
+        let costs = NetworkCosts {
+            vision: cost("vision"),
+            understanding: vec![cost("understanding")],
+            bev: cost("bev"),
+            action: cost("action"),
+        };
+        let (understanding, action) = (ceilings(), Ceilings { bytes_per_s: 5e11, ..ceilings() });
+        let experts = ExpertCeilings { understanding: &understanding, action: &action };
+        let found = floors(&costs, experts, 1).unwrap();
+        assert_eq!(found.stages.map(|stage| stage.floor.floor_ms), [1.0, 1.0, 2.0, 2.0]);
     }
 
     #[test]

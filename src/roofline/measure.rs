@@ -248,24 +248,33 @@ pub fn measure(
 }
 
 impl Measurement {
-    /// The ceilings: the best sample of memory, and of products in each element type.
+    /// Ceilings of a network that runs on `threads` threads, or of the whole machine: the best sample
+    /// of memory, and of products in each element type.
+    ///
+    /// A number of threads that was not measured gets the rates of the next larger one, or of the
+    /// largest: a ceiling may be too high, but not too low.
     ///
     /// # Errors
     /// The measurement is of another format, or lacks a positive rate.
-    pub fn ceilings(&self) -> Result<Ceilings, MeasurementError> {
+    pub fn ceilings(&self, threads: Option<usize>) -> Result<Ceilings, MeasurementError> {
         if self.format != FORMAT {
             return Err(MeasurementError::Format { found: self.format });
         }
         let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
+        let counts = || self.memory.iter().map(|samples| samples.threads);
+        let threads = threads.and_then(|threads| {
+            counts().filter(|&count| count >= threads).min().or_else(|| counts().max())
+        });
+        let is_of_threads = |count: usize| threads.is_none_or(|threads| threads == count);
         let mut bytes_per_s = 0.0_f64;
-        for samples in &self.memory {
+        for samples in self.memory.iter().filter(|samples| is_of_threads(samples.threads)) {
             if !is_rate(samples.best_bytes_per_s) {
                 return Err(MeasurementError::NoRate { what: "memory rate" });
             }
             bytes_per_s = bytes_per_s.max(samples.best_bytes_per_s);
         }
         let mut flops_per_s = BTreeMap::new();
-        for samples in &self.matrices {
+        for samples in self.matrices.iter().filter(|samples| is_of_threads(samples.threads)) {
             if !is_rate(samples.best_flops_per_s) {
                 return Err(MeasurementError::NoRate { what: "matrix rate" });
             }
@@ -282,6 +291,7 @@ impl Measurement {
             self.machine.iter().map(|(name, fact)| format!("{name}: {fact}")).collect::<Vec<_>>();
         Ok(Ceilings {
             name: self.machine.first().map_or("this machine", |(_, fact)| fact).to_owned(),
+            threads,
             bytes_per_s,
             flops_per_s,
             source: Source::Measured { machine: machine.join("; "), method: self.method.clone() },
@@ -477,7 +487,7 @@ mod tests {
         for samples in &measurement.matrices {
             assert_eq!((samples.seconds.len(), samples.flops), (3, 2 * 32 * 32 * 32));
         }
-        let ceilings = measurement.ceilings().unwrap();
+        let ceilings = measurement.ceilings(None).unwrap();
         let best = measurement.memory.iter().map(|samples| samples.best_bytes_per_s);
         assert_eq!(ceilings.bytes_per_s, best.fold(0.0, f64::max));
         assert_eq!(ceilings.name, "a CPU");
@@ -485,16 +495,39 @@ mod tests {
 
         let text = serde_json::to_string(&measurement).unwrap();
         let read: Measurement = serde_json::from_str(&text).unwrap();
-        assert_eq!(read.ceilings().unwrap().flops_per_s.len(), 1);
+        assert_eq!(read.ceilings(None).unwrap().flops_per_s.len(), 1);
         let mut other = read.clone();
         other.format = 2;
-        assert_eq!(other.ceilings(), Err(MeasurementError::Format { found: 2 }));
+        assert_eq!(other.ceilings(None), Err(MeasurementError::Format { found: 2 }));
         let mut broken = read.clone();
         broken.memory[0].best_bytes_per_s = f64::NAN;
-        assert_eq!(broken.ceilings(), Err(MeasurementError::NoRate { what: "memory rate" }));
+        assert_eq!(broken.ceilings(None), Err(MeasurementError::NoRate { what: "memory rate" }));
         let mut lacking = read;
         lacking.matrices.clear();
-        assert_eq!(lacking.ceilings(), Err(MeasurementError::NoRate { what: "matrix rate" }));
+        assert_eq!(lacking.ceilings(None), Err(MeasurementError::NoRate { what: "matrix rate" }));
+    }
+
+    #[test]
+    fn ceilings_are_those_of_as_many_threads_as_a_network_runs_on() {
+        let mut measurement =
+            measure(&Plan { threads: vec![1, 2, 4], ..small() }, Vec::new(), &mut |_| {}).unwrap();
+        for samples in &mut measurement.memory {
+            samples.best_bytes_per_s = samples.threads as f64 * 1e9;
+        }
+        for samples in &mut measurement.matrices {
+            samples.best_flops_per_s = samples.threads as f64 * 1e10;
+        }
+        let check = |threads, expected: usize| {
+            let found = measurement.ceilings(threads).unwrap();
+            assert_eq!(found.bytes_per_s, expected as f64 * 1e9, "{threads:?}");
+            assert_eq!(found.flops_per_s[&DType::F32], expected as f64 * 1e10, "{threads:?}");
+            assert_eq!(found.threads, threads.map(|_| expected));
+        };
+        check(Some(1), 1);
+        check(Some(2), 2);
+        check(Some(3), 4);
+        check(Some(8), 4);
+        check(None, 4);
     }
 
     #[test]

@@ -1,36 +1,45 @@
 //! What the networks took, beside the least that they can take.
 
 use crate::cli::print;
-use crate::cli::roofline::{Engine, ceilings_of};
+use crate::cli::roofline::{DeviceRates, Engine, threads_of};
 use crate::pilot::Run;
 use crate::profile::page::{Ceiling, RooflineChart, RooflineRow};
 use crate::profile::{LatencyFile, PhaseName};
 use crate::roofline::ceilings::{Ceilings, Source};
-use crate::roofline::floor::{Floors, floors};
+use crate::roofline::floor::{ExpertCeilings, Floors, StageFloor, floors};
 use crate::timing::{Percentile, Stage};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 /// Floors of an engine on a device.
 pub(super) struct EngineFloors {
-    ceilings: Ceilings,
+    /// Ceilings of the vision tower and the understanding expert.
+    understanding: Ceilings,
+    /// Ceilings of the BEV encoder and the action expert.
+    action: Ceilings,
     floors: Floors,
     /// Frames of a refresh that the vision tower has not seen.
     frames: usize,
 }
 
 impl EngineFloors {
-    /// Floors of the networks of `engine` on `device`, refreshed as `run` says.
+    /// Floors of the networks of `engine` on `device`, with the threads and the refresh period of
+    /// `run`.
     pub(super) fn new(engine: &Path, device: &str, run: &Run) -> anyhow::Result<Self> {
-        let ceilings = ceilings_of(device)?;
+        let rates = DeviceRates::of(device)?;
+        let ceilings = |threads| rates.ceilings(NonZeroUsize::new(threads));
+        let understanding = ceilings(run.threads.understanding)?;
+        let action = ceilings(run.threads.action)?;
         let engine = Engine::read(engine)?;
         let frames = new_frames(engine.frames, run);
-        let floors = floors(&engine.costs, &ceilings, frames)?;
-        Ok(Self { ceilings, floors, frames })
+        let experts = ExpertCeilings { understanding: &understanding, action: &action };
+        let floors = floors(&engine.costs, experts, frames)?;
+        Ok(Self { understanding, action, floors, frames })
     }
 
     /// Whether the ceilings are another device's than the one that ran.
     fn is_predicted(&self) -> bool {
-        matches!(self.ceilings.source, Source::Datasheet { .. })
+        matches!(self.action.source, Source::Datasheet { .. })
     }
 
     /// Each stage: what it took in the loop and alone, and its floor.
@@ -75,8 +84,9 @@ impl EngineFloors {
             "measured on the machine that the file names"
         };
         format!(
-            "floors on {} ({kind}); vision: {} new frames a refresh\n{}",
-            self.ceilings.name,
+            "floors on {} ({kind}){}; vision: {} new frames a refresh\n{}",
+            self.action.name,
+            self.threads(),
             self.frames,
             print::table(&header, &rows)
         )
@@ -84,26 +94,39 @@ impl EngineFloors {
 
     /// The page's chart.
     pub(super) fn chart(&self, file: &LatencyFile) -> RooflineChart {
-        let Ceilings { name, bytes_per_s, flops_per_s, .. } = &self.ceilings;
         let used: Vec<_> = self.floors.stages.iter().flat_map(|s| s.work.flops.keys()).collect();
-        RooflineChart {
-            ceilings: flops_per_s
-                .iter()
-                .filter(|(dtype, _)| used.contains(dtype))
-                .map(|(dtype, &flops_per_s)| Ceiling {
-                    name: format!("{dtype}, {name}"),
-                    bytes_per_s: *bytes_per_s,
-                    flops_per_s,
-                })
-                .collect(),
-            rows: self.rows(file),
+        let drawn = |ceilings: &Ceilings| {
+            let rates = ceilings.flops_per_s.iter().filter(|(dtype, _)| used.contains(dtype));
+            let drawn = rates.map(|(dtype, &flops_per_s)| Ceiling {
+                name: format!("{dtype}, {}{}", ceilings.name, threads_of(ceilings)),
+                bytes_per_s: ceilings.bytes_per_s,
+                flops_per_s,
+            });
+            drawn.collect::<Vec<_>>()
+        };
+        let mut ceilings = drawn(&self.action);
+        if self.understanding.threads != self.action.threads {
+            ceilings.extend(drawn(&self.understanding));
+        }
+        RooflineChart { ceilings, rows: self.rows(file) }
+    }
+
+    /// The threads whose rates the floors stand on: ", 1 thread".
+    fn threads(&self) -> String {
+        match self.understanding.threads == self.action.threads {
+            true => threads_of(&self.action),
+            false => format!(
+                "{} for BEV encoder and action expert{} for vision tower and understanding expert",
+                threads_of(&self.action),
+                threads_of(&self.understanding)
+            ),
         }
     }
 
     /// All runs of each stage in one tick or refresh together.
     fn rows(&self, file: &LatencyFile) -> Vec<RooflineRow> {
         let stages = self.floors.stages.iter().filter(|stage| stage.runs > 0);
-        let row = |stage: &crate::roofline::floor::StageFloor| {
+        let row = |stage: &StageFloor| {
             let runs = stage.runs as f64;
             RooflineRow {
                 stage: stage.stage.name().to_owned(),
