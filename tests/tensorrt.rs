@@ -183,7 +183,7 @@ fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_
         ..wide.clone()
     });
     expand.outputs.push(wide.clone());
-    let is_product = |layer: &&mut Layer| layer.nodes.iter().any(|n| n.ends_with("/gate_proj"));
+    let is_product = |layer: &&mut Layer| layer.nodes.iter().any(|n| n.contains(".gate_proj"));
     let product = expanding.layers.iter_mut().find(is_product).unwrap();
     product.inputs.push(wide);
     let name = product.name.clone();
