@@ -11,6 +11,7 @@ use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
 use super::telemetry;
 use super::weights::Weights;
+use super::widen;
 use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::target::cpu_features;
 use crate::engine::{
@@ -256,7 +257,9 @@ impl Backend for OnnxRuntime {
             self.check_key(network, built)?;
         }
         let source = file.built.as_ref().map_or(&file.graph, |built| &built.bytes);
-        let (weights, graph) = Weights::map(file, source)?;
+        // What was built has wide convolutions already.
+        let block = if file.built.is_none() { widen::block() } else { None };
+        let (weights, graph) = Weights::map(file, source, block)?;
         let commit = |builder: SessionBuilder| {
             weights.add_to(builder)?.commit_from_memory(&graph).map_err(|error| error.to_string())
         };

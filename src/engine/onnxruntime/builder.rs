@@ -7,6 +7,7 @@
 use super::backend::OnnxRuntime;
 use super::rewrite::{RewriteError, with_external_weights};
 use super::weights::{Weights, set_place};
+use super::widen;
 use crate::engine::target::cpu_features;
 use crate::engine::weight_hash::{GraphWeights, Place};
 use crate::engine::{BackendKind, BuildError, BuildJob, Builder, NetworkFile, Prediction, Target};
@@ -36,6 +37,9 @@ const LIBRARY_BYTES: u64 = 96 << 20;
 /// optimizers'.
 const GRAPH_COPIES: u64 = 16;
 
+/// Copies of widened weights in memory at once: our messages, decoded and encoded, and the library's.
+const WIDENED_COPIES: u64 = 4;
+
 impl Builder for OnnxRuntime {
     fn kind(&self) -> BackendKind {
         BackendKind::OnnxRuntime
@@ -52,11 +56,15 @@ impl Builder for OnnxRuntime {
     fn predict(&self, file: &NetworkFile, _: &[Target]) -> Result<Prediction, BuildError> {
         let weights = GraphWeights::of(file)?;
         let graph_bytes = file.graph.len() as u64;
+        let widened = widened_bytes(file)?;
         // Convolutions are fused with what follows and laid out for the CPU, in memory, before the
         // result is written: at most one copy of each at a time beside the one to be written.
-        let anew = convolution_bytes(file)?;
+        let anew = convolution_bytes(file)? + widened;
         Ok(Prediction {
-            memory_bytes: LIBRARY_BYTES + GRAPH_COPIES * graph_bytes + 2 * anew,
+            memory_bytes: LIBRARY_BYTES
+                + GRAPH_COPIES * graph_bytes
+                + 2 * anew
+                + WIDENED_COPIES * widened,
             mapped_bytes: weights.bytes(),
             // The library writes all weights beside its graph; those that are where they were are
             // left out of the result.
@@ -79,7 +87,7 @@ impl Builder for OnnxRuntime {
 impl OnnxRuntime {
     /// Lets the library write its optimized graph, with all weights.
     fn save_optimized(&self, file: &NetworkFile, saved: &Saved) -> Result<(), BuildError> {
-        let (weights, graph) = Weights::map(file, &file.graph)?;
+        let (weights, graph) = Weights::map(file, &file.graph, widen::block())?;
         let save = || -> Result<(), String> {
             let name = saved.weights.file_name().expect("a constant").to_string_lossy();
             let builder = self
@@ -102,6 +110,13 @@ impl OnnxRuntime {
             reason,
         })
     }
+}
+
+/// Bytes that widened convolutions add to the graph.
+fn widened_bytes(file: &NetworkFile) -> Result<u64, BuildError> {
+    let Some(block) = widen::block() else { return Ok(0) };
+    let (_, graph) = Weights::map(file, &file.graph, Some(block))?;
+    Ok((graph.len() as u64).saturating_sub(file.graph.len() as u64))
 }
 
 /// Bytes of the weights that convolutions read.

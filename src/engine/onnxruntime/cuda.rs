@@ -184,7 +184,7 @@ impl Backend for OnnxRuntimeCuda {
         check_sizes(&file.contract).map_err(&refused)?;
         // The library reads the weights from their files itself and copies them to the device. Given
         // by address, as on the CPU, they would be used where they are.
-        let (weights, graph) = Weights::map(file, &file.graph)?;
+        let (weights, graph) = Weights::map(file, &file.graph, None)?;
         let root = weights.root().to_owned();
         drop(weights);
         let session = self.load_session(&graph, &root).map_err(&refused)?;

@@ -12,6 +12,7 @@ mod session;
 pub mod telemetry;
 mod trace;
 mod weights;
+mod widen;
 
 pub use backend::{CpuOptions, OnnxRuntime, OpenError};
 #[cfg(feature = "cuda")]

@@ -4,6 +4,7 @@
 
 use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
 use super::session::{check, element_type};
+use super::widen::widened;
 use crate::engine::graph_check::check_weight;
 use crate::engine::weight_hash::Place;
 use crate::engine::{LoadError, NetworkFile};
@@ -12,6 +13,7 @@ use ort::AsPointer;
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::builder::SessionBuilder;
 use ort::value::DynValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
@@ -42,14 +44,19 @@ struct WeightFile {
 
 impl Weights {
     /// Maps every external weight of `graph`, which is `file`'s, exported or built, and gives it back
-    /// with locations that are relative to [`root`](Self::root).
+    /// with locations that are relative to [`root`](Self::root). Grouped convolutions are widened to
+    /// multiples of `block` channels, if it is given.
     ///
     /// The library refuses weight files outside the model's folder, links included, even when the
     /// weight is given by address, and its optimizer reads some weights (convolutions that it fuses)
     /// by location all the same. So each file is opened and checked here, and the library is given
     /// their common folder and the paths of these very files in it: whatever else a graph may name,
     /// it is refused before.
-    pub(super) fn map(file: &NetworkFile, graph: &[u8]) -> Result<(Self, Vec<u8>), LoadError> {
+    pub(super) fn map(
+        file: &NetworkFile,
+        graph: &[u8],
+        block: Option<usize>,
+    ) -> Result<(Self, Vec<u8>), LoadError> {
         let network = &file.contract.network;
         let mut files = BTreeMap::new();
         refuse_hidden(graph).map_err(|error| refused(network, error.to_string()))?;
@@ -64,7 +71,17 @@ impl Weights {
         .map_err(|error| as_load_error(network, error))?;
         let root = common_folder(files.values().map(|file| file.path.as_path()));
         let mut weights = Self { values: Vec::new(), files, copies: Vec::new(), root };
-        let graph = with_external_weights(graph, |tensor, place| {
+        let graph = match block {
+            None => Cow::Borrowed(graph),
+            Some(block) => Cow::Owned(
+                widened(graph, block, |tensor| {
+                    let place = Place::of(tensor)?;
+                    weights.files.get(&place.location)?.at(&place)
+                })
+                .map_err(|error| refused(network, format!("not an ONNX file: {error}")))?,
+            ),
+        };
+        let graph = with_external_weights(&graph, |tensor, place| {
             let location = weights.add(file, tensor, &place)?;
             set_place(tensor, &Place { location, ..place });
             Ok(())
@@ -82,19 +99,14 @@ impl Weights {
     ) -> Result<String, LoadError> {
         let network = &file.contract.network;
         let mapped = &self.files[&place.location];
-        let (from, to) = (place.offset, place.offset.saturating_add(place.length));
-        let bytes = usize::try_from(from)
-            .ok()
-            .zip(usize::try_from(to).ok())
-            .and_then(|(from, to)| mapped.bytes.get(from..to))
-            .ok_or_else(|| LoadError::Weight {
-                network: network.clone(),
-                weight: shortened(tensor.name()),
-                file: file.folder.join(&place.location),
-                from,
-                to,
-                length: mapped.bytes.len() as u64,
-            })?;
+        let bytes = mapped.at(place).ok_or_else(|| LoadError::Weight {
+            network: network.clone(),
+            weight: shortened(tensor.name()),
+            file: file.folder.join(&place.location),
+            from: place.offset,
+            to: place.offset.saturating_add(place.length),
+            length: mapped.bytes.len() as u64,
+        })?;
         let dtype = dtype_of(tensor).ok_or_else(|| {
             let name = shortened(tensor.name());
             refused(network, format!("weight {name:?} has an unknown element type"))
@@ -155,6 +167,13 @@ impl WeightFile {
         let weight_file = open_regular(&real).map_err(open)?;
         let bytes = MappedFile::map(&weight_file, &real).map_err(open)?;
         Ok(Self { bytes, path: real })
+    }
+
+    /// The bytes at `place`, if the file holds them.
+    fn at(&self, place: &Place) -> Option<&[u8]> {
+        let from = usize::try_from(place.offset).ok()?;
+        let to = from.checked_add(usize::try_from(place.length).ok()?)?;
+        self.bytes.get(from..to)
     }
 }
 
