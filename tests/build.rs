@@ -213,18 +213,15 @@ fn answers(backend: &dyn Backend, folder: &Path, network: &str) -> Vec<HostTenso
 #[test]
 fn built_engines_answer_bit_for_bit_what_their_networks_answer() {
     let folders = Folders::built();
-    // The library adds in another order where it has packed matrices; engines read theirs unpacked.
-    let backend = cpu(false);
-    for network in NAMES {
+    // The library adds in another order where it has packed matrices.
+    let pairs = |prepack| NAMES.map(|network| (cpu(prepack), network));
+    for (backend, network) in [false, true].into_iter().flat_map(pairs) {
         let engine = answers(&backend, &folders.engines(), network);
         let reference = answers(&backend, &folders.networks(), network);
         for (a, b) in engine.iter().zip(&reference) {
             assert_eq!(a.view().bytes, b.view().bytes, "{network}");
             assert!(a.view().bytes.iter().any(|&byte| byte != 0), "{network} answers zeros");
         }
-        // Asking for packed matrices changes nothing of an engine.
-        let packed = answers(&cpu(true), &folders.engines(), network);
-        assert!(engine.iter().zip(&packed).all(|(a, b)| a.view().bytes == b.view().bytes));
     }
 }
 

@@ -1,5 +1,5 @@
-//! Engines built for the CPU read their weights where they lie: loading one, and loading it again,
-//! copies none. Alone in its process, because it measures the process.
+//! Engines on the CPU read their weights where they lie: loading one, and loading it again, copies
+//! none, unless matrices are to be packed. Alone in its process, because it measures the process.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
@@ -43,21 +43,25 @@ fn loading_an_engine_twice_copies_no_weights() {
     let frames = ["export", "--frame-size", "64x96", "--frames", "2"];
     tandem(&frames, [("--checkpoint", &checkpoint), ("--out", &networks)]);
     tandem(&["build"], [("--network", &networks), ("--out", &engines)]);
-    // Matrices are packed where nothing forbids it.
-    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
-
-    let load = |folder: &Path| {
+    let library = |prepack| {
+        let options = CpuOptions { prepack, ..CpuOptions::default() };
+        OnnxRuntime::open(options, &mut |_| {}).unwrap()
+    };
+    let load = |prepack, folder: &Path| {
+        let file = NetworkFile::read(folder, "understanding").unwrap();
         let before = anonymous();
-        let engine = backend.load(&NetworkFile::read(folder, "understanding").unwrap()).unwrap();
+        let engine = library(prepack).load(&file).unwrap();
         assert!(!engine.contract().inputs.is_empty());
         (engine, anonymous().saturating_sub(before))
     };
     let matrices = 2 * 3 * 64 * WIDE * 4;
-    let (_first, once) = load(&engines);
-    let (_second, twice) = load(&engines);
+    let (_first, once) = load(false, &engines);
+    let (_second, twice) = load(false, &engines);
     assert!(once < matrices / 4, "{once} bytes for {matrices} of matrices");
     assert!(twice < matrices / 4, "{twice} bytes for {matrices} of matrices, the second time");
-    // What a network folder takes shows that this test sees copies.
-    let (_network, packed) = load(&networks);
+    // That packed matrices are copied shows that this test sees copies.
+    let (_engine, packed) = load(true, &engines);
+    assert!(packed > matrices / 2, "{packed} bytes for {matrices} of packed matrices");
+    let (_network, packed) = load(true, &networks);
     assert!(packed > matrices / 2, "{packed} bytes for {matrices} of packed matrices");
 }

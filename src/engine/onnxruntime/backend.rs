@@ -1,11 +1,12 @@
 //! The ONNX Runtime back end on the CPU.
 //!
 //! Weights are memory-mapped once per file and handed to the library by address, so that loading
-//! copies nothing unless prepacking is asked for, and two engines over one checkpoint share its pages.
+//! copies only the matrices that are worth packing, and engines over one checkpoint share its pages.
 
 #[cfg(feature = "cuda")]
 use super::library::GPU_LIBRARY;
 use super::library::LIBRARY;
+use super::packing::Matrices;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
 use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
@@ -37,8 +38,8 @@ use tandem_export::onnx::ModelProto;
 pub struct CpuOptions {
     /// Threads of one run, the caller's included.
     pub threads: usize,
-    /// Copies every matrix into the library's own layout at load: faster runs over many rows, twice
-    /// the memory.
+    /// Copies matrices into the library's own layout at load, where the faster runs are worth the
+    /// memory.
     pub prepack: bool,
 }
 
@@ -263,22 +264,33 @@ impl Backend for OnnxRuntime {
         let commit = |builder: SessionBuilder| {
             weights.add_to(builder)?.commit_from_memory(&graph).map_err(|error| error.to_string())
         };
-        // What was built is optimized already, and its weights are read where they lie.
+        // What was built is optimized already.
         let builder = |prepack: bool| match &file.built {
             None => self.builder(prepack),
             Some(_) => self
-                .builder(false)?
+                .builder(prepack)?
                 .with_optimization_level(GraphOptimizationLevel::Disable)
                 .map_err(|error| error.to_string()),
         };
+        let exported = ModelProto::decode(file.graph.as_slice())
+            .map_err(|error| refused(format!("not an ONNX file: {error}")))?
+            .graph
+            .unwrap_or_default();
+        let matrices = Matrices::of(&exported);
+        if self.options.prepack && matrices.are_too_large() {
+            tracing::warn!(
+                network,
+                gigabytes = matrices.bytes as f64 / 1e9,
+                "matrices are not packed: a second copy would take too much memory; runs are slower"
+            );
+        }
+        let is_packed = self.options.prepack && matrices.are_worth_packing();
         let mut profiling = None;
-        let mut measured = builder(self.options.prepack).map_err(&refused)?;
+        let mut measured = builder(is_packed).map_err(&refused)?;
         if let Some(folder) = &self.profiles {
             let files = ProfileFiles::new(folder, network);
             let unpacked = builder(false).map_err(&refused)?;
-            let model = ModelProto::decode(file.graph.as_slice())
-                .map_err(|error| refused(format!("not an ONNX file: {error}")))?;
-            let parts = Parts::of(&model.graph.unwrap_or_default().node);
+            let parts = Parts::of(&exported.node);
             let placed = files.graph(&parts, unpacked, commit).map_err(&refused)?;
             profiling = Some(Profiling::new(parts, placed));
             measured = measured

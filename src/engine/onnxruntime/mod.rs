@@ -5,6 +5,7 @@ mod builder;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod library;
+mod packing;
 mod parts;
 mod profile;
 mod rewrite;

@@ -164,7 +164,8 @@ fn widened_convolutions_answer_the_same_whether_groups_come_out_even_or_not() {
 
 #[test]
 fn convolutions_whose_surroundings_are_unknown_stay_as_they_are() {
-    let changed: [(&str, fn(&mut GraphProto)); 6] = [
+    type Change = fn(&mut GraphProto);
+    let changed: [(&str, Change); 6] = [
         ("an unknown operator", |graph| graph.node[1].op_type = Some("Softmax".into())),
         ("an output of the network", |graph| {
             graph.output.push(ValueInfoProto::tensor("d", DType::F32, &[1, 18, SIDE, SIDE]));
