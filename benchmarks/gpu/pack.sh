@@ -37,7 +37,7 @@ trap 'rm -rf "$scratch"' EXIT
 # Libraries, pinned: those of tandem as its finder pins them (src/engine), and what the CUDA provider
 # wants of CUDA 13 (cuBLAS, cuRAND, the runtime, and NVRTC for cuDNN) and cuDNN 9.
 own_packages='
-onnxruntime==1.31.1 --hash=sha256:1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536
+onnxruntime==1.32.0 --hash=sha256:99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8
 onnxruntime-gpu==1.31.1 --hash=sha256:05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
 tensorrt-rtx-cu13-libs==1.7.1.116 --hash=sha256:e3fd45fed001240d63304e77a2d4006319b839994237cb294b6e7ad72acaabcd'
 vendor_packages='
@@ -106,7 +106,7 @@ collect() {
     mv "$provider.slim" "$provider"
     return
   fi
-  place onnxruntime "cache/onnxruntime-1.31.1-$arch" 'libonnxruntime.so.1.31.1'
+  place onnxruntime "cache/onnxruntime-1.32.0-$arch" 'libonnxruntime.so.1.32.0'
   place onnxruntime_gpu "cache/onnxruntimegpu-1.31.1-$arch" 'libonnxruntime.so.1.31.1' \
     'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
   place tensorrt_rtx_cu13_libs "cache/tensorrt-rtx-1.7.1.116-$arch" 'libtensorrt_rtx.so.1' \

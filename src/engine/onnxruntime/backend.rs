@@ -120,10 +120,10 @@ pub enum OpenError {
     Telemetry,
     /// The library does not load or is too old.
     #[error(
-        "cannot use the ONNX Runtime library {path:?}: {reason}; version {} or later is needed: name \
-         another file in {}, or unset it and delete a copy in tandem's cache folder, and tandem fetches \
-         one",
-        LIBRARY.version,
+        "cannot use the ONNX Runtime library {path:?}: {reason}; version 1.{} or later is needed: \
+         name another file in {}, or unset it and delete a copy in tandem's cache folder, and tandem \
+         fetches one",
+        ort::sys::ORT_API_VERSION,
         LIBRARY.variable
     )]
     Load {

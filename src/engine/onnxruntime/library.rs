@@ -5,9 +5,9 @@ use crate::engine::library::{Library, Wheel};
 /// ONNX Runtime for the CPU.
 pub const LIBRARY: &Library = &Library {
     name: "ONNX Runtime",
-    version: "1.31.1",
+    version: "1.32.0",
     variable: "ORT_DYLIB_PATH",
-    files: &["libonnxruntime.so.1.31.1"],
+    files: &["libonnxruntime.so.1.32.0"],
     package: "onnxruntime",
     folder: "onnxruntime/capi",
     wheel: WHEEL,
@@ -47,16 +47,16 @@ const GPU_WHEEL: Option<Wheel> = None;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 const WHEEL: Option<Wheel> = Some(Wheel {
     platform: "manylinux_2_28_x86_64",
-    sha256: "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
-    megabytes: 24,
-    files_sha256: &["fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3"],
+    sha256: "99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8",
+    megabytes: 28,
+    files_sha256: &["6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f"],
 });
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
 const WHEEL: Option<Wheel> = Some(Wheel {
     platform: "manylinux_2_28_aarch64",
-    sha256: "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
-    megabytes: 24,
-    files_sha256: &["8aa3b76b28c778a2b1dd660d34161adb1d508c9ccd04ff9dc80e26eca5df8467"],
+    sha256: "e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054",
+    megabytes: 23,
+    files_sha256: &["49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a"],
 });
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 const WHEEL: Option<Wheel> = None;
