@@ -13,6 +13,35 @@ def field(path, key):
     return "unknown"
 
 
+# What a CPU's matrix kernels choose by.
+INSTRUCTION_SETS = (
+    "avx avx2 fma f16c avx_vnni avx512f avx512dq avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
+    "amx_tile amx_int8 amx_bf16 amx_fp16 asimd asimddp asimdhp sve sve2 bf16 i8mm"
+).split()
+
+
+def processor():
+    """The first core's entry of /proc/cpuinfo, with the instruction sets that matter to networks. A virtual
+    machine may hide the model's name; family, model and stepping still identify the processor."""
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    entry = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in first if ":" in line)}
+    flags = set(entry.get("flags", entry.get("Features", "")).split())
+    number = lambda key: int(entry[key]) if key in entry else None
+    return {
+        "name": entry.get("model name"),
+        "vendor": entry.get("vendor_id", entry.get("CPU implementer")),
+        "family": number("cpu family"),
+        "model": number("model"),
+        "stepping": number("stepping"),
+        "microcode": entry.get("microcode"),
+        "cache": entry.get("cache size"),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "is_virtual": "hypervisor" in flags,
+    }
+
+
 def commit():
     """Commit of the working tree, with `+` if it has changes."""
     run = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()

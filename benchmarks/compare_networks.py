@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Compares tandem's networks with PyTorch eager on the same checkpoint, inputs and machine.
+"""Compares tandem's networks with PyTorch and OpenVINO on the same checkpoint, inputs and machine.
 
-    benchmarks/compare_networks.py --config configs/tiny.json --python PYTHON_WITH_TORCH
+    benchmarks/compare_networks.py --config configs/tiny.json --python PYTHON
 
-Generates and exports the configuration into a temporary folder, lets both sides take turns (tandem,
-PyTorch, tandem, PyTorch, ...), and writes benchmarks/results/networks-NAME.json with a machine card,
+Generates and exports the configuration into a temporary folder, runs tandem, PyTorch eager, PyTorch compiled
+and OpenVINO in turn in every round, and writes benchmarks/results/networks-NAME.json with a machine card,
 the commands and the percentiles of every round. Nothing else should run on the machine meanwhile: the
 load average before every turn is in the file, and --max-load waits for it to fall.
 
-The interpreter given by --python needs:  pip install torch==2.7.1 safetensors numpy
+The interpreter given by --python needs a C++ compiler, its own headers (Python.h), and
+    pip install torch==2.7.1 openvino==2026.4.1 safetensors==0.8.0 numpy==2.4.6
 """
 
 import argparse
@@ -17,19 +18,19 @@ import json
 import os
 import platform
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import card
+from networks_table import RATIOS, ratios, summary, table
+
 ROOT = Path(__file__).resolve().parent.parent
-PEER = "benchmarks/peers/automot_eager.py"
-FORMS = ("release", "lean")
-# With one thread, CPU time per run hardly feels what else runs on the machine; medians do. With more
-# threads it also counts PyTorch's threads spinning as they wait for each other, so it compares nothing.
-RATIOS = {"ratio_of_medians": "p50_us", "ratio_of_minima": "min_us", "ratio_of_cpu_time": "cpu_us_per_run"}
+PEERS = ROOT / "benchmarks" / "peers"
+# Seconds between two looks at the memory of a process.
+MEMORY_PERIOD = 0.2
 
 
 def output(command):
@@ -46,6 +47,10 @@ class Commands:
         self.places, self.said = places, []
 
     def run(self, *command):
+        self.say(command)
+        return output(command)
+
+    def say(self, command):
         said = []
         for word in map(str, command):
             for place, name in self.places:
@@ -53,18 +58,40 @@ class Commands:
             said.append(word)
         if (line := " ".join(said)) not in self.said:
             self.said.append(line)
-        return output(command)
+
+    def measure(self, *command):
+        """The report that the command prints, and the greatest memory of its process."""
+        self.say(command)
+        words, memory = [str(word) for word in command], {}
+        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            while True:
+                for name, kib in memory_kib(process.pid).items():
+                    memory[name] = max(memory.get(name, 0), kib)
+                try:
+                    printed, _ = process.communicate(timeout=MEMORY_PERIOD)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+        if process.returncode != 0:
+            sys.exit(f"failed ({process.returncode}): {shlex.join(words)}")
+        return json.loads(printed), memory
+
+
+def memory_kib(pid):
+    """Greatest resident memory so far, and anonymous memory now; file mappings are not in the latter."""
+    names = {"VmHWM": "peak_resident_kib", "RssAnon": "peak_anonymous_kib"}
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    fields = (line.split(":", 1) for line in lines if ":" in line)
+    return {names[name]: int(value.split()[0]) for name, value in fields if name in names}
 
 
 def machine():
-    def field(path, name):
-        lines = Path(path).read_text().splitlines()
-        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
-
     return {
-        "cpu": field("/proc/cpuinfo", "model name"),
-        "cores": os.cpu_count(),
-        "memory": field("/proc/meminfo", "MemTotal"),
+        "processor": card.processor(),
+        "memory": card.field("/proc/meminfo", "MemTotal"),
         "kernel": platform.release(),
         "architecture": platform.machine(),
     }
@@ -82,51 +109,68 @@ def without_samples(networks):
     return {key: value for key, value in networks.items() if key != "samples_us"}
 
 
-def turn(report, load):
+def turn(report, load, memory):
     networks = {}
     for name, found in report["networks"].items():
         is_tandem = "p50_us" in found
         networks[name] = without_samples(found) if is_tandem else {f: without_samples(x) for f, x in found.items()}
-    return {"load_before": load, "networks": networks}
+    return {"load_before": load, "memory": memory, "networks": networks}
 
 
-def ratios(entry, what):
-    own = {name: found[what] for name, found in entry["tandem"]["networks"].items()}
-    peers = entry["pytorch"]["networks"]
-    if None in own.values():
-        return None
-    return {name: {f: round(peers[name][f][what] / us, 3) for f in FORMS} for name, us in own.items()}
+def cargo_metadata():
+    return json.loads(output(["cargo", "metadata", "--no-deps", "--format-version", "1"]))
 
 
-def compare(options, folder):
-    target = json.loads(output(["cargo", "metadata", "--no-deps", "--format-version", "1"]))["target_directory"]
-    binaries = Path(target) / "release"
-    places = [(folder, "$TMP"), (binaries, "target/release"), (ROOT, "."), (options.python, "python")]
-    commands = Commands(places)
+def prepare(commands, binaries, folder, config):
+    """Builds the binaries, exports the configuration and dumps one run."""
     commands.run("cargo", "build", "--release", "-p", "tandem", "-p", "tandem-benchmarks", "--bins")
     checkpoint, engine, dump = (folder / name for name in ("checkpoint", "engine", "dump"))
     tandem, networks = binaries / "tandem", binaries / "networks"
-    commands.run(tandem, "checkpoint", "synth", "--config", options.config, "--seed", 1, "--out", checkpoint)
+    commands.run(tandem, "checkpoint", "synth", "--config", config, "--seed", 1, "--out", checkpoint)
     commands.run(tandem, "export", "--checkpoint", checkpoint, "--out", engine)
     commands.run(networks, engine, "--runs", 1, "--fewest", 1, "--dump", dump)
+    return checkpoint, engine, dump
 
+
+def sides(python, networks, checkpoint, engine, dump):
+    """The commands that are timed in turn."""
+    return {
+        "tandem": (networks, engine),
+        "pytorch": (python, PEERS / "automot_eager.py", checkpoint, dump),
+        "compiled": (python, PEERS / "automot_compiled.py", checkpoint, dump),
+        "openvino": (python, PEERS / "openvino_networks.py", engine, dump),
+    }
+
+
+def one_round(commands, timed, threads, options):
     amount = ("--runs", options.runs, "--seconds", options.seconds, "--fewest", options.fewest)
-    rounds, libraries = [], {}
+    entry, libraries = {"threads": threads}, {}
+    for side, command in timed.items():
+        load = wait_for_quiet(options.max_load, options.patience)
+        report, memory = commands.measure(*command, "--threads", threads, *amount)
+        libraries[side] = report["library"]
+        entry[side] = turn(report, load, memory)
+    for ratio, what in RATIOS.items():
+        entry[ratio] = ratios(entry, what)
+    return entry, libraries
+
+
+def compare(options, folder):
+    metadata = cargo_metadata()
+    binaries = Path(metadata["target_directory"]) / "release"
+    places = [(folder, "$TMP"), (binaries, "target/release"), (ROOT, "."), (options.python, "python")]
+    commands = Commands(places)
+    # Compiled once, loaded in later rounds.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+    checkpoint, engine, dump = prepare(commands, binaries, folder, options.config)
+    timed = sides(options.python, binaries / "networks", checkpoint, engine, dump)
+    rounds = []
     for number in range(options.rounds):
         for threads in options.threads:
-            entry = {"round": number, "threads": threads}
-            for side, command in (
-                ("tandem", (networks, engine)),
-                ("pytorch", (options.python, ROOT / PEER, checkpoint, dump)),
-            ):
-                load = wait_for_quiet(options.max_load, options.patience)
-                report = json.loads(commands.run(*command, "--threads", threads, *amount))
-                libraries[side] = report["library"]
-                entry[side] = turn(report, load)
-            for ratio, what in RATIOS.items():
-                entry[ratio] = ratios(entry, what)
-            rounds.append(entry)
+            entry, libraries = one_round(commands, timed, threads, options)
+            rounds.append({"round": number, **entry})
             print(f"round {number}, {threads} threads: {entry['ratio_of_medians']}", file=sys.stderr)
+    exported = {path.stem for path in engine.glob("*.onnx")}
     return {
         "bench": "networks",
         "config": options.config.name,
@@ -134,45 +178,27 @@ def compare(options, folder):
         "commit": output(["git", "rev-parse", "HEAD"]).strip(),
         "uncommitted_changes": bool(output(["git", "status", "--porcelain", "--untracked-files=no"]).strip()),
         "machine": machine(),
-        "tandem": json.loads(output(["cargo", "metadata", "--no-deps", "--format-version", "1"]))["packages"][0]["version"],
+        "tandem": metadata["packages"][0]["version"],
         "libraries": libraries,
         "dtype": "float32",
         "commands": commands.said,
-        "forms": "release: as the release runs it. lean: constants folded, unread parts skipped, same results.",
+        "forms": "release: as the release runs it. lean: constants folded, unread parts skipped, same results. "
+        "compiled: by torch.compile, weights frozen. openvino: the exported ONNX files.",
+        "not_compared": sorted(exported - set(rounds[0]["tandem"]["networks"])),
+        "summary": summary(rounds),
         "rounds": rounds,
     }
-
-
-def table(result):
-    title = f"{'network':14}{'threads':>8}{'tandem p50':>13}{'release p50':>13}{'lean p50':>12}"
-    lines = [f"{title}{'release/tandem':>17}{'lean/tandem':>15}{'the same in CPU time':>30}"]
-    for threads in sorted({entry["threads"] for entry in result["rounds"]}):
-        entries = [entry for entry in result["rounds"] if entry["threads"] == threads]
-
-        def span(ratio, name, form):
-            found = [entry[ratio][name][form] for entry in entries if entry[ratio]]
-            return f"{min(found):.2f} to {max(found):.2f}" if found else "-"
-
-        for name in entries[0]["tandem"]["networks"]:
-            own = statistics.median(entry["tandem"]["networks"][name]["p50_us"] for entry in entries)
-            line = f"{name:14}{threads:>8}{own / 1000:>10.2f} ms"
-            for form, width in zip(FORMS, (10, 9)):
-                peer = statistics.median(e["pytorch"]["networks"][name][form]["p50_us"] for e in entries)
-                line += f"{peer / 1000:>{width}.2f} ms"
-            spans = [span(ratio, name, form) for ratio in ("ratio_of_medians", "ratio_of_cpu_time") for form in FORMS]
-            lines.append(line + f"{spans[0]:>17}{spans[1]:>15}{spans[2]:>15}{spans[3]:>15}")
-    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/tiny.json"))
-    parser.add_argument("--python", default=sys.executable, help="interpreter that has torch")
+    parser.add_argument("--python", default=sys.executable, help="interpreter that has torch and openvino")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=15.0, help="stop a network after this long in a round")
-    parser.add_argument("--fewest", type=int, default=10, help="samples that even a slow network gets")
+    parser.add_argument("--fewest", type=int, default=10, help="minimum number of samples")
     parser.add_argument("--max-load", type=float, help="wait until the load average is below this")
     parser.add_argument("--patience", type=float, default=120.0, help="wait no longer than this, seconds")
     parser.add_argument("--out", type=Path, help="result file")
@@ -186,7 +212,9 @@ def main():
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(result, indent=1) + "\n")
     partial.replace(out)
-    print(table(result))
+    print(table(result["summary"]))
+    if result["not_compared"]:
+        print(f"not compared, because `networks` does not report them: {', '.join(result['not_compared'])}")
     print(f"written to {out}")
 
 

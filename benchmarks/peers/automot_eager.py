@@ -1,7 +1,8 @@
-"""AutoMoT's vision tower, understanding expert and action expert in PyTorch eager, on the CPU.
+"""AutoMoT's networks in PyTorch eager, on the CPU.
 
 The peer of `benchmarks/src/networks.rs`: it reads the same checkpoint, runs on the inputs that tool
 dumped, compares its outputs with the dumped ones, and only then takes times. Prints one line of JSON.
+The BEV encoder is in automot_bev.py; automot_compiled.py compiles the same networks.
 
 Each network is timed in two forms:
 
@@ -14,19 +15,16 @@ Each network is timed in two forms:
 Both take the prompt without padding. Needs:  pip install torch==2.7.1 safetensors numpy
 """
 
-import argparse
 import json
 import math
-import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-TOLERANCE = 2e-3
-WARM_UP = 3
+import automot_bev
+import peer
+from peer import Case
 
 
 def rms_norm(x, weight, epsilon):
@@ -307,51 +305,49 @@ class Action(Text):
         return joined(self.grouped_attention(q, k, v, mask)[..., :d])
 
 
-def dumped(folder, network):
-    path = folder / f"{network}.safetensors"
-    with safe_open(path, "pt") as file:
-        about = {key: float(value) for key, value in file.metadata().items()}
-    return load_file(path), about
-
-
-def cases(checkpoint, dump):
-    """name, form, call, {output: (found, expected)} of a call's result."""
-    config = json.loads((checkpoint / "config.json").read_text())
-    text, vision = config["text_config"], config["vision_config"]
-    mot = json.loads((checkpoint / "automot_args.json").read_text())
+def read_weights(checkpoint, is_wanted):
     weights = {}
-    for file in sorted(checkpoint.glob("model*.safetensors")):
-        weights |= load_file(file)
-    weights = {name: tensor.float() for name, tensor in weights.items() if not name.startswith("bev_encoder.")}
+    for path in sorted(checkpoint.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in filter(is_wanted, file.keys()):
+                tensor = file.get_tensor(name)
+                weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return weights
 
-    slow, about = dumped(dump, "understanding")
-    valid = int(about["valid_tokens"])
-    n_layers = text["num_hidden_layers"]
 
-    seen, frame = dumped(dump, "vision")
-    tower = Vision(weights, vision)
-    patches = seen["in.patches"]
+def read_json(checkpoint, name):
+    return json.loads((checkpoint / name).read_text())
+
+
+def vision_cases(weights, config, dump):
+    seen, frame = peer.dumped(dump, "vision", "pt")
+    tower = Vision(weights, config)
     rows, columns = (int(frame[f"frame_{side}"] / frame["patch_size"]) for side in ("height", "width"))
     constants = tower.constants(rows, columns)
+    inputs = (seen["in.patches"],)
 
-    def check_vision(result):
+    def check(result):
         tokens, maps = result
         return {
             "image_tokens": (tokens, seen["out.image_tokens"]),
             "deepstack": (torch.stack(maps), seen["out.deepstack"]),
         }
 
-    yield "vision", "release", lambda: tower.forward(patches, rows, columns), check_vision
-    yield "vision", "lean", lambda: tower.forward(patches, rows, columns, constants), check_vision
+    yield Case("vision", "release", lambda patches: tower.forward(patches, rows, columns), inputs, check)
+    yield Case("vision", "lean", lambda patches: tower.forward(patches, rows, columns, constants), inputs, check)
 
-    expert = Understanding(weights, text, mot)
-    ids = slow["in.token_ids"][:valid]
+
+def understanding_cases(weights, config, mot, dump):
+    slow, sizes = peer.dumped(dump, "understanding", "pt")
+    valid = int(sizes["valid_tokens"])
+    expert = Understanding(weights, config, mot)
+    ids, visible_until = (slow[f"in.{name}"][:valid] for name in ("token_ids", "visible_until"))
     positions = slow["in.position_ids"][:, :valid]
-    visible_until = slow["in.visible_until"][:valid]
     is_image = slow["in.image_slot"][:valid] > 0
-    prompt = ids, positions, visible_until, is_image, slow["in.image_tokens"], slow["in.deepstack"]
+    images = slow["in.image_tokens"], slow["in.deepstack"]
+    prompt = ids, positions, visible_until
 
-    def check_understanding(result):
+    def check(result):
         pairs = {}
         for l, (keys, values) in enumerate(zip(*result)):
             n, d = expert.read_heads, expert.own_dim
@@ -359,96 +355,74 @@ def cases(checkpoint, dump):
             pairs[f"values.{l}"] = values[:n, :, :d], slow[f"out.values.{l}"][:, :valid]
         return pairs
 
-    for form in ("release", "lean"):
-        yield "understanding", form, lambda lean=form == "lean": expert.forward(*prompt, lean), check_understanding
+    release = lambda *inputs: expert.forward(*inputs, False)
+    lean = lambda *inputs: expert.forward(*inputs, True)
+    # Rows of image tokens: a mask as in the release, or indices, which compile without a break.
+    yield Case("understanding", "release", release, (*prompt, is_image, *images), check)
+    yield Case("understanding", "lean", lean, (*prompt, is_image.nonzero()[:, 0], *images), check)
 
-    fast, _ = dumped(dump, "action")
-    driver = Action(weights, text, mot)
+
+def action_cases(weights, config, mot, dump):
+    fast, sizes = peer.dumped(dump, "action", "pt")
+    valid, layers = int(sizes["valid_tokens"]), range(config["num_hidden_layers"])
+    driver = Action(weights, config, mot)
     inputs = fast["in.bev_tokens"], fast["in.state"], fast["in.position"]
-    lean_keys = [fast[f"in.keys.{l}"][:, :valid].contiguous() for l in range(n_layers)]
-    lean_values = [
-        F.pad(fast[f"in.values.{l}"][:, :valid], (0, driver.c["head_dim"] - driver.own_dim)) for l in range(n_layers)
-    ]
+    lean_keys = [fast[f"in.keys.{l}"][:, :valid].contiguous() for l in layers]
+    padding = 0, driver.c["head_dim"] - driver.own_dim
+    lean_values = [F.pad(fast[f"in.values.{l}"][:, :valid], padding) for l in layers]
 
     def whole(x):
         """The cache as the release keeps it. What is not in the dump meets zero queries, or is dropped."""
-        cache = torch.zeros(valid, text["num_key_value_heads"], text["head_dim"])
+        cache = torch.zeros(valid, config["num_key_value_heads"], config["head_dim"])
         cache[:, : x.shape[0], : x.shape[2]] = x.transpose(0, 1)
         return cache
 
     keys, values = [whole(x) for x in lean_keys], [whole(x) for x in lean_values]
 
-    def check_action(result):
+    def check(result):
         return {name: (found, fast[f"out.{name}"]) for name, found in result.items()}
 
-    yield "action", "release", lambda: driver.forward(*inputs, keys, values, False), check_action
-    yield "action", "lean", lambda: driver.forward(*inputs, lean_keys, lean_values, True), check_action
+    release = lambda *inputs: driver.forward(*inputs, False)
+    lean = lambda *inputs: driver.forward(*inputs, True)
+    yield Case("action", "release", release, (*inputs, keys, values), check)
+    yield Case("action", "lean", lean, (*inputs, lean_keys, lean_values), check)
 
 
-def difference(pairs):
-    worst = 0.0
-    for name, (found, expected) in pairs.items():
-        assert found.shape == expected.shape, f"{name}: {tuple(found.shape)}, tandem has {tuple(expected.shape)}"
-        largest = (found.double() - expected.double()).abs().max().item()
-        allowed = TOLERANCE if found.is_floating_point() else 0
-        if not largest <= allowed:
-            raise SystemExit(f"{name} differs from tandem's by {largest:.3g}, more than {allowed}")
-        worst = max(worst, largest)
-    return worst
+def bev_cases(checkpoint, dump):
+    prefix = "bev_encoder."
+    found = read_weights(checkpoint, lambda name: name.startswith(prefix))
+    weights = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    config = read_json(checkpoint, "bev_config.json")
+    seen, _ = peer.dumped(dump, "bev", "pt")
+    inputs = seen["in.image"], seen["in.lidar"]
+
+    def check(tokens):
+        return {"bev_tokens": (tokens, seen["out.bev_tokens"])}
+
+    whole = automot_bev.release(weights, config)
+    yield Case("bev", "release", lambda *inputs: whole.forward(*inputs), inputs, check)
+    folded, layout = automot_bev.lean(weights, config, inputs)
+    yield Case("bev", "lean", lambda *inputs: folded.forward(*inputs), inputs, check, {"memory_format": layout})
 
 
-def sample(call, options):
-    for _ in range(WARM_UP):
-        call()
-    samples, begin, cpu = [], time.perf_counter(), time.process_time()
-    while len(samples) < options.runs:
-        if len(samples) >= options.fewest and time.perf_counter() - begin > options.seconds:
-            break
-        start = time.perf_counter_ns()
-        call()
-        samples.append(round((time.perf_counter_ns() - start) / 1000, 1))
-    return samples, (time.process_time() - cpu) * 1e6
-
-
-def summary(samples, cpu_us):
-    ranked = sorted(samples)
-    rank = lambda percent: ranked[max(-(-len(ranked) * percent // 100), 1) - 1]
-    return {
-        "count": len(ranked),
-        "p50_us": rank(50),
-        "p99_us": rank(99),
-        "min_us": ranked[0],
-        "cpu_us_per_run": round(cpu_us / len(ranked)),
-        "samples_us": samples,
-    }
+def cases(checkpoint, dump):
+    """Every network of the dump in both forms."""
+    config = read_json(checkpoint, "config.json")
+    text, vision, mot = config["text_config"], config["vision_config"], read_json(checkpoint, "automot_args.json")
+    weights = read_weights(checkpoint, lambda name: not name.startswith("bev_encoder."))
+    yield from vision_cases(weights, vision, dump)
+    yield from understanding_cases(weights, text, mot, dump)
+    yield from action_cases(weights, text, mot, dump)
+    if peer.dump_path(dump, "bev").exists():
+        yield from bev_cases(checkpoint, dump)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
-    parser.add_argument("dump", type=Path, help="folder that `networks --dump` wrote")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=15.0, help="stop a network after this long")
-    parser.add_argument("--fewest", type=int, default=10, help="samples that even a slow network gets")
-    options = parser.parse_args()
+    options = peer.arguments(__doc__)
     torch.set_num_threads(options.threads)
-    networks = {}
     with torch.inference_mode():
-        for network, form, call, check in cases(options.checkpoint, options.dump):
-            worst = difference(check(call()))
-            networks.setdefault(network, {})[form] = (call, worst)
-        for forms in networks.values():
-            for form, (call, worst) in forms.items():
-                forms[form] = {"largest_difference": worst, **summary(*sample(call, options))}
-    print(json.dumps({
-        "bench": "networks",
-        "library": f"PyTorch {torch.__version__} (CPU, eager)",
-        "threads": torch.get_num_threads(),
-        "tolerance": TOLERANCE,
-        "warm_up": WARM_UP,
-        "networks": networks,
-    }))
+        networks = peer.measure(cases(options.checkpoint, options.dump), options)
+    peer.report(f"PyTorch {torch.__version__} (CPU, eager)", networks, options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-//! Times the vision tower, the understanding expert and the action expert of an engine folder, each
-//! alone, on inputs of the release's sizes, and prints one line of JSON with every sample.
+//! Times the four networks of an engine folder, each alone, on inputs of the release's sizes, and
+//! prints one line of JSON with every sample.
 //!
-//! The three run as a chain once: four noise frames go through the tower, its tokens and a prompt of
-//! the release's layout through the understanding expert, its keys and values to the action expert.
-//! `--dump` writes inputs and outputs of that chain, so that a peer runs on the same numbers.
+//! Three of them run as a chain once: four noise frames go through the tower, its tokens and a prompt
+//! of the release's layout through the understanding expert, its keys and values to the action expert.
+//! The BEV encoder runs on a noise picture and a sparse histogram. `--dump` writes inputs and outputs
+//! of these runs, so that a peer runs on the same numbers.
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -16,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile, Session};
-use tandem::model::automot::networks::{action, understanding, vision};
+use tandem::model::automot::networks::{action, bev, understanding, vision};
 use tandem::model::automot::tokenizer::SpecialTokens;
 use tandem::model::automot::tokens::{
     ImageGrid, InstructionMask, PromptTokens, SequenceBuffers, SequenceExtent,
@@ -78,15 +79,17 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let mut tower = load(vision::NETWORK)?;
     let mut slow = load(understanding::NETWORK)?;
     let mut fast = load(action::NETWORK)?;
+    let mut encoder = load(bev::NETWORK)?;
     let extent = chain(&mut tower, &mut slow, &mut fast)?;
+    encode(&mut encoder)?;
     if let Some(folder) = &arguments.dump {
         fs::create_dir_all(folder)?;
-        for network in [&tower, &slow, &fast] {
+        for network in [&tower, &slow, &encoder, &fast] {
             network.dump(folder, extent)?;
         }
     }
     let mut networks = serde_json::Map::new();
-    for mut network in [fast, slow, tower] {
+    for mut network in [fast, slow, encoder, tower] {
         network.warm_up()?;
         let before = cpu_time_us();
         let samples = network.sample(arguments)?;
@@ -168,6 +171,7 @@ impl Network {
                 let dtype = match tensor.dtype() {
                     DType::F32 => Dtype::F32,
                     DType::I64 => Dtype::I64,
+                    DType::U8 => Dtype::U8,
                     other => anyhow::bail!("{} is {other}; export with precision f32", spec.name),
                 };
                 let view = Stored::new(dtype, tensor.shape().to_vec(), tensor.bytes())?;
@@ -205,6 +209,17 @@ fn chain(
     }
     fast.run()?;
     Ok(extent)
+}
+
+/// Runs the BEV encoder on a noise picture and a histogram in which one cell of eight holds points.
+fn encode(encoder: &mut Network) -> anyhow::Result<()> {
+    let mut noise = StdRng::seed_from_u64(2);
+    noise.fill(encoder.input("image")?.as_mut_slice::<u8>());
+    for value in encoder.input("lidar")?.as_mut_slice::<f32>() {
+        let is_hit = noise.random_range(0..8) == 0;
+        *value = if is_hit { noise.random_range(0.0..1.0) } else { 0.0 };
+    }
+    encoder.run()
 }
 
 /// Runs the tower on noise frames and hands its tokens and maps to the understanding expert.
