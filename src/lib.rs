@@ -1,8 +1,49 @@
-//! tandem: a real-time runtime for driving vision-language-action models whose two experts work
-//! at two rates on one KV cache.
+//! A real-time runtime for driving vision-language-action (VLA) models whose experts run at two rates
+//! on one KV cache: a large *understanding expert* prefills a prefix of keys and values, a small
+//! *action expert* attends to the latest complete prefix at every control tick.
 //!
-//! Modules are listed so that each uses only those above it; `tests/module_order.rs` holds them
-//! to it. `ARCHITECTURE.md` draws the whole.
+//! ```text
+//!  every tick   observation ─► BEV encoder ─► action step ─► path follower ─► command
+//!  (20 Hz)           │                             ▲
+//!                    │                             │ latest prefix KV cache, sealed
+//!                    ▼                             │
+//!  every n-th   frame history ─► vision tower ─► prefill     (own thread, own stream)
+//!  tick
+//! ```
+//!
+//! - [`runtime::Loaded`] opens an engine folder, which `tandem export` or `tandem build` wrote, and
+//!   makes a [`pilot::Pilot`] for a route.
+//! - [`scene::Driver`] and [`world::World`] are the two sides of the loop; [`world::EmbeddedWorld`] is
+//!   a world without a simulator.
+//! - [`evaluation`] drives routes, judges them by the rules of Bench2Drive and keeps results.
+//! - [`profile`] measures every stage of a tick.
+//!
+//! ```no_run
+//! use std::{path::Path, sync::atomic::AtomicBool};
+//! use tandem::evaluation::{criteria::TICK_CAP, routes::parse_routes, run::run_route};
+//! use tandem::pilot::{Run, RunFile};
+//! use tandem::runtime::Loaded;
+//! use tandem::world::{EmbeddedWorld, World};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let run = Run::try_from(&RunFile::default())?;
+//! let model = Loaded::open(Path::new("engines/tiny"), &run, &mut |note| eprintln!("{note}"))?;
+//!
+//! let routes = parse_routes(std::fs::read("routes/demo.xml")?, "routes/demo.xml")?;
+//! let mut world = EmbeddedWorld::new(&routes[0], model.sensors(), run.seed)?;
+//! let mut pilot = model.pilot(world.plan(), &run)?;
+//!
+//! let cancel = AtomicBool::new(false);
+//! let outcome = run_route(&mut world, &mut pilot, TICK_CAP, &cancel, &mut |_, _| {});
+//! println!("{:?} after {:.1} s", outcome.end, outcome.duration_game_s);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has this program, one that profiles the loop, and one with a driver of its own.
+//!
+//! Modules are listed so that each uses only those above it; `tests/module_order.rs` checks it.
+//! `ARCHITECTURE.md` describes the whole.
 
 pub mod tensor;
 
@@ -25,6 +66,8 @@ pub mod model;
 pub mod control;
 
 pub mod pilot;
+
+pub mod runtime;
 
 mod page;
 

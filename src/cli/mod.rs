@@ -20,7 +20,6 @@ mod inspect;
 mod latency;
 mod maps;
 mod merge;
-mod placement;
 mod print;
 mod profile;
 mod progress;

@@ -1,6 +1,5 @@
 //! `tandem verify`: an engine against a reference, layer by layer.
 
-use super::placement::Placement;
 use super::{Outcome, print};
 use crate::engine::{EngineFolder, NetworkFile};
 use crate::model::automot::Networks;
@@ -12,6 +11,7 @@ use crate::model::automot::networks::Contracts;
 use crate::model::automot::recording::{Recording, RecordingInputs, record};
 use crate::model::automot::tokenizer::Tokenizer;
 use crate::pilot::{DeviceName, Run, RunFile, Threads};
+use crate::runtime::Placement;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -182,7 +182,8 @@ fn side(
     let (summary, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let precision = summary.options.precision;
-    let Placement { device, lanes, fast, slow } = Placement::of(folder, run, None)?;
+    let Placement { device, lanes, fast, slow } =
+        Placement::of(folder, run, None, &mut print::note)?;
     let networks = Networks::load(folder, &*fast, &*slow).with_context(|| {
         let hint = match precision {
             Precision::Bf16 => {

@@ -5,7 +5,6 @@ mod observe;
 mod operators;
 mod table;
 
-use super::driver::Automot;
 use super::{Outcome, budget, doctor, drive, print};
 use crate::engine::{EngineFolder, LATENCY_FILE};
 use crate::evaluation::routes::parse_routes;
@@ -15,6 +14,7 @@ use crate::profile::{
     Budget, EngineIdentity, FORMAT, FirstControl, LatencyFile, LoopOptions, LoopRun, MachineCard,
     Phase, PhaseName, ProfilerCost, RefreshOptions, Replay, TraceRecorder, run_loop, run_refreshes,
 };
+use crate::runtime::Loaded;
 use crate::scene::{Observation, Route, RoutePlan, TickReport};
 use crate::timing::{StageSpans, Stopwatch, nvtx, wall_time_unix_s};
 use anyhow::{Context, bail};
@@ -130,7 +130,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
     let real_time = run.real_time.apply_process();
-    let automot = Automot::load(&arguments.engine, &run, None)?;
+    let automot = Loaded::open(&arguments.engine, &run, &mut print::note)?;
     let load = watch.elapsed();
 
     let cancel = drive::cancel_on_interrupt()?;
@@ -174,7 +174,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         tandem: env!("CARGO_PKG_VERSION").to_owned(),
         taken_at_unix_s: wall_time_unix_s(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
-        machine: MachineCard { libraries: vec![automot.backend.clone()], ..machine },
+        machine: MachineCard { libraries: vec![automot.backend().to_owned()], ..machine },
         engine: identity(&arguments.engine, &automot, built.as_ref()),
         run: run_file,
         observations: observed,
@@ -252,7 +252,7 @@ fn route(arguments: &Arguments) -> anyhow::Result<Route> {
 struct Profiling<'a> {
     arguments: &'a Arguments,
     run: &'a Run,
-    automot: &'a Automot,
+    automot: &'a Loaded,
     plan: &'a RoutePlan,
     observations: Vec<Observation>,
     cancel: Arc<AtomicBool>,
@@ -365,15 +365,15 @@ fn certify(built: &EngineFolder, file: &LatencyFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn identity(folder: &Path, automot: &Automot, built: Option<&EngineFolder>) -> EngineIdentity {
+fn identity(folder: &Path, automot: &Loaded, built: Option<&EngineFolder>) -> EngineIdentity {
     let hash = |engine: &Arc<dyn crate::engine::Engine>| {
         let contract = engine.contract();
         (contract.network.clone(), contract.graph_sha256.clone())
     };
     EngineIdentity {
         folder: folder.display().to_string(),
-        backend: automot.backend.clone(),
-        graphs_sha256: automot.networks.engines().map(hash).collect::<BTreeMap<_, _>>(),
+        backend: automot.backend().to_owned(),
+        graphs_sha256: automot.networks().engines().map(hash).collect::<BTreeMap<_, _>>(),
         built: built.map(EngineFolder::keys).unwrap_or_default(),
     }
 }

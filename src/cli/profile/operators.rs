@@ -1,10 +1,10 @@
 //! Per-operator times of each network, from runs of their own: measuring operators slows them.
 
 use super::Profiling;
-use crate::cli::driver::Automot;
 use crate::cli::print;
 use crate::engine::{Engine, OperatorProfile, PartTime};
 use crate::profile::{LoopOptions, PhaseName, RefreshOptions, Replay, run_loop, run_refreshes};
+use crate::runtime::Loaded;
 use anyhow::Context;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     let run = profiling.run.clone();
     let folder = profiling.arguments.out.with_extension("operators");
     let engine = &profiling.arguments.engine;
-    let automot = Automot::load(engine, &run, Some(&folder))?;
+    let automot = Loaded::open_measuring(engine, &run, &folder, &mut print::note)?;
     let mut alone = run.clone();
     alone.refresh_period_ticks = super::NEVER;
     let mut pilot = automot.pilot(profiling.plan, &alone)?;
@@ -51,7 +51,7 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
         &profiling.cancel,
         &mut |_, _| {},
     )?;
-    let networks = &automot.networks;
+    let networks = automot.networks();
     let fast = [&networks.bev, &networks.action, &networks.vision];
     let engines = fast.into_iter().chain(&networks.understanding);
     let end = |engine: &Arc<dyn Engine>| {

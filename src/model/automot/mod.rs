@@ -22,5 +22,5 @@ mod understanding;
 mod whole;
 
 pub use action::{ActionOptions, AutomotAction, LIDAR, Positions, SENSORS};
-pub use networks::Networks;
+pub use networks::{Networks, NetworksError};
 pub use understanding::{AutomotUnderstanding, SetupError, UnderstandingOptions};
