@@ -15,7 +15,8 @@ use tandem::evaluation::routes::parse_routes;
 use tandem::evaluation::run::run_route;
 use tandem::pilot::{Run, RunFile};
 use tandem::runtime::Loaded;
-use tandem::world::{EmbeddedWorld, World};
+use tandem::scene::World;
+use tandem::world::EmbeddedWorld;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();

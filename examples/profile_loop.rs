@@ -14,9 +14,9 @@ use tandem::evaluation::routes::parse_routes;
 use tandem::pilot::{Pace, Run, RunFile};
 use tandem::profile::{LoopOptions, PhaseName, Replay, run_loop};
 use tandem::runtime::Loaded;
-use tandem::scene::{Driver, Observation, SensorSuite};
+use tandem::scene::{Driver, Observation, SensorSuite, World};
 use tandem::timing::Stage;
-use tandem::world::{Autopilot, EmbeddedWorld, World};
+use tandem::world::{Autopilot, EmbeddedWorld};
 
 /// Observations that are replayed: 10 s at 20 Hz.
 const OBSERVATIONS: usize = 200;

@@ -13,7 +13,7 @@
 //!
 //! - [`runtime::Loaded`] opens an engine folder, which `tandem export` or `tandem build` wrote, and
 //!   makes a [`pilot::Pilot`] for a route.
-//! - [`scene::Driver`] and [`world::World`] are the two sides of the loop; [`world::EmbeddedWorld`] is
+//! - [`scene::Driver`] and [`scene::World`] are the two sides of the loop; [`world::EmbeddedWorld`] is
 //!   a world without a simulator.
 //! - [`evaluation`] drives routes, judges them by the rules of Bench2Drive and keeps results.
 //! - [`profile`] measures every stage of a tick.
@@ -23,7 +23,8 @@
 //! use tandem::evaluation::{criteria::TICK_CAP, routes::parse_routes, run::run_route};
 //! use tandem::pilot::{Run, RunFile};
 //! use tandem::runtime::Loaded;
-//! use tandem::world::{EmbeddedWorld, World};
+//! use tandem::scene::World;
+//! use tandem::world::EmbeddedWorld;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let run = Run::try_from(&RunFile::default())?;

@@ -21,10 +21,10 @@ use tandem::evaluation::units::Shard;
 use tandem::scene::{
     Allowances, Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu,
     LaneMap, LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint,
-    WeatherKeyframe, WorldState,
+    WeatherKeyframe, World, WorldState,
 };
 use tandem::timing::{Span, Stage, Timestamp};
-use tandem::world::{RealTime, World};
+use tandem::world::RealTime;
 
 /// One lane along x.
 struct StraightRoad {

@@ -12,10 +12,10 @@ use tandem::evaluation::run::run_route;
 use tandem::scene::{
     ActorKind, ActorState, Command, Control, DeadlineVerdict, EgoState, GeoReference, LightColor,
     Pose, PrefixInfo, RoutePlan, ScenarioState, SensorSuite, TrafficLight, Trajectory,
-    TriggerVolume, WorldState,
+    TriggerVolume, World, WorldState,
 };
 use tandem::timing::{Span, Stage};
-use tandem::world::{Autopilot, EmbeddedWorld, World};
+use tandem::world::{Autopilot, EmbeddedWorld};
 
 fn driven() -> RouteLog {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("routes/demo.xml");

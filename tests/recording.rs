@@ -15,12 +15,11 @@ use tandem::evaluation::routes::read_routes;
 use tandem::model::automot::SENSORS;
 use tandem::scene::{
     CameraFrame, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, RoadOption,
-    RoutePlan, RoutePoint, SensorSuite,
+    RoutePlan, RoutePoint, SensorSuite, World,
 };
 use tandem::timing::Timestamp;
 use tandem::world::{
-    Autopilot, EmbeddedWorld, Recording, RecordingError, RecordingReader, RecordingWriter, World,
-    recover,
+    Autopilot, EmbeddedWorld, Recording, RecordingError, RecordingReader, RecordingWriter, recover,
 };
 
 fn plan() -> RoutePlan {

@@ -28,9 +28,9 @@ use tandem::model::automot::{
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
-use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan};
+use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
 use tandem::timing::{Stage, StageSpans, Timestamp};
-use tandem::world::{EmbeddedWorld, World};
+use tandem::world::EmbeddedWorld;
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::ExportOptions;

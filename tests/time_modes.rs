@@ -21,10 +21,10 @@ use tandem::pilot::{
 };
 use tandem::scene::{
     Command, Control, DeadlineVerdict, DriveError, Driver, Observation, SensorSuite, TickReport,
-    Truth,
+    Truth, World,
 };
 use tandem::timing::Timestamp;
-use tandem::world::{Autopilot, EmbeddedWorld, World};
+use tandem::world::{Autopilot, EmbeddedWorld};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::ExportOptions;

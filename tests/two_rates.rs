@@ -26,9 +26,9 @@ use tandem::model::automot::{
 };
 use tandem::model::{ActionExpert, ModelError, RefreshRequest};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
-use tandem::scene::{Control, Detour, Driver, Observation, Pose, Trajectory};
+use tandem::scene::{Control, Detour, Driver, Observation, Pose, Trajectory, World};
 use tandem::timing::{Stage, StageSpans};
-use tandem::world::{EmbeddedWorld, World};
+use tandem::world::EmbeddedWorld;
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::ExportOptions;

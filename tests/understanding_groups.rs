@@ -18,9 +18,9 @@ use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
 };
 use tandem::pilot::{Pilot, Run, RunFile};
-use tandem::scene::{self, Driver};
+use tandem::scene::{self, Driver, World};
 use tandem::tensor::HostTensor;
-use tandem::world::{EmbeddedWorld, World};
+use tandem::world::EmbeddedWorld;
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::contract::TensorSpec;
 use tandem_export::folder::export_networks;

@@ -24,10 +24,10 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{LIDAR, SENSORS};
 use tandem::scene::{
     Command, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
-    RoutePlan, SensorSuite, Trajectory,
+    RoutePlan, SensorSuite, TICK, Trajectory, World,
 };
 use tandem::timing::{Stopwatch, Timestamp};
-use tandem::world::{Autopilot, EmbeddedWorld, TICK, World};
+use tandem::world::{Autopilot, EmbeddedWorld};
 
 /// Ticks of the recording.
 const TICKS: usize = 200;

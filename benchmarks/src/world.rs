@@ -4,9 +4,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::f64::consts::FRAC_PI_2;
-use tandem::scene::{CameraSpec, Command, Driver, LidarSpec, Route, SensorSuite};
+use tandem::scene::{CameraSpec, Command, Driver, LidarSpec, Route, SensorSuite, World};
 use tandem::timing::Stopwatch;
-use tandem::world::{Autopilot, EmbeddedWorld, World};
+use tandem::world::{Autopilot, EmbeddedWorld};
 
 /// Ticks per measurement: the drive takes some 30 s.
 const TICKS: usize = 600;

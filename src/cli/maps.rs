@@ -2,8 +2,8 @@
 
 use super::print;
 use crate::evaluation::ability::FirstJunction;
-use crate::scene::{Route, RouteId, SensorSuite};
-use crate::world::{EmbeddedWorld, StreetMap, World};
+use crate::scene::{Route, RouteId, SensorSuite, World};
+use crate::world::{EmbeddedWorld, StreetMap};
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

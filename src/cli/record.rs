@@ -8,11 +8,9 @@ use crate::evaluation::criteria::TICK_CAP;
 use crate::evaluation::routes::parse_routes;
 use crate::evaluation::run::{RouteEnd, run_route};
 use crate::model::automot::SENSORS;
-use crate::scene::{Control, Observation, SensorSuite};
+use crate::scene::{Control, Observation, SensorSuite, World};
 use crate::timing::Timestamp;
-use crate::world::{
-    Autopilot, EmbeddedWorld, Loss, RecordingError, RecordingWriter, World, recover,
-};
+use crate::world::{Autopilot, EmbeddedWorld, Loss, RecordingError, RecordingWriter, recover};
 use anyhow::{Context, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

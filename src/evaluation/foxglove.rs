@@ -15,8 +15,7 @@
 //! | `/prefix` | `tandem.Prefix` | one a tick that had a prefix |
 
 use super::log::{ActorTrack, LightLog, RouteLog, TICKS_PER_SCENE, TickLog, actor_kind_name};
-use crate::scene::{ActorKind, DeadlineVerdict, LightColor, StripKind};
-use crate::world::TICK_S;
+use crate::scene::{ActorKind, DeadlineVerdict, LightColor, StripKind, TICK_S};
 use crate::world::mcap_refusal;
 use mcap::records::MessageHeader;
 use mcap::{Compression, McapError, WriteOptions, Writer};

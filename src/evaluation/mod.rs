@@ -2,7 +2,7 @@
 //! of the Bench2Drive benchmark (release 0.0.4).
 //!
 //! Knows no model and no simulator: it meets them as [`Driver`](crate::scene::Driver) and
-//! [`World`](crate::world::World). Scores of the embedded world are computed by the same rules as
+//! [`World`](crate::scene::World). Scores of the embedded world are computed by the same rules as
 //! CARLA's, which does not make them comparable.
 
 mod python;

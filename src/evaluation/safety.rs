@@ -1,8 +1,7 @@
 //! What a score does not show about a drive: commands that rested on nothing, or on something old.
 
 use super::python::round;
-use crate::scene::{Observation, TickReport};
-use crate::world::TICK;
+use crate::scene::{Observation, TICK, TickReport};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

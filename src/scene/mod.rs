@@ -13,6 +13,7 @@ mod pose;
 mod route;
 mod route_id;
 mod trajectory;
+mod world;
 mod world_state;
 
 pub use control::{
@@ -33,6 +34,7 @@ pub use route::{
 };
 pub use route_id::RouteId;
 pub use trajectory::Trajectory;
+pub use world::{TICK, TICK_S, World};
 pub use world_state::{
     ActorKind, ActorState, Allowances, Collision, EgoState, LightColor, ScenarioState, StopSign,
     TrafficLight, TriggerVolume, WorldState,

@@ -1,7 +1,6 @@
 //! A world that moves on whether or not it was answered.
 
-use super::{TICK, World};
-use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, WorldState};
+use crate::scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, TICK, World, WorldState};
 use crate::timing::Stopwatch;
 use std::sync::Arc;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tandem::model::RefreshRequest;
 use tandem::model::automot::SENSORS;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
-use tandem::scene::{CameraFrame, Command, FrameId, Observation, Pose, SensorSuite};
+use tandem::scene::{CameraFrame, Command, FrameId, Observation, Pose, SensorSuite, World};
 use tandem::timing::Timestamp;
-use tandem::world::{EmbeddedWorld, World};
+use tandem::world::EmbeddedWorld;
 
 /// Ticks recorded: enough that readings change from tick to tick, few enough to render at start.
 const RECORDED: usize = 12;

@@ -4,8 +4,8 @@ use super::Arguments;
 use crate::cli::print;
 use crate::model::automot::SENSORS;
 use crate::pilot::Run;
-use crate::scene::{Driver, Observation, Route, RoutePlan, SensorSuite};
-use crate::world::{Autopilot, EmbeddedWorld, RecordingReader, World};
+use crate::scene::{Driver, Observation, Route, RoutePlan, SensorSuite, World};
+use crate::world::{Autopilot, EmbeddedWorld, RecordingReader};
 use anyhow::bail;
 use std::path::Path;
 

@@ -351,7 +351,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
             Some(tick) => format!(
                 "<td class=\"n w\" data-v=\"{tick}\"><a href=\"{}\">{:.2} s</a></td>",
                 drive.link(place, tick),
-                tick as f64 * crate::world::TICK_S
+                tick as f64 * crate::scene::TICK_S
             ),
             None => "<td class=\"n\" data-v=\"1000000000\">end</td>".to_owned(),
         };

@@ -1,6 +1,6 @@
 //! Keeping a distance: the intelligent driver model, one tick ahead.
 
-use crate::world::TICK_S;
+use crate::scene::TICK_S;
 
 /// Something to keep a distance from.
 #[derive(Clone, Copy, PartialEq, Debug)]

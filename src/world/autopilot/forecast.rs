@@ -426,8 +426,8 @@ mod tests {
     use super::super::tests::{car, plan_through, truth_on};
     use super::super::{neighbors, path::Path};
     use super::*;
+    use crate::scene::TICK_S;
     use crate::scene::{RoadOption, RoutePlan};
-    use crate::world::TICK_S;
     use crate::world::embedded::slip_rad;
     use std::f64::consts::{FRAC_PI_6, PI};
     use std::sync::Arc;

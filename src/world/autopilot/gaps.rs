@@ -7,8 +7,7 @@ use super::path::{POINTS_PER_M, Path, SPACING_M};
 use super::pedals::time_to_cover;
 use super::rollout::{Contact, Course, Margin, Rollout};
 use super::zones::{self, Kind, Zone};
-use crate::scene::{ActorKind, EgoState};
-use crate::world::TICK_S;
+use crate::scene::{ActorKind, EgoState, TICK_S};
 use crate::world::embedded::ego_speed_after_tick;
 
 /// From our front to the place that we wait before, meters.

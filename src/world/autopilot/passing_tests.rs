@@ -2,8 +2,7 @@
 
 use super::tests::{assert_no_contact, car, move_ego, plan_through, truth_on};
 use super::*;
-use crate::scene::{ActorState, Passage, PassageReason, Pose};
-use crate::world::TICK_S;
+use crate::scene::{ActorState, Passage, PassageReason, Pose, TICK_S};
 use glam::DVec2;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

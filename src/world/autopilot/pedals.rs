@@ -1,6 +1,6 @@
 //! Throttle and brake for a wanted speed, and how long a distance takes with them.
 
-use crate::world::TICK_S;
+use crate::scene::TICK_S;
 
 /// Throttle, and whether to brake, for a target speed: a linear regression fitted to the vehicle.
 pub fn throttle_and_brake(target_mps: f64, speed_mps: f64, hazard: bool) -> (f64, bool) {

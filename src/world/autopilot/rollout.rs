@@ -123,7 +123,7 @@ impl Rollout<'_> {
             if idx >= until {
                 return None;
             }
-            let time_s = tick as f64 * crate::world::TICK_S;
+            let time_s = tick as f64 * crate::scene::TICK_S;
             let target_mps = self.target_mps(course, idx, half_m.x, driven_m, time_s);
             let (throttle, brake) = throttle_and_brake(target_mps, motion.speed_mps, false);
             let place = &motion.pose;
@@ -134,7 +134,7 @@ impl Rollout<'_> {
                 motion.speed_mps,
             );
             let brake = f64::from(u8::from(brake));
-            driven_m += motion.speed_mps * crate::world::TICK_S;
+            driven_m += motion.speed_mps * crate::scene::TICK_S;
             motion = ego_after_tick(motion, &Command { steer, throttle, brake });
             idx = self.path.nearest_from(idx, SEARCH_POINTS, motion.pose.position);
         }

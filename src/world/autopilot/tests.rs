@@ -3,9 +3,8 @@
 use super::*;
 use crate::scene::{
     ActorState, EgoState, GeoReference, LightColor, Passage, PassageReason, Pose, RoadOption,
-    RoutePlan, RoutePoint, StopCause, StopLine,
+    RoutePlan, RoutePoint, StopCause, StopLine, TICK_S,
 };
-use crate::world::TICK_S;
 use crate::world::embedded::{EGO_EXTENT_M, Motion, ego_after_tick};
 use glam::DVec2;
 use proptest::prelude::*;

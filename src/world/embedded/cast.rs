@@ -2,8 +2,7 @@
 
 use super::catalogue::Model;
 use super::vehicle::EGO_EXTENT_M;
-use crate::scene::{ActorKind, ActorState, EgoState, Pose, wrap_angle};
-use crate::world::TICK_S;
+use crate::scene::{ActorKind, ActorState, EgoState, Pose, TICK_S, wrap_angle};
 
 /// Our vehicle's number among the others.
 pub(super) const EGO: u32 = 0;

@@ -3,8 +3,7 @@
 use super::cast::{Cast, EGO};
 use super::catalogue::Model;
 use super::track::Track;
-use crate::scene::{ActorState, Pose, wrap_angle};
-use crate::world::TICK_S;
+use crate::scene::{ActorState, Pose, TICK_S, wrap_angle};
 use std::sync::Arc;
 
 /// How far ahead a follower looks, meters.

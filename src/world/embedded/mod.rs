@@ -41,10 +41,9 @@ pub(super) use vehicle::slip_rad;
 pub use vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 pub(super) use vehicle::{REAR_AXLE_M, ego_speed_after_tick};
 
-use super::{TICK, TICK_S, World};
 use crate::scene::{
     Allowances, Collision, Command, EgoState, FrameId, LaneMap, LaneStrip, Observation, Pose,
-    Route, RoutePlan, SensorSuite, Truth, WorldState, wrap_angle,
+    Route, RoutePlan, SensorSuite, TICK, TICK_S, Truth, World, WorldState, wrap_angle,
 };
 use crate::timing::Timestamp;
 use boxes::{UprightBox, footprints_overlap};

@@ -9,8 +9,7 @@ use super::noise::Noise;
 use super::road::Road;
 use super::scenarios::Effects;
 use super::track::Track;
-use crate::scene::{ActorKind, ActorState, EgoState, Pose, wrap_angle};
-use crate::world::TICK_S;
+use crate::scene::{ActorKind, ActorState, EgoState, Pose, TICK_S, wrap_angle};
 use std::sync::Arc;
 
 /// Nothing is placed this far along the route before and after the ego's spawn, meters.

@@ -1,7 +1,6 @@
 //! How our vehicle moves: a kinematic bicycle with fitted pedals (`bench2drive.md` 7).
 
-use crate::scene::{Command, Pose};
-use crate::world::TICK_S;
+use crate::scene::{Command, Pose, TICK_S};
 
 /// Half sizes of the ego vehicle, a Lincoln MKZ, meters.
 pub const EGO_EXTENT_M: [f64; 3] = [2.45, 1.06, 0.75];

@@ -9,8 +9,7 @@ use super::super::route_line::RoadError;
 use super::super::track::Track;
 use super::tenure::{Moment, Tenure};
 use super::{Parameters, Scenario, Stage};
-use crate::scene::{ActorKind, ActorState};
-use crate::world::TICK_S;
+use crate::scene::{ActorKind, ActorState, TICK_S};
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use super::super::route_line::RoadError;
 use super::flow::touches_somebody;
 use super::tenure::Moment;
 use super::{Parameters, Scenario, Stage, place_of};
-use crate::world::TICK_S;
+use crate::scene::TICK_S;
 use std::f64::consts::PI;
 
 /// A car changes lanes within this distance, meters.

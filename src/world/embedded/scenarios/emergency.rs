@@ -6,8 +6,7 @@ use super::super::road::LANE_WIDTH_M;
 use super::super::route_line::RoadError;
 use super::tenure::{Moment, Tenure};
 use super::{Parameters, Scenario, Stage};
-use crate::scene::{Passage, PassageReason};
-use crate::world::TICK_S;
+use crate::scene::{Passage, PassageReason, TICK_S};
 
 /// How much faster than ours it drives where nobody is ahead, m/s.
 const FASTER_MPS: f64 = 25.0;

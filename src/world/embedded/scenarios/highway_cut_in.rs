@@ -6,7 +6,7 @@ use super::super::road::LANE_WIDTH_M;
 use super::super::route_line::{RoadError, bridge};
 use super::super::track::Track;
 use super::{Parameters, Scenario, Stage};
-use crate::world::TICK_S;
+use crate::scene::TICK_S;
 use glam::DVec3;
 use std::sync::Arc;
 

@@ -8,10 +8,9 @@ use super::super::road::{Road, bare_route};
 use super::super::vehicle::EGO_EXTENT_M;
 use super::{Effects, Play, Setting, Stage, set_up};
 use crate::scene::{
-    ActorKind, ActorState, EgoState, Passage, PassageReason, Pose, Route, ScenarioSpec,
+    ActorKind, ActorState, EgoState, Passage, PassageReason, Pose, Route, ScenarioSpec, TICK_S,
     TriggerPoint,
 };
-use crate::world::TICK_S;
 use glam::DVec3;
 use std::collections::BTreeMap;
 
