@@ -175,7 +175,8 @@ fn demos_in_one_folder_leave_a_usable_checkpoint() {
         children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
     assert!(outputs.iter().any(|output| output.status.success()));
     for output in outputs.iter().filter(|output| !output.status.success()) {
-        assert!(refused(output).contains("another demo is running in demo"));
+        let error = refused(output);
+        assert!(error.contains("another demo is running in demo"), "{error}");
     }
     done(&folder, &["export", "--checkpoint", "demo/checkpoint", "--out", "net"]);
     // Clearing never removes the marker, so a kill at any time leaves it.

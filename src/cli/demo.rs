@@ -205,9 +205,16 @@ fn run_file(arguments: &Arguments) -> anyhow::Result<RunFile> {
 /// time is replaced by the next.
 fn take(out: &Path) -> anyhow::Result<File> {
     let marker = out.join(MARKER);
-    let is_demo = marker.symlink_metadata().is_ok_and(|found| found.is_file());
-    if !is_demo && out.exists() && holds_files(out)? {
-        bail!("{} holds something else than a demo; give another folder with --out", out.display());
+    let is_demo = || marker.symlink_metadata().is_ok_and(|found| found.is_file());
+    if !is_demo() && out.exists() {
+        let holds_files = holds_files(out);
+        // Another demo may have started meanwhile: the marker is its first file.
+        if !is_demo() && holds_files? {
+            bail!(
+                "{} holds something else than a demo; give another folder with --out",
+                out.display()
+            );
+        }
     }
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let writing = || format!("cannot write {}", marker.display());
