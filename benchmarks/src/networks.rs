@@ -94,7 +94,10 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         let before = cpu_time_us();
         let samples = network.sample(arguments)?;
         let cpu = cpu_time_us().zip(before).map(|(after, before)| after - before);
-        networks.insert(network.contract.network, summary(&samples, cpu));
+        let mut report = summary(&samples, cpu);
+        report["load_us"] = json!(network.load_us.round());
+        report["load_anonymous_bytes"] = json!(network.load_bytes);
+        networks.insert(network.contract.network, report);
     }
     Ok(json!({
         "bench": "networks",
@@ -113,17 +116,27 @@ struct Network {
     session: Box<dyn Session>,
     inputs: Vec<HostTensor>,
     outputs: Vec<HostTensor>,
+    /// Time that loading took, microseconds.
+    load_us: f64,
+    /// Memory that loading took beside mapped files, bytes.
+    load_bytes: Option<u64>,
 }
 
 impl Network {
     fn load(backend: &dyn Backend, folder: &Path, name: &str) -> anyhow::Result<Self> {
-        let engine = backend.load(&NetworkFile::read(folder, name)?)?;
+        let file = NetworkFile::read(folder, name)?;
+        let (before, stopwatch) = (anonymous_bytes(), Stopwatch::start());
+        let engine = backend.load(&file)?;
+        let load_us = stopwatch.elapsed().as_nanos() as f64 / 1000.0;
+        let load_bytes =
+            anonymous_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
         let contract = engine.contract().clone();
         let inputs = contract.inputs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape));
         let outputs =
             contract.outputs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape));
         let (inputs, outputs) = (inputs.collect(), outputs.collect());
-        Ok(Self { contract, session: engine.session(), inputs, outputs })
+        let session = engine.session();
+        Ok(Self { contract, session, inputs, outputs, load_us, load_bytes })
     }
 
     fn run(&mut self) -> anyhow::Result<()> {
@@ -309,6 +322,13 @@ fn cpu_time_us() -> Option<f64> {
         said.split_whitespace().next()?.parse::<f64>().ok()
     });
     Some(nanos.sum::<Option<f64>>()? / 1000.0)
+}
+
+/// Memory of this process that is no file's, bytes.
+fn anonymous_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// Percentiles by nearest rank, CPU time per run, and every sample in the order of the runs.
