@@ -1,10 +1,11 @@
 //! Which networks get their matrices copied into the library's own layout.
 //!
-//! A matrix that is read where it lies is put into that layout at every product, which costs the more
-//! the fewer rows it is multiplied with. Measured on one core of an AMD EPYC (AVX-512), as unpacked
-//! time over packed time: action expert (101 rows) 1.1 at mid size and 1.4 at release width; vision
-//! tower (512 rows) 1.05 and 1.07; understanding expert (640 rows) 1.04 and 1.04. The copy doubles
-//! the memory of the matrices, so large ones are only copied for few rows, and never beyond a bound.
+//! Without a packed copy the library rearranges a matrix at every product, which costs relatively
+//! more the fewer rows it is multiplied with. Unpacked over packed time on one core of an AMD EPYC
+//! (AVX-512): action expert (101 rows) 1.14 at mid size and 1.38 at release width; vision tower (512
+//! rows) 1.05 and understanding expert (640 rows) 1.02 at mid size
+//! (`benchmarks/results/packing.json`). The copy doubles the memory of the matrices, so large ones
+//! are copied only for few rows, and never beyond a bound.
 
 use std::collections::BTreeMap;
 use tandem_export::onnx::{GraphProto, ValueInfoProto};
@@ -33,7 +34,6 @@ pub(super) struct Matrices {
 impl Matrices {
     /// Finds the matrices of an exported graph.
     pub(super) fn of(graph: &GraphProto) -> Self {
-        let elements = |dims: &[i64]| dims.iter().map(|&dim| dim.unsigned_abs()).product::<u64>();
         let weights =
             graph.initializer.iter().map(|tensor| (tensor.name(), elements(&tensor.dims)));
         let mut weights: BTreeMap<&str, u64> = weights.collect();
@@ -50,7 +50,7 @@ impl Matrices {
             else {
                 continue;
             };
-            found.bytes += size * ELEMENT_BYTES;
+            found.bytes = found.bytes.saturating_add(size.saturating_mul(ELEMENT_BYTES));
             let made = node.output.first().and_then(|name| shapes.get(name.as_str()));
             let rows = made.and_then(|shape| shape.split_last()).map(|(_, rows)| elements(rows));
             found.rows = found.rows.max(rows.unwrap_or(0));
@@ -69,6 +69,11 @@ impl Matrices {
     }
 }
 
+/// Number of elements. Shapes of values are not checked, so they may be of any size.
+fn elements(dims: &[i64]) -> u64 {
+    dims.iter().fold(1, |count, dim| count.saturating_mul(dim.unsigned_abs()))
+}
+
 fn shape(info: &ValueInfoProto) -> Option<Vec<i64>> {
     let shape = info.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
     shape.dim.iter().map(|dim| dim.dim_value).collect()
@@ -79,7 +84,7 @@ mod tests {
     use super::*;
     use crate::tensor::DType;
     use tandem_export::graph::Graph;
-    use tandem_export::onnx::TensorProto;
+    use tandem_export::onnx::{Dimension, NodeProto, TensorProto};
 
     /// Two products of 5 rows with one matrix of 6 × 6, one with a value in place of a constant.
     #[test]
@@ -106,6 +111,33 @@ mod tests {
             ..GraphProto::default()
         };
         assert_eq!(Matrices::of(&graph), Matrices { bytes: 36 * 4, rows: 5 });
+    }
+
+    #[test]
+    fn shapes_of_any_size_are_counted_without_overflow() {
+        let dims = vec![i64::MAX, 4, i64::MIN];
+        let matrix = TensorProto {
+            dims: dims.clone(),
+            name: Some("matrix".into()),
+            ..TensorProto::default()
+        };
+        let dimension = |&dim: &i64| Dimension { dim_value: Some(dim) };
+        let mut made = ValueInfoProto::tensor("y", DType::F32, &[]);
+        let tensor = made.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap();
+        tensor.shape.as_mut().unwrap().dim = dims.iter().map(dimension).collect();
+        let product = NodeProto {
+            input: vec!["x".into(), "matrix".into()],
+            output: vec!["y".into()],
+            op_type: Some("MatMul".into()),
+            ..NodeProto::default()
+        };
+        let graph = GraphProto {
+            initializer: vec![matrix],
+            node: vec![product],
+            value_info: vec![made],
+            ..GraphProto::default()
+        };
+        assert_eq!(Matrices::of(&graph), Matrices { bytes: u64::MAX, rows: u64::MAX });
     }
 
     #[test]
