@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let run = Run { pace: Pace::Wall, ..Run::try_from(&RunFile::default())? };
     let model = Loaded::open(engine, &run, &mut |note| eprintln!("{note}"))?;
 
-    // What the sensors see while the autopilot drives, recorded before anything is timed.
+    // Sensor readings, recorded before anything is timed while the autopilot drives.
     let routes = parse_routes(fs::read(route_file)?, &route_file.display().to_string())?;
     let route = routes.first().ok_or("the file has no route")?;
     let sensors = SensorSuite { truth: true, ..model.sensors() };

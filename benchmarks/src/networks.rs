@@ -324,7 +324,7 @@ fn cpu_time_us() -> Option<f64> {
     Some(nanos.sum::<Option<f64>>()? / 1000.0)
 }
 
-/// Memory of this process that is no file's, bytes.
+/// Anonymous resident memory of this process (without mapped files), bytes.
 fn anonymous_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;

@@ -1,3 +1,5 @@
+//! Errors of opening an engine folder and of starting a route.
+
 use crate::device::DeviceError;
 use crate::engine::{EngineFolderError, RunError, onnxruntime};
 use crate::model::automot::golden::GoldenError;

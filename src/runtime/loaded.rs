@@ -1,3 +1,5 @@
+//! A loaded engine folder, and the drivers made from it.
+
 use super::{Notes, OpenError, Placement, StartError};
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::warm_up;

@@ -1,4 +1,4 @@
-//! Where a run's networks are, and what runs them there.
+//! The device, streams and back ends that a run names.
 
 use super::{Notes, OpenError};
 use crate::device::{Device, Emulation, HostDevice, Lanes};

@@ -12,13 +12,13 @@ pub const TICK_S: f64 = 0.05;
 
 /// A world at one tick of one route. It starts at frame 1, time 0.05 s.
 pub trait World: Send {
-    /// What the sensors read at this tick. Asking twice gives the same readings.
+    /// The sensor readings at this tick. Repeated calls return the same readings.
     fn observe(&mut self) -> Observation;
 
     /// Applies `command` for one [`TICK`] and moves on to the next frame.
     fn step(&mut self, command: &Command);
 
-    /// What is true at this tick; `collisions` are the contacts of the step that led here.
+    /// The true state at this tick; `collisions` are the contacts of the step before it.
     fn state(&self) -> &WorldState;
 
     /// Ticks that went by without an answer so far; none in a world that waits.
@@ -29,7 +29,7 @@ pub trait World: Send {
     /// Where lanes are.
     fn lanes(&self) -> &dyn LaneMap;
 
-    /// What a drawing shows of the roads around the route; nothing, unless the world knows better.
+    /// Lane strips around the route, for drawings; empty if the world has none.
     fn lane_strips(&self) -> Vec<LaneStrip> {
         Vec::new()
     }

@@ -258,13 +258,13 @@ impl Backend for OnnxRuntime {
             self.check_key(network, built)?;
         }
         let source = file.built.as_ref().map_or(&file.graph, |built| &built.bytes);
-        // What was built has wide convolutions already.
+        // Built engines were widened at their build.
         let block = if file.built.is_none() { widen::block() } else { None };
         let (weights, graph) = Weights::map(file, source, block)?;
         let commit = |builder: SessionBuilder| {
             weights.add_to(builder)?.commit_from_memory(&graph).map_err(|error| error.to_string())
         };
-        // What was built is optimized already.
+        // Built engines were optimized at their build.
         let builder = |prepack: bool| match &file.built {
             None => self.builder(prepack),
             Some(_) => self

@@ -59,17 +59,17 @@ impl Builder for OnnxRuntime {
         let widened = widened_bytes(file)?;
         // Convolutions are fused with what follows and laid out for the CPU, in memory, before the
         // result is written: at most one copy of each at a time beside the one to be written.
-        let anew = convolution_bytes(file)? + widened;
+        let rewritten = convolution_bytes(file)? + widened;
         Ok(Prediction {
             memory_bytes: LIBRARY_BYTES
                 + GRAPH_COPIES * graph_bytes
-                + 2 * anew
+                + 2 * rewritten
                 + WIDENED_COPIES * widened,
             mapped_bytes: weights.bytes(),
             // The library writes all weights beside its graph; those that are where they were are
             // left out of the result.
-            scratch_bytes: weights.bytes() + anew + 2 * graph_bytes,
-            result_bytes: anew + 2 * graph_bytes,
+            scratch_bytes: weights.bytes() + rewritten + 2 * graph_bytes,
+            result_bytes: rewritten + 2 * graph_bytes,
         })
     }
 

@@ -122,7 +122,7 @@ impl Region {
     }
 }
 
-/// Whether a value inside the graph is a batch of maps with that many channels.
+/// True if `value` is an inner value of the graph, of shape `[batch, channels, height, width]`.
 fn has_channels(graph: &GraphProto, value: &str, channels: usize) -> bool {
     let shape = || {
         let info = graph.value_info.iter().find(|info| info.name.as_deref() == Some(value))?;
