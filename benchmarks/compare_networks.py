@@ -123,7 +123,7 @@ def cargo_metadata():
 
 def prepare(commands, binaries, folder, config):
     """Builds the binaries, exports the configuration and dumps one run."""
-    commands.run("cargo", "build", "--release", "-p", "tandem", "-p", "tandem-benchmarks", "--bins")
+    commands.run("cargo", "build", "--release", "-p", "tandem-cli", "-p", "tandem-benchmarks", "--bins")
     checkpoint, engine, dump = (folder / name for name in ("checkpoint", "engine", "dump"))
     tandem, networks = binaries / "tandem", binaries / "networks"
     commands.run(tandem, "checkpoint", "synth", "--config", config, "--seed", 1, "--out", checkpoint)

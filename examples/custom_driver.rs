@@ -10,11 +10,12 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use tandem::evaluation::criteria::TICK_CAP;
-use tandem::evaluation::routes::parse_routes;
-use tandem::evaluation::run::run_route;
 use tandem::scene::{Command, Control, DriveError, Driver, Observation, SensorSuite};
-use tandem::world::{Autopilot, EmbeddedWorld};
+use tandem_drivers::Autopilot;
+use tandem_evaluation::criteria::TICK_CAP;
+use tandem_evaluation::routes::parse_routes;
+use tandem_evaluation::run::run_route;
+use tandem_world::EmbeddedWorld;
 
 /// Speed above which the driver brakes, m/s.
 const LIMIT_MPS: f64 = 5.0;

@@ -10,13 +10,13 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use tandem::evaluation::criteria::TICK_CAP;
-use tandem::evaluation::routes::parse_routes;
-use tandem::evaluation::run::run_route;
 use tandem::pilot::{Run, RunFile};
 use tandem::runtime::Loaded;
 use tandem::scene::World;
-use tandem::world::EmbeddedWorld;
+use tandem_evaluation::criteria::TICK_CAP;
+use tandem_evaluation::routes::parse_routes;
+use tandem_evaluation::run::run_route;
+use tandem_world::EmbeddedWorld;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();

@@ -10,13 +10,14 @@ use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use tandem::evaluation::routes::parse_routes;
 use tandem::pilot::{Pace, Run, RunFile};
-use tandem::profile::{LoopOptions, PhaseName, Replay, run_loop};
 use tandem::runtime::Loaded;
 use tandem::scene::{Driver, Observation, SensorSuite, World};
 use tandem::timing::Stage;
-use tandem::world::{Autopilot, EmbeddedWorld};
+use tandem_drivers::Autopilot;
+use tandem_evaluation::routes::parse_routes;
+use tandem_profile::{LoopOptions, PhaseName, Replay, run_loop};
+use tandem_world::EmbeddedWorld;
 
 /// Observations that are replayed: 10 s at 20 Hz.
 const OBSERVATIONS: usize = 200;

@@ -13,18 +13,19 @@
 //!
 //! - [`runtime::Loaded`] opens an engine folder, which `tandem export` or `tandem build` wrote, and
 //!   makes a [`pilot::Pilot`] for a route.
-//! - [`scene::Driver`] and [`scene::World`] are the two sides of the loop; [`world::EmbeddedWorld`] is
-//!   a world without a simulator.
-//! - [`evaluation`] drives routes, judges them by the rules of Bench2Drive and keeps results.
-//! - [`profile`] measures every stage of a tick.
+//! - [`scene::Driver`] and [`scene::World`] are the two sides of the loop.
+//!
+//! Three crates stand beside this one: `tandem-world` (a world without a simulator),
+//! `tandem-evaluation` (drives routes, judges them by the rules of Bench2Drive and keeps results) and
+//! `tandem-profile` (measures every stage of a tick).
 //!
 //! ```no_run
 //! use std::{path::Path, sync::atomic::AtomicBool};
-//! use tandem::evaluation::{criteria::TICK_CAP, routes::parse_routes, run::run_route};
 //! use tandem::pilot::{Run, RunFile};
 //! use tandem::runtime::Loaded;
 //! use tandem::scene::World;
-//! use tandem::world::EmbeddedWorld;
+//! use tandem_evaluation::{criteria::TICK_CAP, routes::parse_routes, run::run_route};
+//! use tandem_world::EmbeddedWorld;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let run = Run::try_from(&RunFile::default())?;
@@ -43,12 +44,13 @@
 //!
 //! `examples/` has this program, one that profiles the loop, and one with a driver of its own.
 //!
-//! Modules are listed so that each uses only those above it; `tests/module_order.rs` checks it.
+//! Modules are listed so that each uses only those above it; `tests/it/module_order.rs` checks it.
 //! `ARCHITECTURE.md` describes the whole.
 
-pub mod tensor;
+pub use tandem_scene as scene;
+pub use tandem_timing as timing;
 
-pub mod timing;
+pub mod tensor;
 
 pub mod process;
 
@@ -58,10 +60,6 @@ pub mod engine;
 
 pub mod kv_cache;
 
-pub mod roofline;
-
-pub mod scene;
-
 pub mod model;
 
 pub mod control;
@@ -69,13 +67,3 @@ pub mod control;
 pub mod pilot;
 
 pub mod runtime;
-
-mod page;
-
-pub mod profile;
-
-pub mod world;
-
-pub mod evaluation;
-
-pub mod cli;

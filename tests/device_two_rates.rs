@@ -4,8 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-mod patience;
-
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -229,7 +227,7 @@ fn ticks_and_prefills_on_two_threads_read_whole_prefixes() {
                     handover.publish(prefill.run(&pool, version)).unwrap();
                 }
             });
-            patience::until("the last prefix", || {
+            tandem_testkit::patience::until("the last prefix", || {
                 let was_over = is_over.load(Ordering::Acquire);
                 if let Some(prefix) = handover.latest() {
                     tick.run(&prefix);

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::warm_up;
-use tandem::evaluation::routes::parse_routes;
 use tandem::kv_cache::SlotPool;
 use tandem::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
@@ -27,14 +26,15 @@ use tandem::model::automot::{
 };
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
-use tandem::profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
 use tandem::timing::{Stage, StageSpans, Timestamp};
-use tandem::world::EmbeddedWorld;
+use tandem_evaluation::routes::parse_routes;
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::ExportOptions;
 use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
+use tandem_world::EmbeddedWorld;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -80,7 +80,7 @@ struct Tick {
 }
 
 fn file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    Path::new(tandem_testkit::ROOT).join(path)
 }
 
 /// Synthesizes and exports the tiny checkpoint.

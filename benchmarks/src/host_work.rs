@@ -27,7 +27,8 @@ use tandem::scene::{
     RoutePlan, SensorSuite, TICK, Trajectory, World,
 };
 use tandem::timing::{Stopwatch, Timestamp};
-use tandem::world::{Autopilot, EmbeddedWorld};
+use tandem_drivers::Autopilot;
+use tandem_world::EmbeddedWorld;
 
 /// Ticks of the recording.
 const TICKS: usize = 200;

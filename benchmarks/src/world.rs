@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::FRAC_PI_2;
 use tandem::scene::{CameraSpec, Command, Driver, LidarSpec, Route, SensorSuite, World};
 use tandem::timing::Stopwatch;
-use tandem::world::{Autopilot, EmbeddedWorld};
+use tandem_drivers::Autopilot;
+use tandem_world::EmbeddedWorld;
 
 /// Ticks per measurement: the drive takes some 30 s.
 const TICKS: usize = 600;

@@ -17,7 +17,6 @@
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
 use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
-use crate::files::{self, WholeFolder};
 use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
 use crate::networks::{self, ExportOptions, NetworkError, Sizes, WeightStorage};
 use crate::onnx::{
@@ -35,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use tandem_files::WholeFolder;
 
 /// File of converted and folded weights.
 pub const WEIGHTS_FILE: &str = "weights.bin";
@@ -213,7 +213,7 @@ pub fn export_networks(
         match placement {
             Placement::Linked => {
                 let target = canonical(&checkpoint.files()[file])?;
-                files::link(&target, &staging.path().join(&name))
+                tandem_files::link(&target, &staging.path().join(&name))
                     .map_err(writing(&out_dir.join(&name)))?;
                 read_from.push(source.clone());
             }
@@ -260,7 +260,7 @@ pub fn export_networks(
 /// Begins the folder that becomes `out_dir`.
 fn begin(out_dir: &Path, in_place: bool) -> Result<WholeFolder, ExportError> {
     let name = out_dir.file_name().ok_or_else(|| ExportError::NoName { path: out_dir.into() })?;
-    let beside = if in_place { out_dir } else { files::folder_of(out_dir) };
+    let beside = if in_place { out_dir } else { tandem_files::folder_of(out_dir) };
     remove_earlier_leftovers(beside, &name.to_string_lossy());
     let staging = match in_place {
         true => WholeFolder::create_in(out_dir, out_dir),
@@ -300,7 +300,7 @@ fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
     for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
         if earlier.exists() {
             fs::remove_file(&earlier).map_err(writing(&earlier))?;
-            files::sync_folder(out_dir).map_err(writing(out_dir))?;
+            tandem_files::sync_folder(out_dir).map_err(writing(out_dir))?;
         }
     }
     let list = |folder: &Path| -> Result<Vec<_>, ExportError> {
@@ -320,7 +320,7 @@ fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
         let to = out_dir.join(&name);
         fs::rename(staging.join(&name), &to).map_err(writing(&to))?;
     }
-    files::sync_folder(out_dir).map_err(writing(out_dir))
+    tandem_files::sync_folder(out_dir).map_err(writing(out_dir))
 }
 
 /// Where weights are that need no conversion.

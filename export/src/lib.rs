@@ -4,8 +4,6 @@
 //! that a network needs, and writes one graph per network whose weights are external data that
 //! point into the checkpoint by offset and length. It needs neither PyTorch nor a GPU.
 
-pub mod files;
-
 pub mod dtype;
 
 pub mod contract;

@@ -1,11 +1,11 @@
 //! `export.json`: what a network folder was made from, and what it needs.
 
-use crate::files::shortened;
 use crate::networks::{self, ExportOptions, WeightStorage, is_name};
 use crate::weights::{HashCache, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tandem_files::shortened;
 
 /// Version of the layout of `export.json`; a reader refuses another.
 pub const SUMMARY_FORMAT: u32 = 2;

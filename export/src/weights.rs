@@ -6,7 +6,6 @@
 //! times: while they are unchanged, nothing is read at all. A copy has other times and the same
 //! bytes, and is accepted.
 
-use crate::files::{self, open_regular};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +13,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use tandem_files::open_regular;
 
 /// Files up to this size are hashed completely, larger ones in samples; bytes.
 const HASHED_COMPLETELY: u64 = 64 << 20;
@@ -137,8 +137,8 @@ impl HashCache {
         }
         known.insert(key, hash.to_owned());
         let text = serde_json::to_vec_pretty(&known).expect("a map of strings");
-        let folder = fs::create_dir_all(files::folder_of(path));
-        let _ = folder.and_then(|()| files::write(path, &text));
+        let folder = fs::create_dir_all(tandem_files::folder_of(path));
+        let _ = folder.and_then(|()| tandem_files::write(path, &text));
     }
 
     fn remembered(&self) -> BTreeMap<String, String> {

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
-use tandem_export::files::{
+use tandem_files::{
     MappedFile, WholeFile, WholeFolder, tell_of_shortened_files, write, write_new, write_with,
 };
 use tempfile::tempdir;

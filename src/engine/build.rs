@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tandem_export::files::{self, sync_folder};
 use tandem_export::folder::{
     ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
 };
 use tandem_export::networks::{Precision, is_name};
+use tandem_files::sync_folder;
 
 /// Held by a build; it holds the number of the process.
 const LOCK_FILE: &str = "build.lock";
@@ -409,7 +409,7 @@ fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Build
             if link.canonicalize().is_ok_and(|there| there == file.path) {
                 continue;
             }
-            files::link(&file.path, &link).map_err(BuildError::file("link", &link))?;
+            tandem_files::link(&file.path, &link).map_err(BuildError::file("link", &link))?;
         }
     }
     Ok(())
@@ -540,7 +540,7 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 
 /// Writes a file that appears complete or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    files::write(path, bytes).map_err(BuildError::file("write", path))
+    tandem_files::write(path, bytes).map_err(BuildError::file("write", path))
 }
 
 fn remove_file(path: &Path) -> Result<(), BuildError> {

@@ -27,9 +27,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use tandem_export::contract::Contract;
-use tandem_export::files::{open_regular, read_regular};
 use tandem_export::networks::Precision;
 use tandem_export::summary::is_file_name;
+use tandem_files::{open_regular, read_regular};
 
 /// File of the [`EngineRecord`].
 pub const ENGINE_FILE: &str = "engine.json";
@@ -159,7 +159,7 @@ impl NetworkRecord {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineRecord {
-    /// [`FORMAT`] at the time of writing.
+    /// `FORMAT` at the time of writing.
     pub format: u32,
     /// Version of tandem.
     pub tandem: String,

@@ -6,9 +6,9 @@
 
 use super::weight_hash::Place;
 use prost::Message;
-use tandem_export::files::shortened;
 use tandem_export::onnx::{DataLocation, DataType, ModelProto, TensorProto};
 use tandem_export::summary::is_file_name;
+use tandem_files::shortened;
 
 /// Largest tensor that a graph may hold, bytes.
 const LARGEST_TENSOR: u64 = 1 << 38;

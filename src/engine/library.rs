@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_export::files::replaceable_by_all;
+use tandem_files::replaceable_by_all;
 
 /// A library that can be found, and the release of it that is fetched.
 #[derive(Clone, Copy, Debug)]

@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use tandem_export::contract::{Contract, FORMAT};
-use tandem_export::files::{read_regular, shortened};
 use tandem_export::folder::{SUMMARY_FILE, Summary};
 use tandem_export::summary::SummaryError;
 use tandem_export::weights::WeightsError;
+use tandem_files::{read_regular, shortened};
 
 /// Largest contract or summary, bytes.
 const LARGEST_JSON: u64 = 64 << 20;

@@ -15,9 +15,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tandem_export::files::open_regular;
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
 use tandem_export::weights::HashCache;
+use tandem_files::open_regular;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;

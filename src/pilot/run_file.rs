@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_export::files::shortened_error;
+use tandem_files::shortened_error;
 
 /// The tick rate of the benchmark and of every model so far, Hz.
 const TICK_HZ: u32 = 20;

@@ -9,7 +9,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem_export::files;
 
 /// The format that this tandem writes and reads.
 pub const SCHEDULE_FORMAT: u32 = 1;
@@ -140,6 +139,6 @@ impl Schedule {
             fs::create_dir_all(folder).map_err(refused)?;
         }
         let text = serde_json::to_vec(self).map_err(|error| refused(error.into()))?;
-        files::write(path, &text).map_err(refused)
+        tandem_files::write(path, &text).map_err(refused)
     }
 }

@@ -49,7 +49,7 @@ fn names<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
 
 /// The driver's functions that the sources of `src/device/cuda` name.
 fn used() -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device/cuda");
+    let folder = Path::new(tandem_testkit::ROOT).join("src/device/cuda");
     let known: BTreeMap<_, _> = RESULT.iter().copied().collect();
     let mut used = BTreeSet::from(TEXTS.map(str::to_owned));
     for file in std::fs::read_dir(folder).unwrap() {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[expect(clippy::disallowed_methods, reason = "tests choose their vectors by environment")]
 pub(crate) fn folder() -> PathBuf {
     std::env::var_os("TANDEM_GOLDEN_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/automot"),
+        || PathBuf::from(tandem_testkit::ROOT).join("tests/data/automot"),
         PathBuf::from,
     )
 }

@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use tandem::model::automot::accuracy::{Limits, compare};
 use tandem::model::automot::recording::{Recording, RecordingInputs, record};
 use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::profile::MachineCard;
 use tandem::timing::Stopwatch;
 use tandem_export::folder::TOKENIZER_FILE;
+use tandem_profile::MachineCard;
 
 /// Memory for activations, prefixes and the library beside the weights, as a part of them.
 const BESIDE_WEIGHTS: f64 = 0.25;

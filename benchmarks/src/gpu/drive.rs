@@ -8,7 +8,7 @@ use tandem::model::automot::SENSORS;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::scene::{CameraFrame, Command, FrameId, Observation, Pose, SensorSuite, World};
 use tandem::timing::Timestamp;
-use tandem::world::EmbeddedWorld;
+use tandem_world::EmbeddedWorld;
 
 /// Ticks recorded: enough that readings change from tick to tick, few enough to render at start.
 const RECORDED: usize = 12;

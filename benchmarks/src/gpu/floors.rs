@@ -4,10 +4,10 @@ use anyhow::Context;
 use std::path::Path;
 use tandem::engine::NetworkFile;
 use tandem::model::automot::networks::Contracts;
-use tandem::roofline::ceilings::{self, Ceilings};
-use tandem::roofline::floor::{Floors, NetworkCosts, floors};
 use tandem_export::contract::Contract;
 use tandem_export::cost::{NetworkCost, network_cost};
+use tandem_profile::roofline::ceilings::{self, Ceilings};
+use tandem_profile::roofline::floor::{Floors, NetworkCosts, floors};
 
 /// Words in a GPU's name that say it is another board than the one whose ceilings are known.
 const OTHER_BOARDS: [&str; 6] = ["pcie", "nvl", "mig", "laptop", "max-q", "40gb"];

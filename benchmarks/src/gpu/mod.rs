@@ -28,9 +28,8 @@ use std::time::Duration;
 use tandem::device::Sharing;
 use tandem::engine::Engine;
 use tandem::model::automot::networks::Contracts;
-use tandem::profile::MachineCard;
 use tandem::timing::{Stopwatch, wall_time_unix_s};
-use tandem_export::files;
+use tandem_profile::MachineCard;
 
 /// Version of the result's form.
 const FORMAT: u32 = 1;
@@ -343,6 +342,6 @@ fn engine_facts(engine: &Path) -> Value {
 
 /// Writes a result that appears complete or not at all.
 fn write(path: &Path, result: &Value) -> anyhow::Result<()> {
-    files::write(path, format!("{result}\n").as_bytes())
+    tandem_files::write(path, format!("{result}\n").as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))
 }

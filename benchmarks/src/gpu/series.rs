@@ -1,8 +1,8 @@
 //! Samples, and what is told of them.
 
 use serde_json::{Value, json};
-use tandem::profile::nearest_rank;
 use tandem::timing::Percentile;
+use tandem_profile::nearest_rank;
 
 /// Percentiles by their names in a result.
 const PERCENTILES: [(&str, Percentile); 4] = [

@@ -3,11 +3,11 @@
 
 use super::CheckpointError;
 use super::small_file;
-use crate::files::shortened;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use tandem_files::shortened;
 
 /// Largest count that a configuration may hold. A product of three such counts fits 64 bits, and the
 /// widest known embedding table has 262,144 rows.

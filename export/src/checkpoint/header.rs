@@ -6,10 +6,10 @@
 
 use super::CheckpointError;
 use crate::dtype::DType;
-use crate::files::shortened;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use std::fmt;
 use std::path::Path;
+use tandem_files::shortened;
 
 /// The format's own limit on the header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;

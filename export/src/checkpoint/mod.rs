@@ -30,12 +30,12 @@ pub use inspection::{FoundFile, Inspection, Stored, inspect};
 pub use trunk::{Stage, Trunk};
 
 use crate::dtype::DType;
-use crate::files::MappedFile;
 use header::Described;
 use shards::WeightFiles;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use tandem_files::MappedFile;
 
 /// Where a tensor's bytes are.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,9 +1,9 @@
 //! Names of stored tensors: where an index says that they are, and what was put in front of them.
 
 use super::CheckpointError;
-use crate::files::shortened;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tandem_files::shortened;
 
 /// First parts of the names of all tensors of the model.
 const MODULES: [&str; 15] = [

@@ -2,12 +2,12 @@
 
 use super::CheckpointError;
 use super::small_file;
-use crate::files::shortened;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use tandem_files::shortened;
 
 /// Names the file of each tensor.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";

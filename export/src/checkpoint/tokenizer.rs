@@ -5,10 +5,10 @@
 use super::config::AutomotConfig;
 use super::fields::Fields;
 use super::{CheckpointError, small_file};
-use crate::files::shortened;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tandem_files::shortened;
 
 /// The tokenizer of a checkpoint.
 pub(super) const FILE: &str = "tokenizer.json";

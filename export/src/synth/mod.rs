@@ -13,12 +13,12 @@ use crate::checkpoint::{
     VisionConfig, Warning,
 };
 use crate::dtype::DType;
-use crate::files::WholeFolder;
 use half::bf16;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use tandem_files::WholeFolder;
 use values::Values;
 
 /// Says in a folder that it was synthesized, from what; such a folder may be replaced.

@@ -18,8 +18,8 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tandem_export::files::open_regular;
 use tandem_export::onnx::{ModelProto, TensorProto};
+use tandem_files::open_regular;
 
 /// Weights below this stay in the graph, bytes.
 const MIN_EXTERNAL_BYTES: u64 = 1024;

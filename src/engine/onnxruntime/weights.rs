@@ -20,8 +20,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use tandem_export::files::{MappedFile, open_regular, shortened};
 use tandem_export::onnx::{DataLocation, DataType, StringStringEntryProto, TensorProto};
+use tandem_files::{MappedFile, open_regular, shortened};
 
 /// The weights of one network, where they lie on disk.
 pub(super) struct Weights {

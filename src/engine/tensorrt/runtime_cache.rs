@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use tandem_export::files;
 
 /// First words of the file; a later layout has another number.
 const MAGIC: &str = "tandem runtime cache 1";
@@ -45,7 +44,7 @@ impl RuntimeCacheFile {
 
     /// Replaces the file: readers see the old one or the new one.
     pub(super) fn write(&self, blob: &[u8]) -> io::Result<()> {
-        files::write_with(&self.path, |file| {
+        tandem_files::write_with(&self.path, |file| {
             file.write_all(self.header(blob).as_bytes())?;
             file.write_all(blob)
         })

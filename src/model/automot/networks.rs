@@ -10,10 +10,10 @@ use crate::kv_cache::Layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
-use tandem_export::files::shortened;
 use tandem_export::folder::Summary;
 use tandem_export::networks::{group_number, is_name};
 use tandem_export::summary::MODEL;
+use tandem_files::shortened;
 
 /// Outputs whose names begin so are values in between, which no expert asks for.
 pub(super) const PROBE: &str = "probe.";

@@ -2,7 +2,7 @@
 //!
 //! The networks run behind the model's own two experts, as driven: the understanding expert reads
 //! this set's own vision features, the action expert this set's own prefix and BEV tokens, so
-//! errors accumulate as in use. A [`Tap`] before each engine keeps what comes out, probes included.
+//! errors accumulate as in use. A `Tap` before each engine keeps what comes out, probes included.
 
 use super::networks::{Networks, PROBE, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};

@@ -8,7 +8,7 @@ use super::networks::{Contracts, HIDDEN, NetworksError, action, bev, understandi
 use crate::tensor::DType;
 use std::ops::RangeInclusive;
 use tandem_export::contract::{Contract, TensorSpec};
-use tandem_export::files::shortened;
+use tandem_files::shortened;
 
 /// Most layers, groups and deepstack maps of a network.
 const MOST_LAYERS: usize = 1024;

@@ -1,0 +1,463 @@
+//! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
+
+use super::build::megabytes;
+use super::{Outcome, identity, print};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use tandem::engine::tensorrt::{LayerFindings, OtherType, WeightBytes};
+use tandem::engine::{
+    EngineFolder, EngineRecord, LATENCY_FILE, NetworkFile, NetworkRecord, comma_separated,
+};
+use tandem::model::automot::networks::Contracts;
+use tandem_export::contract::TensorSpec;
+use tandem_export::cost::{NetworkCost, network_cost};
+use tandem_export::dtype::DType;
+use tandem_export::folder::{ACCURACY_FILE, Summary};
+use tandem_profile::LatencyFile;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Folder that `tandem export` or `tandem build` wrote
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything about a folder.
+#[derive(Serialize)]
+struct Inspection {
+    folder: PathBuf,
+    export: Summary,
+    networks: Vec<Network>,
+    /// Of an engine folder: its record, and its own hash.
+    engine: Option<EngineRecord>,
+    engine_sha256: Option<String>,
+    accuracy: Option<Certificate>,
+    latency: Option<Certificate>,
+    /// Why its networks cannot drive, as far as their contracts tell.
+    unusable: Option<String>,
+    /// Files of the checkpoint that have changed since the export, whose weights the folder keeps.
+    changed_sources: Vec<PathBuf>,
+}
+
+/// One network as exported.
+#[derive(Serialize)]
+struct Network {
+    network: String,
+    /// Weights that training set.
+    parameters: u64,
+    /// Bytes of all weights that a run reads.
+    weight_bytes: u64,
+    input_bytes: u64,
+    output_bytes: u64,
+    operators: usize,
+    /// Element types that it computes in, with operations in one run.
+    flops_by_dtype: BTreeMap<DType, u64>,
+    parts: Vec<Part>,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    sizes: BTreeMap<String, f64>,
+    /// What the library made of the graph, where it listed its layers.
+    layers: Option<LayerFindings>,
+    /// Why the engine of it cannot be used, as far as files tell.
+    unusable: Option<String>,
+}
+
+/// Parts of a network that are alike, such as its layers.
+#[derive(Serialize)]
+struct Part {
+    /// Name, with `*` for the number of each.
+    name: String,
+    /// How many there are.
+    count: usize,
+    /// Of all of them together.
+    parameters: u64,
+    operators: usize,
+    flops: u64,
+}
+
+/// A file that says what was found of the engines.
+#[derive(Serialize)]
+struct Certificate {
+    file: &'static str,
+    /// Whether it is of this very folder content.
+    is_current: bool,
+    /// Whether everything was within its limits, where it says so.
+    within_limits: Option<bool>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let inspection = inspect(&arguments.folder)?;
+    if arguments.json {
+        print::line(&serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print::line(&describe(&inspection));
+    }
+    let is_usable = inspection.networks.iter().all(|network| {
+        let is_as_asked = network.layers.as_ref().is_none_or(LayerFindings::is_as_asked);
+        network.unusable.is_none() && is_as_asked
+    });
+    let is_usable = is_usable && inspection.unusable.is_none();
+    Ok(if is_usable { Outcome::Done } else { Outcome::CheckFailed })
+}
+
+fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
+    if !folder.is_dir() {
+        bail!("{} is not a folder; `tandem export` writes one", folder.display());
+    }
+    let engines = EngineFolder::read(folder)?;
+    let (export, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
+    let network = |name: &String| -> anyhow::Result<Network> {
+        let file = NetworkFile::exported(folder, name)?;
+        let cost = network_cost(&file.graph, &file.contract)?;
+        let graph = file.graph.clone();
+        let weights = match engines {
+            Some(_) => None,
+            None => file.check_weights(&export).err().map(|error| error.to_string()),
+        };
+        let mut network = Network::of(file, &cost);
+        network.unusable = weights;
+        let Some(engines) = &engines else { return Ok(network) };
+        network.unusable = engines.network(name).err().map(|error| error.to_string());
+        let record = engines.record.networks.iter().find(|r| r.contract.network == **name);
+        if let Some(record) = record
+            && network.unusable.is_none()
+        {
+            let report = engines.layers(record)?;
+            let findings = report.map(|report| report.findings(&graph)).transpose();
+            network.layers = findings.with_context(|| format!("network {name:?}"))?;
+        }
+        Ok(network)
+    };
+    let networks = export.network_names().iter().map(network).collect::<anyhow::Result<_>>()?;
+    let engine_sha256 = engines.as_ref().map(|engines| engines.sha256.clone());
+    let accuracy = Certificate::read(folder, ACCURACY_FILE, &export_sha256, &engine_sha256)?;
+    Ok(Inspection {
+        folder: folder.to_owned(),
+        export,
+        networks,
+        accuracy,
+        latency: latency(folder, engines.as_ref())?,
+        unusable: Contracts::read(folder).err().map(|error| error.to_string()),
+        changed_sources: identity::changed_sources(folder),
+        engine: engines.map(|engines| engines.record),
+        engine_sha256,
+    })
+}
+
+/// The latency file of a folder; it is of these engines if it names their keys.
+fn latency(folder: &Path, engines: Option<&EngineFolder>) -> anyhow::Result<Option<Certificate>> {
+    let path = folder.join(LATENCY_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = LatencyFile::read(&path)?;
+    let is_current = engines.is_some_and(|engines| engines.keys() == file.engine.built);
+    Ok(Some(Certificate { file: LATENCY_FILE, is_current, within_limits: None }))
+}
+
+impl Network {
+    fn of(file: NetworkFile, cost: &NetworkCost) -> Self {
+        let contract = file.contract;
+        Self {
+            parameters: cost.total.parameters,
+            weight_bytes: cost.compulsory.stored_bytes,
+            input_bytes: cost.compulsory.input_bytes,
+            output_bytes: cost.compulsory.output_bytes,
+            operators: cost.nodes.len(),
+            flops_by_dtype: cost.flops_by_dtype.clone(),
+            parts: parts(cost),
+            network: contract.network,
+            inputs: contract.inputs,
+            outputs: contract.outputs,
+            sizes: contract.sizes,
+            layers: None,
+            unusable: None,
+        }
+    }
+}
+
+/// The parts of a network, those with numbered names together, in order of first appearance.
+fn parts(cost: &NetworkCost) -> Vec<Part> {
+    let kind = |name: &str| match name.rsplit_once('.') {
+        Some((stem, number)) if number.parse::<u32>().is_ok() => format!("{stem}.*"),
+        _ => name.to_owned(),
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for part in &cost.parts {
+        let name = kind(&part.name);
+        let scope = |node: &str| node.split_once('/').map_or("", |(scope, _)| scope) == part.name;
+        let operators = cost.nodes.iter().filter(|node| scope(&node.name)).count();
+        let (parameters, flops) = (part.cost.parameters, part.cost.flops());
+        match parts.iter_mut().find(|known| known.name == name) {
+            Some(known) => {
+                known.count += 1;
+                known.parameters += parameters;
+                known.operators += operators;
+                known.flops += flops;
+            }
+            None => parts.push(Part { name, count: 1, parameters, operators, flops }),
+        }
+    }
+    parts
+}
+
+impl Certificate {
+    /// `None` if there is none.
+    fn read(
+        folder: &Path,
+        file: &'static str,
+        export_sha256: &str,
+        engine_sha256: &Option<String>,
+    ) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(file);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let value: Value = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is not JSON", path.display()))?;
+        let subject = &value["engine"];
+        let is_current = subject["export_sha256"] == export_sha256
+            && subject["engine_sha256"].as_str() == engine_sha256.as_deref();
+        let within_limits = value["within_limits"].as_bool();
+        Ok(Some(Self { file, is_current, within_limits }))
+    }
+
+    fn words(certificate: &Option<Self>) -> String {
+        let Some(Self { file, is_current, within_limits }) = certificate else {
+            return "none".to_owned();
+        };
+        let verdict = match within_limits {
+            Some(true) => ", within limits",
+            Some(false) => ", past limits",
+            None => "",
+        };
+        let subject = if *is_current { "" } else { ", but of another content than is here" };
+        format!("{file}{verdict}{subject}")
+    }
+}
+
+fn describe(inspection: &Inspection) -> String {
+    let Inspection { export, networks, engine, .. } = inspection;
+    let kind = if engine.is_some() { "engine folder" } else { "network folder" };
+    let precision = serde_json::to_value(export.options.precision).unwrap_or_default();
+    let mut lines = vec![
+        format!(
+            "{}: {kind} of {} from {}, precision {}, prefix capacity {} tokens",
+            inspection.folder.display(),
+            export.model,
+            export.checkpoint.display(),
+            precision.as_str().unwrap_or_default(),
+            export.prefix_capacity,
+        ),
+        String::new(),
+    ];
+    let rows = networks.iter().map(|network| {
+        let dtypes: Vec<String> = network.flops_by_dtype.keys().map(DType::to_string).collect();
+        vec![
+            network.network.clone(),
+            network.parameters.to_string(),
+            megabytes(network.weight_bytes),
+            megabytes(network.input_bytes),
+            megabytes(network.output_bytes),
+            network.operators.to_string(),
+            dtypes.join(" "),
+        ]
+    });
+    let header =
+        ["network", "parameters", "weights MB", "inputs MB", "outputs MB", "operators", "types"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    let rows = networks.iter().flat_map(|network| {
+        network.parts.iter().map(|part| {
+            vec![
+                format!("{}/{}", network.network, part.name),
+                part.count.to_string(),
+                part.parameters.to_string(),
+                part.operators.to_string(),
+                format!("{:.3}", part.flops as f64 / 1e9),
+            ]
+        })
+    });
+    let header = ["part", "count", "parameters", "operators", "GFLOP a run"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    let rows = networks.iter().flat_map(|network| {
+        let side = |side: &'static str, specs: &[TensorSpec]| -> Vec<Vec<String>> {
+            let row = |spec: &TensorSpec| {
+                let name = format!("{}/{}", network.network, spec.name);
+                let shape = format!("{:?}", spec.shape);
+                vec![name, side.to_owned(), spec.dtype.to_string(), shape, spec.meaning.clone()]
+            };
+            specs.iter().map(row).collect()
+        };
+        [side("input", &network.inputs), side("output", &network.outputs)].concat()
+    });
+    let header = ["tensor", "side", "type", "shape", "meaning"];
+    lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
+    lines.push(String::new());
+    lines.extend(engine.iter().flat_map(describe_engines));
+    lines.extend(describe_layers(networks));
+    lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
+    lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
+    let sources = inspection.changed_sources.iter();
+    lines.extend(sources.map(|path| identity::changed_source(path, &inspection.folder)));
+    // Several networks may read the same file.
+    let unusable: BTreeSet<&String> = networks
+        .iter()
+        .filter_map(|network| network.unusable.as_ref())
+        .chain(&inspection.unusable)
+        .collect();
+    lines.extend(unusable.into_iter().map(|why| format!("cannot be used: {why}")));
+    lines.join("\n")
+}
+
+/// What a library made of each graph.
+fn describe_layers(networks: &[Network]) -> Vec<String> {
+    let listed = || networks.iter().filter_map(|n| Some((n.network.as_str(), n.layers.as_ref()?)));
+    if listed().next().is_none() {
+        return Vec::new();
+    }
+    let counts = |counts: &BTreeMap<String, usize>| {
+        let words = counts.iter().map(|(what, count)| match what.as_str() {
+            "" => format!("{count} integer"),
+            what => format!("{count} {what}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    };
+    let row = |(network, layers): (&str, &LayerFindings)| {
+        vec![
+            network.to_owned(),
+            layers.launches.to_string(),
+            layers.attention.len().to_string(),
+            layers.fused().to_string(),
+            (layers.weights_checked - layers.weights_changed.len()).to_string(),
+            layers.weights_changed.len().to_string(),
+            counts(&layers.launches_by_types),
+        ]
+    };
+    let header = [
+        "layers",
+        "launches",
+        "attentions",
+        "in one kernel",
+        "weights kept",
+        "changed",
+        "launches by types",
+    ];
+    let mut lines = vec![print::table(&header, &listed().map(row).collect::<Vec<_>>())];
+    lines.push(String::new());
+    let row = |network: &str, layers: &LayerFindings| -> Vec<Vec<String>> {
+        let row = |(dtype, bytes): (&String, &WeightBytes)| {
+            vec![
+                format!("{network} {dtype}"),
+                format!("{:.3}", bytes.graph as f64 / 1e6),
+                format!("{:.3}", bytes.engine as f64 / 1e6),
+            ]
+        };
+        layers.weights.iter().map(row).collect()
+    };
+    let rows: Vec<_> = listed().flat_map(|(network, layers)| row(network, layers)).collect();
+    lines.push(print::table(&["weights", "graph MB", "engine MB"], &rows));
+    lines.push(String::new());
+    for (network, layers) in listed() {
+        lines.push(format!("{network}: launches {}", counts(&layers.launches_by_kind)));
+        for attention in layers.attention.iter().filter(|attention| !attention.is_fused) {
+            lines.push(match attention.is_spelled_out {
+                true => format!(
+                    "{network}: attention at {} is spelled out in the graph and takes several kernels",
+                    attention.node
+                ),
+                false => format!(
+                    "{network}: attention {} is not one kernel but in {:?}",
+                    attention.node, attention.layers
+                ),
+            });
+        }
+        for weight in &layers.weights_changed {
+            lines.push(format!(
+                "{network}: weight {} of {} is {} in the graph; the engine holds {:?}",
+                weight.weight, weight.node, weight.dtype, weight.found
+            ));
+        }
+        if let Some(first) = layers.orders_streams.first() {
+            lines.push(format!(
+                "{network}: it runs on several streams, which {} layers such as {first} order; build it \
+                 again, on one",
+                layers.orders_streams.len()
+            ));
+        }
+        for weight in &layers.expanded_weights {
+            lines.push(format!(
+                "{network}: layer {} writes a weight of {:?} out, {:.3} MB at every run, for {:?}",
+                weight.layer,
+                weight.nodes,
+                weight.bytes as f64 / 1e6,
+                weight.read_by
+            ));
+        }
+        lines.extend(other_types(network, "smaller", &layers.narrowed));
+        lines.extend(other_types(network, "larger", &layers.widened));
+    }
+    lines.push(String::new());
+    lines
+}
+
+/// One line per layer whose tensors have another type than the graph's.
+fn other_types(network: &str, how: &str, others: &[OtherType]) -> Vec<String> {
+    let line = |other: &OtherType| {
+        format!(
+            "{network}: {} in {}, a {how} type than the graph's {}, at {}",
+            other.dtype,
+            other.layer,
+            other.graph.join(" "),
+            other.nodes.join(" "),
+        )
+    };
+    others.iter().map(line).collect()
+}
+
+/// Keys and files of built engines.
+fn describe_engines(engine: &EngineRecord) -> Vec<String> {
+    let row = |network: &NetworkRecord| {
+        let own = network.own_weights.as_ref().map_or(0, |file| file.bytes);
+        vec![
+            network.contract.network.clone(),
+            network.key.sha256()[..12].to_owned(),
+            network.key.weights_sha256[..12].to_owned(),
+            megabytes(network.engine.bytes + own),
+            network.build.peak_resident_bytes.map_or("–".into(), megabytes),
+            format!("{:.2}", network.build.seconds),
+        ]
+    };
+    let header = ["engine", "key", "weights SHA-256", "files MB", "build memory MB", "build s"];
+    let rows: Vec<Vec<String>> = engine.networks.iter().map(row).collect();
+    let mut lines = vec![print::table(&header, &rows), String::new()];
+    if let Some(network) = engine.networks.first() {
+        let key = &network.key;
+        lines.push(format!(
+            "built from {} by tandem {} with {} for {}{}",
+            engine.network_folder.display(),
+            key.tandem,
+            key.library,
+            comma_separated(&key.targets),
+            key.machine.as_ref().map_or(String::new(), |machine| format!(" ({machine})")),
+        ));
+    }
+    for network in &engine.networks {
+        for file in &network.weight_files {
+            let line = format!("weights: {}, {} MB", file.path.display(), megabytes(file.bytes));
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}

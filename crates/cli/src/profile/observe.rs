@@ -1,0 +1,60 @@
+//! What the loop will see.
+
+use super::Arguments;
+use crate::print;
+use anyhow::bail;
+use std::path::Path;
+use tandem::model::automot::SENSORS;
+use tandem::pilot::Run;
+use tandem::scene::{Driver, Observation, Route, RoutePlan, SensorSuite, World};
+use tandem_drivers::Autopilot;
+use tandem_recording::RecordingReader;
+use tandem_world::EmbeddedWorld;
+
+/// Observations and their route, and where they are from.
+pub(super) type Observed = (Vec<Observation>, RoutePlan, String);
+
+/// The first observations of a recording.
+pub(super) fn recorded(file: &Path, arguments: &Arguments) -> anyhow::Result<Observed> {
+    let mut reader = RecordingReader::open(file)?;
+    let most = usize::try_from(arguments.observations).unwrap_or(usize::MAX);
+    let observations = reader.by_ref().take(most).collect::<Result<Vec<_>, _>>()?;
+    if observations.is_empty() {
+        bail!("recording {} holds no observation", file.display());
+    }
+    let from = format!(
+        "the first {} observations of recording {}, lap after lap",
+        observations.len(),
+        file.display()
+    );
+    Ok((observations, reader.into_plan(), from))
+}
+
+/// Observations of the embedded world while the autopilot drives, their route, and where they are
+/// from.
+pub(super) fn embedded(
+    route: &Route,
+    arguments: &Arguments,
+    run: &Run,
+) -> anyhow::Result<Observed> {
+    print::note(&format!("taking up {} observations", arguments.observations));
+    let suite = SensorSuite { truth: true, ..SENSORS };
+    let mut world = EmbeddedWorld::new(route, suite, run.seed)?;
+    let plan = RoutePlan::clone(world.plan());
+    let mut autopilot = Autopilot::new();
+    let mut observations = Vec::new();
+    for _ in 0..arguments.observations {
+        let observation = world.observe();
+        let control = autopilot.drive(&observation)?;
+        world.step(&control.command);
+        observations.push(Observation { truth: None, ..observation });
+    }
+    let from = format!(
+        "{} observations of the embedded world on route {}, driven by the autopilot, seed {}, lap \
+         after lap",
+        observations.len(),
+        route.id,
+        run.seed
+    );
+    Ok((observations, plan, from))
+}

@@ -1,0 +1,283 @@
+//! `tandem sweep`: what latency costs, over a grid of latencies of both experts.
+
+use super::campaign::{CampaignArguments, NOTE, Role, drive_with_workers, work};
+use super::drive::{Drive, Variant, check_safety, total_safety};
+use super::{Outcome, print, report};
+use anyhow::{Context, bail};
+use std::time::Duration;
+use tandem::pilot::{ClockName, FastReleases, LatencySpec, RunFile, split_latencies};
+use tandem_evaluation::campaign::Campaign;
+use tandem_evaluation::record::{Record, write_json};
+use tandem_evaluation::safety::Safety;
+use tandem_evaluation::sweep::{
+    AxisPoint, Cell, CellDrives, CellInput, DriveFigures, FORMAT, Intervals, Sweep,
+};
+use tandem_evaluation::units::Unit;
+
+/// Beside the note on scores: what a reader of a sweep must know.
+const EMULATED: &str = "Latencies are emulated in virtual time.";
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    campaign: CampaignArguments,
+    /// Latencies of a refresh, milliseconds, comma-separated; also distributions such as
+    /// lognormal:p50=300,p99=700 and file:latency.json
+    #[arg(long, default_value = "0,100,200,400,1000", value_name = "LIST")]
+    slow: String,
+    /// Latencies of a tick, as --slow
+    #[arg(long, default_value = "0,50,100,200", value_name = "LIST")]
+    fast: String,
+    /// One fast inference at a time, as on one GPU; without it they overlap
+    #[arg(long)]
+    busy: bool,
+    /// How long after a late or held command an infraction counts as being behind it, milliseconds
+    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    horizon: u64,
+    /// Print JSON: what sweep.json holds
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let asked = &arguments.campaign;
+    let role = asked.role()?;
+    let mut file = asked.run_file()?;
+    file.clock = ClockName::Virtual;
+    if arguments.busy {
+        file.fast_releases = FastReleases::Busy;
+    }
+    let slow = axis("--slow", &arguments.slow)?;
+    let fast = axis("--fast", &arguments.fast)?;
+    let variants = variants(&file, &slow, &fast)?;
+    let routes = asked.read_routes()?;
+    let drive = asked.drive(&routes, &variants);
+    let cancel = match role {
+        Role::Worker(told) => return told.work(|told| work(&drive, told)).map(|()| Outcome::Done),
+        Role::Supervisor { cancel } => cancel,
+    };
+    let jobs = asked.jobs(drive.run())?;
+    let Some((ready, tally)) = drive_with_workers(&drive, jobs, asked, &cancel)? else {
+        return Ok(Outcome::CheckFailed);
+    };
+    let campaign = drive.campaign(&ready.settings, &ready.sensors);
+    let mut safety = Safety::default();
+    for setting in 0..variants.len() {
+        let records: Vec<Record> = campaign.table(setting)?.records().cloned().collect();
+        safety.add(&total_safety(&records));
+    }
+
+    let horizon = Duration::from_millis(arguments.horizon);
+    let (cells, resamples, confidence) = cells(&campaign, &drive, fast.len(), horizon)?;
+    let mut emulated: Vec<String> = Vec::new();
+    for label in variants.iter().flat_map(|variant| &variant.timed.emulated) {
+        if !emulated.contains(label) {
+            emulated.push(label.clone());
+        }
+    }
+    let sweep = Sweep {
+        format: FORMAT,
+        tandem: env!("CARGO_PKG_VERSION").to_owned(),
+        driver: asked.driver.as_str().to_owned(),
+        note: format!("{EMULATED} {NOTE}"),
+        emulated,
+        fast_releases: file.fast_releases.as_str().to_owned(),
+        seed: file.seed,
+        routes: routes.routes.len(),
+        repetitions: asked.repetitions,
+        finished: cells.iter().map(|cell| cell.finished).sum(),
+        total: cells.iter().map(|cell| cell.total).sum(),
+        resamples,
+        confidence,
+        horizon_ms: arguments.horizon,
+        base: base(&slow, &fast),
+        slow: slow.iter().map(point).collect(),
+        fast: fast.iter().map(point).collect(),
+        cells,
+    };
+    let json = asked.out.join("sweep.json");
+    write_json(&json, &sweep)?;
+    let page = asked.out.join("sweep.html");
+    let command = format!(
+        "tandem sweep --routes {} --driver {} --slow {} --fast {} --repetitions {}{}",
+        asked.routes.display(),
+        asked.driver.as_str(),
+        arguments.slow,
+        arguments.fast,
+        asked.repetitions,
+        if arguments.busy { " --busy" } else { "" }
+    );
+    let mut facts = report::facts(command, &file, &sweep.emulated, ready.backend.as_deref());
+    facts.retain(|(name, _)| name != "clock");
+    print::whole_file(&page, sweep.page(&facts).as_bytes())?;
+
+    if arguments.json {
+        print::line(&serde_json::to_string_pretty(&sweep)?);
+    } else {
+        let rows: Vec<Vec<String>> = sweep.rows().into_iter().map(Vec::from).collect();
+        print::line(&print::table(&Sweep::HEADER, &rows));
+        print::line(&format!(
+            "{} of {} drives finished, {} routes x {} repetitions a cell; latencies in milliseconds; \
+             {} % intervals over {} draws of routes; infractions behind a late or held command up to \
+             {} ms, and others",
+            sweep.finished,
+            sweep.total,
+            sweep.routes,
+            sweep.repetitions,
+            100.0 * sweep.confidence,
+            sweep.resamples,
+            sweep.horizon_ms
+        ));
+        if sweep.base.is_none() {
+            print::line("no cell is without latency: give 0 in both lists for differences to it");
+        }
+        for label in &sweep.emulated {
+            print::line(label);
+        }
+        print::line(&format!("figures in {}, look at {}", json.display(), page.display()));
+        print::line(&sweep.note);
+    }
+    let checked = check_safety(&safety);
+    if tally.share.is_cancelled {
+        print::note("interrupted: finished drives are kept, the same command goes on from here");
+        return Ok(Outcome::CheckFailed);
+    }
+    if !tally.share.elsewhere.is_empty() {
+        print::note(
+            "drives are claimed by other machines: if their processes are dead, the same command \
+             with --take-over drives them",
+        );
+        return Ok(Outcome::CheckFailed);
+    }
+    Ok(checked)
+}
+
+/// The latencies of a list.
+fn axis(name: &str, list: &str) -> anyhow::Result<Vec<LatencySpec>> {
+    let latencies: Vec<LatencySpec> = split_latencies(list)
+        .iter()
+        .map(|words| words.parse())
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{name} {list:?}"))?;
+    for (place, latency) in latencies.iter().enumerate() {
+        if latencies[..place].contains(latency) {
+            bail!("{name} {list:?} has {latency} twice");
+        }
+        if let LatencySpec::Replayed(folder) = latency {
+            bail!(
+                "{name}: {} holds the schedules of its own drives; a sweep draws new ones",
+                folder.display()
+            );
+        }
+    }
+    Ok(latencies)
+}
+
+fn point(latency: &LatencySpec) -> AxisPoint {
+    AxisPoint { latency: latency.to_string(), millis: latency.nominal_millis() }
+}
+
+/// One variant per cell, slow latencies outermost.
+fn variants(
+    file: &RunFile,
+    slow: &[LatencySpec],
+    fast: &[LatencySpec],
+) -> anyhow::Result<Vec<Variant>> {
+    let mut variants = Vec::with_capacity(slow.len() * fast.len());
+    for slow_latency in slow {
+        for fast_latency in fast {
+            let file = RunFile {
+                slow_latency: slow_latency.clone(),
+                fast_latency: fast_latency.clone(),
+                ..file.clone()
+            };
+            let name = folder_name(&format!("slow={slow_latency},fast={fast_latency}"));
+            variants.push(Variant::new(&name, file)?);
+        }
+    }
+    Ok(variants)
+}
+
+/// `name` as a folder's: what a setting's name can't have is a dash.
+fn folder_name(name: &str) -> String {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.".contains(letter);
+    name.chars().map(|letter| if fits(letter) { letter } else { '-' }).collect()
+}
+
+/// The cell without latency.
+fn base(slow: &[LatencySpec], fast: &[LatencySpec]) -> Option<usize> {
+    let [slow_at, fast_at] = [slow, fast].map(|axis| axis.iter().position(LatencySpec::is_zero));
+    Some(slow_at? * fast.len() + fast_at?)
+}
+
+/// The figures of every cell, with the draws behind each interval and the share that it holds.
+fn cells(
+    campaign: &Campaign<'_>,
+    drive: &Drive<'_>,
+    n_fast: usize,
+    horizon: Duration,
+) -> anyhow::Result<(Vec<Cell>, usize, f64)> {
+    let tick = drive.run().tick;
+    let figures = |unit: Unit| -> anyhow::Result<Option<DriveFigures>> {
+        let Some(record) = campaign.record(unit) else { return Ok(None) };
+        let log = campaign.read_log(unit)?;
+        Ok(Some(DriveFigures::new(&record, &log, tick, horizon)))
+    };
+    let input = |setting: usize| -> anyhow::Result<CellInput> {
+        let drives = (0..drive.routes.len()).map(|route| {
+            (0..drive.repetitions)
+                .map(|repetition| figures(Unit { setting, repetition, route }))
+                .collect::<anyhow::Result<Vec<_>>>()
+        });
+        Ok(CellInput {
+            name: drive.variants[setting].name.clone(),
+            slow: setting / n_fast,
+            fast: setting % n_fast,
+            drives: drives.collect::<anyhow::Result<CellDrives>>()?,
+        })
+    };
+    let is_base = |variant: &Variant| {
+        variant.file.slow_latency.is_zero() && variant.file.fast_latency.is_zero()
+    };
+    let base = drive.variants.iter().position(is_base).map(input).transpose()?;
+    let mut intervals = Intervals::default();
+    let mut cells = Vec::with_capacity(drive.variants.len());
+    for setting in 0..drive.variants.len() {
+        // One cell's drives at a time, and those that all are compared with.
+        let input = input(setting)?;
+        let base = base.as_ref().map(|base| &base.drives);
+        cells.push(Cell::new(&input, base, tick, &mut intervals));
+    }
+    Ok((cells, intervals.resamples(), intervals.confidence()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_that_make_no_sense_are_refused() {
+        let refused = |list: &str, says: &str| {
+            let error = format!("{:#}", axis("--slow", list).unwrap_err());
+            assert!(error.contains("--slow") && error.contains(says), "{error}");
+        };
+        refused("0,100,100", "100 twice");
+        refused("0,quick", "\"quick\" is no latency");
+        refused("replayed:results", "draws new ones");
+        refused("", "no latency");
+    }
+
+    #[test]
+    fn folders_have_the_latencies_in_their_names() {
+        let slow = axis("--slow", "0,lognormal:p50=300,p99=700").unwrap();
+        let fast = axis("--fast", "0,50").unwrap();
+        let file = RunFile { clock: ClockName::Virtual, ..RunFile::default() };
+        let variants = variants(&file, &slow, &fast).unwrap();
+        let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+        let long =
+            ["slow=lognormal-p50=300,p99=700,fast=0", "slow=lognormal-p50=300,p99=700,fast=50"];
+        assert_eq!(names, ["slow=0,fast=0", "slow=0,fast=50", long[0], long[1]]);
+        assert_eq!(base(&slow, &fast), Some(0));
+        assert_eq!(base(&slow, &fast[1..]), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! What has to be driven around: how the path goes aside for it.
+
+use super::path::{POINTS_PER_M, Path, Shift};
+use tandem_scene::{Passage, PassageReason, Truth};
+
+/// Beside a hindrance our whole vehicle has to be aside: half its length and some room, points.
+const HALF_LENGTH: usize = 3 * POINTS_PER_M;
+
+/// Points over which the path goes aside, by what it goes aside for.
+const BLEND_TO_FREE_LANE: usize = 12 * POINTS_PER_M;
+const BLEND_TO_ONCOMING_LANE: usize = 9 * POINTS_PER_M;
+const BLEND_TO_GIVE_WAY: usize = 6 * POINTS_PER_M;
+
+/// The speed at which we reckon to pass somebody who moves where the limit allows it, the fastest
+/// whom we pass, and how much faster than he we reckon to be at least, m/s.
+const PASSING_MPS: f64 = 9.0;
+const FASTEST_PASSED_MPS: f64 = 5.0;
+const LEAST_FASTER_MPS: f64 = 1.0;
+
+/// Room for oncoming vehicles begins this long before the place, and ends this long behind it.
+const INVADED: (usize, usize) = (15 * POINTS_PER_M, 10 * POINTS_PER_M);
+
+/// A passage on the path.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Detour {
+    /// Why.
+    pub(super) reason: PassageReason,
+    /// What tells it from others while it moves: the first of its hindrances.
+    pub(super) key: u32,
+    /// Where the path goes instead.
+    pub(super) shift: Shift,
+}
+
+/// The passages that the path heeds.
+#[derive(Debug, Default)]
+pub(super) struct Passages {
+    detours: Vec<Detour>,
+    hindrances: Vec<u32>,
+    shifts: Vec<Shift>,
+}
+
+impl Passages {
+    /// Takes up what the truth says now, keeps what we are still beside, and shifts the path.
+    pub(super) fn update(&mut self, truth: &Truth, path: &mut Path) {
+        let ours = path.idx();
+        self.detours.retain(|detour| {
+            let all = detour.shift.reach();
+            let is_obstacle = matches!(
+                detour.reason,
+                PassageReason::ObstacleBesideFreeLane | PassageReason::ObstacleBesideOncomingLane
+            );
+            is_obstacle && (all.start..all.end).contains(&ours)
+        });
+        for passage in &truth.passages {
+            let detour = on_path(passage, truth, path);
+            match self.detours.iter_mut().find(|known| known.is_same(&detour)) {
+                Some(known) => *known = detour,
+                None => self.detours.push(detour),
+            }
+        }
+        self.hindrances.clear();
+        self.hindrances.extend(truth.passages.iter().flat_map(|passage| &passage.actors));
+        self.shifts.clear();
+        self.shifts.extend(self.detours.iter().map(|detour| detour.shift.clone()));
+        path.set_shifts(&self.shifts);
+    }
+
+    /// The detours, obstacles and others.
+    pub(super) fn detours(&self) -> &[Detour] {
+        &self.detours
+    }
+
+    /// Actors that are driven around: nobody to queue behind.
+    pub(super) fn hindrances(&self) -> &[u32] {
+        &self.hindrances
+    }
+}
+
+impl Detour {
+    fn is_same(&self, other: &Self) -> bool {
+        self.reason == other.reason && self.key == other.key
+    }
+}
+
+fn on_path(passage: &Passage, truth: &Truth, path: &Path) -> Detour {
+    let start = path.of_plan(passage.plan_range.start);
+    let end = path.of_plan(passage.plan_range.end);
+    // Who moves on is passed farther on.
+    let along_mps = truth
+        .actors
+        .iter()
+        .filter(|actor| passage.actors.contains(&actor.id))
+        .map(|actor| actor.speed_mps * actor.pose.forward().dot(path.center(end).1))
+        .fold(0.0, f64::max)
+        .min(FASTEST_PASSED_MPS);
+    let passing_mps = PASSING_MPS.min(truth.speed_limit_mps).max(along_mps + LEAST_FASTER_MPS);
+    let until_passed = end.saturating_sub(path.idx()) as f64;
+    let end = match passage.reason {
+        PassageReason::ObstacleBesideFreeLane | PassageReason::ObstacleBesideOncomingLane => {
+            end + (until_passed * along_mps / (passing_mps - along_mps)) as usize
+        }
+        PassageReason::OncomingInvades | PassageReason::GiveWay => end,
+    };
+    let aside = |room: usize| start.saturating_sub(room)..end + room;
+    let (full, blend) = match passage.reason {
+        PassageReason::ObstacleBesideFreeLane => {
+            (aside(HALF_LENGTH), (BLEND_TO_FREE_LANE, BLEND_TO_FREE_LANE))
+        }
+        PassageReason::ObstacleBesideOncomingLane => {
+            (aside(HALF_LENGTH), (BLEND_TO_ONCOMING_LANE, BLEND_TO_ONCOMING_LANE))
+        }
+        PassageReason::GiveWay => (aside(0), (BLEND_TO_GIVE_WAY, BLEND_TO_GIVE_WAY)),
+        PassageReason::OncomingInvades => {
+            let near = INVADED.1 / 2;
+            (aside(near), (INVADED.0 - near, INVADED.1 - near))
+        }
+    };
+    let key = passage.actors.first().copied().unwrap_or(passage.plan_range.start as u32);
+    Detour { reason: passage.reason, key, shift: Shift { full, blend, aside_m: passage.aside_m } }
+}

@@ -1,0 +1,205 @@
+//! What would happen if we drove on like this: our own next seconds, held against the forecast.
+
+use super::footprint::Footprint;
+use super::forecast::{Forecast, STEPS};
+use super::path::{Path, SPACING_M};
+use super::pedals::throttle_and_brake;
+use super::steering::LateralController;
+use glam::DVec2;
+use tandem_scene::vehicle::{Motion, ego_after_tick};
+use tandem_scene::{ActorKind, Command, EgoState};
+
+/// Ticks per step of the forecast.
+const TICKS_PER_STEP: usize = 2;
+
+/// Points among which we look for our place after a tick.
+const SEARCH_POINTS: usize = 24;
+
+/// How hard a roll brakes for a place to stop at, m/s².
+const STOPPING_MPS2: f64 = 4.0;
+
+/// A way of driving along the path.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Course {
+    /// Never faster than this, m/s.
+    pub(super) limit_mps: f64,
+    /// Bends are driven at this multiple of their speed.
+    pub(super) bend_factor: f64,
+    /// Our front stops before this point.
+    pub(super) stop: Option<usize>,
+}
+
+/// Somebody ahead whom we follow while the forecast runs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Ahead {
+    /// From our center to where our front may be at most, meters.
+    pub(super) room_m: f64,
+    /// m/s.
+    pub(super) speed_mps: f64,
+}
+
+/// How much larger than they are bodies are taken to be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Margin {
+    /// As the reference forecasts the next two seconds: the more, the later.
+    Growing {
+        /// Steps of the whole forecast.
+        steps: usize,
+        /// Lane changes of ours make others longer.
+        near_lane_change: bool,
+    },
+    /// For gaps: as much at any time, in proportion to this.
+    Gap(f64),
+}
+
+impl Margin {
+    fn ours(self, half_m: DVec2, speed_mps: f64) -> DVec2 {
+        match self {
+            Self::Growing { .. } if speed_mps >= 5.0 => half_m * DVec2::new(1.3, 1.2),
+            Self::Growing { .. } => half_m,
+            Self::Gap(share) => half_m + DVec2::new(0.5, 0.2) * share,
+        }
+    }
+
+    fn theirs(self, kind: ActorKind, half_m: DVec2, speed_mps: f64, step: usize) -> DVec2 {
+        let on_foot = kind == ActorKind::Pedestrian;
+        match self {
+            Self::Growing { .. } if on_foot => half_m.max(DVec2::splat(1.5)),
+            Self::Growing { steps, near_lane_change } if speed_mps >= 1.0 => {
+                let part = step as f64 / steps as f64;
+                let longer = if near_lane_change { 2.0 } else { 1.2 };
+                half_m * DVec2::new((1.2 * part).max(longer), (1.3 * part).max(1.0))
+            }
+            Self::Growing { .. } => half_m,
+            Self::Gap(share) if on_foot => half_m + DVec2::splat(0.9 * share),
+            Self::Gap(share) => half_m + DVec2::new(0.5 + 0.15 * speed_mps, 0.25) * share,
+        }
+    }
+}
+
+/// The first time that we would touch somebody.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Contact {
+    /// Steps of the forecast from now.
+    pub(super) step: usize,
+    /// Whom: index of the track.
+    pub(super) track: usize,
+    /// Our place on the path then.
+    pub(super) idx: usize,
+}
+
+/// Our vehicle at the start of a roll.
+#[derive(Clone, Copy)]
+pub(super) struct Rollout<'a> {
+    pub(super) path: &'a Path,
+    pub(super) forecast: &'a Forecast,
+    pub(super) ego: &'a EgoState,
+    pub(super) lateral: &'a LateralController,
+    pub(super) ahead: Option<Ahead>,
+}
+
+impl Rollout<'_> {
+    /// Drives `course` for `steps` or until our center is at `until`, and says whom we touch first.
+    pub(super) fn first_contact(
+        &self,
+        course: &Course,
+        until: usize,
+        steps: usize,
+        margin: Margin,
+    ) -> Option<Contact> {
+        let half_m = DVec2::new(self.ego.extent_m[0], self.ego.extent_m[1]);
+        let mut motion = Motion { pose: self.ego.pose, speed_mps: self.ego.speed_mps };
+        let mut lateral = self.lateral.clone();
+        let mut idx = self.path.idx();
+        let mut driven_m = 0.0;
+        for tick in 0..=steps.min(STEPS) * TICKS_PER_STEP {
+            if tick % TICKS_PER_STEP == 0 {
+                let step = tick / TICKS_PER_STEP;
+                let ours = Footprint::new(&motion.pose, margin.ours(half_m, motion.speed_mps));
+                if let Some(track) = self.touched(&ours, step, margin) {
+                    return Some(Contact { step, track, idx });
+                }
+            }
+            if idx >= until {
+                return None;
+            }
+            let time_s = tick as f64 * tandem_scene::TICK_S;
+            let target_mps = self.target_mps(course, idx, half_m.x, driven_m, time_s);
+            let (throttle, brake) = throttle_and_brake(target_mps, motion.speed_mps, false);
+            let place = &motion.pose;
+            let steer = lateral.steer(
+                &self.path.driven()[idx..],
+                place.position,
+                place.yaw_rad,
+                motion.speed_mps,
+            );
+            let brake = f64::from(u8::from(brake));
+            driven_m += motion.speed_mps * tandem_scene::TICK_S;
+            motion = ego_after_tick(motion, &Command { steer, throttle, brake });
+            idx = self.path.nearest_from(idx, SEARCH_POINTS, motion.pose.position);
+        }
+        None
+    }
+
+    fn target_mps(
+        &self,
+        course: &Course,
+        idx: usize,
+        half_length_m: f64,
+        driven_m: f64,
+        time_s: f64,
+    ) -> f64 {
+        let mut target_mps = course.limit_mps.min(course.bend_factor * self.path.bend_mps(idx));
+        let braking = |room_m: f64| (2.0 * STOPPING_MPS2 * room_m.max(0.0)).sqrt();
+        if let Some(stop) = course.stop {
+            let room_m = (stop as f64 - idx as f64) * SPACING_M - half_length_m;
+            target_mps = target_mps.min(braking(room_m));
+        }
+        if let Some(ahead) = self.ahead {
+            let room_m = ahead.room_m + ahead.speed_mps * time_s - driven_m;
+            target_mps = target_mps.min(ahead.speed_mps + room_m.max(0.0) / 0.8);
+        }
+        target_mps
+    }
+
+    fn touched(&self, ours: &Footprint, step: usize, margin: Margin) -> Option<usize> {
+        self.forecast.tracks().iter().enumerate().position(|(idx, track)| {
+            let place = self.forecast.place(idx, step);
+            // Nobody is longer than this with his margin.
+            if place.center.distance_squared(ours.center) > 20.0 * 20.0 {
+                return false;
+            }
+            let half_m = margin.theirs(track.kind, track.half_m, place.speed_mps, step);
+            ours.overlaps(&Footprint { center: place.center, forward: place.forward, half_m })
+        })
+    }
+
+    /// The first point of the path between `from` and `to` where our vehicle, standing there, would
+    /// be touched by track `track` at some time.
+    pub(super) fn way_crosses(
+        &self,
+        track: usize,
+        from: usize,
+        to: usize,
+        steps: usize,
+        margin: Margin,
+    ) -> Option<usize> {
+        /// Distance between the places that are looked at, points.
+        const STRIDE: usize = 5;
+        let half_m = DVec2::new(self.ego.extent_m[0], self.ego.extent_m[1]);
+        let half_m = margin.ours(half_m, 0.0);
+        let theirs = &self.forecast.tracks()[track];
+        (from..to.min(self.path.last())).step_by(STRIDE).find(|&idx| {
+            let center = self.path.driven()[idx];
+            let ours = Footprint { center, forward: self.path.direction(idx), half_m };
+            (0..=steps.min(STEPS)).any(|step| {
+                let place = self.forecast.place(track, step);
+                if place.center.distance_squared(center) > 20.0 * 20.0 {
+                    return false;
+                }
+                let half_m = margin.theirs(theirs.kind, theirs.half_m, place.speed_mps, step);
+                ours.overlaps(&Footprint { center: place.center, forward: place.forward, half_m })
+            })
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! Collisions, with the filters that keep one contact from counting twice.
+
+use super::location_text;
+use crate::statistics::InfractionKind;
+use glam::DVec3;
+use tandem_scene::{Collision, WorldState};
+
+/// A further contact nearer than this to the last one does not count, meters.
+const SAME_PLACE_M: f64 = 5.0;
+/// A further contact with the same actor within this time does not count, seconds.
+const SAME_ACTOR_S: f64 = 5.0;
+/// A contact while slower than this does not count, m/s.
+const MOVING_MPS: f64 = 0.1;
+
+/// Collision criterion.
+#[derive(Default)]
+pub(super) struct Collisions {
+    last_place: Option<DVec3>,
+    last_actor: Option<u32>,
+    last_time_s: f64,
+}
+
+impl Collisions {
+    /// Judges the contacts of this tick; calls `report` for each that counts.
+    pub(super) fn tick(
+        &mut self,
+        state: &WorldState,
+        mut report: impl FnMut(InfractionKind, String),
+    ) {
+        let ego = state.ego.location();
+        for collision in &state.collisions {
+            if let Some(kind) = self.judge(collision, state) {
+                let Collision { type_id, other_id } = collision;
+                let place = location_text(ego);
+                report(
+                    kind,
+                    format!(
+                        "Agent collided against object with type={type_id} and id={other_id} \
+                         at {place}"
+                    ),
+                );
+            }
+        }
+        if self.last_place.is_some_and(|place| place.distance(ego) > SAME_PLACE_M) {
+            self.last_place = None;
+        }
+        if state.time_s - self.last_time_s > SAME_ACTOR_S {
+            self.last_actor = None;
+        }
+    }
+
+    fn judge(&mut self, collision: &Collision, state: &WorldState) -> Option<InfractionKind> {
+        let ego = state.ego.location();
+        let is_same_actor = self.last_actor == Some(collision.other_id);
+        let is_same_place =
+            self.last_place.is_some_and(|place| place.distance(ego) <= SAME_PLACE_M);
+        if is_same_actor || is_same_place || state.ego.speed_mps.abs() < MOVING_MPS {
+            return None;
+        }
+        self.last_place = Some(ego);
+        self.last_time_s = state.time_s;
+        if collision.other_id != 0 {
+            self.last_actor = Some(collision.other_id);
+        }
+        classify(collision.type_id)
+    }
+}
+
+/// What was hit, by blueprint name; `None` for things that do not count.
+fn classify(type_id: &str) -> Option<InfractionKind> {
+    let has = |part| type_id.contains(part);
+    if (has("static") || has("traffic")) && !has("sidewalk") {
+        Some(InfractionKind::CollisionLayout)
+    } else if has("vehicle") {
+        Some(InfractionKind::CollisionVehicle)
+    } else if has("walker") {
+        Some(InfractionKind::CollisionPedestrian)
+    } else {
+        None
+    }
+}

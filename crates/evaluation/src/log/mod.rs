@@ -1,0 +1,421 @@
+//! A drive tick by tick, with what was around the vehicle: what reports replay.
+//!
+//! In a file, lengths are whole centimeters, angles milliradians and stage times tenths of a
+//! microsecond (`file.rs`); in memory they are as they were.
+
+mod file;
+
+pub use file::FORMAT;
+
+use super::criteria::TICK_CAP;
+use super::statistics::{Infraction, InfractionKind};
+use arrayvec::ArrayVec;
+use glam::{DVec2, Vec3Swizzles};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem_scene::{
+    ActorKind, ActorState, Command, Control, DeadlineVerdict, LaneStrip, LightColor, PrefixInfo,
+    RoutePlan, StripKind, TriggerVolume, WorldState,
+};
+use tandem_timing::{StageStatistics, StageTimes};
+
+/// A scene is kept at every second tick, the first one included: 10 Hz.
+pub const TICKS_PER_SCENE: usize = 2;
+
+/// Actors whose center is farther from the ego vehicle than this are not kept, meters.
+pub const SIGHT_M: f64 = 80.0;
+
+/// Lanes may be drawn this far from where they are, meters.
+const STRIP_TOLERANCE_M: f64 = 0.03;
+
+/// What happened at one tick.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TickLog {
+    /// Simulation time, seconds.
+    pub time_s: f64,
+    /// Ego position in the world, meters.
+    pub x_m: f64,
+    /// Ego position in the world, meters.
+    pub y_m: f64,
+    /// Ego heading in the world, radians.
+    pub yaw_rad: f64,
+    /// Forward speed, m/s.
+    pub speed_mps: f64,
+    /// What the driver answered.
+    pub command: Command,
+    /// What that took.
+    pub stages: StageTimes,
+    /// The prefix it rests on.
+    pub prefix: Option<PrefixInfo>,
+    /// Whether it came in time.
+    pub deadline: DeadlineVerdict,
+    /// Whether the command was that of the tick before, because no newer one was visible.
+    pub is_held: bool,
+}
+
+/// An infraction as a report marks it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoggedEvent {
+    /// The tick it was recorded at, from 1, if one.
+    pub tick: Option<u64>,
+    /// Key of its list in the record, e.g. `collisions_vehicle`.
+    pub kind: String,
+    /// The record's words.
+    pub message: String,
+}
+
+/// Another actor, in all scenes that it was near in.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ActorTrack {
+    /// Identity within the route.
+    pub id: u32,
+    /// What it is.
+    pub kind: ActorKind,
+    /// CARLA's blueprint name.
+    pub type_id: String,
+    /// Half length and half width, meters.
+    pub half_m: [f64; 2],
+    /// Where it was, by stretches without a gap, in order.
+    pub runs: Vec<TrackRun>,
+}
+
+/// An actor's poses in consecutive scenes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrackRun {
+    /// The first scene, from 0.
+    pub first_scene: usize,
+    /// x, y in meters and heading in radians, one per scene.
+    pub poses: Vec<[f64; 3]>,
+}
+
+/// A rectangle on the road.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroundBox {
+    /// Center in the world, meters.
+    pub center_m: [f64; 2],
+    /// Heading of its x axis in the world, radians.
+    pub yaw_rad: f64,
+    /// Half sizes along its x and y, meters.
+    pub half_m: [f64; 2],
+}
+
+/// A traffic light and what it showed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LightLog {
+    /// Identity within the route.
+    pub id: u32,
+    /// Place of its pole, meters.
+    pub position_m: [f64; 2],
+    /// The road that it watches.
+    pub trigger: GroundBox,
+    /// Tick (from 1) and what it showed from then on.
+    pub shows: Vec<(u64, LightColor)>,
+}
+
+/// A stop sign.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SignLog {
+    /// Identity within the route.
+    pub id: u32,
+    /// Place of its pole, meters.
+    pub position_m: [f64; 2],
+    /// Where to stop.
+    pub trigger: GroundBox,
+}
+
+/// A scenario while it ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScenarioLog {
+    /// Identity within the route.
+    pub id: u32,
+    /// The tick at which the world first reported it, from 1.
+    pub first_tick: u64,
+    /// The last one.
+    pub last_tick: u64,
+}
+
+/// Where the driver meant to be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WaypointLog {
+    /// The scene, from 0.
+    pub scene: usize,
+    /// Time between waypoints; the first is one spacing ahead.
+    pub spacing: Duration,
+    /// In the ego frame of that scene, meters.
+    pub waypoints_m: ArrayVec<[f32; 2], 16>,
+}
+
+/// A drive, tick by tick, with all that a report draws of it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RouteLog {
+    /// The dense route in the plane, world meters.
+    pub planned_m: Vec<[f64; 2]>,
+    /// Roads, as far as the world draws them.
+    pub strips: Vec<LaneStrip>,
+    /// What went wrong and when; average speeds are left out, since every route has twenty.
+    pub events: Vec<LoggedEvent>,
+    /// One per tick that the driver answered, in order.
+    pub ticks: Vec<TickLog>,
+    /// Everybody else, in the order of their first scene.
+    pub actors: Vec<ActorTrack>,
+    /// Lights, in the order in which they were first near.
+    pub lights: Vec<LightLog>,
+    /// Stop signs, as lights.
+    pub signs: Vec<SignLog>,
+    /// Scenarios with rules of their own, in the order of their first tick.
+    pub scenarios: Vec<ScenarioLog>,
+    /// What the driver planned, in the order of scenes; none if it does not say.
+    pub waypoints: Vec<WaypointLog>,
+}
+
+impl RouteLog {
+    /// What stages took from tick `warm_up` (counted from 0) on.
+    pub fn statistics(&self, warm_up: usize) -> StageStatistics {
+        let mut statistics = StageStatistics::new();
+        for tick in self.ticks.iter().skip(warm_up) {
+            let is_late = tick.deadline != DeadlineVerdict::Met;
+            statistics.record(&tick.stages, tick.prefix.map(|prefix| prefix.age), is_late);
+        }
+        statistics
+    }
+
+    /// Tick number `tick`, counted from 1.
+    pub fn tick(&self, tick: u64) -> Option<&TickLog> {
+        self.ticks.get(usize::try_from(tick).ok()?.checked_sub(1)?)
+    }
+
+    /// Number of scenes.
+    pub fn scenes(&self) -> usize {
+        self.ticks.len().div_ceil(TICKS_PER_SCENE)
+    }
+}
+
+/// Makes a log while a route is driven.
+pub struct LogRecorder {
+    log: RouteLog,
+    /// The newest track of each actor, and the last scene it was in.
+    tracks: BTreeMap<u32, (usize, usize)>,
+}
+
+impl LogRecorder {
+    /// A log of no tick, with room for the longest drive.
+    pub fn new(plan: &RoutePlan, strips: &[LaneStrip]) -> Self {
+        let ticks = usize::try_from(TICK_CAP + 1).expect("4001 fits any usize");
+        let strip = |strip: &LaneStrip| LaneStrip {
+            center_m: simplified(&strip.center_m, STRIP_TOLERANCE_M),
+            ..strip.clone()
+        };
+        let log = RouteLog {
+            planned_m: plan.points.iter().map(|p| p.position.xy().to_array()).collect(),
+            strips: strips.iter().map(strip).collect(),
+            ticks: Vec::with_capacity(ticks),
+            ..RouteLog::default()
+        };
+        Self { log, tracks: BTreeMap::new() }
+    }
+
+    /// Adds the tick of `state`, which `control` answered and of which `command` was driven.
+    pub fn tick(&mut self, state: &WorldState, command: Command, control: &Control) {
+        let idx = self.log.ticks.len();
+        self.log.ticks.push(TickLog {
+            time_s: state.time_s,
+            x_m: state.ego.pose.position.x,
+            y_m: state.ego.pose.position.y,
+            yaw_rad: state.ego.pose.yaw_rad,
+            speed_mps: state.ego.speed_mps,
+            command,
+            stages: control.report.times(),
+            prefix: control.report.prefix,
+            deadline: control.report.deadline,
+            is_held: control.report.is_held,
+        });
+        self.note_rules(idx as u64 + 1, state);
+        if idx.is_multiple_of(TICKS_PER_SCENE) {
+            self.note_scene(idx / TICKS_PER_SCENE, state, control);
+        }
+    }
+
+    /// The log, with what the judge found.
+    pub fn finish(mut self, infractions: &[Infraction]) -> RouteLog {
+        let events = infractions.iter().filter(|event| event.kind != InfractionKind::MinSpeed);
+        self.log.events = events
+            .map(|event| LoggedEvent {
+                tick: event.tick,
+                kind: event.kind.key().to_owned(),
+                message: event.message.clone(),
+            })
+            .collect();
+        self.log
+    }
+
+    fn note_rules(&mut self, tick: u64, state: &WorldState) {
+        for light in &state.traffic_lights {
+            let lights = &mut self.log.lights;
+            let place = lights.iter().position(|known| known.id == light.id);
+            let known = place.unwrap_or_else(|| {
+                lights.push(LightLog {
+                    id: light.id,
+                    position_m: light.position.xy().to_array(),
+                    trigger: GroundBox::of(&light.trigger),
+                    shows: Vec::new(),
+                });
+                lights.len() - 1
+            });
+            let shows = &mut lights[known].shows;
+            if shows.last().is_none_or(|(_, color)| *color != light.color) {
+                shows.push((tick, light.color));
+            }
+        }
+        for sign in &state.stop_signs {
+            if !self.log.signs.iter().any(|known| known.id == sign.id) {
+                self.log.signs.push(SignLog {
+                    id: sign.id,
+                    position_m: sign.position.xy().to_array(),
+                    trigger: GroundBox::of(&sign.trigger),
+                });
+            }
+        }
+        for scenario in &state.scenarios {
+            let runs = &mut self.log.scenarios;
+            let running =
+                runs.iter_mut().find(|run| run.id == scenario.id && run.last_tick + 1 == tick);
+            match running {
+                Some(run) => run.last_tick = tick,
+                None => {
+                    runs.push(ScenarioLog { id: scenario.id, first_tick: tick, last_tick: tick });
+                }
+            }
+        }
+    }
+
+    fn note_scene(&mut self, scene: usize, state: &WorldState, control: &Control) {
+        let ego = state.ego.pose.position;
+        for actor in &state.actors {
+            if actor.pose.position.distance_squared(ego) <= SIGHT_M * SIGHT_M {
+                self.note_actor(scene, actor);
+            }
+        }
+        if let Some(trajectory) = &control.report.trajectory {
+            self.log.waypoints.push(WaypointLog {
+                scene,
+                spacing: trajectory.spacing,
+                waypoints_m: trajectory.waypoints.clone(),
+            });
+        }
+    }
+
+    fn note_actor(&mut self, scene: usize, actor: &ActorState) {
+        let tracks = &mut self.log.actors;
+        let half_m = [actor.extent_m[0], actor.extent_m[1]];
+        // An id that comes back as something else is another actor.
+        let known = self.tracks.get(&actor.id).copied().filter(|&(track, _)| {
+            let known = &tracks[track];
+            known.half_m == half_m && known.kind == actor.kind && known.type_id == actor.type_id
+        });
+        let pose = [actor.pose.position.x, actor.pose.position.y, actor.pose.yaw_rad];
+        let run = TrackRun { first_scene: scene, poses: Vec::new() };
+        let track = match known {
+            Some((track, last_scene)) => {
+                if last_scene + 1 != scene {
+                    tracks[track].runs.push(run);
+                }
+                track
+            }
+            None => {
+                tracks.push(ActorTrack {
+                    id: actor.id,
+                    kind: actor.kind,
+                    type_id: actor.type_id.to_owned(),
+                    half_m,
+                    runs: vec![run],
+                });
+                tracks.len() - 1
+            }
+        };
+        let run = tracks[track].runs.last_mut().expect("a track has a run");
+        run.poses.push(pose);
+        self.tracks.insert(actor.id, (track, scene));
+    }
+}
+
+impl GroundBox {
+    fn of(volume: &TriggerVolume) -> Self {
+        Self {
+            center_m: volume.center.xy().to_array(),
+            yaw_rad: volume.yaw_rad,
+            half_m: [volume.extent_m[0], volume.extent_m[1]],
+        }
+    }
+}
+
+/// Names in files and pages.
+pub(super) fn actor_kind_name(kind: ActorKind) -> &'static str {
+    match kind {
+        ActorKind::Vehicle => "vehicle",
+        ActorKind::Bicycle => "bicycle",
+        ActorKind::Pedestrian => "pedestrian",
+        ActorKind::Static => "static",
+    }
+}
+
+/// Names in files and pages.
+pub(super) fn color_name(color: LightColor) -> &'static str {
+    match color {
+        LightColor::Red => "red",
+        LightColor::Yellow => "yellow",
+        LightColor::Green => "green",
+        LightColor::Off => "off",
+    }
+}
+
+/// Names in files and pages.
+pub(super) fn strip_kind_name(kind: StripKind) -> &'static str {
+    match kind {
+        StripKind::Driving => "driving",
+        StripKind::Parking => "parking",
+        StripKind::Bicycle => "bicycle",
+        StripKind::Sidewalk => "sidewalk",
+    }
+}
+
+/// The line through fewer of the points, nowhere farther than `tolerance_m` from those left out
+/// (Ramer, Douglas, Peucker).
+fn simplified(points: &[DVec2], tolerance_m: f64) -> Vec<DVec2> {
+    let Some(last) = points.len().checked_sub(1).filter(|&last| last > 0) else {
+        return points.to_vec();
+    };
+    let mut is_kept = vec![false; points.len()];
+    is_kept[0] = true;
+    is_kept[last] = true;
+    let mut stretches = vec![(0, last)];
+    while let Some((from, to)) = stretches.pop() {
+        let (start, along) = (points[from], points[to] - points[from]);
+        let aside = |point: DVec2| {
+            let part = (point - start).dot(along) / along.length_squared().max(1e-12);
+            point.distance(start + along * part.clamp(0.0, 1.0))
+        };
+        let farthest = (from + 1..to)
+            .map(|idx| (idx, aside(points[idx])))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .filter(|(_, aside_m)| *aside_m > tolerance_m);
+        if let Some((idx, _)) = farthest {
+            is_kept[idx] = true;
+            stretches.extend([(from, idx), (idx, to)]);
+        }
+    }
+    points.iter().zip(is_kept).filter_map(|(&point, kept)| kept.then_some(point)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simplified_line_keeps_its_corners_and_drops_what_lies_between() {
+        let line = [(0.0, 0.0), (1.0, 0.01), (2.0, 0.0), (3.0, 0.0), (3.0, 5.0)];
+        let kept = simplified(&line.map(|(x, y)| DVec2::new(x, y)), 0.03);
+        let expected = [(0.0, 0.0), (3.0, 0.0), (3.0, 5.0)];
+        assert_eq!(kept, expected.map(|(x, y)| DVec2::new(x, y)));
+        assert!(simplified(&[], 0.1).is_empty());
+    }
+}

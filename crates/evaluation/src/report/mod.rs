@@ -1,0 +1,237 @@
+//! One self-contained HTML page about a run: it opens from disk, asks the network for nothing, and
+//! holds everything that it shows, replays included.
+
+mod charts;
+mod latency;
+mod replay;
+mod scores;
+mod sweep;
+
+use super::log::{LoggedEvent, RouteLog};
+use super::record::{Record, parts_of};
+use super::score_card::ScoreCard;
+use super::sweep::Sweep;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tandem_page::{escape, facts, library, script_json, scripted_document};
+use tandem_timing::StageStatistics;
+
+const STYLE: &str = include_str!("report.css");
+const REPLAY_SCRIPT: &str = include_str!("replay.js");
+const PAGE_SCRIPT: &str = include_str!("report.js");
+
+/// What a page is made of. All text is escaped.
+pub struct Report<'a> {
+    /// Heading.
+    pub title: &'a str,
+    /// What a reader must know before looking at any number, e.g. "random weights: this shows the
+    /// chain, not skill". Stands out at the top; empty for none.
+    pub note: &'a str,
+    /// Name and value of everything worth knowing about run and machine, in order: versions, seed,
+    /// CPU, GPU.
+    pub facts: &'a [(String, String)],
+    /// One or more runs, each with scores and latencies of its own.
+    pub runs: &'a [ReportRun],
+    /// What latency costs, if the runs are the settings of a sweep.
+    pub sweep: Option<&'a Sweep>,
+}
+
+/// The drives of one driver. Drives are taken in one by one, so that no more than one log needs to
+/// be in memory.
+pub struct ReportRun {
+    driver: String,
+    drives_total: usize,
+    warm_up_ticks: usize,
+    tick_budget: Option<Duration>,
+    /// What the drives come to, by one rule each.
+    cards: Vec<ScoreCard>,
+    /// Drives of the set by scenario type.
+    by_type: BTreeMap<String, usize>,
+    drives: Vec<Drive>,
+    statistics: StageStatistics,
+}
+
+/// A drive as the page shows it.
+struct Drive {
+    record: Record,
+    infractions: Vec<LoggedEvent>,
+    replay: Option<replay::Packed>,
+    still: Option<String>,
+}
+
+impl ReportRun {
+    /// A run of `driver` with no drive yet. `drives_total` counts all drives of the set, finished or
+    /// not; latencies leave out the first `warm_up_ticks` ticks of each drive; `tick_budget` is the
+    /// time allowed for a tick, if it had a deadline.
+    ///
+    /// # Panics
+    /// If `drives_total` is 0.
+    pub fn new(
+        driver: &str,
+        drives_total: usize,
+        warm_up_ticks: usize,
+        tick_budget: Option<Duration>,
+    ) -> Self {
+        assert!(drives_total > 0, "a run of no drives has no report");
+        Self {
+            driver: driver.to_owned(),
+            drives_total,
+            warm_up_ticks,
+            tick_budget,
+            cards: Vec::new(),
+            by_type: BTreeMap::new(),
+            drives: Vec::new(),
+            statistics: StageStatistics::new(),
+        }
+    }
+
+    /// Adds what the drives come to by one rule.
+    pub fn add_card(&mut self, card: ScoreCard) {
+        self.cards.push(card);
+    }
+
+    /// Says of which scenario types the set's drives are, finished or not.
+    pub fn set_types(&mut self, by_type: BTreeMap<String, usize>) {
+        self.by_type = by_type;
+    }
+
+    /// Adds a drive: its verdict, its log if there is one, and a picture of the front camera as a PNG
+    /// file.
+    pub fn add(&mut self, record: Record, log: Option<&RouteLog>, still_png: Option<&[u8]>) {
+        if let Some(log) = log {
+            self.statistics.merge(&log.statistics(self.warm_up_ticks));
+        }
+        let events = log.map_or(&[] as &[LoggedEvent], |log| &log.events);
+        self.drives.push(Drive {
+            infractions: infractions(&record, events),
+            replay: log.map(replay::Packed::new),
+            still: still_png.map(replay::base64),
+            record,
+        });
+    }
+}
+
+impl Drive {
+    /// Id of the route, and number of the repetition.
+    fn parts(&self) -> (&str, u32) {
+        parts_of(&self.record.route_id)
+    }
+
+    /// The fragment that opens this drive of run `run` at `tick`.
+    fn link(&self, run: usize, tick: u64) -> String {
+        let (route, repetition) = self.parts();
+        let route = percent_encoded(route);
+        let run = if run > 0 { format!("/{run}") } else { String::new() };
+        format!("#{route}/{repetition}/{tick}{run}")
+    }
+}
+
+/// Text as a part of a fragment, as `encodeURIComponent` writes it.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out += &format!("%{byte:02X}");
+        }
+        out
+    })
+}
+
+/// The type in a scenario's name, e.g. `ParkingCutIn` of `ParkingCutIn_1`.
+fn scenario_type(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((kind, number)) if number.chars().all(|letter| letter.is_ascii_digit()) => kind,
+        _ => name,
+    }
+}
+
+/// Everything in the record but average speeds, with the tick of what the log has too.
+fn infractions(record: &Record, events: &[LoggedEvent]) -> Vec<LoggedEvent> {
+    let mut left: Vec<&LoggedEvent> = events.iter().collect();
+    let lists = record.infractions.lists().filter(|(key, _)| *key != "min_speed_infractions");
+    let messages = lists.flat_map(|(key, list)| list.iter().map(move |message| (key, message)));
+    messages
+        .map(|(kind, message)| {
+            let place = left.iter().position(|e| e.kind == kind && e.message == *message);
+            LoggedEvent {
+                tick: place.and_then(|place| left.remove(place).tick),
+                kind: kind.to_owned(),
+                message: message.clone(),
+            }
+        })
+        .collect()
+}
+
+/// Writes the page.
+pub fn render(report: &Report<'_>) -> String {
+    let subtitle: Vec<String> = report
+        .runs
+        .iter()
+        .map(|run| {
+            let (drives, total) = (run.drives.len(), run.drives_total);
+            format!("{}: {drives} / {total} routes finished", escape(&run.driver))
+        })
+        .collect();
+    let replays = replay::Replays::new(report.runs);
+    let mut charts = charts::Charts::default();
+    let swept = report.sweep.map_or(String::new(), |swept| sweep::section(swept, &mut charts));
+    let heading = |run: &ReportRun, level: u8| match report.runs {
+        [_] => String::new(),
+        _ => format!("<h{level} class=\"run\">{}</h{level}>", escape(&run.driver)),
+    };
+    let summaries: String =
+        report.runs.iter().map(|run| heading(run, 3) + &scores::summary(run)).collect();
+    let sections: String = report
+        .runs
+        .iter()
+        .enumerate()
+        .map(|(place, run)| {
+            format!(
+                "<section id=\"run-{place}\">{}{}{}</section>",
+                heading(run, 2),
+                scores::section(run, place),
+                latency::section(run, place, &mut charts),
+            )
+        })
+        .collect();
+    let body = format!(
+        "{NAVIGATION}{swept}{summaries}<h2 id=\"about\">What was run</h2><div class=\"card\">{}</div>{}\
+         {sections}",
+        facts(report.facts),
+        replays.section(),
+    );
+    let data = script_json(&serde_json::json!({
+        "routes": replays.entries(),
+        "charts": charts.entries(),
+    }));
+    let scripts = format!(
+        "{}<script type=\"application/json\" id=\"data\">{data}</script>\n{}\
+         <script>\n{REPLAY_SCRIPT}\n{PAGE_SCRIPT}</script>\n",
+        replays.scripts(),
+        // A page without charts does without the library's megabytes.
+        if charts.is_empty() { String::new() } else { library::script() },
+    );
+    scripted_document(report.title, &subtitle.join(" · "), report.note, &body, STYLE, &scripts)
+}
+
+const NAVIGATION: &str = "<nav aria-label=\"Sections\"><a href=\"#about\">What was run</a>\
+     <a href=\"#replay\">Replay</a><a href=\"#scores-0\">Scores</a>\
+     <a href=\"#scenarios-0\">Scenarios</a><a href=\"#abilities-0\">Abilities</a>\
+     <a href=\"#infractions-0\">Infractions</a><a href=\"#routes-0\">Routes</a>\
+     <a href=\"#latency-0\">Latency</a></nav>\
+     <noscript><p class=\"note\">Replays, charts and filters need JavaScript, which this browser does \
+     not run for this page.</p></noscript>";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_type_is_its_name_without_the_number() {
+        let cases = [("ParkingCutIn_1", "ParkingCutIn"), ("T_Junction", "T_Junction"), ("", "")];
+        for (name, kind) in cases {
+            assert_eq!(scenario_type(name), kind);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a score does not show about a drive: commands that rested on nothing, or on something old.
+
+use super::python::round;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tandem_scene::{Observation, TICK, TickReport};
+
+/// Events of one drive, counted by tick, and the greatest ages of what its commands rested on.
+///
+/// It is a key of tandem's own in a record, `safety`, which is left out where all of it is zero:
+/// where drivers answer every tick at once and with what they see.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Safety {
+    /// Ticks at which the command of the tick before was applied again.
+    pub commands_held: u64,
+    /// Answers that held a NaN or an infinity.
+    pub answers_not_finite: u64,
+    /// Runs of the understanding expert that ended in an error; the prefix before stayed in use.
+    pub prefills_failed: u64,
+    /// Ticks at which the state filter broke down and began anew.
+    pub filter_restarts: u64,
+    /// Greatest age of the prefix KV cache (the scene, for drivers without one) that a command rested
+    /// on, seconds.
+    pub oldest_prefix_s: f64,
+    /// Greatest age of a camera picture when it was given to the driver, seconds.
+    pub oldest_camera_s: f64,
+    /// Greatest age of a LiDAR sweep when it was given to the driver, seconds.
+    pub oldest_lidar_s: f64,
+}
+
+impl Safety {
+    /// Counts what a tick's sensors show.
+    pub(super) fn see(&mut self, observation: &Observation) {
+        if let Some(camera) = &observation.camera {
+            raise(&mut self.oldest_camera_s, observation.time.since(camera.captured_at));
+        }
+        if let Some(lidar) = &observation.lidar {
+            let ticks = observation.frame.0.saturating_sub(lidar.id.0);
+            raise(
+                &mut self.oldest_lidar_s,
+                TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)),
+            );
+        }
+    }
+
+    /// Counts what a tick's answer rests on.
+    pub(super) fn count(&mut self, report: &TickReport) {
+        self.commands_held += u64::from(report.is_held);
+        self.answers_not_finite += u64::from(report.is_answer_rejected);
+        let has_failed = report.refresh.as_ref().is_some_and(|refresh| !refresh.is_published);
+        self.prefills_failed += u64::from(has_failed);
+        self.filter_restarts += u64::from(report.is_filter_restarted);
+        if let Some(prefix) = &report.prefix {
+            raise(&mut self.oldest_prefix_s, prefix.age);
+        }
+    }
+
+    /// Adds another drive: counts add up, ages are the greater ones.
+    pub fn add(&mut self, other: &Self) {
+        self.commands_held += other.commands_held;
+        self.answers_not_finite += other.answers_not_finite;
+        self.prefills_failed += other.prefills_failed;
+        self.filter_restarts += other.filter_restarts;
+        self.oldest_prefix_s = self.oldest_prefix_s.max(other.oldest_prefix_s);
+        self.oldest_camera_s = self.oldest_camera_s.max(other.oldest_camera_s);
+        self.oldest_lidar_s = self.oldest_lidar_s.max(other.oldest_lidar_s);
+    }
+
+    /// The same, if any of it is more than zero.
+    pub(super) fn if_any(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
+
+    /// What a model or its filter did that no drive should have, as text; `None` if nothing.
+    pub fn faults(&self) -> Option<String> {
+        let counts = [
+            (self.answers_not_finite, "answers of the model were not finite"),
+            (self.prefills_failed, "prefills failed"),
+            (self.filter_restarts, "restarts of the state filter"),
+        ];
+        let faults = counts.iter().filter(|(count, _)| *count > 0);
+        let faults: Vec<String> = faults.map(|(count, what)| format!("{count} {what}")).collect();
+        (!faults.is_empty()).then(|| faults.join(", "))
+    }
+}
+
+fn raise(oldest_s: &mut f64, age: Duration) {
+    *oldest_s = oldest_s.max(round(age.as_secs_f64(), 3));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tandem_scene::{CameraFrame, FrameId, Gnss, Imu, LidarSweep, PrefixInfo, RefreshReport};
+    use tandem_timing::{StageSpans, Timestamp};
+
+    /// The observation of a tick with a picture and a sweep of an earlier one.
+    fn observation(tick: u64, seen_at: u64) -> Observation {
+        let at = |tick: u64| Timestamp::after(TICK * tick as u32);
+        let id = FrameId(seen_at);
+        let (width, height, rgb) = (0, 0, Vec::new());
+        Observation {
+            frame: FrameId(tick),
+            time: at(tick),
+            camera: Some(Arc::new(CameraFrame {
+                id,
+                captured_at: at(seen_at),
+                width,
+                height,
+                rgb,
+            })),
+            lidar: Some(Arc::new(LidarSweep { id, points: Vec::new() })),
+            imu: Imu::default(),
+            gnss: Gnss::default(),
+            speed_mps: 0.0,
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn sensors_that_freeze_show_as_their_age() {
+        let mut safety = Safety::default();
+        (1..=100).for_each(|tick| safety.see(&observation(tick, tick)));
+        assert_eq!(safety.if_any(), None);
+        (101..=160).for_each(|tick| safety.see(&observation(tick, 100)));
+        (161..=200).for_each(|tick| safety.see(&observation(tick, tick)));
+        assert_eq!((safety.oldest_camera_s, safety.oldest_lidar_s), (3.0, 3.0));
+        assert_eq!(safety.faults(), None);
+    }
+
+    #[test]
+    fn events_are_counted_and_the_oldest_prefix_is_kept() {
+        let mut safety = Safety::default();
+        let age = |millis| Some(PrefixInfo { version: 1, age: Duration::from_millis(millis) });
+        let failed =
+            RefreshReport { version: 2, is_published: false, spans: StageSpans::default() };
+        let published = RefreshReport { is_published: true, ..failed.clone() };
+        for report in [
+            TickReport { prefix: age(118_050), is_held: true, ..TickReport::default() },
+            TickReport { prefix: age(50), refresh: Some(published), ..TickReport::default() },
+            TickReport { refresh: Some(failed), is_answer_rejected: true, ..TickReport::default() },
+            TickReport { is_filter_restarted: true, ..TickReport::default() },
+        ] {
+            safety.count(&report);
+        }
+        let expected = Safety {
+            commands_held: 1,
+            answers_not_finite: 1,
+            prefills_failed: 1,
+            filter_restarts: 1,
+            oldest_prefix_s: 118.05,
+            ..Safety::default()
+        };
+        assert_eq!(safety, expected);
+        let mut both = Safety { oldest_prefix_s: 1.0, commands_held: 2, ..Safety::default() };
+        both.add(&safety);
+        assert_eq!((both.commands_held, both.oldest_prefix_s), (3, 118.05));
+        let faults = both.faults().unwrap();
+        assert!(
+            faults.contains("1 answers of the model were not finite, 1 prefills failed"),
+            "{faults}"
+        );
+    }
+}

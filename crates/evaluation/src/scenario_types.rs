@@ -1,0 +1,102 @@
+//! The scenario types that the embedded world has.
+
+use std::collections::BTreeMap;
+use tandem_files::shortened;
+use tandem_scene::Route;
+
+/// All 44 types of Bench2Drive, by name.
+pub const SCENARIO_TYPES: [&str; 44] = [
+    "Accident",
+    "AccidentTwoWays",
+    "BlockedIntersection",
+    "ConstructionObstacle",
+    "ConstructionObstacleTwoWays",
+    "ControlLoss",
+    "CrossingBicycleFlow",
+    "DynamicObjectCrossing",
+    "EnterActorFlow",
+    "HardBreakRoute",
+    "HazardAtSideLane",
+    "HazardAtSideLaneTwoWays",
+    "HighwayCutIn",
+    "HighwayExit",
+    "InterurbanActorFlow",
+    "InterurbanAdvancedActorFlow",
+    "InvadingTurn",
+    "MergerIntoSlowTraffic",
+    "MergerIntoSlowTrafficV2",
+    "NonSignalizedJunctionLeftTurn",
+    "NonSignalizedJunctionLeftTurnEnterFlow",
+    "NonSignalizedJunctionRightTurn",
+    "OppositeVehicleRunningRedLight",
+    "OppositeVehicleTakingPriority",
+    "ParkedObstacle",
+    "ParkedObstacleTwoWays",
+    "ParkingCrossingPedestrian",
+    "ParkingCutIn",
+    "ParkingExit",
+    "PedestrianCrossing",
+    "SequentialLaneChange",
+    "SignalizedJunctionLeftTurn",
+    "SignalizedJunctionLeftTurnEnterFlow",
+    "SignalizedJunctionRightTurn",
+    "StaticCutIn",
+    "T_Junction",
+    "VanillaNonSignalizedTurn",
+    "VanillaNonSignalizedTurnEncounterStopsign",
+    "VanillaSignalizedTurnEncounterGreenLight",
+    "VanillaSignalizedTurnEncounterRedLight",
+    "VehicleOpensDoorTwoWays",
+    "VehicleTurningRoute",
+    "VehicleTurningRoutePedestrian",
+    "YieldToEmergencyVehicle",
+];
+
+/// Returns what a record says about the scenarios of `route` that are not driven, because their types
+/// are not among [`SCENARIO_TYPES`]; `None` if every type is. The official harness drives a route
+/// without the scenarios that it cannot build, too.
+pub fn left_out(route: &Route) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for scenario in &route.scenarios {
+        if !SCENARIO_TYPES.contains(&scenario.kind.as_str()) {
+            *counts.entry(&scenario.kind).or_default() += 1;
+        }
+    }
+    let kinds: Vec<String> =
+        counts.into_iter().map(|(kind, count)| format!("{count} {}", shortened(kind))).collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "driven without scenarios of types that are not among the {} of Bench2Drive: {}",
+            SCENARIO_TYPES.len(),
+            kinds.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::parse_routes;
+
+    #[test]
+    fn scenarios_of_other_benchmarks_are_counted_by_type() {
+        let scenarios: String = ["EnterActorFlowV2", "Accident", "EnterActorFlowV2", "RoadBlocked"]
+            .map(|kind| format!("<scenario name=\"a\" type=\"{kind}\"/>"))
+            .concat();
+        let text = format!(
+            "<routes><route id=\"1\" town=\"T\"><waypoints><position x=\"0\" y=\"0\" z=\"0\"/>\
+             <position x=\"9\" y=\"0\" z=\"0\"/></waypoints><scenarios>{scenarios}</scenarios>\
+             </route></routes>"
+        );
+        let mut routes = parse_routes(&text, "f.xml").unwrap();
+        let note = left_out(&routes[0]).unwrap();
+        assert!(note.ends_with("2 EnterActorFlowV2, 1 RoadBlocked"), "{note}");
+        routes[0].scenarios.retain(|scenario| scenario.kind == "Accident");
+        assert_eq!(left_out(&routes[0]), None);
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_free_of_duplicates() {
+        assert!(SCENARIO_TYPES.is_sorted_by(|left, right| left < right));
+    }
+}

@@ -1,0 +1,99 @@
+//! What measuring itself costs, measured in the process that measures.
+
+use super::TraceRecorder;
+use serde::{Deserialize, Serialize};
+use std::hint::black_box;
+use std::time::Duration;
+use tandem::scene::{RefreshReport, TickReport};
+use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans, StageStatistics, now_ns};
+
+/// Nanoseconds that the profiler itself takes: medians over rounds, since a round in which another
+/// thread got the core says nothing of the profiler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfilerCost {
+    /// Beginning and ending one stage.
+    pub stage_ns: u64,
+    /// All stages of a tick with a refresh's report, and counting them into the histograms.
+    pub tick_ns: u64,
+    /// Keeping a tick and the longest refresh for the timeline; only paid where one is asked for.
+    pub trace_ns: u64,
+    /// Rounds that the medians rest on.
+    pub rounds: u64,
+}
+
+/// Rounds measured.
+const ROUNDS: usize = 101;
+
+/// Ticks per round.
+const TICKS: u64 = 200;
+
+impl ProfilerCost {
+    /// Measures it; takes some tens of milliseconds.
+    pub fn measure() -> Self {
+        let on_tick: Vec<Stage> = Stage::Tick.parts().collect();
+        let mut statistics = StageStatistics::new();
+        let mut stage_ns = Vec::with_capacity(ROUNDS);
+        let mut tick_ns = Vec::with_capacity(ROUNDS);
+        let mut trace_ns = Vec::with_capacity(ROUNDS);
+        let report = longest_report(&on_tick);
+        for _ in 0..ROUNDS {
+            let start = now_ns();
+            for _ in 0..TICKS {
+                let mut spans = StageSpans::default();
+                for &stage in &on_tick {
+                    spans.end(stage.begin());
+                }
+                black_box(&spans);
+            }
+            stage_ns.push((now_ns() - start) / (TICKS * on_tick.len() as u64));
+
+            let start = now_ns();
+            for _ in 0..TICKS {
+                let mut spans = StageSpans::default();
+                let start_ns = now_ns();
+                for &stage in &on_tick {
+                    spans.end(stage.begin());
+                }
+                let took_ns = now_ns() - start_ns;
+                spans.push(Span { stage: Stage::Tick, start_ns, took_ns });
+                let age = Some(Duration::from_millis(100));
+                statistics.record(black_box(&spans.times()), age, false);
+            }
+            tick_ns.push((now_ns() - start) / TICKS);
+
+            // Twice the ticks: a report with a refresh takes the room of two.
+            let mut trace = TraceRecorder::new(2 * TICKS as usize);
+            let start = now_ns();
+            for _ in 0..TICKS {
+                trace.tick(black_box(&report));
+            }
+            trace_ns.push((now_ns() - start) / TICKS);
+            black_box(&trace);
+        }
+        let median = |samples: &mut Vec<u64>| {
+            samples.sort_unstable();
+            samples[samples.len() / 2]
+        };
+        Self {
+            stage_ns: median(&mut stage_ns),
+            tick_ns: median(&mut tick_ns),
+            trace_ns: median(&mut trace_ns),
+            rounds: ROUNDS as u64,
+        }
+    }
+}
+
+/// A tick of all its stages, at which a refresh of as many spans as one may have ends.
+fn longest_report(on_tick: &[Stage]) -> TickReport {
+    let mut report = TickReport::default();
+    for &stage in on_tick.iter().chain(&[Stage::Tick]) {
+        report.spans.push(Span { stage, start_ns: 1, took_ns: 1 });
+    }
+    let mut spans = StageSpans::default();
+    for start_ns in 0..MAX_SPANS as u64 {
+        spans.push(Span { stage: Stage::Resize, start_ns, took_ns: 1 });
+    }
+    report.refresh = Some(RefreshReport { version: 1, is_published: true, spans });
+    report
+}

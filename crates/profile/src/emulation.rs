@@ -1,0 +1,47 @@
+//! What a profile says of how long experts take elsewhere: for drives that emulate its machine.
+
+use super::latency_file::{LatencyFile, Phase, PhaseName, StageColumn};
+use super::page::head::date;
+use std::collections::BTreeMap;
+use tandem::pilot::RecordedLatencies;
+use tandem::timing::Stage;
+
+impl LatencyFile {
+    /// What refreshes and ticks took, in their order: of the phase that keeps the real period, or else
+    /// of that without gaps, which are the two in which both experts run. A tick's latency is its
+    /// response, from when it was due to the command on its way; without one, the tick itself.
+    pub fn recorded_latencies(&self) -> RecordedLatencies {
+        let both = [PhaseName::Paced, PhaseName::BackToBack];
+        let phases = both.into_iter().filter_map(|name| self.phase(name));
+        let of = |phase: &Phase| RecordedLatencies {
+            slow_ns: took(&phase.refreshes.stages, Stage::Refresh),
+            fast_ns: match took(&phase.ticks.stages, Stage::Response) {
+                none if none.is_empty() => took(&phase.ticks.stages, Stage::Tick),
+                responses => responses,
+            },
+        };
+        let recorded: Vec<RecordedLatencies> = phases.map(of).collect();
+        let is_whole = |of: &&RecordedLatencies| !of.slow_ns.is_empty() && !of.fast_ns.is_empty();
+        recorded.iter().find(is_whole).or(recorded.first()).cloned().unwrap_or_default()
+    }
+
+    /// The machine and the day, for whoever emulates it.
+    pub fn emulated_hardware(&self) -> String {
+        let processor =
+            self.machine.cpu.as_deref().unwrap_or("a CPU that the system does not name");
+        let hardware = match self.run.device {
+            tandem::pilot::DeviceName::Cuda(ordinal) => {
+                let gpu = self.machine.gpus.get(ordinal).or(self.machine.gpus.first());
+                gpu.map_or(processor, String::as_str)
+            }
+            _ => processor,
+        };
+        format!("emulated hardware: {hardware}, recorded on {}", date(self.taken_at_unix_s))
+    }
+}
+
+fn took(stages: &BTreeMap<String, StageColumn>, stage: Stage) -> Vec<u64> {
+    stages
+        .get(stage.name())
+        .map_or(Vec::new(), |column| column.took_ns.iter().flatten().copied().collect())
+}

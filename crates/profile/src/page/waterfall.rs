@@ -1,0 +1,221 @@
+//! One tick drawn stage by stage, with the refresh that ran beside it.
+
+use super::timeline::wide;
+use super::{budget_ns, is_of_refresh};
+use crate::latency_file::{LatencyFile, Phase, StageColumn};
+use crate::samples::nearest_rank;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use tandem::timing::{Percentile, Stage};
+use tandem_page::chart::{Axis, RowAxis};
+use tandem_page::{escape, figure, milliseconds};
+
+const ROW_HEIGHT: f64 = 20.0;
+
+/// The median tick, one at p99, and the worst; nothing without ticks.
+pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
+    let by_time = phase.ticks_by_time();
+    let Some(stage) = phase.judged_by() else { return String::new() };
+    let picks = [
+        ("Median tick", nearest_rank(&by_time, Percentile::P50)),
+        ("Tick at p99", nearest_rank(&by_time, Percentile::P99)),
+        ("Worst tick", by_time.last().copied()),
+    ];
+    let mut titles: Vec<(Vec<&str>, (usize, u64))> = Vec::new();
+    for (title, pick) in picks {
+        let Some(pick) = pick else { continue };
+        match titles.iter_mut().find(|(_, known)| *known == pick) {
+            Some((same, _)) => same.push(title),
+            None => titles.push((vec![title], pick)),
+        }
+    }
+    if titles.is_empty() {
+        return String::new();
+    }
+    let mut out = format!(
+        "<p class=\"small\">Picked by nearest rank of {} among the {} sampled ticks. A stage that ran \
+         several times is one bar, from its first beginning and as long as all its runs. What \
+         reaches beyond the drawing is cut off.</p>",
+        stage.name(),
+        by_time.len()
+    );
+    out += LEGEND;
+    for (same, (index, took_ns)) in titles {
+        let title = format!("{}: tick {index}, {} ms", same.join(", "), milliseconds(took_ns));
+        let (drawing, caption) = drawing(file, phase, index);
+        out += &figure(&title, &wide(&drawing), &escape(&caption));
+    }
+    out
+}
+
+const LEGEND: &str = "<div class=\"legend\">\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar whole\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>a whole</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar network\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>a network</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar code\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>code around it</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar waiting\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>waking up, vehicle</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"dashed slimit\" d=\"M0 6H22\"/></svg>deadline</span></div>";
+
+/// CSS class of a stage's bar.
+fn class(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Bev | Stage::Action | Stage::Vision => "network",
+        Stage::Understanding | Stage::UnderstandingGroup => "network",
+        Stage::Wake | Stage::Receive | Stage::Send | Stage::HandOff => "waiting",
+        whole if whole.parts().next().is_some() => "whole",
+        _ => "code",
+    }
+}
+
+/// A stage on the drawing; milliseconds from the beginning of the tick.
+struct Bar {
+    stage: Stage,
+    start_ms: f64,
+    took_ns: u64,
+}
+
+impl Bar {
+    fn end_ms(&self) -> f64 {
+        self.start_ms + self.took_ns as f64 / 1e6
+    }
+}
+
+/// The stages of one sample by when they began, wholes before their parts.
+fn bars(stages: &BTreeMap<String, StageColumn>, index: usize, zero_ns: u64) -> Vec<Bar> {
+    let mut bars: Vec<_> = Stage::ALL
+        .into_iter()
+        .filter_map(|stage| {
+            let (start_ns, took_ns) = stages.get(stage.name())?.span(index)?;
+            let start_ms = (start_ns as f64 - zero_ns as f64) / 1e6;
+            Some(Bar { stage, start_ms, took_ns })
+        })
+        .collect();
+    bars.sort_by(|left, right| {
+        left.start_ms.total_cmp(&right.start_ms).then(left.stage.cmp(&right.stage))
+    });
+    bars
+}
+
+/// One tick, and what its drawing can't say.
+fn drawing(file: &LatencyFile, phase: &Phase, index: usize) -> (String, String) {
+    let zero_ns = phase.ticks.start_ns.get(index).copied().unwrap_or(0);
+    let tick = bars(&phase.ticks.stages, index, zero_ns);
+    let begin_ms = tick.iter().map(|bar| bar.start_ms).fold(0.0, f64::min);
+    let end_ms = tick.iter().map(Bar::end_ms).fold(0.0, f64::max).max(1e-3);
+    let budget_ms = budget_ns(file) / 1e6;
+    // A deadline far off would leave the stages no room.
+    let is_deadline_drawn = budget_ms > 0.0 && budget_ms <= 4.0 * end_ms;
+    let last_ms = if is_deadline_drawn { end_ms.max(budget_ms) } else { end_ms } * 1.02;
+
+    let refreshes = refreshes(phase, zero_ns, begin_ms, end_ms);
+    let rows = tick.len() + refreshes.iter().map(|(_, bars)| bars.len() + 1).sum::<usize>();
+    let axis = RowAxis::new(
+        Axis::exact("time since the tick began (ms)", begin_ms, last_ms),
+        rows + 1,
+        ROW_HEIGHT,
+    );
+    let mut out = axis.open(&format!("Stages of tick {index} over time"));
+    let mut row = 0;
+    heading(&mut out, &axis, &mut row, "on the tick's thread");
+    for bar in &tick {
+        draw(&mut out, &axis, &mut row, bar);
+    }
+    for (version, bars) in &refreshes {
+        let title = format!("on the understanding expert's thread: refresh to prefix {version}");
+        heading(&mut out, &axis, &mut row, &title);
+        for bar in bars {
+            draw(&mut out, &axis, &mut row, bar);
+        }
+    }
+    let [top, bottom] = axis.height();
+    if is_deadline_drawn {
+        let x = axis.to_page(budget_ms);
+        let _ = write!(out, r#"<path class="dashed slimit" d="M{x:.1} {top}V{bottom}"/>"#);
+    }
+    out += "</svg>";
+    (out, caption(phase, index, &refreshes, is_deadline_drawn.then_some(budget_ms)))
+}
+
+/// Refreshes that ran during the tick: the version each was for, and its stages in the window.
+fn refreshes(phase: &Phase, zero_ns: u64, begin_ms: f64, end_ms: f64) -> Vec<(u64, Vec<Bar>)> {
+    let overlaps = |bar: &Bar| bar.start_ms < end_ms && bar.end_ms() > begin_ms;
+    phase
+        .refreshes
+        .version
+        .iter()
+        .enumerate()
+        .filter_map(|(index, &version)| {
+            let all = bars(&phase.refreshes.stages, index, zero_ns);
+            let is_beside = all.iter().any(|bar| bar.stage == Stage::Refresh && overlaps(bar));
+            let seen = || all.into_iter().filter(|bar| is_of_refresh(bar.stage) && overlaps(bar));
+            is_beside.then(|| (version, seen().collect()))
+        })
+        .collect()
+}
+
+fn caption(
+    phase: &Phase,
+    index: usize,
+    refreshes: &[(u64, Vec<Bar>)],
+    drawn_deadline_ms: Option<f64>,
+) -> String {
+    let mut out = Vec::new();
+    for (version, bars) in refreshes {
+        let whole = bars.iter().find(|bar| bar.stage == Stage::Refresh);
+        out.extend(whole.map(|bar| {
+            let when = if bar.start_ms < 0.0 { "before" } else { "after" };
+            format!(
+                "The refresh to prefix {version} began {:.1} ms {when} the tick did and took {} ms.",
+                bar.start_ms.abs(),
+                milliseconds(bar.took_ns)
+            )
+        }));
+    }
+    if refreshes.is_empty() {
+        let is_refreshing = phase.ticks.is_refreshing.get(index) == Some(&true);
+        out.push(if is_refreshing {
+            "A refresh was running that was not sampled.".to_owned()
+        } else {
+            "No refresh was running.".to_owned()
+        });
+    }
+    if drawn_deadline_ms.is_none() {
+        out.push("The deadline is far to the right of the drawing.".to_owned());
+    }
+    match phase.ticks.late_by_ns.get(index).copied().flatten() {
+        Some(late_ns) => out.push(format!("Missed its deadline by {} ms.", milliseconds(late_ns))),
+        None => out.push("Met its deadline.".to_owned()),
+    }
+    out.join(" ")
+}
+
+/// A line of text over the rows that follow.
+fn heading(out: &mut String, axis: &RowAxis, row: &mut usize, text: &str) {
+    let y = axis.middle(*row) + 5.0;
+    let _ = write!(
+        out,
+        r#"<text class="word" x="{:.1}" y="{y:.1}">{}</text>"#,
+        axis.to_page(f64::NAN) + 2.0,
+        escape(text)
+    );
+    *row += 1;
+}
+
+fn draw(out: &mut String, axis: &RowAxis, row: &mut usize, bar: &Bar) {
+    let (left, right) = (axis.to_page(bar.start_ms), axis.to_page(bar.end_ms()));
+    let middle = axis.middle(*row);
+    let took = milliseconds(bar.took_ns);
+    let _ = write!(
+        out,
+        r#"<g><title>{}: from {:.3} ms, {took} ms</title>{}<rect class="bar {}" x="{left:.1}" y="{:.1}" width="{:.1}" height="{:.1}"/><text x="{:.1}" y="{:.1}">{took}</text></g>"#,
+        bar.stage.name(),
+        bar.start_ms,
+        axis.name(*row, bar.stage.name()),
+        class(bar.stage),
+        middle - 6.0,
+        (right - left).max(1.5),
+        12.0,
+        right.max(left + 1.5) + 5.0,
+        middle + 4.0
+    );
+    *row += 1;
+}

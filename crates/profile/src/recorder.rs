@@ -1,0 +1,215 @@
+//! Takes up ticks and refreshes as they happen, in memory set aside before the first.
+
+use super::latency_file::{Phase, PhaseName, RefreshSamples, StageColumn, TickSamples};
+use std::collections::BTreeMap;
+use tandem::scene::{DeadlineVerdict, TickReport};
+use tandem::timing::{Stage, StageSpans, StageStatistics};
+
+/// Ticks that are kept one by one: 17 minutes at 20 Hz, some 40 MB. Those behind them are in the
+/// histograms only.
+pub const MAX_SAMPLES: usize = 20_000;
+
+/// What a tick's thread went through besides its stages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TickFacts {
+    /// When it was due or its observation taken up, as [`tandem::timing::now_ns`] counts.
+    pub start_ns: u64,
+    /// Page faults of its thread.
+    pub page_faults: u64,
+    /// Times that the system took the core from its thread.
+    pub preemptions: u64,
+}
+
+/// First beginning and sum of each stage.
+type Row = [Option<(u64, u64)>; Stage::ALL.len()];
+
+#[derive(Clone, Default)]
+struct Tick {
+    facts: TickFacts,
+    is_refreshing: bool,
+    row: Row,
+    prefix: Option<(u64, u64)>,
+    late_by_ns: Option<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Refresh {
+    version: u64,
+    published_at: u64,
+    row: Row,
+}
+
+/// Records one phase.
+pub struct PhaseRecorder {
+    name: PhaseName,
+    warm_up: u64,
+    began_ns: u64,
+    statistics: StageStatistics,
+    ticks: Vec<Tick>,
+    refreshes: Vec<Refresh>,
+    samples_dropped: u64,
+    ticks_skipped: u64,
+    resident_bytes: Vec<(u64, u64)>,
+    /// Ticks from one look at the memory to the next.
+    memory_spacing: u64,
+}
+
+/// Looks at the process's memory over a phase.
+const MEMORY_SAMPLES: u64 = 200;
+
+impl PhaseRecorder {
+    /// A recorder for `expected` ticks that count; `began_ns` is the phase's beginning.
+    pub fn new(name: PhaseName, warm_up: u64, expected: u64, began_ns: u64) -> Self {
+        let room = MAX_SAMPLES.min(usize::try_from(expected).unwrap_or(MAX_SAMPLES));
+        Self {
+            name,
+            warm_up,
+            began_ns,
+            statistics: StageStatistics::new(),
+            ticks: touched(room),
+            refreshes: touched(room),
+            samples_dropped: 0,
+            ticks_skipped: 0,
+            resident_bytes: Vec::with_capacity(MEMORY_SAMPLES as usize + 1),
+            memory_spacing: expected.div_ceil(MEMORY_SAMPLES).max(1),
+        }
+    }
+
+    /// Adds one tick that counts. Does not allocate.
+    pub fn tick(&mut self, report: &TickReport, facts: TickFacts) {
+        let age = report.prefix.map(|prefix| prefix.age);
+        let late_by_ns = match report.deadline {
+            DeadlineVerdict::Met => None,
+            DeadlineVerdict::Missed { by } => Some(by.as_nanos() as u64),
+        };
+        self.statistics.record(&report.times(), age, late_by_ns.is_some());
+        if let Some(refresh) = &report.refresh {
+            self.statistics.record_runs(&refresh.spans);
+        }
+        if let Some(refresh) = &report.refresh
+            && refresh.is_published
+            && self.refreshes.len() < self.refreshes.capacity()
+        {
+            let (version, published_at) = (refresh.version, self.ticks.len() as u64);
+            self.refreshes.push(Refresh { version, published_at, row: row(&refresh.spans) });
+        }
+        if self.ticks.len() == self.ticks.capacity() {
+            self.samples_dropped += 1;
+            return;
+        }
+        let prefix = report.prefix.map(|prefix| (prefix.version, prefix.age.as_nanos() as u64));
+        let is_refreshing = report.is_refreshing;
+        self.ticks.push(Tick { facts, is_refreshing, row: row(&report.spans), prefix, late_by_ns });
+    }
+
+    /// Adds one refresh of a phase without ticks. Does not allocate.
+    pub fn refresh(&mut self, version: u64, spans: &StageSpans) {
+        self.statistics.record_stages(&spans.times());
+        self.statistics.record_runs(spans);
+        if self.refreshes.len() < self.refreshes.capacity() {
+            self.refreshes.push(Refresh { version, published_at: 0, row: row(spans) });
+        } else {
+            self.samples_dropped += 1;
+        }
+    }
+
+    /// Notes that `ticks` ticks were due and never began.
+    pub fn skipped(&mut self, ticks: u64) {
+        self.ticks_skipped += ticks;
+    }
+
+    /// Notes the process's memory if it is time to; between ticks, since it reads a file.
+    pub fn look_at_memory(&mut self) {
+        let ticks = self.statistics.ticks();
+        if ticks.is_multiple_of(self.memory_spacing)
+            && let Some(bytes) = resident_bytes()
+        {
+            self.resident_bytes.push((ticks, bytes));
+        }
+    }
+
+    /// What was counted so far.
+    pub fn statistics(&self) -> &StageStatistics {
+        &self.statistics
+    }
+
+    /// The phase, in columns.
+    pub fn finish(self) -> Phase {
+        let since = |ns: u64| ns.saturating_sub(self.began_ns);
+        let of = |ticks: &[Tick], pick: fn(&Tick) -> u64| ticks.iter().map(pick).collect();
+        let refresh_start = |refresh: &Refresh| {
+            refresh.row.iter().flatten().map(|&(start, _)| start).min().unwrap_or(self.began_ns)
+        };
+        Phase {
+            name: self.name,
+            warm_up: self.warm_up,
+            ticks: TickSamples {
+                start_ns: self.ticks.iter().map(|tick| since(tick.facts.start_ns)).collect(),
+                stages: columns(self.ticks.iter().map(|tick| &tick.row), self.began_ns),
+                prefix_version: self.ticks.iter().map(|t| t.prefix.map(|(v, _)| v)).collect(),
+                prefix_age_ns: self.ticks.iter().map(|t| t.prefix.map(|(_, age)| age)).collect(),
+                late_by_ns: self.ticks.iter().map(|tick| tick.late_by_ns).collect(),
+                is_refreshing: self.ticks.iter().map(|tick| tick.is_refreshing).collect(),
+                page_faults: of(&self.ticks, |tick| tick.facts.page_faults),
+                preemptions: of(&self.ticks, |tick| tick.facts.preemptions),
+            },
+            refreshes: RefreshSamples {
+                version: self.refreshes.iter().map(|refresh| refresh.version).collect(),
+                start_ns: self.refreshes.iter().map(|r| since(refresh_start(r))).collect(),
+                published_at: self.refreshes.iter().map(|r| r.published_at).collect(),
+                stages: columns(self.refreshes.iter().map(|r| &r.row), self.began_ns),
+            },
+            statistics: self.statistics,
+            samples_dropped: self.samples_dropped,
+            ticks_skipped: self.ticks_skipped,
+            resident_bytes: self.resident_bytes,
+            others_share: None,
+        }
+    }
+}
+
+/// Room for `room` values, all of it in memory already: touching it first on a tick would be a page
+/// fault there, and would look as if memory grew.
+fn touched<T: Clone + Default>(room: usize) -> Vec<T> {
+    let mut values = vec![T::default(); room];
+    std::hint::black_box(&mut values).clear();
+    values
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn row(spans: &StageSpans) -> Row {
+    let mut row: Row = [None; Stage::ALL.len()];
+    for span in spans.iter() {
+        let entry = row[span.stage as usize].get_or_insert((span.start_ns, 0));
+        entry.0 = entry.0.min(span.start_ns);
+        entry.1 += span.took_ns;
+    }
+    row
+}
+
+/// Rows turned into columns; stages that never ran are left out.
+fn columns<'a>(
+    rows: impl Iterator<Item = &'a Row> + Clone,
+    began_ns: u64,
+) -> BTreeMap<String, StageColumn> {
+    Stage::ALL
+        .into_iter()
+        .filter(|&stage| rows.clone().any(|row| row[stage as usize].is_some()))
+        .map(|stage| {
+            let entries = rows.clone().map(|row| row[stage as usize]);
+            let start = |entry: Option<(u64, u64)>| entry.map(|e| e.0.saturating_sub(began_ns));
+            let column = StageColumn {
+                start_ns: entries.clone().map(start).collect(),
+                took_ns: entries.map(|entry| entry.map(|(_, took)| took)).collect(),
+            };
+            (stage.name().to_owned(), column)
+        })
+        .collect()
+}

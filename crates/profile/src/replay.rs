@@ -1,0 +1,143 @@
+//! Observations taken up ahead of the loop and given out again, lap after lap, as if new.
+//!
+//! What the sensors saw is made before the first tick, so that making it costs no tick its core or
+//! caches. Each observation gets a new frame id and time; its readings are copied into buffers that
+//! are used again once nobody holds them, as a sensor driver does. At the end of a lap the vehicle is
+//! back at the first pose: to a network's latency that is nothing.
+
+use std::sync::Arc;
+use tandem::scene::{CameraFrame, FrameId, LidarSweep, Observation};
+use tandem::timing::Timestamp;
+
+/// Camera buffers: those that an action expert's history and a refresh hold, and some more. A
+/// session of ONNX Runtime knows 32 addresses before it must forget one.
+const CAMERA_BUFFERS: usize = 28;
+
+/// LiDAR buffers: the newest sweep, the one before, and some more.
+const LIDAR_BUFFERS: usize = 4;
+
+/// Gives out recorded observations without end.
+pub struct Replay {
+    recorded: Vec<Observation>,
+    cameras: Vec<Arc<CameraFrame>>,
+    lidars: Vec<Arc<LidarSweep>>,
+    given: u64,
+}
+
+impl Replay {
+    /// Replays `recorded`; sets aside every buffer.
+    ///
+    /// # Panics
+    /// If there is no observation.
+    pub fn new(recorded: Vec<Observation>) -> Self {
+        assert!(!recorded.is_empty(), "a replay of nothing");
+        let camera = |like: &CameraFrame| {
+            Arc::new(CameraFrame {
+                id: FrameId(0),
+                captured_at: Timestamp::ZERO,
+                width: like.width,
+                height: like.height,
+                rgb: like.rgb.clone(),
+            })
+        };
+        let points = recorded.iter().filter_map(|o| Some(o.lidar.as_ref()?.points.len())).max();
+        let lidar = |most: usize| {
+            let mut points = vec![[0.0; 4]; most];
+            points.clear();
+            Arc::new(LidarSweep { id: FrameId(0), points })
+        };
+        let cameras = match &recorded[0].camera {
+            Some(like) => (0..CAMERA_BUFFERS).map(|_| camera(like)).collect(),
+            None => Vec::new(),
+        };
+        let lidars = match points {
+            Some(most) => (0..LIDAR_BUFFERS).map(|_| lidar(most)).collect(),
+            None => Vec::new(),
+        };
+        Self { recorded, cameras, lidars, given: 0 }
+    }
+
+    /// Number of different observations.
+    pub fn distinct(&self) -> usize {
+        self.recorded.len()
+    }
+
+    /// The next observation, as if captured at `time`. Does not allocate unless every buffer is
+    /// held.
+    pub fn next(&mut self, time: Timestamp) -> Observation {
+        let from = &self.recorded[(self.given % self.recorded.len() as u64) as usize];
+        self.given += 1;
+        let frame = FrameId(self.given);
+        let camera = from.camera.as_ref().map(|camera| {
+            free(&mut self.cameras, |buffer: &mut CameraFrame| {
+                (buffer.id, buffer.captured_at) = (frame, time);
+                buffer.rgb.copy_from_slice(&camera.rgb);
+            })
+            .unwrap_or_else(|| {
+                let CameraFrame { width, height, .. } = **camera;
+                let rgb = camera.rgb.clone();
+                Arc::new(CameraFrame { id: frame, captured_at: time, width, height, rgb })
+            })
+        });
+        let lidar = from.lidar.as_ref().map(|lidar| {
+            free(&mut self.lidars, |buffer: &mut LidarSweep| {
+                buffer.id = frame;
+                buffer.points.clear();
+                buffer.points.extend_from_slice(&lidar.points);
+            })
+            .unwrap_or_else(|| Arc::new(LidarSweep { id: frame, points: lidar.points.clone() }))
+        });
+        Observation { frame, time, camera, lidar, truth: None, ..*from }
+    }
+}
+
+/// A buffer that nobody else holds, filled; `None` if all are held.
+fn free<T>(buffers: &mut [Arc<T>], fill: impl FnOnce(&mut T)) -> Option<Arc<T>> {
+    let index = buffers.iter_mut().position(|buffer| Arc::get_mut(buffer).is_some())?;
+    fill(Arc::get_mut(&mut buffers[index]).expect("nobody else holds it"));
+    Some(Arc::clone(&buffers[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem::scene::{Gnss, Imu};
+
+    fn seen(value: u8) -> Observation {
+        let (id, captured_at) = (FrameId(9), Timestamp::ZERO);
+        let rgb = vec![value; 12];
+        let camera = CameraFrame { id, captured_at, width: 2, height: 2, rgb };
+        let points = vec![[f32::from(value); 4]; usize::from(value)];
+        Observation {
+            frame: id,
+            time: captured_at,
+            camera: Some(Arc::new(camera)),
+            lidar: Some(Arc::new(LidarSweep { id, points })),
+            imu: Imu::default(),
+            gnss: Gnss::default(),
+            speed_mps: f64::from(value),
+            truth: None,
+        }
+    }
+
+    #[test]
+    fn laps_repeat_readings_under_new_frames() {
+        let mut replay = Replay::new(vec![seen(3), seen(5)]);
+        let mut held = Vec::new();
+        for tick in 0..100u64 {
+            let time = Timestamp::after(std::time::Duration::from_millis(50 * tick));
+            let observation = replay.next(time);
+            let expected = if tick % 2 == 0 { 3 } else { 5 };
+            let camera = observation.camera.as_ref().unwrap();
+            assert_eq!((camera.id, camera.captured_at), (FrameId(tick + 1), time));
+            assert_eq!((camera.rgb[11], observation.speed_mps), (expected, f64::from(expected)));
+            assert_eq!(observation.lidar.as_ref().unwrap().points.len(), usize::from(expected));
+            held.push(observation); // More than there are buffers: nothing held is written over.
+        }
+        for (tick, observation) in held.iter().enumerate() {
+            let camera = observation.camera.as_ref().unwrap();
+            assert_eq!(camera.id, FrameId(tick as u64 + 1));
+            assert_eq!(camera.rgb, vec![if tick % 2 == 0 { 3 } else { 5 }; 12]);
+        }
+    }
+}

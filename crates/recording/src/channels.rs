@@ -1,0 +1,133 @@
+//! Channels of a recording.
+
+use super::descriptors::{CAMERA_CALIBRATION, Described, FRAME_TRANSFORMS, POINT_CLOUD, RAW_IMAGE};
+use super::layout;
+use mcap::Channel;
+use tandem_files::shortened;
+
+/// Encoding of messages in layouts of our own.
+const PACKED: &str = "tandem-le";
+
+/// Encoding of Foxglove's messages.
+const PROTOBUF: &str = "protobuf";
+
+/// Topics. Those that hold what a driver sees are read, the others are for viewers.
+pub(super) const PLAN: &str = "/plan";
+pub(super) const CAMERA: &str = "/camera";
+pub(super) const LIDAR: &str = "/lidar";
+pub(super) const OBSERVATION: &str = "/observation";
+const MOUNTS: &str = "/tf";
+const CALIBRATION: &str = "/camera/calibration";
+
+/// Meaning of the messages of a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Content {
+    Plan,
+    Mounts,
+    Calibration,
+    Camera,
+    Lidar,
+    Observation,
+    /// In the layout of recordings of version 1.
+    FirstCamera,
+    /// In the layout of recordings of version 1.
+    FirstLidar,
+    /// In the layout of recordings of version 1.
+    FirstObservation,
+}
+
+/// A channel as it is written.
+pub(super) struct Kind {
+    pub(super) content: Content,
+    pub(super) topic: &'static str,
+    schema: &'static str,
+    layout: Layout,
+}
+
+/// Data of a schema.
+enum Layout {
+    /// Of our own.
+    Text(&'static str),
+    Protobuf(&'static Described),
+    /// Of version 1, which is not written.
+    First,
+}
+
+impl Kind {
+    pub(super) fn schema(&self) -> (&'static str, &'static str, Vec<u8>) {
+        match self.layout {
+            Layout::Text(text) => (self.schema, "text", text.as_bytes().to_vec()),
+            Layout::Protobuf(message) => (self.schema, PROTOBUF, message.schema()),
+            Layout::First => (self.schema, "text", Vec::new()),
+        }
+    }
+
+    pub(super) fn message_encoding(&self) -> &'static str {
+        match self.layout {
+            Layout::Text(_) | Layout::First => PACKED,
+            Layout::Protobuf(_) => PROTOBUF,
+        }
+    }
+}
+
+/// Channels that are written, in this order.
+pub(super) static WRITTEN: [Kind; 6] = [
+    kind(Content::Plan, PLAN, "tandem.RoutePlan/1", Layout::Text(layout::PLAN)),
+    kind(Content::Mounts, MOUNTS, "foxglove.FrameTransforms", Layout::Protobuf(&FRAME_TRANSFORMS)),
+    kind(
+        Content::Calibration,
+        CALIBRATION,
+        "foxglove.CameraCalibration",
+        Layout::Protobuf(&CAMERA_CALIBRATION),
+    ),
+    kind(Content::Camera, CAMERA, "foxglove.RawImage", Layout::Protobuf(&RAW_IMAGE)),
+    kind(Content::Lidar, LIDAR, "foxglove.PointCloud", Layout::Protobuf(&POINT_CLOUD)),
+    kind(
+        Content::Observation,
+        OBSERVATION,
+        "tandem.Observation/2",
+        Layout::Text(layout::OBSERVATION),
+    ),
+];
+
+/// Channels of version 1, which are still read.
+static FIRST: [Kind; 3] = [
+    kind(Content::FirstCamera, CAMERA, "tandem.CameraFrame/1", Layout::First),
+    kind(Content::FirstLidar, LIDAR, "tandem.LidarSweep/1", Layout::First),
+    kind(Content::FirstObservation, OBSERVATION, "tandem.Observation/1", Layout::First),
+];
+
+const fn kind(content: Content, topic: &'static str, schema: &'static str, layout: Layout) -> Kind {
+    Kind { content, topic, schema, layout }
+}
+
+/// Returns the kind of a channel of a file.
+///
+/// # Errors
+/// If it is not a channel of a recording.
+pub(super) fn kind_of(channel: &Channel<'_>) -> Result<&'static Kind, String> {
+    let Some(newest) = WRITTEN.iter().find(|kind| kind.topic == channel.topic) else {
+        let topics: Vec<&str> = WRITTEN.iter().map(|kind| kind.topic).collect();
+        return Err(format!(
+            "it has a channel {:?}; known are {}",
+            shortened(&channel.topic),
+            topics.join(", ")
+        ));
+    };
+    let schema = channel.schema.as_ref().map_or("no schema", |schema| &schema.name);
+    let is_same = |kind: &&Kind| {
+        kind.topic == channel.topic
+            && kind.schema == schema
+            && kind.message_encoding() == channel.message_encoding
+    };
+    WRITTEN.iter().chain(&FIRST).find(is_same).ok_or_else(|| {
+        format!(
+            "channel {} holds {} in {:?}, expected {} in {:?}",
+            newest.topic,
+            shortened(schema),
+            shortened(&channel.message_encoding),
+            newest.schema,
+            newest.message_encoding()
+        )
+    })
+}

@@ -1,0 +1,256 @@
+//! Reading a recording tick by tick.
+
+use super::channels::{self, Content, Kind, kind_of};
+use super::messages::Messages;
+use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout};
+use mcap::sans_io::linear_reader::LinearReaderOptions;
+use mcap::{McapError, Message};
+use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tandem_files::shortened_error;
+use tandem_scene::{CameraFrame, LidarSweep, Observation, RoutePlan};
+
+/// Reads a recording tick by tick. Ends with an error where the file is damaged or cut off, and
+/// with nothing only after a whole one.
+pub struct RecordingReader {
+    messages: Messages<BufReader<File>>,
+    plan: RoutePlan,
+    ticks: Ticks,
+    is_over: bool,
+}
+
+impl RecordingReader {
+    /// Opens a recording and reads its plan.
+    ///
+    /// # Errors
+    /// If it is missing, damaged up to there, or not a recording.
+    pub fn open(path: &Path) -> Result<Self, RecordingError> {
+        let file = File::open(path)
+            .map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
+        let mut messages = messages_of(file);
+        let (plan, _) = first_message(path, &mut messages)?;
+        Ok(Self { messages, plan, ticks: Ticks::new(path), is_over: false })
+    }
+
+    /// The dense route.
+    pub fn plan(&self) -> &RoutePlan {
+        &self.plan
+    }
+
+    /// The dense route, to keep.
+    pub fn into_plan(self) -> RoutePlan {
+        self.plan
+    }
+
+    /// The next tick; `None` after the last of a whole file.
+    fn tick(&mut self) -> Result<Option<Observation>, RecordingError> {
+        for message in self.messages.by_ref() {
+            let message = message.map_err(|error| damaged(&self.ticks.path, &error))?;
+            if let Some(observation) = self.ticks.take(&message)? {
+                return Ok(Some(observation));
+            }
+        }
+        self.ticks.end().map(|()| None)
+    }
+}
+
+impl Iterator for RecordingReader {
+    type Item = Result<Observation, RecordingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let tick = self.tick().transpose();
+        self.is_over = !matches!(tick, Some(Ok(_)));
+        tick
+    }
+}
+
+/// The messages of a file, of which everything that has a checksum is checked.
+pub(super) fn messages_of(file: File) -> Messages<BufReader<File>> {
+    let options = LinearReaderOptions::default()
+        .with_check_finishes_after_end_magic(true)
+        .with_prevalidate_chunk_crcs(true)
+        .with_validate_data_section_crc(true)
+        .with_validate_summary_section_crc(true)
+        .with_record_length_limit(2 * LARGEST_MESSAGE);
+    Messages::new(BufReader::new(file), options)
+}
+
+/// Reads the first message, which is the plan.
+pub(super) fn first_message(
+    path: &Path,
+    messages: &mut Messages<BufReader<File>>,
+) -> Result<(RoutePlan, Message<'static>), RecordingError> {
+    let foreign = |reason: String| RecordingError::Channel { path: path.to_owned(), reason };
+    let first = match messages.next() {
+        None => {
+            let reason = "it holds no message; a recording begins with its /plan".to_owned();
+            return Err(foreign(reason));
+        }
+        Some(message) => message.map_err(|error| damaged(path, &error))?,
+    };
+    if kind_of(&first.channel).map_err(foreign)?.content != Content::Plan {
+        let reason = "channel /plan is missing; a recording begins with its route plan".to_owned();
+        return Err(foreign(reason));
+    }
+    let topic = channels::PLAN;
+    let plan = layout::decode_plan(&first.data).map_err(|reason| RecordingError::Message {
+        path: path.to_owned(),
+        topic,
+        tick: 0,
+        reason,
+    })?;
+    Ok((plan, first))
+}
+
+pub(super) fn damaged(path: &Path, error: &McapError) -> RecordingError {
+    let reason = match error {
+        McapError::BadMagic => "it does not begin and end as an MCAP file".to_owned(),
+        McapError::UnexpectedEof | McapError::UnexpectedEoc => {
+            format!("{error}; was writing it interrupted?")
+        }
+        error => shortened_error(error),
+    };
+    RecordingError::File { path: path.to_owned(), reason }
+}
+
+/// Builds observations from messages.
+pub(super) struct Ticks {
+    path: PathBuf,
+    /// The last one that was whole; 0 before the first.
+    tick: u64,
+    camera: Option<(Belonging, CameraFrame)>,
+    lidar: Option<(Belonging, LidarSweep)>,
+}
+
+/// The observation that a reading belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Belonging {
+    /// In recordings of version 1: its tick.
+    Tick(u64),
+    /// The lower half of its tick.
+    Sequence(u32),
+}
+
+impl fmt::Display for Belonging {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tick(tick) => write!(out, "tick {tick}"),
+            Self::Sequence(sequence) => write!(out, "sequence number {sequence}"),
+        }
+    }
+}
+
+impl Ticks {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), tick: 0, camera: None, lidar: None }
+    }
+
+    /// Takes the next message; returns an observation if it completes one.
+    pub(super) fn take(
+        &mut self,
+        message: &Message<'_>,
+    ) -> Result<Option<Observation>, RecordingError> {
+        let kind = kind_of(&message.channel)
+            .map_err(|reason| RecordingError::Channel { path: self.path.clone(), reason })?;
+        self.complete(kind, message).map_err(|reason| self.wrong(kind.topic, reason))
+    }
+
+    /// Checks that no observation is incomplete where the messages end.
+    pub(super) fn end(&self) -> Result<(), RecordingError> {
+        if self.camera.is_some() || self.lidar.is_some() {
+            return Err(self.wrong(channels::OBSERVATION, "it is missing".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn complete(
+        &mut self,
+        kind: &Kind,
+        message: &Message<'_>,
+    ) -> Result<Option<Observation>, String> {
+        let data = &message.data[..];
+        let sequence = Belonging::Sequence(message.sequence);
+        match kind.content {
+            Content::Plan => return Err("there is a second one".to_owned()),
+            Content::Mounts | Content::Calibration => {}
+            Content::Camera => {
+                put(&mut self.camera, (sequence, foxglove::decode_camera(data)?))?;
+            }
+            Content::Lidar => put(&mut self.lidar, (sequence, foxglove::decode_lidar(data)?))?,
+            Content::FirstCamera => {
+                let (tick, camera) = layout::decode_first_camera(data)?;
+                put(&mut self.camera, (Belonging::Tick(tick), camera))?;
+            }
+            Content::FirstLidar => {
+                let (tick, lidar) = layout::decode_first_lidar(data)?;
+                put(&mut self.lidar, (Belonging::Tick(tick), lidar))?;
+            }
+            Content::Observation => {
+                let (rest, [taken, ended]) = layout::decode_observation(data)?;
+                if let Some((_, camera)) = &mut self.camera {
+                    camera.id = taken;
+                }
+                if let Some((_, lidar)) = &mut self.lidar {
+                    lidar.id = ended;
+                }
+                let of = Belonging::Sequence(rest.observation.frame.0 as u32);
+                return self.together(rest, of).map(Some);
+            }
+            Content::FirstObservation => {
+                let rest = layout::decode_first_observation(data)?;
+                let of = Belonging::Tick(rest.observation.frame.0);
+                return self.together(rest, of).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Joins an observation and its readings, which name it as `of`.
+    fn together(&mut self, rest: layout::Rest, of: Belonging) -> Result<Observation, String> {
+        let layout::Rest { mut observation, has_camera, has_lidar } = rest;
+        let tick = observation.frame.0;
+        if tick <= self.tick {
+            return Err(format!("tick {tick} does not come behind it"));
+        }
+        observation.camera = belonging(channels::CAMERA, tick, of, has_camera, &mut self.camera)?;
+        observation.lidar = belonging(channels::LIDAR, tick, of, has_lidar, &mut self.lidar)?;
+        self.tick = tick;
+        Ok(observation)
+    }
+
+    fn wrong(&self, topic: &'static str, reason: String) -> RecordingError {
+        RecordingError::Message { path: self.path.clone(), topic, tick: self.tick, reason }
+    }
+}
+
+/// Keeps a reading for its observation.
+fn put<T>(place: &mut Option<T>, reading: T) -> Result<(), String> {
+    match place.replace(reading) {
+        None => Ok(()),
+        Some(_) => Err("there are two of one tick".to_owned()),
+    }
+}
+
+/// Takes a reading, if the observation of `tick` has one according to its message, and only then.
+fn belonging<T>(
+    topic: &str,
+    tick: u64,
+    of: Belonging,
+    is_there: bool,
+    reading: &mut Option<(Belonging, T)>,
+) -> Result<Option<Arc<T>>, String> {
+    match (is_there, reading.take()) {
+        (false, None) => Ok(None),
+        (true, Some((found, reading))) if found == of => Ok(Some(Arc::new(reading))),
+        (true, None) => Err(format!("tick {tick} has a {topic} message that the file lacks")),
+        (_, Some((found, _))) => {
+            Err(format!("tick {tick} comes behind a {topic} message of {found}"))
+        }
+    }
+}

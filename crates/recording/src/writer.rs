@@ -1,0 +1,193 @@
+//! Writing a recording tick by tick.
+
+use super::channels::{Content, Kind, WRITTEN};
+use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout, nanos};
+use mcap::records::MessageHeader;
+use mcap::{Compression, McapError, Message, WriteOptions, Writer};
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use tandem_files::WholeFile;
+use tandem_scene::{Observation, RoutePlan, SensorSuite};
+
+/// Writes a recording, tick by tick. The file appears when [`RecordingWriter::finish`] succeeds.
+pub struct RecordingWriter {
+    output: Output,
+    channels: [u16; WRITTEN.len()],
+    tick: u64,
+    buffer: Vec<u8>,
+}
+
+impl RecordingWriter {
+    /// Begins a recording of a drive on `plan` with the sensors of `suite`.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn create(
+        path: &Path,
+        plan: &RoutePlan,
+        suite: &SensorSuite,
+    ) -> Result<Self, RecordingError> {
+        let mut output = Output::create(path)?;
+        let mut channels = [0; WRITTEN.len()];
+        for (id, kind) in channels.iter_mut().zip(&WRITTEN) {
+            *id = output.add(kind)?;
+        }
+        let mut writer = Self { output, channels, tick: 0, buffer: Vec::new() };
+        layout::encode_plan(plan, &mut writer.buffer);
+        writer.put(Content::Plan, 0)?;
+        foxglove::encode_mounts(suite, &mut writer.buffer);
+        writer.put(Content::Mounts, 0)?;
+        if let Some(camera) = &suite.camera {
+            foxglove::encode_calibration(camera, &mut writer.buffer);
+            writer.put(Content::Calibration, 0)?;
+        }
+        writer.output.end_chunk()?;
+        Ok(writer)
+    }
+
+    /// Adds a tick; its truth is left out. When this returns, the tick is in the unfinished file,
+    /// from which [`recover`](super::recover) takes it if this process is killed.
+    ///
+    /// # Errors
+    /// If the disk refuses, or a picture or a sweep is larger than [`LARGEST_MESSAGE`].
+    ///
+    /// # Panics
+    /// If ticks do not ascend, or a picture does not have the bytes that its size says.
+    pub fn write(&mut self, observation: &Observation) -> Result<(), RecordingError> {
+        let tick = observation.frame.0;
+        assert!(tick > self.tick, "tick {tick} comes after tick {}", self.tick);
+        self.tick = tick;
+        let time_ns = nanos(observation.time);
+        if let Some(camera) = &observation.camera {
+            foxglove::encode_camera(camera, &mut self.buffer);
+            self.put(Content::Camera, time_ns)?;
+        }
+        if let Some(lidar) = &observation.lidar {
+            foxglove::encode_lidar(observation.time, lidar, &mut self.buffer);
+            self.put(Content::Lidar, time_ns)?;
+        }
+        layout::encode_observation(observation, &mut self.buffer);
+        self.put(Content::Observation, time_ns)?;
+        self.output.end_chunk()
+    }
+
+    /// Ends the recording; returns its size in bytes.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn finish(self) -> Result<u64, RecordingError> {
+        self.output.finish()
+    }
+
+    /// Leaves the unfinished file under its temporary name, which is returned, after an error of
+    /// [`RecordingWriter::write`].
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn leave(self) -> io::Result<PathBuf> {
+        self.output.leave()
+    }
+
+    /// Writes what is in the buffer, and empties it.
+    fn put(&mut self, content: Content, time_ns: u64) -> Result<(), RecordingError> {
+        if self.buffer.len() > LARGEST_MESSAGE {
+            let (tick, bytes) = (self.tick, self.buffer.len());
+            let reason = format!(
+                "a message of tick {tick} has {bytes} bytes, a recording holds at most \
+                 {LARGEST_MESSAGE} in one"
+            );
+            return Err(RecordingError::Write { path: self.output.path.clone(), reason });
+        }
+        let is_of = |kind: &Kind| kind.content == content;
+        let place = WRITTEN.iter().position(is_of).expect("what is written has a channel");
+        let header = MessageHeader {
+            channel_id: self.channels[place],
+            sequence: self.tick as u32,
+            log_time: time_ns,
+            publish_time: time_ns,
+        };
+        self.output.put(&header, &self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// An MCAP file of chunks that appears when it is finished.
+pub(super) struct Output {
+    path: PathBuf,
+    writer: Writer<BufWriter<WholeFile>>,
+}
+
+impl Output {
+    pub(super) fn create(path: &Path) -> Result<Self, RecordingError> {
+        let options = WriteOptions::new()
+            .compression(Some(Compression::Zstd))
+            // No worker threads.
+            .compression_threads(0)
+            // Chunks end with ticks.
+            .chunk_size(None)
+            .profile("tandem.recording");
+        let open = || Writer::with_options(BufWriter::new(WholeFile::create(path)?), options);
+        match open() {
+            Ok(writer) => Ok(Self { path: path.to_owned(), writer }),
+            Err(error) => Err(unwritable(path, &error)),
+        }
+    }
+
+    fn add(&mut self, kind: &Kind) -> Result<u16, RecordingError> {
+        let (name, encoding, data) = kind.schema();
+        let mut add = || {
+            let schema = self.writer.add_schema(name, encoding, &data)?;
+            let encoding = kind.message_encoding();
+            self.writer.add_channel(schema, kind.topic, encoding, &BTreeMap::new())
+        };
+        add().map_err(|error| unwritable(&self.path, &error))
+    }
+
+    fn put(&mut self, header: &MessageHeader, data: &[u8]) -> Result<(), RecordingError> {
+        let written = self.writer.write_to_known_channel(header, data);
+        written.map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Writes a message of another file, with its channel.
+    pub(super) fn copy(&mut self, message: &Message<'_>) -> Result<(), RecordingError> {
+        self.writer.write(message).map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Ends a chunk and hands it to the system.
+    pub(super) fn end_chunk(&mut self) -> Result<(), RecordingError> {
+        self.writer.flush().map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Ends the file; returns its size in bytes.
+    pub(super) fn finish(mut self) -> Result<u64, RecordingError> {
+        let path = self.path;
+        let close = || -> Result<u64, McapError> {
+            self.writer.finish()?;
+            let file =
+                self.writer.into_inner().into_inner().map_err(io::IntoInnerError::into_error)?;
+            let bytes = file.size()?;
+            file.publish()?;
+            Ok(bytes)
+        };
+        close().map_err(|error| unwritable(&path, &error))
+    }
+
+    fn leave(self) -> io::Result<PathBuf> {
+        // What is still in the buffer is of a tick that is incomplete.
+        self.writer.into_inner().into_parts().0.leave()
+    }
+}
+
+fn unwritable(path: &Path, error: &McapError) -> RecordingError {
+    RecordingError::Write { path: path.to_owned(), reason: refusal(error) }
+}
+
+/// Why an MCAP file cannot be written: the reason of the system, where there is one.
+pub fn refusal(error: &McapError) -> String {
+    match error {
+        McapError::Io(source) => source.to_string(),
+        other => other.to_string(),
+    }
+}

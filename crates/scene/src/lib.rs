@@ -1,0 +1,44 @@
+//! Nouns that both sides of the loop speak: what a driver sees, what it answers, where the road is.
+//!
+//! Coordinates are CARLA's left-handed ones. World: x east, y south, z up, meters. Ego: x forward,
+//! y right. Yaw is positive clockwise seen from above, radians. Models and simulators meet here and
+//! nowhere else.
+
+mod control;
+mod detour;
+mod driver;
+mod lane;
+mod observation;
+mod pose;
+mod route;
+mod route_id;
+mod trajectory;
+mod upright_box;
+pub mod vehicle;
+mod world;
+mod world_state;
+
+pub use control::{
+    Command, Control, DeadlineVerdict, Inference, PrefixInfo, RefreshBegun, RefreshReport,
+    TickReport,
+};
+pub use detour::{Detour, RouteSkip};
+pub use driver::{DriveError, Driver};
+pub use lane::{LaneMap, LanePoint, LaneStrip, StripKind};
+pub use observation::{
+    CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, Passage,
+    PassageReason, SensorSuite, StopCause, StopLine, Truth,
+};
+pub use pose::{Pose, wrap_angle};
+pub use route::{
+    GeoReference, RoadOption, Route, RoutePlan, RoutePoint, ScenarioSpec, TriggerPoint,
+    WeatherKeyframe, sharpest_turn,
+};
+pub use route_id::RouteId;
+pub use trajectory::Trajectory;
+pub use upright_box::{UprightBox, footprint_distance_m, footprints_overlap};
+pub use world::{TICK, TICK_S, World};
+pub use world_state::{
+    ActorKind, ActorState, Allowances, Collision, EgoState, LightColor, ScenarioState, StopSign,
+    TrafficLight, TriggerVolume, WorldState,
+};

@@ -1,0 +1,6 @@
+//! What tests of several crates share.
+
+pub mod patience;
+
+/// The root of the workspace.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");

@@ -1,5 +1,0 @@
-//! The `tandem` command.
-
-fn main() {
-    tandem::cli::run()
-}

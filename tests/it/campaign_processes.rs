@@ -1,0 +1,348 @@
+//! Campaigns of the real program that are killed, crowded, starved of disk and shared out: whatever
+//! happens, what they end with is what an undisturbed one writes, byte for byte.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tandem_evaluation::record::Checkpoint;
+
+const ROUTES: &str = "routes/short.xml";
+
+fn tandem(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command
+        .args(arguments)
+        .current_dir(tandem_testkit::ROOT)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The arguments of a campaign of 24 short drives into `out`.
+fn eval<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let common = ["eval", "--routes", ROUTES, "--driver", "autopilot", "--repetitions", "4"];
+    [&common[..], &["--out", path(out)], more].concat()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn done(arguments: &[&str]) -> Output {
+    ended(arguments, 0)
+}
+
+/// Runs and checks the exit code.
+#[track_caller]
+fn ended(arguments: &[&str], code: i32) -> Output {
+    let output = tandem(arguments).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    output
+}
+
+/// Names and bytes of everything in a result folder that must not depend on how it came about.
+fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for part in ["routes", "logs"] {
+        for entry in fs::read_dir(folder.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            files.insert(format!("{part}/{name}"), fs::read(&path).unwrap());
+        }
+    }
+    for name in ["merged.json", "run.json"] {
+        files.insert(name.to_owned(), fs::read(folder.join(name)).unwrap());
+    }
+    files
+}
+
+#[track_caller]
+fn assert_same(ours: &Path, undisturbed: &Path) {
+    let (ours, undisturbed) = (results(ours), results(undisturbed));
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&ours), names(&undisturbed));
+    for (name, bytes) in &ours {
+        assert!(bytes == &undisturbed[name], "{name} differs: {}", text(bytes));
+    }
+}
+
+/// What one worker writes that nobody disturbs.
+fn undisturbed(folder: &Path) -> PathBuf {
+    let out = folder.join("undisturbed");
+    let said = text(&done(&eval(&out, &["--jobs", "1"])).stdout);
+    assert!(said.contains("24 / 24 drives (6 routes, 4 times each) finished"), "{said}");
+    out
+}
+
+/// Numbers below `below` that a seed decides.
+fn drawn(seed: &mut u64, below: u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*seed >> 33) % below
+}
+
+fn kill(target: &str) {
+    // A process that has ended meanwhile is as good as killed.
+    Command::new("kill").args(["-KILL", "--", target]).stderr(Stdio::null()).status().unwrap();
+}
+
+fn whole_results(folder: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(folder.join("routes")) else { return 0 };
+    let names = entries.map(|entry| entry.unwrap().path());
+    let whole = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap();
+        let checkpoint: Checkpoint = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{} is not whole: {error}", path.display()));
+        assert_eq!(checkpoint.entry_status, "Finished");
+    };
+    names.filter(|path| path.extension().is_some_and(|end| end == "json")).inspect(whole).count()
+}
+
+#[test]
+fn killed_at_any_instant_it_goes_on_and_ends_with_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed(folder.path());
+    let (mut seed, mut kills, mut campaigns) = (6, 0, 0);
+    // A fast machine ends a campaign before it was killed often: then another one is.
+    while kills < 3 {
+        let out = folder.path().join(format!("killed{campaigns}"));
+        kills += kills_until_done(&out, &mut seed);
+        campaigns += 1;
+        let said = text(&done(&eval(&out, &["--jobs", "2"])).stdout);
+        assert!(said.contains("24 / 24 drives"), "{said}");
+        assert!(said.contains("0 given up after crashes"), "{said}");
+        assert_same(&out, &undisturbed);
+        assert_eq!(fs::read_dir(out.join("claims")).unwrap().filter(is_claim).count(), 0);
+    }
+}
+
+/// Runs a campaign again and again, killed after some 10 ms each, until it ends by itself, at most
+/// 60 times; gives how often it was killed.
+fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
+    let mut finished = 0;
+    for kills in 0..60 {
+        let mut child = tandem(&eval(out, &["--jobs", "2"]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(5 + drawn(seed, 120)));
+        if child.try_wait().unwrap().is_some() {
+            return kills;
+        }
+        // The whole group dies at once, as when power fails, or the process that the user sees.
+        let group = if kills % 2 == 0 { "-" } else { "" };
+        kill(&format!("{group}{}", child.id()));
+        child.wait().unwrap();
+        let now = whole_results(out);
+        assert!(now >= finished, "a result was lost: {finished} before, {now} now");
+        finished = now;
+    }
+    60
+}
+
+fn is_claim(entry: &std::io::Result<fs::DirEntry>) -> bool {
+    !entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')
+}
+
+#[test]
+fn two_at_once_in_one_folder_share_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed(folder.path());
+    let out = folder.path().join("crowded");
+    let both: Vec<Child> =
+        (0..2).map(|_| tandem(&eval(&out, &["--jobs", "2", "--json"])).spawn().unwrap()).collect();
+    let mut driven = 0;
+    for child in both {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["campaign"]["finished"], 24);
+        driven += json["campaign"]["driven"].as_u64().unwrap();
+    }
+    assert_eq!(driven, 24, "each drive is driven once");
+    assert_same(&out, &undisturbed);
+}
+
+/// A campaign of one route of the file that takes its time: three seconds of real time.
+fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
+    let what = ["eval", "--routes", ROUTES, "--only", "11", "--driver", "autopilot"];
+    [&what[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
+}
+
+/// The process that drives, other than `not`; `None` if the campaign has ended.
+fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
+    tandem_testkit::patience::until("a claim", || {
+        let claims = (0..9).rev().map(|g| out.join(format!("claims/RouteScenario_11_rep0.{g}")));
+        let newest = claims.filter_map(|path| fs::read_to_string(path).ok()).next();
+        let claim = newest.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let process = claim.and_then(|claim| claim["holder"]["process"].as_u64());
+        match process.filter(|process| *process != not) {
+            Some(process) => Some(Some(process)),
+            None => campaign.try_wait().unwrap().map(|_| None),
+        }
+    })
+}
+
+/// What a slow campaign prints whose worker was killed `deaths` times while it drove. A campaign
+/// that ended before is started again in another folder.
+fn killed_while_driving(folder: &Path, deaths: usize) -> String {
+    let run = folder.join("wall.yaml");
+    fs::write(&run, "clock: wall\n").unwrap();
+    let attempt = |attempt: usize| {
+        let out = folder.join(format!("{deaths}-{attempt}"));
+        let mut child = tandem(&slow(&out, &run)).spawn().unwrap();
+        let mut last = 0;
+        for _ in 0..deaths {
+            last = driving(&mut child, &out, last)?;
+            kill(&last.to_string());
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        said.contains(&format!("{deaths} workers died now")).then_some(said)
+    };
+    (0..50).find_map(attempt).expect("a worker is killed before its drive ends")
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_and_a_drive_that_kills_workers_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = killed_while_driving(folder.path(), 1);
+    assert!(said.contains("TickRuntime") && said.contains("0 given up after crashes"), "{said}");
+    let said = killed_while_driving(folder.path(), 2);
+    assert!(said.contains("Failed - Simulation crashed"), "{said}");
+    assert!(said.contains("1 / 1 routes finished, driving score 0.00"), "{said}");
+    assert!(said.contains("1 given up after"), "{said}");
+}
+
+#[test]
+fn when_the_disk_is_full_it_says_so_and_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed(folder.path());
+    let out = folder.path().join("full");
+    // A limit on file size stands in for a full disk: what says what is run fits, logs do not.
+    let fits = fs::metadata(undisturbed.join("run.json")).unwrap().len() / 1024 + 2;
+    let script = format!(
+        "trap '' XFSZ; ulimit -f {fits}; exec {} {}",
+        env!("CARGO_BIN_EXE_tandem"),
+        eval(&out, &["--jobs", "2"]).join(" ")
+    );
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(tandem_testkit::ROOT)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said.matches("error:").count(), 1, "{said}");
+    for word in ["cannot write", "logs/RouteScenario_", "run the same command again", "because"] {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+    for part in ["routes", "logs"] {
+        assert_eq!(fs::read_dir(out.join(part)).unwrap().count(), 0, "something is left in {part}");
+    }
+    done(&eval(&out, &[]));
+    assert_same(&out, &undisturbed);
+}
+
+#[test]
+fn what_another_machine_claimed_waits_until_it_is_said_to_be_dead() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fs::create_dir_all(out.join("claims")).unwrap();
+    let claim = r#"{"holder": {"host": "node7", "process": 1, "started": 1, "machine": "m",
+                    "boot": "b", "namespace": "n", "since_unix_s": 0}}"#;
+    fs::write(out.join("claims/RouteScenario_12_rep0.0"), claim).unwrap();
+    let arguments = ["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&out)];
+    let output = ended(&arguments, 1);
+    let said = text(&output.stderr);
+    assert!(said.contains("RouteScenario_12_rep0 is held by process 1 on node7"), "{said}");
+    assert!(said.contains("--take-over"), "{said}");
+    assert!(text(&output.stdout).contains("5 / 6 routes finished"), "{}", text(&output.stdout));
+    let output = done(&[&arguments[..], &["--take-over"]].concat());
+    let said = text(&output.stdout);
+    assert!(said.contains("6 / 6 routes finished"), "{said}");
+    assert!(said.contains("1 driven now, 5 kept from before"), "{said}");
+}
+
+#[test]
+fn shards_merge_into_what_one_campaign_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let undisturbed = undisturbed(folder.path());
+    let shards: Vec<PathBuf> = (1..=3).map(|n| folder.path().join(format!("shard{n}"))).collect();
+    for (place, out) in shards.iter().enumerate() {
+        let shard = format!("{}/3", place + 1);
+        let said = text(&done(&eval(out, &["--shard", &shard])).stdout);
+        assert!(said.contains("8 / 24 drives"), "{said}");
+    }
+    let [first, second, third] = [0, 1, 2].map(|place: usize| path(&shards[place]));
+    let whole = folder.path().join("whole");
+    let said = text(&done(&["merge", first, second, third, "--out", path(&whole)]).stdout);
+    assert!(said.contains("24 / 24 drives finished, driving score"), "{said}");
+    assert_same(&whole, &undisturbed);
+    // What was merged is a campaign like any other.
+    let said = text(&done(&eval(&whole, &[])).stdout);
+    assert!(said.contains("0 driven now, 24 kept from before"), "{said}");
+    let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
+    assert!(
+        text(&done(&score).stdout).contains("24 / 24 drives (6 routes, 4 times each) finished")
+    );
+
+    let table = folder.path().join("table.json");
+    let said = ended(&["merge", second, first, "--out", path(&table)], 1);
+    let said = text(&said.stdout);
+    assert!(said.contains("16 / 24 drives finished"), "{said}");
+    assert!(said.contains("8 drives have no record: RouteScenario_13_rep0"), "{said}");
+    assert!(table.is_file());
+
+    let refused = |arguments: &[&str], says: &[&str]| {
+        let said = text(&ended(arguments, 2).stderr);
+        says.iter().for_each(|word| assert!(said.contains(word), "{word:?} is missing in: {said}"));
+    };
+    let again = folder.path().join("again");
+    let to = ["--out", path(&again)];
+    refused(&["merge", first, path(&whole), to[0], to[1]], &["more than one record", "shard1"]);
+    refused(&["merge", first, "--out", path(&whole)], &["whole", "holds something already"]);
+    let other = folder.path().join("other");
+    done(&["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&other)]);
+    let says = ["other", "repetitions is 1, the first has 4"];
+    refused(&["merge", first, path(&other), to[0], to[1]], &says);
+    let foreign = folder.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::copy(whole.join("routes/RouteScenario_11_rep0.json"), foreign.join("a.json")).unwrap();
+    refused(&["merge", first, path(&foreign), to[0], to[1]], &["foreign", "no run.json"]);
+    let said = text(&ended(&["merge", path(&foreign), to[0], to[1]], 1).stdout);
+    assert!(said.contains("1 / 220 drives finished"), "{said}");
+}
+
+#[test]
+fn numbers_that_make_no_campaign_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let says = |more: &[&str], word: &str| {
+        let said = text(&ended(&eval(&out, more), 2).stderr);
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    };
+    says(&["--shard", "0/4"], "from 1 to 4");
+    says(&["--shard", "half"], "INDEX/COUNT");
+    says(&["--jobs", "0"], "--jobs");
+    let run = folder.path().join("run.yaml");
+    fs::write(&run, "real_time: { pin_tick: [0] }\n").unwrap();
+    says(&["--jobs", "2", "--run", path(&run)], "--jobs 1");
+    assert!(!out.exists(), "nothing was begun");
+}

@@ -1,0 +1,306 @@
+//! How campaigns end when they are asked to, killed, or take too long: at once, in whatever state,
+//! with nothing left running and nothing finished lost.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tandem::timing::Stopwatch;
+use tandem_evaluation::record::Checkpoint;
+
+/// Longest wait for anything. What is waited for takes two seconds on an idle machine, and would
+/// take forever if it did not work.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(20);
+
+fn tandem(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    command
+        .args(arguments)
+        .current_dir(tandem_testkit::ROOT)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[track_caller]
+fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let watch = Stopwatch::start();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(watch.elapsed() < PATIENCE, "waited too long: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+fn signal(name: &str, process: u32) {
+    let mut kill = Command::new("kill");
+    let status = kill.args([&format!("-{name}"), &process.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Whether a process runs; one that nobody reaped does not.
+fn runs(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// The processes whose parent is `process`.
+fn children(process: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str()?.parse::<u32>().ok()
+    });
+    let parent = |child: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok())
+    };
+    entries.filter(|child| parent(child) == Some(process)).collect()
+}
+
+/// The worker of a command, once it has one.
+fn worker(command: &Child) -> u32 {
+    until("a worker process", || children(command.id()).first().copied())
+}
+
+/// Waits for the end of the command and of its workers.
+#[track_caller]
+fn ended(mut command: Child, workers: &[u32]) -> (ExitStatus, String) {
+    let status = until("the command's end", || command.try_wait().unwrap());
+    for &worker in workers {
+        until("the worker's end", || (!runs(worker)).then_some(()));
+    }
+    let output = command.wait_with_output().unwrap();
+    (status, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Whether this process ignores SIGHUP, which the processes that it starts inherit.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGHUP - 1) != 0
+}
+
+/// The write end of a pipe that a process has come to open for reading. As long as it is held and
+/// nothing is written, that process waits.
+fn read_by_somebody(pipe: &Path) -> File {
+    let mut options = File::options();
+    // Fails as long as there is no reader.
+    options.write(true).custom_flags(libc::O_NONBLOCK);
+    until("a process that reads the pipe", || options.open(pipe).ok())
+}
+
+/// A checkpoint's networks whose tokenizer is a pipe that nobody writes: loading them never ends.
+fn networks_that_never_load(folder: &Path) -> PathBuf {
+    let (checkpoint, engine) = (folder.join("checkpoint"), folder.join("engine"));
+    let done = |arguments: &[&str]| {
+        let output = tandem(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let synth = ["checkpoint", "synth", "--config", "configs/tiny.json", "--seed", "1", "--out"];
+    done(&[&synth[..], &[path(&checkpoint)]].concat());
+    done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine)]);
+    let tokenizer = engine.join("tokenizer.json");
+    fs::remove_file(&tokenizer).unwrap();
+    fifo(&tokenizer);
+    engine
+}
+
+#[test]
+fn one_signal_ends_a_campaign_whose_worker_never_finishes_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = networks_that_never_load(folder.path());
+    let out = folder.path().join("out");
+    let arguments = ["eval", "--routes", "routes/short.xml", "--driver", "automot"];
+    let arguments = [&arguments[..], &["--engine", path(&engine), "--out", path(&out)]].concat();
+    for name in ["TERM", "INT", "HUP"] {
+        if name == "HUP" && is_hangup_ignored() {
+            eprintln!("skipped: SIGHUP is ignored here, as under nohup, and stays so in children");
+            continue;
+        }
+        let command = tandem(&arguments).spawn().unwrap();
+        let worker = worker(&command);
+        let _held = read_by_somebody(&engine.join("tokenizer.json"));
+        signal(name, command.id());
+        let (status, said) = ended(command, &[worker]);
+        assert_eq!(status.code(), Some(1), "SIG{name}: {said}");
+    }
+    // Killed, it takes the worker along.
+    let command = tandem(&arguments).spawn().unwrap();
+    let worker = worker(&command);
+    let _held = read_by_somebody(&engine.join("tokenizer.json"));
+    signal("KILL", command.id());
+    let (status, _) = ended(command, &[worker]);
+    assert_eq!(status.signal(), Some(9));
+}
+
+#[test]
+fn one_signal_ends_a_command_that_waits_for_its_route_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.xml");
+    fifo(&routes);
+    let out = folder.path().join("out");
+    let arguments = ["eval", "--driver", "idle", "--routes", path(&routes), "--out", path(&out)];
+    let command = tandem(&arguments).spawn().unwrap();
+    let held = read_by_somebody(&routes);
+    signal("TERM", command.id());
+    let (status, said) = ended(command, &[]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    drop(held);
+
+    // A second signal does not wait.
+    let command = tandem(&arguments).spawn().unwrap();
+    let _held = read_by_somebody(&routes);
+    signal("INT", command.id());
+    signal("INT", command.id());
+    let (status, said) = ended(command, &[]);
+    assert_eq!(status.code(), Some(1), "{said}");
+}
+
+fn fetching(script: &str, folder: &Path) -> (Command, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let programs = folder.join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    let python = programs.join("python3");
+    fs::write(&python, script).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let engine = folder.join("engine");
+    let out = folder.join("built");
+    let mut command = tandem(&["build", "--network", path(&engine), "--out", path(&out)]);
+    let cache = folder.join("cache");
+    let search = std::env::join_paths(
+        [programs].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    command
+        .env("PATH", search.unwrap())
+        .env("TANDEM_CACHE_DIR", &cache)
+        .env_remove("ORT_DYLIB_PATH");
+    (command, cache)
+}
+
+#[test]
+fn a_package_installer_that_hangs_ends_with_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    networks_that_never_load(folder.path());
+    let ids = folder.path().join("ids");
+    let script = format!(
+        "#!/bin/sh\nsleep 1000 & echo $$ $! > '{0}.new'; mv '{0}.new' '{0}'; wait\n",
+        ids.display()
+    );
+    for name in ["TERM", "KILL"] {
+        let (mut command, _) = fetching(&script, folder.path());
+        let command = command.spawn().unwrap();
+        let text = until("pip's start", || fs::read_to_string(&ids).ok());
+        let processes: Vec<u32> = text.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert!(processes.iter().all(|&process| runs(process)), "{text}");
+        signal(name, command.id());
+        ended(command, &processes);
+        fs::remove_file(&ids).unwrap();
+    }
+}
+
+#[test]
+fn python_files_of_the_current_folder_are_not_run_by_a_fetch() {
+    let folder = tempfile::tempdir().unwrap();
+    networks_that_never_load(folder.path());
+    let here = folder.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let evil = format!("open({:?}, 'w').write('x')\nraise SystemExit(1)\n", here.join("ran"));
+    for module in ["pip.py", "zipfile.py", "sitecustomize.py", "python3"] {
+        fs::write(here.join(module), &evil).unwrap();
+    }
+    let cache = folder.path().join("cache");
+    let mut path_with_here = std::ffi::OsString::from(".:");
+    path_with_here.push(std::env::var_os("PATH").unwrap());
+    let (engine, out) = (folder.path().join("engine"), folder.path().join("built"));
+    let status = tandem(&["build", "--network", path(&engine), "--out", path(&out)])
+        .current_dir(&here)
+        .env("PATH", path_with_here)
+        .env("PYTHONPATH", &here)
+        // No index: the fetch fails quickly, after pip has started.
+        .env("PIP_NO_INDEX", "1")
+        .env_remove("PIP_FIND_LINKS")
+        .env("TANDEM_CACHE_DIR", &cache)
+        .env_remove("ORT_DYLIB_PATH")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&status.stderr);
+    assert_eq!(status.status.code(), Some(2), "{said}");
+    assert!(said.contains("pip could not fetch it"), "{said}");
+    assert!(!here.join("ran").exists(), "{said}");
+    let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "the lock alone is left: {left:?}");
+}
+
+fn record(out: &Path, route: u32) -> tandem_evaluation::record::Record {
+    let file = out.join(format!("routes/RouteScenario_{route}_rep0.json"));
+    let checkpoint: Checkpoint = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    checkpoint.body.records.into_iter().next().unwrap()
+}
+
+/// A campaign over two of our routes with a driver that never moves, in real time.
+fn real_time_campaign(folder: &Path, further: &[&str]) -> (Command, PathBuf) {
+    let (out, run) = (folder.join("out"), folder.join("wall.yaml"));
+    fs::write(&run, "clock: wall\n").unwrap();
+    let arguments = ["eval", "--routes", "routes/short.xml", "--only", "11,12", "--driver", "idle"];
+    let mut command = tandem(&arguments);
+    command.arg("--run").arg(&run).arg("--out").arg(&out).args(further);
+    (command, out)
+}
+
+#[test]
+fn a_drive_over_its_time_limit_is_recorded_as_failed_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // In real time, 4000 ticks take 200 seconds.
+    let (mut campaign, out) = real_time_campaign(folder.path(), &["--route-timeout", "1"]);
+    let command = campaign.spawn().unwrap();
+    let output = command.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("2 / 2 routes finished"), "{said}");
+    assert!(said.contains("2 ended by --route-timeout"), "{said}");
+    for route in [11, 12] {
+        assert_eq!(record(&out, route).status, "Failed - Wall-time limit");
+        let note = out.join(format!("crashes/RouteScenario_{route}_rep0.0"));
+        assert!(fs::read_to_string(note).unwrap().contains("longer than --route-timeout 1"));
+    }
+    // What was given up stays so.
+    let output = campaign.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("0 driven now, 2 kept from before"), "{said}");
+}
+
+#[test]
+fn finished_drives_are_kept_when_a_signal_ends_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    // A drive takes 2 s, all of them 200 s: a late signal still finds the campaign at work.
+    let further = ["--tick-cap", "40", "--repetitions", "50"];
+    let (mut campaign, out) = real_time_campaign(folder.path(), &further);
+    let command = campaign.spawn().unwrap();
+    let worker = worker(&command);
+    until("the first result", || {
+        out.join("routes/RouteScenario_11_rep0.json").exists().then_some(())
+    });
+    signal("TERM", command.id());
+    let (status, said) = ended(command, &[worker]);
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert_eq!(record(&out, 11).status, "Failed - TickRuntime");
+    assert_eq!(fs::read_dir(out.join("crashes")).unwrap().count(), 0, "nothing crashed");
+}

@@ -1,0 +1,77 @@
+//! Files that other processes and users see are written through `tandem_files` alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What creates or replaces a file by its name.
+const WRITERS: [&str; 7] = [
+    "File::create(",
+    "File::create_new(",
+    "File::options(",
+    "OpenOptions",
+    "fs::write(",
+    "fs::rename(",
+    "fs::copy(",
+];
+
+/// Files that may do so, each with the reason.
+const ALLOWED: [(&str, &str); 8] = [
+    ("crates/files/src", "the crate itself"),
+    ("export/src/folder.rs", "moves a complete export into the checkpoint's own folder"),
+    ("crates/cli/src/demo.rs", "its marker is a lock"),
+    ("src/engine/build.rs", "moves engines within a folder that it has locked"),
+    ("src/engine/builder.rs", "writes to /proc"),
+    ("src/engine/library.rs", "fills a scratch folder under a lock"),
+    ("src/engine/onnxruntime/builder.rs", "writes to the build's scratch folder"),
+    ("src/engine/tensorrt/binding/builder.rs", "writes to the build's scratch folder"),
+];
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && path.file_stem().is_some_and(|stem| stem != "tests")
+        {
+            into.push(path);
+        }
+    }
+}
+
+/// The first writer in the code of a file, comments and unit tests left out.
+fn writer(text: &str) -> Option<&'static str> {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code: Vec<&str> =
+        code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n").replace("WholeFile::create(", "");
+    WRITERS.into_iter().find(|writer| code.contains(writer))
+}
+
+#[test]
+fn only_the_listed_files_write_by_themselves() {
+    let root = Path::new(tandem_testkit::ROOT);
+    let mut files = Vec::new();
+    for folder in ["src", "export/src", "crates"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let mut writing = [false; ALLOWED.len()];
+    for file in files {
+        let place = file.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let found = writer(&fs::read_to_string(&file).unwrap());
+        match ALLOWED.iter().position(|(allowed, _)| place.starts_with(allowed)) {
+            Some(allowed) => writing[allowed] |= found.is_some(),
+            None => assert_eq!(found, None, "{place}: use tandem_files instead"),
+        }
+    }
+    for ((allowed, _), writing) in ALLOWED.iter().zip(writing) {
+        assert!(writing, "{allowed} writes nothing by itself any more: remove it from the list");
+    }
+}
+
+#[test]
+fn the_check_sees_code_but_not_comments_and_tests() {
+    assert_eq!(writer("let file = File::create(path)?;"), Some("File::create("));
+    assert_eq!(writer("let file = WholeFile::create(path)?; // not File::create(path)"), None);
+    assert_eq!(writer("#[cfg(test)]\nmod tests {\n    fs::write(path, text);\n}"), None);
+}

@@ -1,0 +1,118 @@
+//! The loop that profiles are taken of, on a driver whose every tick is known.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tandem::scene::{
+    Control, DeadlineVerdict, DriveError, Driver, FrameId, Gnss, Imu, Observation, PrefixInfo,
+    TickReport,
+};
+use tandem::timing::{Span, Stage, StageSpans, Timestamp, now_ns, sleep_until_ns};
+use tandem_profile::{LoopError, LoopOptions, LoopRun, PhaseName, Replay, run_loop};
+
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// Has a prefix from its fourth tick on, and sleeps through the ticks it is told to.
+#[derive(Default)]
+struct Scripted {
+    ticks: u64,
+    /// Ticks (from 0) that take longer than two periods.
+    slow: Vec<u64>,
+    never_a_prefix: bool,
+    seen: Vec<(FrameId, Timestamp)>,
+}
+
+impl Driver for Scripted {
+    fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+        self.seen.push((observation.frame, observation.time));
+        let start_ns = now_ns();
+        if self.slow.contains(&self.ticks) {
+            sleep_until_ns(start_ns + 5 * PERIOD.as_nanos() as u64 / 2);
+        }
+        let mut spans = StageSpans::default();
+        spans.push(Span { stage: Stage::Tick, start_ns, took_ns: now_ns() - start_ns });
+        let has_prefix = self.ticks >= 3 && !self.never_a_prefix;
+        let prefix = has_prefix.then(|| PrefixInfo { version: 1, age: Duration::from_millis(1) });
+        self.ticks += 1;
+        let deadline = DeadlineVerdict::Met;
+        let report = TickReport { spans, prefix, deadline, ..TickReport::default() };
+        Ok(Control { report, ..Control::default() })
+    }
+}
+
+fn replay() -> Replay {
+    Replay::new(vec![Observation {
+        frame: FrameId(1),
+        time: Timestamp::ZERO,
+        camera: None,
+        lidar: None,
+        imu: Imu::default(),
+        gnss: Gnss::default(),
+        speed_mps: 0.0,
+        truth: None,
+    }])
+}
+
+fn run(driver: &mut Scripted, name: PhaseName, warm_up: u64, ticks: u64) -> LoopRun {
+    let options = LoopOptions { name, period: PERIOD, budget: PERIOD, warm_up, ticks };
+    run_loop(driver, &mut replay(), &options, &AtomicBool::new(false), &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_tick_that_takes_whole_periods_makes_others_skipped_and_is_late_from_when_it_was_due() {
+    let mut driver = Scripted { slow: vec![8], ..Scripted::default() };
+    let LoopRun { phase, first_control } = run(&mut driver, PhaseName::Paced, 2, 6);
+    assert_eq!(first_control.unwrap().ticks, 4);
+    assert_eq!((phase.statistics.ticks(), phase.statistics.stage(Stage::Response).count()), (6, 6));
+    assert!(phase.ticks_skipped >= 1, "two and a half periods cover a whole one");
+    // The fourth counted tick is the slow one: three before it have a prefix and warm up or count.
+    let late = phase.ticks.late_by_ns[3].unwrap();
+    assert!(late >= 3 * PERIOD.as_nanos() as u64 / 2, "{late}");
+    // Due times are multiples of the period, those that were skipped left out.
+    let dues = &phase.ticks.start_ns;
+    let period_ns = PERIOD.as_nanos() as u64;
+    assert!(dues.windows(2).all(|pair| (pair[1] - pair[0]).is_multiple_of(period_ns)), "{dues:?}");
+    assert!(dues[4] - dues[3] >= 2 * period_ns);
+    // Parts of a response add up to it, but for what is said to be left over.
+    let column = |name: &str| &phase.ticks.stages[name].took_ns;
+    for tick in 0..6 {
+        let parts: u64 = ["wake-up", "sensor receive", "tick", "send"]
+            .iter()
+            .map(|name| column(name)[tick].unwrap())
+            .sum();
+        let response = column("response")[tick].unwrap();
+        assert!(parts <= response, "tick {tick}: {parts} of {response}");
+    }
+    assert_eq!(phase.statistics.rest(Stage::Response).count(), 6);
+}
+
+#[test]
+fn back_to_back_ticks_wait_for_nothing_and_see_time_go_on() {
+    let mut driver = Scripted::default();
+    let LoopRun { phase, .. } = run(&mut driver, PhaseName::BackToBack, 4, 50);
+    assert_eq!((phase.statistics.ticks(), phase.ticks_skipped), (50, 0));
+    assert_eq!(phase.statistics.stage(Stage::Response).count(), 0);
+    assert_eq!(driver.ticks, 3 + 4 + 50, "no prefix, warm-up, counted");
+    assert!(driver.seen.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].0 < pair[1].0));
+}
+
+#[test]
+fn an_interrupted_phase_keeps_the_ticks_until_then() {
+    let cancel = AtomicBool::new(false);
+    let name = PhaseName::BackToBack;
+    let options = LoopOptions { name, period: PERIOD, budget: PERIOD, warm_up: 0, ticks: 1000 };
+    let mut counted = 0;
+    let ran = run_loop(&mut Scripted::default(), &mut replay(), &options, &cancel, &mut |_| {
+        counted += 1;
+        cancel.store(counted == 7, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(ran.unwrap().phase.statistics.ticks(), 7);
+}
+
+#[test]
+fn a_driver_that_never_comes_to_a_prefix_is_an_error() {
+    let name = PhaseName::BackToBack;
+    let options = LoopOptions { name, period: PERIOD, budget: PERIOD, warm_up: 0, ticks: 1 };
+    let mut driver = Scripted { never_a_prefix: true, ..Scripted::default() };
+    let ran = run_loop(&mut driver, &mut replay(), &options, &AtomicBool::new(false), &mut |_| {});
+    assert!(matches!(ran.err(), Some(LoopError::NoPrefix)));
+}

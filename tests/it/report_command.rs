@@ -1,0 +1,91 @@
+//! `tandem report` as people call it: over a folder that `tandem eval` left.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn tandem(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tandem"))
+        .args(arguments)
+        .current_dir(tandem_testkit::ROOT)
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn done(arguments: &[&str]) -> String {
+    let output = tandem(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that cannot, and gives its error.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = tandem(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_folder_of_results_becomes_a_page_and_mcap_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results");
+    let routes = "routes/demo.xml";
+    done(&["eval", "--routes", routes, "--driver", "autopilot", "--out", text(&results)]);
+    let by_eval = std::fs::read_to_string(results.join("report.html")).unwrap();
+    assert!(by_eval.contains("1 / 1 routes finished") && by_eval.contains("<td>corrected</td>"));
+    assert!(by_eval.contains("are not CARLA scores"));
+
+    let page = folder.path().join("page.html");
+    let said = done(&["report", text(&results), "--routes", routes, "--out", text(&page)]);
+    assert!(said.contains("page.html"), "{said}");
+    let by_report = std::fs::read_to_string(&page).unwrap();
+    // Run and machine are those of the drive, not of the report.
+    assert!(by_report.contains("tandem eval --routes routes/demo.xml --driver autopilot"));
+    let replay = |page: &str| {
+        let start = page.find("id=\"replay-0\">").unwrap();
+        page[start..].split("</script>").next().unwrap().to_owned()
+    };
+    assert_eq!(replay(&by_eval), replay(&by_report));
+
+    let mcaps = folder.path().join("mcaps");
+    let said = done(&["report", text(&results), "--mcap", text(&mcaps)]);
+    assert!(said.contains("messages"), "{said}");
+    let files: Vec<_> =
+        std::fs::read_dir(&mcaps).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    let bytes = std::fs::read(&files[0]).unwrap();
+    assert!(mcap::MessageStream::new(&bytes).unwrap().all(|message| message.is_ok()));
+}
+
+#[test]
+fn what_cannot_be_reported_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    assert!(refused(&["report", text(&nowhere)]).contains("nowhere"));
+    let empty = refused(&["report", text(folder.path())]);
+    assert!(empty.contains("has no run.json") && empty.contains("tandem eval wrote"), "{empty}");
+
+    let results = folder.path().join("results");
+    let eval = ["eval", "--routes", "routes/demo.xml", "--driver", "autopilot", "--out"];
+    done(&[&eval[..], &[text(&results), "--tick-cap", "20"]].concat());
+    let other = refused(&["report", text(&results), "--routes", "routes/bends.xml"]);
+    assert!(other.contains("SHA-256"), "{other}");
+    let absent = refused(&["report", text(&results), "--only", "77"]);
+    assert!(absent.contains("of the routes asked for"), "{absent}");
+
+    let log = std::fs::read_dir(results.join("logs")).unwrap().next().unwrap().unwrap().path();
+    let json = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, json.replacen("\"format\":2", "\"format\":3", 1)).unwrap();
+    let newer = refused(&["report", text(&results)]);
+    assert!(newer.contains("RouteScenario") && newer.contains("this log has format 3"), "{newer}");
+    std::fs::write(results.join("sweep.json"), "{}").unwrap();
+    std::fs::write(&log, &json).unwrap();
+    let swept = refused(&["report", text(&results)]);
+    assert!(swept.contains("sweep.json") && swept.contains("is no sweep"), "{swept}");
+}

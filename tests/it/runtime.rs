@@ -1,0 +1,66 @@
+//! The library's own way from an engine folder to a driver, as the programs in `examples/` use it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tandem::pilot::{DeviceName, Run, RunFile};
+use tandem::runtime::{Loaded, OpenError};
+use tandem::scene::{Driver, World};
+use tandem_evaluation::routes::parse_routes;
+use tandem_world::EmbeddedWorld;
+use tempfile::TempDir;
+
+/// Ticks driven: the first prefill needs four frames, ten ticks apart.
+const TICKS: u64 = 35;
+
+/// A network folder with small networks.
+fn networks(root: &TempDir) -> PathBuf {
+    let [checkpoint, networks] = ["checkpoint", "networks"].map(|name| root.path().join(name));
+    let config = Path::new(tandem_testkit::ROOT).join("configs/soak.json");
+    let tandem = |arguments: &[&str], flag: &str, input: &Path, out: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+        command.args(arguments).arg(flag).arg(input).arg("--out").arg(out);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    tandem(&["checkpoint", "synth"], "--config", &config, &checkpoint);
+    tandem(&["export"], "--checkpoint", &checkpoint, &networks);
+    networks
+}
+
+#[test]
+fn loaded_networks_drive_several_routes_and_notes_reach_the_caller() {
+    let root = TempDir::new().unwrap();
+    let folder = networks(&root);
+    let run = Run::try_from(&RunFile::default()).unwrap();
+    let run = Run { device: DeviceName::Emulated, ..run };
+    let mut notes = Vec::new();
+    let model = Loaded::open(&folder, &run, &mut |note| notes.push(note.to_owned())).unwrap();
+    assert!(notes.iter().any(|note| note.starts_with("the device is emulated")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("has no golden run")), "{notes:?}");
+    assert!(model.backend().contains("ONNX Runtime"), "{}", model.backend());
+
+    let file = Path::new(tandem_testkit::ROOT).join("routes/short.xml");
+    let routes = parse_routes(fs::read(file).unwrap(), "short.xml").unwrap();
+    assert!(routes.len() > 1);
+    for route in &routes[..2] {
+        let mut world = EmbeddedWorld::new(route, model.sensors(), run.seed).unwrap();
+        let mut pilot = model.pilot(world.plan(), &run).unwrap();
+        for _ in 0..TICKS {
+            let control = pilot.drive(&world.observe()).unwrap();
+            world.step(&control.command);
+        }
+        let statistics = pilot.statistics();
+        assert_eq!(statistics.ticks, TICKS);
+        assert!(statistics.refreshes_published > 0, "{statistics:?}");
+    }
+}
+
+#[test]
+fn a_folder_without_networks_is_an_error_that_names_it() {
+    let root = TempDir::new().unwrap();
+    let run = Run::try_from(&RunFile::default()).unwrap();
+    let error = Loaded::open(root.path(), &run, &mut |_| {}).err().unwrap();
+    let OpenError::Networks { folder, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(folder, root.path());
+}

@@ -1,0 +1,160 @@
+//! The array script for Slurm, run by hand as Slurm runs it: with the variables of its tasks, and a
+//! stand-in for `scontrol` that says what it was asked.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+const SCRIPT: &str = "integrations/slurm/tandem_array.sh";
+
+/// Where one array runs.
+struct Cluster {
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let scontrol = folder.path().join("scontrol");
+        fs::write(&scontrol, "#!/bin/sh\necho \"$@\" >> \"$(dirname \"$0\")/asked\"\n").unwrap();
+        fs::set_permissions(&scontrol, fs::Permissions::from_mode(0o755)).unwrap();
+        Self { folder }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+
+    /// What `scontrol` was asked so far.
+    fn asked(&self) -> String {
+        fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
+    }
+
+    /// Task `id` of the array `ids`, as Slurm starts it.
+    fn task(&self, id: u32, ids: &[u32], arguments: &[&str]) -> Command {
+        let mut command = Command::new("bash");
+        let path = format!("{}:{}", self.folder.path().display(), "/usr/bin:/bin");
+        command
+            .arg(SCRIPT)
+            .args(arguments)
+            .current_dir(tandem_testkit::ROOT)
+            .env("PATH", path)
+            .env("TANDEM", env!("CARGO_BIN_EXE_tandem"))
+            .env("SLURM_ARRAY_JOB_ID", "70")
+            .env("SLURM_ARRAY_TASK_ID", id.to_string())
+            .env("SLURM_ARRAY_TASK_MIN", ids.iter().min().unwrap().to_string())
+            .env("SLURM_ARRAY_TASK_MAX", ids.iter().max().unwrap().to_string())
+            .env("SLURM_ARRAY_TASK_COUNT", ids.len().to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) -> String {
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    said
+}
+
+#[test]
+fn the_tasks_of_an_array_share_out_one_campaign() {
+    let cluster = Cluster::new();
+    let out = cluster.out();
+    let arguments =
+        ["eval", "--routes", "routes/short.xml", "--driver", "autopilot", "--repetitions", "4"];
+    let arguments = [&arguments[..], &["--out", out.to_str().unwrap()]].concat();
+    let ids = [5, 6, 7];
+    let tasks: Vec<Child> =
+        ids.iter().map(|&id| cluster.task(id, &ids, &arguments).spawn().unwrap()).collect();
+    for task in tasks {
+        let said = ended(&task.wait_with_output().unwrap(), 0);
+        assert!(said.contains("8 driven now, 0 kept from before"), "{said}");
+    }
+    let merged: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("merged.json")).unwrap()).unwrap();
+    assert_eq!(merged["eval num"], 24);
+    let said = ended(&cluster.task(6, &ids, &arguments).output().unwrap(), 0);
+    assert!(said.contains("24 / 24 drives"), "{said}");
+    assert!(said.contains("0 driven now, 8 kept from before"), "{said}");
+    assert_eq!(cluster.asked(), "");
+}
+
+/// Sends a signal to a task that drives two routes in real time, two seconds each, while it drives;
+/// gives its cluster and how it ended. A task that ended before the signal came is started again in
+/// another cluster.
+fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
+    for _ in 0..50 {
+        let cluster = Cluster::new();
+        let run = cluster.folder.path().join("wall.yaml");
+        fs::write(&run, "clock: wall\n").unwrap();
+        let task = slow(&cluster, &run).env("SLURM_RESTART_COUNT", restarts).spawn().unwrap();
+        let claim = cluster.out().join("claims/RouteScenario_11_rep0.0");
+        tandem_testkit::patience::until("a claim", || claim.exists().then_some(()));
+        signal(name, &task);
+        let output = task.wait_with_output().unwrap();
+        if !output.status.success() {
+            return (cluster, output);
+        }
+    }
+    panic!("{name} never came before the task ended");
+}
+
+fn slow(cluster: &Cluster, run: &Path) -> Command {
+    let out = cluster.out();
+    let arguments = ["eval", "--routes", "routes/short.xml", "--only", "11,12", "--tick-cap", "40"];
+    let how = ["--driver", "autopilot", "--run", run.to_str().unwrap()];
+    cluster.task(2, &[2], &[&arguments[..], &how, &["--out", out.to_str().unwrap()]].concat())
+}
+
+fn signal(name: &str, child: &Child) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn before_the_time_limit_a_task_stops_and_goes_back_into_the_queue() {
+    let (cluster, output) = signaled("-USR1", "0");
+    let said = ended(&output, 1);
+    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
+    assert!(said.contains("shard 1/1 goes on after the time limit"), "{said}");
+    assert_eq!(cluster.asked(), "requeue 70_2\n");
+    let run = cluster.folder.path().join("wall.yaml");
+    let again = slow(&cluster, &run).env("SLURM_RESTART_COUNT", "1").output().unwrap();
+    assert!(ended(&again, 0).contains("2 / 2 routes finished"));
+    assert_eq!(cluster.asked(), "requeue 70_2\n", "done, and not in the queue again");
+}
+
+#[test]
+fn a_canceled_task_stops_and_stays_away() {
+    let (cluster, output) = signaled("-TERM", "0");
+    let said = ended(&output, 1);
+    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
+    assert_eq!(cluster.asked(), "");
+}
+
+#[test]
+fn a_task_that_never_gets_done_stays_away_and_what_is_no_task_is_refused() {
+    let (cluster, output) = signaled("-USR1", "50");
+    let said = ended(&output, 2);
+    assert!(said.contains("restarted 50 times") && said.contains("TANDEM_RESTARTS"), "{said}");
+
+    let eval = ["eval", "--out", "nowhere"];
+    let said = ended(&cluster.task(1, &[1, 3], &eval).output().unwrap(), 2);
+    assert!(said.contains("the array has gaps"), "{said}");
+    let mut bare = cluster.task(1, &[1], &eval);
+    let said = ended(&bare.env_remove("SLURM_ARRAY_TASK_ID").output().unwrap(), 2);
+    assert!(said.contains("SLURM_ARRAY_TASK_ID is not set: submit with sbatch --array"), "{said}");
+    let said = ended(&cluster.task(1, &[1], &[]).output().unwrap(), 2);
+    assert!(said.contains("say what to run"), "{said}");
+    assert_eq!(cluster.asked(), "");
+}

@@ -1,0 +1,144 @@
+//! `tandem sweep` as a command: a grid of latencies, driven, interrupted, taken up again.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use tandem_evaluation::sweep::{FORMAT, Sweep};
+
+fn tandem(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tandem"))
+        .args(arguments)
+        .current_dir(tandem_testkit::ROOT)
+        .output()
+        .unwrap()
+}
+
+/// A sweep over the two routes with bends, to be ended early: what is driven is not the point.
+fn sweep(out: &Path, more: &[&str]) -> (Option<i32>, Sweep, String) {
+    let out_folder = out.to_str().unwrap();
+    let mut arguments = vec!["sweep", "--routes", "routes/bends.xml", "--driver", "autopilot"];
+    arguments.extend([
+        "--slow",
+        "0,300",
+        "--fast",
+        "0,51",
+        "--tick-cap",
+        "120",
+        "--out",
+        out_folder,
+    ]);
+    arguments.extend(more);
+    let output = tandem(&arguments);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let json = fs::read(out.join("sweep.json"));
+    let json = json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), serde_json::from_slice(&json).unwrap(), said)
+}
+
+#[test]
+fn every_cell_drives_the_same_routes_and_seeds_and_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, sweep, said) = sweep(folder.path(), &["--repetitions", "2"]);
+    assert_eq!(code, Some(0));
+    assert_eq!((sweep.format, sweep.finished, sweep.total), (FORMAT, 16, 16));
+    assert_eq!((sweep.routes, sweep.repetitions, sweep.base), (2, 2, Some(0)));
+    let [zero, late, old, both] = &sweep.cells[..] else { panic!("{} cells", sweep.cells.len()) };
+    assert_eq!(
+        [zero, late, old, both].map(|cell| (cell.slow, cell.fast)),
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
+    );
+    let misses = |cell: &tandem_evaluation::sweep::Cell| cell.deadline_miss_rate.unwrap().value;
+    assert_eq!((misses(zero), misses(late), misses(old)), (0.0, 1.0, 0.0), "51 ms are late");
+    let age = |cell: &tandem_evaluation::sweep::Cell| cell.age.unwrap();
+    assert_eq!((age(zero).ms.p99, age(late).ms.p50), (0.0, 100.0));
+    // A refresh is begun every 300 ms and seen 300 ms later.
+    assert_eq!((age(old).ms.p50, age(old).ms.p99), (400.0, 550.0));
+    assert_eq!(age(both).ticks.p99, 13.0);
+    assert!(age(old).meters.p99 > 1.0);
+    let same = zero.difference.as_ref().unwrap();
+    assert_eq!((same.pairs, same.driving_score.value), (4, 0.0));
+    assert!(sweep.note.contains("not CARLA scores"));
+    for words in ["16 of 16 drives finished", "not CARLA scores", "driving score"] {
+        assert!(said.contains(words), "{words:?} is missing in: {said}");
+    }
+    let page = fs::read_to_string(folder.path().join("sweep.html")).unwrap();
+    roxmltree::Document::parse_with_options(
+        &page,
+        roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() },
+    )
+    .unwrap();
+    assert!(page.contains("16 / 16") && page.contains("driver autopilot"));
+}
+
+#[test]
+fn the_cell_without_latency_is_the_plain_benchmark() {
+    let folder = tempfile::tempdir().unwrap();
+    let (swept, plain) = (folder.path().join("swept"), folder.path().join("plain"));
+    sweep(&swept, &[]);
+    let output = tandem(&[
+        "eval",
+        "--routes",
+        "routes/bends.xml",
+        "--driver",
+        "autopilot",
+        "--tick-cap",
+        "120",
+        "--out",
+        plain.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+    for entry in fs::read_dir(plain.join("routes")).unwrap() {
+        let path = entry.unwrap().path();
+        let ours = swept.join("slow=0,fast=0/routes").join(path.file_name().unwrap());
+        assert_eq!(fs::read(ours).unwrap(), fs::read(path).unwrap());
+    }
+}
+
+#[test]
+fn a_sweep_is_taken_up_where_it_was_left_and_comes_to_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, whole, _) = sweep(folder.path(), &[]);
+    let bytes = fs::read(folder.path().join("sweep.json")).unwrap();
+    let name = "RouteScenario_3_rep0.json";
+    let lost = folder.path().join("slow=300,fast=51/routes").join(name);
+    let lost_log = folder.path().join("slow=300,fast=51/logs").join(name);
+    fs::remove_file(&lost).unwrap();
+    fs::write(&lost_log, "{").unwrap();
+    let (code, again, _) = sweep(folder.path(), &["--jobs", "2"]);
+    assert_eq!((code, again), (Some(0), whole));
+    assert_eq!(fs::read(folder.path().join("sweep.json")).unwrap(), bytes);
+}
+
+#[test]
+fn half_a_sweep_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, sweep, said) = sweep(folder.path(), &["--shard", "1/2"]);
+    assert_eq!((sweep.finished, sweep.total), (4, 8));
+    assert!(said.contains("4 of 8 drives finished"), "{said}");
+}
+
+#[test]
+fn a_grid_that_makes_no_sense_is_refused_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let refused = |slow: &str, says: &str| {
+        let output = tandem(&[
+            "sweep",
+            "--routes",
+            "routes/bends.xml",
+            "--driver",
+            "autopilot",
+            "--slow",
+            slow,
+            "--out",
+            out,
+        ]);
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(words.contains(says) && words.lines().count() <= 2, "{words}");
+    };
+    refused("0,quick", "\"quick\" is no latency");
+    refused("0,0", "0 twice");
+    refused("0,-5", "between 0 and 60000 ms");
+    refused("file:nowhere.json", "tandem profile");
+}
