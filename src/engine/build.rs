@@ -7,14 +7,12 @@
 use super::builder::{
     Available, BuildError, BuildJob, Builder, PeakMemory, Prediction, StepListener,
 };
-use super::engine_folder::{
+use super::folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
-    FileRecord, Key, LATENCY_FILE, LAYERS_ENDING, NetworkRecord, RUNTIME_CACHE_ENDING, file_sha256,
-    precision_word,
+    FileRecord, GraphWeights, Key, LATENCY_FILE, LAYERS_ENDING, NetworkFile, NetworkFileError,
+    NetworkRecord, RUNTIME_CACHE_ENDING, WeightFile, WeightHasher, file_sha256, precision_word,
 };
-use super::network_file::{NetworkFile, NetworkFileError};
 use super::target::{Target, TargetError};
-use super::weight_hash::{GraphWeights, WeightFile, WeightHasher};
 use crate::timing::Stopwatch;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};

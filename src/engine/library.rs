@@ -9,7 +9,7 @@
 //! those of the package. A file that the user names is used as it is if its own headers fit into it.
 
 use super::elf;
-use super::network_file::hex;
+use super::folder::hex;
 use crate::process::{Ended, Program};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;

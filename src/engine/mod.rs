@@ -12,10 +12,8 @@ mod agreement;
 pub mod build;
 mod builder;
 mod elf;
-mod engine_folder;
-mod graph_check;
+mod folder;
 pub mod library;
-mod network_file;
 pub mod onnxruntime;
 mod operators;
 mod session;
@@ -24,19 +22,16 @@ mod staging;
 mod target;
 pub mod tensorrt;
 mod warm_up;
-mod weight_hash;
 
 pub use builder::{Available, BuildError, BuildJob, BuildStep, Builder, Prediction, StepListener};
-pub use engine_folder::{
+pub use folder::{
     BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
-    FileRecord, Key, LATENCY_FILE, NetworkRecord,
+    FileRecord, GraphError, Key, LATENCY_FILE, NetworkFile, NetworkFileError, NetworkRecord,
+    WeightFile, WeightHasher, hash_cache, hashes_file,
 };
-pub use graph_check::GraphError;
-pub use network_file::{NetworkFile, NetworkFileError};
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
 pub use session::{Backend, Engine, LoadError, RunError, Session};
 pub use target::{
     BackendKind, TENSORRT_RTX_CAPABILITIES, Target, TargetError, UnknownTarget, comma_separated,
 };
 pub use warm_up::warm_up;
-pub use weight_hash::{WeightFile, WeightHasher, hash_cache, hashes_file};

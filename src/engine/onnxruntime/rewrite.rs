@@ -4,7 +4,7 @@
 //! is copied byte by byte.
 
 use crate::engine::LoadError;
-use crate::engine::weight_hash::Place;
+use crate::engine::folder::Place;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use prost::{DecodeError, Message};
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};

@@ -5,8 +5,8 @@
 use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
 use super::session::{check, element_type};
 use super::widen::widened;
-use crate::engine::graph_check::check_weight;
-use crate::engine::weight_hash::Place;
+use crate::engine::folder::Place;
+use crate::engine::folder::check_weight;
 use crate::engine::{LoadError, NetworkFile};
 use crate::tensor::DType;
 use ort::AsPointer;

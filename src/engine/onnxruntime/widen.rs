@@ -12,7 +12,7 @@
 
 mod region;
 
-use crate::engine::graph_check::check_weight;
+use crate::engine::folder::check_weight;
 use prost::{DecodeError, Message};
 use region::Region;
 use tandem_export::onnx::{DataType, GraphProto, ModelProto, NodeProto, TensorProto};

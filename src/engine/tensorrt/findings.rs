@@ -2,7 +2,7 @@
 //! kernel, and what is held or computed in another type than the graph says.
 
 use super::layers::{Layer, LayerReport, LayerTensor};
-use crate::engine::weight_hash::Place;
+use crate::engine::folder::Place;
 use prost::Message;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,7 +4,7 @@
 //! library's own bytes. What was made for another driver, GPU or library, or is damaged, is as good
 //! as none: the library compiles again, and the file is written anew.
 
-use crate::engine::network_file::hex;
+use crate::engine::folder::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};

@@ -3,10 +3,10 @@
 //! Hashing reads gigabytes, so hashes are remembered by the path, length and times of every file that
 //! was read.
 
-use super::NetworkFile;
-use super::builder::BuildError;
-use super::library::cache_folder;
+use super::network_file::NetworkFile;
 use super::network_file::hex;
+use crate::engine::builder::BuildError;
+use crate::engine::library::cache_folder;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -37,18 +37,18 @@ pub fn hashes_file() -> Option<PathBuf> {
 
 /// Where a weight lies outside its graph.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Place {
+pub(in crate::engine) struct Place {
     /// File, relative to the graph's folder.
-    pub(super) location: String,
+    pub(in crate::engine) location: String,
     /// First byte.
-    pub(super) offset: u64,
+    pub(in crate::engine) offset: u64,
     /// Bytes.
-    pub(super) length: u64,
+    pub(in crate::engine) length: u64,
 }
 
 impl Place {
     /// The place of an external weight; `None` if the graph holds it itself.
-    pub(super) fn of(tensor: &TensorProto) -> Option<Self> {
+    pub(in crate::engine) fn of(tensor: &TensorProto) -> Option<Self> {
         if tensor.data_location != Some(DataLocation::External as i32) {
             return None;
         }
@@ -66,12 +66,12 @@ impl Place {
 }
 
 /// Weights of an exported graph.
-pub(super) struct GraphWeights(Vec<TensorProto>);
+pub(in crate::engine) struct GraphWeights(Vec<TensorProto>);
 
 impl GraphWeights {
     /// # Errors
     /// If it is not an ONNX file.
-    pub(super) fn of(file: &NetworkFile) -> Result<Self, BuildError> {
+    pub(in crate::engine) fn of(file: &NetworkFile) -> Result<Self, BuildError> {
         let model = ModelProto::decode(file.graph.as_slice()).map_err(|error| {
             let network = file.contract.network.clone();
             let reason = format!("not an ONNX file: {error}");
@@ -81,7 +81,7 @@ impl GraphWeights {
     }
 
     /// Files that weights lie in, as the graph names them.
-    pub(super) fn locations(&self) -> Vec<String> {
+    pub(in crate::engine) fn locations(&self) -> Vec<String> {
         let mut locations: Vec<String> =
             self.0.iter().filter_map(|tensor| Some(Place::of(tensor)?.location)).collect();
         locations.sort();
@@ -90,7 +90,7 @@ impl GraphWeights {
     }
 
     /// Bytes that lie in files.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::engine) fn bytes(&self) -> u64 {
         self.0.iter().filter_map(|tensor| Some(Place::of(tensor)?.length)).sum()
     }
 }
@@ -115,7 +115,7 @@ pub struct WeightFile {
 
 impl WeightFile {
     /// The file `name` in `folder`, links followed.
-    pub(super) fn of(folder: &Path, name: &str) -> io::Result<Self> {
+    pub(in crate::engine) fn of(folder: &Path, name: &str) -> io::Result<Self> {
         let path = folder.join(name).canonicalize()?;
         let metadata = fs::metadata(&path)?;
         let nanoseconds =

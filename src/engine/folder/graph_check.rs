@@ -33,7 +33,7 @@ pub enum GraphError {
 }
 
 /// Checks a graph that `tandem export` wrote.
-pub(super) fn check_exported(graph: &[u8]) -> Result<(), GraphError> {
+pub(in crate::engine) fn check_exported(graph: &[u8]) -> Result<(), GraphError> {
     let model = ModelProto::decode(graph)?;
     // Fields that decoding skipped are missing here.
     if model.encoded_len() != graph.len() || model.encode_to_vec() != graph {
@@ -43,7 +43,7 @@ pub(super) fn check_exported(graph: &[u8]) -> Result<(), GraphError> {
 }
 
 /// Checks shape and place of one weight.
-pub(super) fn check_weight(tensor: &TensorProto) -> Result<(), GraphError> {
+pub(in crate::engine) fn check_weight(tensor: &TensorProto) -> Result<(), GraphError> {
     let refused = |what: String| GraphError::Weight { weight: shortened(tensor.name()), what };
     let Some(bytes) = tensor_bytes(tensor) else {
         return Err(refused("its element type or shape is not one that tandem writes".into()));
@@ -79,7 +79,7 @@ pub(super) fn check_weight(tensor: &TensorProto) -> Result<(), GraphError> {
 }
 
 /// Files that weights of an exported graph lie in, sorted.
-pub(super) fn locations(graph: &[u8]) -> Result<Vec<String>, GraphError> {
+pub(in crate::engine) fn locations(graph: &[u8]) -> Result<Vec<String>, GraphError> {
     let tensors = ModelProto::decode(graph)?.graph.unwrap_or_default().initializer;
     let mut locations: Vec<String> =
         tensors.iter().filter_map(|tensor| Some(Place::of(tensor)?.location)).collect();

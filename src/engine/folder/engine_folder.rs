@@ -15,10 +15,10 @@
 //! | `build.lock` | held by a build |
 
 use super::network_file::{NetworkFile, NetworkFileError, hex};
-use super::target::{BackendKind, Target, comma_separated};
-use super::tensorrt::{LAYER_FORMAT, LayerReport};
 use super::weight_hash::{WeightFile, WeightHasher, hashes_file};
-use super::{BuildError, Prediction};
+use crate::engine::target::{BackendKind, Target, comma_separated};
+use crate::engine::tensorrt::{LAYER_FORMAT, LayerReport};
+use crate::engine::{BuildError, Prediction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -41,16 +41,16 @@ pub const LATENCY_FILE: &str = "latency.json";
 const LARGEST_RECORD: u64 = 64 << 20;
 
 /// Version of [`EngineRecord`]'s layout; a reader refuses another.
-pub(super) const FORMAT: u32 = 1;
+pub(in crate::engine) const FORMAT: u32 = 1;
 
 /// Ending of engine files.
-pub(super) const ENGINE_ENDING: &str = "engine";
+pub(in crate::engine) const ENGINE_ENDING: &str = "engine";
 
 /// Ending of files of layers.
-pub(super) const LAYERS_ENDING: &str = "layers.json";
+pub(in crate::engine) const LAYERS_ENDING: &str = "layers.json";
 
 /// Ending of files with kernels that a library compiled when an engine first ran.
-pub(super) const RUNTIME_CACHE_ENDING: &str = "runtime-cache";
+pub(in crate::engine) const RUNTIME_CACHE_ENDING: &str = "runtime-cache";
 
 /// Everything that an engine was made from. Engines of equal keys are interchangeable.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -573,7 +573,7 @@ impl EngineFolder {
 }
 
 /// A precision as the command line spells it.
-pub(super) fn precision_word(precision: Precision) -> String {
+pub(in crate::engine) fn precision_word(precision: Precision) -> String {
     let value = serde_json::to_value(precision).expect("an enum of words");
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -587,7 +587,7 @@ fn holds_engines(folder: &Path) -> bool {
 }
 
 /// Lower-case SHA-256 of a file.
-pub(super) fn file_sha256(path: &Path) -> io::Result<String> {
+pub(in crate::engine) fn file_sha256(path: &Path) -> io::Result<String> {
     let mut file = open_regular(path)?;
     let mut hash = Sha256::new();
     let mut chunk = vec![0; 1 << 20];

@@ -208,6 +208,6 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, NetworkFileError> {
 }
 
 /// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(in crate::engine) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
