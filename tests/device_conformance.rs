@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use tandem::device::{
-    Device, DeviceError, DeviceTensor, Emulation, Event, HostAccess, HostDevice, Kind, Lanes,
-    Sharing, Staged, StagedTensor, Stream,
+    Counter, Device, DeviceError, DeviceTensor, Emulation, Event, HostAccess, HostDevice, Kind,
+    Lanes, Object, Sharing, Staged, StagedTensor, Stream,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::now_ns;
@@ -121,7 +121,7 @@ fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
             done.synchronize().unwrap();
             assert!(back.bytes().iter().all(|&byte| byte == value), "{}", device.name());
         }
-        assert_eq!(device.counts().launches, 4);
+        assert_eq!(device.counts()[Counter::Launches], 4);
     }
 }
 
@@ -211,12 +211,15 @@ fn copies_waits_and_allocations_are_counted() {
         wait(&*device, &*fast);
         let counts = device.counts() - start;
         let copied = if staged.is_unified() { 0 } else { 256 };
-        assert_eq!((counts.uploaded_bytes, counts.downloaded_bytes), (copied, copied));
-        assert_eq!((counts.host_waits, counts.frees), (1, 0));
-        assert!(counts.allocations >= 1);
+        assert_eq!(
+            (counts[Counter::UploadedBytes], counts[Counter::DownloadedBytes]),
+            (copied, copied)
+        );
+        assert_eq!((counts[Counter::HostWaits], counts[Counter::Frees]), (1, 0));
+        assert!(counts[Counter::Allocations] >= 1);
         drop(staged);
         let counts = device.counts() - start;
-        assert_eq!(counts.frees, counts.allocations);
+        assert_eq!(counts[Counter::Frees], counts[Counter::Allocations]);
     }
 }
 
@@ -226,18 +229,18 @@ fn what_belongs_to_another_device_is_refused() {
         let fast = lanes(&*device).fast;
         let other = HostDevice::emulating(Emulation::default());
         let (mine, theirs) = (device.allocate(8).unwrap(), other.allocate(8).unwrap());
-        let foreign = |what| Err(DeviceError::Foreign { what });
-        assert_eq!(fast.copy(&theirs, &mine), foreign("buffer"));
-        assert_eq!(fast.copy(&mine, &theirs), foreign("buffer"));
-        assert_eq!(fast.upload(&other.stage(8).unwrap()), foreign("buffer"));
-        assert_eq!(device.read(&theirs, &mut [0; 8]), foreign("buffer"));
+        let foreign = |object| Err(DeviceError::Foreign(object));
+        assert_eq!(fast.copy(&theirs, &mine), foreign(Object::Buffer));
+        assert_eq!(fast.copy(&mine, &theirs), foreign(Object::Buffer));
+        assert_eq!(fast.upload(&other.stage(8).unwrap()), foreign(Object::Buffer));
+        assert_eq!(device.read(&theirs, &mut [0; 8]), foreign(Object::Buffer));
         let event = other.event().unwrap();
-        assert_eq!(fast.record(&event), foreign("event"));
-        assert_eq!(fast.wait(&event), foreign("event"));
+        assert_eq!(fast.record(&event), foreign(Object::Event));
+        assert_eq!(fast.wait(&event), foreign(Object::Event));
         let stream = other.lanes(None).unwrap().fast;
         stream.begin_capture().unwrap();
         let graph = stream.end_capture().unwrap();
-        assert_eq!(fast.launch(&graph), foreign("graph"));
+        assert_eq!(fast.launch(&graph), foreign(Object::Graph));
     }
 }
 

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tandem::device::{Device, DeviceTensor, Emulation, HostDevice, Lanes};
+use tandem::device::{Counter, Device, DeviceTensor, Emulation, HostDevice, Lanes};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
     Backend, BuildError, BuildJob, BuildStep, Builder, BuiltNetwork, Engine, Key, LoadError,
@@ -372,7 +372,7 @@ macro_rules! on_a_device {
                 let before = (ALLOCATIONS.with(Cell::get), device.counts());
                 (0..10).for_each(|_| slots.iter().for_each(&mut run));
                 assert_eq!(ALLOCATIONS.with(Cell::get) - before.0, 0);
-                assert_eq!((device.counts() - before.1).allocations, 0);
+                assert_eq!((device.counts() - before.1)[Counter::Allocations], 0);
             }
 
             #[test]

@@ -1,103 +1,121 @@
-//! What a device was made to do, so that "nothing after the start" can be counted.
+//! Counters of a device's allocations, copies, waits and launches, so that tests can check that
+//! nothing is allocated after the start.
 
+use std::ops::{Index, Sub};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One counter of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counter {
+    /// Allocations of device and staged memory.
+    Allocations,
+    /// Allocations that were freed.
+    Frees,
+    /// Copies from the host to the device.
+    Uploads,
+    /// Bytes copied from the host to the device.
+    UploadedBytes,
+    /// Copies from the device to the host.
+    Downloads,
+    /// Bytes copied from the device to the host.
+    DownloadedBytes,
+    /// Waits of the host for a stream or an event.
+    HostWaits,
+    /// Launched graphs.
+    Launches,
+}
+
+impl Counter {
+    /// Every counter, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Allocations,
+        Self::Frees,
+        Self::Uploads,
+        Self::UploadedBytes,
+        Self::Downloads,
+        Self::DownloadedBytes,
+        Self::HostWaits,
+        Self::Launches,
+    ];
+}
+
+/// Direction of a copy between the two sides of staged memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Direction {
+    /// From the host to the device.
+    Upload,
+    /// From the device to the host.
+    Download,
+}
 
 /// Counters of one device since it was opened.
 #[derive(Default, Debug)]
-pub struct Traffic {
-    allocations: AtomicU64,
-    frees: AtomicU64,
-    uploads: AtomicU64,
-    uploaded_bytes: AtomicU64,
-    downloads: AtomicU64,
-    downloaded_bytes: AtomicU64,
-    host_waits: AtomicU64,
-    launches: AtomicU64,
-}
+pub struct Traffic([AtomicU64; Counter::ALL.len()]);
 
-/// A reading of a device's [`Traffic`].
+/// A reading of a device's [`Traffic`], indexed by [`Counter`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Counts {
-    /// Allocations of device and staged memory.
-    pub allocations: u64,
-    /// Of those, how many were given back.
-    pub frees: u64,
-    /// Copies from the host to the device.
-    pub uploads: u64,
-    /// Bytes of them.
-    pub uploaded_bytes: u64,
-    /// Copies from the device to the host.
-    pub downloads: u64,
-    /// Bytes of them.
-    pub downloaded_bytes: u64,
-    /// How often the host waited for a stream or an event.
-    pub host_waits: u64,
-    /// Graphs launched.
-    pub launches: u64,
-}
+pub struct Counts([u64; Counter::ALL.len()]);
 
 impl Traffic {
-    /// One allocation.
-    pub(super) fn allocated(&self) {
-        self.allocations.fetch_add(1, Relaxed);
+    /// Adds one to `counter`.
+    pub(super) fn count(&self, counter: Counter) {
+        self.add(counter, 1);
     }
 
-    /// One allocation was given back.
-    pub(super) fn freed(&self) {
-        self.frees.fetch_add(1, Relaxed);
+    /// Counts one copy of `bytes` bytes.
+    pub(super) fn copied(&self, direction: Direction, bytes: usize) {
+        let (copies, copied_bytes) = match direction {
+            Direction::Upload => (Counter::Uploads, Counter::UploadedBytes),
+            Direction::Download => (Counter::Downloads, Counter::DownloadedBytes),
+        };
+        self.count(copies);
+        self.add(copied_bytes, bytes as u64);
     }
 
-    /// A copy to the device.
-    pub(super) fn uploaded(&self, bytes: usize) {
-        self.uploads.fetch_add(1, Relaxed);
-        self.uploaded_bytes.fetch_add(bytes as u64, Relaxed);
+    fn add(&self, counter: Counter, amount: u64) {
+        self.0[counter as usize].fetch_add(amount, Relaxed);
     }
 
-    /// A copy to the host.
-    pub(super) fn downloaded(&self, bytes: usize) {
-        self.downloads.fetch_add(1, Relaxed);
-        self.downloaded_bytes.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// The host waited.
-    pub(super) fn waited(&self) {
-        self.host_waits.fetch_add(1, Relaxed);
-    }
-
-    /// A graph was launched.
-    pub(super) fn launched(&self) {
-        self.launches.fetch_add(1, Relaxed);
-    }
-
-    /// What was counted so far.
+    /// Reads all counters.
     pub(super) fn counts(&self) -> Counts {
-        Counts {
-            allocations: self.allocations.load(Relaxed),
-            frees: self.frees.load(Relaxed),
-            uploads: self.uploads.load(Relaxed),
-            uploaded_bytes: self.uploaded_bytes.load(Relaxed),
-            downloads: self.downloads.load(Relaxed),
-            downloaded_bytes: self.downloaded_bytes.load(Relaxed),
-            host_waits: self.host_waits.load(Relaxed),
-            launches: self.launches.load(Relaxed),
-        }
+        Counts(self.0.each_ref().map(|counter| counter.load(Relaxed)))
     }
 }
 
-impl std::ops::Sub for Counts {
+impl Index<Counter> for Counts {
+    type Output = u64;
+
+    fn index(&self, counter: Counter) -> &u64 {
+        &self.0[counter as usize]
+    }
+}
+
+impl Sub for Counts {
     type Output = Self;
 
-    /// What came between two readings.
+    /// Returns what was counted between two readings.
     fn sub(self, earlier: Self) -> Self {
-        Self {
-            allocations: self.allocations - earlier.allocations,
-            frees: self.frees - earlier.frees,
-            uploads: self.uploads - earlier.uploads,
-            uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
-            downloads: self.downloads - earlier.downloads,
-            downloaded_bytes: self.downloaded_bytes - earlier.downloaded_bytes,
-            host_waits: self.host_waits - earlier.host_waits,
-            launches: self.launches - earlier.launches,
+        Self(std::array::from_fn(|index| self.0[index] - earlier.0[index]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_subtract_counter_by_counter() {
+        for (index, counter) in Counter::ALL.into_iter().enumerate() {
+            assert_eq!(counter as usize, index, "{counter:?}");
         }
+        let traffic = Traffic::default();
+        traffic.count(Counter::Allocations);
+        let before = traffic.counts();
+        traffic.copied(Direction::Upload, 7);
+        traffic.copied(Direction::Download, 9);
+        traffic.copied(Direction::Download, 2);
+        let counts = traffic.counts() - before;
+        let found = Counter::ALL.map(|counter| counts[counter]);
+        assert_eq!(found, [0, 0, 1, 7, 2, 11, 0, 0]);
     }
 }

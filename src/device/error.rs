@@ -1,5 +1,7 @@
 //! What can go wrong with a device.
 
+use std::fmt;
+
 /// A device cannot do what it was asked to.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DeviceError {
@@ -71,13 +73,34 @@ pub enum DeviceError {
         /// The driver's or library's own words.
         reason: String,
     },
-    /// A buffer, event or graph of another device.
-    #[error("this {what} belongs to another device")]
-    Foreign {
-        /// "buffer", "event", "graph".
-        what: &'static str,
-    },
+    /// A buffer, stream, event or graph of another device.
+    #[error("this {0} belongs to another device")]
+    Foreign(Object),
     /// A call that the state of a stream or event does not allow.
     #[error("{0}")]
     Misuse(&'static str),
+}
+
+/// Kind of an object that belongs to one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Object {
+    /// A [`Buffer`](super::Buffer).
+    Buffer,
+    /// A [`Stream`](super::Stream).
+    Stream,
+    /// An [`Event`](super::Event).
+    Event,
+    /// A [`Graph`](super::Graph).
+    Graph,
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Buffer => "buffer",
+            Self::Stream => "stream",
+            Self::Event => "event",
+            Self::Graph => "graph",
+        })
+    }
 }

@@ -24,8 +24,8 @@ mod tensor;
 
 pub use access::HostAccess;
 pub use buffer::{Buffer, Staged, StagedRef, StagedRefMut};
-pub use counters::{Counts, Traffic};
-pub use error::DeviceError;
+pub use counters::{Counter, Counts, Traffic};
+pub use error::{DeviceError, Object};
 pub use host::{Emulation, HostDevice, HostStream, Interruption, Kind, Piece, Work};
 pub use tensor::{DeviceTensor, DeviceView, DeviceViewMut, StagedTensor};
 
@@ -184,9 +184,9 @@ pub trait Graph: Any + Send + Sync {
 /// The streams of the two experts.
 #[derive(Clone)]
 pub struct Lanes {
-    /// Of the BEV encoder and the action expert.
+    /// Stream of the fast expert.
     pub fast: Arc<dyn Stream>,
-    /// Of the vision tower and the understanding expert.
+    /// Stream of the slow expert.
     pub slow: Arc<dyn Stream>,
     /// How the two share the device.
     pub sharing: Sharing,

@@ -58,7 +58,7 @@ impl Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Emulation, HostDevice};
+    use crate::device::{Counter, Emulation, HostDevice};
     use crate::tensor::{DType, HostTensor};
 
     fn contract() -> Contract {
@@ -105,7 +105,7 @@ mod tests {
             let expected = if round == 2 { 1 } else { round };
             assert_eq!(into.as_slice::<f32>(), [expected as f32; 6], "untouched by a refusal");
         }
-        assert_eq!(device.counts().host_waits, 3);
+        assert_eq!(device.counts()[Counter::HostWaits], 3);
         let short = HostTensor::zeros(DType::F32, &[2, 2]);
         let ran = staging.run(
             &*stream,

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
-use tandem::device::{Device, DeviceError, Emulation, HostDevice, Kind, Piece};
+use tandem::device::{Counter, Device, DeviceError, Emulation, HostDevice, Kind, Piece};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::{KvSnapshot, Slot, SlotPool};
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
@@ -292,15 +292,19 @@ fn a_tick_copies_its_readings_and_its_answers_and_allocates_nothing() {
     // The readings: picture and histogram; speed and target points, first position, prefix length.
     let (bev, action) = (networks.bev.contract(), networks.action.contract());
     let readings = bytes(&bev.inputs) + bytes(&action.inputs[1..4]);
-    assert_eq!(counts.uploaded_bytes, TICKS * readings);
+    assert_eq!(counts[Counter::UploadedBytes], TICKS * readings);
     // The answers: 20 route points and 6 waypoints, 52 numbers, and the decision ids.
     assert_eq!(
         action.outputs[..2].iter().map(|o| o.shape.iter().product::<usize>()).sum::<usize>(),
         52
     );
-    assert_eq!(counts.downloaded_bytes, TICKS * bytes(&action.outputs));
-    assert_eq!((counts.allocations, counts.frees), (0, 0));
-    assert_eq!((counts.launches, counts.host_waits), (TICKS, TICKS), "one graph, one wait");
+    assert_eq!(counts[Counter::DownloadedBytes], TICKS * bytes(&action.outputs));
+    assert_eq!((counts[Counter::Allocations], counts[Counter::Frees]), (0, 0));
+    assert_eq!(
+        (counts[Counter::Launches], counts[Counter::HostWaits]),
+        (TICKS, TICKS),
+        "one graph, one wait"
+    );
     hold.open();
 }
 

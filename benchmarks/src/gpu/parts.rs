@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use tandem::device::Counts;
+use tandem::device::{Counter, Counts};
 use tandem::kv_cache::Handover;
 use tandem::timing::Stopwatch;
 
@@ -193,22 +193,22 @@ fn tick_until(
 fn per_run(counts: Counts, runs: usize) -> Value {
     let part = |count: u64| count as f64 / runs as f64;
     json!({
-        "uploaded_bytes": part(counts.uploaded_bytes),
-        "downloaded_bytes": part(counts.downloaded_bytes),
-        "launches": part(counts.launches),
-        "host_waits": part(counts.host_waits),
+        "uploaded_bytes": part(counts[Counter::UploadedBytes]),
+        "downloaded_bytes": part(counts[Counter::DownloadedBytes]),
+        "launches": part(counts[Counter::Launches]),
+        "host_waits": part(counts[Counter::HostWaits]),
     })
 }
 
 fn counts_of(counts: Counts) -> Value {
     json!({
-        "allocations": counts.allocations,
-        "frees": counts.frees,
-        "uploads": counts.uploads,
-        "uploaded_bytes": counts.uploaded_bytes,
-        "downloads": counts.downloads,
-        "downloaded_bytes": counts.downloaded_bytes,
-        "host_waits": counts.host_waits,
-        "launches": counts.launches,
+        "allocations": counts[Counter::Allocations],
+        "frees": counts[Counter::Frees],
+        "uploads": counts[Counter::Uploads],
+        "uploaded_bytes": counts[Counter::UploadedBytes],
+        "downloads": counts[Counter::Downloads],
+        "downloaded_bytes": counts[Counter::DownloadedBytes],
+        "host_waits": counts[Counter::HostWaits],
+        "launches": counts[Counter::Launches],
     })
 }

@@ -152,8 +152,8 @@ impl Drop for Context {
     }
 }
 
-/// The driver's words for an error.
-pub(super) fn words(error: DriverError) -> String {
+/// Returns the driver's message for an error.
+pub(super) fn message(error: DriverError) -> String {
     let text = |text: Result<&std::ffi::CStr, DriverError>| {
         text.map_or_else(|_| "no name".to_owned(), |text| text.to_string_lossy().into_owned())
     };
@@ -161,7 +161,7 @@ pub(super) fn words(error: DriverError) -> String {
 }
 
 fn device_error(device: &str, what: &'static str, error: DriverError) -> DeviceError {
-    let reason = words(error);
+    let reason = message(error);
     if is_lost(error.0) {
         return DeviceError::Lost {
             device: device.to_owned(),

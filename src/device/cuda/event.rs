@@ -5,7 +5,7 @@
 use super::context::Context;
 use super::event_context::EventContext;
 use super::handle::EventHandle;
-use crate::device::{DeviceError, Event};
+use crate::device::{Counter, DeviceError, Event};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::CUresult;
 use std::sync::{Arc, Mutex};
@@ -92,7 +92,7 @@ impl Event for CudaEvent {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.context.traffic.waited();
+        self.context.traffic.count(Counter::HostWaits);
         let place = self.place();
         let place =
             place.ok_or(DeviceError::Misuse("waited for an event that no stream was given"))?;

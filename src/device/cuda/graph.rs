@@ -7,6 +7,7 @@ use super::event::{CudaEvent, DriverEvent, Place};
 use super::handle::{GraphExecHandle, GraphHandle};
 use super::memory::PinnedMemory;
 use super::stream::{RawStream, Users};
+use crate::device::counters::Direction;
 use crate::device::{Buffer, DeviceError, Graph, Traffic};
 use cudarc::driver::{result, sys};
 use std::ptr;
@@ -25,19 +26,15 @@ pub(super) struct Captured {
 
 /// A captured copy between host and device, counted at each launch.
 pub(super) struct Copied {
-    pub(super) to_device: bool,
+    pub(super) direction: Direction,
     pub(super) bytes: usize,
     pub(super) host: Arc<PinnedMemory>,
 }
 
 impl Copied {
-    /// Counts it as handed over.
+    /// Counts the copy as submitted.
     pub(super) fn count(&self, traffic: &Traffic) {
-        if self.to_device {
-            traffic.uploaded(self.bytes);
-        } else {
-            traffic.downloaded(self.bytes);
-        }
+        traffic.copied(self.direction, self.bytes);
     }
 }
 

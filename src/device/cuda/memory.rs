@@ -6,7 +6,7 @@ use super::context::Context;
 use super::stream::{RawStream, Users};
 use crate::device::access::Accesses;
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, DeviceError};
+use crate::device::{Buffer, Counter, DeviceError, Object};
 use cudarc::driver::result;
 use cudarc::driver::sys;
 use std::ffi::c_void;
@@ -31,7 +31,7 @@ impl DeviceMemory {
         // SAFETY: the context is current; nothing reads the bytes before they are zeroed.
         let address = unsafe { result::malloc_sync(size) };
         let address = context.check_memory("allocating memory", size, address)?;
-        context.traffic.allocated();
+        context.traffic.count(Counter::Allocations);
         let memory = Self { address, users: Users::default(), context: Arc::clone(context) };
         // SAFETY: so many bytes stand there, which nobody knows of yet. Zeroing goes to a stream,
         // since the driver's plain call may return before it is done.
@@ -57,7 +57,7 @@ impl Drop for DeviceMemory {
         self.users.wait();
         // SAFETY: allocated in `zeroed`, and freed only here, after the work of its streams. On a lost device it is gone already.
         let _ = unsafe { result::free_sync(self.address) };
-        self.context.traffic.freed();
+        self.context.traffic.count(Counter::Frees);
     }
 }
 
@@ -85,7 +85,7 @@ impl PinnedMemory {
         // SAFETY: the context is current; the bytes are written before anyone reads them.
         let start = unsafe { result::malloc_host(size, 0) };
         let start = context.check_memory("pinning host memory", size, start)?;
-        context.traffic.allocated();
+        context.traffic.count(Counter::Allocations);
         let start = NonNull::new(start).expect("the driver reported success");
         // SAFETY: so many bytes stand there, which nobody knows of yet.
         unsafe { start.cast::<u8>().write_bytes(0, size) };
@@ -120,7 +120,7 @@ impl Drop for PinnedMemory {
         // SAFETY: allocated in `zeroed`, freed only here, and the streams that copy from or to it have
         // done what they were handed.
         let _ = unsafe { result::free_host(self.start.as_ptr()) };
-        self.context.traffic.freed();
+        self.context.traffic.count(Counter::Frees);
     }
 }
 
@@ -131,6 +131,6 @@ pub(super) fn own<'a>(
 ) -> Result<&'a DeviceMemory, DeviceError> {
     match buffer.owner().downcast_ref::<DeviceMemory>() {
         Some(memory) if Arc::ptr_eq(&memory.context, context) => Ok(memory),
-        _ => Err(DeviceError::Foreign { what: "buffer" }),
+        _ => Err(DeviceError::Foreign(Object::Buffer)),
     }
 }

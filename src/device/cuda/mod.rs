@@ -17,10 +17,12 @@ mod stream;
 
 pub use stream::CudaStream;
 
-use self::context::{Context, OLDEST_DRIVER, words};
+use self::context::{Context, OLDEST_DRIVER, message};
 use self::event::CudaEvent;
 use self::memory::{DeviceMemory, PinnedMemory};
-use super::{Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Staged, Stream};
+use super::{
+    Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Object, Staged, Stream,
+};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use std::any::Any;
@@ -47,7 +49,8 @@ impl CudaDevice {
             Ok(found) => usize::try_from(found).unwrap_or(0),
             Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
             Err(error) => {
-                let reason = format!("its library is there, but does not start: {}", words(error));
+                let reason =
+                    format!("its library is there, but does not start: {}", message(error));
                 return Err(DeviceError::NoDriver { reason });
             }
         };
@@ -55,7 +58,7 @@ impl CudaDevice {
         let number = number.ok_or(DeviceError::NoDevice { ordinal, found })?;
         let failed = |error| DeviceError::Failed {
             what: format!("asking for CUDA device {ordinal}"),
-            reason: words(error),
+            reason: message(error),
         };
         let device = result::device::get(number).map_err(failed)?;
         let gpu = result::device::get_name(device).map_err(failed)?;
@@ -112,7 +115,7 @@ impl CudaDevice {
     pub fn own_stream<'a>(&self, stream: &'a dyn Stream) -> Result<&'a CudaStream, DeviceError> {
         let stream = (stream as &dyn Any).downcast_ref::<CudaStream>();
         let stream = stream.filter(|stream| stream.is_of(&self.context));
-        stream.ok_or(DeviceError::Foreign { what: "stream" })
+        stream.ok_or(DeviceError::Foreign(Object::Stream))
     }
 
     /// The bytes' address if the memory is this device's.
@@ -134,7 +137,7 @@ fn driver() -> Result<String, DeviceError> {
     // SAFETY: there is room for the answer; the driver need not be initialized.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
-        .map_err(|error| DeviceError::NoDriver { reason: words(error) })?;
+        .map_err(|error| DeviceError::NoDriver { reason: message(error) })?;
     let text = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
     if version < OLDEST_DRIVER {
         let (found, needed) = (text(version), text(OLDEST_DRIVER));

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use super::clock;
-use super::context::{Context, words};
+use super::context::{Context, message};
 use super::event_context::EventContext;
 use super::handle::{GreenHandle, StreamHandle};
 use super::stream::{CudaStream, RawStream};
@@ -58,12 +58,12 @@ fn split(
     share: f64,
     priorities: Priorities,
 ) -> Result<(RawStream, RawStream, Sharing), String> {
-    let all = multiprocessors(context.device()).map_err(words)?;
+    let all = multiprocessors(context.device()).map_err(message)?;
     let total = count(&all);
     let asked = fast_multiprocessors(share, total).ok_or_else(|| {
         format!("a share of {share} of {total} multiprocessors leaves a lane without")
     })?;
-    let (fast, slow) = divide(&all, asked).map_err(words)?;
+    let (fast, slow) = divide(&all, asked).map_err(message)?;
     if count(&slow) == 0 {
         return Err(format!(
             "a share of {share} is rounded up to {} of {total} multiprocessors, which leaves the slow \
@@ -72,11 +72,11 @@ fn split(
         ));
     }
     let sharing = Sharing::Partitions { fast: count(&fast), slow: count(&slow) };
-    let fast = green_stream(context, fast, priorities.fast).map_err(words)?;
-    let slow = green_stream(context, slow, priorities.slow).map_err(words)?;
+    let fast = green_stream(context, fast, priorities.fast).map_err(message)?;
+    let slow = green_stream(context, slow, priorities.slow).map_err(message)?;
     for stream in [&fast, &slow] {
         try_events(stream)
-            .map_err(|error| format!("its streams do not take events: {}", words(error)))?;
+            .map_err(|error| format!("its streams do not take events: {}", message(error)))?;
     }
     Ok((fast, slow, sharing))
 }

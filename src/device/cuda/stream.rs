@@ -9,7 +9,8 @@ use super::graph::{Captured, Copied, CudaGraph};
 use super::handle::{GraphHandle, StreamHandle};
 use super::memory::{self, PinnedMemory};
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, DeviceError, Event, Graph, Staged, Stream};
+use crate::device::counters::Direction;
+use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUstreamCaptureMode};
 use std::any::Any;
@@ -144,34 +145,39 @@ impl CudaStream {
         let event: Arc<dyn Any + Send + Sync> = Arc::clone(event) as _;
         match event.downcast::<CudaEvent>() {
             Ok(event) if event.is_of(&self.context) => Ok(event),
-            _ => Err(DeviceError::Foreign { what: "event" }),
+            _ => Err(DeviceError::Foreign(Object::Event)),
         }
     }
 
     /// Copies between the two sides of staged memory.
-    fn copy_staged(&self, staged: &Staged, to_device: bool) -> Result<(), DeviceError> {
+    fn copy_staged(&self, staged: &Staged, direction: Direction) -> Result<(), DeviceError> {
         self.check_memory(staged.buffer())?;
         let host = staged.host_owner().downcast::<PinnedMemory>();
         let host = host.ok().filter(|host| host.is_of(&self.context));
-        let host = host.ok_or(DeviceError::Foreign { what: "buffer" })?;
+        let host = host.ok_or(DeviceError::Foreign(Object::Buffer))?;
         // A reference of the host that is alive now would be alive during the copy, too.
-        host.accesses().begin(!to_device)?;
+        host.accesses().begin(direction == Direction::Download)?;
         let (device_address, bytes) = (staged.buffer().address() as u64, staged.buffer().bytes());
         let mut captured = self.captured();
         self.context.bind()?;
         let (stream, start) = (self.raw.raw(), host.start().cast::<c_void>());
-        if to_device {
-            // SAFETY: `start` and `device_address` are valid for `bytes` bytes. Neither is freed before
-            // the work of every stream that was noted for it (`Users`). That nobody touches them
-            // meanwhile is the contract of `Staged`.
-            let answer = unsafe { sys::cuMemcpyHtoDAsync_v2(device_address, start, bytes, stream) };
-            self.context.check("copying to the device", answer.result())?;
-        } else {
-            // SAFETY: as above.
-            let answer = unsafe { sys::cuMemcpyDtoHAsync_v2(start, device_address, bytes, stream) };
-            self.context.check("copying to the host", answer.result())?;
+        match direction {
+            Direction::Upload => {
+                // SAFETY: `start` and `device_address` are valid for `bytes` bytes. Neither is freed
+                // before the work of every stream that was noted for it (`Users`). That nobody touches
+                // them meanwhile is the contract of `Staged`.
+                let answer =
+                    unsafe { sys::cuMemcpyHtoDAsync_v2(device_address, start, bytes, stream) };
+                self.context.check("copying to the device", answer.result())?;
+            }
+            Direction::Download => {
+                // SAFETY: as above.
+                let answer =
+                    unsafe { sys::cuMemcpyDtoHAsync_v2(start, device_address, bytes, stream) };
+                self.context.check("copying to the host", answer.result())?;
+            }
         }
-        let copy = Copied { to_device, bytes, host };
+        let copy = Copied { direction, bytes, host };
         match captured.as_mut() {
             Some(captured) => {
                 captured.buffers.push(staged.buffer().clone());
@@ -188,11 +194,11 @@ impl CudaStream {
 
 impl Stream for CudaStream {
     fn upload(&self, staged: &Staged) -> Result<(), DeviceError> {
-        self.copy_staged(staged, true)
+        self.copy_staged(staged, Direction::Upload)
     }
 
     fn download(&self, staged: &Staged) -> Result<(), DeviceError> {
-        self.copy_staged(staged, false)
+        self.copy_staged(staged, Direction::Download)
     }
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
@@ -287,18 +293,18 @@ impl Stream for CudaStream {
     fn launch(&self, graph: &Arc<dyn Graph>) -> Result<(), DeviceError> {
         let graph: Arc<dyn Any + Send + Sync> = Arc::clone(graph) as _;
         let graph = graph.downcast::<CudaGraph>().ok().filter(|graph| graph.is_of(&self.context));
-        let graph = graph.ok_or(DeviceError::Foreign { what: "graph" })?;
+        let graph = graph.ok_or(DeviceError::Foreign(Object::Graph))?;
         let captured = self.captured();
         if captured.is_some() {
             return Err(DeviceError::Misuse("a capturing stream cannot launch a graph"));
         }
         self.context.bind()?;
-        self.context.traffic.launched();
+        self.context.traffic.count(Counter::Launches);
         graph.launch(&self.raw)
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.context.traffic.waited();
+        self.context.traffic.count(Counter::HostWaits);
         if self.captured().is_some() {
             return Err(DeviceError::Misuse("a capturing stream has nothing to wait for"));
         }

@@ -1,6 +1,6 @@
 //! Events of the host device.
 
-use crate::device::{DeviceError, Event, Traffic};
+use crate::device::{Counter, DeviceError, Event, Traffic};
 use crate::timing::now_ns;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -70,7 +70,7 @@ impl Event for HostEvent {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.traffic.waited();
+        self.traffic.count(Counter::HostWaits);
         let times = self.recorded();
         if times == 0 {
             return Err(DeviceError::Misuse("waited for an event that no stream was given"));

@@ -7,7 +7,7 @@
 
 use crate::device::access::Accesses;
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, DeviceError, HostAccess, Traffic};
+use crate::device::{Buffer, Counter, DeviceError, HostAccess, Object, Traffic};
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl HostMemory {
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        traffic.allocated();
+        traffic.count(Counter::Allocations);
         in_use.fetch_add(layout.size() as u64, Ordering::Relaxed);
         let (traffic, in_use) = (Arc::clone(traffic), Arc::clone(in_use));
         let (copies, accesses) = (AtomicUsize::new(0), Accesses::default());
@@ -78,7 +78,7 @@ impl HostSide for HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        self.traffic.freed();
+        self.traffic.count(Counter::Frees);
         self.in_use.fetch_sub(self.layout.size() as u64, Ordering::Relaxed);
         // SAFETY: allocated with this layout in `zeroed`, and freed only here.
         unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
@@ -95,7 +95,7 @@ fn any(buffer: &Buffer) -> Result<&HostMemory, DeviceError> {
     buffer.owner().downcast_ref().ok_or(FOREIGN)
 }
 
-const FOREIGN: DeviceError = DeviceError::Foreign { what: "buffer" };
+const FOREIGN: DeviceError = DeviceError::Foreign(Object::Buffer);
 
 impl<'a> HostAccess<'a> {
     /// Begins to read memory of a host device.

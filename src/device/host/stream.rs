@@ -6,7 +6,8 @@ use super::event::HostEvent;
 use super::memory::{self, HostMemory};
 use super::{Emulation, Interruption};
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, DeviceError, Event, Graph, Staged, Stream, Traffic};
+use crate::device::counters::Direction;
+use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream, Traffic};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr;
@@ -214,7 +215,7 @@ impl HostStream {
         let event: Arc<dyn Any + Send + Sync> = Arc::clone(event) as _;
         match event.downcast::<HostEvent>() {
             Ok(event) if event.device == self.shared.device => Ok(event),
-            _ => Err(DeviceError::Foreign { what: "event" }),
+            _ => Err(DeviceError::Foreign(Object::Event)),
         }
     }
 
@@ -223,7 +224,7 @@ impl HostStream {
         let memory = staged
             .host_owner()
             .downcast::<HostMemory>()
-            .map_err(|_other| DeviceError::Foreign { what: "buffer" })?;
+            .map_err(|_other| DeviceError::Foreign(Object::Buffer))?;
         Ok(Place { address: staged.host_address(), memory: Memory::Staged(memory) })
     }
 }
@@ -287,15 +288,15 @@ impl Stream for HostStream {
         let graph: Arc<dyn Any + Send + Sync> = Arc::clone(graph) as _;
         match graph.downcast::<HostGraph>() {
             Ok(graph) if graph.device == self.shared.device => {
-                self.shared.traffic.launched();
+                self.shared.traffic.count(Counter::Launches);
                 self.hand_over(Command::Launch(graph))
             }
-            _ => Err(DeviceError::Foreign { what: "graph" }),
+            _ => Err(DeviceError::Foreign(Object::Graph)),
         }
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.shared.traffic.waited();
+        self.shared.traffic.count(Counter::HostWaits);
         let queue = self.shared.queue();
         let mut queue = self
             .shared
@@ -424,8 +425,8 @@ impl Shared {
                 // overlap, `ptr::copy` bears it. Nobody else is at either during the accesses.
                 unsafe { ptr::copy(from.address as *const u8, into.address as *mut u8, *bytes) };
                 match kind {
-                    Kind::Upload(_) => self.traffic.uploaded(*bytes),
-                    Kind::Download(_) => self.traffic.downloaded(*bytes),
+                    Kind::Upload(_) => self.traffic.copied(Direction::Upload, *bytes),
+                    Kind::Download(_) => self.traffic.copied(Direction::Download, *bytes),
                     Kind::Copy(_) | Kind::Run => {}
                 }
                 Ok(())

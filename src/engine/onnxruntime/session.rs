@@ -10,7 +10,7 @@
 use super::backend::CpuEngine;
 use super::profile::Profiling;
 use crate::device::{
-    Buffer, DeviceError, DeviceView, DeviceViewMut, HostAccess, HostStream, Stream, Work,
+    Buffer, DeviceError, DeviceView, DeviceViewMut, HostAccess, HostStream, Object, Stream, Work,
 };
 use crate::engine::agreement::{agree, agree_all, buffers_of, count};
 use crate::engine::{Engine, RunError, Session};
@@ -236,7 +236,7 @@ impl Session for CpuSession {
         let device = |source| RunError::Device { network: network.clone(), source };
         let stream = (stream as &dyn Any)
             .downcast_ref::<HostStream>()
-            .ok_or(DeviceError::Foreign { what: "stream" })
+            .ok_or(DeviceError::Foreign(Object::Stream))
             .map_err(device)?;
         agree_all(contract, inputs, outputs)?;
         for buffer in buffers_of(inputs, outputs) {
