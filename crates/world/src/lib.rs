@@ -2,8 +2,16 @@
 //!
 //! A world knows no model, no driver and no score.
 
-pub mod embedded;
+mod actors;
+mod noise;
 mod real_time;
+mod road;
+mod scenarios;
+mod sensors;
+mod world;
 
-pub use embedded::{EmbeddedWorld, MapError, RoadError, StreetMap};
 pub use real_time::RealTime;
+pub use road::Road;
+pub use road::error::RoadError;
+pub use road::street_map::{MapError, StreetMap};
+pub use world::EmbeddedWorld;

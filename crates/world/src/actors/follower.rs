@@ -1,0 +1,248 @@
+//! An actor on a track.
+
+use super::cast::{Cast, EGO};
+use super::catalogue::Model;
+use crate::road::track::Track;
+use std::sync::Arc;
+use tandem_scene::{ActorState, Pose, TICK_S, wrap_angle};
+
+/// How far ahead a follower looks, meters.
+const HORIZON_M: f64 = 70.0;
+
+/// Room that a follower wants on both sides of itself, meters.
+const MARGIN_M: f64 = 0.25;
+
+/// The gap that somebody with nobody ahead reckons with, meters.
+const FREE_ROAD_M: f64 = 1e3;
+
+/// The intelligent driver model of traffic (not of the autopilot).
+pub(super) mod idm {
+    const ACCELERATION_MPS2: f64 = 1.8;
+    pub(crate) const DECELERATION_MPS2: f64 = 2.5;
+    const HEADWAY_S: f64 = 1.3;
+    const STANDSTILL_M: f64 = 4.0;
+    const HARDEST_MPS2: f64 = 8.0;
+
+    /// Acceleration behind something that drives `lead_mps` with `gap_m` in between, m/s².
+    pub(crate) fn acceleration_mps2(v: f64, desired: f64, gap_m: f64, lead_mps: f64) -> f64 {
+        let brake = 2.0 * (ACCELERATION_MPS2 * DECELERATION_MPS2).sqrt();
+        let wanted_m = STANDSTILL_M + (v * HEADWAY_S + v * (v - lead_mps) / brake).max(0.0);
+        let free = 1.0 - (v / desired.max(0.1)).powi(4);
+        let wanted = free - (wanted_m / gap_m.max(0.1)).powi(2);
+        (ACCELERATION_MPS2 * wanted).max(-HARDEST_MPS2)
+    }
+}
+
+/// What is ahead of a follower in its way.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Ahead {
+    /// Who, [`EGO`] for our vehicle.
+    pub(crate) id: u32,
+    /// From bumper to bumper, meters.
+    pub(crate) gap_m: f64,
+    /// Its speed along the follower's heading, m/s, not negative.
+    pub(crate) speed_mps: f64,
+}
+
+/// An actor that moves along a track, beside its line if it likes.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    id: u32,
+    track: Arc<Track>,
+    along_m: f64,
+    aside_m: f64,
+    speed_mps: f64,
+    extent_m: [f64; 3],
+}
+
+impl Follower {
+    /// Brings an actor on, `along_m` from the track's start and `aside_m` to its right.
+    pub(crate) fn enter(
+        cast: &mut Cast,
+        model: &Model,
+        track: &Arc<Track>,
+        (along_m, aside_m): (f64, f64),
+        speed_mps: f64,
+    ) -> Self {
+        let mut follower = Self {
+            id: 0,
+            track: Arc::clone(track),
+            along_m,
+            aside_m,
+            speed_mps,
+            extent_m: model.extent_m,
+        };
+        let (pose, z_m) = follower.pose(0.0);
+        follower.id = cast.enter(model, pose, z_m, speed_mps);
+        follower
+    }
+
+    /// Its number in the cast.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its line.
+    pub(crate) fn track(&self) -> &Arc<Track> {
+        &self.track
+    }
+
+    /// Meters from its track's start.
+    pub(crate) fn along_m(&self) -> f64 {
+        self.along_m
+    }
+
+    /// Meters to the right of its track.
+    pub(crate) fn aside_m(&self) -> f64 {
+        self.aside_m
+    }
+
+    /// Along its track, m/s.
+    pub(crate) fn speed_mps(&self) -> f64 {
+        self.speed_mps
+    }
+
+    /// Drives at `speed_mps` for one tick.
+    pub(crate) fn advance(&mut self, cast: &mut Cast, speed_mps: f64) {
+        self.advance_aside(cast, speed_mps, self.aside_m);
+    }
+
+    /// The same, and is `aside_m` to the right of its track in the end.
+    pub(crate) fn advance_aside(&mut self, cast: &mut Cast, speed_mps: f64, aside_m: f64) {
+        let step_m = speed_mps * TICK_S;
+        let drift_m = aside_m - self.aside_m;
+        self.along_m += step_m;
+        self.aside_m = aside_m;
+        self.speed_mps = speed_mps;
+        let lean_rad = if step_m > 1e-6 { drift_m.atan2(step_m) } else { 0.0 };
+        let (pose, z_m) = self.pose(lean_rad);
+        cast.place(self.id, pose, z_m, speed_mps);
+    }
+
+    /// Drives behind whoever is ahead, at `desired_mps` where nobody is, for one tick.
+    pub(crate) fn follow(&mut self, cast: &mut Cast, desired_mps: f64) {
+        let ahead = self.ahead(cast);
+        let speed_mps = self.idm_speed(ahead, desired_mps);
+        self.advance(cast, speed_mps);
+    }
+
+    /// The speed of the next tick behind `ahead`, m/s.
+    pub(crate) fn idm_speed(&self, ahead: Option<Ahead>, desired_mps: f64) -> f64 {
+        let (gap_m, lead_mps) =
+            ahead.map_or((FREE_ROAD_M, self.speed_mps), |ahead| (ahead.gap_m, ahead.speed_mps));
+        let v = self.speed_mps;
+        let change_mps2 = idm::acceleration_mps2(v, desired_mps, gap_m, lead_mps);
+        (v + change_mps2 * TICK_S).max(0.0)
+    }
+
+    /// The nearest of everybody who stands or moves in its way.
+    pub(crate) fn ahead(&self, cast: &Cast) -> Option<Ahead> {
+        let (own, _) = self.track.pose_at(self.along_m, self.aside_m);
+        let forward = own.forward();
+        cast.everybody()
+            .filter(|other| other.id != self.id && !is_flat(other))
+            .filter_map(|other| {
+                let offset = other.pose.position - own.position;
+                if offset.length_squared() > HORIZON_M * HORIZON_M || offset.dot(forward) < -30.0 {
+                    return None;
+                }
+                let (along_m, aside_m) = self.track.locate_within(
+                    other.pose.position,
+                    self.along_m,
+                    self.along_m + HORIZON_M,
+                );
+                let (there, _) = self.track.pose_at(along_m, 0.0);
+                let turned_rad = wrap_angle(other.pose.yaw_rad - there.yaw_rad);
+                let (sin, cos) = (turned_rad.sin().abs(), turned_rad.cos().abs());
+                let [half_length, half_width, _] = other.extent_m;
+                let reach_aside_m = half_length * sin + half_width * cos;
+                let reach_along_m = half_length * cos + half_width * sin;
+                let is_in_way = (aside_m - self.aside_m).abs()
+                    < self.extent_m[1] + reach_aside_m + MARGIN_M
+                    && along_m > self.along_m + 0.1;
+                is_in_way.then(|| Ahead {
+                    id: other.id,
+                    gap_m: along_m - self.along_m - self.extent_m[0] - reach_along_m,
+                    speed_mps: (other.speed_mps * turned_rad.cos()).max(0.0),
+                })
+            })
+            .min_by(|a, b| a.gap_m.total_cmp(&b.gap_m))
+    }
+
+    /// True once it has come to its track's end.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.along_m >= self.track.length_m() - 0.5
+    }
+
+    /// The pose of a body whose axles follow the track, and the height there.
+    fn pose(&self, lean_rad: f64) -> (Pose, f64) {
+        let half_base_m = 0.6 * self.extent_m[0];
+        let (back, low) = self.track.pose_at(self.along_m - half_base_m, self.aside_m);
+        let (front, high) = self.track.pose_at(self.along_m + half_base_m, self.aside_m);
+        let yaw_rad = (front.position - back.position).to_angle() + lean_rad;
+        let position = (front.position + back.position) / 2.0;
+        (Pose { position, yaw_rad: wrap_angle(yaw_rad) }, (low + high) / 2.0)
+    }
+}
+
+/// True for what lies on the road and is driven over.
+pub(crate) fn is_flat(actor: &ActorState) -> bool {
+    actor.id != EGO && actor.extent_m[2] < 0.05
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::{DEBRIS, POLICE};
+    use super::*;
+    use glam::DVec3;
+    use tandem_scene::EgoState;
+    use tandem_scene::vehicle::EGO_EXTENT_M;
+
+    fn cast_with_ego_at(x: f64, y: f64) -> Cast {
+        Cast::new(&EgoState {
+            pose: Pose::new(x, y, 0.0),
+            z_m: 0.0,
+            speed_mps: 0.0,
+            yaw_rate_radps: 0.0,
+            acceleration_mps2: 0.0,
+            extent_m: EGO_EXTENT_M,
+        })
+    }
+
+    fn straight() -> Arc<Track> {
+        Arc::new(Track::new(&[DVec3::ZERO, DVec3::new(300.0, 0.0, 0.0)]))
+    }
+
+    #[test]
+    fn a_follower_stops_behind_our_vehicle_and_drives_over_dirt() {
+        let mut cast = cast_with_ego_at(120.0, 0.5);
+        cast.enter(&DEBRIS, Pose::new(60.0, 0.0, 0.0), 0.0, 0.0);
+        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        for _ in 0..1000 {
+            car.follow(&mut cast, 14.0);
+            let gap_m = 120.0 - EGO_EXTENT_M[0] - POLICE.extent_m[0] - car.along_m();
+            assert!(gap_m > 1.0, "{gap_m}");
+        }
+        assert!(car.along_m() > 105.0 && car.speed_mps() < 0.1, "{}", car.along_m());
+    }
+
+    #[test]
+    fn who_is_in_the_next_lane_is_passed() {
+        let mut cast = cast_with_ego_at(120.0, 3.5);
+        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        while !car.has_arrived() {
+            car.follow(&mut cast, 14.0);
+            assert!(car.speed_mps() > 5.0);
+        }
+    }
+
+    #[test]
+    fn a_lane_change_leans_the_body_toward_it() {
+        let mut cast = cast_with_ego_at(0.0, 50.0);
+        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (20.0, 0.0), 10.0);
+        car.advance_aside(&mut cast, 10.0, -0.1);
+        let actor = cast.get(car.id()).unwrap();
+        assert!(actor.pose.yaw_rad < -0.1 && actor.pose.position.y < 0.0);
+        assert!(actor.yaw_rate_radps < 0.0);
+    }
+}

@@ -1,0 +1,18 @@
+//! Routes for tests.
+
+use glam::DVec3;
+use tandem_scene::Route;
+
+/// A route through `key_points` with nothing else on it, for tests.
+pub(crate) fn bare_route(id: u32, key_points: Vec<DVec3>) -> Route {
+    Route {
+        id: id.into(),
+        town: "Town00".into(),
+        key_points,
+        scenarios: Vec::new(),
+        weather: vec![tandem_scene::WeatherKeyframe {
+            route_percentage: 0.0,
+            fields: std::collections::BTreeMap::new(),
+        }],
+    }
+}

@@ -1,0 +1,237 @@
+//! Scenarios on a route: which there are, and since when they are active.
+
+use super::blocked::Blocked;
+use super::context::{Effects, Scenario, Setting, Stage};
+use super::crossings::Crossing;
+use super::cut_ins::CutIn;
+use super::cyclists::Cyclists;
+use super::disturbances::{ControlLoss, HardBrake};
+use super::door::Door;
+use super::emergency::Emergency;
+use super::highway_cut_in::HighwayCutIn;
+use super::invasion::Invasion;
+use super::junction_flow::JunctionFlow;
+use super::light_schedule::{GREEN_THEN_RED, LightSchedule, RED_THEN_GREEN};
+use super::obstacles::{Kind, Obstacle};
+use super::parameters::Parameters;
+use super::parking_exit::ParkingExit;
+use super::priority::PriorityTaker;
+use crate::actors::cast::Cast;
+use crate::noise::Noise;
+use crate::road::error::RoadError;
+use tandem_scene::Route;
+
+/// A scenario on its route.
+pub(crate) struct Play {
+    trigger_along_m: f64,
+    is_active: bool,
+    scenario: Box<dyn Scenario>,
+    noise: Noise,
+}
+
+/// Sets up the scenarios of `route`.
+///
+/// # Errors
+/// If a parameter is no number.
+pub(crate) fn set_up(
+    route: &Route,
+    setting: &Setting<'_>,
+    cast: &mut Cast,
+    seed: u64,
+) -> Result<Vec<Play>, RoadError> {
+    let mut plays = Vec::new();
+    for (nth, spec) in route.scenarios.iter().enumerate() {
+        let Some(trigger) = spec.trigger else { continue };
+        let trigger_along_m = setting.road.along(trigger.position.truncate());
+        let parameters = Parameters::new(&route.id, nth as u32 + 1, spec);
+        let mut noise = Noise::new(seed, nth as u64, 0);
+        let mut effects = Effects::default();
+        let mut stage = setting.stage(cast, &mut effects, &mut noise);
+        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut stage)? {
+            // Trigger points of light schedules lie behind the line that the lights are for.
+            let is_active = spec.kind.starts_with("VanillaSignalized");
+            plays.push(Play { trigger_along_m, is_active, scenario, noise });
+        }
+    }
+    Ok(plays)
+}
+
+/// The scenario of type `kind`; `None` for types that bring nothing of their own.
+fn make(
+    kind: &str,
+    parameters: &Parameters<'_>,
+    trigger_m: f64,
+    stage: &mut Stage<'_>,
+) -> Result<Option<Box<dyn Scenario>>, RoadError> {
+    fn play<S: Scenario + 'static>(scenario: S) -> Box<dyn Scenario> {
+        Box::new(scenario)
+    }
+    let obstacle = |kind, is_two_way, stage: &mut Stage<'_>| {
+        Obstacle::new(kind, is_two_way, parameters, trigger_m, stage).map(play)
+    };
+    Ok(match kind {
+        "Accident" => Some(obstacle(Kind::Accident, false, stage)?),
+        "AccidentTwoWays" => Some(obstacle(Kind::Accident, true, stage)?),
+        "ConstructionObstacle" => Some(obstacle(Kind::Construction, false, stage)?),
+        "ConstructionObstacleTwoWays" => Some(obstacle(Kind::Construction, true, stage)?),
+        "ParkedObstacle" => Some(obstacle(Kind::Parked, false, stage)?),
+        "ParkedObstacleTwoWays" => Some(obstacle(Kind::Parked, true, stage)?),
+        "HazardAtSideLane" => Some(play(Cyclists::new(false, parameters, trigger_m, stage)?)),
+        "HazardAtSideLaneTwoWays" => Some(play(Cyclists::new(true, parameters, trigger_m, stage)?)),
+        "VehicleOpensDoorTwoWays" => Door::new(parameters, trigger_m, stage)?.map(play),
+        "ParkingCutIn" => CutIn::from_parking(trigger_m, stage).map(play),
+        "StaticCutIn" => Some(play(CutIn::from_queue(parameters, trigger_m, stage)?)),
+        "DynamicObjectCrossing" => Some(play(Crossing::behind_prop(parameters, trigger_m, stage)?)),
+        "ParkingCrossingPedestrian" => {
+            Crossing::behind_parked_car(parameters, trigger_m, stage)?.map(play)
+        }
+        "PedestrianCrossing" => Crossing::before_junction(parameters, stage).map(play),
+        "VehicleTurningRoute" => Crossing::of_cyclist_after_turn(parameters, stage).map(play),
+        "VehicleTurningRoutePedestrian" => {
+            Crossing::of_pedestrian_after_turn(parameters, stage).map(play)
+        }
+        "OppositeVehicleTakingPriority" => PriorityTaker::new(parameters, false, stage).map(play),
+        "OppositeVehicleRunningRedLight" => PriorityTaker::new(parameters, true, stage).map(play),
+        "BlockedIntersection" => Blocked::new(parameters, stage).map(play),
+        "HardBreakRoute" => Some(play(HardBrake::new(parameters))),
+        "ControlLoss" => Some(play(ControlLoss::new(trigger_m, stage))),
+        "YieldToEmergencyVehicle" => Some(play(Emergency::new(parameters, trigger_m, stage)?)),
+        "InvadingTurn" => Invasion::new(parameters, trigger_m, stage)?.map(play),
+        "ParkingExit" => ParkingExit::new(parameters, stage)?.map(play),
+        "SignalizedJunctionLeftTurn"
+        | "SignalizedJunctionRightTurn"
+        | "SignalizedJunctionLeftTurnEnterFlow"
+        | "NonSignalizedJunctionLeftTurn"
+        | "NonSignalizedJunctionRightTurn"
+        | "NonSignalizedJunctionLeftTurnEnterFlow"
+        | "CrossingBicycleFlow"
+        | "EnterActorFlow"
+        | "HighwayExit"
+        | "InterurbanActorFlow"
+        | "InterurbanAdvancedActorFlow"
+        | "MergerIntoSlowTraffic"
+        | "MergerIntoSlowTrafficV2" => JunctionFlow::new(kind, parameters, stage.road)?.map(play),
+        "HighwayCutIn" => HighwayCutIn::new(parameters, stage)?.map(play),
+        "VanillaSignalizedTurnEncounterGreenLight" => {
+            Some(play(LightSchedule::new(GREEN_THEN_RED)))
+        }
+        "VanillaSignalizedTurnEncounterRedLight" => Some(play(LightSchedule::new(RED_THEN_GREEN))),
+        _ => None,
+    })
+}
+
+impl Play {
+    /// Plays one tick of this scenario, if it has begun or begins now.
+    pub(crate) fn advance(
+        &mut self,
+        setting: &Setting<'_>,
+        cast: &mut Cast,
+        effects: &mut Effects,
+    ) {
+        self.is_active |= setting.ego_along_m > self.trigger_along_m - 2.0;
+        if self.is_active {
+            self.scenario.play(&mut setting.stage(cast, effects, &mut self.noise));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged, straight, through_junction};
+    use super::*;
+
+    const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
+
+    /// Every type with actors of its own, on a road as its layout has it: how the route turns in a
+    /// junction, if it has one, and whether who drives on without looking hits somebody.
+    const TYPES: [(&str, Option<f64>, bool); 22] = [
+        ("Accident", None, true),
+        ("AccidentTwoWays", None, true),
+        ("ConstructionObstacle", None, true),
+        ("ConstructionObstacleTwoWays", None, true),
+        ("ParkedObstacle", None, true),
+        ("ParkedObstacleTwoWays", None, true),
+        ("HazardAtSideLane", None, true),
+        ("HazardAtSideLaneTwoWays", None, true),
+        ("VehicleOpensDoorTwoWays", None, true),
+        ("ParkingCutIn", None, true),
+        ("StaticCutIn", None, true),
+        ("DynamicObjectCrossing", None, true),
+        ("ParkingCrossingPedestrian", None, true),
+        ("PedestrianCrossing", Some(1.0), true),
+        ("VehicleTurningRoute", Some(-1.0), true),
+        ("VehicleTurningRoutePedestrian", Some(1.0), true),
+        ("OppositeVehicleTakingPriority", Some(0.0), true),
+        ("OppositeVehicleRunningRedLight", Some(-1.0), true),
+        ("BlockedIntersection", Some(1.0), true),
+        ("YieldToEmergencyVehicle", None, false),
+        ("InvadingTurn", None, false),
+        ("ControlLoss", None, false),
+    ];
+
+    fn rehearsal(kind: &str, turn: Option<f64>, seed: u64) -> Rehearsal {
+        let direction = if kind == "OppositeVehicleRunningRedLight" { "opposite" } else { "right" };
+        let parameters: &[(&str, &[(&str, &str)])] = &[
+            ("distance", &[("value", if kind == "YieldToEmergencyVehicle" { "27" } else { "42" })]),
+            ("direction", &[("value", direction)]),
+            ("speed", &[("value", "50")]),
+            ("frequency", &[("from", "40"), ("to", "110")]),
+            ("crossing_angle", &[("value", "6")]),
+        ];
+        let key_points = turn.map_or_else(straight, through_junction);
+        Rehearsal::on(&staged(key_points, kind, 6.0, parameters), seed)
+    }
+
+    #[test]
+    fn who_drives_on_without_looking_hits_somebody_and_who_looks_does_not() {
+        for (kind, turn, hits) in TYPES {
+            let mut n_hits = 0;
+            for seed in SEEDS {
+                let mut blind = rehearsal(kind, turn, seed);
+                let end_m = blind.road.route_stations().1 as f64;
+                n_hits += usize::from(blind.drive_blindly(8.0, end_m).is_some());
+                // Nobody who looks takes a turn at 11 m/s.
+                let fastest_mps = if turn.unwrap_or_default() == 0.0 { 11.0 } else { 9.0 };
+                for speed_mps in [6.0, 8.0, fastest_mps] {
+                    let hit = rehearsal(kind, turn, seed).drive_attentively(speed_mps, 40.0);
+                    assert_eq!(hit, None, "{kind} with seed {seed} at {speed_mps} m/s");
+                }
+            }
+            // People who cross at their own pace may just be missed.
+            let expected = match kind {
+                "PedestrianCrossing" => 1..=3,
+                _ if hits => 3..=3,
+                _ => 0..=0,
+            };
+            assert!(expected.contains(&n_hits), "{kind}: {n_hits} of 3 seeds");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_plays_the_same_and_everybody_is_on_stage_before_the_drive() {
+        for (kind, turn, _) in TYPES {
+            let play = || {
+                let mut rehearsal = rehearsal(kind, turn, 5);
+                assert!(!rehearsal.cast.actors().is_empty() || kind == "InvadingTurn", "{kind}");
+                for _ in 0..240 {
+                    rehearsal.drive(7.0, 0.0);
+                }
+                (rehearsal.cast.actors().to_vec(), format!("{:?}", rehearsal.effects))
+            };
+            assert_eq!(play(), play(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_no_number_is_named() {
+        let parameters: &[(&str, &[(&str, &str)])] = &[("distance", &[("value", "far")])];
+        let route = staged(straight(), "Accident", 12.0, parameters);
+        let mut rehearsal = Rehearsal::on_a_straight_road();
+        let error = rehearsal.with_stage(|stage| {
+            let id = 7.into();
+            let parameters = Parameters::new(&id, 1, &route.scenarios[0]);
+            make("Accident", &parameters, 12.0, stage).map(drop).unwrap_err().to_string()
+        });
+        assert!(error.contains("distance value of scenario Accident_1 is \"far\""), "{error}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The lane beside an obstacle, and who else drives there.
+
+use super::context::Stage;
+use super::flow::{Flow, Manner};
+use super::parameters::Parameters;
+use crate::road::error::RoadError;
+use crate::road::layout::LANE_WIDTH_M;
+use tandem_scene::{Passage, PassageReason};
+
+/// The lane to drive in beside an obstacle.
+#[derive(Debug)]
+pub(super) enum Bypass {
+    /// Of our own direction; traffic there is slowed down.
+    Own {
+        /// Upper limit of traffic's speed, m/s.
+        limit_mps: f64,
+    },
+    /// The oncoming one, with vehicles in it.
+    Oncoming(Option<Flow>),
+}
+
+impl Bypass {
+    /// A lane of our own direction.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn own(parameters: &Parameters<'_>) -> Result<Self, RoadError> {
+        Ok(Self::Own { limit_mps: parameters.number("speed", 60.0)? / 3.6 })
+    }
+
+    /// The oncoming lane beside what is `from_m` to `to_m` down the road.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn oncoming(
+        parameters: &Parameters<'_>,
+        stage: &Stage<'_>,
+        (from_m, to_m): (f64, f64),
+    ) -> Result<Self, RoadError> {
+        let gap_m = parameters.range("frequency", (60.0, 150.0))?;
+        Ok(Self::Oncoming(stage.road.oncoming_track().map(|track| {
+            let limit_kmh = stage.road.layout().speed_limit_kmh;
+            let reach_m = 1.5 * limit_kmh + 30.0;
+            let beside = |along_m: f64| {
+                let aside_m = stage.road.route_aside_m(along_m);
+                track.locate(stage.road.pose_at(along_m, aside_m).0.position).0
+            };
+            let (source_m, sink_m) = (beside(to_m) - reach_m, beside(from_m) + reach_m);
+            Flow::new(track, source_m, sink_m, limit_kmh / 3.6, gap_m, Manner::Idm)
+        })))
+    }
+
+    /// Plays a tick in which traffic is slowed down, or vehicles come.
+    pub(crate) fn open(&mut self, stage: &mut Stage<'_>) {
+        match self {
+            Self::Own { limit_mps } => stage.effects.traffic.limit_mps = Some(*limit_mps),
+            Self::Oncoming(flow) => {
+                stage.effects.allowances.oncoming_lane = true;
+                if let Some(flow) = flow {
+                    flow.play(stage);
+                }
+            }
+        }
+    }
+
+    /// Plays a tick in which nobody new comes.
+    pub(crate) fn close(&mut self, stage: &mut Stage<'_>) {
+        if let Self::Oncoming(Some(flow)) = self {
+            flow.drain(stage);
+        }
+    }
+
+    /// How to pass `actors`, which are `from_m` to `to_m` down the road: `lanes` of a lane farther
+    /// left if that is the oncoming lane.
+    pub(super) fn passage(
+        &self,
+        stage: &Stage<'_>,
+        (from_m, to_m): (f64, f64),
+        lanes: f64,
+        actors: Vec<u32>,
+    ) -> Passage {
+        let (lanes, reason) = match self {
+            Self::Own { .. } => (1.0, PassageReason::ObstacleBesideFreeLane),
+            Self::Oncoming(_) => (lanes, PassageReason::ObstacleBesideOncomingLane),
+        };
+        let plan_range = stage.plan_range(from_m, to_m);
+        Passage { plan_range, aside_m: -lanes * LANE_WIDTH_M, reason, actors }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a scenario works on at a tick, and what it may do.
+
+use crate::actors::cast::Cast;
+use crate::actors::catalogue::Model;
+use crate::actors::traffic::TrafficOrder;
+use crate::noise::Noise;
+use crate::road::Road;
+use crate::road::signals::LightOrder;
+use glam::DVec3;
+use std::ops::Range;
+use tandem_scene::{ActorState, Allowances, EgoState, Passage, ScenarioState};
+
+/// Where and when a tick is played.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// Where everything is.
+    pub(crate) road: &'a Road,
+    /// Our vehicle.
+    pub(crate) ego: EgoState,
+    /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
+    pub(crate) ego_along_m: f64,
+    /// Seconds since the route began.
+    pub(crate) time_s: f64,
+}
+
+/// What a scenario works on at a tick.
+pub(super) struct Stage<'a> {
+    /// Where everything is.
+    pub(crate) road: &'a Road,
+    /// Everybody, our vehicle included.
+    pub(crate) cast: &'a mut Cast,
+    /// Our vehicle.
+    pub(crate) ego: EgoState,
+    /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
+    pub(crate) ego_along_m: f64,
+    /// Seconds since the route began.
+    pub(crate) time_s: f64,
+    /// What scenarios do to others, for this tick only: made anew at each.
+    pub(crate) effects: &'a mut Effects,
+    /// Random numbers of this scenario.
+    pub(crate) noise: &'a mut Noise,
+}
+
+/// What scenarios do at a tick, besides moving their own actors.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// What our vehicle may do.
+    pub(crate) allowances: Allowances,
+    /// What ordinary traffic has to do.
+    pub(crate) traffic: TrafficOrder,
+    /// What is to be driven around.
+    pub(crate) passages: Vec<Passage>,
+    /// Added to our vehicle's command.
+    pub(crate) control_noise: Option<ControlNoise>,
+    /// What the lights of the junction show, if scenarios decide on that.
+    pub(crate) lights: Option<LightOrder>,
+    /// Running scenarios with rules of their own.
+    pub(crate) running: Vec<ScenarioState>,
+}
+
+/// Disturbance of a command: normal numbers, drawn anew at every tick.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct ControlNoise {
+    /// Mean of what is added to the throttle.
+    pub(crate) throttle: f64,
+    /// Its standard deviation.
+    pub(crate) throttle_deviation: f64,
+    /// Mean of what is added to the steering.
+    pub(crate) steer: f64,
+    /// Its standard deviation.
+    pub(crate) steer_deviation: f64,
+}
+
+/// One scenario, once it is active.
+pub(super) trait Scenario: Send {
+    /// Plays one tick: moves its own actors and says what it does to others. Called from its
+    /// activation to the end of the route, after our vehicle has moved.
+    fn play(&mut self, stage: &mut Stage<'_>);
+}
+
+impl<'a> Setting<'a> {
+    pub(super) fn stage<'b>(
+        &self,
+        cast: &'b mut Cast,
+        effects: &'b mut Effects,
+        noise: &'b mut Noise,
+    ) -> Stage<'b>
+    where
+        'a: 'b,
+    {
+        let Self { road, ego, ego_along_m, time_s } = *self;
+        Stage { road, cast, ego, ego_along_m, time_s, effects, noise }
+    }
+}
+
+/// Where `actor` is.
+pub(super) fn place_of(actor: &ActorState) -> DVec3 {
+    actor.pose.position.extend(actor.z_m)
+}
+
+impl Stage<'_> {
+    /// Brings on somebody or something that stands along the road, `aside_m` to the right of its
+    /// center line.
+    pub(super) fn stand(&mut self, model: &Model, along_m: f64, aside_m: f64) -> u32 {
+        let (pose, z_m) = self.road.pose_at(along_m, aside_m);
+        self.cast.enter(model, pose, z_m, 0.0)
+    }
+
+    /// True if our vehicle, going straight to `place` as fast as it is now, arrives there within
+    /// `seconds`, or if it is less than `meters` away.
+    pub(super) fn arrives_within(&self, place: DVec3, seconds: f64, meters: f64) -> bool {
+        let distance_m = self.ego.pose.position.extend(self.ego.z_m).distance(place);
+        let is_moving = self.ego.speed_mps.abs() > 1e-3;
+        distance_m < meters || is_moving && distance_m / self.ego.speed_mps.abs() < seconds
+    }
+
+    /// Indices of the plan's points from `from_m` to `to_m` down the road: at least one.
+    pub(super) fn plan_range(&self, from_m: f64, to_m: f64) -> Range<usize> {
+        let from = self.road.plan_idx(from_m);
+        from..self.road.plan_idx(to_m).max(from) + 1
+    }
+}

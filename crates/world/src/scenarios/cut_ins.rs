@@ -1,0 +1,227 @@
+//! Cars that pull out in front of us.
+
+use super::context::{Scenario, Stage, place_of};
+use super::flow::touches_somebody;
+use super::parameters::Parameters;
+use super::tenure::Moment;
+use crate::actors::catalogue::any_car;
+use crate::actors::follower::Follower;
+use crate::road::error::RoadError;
+use crate::road::layout::LANE_WIDTH_M;
+use std::f64::consts::PI;
+use tandem_scene::TICK_S;
+
+/// A car changes lanes within this distance, meters.
+const CHANGE_M: f64 = 10.0;
+
+/// Closer than this to somebody ahead, a car that pulls out keeps its distance, meters.
+const WATCHFUL_M: f64 = 20.0;
+
+/// How somebody pulls out.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// In the beginning, m/s².
+    acceleration_mps2: f64,
+    /// In the end, m/s.
+    speed_mps: f64,
+}
+
+/// A car that pulls out of where it stands into our lane, and those who stand around it.
+#[derive(Debug)]
+pub(super) struct CutIn {
+    car: Follower,
+    start_m: f64,
+    start_aside_m: f64,
+    pace: Pace,
+    bystanders: Vec<u32>,
+    /// Our vehicle arrives within so many seconds, or is so many meters away.
+    trigger: (f64, f64),
+    start: Moment,
+    end: End,
+    is_over: bool,
+}
+
+/// When it is over.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The car leaves when it has driven so many meters.
+    Driven(f64),
+    /// Everybody leaves so many seconds after the start.
+    After(f64),
+}
+
+impl CutIn {
+    /// A car between parked ones; `None` if nobody can park on this road.
+    pub(super) fn from_parking(trigger_m: f64, stage: &mut Stage<'_>) -> Option<Self> {
+        let strip_m = stage.road.parking_aside_m()?;
+        let lane_m = stage.road.route_aside_m(trigger_m);
+        let hiding = any_car(stage.noise);
+        stage.stand(&hiding, trigger_m + 28.0, strip_m);
+        let car = car_beside(stage, trigger_m + 35.0, (lane_m, strip_m - lane_m));
+        Some(Self {
+            start_m: car.along_m(),
+            car,
+            start_aside_m: strip_m - lane_m,
+            pace: Pace { acceleration_mps2: 3.0, speed_mps: 20.0 / 3.6 },
+            bystanders: Vec::new(),
+            trigger: (2.35, 10.0),
+            start: Moment::default(),
+            end: End::Driven(30.0),
+            is_over: false,
+        })
+    }
+
+    /// A car in a queue in the next lane.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(super) fn from_queue(
+        parameters: &Parameters<'_>,
+        trigger_m: f64,
+        stage: &mut Stage<'_>,
+    ) -> Result<Self, RoadError> {
+        let last_m = trigger_m + parameters.number("distance", 42.0)?;
+        let lane_m = stage.road.route_aside_m(trigger_m);
+        let beside_m = if stage.road.layout().right > 0 { LANE_WIDTH_M } else { -LANE_WIDTH_M };
+        let place_m = |nth: usize| last_m + 11.0 * nth as f64;
+        let mut bystanders = Vec::new();
+        for nth in [0, 1, 3, 4, 5] {
+            let model = any_car(stage.noise);
+            bystanders.push(stage.stand(&model, place_m(nth), lane_m + beside_m));
+        }
+        let car = car_beside(stage, place_m(2), (lane_m, beside_m));
+        Ok(Self {
+            start_m: car.along_m(),
+            car,
+            start_aside_m: beside_m,
+            pace: Pace { acceleration_mps2: 1.5, speed_mps: 60.0 / 3.6 },
+            bystanders,
+            trigger: (2.7, 15.0),
+            start: Moment::default(),
+            end: End::After(30.0),
+            is_over: false,
+        })
+    }
+
+    fn drive(&mut self, stage: &mut Stage<'_>) {
+        let driven_m = self.car.along_m() - self.start_m;
+        let Pace { acceleration_mps2, speed_mps } = self.pace;
+        let mut v = (self.car.speed_mps() + acceleration_mps2 * TICK_S).min(speed_mps);
+        let ahead = self.car.ahead(stage.cast).filter(|ahead| ahead.gap_m < WATCHFUL_M);
+        if driven_m > CHANGE_M && ahead.is_some() {
+            v = v.min(self.car.idm_speed(ahead, speed_mps));
+        }
+        if touches_somebody(stage.cast, self.car.id()) {
+            v = 0.0;
+        }
+        let part = ((driven_m + v * TICK_S) / CHANGE_M).clamp(0.0, 1.0);
+        let aside_m = self.start_aside_m * (1.0 + (PI * part).cos()) / 2.0;
+        self.car.advance_aside(stage.cast, v, aside_m);
+    }
+}
+
+/// An ordinary car that stands beside the lane.
+fn car_beside(stage: &mut Stage<'_>, along_m: f64, (lane_m, beside_m): (f64, f64)) -> Follower {
+    let track = stage.road.lane_track(lane_m);
+    let (pose, _) = stage.road.pose_at(along_m, lane_m);
+    let (start_m, _) = track.locate(pose.position);
+    let model = any_car(stage.noise);
+    Follower::enter(stage.cast, &model, &track, (start_m, beside_m), 0.0)
+}
+
+impl Scenario for CutIn {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        if self.is_over {
+            return;
+        }
+        let place = stage.cast.get(self.car.id()).map(place_of);
+        let (within_s, within_m) = self.trigger;
+        let is_near = place.is_some_and(|place| stage.arrives_within(place, within_s, within_m));
+        let Some(elapsed_s) = self.start.seconds_since(stage.time_s, is_near) else { return };
+        if !self.car.has_arrived() {
+            self.drive(stage);
+        }
+        self.is_over = match self.end {
+            End::Driven(way_m) => self.car.along_m() - self.start_m > way_m,
+            End::After(seconds) => elapsed_s > seconds,
+        };
+        if self.is_over || self.car.has_arrived() {
+            stage.cast.leave(self.car.id());
+        }
+        if self.is_over {
+            self.bystanders.iter().for_each(|&id| stage.cast.leave(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::*;
+
+    fn rehearsal(kind: &str, direction: &str) -> Rehearsal {
+        let parameters: &[(&str, &[(&str, &str)])] =
+            &[("distance", &[("value", "40")]), ("direction", &[("value", direction)])];
+        Rehearsal::on(&staged(straight(), kind, 12.0, parameters), 1)
+    }
+
+    /// Drives at `speed_mps` until somebody moves; how far away that is.
+    fn moves_at_m(rehearsal: &mut Rehearsal, speed_mps: f64) -> f64 {
+        loop {
+            rehearsal.drive(speed_mps, 0.0);
+            if let Some(car) = rehearsal.cast.actors().iter().find(|a| a.speed_mps > 0.0) {
+                return car.pose.position.distance(rehearsal.ego.pose.position);
+            }
+        }
+    }
+
+    #[test]
+    fn they_pull_out_when_we_are_about_to_arrive() {
+        for (kind, speed_mps, expected_m) in [
+            ("ParkingCutIn", 8.0, 2.35 * 8.0),
+            ("ParkingCutIn", 2.0, 10.0),
+            ("StaticCutIn", 10.0, 27.0),
+            ("StaticCutIn", 4.0, 15.0),
+        ] {
+            let found_m = moves_at_m(&mut rehearsal(kind, "right"), speed_mps);
+            assert!((found_m - expected_m).abs() < 0.05 * speed_mps + 0.1, "{kind} {found_m}");
+        }
+    }
+
+    #[test]
+    fn a_parked_car_ends_in_our_lane_from_either_side_and_leaves_after_thirty_meters() {
+        for (direction, side) in [("right", 1.0), ("left", -1.0)] {
+            let mut rehearsal = rehearsal("ParkingCutIn", direction);
+            let places = rehearsal.cast.actors().iter().map(|actor| actor.pose.position);
+            let places: Vec<(f64, f64)> = places.map(|place| (place.x, place.y)).collect();
+            assert_eq!(places[0], (40.0, 3.0 * side));
+            assert!((places[1].0 - 47.0).abs() < 1e-9 && (places[1].1 - 3.0 * side).abs() < 1e-9);
+            moves_at_m(&mut rehearsal, 5.0);
+            while rehearsal.cast.actors().len() == 2 {
+                rehearsal.tick(rehearsal.ego.pose, 0.0);
+                let car = &rehearsal.cast.actors().last().unwrap();
+                assert!(car.speed_mps <= 20.0 / 3.6 + 1e-9);
+                let driven_m = car.pose.position.x - 47.0;
+                if rehearsal.cast.actors().len() == 2 && driven_m > CHANGE_M {
+                    assert!(car.pose.position.y.abs() < 0.05 && driven_m < 30.5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_queue_stands_beside_us_and_is_gone_thirty_seconds_after_the_cut_in() {
+        let mut rehearsal = rehearsal("StaticCutIn", "right");
+        let mut places: Vec<f64> =
+            rehearsal.cast.actors().iter().map(|actor| actor.pose.position.x.round()).collect();
+        places.sort_by(f64::total_cmp);
+        assert_eq!(places, [52.0, 63.0, 74.0, 85.0, 96.0, 107.0]);
+        moves_at_m(&mut rehearsal, 8.0);
+        for tick in 1..=601 {
+            rehearsal.tick(rehearsal.ego.pose, 0.0);
+            let there = rehearsal.cast.actors().len();
+            assert!(there >= 5 || tick >= 600, "{there} after {tick}");
+        }
+        assert!(rehearsal.cast.actors().is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! A parked car whose door opens in front of us.
+
+use super::bypass::Bypass;
+use super::context::{Scenario, Stage};
+use super::parameters::Parameters;
+use super::tenure::{Moment, Tenure};
+use crate::actors::catalogue::{Model, any_car};
+use crate::road::error::RoadError;
+use crate::road::layout::PARKING_WIDTH_M;
+use glam::DVec2;
+use tandem_scene::{ActorKind, Pose};
+
+/// How far the door reaches out, half, meters, and how thick it is, half.
+const DOOR_HALF_M: (f64, f64) = (0.475, 0.06);
+
+/// The door is this far ahead of the car's center, meters.
+const DOOR_AHEAD_M: f64 = 0.8;
+
+/// The car stands this far from the driving lane, meters.
+const KERB_M: f64 = 0.1;
+
+/// Share of a lane by which to pass an open door.
+const PASSING_LANES: f64 = 0.475;
+
+/// The scenario ends this far behind the car, meters.
+const END_M: f64 = 50.0;
+
+/// A parked car with a door.
+#[derive(Debug)]
+pub(super) struct Door {
+    along_m: f64,
+    car: Pose,
+    z_m: f64,
+    model: Model,
+    actors: Vec<u32>,
+    opening: Moment,
+    bypass: Bypass,
+    tenure: Tenure,
+}
+
+impl Door {
+    /// Parks the car; `None` if nobody can park on this road's right.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn new(
+        parameters: &Parameters<'_>,
+        trigger_m: f64,
+        stage: &mut Stage<'_>,
+    ) -> Result<Option<Self>, RoadError> {
+        let along_m = trigger_m + parameters.number("distance", 45.0)?;
+        let Some(strip_m) = stage.road.parking_aside_m().filter(|&aside_m| aside_m > 0.0) else {
+            return Ok(None);
+        };
+        let model = any_car(stage.noise);
+        let aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M + model.extent_m[1];
+        let (pose, z_m) = stage.road.pose_at(along_m, aside_m);
+        Ok(Some(Self {
+            actors: vec![stage.stand(&model, along_m, aside_m)],
+            along_m,
+            car: pose,
+            z_m,
+            model,
+            opening: Moment::default(),
+            bypass: Bypass::oncoming(parameters, stage, (along_m, along_m))?,
+            tenure: Tenure::new(parameters),
+        }))
+    }
+
+    fn open(&mut self, stage: &mut Stage<'_>) {
+        let model = Model {
+            type_id: self.model.type_id,
+            kind: ActorKind::Vehicle,
+            extent_m: [DOOR_HALF_M.1, DOOR_HALF_M.0, 0.6],
+        };
+        // A finger's width between the door and the car's side keeps two bodies apart.
+        let aside_m = self.model.extent_m[1] + DOOR_HALF_M.0 + 0.01;
+        let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
+        let pose = Pose { position, ..self.car };
+        self.actors.push(stage.cast.enter(&model, pose, self.z_m, 0.0));
+    }
+}
+
+impl Scenario for Door {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        let is_done = stage.ego_along_m > self.along_m + END_M;
+        if self.tenure.run_with_limit(stage, is_done).is_none() {
+            self.bypass.close(stage);
+            return;
+        }
+        let is_near = stage.arrives_within(self.car.position.extend(self.z_m), 3.0, 10.0);
+        let is_open = self.opening.is_past(stage.time_s, is_near, 0.0);
+        if is_open && self.actors.len() == 1 {
+            self.open(stage);
+        }
+        if self.opening.is_past(stage.time_s, is_near, 5.0) {
+            self.bypass.open(stage);
+        }
+        let range = (self.along_m, self.along_m);
+        let passage = self.bypass.passage(stage, range, PASSING_LANES, self.actors.clone());
+        stage.effects.passages.push(passage);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged, straight};
+
+    fn rehearsal() -> Rehearsal {
+        let parameters: &[(&str, &[(&str, &str)])] =
+            &[("distance", &[("value", "45")]), ("frequency", &[("from", "30"), ("to", "90")])];
+        Rehearsal::on(&staged(straight(), "VehicleOpensDoorTwoWays", 12.0, parameters), 1)
+    }
+
+    /// Checks at which distance the door opens in front of a vehicle that drives `speed_mps`.
+    #[track_caller]
+    fn check(speed_mps: f64, opens_at_m: f64) {
+        let mut rehearsal = rehearsal();
+        while rehearsal.cast.actors().len() == 1 {
+            rehearsal.drive(speed_mps, 0.0);
+        }
+        let car = &rehearsal.cast.actors()[0].pose.position;
+        let distance_m = car.distance(rehearsal.ego.pose.position);
+        assert!((distance_m - opens_at_m).abs() < 0.05 * speed_mps + 0.01, "{distance_m}");
+    }
+
+    #[test]
+    fn the_door_opens_three_seconds_ahead_of_us_or_ten_meters() {
+        check(10.0, 30.0);
+        check(5.0, 15.0);
+        check(2.0, 10.0);
+    }
+
+    #[test]
+    fn an_open_door_is_in_our_way_and_the_passage_is_clear_of_it() {
+        assert!(rehearsal().drive_blindly(8.0, 160.0).is_some());
+        let mut rehearsal = rehearsal();
+        while rehearsal.ego_along_m() < 130.0 {
+            rehearsal.drive(8.0, -0.475 * 3.5);
+            assert_eq!(rehearsal.touching(), None);
+        }
+    }
+
+    #[test]
+    fn vehicles_come_five_seconds_after_the_door_has_opened() {
+        let mut rehearsal = rehearsal();
+        rehearsal.ego.pose.position.x = 50.0;
+        for tick in 0..200 {
+            rehearsal.tick(rehearsal.ego.pose, 0.0);
+            assert_eq!(rehearsal.effects.allowances.oncoming_lane, tick >= 100);
+            assert_eq!(rehearsal.cast.actors().len() > 2, tick >= 100);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A stream of vehicles along a track.
+
+use super::context::Stage;
+use crate::actors::cast::Cast;
+use crate::actors::catalogue::{Model, any_car};
+use crate::actors::follower::{Follower, is_flat};
+use crate::road::track::Track;
+use std::sync::Arc;
+use tandem_scene::ActorState;
+use tandem_scene::{UprightBox, footprints_overlap};
+
+/// Vehicles leave this far before the sink, meters.
+const LEAVE_M: f64 = 2.0;
+
+/// Nobody enters with less room than this to anybody else, meters.
+const LEAST_ROOM_M: f64 = 4.0;
+
+/// How hard somebody who enters is ready to brake, m/s².
+const BRAKING_MPS2: f64 = 4.0;
+
+/// How the vehicles of a flow drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Manner {
+    /// At their speed, whatever is in their way, until one of them touches something. From then on
+    /// all of them keep their distance.
+    Constant,
+    /// Behind whoever is ahead.
+    Idm,
+}
+
+/// Vehicles that come from a source one after the other and leave at a sink.
+#[derive(Debug)]
+pub(super) struct Flow {
+    track: Arc<Track>,
+    source_m: f64,
+    sink_m: f64,
+    speed_mps: f64,
+    gap_m: (f64, f64),
+    manner: Manner,
+    model: Option<Model>,
+    /// The farthest first.
+    cars: Vec<Follower>,
+    next_gap_m: f64,
+}
+
+impl Flow {
+    /// Cars at `speed_mps` from `source_m` to `sink_m` along `track`. The next one enters once the
+    /// last one is a gap away from the source; each gap is drawn from `gap_m`, meters.
+    pub(crate) fn new(
+        track: Arc<Track>,
+        source_m: f64,
+        sink_m: f64,
+        speed_mps: f64,
+        gap_m: (f64, f64),
+        manner: Manner,
+    ) -> Self {
+        Self {
+            source_m: source_m.clamp(0.0, track.length_m()),
+            sink_m: sink_m.clamp(0.0, track.length_m()),
+            track,
+            speed_mps,
+            gap_m,
+            manner,
+            model: None,
+            cars: Vec::new(),
+            next_gap_m: 0.0,
+        }
+    }
+
+    /// The same flow, of `model` only instead of ordinary cars.
+    pub(super) fn made_of(self, model: Model) -> Self {
+        Self { model: Some(model), ..self }
+    }
+
+    /// Numbers of those who are on their way.
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.cars.iter().map(Follower::id)
+    }
+
+    /// Fills the way from the source to the sink, except where somebody is.
+    pub(super) fn prefill(&mut self, stage: &mut Stage<'_>) {
+        let mut places = Vec::new();
+        let mut at_m = self.source_m;
+        while at_m < self.sink_m - LEAVE_M {
+            places.push(at_m);
+            at_m += self.draw_gap(stage).max(2.0 * LEAST_ROOM_M);
+        }
+        for at_m in places.into_iter().rev() {
+            self.enter(stage, at_m);
+        }
+        self.next_gap_m = self.draw_gap(stage);
+    }
+
+    /// Moves everybody for a tick, takes off who has arrived, and brings on the next.
+    pub(crate) fn play(&mut self, stage: &mut Stage<'_>) {
+        self.drain(stage);
+        let last_m = self.cars.last().map_or(f64::INFINITY, Follower::along_m);
+        if last_m - self.source_m > self.next_gap_m && self.enter(stage, self.source_m) {
+            self.next_gap_m = self.draw_gap(stage);
+        }
+    }
+
+    /// The same, with nobody new.
+    pub(super) fn drain(&mut self, stage: &mut Stage<'_>) {
+        for car in &mut self.cars {
+            // Bodies do not push each other away: who has run into somebody stands there.
+            if touches_somebody(stage.cast, car.id()) {
+                self.manner = Manner::Idm;
+                car.advance(stage.cast, 0.0);
+                continue;
+            }
+            match self.manner {
+                Manner::Constant => car.advance(stage.cast, self.speed_mps),
+                Manner::Idm => car.follow(stage.cast, self.speed_mps),
+            }
+        }
+        self.cars.retain(|car| {
+            let has_left = car.along_m() > self.sink_m - LEAVE_M;
+            if has_left {
+                stage.cast.leave(car.id());
+            }
+            !has_left
+        });
+    }
+
+    fn draw_gap(&self, stage: &mut Stage<'_>) -> f64 {
+        stage.noise.between(self.gap_m.0, self.gap_m.1)
+    }
+
+    /// Brings a car on at `along_m` if there is room; true if it did.
+    fn enter(&mut self, stage: &mut Stage<'_>, along_m: f64) -> bool {
+        let model = self.model.unwrap_or_else(|| any_car(stage.noise));
+        let has_room = !stage.cast.everybody().any(|other| self.is_in_way(other, &model, along_m));
+        if has_room {
+            let place = (along_m, 0.0);
+            self.cars.push(Follower::enter(stage.cast, &model, &self.track, place, self.speed_mps));
+        }
+        has_room
+    }
+
+    /// True if `model` could not stop for `other` once it is at `along_m`, or `other` for it.
+    fn is_in_way(&self, other: &ActorState, model: &Model, along_m: f64) -> bool {
+        let (pose, _) = self.track.pose_at(along_m, 0.0);
+        let v = self.speed_mps;
+        if is_flat(other) || pose.position.distance(other.pose.position) > 20.0 + v * v {
+            return false;
+        }
+        let (other_m, aside_m) = self.track.locate(other.pose.position);
+        let (there, _) = self.track.pose_at(other_m, 0.0);
+        let across = there.inverse_apply(there.position + other.pose.forward());
+        let [half_length, half_width, _] = other.extent_m;
+        let reach_aside_m = half_length * across.y.abs() + half_width * across.x.abs();
+        if aside_m.abs() > model.extent_m[1] + reach_aside_m + 0.25 {
+            return false;
+        }
+        let other_v = (other.speed_mps * across.x).max(0.0);
+        let braking = |fast: f64, slow: f64| {
+            LEAST_ROOM_M + (fast * fast - slow * slow).max(0.0) / (2.0 * BRAKING_MPS2)
+        };
+        let gap_m = (other_m - along_m).abs() - model.extent_m[0] - half_length;
+        gap_m < if other_m > along_m { braking(v, other_v) } else { braking(other_v, v) }
+    }
+}
+
+/// True if the body of actor `id` overlaps anybody else's.
+pub(super) fn touches_somebody(cast: &Cast, id: u32) -> bool {
+    let Some(own) = cast.get(id).map(UprightBox::of) else { return false };
+    cast.everybody().any(|other| {
+        other.id != id && !is_flat(other) && footprints_overlap(&own, &UprightBox::of(other))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::Rehearsal;
+    use super::*;
+    use crate::actors::catalogue::BICYCLE;
+    use glam::DVec3;
+
+    fn lane() -> Arc<Track> {
+        Arc::new(Track::new(&[DVec3::new(200.0, -3.5, 0.0), DVec3::new(-50.0, -3.5, 0.0)]))
+    }
+
+    fn places(flow: &Flow, rehearsal: &Rehearsal) -> Vec<f64> {
+        flow.ids().map(|id| rehearsal.cast.get(id).unwrap().pose.position.x).collect()
+    }
+
+    #[test]
+    fn cars_come_at_the_gaps_asked_for_and_leave_at_the_sink() {
+        let mut rehearsal = Rehearsal::on_a_straight_road();
+        let mut flow = Flow::new(lane(), 20.0, 180.0, 10.0, (25.0, 40.0), Manner::Constant);
+        for _ in 0..600 {
+            rehearsal.with_stage(|stage| flow.play(stage));
+            let places = places(&flow, &rehearsal);
+            assert!(places.iter().all(|&x| x < 181.0 && x > 20.0), "{places:?}");
+            for pair in places.windows(2) {
+                let gap_m = pair[1] - pair[0];
+                assert!((25.0..41.0).contains(&gap_m), "{gap_m}");
+            }
+        }
+        assert!(places(&flow, &rehearsal).len() >= 4);
+        assert_eq!(rehearsal.cast.actors().len(), places(&flow, &rehearsal).len());
+        for _ in 0..400 {
+            rehearsal.with_stage(|stage| flow.drain(stage));
+        }
+        assert!(rehearsal.cast.actors().is_empty());
+    }
+
+    #[test]
+    fn a_flow_is_there_from_the_start_if_it_is_filled_and_spares_who_is_there() {
+        let mut rehearsal = Rehearsal::on_a_straight_road();
+        rehearsal.ego.pose.position.y = -3.5;
+        rehearsal.ego.pose.position.x = 100.0;
+        rehearsal.cast.set_ego(&rehearsal.ego);
+        let flow = Flow::new(lane(), 0.0, 250.0, 8.0, (12.0, 20.0), Manner::Idm);
+        let mut flow = flow.made_of(BICYCLE);
+        rehearsal.with_stage(|stage| flow.prefill(stage));
+        let places = places(&flow, &rehearsal);
+        assert!(places.len() >= 10);
+        assert!(places.iter().all(|x| !(96.0..108.0).contains(x)), "{places:?}");
+        for _ in 0..400 {
+            rehearsal.with_stage(|stage| flow.play(stage));
+            assert!(flow.ids().all(|id| !touches_somebody(&rehearsal.cast, id)));
+        }
+        assert!(flow.ids().all(|id| rehearsal.cast.get(id).unwrap().kind == BICYCLE.kind));
+    }
+
+    #[test]
+    fn a_constant_flow_stops_once_one_of_its_cars_has_touched_something() {
+        let mut rehearsal = Rehearsal::on_a_straight_road();
+        rehearsal.ego.pose.position = glam::DVec2::new(0.0, -3.5);
+        rehearsal.cast.set_ego(&rehearsal.ego);
+        let mut flow = Flow::new(lane(), 0.0, 250.0, 10.0, (20.0, 30.0), Manner::Constant);
+        let mut has_touched = false;
+        for _ in 0..1000 {
+            rehearsal.with_stage(|stage| flow.play(stage));
+            has_touched |= flow.ids().any(|id| touches_somebody(&rehearsal.cast, id));
+        }
+        assert!(has_touched);
+        let waiting = flow.ids().filter(|&id| rehearsal.cast.get(id).unwrap().speed_mps < 0.1);
+        assert!(waiting.count() >= 5);
+        assert_eq!(flow.ids().filter(|&id| touches_somebody(&rehearsal.cast, id)).count(), 1);
+    }
+}

@@ -1,0 +1,166 @@
+//! A vehicle from an on-ramp that comes to the merge together with ours and takes our lane.
+
+use super::context::{Scenario, Stage};
+use super::parameters::Parameters;
+use crate::actors::catalogue::any_car;
+use crate::actors::follower::Follower;
+use crate::road::error::RoadError;
+use crate::road::layout::LANE_WIDTH_M;
+use crate::road::route_line::bridge;
+use crate::road::track::Track;
+use glam::DVec3;
+use std::sync::Arc;
+use tandem_scene::TICK_S;
+
+/// The ramp has come beside our lane after this share of the junction.
+const MERGE_SHARE: f64 = 0.4;
+
+/// The two count as together from here on, meters to the merge.
+const TOGETHER_M: f64 = 5.0;
+
+/// Seconds that it drives on straight, and that changing lanes takes.
+const STRAIGHT_S: f64 = 0.3;
+const CHANGE_S: f64 = 2.0;
+
+/// Share of our speed that it changes lanes at.
+const SHARE_OF_OURS: f64 = 0.8;
+
+/// How quickly it adapts its speed, m/s².
+const ADAPTS_MPS2: f64 = 6.0;
+
+/// It arrives this far ahead of our vehicle, so that it has room to move over, meters.
+const LEAD_M: f64 = 9.0;
+
+enum Phase {
+    /// On the ramp, in step with our vehicle.
+    OnRamp,
+    /// Beside our lane since this time, at this speed.
+    Merging { since_s: f64, speed_mps: f64 },
+    /// Behind whoever is ahead.
+    Driving,
+}
+
+/// The scenario.
+pub(crate) struct HighwayCutIn {
+    car: Follower,
+    merge_m: f64,
+    merge_along_m: f64,
+    phase: Phase,
+}
+
+impl HighwayCutIn {
+    /// Puts the vehicle on its ramp, at the place that the file gives.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn new(
+        parameters: &Parameters<'_>,
+        stage: &mut Stage<'_>,
+    ) -> Result<Option<Self>, RoadError> {
+        let Some(junction) = stage.road.junction() else { return Ok(None) };
+        let Some(start) = parameters.place("other_actor_location")? else { return Ok(None) };
+        let road = stage.road;
+        let length_m = (junction.exit - junction.entry) as f64;
+        let merge_along_m = junction.entry as f64 + MERGE_SHARE * length_m;
+        let beside = |along_m: f64| -> DVec3 {
+            let (pose, z_m) = road.pose_at(along_m, road.route_aside_m(along_m) + LANE_WIDTH_M);
+            pose.position.extend(z_m)
+        };
+        let heading = |along_m: f64| road.pose_at(along_m, 0.0).0.forward();
+        let (from, into) = (heading(junction.entry as f64), heading(merge_along_m));
+        let ramp = bridge(start, from, beside(merge_along_m).truncate(), into);
+        let mut line: Vec<DVec3> =
+            ramp.into_iter().map(|place| place.extend(beside(merge_along_m).z)).collect();
+        let last_m = (road.stations().len() - 1) as f64;
+        let mut along_m = merge_along_m + 1.0;
+        while along_m < last_m {
+            line.push(beside(along_m));
+            along_m += 1.0;
+        }
+        let track = Arc::new(Track::new(&line));
+        let merge_m = track.locate(beside(merge_along_m).truncate()).0;
+        let car = Follower::enter(stage.cast, &any_car(stage.noise), &track, (0.5, 0.0), 0.0);
+        Ok(Some(Self { car, merge_m, merge_along_m, phase: Phase::OnRamp }))
+    }
+
+    /// The speed that brings it to the merge ahead of our vehicle, m/s.
+    fn in_step_mps(&self, stage: &Stage<'_>) -> f64 {
+        let ours_m = self.merge_along_m - stage.ego_along_m;
+        let its_m = self.merge_m + LEAD_M - self.car.along_m();
+        let v = self.car.speed_mps();
+        let wanted_mps = if ours_m > 1.0 {
+            its_m.max(0.0) * stage.ego.speed_mps / ours_m
+        } else {
+            stage.ego.speed_mps
+        };
+        wanted_mps.clamp(v - ADAPTS_MPS2 * TICK_S, v + ADAPTS_MPS2 * TICK_S).clamp(0.0, 30.0)
+    }
+}
+
+impl Scenario for HighwayCutIn {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        match self.phase {
+            Phase::OnRamp => {
+                let speed_mps = self.in_step_mps(stage);
+                self.car.advance(stage.cast, speed_mps);
+                let is_together = self.merge_along_m - stage.ego_along_m < TOGETHER_M;
+                if is_together && self.car.along_m() > self.merge_m - TOGETHER_M {
+                    let speed_mps = SHARE_OF_OURS * stage.ego.speed_mps;
+                    self.phase = Phase::Merging { since_s: stage.time_s, speed_mps };
+                }
+            }
+            Phase::Merging { since_s, speed_mps } => {
+                let changing_s = stage.time_s - since_s - STRAIGHT_S;
+                let part = (changing_s / CHANGE_S).clamp(0.0, 1.0);
+                let smooth = part * part * (3.0 - 2.0 * part);
+                self.car.advance_aside(stage.cast, speed_mps.max(1.0), -LANE_WIDTH_M * smooth);
+                if part >= 1.0 {
+                    self.phase = Phase::Driving;
+                }
+            }
+            Phase::Driving => {
+                let desired_mps = 0.8 * stage.road.layout().speed_limit_kmh / 3.6;
+                self.car.follow(stage.cast, desired_mps);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged};
+    use super::*;
+
+    /// 40 m, a merge of 60 m, 60 m on, all straight; a ramp on the right.
+    fn merge() -> Rehearsal {
+        let before = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
+        let behind = (0..31).map(|i| DVec3::new(100.0 + 2.0 * f64::from(i), 0.0, 0.0));
+        let place = [("x", "46"), ("y", "12"), ("z", "0")];
+        let parameters = [("other_actor_location", place.as_slice())];
+        let route = staged(before.chain(behind).collect(), "HighwayCutIn", 4.0, &parameters);
+        Rehearsal::on(&route, 3)
+    }
+
+    #[test]
+    fn it_comes_to_the_merge_with_us_and_takes_our_lane_slower_than_we_are() {
+        let mut rehearsal = merge();
+        let track = rehearsal.road.route_track();
+        let start_m = rehearsal.road.route_stations().0 as f64;
+        let car = rehearsal.cast.actors().last().unwrap().id;
+        let mut changing: Vec<(f64, f64, f64)> = Vec::new();
+        for tick in 0..160 {
+            let along_m = start_m + 0.6 * f64::from(tick);
+            rehearsal.tick(track.pose_at(along_m, 0.0).0, 12.0);
+            let actor = rehearsal.cast.get(car).unwrap();
+            let (there_m, aside_m) = track.locate(actor.pose.position);
+            if aside_m > 0.2 && aside_m < 3.4 && (actor.speed_mps - 9.6).abs() < 1e-9 {
+                changing.push((f64::from(tick), aside_m, there_m - along_m));
+            }
+        }
+        let (first, last) = (changing[0], changing[changing.len() - 1]);
+        let took_s = (last.0 - first.0) * TICK_S;
+        assert!((1.2..2.0).contains(&took_s), "{took_s}");
+        assert!(first.1 > 3.2 && last.1 < 0.4, "{changing:?}");
+        assert!((2.0..14.0).contains(&first.2), "it cuts in ahead of us: {first:?}");
+    }
+}

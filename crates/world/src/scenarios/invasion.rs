@@ -1,0 +1,176 @@
+//! Oncoming vehicles that cones push into our lane.
+
+use super::context::{Scenario, Stage};
+use super::flow::{Flow, Manner};
+use super::parameters::Parameters;
+use super::tenure::Tenure;
+use crate::actors::catalogue::CONE;
+use crate::road::Road;
+use crate::road::error::RoadError;
+use crate::road::layout::LANE_WIDTH_M;
+use crate::road::track::Track;
+use glam::DVec3;
+use std::f64::consts::PI;
+use std::sync::Arc;
+use tandem_scene::{Passage, PassageReason};
+
+/// From one oncoming vehicle to the next, meters.
+const GAP_M: f64 = 40.0;
+
+/// From one cone to the next, meters.
+const CONE_GAP_M: f64 = 5.0;
+
+/// Cones begin this far behind the trigger, meters.
+const FIRST_CONE_M: f64 = 20.0;
+
+/// Oncoming vehicles move over within this distance, meters.
+const MOVING_OVER_M: f64 = 15.0;
+
+/// They come from this far ahead of the last cone, meters.
+const SOURCE_M: f64 = 60.0;
+
+/// The scenario ends this far behind the cones, meters.
+const END_M: f64 = 30.0;
+
+/// Cones and those whom they push.
+#[derive(Debug)]
+pub(super) struct Invasion {
+    cones_m: (f64, f64),
+    cones: Vec<u32>,
+    offset_m: f64,
+    flow: Flow,
+    tenure: Tenure,
+}
+
+impl Invasion {
+    /// Brings the cones on; `None` without an oncoming lane.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn new(
+        parameters: &Parameters<'_>,
+        trigger_m: f64,
+        stage: &mut Stage<'_>,
+    ) -> Result<Option<Self>, RoadError> {
+        let offset_m = parameters.number("offset", 0.25)?;
+        let cones_m = (trigger_m + FIRST_CONE_M, trigger_m + parameters.number("distance", 55.0)?);
+        let Some(oncoming) = stage.road.oncoming_track() else { return Ok(None) };
+        let lane_m = stage.road.route_aside_m(trigger_m) - LANE_WIDTH_M;
+        let mut cones = Vec::new();
+        let mut at_m = cones_m.0;
+        while at_m <= cones_m.1 {
+            cones.push(stage.stand(&CONE, at_m, lane_m - LANE_WIDTH_M / 2.0 + CONE.extent_m[1]));
+            at_m += CONE_GAP_M;
+        }
+        let shift_m = offset_m + LANE_WIDTH_M / 2.0 - 0.7;
+        let track = Arc::new(pushed(stage.road, &oncoming, cones_m, shift_m));
+        let beside = |along_m: f64| track.locate(stage.road.pose_at(along_m, lane_m).0.position).0;
+        let (source_m, sink_m) = (beside(cones_m.1 + SOURCE_M), track.length_m());
+        let speed_mps = stage.road.layout().speed_limit_kmh / 3.6;
+        let flow =
+            Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, (GAP_M, GAP_M), Manner::Idm);
+        let tenure = Tenure::new(parameters);
+        Ok(Some(Self { cones_m, cones, offset_m, flow, tenure }))
+    }
+}
+
+/// The way of those who pass cones `cones_m` down the road, `shift_m` to their left there.
+fn pushed(road: &Road, oncoming: &Track, cones_m: (f64, f64), shift_m: f64) -> Track {
+    let length_m = oncoming.length_m();
+    let places: Vec<DVec3> = (0..=length_m as usize)
+        .map(|at| {
+            let (pose, z_m) = oncoming.pose_at(at as f64, 0.0);
+            let along_m = road.along(pose.position);
+            let off_m = (cones_m.0 - along_m).max(along_m - cones_m.1).max(0.0);
+            let part = (off_m / MOVING_OVER_M).min(1.0);
+            let aside_m = -shift_m * (1.0 + (PI * part).cos()) / 2.0;
+            (pose.position + pose.right() * aside_m).extend(z_m)
+        })
+        .collect();
+    Track::new(&places)
+}
+
+impl Scenario for Invasion {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        let is_done = stage.ego_along_m > self.cones_m.1 + END_M;
+        if self.tenure.run_with_limit(stage, is_done).is_none() {
+            self.flow.drain(stage);
+            return;
+        }
+        self.flow.play(stage);
+        stage.effects.passages.push(Passage {
+            plan_range: stage.plan_range(self.cones_m.0, self.cones_m.1),
+            aside_m: self.offset_m,
+            reason: PassageReason::OncomingInvades,
+            actors: self.cones.clone(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged};
+    use super::*;
+    use glam::DVec2;
+    use tandem_scene::ActorKind;
+
+    /// A bend to the left with a radius of 80 m.
+    fn bend() -> Vec<DVec3> {
+        (0..60)
+            .map(|i| {
+                let at_m = 2.0 * f64::from(i);
+                let turned_rad = ((at_m - 20.0) / 80.0).max(0.0);
+                let start_m = at_m.min(20.0);
+                let place = DVec2::new(turned_rad.sin(), turned_rad.cos() - 1.0) * 80.0;
+                (place + DVec2::new(start_m, 0.0)).extend(0.0)
+            })
+            .collect()
+    }
+
+    fn rehearsal() -> Rehearsal {
+        let parameters: &[(&str, &[(&str, &str)])] =
+            &[("distance", &[("value", "50")]), ("offset", &[("value", "0.3")])];
+        Rehearsal::on(&staged(bend(), "InvadingTurn", 10.0, parameters), 1)
+    }
+
+    #[test]
+    fn oncoming_vehicles_reach_into_our_lane_beside_the_cones_and_nowhere_else() {
+        let mut rehearsal = rehearsal();
+        rehearsal.drive(8.0, 0.3);
+        let (mut beside, mut before) = (0, 0);
+        for _ in 0..400 {
+            rehearsal.tick(rehearsal.road.pose_at(70.0, 0.3).0, 0.0);
+            assert_eq!(rehearsal.effects.passages[0].aside_m, 0.3);
+            let road = &rehearsal.road;
+            let start_m = road.route_stations().0 as f64;
+            for car in rehearsal.cast.actors().iter().filter(|a| a.kind == ActorKind::Vehicle) {
+                let along_m = road.along(car.pose.position);
+                let center = road.pose_at(along_m, 0.0).0;
+                let aside_m = center.inverse_apply(car.pose.position).y;
+                if (start_m + 30.0..start_m + 60.0).contains(&along_m) {
+                    assert!((aside_m + 3.5 - 1.35).abs() < 0.1, "{aside_m}");
+                    beside += 1;
+                } else if along_m > start_m + 80.0 || along_m < start_m + 12.0 {
+                    assert!((aside_m + 3.5).abs() < 0.1, "{aside_m}");
+                    before += 1;
+                }
+            }
+        }
+        assert!(beside > 50 && before > 50, "{beside} {before}");
+    }
+
+    #[test]
+    fn who_keeps_right_is_not_hit_and_it_ends_behind_the_cones() {
+        let mut rehearsal = rehearsal();
+        let start_m = rehearsal.ego_along_m();
+        while rehearsal.ego_along_m() < start_m + 110.0 {
+            rehearsal.drive(6.0, 0.3);
+            assert_eq!(rehearsal.touching(), None);
+            let own_m = rehearsal.ego_along_m() - start_m;
+            let is_running = (8.1..=90.0).contains(&own_m);
+            if (own_m - 90.0).abs() > 0.5 && (own_m - 8.1).abs() > 0.5 {
+                assert_eq!(rehearsal.effects.allowances.standing, is_running, "{own_m}");
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Streams of vehicles that our vehicle has to cross or to join.
+
+use super::context::{Scenario, Stage};
+use super::flow::{Flow, Manner};
+use super::light_schedule::{LightSchedule, RED_THEN_GREEN};
+use super::parameters::Parameters;
+use super::tenure::Tenure;
+use crate::actors::catalogue::BICYCLE;
+use crate::road::Road;
+use crate::road::error::RoadError;
+use crate::road::junction::{Arm, Junction};
+use crate::road::route_line::bridge;
+use crate::road::track::Track;
+use glam::{DVec2, DVec3};
+use std::sync::Arc;
+use tandem_scene::{Pose, wrap_angle};
+
+/// A flow that ends within this of the route's way out of a junction runs in it, meters.
+const SAME_LANE_M: f64 = 2.6;
+
+/// A flow whose ends are turned by less than this against each other only merges, radians.
+const MERGE_RAD: f64 = 0.44;
+
+/// How far a flow that was given by two places is drawn on beyond them, meters.
+const BEFORE_M: f64 = 60.0;
+const BEYOND_M: f64 = 90.0;
+
+/// Streams in our vehicle's way until it is through.
+pub(super) struct JunctionFlow {
+    flows: Vec<Flow>,
+    is_prefilled: bool,
+    lights: Option<LightSchedule>,
+    /// Over once our vehicle is this far down the road, meters.
+    end_along_m: f64,
+    tenure: Tenure,
+    has_begun: bool,
+}
+
+impl JunctionFlow {
+    /// The scenario of type `kind`, `None` if the route has no junction or no way for a flow.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(crate) fn new(
+        kind: &str,
+        parameters: &Parameters<'_>,
+        road: &Road,
+    ) -> Result<Option<Self>, RoadError> {
+        let Some(junction) = road.junction() else { return Ok(None) };
+        let speed_mps = parameters.number("flow_speed", 10.0)?;
+        let gap_m = parameters.range("source_dist_interval", (15.0, 25.0))?;
+        let streams = match kind {
+            "CrossingBicycleFlow" => {
+                let track = given(parameters, road, junction)?;
+                let bicycles = |flow: Flow| flow.made_of(BICYCLE);
+                track
+                    .map(|t| bicycles(stream(t, speed_mps, gap_m, Manner::Constant)))
+                    .into_iter()
+                    .collect()
+            }
+            "EnterActorFlow"
+            | "HighwayExit"
+            | "InterurbanActorFlow"
+            | "MergerIntoSlowTraffic"
+            | "MergerIntoSlowTrafficV2" => given(parameters, road, junction)?
+                .map(|track| stream(track, speed_mps, gap_m, Manner::Idm))
+                .into_iter()
+                .collect(),
+            "InterurbanAdvancedActorFlow" => {
+                let Some(track) = given(parameters, road, junction)? else { return Ok(None) };
+                [oncoming_behind(road, junction), Some(track)]
+                    .into_iter()
+                    .flatten()
+                    .map(|way| stream(way, speed_mps, gap_m, Manner::Idm))
+                    .collect()
+            }
+            _ => {
+                let (from, to, before, beyond) = match kind {
+                    "NonSignalizedJunctionRightTurn" | "SignalizedJunctionRightTurn" => {
+                        (Arm::Left, junction.exit_arm(), 5.0, 3.0)
+                    }
+                    "NonSignalizedJunctionLeftTurnEnterFlow"
+                    | "SignalizedJunctionLeftTurnEnterFlow" => {
+                        (Arm::Ahead, junction.exit_arm(), 4.0, 2.5)
+                    }
+                    _ => (Arm::Ahead, Arm::Behind, 4.0, 2.5),
+                };
+                through(junction, from, to, (before * speed_mps, beyond * speed_mps))
+                    .map(|way| stream(way, speed_mps, gap_m, Manner::Idm))
+                    .into_iter()
+                    .collect()
+            }
+        };
+        let has_lights = kind.starts_with("Signalized") || kind == "CrossingBicycleFlow";
+        Ok(Some(Self {
+            flows: streams,
+            is_prefilled: !matches!(kind, "CrossingBicycleFlow"),
+            lights: has_lights.then(|| LightSchedule::new(RED_THEN_GREEN)),
+            end_along_m: junction.exit as f64 + 12.0,
+            tenure: Tenure::new(parameters),
+            has_begun: false,
+        }))
+    }
+}
+
+impl Scenario for JunctionFlow {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        if !std::mem::replace(&mut self.has_begun, true) && self.is_prefilled {
+            self.flows.iter_mut().for_each(|flow| flow.prefill(stage));
+        }
+        if let Some(lights) = &mut self.lights {
+            lights.play(stage);
+        }
+        let is_through = stage.ego_along_m > self.end_along_m;
+        if self.tenure.run_with_limit(stage, is_through).is_some() {
+            self.flows.iter_mut().for_each(|flow| flow.play(stage));
+        } else {
+            self.flows.iter_mut().for_each(|flow| flow.drain(stage));
+        }
+    }
+}
+
+/// A way and the part of it that a flow drives.
+struct Way {
+    track: Arc<Track>,
+    source_m: f64,
+    sink_m: f64,
+}
+
+fn stream(way: Way, speed_mps: f64, gap_m: (f64, f64), manner: Manner) -> Flow {
+    Flow::new(way.track, way.source_m, way.sink_m, speed_mps, gap_m, manner)
+}
+
+/// The way through the junction from `reach_m.0` before it to `reach_m.1` behind it.
+fn through(junction: &Junction, from: Arm, to: Arm, reach_m: (f64, f64)) -> Option<Way> {
+    let track = junction.through(from, to)?;
+    let along = |arm: Arm| Some(track.locate(junction.mouth(arm)?.0.position).0);
+    let (source_m, sink_m) = (along(from)? - reach_m.0, along(to)? + reach_m.1);
+    Some(Way { track: Arc::new(track), source_m, sink_m })
+}
+
+/// The lane that comes toward our vehicle behind the junction, as if its road came straight on.
+fn oncoming_behind(road: &Road, junction: &Junction) -> Option<Way> {
+    let opposite = road.driving_lanes().iter().rfind(|lane| !lane.with_route())?;
+    let (exit, z_m) = road.pose_at(junction.exit as f64, opposite.aside_m);
+    let at = |ahead_m: f64| (exit.position + exit.forward() * ahead_m).extend(z_m);
+    let track = Arc::new(Track::new(&[at(BEYOND_M), at(-BEYOND_M)]));
+    let sink_m = track.length_m();
+    Some(Way { track, source_m: 0.0, sink_m })
+}
+
+/// The way that the file gives by its two ends. Its directions there are those of the road beside
+/// it, or, where it comes from the side, the ones that let it turn into the route's way out.
+fn given(
+    parameters: &Parameters<'_>,
+    road: &Road,
+    junction: &Junction,
+) -> Result<Option<Way>, RoadError> {
+    let (start, end) = (parameters.place("start_actor_flow")?, parameters.place("end_actor_flow")?);
+    let Some((start, end)) = start.zip(end) else { return Ok(None) };
+    let (_, z_m) = road.pose_at(junction.exit as f64, 0.0);
+    let exit = road.pose_at(junction.exit as f64, road.route_aside_m(junction.exit as f64)).0;
+    let entry_rad = road.pose_at(junction.entry as f64, 0.0).0.yaw_rad;
+    Ok(Some(way_between(start, end, (entry_rad, exit), z_m)))
+}
+
+fn way_between(start: DVec2, end: DVec2, (entry_rad, exit): (f64, Pose), z_m: f64) -> Way {
+    let chord = end - start;
+    let beside = exit.inverse_apply(end);
+    let joins_exit = beside.x > -5.0 && beside.y.abs() < SAME_LANE_M;
+    let end = if joins_exit { exit.apply(DVec2::new(beside.x, 0.0)) } else { end };
+    let into_rad = if joins_exit { exit.yaw_rad } else { chord.to_angle() };
+    let turned_rad = wrap_angle(chord.to_angle() - into_rad);
+    let from_rad = if !joins_exit || turned_rad.abs() < 0.1 {
+        chord.to_angle()
+    } else if wrap_angle(chord.to_angle() - entry_rad).abs() < MERGE_RAD
+        && wrap_angle(into_rad - entry_rad).abs() < MERGE_RAD
+    {
+        entry_rad
+    } else {
+        // From the side: a quarter turn into the way out.
+        into_rad + turned_rad.signum() * std::f64::consts::FRAC_PI_2
+    };
+    let (from, into) = (DVec2::from_angle(from_rad), DVec2::from_angle(into_rad));
+    let mut line = vec![start - from * BEFORE_M];
+    line.extend(bridge(start, from, end, into));
+    line.push(end + into * BEYOND_M);
+    let line: Vec<DVec3> = line.into_iter().map(|place| place.extend(z_m)).collect();
+    let track = Arc::new(Track::new(&line));
+    let (source_m, sink_m) = (track.locate(start).0, track.locate(end).0 + BEYOND_M / 2.0);
+    Way { track, source_m, sink_m }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged};
+    use super::*;
+    use std::collections::BTreeSet;
+    use tandem_scene::LightColor;
+
+    /// 40 m east, a turn to the side that `sign` is on, 40 m on.
+    fn turn(sign: f64) -> Vec<DVec3> {
+        let east = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
+        let on = (0..21).map(|i| DVec3::new(55.0, sign * (15.0 + 2.0 * f64::from(i)), 0.0));
+        east.chain(on).collect()
+    }
+
+    /// Drives the route blindly at `speed_mps`, and says who was run into.
+    fn blind_drive(kind: &str, sign: f64, speed_mps: f64) -> (BTreeSet<u32>, Rehearsal) {
+        let interval: &[(&str, &str)] = &[("from", "12"), ("to", "16")];
+        let parameters =
+            [("flow_speed", [("value", "9")].as_slice()), ("source_dist_interval", interval)];
+        let mut rehearsal = Rehearsal::on(&staged(turn(sign), kind, 4.0, &parameters), 3);
+        let track = rehearsal.road.route_track();
+        let start_m = rehearsal.road.route_stations().0 as f64;
+        let mut touched = BTreeSet::new();
+        let mut along_m = start_m;
+        while along_m < start_m + 110.0 {
+            along_m += speed_mps * 0.05;
+            rehearsal.tick(track.pose_at(along_m, 0.0).0, speed_mps);
+            touched.extend(rehearsal.touching().map(|actor| actor.id));
+        }
+        (touched, rehearsal)
+    }
+
+    #[test]
+    fn who_turns_left_across_a_flow_without_looking_runs_into_it() {
+        for kind in ["NonSignalizedJunctionLeftTurn", "SignalizedJunctionLeftTurn"] {
+            let met = [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
+                .into_iter()
+                .filter(|&speed_mps| !blind_drive(kind, -1.0, speed_mps).0.is_empty());
+            assert!(met.count() >= 3, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_joined_keeps_its_distance_and_ends_behind_the_junction() {
+        for (kind, sign) in
+            [("NonSignalizedJunctionRightTurn", 1.0), ("SignalizedJunctionLeftTurnEnterFlow", -1.0)]
+        {
+            let (_, mut rehearsal) = blind_drive(kind, sign, 9.0);
+            let vehicles = rehearsal.cast.actors().len();
+            assert!(vehicles > 2, "{kind}");
+            let ego = rehearsal.ego;
+            for _ in 0..1500 {
+                let pose =
+                    Pose { position: ego.pose.position + ego.pose.forward() * 60.0, ..ego.pose };
+                rehearsal.tick(pose, 9.0);
+            }
+            assert_eq!(rehearsal.cast.actors().len(), 0, "{kind}: all have left, nobody new");
+        }
+    }
+
+    #[test]
+    fn lights_are_red_for_us_first_and_waiting_is_allowed_while_the_flow_runs() {
+        let parameters = [("flow_speed", [("value", "9")].as_slice())];
+        let route = staged(turn(-1.0), "SignalizedJunctionLeftTurn", 4.0, &parameters);
+        let mut rehearsal = Rehearsal::on(&route, 3);
+        let pose = Pose::new(6.0, 0.0, 0.0);
+        for tick in 0..5000 {
+            rehearsal.tick(pose, 0.0);
+            // Sums of twentieths are not exact, so the boundaries themselves are left out.
+            if matches!(tick, 100 | 4800) {
+                continue;
+            }
+            let order = rehearsal.effects.lights.unwrap();
+            let expected = if tick < 100 { LightColor::Red } else { LightColor::Green };
+            assert_eq!(order.ego, expected, "{tick}");
+            assert!(rehearsal.effects.allowances.standing, "{tick}");
+            let running = rehearsal.effects.running.last().unwrap();
+            assert_eq!(running.is_timed_out, tick > 4800, "{tick}");
+        }
+    }
+
+    #[test]
+    fn a_flow_given_from_the_side_turns_into_the_way_out() {
+        let exit = Pose::new(32.0, 0.0, 0.0);
+        let way = way_between(DVec2::new(17.0, 20.0), DVec2::new(43.0, 0.5), (0.0, exit), 1.0);
+        let (first, z_m) = way.track.pose_at(way.source_m, 0.0);
+        assert!(first.position.distance(DVec2::new(17.0, 20.0)) < 0.5 && z_m == 1.0);
+        assert!((first.yaw_rad + std::f64::consts::FRAC_PI_2).abs() < 0.1, "{first:?}");
+        let (last, _) = way.track.pose_at(way.sink_m, 0.0);
+        assert!(last.yaw_rad.abs() < 1e-6 && last.position.y.abs() < 0.01, "{last:?}");
+    }
+
+    #[test]
+    fn a_parameter_that_is_no_number_is_named() {
+        let parameters = [("flow_speed", [("value", "fast")].as_slice())];
+        let route = staged(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
+        let road = Road::new(&route).unwrap();
+        let parameters = Parameters::new(&route.id, 1, &route.scenarios[0]);
+        let error = JunctionFlow::new("EnterActorFlow", &parameters, &road).err().unwrap();
+        assert!(error.to_string().contains("flow_speed value"), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Parameters of a scenario, as route files give them.
+
+use crate::road::error::RoadError;
+use glam::DVec2;
+use tandem_scene::{RouteId, ScenarioSpec};
+
+/// The parameters of one scenario.
+pub(crate) struct Parameters<'a> {
+    route: &'a RouteId,
+    scenario_id: u32,
+    spec: &'a ScenarioSpec,
+}
+
+impl<'a> Parameters<'a> {
+    /// Of `spec`, number `scenario_id` on route `route`.
+    pub(crate) fn new(route: &'a RouteId, scenario_id: u32, spec: &'a ScenarioSpec) -> Self {
+        Self { route, scenario_id, spec }
+    }
+
+    /// Number of the scenario within its route, from 1.
+    pub(super) fn scenario_id(&self) -> u32 {
+        self.scenario_id
+    }
+
+    /// The attribute `value` of `tag`, if there is one.
+    pub(crate) fn text(&self, tag: &str) -> Option<&'a str> {
+        self.spec.parameters.get(tag)?.get("value").map(String::as_str)
+    }
+
+    /// The number in `tag`, or `otherwise` without one.
+    ///
+    /// # Errors
+    /// If it is no finite number.
+    pub(crate) fn number(&self, tag: &str, otherwise: f64) -> Result<f64, RoadError> {
+        Ok(self.attribute(tag, "value")?.unwrap_or(otherwise))
+    }
+
+    /// The numbers that `tag` reaches from and to, or `otherwise` without them.
+    ///
+    /// # Errors
+    /// If one is no finite number.
+    pub(crate) fn range(&self, tag: &str, otherwise: (f64, f64)) -> Result<(f64, f64), RoadError> {
+        if let Some(value) = self.attribute(tag, "value")? {
+            return Ok((value, value));
+        }
+        let from = self.attribute(tag, "from")?.unwrap_or(otherwise.0);
+        let to = self.attribute(tag, "to")?.unwrap_or(otherwise.1);
+        Ok((from.min(to), from.max(to)))
+    }
+
+    /// The place in `tag`, in the plane, if there is one.
+    ///
+    /// # Errors
+    /// If a coordinate is no finite number.
+    pub(crate) fn place(&self, tag: &str) -> Result<Option<DVec2>, RoadError> {
+        let (x, y) = (self.attribute(tag, "x")?, self.attribute(tag, "y")?);
+        Ok(x.zip(y).map(|(x, y)| DVec2::new(x, y)))
+    }
+
+    fn attribute(&self, tag: &str, name: &str) -> Result<Option<f64>, RoadError> {
+        let Some(text) = self.spec.parameters.get(tag).and_then(|tag| tag.get(name)) else {
+            return Ok(None);
+        };
+        match text.trim().parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Some(number)),
+            _ => Err(RoadError::Parameter {
+                route: self.route.clone(),
+                scenario: self.spec.name.clone(),
+                parameter: format!("{tag} {name}"),
+                found: text.clone(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Somebody who drives across the junction although it is our turn.
+
+use super::context::{Scenario, Stage};
+use super::flow::touches_somebody;
+use super::parameters::Parameters;
+use super::tenure::{Moment, Tenure};
+use crate::actors::cast::EGO;
+use crate::actors::catalogue::{AMBULANCE, POLICE};
+use crate::actors::follower::Follower;
+use crate::road::junction::{Arm, Junction};
+use crate::road::signals::LightOrder;
+use crate::road::track::Track;
+use glam::DVec3;
+use std::sync::Arc;
+use tandem_scene::{LightColor, wrap_angle};
+
+/// Speed across the junction, m/s.
+const SPEED_MPS: f64 = 60.0 / 3.6;
+
+/// They set off when our vehicle arrives within so many seconds, or is so many meters away.
+const WITHIN: (f64, f64) = (2.2, 12.0);
+
+/// Headings this close are one direction, radians.
+const SAME_WAY_RAD: f64 = 0.6;
+
+/// How hard it brakes behind our vehicle, m/s², and the gap it keeps then, meters.
+const BRAKING_MPS2: f64 = 6.0;
+const KEPT_M: f64 = 2.0;
+
+/// Tracks closer than this meet, meters.
+const MEETING_M: f64 = 1.0;
+
+/// A vehicle that takes priority.
+#[derive(Debug)]
+pub(super) struct PriorityTaker {
+    car: Follower,
+    meeting: DVec3,
+    start: Moment,
+    freezes_lights: bool,
+    exit_m: f64,
+    has_left: bool,
+    tenure: Tenure,
+}
+
+impl PriorityTaker {
+    /// Brings it on, so far from where the two ways meet that it arrives there together with our
+    /// vehicle; `None` without a junction or without a road on its side.
+    pub(crate) fn new(
+        parameters: &Parameters<'_>,
+        freezes_lights: bool,
+        stage: &mut Stage<'_>,
+    ) -> Option<Self> {
+        let junction = stage.road.junction()?;
+        let (from, to) = match parameters.text("direction") {
+            Some("left") => (Arm::Left, Arm::Right),
+            Some("opposite") => (Arm::Ahead, Arm::Behind),
+            _ => (Arm::Right, Arm::Left),
+        };
+        let track = Arc::new(junction.through(from, to)?);
+        let (meeting, meeting_m) = meeting(stage, junction, &track);
+        let exit_m = junction.exit as f64;
+        let model = if stage.noise.below(2) == 0 { POLICE } else { AMBULANCE };
+        let place = (meeting_m - SPEED_MPS * WITHIN.0, 0.0);
+        let car = Follower::enter(stage.cast, &model, &track, place, 0.0);
+        Some(Self {
+            car,
+            meeting,
+            start: Moment::default(),
+            freezes_lights,
+            exit_m,
+            has_left: false,
+            tenure: Tenure::new(parameters),
+        })
+    }
+}
+
+impl PriorityTaker {
+    /// Full speed, unless our vehicle has turned into the same road and drives ahead.
+    fn speed_mps(&self, stage: &Stage<'_>) -> f64 {
+        let own = self.car.track().pose_at(self.car.along_m(), 0.0).0;
+        let turned_rad = wrap_angle(stage.ego.pose.yaw_rad - own.yaw_rad).abs();
+        let ahead = self.car.ahead(stage.cast).filter(|ahead| ahead.id == EGO);
+        let Some(ahead) = ahead.filter(|_| turned_rad < SAME_WAY_RAD) else { return SPEED_MPS };
+        let room_m = (ahead.gap_m - KEPT_M).max(0.0);
+        SPEED_MPS.min((ahead.speed_mps.powi(2) + 2.0 * BRAKING_MPS2 * room_m).sqrt())
+    }
+}
+
+/// Where `track` meets the route first, or comes nearest to it, and how far along the track that
+/// is.
+fn meeting(stage: &Stage<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
+    let (mut best, mut best_aside_m) = ((DVec3::ZERO, 0.0), f64::INFINITY);
+    for station in junction.entry..=junction.exit {
+        let along_m = station as f64;
+        let (pose, z_m) = stage.road.pose_at(along_m, stage.road.route_aside_m(along_m));
+        let (track_m, aside_m) = track.locate(pose.position);
+        if aside_m.abs() < best_aside_m {
+            (best, best_aside_m) = ((pose.position.extend(z_m), track_m), aside_m.abs());
+        } else if best_aside_m < MEETING_M {
+            break;
+        }
+    }
+    best
+}
+
+impl Scenario for PriorityTaker {
+    fn play(&mut self, stage: &mut Stage<'_>) {
+        let is_near = stage.arrives_within(self.meeting, WITHIN.0, WITHIN.1);
+        if self.start.seconds_since(stage.time_s, is_near).is_some() && !self.has_left {
+            let has_hit = touches_somebody(stage.cast, self.car.id());
+            let speed_mps = if has_hit { 0.0 } else { self.speed_mps(stage) };
+            self.car.advance(stage.cast, speed_mps);
+            self.has_left = self.car.has_arrived();
+            if self.has_left {
+                stage.cast.leave(self.car.id());
+            }
+        }
+        let is_done = stage.ego_along_m > self.exit_m;
+        if self.tenure.run(stage, is_done).is_some() && self.freezes_lights {
+            stage.effects.lights =
+                Some(LightOrder { ego: LightColor::Green, others: LightColor::Red });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rehearsal::{Rehearsal, staged, through_junction};
+    use super::*;
+
+    fn rehearsal(kind: &str, direction: &str, turn: f64) -> Rehearsal {
+        let parameters: &[(&str, &[(&str, &str)])] = &[("direction", &[("value", direction)])];
+        Rehearsal::on(&staged(through_junction(turn), kind, 4.0, parameters), 1)
+    }
+
+    /// Checks from where somebody comes, and that they meet us.
+    #[track_caller]
+    fn check(direction: &str, turn: f64, heading: (f64, f64)) {
+        let mut rehearsal = rehearsal("OppositeVehicleTakingPriority", direction, turn);
+        let forward = rehearsal.cast.actors()[0].pose.forward();
+        assert!(forward.dot(heading.into()) > 0.99, "{forward}");
+        let hit = rehearsal.drive_blindly(8.0, 140.0);
+        assert!(hit.is_some(), "{direction} {turn}");
+    }
+
+    #[test]
+    fn they_come_from_their_side_and_meet_who_drives_on() {
+        check("right", 0.0, (0.0, -1.0));
+        check("left", 0.0, (0.0, 1.0));
+        check("opposite", -1.0, (-1.0, 0.0));
+        check("left", -1.0, (0.0, 1.0));
+    }
+
+    #[test]
+    fn they_wait_until_we_are_about_to_arrive_and_then_do_not_brake() {
+        let mut rehearsal = rehearsal("OppositeVehicleTakingPriority", "right", 0.0);
+        let mut speeds = Vec::new();
+        while let Some(car) = rehearsal.cast.actors().first() {
+            speeds.push(car.speed_mps);
+            let v = if rehearsal.ego.pose.position.x < 24.0 { 8.0 } else { 0.0 };
+            rehearsal.drive(v, 0.0);
+        }
+        let start = speeds.iter().position(|&v| v > 0.0).unwrap();
+        assert!(start > 20 && speeds[start..].iter().all(|&v| (v - SPEED_MPS).abs() < 1e-9));
+        assert_eq!(rehearsal.touching(), None);
+    }
+
+    #[test]
+    fn lights_are_frozen_until_we_are_through() {
+        let mut rehearsal = rehearsal("OppositeVehicleRunningRedLight", "left", 0.0);
+        while rehearsal.ego.pose.position.x < 90.0 {
+            rehearsal.drive(7.0, 0.0);
+            let x = rehearsal.ego.pose.position.x;
+            if (x - 2.0).abs() > 0.5 && (x - 48.0).abs() > 1.5 {
+                let expected = LightOrder { ego: LightColor::Green, others: LightColor::Red };
+                let is_frozen = (2.0..48.0).contains(&x);
+                assert_eq!(rehearsal.effects.lights, is_frozen.then_some(expected), "{x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! The front camera: a software renderer for one road.
+//!
+//! A picture is a copied background (1.5 MB, some 0.15 ms), the road as painted polygons, and boxes
+//! with a depth buffer. Nothing is computed per pixel but depth, so that a picture takes about a
+//! millisecond on one core.
+
+use super::palette::{Palette, Rgb, mix};
+use super::raster::{Canvas, Place, fill};
+use super::recycling::Recycling;
+use super::scenery::PropKind;
+use super::surroundings::{Look, Seen, Viewpoint};
+use crate::road::Road;
+use crate::road::junction::Junction;
+use crate::road::layout::LANE_WIDTH_M;
+use crate::road::station::Station;
+use glam::DVec2;
+use std::sync::Arc;
+use tandem_scene::UprightBox;
+use tandem_scene::{CameraFrame, CameraSpec, FrameId, Pose};
+use tandem_timing::Timestamp;
+
+/// How far the road is drawn behind and ahead of the ego vehicle, meters.
+const ROAD_M: (usize, usize) = (12, 160);
+
+/// Length of the road's polygons, meters.
+const PIECE_M: usize = 2;
+
+/// Pieces painted, and pieces from one dash to the next.
+const DASH: (usize, usize) = (1, 3);
+
+/// Width of painted lines, meters.
+const LINE_M: f64 = 0.15;
+
+/// Lamps of vehicles are drawn up to this distance, windows of houses, too, meters.
+const DETAIL_M: f64 = 45.0;
+
+const BODY_COLORS: [Rgb; 8] = [
+    [176, 32, 34],
+    [38, 66, 128],
+    [206, 208, 210],
+    [62, 64, 68],
+    [236, 236, 232],
+    [44, 92, 74],
+    [150, 118, 60],
+    [92, 110, 140],
+];
+const HOUSE_COLORS: [Rgb; 6] = [
+    [188, 152, 122],
+    [150, 92, 74],
+    [198, 190, 172],
+    [132, 128, 126],
+    [170, 124, 90],
+    [204, 196, 186],
+];
+/// Clothes of people.
+const CLOTHES_COLORS: [Rgb; 5] =
+    [[168, 40, 44], [36, 74, 140], [214, 206, 190], [58, 104, 62], [190, 128, 36]];
+
+const GLASS: Rgb = [38, 46, 56];
+const TIRE: Rgb = [24, 24, 26];
+
+/// What a strip along the road is painted with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Sidewalk,
+    Asphalt,
+    White,
+    Yellow,
+}
+
+/// A strip along the road.
+#[derive(Clone, Copy)]
+struct Strip {
+    /// Edges, meters to the right of the road's center line.
+    edges_m: (f64, f64),
+    paint: Paint,
+    dashed: bool,
+    in_junctions: bool,
+}
+
+/// The camera of one route.
+pub(crate) struct Camera {
+    painter: Painter,
+    pool: Recycling<CameraFrame>,
+}
+
+impl Camera {
+    /// A camera for `road` under one weather.
+    pub(crate) fn new(spec: CameraSpec, road: &Road, palette: Palette) -> Self {
+        Self { painter: Painter::new(spec, road, palette), pool: Recycling::new() }
+    }
+
+    /// Takes a picture from `viewpoint`; `station` is the road's nearest to it.
+    pub(crate) fn picture(
+        &mut self,
+        id: FrameId,
+        captured_at: Timestamp,
+        road: &Road,
+        viewpoint: &Viewpoint,
+        station: usize,
+        seen: &[Seen],
+    ) -> Arc<CameraFrame> {
+        let Self { painter, pool } = self;
+        let CameraSpec { width, height, .. } = painter.spec;
+        let rgb = || vec![0; width as usize * height as usize * 3];
+        let fresh = || CameraFrame { id, captured_at, width, height, rgb: rgb() };
+        pool.filled(fresh, |frame| {
+            (frame.id, frame.captured_at) = (id, captured_at);
+            frame.rgb.copy_from_slice(&painter.background);
+            painter.paint_road(&mut frame.rgb, road, viewpoint, station);
+            painter.paint_shadows(&mut frame.rgb, seen);
+            painter.draw_boxes(&mut frame.rgb, seen);
+        })
+    }
+}
+
+/// What draws: everything that does not change on a route, and working memory.
+struct Painter {
+    spec: CameraSpec,
+    ego_from_camera: Pose,
+    palette: Palette,
+    strips: Vec<Strip>,
+    road_edges_m: (f64, f64),
+    background: Vec<u8>,
+    canvas: Canvas,
+    /// Boxes in sight by their squared distance; empty between pictures.
+    order: Vec<(f64, usize)>,
+}
+
+impl Painter {
+    fn new(spec: CameraSpec, road: &Road, palette: Palette) -> Self {
+        let (width, height) = (spec.width as usize, spec.height as usize);
+        Self {
+            spec,
+            ego_from_camera: Pose::new(spec.position_m[0], spec.position_m[1], spec.yaw_rad),
+            palette,
+            strips: strips(road),
+            road_edges_m: road.edges_m(),
+            background: background(width, height, &palette),
+            canvas: Canvas::new(width, height, spec.fov_deg),
+            order: Vec::new(),
+        }
+    }
+
+    /// A place in the ego frame and its height above ground, in the camera's frame.
+    fn place(&self, in_ego: DVec2, height_m: f64) -> Place {
+        let place = self.ego_from_camera.inverse_apply(in_ego);
+        [place.x as f32, place.y as f32, (height_m - self.spec.position_m[2]) as f32]
+    }
+
+    fn paint_road(&mut self, rgb: &mut [u8], road: &Road, viewpoint: &Viewpoint, station: usize) {
+        let stations = road.stations();
+        // Pieces start at multiples of their length, so that dashes stay where they are.
+        let first = station.saturating_sub(ROAD_M.0) / PIECE_M * PIECE_M;
+        let end = (station + ROAD_M.1).min(stations.len());
+        let here: Vec<(usize, Section)> = (first..end)
+            .step_by(PIECE_M)
+            .map(|idx| {
+                let Station { pose, z_m, is_junction, .. } = &stations[idx];
+                (idx, self.section(viewpoint, pose, *z_m, *is_junction))
+            })
+            .collect();
+        let side_roads: Vec<Vec<Section>> = road
+            .junction()
+            .into_iter()
+            .flat_map(Junction::side_roads)
+            .map(|road| {
+                let points = road.iter().step_by(4);
+                points.map(|&(pose, z_m)| self.section(viewpoint, &pose, z_m, true)).collect()
+            })
+            .collect();
+        let (left_m, right_m) = self.road_edges_m;
+        for paint in [Paint::Sidewalk, Paint::Asphalt] {
+            let wider_m = if paint == Paint::Sidewalk { 2.2 } else { 0.0 };
+            for pair in side_roads.iter().flat_map(|road| road.windows(2)) {
+                let half_m = (right_m - left_m) / 2.0 + wider_m;
+                self.paint_piece(rgb, &pair[0], &pair[1], (-half_m, half_m), paint);
+            }
+            self.paint_strips(rgb, &here, |strip| strip.paint == paint);
+        }
+        // Where roads meet, asphalt reaches farther.
+        for pair in here.windows(2).rev().filter(|pair| pair[0].1.is_junction) {
+            let wide = (left_m - 2.0, right_m + 2.0);
+            self.paint_piece(rgb, &pair[0].1, &pair[1].1, wide, Paint::Asphalt);
+        }
+        self.paint_strips(rgb, &here, |strip| matches!(strip.paint, Paint::White | Paint::Yellow));
+    }
+
+    fn section(&self, viewpoint: &Viewpoint, pose: &Pose, z_m: f64, is_junction: bool) -> Section {
+        let place = pose.position;
+        let center = self.place(viewpoint.place(place), viewpoint.height_m(place, z_m));
+        let right = viewpoint.direction(pose.right());
+        let right = right.rotate(DVec2::from_angle(-self.spec.yaw_rad));
+        Section { center, right: [right.x as f32, right.y as f32], is_junction }
+    }
+
+    fn paint_strips(
+        &mut self,
+        rgb: &mut [u8],
+        sections: &[(usize, Section)],
+        chosen: impl Fn(&Strip) -> bool,
+    ) {
+        for pair in sections.windows(2).rev() {
+            let [(idx, near), (_, far)] = pair else { continue };
+            for strip_idx in 0..self.strips.len() {
+                let strip = self.strips[strip_idx];
+                let gap = strip.dashed && (idx / PIECE_M) % DASH.1 >= DASH.0;
+                let off = !strip.in_junctions && (near.is_junction || far.is_junction);
+                if chosen(&strip) && !gap && !off {
+                    self.paint_piece(rgb, near, far, strip.edges_m, strip.paint);
+                }
+            }
+        }
+    }
+
+    fn paint_piece(
+        &mut self,
+        rgb: &mut [u8],
+        near: &Section,
+        far: &Section,
+        (left_m, right_m): (f64, f64),
+        paint: Paint,
+    ) {
+        if near.center[0] < -20.0 && far.center[0] < -20.0 {
+            return;
+        }
+        let palette = &self.palette;
+        let color = match paint {
+            Paint::Sidewalk => palette.sidewalk,
+            Paint::Asphalt => palette.asphalt,
+            Paint::White => palette.white_paint,
+            Paint::Yellow => palette.yellow_paint,
+        };
+        let color = palette.faded(color, near.center[0].hypot(near.center[1]));
+        let corners =
+            [near.aside(left_m), near.aside(right_m), far.aside(right_m), far.aside(left_m)];
+        self.canvas.paint(rgb, &corners, color);
+    }
+
+    fn paint_shadows(&mut self, rgb: &mut [u8], seen: &[Seen]) {
+        for Seen { shape, look } in seen {
+            let distance_m = shape.pose.position.length();
+            if matches!(look, Look::Vehicle { .. }) && distance_m < 80.0 {
+                let [x, y, _] = shape.extent_m;
+                let corner =
+                    |x: f64, y: f64| self.place(shape.pose.apply(DVec2::new(x, y)), shape.bottom_m);
+                let (x, y) = (x + 0.1, y + 0.2);
+                let corners = [corner(x, y), corner(-x, y), corner(-x, -y), corner(x, -y)];
+                let color = self.palette.faded(self.palette.shadow, distance_m as f32);
+                self.canvas.paint(rgb, &corners, color);
+            }
+        }
+    }
+
+    /// Nearest first, so that most of what is hidden is never written.
+    fn draw_boxes(&mut self, rgb: &mut [u8], seen: &[Seen]) {
+        let ego_from_camera = self.ego_from_camera;
+        let slope = (self.spec.fov_deg.to_radians() / 2.0).tan();
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        for (idx, Seen { shape, .. }) in seen.iter().enumerate() {
+            let place = ego_from_camera.inverse_apply(shape.pose.position);
+            let radius_m = shape.radius_m();
+            let aside_m = place.y.abs() - slope * place.x;
+            if place.x > -radius_m && aside_m < radius_m * (1.0 + slope) {
+                order.push((place.length_squared(), idx));
+            }
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.canvas.clear_depth();
+        for &(_, idx) in &order {
+            self.draw_seen(rgb, &seen[idx]);
+        }
+        self.order = order;
+    }
+
+    fn draw_seen(&mut self, rgb: &mut [u8], Seen { shape, look }: &Seen) {
+        let pick = |colors: &[Rgb], shade: u8| colors[usize::from(shade) % colors.len()];
+        match *look {
+            Look::Vehicle { shade } => self.draw_vehicle(rgb, shape, pick(&BODY_COLORS, shade)),
+            Look::Person { shade, on_bicycle } => {
+                self.draw_person(rgb, shape, pick(&CLOTHES_COLORS, shade), on_bicycle);
+            }
+            Look::Thing { color } => self.draw_box(rgb, shape, color, color),
+            Look::Signal { color } => self.draw_shining(rgb, shape, color),
+            Look::Prop { kind: PropKind::House, shade } => {
+                self.draw_house(rgb, shape, pick(&HOUSE_COLORS, shade));
+            }
+            Look::Prop { kind, shade } => {
+                let color = match kind {
+                    PropKind::Crown => mix([52, 86, 40], [84, 112, 48], f32::from(shade) / 255.0),
+                    PropKind::Trunk => [84, 66, 48],
+                    PropKind::Lamp | PropKind::House => [86, 88, 90],
+                };
+                self.draw_box(rgb, shape, color, color);
+            }
+        }
+    }
+
+    fn draw_vehicle(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
+        let [x, y, z] = shape.extent_m;
+        let height = 2.0 * z;
+        // Parts of the box: [back, front] and [bottom, top] as shares of length and height.
+        let part = |(back, front): (f64, f64), (low, high): (f64, f64), width: f64| UprightBox {
+            pose: Pose {
+                position: shape.pose.apply(DVec2::new(x * (back + front - 1.0), 0.0)),
+                ..shape.pose
+            },
+            bottom_m: shape.bottom_m + height * low,
+            extent_m: [x * (front - back), y * width, z * (high - low)],
+        };
+        self.draw_box(rgb, &part((0.0, 1.0), (0.2, 0.62), 1.0), color, color);
+        self.draw_box(rgb, &part((0.12, 0.72), (0.62, 1.0), 0.86), GLASS, color);
+        if shape.pose.position.length() < DETAIL_M {
+            for axle in [(0.1, 0.26), (0.74, 0.9)] {
+                self.draw_box(rgb, &part(axle, (0.0, 0.42), 1.01), TIRE, TIRE);
+            }
+            for (along, color) in [(-1.0, [196, 24, 20]), (1.0, [240, 236, 214])] {
+                for side in [-0.78, 0.78] {
+                    let lamp = UprightBox {
+                        pose: Pose {
+                            position: shape.pose.apply(DVec2::new(along * x, side * y)),
+                            ..shape.pose
+                        },
+                        bottom_m: shape.bottom_m + height * 0.42,
+                        extent_m: [0.02, 0.16, 0.07],
+                    };
+                    self.draw_box(rgb, &lamp, color, color);
+                }
+            }
+        }
+    }
+
+    /// Legs or a bicycle below, clothes above them, a head.
+    fn draw_person(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb, on_bicycle: bool) {
+        let [x, y, z] = shape.extent_m;
+        let part = |length: f64, width: f64, (low, high): (f64, f64)| UprightBox {
+            bottom_m: shape.bottom_m + 2.0 * z * low,
+            extent_m: [x * length, y * width, z * (high - low)],
+            ..*shape
+        };
+        let (frame, trousers, skin) = ([44, 46, 52], [52, 56, 74], [206, 164, 136]);
+        if on_bicycle {
+            self.draw_box(rgb, &part(1.0, 0.25, (0.0, 0.42)), frame, frame);
+            self.draw_box(rgb, &part(0.3, 1.0, (0.42, 0.84)), color, color);
+            self.draw_box(rgb, &part(0.14, 0.6, (0.84, 1.0)), skin, frame);
+        } else {
+            self.draw_box(rgb, &part(0.8, 0.8, (0.0, 0.46)), trousers, trousers);
+            self.draw_box(rgb, &part(1.0, 1.0, (0.46, 0.85)), color, color);
+            self.draw_box(rgb, &part(0.6, 0.6, (0.85, 1.0)), skin, frame);
+        }
+    }
+
+    /// Draws a plate in its own color, whatever the light is.
+    fn draw_shining(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
+        let [x, _, z] = shape.extent_m;
+        let distance_m = shape.pose.position.length() as f32;
+        let at = |x: f64, height_m: f64| self.place(shape.pose.apply(DVec2::new(x, 0.0)), height_m);
+        let (low, high) = (shape.bottom_m, shape.bottom_m + 2.0 * z);
+        let corners = [at(-x, low), at(x, low), at(x, high), at(-x, high)];
+        let color = mix(self.palette.faded(color, distance_m), color, 0.6);
+        self.canvas.draw(rgb, &corners, color);
+    }
+
+    fn draw_house(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
+        self.draw_box(rgb, shape, color, [112, 84, 74]);
+        if shape.pose.position.length() > DETAIL_M {
+            return;
+        }
+        let [x, y, z] = shape.extent_m;
+        let floors = ((2.0 * z - 1.5) / 2.8) as usize;
+        let columns = (2.0 * x / 3.0) as usize;
+        // Windows are shallow boxes in the long walls.
+        for floor in 0..floors {
+            for column in 0..columns {
+                let along = (column as f64 + 0.5) / columns as f64 * 2.0 - 1.0;
+                let pane = UprightBox {
+                    pose: Pose {
+                        position: shape.pose.apply(DVec2::new(along * x, 0.0)),
+                        ..shape.pose
+                    },
+                    bottom_m: shape.bottom_m + 2.0 + 2.8 * floor as f64,
+                    extent_m: [0.55, y + 0.03, 0.65],
+                };
+                self.draw_box(rgb, &pane, GLASS, GLASS);
+            }
+        }
+    }
+
+    /// Draws the faces of a box that look toward the camera.
+    fn draw_box(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb, roof: Rgb) {
+        let [x, y, _] = shape.extent_m;
+        let (low, high) = (shape.bottom_m, shape.top_m());
+        let [camera_x, camera_y, camera_z] = self.spec.position_m;
+        let eye = shape.pose.inverse_apply(DVec2::new(camera_x, camera_y));
+        let distance_m = shape.pose.position.length() as f32;
+        let corner =
+            |x: f64, y: f64| self.ego_from_camera.inverse_apply(shape.pose.apply(DVec2::new(x, y)));
+        let ring = [corner(x, y), corner(-x, y), corner(-x, -y), corner(x, -y)];
+        let at = |corner: DVec2, height_m: f64| {
+            [corner.x as f32, corner.y as f32, (height_m - camera_z) as f32]
+        };
+        // Walls from ring[i] to ring[i + 1]: right, back, left, front.
+        let looks_here = [eye.y > y, eye.x < -x, eye.y < -y, eye.x > x];
+        let directions =
+            [shape.pose.right(), -shape.pose.forward(), -shape.pose.right(), shape.pose.forward()];
+        for wall in 0..4 {
+            if looks_here[wall] {
+                let (a, b) = (ring[wall], ring[(wall + 1) % 4]);
+                let corners = [at(a, low), at(b, low), at(b, high), at(a, high)];
+                let sun = directions[wall].dot(DVec2::new(-0.6, -0.8)) as f32;
+                let lit = self.palette.lit(color, 0.78 + 0.18 * sun);
+                let faded = self.palette.faded(lit, distance_m);
+                self.canvas.draw(rgb, &corners, faded);
+            }
+        }
+        for (level, looks_here, shading) in
+            [(high, camera_z > high, 1.0), (low, camera_z < low, 0.5)]
+        {
+            if looks_here {
+                let faded = self.palette.faded(self.palette.lit(roof, shading), distance_m);
+                self.canvas.draw(rgb, &ring.map(|corner| at(corner, level)), faded);
+            }
+        }
+    }
+}
+
+/// A cross section of the road in the camera's frame.
+#[derive(Clone, Copy)]
+struct Section {
+    center: Place,
+    right: [f32; 2],
+    is_junction: bool,
+}
+
+impl Section {
+    fn aside(&self, aside_m: f64) -> Place {
+        let aside = aside_m as f32;
+        let [x, y, z] = self.center;
+        [x + self.right[0] * aside, y + self.right[1] * aside, z]
+    }
+}
+
+/// Everything painted along the road.
+fn strips(road: &Road) -> Vec<Strip> {
+    let (left_m, right_m) = road.edges_m();
+    let strip = |edges_m, paint| Strip { edges_m, paint, dashed: false, in_junctions: false };
+    let line =
+        |center_m: f64, paint| strip((center_m - LINE_M / 2.0, center_m + LINE_M / 2.0), paint);
+    let mut strips = vec![
+        strip((left_m - 2.2, left_m), Paint::Sidewalk),
+        strip((right_m, right_m + 2.2), Paint::Sidewalk),
+        Strip { in_junctions: true, ..strip((left_m, right_m), Paint::Asphalt) },
+    ];
+    let lanes = road.driving_lanes();
+    let (first, last) = (lanes[0], lanes[lanes.len() - 1]);
+    strips.push(line(first.aside_m - LANE_WIDTH_M / 2.0 + 0.2, Paint::White));
+    strips.push(line(last.aside_m + LANE_WIDTH_M / 2.0, Paint::White));
+    for pair in lanes.windows(2) {
+        let between_m = (pair[0].aside_m + pair[1].aside_m) / 2.0;
+        let opposite = pair[0].with_route() != pair[1].with_route();
+        let paint = if opposite { Paint::Yellow } else { Paint::White };
+        let solid = opposite && lanes.len() > 2;
+        strips.push(Strip { dashed: !solid, ..line(between_m, paint) });
+    }
+    strips
+}
+
+/// Sky above the horizon, grass below.
+fn background(width: usize, height: usize, palette: &Palette) -> Vec<u8> {
+    let mut rgb = vec![0; width * height * 3];
+    let horizon = height as f32 / 2.0;
+    for (row, pixels) in rgb.chunks_exact_mut(width * 3).enumerate() {
+        let from_horizon = (row as f32 + 0.5 - horizon) / horizon;
+        let color = if from_horizon < 0.0 {
+            mix(palette.haze, palette.zenith, (-from_horizon).sqrt())
+        } else {
+            palette.faded(palette.grass, 3.0 / from_horizon)
+        };
+        fill(pixels, color);
+    }
+    rgb
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::road::fixtures::bare_route;
+    use glam::DVec3;
+
+    const SPEC: CameraSpec = CameraSpec {
+        position_m: [-1.5, 0.0, 2.0],
+        yaw_rad: 0.0,
+        width: 1024,
+        height: 512,
+        fov_deg: 110.0,
+    };
+
+    fn straight_road() -> Road {
+        let key_points = (0..101).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0)).collect();
+        Road::new(&bare_route(1, key_points)).unwrap()
+    }
+
+    fn picture(seen: &[Seen]) -> Vec<u8> {
+        let road = straight_road();
+        let pose = Pose::new(20.0, 0.0, 0.0);
+        let viewpoint = Viewpoint::new(pose, road.ground(pose.position));
+        let station = road.nearest_station(pose.position);
+        let mut camera = Camera::new(SPEC, &road, Palette::new(None));
+        let frame = camera.picture(FrameId(1), Timestamp::ZERO, &road, &viewpoint, station, seen);
+        frame.rgb.clone()
+    }
+
+    /// The prediction is the textbook pinhole: pixel = center + focal · (right, down) / forward.
+    #[test]
+    fn a_box_covers_the_pixels_that_a_pinhole_camera_predicts() {
+        let shape = UprightBox {
+            pose: Pose::new(18.0, 3.0, 0.7),
+            bottom_m: 0.0,
+            extent_m: [2.0, 1.0, 1.5],
+        };
+        let look = Look::Prop { kind: PropKind::Lamp, shade: 0 };
+        let (without, with) = (picture(&[]), picture(&[Seen { shape, look }]));
+        let changed = (0..1024 * 512)
+            .filter(|pixel| without[pixel * 3..pixel * 3 + 3] != with[pixel * 3..pixel * 3 + 3]);
+        let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+        for pixel in changed {
+            for (axis, value) in [pixel % 1024, pixel / 1024].into_iter().enumerate() {
+                low[axis] = low[axis].min(value as f64);
+                high[axis] = high[axis].max(value as f64 + 1.0);
+            }
+        }
+        let focal = 512.0 / 55.0_f64.to_radians().tan();
+        let (mut expected_low, mut expected_high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+        for (x, y, z) in [-2.0, 2.0]
+            .into_iter()
+            .flat_map(|x| [-1.0, 1.0].map(|y| (x, y)))
+            .flat_map(|(x, y)| [0.0, 3.0].map(|z| (x, y, z)))
+        {
+            let place = shape.pose.apply(DVec2::new(x, y)) - DVec2::new(-1.5, 0.0);
+            let pixel = [512.0 + focal * place.y / place.x, 256.0 - focal * (z - 2.0) / place.x];
+            for axis in 0..2 {
+                expected_low[axis] = expected_low[axis].min(pixel[axis]);
+                expected_high[axis] = expected_high[axis].max(pixel[axis]);
+            }
+        }
+        for axis in 0..2 {
+            assert!((low[axis] - expected_low[axis]).abs() <= 1.0, "{low:?} {expected_low:?}");
+            assert!((high[axis] - expected_high[axis]).abs() <= 1.0, "{high:?} {expected_high:?}");
+        }
+    }
+
+    #[test]
+    fn the_road_is_gray_below_the_horizon_and_the_sky_bright_above() {
+        let rgb = picture(&[]);
+        let pixel = |u: usize, v: usize| &rgb[(v * 1024 + u) * 3..(v * 1024 + u) * 3 + 3];
+        let palette = Palette::new(None);
+        let road = pixel(512, 440);
+        assert!((i32::from(road[0]) - i32::from(palette.asphalt[0])).abs() < 6, "{road:?}");
+        assert!(pixel(512, 20)[2] > pixel(512, 20)[0] + 40);
+    }
+}

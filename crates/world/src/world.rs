@@ -1,0 +1,274 @@
+//! The embedded world: one road, its scenario and traffic, all sensors, on one core, faster than
+//! real time.
+//!
+//! It needs no map and no simulator, only a route file, and the same seed gives the same bytes.
+//! What it simplifies is listed in ARCHITECTURE.md.
+
+use crate::actors::cast::Cast;
+use crate::actors::follower::is_flat;
+use crate::actors::traffic::Traffic;
+use crate::noise::{Noise, Purpose};
+use crate::road::Road;
+use crate::road::error::RoadError;
+use crate::road::signals::Signals;
+use crate::road::street_map::StreetMap;
+use crate::scenarios::active::{Play, set_up};
+use crate::scenarios::context::{Effects, Setting};
+use crate::sensors::camera::Camera;
+use crate::sensors::inertial;
+use crate::sensors::lidar::Lidar;
+use crate::sensors::palette::Palette;
+use crate::sensors::scenery::{Prop, scenery};
+use crate::sensors::surroundings::{Seen, Viewpoint, look_around};
+use std::sync::Arc;
+use tandem_scene::vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
+use tandem_scene::{
+    Allowances, Collision, Command, EgoState, FrameId, LaneMap, LaneStrip, Observation, Pose,
+    Route, RoutePlan, SensorSuite, TICK, TICK_S, Truth, World, WorldState, wrap_angle,
+};
+use tandem_scene::{UprightBox, footprints_overlap};
+use tandem_timing::Timestamp;
+
+/// A route with traffic on it, at one tick.
+pub struct EmbeddedWorld {
+    seed: u64,
+    road: Road,
+    cast: Cast,
+    traffic: Traffic,
+    signals: Signals,
+    plays: Vec<Play>,
+    effects: Effects,
+    scenery: Vec<Prop>,
+    frame: FrameId,
+    state: WorldState,
+    truth: bool,
+    camera: Option<Camera>,
+    lidar: Option<Lidar>,
+    seen: Vec<Seen>,
+}
+
+impl EmbeddedWorld {
+    /// The world of `route`, with the ego vehicle standing at its start, at frame 1. `suite` says
+    /// which sensors run; `seed` and the route decide on everything random.
+    ///
+    /// # Errors
+    /// If no road can be made of the route.
+    pub fn new(route: &Route, suite: SensorSuite, seed: u64) -> Result<Self, RoadError> {
+        Self::on(route, suite, seed, None)
+    }
+
+    /// The same on a `map`.
+    ///
+    /// # Errors
+    /// If no road can be made of the route, or it leads away from the map's lanes.
+    pub fn on(
+        route: &Route,
+        suite: SensorSuite,
+        seed: u64,
+        map: Option<&Arc<StreetMap>>,
+    ) -> Result<Self, RoadError> {
+        let road = Road::on(route, map)?;
+        let seed = Noise::new(seed, route.id.seed(), 0).bits();
+        let ego = start_of(&road);
+        let mut cast = Cast::new(&ego);
+        let sub_seed = |purpose: Purpose| Noise::new(seed, purpose as u64, 0).bits();
+        let setting =
+            Setting { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
+        let plays = set_up(route, &setting, &mut cast, sub_seed(Purpose::Scenarios))?;
+        let traffic = Traffic::new(&road, &mut cast, sub_seed(Purpose::Traffic));
+        let palette = Palette::new(route.weather.first());
+        let state = WorldState {
+            time_s: 0.0,
+            ego,
+            actors: Vec::new(),
+            collisions: Vec::new(),
+            background_speeds_mps: Vec::new(),
+            speed_limit_kmh: road.layout().speed_limit_kmh,
+            traffic_lights: Vec::new(),
+            stop_signs: Vec::new(),
+            scenarios: Vec::new(),
+            allowances: Allowances::default(),
+        };
+        let mut world = Self {
+            seed,
+            camera: suite.camera.map(|spec| Camera::new(spec, &road, palette)),
+            lidar: suite.lidar.map(Lidar::new),
+            truth: suite.truth,
+            scenery: scenery(&road, &mut Noise::new(seed, Purpose::Scenery as u64, 0)),
+            signals: road.signals(),
+            road,
+            cast,
+            traffic,
+            plays,
+            effects: Effects::default(),
+            frame: FrameId(0),
+            state,
+            seen: Vec::new(),
+        };
+        world.step(&Command::FULL_BRAKE);
+        Ok(world)
+    }
+
+    fn noise(&self, purpose: Purpose) -> Noise {
+        Noise::new(self.seed, purpose as u64, self.frame.0)
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp::after(TICK * self.frame.0 as u32)
+    }
+
+    /// The command as it reaches the vehicle.
+    fn disturbed(&self, command: &Command) -> Command {
+        let Some(disturbance) = self.effects.control_noise else { return *command };
+        let mut noise = self.noise(Purpose::Control);
+        let throttle = disturbance.throttle + noise.normal(disturbance.throttle_deviation);
+        let steer = disturbance.steer + noise.normal(disturbance.steer_deviation);
+        Command { throttle: command.throttle + throttle, steer: command.steer + steer, ..*command }
+    }
+
+    fn move_ego(&mut self, command: &Command) {
+        let command = checked(&self.disturbed(&checked(command)));
+        let ego = &mut self.state.ego;
+        let before = Motion { pose: ego.pose, speed_mps: ego.speed_mps };
+        let after = ego_after_tick(before, &command);
+        ego.acceleration_mps2 = (after.speed_mps - before.speed_mps) / TICK_S;
+        ego.yaw_rate_radps = wrap_angle(after.pose.yaw_rad - before.pose.yaw_rad) / TICK_S;
+        ego.pose = Pose { yaw_rad: wrap_angle(after.pose.yaw_rad), ..after.pose };
+        ego.speed_mps = after.speed_mps;
+        ego.z_m = self.road.ground(ego.pose.position).z_m;
+    }
+
+    fn move_others(&mut self) {
+        let ego = self.state.ego;
+        self.cast.set_ego(&ego);
+        let setting = Setting {
+            road: &self.road,
+            ego,
+            ego_along_m: self.road.along(ego.pose.position),
+            time_s: self.state.time_s,
+        };
+        self.effects = Effects::default();
+        for play in &mut self.plays {
+            play.advance(&setting, &mut self.cast, &mut self.effects);
+        }
+        self.traffic.advance(&mut self.cast, &ego, self.effects.traffic);
+        self.signals.show(self.state.time_s, self.effects.lights);
+        let state = &mut self.state;
+        state.traffic_lights.clear();
+        state.traffic_lights.extend(self.signals.judged_lights());
+        state.stop_signs.clear();
+        state.stop_signs.extend_from_slice(self.signals.signs());
+        state.scenarios.clone_from(&self.effects.running);
+        state.allowances = self.effects.allowances;
+    }
+
+    fn find_collisions(&mut self) {
+        let ego = &self.state.ego;
+        let shape = UprightBox { pose: ego.pose, bottom_m: ego.z_m, extent_m: ego.extent_m };
+        let actors = self.cast.actors().iter().filter_map(|actor| {
+            (!is_flat(actor) && footprints_overlap(&shape, &UprightBox::of(actor)))
+                .then_some(Collision { other_id: actor.id, type_id: actor.type_id })
+        });
+        let scenery = self.scenery.iter().filter_map(|prop| {
+            let low = prop.shape.bottom_m < shape.top_m();
+            (low && footprints_overlap(&shape, &prop.shape))
+                .then_some(Collision { other_id: 0, type_id: prop.type_id() })
+        });
+        self.state.collisions.clear();
+        self.state.collisions.extend(actors.chain(scenery));
+    }
+}
+
+/// Our vehicle standing where the route begins, or in the parking strip beside it.
+fn start_of(road: &Road) -> EgoState {
+    let start = road.plan().points[0];
+    let on_route = Pose { position: start.position.truncate(), yaw_rad: start.heading_rad };
+    let parked = road.parking_aside_m().filter(|_| road.layout().starts_parked);
+    let pose = parked.map_or(on_route, |aside_m| {
+        let position = on_route.position + on_route.right() * aside_m;
+        Pose { position, ..on_route }
+    });
+    EgoState {
+        pose,
+        z_m: start.position.z,
+        speed_mps: 0.0,
+        yaw_rate_radps: 0.0,
+        acceleration_mps2: 0.0,
+        extent_m: EGO_EXTENT_M,
+    }
+}
+
+/// The command within its bounds; what is not a number counts as zero.
+fn checked(command: &Command) -> Command {
+    let bounded = |value: f64, low| if value.is_nan() { 0.0 } else { value.clamp(low, 1.0) };
+    Command {
+        steer: bounded(command.steer, -1.0),
+        throttle: bounded(command.throttle, 0.0),
+        brake: bounded(command.brake, 0.0),
+    }
+}
+
+impl World for EmbeddedWorld {
+    fn observe(&mut self) -> Observation {
+        let (frame, time) = (self.frame, self.time());
+        let ego = self.state.ego;
+        let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
+        if self.camera.is_some() || self.lidar.is_some() {
+            look_around(&viewpoint, &self.cast, &self.signals, &self.scenery, &mut self.seen);
+        }
+        let camera = self.camera.as_mut().map(|camera| {
+            let station = self.road.nearest_station(ego.pose.position);
+            camera.picture(frame, time, &self.road, &viewpoint, station, &self.seen)
+        });
+        let noise = self.noise(Purpose::Lidar);
+        let lidar = self.lidar.as_mut().map(|lidar| lidar.sweep(frame, &self.seen, noise));
+        let truth = self.truth.then(|| {
+            Arc::new(Truth {
+                ego,
+                actors: self.cast.actors().to_vec(),
+                plan: Arc::clone(self.road.plan()),
+                speed_limit_mps: self.state.speed_limit_kmh / 3.6,
+                stop_lines: self.signals.stop_lines().collect(),
+                passages: self.effects.passages.clone(),
+            })
+        });
+        Observation {
+            frame,
+            time,
+            camera,
+            lidar,
+            imu: inertial::imu(&ego, &mut self.noise(Purpose::Imu)),
+            gnss: inertial::gnss(&ego, &self.road.plan().reference, &mut self.noise(Purpose::Gnss)),
+            speed_mps: ego.speed_mps,
+            truth,
+        }
+    }
+
+    fn step(&mut self, command: &Command) {
+        self.move_ego(command);
+        self.frame.0 += 1;
+        self.state.time_s = self.time().as_secs_f64();
+        self.move_others();
+        self.find_collisions();
+        self.state.actors.clear();
+        self.state.actors.extend_from_slice(self.cast.actors());
+        self.state.background_speeds_mps.clear();
+        self.state.background_speeds_mps.extend(self.traffic.speeds_mps());
+    }
+
+    fn state(&self) -> &WorldState {
+        &self.state
+    }
+
+    fn lanes(&self) -> &dyn LaneMap {
+        &self.road
+    }
+
+    fn lane_strips(&self) -> Vec<LaneStrip> {
+        self.road.strips()
+    }
+
+    fn plan(&self) -> &Arc<RoutePlan> {
+        self.road.plan()
+    }
+}

@@ -1,0 +1,343 @@
+//! Drives in the embedded world, with and without the autopilot.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+
+use glam::{DVec2, DVec3};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tandem_drivers::Autopilot;
+use tandem_scene::{
+    CameraSpec, Collision, Command, Driver, FrameId, LidarSpec, Observation, Route, SensorSuite,
+    TICK, WeatherKeyframe, World, wrap_angle,
+};
+use tandem_timing::Timestamp;
+use tandem_world::{EmbeddedWorld, Road};
+
+const DEMO: &str = include_str!("../../../routes/demo.xml");
+const BENDS: &str = include_str!("../../../routes/bends.xml");
+const STRAIGHT: &str = include_str!("../../../routes/straight.xml");
+
+fn all_sensors() -> SensorSuite {
+    SensorSuite {
+        camera: Some(CameraSpec {
+            position_m: [-1.5, 0.0, 2.0],
+            yaw_rad: 0.0,
+            width: 1024,
+            height: 512,
+            fov_deg: 110.0,
+        }),
+        lidar: Some(LidarSpec {
+            position_m: [0.0, 0.0, 2.5],
+            yaw_rad: -std::f64::consts::FRAC_PI_2,
+        }),
+        truth: true,
+    }
+}
+
+const TRUTH_ONLY: SensorSuite = SensorSuite { camera: None, lidar: None, truth: true };
+
+/// The few elements of a route file that a world needs.
+fn routes_in(text: &str) -> Vec<Route> {
+    let document = roxmltree::Document::parse(text).unwrap();
+    let is_route = |node: &roxmltree::Node<'_, '_>| node.has_tag_name("route");
+    document
+        .descendants()
+        .filter(is_route)
+        .map(|route| {
+            let number = |node: roxmltree::Node<'_, '_>, name: &str| -> f64 {
+                node.attribute(name).unwrap().parse().unwrap()
+            };
+            let all = |tag: &'static str| route.descendants().filter(move |n| n.has_tag_name(tag));
+            Route {
+                id: route.attribute("id").unwrap().into(),
+                town: route.attribute("town").unwrap().into(),
+                key_points: all("position")
+                    .map(|at| DVec3::new(number(at, "x"), number(at, "y"), number(at, "z")))
+                    .collect(),
+                scenarios: Vec::new(),
+                weather: all("weather")
+                    .map(|weather| WeatherKeyframe {
+                        route_percentage: number(weather, "route_percentage"),
+                        fields: weather
+                            .attributes()
+                            .map(|field| (field.name().into(), field.value().parse().unwrap()))
+                            .collect::<BTreeMap<_, _>>(),
+                    })
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// The official routes, if the benchmark's data lie beside the repository.
+#[expect(clippy::disallowed_methods, reason = "a test may look for data that is not in the tree")]
+fn official_routes() -> Vec<Route> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/bench2drive");
+    let folder = std::env::var("TANDEM_BENCH2DRIVE").map_or(beside, PathBuf::from);
+    match std::fs::read_to_string(folder.join("routes/bench2drive220.xml")) {
+        Ok(text) => routes_in(&text),
+        Err(error) => {
+            eprintln!("skipped, no official routes in {}: {error}", folder.display());
+            Vec::new()
+        }
+    }
+}
+
+/// What criteria would say of a drive.
+#[derive(Debug, Default)]
+struct Verdict {
+    arrived: bool,
+    collisions: Vec<Collision>,
+    outside_m: f64,
+    wrong_way_m: f64,
+    seconds: f64,
+    farthest_aside_m: f64,
+}
+
+impl Verdict {
+    fn is_clean(&self) -> bool {
+        self.arrived
+            && self.collisions.is_empty()
+            && self.outside_m == 0.0
+            && self.wrong_way_m == 0.0
+    }
+}
+
+fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Verdict {
+    let mut world = EmbeddedWorld::new(route, suite, seed).unwrap();
+    let mut autopilot = Autopilot::new();
+    let mut verdict = Verdict::default();
+    let end = world.plan().points[world.plan().points.len() - 1];
+    for _ in 0..4000 {
+        let control = autopilot.drive(&world.observe()).unwrap();
+        let before = world.state().ego.pose.position;
+        world.step(&control.command);
+        let state = world.state();
+        let place = state.ego.pose.position;
+        let driven_m = place.distance(before);
+        verdict.collisions.extend(&state.collisions);
+        let lane = world.lanes().driving_lane(state.ego.location());
+        let from_center = |lane: tandem_scene::LanePoint| {
+            (lane.position.truncate().distance(place), lane.width_m)
+        };
+        let nearest = world
+            .lanes()
+            .parking_lane(state.ego.location())
+            .into_iter()
+            .chain([lane])
+            .map(from_center);
+        let (away_m, width_m) = nearest.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
+        if away_m > width_m / 2.0 + 0.5 {
+            verdict.outside_m += driven_m;
+        }
+        let against = wrap_angle(lane.heading_rad - state.ego.pose.yaw_rad).abs() > 2.1;
+        if against && !lane.is_junction {
+            verdict.wrong_way_m += driven_m;
+        }
+        let plan = world.plan().points.iter().map(|point| point.position.truncate());
+        let aside_m = plan.map(|point| point.distance(place)).fold(f64::INFINITY, f64::min);
+        verdict.farthest_aside_m = verdict.farthest_aside_m.max(aside_m);
+        let beyond = place - end.position.truncate();
+        if beyond.dot(DVec2::from_angle(end.heading_rad)) > 0.0 && beyond.length() < 10.0 {
+            verdict.arrived = true;
+            break;
+        }
+    }
+    verdict.seconds = world.state().time_s;
+    verdict
+}
+
+fn bytes_of(observation: &Observation) -> Vec<u8> {
+    let mut bytes = observation.frame.0.to_le_bytes().to_vec();
+    let imu = &observation.imu;
+    let numbers = imu.acceleration_mps2.iter().chain(&imu.angular_velocity_radps).chain([
+        &imu.compass_rad,
+        &observation.gnss.latitude_deg,
+        &observation.gnss.longitude_deg,
+        &observation.gnss.altitude_m,
+        &observation.speed_mps,
+    ]);
+    bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+    if let Some(camera) = &observation.camera {
+        bytes.extend(&camera.rgb);
+    }
+    if let Some(lidar) = &observation.lidar {
+        bytes.extend(lidar.points.iter().flatten().flat_map(|number| number.to_le_bytes()));
+    }
+    bytes
+}
+
+/// Hash of everything that the sensors say in 100 ticks of a fixed drive.
+fn hash_of_100_ticks(seed: u64) -> Vec<u8> {
+    let mut world = EmbeddedWorld::new(&routes_in(DEMO)[0], all_sensors(), seed).unwrap();
+    let mut hash = Sha256::new();
+    for tick in 0..100 {
+        hash.update(bytes_of(&world.observe()));
+        world.step(&Command { steer: 0.001 * f64::from(tick), throttle: 0.5, brake: 0.0 });
+    }
+    hash.finalize().to_vec()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
+    let first = hash_of_100_ticks(1);
+    assert_eq!(first, hash_of_100_ticks(1));
+    assert_ne!(first, hash_of_100_ticks(2));
+}
+
+#[test]
+fn observing_twice_gives_the_same_readings() {
+    let mut world = EmbeddedWorld::new(&routes_in(DEMO)[0], all_sensors(), 4).unwrap();
+    world.step(&Command::default());
+    let first = bytes_of(&world.observe());
+    assert_eq!(first, bytes_of(&world.observe()));
+}
+
+#[test]
+fn switching_sensors_off_changes_nothing_that_moves_and_no_other_sensor() {
+    let route = &routes_in(DEMO)[0];
+    let mut full = EmbeddedWorld::new(route, all_sensors(), 9).unwrap();
+    let mut blind = EmbeddedWorld::new(route, SensorSuite::default(), 9).unwrap();
+    for _ in 0..60 {
+        let (seeing, unseeing) = (full.observe(), blind.observe());
+        assert_eq!((seeing.imu, seeing.gnss), (unseeing.imu, unseeing.gnss));
+        assert!(unseeing.camera.is_none() && unseeing.lidar.is_none() && unseeing.truth.is_none());
+        let command = Command { steer: 0.05, throttle: 0.7, brake: 0.0 };
+        full.step(&command);
+        blind.step(&command);
+        assert_eq!(full.state().ego, blind.state().ego);
+        assert_eq!(full.state().actors, blind.state().actors);
+    }
+}
+
+#[test]
+fn the_first_observation_is_frame_one_at_a_twentieth_of_a_second() {
+    let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], all_sensors(), 1).unwrap();
+    let first = world.observe();
+    assert_eq!((first.frame, first.time), (FrameId(1), Timestamp::after(TICK)));
+    assert_eq!(world.state().time_s, 0.05);
+    assert_eq!(first.speed_mps, 0.0);
+    world.step(&Command::default());
+    assert_eq!(world.observe().time, Timestamp::after(TICK * 2));
+}
+
+#[test]
+fn driving_into_something_is_a_collision_for_as_long_as_it_lasts() {
+    let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], TRUTH_ONLY, 1).unwrap();
+    let mut contacts = Vec::new();
+    for _ in 0..400 {
+        // Full throttle toward the parking strip.
+        let steer = if world.state().time_s < 3.0 { 0.02 } else { 0.0 };
+        world.step(&Command { steer, throttle: 1.0, brake: 0.0 });
+        contacts.extend(world.state().collisions.clone());
+    }
+    assert!(!contacts.is_empty());
+    let same = contacts.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert!(same > 0, "a contact lasts for more than a tick: {contacts:?}");
+}
+
+#[test]
+fn a_command_that_is_not_a_number_moves_nothing() {
+    let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], TRUTH_ONLY, 1).unwrap();
+    let before = world.state().ego;
+    world.step(&Command { steer: f64::NAN, throttle: f64::NAN, brake: f64::NAN });
+    assert_eq!(world.state().ego, before);
+}
+
+#[test]
+fn the_autopilot_refuses_to_drive_without_the_truth() {
+    let route = &routes_in(STRAIGHT)[0];
+    let mut world = EmbeddedWorld::new(route, SensorSuite::default(), 1).unwrap();
+    assert!(Autopilot::new().drive(&world.observe()).is_err());
+}
+
+#[test]
+fn the_autopilot_drives_our_own_routes_without_fault() {
+    for route in [DEMO, STRAIGHT, BENDS].into_iter().flat_map(routes_in) {
+        for seed in 0..12 {
+            let verdict = drive(&route, TRUTH_ONLY, seed);
+            assert!(verdict.is_clean(), "route {} seed {seed}: {verdict:?}", route.id);
+            assert!(verdict.farthest_aside_m < 1.0, "route {}: {verdict:?}", route.id);
+        }
+    }
+}
+
+/// Public runs report lengths of 52.3, 103.1 and 222.7 m (least, median, most), 23,342 m in all; they
+/// drive on the real maps' lanes.
+#[test]
+fn official_routes_become_roads_of_the_lengths_that_public_runs_report() {
+    let mut lengths: Vec<f64> = Vec::new();
+    for route in official_routes() {
+        let road = Road::new(&route).unwrap();
+        let points = &road.plan().points;
+        for pair in points.windows(2) {
+            let step = pair[0].position.distance(pair[1].position);
+            let turned = wrap_angle(pair[1].heading_rad - pair[0].heading_rad).abs();
+            assert!(step < 1.6 && step > 0.3, "route {}: step {step}", route.id);
+            assert!(turned < 0.45, "route {}: turn {turned}", route.id);
+        }
+        let steps = points.windows(2).map(|pair| pair[0].position.distance(pair[1].position));
+        lengths.push(steps.sum());
+    }
+    lengths.sort_by(f64::total_cmp);
+    if let [least, .., most] = lengths[..] {
+        let (median, sum) = (lengths[lengths.len() / 2], lengths.iter().sum::<f64>());
+        assert!((sum / 23342.0 - 1.0).abs() < 0.003, "{sum}");
+        for (found, reported) in [(least, 52.3), (median, 103.1), (most, 222.7)] {
+            assert!((found - reported).abs() < 1.5, "{found} {reported}");
+        }
+    }
+}
+
+#[test]
+fn the_autopilot_drives_official_routes_without_fault() {
+    for route in official_routes().iter().step_by(9) {
+        let verdict = drive(route, TRUTH_ONLY, 0);
+        assert!(verdict.is_clean(), "route {}: {verdict:?}", route.id);
+    }
+}
+
+#[test]
+#[ignore = "takes a while: all 220 routes five times, and prints them"]
+fn the_autopilot_drives_all_official_routes() {
+    let routes = official_routes();
+    for seed in 0..5 {
+        let mut clean = 0;
+        for route in &routes {
+            let verdict = drive(route, TRUTH_ONLY, seed);
+            clean += usize::from(verdict.is_clean());
+            if !verdict.is_clean() || verdict.farthest_aside_m > 1.2 {
+                eprintln!("seed {seed} route {}: {verdict:?}", route.id);
+            }
+        }
+        eprintln!("seed {seed}: {clean} of {} without fault", routes.len());
+    }
+}
+
+#[test]
+#[ignore = "writes pictures for a person to look at"]
+fn pictures() {
+    let folder = std::env::temp_dir();
+    let ours = [DEMO, BENDS].into_iter().flat_map(routes_in);
+    let theirs = official_routes()
+        .into_iter()
+        .filter(|route| ["17563", "2050", "2390", "3072"].contains(&route.id.as_str()));
+    for route in ours.chain(theirs) {
+        let mut world = EmbeddedWorld::new(&route, all_sensors(), 1).unwrap();
+        let mut autopilot = Autopilot::new();
+        for tick in 0..700 {
+            let observation = world.observe();
+            if tick % 50 == 0 {
+                let camera = observation.camera.as_ref().unwrap();
+                let path = folder.join(format!("tandem_{}_{tick}.png", route.id));
+                let file = std::fs::File::create(path).unwrap();
+                let mut encoder = png::Encoder::new(file, camera.width, camera.height);
+                encoder.set_color(png::ColorType::Rgb);
+                encoder.write_header().unwrap().write_image_data(&camera.rgb).unwrap();
+            }
+            let command = autopilot.drive(&observation).unwrap().command;
+            world.step(&command);
+        }
+    }
+}
