@@ -4,16 +4,16 @@
 //! It needs no map and no simulator, only a route file, and the same seed gives the same bytes.
 //! What it simplifies is listed in ARCHITECTURE.md.
 
-use crate::actors::cast::Cast;
 use crate::actors::follower::is_flat;
+use crate::actors::list::Actors;
 use crate::actors::traffic::Traffic;
 use crate::noise::{Noise, Purpose};
 use crate::road::Road;
 use crate::road::error::RoadError;
 use crate::road::signals::Signals;
 use crate::road::street_map::StreetMap;
-use crate::scenarios::active::{Play, set_up};
-use crate::scenarios::context::{Effects, Setting};
+use crate::scenarios::active::{ActiveScenario, set_up};
+use crate::scenarios::context::{Effects, TickState};
 use crate::sensors::camera::Camera;
 use crate::sensors::inertial;
 use crate::sensors::lidar::Lidar;
@@ -33,10 +33,10 @@ use tandem_timing::Timestamp;
 pub struct EmbeddedWorld {
     seed: u64,
     road: Road,
-    cast: Cast,
+    actors: Actors,
     traffic: Traffic,
     signals: Signals,
-    plays: Vec<Play>,
+    scenarios: Vec<ActiveScenario>,
     effects: Effects,
     scenery: Vec<Prop>,
     frame: FrameId,
@@ -70,12 +70,12 @@ impl EmbeddedWorld {
         let road = Road::on(route, map)?;
         let seed = Noise::new(seed, route.id.seed(), 0).bits();
         let ego = start_of(&road);
-        let mut cast = Cast::new(&ego);
+        let mut actors = Actors::new(&ego);
         let sub_seed = |purpose: Purpose| Noise::new(seed, purpose as u64, 0).bits();
-        let setting =
-            Setting { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
-        let plays = set_up(route, &setting, &mut cast, sub_seed(Purpose::Scenarios))?;
-        let traffic = Traffic::new(&road, &mut cast, sub_seed(Purpose::Traffic));
+        let tick_state =
+            TickState { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
+        let scenarios = set_up(route, &tick_state, &mut actors, sub_seed(Purpose::Scenarios))?;
+        let traffic = Traffic::new(&road, &mut actors, sub_seed(Purpose::Traffic));
         let palette = Palette::new(route.weather.first());
         let state = WorldState {
             time_s: 0.0,
@@ -97,9 +97,9 @@ impl EmbeddedWorld {
             scenery: scenery(&road, &mut Noise::new(seed, Purpose::Scenery as u64, 0)),
             signals: road.signals(),
             road,
-            cast,
+            actors,
             traffic,
-            plays,
+            scenarios,
             effects: Effects::default(),
             frame: FrameId(0),
             state,
@@ -140,18 +140,18 @@ impl EmbeddedWorld {
 
     fn move_others(&mut self) {
         let ego = self.state.ego;
-        self.cast.set_ego(&ego);
-        let setting = Setting {
+        self.actors.set_ego(&ego);
+        let tick_state = TickState {
             road: &self.road,
             ego,
             ego_along_m: self.road.along(ego.pose.position),
             time_s: self.state.time_s,
         };
         self.effects = Effects::default();
-        for play in &mut self.plays {
-            play.advance(&setting, &mut self.cast, &mut self.effects);
+        for scenario in &mut self.scenarios {
+            scenario.tick(&tick_state, &mut self.actors, &mut self.effects);
         }
-        self.traffic.advance(&mut self.cast, &ego, self.effects.traffic);
+        self.traffic.advance(&mut self.actors, &ego, self.effects.traffic);
         self.signals.show(self.state.time_s, self.effects.lights);
         let state = &mut self.state;
         state.traffic_lights.clear();
@@ -165,7 +165,7 @@ impl EmbeddedWorld {
     fn find_collisions(&mut self) {
         let ego = &self.state.ego;
         let shape = UprightBox { pose: ego.pose, bottom_m: ego.z_m, extent_m: ego.extent_m };
-        let actors = self.cast.actors().iter().filter_map(|actor| {
+        let actors = self.actors.others().iter().filter_map(|actor| {
             (!is_flat(actor) && footprints_overlap(&shape, &UprightBox::of(actor)))
                 .then_some(Collision { other_id: actor.id, type_id: actor.type_id })
         });
@@ -214,7 +214,7 @@ impl World for EmbeddedWorld {
         let ego = self.state.ego;
         let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
         if self.camera.is_some() || self.lidar.is_some() {
-            look_around(&viewpoint, &self.cast, &self.signals, &self.scenery, &mut self.seen);
+            look_around(&viewpoint, &self.actors, &self.signals, &self.scenery, &mut self.seen);
         }
         let camera = self.camera.as_mut().map(|camera| {
             let station = self.road.nearest_station(ego.pose.position);
@@ -225,7 +225,7 @@ impl World for EmbeddedWorld {
         let truth = self.truth.then(|| {
             Arc::new(Truth {
                 ego,
-                actors: self.cast.actors().to_vec(),
+                actors: self.actors.others().to_vec(),
                 plan: Arc::clone(self.road.plan()),
                 speed_limit_mps: self.state.speed_limit_kmh / 3.6,
                 stop_lines: self.signals.stop_lines().collect(),
@@ -251,7 +251,7 @@ impl World for EmbeddedWorld {
         self.move_others();
         self.find_collisions();
         self.state.actors.clear();
-        self.state.actors.extend_from_slice(self.cast.actors());
+        self.state.actors.extend_from_slice(self.actors.others());
         self.state.background_speeds_mps.clear();
         self.state.background_speeds_mps.extend(self.traffic.speeds_mps());
     }

@@ -1,7 +1,7 @@
 //! An actor on a track.
 
-use super::cast::{Cast, EGO};
 use super::catalogue::Model;
+use super::list::{Actors, EGO};
 use crate::road::track::Track;
 use std::sync::Arc;
 use tandem_scene::{ActorState, Pose, TICK_S, wrap_angle};
@@ -56,9 +56,9 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Brings an actor on, `along_m` from the track's start and `aside_m` to its right.
-    pub(crate) fn enter(
-        cast: &mut Cast,
+    /// Spawns an actor `along_m` from the track's start and `aside_m` to its right.
+    pub(crate) fn spawn(
+        actors: &mut Actors,
         model: &Model,
         track: &Arc<Track>,
         (along_m, aside_m): (f64, f64),
@@ -73,11 +73,11 @@ impl Follower {
             extent_m: model.extent_m,
         };
         let (pose, z_m) = follower.pose(0.0);
-        follower.id = cast.enter(model, pose, z_m, speed_mps);
+        follower.id = actors.spawn(model, pose, z_m, speed_mps);
         follower
     }
 
-    /// Its number in the cast.
+    /// Its number in the actors.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
@@ -103,12 +103,12 @@ impl Follower {
     }
 
     /// Drives at `speed_mps` for one tick.
-    pub(crate) fn advance(&mut self, cast: &mut Cast, speed_mps: f64) {
-        self.advance_aside(cast, speed_mps, self.aside_m);
+    pub(crate) fn advance(&mut self, actors: &mut Actors, speed_mps: f64) {
+        self.advance_aside(actors, speed_mps, self.aside_m);
     }
 
     /// The same, and is `aside_m` to the right of its track in the end.
-    pub(crate) fn advance_aside(&mut self, cast: &mut Cast, speed_mps: f64, aside_m: f64) {
+    pub(crate) fn advance_aside(&mut self, actors: &mut Actors, speed_mps: f64, aside_m: f64) {
         let step_m = speed_mps * TICK_S;
         let drift_m = aside_m - self.aside_m;
         self.along_m += step_m;
@@ -116,14 +116,14 @@ impl Follower {
         self.speed_mps = speed_mps;
         let lean_rad = if step_m > 1e-6 { drift_m.atan2(step_m) } else { 0.0 };
         let (pose, z_m) = self.pose(lean_rad);
-        cast.place(self.id, pose, z_m, speed_mps);
+        actors.move_to(self.id, pose, z_m, speed_mps);
     }
 
     /// Drives behind whoever is ahead, at `desired_mps` where nobody is, for one tick.
-    pub(crate) fn follow(&mut self, cast: &mut Cast, desired_mps: f64) {
-        let ahead = self.ahead(cast);
+    pub(crate) fn follow(&mut self, actors: &mut Actors, desired_mps: f64) {
+        let ahead = self.ahead(actors);
         let speed_mps = self.idm_speed(ahead, desired_mps);
-        self.advance(cast, speed_mps);
+        self.advance(actors, speed_mps);
     }
 
     /// The speed of the next tick behind `ahead`, m/s.
@@ -136,10 +136,11 @@ impl Follower {
     }
 
     /// The nearest of everybody who stands or moves in its way.
-    pub(crate) fn ahead(&self, cast: &Cast) -> Option<Ahead> {
+    pub(crate) fn ahead(&self, actors: &Actors) -> Option<Ahead> {
         let (own, _) = self.track.pose_at(self.along_m, self.aside_m);
         let forward = own.forward();
-        cast.everybody()
+        actors
+            .all()
             .filter(|other| other.id != self.id && !is_flat(other))
             .filter_map(|other| {
                 let offset = other.pose.position - own.position;
@@ -198,8 +199,8 @@ mod tests {
     use tandem_scene::EgoState;
     use tandem_scene::vehicle::EGO_EXTENT_M;
 
-    fn cast_with_ego_at(x: f64, y: f64) -> Cast {
-        Cast::new(&EgoState {
+    fn cast_with_ego_at(x: f64, y: f64) -> Actors {
+        Actors::new(&EgoState {
             pose: Pose::new(x, y, 0.0),
             z_m: 0.0,
             speed_mps: 0.0,
@@ -215,11 +216,11 @@ mod tests {
 
     #[test]
     fn a_follower_stops_behind_our_vehicle_and_drives_over_dirt() {
-        let mut cast = cast_with_ego_at(120.0, 0.5);
-        cast.enter(&DEBRIS, Pose::new(60.0, 0.0, 0.0), 0.0, 0.0);
-        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        let mut actors = cast_with_ego_at(120.0, 0.5);
+        actors.spawn(&DEBRIS, Pose::new(60.0, 0.0, 0.0), 0.0, 0.0);
+        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (0.0, 0.0), 10.0);
         for _ in 0..1000 {
-            car.follow(&mut cast, 14.0);
+            car.follow(&mut actors, 14.0);
             let gap_m = 120.0 - EGO_EXTENT_M[0] - POLICE.extent_m[0] - car.along_m();
             assert!(gap_m > 1.0, "{gap_m}");
         }
@@ -228,20 +229,20 @@ mod tests {
 
     #[test]
     fn who_is_in_the_next_lane_is_passed() {
-        let mut cast = cast_with_ego_at(120.0, 3.5);
-        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        let mut actors = cast_with_ego_at(120.0, 3.5);
+        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (0.0, 0.0), 10.0);
         while !car.has_arrived() {
-            car.follow(&mut cast, 14.0);
+            car.follow(&mut actors, 14.0);
             assert!(car.speed_mps() > 5.0);
         }
     }
 
     #[test]
     fn a_lane_change_leans_the_body_toward_it() {
-        let mut cast = cast_with_ego_at(0.0, 50.0);
-        let mut car = Follower::enter(&mut cast, &POLICE, &straight(), (20.0, 0.0), 10.0);
-        car.advance_aside(&mut cast, 10.0, -0.1);
-        let actor = cast.get(car.id()).unwrap();
+        let mut actors = cast_with_ego_at(0.0, 50.0);
+        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (20.0, 0.0), 10.0);
+        car.advance_aside(&mut actors, 10.0, -0.1);
+        let actor = actors.get(car.id()).unwrap();
         assert!(actor.pose.yaw_rad < -0.1 && actor.pose.position.y < 0.0);
         assert!(actor.yaw_rate_radps < 0.0);
     }

@@ -1,9 +1,9 @@
 //! Ordinary traffic: parked vehicles, vehicles in our lane and beside it, vehicles that come toward
 //! us. Who drives keeps its distance with the intelligent driver model, and slows down in bends.
 
-use super::cast::{Cast, EGO};
 use super::catalogue::{Model, any_car};
 use super::follower::{Follower, idm};
+use super::list::{Actors, EGO};
 use crate::noise::Noise;
 use crate::road::Road;
 use crate::road::lane::Lane;
@@ -66,19 +66,19 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Places traffic where the road's layout has some; `seed` decides on all of it.
-    pub(crate) fn new(road: &Road, cast: &mut Cast, seed: u64) -> Self {
+    pub(crate) fn new(road: &Road, actors: &mut Actors, seed: u64) -> Self {
         let layout = road.layout();
         let limit_mps = layout.speed_limit_kmh / 3.6;
         let mut traffic = Self { movers: Vec::new(), limit_mps };
-        park(road, cast, &mut Noise::new(seed, 1, 0));
+        park(road, actors, &mut Noise::new(seed, 1, 0));
         if layout.traffic_ahead {
-            traffic.send_ahead(road, cast, &mut Noise::new(seed, 2, 0));
+            traffic.send_ahead(road, actors, &mut Noise::new(seed, 2, 0));
         }
         if layout.traffic_oncoming {
-            traffic.send_toward(road, cast, &mut Noise::new(seed, 3, 0));
+            traffic.send_toward(road, actors, &mut Noise::new(seed, 3, 0));
         }
         if layout.traffic_beside {
-            traffic.send_beside(road, cast, &mut Noise::new(seed, 4, 0));
+            traffic.send_beside(road, actors, &mut Noise::new(seed, 4, 0));
         }
         traffic
     }
@@ -89,53 +89,53 @@ impl Traffic {
     }
 
     /// Moves everybody on by one tick.
-    pub(crate) fn advance(&mut self, cast: &mut Cast, ego: &EgoState, order: TrafficOrder) {
+    pub(crate) fn advance(&mut self, actors: &mut Actors, ego: &EgoState, order: TrafficOrder) {
         let limit_mps = order.limit_mps.unwrap_or(f64::INFINITY).min(self.limit_mps);
         for mover in &mut self.movers {
             let desired_mps = match mover.manner {
                 Manner::Steady(speed_mps) => speed_mps.min(limit_mps),
                 Manner::Leading if order.brakes => {
                     let braked_mps = mover.follower.speed_mps() - HARD_BRAKING_MPS2 * TICK_S;
-                    mover.follower.advance(cast, braked_mps.max(0.0));
+                    mover.follower.advance(actors, braked_mps.max(0.0));
                     continue;
                 }
                 Manner::Leading => limit_mps * lead_share(&mover.follower, ego),
             };
             let here = (mover.follower.along_m().max(0.0) as usize).min(mover.bend_mps.len() - 1);
-            mover.follower.follow(cast, desired_mps.min(mover.bend_mps[here]));
+            mover.follower.follow(actors, desired_mps.min(mover.bend_mps[here]));
         }
         self.movers.retain(|mover| {
             let has_arrived = mover.follower.has_arrived();
             if has_arrived {
-                cast.leave(mover.follower.id());
+                actors.remove(mover.follower.id());
             }
             !has_arrived
         });
     }
 
-    /// Brings a vehicle on, unless somebody is too close to where it would be.
+    /// Spawns a vehicle unless another actor is too close to its place.
     fn send(
         &mut self,
-        cast: &mut Cast,
+        actors: &mut Actors,
         (model, track, bend_mps): (&Model, &Arc<Track>, &Arc<Vec<f64>>),
         along_m: f64,
         (speed_mps, manner): (f64, Manner),
     ) {
         let (pose, _) = track.pose_at(along_m, 0.0);
         let near = |other: &ActorState| other.pose.position.distance(pose.position);
-        let is_taken = cast.everybody().any(|other| {
+        let is_taken = actors.all().any(|other| {
             near(other) < model.extent_m[0] + other.extent_m[0] + 3.0
                 && (other.id == EGO || other.kind != ActorKind::Static)
                 && (track.locate(other.pose.position).1).abs() < 2.2
         });
         if !is_taken {
             let speed_mps = speed_mps.min(bend_mps[along_m.max(0.0) as usize]);
-            let follower = Follower::enter(cast, model, track, (along_m, 0.0), speed_mps);
+            let follower = Follower::spawn(actors, model, track, (along_m, 0.0), speed_mps);
             self.movers.push(Mover { follower, manner, bend_mps: Arc::clone(bend_mps) });
         }
     }
 
-    fn send_ahead(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
+    fn send_ahead(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let (spawn, end) = road.route_stations();
         // Nobody else changes lanes: they would wait beside each other for ever.
         let track = road.lane_track(0.0);
@@ -147,12 +147,12 @@ impl Traffic {
             }
             let speed_mps = 0.4 * self.limit_mps;
             let manner = Manner::Leading;
-            self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, (speed_mps, manner));
+            self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, (speed_mps, manner));
             along_m += noise.between(15.0, 22.0);
         }
     }
 
-    fn send_toward(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
+    fn send_toward(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let Some(track) = road.oncoming_track() else { return };
         let has_room = |place: &glam::DVec3| {
             road.distance_to_route_m(place.truncate()) >= ONCOMING_CLEARANCE_M
@@ -166,13 +166,13 @@ impl Traffic {
         while along_m > 2.0 {
             let speed_mps = noise.between(0.55, 0.85) * self.limit_mps;
             let pace = (speed_mps, Manner::Steady(speed_mps));
-            self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, pace);
+            self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, pace);
             along_m -= noise.between(25.0, 70.0);
         }
     }
 
     /// Vehicles in the lanes of our direction beside the one that we start in.
-    fn send_beside(&mut self, road: &Road, cast: &mut Cast, noise: &mut Noise) {
+    fn send_beside(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let spawn_m = road.route_stations().0 as f64;
         let own = |lane: &&Lane| lane.with_route() && lane.aside_m.abs() > 1.0;
         for lane in road.driving_lanes().iter().filter(own) {
@@ -182,7 +182,7 @@ impl Traffic {
             while along_m < spawn_m + 110.0 {
                 let speed_mps = noise.between(0.55, 0.75) * self.limit_mps;
                 let pace = (speed_mps, Manner::Steady(speed_mps));
-                self.send(cast, (&any_car(noise), &track, &bend_mps), along_m, pace);
+                self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, pace);
                 along_m += noise.between(22.0, 45.0);
             }
         }
@@ -201,7 +201,7 @@ fn lead_share(follower: &Follower, ego: &EgoState) -> f64 {
     ((far_m - offset.length()) / (far_m - near_m)).clamp(0.0, 1.0)
 }
 
-fn park(road: &Road, cast: &mut Cast, noise: &mut Noise) {
+fn park(road: &Road, actors: &mut Actors, noise: &mut Noise) {
     let Some(parking) = road.parking() else { return };
     let turned_rad = if parking.aside_m < 0.0 { std::f64::consts::PI } else { 0.0 };
     let turned_rad = if road.layout().opposite == 0 { 0.0 } else { turned_rad };
@@ -225,7 +225,7 @@ fn park(road: &Road, cast: &mut Cast, noise: &mut Noise) {
             && !in_junction(-6.0)
             && !in_junction(6.0)
         {
-            cast.enter(&model, pose, z_m, 0.0);
+            actors.spawn(&model, pose, z_m, 0.0);
         }
         along_m += noise.between(6.5, 28.0);
     }
@@ -282,16 +282,16 @@ mod tests {
         }
     }
 
-    fn traffic(road: &Road, seed: u64) -> (Cast, Traffic) {
-        let mut cast = Cast::new(&standing_ego());
-        let traffic = Traffic::new(road, &mut cast, seed);
-        (cast, traffic)
+    fn traffic(road: &Road, seed: u64) -> (Actors, Traffic) {
+        let mut actors = Actors::new(&standing_ego());
+        let traffic = Traffic::new(road, &mut actors, seed);
+        (actors, traffic)
     }
 
     #[test]
     fn the_same_seed_places_the_same_traffic_and_another_seed_does_not() {
         let road = straight_road();
-        let place = |seed| traffic(&road, seed).0.actors().to_vec();
+        let place = |seed| traffic(&road, seed).0.others().to_vec();
         assert_eq!(place(5), place(5));
         assert_ne!(place(5), place(6));
     }
@@ -300,8 +300,8 @@ mod tests {
     fn the_route_is_free_of_parked_vehicles() {
         let road = straight_road();
         for seed in 0..30 {
-            let (cast, _) = traffic(&road, seed);
-            let parked = cast.actors().iter().filter(|actor| actor.speed_mps == 0.0);
+            let (actors, _) = traffic(&road, seed);
+            let parked = actors.others().iter().filter(|actor| actor.speed_mps == 0.0);
             assert!(parked.clone().count() > 3);
             for shape in parked.map(UprightBox::of) {
                 assert!(is_clear(&road, &shape), "{shape:?}");
@@ -312,11 +312,11 @@ mod tests {
     #[test]
     fn traffic_keeps_its_distance_and_oncoming_vehicles_leave_in_the_end() {
         let road = straight_road();
-        let (mut cast, mut traffic) = traffic(&road, 3);
+        let (mut actors, mut traffic) = traffic(&road, 3);
         let ego = standing_ego();
         for _ in 0..2000 {
-            traffic.advance(&mut cast, &ego, TrafficOrder::default());
-            let boxes: Vec<_> = cast.actors().iter().map(UprightBox::of).collect();
+            traffic.advance(&mut actors, &ego, TrafficOrder::default());
+            let boxes: Vec<_> = actors.others().iter().map(UprightBox::of).collect();
             for (idx, a) in boxes.iter().enumerate() {
                 for b in &boxes[idx + 1..] {
                     assert!(!footprints_overlap(a, b), "{a:?} {b:?}");
@@ -330,28 +330,28 @@ mod tests {
     #[test]
     fn a_vehicle_ahead_waits_for_ours_and_brakes_when_told_to() {
         let road = straight_road();
-        let (mut cast, mut traffic) = traffic(&road, 3);
+        let (mut actors, mut traffic) = traffic(&road, 3);
         let ego = standing_ego();
         for _ in 0..1000 {
-            traffic.advance(&mut cast, &ego, TrafficOrder::default());
+            traffic.advance(&mut actors, &ego, TrafficOrder::default());
         }
         let leaders = || traffic.movers.iter().filter(|m| matches!(m.manner, Manner::Leading));
         let farthest = |mover: &Mover| {
-            let place = cast.get(mover.follower.id()).unwrap().pose.position;
+            let place = actors.get(mover.follower.id()).unwrap().pose.position;
             place.length()
         };
         assert!(leaders().count() > 0);
         assert!(leaders().all(|mover| farthest(mover) < 80.0 && mover.follower.speed_mps() < 0.5));
-        let (mut cast, mut traffic) = (cast, traffic);
+        let (mut actors, mut traffic) = (actors, traffic);
         let moving = EgoState { pose: Pose::new(20.0, 0.0, 0.0), speed_mps: 8.0, ..ego };
-        cast.set_ego(&moving);
+        actors.set_ego(&moving);
         for _ in 0..60 {
-            traffic.advance(&mut cast, &moving, TrafficOrder::default());
+            traffic.advance(&mut actors, &moving, TrafficOrder::default());
         }
         assert!(traffic.speeds_mps().any(|speed_mps| speed_mps > 2.0));
         for _ in 0..200 {
             let order = TrafficOrder { brakes: true, ..TrafficOrder::default() };
-            traffic.advance(&mut cast, &moving, order);
+            traffic.advance(&mut actors, &moving, order);
         }
         assert!(traffic.speeds_mps().all(|speed_mps| speed_mps < 0.1));
     }

@@ -1,7 +1,7 @@
 //! Scenarios on a route: which there are, and since when they are active.
 
 use super::blocked::Blocked;
-use super::context::{Effects, Scenario, Setting, Stage};
+use super::context::{Effects, Scenario, ScenarioContext, TickState};
 use super::crossings::Crossing;
 use super::cut_ins::CutIn;
 use super::cyclists::Cyclists;
@@ -16,13 +16,13 @@ use super::obstacles::{Kind, Obstacle};
 use super::parameters::Parameters;
 use super::parking_exit::ParkingExit;
 use super::priority::PriorityTaker;
-use crate::actors::cast::Cast;
+use crate::actors::list::Actors;
 use crate::noise::Noise;
 use crate::road::error::RoadError;
 use tandem_scene::Route;
 
 /// A scenario on its route.
-pub(crate) struct Play {
+pub(crate) struct ActiveScenario {
     trigger_along_m: f64,
     is_active: bool,
     scenario: Box<dyn Scenario>,
@@ -35,25 +35,25 @@ pub(crate) struct Play {
 /// If a parameter is no number.
 pub(crate) fn set_up(
     route: &Route,
-    setting: &Setting<'_>,
-    cast: &mut Cast,
+    tick_state: &TickState<'_>,
+    actors: &mut Actors,
     seed: u64,
-) -> Result<Vec<Play>, RoadError> {
-    let mut plays = Vec::new();
+) -> Result<Vec<ActiveScenario>, RoadError> {
+    let mut scenarios = Vec::new();
     for (nth, spec) in route.scenarios.iter().enumerate() {
         let Some(trigger) = spec.trigger else { continue };
-        let trigger_along_m = setting.road.along(trigger.position.truncate());
+        let trigger_along_m = tick_state.road.along(trigger.position.truncate());
         let parameters = Parameters::new(&route.id, nth as u32 + 1, spec);
         let mut noise = Noise::new(seed, nth as u64, 0);
         let mut effects = Effects::default();
-        let mut stage = setting.stage(cast, &mut effects, &mut noise);
-        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut stage)? {
+        let mut context = tick_state.context(actors, &mut effects, &mut noise);
+        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut context)? {
             // Trigger points of light schedules lie behind the line that the lights are for.
             let is_active = spec.kind.starts_with("VanillaSignalized");
-            plays.push(Play { trigger_along_m, is_active, scenario, noise });
+            scenarios.push(ActiveScenario { trigger_along_m, is_active, scenario, noise });
         }
     }
-    Ok(plays)
+    Ok(scenarios)
 }
 
 /// The scenario of type `kind`; `None` for types that bring nothing of their own.
@@ -61,43 +61,51 @@ fn make(
     kind: &str,
     parameters: &Parameters<'_>,
     trigger_m: f64,
-    stage: &mut Stage<'_>,
+    context: &mut ScenarioContext<'_>,
 ) -> Result<Option<Box<dyn Scenario>>, RoadError> {
-    fn play<S: Scenario + 'static>(scenario: S) -> Box<dyn Scenario> {
+    fn boxed<S: Scenario + 'static>(scenario: S) -> Box<dyn Scenario> {
         Box::new(scenario)
     }
-    let obstacle = |kind, is_two_way, stage: &mut Stage<'_>| {
-        Obstacle::new(kind, is_two_way, parameters, trigger_m, stage).map(play)
+    let obstacle = |kind, is_two_way, context: &mut ScenarioContext<'_>| {
+        Obstacle::new(kind, is_two_way, parameters, trigger_m, context).map(boxed)
     };
     Ok(match kind {
-        "Accident" => Some(obstacle(Kind::Accident, false, stage)?),
-        "AccidentTwoWays" => Some(obstacle(Kind::Accident, true, stage)?),
-        "ConstructionObstacle" => Some(obstacle(Kind::Construction, false, stage)?),
-        "ConstructionObstacleTwoWays" => Some(obstacle(Kind::Construction, true, stage)?),
-        "ParkedObstacle" => Some(obstacle(Kind::Parked, false, stage)?),
-        "ParkedObstacleTwoWays" => Some(obstacle(Kind::Parked, true, stage)?),
-        "HazardAtSideLane" => Some(play(Cyclists::new(false, parameters, trigger_m, stage)?)),
-        "HazardAtSideLaneTwoWays" => Some(play(Cyclists::new(true, parameters, trigger_m, stage)?)),
-        "VehicleOpensDoorTwoWays" => Door::new(parameters, trigger_m, stage)?.map(play),
-        "ParkingCutIn" => CutIn::from_parking(trigger_m, stage).map(play),
-        "StaticCutIn" => Some(play(CutIn::from_queue(parameters, trigger_m, stage)?)),
-        "DynamicObjectCrossing" => Some(play(Crossing::behind_prop(parameters, trigger_m, stage)?)),
+        "Accident" => Some(obstacle(Kind::Accident, false, context)?),
+        "AccidentTwoWays" => Some(obstacle(Kind::Accident, true, context)?),
+        "ConstructionObstacle" => Some(obstacle(Kind::Construction, false, context)?),
+        "ConstructionObstacleTwoWays" => Some(obstacle(Kind::Construction, true, context)?),
+        "ParkedObstacle" => Some(obstacle(Kind::Parked, false, context)?),
+        "ParkedObstacleTwoWays" => Some(obstacle(Kind::Parked, true, context)?),
+        "HazardAtSideLane" => Some(boxed(Cyclists::new(false, parameters, trigger_m, context)?)),
+        "HazardAtSideLaneTwoWays" => {
+            Some(boxed(Cyclists::new(true, parameters, trigger_m, context)?))
+        }
+        "VehicleOpensDoorTwoWays" => Door::new(parameters, trigger_m, context)?.map(boxed),
+        "ParkingCutIn" => CutIn::from_parking(trigger_m, context).map(boxed),
+        "StaticCutIn" => Some(boxed(CutIn::from_queue(parameters, trigger_m, context)?)),
+        "DynamicObjectCrossing" => {
+            Some(boxed(Crossing::behind_prop(parameters, trigger_m, context)?))
+        }
         "ParkingCrossingPedestrian" => {
-            Crossing::behind_parked_car(parameters, trigger_m, stage)?.map(play)
+            Crossing::behind_parked_car(parameters, trigger_m, context)?.map(boxed)
         }
-        "PedestrianCrossing" => Crossing::before_junction(parameters, stage).map(play),
-        "VehicleTurningRoute" => Crossing::of_cyclist_after_turn(parameters, stage).map(play),
+        "PedestrianCrossing" => Crossing::before_junction(parameters, context).map(boxed),
+        "VehicleTurningRoute" => Crossing::of_cyclist_after_turn(parameters, context).map(boxed),
         "VehicleTurningRoutePedestrian" => {
-            Crossing::of_pedestrian_after_turn(parameters, stage).map(play)
+            Crossing::of_pedestrian_after_turn(parameters, context).map(boxed)
         }
-        "OppositeVehicleTakingPriority" => PriorityTaker::new(parameters, false, stage).map(play),
-        "OppositeVehicleRunningRedLight" => PriorityTaker::new(parameters, true, stage).map(play),
-        "BlockedIntersection" => Blocked::new(parameters, stage).map(play),
-        "HardBreakRoute" => Some(play(HardBrake::new(parameters))),
-        "ControlLoss" => Some(play(ControlLoss::new(trigger_m, stage))),
-        "YieldToEmergencyVehicle" => Some(play(Emergency::new(parameters, trigger_m, stage)?)),
-        "InvadingTurn" => Invasion::new(parameters, trigger_m, stage)?.map(play),
-        "ParkingExit" => ParkingExit::new(parameters, stage)?.map(play),
+        "OppositeVehicleTakingPriority" => {
+            PriorityTaker::new(parameters, false, context).map(boxed)
+        }
+        "OppositeVehicleRunningRedLight" => {
+            PriorityTaker::new(parameters, true, context).map(boxed)
+        }
+        "BlockedIntersection" => Blocked::new(parameters, context).map(boxed),
+        "HardBreakRoute" => Some(boxed(HardBrake::new(parameters))),
+        "ControlLoss" => Some(boxed(ControlLoss::new(trigger_m, context))),
+        "YieldToEmergencyVehicle" => Some(boxed(Emergency::new(parameters, trigger_m, context)?)),
+        "InvadingTurn" => Invasion::new(parameters, trigger_m, context)?.map(boxed),
+        "ParkingExit" => ParkingExit::new(parameters, context)?.map(boxed),
         "SignalizedJunctionLeftTurn"
         | "SignalizedJunctionRightTurn"
         | "SignalizedJunctionLeftTurnEnterFlow"
@@ -110,34 +118,36 @@ fn make(
         | "InterurbanActorFlow"
         | "InterurbanAdvancedActorFlow"
         | "MergerIntoSlowTraffic"
-        | "MergerIntoSlowTrafficV2" => JunctionFlow::new(kind, parameters, stage.road)?.map(play),
-        "HighwayCutIn" => HighwayCutIn::new(parameters, stage)?.map(play),
-        "VanillaSignalizedTurnEncounterGreenLight" => {
-            Some(play(LightSchedule::new(GREEN_THEN_RED)))
+        | "MergerIntoSlowTrafficV2" => {
+            JunctionFlow::new(kind, parameters, context.road)?.map(boxed)
         }
-        "VanillaSignalizedTurnEncounterRedLight" => Some(play(LightSchedule::new(RED_THEN_GREEN))),
+        "HighwayCutIn" => HighwayCutIn::new(parameters, context)?.map(boxed),
+        "VanillaSignalizedTurnEncounterGreenLight" => {
+            Some(boxed(LightSchedule::new(GREEN_THEN_RED)))
+        }
+        "VanillaSignalizedTurnEncounterRedLight" => Some(boxed(LightSchedule::new(RED_THEN_GREEN))),
         _ => None,
     })
 }
 
-impl Play {
-    /// Plays one tick of this scenario, if it has begun or begins now.
-    pub(crate) fn advance(
+impl ActiveScenario {
+    /// Runs one tick of this scenario if it is active or becomes active now.
+    pub(crate) fn tick(
         &mut self,
-        setting: &Setting<'_>,
-        cast: &mut Cast,
+        tick_state: &TickState<'_>,
+        actors: &mut Actors,
         effects: &mut Effects,
     ) {
-        self.is_active |= setting.ego_along_m > self.trigger_along_m - 2.0;
+        self.is_active |= tick_state.ego_along_m > self.trigger_along_m - 2.0;
         if self.is_active {
-            self.scenario.play(&mut setting.stage(cast, effects, &mut self.noise));
+            self.scenario.tick(&mut tick_state.context(actors, effects, &mut self.noise));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight, through_junction};
+    use super::super::test_bench::{TestBench, scenario_route, straight, through_junction};
     use super::*;
 
     const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
@@ -169,7 +179,7 @@ mod tests {
         ("ControlLoss", None, false),
     ];
 
-    fn rehearsal(kind: &str, turn: Option<f64>, seed: u64) -> Rehearsal {
+    fn bench(kind: &str, turn: Option<f64>, seed: u64) -> TestBench {
         let direction = if kind == "OppositeVehicleRunningRedLight" { "opposite" } else { "right" };
         let parameters: &[(&str, &[(&str, &str)])] = &[
             ("distance", &[("value", if kind == "YieldToEmergencyVehicle" { "27" } else { "42" })]),
@@ -179,7 +189,7 @@ mod tests {
             ("crossing_angle", &[("value", "6")]),
         ];
         let key_points = turn.map_or_else(straight, through_junction);
-        Rehearsal::on(&staged(key_points, kind, 6.0, parameters), seed)
+        TestBench::on(&scenario_route(key_points, kind, 6.0, parameters), seed)
     }
 
     #[test]
@@ -187,13 +197,13 @@ mod tests {
         for (kind, turn, hits) in TYPES {
             let mut n_hits = 0;
             for seed in SEEDS {
-                let mut blind = rehearsal(kind, turn, seed);
+                let mut blind = bench(kind, turn, seed);
                 let end_m = blind.road.route_stations().1 as f64;
                 n_hits += usize::from(blind.drive_blindly(8.0, end_m).is_some());
                 // Nobody who looks takes a turn at 11 m/s.
                 let fastest_mps = if turn.unwrap_or_default() == 0.0 { 11.0 } else { 9.0 };
                 for speed_mps in [6.0, 8.0, fastest_mps] {
-                    let hit = rehearsal(kind, turn, seed).drive_attentively(speed_mps, 40.0);
+                    let hit = bench(kind, turn, seed).drive_attentively(speed_mps, 40.0);
                     assert_eq!(hit, None, "{kind} with seed {seed} at {speed_mps} m/s");
                 }
             }
@@ -208,29 +218,29 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_plays_the_same_and_everybody_is_on_stage_before_the_drive() {
+    fn same_seed_same_scenario_and_actors_exist_before_the_drive() {
         for (kind, turn, _) in TYPES {
-            let play = || {
-                let mut rehearsal = rehearsal(kind, turn, 5);
-                assert!(!rehearsal.cast.actors().is_empty() || kind == "InvadingTurn", "{kind}");
+            let outcome = || {
+                let mut bench = bench(kind, turn, 5);
+                assert!(!bench.actors.others().is_empty() || kind == "InvadingTurn", "{kind}");
                 for _ in 0..240 {
-                    rehearsal.drive(7.0, 0.0);
+                    bench.drive(7.0, 0.0);
                 }
-                (rehearsal.cast.actors().to_vec(), format!("{:?}", rehearsal.effects))
+                (bench.actors.others().to_vec(), format!("{:?}", bench.effects))
             };
-            assert_eq!(play(), play(), "{kind}");
+            assert_eq!(outcome(), outcome(), "{kind}");
         }
     }
 
     #[test]
     fn a_parameter_that_is_no_number_is_named() {
         let parameters: &[(&str, &[(&str, &str)])] = &[("distance", &[("value", "far")])];
-        let route = staged(straight(), "Accident", 12.0, parameters);
-        let mut rehearsal = Rehearsal::on_a_straight_road();
-        let error = rehearsal.with_stage(|stage| {
+        let route = scenario_route(straight(), "Accident", 12.0, parameters);
+        let mut bench = TestBench::on_a_straight_road();
+        let error = bench.with_context(|context| {
             let id = 7.into();
             let parameters = Parameters::new(&id, 1, &route.scenarios[0]);
-            make("Accident", &parameters, 12.0, stage).map(drop).unwrap_err().to_string()
+            make("Accident", &parameters, 12.0, context).map(drop).unwrap_err().to_string()
         });
         assert!(error.contains("distance value of scenario Accident_1 is \"far\""), "{error}");
     }

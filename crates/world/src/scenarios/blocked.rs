@@ -1,8 +1,8 @@
 //! A car that stands where we want to leave the junction.
 
-use super::context::{Scenario, Stage, place_of};
+use super::context::{Scenario, ScenarioContext, place_of};
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::any_car;
 
 /// The car stands this far behind the junction, meters.
@@ -16,53 +16,53 @@ const NEAR: (f64, f64) = (13.0, 10.0);
 pub(super) struct Blocked {
     car: u32,
     nearness: Moment,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Blocked {
-    /// Brings the car on; `None` without a junction.
-    pub(crate) fn new(parameters: &Parameters<'_>, stage: &mut Stage<'_>) -> Option<Self> {
-        let along_m = stage.road.junction()?.exit as f64 + BEHIND_M;
-        let model = any_car(stage.noise);
-        let car = stage.stand(&model, along_m, stage.road.route_aside_m(along_m));
-        Some(Self { car, nearness: Moment::default(), tenure: Tenure::new(parameters) })
+    /// Spawns the car; `None` without a junction.
+    pub(crate) fn new(
+        parameters: &Parameters<'_>,
+        context: &mut ScenarioContext<'_>,
+    ) -> Option<Self> {
+        let along_m = context.road.junction()?.exit as f64 + BEHIND_M;
+        let model = any_car(context.noise);
+        let car = context.spawn_standing(&model, along_m, context.road.route_aside_m(along_m));
+        Some(Self { car, nearness: Moment::default(), run_state: RunState::new(parameters) })
     }
 }
 
 impl Scenario for Blocked {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let place = stage.cast.get(self.car).map(place_of);
-        let is_near = place.is_some_and(|place| stage.arrives_within(place, 0.0, NEAR.0));
-        let is_done = self.nearness.is_past(stage.time_s, is_near, NEAR.1);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let place = context.actors.get(self.car).map(place_of);
+        let is_near = place.is_some_and(|place| context.arrives_within(place, 0.0, NEAR.0));
+        let is_done = self.nearness.is_past(context.time_s, is_near, NEAR.1);
         if is_done {
-            stage.cast.leave(self.car);
+            context.actors.remove(self.car);
         }
-        self.tenure.run_with_limit(stage, is_done);
+        self.run_state.tick_with_limit(context, is_done);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, through_junction};
+    use super::super::test_bench::{TestBench, scenario_route, through_junction};
 
     #[test]
     fn the_car_stands_behind_the_junction_until_we_have_waited_ten_seconds() {
-        let route = staged(through_junction(1.0), "BlockedIntersection", 4.0, &[]);
-        let mut rehearsal = Rehearsal::on(&route, 1);
-        let car = rehearsal.cast.actors()[0].pose;
+        let route = scenario_route(through_junction(1.0), "BlockedIntersection", 4.0, &[]);
+        let mut bench = TestBench::on(&route, 1);
+        let car = bench.actors.others()[0].pose;
         assert!(car.position.distance(glam::DVec2::new(37.0, 18.0)) < 1.0, "{car:?}");
         assert!((car.forward().y - 1.0).abs() < 0.01);
-        while car.position.distance(rehearsal.ego.pose.position) > 13.0 {
-            assert_eq!(
-                rehearsal.effects.running.len(),
-                usize::from(rehearsal.ego.pose.position.x > 2.0)
-            );
-            rehearsal.drive(4.0, 0.0);
+        while car.position.distance(bench.ego.pose.position) > 13.0 {
+            assert_eq!(bench.effects.running.len(), usize::from(bench.ego.pose.position.x > 2.0));
+            bench.drive(4.0, 0.0);
         }
         for tick in 1..220 {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            assert_eq!(rehearsal.cast.actors().len(), usize::from(tick < 200), "{tick}");
-            assert_eq!(rehearsal.effects.allowances.standing, tick < 200);
+            bench.tick(bench.ego.pose, 0.0);
+            assert_eq!(bench.actors.others().len(), usize::from(tick < 200), "{tick}");
+            assert_eq!(bench.effects.allowances.standing, tick < 200);
         }
     }
 }

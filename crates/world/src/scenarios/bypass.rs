@@ -1,6 +1,6 @@
 //! The lane beside an obstacle, and who else drives there.
 
-use super::context::Stage;
+use super::context::ScenarioContext;
 use super::flow::{Flow, Manner};
 use super::parameters::Parameters;
 use crate::road::error::RoadError;
@@ -34,39 +34,39 @@ impl Bypass {
     /// If a parameter is no number.
     pub(crate) fn oncoming(
         parameters: &Parameters<'_>,
-        stage: &Stage<'_>,
+        context: &ScenarioContext<'_>,
         (from_m, to_m): (f64, f64),
     ) -> Result<Self, RoadError> {
         let gap_m = parameters.range("frequency", (60.0, 150.0))?;
-        Ok(Self::Oncoming(stage.road.oncoming_track().map(|track| {
-            let limit_kmh = stage.road.layout().speed_limit_kmh;
+        Ok(Self::Oncoming(context.road.oncoming_track().map(|track| {
+            let limit_kmh = context.road.layout().speed_limit_kmh;
             let reach_m = 1.5 * limit_kmh + 30.0;
             let beside = |along_m: f64| {
-                let aside_m = stage.road.route_aside_m(along_m);
-                track.locate(stage.road.pose_at(along_m, aside_m).0.position).0
+                let aside_m = context.road.route_aside_m(along_m);
+                track.locate(context.road.pose_at(along_m, aside_m).0.position).0
             };
             let (source_m, sink_m) = (beside(to_m) - reach_m, beside(from_m) + reach_m);
             Flow::new(track, source_m, sink_m, limit_kmh / 3.6, gap_m, Manner::Idm)
         })))
     }
 
-    /// Plays a tick in which traffic is slowed down, or vehicles come.
-    pub(crate) fn open(&mut self, stage: &mut Stage<'_>) {
+    /// Runs a tick in which traffic is slowed down or oncoming vehicles enter.
+    pub(crate) fn open(&mut self, context: &mut ScenarioContext<'_>) {
         match self {
-            Self::Own { limit_mps } => stage.effects.traffic.limit_mps = Some(*limit_mps),
+            Self::Own { limit_mps } => context.effects.traffic.limit_mps = Some(*limit_mps),
             Self::Oncoming(flow) => {
-                stage.effects.allowances.oncoming_lane = true;
+                context.effects.allowances.oncoming_lane = true;
                 if let Some(flow) = flow {
-                    flow.play(stage);
+                    flow.tick(context);
                 }
             }
         }
     }
 
-    /// Plays a tick in which nobody new comes.
-    pub(crate) fn close(&mut self, stage: &mut Stage<'_>) {
+    /// Runs a tick in which no vehicle enters.
+    pub(crate) fn close(&mut self, context: &mut ScenarioContext<'_>) {
         if let Self::Oncoming(Some(flow)) = self {
-            flow.drain(stage);
+            flow.drain(context);
         }
     }
 
@@ -74,7 +74,7 @@ impl Bypass {
     /// left if that is the oncoming lane.
     pub(super) fn passage(
         &self,
-        stage: &Stage<'_>,
+        context: &ScenarioContext<'_>,
         (from_m, to_m): (f64, f64),
         lanes: f64,
         actors: Vec<u32>,
@@ -83,7 +83,7 @@ impl Bypass {
             Self::Own { .. } => (1.0, PassageReason::ObstacleBesideFreeLane),
             Self::Oncoming(_) => (lanes, PassageReason::ObstacleBesideOncomingLane),
         };
-        let plan_range = stage.plan_range(from_m, to_m);
+        let plan_range = context.plan_range(from_m, to_m);
         Passage { plan_range, aside_m: -lanes * LANE_WIDTH_M, reason, actors }
     }
 }

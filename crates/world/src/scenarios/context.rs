@@ -1,7 +1,7 @@
 //! What a scenario works on at a tick, and what it may do.
 
-use crate::actors::cast::Cast;
 use crate::actors::catalogue::Model;
+use crate::actors::list::Actors;
 use crate::actors::traffic::TrafficOrder;
 use crate::noise::Noise;
 use crate::road::Road;
@@ -10,9 +10,9 @@ use glam::DVec3;
 use std::ops::Range;
 use tandem_scene::{ActorState, Allowances, EgoState, Passage, ScenarioState};
 
-/// Where and when a tick is played.
+/// State of the world at one tick, as scenarios see it.
 #[derive(Clone, Copy)]
-pub(crate) struct Setting<'a> {
+pub(crate) struct TickState<'a> {
     /// Where everything is.
     pub(crate) road: &'a Road,
     /// Our vehicle.
@@ -24,11 +24,11 @@ pub(crate) struct Setting<'a> {
 }
 
 /// What a scenario works on at a tick.
-pub(super) struct Stage<'a> {
+pub(super) struct ScenarioContext<'a> {
     /// Where everything is.
     pub(crate) road: &'a Road,
-    /// Everybody, our vehicle included.
-    pub(crate) cast: &'a mut Cast,
+    /// All actors, the ego vehicle included.
+    pub(crate) actors: &'a mut Actors,
     /// Our vehicle.
     pub(crate) ego: EgoState,
     /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
@@ -73,23 +73,23 @@ pub(crate) struct ControlNoise {
 
 /// One scenario, once it is active.
 pub(super) trait Scenario: Send {
-    /// Plays one tick: moves its own actors and says what it does to others. Called from its
+    /// Runs one tick: moves its own actors and sets its effects on others. Called from its
     /// activation to the end of the route, after our vehicle has moved.
-    fn play(&mut self, stage: &mut Stage<'_>);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>);
 }
 
-impl<'a> Setting<'a> {
-    pub(super) fn stage<'b>(
+impl<'a> TickState<'a> {
+    pub(super) fn context<'b>(
         &self,
-        cast: &'b mut Cast,
+        actors: &'b mut Actors,
         effects: &'b mut Effects,
         noise: &'b mut Noise,
-    ) -> Stage<'b>
+    ) -> ScenarioContext<'b>
     where
         'a: 'b,
     {
         let Self { road, ego, ego_along_m, time_s } = *self;
-        Stage { road, cast, ego, ego_along_m, time_s, effects, noise }
+        ScenarioContext { road, actors, ego, ego_along_m, time_s, effects, noise }
     }
 }
 
@@ -98,12 +98,12 @@ pub(super) fn place_of(actor: &ActorState) -> DVec3 {
     actor.pose.position.extend(actor.z_m)
 }
 
-impl Stage<'_> {
-    /// Brings on somebody or something that stands along the road, `aside_m` to the right of its
+impl ScenarioContext<'_> {
+    /// Spawns an actor that stands along the road, `aside_m` to the right of its
     /// center line.
-    pub(super) fn stand(&mut self, model: &Model, along_m: f64, aside_m: f64) -> u32 {
+    pub(super) fn spawn_standing(&mut self, model: &Model, along_m: f64, aside_m: f64) -> u32 {
         let (pose, z_m) = self.road.pose_at(along_m, aside_m);
-        self.cast.enter(model, pose, z_m, 0.0)
+        self.actors.spawn(model, pose, z_m, 0.0)
     }
 
     /// True if our vehicle, going straight to `place` as fast as it is now, arrives there within

@@ -1,9 +1,9 @@
 //! Cars that pull out in front of us.
 
-use super::context::{Scenario, Stage, place_of};
+use super::context::{Scenario, ScenarioContext, place_of};
 use super::flow::touches_somebody;
 use super::parameters::Parameters;
-use super::tenure::Moment;
+use super::run_state::Moment;
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -52,12 +52,12 @@ enum End {
 
 impl CutIn {
     /// A car between parked ones; `None` if nobody can park on this road.
-    pub(super) fn from_parking(trigger_m: f64, stage: &mut Stage<'_>) -> Option<Self> {
-        let strip_m = stage.road.parking_aside_m()?;
-        let lane_m = stage.road.route_aside_m(trigger_m);
-        let hiding = any_car(stage.noise);
-        stage.stand(&hiding, trigger_m + 28.0, strip_m);
-        let car = car_beside(stage, trigger_m + 35.0, (lane_m, strip_m - lane_m));
+    pub(super) fn from_parking(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Option<Self> {
+        let strip_m = context.road.parking_aside_m()?;
+        let lane_m = context.road.route_aside_m(trigger_m);
+        let hiding = any_car(context.noise);
+        context.spawn_standing(&hiding, trigger_m + 28.0, strip_m);
+        let car = car_beside(context, trigger_m + 35.0, (lane_m, strip_m - lane_m));
         Some(Self {
             start_m: car.along_m(),
             car,
@@ -78,18 +78,18 @@ impl CutIn {
     pub(super) fn from_queue(
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
         let last_m = trigger_m + parameters.number("distance", 42.0)?;
-        let lane_m = stage.road.route_aside_m(trigger_m);
-        let beside_m = if stage.road.layout().right > 0 { LANE_WIDTH_M } else { -LANE_WIDTH_M };
+        let lane_m = context.road.route_aside_m(trigger_m);
+        let beside_m = if context.road.layout().right > 0 { LANE_WIDTH_M } else { -LANE_WIDTH_M };
         let place_m = |nth: usize| last_m + 11.0 * nth as f64;
         let mut bystanders = Vec::new();
         for nth in [0, 1, 3, 4, 5] {
-            let model = any_car(stage.noise);
-            bystanders.push(stage.stand(&model, place_m(nth), lane_m + beside_m));
+            let model = any_car(context.noise);
+            bystanders.push(context.spawn_standing(&model, place_m(nth), lane_m + beside_m));
         }
-        let car = car_beside(stage, place_m(2), (lane_m, beside_m));
+        let car = car_beside(context, place_m(2), (lane_m, beside_m));
         Ok(Self {
             start_m: car.along_m(),
             car,
@@ -103,74 +103,78 @@ impl CutIn {
         })
     }
 
-    fn drive(&mut self, stage: &mut Stage<'_>) {
+    fn drive(&mut self, context: &mut ScenarioContext<'_>) {
         let driven_m = self.car.along_m() - self.start_m;
         let Pace { acceleration_mps2, speed_mps } = self.pace;
         let mut v = (self.car.speed_mps() + acceleration_mps2 * TICK_S).min(speed_mps);
-        let ahead = self.car.ahead(stage.cast).filter(|ahead| ahead.gap_m < WATCHFUL_M);
+        let ahead = self.car.ahead(context.actors).filter(|ahead| ahead.gap_m < WATCHFUL_M);
         if driven_m > CHANGE_M && ahead.is_some() {
             v = v.min(self.car.idm_speed(ahead, speed_mps));
         }
-        if touches_somebody(stage.cast, self.car.id()) {
+        if touches_somebody(context.actors, self.car.id()) {
             v = 0.0;
         }
         let part = ((driven_m + v * TICK_S) / CHANGE_M).clamp(0.0, 1.0);
         let aside_m = self.start_aside_m * (1.0 + (PI * part).cos()) / 2.0;
-        self.car.advance_aside(stage.cast, v, aside_m);
+        self.car.advance_aside(context.actors, v, aside_m);
     }
 }
 
 /// An ordinary car that stands beside the lane.
-fn car_beside(stage: &mut Stage<'_>, along_m: f64, (lane_m, beside_m): (f64, f64)) -> Follower {
-    let track = stage.road.lane_track(lane_m);
-    let (pose, _) = stage.road.pose_at(along_m, lane_m);
+fn car_beside(
+    context: &mut ScenarioContext<'_>,
+    along_m: f64,
+    (lane_m, beside_m): (f64, f64),
+) -> Follower {
+    let track = context.road.lane_track(lane_m);
+    let (pose, _) = context.road.pose_at(along_m, lane_m);
     let (start_m, _) = track.locate(pose.position);
-    let model = any_car(stage.noise);
-    Follower::enter(stage.cast, &model, &track, (start_m, beside_m), 0.0)
+    let model = any_car(context.noise);
+    Follower::spawn(context.actors, &model, &track, (start_m, beside_m), 0.0)
 }
 
 impl Scenario for CutIn {
-    fn play(&mut self, stage: &mut Stage<'_>) {
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         if self.is_over {
             return;
         }
-        let place = stage.cast.get(self.car.id()).map(place_of);
+        let place = context.actors.get(self.car.id()).map(place_of);
         let (within_s, within_m) = self.trigger;
-        let is_near = place.is_some_and(|place| stage.arrives_within(place, within_s, within_m));
-        let Some(elapsed_s) = self.start.seconds_since(stage.time_s, is_near) else { return };
+        let is_near = place.is_some_and(|place| context.arrives_within(place, within_s, within_m));
+        let Some(elapsed_s) = self.start.seconds_since(context.time_s, is_near) else { return };
         if !self.car.has_arrived() {
-            self.drive(stage);
+            self.drive(context);
         }
         self.is_over = match self.end {
             End::Driven(way_m) => self.car.along_m() - self.start_m > way_m,
             End::After(seconds) => elapsed_s > seconds,
         };
         if self.is_over || self.car.has_arrived() {
-            stage.cast.leave(self.car.id());
+            context.actors.remove(self.car.id());
         }
         if self.is_over {
-            self.bystanders.iter().for_each(|&id| stage.cast.leave(id));
+            self.bystanders.iter().for_each(|&id| context.actors.remove(id));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
     use super::*;
 
-    fn rehearsal(kind: &str, direction: &str) -> Rehearsal {
+    fn bench(kind: &str, direction: &str) -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] =
             &[("distance", &[("value", "40")]), ("direction", &[("value", direction)])];
-        Rehearsal::on(&staged(straight(), kind, 12.0, parameters), 1)
+        TestBench::on(&scenario_route(straight(), kind, 12.0, parameters), 1)
     }
 
     /// Drives at `speed_mps` until somebody moves; how far away that is.
-    fn moves_at_m(rehearsal: &mut Rehearsal, speed_mps: f64) -> f64 {
+    fn moves_at_m(bench: &mut TestBench, speed_mps: f64) -> f64 {
         loop {
-            rehearsal.drive(speed_mps, 0.0);
-            if let Some(car) = rehearsal.cast.actors().iter().find(|a| a.speed_mps > 0.0) {
-                return car.pose.position.distance(rehearsal.ego.pose.position);
+            bench.drive(speed_mps, 0.0);
+            if let Some(car) = bench.actors.others().iter().find(|a| a.speed_mps > 0.0) {
+                return car.pose.position.distance(bench.ego.pose.position);
             }
         }
     }
@@ -183,7 +187,7 @@ mod tests {
             ("StaticCutIn", 10.0, 27.0),
             ("StaticCutIn", 4.0, 15.0),
         ] {
-            let found_m = moves_at_m(&mut rehearsal(kind, "right"), speed_mps);
+            let found_m = moves_at_m(&mut bench(kind, "right"), speed_mps);
             assert!((found_m - expected_m).abs() < 0.05 * speed_mps + 0.1, "{kind} {found_m}");
         }
     }
@@ -191,18 +195,18 @@ mod tests {
     #[test]
     fn a_parked_car_ends_in_our_lane_from_either_side_and_leaves_after_thirty_meters() {
         for (direction, side) in [("right", 1.0), ("left", -1.0)] {
-            let mut rehearsal = rehearsal("ParkingCutIn", direction);
-            let places = rehearsal.cast.actors().iter().map(|actor| actor.pose.position);
+            let mut bench = bench("ParkingCutIn", direction);
+            let places = bench.actors.others().iter().map(|actor| actor.pose.position);
             let places: Vec<(f64, f64)> = places.map(|place| (place.x, place.y)).collect();
             assert_eq!(places[0], (40.0, 3.0 * side));
             assert!((places[1].0 - 47.0).abs() < 1e-9 && (places[1].1 - 3.0 * side).abs() < 1e-9);
-            moves_at_m(&mut rehearsal, 5.0);
-            while rehearsal.cast.actors().len() == 2 {
-                rehearsal.tick(rehearsal.ego.pose, 0.0);
-                let car = &rehearsal.cast.actors().last().unwrap();
+            moves_at_m(&mut bench, 5.0);
+            while bench.actors.others().len() == 2 {
+                bench.tick(bench.ego.pose, 0.0);
+                let car = &bench.actors.others().last().unwrap();
                 assert!(car.speed_mps <= 20.0 / 3.6 + 1e-9);
                 let driven_m = car.pose.position.x - 47.0;
-                if rehearsal.cast.actors().len() == 2 && driven_m > CHANGE_M {
+                if bench.actors.others().len() == 2 && driven_m > CHANGE_M {
                     assert!(car.pose.position.y.abs() < 0.05 && driven_m < 30.5);
                 }
             }
@@ -211,17 +215,17 @@ mod tests {
 
     #[test]
     fn a_queue_stands_beside_us_and_is_gone_thirty_seconds_after_the_cut_in() {
-        let mut rehearsal = rehearsal("StaticCutIn", "right");
+        let mut bench = bench("StaticCutIn", "right");
         let mut places: Vec<f64> =
-            rehearsal.cast.actors().iter().map(|actor| actor.pose.position.x.round()).collect();
+            bench.actors.others().iter().map(|actor| actor.pose.position.x.round()).collect();
         places.sort_by(f64::total_cmp);
         assert_eq!(places, [52.0, 63.0, 74.0, 85.0, 96.0, 107.0]);
-        moves_at_m(&mut rehearsal, 8.0);
+        moves_at_m(&mut bench, 8.0);
         for tick in 1..=601 {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            let there = rehearsal.cast.actors().len();
+            bench.tick(bench.ego.pose, 0.0);
+            let there = bench.actors.others().len();
             assert!(there >= 5 || tick >= 600, "{there} after {tick}");
         }
-        assert!(rehearsal.cast.actors().is_empty());
+        assert!(bench.actors.others().is_empty());
     }
 }

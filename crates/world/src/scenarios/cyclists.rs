@@ -1,9 +1,9 @@
 //! Slow cyclists at the side of our lane.
 
 use super::bypass::Bypass;
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::BICYCLE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -35,11 +35,11 @@ pub(super) struct Cyclists {
     nearness: Moment,
     passed_at_m: Option<f64>,
     bypass: Bypass,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Cyclists {
-    /// Brings them on.
+    /// Spawns the cyclists.
     ///
     /// # Errors
     /// If a parameter is no number.
@@ -47,21 +47,21 @@ impl Cyclists {
         is_two_way: bool,
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
         let start_m = trigger_m + parameters.number("distance", 43.0)?;
         let stop_after_m = parameters.number("bicycle_drive_distance", 80.0)?;
         let range = (start_m, start_m + APART_M + stop_after_m);
         let bypass = if is_two_way {
-            Bypass::oncoming(parameters, stage, range)?
+            Bypass::oncoming(parameters, context, range)?
         } else {
             Bypass::own(parameters)?
         };
-        let track = stage.road.lane_track(stage.road.route_aside_m(trigger_m));
+        let track = context.road.lane_track(context.road.route_aside_m(trigger_m));
         let mut rider = |along_m: f64| {
-            let (pose, _) = stage.road.pose_at(along_m, stage.road.route_aside_m(trigger_m));
+            let (pose, _) = context.road.pose_at(along_m, context.road.route_aside_m(trigger_m));
             let place = (track.locate(pose.position).0, ASIDE_M);
-            Follower::enter(stage.cast, &BICYCLE, &track, place, 0.0)
+            Follower::spawn(context.actors, &BICYCLE, &track, place, 0.0)
         };
         Ok(Self {
             riders: [rider(start_m), rider(start_m + APART_M)],
@@ -71,56 +71,56 @@ impl Cyclists {
             nearness: Moment::default(),
             passed_at_m: None,
             bypass,
-            tenure: Tenure::new(parameters),
+            run_state: RunState::new(parameters),
         })
     }
 
     /// From the rear one to the front one, along the road.
-    fn range_m(&self, stage: &Stage<'_>) -> (f64, f64) {
+    fn range_m(&self, context: &ScenarioContext<'_>) -> (f64, f64) {
         let along = |rider: &Follower| {
             let (pose, _) = rider.track().pose_at(rider.along_m(), rider.aside_m());
-            stage.road.along(pose.position)
+            context.road.along(pose.position)
         };
         (along(&self.riders[0]), along(&self.riders[1]))
     }
 }
 
 impl Scenario for Cyclists {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let (rear_m, _) = self.range_m(stage);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let (rear_m, _) = self.range_m(context);
         let v = if rear_m < self.start_m + self.stop_after_m { self.speed_mps } else { 0.0 };
         for rider in &mut self.riders {
-            rider.advance(stage.cast, v);
+            rider.advance(context.actors, v);
         }
-        let range_m = self.range_m(stage);
-        if self.passed_at_m.is_none() && stage.ego_along_m > range_m.1 {
-            self.passed_at_m = Some(stage.ego_along_m);
+        let range_m = self.range_m(context);
+        if self.passed_at_m.is_none() && context.ego_along_m > range_m.1 {
+            self.passed_at_m = Some(context.ego_along_m);
         }
-        let is_done = self.passed_at_m.is_some_and(|at_m| stage.ego_along_m > at_m + END_M);
-        let is_near = range_m.0 - stage.ego_along_m < NEAR.0;
-        let is_calm = self.nearness.is_past(stage.time_s, is_near, NEAR.1);
-        let is_running = self.tenure.run_with_limit(stage, is_done).is_some();
+        let is_done = self.passed_at_m.is_some_and(|at_m| context.ego_along_m > at_m + END_M);
+        let is_near = range_m.0 - context.ego_along_m < NEAR.0;
+        let is_calm = self.nearness.is_past(context.time_s, is_near, NEAR.1);
+        let is_running = self.run_state.tick_with_limit(context, is_done).is_some();
         match self.bypass {
             // Oncoming traffic is there all the time, and so is the allowance.
-            Bypass::Oncoming(_) => self.bypass.open(stage),
-            Bypass::Own { .. } if is_running && is_calm => self.bypass.open(stage),
+            Bypass::Oncoming(_) => self.bypass.open(context),
+            Bypass::Own { .. } if is_running && is_calm => self.bypass.open(context),
             Bypass::Own { .. } => {}
         }
         if is_running {
             let actors = self.riders.iter().map(Follower::id).collect();
-            let passage = self.bypass.passage(stage, range_m, PASSING_LANES, actors);
-            stage.effects.passages.push(passage);
+            let passage = self.bypass.passage(context, range_m, PASSING_LANES, actors);
+            context.effects.passages.push(passage);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
     use super::*;
     use tandem_scene::ActorState;
 
-    fn rehearsal(kind: &str) -> Rehearsal {
+    fn bench(kind: &str) -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] = &[
             ("distance", &[("value", "40")]),
             ("bicycle_speed", &[("value", "9")]),
@@ -128,50 +128,50 @@ mod tests {
             ("frequency", &[("value", "80")]),
             ("speed", &[("value", "36")]),
         ];
-        Rehearsal::on(&staged(straight(), kind, 10.0, parameters), 1)
+        TestBench::on(&scenario_route(straight(), kind, 10.0, parameters), 1)
     }
 
-    fn riders(rehearsal: &Rehearsal) -> Vec<&ActorState> {
-        let all = rehearsal.cast.actors().iter();
+    fn riders(bench: &TestBench) -> Vec<&ActorState> {
+        let all = bench.actors.others().iter();
         all.filter(|actor| actor.kind == BICYCLE.kind).collect()
     }
 
     #[test]
     fn they_ride_at_the_right_edge_for_their_distance_and_the_passage_goes_with_them() {
-        let mut rehearsal = rehearsal("HazardAtSideLane");
-        rehearsal.ego.pose.position.x = 10.0;
+        let mut bench = bench("HazardAtSideLane");
+        bench.ego.pose.position.x = 10.0;
         for tick in 0..600 {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            let riders = riders(&rehearsal);
+            bench.tick(bench.ego.pose, 0.0);
+            let riders = riders(&bench);
             let expected_m = 50.0 + (2.5 * 0.05 * f64::from(tick + 1)).min(50.0);
             let x = riders[0].pose.position.x;
             assert!((x - expected_m).abs() < 0.2, "{x} {expected_m}");
             assert!((riders[1].pose.position.x - x - 9.0).abs() < 0.01);
             assert!((riders[0].pose.position.y - 0.9625).abs() < 1e-6);
-            let passage = &rehearsal.effects.passages[0];
+            let passage = &bench.effects.passages[0];
             assert!((passage.plan_range.start as f64 - x).abs() < 1.0);
             assert!((passage.plan_range.end as f64 - 1.0 - x - 9.0).abs() < 1.0);
             assert_eq!(passage.aside_m, -3.5);
             let limit_mps = (tick >= 100).then_some(10.0);
-            assert_eq!(rehearsal.effects.traffic.limit_mps, limit_mps);
+            assert_eq!(bench.effects.traffic.limit_mps, limit_mps);
         }
     }
 
     #[test]
     fn it_ends_fifty_meters_ahead_of_them_but_the_oncoming_lane_stays_allowed() {
-        let mut rehearsal = rehearsal("HazardAtSideLaneTwoWays");
+        let mut bench = bench("HazardAtSideLaneTwoWays");
         let mut passed_m = None;
-        while rehearsal.ego.pose.position.x < 220.0 {
-            rehearsal.drive(12.0, -2.1);
-            let x = rehearsal.ego.pose.position.x;
-            if x > riders(&rehearsal)[1].pose.position.x {
+        while bench.ego.pose.position.x < 220.0 {
+            bench.drive(12.0, -2.1);
+            let x = bench.ego.pose.position.x;
+            if x > riders(&bench)[1].pose.position.x {
                 passed_m = passed_m.or(Some(x));
             }
             let is_running = x > 8.0 && passed_m.is_none_or(|at_m| x <= at_m + END_M);
-            assert_eq!(rehearsal.effects.running.len(), usize::from(is_running));
-            assert_eq!(rehearsal.effects.allowances.oncoming_lane, x > 8.0);
+            assert_eq!(bench.effects.running.len(), usize::from(is_running));
+            assert_eq!(bench.effects.allowances.oncoming_lane, x > 8.0);
         }
-        let others = rehearsal.cast.actors().len() - riders(&rehearsal).len();
+        let others = bench.actors.others().len() - riders(&bench).len();
         assert!(others >= 1, "{others}");
     }
 }

@@ -1,9 +1,9 @@
 //! What disturbs us without being in our way: dirt that makes the wheels slip, and cars ahead that
 //! brake hard.
 
-use super::context::{ControlNoise, Scenario, Stage};
+use super::context::{ControlNoise, Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::Tenure;
+use super::run_state::RunState;
 use crate::actors::catalogue::DEBRIS;
 use glam::DVec2;
 
@@ -27,67 +27,67 @@ pub(crate) struct ControlLoss {
 }
 
 impl ControlLoss {
-    /// Brings the dirt on and draws which way each patch pushes.
-    pub(crate) fn new(trigger_m: f64, stage: &mut Stage<'_>) -> Self {
+    /// Spawns the dirt and samples the direction that each patch pushes in.
+    pub(crate) fn new(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Self {
         let patches = PATCHES_M.map(|behind_m| {
             let along_m = trigger_m + behind_m;
-            let aside_m = stage.road.route_aside_m(along_m);
-            stage.stand(&DEBRIS, along_m, aside_m);
-            let mut signed = |mean: f64| if stage.noise.below(2) == 0 { mean } else { -mean };
+            let aside_m = context.road.route_aside_m(along_m);
+            context.spawn_standing(&DEBRIS, along_m, aside_m);
+            let mut signed = |mean: f64| if context.noise.below(2) == 0 { mean } else { -mean };
             let noise = ControlNoise {
                 throttle: signed(THROTTLE.0),
                 throttle_deviation: THROTTLE.1,
                 steer: signed(STEER.0),
                 steer_deviation: STEER.1,
             };
-            (stage.road.pose_at(along_m, aside_m).0.position, noise)
+            (context.road.pose_at(along_m, aside_m).0.position, noise)
         });
         Self { patches }
     }
 }
 
 impl Scenario for ControlLoss {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let own = stage.ego.pose.position;
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let own = context.ego.pose.position;
         let patch = self.patches.iter().find(|(place, _)| place.distance(own) < REACH_M);
-        stage.effects.control_noise = patch.map(|&(_, noise)| noise);
+        context.effects.control_noise = patch.map(|&(_, noise)| noise);
     }
 }
 
 /// Cars ahead that brake hard.
 #[derive(Debug)]
 pub(super) struct HardBrake {
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl HardBrake {
     /// Before it begins.
     pub(crate) fn new(parameters: &Parameters<'_>) -> Self {
-        Self { tenure: Tenure::new(parameters) }
+        Self { run_state: RunState::new(parameters) }
     }
 }
 
 impl Scenario for HardBrake {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let elapsed_s = self.tenure.run(stage, false);
-        stage.effects.traffic.brakes |= elapsed_s.is_some_and(|elapsed_s| elapsed_s < BRAKING_S);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let elapsed_s = self.run_state.tick(context, false);
+        context.effects.traffic.brakes |= elapsed_s.is_some_and(|elapsed_s| elapsed_s < BRAKING_S);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
 
     #[test]
     fn dirt_disturbs_within_two_meters_and_always_the_same_way() {
-        let mut rehearsal = Rehearsal::on(&staged(straight(), "ControlLoss", 10.0, &[]), 3);
-        assert_eq!(rehearsal.drive_blindly(0.5, 5.0), None);
+        let mut bench = TestBench::on(&scenario_route(straight(), "ControlLoss", 10.0, &[]), 3);
+        assert_eq!(bench.drive_blindly(0.5, 5.0), None);
         let mut drawn = [None; 3];
-        while rehearsal.ego.pose.position.x < 150.0 {
-            rehearsal.drive(1.9, 0.0);
-            let x = rehearsal.ego.pose.position.x;
+        while bench.ego.pose.position.x < 150.0 {
+            bench.drive(1.9, 0.0);
+            let x = bench.ego.pose.position.x;
             let near = [24.0, 58.0, 84.0].iter().position(|at| (x - at).abs() < 2.0 - 1e-6);
-            let noise = rehearsal.effects.control_noise;
+            let noise = bench.effects.control_noise;
             assert_eq!(noise.is_some(), near.is_some(), "{x}");
             if let (Some(nth), Some(noise)) = (near, noise) {
                 assert_eq!((noise.throttle.abs(), noise.steer.abs()), (0.03, 0.055));
@@ -101,12 +101,12 @@ mod tests {
 
     #[test]
     fn cars_ahead_brake_for_ten_seconds() {
-        let mut rehearsal = Rehearsal::on(&staged(straight(), "HardBreakRoute", 10.0, &[]), 1);
+        let mut bench = TestBench::on(&scenario_route(straight(), "HardBreakRoute", 10.0, &[]), 1);
         let mut ticks = 0;
-        while rehearsal.time_s < 25.0 {
-            rehearsal.drive(4.0, 0.0);
-            assert!(!rehearsal.effects.traffic.brakes || rehearsal.ego.pose.position.x > 8.0);
-            ticks += u32::from(rehearsal.effects.traffic.brakes);
+        while bench.time_s < 25.0 {
+            bench.drive(4.0, 0.0);
+            assert!(!bench.effects.traffic.brakes || bench.ego.pose.position.x > 8.0);
+            ticks += u32::from(bench.effects.traffic.brakes);
         }
         assert_eq!(ticks, 200);
     }

@@ -1,9 +1,9 @@
 //! A parked car whose door opens in front of us.
 
 use super::bypass::Bypass;
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::{Model, any_car};
 use crate::road::error::RoadError;
 use crate::road::layout::PARKING_WIDTH_M;
@@ -35,7 +35,7 @@ pub(super) struct Door {
     actors: Vec<u32>,
     opening: Moment,
     bypass: Bypass,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Door {
@@ -46,28 +46,28 @@ impl Door {
     pub(crate) fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
         let along_m = trigger_m + parameters.number("distance", 45.0)?;
-        let Some(strip_m) = stage.road.parking_aside_m().filter(|&aside_m| aside_m > 0.0) else {
+        let Some(strip_m) = context.road.parking_aside_m().filter(|&aside_m| aside_m > 0.0) else {
             return Ok(None);
         };
-        let model = any_car(stage.noise);
+        let model = any_car(context.noise);
         let aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M + model.extent_m[1];
-        let (pose, z_m) = stage.road.pose_at(along_m, aside_m);
+        let (pose, z_m) = context.road.pose_at(along_m, aside_m);
         Ok(Some(Self {
-            actors: vec![stage.stand(&model, along_m, aside_m)],
+            actors: vec![context.spawn_standing(&model, along_m, aside_m)],
             along_m,
             car: pose,
             z_m,
             model,
             opening: Moment::default(),
-            bypass: Bypass::oncoming(parameters, stage, (along_m, along_m))?,
-            tenure: Tenure::new(parameters),
+            bypass: Bypass::oncoming(parameters, context, (along_m, along_m))?,
+            run_state: RunState::new(parameters),
         }))
     }
 
-    fn open(&mut self, stage: &mut Stage<'_>) {
+    fn open(&mut self, context: &mut ScenarioContext<'_>) {
         let model = Model {
             type_id: self.model.type_id,
             kind: ActorKind::Vehicle,
@@ -77,50 +77,50 @@ impl Door {
         let aside_m = self.model.extent_m[1] + DOOR_HALF_M.0 + 0.01;
         let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
         let pose = Pose { position, ..self.car };
-        self.actors.push(stage.cast.enter(&model, pose, self.z_m, 0.0));
+        self.actors.push(context.actors.spawn(&model, pose, self.z_m, 0.0));
     }
 }
 
 impl Scenario for Door {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let is_done = stage.ego_along_m > self.along_m + END_M;
-        if self.tenure.run_with_limit(stage, is_done).is_none() {
-            self.bypass.close(stage);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let is_done = context.ego_along_m > self.along_m + END_M;
+        if self.run_state.tick_with_limit(context, is_done).is_none() {
+            self.bypass.close(context);
             return;
         }
-        let is_near = stage.arrives_within(self.car.position.extend(self.z_m), 3.0, 10.0);
-        let is_open = self.opening.is_past(stage.time_s, is_near, 0.0);
+        let is_near = context.arrives_within(self.car.position.extend(self.z_m), 3.0, 10.0);
+        let is_open = self.opening.is_past(context.time_s, is_near, 0.0);
         if is_open && self.actors.len() == 1 {
-            self.open(stage);
+            self.open(context);
         }
-        if self.opening.is_past(stage.time_s, is_near, 5.0) {
-            self.bypass.open(stage);
+        if self.opening.is_past(context.time_s, is_near, 5.0) {
+            self.bypass.open(context);
         }
         let range = (self.along_m, self.along_m);
-        let passage = self.bypass.passage(stage, range, PASSING_LANES, self.actors.clone());
-        stage.effects.passages.push(passage);
+        let passage = self.bypass.passage(context, range, PASSING_LANES, self.actors.clone());
+        context.effects.passages.push(passage);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
 
-    fn rehearsal() -> Rehearsal {
+    fn bench() -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] =
             &[("distance", &[("value", "45")]), ("frequency", &[("from", "30"), ("to", "90")])];
-        Rehearsal::on(&staged(straight(), "VehicleOpensDoorTwoWays", 12.0, parameters), 1)
+        TestBench::on(&scenario_route(straight(), "VehicleOpensDoorTwoWays", 12.0, parameters), 1)
     }
 
     /// Checks at which distance the door opens in front of a vehicle that drives `speed_mps`.
     #[track_caller]
     fn check(speed_mps: f64, opens_at_m: f64) {
-        let mut rehearsal = rehearsal();
-        while rehearsal.cast.actors().len() == 1 {
-            rehearsal.drive(speed_mps, 0.0);
+        let mut bench = bench();
+        while bench.actors.others().len() == 1 {
+            bench.drive(speed_mps, 0.0);
         }
-        let car = &rehearsal.cast.actors()[0].pose.position;
-        let distance_m = car.distance(rehearsal.ego.pose.position);
+        let car = &bench.actors.others()[0].pose.position;
+        let distance_m = car.distance(bench.ego.pose.position);
         assert!((distance_m - opens_at_m).abs() < 0.05 * speed_mps + 0.01, "{distance_m}");
     }
 
@@ -133,22 +133,22 @@ mod tests {
 
     #[test]
     fn an_open_door_is_in_our_way_and_the_passage_is_clear_of_it() {
-        assert!(rehearsal().drive_blindly(8.0, 160.0).is_some());
-        let mut rehearsal = rehearsal();
-        while rehearsal.ego_along_m() < 130.0 {
-            rehearsal.drive(8.0, -0.475 * 3.5);
-            assert_eq!(rehearsal.touching(), None);
+        assert!(bench().drive_blindly(8.0, 160.0).is_some());
+        let mut bench = bench();
+        while bench.ego_along_m() < 130.0 {
+            bench.drive(8.0, -0.475 * 3.5);
+            assert_eq!(bench.touching(), None);
         }
     }
 
     #[test]
     fn vehicles_come_five_seconds_after_the_door_has_opened() {
-        let mut rehearsal = rehearsal();
-        rehearsal.ego.pose.position.x = 50.0;
+        let mut bench = bench();
+        bench.ego.pose.position.x = 50.0;
         for tick in 0..200 {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            assert_eq!(rehearsal.effects.allowances.oncoming_lane, tick >= 100);
-            assert_eq!(rehearsal.cast.actors().len() > 2, tick >= 100);
+            bench.tick(bench.ego.pose, 0.0);
+            assert_eq!(bench.effects.allowances.oncoming_lane, tick >= 100);
+            assert_eq!(bench.actors.others().len() > 2, tick >= 100);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! An emergency vehicle from behind.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::AMBULANCE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -47,84 +47,84 @@ pub(super) struct Emergency {
     nearness: Moment,
     aside_from_m: Option<f64>,
     has_left: bool,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Emergency {
-    /// Brings it on behind our vehicle.
+    /// Spawns it behind our vehicle.
     ///
     /// # Errors
     /// If a parameter is no number.
     pub(crate) fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
         let wanted_m = trigger_m - parameters.number("distance", 28.0)?;
-        let room_m = stage.ego.extent_m[0] + AMBULANCE.extent_m[0] + 2.0;
-        let along_m = wanted_m.min(stage.ego_along_m - room_m);
-        let lane_m = stage.road.route_aside_m(trigger_m);
-        let track = stage.road.lane_track(lane_m);
-        let (start_m, _) = track.locate(stage.road.pose_at(along_m, lane_m).0.position);
-        let car = Follower::enter(stage.cast, &AMBULANCE, &track, (start_m, 0.0), 0.0);
+        let room_m = context.ego.extent_m[0] + AMBULANCE.extent_m[0] + 2.0;
+        let along_m = wanted_m.min(context.ego_along_m - room_m);
+        let lane_m = context.road.route_aside_m(trigger_m);
+        let track = context.road.lane_track(lane_m);
+        let (start_m, _) = track.locate(context.road.pose_at(along_m, lane_m).0.position);
+        let car = Follower::spawn(context.actors, &AMBULANCE, &track, (start_m, 0.0), 0.0);
         Ok(Self {
             car,
             start_m,
             nearness: Moment::default(),
             aside_from_m: None,
             has_left: false,
-            tenure: Tenure::new(parameters),
+            run_state: RunState::new(parameters),
         })
     }
 
-    fn drive(&mut self, stage: &mut Stage<'_>) {
-        let wanted_mps = stage.ego.speed_mps + FASTER_MPS;
+    fn drive(&mut self, context: &mut ScenarioContext<'_>) {
+        let wanted_mps = context.ego.speed_mps + FASTER_MPS;
         let free_mps = (self.car.speed_mps() + ACCELERATION_MPS2 * TICK_S).min(wanted_mps);
-        let safe_mps = self.car.ahead(stage.cast).map_or(f64::INFINITY, |ahead| {
+        let safe_mps = self.car.ahead(context.actors).map_or(f64::INFINITY, |ahead| {
             let room_m = (ahead.gap_m - KEPT_M - self.car.speed_mps() * TICK_S).max(0.0);
             let stopping_m = ahead.speed_mps.powi(2) / (2.0 * OTHERS_BRAKING_MPS2);
             (2.0 * BRAKING_MPS2 * (room_m + stopping_m)).sqrt()
         });
-        self.car.advance(stage.cast, free_mps.min(safe_mps));
+        self.car.advance(context.actors, free_mps.min(safe_mps));
         self.has_left = self.car.has_arrived();
         if self.has_left {
-            stage.cast.leave(self.car.id());
+            context.actors.remove(self.car.id());
         }
     }
 }
 
 impl Scenario for Emergency {
-    fn play(&mut self, stage: &mut Stage<'_>) {
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         if self.has_left {
             return;
         }
-        self.drive(stage);
+        self.drive(context);
         let (pose, _) = self.car.track().pose_at(self.car.along_m(), self.car.aside_m());
-        let offset = pose.position - stage.ego.pose.position;
-        let ahead_m = offset.dot(stage.ego.pose.forward());
+        let offset = pose.position - context.ego.pose.position;
+        let ahead_m = offset.dot(context.ego.pose.forward());
         let is_near = offset.length() < NEAR_M;
         let has_driven = self.car.along_m() - self.start_m > DRIVEN_M;
         let has_passed = ahead_m > AHEAD_M.0 && offset.length() < AHEAD_M.1 && has_driven;
         let is_done =
-            self.has_left || has_passed || self.nearness.is_past(stage.time_s, is_near, END_S);
-        let is_running = self.tenure.run(stage, is_done).is_some();
+            self.has_left || has_passed || self.nearness.is_past(context.time_s, is_near, END_S);
+        let is_running = self.run_state.tick(context, is_done).is_some();
         if is_running {
-            self.tenure.judge_giving_way(stage, pose);
+            self.run_state.judge_giving_way(context, pose);
         }
         // Judged or not, nobody moves back into a vehicle that is just passing.
-        let bumpers_m = stage.ego.extent_m[0] + AMBULANCE.extent_m[0];
+        let bumpers_m = context.ego.extent_m[0] + AMBULANCE.extent_m[0];
         let is_passing = ahead_m.abs() < bumpers_m + CLEAR_M;
         if !is_running && !is_passing {
             return;
         }
         if is_near && self.aside_from_m.is_none() {
-            self.aside_from_m = Some(stage.ego_along_m + MAKING_WAY_M);
+            self.aside_from_m = Some(context.ego_along_m + MAKING_WAY_M);
         }
         if let Some(from_m) = self.aside_from_m {
-            let right = if stage.road.layout().right > 0 { 1.0 } else { -1.0 };
-            let to_m = from_m.max(stage.ego_along_m + MAKING_WAY_M);
-            stage.effects.passages.push(Passage {
-                plan_range: stage.plan_range(from_m, to_m),
+            let right = if context.road.layout().right > 0 { 1.0 } else { -1.0 };
+            let to_m = from_m.max(context.ego_along_m + MAKING_WAY_M);
+            context.effects.passages.push(Passage {
+                plan_range: context.plan_range(from_m, to_m),
                 aside_m: right * LANE_WIDTH_M,
                 reason: PassageReason::GiveWay,
                 actors: vec![self.car.id()],
@@ -135,27 +135,27 @@ impl Scenario for Emergency {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
     use super::*;
 
-    fn rehearsal() -> Rehearsal {
+    fn bench() -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] = &[("distance", &[("value", "27")])];
-        Rehearsal::on(&staged(straight(), "YieldToEmergencyVehicle", 10.0, parameters), 1)
+        TestBench::on(&scenario_route(straight(), "YieldToEmergencyVehicle", 10.0, parameters), 1)
     }
 
     #[test]
     fn it_stays_behind_who_does_not_make_way_and_is_judged_for_ten_seconds() {
-        let mut rehearsal = rehearsal();
+        let mut bench = bench();
         let mut judged_ticks = 0;
-        while rehearsal.ego_along_m() < 200.0 {
-            rehearsal.drive(8.0, 0.0);
-            assert_eq!(rehearsal.touching(), None);
-            if let [state] = rehearsal.effects.running[..] {
+        while bench.ego_along_m() < 200.0 {
+            bench.drive(8.0, 0.0);
+            assert_eq!(bench.touching(), None);
+            if let [state] = bench.effects.running[..] {
                 assert_eq!((state.id, state.is_timed_out), (1, false));
                 let behind_m =
-                    rehearsal.ego.pose.position.x - state.emergency_vehicle.unwrap().position.x;
+                    bench.ego.pose.position.x - state.emergency_vehicle.unwrap().position.x;
                 assert!(behind_m > 9.0, "{behind_m}");
-                assert_eq!(rehearsal.effects.passages[0].reason, PassageReason::GiveWay);
+                assert_eq!(bench.effects.passages[0].reason, PassageReason::GiveWay);
                 judged_ticks += 1;
             }
         }
@@ -164,18 +164,18 @@ mod tests {
 
     #[test]
     fn it_passes_who_makes_way_and_is_then_done() {
-        let mut rehearsal = rehearsal();
+        let mut bench = bench();
         let mut last = None;
-        while rehearsal.time_s < 15.0 {
-            let aside_m = ((rehearsal.time_s - 2.0) * 1.5).clamp(0.0, LANE_WIDTH_M);
-            rehearsal.drive(5.0, aside_m);
-            assert_eq!(rehearsal.touching(), None);
-            last = rehearsal.effects.running.first().copied().or(last);
+        while bench.time_s < 15.0 {
+            let aside_m = ((bench.time_s - 2.0) * 1.5).clamp(0.0, LANE_WIDTH_M);
+            bench.drive(5.0, aside_m);
+            assert_eq!(bench.touching(), None);
+            last = bench.effects.running.first().copied().or(last);
         }
         let ahead_m = last.unwrap().emergency_vehicle.unwrap().position.x;
-        assert!(rehearsal.effects.running.is_empty() && rehearsal.effects.passages.is_empty());
-        assert!(ahead_m > rehearsal.ego.pose.position.x - 50.0);
-        let car = &rehearsal.cast.actors()[0];
-        assert!(car.pose.position.x > rehearsal.ego.pose.position.x + 20.0, "{car:?}");
+        assert!(bench.effects.running.is_empty() && bench.effects.passages.is_empty());
+        assert!(ahead_m > bench.ego.pose.position.x - 50.0);
+        let car = &bench.actors.others()[0];
+        assert!(car.pose.position.x > bench.ego.pose.position.x + 20.0, "{car:?}");
     }
 }

@@ -1,9 +1,9 @@
 //! A stream of vehicles along a track.
 
-use super::context::Stage;
-use crate::actors::cast::Cast;
+use super::context::ScenarioContext;
 use crate::actors::catalogue::{Model, any_car};
 use crate::actors::follower::{Follower, is_flat};
+use crate::actors::list::Actors;
 use crate::road::track::Track;
 use std::sync::Arc;
 use tandem_scene::ActorState;
@@ -79,62 +79,68 @@ impl Flow {
     }
 
     /// Fills the way from the source to the sink, except where somebody is.
-    pub(super) fn prefill(&mut self, stage: &mut Stage<'_>) {
+    pub(super) fn prefill(&mut self, context: &mut ScenarioContext<'_>) {
         let mut places = Vec::new();
         let mut at_m = self.source_m;
         while at_m < self.sink_m - LEAVE_M {
             places.push(at_m);
-            at_m += self.draw_gap(stage).max(2.0 * LEAST_ROOM_M);
+            at_m += self.draw_gap(context).max(2.0 * LEAST_ROOM_M);
         }
         for at_m in places.into_iter().rev() {
-            self.enter(stage, at_m);
+            self.spawn(context, at_m);
         }
-        self.next_gap_m = self.draw_gap(stage);
+        self.next_gap_m = self.draw_gap(context);
     }
 
-    /// Moves everybody for a tick, takes off who has arrived, and brings on the next.
-    pub(crate) fn play(&mut self, stage: &mut Stage<'_>) {
-        self.drain(stage);
+    /// Moves all vehicles for a tick, removes those that arrived, and spawns the next.
+    pub(crate) fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        self.drain(context);
         let last_m = self.cars.last().map_or(f64::INFINITY, Follower::along_m);
-        if last_m - self.source_m > self.next_gap_m && self.enter(stage, self.source_m) {
-            self.next_gap_m = self.draw_gap(stage);
+        if last_m - self.source_m > self.next_gap_m && self.spawn(context, self.source_m) {
+            self.next_gap_m = self.draw_gap(context);
         }
     }
 
     /// The same, with nobody new.
-    pub(super) fn drain(&mut self, stage: &mut Stage<'_>) {
+    pub(super) fn drain(&mut self, context: &mut ScenarioContext<'_>) {
         for car in &mut self.cars {
             // Bodies do not push each other away: who has run into somebody stands there.
-            if touches_somebody(stage.cast, car.id()) {
+            if touches_somebody(context.actors, car.id()) {
                 self.manner = Manner::Idm;
-                car.advance(stage.cast, 0.0);
+                car.advance(context.actors, 0.0);
                 continue;
             }
             match self.manner {
-                Manner::Constant => car.advance(stage.cast, self.speed_mps),
-                Manner::Idm => car.follow(stage.cast, self.speed_mps),
+                Manner::Constant => car.advance(context.actors, self.speed_mps),
+                Manner::Idm => car.follow(context.actors, self.speed_mps),
             }
         }
         self.cars.retain(|car| {
             let has_left = car.along_m() > self.sink_m - LEAVE_M;
             if has_left {
-                stage.cast.leave(car.id());
+                context.actors.remove(car.id());
             }
             !has_left
         });
     }
 
-    fn draw_gap(&self, stage: &mut Stage<'_>) -> f64 {
-        stage.noise.between(self.gap_m.0, self.gap_m.1)
+    fn draw_gap(&self, context: &mut ScenarioContext<'_>) -> f64 {
+        context.noise.between(self.gap_m.0, self.gap_m.1)
     }
 
-    /// Brings a car on at `along_m` if there is room; true if it did.
-    fn enter(&mut self, stage: &mut Stage<'_>, along_m: f64) -> bool {
-        let model = self.model.unwrap_or_else(|| any_car(stage.noise));
-        let has_room = !stage.cast.everybody().any(|other| self.is_in_way(other, &model, along_m));
+    /// Spawns a car at `along_m` if there is room; returns true if it did.
+    fn spawn(&mut self, context: &mut ScenarioContext<'_>, along_m: f64) -> bool {
+        let model = self.model.unwrap_or_else(|| any_car(context.noise));
+        let has_room = !context.actors.all().any(|other| self.is_in_way(other, &model, along_m));
         if has_room {
             let place = (along_m, 0.0);
-            self.cars.push(Follower::enter(stage.cast, &model, &self.track, place, self.speed_mps));
+            self.cars.push(Follower::spawn(
+                context.actors,
+                &model,
+                &self.track,
+                place,
+                self.speed_mps,
+            ));
         }
         has_room
     }
@@ -164,16 +170,16 @@ impl Flow {
 }
 
 /// True if the body of actor `id` overlaps anybody else's.
-pub(super) fn touches_somebody(cast: &Cast, id: u32) -> bool {
-    let Some(own) = cast.get(id).map(UprightBox::of) else { return false };
-    cast.everybody().any(|other| {
+pub(super) fn touches_somebody(actors: &Actors, id: u32) -> bool {
+    let Some(own) = actors.get(id).map(UprightBox::of) else { return false };
+    actors.all().any(|other| {
         other.id != id && !is_flat(other) && footprints_overlap(&own, &UprightBox::of(other))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::Rehearsal;
+    use super::super::test_bench::TestBench;
     use super::*;
     use crate::actors::catalogue::BICYCLE;
     use glam::DVec3;
@@ -182,64 +188,64 @@ mod tests {
         Arc::new(Track::new(&[DVec3::new(200.0, -3.5, 0.0), DVec3::new(-50.0, -3.5, 0.0)]))
     }
 
-    fn places(flow: &Flow, rehearsal: &Rehearsal) -> Vec<f64> {
-        flow.ids().map(|id| rehearsal.cast.get(id).unwrap().pose.position.x).collect()
+    fn places(flow: &Flow, bench: &TestBench) -> Vec<f64> {
+        flow.ids().map(|id| bench.actors.get(id).unwrap().pose.position.x).collect()
     }
 
     #[test]
     fn cars_come_at_the_gaps_asked_for_and_leave_at_the_sink() {
-        let mut rehearsal = Rehearsal::on_a_straight_road();
+        let mut bench = TestBench::on_a_straight_road();
         let mut flow = Flow::new(lane(), 20.0, 180.0, 10.0, (25.0, 40.0), Manner::Constant);
         for _ in 0..600 {
-            rehearsal.with_stage(|stage| flow.play(stage));
-            let places = places(&flow, &rehearsal);
+            bench.with_context(|context| flow.tick(context));
+            let places = places(&flow, &bench);
             assert!(places.iter().all(|&x| x < 181.0 && x > 20.0), "{places:?}");
             for pair in places.windows(2) {
                 let gap_m = pair[1] - pair[0];
                 assert!((25.0..41.0).contains(&gap_m), "{gap_m}");
             }
         }
-        assert!(places(&flow, &rehearsal).len() >= 4);
-        assert_eq!(rehearsal.cast.actors().len(), places(&flow, &rehearsal).len());
+        assert!(places(&flow, &bench).len() >= 4);
+        assert_eq!(bench.actors.others().len(), places(&flow, &bench).len());
         for _ in 0..400 {
-            rehearsal.with_stage(|stage| flow.drain(stage));
+            bench.with_context(|context| flow.drain(context));
         }
-        assert!(rehearsal.cast.actors().is_empty());
+        assert!(bench.actors.others().is_empty());
     }
 
     #[test]
     fn a_flow_is_there_from_the_start_if_it_is_filled_and_spares_who_is_there() {
-        let mut rehearsal = Rehearsal::on_a_straight_road();
-        rehearsal.ego.pose.position.y = -3.5;
-        rehearsal.ego.pose.position.x = 100.0;
-        rehearsal.cast.set_ego(&rehearsal.ego);
+        let mut bench = TestBench::on_a_straight_road();
+        bench.ego.pose.position.y = -3.5;
+        bench.ego.pose.position.x = 100.0;
+        bench.actors.set_ego(&bench.ego);
         let flow = Flow::new(lane(), 0.0, 250.0, 8.0, (12.0, 20.0), Manner::Idm);
         let mut flow = flow.made_of(BICYCLE);
-        rehearsal.with_stage(|stage| flow.prefill(stage));
-        let places = places(&flow, &rehearsal);
+        bench.with_context(|context| flow.prefill(context));
+        let places = places(&flow, &bench);
         assert!(places.len() >= 10);
         assert!(places.iter().all(|x| !(96.0..108.0).contains(x)), "{places:?}");
         for _ in 0..400 {
-            rehearsal.with_stage(|stage| flow.play(stage));
-            assert!(flow.ids().all(|id| !touches_somebody(&rehearsal.cast, id)));
+            bench.with_context(|context| flow.tick(context));
+            assert!(flow.ids().all(|id| !touches_somebody(&bench.actors, id)));
         }
-        assert!(flow.ids().all(|id| rehearsal.cast.get(id).unwrap().kind == BICYCLE.kind));
+        assert!(flow.ids().all(|id| bench.actors.get(id).unwrap().kind == BICYCLE.kind));
     }
 
     #[test]
     fn a_constant_flow_stops_once_one_of_its_cars_has_touched_something() {
-        let mut rehearsal = Rehearsal::on_a_straight_road();
-        rehearsal.ego.pose.position = glam::DVec2::new(0.0, -3.5);
-        rehearsal.cast.set_ego(&rehearsal.ego);
+        let mut bench = TestBench::on_a_straight_road();
+        bench.ego.pose.position = glam::DVec2::new(0.0, -3.5);
+        bench.actors.set_ego(&bench.ego);
         let mut flow = Flow::new(lane(), 0.0, 250.0, 10.0, (20.0, 30.0), Manner::Constant);
         let mut has_touched = false;
         for _ in 0..1000 {
-            rehearsal.with_stage(|stage| flow.play(stage));
-            has_touched |= flow.ids().any(|id| touches_somebody(&rehearsal.cast, id));
+            bench.with_context(|context| flow.tick(context));
+            has_touched |= flow.ids().any(|id| touches_somebody(&bench.actors, id));
         }
         assert!(has_touched);
-        let waiting = flow.ids().filter(|&id| rehearsal.cast.get(id).unwrap().speed_mps < 0.1);
+        let waiting = flow.ids().filter(|&id| bench.actors.get(id).unwrap().speed_mps < 0.1);
         assert!(waiting.count() >= 5);
-        assert_eq!(flow.ids().filter(|&id| touches_somebody(&rehearsal.cast, id)).count(), 1);
+        assert_eq!(flow.ids().filter(|&id| touches_somebody(&bench.actors, id)).count(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! A vehicle from an on-ramp that comes to the merge together with ours and takes our lane.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
@@ -55,11 +55,11 @@ impl HighwayCutIn {
     /// If a parameter is no number.
     pub(crate) fn new(
         parameters: &Parameters<'_>,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
-        let Some(junction) = stage.road.junction() else { return Ok(None) };
+        let Some(junction) = context.road.junction() else { return Ok(None) };
         let Some(start) = parameters.place("other_actor_location")? else { return Ok(None) };
-        let road = stage.road;
+        let road = context.road;
         let length_m = (junction.exit - junction.entry) as f64;
         let merge_along_m = junction.entry as f64 + MERGE_SHARE * length_m;
         let beside = |along_m: f64| -> DVec3 {
@@ -79,48 +79,48 @@ impl HighwayCutIn {
         }
         let track = Arc::new(Track::new(&line));
         let merge_m = track.locate(beside(merge_along_m).truncate()).0;
-        let car = Follower::enter(stage.cast, &any_car(stage.noise), &track, (0.5, 0.0), 0.0);
+        let car = Follower::spawn(context.actors, &any_car(context.noise), &track, (0.5, 0.0), 0.0);
         Ok(Some(Self { car, merge_m, merge_along_m, phase: Phase::OnRamp }))
     }
 
     /// The speed that brings it to the merge ahead of our vehicle, m/s.
-    fn in_step_mps(&self, stage: &Stage<'_>) -> f64 {
-        let ours_m = self.merge_along_m - stage.ego_along_m;
+    fn in_step_mps(&self, context: &ScenarioContext<'_>) -> f64 {
+        let ours_m = self.merge_along_m - context.ego_along_m;
         let its_m = self.merge_m + LEAD_M - self.car.along_m();
         let v = self.car.speed_mps();
         let wanted_mps = if ours_m > 1.0 {
-            its_m.max(0.0) * stage.ego.speed_mps / ours_m
+            its_m.max(0.0) * context.ego.speed_mps / ours_m
         } else {
-            stage.ego.speed_mps
+            context.ego.speed_mps
         };
         wanted_mps.clamp(v - ADAPTS_MPS2 * TICK_S, v + ADAPTS_MPS2 * TICK_S).clamp(0.0, 30.0)
     }
 }
 
 impl Scenario for HighwayCutIn {
-    fn play(&mut self, stage: &mut Stage<'_>) {
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         match self.phase {
             Phase::OnRamp => {
-                let speed_mps = self.in_step_mps(stage);
-                self.car.advance(stage.cast, speed_mps);
-                let is_together = self.merge_along_m - stage.ego_along_m < TOGETHER_M;
+                let speed_mps = self.in_step_mps(context);
+                self.car.advance(context.actors, speed_mps);
+                let is_together = self.merge_along_m - context.ego_along_m < TOGETHER_M;
                 if is_together && self.car.along_m() > self.merge_m - TOGETHER_M {
-                    let speed_mps = SHARE_OF_OURS * stage.ego.speed_mps;
-                    self.phase = Phase::Merging { since_s: stage.time_s, speed_mps };
+                    let speed_mps = SHARE_OF_OURS * context.ego.speed_mps;
+                    self.phase = Phase::Merging { since_s: context.time_s, speed_mps };
                 }
             }
             Phase::Merging { since_s, speed_mps } => {
-                let changing_s = stage.time_s - since_s - STRAIGHT_S;
+                let changing_s = context.time_s - since_s - STRAIGHT_S;
                 let part = (changing_s / CHANGE_S).clamp(0.0, 1.0);
                 let smooth = part * part * (3.0 - 2.0 * part);
-                self.car.advance_aside(stage.cast, speed_mps.max(1.0), -LANE_WIDTH_M * smooth);
+                self.car.advance_aside(context.actors, speed_mps.max(1.0), -LANE_WIDTH_M * smooth);
                 if part >= 1.0 {
                     self.phase = Phase::Driving;
                 }
             }
             Phase::Driving => {
-                let desired_mps = 0.8 * stage.road.layout().speed_limit_kmh / 3.6;
-                self.car.follow(stage.cast, desired_mps);
+                let desired_mps = 0.8 * context.road.layout().speed_limit_kmh / 3.6;
+                self.car.follow(context.actors, desired_mps);
             }
         }
     }
@@ -128,30 +128,31 @@ impl Scenario for HighwayCutIn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged};
+    use super::super::test_bench::{TestBench, scenario_route};
     use super::*;
 
     /// 40 m, a merge of 60 m, 60 m on, all straight; a ramp on the right.
-    fn merge() -> Rehearsal {
+    fn merge() -> TestBench {
         let before = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
         let behind = (0..31).map(|i| DVec3::new(100.0 + 2.0 * f64::from(i), 0.0, 0.0));
         let place = [("x", "46"), ("y", "12"), ("z", "0")];
         let parameters = [("other_actor_location", place.as_slice())];
-        let route = staged(before.chain(behind).collect(), "HighwayCutIn", 4.0, &parameters);
-        Rehearsal::on(&route, 3)
+        let route =
+            scenario_route(before.chain(behind).collect(), "HighwayCutIn", 4.0, &parameters);
+        TestBench::on(&route, 3)
     }
 
     #[test]
     fn it_comes_to_the_merge_with_us_and_takes_our_lane_slower_than_we_are() {
-        let mut rehearsal = merge();
-        let track = rehearsal.road.route_track();
-        let start_m = rehearsal.road.route_stations().0 as f64;
-        let car = rehearsal.cast.actors().last().unwrap().id;
+        let mut bench = merge();
+        let track = bench.road.route_track();
+        let start_m = bench.road.route_stations().0 as f64;
+        let car = bench.actors.others().last().unwrap().id;
         let mut changing: Vec<(f64, f64, f64)> = Vec::new();
         for tick in 0..160 {
             let along_m = start_m + 0.6 * f64::from(tick);
-            rehearsal.tick(track.pose_at(along_m, 0.0).0, 12.0);
-            let actor = rehearsal.cast.get(car).unwrap();
+            bench.tick(track.pose_at(along_m, 0.0).0, 12.0);
+            let actor = bench.actors.get(car).unwrap();
             let (there_m, aside_m) = track.locate(actor.pose.position);
             if aside_m > 0.2 && aside_m < 3.4 && (actor.speed_mps - 9.6).abs() < 1e-9 {
                 changing.push((f64::from(tick), aside_m, there_m - along_m));

@@ -1,9 +1,9 @@
 //! Oncoming vehicles that cones push into our lane.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::flow::{Flow, Manner};
 use super::parameters::Parameters;
-use super::tenure::Tenure;
+use super::run_state::RunState;
 use crate::actors::catalogue::CONE;
 use crate::road::Road;
 use crate::road::error::RoadError;
@@ -39,38 +39,43 @@ pub(super) struct Invasion {
     cones: Vec<u32>,
     offset_m: f64,
     flow: Flow,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Invasion {
-    /// Brings the cones on; `None` without an oncoming lane.
+    /// Spawns the cones; `None` without an oncoming lane.
     ///
     /// # Errors
     /// If a parameter is no number.
     pub(crate) fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
         let offset_m = parameters.number("offset", 0.25)?;
         let cones_m = (trigger_m + FIRST_CONE_M, trigger_m + parameters.number("distance", 55.0)?);
-        let Some(oncoming) = stage.road.oncoming_track() else { return Ok(None) };
-        let lane_m = stage.road.route_aside_m(trigger_m) - LANE_WIDTH_M;
+        let Some(oncoming) = context.road.oncoming_track() else { return Ok(None) };
+        let lane_m = context.road.route_aside_m(trigger_m) - LANE_WIDTH_M;
         let mut cones = Vec::new();
         let mut at_m = cones_m.0;
         while at_m <= cones_m.1 {
-            cones.push(stage.stand(&CONE, at_m, lane_m - LANE_WIDTH_M / 2.0 + CONE.extent_m[1]));
+            cones.push(context.spawn_standing(
+                &CONE,
+                at_m,
+                lane_m - LANE_WIDTH_M / 2.0 + CONE.extent_m[1],
+            ));
             at_m += CONE_GAP_M;
         }
         let shift_m = offset_m + LANE_WIDTH_M / 2.0 - 0.7;
-        let track = Arc::new(pushed(stage.road, &oncoming, cones_m, shift_m));
-        let beside = |along_m: f64| track.locate(stage.road.pose_at(along_m, lane_m).0.position).0;
+        let track = Arc::new(pushed(context.road, &oncoming, cones_m, shift_m));
+        let beside =
+            |along_m: f64| track.locate(context.road.pose_at(along_m, lane_m).0.position).0;
         let (source_m, sink_m) = (beside(cones_m.1 + SOURCE_M), track.length_m());
-        let speed_mps = stage.road.layout().speed_limit_kmh / 3.6;
+        let speed_mps = context.road.layout().speed_limit_kmh / 3.6;
         let flow =
             Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, (GAP_M, GAP_M), Manner::Idm);
-        let tenure = Tenure::new(parameters);
-        Ok(Some(Self { cones_m, cones, offset_m, flow, tenure }))
+        let run_state = RunState::new(parameters);
+        Ok(Some(Self { cones_m, cones, offset_m, flow, run_state }))
     }
 }
 
@@ -91,15 +96,15 @@ fn pushed(road: &Road, oncoming: &Track, cones_m: (f64, f64), shift_m: f64) -> T
 }
 
 impl Scenario for Invasion {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let is_done = stage.ego_along_m > self.cones_m.1 + END_M;
-        if self.tenure.run_with_limit(stage, is_done).is_none() {
-            self.flow.drain(stage);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let is_done = context.ego_along_m > self.cones_m.1 + END_M;
+        if self.run_state.tick_with_limit(context, is_done).is_none() {
+            self.flow.drain(context);
             return;
         }
-        self.flow.play(stage);
-        stage.effects.passages.push(Passage {
-            plan_range: stage.plan_range(self.cones_m.0, self.cones_m.1),
+        self.flow.tick(context);
+        context.effects.passages.push(Passage {
+            plan_range: context.plan_range(self.cones_m.0, self.cones_m.1),
             aside_m: self.offset_m,
             reason: PassageReason::OncomingInvades,
             actors: self.cones.clone(),
@@ -109,7 +114,7 @@ impl Scenario for Invasion {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged};
+    use super::super::test_bench::{TestBench, scenario_route};
     use super::*;
     use glam::DVec2;
     use tandem_scene::ActorKind;
@@ -127,23 +132,23 @@ mod tests {
             .collect()
     }
 
-    fn rehearsal() -> Rehearsal {
+    fn bench() -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] =
             &[("distance", &[("value", "50")]), ("offset", &[("value", "0.3")])];
-        Rehearsal::on(&staged(bend(), "InvadingTurn", 10.0, parameters), 1)
+        TestBench::on(&scenario_route(bend(), "InvadingTurn", 10.0, parameters), 1)
     }
 
     #[test]
     fn oncoming_vehicles_reach_into_our_lane_beside_the_cones_and_nowhere_else() {
-        let mut rehearsal = rehearsal();
-        rehearsal.drive(8.0, 0.3);
+        let mut bench = bench();
+        bench.drive(8.0, 0.3);
         let (mut beside, mut before) = (0, 0);
         for _ in 0..400 {
-            rehearsal.tick(rehearsal.road.pose_at(70.0, 0.3).0, 0.0);
-            assert_eq!(rehearsal.effects.passages[0].aside_m, 0.3);
-            let road = &rehearsal.road;
+            bench.tick(bench.road.pose_at(70.0, 0.3).0, 0.0);
+            assert_eq!(bench.effects.passages[0].aside_m, 0.3);
+            let road = &bench.road;
             let start_m = road.route_stations().0 as f64;
-            for car in rehearsal.cast.actors().iter().filter(|a| a.kind == ActorKind::Vehicle) {
+            for car in bench.actors.others().iter().filter(|a| a.kind == ActorKind::Vehicle) {
                 let along_m = road.along(car.pose.position);
                 let center = road.pose_at(along_m, 0.0).0;
                 let aside_m = center.inverse_apply(car.pose.position).y;
@@ -161,15 +166,15 @@ mod tests {
 
     #[test]
     fn who_keeps_right_is_not_hit_and_it_ends_behind_the_cones() {
-        let mut rehearsal = rehearsal();
-        let start_m = rehearsal.ego_along_m();
-        while rehearsal.ego_along_m() < start_m + 110.0 {
-            rehearsal.drive(6.0, 0.3);
-            assert_eq!(rehearsal.touching(), None);
-            let own_m = rehearsal.ego_along_m() - start_m;
+        let mut bench = bench();
+        let start_m = bench.ego_along_m();
+        while bench.ego_along_m() < start_m + 110.0 {
+            bench.drive(6.0, 0.3);
+            assert_eq!(bench.touching(), None);
+            let own_m = bench.ego_along_m() - start_m;
             let is_running = (8.1..=90.0).contains(&own_m);
             if (own_m - 90.0).abs() > 0.5 && (own_m - 8.1).abs() > 0.5 {
-                assert_eq!(rehearsal.effects.allowances.standing, is_running, "{own_m}");
+                assert_eq!(bench.effects.allowances.standing, is_running, "{own_m}");
             }
         }
     }

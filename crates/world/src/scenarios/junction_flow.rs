@@ -1,10 +1,10 @@
 //! Streams of vehicles that our vehicle has to cross or to join.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::flow::{Flow, Manner};
 use super::light_schedule::{LightSchedule, RED_THEN_GREEN};
 use super::parameters::Parameters;
-use super::tenure::Tenure;
+use super::run_state::RunState;
 use crate::actors::catalogue::BICYCLE;
 use crate::road::Road;
 use crate::road::error::RoadError;
@@ -32,7 +32,7 @@ pub(super) struct JunctionFlow {
     lights: Option<LightSchedule>,
     /// Over once our vehicle is this far down the road, meters.
     end_along_m: f64,
-    tenure: Tenure,
+    run_state: RunState,
     has_begun: bool,
 }
 
@@ -97,25 +97,25 @@ impl JunctionFlow {
             is_prefilled: !matches!(kind, "CrossingBicycleFlow"),
             lights: has_lights.then(|| LightSchedule::new(RED_THEN_GREEN)),
             end_along_m: junction.exit as f64 + 12.0,
-            tenure: Tenure::new(parameters),
+            run_state: RunState::new(parameters),
             has_begun: false,
         }))
     }
 }
 
 impl Scenario for JunctionFlow {
-    fn play(&mut self, stage: &mut Stage<'_>) {
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         if !std::mem::replace(&mut self.has_begun, true) && self.is_prefilled {
-            self.flows.iter_mut().for_each(|flow| flow.prefill(stage));
+            self.flows.iter_mut().for_each(|flow| flow.prefill(context));
         }
         if let Some(lights) = &mut self.lights {
-            lights.play(stage);
+            lights.tick(context);
         }
-        let is_through = stage.ego_along_m > self.end_along_m;
-        if self.tenure.run_with_limit(stage, is_through).is_some() {
-            self.flows.iter_mut().for_each(|flow| flow.play(stage));
+        let is_through = context.ego_along_m > self.end_along_m;
+        if self.run_state.tick_with_limit(context, is_through).is_some() {
+            self.flows.iter_mut().for_each(|flow| flow.tick(context));
         } else {
-            self.flows.iter_mut().for_each(|flow| flow.drain(stage));
+            self.flows.iter_mut().for_each(|flow| flow.drain(context));
         }
     }
 }
@@ -193,7 +193,7 @@ fn way_between(start: DVec2, end: DVec2, (entry_rad, exit): (f64, Pose), z_m: f6
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged};
+    use super::super::test_bench::{TestBench, scenario_route};
     use super::*;
     use std::collections::BTreeSet;
     use tandem_scene::LightColor;
@@ -206,21 +206,21 @@ mod tests {
     }
 
     /// Drives the route blindly at `speed_mps`, and says who was run into.
-    fn blind_drive(kind: &str, sign: f64, speed_mps: f64) -> (BTreeSet<u32>, Rehearsal) {
+    fn blind_drive(kind: &str, sign: f64, speed_mps: f64) -> (BTreeSet<u32>, TestBench) {
         let interval: &[(&str, &str)] = &[("from", "12"), ("to", "16")];
         let parameters =
             [("flow_speed", [("value", "9")].as_slice()), ("source_dist_interval", interval)];
-        let mut rehearsal = Rehearsal::on(&staged(turn(sign), kind, 4.0, &parameters), 3);
-        let track = rehearsal.road.route_track();
-        let start_m = rehearsal.road.route_stations().0 as f64;
+        let mut bench = TestBench::on(&scenario_route(turn(sign), kind, 4.0, &parameters), 3);
+        let track = bench.road.route_track();
+        let start_m = bench.road.route_stations().0 as f64;
         let mut touched = BTreeSet::new();
         let mut along_m = start_m;
         while along_m < start_m + 110.0 {
             along_m += speed_mps * 0.05;
-            rehearsal.tick(track.pose_at(along_m, 0.0).0, speed_mps);
-            touched.extend(rehearsal.touching().map(|actor| actor.id));
+            bench.tick(track.pose_at(along_m, 0.0).0, speed_mps);
+            touched.extend(bench.touching().map(|actor| actor.id));
         }
-        (touched, rehearsal)
+        (touched, bench)
     }
 
     #[test]
@@ -238,36 +238,36 @@ mod tests {
         for (kind, sign) in
             [("NonSignalizedJunctionRightTurn", 1.0), ("SignalizedJunctionLeftTurnEnterFlow", -1.0)]
         {
-            let (_, mut rehearsal) = blind_drive(kind, sign, 9.0);
-            let vehicles = rehearsal.cast.actors().len();
+            let (_, mut bench) = blind_drive(kind, sign, 9.0);
+            let vehicles = bench.actors.others().len();
             assert!(vehicles > 2, "{kind}");
-            let ego = rehearsal.ego;
+            let ego = bench.ego;
             for _ in 0..1500 {
                 let pose =
                     Pose { position: ego.pose.position + ego.pose.forward() * 60.0, ..ego.pose };
-                rehearsal.tick(pose, 9.0);
+                bench.tick(pose, 9.0);
             }
-            assert_eq!(rehearsal.cast.actors().len(), 0, "{kind}: all have left, nobody new");
+            assert_eq!(bench.actors.others().len(), 0, "{kind}: all have left, nobody new");
         }
     }
 
     #[test]
     fn lights_are_red_for_us_first_and_waiting_is_allowed_while_the_flow_runs() {
         let parameters = [("flow_speed", [("value", "9")].as_slice())];
-        let route = staged(turn(-1.0), "SignalizedJunctionLeftTurn", 4.0, &parameters);
-        let mut rehearsal = Rehearsal::on(&route, 3);
+        let route = scenario_route(turn(-1.0), "SignalizedJunctionLeftTurn", 4.0, &parameters);
+        let mut bench = TestBench::on(&route, 3);
         let pose = Pose::new(6.0, 0.0, 0.0);
         for tick in 0..5000 {
-            rehearsal.tick(pose, 0.0);
+            bench.tick(pose, 0.0);
             // Sums of twentieths are not exact, so the boundaries themselves are left out.
             if matches!(tick, 100 | 4800) {
                 continue;
             }
-            let order = rehearsal.effects.lights.unwrap();
+            let order = bench.effects.lights.unwrap();
             let expected = if tick < 100 { LightColor::Red } else { LightColor::Green };
             assert_eq!(order.ego, expected, "{tick}");
-            assert!(rehearsal.effects.allowances.standing, "{tick}");
-            let running = rehearsal.effects.running.last().unwrap();
+            assert!(bench.effects.allowances.standing, "{tick}");
+            let running = bench.effects.running.last().unwrap();
             assert_eq!(running.is_timed_out, tick > 4800, "{tick}");
         }
     }
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_parameter_that_is_no_number_is_named() {
         let parameters = [("flow_speed", [("value", "fast")].as_slice())];
-        let route = staged(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
+        let route = scenario_route(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
         let road = Road::new(&route).unwrap();
         let parameters = Parameters::new(&route.id, 1, &route.scenarios[0]);
         let error = JunctionFlow::new("EnterActorFlow", &parameters, &road).err().unwrap();

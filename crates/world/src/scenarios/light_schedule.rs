@@ -1,6 +1,6 @@
 //! Lights that change at times counted from a scenario's beginning.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use crate::road::signals::LightOrder;
 use tandem_scene::LightColor;
 
@@ -28,12 +28,12 @@ impl LightSchedule {
 }
 
 impl Scenario for LightSchedule {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let begun_at_s = *self.begun_at_s.get_or_insert(stage.time_s);
-        let mut left_s = stage.time_s - begun_at_s;
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let begun_at_s = *self.begun_at_s.get_or_insert(context.time_s);
+        let mut left_s = context.time_s - begun_at_s;
         for &(ego, lasts_s) in self.phases {
             if left_s < lasts_s {
-                stage.effects.lights = Some(LightOrder { ego, others: LightColor::Red });
+                context.effects.lights = Some(LightOrder { ego, others: LightColor::Red });
                 return;
             }
             left_s -= lasts_s;
@@ -43,18 +43,18 @@ impl Scenario for LightSchedule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::Rehearsal;
+    use super::super::test_bench::TestBench;
     use super::*;
 
     fn shown(phases: Phases) -> Vec<Option<LightColor>> {
         let mut schedule = LightSchedule::new(phases);
-        let mut rehearsal = Rehearsal::on_a_straight_road();
+        let mut bench = TestBench::on_a_straight_road();
         (0..22)
             .map(|half_second| {
-                rehearsal.time_s = 3.0 + 0.5 * f64::from(half_second);
-                rehearsal.effects.lights = None;
-                rehearsal.with_stage(|stage| schedule.play(stage));
-                rehearsal.effects.lights.map(|order| order.ego)
+                bench.time_s = 3.0 + 0.5 * f64::from(half_second);
+                bench.effects.lights = None;
+                bench.with_context(|context| schedule.tick(context));
+                bench.effects.lights.map(|order| order.ego)
             })
             .collect()
     }

@@ -1,8 +1,7 @@
 //! What happens on a route besides ordinary traffic: the benchmark's scenario types.
 //!
-//! A scenario is set up before the drive begins, with everybody who is there from the start. It is
-//! active from the tick that the ego vehicle comes to its trigger point, and from then on it is
-//! asked at every tick. ARCHITECTURE.md lists what is modeled of each type.
+//! A scenario is set up before the drive begins, with all actors that exist from the start. It is
+//! active from the tick at which the ego vehicle reaches its trigger point, and then runs every tick. ARCHITECTURE.md lists what is modeled of each type.
 
 pub(crate) mod active;
 mod blocked;
@@ -23,6 +22,6 @@ mod obstacles;
 mod parameters;
 mod parking_exit;
 mod priority;
+mod run_state;
 #[cfg(test)]
-mod rehearsal;
-mod tenure;
+mod test_bench;

@@ -1,9 +1,9 @@
 //! What stands in our lane: an accident, road works, a parked car.
 
 use super::bypass::Bypass;
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::{CONE, DEBRIS, POLICE, WARNING, any_car};
 use crate::road::error::RoadError;
 use crate::road::layout::LANE_WIDTH_M;
@@ -35,11 +35,11 @@ pub(super) struct Obstacle {
     near: (DVec2, f64),
     nearness: Moment,
     bypass: Bypass,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl Obstacle {
-    /// Brings the obstacle on. On a two-way road the way around it is the oncoming lane, otherwise
+    /// Spawns the obstacle. On a two-way road the way around it is the oncoming lane, otherwise
     /// the lane of our own direction on the left.
     ///
     /// # Errors
@@ -49,12 +49,16 @@ impl Obstacle {
         is_two_way: bool,
         parameters: &Parameters<'_>,
         trigger_m: f64,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
         let at_m = trigger_m + parameters.number("distance", 42.0)?;
-        let lane_m = stage.road.route_aside_m(trigger_m);
-        stage.stand(&WARNING, trigger_m, stage.road.edges_m().1 + WARNING.extent_m[1] + 0.3);
-        let place = |along_m: f64| stage.road.pose_at(along_m, lane_m).0.position;
+        let lane_m = context.road.route_aside_m(trigger_m);
+        context.spawn_standing(
+            &WARNING,
+            trigger_m,
+            context.road.edges_m().1 + WARNING.extent_m[1] + 0.3,
+        );
+        let place = |along_m: f64| context.road.pose_at(along_m, lane_m).0.position;
         let (from_m, to_m, lanes, near) = match kind {
             Kind::Accident => (at_m, at_m + 16.0, 1.0, (place(at_m + 10.0), 50.0)),
             // Whoever passes road works keeps farther away from them.
@@ -62,104 +66,106 @@ impl Obstacle {
             Kind::Parked => (at_m, at_m, 0.6, (place(at_m), 50.0)),
         };
         let actors = match kind {
-            Kind::Accident => accident(stage, at_m, lane_m + 0.6 * HALF_LANE_M),
-            Kind::Construction => road_works(stage, at_m, lane_m),
+            Kind::Accident => accident(context, at_m, lane_m + 0.6 * HALF_LANE_M),
+            Kind::Construction => road_works(context, at_m, lane_m),
             Kind::Parked => {
-                let model = any_car(stage.noise);
-                vec![stage.stand(&model, at_m, lane_m + 0.7 * HALF_LANE_M)]
+                let model = any_car(context.noise);
+                vec![context.spawn_standing(&model, at_m, lane_m + 0.7 * HALF_LANE_M)]
             }
         };
         let bypass = if is_two_way {
-            Bypass::oncoming(parameters, stage, (from_m, to_m))?
+            Bypass::oncoming(parameters, context, (from_m, to_m))?
         } else {
             Bypass::own(parameters)?
         };
-        let (nearness, tenure) = (Moment::default(), Tenure::new(parameters));
-        Ok(Self { actors, from_m, to_m, lanes, near, nearness, bypass, tenure })
+        let (nearness, run_state) = (Moment::default(), RunState::new(parameters));
+        Ok(Self { actors, from_m, to_m, lanes, near, nearness, bypass, run_state })
     }
 }
 
 /// A police car and, behind it, two cars that have crashed.
-fn accident(stage: &mut Stage<'_>, at_m: f64, aside_m: f64) -> Vec<u32> {
-    let crashed = [any_car(stage.noise), any_car(stage.noise)];
+fn accident(context: &mut ScenarioContext<'_>, at_m: f64, aside_m: f64) -> Vec<u32> {
+    let crashed = [any_car(context.noise), any_car(context.noise)];
     vec![
-        stage.stand(&POLICE, at_m, aside_m),
-        stage.stand(&crashed[0], at_m + 10.0, aside_m),
-        stage.stand(&crashed[1], at_m + 16.0, aside_m),
+        context.spawn_standing(&POLICE, at_m, aside_m),
+        context.spawn_standing(&crashed[0], at_m + 10.0, aside_m),
+        context.spawn_standing(&crashed[1], at_m + 16.0, aside_m),
     ]
 }
 
 /// A board, dirt, and cones along and across the lane.
-fn road_works(stage: &mut Stage<'_>, at_m: f64, lane_m: f64) -> Vec<u32> {
+fn road_works(context: &mut ScenarioContext<'_>, at_m: f64, lane_m: f64) -> Vec<u32> {
     let corner_m = lane_m - 0.85 * HALF_LANE_M;
-    let mut actors =
-        vec![stage.stand(&WARNING, at_m - 5.0, lane_m), stage.stand(&DEBRIS, at_m + 2.0, lane_m)];
+    let mut actors = vec![
+        context.spawn_standing(&WARNING, at_m - 5.0, lane_m),
+        context.spawn_standing(&DEBRIS, at_m + 2.0, lane_m),
+    ];
     for nth in 0..4 {
-        actors.push(stage.stand(&CONE, at_m + 2.0 * f64::from(nth), corner_m));
+        actors.push(context.spawn_standing(&CONE, at_m + 2.0 * f64::from(nth), corner_m));
     }
     for nth in 1..4 {
-        actors.push(stage.stand(&CONE, at_m, corner_m + f64::from(nth)));
+        actors.push(context.spawn_standing(&CONE, at_m, corner_m + f64::from(nth)));
     }
     actors
 }
 
 impl Scenario for Obstacle {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let is_done = stage.ego_along_m > self.to_m + END_M;
-        if self.tenure.run_with_limit(stage, is_done).is_none() {
-            self.bypass.close(stage);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let is_done = context.ego_along_m > self.to_m + END_M;
+        if self.run_state.tick_with_limit(context, is_done).is_none() {
+            self.bypass.close(context);
             return;
         }
         let (place, near_m) = self.near;
-        let is_near = stage.ego.pose.position.distance(place) < near_m;
-        if self.nearness.is_past(stage.time_s, is_near, REACTION_S) {
-            self.bypass.open(stage);
+        let is_near = context.ego.pose.position.distance(place) < near_m;
+        if self.nearness.is_past(context.time_s, is_near, REACTION_S) {
+            self.bypass.open(context);
         }
         let range = (self.from_m, self.to_m);
-        let passage = self.bypass.passage(stage, range, self.lanes, self.actors.clone());
-        stage.effects.passages.push(passage);
+        let passage = self.bypass.passage(context, range, self.lanes, self.actors.clone());
+        context.effects.passages.push(passage);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
     use super::*;
     use tandem_scene::UprightBox;
     use tandem_scene::{ActorKind, PassageReason};
 
     const TRIGGER_M: f64 = 12.0;
 
-    fn rehearsal(kind: &str) -> Rehearsal {
+    fn bench(kind: &str) -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] = &[
             ("distance", &[("value", "40")]),
             ("speed", &[("value", "54")]),
             ("frequency", &[("from", "40"), ("to", "100")]),
         ];
-        Rehearsal::on(&staged(straight(), kind, TRIGGER_M, parameters), 1)
+        TestBench::on(&scenario_route(straight(), kind, TRIGGER_M, parameters), 1)
     }
 
     /// Checks where a scenario's obstacle stands, meters behind the trigger and to the right of the
     /// lane's center, and which part of the plan it hinders.
     #[track_caller]
     fn check(kind: &str, places: &[(f64, f64)], hindered: (usize, usize), aside_m: f64) {
-        let mut rehearsal = rehearsal(kind);
-        rehearsal.ego.pose.position.x = 20.0;
-        rehearsal.tick(rehearsal.ego.pose, 0.0);
-        let passage = rehearsal.effects.passages[0].clone();
+        let mut bench = bench(kind);
+        bench.ego.pose.position.x = 20.0;
+        bench.tick(bench.ego.pose, 0.0);
+        let passage = bench.effects.passages[0].clone();
         assert_eq!((passage.plan_range.start, passage.plan_range.end - 1), hindered);
         assert_eq!(passage.aside_m, aside_m);
         let found: Vec<DVec2> = passage
             .actors
             .iter()
-            .map(|&id| rehearsal.cast.get(id).unwrap().pose.position - DVec2::new(TRIGGER_M, 0.0))
+            .map(|&id| bench.actors.get(id).unwrap().pose.position - DVec2::new(TRIGGER_M, 0.0))
             .collect();
         assert_eq!(found.len(), places.len());
         for (found, &(along_m, aside_m)) in found.iter().zip(places) {
             assert!(found.distance(DVec2::new(along_m, aside_m)) < 0.01, "{found} {along_m}");
         }
         // Nobody, the board at the roadside included, reaches into the lane on the left.
-        for shape in rehearsal.cast.actors().iter().map(UprightBox::of) {
+        for shape in bench.actors.others().iter().map(UprightBox::of) {
             assert!(shape.pose.position.y - shape.extent_m[1] > -HALF_LANE_M);
             assert!(shape.distance_m(DVec2::new(shape.pose.position.x, aside_m)) > 1.0);
         }
@@ -187,39 +193,39 @@ mod tests {
 
     #[test]
     fn a_parked_car_on_a_two_way_road_is_passed_without_a_whole_lane() {
-        let mut rehearsal = rehearsal("ParkedObstacleTwoWays");
-        rehearsal.drive(10.0, 0.0);
-        while rehearsal.effects.passages.is_empty() {
-            rehearsal.drive(10.0, 0.0);
+        let mut bench = bench("ParkedObstacleTwoWays");
+        bench.drive(10.0, 0.0);
+        while bench.effects.passages.is_empty() {
+            bench.drive(10.0, 0.0);
         }
-        let passage = rehearsal.effects.passages[0].clone();
+        let passage = bench.effects.passages[0].clone();
         assert_eq!(passage.reason, PassageReason::ObstacleBesideOncomingLane);
         assert!((passage.aside_m + 2.1).abs() < 1e-9);
-        while rehearsal.ego_along_m() < 200.0 {
-            rehearsal.drive(10.0, passage.aside_m);
-            let oncoming = |id: u32| rehearsal.cast.get(id).unwrap().pose.forward().x < -0.9;
-            assert!(rehearsal.touching().is_none_or(|other| oncoming(other.id)));
+        while bench.ego_along_m() < 200.0 {
+            bench.drive(10.0, passage.aside_m);
+            let oncoming = |id: u32| bench.actors.get(id).unwrap().pose.forward().x < -0.9;
+            assert!(bench.touching().is_none_or(|other| oncoming(other.id)));
         }
     }
 
     #[test]
     fn others_react_five_seconds_after_we_came_near_and_until_we_are_fifty_meters_past() {
-        let mut rehearsal = rehearsal("Accident");
+        let mut bench = bench("Accident");
         let (mut near_s, mut limited) = (None, (f64::INFINITY, 0.0_f64));
-        while rehearsal.ego_along_m() < 200.0 {
-            rehearsal.drive(5.0, 0.0);
-            let x = rehearsal.ego.pose.position.x;
+        while bench.ego_along_m() < 200.0 {
+            bench.drive(5.0, 0.0);
+            let x = bench.ego.pose.position.x;
             if x > TRIGGER_M && near_s.is_none() {
-                near_s = Some(rehearsal.time_s);
+                near_s = Some(bench.time_s);
             }
             let is_running = (TRIGGER_M - 1.9..TRIGGER_M + 106.0).contains(&x);
             if (x - TRIGGER_M + 2.0).abs() > 0.2 && (x - TRIGGER_M - 106.0).abs() > 0.2 {
-                assert_eq!(rehearsal.effects.allowances.standing, is_running, "{x}");
+                assert_eq!(bench.effects.allowances.standing, is_running, "{x}");
             }
-            assert!(!rehearsal.effects.allowances.oncoming_lane);
-            if let Some(limit_mps) = rehearsal.effects.traffic.limit_mps {
+            assert!(!bench.effects.allowances.oncoming_lane);
+            if let Some(limit_mps) = bench.effects.traffic.limit_mps {
                 assert!((limit_mps - 15.0).abs() < 1e-9);
-                limited = (limited.0.min(rehearsal.time_s), x);
+                limited = (limited.0.min(bench.time_s), x);
             }
         }
         assert!((limited.0 - near_s.unwrap() - 5.0).abs() < 0.06, "{limited:?}");
@@ -228,35 +234,35 @@ mod tests {
 
     #[test]
     fn on_a_two_way_road_vehicles_come_and_their_lane_is_allowed() {
-        let mut rehearsal = rehearsal("ConstructionObstacleTwoWays");
-        rehearsal.ego.pose.position.x = 30.0;
+        let mut bench = bench("ConstructionObstacleTwoWays");
+        bench.ego.pose.position.x = 30.0;
         let stood_s = |seconds: f64| (seconds * 20.0) as usize;
         for tick in 0..stood_s(30.0) {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            let oncoming: Vec<_> = rehearsal
-                .cast
-                .actors()
+            bench.tick(bench.ego.pose, 0.0);
+            let oncoming: Vec<_> = bench
+                .actors
+                .others()
                 .iter()
                 .filter(|actor| actor.kind == ActorKind::Vehicle)
                 .collect();
-            assert_eq!(rehearsal.effects.allowances.oncoming_lane, tick >= 100);
+            assert_eq!(bench.effects.allowances.oncoming_lane, tick >= 100);
             assert_eq!(oncoming.is_empty(), tick < 100);
             for car in oncoming {
                 assert!((car.pose.position.y + 3.5).abs() < 0.01 && car.pose.forward().x < -0.99);
             }
         }
-        let cars = rehearsal.cast.actors().iter();
+        let cars = bench.actors.others().iter();
         assert!(cars.filter(|actor| actor.kind == ActorKind::Vehicle).count() >= 2);
-        assert_eq!(rehearsal.touching(), None);
+        assert_eq!(bench.touching(), None);
     }
 
     #[test]
     fn it_has_timed_out_after_four_minutes() {
-        let mut rehearsal = rehearsal("ParkedObstacle");
-        rehearsal.ego.pose.position.x = 30.0;
+        let mut bench = bench("ParkedObstacle");
+        bench.ego.pose.position.x = 30.0;
         for tick in 0..4810 {
-            rehearsal.tick(rehearsal.ego.pose, 0.0);
-            let is_timed_out = rehearsal.effects.running[0].is_timed_out;
+            bench.tick(bench.ego.pose, 0.0);
+            let is_timed_out = bench.effects.running[0].is_timed_out;
             assert!(tick == 4800 || is_timed_out == (tick > 4800), "{tick}");
         }
     }

@@ -1,8 +1,8 @@
 //! Our vehicle leaves a place between parked cars.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::tenure::Tenure;
+use super::run_state::RunState;
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -16,58 +16,58 @@ pub(crate) struct ParkingExit {
     passing: Option<Follower>,
     desired_mps: f64,
     end_m: f64,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl ParkingExit {
-    /// Parks cars in front of and behind our vehicle, and brings one on beside it; `None` if nobody
+    /// Parks cars in front of and behind our vehicle, and spawns one beside it; `None` if nobody
     /// can park on this road.
     ///
     /// # Errors
     /// If a parameter is no number.
     pub(crate) fn new(
         parameters: &Parameters<'_>,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
         let front_m = parameters.number("front_vehicle_distance", 9.0)?;
         let behind_m = parameters.number("behind_vehicle_distance", 9.0)?;
-        let Some(strip_m) = stage.road.parking_aside_m() else { return Ok(None) };
-        let own_m = stage.ego_along_m;
+        let Some(strip_m) = context.road.parking_aside_m() else { return Ok(None) };
+        let own_m = context.ego_along_m;
         for along_m in [own_m + front_m, own_m - behind_m] {
-            let model = any_car(stage.noise);
-            stage.stand(&model, along_m, strip_m);
+            let model = any_car(context.noise);
+            context.spawn_standing(&model, along_m, strip_m);
         }
-        let track = stage.road.route_track();
-        let lane_m = stage.road.route_aside_m(own_m);
-        let (beside_m, _) = track.locate(stage.road.pose_at(own_m, lane_m).0.position);
-        let model = any_car(stage.noise);
-        let passing = Follower::enter(stage.cast, &model, &track, (beside_m, 0.0), 0.0);
+        let track = context.road.route_track();
+        let lane_m = context.road.route_aside_m(own_m);
+        let (beside_m, _) = track.locate(context.road.pose_at(own_m, lane_m).0.position);
+        let model = any_car(context.noise);
+        let passing = Follower::spawn(context.actors, &model, &track, (beside_m, 0.0), 0.0);
         Ok(Some(Self {
             passing: Some(passing),
-            desired_mps: stage.road.layout().speed_limit_kmh / 3.6,
+            desired_mps: context.road.layout().speed_limit_kmh / 3.6,
             end_m: own_m + front_m + END_M,
-            tenure: Tenure::new(parameters),
+            run_state: RunState::new(parameters),
         }))
     }
 }
 
 impl Scenario for ParkingExit {
-    fn play(&mut self, stage: &mut Stage<'_>) {
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         if let Some(passing) = &mut self.passing {
-            passing.follow(stage.cast, self.desired_mps);
+            passing.follow(context.actors, self.desired_mps);
             if passing.has_arrived() {
-                stage.cast.leave(passing.id());
+                context.actors.remove(passing.id());
                 self.passing = None;
             }
         }
-        let is_done = stage.ego_along_m > self.end_m;
-        self.tenure.run_with_limit(stage, is_done);
+        let is_done = context.ego_along_m > self.end_m;
+        self.run_state.tick_with_limit(context, is_done);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, straight};
+    use super::super::test_bench::{TestBench, scenario_route, straight};
 
     #[test]
     fn cars_stand_around_ours_and_one_drives_off_beside_it() {
@@ -76,24 +76,25 @@ mod tests {
             ("front_vehicle_distance", &[("value", "9")]),
             ("behind_vehicle_distance", &[("value", "9")]),
         ];
-        let mut rehearsal = Rehearsal::on(&staged(straight(), "ParkingExit", 0.0, parameters), 1);
-        let places: Vec<(f64, f64)> = rehearsal
-            .cast
-            .actors()
+        let mut bench =
+            TestBench::on(&scenario_route(straight(), "ParkingExit", 0.0, parameters), 1);
+        let places: Vec<(f64, f64)> = bench
+            .actors
+            .others()
             .iter()
             .map(|actor| (actor.pose.position.x.round(), actor.pose.position.y.round()))
             .collect();
         assert_eq!(places, [(9.0, 3.0), (-9.0, 3.0), (0.0, 0.0)]);
-        let mut pose = rehearsal.ego.pose;
+        let mut pose = bench.ego.pose;
         pose.position.y = 3.0;
         for _ in 0..200 {
-            rehearsal.tick(pose, 0.0);
-            assert_eq!(rehearsal.touching(), None);
-            assert!(rehearsal.effects.allowances.standing);
+            bench.tick(pose, 0.0);
+            assert_eq!(bench.touching(), None);
+            assert!(bench.effects.allowances.standing);
         }
-        assert!(rehearsal.cast.actors()[2].pose.position.x > 50.0);
+        assert!(bench.actors.others()[2].pose.position.x > 50.0);
         pose.position.x = 24.1;
-        rehearsal.tick(pose, 5.0);
-        assert!(rehearsal.effects.running.is_empty());
+        bench.tick(pose, 5.0);
+        assert!(bench.effects.running.is_empty());
     }
 }

@@ -1,12 +1,12 @@
 //! Somebody who drives across the junction although it is our turn.
 
-use super::context::{Scenario, Stage};
+use super::context::{Scenario, ScenarioContext};
 use super::flow::touches_somebody;
 use super::parameters::Parameters;
-use super::tenure::{Moment, Tenure};
-use crate::actors::cast::EGO;
+use super::run_state::{Moment, RunState};
 use crate::actors::catalogue::{AMBULANCE, POLICE};
 use crate::actors::follower::Follower;
+use crate::actors::list::EGO;
 use crate::road::junction::{Arm, Junction};
 use crate::road::signals::LightOrder;
 use crate::road::track::Track;
@@ -39,29 +39,29 @@ pub(super) struct PriorityTaker {
     freezes_lights: bool,
     exit_m: f64,
     has_left: bool,
-    tenure: Tenure,
+    run_state: RunState,
 }
 
 impl PriorityTaker {
-    /// Brings it on, so far from where the two ways meet that it arrives there together with our
+    /// Spawns it, so far from where the two ways meet that it arrives there together with our
     /// vehicle; `None` without a junction or without a road on its side.
     pub(crate) fn new(
         parameters: &Parameters<'_>,
         freezes_lights: bool,
-        stage: &mut Stage<'_>,
+        context: &mut ScenarioContext<'_>,
     ) -> Option<Self> {
-        let junction = stage.road.junction()?;
+        let junction = context.road.junction()?;
         let (from, to) = match parameters.text("direction") {
             Some("left") => (Arm::Left, Arm::Right),
             Some("opposite") => (Arm::Ahead, Arm::Behind),
             _ => (Arm::Right, Arm::Left),
         };
         let track = Arc::new(junction.through(from, to)?);
-        let (meeting, meeting_m) = meeting(stage, junction, &track);
+        let (meeting, meeting_m) = meeting(context, junction, &track);
         let exit_m = junction.exit as f64;
-        let model = if stage.noise.below(2) == 0 { POLICE } else { AMBULANCE };
+        let model = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
         let place = (meeting_m - SPEED_MPS * WITHIN.0, 0.0);
-        let car = Follower::enter(stage.cast, &model, &track, place, 0.0);
+        let car = Follower::spawn(context.actors, &model, &track, place, 0.0);
         Some(Self {
             car,
             meeting,
@@ -69,17 +69,17 @@ impl PriorityTaker {
             freezes_lights,
             exit_m,
             has_left: false,
-            tenure: Tenure::new(parameters),
+            run_state: RunState::new(parameters),
         })
     }
 }
 
 impl PriorityTaker {
     /// Full speed, unless our vehicle has turned into the same road and drives ahead.
-    fn speed_mps(&self, stage: &Stage<'_>) -> f64 {
+    fn speed_mps(&self, context: &ScenarioContext<'_>) -> f64 {
         let own = self.car.track().pose_at(self.car.along_m(), 0.0).0;
-        let turned_rad = wrap_angle(stage.ego.pose.yaw_rad - own.yaw_rad).abs();
-        let ahead = self.car.ahead(stage.cast).filter(|ahead| ahead.id == EGO);
+        let turned_rad = wrap_angle(context.ego.pose.yaw_rad - own.yaw_rad).abs();
+        let ahead = self.car.ahead(context.actors).filter(|ahead| ahead.id == EGO);
         let Some(ahead) = ahead.filter(|_| turned_rad < SAME_WAY_RAD) else { return SPEED_MPS };
         let room_m = (ahead.gap_m - KEPT_M).max(0.0);
         SPEED_MPS.min((ahead.speed_mps.powi(2) + 2.0 * BRAKING_MPS2 * room_m).sqrt())
@@ -88,11 +88,11 @@ impl PriorityTaker {
 
 /// Where `track` meets the route first, or comes nearest to it, and how far along the track that
 /// is.
-fn meeting(stage: &Stage<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
+fn meeting(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
     let (mut best, mut best_aside_m) = ((DVec3::ZERO, 0.0), f64::INFINITY);
     for station in junction.entry..=junction.exit {
         let along_m = station as f64;
-        let (pose, z_m) = stage.road.pose_at(along_m, stage.road.route_aside_m(along_m));
+        let (pose, z_m) = context.road.pose_at(along_m, context.road.route_aside_m(along_m));
         let (track_m, aside_m) = track.locate(pose.position);
         if aside_m.abs() < best_aside_m {
             (best, best_aside_m) = ((pose.position.extend(z_m), track_m), aside_m.abs());
@@ -104,20 +104,20 @@ fn meeting(stage: &Stage<'_>, junction: &Junction, track: &Track) -> (DVec3, f64
 }
 
 impl Scenario for PriorityTaker {
-    fn play(&mut self, stage: &mut Stage<'_>) {
-        let is_near = stage.arrives_within(self.meeting, WITHIN.0, WITHIN.1);
-        if self.start.seconds_since(stage.time_s, is_near).is_some() && !self.has_left {
-            let has_hit = touches_somebody(stage.cast, self.car.id());
-            let speed_mps = if has_hit { 0.0 } else { self.speed_mps(stage) };
-            self.car.advance(stage.cast, speed_mps);
+    fn tick(&mut self, context: &mut ScenarioContext<'_>) {
+        let is_near = context.arrives_within(self.meeting, WITHIN.0, WITHIN.1);
+        if self.start.seconds_since(context.time_s, is_near).is_some() && !self.has_left {
+            let has_hit = touches_somebody(context.actors, self.car.id());
+            let speed_mps = if has_hit { 0.0 } else { self.speed_mps(context) };
+            self.car.advance(context.actors, speed_mps);
             self.has_left = self.car.has_arrived();
             if self.has_left {
-                stage.cast.leave(self.car.id());
+                context.actors.remove(self.car.id());
             }
         }
-        let is_done = stage.ego_along_m > self.exit_m;
-        if self.tenure.run(stage, is_done).is_some() && self.freezes_lights {
-            stage.effects.lights =
+        let is_done = context.ego_along_m > self.exit_m;
+        if self.run_state.tick(context, is_done).is_some() && self.freezes_lights {
+            context.effects.lights =
                 Some(LightOrder { ego: LightColor::Green, others: LightColor::Red });
         }
     }
@@ -125,21 +125,21 @@ impl Scenario for PriorityTaker {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rehearsal::{Rehearsal, staged, through_junction};
+    use super::super::test_bench::{TestBench, scenario_route, through_junction};
     use super::*;
 
-    fn rehearsal(kind: &str, direction: &str, turn: f64) -> Rehearsal {
+    fn bench(kind: &str, direction: &str, turn: f64) -> TestBench {
         let parameters: &[(&str, &[(&str, &str)])] = &[("direction", &[("value", direction)])];
-        Rehearsal::on(&staged(through_junction(turn), kind, 4.0, parameters), 1)
+        TestBench::on(&scenario_route(through_junction(turn), kind, 4.0, parameters), 1)
     }
 
     /// Checks from where somebody comes, and that they meet us.
     #[track_caller]
     fn check(direction: &str, turn: f64, heading: (f64, f64)) {
-        let mut rehearsal = rehearsal("OppositeVehicleTakingPriority", direction, turn);
-        let forward = rehearsal.cast.actors()[0].pose.forward();
+        let mut bench = bench("OppositeVehicleTakingPriority", direction, turn);
+        let forward = bench.actors.others()[0].pose.forward();
         assert!(forward.dot(heading.into()) > 0.99, "{forward}");
-        let hit = rehearsal.drive_blindly(8.0, 140.0);
+        let hit = bench.drive_blindly(8.0, 140.0);
         assert!(hit.is_some(), "{direction} {turn}");
     }
 
@@ -153,28 +153,28 @@ mod tests {
 
     #[test]
     fn they_wait_until_we_are_about_to_arrive_and_then_do_not_brake() {
-        let mut rehearsal = rehearsal("OppositeVehicleTakingPriority", "right", 0.0);
+        let mut bench = bench("OppositeVehicleTakingPriority", "right", 0.0);
         let mut speeds = Vec::new();
-        while let Some(car) = rehearsal.cast.actors().first() {
+        while let Some(car) = bench.actors.others().first() {
             speeds.push(car.speed_mps);
-            let v = if rehearsal.ego.pose.position.x < 24.0 { 8.0 } else { 0.0 };
-            rehearsal.drive(v, 0.0);
+            let v = if bench.ego.pose.position.x < 24.0 { 8.0 } else { 0.0 };
+            bench.drive(v, 0.0);
         }
         let start = speeds.iter().position(|&v| v > 0.0).unwrap();
         assert!(start > 20 && speeds[start..].iter().all(|&v| (v - SPEED_MPS).abs() < 1e-9));
-        assert_eq!(rehearsal.touching(), None);
+        assert_eq!(bench.touching(), None);
     }
 
     #[test]
     fn lights_are_frozen_until_we_are_through() {
-        let mut rehearsal = rehearsal("OppositeVehicleRunningRedLight", "left", 0.0);
-        while rehearsal.ego.pose.position.x < 90.0 {
-            rehearsal.drive(7.0, 0.0);
-            let x = rehearsal.ego.pose.position.x;
+        let mut bench = bench("OppositeVehicleRunningRedLight", "left", 0.0);
+        while bench.ego.pose.position.x < 90.0 {
+            bench.drive(7.0, 0.0);
+            let x = bench.ego.pose.position.x;
             if (x - 2.0).abs() > 0.5 && (x - 48.0).abs() > 1.5 {
                 let expected = LightOrder { ego: LightColor::Green, others: LightColor::Red };
                 let is_frozen = (2.0..48.0).contains(&x);
-                assert_eq!(rehearsal.effects.lights, is_frozen.then_some(expected), "{x}");
+                assert_eq!(bench.effects.lights, is_frozen.then_some(expected), "{x}");
             }
         }
     }

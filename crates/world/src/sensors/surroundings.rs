@@ -5,7 +5,7 @@
 //! a percent.
 
 use super::scenery::{Prop, PropKind};
-use crate::actors::cast::Cast;
+use crate::actors::list::Actors;
 use crate::road::Ground;
 use crate::road::signals::Signals;
 use glam::DVec2;
@@ -111,13 +111,13 @@ fn look_of(actor: &ActorState) -> Look {
 /// Everything in sight, into `seen`.
 pub(crate) fn look_around(
     viewpoint: &Viewpoint,
-    cast: &Cast,
+    actors: &Actors,
     signals: &Signals,
     scenery: &[Prop],
     seen: &mut Vec<Seen>,
 ) {
     seen.clear();
-    let actors = cast.actors().iter().map(|actor| (UprightBox::of(actor), look_of(actor)));
+    let actors = actors.others().iter().map(|actor| (UprightBox::of(actor), look_of(actor)));
     let signals = signals.heads().flat_map(|(place, facing_rad, color)| {
         let head = |position: DVec2, extent_m| UprightBox {
             pose: Pose { position, yaw_rad: facing_rad },

@@ -1,9 +1,9 @@
-//! A stage for tests: a road, our vehicle as a test moves it, and the scenarios of a route.
+//! Test bench: a road, our vehicle as a test moves it, and the scenarios of a route.
 
-use super::active::{Play, set_up};
-use super::context::{Effects, Setting, Stage};
-use crate::actors::cast::Cast;
+use super::active::{ActiveScenario, set_up};
+use super::context::{Effects, ScenarioContext, TickState};
 use crate::actors::follower::is_flat;
+use crate::actors::list::Actors;
 use crate::noise::Noise;
 use crate::road::Road;
 use crate::road::fixtures::bare_route;
@@ -17,17 +17,17 @@ use tandem_scene::{
 use tandem_scene::{UprightBox, footprints_overlap};
 
 /// Everything that a scenario meets on its route.
-pub(super) struct Rehearsal {
+pub(super) struct TestBench {
     pub(crate) road: Road,
-    pub(crate) cast: Cast,
+    pub(crate) actors: Actors,
     pub(crate) ego: EgoState,
     pub(crate) effects: Effects,
     pub(crate) time_s: f64,
-    plays: Vec<Play>,
+    scenarios: Vec<ActiveScenario>,
     noise: Noise,
 }
 
-impl Rehearsal {
+impl TestBench {
     /// A straight road of 160 m along x, with our vehicle at its start and no scenario.
     pub(super) fn on_a_straight_road() -> Self {
         Self::on(&bare_route(1, straight()), 1)
@@ -45,17 +45,17 @@ impl Rehearsal {
             acceleration_mps2: 0.0,
             extent_m: EGO_EXTENT_M,
         };
-        let setting =
-            Setting { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
-        let mut cast = Cast::new(&ego);
-        let plays = set_up(route, &setting, &mut cast, seed).unwrap();
+        let tick_state =
+            TickState { road: &road, ego, ego_along_m: road.along(ego.pose.position), time_s: 0.0 };
+        let mut actors = Actors::new(&ego);
+        let scenarios = set_up(route, &tick_state, &mut actors, seed).unwrap();
         Self {
-            cast,
+            actors,
             road,
             ego,
             effects: Effects::default(),
             time_s: 0.0,
-            plays,
+            scenarios,
             noise: Noise::new(seed, 99, 0),
         }
     }
@@ -65,12 +65,15 @@ impl Rehearsal {
         self.road.along(self.ego.pose.position)
     }
 
-    /// What `play` does on the stage as it is.
-    pub(super) fn with_stage<T>(&mut self, play: impl FnOnce(&mut Stage<'_>) -> T) -> T {
-        play(&mut Stage {
+    /// Calls `action` with the context as it is.
+    pub(super) fn with_context<T>(
+        &mut self,
+        action: impl FnOnce(&mut ScenarioContext<'_>) -> T,
+    ) -> T {
+        action(&mut ScenarioContext {
             ego_along_m: self.ego_along_m(),
             road: &self.road,
-            cast: &mut self.cast,
+            actors: &mut self.actors,
             ego: self.ego,
             time_s: self.time_s,
             effects: &mut self.effects,
@@ -129,7 +132,7 @@ impl Rehearsal {
         let v = self.ego.speed_mps;
         let own_m = self.ego_along_m();
         let reach_m = own_m + 2.45 + 0.5 * v + v * v / 12.0 + 4.0;
-        self.cast.actors().iter().filter(|actor| !is_flat(actor)).any(|actor| {
+        self.actors.others().iter().filter(|actor| !is_flat(actor)).any(|actor| {
             // Whoever stands at the kerb may set off.
             let is_on_foot = actor.kind == ActorKind::Pedestrian;
             let speed_mps = if is_on_foot { actor.speed_mps.max(0.5) } else { actor.speed_mps };
@@ -156,7 +159,7 @@ impl Rehearsal {
     /// Two actors that are in each other, if there are.
     fn overlapping(&self) -> Option<(ActorState, ActorState)> {
         let solid: Vec<&ActorState> =
-            self.cast.actors().iter().filter(|actor| !is_flat(actor)).collect();
+            self.actors.others().iter().filter(|actor| !is_flat(actor)).collect();
         solid.iter().enumerate().find_map(|(nth, a)| {
             let b = solid[nth + 1..]
                 .iter()
@@ -165,27 +168,27 @@ impl Rehearsal {
         })
     }
 
-    /// Our vehicle is at `pose` with `speed_mps` a tick later, and all scenarios play.
+    /// Our vehicle is at `pose` with `speed_mps` a tick later, and all scenarios run.
     pub(crate) fn tick(&mut self, pose: Pose, speed_mps: f64) {
         self.ego.acceleration_mps2 = (speed_mps - self.ego.speed_mps) / TICK_S;
         (self.ego.pose, self.ego.speed_mps) = (pose, speed_mps);
-        self.cast.set_ego(&self.ego);
+        self.actors.set_ego(&self.ego);
         self.time_s += TICK_S;
         self.effects = Effects::default();
         let ego_along_m = self.ego_along_m();
         let Self { road, ego, time_s, .. } = self;
-        let setting = Setting { road, ego: *ego, ego_along_m, time_s: *time_s };
-        for play in &mut self.plays {
-            play.advance(&setting, &mut self.cast, &mut self.effects);
+        let tick_state = TickState { road, ego: *ego, ego_along_m, time_s: *time_s };
+        for scenario in &mut self.scenarios {
+            scenario.tick(&tick_state, &mut self.actors, &mut self.effects);
         }
     }
 
     /// Who touches our vehicle now.
     pub(super) fn touching(&self) -> Option<&ActorState> {
-        let mut everybody = self.cast.everybody();
+        let mut everybody = self.actors.all();
         let own = UprightBox::of(everybody.next().unwrap());
-        self.cast
-            .actors()
+        self.actors
+            .others()
             .iter()
             .find(|actor| !is_flat(actor) && footprints_overlap(&own, &UprightBox::of(actor)))
     }
@@ -211,7 +214,7 @@ pub(super) fn through_junction(turn: f64) -> Vec<DVec3> {
 
 /// The route through `key_points` with one scenario of type `kind` that starts `trigger_m` along
 /// its first straight piece (which runs along x); each parameter is a tag with its attributes.
-pub(super) fn staged(
+pub(super) fn scenario_route(
     key_points: Vec<DVec3>,
     kind: &str,
     trigger_m: f64,

@@ -1,6 +1,6 @@
 //! How long a scenario runs.
 
-use super::context::Stage;
+use super::context::ScenarioContext;
 use super::parameters::Parameters;
 use tandem_scene::{Pose, ScenarioState};
 
@@ -9,13 +9,13 @@ const LIMIT_S: f64 = 240.0;
 
 /// From a scenario's first tick to its end.
 #[derive(Debug)]
-pub(super) struct Tenure {
+pub(super) struct RunState {
     scenario_id: u32,
     start: Moment,
     is_over: bool,
 }
 
-impl Tenure {
+impl RunState {
     /// Of the scenario with these parameters, which has not begun.
     pub(crate) fn new(parameters: &Parameters<'_>) -> Self {
         Self { scenario_id: parameters.scenario_id(), start: Moment::default(), is_over: false }
@@ -23,17 +23,21 @@ impl Tenure {
 
     /// Goes on for a tick, or ends for good if `is_done`. Seconds since it began; none once it is
     /// over.
-    pub(crate) fn run(&mut self, stage: &Stage<'_>, is_done: bool) -> Option<f64> {
+    pub(crate) fn tick(&mut self, context: &ScenarioContext<'_>, is_done: bool) -> Option<f64> {
         self.is_over |= is_done;
-        let elapsed_s = self.start.seconds_since(stage.time_s, true);
+        let elapsed_s = self.start.seconds_since(context.time_s, true);
         elapsed_s.filter(|_| !self.is_over)
     }
 
     /// The same for a scenario with a time limit: while it runs, our vehicle may stand.
-    pub(super) fn run_with_limit(&mut self, stage: &mut Stage<'_>, is_done: bool) -> Option<f64> {
-        let elapsed_s = self.run(stage, is_done)?;
-        stage.effects.allowances.standing = true;
-        stage.effects.running.push(ScenarioState {
+    pub(super) fn tick_with_limit(
+        &mut self,
+        context: &mut ScenarioContext<'_>,
+        is_done: bool,
+    ) -> Option<f64> {
+        let elapsed_s = self.tick(context, is_done)?;
+        context.effects.allowances.standing = true;
+        context.effects.running.push(ScenarioState {
             id: self.scenario_id,
             is_timed_out: elapsed_s > LIMIT_S,
             emergency_vehicle: None,
@@ -43,8 +47,8 @@ impl Tenure {
     }
 
     /// Has collisions judged by this scenario too, at this tick.
-    pub(super) fn judge_collisions(&self, stage: &mut Stage<'_>) {
-        stage.effects.running.push(ScenarioState {
+    pub(super) fn judge_collisions(&self, context: &mut ScenarioContext<'_>) {
+        context.effects.running.push(ScenarioState {
             id: self.scenario_id,
             is_timed_out: false,
             emergency_vehicle: None,
@@ -53,8 +57,8 @@ impl Tenure {
     }
 
     /// Has it judged whether our vehicle gives way to the one at `pose`, at this tick.
-    pub(super) fn judge_giving_way(&self, stage: &mut Stage<'_>, pose: Pose) {
-        stage.effects.running.push(ScenarioState {
+    pub(super) fn judge_giving_way(&self, context: &mut ScenarioContext<'_>, pose: Pose) {
+        context.effects.running.push(ScenarioState {
             id: self.scenario_id,
             is_timed_out: false,
             emergency_vehicle: Some(pose),

@@ -1,4 +1,4 @@
-//! Everybody who is on the scene, and our vehicle as they see it.
+//! All actors, and the ego vehicle as they see it.
 
 use super::catalogue::Model;
 use tandem_scene::vehicle::EGO_EXTENT_M;
@@ -9,18 +9,18 @@ pub(crate) const EGO: u32 = 0;
 
 /// All actors. Each belongs to one owner, traffic or a scenario, who moves it.
 #[derive(Debug)]
-pub(crate) struct Cast {
+pub(crate) struct Actors {
     actors: Vec<ActorState>,
     ego: ActorState,
     next_id: u32,
 }
 
-impl Cast {
-    /// Nobody but our vehicle.
+impl Actors {
+    /// The ego vehicle alone.
     pub(crate) fn new(ego: &EgoState) -> Self {
-        let mut cast = Self { actors: Vec::new(), ego: body_of(ego), next_id: 1 };
-        cast.set_ego(ego);
-        cast
+        let mut actors = Self { actors: Vec::new(), ego: body_of(ego), next_id: 1 };
+        actors.set_ego(ego);
+        actors
     }
 
     /// Where our vehicle is now.
@@ -28,18 +28,18 @@ impl Cast {
         self.ego = body_of(ego);
     }
 
-    /// Everybody else.
-    pub(crate) fn actors(&self) -> &[ActorState] {
+    /// All actors but the ego vehicle.
+    pub(crate) fn others(&self) -> &[ActorState] {
         &self.actors
     }
 
-    /// Everybody, ours first under the number [`EGO`].
-    pub(crate) fn everybody(&self) -> impl Iterator<Item = &ActorState> {
+    /// All actors, the ego vehicle first under the number [`EGO`].
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ActorState> {
         std::iter::once(&self.ego).chain(&self.actors)
     }
 
-    /// Brings a new actor on and returns its number.
-    pub(crate) fn enter(&mut self, model: &Model, pose: Pose, z_m: f64, speed_mps: f64) -> u32 {
+    /// Adds an actor and returns its number.
+    pub(crate) fn spawn(&mut self, model: &Model, pose: Pose, z_m: f64, speed_mps: f64) -> u32 {
         let id = self.next_id;
         self.next_id += 1;
         self.actors.push(ActorState {
@@ -62,13 +62,13 @@ impl Cast {
         self.actors.binary_search_by_key(&id, |actor| actor.id).ok().map(|idx| &self.actors[idx])
     }
 
-    /// Takes an actor off.
-    pub(crate) fn leave(&mut self, id: u32) {
+    /// Removes an actor.
+    pub(crate) fn remove(&mut self, id: u32) {
         self.actors.retain(|actor| actor.id != id);
     }
 
-    /// Puts an actor where it is a tick later.
-    pub(crate) fn place(&mut self, id: u32, pose: Pose, z_m: f64, speed_mps: f64) {
+    /// Moves an actor to its pose of the next tick.
+    pub(crate) fn move_to(&mut self, id: u32, pose: Pose, z_m: f64, speed_mps: f64) {
         let Ok(idx) = self.actors.binary_search_by_key(&id, |actor| actor.id) else { return };
         let actor = &mut self.actors[idx];
         actor.acceleration_mps2 = (speed_mps - actor.speed_mps) / TICK_S;
