@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use tandem::scene::{Command, Control, DriveError, Driver, Observation, SensorSuite};
 use tandem_drivers::Autopilot;
-use tandem_evaluation::criteria::TICK_CAP;
+use tandem_evaluation::campaign::run_route;
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::run::run_route;
+use tandem_evaluation::scoring::TICK_CAP;
 use tandem_world::EmbeddedWorld;
 
 /// Speed above which the driver brakes, m/s.

@@ -13,9 +13,9 @@ use std::sync::atomic::AtomicBool;
 use tandem::pilot::{Run, RunFile};
 use tandem::runtime::Loaded;
 use tandem::scene::World;
-use tandem_evaluation::criteria::TICK_CAP;
+use tandem_evaluation::campaign::run_route;
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::run::run_route;
+use tandem_evaluation::scoring::TICK_CAP;
 use tandem_world::EmbeddedWorld;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -24,7 +24,7 @@
 //! use tandem::pilot::{Run, RunFile};
 //! use tandem::runtime::Loaded;
 //! use tandem::scene::World;
-//! use tandem_evaluation::{criteria::TICK_CAP, routes::parse_routes, run::run_route};
+//! use tandem_evaluation::{campaign::run_route, routes::parse_routes, scoring::TICK_CAP};
 //! use tandem_world::EmbeddedWorld;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

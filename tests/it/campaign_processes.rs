@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use tandem_evaluation::record::Checkpoint;
+use tandem_evaluation::scoring::Checkpoint;
 
 const ROUTES: &str = "routes/short.xml";
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tandem::timing::Stopwatch;
-use tandem_evaluation::record::Checkpoint;
+use tandem_evaluation::scoring::Checkpoint;
 
 /// Longest wait for anything. What is waited for takes two seconds on an idle machine, and would
 /// take forever if it did not work.
@@ -248,7 +248,7 @@ fn python_files_of_the_current_folder_are_not_run_by_a_fetch() {
     assert_eq!(left.len(), 1, "the lock alone is left: {left:?}");
 }
 
-fn record(out: &Path, route: u32) -> tandem_evaluation::record::Record {
+fn record(out: &Path, route: u32) -> tandem_evaluation::scoring::Record {
     let file = out.join(format!("routes/RouteScenario_{route}_rep0.json"));
     let checkpoint: Checkpoint = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     checkpoint.body.records.into_iter().next().unwrap()

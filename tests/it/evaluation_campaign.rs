@@ -15,13 +15,9 @@ use tandem::scene::{
 use tandem::timing::{Span, Stage, Timestamp};
 use tandem_evaluation::campaign::{
     CRASHES_ALLOWED, Campaign, CampaignError, CampaignSummary, Progress, Provenance, RecordedTime,
-    Setting, Share, Work,
+    RouteEnd, RouteOutcome, Setting, Shard, Share, Work, run_route,
 };
-use tandem_evaluation::criteria::Ending;
-use tandem_evaluation::criteria::TICK_CAP;
-use tandem_evaluation::record::Checkpoint;
-use tandem_evaluation::run::{RouteEnd, RouteOutcome, run_route};
-use tandem_evaluation::units::Shard;
+use tandem_evaluation::scoring::{Checkpoint, Ending, TICK_CAP};
 use tandem_world::RealTime;
 
 /// One lane along x.

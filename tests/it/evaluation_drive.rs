@@ -5,16 +5,11 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tandem::scene::SensorSuite;
 use tandem_drivers::Autopilot;
-use tandem_evaluation::campaign::{Campaign, Provenance, RecordedTime, Setting};
-use tandem_evaluation::criteria::TICK_CAP;
-use tandem_evaluation::log::RouteLog;
-use tandem_evaluation::record::Record;
+use tandem_evaluation::campaign::log::RouteLog;
+use tandem_evaluation::campaign::{Campaign, Provenance, RecordedTime, Setting, Shard, run_route};
 use tandem_evaluation::report::{Report, ReportRun, render};
 use tandem_evaluation::routes::read_routes;
-use tandem_evaluation::rule::Rule;
-use tandem_evaluation::run::run_route;
-use tandem_evaluation::smoothness::MotionLog;
-use tandem_evaluation::units::Shard;
+use tandem_evaluation::scoring::{MotionLog, Record, Rule, TICK_CAP};
 use tandem_world::EmbeddedWorld;
 
 #[test]

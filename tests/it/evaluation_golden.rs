@@ -10,14 +10,11 @@ use tandem::scene::{
     RoadOption, RoutePlan, RoutePoint, ScenarioState, StopSign, TrafficLight, TriggerVolume,
     WorldState,
 };
-use tandem_evaluation::Number;
-use tandem_evaluation::criteria::{Ending, RouteJudge, Verdict};
-use tandem_evaluation::record::{Checkpoint, MergedTable, Record, RouteIdentity};
-use tandem_evaluation::routes::read_routes;
-use tandem_evaluation::statistics::{
-    Failure, Infraction, InfractionKind, RouteResult, polyline_length_m, score,
+use tandem_evaluation::routes::{read_routes, weather_id};
+use tandem_evaluation::scoring::{
+    Checkpoint, Ending, Failure, Infraction, InfractionKind, MergedTable, Number, Record,
+    RouteIdentity, RouteJudge, RouteResult, Verdict, polyline_length_m, score,
 };
-use tandem_evaluation::weather_id::weather_id;
 
 fn data(name: &str) -> Value {
     let folder = Path::new(tandem_testkit::ROOT).join("tests/data/bench2drive");
@@ -221,7 +218,7 @@ fn official_checkpoints_are_reproduced_byte_for_byte() {
         let ours = Checkpoint::finished(records, read.body.progress[1], read.sensors.clone());
         let written = tempfile::tempdir().unwrap();
         let path = written.path().join("ours.json");
-        tandem_evaluation::record::write_json(&path, &ours).unwrap();
+        tandem_evaluation::scoring::write_json(&path, &ours).unwrap();
         let ours = std::fs::read_to_string(path).unwrap();
         assert!(ours == official, "shard {shard} differs:\n{}", first_difference(&ours, &official));
     }

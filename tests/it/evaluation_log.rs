@@ -10,10 +10,10 @@ use tandem::scene::{
 };
 use tandem::timing::{Span, Stage};
 use tandem_drivers::Autopilot;
-use tandem_evaluation::criteria::TICK_CAP;
-use tandem_evaluation::log::{FORMAT, LogRecorder, RouteLog, TICKS_PER_SCENE};
+use tandem_evaluation::campaign::log::{FORMAT, LogRecorder, RouteLog, TICKS_PER_SCENE};
+use tandem_evaluation::campaign::run_route;
 use tandem_evaluation::routes::read_routes;
-use tandem_evaluation::run::run_route;
+use tandem_evaluation::scoring::TICK_CAP;
 use tandem_world::EmbeddedWorld;
 
 fn driven() -> RouteLog {

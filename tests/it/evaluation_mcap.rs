@@ -8,10 +8,10 @@ use std::time::Duration;
 use tandem::scene::{PrefixInfo, SensorSuite};
 use tandem::timing::Stage;
 use tandem_drivers::Autopilot;
-use tandem_evaluation::foxglove::write_mcap;
-use tandem_evaluation::log::{LoggedEvent, RouteLog};
+use tandem_evaluation::campaign::log::{LoggedEvent, RouteLog};
+use tandem_evaluation::campaign::run_route;
+use tandem_evaluation::report::write_mcap;
 use tandem_evaluation::routes::read_routes;
-use tandem_evaluation::run::run_route;
 use tandem_world::EmbeddedWorld;
 
 /// The demo's route, with a timed tick, a prefix and two infractions put in.

@@ -11,14 +11,14 @@ use tandem::scene::{
     ActorKind, Command, DeadlineVerdict, LaneStrip, LightColor, PrefixInfo, StripKind,
 };
 use tandem::timing::{Stage, StageTimes};
-use tandem_evaluation::Number;
-use tandem_evaluation::log::{
+use tandem_evaluation::campaign::log::{
     ActorTrack, GroundBox, LightLog, LoggedEvent, RouteLog, TickLog, TrackRun, WaypointLog,
 };
-use tandem_evaluation::record::{Record, RouteIdentity};
+use tandem_evaluation::report::sweep::Sweep;
 use tandem_evaluation::report::{Report, ReportRun, render};
-use tandem_evaluation::statistics::{Failure, Infraction, InfractionKind, RouteResult, score};
-use tandem_evaluation::sweep::Sweep;
+use tandem_evaluation::scoring::{
+    Failure, Infraction, InfractionKind, Number, Record, RouteIdentity, RouteResult, score,
+};
 
 /// Numbers in 0..1 that look random and are the same on every machine.
 struct Noise(u64);

@@ -8,18 +8,14 @@ use std::path::{Path, PathBuf};
 use tandem::scene::{
     GeoReference, RoadOption, Route, RoutePlan, RoutePoint, TriggerPoint, WeatherKeyframe,
 };
-use tandem_evaluation::ability::{
-    Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities,
+use tandem_evaluation::routes::{
+    SubsetError, geo_reference, is_on_route, read_routes, select_subset, thinned, weather_along,
 };
-use tandem_evaluation::efficiency::{EfficiencyError, route_efficiency};
-use tandem_evaluation::merge::{
-    FoundRecord, MergeError, Merged, OFFICIAL_ROUTES, duplicates, is_result_file_name, records_of,
+use tandem_evaluation::scoring::{
+    Abilities, Ability, AbilityError, EfficiencyError, FirstJunction, FoundRecord, MergeError,
+    Merged, MotionLog, OFFICIAL_ROUTES, Rule, Series, SignRule, SmoothnessError, abilities,
+    duplicates, is_result_file_name, records_of, resume_index, route_efficiency,
 };
-use tandem_evaluation::plan::{geo_reference, is_on_route, thinned, weather_along};
-use tandem_evaluation::resume::resume_index;
-use tandem_evaluation::routes::{SubsetError, read_routes, select_subset};
-use tandem_evaluation::rule::Rule;
-use tandem_evaluation::smoothness::{MotionLog, Series, SmoothnessError};
 
 fn data(name: &str) -> Value {
     read(&Path::new(tandem_testkit::ROOT).join("tests/data/bench2drive").join(name))

@@ -26,8 +26,11 @@ const CRATES: &[(&str, &[&str])] = &[
 const NOT_IN_THE_RUNTIME: &[&str] =
     &["anyhow", "clap", "indicatif", "mcap", "plotly", "png", "roxmltree", "signal-hook", "xodr"];
 
+/// Modules in order, each with those that it may use.
+type Order = &'static [(&'static str, &'static [&'static str])];
+
 /// Each module of `src/` with the modules it may use.
-const MODULES: &[(&str, &[&str])] = &[
+const MODULES: Order = &[
     ("tensor", &[]),
     ("process", &[]),
     ("device", &["tensor"]),
@@ -38,6 +41,18 @@ const MODULES: &[(&str, &[&str])] = &[
     ("pilot", &["kv_cache", "model", "control"]),
     ("runtime", &["device", "engine", "kv_cache", "model", "control", "pilot"]),
 ];
+
+/// Each module of the evaluation with the modules it may use.
+const EVALUATION: Order = &[
+    ("scoring", &[]),
+    ("routes", &["scoring"]),
+    ("campaign", &["scoring", "routes"]),
+    ("results", &["scoring", "routes", "campaign"]),
+    ("report", &["scoring", "routes", "campaign", "results"]),
+];
+
+/// Sources with an order of modules.
+const ORDERED: &[(&str, Order)] = &[("src", MODULES), ("crates/evaluation/src", EVALUATION)];
 
 /// Where `unsafe` may stand.
 const MAY_BE_UNSAFE: &[&str] = &[
@@ -61,8 +76,8 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-fn source_root() -> PathBuf {
-    Path::new(tandem_testkit::ROOT).join("src")
+fn source_root(folder: &str) -> PathBuf {
+    Path::new(tandem_testkit::ROOT).join(folder)
 }
 
 /// Lines of code without line comments: doc links may name any module.
@@ -91,21 +106,23 @@ fn named(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_order_lists_every_module_once() {
-    let listed: Vec<&str> = MODULES.iter().map(|(module, _)| *module).collect();
-    let mut on_disk: Vec<String> = fs::read_dir(source_root())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-        .collect();
-    on_disk.sort();
-    let mut sorted = listed.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, on_disk);
-    for (place, (module, uses)) in MODULES.iter().enumerate() {
-        for used in *uses {
-            let above = listed.iter().position(|listed| listed == used).unwrap();
-            assert!(above < place, "{module} may not use {used}: it comes later");
+    for (folder, modules) in ORDERED {
+        let listed: Vec<&str> = modules.iter().map(|(module, _)| *module).collect();
+        let mut on_disk: Vec<String> = fs::read_dir(source_root(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir())
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        on_disk.sort();
+        let mut sorted = listed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, on_disk, "{folder}");
+        for (place, (module, uses)) in modules.iter().enumerate() {
+            for used in *uses {
+                let above = listed.iter().position(|listed| listed == used).unwrap();
+                assert!(above < place, "{folder}: {module} may not use {used}: it comes later");
+            }
         }
     }
 }
@@ -113,15 +130,17 @@ fn the_order_lists_every_module_once() {
 #[test]
 fn modules_use_only_what_the_order_allows() {
     let mut wrong = Vec::new();
-    for (module, allowed) in MODULES {
-        let mut files = Vec::new();
-        sources(&source_root().join(module), &mut files);
-        assert!(!files.is_empty(), "{module} has no files");
-        for file in files {
-            for name in named(&code(&fs::read_to_string(&file).unwrap())) {
-                let is_module = MODULES.iter().any(|(listed, _)| *listed == name);
-                if is_module && name != *module && !allowed.contains(&name.as_str()) {
-                    wrong.push(format!("{} uses crate::{name}", file.display()));
+    for (folder, modules) in ORDERED {
+        for (module, allowed) in *modules {
+            let mut files = Vec::new();
+            sources(&source_root(folder).join(module), &mut files);
+            assert!(!files.is_empty(), "{module} has no files");
+            for file in files {
+                for name in named(&code(&fs::read_to_string(&file).unwrap())) {
+                    let is_module = modules.iter().any(|(listed, _)| *listed == name);
+                    if is_module && name != *module && !allowed.contains(&name.as_str()) {
+                        wrong.push(format!("{} uses crate::{name}", file.display()));
+                    }
                 }
             }
         }

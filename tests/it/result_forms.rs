@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tandem_evaluation::result_folder::ResultFolder;
+use tandem_evaluation::results::ResultFolder;
 
 fn case(name: &str) -> PathBuf {
     Path::new(tandem_testkit::ROOT).join("tests/data/cases/evaluation").join(name)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
-use tandem_evaluation::sweep::{FORMAT, Sweep};
+use tandem_evaluation::report::sweep::{FORMAT, Sweep};
 
 fn tandem(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tandem"))
@@ -47,9 +47,10 @@ fn every_cell_drives_the_same_routes_and_seeds_and_is_counted() {
         [zero, late, old, both].map(|cell| (cell.slow, cell.fast)),
         [(0, 0), (0, 1), (1, 0), (1, 1)]
     );
-    let misses = |cell: &tandem_evaluation::sweep::Cell| cell.deadline_miss_rate.unwrap().value;
+    let misses =
+        |cell: &tandem_evaluation::report::sweep::Cell| cell.deadline_miss_rate.unwrap().value;
     assert_eq!((misses(zero), misses(late), misses(old)), (0.0, 1.0, 0.0), "51 ms are late");
-    let age = |cell: &tandem_evaluation::sweep::Cell| cell.age.unwrap();
+    let age = |cell: &tandem_evaluation::report::sweep::Cell| cell.age.unwrap();
     assert_eq!((age(zero).ms.p99, age(late).ms.p50), (0.0, 100.0));
     // A refresh is begun every 300 ms and seen 300 ms later.
     assert_eq!((age(old).ms.p50, age(old).ms.p99), (400.0, 550.0));

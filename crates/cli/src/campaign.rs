@@ -15,11 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tandem::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use tandem::scene::Route;
-use tandem_evaluation::campaign::{Campaign, Progress};
-use tandem_evaluation::criteria::TICK_CAP;
-use tandem_evaluation::provenance::MOST_REPETITIONS;
+use tandem_evaluation::campaign::{Campaign, MOST_REPETITIONS, Progress, Shard, Unit, units};
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::units::{Shard, Unit, units};
+use tandem_evaluation::scoring::TICK_CAP;
 
 /// Ticks between two lines in which a worker says where it is.
 const TICKS_PER_LINE: u64 = 20;

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, RunFile};
 use tandem::timing::Stopwatch;
+use tandem_evaluation::campaign::Shard;
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::units::Shard;
 use tandem_export::networks::ExportOptions;
 use tandem_export::synth::SynthSpec;
 
@@ -123,7 +123,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         variants: &with_autopilot,
         engine: None,
         motion: None,
-        tick_cap: tandem_evaluation::criteria::TICK_CAP,
+        tick_cap: tandem_evaluation::scoring::TICK_CAP,
         ..drive
     }
     .all(&DriverFactory::Autopilot, &RealTimeReport::default(), &cancel)?;

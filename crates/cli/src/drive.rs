@@ -16,12 +16,10 @@ use tandem::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedul
 use tandem::scene::{Control, Observation, Route, SensorSuite, World};
 use tandem::timing::{Stage, StageStatistics};
 use tandem_evaluation::campaign::{
-    Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, Setting, Share, Work,
+    Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, RouteEnd, RouteOutcome, Setting,
+    Shard, Share, Unit, Work, run_route, units,
 };
-use tandem_evaluation::record::{MergedTable, Record, route_id};
-use tandem_evaluation::run::{RouteEnd, RouteOutcome, run_route};
-use tandem_evaluation::safety::Safety;
-use tandem_evaluation::units::{Shard, Unit, units};
+use tandem_evaluation::scoring::{MergedTable, Record, Safety, route_id};
 use tandem_files::shortened;
 use tandem_world::{EmbeddedWorld, RealTime};
 

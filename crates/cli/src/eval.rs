@@ -9,7 +9,7 @@ use super::{Outcome, print};
 use std::path::PathBuf;
 use tandem::pilot::Pace;
 use tandem::timing::Stage;
-use tandem_evaluation::claim::Holder;
+use tandem_evaluation::campaign::Holder;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

@@ -11,7 +11,7 @@ use tandem::pilot::{
     split_latencies,
 };
 use tandem::scene::RouteId;
-use tandem_evaluation::record::{file_stem, route_id};
+use tandem_evaluation::scoring::{file_stem, route_id};
 use tandem_profile::LatencyFile;
 
 /// What `--latency` says.

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use tandem::scene::{Route, RouteId, SensorSuite, World};
-use tandem_evaluation::ability::FirstJunction;
+use tandem_evaluation::scoring::FirstJunction;
 use tandem_world::{EmbeddedWorld, StreetMap};
 
 /// A route that turns by more from one meter to the next turns back, degrees.

@@ -2,10 +2,8 @@
 
 use super::{Outcome, campaign, print, score};
 use std::path::{Path, PathBuf};
-use tandem_evaluation::gather::{GatherError, Gathered};
-use tandem_evaluation::merge::FoundRecord;
-use tandem_evaluation::result_folder::ResultFolder;
-use tandem_evaluation::score_card::RouteSet;
+use tandem_evaluation::results::{GatherError, Gathered, ResultFolder, RouteSet};
+use tandem_evaluation::scoring::FoundRecord;
 
 /// Drives without a record that are named.
 const NAMED: usize = 20;

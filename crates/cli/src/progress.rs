@@ -5,7 +5,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
 use tandem::timing::Stopwatch;
-use tandem_evaluation::record::Record;
+use tandem_evaluation::scoring::Record;
 use tandem_files::shortened;
 
 /// How many drives came to what.

@@ -11,9 +11,9 @@ use tandem::model::automot::SENSORS;
 use tandem::scene::{Control, Observation, SensorSuite, World};
 use tandem::timing::Timestamp;
 use tandem_drivers::Autopilot;
-use tandem_evaluation::criteria::TICK_CAP;
+use tandem_evaluation::campaign::{RouteEnd, run_route};
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::run::{RouteEnd, run_route};
+use tandem_evaluation::scoring::TICK_CAP;
 use tandem_recording::{Loss, RecordingError, RecordingWriter, recover};
 use tandem_world::EmbeddedWorld;
 

@@ -11,15 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem::pilot::{ClockName, Run, RunFile};
 use tandem::scene::RouteId;
-use tandem_evaluation::foxglove::write_mcap;
-use tandem_evaluation::log::RouteLog;
-use tandem_evaluation::provenance::RunJson;
-use tandem_evaluation::record::{Checkpoint, Record, file_stem, parts_of};
-use tandem_evaluation::report::{Report, ReportRun, render};
-use tandem_evaluation::result_folder::ResultFolder;
-use tandem_evaluation::rule::Rule;
-use tandem_evaluation::score_card::{RouteSet, ScoreCard};
-use tandem_evaluation::sweep::{self, Sweep};
+use tandem_evaluation::campaign::RunJson;
+use tandem_evaluation::campaign::log::RouteLog;
+use tandem_evaluation::report::sweep::{self, Sweep};
+use tandem_evaluation::report::{Report, ReportRun, render, write_mcap};
+use tandem_evaluation::results::{ResultFolder, RouteSet, ScoreCard};
+use tandem_evaluation::scoring::{Checkpoint, Record, Rule, file_stem, parts_of};
 
 /// What `eval` notes about run and machine, beside the results.
 const FACTS_FILE: &str = "facts.json";

@@ -5,10 +5,8 @@ use super::{Outcome, campaign, print};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
-use tandem_evaluation::ability::Ability;
-use tandem_evaluation::result_folder::ResultFolder;
-use tandem_evaluation::rule::{DEVIATIONS, Rule};
-use tandem_evaluation::score_card::{Figure, RouteSet, ScoreCard};
+use tandem_evaluation::results::{Figure, ResultFolder, RouteSet, ScoreCard};
+use tandem_evaluation::scoring::{Ability, DEVIATIONS, Rule};
 
 /// The set that published scores are of.
 const OFFICIAL_SET: &str = "routes/bench2drive220.xml";

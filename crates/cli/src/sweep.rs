@@ -6,13 +6,11 @@ use super::{Outcome, print, report};
 use anyhow::{Context, bail};
 use std::time::Duration;
 use tandem::pilot::{ClockName, FastReleases, LatencySpec, RunFile, split_latencies};
-use tandem_evaluation::campaign::Campaign;
-use tandem_evaluation::record::{Record, write_json};
-use tandem_evaluation::safety::Safety;
-use tandem_evaluation::sweep::{
+use tandem_evaluation::campaign::{Campaign, Unit};
+use tandem_evaluation::report::sweep::{
     AxisPoint, Cell, CellDrives, CellInput, DriveFigures, FORMAT, Intervals, Sweep,
 };
-use tandem_evaluation::units::Unit;
+use tandem_evaluation::scoring::{Record, Safety, write_json};
 
 /// Beside the note on scores: what a reader of a sweep must know.
 const EMULATED: &str = "Latencies are emulated in virtual time.";

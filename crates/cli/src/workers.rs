@@ -5,7 +5,7 @@
 //! comes on its standard input, which it reads from its first instruction on. When that is closed, as
 //! it also is when the process that started it is killed, it stops after the tick it is at; if it has
 //! not stopped soon after, whatever it is doing, it is killed, or ends itself. Which drive is whose is settled by claims in the
-//! result folder (`evaluation/claim.rs`), as among any processes.
+//! result folder (`evaluation/campaign/claim.rs`), as among any processes.
 
 use super::{ending, print};
 use anyhow::{Context, anyhow, bail};
@@ -19,8 +19,7 @@ use std::thread;
 use std::time::Duration;
 use tandem::pilot::{PilotStatistics, RealTimeReport};
 use tandem::timing::Stopwatch;
-use tandem_evaluation::campaign::{Setting, Share};
-use tandem_evaluation::units::Unit;
+use tandem_evaluation::campaign::{Setting, Share, Unit};
 
 /// What a worker tells.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -4,38 +4,23 @@
 //! Knows no model and no simulator: it meets them as [`Driver`](tandem_scene::Driver) and
 //! [`World`](tandem_scene::World). Scores of the embedded world are computed by the same rules as
 //! CARLA's, which does not make them comparable.
+//!
+//! Each module uses only those above it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`scoring`] | criteria, scores, and records of drives in the official formats |
+//! | [`routes`] | route files, and what the benchmark derives from a route |
+//! | [`campaign`] | one drive, many drives, and what they leave in a folder |
+//! | [`results`] | result folders of ours or of the official harness: read, merged, scored |
+//! | [`report`] | pages, sweeps over latencies, and recordings for Foxglove |
 
-mod python;
-mod python_json;
+pub mod scoring;
 
-pub mod ability;
-pub mod bootstrap;
-pub mod campaign;
-pub mod claim;
-pub mod criteria;
-pub mod efficiency;
-pub mod foxglove;
-pub mod gather;
-pub mod log;
-pub mod merge;
-pub mod plan;
-pub mod provenance;
-pub mod record;
-pub mod report;
-pub mod result_folder;
-pub mod resume;
-mod route_bounds;
 pub mod routes;
-pub mod rule;
-pub mod run;
-pub mod safety;
-pub mod scenario_types;
-pub mod score_card;
-pub mod smoothness;
-pub mod statistics;
-pub mod sweep;
-mod sweep_page;
-pub mod units;
-pub mod weather_id;
 
-pub use python::Number;
+pub mod campaign;
+
+pub mod results;
+
+pub mod report;

@@ -1,18 +1,22 @@
 //! One self-contained HTML page about a run: it opens from disk, asks the network for nothing, and
 //! holds everything that it shows, replays included.
 
+pub mod bootstrap;
 mod charts;
+mod foxglove;
 mod latency;
 mod replay;
 mod scores;
-mod sweep;
+pub mod sweep;
 
-use super::log::{LoggedEvent, RouteLog};
-use super::record::{Record, parts_of};
-use super::score_card::ScoreCard;
-use super::sweep::Sweep;
+pub use foxglove::{McapWriteError, write_mcap};
+
+use crate::campaign::log::{LoggedEvent, RouteLog};
+use crate::results::ScoreCard;
+use crate::scoring::{Record, parts_of};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use sweep::Sweep;
 use tandem_page::{escape, facts, library, script_json, scripted_document};
 use tandem_timing::StageStatistics;
 

@@ -1,7 +1,7 @@
 //! Replays: logs packed into the page, and the viewer that plays them.
 
-use super::super::log::RouteLog;
 use super::{Drive, ReportRun, scenario_type};
+use crate::campaign::log::RouteLog;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};

@@ -1,12 +1,10 @@
 //! What the drives are worth: tiles, and tables by rule, scenario type, ability, infraction, route.
 
-use super::super::ability::Ability;
-use super::super::bootstrap::{Estimate, RESAMPLES, Resamples, Share};
-use super::super::record::MergedTable;
-use super::super::safety::Safety;
-use super::super::scenario_types::SCENARIO_TYPES;
-use super::super::score_card::{Figure, ScoreCard};
+use super::bootstrap::{Estimate, RESAMPLES, Resamples, Share};
 use super::{Drive, ReportRun, scenario_type};
+use crate::results::{Figure, ScoreCard};
+use crate::routes::SCENARIO_TYPES;
+use crate::scoring::{Ability, MergedTable, Safety};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use tandem_page::{escape, milliseconds, tile};

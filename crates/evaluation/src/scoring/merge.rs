@@ -230,7 +230,7 @@ pub fn records_of(file: &str, text: &str) -> Result<Vec<FoundRecord>, MergeError
 ///
 /// # Errors
 /// As [`records_of`].
-pub(super) fn found_records(
+pub(crate) fn found_records(
     file: &str,
     text: &str,
 ) -> Result<Option<Vec<FoundRecord>>, MergeError> {
@@ -286,19 +286,19 @@ struct MergedBody {
 
 /// Means over records, by the arithmetic of the official merge tool.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Means {
+pub(crate) struct Means {
     /// Sum of all driving scores over the divisor.
-    pub(super) driving_score: f64,
+    pub(crate) driving_score: f64,
     /// Successes over the divisor, 0 to 1.
-    pub(super) success_rate: f64,
+    pub(crate) success_rate: f64,
     /// Number of records.
-    pub(super) finished: usize,
+    pub(crate) finished: usize,
 }
 
 impl Means {
     /// # Panics
     /// If `divisor` is 0.
-    pub(super) fn new<'a>(
+    pub(crate) fn new<'a>(
         records: impl Iterator<Item = &'a FoundRecord> + Clone,
         divisor: usize,
     ) -> Self {

@@ -3,7 +3,7 @@
 //! Reads what the official parser reads, and refuses what it would trip over later, with one error
 //! that names file, line, route and what was expected.
 
-use super::route_bounds::{
+use super::bounds::{
     COORDINATE_M, HEIGHT_M, LONGEST_GAP_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line,
     out_of_reach_m,
 };

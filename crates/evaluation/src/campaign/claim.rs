@@ -13,7 +13,7 @@
 //! and never moved, so nobody can take away one that came meanwhile. Claims vanish, newest first, once
 //! there is a result, and a winner looks for the result before it drives.
 
-use super::record::{WriteError, write_new};
+use crate::scoring::{WriteError, write_new};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
@@ -132,7 +132,7 @@ struct ClaimFile {
 
 /// A claim of this process; dropping it gives the unit back.
 #[derive(Debug)]
-pub struct Claim {
+pub(super) struct Claim {
     folder: PathBuf,
     id: String,
     generation: u32,
@@ -140,11 +140,11 @@ pub struct Claim {
 
 /// What came of claiming.
 #[derive(Debug)]
-pub enum Claimed {
+pub(super) enum Claimed {
     /// It is ours.
     Ours(Claim),
     /// A process that runs on this machine has it.
-    Taken(Holder),
+    Taken,
     /// A process that may run elsewhere has it; `None` if its claim can't be read.
     Elsewhere(Option<Holder>),
 }
@@ -170,7 +170,7 @@ pub enum ClaimError {
 ///
 /// # Errors
 /// If a claim can't be read or written.
-pub fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, ClaimError> {
+pub(super) fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, ClaimError> {
     loop {
         let newest = newest(folder, id)?;
         let generation = match newest {
@@ -178,7 +178,7 @@ pub fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, ClaimError
             Some((generation, ClaimState::Void)) => generation + 1,
             Some((_, ClaimState::Unreadable)) => return Ok(Claimed::Elsewhere(None)),
             Some((generation, ClaimState::Held(holder))) => match holder.fate(us) {
-                Fate::Alive => return Ok(Claimed::Taken(holder)),
+                Fate::Alive => return Ok(Claimed::Taken),
                 Fate::Unknown => return Ok(Claimed::Elsewhere(Some(holder))),
                 Fate::Dead => generation + 1,
             },
@@ -199,7 +199,7 @@ pub fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, ClaimError
 ///
 /// # Errors
 /// If a claim can't be read or written.
-pub fn take_over(folder: &Path, id: &str, us: &Holder) -> Result<bool, ClaimError> {
+pub(super) fn take_over(folder: &Path, id: &str, us: &Holder) -> Result<bool, ClaimError> {
     let generation = match newest(folder, id)? {
         Some((generation, ClaimState::Unreadable)) => generation,
         Some((generation, ClaimState::Held(holder))) if holder.fate(us) == Fate::Unknown => {
@@ -211,7 +211,7 @@ pub fn take_over(folder: &Path, id: &str, us: &Holder) -> Result<bool, ClaimErro
 }
 
 /// Removes every claim of a unit that has a result.
-pub fn clear(folder: &Path, id: &str) {
+pub(super) fn clear(folder: &Path, id: &str) {
     let mut generation = 0;
     while path(folder, id, generation).exists() {
         generation += 1;
@@ -260,7 +260,7 @@ fn path(folder: &Path, id: &str, generation: u32) -> PathBuf {
 
 impl Claim {
     /// Ends the claim of a unit whose result is written.
-    pub fn finish(self) {
+    pub(super) fn finish(self) {
         remove_down_from(&self.folder, &self.id, self.generation);
     }
 }
@@ -305,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let us = Holder::this_process();
         let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken(_)));
+        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken));
         drop(ours);
         let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
         ours.finish();
@@ -343,7 +343,7 @@ mod tests {
         // The late one saw generation 0 dead, and links generation 1.
         let late = ClaimFile { holder: Some(us.clone()) };
         assert!(!write_new(&path(folder.path(), ID, 1), &late).unwrap());
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken(_)));
+        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken));
     }
 
     #[test]

@@ -3,15 +3,13 @@
 //! A score never stands without how many of how many drives it rests on, nothing counts twice, and
 //! records must be of the route set that they are scored against.
 
-use super::ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
-use super::efficiency::route_efficiency;
-use super::merge::{FoundRecord, Means, Merged, OFFICIAL_ROUTES, duplicates};
-use super::record::route_id;
 use super::result_folder::ResultFolder;
-use super::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
-use super::rule::Rule;
-use super::run::words_of;
-use super::smoothness::MotionLog;
+use crate::campaign::words_of;
+use crate::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
+use crate::scoring::{
+    Abilities, Ability, AbilityError, FirstJunction, FoundRecord, Means, Merged, MotionLog,
+    OFFICIAL_ROUTES, Rule, SignRule, abilities, duplicates, route_efficiency, route_id,
+};
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};

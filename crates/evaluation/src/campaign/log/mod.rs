@@ -7,8 +7,7 @@ mod file;
 
 pub use file::FORMAT;
 
-use super::criteria::TICK_CAP;
-use super::statistics::{Infraction, InfractionKind};
+use crate::scoring::{Infraction, InfractionKind, TICK_CAP};
 use arrayvec::ArrayVec;
 use glam::{DVec2, Vec3Swizzles};
 use std::collections::BTreeMap;
@@ -349,7 +348,7 @@ impl GroundBox {
 }
 
 /// Names in files and pages.
-pub(super) fn actor_kind_name(kind: ActorKind) -> &'static str {
+pub(crate) fn actor_kind_name(kind: ActorKind) -> &'static str {
     match kind {
         ActorKind::Vehicle => "vehicle",
         ActorKind::Bicycle => "bicycle",
@@ -359,7 +358,7 @@ pub(super) fn actor_kind_name(kind: ActorKind) -> &'static str {
 }
 
 /// Names in files and pages.
-pub(super) fn color_name(color: LightColor) -> &'static str {
+pub(crate) fn color_name(color: LightColor) -> &'static str {
     match color {
         LightColor::Red => "red",
         LightColor::Yellow => "yellow",
@@ -369,7 +368,7 @@ pub(super) fn color_name(color: LightColor) -> &'static str {
 }
 
 /// Names in files and pages.
-pub(super) fn strip_kind_name(kind: StripKind) -> &'static str {
+pub(crate) fn strip_kind_name(kind: StripKind) -> &'static str {
     match kind {
         StripKind::Driving => "driving",
         StripKind::Parking => "parking",

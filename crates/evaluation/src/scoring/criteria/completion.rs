@@ -1,7 +1,7 @@
 //! Route completion: how much of the route has been driven, and whether the end was reached.
 
 use super::progress::RouteLine;
-use crate::python::{Number, round};
+use crate::scoring::python::{Number, round};
 use glam::DVec3;
 
 /// How many points ahead of the current one are looked at.

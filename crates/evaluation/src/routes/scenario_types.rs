@@ -77,6 +77,7 @@ pub fn left_out(route: &Route) -> Option<String> {
 mod tests {
     use super::*;
     use crate::routes::parse_routes;
+    use crate::scoring::Ability;
 
     #[test]
     fn scenarios_of_other_benchmarks_are_counted_by_type() {
@@ -98,5 +99,17 @@ mod tests {
     #[test]
     fn the_list_is_sorted_and_free_of_duplicates() {
         assert!(SCENARIO_TYPES.is_sorted_by(|left, right| left < right));
+    }
+
+    #[test]
+    fn every_scenario_type_demands_something_and_groups_name_only_known_types() {
+        for kind in SCENARIO_TYPES {
+            assert!(Ability::ALL.into_iter().any(|ability| ability.is_demanded_by(kind)), "{kind}");
+        }
+        for ability in Ability::ALL {
+            for kind in ability.scenario_types() {
+                assert!(SCENARIO_TYPES.contains(kind), "{kind}");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A sweep as a page: heat maps over the grid, curves with their intervals, and all figures.
 
-use super::bootstrap::Estimate;
-use super::sweep::{Age, AxisPoint, Cell, Percentiles, Sweep};
+use crate::report::bootstrap::Estimate;
+use crate::report::sweep::{Age, AxisPoint, Cell, Percentiles, Sweep};
 use std::fmt::Write;
 use tandem_page::chart::{Axis, Plot, Series, Stroke, short};
 use tandem_page::{document, escape, facts, figure, tile};

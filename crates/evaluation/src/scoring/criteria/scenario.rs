@@ -1,7 +1,7 @@
 //! Rules that scenarios bring, judged from the tick that a scenario starts at to its end.
 
 use super::collision::Collisions;
-use crate::statistics::InfractionKind;
+use crate::scoring::statistics::InfractionKind;
 use tandem_scene::{ScenarioState, WorldState};
 
 /// Criteria of the scenarios that run.

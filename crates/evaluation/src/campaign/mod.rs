@@ -15,18 +15,26 @@
 //! A log is written before its result file, so whatever has a result has a log. A result file, which
 //! appears whole or not at all, is all that makes a drive count; everything else may be lost.
 
-use super::claim::{ClaimError, Claimed, Holder, claim, clear, take_over};
-use super::log::RouteLog;
-pub use super::provenance::{Provenance, RunJson};
-use super::record::{
-    Checkpoint, MergedTable, Record, RouteIdentity, WriteError, file_stem, route_id, write_json,
-    write_json_compact, write_new,
+mod claim;
+pub mod log;
+mod provenance;
+mod run;
+mod units;
+
+pub use claim::{ClaimError, Holder};
+pub use provenance::{MOST_REPETITIONS, Provenance, RunJson};
+pub use run::{RouteEnd, RouteOutcome, run_route};
+pub use units::{Shard, ShardError, Unit, repetition_seed, units};
+
+pub(crate) use run::words_of;
+
+use crate::routes::{left_out, weather_id};
+use crate::scoring::{
+    Checkpoint, Failure, MergedTable, Record, RouteIdentity, RouteResult, WriteError, file_stem,
+    route_id, score, write_json, write_json_compact, write_new,
 };
-use super::run::{RouteEnd, RouteOutcome};
-use super::scenario_types::left_out;
-use super::statistics::{Failure, RouteResult, score};
-use super::units::{Shard, Unit, repetition_seed, units};
-use super::weather_id::weather_id;
+use claim::{Claimed, claim, clear, take_over};
+use log::RouteLog;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fs;
@@ -95,7 +103,7 @@ pub struct Work<'a> {
     pub seed: u64,
 }
 
-/// Sets up world and driver for one drive and calls [`run_route`](super::run::run_route).
+/// Sets up world and driver for one drive and calls [`run_route`](run::run_route).
 pub type DriveUnit<'a> =
     dyn FnMut(Work<'_>) -> Result<RouteOutcome, Box<dyn Error + Send + Sync>> + 'a;
 
@@ -327,7 +335,7 @@ impl Campaign<'_> {
         }
         let ours = match claim(&claims, &id, us)? {
             Claimed::Ours(ours) => ours,
-            Claimed::Taken(_) => return Ok(Looked::Taken),
+            Claimed::Taken => return Ok(Looked::Taken),
             Claimed::Elsewhere(holder) => return Ok(Looked::Elsewhere(holder)),
         };
         // Its last holder may have finished between our look and our claim.

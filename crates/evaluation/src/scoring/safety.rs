@@ -30,7 +30,7 @@ pub struct Safety {
 
 impl Safety {
     /// Counts what a tick's sensors show.
-    pub(super) fn see(&mut self, observation: &Observation) {
+    pub(crate) fn see(&mut self, observation: &Observation) {
         if let Some(camera) = &observation.camera {
             raise(&mut self.oldest_camera_s, observation.time.since(camera.captured_at));
         }
@@ -44,7 +44,7 @@ impl Safety {
     }
 
     /// Counts what a tick's answer rests on.
-    pub(super) fn count(&mut self, report: &TickReport) {
+    pub(crate) fn count(&mut self, report: &TickReport) {
         self.commands_held += u64::from(report.is_held);
         self.answers_not_finite += u64::from(report.is_answer_rejected);
         let has_failed = report.refresh.as_ref().is_some_and(|refresh| !refresh.is_published);
@@ -67,7 +67,7 @@ impl Safety {
     }
 
     /// The same, if any of it is more than zero.
-    pub(super) fn if_any(self) -> Option<Self> {
+    pub(crate) fn if_any(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
 

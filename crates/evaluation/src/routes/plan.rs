@@ -1,8 +1,7 @@
 //! What the harness makes of a dense route before an agent drives it: places on the globe, the
 //! thinned plan, the scenarios that it keeps, and the weather along it.
 
-use super::rule::Rule;
-use super::statistics::polyline_length_m;
+use crate::scoring::{Rule, polyline_length_m};
 use glam::DVec3;
 use roxmltree::Document;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Which files a folder of results consists of, and their records.
 
-use super::merge::{FoundRecord, MergeError, found_records, is_result_file_name, records_of};
-use super::provenance::RunJson;
+use crate::campaign::RunJson;
+use crate::scoring::{FoundRecord, MergeError, found_records, is_result_file_name, records_of};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,10 @@
 //! One drive along one route: the loop that lets a driver act in a world and a judge watch.
 
-use super::criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
 use super::log::{LogRecorder, RouteLog};
-use super::safety::Safety;
-use super::smoothness::{MotionLog, MotionSample};
-use super::statistics::{Failure, RouteResult};
+use crate::scoring::{
+    Ending, Failure, Judgment, MotionLog, MotionSample, RouteJudge, RouteResult, Safety, TICK_CAP,
+    Verdict,
+};
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -137,7 +137,7 @@ fn possible(command: &Command) -> Option<Command> {
 }
 
 /// An error and everything behind it, on one line.
-pub(super) fn words_of(error: &dyn Error) -> String {
+pub(crate) fn words_of(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

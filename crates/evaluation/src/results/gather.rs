@@ -1,11 +1,13 @@
 //! Results of several folders, put together: of the shards of one campaign, or of the processes of the
 //! official harness.
 
-use super::merge::{FoundRecord, Merged, OFFICIAL_ROUTES, duplicates};
-use super::provenance::RunJson;
-use super::record::{WriteError, file_stem, json_text, route_id, write_json};
 use super::result_folder::ResultFolder;
 use super::score_card::{RouteSet, missing_of, strangers};
+use crate::campaign::RunJson;
+use crate::scoring::{
+    FoundRecord, Merged, OFFICIAL_ROUTES, WriteError, duplicates, file_stem, json_text, route_id,
+    write_json,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;

@@ -3,7 +3,7 @@
 //! Only the road layout matters: any legal lane will do, whether or not the route uses it.
 
 use super::progress::RouteLine;
-use crate::python::{float_text, round};
+use crate::scoring::python::{float_text, round};
 use tandem_scene::{EgoState, LaneMap, LanePoint, wrap_angle};
 
 /// How many points ahead of the current one are looked at.

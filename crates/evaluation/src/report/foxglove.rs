@@ -14,7 +14,9 @@
 //! | `/stages` | `tandem.StageTimes` | one a tick that was timed |
 //! | `/prefix` | `tandem.Prefix` | one a tick that had a prefix |
 
-use super::log::{ActorTrack, LightLog, RouteLog, TICKS_PER_SCENE, TickLog, actor_kind_name};
+use crate::campaign::log::{
+    ActorTrack, LightLog, RouteLog, TICKS_PER_SCENE, TickLog, actor_kind_name,
+};
 use mcap::records::MessageHeader;
 use mcap::{Compression, McapError, WriteOptions, Writer};
 use serde_json::{Map, Value, json};

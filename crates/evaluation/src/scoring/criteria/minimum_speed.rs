@@ -3,7 +3,7 @@
 //! Every value is recorded, high ones too; efficiency is computed from them.
 
 use super::progress::RouteLine;
-use crate::python::{Number, round};
+use crate::scoring::python::{Number, round};
 use tandem_scene::WorldState;
 
 /// How many points ahead of the current one are looked at.

@@ -669,12 +669,12 @@ pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), Wri
 ///
 /// # Errors
 /// If a step fails.
-pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
+pub(crate) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
     let written = json_text(value).and_then(|text| tandem_files::write_new(path, &text));
     written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-pub(super) fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
+pub(crate) fn json_text(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, indent);

@@ -1,8 +1,8 @@
 //! What latency costs, as curves: the figures of a sweep.
 
-use super::super::bootstrap::Estimate;
-use super::super::sweep::{Cell, Sweep};
-use super::charts::{Charts, Curve, curves};
+use crate::report::bootstrap::Estimate;
+use crate::report::charts::{Charts, Curve, curves};
+use crate::report::sweep::{Cell, Sweep};
 use std::fmt::Write;
 use tandem_page::escape;
 
@@ -16,7 +16,7 @@ const FIGURES: [Figure; 3] = [
 ];
 
 /// Curves over slow latency, one for each fast latency.
-pub(super) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
+pub(in crate::report) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
     let mut out = format!(
         "<h2 id=\"sweep\">What latency costs</h2><p>{}: {} / {} drives finished, {} routes × {} \
          repetitions in each of {} settings. Bars hold {} % of {} draws of routes.</p>",

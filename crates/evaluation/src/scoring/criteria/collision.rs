@@ -1,7 +1,7 @@
 //! Collisions, with the filters that keep one contact from counting twice.
 
 use super::location_text;
-use crate::statistics::InfractionKind;
+use crate::scoring::statistics::InfractionKind;
 use glam::DVec3;
 use tandem_scene::{Collision, WorldState};
 

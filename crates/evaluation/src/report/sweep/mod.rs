@@ -5,9 +5,14 @@
 //! with all their drives (`bootstrap.rs`); differences to the setting without latency are over drives
 //! that are finished in both, and draw the same routes on both sides.
 
+mod page;
+mod section;
+
+pub(super) use section::section;
+
 use super::bootstrap::{CONFIDENCE, Estimate, RESAMPLES, Resamples, Share};
-use super::log::RouteLog;
-use super::record::Record;
+use crate::campaign::log::RouteLog;
+use crate::scoring::Record;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tandem_scene::DeadlineVerdict;
@@ -221,7 +226,7 @@ impl DriveFigures {
     }
 }
 
-fn count(log: &RouteLog, is: impl Fn(&super::log::TickLog) -> bool) -> u64 {
+fn count(log: &RouteLog, is: impl Fn(&crate::campaign::log::TickLog) -> bool) -> u64 {
     log.ticks.iter().filter(|entry| is(entry)).count() as u64
 }
 
@@ -443,8 +448,8 @@ impl Intervals {
 
 #[cfg(test)]
 mod tests {
-    use super::super::log::{LoggedEvent, TickLog};
     use super::*;
+    use crate::campaign::log::{LoggedEvent, TickLog};
     use tandem_scene::{Command, PrefixInfo};
     use tandem_timing::StageTimes;
 
@@ -482,7 +487,7 @@ mod tests {
     }
 
     fn figures(log: &RouteLog, horizon: Duration) -> DriveFigures {
-        let identity = super::super::record::RouteIdentity {
+        let identity = crate::scoring::RouteIdentity {
             route_id: "RouteScenario_1_rep0".into(),
             scenario_name: String::new(),
             weather_id: None,

@@ -1,0 +1,39 @@
+//! Criteria, scores, and records of drives with the keys, order and number formats of the official
+//! tools.
+
+mod ability;
+mod criteria;
+mod efficiency;
+mod merge;
+mod python;
+mod python_json;
+mod record;
+mod resume;
+mod rule;
+mod safety;
+mod smoothness;
+mod statistics;
+
+pub use ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
+pub use criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
+pub use efficiency::{EfficiencyError, route_efficiency};
+pub use merge::{
+    FoundRecord, MergeError, Merged, OFFICIAL_ROUTES, duplicates, is_result_file_name, records_of,
+};
+pub use python::Number;
+pub use record::{
+    Checkpoint, CheckpointBody, GlobalMeta, GlobalRecord, GlobalScores, InfractionRates,
+    Infractions, MaybeGlobal, MergedTable, Meta, Record, RouteIdentity, Scores, WriteError,
+    file_stem, parts_of, route_id, write_json, write_json_compact,
+};
+pub use resume::resume_index;
+pub use rule::{DEVIATIONS, Deviation, Rule};
+pub use safety::Safety;
+pub use smoothness::{MotionLog, MotionSample, Series, SmoothnessError};
+pub use statistics::{
+    Failure, Infraction, InfractionKind, RouteResult, driving_score, infraction_penalty,
+    polyline_length_m, score,
+};
+
+pub(crate) use merge::{Means, found_records};
+pub(crate) use record::{json_text, write_new};
