@@ -513,12 +513,7 @@ impl Backend for BuiltFirst {
             folder: file.folder.clone(),
             contract: file.contract.clone(),
             graph: file.graph.clone(),
-            built: Some(BuiltNetwork {
-                key,
-                bytes,
-                rebuild: String::new(),
-                rebuild_for_cpu: String::new(),
-            }),
+            built: Some(BuiltNetwork { key, bytes, rebuild: None, rebuild_for_cpu: None }),
         })
     }
 }

@@ -152,7 +152,7 @@ fn an_engine_in_another_type_than_the_graph_is_found_out() {
 
 #[test]
 fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_out() {
-    use tandem::engine::tensorrt::{Layer, LayerTensor};
+    use tandem::engine::{Layer, LayerTensor};
     let file = network("action");
     let _alone = alone();
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -200,10 +200,10 @@ fn attention_that_is_not_one_kernel_is_found_out() {
     let _alone = alone();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let report = library().build(&file, &request, &mut std::io::sink()).unwrap().layers.unwrap();
-    let of_layer_2 = |layer: &&mut tandem::engine::tensorrt::Layer| {
+    let of_layer_2 = |layer: &&mut tandem::engine::Layer| {
         layer.is_attention_kernel() && layer.nodes.iter().any(|node| node == "layer.2/attention")
     };
-    let broken = |change: &dyn Fn(&mut tandem::engine::tensorrt::Layer)| {
+    let broken = |change: &dyn Fn(&mut tandem::engine::Layer)| {
         let mut report = report.clone();
         change(report.layers.iter_mut().find(of_layer_2).unwrap());
         let found = report.findings(&file.graph).unwrap();

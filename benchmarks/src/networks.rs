@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use tandem::engine::{Backend, NetworkFile, Session};
+use tandem::engine::{Backend, Session, read_network};
 use tandem::model::automot::networks::{action, bev, understanding, vision};
 use tandem::model::automot::tokenizer::SpecialTokens;
 use tandem::model::automot::tokens::{
@@ -124,7 +124,7 @@ struct Network {
 
 impl Network {
     fn load(backend: &dyn Backend, folder: &Path, name: &str) -> anyhow::Result<Self> {
-        let file = NetworkFile::read(folder, name)?;
+        let file = read_network(folder, name)?;
         let (before, stopwatch) = (anonymous_bytes(), Stopwatch::start());
         let engine = backend.load(&file)?;
         let load_us = stopwatch.elapsed().as_nanos() as f64 / 1000.0;

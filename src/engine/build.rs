@@ -4,13 +4,12 @@
 //! in use stays whole until `engine.json`, written last, turns to the new engines. Beside each
 //! finished engine lies its record until then: a build that was interrupted goes on from there.
 
-use super::builder::{
-    Available, BuildError, BuildJob, Builder, PeakMemory, Prediction, StepListener,
-};
+use super::builder::{Available, BuildError, BuildJob, Builder, PeakMemory, StepListener};
 use super::folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
-    FileRecord, GraphWeights, Key, LATENCY_FILE, LAYERS_ENDING, NetworkFile, NetworkFileError,
-    NetworkRecord, RUNTIME_CACHE_ENDING, WeightFile, WeightHasher, file_sha256, precision_word,
+    FileError, Key, LAYERS_ENDING, NetworkFile, NetworkFileError, NetworkRecord, Prediction,
+    WEIGHTS_ENDING, WeightHashError, WeightHasher, file_name, finished_engine, keep, link_weights,
+    precision_word, publish, remove_folder, weight_files, write_record, write_whole,
 };
 use super::target::{Target, TargetError};
 use crate::timing::Stopwatch;
@@ -20,17 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tandem_export::folder::{
-    ACCURACY_FILE, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file,
-};
-use tandem_export::networks::{Precision, is_name};
-use tandem_files::sync_folder;
+use tandem_export::folder::{SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file};
+use tandem_export::networks::Precision;
 
 /// Held by a build; it holds the number of the process.
 const LOCK_FILE: &str = "build.lock";
-
-/// Ending of the records of engines that no `engine.json` names yet.
-const RECORD_ENDING: &str = "built.json";
 
 /// Folder of a build's files in between.
 const SCRATCH: &str = "scratch.partial";
@@ -165,6 +158,18 @@ pub enum BuildFolderError {
     },
 }
 
+impl From<FileError> for BuildFolderError {
+    fn from(error: FileError) -> Self {
+        Self::Build(error.into())
+    }
+}
+
+impl From<WeightHashError> for BuildFolderError {
+    fn from(error: WeightHashError) -> Self {
+        Self::Build(error.into())
+    }
+}
+
 /// What a build did.
 pub struct Report {
     /// The folder's record.
@@ -212,7 +217,7 @@ pub fn build(
             precision: summary.options.precision,
             tandem: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let done = finished(out, &key, earlier.as_ref(), &file)?;
+        let done = finished_engine(out, &key, earlier.as_ref(), &file)?;
         let predicted = builder.predict(&file, request.targets)?;
         plans.push(Plan { name, file, key, predicted, done });
     }
@@ -328,40 +333,6 @@ fn lock(
     Ok(file)
 }
 
-/// An engine of `key` that is there, whole, and whose weights are where they were.
-fn finished(
-    out: &Path,
-    key: &Key,
-    earlier: Option<&EngineFolder>,
-    file: &NetworkFile,
-) -> Result<Option<NetworkRecord>, BuildError> {
-    let waiting = fs::read(out.join(record_name(&file.contract.network, key))).ok();
-    let waiting: Option<NetworkRecord> =
-        waiting.and_then(|text| serde_json::from_slice(&text).ok());
-    let records = earlier.into_iter().flat_map(|folder| folder.record.networks.iter().cloned());
-    for mut record in records.chain(waiting) {
-        let is_whole = |file: &FileRecord| {
-            let path = out.join(&file.name);
-            fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes)
-                && file_sha256(&path).is_ok_and(|hash| hash == file.sha256)
-        };
-        let same = record.key == *key && record.contract == file.contract;
-        if same && record.files().all(is_whole) {
-            record.weight_files = weight_files(file)?;
-            return Ok(Some(record));
-        }
-    }
-    Ok(None)
-}
-
-fn weight_files(file: &NetworkFile) -> Result<Vec<WeightFile>, BuildError> {
-    let of = |name: String| {
-        WeightFile::of(&file.folder, &name)
-            .map_err(BuildError::file("read", &file.folder.join(&name)))
-    };
-    GraphWeights::of(file)?.locations().into_iter().map(of).collect()
-}
-
 fn refuse_too_small(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), BuildFolderError> {
     let available = (request.available)(request.out);
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
@@ -402,13 +373,7 @@ fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Build
         }
     }
     for plan in plans {
-        for file in weight_files(&plan.file)? {
-            let link = request.out.join(&file.name);
-            if link.canonicalize().is_ok_and(|there| there == file.path) {
-                continue;
-            }
-            tandem_files::link(&file.path, &link).map_err(BuildError::file("link", &link))?;
-        }
+        link_weights(request.out, &plan.file)?;
     }
     Ok(())
 }
@@ -420,7 +385,7 @@ fn build_one(
     scratch: &Path,
 ) -> Result<NetworkRecord, BuildError> {
     fs::create_dir(scratch).map_err(BuildError::file("make", scratch))?;
-    let [engine_name, weights_name, layers_name] = [ENGINE_ENDING, "weights", LAYERS_ENDING]
+    let [engine_name, weights_name, layers_name] = [ENGINE_ENDING, WEIGHTS_ENDING, LAYERS_ENDING]
         .map(|ending| file_name(&plan.name, &plan.key, ending));
     let [engine, weights, layers] =
         [&engine_name, &weights_name, &layers_name].map(|name| scratch.join(name));
@@ -460,101 +425,7 @@ fn build_one(
         contract: plan.file.contract.clone(),
         build,
     };
-    write_whole(&request.out.join(record_name(&plan.name, &plan.key)), &json(&record))?;
+    write_record(request.out, &record)?;
     remove_folder(scratch)?;
     Ok(record)
-}
-
-/// Syncs a finished file and moves it to its place.
-fn keep(path: &Path, out: &Path, name: String) -> Result<FileRecord, BuildError> {
-    let to = out.join(&name);
-    let writing = || BuildError::file("write", &to);
-    File::open(path).and_then(|file| file.sync_all()).map_err(writing())?;
-    let sha256 = file_sha256(path).map_err(writing())?;
-    let bytes = fs::metadata(path).map_err(writing())?.len();
-    fs::rename(path, &to).and_then(|()| sync_folder(out)).map_err(writing())?;
-    Ok(FileRecord { name, bytes, sha256 })
-}
-
-/// Turns the folder to `record`, and removes what only an earlier one named.
-fn publish(
-    out: &Path,
-    record: &EngineRecord,
-    earlier: Option<&EngineFolder>,
-) -> Result<(), BuildError> {
-    let is_new = earlier.is_none_or(|earlier| earlier.record != *record);
-    if is_new {
-        // Certificates are of the engines before.
-        for name in [ACCURACY_FILE, GOLDEN_FILE, LATENCY_FILE] {
-            remove_file(&out.join(name))?;
-        }
-        write_whole(&out.join(ENGINE_FILE), &json(record))?;
-    }
-    let named: Vec<&str> = record
-        .networks
-        .iter()
-        .flat_map(NetworkRecord::files)
-        .map(|file| file.name.as_str())
-        .collect();
-    let networks: Vec<&str> =
-        record.networks.iter().map(|network| network.contract.network.as_str()).collect();
-    for entry in fs::read_dir(out).map_err(BuildError::file("read", out))? {
-        let entry = entry.map_err(BuildError::file("read", out))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_gone = |network: &str| is_name(network) && !networks.contains(&network);
-        // Graphs of an export with other layer groups would look as if they belonged to this one.
-        let exported = [".onnx", ".json"].iter().find_map(|ending| name.strip_suffix(ending));
-        let is_stale = is_of_an_engine(&name) && !named.contains(&name.as_str());
-        if is_stale || exported.is_some_and(is_gone) {
-            remove_file(&entry.path())?;
-        }
-    }
-    sync_folder(out).map_err(BuildError::file("sync", out))
-}
-
-/// Whether a file has a name as this module gives it: network, key, ending.
-fn is_of_an_engine(name: &str) -> bool {
-    let endings = [LAYERS_ENDING, ENGINE_ENDING, "weights", RECORD_ENDING, RUNTIME_CACHE_ENDING];
-    let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
-    let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
-    // A layer group's name has a dot of its own.
-    stem.and_then(|stem| stem.rsplit_once('.'))
-        .is_some_and(|(network, key)| is_name(network) && is_key(key))
-}
-
-fn file_name(network: &str, key: &Key, ending: &str) -> String {
-    format!("{network}.{}.{ending}", &key.sha256()[..12])
-}
-
-fn record_name(network: &str, key: &Key) -> String {
-    file_name(network, key, RECORD_ENDING)
-}
-
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(value).expect("string keys and finite numbers");
-    text.push(b'\n');
-    text
-}
-
-/// Writes a file that appears complete or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    tandem_files::write(path, bytes).map_err(BuildError::file("write", path))
-}
-
-fn remove_file(path: &Path) -> Result<(), BuildError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(BuildError::file("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn remove_folder(path: &Path) -> Result<(), BuildError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(BuildError::file("remove", path)(error))
-        }
-        _ => Ok(()),
-    }
 }

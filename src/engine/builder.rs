@@ -1,10 +1,10 @@
 //! What a library must offer for engines to be built with it.
 
+use super::folder::{FileError, NetworkFile, Prediction, WeightHashError};
+use super::session::LoadError;
 use super::target::{BackendKind, Target};
-use super::{LoadError, NetworkFile};
-use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -75,20 +75,6 @@ pub struct BuildStep<'a> {
 
 /// Who hears of steps. A library calls it from any of its threads, and it must not panic.
 pub type StepListener = Arc<dyn Fn(BuildStep<'_>) + Send + Sync>;
-
-/// What building one network needs, as far as its files tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Prediction {
-    /// Memory of the process itself, bytes; it must be free.
-    pub memory_bytes: u64,
-    /// Weights that are mapped from files, bytes; they take memory only while there is some.
-    pub mapped_bytes: u64,
-    /// Disk that the build takes while it runs, bytes.
-    pub scratch_bytes: u64,
-    /// Disk that its result takes, bytes.
-    pub result_bytes: u64,
-}
 
 /// What there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,16 +149,8 @@ pub enum BuildError {
         reason: String,
     },
     /// A file cannot be read or written.
-    #[error("cannot {what} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Someone asked for it.
     #[error("the build was interrupted")]
     Canceled,
@@ -181,8 +159,21 @@ pub enum BuildError {
 impl BuildError {
     /// For `map_err` on what is done to `path`.
     pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::File { what, path, source }
+        let error = FileError::at(what, path);
+        move |source| Self::File(error(source))
+    }
+}
+
+impl From<WeightHashError> for BuildError {
+    fn from(error: WeightHashError) -> Self {
+        match error {
+            WeightHashError::File(error) => Self::File(error),
+            WeightHashError::Canceled => Self::Canceled,
+            WeightHashError::NotOnnx { network, source } => {
+                let reason = format!("not an ONNX file: {source}");
+                Self::Refused { library: "tandem".into(), network, reason }
+            }
+        }
     }
 }
 

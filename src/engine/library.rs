@@ -9,7 +9,6 @@
 //! those of the package. A file that the user names is used as it is if its own headers fit into it.
 
 use super::elf;
-use super::folder::hex;
 use crate::process::{Ended, Program};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -17,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem_export::weights::hex;
 use tandem_files::replaceable_by_all;
 
 /// A library that can be found, and the release of it that is fetched.

@@ -23,11 +23,12 @@ mod target;
 pub mod tensorrt;
 mod warm_up;
 
-pub use builder::{Available, BuildError, BuildJob, BuildStep, Builder, Prediction, StepListener};
+pub use builder::{Available, BuildError, BuildJob, BuildStep, Builder, StepListener};
 pub use folder::{
     BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
-    FileRecord, GraphError, Key, LATENCY_FILE, NetworkFile, NetworkFileError, NetworkRecord,
-    WeightFile, WeightHasher, hash_cache, hashes_file,
+    FileError, FileRecord, GraphError, Key, LATENCY_FILE, LAYER_FORMAT, Layer, LayerReport,
+    LayerTensor, NetworkFile, NetworkFileError, NetworkRecord, Prediction, Rebuild, Reexport,
+    WeightFile, WeightHashError, WeightHasher, hash_cache, hashes_file, read_network,
 };
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
 pub use session::{Backend, Engine, LoadError, RunError, Session};

@@ -1,6 +1,6 @@
 //! The three nouns every back end implements.
 
-use super::{NetworkFile, OperatorProfile, OperatorProfileError};
+use super::{NetworkFile, OperatorProfile, OperatorProfileError, Rebuild};
 use crate::device::{DeviceError, DeviceView, DeviceViewMut, Stream};
 use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
@@ -103,8 +103,7 @@ pub enum LoadError {
     },
     /// The network was built for another back end, library, machine or version of tandem.
     #[error(
-        "network {network:?} was built for something else than what is here ({}); build it again with \
-         `{rebuild}`",
+        "network {network:?} was built for something else than what is here ({}); build it again",
         differences.join("; ")
     )]
     Rebuild {
@@ -112,8 +111,8 @@ pub enum LoadError {
         network: String,
         /// What differs.
         differences: Vec<String>,
-        /// The command that builds it again.
-        rebuild: String,
+        /// Build that makes an engine for what is here.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// The loaded graph is not what the contract promises.
     #[error(
@@ -167,6 +166,16 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl LoadError {
+    /// Build that makes an engine for what is here, if that is what the network needs.
+    pub fn rebuild(&self) -> Option<&Rebuild> {
+        match self {
+            Self::Rebuild { rebuild, .. } => rebuild.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What to do about a weight file that cannot be opened.

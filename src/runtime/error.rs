@@ -1,7 +1,7 @@
 //! Errors of opening an engine folder and of starting a route.
 
 use crate::device::DeviceError;
-use crate::engine::{EngineFolderError, RunError, onnxruntime};
+use crate::engine::{EngineFolderError, Rebuild, RunError, onnxruntime};
 use crate::model::automot::golden::GoldenError;
 use crate::model::automot::tokenizer::TokenizerError;
 use crate::model::automot::{NetworksError, SetupError};
@@ -53,6 +53,17 @@ pub enum OpenError {
     /// Operators were to be measured on a GPU.
     #[error("operators are only measured on the CPU")]
     OperatorsOnGpu,
+}
+
+impl OpenError {
+    /// Build that makes the engine folder usable, if that is what it needs.
+    pub fn rebuild(&self) -> Option<&Rebuild> {
+        match self {
+            Self::EngineFolder(error) => error.rebuild(),
+            Self::Networks { source, .. } => source.rebuild(),
+            _ => None,
+        }
+    }
 }
 
 /// A route cannot be started.

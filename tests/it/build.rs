@@ -15,7 +15,7 @@ use tandem::engine::build::{BuildFolderError, BuildRequest, Progress, Report, bu
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
     Available, Backend, BackendKind, BuildError, BuildJob, Builder, EngineFolder, NetworkFile,
-    Prediction, Target,
+    Prediction, Target, read_network,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::checkpoint::Checkpoint;
@@ -195,7 +195,7 @@ fn values(spec: &TensorSpec, seed: &mut u32) -> HostTensor {
 }
 
 fn answers(backend: &dyn Backend, folder: &Path, network: &str) -> Vec<HostTensor> {
-    let engine = backend.load(&NetworkFile::read(folder, network).unwrap()).unwrap();
+    let engine = backend.load(&read_network(folder, network).unwrap()).unwrap();
     let contract = engine.contract().clone();
     let mut seed = 1;
     let inputs: Vec<HostTensor> =

@@ -1,7 +1,7 @@
 //! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
 
 use super::build::megabytes;
-use super::{Outcome, identity, print};
+use super::{Outcome, identity, print, rebuild};
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
@@ -123,7 +123,7 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         let mut network = Network::of(file, &cost);
         network.unusable = weights;
         let Some(engines) = &engines else { return Ok(network) };
-        network.unusable = engines.network(name).err().map(|error| error.to_string());
+        network.unusable = engines.network(name).err().map(|error| rebuild::with_command(&error));
         let record = engines.record.networks.iter().find(|r| r.contract.network == **name);
         if let Some(record) = record
             && network.unusable.is_none()

@@ -23,6 +23,7 @@ mod merge;
 mod print;
 mod profile;
 mod progress;
+mod rebuild;
 mod record;
 mod report;
 mod roofline;

@@ -1,5 +1,6 @@
 //! Writing to the terminal.
 
+use super::rebuild;
 use anyhow::Context;
 use std::io::{self, Write};
 use std::path::Path;
@@ -69,6 +70,9 @@ pub(super) fn error(error: &anyhow::Error) {
             text.push_str("\n  because: ");
             text.push_str(&cause);
         }
+    }
+    if let Some(command) = rebuild::command_for(error) {
+        text.push_str(&format!("\n  command: `{command}`"));
     }
     note(&text);
 }

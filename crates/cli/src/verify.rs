@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use tandem::engine::{EngineFolder, NetworkFile};
+use tandem::engine::{EngineFolder, NetworkFile, read_network};
 use tandem::model::automot::Networks;
 use tandem::model::automot::accuracy::{
     Comparison, Difference, Excess, Limits, PointDifference, comparable, compare,
@@ -139,7 +139,7 @@ fn check_folders(folders: [&PathBuf; 2]) -> anyhow::Result<()> {
         let networks = Contracts::read(folder)?;
         for contract in networks.iter() {
             // Also what was built of it: nothing is worth running if that cannot be used.
-            NetworkFile::read(folder, &contract.network)?;
+            read_network(folder, &contract.network)?;
         }
         contracts.push(networks.whole());
         let path = folder.join(TOKENIZER_FILE);

@@ -14,162 +14,29 @@
 //! | `latency.json` | the last profile that `tandem profile` took of these engines |
 //! | `build.lock` | held by a build |
 
-use super::network_file::{NetworkFile, NetworkFileError, hex};
-use super::weight_hash::{WeightFile, WeightHasher, hashes_file};
-use crate::engine::target::{BackendKind, Target, comma_separated};
-use crate::engine::tensorrt::{LAYER_FORMAT, LayerReport};
-use crate::engine::{BuildError, Prediction};
-use serde::{Deserialize, Serialize};
+use super::layers::{LAYER_FORMAT, LayerReport};
+use super::network_file::{BuiltNetwork, NetworkFile, NetworkFileError};
+use super::rebuild::{Rebuild, Reexport};
+use super::record::{
+    ENGINE_ENDING, ENGINE_FILE, EngineRecord, FORMAT, FileRecord, Key, NetworkRecord,
+};
+use super::weight_file::{WeightFile, hashes_file};
+use super::weight_hash::{WeightHashError, WeightHasher};
+use crate::engine::target::Target;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use tandem_export::contract::Contract;
 use tandem_export::networks::Precision;
 use tandem_export::summary::is_file_name;
+use tandem_export::weights::hex;
 use tandem_files::{open_regular, read_regular};
-
-/// File of the [`EngineRecord`].
-pub const ENGINE_FILE: &str = "engine.json";
-
-/// File in which `tandem profile` leaves the latencies of these engines.
-pub const LATENCY_FILE: &str = "latency.json";
 
 /// Largest [`ENGINE_FILE`], bytes.
 const LARGEST_RECORD: u64 = 64 << 20;
-
-/// Version of [`EngineRecord`]'s layout; a reader refuses another.
-pub(in crate::engine) const FORMAT: u32 = 1;
-
-/// Ending of engine files.
-pub(in crate::engine) const ENGINE_ENDING: &str = "engine";
-
-/// Ending of files of layers.
-pub(in crate::engine) const LAYERS_ENDING: &str = "layers.json";
-
-/// Ending of files with kernels that a library compiled when an engine first ran.
-pub(in crate::engine) const RUNTIME_CACHE_ENDING: &str = "runtime-cache";
-
-/// Everything that an engine was made from. Engines of equal keys are interchangeable.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Key {
-    /// Lower-case SHA-256 of the exported graph.
-    pub graph_sha256: String,
-    /// Lower-case SHA-256 over the values of every weight that the graph reads.
-    pub weights_sha256: String,
-    /// What it runs on.
-    pub targets: Vec<Target>,
-    /// What else of the building machine it depends on, such as CPU features.
-    pub machine: Option<String>,
-    /// What built it.
-    pub backend: BackendKind,
-    /// Library and version.
-    pub library: String,
-    /// What the network computes in.
-    pub precision: Precision,
-    /// Version of tandem.
-    pub tandem: String,
-}
-
-impl Key {
-    /// Lower-case SHA-256 over all of it.
-    pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(serde_json::to_vec(self).expect("a struct of words")))
-    }
-
-    /// What is otherwise in `now`, in words.
-    pub fn differences(&self, now: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, built: &str, now: &str| {
-            if built != now {
-                differences.push(format!("{what}: built for {built:?}, here is {now:?}"));
-            }
-        };
-        compare("library", &self.library, &now.library);
-        let machine = |key: &Self| key.machine.clone().unwrap_or_else(|| "any".into());
-        compare("machine", &machine(self), &machine(now));
-        compare("targets", &comma_separated(&self.targets), &comma_separated(&now.targets));
-        compare("tandem", &self.tandem, &now.tandem);
-        compare("back end", self.backend.as_str(), now.backend.as_str());
-        compare("graph", &self.graph_sha256, &now.graph_sha256);
-        compare("weights", &self.weights_sha256, &now.weights_sha256);
-        compare("precision", &precision_word(self.precision), &precision_word(now.precision));
-        differences
-    }
-}
-
-/// A file with what it must hold.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileRecord {
-    /// Name in the folder.
-    pub name: String,
-    /// Length.
-    pub bytes: u64,
-    /// Lower-case SHA-256.
-    pub sha256: String,
-}
-
-/// How a build went.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BuildRecord {
-    /// Wall time, seconds.
-    pub seconds: f64,
-    /// What it was predicted to need.
-    pub predicted: Prediction,
-    /// Most memory that was resident, mapped weights included, bytes.
-    pub peak_resident_bytes: Option<u64>,
-    /// Disk that its files take, bytes.
-    pub result_bytes: u64,
-}
-
-/// One built network.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkRecord {
-    /// What it was made from.
-    pub key: Key,
-    /// What the library loads.
-    pub engine: FileRecord,
-    /// Weights that only this engine has.
-    pub own_weights: Option<FileRecord>,
-    /// The engine's layers, if the library listed them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layers: Option<FileRecord>,
-    /// Files of the network folder and the checkpoint that weights are read from.
-    pub weight_files: Vec<WeightFile>,
-    /// Inputs, outputs and sizes.
-    pub contract: Contract,
-    /// How the build went.
-    pub build: BuildRecord,
-}
-
-impl NetworkRecord {
-    /// Files that only this engine has.
-    pub fn files(&self) -> impl Iterator<Item = &FileRecord> {
-        [&self.engine].into_iter().chain(&self.own_weights).chain(&self.layers)
-    }
-}
-
-/// What an engine folder holds; the content of [`ENGINE_FILE`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineRecord {
-    /// `FORMAT` at the time of writing.
-    pub format: u32,
-    /// Version of tandem.
-    pub tandem: String,
-    /// The folder that it was built from.
-    pub network_folder: PathBuf,
-    /// Lower-case SHA-256 of that folder's `export.json`.
-    pub export_sha256: String,
-    /// Networks in the order in which they run.
-    pub networks: Vec<NetworkRecord>,
-}
 
 /// Only the layout's version, which comes before everything else.
 #[derive(Deserialize)]
@@ -187,18 +54,6 @@ pub struct EngineFolder {
     pub sha256: String,
 }
 
-/// A built engine as it comes from its folder, hashes checked.
-pub struct BuiltNetwork {
-    /// What it was made from.
-    pub key: Key,
-    /// What the library loads.
-    pub bytes: Vec<u8>,
-    /// The command that builds it again.
-    pub rebuild: String,
-    /// The command that builds an engine for the CPU beside it, whatever this one is for.
-    pub rebuild_for_cpu: String,
-}
-
 /// An engine folder cannot be used as it is.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFolderError {
@@ -213,15 +68,15 @@ pub enum EngineFolderError {
         folder: PathBuf,
     },
     /// A file is missing or unreadable.
-    #[error("cannot read {}: {source}; mend it with `{rebuild}`", path.display())]
+    #[error("cannot read {}: {source}; build the folder again", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
-        /// The command that mends it.
-        rebuild: String,
+        /// Build that replaces it.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// The record is none.
     #[error("{} is not the record of an engine folder: {source}; build the folder again", path.display())]
@@ -253,19 +108,19 @@ pub enum EngineFolderError {
         name: String,
     },
     /// A file of layers is none.
-    #[error("{} is not a list of an engine's layers: {reason}; mend it with `{rebuild}`", path.display())]
+    #[error("{} is not a list of an engine's layers: {reason}; build the folder again", path.display())]
     Layers {
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
-        /// The command that mends it.
-        rebuild: String,
+        /// Build that replaces it.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// A file has another length than it was written with.
     #[error(
-        "{} has {found} bytes, {ENGINE_FILE} says {expected}: it was cut off or is another file; mend \
-         it with `{rebuild}`",
+        "{} has {found} bytes, {ENGINE_FILE} says {expected}: it was cut off or is another file; build \
+         the folder again",
         path.display()
     )]
     Length {
@@ -275,13 +130,13 @@ pub enum EngineFolderError {
         expected: u64,
         /// As found.
         found: u64,
-        /// The command that mends it.
-        rebuild: String,
+        /// Build that replaces it.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// A file has another content than it was written with.
     #[error(
         "{} is not the file that was built (SHA-256 {found}, {ENGINE_FILE} says {expected}): it is \
-         damaged or from another folder; mend it with `{rebuild}`",
+         damaged or from another folder; build the folder again",
         path.display()
     )]
     Hash {
@@ -291,8 +146,8 @@ pub enum EngineFolderError {
         expected: String,
         /// As found.
         found: String,
-        /// The command that mends it.
-        rebuild: String,
+        /// Build that replaces it.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// There is no such network.
     #[error("{} has no network {network:?}, only {found:?}", folder.display())]
@@ -307,7 +162,7 @@ pub enum EngineFolderError {
     /// A file of weights is gone.
     #[error(
         "network {network:?}: its weights were read from {}, which is not there now ({source}); put \
-         it back, or export the checkpoint again and run `{rebuild}`",
+         it back, or export the checkpoint and build the folder again",
         path.display()
     )]
     WeightsMoved {
@@ -318,13 +173,12 @@ pub enum EngineFolderError {
         /// Why they cannot be read.
         #[source]
         source: io::Error,
-        /// The command that builds it again.
-        rebuild: String,
+        /// Build that replaces its engine.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// Weights have other values than those that the engine was built with.
     #[error(
-        "network {network:?}: {} changed since the engine was built ({how}); build it again with \
-         `{rebuild}`",
+        "network {network:?}: {} changed since the engine was built ({how}); build the folder again",
         path.display()
     )]
     WeightsChanged {
@@ -334,12 +188,48 @@ pub enum EngineFolderError {
         path: PathBuf,
         /// What differs.
         how: String,
-        /// The command that builds it again.
-        rebuild: String,
+        /// Build that replaces its engine.
+        rebuild: Option<Box<Rebuild>>,
     },
     /// The weights changed on disk, and could not be hashed to see whether their values did.
     #[error(transparent)]
-    Weights(Box<BuildError>),
+    Weights(#[from] WeightHashError),
+    /// A network cannot be read.
+    #[error(transparent)]
+    Network(#[from] NetworkFileError),
+}
+
+impl EngineFolderError {
+    /// Build that makes the folder usable again, where the folder says how it was built.
+    pub fn rebuild(&self) -> Option<&Rebuild> {
+        match self {
+            Self::Read { rebuild, .. }
+            | Self::Layers { rebuild, .. }
+            | Self::Length { rebuild, .. }
+            | Self::Hash { rebuild, .. }
+            | Self::WeightsMoved { rebuild, .. }
+            | Self::WeightsChanged { rebuild, .. } => rebuild.as_deref(),
+            Self::Unfinished { .. }
+            | Self::Record { .. }
+            | Self::Format { .. }
+            | Self::Name { .. }
+            | Self::NoNetwork { .. }
+            | Self::Weights(_)
+            | Self::Network(_) => None,
+        }
+    }
+}
+
+/// Reads network `name` of `folder`, a network folder or an engine folder; of the latter with what
+/// was built of it.
+///
+/// # Errors
+/// As [`NetworkFile::read`] and [`EngineFolder::network`].
+pub fn read_network(folder: &Path, name: &str) -> Result<NetworkFile, EngineFolderError> {
+    match EngineFolder::read(folder)? {
+        Some(engines) => engines.network(name),
+        None => Ok(NetworkFile::read(folder, name)?),
+    }
 }
 
 impl EngineFolder {
@@ -357,10 +247,7 @@ impl EngineFolder {
                 }
                 return Ok(None);
             }
-            Err(source) => {
-                let rebuild = "tandem build".to_owned();
-                return Err(EngineFolderError::Read { path, source, rebuild });
-            }
+            Err(source) => return Err(EngineFolderError::Read { path, source, rebuild: None }),
         };
         let broken = |source| EngineFolderError::Record { path: path.clone(), source };
         let FormatOnly { format } = serde_json::from_slice(&text).map_err(broken)?;
@@ -382,52 +269,49 @@ impl EngineFolder {
         networks.map(|record| (record.contract.network.clone(), record.key.clone())).collect()
     }
 
-    /// The command that builds this folder again.
-    pub fn rebuild(&self) -> String {
-        let Some(network) = self.record.networks.first() else {
-            return "tandem build".to_owned();
-        };
-        let source = self.source();
-        format!(
-            "tandem build --network {} --backend {} --target {} --precision {} --out {}",
-            source.display(),
-            network.key.backend,
-            comma_separated(&network.key.targets),
-            precision_word(network.key.precision),
-            self.path.display(),
-        )
+    /// Build that makes this folder again; `None` if it has no networks.
+    pub fn rebuild(&self) -> Option<Box<Rebuild>> {
+        let network = self.record.networks.first()?;
+        Some(Box::new(Rebuild {
+            export: None,
+            network: self.source().to_owned(),
+            backend: Some(network.key.backend),
+            targets: network.key.targets.clone(),
+            precision: Some(network.key.precision),
+            out: self.path.clone(),
+        }))
     }
 
-    /// Where the networks are. Without its network folder, an engine folder is one itself.
+    /// Folder of the networks. Without its network folder, an engine folder is one itself.
     fn source(&self) -> &Path {
-        match self.record.network_folder.is_dir() {
-            true => &self.record.network_folder,
-            false => &self.path,
-        }
+        if self.record.network_folder.is_dir() { &self.record.network_folder } else { &self.path }
     }
 
-    /// The command that builds engines for the CPU, in a folder of their own beside this one.
-    fn rebuild_for_cpu(&self) -> String {
+    /// Build that makes engines for the CPU, in a folder of their own beside this one; `None` if the
+    /// networks have to be exported again and the folder does not say how they were.
+    fn rebuild_for_cpu(&self) -> Option<Box<Rebuild>> {
         let beside = |ending: &str| {
             let name = self.path.file_name().unwrap_or("engines".as_ref()).to_string_lossy();
             self.path.with_file_name(format!("{name}-{ending}"))
         };
-        let build = |network: &Path| {
-            let (network, out) = (network.display(), beside("cpu"));
-            format!("tandem build --network {network} --target cpu --out {}", out.display())
+        let mut rebuild = Rebuild {
+            export: None,
+            network: self.source().to_owned(),
+            backend: None,
+            targets: vec![Target::Cpu],
+            precision: None,
+            out: beside("cpu"),
         };
         let is_bf16 = |network: &NetworkRecord| network.key.precision == Precision::Bf16;
-        if !self.record.networks.iter().any(is_bf16) {
-            return build(self.source());
+        if self.record.networks.iter().any(is_bf16) {
+            // No CPU library computes in bfloat16.
+            let mut summary = NetworkFile::summary(&self.path).ok()?;
+            summary.options.precision = Precision::F32;
+            summary.options.prefix_capacity = Some(summary.prefix_capacity);
+            rebuild.network = beside("f32");
+            rebuild.export = Some(Reexport { summary, out: rebuild.network.clone() });
         }
-        // No CPU library computes in bfloat16, so the networks have to be drawn anew.
-        let Ok(mut summary) = NetworkFile::summary(&self.path) else {
-            return "tandem export --precision f32".to_owned();
-        };
-        let networks = beside("f32");
-        summary.options.precision = Precision::F32;
-        summary.options.prefix_capacity = Some(summary.prefix_capacity);
-        format!("{} && {}", summary.export_command(&networks), build(&networks))
+        Some(Box::new(rebuild))
     }
 
     /// Reads one network, checking every file that is of it.
@@ -435,7 +319,7 @@ impl EngineFolder {
     /// # Errors
     /// If there is no such network, a file is not what was built, or weights moved or changed. What
     /// the engine needs of machine and library is checked when a back end loads it.
-    pub fn network(&self, name: &str) -> Result<NetworkFile, NetworkFileError> {
+    pub fn network(&self, name: &str) -> Result<NetworkFile, EngineFolderError> {
         let record = self.record.networks.iter().find(|record| record.contract.network == name);
         let record = record.ok_or_else(|| EngineFolderError::NoNetwork {
             folder: self.path.clone(),
@@ -444,11 +328,11 @@ impl EngineFolder {
         })?;
         let mut file = NetworkFile::exported(&self.path, name)?;
         if file.contract.graph_sha256 != record.key.graph_sha256 {
-            return Err(NetworkFileError::Hash {
+            return Err(EngineFolderError::Network(NetworkFileError::Hash {
                 path: self.path.join(format!("{name}.onnx")),
                 expected: record.key.graph_sha256.clone(),
                 found: file.contract.graph_sha256,
-            });
+            }));
         }
         if let Some(own) = &record.own_weights {
             self.check_file(own)?;
@@ -515,9 +399,8 @@ impl EngineFolder {
         let Some(path) = touched else { return Ok(()) };
         // A copy or a touch changes the time, not the values.
         let never = AtomicBool::new(false);
-        let hash = WeightHasher { cache: hashes_file(), cancel: &never }
-            .hash(file, &mut |_, _| {})
-            .map_err(|error| EngineFolderError::Weights(Box::new(error)))?;
+        let hash =
+            WeightHasher { cache: hashes_file(), cancel: &never }.hash(file, &mut |_, _| {})?;
         if hash == record.key.weights_sha256 {
             return Ok(());
         }
@@ -570,12 +453,6 @@ impl EngineFolder {
     fn unreadable(&self, path: &Path, source: io::Error) -> EngineFolderError {
         EngineFolderError::Read { path: path.to_owned(), source, rebuild: self.rebuild() }
     }
-}
-
-/// A precision as the command line spells it.
-pub(in crate::engine) fn precision_word(precision: Precision) -> String {
-    let value = serde_json::to_value(precision).expect("an enum of words");
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Whether some file in `folder` is an engine.

@@ -4,7 +4,7 @@
 //! Libraries open whatever file a graph names. Ours may name files of its own folder only, at places
 //! that the tensor's shape fits.
 
-use super::weight_hash::Place;
+use super::weight_file::Place;
 use prost::Message;
 use tandem_export::onnx::{DataLocation, DataType, ModelProto, TensorProto};
 use tandem_export::summary::is_file_name;

@@ -1,16 +1,17 @@
 //! A network on disk: `NAME.onnx` beside `NAME.json`, its contract; in an engine folder also what was
 //! built of it.
 
-use super::engine_folder::{BuiltNetwork, EngineFolder, EngineFolderError};
 use super::graph_check::{GraphError, check_exported, locations};
-use super::weight_hash::hash_cache;
+use super::rebuild::Rebuild;
+use super::record::Key;
+use super::weight_file::hash_cache;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
 use tandem_export::contract::{Contract, FORMAT};
 use tandem_export::folder::{SUMMARY_FILE, Summary};
 use tandem_export::summary::SummaryError;
-use tandem_export::weights::WeightsError;
+use tandem_export::weights::{WeightsError, hex};
 use tandem_files::{read_regular, shortened};
 
 /// Largest contract or summary, bytes.
@@ -29,6 +30,18 @@ pub struct NetworkFile {
     pub graph: Vec<u8>,
     /// What was built of it, if it comes from an engine folder.
     pub built: Option<BuiltNetwork>,
+}
+
+/// A built engine as it comes from its folder, hashes checked.
+pub struct BuiltNetwork {
+    /// What it was made from.
+    pub key: Key,
+    /// What the library loads.
+    pub bytes: Vec<u8>,
+    /// Build that makes it again; `None` if its folder does not say how it was built.
+    pub rebuild: Option<Box<Rebuild>>,
+    /// Build that makes an engine for the CPU, in a folder beside it.
+    pub rebuild_for_cpu: Option<Box<Rebuild>>,
 }
 
 /// A network file cannot be used.
@@ -108,22 +121,16 @@ pub enum NetworkFileError {
         /// The command that exports again.
         export: String,
     },
-    /// A built engine cannot be used.
-    #[error(transparent)]
-    Engine(#[from] EngineFolderError),
 }
 
 impl NetworkFile {
-    /// Reads the network `name` from `folder`, a network folder or an engine folder.
+    /// Reads the network `name` from `folder`, a network folder. Of an engine folder,
+    /// [`EngineFolder::network`](super::EngineFolder::network) also reads what was built.
     ///
     /// # Errors
     /// If a file is missing, the contract is unreadable or of another format, the graph is not the
-    /// one that the contract was written for, a built engine is not what was built, or weights are
-    /// missing or changed.
+    /// one that the contract was written for, or weights are missing or changed.
     pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
-        if let Some(engines) = EngineFolder::read(folder)? {
-            return engines.network(name);
-        }
         let file = Self::exported(folder, name)?;
         // A network by itself is not part of an export, whose record says what its weights were.
         if folder.join(SUMMARY_FILE).exists() {
@@ -205,9 +212,4 @@ impl NetworkFile {
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, NetworkFileError> {
     read_regular(path, most)
         .map_err(|source| NetworkFileError::Read { path: path.to_owned(), source })
-}
-
-/// Lower-case hexadecimal.
-pub(in crate::engine) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

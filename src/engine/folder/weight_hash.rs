@@ -3,66 +3,40 @@
 //! Hashing reads gigabytes, so hashes are remembered by the path, length and times of every file that
 //! was read.
 
+use super::file_error::FileError;
 use super::network_file::NetworkFile;
-use super::network_file::hex;
-use crate::engine::builder::BuildError;
-use crate::engine::library::cache_folder;
+use super::weight_file::{Place, WeightFile};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
-use tandem_export::weights::HashCache;
+use tandem_export::onnx::{ModelProto, TensorProto};
+use tandem_export::weights::{HashCache, hex};
 use tandem_files::open_regular;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// File of known hashes, in the cache folder.
-const HASHES_FILE: &str = "weight-hashes.json";
-
-/// Hashes that this machine knows.
-pub fn hash_cache() -> HashCache {
-    HashCache::new(hashes_file())
-}
-
-/// The file of [`hash_cache`], if there is a cache folder.
-pub fn hashes_file() -> Option<PathBuf> {
-    Some(cache_folder()?.join(HASHES_FILE))
-}
-
-/// Where a weight lies outside its graph.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::engine) struct Place {
-    /// File, relative to the graph's folder.
-    pub(in crate::engine) location: String,
-    /// First byte.
-    pub(in crate::engine) offset: u64,
-    /// Bytes.
-    pub(in crate::engine) length: u64,
-}
-
-impl Place {
-    /// The place of an external weight; `None` if the graph holds it itself.
-    pub(in crate::engine) fn of(tensor: &TensorProto) -> Option<Self> {
-        if tensor.data_location != Some(DataLocation::External as i32) {
-            return None;
-        }
-        let value = |key: &str| {
-            let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key));
-            entry.and_then(|entry| entry.value.clone()).unwrap_or_default()
-        };
-        let number = |key: &str| value(key).parse().unwrap_or(0);
-        Some(Self {
-            location: value("location"),
-            offset: number("offset"),
-            length: number("length"),
-        })
-    }
+/// Error returned when the weights of a network cannot be listed or hashed.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightHashError {
+    /// The graph cannot be decoded.
+    #[error("the graph of network {network:?} is not an ONNX file: {source}")]
+    NotOnnx {
+        /// The network.
+        network: String,
+        /// Error of the decoder.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A weight file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Hashing was canceled.
+    #[error("hashing of weights was canceled")]
+    Canceled,
 }
 
 /// Weights of an exported graph.
@@ -71,11 +45,9 @@ pub(in crate::engine) struct GraphWeights(Vec<TensorProto>);
 impl GraphWeights {
     /// # Errors
     /// If it is not an ONNX file.
-    pub(in crate::engine) fn of(file: &NetworkFile) -> Result<Self, BuildError> {
-        let model = ModelProto::decode(file.graph.as_slice()).map_err(|error| {
-            let network = file.contract.network.clone();
-            let reason = format!("not an ONNX file: {error}");
-            BuildError::Refused { library: "tandem".into(), network, reason }
+    pub(in crate::engine) fn of(file: &NetworkFile) -> Result<Self, WeightHashError> {
+        let model = ModelProto::decode(file.graph.as_slice()).map_err(|source| {
+            WeightHashError::NotOnnx { network: file.contract.network.clone(), source }
         })?;
         Ok(Self(model.graph.unwrap_or_default().initializer))
     }
@@ -92,41 +64,6 @@ impl GraphWeights {
     /// Bytes that lie in files.
     pub(in crate::engine) fn bytes(&self) -> u64 {
         self.0.iter().filter_map(|tensor| Some(Place::of(tensor)?.length)).sum()
-    }
-}
-
-/// A file of weights as it was when it was read.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WeightFile {
-    /// Name beside the engine: a link to `path`.
-    pub name: String,
-    /// Where it really is.
-    pub path: PathBuf,
-    /// Length.
-    pub bytes: u64,
-    /// Time of the last change of its content, nanoseconds since the Unix epoch.
-    pub modified_ns: i128,
-    /// Time of the last change of its content or its attributes, nanoseconds since the Unix epoch;
-    /// zero in records of earlier versions.
-    #[serde(default)]
-    pub changed_ns: i128,
-}
-
-impl WeightFile {
-    /// The file `name` in `folder`, links followed.
-    pub(in crate::engine) fn of(folder: &Path, name: &str) -> io::Result<Self> {
-        let path = folder.join(name).canonicalize()?;
-        let metadata = fs::metadata(&path)?;
-        let nanoseconds =
-            |seconds: i64, part: i64| i128::from(seconds) * 1_000_000_000 + i128::from(part);
-        Ok(Self {
-            name: name.to_owned(),
-            path,
-            bytes: metadata.len(),
-            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        })
     }
 }
 
@@ -149,7 +86,7 @@ impl WeightHasher<'_> {
         &self,
         file: &NetworkFile,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<String, BuildError> {
+    ) -> Result<String, WeightHashError> {
         let weights = GraphWeights::of(file)?;
         let mut files = BTreeMap::new();
         let mut identity = Sha256::new();
@@ -157,11 +94,11 @@ impl WeightHasher<'_> {
         for location in weights.locations() {
             let path = file.folder.join(&location);
             let known =
-                WeightFile::of(&file.folder, &location).map_err(BuildError::file("read", &path))?;
+                WeightFile::of(&file.folder, &location).map_err(FileError::at("read", &path))?;
             let WeightFile { bytes, modified_ns, changed_ns, .. } = known;
             identity.update(format!("\0{bytes}\0{modified_ns}\0{changed_ns}\0"));
             identity.update(known.path.as_os_str().as_encoded_bytes());
-            let open = open_regular(&known.path).map_err(BuildError::file("open", &known.path))?;
+            let open = open_regular(&known.path).map_err(FileError::at("open", &known.path))?;
             files.insert(location, (known.path, open));
         }
         let identity = hex(&identity.finalize());
@@ -188,11 +125,11 @@ impl WeightHasher<'_> {
             let mut at = 0;
             while at < length {
                 if self.cancel.load(Ordering::Relaxed) {
-                    return Err(BuildError::Canceled);
+                    return Err(WeightHashError::Canceled);
                 }
                 let part = &mut chunk[..(length - at).min(CHUNK as u64) as usize];
                 open.read_exact_at(part, place.offset + at)
-                    .map_err(BuildError::file("read weights of", path))?;
+                    .map_err(FileError::at("read weights of", path))?;
                 hash.update(&*part);
                 at += part.len() as u64;
                 done += part.len() as u64;

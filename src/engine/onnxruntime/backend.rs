@@ -232,10 +232,8 @@ impl OnnxRuntime {
             return Ok(());
         }
         // What was built for a GPU may go on being used there.
-        let rebuild = match built.key.targets == now.targets {
-            true => built.rebuild.clone(),
-            false => built.rebuild_for_cpu.clone(),
-        };
+        let is_for_cpu = built.key.targets == now.targets;
+        let rebuild = if is_for_cpu { &built.rebuild } else { &built.rebuild_for_cpu }.clone();
         let (network, differences) = (network.to_owned(), built.key.differences(&now));
         Err(LoadError::Rebuild { network, differences, rebuild })
     }

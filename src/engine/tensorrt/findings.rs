@@ -1,8 +1,8 @@
 //! What an engine's layers make of the graph that it was built from: which attentions became one
 //! kernel, and what is held or computed in another type than the graph says.
 
-use super::layers::{Layer, LayerReport, LayerTensor};
 use crate::engine::folder::Place;
+use crate::engine::{Layer, LayerReport, LayerTensor};
 use prost::Message;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,52 +1,16 @@
-//! The layers of an engine, as the library listed them while it built it.
+//! What TensorRT's names of layers and kernels say.
 //!
 //! The engine itself cannot be asked without a GPU: its inspector takes a loaded engine. The listing
 //! comes from the builder's log, which with detailed profiling information names every layer, the
 //! tensors that it takes and gives, the constants that it holds, and the graph's nodes that it is of.
-//! It is kept beside the engine, in the file that [`LayerReport`] is.
 
-use serde::{Deserialize, Serialize};
-
-/// Version of [`LayerReport`]'s layout; a reader refuses another.
-pub const LAYER_FORMAT: u32 = 1;
+use crate::engine::Layer;
 
 /// Kinds of layers that only order others; they launch nothing.
 const ORDERING: [&str; 2] = ["signal", "wait"];
 
 /// Part of the names of kernels that compute a whole attention.
 const ATTENTION_KERNEL: &str = "mha";
-
-/// The layers of an engine.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LayerReport {
-    /// [`LAYER_FORMAT`] at the time of writing.
-    pub format: u32,
-    /// The library, with its version.
-    pub library: String,
-    /// Layers in the order in which they run, one after the other on each stream.
-    pub layers: Vec<Layer>,
-}
-
-/// One layer of an engine.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Layer {
-    /// Name, which the library makes.
-    pub name: String,
-    /// What it is, in the library's words, such as `gemm`.
-    pub kind: String,
-    /// The kernel, where it is known ahead of time.
-    pub kernel: String,
-    /// What it takes of other layers and of the network's inputs.
-    pub inputs: Vec<LayerTensor>,
-    /// What the engine holds for it.
-    pub constants: Vec<LayerTensor>,
-    /// What it gives.
-    pub outputs: Vec<LayerTensor>,
-    /// Names of the graph's nodes that it computes, in whole or in part.
-    pub nodes: Vec<String>,
-}
 
 impl Layer {
     /// Whether it launches work, and does not only order what does.
@@ -57,24 +21,5 @@ impl Layer {
     /// Whether it is one kernel that computes a whole attention.
     pub fn is_attention_kernel(&self) -> bool {
         self.is_launch() && [&self.name, &self.kernel].iter().any(|n| n.contains(ATTENTION_KERNEL))
-    }
-}
-
-/// A tensor at a layer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LayerTensor {
-    /// Name, which the library makes.
-    pub name: String,
-    /// Element type in tandem's words, `i32` and types of one byte beside those of contracts.
-    pub dtype: String,
-    /// Extents, outermost first.
-    pub shape: Vec<u64>,
-}
-
-impl LayerTensor {
-    /// How many elements it has.
-    pub fn elements(&self) -> u64 {
-        self.shape.iter().product()
     }
 }

@@ -27,7 +27,6 @@ mod binding;
 pub use findings::{
     AttentionFinding, ChangedWeight, GraphError, LayerFindings, OtherType, WeightBytes,
 };
-pub use layers::{LAYER_FORMAT, Layer, LayerReport, LayerTensor};
 pub use library::{ENTERPRISE, RTX};
 pub use prediction::{Prediction, PredictionError, predict};
 pub use target::{Target, TargetError};

@@ -4,11 +4,11 @@
 //! library's own bytes. What was made for another driver, GPU or library, or is damaged, is as good
 //! as none: the library compiles again, and the file is written anew.
 
-use crate::engine::folder::hex;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use tandem_export::weights::hex;
 
 /// First words of the file; a later layout has another number.
 const MAGIC: &str = "tandem runtime cache 1";

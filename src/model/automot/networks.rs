@@ -5,7 +5,10 @@
 
 use super::sizes;
 use crate::device::{Device, DeviceError, HostDevice, Lanes};
-use crate::engine::{Backend, Engine, LoadError, NetworkFile, NetworkFileError};
+use crate::engine::{
+    Backend, Engine, EngineFolderError, LoadError, NetworkFile, NetworkFileError, Rebuild,
+    read_network,
+};
 use crate::kv_cache::Layout;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,6 +117,9 @@ pub enum NetworksError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] NetworkFileError),
+    /// An engine folder cannot be used.
+    #[error(transparent)]
+    EngineFolder(#[from] EngineFolderError),
     /// A network cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -277,6 +283,17 @@ pub enum NetworksError {
     },
 }
 
+impl NetworksError {
+    /// Build that makes the folder's engines usable, if that is what they need.
+    pub fn rebuild(&self) -> Option<&Rebuild> {
+        match self {
+            Self::EngineFolder(error) => error.rebuild(),
+            Self::Load(error) => error.rebuild(),
+            _ => None,
+        }
+    }
+}
+
 impl Networks {
     /// Loads the networks of an engine folder: `fast` runs the BEV encoder and the action expert,
     /// `slow` the vision tower and the understanding expert. Nothing is loaded before all contracts
@@ -295,7 +312,7 @@ impl Networks {
         let lanes = device.lanes(None)?;
         let contracts = Contracts::read(folder)?;
         let load = |backend: &dyn Backend, contract: &Contract| {
-            let file = NetworkFile::read(folder, &contract.network)?;
+            let file = read_network(folder, &contract.network)?;
             Ok::<_, NetworksError>(backend.load(&file)?)
         };
         let understanding = contracts.understanding.iter().map(|contract| load(slow, contract));

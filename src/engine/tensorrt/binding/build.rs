@@ -3,9 +3,9 @@
 use super::heap;
 use super::monitor::{Listener, Messages, Monitor};
 use super::open::TensorRt;
-use crate::engine::NetworkFile;
 use crate::engine::builder::PeakMemory;
-use crate::engine::tensorrt::{LAYER_FORMAT, LayerReport, Target};
+use crate::engine::tensorrt::Target;
+use crate::engine::{LAYER_FORMAT, LayerReport, NetworkFile};
 use crate::tensor::DType;
 use crate::timing::Stopwatch;
 use serde::Serialize;

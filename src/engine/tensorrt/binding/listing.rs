@@ -1,6 +1,6 @@
 //! The builder's listing of an engine's layers, read.
 
-use crate::engine::tensorrt::layers::{Layer, LayerTensor};
+use crate::engine::{Layer, LayerTensor};
 
 /// How the message of the log begins that lists layers.
 pub(super) const HEAD: &str = "Layers:";

@@ -8,7 +8,7 @@ use super::session::GpuSession;
 use crate::device::Stream;
 use crate::device::cuda::CudaDevice;
 #[cfg(not(feature = "tensorrt-enterprise"))]
-use crate::engine::folder::RUNTIME_CACHE_ENDING;
+use crate::engine::folder::record::RUNTIME_CACHE_ENDING;
 #[cfg(not(feature = "tensorrt-enterprise"))]
 use crate::engine::tensorrt::runtime_cache::RuntimeCacheFile;
 use crate::engine::{Backend, BuiltNetwork, Engine, LoadError, NetworkFile, Session};

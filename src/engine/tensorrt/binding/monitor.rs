@@ -1,7 +1,7 @@
 //! What the library says while it works: messages, layers, progress, and whether to go on.
 
 use super::listing;
-use crate::engine::tensorrt::Layer;
+use crate::engine::Layer;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,102 @@
+//! The command that makes an engine folder usable again.
+
+use tandem::engine::{EngineFolderError, LoadError, Rebuild, comma_separated};
+use tandem::model::automot::NetworksError;
+use tandem::runtime::OpenError;
+
+/// Returns the command that an error asks for, if one of its causes is an engine that has to be
+/// built again.
+pub(super) fn command_for(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(rebuild_of).map(command)
+}
+
+/// Returns the message of an error of an engine folder with the command that it asks for.
+pub(super) fn with_command(error: &EngineFolderError) -> String {
+    match error.rebuild() {
+        Some(rebuild) => format!("{error}: `{}`", command(rebuild)),
+        None => error.to_string(),
+    }
+}
+
+fn rebuild_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Rebuild> {
+    if let Some(error) = cause.downcast_ref::<EngineFolderError>() {
+        return error.rebuild();
+    }
+    if let Some(error) = cause.downcast_ref::<LoadError>() {
+        return error.rebuild();
+    }
+    if let Some(error) = cause.downcast_ref::<NetworksError>() {
+        return error.rebuild();
+    }
+    cause.downcast_ref::<OpenError>().and_then(OpenError::rebuild)
+}
+
+fn command(rebuild: &Rebuild) -> String {
+    let Rebuild { export, network, backend, targets, precision, out } = rebuild;
+    let mut command = format!("tandem build --network {}", network.display());
+    if let Some(backend) = backend {
+        command += &format!(" --backend {backend}");
+    }
+    command += &format!(" --target {}", comma_separated(targets));
+    if let Some(precision) = precision {
+        let value = serde_json::to_value(precision).unwrap_or_default();
+        command += &format!(" --precision {}", value.as_str().unwrap_or_default());
+    }
+    command += &format!(" --out {}", out.display());
+    match export {
+        None => command,
+        Some(export) => format!("{} && {command}", export.summary.export_command(&export.out)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use tandem::engine::{BackendKind, Target};
+    use tandem_export::networks::Precision;
+
+    fn rebuild() -> Option<Box<Rebuild>> {
+        Some(Box::new(Rebuild {
+            export: None,
+            network: "networks".into(),
+            backend: Some(BackendKind::OnnxRuntime),
+            targets: vec![Target::Cpu],
+            precision: Some(Precision::F32),
+            out: "engines".into(),
+        }))
+    }
+
+    /// Checks that the command is found in `error` and in `error` with a context.
+    #[track_caller]
+    fn check(error: impl std::error::Error + Send + Sync + 'static) {
+        let expected = "tandem build --network networks --backend onnxruntime --target cpu \
+                        --precision f32 --out engines";
+        let error = anyhow::Error::new(error);
+        assert_eq!(command_for(&error).as_deref(), Some(expected));
+        let error = Err::<(), _>(error).context("opening a folder").unwrap_err();
+        assert_eq!(command_for(&error).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn command_is_found_in_every_error_that_carries_a_rebuild() {
+        let folder = || EngineFolderError::WeightsChanged {
+            network: "bev".into(),
+            path: "weights".into(),
+            how: "another length".into(),
+            rebuild: rebuild(),
+        };
+        let load = || LoadError::Rebuild {
+            network: "bev".into(),
+            differences: vec![],
+            rebuild: rebuild(),
+        };
+        check(folder());
+        check(load());
+        check(NetworksError::EngineFolder(folder()));
+        check(OpenError::EngineFolder(folder()));
+        let source = Box::new(NetworksError::Load(load()));
+        check(OpenError::Networks { folder: "engines".into(), source });
+        assert!(with_command(&folder()).ends_with("--out engines`"));
+    }
+}
