@@ -1,13 +1,12 @@
-//! Tensors held against a contract.
+//! Tensors compared with a contract.
 
 use super::RunError;
 use crate::device::{Buffer, DeviceView, DeviceViewMut};
 use crate::tensor::DType;
-#[cfg(any(feature = "cuda", test))]
 use crate::tensor::{TensorView, TensorViewMut};
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// The memory of all tensors, inputs first.
+/// Returns the memory of all tensors, inputs first.
 pub(super) fn buffers_of<'a>(
     inputs: &'a [DeviceView<'_>],
     outputs: &'a [DeviceViewMut<'_>],
@@ -15,61 +14,68 @@ pub(super) fn buffers_of<'a>(
     inputs.iter().map(|view| view.buffer).chain(outputs.iter().map(|view| view.buffer))
 }
 
-/// Holds tensors of a device against the contract.
-pub(super) fn agree_all(
+/// A tensor at one side of a run.
+pub(super) trait Tensor {
+    /// Returns its element type, its shape and its length in bytes.
+    fn layout(&self) -> (DType, &[usize], usize);
+}
+
+impl Tensor for DeviceView<'_> {
+    fn layout(&self) -> (DType, &[usize], usize) {
+        (self.dtype, self.shape, self.buffer.bytes())
+    }
+}
+
+impl Tensor for DeviceViewMut<'_> {
+    fn layout(&self) -> (DType, &[usize], usize) {
+        (self.dtype, self.shape, self.buffer.bytes())
+    }
+}
+
+impl Tensor for TensorView<'_> {
+    fn layout(&self) -> (DType, &[usize], usize) {
+        (self.dtype, self.shape, self.bytes.len())
+    }
+}
+
+impl Tensor for TensorViewMut<'_> {
+    fn layout(&self) -> (DType, &[usize], usize) {
+        (self.dtype, self.shape, self.bytes.len())
+    }
+}
+
+/// Checks that the tensors of a run are what the contract says.
+///
+/// # Errors
+/// If their number, a type or a shape differs.
+///
+/// # Panics
+/// If a length is not the product of type and shape.
+pub(super) fn check_tensors(
     contract: &Contract,
-    inputs: &[DeviceView<'_>],
-    outputs: &[DeviceViewMut<'_>],
+    inputs: &[impl Tensor],
+    outputs: &[impl Tensor],
 ) -> Result<(), RunError> {
     let network = &contract.network;
     count(network, "input", contract.inputs.len(), inputs.len())?;
     count(network, "output", contract.outputs.len(), outputs.len())?;
     for (spec, view) in contract.inputs.iter().zip(inputs) {
-        agree(network, "input", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
+        check_tensor(network, "input", spec, view.layout())?;
     }
     for (spec, view) in contract.outputs.iter().zip(outputs) {
-        agree(network, "output", spec, (view.dtype, view.shape, view.buffer.bytes()))?;
+        check_tensor(network, "output", spec, view.layout())?;
     }
     Ok(())
 }
 
-/// Holds tensors of the host against the contract.
-#[cfg(any(feature = "cuda", test))]
-pub(super) fn agree_on_host(
-    contract: &Contract,
-    inputs: &[TensorView<'_>],
-    outputs: &[TensorViewMut<'_>],
-) -> Result<(), RunError> {
-    let network = &contract.network;
-    count(network, "input", contract.inputs.len(), inputs.len())?;
-    count(network, "output", contract.outputs.len(), outputs.len())?;
-    for (spec, view) in contract.inputs.iter().zip(inputs) {
-        agree(network, "input", spec, (view.dtype, view.shape, view.bytes.len()))?;
-    }
-    for (spec, view) in contract.outputs.iter().zip(outputs) {
-        agree(network, "output", spec, (view.dtype, view.shape, view.bytes.len()))?;
-    }
-    Ok(())
-}
-
-/// Holds a number of tensors against the contract's.
-pub(super) fn count(
-    network: &str,
-    what: &'static str,
-    expected: usize,
-    found: usize,
-) -> Result<(), RunError> {
+fn count(network: &str, what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {
     if expected == found {
         return Ok(());
     }
     Err(RunError::Count { network: network.to_owned(), what, expected, found })
 }
 
-/// Holds one tensor's type, shape and length against the contract's.
-///
-/// # Panics
-/// If the length is not what type and shape make.
-pub(super) fn agree(
+fn check_tensor(
     network: &str,
     what: &'static str,
     spec: &TensorSpec,

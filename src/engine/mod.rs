@@ -31,7 +31,7 @@ pub use folder::{
     WeightFile, WeightHashError, WeightHasher, hash_cache, hashes_file, read_network,
 };
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
-pub use session::{Backend, Engine, LoadError, RunError, Session};
+pub use session::{Backend, Engine, LoadError, MAX_TENSORS, RunError, Session};
 pub use target::{
     BackendKind, TENSORRT_RTX_CAPABILITIES, Target, TargetError, UnknownTarget, comma_separated,
 };

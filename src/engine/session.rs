@@ -6,6 +6,9 @@ use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::Contract;
 
+/// Maximum number of tensors on one side of a network: keys and values of 36 layers and a few more.
+pub const MAX_TENSORS: usize = 256;
+
 /// A library that can run networks.
 pub trait Backend: Send + Sync {
     /// What it is, with its version, for tables and records.

@@ -1,7 +1,7 @@
 //! Runs on tensors of the host by way of a device: for checks and measurements, never on a tick.
 
 use super::RunError;
-use super::agreement::agree_on_host;
+use super::agreement::check_tensors;
 use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, StagedTensor, Stream};
 use crate::tensor::{TensorView, TensorViewMut};
 use tandem_export::contract::{Contract, TensorSpec};
@@ -32,7 +32,7 @@ impl Staging {
         outputs: &mut [TensorViewMut<'_>],
         enqueue: impl FnOnce(&[DeviceView<'_>], &[DeviceViewMut<'_>]) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        agree_on_host(contract, inputs, outputs)?;
+        check_tensors(contract, inputs, outputs)?;
         let failed = |source| RunError::Device { network: contract.network.clone(), source };
         for (staged, view) in self.inputs.iter_mut().zip(inputs) {
             staged.bytes_mut().copy_from_slice(view.bytes);

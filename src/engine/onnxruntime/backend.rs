@@ -3,34 +3,31 @@
 //! Weights are memory-mapped once per file and handed to the library by address, so that loading
 //! copies only the matrices that are worth packing, and engines over one checkpoint share its pages.
 
-#[cfg(feature = "cuda")]
-use super::library::GPU_LIBRARY;
-use super::library::LIBRARY;
+use super::error::SessionError;
+use super::library::{GPU_LIBRARY, LIBRARY};
 use super::packing::Matrices;
 use super::parts::Parts;
 use super::profile::{ProfileFiles, Profiling};
-use super::session::{CpuSession, MAX_RANK, MAX_TENSORS};
+use super::raw::MAX_RANK;
+use super::session::CpuEngine;
 use super::telemetry;
 use super::weights::Weights;
 use super::widen;
 use crate::engine::library::{self, LibraryError, Places};
 use crate::engine::target::cpu_features;
 use crate::engine::{
-    Backend, BackendKind, BuiltNetwork, Engine, Key, LoadError, NetworkFile, OperatorProfile,
-    OperatorProfileError, Session, Target,
+    Backend, BackendKind, BuiltNetwork, Engine, Key, LoadError, MAX_TENSORS, NetworkFile, Target,
 };
 use crate::tensor::DType;
-use ort::AsPointer;
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{TensorElementType, ValueType};
 use prost::Message;
-use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::contract::Contract;
 use tandem_export::onnx::ModelProto;
 
 /// How engines use the CPU.
@@ -69,8 +66,7 @@ pub enum OpenError {
     /// There is no library.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// This process has loaded the library for the CPU, and there can be one.
-    #[cfg(feature = "cuda")]
+    /// For a GPU: this process has loaded the library for the CPU, and there can be one.
     #[error(
         "cannot use {path:?} for the GPU: this process already uses {loaded:?}; open the GPU's first, \
          which serves the CPU as well"
@@ -81,8 +77,7 @@ pub enum OpenError {
         /// The library in use.
         loaded: PathBuf,
     },
-    /// A library without the provider.
-    #[cfg(feature = "cuda")]
+    /// For a GPU: the library has no CUDA provider.
     #[error(
         "{path:?} has no CUDA provider ({missing}); name the library of the package {} {} in {}, with \
          the files that lie beside it there",
@@ -96,8 +91,7 @@ pub enum OpenError {
         /// What it lacks.
         missing: String,
     },
-    /// The provider's library for convolutions is missing.
-    #[cfg(feature = "cuda")]
+    /// For a GPU: the provider's library for convolutions is missing.
     #[error(
         "{name} does not load ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or \
          name its folder in LD_LIBRARY_PATH"
@@ -108,8 +102,7 @@ pub enum OpenError {
         /// Message of the system's loader.
         reason: String,
     },
-    /// The stream is another device's.
-    #[cfg(feature = "cuda")]
+    /// For a GPU: the stream is another device's.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
     /// The process's environment leaves the library's telemetry on.
@@ -198,18 +191,17 @@ impl OnnxRuntime {
         &self.library
     }
 
-    /// Session options of this back end. The library's builder errors carry the builder itself.
-    pub(super) fn builder(&self, prepack: bool) -> Result<SessionBuilder, String> {
-        let builder = OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
-        let builder =
-            builder.with_intra_threads(self.options.threads).map_err(|error| error.to_string())?;
-        let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
-        let builder = builder.with_prepacking(prepack).map_err(|error| error.to_string())?;
+    /// Session options of this back end.
+    pub(super) fn builder(&self, prepack: bool) -> Result<SessionBuilder, SessionError> {
+        let builder = OrtSession::builder(&self.environment)?
+            .with_intra_threads(self.options.threads)?
+            .with_intra_op_spinning(false)?
+            .with_prepacking(prepack)?;
         match worker_affinities(self.options.threads, &self.worker_cores) {
             None => Ok(builder),
-            Some(affinities) => builder
-                .with_config_entry("session.intra_op_thread_affinities", affinities)
-                .map_err(|error| error.to_string()),
+            Some(affinities) => {
+                Ok(builder.with_config_entry("session.intra_op_thread_affinities", affinities)?)
+            }
         }
     }
 
@@ -238,9 +230,9 @@ impl OnnxRuntime {
         Err(LoadError::Rebuild { network, differences, rebuild })
     }
 
-    fn refused(&self, network: &str, reason: impl ToString) -> LoadError {
+    fn refused(&self, network: &str, error: &SessionError) -> LoadError {
         let network = network.to_owned();
-        LoadError::Refused { library: self.name(), network, reason: reason.to_string() }
+        LoadError::Refused { library: self.name(), network, reason: error.to_string() }
     }
 }
 
@@ -251,7 +243,7 @@ impl Backend for OnnxRuntime {
 
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
         let network = file.contract.network.as_str();
-        let refused = |reason: String| self.refused(network, reason);
+        let refused = |error: SessionError| self.refused(network, &error);
         if let Some(built) = &file.built {
             self.check_key(network, built)?;
         }
@@ -259,19 +251,19 @@ impl Backend for OnnxRuntime {
         // Built engines were widened at their build.
         let block = if file.built.is_none() { widen::block() } else { None };
         let (weights, graph) = Weights::map(file, source, block)?;
-        let commit = |builder: SessionBuilder| {
-            weights.add_to(builder)?.commit_from_memory(&graph).map_err(|error| error.to_string())
+        let commit = |builder: SessionBuilder| -> Result<OrtSession, SessionError> {
+            Ok(weights.add_to(builder)?.commit_from_memory(&graph)?)
         };
         // Built engines were optimized at their build.
-        let builder = |prepack: bool| match &file.built {
-            None => self.builder(prepack),
-            Some(_) => self
-                .builder(prepack)?
-                .with_optimization_level(GraphOptimizationLevel::Disable)
-                .map_err(|error| error.to_string()),
+        let builder = |prepack: bool| -> Result<SessionBuilder, SessionError> {
+            let builder = self.builder(prepack)?;
+            match &file.built {
+                None => Ok(builder),
+                Some(_) => Ok(builder.with_optimization_level(GraphOptimizationLevel::Disable)?),
+            }
         };
         let exported = ModelProto::decode(file.graph.as_slice())
-            .map_err(|error| refused(format!("not an ONNX file: {error}")))?
+            .map_err(|error| refused(SessionError::NotOnnx(error)))?
             .graph
             .unwrap_or_default();
         let matrices = Matrices::of(&exported);
@@ -291,21 +283,13 @@ impl Backend for OnnxRuntime {
             let parts = Parts::of(&exported.node);
             let placed = files.graph(&parts, unpacked, commit).map_err(&refused)?;
             profiling = Some(Profiling::new(parts, placed));
-            measured = measured
-                .with_profiling(files.prefix())
-                .map_err(|error| refused(error.to_string()))?;
+            measured =
+                measured.with_profiling(files.prefix()).map_err(|error| refused(error.into()))?;
         }
         let session = commit(measured).map_err(&refused)?;
         check_sizes(&file.contract).map_err(&refused)?;
         check(&file.contract, &session)?;
-        Ok(Arc::new(CpuEngine {
-            input_names: names(&file.contract.inputs),
-            output_names: names(&file.contract.outputs),
-            contract: file.contract.clone(),
-            session,
-            profiling,
-            _weights: weights,
-        }))
+        Ok(Arc::new(CpuEngine::new(file.contract.clone(), session, profiling, weights)))
     }
 }
 
@@ -329,70 +313,16 @@ fn worker_affinities(threads: usize, cores: &[usize]) -> Option<String> {
     Some(vec![cores.join(","); threads - 1].join(";"))
 }
 
-/// A loaded network.
-pub(super) struct CpuEngine {
-    contract: Contract,
-    input_names: Vec<CString>,
-    output_names: Vec<CString>,
-    session: OrtSession,
-    profiling: Option<Profiling>,
-    /// Declared after the session: the mapped memory must outlive it.
-    _weights: Weights,
-}
-
-impl CpuEngine {
-    pub(super) fn input_names(&self) -> &[CString] {
-        &self.input_names
-    }
-
-    pub(super) fn output_names(&self) -> &[CString] {
-        &self.output_names
-    }
-
-    /// The profile that runs are part of, if operators are measured.
-    pub(super) fn profiling(&self) -> Option<&Profiling> {
-        self.profiling.as_ref()
-    }
-
-    /// The library's session; it may be run by several threads at once.
-    pub(super) fn raw(&self) -> *mut ort::sys::OrtSession {
-        self.session.ptr().cast_mut()
-    }
-}
-
-impl Engine for CpuEngine {
-    fn contract(&self) -> &Contract {
-        &self.contract
-    }
-
-    fn session(self: Arc<Self>) -> Box<dyn Session> {
-        Box::new(CpuSession::new(self))
-    }
-
-    fn end_operator_profile(
-        &self,
-        warm_up: u64,
-    ) -> Option<Result<OperatorProfile, OperatorProfileError>> {
-        self.profiling.as_ref()?.end(&self.contract.network, self.raw(), warm_up)
-    }
-}
-
-/// Names as the library takes them.
-pub(super) fn names(specs: &[TensorSpec]) -> Vec<CString> {
-    let name = |spec: &TensorSpec| CString::new(spec.name.as_str());
-    specs.iter().map(|spec| name(spec).expect("ONNX names hold no zero byte")).collect()
-}
-
 /// Refuses networks that a session has no room for.
-pub(super) fn check_sizes(contract: &Contract) -> Result<(), String> {
+pub(super) fn check_sizes(contract: &Contract) -> Result<(), SessionError> {
     let mut tensors = contract.inputs.iter().chain(&contract.outputs);
     if let Some(deep) = tensors.find(|spec| spec.shape.len() > MAX_RANK) {
-        return Err(format!("{:?} has more than {MAX_RANK} dimensions", deep.name));
+        return Err(SessionError::Rank { tensor: deep.name.clone() });
     }
     let mut sides = [&contract.inputs, &contract.outputs].into_iter();
     match sides.find(|side| side.len() > MAX_TENSORS) {
         None => Ok(()),
-        Some(side) => Err(format!("{} tensors on one side, {MAX_TENSORS} at most", side.len())),
+        Some(side) => Err(SessionError::Tensors { count: side.len() }),
     }
 }
 

@@ -5,6 +5,8 @@
 //! disk twice, and two engines share their pages.
 
 use super::backend::OnnxRuntime;
+use super::error::SessionError;
+use super::options::with_optimized_model;
 use super::rewrite::{RewriteError, with_external_weights};
 use super::weights::{Weights, set_place};
 use super::widen;
@@ -88,26 +90,20 @@ impl OnnxRuntime {
     /// Lets the library write its optimized graph, with all weights.
     fn save_optimized(&self, file: &NetworkFile, saved: &Saved) -> Result<(), BuildError> {
         let (weights, graph) = Weights::map(file, &file.graph, widen::block())?;
-        let save = || -> Result<(), String> {
+        let save = || -> Result<(), SessionError> {
             let name = saved.weights.file_name().expect("a constant").to_string_lossy();
-            let builder = self
-                .builder(false)?
-                .with_optimized_model_path(&saved.graph)
-                .map_err(|error| error.to_string())?
-                .with_config_entry("session.optimized_model_external_initializers_file_name", name)
-                .map_err(|error| error.to_string())?
+            let builder = with_optimized_model(self.builder(false)?, &saved.graph, &name)?
                 .with_config_entry(
                     "session.optimized_model_external_initializers_min_size_in_bytes",
                     MIN_EXTERNAL_BYTES.to_string(),
-                )
-                .map_err(|error| error.to_string())?;
-            let session = weights.add_to(builder)?.commit_from_memory(&graph);
-            session.map(drop).map_err(|error| error.to_string())
+                )?;
+            weights.add_to(builder)?.commit_from_memory(&graph)?;
+            Ok(())
         };
-        save().map_err(|reason| BuildError::Refused {
+        save().map_err(|error| BuildError::Refused {
             library: self.described_library(),
             network: file.contract.network.clone(),
-            reason,
+            reason: error.to_string(),
         })
     }
 }

@@ -6,27 +6,23 @@
 
 #![expect(unsafe_code, reason = "calls the library's C interface to run on the device's memory")]
 
-use super::backend::{
-    OpenError, check as check_contract, check_sizes, environment, names, version,
-};
+use super::backend::{OpenError, check as check_contract, check_sizes, environment, version};
+use super::bindings::{Binding, Bindings, Network};
+use super::error::SessionError;
 use super::library::GPU_LIBRARY;
-use super::session::{Descriptor, KNOWN_BINDINGS, MAX_TENSORS, Memory, check};
+use super::raw::Names;
 use super::weights::{ROOT_ENTRY, Weights};
 use crate::device::cuda::CudaDevice;
-use crate::device::{Buffer, Device, DeviceError, DeviceView, DeviceViewMut, Stream};
-use crate::engine::agreement::{agree_all, buffers_of};
+use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, Stream};
+use crate::engine::agreement::{buffers_of, check_tensors};
 use crate::engine::library::{self, Places};
 use crate::engine::staging::Staging;
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, RunError, Session};
 use crate::tensor::{TensorView, TensorViewMut};
-use arrayvec::ArrayVec;
-use ort::AsPointer;
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProvider};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session as OrtSession};
-use ort::sys::OrtValue;
-use std::ffi::{CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_export::contract::Contract;
@@ -92,10 +88,10 @@ impl OnnxRuntimeCuda {
         &self.library
     }
 
-    /// Session options of this back end. The library's builder errors carry the builder itself.
-    fn builder(&self, root: &Path) -> Result<SessionBuilder, String> {
+    /// Session options of this back end.
+    fn builder(&self, root: &Path) -> Result<SessionBuilder, SessionError> {
         let stream = self.device.own_stream(&*self.stream).expect("checked when it was opened");
-        let number = i32::try_from(self.device.ordinal()).map_err(|error| error.to_string())?;
+        let number = i32::try_from(self.device.ordinal())?;
         // Memory grows by what is asked for and not to the next power of two: all of it is taken by
         // the first runs. TF32 is off, so that f32 networks are references; it does nothing to others.
         let provider = CUDA::default()
@@ -109,11 +105,10 @@ impl OnnxRuntimeCuda {
         // SAFETY: the stream outlives every session made of this builder: the engine keeps both, and
         // drops the session first.
         let provider = unsafe { provider.with_compute_stream(stream.raw().cast()) };
-        let mut builder =
-            OrtSession::builder(&self.environment).map_err(|error| error.to_string())?;
-        builder = builder.with_intra_threads(1).map_err(|error| error.to_string())?;
-        builder = builder.with_prepacking(false).map_err(|error| error.to_string())?;
-        let root = root.to_str().ok_or("the path of the weights' folder is not UTF-8")?;
+        let mut builder = OrtSession::builder(&self.environment)?
+            .with_intra_threads(1)?
+            .with_prepacking(false)?;
+        let root = root.to_str().ok_or(SessionError::Root)?;
         let entries = [
             (ROOT_ENTRY, root),
             ("session.disable_cpu_ep_fallback", "1"),
@@ -121,15 +116,15 @@ impl OnnxRuntimeCuda {
             ("session.use_device_allocator_for_initializers", "1"),
         ];
         for (key, value) in entries {
-            builder = builder.with_config_entry(key, value).map_err(|error| error.to_string())?;
+            builder = builder.with_config_entry(key, value)?;
         }
         builder
             .with_execution_providers([provider.build().error_on_failure()])
             .map_err(|error| explained(&error.to_string()))
     }
 
-    fn load_session(&self, graph: &[u8], root: &Path) -> Result<OrtSession, String> {
-        self.device.make_current().map_err(|error| error.to_string())?;
+    fn load_session(&self, graph: &[u8], root: &Path) -> Result<OrtSession, SessionError> {
+        self.device.make_current()?;
         self.builder(root)?.commit_from_memory(graph).map_err(|error| explained(&error.to_string()))
     }
 }
@@ -142,29 +137,26 @@ fn cudnn(name: &str) -> Result<libloading::Library, OpenError> {
         .map_err(|error| OpenError::NoCudnn { name: name.to_owned(), reason: error.to_string() })
 }
 
-/// The library's message, with what to do about it where it says only what is missing.
-fn explained(words: &str) -> String {
-    let words = words.trim_end();
-    if words.contains("cuDNN is unavailable") {
-        return format!(
-            "{words}; the CUDA provider needs cuDNN 9 for convolutions: install it, or name its folder \
-             in LD_LIBRARY_PATH"
-        );
-    }
-    if words.contains("cannot open shared object file") {
-        return format!(
-            "{words}; the CUDA provider needs libcublas, libcublasLt, libcurand and libcudart of CUDA \
-             13, and libcudnn 9: install them, or name their folders in LD_LIBRARY_PATH"
-        );
-    }
-    let has_no_kernel = words.contains("Provider type for ") && words.contains(" is not set");
-    if has_no_kernel
-        || words.contains("disable_cpu_ep_fallback")
-        || words.contains("fallback to CPU EP")
+/// Returns the library's message as an error, with what to do about it where the message says only
+/// what is missing.
+fn explained(message: &str) -> SessionError {
+    let message = message.trim_end().to_owned();
+    let has_no_kernel = message.contains("Provider type for ") && message.contains(" is not set");
+    let advice = if message.contains("cuDNN is unavailable") {
+        "the CUDA provider needs cuDNN 9 for convolutions: install it, or name its folder in \
+         LD_LIBRARY_PATH"
+    } else if message.contains("cannot open shared object file") {
+        "the CUDA provider needs libcublas, libcublasLt, libcurand and libcudart of CUDA 13, and \
+         libcudnn 9: install them, or name their folders in LD_LIBRARY_PATH"
+    } else if has_no_kernel
+        || message.contains("disable_cpu_ep_fallback")
+        || message.contains("fallback to CPU EP")
     {
-        return format!("{words}; some of its nodes have no kernel in the CUDA provider");
-    }
-    words.to_owned()
+        "some of its nodes have no kernel in the CUDA provider"
+    } else {
+        return SessionError::Library { message };
+    };
+    SessionError::Advised { message, advice }
 }
 
 impl Backend for OnnxRuntimeCuda {
@@ -176,10 +168,10 @@ impl Backend for OnnxRuntimeCuda {
     /// beside it.
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
         let network = file.contract.network.as_str();
-        let refused = |reason: String| LoadError::Refused {
+        let refused = |error: SessionError| LoadError::Refused {
             library: self.name(),
             network: network.to_owned(),
-            reason,
+            reason: error.to_string(),
         };
         check_sizes(&file.contract).map_err(&refused)?;
         // The library reads the weights from their files itself and copies them to the device. Given
@@ -189,8 +181,7 @@ impl Backend for OnnxRuntimeCuda {
         drop(weights);
         let session = self.load_session(&graph, &root).map_err(&refused)?;
         check_contract(&file.contract, &session)?;
-        let number =
-            i32::try_from(self.device.ordinal()).map_err(|error| refused(error.to_string()))?;
+        let number = i32::try_from(self.device.ordinal()).map_err(|error| refused(error.into()))?;
         let info = MemoryInfo::new(
             AllocationDevice::CUDA,
             number,
@@ -198,10 +189,10 @@ impl Backend for OnnxRuntimeCuda {
             MemoryType::Default,
         );
         Ok(Arc::new(CudaEngine {
-            input_names: names(&file.contract.inputs),
-            output_names: names(&file.contract.outputs),
+            names: Names::of(&file.contract),
             contract: file.contract.clone(),
-            info: info.map_err(|error| refused(error.to_string()))?,
+            info: info.map_err(|error| refused(error.into()))?,
+            options: run_options().map_err(|error| refused(error.into()))?,
             has_failed: Mutex::new(false),
             session,
             device: self.device.clone(),
@@ -213,10 +204,10 @@ impl Backend for OnnxRuntimeCuda {
 /// A network that was loaded for a stream.
 struct CudaEngine {
     contract: Contract,
-    input_names: Vec<CString>,
-    output_names: Vec<CString>,
+    names: Names,
     info: MemoryInfo<'static>,
-    /// Held while a run is handed over, since a stream takes one after the other; true once a run
+    options: RunOptions,
+    /// Held while a run is submitted, since a stream takes one after the other; true once a run
     /// was refused.
     has_failed: Mutex<bool>,
     session: OrtSession,
@@ -231,80 +222,34 @@ impl Engine for CudaEngine {
     }
 
     fn session(self: Arc<Self>) -> Box<dyn Session> {
-        Box::new(CudaSession { engine: self, bindings: ArrayVec::new(), staging: None })
+        Box::new(CudaSession { engine: self, bindings: Bindings::new(), staging: None })
+    }
+}
+
+impl Network for CudaEngine {
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn library_session(&self) -> &OrtSession {
+        &self.session
+    }
+
+    fn memory_info(&self) -> &MemoryInfo<'static> {
+        &self.info
+    }
+
+    fn run_options(&self) -> Option<&RunOptions> {
+        Some(&self.options)
     }
 }
 
 /// A session on a stream of a GPU.
 struct CudaSession {
     engine: Arc<CudaEngine>,
-    bindings: ArrayVec<Binding, KNOWN_BINDINGS>,
+    bindings: Bindings<CudaEngine>,
     /// For runs on tensors of the host, from the first one on.
     staging: Option<Staging>,
-}
-
-/// A network with all its tensors.
-struct Binding {
-    input_names: Vec<*const c_char>,
-    inputs: Vec<*const OrtValue>,
-    output_names: Vec<*const c_char>,
-    outputs: Vec<*mut OrtValue>,
-    options: RunOptions,
-    /// What the descriptors describe, inputs first.
-    buffers: Vec<Buffer>,
-    /// What the values belong to.
-    _descriptors: Vec<Descriptor>,
-}
-
-// SAFETY: the names lead into CStrings of the engine, which the session keeps beside the binding, the
-// values are those of the descriptors, which describe memory of the buffers; the binding keeps both.
-// The library's objects have no thread affinity.
-unsafe impl Send for Binding {}
-
-impl CudaSession {
-    /// Place of the binding to these tensors, made on first sight.
-    fn binding(
-        &mut self,
-        inputs: &[DeviceView<'_>],
-        outputs: &[DeviceViewMut<'_>],
-    ) -> Result<usize, RunError> {
-        let is_of = |binding: &Binding| {
-            let mut known = binding.buffers.iter().map(|buffer| (buffer.address(), buffer.bytes()));
-            buffers_of(inputs, outputs)
-                .all(|buffer| known.next() == Some((buffer.address(), buffer.bytes())))
-        };
-        if let Some(known) = self.bindings.iter().position(is_of) {
-            return Ok(known);
-        }
-        let engine = &*self.engine;
-        let network = &engine.contract.network;
-        let specs = engine.contract.inputs.iter().chain(&engine.contract.outputs);
-        let descriptors = specs.zip(buffers_of(inputs, outputs)).map(|(spec, buffer)| {
-            let (address, bytes) = (buffer.address() as *mut c_void, buffer.bytes());
-            Descriptor::new(&engine.info, Memory { address, bytes }, spec, network)
-        });
-        let descriptors = descriptors.collect::<Result<Vec<_>, _>>()?;
-        let (described, written) = descriptors.split_at(inputs.len());
-        let pointers = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect();
-        let options = run_options().map_err(|error| RunError::Library {
-            network: network.clone(),
-            reason: error.to_string(),
-        })?;
-        let binding = Binding {
-            input_names: pointers(&engine.input_names),
-            inputs: described.iter().map(|known| known.value.as_ptr().cast_const()).collect(),
-            output_names: pointers(&engine.output_names),
-            outputs: written.iter().map(|known| known.value.as_ptr()).collect(),
-            options,
-            buffers: buffers_of(inputs, outputs).cloned().collect(),
-            _descriptors: descriptors,
-        };
-        if self.bindings.is_full() {
-            self.bindings.remove(0);
-        }
-        self.bindings.push(binding);
-        Ok(self.bindings.len() - 1)
-    }
 }
 
 /// Options of runs: they do not wait for the device at their end.
@@ -333,39 +278,21 @@ impl CudaEngine {
         own.make_current()
     }
 
-    /// Hands one run over to the engine's stream.
-    fn hand_over(&self, binding: &Binding) -> Result<(), RunError> {
+    /// Submits one run to the engine's stream.
+    fn submit(&self, binding: &Binding<Self>) -> Result<(), RunError> {
+        let failed =
+            |reason: String| RunError::Library { network: self.contract.network.clone(), reason };
         let mut has_failed = self.has_failed.lock().expect("no holder of this lock panics");
         if *has_failed {
             // Seen with 1.31.1: behind a run that failed on its way to the device, plans of
             // convolutions are gone, and every later run fails with other words.
-            return Err(RunError::Library {
-                network: self.contract.network.clone(),
-                reason: "an earlier run of it failed; load it again".to_owned(),
-            });
+            return Err(failed("an earlier run of it failed; load it again".to_owned()));
         }
-        // The library takes the outputs' array for writing, though it has nothing to write there.
-        let mut outputs: ArrayVec<*mut OrtValue, MAX_TENSORS> =
-            binding.outputs.iter().copied().collect();
-        // SAFETY: the engine owns the library's session. Names, values and the memory behind them are
-        // kept by the engine and the binding until the session, which keeps both, is dropped; memory
-        // that goes then is freed behind the work that uses it. Shapes and lengths were checked
-        // against the contract.
-        let status = unsafe {
-            (ort::api().Run)(
-                self.session.ptr().cast_mut(),
-                binding.options.ptr(),
-                binding.input_names.as_ptr(),
-                binding.inputs.as_ptr(),
-                binding.inputs.len(),
-                binding.output_names.as_ptr(),
-                binding.output_names.len(),
-                outputs.as_mut_ptr(),
-            )
-        };
-        let ran = check(&self.contract.network, status);
+        // SAFETY: the stream orders the run with all other accesses to the memory. The session keeps
+        // the binding; when that is dropped, its memory is freed behind the work that uses it.
+        let ran = unsafe { binding.call_library() };
         *has_failed = ran.is_err();
-        ran
+        ran.map_err(|error| failed(error.to_string()))
     }
 }
 
@@ -377,12 +304,12 @@ impl Session for CudaSession {
         outputs: &[DeviceViewMut<'_>],
     ) -> Result<(), RunError> {
         let contract = &self.engine.contract;
-        agree_all(contract, inputs, outputs)?;
+        check_tensors(contract, inputs, outputs)?;
         self.engine
             .check_place(stream, inputs, outputs)
             .map_err(|source| RunError::Device { network: contract.network.clone(), source })?;
-        let place = self.binding(inputs, outputs)?;
-        self.engine.hand_over(&self.bindings[place])
+        let binding = self.bindings.to(&self.engine, inputs, outputs)?;
+        self.engine.submit(&binding)
     }
 
     fn runs_before_capture(&self) -> Option<usize> {
@@ -420,7 +347,7 @@ mod tests {
     fn a_missing_library_is_said_with_what_to_install() {
         let words = "Failed to load library libonnxruntime_providers_cuda.so with error: \
                      libcublasLt.so.13: cannot open shared object file: No such file or directory\n";
-        let said = explained(words);
+        let said = explained(words).to_string();
         for part in [
             "libcublasLt.so.13",
             "directory; the CUDA provider",
@@ -430,16 +357,17 @@ mod tests {
         ] {
             assert!(said.contains(part), "{said}");
         }
-        assert_eq!(explained("something else"), "something else");
+        assert_eq!(explained("something else").to_string(), "something else");
     }
 
     #[test]
     fn missing_cudnn_and_missing_kernel_are_explained() {
-        let said = explained("cuDNN is unavailable: dlopen failed for libcudnn.so.9");
+        let said = explained("cuDNN is unavailable: dlopen failed for libcudnn.so.9").to_string();
         assert!(said.contains("needs cuDNN 9") && said.contains("LD_LIBRARY_PATH"), "{said}");
         let said = explained(
             "Provider type for GlobalAveragePool node 'image.s1/b1/global_average_pool' is not set.",
-        );
+        )
+        .to_string();
         assert!(said.ends_with("no kernel in the CUDA provider"), "{said}");
     }
 

@@ -6,8 +6,10 @@
 
 #![expect(unsafe_code, reason = "ends the library's profile by its C interface")]
 
+use super::error::SessionError;
+use super::options::with_optimized_model;
 use super::parts::{Parts, Placed, parts_of, place};
-use super::session::check;
+use super::raw::check;
 use super::trace::{RESOLUTION_NS, Trace};
 use crate::engine::{OperatorProfile, OperatorProfileError, OperatorTime};
 use ort::AsPointer;
@@ -54,29 +56,24 @@ impl ProfileFiles {
         &self,
         parts: &Parts,
         builder: SessionBuilder,
-        commit: impl FnOnce(SessionBuilder) -> Result<OrtSession, String>,
-    ) -> Result<Vec<Placed>, String> {
+        commit: impl FnOnce(SessionBuilder) -> Result<OrtSession, SessionError>,
+    ) -> Result<Vec<Placed>, SessionError> {
         let graph = self.stem.with_added_extension("onnx");
         let weights = self.stem.with_added_extension("weights");
-        let cannot = |path: &Path, error: std::io::Error| format!("cannot write {path:?}: {error}");
+        let cannot = |path: &Path, source| SessionError::Write { path: path.to_owned(), source };
         // The library would write every weight beside the graph, and nobody reads them.
         symlink("/dev/null", &weights).map_err(|error| cannot(&weights, error))?;
         let written = (|| {
             let name = weights.file_name().expect("made of a name").to_string_lossy();
-            let builder = builder
-                .with_optimized_model_path(&graph)
-                .map_err(|error| error.to_string())?
-                .with_config_entry("session.optimized_model_external_initializers_file_name", name)
-                .map_err(|error| error.to_string())?;
-            commit(builder)?;
+            commit(with_optimized_model(builder, &graph, &name)?)?;
             fs::read(&graph).map_err(|error| cannot(&graph, error))
         })();
         for path in [&weights, &graph] {
             // The library removes a weight file that stayed empty itself.
             let _ = fs::remove_file(path);
         }
-        let model = ModelProto::decode(written?.as_slice())
-            .map_err(|error| format!("the library's own graph is not an ONNX file: {error}"))?;
+        let model =
+            ModelProto::decode(written?.as_slice()).map_err(SessionError::OptimizedNotOnnx)?;
         Ok(place(&model.graph.unwrap_or_default().node, parts))
     }
 }
@@ -175,7 +172,7 @@ fn end_profile(
     // allocator outlives the call.
     let status =
         unsafe { (ort::api().SessionEndProfiling)(session, allocator.ptr().cast_mut(), &mut name) };
-    check(network, status).map_err(|error| failed(error.to_string()))?;
+    check(status).map_err(|error| failed(error.to_string()))?;
     if name.is_null() {
         return Err(failed("it names no file".into()));
     }
@@ -184,6 +181,6 @@ fn end_profile(
     let path = PathBuf::from(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
     // SAFETY: made by this very allocator, and freed once.
     let status = unsafe { (ort::api().AllocatorFree)(allocator.ptr().cast_mut(), name.cast()) };
-    check(network, status).map_err(|error| failed(error.to_string()))?;
+    check(status).map_err(|error| failed(error.to_string()))?;
     Ok(path)
 }

@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "describes the memory of mapped weight files to the library")]
 
+use super::error::SessionError;
+use super::raw::{check, element_type};
 use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
-use super::session::{check, element_type};
 use super::widen::widened;
 use crate::engine::folder::Place;
 use crate::engine::folder::check_weight;
@@ -141,14 +142,11 @@ impl Weights {
     }
 
     /// Gives all of them to a session to be.
-    pub(super) fn add_to(&self, builder: SessionBuilder) -> Result<SessionBuilder, String> {
-        let root = self.root.to_str().ok_or("the path of the weights' folder is not UTF-8")?;
-        let mut builder =
-            builder.with_config_entry(ROOT_ENTRY, root).map_err(|error| error.to_string())?;
+    pub(super) fn add_to(&self, builder: SessionBuilder) -> Result<SessionBuilder, SessionError> {
+        let root = self.root.to_str().ok_or(SessionError::Root)?;
+        let mut builder = builder.with_config_entry(ROOT_ENTRY, root)?;
         for (name, value) in &self.values {
-            builder = builder
-                .with_initializer(name, Arc::clone(value))
-                .map_err(|error| error.to_string())?;
+            builder = builder.with_initializer(name, Arc::clone(value))?;
         }
         Ok(builder)
     }
@@ -238,7 +236,7 @@ fn describe(
             &mut value,
         )
     };
-    check(network, status).map_err(|error| refused(network, error.to_string()))?;
+    check(status).map_err(|error| refused(network, error.to_string()))?;
     let value = NonNull::new(value).expect("the library reported success");
     // SAFETY: a valid value just made by the library, owned by nobody else.
     Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })

@@ -8,7 +8,7 @@ use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
 use super::sizes::histogram;
 use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
-use crate::engine::Session;
+use crate::engine::{MAX_TENSORS, Session};
 use crate::kv_cache::{KvSnapshot, Slot};
 use crate::model::{ActionExpert, ModelError, RefreshRequest};
 use crate::scene::{
@@ -20,9 +20,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tandem_export::contract::TensorSpec;
-
-/// Tensors of one run at most: 36 layers of keys and values and a few more.
-const MAX_TENSORS: usize = 256;
 
 /// Time between two waypoints.
 const WAYPOINT_SPACING: Duration = Duration::from_millis(500);

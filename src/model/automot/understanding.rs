@@ -13,7 +13,7 @@ use super::whole::WholeCheck;
 use crate::device::{
     Device, DeviceError, DeviceTensor, DeviceView, DeviceViewMut, Graph, StagedTensor, Stream,
 };
-use crate::engine::{Engine, RunError, Session};
+use crate::engine::{Engine, MAX_TENSORS, RunError, Session};
 use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta, Slot};
 use crate::model::{ModelError, RefreshRequest, Turns, UnderstandingExpert};
 use crate::scene::{CameraFrame, FrameId};
@@ -21,9 +21,6 @@ use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
-
-/// Tensors of one run at most: 36 layers of keys and values and a few more.
-const MAX_TENSORS: usize = 256;
 
 /// What the run file says of the slow expert.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@
 use super::build::reason;
 use super::loaded::{Context, GpuEngine};
 use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, Stream};
-use crate::engine::agreement::{agree_all, buffers_of};
+use crate::engine::agreement::{buffers_of, check_tensors};
 use crate::engine::staging::Staging;
 use crate::engine::{RunError, Session};
 use crate::tensor::{TensorView, TensorViewMut};
@@ -137,7 +137,7 @@ impl Session for GpuSession {
         outputs: &[DeviceViewMut<'_>],
     ) -> Result<(), RunError> {
         let engine = &*self.engine;
-        agree_all(&engine.contract, inputs, outputs)?;
+        check_tensors(&engine.contract, inputs, outputs)?;
         let device = |source| RunError::Device { network: engine.contract.network.clone(), source };
         let stream = place(engine, stream, inputs, outputs).map_err(device)?;
         let bound = match &mut self.on_stream {

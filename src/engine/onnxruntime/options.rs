@@ -1,0 +1,17 @@
+//! Options of the library's sessions that several users set.
+
+use super::error::SessionError;
+use ort::session::builder::SessionBuilder;
+use std::path::Path;
+
+/// Lets the library write its optimized graph to `graph`, and the weights to the file `weights`
+/// beside it.
+pub(super) fn with_optimized_model(
+    builder: SessionBuilder,
+    graph: &Path,
+    weights: &str,
+) -> Result<SessionBuilder, SessionError> {
+    let builder = builder.with_optimized_model_path(graph)?;
+    let entry = "session.optimized_model_external_initializers_file_name";
+    Ok(builder.with_config_entry(entry, weights)?)
+}
