@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let phase = run_loop(&mut pilot, &mut replay, &options, &cancel, &mut |_| {})?.phase;
 
     println!("{:24}{:>8}{:>12}{:>12}", "stage", "count", "p50 ms", "p99 ms");
-    for stage in Stage::ALL {
+    for &stage in Stage::all() {
         if let Some(summary) = phase.statistics.stage(stage).summary() {
             let [p50, p99] = [summary.p50_ns, summary.p99_ns].map(|ns| ns as f64 / 1e6);
             println!("{:24}{:>8}{p50:>12.3}{p99:>12.3}", stage.name(), summary.count);

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tandem::model::automot::stages;
 use tandem::timing::{Stage, StageSpans, nvtx};
 
 /// A library from `source`, compiled into `folder`.
@@ -73,21 +74,21 @@ fn stages_are_ranges_once_someone_asks_and_not_before() {
     assert!(error.contains("other.so") && error.contains("nvtxRangePushA"), "{error}");
 
     let listener = library(folder.path(), "listener", &listener(&log));
-    let begun_before = Stage::Bev.begin();
+    let begun_before = stages::BEV.begin();
     assert_eq!(nvtx::enable_from(&listener).unwrap(), listener.display().to_string());
     assert_eq!(nvtx::enable().unwrap(), listener.display().to_string());
     spans.end(begun_before);
     assert_eq!(heard(&log), Vec::<String>::new());
 
-    let request = Stage::Request.begin();
-    let (refresh, hand_off) = (Stage::Refresh.begin(), Stage::HandOff.begin());
+    let request = Stage::REQUEST.begin();
+    let (refresh, hand_off) = (Stage::REFRESH.begin(), Stage::HAND_OFF.begin());
     let understanding = std::thread::scope(|scope| {
         let understanding = scope.spawn(|| {
             let mut spans = StageSpans::default();
             spans.end(hand_off);
-            spans.measure(Stage::Prompt, || ());
+            spans.measure(stages::PROMPT, || ());
             // Given up by an error: its range ends all the same.
-            drop(Stage::Vision.begin());
+            drop(stages::VISION.begin());
             spans.end(refresh);
             spans
         });
@@ -110,5 +111,8 @@ fn stages_are_ranges_once_someone_asks_and_not_before() {
     assert_eq!(heard(&log), expected);
     let stages: Vec<Stage> =
         spans.iter().chain(understanding.iter()).map(|span| span.stage).collect();
-    assert_eq!(stages, [Stage::Bev, Stage::Request, Stage::HandOff, Stage::Prompt, Stage::Refresh]);
+    assert_eq!(
+        stages,
+        [stages::BEV, Stage::REQUEST, Stage::HAND_OFF, stages::PROMPT, Stage::REFRESH]
+    );
 }

@@ -20,6 +20,7 @@ use tandem::kv_cache::SlotPool;
 use tandem::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
 };
+use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
@@ -27,7 +28,7 @@ use tandem::model::automot::{
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
-use tandem::timing::{Stage, StageSpans, Timestamp};
+use tandem::timing::{StageSpans, Timestamp};
 use tandem_evaluation::routes::parse_routes;
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
@@ -234,7 +235,7 @@ fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
         newest = Some(prefix);
     }
     drop(newest);
-    let of_groups = spans.iter().filter(|span| span.stage == Stage::UnderstandingGroup).count();
+    let of_groups = spans.iter().filter(|span| span.stage == stages::UNDERSTANDING_GROUP).count();
     assert_eq!(of_groups, if groups > 1 { groups } else { 0 });
     counts.split_off(4)
 }

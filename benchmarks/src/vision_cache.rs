@@ -15,6 +15,7 @@ use tandem::device::{DeviceView, DeviceViewMut, Stream};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Engine, RunError, Session};
 use tandem::kv_cache::SlotPool;
+use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
@@ -133,7 +134,7 @@ impl Session for CountedSession {
 }
 
 /// Frames and prompt to network inputs.
-const PREPROCESS: [Stage; 3] = [Stage::Prompt, Stage::Resize, Stage::Patchify];
+const PREPROCESS: [Stage; 3] = [stages::PROMPT, stages::RESIZE, stages::PATCHIFY];
 
 /// One expert with its slots.
 struct Expert {
@@ -180,7 +181,7 @@ impl Expert {
     }
 
     fn summary(&self) -> Value {
-        let [preprocess, vision] = [&PREPROCESS[..], &[Stage::Vision]].map(|s| self.took(s));
+        let [preprocess, vision] = [&PREPROCESS[..], &[stages::VISION]].map(|s| self.took(s));
         let both: Vec<u64> = preprocess.iter().zip(&vision).map(|(a, b)| a + b).collect();
         json!({
             "frames_encoded": self.encoded_per_refresh.iter().sum::<u64>(),
@@ -193,7 +194,7 @@ impl Expert {
 
     /// Preprocessing and vision tower over all refreshes.
     fn total(&self) -> u64 {
-        [&PREPROCESS[..], &[Stage::Vision]].into_iter().flat_map(|s| self.took(s)).sum()
+        [&PREPROCESS[..], &[stages::VISION]].into_iter().flat_map(|s| self.took(s)).sum()
     }
 }
 

@@ -5,6 +5,9 @@
 //! trajectory at every tick.
 
 pub mod automot;
+mod outline;
+
+pub use outline::{ModelOutline, Runs, StageNetworks};
 
 use crate::device::DeviceError;
 use crate::kv_cache::{KvSnapshot, KvWriter, Slot};

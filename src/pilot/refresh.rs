@@ -141,7 +141,7 @@ impl RefreshLane {
         statistics.refreshes_started += 1;
         let jobs = self.jobs.as_ref().expect("the lane is open until it is dropped");
         // The thread takes jobs until this sender is dropped; if it panicked, `collect` says so.
-        let (refresh, hand_off) = (Stage::Refresh.begin(), Stage::HandOff.begin());
+        let (refresh, hand_off) = (Stage::REFRESH.begin(), Stage::HAND_OFF.begin());
         let _ = jobs.send(Job { request, writer, refresh, hand_off });
         true
     }
@@ -169,7 +169,7 @@ impl RefreshLane {
             },
         };
         self.visible = None;
-        let publish = Stage::Publish.begin();
+        let publish = Stage::PUBLISH.begin();
         let is_published = done.snapshot.is_ok();
         match done.snapshot {
             Ok(snapshot) => {

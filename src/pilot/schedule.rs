@@ -79,7 +79,7 @@ impl Schedule {
         let nanos = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let frame = report.frame.0;
         if let Some(released) = report.inference
-            && let Some(took) = released.takes.or_else(|| report.spans.took(Stage::Tick))
+            && let Some(took) = released.takes.or_else(|| report.spans.took(Stage::TICK))
         {
             self.fast_ns.insert(frame, nanos(took));
         }
@@ -93,7 +93,7 @@ impl Schedule {
             && let Some(place) = self.under_way.iter().position(|(v, _)| *v == refresh.version)
         {
             let (_, frame) = self.under_way.swap_remove(place);
-            if let Some(took) = refresh.spans.took(Stage::Refresh) {
+            if let Some(took) = refresh.spans.took(Stage::REFRESH) {
                 self.slow_ns.insert(frame, nanos(took));
             }
         }

@@ -125,7 +125,7 @@ impl Pilot {
         let now = observation.time;
         let mut spans = StageSpans::default();
         let before = self.statistics;
-        let world_from_ego = spans.measure(Stage::StateFilter, || self.localize(observation))?;
+        let world_from_ego = spans.measure(Stage::STATE_FILTER, || self.localize(observation))?;
         let detour = if self.ticks < self.warm_up_ticks {
             Detour::default()
         } else {
@@ -163,7 +163,7 @@ impl Pilot {
         self.ticks += 1;
 
         let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(waited);
-        spans.push(Span { stage: Stage::Tick, start_ns, took_ns: took.as_nanos() as u64 });
+        spans.push(Span { stage: Stage::TICK, start_ns, took_ns: took.as_nanos() as u64 });
         let deadline = match self.pace {
             Pace::Virtual(_) => {
                 let released = inference.and_then(|inference| inference.takes);
@@ -220,7 +220,7 @@ impl Pilot {
         spans: &mut StageSpans,
     ) -> Result<Command, ModelError> {
         let trajectory = self.action_expert.act(prefix, spans)?;
-        let begun = Stage::Control.begin();
+        let begun = Stage::CONTROL.begin();
         let command = if trajectory.is_finite() {
             self.controller.follow(followed.insert(trajectory), observation.speed_mps)
         } else {
@@ -260,7 +260,7 @@ impl Pilot {
             self.statistics.refreshes_delayed += 1;
             return Ok(None);
         }
-        let begun = Stage::Request.begin();
+        let begun = Stage::REQUEST.begin();
         let version = self.refreshes.next_version();
         let Some(request) = self.action_expert.refresh_request(version) else {
             return Ok(None);

@@ -8,12 +8,13 @@ use tandem::device::{Device, DeviceTensor, HostDevice};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::kv_cache::{KvSnapshot, Layout, Slot, SlotPool};
+use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks};
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, FrameId};
 use tandem::tensor::HostTensor;
-use tandem::timing::{Stage, StageSpans, Timestamp};
+use tandem::timing::{StageSpans, Timestamp};
 use tandem_export::checkpoint::Checkpoint;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::{ExportOptions, Precision};
@@ -136,7 +137,7 @@ fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
         expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();
     assert_eq!(snapshot.meta().next_position, next);
-    assert!(spans.took(Stage::Understanding).is_some() && spans.took(Stage::Vision).is_some());
+    assert!(spans.took(stages::UNDERSTANDING).is_some() && spans.took(stages::VISION).is_some());
     compare(&vectors, &snapshot);
 
     // Every frame is known now: the second prefix rests on cached features and is the same, bit for
@@ -173,7 +174,7 @@ fn check_groups(case: &str, groups: usize) {
         (prefix, spans)
     };
     let (whole, spans) = refresh(1);
-    assert_eq!(spans.took(Stage::UnderstandingGroup), None, "one network is no group");
+    assert_eq!(spans.took(stages::UNDERSTANDING_GROUP), None, "one network is no group");
     let (divided, spans) = refresh(groups);
     compare(&vectors, &divided);
     assert_eq!(whole.meta(), divided.meta());
@@ -183,14 +184,14 @@ fn check_groups(case: &str, groups: usize) {
         assert!(one.bytes() == many.bytes(), "{case}: {what} of layer {layer} in {groups} groups");
     }
     let find = |stage| spans.iter().filter(move |span| span.stage == stage);
-    let around = find(Stage::Understanding).next().unwrap();
+    let around = find(stages::UNDERSTANDING).next().unwrap();
     let mut free_from_ns = around.start_ns;
-    for span in find(Stage::UnderstandingGroup) {
+    for span in find(stages::UNDERSTANDING_GROUP) {
         assert!(span.start_ns >= free_from_ns, "groups run one after the other");
         free_from_ns = span.start_ns + span.took_ns;
     }
     assert!(free_from_ns <= around.start_ns + around.took_ns);
-    assert_eq!(find(Stage::UnderstandingGroup).count(), groups);
+    assert_eq!(find(stages::UNDERSTANDING_GROUP).count(), groups);
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
         let start_ns = tick * 50_000_000;
         let took_ns = (tick + 1) * 10_000;
         let mut report = TickReport::default();
-        for stage in [Stage::Tick, Stage::Response] {
+        for stage in [Stage::TICK, Stage::RESPONSE] {
             report.spans.push(Span { stage, start_ns, took_ns });
         }
         if took_ns > 50_000_000 {
@@ -41,7 +41,7 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
                     spans: Default::default(),
                 };
                 let start_ns = start_ns - 50_000_000;
-                refresh.spans.push(Span { stage: Stage::Refresh, start_ns, took_ns: 40_000_000 });
+                refresh.spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns: 40_000_000 });
                 report.refresh = Some(refresh);
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::scene::{PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
@@ -68,7 +69,7 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
         let start_ns = tick * 50_000_000;
         let mut report = TickReport::default();
         for (stage, took_ns) in
-            [(Stage::Bev, bev_ns), (Stage::Action, action_ns), (Stage::Tick, bev_ns + action_ns)]
+            [(stages::BEV, bev_ns), (stages::ACTION, action_ns), (Stage::TICK, bev_ns + action_ns)]
         {
             report.spans.push(Span { stage, start_ns, took_ns });
         }
@@ -77,7 +78,7 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
         if tick % 5 == 0 {
             let mut spans = StageSpans::default();
             let took_ns = took(2, 80e6);
-            spans.push(Span { stage: Stage::Refresh, start_ns, took_ns });
+            spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns });
             report.refresh =
                 Some(RefreshReport { version: tick / 5 + 1, is_published: true, spans });
         }
@@ -313,7 +314,7 @@ fn a_percentile_that_is_of_skipped_ticks_is_not_judged() {
         for took in tick.took_ns.iter().flatten() {
             phase.statistics.record_stages(&{
                 let mut spans = StageSpans::default();
-                spans.push(Span { stage: Stage::Response, start_ns: 0, took_ns: *took });
+                spans.push(Span { stage: Stage::RESPONSE, start_ns: 0, took_ns: *took });
                 spans.times()
             });
         }

@@ -141,7 +141,7 @@ impl Driver for Pedal {
         let mut control = Control::default();
         control.command.throttle =
             if self.nan_at == Some(frame) { f64::NAN } else { self.throttle };
-        let (stage, start_ns, took_ns) = (Stage::Tick, 0, 3_000_000);
+        let (stage, start_ns, took_ns) = (Stage::TICK, 0, 3_000_000);
         control.report.spans.push(Span { stage, start_ns, took_ns });
         Ok(control)
     }
@@ -225,7 +225,7 @@ fn a_driver_that_drives_on_reaches_the_end() {
     assert_eq!(outcome.log.ticks.len() as f64 * 0.05, outcome.duration_game_s);
     assert_eq!(outcome.log.planned_m.len(), 61);
     assert_eq!(
-        outcome.log.statistics(10).stage(Stage::Tick).count() as usize,
+        outcome.log.statistics(10).stage(Stage::TICK).count() as usize,
         outcome.log.ticks.len() - 10
     );
 }

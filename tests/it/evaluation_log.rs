@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::scene::{
     ActorKind, ActorState, Command, Control, DeadlineVerdict, EgoState, GeoReference, LightColor,
     Pose, PrefixInfo, RoutePlan, ScenarioState, SensorSuite, TrafficLight, Trajectory,
     TriggerVolume, World, WorldState,
 };
-use tandem::timing::{Span, Stage};
+use tandem::timing::Span;
 use tandem_drivers::Autopilot;
 use tandem_evaluation::campaign::log::{FORMAT, LogRecorder, RouteLog, TICKS_PER_SCENE};
 use tandem_evaluation::campaign::run_route;
@@ -98,7 +99,7 @@ fn a_file_rounds_to_centimeters_and_milliradians_and_changes_nothing_else() {
 fn what_stages_took_comes_back_to_a_tenth_of_a_microsecond() {
     let mut control = Control::default();
     let took = |stage, took_ns| Span { stage, start_ns: 0, took_ns };
-    control.report.spans.push(took(Stage::Bev, 4_123_449));
+    control.report.spans.push(took(stages::BEV, 4_123_449));
     control.report.prefix = Some(PrefixInfo { version: 3, age: Duration::from_micros(150_000) });
     control.report.deadline = DeadlineVerdict::Missed { by: Duration::from_nanos(1_250) };
     let state = state();
@@ -108,9 +109,9 @@ fn what_stages_took_comes_back_to_a_tenth_of_a_microsecond() {
     recorder.tick(&state, Command::default(), &control);
     let log = recorder.finish(&[]);
     let read: RouteLog = serde_json::from_str(&text(&log)).unwrap();
-    assert_eq!(read.ticks[0].stages.took(Stage::Bev), None);
+    assert_eq!(read.ticks[0].stages.took(stages::BEV), None);
     assert_eq!(read.ticks[0].prefix, None);
-    assert_eq!(read.ticks[1].stages.took(Stage::Bev), Some(Duration::from_nanos(4_123_400)));
+    assert_eq!(read.ticks[1].stages.took(stages::BEV), Some(Duration::from_nanos(4_123_400)));
     assert_eq!(read.ticks[1].prefix, control.report.prefix);
     let late = DeadlineVerdict::Missed { by: Duration::from_nanos(1_300) };
     assert_eq!(read.ticks[1].deadline, late);
@@ -186,7 +187,7 @@ fn lights_scenarios_and_waypoints_are_kept() {
 fn refusal(from: &str, to: &str) -> String {
     let near = WorldState { actors: vec![actor(5, 10.0)], ..state() };
     let mut control = Control::default();
-    control.report.spans.push(Span { stage: Stage::Bev, start_ns: 0, took_ns: 500 });
+    control.report.spans.push(Span { stage: stages::BEV, start_ns: 0, took_ns: 500 });
     let json = text(&logged(&[near.clone(), near], &control));
     assert!(json.contains(from), "{json}");
     let changed = json.replacen(from, to, 1);

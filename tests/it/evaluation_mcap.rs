@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::scene::{PrefixInfo, SensorSuite};
-use tandem::timing::Stage;
 use tandem_drivers::Autopilot;
 use tandem_evaluation::campaign::log::{LoggedEvent, RouteLog};
 use tandem_evaluation::campaign::run_route;
@@ -22,7 +22,7 @@ fn drive() -> RouteLog {
     let mut world = EmbeddedWorld::new(&route, suite, 7).unwrap();
     let cancel = AtomicBool::new(false);
     let mut log = run_route(&mut world, &mut Autopilot::new(), 200, &cancel, &mut |_, _| {}).log;
-    log.ticks[99].stages.set(Stage::LidarHistogram, Duration::from_micros(1500));
+    log.ticks[99].stages.set(stages::LIDAR_HISTOGRAM, Duration::from_micros(1500));
     log.ticks[99].prefix = Some(PrefixInfo { version: 4, age: Duration::from_millis(125) });
     let event =
         |tick| LoggedEvent { tick, kind: "red_light".to_owned(), message: "made up".to_owned() };

@@ -7,6 +7,7 @@ use crate::browser::Browser;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::scene::{
     ActorKind, Command, DeadlineVerdict, LaneStrip, LightColor, PrefixInfo, StripKind,
 };
@@ -68,18 +69,18 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
         let (bev, action) = (4.1 + noise.next(), 11.0 + 3.0 * noise.next());
         let slow = if noise.next() > 0.985 { 30.0 + 25.0 * noise.next() } else { 0.0 };
         let total = 1.3 + bev + action + slow;
-        stages.set(Stage::LidarHistogram, millis(0.9 + 0.3 * noise.next()));
-        stages.set(Stage::Bev, millis(bev));
-        stages.set(Stage::Action, millis(action + slow));
-        stages.set(Stage::Control, millis(0.012 + 0.01 * noise.next()));
-        stages.set(Stage::Tick, millis(total));
+        stages.set(stages::LIDAR_HISTOGRAM, millis(0.9 + 0.3 * noise.next()));
+        stages.set(stages::BEV, millis(bev));
+        stages.set(stages::ACTION, millis(action + slow));
+        stages.set(Stage::CONTROL, millis(0.012 + 0.01 * noise.next()));
+        stages.set(Stage::TICK, millis(total));
         age_ms += 50.0;
         if tick % 8 == 0 {
             let refresh = 210.0 + 60.0 * noise.next();
-            stages.set(Stage::Vision, millis(refresh * 0.3));
-            stages.set(Stage::Understanding, millis(refresh * 0.6));
-            stages.set(Stage::Patchify, millis(refresh * 0.05));
-            stages.set(Stage::Refresh, millis(refresh));
+            stages.set(stages::VISION, millis(refresh * 0.3));
+            stages.set(stages::UNDERSTANDING, millis(refresh * 0.6));
+            stages.set(stages::PATCHIFY, millis(refresh * 0.05));
+            stages.set(Stage::REFRESH, millis(refresh));
             (age_ms, version) = (refresh, version + 1);
         }
         let late = total - 50.0;

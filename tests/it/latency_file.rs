@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
@@ -26,7 +27,7 @@ fn file() -> LatencyFile {
     for tick in 0..10 {
         let start_ns = 1000 + tick * 20_000_000;
         let stages =
-            [(Stage::Bev, start_ns + 10, 6_000_000 + tick), (Stage::Tick, start_ns, 10_000_000)];
+            [(stages::BEV, start_ns + 10, 6_000_000 + tick), (Stage::TICK, start_ns, 10_000_000)];
         let mut report = TickReport { spans: spans(&stages), ..TickReport::default() };
         if tick >= 4 {
             report.prefix = Some(PrefixInfo { version: 7, age: Duration::from_millis(80) });
@@ -37,9 +38,9 @@ fn file() -> LatencyFile {
                 version: 7,
                 is_published: true,
                 spans: spans(&[
-                    (Stage::Resize, 2000, 30),
-                    (Stage::Resize, 3000, 40),
-                    (Stage::Refresh, 1500, 5000),
+                    (stages::RESIZE, 2000, 30),
+                    (stages::RESIZE, 3000, 40),
+                    (Stage::REFRESH, 1500, 5000),
                 ]),
             });
         }
@@ -77,7 +78,7 @@ fn a_file_is_read_back_as_it_was_written() {
 
     let phase = read.phase(PhaseName::BackToBack).unwrap();
     assert_eq!((phase.statistics.ticks(), phase.statistics.deadline_misses()), (10, 1));
-    assert_eq!(phase.statistics.stage(Stage::Refresh).count(), 1);
+    assert_eq!(phase.statistics.stage(Stage::REFRESH).count(), 1);
     assert_eq!(phase.ticks.stages["bev"].took_ns[3], Some(6_000_003));
     assert_eq!(phase.ticks.stages["bev"].start_ns[1], Some(20_000_010));
     assert_eq!(phase.ticks.late_by_ns[4], Some(5));

@@ -29,7 +29,7 @@ impl Driver for Scripted {
             sleep_until_ns(start_ns + 5 * PERIOD.as_nanos() as u64 / 2);
         }
         let mut spans = StageSpans::default();
-        spans.push(Span { stage: Stage::Tick, start_ns, took_ns: now_ns() - start_ns });
+        spans.push(Span { stage: Stage::TICK, start_ns, took_ns: now_ns() - start_ns });
         let has_prefix = self.ticks >= 3 && !self.never_a_prefix;
         let prefix = has_prefix.then(|| PrefixInfo { version: 1, age: Duration::from_millis(1) });
         self.ticks += 1;
@@ -62,7 +62,7 @@ fn a_tick_that_takes_whole_periods_makes_others_skipped_and_is_late_from_when_it
     let mut driver = Scripted { slow: vec![8], ..Scripted::default() };
     let LoopRun { phase, first_control } = run(&mut driver, PhaseName::Paced, 2, 6);
     assert_eq!(first_control.unwrap().ticks, 4);
-    assert_eq!((phase.statistics.ticks(), phase.statistics.stage(Stage::Response).count()), (6, 6));
+    assert_eq!((phase.statistics.ticks(), phase.statistics.stage(Stage::RESPONSE).count()), (6, 6));
     assert!(phase.ticks_skipped >= 1, "two and a half periods cover a whole one");
     // The fourth counted tick is the slow one: three before it have a prefix and warm up or count.
     let late = phase.ticks.late_by_ns[3].unwrap();
@@ -82,7 +82,7 @@ fn a_tick_that_takes_whole_periods_makes_others_skipped_and_is_late_from_when_it
         let response = column("response")[tick].unwrap();
         assert!(parts <= response, "tick {tick}: {parts} of {response}");
     }
-    assert_eq!(phase.statistics.rest(Stage::Response).count(), 6);
+    assert_eq!(phase.statistics.rest(Stage::RESPONSE).count(), 6);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn back_to_back_ticks_wait_for_nothing_and_see_time_go_on() {
     let mut driver = Scripted::default();
     let LoopRun { phase, .. } = run(&mut driver, PhaseName::BackToBack, 4, 50);
     assert_eq!((phase.statistics.ticks(), phase.ticks_skipped), (50, 0));
-    assert_eq!(phase.statistics.stage(Stage::Response).count(), 0);
+    assert_eq!(phase.statistics.stage(Stage::RESPONSE).count(), 0);
     assert_eq!(driver.ticks, 3 + 4 + 50, "no prefix, warm-up, counted");
     assert!(driver.seen.windows(2).all(|pair| pair[0].1 < pair[1].1 && pair[0].0 < pair[1].0));
 }

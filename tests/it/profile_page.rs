@@ -7,6 +7,7 @@ use roxmltree::{Document, ParsingOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::pilot::{Outcome, RealTimeReport, RunFile};
 use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{Span, Stage, StageSpans, StageStatistics};
@@ -52,21 +53,21 @@ fn in_turn(
 fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, u64) {
     let mut spans = StageSpans::default();
     let parts = [
-        (Stage::HandOff, noise.around(0.06)),
-        (Stage::Prompt, noise.around(0.4)),
-        (Stage::Resize, noise.around(3.2)),
-        (Stage::Patchify, noise.around(1.1)),
-        (Stage::Vision, noise.around(52.0 * slower)),
-        (Stage::Gather, noise.around(0.3)),
-        (Stage::Understanding, noise.around(128.0 * slower)),
-        (Stage::Seal, noise.around(0.002)),
+        (Stage::HAND_OFF, noise.around(0.06)),
+        (stages::PROMPT, noise.around(0.4)),
+        (stages::RESIZE, noise.around(3.2)),
+        (stages::PATCHIFY, noise.around(1.1)),
+        (stages::VISION, noise.around(52.0 * slower)),
+        (stages::GATHER, noise.around(0.3)),
+        (stages::UNDERSTANDING, noise.around(128.0 * slower)),
+        (Stage::SEAL, noise.around(0.002)),
     ];
-    let end_ns = in_turn(&mut spans, Stage::Refresh, start_ns, &parts, 90_000);
+    let end_ns = in_turn(&mut spans, Stage::REFRESH, start_ns, &parts, 90_000);
     // Two layer groups, and a little between them.
-    let whole = *spans.iter().find(|span| span.stage == Stage::Understanding).unwrap();
+    let whole = *spans.iter().find(|span| span.stage == stages::UNDERSTANDING).unwrap();
     let took_ns = whole.took_ns / 2 - 20_000;
     for start_ns in [whole.start_ns, whole.start_ns + whole.took_ns / 2] {
-        spans.push(Span { stage: Stage::UnderstandingGroup, start_ns, took_ns });
+        spans.push(Span { stage: stages::UNDERSTANDING_GROUP, start_ns, took_ns });
     }
     (spans, end_ns)
 }
@@ -92,39 +93,39 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
         let receive_ns = noise.around(0.4);
         let start_ns = if is_paced { due_ns + wake_ns + receive_ns } else { due_ns };
         let mut parts = vec![
-            (Stage::StateFilter, noise.around(0.012)),
-            (Stage::LidarHistogram, noise.around(0.9)),
-            (Stage::Planner, noise.around(0.0006)),
+            (Stage::STATE_FILTER, noise.around(0.012)),
+            (stages::LIDAR_HISTOGRAM, noise.around(0.9)),
+            (stages::PLANNER, noise.around(0.0006)),
         ];
         if let Some((spans, captured_ns, _)) = running.take_if(|(_, _, end_ns)| *end_ns <= start_ns)
         {
-            parts.push((Stage::Publish, noise.around(0.0011)));
+            parts.push((Stage::PUBLISH, noise.around(0.0011)));
             let version = prefix.map_or(1, |(version, _)| version + 1);
             prefix = Some((version, captured_ns));
             report.refresh = Some(RefreshReport { version, is_published: true, spans });
         } else if running.is_none() && has_refreshes {
-            parts.push((Stage::Request, noise.around(0.05)));
+            parts.push((Stage::REQUEST, noise.around(0.05)));
             let (spans, end_ns) = refresh_spans(&mut noise, start_ns + 1_000_000, 1.15);
             running = Some((spans, start_ns, end_ns));
         }
         let beside = if running.is_some() { 1.3 } else { 1.0 };
         parts.extend([
-            (Stage::Picture, noise.around(2.1)),
-            (Stage::Upload, noise.around(0.2)),
-            (Stage::Bev, noise.around(6.0 * beside)),
-            (Stage::Action, noise.around(13.5 * beside + hiccup)),
-            (Stage::Download, noise.around(0.01)),
-            (Stage::Trajectory, noise.around(0.004)),
-            (Stage::Control, noise.around(0.009)),
+            (stages::PICTURE, noise.around(2.1)),
+            (Stage::UPLOAD, noise.around(0.2)),
+            (stages::BEV, noise.around(6.0 * beside)),
+            (stages::ACTION, noise.around(13.5 * beside + hiccup)),
+            (Stage::DOWNLOAD, noise.around(0.01)),
+            (stages::TRAJECTORY, noise.around(0.004)),
+            (Stage::CONTROL, noise.around(0.009)),
         ]);
-        let mut end_ns = in_turn(&mut report.spans, Stage::Tick, start_ns, &parts, 30_000);
+        let mut end_ns = in_turn(&mut report.spans, Stage::TICK, start_ns, &parts, 30_000);
         if is_paced {
             let send_ns = noise.around(0.15);
             let whole = [
-                (Stage::Wake, due_ns, wake_ns),
-                (Stage::Receive, due_ns + wake_ns, receive_ns),
-                (Stage::Send, end_ns, send_ns),
-                (Stage::Response, due_ns, end_ns + send_ns - due_ns),
+                (Stage::WAKE, due_ns, wake_ns),
+                (Stage::RECEIVE, due_ns + wake_ns, receive_ns),
+                (Stage::SEND, end_ns, send_ns),
+                (Stage::RESPONSE, due_ns, end_ns + send_ns - due_ns),
             ];
             for (stage, start_ns, took_ns) in whole {
                 report.spans.push(Span { stage, start_ns, took_ns });
@@ -293,7 +294,7 @@ fn the_page_says_what_was_measured_on_what() {
         assert!(page.contains(words), "the page lacks {words:?}");
     }
     // Every stage that ran has a row, and every whole its rest.
-    for stage in Stage::ALL {
+    for &stage in Stage::all() {
         assert!(page.contains(&format!("\">{}</td>", stage.name())), "{}", stage.name());
     }
     assert_eq!(page.matches("\">(rest)</td>").count(), 4 + 3 + 1 + 2);
@@ -353,7 +354,7 @@ fn columns_that_are_empty_or_extreme_still_have_a_page() {
         start_ns: vec![Some(0), Some(u64::MAX), None],
         took_ns: vec![Some(0), Some(u64::MAX), None],
     };
-    for stage in [Stage::Tick, Stage::Bev, Stage::Action] {
+    for stage in [Stage::TICK, stages::BEV, stages::ACTION] {
         extreme.ticks.stages.insert(stage.name().into(), column.clone());
     }
     let mut run = file(vec![counted, hollow, extreme]);
@@ -375,14 +376,14 @@ fn columns_that_are_empty_or_extreme_still_have_a_page() {
 fn ten_ticks(change: impl Fn(u64, &mut [(Stage, u64); 3], &mut TickFacts, &mut u64)) -> Phase {
     let mut recorder = PhaseRecorder::new(PhaseName::BackToBack, 0, 10, 0);
     for tick in 0..10 {
-        let mut parts = [(Stage::Wake, 10), (Stage::Bev, 6_000), (Stage::Action, 3_000)];
+        let mut parts = [(Stage::WAKE, 10), (stages::BEV, 6_000), (stages::ACTION, 3_000)];
         let mut facts = TickFacts { start_ns: tick * 50_000, ..TickFacts::default() };
         let mut rest_ns = 1_000;
         change(tick, &mut parts, &mut facts, &mut rest_ns);
         let mut report = TickReport { is_refreshing: tick == 4, ..TickReport::default() };
-        in_turn(&mut report.spans, Stage::Tick, facts.start_ns, &parts[1..], rest_ns);
+        in_turn(&mut report.spans, Stage::TICK, facts.start_ns, &parts[1..], rest_ns);
         let (wake_ns, tick_ns) = (parts[0].1, parts[1].1 + parts[2].1 + rest_ns);
-        for (stage, took_ns) in [(Stage::Wake, wake_ns), (Stage::Response, wake_ns + tick_ns)] {
+        for (stage, took_ns) in [(Stage::WAKE, wake_ns), (Stage::RESPONSE, wake_ns + tick_ns)] {
             report.spans.push(Span { stage, start_ns: facts.start_ns, took_ns });
         }
         let version = if tick < 6 { 1 } else { 2 };
@@ -409,9 +410,9 @@ fn the_worst_ticks_name_their_cause() {
         .map(|tick| (tick.index, tick.slowest.map(|slowest| (slowest.part, slowest.over_ns()))))
         .collect();
     let expected = [
-        (2, Some((Part::whole(Stage::Bev), 10_000))),
-        (4, Some((Part::rest(Stage::Tick), 7_000))),
-        (6, Some((Part::whole(Stage::Wake), 5_000))),
+        (2, Some((Part::whole(stages::BEV), 10_000))),
+        (4, Some((Part::rest(Stage::TICK), 7_000))),
+        (6, Some((Part::whole(Stage::WAKE), 5_000))),
     ];
     assert_eq!(slowest, expected);
     assert_eq!(worst.iter().map(|w| w.over_median_ns).collect::<Vec<_>>(), [10_500, 7_000, 5_000]);

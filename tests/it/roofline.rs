@@ -3,17 +3,16 @@
 //! prefill of 700 tokens in 6.6 ms, four frames in 1.7 ms, at 4.3 TB/s and 790 TFLOP/s.
 
 use std::collections::BTreeMap;
-use tandem::engine::NetworkFile;
+use tandem::model::automot::networks::Contracts;
 use tandem::tensor::DType;
 use tandem_export::checkpoint::Checkpoint;
-use tandem_export::cost::network_cost;
 use tandem_export::folder::export_networks;
 use tandem_export::networks::{ExportOptions, Precision};
 use tandem_export::synth::synthesize_sparse;
 use tandem_profile::roofline::ceilings::{Ceilings, Source, device};
-use tandem_profile::roofline::floor::{Bound, NetworkCosts, Work, floor, floors};
+use tandem_profile::roofline::floor::{Bound, StageCosts, Work, costs, floor, floors};
 
-fn full_size() -> NetworkCosts {
+fn full_size() -> Vec<StageCosts> {
     let folder = tempfile::tempdir().unwrap();
     let spec = serde_json::from_str(include_str!("../../configs/full.json")).unwrap();
     let weights = folder.path().join("checkpoint");
@@ -22,16 +21,7 @@ fn full_size() -> NetworkCosts {
     let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::default() };
     let engine = folder.path().join("engine");
     export_networks(&checkpoint, &options, &engine, &mut |_| {}).unwrap();
-    let cost = |name| {
-        let file = NetworkFile::read(&engine, name).unwrap();
-        network_cost(&file.graph, &file.contract).unwrap()
-    };
-    NetworkCosts {
-        vision: cost("vision"),
-        understanding: vec![cost("understanding")],
-        bev: cost("bev"),
-        action: cost("action"),
-    }
+    costs(&engine, &Contracts::read(&engine).unwrap().outline().unwrap()).unwrap()
 }
 
 /// An H200 at the rates that the derivation took.
@@ -56,9 +46,11 @@ fn full_size_floors_on_an_h200_are_those_derived_by_hand() {
 
     // The derivation counts layers and prefix. Our network also has the output head, embedding and
     // heads; without them, both are 3.3 GB. A capacity of 640 instead of 700 tokens is 0.1 % of it.
-    let layers = costs.action.parts_named("layer.");
+    let action = &costs[3].networks[0];
+    assert_eq!(action.network, "action");
+    let layers = action.parts_named("layer.");
     let flops = BTreeMap::from([(DType::Bf16, layers.flops())]);
-    let bytes = layers.parameter_bytes + costs.action.compulsory.kv_bytes;
+    let bytes = layers.parameter_bytes + action.compulsory.kv_bytes;
     let step = floor(&Work { bytes, flops }, &derivation()).unwrap();
     near(step.floor_ms, 0.77, 0.005);
     assert_eq!(step.bound_by, Bound::Memory);
@@ -67,7 +59,7 @@ fn full_size_floors_on_an_h200_are_those_derived_by_hand() {
 
     // The whole network at the same rates reads the 0.78 GB of the output head, too.
     let whole = floors(&costs, &derivation(), 4).unwrap();
-    let [vision, understanding, _, action] = &whole.stages;
+    let [vision, understanding, _, action] = &whole.stages[..] else { panic!() };
     near(action.floor.floor_ms, step.floor_ms + 2.0 * 388_956_160.0 / 4.3e9, 0.01);
     // 640 instead of 700 tokens, and 35 layers instead of 36.
     near(understanding.floor.floor_ms, 6.6 * (640.0 / 700.0) * (35.0 / 36.0), 0.04);
@@ -81,7 +73,8 @@ fn full_size_floors_on_an_h200_are_those_derived_by_hand() {
         assert!(vendor.floor.floor_ms < derived.floor.floor_ms, "{vendor:?}");
         assert_eq!(vendor.floor.bound_by, derived.floor.bound_by);
     }
-    let [vision, understanding, bev, action] = vendor.stages.map(|stage| stage.floor.floor_ms);
+    let vendor_ms: Vec<f64> = vendor.stages.iter().map(|stage| stage.floor.floor_ms).collect();
+    let [vision, understanding, bev, action] = vendor_ms[..] else { panic!() };
     near(action, 4.1163e9 / 4.8e12 * 1e3, 1e-3);
     assert_eq!(vendor.tick_ms, bev + action);
     assert_eq!(vendor.refresh_ms, 4.0 * vision + understanding);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
+use tandem::model::automot::stages;
 use tandem::scene::{DeadlineVerdict, FrameId, PrefixInfo, RefreshReport, TickReport};
 use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans};
 use tandem_profile::{TraceCounts, TraceRecorder};
@@ -27,14 +28,14 @@ fn tick(frame: u64, due_ns: u64, took_ns: u64, version: Option<u64>) -> TickRepo
         frame: FrameId(frame),
         prefix: version.map(|version| PrefixInfo { version, age: Duration::from_millis(150) }),
         spans: spans(&[
-            (Stage::Wake, due_ns, 100_001),
-            (Stage::Receive, due_ns + 100_001, 200_002),
-            (Stage::StateFilter, start_ns, 20_003),
-            (Stage::Bev, start_ns + 30_004, took_ns / 2),
-            (Stage::Action, start_ns + 30_004 + took_ns / 2, took_ns / 3),
-            (Stage::Tick, start_ns, took_ns),
-            (Stage::Send, start_ns + took_ns, 50_001),
-            (Stage::Response, due_ns, start_ns + took_ns + 50_001 - due_ns),
+            (Stage::WAKE, due_ns, 100_001),
+            (Stage::RECEIVE, due_ns + 100_001, 200_002),
+            (Stage::STATE_FILTER, start_ns, 20_003),
+            (stages::BEV, start_ns + 30_004, took_ns / 2),
+            (stages::ACTION, start_ns + 30_004 + took_ns / 2, took_ns / 3),
+            (Stage::TICK, start_ns, took_ns),
+            (Stage::SEND, start_ns + took_ns, 50_001),
+            (Stage::RESPONSE, due_ns, start_ns + took_ns + 50_001 - due_ns),
         ]),
         ..TickReport::default()
     }
@@ -45,13 +46,13 @@ fn refresh(version: u64, start_ns: u64, took_ns: u64) -> RefreshReport {
         version,
         is_published: true,
         spans: spans(&[
-            (Stage::HandOff, start_ns, 40_001),
-            (Stage::Resize, start_ns + 50_000, 1_000),
-            (Stage::Resize, start_ns + 51_000, 1_000),
-            (Stage::Vision, start_ns + 60_000, took_ns / 2),
-            (Stage::Understanding, start_ns + 60_000 + took_ns / 2, took_ns / 3),
-            (Stage::Seal, start_ns + took_ns - 501, 501),
-            (Stage::Refresh, start_ns, took_ns),
+            (Stage::HAND_OFF, start_ns, 40_001),
+            (stages::RESIZE, start_ns + 50_000, 1_000),
+            (stages::RESIZE, start_ns + 51_000, 1_000),
+            (stages::VISION, start_ns + 60_000, took_ns / 2),
+            (stages::UNDERSTANDING, start_ns + 60_000 + took_ns / 2, took_ns / 3),
+            (Stage::SEAL, start_ns + took_ns - 501, 501),
+            (Stage::REFRESH, start_ns, took_ns),
         ]),
     }
 }
@@ -83,8 +84,10 @@ fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
                     .spans
                     .iter()
                     .map(|span| match span.stage {
-                        Stage::Wake => (span.stage, due_ns, 12 * MS + 100_001),
-                        Stage::Response => (span.stage, due_ns, span.took_ns + 12 * MS),
+                        stage if stage == Stage::WAKE => (stage, due_ns, 12 * MS + 100_001),
+                        stage if stage == Stage::RESPONSE => {
+                            (stage, due_ns, span.took_ns + 12 * MS)
+                        }
                         stage => (stage, span.start_ns, span.took_ns),
                     })
                     .collect::<Vec<_>>(),
@@ -233,15 +236,15 @@ fn parse(path: &Path) -> Parsed {
     assert_eq!(threads.values().copied().collect::<Vec<_>>(), ["tick", "understanding"]);
     for slice in &parsed.slices {
         let is_refresh =
-            slice.stage == Stage::Refresh || slice.stage.parent() == Some(Stage::Refresh);
+            slice.stage == Stage::REFRESH || slice.stage.parent() == Some(Stage::REFRESH);
         assert_eq!(threads[&slice.tid] == "understanding", is_refresh, "{slice:?}");
         let parent = slice.around.last().map(|&around| parsed.slices[around].stage);
-        let expected = slice.stage.parent().filter(|&parent| parent != Stage::Response);
+        let expected = slice.stage.parent().filter(|&parent| parent != Stage::RESPONSE);
         assert_eq!(parent, expected, "{slice:?}");
     }
     for &(from, to, version) in &parsed.flows {
         let (from, to) = (&parsed.slices[from], &parsed.slices[to]);
-        assert_eq!((from.stage, to.stage), (Stage::Refresh, Stage::Tick));
+        assert_eq!((from.stage, to.stage), (Stage::REFRESH, Stage::TICK));
         assert!(from.end_ns <= to.end_ns && from.start_ns < to.end_ns);
         assert_eq!(
             (&from.args["version"], &from.args["is_published"]),
@@ -279,7 +282,7 @@ fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
     assert_eq!((counts.flows, counts.flows_missing), (37, 0));
     assert_eq!(parsed.about["run"]["command"], "a \"test\"");
 
-    let ticks = parsed.of(Stage::Tick);
+    let ticks = parsed.of(Stage::TICK);
     assert_eq!(ticks.len(), 40);
     assert_eq!(ticks[39].start_ns, 7 * MS + 1 + 39 * 50 * MS + 300_007);
     assert_eq!(ticks[39].end_ns - ticks[39].start_ns, 8 * MS + 39);
@@ -292,8 +295,8 @@ fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
     // Version 6 failed: ticks went on with 5.
     let of_version = |version| parsed.flows.iter().filter(|flow| flow.2 == version).count();
     assert_eq!([1, 5, 6, 7, 8].map(of_version), [5, 10, 0, 5, 2]);
-    assert_eq!(parsed.of(Stage::Refresh)[5].args, json!({ "version": 6, "is_published": false }));
-    assert_eq!(parsed.of(Stage::Resize).len(), 16);
+    assert_eq!(parsed.of(Stage::REFRESH)[5].args, json!({ "version": 6, "is_published": false }));
+    assert_eq!(parsed.of(stages::RESIZE).len(), 16);
 
     let late = &parsed.counters["late by"];
     assert_eq!(
@@ -302,7 +305,7 @@ fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
     );
     assert_eq!((late.len(), parsed.counters["prefix age"].len()), (40, 37));
 
-    let responses: Vec<_> = parsed.due.iter().filter(|due| due.0 == Stage::Response).collect();
+    let responses: Vec<_> = parsed.due.iter().filter(|due| due.0 == Stage::RESPONSE).collect();
     assert_eq!((parsed.due.len(), responses.len()), (80, 40));
     assert!(responses[21].1 < responses[20].2, "tick 21 was due before tick 20 was answered");
 }
@@ -314,11 +317,11 @@ fn the_wait_of_virtual_time_is_drawn_and_the_cost_is_said() {
         frame: FrameId(1),
         prefix: Some(PrefixInfo { version: 1, age: Duration::ZERO }),
         spans: spans(&[
-            (Stage::StateFilter, 1000, 500),
-            (Stage::Request, 2000, 300),
-            (Stage::Publish, 3_002_000, 100),
-            (Stage::Action, 3_003_000, 8000),
-            (Stage::Tick, 1000, 12_000),
+            (Stage::STATE_FILTER, 1000, 500),
+            (Stage::REQUEST, 2000, 300),
+            (Stage::PUBLISH, 3_002_000, 100),
+            (stages::ACTION, 3_003_000, 8000),
+            (Stage::TICK, 1000, 12_000),
         ]),
         ..TickReport::default()
     };
@@ -326,7 +329,7 @@ fn the_wait_of_virtual_time_is_drawn_and_the_cost_is_said() {
     trace.tick(&report);
     let (parsed, counts) = written(&trace);
     assert_eq!((counts.slices_cut, counts.flows), (0, 1));
-    let tick = parsed.of(Stage::Tick)[0];
+    let tick = parsed.of(Stage::TICK)[0];
     assert_eq!((tick.start_ns, tick.end_ns), (1000, 3_011_000));
     assert_eq!(tick.args["took_ms"], 0.012);
 }
@@ -350,16 +353,16 @@ fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
     two_rates(&mut trace, 0, 1);
     let (parsed, counts) = written(&trace);
     assert_eq!((counts.ticks, counts.ticks_dropped), (10, 30));
-    assert_eq!(parsed.of(Stage::Tick).len(), 10);
+    assert_eq!(parsed.of(Stage::TICK).len(), 10);
     assert_eq!(parsed.about["ticks_dropped"], 30);
 
     // Spans may run out first; whatever the order, no tick is kept in part.
     let mut trace = TraceRecorder::new(2);
     let mut long = StageSpans::default();
     for start_ns in 0..MAX_SPANS as u64 + 10 {
-        long.push(Span { stage: Stage::Resize, start_ns, took_ns: 1 });
+        long.push(Span { stage: stages::RESIZE, start_ns, took_ns: 1 });
     }
-    long.push(Span { stage: Stage::Refresh, start_ns: 0, took_ns: 2 * MAX_SPANS as u64 });
+    long.push(Span { stage: Stage::REFRESH, start_ns: 0, took_ns: 2 * MAX_SPANS as u64 });
     trace.refresh(1, true, &long);
     trace.refresh(2, true, &StageSpans::default());
     trace.tick(&tick(1, MS, MS, None));
@@ -374,7 +377,7 @@ fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
 fn slices_that_cross_are_cut_and_counted() {
     let mut trace = TraceRecorder::new(10);
     let report = |start_ns| TickReport {
-        spans: spans(&[(Stage::Send, start_ns, 100)]),
+        spans: spans(&[(Stage::SEND, start_ns, 100)]),
         ..TickReport::default()
     };
     trace.tick(&report(1000));

@@ -15,6 +15,7 @@ use tandem::device::{Counter, Device, DeviceError, Emulation, HostDevice, Kind, 
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::{KvSnapshot, Slot, SlotPool};
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
+use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
@@ -245,9 +246,9 @@ fn ticks_go_on_while_a_refresh_stands_still_at(kind: fn(Kind) -> bool) {
     // The refresh began before the first of these ticks and ended behind the last: they overlapped.
     let refresh = control.report.refresh.as_ref().unwrap();
     let span = |spans: &StageSpans, stage| *spans.iter().find(|span| span.stage == stage).unwrap();
-    let refresh = span(&refresh.spans, Stage::Refresh);
+    let refresh = span(&refresh.spans, Stage::REFRESH);
     for control in &ticks {
-        for stage in [Stage::Tick, Stage::Upload, Stage::Bev, Stage::Action, Stage::Download] {
+        for stage in [Stage::TICK, Stage::UPLOAD, stages::BEV, stages::ACTION, Stage::DOWNLOAD] {
             let tick = span(&control.report.spans, stage);
             assert!(refresh.start_ns < tick.start_ns, "{stage:?}");
             assert!(tick.start_ns + tick.took_ns < refresh.start_ns + refresh.took_ns);

@@ -1,7 +1,6 @@
 //! Whether an engine folder computes on a device what an f32 export of the same checkpoint computes on
 //! the same device: layer by layer, as `tandem verify` compares on the CPU.
 
-use super::floors;
 use super::place::{Arrangement, Library, Opened, Place};
 use super::write;
 use anyhow::Context;
@@ -10,11 +9,13 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tandem::model::automot::accuracy::{Limits, compare};
+use tandem::model::automot::networks::Contracts;
 use tandem::model::automot::recording::{Recording, RecordingInputs, record};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::timing::Stopwatch;
 use tandem_export::folder::TOKENIZER_FILE;
 use tandem_profile::MachineCard;
+use tandem_profile::roofline::floor::costs;
 
 /// Memory for activations, prefixes and the library beside the weights, as a part of them.
 const BESIDE_WEIGHTS: f64 = 0.25;
@@ -132,10 +133,10 @@ fn side(
 fn no_room(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<String>> {
     let Some(memory) = opened.device().memory()? else { return Ok(None) };
     for folder in [&arguments.reference, &arguments.engine] {
-        let costs = floors::costs(folder)?;
-        let networks = [&costs.vision, &costs.bev, &costs.action].into_iter();
-        let stored = networks
-            .chain(&costs.understanding)
+        let costs = costs(folder, &Contracts::read(folder)?.outline()?)?;
+        let stored = costs
+            .iter()
+            .flat_map(|stage| &stage.networks)
             .map(|cost| cost.total.parameter_bytes + cost.total.constant_bytes)
             .sum::<u64>();
         let needed = (stored as f64 * (1.0 + BESIDE_WEIGHTS)) as u64;

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tandem::device::Device;
 use tandem::kv_cache::{Handover, KvSnapshot, SlotPool};
+use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{ActionOptions, AutomotAction, AutomotUnderstanding};
 use tandem::model::{ActionExpert, AtAnyTime, ModelError, RefreshRequest, UnderstandingExpert};
@@ -197,10 +198,10 @@ impl TickSeries {
         self.act.push(act_ns);
         let mut device_ns = 0;
         for (stage, series) in [
-            (Stage::Upload, &mut self.upload),
-            (Stage::Bev, &mut self.bev),
-            (Stage::Action, &mut self.action),
-            (Stage::Download, &mut self.download),
+            (Stage::UPLOAD, &mut self.upload),
+            (stages::BEV, &mut self.bev),
+            (stages::ACTION, &mut self.action),
+            (Stage::DOWNLOAD, &mut self.download),
         ] {
             if let Some(ns) = took(spans, stage) {
                 series.push(ns);
@@ -208,7 +209,7 @@ impl TickSeries {
             }
         }
         self.device.push(device_ns);
-        let of_host = [Stage::Picture, Stage::Trajectory].map(|stage| took(spans, stage));
+        let of_host = [stages::PICTURE, stages::TRAJECTORY].map(|stage| took(spans, stage));
         let other = device_ns + of_host.into_iter().flatten().sum::<u64>();
         self.host.push(act_ns.saturating_sub(other));
     }
@@ -250,8 +251,8 @@ impl RefreshSeries {
 
     fn add(&mut self, refresh_ns: u64, spans: &StageSpans) {
         self.refresh.push(refresh_ns);
-        took(spans, Stage::Vision).into_iter().for_each(|ns| self.vision.push(ns));
-        took(spans, Stage::Understanding).into_iter().for_each(|ns| self.understanding.push(ns));
+        took(spans, stages::VISION).into_iter().for_each(|ns| self.vision.push(ns));
+        took(spans, stages::UNDERSTANDING).into_iter().for_each(|ns| self.understanding.push(ns));
     }
 
     /// All series that have samples; the first `raw` samples of each.

@@ -2,12 +2,9 @@
 
 use anyhow::Context;
 use std::path::Path;
-use tandem::engine::NetworkFile;
 use tandem::model::automot::networks::Contracts;
-use tandem_export::contract::Contract;
-use tandem_export::cost::{NetworkCost, network_cost};
 use tandem_profile::roofline::ceilings::{self, Ceilings};
-use tandem_profile::roofline::floor::{Floors, NetworkCosts, floors};
+use tandem_profile::roofline::floor::{Floors, costs, floors};
 
 /// Words in a GPU's name that say it is another board than the one whose ceilings are known.
 const OTHER_BOARDS: [&str; 6] = ["pcie", "nvl", "mig", "laptop", "max-q", "40gb"];
@@ -17,24 +14,6 @@ pub(super) struct Known {
     pub(super) ceilings: Ceilings,
     pub(super) all_new: Floors,
     pub(super) one_new: Floors,
-}
-
-/// What an engine folder's networks cost.
-///
-/// # Errors
-/// If a network cannot be read.
-pub(super) fn costs(engine: &Path) -> anyhow::Result<NetworkCosts> {
-    let contracts = Contracts::read(engine)?;
-    let cost = |contract: &Contract| -> anyhow::Result<NetworkCost> {
-        let file = NetworkFile::exported(engine, &contract.network)?;
-        Ok(network_cost(&file.graph, &file.contract)?)
-    };
-    Ok(NetworkCosts {
-        vision: cost(&contracts.vision)?,
-        understanding: contracts.understanding.iter().map(cost).collect::<Result<_, _>>()?,
-        bev: cost(&contracts.bev)?,
-        action: cost(&contracts.action)?,
-    })
 }
 
 /// Floors of an engine folder under the ceilings of that name, or of the GPU of that name.
@@ -54,11 +33,10 @@ pub(super) fn known(
     let name = name.context("no ceilings are known for this device")?;
     let ceilings = ceilings::device(name)
         .with_context(|| format!("no device {name:?} is among the known ceilings"))?;
-    let costs = costs(engine)?;
-    let sizes = &Contracts::read(engine)?.understanding[0].sizes;
-    let frames = *sizes.get("frames").context("the understanding contract has no frames")? as usize;
+    let outline = Contracts::read(engine)?.outline()?;
+    let costs = costs(engine, &outline)?;
     let floors = |frames| floors(&costs, &ceilings, frames);
-    Ok(Known { all_new: floors(frames)?, one_new: floors(1)?, ceilings })
+    Ok(Known { all_new: floors(outline.frames)?, one_new: floors(1)?, ceilings })
 }
 
 /// Name of the ceilings of a GPU, by the name that its driver gives.

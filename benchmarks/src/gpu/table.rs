@@ -2,6 +2,8 @@
 
 use super::floors::Known;
 use serde_json::Value;
+use tandem::model::automot::stages;
+use tandem::timing::Stage;
 
 /// Part, group of series, series, and which floor it has.
 const ROWS: [(&str, &str, &str, FloorOf); 11] = [
@@ -31,11 +33,14 @@ enum FloorOf {
 
 impl FloorOf {
     fn ms(self, known: &Known) -> Option<f64> {
-        let [_, _, bev, action] = &known.all_new.stages;
+        let of_stage = |stage: Stage| {
+            let stage = known.all_new.stages.iter().find(|floor| floor.stage == stage)?;
+            Some(stage.floor.floor_ms)
+        };
         match self {
             Self::Nothing => None,
-            Self::Bev => Some(bev.floor.floor_ms),
-            Self::Action => Some(action.floor.floor_ms),
+            Self::Bev => of_stage(stages::BEV),
+            Self::Action => of_stage(stages::ACTION),
             Self::Tick => Some(known.all_new.tick_ms),
             Self::AllNew => Some(known.all_new.refresh_ms),
             Self::OneNew => Some(known.one_new.refresh_ms),

@@ -385,8 +385,9 @@ impl Driven {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
-        let stages: BTreeMap<&str, _> = Stage::ALL
-            .into_iter()
+        let stages: BTreeMap<&str, _> = Stage::all()
+            .iter()
+            .copied()
             .filter_map(|stage| Some((stage.name(), self.statistics.stage(stage).summary()?)))
             .collect();
         serde_json::json!({
@@ -443,13 +444,15 @@ pub(super) fn check_safety(safety: &Safety) -> Outcome {
 
 /// Latencies per stage, for people.
 pub(super) fn latency_table(statistics: &StageStatistics) -> String {
-    let rows: Vec<Vec<String>> = Stage::ALL
-        .into_iter()
+    let rows: Vec<Vec<String>> = Stage::all()
+        .iter()
+        .copied()
         .filter_map(|stage| {
             let summary = statistics.stage(stage).summary()?;
-            let misses = match stage {
-                Stage::Tick => statistics.deadline_misses().to_string(),
-                _ => String::new(),
+            let misses = if stage == Stage::TICK {
+                statistics.deadline_misses().to_string()
+            } else {
+                String::new()
             };
             let [p50, p99, max] = [summary.p50_ns, summary.p99_ns, summary.max_ns].map(millis);
             Some(vec![stage.name().to_owned(), summary.count.to_string(), p50, p99, max, misses])

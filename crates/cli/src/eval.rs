@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             print::line(&table);
             print::line("");
         }
-        if campaign.statistics.stage(Stage::Tick).count() > 0 {
+        if campaign.statistics.stage(Stage::TICK).count() > 0 {
             print::line(&latency_table(&campaign.statistics));
         }
         if campaign.statistics.ticks() > campaign.statistics.ticks_without_prefix() {

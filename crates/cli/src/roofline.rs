@@ -5,18 +5,16 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::slice;
-use tandem::engine::NetworkFile;
+use tandem::model::Runs;
 use tandem::model::automot::networks::Contracts;
 use tandem::tensor::DType;
 use tandem_export::checkpoint::Checkpoint;
-use tandem_export::contract::Contract;
-use tandem_export::cost::{Compulsory, Cost, NetworkCost, PartCost, network_cost};
+use tandem_export::cost::{Compulsory, Cost, NetworkCost, PartCost};
 use tandem_export::folder::export_networks;
 use tandem_export::networks::{ExportOptions, Precision, WeightStorage};
 use tandem_export::synth::synthesize_sparse;
 use tandem_profile::roofline::ceilings::{self, Ceilings, Source};
-use tandem_profile::roofline::floor::{Floors, NetworkCosts, StageFloor, floors};
+use tandem_profile::roofline::floor::{Floors, StageCosts, StageFloor, costs, floors};
 use tandem_profile::roofline::measure::Measurement;
 
 /// In front of a file in `--device`.
@@ -98,7 +96,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             frames: *frames,
             frames_cached: cached,
             floors: &floors,
-            networks: engine.networks().into_iter().flatten().map(NetworkReport::of).collect(),
+            networks: costs
+                .iter()
+                .flat_map(|stage| &stage.networks)
+                .map(NetworkReport::of)
+                .collect(),
         };
         print::line(&serde_json::to_string_pretty(&report)?);
     } else {
@@ -162,7 +164,7 @@ pub(super) fn threads_of(ceilings: &Ceilings) -> String {
 pub(super) struct Engine {
     pub(super) frames: usize,
     prefix_capacity: usize,
-    pub(super) costs: NetworkCosts,
+    pub(super) costs: Vec<StageCosts>,
 }
 
 impl Engine {
@@ -183,37 +185,9 @@ impl Engine {
 
     /// Reads the networks of an engine folder.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let contracts = Contracts::read(folder)?;
-        let cost = |contract: &Contract| -> anyhow::Result<NetworkCost> {
-            let file = NetworkFile::exported(folder, &contract.network)?;
-            Ok(network_cost(&file.graph, &file.contract)?)
-        };
-        let size = |name: &str| {
-            let size = contracts.understanding[0].sizes.get(name).map(|&size| size as usize);
-            size.with_context(|| {
-                format!("the understanding contract in {} has no {name}", folder.display())
-            })
-        };
-        Ok(Self {
-            frames: size("frames")?,
-            prefix_capacity: size("prefix_capacity")?,
-            costs: NetworkCosts {
-                vision: cost(&contracts.vision)?,
-                understanding: contracts
-                    .understanding
-                    .iter()
-                    .map(cost)
-                    .collect::<Result<_, _>>()?,
-                bev: cost(&contracts.bev)?,
-                action: cost(&contracts.action)?,
-            },
-        })
-    }
-
-    /// The networks of each of [`Floors::stages`].
-    fn networks(&self) -> [&[NetworkCost]; 4] {
-        let NetworkCosts { vision, understanding, bev, action } = &self.costs;
-        [slice::from_ref(vision), understanding, slice::from_ref(bev), slice::from_ref(action)]
+        let outline = Contracts::read(folder)?.outline()?;
+        let costs = costs(folder, &outline)?;
+        Ok(Self { frames: outline.frames, prefix_capacity: outline.prefix_capacity, costs })
     }
 }
 
@@ -240,8 +214,8 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
     let rows = floors
         .stages
         .iter()
-        .zip(engine.networks())
-        .map(|(stage, networks)| row(stage, networks))
+        .zip(&engine.costs)
+        .map(|(stage, costs)| row(stage, &costs.networks))
         .collect::<Vec<_>>();
     let header = [
         "stage",
@@ -257,10 +231,18 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
         "bound by",
     ];
     let (frames, capacity) = (engine.frames, engine.prefix_capacity);
-    let sum = |stages: [usize; 2], total: f64| {
-        let memory = |i: &usize| floors.stages[*i].floor.memory_ms * floors.stages[*i].runs as f64;
-        let memory: f64 = stages.iter().map(memory).sum();
-        format!("{total:.3} ms (moving bytes alone: {memory:.3} ms)")
+    // The stages of a tick or of a refresh, by name, and what they take at least.
+    let sum = |is_of_tick: bool, total: f64| {
+        let pairs = engine.costs.iter().zip(&floors.stages);
+        let stages: Vec<&StageFloor> = pairs
+            .filter(|(costs, _)| (costs.runs == Runs::EachTick) == is_of_tick)
+            .map(|(_, floor)| floor)
+            .collect();
+        let names: Vec<&str> = stages.iter().map(|stage| stage.stage.name()).collect();
+        let memory: f64 =
+            stages.iter().map(|stage| stage.floor.memory_ms * stage.runs as f64).sum();
+        let names = names.join(" and ");
+        format!("{names}: at least {total:.3} ms (moving bytes alone: {memory:.3} ms)")
     };
     [
         format!(
@@ -276,14 +258,14 @@ fn describe(engine: &Engine, ceilings: &Ceilings, floors: &Floors, cached: usize
         String::new(),
         print::table(&header, &rows),
         String::new(),
-        format!("tick, BEV encoder and action expert: at least {}", sum([2, 3], floors.tick_ms)),
+        format!("tick, {}", sum(true, floors.tick_ms)),
         format!(
-            "refresh, {} of {frames} frames and the understanding expert: at least {}",
+            "refresh, {} of {frames} frames new, {}",
             frames - cached,
-            sum([0, 1], floors.refresh_ms)
+            sum(false, floors.refresh_ms)
         ),
         String::new(),
-        "Numbers of a stage are those of one run; vision runs once per frame.".to_owned(),
+        "Numbers of a stage are those of one run; those of frames run once per frame.".to_owned(),
         "Floor: max(least bytes / memory rate, operations / matrix rate). Least bytes: weights, inputs"
             .to_owned(),
         "and outputs once each. Unfused, for comparison: every node through memory.".to_owned(),

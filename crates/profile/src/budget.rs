@@ -176,7 +176,7 @@ impl Budget {
         }
         for (name, limits) in &self.stages {
             if Stage::named(name).is_none() {
-                let names: Vec<&str> = Stage::ALL.into_iter().map(Stage::name).collect();
+                let names: Vec<&str> = Stage::all().iter().copied().map(Stage::name).collect();
                 return Err(format!("there is no stage {name:?}; stages are {}", names.join(", ")));
             }
             limits.check_itself(&format!("stages.{name}"))?;
@@ -215,7 +215,7 @@ impl Budget {
         let mut verdicts = Vec::new();
         let phase = file.phase(self.phase);
         let no_phase = || format!("the profile has no phase {:?}", self.phase.title());
-        for stage in Stage::ALL {
+        for &stage in Stage::all() {
             let Some(limits) = self.stages.get(stage.name()) else { continue };
             for limit in limits.given() {
                 verdicts.push(match phase {
@@ -392,7 +392,7 @@ fn check_stage(phase: &Phase, stage: Stage, limit: &Limit) -> Verdict {
         let why = format!("{:?} did not run {}", stage.name(), phase.name.title());
         return limit.unknown(stage.name(), 0, why);
     }
-    if stage == Stage::Response && phase.ticks_skipped > 0 {
+    if stage == Stage::RESPONSE && phase.ticks_skipped > 0 {
         return check_response(phase, limit);
     }
     limit.check(stage.name(), histogram)
@@ -400,7 +400,7 @@ fn check_stage(phase: &Phase, stage: Stage, limit: &Limit) -> Verdict {
 
 /// A limit on the response where ticks were skipped.
 fn check_response(phase: &Phase, limit: &Limit) -> Verdict {
-    let (of, due) = (Stage::Response.name(), phase.ticks_due());
+    let (of, due) = (Stage::RESPONSE.name(), phase.ticks_due());
     let needed = limit.percentile.map_or(0, values_needed);
     if due < needed {
         let why = format!("{} needs {needed} due ticks, there are {due}", limit.name);
@@ -444,7 +444,7 @@ fn check_deadline(
         return claim.unknown(due, why);
     }
     let stages = &phase.ticks.stages;
-    let of_ticks = [Stage::Response, Stage::Tick].map(|stage| stages.get(stage.name()));
+    let of_ticks = [Stage::RESPONSE, Stage::TICK].map(|stage| stages.get(stage.name()));
     let Some(column) = of_ticks.into_iter().flatten().next() else {
         return claim.unknown(due, "no tick was timed".to_owned());
     };
@@ -468,7 +468,7 @@ fn check_period(claim: Claim, period: RefreshPeriod, phase: &Phase) -> Verdict {
     let mut count = distances.count();
     if let (Some(begin), Some(end)) = (phase.ticks.start_ns.first(), phase.ticks.start_ns.last()) {
         // The refresh behind the last one may still have been running at the end.
-        let longest = phase.statistics.stage(Stage::Refresh).max().unwrap_or_default();
+        let longest = phase.statistics.stage(Stage::REFRESH).max().unwrap_or_default();
         let running_ns = longest.as_nanos() as u64;
         let open = [
             first.saturating_sub(*begin) > allowed_ns,

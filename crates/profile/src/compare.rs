@@ -305,8 +305,8 @@ fn unsteady(candidates: &mut [Candidate], phase: PhaseName) -> Option<String> {
 /// The median of the latency that a phase is about, if it was measured.
 fn main_row<'a>(rows: impl Iterator<Item = &'a Row> + Clone, phase: PhaseName) -> Option<&'a Row> {
     let main: &[Stage] = match phase {
-        PhaseName::UnderstandingAlone => &[Stage::Refresh],
-        _ => &[Stage::Response, Stage::Tick],
+        PhaseName::UnderstandingAlone => &[Stage::REFRESH],
+        _ => &[Stage::RESPONSE, Stage::TICK],
     };
     main.iter().find_map(|stage| {
         rows.clone().find(|row| row.what == stage.name() && row.percentile == PERCENTILES[0].0)
@@ -344,7 +344,7 @@ fn busy(files: [&LatencyFile; 2], phases: [&Phase; 2], method: Method) -> Option
 
 /// Percentiles of the response that are of a skipped tick are not of the ticks that began.
 fn leave_out_skipped(rows: &mut [Row], phases: [&Phase; 2]) {
-    for row in rows.iter_mut().filter(|row| row.what == Stage::Response.name()) {
+    for row in rows.iter_mut().filter(|row| row.what == Stage::RESPONSE.name()) {
         let Some((_, percentile)) = PERCENTILES.iter().find(|(name, _)| *name == row.percentile)
         else {
             continue;
@@ -401,13 +401,13 @@ fn tick_columns(phases: [&Phase; 2]) -> Columns<'_> {
         pairs.push(Pair { what: "prefix age", columns: ages });
     }
     let lengths = phases.map(|phase| phase.ticks.start_ns.len());
-    Columns { of: "ticks", lengths, pairs, whole_ns: median_ns(phases[0], Stage::Tick) }
+    Columns { of: "ticks", lengths, pairs, whole_ns: median_ns(phases[0], Stage::TICK) }
 }
 
 fn refresh_columns(phases: [&Phase; 2]) -> Columns<'_> {
     let pairs = stage_pairs(phases.map(|phase| &phase.refreshes.stages));
     let lengths = phases.map(|phase| phase.refreshes.version.len());
-    Columns { of: "refreshes", lengths, pairs, whole_ns: median_ns(phases[0], Stage::Refresh) }
+    Columns { of: "refreshes", lengths, pairs, whole_ns: median_ns(phases[0], Stage::REFRESH) }
 }
 
 /// Median of a stage, nanoseconds; 0 if it did not run.
@@ -434,7 +434,7 @@ fn stage_pairs<'a>(stages: [&'a BTreeMap<String, StageColumn>; 2]) -> Vec<Pair<'
             .any(Option::is_some)
             .then(|| Pair { what: stage.name(), columns: columns.map(Option::unwrap_or_default) })
     };
-    Stage::ALL.into_iter().filter_map(pair).collect()
+    Stage::all().iter().copied().filter_map(pair).collect()
 }
 
 /// A row before it is judged: its replicates, where the files support it.

@@ -31,7 +31,7 @@ const TICKS: u64 = 200;
 impl ProfilerCost {
     /// Measures it; takes some tens of milliseconds.
     pub fn measure() -> Self {
-        let on_tick: Vec<Stage> = Stage::Tick.parts().collect();
+        let on_tick: Vec<Stage> = Stage::TICK.parts().collect();
         let mut statistics = StageStatistics::new();
         let mut stage_ns = Vec::with_capacity(ROUNDS);
         let mut tick_ns = Vec::with_capacity(ROUNDS);
@@ -56,7 +56,7 @@ impl ProfilerCost {
                     spans.end(stage.begin());
                 }
                 let took_ns = now_ns() - start_ns;
-                spans.push(Span { stage: Stage::Tick, start_ns, took_ns });
+                spans.push(Span { stage: Stage::TICK, start_ns, took_ns });
                 let age = Some(Duration::from_millis(100));
                 statistics.record(black_box(&spans.times()), age, false);
             }
@@ -87,12 +87,12 @@ impl ProfilerCost {
 /// A tick of all its stages, at which a refresh of as many spans as one may have ends.
 fn longest_report(on_tick: &[Stage]) -> TickReport {
     let mut report = TickReport::default();
-    for &stage in on_tick.iter().chain(&[Stage::Tick]) {
+    for &stage in on_tick.iter().chain(&[Stage::TICK]) {
         report.spans.push(Span { stage, start_ns: 1, took_ns: 1 });
     }
     let mut spans = StageSpans::default();
     for start_ns in 0..MAX_SPANS as u64 {
-        spans.push(Span { stage: Stage::Resize, start_ns, took_ns: 1 });
+        spans.push(Span { stage: Stage::SEAL, start_ns, took_ns: 1 });
     }
     report.refresh = Some(RefreshReport { version: 1, is_published: true, spans });
     report

@@ -28,7 +28,7 @@ impl Phase {
     /// A percentile of the response over all ticks that were due; `None` in phases that keep no
     /// real time.
     pub fn response_of_due(&self, percentile: Percentile) -> Option<ResponseOfDue> {
-        let response = self.statistics.stage(Stage::Response);
+        let response = self.statistics.stage(Stage::RESPONSE);
         let count = response.count();
         if count == 0 {
             return None;

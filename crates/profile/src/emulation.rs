@@ -14,9 +14,9 @@ impl LatencyFile {
         let both = [PhaseName::Paced, PhaseName::BackToBack];
         let phases = both.into_iter().filter_map(|name| self.phase(name));
         let of = |phase: &Phase| RecordedLatencies {
-            slow_ns: took(&phase.refreshes.stages, Stage::Refresh),
-            fast_ns: match took(&phase.ticks.stages, Stage::Response) {
-                none if none.is_empty() => took(&phase.ticks.stages, Stage::Tick),
+            slow_ns: took(&phase.refreshes.stages, Stage::REFRESH),
+            fast_ns: match took(&phase.ticks.stages, Stage::RESPONSE) {
+                none if none.is_empty() => took(&phase.ticks.stages, Stage::TICK),
                 responses => responses,
             },
         };

@@ -3,7 +3,7 @@
 use super::latency_file::{Phase, PhaseName, RefreshSamples, StageColumn, TickSamples};
 use std::collections::BTreeMap;
 use tandem::scene::{DeadlineVerdict, TickReport};
-use tandem::timing::{Stage, StageSpans, StageStatistics};
+use tandem::timing::{MAX_STAGES, Stage, StageSpans, StageStatistics};
 
 /// Ticks that are kept one by one: 17 minutes at 20 Hz, some 40 MB. Those behind them are in the
 /// histograms only.
@@ -21,7 +21,14 @@ pub struct TickFacts {
 }
 
 /// First beginning and sum of each stage.
-type Row = [Option<(u64, u64)>; Stage::ALL.len()];
+#[derive(Clone)]
+struct Row([Option<(u64, u64)>; MAX_STAGES]);
+
+impl Default for Row {
+    fn default() -> Self {
+        Self([None; MAX_STAGES])
+    }
+}
 
 #[derive(Clone, Default)]
 struct Tick {
@@ -138,7 +145,7 @@ impl PhaseRecorder {
         let since = |ns: u64| ns.saturating_sub(self.began_ns);
         let of = |ticks: &[Tick], pick: fn(&Tick) -> u64| ticks.iter().map(pick).collect();
         let refresh_start = |refresh: &Refresh| {
-            refresh.row.iter().flatten().map(|&(start, _)| start).min().unwrap_or(self.began_ns)
+            refresh.row.0.iter().flatten().map(|&(start, _)| start).min().unwrap_or(self.began_ns)
         };
         Phase {
             name: self.name,
@@ -185,9 +192,9 @@ fn resident_bytes() -> Option<u64> {
 }
 
 fn row(spans: &StageSpans) -> Row {
-    let mut row: Row = [None; Stage::ALL.len()];
+    let mut row = Row::default();
     for span in spans.iter() {
-        let entry = row[span.stage as usize].get_or_insert((span.start_ns, 0));
+        let entry = row.0[span.stage.index()].get_or_insert((span.start_ns, 0));
         entry.0 = entry.0.min(span.start_ns);
         entry.1 += span.took_ns;
     }
@@ -199,11 +206,12 @@ fn columns<'a>(
     rows: impl Iterator<Item = &'a Row> + Clone,
     began_ns: u64,
 ) -> BTreeMap<String, StageColumn> {
-    Stage::ALL
-        .into_iter()
-        .filter(|&stage| rows.clone().any(|row| row[stage as usize].is_some()))
+    Stage::all()
+        .iter()
+        .copied()
+        .filter(|&stage| rows.clone().any(|row| row.0[stage.index()].is_some()))
         .map(|stage| {
-            let entries = rows.clone().map(|row| row[stage as usize]);
+            let entries = rows.clone().map(|row| row.0[stage.index()]);
             let start = |entry: Option<(u64, u64)>| entry.map(|e| e.0.saturating_sub(began_ns));
             let column = StageColumn {
                 start_ns: entries.clone().map(start).collect(),

@@ -50,7 +50,7 @@ pub fn run_refreshes(
         let Some(request) = eyes.refresh_request(version) else { continue };
         let writer = pool.writer().expect("no prefix outlives its turn of this loop");
         let mut spans = StageSpans::default();
-        let refresh = Stage::Refresh.begin();
+        let refresh = Stage::REFRESH.begin();
         expert.refresh(&request, writer, &AtAnyTime, &mut spans)?;
         spans.end(refresh);
         if version > options.warm_up {

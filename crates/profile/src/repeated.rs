@@ -46,9 +46,9 @@ pub(super) fn compare_repeated(
 ) -> Result<Judged, CompareError> {
     let sizes = [phases[0].len(), phases[1].len()];
     let mut candidates = Vec::new();
-    for (whole, of_refreshes) in [(Stage::Tick, false), (Stage::Refresh, true)] {
+    for (whole, of_refreshes) in [(Stage::TICK, false), (Stage::REFRESH, true)] {
         let whole_ns = geometric_mean(phases[0].iter().map(|phase| median_ns(phase, whole)));
-        for stage in Stage::ALL {
+        for &stage in Stage::all() {
             let values = phases.each_ref().map(|side| {
                 side.iter().map(|phase| sorted(column(phase, stage, of_refreshes))).collect()
             });
@@ -160,7 +160,7 @@ fn unsupported(
             let each = LEAST_VALUES.max(needed.div_ceil(10));
             Some(format!("takes {each} values in each profile"))
         }
-        _ if what == Stage::Response.name() && phases.iter().flatten().any(is_skipped) => {
+        _ if what == Stage::RESPONSE.name() && phases.iter().flatten().any(is_skipped) => {
             Some("of all due ticks this is a skipped one".to_owned())
         }
         _ => None,

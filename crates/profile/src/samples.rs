@@ -54,7 +54,7 @@ impl Phase {
     /// The stage that a tick's time is: the response where the loop keeps real time, otherwise the
     /// tick. `None` in a phase without either.
     pub fn judged_by(&self) -> Option<Stage> {
-        [Stage::Response, Stage::Tick]
+        [Stage::RESPONSE, Stage::TICK]
             .into_iter()
             .find(|&stage| self.statistics.stage(stage).count() > 0)
     }

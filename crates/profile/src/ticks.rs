@@ -97,10 +97,10 @@ pub fn run_loop(
         if is_paced {
             let span =
                 |stage, from: u64, to: u64| Span { stage, start_ns: from, took_ns: to - from };
-            report.spans.push(span(Stage::Wake, due_ns, woke_ns));
-            report.spans.push(span(Stage::Receive, woke_ns, received_ns));
-            report.spans.push(span(Stage::Send, answered_ns, sent_ns));
-            report.spans.push(span(Stage::Response, due_ns, sent_ns));
+            report.spans.push(span(Stage::WAKE, due_ns, woke_ns));
+            report.spans.push(span(Stage::RECEIVE, woke_ns, received_ns));
+            report.spans.push(span(Stage::SEND, answered_ns, sent_ns));
+            report.spans.push(span(Stage::RESPONSE, due_ns, sent_ns));
             let response = Duration::from_nanos(sent_ns - due_ns);
             report.deadline = match response.checked_sub(options.budget) {
                 Some(by) if !by.is_zero() => DeadlineVerdict::Missed { by },

@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tandem::scene::{DeadlineVerdict, PrefixInfo, TickReport};
-use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans, now_ns};
+use tandem::timing::{MAX_SPANS, Role, Span, Stage, StageSpans, now_ns};
 
 /// The rows of the timeline, one per thread; a stream of a device would be one more.
 const LANES: [&str; 2] = ["tick", "understanding"];
@@ -100,7 +100,7 @@ impl TraceRecorder {
     /// aside and touched.
     pub fn new(capacity_ticks: usize) -> Self {
         let mut spans =
-            vec![Span { stage: Stage::Tick, start_ns: 1, took_ns: 1 }; capacity_ticks * MAX_SPANS];
+            vec![Span { stage: Stage::TICK, start_ns: 1, took_ns: 1 }; capacity_ticks * MAX_SPANS];
         black_box(&mut spans).clear();
         Self {
             capacity: capacity_ticks,
@@ -216,7 +216,7 @@ impl TraceRecorder {
             let spans = &self.spans[tick.spans.clone()];
             let frame = Args { frame: Some(tick.frame), ..Args::default() };
             for slice in slices(spans).filter(|slice| !is_due(slice.stage)) {
-                let args = if slice.stage == Stage::Tick { tick.args(slice.args) } else { frame };
+                let args = if slice.stage == Stage::TICK { tick.args(slice.args) } else { frame };
                 lanes[TICK_LANE].push(Slice { args, ..slice });
             }
             push_due(&mut others, number as u64, spans, frame);
@@ -262,8 +262,11 @@ impl TraceRecorder {
             let of = |stage| spans.iter().find(|span| span.stage == stage && span.took_ns > 0);
             of(part).or(of(whole)).map(|span| span.start_ns + span.took_ns / 2)
         };
-        let sealed = inside(&refresh.spans, Stage::Seal, Stage::Refresh);
-        let acted = inside(&tick.spans, Stage::Action, Stage::Tick);
+        let sealed = inside(&refresh.spans, Stage::SEAL, Stage::REFRESH);
+        // The last network of a tick is the one that attends to the prefix.
+        let networks = self.spans[tick.spans.clone()].iter().map(|span| span.stage);
+        let networks = networks.filter(|stage| stage.role() == Role::FastNetwork);
+        let acted = inside(&tick.spans, networks.max().unwrap_or(Stage::TICK), Stage::TICK);
         Some([sealed?, acted?]).filter(|[sealed, acted]| sealed <= acted)
     }
 }
@@ -360,7 +363,7 @@ fn push_nested(events: &mut Vec<Event>, slices: &mut [Slice], tid: u32) -> u64 {
 /// Stages that count from the instant at which a tick was due. When a tick is late the next one is
 /// due before it ends, so these are no nested work of a thread but spans of their own.
 fn is_due(stage: Stage) -> bool {
-    matches!(stage, Stage::Response | Stage::Wake)
+    [Stage::RESPONSE, Stage::WAKE].contains(&stage)
 }
 
 fn push_due(events: &mut Vec<Event>, id: u64, spans: &[Span], args: Args) {
@@ -376,7 +379,7 @@ fn push_due(events: &mut Vec<Event>, id: u64, spans: &[Span], args: Args) {
 }
 
 fn push_counters(events: &mut Vec<Event>, tick: &Tick, spans: &[Span]) {
-    let Some(span) = spans.iter().find(|span| span.stage == Stage::Tick) else { return };
+    let Some(span) = spans.iter().find(|span| span.stage == Stage::TICK) else { return };
     let mut counter = |name, at_ns, value_ns| {
         let args = Some(Args { ms: Some(Millis(value_ns)), ..Args::default() });
         let event = Event::new("C", "counter", name, thread(TICK_LANE), at_ns);

@@ -59,8 +59,9 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
     let ticks = &phase.ticks;
     let samples = ticks.start_ns.len();
     // Every nanosecond of a tick belongs to exactly one of these.
-    let parts: Vec<(Part, u64)> = Stage::ALL
-        .into_iter()
+    let parts: Vec<(Part, u64)> = Stage::all()
+        .iter()
+        .copied()
         .map(|stage| Part { stage, is_rest: stage.parts().next().is_some() })
         .filter_map(|part| {
             let took = (0..samples).filter_map(|index| part.took_ns(&ticks.stages, index));
@@ -87,7 +88,7 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
                 late_by_ns: ticks.late_by_ns.get(index).copied().flatten(),
                 slowest: excesses().max_by_key(|excess| excess.over_ns()),
                 woke_late_by_ns: excesses()
-                    .find(|excess| excess.part.stage == Stage::Wake)
+                    .find(|excess| excess.part.stage == Stage::WAKE)
                     .map(Excess::over_ns)
                     .filter(is_of_weight),
                 is_refreshing: ticks.is_refreshing.get(index).copied().unwrap_or(false),

@@ -249,8 +249,8 @@ impl StageStatistics {
     /// Statistics of no tick.
     pub fn new() -> Self {
         Self {
-            stages: Stage::ALL.map(|_| LatencyHistogram::new()).to_vec(),
-            rests: Stage::ALL.map(|_| LatencyHistogram::new()).to_vec(),
+            stages: Stage::all().iter().map(|_| LatencyHistogram::new()).collect(),
+            rests: Stage::all().iter().map(|_| LatencyHistogram::new()).collect(),
             prefix_age: LatencyHistogram::new(),
             ticks: 0,
             ticks_without_prefix: 0,
@@ -274,10 +274,10 @@ impl StageStatistics {
     pub fn record_stages(&mut self, stages: &StageTimes) {
         for (stage, took) in stages.iter() {
             if !stage.counts_runs() {
-                self.stages[stage as usize].record(took);
+                self.stages[stage.index()].record(took);
             }
             if let Some(rest_ns) = stages.rest_ns(stage) {
-                self.rests[stage as usize].record(Duration::from_nanos(rest_ns.max(0) as u64));
+                self.rests[stage.index()].record(Duration::from_nanos(rest_ns.max(0) as u64));
             }
         }
     }
@@ -286,18 +286,18 @@ impl StageStatistics {
     /// out since times hold only their sum. Does not allocate.
     pub fn record_runs(&mut self, spans: &StageSpans) {
         for span in spans.iter().filter(|span| span.stage.counts_runs()) {
-            self.stages[span.stage as usize].record(Duration::from_nanos(span.took_ns));
+            self.stages[span.stage.index()].record(Duration::from_nanos(span.took_ns));
         }
     }
 
     /// What `stage` took, over the ticks at which it ran.
     pub fn stage(&self, stage: Stage) -> &LatencyHistogram {
-        &self.stages[stage as usize]
+        &self.stages[stage.index()]
     }
 
     /// What the parts of `stage` leave over; empty for stages without parts.
     pub fn rest(&self, stage: Stage) -> &LatencyHistogram {
-        &self.rests[stage as usize]
+        &self.rests[stage.index()]
     }
 
     /// Age of the prefix, over the ticks that had one.
@@ -351,8 +351,8 @@ struct StatisticsFile {
 impl From<StageStatistics> for StatisticsFile {
     fn from(statistics: StageStatistics) -> Self {
         let named = |histograms: Vec<LatencyHistogram>| {
-            Stage::ALL
-                .into_iter()
+            Stage::all()
+                .iter()
                 .zip(histograms)
                 .filter(|(_, histogram)| histogram.count() > 0)
                 .map(|(stage, histogram)| (stage.name().to_owned(), histogram))
@@ -379,7 +379,7 @@ impl TryFrom<StatisticsFile> for StageStatistics {
         {
             for (name, histogram) in named {
                 let stage = Stage::named(&name).ok_or_else(|| format!("no stage {name:?}"))?;
-                histograms[stage as usize] = histogram;
+                histograms[stage.index()] = histogram;
             }
         }
         statistics.prefix_age = file.prefix_age;
@@ -472,22 +472,31 @@ mod tests {
         assert_eq!((histogram.count(), histogram.saturated()), (1, 1));
     }
 
+    crate::stages! {
+        /// A network of a refresh.
+        VISION = "test vision", Some(Stage::REFRESH), 10, SlowNetwork;
+        /// Another, of several runs.
+        WHOLE = "test whole", Some(Stage::REFRESH), 20, SlowNetwork;
+        /// One of them.
+        PART = "test part", Some(WHOLE), 0, SlowNetwork, each run;
+    }
+
     #[test]
     fn layer_groups_count_run_by_run_and_all_else_by_refresh() {
         let mut spans = StageSpans::default();
         let mut push = |stage, took_ns| spans.push(Span { stage, start_ns: 0, took_ns });
-        push(Stage::Vision, 1000);
-        push(Stage::Vision, 2000);
-        push(Stage::UnderstandingGroup, 30);
-        push(Stage::UnderstandingGroup, 50);
-        push(Stage::Understanding, 90);
+        push(VISION, 1000);
+        push(VISION, 2000);
+        push(PART, 30);
+        push(PART, 50);
+        push(WHOLE, 90);
         let mut statistics = StageStatistics::new();
         statistics.record_stages(&spans.times());
         statistics.record_runs(&spans);
         let told = |stage| (statistics.stage(stage).count(), statistics.stage(stage).max());
-        assert_eq!(told(Stage::Vision), (1, Some(Duration::from_nanos(3000))));
-        assert_eq!(told(Stage::UnderstandingGroup), (2, Some(Duration::from_nanos(50))));
-        assert_eq!(statistics.rest(Stage::Understanding).max(), Some(Duration::from_nanos(10)));
+        assert_eq!(told(VISION), (1, Some(Duration::from_nanos(3000))));
+        assert_eq!(told(PART), (2, Some(Duration::from_nanos(50))));
+        assert_eq!(statistics.rest(WHOLE).max(), Some(Duration::from_nanos(10)));
     }
 
     #[test]
@@ -498,8 +507,8 @@ mod tests {
     #[test]
     fn statistics_count_stages_prefixes_and_misses() {
         let mut times = StageTimes::default();
-        times.set(Stage::Tick, Duration::from_millis(12));
-        times.set(Stage::Bev, Duration::from_millis(5));
+        times.set(Stage::TICK, Duration::from_millis(12));
+        times.set(Stage::UPLOAD, Duration::from_millis(5));
         let mut statistics = StageStatistics::new();
         statistics.record(&times, None, false);
         statistics.record(&times, Some(Duration::from_millis(300)), true);
@@ -507,11 +516,11 @@ mod tests {
         merged.merge(&statistics);
         let text = serde_json::to_string(&merged).unwrap();
         assert_eq!(serde_json::from_str::<StageStatistics>(&text).unwrap(), merged);
-        assert_eq!(merged.rest(Stage::Tick).max(), Some(Duration::from_millis(7)));
+        assert_eq!(merged.rest(Stage::TICK).max(), Some(Duration::from_millis(7)));
         assert_eq!((merged.ticks(), merged.deadline_misses()), (4, 2));
         assert_eq!(merged.ticks_without_prefix(), 2);
-        assert_eq!(merged.stage(Stage::Tick).count(), 4);
-        assert_eq!(merged.stage(Stage::Vision).count(), 0);
+        assert_eq!(merged.stage(Stage::TICK).count(), 4);
+        assert_eq!(merged.stage(VISION).count(), 0);
         assert_eq!(merged.prefix_age().count(), 2);
     }
 }

@@ -4,6 +4,9 @@
 //! their beginnings; what only sums matter to reads [`StageTimes`]. On request stages are NVTX ranges
 //! as well.
 
+#[doc(hidden)]
+pub use linkme;
+
 mod histogram;
 pub mod nvtx;
 mod span;
@@ -13,6 +16,6 @@ mod timestamp;
 
 pub use histogram::{LONGEST, LatencyHistogram, LatencySummary, Percentile, StageStatistics};
 pub use span::{Begun, MAX_SPANS, Span, StageSpans, now_ns};
-pub use stage::{Stage, StageTimes};
+pub use stage::{MAX_STAGES, Role, STAGES, Stage, StageSpec, StageTimes};
 pub use stopwatch::{Stopwatch, sleep_until_ns, wall_time_unix_s};
 pub use timestamp::Timestamp;

@@ -127,7 +127,7 @@ impl Drop for Range {
 struct Nvtx {
     name: String,
     /// By stage; live as long as the process, as NVTX may keep the pointers.
-    stages: [CString; Stage::ALL.len()],
+    stages: Vec<CString>,
     push: unsafe extern "C" fn(*const c_char) -> c_int,
     pop: unsafe extern "C" fn() -> c_int,
     start: unsafe extern "C" fn(*const c_char) -> u64,
@@ -155,13 +155,15 @@ impl Nvtx {
         let end: Symbol<'_, unsafe extern "C" fn(u64)> =
             unsafe { library.get(c"nvtxRangeEnd") }.map_err(not_nvtx)?;
         let (push, pop, start, end) = (*push, *pop, *start, *end);
-        let stages = Stage::ALL
-            .map(|stage| CString::new(stage.name()).expect("no stage's name holds a zero byte"));
+        let stages = Stage::all()
+            .iter()
+            .map(|stage| CString::new(stage.name()).expect("no stage's name holds a zero byte"))
+            .collect();
         Ok(Self { stages, push, pop, start, end, _library: library, name })
     }
 
     fn begin(&self, stage: Stage) -> Range {
-        let name = self.stages[stage as usize].as_ptr();
+        let name = self.stages[stage.index()].as_ptr();
         if stage.crosses_threads() {
             // SAFETY: `name` is a C string that lives as long as the process: only the instance in
             // the static `NVTX` is reached from here, and it holds the library loaded.

@@ -115,24 +115,24 @@ mod tests {
     fn a_stage_that_ran_twice_took_the_sum() {
         let mut spans = StageSpans::default();
         for (start_ns, took_ns) in [(5, 10), (20, 30)] {
-            spans.push(Span { stage: Stage::Resize, start_ns, took_ns });
+            spans.push(Span { stage: Stage::PUBLISH, start_ns, took_ns });
         }
-        assert_eq!(spans.took(Stage::Resize), Some(Duration::from_nanos(40)));
-        assert_eq!(spans.took(Stage::Seal), None);
+        assert_eq!(spans.took(Stage::PUBLISH), Some(Duration::from_nanos(40)));
+        assert_eq!(spans.took(Stage::SEAL), None);
     }
 
     #[test]
     fn a_span_covers_the_work_it_was_measured_around() {
         let mut spans = StageSpans::default();
         let before = now_ns();
-        let answer = spans.measure(Stage::Planner, || {
+        let answer = spans.measure(Stage::STATE_FILTER, || {
             let began = now_ns();
             while now_ns() == began {}
             42
         });
         let after = now_ns();
         let span = *spans.iter().next().unwrap();
-        assert_eq!((answer, span.stage), (42, Stage::Planner));
+        assert_eq!((answer, span.stage), (42, Stage::STATE_FILTER));
         assert!(before <= span.start_ns && span.start_ns + span.took_ns <= after);
         assert!(span.took_ns > 0);
     }
@@ -141,7 +141,7 @@ mod tests {
     fn spans_beyond_the_bound_are_counted() {
         let mut spans = StageSpans::default();
         for start_ns in 0..MAX_SPANS as u64 + 3 {
-            spans.push(Span { stage: Stage::Vision, start_ns, took_ns: 1 });
+            spans.push(Span { stage: Stage::SEAL, start_ns, took_ns: 1 });
         }
         assert_eq!((spans.iter().count(), spans.dropped()), (MAX_SPANS, 3));
     }

@@ -7,6 +7,7 @@ use super::networks::{Networks, NetworksError, size};
 use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
 use super::sizes::histogram;
+use super::stages;
 use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
 use crate::engine::{MAX_TENSORS, Session};
 use crate::kv_cache::{KvSnapshot, Slot};
@@ -286,10 +287,10 @@ impl ActionExpert for AutomotAction {
             observation.camera.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
-        let begun = Stage::LidarHistogram.begin();
+        let begun = stages::LIDAR_HISTOGRAM.begin();
         self.sweeps.push(lidar, world_from_ego, &mut self.networks.histogram.as_mut_slice());
         spans.end(begun);
-        let begun = Stage::Planner.begin();
+        let begun = stages::PLANNER.begin();
         let [target_m, next_target_m] = targets(&mut self.planner, world_from_ego, detour);
         spans.end(begun);
         self.told =
@@ -320,7 +321,7 @@ impl ActionExpert for AutomotAction {
         spans: &mut StageSpans,
     ) -> Result<Trajectory, ModelError> {
         let frame = self.frames.back().ok_or(ModelError::NoSensor { sensor: "camera" })?;
-        let begun = Stage::Picture.begin();
+        let begun = stages::PICTURE.begin();
         self.networks.image.bytes_mut().copy_from_slice(self.bev_frame.picture(&frame.rgb));
         spans.end(begun);
 
@@ -337,14 +338,18 @@ impl ActionExpert for AutomotAction {
         lane.reach(MARKS - 1)?;
         let is_apart = !networks.image.staged().is_unified();
         let copies = |stage| is_apart.then_some(stage);
-        let stages =
-            [copies(Stage::Upload), Some(Stage::Bev), Some(Stage::Action), copies(Stage::Download)];
+        let stages = [
+            copies(Stage::UPLOAD),
+            Some(stages::BEV),
+            Some(stages::ACTION),
+            copies(Stage::DOWNLOAD),
+        ];
         for (mark, stage) in stages.into_iter().enumerate() {
             if let Some(stage) = stage {
                 lane.note(stage, mark, spans);
             }
         }
-        Ok(spans.measure(Stage::Trajectory, || self.trajectory()))
+        Ok(spans.measure(stages::TRAJECTORY, || self.trajectory()))
     }
 }
 

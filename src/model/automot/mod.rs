@@ -16,6 +16,7 @@ pub mod planner;
 pub mod prompt;
 pub mod recording;
 mod sizes;
+pub mod stages;
 pub mod tokenizer;
 pub mod tokens;
 mod understanding;

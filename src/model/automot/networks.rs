@@ -3,13 +3,14 @@
 //! The understanding expert is one network or several, the groups that its layers are divided among;
 //! everything here takes it as a list of one or more. The only place that spells tensor names.
 
-use super::sizes;
+use super::{sizes, stages};
 use crate::device::{Device, DeviceError, HostDevice, Lanes};
 use crate::engine::{
     Backend, Engine, EngineFolderError, LoadError, NetworkFile, NetworkFileError, Rebuild,
     read_network,
 };
 use crate::kv_cache::Layout;
+use crate::model::{ModelOutline, Runs, StageNetworks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
@@ -341,6 +342,38 @@ impl Networks {
 }
 
 impl Contracts {
+    /// The networks by the stages that time them.
+    ///
+    /// # Errors
+    /// The understanding expert's contract lacks a size.
+    pub fn outline(&self) -> Result<ModelOutline, NetworksError> {
+        let size = |key: &'static str| {
+            let value = self.understanding[0].sizes.get(key).copied();
+            value
+                .map(|value| value as usize)
+                .ok_or(NetworksError::Size { network: understanding::NETWORK, key })
+        };
+        let one = |stage, runs, contract: &Contract| StageNetworks {
+            stage,
+            runs,
+            networks: vec![contract.clone()],
+        };
+        Ok(ModelOutline {
+            stages: vec![
+                one(stages::VISION, Runs::EachNewFrame, &self.vision),
+                StageNetworks {
+                    stage: stages::UNDERSTANDING,
+                    runs: Runs::EachRefresh,
+                    networks: self.understanding.clone(),
+                },
+                one(stages::BEV, Runs::EachTick, &self.bev),
+                one(stages::ACTION, Runs::EachTick, &self.action),
+            ],
+            frames: size("frames")?,
+            prefix_capacity: size("prefix_capacity")?,
+        })
+    }
+
     /// Reads the contracts of a network folder or an engine folder.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use super::image::{PatchLayout, Resizer, Size};
 use super::lane::Lane;
 use super::networks::{self, HIDDEN, Networks, NetworksError, PROBE, size, vision};
 use super::prompt::{self, DrivingState};
+use super::stages;
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::tokens::{ImageGrid, InstructionMask, PromptTokens, SequenceBuffers};
 use super::whole::WholeCheck;
@@ -253,23 +254,23 @@ impl AutomotUnderstanding {
                 found: vec![request.frames.len()],
             });
         }
-        let begun = Stage::Prompt.begin();
+        let begun = stages::PROMPT.begin();
         let extent = self.lay_out(request)?;
         spans.end(begun);
 
         for (index, frame) in request.frames.iter().enumerate() {
             let features = self.vision.features(frame, &self.lane, turns, spans)?;
-            let begun = Stage::Gather.begin();
+            let begun = stages::GATHER.begin();
             features.copy_to_place(index, &self.prompt, self.lane.stream())?;
             spans.end(begun);
         }
 
-        let begun = Stage::Understanding.begin();
+        let begun = stages::UNDERSTANDING.begin();
         self.prompt.upload(self.lane.stream())?;
         self.layers.run(&self.prompt, writer, &self.lane, turns, spans)?;
         spans.end(begun);
 
-        let begun = Stage::Seal.begin();
+        let begun = Stage::SEAL.begin();
         self.lane.stream().record(writer.slot().ready())?;
         if let Some(whole) = &self.whole {
             whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
@@ -366,7 +367,7 @@ impl LayerGroups {
             lane.mark(1)?;
             lane.reach(1)?;
             if is_divided {
-                lane.note(Stage::UnderstandingGroup, 0, spans);
+                lane.note(stages::UNDERSTANDING_GROUP, 0, spans);
             }
             Ok(())
         })
@@ -581,7 +582,7 @@ impl VisionTower {
         lane.mark(1)?;
         lane.reach(1)?;
         entry.frame = Some(frame.id);
-        lane.note(Stage::Vision, 0, spans);
+        lane.note(stages::VISION, 0, spans);
         Ok(&entry.features)
     }
 
@@ -594,10 +595,10 @@ impl VisionTower {
                 self.resizer = Some((from, Resizer::new(from, self.size)));
             }
             let (_, resizer) = self.resizer.as_mut().expect("made just above");
-            spans.measure(Stage::Resize, || resizer.resize(&frame.rgb, &mut self.resized));
+            spans.measure(stages::RESIZE, || resizer.resize(&frame.rgb, &mut self.resized));
             &self.resized
         };
-        let begun = Stage::Patchify.begin();
+        let begun = stages::PATCHIFY.begin();
         self.layout.write_patches(rgb, self.size, &mut self.patches.as_mut_slice());
         spans.end(begun);
     }

@@ -4,7 +4,7 @@ use crate::print;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::pilot::{DeviceName, Run};
-use tandem::timing::{LatencyHistogram, Percentile, Stage};
+use tandem::timing::{LatencyHistogram, Percentile, Role, Stage};
 use tandem_profile::{BUSY_SHARE, LatencyFile, Phase, PhaseName, ResponseOfDue};
 
 /// The whole profile, for people.
@@ -70,7 +70,7 @@ fn where_tensors_are(device: DeviceName) -> &'static str {
 pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
     let summaries = |pick: &dyn Fn(Stage) -> LatencyHistogram| {
         let named = |stage: Stage| Some((stage.name(), pick(stage).summary()?));
-        Stage::ALL.into_iter().filter_map(named).collect::<BTreeMap<_, _>>()
+        Stage::all().iter().copied().filter_map(named).collect::<BTreeMap<_, _>>()
     };
     let phases = file.phases.iter().map(|phase| {
         let statistics = &phase.statistics;
@@ -122,20 +122,24 @@ fn response_of_due(phase: &Phase) -> serde_json::Value {
 fn phase(phase: &Phase, run: &Run) -> String {
     let statistics = &phase.statistics;
     let mut rows = Vec::new();
-    for stage in Stage::ALL {
+    for &stage in Stage::all() {
         let histogram = statistics.stage(stage);
         let share = stage
             .parent()
             .map(|parent| share(histogram.total(), statistics.stage(parent).total()))
             .unwrap_or_default();
         let misses = match stage {
-            Stage::Response => misses(phase),
-            Stage::Tick if statistics.stage(Stage::Response).count() == 0 => misses(phase),
+            stage if stage == Stage::RESPONSE => misses(phase),
+            stage if stage == Stage::TICK && statistics.stage(Stage::RESPONSE).count() == 0 => {
+                misses(phase)
+            }
             _ => String::new(),
         };
         let name = format!("{}{}", "  ".repeat(stage.depth()), stage.name());
         let mut cells = row(name, histogram, share, misses);
-        if let (Stage::Response, Some(cells)) = (stage, &mut cells) {
+        if stage == Stage::RESPONSE
+            && let Some(cells) = &mut cells
+        {
             of_due_ticks(phase, cells);
         }
         rows.extend(cells);
@@ -273,26 +277,27 @@ fn row(
 /// Engines alone beside the same engines in the loop.
 fn alone_beside_loop(file: &LatencyFile) -> Option<String> {
     let in_loop = [PhaseName::Paced, PhaseName::BackToBack];
-    let rows: Vec<Vec<String>> = [
-        (Stage::Bev, PhaseName::ActionAlone),
-        (Stage::Action, PhaseName::ActionAlone),
-        (Stage::Vision, PhaseName::UnderstandingAlone),
-        (Stage::Understanding, PhaseName::UnderstandingAlone),
-    ]
-    .into_iter()
-    .filter_map(|(stage, alone)| {
-        let of = |name, percentile| {
-            let histogram = file.phase(name)?.statistics.stage(stage);
-            histogram.percentile(percentile).map(millis)
-        };
-        let mut row = vec![stage.name().to_owned()];
-        for percentile in [Percentile::P50, Percentile::P99] {
-            row.push(of(alone, percentile)?);
-            row.extend(in_loop.map(|name| of(name, percentile).unwrap_or("–".to_owned())));
-        }
-        Some(row)
-    })
-    .collect();
+    let networks = Stage::all().iter().filter_map(|&stage| match stage.role() {
+        // A part of a network is not a network.
+        _ if stage.parent().is_some_and(Stage::is_network) => None,
+        Role::FastNetwork => Some((stage, PhaseName::ActionAlone)),
+        Role::SlowNetwork => Some((stage, PhaseName::UnderstandingAlone)),
+        Role::Host | Role::Copy | Role::Waiting => None,
+    });
+    let rows: Vec<Vec<String>> = networks
+        .filter_map(|(stage, alone)| {
+            let of = |name, percentile| {
+                let histogram = file.phase(name)?.statistics.stage(stage);
+                histogram.percentile(percentile).map(millis)
+            };
+            let mut row = vec![stage.name().to_owned()];
+            for percentile in [Percentile::P50, Percentile::P99] {
+                row.push(of(alone, percentile)?);
+                row.extend(in_loop.map(|name| of(name, percentile).unwrap_or("–".to_owned())));
+            }
+            Some(row)
+        })
+        .collect();
     if rows.is_empty() {
         return None;
     }
@@ -357,13 +362,13 @@ mod tests {
         for tick in 0..100 {
             let mut report = TickReport::default();
             let start_ns = tick * PERIOD_NS;
-            report.spans.push(Span { stage: Stage::Response, start_ns, took_ns: 10_000_000 });
+            report.spans.push(Span { stage: Stage::RESPONSE, start_ns, took_ns: 10_000_000 });
             if tick == 99 {
                 report.deadline = DeadlineVerdict::Missed { by: Duration::from_millis(1) };
             }
             if tick % 2 == 0 {
                 let mut spans = tandem::timing::StageSpans::default();
-                spans.push(Span { stage: Stage::Refresh, start_ns, took_ns: 1 });
+                spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns: 1 });
                 report.refresh = Some(RefreshReport { version: tick, is_published: true, spans });
             }
             recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });

@@ -4,13 +4,14 @@ use super::ReportRun;
 use super::charts::{Charts, histogram};
 use std::fmt::Write;
 use tandem_page::milliseconds;
-use tandem_timing::{LatencyHistogram, Stage};
+use tandem_timing::{LatencyHistogram, Role, Stage};
 
 /// The latency part of a run; its charts are added to `charts`.
 pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> String {
     let head = format!("<h3 id=\"latency-{place}\">Latency of each stage</h3>");
-    let timed: Vec<(&str, &LatencyHistogram)> = Stage::ALL
-        .into_iter()
+    let timed: Vec<(&str, &LatencyHistogram)> = Stage::all()
+        .iter()
+        .copied()
         .map(|stage| (stage.name(), run.statistics.stage(stage)))
         .filter(|(_, histogram)| histogram.count() > 0)
         .collect();
@@ -18,8 +19,10 @@ pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> Str
         return head + "<div class=\"card\"><p>No stage was timed.</p></div>";
     }
     // The parts matter once something stands out; the whole and the networks come first.
-    let first = [Stage::Tick, Stage::Bev, Stage::Action, Stage::Refresh].map(Stage::name);
-    let shown = |name: &str| first.contains(&name);
+    let is_shown = |stage: Stage| {
+        [Stage::TICK, Stage::REFRESH].contains(&stage) || stage.role() == Role::FastNetwork
+    };
+    let shown = |name: &str| Stage::named(name).is_some_and(is_shown);
     let stages = charts.add(histogram("share of its ticks (%)", &timed, &shown));
     let mut out = format!(
         "{head}<div class=\"card\">{}</div><div class=\"card\"><h4>Distribution</h4>{stages}\
@@ -57,7 +60,7 @@ fn table(run: &ReportRun, timed: &[(&str, &LatencyHistogram)]) -> String {
         let _ = write!(out, "<td class=\"n\">{misses}</td></tr>");
     };
     for (name, histogram) in timed {
-        let is_tick = *name == Stage::Tick.name();
+        let is_tick = *name == Stage::TICK.name();
         let misses = run.statistics.deadline_misses();
         row(name, histogram, if is_tick { misses.to_string() } else { "–".to_owned() });
     }

@@ -91,7 +91,7 @@ fn tiles(run: &ReportRun) -> String {
     let ticks = run.statistics.ticks();
     let misses = run.statistics.deadline_misses();
     let share = if ticks > 0 { 100.0 * misses as f64 / ticks as f64 } else { 0.0 };
-    let (tick, tick_basis) = match run.statistics.stage(Stage::Tick).summary() {
+    let (tick, tick_basis) = match run.statistics.stage(Stage::TICK).summary() {
         Some(summary) => (
             format!("{} ms", milliseconds(summary.p99_ns)),
             format!("nearest-rank over {} ticks", summary.count),

@@ -14,8 +14,9 @@ const SIZE: [f64; 2] = [330.0, 190.0];
 /// A small drawing per stage; nothing without samples.
 pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     let is_alone = matches!(phase.name, PhaseName::ActionAlone | PhaseName::UnderstandingAlone);
-    let figures: String = Stage::ALL
-        .into_iter()
+    let figures: String = Stage::all()
+        .iter()
+        .copied()
         .filter_map(|stage| {
             let here = samples_ns(phase, stage);
             let beside = if is_alone { None } else { alone(file, stage) };

@@ -34,13 +34,13 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
         ("p99.9", |summary| summary.p999_ns),
         ("max", |summary| summary.max_ns),
     ];
-    let judged_by = phase.judged_by().unwrap_or(Stage::Tick);
+    let judged_by = phase.judged_by().unwrap_or(Stage::TICK);
     let summary = statistics.stage(judged_by).summary();
     let unskipped = match phase.ticks_skipped {
         0 => String::new(),
         skipped => format!(" that began; {skipped} were skipped"),
     };
-    let word = if judged_by == Stage::Response { "Response" } else { "Tick" };
+    let word = if judged_by == Stage::RESPONSE { "Response" } else { "Tick" };
     for (percentile, pick) in picks {
         let basis = match summary {
             Some(summary) if percentile == "p99.9" && summary.count < 1000 => {
@@ -54,7 +54,7 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
     let age = statistics.prefix_age();
     let p99 = age.summary().map(|summary| summary.p99_ns);
     add("Prefix age, p99", p99, &format!("of {} ticks with one", age.count()));
-    let refresh = statistics.stage(Stage::Refresh);
+    let refresh = statistics.stage(Stage::REFRESH);
     for (percentile, pick) in &picks[..2] {
         let basis = format!("of {} refreshes", refresh.count());
         add(&format!("Refresh, {percentile}"), refresh.summary().map(pick), &basis);

@@ -59,7 +59,7 @@ fn id(name: PhaseName) -> &'static str {
 fn section(file: &LatencyFile, phase: &Phase, has_id: bool) -> String {
     let id = if has_id { format!(" id=\"{}\"", id(phase.name)) } else { String::new() };
     let statistics = &phase.statistics;
-    let refreshes = statistics.stage(Stage::Refresh).count();
+    let refreshes = statistics.stage(Stage::REFRESH).count();
     let mut out = format!("<h2{id}>Phase: {}</h2><p class=\"sub\">", phase.name.title());
     if phase.name == PhaseName::UnderstandingAlone {
         let _ = write!(out, "{refreshes} refreshes count, behind {} of warm-up.", phase.warm_up);
@@ -101,7 +101,7 @@ fn budget_ns(file: &LatencyFile) -> f64 {
 
 /// Whether `stage` belongs to a refresh, so that its samples are among the refreshes.
 fn is_of_refresh(stage: Stage) -> bool {
-    stage.parent().map_or(stage == Stage::Refresh, is_of_refresh)
+    stage.parent().map_or(stage == Stage::REFRESH, is_of_refresh)
 }
 
 /// The samples of one stage of a phase, nanoseconds.

@@ -13,9 +13,9 @@ const FULL_SHARE: f64 = 68.0;
 /// The table of a phase.
 pub(super) fn table(file: &LatencyFile, phase: &Phase) -> String {
     let is_alone = matches!(phase.name, PhaseName::ActionAlone | PhaseName::UnderstandingAlone);
-    let has_alone = !is_alone && Stage::ALL.iter().any(|&stage| alone(file, stage).is_some());
+    let has_alone = !is_alone && Stage::all().iter().any(|&stage| alone(file, stage).is_some());
     let mut table = Table { file, phase, has_alone, rows: String::new() };
-    for stage in Stage::ALL.into_iter().filter(|stage| stage.parent().is_none()) {
+    for stage in Stage::all().iter().copied().filter(|stage| stage.parent().is_none()) {
         table.stage(stage, 0);
     }
     if table.rows.is_empty() {

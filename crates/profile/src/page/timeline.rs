@@ -79,9 +79,10 @@ fn tick_plot(file: &LatencyFile, phase: &Phase) -> Option<String> {
         let name = "deadline miss".to_owned();
         series.push(Series { name, class: "sbad", stroke: Stroke::Dots, points: late });
     }
-    let description = match stage {
-        Stage::Response => "Response of each tick over time",
-        _ => "Time of each tick over time",
+    let description = if stage == Stage::RESPONSE {
+        "Response of each tick over time"
+    } else {
+        "Time of each tick over time"
     };
     let x = time_axis(phase);
     Some(Plot { description, size: SIZE, x, y, y_down: false, series: &series, marks: &[] }.draw())

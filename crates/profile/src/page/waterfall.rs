@@ -6,7 +6,7 @@ use crate::latency_file::{LatencyFile, Phase, StageColumn};
 use crate::samples::nearest_rank;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use tandem::timing::{Percentile, Stage};
+use tandem::timing::{Percentile, Role, Stage};
 use tandem_page::chart::{Axis, RowAxis};
 use tandem_page::{escape, figure, milliseconds};
 
@@ -57,12 +57,11 @@ const LEGEND: &str = "<div class=\"legend\">\
 
 /// CSS class of a stage's bar.
 fn class(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Bev | Stage::Action | Stage::Vision => "network",
-        Stage::Understanding | Stage::UnderstandingGroup => "network",
-        Stage::Wake | Stage::Receive | Stage::Send | Stage::HandOff => "waiting",
-        whole if whole.parts().next().is_some() => "whole",
-        _ => "code",
+    match stage.role() {
+        Role::FastNetwork | Role::SlowNetwork => "network",
+        Role::Waiting => "waiting",
+        Role::Host if stage.parts().next().is_some() => "whole",
+        Role::Host | Role::Copy => "code",
     }
 }
 
@@ -81,8 +80,9 @@ impl Bar {
 
 /// The stages of one sample by when they began, wholes before their parts.
 fn bars(stages: &BTreeMap<String, StageColumn>, index: usize, zero_ns: u64) -> Vec<Bar> {
-    let mut bars: Vec<_> = Stage::ALL
-        .into_iter()
+    let mut bars: Vec<_> = Stage::all()
+        .iter()
+        .copied()
         .filter_map(|stage| {
             let (start_ns, took_ns) = stages.get(stage.name())?.span(index)?;
             let start_ms = (start_ns as f64 - zero_ns as f64) / 1e6;
@@ -145,7 +145,7 @@ fn refreshes(phase: &Phase, zero_ns: u64, begin_ms: f64, end_ms: f64) -> Vec<(u6
         .enumerate()
         .filter_map(|(index, &version)| {
             let all = bars(&phase.refreshes.stages, index, zero_ns);
-            let is_beside = all.iter().any(|bar| bar.stage == Stage::Refresh && overlaps(bar));
+            let is_beside = all.iter().any(|bar| bar.stage == Stage::REFRESH && overlaps(bar));
             let seen = || all.into_iter().filter(|bar| is_of_refresh(bar.stage) && overlaps(bar));
             is_beside.then(|| (version, seen().collect()))
         })
@@ -160,7 +160,7 @@ fn caption(
 ) -> String {
     let mut out = Vec::new();
     for (version, bars) in refreshes {
-        let whole = bars.iter().find(|bar| bar.stage == Stage::Refresh);
+        let whole = bars.iter().find(|bar| bar.stage == Stage::REFRESH);
         out.extend(whole.map(|bar| {
             let when = if bar.start_ms < 0.0 { "before" } else { "after" };
             format!(

@@ -14,10 +14,13 @@ use super::ceilings::Ceilings;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::iter::Sum;
-use std::slice;
+use std::path::Path;
+use tandem::engine::{NetworkFile, NetworkFileError};
+use tandem::model::{ModelOutline, Runs, StageNetworks};
 use tandem::tensor::DType;
 use tandem::timing::Stage;
-use tandem_export::cost::NetworkCost;
+use tandem_export::contract::Contract;
+use tandem_export::cost::{CostError, NetworkCost, network_cost};
 
 /// What one run must move and compute.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -124,16 +127,42 @@ pub fn floor(work: &Work, ceilings: &Ceilings) -> Result<Floor, NoRate> {
     Ok(Floor { memory_ms, compute_ms, floor_ms: memory_ms.max(compute_ms), bound_by })
 }
 
-/// The networks of a driving model, one run each; vision is one frame.
-pub struct NetworkCosts {
-    /// Vision tower.
-    pub vision: NetworkCost,
-    /// Understanding expert: its layer groups, or one network.
-    pub understanding: Vec<NetworkCost>,
-    /// BEV encoder.
-    pub bev: NetworkCost,
-    /// Action expert with its heads.
-    pub action: NetworkCost,
+/// What one run of each network of a stage costs.
+#[derive(Clone)]
+pub struct StageCosts {
+    /// The stage.
+    pub stage: Stage,
+    /// When it runs.
+    pub runs: Runs,
+    /// Costs of its networks, which run one after the other.
+    pub networks: Vec<NetworkCost>,
+}
+
+/// The networks of a model folder cannot be counted.
+#[derive(Debug, thiserror::Error)]
+pub enum CostsError {
+    /// A network file cannot be read.
+    #[error(transparent)]
+    File(#[from] NetworkFileError),
+    /// A graph cannot be counted.
+    #[error(transparent)]
+    Cost(#[from] CostError),
+}
+
+/// Counts the networks of `folder`, whose outline is `outline`.
+///
+/// # Errors
+/// A network file cannot be read or counted.
+pub fn costs(folder: &Path, outline: &ModelOutline) -> Result<Vec<StageCosts>, CostsError> {
+    let of_network = |contract: &Contract| {
+        let file = NetworkFile::exported(folder, &contract.network)?;
+        Ok(network_cost(&file.graph, &file.contract)?)
+    };
+    let of_stage = |stage: &StageNetworks| {
+        let networks = stage.networks.iter().map(of_network).collect::<Result<_, CostsError>>()?;
+        Ok(StageCosts { stage: stage.stage, runs: stage.runs, networks })
+    };
+    outline.stages.iter().map(of_stage).collect()
 }
 
 /// The floor of one stage.
@@ -157,20 +186,20 @@ fn by_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Erro
 /// Floors of all stages, and of a whole tick and refresh.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Floors {
-    /// Vision, understanding, BEV, action.
-    pub stages: [StageFloor; 4],
-    /// BEV encoder and action expert, milliseconds.
+    /// In the order of the costs.
+    pub stages: Vec<StageFloor>,
+    /// Networks that run at every tick, milliseconds.
     pub tick_ms: f64,
-    /// Frames that are not cached and the understanding expert, milliseconds.
+    /// Networks that run at every refresh, frames that are not cached included, milliseconds.
     pub refresh_ms: f64,
 }
 
 /// Ceilings of each expert: on a CPU they depend on the expert's number of threads.
 #[derive(Clone, Copy)]
 pub struct ExpertCeilings<'a> {
-    /// Ceilings of the vision tower and the understanding expert.
+    /// Ceilings of networks that run at every refresh.
     pub understanding: &'a Ceilings,
-    /// Ceilings of the BEV encoder and the action expert.
+    /// Ceilings of networks that run at every tick.
     pub action: &'a Ceilings,
 }
 
@@ -180,42 +209,43 @@ impl<'a> From<&'a Ceilings> for ExpertCeilings<'a> {
     }
 }
 
-/// Floors of a refresh that runs the vision tower on `frames` frames, and of a tick.
+/// Floors of a refresh with `new_frames` frames that no earlier one has read, and of a tick.
 ///
 /// # Errors
 /// The ceilings have no rate for what a network computes in.
 pub fn floors<'a>(
-    costs: &NetworkCosts,
+    costs: &[StageCosts],
     ceilings: impl Into<ExpertCeilings<'a>>,
-    frames: usize,
+    new_frames: usize,
 ) -> Result<Floors, NoRate> {
     let experts = ceilings.into();
-    let stage = |stage, runs, networks: &[NetworkCost]| {
-        let ceilings = match stage {
-            Stage::Bev | Stage::Action => experts.action,
-            _ => experts.understanding,
+    let of_stage = |StageCosts { stage, runs, networks }: &StageCosts| {
+        let ceilings = match runs {
+            Runs::EachTick => experts.action,
+            Runs::EachRefresh | Runs::EachNewFrame => experts.understanding,
         };
         let works: Vec<Work> = networks.iter().map(Work::of).collect();
         let floors = works.iter().map(|work| floor(work, ceilings)).collect::<Result<Vec<_>, _>>();
         let floor = Floor::in_sequence(&floors?);
-        Ok(StageFloor { stage, runs, work: works.into_iter().sum(), floor })
+        let runs = runs.count(new_frames);
+        Ok(StageFloor { stage: *stage, runs, work: works.into_iter().sum(), floor })
     };
-    let vision = stage(Stage::Vision, frames, slice::from_ref(&costs.vision))?;
-    let understanding = stage(Stage::Understanding, 1, &costs.understanding)?;
-    let bev = stage(Stage::Bev, 1, slice::from_ref(&costs.bev))?;
-    let action = stage(Stage::Action, 1, slice::from_ref(&costs.action))?;
-    let total = |stages: [&StageFloor; 2]| {
-        stages.iter().map(|stage| stage.runs as f64 * stage.floor.floor_ms).sum()
+    let stages = costs.iter().map(of_stage).collect::<Result<Vec<_>, _>>()?;
+    let total = |is_of_tick: bool| {
+        let pairs = costs.iter().zip(&stages);
+        pairs
+            .filter(|(costs, _)| (costs.runs == Runs::EachTick) == is_of_tick)
+            .map(|(_, stage)| stage.runs as f64 * stage.floor.floor_ms)
+            .sum()
     };
-    let tick_ms = total([&bev, &action]);
-    let refresh_ms = total([&vision, &understanding]);
-    Ok(Floors { stages: [vision, understanding, bev, action], tick_ms, refresh_ms })
+    Ok(Floors { tick_ms: total(true), refresh_ms: total(false), stages })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::roofline::ceilings::Source;
+    use tandem::model::automot::stages;
 
     /// A gigabyte in a millisecond, a billion single-precision operations in two.
     fn ceilings() -> Ceilings {
@@ -272,16 +302,18 @@ mod tests {
             parts: Vec::new(),
             nodes: Vec::new(),
         };
-        let costs = NetworkCosts {
-            vision: cost("vision"),
-            understanding: vec![cost("understanding")],
-            bev: cost("bev"),
-            action: cost("action"),
-        };
+        let stage = |stage, runs, name| StageCosts { stage, runs, networks: vec![cost(name)] };
+        let costs = [
+            stage(stages::VISION, Runs::EachNewFrame, "vision"),
+            stage(stages::UNDERSTANDING, Runs::EachRefresh, "understanding"),
+            stage(stages::BEV, Runs::EachTick, "bev"),
+            stage(stages::ACTION, Runs::EachTick, "action"),
+        ];
         let (understanding, action) = (ceilings(), Ceilings { bytes_per_s: 5e11, ..ceilings() });
         let experts = ExpertCeilings { understanding: &understanding, action: &action };
         let found = floors(&costs, experts, 1).unwrap();
-        assert_eq!(found.stages.map(|stage| stage.floor.floor_ms), [1.0, 1.0, 2.0, 2.0]);
+        let found: Vec<f64> = found.stages.iter().map(|stage| stage.floor.floor_ms).collect();
+        assert_eq!(found, [1.0, 1.0, 2.0, 2.0]);
     }
 
     #[test]
@@ -297,12 +329,17 @@ mod tests {
             parts: Vec::new(),
             nodes: Vec::new(),
         };
-        let costs = NetworkCosts {
-            vision: cost("vision", 1_000_000_000),
-            understanding: vec![cost("understanding", 10_000_000_000)],
-            bev: cost("bev", 2_000_000_000),
-            action: cost("action", 3_000_000_000),
-        };
+        let stage = |stage, runs, networks| StageCosts { stage, runs, networks };
+        let mut costs = [
+            stage(stages::VISION, Runs::EachNewFrame, vec![cost("vision", 1_000_000_000)]),
+            stage(
+                stages::UNDERSTANDING,
+                Runs::EachRefresh,
+                vec![cost("understanding", 10_000_000_000)],
+            ),
+            stage(stages::BEV, Runs::EachTick, vec![cost("bev", 2_000_000_000)]),
+            stage(stages::ACTION, Runs::EachTick, vec![cost("action", 3_000_000_000)]),
+        ];
         let found = floors(&costs, &ceilings(), 4).unwrap();
         assert_eq!((found.tick_ms, found.refresh_ms), (5.0, 14.0));
         assert_eq!(floors(&costs, &ceilings(), 0).unwrap().refresh_ms, 10.0);
@@ -310,10 +347,9 @@ mod tests {
         // Groups follow each other: one bound by memory and one by computing hide nothing.
         let mut computing = cost("understanding.1", 1_000_000_000);
         computing.flops_by_dtype.insert(DType::F32, 2_000_000_000);
-        let groups = vec![cost("understanding.0", 9_000_000_000), computing];
-        let found =
-            floors(&NetworkCosts { understanding: groups, ..costs }, &ceilings(), 4).unwrap();
-        let [_, understanding, ..] = &found.stages;
+        costs[1].networks = vec![cost("understanding.0", 9_000_000_000), computing];
+        let found = floors(&costs, &ceilings(), 4).unwrap();
+        let understanding = &found.stages[1];
         assert_eq!(understanding.floor.floor_ms, 9.0 + 4.0);
         assert_eq!((understanding.floor.memory_ms, understanding.floor.compute_ms), (10.0, 4.0));
         assert_eq!(understanding.work.bytes, 10_000_000_000);

@@ -454,7 +454,7 @@ impl Drive {
             steer: column(|tick| thousandths(tick.command.steer)),
             throttle: column(|tick| thousandths(tick.command.throttle)),
             brake: column(|tick| thousandths(tick.command.brake)),
-            stages: Stage::ALL.into_iter().filter_map(stage).collect(),
+            stages: Stage::all().iter().copied().filter_map(stage).collect(),
             prefix_version: prefix(|prefix| prefix.version),
             prefix_age: prefix(|prefix| tenth_micros(prefix.age)),
             late_by: Runs::of(ticks.iter().map(late_by)),
