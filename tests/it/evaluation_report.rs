@@ -158,7 +158,6 @@ fn made_up_record(
         town_name: "Toy <&>".to_owned(),
         save_name: String::new(),
     };
-    let mut record = Record::blank(0, &identity);
     let result = RouteResult {
         route_length_m: Some(140.2),
         completion: Some(completion),
@@ -168,8 +167,7 @@ fn made_up_record(
         duration_game_s: 24.05,
         duration_system_s: 61.2,
     };
-    score(&mut record, &result);
-    record
+    Record::blank(0, &identity).with(score(&result))
 }
 
 fn infraction(kind: InfractionKind, message: &str, tick: u64) -> Infraction {

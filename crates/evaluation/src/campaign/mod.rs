@@ -394,8 +394,7 @@ impl Campaign<'_> {
         };
         let identity =
             RouteIdentity::new(route, unit.repetition, weather_id(route), started_unix_s);
-        let mut record = Record::blank(0, &identity);
-        score(&mut record, result);
+        let mut record = Record::blank(0, &identity).with(score(result));
         record.notes.extend(left_out(route));
         record.safety = outcome.and_then(|outcome| outcome.safety.if_any());
         let [log_file, wall_file, result_file] =

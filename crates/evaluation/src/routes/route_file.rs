@@ -4,19 +4,18 @@
 //! that names file, line, route and what was expected.
 
 use super::bounds::{
-    COORDINATE_M, HEIGHT_M, LONGEST_GAP_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line,
-    out_of_reach_m,
+    COORDINATE_M, HEIGHT_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line, out_of_reach_m,
 };
+use super::error::{Problem, RouteFileError};
 use glam::{DVec2, DVec3};
 use roxmltree::{Document, Node};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use tandem_scene::{Route, RouteId, ScenarioSpec, TriggerPoint, WeatherKeyframe};
-use tandem_xml::{DocumentError, EncodingError, decode};
+use std::path::Path;
+use tandem_scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
+use tandem_xml::{DocumentError, decode};
 
 /// The weather before a file says anything: CARLA's defaults except cloudiness and sun altitude,
 /// which the benchmark sets. Percent, degrees, and CARLA's own scales.
@@ -36,142 +35,6 @@ const BASE_WEATHER: [(&str, f64); 14] = [
     ("rayleigh_scattering_scale", 0.0331),
     ("dust_storm", 0.0),
 ];
-
-/// A route file could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteFileError {
-    /// The file could not be read.
-    #[error("cannot read route file {path:?}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not well-formed XML.
-    #[error("{file}:{line}: not well-formed XML, expected a <{root}> document")]
-    Xml {
-        /// The file, as the caller named it.
-        file: String,
-        /// Line, from 1.
-        line: u32,
-        /// The document element that was expected.
-        root: &'static str,
-        /// The XML reader's words.
-        #[source]
-        source: roxmltree::Error,
-    },
-    /// The document type declares entities.
-    #[error("{file}: {source}")]
-    Entities {
-        /// The file, as the caller named it.
-        file: String,
-        /// What the XML reader reports.
-        source: DocumentError,
-    },
-    /// The file is not text in its encoding.
-    #[error("{file}: {source}")]
-    Encoding {
-        /// The file, as the caller named it.
-        file: String,
-        /// Why.
-        source: EncodingError,
-    },
-    /// The file holds nothing to drive.
-    #[error("{file}: no <{element}> below the document element, expected at least one")]
-    Empty {
-        /// The file, as the caller named it.
-        file: String,
-        /// The element that was expected.
-        element: &'static str,
-    },
-    /// One element is wrong.
-    #[error("{file}:{line}: {}{problem}", route.as_ref().map(|id| format!("route {id}: ")).unwrap_or_default())]
-    Element {
-        /// The file, as the caller named it.
-        file: String,
-        /// Line of the element, from 1.
-        line: u32,
-        /// The route it is in, as far as known.
-        route: Option<String>,
-        /// What was found and what was expected.
-        problem: Box<Problem>,
-    },
-}
-
-/// What is wrong with one element.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
-pub enum Problem {
-    /// A required attribute is absent.
-    #[error("<{element}> has no attribute {attribute:?}, expected one")]
-    MissingAttribute {
-        /// Tag of the element.
-        element: String,
-        /// The attribute that was expected.
-        attribute: &'static str,
-    },
-    /// A number was expected.
-    #[error("{attribute}={found:?} of <{element}> is not a finite number")]
-    NotANumber {
-        /// Tag of the element.
-        element: String,
-        /// Name of the attribute.
-        attribute: String,
-        /// Its text.
-        found: String,
-    },
-    /// A number is out of the bounds that any route needs.
-    #[error(
-        "{attribute}={found:?} of <{element}> is out of range, expected a number from {least} to \
-         {most}"
-    )]
-    OutOfRange {
-        /// Tag of the element.
-        element: String,
-        /// Name of the attribute.
-        attribute: String,
-        /// Its text.
-        found: String,
-        /// Lower bound.
-        least: f64,
-        /// Upper bound.
-        most: f64,
-    },
-    /// The key points cannot be one route.
-    #[error(transparent)]
-    Line(LineProblem),
-    /// A place of a scenario is nowhere near its route.
-    #[error(
-        "<{element}> (x={x} y={y}) is {away_m:.0} m from the nearest key point, expected at most \
-         {LONGEST_GAP_M} m"
-    )]
-    FarFromRoute {
-        /// Tag of the element.
-        element: String,
-        /// World meters.
-        x: f64,
-        /// World meters.
-        y: f64,
-        /// Distance from the nearest key point, meters.
-        away_m: f64,
-    },
-    /// The id was used before.
-    #[error("this id was used before, at line {first_line}; expected unique ids")]
-    DuplicateId {
-        /// Where it was used first, from 1.
-        first_line: u32,
-    },
-    /// Too little to drive along.
-    #[error(
-        "{found} <position> below <waypoints>, expected at least 2 (or 2 <waypoint> in the route \
-         itself, as in files of leaderboard 1.0)"
-    )]
-    TooFewKeyPoints {
-        /// How many there are.
-        found: usize,
-    },
-}
 
 /// Reads all routes of a file.
 ///
@@ -204,73 +67,6 @@ pub fn parse_routes(bytes: impl AsRef<[u8]>, file: &str) -> Result<Vec<Route>, R
         return Err(RouteFileError::Empty { file: file.to_owned(), element: "route" });
     }
     Ok(routes)
-}
-
-/// A list of routes could not be chosen from a file.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SubsetError {
-    /// No such route.
-    #[error("route subset names route {id:?}, which the route file does not have")]
-    Unknown {
-        /// What the subset says.
-        id: String,
-    },
-    /// A range runs backwards.
-    #[error("range {range:?} of the route subset ends before it starts, in the file's order")]
-    Reversed {
-        /// What the subset says.
-        range: String,
-    },
-    /// A route is chosen twice.
-    #[error("route subset names route {id} twice")]
-    Repeated {
-        /// The route.
-        id: RouteId,
-    },
-}
-
-/// The routes that `subset` chooses, in file order: ids and ranges of ids, separated by commas, e.g.
-/// `1,5-9`. A range holds what lies between its two ids in the file. An empty subset chooses all.
-///
-/// # Errors
-/// If an id is unknown or chosen twice, or a range runs backwards.
-pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, SubsetError> {
-    let subset = subset.replace(char::is_whitespace, "");
-    if subset.is_empty() {
-        return Ok(routes);
-    }
-    let place_of = |id: &str| routes.iter().position(|route| route.id.as_str() == id);
-    let mut is_chosen = vec![false; routes.len()];
-    for part in subset.split(',') {
-        let (first, last) = range(part, &place_of)?;
-        if last < first {
-            return Err(SubsetError::Reversed { range: part.to_owned() });
-        }
-        for place in first..=last {
-            if std::mem::replace(&mut is_chosen[place], true) {
-                return Err(SubsetError::Repeated { id: routes[place].id.clone() });
-            }
-        }
-    }
-    let chosen = routes.into_iter().zip(is_chosen).filter(|(_, is_chosen)| *is_chosen);
-    Ok(chosen.map(|(route, _)| route).collect())
-}
-
-/// First and last place of a part of a subset. Ids may have hyphens in them: the whole part is one if
-/// there is such a route, and otherwise the first hyphen between two ids makes it a range.
-fn range(
-    part: &str,
-    place_of: &dyn Fn(&str) -> Option<usize>,
-) -> Result<(usize, usize), SubsetError> {
-    if let Some(place) = place_of(part) {
-        return Ok((place, place));
-    }
-    let ends = || part.match_indices('-').map(|(at, _)| (&part[..at], &part[at + 1..]));
-    if let Some(places) = ends().find_map(|(first, last)| place_of(first).zip(place_of(last))) {
-        return Ok(places);
-    }
-    let unknown = ends().flat_map(|(first, last)| [first, last]).find(|id| place_of(id).is_none());
-    Err(SubsetError::Unknown { id: unknown.unwrap_or(part).to_owned() })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RouteFileError> {
@@ -674,21 +470,6 @@ mod tests {
                 format!("<routes><route id=\"{id}\" town=\"T\">{WAYPOINTS}</route></routes>");
             assert_eq!(parse_routes(&text, "f.xml").unwrap()[0].id.as_str(), id);
         }
-    }
-
-    #[test]
-    fn subsets_choose_ids_with_hyphens() {
-        let route = |id: &str| format!("<route id=\"{id}\" town=\"T\">{WAYPOINTS}</route>");
-        let text: String = ["1", "a-b", "2", "c"].map(route).concat();
-        let routes = parse_routes(format!("<routes>{text}</routes>"), "f.xml").unwrap();
-        let chosen = |subset: &str| -> Result<Vec<String>, SubsetError> {
-            let chosen = select_subset(routes.clone(), subset)?;
-            Ok(chosen.iter().map(|route| route.id.to_string()).collect())
-        };
-        assert_eq!(chosen("a-b").unwrap(), ["a-b"]);
-        assert_eq!(chosen("a-b-c").unwrap(), ["a-b", "2", "c"]);
-        assert_eq!(chosen("1-2").unwrap(), ["1", "a-b", "2"]);
-        assert_eq!(chosen("1-9"), Err(SubsetError::Unknown { id: "9".to_owned() }));
     }
 
     #[test]

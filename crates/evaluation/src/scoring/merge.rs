@@ -3,8 +3,9 @@
 //! Records are kept as they stand in their files, so that whatever other harnesses write into them
 //! survives merging.
 
+use super::checkpoint::sum;
 use super::python_json;
-use super::record::{is_product, parts_of, sum};
+use super::record::{is_product, parts_of};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

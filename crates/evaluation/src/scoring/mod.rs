@@ -2,8 +2,10 @@
 //! tools.
 
 mod ability;
+mod checkpoint;
 mod criteria;
 mod efficiency;
+mod json_file;
 mod merge;
 mod python;
 mod python_json;
@@ -15,16 +17,19 @@ mod smoothness;
 mod statistics;
 
 pub use ability::{Abilities, Ability, AbilityError, FirstJunction, SignRule, abilities};
+pub use checkpoint::{
+    Checkpoint, CheckpointBody, GlobalMeta, GlobalRecord, GlobalScores, InfractionRates,
+    MaybeGlobal, MergedTable,
+};
 pub use criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
 pub use efficiency::{EfficiencyError, route_efficiency};
+pub use json_file::{WriteError, write_json, write_json_compact};
 pub use merge::{
     FoundRecord, MergeError, Merged, OFFICIAL_ROUTES, duplicates, is_result_file_name, records_of,
 };
 pub use python::Number;
 pub use record::{
-    Checkpoint, CheckpointBody, GlobalMeta, GlobalRecord, GlobalScores, InfractionRates,
-    Infractions, MaybeGlobal, MergedTable, Meta, Record, RouteIdentity, Scores, WriteError,
-    file_stem, parts_of, route_id, write_json, write_json_compact,
+    Infractions, Meta, Record, RouteIdentity, Scored, Scores, file_stem, parts_of, route_id,
 };
 pub use resume::resume_index;
 pub use rule::{DEVIATIONS, Deviation, Rule};
@@ -32,8 +37,8 @@ pub use safety::Safety;
 pub use smoothness::{MotionLog, MotionSample, Series, SmoothnessError};
 pub use statistics::{
     Failure, Infraction, InfractionKind, RouteResult, driving_score, infraction_penalty,
-    polyline_length_m, score,
+    polyline_length_m, score, score_again,
 };
 
+pub(crate) use json_file::{json_text, write_new};
 pub(crate) use merge::{Means, found_records};
-pub(crate) use record::{json_text, write_new};

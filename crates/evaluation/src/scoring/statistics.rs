@@ -3,7 +3,7 @@
 //! The rules are those of the benchmark's statistics manager, number formats included.
 
 use super::python::{Number, round};
-use super::record::{Infractions, Record, Scores};
+use super::record::{Infractions, Meta, Scored, Scores};
 use glam::DVec3;
 use std::fmt;
 
@@ -66,6 +66,23 @@ impl InfractionKind {
             Self::OutsideRouteLanes { percentage } => 1.0 - percentage / 100.0,
             Self::YieldEmergencyVehicle | Self::ScenarioTimeout => 0.7,
             Self::MinSpeed | Self::RouteDeviation | Self::VehicleBlocked => 1.0,
+        }
+    }
+
+    /// The list of its messages.
+    fn list(self, infractions: &mut Infractions) -> &mut Vec<String> {
+        match self {
+            Self::CollisionPedestrian => &mut infractions.collisions_pedestrian,
+            Self::CollisionVehicle => &mut infractions.collisions_vehicle,
+            Self::CollisionLayout => &mut infractions.collisions_layout,
+            Self::RedLight => &mut infractions.red_light,
+            Self::StopSign => &mut infractions.stop_infraction,
+            Self::OutsideRouteLanes { .. } => &mut infractions.outside_route_lanes,
+            Self::MinSpeed => &mut infractions.min_speed_infractions,
+            Self::YieldEmergencyVehicle => &mut infractions.yield_emergency_vehicle_infractions,
+            Self::ScenarioTimeout => &mut infractions.scenario_timeouts,
+            Self::RouteDeviation => &mut infractions.route_dev,
+            Self::VehicleBlocked => &mut infractions.vehicle_blocked,
         }
     }
 
@@ -161,41 +178,48 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Fills in everything of `record` that depends on how the drive went.
-///
-/// Scoring a record again, as a live view does, replaces all lists but `route_timeout`, which
-/// grows: so does the official one.
-pub fn score(record: &mut Record, result: &RouteResult) {
-    let route_timeout = std::mem::take(&mut record.infractions.route_timeout);
-    record.infractions = Infractions { route_timeout, ..Infractions::default() };
+/// What a drive comes to.
+pub fn score(result: &RouteResult) -> Scored {
+    score_again(result, &[])
+}
+
+/// As [`score`], of a drive that was scored before, as a live view does. All lists are made anew but
+/// `route_timeout`, which grows from what it was: so does the official one.
+pub fn score_again(result: &RouteResult, route_timeouts: &[String]) -> Scored {
+    let mut infractions =
+        Infractions { route_timeout: route_timeouts.to_vec(), ..Infractions::default() };
     let mut failure = result.failure.map(|failure| failure.to_string());
     if result.timed_out {
-        record.infractions.route_timeout.push("Route timeout.".to_owned());
+        infractions.route_timeout.push("Route timeout.".to_owned());
         failure = Some("Agent timed out".to_owned());
     }
     for infraction in &result.infractions {
-        record.infractions.list_mut(infraction.kind).push(infraction.message.clone());
+        infraction.kind.list(&mut infractions).push(infraction.message.clone());
         if let Some(words) = infraction.kind.failure() {
             failure = Some(words.to_owned());
         }
     }
-    record.num_infractions = record.infractions.lists().map(|(_, list)| list.len()).sum();
-
     let completion = result.completion.unwrap_or(Number::Float(0.0));
-    record.scores = Scores {
-        score_route: completion.rounded(6),
-        score_penalty: round(infraction_penalty(&result.infractions), 6),
-        score_composed: round(driving_score(completion.value(), &result.infractions), 6),
-    };
-    record.status = if completion.value() >= 100.0 {
-        String::from(if record.num_infractions == 0 { "Perfect" } else { "Completed" })
+    let status = if completion.value() >= 100.0 {
+        String::from(if infractions.count() == 0 { "Perfect" } else { "Completed" })
     } else {
         failure.map_or("Failed".to_owned(), |why| format!("Failed - {why}"))
     };
-    record.meta.route_length =
-        result.route_length_m.map_or(Number::Int(0), |length| Number::Float(round(length, 3)));
-    record.meta.duration_game = round(result.duration_game_s, 3);
-    record.meta.duration_system = round(result.duration_system_s, 3);
+    let length = result.route_length_m;
+    Scored {
+        status,
+        infractions,
+        scores: Scores {
+            score_route: completion.rounded(6),
+            score_penalty: round(infraction_penalty(&result.infractions), 6),
+            score_composed: round(driving_score(completion.value(), &result.infractions), 6),
+        },
+        meta: Meta {
+            route_length: length.map_or(Number::Int(0), |m| Number::Float(round(m, 3))),
+            duration_game: round(result.duration_game_s, 3),
+            duration_system: round(result.duration_system_s, 3),
+        },
+    }
 }
 
 /// Length of the line through `points`, meters.
