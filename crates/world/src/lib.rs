@@ -11,7 +11,7 @@ mod sensors;
 mod world;
 
 pub use real_time::RealTime;
-pub use road::Road;
 pub use road::error::RoadError;
 pub use road::street_map::{MapError, StreetMap};
+pub use scenarios::table::scenario_table;
 pub use world::EmbeddedWorld;

@@ -2,7 +2,7 @@
 //! real time.
 //!
 //! It needs no map and no simulator, only a route file, and the same seed gives the same bytes.
-//! What it simplifies is listed in ARCHITECTURE.md.
+//! ARCHITECTURE.md and docs/scenarios.md list its simplifications.
 
 use crate::actors::follower::is_flat;
 use crate::actors::list::Actors;
@@ -14,6 +14,7 @@ use crate::road::signals::Signals;
 use crate::road::street_map::StreetMap;
 use crate::scenarios::active::{ActiveScenario, set_up};
 use crate::scenarios::context::{Effects, TickState};
+use crate::scenarios::registry::layout_of;
 use crate::sensors::camera::Camera;
 use crate::sensors::inertial;
 use crate::sensors::lidar::Lidar;
@@ -67,7 +68,7 @@ impl EmbeddedWorld {
         seed: u64,
         map: Option<&Arc<StreetMap>>,
     ) -> Result<Self, RoadError> {
-        let road = Road::on(route, map)?;
+        let road = Road::on(route, layout_of(route), map)?;
         let seed = Noise::new(seed, route.id.seed(), 0).bits();
         let ego = start_of(&road);
         let mut actors = Actors::new(&ego);

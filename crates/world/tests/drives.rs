@@ -12,7 +12,7 @@ use tandem_scene::{
     TICK, WeatherKeyframe, World, wrap_angle,
 };
 use tandem_timing::Timestamp;
-use tandem_world::{EmbeddedWorld, Road};
+use tandem_world::EmbeddedWorld;
 
 const DEMO: &str = include_str!("../../../routes/demo.xml");
 const BENDS: &str = include_str!("../../../routes/bends.xml");
@@ -269,8 +269,8 @@ fn the_autopilot_drives_our_own_routes_without_fault() {
 fn official_routes_become_roads_of_the_lengths_that_public_runs_report() {
     let mut lengths: Vec<f64> = Vec::new();
     for route in official_routes() {
-        let road = Road::new(&route).unwrap();
-        let points = &road.plan().points;
+        let world = EmbeddedWorld::new(&route, SensorSuite::default(), 0).unwrap();
+        let points = &world.plan().points;
         for pair in points.windows(2) {
             let step = pair[0].position.distance(pair[1].position);
             let turned = wrap_angle(pair[1].heading_rad - pair[0].heading_rad).abs();

@@ -3,7 +3,7 @@
 use super::Road;
 use super::error::RoadError;
 use super::fixtures::bare_route;
-use super::layout::{Control, Side};
+use super::layout::{Control, Layout, Side};
 use super::street_map::{MapError, MappedLanes, StreetMap};
 use glam::{DVec2, DVec3};
 use std::f64::consts::{FRAC_PI_2, PI};
@@ -95,7 +95,7 @@ fn right_turn() -> Route {
 #[test]
 fn the_way_across_a_junction_is_that_of_its_lane() {
     let map = Arc::new(read(&corner_map()).unwrap());
-    let road = Road::on(&right_turn(), Some(&map)).unwrap();
+    let road = Road::on(&right_turn(), Layout::STREET, Some(&map)).unwrap();
     let center = DVec2::new(50.0, 12.0);
     let bend: Vec<_> = road.plan().points.iter().filter(|point| point.is_junction).collect();
     assert!(bend.len() > 14, "{}", bend.len());
@@ -109,7 +109,7 @@ fn the_way_across_a_junction_is_that_of_its_lane() {
 #[test]
 fn lanes_limits_and_lights_are_the_maps() {
     let map = Arc::new(read(&corner_map()).unwrap());
-    let road = Road::on(&right_turn(), Some(&map)).unwrap();
+    let road = Road::on(&right_turn(), Layout::STREET, Some(&map)).unwrap();
     let layout = road.layout();
     assert_eq!((layout.left, layout.right, layout.opposite), (0, 0, 1));
     assert_eq!((layout.parking, layout.control), (Some(Side::Right), Control::Lights));
@@ -144,7 +144,7 @@ fn a_route_of_another_town_and_a_file_that_is_no_map_are_told() {
     for point in &mut route.key_points {
         point.x += 900.0;
     }
-    let error = Road::on(&route, Some(&map)).unwrap_err();
+    let error = Road::on(&route, Layout::STREET, Some(&map)).unwrap_err();
     assert!(matches!(error, RoadError::OffMap { away_m, .. } if away_m > 800.0));
     assert!(matches!(read("<routes/>"), Err(MapError::Parse { .. } | MapError::Empty { .. })));
     assert!(matches!(read("not XML"), Err(MapError::Parse { .. })));

@@ -50,7 +50,7 @@ pub(crate) struct Ground {
 
 /// The road of a route.
 #[derive(Debug)]
-pub struct Road {
+pub(crate) struct Road {
     layout: Layout,
     map: Option<MappedLanes>,
     stations: Vec<Station>,
@@ -71,20 +71,22 @@ pub struct Road {
 }
 
 impl Road {
-    /// Builds the road of `route`, without a map.
-    ///
-    /// # Errors
-    /// If the route has fewer than two different key points.
-    pub fn new(route: &Route) -> Result<Self, RoadError> {
-        Self::on(route, None)
+    /// The road of a route through a street, without a map.
+    #[cfg(test)]
+    pub(crate) fn new(route: &Route) -> Result<Self, RoadError> {
+        Self::on(route, Layout::STREET, None)
     }
 
-    /// Builds the road of `route` on `map`, which gives the way across junctions, the number of
+    /// Builds the road of `route` with `layout` beside it. With a `map`, that gives the way across junctions, the number of
     /// lanes, the speed limit, what rules the junction, and the lanes that criteria ask about.
     ///
     /// # Errors
     /// If the route has fewer than two different key points, or leads away from the map's lanes.
-    pub fn on(route: &Route, map: Option<&Arc<StreetMap>>) -> Result<Self, RoadError> {
+    pub(crate) fn on(
+        route: &Route,
+        layout: Layout,
+        map: Option<&Arc<StreetMap>>,
+    ) -> Result<Self, RoadError> {
         if let Some(map) = map {
             map.check(route)?;
         }
@@ -96,7 +98,7 @@ impl Road {
         let (before, after) = extensions(&along, &route_points);
         let (route_start, route_end) = (before.len(), before.len() + along.len() - 1);
         let stations: Vec<Station> = before.into_iter().chain(along).chain(after).collect();
-        let mut layout = Layout::of(route);
+        let mut layout = layout;
         if let Some(map) = map {
             layout = map.layout(route, layout);
             let entry = stations.iter().position(|station| station.is_junction);
@@ -164,7 +166,7 @@ impl Road {
     }
 
     /// The dense route.
-    pub fn plan(&self) -> &Arc<RoutePlan> {
+    pub(crate) fn plan(&self) -> &Arc<RoutePlan> {
         &self.plan
     }
 

@@ -1,21 +1,9 @@
 //! Scenarios on a route: which there are, and since when they are active.
 
-use super::blocked::Blocked;
-use super::context::{Effects, Scenario, ScenarioContext, TickState};
-use super::crossings::Crossing;
-use super::cut_ins::CutIn;
-use super::cyclists::Cyclists;
-use super::disturbances::{ControlLoss, HardBrake};
-use super::door::Door;
-use super::emergency::Emergency;
-use super::highway_cut_in::HighwayCutIn;
-use super::invasion::Invasion;
-use super::junction_flow::JunctionFlow;
-use super::light_schedule::{GREEN_THEN_RED, LightSchedule, RED_THEN_GREEN};
-use super::obstacles::{Kind, Obstacle};
+use super::context::{Effects, Scenario, TickState};
 use super::parameters::Parameters;
-use super::parking_exit::ParkingExit;
-use super::priority::PriorityTaker;
+use super::registry::find;
+use super::scenario_type::Start;
 use crate::actors::list::Actors;
 use crate::noise::Noise;
 use crate::road::error::RoadError;
@@ -47,87 +35,14 @@ pub(crate) fn set_up(
         let mut noise = Noise::new(seed, nth as u64, 0);
         let mut effects = Effects::default();
         let mut context = tick_state.context(actors, &mut effects, &mut noise);
-        if let Some(scenario) = make(&spec.kind, &parameters, trigger_along_m, &mut context)? {
-            // Trigger points of light schedules lie behind the line that the lights are for.
-            let is_active = spec.kind.starts_with("VanillaSignalized");
+        let Some(registered) = find(&spec.kind) else { continue };
+        let set_up = (registered.set_up)(&parameters, trigger_along_m, &mut context)?;
+        if let Some(scenario) = set_up {
+            let is_active = registered.start == Start::AtRouteStart;
             scenarios.push(ActiveScenario { trigger_along_m, is_active, scenario, noise });
         }
     }
     Ok(scenarios)
-}
-
-/// The scenario of type `kind`; `None` for types that bring nothing of their own.
-fn make(
-    kind: &str,
-    parameters: &Parameters<'_>,
-    trigger_m: f64,
-    context: &mut ScenarioContext<'_>,
-) -> Result<Option<Box<dyn Scenario>>, RoadError> {
-    fn boxed<S: Scenario + 'static>(scenario: S) -> Box<dyn Scenario> {
-        Box::new(scenario)
-    }
-    let obstacle = |kind, is_two_way, context: &mut ScenarioContext<'_>| {
-        Obstacle::new(kind, is_two_way, parameters, trigger_m, context).map(boxed)
-    };
-    Ok(match kind {
-        "Accident" => Some(obstacle(Kind::Accident, false, context)?),
-        "AccidentTwoWays" => Some(obstacle(Kind::Accident, true, context)?),
-        "ConstructionObstacle" => Some(obstacle(Kind::Construction, false, context)?),
-        "ConstructionObstacleTwoWays" => Some(obstacle(Kind::Construction, true, context)?),
-        "ParkedObstacle" => Some(obstacle(Kind::Parked, false, context)?),
-        "ParkedObstacleTwoWays" => Some(obstacle(Kind::Parked, true, context)?),
-        "HazardAtSideLane" => Some(boxed(Cyclists::new(false, parameters, trigger_m, context)?)),
-        "HazardAtSideLaneTwoWays" => {
-            Some(boxed(Cyclists::new(true, parameters, trigger_m, context)?))
-        }
-        "VehicleOpensDoorTwoWays" => Door::new(parameters, trigger_m, context)?.map(boxed),
-        "ParkingCutIn" => CutIn::from_parking(trigger_m, context).map(boxed),
-        "StaticCutIn" => Some(boxed(CutIn::from_queue(parameters, trigger_m, context)?)),
-        "DynamicObjectCrossing" => {
-            Some(boxed(Crossing::behind_prop(parameters, trigger_m, context)?))
-        }
-        "ParkingCrossingPedestrian" => {
-            Crossing::behind_parked_car(parameters, trigger_m, context)?.map(boxed)
-        }
-        "PedestrianCrossing" => Crossing::before_junction(parameters, context).map(boxed),
-        "VehicleTurningRoute" => Crossing::of_cyclist_after_turn(parameters, context).map(boxed),
-        "VehicleTurningRoutePedestrian" => {
-            Crossing::of_pedestrian_after_turn(parameters, context).map(boxed)
-        }
-        "OppositeVehicleTakingPriority" => {
-            PriorityTaker::new(parameters, false, context).map(boxed)
-        }
-        "OppositeVehicleRunningRedLight" => {
-            PriorityTaker::new(parameters, true, context).map(boxed)
-        }
-        "BlockedIntersection" => Blocked::new(parameters, context).map(boxed),
-        "HardBreakRoute" => Some(boxed(HardBrake::new(parameters))),
-        "ControlLoss" => Some(boxed(ControlLoss::new(trigger_m, context))),
-        "YieldToEmergencyVehicle" => Some(boxed(Emergency::new(parameters, trigger_m, context)?)),
-        "InvadingTurn" => Invasion::new(parameters, trigger_m, context)?.map(boxed),
-        "ParkingExit" => ParkingExit::new(parameters, context)?.map(boxed),
-        "SignalizedJunctionLeftTurn"
-        | "SignalizedJunctionRightTurn"
-        | "SignalizedJunctionLeftTurnEnterFlow"
-        | "NonSignalizedJunctionLeftTurn"
-        | "NonSignalizedJunctionRightTurn"
-        | "NonSignalizedJunctionLeftTurnEnterFlow"
-        | "CrossingBicycleFlow"
-        | "EnterActorFlow"
-        | "HighwayExit"
-        | "InterurbanActorFlow"
-        | "InterurbanAdvancedActorFlow"
-        | "MergerIntoSlowTraffic"
-        | "MergerIntoSlowTrafficV2" => {
-            JunctionFlow::new(kind, parameters, context.road)?.map(boxed)
-        }
-        "HighwayCutIn" => HighwayCutIn::new(parameters, context)?.map(boxed),
-        "VanillaSignalizedTurnEncounterGreenLight" => {
-            Some(boxed(LightSchedule::new(GREEN_THEN_RED)))
-        }
-        "VanillaSignalizedTurnEncounterRedLight" => Some(boxed(LightSchedule::new(RED_THEN_GREEN))),
-        _ => None,
-    })
 }
 
 impl ActiveScenario {
@@ -240,7 +155,8 @@ mod tests {
         let error = bench.with_context(|context| {
             let id = 7.into();
             let parameters = Parameters::new(&id, 1, &route.scenarios[0]);
-            make("Accident", &parameters, 12.0, context).map(drop).unwrap_err().to_string()
+            let set_up = find("Accident").unwrap().set_up;
+            set_up(&parameters, 12.0, context).map(drop).unwrap_err().to_string()
         });
         assert!(error.contains("distance value of scenario Accident_1 is \"far\""), "{error}");
     }

@@ -1,19 +1,41 @@
 //! A car that stands where we want to leave the junction.
 
-use super::context::{Scenario, ScenarioContext, place_of};
+use super::context::{Arrival, Scenario, ScenarioContext, place_of};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LIMIT_S, Moment, RunState};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible};
 use crate::actors::catalogue::any_car;
+use crate::road::layout::Layout;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "BlockedIntersection",
+    layout: |_| Layout::JUNCTION,
+    set_up: |parameters, _, context| if_possible(Blocked::new(parameters, context)),
+    start: Start::AtTrigger,
+    modeled: "car behind the junction that leaves 10 s after 13 m",
+    not_modeled: "other traffic there",
+    constants: &[from_scenario_runner(
+        "blocked_intersection.py",
+        &[
+            ("_blocker_distance", &[BEHIND_M]),
+            ("_trigger_distance", &[NEAR.within_m]),
+            ("_stop_time", &[LEAVES_AFTER_S]),
+            ("_scenario_timeout", &[LIMIT_S]),
+        ],
+    )],
+}];
 
 /// The car stands this far behind the junction, meters.
 const BEHIND_M: f64 = 5.0;
 
-/// Our vehicle is near from here on, meters, and the car leaves so long after that, seconds.
-const NEAR: (f64, f64) = (13.0, 10.0);
+/// Our vehicle is near from here on, and the car leaves so long after that, seconds.
+const NEAR: Arrival = Arrival { within_s: 0.0, within_m: 13.0 };
+const LEAVES_AFTER_S: f64 = 10.0;
 
 /// The car that is in the way.
 #[derive(Debug)]
-pub(super) struct Blocked {
+struct Blocked {
     car: u32,
     nearness: Moment,
     run_state: RunState,
@@ -21,10 +43,7 @@ pub(super) struct Blocked {
 
 impl Blocked {
     /// Spawns the car; `None` without a junction.
-    pub(crate) fn new(
-        parameters: &Parameters<'_>,
-        context: &mut ScenarioContext<'_>,
-    ) -> Option<Self> {
+    fn new(parameters: &Parameters<'_>, context: &mut ScenarioContext<'_>) -> Option<Self> {
         let along_m = context.road.junction()?.exit as f64 + BEHIND_M;
         let model = any_car(context.noise);
         let car = context.spawn_standing(&model, along_m, context.road.route_aside_m(along_m));
@@ -35,8 +54,8 @@ impl Blocked {
 impl Scenario for Blocked {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         let place = context.actors.get(self.car).map(place_of);
-        let is_near = place.is_some_and(|place| context.arrives_within(place, 0.0, NEAR.0));
-        let is_done = self.nearness.is_past(context.time_s, is_near, NEAR.1);
+        let is_near = place.is_some_and(|place| context.is_arriving(place, &NEAR));
+        let is_done = self.nearness.is_past(context.time_s, is_near, LEAVES_AFTER_S);
         if is_done {
             context.actors.remove(self.car);
         }

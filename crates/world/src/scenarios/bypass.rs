@@ -1,11 +1,51 @@
 //! The lane beside an obstacle, and who else drives there.
 
 use super::context::ScenarioContext;
-use super::flow::{Flow, Manner};
+use super::flow::{Flow, LEAVE_M, Manner};
 use super::parameters::Parameters;
+use super::scenario_type::{Constants, from_scenario_runner, ours};
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use tandem_scene::{Passage, PassageReason};
+
+/// The road where the way around leads in our own direction: a lane on the left, with traffic.
+pub(super) const BESIDE_FREE_LANE: Layout =
+    Layout { left: 1, traffic_ahead: false, traffic_beside: true, ..Layout::BARE };
+
+/// The oncoming flow reaches this many meters per km/h of the speed limit beyond the obstacle, and
+/// this many more.
+const REACH_PER_KMH_M: f64 = 1.5;
+const REACH_M: f64 = 30.0;
+
+/// Gaps in the oncoming flow if the file does not say, meters.
+const GAP_M: (f64, f64) = (60.0, 150.0);
+
+/// Traffic is limited to this speed if the file does not say, km/h.
+const LIMIT_KMH: f64 = 60.0;
+
+pub(super) const ONCOMING_FLOW: Constants = from_scenario_runner(
+    "scenariomanager/scenarioatomics/atomic_behaviors.py",
+    &[
+        ("time_distance", &[REACH_PER_KMH_M]),
+        ("base_distance", &[REACH_M]),
+        ("sink_dist", &[LEAVE_M]),
+    ],
+);
+pub(super) const OURS: Constants = ours(&[("default frequency", &[GAP_M.0, GAP_M.1])]);
+
+/// Constants of a lane of our own direction, in the scenario's `file`.
+pub(super) const fn own_lane(file: &'static str) -> Constants {
+    from_scenario_runner(file, &[("_max_speed", &[LIMIT_KMH])])
+}
+
+/// Where the way around an obstacle leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Around {
+    /// In the lane of our own direction on the left.
+    OwnLane,
+    /// In the oncoming lane.
+    Oncoming,
+}
 
 /// The lane to drive in beside an obstacle.
 #[derive(Debug)]
@@ -20,12 +60,28 @@ pub(super) enum Bypass {
 }
 
 impl Bypass {
+    /// The lane `around` what is `range_m` down the road.
+    ///
+    /// # Errors
+    /// If a parameter is no number.
+    pub(super) fn new(
+        around: Around,
+        parameters: &Parameters<'_>,
+        context: &ScenarioContext<'_>,
+        range_m: (f64, f64),
+    ) -> Result<Self, RoadError> {
+        match around {
+            Around::OwnLane => Self::own(parameters),
+            Around::Oncoming => Self::oncoming(parameters, context, range_m),
+        }
+    }
+
     /// A lane of our own direction.
     ///
     /// # Errors
     /// If a parameter is no number.
     pub(crate) fn own(parameters: &Parameters<'_>) -> Result<Self, RoadError> {
-        Ok(Self::Own { limit_mps: parameters.number("speed", 60.0)? / 3.6 })
+        Ok(Self::Own { limit_mps: parameters.number("speed", LIMIT_KMH)? / 3.6 })
     }
 
     /// The oncoming lane beside what is `from_m` to `to_m` down the road.
@@ -37,10 +93,10 @@ impl Bypass {
         context: &ScenarioContext<'_>,
         (from_m, to_m): (f64, f64),
     ) -> Result<Self, RoadError> {
-        let gap_m = parameters.range("frequency", (60.0, 150.0))?;
+        let gap_m = parameters.range("frequency", GAP_M)?;
         Ok(Self::Oncoming(context.road.oncoming_track().map(|track| {
             let limit_kmh = context.road.layout().speed_limit_kmh;
-            let reach_m = 1.5 * limit_kmh + 30.0;
+            let reach_m = REACH_PER_KMH_M * limit_kmh + REACH_M;
             let beside = |along_m: f64| {
                 let aside_m = context.road.route_aside_m(along_m);
                 track.locate(context.road.pose_at(along_m, aside_m).0.position).0

@@ -71,6 +71,15 @@ pub(crate) struct ControlNoise {
     pub(crate) steer_deviation: f64,
 }
 
+/// When our vehicle counts as arriving: it is there within this time at its speed, or this near.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Arrival {
+    /// Seconds.
+    pub(super) within_s: f64,
+    /// Meters.
+    pub(super) within_m: f64,
+}
+
 /// One scenario, once it is active.
 pub(super) trait Scenario: Send {
     /// Runs one tick: moves its own actors and sets its effects on others. Called from its
@@ -106,12 +115,13 @@ impl ScenarioContext<'_> {
         self.actors.spawn(model, pose, z_m, 0.0)
     }
 
-    /// True if our vehicle, going straight to `place` as fast as it is now, arrives there within
-    /// `seconds`, or if it is less than `meters` away.
-    pub(super) fn arrives_within(&self, place: DVec3, seconds: f64, meters: f64) -> bool {
+    /// True if our vehicle, going straight to `place` as fast as it is now, arrives there soon, or
+    /// is near.
+    pub(super) fn is_arriving(&self, place: DVec3, arrival: &Arrival) -> bool {
         let distance_m = self.ego.pose.position.extend(self.ego.z_m).distance(place);
         let is_moving = self.ego.speed_mps.abs() > 1e-3;
-        distance_m < meters || is_moving && distance_m / self.ego.speed_mps.abs() < seconds
+        distance_m < arrival.within_m
+            || is_moving && distance_m / self.ego.speed_mps.abs() < arrival.within_s
     }
 
     /// Indices of the plan's points from `from_m` to `to_m` down the road: at least one.

@@ -1,24 +1,223 @@
 //! People who cross in front of us, on foot or on a bicycle.
 
-use super::context::{Scenario, ScenarioContext};
+use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{Moment, RunState};
+use super::scenario_type::{
+    Constants, ScenarioType, Start, from_scenario_runner, if_possible, ours, ready,
+};
 use crate::actors::catalogue::{BICYCLE, Model, PEDESTRIAN, any_car, blocker};
 use crate::actors::follower::Follower;
 use crate::actors::list::{Actors, EGO};
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use crate::road::track::Track;
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
 use tandem_scene::{ActorKind, ActorState, TICK_S};
 use tandem_scene::{UprightBox, footprints_overlap};
 
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "DynamicObjectCrossing",
+        layout: |_| Layout { traffic_ahead: false, ..Layout::BARE },
+        set_up: |parameters, trigger_m, context| {
+            ready(Crossing::behind_prop(parameters, trigger_m, context)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "somebody behind a prop, at an angle",
+        not_modeled: "walking into the side of a vehicle: people stop there, and for other traffic",
+        constants: &[
+            from_scenario_runner(
+                "object_crash_vehicle.py",
+                &[
+                    ("_adversary_speed", &[WALKING_MPS]),
+                    ("_reaction_time", &[BEHIND_PROP.within_s, LEAD_S, LEAD_DEG]),
+                    ("_min_trigger_dist", &[BEHIND_PROP.within_m]),
+                    ("walker_dist", &[BEHIND_PROP_M]),
+                    ("move_distance", &[BOTH_LANES]),
+                ],
+            ),
+            ours(&[
+                ("waits right of the lane's center", &[ROADSIDE_M]),
+                ("prop off the lane", &[PROP_OFF_LANE_M]),
+                ("stops for traffic within", &[CAUTION_S]),
+                ("default distance", &[PROP_M]),
+            ]),
+        ],
+    },
+    ScenarioType {
+        name: "ParkingCrossingPedestrian",
+        layout: |_| Layout::CLEARED,
+        set_up: |parameters, trigger_m, context| {
+            if_possible(Crossing::behind_parked_car(parameters, trigger_m, context)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "somebody in front of a parked car, at an angle",
+        not_modeled: "walking into the side of a vehicle: people stop there, and for other traffic",
+        constants: &[
+            from_scenario_runner(
+                "object_crash_vehicle.py",
+                &[
+                    ("_adversary_speed", &[WALKING_MPS]),
+                    ("_reaction_time", &[BEHIND_CAR.within_s, LEAD_S, LEAD_DEG]),
+                    ("_min_trigger_dist", &[BEHIND_CAR.within_m]),
+                    ("distance", &[BEHIND_CAR_WAY_M]),
+                ],
+            ),
+            ours(&[
+                ("in front of the car", &[BEHIND_CAR_M]),
+                ("stops for traffic within", &[CAUTION_S]),
+                ("default distance", &[CAR_M]),
+            ]),
+        ],
+    },
+    ScenarioType {
+        name: "PedestrianCrossing",
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, _, context| {
+            if_possible(Crossing::before_junction(parameters, context))
+        },
+        start: Start::AtTrigger,
+        modeled: "three people with delays and speeds of their own",
+        not_modeled: "a painted crossing",
+        constants: &[
+            from_scenario_runner(
+                "pedestrian_crossing.py",
+                &[
+                    ("_reaction_time", &[BEFORE_JUNCTION.within_s]),
+                    ("_min_trigger_dist", &[BEFORE_JUNCTION.within_m]),
+                    ("_walker_data x", &[WALKERS[0].back_m, WALKERS[1].back_m, WALKERS[2].back_m]),
+                    ("_walker_data y", &[WALKERS[0].away_m, WALKERS[1].away_m, WALKERS[2].away_m]),
+                    ("idle_time", &[DELAY_S.0, DELAY_S.1]),
+                    ("speed", &[PACE_MPS.0, PACE_MPS.1]),
+                    ("move_dist", &[BEYOND]),
+                ],
+            ),
+            ours(&[("stops for traffic within", &[CAUTION_S])]),
+        ],
+    },
+    ScenarioType {
+        name: "VehicleTurningRoute",
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, _, context| {
+            if_possible(Crossing::of_cyclist_after_turn(parameters, context))
+        },
+        start: Start::AtTrigger,
+        modeled: "cyclist 11 m behind the turn",
+        not_modeled: "",
+        constants: &[
+            from_scenario_runner(
+                "object_crash_intersection.py",
+                &[
+                    ("_start_distance", &[CYCLIST_M]),
+                    ("_adversary_speed", &[AFTER_TURN_MPS]),
+                    ("_reaction_time", &[CYCLIST.within_s]),
+                    ("_min_trigger_dist", &[CYCLIST.within_m]),
+                ],
+            ),
+            AFTER_TURN_OURS,
+        ],
+    },
+    ScenarioType {
+        name: "VehicleTurningRoutePedestrian",
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, _, context| {
+            if_possible(Crossing::of_pedestrian_after_turn(parameters, context))
+        },
+        start: Start::AtTrigger,
+        modeled: "pedestrian 1 m behind the turn, which judges collisions itself",
+        not_modeled: "",
+        constants: &[
+            from_scenario_runner(
+                "object_crash_intersection.py",
+                &[
+                    ("_adversary_speed", &[AFTER_TURN_MPS]),
+                    ("_reaction_time", &[ON_FOOT.within_s]),
+                    ("_min_trigger_dist", &[ON_FOOT.within_m]),
+                ],
+            ),
+            ours(&[("behind the turn", &[ON_FOOT_M])]),
+            AFTER_TURN_OURS,
+        ],
+    },
+];
+
 /// How far right of our lane's center somebody waits who comes from the roadside, meters.
 const ROADSIDE_M: f64 = LANE_WIDTH_M;
 
 /// Nobody walks into the way of traffic that would be there within this time, seconds.
 const CAUTION_S: f64 = 1.5;
+
+/// People walk at this speed where the type does not sample it, m/s.
+const WALKING_MPS: f64 = 2.0;
+
+/// Who walks at an angle sets off this much earlier, seconds, per so many degrees.
+const LEAD_S: f64 = 0.1;
+const LEAD_DEG: f64 = 5.0;
+
+/// Behind a prop: the arrival that starts them, how far behind it they wait, and the prop's distance
+/// from the lane, meters; the way is this many times that to the lane's center.
+const BEHIND_PROP: Arrival = Arrival { within_s: 2.1, within_m: 6.0 };
+const BEHIND_PROP_M: f64 = 0.5;
+const PROP_OFF_LANE_M: f64 = 0.4;
+const BOTH_LANES: f64 = 2.0;
+
+/// In front of a parked car: the arrival that starts them, how far in front, and the way, meters.
+const BEHIND_CAR: Arrival = Arrival { within_s: 2.15, within_m: 6.0 };
+const BEHIND_CAR_M: f64 = 0.8;
+const BEHIND_CAR_WAY_M: f64 = 8.0;
+
+/// Where the prop and the car are if the file does not say, meters behind the trigger.
+const PROP_M: f64 = 42.0;
+const CAR_M: f64 = 40.0;
+
+/// One of the people before a junction: where they wait, meters back along the road and away from it.
+struct Waiting {
+    back_m: f64,
+    away_m: f64,
+}
+
+/// Before a junction: the arrival that starts them, where they wait, bounds of their delays, seconds,
+/// and speeds, m/s; the way is this many times that to the lane's center.
+const BEFORE_JUNCTION: Arrival = Arrival { within_s: 3.5, within_m: 12.0 };
+const WALKERS: [Waiting; 3] = [
+    Waiting { back_m: 0.4, away_m: 1.5 },
+    Waiting { back_m: 1.0, away_m: 2.5 },
+    Waiting { back_m: 1.6, away_m: 0.5 },
+];
+const DELAY_S: (f64, f64) = (0.0, 1.5);
+const PACE_MPS: (f64, f64) = (1.3, 2.0);
+const BEYOND: f64 = 2.3;
+
+/// Behind a turn: the arrivals that start them, how far behind it they cross, meters, their speed,
+/// m/s, and how far beyond the road they go, meters.
+const CYCLIST: Arrival = Arrival { within_s: 1.8, within_m: 6.0 };
+const CYCLIST_M: f64 = 11.0;
+const ON_FOOT: Arrival = Arrival { within_s: 2.2, within_m: 6.0 };
+const ON_FOOT_M: f64 = 1.0;
+const AFTER_TURN_MPS: f64 = 1.8;
+const OFF_ROAD_M: f64 = 1.5;
+
+const AFTER_TURN_OURS: Constants = ours(&[
+    ("waits right of the lane's center", &[ROADSIDE_M]),
+    ("way beyond the road", &[OFF_ROAD_M]),
+    ("stops for traffic within", &[CAUTION_S]),
+]);
+
+/// Where somebody crosses: from here through there, at this height.
+struct CrossingLine {
+    from: DVec2,
+    through: DVec2,
+    z_m: f64,
+}
+
+/// How fast and how far somebody goes.
+struct Pace {
+    speed_mps: f64,
+    way_m: f64,
+}
 
 /// Somebody who waits, and then goes straight on.
 #[derive(Debug)]
@@ -31,14 +230,10 @@ struct Walker {
 }
 
 impl Walker {
-    /// `model` at `from`, about to go `way_m` toward and beyond `through`, at the height of both.
-    fn spawn(
-        actors: &mut Actors,
-        model: &Model,
-        (from, through): (DVec2, DVec2),
-        z_m: f64,
-        (speed_mps, way_m): (f64, f64),
-    ) -> Self {
+    /// `model` at the beginning of `line`, about to go along it and beyond.
+    fn spawn(actors: &mut Actors, model: &Model, line: &CrossingLine, pace: &Pace) -> Self {
+        let CrossingLine { from, through, z_m } = *line;
+        let Pace { speed_mps, way_m } = *pace;
         let direction = (through - from).normalize();
         let line = [from.extend(z_m), (from + direction * way_m.max(1.0)).extend(z_m)];
         let track = Arc::new(Track::new(&line));
@@ -76,11 +271,10 @@ fn way_of(vehicle: &ActorState) -> UprightBox {
 
 /// Walkers who set off when our vehicle is about to arrive where they cross.
 #[derive(Debug)]
-pub(crate) struct Crossing {
+struct Crossing {
     walkers: Vec<Walker>,
     place: DVec3,
-    within_s: f64,
-    within_m: f64,
+    arrival: Arrival,
     start: Moment,
     judges_collisions: bool,
     run_state: RunState,
@@ -101,14 +295,10 @@ impl Crosswalk {
         Self { place: pose.position.extend(z_m), wait: pose.apply(DVec2::new(lean_m, aside_m)) }
     }
 
-    fn walker(
-        &self,
-        context: &mut ScenarioContext<'_>,
-        model: &Model,
-        (speed_mps, way_m): (f64, f64),
-    ) -> Walker {
-        let line = (self.wait, self.place.truncate());
-        Walker::spawn(context.actors, model, line, self.place.z, (speed_mps, way_m))
+    fn walker(&self, context: &mut ScenarioContext<'_>, model: &Model, pace: &Pace) -> Walker {
+        let line =
+            CrossingLine { from: self.wait, through: self.place.truncate(), z_m: self.place.z };
+        Walker::spawn(context.actors, model, &line, pace)
     }
 }
 
@@ -116,14 +306,13 @@ impl Crossing {
     fn of(
         walkers: Vec<Walker>,
         place: DVec3,
-        (within_s, within_m): (f64, f64),
+        arrival: Arrival,
         parameters: &Parameters<'_>,
     ) -> Self {
         Self {
             walkers,
             place,
-            within_s,
-            within_m,
+            arrival,
             start: Moment::default(),
             judges_collisions: false,
             run_state: RunState::new(parameters),
@@ -134,46 +323,52 @@ impl Crossing {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(super) fn behind_prop(
+    fn behind_prop(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
-        let along_m = trigger_m + parameters.number("distance", 42.0)?;
+        let along_m = trigger_m + parameters.number("distance", PROP_M)?;
         let angle_deg = parameters.number("crossing_angle", 0.0)?;
         let prop = blocker(parameters.text("blocker_model").unwrap_or_default());
-        let edge_m = context.road.route_aside_m(along_m) + LANE_WIDTH_M / 2.0 + 0.4;
-        context.spawn_standing(&prop, along_m - prop.extent_m[0] - 0.5, edge_m + prop.extent_m[1]);
+        let edge_m = context.road.route_aside_m(along_m) + LANE_WIDTH_M / 2.0 + PROP_OFF_LANE_M;
+        context.spawn_standing(
+            &prop,
+            along_m - prop.extent_m[0] - BEHIND_PROP_M,
+            edge_m + prop.extent_m[1],
+        );
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, angle_deg);
-        let walker = crosswalk.walker(context, &PEDESTRIAN, (2.0, 2.0 * ROADSIDE_M));
-        let within = (2.1 + lead_s(angle_deg), 6.0);
-        Ok(Self::of(vec![walker], crosswalk.place, within, parameters))
+        let pace = Pace { speed_mps: WALKING_MPS, way_m: BOTH_LANES * ROADSIDE_M };
+        let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
+        let arrival = early(BEHIND_PROP, angle_deg);
+        Ok(Self::of(vec![walker], crosswalk.place, arrival, parameters))
     }
 
     /// Somebody in front of a parked car; `None` if nobody can park on this road.
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(super) fn behind_parked_car(
+    fn behind_parked_car(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
-        let car_m = trigger_m + parameters.number("distance", 40.0)?;
+        let car_m = trigger_m + parameters.number("distance", CAR_M)?;
         let angle_deg = parameters.number("crossing_angle", 0.0)?;
         let Some(strip_m) = context.road.parking_aside_m() else { return Ok(None) };
         let model = any_car(context.noise);
         context.spawn_standing(&model, car_m, strip_m);
-        let along_m = car_m + model.extent_m[0] + 0.8;
+        let along_m = car_m + model.extent_m[0] + BEHIND_CAR_M;
         let aside_m = strip_m - context.road.route_aside_m(along_m);
         let crosswalk = Crosswalk::new(context, along_m, aside_m, angle_deg);
-        let walker = crosswalk.walker(context, &PEDESTRIAN, (2.0, 8.0));
-        let within = (2.15 + lead_s(angle_deg), 6.0);
-        Ok(Some(Self::of(vec![walker], crosswalk.place, within, parameters)))
+        let pace = Pace { speed_mps: WALKING_MPS, way_m: BEHIND_CAR_WAY_M };
+        let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
+        let arrival = early(BEHIND_CAR, angle_deg);
+        Ok(Some(Self::of(vec![walker], crosswalk.place, arrival, parameters)))
     }
 
     /// Three people right before the junction; `None` without one.
-    pub(super) fn before_junction(
+    fn before_junction(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Option<Self> {
@@ -181,60 +376,61 @@ impl Crossing {
         let place = Crosswalk::new(context, entry_m, ROADSIDE_M, 0.0).place;
         let kerb_m = context.road.edges_m().1 - context.road.route_aside_m(entry_m);
         let mut walkers = Vec::new();
-        // Offsets of the three along the road and away from it.
-        for (back_m, away_m) in [(0.4, 1.5), (1.0, 2.5), (1.6, 0.5)] {
+        for Waiting { back_m, away_m } in WALKERS {
             let aside_m = kerb_m + away_m;
             let crosswalk = Crosswalk::new(context, entry_m - back_m, aside_m, 0.0);
-            let speed_mps = context.noise.between(1.3, 2.0);
-            let walker = crosswalk.walker(context, &PEDESTRIAN, (speed_mps, 2.3 * aside_m));
-            let delay_s = context.noise.between(0.0, 1.5);
+            let speed_mps = context.noise.between(PACE_MPS.0, PACE_MPS.1);
+            let pace = Pace { speed_mps, way_m: BEYOND * aside_m };
+            let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
+            let delay_s = context.noise.between(DELAY_S.0, DELAY_S.1);
             walkers.push(Walker { delay_s, ..walker });
         }
-        Some(Self::of(walkers, place, (3.5, 12.0), parameters))
+        Some(Self::of(walkers, place, BEFORE_JUNCTION, parameters))
     }
 
     /// A cyclist on the road that the route turns into; `None` without a junction.
-    pub(super) fn of_cyclist_after_turn(
+    fn of_cyclist_after_turn(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Option<Self> {
-        let along_m = context.road.junction()?.exit as f64 + 11.0;
-        Some(Self::after_turn(along_m, &BICYCLE, (1.8, 6.0), parameters, context))
+        let along_m = context.road.junction()?.exit as f64 + CYCLIST_M;
+        Some(Self::after_turn(along_m, &BICYCLE, CYCLIST, parameters, context))
     }
 
     /// Somebody on foot right behind the turn; `None` without a junction. Judges collisions itself.
-    pub(super) fn of_pedestrian_after_turn(
+    fn of_pedestrian_after_turn(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Option<Self> {
-        let along_m = context.road.junction()?.exit as f64 + 1.0;
-        let crossing = Self::after_turn(along_m, &PEDESTRIAN, (2.2, 6.0), parameters, context);
+        let along_m = context.road.junction()?.exit as f64 + ON_FOOT_M;
+        let crossing = Self::after_turn(along_m, &PEDESTRIAN, ON_FOOT, parameters, context);
         Some(Self { judges_collisions: true, ..crossing })
     }
 
     fn after_turn(
         along_m: f64,
         model: &Model,
-        within: (f64, f64),
+        arrival: Arrival,
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Self {
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, 0.0);
         let left_m = context.road.route_aside_m(along_m) - context.road.edges_m().0;
-        let way_m = ROADSIDE_M + left_m + 1.5;
-        let walker = crosswalk.walker(context, model, (1.8, way_m));
-        Self::of(vec![walker], crosswalk.place, within, parameters)
+        let way_m = ROADSIDE_M + left_m + OFF_ROAD_M;
+        let walker = crosswalk.walker(context, model, &Pace { speed_mps: AFTER_TURN_MPS, way_m });
+        Self::of(vec![walker], crosswalk.place, arrival, parameters)
     }
 }
 
-/// Who walks at an angle has a longer way, and sets off that much earlier, seconds.
-fn lead_s(angle_deg: f64) -> f64 {
-    0.1 * (angle_deg / 5.0).floor()
+/// The arrival that starts people who walk at an angle: they have a longer way, and set off earlier.
+fn early(arrival: Arrival, angle_deg: f64) -> Arrival {
+    let lead_s = LEAD_S * (angle_deg / LEAD_DEG).floor();
+    Arrival { within_s: arrival.within_s + lead_s, ..arrival }
 }
 
 impl Scenario for Crossing {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let is_near = context.arrives_within(self.place, self.within_s, self.within_m);
+        let is_near = context.is_arriving(self.place, &self.arrival);
         if let Some(elapsed_s) = self.start.seconds_since(context.time_s, is_near) {
             self.walkers.retain_mut(|walker| {
                 let has_left = elapsed_s >= walker.delay_s && walker.go(context.actors);

@@ -1,15 +1,112 @@
 //! Cars that pull out in front of us.
 
-use super::context::{Scenario, ScenarioContext, place_of};
+use super::context::{Arrival, Scenario, ScenarioContext, place_of};
 use super::flow::touches_somebody;
 use super::parameters::Parameters;
 use super::run_state::Moment;
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours, ready};
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout, Side};
 use std::f64::consts::PI;
 use tandem_scene::TICK_S;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "ParkingCutIn",
+        layout: |side| match side {
+            Side::Left => Layout { parking: Some(Side::Left), opposite: 0, ..Layout::CLEARED },
+            Side::Right => Layout::CLEARED,
+        },
+        set_up: |_, trigger_m, context| if_possible(CutIn::from_parking(trigger_m, context)),
+        start: Start::AtTrigger,
+        modeled: "hidden car that pulls out at up to 20 km/h and leaves after 30 m",
+        not_modeled: "turn signals",
+        constants: &[
+            from_scenario_runner(
+                "parking_cut_in.py",
+                &[
+                    ("_cut_in_distance", &[PARKED_M]),
+                    ("_blocker_distance", &[HIDING_M]),
+                    ("_reaction_time", &[FROM_PARKING.within_s]),
+                    ("_min_trigger_dist", &[FROM_PARKING.within_m]),
+                    ("_end_distance", &[PARKED_END_M]),
+                ],
+            ),
+            ours(&[
+                ("acceleration", &[PARKED_MPS2]),
+                ("speed in km/h", &[PARKED_KMH]),
+                ("length of the change of lanes", &[CHANGE_M]),
+                ("keeps its distance within", &[WATCHFUL_M]),
+            ]),
+        ],
+    },
+    ScenarioType {
+        name: "StaticCutIn",
+        layout: |side| match side {
+            Side::Left => Layout { left: 1, traffic_ahead: false, ..Layout::BARE },
+            Side::Right => Layout { right: 1, traffic_ahead: false, ..Layout::BARE },
+        },
+        set_up: |parameters, trigger_m, context| {
+            ready(CutIn::from_queue(parameters, trigger_m, context)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "queue of five, the one between them cuts in, all leave after 30 s",
+        not_modeled: "the change of lanes takes 10 m instead of 3 s",
+        constants: &[
+            from_scenario_runner(
+                "cut_in_with_static_vehicle.py",
+                &[
+                    ("_reaction_time", &[FROM_QUEUE.within_s]),
+                    ("_min_trigger_dist", &[FROM_QUEUE.within_m]),
+                    ("_back_vehicles", &[BEHIND as f64]),
+                    ("_front_vehicles", &[AHEAD as f64]),
+                    ("_vehicle_gap", &[QUEUE_GAP_M]),
+                    ("_speed", &[QUEUE_KMH]),
+                    ("Idle", &[QUEUE_END_S]),
+                ],
+            ),
+            ours(&[
+                ("acceleration", &[QUEUE_MPS2]),
+                ("length of the change of lanes", &[CHANGE_M]),
+                ("keeps its distance within", &[WATCHFUL_M]),
+                ("default distance", &[DISTANCE_M]),
+            ]),
+        ],
+    },
+];
+
+/// The parked car and the one that hides it, behind the trigger, meters.
+const PARKED_M: f64 = 35.0;
+const HIDING_M: f64 = 28.0;
+
+/// The parked car starts when our vehicle arrives, and leaves after so many meters.
+const FROM_PARKING: Arrival = Arrival { within_s: 2.35, within_m: 10.0 };
+const PARKED_END_M: f64 = 30.0;
+
+/// How it drives.
+const PARKED_MPS2: f64 = 3.0;
+const PARKED_KMH: f64 = 20.0;
+
+/// Vehicles that stand in a queue behind the one that cuts in, and ahead of it.
+const BEHIND: usize = 2;
+const AHEAD: usize = 3;
+
+/// From one vehicle of the queue to the next, meters.
+const QUEUE_GAP_M: f64 = 11.0;
+
+/// The one in the queue starts when our vehicle arrives, and all leave so many seconds later.
+const FROM_QUEUE: Arrival = Arrival { within_s: 2.7, within_m: 15.0 };
+const QUEUE_END_S: f64 = 30.0;
+
+/// How it drives.
+const QUEUE_MPS2: f64 = 1.5;
+const QUEUE_KMH: f64 = 60.0;
+
+/// Where the last of the queue stands if the file does not say, meters behind the trigger.
+const DISTANCE_M: f64 = 42.0;
 
 /// A car changes lanes within this distance, meters.
 const CHANGE_M: f64 = 10.0;
@@ -28,14 +125,13 @@ struct Pace {
 
 /// A car that pulls out of where it stands into our lane, and those who stand around it.
 #[derive(Debug)]
-pub(super) struct CutIn {
+struct CutIn {
     car: Follower,
     start_m: f64,
     start_aside_m: f64,
     pace: Pace,
     bystanders: Vec<u32>,
-    /// Our vehicle arrives within so many seconds, or is so many meters away.
-    trigger: (f64, f64),
+    trigger: Arrival,
     start: Moment,
     end: End,
     is_over: bool,
@@ -52,21 +148,21 @@ enum End {
 
 impl CutIn {
     /// A car between parked ones; `None` if nobody can park on this road.
-    pub(super) fn from_parking(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Option<Self> {
+    fn from_parking(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Option<Self> {
         let strip_m = context.road.parking_aside_m()?;
         let lane_m = context.road.route_aside_m(trigger_m);
         let hiding = any_car(context.noise);
-        context.spawn_standing(&hiding, trigger_m + 28.0, strip_m);
-        let car = car_beside(context, trigger_m + 35.0, (lane_m, strip_m - lane_m));
+        context.spawn_standing(&hiding, trigger_m + HIDING_M, strip_m);
+        let car = car_beside(context, trigger_m + PARKED_M, (lane_m, strip_m - lane_m));
         Some(Self {
             start_m: car.along_m(),
             car,
             start_aside_m: strip_m - lane_m,
-            pace: Pace { acceleration_mps2: 3.0, speed_mps: 20.0 / 3.6 },
+            pace: Pace { acceleration_mps2: PARKED_MPS2, speed_mps: PARKED_KMH / 3.6 },
             bystanders: Vec::new(),
-            trigger: (2.35, 10.0),
+            trigger: FROM_PARKING,
             start: Moment::default(),
-            end: End::Driven(30.0),
+            end: End::Driven(PARKED_END_M),
             is_over: false,
         })
     }
@@ -75,30 +171,30 @@ impl CutIn {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(super) fn from_queue(
+    fn from_queue(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
-        let last_m = trigger_m + parameters.number("distance", 42.0)?;
+        let last_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
         let lane_m = context.road.route_aside_m(trigger_m);
         let beside_m = if context.road.layout().right > 0 { LANE_WIDTH_M } else { -LANE_WIDTH_M };
-        let place_m = |nth: usize| last_m + 11.0 * nth as f64;
+        let place_m = |nth: usize| last_m + QUEUE_GAP_M * nth as f64;
         let mut bystanders = Vec::new();
-        for nth in [0, 1, 3, 4, 5] {
+        for nth in (0..=BEHIND + AHEAD).filter(|&nth| nth != BEHIND) {
             let model = any_car(context.noise);
             bystanders.push(context.spawn_standing(&model, place_m(nth), lane_m + beside_m));
         }
-        let car = car_beside(context, place_m(2), (lane_m, beside_m));
+        let car = car_beside(context, place_m(BEHIND), (lane_m, beside_m));
         Ok(Self {
             start_m: car.along_m(),
             car,
             start_aside_m: beside_m,
-            pace: Pace { acceleration_mps2: 1.5, speed_mps: 60.0 / 3.6 },
+            pace: Pace { acceleration_mps2: QUEUE_MPS2, speed_mps: QUEUE_KMH / 3.6 },
             bystanders,
-            trigger: (2.7, 15.0),
+            trigger: FROM_QUEUE,
             start: Moment::default(),
-            end: End::After(30.0),
+            end: End::After(QUEUE_END_S),
             is_over: false,
         })
     }
@@ -139,8 +235,7 @@ impl Scenario for CutIn {
             return;
         }
         let place = context.actors.get(self.car.id()).map(place_of);
-        let (within_s, within_m) = self.trigger;
-        let is_near = place.is_some_and(|place| context.arrives_within(place, within_s, within_m));
+        let is_near = place.is_some_and(|place| context.is_arriving(place, &self.trigger));
         let Some(elapsed_s) = self.start.seconds_since(context.time_s, is_near) else { return };
         if !self.car.has_arrived() {
             self.drive(context);

@@ -1,32 +1,90 @@
 //! Slow cyclists at the side of our lane.
 
-use super::bypass::Bypass;
+use super::bypass::{self, Around, BESIDE_FREE_LANE, Bypass};
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LIMIT_S, Moment, RunState};
+use super::scenario_type::{Constants, ScenarioType, Start, from_scenario_runner, ours, ready};
 use crate::actors::catalogue::BICYCLE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "HazardAtSideLane",
+        layout: |_| BESIDE_FREE_LANE,
+        set_up: |parameters, trigger_m, context| {
+            ready(Cyclists::new(Around::OwnLane, parameters, trigger_m, context)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "two cyclists that ride on and stop, traffic limited 5 s after 50 m",
+        not_modeled: "their swaying",
+        constants: &[SHARED, bypass::own_lane("route_obstacles.py"), DEFAULTS],
+    },
+    ScenarioType {
+        name: "HazardAtSideLaneTwoWays",
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, trigger_m, context| {
+            ready(Cyclists::new(Around::Oncoming, parameters, trigger_m, context)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "the same, with an oncoming flow, and the oncoming lane allowed to the end",
+        not_modeled: "spacing of ordinary oncoming traffic: the flow takes its place",
+        constants: &[
+            SHARED,
+            bypass::ONCOMING_FLOW,
+            DEFAULTS,
+            bypass::OURS,
+            ours(&[("share of a lane to pass in", &[PASSING_LANES])]),
+        ],
+    },
+];
 
 /// From one cyclist to the next, meters.
 const APART_M: f64 = 9.0;
 
-/// How far right of the lane's center they ride, meters.
-const ASIDE_M: f64 = 0.55 * LANE_WIDTH_M / 2.0;
+/// How far right of the lane's center they ride, in half lanes and meters.
+const ASIDE: f64 = 0.55;
+const ASIDE_M: f64 = ASIDE * LANE_WIDTH_M / 2.0;
 
 /// Share of a lane by which to pass them on a two-way road.
 const PASSING_LANES: f64 = 0.6;
 
 /// Our vehicle is near from here on, meters, and others react so long after that, seconds.
-const NEAR: (f64, f64) = (50.0, 5.0);
+const NEAR_M: f64 = 50.0;
+const REACTION_S: f64 = 5.0;
 
 /// The scenario ends once our vehicle has driven this far ahead of them, meters.
 const END_M: f64 = 50.0;
 
+/// What holds if the file does not say: the first cyclist behind the trigger and how far they ride,
+/// meters, and their speed, km/h.
+const DISTANCE_M: f64 = 43.0;
+const DRIVE_DISTANCE_M: f64 = 80.0;
+const SPEED_KMH: f64 = 9.0;
+
+const SHARED: Constants = from_scenario_runner(
+    "route_obstacles.py",
+    &[
+        ("_obstacle_distance", &[APART_M]),
+        ("_trigger_distance", &[NEAR_M]),
+        ("_end_distance", &[END_M]),
+        ("_offset", &[ASIDE]),
+        ("_wait_duration", &[REACTION_S]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const DEFAULTS: Constants = ours(&[
+    ("default distance", &[DISTANCE_M]),
+    ("default bicycle_drive_distance", &[DRIVE_DISTANCE_M]),
+    ("default bicycle_speed in km/h", &[SPEED_KMH]),
+]);
+
 /// Two cyclists.
 #[derive(Debug)]
-pub(super) struct Cyclists {
+struct Cyclists {
     /// The nearer first.
     riders: [Follower; 2],
     speed_mps: f64,
@@ -43,20 +101,16 @@ impl Cyclists {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
-        is_two_way: bool,
+    fn new(
+        around: Around,
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
-        let start_m = trigger_m + parameters.number("distance", 43.0)?;
-        let stop_after_m = parameters.number("bicycle_drive_distance", 80.0)?;
+        let start_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
+        let stop_after_m = parameters.number("bicycle_drive_distance", DRIVE_DISTANCE_M)?;
         let range = (start_m, start_m + APART_M + stop_after_m);
-        let bypass = if is_two_way {
-            Bypass::oncoming(parameters, context, range)?
-        } else {
-            Bypass::own(parameters)?
-        };
+        let bypass = Bypass::new(around, parameters, context, range)?;
         let track = context.road.lane_track(context.road.route_aside_m(trigger_m));
         let mut rider = |along_m: f64| {
             let (pose, _) = context.road.pose_at(along_m, context.road.route_aside_m(trigger_m));
@@ -65,7 +119,7 @@ impl Cyclists {
         };
         Ok(Self {
             riders: [rider(start_m), rider(start_m + APART_M)],
-            speed_mps: parameters.number("bicycle_speed", 9.0)? / 3.6,
+            speed_mps: parameters.number("bicycle_speed", SPEED_KMH)? / 3.6,
             stop_after_m,
             start_m,
             nearness: Moment::default(),
@@ -97,8 +151,8 @@ impl Scenario for Cyclists {
             self.passed_at_m = Some(context.ego_along_m);
         }
         let is_done = self.passed_at_m.is_some_and(|at_m| context.ego_along_m > at_m + END_M);
-        let is_near = range_m.0 - context.ego_along_m < NEAR.0;
-        let is_calm = self.nearness.is_past(context.time_s, is_near, NEAR.1);
+        let is_near = range_m.0 - context.ego_along_m < NEAR_M;
+        let is_calm = self.nearness.is_past(context.time_s, is_near, REACTION_S);
         let is_running = self.run_state.tick_with_limit(context, is_done).is_some();
         match self.bypass {
             // Oncoming traffic is there all the time, and so is the allowance.

@@ -4,8 +4,42 @@
 use super::context::{ControlNoise, Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::RunState;
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ready};
 use crate::actors::catalogue::DEBRIS;
+use crate::road::layout::Layout;
 use glam::DVec2;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "HardBreakRoute",
+        layout: |_| Layout::BARE,
+        set_up: |parameters, _, _| ready(HardBrake::new(parameters)),
+        start: Start::AtTrigger,
+        modeled: "vehicles ahead brake for 10 s",
+        not_modeled: "",
+        constants: &[from_scenario_runner("hard_break.py", &[("_stop_duration", &[BRAKING_S])])],
+    },
+    ScenarioType {
+        name: "ControlLoss",
+        layout: |_| Layout::BARE,
+        set_up: |_, trigger_m, context| ready(ControlLoss::new(trigger_m, context)),
+        start: Start::AtTrigger,
+        modeled: "three patches of dirt that disturb throttle and steering",
+        not_modeled: "",
+        constants: &[from_scenario_runner(
+            "control_loss.py",
+            &[
+                ("_distance", &PATCHES_M),
+                ("_trigger_dist", &[REACH_M]),
+                ("_throttle_mean", &[THROTTLE.mean]),
+                ("_throttle_std", &[THROTTLE.deviation]),
+                ("_steer_mean", &[STEER.mean]),
+                ("_steer_std", &[STEER.deviation]),
+            ],
+        )],
+    },
+];
 
 /// Where dirt lies, meters behind the trigger.
 const PATCHES_M: [f64; 3] = [14.0, 48.0, 74.0];
@@ -13,32 +47,38 @@ const PATCHES_M: [f64; 3] = [14.0, 48.0, 74.0];
 /// Dirt acts this far around its center, meters.
 const REACH_M: f64 = 2.0;
 
-/// Means and standard deviations of what is added to throttle and steering.
-const THROTTLE: (f64, f64) = (0.03, 0.01);
-const STEER: (f64, f64) = (0.055, 0.015);
+/// A normal distribution whose mean has a sign of its own on each patch.
+struct Normal {
+    mean: f64,
+    deviation: f64,
+}
+
+/// What is added to throttle and steering.
+const THROTTLE: Normal = Normal { mean: 0.03, deviation: 0.01 };
+const STEER: Normal = Normal { mean: 0.055, deviation: 0.015 };
 
 /// How long cars ahead brake and stand, seconds.
 const BRAKING_S: f64 = 10.0;
 
 /// Dirt on the road.
 #[derive(Debug)]
-pub(crate) struct ControlLoss {
+struct ControlLoss {
     patches: [(DVec2, ControlNoise); 3],
 }
 
 impl ControlLoss {
     /// Spawns the dirt and samples the direction that each patch pushes in.
-    pub(crate) fn new(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Self {
+    fn new(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Self {
         let patches = PATCHES_M.map(|behind_m| {
             let along_m = trigger_m + behind_m;
             let aside_m = context.road.route_aside_m(along_m);
             context.spawn_standing(&DEBRIS, along_m, aside_m);
             let mut signed = |mean: f64| if context.noise.below(2) == 0 { mean } else { -mean };
             let noise = ControlNoise {
-                throttle: signed(THROTTLE.0),
-                throttle_deviation: THROTTLE.1,
-                steer: signed(STEER.0),
-                steer_deviation: STEER.1,
+                throttle: signed(THROTTLE.mean),
+                throttle_deviation: THROTTLE.deviation,
+                steer: signed(STEER.mean),
+                steer_deviation: STEER.deviation,
             };
             (context.road.pose_at(along_m, aside_m).0.position, noise)
         });
@@ -56,13 +96,13 @@ impl Scenario for ControlLoss {
 
 /// Cars ahead that brake hard.
 #[derive(Debug)]
-pub(super) struct HardBrake {
+struct HardBrake {
     run_state: RunState,
 }
 
 impl HardBrake {
     /// Before it begins.
-    pub(crate) fn new(parameters: &Parameters<'_>) -> Self {
+    fn new(parameters: &Parameters<'_>) -> Self {
         Self { run_state: RunState::new(parameters) }
     }
 }

@@ -1,17 +1,62 @@
 //! A parked car whose door opens in front of us.
 
-use super::bypass::Bypass;
-use super::context::{Scenario, ScenarioContext};
+use super::bypass::{self, Bypass};
+use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LIMIT_S, Moment, RunState};
+use super::scenario_type::{
+    ScenarioType, Start, from_pdm_lite, from_scenario_runner, if_possible, ours,
+};
 use crate::actors::catalogue::{Model, any_car};
 use crate::road::error::RoadError;
-use crate::road::layout::PARKING_WIDTH_M;
+use crate::road::layout::{Layout, PARKING_WIDTH_M};
 use glam::DVec2;
 use tandem_scene::{ActorKind, Pose};
 
-/// How far the door reaches out, half, meters, and how thick it is, half.
-const DOOR_HALF_M: (f64, f64) = (0.475, 0.06);
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "VehicleOpensDoorTwoWays",
+    layout: |_| Layout { traffic_oncoming: false, ..Layout::CLEARED },
+    set_up: |parameters, trigger_m, context| {
+        if_possible(Door::new(parameters, trigger_m, context)?)
+    },
+    start: Start::AtTrigger,
+    modeled: "parked car, door as a body of its own, oncoming flow 5 s later",
+    not_modeled: "the swing of the door, cars that stop behind",
+    constants: &[
+        from_scenario_runner(
+            "vehicle_opens_door.py",
+            &[
+                ("_reaction_time", &[OPENING.within_s]),
+                ("_min_trigger_dist", &[OPENING.within_m]),
+                ("_opposite_wait_duration", &[REACTION_S]),
+                ("_end_distance", &[END_M]),
+                ("_scenario_timeout", &[LIMIT_S]),
+            ],
+        ),
+        bypass::ONCOMING_FLOW,
+        from_pdm_lite(&[("lateral factor", &[PASSING_LANES])]),
+        bypass::OURS,
+        ours(&[
+            ("half size of the door", &[DOOR_HALF_M[0], DOOR_HALF_M[1], DOOR_HALF_M[2]]),
+            ("door ahead of the car's center", &[DOOR_AHEAD_M]),
+            ("car from the driving lane", &[KERB_M]),
+            ("default distance", &[DISTANCE_M]),
+        ]),
+    ],
+}];
+
+/// The door opens when our vehicle arrives.
+const OPENING: Arrival = Arrival { within_s: 3.0, within_m: 10.0 };
+
+/// Oncoming vehicles come this long after that, seconds.
+const REACTION_S: f64 = 5.0;
+
+/// Where the car stands if the file does not say, meters behind the trigger.
+const DISTANCE_M: f64 = 45.0;
+
+/// Half sizes of the open door: its thickness, how far it reaches out, its height, meters.
+const DOOR_HALF_M: [f64; 3] = [0.06, 0.475, 0.6];
 
 /// The door is this far ahead of the car's center, meters.
 const DOOR_AHEAD_M: f64 = 0.8;
@@ -27,7 +72,7 @@ const END_M: f64 = 50.0;
 
 /// A parked car with a door.
 #[derive(Debug)]
-pub(super) struct Door {
+struct Door {
     along_m: f64,
     car: Pose,
     z_m: f64,
@@ -43,12 +88,12 @@ impl Door {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
-        let along_m = trigger_m + parameters.number("distance", 45.0)?;
+        let along_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
         let Some(strip_m) = context.road.parking_aside_m().filter(|&aside_m| aside_m > 0.0) else {
             return Ok(None);
         };
@@ -68,13 +113,10 @@ impl Door {
     }
 
     fn open(&mut self, context: &mut ScenarioContext<'_>) {
-        let model = Model {
-            type_id: self.model.type_id,
-            kind: ActorKind::Vehicle,
-            extent_m: [DOOR_HALF_M.1, DOOR_HALF_M.0, 0.6],
-        };
+        let model =
+            Model { type_id: self.model.type_id, kind: ActorKind::Vehicle, extent_m: DOOR_HALF_M };
         // A finger's width between the door and the car's side keeps two bodies apart.
-        let aside_m = self.model.extent_m[1] + DOOR_HALF_M.0 + 0.01;
+        let aside_m = self.model.extent_m[1] + DOOR_HALF_M[1] + 0.01;
         let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
         let pose = Pose { position, ..self.car };
         self.actors.push(context.actors.spawn(&model, pose, self.z_m, 0.0));
@@ -88,12 +130,12 @@ impl Scenario for Door {
             self.bypass.close(context);
             return;
         }
-        let is_near = context.arrives_within(self.car.position.extend(self.z_m), 3.0, 10.0);
+        let is_near = context.is_arriving(self.car.position.extend(self.z_m), &OPENING);
         let is_open = self.opening.is_past(context.time_s, is_near, 0.0);
         if is_open && self.actors.len() == 1 {
             self.open(context);
         }
-        if self.opening.is_past(context.time_s, is_near, 5.0) {
+        if self.opening.is_past(context.time_s, is_near, REACTION_S) {
             self.bypass.open(context);
         }
         let range = (self.along_m, self.along_m);

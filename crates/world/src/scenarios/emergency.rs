@@ -3,11 +3,45 @@
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{Moment, RunState};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ours, ready};
 use crate::actors::catalogue::AMBULANCE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use tandem_scene::{Passage, PassageReason, TICK_S};
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "YieldToEmergencyVehicle",
+    layout: |_| Layout { right: 1, traffic_ahead: false, ..Layout::BARE },
+    set_up: |parameters, trigger_m, context| ready(Emergency::new(parameters, trigger_m, context)?),
+    start: Start::AtTrigger,
+    modeled: "ambulance from behind that keeps its distance, judged for 10 s",
+    not_modeled: "its own evasion into other lanes",
+    constants: &[
+        from_scenario_runner(
+            "yield_to_emergency_vehicle.py",
+            &[
+                ("_speed_increment", &[FASTER_MPS]),
+                ("_trigger_distance", &[NEAR_M]),
+                ("_ev_idle_time", &[END_S]),
+                ("_end_distance", &[DRIVEN_M]),
+            ],
+        ),
+        ours(&[
+            ("acceleration", &[ACCELERATION_MPS2]),
+            ("its deceleration and that of others", &[BRAKING_MPS2, OTHERS_BRAKING_MPS2]),
+            ("gap", &[KEPT_M]),
+            ("has passed from and to ahead", &[AHEAD_M.0, AHEAD_M.1]),
+            ("we keep aside until ahead by", &[CLEAR_M]),
+            ("we make way ahead of us", &[MAKING_WAY_M]),
+            ("default distance", &[DISTANCE_M]),
+        ]),
+    ],
+}];
+
+/// Where it starts if the file does not say, meters before the trigger.
+const DISTANCE_M: f64 = 28.0;
 
 /// How much faster than ours it drives where nobody is ahead, m/s.
 const FASTER_MPS: f64 = 25.0;
@@ -41,7 +75,7 @@ const MAKING_WAY_M: f64 = 30.0;
 
 /// The emergency vehicle.
 #[derive(Debug)]
-pub(super) struct Emergency {
+struct Emergency {
     car: Follower,
     start_m: f64,
     nearness: Moment,
@@ -55,12 +89,12 @@ impl Emergency {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
-        let wanted_m = trigger_m - parameters.number("distance", 28.0)?;
+        let wanted_m = trigger_m - parameters.number("distance", DISTANCE_M)?;
         let room_m = context.ego.extent_m[0] + AMBULANCE.extent_m[0] + 2.0;
         let along_m = wanted_m.min(context.ego_along_m - room_m);
         let lane_m = context.road.route_aside_m(trigger_m);

@@ -10,7 +10,7 @@ use tandem_scene::ActorState;
 use tandem_scene::{UprightBox, footprints_overlap};
 
 /// Vehicles leave this far before the sink, meters.
-const LEAVE_M: f64 = 2.0;
+pub(super) const LEAVE_M: f64 = 2.0;
 
 /// Nobody enters with less room than this to anybody else, meters.
 const LEAST_ROOM_M: f64 = 4.0;

@@ -2,15 +2,42 @@
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use crate::road::route_line::bridge;
 use crate::road::track::Track;
 use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::TICK_S;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "HighwayCutIn",
+    layout: |_| Layout { left: 1, traffic_beside: true, ..Layout::MOTORWAY },
+    set_up: |parameters, _, context| if_possible(HighwayCutIn::new(parameters, context)?),
+    start: Start::AtTrigger,
+    modeled: "vehicle on the ramp in step with ours, change of lanes at 80 % of our speed",
+    not_modeled: "it comes to the merge 9 m ahead of us instead of beside us",
+    constants: &[
+        from_scenario_runner(
+            "highway_cut_in.py",
+            &[
+                ("_same_lane_time", &[STRAIGHT_S]),
+                ("_change_time", &[CHANGE_S]),
+                ("_speed_perc", &[100.0 * SHARE_OF_OURS]),
+                ("SyncArrivalWithAgent", &[TOGETHER_M]),
+            ],
+        ),
+        ours(&[
+            ("ramp is beside our lane after this share of the junction", &[MERGE_SHARE]),
+            ("change of speed", &[ADAPTS_MPS2]),
+            ("arrives ahead of us by", &[LEAD_M]),
+        ]),
+    ],
+}];
 
 /// The ramp has come beside our lane after this share of the junction.
 const MERGE_SHARE: f64 = 0.4;
@@ -41,7 +68,7 @@ enum Phase {
 }
 
 /// The scenario.
-pub(crate) struct HighwayCutIn {
+struct HighwayCutIn {
     car: Follower,
     merge_m: f64,
     merge_along_m: f64,
@@ -53,7 +80,7 @@ impl HighwayCutIn {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {

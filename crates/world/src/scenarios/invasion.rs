@@ -3,16 +3,56 @@
 use super::context::{Scenario, ScenarioContext};
 use super::flow::{Flow, Manner};
 use super::parameters::Parameters;
-use super::run_state::RunState;
+use super::run_state::{LIMIT_S, RunState};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::catalogue::CONE;
 use crate::road::Road;
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use crate::road::track::Track;
 use glam::DVec3;
 use std::f64::consts::PI;
 use std::sync::Arc;
 use tandem_scene::{Passage, PassageReason};
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "InvadingTurn",
+    layout: |_| Layout::JUNCTION,
+    set_up: |parameters, trigger_m, context| {
+        if_possible(Invasion::new(parameters, trigger_m, context)?)
+    },
+    start: Start::AtTrigger,
+    modeled: "cones, oncoming flow that is pushed over the line beside them",
+    not_modeled: "",
+    constants: &[
+        from_scenario_runner(
+            "invading_turn.py",
+            &[
+                ("_flow_frequency", &[GAP_M]),
+                ("_offset", &[OFFSET_M]),
+                ("_offset_constant", &[HALF_VEHICLE_M]),
+                ("next", &[CONE_GAP_M]),
+                ("_source_dist", &[END_M]),
+                ("_scenario_timeout", &[LIMIT_S]),
+            ],
+        ),
+        ours(&[
+            ("first cone behind the trigger", &[FIRST_CONE_M]),
+            ("vehicles move over within", &[MOVING_OVER_M]),
+            ("source ahead of the last cone", &[SOURCE_M]),
+            ("default distance", &[DISTANCE_M]),
+        ]),
+    ],
+}];
+
+/// How far oncoming vehicles reach into our lane, and the distance to the last cone, if the file
+/// does not say, meters.
+const OFFSET_M: f64 = 0.25;
+const DISTANCE_M: f64 = 55.0;
+
+/// Half the width of a vehicle, for how far it has to be pushed, meters.
+const HALF_VEHICLE_M: f64 = 0.7;
 
 /// From one oncoming vehicle to the next, meters.
 const GAP_M: f64 = 40.0;
@@ -34,7 +74,7 @@ const END_M: f64 = 30.0;
 
 /// Cones and those whom they push.
 #[derive(Debug)]
-pub(super) struct Invasion {
+struct Invasion {
     cones_m: (f64, f64),
     cones: Vec<u32>,
     offset_m: f64,
@@ -47,13 +87,14 @@ impl Invasion {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
-        let offset_m = parameters.number("offset", 0.25)?;
-        let cones_m = (trigger_m + FIRST_CONE_M, trigger_m + parameters.number("distance", 55.0)?);
+        let offset_m = parameters.number("offset", OFFSET_M)?;
+        let cones_m =
+            (trigger_m + FIRST_CONE_M, trigger_m + parameters.number("distance", DISTANCE_M)?);
         let Some(oncoming) = context.road.oncoming_track() else { return Ok(None) };
         let lane_m = context.road.route_aside_m(trigger_m) - LANE_WIDTH_M;
         let mut cones = Vec::new();
@@ -66,7 +107,7 @@ impl Invasion {
             ));
             at_m += CONE_GAP_M;
         }
-        let shift_m = offset_m + LANE_WIDTH_M / 2.0 - 0.7;
+        let shift_m = offset_m + LANE_WIDTH_M / 2.0 - HALF_VEHICLE_M;
         let track = Arc::new(pushed(context.road, &oncoming, cones_m, shift_m));
         let beside =
             |along_m: f64| track.locate(context.road.pose_at(along_m, lane_m).0.position).0;

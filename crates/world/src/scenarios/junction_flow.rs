@@ -1,19 +1,169 @@
 //! Streams of vehicles that our vehicle has to cross or to join.
 
 use super::context::{Scenario, ScenarioContext};
-use super::flow::{Flow, Manner};
-use super::light_schedule::{LightSchedule, RED_THEN_GREEN};
+use super::flow::{Flow, LEAVE_M, Manner};
+use super::light_schedule::{DELAY_S, LightSchedule, RED_THEN_GREEN};
 use super::parameters::Parameters;
-use super::run_state::RunState;
+use super::run_state::{LIMIT_S, RunState};
+use super::scenario_type::{
+    Constants, ScenarioType, SetUp, Start, from_scenario_runner, if_possible, ours,
+};
 use crate::actors::catalogue::BICYCLE;
 use crate::road::Road;
 use crate::road::error::RoadError;
 use crate::road::junction::{Arm, Junction};
+use crate::road::layout::Layout;
 use crate::road::route_line::bridge;
 use crate::road::track::Track;
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
 use tandem_scene::{Pose, wrap_angle};
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        constants: &[LEFT_TURN, OURS, TURN_OURS],
+        ..across("NonSignalizedJunctionLeftTurn")
+    },
+    ScenarioType {
+        layout: |_| Layout::LIGHTS,
+        set_up: |parameters, _, context| {
+            let lights = Lights::RedThenGreen;
+            if_possible(JunctionFlow::new(Streams::Across, lights, parameters, context.road)?)
+        },
+        modeled: "the same; ours red for 5 s, then green",
+        constants: &[LEFT_TURN, GREEN_DELAY_LEFT, OURS, TURN_OURS],
+        ..across("SignalizedJunctionLeftTurn")
+    },
+    ScenarioType {
+        constants: &[RIGHT_TURN, OURS, TURN_OURS],
+        ..joining("NonSignalizedJunctionRightTurn", |parameters, _, context| {
+            let (streams, lights) = (Streams::FromLeft, Lights::Ordinary);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        })
+    },
+    ScenarioType {
+        layout: |_| Layout::LIGHTS,
+        modeled: "the same; ours red for 5 s, then green",
+        constants: &[RIGHT_TURN, GREEN_DELAY_RIGHT, OURS, TURN_OURS],
+        ..joining("SignalizedJunctionRightTurn", |parameters, _, context| {
+            let (streams, lights) = (Streams::FromLeft, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        })
+    },
+    ScenarioType {
+        modeled: "filled flow that turns toward us into our way out",
+        constants: &[ENTER_FLOW, OURS, TURN_OURS],
+        ..joining("NonSignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
+            let (streams, lights) = (Streams::TurningIn, Lights::Ordinary);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        })
+    },
+    ScenarioType {
+        layout: |_| Layout::LIGHTS,
+        modeled: "the same; ours red for 5 s, then green",
+        constants: &[ENTER_FLOW, GREEN_DELAY_ENTER, OURS, TURN_OURS],
+        ..joining("SignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
+            let (streams, lights) = (Streams::TurningIn, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        })
+    },
+    ScenarioType {
+        name: "CrossingBicycleFlow",
+        layout: |_| Layout::LIGHTS,
+        set_up: |parameters, _, context| {
+            let (streams, lights) = (Streams::Bicycles, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "cyclists at constant speed that ignore others; ours red for 5 s, then green",
+        not_modeled: "",
+        constants: &[
+            from_scenario_runner(
+                "cross_bicycle_flow.py",
+                &[
+                    ("_green_light_delay", &[DELAY_S]),
+                    ("_flow_speed", &[FLOW_MPS]),
+                    ("_sink_distance", &[LEAVE_M]),
+                    ("_scenario_timeout", &[LIMIT_S]),
+                ],
+            ),
+            OURS,
+            WAY_OURS,
+        ],
+    },
+    given_way("EnterActorFlow"),
+    given_way("MergerIntoSlowTraffic"),
+    given_way("MergerIntoSlowTrafficV2"),
+    ScenarioType {
+        modeled: "filled flow along the lane that we cross",
+        not_modeled: "the lanes of the motorway beside it",
+        ..given_way("HighwayExit")
+    },
+    ScenarioType {
+        layout: |_| Layout::INTERURBAN,
+        modeled: "filled flow along the lane that we cross",
+        not_modeled: "the lanes beside it",
+        ..given_way("InterurbanActorFlow")
+    },
+    ScenarioType {
+        layout: |_| Layout::INTERURBAN,
+        set_up: |parameters, _, context| {
+            let (streams, lights) = (Streams::GivenAndOncoming, Lights::Ordinary);
+            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+        },
+        modeled: "flow across our way, and one that comes toward us behind it",
+        not_modeled: "",
+        ..given_way("InterurbanAdvancedActorFlow")
+    },
+];
+
+const IGNORING: &str = "flow cars that ignore others: they brake for what is in their lane";
+
+/// A type with an oncoming flow across our turn.
+const fn across(name: &'static str) -> ScenarioType {
+    ScenarioType {
+        name,
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, _, context| {
+            let lights = Lights::Ordinary;
+            if_possible(JunctionFlow::new(Streams::Across, lights, parameters, context.road)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "oncoming flow across our turn, sources and sinks by the flow's speed",
+        not_modeled: IGNORING,
+        constants: &[],
+    }
+}
+
+/// A type with a flow that our turn joins.
+const fn joining(name: &'static str, set_up: SetUp) -> ScenarioType {
+    ScenarioType {
+        name,
+        layout: |_| Layout::JUNCTION,
+        set_up,
+        start: Start::AtTrigger,
+        modeled: "filled flow from the left into our way out",
+        not_modeled: IGNORING,
+        constants: &[],
+    }
+}
+
+/// A type whose flow has its two ends in the route file.
+const fn given_way(name: &'static str) -> ScenarioType {
+    ScenarioType {
+        name,
+        layout: |_| Layout::MOTORWAY,
+        set_up: |parameters, _, context| {
+            let lights = Lights::Ordinary;
+            if_possible(JunctionFlow::new(Streams::Given, lights, parameters, context.road)?)
+        },
+        start: Start::AtTrigger,
+        modeled: "filled flow into the lane that we join",
+        not_modeled: "flows in further lanes",
+        constants: &[ACTOR_FLOW, OURS, WAY_OURS],
+    }
+}
 
 /// A flow that ends within this of the route's way out of a junction runs in it, meters.
 const SAME_LANE_M: f64 = 2.6;
@@ -25,8 +175,102 @@ const MERGE_RAD: f64 = 0.44;
 const BEFORE_M: f64 = 60.0;
 const BEYOND_M: f64 = 90.0;
 
+/// The scenario ends this far behind the junction, meters.
+const END_M: f64 = 12.0;
+
+/// What holds if the file does not say: speed, m/s, and gaps, meters.
+const FLOW_MPS: f64 = 10.0;
+const GAP_M: (f64, f64) = (15.0, 25.0);
+
+/// How far a flow is from the junction: its source before it and its sink behind it, in seconds at
+/// the flow's speed.
+struct Reach {
+    source_s: f64,
+    sink_s: f64,
+}
+
+const LEFT_TURN_REACH: Reach = Reach { source_s: 4.0, sink_s: 2.5 };
+const RIGHT_TURN_REACH: Reach = Reach { source_s: 5.0, sink_s: 3.0 };
+const ENTER_FLOW_REACH: Reach = Reach { source_s: 4.0, sink_s: 2.5 };
+
+const LEFT_TURN: Constants = from_scenario_runner(
+    "signalized_junction_left_turn.py",
+    &[
+        ("_source_dist", &[LEFT_TURN_REACH.source_s]),
+        ("_sink_dist", &[LEFT_TURN_REACH.sink_s]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const RIGHT_TURN: Constants = from_scenario_runner(
+    "signalized_junction_right_turn.py",
+    &[
+        ("_source_dist", &[RIGHT_TURN_REACH.source_s]),
+        ("_sink_dist", &[RIGHT_TURN_REACH.sink_s]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const ENTER_FLOW: Constants = from_scenario_runner(
+    "left_turn_enter_flow.py",
+    &[
+        ("_source_dist", &[ENTER_FLOW_REACH.source_s]),
+        ("_sink_dist", &[ENTER_FLOW_REACH.sink_s]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const ACTOR_FLOW: Constants = from_scenario_runner(
+    "actor_flow.py",
+    &[
+        ("_flow_speed", &[FLOW_MPS]),
+        ("_sink_distance", &[LEAVE_M]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const GREEN_DELAY_LEFT: Constants = green_delay("signalized_junction_left_turn.py");
+const GREEN_DELAY_RIGHT: Constants = green_delay("signalized_junction_right_turn.py");
+const GREEN_DELAY_ENTER: Constants = green_delay("left_turn_enter_flow.py");
+const OURS: Constants = ours(&[
+    ("end behind the junction", &[END_M]),
+    ("default source_dist_interval", &[GAP_M.0, GAP_M.1]),
+]);
+const TURN_OURS: Constants = ours(&[("default flow_speed", &[FLOW_MPS])]);
+const WAY_OURS: Constants = ours(&[
+    ("way beyond the given ends", &[BEFORE_M, BEYOND_M]),
+    ("is in our lane within", &[SAME_LANE_M]),
+    ("merges within, radians", &[MERGE_RAD]),
+]);
+
+const fn green_delay(file: &'static str) -> Constants {
+    from_scenario_runner(file, &[("_green_light_delay", &[DELAY_S])])
+}
+
+/// Where flows run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Streams {
+    /// From the opposite road across our turn.
+    Across,
+    /// From the left into our way out.
+    FromLeft,
+    /// From the opposite road, turning into our way out.
+    TurningIn,
+    /// Between the two places in the route file.
+    Given,
+    /// The same, and one toward us behind the junction.
+    GivenAndOncoming,
+    /// Between the two places in the route file, on bicycles, empty at first.
+    Bicycles,
+}
+
+/// What the lights of the junction do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lights {
+    /// They go through their cycle, if there are any.
+    Ordinary,
+    /// They are red for us at first, then green.
+    RedThenGreen,
+}
+
 /// Streams in our vehicle's way until it is through.
-pub(super) struct JunctionFlow {
+struct JunctionFlow {
     flows: Vec<Flow>,
     is_prefilled: bool,
     lights: Option<LightSchedule>,
@@ -37,66 +281,42 @@ pub(super) struct JunctionFlow {
 }
 
 impl JunctionFlow {
-    /// The scenario of type `kind`, `None` if the route has no junction or no way for a flow.
+    /// `None` if the route has no junction or no way for a flow.
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
-        kind: &str,
+    fn new(
+        streams: Streams,
+        lights: Lights,
         parameters: &Parameters<'_>,
         road: &Road,
     ) -> Result<Option<Self>, RoadError> {
         let Some(junction) = road.junction() else { return Ok(None) };
-        let speed_mps = parameters.number("flow_speed", 10.0)?;
-        let gap_m = parameters.range("source_dist_interval", (15.0, 25.0))?;
-        let streams = match kind {
-            "CrossingBicycleFlow" => {
-                let track = given(parameters, road, junction)?;
-                let bicycles = |flow: Flow| flow.made_of(BICYCLE);
-                track
-                    .map(|t| bicycles(stream(t, speed_mps, gap_m, Manner::Constant)))
-                    .into_iter()
-                    .collect()
-            }
-            "EnterActorFlow"
-            | "HighwayExit"
-            | "InterurbanActorFlow"
-            | "MergerIntoSlowTraffic"
-            | "MergerIntoSlowTrafficV2" => given(parameters, road, junction)?
-                .map(|track| stream(track, speed_mps, gap_m, Manner::Idm))
-                .into_iter()
-                .collect(),
-            "InterurbanAdvancedActorFlow" => {
+        let speed_mps = parameters.number("flow_speed", FLOW_MPS)?;
+        let gap_m = parameters.range("source_dist_interval", GAP_M)?;
+        let way = |from, to, reach: &Reach| {
+            through(junction, from, to, (reach.source_s * speed_mps, reach.sink_s * speed_mps))
+        };
+        let exit = junction.exit_arm();
+        let ways = match streams {
+            Streams::Across => [way(Arm::Ahead, Arm::Behind, &LEFT_TURN_REACH), None],
+            Streams::FromLeft => [way(Arm::Left, exit, &RIGHT_TURN_REACH), None],
+            Streams::TurningIn => [way(Arm::Ahead, exit, &ENTER_FLOW_REACH), None],
+            Streams::Given | Streams::Bicycles => [given(parameters, road, junction)?, None],
+            Streams::GivenAndOncoming => {
                 let Some(track) = given(parameters, road, junction)? else { return Ok(None) };
                 [oncoming_behind(road, junction), Some(track)]
-                    .into_iter()
-                    .flatten()
-                    .map(|way| stream(way, speed_mps, gap_m, Manner::Idm))
-                    .collect()
-            }
-            _ => {
-                let (from, to, before, beyond) = match kind {
-                    "NonSignalizedJunctionRightTurn" | "SignalizedJunctionRightTurn" => {
-                        (Arm::Left, junction.exit_arm(), 5.0, 3.0)
-                    }
-                    "NonSignalizedJunctionLeftTurnEnterFlow"
-                    | "SignalizedJunctionLeftTurnEnterFlow" => {
-                        (Arm::Ahead, junction.exit_arm(), 4.0, 2.5)
-                    }
-                    _ => (Arm::Ahead, Arm::Behind, 4.0, 2.5),
-                };
-                through(junction, from, to, (before * speed_mps, beyond * speed_mps))
-                    .map(|way| stream(way, speed_mps, gap_m, Manner::Idm))
-                    .into_iter()
-                    .collect()
             }
         };
-        let has_lights = kind.starts_with("Signalized") || kind == "CrossingBicycleFlow";
+        let flow = |way: Way| match streams {
+            Streams::Bicycles => stream(way, speed_mps, gap_m, Manner::Constant).made_of(BICYCLE),
+            _ => stream(way, speed_mps, gap_m, Manner::Idm),
+        };
         Ok(Some(Self {
-            flows: streams,
-            is_prefilled: !matches!(kind, "CrossingBicycleFlow"),
-            lights: has_lights.then(|| LightSchedule::new(RED_THEN_GREEN)),
-            end_along_m: junction.exit as f64 + 12.0,
+            flows: ways.into_iter().flatten().map(flow).collect(),
+            is_prefilled: streams != Streams::Bicycles,
+            lights: (lights == Lights::RedThenGreen).then(|| LightSchedule::new(RED_THEN_GREEN)),
+            end_along_m: junction.exit as f64 + END_M,
             run_state: RunState::new(parameters),
             has_begun: false,
         }))
@@ -289,7 +509,8 @@ mod tests {
         let route = scenario_route(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
         let road = Road::new(&route).unwrap();
         let parameters = Parameters::new(&route.id, 1, &route.scenarios[0]);
-        let error = JunctionFlow::new("EnterActorFlow", &parameters, &road).err().unwrap();
+        let error =
+            JunctionFlow::new(Streams::Given, Lights::Ordinary, &parameters, &road).err().unwrap();
         assert!(error.to_string().contains("flow_speed value"), "{error}");
     }
 }

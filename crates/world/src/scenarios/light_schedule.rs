@@ -1,18 +1,53 @@
 //! Lights that change at times counted from a scenario's beginning.
 
 use super::context::{Scenario, ScenarioContext};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ready};
+use crate::road::layout::Layout;
 use crate::road::signals::LightOrder;
 use tandem_scene::LightColor;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "VanillaSignalizedTurnEncounterGreenLight",
+        set_up: |_, _, _| ready(LightSchedule::new(GREEN_THEN_RED)),
+        modeled: "five seconds of green, five of red, then the ordinary cycle, from the route's \
+                  start: the trigger is behind the stop line",
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "VanillaSignalizedTurnEncounterRedLight",
+        set_up: |_, _, _| ready(LightSchedule::new(RED_THEN_GREEN)),
+        modeled: "five seconds of red, then green, from the route's start: the trigger is behind \
+                  the stop line",
+        ..TEMPLATE
+    },
+];
+
+/// What both types share.
+const TEMPLATE: ScenarioType = ScenarioType {
+    name: "",
+    layout: |_| Layout::LIGHTS,
+    set_up: |_, _, _| Ok(None),
+    start: Start::AtRouteStart,
+    modeled: "",
+    not_modeled: "cross traffic",
+    constants: &[from_scenario_runner("vanilla_turn.py", &[("_green_light_delay", &[DELAY_S])])],
+};
+
+/// The lights change after this time, seconds.
+pub(super) const DELAY_S: f64 = 5.0;
 
 /// What our vehicle is shown, and for how many seconds.
 pub(super) type Phases = &'static [(LightColor, f64)];
 
 /// Five seconds of red, then green for ever.
 pub(super) const RED_THEN_GREEN: Phases =
-    &[(LightColor::Red, 5.0), (LightColor::Green, f64::INFINITY)];
+    &[(LightColor::Red, DELAY_S), (LightColor::Green, f64::INFINITY)];
 
 /// Five seconds of green, five of red, then the ordinary cycle.
-pub(super) const GREEN_THEN_RED: Phases = &[(LightColor::Green, 5.0), (LightColor::Red, 5.0)];
+pub(super) const GREEN_THEN_RED: Phases =
+    &[(LightColor::Green, DELAY_S), (LightColor::Red, DELAY_S)];
 
 /// Orders the lights of the junction; all other roads have red.
 pub(super) struct LightSchedule {

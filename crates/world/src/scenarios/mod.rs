@@ -1,7 +1,9 @@
 //! What happens on a route besides ordinary traffic: the benchmark's scenario types.
 //!
 //! A scenario is set up before the drive begins, with all actors that exist from the start. It is
-//! active from the tick at which the ego vehicle reaches its trigger point, and then runs every tick. ARCHITECTURE.md lists what is modeled of each type.
+//! active from the tick at which the ego vehicle reaches its trigger point, and then runs every
+//! tick. Each file registers its types with the parts of the benchmark that it models;
+//! `docs/scenarios.md` is generated from that.
 
 pub(crate) mod active;
 mod blocked;
@@ -21,7 +23,11 @@ mod light_schedule;
 mod obstacles;
 mod parameters;
 mod parking_exit;
+mod plain;
 mod priority;
+pub(crate) mod registry;
 mod run_state;
+mod scenario_type;
+pub(crate) mod table;
 #[cfg(test)]
 mod test_bench;

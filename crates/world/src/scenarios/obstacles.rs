@@ -1,13 +1,102 @@
 //! What stands in our lane: an accident, road works, a parked car.
 
-use super::bypass::Bypass;
+use super::bypass::{self, Around, BESIDE_FREE_LANE, Bypass};
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LIMIT_S, Moment, RunState};
+use super::scenario_type::{
+    Constants, ScenarioType, Start, from_pdm_lite, from_scenario_runner, ours, ready,
+};
 use crate::actors::catalogue::{CONE, DEBRIS, POLICE, WARNING, any_car};
 use crate::road::error::RoadError;
-use crate::road::layout::LANE_WIDTH_M;
+use crate::road::layout::{LANE_WIDTH_M, Layout};
 use glam::DVec2;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "Accident",
+        layout: |_| BESIDE_FREE_LANE,
+        set_up: |parameters, trigger_m, context| {
+            ready(Obstacle::new(Kind::Accident, Around::OwnLane, parameters, trigger_m, context)?)
+        },
+        modeled: "board at the roadside, police car and two cars, traffic limited 5 s after 50 m, \
+                  end 50 m later",
+        not_modeled: "flashing lights, traffic of our own lane",
+        constants: &[ACCIDENT, bypass::own_lane("route_obstacles.py"), OURS],
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "AccidentTwoWays",
+        set_up: |parameters, trigger_m, context| {
+            ready(Obstacle::new(Kind::Accident, Around::Oncoming, parameters, trigger_m, context)?)
+        },
+        constants: &[ACCIDENT, bypass::ONCOMING_FLOW, bypass::OURS, OURS],
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "ConstructionObstacle",
+        layout: |_| BESIDE_FREE_LANE,
+        set_up: |parameters, trigger_m, context| {
+            let kind = Kind::Construction;
+            ready(Obstacle::new(kind, Around::OwnLane, parameters, trigger_m, context)?)
+        },
+        modeled: "board, dirt, cones along and across, traffic limited 5 s after 30 m",
+        not_modeled: "removing traffic of our own lane",
+        constants: &[
+            CONSTRUCTION,
+            bypass::own_lane("construction_crash_vehicle.py"),
+            CONSTRUCTION_OURS,
+            OURS,
+        ],
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "ConstructionObstacleTwoWays",
+        set_up: |parameters, trigger_m, context| {
+            let kind = Kind::Construction;
+            ready(Obstacle::new(kind, Around::Oncoming, parameters, trigger_m, context)?)
+        },
+        constants: &[CONSTRUCTION, bypass::ONCOMING_FLOW, CONSTRUCTION_OURS, bypass::OURS, OURS],
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "ParkedObstacle",
+        layout: |_| BESIDE_FREE_LANE,
+        set_up: |parameters, trigger_m, context| {
+            ready(Obstacle::new(Kind::Parked, Around::OwnLane, parameters, trigger_m, context)?)
+        },
+        modeled: "board at the roadside, one car, traffic limited 5 s after 50 m, end 50 m later",
+        not_modeled: "flashing lights, traffic of our own lane",
+        constants: &[PARKED, bypass::own_lane("route_obstacles.py"), OURS],
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "ParkedObstacleTwoWays",
+        set_up: |parameters, trigger_m, context| {
+            ready(Obstacle::new(Kind::Parked, Around::Oncoming, parameters, trigger_m, context)?)
+        },
+        constants: &[
+            PARKED,
+            bypass::ONCOMING_FLOW,
+            from_pdm_lite(&[("lateral factor", &[PARKED_LANES])]),
+            bypass::OURS,
+            OURS,
+        ],
+        ..TEMPLATE
+    },
+];
+
+/// What the types on two-way roads share.
+const TEMPLATE: ScenarioType = ScenarioType {
+    name: "",
+    layout: |_| Layout::JUNCTION,
+    set_up: |_, _, _| Ok(None),
+    start: Start::AtTrigger,
+    modeled: "the same, with an oncoming flow and the oncoming lane allowed",
+    not_modeled: "vehicles that queue behind us",
+    constants: &[],
+};
 
 /// The scenario ends this far behind the obstacle, meters.
 const END_M: f64 = 50.0;
@@ -15,11 +104,89 @@ const END_M: f64 = 50.0;
 /// Others react this long after our vehicle has come near, seconds.
 const REACTION_S: f64 = 5.0;
 
+/// Our vehicle is near accidents and parked vehicles from here on, and near road works, meters.
+const NEAR_M: f64 = 50.0;
+const NEAR_ROAD_WORKS_M: f64 = 30.0;
+
 const HALF_LANE_M: f64 = LANE_WIDTH_M / 2.0;
 
-/// What stands there.
+/// How far aside vehicles stand, in half lanes.
+const ACCIDENT_ASIDE: f64 = 0.6;
+const PARKED_ASIDE: f64 = 0.7;
+
+/// From the police car to the first crashed car, and from that to the second, meters.
+const FIRST_CAR_M: f64 = 10.0;
+const SECOND_CAR_M: f64 = 6.0;
+
+/// How far left of the lane's center cones stand, in half lanes.
+const CONES_ASIDE: f64 = 0.85;
+
+/// The board before road works and the dirt behind their beginning, meters.
+const BOARD_M: f64 = 5.0;
+const DIRT_M: f64 = 2.0;
+
+/// Cones along the lane and across it: how many, and meters from one to the next.
+const CONES_ALONG: u32 = 4;
+const ALONG_M: f64 = 2.0;
+const CONES_ACROSS: u32 = 3;
+const ACROSS_M: f64 = 1.0;
+
+/// Whoever passes road works keeps farther away from them: from here before to here behind their
+/// beginning, meters.
+const KEPT_BEFORE_M: f64 = 7.5;
+const KEPT_BEHIND_M: f64 = 8.5;
+
+/// Share of a lane by which to pass a parked vehicle on a two-way road.
+const PARKED_LANES: f64 = 0.6;
+
+/// The board stands this far off the road, meters.
+const BOARD_OFF_ROAD_M: f64 = 0.3;
+
+/// How far behind the trigger the obstacle is if the file does not say, meters.
+const DISTANCE_M: f64 = 42.0;
+
+const ACCIDENT: Constants = from_scenario_runner(
+    "route_obstacles.py",
+    &[
+        ("_first_distance", &[FIRST_CAR_M]),
+        ("_second_distance", &[SECOND_CAR_M]),
+        ("_trigger_distance", &[NEAR_M]),
+        ("_end_distance", &[END_M]),
+        ("_wait_duration", &[REACTION_S]),
+        ("_offset", &[ACCIDENT_ASIDE]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const PARKED: Constants = from_scenario_runner(
+    "route_obstacles.py",
+    &[
+        ("_trigger_distance", &[NEAR_M]),
+        ("_end_distance", &[END_M]),
+        ("_wait_duration", &[REACTION_S]),
+        ("_offset", &[PARKED_ASIDE]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const CONSTRUCTION: Constants = from_scenario_runner(
+    "construction_crash_vehicle.py",
+    &[
+        ("_trigger_distance", &[NEAR_ROAD_WORKS_M]),
+        ("_opposite_wait_duration", &[REACTION_S]),
+        ("_end_distance", &[END_M]),
+        ("_initial_offset", &[CONES_ASIDE, BOARD_M, DIRT_M]),
+        ("lengths", &[CONES_ALONG as f64, CONES_ACROSS as f64]),
+        ("offsets", &[ALONG_M, ACROSS_M]),
+        ("_scenario_timeout", &[LIMIT_S]),
+    ],
+);
+const CONSTRUCTION_OURS: Constants =
+    ours(&[("kept free before and behind", &[KEPT_BEFORE_M, KEPT_BEHIND_M])]);
+const OURS: Constants =
+    ours(&[("board off the road", &[BOARD_OFF_ROAD_M]), ("default distance", &[DISTANCE_M])]);
+
+/// The obstacle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+enum Kind {
     Accident,
     Construction,
     Parked,
@@ -27,7 +194,7 @@ pub(super) enum Kind {
 
 /// An obstacle that does not move.
 #[derive(Debug)]
-pub(super) struct Obstacle {
+struct Obstacle {
     actors: Vec<u32>,
     from_m: f64,
     to_m: f64,
@@ -44,40 +211,40 @@ impl Obstacle {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         kind: Kind,
-        is_two_way: bool,
+        around: Around,
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Self, RoadError> {
-        let at_m = trigger_m + parameters.number("distance", 42.0)?;
+        let at_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
         let lane_m = context.road.route_aside_m(trigger_m);
         context.spawn_standing(
             &WARNING,
             trigger_m,
-            context.road.edges_m().1 + WARNING.extent_m[1] + 0.3,
+            context.road.edges_m().1 + WARNING.extent_m[1] + BOARD_OFF_ROAD_M,
         );
         let place = |along_m: f64| context.road.pose_at(along_m, lane_m).0.position;
         let (from_m, to_m, lanes, near) = match kind {
-            Kind::Accident => (at_m, at_m + 16.0, 1.0, (place(at_m + 10.0), 50.0)),
-            // Whoever passes road works keeps farther away from them.
-            Kind::Construction => (at_m - 7.5, at_m + 8.5, 1.0, (place(at_m), 30.0)),
-            Kind::Parked => (at_m, at_m, 0.6, (place(at_m), 50.0)),
+            Kind::Accident => {
+                let last_m = at_m + (FIRST_CAR_M + SECOND_CAR_M);
+                (at_m, last_m, 1.0, (place(at_m + FIRST_CAR_M), NEAR_M))
+            }
+            Kind::Construction => {
+                (at_m - KEPT_BEFORE_M, at_m + KEPT_BEHIND_M, 1.0, (place(at_m), NEAR_ROAD_WORKS_M))
+            }
+            Kind::Parked => (at_m, at_m, PARKED_LANES, (place(at_m), NEAR_M)),
         };
         let actors = match kind {
-            Kind::Accident => accident(context, at_m, lane_m + 0.6 * HALF_LANE_M),
+            Kind::Accident => accident(context, at_m, lane_m + ACCIDENT_ASIDE * HALF_LANE_M),
             Kind::Construction => road_works(context, at_m, lane_m),
             Kind::Parked => {
                 let model = any_car(context.noise);
-                vec![context.spawn_standing(&model, at_m, lane_m + 0.7 * HALF_LANE_M)]
+                vec![context.spawn_standing(&model, at_m, lane_m + PARKED_ASIDE * HALF_LANE_M)]
             }
         };
-        let bypass = if is_two_way {
-            Bypass::oncoming(parameters, context, (from_m, to_m))?
-        } else {
-            Bypass::own(parameters)?
-        };
+        let bypass = Bypass::new(around, parameters, context, (from_m, to_m))?;
         let (nearness, run_state) = (Moment::default(), RunState::new(parameters));
         Ok(Self { actors, from_m, to_m, lanes, near, nearness, bypass, run_state })
     }
@@ -88,23 +255,23 @@ fn accident(context: &mut ScenarioContext<'_>, at_m: f64, aside_m: f64) -> Vec<u
     let crashed = [any_car(context.noise), any_car(context.noise)];
     vec![
         context.spawn_standing(&POLICE, at_m, aside_m),
-        context.spawn_standing(&crashed[0], at_m + 10.0, aside_m),
-        context.spawn_standing(&crashed[1], at_m + 16.0, aside_m),
+        context.spawn_standing(&crashed[0], at_m + FIRST_CAR_M, aside_m),
+        context.spawn_standing(&crashed[1], at_m + (FIRST_CAR_M + SECOND_CAR_M), aside_m),
     ]
 }
 
 /// A board, dirt, and cones along and across the lane.
 fn road_works(context: &mut ScenarioContext<'_>, at_m: f64, lane_m: f64) -> Vec<u32> {
-    let corner_m = lane_m - 0.85 * HALF_LANE_M;
+    let corner_m = lane_m - CONES_ASIDE * HALF_LANE_M;
     let mut actors = vec![
-        context.spawn_standing(&WARNING, at_m - 5.0, lane_m),
-        context.spawn_standing(&DEBRIS, at_m + 2.0, lane_m),
+        context.spawn_standing(&WARNING, at_m - BOARD_M, lane_m),
+        context.spawn_standing(&DEBRIS, at_m + DIRT_M, lane_m),
     ];
-    for nth in 0..4 {
-        actors.push(context.spawn_standing(&CONE, at_m + 2.0 * f64::from(nth), corner_m));
+    for nth in 0..CONES_ALONG {
+        actors.push(context.spawn_standing(&CONE, at_m + ALONG_M * f64::from(nth), corner_m));
     }
-    for nth in 1..4 {
-        actors.push(context.spawn_standing(&CONE, at_m, corner_m + f64::from(nth)));
+    for nth in 1..=CONES_ACROSS {
+        actors.push(context.spawn_standing(&CONE, at_m, corner_m + ACROSS_M * f64::from(nth)));
     }
     actors
 }

@@ -2,17 +2,43 @@
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::RunState;
+use super::run_state::{LIMIT_S, RunState};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
+use crate::road::layout::Layout;
+
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
+    name: "ParkingExit",
+    layout: |_| Layout { starts_parked: true, traffic_oncoming: false, ..Layout::CLEARED },
+    set_up: |parameters, _, context| if_possible(ParkingExit::new(parameters, context)?),
+    start: Start::AtTrigger,
+    modeled: "cars 9 m in front and behind, one that drives off beside us",
+    not_modeled: "spacing of ordinary traffic",
+    constants: &[
+        from_scenario_runner(
+            "parking_exit.py",
+            &[("_end_distance", &[END_M]), ("_scenario_timeout", &[LIMIT_S])],
+        ),
+        ours(&[
+            ("default front_vehicle_distance", &[FRONT_M]),
+            ("default behind_vehicle_distance", &[BEHIND_M]),
+        ]),
+    ],
+}];
+
+/// Where the parked cars are in front of ours and behind it if the file does not say, meters.
+const FRONT_M: f64 = 9.0;
+const BEHIND_M: f64 = 9.0;
 
 /// The scenario ends this far behind the car in front, meters.
 const END_M: f64 = 15.0;
 
 /// The parked cars and the one that passes.
 #[derive(Debug)]
-pub(crate) struct ParkingExit {
+struct ParkingExit {
     passing: Option<Follower>,
     desired_mps: f64,
     end_m: f64,
@@ -25,12 +51,12 @@ impl ParkingExit {
     ///
     /// # Errors
     /// If a parameter is no number.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
-        let front_m = parameters.number("front_vehicle_distance", 9.0)?;
-        let behind_m = parameters.number("behind_vehicle_distance", 9.0)?;
+        let front_m = parameters.number("front_vehicle_distance", FRONT_M)?;
+        let behind_m = parameters.number("behind_vehicle_distance", BEHIND_M)?;
         let Some(strip_m) = context.road.parking_aside_m() else { return Ok(None) };
         let own_m = context.ego_along_m;
         for along_m in [own_m + front_m, own_m - behind_m] {

@@ -1,24 +1,84 @@
 //! Somebody who drives across the junction although it is our turn.
 
-use super::context::{Scenario, ScenarioContext};
+use super::context::{Arrival, Scenario, ScenarioContext};
 use super::flow::touches_somebody;
 use super::parameters::Parameters;
 use super::run_state::{Moment, RunState};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::catalogue::{AMBULANCE, POLICE};
 use crate::actors::follower::Follower;
 use crate::actors::list::EGO;
 use crate::road::junction::{Arm, Junction};
+use crate::road::layout::Layout;
 use crate::road::signals::LightOrder;
 use crate::road::track::Track;
 use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::{LightColor, wrap_angle};
 
-/// Speed across the junction, m/s.
-const SPEED_MPS: f64 = 60.0 / 3.6;
+/// Registered types.
+pub(super) const TYPES: &[ScenarioType] = &[
+    ScenarioType {
+        name: "OppositeVehicleTakingPriority",
+        layout: |_| Layout::JUNCTION,
+        set_up: |parameters, _, context| {
+            if_possible(PriorityTaker::new(parameters, Lights::Ordinary, context))
+        },
+        ..TEMPLATE
+    },
+    ScenarioType {
+        name: "OppositeVehicleRunningRedLight",
+        layout: |_| Layout::LIGHTS,
+        set_up: |parameters, _, context| {
+            if_possible(PriorityTaker::new(parameters, Lights::Frozen, context))
+        },
+        modeled: "the same with lights frozen: green for us, red for all others",
+        ..TEMPLATE
+    },
+];
 
-/// They set off when our vehicle arrives within so many seconds, or is so many meters away.
-const WITHIN: (f64, f64) = (2.2, 12.0);
+/// What both types share.
+const TEMPLATE: ScenarioType = ScenarioType {
+    name: "",
+    layout: |_| Layout::JUNCTION,
+    set_up: |_, _, _| Ok(None),
+    start: Start::AtTrigger,
+    modeled: "police car or ambulance that crosses at 60 km/h",
+    not_modeled: "its start 30 m before the junction: it starts 2.2 s from where the ways meet; it \
+                  brakes only behind us in its own lane",
+    constants: &[
+        from_scenario_runner(
+            "opposite_vehicle_taking_priority.py",
+            &[
+                ("_adversary_speed", &[SPEED_KMH]),
+                ("_sync_time", &[ARRIVAL.within_s]),
+                ("_min_trigger_dist", &[ARRIVAL.within_m]),
+            ],
+        ),
+        ours(&[
+            ("deceleration behind us", &[BRAKING_MPS2]),
+            ("gap behind us", &[KEPT_M]),
+            ("one direction within, radians", &[SAME_WAY_RAD]),
+            ("ways meet within", &[MEETING_M]),
+        ]),
+    ],
+};
+
+/// What happens to the lights of the junction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Lights {
+    /// They go through their cycle, if there are any.
+    Ordinary,
+    /// They show green to us and red to all others until we are through.
+    Frozen,
+}
+
+/// Speed across the junction.
+const SPEED_KMH: f64 = 60.0;
+const SPEED_MPS: f64 = SPEED_KMH / 3.6;
+
+/// They set off when our vehicle arrives.
+const ARRIVAL: Arrival = Arrival { within_s: 2.2, within_m: 12.0 };
 
 /// Headings this close are one direction, radians.
 const SAME_WAY_RAD: f64 = 0.6;
@@ -32,11 +92,11 @@ const MEETING_M: f64 = 1.0;
 
 /// A vehicle that takes priority.
 #[derive(Debug)]
-pub(super) struct PriorityTaker {
+struct PriorityTaker {
     car: Follower,
     meeting: DVec3,
     start: Moment,
-    freezes_lights: bool,
+    lights: Lights,
     exit_m: f64,
     has_left: bool,
     run_state: RunState,
@@ -45,9 +105,9 @@ pub(super) struct PriorityTaker {
 impl PriorityTaker {
     /// Spawns it, so far from where the two ways meet that it arrives there together with our
     /// vehicle; `None` without a junction or without a road on its side.
-    pub(crate) fn new(
+    fn new(
         parameters: &Parameters<'_>,
-        freezes_lights: bool,
+        lights: Lights,
         context: &mut ScenarioContext<'_>,
     ) -> Option<Self> {
         let junction = context.road.junction()?;
@@ -60,13 +120,13 @@ impl PriorityTaker {
         let (meeting, meeting_m) = meeting(context, junction, &track);
         let exit_m = junction.exit as f64;
         let model = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
-        let place = (meeting_m - SPEED_MPS * WITHIN.0, 0.0);
+        let place = (meeting_m - SPEED_MPS * ARRIVAL.within_s, 0.0);
         let car = Follower::spawn(context.actors, &model, &track, place, 0.0);
         Some(Self {
             car,
             meeting,
             start: Moment::default(),
-            freezes_lights,
+            lights,
             exit_m,
             has_left: false,
             run_state: RunState::new(parameters),
@@ -105,7 +165,7 @@ fn meeting(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) ->
 
 impl Scenario for PriorityTaker {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let is_near = context.arrives_within(self.meeting, WITHIN.0, WITHIN.1);
+        let is_near = context.is_arriving(self.meeting, &ARRIVAL);
         if self.start.seconds_since(context.time_s, is_near).is_some() && !self.has_left {
             let has_hit = touches_somebody(context.actors, self.car.id());
             let speed_mps = if has_hit { 0.0 } else { self.speed_mps(context) };
@@ -116,7 +176,7 @@ impl Scenario for PriorityTaker {
             }
         }
         let is_done = context.ego_along_m > self.exit_m;
-        if self.run_state.tick(context, is_done).is_some() && self.freezes_lights {
+        if self.run_state.tick(context, is_done).is_some() && self.lights == Lights::Frozen {
             context.effects.lights =
                 Some(LightOrder { ego: LightColor::Green, others: LightColor::Red });
         }

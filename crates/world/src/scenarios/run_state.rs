@@ -5,7 +5,7 @@ use super::parameters::Parameters;
 use tandem_scene::{Pose, ScenarioState};
 
 /// A scenario with a time limit has run for too long after this, seconds.
-const LIMIT_S: f64 = 240.0;
+pub(super) const LIMIT_S: f64 = 240.0;
 
 /// From a scenario's first tick to its end.
 #[derive(Debug)]

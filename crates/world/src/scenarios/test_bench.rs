@@ -2,6 +2,7 @@
 
 use super::active::{ActiveScenario, set_up};
 use super::context::{Effects, ScenarioContext, TickState};
+use super::registry::layout_of;
 use crate::actors::follower::is_flat;
 use crate::actors::list::Actors;
 use crate::noise::Noise;
@@ -35,7 +36,7 @@ impl TestBench {
 
     /// A route and its scenarios.
     pub(crate) fn on(route: &Route, seed: u64) -> Self {
-        let road = Road::new(route).unwrap();
+        let road = Road::on(route, layout_of(route), None).unwrap();
         let start = road.plan().points[0];
         let ego = EgoState {
             pose: Pose { position: start.position.truncate(), yaw_rad: start.heading_rad },
