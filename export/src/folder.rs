@@ -14,6 +14,7 @@
 //! in the checkpoint's own folder, which cannot be swapped, do files appear one by one; there
 //! `export.json` goes first and comes back last, so a folder without it is not an export.
 
+use crate::automot::names;
 use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
 use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
@@ -688,7 +689,7 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
 /// True for the graph or contract of a network that an export may have.
 fn is_network_file(name: &str) -> bool {
     let stem = name.strip_suffix(".onnx").or_else(|| name.strip_suffix(".json"));
-    stem.is_some_and(networks::is_name)
+    stem.is_some_and(names::is_network)
 }
 
 /// File of a network's graph.

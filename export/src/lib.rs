@@ -18,6 +18,8 @@ pub mod graph;
 
 pub mod networks;
 
+pub mod automot;
+
 pub mod weights;
 
 pub mod summary;

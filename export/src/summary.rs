@@ -1,6 +1,7 @@
 //! `export.json`: what a network folder was made from, and what it needs.
 
-use crate::networks::{self, ExportOptions, WeightStorage, is_name};
+use crate::automot::names;
+use crate::networks::{ExportOptions, WeightStorage};
 use crate::weights::{HashCache, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ impl Summary {
             return Err(SummaryError::Model { found: shortened(&summary.model) });
         }
         let refused = |what, name: &String| SummaryError::Name { what, name: shortened(name) };
-        if let Some(name) = summary.networks.keys().find(|name| !is_name(name)) {
+        if let Some(name) = summary.networks.keys().find(|name| !names::is_network(name)) {
             return Err(refused("network", name));
         }
         let mut files = summary.weights.iter().map(|file| &file.name);
@@ -107,7 +108,7 @@ impl Summary {
     /// Names of the networks, in the order in which they run.
     pub fn network_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.networks.keys().cloned().collect();
-        networks::sort_names(&mut names);
+        names::sort_networks(&mut names);
         names
     }
 

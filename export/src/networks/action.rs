@@ -14,13 +14,11 @@
 //! queries reach are left out.
 
 use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, rotary, swiglu, understanding};
+use crate::automot::names::{action as names, prefix_tensors};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
 use ndarray::{Array1, Array2, ShapeError};
-
-/// Name of the network and of its files.
-pub const NAME: &str = "action";
 
 /// The three groups of query tokens, in their order.
 const QUERIES: [(&str, &str); 3] = [
@@ -48,7 +46,7 @@ pub fn build(
         )));
     }
     draw(checkpoint, options, sizes, &queries)
-        .map_err(|source| NetworkError::Graph { network: NAME, source })
+        .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
 fn draw(
@@ -58,7 +56,7 @@ fn draw(
     queries: &[f32],
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().text;
-    let mut graph = options.precision.graph(NAME, checkpoint);
+    let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let n_tokens = sizes.own_tokens();
@@ -66,25 +64,30 @@ fn draw(
 
     let channels = *g.shape_of("bev_encoder_proj.weight")?.last().unwrap_or(&0);
     let bev_tokens =
-        g.input("bev_tokens", g.dtype(), &[cells, channels], "BEV feature, row-major cells");
+        g.input(names::BEV_TOKENS, g.dtype(), &[cells, channels], "BEV feature, row-major cells");
     let state = g.input(
-        "state",
+        names::STATE,
         DType::F32,
         &[5],
         "speed in m/s, target point x, y, next target point x, y in meters in the ego frame",
     );
-    let position =
-        g.input("position", DType::I64, &[1], "position of the first own token, after the prefix");
+    let position = g.input(
+        names::POSITION,
+        DType::I64,
+        &[1],
+        "position of the first own token, after the prefix",
+    );
     let prefix_length =
-        g.input("prefix_length", DType::I64, &[1], "tokens of the prefix that are real");
+        g.input(names::PREFIX_LENGTH, DType::I64, &[1], "tokens of the prefix that are real");
     let prefix = (0..config.num_hidden_layers)
         .map(|l| {
             let keys = [kv_heads, prefix_capacity, config.head_dim];
             let values = [kv_heads, prefix_capacity, gen_head_dim];
             let meaning = "as the understanding expert made it; finite beyond prefix_length too";
+            let [keys_name, values_name] = prefix_tensors(l);
             (
-                g.input(&format!("keys.{l}"), g.dtype(), &keys, meaning),
-                g.input(&format!("values.{l}"), g.dtype(), &values, meaning),
+                g.input(&keys_name, g.dtype(), &keys, meaning),
+                g.input(&values_name, g.dtype(), &values, meaning),
             )
         })
         .collect::<Vec<_>>();
@@ -160,13 +163,13 @@ fn draw(
         Ok(g.arg_max(&logits, 1))
     })?;
 
-    g.output("route", &route, "[points, (x, y)], meters in the ego frame, x ahead, y right");
+    g.output(names::ROUTE, &route, "[points, (x, y)], meters in the ego frame, x ahead, y right");
     g.output(
-        "waypoints",
+        names::WAYPOINTS,
         &waypoints,
         "[points, (x, y)], meters in the ego frame, half-second steps",
     );
-    g.output("decision_ids", &decision, "most likely token of each decision query");
+    g.output(names::DECISION_IDS, &decision, "most likely token of each decision query");
     probes.emit(g);
 
     g.size("layers", config.num_hidden_layers as f64);
@@ -343,8 +346,10 @@ fn query_tokens(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<f32
             Ok((checkpoint.tensor(name)?.shape.clone(), values))
         };
         let read = |name: String| {
-            read(&name)
-                .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })
+            read(&name).map_err(|source| NetworkError::Fold {
+                network: names::NETWORK,
+                source: Box::new(source),
+            })
         };
         let matrix = |name: String| -> Result<Array2<f32>, NetworkError> {
             let (shape, values) = read(name.clone())?;

@@ -11,13 +11,11 @@
 //! that (feature pyramid, the picture's side of the last fusion) nobody reads and is left out.
 
 use super::{ExportOptions, NetworkError, Probes, Sizes};
+use crate::automot::names::bev as names;
 use crate::checkpoint::{BevConfig, Checkpoint};
 use crate::dtype::DType;
 use crate::graph::{Affine, Graph, GraphError, Network, Padding, Value};
 use std::collections::BTreeMap;
-
-/// Name of the network and of its files.
-pub const NAME: &str = "bev";
 
 /// Prefix of the encoder's tensors.
 const PREFIX: &str = "bev_encoder";
@@ -42,7 +40,7 @@ pub fn build(
 ) -> Result<Network, NetworkError> {
     let norms = batch_norms(checkpoint)?;
     draw(checkpoint, options, sizes, &norms)
-        .map_err(|source| NetworkError::Graph { network: NAME, source })
+        .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
 /// What every batch norm of the encoder does to a channel, by the prefix of its tensors.
@@ -54,9 +52,9 @@ fn batch_norms(checkpoint: &Checkpoint) -> Result<BatchNorms, NetworkError> {
     let names = checkpoint.tensors().keys().filter(|name| name.starts_with(PREFIX));
     for prefix in names.filter_map(|name| name.strip_suffix(".running_var")) {
         let read = |part: &str| {
-            checkpoint
-                .values_f32(&format!("{prefix}.{part}"))
-                .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })
+            checkpoint.values_f32(&format!("{prefix}.{part}")).map_err(|source| {
+                NetworkError::Fold { network: names::NETWORK, source: Box::new(source) }
+            })
         };
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
@@ -90,16 +88,17 @@ fn draw(
     norms: &BatchNorms,
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().bev;
-    let mut graph = options.precision.graph(NAME, checkpoint);
+    let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
 
     let [height, width] = config.image_size;
     // Pixels as a camera gives them: a crop of whole rows is then a view, and the host moves nothing.
-    let image = g.input("image", DType::U8, &[height, width, 3], "camera picture, RGB, cropped");
+    let image =
+        g.input(names::IMAGE, DType::U8, &[height, width, 3], "camera picture, RGB, cropped");
     let [rows, cols] = config.lidar_size;
     let histogram = g.input(
-        "lidar",
+        names::LIDAR,
         DType::F32,
         &[config.lidar_channels, rows, cols],
         "histogram of points in 0 to 1; row is the y bin, column the x bin of the ego frame",
@@ -149,7 +148,7 @@ fn draw(
         });
     }
     let tokens = g.within("tokens", |g| cells_as_tokens(g, &lidar));
-    g.output("bev_tokens", &tokens, "[cells, channels], row-major cells, row is the y strip");
+    g.output(names::BEV_TOKENS, &tokens, "[cells, channels], row-major cells, row is the y strip");
     probes.emit(g);
 
     g.size("image_height", height as f64);

@@ -8,18 +8,16 @@ pub mod vision;
 mod rotary;
 mod sizes;
 
+pub use names::NETWORKS as NAMES;
 pub use rotary::{inverse_frequencies, mrope_axes};
 pub use sizes::Sizes;
 
+use crate::automot::names;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value, to_grid};
 use half::f16;
 use serde::{Deserialize, Serialize};
-
-/// Names of the networks, in the order in which they run. With more than one layer group,
-/// `understanding.0`, `understanding.1` … are in the place of `understanding`.
-pub const NAMES: [&str; 4] = [vision::NAME, understanding::NAME, bev::NAME, action::NAME];
 
 /// What the networks compute in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -192,28 +190,6 @@ pub enum NetworkError {
     Config(String),
 }
 
-/// True if an export may have a network of this name.
-pub fn is_name(name: &str) -> bool {
-    NAMES.contains(&name) || group_number(name).is_some()
-}
-
-/// Which layer group of the understanding expert a network of this name is, from 0; `None` if it is
-/// none.
-pub fn group_number(name: &str) -> Option<usize> {
-    let number = name.strip_prefix(understanding::NAME)?.strip_prefix('.')?;
-    // Only as it is written: "00" would be a second name of group 0.
-    number.parse().ok().filter(|group: &usize| group.to_string() == number)
-}
-
-/// Sorts names of networks into the order in which they run; unknown names come last.
-pub fn sort_names(names: &mut [String]) {
-    let place = |name: &str| {
-        let stem = group_number(name).map_or(name, |_| understanding::NAME);
-        NAMES.iter().position(|known| *known == stem).unwrap_or(NAMES.len())
-    };
-    names.sort_by_cached_key(|name| (place(name), group_number(name), name.clone()));
-}
-
 /// Builds all networks, in the order in which they run.
 ///
 /// # Errors
@@ -225,13 +201,13 @@ pub fn all(
 ) -> Result<Vec<Network>, NetworkError> {
     let sizes = Sizes::new(checkpoint, options)?;
     let mut networks = Vec::new();
-    before(vision::NAME);
+    before(names::vision::NETWORK);
     networks.push(vision::build(checkpoint, options, &sizes)?);
-    before(understanding::NAME);
+    before(names::understanding::NETWORK);
     networks.extend(understanding::build(checkpoint, options, &sizes)?);
-    before(bev::NAME);
+    before(names::bev::NETWORK);
     networks.push(bev::build(checkpoint, options, &sizes)?);
-    before(action::NAME);
+    before(names::action::NETWORK);
     networks.push(action::build(checkpoint, options, &sizes)?);
     Ok(networks)
 }
@@ -264,36 +240,7 @@ impl Probes {
 
     fn emit(self, graph: &mut Graph<'_>) {
         for (name, value) in self.values {
-            graph.output(&format!("probe.{name}"), &value, "probe for golden tests");
+            graph.output(&format!("{}{name}", names::PROBE), &value, "probe for golden tests");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_sort_into_the_order_of_running() {
-        let groups = (0..12).map(|group| format!("understanding.{group}"));
-        let expected: Vec<String> = ["vision".to_owned()]
-            .into_iter()
-            .chain(groups)
-            .chain(["bev", "action", "something"].map(str::to_owned))
-            .collect();
-        let mut names = expected.clone();
-        names.sort();
-        assert_ne!(names, expected);
-        sort_names(&mut names);
-        assert_eq!(names, expected);
-    }
-
-    #[test]
-    fn a_group_has_one_name() {
-        assert_eq!(group_number("understanding.10"), Some(10));
-        for name in ["understanding", "understanding.", "understanding.01", "understanding.+1"] {
-            assert_eq!(group_number(name), None, "{name}");
-        }
-        assert!(is_name("understanding") && !is_name("understanding.x") && !is_name("vision.0"));
     }
 }

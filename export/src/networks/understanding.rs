@@ -14,13 +14,11 @@
 //! same for all.
 
 use super::{ExportOptions, NetworkError, Probes, Sizes, mrope_axes, rotary, swiglu};
+use crate::automot::names::{prefix_tensors, understanding as names};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
 use std::ops::Range;
-
-/// Name of the network and of its files.
-pub const NAME: &str = "understanding";
 
 /// Prefix of the text stack's tensors.
 pub(super) const PREFIX: &str = "language_model.model";
@@ -34,7 +32,7 @@ struct Group {
 
 impl Group {
     fn name(&self) -> String {
-        if self.of == 1 { NAME.to_owned() } else { format!("{NAME}.{}", self.index) }
+        if self.of == 1 { names::NETWORK.to_owned() } else { names::group(self.index) }
     }
 
     fn embeds(&self) -> bool {
@@ -61,7 +59,7 @@ pub fn build(
         .map(|index| Group { index, of: groups, layers: boundary(index)..boundary(index + 1) })
         .map(|group| draw(checkpoint, options, sizes, &group))
         .collect::<Result<_, _>>()
-        .map_err(|source| NetworkError::Graph { network: NAME, source })
+        .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
 fn draw(
@@ -81,37 +79,36 @@ fn draw(
     let whole = group.layers.start..group.layers.end.min(last);
     let adds_maps = whole.start < n_maps && !whole.is_empty();
 
-    let token_ids = group
-        .embeds()
-        .then(|| g.input("token_ids", DType::I64, &[capacity], "token ids; any id as padding"));
+    let token_ids = group.embeds().then(|| {
+        g.input(names::TOKEN_IDS, DType::I64, &[capacity], "token ids; any id as padding")
+    });
     let before = (!group.embeds()).then(|| {
         let meaning = "hidden states that the network before gave";
-        g.input(
-            &format!("hidden.{}", group.layers.start - 1),
-            g.dtype(),
-            &[capacity, hidden],
-            meaning,
-        )
+        g.input(&names::hidden(group.layers.start - 1), g.dtype(), &[capacity, hidden], meaning)
     });
     let image_slot = (group.embeds() || adds_maps).then(|| {
         let meaning = "0 at text, k + 1 at the k-th image token of the prompt";
-        g.input("image_slot", DType::I64, &[capacity], meaning)
+        g.input(names::IMAGE_SLOT, DType::I64, &[capacity], meaning)
     });
-    let position_ids =
-        g.input("position_ids", DType::I64, &[3, capacity], "positions in time, height and width");
+    let position_ids = g.input(
+        names::POSITION_IDS,
+        DType::I64,
+        &[3, capacity],
+        "positions in time, height and width",
+    );
     let visible_until = (!whole.is_empty()).then(|| {
         let meaning = "token i attends to tokens below this, and always to token 0; 0 will do at \
                        padding";
-        g.input("visible_until", DType::I64, &[capacity], meaning)
+        g.input(names::VISIBLE_UNTIL, DType::I64, &[capacity], meaning)
     });
     let image_tokens = group.embeds().then(|| {
         let meaning = "image tokens of all frames, oldest frame first";
-        g.input("image_tokens", g.dtype(), &[sizes.image_tokens, hidden], meaning)
+        g.input(names::IMAGE_TOKENS, g.dtype(), &[sizes.image_tokens, hidden], meaning)
     });
     let deepstack = adds_maps.then(|| {
         let shape = [n_maps, sizes.image_tokens, hidden];
         let meaning = "deepstack maps of all frames: [map, token, hidden]";
-        g.input("deepstack", g.dtype(), &shape, meaning)
+        g.input(names::DEEPSTACK, g.dtype(), &shape, meaning)
     });
 
     let mut x = match (before, &token_ids, &image_slot, &image_tokens) {
@@ -169,11 +166,12 @@ fn draw(
     }
 
     for (l, (keys, values)) in &kept {
-        g.output(&format!("keys.{l}"), keys, "[kv_heads, tokens, head_dim], normed and rotated");
-        g.output(&format!("values.{l}"), values, "[kv_heads, tokens, action head_dim]");
+        let [keys_name, values_name] = prefix_tensors(*l);
+        g.output(&keys_name, keys, "[kv_heads, tokens, head_dim], normed and rotated");
+        g.output(&values_name, values, "[kv_heads, tokens, action head_dim]");
     }
     if group.layers.end <= last {
-        let name = format!("hidden.{}", group.layers.end - 1);
+        let name = names::hidden(group.layers.end - 1);
         g.output(&name, &x, "[tokens, hidden], for the network after this one");
     }
     probes.emit(g);

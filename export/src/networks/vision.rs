@@ -8,12 +8,10 @@
 //! Patches come in merge order: the squares of patches that become one token are neighbors.
 
 use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, inverse_frequencies};
+use crate::automot::names::vision as names;
 use crate::checkpoint::{Checkpoint, VisionConfig};
 use crate::dtype::DType;
 use crate::graph::{Gelu, Graph, GraphError, Network, Value};
-
-/// Name of the network and of its files.
-pub const NAME: &str = "vision";
 
 /// Prefix of the tower's tensors.
 const PREFIX: &str = "vision_model";
@@ -34,9 +32,9 @@ pub fn build(
     sizes: &Sizes,
 ) -> Result<Network, NetworkError> {
     let config = &checkpoint.config().vision;
-    let table = checkpoint
-        .values_f32(&format!("{PREFIX}.pos_embed.weight"))
-        .map_err(|source| NetworkError::Fold { network: NAME, source: Box::new(source) })?;
+    let table = checkpoint.values_f32(&format!("{PREFIX}.pos_embed.weight")).map_err(|source| {
+        NetworkError::Fold { network: names::NETWORK, source: Box::new(source) }
+    })?;
     let side = config.num_position_embeddings.isqrt();
     if table.len() != side * side * config.hidden_size {
         return Err(NetworkError::Config(format!(
@@ -52,7 +50,7 @@ pub fn build(
     let resample = Resample { table: &table, side, width: config.hidden_size, precision };
     let positions = resample.to_grid(sizes.grid, &order);
     draw(checkpoint, options, sizes, config, &order, &positions)
-        .map_err(|source| NetworkError::Graph { network: NAME, source })
+        .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
 fn draw(
@@ -63,7 +61,7 @@ fn draw(
     order: &[[usize; 2]],
     positions: &[f32],
 ) -> Result<Network, GraphError> {
-    let mut graph = options.precision.graph(NAME, checkpoint);
+    let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options);
     let (n_patches, width) = (sizes.patches, config.hidden_size);
@@ -71,7 +69,7 @@ fn draw(
     let patch_len =
         config.in_channels * config.temporal_patch_size * config.patch_size * config.patch_size;
     let patches = g.input(
-        "patches",
+        names::PATCHES,
         DType::F32,
         &[n_patches, patch_len],
         "patches of one frame in merge order; (channel, time, y, x) within a patch, p/127.5 - 1",
@@ -104,12 +102,16 @@ fn draw(
     }
     let tokens = g.within("merger", |g| merger(g, &x, config))?;
 
-    g.output("image_tokens", &tokens, "[tokens, hidden], row-major merged patches");
+    g.output(names::IMAGE_TOKENS, &tokens, "[tokens, hidden], row-major merged patches");
     if !deepstack.is_empty() {
         deepstack.sort_by_key(|(d, _)| *d);
         let maps = deepstack.iter().map(|(_, map)| map).collect::<Vec<_>>();
         let maps = g.within("deepstack", |g| g.concat(&maps, 0));
-        g.output("deepstack", &maps, "[maps, tokens, hidden], added after the first text layers");
+        g.output(
+            names::DEEPSTACK,
+            &maps,
+            "[maps, tokens, hidden], added after the first text layers",
+        );
     }
     probes.emit(g);
 

@@ -5,10 +5,10 @@
 //! token by token, because one wrong token spoils a trajectory without showing in a mean.
 
 use super::networks;
-use super::networks::PROBE;
 use super::recording::{PromptRecording, Recording};
 use crate::tensor::{DType, HostTensor};
 use serde::{Deserialize, Serialize};
+use tandem_export::automot::names::{self, PROBE};
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// Places of the networks in a recording.
@@ -319,7 +319,7 @@ impl Pair<'_> {
             self.token_rows(&keys, &mut layer.keys);
             self.token_rows(&values, &mut layer.values);
         }
-        let hidden = |l: usize| format!("{PROBE}hidden.{l}");
+        let hidden = |l: usize| format!("{PROBE}{}", names::understanding::hidden(l));
         let probed = |network| {
             (0..result.layers.len())
                 .take_while(move |&l| !self.tensors(network, &hidden(l)).is_empty())

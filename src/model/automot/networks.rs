@@ -1,7 +1,8 @@
 //! The networks of AutoMoT, checked against each other and loaded.
 //!
 //! The understanding expert is one network or several, the groups that its layers are divided among;
-//! everything here takes it as a list of one or more. The only place that spells tensor names.
+//! everything here takes it as a list of one or more. Names of tensors come from
+//! [`tandem_export::automot::names`].
 
 use super::{sizes, stages};
 use crate::device::{Device, DeviceError, HostDevice, Lanes};
@@ -13,54 +14,12 @@ use crate::kv_cache::Layout;
 use crate::model::{ModelOutline, Runs, StageNetworks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tandem_export::automot::names::{PROBE, is_network};
+pub use tandem_export::automot::names::{action, bev, prefix_tensors, understanding, vision};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_export::folder::Summary;
-use tandem_export::networks::{group_number, is_name};
 use tandem_export::summary::MODEL;
 use tandem_files::shortened;
-
-/// Outputs whose names begin so are values in between, which no expert asks for.
-pub(super) const PROBE: &str = "probe.";
-
-/// One frame → image tokens and deepstack maps.
-pub mod vision {
-    /// Name of the network.
-    pub const NETWORK: &str = "vision";
-    /// Inputs, in order.
-    pub const INPUTS: [&str; 1] = ["patches"];
-    /// Outputs, in order.
-    pub const OUTPUTS: [&str; 2] = ["image_tokens", "deepstack"];
-}
-
-/// Prompt and image tokens → keys and values.
-pub mod understanding {
-    /// Name of the network; `understanding.0`, `understanding.1` … where it is in layer groups.
-    pub const NETWORK: &str = "understanding";
-    /// Inputs, in order. The first group has all of them, a later one the hidden states of the group
-    /// before it and those of these that it reads.
-    pub const INPUTS: [&str; 6] =
-        ["token_ids", "image_slot", "position_ids", "visible_until", "image_tokens", "deepstack"];
-}
-
-/// Image and LiDAR histogram → BEV tokens.
-pub mod bev {
-    /// Name of the network.
-    pub const NETWORK: &str = "bev";
-    /// Inputs, in order.
-    pub const INPUTS: [&str; 2] = ["image", "lidar"];
-    /// Outputs, in order.
-    pub const OUTPUTS: [&str; 1] = ["bev_tokens"];
-}
-
-/// BEV tokens, ego state and prefix → route, waypoints, decision.
-pub mod action {
-    /// Name of the network.
-    pub const NETWORK: &str = "action";
-    /// Inputs before the keys and values, in order.
-    pub const INPUTS: [&str; 4] = ["bev_tokens", "state", "position", "prefix_length"];
-    /// Outputs, in order.
-    pub const OUTPUTS: [&str; 3] = ["route", "waypoints", "decision_ids"];
-}
 
 /// Engines whose shapes fit each other.
 #[derive(Clone)]
@@ -449,7 +408,7 @@ impl Contracts {
         let action_inputs = [names(&action::INPUTS), prefix_names].concat();
         expect(action, action::NETWORK, &action_inputs, &names(&action::OUTPUTS))?;
 
-        fits(bev, action, "bev_tokens")?;
+        fits(bev, action, bev::BEV_TOKENS)?;
         let given = WholeUnderstanding::of(understanding).contract;
         let real = given.outputs.iter().filter(|spec| !spec.name.starts_with(PROBE));
         // What the action expert reads, and whatever else is given.
@@ -493,7 +452,8 @@ impl WholeUnderstanding {
         });
         let (probes, real): (Vec<_>, Vec<_>) =
             all.partition(|(_, spec)| spec.name.starts_with(PROBE));
-        let real = real.into_iter().filter(|(_, spec)| !spec.name.starts_with(HIDDEN));
+        let real =
+            real.into_iter().filter(|(_, spec)| !spec.name.starts_with(understanding::HIDDEN));
         let (places, outputs) =
             real.chain(probes).map(|(place, spec)| (place, spec.clone())).unzip();
         contract.outputs = outputs;
@@ -501,16 +461,15 @@ impl WholeUnderstanding {
     }
 }
 
-/// Name of the hidden states behind a layer begins so, where one group hands them to the next.
-pub(super) const HIDDEN: &str = "hidden.";
-
 /// Networks of the understanding expert that an export lists, in order.
 fn group_names(folder: &Path, summary: &Summary) -> Result<Vec<String>, NetworksError> {
-    let is_understanding =
-        |name: &String| name == understanding::NETWORK || group_number(name).is_some();
+    let is_understanding = |name: &String| {
+        name == understanding::NETWORK || understanding::group_number(name).is_some()
+    };
     let mut found = summary.network_names();
     found.retain(is_understanding);
-    let is_group = |(place, name): (usize, &String)| group_number(name) == Some(place);
+    let is_group =
+        |(place, name): (usize, &String)| understanding::group_number(name) == Some(place);
     let is_whole = found == [understanding::NETWORK];
     if is_whole || (!found.is_empty() && found.iter().enumerate().all(is_group)) {
         return Ok(found);
@@ -526,7 +485,7 @@ fn refuse_extra(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let name = name.strip_suffix(".json").unwrap_or_default();
-        if is_name(name) && !summary.networks.contains_key(name) {
+        if is_network(name) && !summary.networks.contains_key(name) {
             extra.push(path);
         }
     }
@@ -542,7 +501,7 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
     let first = &groups[0];
     let mut layers = 0..0;
     for (index, contract) in groups.iter().enumerate() {
-        let network = format!("{}.{index}", understanding::NETWORK);
+        let network = understanding::group(index);
         let expected = LayerGroup { group: index, groups: groups.len(), first_layer: layers.end };
         let size = |key| contract.sizes.get(key).map(|&size| size as usize);
         let found = || {
@@ -554,10 +513,10 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
             let folder = folder.to_owned();
             return Err(NetworksError::Group { network, folder, found, expected });
         };
-        let before = layers.end.checked_sub(1).map(|layer| format!("{HIDDEN}{layer}"));
+        let before = layers.end.checked_sub(1).map(understanding::hidden);
         layers = layers.end..layers.end + count;
         let is_last = index + 1 == groups.len();
-        let after = (!is_last).then(|| format!("{HIDDEN}{}", layers.end.saturating_sub(1)));
+        let after = (!is_last).then(|| understanding::hidden(layers.end.saturating_sub(1)));
         let given: Vec<String> = layers.clone().flat_map(prefix_tensors).chain(after).collect();
         begins(folder, &network, "output", &contract.outputs, &given)?;
         let Some(before) = before else {
@@ -581,11 +540,6 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
         }
     }
     Ok(())
-}
-
-/// Names of one layer's keys and values, in binding order.
-pub fn prefix_tensors(layer: usize) -> [String; 2] {
-    [format!("keys.{layer}"), format!("values.{layer}")]
 }
 
 /// The layout of the prefix that the action expert reads: keys `[heads, capacity, key_dim]`.

@@ -4,7 +4,7 @@
 //! this set's own vision features, the action expert this set's own prefix and BEV tokens, so
 //! errors accumulate as in use. A `Tap` before each engine keeps what comes out, probes included.
 
-use super::networks::{Networks, PROBE, WholeUnderstanding};
+use super::networks::{Networks, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{
@@ -23,6 +23,7 @@ use glam::{DVec2, DVec3};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tandem_export::automot::names::PROBE;
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// Trajectories per prefix: one as soon as it is there, one at the next tick.

@@ -4,9 +4,10 @@
 //! networks are loaded: nothing behind this point meets a size that contradicts another.
 
 use super::lidar::HistogramConfig;
-use super::networks::{Contracts, HIDDEN, NetworksError, action, bev, understanding, vision};
+use super::networks::{Contracts, NetworksError, action, bev, understanding, vision};
 use crate::tensor::DType;
 use std::ops::RangeInclusive;
+use tandem_export::automot::names::{PrefixPart, understanding as names};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_files::shortened;
 
@@ -132,18 +133,20 @@ fn check_understanding(sizes: &Sizes<'_>, features: &FrameFeatures) -> Result<()
     sizes.positive("rope_theta")?;
     for spec in &sizes.0.inputs {
         match spec.name.as_str() {
-            "token_ids" | "image_slot" | "visible_until" => {
+            names::TOKEN_IDS | names::IMAGE_SLOT | names::VISIBLE_UNTIL => {
                 sizes.tensor(spec, DType::I64, &[capacity])?;
             }
-            "position_ids" => sizes.tensor(spec, DType::I64, &[3, capacity])?,
-            "image_tokens" => sizes.tensor(spec, dtype, &[frames * tokens, hidden])?,
-            "deepstack" => sizes.tensor(spec, dtype, &[maps, frames * tokens, hidden])?,
-            name if name.starts_with(HIDDEN) => sizes.tensor(spec, dtype, &[capacity, hidden])?,
+            names::POSITION_IDS => sizes.tensor(spec, DType::I64, &[3, capacity])?,
+            names::IMAGE_TOKENS => sizes.tensor(spec, dtype, &[frames * tokens, hidden])?,
+            names::DEEPSTACK => sizes.tensor(spec, dtype, &[maps, frames * tokens, hidden])?,
+            name if name.starts_with(names::HIDDEN) => {
+                sizes.tensor(spec, dtype, &[capacity, hidden])?
+            }
             _ => return Err(sizes.unknown(spec)),
         }
     }
     for spec in &sizes.0.outputs {
-        if spec.name.starts_with(HIDDEN) {
+        if spec.name.starts_with(names::HIDDEN) {
             sizes.tensor(spec, dtype, &[capacity, hidden])?;
         }
     }
@@ -159,10 +162,10 @@ fn check_prefix(sizes: &Sizes<'_>, specs: &[TensorSpec]) -> Result<(), NetworksE
     let (key_dim, value_dim) = (key_dim?, value_dim?);
     let mut dtype = None;
     for spec in specs {
-        let width = match spec.name.split_once('.') {
-            Some(("keys", _)) => key_dim,
-            Some(("values", _)) => value_dim,
-            _ => continue,
+        let width = match PrefixPart::of(&spec.name) {
+            Some(PrefixPart::Keys) => key_dim,
+            Some(PrefixPart::Values) => value_dim,
+            None => continue,
         };
         let dtype = *dtype.get_or_insert(sizes.float(spec)?);
         sizes.tensor(spec, dtype, &[heads, capacity, width])?;

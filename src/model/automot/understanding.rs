@@ -5,7 +5,7 @@
 
 use super::image::{PatchLayout, Resizer, Size};
 use super::lane::Lane;
-use super::networks::{self, HIDDEN, Networks, NetworksError, PROBE, size, vision};
+use super::networks::{self, Networks, NetworksError, size, vision};
 use super::prompt::{self, DrivingState};
 use super::stages;
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
@@ -21,6 +21,7 @@ use crate::scene::{CameraFrame, FrameId};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
+use tandem_export::automot::names::{PROBE, understanding as names};
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// What the run file says of the slow expert.
@@ -318,7 +319,7 @@ enum GroupInput {
 impl LayerGroups {
     /// Sessions of engines that were checked against each other, and all memory between them.
     fn new(device: &dyn Device, engines: &[Arc<dyn Engine>]) -> Result<Self, NetworksError> {
-        let is_hidden = |spec: &&TensorSpec| spec.name.starts_with(HIDDEN);
+        let is_hidden = |spec: &&TensorSpec| spec.name.starts_with(names::HIDDEN);
         let handed = engines[0].contract().outputs.iter().find(is_hidden);
         let groups = engines.iter().map(|engine| LayerGroup::new(Arc::clone(engine))).collect();
         let pair = |spec| Ok::<_, DeviceError>([zeros(device, spec)?, zeros(device, spec)?]);
@@ -411,7 +412,7 @@ impl LayerGroup {
             let place = names.iter().position(|name| *name == spec.name);
             place.map_or(GroupInput::Hidden, GroupInput::Prompt)
         };
-        let hands_over = outputs.iter().any(|spec| spec.name.starts_with(HIDDEN));
+        let hands_over = outputs.iter().any(|spec| spec.name.starts_with(names::HIDDEN));
         let real = outputs.iter().filter(|spec| !spec.name.starts_with(PROBE)).count();
         Self {
             inputs: inputs.iter().map(source).collect(),

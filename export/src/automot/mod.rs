@@ -1,0 +1,3 @@
+//! The AutoMoT model family.
+
+pub mod names;
