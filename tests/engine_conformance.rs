@@ -17,7 +17,7 @@ use tandem::engine::{
     NetworkFile, NetworkFileError, RunError, Session, StepListener, Target,
 };
 use tandem::tensor::{DType, HostTensor};
-use tandem_export::contract::{Contract, FORMAT, TensorSpec};
+use tandem_export::contract::{Contract, ContractError, FORMAT, TensorSpec};
 use tandem_export::networks::Precision;
 use tandem_export::onnx::{
     AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, OPSET,
@@ -112,6 +112,7 @@ fn write_network(folder: &Path) {
             inputs: vec![spec("x")],
             outputs: vec![spec("y")],
             sizes: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             graph_sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
         },
     );
@@ -538,7 +539,10 @@ fn a_contract_of_another_format_is_refused() {
     write_network(folder.path());
     change_contract(folder.path(), |contract| contract.format = FORMAT + 1);
     let error = NetworkFile::read(folder.path(), "toy").err().unwrap();
-    assert!(matches!(error, NetworkFileError::Format { .. }), "{error}");
+    assert!(
+        matches!(error, NetworkFileError::Contract { source: ContractError::Format { .. }, .. }),
+        "{error}"
+    );
 }
 
 #[test]

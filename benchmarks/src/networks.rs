@@ -24,6 +24,7 @@ use tandem::model::automot::tokens::{
 };
 use tandem::tensor::{DType, HostTensor, TensorViewMut};
 use tandem::timing::Stopwatch;
+use tandem_export::automot::sizes::VisionSizes;
 use tandem_export::contract::Contract;
 
 /// Tokens before the frames in the release's prompt.
@@ -191,9 +192,10 @@ impl Network {
                 Ok((format!("{side}.{}", spec.name), view))
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let sizes = self.contract.sizes.iter();
-        let mut about: HashMap<_, _> =
-            sizes.map(|(name, size)| (name.clone(), size.to_string())).collect();
+        let Contract { sizes, numbers, .. } = &self.contract;
+        let sizes = sizes.iter().map(|(name, size)| (name.clone(), size.to_string()));
+        let numbers = numbers.iter().map(|(name, number)| (name.clone(), number.to_string()));
+        let mut about: HashMap<_, _> = sizes.chain(numbers).collect();
         about.insert("valid_tokens".into(), extent.valid_tokens.to_string());
         let path = folder.join(format!("{}.safetensors", self.contract.network));
         Ok(serialize_to_file(stored, Some(about), &path)?)
@@ -241,12 +243,9 @@ fn see_frames(
     slow: &mut Network,
     noise: &mut StdRng,
 ) -> anyhow::Result<Vec<ImageGrid>> {
-    let size = |name: &str| -> anyhow::Result<usize> {
-        Ok(*tower.contract.sizes.get(name).with_context(|| format!("vision: no {name}"))? as usize)
-    };
-    let side = size("patch_size")? * size("spatial_merge_size")?;
-    let grid =
-        ImageGrid { rows: size("frame_height")? / side, columns: size("frame_width")? / side };
+    let sizes = VisionSizes::of(&tower.contract)?;
+    let side = sizes.patch_size * sizes.spatial_merge_size;
+    let grid = ImageGrid { rows: sizes.frame_height / side, columns: sizes.frame_width / side };
     let rows = slow.input("image_tokens")?.shape()[0];
     let n_frames = rows / grid.tokens();
     ensure!(n_frames * grid.tokens() == rows, "{rows} image tokens are no whole frames");

@@ -4,11 +4,13 @@
 //! network it means to drive. Order matters: sessions bind tensors by position.
 
 use crate::dtype::DType;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Version of the contract's own layout; a reader refuses another.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// One input or output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,13 +40,94 @@ pub struct Contract {
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in binding order.
     pub outputs: Vec<TensorSpec>,
-    /// Sizes and numbers of the network that its user needs, by name (layers, heads, RoPE theta …).
-    pub sizes: BTreeMap<String, f64>,
+    /// Sizes that a user of the network needs, by name (layers, heads …).
+    pub sizes: BTreeMap<String, u64>,
+    /// Other numbers that a user of the network needs, by name (RoPE theta …).
+    pub numbers: BTreeMap<String, f64>,
     /// Lower-case SHA-256 of the graph file.
     pub graph_sha256: String,
 }
 
+/// Text that is not a usable contract.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    /// It has another structure.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// It has another format.
+    #[error("it has format {found}, this tandem reads format {FORMAT}")]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+}
+
+/// A contract lacks a size or a number.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the contract of network {network:?} does not have the numbers of this network ({source}); export \
+     the checkpoint again"
+)]
+pub struct SizesError {
+    /// The network.
+    pub network: String,
+    /// Why.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// Reads of a contract's text what tells its format.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+/// The fields of a struct, by name.
+///
+/// # Panics
+/// If `fields` has a field that is not a `T`.
+pub fn by_name<T: DeserializeOwned>(fields: &impl Serialize) -> BTreeMap<String, T> {
+    let fields = serde_json::to_value(fields).expect("plain structs serialize");
+    serde_json::from_value(fields).expect("all fields of the struct are of this type")
+}
+
 impl Contract {
+    /// Reads the text of a contract.
+    ///
+    /// # Errors
+    /// If it is not a contract, or of another format.
+    pub fn parse(text: &[u8]) -> Result<Self, ContractError> {
+        let FormatOnly { format } = serde_json::from_slice(text)?;
+        if format != FORMAT {
+            return Err(ContractError::Format { found: format });
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    /// Reads the sizes as a struct with a field for each.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn read_sizes<T: DeserializeOwned>(&self) -> Result<T, SizesError> {
+        self.read(self.sizes.iter().map(|(name, &size)| (name.clone(), size.into())).collect())
+    }
+
+    /// Reads the numbers as a struct with a field for each.
+    ///
+    /// # Errors
+    /// If one is missing.
+    pub fn read_numbers<T: DeserializeOwned>(&self) -> Result<T, SizesError> {
+        self.read(self.numbers.iter().map(|(name, &size)| (name.clone(), size.into())).collect())
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        fields: serde_json::Map<String, Value>,
+    ) -> Result<T, SizesError> {
+        serde_json::from_value(Value::Object(fields))
+            .map_err(|source| SizesError { network: self.network.clone(), source })
+    }
+
     /// Position of an input, by name.
     pub fn input(&self, name: &str) -> Option<usize> {
         self.inputs.iter().position(|tensor| tensor.name == name)

@@ -188,6 +188,7 @@ pub fn export_networks(
             inputs: network.inputs.clone(),
             outputs: network.outputs.clone(),
             sizes: network.sizes.clone(),
+            numbers: network.numbers.clone(),
             graph_sha256: hash.clone(),
         };
         write(&contract_file(&network.name), &json(&contract))?;

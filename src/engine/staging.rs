@@ -75,6 +75,7 @@ mod tests {
             inputs: vec![tensor("in")],
             outputs: vec![tensor("out")],
             sizes: [].into(),
+            numbers: [].into(),
             graph_sha256: String::new(),
         }
     }

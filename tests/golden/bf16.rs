@@ -163,6 +163,7 @@ fn computed(x: &[f32; 8], draw: impl FnOnce(&mut Graph<'_>, &Value) -> Value) ->
         inputs: network.inputs.clone(),
         outputs: network.outputs.clone(),
         sizes: BTreeMap::new(),
+        numbers: BTreeMap::new(),
         graph_sha256: String::new(),
     };
     let graph = encoded(network);

@@ -331,7 +331,7 @@ pub(crate) fn fast_inputs(
     let capacity = contract.inputs[4].shape[1];
     let length = cache.vectors.need("token_ids").values.len();
     let next_position = cache.vectors.extra["next_rope_position"].as_i64().unwrap();
-    let own_tokens = contract.sizes["own_tokens"] as i64;
+    let own_tokens = contract.sizes["own_tokens"].cast_signed();
     // Every frame behind the first re-uses the cache, with positions that drift as the release's.
     let position = Positions::ReleaseDrift.first(next_position, uses, own_tokens);
     let stored_positions = vectors.need(&format!("{frame}.position_ids"));

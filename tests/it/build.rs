@@ -360,7 +360,7 @@ fn a_bad_record_is_refused() {
     let whole = fs::read(&path).unwrap();
 
     folders.change_record(|record| record["format"] = 7.into());
-    refused(&folders.verify(), &["has format 7", "reads format 1", "build the folder again"]);
+    refused(&folders.verify(), &["has format 7", "reads format 2", "build the folder again"]);
     fs::write(&path, &whole[..whole.len() - 9]).unwrap();
     refused(&folders.verify(), &["engine.json", "is not the record of an engine folder"]);
     fs::write(&path, &whole).unwrap();

@@ -345,6 +345,28 @@ const FREE: [&str; 6] = [
     "vocab_size",
 ];
 
+/// Where each number of a contract stands: `sizes` or `numbers`, and its name.
+fn sizes_and_numbers(contract: &Value) -> Vec<(&'static str, String)> {
+    let keys =
+        |part| contract[part].as_object().unwrap().keys().map(move |key| (part, key.clone()));
+    ["sizes", "numbers"].into_iter().flat_map(keys).collect()
+}
+
+/// A number as JSON, without a fraction if it has none.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
+}
+
+#[test]
+fn contract_of_an_earlier_format_is_refused() {
+    let folders = Folders::new(WeightStorage::Link);
+    folders.change_json("bev.json", |contract| {
+        contract["format"] = 1.into();
+        contract["sizes"]["cells"] = 64.0.into();
+    });
+    folders.refused_by_inspect(&["bev.json", "format 1", "export the checkpoint again"]);
+}
+
 #[test]
 fn sizes_that_contradict_tensors_or_each_other_are_refused() {
     let folders = Folders::new(WeightStorage::Link);
@@ -353,12 +375,12 @@ fn sizes_that_contradict_tensors_or_each_other_are_refused() {
         let path = folders.networks().join(format!("{network}.json"));
         let text = fs::read(&path).unwrap();
         let contract: Value = serde_json::from_slice(&text).unwrap();
-        for (key, value) in contract["sizes"].as_object().unwrap() {
-            let value = value.as_f64().unwrap();
+        for (part, key) in sizes_and_numbers(&contract) {
+            let value = contract[part][&key].as_f64().unwrap();
             let others = [0.0, -1.0, 1e300, -1e300, 0.5, 4294967296.0, value + 1.0, 1000.0 * value];
             for other in others.into_iter().filter(|other| *other != value) {
                 folders.change_json(&format!("{network}.json"), |contract| {
-                    contract["sizes"][key] = other.into();
+                    contract[part][&key] = number(other);
                 });
                 match Contracts::read(&folders.networks()).err() {
                     None => assert!(FREE.contains(&key.as_str()), "{network}: {key} = {other}"),
@@ -370,11 +392,10 @@ fn sizes_that_contradict_tensors_or_each_other_are_refused() {
                 }
             }
             folders.change_json(&format!("{network}.json"), |contract| {
-                contract["sizes"].as_object_mut().unwrap().remove(key);
+                contract[part].as_object_mut().unwrap().remove(&key);
             });
             let error = Contracts::read(&folders.networks()).err();
-            let is_free = matches!(key.as_str(), "hidden") && network == "action";
-            assert!(error.is_some() || is_free, "{network} without {key}");
+            assert!(error.is_some(), "{network} without {key}");
             fs::write(&path, &text).unwrap();
         }
     }
@@ -388,14 +409,14 @@ fn contradicting_contract_is_one_error_of_every_verb_that_drives() {
     let networks = folders.networks();
     let networks = networks.to_str().unwrap();
     let results = folders.path("results");
-    for (network, key, value) in [
-        ("vision", "spatial_merge_size", 0.0),
-        ("vision", "temporal_patch_size", 2000.0),
-        ("bev", "min_x_m", 384.0),
+    for (network, part, key, value) in [
+        ("vision", "sizes", "spatial_merge_size", 0.0),
+        ("vision", "sizes", "temporal_patch_size", 2000.0),
+        ("bev", "numbers", "min_x_m", 384.0),
     ] {
         let file = format!("{network}.json");
         let text = fs::read(folders.networks().join(&file)).unwrap();
-        folders.change_json(&file, |contract| contract["sizes"][key] = value.into());
+        folders.change_json(&file, |contract| contract[part][key] = number(value));
         let says = [&format!("the contract of network {network:?} contradicts"), "export"];
         folders.refused_by_inspect(&says.map(|word| word as &str));
         let output = tandem(&drive(networks, results.to_str().unwrap()));

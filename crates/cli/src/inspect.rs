@@ -61,7 +61,8 @@ struct Network {
     parts: Vec<Part>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
-    sizes: BTreeMap<String, f64>,
+    sizes: BTreeMap<String, u64>,
+    numbers: BTreeMap<String, f64>,
     /// What the library made of the graph, where it listed its layers.
     layers: Option<LayerFindings>,
     /// Why the engine of it cannot be used, as far as files tell.
@@ -176,6 +177,7 @@ impl Network {
             inputs: contract.inputs,
             outputs: contract.outputs,
             sizes: contract.sizes,
+            numbers: contract.numbers,
             layers: None,
             unusable: None,
         }

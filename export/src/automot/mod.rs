@@ -1,3 +1,5 @@
 //! The AutoMoT model family.
 
 pub mod names;
+
+pub mod sizes;

@@ -33,6 +33,7 @@ fn file(network: &Network) -> (Vec<u8>, Contract) {
         inputs: network.inputs.clone(),
         outputs: network.outputs.clone(),
         sizes: network.sizes.clone(),
+        numbers: network.numbers.clone(),
         graph_sha256: String::new(),
     };
     (model.encode_to_vec(), contract)

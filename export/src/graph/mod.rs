@@ -13,10 +13,11 @@ pub(crate) use emulation::to_grid;
 pub use operators::{Gelu, Padding};
 
 use crate::checkpoint::TensorEntry;
-use crate::contract::TensorSpec;
+use crate::contract::{TensorSpec, by_name};
 use crate::dtype::DType;
 use crate::onnx::{AttributeProto, NodeProto, ValueInfoProto};
 use half::{bf16, f16};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -198,8 +199,24 @@ pub struct Network {
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in binding order.
     pub outputs: Vec<TensorSpec>,
-    /// Sizes and numbers that a user of the network needs.
-    pub sizes: BTreeMap<String, f64>,
+    /// Sizes that a user of the network needs.
+    pub sizes: BTreeMap<String, u64>,
+    /// Other numbers that a user of the network needs.
+    pub numbers: BTreeMap<String, f64>,
+}
+
+impl Network {
+    /// The same network with these sizes: a struct of unsigned integers.
+    #[must_use]
+    pub fn with_sizes(self, sizes: &impl Serialize) -> Self {
+        Self { sizes: by_name(sizes), ..self }
+    }
+
+    /// The same network with these numbers: a struct of floating-point numbers.
+    #[must_use]
+    pub fn with_numbers(self, numbers: &impl Serialize) -> Self {
+        Self { numbers: by_name(numbers), ..self }
+    }
 }
 
 /// A graph while it is built.
@@ -215,7 +232,6 @@ pub struct Graph<'a> {
     initializers: BTreeMap<String, Initializer>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<(String, TensorSpec)>,
-    sizes: BTreeMap<String, f64>,
 }
 
 impl<'a> Graph<'a> {
@@ -234,7 +250,6 @@ impl<'a> Graph<'a> {
             initializers: BTreeMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
-            sizes: BTreeMap::new(),
         }
     }
 
@@ -252,11 +267,6 @@ impl<'a> Graph<'a> {
         let result = build(self);
         self.scope.pop();
         result
-    }
-
-    /// Records a number that the network's user needs.
-    pub fn size(&mut self, name: &str, value: f64) {
-        self.sizes.insert(name.to_owned(), value);
     }
 
     /// A new input.
@@ -599,8 +609,9 @@ impl<'a> Graph<'a> {
             .map(|(value, _)| ValueInfoProto::tensor(&value.name, value.dtype, &value.shape))
             .collect();
         let outputs = self.outputs.iter().map(|(_, spec)| spec.clone()).collect();
-        let Self { name, inputs, sizes, .. } = self;
-        Network { name, nodes, values, initializers, inputs, outputs, sizes }
+        let (sizes, numbers) = Default::default();
+        let Self { name, inputs, .. } = self;
+        Network { name, nodes, values, initializers, inputs, outputs, sizes, numbers }
     }
 }
 

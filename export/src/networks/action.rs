@@ -15,6 +15,7 @@
 
 use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, rotary, swiglu, understanding};
 use crate::automot::names::{action as names, prefix_tensors};
+use crate::automot::sizes::{ActionSizes, RopeNumbers};
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
@@ -172,17 +173,19 @@ fn draw(
     g.output(names::DECISION_IDS, &decision, "most likely token of each decision query");
     probes.emit(g);
 
-    g.size("layers", config.num_hidden_layers as f64);
-    g.size("hidden", config.hidden_size as f64);
-    g.size("prefix_capacity", prefix_capacity as f64);
-    g.size("kv_heads", kv_heads as f64);
-    g.size("key_dim", config.head_dim as f64);
-    g.size("value_dim", gen_head_dim as f64);
-    g.size("own_tokens", n_tokens as f64);
-    g.size("cells", cells as f64);
-    g.size("channels", channels as f64);
-    g.size("rope_theta", config.rope_theta);
-    Ok(graph.finish())
+    let sizes = ActionSizes {
+        layers: config.num_hidden_layers,
+        hidden: config.hidden_size,
+        prefix_capacity,
+        kv_heads,
+        key_dim: config.head_dim,
+        value_dim: gen_head_dim,
+        own_tokens: n_tokens,
+        cells,
+        channels,
+    };
+    let numbers = RopeNumbers { rope_theta: config.rope_theta };
+    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
 }
 
 /// `[tokens, hidden]`: BEV cells, two target points, speed, queries.

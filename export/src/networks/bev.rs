@@ -12,6 +12,7 @@
 
 use super::{ExportOptions, NetworkError, Probes, Sizes};
 use crate::automot::names::bev as names;
+use crate::automot::sizes::{BevNumbers, BevSizes};
 use crate::checkpoint::{BevConfig, Checkpoint};
 use crate::dtype::DType;
 use crate::graph::{Affine, Graph, GraphError, Network, Padding, Value};
@@ -151,22 +152,26 @@ fn draw(
     g.output(names::BEV_TOKENS, &tokens, "[cells, channels], row-major cells, row is the y strip");
     probes.emit(g);
 
-    g.size("image_height", height as f64);
-    g.size("image_width", width as f64);
-    g.size("lidar_channels", config.lidar_channels as f64);
-    g.size("lidar_rows", rows as f64);
-    g.size("lidar_cols", cols as f64);
-    g.size("cells", cells as f64);
-    g.size("channels", tokens.dim(1) as f64);
-    let [min_x, max_x, min_y, max_y] = config.bounds_m;
-    g.size("min_x_m", min_x);
-    g.size("max_x_m", max_x);
-    g.size("min_y_m", min_y);
-    g.size("max_y_m", max_y);
-    g.size("hist_max_per_pixel", config.hist_max_per_pixel);
-    g.size("lidar_split_height_m", config.lidar_split_height_m);
-    g.size("max_height_lidar_m", config.max_height_lidar_m);
-    Ok(graph.finish())
+    let sizes = BevSizes {
+        image_height: height,
+        image_width: width,
+        lidar_channels: config.lidar_channels,
+        lidar_rows: rows,
+        lidar_cols: cols,
+        cells,
+        channels: tokens.dim(1),
+    };
+    let [min_x_m, max_x_m, min_y_m, max_y_m] = config.bounds_m;
+    let numbers = BevNumbers {
+        min_x_m,
+        max_x_m,
+        min_y_m,
+        max_y_m,
+        hist_max_per_pixel: config.hist_max_per_pixel,
+        lidar_split_height_m: config.lidar_split_height_m,
+        max_height_lidar_m: config.max_height_lidar_m,
+    };
+    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
 }
 
 /// `[1, 3, height, width]`, in single precision up to the last step.

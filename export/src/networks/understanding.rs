@@ -15,6 +15,7 @@
 
 use super::{ExportOptions, NetworkError, Probes, Sizes, mrope_axes, rotary, swiglu};
 use crate::automot::names::{prefix_tensors, understanding as names};
+use crate::automot::sizes::{GroupSizes, RopeNumbers, UnderstandingSizes};
 use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
 use crate::graph::{Graph, GraphError, Network, Value};
@@ -176,24 +177,26 @@ fn draw(
     }
     probes.emit(g);
 
-    g.size("layers", config.num_hidden_layers as f64);
-    if group.of > 1 {
-        g.size("groups", group.of as f64);
-        g.size("group", group.index as f64);
-        g.size("first_layer", group.layers.start as f64);
-        g.size("group_layers", group.layers.len() as f64);
-    }
-    g.size("hidden", hidden as f64);
-    g.size("prefix_capacity", capacity as f64);
-    g.size("frames", options.frames as f64);
-    g.size("frame_tokens", sizes.frame_tokens as f64);
-    g.size("kv_heads", sizes.kv_heads as f64);
-    g.size("key_dim", config.head_dim as f64);
-    g.size("value_dim", sizes.gen_head_dim as f64);
-    g.size("deepstack_maps", n_maps as f64);
-    g.size("rope_theta", config.rope_theta);
-    g.size("vocab_size", config.vocab_size as f64);
-    Ok(graph.finish())
+    let sizes = UnderstandingSizes {
+        layers: config.num_hidden_layers,
+        group: (group.of > 1).then(|| GroupSizes {
+            groups: group.of,
+            group: group.index,
+            first_layer: group.layers.start,
+            group_layers: group.layers.len(),
+        }),
+        hidden,
+        prefix_capacity: capacity,
+        frames: options.frames,
+        frame_tokens: sizes.frame_tokens,
+        kv_heads: sizes.kv_heads,
+        key_dim: config.head_dim,
+        value_dim: sizes.gen_head_dim,
+        deepstack_maps: n_maps,
+        vocab_size: config.vocab_size,
+    };
+    let numbers = RopeNumbers { rope_theta: config.rope_theta };
+    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
 }
 
 /// Embeddings of text tokens, image tokens in their slots.

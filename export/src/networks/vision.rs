@@ -9,6 +9,7 @@
 
 use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, inverse_frequencies};
 use crate::automot::names::vision as names;
+use crate::automot::sizes::VisionSizes;
 use crate::checkpoint::{Checkpoint, VisionConfig};
 use crate::dtype::DType;
 use crate::graph::{Gelu, Graph, GraphError, Network, Value};
@@ -115,16 +116,18 @@ fn draw(
     }
     probes.emit(g);
 
-    g.size("frame_height", options.frame_size[0] as f64);
-    g.size("frame_width", options.frame_size[1] as f64);
-    g.size("patch_size", config.patch_size as f64);
-    g.size("temporal_patch_size", config.temporal_patch_size as f64);
-    g.size("spatial_merge_size", config.spatial_merge_size as f64);
-    g.size("in_channels", config.in_channels as f64);
-    g.size("tokens", sizes.frame_tokens as f64);
-    g.size("hidden", config.out_hidden_size as f64);
-    g.size("deepstack_maps", deepstack.len() as f64);
-    Ok(graph.finish())
+    let [frame_height, frame_width] = options.frame_size;
+    Ok(graph.finish().with_sizes(&VisionSizes {
+        frame_height,
+        frame_width,
+        patch_size: config.patch_size,
+        temporal_patch_size: config.temporal_patch_size,
+        spatial_merge_size: config.spatial_merge_size,
+        in_channels: config.in_channels,
+        tokens: sizes.frame_tokens,
+        hidden: config.out_hidden_size,
+        deepstack_maps: deepstack.len(),
+    }))
 }
 
 fn block(

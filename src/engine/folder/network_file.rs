@@ -8,7 +8,7 @@ use super::weight_file::hash_cache;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_export::contract::{Contract, FORMAT};
+use tandem_export::contract::{Contract, ContractError};
 use tandem_export::folder::{SUMMARY_FILE, Summary};
 use tandem_export::summary::SummaryError;
 use tandem_export::weights::{WeightsError, hex};
@@ -56,14 +56,14 @@ pub enum NetworkFileError {
         #[source]
         source: io::Error,
     },
-    /// The contract is not one.
-    #[error("{path:?} is not a network contract: {source}")]
+    /// The contract is not usable.
+    #[error("{path:?} is not a network contract: {source}; export the checkpoint again")]
     Contract {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: ContractError,
     },
     /// The summary of an export is none.
     #[error("{path:?} is not the summary of an export: {source}; export the checkpoint again")]
@@ -73,16 +73,6 @@ pub enum NetworkFileError {
         /// Why.
         #[source]
         source: SummaryError,
-    },
-    /// The contract has another format.
-    #[error(
-        "{path:?} has contract format {found}, this tandem reads format {FORMAT}; export the checkpoint again"
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
     },
     /// The graph changed after its contract was written.
     #[error(
@@ -192,11 +182,8 @@ impl NetworkFile {
     pub fn exported(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let path = folder.join(format!("{name}.json"));
         let text = read(&path, LARGEST_JSON)?;
-        let contract: Contract = serde_json::from_slice(&text)
-            .map_err(|source| NetworkFileError::Contract { path: path.clone(), source })?;
-        if contract.format != FORMAT {
-            return Err(NetworkFileError::Format { path, found: contract.format });
-        }
+        let contract =
+            Contract::parse(&text).map_err(|source| NetworkFileError::Contract { path, source })?;
         let path = folder.join(format!("{name}.onnx"));
         let graph = read(&path, LARGEST_GRAPH)?;
         let found = hex(&Sha256::digest(&graph));

@@ -17,7 +17,7 @@ pub const ENGINE_FILE: &str = "engine.json";
 pub const LATENCY_FILE: &str = "latency.json";
 
 /// Version of [`EngineRecord`]'s layout; a reader refuses another.
-pub(in crate::engine) const FORMAT: u32 = 1;
+pub(in crate::engine) const FORMAT: u32 = 2;
 
 /// Ending of engine files.
 pub(in crate::engine) const ENGINE_ENDING: &str = "engine";

@@ -8,7 +8,9 @@ use super::networks;
 use super::recording::{PromptRecording, Recording};
 use crate::tensor::{DType, HostTensor};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tandem_export::automot::names::{self, PROBE};
+use tandem_export::automot::sizes::UnderstandingSizes;
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// Places of the networks in a recording.
@@ -223,17 +225,24 @@ pub fn comparable(engine: [&Contract; 4], reference: [&Contract; 4]) -> Result<(
                 return Err(CompareError::Tensor { network, what, index, engine, reference });
             }
         }
-        for key in a.sizes.keys().chain(b.sizes.keys()) {
-            let word = |contract: &Contract| {
-                contract.sizes.get(key).map_or("absent".to_owned(), f64::to_string)
-            };
-            let (engine, reference) = (word(a), word(b));
+        let (engine, reference) = (all_numbers(a), all_numbers(b));
+        for key in engine.keys().chain(reference.keys()) {
+            let [engine, reference] = [&engine, &reference]
+                .map(|side| side.get(key).map_or("absent".to_owned(), String::clone));
             if engine != reference {
-                return Err(CompareError::Size { network, key: key.clone(), engine, reference });
+                let key = key.to_string();
+                return Err(CompareError::Size { network, key, engine, reference });
             }
         }
     }
     Ok(())
+}
+
+/// The sizes and other numbers of a contract, as text, by name.
+fn all_numbers(contract: &Contract) -> BTreeMap<&str, String> {
+    let sizes = contract.sizes.iter().map(|(name, size)| (name.as_str(), size.to_string()));
+    let numbers = contract.numbers.iter().map(|(name, size)| (name.as_str(), size.to_string()));
+    sizes.chain(numbers).collect()
 }
 
 /// Compares what two sets of networks answered to the same drive.
@@ -242,11 +251,10 @@ pub fn comparable(engine: [&Contract; 4], reference: [&Contract; 4]) -> Result<(
 /// If the two are not [`comparable`], or were not driven alike.
 pub fn compare(engine: &Recording, reference: &Recording) -> Result<Comparison, CompareError> {
     comparable(engine.contracts.each_ref(), reference.contracts.each_ref())?;
-    let sizes = &reference.contracts[UNDERSTANDING].sizes;
-    let mut result = Comparison {
-        layers: vec![LayerDifference::default(); sizes.get("layers").map_or(0, |&n| n as usize)],
-        ..Comparison::default()
-    };
+    let layers = UnderstandingSizes::of(&reference.contracts[UNDERSTANDING]);
+    let layers = layers.map_or(0, |sizes| sizes.layers);
+    let mut result =
+        Comparison { layers: vec![LayerDifference::default(); layers], ..Comparison::default() };
     let alike = engine.prompts.len() == reference.prompts.len();
     assert!(alike, "both sides were driven by the same inputs");
     for (a, b) in engine.prompts.iter().zip(&reference.prompts) {

@@ -3,7 +3,7 @@
 use super::image::{BevFrame, BevFrameConfig, Size};
 use super::lane::Lane;
 use super::lidar::SweepPair;
-use super::networks::{Networks, NetworksError, size};
+use super::networks::{Networks, NetworksError};
 use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
 use super::sizes::histogram;
@@ -20,6 +20,7 @@ use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tandem_export::automot::sizes::ActionSizes;
 use tandem_export::contract::TensorSpec;
 
 /// Time between two waypoints.
@@ -164,7 +165,7 @@ impl AutomotAction {
         let device = &*networks.device;
         let staged = |spec: &TensorSpec| StagedTensor::zeros(device, spec.dtype, &spec.shape);
         let tokens = &bev_contract.outputs[0];
-        let own_tokens = size(contract, super::networks::action::NETWORK, "own_tokens")? as i64;
+        let own_tokens = ActionSizes::of(contract)?.own_tokens as i64;
         Ok(Self {
             networks: FastNetworks {
                 bev: networks.bev.clone().session(),

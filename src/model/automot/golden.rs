@@ -13,6 +13,7 @@ use crate::tensor::HostTensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tandem_export::automot::sizes::UnderstandingSizes;
 use tandem_export::folder::GOLDEN_FILE;
 
 /// Version of what the file holds.
@@ -221,7 +222,9 @@ impl Answers {
             let place = place.expect("networks that can drive have all outputs");
             prompt.runs[network].iter().map(|run| &run[place]).collect()
         };
-        let layers = recording.contracts[UNDERSTANDING].sizes["layers"] as usize;
+        let layers = UnderstandingSizes::of(&recording.contracts[UNDERSTANDING])
+            .expect("networks that can drive have all sizes")
+            .layers;
         let [keys, values] = prefix_tensors(layers - 1).map(|name| {
             let written = output(UNDERSTANDING, &name);
             sampled(written[0], prompt.valid_length)

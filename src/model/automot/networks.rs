@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_export::automot::names::{PROBE, is_network};
 pub use tandem_export::automot::names::{action, bev, prefix_tensors, understanding, vision};
-use tandem_export::contract::{Contract, TensorSpec};
+use tandem_export::automot::sizes::{GroupSizes, UnderstandingSizes};
+use tandem_export::contract::{Contract, SizesError, TensorSpec, by_name};
 use tandem_export::folder::Summary;
 use tandem_export::summary::MODEL;
 use tandem_files::shortened;
@@ -232,15 +233,8 @@ pub enum NetworksError {
         what: String,
     },
     /// A size is missing from a contract.
-    #[error(
-        "the contract of network {network:?} does not say {key:?}; export the checkpoint again"
-    )]
-    Size {
-        /// The network.
-        network: &'static str,
-        /// The missing size.
-        key: &'static str,
-    },
+    #[error(transparent)]
+    Sizes(#[from] SizesError),
 }
 
 impl NetworksError {
@@ -306,12 +300,7 @@ impl Contracts {
     /// # Errors
     /// The understanding expert's contract lacks a size.
     pub fn outline(&self) -> Result<ModelOutline, NetworksError> {
-        let size = |key: &'static str| {
-            let value = self.understanding[0].sizes.get(key).copied();
-            value
-                .map(|value| value as usize)
-                .ok_or(NetworksError::Size { network: understanding::NETWORK, key })
-        };
+        let sizes = UnderstandingSizes::of(&self.understanding[0])?;
         let one = |stage, runs, contract: &Contract| StageNetworks {
             stage,
             runs,
@@ -328,8 +317,8 @@ impl Contracts {
                 one(stages::BEV, Runs::EachTick, &self.bev),
                 one(stages::ACTION, Runs::EachTick, &self.action),
             ],
-            frames: size("frames")?,
-            prefix_capacity: size("prefix_capacity")?,
+            frames: sizes.frames,
+            prefix_capacity: sizes.prefix_capacity,
         })
     }
 
@@ -426,9 +415,6 @@ impl Contracts {
     }
 }
 
-/// Sizes that only the contract of a layer group has.
-const GROUP_SIZES: [&str; 4] = ["group", "groups", "first_layer", "group_layers"];
-
 /// Layer groups, or a single network, seen as one network.
 pub(super) struct WholeUnderstanding {
     /// Takes what a prompt consists of; gives keys and values of all layers, then probes.
@@ -443,7 +429,9 @@ impl WholeUnderstanding {
         let groups: Vec<&Contract> = groups.into_iter().collect();
         let mut contract = groups[0].clone();
         contract.network = understanding::NETWORK.to_owned();
-        contract.sizes.retain(|name, _| !GROUP_SIZES.contains(&name.as_str()));
+        if let Ok(sizes) = UnderstandingSizes::of(&contract) {
+            contract.sizes = by_name(&UnderstandingSizes { group: None, ..sizes });
+        }
         let hashes: Vec<&str> = groups.iter().map(|group| group.graph_sha256.as_str()).collect();
         contract.graph_sha256 = hashes.join(" ");
         let all = groups.iter().enumerate().flat_map(|(group, contract)| {
@@ -503,13 +491,16 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
     for (index, contract) in groups.iter().enumerate() {
         let network = understanding::group(index);
         let expected = LayerGroup { group: index, groups: groups.len(), first_layer: layers.end };
-        let size = |key| contract.sizes.get(key).map(|&size| size as usize);
-        let found = || {
-            let [group, groups, first_layer, _] = GROUP_SIZES.map(size);
-            Some(LayerGroup { group: group?, groups: groups?, first_layer: first_layer? })
-        };
-        let Some(count) = size("group_layers").filter(|_| found() == Some(expected)) else {
-            let found = found().map_or("no layer group".to_owned(), |found| found.to_string());
+        let sizes = UnderstandingSizes::of(contract)?.group;
+        let found = sizes.map(|GroupSizes { groups, group, first_layer, .. }| LayerGroup {
+            group,
+            groups,
+            first_layer,
+        });
+        let Some(GroupSizes { group_layers: count, .. }) =
+            sizes.filter(|_| found == Some(expected))
+        else {
+            let found = found.map_or("no layer group".to_owned(), |found| found.to_string());
             let folder = folder.to_owned();
             return Err(NetworksError::Group { network, folder, found, expected });
         };
@@ -592,16 +583,4 @@ fn nothing() -> String {
 
 fn describe(spec: &TensorSpec) -> String {
     format!("{} {:?}", spec.dtype, spec.shape)
-}
-
-/// A size from a contract.
-///
-/// # Errors
-/// If the contract lacks it.
-pub fn size(
-    contract: &Contract,
-    network: &'static str,
-    key: &'static str,
-) -> Result<f64, NetworksError> {
-    contract.sizes.get(key).copied().ok_or(NetworksError::Size { network, key })
 }

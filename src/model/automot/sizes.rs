@@ -4,10 +4,13 @@
 //! networks are loaded: nothing behind this point meets a size that contradicts another.
 
 use super::lidar::HistogramConfig;
-use super::networks::{Contracts, NetworksError, action, bev, understanding, vision};
+use super::networks::{Contracts, NetworksError, action, bev, vision};
 use crate::tensor::DType;
 use std::ops::RangeInclusive;
 use tandem_export::automot::names::{PrefixPart, understanding as names};
+use tandem_export::automot::sizes::{
+    ActionSizes, BevNumbers, BevSizes, RopeNumbers, UnderstandingSizes, VisionSizes,
+};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_files::shortened;
 
@@ -43,45 +46,50 @@ const STATE_TOKENS: usize = 3;
 
 /// Checks one contract by itself, so far that counting with its sizes ends.
 pub(super) fn check_alone(contract: &Contract) -> Result<(), NetworksError> {
-    let sizes = Sizes(contract);
-    for (key, &value) in &contract.sizes {
+    let check = Check(contract);
+    for (key, &value) in &contract.numbers {
         if !value.is_finite() {
-            return Err(sizes.contradiction(format!("{} is {value}", shortened(key))));
+            return Err(check.contradiction(format!("{} is {value}", shortened(key))));
         }
     }
-    for key in ["layers", "groups", "group_layers"] {
-        if contract.sizes.contains_key(key) {
-            sizes.whole(key, 1..=MOST_LAYERS)?;
-        }
-    }
-    for key in ["group", "first_layer"] {
-        if contract.sizes.contains_key(key) {
-            sizes.whole(key, 0..=MOST_LAYERS)?;
+    if is_understanding(&contract.network) {
+        let sizes = UnderstandingSizes::of(contract)?;
+        check.range("layers", sizes.layers, 1..=MOST_LAYERS)?;
+        if let Some(group) = sizes.group {
+            check.range("groups", group.groups, 1..=MOST_LAYERS)?;
+            check.range("group_layers", group.group_layers, 1..=MOST_LAYERS)?;
+            check.range("group", group.group, 0..=MOST_LAYERS)?;
+            check.range("first_layer", group.first_layer, 0..=MOST_LAYERS)?;
         }
     }
     for spec in contract.inputs.iter().chain(&contract.outputs) {
         let bytes = spec.shape.iter().try_fold(spec.dtype.size(), |a, &b| a.checked_mul(b));
         if spec.shape.contains(&0) || bytes.is_none_or(|bytes| bytes > LARGEST_TENSOR) {
             let (name, shape) = (shortened(&spec.name), shortened(format!("{:?}", spec.shape)));
-            return Err(sizes.contradiction(format!("{name} has the shape {shape}")));
+            return Err(check.contradiction(format!("{name} has the shape {shape}")));
         }
     }
     Ok(())
 }
 
+/// True for the understanding expert and its layer groups.
+fn is_understanding(network: &str) -> bool {
+    network == names::NETWORK || names::group_number(network).is_some()
+}
+
 /// Checks contracts that have AutoMoT's tensors, in its order.
 pub(super) fn check(contracts: &Contracts) -> Result<(), NetworksError> {
     let Contracts { vision, understanding, bev, action } = contracts;
-    let frames = check_vision(&Sizes(vision))?;
+    let frames = check_vision(&Check(vision))?;
     for group in understanding {
-        check_understanding(&Sizes(group), &frames)?;
+        check_understanding(&Check(group), &frames)?;
     }
-    check_bev(&Sizes(bev))?;
-    check_action(&Sizes(action), &Sizes(bev))?;
-    let layers = Sizes(action).whole("layers", 1..=MOST_LAYERS)?;
-    understanding
-        .iter()
-        .try_for_each(|group| Sizes(group).equals("layers", layers, action::NETWORK))
+    let feature = check_bev(&Check(bev))?;
+    let layers = check_action(&Check(action), &feature)?;
+    understanding.iter().try_for_each(|group| {
+        let found = UnderstandingSizes::of(group)?.layers;
+        Check(group).equals("layers", found, layers, action::NETWORK)
+    })
 }
 
 /// What the vision tower gives for one frame.
@@ -92,74 +100,93 @@ struct FrameFeatures {
     dtype: DType,
 }
 
-fn check_vision(sizes: &Sizes<'_>) -> Result<FrameFeatures, NetworksError> {
-    let [height, width] = [
-        sizes.whole("frame_height", 1..=LONGEST_SIDE)?,
-        sizes.whole("frame_width", 1..=LONGEST_SIDE)?,
-    ];
-    let patch = sizes.whole("patch_size", 1..=LONGEST_SIDE)?;
-    let repeated = sizes.whole("temporal_patch_size", 1..=MOST_LAYERS)?;
-    let merge = sizes.whole("spatial_merge_size", 1..=LONGEST_SIDE)?;
+fn check_vision(check: &Check<'_>) -> Result<FrameFeatures, NetworksError> {
+    let sizes = VisionSizes::of(check.0)?;
+    let (height, width) = (sizes.frame_height, sizes.frame_width);
+    check.range("frame_height", height, 1..=LONGEST_SIDE)?;
+    check.range("frame_width", width, 1..=LONGEST_SIDE)?;
+    let (patch, merge) = (sizes.patch_size, sizes.spatial_merge_size);
+    check.range("patch_size", patch, 1..=LONGEST_SIDE)?;
+    let repeated = sizes.temporal_patch_size;
+    check.range("temporal_patch_size", repeated, 1..=MOST_LAYERS)?;
+    check.range("spatial_merge_size", merge, 1..=LONGEST_SIDE)?;
     // A camera's colors.
-    sizes.equals("in_channels", 3, "a picture's channels")?;
+    check.equals("in_channels", sizes.in_channels, 3, "a picture's channels")?;
     let block = patch * merge;
     if !height.is_multiple_of(block) || !width.is_multiple_of(block) {
-        return Err(sizes.contradiction(format!(
+        return Err(check.contradiction(format!(
             "frames of {height} × {width} pixels are not whole blocks of patch_size × \
              spatial_merge_size = {block}"
         )));
     }
     let patches = (height / patch) * (width / patch);
     let tokens = patches / (merge * merge);
-    sizes.equals("tokens", tokens, "frame, patch_size and spatial_merge_size")?;
-    let hidden = sizes.whole("hidden", 1..=MOST)?;
-    let maps = sizes.whole("deepstack_maps", 1..=MOST_LAYERS)?;
-    let Contract { inputs, outputs, .. } = sizes.0;
-    sizes.tensor(&inputs[0], DType::F32, &[patches, 3 * repeated * patch * patch])?;
+    check.equals("tokens", sizes.tokens, tokens, "frame, patch_size and spatial_merge_size")?;
+    let (hidden, maps) = (sizes.hidden, sizes.deepstack_maps);
+    check.range("hidden", hidden, 1..=MOST)?;
+    check.range("deepstack_maps", maps, 1..=MOST_LAYERS)?;
+    let Contract { inputs, outputs, .. } = check.0;
+    check.tensor(&inputs[0], DType::F32, &[patches, 3 * repeated * patch * patch])?;
     let dtype = outputs[0].dtype;
-    sizes.tensor(&outputs[0], sizes.float(&outputs[0])?, &[tokens, hidden])?;
-    sizes.tensor(&outputs[1], dtype, &[maps, tokens, hidden])?;
+    check.tensor(&outputs[0], check.float(&outputs[0])?, &[tokens, hidden])?;
+    check.tensor(&outputs[1], dtype, &[maps, tokens, hidden])?;
     Ok(FrameFeatures { tokens, hidden, maps, dtype })
 }
 
-fn check_understanding(sizes: &Sizes<'_>, features: &FrameFeatures) -> Result<(), NetworksError> {
+fn check_understanding(check: &Check<'_>, features: &FrameFeatures) -> Result<(), NetworksError> {
     let FrameFeatures { tokens, hidden, maps, dtype } = *features;
-    let frames = sizes.whole("frames", 1..=MOST_FRAMES)?;
-    sizes.equals("frame_tokens", tokens, vision::NETWORK)?;
-    sizes.equals("hidden", hidden, vision::NETWORK)?;
-    sizes.equals("deepstack_maps", maps, vision::NETWORK)?;
-    let capacity = sizes.whole("prefix_capacity", 1..=MOST)?;
-    sizes.whole("vocab_size", 1..=MOST)?;
-    sizes.positive("rope_theta")?;
-    for spec in &sizes.0.inputs {
+    let sizes = UnderstandingSizes::of(check.0)?;
+    let frames = sizes.frames;
+    check.range("frames", frames, 1..=MOST_FRAMES)?;
+    check.equals("frame_tokens", sizes.frame_tokens, tokens, vision::NETWORK)?;
+    check.equals("hidden", sizes.hidden, hidden, vision::NETWORK)?;
+    check.equals("deepstack_maps", sizes.deepstack_maps, maps, vision::NETWORK)?;
+    let capacity = sizes.prefix_capacity;
+    check.range("prefix_capacity", capacity, 1..=MOST)?;
+    check.range("vocab_size", sizes.vocab_size, 1..=MOST)?;
+    check.rope_theta()?;
+    for spec in &check.0.inputs {
         match spec.name.as_str() {
             names::TOKEN_IDS | names::IMAGE_SLOT | names::VISIBLE_UNTIL => {
-                sizes.tensor(spec, DType::I64, &[capacity])?;
+                check.tensor(spec, DType::I64, &[capacity])?;
             }
-            names::POSITION_IDS => sizes.tensor(spec, DType::I64, &[3, capacity])?,
-            names::IMAGE_TOKENS => sizes.tensor(spec, dtype, &[frames * tokens, hidden])?,
-            names::DEEPSTACK => sizes.tensor(spec, dtype, &[maps, frames * tokens, hidden])?,
+            names::POSITION_IDS => check.tensor(spec, DType::I64, &[3, capacity])?,
+            names::IMAGE_TOKENS => check.tensor(spec, dtype, &[frames * tokens, hidden])?,
+            names::DEEPSTACK => check.tensor(spec, dtype, &[maps, frames * tokens, hidden])?,
             name if name.starts_with(names::HIDDEN) => {
-                sizes.tensor(spec, dtype, &[capacity, hidden])?
+                check.tensor(spec, dtype, &[capacity, hidden])?;
             }
-            _ => return Err(sizes.unknown(spec)),
+            _ => return Err(check.unknown(spec)),
         }
     }
-    for spec in &sizes.0.outputs {
+    for spec in &check.0.outputs {
         if spec.name.starts_with(names::HIDDEN) {
-            sizes.tensor(spec, dtype, &[capacity, hidden])?;
+            check.tensor(spec, dtype, &[capacity, hidden])?;
         }
     }
-    check_prefix(sizes, &sizes.0.outputs)
+    let UnderstandingSizes { kv_heads, key_dim, value_dim, .. } = sizes;
+    check_prefix(check, &Prefix { kv_heads, capacity, key_dim, value_dim }, &check.0.outputs)
+}
+
+/// Sizes of the keys and values of a layer.
+struct Prefix {
+    kv_heads: usize,
+    capacity: usize,
+    key_dim: usize,
+    value_dim: usize,
 }
 
 /// Checks the keys and values among `specs`.
-fn check_prefix(sizes: &Sizes<'_>, specs: &[TensorSpec]) -> Result<(), NetworksError> {
-    let [heads, capacity, key_dim, value_dim] =
-        ["kv_heads", "prefix_capacity", "key_dim", "value_dim"]
-            .map(|key| sizes.whole(key, 1..=MOST));
-    let (heads, capacity) = (heads?, capacity?);
-    let (key_dim, value_dim) = (key_dim?, value_dim?);
+fn check_prefix(
+    check: &Check<'_>,
+    prefix: &Prefix,
+    specs: &[TensorSpec],
+) -> Result<(), NetworksError> {
+    let Prefix { kv_heads, capacity, key_dim, value_dim } = *prefix;
+    check.range("kv_heads", kv_heads, 1..=MOST)?;
+    check.range("prefix_capacity", capacity, 1..=MOST)?;
+    check.range("key_dim", key_dim, 1..=MOST)?;
+    check.range("value_dim", value_dim, 1..=MOST)?;
     let mut dtype = None;
     for spec in specs {
         let width = match PrefixPart::of(&spec.name) {
@@ -167,95 +194,98 @@ fn check_prefix(sizes: &Sizes<'_>, specs: &[TensorSpec]) -> Result<(), NetworksE
             Some(PrefixPart::Values) => value_dim,
             None => continue,
         };
-        let dtype = *dtype.get_or_insert(sizes.float(spec)?);
-        sizes.tensor(spec, dtype, &[heads, capacity, width])?;
+        let dtype = *dtype.get_or_insert(check.float(spec)?);
+        check.tensor(spec, dtype, &[kv_heads, capacity, width])?;
     }
     Ok(())
 }
 
-fn check_bev(sizes: &Sizes<'_>) -> Result<(), NetworksError> {
-    let [height, width] = [
-        sizes.whole("image_height", 1..=LONGEST_SIDE)?,
-        sizes.whole("image_width", 1..=LONGEST_SIDE)?,
-    ];
-    let channels = sizes.whole("lidar_channels", 1..=2)?;
-    let [rows, columns] = [
-        sizes.whole("lidar_rows", 1..=LONGEST_SIDE)?,
-        sizes.whole("lidar_cols", 1..=LONGEST_SIDE)?,
-    ];
-    let cells = sizes.whole("cells", 1..=MOST)?;
-    let features = sizes.whole("channels", 1..=MOST)?;
-    let Contract { inputs, outputs, .. } = sizes.0;
-    sizes.tensor(&inputs[0], DType::U8, &[height, width, 3])?;
-    sizes.tensor(&inputs[1], DType::F32, &[channels, rows, columns])?;
-    sizes.tensor(&outputs[0], sizes.float(&outputs[0])?, &[cells, features])?;
-    sizes.whole("hist_max_per_pixel", 1..=MOST_POINTS)?;
-    let config = histogram(sizes.0)?;
+fn check_bev(check: &Check<'_>) -> Result<BevSizes, NetworksError> {
+    let sizes = BevSizes::of(check.0)?;
+    let (height, width) = (sizes.image_height, sizes.image_width);
+    check.range("image_height", height, 1..=LONGEST_SIDE)?;
+    check.range("image_width", width, 1..=LONGEST_SIDE)?;
+    let (channels, rows, columns) = (sizes.lidar_channels, sizes.lidar_rows, sizes.lidar_cols);
+    check.range("lidar_channels", channels, 1..=2)?;
+    check.range("lidar_rows", rows, 1..=LONGEST_SIDE)?;
+    check.range("lidar_cols", columns, 1..=LONGEST_SIDE)?;
+    check.range("cells", sizes.cells, 1..=MOST)?;
+    check.range("channels", sizes.channels, 1..=MOST)?;
+    let Contract { inputs, outputs, .. } = check.0;
+    check.tensor(&inputs[0], DType::U8, &[height, width, 3])?;
+    check.tensor(&inputs[1], DType::F32, &[channels, rows, columns])?;
+    check.tensor(&outputs[0], check.float(&outputs[0])?, &[sizes.cells, sizes.channels])?;
+    check.points(BevNumbers::of(check.0)?.hist_max_per_pixel)?;
+    let config = histogram(check.0)?;
     let [x, y] = [config.x_range_m, config.y_range_m];
     for (axis, [low, high]) in [("x", x), ("y", y)] {
         if !(low < high && low >= -FARTHEST_M && high <= FARTHEST_M) {
             return Err(
-                sizes.contradiction(format!("min_{axis}_m is {low} and max_{axis}_m is {high}"))
+                check.contradiction(format!("min_{axis}_m is {low} and max_{axis}_m is {high}"))
             );
         }
     }
     let shape = config.shape();
     let exact_rows = (y[1] - y[0]) * config.cells_per_meter;
     if shape != [channels, rows, columns] || (exact_rows - rows as f64).abs() > WHOLE_CELLS {
-        return Err(sizes.contradiction(format!(
+        return Err(check.contradiction(format!(
             "a grid from {} to {} m and from {} to {} m has {shape:?} cells at {} cells per meter, \
              the network takes [{channels}, {rows}, {columns}]",
             x[0], x[1], y[0], y[1], config.cells_per_meter
         )));
     }
-    Ok(())
+    Ok(sizes)
 }
 
 /// The histogram that the BEV encoder takes.
 pub(super) fn histogram(bev: &Contract) -> Result<HistogramConfig, NetworksError> {
-    let sizes = Sizes(bev);
-    let number = |key| sizes.number(key);
-    let x_range_m = [number("min_x_m")?, number("max_x_m")?];
+    let (sizes, numbers) = (BevSizes::of(bev)?, BevNumbers::of(bev)?);
+    let x_range_m = [numbers.min_x_m, numbers.max_x_m];
     Ok(HistogramConfig {
         x_range_m,
-        y_range_m: [number("min_y_m")?, number("max_y_m")?],
-        cells_per_meter: number("lidar_cols")? / (x_range_m[1] - x_range_m[0]),
-        full_cell_points: number("hist_max_per_pixel")? as u32,
-        split_height_m: number("lidar_split_height_m")?,
-        max_height_m: number("max_height_lidar_m")?,
-        ground_plane: number("lidar_channels")? == 2.0,
+        y_range_m: [numbers.min_y_m, numbers.max_y_m],
+        cells_per_meter: sizes.lidar_cols as f64 / (x_range_m[1] - x_range_m[0]),
+        full_cell_points: numbers.hist_max_per_pixel as u32,
+        split_height_m: numbers.lidar_split_height_m,
+        max_height_m: numbers.max_height_lidar_m,
+        ground_plane: sizes.lidar_channels == 2,
     })
 }
 
-fn check_action(sizes: &Sizes<'_>, bev: &Sizes<'_>) -> Result<(), NetworksError> {
-    let Contract { inputs, outputs, .. } = sizes.0;
-    let cells = bev.whole("cells", 1..=MOST)?;
-    sizes.equals("cells", cells, bev::NETWORK)?;
-    sizes.equals("channels", bev.whole("channels", 1..=MOST)?, bev::NETWORK)?;
-    sizes.whole("hidden", 1..=MOST)?;
-    sizes.positive("rope_theta")?;
-    sizes.tensor(&inputs[1], DType::F32, &[STATE])?;
-    sizes.tensor(&inputs[2], DType::I64, &[1])?;
-    sizes.tensor(&inputs[3], DType::I64, &[1])?;
+/// Checks the action expert; returns its number of layers.
+fn check_action(check: &Check<'_>, feature: &BevSizes) -> Result<usize, NetworksError> {
+    let sizes = ActionSizes::of(check.0)?;
+    let Contract { inputs, outputs, .. } = check.0;
+    check.equals("cells", sizes.cells, feature.cells, bev::NETWORK)?;
+    check.equals("channels", sizes.channels, feature.channels, bev::NETWORK)?;
+    check.range("hidden", sizes.hidden, 1..=MOST)?;
+    check.rope_theta()?;
+    check.tensor(&inputs[1], DType::F32, &[STATE])?;
+    check.tensor(&inputs[2], DType::I64, &[1])?;
+    check.tensor(&inputs[3], DType::I64, &[1])?;
     let prefix = &inputs[action::INPUTS.len()..];
     if !prefix.len().is_multiple_of(2) {
-        return Err(sizes.contradiction("it has keys without values".into()));
+        return Err(check.contradiction("it has keys without values".into()));
     }
-    sizes.equals("layers", prefix.len() / 2, "the number of its keys")?;
-    check_prefix(sizes, prefix)?;
+    check.range("layers", sizes.layers, 1..=MOST_LAYERS)?;
+    check.equals("layers", sizes.layers, prefix.len() / 2, "the number of its keys")?;
+    let ActionSizes { kv_heads, prefix_capacity: capacity, key_dim, value_dim, .. } = sizes;
+    check_prefix(check, &Prefix { kv_heads, capacity, key_dim, value_dim }, prefix)?;
     let [route, waypoints, decision] =
         [0, 1, 2].map(|place| outputs[place].shape.first().copied().unwrap_or(0));
-    sizes.tensor(&outputs[0], DType::F32, &[route, 2])?;
-    sizes.tensor(&outputs[1], DType::F32, &[waypoints, 2])?;
-    sizes.tensor(&outputs[2], DType::I64, &[decision])?;
-    let own = [cells, STATE_TOKENS, route, waypoints, decision].into_iter().sum();
-    sizes.equals("own_tokens", own, "cells, state, decision and points together")
+    check.tensor(&outputs[0], DType::F32, &[route, 2])?;
+    check.tensor(&outputs[1], DType::F32, &[waypoints, 2])?;
+    check.tensor(&outputs[2], DType::I64, &[decision])?;
+    let own = [feature.cells, STATE_TOKENS, route, waypoints, decision].into_iter().sum();
+    let by = "cells, state, decision and points together";
+    check.equals("own_tokens", sizes.own_tokens, own, by)?;
+    Ok(sizes.layers)
 }
 
-/// The sizes of a contract.
-struct Sizes<'a>(&'a Contract);
+/// Checks of one contract.
+struct Check<'a>(&'a Contract);
 
-impl Sizes<'_> {
+impl Check<'_> {
     fn contradiction(&self, what: String) -> NetworksError {
         NetworksError::Contradiction { network: self.0.network.clone(), what }
     }
@@ -264,39 +294,43 @@ impl Sizes<'_> {
         self.contradiction(format!("it has the tensor {:?}", shortened(&spec.name)))
     }
 
-    fn number(&self, key: &'static str) -> Result<f64, NetworksError> {
-        let network = match self.0.network.as_str() {
-            vision::NETWORK => vision::NETWORK,
-            bev::NETWORK => bev::NETWORK,
-            action::NETWORK => action::NETWORK,
-            _ => understanding::NETWORK,
-        };
-        super::networks::size(self.0, network, key)
-    }
-
-    fn positive(&self, key: &'static str) -> Result<f64, NetworksError> {
-        match self.number(key)? {
-            value if value > 0.0 => Ok(value),
-            value => Err(self.contradiction(format!("{key} is {value}"))),
+    fn rope_theta(&self) -> Result<(), NetworksError> {
+        match RopeNumbers::of(self.0)?.rope_theta {
+            theta if theta > 0.0 => Ok(()),
+            theta => Err(self.contradiction(format!("rope_theta is {theta}"))),
         }
     }
 
-    /// A size that counts something.
-    fn whole(
+    /// Checks the number of points that saturate a cell.
+    fn points(&self, points: f64) -> Result<(), NetworksError> {
+        let most = MOST_POINTS as f64;
+        if points.fract() == 0.0 && (1.0..=most).contains(&points) {
+            return Ok(());
+        }
+        let what = format!("hist_max_per_pixel is {points}, possible are 1 to {most}");
+        Err(self.contradiction(what))
+    }
+
+    fn range(
         &self,
-        key: &'static str,
+        key: &str,
+        value: usize,
         range: RangeInclusive<usize>,
-    ) -> Result<usize, NetworksError> {
-        let value = self.number(key)?;
-        let (least, most) = (*range.start() as f64, *range.end() as f64);
-        if value.fract() == 0.0 && (least..=most).contains(&value) {
-            return Ok(value as usize);
+    ) -> Result<(), NetworksError> {
+        if range.contains(&value) {
+            return Ok(());
         }
+        let (least, most) = (range.start(), range.end());
         Err(self.contradiction(format!("{key} is {value}, possible are {least} to {most}")))
     }
 
-    fn equals(&self, key: &'static str, expected: usize, by: &str) -> Result<(), NetworksError> {
-        let found = self.whole(key, 0..=MOST)?;
+    fn equals(
+        &self,
+        key: &str,
+        found: usize,
+        expected: usize,
+        by: &str,
+    ) -> Result<(), NetworksError> {
         if found == expected {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 
 use super::image::{PatchLayout, Resizer, Size};
 use super::lane::Lane;
-use super::networks::{self, Networks, NetworksError, size, vision};
+use super::networks::{self, Networks, NetworksError};
 use super::prompt::{self, DrivingState};
 use super::stages;
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
@@ -22,6 +22,7 @@ use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use tandem_export::automot::names::{PROBE, understanding as names};
+use tandem_export::automot::sizes::VisionSizes;
 use tandem_export::contract::{Contract, TensorSpec};
 
 /// What the run file says of the slow expert.
@@ -452,13 +453,12 @@ fn zeros(device: &dyn Device, spec: &TensorSpec) -> Result<DeviceTensor, DeviceE
 
 /// How large the vision tower's frames are, and how they are cut.
 fn frame_layout(networks: &Networks) -> Result<(Size, PatchLayout), NetworksError> {
-    let contract = networks.vision.contract();
-    let whole = |key| Ok::<_, NetworksError>(size(contract, vision::NETWORK, key)? as usize);
-    let frame = Size { width: whole("frame_width")?, height: whole("frame_height")? };
+    let sizes = VisionSizes::of(networks.vision.contract())?;
+    let frame = Size { width: sizes.frame_width, height: sizes.frame_height };
     let layout = PatchLayout {
-        patch_size: whole("patch_size")?,
-        temporal_patch_size: whole("temporal_patch_size")?,
-        merge_size: whole("spatial_merge_size")?,
+        patch_size: sizes.patch_size,
+        temporal_patch_size: sizes.temporal_patch_size,
+        merge_size: sizes.spatial_merge_size,
     };
     Ok((frame, layout))
 }

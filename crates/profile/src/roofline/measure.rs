@@ -442,6 +442,7 @@ fn product(side: usize) -> NetworkFile {
         inputs: network.inputs,
         outputs: network.outputs,
         sizes: network.sizes,
+        numbers: network.numbers,
         // Only a reader of files compares it.
         graph_sha256: String::new(),
     };
