@@ -18,11 +18,11 @@ use tandem::engine::{
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::contract::{Contract, ContractError, FORMAT, TensorSpec};
-use tandem_export::networks::Precision;
 use tandem_export::onnx::{
     AttributeProto, DataLocation, DataType, GraphProto, ModelProto, NodeProto, OPSET,
     OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
+use tandem_export::options::Precision;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };

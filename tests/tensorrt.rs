@@ -14,10 +14,11 @@ use tandem::engine::tensorrt::{
     BuildError, BuildReport, BuildRequest, LayerFindings, OpenError, Progress, Target, TensorRt,
 };
 use tandem::engine::{LoadError, NetworkFile};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::synthesize;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
-use tandem_export::synth::synthesize;
+use tandem_export::options::Precision;
 use tempfile::TempDir;
 
 const TINY: &str = include_str!("../configs/tiny.json");

@@ -30,10 +30,10 @@ use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
 use tandem::timing::{StageSpans, Timestamp};
 use tandem_evaluation::routes::parse_routes;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 use tandem_profile::{PhaseName, PhaseRecorder, TickFacts, TraceRecorder};
 use tandem_world::EmbeddedWorld;
 

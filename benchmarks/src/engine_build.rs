@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tandem::engine::NetworkFile;
 use tandem::engine::tensorrt::{BuildRequest, Target, TensorRt, predict};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::Precision;
 use tandem_profile::MachineCard;
 
 /// Ada and Blackwell.

@@ -22,11 +22,11 @@ use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, Command, FrameId, World};
 use tandem::tensor::{TensorView, TensorViewMut};
 use tandem::timing::{Stage, StageSpans, StageTimes};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::contract::Contract;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 use tandem_world::EmbeddedWorld;
 
 const TICKS: usize = 200;

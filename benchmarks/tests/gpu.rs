@@ -6,10 +6,10 @@
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::synthesize;
 use tandem_export::folder::{TOKENIZER_FILE, export_networks};
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::synthesize;
 
 const SMALLEST: &str = include_str!("../../configs/soak.json");
 

@@ -14,18 +14,18 @@
 //! in the checkpoint's own folder, which cannot be swapped, do files appear one by one; there
 //! `export.json` goes first and comes back last, so a folder without it is not an export.
 
-use crate::automot::names;
-use crate::checkpoint::{Checkpoint, CheckpointError, TensorEntry};
+use crate::checkpoint::{CheckpointError, TensorEntry, Tensors};
 use crate::contract::{Contract, FORMAT};
 use crate::dtype::DType;
+use crate::family::{FAMILIES, Family, NetworkError, OpenCheckpoint};
 use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
-use crate::networks::{self, ExportOptions, NetworkError, Sizes, WeightStorage};
 use crate::onnx::{
     DataLocation, DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, ValueInfoProto,
 };
+use crate::options::{Options, WeightStorage};
+use crate::summary::SUMMARY_FORMAT;
 pub use crate::summary::Summary;
-use crate::summary::{MODEL, SUMMARY_FORMAT};
 use crate::weights::{WeightFile, hex};
 use half::{bf16, f16};
 use prost::Message;
@@ -143,22 +143,32 @@ pub enum ExportError {
 /// The networks do not fit the checkpoint, or a file cannot be read or written. Nothing new is left
 /// at `out_dir` then.
 pub fn export_networks(
-    checkpoint: &Checkpoint,
-    options: &ExportOptions,
+    checkpoint: &dyn OpenCheckpoint,
+    options: impl Into<Options>,
     out_dir: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, ExportError> {
-    let warnings = checkpoint.check().map_err(|source| ExportError::Checkpoint {
+    export(checkpoint, options.into(), out_dir, progress)
+}
+
+fn export(
+    opened: &dyn OpenCheckpoint,
+    options: Options,
+    out_dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, ExportError> {
+    let (family, checkpoint) = (opened.family(), opened.tensors());
+    let warnings = opened.check().map_err(|source| ExportError::Checkpoint {
         dir: checkpoint.dir().into(),
         source: Box::new(source),
     })?;
-    let sizes = Sizes::new(checkpoint, options)?;
-    let networks = networks::all(checkpoint, options, |name| progress(Progress::Network(name)))?;
+    let built = opened.build(&options, &mut |name| progress(Progress::Network(name)))?;
+    let networks = built.networks;
 
     let checkpoint_dir = canonical(checkpoint.dir())?;
     let in_place = out_dir.exists() && canonical(out_dir)? == checkpoint_dir;
     if !in_place {
-        refuse_foreign(out_dir)?;
+        refuse_foreign(out_dir, family)?;
     }
     let staging = begin(out_dir, in_place)?;
     let write = |name: &str, bytes: &[u8]| {
@@ -184,7 +194,7 @@ pub fn export_networks(
         let contract = Contract {
             format: FORMAT,
             network: network.name.clone(),
-            model: MODEL.to_owned(),
+            model: family.name().to_owned(),
             inputs: network.inputs.clone(),
             outputs: network.outputs.clone(),
             sizes: network.sizes.clone(),
@@ -225,24 +235,25 @@ pub fn export_networks(
         weight_files.push(name);
     }
 
-    let tokenizer = checkpoint.dir().join(TOKENIZER_FILE);
     let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    if !tokenizer.exists() {
-        warnings.push(format!("the checkpoint has no {TOKENIZER_FILE}: its networks cannot drive"));
-    } else if !in_place {
-        let text = fs::read(&tokenizer)
-            .map_err(|source| ExportError::Read { path: tokenizer.clone(), source })?;
-        write(TOKENIZER_FILE, &text)?;
+    for name in family.companions() {
+        let path = checkpoint.dir().join(name);
+        if !path.exists() {
+            warnings.push(format!("the checkpoint has no {name}: its networks cannot drive"));
+        } else if !in_place {
+            let text = fs::read(&path).map_err(|source| ExportError::Read { path, source })?;
+            write(name, &text)?;
+        }
     }
 
     let summary = Summary {
         format: SUMMARY_FORMAT,
         exporter_version: env!("CARGO_PKG_VERSION").to_owned(),
-        model: MODEL.to_owned(),
+        model: family.name().to_owned(),
         checkpoint: checkpoint_dir,
         headers_sha256: headers_hash(checkpoint)?,
-        options: options.clone(),
-        prefix_capacity: sizes.prefix_capacity,
+        options,
+        prefix_capacity: built.prefix_capacity,
         networks: graphs,
         warnings,
         weight_files,
@@ -253,7 +264,7 @@ pub fn export_networks(
     write(SUMMARY_FILE, &json(&summary))?;
     progress(Progress::Syncing);
     match in_place {
-        true => publish_into(staging.path(), out_dir)?,
+        true => publish_into(staging.path(), out_dir, family)?,
         false => staging.publish().map_err(writing(out_dir))?,
     }
     Ok(summary)
@@ -297,7 +308,7 @@ fn is_exporting(process: u32) -> bool {
 }
 
 /// Moves the files into a folder that holds other things too, the summary last.
-fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
+fn publish_into(staging: &Path, out_dir: &Path, family: &dyn Family) -> Result<(), ExportError> {
     let summary = out_dir.join(SUMMARY_FILE);
     for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
         if earlier.exists() {
@@ -312,7 +323,7 @@ fn publish_into(staging: &Path, out_dir: &Path) -> Result<(), ExportError> {
     let mut names = list(staging)?;
     // Networks that the export before had and this one has not would read its weights.
     for name in list(out_dir)? {
-        if is_network_file(&name.to_string_lossy()) && !names.contains(&name) {
+        if is_network_file(&name.to_string_lossy(), family) && !names.contains(&name) {
             let path = out_dir.join(name);
             fs::remove_file(&path).map_err(writing(&path))?;
         }
@@ -343,7 +354,7 @@ impl Placement {
     fn choose(
         storage: WeightStorage,
         networks: &[Network],
-        checkpoint: &Checkpoint,
+        checkpoint: &Tensors,
         folder: &Path,
     ) -> Result<Self, ExportError> {
         if storage == WeightStorage::Link {
@@ -449,7 +460,7 @@ impl<'a> WeightsPlan<'a> {
 
     fn write(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &Tensors,
         file: File,
         path: &Path,
         progress: &mut dyn FnMut(Progress),
@@ -519,7 +530,7 @@ fn byte_length(initializer: &Initializer) -> u64 {
     (initializer.dims.iter().product::<usize>() * initializer.dtype.size()) as u64
 }
 
-fn stored_bytes<'a>(checkpoint: &'a Checkpoint, stored: &Stored, dtype: DType) -> &'a [u8] {
+fn stored_bytes<'a>(checkpoint: &'a Tensors, stored: &Stored, dtype: DType) -> &'a [u8] {
     checkpoint.bytes(&TensorEntry {
         dtype,
         shape: vec![stored.length as usize / dtype.size()],
@@ -545,7 +556,7 @@ fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
 }
 
 /// The bytes of a graph file.
-fn encode_graph(network: &Network, checkpoint: &Checkpoint, weights: &WeightsPlan<'_>) -> Vec<u8> {
+fn encode_graph(network: &Network, checkpoint: &Tensors, weights: &WeightsPlan<'_>) -> Vec<u8> {
     let info = |specs: &[crate::contract::TensorSpec]| -> Vec<ValueInfoProto> {
         specs.iter().map(|s| ValueInfoProto::tensor(&s.name, s.dtype, &s.shape)).collect()
     };
@@ -578,7 +589,7 @@ fn encode_graph(network: &Network, checkpoint: &Checkpoint, weights: &WeightsPla
 fn encode_initializer(
     network: &Network,
     initializer: &Initializer,
-    checkpoint: &Checkpoint,
+    checkpoint: &Tensors,
     weights: &WeightsPlan<'_>,
 ) -> TensorProto {
     let tensor = TensorProto {
@@ -632,7 +643,7 @@ fn referenced_files(networks: &[Network]) -> BTreeSet<usize> {
         .collect()
 }
 
-fn headers_hash(checkpoint: &Checkpoint) -> Result<String, ExportError> {
+fn headers_hash(checkpoint: &Tensors) -> Result<String, ExportError> {
     let mut hash = Sha256::new();
     for path in checkpoint.files() {
         let header =
@@ -654,7 +665,7 @@ fn read_header(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// An export, an empty folder or nothing may be replaced; anything else is somebody's.
-fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
+fn refuse_foreign(out_dir: &Path, family: &dyn Family) -> Result<(), ExportError> {
     if !out_dir.exists() {
         return Ok(());
     }
@@ -663,7 +674,7 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
     }
     let reading = |source| ExportError::Read { path: out_dir.into(), source };
     let earlier = fs::read(out_dir.join(SUMMARY_FILE)).ok();
-    let earlier = earlier.and_then(|text| Summary::parse(&text).ok());
+    let earlier = earlier.and_then(|text| Summary::parse_of_any_family(&text).ok());
     let files = earlier.into_iter().flat_map(|summary| summary.weights);
     let cloned: Vec<String> =
         files.filter(|file| file.origin.is_none()).map(|file| file.name).collect();
@@ -677,7 +688,8 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
             || [ACCURACY_FILE, GOLDEN_FILE]
                 .iter()
                 .any(|ours| Path::new(ours).file_stem() == Path::new(&name).file_stem())
-            || is_network_file(&name)
+            || family.companions().contains(&name.as_str())
+            || is_network_file(&name, family)
             || is_link && name.ends_with(".safetensors")
             || cloned.contains(&name);
         if !ours {
@@ -688,9 +700,9 @@ fn refuse_foreign(out_dir: &Path) -> Result<(), ExportError> {
 }
 
 /// True for the graph or contract of a network that an export may have.
-fn is_network_file(name: &str) -> bool {
+fn is_network_file(name: &str, family: &dyn Family) -> bool {
     let stem = name.strip_suffix(".onnx").or_else(|| name.strip_suffix(".json"));
-    stem.is_some_and(names::is_network)
+    stem.is_some_and(|name| family.is_network(name) || FAMILIES.is_network(name))
 }
 
 /// File of a network's graph.

@@ -4,9 +4,15 @@
 //! that a network needs, and writes one graph per network whose weights are external data that
 //! point into the checkpoint by offset and length. It needs neither PyTorch nor a GPU.
 
+//!
+//! What is particular to a kind of model is a [`family`]: one folder here (such as [`automot`]) and one
+//! entry of [`family::FAMILIES`].
+
 pub mod dtype;
 
 pub mod contract;
+
+pub mod options;
 
 pub mod checkpoint;
 
@@ -16,7 +22,9 @@ pub mod onnx;
 
 pub mod graph;
 
-pub mod networks;
+pub mod nn;
+
+pub mod family;
 
 pub mod automot;
 

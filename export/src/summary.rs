@@ -1,7 +1,7 @@
 //! `export.json`: what a network folder was made from, and what it needs.
 
-use crate::automot::names;
-use crate::networks::{ExportOptions, WeightStorage};
+use crate::family::FAMILIES;
+use crate::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
 use crate::weights::{HashCache, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -10,9 +10,6 @@ use tandem_files::shortened;
 
 /// Version of the layout of `export.json`; a reader refuses another.
 pub const SUMMARY_FORMAT: u32 = 2;
-
-/// The model family that this crate exports.
-pub const MODEL: &str = "automot";
 
 /// What an export is of; the content of `export.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,9 +27,10 @@ pub struct Summary {
     /// any tensor's name, type, shape or place, not with the weights' values.
     pub headers_sha256: String,
     /// What the caller chose.
-    pub options: ExportOptions,
-    /// Tokens that a prefix has room for.
-    pub prefix_capacity: usize,
+    pub options: Options,
+    /// Tokens that a prefix has room for; absent in a family without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_capacity: Option<usize>,
     /// Networks with the lower-case SHA-256 of their graph files.
     pub networks: BTreeMap<String, String>,
     /// What is odd about the checkpoint, as text.
@@ -71,19 +69,29 @@ pub enum SummaryError {
         name: String,
     },
     /// It is of another model family.
-    #[error("it is of model {found:?}, this tandem has {MODEL:?}")]
+    #[error("it is of model {found:?}, this tandem has {known}")]
     Model {
         /// The model, shortened.
         found: String,
+        /// The models that are known, as text.
+        known: String,
     },
 }
 
 impl Summary {
-    /// Reads the text of an `export.json`.
+    /// Reads the text of an `export.json` of a known family.
     ///
     /// # Errors
     /// If it is not one, is of another format or model, or has names that lead out of its folder.
     pub fn parse(text: &[u8]) -> Result<Self, SummaryError> {
+        FAMILIES.parse_summary(text)
+    }
+
+    /// Reads the text of an `export.json` without checking its model.
+    ///
+    /// # Errors
+    /// If it is not one, is of another format, or has names that lead out of its folder.
+    pub fn parse_of_any_family(text: &[u8]) -> Result<Self, SummaryError> {
         let value: serde_json::Value = serde_json::from_slice(text)?;
         let found = value["format"].as_u64();
         if found != Some(SUMMARY_FORMAT.into()) {
@@ -91,16 +99,9 @@ impl Summary {
         }
         // From the text again, so that errors name a line.
         let summary: Self = serde_json::from_slice(text)?;
-        if summary.model != MODEL {
-            return Err(SummaryError::Model { found: shortened(&summary.model) });
-        }
-        let refused = |what, name: &String| SummaryError::Name { what, name: shortened(name) };
-        if let Some(name) = summary.networks.keys().find(|name| !names::is_network(name)) {
-            return Err(refused("network", name));
-        }
         let mut files = summary.weights.iter().map(|file| &file.name);
         match files.find(|name| !is_file_name(name)) {
-            Some(name) => Err(refused("weight file", name)),
+            Some(name) => Err(SummaryError::Name { what: "weight file", name: shortened(name) }),
             None => Ok(summary),
         }
     }
@@ -108,7 +109,9 @@ impl Summary {
     /// Names of the networks, in the order in which they run.
     pub fn network_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.networks.keys().cloned().collect();
-        names::sort_networks(&mut names);
+        if let Some(family) = FAMILIES.named(&self.model) {
+            family.sort_networks(&mut names);
+        }
         names
     }
 
@@ -132,19 +135,25 @@ impl Summary {
         self.sources.iter().filter(has_changed).map(path).collect()
     }
 
+    /// The summary of the same export in another precision, with the same prefix capacity.
+    #[must_use]
+    pub fn in_precision(mut self, precision: Precision) -> Self {
+        self.options.precision = precision;
+        if let Some(capacity) = self.prefix_capacity {
+            self.options.own.insert(PREFIX_CAPACITY.to_owned(), capacity.into());
+        }
+        self
+    }
+
     /// The command that exports the same networks to `out` again.
     pub fn export_command(&self, out: &Path) -> String {
-        let ExportOptions { frame_size: [height, width], frames, .. } = self.options;
         let mut command = format!(
-            "tandem export --checkpoint {} --precision {} --frame-size {height}x{width} --frames {frames}",
+            "tandem export --checkpoint {} --precision {}",
             quoted(&self.checkpoint),
             word(&self.options.precision),
         );
-        if let Some(capacity) = self.options.prefix_capacity {
-            command += &format!(" --prefix-capacity {capacity}");
-        }
-        if self.options.understanding_groups > 1 {
-            command += &format!(" --understanding-groups {}", self.options.understanding_groups);
+        if let Some(family) = FAMILIES.named(&self.model) {
+            command += &family.arguments(&self.options);
         }
         if self.options.probes {
             command += " --probes";

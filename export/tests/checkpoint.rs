@@ -4,10 +4,13 @@
 
 use std::fs;
 use std::path::Path;
-use tandem_export::checkpoint::expected::{self, Expected};
-use tandem_export::checkpoint::{Checkpoint, CheckpointError, Trunk, Warning};
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::checkpoint::Trunk;
+use tandem_export::automot::checkpoint::expected::{self, Expected};
+use tandem_export::automot::synth::{SynthSpec, synthesize, synthesize_sparse};
+use tandem_export::checkpoint::{CheckpointError, Warning};
 use tandem_export::dtype::DType;
-use tandem_export::synth::{SynthError, SynthSpec, synthesize, synthesize_sparse};
+use tandem_export::synth::SynthError;
 use tempfile::TempDir;
 
 fn spec(name: &str) -> SynthSpec {

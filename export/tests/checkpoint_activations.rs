@@ -6,8 +6,9 @@
 
 use std::fs;
 use std::path::Path;
-use tandem_export::checkpoint::{Checkpoint, Trunk};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::checkpoint::Trunk;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 
 /// A tiny checkpoint, changed.
 fn synthesized(change: impl FnOnce(&mut SynthSpec)) -> (tempfile::TempDir, Checkpoint) {

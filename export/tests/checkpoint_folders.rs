@@ -11,10 +11,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use tandem_export::checkpoint::{Checkpoint, CheckpointError, Warning, expected, inspect};
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::checkpoint::{expected, inspect};
+use tandem_export::automot::synth::{SynthSpec, synthesize};
+use tandem_export::checkpoint::{CheckpointError, Warning};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 use tempfile::TempDir;
 
 const WEIGHTS: &str = "model.safetensors";

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::networks::NAMES;
+use tandem_export::automot::synth::{SynthSpec, synthesize_sparse};
+use tandem_export::automot::{ExportOptions, networks};
 use tandem_export::contract::Contract;
 use tandem_export::cost::{Cost, NetworkCost, network_cost};
 use tandem_export::dtype::DType;
 use tandem_export::folder::{contract_file, export_networks, graph_file};
 use tandem_export::graph::{Network, Source};
-use tandem_export::networks::{self, ExportOptions, NAMES, Precision};
-use tandem_export::synth::{SynthSpec, synthesize_sparse};
+use tandem_export::options::Precision;
 
 const FULL: &str = include_str!("../../configs/full.json");
 const TINY: &str = include_str!("../../configs/tiny.json");

@@ -7,16 +7,19 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::networks::NAMES;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_export::dtype::DType;
+use tandem_export::family::NetworkError;
 use tandem_export::folder::{
     ExportError, Progress, SUMMARY_FILE, Summary, WEIGHTS_FILE, contract_file, export_networks,
     graph_file,
 };
-use tandem_export::networks::{ExportOptions, NAMES, NetworkError, Precision, WeightStorage};
 use tandem_export::onnx::{DataType, ModelProto, TensorProto, ValueInfoProto};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::{Precision, WeightStorage};
 use tempfile::TempDir;
 
 const TINY: &str = include_str!("../../configs/tiny.json");
@@ -634,7 +637,7 @@ fn the_default_prefix_holds_the_releases_prompt_in_a_multiple_of_64() {
     let options = ExportOptions::default();
     let summary =
         export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut |_| {}).unwrap();
-    assert_eq!(summary.prefix_capacity, 640);
+    assert_eq!(summary.prefix_capacity, Some(640));
 }
 
 #[test]

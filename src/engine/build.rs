@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tandem_export::folder::{SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file};
-use tandem_export::networks::Precision;
+use tandem_export::options::Precision;
 
 /// Held by a build; it holds the number of the process.
 const LOCK_FILE: &str = "build.lock";

@@ -15,14 +15,15 @@ use tandem::engine::{Backend, NetworkFile};
 use tandem::model::{AtAnyTime, UnderstandingExpert};
 use tandem::tensor::HostTensor;
 use tandem::timing::StageSpans;
+use tandem_export::automot::ExportOptions;
 use tandem_export::contract::{Contract, FORMAT};
 use tandem_export::dtype::DType;
 use tandem_export::graph::{Graph, Network, Source, Value};
-use tandem_export::networks::{ExportOptions, Precision};
 use tandem_export::onnx::{
     DataType, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto, TensorProto,
     ValueInfoProto,
 };
+use tandem_export::options::Precision;
 
 fn emulated() -> ExportOptions {
     ExportOptions { precision: Precision::Bf16Emulated, probes: true, ..ExportOptions::default() }

@@ -15,9 +15,10 @@ use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::{CameraFrame, FrameId};
 use tandem::tensor::HostTensor;
 use tandem::timing::{StageSpans, Timestamp};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::options::Precision;
 
 /// The networks of the golden checkpoint, whose BEV encoder and action expert do not chain: nothing
 /// here runs those two.

@@ -12,7 +12,8 @@ use tandem::engine::NetworkFile;
 use tandem::model::{AtAnyTime, UnderstandingExpert};
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::StageSpans;
-use tandem_export::networks::{ExportOptions, Precision};
+use tandem_export::automot::ExportOptions;
+use tandem_export::options::Precision;
 
 /// Half precision rounds at 2⁻¹¹ relative. Behind a few hundred roundings a vector's direction is
 /// off by some 2⁻¹¹ · √100, and its cosine by half the square of that, 1e-5; bfloat16 is 64 times as

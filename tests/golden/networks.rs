@@ -8,9 +8,10 @@ use tandem::engine::{Backend, NetworkFile};
 use tandem::model::automot::Positions;
 use tandem::model::automot::image::{PatchLayout, Size};
 use tandem::tensor::{DType, HostTensor, TensorViewMut};
-use tandem_export::checkpoint::{AutomotConfig, Checkpoint};
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::checkpoint::AutomotConfig;
 use tandem_export::contract::Contract;
-use tandem_export::networks::ExportOptions;
 
 /// What stands in KV memory behind a prefix's valid length: a tick that reads it shows.
 const GARBAGE: f32 = 1e3;

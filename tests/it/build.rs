@@ -18,11 +18,13 @@ use tandem::engine::{
     Prediction, Target, read_network,
 };
 use tandem::tensor::{DType, HostTensor};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::networks::NAMES;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::contract::TensorSpec;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, NAMES, WeightStorage};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::WeightStorage;
 use tempfile::TempDir;
 
 const SOAK: &str = include_str!("../../configs/soak.json");

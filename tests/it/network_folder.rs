@@ -11,11 +11,12 @@ use std::process::{Command, Output, Stdio};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::model::automot::networks::Contracts;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, WeightStorage};
 use tandem_export::onnx::{ModelProto, StringStringEntryProto};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::WeightStorage;
 use tempfile::TempDir;
 
 const SOAK: &str = include_str!("../../configs/soak.json");

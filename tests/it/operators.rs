@@ -7,10 +7,12 @@ use std::sync::{Arc, Barrier, LazyLock};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, Engine, NetworkFile, OperatorProfile};
 use tandem::tensor::{HostTensor, TensorViewMut};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::networks::NAMES;
+use tandem_export::automot::synth::synthesize;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, NAMES, Precision};
-use tandem_export::synth::synthesize;
+use tandem_export::options::Precision;
 use tempfile::TempDir;
 
 const TINY: &str = include_str!("../../configs/tiny.json");

@@ -9,10 +9,10 @@ use std::thread::Builder;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile, warm_up};
 use tandem::pilot::{Outcome, RealTimeOptions, RealTimeReport, usable_cores};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 
 /// A core that no machine here has.
 const ABSENT: usize = 1023;

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use tandem::model::automot::networks::Contracts;
 use tandem::tensor::DType;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::synthesize_sparse;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
-use tandem_export::synth::synthesize_sparse;
+use tandem_export::options::Precision;
 use tandem_profile::roofline::ceilings::{Ceilings, Source, device};
 use tandem_profile::roofline::floor::{Bound, StageCosts, Work, costs, floor, floors};
 

@@ -23,10 +23,10 @@ use tandem::scene::{
 use tandem::timing::Timestamp;
 use tandem_drivers::Autopilot;
 use tandem_evaluation::routes::read_routes;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 use tandem_world::EmbeddedWorld;
 
 const TICKS: u64 = 300;

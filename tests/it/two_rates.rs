@@ -25,10 +25,10 @@ use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::{Control, Detour, Driver, Observation, Pose, Trajectory, World};
 use tandem::timing::{Stage, StageSpans};
 use tandem_evaluation::routes::parse_routes;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::{SynthSpec, synthesize};
 use tandem_world::EmbeddedWorld;
 
 /// Ticks before the first refresh: the history of frames that a prompt looks back over.

@@ -18,11 +18,12 @@ use tandem::pilot::{Pilot, Run, RunFile};
 use tandem::scene::{self, Driver, World};
 use tandem::tensor::HostTensor;
 use tandem_evaluation::routes::parse_routes;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::contract::TensorSpec;
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::Precision;
 use tandem_world::EmbeddedWorld;
 
 const TINY: &str = include_str!("../../configs/tiny.json");

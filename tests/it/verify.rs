@@ -6,10 +6,11 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::ExportOptions;
+use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::folder::export_networks;
-use tandem_export::networks::{ExportOptions, Precision};
-use tandem_export::synth::{SynthSpec, synthesize};
+use tandem_export::options::Precision;
 use tempfile::TempDir;
 
 const TINY: &str = include_str!("../../configs/tiny.json");

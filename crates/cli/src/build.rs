@@ -15,7 +15,7 @@ use tandem::engine::{
     Available, BackendKind, BuildError, BuildRecord, BuildStep, Builder, Prediction, StepListener,
     Target, UnknownTarget, hashes_file,
 };
-use tandem_export::networks::Precision;
+use tandem_export::options::Precision;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

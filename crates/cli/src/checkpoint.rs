@@ -4,10 +4,11 @@ use super::{Outcome, export, print};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tandem::model::automot::tokenizer::Tokenizer;
-use tandem_export::checkpoint::{AutomotConfig, Checkpoint, Inspection, inspect};
+use tandem_export::automot::Checkpoint;
+use tandem_export::automot::checkpoint::{AutomotConfig, Inspection, inspect};
+use tandem_export::automot::synth::{SynthSpec, synthesize, synthesize_sparse};
+use tandem_export::automot::{ExportOptions, networks};
 use tandem_export::folder::TOKENIZER_FILE;
-use tandem_export::networks::{self, ExportOptions};
-use tandem_export::synth::{SynthSpec, synthesize, synthesize_sparse};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {

@@ -17,8 +17,8 @@ use tandem::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, Run
 use tandem::timing::Stopwatch;
 use tandem_evaluation::campaign::Shard;
 use tandem_evaluation::routes::parse_routes;
-use tandem_export::networks::ExportOptions;
-use tandem_export::synth::SynthSpec;
+use tandem_export::automot::synth::SynthSpec;
+use tandem_export::options::Options;
 
 /// Sizes of the demo's checkpoint.
 const CHECKPOINT: &str = include_str!("../../../configs/tiny.json");
@@ -68,8 +68,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
     say("2/4 exporting it: four ONNX networks");
     let engine = out.join("engine");
-    let checkpoint = export::open(&checkpoint_folder, false)?;
-    let summary = export::export(&checkpoint, &ExportOptions::default(), &engine)?;
+    let checkpoint = export::open(&checkpoint_folder, export::Values::Skip)?;
+    let summary = export::export(&*checkpoint, Options::default(), &engine)?;
     say(&export::describe(&summary, &engine));
     steps.done("export");
 

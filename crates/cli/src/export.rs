@@ -3,13 +3,14 @@
 use super::{Outcome, print};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::timing::Stopwatch;
-use tandem_export::checkpoint::Checkpoint;
+use tandem_export::family::{FAMILIES, OpenCheckpoint};
 use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
-use tandem_export::networks::{ExportOptions, Precision, WeightStorage};
 use tandem_export::onnx::OPSET;
+use tandem_export::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
 use tandem_export::weights::WeightFile;
 
 #[derive(clap::Args)]
@@ -23,18 +24,21 @@ pub(super) struct Arguments {
     /// f32 for CPUs, bf16 or f16 for GPUs, bf16-emulated for CPUs that shall round as a GPU does (slow)
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
-    /// Height and width of the frames that the vision tower sees, pixels
-    #[arg(long, default_value = "256x512", value_parser = frame_size, value_name = "HxW")]
-    frame_size: [usize; 2],
-    /// Frames in one prompt
-    #[arg(long, default_value_t = 4)]
-    frames: usize,
+    /// Height and width of the frames that the vision tower sees, pixels [default of automot: 256x512]
+    #[arg(long, value_parser = frame_size, value_name = "HxW")]
+    frame_size: Option<[usize; 2]>,
+    /// Frames in one prompt [default of automot: 4]
+    #[arg(long)]
+    frames: Option<usize>,
     /// Tokens that a prefix has room for [default: the multiple of 64 that holds every prompt]
     #[arg(long, value_name = "TOKENS")]
     prefix_capacity: Option<usize>,
     /// Divide the understanding expert into so many networks, for engines that run one after another
-    #[arg(long, default_value_t = 1, value_name = "GROUPS")]
-    understanding_groups: usize,
+    #[arg(long, value_name = "GROUPS")]
+    understanding_groups: Option<usize>,
+    /// Option of the checkpoint's model family that has no flag of its own; the value is JSON, or text
+    #[arg(long = "option", value_parser = own_option, value_name = "NAME=VALUE")]
+    own: Vec<(String, Value)>,
     /// Add outputs for values in between, for comparing layer by layer
     #[arg(long)]
     probes: bool,
@@ -51,19 +55,43 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// Whether the values of all weights are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    /// They are read and checked.
+    Check,
+    /// They are not read.
+    Skip,
+}
+
+impl Arguments {
+    fn values(&self) -> Values {
+        if self.check_values { Values::Check } else { Values::Skip }
+    }
+
+    /// The options that were given; those of the model family have their defaults otherwise.
+    fn options(&self) -> Options {
+        let given = [
+            ("frame_size", self.frame_size.map(|[height, width]| json!([height, width]))),
+            ("frames", self.frames.map(Value::from)),
+            (PREFIX_CAPACITY, self.prefix_capacity.map(Value::from)),
+            ("understanding_groups", self.understanding_groups.map(Value::from)),
+        ];
+        let given = given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Options {
+            precision: self.precision,
+            own: given.chain(self.own.iter().cloned()).collect(),
+            probes: self.probes,
+            weights: self.weights,
+        }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let options = ExportOptions {
-        precision: arguments.precision,
-        frame_size: arguments.frame_size,
-        frames: arguments.frames,
-        prefix_capacity: arguments.prefix_capacity,
-        understanding_groups: arguments.understanding_groups,
-        probes: arguments.probes,
-        weights: arguments.weights,
-    };
+    let options = arguments.options();
     let watch = Stopwatch::start();
-    let checkpoint = open(&arguments.checkpoint, arguments.check_values)?;
-    let summary = export(&checkpoint, &options, &arguments.out)?;
+    let checkpoint = open(&arguments.checkpoint, arguments.values())?;
+    let summary = export(&*checkpoint, options, &arguments.out)?;
     let seconds = watch.elapsed().as_secs_f64();
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&summary)?);
@@ -75,8 +103,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 /// Opens and checks a checkpoint and its tokenizer, passing warnings on.
-pub(super) fn open(folder: &Path, check_values: bool) -> anyhow::Result<Checkpoint> {
-    let checkpoint = Checkpoint::open(folder)?;
+pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn OpenCheckpoint>> {
+    let checkpoint = FAMILIES.open(folder)?;
     for warning in checkpoint.check()? {
         print::note(&format!("warning: {warning}"));
     }
@@ -84,9 +112,9 @@ pub(super) fn open(folder: &Path, check_values: bool) -> anyhow::Result<Checkpoi
     if tokenizer.exists() {
         Tokenizer::read(&tokenizer)?;
     }
-    if check_values {
+    if values == Values::Check {
         let bar = bytes_bar("checking values");
-        let warnings = checkpoint.scan_values(&mut |done, total| {
+        let warnings = checkpoint.tensors().scan_values(&mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });
@@ -100,8 +128,8 @@ pub(super) fn open(folder: &Path, check_values: bool) -> anyhow::Result<Checkpoi
 
 /// Exports with a progress bar.
 pub(super) fn export(
-    checkpoint: &Checkpoint,
-    options: &ExportOptions,
+    checkpoint: &dyn OpenCheckpoint,
+    options: Options,
     out: &Path,
 ) -> anyhow::Result<Summary> {
     let bar = bytes_bar("exporting");
@@ -114,7 +142,9 @@ pub(super) fn export(
         }
         Progress::Syncing => bar.set_message("writing to disk"),
     })
-    .with_context(|| format!("exporting {} to {}", checkpoint.dir().display(), out.display()))?;
+    .with_context(|| {
+        format!("exporting {} to {}", checkpoint.tensors().dir().display(), out.display())
+    })?;
     bar.finish_and_clear();
     Ok(summary)
 }
@@ -129,9 +159,11 @@ pub(super) fn describe(summary: &Summary, out: &Path) -> String {
     let mut lines = vec![
         print::table(&["network", "graph SHA-256"], &rows),
         format!(
-            "exported to {}: prefix capacity {} tokens, {:.1} MB converted, folded or copied, {}",
+            "exported to {}: {}{:.1} MB converted, folded or copied, {}",
             out.display(),
-            summary.prefix_capacity,
+            summary
+                .prefix_capacity
+                .map_or(String::new(), |tokens| format!("prefix capacity {tokens} tokens, ")),
             summary.converted_bytes as f64 / 1e6,
             if summary.weight_files.is_empty() {
                 "nothing read from the checkpoint".to_owned()
@@ -183,6 +215,12 @@ fn storage(text: &str) -> Result<WeightStorage, String> {
         "copy" => Ok(WeightStorage::Copy),
         _ => Err("auto, link or copy".into()),
     }
+}
+
+fn own_option(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("NAME=VALUE, such as frames=4")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
 }
 
 fn frame_size(text: &str) -> Result<[usize; 2], String> {

@@ -252,12 +252,14 @@ fn describe(inspection: &Inspection) -> String {
     let precision = serde_json::to_value(export.options.precision).unwrap_or_default();
     let mut lines = vec![
         format!(
-            "{}: {kind} of {} from {}, precision {}, prefix capacity {} tokens",
+            "{}: {kind} of {} from {}, precision {}{}",
             inspection.folder.display(),
             export.model,
             export.checkpoint.display(),
             precision.as_str().unwrap_or_default(),
-            export.prefix_capacity,
+            export
+                .prefix_capacity
+                .map_or(String::new(), |tokens| format!(", prefix capacity {tokens} tokens")),
         ),
         String::new(),
     ];

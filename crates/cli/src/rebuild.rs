@@ -54,7 +54,7 @@ mod tests {
     use super::*;
     use anyhow::Context;
     use tandem::engine::{BackendKind, Target};
-    use tandem_export::networks::Precision;
+    use tandem_export::options::Precision;
 
     fn rebuild() -> Option<Box<Rebuild>> {
         Some(Box::new(Rebuild {

@@ -17,7 +17,7 @@ use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::pilot::{DeviceName, Run, RunFile, Threads};
 use tandem::runtime::Placement;
 use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE, TOKENIZER_FILE};
-use tandem_export::networks::Precision;
+use tandem_export::options::Precision;
 
 /// Version of what [`ACCURACY_FILE`] holds.
 const FORMAT: u32 = 1;

@@ -102,8 +102,7 @@ pub mod action {
 pub const NETWORKS: [&str; 4] =
     [vision::NETWORK, understanding::NETWORK, bev::NETWORK, action::NETWORK];
 
-/// Start of the names of intermediate values that are exported as outputs for comparisons.
-pub const PROBE: &str = "probe.";
+pub use crate::nn::PROBE;
 
 /// Start of the name of a layer's keys.
 const KEYS: &str = "keys.";

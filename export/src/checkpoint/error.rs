@@ -1,6 +1,5 @@
 //! What can be wrong with a checkpoint: always what, where, what was expected and what was found.
 
-use super::expected::Network;
 use crate::dtype::DType;
 use std::fmt;
 use std::io;
@@ -17,6 +16,19 @@ pub enum CheckpointError {
     NoFolder {
         /// Where it was looked for.
         dir: PathBuf,
+    },
+    /// No model family recognizes the folder.
+    #[error(
+        "{} is not a checkpoint of a known model family: it has {found}; known are {}",
+        dir.display(), known.join(", ")
+    )]
+    UnknownFamily {
+        /// The folder.
+        dir: PathBuf,
+        /// What was found of what families are recognized by.
+        found: String,
+        /// The known families, each with what it is recognized by.
+        known: Vec<String>,
     },
     /// A file that every checkpoint has is not there.
     #[error("no {name} in {}: {advice}", dir.display())]
@@ -347,7 +359,7 @@ pub enum CheckpointError {
         /// The tensor.
         tensor: String,
         /// Who needs it, if a network does.
-        network: Option<Network>,
+        network: Option<&'static str>,
         /// The shape it should have; empty if unknown.
         shape: Vec<usize>,
     },
@@ -363,7 +375,7 @@ pub enum CheckpointError {
         /// The tensor.
         tensor: String,
         /// Who needs it.
-        network: Network,
+        network: &'static str,
         /// The shape that the configuration gives.
         expected: Vec<usize>,
         /// The shape in the file.
@@ -467,7 +479,7 @@ impl fmt::Display for Examples<'_> {
 }
 
 /// The tail of a missing tensor's message: who needs it, and of which shape.
-struct Wanted<'a>(&'a Option<Network>, &'a [usize]);
+struct Wanted<'a>(&'a Option<&'static str>, &'a [usize]);
 
 impl fmt::Display for Wanted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -555,6 +567,11 @@ pub enum Warning {
         /// Input width of `bev_encoder_proj`.
         projection: usize,
     },
+    /// Something that only the model's family knows.
+    OfFamily(
+        /// What is odd, as text.
+        String,
+    ),
     /// The output head is stored although it is the embedding; the embedding is used.
     StoredHead {
         /// Its element type.
@@ -601,6 +618,7 @@ impl fmt::Display for Warning {
                 "the BEV encoder gives {feature} channels, bev_encoder_proj takes {projection}: \
                  the two networks cannot be chained"
             ),
+            Self::OfFamily(text) => f.write_str(text),
             Self::StoredHead { dtype } => {
                 write!(f, "a stored output head ({dtype}) is not read: it equals the embedding")
             }

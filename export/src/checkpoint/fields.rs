@@ -11,10 +11,10 @@ use tandem_files::shortened;
 
 /// Largest count that a configuration may hold. A product of three such counts fits 64 bits, and the
 /// widest known embedding table has 262,144 rows.
-pub(super) const MAX_COUNT: usize = 1 << 21;
+pub(crate) const MAX_COUNT: usize = 1 << 21;
 
 /// A JSON object, the file it is from and the path of keys that led to it.
-pub(super) struct Fields {
+pub(crate) struct Fields {
     file: PathBuf,
     prefix: String,
     object: Value,
@@ -24,7 +24,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads a file; `None` if there is none.
-    pub(super) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
+    pub(crate) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
         let Some(bytes) = small_file::read(file)? else { return Ok(None) };
         let object: Value = serde_json::from_slice(&bytes)
             .map_err(|source| CheckpointError::NotJson { path: file.into(), source })?;
@@ -36,7 +36,7 @@ impl Fields {
     }
 
     /// An object without keys, for a file that may be absent.
-    pub(super) fn empty(file: &Path) -> Self {
+    pub(crate) fn empty(file: &Path) -> Self {
         Self::new(file, String::new(), Value::Object(serde_json::Map::new()))
     }
 
@@ -45,7 +45,7 @@ impl Fields {
     }
 
     /// The object under `key`.
-    pub(super) fn object(&self, key: &str) -> Result<Self, CheckpointError> {
+    pub(crate) fn object(&self, key: &str) -> Result<Self, CheckpointError> {
         let value = self.required(key, "an object")?;
         if !value.is_object() {
             return Err(self.wrong_type(&self.path_of(key), "an object", value));
@@ -57,7 +57,7 @@ impl Fields {
     ///
     /// # Errors
     /// If there is another key: it may change what the model computes.
-    pub(super) fn finish(&self, harmless: &[&str]) -> Result<(), CheckpointError> {
+    pub(crate) fn finish(&self, harmless: &[&str]) -> Result<(), CheckpointError> {
         let read = self.read.borrow();
         for (key, value) in self.object.as_object().into_iter().flatten() {
             let is_known = read.contains(key) || harmless.contains(&key.as_str());
@@ -76,17 +76,17 @@ impl Fields {
     }
 
     /// True if `key` is there and not null.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
     /// A count: a whole number from one to [`MAX_COUNT`].
-    pub(super) fn count(&self, key: &str) -> Result<usize, CheckpointError> {
+    pub(crate) fn count(&self, key: &str) -> Result<usize, CheckpointError> {
         self.count_up_to(key, MAX_COUNT)
     }
 
     /// A whole number from one to `limit`.
-    pub(super) fn count_up_to(&self, key: &str, limit: usize) -> Result<usize, CheckpointError> {
+    pub(crate) fn count_up_to(&self, key: &str, limit: usize) -> Result<usize, CheckpointError> {
         let expected = "a whole number above zero";
         let value = self.required(key, expected)?;
         let count = whole(value)
@@ -96,7 +96,7 @@ impl Fields {
     }
 
     /// `count`, the value of `key`, if it is not above `limit`.
-    pub(super) fn at_most(
+    pub(crate) fn at_most(
         &self,
         key: &str,
         count: usize,
@@ -109,35 +109,35 @@ impl Fields {
     }
 
     /// A count, if the key is there.
-    pub(super) fn count_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+    pub(crate) fn count_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
         if self.has(key) { self.count(key) } else { Ok(default) }
     }
 
     /// A number of pixels, if the key is there; unlike a count it may be far above any width.
-    pub(super) fn pixels_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+    pub(crate) fn pixels_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         whole(value)
             .ok_or_else(|| self.wrong_type(&self.path_of(key), "a whole number of pixels", value))
     }
 
     /// All keys.
-    pub(super) fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.object.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect()
     }
 
     /// A finite number.
-    pub(super) fn number(&self, key: &str) -> Result<f64, CheckpointError> {
+    pub(crate) fn number(&self, key: &str) -> Result<f64, CheckpointError> {
         let value = self.required(key, "a number")?;
         number(value).ok_or_else(|| self.wrong_type(&self.path_of(key), "a number", value))
     }
 
     /// A finite number, if the key is there.
-    pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64, CheckpointError> {
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, CheckpointError> {
         if self.has(key) { self.number(key) } else { Ok(default) }
     }
 
     /// A truth value, if the key is there; numbers count as Python's truth values.
-    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let plain = plain(value);
         plain
@@ -147,14 +147,14 @@ impl Fields {
     }
 
     /// A text, if the key is there.
-    pub(super) fn text_or(&self, key: &str, default: &str) -> Result<String, CheckpointError> {
+    pub(crate) fn text_or(&self, key: &str, default: &str) -> Result<String, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default.to_owned()) };
         let text = value.as_str().map(str::to_owned);
         text.ok_or_else(|| self.wrong_type(&self.path_of(key), "a text", value))
     }
 
     /// A list of numbers, or a number in place of a list of equal ones.
-    pub(super) fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, CheckpointError> {
+    pub(crate) fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, CheckpointError> {
         let expected = "a list of numbers";
         let value = self.required(key, expected)?;
         if let Some(number) = number(value) {
@@ -167,7 +167,7 @@ impl Fields {
     }
 
     /// A list of texts.
-    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, CheckpointError> {
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, CheckpointError> {
         let expected = "a list of texts";
         let value = self.required(key, expected)?;
         plain(value)
@@ -177,7 +177,7 @@ impl Fields {
     }
 
     /// A list of whole numbers, zero allowed.
-    pub(super) fn indices(&self, key: &str) -> Result<Vec<usize>, CheckpointError> {
+    pub(crate) fn indices(&self, key: &str) -> Result<Vec<usize>, CheckpointError> {
         let expected = "a list of whole numbers";
         let value = self.required(key, expected)?;
         plain(value)
@@ -187,7 +187,7 @@ impl Fields {
     }
 
     /// A token id.
-    pub(super) fn token(&self, key: &str) -> Result<u32, CheckpointError> {
+    pub(crate) fn token(&self, key: &str) -> Result<u32, CheckpointError> {
         let value = self.required(key, "a token id")?;
         whole(value)
             .and_then(|id| u32::try_from(id).ok())
@@ -195,7 +195,7 @@ impl Fields {
     }
 
     /// The error for a value that breaks a rule; the key may be one of the file.
-    pub(super) fn invalid(&self, key: &str, expected: String) -> CheckpointError {
+    pub(crate) fn invalid(&self, key: &str, expected: String) -> CheckpointError {
         CheckpointError::InvalidValue {
             path: self.file.clone(),
             key: self.path_of(&shortened(key)),

@@ -1,33 +1,22 @@
-//! A checkpoint folder in AutoMoT's own format: configuration and tensors.
+//! The weight files of a checkpoint folder, of any model family.
 //!
-//! Opening reads configuration files and tensor headers only and maps the weight files into
-//! memory, so a folder of 12 GB opens in milliseconds. [`Checkpoint::check`] then compares every
-//! tensor with what the networks need, and [`Checkpoint::scan_values`] reads all of the weights.
+//! Opening reads tensor headers only and maps the weight files into memory, so a folder of 12 GB opens
+//! in milliseconds. What the tensors mean is for a family to say.
 
-mod config;
-pub mod expected;
-mod trunk;
-
-mod check;
 mod error;
 mod fields;
-mod harmless;
 mod header;
-mod inspection;
 mod names;
-mod parse;
-mod preprocessor;
+mod quantized;
 mod shards;
 mod small_file;
-mod tokenizer;
 mod values;
 
-pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
 pub use error::{CheckpointError, Warning};
-pub use expected::Network;
+pub(crate) use fields::{Fields, MAX_COUNT};
 pub(crate) use header::{SPARSE_KEY, SPARSE_VALUE};
-pub use inspection::{FoundFile, Inspection, Stored, inspect};
-pub use trunk::{Stage, Trunk};
+pub use names::Naming;
+pub(crate) use small_file::read as read_small_file;
 
 use crate::dtype::DType;
 use header::Described;
@@ -44,7 +33,7 @@ pub struct TensorEntry {
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// Index into [`Checkpoint::files`].
+    /// Index into [`Tensors::files`].
     pub file: usize,
     /// First byte, counted from the start of the file.
     pub offset: u64,
@@ -52,17 +41,16 @@ pub struct TensorEntry {
     pub length: u64,
 }
 
-/// An opened checkpoint folder.
+/// The tensors of a checkpoint folder, by the model's names for them.
 ///
 /// The weight files stay mapped: they must not be changed or shortened while this lives.
-pub struct Checkpoint {
-    dir: PathBuf,
-    config: AutomotConfig,
-    files: Vec<PathBuf>,
+pub struct Tensors {
+    pub(crate) dir: PathBuf,
+    pub(crate) files: Vec<PathBuf>,
     maps: Vec<MappedFile>,
-    tensors: BTreeMap<String, TensorEntry>,
+    pub(crate) tensors: BTreeMap<String, TensorEntry>,
     /// Tensors of an element type that we have no name for: type as the file names it, file.
-    foreign: BTreeMap<String, (String, usize)>,
+    pub(crate) foreign: BTreeMap<String, (String, usize)>,
     /// Files that say that their weights were left out.
     sparse: Vec<PathBuf>,
     /// Prefix of every stored name; the names in `tensors` omit it.
@@ -71,15 +59,13 @@ pub struct Checkpoint {
     left_out: Vec<String>,
 }
 
-impl Checkpoint {
-    /// Opens a folder: its configuration files and the headers of its weight files, which are those
-    /// that `model.safetensors.index.json` names, `model.safetensors` if there is no index, or every
-    /// `model-*.safetensors`.
+impl Tensors {
+    /// Opens the weight files of a folder, which are those that `model.safetensors.index.json` names,
+    /// `model.safetensors` if there is no index, or every `model-*.safetensors`.
     ///
     /// # Errors
-    /// If a file is missing or damaged, if index and files contradict each other, or if the
-    /// configuration describes no possible model. [`Self::check`] compares the tensors.
-    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+    /// If a file is missing or damaged, or if index and files contradict each other.
+    pub fn open(dir: &Path, naming: &Naming) -> Result<Self, CheckpointError> {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
         }
@@ -114,12 +100,12 @@ impl Checkpoint {
         if let Some(index) = index {
             names::check_index(&dir.join(shards::INDEX_FILE), &index, &file_of, &files)?;
         }
-        let prefix = names::shared_prefix(file_of.keys().map(String::as_str));
+        let prefix = naming.shared_prefix(file_of.keys().map(String::as_str));
         let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
         let mut foreign: BTreeMap<String, (String, usize)> = BTreeMap::new();
         for (stored_name, found) in stored {
             let file = file_of[&stored_name];
-            let name = names::of_model(&stored_name[prefix.len()..]);
+            let name = (naming.of_model)(&stored_name[prefix.len()..]);
             if let Some(earlier) = tensors
                 .get(&name)
                 .map(|entry| entry.file)
@@ -141,30 +127,31 @@ impl Checkpoint {
                 }
             }
         }
-        let config = parse::read(&dir.join(parse::CONFIG_FILE), &tensors)?;
         let dir = dir.into();
-        Ok(Self { dir, config, files, maps, tensors, foreign, sparse, prefix, left_out })
+        Ok(Self { dir, files, maps, tensors, foreign, sparse, prefix, left_out })
     }
 
-    /// Reads the sizes of the networks from a `config.json` of any name, with the other configuration
-    /// files that lie beside it.
-    pub(crate) fn config_of(file: &Path) -> Result<AutomotConfig, CheckpointError> {
-        parse::read(file, &BTreeMap::new())
+    /// Names of all stored tensors, whatever their type.
+    pub(crate) fn stored_names(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys().chain(self.foreign.keys())
     }
 
-    /// Checks a folder's configuration files by themselves, before there are weights.
-    pub(crate) fn check_config(dir: &Path) -> Result<(), CheckpointError> {
-        Self::config_of(&dir.join(parse::CONFIG_FILE)).map(|_| ())
+    /// Oddities of the files that concern every family.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let mut warnings: Vec<Warning> =
+            self.sparse.iter().map(|path| Warning::Sparse { path: path.clone() }).collect();
+        if !self.prefix.is_empty() {
+            warnings.push(Warning::Prefix { prefix: self.prefix.clone() });
+        }
+        if !self.left_out.is_empty() {
+            warnings.push(Warning::LeftOut { files: self.left_out.clone() });
+        }
+        warnings
     }
 
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The sizes of the networks.
-    pub fn config(&self) -> &AutomotConfig {
-        &self.config
     }
 
     /// The weight files, in the order that [`TensorEntry::file`] counts.

@@ -5,24 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// First parts of the names of all tensors of the model.
-const MODULES: [&str; 15] = [
-    "bev_encoder",
-    "bev_encoder_proj",
-    "language_model",
-    "reasoning_projector",
-    "reasoning_queries",
-    "route_head",
-    "route_projector",
-    "route_queries",
-    "target_point_encoder",
-    "velocity_encoder",
-    "velocity_head",
-    "vision_model",
-    "waypoint_projector",
-    "waypoint_queries",
-    "waypoints_head",
-];
+/// How a model family names its tensors.
+pub struct Naming {
+    /// First parts of the names of all tensors of the model.
+    pub modules: &'static [&'static str],
+    /// The model's name of a tensor that is stored under this name.
+    pub of_model: fn(&str) -> String,
+}
 
 /// Checks that every tensor is in the file that the index says, and that the index names them all.
 /// `index` and `found` hold positions in `files`.
@@ -56,41 +45,34 @@ pub(super) fn check_index(
     Ok(())
 }
 
-/// What wrappers such as `torch.compile` or `DataParallel` put in front of every name, with its dot;
-/// empty if there is no such prefix or no module of the model follows it.
-pub(super) fn shared_prefix<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
-    let mut prefix = String::new();
-    loop {
-        let mut rests = names.clone().map(|name| &name[prefix.len()..]);
-        let Some((first, _)) = rests.next().and_then(|rest| rest.split_once('.')) else {
-            return String::new();
-        };
-        if MODULES.contains(&first) {
-            return prefix;
-        }
-        let is_shared =
-            |rest: &str| rest.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'));
-        if !rests.all(is_shared) {
-            return if names.clone().any(|name| is_module(&name[prefix.len()..])) {
-                prefix
-            } else {
-                String::new()
+impl Naming {
+    /// What wrappers such as `torch.compile` or `DataParallel` put in front of every name, with its dot;
+    /// empty if there is no such prefix or no module of the model follows it.
+    pub(super) fn shared_prefix<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> String {
+        let mut prefix = String::new();
+        loop {
+            let mut rests = names.clone().map(|name| &name[prefix.len()..]);
+            let Some((first, _)) = rests.next().and_then(|rest| rest.split_once('.')) else {
+                return String::new();
             };
+            if self.modules.contains(&first) {
+                return prefix;
+            }
+            let is_shared =
+                |rest: &str| rest.strip_prefix(first).is_some_and(|rest| rest.starts_with('.'));
+            if !rests.all(is_shared) {
+                return if names.clone().any(|name| self.is_module(&name[prefix.len()..])) {
+                    prefix
+                } else {
+                    String::new()
+                };
+            }
+            prefix = format!("{prefix}{first}.");
         }
-        prefix = format!("{prefix}{first}.");
     }
-}
 
-fn is_module(name: &str) -> bool {
-    name.split_once('.').is_some_and(|(first, _)| MODULES.contains(&first))
-}
-
-/// The model's name of a stored tensor. Training wraps the BEV encoder once more; the AutoMoT
-/// release's loader removes that, too.
-pub(super) fn of_model(stored: &str) -> String {
-    match stored.strip_prefix("bev_encoder.backbone.") {
-        Some(rest) => format!("bev_encoder.{rest}"),
-        None => stored.to_owned(),
+    fn is_module(&self, name: &str) -> bool {
+        name.split_once('.').is_some_and(|(first, _)| self.modules.contains(&first))
     }
 }
 
@@ -98,9 +80,12 @@ pub(super) fn of_model(stored: &str) -> String {
 mod tests {
     use super::*;
 
+    const NAMING: Naming =
+        Naming { modules: &["language_model", "vision_model"], of_model: str::to_owned };
+
     #[track_caller]
     fn check(names: &[&str], prefix: &str) {
-        assert_eq!(shared_prefix(names.iter().copied()), prefix, "{names:?}");
+        assert_eq!(NAMING.shared_prefix(names.iter().copied()), prefix, "{names:?}");
     }
 
     #[test]

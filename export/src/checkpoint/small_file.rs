@@ -15,7 +15,7 @@ const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
 const MAX_POINTER_BYTES: usize = 1024;
 
 /// Reads a file; `None` if there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
     // A link that leads nowhere is an error, not an absent file.
     if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(None);
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
 }
 
 /// Length of a regular file. A named pipe would block the reader, a device has no end.
-pub(super) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
+pub(crate) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
     let metadata =
         fs::metadata(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
     if metadata.is_file() {
@@ -46,7 +46,7 @@ pub(super) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
 }
 
 /// Refuses a git-lfs pointer in place of the file.
-pub(super) fn refuse_pointer(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
+pub(crate) fn refuse_pointer(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
     if content.len() < MAX_POINTER_BYTES && content.starts_with(POINTER_START) {
         return Err(CheckpointError::LfsPointer { path: path.into() });
     }

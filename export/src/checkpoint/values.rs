@@ -1,10 +1,10 @@
 //! Reading weights as numbers.
 
-use super::{Checkpoint, CheckpointError, TensorEntry, Warning};
+use super::{CheckpointError, TensorEntry, Tensors, Warning};
 use crate::dtype::DType;
 use half::{bf16, f16};
 
-impl Checkpoint {
+impl Tensors {
     /// A copy of a floating-point tensor, up-cast to f32.
     ///
     /// # Errors
@@ -22,7 +22,7 @@ impl Checkpoint {
     }
 
     /// True if two tensors have the same shape and the same numbers, whatever their types.
-    pub(super) fn has_same_values(&self, a: &TensorEntry, b: &TensorEntry) -> bool {
+    pub(crate) fn has_same_values(&self, a: &TensorEntry, b: &TensorEntry) -> bool {
         if a.shape != b.shape {
             return false;
         }

@@ -30,7 +30,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use tandem_export::networks::Precision;
+use tandem_export::options::Precision;
 use tandem_export::summary::is_file_name;
 use tandem_export::weights::hex;
 use tandem_files::{open_regular, read_regular};
@@ -305,9 +305,7 @@ impl EngineFolder {
         let is_bf16 = |network: &NetworkRecord| network.key.precision == Precision::Bf16;
         if self.record.networks.iter().any(is_bf16) {
             // No CPU library computes in bfloat16.
-            let mut summary = NetworkFile::summary(&self.path).ok()?;
-            summary.options.precision = Precision::F32;
-            summary.options.prefix_capacity = Some(summary.prefix_capacity);
+            let summary = NetworkFile::summary(&self.path).ok()?.in_precision(Precision::F32);
             rebuild.network = beside("f32");
             rebuild.export = Some(Reexport { summary, out: rebuild.network.clone() });
         }

@@ -3,7 +3,7 @@
 use crate::engine::target::{BackendKind, Target};
 use std::path::PathBuf;
 use tandem_export::folder::Summary;
-use tandem_export::networks::Precision;
+use tandem_export::options::Precision;
 
 /// Parameters of a build that replaces engines which cannot be used.
 #[derive(Clone, PartialEq, Debug)]

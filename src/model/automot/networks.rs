@@ -14,12 +14,12 @@ use crate::kv_cache::Layout;
 use crate::model::{ModelOutline, Runs, StageNetworks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tandem_export::automot::NAME;
 use tandem_export::automot::names::{PROBE, is_network};
 pub use tandem_export::automot::names::{action, bev, prefix_tensors, understanding, vision};
 use tandem_export::automot::sizes::{GroupSizes, UnderstandingSizes};
 use tandem_export::contract::{Contract, SizesError, TensorSpec, by_name};
 use tandem_export::folder::Summary;
-use tandem_export::summary::MODEL;
 use tandem_files::shortened;
 
 /// Engines whose shapes fit each other.
@@ -209,9 +209,20 @@ pub enum NetworksError {
         /// Waypoints.
         waypoints: usize,
     },
-    /// The folder is of another model.
+    /// The folder is an export of another model family.
     #[error(
-        "network {network:?} of {folder:?} is of model {found:?}, not of {MODEL:?}; export the checkpoint again"
+        "{folder:?} is an export of model family {found:?}, these networks are of {NAME:?}; give a folder \
+         that was exported from a checkpoint of {NAME:?}"
+    )]
+    Family {
+        /// The folder.
+        folder: PathBuf,
+        /// The family that its summary names, shortened.
+        found: String,
+    },
+    /// A network is of another model family.
+    #[error(
+        "network {network:?} of {folder:?} is of model {found:?}, not of {NAME:?}; export the checkpoint again"
     )]
     Model {
         /// The network.
@@ -329,6 +340,7 @@ impl Contracts {
     /// missing or one too many, or the networks do not fit each other.
     pub fn read(folder: &Path) -> Result<Self, NetworksError> {
         let summary = NetworkFile::summary(folder)?;
+        check_family(folder, &summary)?;
         refuse_extra(folder, &summary)?;
         let read = |name: &str| -> Result<Contract, NetworksError> {
             Ok(NetworkFile::exported(folder, name)?.contract)
@@ -343,7 +355,7 @@ impl Contracts {
         let names = [vision::NETWORK].into_iter().chain(groups.iter().map(String::as_str));
         let names = names.chain([bev::NETWORK, action::NETWORK]);
         for contract in contracts.iter() {
-            if contract.model != MODEL {
+            if contract.model != NAME {
                 return Err(NetworksError::Model {
                     network: contract.network.clone(),
                     folder: folder.to_owned(),
@@ -463,6 +475,15 @@ fn group_names(folder: &Path, summary: &Summary) -> Result<Vec<String>, Networks
         return Ok(found);
     }
     Err(NetworksError::GroupNames { folder: folder.to_owned(), found })
+}
+
+/// Checks that an export is of this family.
+fn check_family(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
+    if summary.model == NAME {
+        return Ok(());
+    }
+    let (folder, found) = (folder.to_owned(), shortened(&summary.model));
+    Err(NetworksError::Family { folder, found })
 }
 
 /// Refuses contracts of networks that the summary does not list.

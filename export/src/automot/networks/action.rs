@@ -13,12 +13,16 @@
 //! is zero, because their pairs with the new part are only scaled by the cosine. Heads that nobody's
 //! queries reach are left out.
 
-use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, rotary, swiglu, understanding};
+use super::{ExportOptions, Sizes, understanding};
+use crate::automot::checkpoint::Checkpoint;
 use crate::automot::names::{action as names, prefix_tensors};
 use crate::automot::sizes::{ActionSizes, RopeNumbers};
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::CheckpointError;
 use crate::dtype::DType;
+use crate::family::NetworkError;
 use crate::graph::{Graph, GraphError, Network, Value};
+use crate::nn::{Probes, rotary, swiglu};
+use crate::options::Precision;
 use ndarray::{Array1, Array2, ShapeError};
 
 /// The three groups of query tokens, in their order.
@@ -59,7 +63,7 @@ fn draw(
     let config = &checkpoint.config().text;
     let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
-    let mut probes = Probes::new(options);
+    let mut probes = Probes::new(options.probes);
     let n_tokens = sizes.own_tokens();
     let Sizes { prefix_capacity, kv_heads, gen_head_dim, cells, blocks, .. } = *sizes;
 

@@ -1,7 +1,8 @@
 //! The numbers that several networks must agree on.
 
-use super::{ExportOptions, NetworkError};
-use crate::checkpoint::Checkpoint;
+use super::ExportOptions;
+use crate::automot::checkpoint::Checkpoint;
+use crate::family::NetworkError;
 
 /// Tokens of system prompt, user prompt and instruction, with room for the longest numbers.
 const TEXT_TOKENS: usize = 116;

@@ -2,7 +2,8 @@
 
 use super::expected::{self, Expected};
 use super::trunk::Trunk;
-use super::{Checkpoint, CheckpointError, Warning, tokenizer};
+use super::{Checkpoint, tokenizer};
+use crate::checkpoint::{CheckpointError, Tensors, Warning};
 use crate::dtype::DType;
 use std::collections::BTreeSet;
 
@@ -10,25 +11,6 @@ use std::collections::BTreeSet;
 const OUTPUT_HEAD: &str = "language_model.lm_head.weight";
 
 const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
-
-/// Last parts of the names that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes give to what
-/// quantized weights need besides the numbers.
-const QUANTIZED_PARTS: [&str; 14] = [
-    "qweight",
-    "qzeros",
-    "scales",
-    "g_idx",
-    "weight_packed",
-    "weight_scale",
-    "weight_scale_inv",
-    "weight_zero_point",
-    "input_scale",
-    "absmax",
-    "nested_absmax",
-    "quant_map",
-    "SCB",
-    "weight_format",
-];
 
 /// Last parts of the names of tensors that follow from the configuration.
 const DERIVED_PARTS: [&str; 2] = ["inv_freq", "num_batches_tracked"];
@@ -59,15 +41,7 @@ impl Checkpoint {
     /// # Errors
     /// Every tensor that is missing or wrong; as [`CheckpointError::Several`] if there are many.
     pub fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
-        let quantized: Vec<&String> =
-            self.stored_names().filter(|name| is_quantized(name)).collect();
-        if let [first, ..] = quantized[..] {
-            return Err(CheckpointError::Quantized {
-                dir: self.dir.clone(),
-                count: quantized.len(),
-                tensor: first.clone(),
-            });
-        }
+        self.refuse_quantized()?;
         let [image, lidar] = match self.trunks() {
             Ok(trunks) => trunks,
             // Missing tensors are reported with the shapes of the trunks that the configuration names.
@@ -102,7 +76,7 @@ impl Checkpoint {
         }
         self.check_head()?;
         tokenizer::check(&self.dir, &self.config)?;
-        Ok(self.warnings(&expected, &image, &lidar, projected, unknown))
+        Ok(self.all_warnings(&expected, &image, &lidar, projected, unknown))
     }
 
     /// Checks that a stored output head is the embedding.
@@ -124,11 +98,6 @@ impl Checkpoint {
             Trunk::of_architecture(&bev.image_architecture, 3)?,
             Trunk::of_architecture(&bev.lidar_architecture, bev.lidar_channels)?,
         ])
-    }
-
-    /// Names of all stored tensors, whatever their type.
-    fn stored_names(&self) -> impl Iterator<Item = &String> {
-        self.tensors.keys().chain(self.foreign.keys())
     }
 
     fn unknown_names(&self, expected: &[Expected]) -> Vec<String> {
@@ -153,7 +122,7 @@ impl Checkpoint {
             CheckpointError::MissingTensor { dir, tensor, .. } => CheckpointError::MissingTensor {
                 dir,
                 tensor,
-                network: Some(*network),
+                network: Some(network.word()),
                 shape: shape.clone(),
             },
             other => other,
@@ -163,7 +132,7 @@ impl Checkpoint {
             return Err(CheckpointError::WrongShape {
                 path: path(),
                 tensor: name.clone(),
-                network: *network,
+                network: network.word(),
                 expected: shape.clone(),
                 found: entry.shape.clone(),
             });
@@ -178,7 +147,7 @@ impl Checkpoint {
         }
     }
 
-    fn warnings(
+    fn all_warnings(
         &self,
         expected: &[Expected],
         image: &Trunk,
@@ -186,14 +155,7 @@ impl Checkpoint {
         projected: usize,
         unknown: Vec<String>,
     ) -> Vec<Warning> {
-        let mut warnings: Vec<Warning> =
-            self.sparse.iter().map(|path| Warning::Sparse { path: path.clone() }).collect();
-        if !self.prefix.is_empty() {
-            warnings.push(Warning::Prefix { prefix: self.prefix.clone() });
-        }
-        if !self.left_out.is_empty() {
-            warnings.push(Warning::LeftOut { files: self.left_out.clone() });
-        }
+        let mut warnings = Tensors::warnings(self);
         if self.config.frame_pixels.is_none() {
             warnings.push(Warning::NoPreprocessor);
         }
@@ -228,11 +190,6 @@ impl Checkpoint {
         }
         warnings
     }
-}
-
-fn is_quantized(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    QUANTIZED_PARTS.contains(&last) || name.contains(".quant_state.")
 }
 
 /// Tells tensors that a network ignores although their names put them into it from others.

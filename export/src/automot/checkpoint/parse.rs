@@ -1,8 +1,8 @@
 //! The configuration files of a checkpoint folder, read into [`AutomotConfig`] and checked.
 
 use super::config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
-use super::fields::{Fields, MAX_COUNT};
-use super::{CheckpointError, TensorEntry, harmless, preprocessor};
+use super::{harmless, preprocessor};
+use crate::checkpoint::{CheckpointError, Fields, MAX_COUNT, TensorEntry};
 use crate::dtype::DType;
 use std::collections::BTreeMap;
 use std::path::Path;

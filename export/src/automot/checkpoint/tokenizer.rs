@@ -3,8 +3,7 @@
 //! Only ids are compared here; whether the tokenizer works is for its library to say.
 
 use super::config::AutomotConfig;
-use super::fields::Fields;
-use super::{CheckpointError, small_file};
+use crate::checkpoint::{CheckpointError, Fields, read_small_file};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +35,7 @@ struct Model {
 /// `added_tokens.json`, which add tokens to it.
 pub(super) fn check(dir: &Path, config: &AutomotConfig) -> Result<(), CheckpointError> {
     let path = dir.join(FILE);
-    let Some(text) = small_file::read(&path)? else { return Ok(()) };
+    let Some(text) = read_small_file(&path)? else { return Ok(()) };
     let tokenizer: Tokenizer = serde_json::from_slice(&text)
         .map_err(|source| CheckpointError::NotJson { path: path.clone(), source })?;
     let refuse = |problem: String| Err(CheckpointError::Tokenizer { path: path.clone(), problem });

@@ -10,12 +10,14 @@
 //! A fusion is a small transformer over pooled cells of both maps. What the release computes beside
 //! that (feature pyramid, the picture's side of the last fusion) nobody reads and is left out.
 
-use super::{ExportOptions, NetworkError, Probes, Sizes};
+use super::{ExportOptions, Sizes};
+use crate::automot::checkpoint::{BevConfig, Checkpoint};
 use crate::automot::names::bev as names;
 use crate::automot::sizes::{BevNumbers, BevSizes};
-use crate::checkpoint::{BevConfig, Checkpoint};
 use crate::dtype::DType;
+use crate::family::NetworkError;
 use crate::graph::{Affine, Graph, GraphError, Network, Padding, Value};
+use crate::nn::Probes;
 use std::collections::BTreeMap;
 
 /// Prefix of the encoder's tensors.
@@ -91,7 +93,7 @@ fn draw(
     let config = &checkpoint.config().bev;
     let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
-    let mut probes = Probes::new(options);
+    let mut probes = Probes::new(options.probes);
 
     let [height, width] = config.image_size;
     // Pixels as a camera gives them: a crop of whole rows is then a view, and the host moves nothing.

@@ -1,6 +1,6 @@
 //! Random weights whose activations stay of order one through any depth.
 
-use crate::checkpoint::expected::{Expected, Role};
+use crate::automot::checkpoint::expected::{Expected, Role};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};

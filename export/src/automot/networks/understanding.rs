@@ -13,12 +13,15 @@
 //! hidden state to the next; masks and rotary tables are made anew in each, from inputs that are the
 //! same for all.
 
-use super::{ExportOptions, NetworkError, Probes, Sizes, mrope_axes, rotary, swiglu};
+use super::{ExportOptions, Sizes};
+use crate::automot::checkpoint::Checkpoint;
 use crate::automot::names::{prefix_tensors, understanding as names};
 use crate::automot::sizes::{GroupSizes, RopeNumbers, UnderstandingSizes};
-use crate::checkpoint::Checkpoint;
 use crate::dtype::DType;
+use crate::family::NetworkError;
 use crate::graph::{Graph, GraphError, Network, Value};
+use crate::nn::rotary::{self, mrope_axes};
+use crate::nn::{Probes, swiglu};
 use std::ops::Range;
 
 /// Prefix of the text stack's tensors.
@@ -73,7 +76,7 @@ fn draw(
     let n_maps = checkpoint.config().vision.deepstack_visual_indexes.len();
     let mut graph = options.precision.graph(&group.name(), checkpoint);
     let g = &mut graph;
-    let mut probes = Probes::new(options);
+    let mut probes = Probes::new(options.probes);
     let (capacity, hidden) = (sizes.prefix_capacity, config.hidden_size);
     let last = config.num_hidden_layers - 1;
     // Layers that do more than project keys and values, and those that add a map.

@@ -7,12 +7,16 @@
 //!
 //! Patches come in merge order: the squares of patches that become one token are neighbors.
 
-use super::{ExportOptions, NetworkError, Precision, Probes, Sizes, inverse_frequencies};
+use super::{ExportOptions, Sizes};
+use crate::automot::checkpoint::{Checkpoint, VisionConfig};
 use crate::automot::names::vision as names;
 use crate::automot::sizes::VisionSizes;
-use crate::checkpoint::{Checkpoint, VisionConfig};
 use crate::dtype::DType;
+use crate::family::NetworkError;
 use crate::graph::{Gelu, Graph, GraphError, Network, Value};
+use crate::nn::Probes;
+use crate::nn::rotary::inverse_frequencies;
+use crate::options::Precision;
 
 /// Prefix of the tower's tensors.
 const PREFIX: &str = "vision_model";
@@ -64,7 +68,7 @@ fn draw(
 ) -> Result<Network, GraphError> {
     let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
-    let mut probes = Probes::new(options);
+    let mut probes = Probes::new(options.probes);
     let (n_patches, width) = (sizes.patches, config.hidden_size);
 
     let patch_len =

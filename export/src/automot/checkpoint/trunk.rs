@@ -1,6 +1,7 @@
 //! RegNetY trunks: widths and depths, from a table of architectures or from stored tensors.
 
-use super::{CheckpointError, Network, TensorEntry};
+use super::Network;
+use crate::checkpoint::{CheckpointError, TensorEntry};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -73,7 +74,7 @@ impl Trunk {
             entry.map(|entry| entry.shape[axis]).ok_or_else(|| CheckpointError::MissingTensor {
                 dir: dir.into(),
                 tensor: name,
-                network: Some(Network::Bev),
+                network: Some(Network::Bev.word()),
                 shape: Vec::new(),
             })
         };

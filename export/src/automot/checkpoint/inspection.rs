@@ -1,7 +1,8 @@
 //! Describes a checkpoint folder and whether it can be exported, for people and programs.
 
+use super::Checkpoint;
 use super::config::AutomotConfig;
-use super::{Checkpoint, CheckpointError};
+use crate::checkpoint::CheckpointError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -3,7 +3,6 @@
 
 use super::config::{AutomotConfig, BevConfig, MotConfig, TextConfig, VisionConfig};
 use super::trunk::Trunk;
-use std::fmt;
 
 /// Hidden widths of the encoders of target points and speed; the release has no key for them.
 pub const POINT_ENCODER_WIDTHS: [usize; 2] = [256, 512];
@@ -30,14 +29,15 @@ pub enum Network {
     Bev,
 }
 
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Network {
+    /// Its name in messages.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
             Self::Vision => "vision",
             Self::Understanding => "understanding",
             Self::Action => "action",
             Self::Bev => "BEV",
-        })
+        }
     }
 }
 

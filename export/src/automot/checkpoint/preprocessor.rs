@@ -5,8 +5,8 @@
 //! frames within them are not resized.
 
 use super::config::VisionConfig;
-use super::fields::Fields;
-use super::{CheckpointError, harmless};
+use super::harmless;
+use crate::checkpoint::{CheckpointError, Fields};
 use std::path::Path;
 
 /// Bounds on the pixels of a frame, where the file has none: those of the processor's class.

@@ -26,7 +26,7 @@ pub fn mrope_axes(section: [usize; 3]) -> Vec<usize> {
 /// `positions` is `[tokens, 1]` or `[tokens, dim / 2]`, single precision. Angles grow to hundreds of
 /// radians, so they stay in single precision up to the cosine, and are a plain product because a
 /// GPU's matrix product may round its factors to ten bits.
-pub(super) fn tables(
+pub fn tables(
     graph: &mut Graph<'_>,
     positions: &Value,
     theta: f64,

@@ -7,22 +7,20 @@ mod files;
 mod published;
 mod values;
 
-use crate::checkpoint::expected::{self, Expected, Role};
-use crate::checkpoint::{
-    BevConfig, Checkpoint, CheckpointError, MotConfig, SPARSE_KEY, SPARSE_VALUE, TextConfig, Trunk,
-    VisionConfig, Warning,
+use crate::automot::checkpoint::expected::{self, Expected, Role};
+use crate::automot::checkpoint::{
+    BevConfig, Checkpoint, MotConfig, TextConfig, Trunk, VisionConfig,
 };
+use crate::checkpoint::{SPARSE_KEY, SPARSE_VALUE, Warning};
 use crate::dtype::DType;
+use crate::synth::{MARKER, SynthError, Synthesized};
 use half::bf16;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tandem_files::WholeFolder;
 use values::Values;
-
-/// Says in a folder that it was synthesized, from what; such a folder may be replaced.
-const MARKER: &str = "synth.json";
 
 /// File of all weights.
 const WEIGHTS_FILE: &str = "model.safetensors";
@@ -44,65 +42,6 @@ pub struct SynthSpec {
     pub mot: MotConfig,
     /// BEV encoder.
     pub bev: BevConfig,
-}
-
-/// What was written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Synthesized {
-    /// Tensors in the weight file.
-    pub tensors: usize,
-    /// Elements of all parameters.
-    pub parameters: usize,
-    /// Bytes of the weight file.
-    pub bytes: u64,
-}
-
-/// Why nothing was written.
-#[derive(Debug, thiserror::Error)]
-pub enum SynthError {
-    /// Something stands where the folder should go.
-    #[error(
-        "{} exists and was not synthesized (it has no {MARKER}): give another folder or remove it",
-        .0.display()
-    )]
-    Occupied(
-        /// What stands there.
-        PathBuf,
-    ),
-    /// The path names no folder that could be made.
-    #[error("{} does not name a folder: end the path in a name", .0.display())]
-    Unnamed(
-        /// The path.
-        PathBuf,
-    ),
-    /// A number or name of the spec is impossible.
-    #[error("the spec's {field} is {found}, expected {expected}")]
-    Spec {
-        /// Where in the spec.
-        field: &'static str,
-        /// The rule.
-        expected: String,
-        /// The value.
-        found: String,
-    },
-    /// The spec describes no possible model, or the folder came out other than asked.
-    #[error("the spec describes no possible checkpoint")]
-    Model(#[from] CheckpointError),
-    /// The folder came out unlike the spec.
-    #[error("the written folder is not what the spec asked for: {0}")]
-    Odd(
-        /// What the check found.
-        String,
-    ),
-    /// A file could not be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
 }
 
 /// Writes a checkpoint folder with random weights at `out`; `progress` is told how many bytes of

@@ -2,7 +2,8 @@
 //! file does not describe.
 
 use super::SynthSpec;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::automot::checkpoint::Checkpoint;
+use crate::checkpoint::CheckpointError;
 use crate::dtype::DType;
 use serde_json::Value;
 use std::path::Path;

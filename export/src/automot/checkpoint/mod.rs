@@ -1,0 +1,70 @@
+//! A checkpoint folder in AutoMoT's own format: configuration and tensors.
+//!
+//! [`Checkpoint::check`] compares every tensor with what the networks need, and
+//! [`Tensors::scan_values`] reads all of the weights.
+
+mod config;
+pub mod expected;
+mod trunk;
+
+mod check;
+mod harmless;
+mod inspection;
+mod naming;
+mod parse;
+mod preprocessor;
+mod tokenizer;
+
+pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
+pub use expected::Network;
+pub use inspection::{FoundFile, Inspection, Stored, inspect};
+pub use trunk::{Stage, Trunk};
+
+use crate::checkpoint::{CheckpointError, Tensors};
+use naming::NAMING;
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::Path;
+
+/// An opened checkpoint folder: its tensors and its configuration.
+pub struct Checkpoint {
+    stored: Tensors,
+    config: AutomotConfig,
+}
+
+impl Deref for Checkpoint {
+    type Target = Tensors;
+
+    fn deref(&self) -> &Tensors {
+        &self.stored
+    }
+}
+
+impl Checkpoint {
+    /// Opens a folder: its configuration files and the headers of its weight files.
+    ///
+    /// # Errors
+    /// As [`Tensors::open`], and if the configuration describes no possible model. [`Self::check`]
+    /// compares the tensors.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let stored = Tensors::open(dir, &NAMING)?;
+        let config = parse::read(&dir.join(parse::CONFIG_FILE), stored.tensors())?;
+        Ok(Self { stored, config })
+    }
+
+    /// Reads the sizes of the networks from a `config.json` of any name, with the other configuration
+    /// files that lie beside it.
+    pub(crate) fn config_of(file: &Path) -> Result<AutomotConfig, CheckpointError> {
+        parse::read(file, &BTreeMap::new())
+    }
+
+    /// Checks a folder's configuration files by themselves, before there are weights.
+    pub(crate) fn check_config(dir: &Path) -> Result<(), CheckpointError> {
+        Self::config_of(&dir.join(parse::CONFIG_FILE)).map(|_| ())
+    }
+
+    /// The sizes of the networks.
+    pub fn config(&self) -> &AutomotConfig {
+        &self.config
+    }
+}

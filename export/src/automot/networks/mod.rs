@@ -1,0 +1,39 @@
+//! The four networks of AutoMoT, one file each, as graphs over a checkpoint's tensors.
+
+pub mod action;
+pub mod bev;
+pub mod understanding;
+pub mod vision;
+
+mod sizes;
+
+pub use names::NETWORKS as NAMES;
+pub use sizes::Sizes;
+
+use super::ExportOptions;
+use super::checkpoint::Checkpoint;
+use super::names;
+use crate::family::NetworkError;
+use crate::graph::Network;
+
+/// Builds all networks, in the order in which they run.
+///
+/// # Errors
+/// A network does not fit the checkpoint, or the options do not fit each other.
+pub fn all(
+    checkpoint: &Checkpoint,
+    options: &ExportOptions,
+    mut before: impl FnMut(&'static str),
+) -> Result<Vec<Network>, NetworkError> {
+    let sizes = Sizes::new(checkpoint, options)?;
+    let mut networks = Vec::new();
+    before(names::vision::NETWORK);
+    networks.push(vision::build(checkpoint, options, &sizes)?);
+    before(names::understanding::NETWORK);
+    networks.extend(understanding::build(checkpoint, options, &sizes)?);
+    before(names::bev::NETWORK);
+    networks.push(bev::build(checkpoint, options, &sizes)?);
+    before(names::action::NETWORK);
+    networks.push(action::build(checkpoint, options, &sizes)?);
+    Ok(networks)
+}

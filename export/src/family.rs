@@ -1,0 +1,298 @@
+//! Model families: what recognizes, reads and exports the checkpoints of one kind of model.
+//!
+//! A family is a folder of this crate and one entry of [`FAMILIES`].
+
+use crate::automot;
+use crate::checkpoint::{CheckpointError, Tensors, Warning, read_small_file};
+use crate::graph::{GraphError, Network};
+use crate::options::Options;
+use crate::summary::{Summary, SummaryError};
+use crate::synth::{SynthError, SynthWeights, Synthesized};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tandem_files::shortened;
+
+/// The families that this crate exports.
+pub const FAMILIES: Families = Families(&[&automot::AUTOMOT]);
+
+/// One kind of model.
+pub trait Family: Sync {
+    /// Name of the family: the `model` of its exports' summaries and contracts.
+    fn name(&self) -> &'static str;
+
+    /// What [`recognizes`](Self::recognizes) looks for, as text.
+    fn mark(&self) -> &'static str;
+
+    /// True if a folder holds a checkpoint of this family. Reads no weights.
+    fn recognizes(&self, folder: &Candidate) -> bool;
+
+    /// Opens a checkpoint.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or the configuration describes no possible model.
+    fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError>;
+
+    /// True if an export may have a network of this name.
+    fn is_network(&self, name: &str) -> bool;
+
+    /// Sorts names of networks into the order in which they run; unknown names come last.
+    fn sort_networks(&self, names: &mut [String]);
+
+    /// Files of the checkpoint, other than weights, that an export needs to drive.
+    fn companions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Arguments of `tandem export` that repeat the family's own options, with a space before each.
+    fn arguments(&self, options: &Options) -> String {
+        options.own.iter().map(|(name, value)| format!(" --option '{name}={value}'")).collect()
+    }
+
+    /// Writes a checkpoint folder whose weights are not trained.
+    ///
+    /// # Errors
+    /// If the spec is not one of the family's, or the folder cannot be written.
+    fn synthesize(
+        &self,
+        spec: &Value,
+        weights: SynthWeights,
+        out: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Synthesized, SynthError>;
+}
+
+/// An opened checkpoint of some family.
+pub trait OpenCheckpoint {
+    /// The family.
+    fn family(&self) -> &'static dyn Family;
+
+    /// The stored tensors.
+    fn tensors(&self) -> &Tensors;
+
+    /// Checks that every tensor that a network reads is there. Reads next to no weights.
+    ///
+    /// # Errors
+    /// The tensors that are missing or wrong.
+    fn check(&self) -> Result<Vec<Warning>, CheckpointError>;
+
+    /// Builds all networks, in the order in which they run; `before` receives the name of each before
+    /// it is built.
+    ///
+    /// # Errors
+    /// If a network does not fit the checkpoint, or the options are not the family's.
+    fn build(
+        &self,
+        options: &Options,
+        before: &mut dyn FnMut(&'static str),
+    ) -> Result<Built, NetworkError>;
+}
+
+/// The networks of a checkpoint.
+pub struct Built {
+    /// The networks, in the order in which they run.
+    pub networks: Vec<Network>,
+    /// Capacity of the prefix KV cache, tokens; `None` for a family without one.
+    pub prefix_capacity: Option<usize>,
+}
+
+/// A folder that may hold a checkpoint.
+pub struct Candidate {
+    dir: PathBuf,
+    config: Option<Value>,
+}
+
+impl Candidate {
+    /// Reads the `config.json` of a folder, if there is one.
+    ///
+    /// # Errors
+    /// If there is no such folder, or the file is not readable as JSON.
+    pub fn read(dir: &Path) -> Result<Self, CheckpointError> {
+        if !dir.is_dir() {
+            return Err(CheckpointError::NoFolder { dir: dir.into() });
+        }
+        let path = dir.join(CONFIG_FILE);
+        let config = read_small_file(&path)?.map(|text| serde_json::from_slice(&text)).transpose();
+        let config = config.map_err(|source| CheckpointError::NotJson { path, source })?;
+        Ok(Self { dir: dir.into(), config })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its `config.json`.
+    pub fn config(&self) -> Option<&Value> {
+        self.config.as_ref()
+    }
+
+    /// The `model_type` of its `config.json`.
+    pub fn model_type(&self) -> Option<&str> {
+        self.config.as_ref()?.get("model_type")?.as_str()
+    }
+
+    /// What the folder has of what families are recognized by, as text.
+    fn found(&self) -> String {
+        match (&self.config, self.model_type()) {
+            (None, _) => format!("no {CONFIG_FILE}"),
+            (Some(_), None) => format!("a {CONFIG_FILE} without a model_type"),
+            (Some(_), Some(model_type)) => {
+                format!("a {CONFIG_FILE} with the model_type {:?}", shortened(model_type))
+            }
+        }
+    }
+}
+
+/// Where most checkpoints name their kind of model.
+const CONFIG_FILE: &str = "config.json";
+
+/// Families among which the family of a folder is found.
+#[derive(Clone, Copy)]
+pub struct Families(pub &'static [&'static dyn Family]);
+
+impl Families {
+    /// The family of this name.
+    pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
+        self.0.iter().copied().find(|family| family.name() == name)
+    }
+
+    /// Names of the families, as text.
+    pub fn names(&self) -> String {
+        let names: Vec<String> =
+            self.0.iter().map(|family| format!("{:?}", family.name())).collect();
+        names.join(", ")
+    }
+
+    /// The first family that recognizes the checkpoint in `folder`.
+    ///
+    /// # Errors
+    /// If there is none, or the folder cannot be read.
+    pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
+        let candidate = Candidate::read(folder)?;
+        let family = self.0.iter().copied().find(|family| family.recognizes(&candidate));
+        family.ok_or_else(|| CheckpointError::UnknownFamily {
+            dir: folder.into(),
+            found: candidate.found(),
+            known: self.0.iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
+        })
+    }
+
+    /// Opens the checkpoint in `folder`, of whichever family it is.
+    ///
+    /// # Errors
+    /// As [`of_folder`](Self::of_folder) and [`Family::open`].
+    pub fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
+        self.of_folder(folder)?.open(folder)
+    }
+
+    /// True if an export of one of the families may have a network of this name.
+    pub fn is_network(&self, name: &str) -> bool {
+        self.0.iter().any(|family| family.is_network(name))
+    }
+
+    /// Reads the text of an `export.json`.
+    ///
+    /// # Errors
+    /// If it is not one, is of another format or of another family, or has names that lead out of its
+    /// folder.
+    pub fn parse_summary(&self, text: &[u8]) -> Result<Summary, SummaryError> {
+        let summary = Summary::parse_of_any_family(text)?;
+        let Some(family) = self.named(&summary.model) else {
+            let (found, known) = (shortened(&summary.model), self.names());
+            return Err(SummaryError::Model { found, known });
+        };
+        match summary.networks.keys().find(|name| !family.is_network(name)) {
+            Some(name) => Err(SummaryError::Name { what: "network", name: shortened(name) }),
+            None => Ok(summary),
+        }
+    }
+}
+
+/// Why a network cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The checkpoint's tensors do not suit the network.
+    #[error("the {network} network does not fit the checkpoint")]
+    Graph {
+        /// Which network.
+        network: &'static str,
+        /// The mismatch, as text.
+        #[source]
+        source: GraphError,
+    },
+    /// A tensor that is folded into a constant cannot be read.
+    #[error("cannot fold a constant of the {network} network")]
+    Fold {
+        /// Which network.
+        network: &'static str,
+        /// What went wrong.
+        #[source]
+        source: Box<CheckpointError>,
+    },
+    /// Frames do not divide into merged patches.
+    #[error("frame size {frame:?} is not a multiple of {multiple}, the side of a merged patch")]
+    FrameSize {
+        /// Height and width asked for, pixels.
+        frame: [usize; 2],
+        /// Side of a merged patch, pixels.
+        multiple: usize,
+    },
+    /// The checkpoint's preprocessor would resize the frames.
+    #[error(
+        "frames of {} by {} pixels are outside the {} to {} pixels that the preprocessor leaves as \
+         they are; give another frame size",
+        frame[0], frame[1], bounds[0], bounds[1]
+    )]
+    FramePixels {
+        /// Height and width asked for, pixels.
+        frame: [usize; 2],
+        /// Least and most pixels of a frame.
+        bounds: [usize; 2],
+    },
+    /// No prompt has so many frames.
+    #[error("{frames} frames in a prompt; ask for 1 to {limit}")]
+    Frames {
+        /// Frames asked for.
+        frames: usize,
+        /// The largest number.
+        limit: usize,
+    },
+    /// The prefix would be too long.
+    #[error("a prefix capacity of {capacity} tokens is above the limit of {limit}")]
+    PrefixLimit {
+        /// Capacity asked for or needed, tokens.
+        capacity: usize,
+        /// The largest capacity.
+        limit: usize,
+    },
+    /// The images alone do not fit the prefix.
+    #[error("prefix capacity {capacity} does not hold the prompt's {needed} tokens")]
+    PrefixCapacity {
+        /// Capacity asked for, tokens.
+        capacity: usize,
+        /// What images and fixed text need, tokens.
+        needed: usize,
+    },
+    /// The understanding expert does not divide into so many groups.
+    #[error(
+        "{groups} layer groups of an understanding expert of {layers} layers; ask for 1 to {layers}"
+    )]
+    LayerGroups {
+        /// Groups asked for.
+        groups: usize,
+        /// Layers of the understanding expert.
+        layers: usize,
+    },
+    /// Two numbers of the configuration contradict each other.
+    #[error("configuration does not add up: {0}")]
+    Config(String),
+    /// An option is not one of the family's, or its value is not usable.
+    #[error("the export options are not those of model family {family:?}: {source}")]
+    Options {
+        /// The family.
+        family: &'static str,
+        /// What is wrong with them.
+        #[source]
+        source: serde_json::Error,
+    },
+}

@@ -1,0 +1,293 @@
+//! A second model family, defined here alone: registered, recognized, exported and read back.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use prost::Message;
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use tandem_export::automot::AUTOMOT;
+use tandem_export::checkpoint::{CheckpointError, Naming, Tensors, Warning};
+use tandem_export::contract::Contract;
+use tandem_export::dtype::DType;
+use tandem_export::family::{
+    Built, Candidate, FAMILIES, Families, Family, NetworkError, OpenCheckpoint,
+};
+use tandem_export::folder::{
+    ExportError, SUMMARY_FILE, TOKENIZER_FILE, contract_file, export_networks, graph_file,
+};
+use tandem_export::graph::{GraphError, Network};
+use tandem_export::onnx::ModelProto;
+use tandem_export::options::{Options, Precision};
+use tandem_export::summary::{Summary, SummaryError};
+use tandem_export::synth::{SynthError, SynthWeights, Synthesized};
+use tempfile::TempDir;
+
+const TINY: &str = include_str!("../../configs/tiny.json");
+
+/// What is known here: the released families and the scripted one.
+const KNOWN: Families = Families(&[&AUTOMOT, &SCRIPTED]);
+
+static SCRIPTED: Scripted = Scripted;
+
+const NAME: &str = "scripted";
+const NETWORK: &str = "planner";
+const CAMERAS: [&str; 2] = ["front", "rear"];
+const NAMING: Naming = Naming { modules: &["planner"], of_model: str::to_owned };
+
+/// A planner over the pictures of two cameras: one linear map to points of `x, y, heading`.
+struct Scripted;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    picture: usize,
+    points: usize,
+}
+
+/// Every option of an export of this family.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnOptions {
+    #[serde(default = "one")]
+    scale: f32,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct PlannerSizes {
+    cameras: usize,
+    picture: usize,
+    points: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+struct PlannerNumbers {
+    step_s: f64,
+}
+
+struct ScriptedCheckpoint {
+    stored: Tensors,
+    spec: Spec,
+}
+
+impl Family for Scripted {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn mark(&self) -> &'static str {
+        "config.json with the model_type \"scripted\""
+    }
+
+    fn recognizes(&self, folder: &Candidate) -> bool {
+        folder.model_type() == Some("scripted")
+    }
+
+    fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
+        let stored = Tensors::open(folder, &NAMING)?;
+        let config = Candidate::read(folder)?;
+        let spec = config.config().and_then(|config| config.get("sizes")).cloned().unwrap();
+        Ok(Box::new(ScriptedCheckpoint { stored, spec: serde_json::from_value(spec).unwrap() }))
+    }
+
+    fn is_network(&self, name: &str) -> bool {
+        name == NETWORK
+    }
+
+    fn sort_networks(&self, names: &mut [String]) {
+        names.sort();
+    }
+
+    fn synthesize(
+        &self,
+        spec: &Value,
+        _: SynthWeights,
+        out: &Path,
+        _: &mut dyn FnMut(u64, u64),
+    ) -> Result<Synthesized, SynthError> {
+        let spec: Spec = serde_json::from_value(spec.clone())
+            .map_err(|source| SynthError::NotASpec { family: NAME, source })?;
+        let (rows, cols) = (3 * spec.points, CAMERAS.len() * spec.picture);
+        let weights: Vec<u8> =
+            (0..rows * cols).flat_map(|i| (i as f32 / 8.0).to_le_bytes()).collect();
+        let bias = vec![0; 4 * rows];
+        let tensors = [
+            ("planner.head.weight", TensorView::new(Dtype::F32, vec![rows, cols], &weights)),
+            ("planner.head.bias", TensorView::new(Dtype::F32, vec![rows], &bias)),
+        ];
+        fs::create_dir_all(out).unwrap();
+        let config = json!({ "model_type": "scripted", "sizes": spec });
+        fs::write(out.join("config.json"), config.to_string()).unwrap();
+        let tensors = tensors.map(|(name, view)| (name, view.unwrap()));
+        serialize_to_file(tensors, None, &out.join("model.safetensors")).unwrap();
+        let parameters = rows * cols + rows;
+        Ok(Synthesized { tensors: 2, parameters, bytes: 4 * parameters as u64 })
+    }
+}
+
+impl OpenCheckpoint for ScriptedCheckpoint {
+    fn family(&self) -> &'static dyn Family {
+        &SCRIPTED
+    }
+
+    fn tensors(&self) -> &Tensors {
+        &self.stored
+    }
+
+    fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
+        self.stored.refuse_quantized()?;
+        self.stored.tensor("planner.head.weight")?;
+        Ok(self.stored.warnings())
+    }
+
+    fn build(
+        &self,
+        options: &Options,
+        before: &mut dyn FnMut(&'static str),
+    ) -> Result<Built, NetworkError> {
+        let own: OwnOptions = serde_json::from_value(Value::Object(options.own.clone()))
+            .map_err(|source| NetworkError::Options { family: NAME, source })?;
+        before(NETWORK);
+        let network = self
+            .planner(options.precision, own.scale)
+            .map_err(|source| NetworkError::Graph { network: NETWORK, source })?;
+        Ok(Built { networks: vec![network], prefix_capacity: None })
+    }
+}
+
+impl ScriptedCheckpoint {
+    fn planner(&self, precision: Precision, scale: f32) -> Result<Network, GraphError> {
+        let Spec { picture, points } = self.spec;
+        let mut graph = precision.graph(NETWORK, &self.stored);
+        let g = &mut graph;
+        let pictures =
+            CAMERAS.map(|camera| g.input(camera, DType::U8, &[1, picture], "pixels of a camera"));
+        let plan = g.within("head", |g| {
+            let [front, rear] = pictures.map(|pixels| {
+                // Nothing but a cast takes bytes in TensorRT.
+                let pixels = g.cast(&pixels, DType::F32);
+                g.cast(&pixels, g.dtype())
+            });
+            let seen = g.concat(&[&front, &rear], 1);
+            let seen = g.scale(&seen, scale, "pixel_scale");
+            let plan = g.linear(&seen, "planner.head")?;
+            let plan = g.reshape(&plan, &[points, 3]);
+            Ok(g.cast(&plan, DType::F32))
+        })?;
+        g.output("plan", &plan, "[points, (x, y, heading)] in the ego frame");
+        Ok(graph
+            .finish()
+            .with_sizes(&PlannerSizes { cameras: CAMERAS.len(), picture, points })
+            .with_numbers(&PlannerNumbers { step_s: 0.5 }))
+    }
+}
+
+/// A folder with a checkpoint of the scripted family.
+fn checkpoint() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("checkpoint");
+    let spec = json!({ "picture": 6, "points": 4 });
+    let family = KNOWN.named(NAME).unwrap();
+    family.synthesize(&spec, SynthWeights::Sparse, &out, &mut |_, _| {}).unwrap();
+    folder
+}
+
+fn with_own(name: &str, value: Value) -> Options {
+    let own = [(name.to_owned(), value)].into_iter().collect();
+    Options { own, ..Options::default() }
+}
+
+#[test]
+fn second_family_is_exported_and_read_back() {
+    let folder = checkpoint();
+    let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
+    assert_eq!(opened.family().name(), NAME);
+    let out = folder.path().join("networks");
+    let options = with_own("scale", json!(0.5));
+    // The second time it replaces itself.
+    for _ in 0..2 {
+        export_networks(&*opened, &options, &out, &mut |_| {}).unwrap();
+    }
+
+    let text = fs::read(out.join(SUMMARY_FILE)).unwrap();
+    let summary = KNOWN.parse_summary(&text).unwrap();
+    assert_eq!((summary.model.as_str(), summary.prefix_capacity), (NAME, None));
+    assert_eq!(summary.options, options);
+    assert_eq!(summary.network_names(), [NETWORK]);
+    assert_eq!(summary.warnings, Vec::<String>::new());
+    assert!(!out.join(TOKENIZER_FILE).exists());
+
+    let contract = Contract::parse(&fs::read(out.join(contract_file(NETWORK))).unwrap()).unwrap();
+    assert_eq!((contract.model.as_str(), contract.network.as_str()), (NAME, NETWORK));
+    let inputs: Vec<&str> = contract.inputs.iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(inputs, CAMERAS);
+    assert_eq!(contract.outputs[0].shape, [4, 3]);
+    let sizes: PlannerSizes = contract.read_sizes().unwrap();
+    assert_eq!(sizes, PlannerSizes { cameras: 2, picture: 6, points: 4 });
+    let numbers: PlannerNumbers = contract.read_numbers().unwrap();
+    assert_eq!(numbers, PlannerNumbers { step_s: 0.5 });
+    let graph = fs::read(out.join(graph_file(NETWORK))).unwrap();
+    assert_eq!(ModelProto::decode(&graph[..]).unwrap().graph.unwrap().input.len(), 2);
+}
+
+#[test]
+fn option_of_another_family_is_refused_by_name() {
+    let folder = checkpoint();
+    let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
+    let out = folder.path().join("networks");
+    let options = with_own("frames", json!(4));
+    let error = export_networks(&*opened, &options, &out, &mut |_| {}).unwrap_err();
+    let ExportError::Network(NetworkError::Options { family, source }) = error else {
+        panic!("{error}")
+    };
+    assert_eq!(family, NAME);
+    assert!(source.to_string().contains("`frames`"), "{source}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn each_family_recognizes_its_own_folders() {
+    let folder = checkpoint();
+    assert_eq!(KNOWN.of_folder(&folder.path().join("checkpoint")).unwrap().name(), NAME);
+    let other = folder.path().join("other");
+    let spec = serde_json::from_str(TINY).unwrap();
+    let automot = FAMILIES.named("automot").unwrap();
+    automot.synthesize(&spec, SynthWeights::Sparse, &other, &mut |_, _| {}).unwrap();
+    assert_eq!(KNOWN.of_folder(&other).unwrap().name(), "automot");
+}
+
+#[test]
+fn folder_of_no_family_names_the_known_families() {
+    let folder = TempDir::new().unwrap();
+    for (config, says) in [
+        (None, "no config.json"),
+        (Some(json!({})), "without a model_type"),
+        (Some(json!({ "model_type": "llama" })), "\"llama\""),
+    ] {
+        if let Some(config) = config {
+            fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        }
+        let error = KNOWN.open(folder.path()).map(|_| ()).unwrap_err();
+        let CheckpointError::UnknownFamily { found, known, .. } = &error else { panic!("{error}") };
+        assert!(found.contains(says), "{found}");
+        let names: Vec<&str> = known.iter().filter_map(|known| known.split(' ').next()).collect();
+        assert_eq!(names, ["automot", "scripted"]);
+    }
+}
+
+#[test]
+fn summary_of_an_unknown_family_is_refused_with_both_names() {
+    let folder = checkpoint();
+    let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
+    let out = folder.path().join("networks");
+    export_networks(&*opened, Options::default(), &out, &mut |_| {}).unwrap();
+    let error = Summary::parse(&fs::read(out.join(SUMMARY_FILE)).unwrap()).unwrap_err();
+    let SummaryError::Model { found, known } = &error else { panic!("{error}") };
+    assert_eq!((found.as_str(), known.as_str()), (NAME, "\"automot\""));
+}
