@@ -297,15 +297,15 @@ fn setting(name: &str, seed: u64) -> Setting {
     }
 }
 
-fn over<'a>(folder: &'a Path, settings: &'a [Setting], routes: &'a [Route]) -> Campaign<'a> {
+fn over(folder: &Path, settings: &[Setting], routes: &[Route]) -> Campaign {
     Campaign {
-        folder,
-        settings,
+        folder: folder.to_owned(),
+        settings: settings.to_vec(),
         repetitions: 1,
-        routes,
+        routes: routes.to_vec(),
         shard: Shard::WHOLE,
         recorded_time: RecordedTime::Simulated,
-        sensors: &[],
+        sensors: Vec::new(),
         motion: None,
     }
 }
@@ -325,8 +325,8 @@ fn campaign(
     stop_before: Option<u32>,
 ) -> (Result<CampaignSummary, CampaignError>, Vec<u32>) {
     let (settings, routes) = ([setting("down", seed)], routes(ids));
-    let sensors = ["carla_imu".to_owned()];
-    let campaign = Campaign { sensors: &sensors, ..over(folder, &settings, &routes) };
+    let sensors = vec!["carla_imu".to_owned()];
+    let campaign = Campaign { sensors, ..over(folder, &settings, &routes) };
     let cancel = AtomicBool::new(false);
     let mut driven = Vec::new();
     let summary = campaign.run(&cancel, &mut |_: Progress<'_>| {}, &mut |work| {

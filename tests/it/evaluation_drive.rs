@@ -32,14 +32,14 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
     let settings = [Setting { name: "autopilot".to_owned(), provenance }];
     let motion = folder.path().join("motion");
     let campaign = Campaign {
-        folder: folder.path(),
-        settings: &settings,
+        folder: folder.path().to_owned(),
+        settings: settings.to_vec(),
         repetitions: 1,
-        routes: &routes,
+        routes: routes.clone(),
         shard: Shard::WHOLE,
         recorded_time: RecordedTime::Simulated,
-        sensors: &[],
-        motion: Some(&motion),
+        sensors: Vec::new(),
+        motion: Some(motion.clone()),
     };
     let cancel = AtomicBool::new(false);
     let summary = campaign

@@ -2,25 +2,21 @@
 
 use super::drive::{Drive, Tally, Variant, cancel_on_interrupt, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
-use super::identity;
 use super::maps::TownMaps;
-use super::print;
-use super::progress::ProgressLines;
-use super::workers::{Event, Message, Ready, Told, supervise};
+use super::{Outcome, ending, identity, print, workers};
 use anyhow::{Context, bail};
-use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tandem::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use tandem::scene::Route;
-use tandem_evaluation::campaign::{Campaign, MOST_REPETITIONS, Progress, Shard, Unit, units};
+use tandem_evaluation::campaign::{
+    Campaign, CampaignPlan, DriveLimit, Driven, MOST_REPETITIONS, Ready, Shard, Share, Start,
+    Worker, Workers, drive_with_workers, units,
+};
 use tandem_evaluation::routes::parse_routes;
 use tandem_evaluation::scoring::TICK_CAP;
-
-/// Ticks between two lines in which a worker says where it is.
-const TICKS_PER_LINE: u64 = 20;
 
 /// What every score of the embedded world is printed with.
 pub(super) const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
@@ -77,7 +73,7 @@ pub(super) struct CampaignArguments {
 /// A process of a campaign.
 pub(super) enum Role {
     /// One of the processes of `--jobs`.
-    Worker(Told),
+    Worker(Worker),
     /// The one that the user started, which starts them.
     Supervisor {
         /// Set when it is to stop.
@@ -85,11 +81,30 @@ pub(super) enum Role {
     },
 }
 
-/// The routes of a campaign, read.
-pub(super) struct RoutesToDrive {
-    bytes: Vec<u8>,
-    pub(super) routes: Vec<Route>,
+/// What became of a campaign's process.
+pub(super) enum Execution {
+    /// Everything was driven that could be.
+    Driven(Box<DrivenCampaign>),
+    /// Nothing is left to do: a worker has ended, or nothing was driven.
+    Over(Outcome),
+}
+
+/// A campaign as far as it was driven.
+pub(super) struct DrivenCampaign {
+    pub(super) campaign: Campaign,
+    /// What is left.
+    pub(super) share: Share,
+    /// Library and version that run the networks.
+    pub(super) backend: Option<String>,
+    pub(super) tally: Tally,
     pub(super) maps: TownMaps,
+}
+
+/// The routes of a campaign, read.
+struct RoutesToDrive {
+    bytes: Vec<u8>,
+    routes: Vec<Route>,
+    maps: TownMaps,
 }
 
 impl CampaignArguments {
@@ -99,7 +114,7 @@ impl CampaignArguments {
     }
 
     /// Reads routes, finds their maps, and checks that each route can be driven.
-    pub(super) fn read_routes(&self) -> anyhow::Result<RoutesToDrive> {
+    fn read_routes(&self) -> anyhow::Result<RoutesToDrive> {
         let bytes = std::fs::read(&self.routes)
             .with_context(|| format!("cannot read route file {}", self.routes.display()))?;
         let routes = parse_routes(&bytes, &self.routes.display().to_string())?;
@@ -113,38 +128,113 @@ impl CampaignArguments {
         Ok(RoutesToDrive { bytes, routes, maps })
     }
 
-    /// What to drive, in every one of `variants`.
-    pub(super) fn drive<'a>(
+    /// How to drive every one of `variants`.
+    fn drive<'a>(
         &'a self,
-        read: &'a RoutesToDrive,
+        route_file: &'a [u8],
+        maps: &'a TownMaps,
         variants: &'a [Variant],
     ) -> Drive<'a> {
         Drive {
-            folder: &self.out,
-            routes: &read.routes,
-            repetitions: self.repetitions,
-            shard: self.shard,
-            route_file: &read.bytes,
+            route_file,
             driver: self.driver,
             variants,
             engine: self.engine.as_deref(),
-            maps: &read.maps,
+            maps,
             tick_cap: self.tick_cap,
-            motion: None,
         }
+    }
+
+    /// What to drive. Each drive's motion goes to `motion`, if that is a folder.
+    fn plan(&self, drive: &Drive<'_>, routes: Vec<Route>, motion: Option<PathBuf>) -> CampaignPlan {
+        CampaignPlan {
+            folder: self.out.clone(),
+            repetitions: self.repetitions,
+            routes,
+            shard: self.shard,
+            recorded_time: drive.recorded_time(),
+            motion,
+        }
+    }
+
+    /// Does this process's part of the campaign: a worker drives, and the process that the user
+    /// started has workers drive what is left.
+    pub(super) fn execute(
+        &self,
+        role: Role,
+        variants: &[Variant],
+        motion: Option<PathBuf>,
+    ) -> anyhow::Result<Execution> {
+        let RoutesToDrive { bytes, routes, maps } = self.read_routes()?;
+        let drive = self.drive(&bytes, &maps, variants);
+        let plan = self.plan(&drive, routes, motion);
+        let cancel = match role {
+            Role::Worker(worker) => {
+                if let Err(error) = work(&drive, plan, &worker) {
+                    worker.fail(error.as_ref());
+                }
+                // A worker that said why it cannot go on has not crashed.
+                return Ok(Execution::Over(Outcome::Done));
+            }
+            Role::Supervisor { cancel } => cancel,
+        };
+        let jobs = self.jobs(drive.run())?;
+        let Some((driven, tally)) = self.supervise(&drive, plan, jobs, &cancel)? else {
+            print::note("interrupted before the driver was loaded: nothing was driven");
+            return Ok(Execution::Over(Outcome::CheckFailed));
+        };
+        let Driven { campaign, ready, share } = driven;
+        let backend = ready.backend;
+        let driven = DrivenCampaign { campaign, share, backend, tally, maps };
+        Ok(Execution::Driven(Box::new(driven)))
+    }
+
+    /// Has worker processes drive what is left. Returns `None` if it was interrupted before a driver
+    /// was loaded.
+    fn supervise(
+        &self,
+        drive: &Drive<'_>,
+        plan: CampaignPlan,
+        jobs: usize,
+        cancel: &AtomicBool,
+    ) -> anyhow::Result<Option<(Driven, Tally)>> {
+        if let Some(folder) = drive.engine {
+            identity::prepare(folder);
+        }
+        let drive_limit = self.route_timeout.map(|seconds| DriveLimit {
+            after: Duration::from_secs(seconds.into()),
+            note: format!("the drive took longer than --route-timeout {seconds}"),
+        });
+        let workers = Workers {
+            count: jobs,
+            command: &workers::command,
+            drive_limit,
+            on_text: &print::note,
+            time_to_stop: ending::TIME_FOR_WORKERS,
+        };
+        let start =
+            Start { check: &mut |campaign| Ok(drive.check(campaign)?), take_over: self.take_over };
+        let drives = units(drive.variants.len(), plan.repetitions, plan.routes.len()).count();
+        let mut tally = Tally::new(drives);
+        let driven = drive_with_workers(plan, &workers, start, cancel, &mut |campaign, event| {
+            tally.hear(campaign, event);
+        })
+        .map_err(workers::explained)?;
+        tally.clear();
+        Ok(driven.map(|driven| (driven, tally)))
     }
 
     /// Which process of the campaign this is. Asked first, so that it can be ended from then on.
     pub(super) fn role(&self) -> anyhow::Result<Role> {
         if self.worker {
-            return Ok(Role::Worker(Told::listen()?));
+            return Ok(Role::Worker(workers::become_worker()?));
         }
         Ok(Role::Supervisor { cancel: cancel_on_interrupt()? })
     }
 
     /// How many workers to have.
-    pub(super) fn jobs(&self, run: &Run) -> anyhow::Result<usize> {
-        let is_alone = self.driver == DriverName::Automot || run.pace == Pace::Wall;
+    fn jobs(&self, run: &Run) -> anyhow::Result<usize> {
+        let is_alone = !self.driver.may_run_beside_others() || run.pace == Pace::Wall;
         let jobs = match self.jobs {
             Some(jobs) => usize::from(jobs),
             None if is_alone => 1,
@@ -160,143 +250,20 @@ impl CampaignArguments {
     }
 }
 
-/// Drives in worker processes what is left. Returns what the first one told and what was counted;
-/// `None` if it was interrupted before a driver was loaded.
-pub(super) fn drive_with_workers(
-    drive: &Drive<'_>,
-    jobs: usize,
-    asked: &CampaignArguments,
-    cancel: &AtomicBool,
-) -> anyhow::Result<Option<(Ready, Tally)>> {
-    if let Some(folder) = drive.engine {
-        identity::prepare(folder);
-    }
-    let limit = asked.route_timeout.map(|seconds| Duration::from_secs(seconds.into()));
-    let units = units(drive.variants.len(), drive.repetitions, drive.routes.len()).count();
-    let mut ready: Option<Ready> = None;
-    let mut tally = Tally::default();
-    let mut lines = ProgressLines::new(units);
-    supervise(jobs, limit, cancel, &mut |event| {
-        if let Event::Ready(told) = event {
-            let campaign = drive.campaign(&told.settings, &told.sensors);
-            drive.check(&campaign)?;
-            campaign.open()?;
-            if asked.take_over {
-                match campaign.take_over()? {
-                    0 => {}
-                    taken => print::note(&format!("{taken} claims of other machines are void now")),
-                }
-            }
-            lines = ProgressLines::new(campaign.units().count());
-            lines.kept(campaign.units().filter(|&unit| campaign.record(unit).is_some()).count());
-            ready = Some(told);
-            return Ok(());
-        }
-        let told = ready.as_ref().expect("the first event says that a worker is ready");
-        let campaign = drive.campaign(&told.settings, &told.sensors);
-        match event {
-            Event::Ready(_) => {}
-            Event::Died { worker, unit, how } => match campaign.record(unit) {
-                // It died between its result and its word that there is one.
-                Some(record) => lines.finished(worker, &record, took_s(&campaign, unit)),
-                None => {
-                    campaign.note_crash(unit, &how)?;
-                    lines.died(worker, &campaign.route_id(unit), &how);
-                }
-            },
-            Event::TimedOut { worker, unit } => match campaign.record(unit) {
-                Some(record) => lines.finished(worker, &record, took_s(&campaign, unit)),
-                None => {
-                    let limit = asked.route_timeout.expect("without a limit nothing times out");
-                    let how = format!("the drive took longer than --route-timeout {limit}");
-                    campaign.note_timeout(unit, &how)?;
-                    lines.timed_out(worker, &campaign.route_id(unit), &how);
-                }
-            },
-            Event::Told { worker, message } => match message {
-                Message::Started { unit } => {
-                    let id = campaign.route_id(unit);
-                    let name = match drive.variants {
-                        [_] => id,
-                        many => format!("{} {id}", many[unit.setting].name),
-                    };
-                    lines.started(worker, &name);
-                }
-                Message::Tick { tick } => lines.tick(worker, tick),
-                Message::Finished { unit, pilot } => {
-                    if let Some(counted) = pilot {
-                        tally.pilot.get_or_insert_default().add(&counted);
-                    }
-                    if let Some(record) = campaign.record(unit) {
-                        lines.finished(worker, &record, took_s(&campaign, unit));
-                    }
-                }
-                Message::RealTime(report) => tally.real_time = report,
-                Message::Ended(share) => tally.share = share,
-                Message::Ready(_) | Message::Failed { .. } => {}
-            },
-        }
-        Ok(())
-    })?;
-    lines.clear();
-    let Some(ready) = ready else {
-        print::note("interrupted before the driver was loaded: nothing was driven");
-        return Ok(None);
-    };
-    let campaign = drive.campaign(&ready.settings, &ready.sensors);
-    tally.counts = lines.counts();
-    // What a worker was stopped at, and what died with the last one, is left.
-    let is_left = |unit| campaign.record(unit).is_none();
-    tally.share.elsewhere.retain(|held| is_left(held.unit));
-    let left = campaign.units().filter(|&unit| is_left(unit)).count();
-    tally.share.is_cancelled = left > tally.share.elsewhere.len();
-    Ok(Some((ready, tally)))
-}
-
-fn took_s(campaign: &Campaign<'_>, unit: Unit) -> f64 {
-    campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s)
-}
-
-/// One of the processes of `--jobs`.
-pub(super) fn work(drive: &Drive<'_>, told: &Told) -> anyhow::Result<()> {
-    let mut real_time = drive.run().real_time.apply_process();
+/// Drives, as one of the processes of `--jobs`.
+fn work(drive: &Drive<'_>, plan: CampaignPlan, worker: &Worker) -> anyhow::Result<()> {
+    let real_time = drive.run().real_time.apply_process();
     let factory = DriverFactory::new(drive.driver, drive.engine, drive.run())?;
     let (settings, sensors) = (drive.settings(&factory)?, sensor_icons(&factory.sensors()));
     let backend = factory.backend().map(str::to_owned);
-    told.ready(Ready { settings: settings.clone(), sensors: sensors.clone(), backend });
-    if told.cancel().load(Ordering::Relaxed) {
-        // The start was refused: the result folder stays as it is.
-        return Ok(());
+    let campaign = plan.with(settings.clone(), sensors.clone());
+    if worker.wait_to_begin(Ready { settings, sensors, backend }) {
+        worker.drive(
+            &campaign,
+            &mut drive.driving(&campaign, &factory, worker.cancel(), real_time),
+        )?;
     }
-    let campaign = drive.campaign(&settings, &sensors);
-    let mut is_first = true;
-    let counted = Cell::new(None);
-    let share = campaign.drive(
-        told.cancel(),
-        &mut |progress| match progress {
-            Progress::Kept { .. } => {}
-            Progress::Started { unit, .. } => told.tell(&Message::Started { unit }),
-            Progress::Finished { unit, .. } => {
-                told.tell(&Message::Finished { unit, pilot: counted.take() });
-            }
-        },
-        &mut |work| {
-            let mut tick = |tick: u64| {
-                if tick.is_multiple_of(TICKS_PER_LINE) {
-                    told.tell(&Message::Tick { tick });
-                }
-            };
-            let (outcome, done) = drive.one(work, &factory, told.cancel(), &mut tick)?;
-            counted.set(done.pilot);
-            if std::mem::take(&mut is_first) {
-                real_time.add(&done.real_time);
-                real_time.warn();
-                told.tell(&Message::RealTime(real_time.clone()));
-            }
-            Ok(outcome)
-        },
-    )?;
-    told.tell(&Message::Ended(share));
+    // Else the start was refused: the result folder stays as it is.
     Ok(())
 }
 

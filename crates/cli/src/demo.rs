@@ -3,20 +3,23 @@
 //! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
 //! results and one page to look at.
 
-use super::drive::{self, Drive, Variant};
+use super::drive::{self, Drive, Tally, Variant, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
 use super::maps::TownMaps;
-use super::report::{self, Part};
-use super::{Outcome, checkpoint, export, print};
+use super::results::{Results, check_safety, latency_table, prefix_age_line};
+use super::{Outcome, checkpoint, export, print, report};
 use anyhow::{Context, bail};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tandem::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, RunFile};
+use tandem::scene::Route;
 use tandem::timing::Stopwatch;
-use tandem_evaluation::campaign::Shard;
+use tandem_evaluation::campaign::{CampaignPlan, Shard, drive_here};
 use tandem_evaluation::routes::parse_routes;
+use tandem_evaluation::scoring::TICK_CAP;
 use tandem_export::automot::synth::SynthSpec;
 use tandem_export::options::Options;
 
@@ -55,123 +58,36 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let out = &arguments.out;
-    let _lock = take(out)?;
+    let _lock = take(&arguments.out)?;
+    let demo = Demo { arguments, routes: parse_routes(ROUTE_FILE, "routes/demo.xml")? };
     let mut steps = Steps::default();
-    let say = |text: &str| if arguments.json { print::note(text) } else { print::line(text) };
-
-    say("1/4 generating a tiny checkpoint with random weights");
-    let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
-    let checkpoint_folder = out.join("checkpoint");
-    checkpoint::synth(&spec, arguments.seed, &checkpoint_folder)?;
-    steps.done("checkpoint");
-
-    say("2/4 exporting it: four ONNX networks");
-    let engine = out.join("engine");
-    let checkpoint = export::open(&checkpoint_folder, export::Values::Skip)?;
-    let summary = export::export(&*checkpoint, Options::default(), &engine)?;
-    say(&export::describe(&summary, &engine));
-    steps.done("export");
-
-    let file = run_file(arguments)?;
-    // What the model's ticks take and are given is not for a driver that hardly computes.
-    let plain = RunFile {
-        clock: ClockName::Lockstep,
-        slow_latency: LatencySpec::ZERO,
-        fast_latency: LatencySpec::ZERO,
-        real_time: RealTimeOptions::default(),
-        ..file.clone()
-    };
-    let variants = |driver: DriverName, file: &RunFile| -> anyhow::Result<[Variant; 1]> {
-        Ok([Variant::new(driver.as_str(), file.clone())?])
-    };
-    let with_model = variants(DriverName::Automot, &file)?;
-    let with_autopilot = variants(DriverName::Autopilot, &plain)?;
-    let [Variant { timed, .. }] = &with_model;
-    let run = &timed.run;
+    demo.make_engine(&mut steps)?;
+    let with_model = Part::model(arguments)?;
+    let run = &with_model.variant.timed.run;
     let real_time = run.real_time.apply_process();
-    let factory = DriverFactory::new(DriverName::Automot, Some(&engine), run)?;
+    let factory = DriverFactory::new(DriverName::Automot, Some(&demo.engine()), run)?;
     steps.done("libraries, loading");
 
     let cancel = drive::cancel_on_interrupt()?;
-    let routes = parse_routes(ROUTE_FILE, "routes/demo.xml")?;
-    let folder = |driver: DriverName| out.join(driver.as_str());
-    let maps = TownMaps::default();
-    let drive = Drive {
-        folder: &folder(DriverName::Automot),
-        routes: &routes,
-        repetitions: 1,
-        shard: Shard::WHOLE,
-        route_file: ROUTE_FILE.as_bytes(),
-        driver: DriverName::Automot,
-        variants: &with_model,
-        engine: Some(&engine),
-        maps: &maps,
-        motion: None,
-        tick_cap: arguments.ticks,
-    };
-    say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
-    let model = drive.all(&factory, &real_time, &cancel)?;
+    demo.say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
+    let model = demo.drive(&with_model, &factory, real_time, &cancel)?;
     steps.done("driving, model");
     if model.is_cancelled {
         return Ok(interrupted());
     }
-    say("4/4 driving the same route with the autopilot, which sees the truth");
-    let autopilot = Drive {
-        folder: &folder(DriverName::Autopilot),
-        driver: DriverName::Autopilot,
-        variants: &with_autopilot,
-        engine: None,
-        motion: None,
-        tick_cap: tandem_evaluation::scoring::TICK_CAP,
-        ..drive
-    }
-    .all(&DriverFactory::Autopilot, &RealTimeReport::default(), &cancel)?;
+    demo.say("4/4 driving the same route with the autopilot, which sees the truth");
+    let with_autopilot = Part::autopilot(&with_model.variant.file)?;
+    let no_options = RealTimeReport::default();
+    let autopilot = demo.drive(&with_autopilot, &DriverFactory::Autopilot, no_options, &cancel)?;
     steps.done("driving, autopilot");
     if autopilot.is_cancelled {
         return Ok(interrupted());
     }
 
-    let page = out.join("report.html");
-    let command = format!("tandem demo --seed {} --ticks {}", arguments.seed, arguments.ticks);
-    let parts = [
-        Part {
-            driver: "AutoMoT, tiny, random weights",
-            folder: &folder(DriverName::Automot),
-            drives_total: model.drives_total,
-            tick_budget: Some(run.act_budget),
-            set: None,
-            only: &[],
-        },
-        Part {
-            driver: "autopilot",
-            folder: &folder(DriverName::Autopilot),
-            drives_total: autopilot.drives_total,
-            tick_budget: None,
-            set: None,
-            only: &[],
-        },
-    ];
-    let facts = report::facts(command, &file, &timed.emulated, factory.backend());
-    report::write(&page, "tandem demo", NOTE, &facts, &parts)?;
+    let driven = [(&with_model, &model), (&with_autopilot, &autopilot)];
+    let page = demo.write_page(driven, factory.backend())?;
     steps.done("report");
-
-    say("");
-    say(&format!("AutoMoT, tiny, random weights\n{}", model.scores()));
-    say("");
-    say(&format!("autopilot\n{}", autopilot.scores()));
-    say("");
-    say(&drive::latency_table(&model.statistics));
-    say(&drive::prefix_age_line(&model.statistics));
-    if let Some(table) = model.safety_table() {
-        say("");
-        say(&table);
-    }
-    say("");
-    say(&steps.to_string());
-    say("");
-    say(NOTE);
-    say(&format!("look at {}", page.display()));
+    demo.present(&model, &autopilot, &steps, &page);
     if arguments.json {
         let results = serde_json::json!({
             "note": NOTE,
@@ -180,7 +96,166 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         });
         print::line(&serde_json::to_string_pretty(&results)?);
     }
-    Ok(drive::check_safety(&model.safety()))
+    Ok(check_safety(&model.safety()))
+}
+
+/// Who drives the demo's route, and how.
+struct Part {
+    driver: DriverName,
+    /// As the page calls it.
+    title: &'static str,
+    variant: Variant,
+    has_engine: bool,
+    tick_cap: u64,
+}
+
+impl Part {
+    fn model(arguments: &Arguments) -> anyhow::Result<Self> {
+        let driver = DriverName::Automot;
+        Ok(Self {
+            driver,
+            title: "AutoMoT, tiny, random weights",
+            variant: Variant::new(driver.as_str(), run_file(arguments)?)?,
+            has_engine: true,
+            tick_cap: arguments.ticks,
+        })
+    }
+
+    /// What the model's ticks take and are given in `file` is not for a driver that hardly computes.
+    fn autopilot(file: &RunFile) -> anyhow::Result<Self> {
+        let driver = DriverName::Autopilot;
+        let file = RunFile {
+            clock: ClockName::Lockstep,
+            slow_latency: LatencySpec::ZERO,
+            fast_latency: LatencySpec::ZERO,
+            real_time: RealTimeOptions::default(),
+            ..file.clone()
+        };
+        Ok(Self {
+            driver,
+            title: "autopilot",
+            variant: Variant::new(driver.as_str(), file)?,
+            has_engine: false,
+            tick_cap: TICK_CAP,
+        })
+    }
+}
+
+struct Demo<'a> {
+    arguments: &'a Arguments,
+    routes: Vec<Route>,
+}
+
+impl Demo<'_> {
+    /// Says what people read.
+    fn say(&self, text: &str) {
+        if self.arguments.json { print::note(text) } else { print::line(text) }
+    }
+
+    fn engine(&self) -> PathBuf {
+        self.arguments.out.join("engine")
+    }
+
+    fn folder(&self, driver: DriverName) -> PathBuf {
+        self.arguments.out.join(driver.as_str())
+    }
+
+    /// Generates the checkpoint and exports it.
+    fn make_engine(&self, steps: &mut Steps) -> anyhow::Result<()> {
+        self.say("1/4 generating a tiny checkpoint with random weights");
+        let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
+        let checkpoint_folder = self.arguments.out.join("checkpoint");
+        checkpoint::synth(&spec, self.arguments.seed, &checkpoint_folder)?;
+        steps.done("checkpoint");
+
+        self.say("2/4 exporting it: four ONNX networks");
+        let engine = self.engine();
+        let checkpoint = export::open(&checkpoint_folder, export::Values::Skip)?;
+        let summary = export::export(&*checkpoint, Options::default(), &engine)?;
+        self.say(&export::describe(&summary, &engine));
+        steps.done("export");
+        Ok(())
+    }
+
+    /// Drives the route in this process.
+    fn drive(
+        &self,
+        part: &Part,
+        factory: &DriverFactory,
+        real_time: RealTimeReport,
+        cancel: &AtomicBool,
+    ) -> anyhow::Result<Results> {
+        let engine = self.engine();
+        let drive = Drive {
+            route_file: ROUTE_FILE.as_bytes(),
+            driver: part.driver,
+            variants: std::slice::from_ref(&part.variant),
+            engine: part.has_engine.then_some(engine.as_path()),
+            maps: &TownMaps::default(),
+            tick_cap: part.tick_cap,
+        };
+        let plan = CampaignPlan {
+            folder: self.folder(part.driver),
+            repetitions: 1,
+            routes: self.routes.clone(),
+            shard: Shard::WHOLE,
+            recorded_time: drive.recorded_time(),
+            motion: None,
+        };
+        let campaign = plan.with(drive.settings(factory)?, sensor_icons(&factory.sensors()));
+        drive.check(&campaign)?;
+        let mut tally = Tally::new(campaign.units().count());
+        let share = drive_here(
+            &campaign,
+            cancel,
+            &mut drive.driving(&campaign, factory, cancel, real_time),
+            &mut |campaign, event| tally.hear(campaign, event),
+        )?;
+        tally.clear();
+        Results::collect(&campaign, share, &tally)
+    }
+
+    fn write_page(
+        &self,
+        driven: [(&Part, &Results); 2],
+        backend: Option<&str>,
+    ) -> anyhow::Result<PathBuf> {
+        let Arguments { out, seed, ticks, .. } = self.arguments;
+        let page = out.join("report.html");
+        let [(Part { variant, .. }, _), _] = driven;
+        let folders = driven.map(|(part, _)| self.folder(part.driver));
+        let parts = [0, 1].map(|place| {
+            let (part, results) = driven[place];
+            let budget = part.variant.timed.run.act_budget;
+            report::Part {
+                driver: part.title,
+                folder: &folders[place],
+                drives_total: results.drives_total,
+                tick_budget: part.driver.has_tick_budget().then_some(budget),
+                set: None,
+                only: &[],
+            }
+        });
+        let command = format!("tandem demo --seed {seed} --ticks {ticks}");
+        let facts = report::facts(command, &variant.file, &variant.timed.emulated, backend);
+        report::write(&page, "tandem demo", NOTE, &facts, &parts)?;
+        Ok(page)
+    }
+
+    fn present(&self, model: &Results, autopilot: &Results, steps: &Steps, page: &Path) {
+        let mut blocks = vec![
+            format!("AutoMoT, tiny, random weights\n{}", model.scores()),
+            format!("autopilot\n{}", autopilot.scores()),
+            format!("{}\n{}", latency_table(&model.statistics), prefix_age_line(&model.statistics)),
+        ];
+        blocks.extend(model.safety_table());
+        blocks.push(steps.to_string());
+        blocks.push(format!("{NOTE}\nlook at {}", page.display()));
+        for block in blocks {
+            self.say("");
+            self.say(&block);
+        }
+    }
 }
 
 fn interrupted() -> Outcome {

@@ -1,41 +1,29 @@
-//! Driving routes with one driver: what `eval` and `demo` share.
+//! What drives are made of: a world, a driver and the files of a drive.
 
 use super::driver::{DriverFactory, DriverName};
+use super::ending;
 use super::latency::{Timed, schedule_file};
 use super::maps::TownMaps;
 use super::print;
 use super::progress::{Counts, ProgressLines};
-use super::{Outcome, ending};
 use anyhow::Context;
-use std::cell::RefCell;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tandem::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
-use tandem::scene::{Control, Observation, Route, SensorSuite, World};
-use tandem::timing::{Stage, StageStatistics};
+use tandem::scene::{Control, Observation, SensorSuite, World};
 use tandem_evaluation::campaign::{
-    Campaign, HeldElsewhere, Progress, Provenance, RecordedTime, RouteEnd, RouteOutcome, Setting,
-    Shard, Share, Unit, Work, run_route, units,
+    Campaign, DriveResult, Event, Provenance, RecordedTime, RouteEnd, RouteOutcome, Setting, Unit,
+    Work, run_route,
 };
-use tandem_evaluation::scoring::{MergedTable, Record, Safety, route_id};
-use tandem_files::shortened;
+use tandem_evaluation::scoring::route_id;
 use tandem_world::{EmbeddedWorld, RealTime};
 
-/// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
-pub(super) const WARM_UP_TICKS: usize = 40;
-
-/// Routes to drive, and how.
+/// How routes are driven.
 #[derive(Clone, Copy)]
 pub(super) struct Drive<'a> {
-    /// Where results go.
-    pub(super) folder: &'a Path,
-    pub(super) routes: &'a [Route],
-    /// Drives of every route.
-    pub(super) repetitions: u32,
-    /// Which of all drives to make.
-    pub(super) shard: Shard,
     /// The route file's bytes, for provenance.
     pub(super) route_file: &'a [u8],
     pub(super) driver: DriverName,
@@ -45,8 +33,6 @@ pub(super) struct Drive<'a> {
     /// Real geometry.
     pub(super) maps: &'a TownMaps,
     pub(super) tick_cap: u64,
-    /// Where to keep every drive's motion.
-    pub(super) motion: Option<&'a Path>,
 }
 
 /// One way to run: a setting of the campaign.
@@ -65,97 +51,89 @@ impl Variant {
     }
 }
 
-/// What driving came to.
-pub(super) struct Driven {
-    pub(super) table: MergedTable,
-    /// Whether it was stopped before the last drive.
-    pub(super) is_cancelled: bool,
-    /// Drives that processes of other machines may be at.
-    pub(super) elsewhere: Vec<HeldElsewhere>,
-    pub(super) counts: Counts,
-    /// Latencies over all drives, earlier ones included.
-    pub(super) statistics: StageStatistics,
-    /// What pilots counted on the drives of this call.
-    pub(super) pilot: Option<PilotStatistics>,
-    /// What came of the real-time options.
-    pub(super) real_time: RealTimeReport,
-    /// Verdicts of finished drives.
-    pub(super) records: Vec<Record>,
-    /// Drives of the campaign, finished or not.
-    pub(super) drives_total: usize,
+/// What a drive reports beside its outcome.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct DriveReport {
+    /// What the pilot counted; `None` for drivers without one, and for drives that were cancelled.
+    pilot: Option<PilotStatistics>,
+    /// What came of the real-time options, with the first drive of a process.
+    real_time: Option<RealTimeReport>,
 }
 
-/// What a call counts while it drives.
-#[derive(Default)]
+/// What a call shows and counts while drives are made.
 pub(super) struct Tally {
-    pub(super) share: Share,
-    pub(super) counts: Counts,
+    lines: ProgressLines,
     pub(super) pilot: Option<PilotStatistics>,
     pub(super) real_time: RealTimeReport,
+}
+
+impl Tally {
+    /// Of `total` drives, as far as that is known before the campaign is.
+    pub(super) fn new(total: usize) -> Self {
+        let (pilot, real_time) = (None, RealTimeReport::default());
+        Self { lines: ProgressLines::new(total), pilot, real_time }
+    }
+
+    /// Shows and counts one event.
+    pub(super) fn hear(&mut self, campaign: &Campaign, event: Event<DriveReport>) {
+        match event {
+            Event::Opened { kept, taken_over } => {
+                if taken_over > 0 {
+                    print::note(&format!("{taken_over} claims of other machines are void now"));
+                }
+                self.lines = ProgressLines::new(campaign.units().count());
+                self.lines.kept(kept);
+            }
+            Event::Started { worker, unit } => {
+                let id = campaign.route_id(unit);
+                let name = match &campaign.settings[..] {
+                    [_] => id,
+                    many => format!("{} {id}", many[unit.setting].name),
+                };
+                self.lines.started(worker, &name);
+            }
+            Event::Tick { worker, tick } => self.lines.tick(worker, tick),
+            Event::Report(report) => {
+                if let Some(counted) = report.pilot {
+                    self.pilot.get_or_insert_default().add(&counted);
+                }
+                if let Some(real_time) = report.real_time {
+                    self.real_time = real_time;
+                }
+            }
+            Event::Finished { worker, record, took_s } => {
+                self.lines.finished(worker, &record, took_s);
+            }
+            Event::Died { worker, unit, how } => {
+                self.lines.died(worker, &campaign.route_id(unit), &how);
+            }
+            Event::TimedOut { worker, unit, note } => {
+                self.lines.timed_out(worker, &campaign.route_id(unit), &note);
+            }
+        }
+    }
+
+    /// Clears what only a running campaign shows.
+    pub(super) fn clear(&mut self) {
+        self.lines.clear();
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.lines.counts()
+    }
 }
 
 /// The first drive's camera picture at its 40th tick, beside the results.
 pub(super) const STILL_FILE: &str = "still.png";
 const STILL_AT: u64 = 40;
 
-/// What one drive leaves beside its outcome.
-pub(super) struct Counted {
-    pub(super) pilot: Option<PilotStatistics>,
-    /// What came of the real-time options of the drive's threads.
-    pub(super) real_time: RealTimeReport,
-}
-
 impl<'a> Drive<'a> {
-    /// Drives, in this process, everything that has no result yet.
-    pub(super) fn all(
-        &self,
-        factory: &DriverFactory,
-        real_time: &RealTimeReport,
-        cancel: &AtomicBool,
-    ) -> anyhow::Result<Driven> {
-        let (settings, sensors) = (self.settings(factory)?, sensor_icons(&factory.sensors()));
-        let campaign = self.campaign(&settings, &sensors);
-        self.check(&campaign)?;
-        let mut tally = Tally { real_time: real_time.clone(), ..Tally::default() };
-        let lines = RefCell::new(ProgressLines::new(campaign.units().count()));
-        let mut is_first = true;
-        let share = campaign.drive(
-            cancel,
-            &mut |progress| match progress {
-                Progress::Kept { .. } => lines.borrow_mut().kept(1),
-                Progress::Started { unit, .. } => {
-                    lines.borrow_mut().started(0, &campaign.route_id(unit));
-                }
-                Progress::Finished { unit, record } => {
-                    let took_s = campaign.wall_time(unit).map_or(0.0, |wall| wall.took_s);
-                    lines.borrow_mut().finished(0, record, took_s);
-                }
-            },
-            &mut |work| {
-                let mut tick = |tick| lines.borrow_mut().tick(0, tick);
-                let (outcome, counted) = self.one(work, factory, cancel, &mut tick)?;
-                if std::mem::take(&mut is_first) {
-                    tally.real_time.add(&counted.real_time);
-                    tally.real_time.warn();
-                }
-                if let Some(counted) = counted.pilot {
-                    tally.pilot.get_or_insert_default().add(&counted);
-                }
-                Ok(outcome)
-            },
-        )?;
-        let mut lines = lines.into_inner();
-        lines.clear();
-        (tally.share, tally.counts) = (share, lines.counts());
-        self.collect(&campaign, tally)
-    }
-
     /// Checks that every drive of the shard that is left has the latencies that it replays; roads
     /// were checked when routes were read. Called before the result folder is written to, so that a
     /// start that is refused leaves nothing in it.
-    pub(super) fn check(&self, campaign: &Campaign<'_>) -> anyhow::Result<()> {
+    pub(super) fn check(&self, campaign: &Campaign) -> anyhow::Result<()> {
         for unit in campaign.units().filter(|&unit| campaign.record(unit).is_none()) {
-            let route = &self.routes[unit.route];
+            let route = &campaign.routes[unit.route];
             let timed = &self.variants[unit.setting].timed;
             timed
                 .for_drive(timed.run.seed, &route.id, unit.repetition)
@@ -164,14 +142,38 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    /// One drive; `tick` hears of every tick.
-    pub(super) fn one(
+    /// Makes single drives of `campaign`; `real_time` is what came of the process's own options.
+    pub(super) fn driving<'b>(
+        &'b self,
+        campaign: &'b Campaign,
+        factory: &'b DriverFactory,
+        cancel: &'b AtomicBool,
+        mut real_time: RealTimeReport,
+    ) -> impl FnMut(Work<'_>, &mut dyn FnMut(u64)) -> DriveResult<DriveReport> + 'b {
+        let mut is_first = true;
+        move |work, on_tick| {
+            let (outcome, pilot, of_threads) =
+                self.drive_unit(campaign, work, factory, cancel, on_tick)?;
+            let real_time = std::mem::take(&mut is_first).then(|| {
+                real_time.add(&of_threads);
+                real_time.warn();
+                real_time.clone()
+            });
+            let pilot = pilot.filter(|_| outcome.end != RouteEnd::Cancelled);
+            Ok((outcome, DriveReport { pilot, real_time }))
+        }
+    }
+
+    /// One drive; `on_tick` hears of every tick. Returns what the pilot counted and what came of the
+    /// real-time options of the drive's threads, too.
+    fn drive_unit(
         &self,
+        campaign: &Campaign,
         work: Work<'_>,
         factory: &DriverFactory,
         cancel: &AtomicBool,
-        tick: &mut dyn FnMut(u64),
-    ) -> anyhow::Result<(RouteOutcome, Counted)> {
+        on_tick: &mut dyn FnMut(u64),
+    ) -> anyhow::Result<(RouteOutcome, Option<PilotStatistics>, RealTimeReport)> {
         let Unit { setting, repetition, .. } = work.unit;
         let run = self.variants[setting].timed.for_drive(work.seed, &work.route.id, repetition)?;
         let map = self.maps.of(work.route)?;
@@ -185,7 +187,7 @@ impl<'a> Drive<'a> {
         let mut still = None;
         let mut schedule = Schedule::default();
         let mut watch = |observation: &Observation, control: &Control| {
-            tick(observation.frame.0);
+            on_tick(observation.frame.0);
             schedule.note(&control.report);
             if is_first && observation.frame.0 == STILL_AT {
                 still = observation
@@ -202,62 +204,24 @@ impl<'a> Drive<'a> {
         let outcome = run_route(world.as_mut(), driving, self.tick_cap, cancel, &mut watch);
         drop(tick_thread);
         if !schedule.is_empty() && outcome.end != RouteEnd::Cancelled {
-            let folder = match self.variants {
-                [_] => self.folder.to_owned(),
-                many => self.folder.join(&many[setting].name),
-            };
+            let folder = campaign.setting_folder(setting);
             schedule.write(&schedule_file(&folder, &route_id(&work.route.id, repetition)))?;
         }
         if let Some((width, height, rgb)) = still {
-            print::whole_file(&self.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
+            print::whole_file(&campaign.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
         }
         let pilot = driver
             .statistics()
             .map(|counted| PilotStatistics { ticks_unanswered: world.ticks_missed(), ..counted });
-        Ok((outcome, Counted { pilot, real_time }))
+        Ok((outcome, pilot, real_time))
     }
 
-    /// The campaign that this is.
-    pub(super) fn campaign(self, settings: &'a [Setting], sensors: &'a [String]) -> Campaign<'a> {
-        Campaign {
-            folder: self.folder,
-            settings,
-            repetitions: self.repetitions,
-            routes: self.routes,
-            shard: self.shard,
-            recorded_time: match self.run().pace {
-                Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
-                Pace::Wall => RecordedTime::Wall,
-            },
-            sensors,
-            motion: self.motion,
+    /// Whose times records of these drives hold.
+    pub(super) fn recorded_time(&self) -> RecordedTime {
+        match self.run().pace {
+            Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
+            Pace::Wall => RecordedTime::Wall,
         }
-    }
-
-    /// What the folder holds when driving has ended, whoever drove it.
-    pub(super) fn collect(&self, campaign: &Campaign<'_>, tally: Tally) -> anyhow::Result<Driven> {
-        let table = campaign.table(0)?;
-        let mut statistics = StageStatistics::new();
-        let mut records = Vec::new();
-        for unit in units(1, self.repetitions, self.routes.len()) {
-            let id = campaign.route_id(unit);
-            let record = table.records().find(|record| record.route_id == id);
-            let Some(record) = record else { continue };
-            let log = campaign.read_log(unit)?;
-            statistics.merge(&log.statistics(WARM_UP_TICKS));
-            records.push(record.clone());
-        }
-        Ok(Driven {
-            drives_total: table.total(),
-            table,
-            is_cancelled: tally.share.is_cancelled,
-            elsewhere: tally.share.elsewhere,
-            counts: tally.counts,
-            statistics,
-            pilot: tally.pilot,
-            real_time: tally.real_time,
-            records,
-        })
     }
 
     /// The first way to run; others differ from it in latencies alone.
@@ -296,191 +260,6 @@ impl<'a> Drive<'a> {
         settings.extend(self.maps.provenance());
         Ok(settings)
     }
-}
-
-impl Driven {
-    /// The score table and its one-line summary.
-    pub(super) fn scores(&self) -> String {
-        let rows: Vec<Vec<String>> = self
-            .records
-            .iter()
-            .map(|record| {
-                vec![
-                    shortened(&record.route_id),
-                    record.status.clone(),
-                    format!("{:.2}", record.scores.score_route.value()),
-                    format!("{:.3}", record.scores.score_penalty),
-                    format!("{:.2}", record.scores.score_composed),
-                    record.num_infractions.to_string(),
-                    format!("{:.1}", record.meta.duration_game),
-                ]
-            })
-            .collect();
-        let header = ["route", "status", "completion", "penalty", "score", "infractions", "game s"];
-        let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for record in &self.records {
-            for note in &record.notes {
-                notes.entry(note).or_default().push(shortened(&record.route_id));
-            }
-        }
-        let notes = notes.iter().fold(String::new(), |out, (note, routes)| {
-            format!("{out}{}: {note}\n", routes.join(", "))
-        });
-        format!("{}\n{notes}{}", print::table(&header, &rows), self.table)
-    }
-
-    /// What scores do not show of drives that have something to show, as a table.
-    pub(super) fn safety_table(&self) -> Option<String> {
-        let with = self.records.iter().filter_map(|record| Some((record, record.safety?)));
-        let rows: Vec<Vec<String>> = with
-            .map(|(record, safety)| {
-                let counts = [
-                    safety.commands_held,
-                    safety.answers_not_finite,
-                    safety.prefills_failed,
-                    safety.filter_restarts,
-                ];
-                let ages = [safety.oldest_prefix_s, safety.oldest_camera_s, safety.oldest_lidar_s];
-                let counts = counts.map(|count| count.to_string());
-                let ages = ages.map(|age| format!("{age:.2}"));
-                [&[record.route_id.clone()][..], &counts, &ages].concat()
-            })
-            .collect();
-        let header = [
-            "route",
-            "held",
-            "not finite",
-            "prefills failed",
-            "filter restarts",
-            "oldest prefix s",
-            "camera s",
-            "LiDAR s",
-        ];
-        (!rows.is_empty()).then(|| print::table(&header, &rows))
-    }
-
-    /// The same over all drives.
-    pub(super) fn safety(&self) -> Safety {
-        total_safety(&self.records)
-    }
-
-    /// Where the results come from, and which drives ended by a failure of software, in one line.
-    pub(super) fn origins(&self) -> String {
-        let Counts { kept, driven, workers_died } = self.counts;
-        let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
-        let others = self.table.finished.saturating_sub(kept + driven);
-        let timed_out = match self.ended("Wall-time limit") {
-            0 => String::new(),
-            drives => format!(", {drives} ended by --route-timeout"),
-        };
-        format!(
-            "{driven} driven now, {kept} kept from before, {others} by other processes; \
-             {workers_died} workers died now; of all, {crashed} given up after crashes of workers, \
-             {failed} ended by a failure of the driver{timed_out}"
-        )
-    }
-
-    fn ended(&self, words: &str) -> usize {
-        self.records.iter().filter(|record| record.status.contains(words)).count()
-    }
-
-    pub(super) fn to_json(&self) -> serde_json::Value {
-        let stages: BTreeMap<&str, _> = Stage::all()
-            .iter()
-            .copied()
-            .filter_map(|stage| Some((stage.name(), self.statistics.stage(stage).summary()?)))
-            .collect();
-        serde_json::json!({
-            "results": self.table,
-            "campaign": {
-                "finished": self.table.finished,
-                "total": self.table.total(),
-                "kept": self.counts.kept,
-                "driven": self.counts.driven,
-                "workers_died": self.counts.workers_died,
-                "simulation_crashed": self.ended("Simulation crashed"),
-                "driver_failed": self.ended("Agent crashed"),
-                "wall_time_limit": self.ended("Wall-time limit"),
-                "held_elsewhere": self.elsewhere.iter().map(|h| &h.route_id).collect::<Vec<_>>(),
-            },
-            "is_interrupted": self.is_cancelled,
-            "latency": {
-                "percentiles": "nearest rank over ticks after warm-up",
-                "warm_up_ticks": WARM_UP_TICKS,
-                "ticks": self.statistics.ticks(),
-                "deadline_misses": self.statistics.deadline_misses(),
-                "ticks_without_prefix": self.statistics.ticks_without_prefix(),
-                "stages": stages,
-                "prefix_age": self.statistics.prefix_age().summary(),
-            },
-            "safety": self.safety(),
-            "pilot": self.pilot,
-            "real_time": self.real_time,
-        })
-    }
-}
-
-/// Counts and greatest ages over all of `records`.
-pub(super) fn total_safety(records: &[Record]) -> Safety {
-    let mut total = Safety::default();
-    records.iter().filter_map(|record| record.safety).for_each(|safety| total.add(&safety));
-    total
-}
-
-/// Says which faults of a model drives were made with, if there were any. Their scores are those of a
-/// broken model, not of a bad driver.
-pub(super) fn check_safety(safety: &Safety) -> Outcome {
-    match safety.faults() {
-        None => Outcome::Done,
-        Some(faults) => {
-            print::note(&format!(
-                "check failed: {faults}: these scores are those of a broken model; look at its weights \
-                 (tandem verify) and at the sensors' readings"
-            ));
-            Outcome::CheckFailed
-        }
-    }
-}
-
-/// Latencies per stage, for people.
-pub(super) fn latency_table(statistics: &StageStatistics) -> String {
-    let rows: Vec<Vec<String>> = Stage::all()
-        .iter()
-        .copied()
-        .filter_map(|stage| {
-            let summary = statistics.stage(stage).summary()?;
-            let misses = if stage == Stage::TICK {
-                statistics.deadline_misses().to_string()
-            } else {
-                String::new()
-            };
-            let [p50, p99, max] = [summary.p50_ns, summary.p99_ns, summary.max_ns].map(millis);
-            Some(vec![stage.name().to_owned(), summary.count.to_string(), p50, p99, max, misses])
-        })
-        .collect();
-    format!(
-        "{}\nmilliseconds, nearest rank, the first {WARM_UP_TICKS} ticks of each route left out",
-        print::table(&["stage", "count", "p50", "p99", "max", "misses"], &rows)
-    )
-}
-
-/// Age of the prefix that ticks acted on, in one line.
-pub(super) fn prefix_age_line(statistics: &StageStatistics) -> String {
-    let without = statistics.ticks_without_prefix();
-    match statistics.prefix_age().summary() {
-        None => "no tick had a prefix".to_owned(),
-        Some(age) => format!(
-            "prefix age: p50 {} ms, p99 {} ms, max {} ms over {} ticks; {without} ticks without a prefix",
-            millis(age.p50_ns),
-            millis(age.p99_ns),
-            millis(age.max_ns),
-            age.count
-        ),
-    }
-}
-
-fn millis(nanos: u64) -> String {
-    format!("{:.3}", nanos as f64 / 1e6)
 }
 
 /// A flag that Ctrl-C sets, for loops that look at it every tick.

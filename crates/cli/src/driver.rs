@@ -2,6 +2,7 @@
 
 use super::print;
 use anyhow::Context;
+use clap::ValueEnum;
 use std::path::Path;
 use tandem::pilot::{Delayed, Pace, Pilot, PilotStatistics, RealTimeReport, Run};
 use tandem::runtime::Loaded;
@@ -9,7 +10,7 @@ use tandem::scene::{Driver, RoutePlan, SensorSuite};
 use tandem_drivers::{Autopilot, ConstantSpeed, Idle};
 
 /// Drivers that `--driver` can name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum DriverName {
     /// The AutoMoT model, from an engine folder
     Automot,
@@ -28,6 +29,29 @@ impl DriverName {
             Self::Autopilot => "autopilot",
             Self::ConstantSpeed => "constant-speed",
             Self::Idle => "idle",
+        }
+    }
+
+    /// The driver that results name, if it is one of these.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|driver| driver.as_str() == name)
+    }
+
+    /// Whether its ticks are measured against a budget.
+    pub(super) fn has_tick_budget(self) -> bool {
+        self.is_model()
+    }
+
+    /// Whether drives of it may run at once by default: networks use all cores.
+    pub(super) fn may_run_beside_others(self) -> bool {
+        !self.is_model()
+    }
+
+    /// Whether networks of an engine folder drive.
+    fn is_model(self) -> bool {
+        match self {
+            Self::Automot => true,
+            Self::Autopilot | Self::ConstantSpeed | Self::Idle => false,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `tandem eval`: drive routes and score them.
 
-use super::campaign::{CampaignArguments, NOTE, Role, drive_with_workers, work};
-use super::drive::{Drive, Variant, check_safety, latency_table, prefix_age_line};
-use super::driver::DriverName;
+use super::campaign::{CampaignArguments, DrivenCampaign, Execution, NOTE};
+use super::drive::Variant;
 use super::latency::LatencyArgument;
 use super::report::{self, Part};
+use super::results::{Results, check_safety, latency_table, prefix_age_line};
 use super::{Outcome, print};
 use std::path::PathBuf;
 use tandem::pilot::Pace;
@@ -32,106 +32,124 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let asked = &arguments.campaign;
     let role = asked.role()?;
-    let mut file = asked.run_file()?;
+    let variants = [variant(arguments)?];
+    let driven = match asked.execute(role, &variants, arguments.motion.clone())? {
+        Execution::Driven(driven) => driven,
+        Execution::Over(outcome) => return Ok(outcome),
+    };
+    let [variant] = &variants;
+    let results = Results::collect(&driven.campaign, driven.share.clone(), &driven.tally)?;
+    let page = write_page(arguments, variant, &driven, results.drives_total)?;
+    if arguments.json {
+        let mut json = results.to_json();
+        json["emulated_hardware"] = serde_json::json!(variant.timed.emulated);
+        print::line(&serde_json::to_string_pretty(&json)?);
+    } else {
+        present(&results, variant);
+        print::line(&format!("results in {}, look at {}", asked.out.display(), page.display()));
+        print::line(NOTE);
+    }
+    Ok(outcome(&results))
+}
+
+/// What is run.
+fn variant(arguments: &Arguments) -> anyhow::Result<Variant> {
+    let mut file = arguments.campaign.run_file()?;
     if let Some(latency) = &arguments.latency {
         latency.apply(&mut file);
     }
-    let variants = [Variant::new(asked.driver.as_str(), file)?];
-    let [Variant { file, timed, .. }] = &variants;
-    let run = &timed.run;
-    let routes = asked.read_routes()?;
-    let drive = Drive { motion: arguments.motion.as_deref(), ..asked.drive(&routes, &variants) };
-    let cancel = match role {
-        Role::Worker(told) => return told.work(|told| work(&drive, told)).map(|()| Outcome::Done),
-        Role::Supervisor { cancel } => cancel,
-    };
-    let jobs = asked.jobs(run)?;
-    let Some((ready, tally)) = drive_with_workers(&drive, jobs, asked, &cancel)? else {
-        return Ok(Outcome::CheckFailed);
-    };
-    let campaign = drive.collect(&drive.campaign(&ready.settings, &ready.sensors), tally)?;
-    let safety = campaign.safety();
-    let backend = ready.backend;
-    let page = asked.out.join("report.html");
-    let driver = asked.driver.as_str();
-    let budget = (asked.driver == DriverName::Automot).then_some(run.act_budget);
+    Variant::new(arguments.campaign.driver.as_str(), file)
+}
+
+/// Writes the page about the results, and keeps what it says of run and machine for later pages.
+fn write_page(
+    arguments: &Arguments,
+    variant: &Variant,
+    driven: &DrivenCampaign,
+    drives_total: usize,
+) -> anyhow::Result<PathBuf> {
+    let asked = &arguments.campaign;
+    let (driver, emulated) = (asked.driver.as_str(), &variant.timed.emulated);
     let facts = report::facts(
         format!("tandem eval --routes {} --driver {driver}", asked.routes.display()),
-        file,
-        &timed.emulated,
-        backend.as_deref(),
+        &variant.file,
+        emulated,
+        driven.backend.as_deref(),
     );
     report::keep_facts(&asked.out, &facts)?;
     let mut set = report::route_set(&asked.routes, &asked.only)?;
-    set.first_junctions = routes.maps.first_junctions(&set.routes)?;
+    set.first_junctions = driven.maps.first_junctions(&set.routes)?;
+    let budget = asked.driver.has_tick_budget().then_some(variant.timed.run.act_budget);
     let part = Part {
         driver,
         folder: &asked.out,
-        drives_total: campaign.drives_total,
+        drives_total,
         tick_budget: budget,
         set: Some(&set),
         only: &asked.only,
     };
-    let hardware = (!timed.emulated.is_empty()).then(|| timed.emulated.join("; "));
-    let note = match report::emulation_label(file, hardware.as_ref()) {
+    let hardware = (!emulated.is_empty()).then(|| emulated.join("; "));
+    let note = match report::emulation_label(&variant.file, hardware.as_ref()) {
         Some(label) => format!("{NOTE} {label}"),
         None => NOTE.to_owned(),
     };
+    let page = asked.out.join("report.html");
     report::write(&page, "tandem eval", &note, &facts, &[part])?;
-    if arguments.json {
-        let mut json = campaign.to_json();
-        json["emulated_hardware"] = serde_json::json!(timed.emulated);
-        print::line(&serde_json::to_string_pretty(&json)?);
-    } else {
-        print::line(&campaign.scores());
-        print::line(&campaign.origins());
+    Ok(page)
+}
+
+/// Prints scores, safety and times for people.
+fn present(results: &Results, variant: &Variant) {
+    print::line(&results.scores());
+    print::line(&results.origins());
+    print::line("");
+    if let Some(table) = results.safety_table() {
+        print::line(&table);
         print::line("");
-        if let Some(table) = campaign.safety_table() {
-            print::line(&table);
-            print::line("");
-        }
-        if campaign.statistics.stage(Stage::TICK).count() > 0 {
-            print::line(&latency_table(&campaign.statistics));
-        }
-        if campaign.statistics.ticks() > campaign.statistics.ticks_without_prefix() {
-            print::line(&prefix_age_line(&campaign.statistics));
-        }
-        if let (Pace::Virtual(_), Some(counted)) = (&run.pace, &campaign.pilot) {
-            print::line(&format!(
-                "virtual time: {} ticks driven now, {} missed their deadline, {} held a command; the \
-                 oldest scene that a command of any drive rested on was {:.2} s old",
-                counted.ticks, counted.deadline_misses, counted.ticks_held, safety.oldest_prefix_s
-            ));
-        }
-        if let (Pace::Wall, Some(counted)) = (&run.pace, &campaign.pilot) {
-            print::line(&format!(
-                "real time: {} ticks answered now, {} of them missed their deadline; {} more went by \
-                 without an answer",
-                counted.ticks, counted.deadline_misses, counted.ticks_unanswered
-            ));
-        }
-        for label in &timed.emulated {
-            print::line(label);
-        }
-        print::line(&format!("results in {}, look at {}", asked.out.display(), page.display()));
-        print::line(NOTE);
     }
-    let checked = check_safety(&safety);
-    if campaign.is_cancelled {
+    if results.statistics.stage(Stage::TICK).count() > 0 {
+        print::line(&latency_table(&results.statistics));
+    }
+    if results.statistics.ticks() > results.statistics.ticks_without_prefix() {
+        print::line(&prefix_age_line(&results.statistics));
+    }
+    match (&variant.timed.run.pace, &results.pilot) {
+        (Pace::Virtual(_), Some(counted)) => print::line(&format!(
+            "virtual time: {} ticks driven now, {} missed their deadline, {} held a command; the \
+             oldest scene that a command of any drive rested on was {:.2} s old",
+            counted.ticks,
+            counted.deadline_misses,
+            counted.ticks_held,
+            results.safety().oldest_prefix_s
+        )),
+        (Pace::Wall, Some(counted)) => print::line(&format!(
+            "real time: {} ticks answered now, {} of them missed their deadline; {} more went by \
+             without an answer",
+            counted.ticks, counted.deadline_misses, counted.ticks_unanswered
+        )),
+        _ => {}
+    }
+    variant.timed.emulated.iter().for_each(|label| print::line(label));
+}
+
+/// Whether everything was driven, without faults of a model; says what was not.
+fn outcome(results: &Results) -> Outcome {
+    let checked = check_safety(&results.safety());
+    if results.is_cancelled {
         print::note("interrupted: finished routes are kept, the same command goes on from here");
-        return Ok(Outcome::CheckFailed);
+        return Outcome::CheckFailed;
     }
-    for held in &campaign.elsewhere {
+    for held in &results.elsewhere {
         let holder =
             held.holder.as_ref().map_or("an unknown process".to_owned(), Holder::to_string);
         print::note(&format!("{} is held by {holder}", held.route_id));
     }
-    if !campaign.elsewhere.is_empty() {
+    if !results.elsewhere.is_empty() {
         print::note(
             "if the processes that hold these drives are dead, the same command with --take-over \
              drives them",
         );
-        return Ok(Outcome::CheckFailed);
+        return Outcome::CheckFailed;
     }
-    Ok(checked)
+    checked
 }

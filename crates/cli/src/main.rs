@@ -26,6 +26,7 @@ mod progress;
 mod rebuild;
 mod record;
 mod report;
+mod results;
 mod roofline;
 mod score;
 mod sweep;

@@ -1,9 +1,10 @@
 //! `tandem report`: the page about results, and drives as MCAP files. `demo` and `eval` leave the same
 //! page beside their results.
 
-use super::drive::{STILL_FILE, WARM_UP_TICKS};
+use super::drive::STILL_FILE;
 use super::driver::DriverName;
 use super::maps::TownMaps;
+use super::results::WARM_UP_TICKS;
 use super::{Outcome, campaign, doctor, print};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
@@ -198,7 +199,8 @@ impl Results {
         let file = provenance.settings.get("run");
         let file = file.and_then(|text| serde_json::from_str::<RunFile>(text).ok());
         let checked = file.as_ref().and_then(|file| Run::try_from(file).ok());
-        let is_timed = provenance.driver == DriverName::Automot.as_str();
+        let driver = DriverName::named(&provenance.driver);
+        let is_timed = driver.is_some_and(DriverName::has_tick_budget);
         let facts = std::fs::read_to_string(folder.join(FACTS_FILE)).ok();
         let facts = facts.and_then(|text| serde_json::from_str(&text).ok());
         let facts = facts.unwrap_or_else(|| provenance_facts(&run, file.as_ref()));

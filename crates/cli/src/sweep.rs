@@ -1,7 +1,8 @@
 //! `tandem sweep`: what latency costs, over a grid of latencies of both experts.
 
-use super::campaign::{CampaignArguments, NOTE, Role, drive_with_workers, work};
-use super::drive::{Drive, Variant, check_safety, total_safety};
+use super::campaign::{CampaignArguments, DrivenCampaign, Execution, NOTE};
+use super::drive::Variant;
+use super::results::{check_safety, total_safety};
 use super::{Outcome, print, report};
 use anyhow::{Context, bail};
 use std::time::Duration;
@@ -40,114 +41,193 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let asked = &arguments.campaign;
     let role = asked.role()?;
-    let mut file = asked.run_file()?;
-    file.clock = ClockName::Virtual;
-    if arguments.busy {
-        file.fast_releases = FastReleases::Busy;
-    }
-    let slow = axis("--slow", &arguments.slow)?;
-    let fast = axis("--fast", &arguments.fast)?;
-    let variants = variants(&file, &slow, &fast)?;
-    let routes = asked.read_routes()?;
-    let drive = asked.drive(&routes, &variants);
-    let cancel = match role {
-        Role::Worker(told) => return told.work(|told| work(&drive, told)).map(|()| Outcome::Done),
-        Role::Supervisor { cancel } => cancel,
+    let grid = Grid::new(arguments)?;
+    let driven = match asked.execute(role, &grid.variants, None)? {
+        Execution::Driven(driven) => driven,
+        Execution::Over(outcome) => return Ok(outcome),
     };
-    let jobs = asked.jobs(drive.run())?;
-    let Some((ready, tally)) = drive_with_workers(&drive, jobs, asked, &cancel)? else {
-        return Ok(Outcome::CheckFailed);
-    };
-    let campaign = drive.campaign(&ready.settings, &ready.sensors);
-    let mut safety = Safety::default();
-    for setting in 0..variants.len() {
-        let records: Vec<Record> = campaign.table(setting)?.records().cloned().collect();
-        safety.add(&total_safety(&records));
-    }
-
-    let horizon = Duration::from_millis(arguments.horizon);
-    let (cells, resamples, confidence) = cells(&campaign, &drive, fast.len(), horizon)?;
-    let mut emulated: Vec<String> = Vec::new();
-    for label in variants.iter().flat_map(|variant| &variant.timed.emulated) {
-        if !emulated.contains(label) {
-            emulated.push(label.clone());
-        }
-    }
-    let sweep = Sweep {
-        format: FORMAT,
-        tandem: env!("CARGO_PKG_VERSION").to_owned(),
-        driver: asked.driver.as_str().to_owned(),
-        note: format!("{EMULATED} {NOTE}"),
-        emulated,
-        fast_releases: file.fast_releases.as_str().to_owned(),
-        seed: file.seed,
-        routes: routes.routes.len(),
-        repetitions: asked.repetitions,
-        finished: cells.iter().map(|cell| cell.finished).sum(),
-        total: cells.iter().map(|cell| cell.total).sum(),
-        resamples,
-        confidence,
-        horizon_ms: arguments.horizon,
-        base: base(&slow, &fast),
-        slow: slow.iter().map(point).collect(),
-        fast: fast.iter().map(point).collect(),
-        cells,
-    };
+    let safety = write_tables(&driven.campaign)?;
+    let sweep = grid.figures(arguments, &driven.campaign)?;
     let json = asked.out.join("sweep.json");
     write_json(&json, &sweep)?;
     let page = asked.out.join("sweep.html");
-    let command = format!(
-        "tandem sweep --routes {} --driver {} --slow {} --fast {} --repetitions {}{}",
-        asked.routes.display(),
-        asked.driver.as_str(),
-        arguments.slow,
-        arguments.fast,
-        asked.repetitions,
-        if arguments.busy { " --busy" } else { "" }
-    );
-    let mut facts = report::facts(command, &file, &sweep.emulated, ready.backend.as_deref());
-    facts.retain(|(name, _)| name != "clock");
+    let facts = grid.facts(arguments, &sweep, driven.backend.as_deref());
     print::whole_file(&page, sweep.page(&facts).as_bytes())?;
-
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&sweep)?);
     } else {
-        let rows: Vec<Vec<String>> = sweep.rows().into_iter().map(Vec::from).collect();
-        print::line(&print::table(&Sweep::HEADER, &rows));
-        print::line(&format!(
-            "{} of {} drives finished, {} routes x {} repetitions a cell; latencies in milliseconds; \
-             {} % intervals over {} draws of routes; infractions behind a late or held command up to \
-             {} ms, and others",
-            sweep.finished,
-            sweep.total,
-            sweep.routes,
-            sweep.repetitions,
-            100.0 * sweep.confidence,
-            sweep.resamples,
-            sweep.horizon_ms
-        ));
-        if sweep.base.is_none() {
-            print::line("no cell is without latency: give 0 in both lists for differences to it");
-        }
-        for label in &sweep.emulated {
-            print::line(label);
-        }
+        present(&sweep);
         print::line(&format!("figures in {}, look at {}", json.display(), page.display()));
         print::line(&sweep.note);
     }
-    let checked = check_safety(&safety);
-    if tally.share.is_cancelled {
-        print::note("interrupted: finished drives are kept, the same command goes on from here");
-        return Ok(Outcome::CheckFailed);
+    Ok(outcome(&driven, &safety))
+}
+
+/// What is run: every slow latency with every fast one.
+struct Grid {
+    /// The run file of all, but for their latencies.
+    file: RunFile,
+    slow: Vec<LatencySpec>,
+    fast: Vec<LatencySpec>,
+    /// One per cell, slow latencies outermost.
+    variants: Vec<Variant>,
+}
+
+impl Grid {
+    fn new(arguments: &Arguments) -> anyhow::Result<Self> {
+        let mut file = arguments.campaign.run_file()?;
+        file.clock = ClockName::Virtual;
+        if arguments.busy {
+            file.fast_releases = FastReleases::Busy;
+        }
+        let slow = axis("--slow", &arguments.slow)?;
+        let fast = axis("--fast", &arguments.fast)?;
+        let variants = variants(&file, &slow, &fast)?;
+        Ok(Self { file, slow, fast, variants })
     }
-    if !tally.share.elsewhere.is_empty() {
+
+    /// Everything that `sweep.json` holds.
+    fn figures(&self, arguments: &Arguments, campaign: &Campaign) -> anyhow::Result<Sweep> {
+        let horizon = Duration::from_millis(arguments.horizon);
+        let (cells, resamples, confidence) = self.cells(campaign, horizon)?;
+        let mut emulated: Vec<String> = Vec::new();
+        for label in self.variants.iter().flat_map(|variant| &variant.timed.emulated) {
+            if !emulated.contains(label) {
+                emulated.push(label.clone());
+            }
+        }
+        Ok(Sweep {
+            format: FORMAT,
+            tandem: env!("CARGO_PKG_VERSION").to_owned(),
+            driver: arguments.campaign.driver.as_str().to_owned(),
+            note: format!("{EMULATED} {NOTE}"),
+            emulated,
+            fast_releases: self.file.fast_releases.as_str().to_owned(),
+            seed: self.file.seed,
+            routes: campaign.routes.len(),
+            repetitions: campaign.repetitions,
+            finished: cells.iter().map(|cell| cell.finished).sum(),
+            total: cells.iter().map(|cell| cell.total).sum(),
+            resamples,
+            confidence,
+            horizon_ms: arguments.horizon,
+            base: base(&self.slow, &self.fast),
+            slow: self.slow.iter().map(point).collect(),
+            fast: self.fast.iter().map(point).collect(),
+            cells,
+        })
+    }
+
+    /// What the page says of run and machine.
+    fn facts(
+        &self,
+        arguments: &Arguments,
+        sweep: &Sweep,
+        backend: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let asked = &arguments.campaign;
+        let command = format!(
+            "tandem sweep --routes {} --driver {} --slow {} --fast {} --repetitions {}{}",
+            asked.routes.display(),
+            asked.driver.as_str(),
+            arguments.slow,
+            arguments.fast,
+            asked.repetitions,
+            if arguments.busy { " --busy" } else { "" }
+        );
+        let mut facts = report::facts(command, &self.file, &sweep.emulated, backend);
+        facts.retain(|(name, _)| name != "clock");
+        facts
+    }
+
+    /// The figures of every cell, with the draws behind each interval and the share that it holds.
+    fn cells(
+        &self,
+        campaign: &Campaign,
+        horizon: Duration,
+    ) -> anyhow::Result<(Vec<Cell>, usize, f64)> {
+        let tick = self.variants[0].timed.run.tick;
+        let figures = |unit: Unit| -> anyhow::Result<Option<DriveFigures>> {
+            let Some(record) = campaign.record(unit) else { return Ok(None) };
+            let log = campaign.read_log(unit)?;
+            Ok(Some(DriveFigures::new(&record, &log, tick, horizon)))
+        };
+        let input = |setting: usize| -> anyhow::Result<CellInput> {
+            let drives = (0..campaign.routes.len()).map(|route| {
+                (0..campaign.repetitions)
+                    .map(|repetition| figures(Unit { setting, repetition, route }))
+                    .collect::<anyhow::Result<Vec<_>>>()
+            });
+            Ok(CellInput {
+                name: self.variants[setting].name.clone(),
+                slow: setting / self.fast.len(),
+                fast: setting % self.fast.len(),
+                drives: drives.collect::<anyhow::Result<CellDrives>>()?,
+            })
+        };
+        let is_base = |variant: &Variant| {
+            variant.file.slow_latency.is_zero() && variant.file.fast_latency.is_zero()
+        };
+        let base = self.variants.iter().position(is_base).map(input).transpose()?;
+        let mut intervals = Intervals::default();
+        let mut cells = Vec::with_capacity(self.variants.len());
+        for setting in 0..self.variants.len() {
+            // One cell's drives at a time, and those that all are compared with.
+            let input = input(setting)?;
+            let base = base.as_ref().map(|base| &base.drives);
+            cells.push(Cell::new(&input, base, tick, &mut intervals));
+        }
+        Ok((cells, intervals.resamples(), intervals.confidence()))
+    }
+}
+
+/// Prints all figures for people.
+fn present(sweep: &Sweep) {
+    let rows: Vec<Vec<String>> = sweep.rows().into_iter().map(Vec::from).collect();
+    print::line(&print::table(&Sweep::HEADER, &rows));
+    print::line(&format!(
+        "{} of {} drives finished, {} routes x {} repetitions a cell; latencies in milliseconds; \
+         {} % intervals over {} draws of routes; infractions behind a late or held command up to \
+         {} ms, and others",
+        sweep.finished,
+        sweep.total,
+        sweep.routes,
+        sweep.repetitions,
+        100.0 * sweep.confidence,
+        sweep.resamples,
+        sweep.horizon_ms
+    ));
+    if sweep.base.is_none() {
+        print::line("no cell is without latency: give 0 in both lists for differences to it");
+    }
+    sweep.emulated.iter().for_each(|label| print::line(label));
+}
+
+/// Writes the table of each setting. Returns what scores do not show, over all drives.
+fn write_tables(campaign: &Campaign) -> anyhow::Result<Safety> {
+    let mut safety = Safety::default();
+    for setting in 0..campaign.settings.len() {
+        let records: Vec<Record> = campaign.table(setting)?.records().cloned().collect();
+        safety.add(&total_safety(&records));
+    }
+    Ok(safety)
+}
+
+/// Whether everything was driven, without faults of a model; says what was not.
+fn outcome(driven: &DrivenCampaign, safety: &Safety) -> Outcome {
+    let checked = check_safety(safety);
+    if driven.share.is_cancelled {
+        print::note("interrupted: finished drives are kept, the same command goes on from here");
+        return Outcome::CheckFailed;
+    }
+    if !driven.share.elsewhere.is_empty() {
         print::note(
             "drives are claimed by other machines: if their processes are dead, the same command \
              with --take-over drives them",
         );
-        return Ok(Outcome::CheckFailed);
+        return Outcome::CheckFailed;
     }
-    Ok(checked)
+    checked
 }
 
 /// The latencies of a list.
@@ -206,47 +286,6 @@ fn folder_name(name: &str) -> String {
 fn base(slow: &[LatencySpec], fast: &[LatencySpec]) -> Option<usize> {
     let [slow_at, fast_at] = [slow, fast].map(|axis| axis.iter().position(LatencySpec::is_zero));
     Some(slow_at? * fast.len() + fast_at?)
-}
-
-/// The figures of every cell, with the draws behind each interval and the share that it holds.
-fn cells(
-    campaign: &Campaign<'_>,
-    drive: &Drive<'_>,
-    n_fast: usize,
-    horizon: Duration,
-) -> anyhow::Result<(Vec<Cell>, usize, f64)> {
-    let tick = drive.run().tick;
-    let figures = |unit: Unit| -> anyhow::Result<Option<DriveFigures>> {
-        let Some(record) = campaign.record(unit) else { return Ok(None) };
-        let log = campaign.read_log(unit)?;
-        Ok(Some(DriveFigures::new(&record, &log, tick, horizon)))
-    };
-    let input = |setting: usize| -> anyhow::Result<CellInput> {
-        let drives = (0..drive.routes.len()).map(|route| {
-            (0..drive.repetitions)
-                .map(|repetition| figures(Unit { setting, repetition, route }))
-                .collect::<anyhow::Result<Vec<_>>>()
-        });
-        Ok(CellInput {
-            name: drive.variants[setting].name.clone(),
-            slow: setting / n_fast,
-            fast: setting % n_fast,
-            drives: drives.collect::<anyhow::Result<CellDrives>>()?,
-        })
-    };
-    let is_base = |variant: &Variant| {
-        variant.file.slow_latency.is_zero() && variant.file.fast_latency.is_zero()
-    };
-    let base = drive.variants.iter().position(is_base).map(input).transpose()?;
-    let mut intervals = Intervals::default();
-    let mut cells = Vec::with_capacity(drive.variants.len());
-    for setting in 0..drive.variants.len() {
-        // One cell's drives at a time, and those that all are compared with.
-        let input = input(setting)?;
-        let base = base.as_ref().map(|base| &base.drives);
-        cells.push(Cell::new(&input, base, tick, &mut intervals));
-    }
-    Ok((cells, intervals.resamples(), intervals.confidence()))
 }
 
 #[cfg(test)]

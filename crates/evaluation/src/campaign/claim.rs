@@ -68,18 +68,18 @@ impl Holder {
         }
     }
 
-    /// What `us`, a process that runs, can know of this one.
-    fn fate(&self, us: &Self) -> Fate {
-        if self.boot.is_none() || us.boot.is_none() {
+    /// What `owner`, a process that runs, can know of this one.
+    fn fate(&self, owner: &Self) -> Fate {
+        if self.boot.is_none() || owner.boot.is_none() {
             return Fate::Unknown;
         }
-        if self.boot != us.boot {
+        if self.boot != owner.boot {
             // A machine that was started again has no process of before. Others' are their own affair.
             let is_same_machine =
-                self.machine.is_some() && self.machine == us.machine && self.host == us.host;
+                self.machine.is_some() && self.machine == owner.machine && self.host == owner.host;
             return if is_same_machine { Fate::Dead } else { Fate::Unknown };
         }
-        if self.namespace.is_none() || self.namespace != us.namespace {
+        if self.namespace.is_none() || self.namespace != owner.namespace {
             return Fate::Unknown;
         }
         match started(self.process) {
@@ -140,11 +140,11 @@ pub(super) struct Claim {
 
 /// What came of claiming.
 #[derive(Debug)]
-pub(super) enum Claimed {
-    /// It is ours.
-    Ours(Claim),
+pub(super) enum ClaimOutcome {
+    /// This process has it.
+    Claimed(Claim),
     /// A process that runs on this machine has it.
-    Taken,
+    InProgress,
     /// A process that may run elsewhere has it; `None` if its claim can't be read.
     Elsewhere(Option<Holder>),
 }
@@ -166,26 +166,26 @@ pub enum ClaimError {
     },
 }
 
-/// Claims the unit `id` in a folder of claims for `us`, unless another holder is alive or may be.
+/// Claims the unit `id` in a folder of claims for `owner`, unless another holder is alive or may be.
 ///
 /// # Errors
 /// If a claim can't be read or written.
-pub(super) fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, ClaimError> {
+pub(super) fn claim(folder: &Path, id: &str, owner: &Holder) -> Result<ClaimOutcome, ClaimError> {
     loop {
         let newest = newest(folder, id)?;
         let generation = match newest {
             None => 0,
             Some((generation, ClaimState::Void)) => generation + 1,
-            Some((_, ClaimState::Unreadable)) => return Ok(Claimed::Elsewhere(None)),
-            Some((generation, ClaimState::Held(holder))) => match holder.fate(us) {
-                Fate::Alive => return Ok(Claimed::Taken),
-                Fate::Unknown => return Ok(Claimed::Elsewhere(Some(holder))),
+            Some((_, ClaimState::Unreadable)) => return Ok(ClaimOutcome::Elsewhere(None)),
+            Some((generation, ClaimState::Held(holder))) => match holder.fate(owner) {
+                Fate::Alive => return Ok(ClaimOutcome::InProgress),
+                Fate::Unknown => return Ok(ClaimOutcome::Elsewhere(Some(holder))),
                 Fate::Dead => generation + 1,
             },
         };
-        let holder = Holder { since_unix_s: wall_time_unix_s(), ..us.clone() };
+        let holder = Holder { since_unix_s: wall_time_unix_s(), ..owner.clone() };
         if write_new(&path(folder, id, generation), &ClaimFile { holder: Some(holder) })? {
-            return Ok(Claimed::Ours(Claim {
+            return Ok(ClaimOutcome::Claimed(Claim {
                 folder: folder.to_owned(),
                 id: id.to_owned(),
                 generation,
@@ -199,10 +199,10 @@ pub(super) fn claim(folder: &Path, id: &str, us: &Holder) -> Result<Claimed, Cla
 ///
 /// # Errors
 /// If a claim can't be read or written.
-pub(super) fn take_over(folder: &Path, id: &str, us: &Holder) -> Result<bool, ClaimError> {
+pub(super) fn take_over(folder: &Path, id: &str, owner: &Holder) -> Result<bool, ClaimError> {
     let generation = match newest(folder, id)? {
         Some((generation, ClaimState::Unreadable)) => generation,
-        Some((generation, ClaimState::Held(holder))) if holder.fate(us) == Fate::Unknown => {
+        Some((generation, ClaimState::Held(holder))) if holder.fate(owner) == Fate::Unknown => {
             generation
         }
         _ => return Ok(false),
@@ -296,19 +296,23 @@ mod tests {
 
     /// A process of this machine that has ended.
     fn dead() -> Holder {
-        let us = Holder::this_process();
-        Holder { started: us.started.map(|started| started.wrapping_sub(1)), ..us }
+        let owner = Holder::this_process();
+        Holder { started: owner.started.map(|started| started.wrapping_sub(1)), ..owner }
     }
 
     #[test]
     fn a_unit_has_one_holder_until_it_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let us = Holder::this_process();
-        let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken));
-        drop(ours);
-        let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
-        ours.finish();
+        let owner = Holder::this_process();
+        let ClaimOutcome::Claimed(claimed) = claim(folder.path(), ID, &owner).unwrap() else {
+            panic!()
+        };
+        assert!(matches!(claim(folder.path(), ID, &owner).unwrap(), ClaimOutcome::InProgress));
+        drop(claimed);
+        let ClaimOutcome::Claimed(claimed) = claim(folder.path(), ID, &owner).unwrap() else {
+            panic!()
+        };
+        claimed.finish();
         assert!(files(folder.path()).is_empty());
     }
 
@@ -317,15 +321,17 @@ mod tests {
         for round in 0..50 {
             let folder = tempfile::tempdir().unwrap();
             leave_claim_of(folder.path(), &dead(), 0);
-            let us = Holder::this_process();
+            let owner = Holder::this_process();
             let (start, winners) = (Barrier::new(8), AtomicUsize::new(0));
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
                         start.wait();
-                        if let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() {
+                        if let ClaimOutcome::Claimed(claimed) =
+                            claim(folder.path(), ID, &owner).unwrap()
+                        {
                             winners.fetch_add(1, Ordering::Relaxed);
-                            std::mem::forget(ours);
+                            std::mem::forget(claimed);
                         }
                     });
                 }
@@ -338,25 +344,27 @@ mod tests {
     fn a_late_reader_of_a_dead_claim_cannot_take_the_one_that_came_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         leave_claim_of(folder.path(), &dead(), 0);
-        let us = Holder::this_process();
-        let Claimed::Ours(_ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
+        let owner = Holder::this_process();
+        let ClaimOutcome::Claimed(_claim) = claim(folder.path(), ID, &owner).unwrap() else {
+            panic!()
+        };
         // The late one saw generation 0 dead, and links generation 1.
-        let late = ClaimFile { holder: Some(us.clone()) };
+        let late = ClaimFile { holder: Some(owner.clone()) };
         assert!(!write_new(&path(folder.path(), ID, 1), &late).unwrap());
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Taken));
+        assert!(matches!(claim(folder.path(), ID, &owner).unwrap(), ClaimOutcome::InProgress));
     }
 
     #[test]
     fn what_may_live_elsewhere_is_taken_over_only_when_asked() {
-        let us = Holder::this_process();
+        let owner = Holder::this_process();
         let other = |boot: &str, machine: &str, namespace: &str| Holder {
             boot: Some(boot.to_owned()),
             machine: Some(machine.to_owned()),
             namespace: Some(namespace.to_owned()),
-            ..us.clone()
+            ..owner.clone()
         };
-        let here = Holder { machine: Some("m".to_owned()), ..us.clone() };
-        let (boot, names) = (us.boot.clone().unwrap(), us.namespace.clone().unwrap());
+        let here = Holder { machine: Some("m".to_owned()), ..owner.clone() };
+        let (boot, names) = (owner.boot.clone().unwrap(), owner.namespace.clone().unwrap());
         assert_eq!(other("b", "other", &names).fate(&here), Fate::Unknown, "another machine");
         assert_eq!(other(&boot, "m", "pid:[1]").fate(&here), Fate::Unknown, "another container");
         assert_eq!(
@@ -364,17 +372,22 @@ mod tests {
             Fate::Dead,
             "before the machine's last boot"
         );
-        assert_eq!(Holder { boot: None, ..us.clone() }.fate(&us), Fate::Unknown);
-        assert_eq!(us.fate(&us), Fate::Alive);
+        assert_eq!(Holder { boot: None, ..owner.clone() }.fate(&owner), Fate::Unknown);
+        assert_eq!(owner.fate(&owner), Fate::Alive);
 
         let folder = tempfile::tempdir().unwrap();
         leave_claim_of(folder.path(), &other("b", "other", &names), 0);
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Elsewhere(Some(_))));
-        assert!(take_over(folder.path(), ID, &us).unwrap());
-        assert!(!take_over(folder.path(), ID, &us).unwrap(), "once");
-        let Claimed::Ours(ours) = claim(folder.path(), ID, &us).unwrap() else { panic!() };
-        assert!(!take_over(folder.path(), ID, &us).unwrap(), "never from the living");
-        ours.finish();
+        assert!(matches!(
+            claim(folder.path(), ID, &owner).unwrap(),
+            ClaimOutcome::Elsewhere(Some(_))
+        ));
+        assert!(take_over(folder.path(), ID, &owner).unwrap());
+        assert!(!take_over(folder.path(), ID, &owner).unwrap(), "once");
+        let ClaimOutcome::Claimed(claimed) = claim(folder.path(), ID, &owner).unwrap() else {
+            panic!()
+        };
+        assert!(!take_over(folder.path(), ID, &owner).unwrap(), "never from the living");
+        claimed.finish();
         assert!(files(folder.path()).is_empty());
     }
 
@@ -382,9 +395,9 @@ mod tests {
     fn an_unreadable_claim_is_nobodys_to_judge() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(path(folder.path(), ID, 0), "{").unwrap();
-        let us = Holder::this_process();
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Elsewhere(None)));
-        assert!(take_over(folder.path(), ID, &us).unwrap());
-        assert!(matches!(claim(folder.path(), ID, &us).unwrap(), Claimed::Ours(_)));
+        let owner = Holder::this_process();
+        assert!(matches!(claim(folder.path(), ID, &owner).unwrap(), ClaimOutcome::Elsewhere(None)));
+        assert!(take_over(folder.path(), ID, &owner).unwrap());
+        assert!(matches!(claim(folder.path(), ID, &owner).unwrap(), ClaimOutcome::Claimed(_)));
     }
 }

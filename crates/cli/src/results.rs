@@ -1,0 +1,249 @@
+//! What drives came to, for people and as JSON.
+
+use super::drive::Tally;
+use super::progress::Counts;
+use super::{Outcome, print};
+use std::collections::BTreeMap;
+use tandem::pilot::{PilotStatistics, RealTimeReport};
+use tandem::timing::{Stage, StageStatistics};
+use tandem_evaluation::campaign::{Campaign, HeldElsewhere, Share, units};
+use tandem_evaluation::scoring::{MergedTable, Record, Safety};
+use tandem_files::shortened;
+
+/// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
+pub(super) const WARM_UP_TICKS: usize = 40;
+
+/// What driving came to.
+pub(super) struct Results {
+    pub(super) table: MergedTable,
+    /// Whether it was stopped before the last drive.
+    pub(super) is_cancelled: bool,
+    /// Drives that processes of other machines may be at.
+    pub(super) elsewhere: Vec<HeldElsewhere>,
+    pub(super) counts: Counts,
+    /// Latencies over all drives, earlier ones included.
+    pub(super) statistics: StageStatistics,
+    /// What pilots counted on the drives of this call.
+    pub(super) pilot: Option<PilotStatistics>,
+    /// What came of the real-time options.
+    pub(super) real_time: RealTimeReport,
+    /// Verdicts of finished drives.
+    pub(super) records: Vec<Record>,
+    /// Drives of the campaign, finished or not.
+    pub(super) drives_total: usize,
+}
+
+impl Results {
+    /// What the folder holds when driving has ended, whoever drove it; `share` is what is left.
+    pub(super) fn collect(
+        campaign: &Campaign,
+        share: Share,
+        tally: &Tally,
+    ) -> anyhow::Result<Self> {
+        let table = campaign.table(0)?;
+        let mut statistics = StageStatistics::new();
+        let mut records = Vec::new();
+        for unit in units(1, campaign.repetitions, campaign.routes.len()) {
+            let id = campaign.route_id(unit);
+            let record = table.records().find(|record| record.route_id == id);
+            let Some(record) = record else { continue };
+            let log = campaign.read_log(unit)?;
+            statistics.merge(&log.statistics(WARM_UP_TICKS));
+            records.push(record.clone());
+        }
+        Ok(Self {
+            drives_total: table.total(),
+            table,
+            is_cancelled: share.is_cancelled,
+            elsewhere: share.elsewhere,
+            counts: tally.counts(),
+            statistics,
+            pilot: tally.pilot,
+            real_time: tally.real_time.clone(),
+            records,
+        })
+    }
+
+    /// The score table and its one-line summary.
+    pub(super) fn scores(&self) -> String {
+        let rows: Vec<Vec<String>> = self
+            .records
+            .iter()
+            .map(|record| {
+                vec![
+                    shortened(&record.route_id),
+                    record.status.clone(),
+                    format!("{:.2}", record.scores.score_route.value()),
+                    format!("{:.3}", record.scores.score_penalty),
+                    format!("{:.2}", record.scores.score_composed),
+                    record.num_infractions.to_string(),
+                    format!("{:.1}", record.meta.duration_game),
+                ]
+            })
+            .collect();
+        let header = ["route", "status", "completion", "penalty", "score", "infractions", "game s"];
+        let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for record in &self.records {
+            for note in &record.notes {
+                notes.entry(note).or_default().push(shortened(&record.route_id));
+            }
+        }
+        let notes = notes.iter().fold(String::new(), |out, (note, routes)| {
+            format!("{out}{}: {note}\n", routes.join(", "))
+        });
+        format!("{}\n{notes}{}", print::table(&header, &rows), self.table)
+    }
+
+    /// What scores do not show of drives that have something to show, as a table.
+    pub(super) fn safety_table(&self) -> Option<String> {
+        let with = self.records.iter().filter_map(|record| Some((record, record.safety?)));
+        let rows: Vec<Vec<String>> = with
+            .map(|(record, safety)| {
+                let counts = [
+                    safety.commands_held,
+                    safety.answers_not_finite,
+                    safety.prefills_failed,
+                    safety.filter_restarts,
+                ];
+                let ages = [safety.oldest_prefix_s, safety.oldest_camera_s, safety.oldest_lidar_s];
+                let counts = counts.map(|count| count.to_string());
+                let ages = ages.map(|age| format!("{age:.2}"));
+                [&[record.route_id.clone()][..], &counts, &ages].concat()
+            })
+            .collect();
+        let header = [
+            "route",
+            "held",
+            "not finite",
+            "prefills failed",
+            "filter restarts",
+            "oldest prefix s",
+            "camera s",
+            "LiDAR s",
+        ];
+        (!rows.is_empty()).then(|| print::table(&header, &rows))
+    }
+
+    /// The same over all drives.
+    pub(super) fn safety(&self) -> Safety {
+        total_safety(&self.records)
+    }
+
+    /// Where the results come from, and which drives ended by a failure of software, in one line.
+    pub(super) fn origins(&self) -> String {
+        let Counts { kept, driven, workers_died } = self.counts;
+        let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
+        let others = self.table.finished.saturating_sub(kept + driven);
+        let timed_out = match self.ended("Wall-time limit") {
+            0 => String::new(),
+            drives => format!(", {drives} ended by --route-timeout"),
+        };
+        format!(
+            "{driven} driven now, {kept} kept from before, {others} by other processes; \
+             {workers_died} workers died now; of all, {crashed} given up after crashes of workers, \
+             {failed} ended by a failure of the driver{timed_out}"
+        )
+    }
+
+    fn ended(&self, words: &str) -> usize {
+        self.records.iter().filter(|record| record.status.contains(words)).count()
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let stages: BTreeMap<&str, _> = Stage::all()
+            .iter()
+            .copied()
+            .filter_map(|stage| Some((stage.name(), self.statistics.stage(stage).summary()?)))
+            .collect();
+        serde_json::json!({
+            "results": self.table,
+            "campaign": {
+                "finished": self.table.finished,
+                "total": self.table.total(),
+                "kept": self.counts.kept,
+                "driven": self.counts.driven,
+                "workers_died": self.counts.workers_died,
+                "simulation_crashed": self.ended("Simulation crashed"),
+                "driver_failed": self.ended("Agent crashed"),
+                "wall_time_limit": self.ended("Wall-time limit"),
+                "held_elsewhere": self.elsewhere.iter().map(|h| &h.route_id).collect::<Vec<_>>(),
+            },
+            "is_interrupted": self.is_cancelled,
+            "latency": {
+                "percentiles": "nearest rank over ticks after warm-up",
+                "warm_up_ticks": WARM_UP_TICKS,
+                "ticks": self.statistics.ticks(),
+                "deadline_misses": self.statistics.deadline_misses(),
+                "ticks_without_prefix": self.statistics.ticks_without_prefix(),
+                "stages": stages,
+                "prefix_age": self.statistics.prefix_age().summary(),
+            },
+            "safety": self.safety(),
+            "pilot": self.pilot,
+            "real_time": self.real_time,
+        })
+    }
+}
+
+/// Counts and greatest ages over all of `records`.
+pub(super) fn total_safety(records: &[Record]) -> Safety {
+    let mut total = Safety::default();
+    records.iter().filter_map(|record| record.safety).for_each(|safety| total.add(&safety));
+    total
+}
+
+/// Says which faults of a model drives were made with, if there were any. Their scores are those of a
+/// broken model, not of a bad driver.
+pub(super) fn check_safety(safety: &Safety) -> Outcome {
+    match safety.faults() {
+        None => Outcome::Done,
+        Some(faults) => {
+            print::note(&format!(
+                "check failed: {faults}: these scores are those of a broken model; look at its weights \
+                 (tandem verify) and at the sensors' readings"
+            ));
+            Outcome::CheckFailed
+        }
+    }
+}
+
+/// Latencies per stage, for people.
+pub(super) fn latency_table(statistics: &StageStatistics) -> String {
+    let rows: Vec<Vec<String>> = Stage::all()
+        .iter()
+        .copied()
+        .filter_map(|stage| {
+            let summary = statistics.stage(stage).summary()?;
+            let misses = if stage == Stage::TICK {
+                statistics.deadline_misses().to_string()
+            } else {
+                String::new()
+            };
+            let [p50, p99, max] = [summary.p50_ns, summary.p99_ns, summary.max_ns].map(millis);
+            Some(vec![stage.name().to_owned(), summary.count.to_string(), p50, p99, max, misses])
+        })
+        .collect();
+    format!(
+        "{}\nmilliseconds, nearest rank, the first {WARM_UP_TICKS} ticks of each route left out",
+        print::table(&["stage", "count", "p50", "p99", "max", "misses"], &rows)
+    )
+}
+
+/// Age of the prefix that ticks acted on, in one line.
+pub(super) fn prefix_age_line(statistics: &StageStatistics) -> String {
+    let without = statistics.ticks_without_prefix();
+    match statistics.prefix_age().summary() {
+        None => "no tick had a prefix".to_owned(),
+        Some(age) => format!(
+            "prefix age: p50 {} ms, p99 {} ms, max {} ms over {} ticks; {without} ticks without a prefix",
+            millis(age.p50_ns),
+            millis(age.p99_ns),
+            millis(age.max_ns),
+            age.count
+        ),
+    }
+}
+
+fn millis(nanos: u64) -> String {
+    format!("{:.3}", nanos as f64 / 1e6)
+}
