@@ -6,6 +6,7 @@
 
 use super::Schedule;
 use crate::scene::RouteId;
+use crate::scene::random::SplitMix64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::f64::consts::{PI, SQRT_2};
 use std::fmt;
@@ -444,16 +445,9 @@ struct Numbers {
 impl Numbers {
     /// 64 random bits, each `stream` others.
     fn bits(&self, stream: u64) -> u64 {
-        [self.purpose, self.frame, self.attempt, stream].into_iter().fold(
-            self.seed,
-            |state, word| {
-                let mut bits = state ^ word.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                bits ^ (bits >> 31)
-            },
-        )
+        [self.purpose, self.frame, self.attempt, stream]
+            .into_iter()
+            .fold(self.seed, SplitMix64::hash)
     }
 
     /// Between 0 and 1, neither of them.

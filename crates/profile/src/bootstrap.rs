@@ -5,33 +5,12 @@
 //! evidence than they are. Blocks of consecutive ticks are drawn instead, on a circle, so that the
 //! ends weigh as much as the middle. All stages of a tick are drawn together.
 
+use tandem::scene::random::SplitMix64;
 use tandem::timing::Percentile;
 
 /// Blocks that a series must hold: with fewer, the spread of what is drawn is itself badly known
 /// (to one over the root of twice the blocks, 13 % here).
 pub(super) const LEAST_BLOCKS: usize = 30;
-
-/// SplitMix64: the same numbers from the same seed on every machine and in every version.
-pub(super) struct Draws(u64);
-
-impl Draws {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// A number below `bound`, each equally likely but for one part in 2⁶⁴ / `bound`.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-}
 
 /// One column of a series: values that exist, the largest first, and where each stands.
 pub(super) struct Sorted {
@@ -99,7 +78,7 @@ pub(super) struct Series {
 
 impl Series {
     /// How often each entry occurs in one draw.
-    fn draw(&self, draws: &mut Draws, weights: &mut [u32]) {
+    fn draw(&self, draws: &mut SplitMix64, weights: &mut [u32]) {
         // Beginnings and ends of blocks first, then their running sum.
         let mut changes = vec![0_i32; self.length + 1];
         let (mut left, mut wrapped) = (self.length, 0);
@@ -132,7 +111,7 @@ pub(super) fn log_ratios(
     replicates: usize,
     seed: u64,
 ) -> Vec<Vec<f64>> {
-    let mut draws = Draws(seed);
+    let mut draws = SplitMix64::new(seed);
     let mut rows = vec![Vec::with_capacity(replicates); a.columns.len() * percentiles.len()];
     let mut weights = [vec![0; a.length], vec![0; b.length]];
     let mut found = [vec![None; percentiles.len()], vec![None; percentiles.len()]];
@@ -295,7 +274,7 @@ mod tests {
         ) {
             let series = series(block, std::slice::from_ref(&column));
             let mut weights = vec![0; column.len()];
-            series.draw(&mut Draws(seed), &mut weights);
+            series.draw(&mut SplitMix64::new(seed), &mut weights);
             prop_assert_eq!(weights.iter().sum::<u32>() as usize, column.len());
             let drawn: Vec<u64> = column
                 .iter()
@@ -314,7 +293,7 @@ mod tests {
             let column: Vec<Option<u64>> = vec![Some(1); length];
             let series = series(block, &[column]);
             let mut weights = vec![0; length];
-            series.draw(&mut Draws(seed), &mut weights);
+            series.draw(&mut SplitMix64::new(seed), &mut weights);
             // Each block changes the weight at its beginning and at its end.
             let changes = (0..length).filter(|&i| weights[i] != weights[(i + 1) % length]).count();
             prop_assert!(changes <= 2 * length.div_ceil(block));
@@ -323,7 +302,7 @@ mod tests {
 
     #[test]
     fn intervals_hold_all_rows_together_as_often_as_asked() {
-        let mut draws = Draws(3);
+        let mut draws = SplitMix64::new(3);
         let rows: Vec<Vec<f64>> =
             (0..20).map(|_| (0..4000).map(|_| draws.next() as f64).collect()).collect();
         let intervals = intervals_together(&rows, 0.95);
@@ -341,7 +320,7 @@ mod tests {
 
     #[test]
     fn blocks_are_longer_where_ticks_are_alike() {
-        let mut draws = Draws(5);
+        let mut draws = SplitMix64::new(5);
         let mut series = |memory: f64| -> Vec<Option<u64>> {
             let mut state = 0.0;
             (0..2000)

@@ -9,7 +9,6 @@
 //! all rows together, if the order of the profiles has nothing to do with their side. A machine that
 //! drifts breaks this where all of A were taken before all of B, so that is checked.
 
-use super::bootstrap::Draws;
 use super::compare::{
     Change, CompareError, Judged, Method, PERCENTILES, Row, change, median_ns, relevant_part,
 };
@@ -18,6 +17,7 @@ use super::latency_file::{Phase, PhaseName, StageColumn};
 use super::samples::nearest_rank;
 use super::support::values_needed;
 use std::collections::BTreeMap;
+use tandem::scene::random::SplitMix64;
 use tandem::timing::{Percentile, Stage};
 
 /// Profiles a side that are several. With three, two divisions of twenty are the one at hand and its
@@ -265,7 +265,7 @@ fn divisions([n, m]: [usize; 2], method: Method) -> Vec<Vec<usize>> {
     let all = (0..n).fold(1.0, |count, i| count * (n + m - i) as f64 / (i + 1) as f64);
     let at_hand: Vec<usize> = (0..n).collect();
     if all > method.replicates.max(1) as f64 {
-        let mut draws = Draws::new(method.seed);
+        let mut draws = SplitMix64::new(method.seed);
         let mut order: Vec<usize> = (0..n + m).collect();
         let mut sampled = vec![at_hand];
         while sampled.len() < method.replicates {

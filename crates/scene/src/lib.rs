@@ -10,6 +10,7 @@ mod driver;
 mod lane;
 mod observation;
 mod pose;
+pub mod random;
 mod route;
 mod route_id;
 mod trajectory;

@@ -14,6 +14,7 @@ use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
 use crate::model::{ActionExpert, AtAnyTime, ModelError, UnderstandingExpert};
+use crate::scene::random::SplitMix64;
 use crate::scene::{
     CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
 };
@@ -257,7 +258,7 @@ struct Drive {
 
 impl Drive {
     fn new(seed: u64, prompt: usize) -> Self {
-        let mut random = Random(seed ^ (prompt as u64).rotate_left(32));
+        let mut random = Random(SplitMix64::new(seed ^ (prompt as u64).rotate_left(32)));
         let camera = SENSORS.camera.expect("AutoMoT sees");
         let (width, height) = (camera.width as usize, camera.height as usize);
         let boxes = (0..12).map(|_| {
@@ -332,7 +333,7 @@ impl Drive {
     fn picture(&mut self, width: usize, height: usize) -> Vec<u8> {
         let mut rgb = vec![0; 3 * width * height];
         for bytes in rgb.chunks_mut(8) {
-            bytes.copy_from_slice(&self.random.next().to_le_bytes()[..bytes.len()]);
+            bytes.copy_from_slice(&self.random.0.next().to_le_bytes()[..bytes.len()]);
         }
         let horizon = height * 2 / 5;
         let grow = self.ticks as usize;
@@ -375,25 +376,18 @@ impl Drive {
     }
 }
 
-/// SplitMix64: the same numbers for a seed, forever.
-struct Random(u64);
+/// What scenes are drawn with: the same for a seed, forever.
+struct Random(SplitMix64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A whole number from 0 to `bound`, exclusive; the bias is one in 2⁶⁴ / `bound`.
+    /// A whole number from 0 to `bound`, exclusive; the bias is one in 2⁶⁴ / `bound`. By remainder,
+    /// which recordings were made with, and not as [`SplitMix64::below`].
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.0.next() % bound as u64) as usize
     }
 
     /// A number of the range, on a grid of 2⁻⁵³ of its length.
     fn between(&mut self, range: Range<f64>) -> f64 {
-        let part = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        range.start + part * (range.end - range.start)
+        range.start + self.0.unit() * (range.end - range.start)
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use tandem_scene::random::SplitMix64;
 
 /// One drive of a campaign. Settings and routes are named by their positions in its lists.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -31,11 +32,8 @@ pub fn repetition_seed(seed: u64, repetition: u32) -> u64 {
     if repetition == 0 {
         return seed;
     }
-    // SplitMix64: its step is odd and its finalizer a bijection, so no two repetitions meet.
-    let mut mixed = seed.wrapping_add(u64::from(repetition).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    // A sequence passes all numbers before it repeats one, so no two repetitions meet.
+    SplitMix64::at(seed, u64::from(repetition) - 1)
 }
 
 /// A part of a campaign's units: every `count`-th, from the `index`-th on. Written `index/count`,

@@ -8,6 +8,7 @@
 //! none to show.
 
 use serde::{Deserialize, Serialize};
+use tandem_scene::random::SplitMix64;
 
 /// Draws that published intervals rest on.
 pub const RESAMPLES: usize = 10_000;
@@ -56,8 +57,9 @@ pub struct Resamples {
 impl Resamples {
     /// `count` draws of `n_routes` routes; the same seed gives the same draws on every machine.
     pub fn new(n_routes: usize, count: usize, seed: u64) -> Self {
-        let mut draws = Draws(seed);
-        let drawn = (0..count * n_routes).map(|_| draws.below(n_routes)).collect();
+        let mut draws = SplitMix64::new(seed);
+        let route = |_| u32::try_from(draws.below(n_routes)).expect("no file has 2³² routes");
+        let drawn = (0..count * n_routes).map(route).collect();
         Self { n_routes, drawn, confidence: CONFIDENCE }
     }
 
@@ -114,38 +116,19 @@ fn ratio<'a>(shares: impl Iterator<Item = &'a Share>) -> Option<f64> {
     (sum.whole > 0.0).then(|| sum.part / sum.whole)
 }
 
-/// SplitMix64: the same numbers from the same seed on every machine.
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// A number below `bound`, each as likely as the others but for one part in 2⁶⁴ / `bound`.
-    fn below(&mut self, bound: usize) -> u32 {
-        let scaled = (u128::from(self.next()) * bound as u128) >> 64;
-        u32::try_from(scaled).expect("no route file has 2³² routes")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     /// A number between 0 and 1.
-    fn uniform(draws: &mut Draws) -> f64 {
+    fn uniform(draws: &mut SplitMix64) -> f64 {
         draws.next() as f64 / u64::MAX as f64
     }
 
     /// Routes with `n_drives` drives each: an ability of the route's own, and luck of the drive.
-    fn routes(draws: &mut Draws, n_routes: usize, n_drives: usize) -> Vec<Vec<f64>> {
-        let route = |draws: &mut Draws| {
+    fn routes(draws: &mut SplitMix64, n_routes: usize, n_drives: usize) -> Vec<Vec<f64>> {
+        let route = |draws: &mut SplitMix64| {
             let ease = 100.0 * uniform(draws);
             (0..n_drives).map(|_| ease + 10.0 * (uniform(draws) - 0.5)).collect()
         };
@@ -162,7 +145,7 @@ mod tests {
 
     #[test]
     fn nineteen_of_twenty_intervals_hold_the_truth() {
-        let mut draws = Draws(7);
+        let mut draws = SplitMix64::new(7);
         let resamples = Resamples::new(40, 500, 1);
         let experiments = 500;
         let holds = (0..experiments)
@@ -178,7 +161,7 @@ mod tests {
 
     #[test]
     fn drawing_single_drives_would_claim_too_much() {
-        let mut draws = Draws(3);
+        let mut draws = SplitMix64::new(3);
         let routes = routes(&mut draws, 40, 5);
         let by_route = Resamples::new(40, 2000, 1).estimate(&means(&routes)).unwrap();
         let drives: Vec<Vec<f64>> = routes.concat().into_iter().map(|drive| vec![drive]).collect();
@@ -189,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_pair_tells_more_than_two_settings_on_their_own() {
-        let mut draws = Draws(5);
+        let mut draws = SplitMix64::new(5);
         let base = routes(&mut draws, 40, 3);
         let late: Vec<Vec<f64>> = base
             .iter()
