@@ -27,13 +27,18 @@ const ALLOWED: [(&str, &str); 9] = [
     ("src/engine/tensorrt/binding/builder.rs", "writes to the build's scratch folder"),
 ];
 
+/// True for `tests.rs` and `NAME_tests.rs`, which are compiled for tests only.
+fn is_of_tests(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem == "tests" || stem.ends_with("_tests")
+}
+
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             sources(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && path.file_stem().is_some_and(|stem| stem != "tests")
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests(&path)
         {
             into.push(path);
         }
