@@ -89,6 +89,8 @@ pub trait OpenCheckpoint {
 
 /// The networks of a checkpoint.
 pub struct Built {
+    /// The options that they were built with, defaults included.
+    pub options: Options,
     /// The networks, in the order in which they run.
     pub networks: Vec<Network>,
     /// Capacity of the prefix KV cache, tokens; `None` for a family without one.

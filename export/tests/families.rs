@@ -157,7 +157,9 @@ impl OpenCheckpoint for ScriptedCheckpoint {
         let network = self
             .planner(options.precision, own.scale)
             .map_err(|source| NetworkError::Graph { network: NETWORK, source })?;
-        Ok(Built { networks: vec![network], prefix_capacity: None })
+        let own = json!({ "scale": own.scale }).as_object().unwrap().clone();
+        let options = Options { own, ..options.clone() };
+        Ok(Built { options, networks: vec![network], prefix_capacity: None })
     }
 }
 
@@ -234,6 +236,15 @@ fn second_family_is_exported_and_read_back() {
     assert_eq!(numbers, PlannerNumbers { step_s: 0.5 });
     let graph = fs::read(out.join(graph_file(NETWORK))).unwrap();
     assert_eq!(ModelProto::decode(&graph[..]).unwrap().graph.unwrap().input.len(), 2);
+}
+
+#[test]
+fn defaults_of_options_are_recorded() {
+    let folder = checkpoint();
+    let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
+    let out = folder.path().join("networks");
+    let summary = export_networks(&*opened, Options::default(), &out, &mut |_| {}).unwrap();
+    assert_eq!(summary.options, with_own("scale", json!(1.0)));
 }
 
 #[test]

@@ -475,5 +475,8 @@ fn summaries_of_other_versions_and_with_paths_for_names_are_refused() {
     check(&|summary| drop(summary.as_object_mut().unwrap().remove("format")), &["has no format"]);
     check(&|summary| summary["weights"][0]["name"] = "../w".into(), &["\"../w\""]);
     check(&|summary| summary["networks"]["../x"] = "".into(), &["\"../x\""]);
-    check(&|summary| summary["model"] = "other".into(), &["of model \"other\""]);
+    check(
+        &|summary| summary["model"] = "other".into(),
+        &["of model \"other\"", "this tandem has \"automot\""],
+    );
 }

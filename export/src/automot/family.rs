@@ -101,6 +101,7 @@ impl OpenCheckpoint for Checkpoint {
         let options = ExportOptions::of(options)?;
         let prefix_capacity = Sizes::new(self, &options)?.prefix_capacity;
         let networks = networks::all(self, &options, before)?;
-        Ok(Built { networks, prefix_capacity: Some(prefix_capacity) })
+        let options = Options::from(&options);
+        Ok(Built { options, networks, prefix_capacity: Some(prefix_capacity) })
     }
 }

@@ -605,3 +605,27 @@ fn nothing() -> String {
 fn describe(spec: &TensorSpec) -> String {
     format!("{} {:?}", spec.dtype, spec.shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tandem_export::summary::SUMMARY_FORMAT;
+
+    fn summary(model: &str) -> Summary {
+        let text = serde_json::json!({
+            "format": SUMMARY_FORMAT, "exporter_version": "0", "model": model, "checkpoint": "",
+            "headers_sha256": "", "options": { "precision": "f32" }, "networks": {},
+            "warnings": [], "weight_files": [], "weights": [], "sources": [], "converted_bytes": 0,
+        });
+        Summary::parse_of_any_family(text.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn export_of_another_family_is_refused_with_both_names() {
+        let error = check_family(Path::new("folder"), &summary("scripted")).unwrap_err();
+        assert!(matches!(&error, NetworksError::Family { found, .. } if found == "scripted"));
+        let text = error.to_string();
+        assert!(text.contains("\"scripted\"") && text.contains("\"automot\""), "{text}");
+        check_family(Path::new("folder"), &summary(NAME)).unwrap();
+    }
+}
