@@ -14,7 +14,7 @@
 //! queries reach are left out.
 
 use super::{ExportOptions, Sizes, understanding};
-use crate::automot::checkpoint::Checkpoint;
+use crate::automot::checkpoint::{Checkpoint, TextConfig};
 use crate::automot::names::{action as names, prefix_tensors};
 use crate::automot::sizes::{ActionSizes, RopeNumbers};
 use crate::checkpoint::CheckpointError;
@@ -50,11 +50,11 @@ pub fn build(
             queries.len()
         )));
     }
-    draw(checkpoint, options, sizes, &queries)
+    graph(checkpoint, options, sizes, &queries)
         .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
-fn draw(
+fn graph(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
@@ -64,81 +64,88 @@ fn draw(
     let mut graph = options.precision.graph(names::NETWORK, checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options.probes);
-    let n_tokens = sizes.own_tokens();
-    let Sizes { prefix_capacity, kv_heads, gen_head_dim, cells, blocks, .. } = *sizes;
 
-    let channels = *g.shape_of("bev_encoder_proj.weight")?.last().unwrap_or(&0);
-    let bev_tokens =
-        g.input(names::BEV_TOKENS, g.dtype(), &[cells, channels], "BEV feature, row-major cells");
-    let state = g.input(
-        names::STATE,
-        DType::F32,
-        &[5],
-        "speed in m/s, target point x, y, next target point x, y in meters in the ego frame",
-    );
-    let position = g.input(
-        names::POSITION,
-        DType::I64,
-        &[1],
-        "position of the first own token, after the prefix",
-    );
-    let prefix_length =
-        g.input(names::PREFIX_LENGTH, DType::I64, &[1], "tokens of the prefix that are real");
-    let prefix = (0..config.num_hidden_layers)
-        .map(|l| {
-            let keys = [kv_heads, prefix_capacity, config.head_dim];
-            let values = [kv_heads, prefix_capacity, gen_head_dim];
-            let meaning = "as the understanding expert made it; finite beyond prefix_length too";
-            let [keys_name, values_name] = prefix_tensors(l);
-            (
-                g.input(&keys_name, g.dtype(), &keys, meaning),
-                g.input(&values_name, g.dtype(), &values, meaning),
-            )
-        })
-        .collect::<Vec<_>>();
-
-    let mut x = g.within("embed", |g| embed(g, &bev_tokens, &state, queries))?;
+    let inputs = Inputs::declare(g, sizes, config)?;
+    let mut x = g.within("embed", |g| embed(g, &inputs.bev_tokens, &inputs.state, queries))?;
     probes.add("input_embeds", &x);
-    let mask = g.within("mask", |g| mask(g, &prefix_length, prefix_capacity, blocks));
-    let rope = g.within("rope", |g| {
-        let offsets = (0..n_tokens as i64).collect::<Vec<_>>();
-        let offsets = g.integers("rope.offsets", &[n_tokens], &offsets);
-        let positions = g.add(&position, &offsets);
-        let positions = g.cast(&positions, DType::F32);
-        let positions = g.reshape(&positions, &[n_tokens, 1]);
-        let (cos, sin) = rotary::tables(g, &positions, config.rope_theta, config.head_dim);
-        let key_sin = within_own_width(g, &sin, gen_head_dim, config.head_dim);
-        Rope { cos, sin, key_sin }
-    });
-
-    for (l, (keys, values)) in prefix.iter().enumerate() {
-        let layer = Layer {
-            prefix: format!("{}.layers.{l}", understanding::PREFIX),
-            checkpoint,
-            sizes,
-            rope: &rope,
-        };
-        x = g.within(format!("layer.{l}"), |g| -> Result<Value, GraphError> {
-            let norm = format!("{}.input_layernorm_mot_gen.weight", layer.prefix);
-            let norm = g.weight(&norm)?;
-            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
-            let attended = layer.attend(g, &h, keys, values, &mask)?;
-            if l == 0 {
-                probes.add("layer.0.attention", &attended);
-            }
-            let x = g.add(&x, &attended);
-            let norm = format!("{}.post_attention_layernorm_mot_gen.weight", layer.prefix);
-            let norm = g.weight(&norm)?;
-            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
-            let h = swiglu(g, &h, &format!("{}.mlp_mot_gen", layer.prefix))?;
-            Ok(g.add(&x, &h))
-        })?;
+    let mask =
+        g.within("mask", |g| mask(g, &inputs.prefix_length, sizes.prefix_capacity, sizes.blocks));
+    let rope = g.within("rope", |g| Rope::new(g, &inputs.position, sizes, config));
+    for (l, prefix) in inputs.prefix.iter().enumerate() {
+        let layer = Layer { index: l, checkpoint, sizes, rope: &rope };
+        x = g.within(format!("layer.{l}"), |g| layer.run(g, &x, prefix, &mask, &mut probes))?;
         probes.add(format!("hidden.{l}"), &x);
     }
     let norm = g.weight(&format!("{}.norm_mot_gen.weight", understanding::PREFIX))?;
     let x = g.within("norm", |g| g.rms_norm(&x, &norm, config.rms_norm_eps));
     probes.add("last_hidden", &x);
+    heads(g, &x, sizes.blocks, &mut probes)?;
+    probes.emit(g);
 
+    let numbers = RopeNumbers { rope_theta: config.rope_theta };
+    let channels = inputs.bev_tokens.dim(1);
+    let sizes = contract_sizes(sizes, config, channels);
+    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
+}
+
+struct Inputs {
+    bev_tokens: Value,
+    state: Value,
+    position: Value,
+    prefix_length: Value,
+    /// Keys and values of each layer.
+    prefix: Vec<[Value; 2]>,
+}
+
+impl Inputs {
+    /// Declares the inputs, in binding order.
+    fn declare(g: &mut Graph<'_>, sizes: &Sizes, config: &TextConfig) -> Result<Self, GraphError> {
+        let Sizes { prefix_capacity, kv_heads, gen_head_dim, cells, .. } = *sizes;
+        let channels = *g.shape_of("bev_encoder_proj.weight")?.last().unwrap_or(&0);
+        let bev_tokens = g.input(
+            names::BEV_TOKENS,
+            g.dtype(),
+            &[cells, channels],
+            "BEV feature, row-major cells",
+        );
+        let state = g.input(
+            names::STATE,
+            DType::F32,
+            &[5],
+            "speed in m/s, target point x, y, next target point x, y in meters in the ego frame",
+        );
+        let position = g.input(
+            names::POSITION,
+            DType::I64,
+            &[1],
+            "position of the first own token, after the prefix",
+        );
+        let prefix_length =
+            g.input(names::PREFIX_LENGTH, DType::I64, &[1], "tokens of the prefix that are real");
+        let prefix = (0..config.num_hidden_layers)
+            .map(|l| {
+                let keys = [kv_heads, prefix_capacity, config.head_dim];
+                let values = [kv_heads, prefix_capacity, gen_head_dim];
+                let meaning =
+                    "as the understanding expert made it; finite beyond prefix_length too";
+                let [keys_name, values_name] = prefix_tensors(l);
+                [
+                    g.input(&keys_name, g.dtype(), &keys, meaning),
+                    g.input(&values_name, g.dtype(), &values, meaning),
+                ]
+            })
+            .collect();
+        Ok(Self { bev_tokens, state, position, prefix_length, prefix })
+    }
+}
+
+/// The outputs: route, waypoints and decision.
+fn heads(
+    g: &mut Graph<'_>,
+    x: &Value,
+    blocks: [usize; 5],
+    probes: &mut Probes,
+) -> Result<(), GraphError> {
     let decision_at = blocks[0] + blocks[1];
     let route_at = decision_at + blocks[2];
     let waypoints_at = route_at + blocks[3];
@@ -146,13 +153,13 @@ fn draw(
     // The route head was trained to give x and y - x of each point: its sum runs over the
     // coordinates. Waypoints are steps: their sum runs over time.
     let route = g.within("head.route", |g| -> Result<_, GraphError> {
-        let route = g.slice(&x, 0, route_at..waypoints_at);
+        let route = g.slice(x, 0, route_at..waypoints_at);
         let route = point_head(g, &route, "route_head.mlp")?;
         probes.add("route_raw", &route);
         Ok(g.cumulative_sum(&route, 1))
     })?;
     let waypoints = g.within("head.waypoints", |g| -> Result<_, GraphError> {
-        let waypoints = g.slice(&x, 0, waypoints_at..n_tokens);
+        let waypoints = g.slice(x, 0, waypoints_at..x.dim(0));
         let waypoints = point_head(g, &waypoints, "waypoints_head.mlp")?;
         probes.add("waypoint_raw", &waypoints);
         Ok(g.cumulative_sum(&waypoints, 0))
@@ -160,7 +167,7 @@ fn draw(
     let decision = g.within("head.decision", |g| -> Result<_, GraphError> {
         // The output head is tied to the embedding; a stored copy of it is ignored.
         let table = g.weight(&format!("{}.embed_tokens.weight", understanding::PREFIX))?;
-        let rows = g.slice(&x, 0, decision_at..route_at);
+        let rows = g.slice(x, 0, decision_at..route_at);
         let logits = g.gemm(&rows, &table, None, "decision_logits");
         probes.add("decision_logits", &logits);
         // Not every back end compares bfloat16 numbers.
@@ -175,21 +182,21 @@ fn draw(
         "[points, (x, y)], meters in the ego frame, half-second steps",
     );
     g.output(names::DECISION_IDS, &decision, "most likely token of each decision query");
-    probes.emit(g);
+    Ok(())
+}
 
-    let sizes = ActionSizes {
+fn contract_sizes(sizes: &Sizes, config: &TextConfig, channels: usize) -> ActionSizes {
+    ActionSizes {
         layers: config.num_hidden_layers,
         hidden: config.hidden_size,
-        prefix_capacity,
-        kv_heads,
+        prefix_capacity: sizes.prefix_capacity,
+        kv_heads: sizes.kv_heads,
         key_dim: config.head_dim,
-        value_dim: gen_head_dim,
-        own_tokens: n_tokens,
-        cells,
+        value_dim: sizes.gen_head_dim,
+        own_tokens: sizes.own_tokens(),
+        cells: sizes.cells,
         channels,
-    };
-    let numbers = RopeNumbers { rope_theta: config.rope_theta };
-    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
+    }
 }
 
 /// `[tokens, hidden]`: BEV cells, two target points, speed, queries.
@@ -262,7 +269,7 @@ fn block_mask(blocks: [usize; 5]) -> Vec<Vec<bool>> {
 }
 
 struct Layer<'a> {
-    prefix: String,
+    index: usize,
     checkpoint: &'a Checkpoint,
     sizes: &'a Sizes,
     rope: &'a Rope,
@@ -274,6 +281,21 @@ struct Rope {
     sin: Value,
     /// Sines for keys: zero for pairs that reach beyond their own width.
     key_sin: Value,
+}
+
+impl Rope {
+    /// The tables of the own tokens, which follow each other from `position` on.
+    fn new(g: &mut Graph<'_>, position: &Value, sizes: &Sizes, config: &TextConfig) -> Self {
+        let n_tokens = sizes.own_tokens();
+        let offsets = (0..n_tokens as i64).collect::<Vec<_>>();
+        let offsets = g.integers("rope.offsets", &[n_tokens], &offsets);
+        let positions = g.add(position, &offsets);
+        let positions = g.cast(&positions, DType::F32);
+        let positions = g.reshape(&positions, &[n_tokens, 1]);
+        let (cos, sin) = rotary::tables(g, &positions, config.rope_theta, config.head_dim);
+        let key_sin = within_own_width(g, &sin, sizes.gen_head_dim, config.head_dim);
+        Self { cos, sin, key_sin }
+    }
 }
 
 /// The sines of pairs within `own` of `common` entries of a head, zeros for the rest: a key is rotated
@@ -289,6 +311,35 @@ fn within_own_width(g: &mut Graph<'_>, sin: &Value, own: usize, common: usize) -
 }
 
 impl Layer<'_> {
+    /// The residual stream after the layer.
+    fn run(
+        &self,
+        g: &mut Graph<'_>,
+        x: &Value,
+        [keys, values]: &[Value; 2],
+        mask: &Value,
+        probes: &mut Probes,
+    ) -> Result<Value, GraphError> {
+        let epsilon = self.checkpoint.config().text.rms_norm_eps;
+        let prefix = self.prefix();
+        let norm = g.weight(&format!("{prefix}.input_layernorm_mot_gen.weight"))?;
+        let h = g.rms_norm(x, &norm, epsilon);
+        let attended = self.attend(g, &h, keys, values, mask)?;
+        if self.index == 0 {
+            probes.add("layer.0.attention", &attended);
+        }
+        let x = g.add(x, &attended);
+        let norm = g.weight(&format!("{prefix}.post_attention_layernorm_mot_gen.weight"))?;
+        let h = g.rms_norm(&x, &norm, epsilon);
+        let h = swiglu(g, &h, &format!("{prefix}.mlp_mot_gen"))?;
+        Ok(g.add(&x, &h))
+    }
+
+    /// Prefix of the layer's tensors.
+    fn prefix(&self) -> String {
+        format!("{}.layers.{}", understanding::PREFIX, self.index)
+    }
+
     /// Joint attention over prefix and own tokens, and output projection.
     fn attend(
         &self,
@@ -302,7 +353,7 @@ impl Layer<'_> {
         let (text, mot) = (&config.text, &config.mot);
         let Sizes { kv_heads, gen_head_dim, group, .. } = *self.sizes;
         let head_dim = text.head_dim;
-        let prefix = format!("{}.self_attn", self.prefix);
+        let prefix = format!("{}.self_attn", self.prefix());
         let Rope { cos, sin, key_sin } = self.rope;
 
         let queries = g.linear(h, &format!("{prefix}.q_proj_mot_gen"))?;

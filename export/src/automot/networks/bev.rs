@@ -42,7 +42,7 @@ pub fn build(
     sizes: &Sizes,
 ) -> Result<Network, NetworkError> {
     let norms = batch_norms(checkpoint)?;
-    draw(checkpoint, options, sizes, &norms)
+    graph(checkpoint, options, sizes, &norms)
         .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
@@ -84,7 +84,7 @@ fn batch_norms(checkpoint: &Checkpoint) -> Result<BatchNorms, NetworkError> {
     Ok(norms)
 }
 
-fn draw(
+fn graph(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,

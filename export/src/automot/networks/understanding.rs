@@ -14,7 +14,7 @@
 //! same for all.
 
 use super::{ExportOptions, Sizes};
-use crate::automot::checkpoint::Checkpoint;
+use crate::automot::checkpoint::{AutomotConfig, Checkpoint, TextConfig};
 use crate::automot::names::{prefix_tensors, understanding as names};
 use crate::automot::sizes::{GroupSizes, RopeNumbers, UnderstandingSizes};
 use crate::dtype::DType;
@@ -61,112 +61,37 @@ pub fn build(
     let boundary = |index| index * layers / groups;
     (0..groups)
         .map(|index| Group { index, of: groups, layers: boundary(index)..boundary(index + 1) })
-        .map(|group| draw(checkpoint, options, sizes, &group))
+        .map(|group| graph(checkpoint, options, sizes, &group))
         .collect::<Result<_, _>>()
         .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
-fn draw(
+fn graph(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
     group: &Group,
 ) -> Result<Network, GraphError> {
     let config = &checkpoint.config().text;
-    let n_maps = checkpoint.config().vision.deepstack_visual_indexes.len();
     let mut graph = options.precision.graph(&group.name(), checkpoint);
     let g = &mut graph;
     let mut probes = Probes::new(options.probes);
-    let (capacity, hidden) = (sizes.prefix_capacity, config.hidden_size);
-    let last = config.num_hidden_layers - 1;
-    // Layers that do more than project keys and values, and those that add a map.
-    let whole = group.layers.start..group.layers.end.min(last);
-    let adds_maps = whole.start < n_maps && !whole.is_empty();
 
-    let token_ids = group.embeds().then(|| {
-        g.input(names::TOKEN_IDS, DType::I64, &[capacity], "token ids; any id as padding")
-    });
-    let before = (!group.embeds()).then(|| {
-        let meaning = "hidden states that the network before gave";
-        g.input(&names::hidden(group.layers.start - 1), g.dtype(), &[capacity, hidden], meaning)
-    });
-    let image_slot = (group.embeds() || adds_maps).then(|| {
-        let meaning = "0 at text, k + 1 at the k-th image token of the prompt";
-        g.input(names::IMAGE_SLOT, DType::I64, &[capacity], meaning)
-    });
-    let position_ids = g.input(
-        names::POSITION_IDS,
-        DType::I64,
-        &[3, capacity],
-        "positions in time, height and width",
-    );
-    let visible_until = (!whole.is_empty()).then(|| {
-        let meaning = "token i attends to tokens below this, and always to token 0; 0 will do at \
-                       padding";
-        g.input(names::VISIBLE_UNTIL, DType::I64, &[capacity], meaning)
-    });
-    let image_tokens = group.embeds().then(|| {
-        let meaning = "image tokens of all frames, oldest frame first";
-        g.input(names::IMAGE_TOKENS, g.dtype(), &[sizes.image_tokens, hidden], meaning)
-    });
-    let deepstack = adds_maps.then(|| {
-        let shape = [n_maps, sizes.image_tokens, hidden];
-        let meaning = "deepstack maps of all frames: [map, token, hidden]";
-        g.input(names::DEEPSTACK, g.dtype(), &shape, meaning)
-    });
-
-    let mut x = match (before, &token_ids, &image_slot, &image_tokens) {
-        (Some(hidden), ..) => hidden,
-        (None, Some(ids), Some(slot), Some(tokens)) => {
-            g.within("embed", |g| embed(g, ids, slot, tokens))?
-        }
-        _ => unreachable!("a group takes hidden states or what they are embedded from"),
-    };
+    let inputs = Inputs::declare(g, checkpoint.config(), sizes, group);
+    let mut x = inputs.hidden(g)?;
     if group.embeds() {
         probes.add("input_embeds", &x);
     }
-    let mask = visible_until.map(|until| g.within("mask", |g| mask(g, &until)));
-    let rope = g.within("rope", |g| {
-        let axes = mrope_axes(config.mrope_section);
-        let axes = axes.into_iter().map(|axis| axis as i64).collect::<Vec<_>>();
-        let axes = g.integers("rope.axes", &[axes.len()], &axes);
-        let positions = g.cast(&position_ids, DType::F32);
-        let by_pair = g.gather(&positions, &axes);
-        let by_token = g.transpose(&by_pair, &[1, 0]);
-        rotary::tables(g, &by_token, config.rope_theta, config.head_dim)
-    });
+    let mask = inputs.visible_until.as_ref().map(|until| g.within("mask", |g| mask(g, until)));
+    let rope = g.within("rope", |g| rope(g, &inputs.position_ids, config));
 
     let mut kept = Vec::new();
     for l in group.layers.clone() {
-        let layer =
-            Layer { prefix: format!("{PREFIX}.layers.{l}"), checkpoint, sizes, rope: &rope };
-        g.within(format!("layer.{l}"), |g| -> Result<(), GraphError> {
-            let norm = g.weight(&format!("{}.input_layernorm.weight", layer.prefix))?;
-            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
-            let n_heads = if l == last { sizes.kv_heads } else { config.num_key_value_heads };
-            let (keys, values) = layer.keys_and_values(g, &h, n_heads)?;
-            kept.push((l, layer.kept(g, &keys, &values)));
-            let Some(mask) = mask.as_ref().filter(|_| l != last) else {
-                return Ok(());
-            };
-            let attended = layer.attend(g, &h, &keys, &values, mask)?;
-            if l == 0 {
-                probes.add("layer.0.attention", &attended);
-            }
-            x = g.add(&x, &attended);
-            let norm = g.weight(&format!("{}.post_attention_layernorm.weight", layer.prefix))?;
-            let h = g.rms_norm(&x, &norm, config.rms_norm_eps);
-            let h = swiglu(g, &h, &format!("{}.mlp", layer.prefix))?;
-            x = g.add(&x, &h);
-            if let (Some(maps), Some(slot), true) = (&deepstack, &image_slot, l < n_maps) {
-                let map = g.slice(maps, 0, l..l + 1);
-                let map = g.reshape(&map, &[sizes.image_tokens, hidden]);
-                let map = at_image_tokens(g, &map, slot);
-                x = g.add(&x, &map);
-            }
-            probes.add(format!("hidden.{l}"), &x);
-            Ok(())
-        })?;
+        let layer = Layer { index: l, checkpoint, sizes, inputs: &inputs, rope: &rope };
+        let (keys_and_values, after) =
+            g.within(format!("layer.{l}"), |g| layer.run(g, &x, mask.as_ref(), &mut probes))?;
+        kept.push((l, keys_and_values));
+        x = after.unwrap_or(x);
     }
 
     for (l, (keys, values)) in &kept {
@@ -174,32 +99,116 @@ fn draw(
         g.output(&keys_name, keys, "[kv_heads, tokens, head_dim], normed and rotated");
         g.output(&values_name, values, "[kv_heads, tokens, action head_dim]");
     }
-    if group.layers.end <= last {
+    if group.layers.end < config.num_hidden_layers {
         let name = names::hidden(group.layers.end - 1);
         g.output(&name, &x, "[tokens, hidden], for the network after this one");
     }
     probes.emit(g);
 
-    let sizes = UnderstandingSizes {
-        layers: config.num_hidden_layers,
+    let numbers = RopeNumbers { rope_theta: config.rope_theta };
+    let sizes = contract_sizes(checkpoint.config(), options, sizes, group);
+    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
+}
+
+/// The inputs of a group; those that it does not read are absent.
+struct Inputs {
+    token_ids: Option<Value>,
+    /// Hidden states of the group before.
+    before: Option<Value>,
+    image_slot: Option<Value>,
+    position_ids: Value,
+    visible_until: Option<Value>,
+    image_tokens: Option<Value>,
+    deepstack: Option<Value>,
+}
+
+impl Inputs {
+    /// Declares the inputs, in binding order.
+    fn declare(g: &mut Graph<'_>, config: &AutomotConfig, sizes: &Sizes, group: &Group) -> Self {
+        let n_maps = config.vision.deepstack_visual_indexes.len();
+        let (capacity, hidden) = (sizes.prefix_capacity, config.text.hidden_size);
+        // Layers that do more than project keys and values, and those that add a map.
+        let whole = group.layers.start..group.layers.end.min(config.text.num_hidden_layers - 1);
+        let adds_maps = whole.start < n_maps && !whole.is_empty();
+
+        let token_ids = group.embeds().then(|| {
+            g.input(names::TOKEN_IDS, DType::I64, &[capacity], "token ids; any id as padding")
+        });
+        let before = (!group.embeds()).then(|| {
+            let name = names::hidden(group.layers.start - 1);
+            let meaning = "hidden states that the network before gave";
+            g.input(&name, g.dtype(), &[capacity, hidden], meaning)
+        });
+        let image_slot = (group.embeds() || adds_maps).then(|| {
+            let meaning = "0 at text, k + 1 at the k-th image token of the prompt";
+            g.input(names::IMAGE_SLOT, DType::I64, &[capacity], meaning)
+        });
+        let meaning = "positions in time, height and width";
+        let position_ids = g.input(names::POSITION_IDS, DType::I64, &[3, capacity], meaning);
+        let visible_until = (!whole.is_empty()).then(|| {
+            let meaning = "token i attends to tokens below this, and always to token 0; 0 will do \
+                           at padding";
+            g.input(names::VISIBLE_UNTIL, DType::I64, &[capacity], meaning)
+        });
+        let image_tokens = group.embeds().then(|| {
+            let meaning = "image tokens of all frames, oldest frame first";
+            g.input(names::IMAGE_TOKENS, g.dtype(), &[sizes.image_tokens, hidden], meaning)
+        });
+        let deepstack = adds_maps.then(|| {
+            let shape = [n_maps, sizes.image_tokens, hidden];
+            let meaning = "deepstack maps of all frames: [map, token, hidden]";
+            g.input(names::DEEPSTACK, g.dtype(), &shape, meaning)
+        });
+        Self { token_ids, before, image_slot, position_ids, visible_until, image_tokens, deepstack }
+    }
+
+    /// The hidden states that the first layer takes.
+    fn hidden(&self, g: &mut Graph<'_>) -> Result<Value, GraphError> {
+        match (&self.before, &self.token_ids, &self.image_slot, &self.image_tokens) {
+            (Some(hidden), ..) => Ok(hidden.clone()),
+            (None, Some(ids), Some(slot), Some(tokens)) => {
+                g.within("embed", |g| embed(g, ids, slot, tokens))
+            }
+            _ => unreachable!("a group takes hidden states or what they are embedded from"),
+        }
+    }
+}
+
+/// Cosines and sines of the tokens' positions.
+fn rope(g: &mut Graph<'_>, position_ids: &Value, config: &TextConfig) -> (Value, Value) {
+    let axes = mrope_axes(config.mrope_section);
+    let axes = axes.into_iter().map(|axis| axis as i64).collect::<Vec<_>>();
+    let axes = g.integers("rope.axes", &[axes.len()], &axes);
+    let positions = g.cast(position_ids, DType::F32);
+    let by_pair = g.gather(&positions, &axes);
+    let by_token = g.transpose(&by_pair, &[1, 0]);
+    rotary::tables(g, &by_token, config.rope_theta, config.head_dim)
+}
+
+fn contract_sizes(
+    config: &AutomotConfig,
+    options: &ExportOptions,
+    sizes: &Sizes,
+    group: &Group,
+) -> UnderstandingSizes {
+    UnderstandingSizes {
+        layers: config.text.num_hidden_layers,
         group: (group.of > 1).then(|| GroupSizes {
             groups: group.of,
             group: group.index,
             first_layer: group.layers.start,
             group_layers: group.layers.len(),
         }),
-        hidden,
-        prefix_capacity: capacity,
+        hidden: config.text.hidden_size,
+        prefix_capacity: sizes.prefix_capacity,
         frames: options.frames,
         frame_tokens: sizes.frame_tokens,
         kv_heads: sizes.kv_heads,
-        key_dim: config.head_dim,
+        key_dim: config.text.head_dim,
         value_dim: sizes.gen_head_dim,
-        deepstack_maps: n_maps,
-        vocab_size: config.vocab_size,
-    };
-    let numbers = RopeNumbers { rope_theta: config.rope_theta };
-    Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
+        deepstack_maps: config.vision.deepstack_visual_indexes.len(),
+        vocab_size: config.text.vocab_size,
+    }
 }
 
 /// Embeddings of text tokens, image tokens in their slots.
@@ -239,13 +248,68 @@ fn mask(g: &mut Graph<'_>, visible_until: &Value) -> Value {
 }
 
 struct Layer<'a> {
-    prefix: String,
+    index: usize,
     checkpoint: &'a Checkpoint,
     sizes: &'a Sizes,
+    inputs: &'a Inputs,
     rope: &'a (Value, Value),
 }
 
 impl Layer<'_> {
+    /// Keys and values that the action expert reads, and the residual stream after the layer; the
+    /// last layer has none.
+    fn run(
+        &self,
+        g: &mut Graph<'_>,
+        x: &Value,
+        mask: Option<&Value>,
+        probes: &mut Probes,
+    ) -> Result<((Value, Value), Option<Value>), GraphError> {
+        let config = &self.checkpoint.config().text;
+        let (prefix, epsilon) = (self.prefix(), config.rms_norm_eps);
+        let is_last = self.index + 1 == config.num_hidden_layers;
+        let norm = g.weight(&format!("{prefix}.input_layernorm.weight"))?;
+        let h = g.rms_norm(x, &norm, epsilon);
+        let n_heads = if is_last { self.sizes.kv_heads } else { config.num_key_value_heads };
+        let (keys, values) = self.keys_and_values(g, &h, n_heads)?;
+        let kept = self.kept(g, &keys, &values);
+        let Some(mask) = mask.filter(|_| !is_last) else {
+            return Ok((kept, None));
+        };
+        let attended = self.attend(g, &h, &keys, &values, mask)?;
+        if self.index == 0 {
+            probes.add("layer.0.attention", &attended);
+        }
+        let x = g.add(x, &attended);
+        let norm = g.weight(&format!("{prefix}.post_attention_layernorm.weight"))?;
+        let h = g.rms_norm(&x, &norm, epsilon);
+        let h = swiglu(g, &h, &format!("{prefix}.mlp"))?;
+        let x = g.add(&x, &h);
+        let x = self.with_map(g, x);
+        probes.add(format!("hidden.{}", self.index), &x);
+        Ok((kept, Some(x)))
+    }
+
+    /// The residual stream with this layer's deepstack map added, if it has one.
+    fn with_map(&self, g: &mut Graph<'_>, x: Value) -> Value {
+        let l = self.index;
+        let (Some(maps), Some(slot)) = (&self.inputs.deepstack, &self.inputs.image_slot) else {
+            return x;
+        };
+        if l >= maps.dim(0) {
+            return x;
+        }
+        let map = g.slice(maps, 0, l..l + 1);
+        let map = g.reshape(&map, &[maps.dim(1), maps.dim(2)]);
+        let map = at_image_tokens(g, &map, slot);
+        g.add(&x, &map)
+    }
+
+    /// Prefix of the layer's tensors.
+    fn prefix(&self) -> String {
+        format!("{PREFIX}.layers.{}", self.index)
+    }
+
     /// Keys and values of the first `n_heads` heads, `[1, heads, tokens, head_dim]` each.
     fn keys_and_values(
         &self,
@@ -255,7 +319,7 @@ impl Layer<'_> {
     ) -> Result<(Value, Value), GraphError> {
         let config = &self.checkpoint.config().text;
         let rows = 0..n_heads * config.head_dim;
-        let prefix = format!("{}.self_attn", self.prefix);
+        let prefix = format!("{}.self_attn", self.prefix());
         let keys = g.linear_rows(h, &format!("{prefix}.k_proj"), rows.clone())?;
         let keys = g.split_heads(&keys, n_heads);
         let norm = g.weight(&format!("{prefix}.k_norm.weight"))?;
@@ -287,7 +351,7 @@ impl Layer<'_> {
         mask: &Value,
     ) -> Result<Value, GraphError> {
         let config = &self.checkpoint.config().text;
-        let prefix = format!("{}.self_attn", self.prefix);
+        let prefix = format!("{}.self_attn", self.prefix());
         let queries = g.linear(h, &format!("{prefix}.q_proj"))?;
         let queries = g.split_heads(&queries, config.num_attention_heads);
         let norm = g.weight(&format!("{prefix}.q_norm.weight"))?;

@@ -54,11 +54,11 @@ pub fn build(
     let table = table.into_iter().map(|value| precision.round(value)).collect::<Vec<_>>();
     let resample = Resample { table: &table, side, width: config.hidden_size, precision };
     let positions = resample.to_grid(sizes.grid, &order);
-    draw(checkpoint, options, sizes, config, &order, &positions)
+    graph(checkpoint, options, sizes, config, &order, &positions)
         .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
-fn draw(
+fn graph(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
     sizes: &Sizes,
