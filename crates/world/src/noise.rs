@@ -14,6 +14,15 @@ pub(crate) enum Purpose {
     Control = 7,
 }
 
+/// Bounds of a uniform distribution.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Interval {
+    /// Included.
+    pub(crate) low: f64,
+    /// Excluded, unless it equals `low`.
+    pub(crate) high: f64,
+}
+
 /// A splitmix64 generator. Same seed, same numbers, on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Noise(u64);
@@ -45,6 +54,11 @@ impl Noise {
     /// Uniform in [`low`, `high`).
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
+    }
+
+    /// Uniform in `bounds`.
+    pub(crate) fn within(&mut self, bounds: Interval) -> f64 {
+        self.between(bounds.low, bounds.high)
     }
 
     /// Uniform in 0..`n`.

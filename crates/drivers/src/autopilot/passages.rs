@@ -1,6 +1,6 @@
 //! What has to be driven around: how the path goes aside for it.
 
-use super::path::{POINTS_PER_M, Path, Shift};
+use super::path::{Blend, POINTS_PER_M, Path, Shift};
 use tandem_scene::{Passage, PassageReason, Truth};
 
 /// Beside a hindrance our whole vehicle has to be aside: half its length and some room, points.
@@ -104,15 +104,15 @@ fn on_path(passage: &Passage, truth: &Truth, path: &Path) -> Detour {
     let aside = |room: usize| start.saturating_sub(room)..end + room;
     let (full, blend) = match passage.reason {
         PassageReason::ObstacleBesideFreeLane => {
-            (aside(HALF_LENGTH), (BLEND_TO_FREE_LANE, BLEND_TO_FREE_LANE))
+            (aside(HALF_LENGTH), Blend::both(BLEND_TO_FREE_LANE))
         }
         PassageReason::ObstacleBesideOncomingLane => {
-            (aside(HALF_LENGTH), (BLEND_TO_ONCOMING_LANE, BLEND_TO_ONCOMING_LANE))
+            (aside(HALF_LENGTH), Blend::both(BLEND_TO_ONCOMING_LANE))
         }
-        PassageReason::GiveWay => (aside(0), (BLEND_TO_GIVE_WAY, BLEND_TO_GIVE_WAY)),
+        PassageReason::GiveWay => (aside(0), Blend::both(BLEND_TO_GIVE_WAY)),
         PassageReason::OncomingInvades => {
             let near = INVADED.1 / 2;
-            (aside(near), (INVADED.0 - near, INVADED.1 - near))
+            (aside(near), Blend { before: INVADED.0 - near, after: INVADED.1 - near })
         }
     };
     let key = passage.actors.first().copied().unwrap_or(passage.plan_range.start as u32);

@@ -30,13 +30,30 @@ const BEND_BRAKING_MPS2: f64 = 2.5;
 /// Lateral acceleration where the path goes aside, m/s².
 const ASIDE_LATERAL_MPS2: f64 = 4.5;
 
+/// Points over which a displacement grows before the part that is displaced in full, and shrinks
+/// after it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Blend {
+    /// Before it.
+    pub(super) before: usize,
+    /// After it.
+    pub(super) after: usize,
+}
+
+impl Blend {
+    /// The same on both sides.
+    pub(super) const fn both(points: usize) -> Self {
+        Self { before: points, after: points }
+    }
+}
+
 /// A sideways displacement of part of the path.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Shift {
     /// Points that are displaced in full.
     pub(super) full: Range<usize>,
-    /// Points over which the displacement grows before them, and shrinks behind them.
-    pub(super) blend: (usize, usize),
+    /// Points over which the displacement grows and shrinks around them.
+    pub(super) blend: Blend,
     /// Meters to the right.
     pub(super) aside_m: f64,
 }
@@ -45,9 +62,9 @@ impl Shift {
     /// The displacement of point `idx`, meters to the right.
     fn at(&self, idx: usize) -> f64 {
         let share = if idx < self.full.start {
-            1.0 - (self.full.start - idx) as f64 / self.blend.0.max(1) as f64
+            1.0 - (self.full.start - idx) as f64 / self.blend.before.max(1) as f64
         } else if idx > self.full.end {
-            1.0 - (idx - self.full.end) as f64 / self.blend.1.max(1) as f64
+            1.0 - (idx - self.full.end) as f64 / self.blend.after.max(1) as f64
         } else {
             1.0
         };
@@ -56,7 +73,7 @@ impl Shift {
 
     /// First and last of the points that are displaced at all.
     pub(super) fn reach(&self) -> Range<usize> {
-        self.full.start.saturating_sub(self.blend.0)..self.full.end + self.blend.1
+        self.full.start.saturating_sub(self.blend.before)..self.full.end + self.blend.after
     }
 }
 
@@ -396,7 +413,11 @@ mod tests {
     fn a_shift_goes_aside_and_comes_back() {
         let mut path = Path::new(&straight_plan(100));
         let (from, to) = (path.of_plan(40), path.of_plan(60));
-        path.set_shifts(&[Shift { full: from..to, blend: (80, 40), aside_m: -3.5 }]);
+        path.set_shifts(&[Shift {
+            full: from..to,
+            blend: Blend { before: 80, after: 40 },
+            aside_m: -3.5,
+        }]);
         assert_eq!(path.driven()[path.of_plan(30)].y, 0.0);
         assert!((path.driven()[from - 40].y + 1.75).abs() < 1e-9);
         assert!((path.driven()[path.of_plan(50)].y + 3.5).abs() < 1e-9);

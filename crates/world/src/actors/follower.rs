@@ -2,7 +2,7 @@
 
 use super::catalogue::Model;
 use super::list::{Actors, EGO};
-use crate::road::track::Track;
+use crate::road::track::{Track, TrackPlace};
 use std::sync::Arc;
 use tandem_scene::{ActorState, Pose, TICK_S, wrap_angle};
 
@@ -56,19 +56,19 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Spawns an actor `along_m` from the track's start and `aside_m` to its right.
+    /// Spawns an actor at `place` of `track`.
     pub(crate) fn spawn(
         actors: &mut Actors,
         model: &Model,
         track: &Arc<Track>,
-        (along_m, aside_m): (f64, f64),
+        place: TrackPlace,
         speed_mps: f64,
     ) -> Self {
         let mut follower = Self {
             id: 0,
             track: Arc::clone(track),
-            along_m,
-            aside_m,
+            along_m: place.along_m,
+            aside_m: place.aside_m,
             speed_mps,
             extent_m: model.extent_m,
         };
@@ -218,7 +218,8 @@ mod tests {
     fn a_follower_stops_behind_our_vehicle_and_drives_over_dirt() {
         let mut actors = cast_with_ego_at(120.0, 0.5);
         actors.spawn(&DEBRIS, Pose::new(60.0, 0.0, 0.0), 0.0, 0.0);
-        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        let mut car =
+            Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(0.0), 10.0);
         for _ in 0..1000 {
             car.follow(&mut actors, 14.0);
             let gap_m = 120.0 - EGO_EXTENT_M[0] - POLICE.extent_m[0] - car.along_m();
@@ -230,7 +231,8 @@ mod tests {
     #[test]
     fn who_is_in_the_next_lane_is_passed() {
         let mut actors = cast_with_ego_at(120.0, 3.5);
-        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (0.0, 0.0), 10.0);
+        let mut car =
+            Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(0.0), 10.0);
         while !car.has_arrived() {
             car.follow(&mut actors, 14.0);
             assert!(car.speed_mps() > 5.0);
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn a_lane_change_leans_the_body_toward_it() {
         let mut actors = cast_with_ego_at(0.0, 50.0);
-        let mut car = Follower::spawn(&mut actors, &POLICE, &straight(), (20.0, 0.0), 10.0);
+        let mut car =
+            Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(20.0), 10.0);
         car.advance_aside(&mut actors, 10.0, -0.1);
         let actor = actors.get(car.id()).unwrap();
         assert!(actor.pose.yaw_rad < -0.1 && actor.pose.position.y < 0.0);

@@ -7,7 +7,7 @@ use super::list::{Actors, EGO};
 use crate::noise::Noise;
 use crate::road::Road;
 use crate::road::lane::Lane;
-use crate::road::track::Track;
+use crate::road::track::{Track, TrackPlace};
 use std::sync::Arc;
 use tandem_scene::UprightBox;
 use tandem_scene::{ActorKind, ActorState, EgoState, Pose, TICK_S, wrap_angle};
@@ -55,6 +55,25 @@ struct Mover {
     manner: Manner,
     /// The speed that the bends allow at each place of the track, m/s.
     bend_mps: Arc<Vec<f64>>,
+}
+
+/// A track that vehicles drive along.
+struct Way {
+    track: Arc<Track>,
+    /// The speed that the bends allow at each place of the track, m/s.
+    bend_mps: Arc<Vec<f64>>,
+}
+
+impl Way {
+    fn new(track: Arc<Track>) -> Self {
+        Self { bend_mps: Arc::new(bend_speeds(&track)), track }
+    }
+}
+
+/// How a vehicle starts and goes on.
+struct Pace {
+    speed_mps: f64,
+    manner: Manner,
 }
 
 /// All ordinary traffic.
@@ -114,13 +133,9 @@ impl Traffic {
     }
 
     /// Spawns a vehicle unless another actor is too close to its place.
-    fn send(
-        &mut self,
-        actors: &mut Actors,
-        (model, track, bend_mps): (&Model, &Arc<Track>, &Arc<Vec<f64>>),
-        along_m: f64,
-        (speed_mps, manner): (f64, Manner),
-    ) {
+    fn send(&mut self, actors: &mut Actors, model: &Model, way: &Way, along_m: f64, pace: Pace) {
+        let Way { track, bend_mps } = way;
+        let Pace { speed_mps, manner } = pace;
         let (pose, _) = track.pose_at(along_m, 0.0);
         let near = |other: &ActorState| other.pose.position.distance(pose.position);
         let is_taken = actors.all().any(|other| {
@@ -130,7 +145,8 @@ impl Traffic {
         });
         if !is_taken {
             let speed_mps = speed_mps.min(bend_mps[along_m.max(0.0) as usize]);
-            let follower = Follower::spawn(actors, model, track, (along_m, 0.0), speed_mps);
+            let follower =
+                Follower::spawn(actors, model, track, TrackPlace::on_line(along_m), speed_mps);
             self.movers.push(Mover { follower, manner, bend_mps: Arc::clone(bend_mps) });
         }
     }
@@ -139,15 +155,15 @@ impl Traffic {
         let (spawn, end) = road.route_stations();
         // Nobody else changes lanes: they would wait beside each other for ever.
         let track = road.lane_track(0.0);
-        let bend_mps = Arc::new(bend_speeds(&track));
+        let way = Way::new(track);
         let mut along_m = spawn as f64 + noise.between(20.0, 30.0);
         for _ in 0..2 + noise.below(2) {
             if along_m > end as f64 {
                 break;
             }
             let speed_mps = 0.4 * self.limit_mps;
-            let manner = Manner::Leading;
-            self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, (speed_mps, manner));
+            let pace = Pace { speed_mps, manner: Manner::Leading };
+            self.send(actors, &any_car(noise), &way, along_m, pace);
             along_m += noise.between(15.0, 22.0);
         }
     }
@@ -160,13 +176,13 @@ impl Traffic {
         if !track.places().iter().all(has_room) {
             return;
         }
-        let bend_mps = Arc::new(bend_speeds(&track));
-        let first_m = track.length_m() - road.route_stations().0 as f64;
+        let way = Way::new(track);
+        let first_m = way.track.length_m() - road.route_stations().0 as f64;
         let mut along_m = first_m - noise.between(25.0, 60.0);
         while along_m > 2.0 {
             let speed_mps = noise.between(0.55, 0.85) * self.limit_mps;
-            let pace = (speed_mps, Manner::Steady(speed_mps));
-            self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, pace);
+            let pace = Pace { speed_mps, manner: Manner::Steady(speed_mps) };
+            self.send(actors, &any_car(noise), &way, along_m, pace);
             along_m -= noise.between(25.0, 70.0);
         }
     }
@@ -177,12 +193,12 @@ impl Traffic {
         let own = |lane: &&Lane| lane.with_route() && lane.aside_m.abs() > 1.0;
         for lane in road.driving_lanes().iter().filter(own) {
             let track = road.lane_track(lane.aside_m);
-            let bend_mps = Arc::new(bend_speeds(&track));
+            let way = Way::new(track);
             let mut along_m = noise.between(4.0, 16.0);
             while along_m < spawn_m + 110.0 {
                 let speed_mps = noise.between(0.55, 0.75) * self.limit_mps;
-                let pace = (speed_mps, Manner::Steady(speed_mps));
-                self.send(actors, (&any_car(noise), &track, &bend_mps), along_m, pace);
+                let pace = Pace { speed_mps, manner: Manner::Steady(speed_mps) };
+                self.send(actors, &any_car(noise), &way, along_m, pace);
                 along_m += noise.between(22.0, 45.0);
             }
         }

@@ -43,13 +43,22 @@ pub(super) fn lanes(line: &[LinePoint], layout: &Layout) -> (Vec<Lane>, Option<L
     (driving, parking)
 }
 
+/// Both edges of something along the road, meters to the right of its center line.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Edges {
+    /// The left one.
+    pub(crate) left_m: f64,
+    /// The right one.
+    pub(crate) right_m: f64,
+}
+
 /// From the outer edge of the leftmost lane to that of the rightmost, shoulders included.
-pub(super) fn edges(driving: &[Lane], parking: Option<&Lane>) -> (f64, f64) {
+pub(super) fn edges(driving: &[Lane], parking: Option<&Lane>) -> Edges {
     const SHOULDER_M: f64 = 0.5;
     let all = || driving.iter().chain(parking);
     let left = all().map(|lane| lane.aside_m - lane.width_m / 2.0).fold(f64::INFINITY, f64::min);
     let right =
         all().map(|lane| lane.aside_m + lane.width_m / 2.0).fold(f64::NEG_INFINITY, f64::max);
     let shoulder_m = if parking.is_some() { 0.0 } else { SHOULDER_M };
-    (left - shoulder_m, right + shoulder_m)
+    Edges { left_m: left - shoulder_m, right_m: right + shoulder_m }
 }

@@ -6,6 +6,15 @@ pub(crate) const LANE_WIDTH_M: f64 = 3.5;
 /// Width of the parking strip, meters.
 pub(crate) const PARKING_WIDTH_M: f64 = 2.5;
 
+/// A stretch of the road or the route, meters along it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Stretch {
+    /// Its beginning.
+    pub(crate) from_m: f64,
+    /// Its end.
+    pub(crate) to_m: f64,
+}
+
 /// A side of the road, as the route runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
@@ -49,8 +58,8 @@ pub(crate) struct Layout {
     pub(crate) traffic_beside: bool,
     /// True if our vehicle starts parked.
     pub(crate) starts_parked: bool,
-    /// Where nobody is parked, from and to, meters from the route's start.
-    pub(crate) free_of_parked_m: (f64, f64),
+    /// Where nobody is parked, from the route's start.
+    pub(crate) free_of_parked: Stretch,
 }
 
 impl Layout {
@@ -67,13 +76,16 @@ impl Layout {
         traffic_oncoming: true,
         traffic_beside: false,
         starts_parked: false,
-        free_of_parked_m: (0.0, 0.0),
+        free_of_parked: Stretch { from_m: 0.0, to_m: 0.0 },
     };
 
     /// The same without ordinary vehicles parked around the scenario, which brings those that
     /// matter, and without traffic ahead.
-    pub(crate) const CLEARED: Self =
-        Self { free_of_parked_m: (-30.0, 110.0), traffic_ahead: false, ..Self::STREET };
+    pub(crate) const CLEARED: Self = Self {
+        free_of_parked: Stretch { from_m: -30.0, to_m: 110.0 },
+        traffic_ahead: false,
+        ..Self::STREET
+    };
 
     /// A street without parked vehicles.
     pub(crate) const BARE: Self = Self { parking: None, ..Self::STREET };
@@ -94,6 +106,6 @@ impl Layout {
 
     /// True if nobody may be parked `from_start_m` down the route.
     pub(crate) fn keeps_free(&self, from_start_m: f64) -> bool {
-        (self.free_of_parked_m.0..self.free_of_parked_m.1).contains(&from_start_m)
+        (self.free_of_parked.from_m..self.free_of_parked.to_m).contains(&from_start_m)
     }
 }

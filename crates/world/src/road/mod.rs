@@ -25,7 +25,7 @@ pub(crate) mod track;
 use error::RoadError;
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use junction::Junction;
-use lane::{Lane, edges, lanes};
+use lane::{Edges, Lane, edges, lanes};
 use layout::{LANE_WIDTH_M, Layout};
 use nearest::NearestGrid;
 use route_line::{dense_line, plan};
@@ -60,7 +60,7 @@ pub(crate) struct Road {
     route_end: usize,
     driving: Vec<Lane>,
     parking: Option<Lane>,
-    edges_m: (f64, f64),
+    edges: Edges,
     route_track: Arc<Track>,
     oncoming_track: Option<Arc<Track>>,
     driving_points: NearestGrid,
@@ -108,7 +108,7 @@ impl Road {
                 entry.and_then(|place| map.control_at(place)).unwrap_or(layout.control);
         }
         let (driving, parking) = lanes(&line, &layout);
-        let edges_m = edges(&driving, parking.as_ref());
+        let edges = edges(&driving, parking.as_ref());
 
         let place = |lane: &Lane, station: &Station| station.aside(lane.aside_m);
         let driving_points = NearestGrid::new(
@@ -149,7 +149,7 @@ impl Road {
             junction: Junction::first(&stations, divider_m, layout.opposite > 0),
             layout,
             map: map.map(|map| MappedLanes(Arc::clone(map))),
-            edges_m,
+            edges,
             route_track,
             oncoming_track,
             stations,
@@ -195,9 +195,9 @@ impl Road {
         Signals::new(self.layout.control, self.junction(), |along_m| self.plan_idx(along_m))
     }
 
-    /// Edges of the asphalt, meters to the right of the center line.
-    pub(crate) fn edges_m(&self) -> (f64, f64) {
-        self.edges_m
+    /// Edges of the asphalt.
+    pub(crate) fn edges(&self) -> Edges {
+        self.edges
     }
 
     /// The route's own line, with its lane changes, and on before and beyond it.

@@ -6,6 +6,22 @@ use tandem_scene::{Pose, wrap_angle};
 /// Distance between two points of a track, about, meters.
 const STEP_M: f64 = 1.0;
 
+/// A place on a track or beside it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct TrackPlace {
+    /// Meters from the track's start.
+    pub(crate) along_m: f64,
+    /// Meters to the right of the track.
+    pub(crate) aside_m: f64,
+}
+
+impl TrackPlace {
+    /// On the line itself.
+    pub(crate) const fn on_line(along_m: f64) -> Self {
+        Self { along_m, aside_m: 0.0 }
+    }
+}
+
 /// A line in the direction of travel, with a heading everywhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Track {

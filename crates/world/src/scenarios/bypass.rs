@@ -4,8 +4,9 @@ use super::context::ScenarioContext;
 use super::flow::{Flow, LEAVE_M, Manner};
 use super::parameters::Parameters;
 use super::scenario_type::{Constants, from_scenario_runner, ours};
+use crate::noise::Interval;
 use crate::road::error::RoadError;
-use crate::road::layout::{LANE_WIDTH_M, Layout};
+use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use tandem_scene::{Passage, PassageReason};
 
 /// The road where the way around leads in our own direction: a lane on the left, with traffic.
@@ -18,7 +19,7 @@ const REACH_PER_KMH_M: f64 = 1.5;
 const REACH_M: f64 = 30.0;
 
 /// Gaps in the oncoming flow if the file does not say, meters.
-const GAP_M: (f64, f64) = (60.0, 150.0);
+const GAP_M: Interval = Interval { low: 60.0, high: 150.0 };
 
 /// Traffic is limited to this speed if the file does not say, km/h.
 const LIMIT_KMH: f64 = 60.0;
@@ -31,7 +32,7 @@ pub(super) const ONCOMING_FLOW: Constants = from_scenario_runner(
         ("sink_dist", &[LEAVE_M]),
     ],
 );
-pub(super) const OURS: Constants = ours(&[("default frequency", &[GAP_M.0, GAP_M.1])]);
+pub(super) const OURS: Constants = ours(&[("default frequency", &[GAP_M.low, GAP_M.high])]);
 
 /// Constants of a lane of our own direction, in the scenario's `file`.
 pub(super) const fn own_lane(file: &'static str) -> Constants {
@@ -60,7 +61,7 @@ pub(super) enum Bypass {
 }
 
 impl Bypass {
-    /// The lane `around` what is `range_m` down the road.
+    /// The lane `around` what is at `stretch` of the road.
     ///
     /// # Errors
     /// If a parameter is no number.
@@ -68,11 +69,11 @@ impl Bypass {
         around: Around,
         parameters: &Parameters<'_>,
         context: &ScenarioContext<'_>,
-        range_m: (f64, f64),
+        stretch: Stretch,
     ) -> Result<Self, RoadError> {
         match around {
             Around::OwnLane => Self::own(parameters),
-            Around::Oncoming => Self::oncoming(parameters, context, range_m),
+            Around::Oncoming => Self::oncoming(parameters, context, stretch),
         }
     }
 
@@ -84,14 +85,14 @@ impl Bypass {
         Ok(Self::Own { limit_mps: parameters.number("speed", LIMIT_KMH)? / 3.6 })
     }
 
-    /// The oncoming lane beside what is `from_m` to `to_m` down the road.
+    /// The oncoming lane beside what is at `stretch` of the road.
     ///
     /// # Errors
     /// If a parameter is no number.
     pub(crate) fn oncoming(
         parameters: &Parameters<'_>,
         context: &ScenarioContext<'_>,
-        (from_m, to_m): (f64, f64),
+        stretch: Stretch,
     ) -> Result<Self, RoadError> {
         let gap_m = parameters.range("frequency", GAP_M)?;
         Ok(Self::Oncoming(context.road.oncoming_track().map(|track| {
@@ -101,7 +102,8 @@ impl Bypass {
                 let aside_m = context.road.route_aside_m(along_m);
                 track.locate(context.road.pose_at(along_m, aside_m).0.position).0
             };
-            let (source_m, sink_m) = (beside(to_m) - reach_m, beside(from_m) + reach_m);
+            let (source_m, sink_m) =
+                (beside(stretch.to_m) - reach_m, beside(stretch.from_m) + reach_m);
             Flow::new(track, source_m, sink_m, limit_kmh / 3.6, gap_m, Manner::Idm)
         })))
     }
@@ -126,12 +128,12 @@ impl Bypass {
         }
     }
 
-    /// How to pass `actors`, which are `from_m` to `to_m` down the road: `lanes` of a lane farther
+    /// How to pass `actors`, which are at `stretch` of the road: `lanes` of a lane farther
     /// left if that is the oncoming lane.
     pub(super) fn passage(
         &self,
         context: &ScenarioContext<'_>,
-        (from_m, to_m): (f64, f64),
+        stretch: Stretch,
         lanes: f64,
         actors: Vec<u32>,
     ) -> Passage {
@@ -139,7 +141,7 @@ impl Bypass {
             Self::Own { .. } => (1.0, PassageReason::ObstacleBesideFreeLane),
             Self::Oncoming(_) => (lanes, PassageReason::ObstacleBesideOncomingLane),
         };
-        let plan_range = context.plan_range(from_m, to_m);
+        let plan_range = context.plan_range(stretch);
         Passage { plan_range, aside_m: -lanes * LANE_WIDTH_M, reason, actors }
     }
 }

@@ -5,6 +5,7 @@ use crate::actors::list::Actors;
 use crate::actors::traffic::TrafficOrder;
 use crate::noise::Noise;
 use crate::road::Road;
+use crate::road::layout::Stretch;
 use crate::road::signals::LightOrder;
 use glam::DVec3;
 use std::ops::Range;
@@ -124,9 +125,9 @@ impl ScenarioContext<'_> {
             || is_moving && distance_m / self.ego.speed_mps.abs() < arrival.within_s
     }
 
-    /// Indices of the plan's points from `from_m` to `to_m` down the road: at least one.
-    pub(super) fn plan_range(&self, from_m: f64, to_m: f64) -> Range<usize> {
-        let from = self.road.plan_idx(from_m);
-        from..self.road.plan_idx(to_m).max(from) + 1
+    /// Indices of the plan's points along `stretch` of the road: at least one.
+    pub(super) fn plan_range(&self, stretch: Stretch) -> Range<usize> {
+        let from = self.road.plan_idx(stretch.from_m);
+        from..self.road.plan_idx(stretch.to_m).max(from) + 1
     }
 }

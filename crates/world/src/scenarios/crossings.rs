@@ -9,9 +9,10 @@ use super::scenario_type::{
 use crate::actors::catalogue::{BICYCLE, Model, PEDESTRIAN, any_car, blocker};
 use crate::actors::follower::Follower;
 use crate::actors::list::{Actors, EGO};
+use crate::noise::Interval;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout};
-use crate::road::track::Track;
+use crate::road::track::{Track, TrackPlace};
 use glam::{DVec2, DVec3};
 use std::sync::Arc;
 use tandem_scene::{ActorKind, ActorState, TICK_S};
@@ -90,8 +91,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_min_trigger_dist", &[BEFORE_JUNCTION.within_m]),
                     ("_walker_data x", &[WALKERS[0].back_m, WALKERS[1].back_m, WALKERS[2].back_m]),
                     ("_walker_data y", &[WALKERS[0].away_m, WALKERS[1].away_m, WALKERS[2].away_m]),
-                    ("idle_time", &[DELAY_S.0, DELAY_S.1]),
-                    ("speed", &[PACE_MPS.0, PACE_MPS.1]),
+                    ("idle_time", &[DELAY_S.low, DELAY_S.high]),
+                    ("speed", &[PACE_MPS.low, PACE_MPS.high]),
                     ("move_dist", &[BEYOND]),
                 ],
             ),
@@ -187,8 +188,8 @@ const WALKERS: [Waiting; 3] = [
     Waiting { back_m: 1.0, away_m: 2.5 },
     Waiting { back_m: 1.6, away_m: 0.5 },
 ];
-const DELAY_S: (f64, f64) = (0.0, 1.5);
-const PACE_MPS: (f64, f64) = (1.3, 2.0);
+const DELAY_S: Interval = Interval { low: 0.0, high: 1.5 };
+const PACE_MPS: Interval = Interval { low: 1.3, high: 2.0 };
 const BEYOND: f64 = 2.3;
 
 /// Behind a turn: the arrivals that start them, how far behind it they cross, meters, their speed,
@@ -237,7 +238,7 @@ impl Walker {
         let direction = (through - from).normalize();
         let line = [from.extend(z_m), (from + direction * way_m.max(1.0)).extend(z_m)];
         let track = Arc::new(Track::new(&line));
-        let follower = Follower::spawn(actors, model, &track, (0.0, 0.0), 0.0);
+        let follower = Follower::spawn(actors, model, &track, TrackPlace::on_line(0.0), 0.0);
         Self { follower, extent_m: model.extent_m, delay_s: 0.0, speed_mps, way_m }
     }
 
@@ -374,15 +375,15 @@ impl Crossing {
     ) -> Option<Self> {
         let entry_m = context.road.junction()?.entry as f64;
         let place = Crosswalk::new(context, entry_m, ROADSIDE_M, 0.0).place;
-        let kerb_m = context.road.edges_m().1 - context.road.route_aside_m(entry_m);
+        let kerb_m = context.road.edges().right_m - context.road.route_aside_m(entry_m);
         let mut walkers = Vec::new();
         for Waiting { back_m, away_m } in WALKERS {
             let aside_m = kerb_m + away_m;
             let crosswalk = Crosswalk::new(context, entry_m - back_m, aside_m, 0.0);
-            let speed_mps = context.noise.between(PACE_MPS.0, PACE_MPS.1);
+            let speed_mps = context.noise.within(PACE_MPS);
             let pace = Pace { speed_mps, way_m: BEYOND * aside_m };
             let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
-            let delay_s = context.noise.between(DELAY_S.0, DELAY_S.1);
+            let delay_s = context.noise.within(DELAY_S);
             walkers.push(Walker { delay_s, ..walker });
         }
         Some(Self::of(walkers, place, BEFORE_JUNCTION, parameters))
@@ -415,7 +416,7 @@ impl Crossing {
         context: &mut ScenarioContext<'_>,
     ) -> Self {
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, 0.0);
-        let left_m = context.road.route_aside_m(along_m) - context.road.edges_m().0;
+        let left_m = context.road.route_aside_m(along_m) - context.road.edges().left_m;
         let way_m = ROADSIDE_M + left_m + OFF_ROAD_M;
         let walker = crosswalk.walker(context, model, &Pace { speed_mps: AFTER_TURN_MPS, way_m });
         Self::of(vec![walker], crosswalk.place, arrival, parameters)
@@ -585,7 +586,7 @@ mod tests {
         let mut bench = bench("DynamicObjectCrossing", "0");
         bench.ego.pose.position.x = 41.0;
         let track = bench.road.oncoming_track().unwrap();
-        let place = (track.locate(DVec2::new(46.0, -3.5)).0 - 25.0, 0.0);
+        let place = TrackPlace::on_line(track.locate(DVec2::new(46.0, -3.5)).0 - 25.0);
         let model = crate::actors::catalogue::POLICE;
         let mut car = Follower::spawn(&mut bench.actors, &model, &track, place, 8.0);
         let mut waited = false;

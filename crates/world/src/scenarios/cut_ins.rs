@@ -9,6 +9,7 @@ use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Side};
+use crate::road::track::TrackPlace;
 use std::f64::consts::PI;
 use tandem_scene::TICK_S;
 
@@ -153,7 +154,7 @@ impl CutIn {
         let lane_m = context.road.route_aside_m(trigger_m);
         let hiding = any_car(context.noise);
         context.spawn_standing(&hiding, trigger_m + HIDING_M, strip_m);
-        let car = car_beside(context, trigger_m + PARKED_M, (lane_m, strip_m - lane_m));
+        let car = car_beside(context, trigger_m + PARKED_M, lane_m, strip_m - lane_m);
         Some(Self {
             start_m: car.along_m(),
             car,
@@ -185,7 +186,7 @@ impl CutIn {
             let model = any_car(context.noise);
             bystanders.push(context.spawn_standing(&model, place_m(nth), lane_m + beside_m));
         }
-        let car = car_beside(context, place_m(BEHIND), (lane_m, beside_m));
+        let car = car_beside(context, place_m(BEHIND), lane_m, beside_m);
         Ok(Self {
             start_m: car.along_m(),
             car,
@@ -216,17 +217,19 @@ impl CutIn {
     }
 }
 
-/// An ordinary car that stands beside the lane.
+/// An ordinary car that stands `beside_m` to the right of the lane at `lane_m`.
 fn car_beside(
     context: &mut ScenarioContext<'_>,
     along_m: f64,
-    (lane_m, beside_m): (f64, f64),
+    lane_m: f64,
+    beside_m: f64,
 ) -> Follower {
     let track = context.road.lane_track(lane_m);
     let (pose, _) = context.road.pose_at(along_m, lane_m);
     let (start_m, _) = track.locate(pose.position);
     let model = any_car(context.noise);
-    Follower::spawn(context.actors, &model, &track, (start_m, beside_m), 0.0)
+    let place = TrackPlace { along_m: start_m, aside_m: beside_m };
+    Follower::spawn(context.actors, &model, &track, place, 0.0)
 }
 
 impl Scenario for CutIn {

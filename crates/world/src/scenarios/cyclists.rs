@@ -8,7 +8,8 @@ use super::scenario_type::{Constants, ScenarioType, Start, from_scenario_runner,
 use crate::actors::catalogue::BICYCLE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::{LANE_WIDTH_M, Layout};
+use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
+use crate::road::track::TrackPlace;
 
 /// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
@@ -109,12 +110,13 @@ impl Cyclists {
     ) -> Result<Self, RoadError> {
         let start_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
         let stop_after_m = parameters.number("bicycle_drive_distance", DRIVE_DISTANCE_M)?;
-        let range = (start_m, start_m + APART_M + stop_after_m);
-        let bypass = Bypass::new(around, parameters, context, range)?;
+        let stretch = Stretch { from_m: start_m, to_m: start_m + APART_M + stop_after_m };
+        let bypass = Bypass::new(around, parameters, context, stretch)?;
         let track = context.road.lane_track(context.road.route_aside_m(trigger_m));
         let mut rider = |along_m: f64| {
             let (pose, _) = context.road.pose_at(along_m, context.road.route_aside_m(trigger_m));
-            let place = (track.locate(pose.position).0, ASIDE_M);
+            let along_m = track.locate(pose.position).0;
+            let place = TrackPlace { along_m, aside_m: ASIDE_M };
             Follower::spawn(context.actors, &BICYCLE, &track, place, 0.0)
         };
         Ok(Self {
@@ -130,28 +132,28 @@ impl Cyclists {
     }
 
     /// From the rear one to the front one, along the road.
-    fn range_m(&self, context: &ScenarioContext<'_>) -> (f64, f64) {
+    fn stretch(&self, context: &ScenarioContext<'_>) -> Stretch {
         let along = |rider: &Follower| {
             let (pose, _) = rider.track().pose_at(rider.along_m(), rider.aside_m());
             context.road.along(pose.position)
         };
-        (along(&self.riders[0]), along(&self.riders[1]))
+        Stretch { from_m: along(&self.riders[0]), to_m: along(&self.riders[1]) }
     }
 }
 
 impl Scenario for Cyclists {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let (rear_m, _) = self.range_m(context);
+        let rear_m = self.stretch(context).from_m;
         let v = if rear_m < self.start_m + self.stop_after_m { self.speed_mps } else { 0.0 };
         for rider in &mut self.riders {
             rider.advance(context.actors, v);
         }
-        let range_m = self.range_m(context);
-        if self.passed_at_m.is_none() && context.ego_along_m > range_m.1 {
+        let stretch = self.stretch(context);
+        if self.passed_at_m.is_none() && context.ego_along_m > stretch.to_m {
             self.passed_at_m = Some(context.ego_along_m);
         }
         let is_done = self.passed_at_m.is_some_and(|at_m| context.ego_along_m > at_m + END_M);
-        let is_near = range_m.0 - context.ego_along_m < NEAR_M;
+        let is_near = stretch.from_m - context.ego_along_m < NEAR_M;
         let is_calm = self.nearness.is_past(context.time_s, is_near, REACTION_S);
         let is_running = self.run_state.tick_with_limit(context, is_done).is_some();
         match self.bypass {
@@ -162,7 +164,7 @@ impl Scenario for Cyclists {
         }
         if is_running {
             let actors = self.riders.iter().map(Follower::id).collect();
-            let passage = self.bypass.passage(context, range_m, PASSING_LANES, actors);
+            let passage = self.bypass.passage(context, stretch, PASSING_LANES, actors);
             context.effects.passages.push(passage);
         }
     }

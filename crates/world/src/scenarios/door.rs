@@ -9,7 +9,7 @@ use super::scenario_type::{
 };
 use crate::actors::catalogue::{Model, any_car};
 use crate::road::error::RoadError;
-use crate::road::layout::{Layout, PARKING_WIDTH_M};
+use crate::road::layout::{Layout, PARKING_WIDTH_M, Stretch};
 use glam::DVec2;
 use tandem_scene::{ActorKind, Pose};
 
@@ -107,7 +107,7 @@ impl Door {
             z_m,
             model,
             opening: Moment::default(),
-            bypass: Bypass::oncoming(parameters, context, (along_m, along_m))?,
+            bypass: Bypass::oncoming(parameters, context, stretch_at(along_m))?,
             run_state: RunState::new(parameters),
         }))
     }
@@ -121,6 +121,10 @@ impl Door {
         let pose = Pose { position, ..self.car };
         self.actors.push(context.actors.spawn(&model, pose, self.z_m, 0.0));
     }
+}
+
+fn stretch_at(along_m: f64) -> Stretch {
+    Stretch { from_m: along_m, to_m: along_m }
 }
 
 impl Scenario for Door {
@@ -138,8 +142,12 @@ impl Scenario for Door {
         if self.opening.is_past(context.time_s, is_near, REACTION_S) {
             self.bypass.open(context);
         }
-        let range = (self.along_m, self.along_m);
-        let passage = self.bypass.passage(context, range, PASSING_LANES, self.actors.clone());
+        let passage = self.bypass.passage(
+            context,
+            stretch_at(self.along_m),
+            PASSING_LANES,
+            self.actors.clone(),
+        );
         context.effects.passages.push(passage);
     }
 }

@@ -7,7 +7,8 @@ use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ours, read
 use crate::actors::catalogue::AMBULANCE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
-use crate::road::layout::{LANE_WIDTH_M, Layout};
+use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
+use crate::road::track::TrackPlace;
 use tandem_scene::{Passage, PassageReason, TICK_S};
 
 /// Registered types.
@@ -32,7 +33,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
             ("acceleration", &[ACCELERATION_MPS2]),
             ("its deceleration and that of others", &[BRAKING_MPS2, OTHERS_BRAKING_MPS2]),
             ("gap", &[KEPT_M]),
-            ("has passed from and to ahead", &[AHEAD_M.0, AHEAD_M.1]),
+            ("has passed from and to ahead", &[AHEAD_M, PASSED_WITHIN_M]),
             ("we keep aside until ahead by", &[CLEAR_M]),
             ("we make way ahead of us", &[MAKING_WAY_M]),
             ("default distance", &[DISTANCE_M]),
@@ -64,7 +65,8 @@ const END_S: f64 = 10.0;
 
 /// It ends, too, when the vehicle is ahead of ours, this near, and has driven so far, meters. What
 /// counts is judged before it ends, so it is ahead by more than it drives in a tick.
-const AHEAD_M: (f64, f64) = (2.0, 10.0);
+const AHEAD_M: f64 = 2.0;
+const PASSED_WITHIN_M: f64 = 10.0;
 const DRIVEN_M: f64 = 50.0;
 
 /// Our vehicle keeps aside until the other is so far ahead of it, meters.
@@ -100,7 +102,8 @@ impl Emergency {
         let lane_m = context.road.route_aside_m(trigger_m);
         let track = context.road.lane_track(lane_m);
         let (start_m, _) = track.locate(context.road.pose_at(along_m, lane_m).0.position);
-        let car = Follower::spawn(context.actors, &AMBULANCE, &track, (start_m, 0.0), 0.0);
+        let car =
+            Follower::spawn(context.actors, &AMBULANCE, &track, TrackPlace::on_line(start_m), 0.0);
         Ok(Self {
             car,
             start_m,
@@ -138,7 +141,7 @@ impl Scenario for Emergency {
         let ahead_m = offset.dot(context.ego.pose.forward());
         let is_near = offset.length() < NEAR_M;
         let has_driven = self.car.along_m() - self.start_m > DRIVEN_M;
-        let has_passed = ahead_m > AHEAD_M.0 && offset.length() < AHEAD_M.1 && has_driven;
+        let has_passed = ahead_m > AHEAD_M && offset.length() < PASSED_WITHIN_M && has_driven;
         let is_done =
             self.has_left || has_passed || self.nearness.is_past(context.time_s, is_near, END_S);
         let is_running = self.run_state.tick(context, is_done).is_some();
@@ -158,7 +161,7 @@ impl Scenario for Emergency {
             let right = if context.road.layout().right > 0 { 1.0 } else { -1.0 };
             let to_m = from_m.max(context.ego_along_m + MAKING_WAY_M);
             context.effects.passages.push(Passage {
-                plan_range: context.plan_range(from_m, to_m),
+                plan_range: context.plan_range(Stretch { from_m, to_m }),
                 aside_m: right * LANE_WIDTH_M,
                 reason: PassageReason::GiveWay,
                 actors: vec![self.car.id()],

@@ -4,7 +4,8 @@ use super::context::ScenarioContext;
 use crate::actors::catalogue::{Model, any_car};
 use crate::actors::follower::{Follower, is_flat};
 use crate::actors::list::Actors;
-use crate::road::track::Track;
+use crate::noise::Interval;
+use crate::road::track::{Track, TrackPlace};
 use std::sync::Arc;
 use tandem_scene::ActorState;
 use tandem_scene::{UprightBox, footprints_overlap};
@@ -35,7 +36,7 @@ pub(super) struct Flow {
     source_m: f64,
     sink_m: f64,
     speed_mps: f64,
-    gap_m: (f64, f64),
+    gap_m: Interval,
     manner: Manner,
     model: Option<Model>,
     /// The farthest first.
@@ -51,7 +52,7 @@ impl Flow {
         source_m: f64,
         sink_m: f64,
         speed_mps: f64,
-        gap_m: (f64, f64),
+        gap_m: Interval,
         manner: Manner,
     ) -> Self {
         Self {
@@ -125,7 +126,7 @@ impl Flow {
     }
 
     fn draw_gap(&self, context: &mut ScenarioContext<'_>) -> f64 {
-        context.noise.between(self.gap_m.0, self.gap_m.1)
+        context.noise.within(self.gap_m)
     }
 
     /// Spawns a car at `along_m` if there is room; returns true if it did.
@@ -133,7 +134,7 @@ impl Flow {
         let model = self.model.unwrap_or_else(|| any_car(context.noise));
         let has_room = !context.actors.all().any(|other| self.is_in_way(other, &model, along_m));
         if has_room {
-            let place = (along_m, 0.0);
+            let place = TrackPlace::on_line(along_m);
             self.cars.push(Follower::spawn(
                 context.actors,
                 &model,
@@ -195,7 +196,14 @@ mod tests {
     #[test]
     fn cars_come_at_the_gaps_asked_for_and_leave_at_the_sink() {
         let mut bench = TestBench::on_a_straight_road();
-        let mut flow = Flow::new(lane(), 20.0, 180.0, 10.0, (25.0, 40.0), Manner::Constant);
+        let mut flow = Flow::new(
+            lane(),
+            20.0,
+            180.0,
+            10.0,
+            Interval { low: 25.0, high: 40.0 },
+            Manner::Constant,
+        );
         for _ in 0..600 {
             bench.with_context(|context| flow.tick(context));
             let places = places(&flow, &bench);
@@ -219,7 +227,8 @@ mod tests {
         bench.ego.pose.position.y = -3.5;
         bench.ego.pose.position.x = 100.0;
         bench.actors.set_ego(&bench.ego);
-        let flow = Flow::new(lane(), 0.0, 250.0, 8.0, (12.0, 20.0), Manner::Idm);
+        let flow =
+            Flow::new(lane(), 0.0, 250.0, 8.0, Interval { low: 12.0, high: 20.0 }, Manner::Idm);
         let mut flow = flow.made_of(BICYCLE);
         bench.with_context(|context| flow.prefill(context));
         let places = places(&flow, &bench);
@@ -237,7 +246,14 @@ mod tests {
         let mut bench = TestBench::on_a_straight_road();
         bench.ego.pose.position = glam::DVec2::new(0.0, -3.5);
         bench.actors.set_ego(&bench.ego);
-        let mut flow = Flow::new(lane(), 0.0, 250.0, 10.0, (20.0, 30.0), Manner::Constant);
+        let mut flow = Flow::new(
+            lane(),
+            0.0,
+            250.0,
+            10.0,
+            Interval { low: 20.0, high: 30.0 },
+            Manner::Constant,
+        );
         let mut has_touched = false;
         for _ in 0..1000 {
             bench.with_context(|context| flow.tick(context));

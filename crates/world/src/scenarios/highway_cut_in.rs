@@ -8,7 +8,7 @@ use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout};
 use crate::road::route_line::bridge;
-use crate::road::track::Track;
+use crate::road::track::{Track, TrackPlace};
 use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::TICK_S;
@@ -106,7 +106,8 @@ impl HighwayCutIn {
         }
         let track = Arc::new(Track::new(&line));
         let merge_m = track.locate(beside(merge_along_m).truncate()).0;
-        let car = Follower::spawn(context.actors, &any_car(context.noise), &track, (0.5, 0.0), 0.0);
+        let start = TrackPlace::on_line(0.5);
+        let car = Follower::spawn(context.actors, &any_car(context.noise), &track, start, 0.0);
         Ok(Some(Self { car, merge_m, merge_along_m, phase: Phase::OnRamp }))
     }
 

@@ -6,9 +6,10 @@ use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::catalogue::CONE;
+use crate::noise::Interval;
 use crate::road::Road;
 use crate::road::error::RoadError;
-use crate::road::layout::{LANE_WIDTH_M, Layout};
+use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use crate::road::track::Track;
 use glam::DVec3;
 use std::f64::consts::PI;
@@ -75,7 +76,7 @@ const END_M: f64 = 30.0;
 /// Cones and those whom they push.
 #[derive(Debug)]
 struct Invasion {
-    cones_m: (f64, f64),
+    stretch: Stretch,
     cones: Vec<u32>,
     offset_m: f64,
     flow: Flow,
@@ -93,13 +94,15 @@ impl Invasion {
         context: &mut ScenarioContext<'_>,
     ) -> Result<Option<Self>, RoadError> {
         let offset_m = parameters.number("offset", OFFSET_M)?;
-        let cones_m =
-            (trigger_m + FIRST_CONE_M, trigger_m + parameters.number("distance", DISTANCE_M)?);
+        let stretch = Stretch {
+            from_m: trigger_m + FIRST_CONE_M,
+            to_m: trigger_m + parameters.number("distance", DISTANCE_M)?,
+        };
         let Some(oncoming) = context.road.oncoming_track() else { return Ok(None) };
         let lane_m = context.road.route_aside_m(trigger_m) - LANE_WIDTH_M;
         let mut cones = Vec::new();
-        let mut at_m = cones_m.0;
-        while at_m <= cones_m.1 {
+        let mut at_m = stretch.from_m;
+        while at_m <= stretch.to_m {
             cones.push(context.spawn_standing(
                 &CONE,
                 at_m,
@@ -108,26 +111,26 @@ impl Invasion {
             at_m += CONE_GAP_M;
         }
         let shift_m = offset_m + LANE_WIDTH_M / 2.0 - HALF_VEHICLE_M;
-        let track = Arc::new(pushed(context.road, &oncoming, cones_m, shift_m));
+        let track = Arc::new(pushed(context.road, &oncoming, stretch, shift_m));
         let beside =
             |along_m: f64| track.locate(context.road.pose_at(along_m, lane_m).0.position).0;
-        let (source_m, sink_m) = (beside(cones_m.1 + SOURCE_M), track.length_m());
+        let (source_m, sink_m) = (beside(stretch.to_m + SOURCE_M), track.length_m());
+        let gap_m = Interval { low: GAP_M, high: GAP_M };
         let speed_mps = context.road.layout().speed_limit_kmh / 3.6;
-        let flow =
-            Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, (GAP_M, GAP_M), Manner::Idm);
+        let flow = Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, gap_m, Manner::Idm);
         let run_state = RunState::new(parameters);
-        Ok(Some(Self { cones_m, cones, offset_m, flow, run_state }))
+        Ok(Some(Self { stretch, cones, offset_m, flow, run_state }))
     }
 }
 
-/// The way of those who pass cones `cones_m` down the road, `shift_m` to their left there.
-fn pushed(road: &Road, oncoming: &Track, cones_m: (f64, f64), shift_m: f64) -> Track {
+/// The way of those who pass cones at `cones` of the road, `shift_m` to their left there.
+fn pushed(road: &Road, oncoming: &Track, cones: Stretch, shift_m: f64) -> Track {
     let length_m = oncoming.length_m();
     let places: Vec<DVec3> = (0..=length_m as usize)
         .map(|at| {
             let (pose, z_m) = oncoming.pose_at(at as f64, 0.0);
             let along_m = road.along(pose.position);
-            let off_m = (cones_m.0 - along_m).max(along_m - cones_m.1).max(0.0);
+            let off_m = (cones.from_m - along_m).max(along_m - cones.to_m).max(0.0);
             let part = (off_m / MOVING_OVER_M).min(1.0);
             let aside_m = -shift_m * (1.0 + (PI * part).cos()) / 2.0;
             (pose.position + pose.right() * aside_m).extend(z_m)
@@ -138,14 +141,14 @@ fn pushed(road: &Road, oncoming: &Track, cones_m: (f64, f64), shift_m: f64) -> T
 
 impl Scenario for Invasion {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let is_done = context.ego_along_m > self.cones_m.1 + END_M;
+        let is_done = context.ego_along_m > self.stretch.to_m + END_M;
         if self.run_state.tick_with_limit(context, is_done).is_none() {
             self.flow.drain(context);
             return;
         }
         self.flow.tick(context);
         context.effects.passages.push(Passage {
-            plan_range: context.plan_range(self.cones_m.0, self.cones_m.1),
+            plan_range: context.plan_range(self.stretch),
             aside_m: self.offset_m,
             reason: PassageReason::OncomingInvades,
             actors: self.cones.clone(),

@@ -9,6 +9,7 @@ use super::scenario_type::{
     Constants, ScenarioType, SetUp, Start, from_scenario_runner, if_possible, ours,
 };
 use crate::actors::catalogue::BICYCLE;
+use crate::noise::Interval;
 use crate::road::Road;
 use crate::road::error::RoadError;
 use crate::road::junction::{Arm, Junction};
@@ -180,7 +181,7 @@ const END_M: f64 = 12.0;
 
 /// What holds if the file does not say: speed, m/s, and gaps, meters.
 const FLOW_MPS: f64 = 10.0;
-const GAP_M: (f64, f64) = (15.0, 25.0);
+const GAP_M: Interval = Interval { low: 15.0, high: 25.0 };
 
 /// How far a flow is from the junction: its source before it and its sink behind it, in seconds at
 /// the flow's speed.
@@ -230,7 +231,7 @@ const GREEN_DELAY_RIGHT: Constants = green_delay("signalized_junction_right_turn
 const GREEN_DELAY_ENTER: Constants = green_delay("left_turn_enter_flow.py");
 const OURS: Constants = ours(&[
     ("end behind the junction", &[END_M]),
-    ("default source_dist_interval", &[GAP_M.0, GAP_M.1]),
+    ("default source_dist_interval", &[GAP_M.low, GAP_M.high]),
 ]);
 const TURN_OURS: Constants = ours(&[("default flow_speed", &[FLOW_MPS])]);
 const WAY_OURS: Constants = ours(&[
@@ -294,9 +295,7 @@ impl JunctionFlow {
         let Some(junction) = road.junction() else { return Ok(None) };
         let speed_mps = parameters.number("flow_speed", FLOW_MPS)?;
         let gap_m = parameters.range("source_dist_interval", GAP_M)?;
-        let way = |from, to, reach: &Reach| {
-            through(junction, from, to, (reach.source_s * speed_mps, reach.sink_s * speed_mps))
-        };
+        let way = |from, to, reach| through(junction, from, to, reach, speed_mps);
         let exit = junction.exit_arm();
         let ways = match streams {
             Streams::Across => [way(Arm::Ahead, Arm::Behind, &LEFT_TURN_REACH), None],
@@ -347,15 +346,16 @@ struct Way {
     sink_m: f64,
 }
 
-fn stream(way: Way, speed_mps: f64, gap_m: (f64, f64), manner: Manner) -> Flow {
+fn stream(way: Way, speed_mps: f64, gap_m: Interval, manner: Manner) -> Flow {
     Flow::new(way.track, way.source_m, way.sink_m, speed_mps, gap_m, manner)
 }
 
-/// The way through the junction from `reach_m.0` before it to `reach_m.1` behind it.
-fn through(junction: &Junction, from: Arm, to: Arm, reach_m: (f64, f64)) -> Option<Way> {
+/// The way through the junction, as far before and behind it as a flow at `speed_mps` reaches.
+fn through(junction: &Junction, from: Arm, to: Arm, reach: &Reach, speed_mps: f64) -> Option<Way> {
     let track = junction.through(from, to)?;
     let along = |arm: Arm| Some(track.locate(junction.mouth(arm)?.0.position).0);
-    let (source_m, sink_m) = (along(from)? - reach_m.0, along(to)? + reach_m.1);
+    let (source_m, sink_m) =
+        (along(from)? - reach.source_s * speed_mps, along(to)? + reach.sink_s * speed_mps);
     Some(Way { track: Arc::new(track), source_m, sink_m })
 }
 
@@ -381,10 +381,18 @@ fn given(
     let (_, z_m) = road.pose_at(junction.exit as f64, 0.0);
     let exit = road.pose_at(junction.exit as f64, road.route_aside_m(junction.exit as f64)).0;
     let entry_rad = road.pose_at(junction.entry as f64, 0.0).0.yaw_rad;
-    Ok(Some(way_between(start, end, (entry_rad, exit), z_m)))
+    Ok(Some(way_between(start, end, &RoutePassage { entry_rad, exit, z_m })))
 }
 
-fn way_between(start: DVec2, end: DVec2, (entry_rad, exit): (f64, Pose), z_m: f64) -> Way {
+/// How the route passes the junction: its heading before it, its pose behind it, and its height.
+struct RoutePassage {
+    entry_rad: f64,
+    exit: Pose,
+    z_m: f64,
+}
+
+fn way_between(start: DVec2, end: DVec2, passage: &RoutePassage) -> Way {
+    let RoutePassage { entry_rad, exit, z_m } = *passage;
     let chord = end - start;
     let beside = exit.inverse_apply(end);
     let joins_exit = beside.x > -5.0 && beside.y.abs() < SAME_LANE_M;
@@ -495,7 +503,11 @@ mod tests {
     #[test]
     fn a_flow_given_from_the_side_turns_into_the_way_out() {
         let exit = Pose::new(32.0, 0.0, 0.0);
-        let way = way_between(DVec2::new(17.0, 20.0), DVec2::new(43.0, 0.5), (0.0, exit), 1.0);
+        let way = way_between(
+            DVec2::new(17.0, 20.0),
+            DVec2::new(43.0, 0.5),
+            &RoutePassage { entry_rad: 0.0, exit, z_m: 1.0 },
+        );
         let (first, z_m) = way.track.pose_at(way.source_m, 0.0);
         assert!(first.position.distance(DVec2::new(17.0, 20.0)) < 0.5 && z_m == 1.0);
         assert!((first.yaw_rad + std::f64::consts::FRAC_PI_2).abs() < 0.1, "{first:?}");

@@ -9,7 +9,7 @@ use super::scenario_type::{
 };
 use crate::actors::catalogue::{CONE, DEBRIS, POLICE, WARNING, any_car};
 use crate::road::error::RoadError;
-use crate::road::layout::{LANE_WIDTH_M, Layout};
+use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use glam::DVec2;
 
 /// Registered types.
@@ -192,14 +192,20 @@ enum Kind {
     Parked,
 }
 
+/// Where our vehicle counts as near.
+#[derive(Debug)]
+struct Near {
+    place: DVec2,
+    within_m: f64,
+}
+
 /// An obstacle that does not move.
 #[derive(Debug)]
 struct Obstacle {
     actors: Vec<u32>,
-    from_m: f64,
-    to_m: f64,
+    stretch: Stretch,
     lanes: f64,
-    near: (DVec2, f64),
+    near: Near,
     nearness: Moment,
     bypass: Bypass,
     run_state: RunState,
@@ -223,19 +229,23 @@ impl Obstacle {
         context.spawn_standing(
             &WARNING,
             trigger_m,
-            context.road.edges_m().1 + WARNING.extent_m[1] + BOARD_OFF_ROAD_M,
+            context.road.edges().right_m + WARNING.extent_m[1] + BOARD_OFF_ROAD_M,
         );
-        let place = |along_m: f64| context.road.pose_at(along_m, lane_m).0.position;
+        let near = |along_m: f64, within_m| Near {
+            place: context.road.pose_at(along_m, lane_m).0.position,
+            within_m,
+        };
         let (from_m, to_m, lanes, near) = match kind {
             Kind::Accident => {
                 let last_m = at_m + (FIRST_CAR_M + SECOND_CAR_M);
-                (at_m, last_m, 1.0, (place(at_m + FIRST_CAR_M), NEAR_M))
+                (at_m, last_m, 1.0, near(at_m + FIRST_CAR_M, NEAR_M))
             }
             Kind::Construction => {
-                (at_m - KEPT_BEFORE_M, at_m + KEPT_BEHIND_M, 1.0, (place(at_m), NEAR_ROAD_WORKS_M))
+                (at_m - KEPT_BEFORE_M, at_m + KEPT_BEHIND_M, 1.0, near(at_m, NEAR_ROAD_WORKS_M))
             }
-            Kind::Parked => (at_m, at_m, PARKED_LANES, (place(at_m), NEAR_M)),
+            Kind::Parked => (at_m, at_m, PARKED_LANES, near(at_m, NEAR_M)),
         };
+        let stretch = Stretch { from_m, to_m };
         let actors = match kind {
             Kind::Accident => accident(context, at_m, lane_m + ACCIDENT_ASIDE * HALF_LANE_M),
             Kind::Construction => road_works(context, at_m, lane_m),
@@ -244,9 +254,9 @@ impl Obstacle {
                 vec![context.spawn_standing(&model, at_m, lane_m + PARKED_ASIDE * HALF_LANE_M)]
             }
         };
-        let bypass = Bypass::new(around, parameters, context, (from_m, to_m))?;
+        let bypass = Bypass::new(around, parameters, context, stretch)?;
         let (nearness, run_state) = (Moment::default(), RunState::new(parameters));
-        Ok(Self { actors, from_m, to_m, lanes, near, nearness, bypass, run_state })
+        Ok(Self { actors, stretch, lanes, near, nearness, bypass, run_state })
     }
 }
 
@@ -278,18 +288,16 @@ fn road_works(context: &mut ScenarioContext<'_>, at_m: f64, lane_m: f64) -> Vec<
 
 impl Scenario for Obstacle {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let is_done = context.ego_along_m > self.to_m + END_M;
+        let is_done = context.ego_along_m > self.stretch.to_m + END_M;
         if self.run_state.tick_with_limit(context, is_done).is_none() {
             self.bypass.close(context);
             return;
         }
-        let (place, near_m) = self.near;
-        let is_near = context.ego.pose.position.distance(place) < near_m;
+        let is_near = context.ego.pose.position.distance(self.near.place) < self.near.within_m;
         if self.nearness.is_past(context.time_s, is_near, REACTION_S) {
             self.bypass.open(context);
         }
-        let range = (self.from_m, self.to_m);
-        let passage = self.bypass.passage(context, range, self.lanes, self.actors.clone());
+        let passage = self.bypass.passage(context, self.stretch, self.lanes, self.actors.clone());
         context.effects.passages.push(passage);
     }
 }

@@ -1,5 +1,6 @@
 //! Parameters of a scenario, as route files give them.
 
+use crate::noise::Interval;
 use crate::road::error::RoadError;
 use glam::DVec2;
 use tandem_scene::{RouteId, ScenarioSpec};
@@ -39,13 +40,13 @@ impl<'a> Parameters<'a> {
     ///
     /// # Errors
     /// If one is no finite number.
-    pub(crate) fn range(&self, tag: &str, otherwise: (f64, f64)) -> Result<(f64, f64), RoadError> {
+    pub(crate) fn range(&self, tag: &str, otherwise: Interval) -> Result<Interval, RoadError> {
         if let Some(value) = self.attribute(tag, "value")? {
-            return Ok((value, value));
+            return Ok(Interval { low: value, high: value });
         }
-        let from = self.attribute(tag, "from")?.unwrap_or(otherwise.0);
-        let to = self.attribute(tag, "to")?.unwrap_or(otherwise.1);
-        Ok((from.min(to), from.max(to)))
+        let from = self.attribute(tag, "from")?.unwrap_or(otherwise.low);
+        let to = self.attribute(tag, "to")?.unwrap_or(otherwise.high);
+        Ok(Interval { low: from.min(to), high: from.max(to) })
     }
 
     /// The place in `tag`, in the plane, if there is one.

@@ -8,6 +8,7 @@ use crate::actors::catalogue::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::Layout;
+use crate::road::track::TrackPlace;
 
 /// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
@@ -67,7 +68,8 @@ impl ParkingExit {
         let lane_m = context.road.route_aside_m(own_m);
         let (beside_m, _) = track.locate(context.road.pose_at(own_m, lane_m).0.position);
         let model = any_car(context.noise);
-        let passing = Follower::spawn(context.actors, &model, &track, (beside_m, 0.0), 0.0);
+        let place = TrackPlace::on_line(beside_m);
+        let passing = Follower::spawn(context.actors, &model, &track, place, 0.0);
         Ok(Some(Self {
             passing: Some(passing),
             desired_mps: context.road.layout().speed_limit_kmh / 3.6,

@@ -11,7 +11,7 @@ use crate::actors::list::EGO;
 use crate::road::junction::{Arm, Junction};
 use crate::road::layout::Layout;
 use crate::road::signals::LightOrder;
-use crate::road::track::Track;
+use crate::road::track::{Track, TrackPlace};
 use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::{LightColor, wrap_angle};
@@ -120,7 +120,7 @@ impl PriorityTaker {
         let (meeting, meeting_m) = meeting(context, junction, &track);
         let exit_m = junction.exit as f64;
         let model = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
-        let place = (meeting_m - SPEED_MPS * ARRIVAL.within_s, 0.0);
+        let place = TrackPlace::on_line(meeting_m - SPEED_MPS * ARRIVAL.within_s);
         let car = Follower::spawn(context.actors, &model, &track, place, 0.0);
         Some(Self {
             car,

@@ -11,6 +11,7 @@ use super::scenery::PropKind;
 use super::surroundings::{Look, Seen, Viewpoint};
 use crate::road::Road;
 use crate::road::junction::Junction;
+use crate::road::lane::Edges;
 use crate::road::layout::LANE_WIDTH_M;
 use crate::road::station::Station;
 use glam::DVec2;
@@ -71,8 +72,7 @@ enum Paint {
 /// A strip along the road.
 #[derive(Clone, Copy)]
 struct Strip {
-    /// Edges, meters to the right of the road's center line.
-    edges_m: (f64, f64),
+    edges: Edges,
     paint: Paint,
     dashed: bool,
     in_junctions: bool,
@@ -120,7 +120,7 @@ struct Painter {
     ego_from_camera: Pose,
     palette: Palette,
     strips: Vec<Strip>,
-    road_edges_m: (f64, f64),
+    road_edges: Edges,
     background: Vec<u8>,
     canvas: Canvas,
     /// Boxes in sight by their squared distance; empty between pictures.
@@ -135,7 +135,7 @@ impl Painter {
             ego_from_camera: Pose::new(spec.position_m[0], spec.position_m[1], spec.yaw_rad),
             palette,
             strips: strips(road),
-            road_edges_m: road.edges_m(),
+            road_edges: road.edges(),
             background: background(width, height, &palette),
             canvas: Canvas::new(width, height, spec.fov_deg),
             order: Vec::new(),
@@ -169,18 +169,24 @@ impl Painter {
                 points.map(|&(pose, z_m)| self.section(viewpoint, &pose, z_m, true)).collect()
             })
             .collect();
-        let (left_m, right_m) = self.road_edges_m;
+        let Edges { left_m, right_m } = self.road_edges;
         for paint in [Paint::Sidewalk, Paint::Asphalt] {
             let wider_m = if paint == Paint::Sidewalk { 2.2 } else { 0.0 };
             for pair in side_roads.iter().flat_map(|road| road.windows(2)) {
                 let half_m = (right_m - left_m) / 2.0 + wider_m;
-                self.paint_piece(rgb, &pair[0], &pair[1], (-half_m, half_m), paint);
+                self.paint_piece(
+                    rgb,
+                    &pair[0],
+                    &pair[1],
+                    Edges { left_m: -half_m, right_m: half_m },
+                    paint,
+                );
             }
             self.paint_strips(rgb, &here, |strip| strip.paint == paint);
         }
         // Where roads meet, asphalt reaches farther.
         for pair in here.windows(2).rev().filter(|pair| pair[0].1.is_junction) {
-            let wide = (left_m - 2.0, right_m + 2.0);
+            let wide = Edges { left_m: left_m - 2.0, right_m: right_m + 2.0 };
             self.paint_piece(rgb, &pair[0].1, &pair[1].1, wide, Paint::Asphalt);
         }
         self.paint_strips(rgb, &here, |strip| matches!(strip.paint, Paint::White | Paint::Yellow));
@@ -207,7 +213,7 @@ impl Painter {
                 let gap = strip.dashed && (idx / PIECE_M) % DASH.1 >= DASH.0;
                 let off = !strip.in_junctions && (near.is_junction || far.is_junction);
                 if chosen(&strip) && !gap && !off {
-                    self.paint_piece(rgb, near, far, strip.edges_m, strip.paint);
+                    self.paint_piece(rgb, near, far, strip.edges, strip.paint);
                 }
             }
         }
@@ -218,12 +224,13 @@ impl Painter {
         rgb: &mut [u8],
         near: &Section,
         far: &Section,
-        (left_m, right_m): (f64, f64),
+        edges: Edges,
         paint: Paint,
     ) {
         if near.center[0] < -20.0 && far.center[0] < -20.0 {
             return;
         }
+        let Edges { left_m, right_m } = edges;
         let palette = &self.palette;
         let color = match paint {
             Paint::Sidewalk => palette.sidewalk,
@@ -443,14 +450,17 @@ impl Section {
 
 /// Everything painted along the road.
 fn strips(road: &Road) -> Vec<Strip> {
-    let (left_m, right_m) = road.edges_m();
-    let strip = |edges_m, paint| Strip { edges_m, paint, dashed: false, in_junctions: false };
+    let Edges { left_m, right_m } = road.edges();
+    let strip = |left_m, right_m, paint| {
+        let edges = Edges { left_m, right_m };
+        Strip { edges, paint, dashed: false, in_junctions: false }
+    };
     let line =
-        |center_m: f64, paint| strip((center_m - LINE_M / 2.0, center_m + LINE_M / 2.0), paint);
+        |center_m: f64, paint| strip(center_m - LINE_M / 2.0, center_m + LINE_M / 2.0, paint);
     let mut strips = vec![
-        strip((left_m - 2.2, left_m), Paint::Sidewalk),
-        strip((right_m, right_m + 2.2), Paint::Sidewalk),
-        Strip { in_junctions: true, ..strip((left_m, right_m), Paint::Asphalt) },
+        strip(left_m - 2.2, left_m, Paint::Sidewalk),
+        strip(right_m, right_m + 2.2, Paint::Sidewalk),
+        Strip { in_junctions: true, ..strip(left_m, right_m, Paint::Asphalt) },
     ];
     let lanes = road.driving_lanes();
     let (first, last) = (lanes[0], lanes[lanes.len() - 1]);

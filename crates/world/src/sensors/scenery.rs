@@ -3,6 +3,7 @@
 use crate::noise::Noise;
 use crate::road::Road;
 use crate::road::junction::Junction;
+use crate::road::lane::Edges;
 use glam::DVec2;
 use tandem_scene::UprightBox;
 
@@ -61,7 +62,7 @@ pub(crate) fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
 }
 
 fn sides(road: &Road) -> (Side, Side) {
-    let (left_m, right_m) = road.edges_m();
+    let Edges { left_m, right_m } = road.edges();
     (Side { edge_m: left_m, outward: -1.0 }, Side { edge_m: right_m, outward: 1.0 })
 }
 
