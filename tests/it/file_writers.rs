@@ -17,7 +17,7 @@ const WRITERS: [&str; 7] = [
 /// Files that may do so, each with the reason.
 const ALLOWED: [(&str, &str); 9] = [
     ("crates/files/src", "the crate itself"),
-    ("export/src/folder.rs", "moves a complete export into the checkpoint's own folder"),
+    ("export/src/folder", "moves a complete export into the checkpoint's own folder"),
     ("crates/cli/src/demo.rs", "its marker is a lock"),
     ("src/engine/build.rs", "locks the folder that it builds in"),
     ("src/engine/builder.rs", "writes to /proc"),
