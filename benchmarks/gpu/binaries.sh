@@ -9,9 +9,10 @@ cd "$(dirname "$0")/../.."
 case "$1" in /*) out="$1" ;; *) out="$caller/$1" ;; esac
 shift
 mkdir -p "$out/bin"
-# One call, so that all are built with the same features. Executables have numbers in their names.
+# One call, so that all are built with the same features. Cargo builds `tandem` itself for a test of its
+# package: engine_memory. Executables have numbers in their names.
 cargo test "$@" --no-run --message-format=json-render-diagnostics --bins \
-  --test device_conformance --test device_two_rates --test engine_conformance --test gpu >"$out/cargo.json"
+  --test device_conformance --test device_two_rates --test engine_conformance --test engine_memory --test gpu >"$out/cargo.json"
 OUT="$out" python3 - <<'END'
 import json, os, shutil
 from pathlib import Path
