@@ -84,13 +84,13 @@ place() { # wheel folder patterns...
 }
 
 collect() {
-  local features='tandem/cuda,tandem-benchmarks/cuda' arch
+  local features='tandem-cli/cuda,tandem-benchmarks/cuda' arch
   arch="$(uname -m)"
   [ "$arch" = x86_64 ] || { echo "pack.sh: packages are pinned for x86_64, this is $arch" >&2; exit 1; }
   if [ -n "$slim" ]; then
     :
   elif [ -n "${LIBCLANG_PATH:-}" ]; then
-    features="$features,tandem/tensorrt,tandem-benchmarks/tensorrt"
+    features="$features,tandem-cli/tensorrt,tandem-benchmarks/tensorrt"
   else
     echo "pack.sh: LIBCLANG_PATH is not set, so TensorRT is left out (engines/README.md)" >&2
   fi
