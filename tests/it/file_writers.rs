@@ -36,7 +36,7 @@ fn is_of_tests(path: &Path) -> bool {
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && path.file_name().is_none_or(|name| name != "tests") {
             sources(&path, into);
         } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests(&path)
         {
