@@ -17,16 +17,19 @@ use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterCo
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::warm_up;
 use tandem::kv_cache::SlotPool;
+use tandem::model::Experts;
 use tandem::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
 };
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
+    AutomotAction, AutomotInputs, AutomotPerception, AutomotUnderstanding, Networks,
+    PerceptionOptions, Positions, SENSORS,
 };
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
 use tandem::timing::{StageSpans, Timestamp};
 use tandem_evaluation::routes::parse_routes;
@@ -96,22 +99,27 @@ fn export_tiny(folder: &Path) -> PathBuf {
     engine
 }
 
-fn pilot(networks: &Networks, engine: &Path, run: &Run, plan: &RoutePlan) -> Pilot {
+fn pilot(
+    networks: &Networks,
+    engine: &Path,
+    run: &Run,
+    plan: &RoutePlan,
+) -> Pilot<AutomotPerception> {
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let understanding = AutomotUnderstanding::new(networks, tokenizer).unwrap();
     let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
     let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
-    let action = AutomotAction::new(
+    let perception = AutomotPerception::new(
         networks,
         RoutePlanner::new(thinned, RoutePlannerConfig::default()),
         understanding.frames_per_prompt(),
-        ActionOptions { jpeg_quality: run.jpeg_quality, ..ActionOptions::default() },
+        PerceptionOptions { jpeg_quality: run.jpeg_quality, ..PerceptionOptions::default() },
     )
     .unwrap();
+    let action = AutomotAction::new(networks, Positions::default()).unwrap();
     Pilot::new(
         run,
-        Box::new(understanding),
-        Box::new(action),
+        Experts { perception, understanding: Box::new(understanding), action: Box::new(action) },
         Localizer::new(StateFilterConfig::default(), plan.reference),
         PathFollower::new(PathFollowerConfig::default()),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
@@ -217,9 +225,12 @@ fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
     let mut request = RefreshRequest {
         version: 0,
         captured_at: Timestamp::ZERO,
-        frames: (0..expert.frames_per_prompt() as u64).map(frame).collect(),
-        target_points_m: [[10.0, 1.0], [20.0, 2.0]],
-        speed_mps: 5.0,
+        random: SplitMix64::new(0),
+        inputs: AutomotInputs {
+            frames: (0..expert.frames_per_prompt() as u64).map(frame).collect(),
+            target_points_m: [[10.0, 1.0], [20.0, 2.0]],
+            speed_mps: 5.0,
+        },
     };
     let pool = SlotPool::new(&networks.device, networks.prefix, 2).unwrap();
     let mut spans = StageSpans::default();

@@ -15,10 +15,12 @@ use tandem::device::{DeviceView, DeviceViewMut, Stream};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Engine, RunError, Session};
 use tandem::kv_cache::SlotPool;
+use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Command, FrameId, World};
 use tandem::tensor::{TensorView, TensorViewMut};
 use tandem::timing::{Stage, StageSpans, StageTimes};
@@ -161,7 +163,7 @@ impl Expert {
         })
     }
 
-    fn refresh(&mut self, request: &RefreshRequest) -> anyhow::Result<Vec<u8>> {
+    fn refresh(&mut self, request: &RefreshRequest<AutomotInputs>) -> anyhow::Result<Vec<u8>> {
         let writer = self.pool.writer().context("the one slot is free between refreshes")?;
         let mut spans = StageSpans::default();
         let before = self.encoded.load(Ordering::Relaxed);
@@ -219,12 +221,15 @@ fn compare(
         let request = RefreshRequest {
             version: version as u64 + 1,
             captured_at: pictures[newest].captured_at,
-            frames,
-            target_points_m: [[20.0, 0.5], [40.0, 1.5]],
-            speed_mps: 5.0,
+            random: SplitMix64::new(0),
+            inputs: AutomotInputs {
+                frames,
+                target_points_m: [[20.0, 0.5], [40.0, 1.5]],
+                speed_mps: 5.0,
+            },
         };
         let mut renamed = request.clone();
-        for frame in &mut renamed.frames {
+        for frame in &mut renamed.inputs.frames {
             fake += 1;
             *frame = Arc::new(CameraFrame {
                 id: FrameId(fake),

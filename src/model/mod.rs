@@ -1,8 +1,8 @@
-//! Model families, each in a folder of its own, behind the two traits that the pilot drives.
+//! Model families, each in a folder of its own, behind the three traits that the pilot drives.
 //!
-//! An understanding expert turns a [`RefreshRequest`] into a sealed prefix, on its own thread and at
-//! the low rate. An action expert sees every observation and turns the newest prefix into a
-//! trajectory at every tick.
+//! A [`Perception`] sees every observation. An [`UnderstandingExpert`] turns a [`RefreshRequest`],
+//! whose inputs come from perception, into a sealed prefix, on its own thread and at the low rate. An
+//! [`ActionExpert`] turns the latest prefix and perception's readings into a trajectory at every tick.
 
 pub mod automot;
 mod outline;
@@ -11,25 +11,61 @@ pub use outline::{ModelOutline, Runs, StageNetworks};
 
 use crate::device::DeviceError;
 use crate::kv_cache::{KvSnapshot, KvWriter, Slot};
-use crate::scene::{CameraFrame, Detour, Observation, Pose, Trajectory};
+use crate::scene::random::SplitMix64;
+use crate::scene::{Detour, Observation, Pose, Trajectory};
 use crate::timing::{StageSpans, Timestamp};
-use arrayvec::ArrayVec;
-use std::sync::Arc;
 
 /// Everything a refresh reads, taken at one tick, so that the understanding expert needs nothing of
 /// the loop while it works.
 #[derive(Clone)]
-pub struct RefreshRequest {
+pub struct RefreshRequest<I> {
     /// Counts refreshes, from 1; the version of the prefix to be.
     pub version: u64,
-    /// When the newest frame was captured.
+    /// When the newest reading was captured.
     pub captured_at: Timestamp,
-    /// Camera frames, oldest first.
-    pub frames: ArrayVec<Arc<CameraFrame>, 8>,
-    /// The current and the next target point in the ego frame, meters.
-    pub target_points_m: [[f32; 2]; 2],
-    /// Forward speed, m/s.
-    pub speed_mps: f32,
+    /// Random numbers of this refresh, a function of seed, route and frame.
+    pub random: SplitMix64,
+    /// The family's own inputs.
+    pub inputs: I,
+}
+
+/// What observes for both experts: keeps the history of readings, plans the route's target points,
+/// and prepares what either expert reads.
+pub trait Perception {
+    /// What a refresh reads.
+    type Inputs: Send + 'static;
+    /// What an action step reads of its tick.
+    type Readings;
+
+    /// Takes in the readings of one tick, the pose that the state filter estimates and what a stuck
+    /// vehicle makes of its route; called at every tick. The detour's targets replace the route's for
+    /// both experts. Records its stages in `spans`.
+    ///
+    /// # Errors
+    /// If the observation lacks a sensor that the model needs.
+    fn observe(
+        &mut self,
+        observation: &Observation,
+        world_from_ego: &Pose,
+        detour: &Detour,
+        spans: &mut StageSpans,
+    ) -> Result<(), ModelError>;
+
+    /// Returns what a refresh that starts at this tick reads; `None` while the history is too short.
+    fn inputs(&self) -> Option<Self::Inputs>;
+
+    /// Returns what an action step of this tick reads.
+    fn readings(&mut self) -> &mut Self::Readings;
+}
+
+/// The parts of a model that drive.
+pub struct Experts<P: Perception> {
+    /// Observes for both experts.
+    pub perception: P,
+    /// The slow expert.
+    pub understanding: Box<dyn UnderstandingExpert<Inputs = P::Inputs>>,
+    /// The fast expert.
+    pub action: Box<dyn ActionExpert<Readings = P::Readings>>,
 }
 
 /// Who says when the slow expert may begin its next piece of work: nothing that runs on a device can
@@ -48,6 +84,9 @@ impl Turns for AtAnyTime {
 
 /// The slow expert.
 pub trait UnderstandingExpert: Send {
+    /// What a refresh reads.
+    type Inputs;
+
     /// Pays for what refreshes into `slot` need, before the first tick.
     ///
     /// # Errors
@@ -75,7 +114,7 @@ pub trait UnderstandingExpert: Send {
     /// then returns to its pool.
     fn refresh(
         &mut self,
-        request: &RefreshRequest,
+        request: &RefreshRequest<Self::Inputs>,
         writer: KvWriter,
         turns: &dyn Turns,
         spans: &mut StageSpans,
@@ -84,40 +123,29 @@ pub trait UnderstandingExpert: Send {
 
 /// The fast expert.
 pub trait ActionExpert {
-    /// Pays for what acting on a prefix in `slot` needs, before the first tick.
+    /// What an action step reads of its tick.
+    type Readings;
+
+    /// Pays for what acting on a prefix in `slot` needs, before the first tick; steps will read
+    /// `readings`, at the same place in memory.
     ///
     /// # Errors
     /// If the device or a network fails.
-    fn prepare(&mut self, slot: &Slot) -> Result<(), ModelError> {
-        let _ = slot;
+    fn prepare(&mut self, slot: &Slot, readings: &mut Self::Readings) -> Result<(), ModelError> {
+        let _ = (slot, readings);
         Ok(())
     }
 
-    /// Takes in the readings of one tick, the pose that the state filter estimates and what a stuck
-    /// vehicle makes of its route; called at every tick, before [`act`](Self::act). The detour's
-    /// targets stand in for the route's wherever the model is told of them, refreshes included.
-    /// Notes its stages in `spans`.
-    ///
-    /// # Errors
-    /// If the observation lacks a sensor that the model needs.
-    fn observe(
-        &mut self,
-        observation: &Observation,
-        world_from_ego: &Pose,
-        detour: &Detour,
-        spans: &mut StageSpans,
-    ) -> Result<(), ModelError>;
-
-    /// What a refresh that starts now would read; `None` while the history is too short.
-    fn refresh_request(&self, version: u64) -> Option<RefreshRequest>;
-
-    /// Turns `prefix` and the readings of this tick into a trajectory, noting its stages in `spans`.
+    /// Turns `prefix` and the readings of this tick into a trajectory, recording its stages in
+    /// `spans`. `random` is a function of seed, route and frame.
     ///
     /// # Errors
     /// If a network fails.
     fn act(
         &mut self,
         prefix: &KvSnapshot,
+        readings: &mut Self::Readings,
+        random: SplitMix64,
         spans: &mut StageSpans,
     ) -> Result<Trajectory, ModelError>;
 }

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A refresh on its way to the expert.
-struct Job {
-    request: RefreshRequest,
+struct Job<I> {
+    request: RefreshRequest<I>,
     writer: KvWriter,
     /// Begun where the job was handed over.
     refresh: Begun,
@@ -28,9 +28,9 @@ struct Done {
 }
 
 /// The low-rate side: starts refreshes, publishes their prefixes.
-pub(super) struct RefreshLane {
+pub(super) struct RefreshLane<I> {
     /// `None` once the lane is closing: the thread then ends.
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<Job<I>>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
     pool: SlotPool,
@@ -59,20 +59,20 @@ pub(super) struct Collected {
     pub(super) waited: Duration,
 }
 
-impl RefreshLane {
+impl<I: Send + 'static> RefreshLane<I> {
     /// Starts the expert's thread.
     ///
     /// # Errors
     /// If the operating system gives no thread.
     pub(super) fn start(
-        mut expert: Box<dyn UnderstandingExpert>,
+        mut expert: Box<dyn UnderstandingExpert<Inputs = I>>,
         pool: SlotPool,
         turns: Arc<TickGuard>,
         keep_warm: Option<Duration>,
         real_time: RealTimeOptions,
     ) -> std::io::Result<Self> {
         // One job at a time is in flight, so one place in each queue is never waited for.
-        let (jobs, job_queue) = sync_channel::<Job>(1);
+        let (jobs, job_queue) = sync_channel::<Job<I>>(1);
         let (finished, done) = sync_channel(1);
         let (placed, place) = sync_channel(1);
         let thread = std::thread::Builder::new().name("understanding".into()).spawn(move || {
@@ -126,7 +126,7 @@ impl RefreshLane {
     /// when it is done; false if every slot is taken. Only when the lane is not busy.
     pub(super) fn begin(
         &mut self,
-        request: RefreshRequest,
+        request: RefreshRequest<I>,
         now: Timestamp,
         takes: Option<Duration>,
         statistics: &mut PilotStatistics,
@@ -198,12 +198,12 @@ impl RefreshLane {
 }
 
 /// The next refresh, `None` if there will be none; in between, the device is kept busy.
-fn next_job(
-    jobs: &Receiver<Job>,
+fn next_job<I>(
+    jobs: &Receiver<Job<I>>,
     keep_warm: Option<Duration>,
-    expert: &mut dyn UnderstandingExpert,
+    expert: &mut dyn UnderstandingExpert<Inputs = I>,
     turns: &TickGuard,
-) -> Option<Job> {
+) -> Option<Job<I>> {
     let Some(patience) = keep_warm else { return jobs.recv().ok() };
     loop {
         match jobs.recv_timeout(patience) {
@@ -215,7 +215,7 @@ fn next_job(
     }
 }
 
-impl Drop for RefreshLane {
+impl<I> Drop for RefreshLane<I> {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {

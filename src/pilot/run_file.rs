@@ -9,6 +9,8 @@ use super::latency::{
 };
 use super::real_time::{MAX_CORES, MAX_FIFO_PRIORITY, MAX_PREFAULT_MIB};
 use crate::control::{PathFollowerConfig, RecoveryConfig};
+use crate::scene::RouteId;
+use crate::scene::random::SplitMix64;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -251,6 +253,8 @@ pub struct Run {
     pub pace: Pace,
     /// Seed of the world's randomness.
     pub seed: u64,
+    /// Seed of the experts' randomness on one drive; see [`Run::for_drive`].
+    pub drive_seed: u64,
     /// Where the networks run.
     pub device: DeviceName,
     /// Part of a GPU's multiprocessors that the fast lane has for itself.
@@ -273,6 +277,14 @@ pub struct Run {
     pub positions: Parity,
     /// Quality of the BEV picture's JPEG round trip, if it makes one.
     pub jpeg_quality: Option<u8>,
+}
+
+impl Run {
+    /// Returns this run with the experts' randomness of the drive along `route` in a world of `seed`.
+    #[must_use]
+    pub fn for_drive(self, seed: u64, route: &RouteId) -> Self {
+        Self { drive_seed: SplitMix64::hash(seed, route.seed()), ..self }
+    }
 }
 
 /// A run file cannot be used.
@@ -433,6 +445,7 @@ impl Run {
             warm_up_ticks: u64::from(file.warm_up_ticks),
             pace,
             seed: file.seed,
+            drive_seed: file.seed,
             threads: file.threads,
             real_time: file.real_time.clone(),
             heuristics: file.heuristics,

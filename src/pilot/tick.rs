@@ -7,7 +7,8 @@ use super::turns::TickGuard;
 use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
 use crate::control::{FilterError, Localizer, PathFollower};
 use crate::kv_cache::{KvSnapshot, SlotPool};
-use crate::model::{ActionExpert, ModelError, UnderstandingExpert};
+use crate::model::{ActionExpert, Experts, ModelError, Perception, RefreshRequest};
+use crate::scene::random::SplitMix64;
 use crate::scene::{
     Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Observation,
     Pose, RefreshBegun, RefreshReport, TickReport, Trajectory,
@@ -39,9 +40,10 @@ enum TickError {
 }
 
 /// Drives with two experts at two rates.
-pub struct Pilot {
-    action_expert: Box<dyn ActionExpert>,
-    refreshes: RefreshLane,
+pub struct Pilot<P: Perception> {
+    perception: P,
+    action_expert: Box<dyn ActionExpert<Readings = P::Readings>>,
+    refreshes: RefreshLane<P::Inputs>,
     localizer: Localizer,
     controller: PathFollower,
     lane: FastLane,
@@ -51,6 +53,8 @@ pub struct Pilot {
     act_budget: Duration,
     warm_up_ticks: u64,
     beat: RefreshBeat,
+    /// Seed of both experts' random numbers on this drive.
+    drive_seed: u64,
     /// Ticks since the route began; the first one is 0.
     ticks: u64,
     turns: Arc<TickGuard>,
@@ -59,7 +63,7 @@ pub struct Pilot {
     statistics: PilotStatistics,
 }
 
-impl Pilot {
+impl<P: Perception> Pilot<P> {
     /// A pilot at the start of a route. `pool` holds the slots that prefixes are written to; both
     /// experts prepare for each of them.
     ///
@@ -70,16 +74,16 @@ impl Pilot {
     /// If a slot is taken.
     pub fn new(
         run: &Run,
-        mut understanding_expert: Box<dyn UnderstandingExpert>,
-        mut action_expert: Box<dyn ActionExpert>,
+        experts: Experts<P>,
         localizer: Localizer,
         controller: PathFollower,
         pool: SlotPool,
     ) -> Result<Self, PilotError> {
+        let Experts { mut perception, mut understanding, mut action } = experts;
         let slots = (0..pool.free()).map(|_| pool.writer().expect("nobody else has the pool"));
         for mut writer in slots.collect::<Vec<_>>() {
-            understanding_expert.prepare(writer.slot_mut())?;
-            action_expert.prepare(writer.slot())?;
+            understanding.prepare(writer.slot_mut())?;
+            action.prepare(writer.slot(), perception.readings())?;
         }
         let turns = Arc::new(TickGuard::new(run.tick_guard));
         let (releases, takes_time) = match &run.pace {
@@ -87,9 +91,10 @@ impl Pilot {
             Pace::Lockstep | Pace::Wall => (FastReleases::Overlap, false),
         };
         Ok(Self {
-            action_expert,
+            perception,
+            action_expert: action,
             refreshes: RefreshLane::start(
-                understanding_expert,
+                understanding,
                 pool,
                 Arc::clone(&turns),
                 run.keep_warm,
@@ -105,6 +110,7 @@ impl Pilot {
             act_budget: run.act_budget,
             warm_up_ticks: run.warm_up_ticks,
             beat: RefreshBeat::new(run.refresh_period_ticks, run.warm_up_ticks),
+            drive_seed: run.drive_seed,
             ticks: 0,
             statistics: PilotStatistics::default(),
         })
@@ -131,7 +137,7 @@ impl Pilot {
         } else {
             self.controller.begin_tick(self.ticks, &world_from_ego)
         };
-        self.action_expert.observe(observation, &world_from_ego, &detour, &mut spans)?;
+        self.perception.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
         let mut refresh = None;
         let mut waited = self.collect(now, &mut refresh, &mut spans);
@@ -203,6 +209,15 @@ impl Pilot {
         }
     }
 
+    /// Random numbers of a step that `expert` begins at `frame`.
+    fn random(&self, expert: Expert, frame: FrameId) -> SplitMix64 {
+        let expert = match expert {
+            Expert::Fast => 1,
+            Expert::Slow => 2,
+        };
+        SplitMix64::new([expert, frame.0].into_iter().fold(self.drive_seed, SplitMix64::hash))
+    }
+
     /// Where the vehicle is. A filter that broke down starts anew at this tick's reading.
     fn localize(&mut self, observation: &Observation) -> Result<Pose, FilterError> {
         self.localizer.update(observation, &self.last_command).or_else(|_| {
@@ -219,7 +234,9 @@ impl Pilot {
         followed: &mut Option<Trajectory>,
         spans: &mut StageSpans,
     ) -> Result<Command, ModelError> {
-        let trajectory = self.action_expert.act(prefix, spans)?;
+        let random = self.random(Expert::Fast, observation.frame);
+        let readings = self.perception.readings();
+        let trajectory = self.action_expert.act(prefix, readings, random, spans)?;
         let begun = Stage::CONTROL.begin();
         let command = if trajectory.is_finite() {
             self.controller.follow(followed.insert(trajectory), observation.speed_mps)
@@ -262,9 +279,11 @@ impl Pilot {
         }
         let begun = Stage::REQUEST.begin();
         let version = self.refreshes.next_version();
-        let Some(request) = self.action_expert.refresh_request(version) else {
+        let Some(inputs) = self.perception.inputs() else {
             return Ok(None);
         };
+        let random = self.random(Expert::Slow, observation.frame);
+        let request = RefreshRequest { version, captured_at: observation.time, random, inputs };
         let takes = self.latency(Expert::Slow, observation.frame)?;
         let until_visible = match self.pace {
             Pace::Lockstep => Some(Duration::ZERO),
@@ -287,7 +306,7 @@ fn basis(prefix: &KvSnapshot) -> Basis {
     Basis { version: meta.version, captured_at: meta.captured_at, frames }
 }
 
-impl Driver for Pilot {
+impl<P: Perception> Driver for Pilot<P> {
     fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
         self.tick(observation)
             .map_err(|error| DriveError { frame: observation.frame.0, source: Box::new(error) })

@@ -4,6 +4,7 @@ use super::{Notes, OpenError, Placement, StartError};
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::warm_up;
 use crate::kv_cache::SlotPool;
+use crate::model::Experts;
 use crate::model::automot::golden::GoldenRun;
 use crate::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
@@ -11,8 +12,8 @@ use crate::model::automot::planner::{
 use crate::model::automot::tokenizer::Tokenizer;
 use crate::model::automot::tokens::InstructionMask;
 use crate::model::automot::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, Positions, SENSORS,
-    UnderstandingOptions,
+    AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
+    SENSORS, UnderstandingOptions,
 };
 use crate::pilot::{DeviceName, Parity, Pilot, Run};
 use crate::scene::{RoutePlan, SensorSuite};
@@ -109,10 +110,7 @@ impl Loaded {
     ///
     /// # Errors
     /// The tokenizer is gone, or the device has no memory left.
-    pub fn experts(
-        &self,
-        plan: &RoutePlan,
-    ) -> Result<(AutomotUnderstanding, AutomotAction), StartError> {
+    pub fn experts(&self, plan: &RoutePlan) -> Result<Experts<AutomotPerception>, StartError> {
         let tokenizer = Tokenizer::read(&self.tokenizer_file)?;
         let history_spacing_ticks = self.run.history_spacing_ticks;
         let instruction_mask = match self.run.instruction_mask {
@@ -135,10 +133,11 @@ impl Loaded {
         };
         let frames = understanding.frames_per_prompt();
         let jpeg_quality = self.run.jpeg_quality;
-        let options = ActionOptions { positions, jpeg_quality, history_spacing_ticks };
-        let action =
-            AutomotAction::new(&self.networks, planner, frames, options).map_err(Box::new)?;
-        Ok((understanding, action))
+        let options = PerceptionOptions { jpeg_quality, history_spacing_ticks };
+        let perception =
+            AutomotPerception::new(&self.networks, planner, frames, options).map_err(Box::new)?;
+        let action = AutomotAction::new(&self.networks, positions).map_err(Box::new)?;
+        Ok(Experts { perception, understanding: Box::new(understanding), action: Box::new(action) })
     }
 
     /// [`KV_SLOTS`] slots for the prefixes of one driver.
@@ -154,12 +153,14 @@ impl Loaded {
     ///
     /// # Errors
     /// The device has no memory left, or a thread cannot be started.
-    pub fn pilot(&self, plan: &RoutePlan, run: &Run) -> Result<Pilot, StartError> {
-        let (understanding, action) = self.experts(plan)?;
+    pub fn pilot(
+        &self,
+        plan: &RoutePlan,
+        run: &Run,
+    ) -> Result<Pilot<AutomotPerception>, StartError> {
         Pilot::new(
             run,
-            Box::new(understanding),
-            Box::new(action),
+            self.experts(plan)?,
             Localizer::new(StateFilterConfig::default(), plan.reference),
             PathFollower::new(self.run.heuristics.into()),
             self.slots()?,

@@ -8,10 +8,12 @@ use tandem::device::{Device, DeviceTensor, HostDevice};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::kv_cache::{KvSnapshot, Layout, Slot, SlotPool};
+use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks};
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, FrameId};
 use tandem::tensor::HostTensor;
 use tandem::timing::{StageSpans, Timestamp};
@@ -87,7 +89,7 @@ pub(crate) fn expert_for(
     vectors: &Vectors,
     precision: Precision,
     groups: usize,
-) -> (AutomotUnderstanding, SlotPool, RefreshRequest) {
+) -> (AutomotUnderstanding, SlotPool, RefreshRequest<AutomotInputs>) {
     let first = vectors.need("image.0");
     let (height, width) = (first.shape[0], first.shape[1]);
     let count = vectors.need("image_grid_thw").shape[0];
@@ -119,9 +121,8 @@ pub(crate) fn expert_for(
     let request = RefreshRequest {
         version: 1,
         captured_at: Timestamp::ZERO,
-        frames,
-        target_points_m,
-        speed_mps,
+        random: SplitMix64::new(0),
+        inputs: AutomotInputs { frames, target_points_m, speed_mps },
     };
     (expert, pool, request)
 }

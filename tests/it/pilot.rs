@@ -10,8 +10,11 @@ use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
-use tandem::model::{ActionExpert, ModelError, RefreshRequest, Turns, UnderstandingExpert};
+use tandem::model::{
+    ActionExpert, Experts, ModelError, Perception, RefreshRequest, Turns, UnderstandingExpert,
+};
 use tandem::pilot::{ClockName, FastReleases, Heuristics, LatencySpec, Pilot, Run, RunFile};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{
     Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
     Trajectory,
@@ -32,9 +35,11 @@ enum Slow {
 }
 
 impl UnderstandingExpert for Slow {
+    type Inputs = ();
+
     fn refresh(
         &mut self,
-        request: &RefreshRequest,
+        request: &RefreshRequest<()>,
         mut writer: KvWriter,
         _: &dyn Turns,
         _: &mut StageSpans,
@@ -63,19 +68,20 @@ impl UnderstandingExpert for Slow {
     }
 }
 
-/// An action expert that checks what it reads, and drives straight on.
-struct Fast {
-    now: Timestamp,
+/// Perception that remembers the detours that it was given.
+struct Eyes {
     /// The first tick at which the history suffices for a refresh.
     ready_at: u64,
     frame: u64,
+    detours: Rc<RefCell<Vec<Detour>>>,
     /// Meters between waypoints.
     step_m: f32,
-    /// What it was told at every tick.
-    detours: Rc<RefCell<Vec<Detour>>>,
 }
 
-impl ActionExpert for Fast {
+impl Perception for Eyes {
+    type Inputs = ();
+    type Readings = f32;
+
     fn observe(
         &mut self,
         observation: &Observation,
@@ -83,22 +89,33 @@ impl ActionExpert for Fast {
         detour: &Detour,
         _: &mut StageSpans,
     ) -> Result<(), ModelError> {
-        (self.now, self.frame) = (observation.time, observation.frame.0);
+        self.frame = observation.frame.0;
         self.detours.borrow_mut().push(*detour);
         Ok(())
     }
 
-    fn refresh_request(&self, version: u64) -> Option<RefreshRequest> {
-        (self.frame >= self.ready_at).then(|| RefreshRequest {
-            version,
-            captured_at: self.now,
-            frames: ArrayVec::new(),
-            target_points_m: [[10.0, 0.0]; 2],
-            speed_mps: 0.0,
-        })
+    fn inputs(&self) -> Option<()> {
+        (self.frame >= self.ready_at).then_some(())
     }
 
-    fn act(&mut self, prefix: &KvSnapshot, _: &mut StageSpans) -> Result<Trajectory, ModelError> {
+    fn readings(&mut self) -> &mut f32 {
+        &mut self.step_m
+    }
+}
+
+/// An action expert that checks its prefix, and drives straight on.
+struct Fast;
+
+impl ActionExpert for Fast {
+    type Readings = f32;
+
+    fn act(
+        &mut self,
+        prefix: &KvSnapshot,
+        step_m: &mut f32,
+        _: SplitMix64,
+        _: &mut StageSpans,
+    ) -> Result<Trajectory, ModelError> {
         for tensor in prefix.slot().tensors() {
             let version = prefix.meta().version as f32;
             let tensor = tensor.to_host(prefix.slot().device())?;
@@ -106,7 +123,7 @@ impl ActionExpert for Fast {
         }
         Ok(Trajectory {
             path: (1..=20).map(|i| [i as f32, 0.0]).collect(),
-            waypoints: (1..=6).map(|i| [i as f32 * self.step_m, 0.0]).collect(),
+            waypoints: (1..=6).map(|i| [i as f32 * *step_m, 0.0]).collect(),
             spacing: Duration::from_millis(500),
         })
     }
@@ -140,7 +157,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    fn pilot(self) -> Pilot {
+    fn pilot(self) -> Pilot<Eyes> {
         let layout = Layout {
             layers: 2,
             heads: 1,
@@ -149,18 +166,14 @@ impl Setup {
             value_dim: 4,
             dtype: DType::F32,
         };
-        let fast = Fast {
-            now: Timestamp::ZERO,
-            ready_at: self.ready_at,
-            frame: 0,
-            step_m: self.step_m,
-            detours: self.detours,
-        };
+        let perception =
+            Eyes { ready_at: self.ready_at, frame: 0, detours: self.detours, step_m: self.step_m };
+        let experts =
+            Experts { perception, understanding: Box::new(self.slow), action: Box::new(Fast) };
         let run = Run::try_from(&self.run).unwrap();
         Pilot::new(
             &run,
-            Box::new(self.slow),
-            Box::new(fast),
+            experts,
             Localizer::new(StateFilterConfig::default(), GeoReference::default()),
             PathFollower::new(run.heuristics.into()),
             SlotPool::new(&(Arc::new(HostDevice::new()) as _), layout, self.slots).unwrap(),
@@ -185,7 +198,7 @@ fn observation(frame: u64) -> Observation {
 
 /// Drives `ticks` ticks and writes which prefix each acted on and how old it was in ticks, as
 /// `version@age`, or `-` without a prefix.
-fn drive(pilot: &mut Pilot, ticks: std::ops::RangeInclusive<u64>) -> String {
+fn drive(pilot: &mut Pilot<Eyes>, ticks: std::ops::RangeInclusive<u64>) -> String {
     let words: Vec<String> = ticks
         .map(|frame| {
             let control = pilot.drive(&observation(frame)).unwrap();
@@ -228,7 +241,12 @@ fn a_prefix_is_seen_exactly_when_its_virtual_latency_has_passed() {
 
 /// Drives in virtual time and writes which tick each tick's command rests on, with the version of its
 /// prefix, `tick:version`, `'` where it was held, or `-` before the first.
-fn acted_on(slow: f64, fast: f64, fast_releases: FastReleases, ticks: u64) -> (String, Pilot) {
+fn acted_on(
+    slow: f64,
+    fast: f64,
+    fast_releases: FastReleases,
+    ticks: u64,
+) -> (String, Pilot<Eyes>) {
     let run =
         RunFile { fast_latency: LatencySpec::Fixed(fast), fast_releases, ..virtual_run(slow, 2) };
     let mut pilot = Setup { run, ..Setup::default() }.pilot();
@@ -406,7 +424,7 @@ fn on_the_wall_clock_ticks_never_wait_for_a_refresh() {
 }
 
 /// Lets one refresh finish and ticks until its prefix is seen; returns that tick.
-fn drive_until_prefix(pilot: &mut Pilot, tell: &SyncSender<()>, mut frame: u64) -> u64 {
+fn drive_until_prefix(pilot: &mut Pilot<Eyes>, tell: &SyncSender<()>, mut frame: u64) -> u64 {
     tell.send(()).unwrap();
     loop {
         if pilot.drive(&observation(frame)).unwrap().report.prefix.is_some() {

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::SlotPool;
+use tandem::model::Experts;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
+    AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
+    SENSORS,
 };
 use tandem::pilot::{
     ClockName, Delayed, FastReleases, LatencySpec, Pace, Pilot, Run, RunFile, Schedule,
@@ -361,11 +363,12 @@ fn model(engine: &Path, run: &Run, ticks: u64) -> (Vec<Bits>, Vec<Control>, Sche
     let points = world.plan().points.iter().map(PlanPoint::from);
     let planner = RoutePlanner::new(points, RoutePlannerConfig::default());
     let frames = understanding.frames_per_prompt();
-    let action = AutomotAction::new(&networks, planner, frames, ActionOptions::default()).unwrap();
+    let perception =
+        AutomotPerception::new(&networks, planner, frames, PerceptionOptions::default()).unwrap();
+    let action = AutomotAction::new(&networks, Positions::default()).unwrap();
     let mut pilot = Pilot::new(
         run,
-        Box::new(understanding),
-        Box::new(action),
+        Experts { perception, understanding: Box::new(understanding), action: Box::new(action) },
         Localizer::new(StateFilterConfig::default(), world.plan().reference),
         PathFollower::new(PathFollowerConfig::default()),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),

@@ -14,15 +14,18 @@ use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterCo
 use tandem::device::{Counter, Device, DeviceError, Emulation, HostDevice, Kind, Piece};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::{KvSnapshot, Slot, SlotPool};
+use tandem::model::Experts;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, Networks, SENSORS,
+    AutomotAction, AutomotPerception, AutomotReadings, AutomotUnderstanding, Networks,
+    PerceptionOptions, Positions, SENSORS,
 };
-use tandem::model::{ActionExpert, ModelError, RefreshRequest};
+use tandem::model::{ActionExpert, ModelError};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
-use tandem::scene::{Control, Detour, Driver, Observation, Pose, Trajectory, World};
+use tandem::scene::random::SplitMix64;
+use tandem::scene::{Control, Driver, Trajectory, World};
 use tandem::timing::{Stage, StageSpans};
 use tandem_evaluation::routes::parse_routes;
 use tandem_export::automot::Checkpoint;
@@ -73,30 +76,20 @@ struct Heard {
 }
 
 impl ActionExpert for Heard {
-    fn prepare(&mut self, slot: &Slot) -> Result<(), ModelError> {
-        if self.is_prepared { self.expert.prepare(slot) } else { Ok(()) }
-    }
+    type Readings = AutomotReadings;
 
-    fn observe(
-        &mut self,
-        observation: &Observation,
-        world_from_ego: &Pose,
-        detour: &Detour,
-        spans: &mut StageSpans,
-    ) -> Result<(), ModelError> {
-        self.expert.observe(observation, world_from_ego, detour, spans)
-    }
-
-    fn refresh_request(&self, version: u64) -> Option<RefreshRequest> {
-        self.expert.refresh_request(version)
+    fn prepare(&mut self, slot: &Slot, readings: &mut AutomotReadings) -> Result<(), ModelError> {
+        if self.is_prepared { self.expert.prepare(slot, readings) } else { Ok(()) }
     }
 
     fn act(
         &mut self,
         prefix: &KvSnapshot,
+        readings: &mut AutomotReadings,
+        random: SplitMix64,
         spans: &mut StageSpans,
     ) -> Result<Trajectory, ModelError> {
-        let trajectory = self.expert.act(prefix, spans)?;
+        let trajectory = self.expert.act(prefix, readings, random, spans)?;
         let heard = format!("{} {:?}", prefix.meta().version, trajectory.waypoints);
         self.trajectories.lock().unwrap().push(heard);
         Ok(trajectory)
@@ -106,7 +99,7 @@ impl ActionExpert for Heard {
 /// A vehicle in the embedded world with the pilot in it.
 struct Drive {
     world: EmbeddedWorld,
-    pilot: Pilot,
+    pilot: Pilot<AutomotPerception>,
     device: Arc<dyn Device>,
     trajectories: Arc<Mutex<Vec<String>>>,
 }
@@ -127,14 +120,18 @@ impl Drive {
         let points = world.plan().points.iter().map(PlanPoint::from);
         let planner = RoutePlanner::new(points, RoutePlannerConfig::default());
         let frames = understanding.frames_per_prompt();
-        let action =
-            AutomotAction::new(&networks, planner, frames, ActionOptions::default()).unwrap();
+        let options = PerceptionOptions::default();
+        let perception = AutomotPerception::new(&networks, planner, frames, options).unwrap();
+        let action = AutomotAction::new(&networks, Positions::default()).unwrap();
         let trajectories = Arc::default();
         let action = Heard { expert: action, is_prepared, trajectories: Arc::clone(&trajectories) };
         let pilot = Pilot::new(
             &Run::try_from(&run).unwrap(),
-            Box::new(understanding),
-            Box::new(action),
+            Experts {
+                perception,
+                understanding: Box::new(understanding),
+                action: Box::new(action),
+            },
             Localizer::new(StateFilterConfig::default(), world.plan().reference),
             PathFollower::new(PathFollowerConfig::default()),
             SlotPool::new(&device, networks.prefix, slots).unwrap(),

@@ -4,8 +4,10 @@ use anyhow::Context;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use tandem::model::RefreshRequest;
+use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::SENSORS;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Command, FrameId, Observation, Pose, SensorSuite, World};
 use tandem::timing::Timestamp;
 use tandem_world::EmbeddedWorld;
@@ -103,7 +105,7 @@ pub(super) struct Requests {
 impl Requests {
     /// A request with `new_frames` frames that were never shown, behind the newest of the request
     /// before.
-    pub(super) fn next(&mut self, new_frames: usize) -> RefreshRequest {
+    pub(super) fn next(&mut self, new_frames: usize) -> RefreshRequest<AutomotInputs> {
         self.version += 1;
         let kept = self.frames_per_prompt.saturating_sub(new_frames).min(self.shown.len());
         self.shown.drain(..self.shown.len() - kept);
@@ -121,9 +123,12 @@ impl Requests {
         RefreshRequest {
             version: self.version,
             captured_at: Timestamp::ZERO,
-            frames: self.shown.clone(),
-            target_points_m: [[20.0, 0.5], [40.0, 1.5]],
-            speed_mps: 5.0,
+            random: SplitMix64::new(0),
+            inputs: AutomotInputs {
+                frames: self.shown.clone(),
+                target_points_m: [[20.0, 0.5], [40.0, 1.5]],
+                speed_mps: 5.0,
+            },
         }
     }
 }
@@ -137,7 +142,7 @@ mod tests {
         let drive = Drive::record().unwrap();
         let mut requests = drive.requests(4).unwrap();
         let mut ids = |new| -> Vec<u64> {
-            requests.next(new).frames.iter().map(|frame| frame.id.0).collect()
+            requests.next(new).inputs.frames.iter().map(|frame| frame.id.0).collect()
         };
         assert_eq!(ids(4), [1, 2, 3, 4]);
         assert_eq!(ids(1), [2, 3, 4, 5]);

@@ -11,9 +11,15 @@ use tandem::device::Device;
 use tandem::kv_cache::{Handover, KvSnapshot, SlotPool};
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{ActionOptions, AutomotAction, AutomotUnderstanding};
-use tandem::model::{ActionExpert, AtAnyTime, ModelError, RefreshRequest, UnderstandingExpert};
+use tandem::model::automot::{
+    AutomotAction, AutomotInputs, AutomotPerception, AutomotUnderstanding, PerceptionOptions,
+    Positions,
+};
+use tandem::model::{
+    ActionExpert, AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert,
+};
 use tandem::scene::Detour;
+use tandem::scene::random::SplitMix64;
 use tandem::timing::{Stage, StageSpans, Stopwatch};
 use tandem_export::folder::TOKENIZER_FILE;
 
@@ -34,6 +40,7 @@ pub(super) struct Experts {
 
 /// The fast expert and what it is shown.
 pub(super) struct Fast {
+    perception: AutomotPerception,
     action: AutomotAction,
     drive: Drive,
 }
@@ -62,18 +69,20 @@ impl Experts {
         let drive = Drive::record()?;
         let frames_per_prompt = understanding.frames_per_prompt();
         let requests = drive.requests(frames_per_prompt)?;
-        let options = ActionOptions::default();
-        let mut action = AutomotAction::new(networks, drive.planner(), frames_per_prompt, options)?;
+        let options = PerceptionOptions::default();
+        let mut perception =
+            AutomotPerception::new(networks, drive.planner(), frames_per_prompt, options)?;
+        let mut action = AutomotAction::new(networks, Positions::default())?;
         let pool = SlotPool::new(&networks.device, networks.prefix, SLOTS)?;
         if arrangement.graphs {
             let slots = (0..SLOTS).map(|_| pool.writer().expect("nobody else has the pool"));
             for mut writer in slots.collect::<Vec<_>>() {
                 understanding.prepare(writer.slot_mut())?;
-                action.prepare(writer.slot())?;
+                action.prepare(writer.slot(), perception.readings())?;
             }
         }
         let mut experts = Self {
-            fast: Fast { action, drive },
+            fast: Fast { perception, action, drive },
             slow: Slow { understanding, requests, pool, frames_per_prompt },
             handover: Handover::new(),
             device: Arc::clone(&networks.device),
@@ -115,9 +124,10 @@ impl Fast {
         let mut spans = StageSpans::default();
         let (observation, pose) = self.drive.next();
         let tick = Stopwatch::start();
-        self.action.observe(observation, pose, &Detour::default(), &mut spans)?;
+        self.perception.observe(observation, pose, &Detour::default(), &mut spans)?;
         let act = Stopwatch::start();
-        self.action.act(prefix, &mut spans)?;
+        let random = SplitMix64::new(0);
+        self.action.act(prefix, self.perception.readings(), random, &mut spans)?;
         let act_ns = nanoseconds(&act);
         series.add(nanoseconds(&tick), act_ns, &spans);
         Ok(())
@@ -126,7 +136,7 @@ impl Fast {
 
 impl Slow {
     /// What the next refresh reads, with so many frames that it has not seen.
-    pub(super) fn request(&mut self, new_frames: usize) -> RefreshRequest {
+    pub(super) fn request(&mut self, new_frames: usize) -> RefreshRequest<AutomotInputs> {
         self.requests.next(new_frames)
     }
 
@@ -136,7 +146,7 @@ impl Slow {
     /// If the expert fails, or every slot is held.
     pub(super) fn refresh(
         &mut self,
-        request: &RefreshRequest,
+        request: &RefreshRequest<AutomotInputs>,
         series: &mut RefreshSeries,
     ) -> anyhow::Result<KvSnapshot> {
         let writer = self.pool.writer().context("every slot is held")?;

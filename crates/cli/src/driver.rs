@@ -4,6 +4,7 @@ use super::print;
 use anyhow::Context;
 use clap::ValueEnum;
 use std::path::Path;
+use tandem::model::automot::AutomotPerception;
 use tandem::pilot::{Delayed, Pace, Pilot, PilotStatistics, RealTimeReport, Run};
 use tandem::runtime::Loaded;
 use tandem::scene::{Driver, RoutePlan, SensorSuite};
@@ -70,7 +71,7 @@ pub(super) enum DriverFactory {
 
 /// A driver on its route.
 pub(super) enum RouteDriver {
-    Automot(Box<Pilot>),
+    Automot(Box<Pilot<AutomotPerception>>),
     /// A driver without experts.
     Plain(Box<dyn Driver + Send>),
     /// The same in virtual time.

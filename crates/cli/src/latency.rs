@@ -137,7 +137,8 @@ impl Timed {
         route: &RouteId,
         repetition: u32,
     ) -> anyhow::Result<Run> {
-        let Pace::Virtual(latencies) = &self.run.pace else { return Ok(self.run.clone()) };
+        let run = self.run.clone().for_drive(seed, route);
+        let Pace::Virtual(latencies) = &self.run.pace else { return Ok(run) };
         let schedule = match &self.replayed {
             Some(folder) => {
                 let path = schedule_file(folder, &route_id(route, repetition));
@@ -147,7 +148,7 @@ impl Timed {
             None => None,
         };
         let latencies: Latencies = latencies.for_drive(seed, route, schedule);
-        Ok(Run { pace: Pace::Virtual(latencies), ..self.run.clone() })
+        Ok(Run { pace: Pace::Virtual(latencies), ..run })
     }
 }
 

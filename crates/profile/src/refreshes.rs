@@ -7,7 +7,8 @@ use super::replay::Replay;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tandem::kv_cache::SlotPool;
-use tandem::model::{ActionExpert, AtAnyTime, ModelError, UnderstandingExpert};
+use tandem::model::{AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert};
+use tandem::scene::random::SplitMix64;
 use tandem::scene::{Detour, Pose};
 use tandem::timing::{Stage, StageSpans, Timestamp, now_ns};
 
@@ -22,14 +23,14 @@ pub struct RefreshOptions {
     pub refreshes: u64,
 }
 
-/// Runs refreshes back to back on this thread. `eyes` takes in the frames that they read; taking in
+/// Runs refreshes back to back on this thread. `perception` takes in the frames that they read; that
 /// is not timed. `watch` sees every refresh that counts, with its version.
 ///
 /// # Errors
 /// If a network fails or an observation lacks a sensor.
-pub fn run_refreshes(
-    expert: &mut dyn UnderstandingExpert,
-    eyes: &mut dyn ActionExpert,
+pub fn run_refreshes<P: Perception>(
+    expert: &mut dyn UnderstandingExpert<Inputs = P::Inputs>,
+    perception: &mut P,
     pool: &SlotPool,
     replay: &mut Replay,
     options: &RefreshOptions,
@@ -41,13 +42,19 @@ pub fn run_refreshes(
     let began_ns = now_ns();
     let mut recorder = PhaseRecorder::new(name, options.warm_up, options.refreshes, began_ns);
     let mut version = 1;
+    let mut captured_at = Timestamp::ZERO;
     while version <= options.warm_up + options.refreshes && !cancel.load(Ordering::Relaxed) {
         for _ in 0..options.frames {
             let time = Timestamp::after(Duration::from_nanos(now_ns() - began_ns));
             let mut untimed = StageSpans::default();
-            eyes.observe(&replay.next(time), &Pose::default(), &Detour::default(), &mut untimed)?;
+            let observation = replay.next(time);
+            captured_at = observation.time;
+            let (pose, detour) = (Pose::default(), Detour::default());
+            perception.observe(&observation, &pose, &detour, &mut untimed)?;
         }
-        let Some(request) = eyes.refresh_request(version) else { continue };
+        let Some(inputs) = perception.inputs() else { continue };
+        let random = SplitMix64::new(version);
+        let request = RefreshRequest { version, captured_at, random, inputs };
         let writer = pool.writer().expect("no prefix outlives its turn of this loop");
         let mut spans = StageSpans::default();
         let refresh = Stage::REFRESH.begin();

@@ -12,6 +12,7 @@ mod image_jpeg;
 mod lane;
 pub mod lidar;
 pub mod networks;
+mod perception;
 pub mod planner;
 pub mod prompt;
 pub mod recording;
@@ -22,6 +23,7 @@ pub mod tokens;
 mod understanding;
 mod whole;
 
-pub use action::{ActionOptions, AutomotAction, LIDAR, Positions, SENSORS};
+pub use action::{AutomotAction, LIDAR, Positions, SENSORS};
 pub use networks::{Networks, NetworksError};
+pub use perception::{AutomotInputs, AutomotPerception, AutomotReadings, PerceptionOptions};
 pub use understanding::{AutomotUnderstanding, SetupError, UnderstandingOptions};

@@ -8,12 +8,15 @@ use super::networks::{Networks, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{
-    ActionOptions, AutomotAction, AutomotUnderstanding, SENSORS, SetupError, UnderstandingOptions,
+    AutomotAction, AutomotPerception, AutomotUnderstanding, PerceptionOptions, Positions, SENSORS,
+    SetupError, UnderstandingOptions,
 };
 use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
-use crate::model::{ActionExpert, AtAnyTime, ModelError, UnderstandingExpert};
+use crate::model::{
+    ActionExpert, AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert,
+};
 use crate::scene::random::SplitMix64;
 use crate::scene::{
     CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
@@ -107,24 +110,31 @@ pub fn record(
     let pool = SlotPool::new(&networks.device, networks.prefix, 1).map_err(ModelError::from)?;
     let mut prompts = Vec::new();
     for prompt in 0..inputs.prompts {
-        let mut drive = Drive::new(inputs.seed, prompt);
+        let seed = inputs.seed;
+        let mut drive = Drive::new(seed, prompt);
         let planner = drive.planner();
         let frames = expert.frames_per_prompt();
-        let mut acting = AutomotAction::new(&tapped, planner, frames, ActionOptions::default())
-            .map_err(SetupError::from)?;
-        let request = loop {
-            drive.tick(&mut acting)?;
-            if let Some(request) = acting.refresh_request(prompt as u64 + 1) {
-                break request;
+        let options = PerceptionOptions::default();
+        let mut seen =
+            AutomotPerception::new(&tapped, planner, frames, options).map_err(SetupError::from)?;
+        let mut acting =
+            AutomotAction::new(&tapped, Positions::default()).map_err(SetupError::from)?;
+        let (captured_at, inputs) = loop {
+            let time = drive.tick(&mut seen)?;
+            if let Some(inputs) = seen.inputs() {
+                break (time, inputs);
             }
         };
+        let random = || SplitMix64::new(seed);
+        let request =
+            RefreshRequest { version: prompt as u64 + 1, captured_at, random: random(), inputs };
         let writer = pool.writer().expect("the prefix of the prompt before was dropped");
         let prefix = expert.refresh(&request, writer, &AtAnyTime, &mut StageSpans::default())?;
         for act in 0..ACTS_PER_PROMPT {
             if act > 0 {
-                drive.tick(&mut acting)?;
+                drive.tick(&mut seen)?;
             }
-            acting.act(&prefix, &mut StageSpans::default())?;
+            acting.act(&prefix, seen.readings(), random(), &mut StageSpans::default())?;
         }
         let understanding = joined(&groups, &whole.places);
         let runs = [vision.take(), understanding, bev.take(), action.take()];
@@ -301,8 +311,8 @@ impl Drive {
         RoutePlanner::new(kept, RoutePlannerConfig::default())
     }
 
-    /// One tick of driving, shown to `action`.
-    fn tick(&mut self, action: &mut AutomotAction) -> Result<(), ModelError> {
+    /// Drives one tick, which `perception` observes; returns its time.
+    fn tick(&mut self, perception: &mut AutomotPerception) -> Result<Timestamp, ModelError> {
         let seconds = self.ticks as f64 * TICK_S;
         let id = FrameId(self.first_frame + self.ticks);
         let time = Timestamp::ZERO + Duration::from_secs_f64(seconds);
@@ -326,7 +336,8 @@ impl Drive {
         };
         self.ticks += 1;
         let pose = self.pose(self.speed_mps * seconds);
-        action.observe(&observation, &pose, &Detour::default(), &mut StageSpans::default())
+        perception.observe(&observation, &pose, &Detour::default(), &mut StageSpans::default())?;
+        Ok(time)
     }
 
     /// Sky, road, boxes that grow as time goes by, and the noise of a sensor.

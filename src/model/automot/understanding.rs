@@ -6,6 +6,7 @@
 use super::image::{PatchLayout, Resizer, Size};
 use super::lane::Lane;
 use super::networks::{self, Networks, NetworksError};
+use super::perception::AutomotInputs;
 use super::prompt::{self, DrivingState};
 use super::stages;
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
@@ -177,12 +178,12 @@ impl AutomotUnderstanding {
     /// Writes prompt and layout into the network's inputs.
     fn lay_out(
         &mut self,
-        request: &RefreshRequest,
+        inputs: &AutomotInputs,
     ) -> Result<super::tokens::SequenceExtent, ModelError> {
         let state = DrivingState {
-            speed_mps: request.speed_mps,
-            target_m: request.target_points_m[0],
-            next_target_m: request.target_points_m[1],
+            speed_mps: inputs.speed_mps,
+            target_m: inputs.target_points_m[0],
+            next_target_m: inputs.target_points_m[1],
         };
         self.instruction.clear();
         prompt::write_instruction(&state, &mut self.instruction);
@@ -190,7 +191,7 @@ impl AutomotUnderstanding {
         self.tokenizer
             .encode_into(&self.instruction, &mut self.instruction_ids)
             .map_err(|error| ModelError::Tokenize(error.to_string()))?;
-        let grids: ArrayVec<ImageGrid, 8> = request.frames.iter().map(|_| self.grid).collect();
+        let grids: ArrayVec<ImageGrid, 8> = inputs.frames.iter().map(|_| self.grid).collect();
         let prompt = PromptTokens {
             prefix: &self.prefix_ids,
             frames: &grids,
@@ -213,6 +214,8 @@ impl AutomotUnderstanding {
 }
 
 impl UnderstandingExpert for AutomotUnderstanding {
+    type Inputs = AutomotInputs;
+
     fn prepare(&mut self, slot: &mut Slot) -> Result<(), ModelError> {
         self.vision.prepare(&self.lane)?;
         self.layers.prepare(&self.lane, &self.prompt, slot)
@@ -224,7 +227,7 @@ impl UnderstandingExpert for AutomotUnderstanding {
 
     fn refresh(
         &mut self,
-        request: &RefreshRequest,
+        request: &RefreshRequest<AutomotInputs>,
         mut writer: KvWriter,
         turns: &dyn Turns,
         spans: &mut StageSpans,
@@ -244,23 +247,24 @@ impl AutomotUnderstanding {
     /// Computes a prefix into `writer`, to its end; gives what it was made from.
     fn fill(
         &mut self,
-        request: &RefreshRequest,
+        request: &RefreshRequest<AutomotInputs>,
         writer: &mut KvWriter,
         turns: &dyn Turns,
         spans: &mut StageSpans,
     ) -> Result<PrefixMeta, ModelError> {
-        if request.frames.len() != self.frames_per_prompt {
+        let inputs = &request.inputs;
+        if inputs.frames.len() != self.frames_per_prompt {
             return Err(ModelError::Size {
                 what: "the number of frames in a refresh",
                 expected: vec![self.frames_per_prompt],
-                found: vec![request.frames.len()],
+                found: vec![inputs.frames.len()],
             });
         }
         let begun = stages::PROMPT.begin();
-        let extent = self.lay_out(request)?;
+        let extent = self.lay_out(inputs)?;
         spans.end(begun);
 
-        for (index, frame) in request.frames.iter().enumerate() {
+        for (index, frame) in inputs.frames.iter().enumerate() {
             let features = self.vision.features(frame, &self.lane, turns, spans)?;
             let begun = stages::GATHER.begin();
             features.copy_to_place(index, &self.prompt, self.lane.stream())?;
@@ -280,7 +284,7 @@ impl AutomotUnderstanding {
         spans.end(begun);
         Ok(PrefixMeta {
             version: request.version,
-            frames: request.frames.iter().map(|frame| frame.id.0).collect(),
+            frames: inputs.frames.iter().map(|frame| frame.id.0).collect(),
             captured_at: request.captured_at,
             valid_length: extent.valid_tokens,
             next_position: extent.next_position,

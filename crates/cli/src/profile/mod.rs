@@ -310,7 +310,7 @@ impl Profiling<'_> {
 
     /// Runs refreshes without ticks.
     fn refreshes(&mut self) -> anyhow::Result<Phase> {
-        let (mut understanding, mut action) = self.automot.experts(self.plan)?;
+        let mut experts = self.automot.experts(self.plan)?;
         let options = RefreshOptions {
             frames: self.run.refresh_period_ticks,
             warm_up: self.arguments.warm_up.min(20),
@@ -330,8 +330,8 @@ impl Profiling<'_> {
             bar.inc(1);
         };
         let phase = run_refreshes(
-            &mut understanding,
-            &mut action,
+            &mut *experts.understanding,
+            &mut experts.perception,
             &slots,
             &mut replay,
             &options,

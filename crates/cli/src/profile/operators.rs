@@ -39,12 +39,12 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     let mut replay = Replay::new(profiling.observations.clone());
     run_loop(&mut pilot, &mut replay, &options, &profiling.cancel, &mut |_| {})?;
     drop(pilot);
-    let (mut understanding, mut action) = automot.experts(profiling.plan)?;
+    let mut experts = automot.experts(profiling.plan)?;
     let options =
         RefreshOptions { frames: run.refresh_period_ticks, warm_up: WARM_UP, refreshes: RUNS };
     run_refreshes(
-        &mut understanding,
-        &mut action,
+        &mut *experts.understanding,
+        &mut experts.perception,
         &automot.slots()?,
         &mut replay,
         &options,
