@@ -1,11 +1,12 @@
 //! A driver without experts, in the virtual time of a model with two.
 
+use super::deadline::Answered;
 use super::fast_lane::{Answer, Applied, Basis, FastLane};
 use super::refresh_beat::RefreshBeat;
 use super::{Expert, Latencies, LatencyError, LatencySource, PilotStatistics, Run};
 use crate::scene::{
-    Control, DeadlineVerdict, DriveError, Driver, FrameId, Inference, Observation, RefreshBegun,
-    TickReport, Truth,
+    Control, DeadlineVerdict, DriveError, Driver, FrameId, Inference, Latency, Observation,
+    RefreshBegun, TickReport, Truth,
 };
 use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
@@ -103,7 +104,7 @@ impl Delayed {
         self.next_version += 1;
         self.statistics.refreshes_started += 1;
         self.beat.begun(self.ticks);
-        Ok(Some(RefreshBegun { version, takes: Some(takes) }))
+        Ok(Some(RefreshBegun { version, takes: Latency::Emulated(takes) }))
     }
 
     /// What the driver sees, with what it rests on; `None` as long as there is no scene.
@@ -152,10 +153,14 @@ impl Delayed {
         }
         let applied = self.lane.apply(now);
         report.frame = observation.frame;
-        report.inference = released.map(|takes| Inference { takes: Some(takes) });
+        report.inference = released.map(|takes| Inference { takes: Latency::Emulated(takes) });
         report.refresh_begun = refresh_begun;
         report.is_refreshing = self.under_way.is_some();
-        report.deadline = self.lane.verdict(now, released, self.act_budget);
+        let answered = match released {
+            Some(takes) => Answered::Released(takes),
+            None => Answered::Busy(self.lane.busy_for(now)),
+        };
+        report.deadline = answered.verdict(self.act_budget);
         applied.describe(now, &mut report);
         self.count(&applied, report.deadline);
         Ok(Control { command: applied.command, report })

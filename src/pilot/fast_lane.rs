@@ -5,7 +5,7 @@
 //! rounded to ticks.
 
 use super::{FastReleases, LONGEST_LATENCY};
-use crate::scene::{Command, DeadlineVerdict, FrameId, PrefixInfo, TickReport};
+use crate::scene::{Command, FrameId, PrefixInfo, TickReport};
 use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -96,19 +96,9 @@ impl FastLane {
         Applied { command, answer, is_held }
     }
 
-    /// Whether the answer to the observation of `now` comes within `budget`, by virtual time. Where
-    /// the device is busy there is no answer to it, which is late by what still holds the device up.
-    pub(super) fn verdict(
-        &self,
-        now: Timestamp,
-        released: Option<Duration>,
-        budget: Duration,
-    ) -> DeadlineVerdict {
-        let by = match released {
-            Some(takes) => takes.saturating_sub(budget),
-            None => self.busy_until.since(now),
-        };
-        if by.is_zero() { DeadlineVerdict::Met } else { DeadlineVerdict::Missed { by } }
+    /// Returns for how long the device is busy from `now` on.
+    pub(super) fn busy_for(&self, now: Timestamp) -> Duration {
+        self.busy_until.since(now)
     }
 }
 

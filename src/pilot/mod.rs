@@ -6,6 +6,7 @@
 //! result visible at exactly its virtual instant. Virtual time is kept by a beat of refreshes and a
 //! lane of inferences, which the pilot shares with [`Delayed`], its counterpart around privileged drivers.
 
+mod deadline;
 mod delayed;
 mod fast_lane;
 mod latency;

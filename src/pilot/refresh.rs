@@ -1,7 +1,7 @@
 //! The understanding expert on its own thread, one refresh at a time.
 
 use super::turns::TickGuard;
-use super::{PilotStatistics, RealTimeOptions, RealTimeReport};
+use super::{RealTimeOptions, RealTimeReport};
 use crate::kv_cache::{Handover, KvSnapshot, KvWriter, SlotPool};
 use crate::model::{ModelError, RefreshRequest, UnderstandingExpert};
 use crate::scene::RefreshReport;
@@ -44,7 +44,7 @@ pub(super) struct RefreshLane<I> {
 
 /// When a refresh becomes visible.
 #[derive(Clone, Copy)]
-enum Visible {
+pub(super) enum Visible {
     /// At this instant of virtual time.
     At(Timestamp),
     /// When it is done.
@@ -57,6 +57,14 @@ pub(super) struct Collected {
     pub(super) refresh: Option<RefreshReport>,
     /// Host time spent waiting for a virtual instant: no part of the tick's own cost.
     pub(super) waited: Duration,
+}
+
+impl Collected {
+    /// Both, of which the later one counts where two refreshes ended: the first was done before this
+    /// tick went on, so the second is the one that it acts on.
+    pub(super) fn then(self, later: Self) -> Self {
+        Self { refresh: later.refresh.or(self.refresh), waited: self.waited + later.waited }
+    }
 }
 
 impl<I: Send + 'static> RefreshLane<I> {
@@ -122,23 +130,13 @@ impl<I: Send + 'static> RefreshLane<I> {
         self.next_version
     }
 
-    /// Hands `request` to the expert, to be visible after what it `takes` in virtual time, or else
-    /// when it is done; false if every slot is taken. Only when the lane is not busy.
-    pub(super) fn begin(
-        &mut self,
-        request: RefreshRequest<I>,
-        now: Timestamp,
-        takes: Option<Duration>,
-        statistics: &mut PilotStatistics,
-    ) -> bool {
+    /// Sends `request` to the expert, whose prefix will be `visible`; false if every slot is leased.
+    /// Only when no refresh is under way.
+    pub(super) fn begin(&mut self, request: RefreshRequest<I>, visible: Visible) -> bool {
         assert!(!self.is_busy(), "one refresh at a time");
-        let Some(writer) = self.pool.writer() else {
-            statistics.slots_exhausted += 1;
-            return false;
-        };
-        self.visible = Some(takes.map_or(Visible::WhenDone, |takes| Visible::At(now + takes)));
+        let Some(writer) = self.pool.writer() else { return false };
+        self.visible = Some(visible);
         self.next_version += 1;
-        statistics.refreshes_started += 1;
         let jobs = self.jobs.as_ref().expect("the lane is open until it is dropped");
         // The thread takes jobs until this sender is dropped; if it panicked, `collect` says so.
         let (refresh, hand_off) = (Stage::REFRESH.begin(), Stage::HAND_OFF.begin());
@@ -147,12 +145,7 @@ impl<I: Send + 'static> RefreshLane<I> {
     }
 
     /// Publishes the refresh in flight if it is visible by `now`.
-    pub(super) fn collect(
-        &mut self,
-        now: Timestamp,
-        statistics: &mut PilotStatistics,
-        spans: &mut StageSpans,
-    ) -> Collected {
+    pub(super) fn collect(&mut self, now: Timestamp, spans: &mut StageSpans) -> Collected {
         let nothing = Collected { refresh: None, waited: Duration::ZERO };
         let Some(visible) = self.visible else { return nothing };
         let watch = Stopwatch::start();
@@ -176,10 +169,8 @@ impl<I: Send + 'static> RefreshLane<I> {
                 self.handover
                     .publish(snapshot)
                     .expect("versions of one lane only go up, one refresh at a time");
-                statistics.refreshes_published += 1;
             }
             Err(error) => {
-                statistics.refreshes_failed += 1;
                 tracing::warn!(%error, "refresh failed, the old prefix stays in use");
             }
         }
@@ -209,7 +200,7 @@ fn next_job<I>(
         match jobs.recv_timeout(patience) {
             Ok(job) => return Some(job),
             Err(RecvTimeoutError::Disconnected) => return None,
-            // What fails here fails the next refresh as well, which says so.
+            // Ignored: what fails here fails the next refresh as well, which reports it.
             Err(RecvTimeoutError::Timeout) => drop(expert.keep_warm(turns)),
         }
     }

@@ -1,7 +1,7 @@
 //! What every inference of a drive took, as a file that gives the drive again.
 
 use super::Expert;
-use crate::scene::TickReport;
+use crate::scene::{Latency, TickReport};
 use crate::timing::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,14 +79,17 @@ impl Schedule {
         let nanos = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let frame = report.frame.0;
         if let Some(released) = report.inference
-            && let Some(took) = released.takes.or_else(|| report.spans.took(Stage::TICK))
+            && let Some(took) = match released.takes {
+                Latency::Emulated(takes) => Some(takes),
+                Latency::Measured => report.spans.took(Stage::TICK),
+            }
         {
             self.fast_ns.insert(frame, nanos(took));
         }
         if let Some(begun) = report.refresh_begun {
             match begun.takes {
-                Some(takes) => drop(self.slow_ns.insert(frame, nanos(takes))),
-                None => self.under_way.push((begun.version, frame)),
+                Latency::Emulated(takes) => drop(self.slow_ns.insert(frame, nanos(takes))),
+                Latency::Measured => self.under_way.push((begun.version, frame)),
             }
         }
         if let Some(refresh) = &report.refresh

@@ -1,7 +1,8 @@
 //! One tick.
 
+use super::deadline::Answered;
 use super::fast_lane::{Answer, Basis, FastLane};
-use super::refresh::RefreshLane;
+use super::refresh::{Collected, RefreshLane, Visible};
 use super::refresh_beat::RefreshBeat;
 use super::turns::TickGuard;
 use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
@@ -10,8 +11,8 @@ use crate::kv_cache::{KvSnapshot, SlotPool};
 use crate::model::{ActionExpert, Experts, ModelError, Perception, RefreshRequest};
 use crate::scene::random::SplitMix64;
 use crate::scene::{
-    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Observation,
-    Pose, RefreshBegun, RefreshReport, TickReport, Trajectory,
+    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Latency,
+    Observation, Pose, RefreshBegun, TickReport, Trajectory,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::sync::Arc;
@@ -139,22 +140,27 @@ impl<P: Perception> Pilot<P> {
         };
         self.perception.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
-        let mut refresh = None;
-        let mut waited = self.collect(now, &mut refresh, &mut spans);
+        let ended = self.collect(now, &mut spans);
         let refresh_begun = self.begin_refresh_if_due(observation, &mut spans)?;
         // A refresh without latency (lockstep) is visible at the tick that started it.
-        waited += self.collect(now, &mut refresh, &mut spans);
+        let ended = ended.then(self.collect(now, &mut spans));
 
-        let mut followed = None;
+        let mut trajectory = None;
         let inference = match self.refreshes.latest() {
             Some(prefix) if self.lane.is_free(now) => {
                 let takes = self.latency(Expert::Fast, observation.frame)?;
                 self.turns.begin();
-                let command = self.act(&prefix, observation, &mut followed, &mut spans);
+                let acted = self.act(&prefix, observation, &mut spans);
                 self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
+                let acted = acted?;
                 let basis = Some(basis(&prefix));
-                let answer = Answer { command: command?, acted_on: observation.frame, basis };
-                self.lane.release(now, takes.unwrap_or_default(), answer);
+                let answer = Answer { command: acted.command, acted_on: observation.frame, basis };
+                trajectory = acted.followed;
+                let delay = match takes {
+                    Latency::Emulated(delay) => delay,
+                    Latency::Measured => Duration::ZERO,
+                };
+                self.lane.release(now, delay, answer);
                 Some(Inference { takes })
             }
             Some(_) => None,
@@ -168,28 +174,26 @@ impl<P: Perception> Pilot<P> {
         self.last_command = applied.command;
         self.ticks += 1;
 
-        let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(waited);
+        let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(ended.waited);
         spans.push(Span { stage: Stage::TICK, start_ns, took_ns: took.as_nanos() as u64 });
-        let deadline = match self.pace {
-            Pace::Virtual(_) => {
-                let released = inference.and_then(|inference| inference.takes);
-                self.lane.verdict(now, released, self.act_budget)
+        let answered = match (&self.pace, inference) {
+            (Pace::Lockstep | Pace::Wall, _) => Answered::After(took),
+            (Pace::Virtual(_), Some(Inference { takes: Latency::Emulated(takes) })) => {
+                Answered::Released(takes)
             }
-            Pace::Lockstep | Pace::Wall => match took.checked_sub(self.act_budget) {
-                Some(by) if !by.is_zero() => DeadlineVerdict::Missed { by },
-                _ => DeadlineVerdict::Met,
-            },
+            (Pace::Virtual(_), _) => Answered::Busy(self.lane.busy_for(now)),
         };
+        let deadline = answered.verdict(self.act_budget);
         self.statistics.ticks += 1;
         self.statistics.ticks_held += u64::from(applied.is_held);
         self.statistics.deadline_misses += u64::from(deadline != DeadlineVerdict::Met);
         let mut report = TickReport {
             frame: observation.frame,
-            trajectory: followed,
+            trajectory,
             inference,
             refresh_begun,
             spans,
-            refresh,
+            refresh: ended.refresh,
             is_refreshing: self.refreshes.is_busy(),
             deadline,
             is_answer_rejected: self.statistics.trajectories_not_finite
@@ -201,11 +205,11 @@ impl<P: Perception> Pilot<P> {
         Ok(Control { command: applied.command, report })
     }
 
-    /// What an inference released at `frame` takes in virtual time; `None` where the host's counts.
-    fn latency(&self, expert: Expert, frame: FrameId) -> Result<Option<Duration>, LatencyError> {
+    /// How long a step of `expert` takes that begins at `frame`.
+    fn latency(&self, expert: Expert, frame: FrameId) -> Result<Latency, LatencyError> {
         match &self.pace {
-            Pace::Virtual(latencies) => latencies.draw(expert, frame.0).map(Some),
-            Pace::Lockstep | Pace::Wall => Ok(None),
+            Pace::Virtual(latencies) => latencies.draw(expert, frame.0).map(Latency::Emulated),
+            Pace::Lockstep | Pace::Wall => Ok(Latency::Measured),
         }
     }
 
@@ -231,38 +235,32 @@ impl<P: Perception> Pilot<P> {
         &mut self,
         prefix: &KvSnapshot,
         observation: &Observation,
-        followed: &mut Option<Trajectory>,
         spans: &mut StageSpans,
-    ) -> Result<Command, ModelError> {
+    ) -> Result<Acted, ModelError> {
         let random = self.random(Expert::Fast, observation.frame);
         let readings = self.perception.readings();
         let trajectory = self.action_expert.act(prefix, readings, random, spans)?;
         let begun = Stage::CONTROL.begin();
-        let command = if trajectory.is_finite() {
-            self.controller.follow(followed.insert(trajectory), observation.speed_mps)
+        let acted = if trajectory.is_finite() {
+            let command = self.controller.follow(&trajectory, observation.speed_mps);
+            Acted { command, followed: Some(trajectory) }
         } else {
             self.statistics.trajectories_not_finite += 1;
-            Command::FULL_BRAKE
+            Acted { command: Command::FULL_BRAKE, followed: None }
         };
         spans.end(begun);
-        Ok(command)
+        Ok(acted)
     }
 
-    /// Publishes a refresh that became visible and leaves its report in `refresh`; returns the host
-    /// time spent waiting for it.
-    fn collect(
-        &mut self,
-        now: Timestamp,
-        refresh: &mut Option<RefreshReport>,
-        spans: &mut StageSpans,
-    ) -> Duration {
-        let collected = self.refreshes.collect(now, &mut self.statistics, spans);
-        // Two at one tick would take a refresh that is done before this tick goes on; the newer one
-        // is then the one that the tick acts on.
-        if collected.refresh.is_some() {
-            *refresh = collected.refresh;
+    /// Publishes a refresh that became visible, and counts it.
+    fn collect(&mut self, now: Timestamp, spans: &mut StageSpans) -> Collected {
+        let collected = self.refreshes.collect(now, spans);
+        match &collected.refresh {
+            Some(refresh) if refresh.is_published => self.statistics.refreshes_published += 1,
+            Some(_) => self.statistics.refreshes_failed += 1,
+            None => {}
         }
-        collected.waited
+        collected
     }
 
     fn begin_refresh_if_due(
@@ -285,18 +283,28 @@ impl<P: Perception> Pilot<P> {
         let random = self.random(Expert::Slow, observation.frame);
         let request = RefreshRequest { version, captured_at: observation.time, random, inputs };
         let takes = self.latency(Expert::Slow, observation.frame)?;
-        let until_visible = match self.pace {
-            Pace::Lockstep => Some(Duration::ZERO),
-            Pace::Virtual(_) | Pace::Wall => takes,
+        let visible = match (&self.pace, takes) {
+            (Pace::Lockstep, _) => Visible::At(observation.time),
+            (_, Latency::Emulated(takes)) => Visible::At(observation.time + takes),
+            (_, Latency::Measured) => Visible::WhenDone,
         };
-        let now = observation.time;
-        let is_begun = self.refreshes.begin(request, now, until_visible, &mut self.statistics);
+        let is_begun = self.refreshes.begin(request, visible);
         if is_begun {
+            self.statistics.refreshes_started += 1;
             self.beat.begun(self.ticks);
+        } else {
+            self.statistics.slots_exhausted += 1;
         }
         spans.end(begun);
         Ok(is_begun.then_some(RefreshBegun { version, takes }))
     }
+}
+
+/// What an action step gave.
+struct Acted {
+    command: Command,
+    /// The trajectory, if it was finite.
+    followed: Option<Trajectory>,
 }
 
 /// What `prefix` was computed from.

@@ -55,11 +55,20 @@ pub struct RefreshReport {
     pub spans: StageSpans,
 }
 
+/// How long a step of an expert takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Latency {
+    /// This long, in virtual time.
+    Emulated(Duration),
+    /// As long as the host takes.
+    Measured,
+}
+
 /// An inference of the fast expert that was released at a tick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inference {
-    /// What it takes in virtual time; `None` where it takes what the host takes.
-    pub takes: Option<Duration>,
+    /// How long it takes.
+    pub takes: Latency,
 }
 
 /// A refresh that began at a tick.
@@ -67,8 +76,8 @@ pub struct Inference {
 pub struct RefreshBegun {
     /// The version that its prefix will have.
     pub version: u64,
-    /// What it takes in virtual time; `None` where it takes what the host takes.
-    pub takes: Option<Duration>,
+    /// How long it takes.
+    pub takes: Latency,
 }
 
 /// How a control came to be.

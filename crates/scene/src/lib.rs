@@ -20,7 +20,7 @@ mod world;
 mod world_state;
 
 pub use control::{
-    Command, Control, DeadlineVerdict, Inference, PrefixInfo, RefreshBegun, RefreshReport,
+    Command, Control, DeadlineVerdict, Inference, Latency, PrefixInfo, RefreshBegun, RefreshReport,
     TickReport,
 };
 pub use detour::{Detour, RouteSkip};
