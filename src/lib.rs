@@ -60,9 +60,9 @@ pub mod engine;
 
 pub mod kv_cache;
 
-pub mod model;
-
 pub mod control;
+
+pub mod model;
 
 pub mod pilot;
 

@@ -17,7 +17,6 @@ use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterCo
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::warm_up;
 use tandem::kv_cache::SlotPool;
-use tandem::model::Experts;
 use tandem::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
 };
@@ -28,6 +27,7 @@ use tandem::model::automot::{
     PerceptionOptions, Positions, SENSORS,
 };
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::model::{Delays, Experts};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Driver, FrameId, RoutePlan, World};
@@ -104,6 +104,7 @@ fn pilot(
     engine: &Path,
     run: &Run,
     plan: &RoutePlan,
+    delays: Delays,
 ) -> Pilot<AutomotPerception> {
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let understanding = AutomotUnderstanding::new(networks, tokenizer).unwrap();
@@ -119,21 +120,26 @@ fn pilot(
     let action = AutomotAction::new(networks, Positions::default()).unwrap();
     Pilot::new(
         run,
-        Experts { perception, understanding: Box::new(understanding), action: Box::new(action) },
+        Experts {
+            perception,
+            understanding: Box::new(understanding),
+            action: Box::new(action),
+            follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
+            delays,
+        },
         Localizer::new(StateFilterConfig::default(), plan.reference),
-        PathFollower::new(PathFollowerConfig::default()),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
     )
     .unwrap()
 }
 
 /// Drives and counts, from the first tick on.
-fn drive(networks: &Networks, engine: &Path, run_file: &RunFile) -> Vec<Tick> {
+fn drive(networks: &Networks, engine: &Path, run_file: &RunFile, delays: Delays) -> Vec<Tick> {
     let run = Run::try_from(run_file).unwrap();
     let routes = std::fs::read_to_string(file("routes/demo.xml")).unwrap();
     let routes = parse_routes(&routes, "routes/demo.xml").unwrap();
     let mut world = EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap();
-    let mut pilot = pilot(networks, engine, &run, world.plan());
+    let mut pilot = pilot(networks, engine, &run, world.plan(), delays);
     let _tick_thread = run.real_time.apply_tick_thread();
     let all = WARM_UP_TICKS + COUNTED_TICKS;
     let mut trace = TraceRecorder::new(all as usize);
@@ -192,8 +198,11 @@ fn a_warm_tick_allocates_nothing_and_no_tick_takes_a_page_fault() {
     for engine in networks.engines() {
         warm_up(engine).unwrap();
     }
-    for run in runs(&real_time) {
-        let ticks = drive(&networks, &engine, &run);
+    let [often, late] = runs(&real_time);
+    for (run, delays) in
+        [(&often, Delays::Command), (&late, Delays::Command), (&late, Delays::Plan)]
+    {
+        let ticks = drive(&networks, &engine, run, delays);
         let warm = &ticks[WARM_UP_TICKS as usize..];
         let published: u64 = warm.iter().map(|tick| tick.published).sum();
         let expected = COUNTED_TICKS / u64::from(run.refresh_period_ticks);

@@ -1,10 +1,12 @@
 //! From a trajectory to steer, throttle and brake, and from readings to a filtered pose.
 //!
-//! [`PathFollower`] holds the two PID controllers and a [`Recovery`], which gets a stuck vehicle
-//! going again; [`Localizer`] turns readings into a pose by way of a [`StateFilter`]. None of them names
-//! a model, knows a clock or allocates after construction: a tick is one call of each.
+//! A [`Follower`] turns plans into commands. [`PathFollower`] is one, with two PID controllers and a
+//! [`Recovery`], which gets a stuck vehicle going again; [`Localizer`] turns readings into a pose by
+//! way of a [`StateFilter`]. None of them names a model, reads a clock or allocates after
+//! construction: a tick is one call of each.
 
 mod curve;
+mod follower;
 pub mod gnss;
 mod localizer;
 mod path_follower;
@@ -12,6 +14,7 @@ mod recovery;
 mod state_filter;
 
 pub use curve::PathCurve;
+pub use follower::Follower;
 pub use localizer::Localizer;
 pub use path_follower::{
     LateralConfig, LongitudinalConfig, PathFollower, PathFollowerConfig, SpeedCap,

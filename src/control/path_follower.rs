@@ -1,8 +1,9 @@
 //! Two PID controllers, one that steers along the path and one that holds the speed of the
 //! waypoints, and what may overrule them: [`Recovery`], then the [`SpeedCap`].
 
-use super::{PathCurve, Recovery, RecoveryConfig};
-use crate::scene::{Command, Detour, Pose, Trajectory, wrap_angle};
+use super::{Follower, PathCurve, Recovery, RecoveryConfig};
+use crate::scene::{Command, Detour, Plan, Pose, Trajectory, wrap_angle};
+use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
 use std::f64::consts::FRAC_PI_2;
 
@@ -161,12 +162,6 @@ impl PathFollower {
         Self { config, speed_errors, heading_errors: Window::default(), recovery }
     }
 
-    /// To be called before the model runs, with the ticks since the route began, from 0, and
-    /// `world_from_ego`: says what the model shall be told instead of the route.
-    pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
-        self.recovery.begin_tick(tick, world_from_ego)
-    }
-
     /// What to do for one tick. `trajectory` is in the ego frame of this tick and
     /// [finite](Trajectory::is_finite); `speed_mps` is the speedometer's.
     ///
@@ -218,6 +213,24 @@ impl PathFollower {
             + config.derivative * errors.change()
             + config.integral * errors.mean();
         (steer.clamp(-1.0, 1.0) * 1000.0).round_ties_even() / 1000.0
+    }
+}
+
+impl Follower for PathFollower {
+    fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
+        self.recovery.begin_tick(tick, world_from_ego)
+    }
+
+    /// # Panics
+    /// As [`PathFollower::follow`].
+    fn command(
+        &mut self,
+        plan: &Plan,
+        now: Timestamp,
+        world_from_ego: &Pose,
+        speed_mps: f64,
+    ) -> Command {
+        self.follow(&plan.at(now, world_from_ego), speed_mps)
     }
 }
 

@@ -2,18 +2,21 @@
 //!
 //! A [`Perception`] sees every observation. An [`UnderstandingExpert`] turns a [`RefreshRequest`],
 //! whose inputs come from perception, into a sealed prefix, on its own thread and at the low rate. An
-//! [`ActionExpert`] turns the latest prefix and perception's readings into a trajectory at every tick.
+//! [`ActionExpert`] turns the latest prefix and perception's readings into a trajectory at every tick,
+//! and the family's [`Follower`] turns that into a command.
 
 pub mod automot;
 mod outline;
 
 pub use outline::{ModelOutline, Runs, StageNetworks};
 
+use crate::control::Follower;
 use crate::device::DeviceError;
 use crate::kv_cache::{KvSnapshot, KvWriter, Slot};
 use crate::scene::random::SplitMix64;
 use crate::scene::{Detour, Observation, Pose, Trajectory};
 use crate::timing::{StageSpans, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Everything a refresh reads, taken at one tick, so that the understanding expert needs nothing of
 /// the loop while it works.
@@ -66,6 +69,23 @@ pub struct Experts<P: Perception> {
     pub understanding: Box<dyn UnderstandingExpert<Inputs = P::Inputs>>,
     /// The fast expert.
     pub action: Box<dyn ActionExpert<Readings = P::Readings>>,
+    /// Turns the plans of the fast expert into commands.
+    pub follower: Box<dyn Follower>,
+    /// What the latency of an action step delays.
+    pub delays: Delays,
+}
+
+/// What the latency of an action step delays. Without latency there is no difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delays {
+    /// The command: the follower is part of the action step. Its command rests on the pose at which
+    /// the step began, and is applied until a newer one is visible.
+    #[default]
+    Command,
+    /// The plan: at every tick, the follower computes a command from the newest visible plan and the
+    /// pose of that tick.
+    Plan,
 }
 
 /// Who says when the slow expert may begin its next piece of work: nothing that runs on a device can
@@ -137,7 +157,8 @@ pub trait ActionExpert {
     }
 
     /// Turns `prefix` and the readings of this tick into a trajectory, recording its stages in
-    /// `spans`. `random` is a function of seed, route and frame.
+    /// `spans`. `random` is a function of seed, route and frame. Returns `None` if this expert plans
+    /// less often than at every tick and has no new trajectory: the newest one stays in use.
     ///
     /// # Errors
     /// If a network fails.
@@ -147,7 +168,7 @@ pub trait ActionExpert {
         readings: &mut Self::Readings,
         random: SplitMix64,
         spans: &mut StageSpans,
-    ) -> Result<Trajectory, ModelError>;
+    ) -> Result<Option<Trajectory>, ModelError>;
 }
 
 /// A model could not do its part.

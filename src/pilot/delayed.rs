@@ -5,8 +5,8 @@ use super::fast_lane::{Answer, Applied, Basis, FastLane};
 use super::refresh_beat::RefreshBeat;
 use super::{Expert, Latencies, LatencyError, LatencySource, PilotStatistics, Run};
 use crate::scene::{
-    Control, DeadlineVerdict, DriveError, Driver, FrameId, Inference, Latency, Observation,
-    RefreshBegun, TickReport, Truth,
+    Command, Control, DeadlineVerdict, DriveError, Driver, FrameId, Inference, Latency,
+    Observation, RefreshBegun, TickReport, Truth,
 };
 use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub struct Delayed {
     driver: Box<dyn Driver>,
     latencies: Latencies,
-    lane: FastLane,
+    lane: FastLane<Command>,
     act_budget: Duration,
     beat: RefreshBeat,
     visible: Option<Snapshot>,
@@ -144,7 +144,7 @@ impl Delayed {
             if self.lane.is_free(now) {
                 let frame = observation.frame;
                 let takes = self.latencies.draw(Expert::Fast, frame.0).map_err(refused)?;
-                let answer = Answer { command: control.command, acted_on: frame, basis };
+                let answer = Answer { yields: control.command, acted_on: frame, basis };
                 self.lane.release(now, takes, answer);
                 released = Some(takes);
             }
@@ -163,10 +163,11 @@ impl Delayed {
         report.deadline = answered.verdict(self.act_budget);
         applied.describe(now, &mut report);
         self.count(&applied, report.deadline);
-        Ok(Control { command: applied.command, report })
+        let command = applied.yields().copied().unwrap_or(Command::FULL_BRAKE);
+        Ok(Control { command, report })
     }
 
-    fn count(&mut self, applied: &Applied, deadline: DeadlineVerdict) {
+    fn count(&mut self, applied: &Applied<Command>, deadline: DeadlineVerdict) {
         self.ticks += 1;
         self.statistics.ticks += 1;
         self.statistics.ticks_held += u64::from(applied.is_held);

@@ -1,20 +1,20 @@
 //! Inferences of the fast expert on their way to the vehicle.
 //!
-//! An inference that is released at a tick becomes visible when what it takes has passed, and its
-//! command is applied at the first tick at or after that. Instants are kept in nanoseconds; nothing is
-//! rounded to ticks.
+//! An inference that is released at a tick becomes visible when what it takes has passed, and what it
+//! yields (a command, or a plan that is followed from then on) is applied at the first tick at or
+//! after that. Instants are kept in nanoseconds; nothing is rounded to ticks.
 
 use super::{FastReleases, LONGEST_LATENCY};
-use crate::scene::{Command, FrameId, PrefixInfo, TickReport};
+use crate::scene::{FrameId, PrefixInfo, TickReport};
 use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A command with what it rests on.
+/// What an inference yields, with what it rests on.
 #[derive(Clone)]
-pub(super) struct Answer {
-    pub(super) command: Command,
+pub(super) struct Answer<T> {
+    pub(super) yields: T,
     /// The observation that it answers.
     pub(super) acted_on: FrameId,
     /// The prefix, or the snapshot of the scene.
@@ -29,32 +29,30 @@ pub(super) struct Basis {
     pub(super) frames: ArrayVec<FrameId, 8>,
 }
 
-struct InFlight {
+struct InFlight<T> {
     visible_at: Timestamp,
-    answer: Answer,
+    answer: Answer<T>,
 }
 
 /// What is applied at a tick.
-pub(super) struct Applied {
-    /// Full brake before the first command.
-    pub(super) command: Command,
-    /// `None` before the first command.
-    answer: Option<Answer>,
+pub(super) struct Applied<T> {
+    /// `None` before the first answer.
+    answer: Option<Answer<T>>,
     /// Whether it is what was applied at the tick before.
     pub(super) is_held: bool,
 }
 
 /// Holds answers back until they are visible.
-pub(super) struct FastLane {
+pub(super) struct FastLane<T> {
     releases: FastReleases,
     /// In the order of their release.
-    in_flight: VecDeque<InFlight>,
-    applied: Option<Answer>,
+    in_flight: VecDeque<InFlight<T>>,
+    applied: Option<Answer<T>>,
     /// When the inference that was released last is done.
     busy_until: Timestamp,
 }
 
-impl FastLane {
+impl<T: Clone> FastLane<T> {
     /// A lane without inferences. Its memory holds the most that can be in flight, so that no tick
     /// allocates; `takes_time` is false where inferences are visible at once.
     pub(super) fn new(releases: FastReleases, takes_time: bool, tick: Duration) -> Self {
@@ -77,7 +75,7 @@ impl FastLane {
     }
 
     /// Releases the inference whose answer, after what it `takes`, will be `answer`.
-    pub(super) fn release(&mut self, now: Timestamp, takes: Duration, answer: Answer) {
+    pub(super) fn release(&mut self, now: Timestamp, takes: Duration, answer: Answer<T>) {
         let visible_at = now + takes;
         self.busy_until = visible_at;
         self.in_flight.push_back(InFlight { visible_at, answer });
@@ -85,15 +83,13 @@ impl FastLane {
 
     /// What is applied at `now`: of what is visible, what was released last. What was released before
     /// it and is visible later is dropped: it is older news.
-    pub(super) fn apply(&mut self, now: Timestamp) -> Applied {
+    pub(super) fn apply(&mut self, now: Timestamp) -> Applied<T> {
         let newest = self.in_flight.iter().rposition(|answer| answer.visible_at <= now);
         let is_held = newest.is_none() && self.applied.is_some();
         if let Some(newest) = newest {
             self.applied = self.in_flight.drain(..=newest).next_back().map(|new| new.answer);
         }
-        let answer = self.applied.clone();
-        let command = answer.as_ref().map_or(Command::FULL_BRAKE, |answer| answer.command);
-        Applied { command, answer, is_held }
+        Applied { answer: self.applied.clone(), is_held }
     }
 
     /// Returns for how long the device is busy from `now` on.
@@ -102,7 +98,12 @@ impl FastLane {
     }
 }
 
-impl Applied {
+impl<T> Applied<T> {
+    /// Returns what the inference yielded; `None` before the first answer.
+    pub(super) fn yields(&self) -> Option<&T> {
+        self.answer.as_ref().map(|answer| &answer.yields)
+    }
+
     /// Says in `report`, of the tick at `now`, what the command rests on.
     pub(super) fn describe(&self, now: Timestamp, report: &mut TickReport) {
         report.is_held = self.is_held;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     /// Releases an inference at every tick at which the lane lets it, with the latencies (ms) given in
-    /// turn, and returns the tick that each tick's command answers (`-` for none, `'` for held).
+    /// turn, and returns the tick that each tick's answer is of (`-` for none, `'` for held).
     fn drive(releases: FastReleases, latencies_ms: &[f64], ticks: u64) -> String {
         let mut lane = FastLane::new(releases, true, TICK);
         let words: Vec<String> = (0..ticks)
@@ -135,16 +136,14 @@ mod tests {
                 if lane.is_free(at(tick)) {
                     let takes = latencies_ms[tick as usize % latencies_ms.len()] / 1e3;
                     let acted_on = FrameId(tick);
-                    let command = Command { steer: tick as f64, ..Command::default() };
-                    let answer = Answer { command, acted_on, basis: None };
+                    let answer = Answer { yields: tick, acted_on, basis: None };
                     lane.release(at(tick), Duration::from_secs_f64(takes), answer);
                 }
                 let applied = lane.apply(at(tick));
                 let Some(answer) = applied.answer else {
-                    assert_eq!(applied.command, Command::FULL_BRAKE);
                     return "-".to_owned();
                 };
-                assert_eq!(applied.command.steer, answer.acted_on.0 as f64);
+                assert_eq!(answer.yields, answer.acted_on.0);
                 format!("{}{}", answer.acted_on.0, if applied.is_held { "'" } else { "" })
             })
             .collect();
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_waits_for_the_first_tick_at_or_after_its_visibility() {
+    fn an_answer_waits_for_the_first_tick_at_or_after_its_visibility() {
         assert_eq!(drive(FastReleases::Overlap, &[49.0], 4), "- 0 1 2");
         assert_eq!(drive(FastReleases::Overlap, &[50.0], 4), "- 0 1 2");
         assert_eq!(drive(FastReleases::Overlap, &[51.0], 4), "- - 0 1");
@@ -179,7 +178,7 @@ mod tests {
     proptest! {
         /// Beside the definition, spelled out over all inferences.
         #[test]
-        fn the_newest_visible_command_is_applied(
+        fn the_newest_visible_answer_is_applied(
             latencies_ms in prop::collection::vec(0.0..300.0_f64, 1..20),
         ) {
             let found = drive(FastReleases::Overlap, &latencies_ms, 60);

@@ -13,7 +13,8 @@ pub struct PilotStatistics {
     /// and are in no other count.
     #[serde(default)]
     pub ticks_unanswered: u64,
-    /// Ticks at which the command of the tick before was held, because no newer one was visible.
+    /// Ticks at which the command, or the plan that is followed, was that of the tick before, because
+    /// no newer one was visible.
     pub ticks_held: u64,
     /// Ticks that braked because the trajectory held a NaN or an infinity.
     pub trajectories_not_finite: u64,

@@ -6,13 +6,13 @@ use super::refresh::{Collected, RefreshLane, Visible};
 use super::refresh_beat::RefreshBeat;
 use super::turns::TickGuard;
 use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
-use crate::control::{FilterError, Localizer, PathFollower};
+use crate::control::{FilterError, Follower, Localizer};
 use crate::kv_cache::{KvSnapshot, SlotPool};
-use crate::model::{ActionExpert, Experts, ModelError, Perception, RefreshRequest};
+use crate::model::{ActionExpert, Delays, Experts, ModelError, Perception, RefreshRequest};
 use crate::scene::random::SplitMix64;
 use crate::scene::{
     Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Latency,
-    Observation, Pose, RefreshBegun, TickReport, Trajectory,
+    Observation, Plan, Pose, RefreshBegun, TickReport, Trajectory,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::sync::Arc;
@@ -46,8 +46,9 @@ pub struct Pilot<P: Perception> {
     action_expert: Box<dyn ActionExpert<Readings = P::Readings>>,
     refreshes: RefreshLane<P::Inputs>,
     localizer: Localizer,
-    controller: PathFollower,
-    lane: FastLane,
+    follower: Box<dyn Follower>,
+    delays: Delays,
+    lane: FastLane<Yield>,
     /// What the vehicle was last told.
     last_command: Command,
     pace: Pace,
@@ -77,10 +78,9 @@ impl<P: Perception> Pilot<P> {
         run: &Run,
         experts: Experts<P>,
         localizer: Localizer,
-        controller: PathFollower,
         pool: SlotPool,
     ) -> Result<Self, PilotError> {
-        let Experts { mut perception, mut understanding, mut action } = experts;
+        let Experts { mut perception, mut understanding, mut action, follower, delays } = experts;
         let slots = (0..pool.free()).map(|_| pool.writer().expect("nobody else has the pool"));
         for mut writer in slots.collect::<Vec<_>>() {
             understanding.prepare(writer.slot_mut())?;
@@ -104,7 +104,8 @@ impl<P: Perception> Pilot<P> {
             turns,
             period_ns: matches!(run.pace, Pace::Wall).then_some(run.tick.as_nanos() as u64),
             localizer,
-            controller,
+            follower,
+            delays,
             lane: FastLane::new(releases, takes_time, run.tick),
             last_command: Command::FULL_BRAKE,
             pace: run.pace.clone(),
@@ -136,7 +137,7 @@ impl<P: Perception> Pilot<P> {
         let detour = if self.ticks < self.warm_up_ticks {
             Detour::default()
         } else {
-            self.controller.begin_tick(self.ticks, &world_from_ego)
+            self.follower.begin_tick(self.ticks, &world_from_ego)
         };
         self.perception.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
@@ -148,20 +149,16 @@ impl<P: Perception> Pilot<P> {
         let mut trajectory = None;
         let inference = match self.refreshes.latest() {
             Some(prefix) if self.lane.is_free(now) => {
-                let takes = self.latency(Expert::Fast, observation.frame)?;
                 self.turns.begin();
-                let acted = self.act(&prefix, observation, &mut spans);
+                let yields = self.act(&prefix, observation, &world_from_ego, &mut spans);
                 self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
-                let acted = acted?;
-                let basis = Some(basis(&prefix));
-                let answer = Answer { command: acted.command, acted_on: observation.frame, basis };
-                trajectory = acted.followed;
-                let delay = match takes {
-                    Latency::Emulated(delay) => delay,
-                    Latency::Measured => Duration::ZERO,
-                };
-                self.lane.release(now, delay, answer);
-                Some(Inference { takes })
+                match yields? {
+                    Some((yields, planned)) => {
+                        trajectory = planned;
+                        Some(self.release(yields, &prefix, observation)?)
+                    }
+                    None => None,
+                }
             }
             Some(_) => None,
             None => {
@@ -170,8 +167,15 @@ impl<P: Perception> Pilot<P> {
             }
         };
         let applied = self.lane.apply(now);
+        let command = match applied.yields() {
+            None => Command::FULL_BRAKE,
+            Some(Yield::Command(command)) => *command,
+            Some(Yield::Plan(plan)) => {
+                self.follow(plan.as_ref(), observation, &world_from_ego, &mut spans)
+            }
+        };
 
-        self.last_command = applied.command;
+        self.last_command = command;
         self.ticks += 1;
 
         let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(ended.waited);
@@ -202,7 +206,7 @@ impl<P: Perception> Pilot<P> {
             ..TickReport::default()
         };
         applied.describe(now, &mut report);
-        Ok(Control { command: applied.command, report })
+        Ok(Control { command, report })
     }
 
     /// How long a step of `expert` takes that begins at `frame`.
@@ -231,25 +235,63 @@ impl<P: Perception> Pilot<P> {
         })
     }
 
+    /// Returns what an action step on `prefix` yields, with its trajectory if that is finite; `None`
+    /// if the expert has no new trajectory.
     fn act(
         &mut self,
         prefix: &KvSnapshot,
         observation: &Observation,
+        world_from_ego: &Pose,
         spans: &mut StageSpans,
-    ) -> Result<Acted, ModelError> {
+    ) -> Result<Option<(Yield, Option<Trajectory>)>, ModelError> {
         let random = self.random(Expert::Fast, observation.frame);
         let readings = self.perception.readings();
-        let trajectory = self.action_expert.act(prefix, readings, random, spans)?;
-        let begun = Stage::CONTROL.begin();
-        let acted = if trajectory.is_finite() {
-            let command = self.controller.follow(&trajectory, observation.speed_mps);
-            Acted { command, followed: Some(trajectory) }
-        } else {
-            self.statistics.trajectories_not_finite += 1;
-            Acted { command: Command::FULL_BRAKE, followed: None }
+        let Some(trajectory) = self.action_expert.act(prefix, readings, random, spans)? else {
+            return Ok(None);
         };
-        spans.end(begun);
-        Ok(acted)
+        let planned = trajectory.is_finite().then_some(trajectory);
+        self.statistics.trajectories_not_finite += u64::from(planned.is_none());
+        let (world_from_ego, made_at) = (*world_from_ego, observation.time);
+        let plan = planned.clone().map(|trajectory| Plan { trajectory, world_from_ego, made_at });
+        let yields = match self.delays {
+            Delays::Command => {
+                Yield::Command(self.follow(plan.as_ref(), observation, &world_from_ego, spans))
+            }
+            Delays::Plan => Yield::Plan(plan),
+        };
+        Ok(Some((yields, planned)))
+    }
+
+    /// Returns the follower's command at this tick; full brake without a plan.
+    fn follow(
+        &mut self,
+        plan: Option<&Plan>,
+        observation: &Observation,
+        world_from_ego: &Pose,
+        spans: &mut StageSpans,
+    ) -> Command {
+        let Observation { time, speed_mps, .. } = *observation;
+        spans.measure(Stage::CONTROL, || match plan {
+            Some(plan) => self.follower.command(plan, time, world_from_ego, speed_mps),
+            None => Command::FULL_BRAKE,
+        })
+    }
+
+    /// Releases the inference of this tick, which yields `yields`.
+    fn release(
+        &mut self,
+        yields: Yield,
+        prefix: &KvSnapshot,
+        observation: &Observation,
+    ) -> Result<Inference, LatencyError> {
+        let takes = self.latency(Expert::Fast, observation.frame)?;
+        let delay = match takes {
+            Latency::Emulated(delay) => delay,
+            Latency::Measured => Duration::ZERO,
+        };
+        let answer = Answer { yields, acted_on: observation.frame, basis: Some(basis(prefix)) };
+        self.lane.release(observation.time, delay, answer);
+        Ok(Inference { takes })
     }
 
     /// Publishes a refresh that became visible, and counts it.
@@ -300,11 +342,17 @@ impl<P: Perception> Pilot<P> {
     }
 }
 
-/// What an action step gave.
-struct Acted {
-    command: Command,
-    /// The trajectory, if it was finite.
-    followed: Option<Trajectory>,
+/// What an action step yields, to be applied once it is visible.
+#[derive(Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in memory taken at the start; ticks do not allocate"
+)]
+enum Yield {
+    /// [`Delays::Command`]: the command.
+    Command(Command),
+    /// [`Delays::Plan`]: the plan to follow, or `None` to brake, because it was not finite.
+    Plan(Option<Plan>),
 }
 
 /// What `prefix` was computed from.

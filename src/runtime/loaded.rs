@@ -4,7 +4,6 @@ use super::{Notes, OpenError, Placement, StartError};
 use crate::control::{Localizer, PathFollower, StateFilterConfig};
 use crate::engine::warm_up;
 use crate::kv_cache::SlotPool;
-use crate::model::Experts;
 use crate::model::automot::golden::GoldenRun;
 use crate::model::automot::planner::{
     PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
@@ -15,6 +14,7 @@ use crate::model::automot::{
     AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
     SENSORS, UnderstandingOptions,
 };
+use crate::model::{Delays, Experts};
 use crate::pilot::{DeviceName, Parity, Pilot, Run};
 use crate::scene::{RoutePlan, SensorSuite};
 use std::path::{Path, PathBuf};
@@ -106,7 +106,7 @@ impl Loaded {
         SENSORS
     }
 
-    /// Both experts at the start of a route.
+    /// The model's parts at the start of a route.
     ///
     /// # Errors
     /// The tokenizer is gone, or the device has no memory left.
@@ -137,7 +137,13 @@ impl Loaded {
         let perception =
             AutomotPerception::new(&self.networks, planner, frames, options).map_err(Box::new)?;
         let action = AutomotAction::new(&self.networks, positions).map_err(Box::new)?;
-        Ok(Experts { perception, understanding: Box::new(understanding), action: Box::new(action) })
+        Ok(Experts {
+            perception,
+            understanding: Box::new(understanding),
+            action: Box::new(action),
+            follower: Box::new(PathFollower::new(self.run.heuristics.into())),
+            delays: Delays::Command,
+        })
     }
 
     /// [`KV_SLOTS`] slots for the prefixes of one driver.
@@ -162,7 +168,6 @@ impl Loaded {
             run,
             self.experts(plan)?,
             Localizer::new(StateFilterConfig::default(), plan.reference),
-            PathFollower::new(self.run.heuristics.into()),
             self.slots()?,
         )
         .map_err(StartError::Pilot)

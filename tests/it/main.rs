@@ -28,6 +28,8 @@ mod module_order;
 mod network_folder;
 mod operators;
 mod pilot;
+mod plan_delay;
+mod planner;
 mod profile_loop;
 mod profile_page;
 mod real_time;

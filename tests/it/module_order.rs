@@ -36,8 +36,8 @@ const MODULES: Order = &[
     ("device", &["tensor"]),
     ("engine", &["tensor", "process", "device"]),
     ("kv_cache", &["tensor", "device"]),
-    ("model", &["tensor", "device", "engine", "kv_cache"]),
     ("control", &[]),
+    ("model", &["tensor", "device", "engine", "kv_cache", "control"]),
     ("pilot", &["kv_cache", "model", "control"]),
     ("runtime", &["device", "engine", "kv_cache", "model", "control", "pilot"]),
 ];

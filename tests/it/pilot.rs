@@ -11,7 +11,8 @@ use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
 use tandem::model::{
-    ActionExpert, Experts, ModelError, Perception, RefreshRequest, Turns, UnderstandingExpert,
+    ActionExpert, Delays, Experts, ModelError, Perception, RefreshRequest, Turns,
+    UnderstandingExpert,
 };
 use tandem::pilot::{ClockName, FastReleases, Heuristics, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::random::SplitMix64;
@@ -76,6 +77,10 @@ struct Eyes {
     detours: Rc<RefCell<Vec<Detour>>>,
     /// Meters between waypoints.
     step_m: f32,
+    /// The tick whose waypoints are not finite.
+    not_finite_at: u64,
+    /// Meters between waypoints at this tick.
+    step_now_m: f32,
 }
 
 impl Perception for Eyes {
@@ -90,6 +95,8 @@ impl Perception for Eyes {
         _: &mut StageSpans,
     ) -> Result<(), ModelError> {
         self.frame = observation.frame.0;
+        let is_finite = self.frame != self.not_finite_at;
+        self.step_now_m = if is_finite { self.step_m } else { f32::NAN };
         self.detours.borrow_mut().push(*detour);
         Ok(())
     }
@@ -99,7 +106,7 @@ impl Perception for Eyes {
     }
 
     fn readings(&mut self) -> &mut f32 {
-        &mut self.step_m
+        &mut self.step_now_m
     }
 }
 
@@ -115,17 +122,17 @@ impl ActionExpert for Fast {
         step_m: &mut f32,
         _: SplitMix64,
         _: &mut StageSpans,
-    ) -> Result<Trajectory, ModelError> {
+    ) -> Result<Option<Trajectory>, ModelError> {
         for tensor in prefix.slot().tensors() {
             let version = prefix.meta().version as f32;
             let tensor = tensor.to_host(prefix.slot().device())?;
             assert!(tensor.as_slice::<f32>().iter().all(|&value| value == version), "torn prefix");
         }
-        Ok(Trajectory {
+        Ok(Some(Trajectory {
             path: (1..=20).map(|i| [i as f32, 0.0]).collect(),
             waypoints: (1..=6).map(|i| [i as f32 * *step_m, 0.0]).collect(),
             spacing: Duration::from_millis(500),
-        })
+        }))
     }
 }
 
@@ -141,6 +148,8 @@ struct Setup {
     step_m: f32,
     detours: Rc<RefCell<Vec<Detour>>>,
     slots: usize,
+    delays: Delays,
+    not_finite_at: u64,
 }
 
 impl Default for Setup {
@@ -152,6 +161,8 @@ impl Default for Setup {
             step_m: 2.0,
             detours: Rc::default(),
             slots: 3,
+            delays: Delays::Command,
+            not_finite_at: u64::MAX,
         }
     }
 }
@@ -166,16 +177,21 @@ impl Setup {
             value_dim: 4,
             dtype: DType::F32,
         };
+        let Self { ready_at, detours, step_m, not_finite_at, .. } = self;
         let perception =
-            Eyes { ready_at: self.ready_at, frame: 0, detours: self.detours, step_m: self.step_m };
-        let experts =
-            Experts { perception, understanding: Box::new(self.slow), action: Box::new(Fast) };
+            Eyes { ready_at, frame: 0, detours, step_m, not_finite_at, step_now_m: step_m };
         let run = Run::try_from(&self.run).unwrap();
+        let experts = Experts {
+            perception,
+            understanding: Box::new(self.slow),
+            action: Box::new(Fast),
+            follower: Box::new(PathFollower::new(run.heuristics.into())),
+            delays: self.delays,
+        };
         Pilot::new(
             &run,
             experts,
             Localizer::new(StateFilterConfig::default(), GeoReference::default()),
-            PathFollower::new(run.heuristics.into()),
             SlotPool::new(&(Arc::new(HostDevice::new()) as _), layout, self.slots).unwrap(),
         )
         .unwrap()
@@ -240,8 +256,22 @@ fn a_prefix_is_seen_exactly_when_its_virtual_latency_has_passed() {
 }
 
 /// Drives in virtual time and writes which tick each tick's command rests on, with the version of its
-/// prefix, `tick:version`, `'` where it was held, or `-` before the first.
+/// prefix, `tick:version`, `'` where it was held, or `-` before the first. What rests on what is the
+/// same whether commands or plans are delayed.
 fn acted_on(
+    slow: f64,
+    fast: f64,
+    fast_releases: FastReleases,
+    ticks: u64,
+) -> (String, Pilot<Eyes>) {
+    let [command, plan] = [Delays::Command, Delays::Plan]
+        .map(|delays| acted_on_where(delays, slow, fast, fast_releases, ticks));
+    assert_eq!((&plan.0, plan.1.statistics()), (&command.0, command.1.statistics()));
+    plan
+}
+
+fn acted_on_where(
+    delays: Delays,
     slow: f64,
     fast: f64,
     fast_releases: FastReleases,
@@ -249,7 +279,7 @@ fn acted_on(
 ) -> (String, Pilot<Eyes>) {
     let run =
         RunFile { fast_latency: LatencySpec::Fixed(fast), fast_releases, ..virtual_run(slow, 2) };
-    let mut pilot = Setup { run, ..Setup::default() }.pilot();
+    let mut pilot = Setup { run, delays, ..Setup::default() }.pilot();
     let words: Vec<String> = (1..=ticks)
         .map(|frame| {
             let control = pilot.drive(&observation(frame)).unwrap();
@@ -387,10 +417,27 @@ fn a_refresh_that_fails_leaves_the_old_prefix_in_use_and_its_slot_free() {
 
 #[test]
 fn a_trajectory_that_is_not_finite_is_braked_for() {
-    let mut pilot = Setup { step_m: f32::NAN, ..Setup::default() }.pilot();
-    let control = pilot.drive(&observation(1)).unwrap();
-    assert_eq!(control.command, Command::FULL_BRAKE);
-    assert_eq!(pilot.statistics().trajectories_not_finite, 1);
+    for delays in [Delays::Command, Delays::Plan] {
+        let mut pilot = Setup { step_m: f32::NAN, delays, ..Setup::default() }.pilot();
+        let control = pilot.drive(&observation(1)).unwrap();
+        assert_eq!(control.command, Command::FULL_BRAKE);
+        assert!(control.report.is_answer_rejected && control.report.trajectory.is_none());
+        assert_eq!(pilot.statistics().trajectories_not_finite, 1);
+    }
+}
+
+#[test]
+fn rejected_plan_brakes_from_when_it_is_visible_until_the_next_plan() {
+    let run = RunFile { fast_latency: LatencySpec::Fixed(100.0), ..virtual_run(0.0, 2) };
+    let setup = Setup { run, delays: Delays::Plan, not_finite_at: 3, ..Setup::default() };
+    let mut pilot = setup.pilot();
+    let brakes = (1..=7).map(|frame| {
+        let control = pilot.drive(&observation(frame)).unwrap();
+        assert_eq!(control.report.is_answer_rejected, frame == 3);
+        control.command == Command::FULL_BRAKE
+    });
+    let expected = [true, true, false, false, true, false, false];
+    assert_eq!(brakes.collect::<Vec<_>>(), expected, "tick 3's is visible at tick 5");
 }
 
 #[test]

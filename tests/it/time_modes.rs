@@ -8,13 +8,13 @@ use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::SlotPool;
-use tandem::model::Experts;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
     SENSORS,
 };
+use tandem::model::{Delays, Experts};
 use tandem::pilot::{
     ClockName, Delayed, FastReleases, LatencySpec, Pace, Pilot, Run, RunFile, Schedule,
 };
@@ -368,9 +368,14 @@ fn model(engine: &Path, run: &Run, ticks: u64) -> (Vec<Bits>, Vec<Control>, Sche
     let action = AutomotAction::new(&networks, Positions::default()).unwrap();
     let mut pilot = Pilot::new(
         run,
-        Experts { perception, understanding: Box::new(understanding), action: Box::new(action) },
+        Experts {
+            perception,
+            understanding: Box::new(understanding),
+            action: Box::new(action),
+            follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
+            delays: Delays::Command,
+        },
         Localizer::new(StateFilterConfig::default(), world.plan().reference),
-        PathFollower::new(PathFollowerConfig::default()),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
     )
     .unwrap();

@@ -14,7 +14,6 @@ use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterCo
 use tandem::device::{Counter, Device, DeviceError, Emulation, HostDevice, Kind, Piece};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::kv_cache::{KvSnapshot, Slot, SlotPool};
-use tandem::model::Experts;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
@@ -23,6 +22,7 @@ use tandem::model::automot::{
     PerceptionOptions, Positions, SENSORS,
 };
 use tandem::model::{ActionExpert, ModelError};
+use tandem::model::{Delays, Experts};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{Control, Driver, Trajectory, World};
@@ -88,11 +88,11 @@ impl ActionExpert for Heard {
         readings: &mut AutomotReadings,
         random: SplitMix64,
         spans: &mut StageSpans,
-    ) -> Result<Trajectory, ModelError> {
-        let trajectory = self.expert.act(prefix, readings, random, spans)?;
+    ) -> Result<Option<Trajectory>, ModelError> {
+        let trajectory = self.expert.act(prefix, readings, random, spans)?.unwrap();
         let heard = format!("{} {:?}", prefix.meta().version, trajectory.waypoints);
         self.trajectories.lock().unwrap().push(heard);
-        Ok(trajectory)
+        Ok(Some(trajectory))
     }
 }
 
@@ -131,9 +131,10 @@ impl Drive {
                 perception,
                 understanding: Box::new(understanding),
                 action: Box::new(action),
+                follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
+                delays: Delays::Command,
             },
             Localizer::new(StateFilterConfig::default(), world.plan().reference),
-            PathFollower::new(PathFollowerConfig::default()),
             SlotPool::new(&device, networks.prefix, slots).unwrap(),
         );
         Self { world, pilot: pilot.unwrap(), device, trajectories }

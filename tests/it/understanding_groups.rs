@@ -9,13 +9,13 @@ use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterCo
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::kv_cache::SlotPool;
-use tandem::model::Experts;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
     SENSORS,
 };
+use tandem::model::{Delays, Experts};
 use tandem::pilot::{Pilot, Run, RunFile};
 use tandem::scene::{self, Driver, World};
 use tandem::tensor::HostTensor;
@@ -204,9 +204,14 @@ fn drive(engine: &Path) -> Vec<(scene::Command, u64)> {
     let action = AutomotAction::new(&networks, Positions::default()).unwrap();
     let mut pilot = Pilot::new(
         &run,
-        Experts { perception, understanding: Box::new(understanding), action: Box::new(action) },
+        Experts {
+            perception,
+            understanding: Box::new(understanding),
+            action: Box::new(action),
+            follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
+            delays: Delays::Command,
+        },
         Localizer::new(StateFilterConfig::default(), plan.reference),
-        PathFollower::new(PathFollowerConfig::default()),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
     )
     .unwrap();

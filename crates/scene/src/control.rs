@@ -82,8 +82,8 @@ pub struct RefreshBegun {
 
 /// How a control came to be.
 ///
-/// Where inferences take virtual time, a tick's command is the newest that is visible: its prefix is
-/// the one that was read when its inference was released.
+/// Where inferences take virtual time, a tick's command is the newest that is visible, or follows the
+/// newest plan that is visible: its prefix is the one that was read when its inference was released.
 #[derive(Clone, Debug, Default)]
 pub struct TickReport {
     /// The tick it answers.
@@ -91,7 +91,8 @@ pub struct TickReport {
     /// The tick whose observation the command rests on; `None` before the first command, and for
     /// drivers that answer every tick at once.
     pub acted_on: Option<FrameId>,
-    /// Whether the command is that of the tick before, because no newer one was visible.
+    /// Whether the command, or the plan that it follows, is that of the tick before, because no newer
+    /// one was visible.
     pub is_held: bool,
     /// The inference that was released at this tick.
     pub inference: Option<Inference>,

@@ -9,6 +9,7 @@ mod detour;
 mod driver;
 mod lane;
 mod observation;
+mod plan;
 mod pose;
 pub mod random;
 mod route;
@@ -30,6 +31,7 @@ pub use observation::{
     CameraFrame, CameraSpec, FrameId, Gnss, Imu, LidarSpec, LidarSweep, Observation, Passage,
     PassageReason, SensorSuite, StopCause, StopLine, Truth,
 };
+pub use plan::Plan;
 pub use pose::{Pose, wrap_angle};
 pub use route::{
     GeoReference, RoadOption, Route, RoutePlan, RoutePoint, ScenarioSpec, TriggerPoint,

@@ -205,7 +205,7 @@ impl ActionExpert for AutomotAction {
         readings: &mut AutomotReadings,
         _: SplitMix64,
         spans: &mut StageSpans,
-    ) -> Result<Trajectory, ModelError> {
+    ) -> Result<Option<Trajectory>, ModelError> {
         let begun = stages::PICTURE.begin();
         readings.stage_picture()?;
         spans.end(begun);
@@ -234,7 +234,7 @@ impl ActionExpert for AutomotAction {
                 lane.note(stage, mark, spans);
             }
         }
-        Ok(spans.measure(stages::TRAJECTORY, || self.trajectory()))
+        Ok(Some(spans.measure(stages::TRAJECTORY, || self.trajectory())))
     }
 }
 

@@ -5,7 +5,7 @@
 //! going around obstacles are its own: it rolls out what it would do and holds that against where
 //! everybody will be (see `gaps`).
 //!
-//! A tick reads from top to bottom in `Autopilot::command`: path, passages, neighbors, forecast,
+//! A tick reads from top to bottom in `OnRoute::command`: path, passages, neighbors, forecast,
 //! gaps, the slowest of all wishes, pedals and wheel.
 
 mod car_following;
@@ -31,9 +31,10 @@ use neighbors::{Neighbor, Role};
 use passages::Passages;
 use path::{POINTS_PER_M, Path, SPACING_M};
 use rollout::{Ahead, Course, Margin, Rollout};
+use std::time::Duration;
 use stop_lines::StopLines;
 use tandem_scene::{
-    ActorKind, Command, Control, DriveError, Driver, Observation, TickReport, Truth,
+    ActorKind, Command, Control, DriveError, Driver, Observation, TickReport, Trajectory, Truth,
 };
 
 /// Share of the speed limit that it drives at.
@@ -53,6 +54,13 @@ const WAIT_BRAKING_MPS2: f64 = 4.0;
 /// Who comes from behind and would be this close within this time makes us go as fast.
 const PURSUED_S: f64 = 3.0;
 const PURSUED_M: f64 = 4.0;
+
+/// Points of the path of its plans, one per meter.
+const PLAN_POINTS: u8 = 20;
+
+/// Waypoints of its plans, and the time between two.
+const PLAN_WAYPOINTS: u8 = 8;
+const PLAN_SPACING: Duration = Duration::from_millis(500);
 
 /// Drives by the truth.
 #[derive(Debug, Default)]
@@ -85,12 +93,21 @@ impl Autopilot {
         Self::default()
     }
 
+    /// Returns where it means to go instead of going there: the line that it would drive, and along
+    /// it the speed that it wants now, for four seconds. Another controller can follow it.
+    pub fn plan(&mut self, truth: &Truth) -> Trajectory {
+        self.on_route(truth).plan(truth)
+    }
+
     fn command(&mut self, truth: &Truth) -> Command {
-        let route = match self.route.take() {
+        self.on_route(truth).command(truth)
+    }
+
+    fn on_route(&mut self, truth: &Truth) -> &mut OnRoute {
+        match self.route.take() {
             Some(route) if route.path.is_of(&truth.plan) => self.route.insert(route),
             _ => self.route.insert(OnRoute::new(truth)),
-        };
-        route.command(truth)
+        }
     }
 }
 
@@ -122,11 +139,7 @@ impl OnRoute {
     }
 
     fn command(&mut self, truth: &Truth) -> Command {
-        self.path.advance(truth.ego.pose.position);
-        self.passages.update(truth, &mut self.path);
-        let hindrances = self.passages.hindrances();
-        neighbors::look_around(truth, &self.path, hindrances, &mut self.neighbors);
-        let wish = self.wish(truth);
+        let wish = self.look(truth);
         let ego = &truth.ego;
         let (throttle, brake) = throttle_and_brake(wish.target_mps, ego.speed_mps, wish.hazard);
         let steer = self.lateral.steer(
@@ -136,6 +149,34 @@ impl OnRoute {
             ego.speed_mps,
         );
         Command { steer, throttle, brake: f64::from(u8::from(brake)) }
+    }
+
+    fn plan(&mut self, truth: &Truth) -> Trajectory {
+        let wish = self.look(truth);
+        let speed_mps = if wish.hazard { 0.0 } else { wish.target_mps };
+        let driven = &self.path.driven()[self.path.idx()..];
+        let ahead = |distance_m: f64| {
+            let steps = distance_m / SPACING_M;
+            let [from, to] =
+                [0, 1].map(|step| driven[(steps as usize + step).min(driven.len() - 1)]);
+            truth.ego.pose.inverse_apply(from.lerp(to, steps.fract())).as_vec2().to_array()
+        };
+        Trajectory {
+            path: (1..=PLAN_POINTS).map(|meters| ahead(f64::from(meters))).collect(),
+            waypoints: (1..=PLAN_WAYPOINTS)
+                .map(|step| ahead(speed_mps * PLAN_SPACING.as_secs_f64() * f64::from(step)))
+                .collect(),
+            spacing: PLAN_SPACING,
+        }
+    }
+
+    /// Takes in a tick and returns how fast to go.
+    fn look(&mut self, truth: &Truth) -> Wish {
+        self.path.advance(truth.ego.pose.position);
+        self.passages.update(truth, &mut self.path);
+        let hindrances = self.passages.hindrances();
+        neighbors::look_around(truth, &self.path, hindrances, &mut self.neighbors);
+        self.wish(truth)
     }
 
     fn wish(&mut self, truth: &Truth) -> Wish {

@@ -345,3 +345,23 @@ fn the_same_scene_gives_the_same_drive() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn plan_is_its_line_with_the_speed_that_it_wants() {
+    let plan = straight_plan(200);
+    let mut truth = truth_on(&plan, 8.0, Vec::new());
+    truth.speed_limit_mps = 10.0;
+    let trajectory = Autopilot::new().plan(&truth);
+    let close =
+        |found: &[f32; 2], x: f64| (f64::from(found[0]) - x).abs() < 0.02 && found[1] == 0.0;
+    assert!((1..).zip(&trajectory.path).all(|(m, point)| close(point, f64::from(m))));
+    // 72 % of the limit, every half second.
+    assert!((1..).zip(&trajectory.waypoints).all(|(n, point)| close(point, 3.6 * f64::from(n))));
+    assert_eq!((trajectory.path.len(), trajectory.waypoints.len()), (20, 8));
+
+    let mut truth = truth_on(&plan, 8.0, vec![car(1, 9.0, 0.0, 0.0)]);
+    truth.speed_limit_mps = 10.0;
+    let trajectory = Autopilot::new().plan(&truth);
+    let [first, second, ..] = trajectory.waypoints[..] else { panic!("{trajectory:?}") };
+    assert!(second[0] - first[0] < 3.0, "a car stands in its way: {trajectory:?}");
+}
