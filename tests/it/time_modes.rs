@@ -354,7 +354,12 @@ fn tiny(folder: &Path) -> PathBuf {
 }
 
 /// Drives with the tiny model.
-fn model(engine: &Path, run: &Run, ticks: u64) -> (Vec<Bits>, Vec<Control>, Schedule) {
+fn model(
+    engine: &Path,
+    run: &Run,
+    delays: Delays,
+    ticks: u64,
+) -> (Vec<Bits>, Vec<Control>, Schedule) {
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let networks = Networks::load(engine, &backend, &backend).unwrap();
     let mut world = world(SENSORS);
@@ -373,7 +378,7 @@ fn model(engine: &Path, run: &Run, ticks: u64) -> (Vec<Bits>, Vec<Control>, Sche
             understanding: Box::new(understanding),
             action: Box::new(action),
             follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
-            delays: Delays::Command,
+            delays,
         },
         Localizer::new(StateFilterConfig::default(), world.plan().reference),
         SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
@@ -396,24 +401,34 @@ fn a_real_model_keeps_virtual_time_as_others_do() {
     let ticks = 40;
     let from_start = |file: RunFile| RunFile { warm_up_ticks: 0, ..file };
     let lockstep = from_start(RunFile::default());
-    let (bits, controls, _) = model(&engine, &run(&lockstep, None), ticks);
+    let command = Delays::Command;
+    let (bits, controls, _) = model(&engine, &run(&lockstep, None), command, ticks);
     let planned = trajectories(&controls);
     assert!(planned.len() > 20 && planned[0] != planned[20], "it answers what it sees");
     let zero = from_start(run_file("0", "0"));
-    let (zero, controls, _) = model(&engine, &run(&zero, None), ticks);
-    assert_eq!((zero, trajectories(&controls)), (bits, planned), "zero delay is lockstep");
+    for delays in [Delays::Command, Delays::Plan] {
+        let (zero, controls, _) = model(&engine, &run(&zero, None), delays, ticks);
+        assert_eq!((&zero, &trajectories(&controls)), (&bits, &planned), "zero delay is lockstep");
+    }
 
     let drawn = from_start(run_file("lognormal:p50=120,p99=300", "uniform:min=20,max=90"));
-    let (bits, controls, schedule) = model(&engine, &run(&drawn, None), ticks);
+    let (bits, controls, schedule) = model(&engine, &run(&drawn, None), command, ticks);
     let rests_on = |control: &Control| control.report.acted_on.is_some();
     assert!(controls.iter().any(rests_on) && controls.iter().any(|c| c.report.is_held));
     let replayed = RunFile {
         slow_latency: LatencySpec::Replayed("here".into()),
         fast_latency: LatencySpec::Replayed("here".into()),
-        ..drawn
+        ..drawn.clone()
     };
     let (again, controls_again, schedule_again) =
-        model(&engine, &run(&replayed, Some(schedule.clone())), ticks);
-    assert_eq!((again, schedule_again), (bits, schedule));
+        model(&engine, &run(&replayed, Some(schedule.clone())), command, ticks);
+    assert_eq!((again, &schedule_again), (bits, &schedule));
     assert_eq!(trajectories(&controls_again), trajectories(&controls));
+    // The same inferences are released where plans are delayed.
+    let (_, plans, schedule_of_plans) = model(&engine, &run(&drawn, None), Delays::Plan, ticks);
+    assert_eq!(schedule_of_plans, schedule);
+    let acted_on = |controls: &[Control]| -> Vec<_> {
+        controls.iter().map(|control| control.report.acted_on).collect()
+    };
+    assert_eq!(acted_on(&plans), acted_on(&controls));
 }
