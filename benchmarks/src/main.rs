@@ -4,6 +4,7 @@
 mod engine_build;
 mod gpu;
 mod host_work;
+mod plan_delay;
 mod vision_cache;
 mod world;
 
@@ -17,6 +18,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "certificate" => return gpu::certify(&arguments[1..]),
         "world" => world::ticks_per_second()?,
         "host-work" => host_work::run(&arguments[1..])?,
+        "plan-delay" => plan_delay::run(&arguments[1..])?,
         "vision-cache" => vision_cache::run()?,
         #[cfg(feature = "tensorrt")]
         "engine-build" => engine_build::run(&arguments[1..])?,
@@ -24,8 +26,8 @@ fn main() -> anyhow::Result<ExitCode> {
         "engine-build" => anyhow::bail!("engine-build needs --features tensorrt"),
         other => {
             anyhow::bail!(
-                "{other:?} is no benchmark: world, host-work, vision-cache, engine-build, gpu, \
-                 certificate"
+                "{other:?} is no benchmark: world, host-work, plan-delay, vision-cache, \
+                 engine-build, gpu, certificate"
             )
         }
     };
