@@ -23,10 +23,10 @@ use tandem::model::automot::planner::{
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
-    AutomotAction, AutomotInputs, AutomotPerception, AutomotUnderstanding, Networks,
-    PerceptionOptions, Positions, SENSORS,
+    AutomotAction, AutomotInputs, AutomotOptions, AutomotPerception, AutomotUnderstanding, CAMERA,
+    Networks, PerceptionOptions, Positions, sensors,
 };
-use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::model::{AtAnyTime, ModelBlock, RefreshRequest, UnderstandingExpert};
 use tandem::model::{Delays, Experts};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, RealTimeOptions, Run, RunFile, ThreadUsage};
 use tandem::scene::random::SplitMix64;
@@ -106,6 +106,9 @@ fn pilot(
     plan: &RoutePlan,
     delays: Delays,
 ) -> Pilot<AutomotPerception> {
+    let block = run.model.as_ref();
+    let options: AutomotOptions =
+        block.map_or_else(Default::default, |block| block.options("automot").unwrap());
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let understanding = AutomotUnderstanding::new(networks, tokenizer).unwrap();
     let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
@@ -114,7 +117,7 @@ fn pilot(
         networks,
         RoutePlanner::new(thinned, RoutePlannerConfig::default()),
         understanding.frames_per_prompt(),
-        PerceptionOptions { jpeg_quality: run.jpeg_quality, ..PerceptionOptions::default() },
+        PerceptionOptions { jpeg_quality: options.jpeg_quality, ..PerceptionOptions::default() },
     )
     .unwrap();
     let action = AutomotAction::new(networks, Positions::default()).unwrap();
@@ -138,7 +141,7 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile, delays: Delays)
     let run = Run::try_from(run_file).unwrap();
     let routes = std::fs::read_to_string(file("routes/demo.xml")).unwrap();
     let routes = parse_routes(&routes, "routes/demo.xml").unwrap();
-    let mut world = EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap();
+    let mut world = EmbeddedWorld::new(&routes[0], sensors(), 1).unwrap();
     let mut pilot = pilot(networks, engine, &run, world.plan(), delays);
     let _tick_thread = run.real_time.apply_tick_thread();
     let all = WARM_UP_TICKS + COUNTED_TICKS;
@@ -171,12 +174,13 @@ fn drive(networks: &Networks, engine: &Path, run_file: &RunFile, delays: Delays)
 /// buffer when counting begins.
 fn runs(real_time: &RealTimeOptions) -> [RunFile; 2] {
     let often = RunFile { warm_up_ticks: 0, real_time: real_time.clone(), ..RunFile::default() };
+    let with_jpeg = AutomotOptions { jpeg_quality: Some(95), ..AutomotOptions::default() };
     let late = RunFile {
         refresh_period_ticks: 5,
         clock: ClockName::Virtual,
         slow_latency: LatencySpec::Fixed(100.0),
         fast_latency: LatencySpec::Fixed(70.0),
-        jpeg_quality: Some(95),
+        model: Some(ModelBlock::of("automot", &with_jpeg)),
         ..often.clone()
     };
     [often, late]
@@ -224,7 +228,7 @@ fn refresh_allocations(folder: &Path, groups: usize) -> Vec<u64> {
     assert_eq!(networks.understanding.len(), groups);
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let mut expert = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
-    let camera = SENSORS.camera.unwrap();
+    let camera = CAMERA;
     let frame = |id| {
         let rgb = vec![id as u8; 3 * (camera.width * camera.height) as usize];
         let (width, height) = (camera.width, camera.height);

@@ -21,10 +21,10 @@ use tandem::model::automot::planner::{
 };
 use tandem::model::automot::prompt::{self, DrivingState};
 use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{LIDAR, SENSORS};
+use tandem::model::automot::{LIDAR, sensors};
 use tandem::scene::{
-    Command, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
-    RoutePlan, SensorSuite, TICK, Trajectory, World,
+    CameraId, Cameras, Command, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation,
+    Pose, RoadOption, RoutePlan, SensorSuite, TICK, Trajectory, World,
 };
 use tandem::timing::{Stopwatch, Timestamp};
 use tandem_drivers::Autopilot;
@@ -140,7 +140,7 @@ struct Recording {
 impl Recording {
     /// Lets the autopilot drive.
     fn make() -> anyhow::Result<Self> {
-        let suite = SensorSuite { truth: true, ..SENSORS };
+        let suite = SensorSuite { truth: true, ..sensors() };
         let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
         let mut autopilot = Autopilot::new();
         let route = world.plan().clone();
@@ -157,14 +157,15 @@ impl Recording {
         for _ in 0..TICKS {
             let observation = world.observe();
             let command = autopilot.drive(&observation)?.command;
-            let camera = observation.camera.as_ref().context("the world gave no picture")?;
+            let camera =
+                observation.camera(CameraId::FRONT).context("the world gave no picture")?;
             let lidar = observation.lidar.as_ref().context("the world gave no sweep")?;
             recording.frames.extend_from_slice(&camera.rgb);
             recording.sweeps.push(LidarSweep { id: lidar.id, points: lidar.points.clone() });
             let pose = world.state().ego.pose;
             recording.trajectories.push(way_ahead(&route, &pose));
             recording.observations.push(Observation {
-                camera: None,
+                cameras: Cameras::NONE,
                 lidar: None,
                 truth: None,
                 ..observation.clone()
@@ -240,7 +241,7 @@ impl Recording {
                 Observation {
                     frame: FrameId(index as u64 + 1),
                     time: Timestamp::after(TICK * (index as u32 + 1)),
-                    camera: None,
+                    cameras: Cameras::NONE,
                     lidar: None,
                     imu: Imu { compass_rad, ..Imu::default() },
                     gnss: Gnss { latitude_deg, longitude_deg, altitude_m },

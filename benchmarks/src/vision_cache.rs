@@ -18,7 +18,7 @@ use tandem::kv_cache::SlotPool;
 use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{AutomotUnderstanding, Networks, SENSORS};
+use tandem::model::automot::{AutomotUnderstanding, Networks, sensors};
 use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Command, FrameId, World};
@@ -77,11 +77,12 @@ fn export(folder: &Path, engine: &Path) -> anyhow::Result<()> {
 
 /// Pictures of a slow drive.
 fn record() -> anyhow::Result<Vec<Arc<CameraFrame>>> {
-    let suite = tandem::scene::SensorSuite { lidar: None, ..SENSORS };
+    let suite = tandem::scene::SensorSuite { lidar: None, ..sensors() };
     let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
     (0..TICKS)
         .map(|_| {
-            let picture = world.observe().camera.context("the world gave no picture")?;
+            let picture =
+                world.observe().cameras.first().cloned().context("the world gave no picture")?;
             world.step(&Command { steer: 0.0, throttle: 0.5, brake: 0.0 });
             Ok(picture)
         })

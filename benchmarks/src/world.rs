@@ -4,7 +4,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::f64::consts::FRAC_PI_2;
-use tandem::scene::{CameraSpec, Command, Driver, LidarSpec, Route, SensorSuite, World};
+use tandem::scene::{
+    CameraId, CameraSpec, Cameras, Command, Driver, LidarSpec, Route, SensorSuite, World,
+};
 use tandem::timing::Stopwatch;
 use tandem_drivers::Autopilot;
 use tandem_world::EmbeddedWorld;
@@ -30,17 +32,18 @@ pub(crate) fn ticks_per_second() -> anyhow::Result<Value> {
         fov_deg: 110.0,
     };
     let lidar = LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -FRAC_PI_2 };
+    let cameras = Cameras::one(CameraId::FRONT, camera);
     let none = SensorSuite::default();
     let suites = [
-        ("none", none),
-        ("truth", SensorSuite { truth: true, ..none }),
-        ("camera", SensorSuite { camera: Some(camera), ..none }),
+        ("none", none.clone()),
+        ("truth", SensorSuite { truth: true, ..none.clone() }),
+        ("camera", SensorSuite { cameras: cameras.clone(), ..none.clone() }),
         ("lidar", SensorSuite { lidar: Some(lidar), ..none }),
-        ("all", SensorSuite { camera: Some(camera), lidar: Some(lidar), truth: true }),
+        ("all", SensorSuite { cameras, lidar: Some(lidar), truth: true }),
     ];
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..RUNS {
-        for (name, suite) in suites {
+        for (name, suite) in suites.clone() {
             rates.entry(name).or_default().push(rate(&route, suite, &commands)?.round());
         }
     }

@@ -1,4 +1,5 @@
-//! Model families, each in a folder of its own, behind the three traits that the pilot drives.
+//! Model families, each in a folder of its own, behind the three traits that the pilot drives and
+//! [`Family`], by which the runtime loads them.
 //!
 //! A [`Perception`] sees every observation. An [`UnderstandingExpert`] turns a [`RefreshRequest`],
 //! whose inputs come from perception, into a sealed prefix, on its own thread and at the low rate. An
@@ -6,8 +7,13 @@
 //! and the family's [`Follower`] turns that into a command.
 
 pub mod automot;
+mod block;
+mod family;
 mod outline;
+pub mod verification;
 
+pub use block::{ModelBlock, OptionsError};
+pub use family::{Family, FamilyError, Placement};
 pub use outline::{ModelOutline, Runs, StageNetworks};
 
 use crate::control::Follower;

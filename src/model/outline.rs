@@ -10,6 +10,8 @@ pub struct ModelOutline {
     pub stages: Vec<StageNetworks>,
     /// Camera frames of one refresh.
     pub frames: usize,
+    /// Ticks between two of them.
+    pub frame_spacing_ticks: u64,
     /// Tokens that a prefix has room for.
     pub prefix_capacity: usize,
 }

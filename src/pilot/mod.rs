@@ -9,6 +9,7 @@
 mod deadline;
 mod delayed;
 mod fast_lane;
+mod flat_keys;
 mod latency;
 mod real_time;
 mod refresh;
@@ -27,9 +28,7 @@ pub use latency::{
 pub use real_time::{
     Outcome, RealTimeOptions, RealTimeReport, ThreadUsage, TickThread, usable_cores,
 };
-pub use run_file::{
-    ClockName, DeviceName, Heuristics, Pace, Parity, Run, RunError, RunFile, Threads,
-};
+pub use run_file::{ClockName, DeviceName, Pace, Run, RunError, RunFile, Threads};
 pub use schedule::{SCHEDULE_FORMAT, Schedule, ScheduleError};
 pub use statistics::PilotStatistics;
 pub use tick::{Pilot, PilotError};

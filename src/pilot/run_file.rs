@@ -1,17 +1,17 @@
 //! How to run: one YAML file, read into a struct that mirrors it, then checked.
-//!
-//! Defaults drive as the release's agent does, but for two things that it does unlike its own
-//! training and that cost either skill or time: drifting positions and the JPEG round trip.
 
 use super::RealTimeOptions;
+use super::flat_keys::move_into_block;
 use super::latency::{
     Expert, FastReleases, Latencies, LatencyError, LatencySource, LatencySpec, OpenRecording,
 };
 use super::real_time::{MAX_CORES, MAX_FIFO_PRIORITY, MAX_PREFAULT_MIB};
-use crate::control::{PathFollowerConfig, RecoveryConfig};
+use crate::model::ModelBlock;
 use crate::scene::RouteId;
 use crate::scene::random::SplitMix64;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,12 +22,6 @@ const TICK_HZ: u32 = 20;
 
 /// Ticks that the release's agent only brakes at the start of a route.
 const RELEASE_WARM_UP_TICKS: u32 = 31;
-
-/// Ticks between two frames of the release's prompts.
-const RELEASE_HISTORY_SPACING_TICKS: u32 = 5;
-
-/// The longest history spacing: every frame between is held, some 1.5 MB each.
-const MAX_HISTORY_SPACING_TICKS: u32 = 20;
 
 /// A run file as it is written; `configs/run.yaml` has every key with its default.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -73,66 +67,11 @@ pub struct RunFile {
     pub threads: Threads,
     /// What the operating system is asked for; nothing by default.
     pub real_time: RealTimeOptions,
-    /// Which of the heuristics around the model are on.
-    pub heuristics: Heuristics,
-    /// AutoMoT: ticks between two frames of a prompt, 1 to 20. The release's agent takes 5 (0.25 s),
-    /// its training frames were 10 apart (0.5 s).
-    pub history_spacing_ticks: u32,
-    /// AutoMoT: what the instruction's tokens see of each other. `release`: what is before them;
-    /// `trained`: the whole instruction.
-    pub instruction_mask: Parity,
-    /// AutoMoT: positions of the action tokens when a prefix is used again. `trained`: right behind
-    /// the prefix, every time; `release`: 101 farther at each re-use.
-    pub positions: Parity,
-    /// AutoMoT: quality of the JPEG file that the BEV encoder's picture goes through, 1 to 100; the
-    /// release's is 95, and costs some 7 ms a tick. Absent: the picture stays as it is.
-    pub jpeg_quality: Option<u8>,
-}
-
-/// Which way to go where the release's agent runs the model unlike it was trained.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Parity {
-    /// As the release's agent drives.
-    Release,
-    /// As the model was trained.
-    Trained,
-}
-
-/// The heuristics around the model, each with the release's numbers; on unless switched off.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Heuristics {
-    /// Throttle after standing for 15 s.
-    pub force_move: bool,
-    /// No such throttle for a vehicle that has hardly moved in the model's first 10 s.
-    pub parking_start: bool,
-    /// Steering out of a place that the vehicle has not left for 75 s.
-    pub escape: bool,
-    /// Full brake above 35 km/h.
-    pub speed_cap: bool,
-}
-
-impl Default for Heuristics {
-    /// The release's: all of them.
-    fn default() -> Self {
-        Self { force_move: true, parking_start: true, escape: true, speed_cap: true }
-    }
-}
-
-impl From<Heuristics> for PathFollowerConfig {
-    fn from(on: Heuristics) -> Self {
-        let all = Self::default();
-        Self {
-            recovery: RecoveryConfig {
-                force_move: all.recovery.force_move.filter(|_| on.force_move),
-                parking_start: all.recovery.parking_start.filter(|_| on.parking_start),
-                escape: all.recovery.escape.filter(|_| on.escape),
-            },
-            speed_cap: all.speed_cap.filter(|_| on.speed_cap),
-            ..all
-        }
-    }
+    /// The model's family and its options; absent, the options are at the defaults of the family
+    /// that the engine folder is of. Files of earlier versions have AutoMoT's options at the top; see
+    /// [`RunFile::read`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelBlock>,
 }
 
 /// CPU threads of each expert's engines.
@@ -218,11 +157,7 @@ impl Default for RunFile {
             tick_guard_millis: None,
             threads: Threads { action: 1, understanding: 1 },
             real_time: RealTimeOptions::default(),
-            heuristics: Heuristics::default(),
-            history_spacing_ticks: RELEASE_HISTORY_SPACING_TICKS,
-            instruction_mask: Parity::Release,
-            positions: Parity::Trained,
-            jpeg_quality: None,
+            model: None,
         }
     }
 }
@@ -267,16 +202,8 @@ pub struct Run {
     pub threads: Threads,
     /// What the operating system is asked for.
     pub real_time: RealTimeOptions,
-    /// Heuristics around the model.
-    pub heuristics: Heuristics,
-    /// Ticks between two frames of a prompt.
-    pub history_spacing_ticks: usize,
-    /// What the instruction's tokens see of each other.
-    pub instruction_mask: Parity,
-    /// Positions of the action tokens at the re-use of a prefix.
-    pub positions: Parity,
-    /// Quality of the BEV picture's JPEG round trip, if it makes one.
-    pub jpeg_quality: Option<u8>,
+    /// The model's family and options; `None` for the defaults of whichever family is loaded.
+    pub model: Option<ModelBlock>,
 }
 
 impl Run {
@@ -358,17 +285,46 @@ pub enum RunError {
 }
 
 impl RunFile {
-    /// Reads a run file; keys that are absent take their defaults.
+    /// Reads a run file; keys that are absent take their defaults. `notes` receives a warning about
+    /// keys of earlier versions.
     ///
     /// # Errors
     /// If the file cannot be read, is not YAML, or has a key that no run file has.
-    pub fn read(path: &Path) -> Result<Self, RunError> {
+    pub fn read(path: &Path, notes: &mut dyn FnMut(&str)) -> Result<Self, RunError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
-        serde_saphyr::from_str(&text).map_err(|error| RunError::Parse {
-            path: path.to_owned(),
-            reason: shortened_error(error),
-        })
+        let refused = |reason| RunError::Parse { path: path.to_owned(), reason };
+        let error = match serde_saphyr::from_str(&text) {
+            Ok(file) => return Ok(file),
+            Err(error) => error,
+        };
+        let mut keys = serde_saphyr::from_str::<Map<String, Value>>(&text).unwrap_or_default();
+        let moved = move_into_block(&mut keys);
+        if moved.is_empty() {
+            return Err(refused(shortened_error(error)));
+        }
+        let file = serde_json::from_value(Value::Object(keys))
+            .map_err(|error| refused(shortened_error(error)))?;
+        notes(&format!(
+            "warning: run file {}: {} {} of the model: put {} into a `model:` block with `family: \
+             automot` (see configs/run.yaml)",
+            path.display(),
+            moved.join(", "),
+            if moved.len() == 1 { "is an option" } else { "are options" },
+            if moved.len() == 1 { "it" } else { "them" },
+        ));
+        Ok(file)
+    }
+
+    /// Reads the run that a file of this or an earlier version has as one of its values; for
+    /// `#[serde(deserialize_with = …)]`.
+    ///
+    /// # Errors
+    /// If it is not a run, or has a key that no run has.
+    pub fn of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut keys = Map::deserialize(from)?;
+        move_into_block(&mut keys);
+        serde_json::from_value(Value::Object(keys)).map_err(D::Error::custom)
     }
 }
 
@@ -415,15 +371,6 @@ impl Run {
             let (key, found) = ("tick_guard_millis", guard.to_string());
             return Err(RunError::Range { key, found, expected: "between 0 and a tick, 50" });
         }
-        if let Some(quality) = file.jpeg_quality.filter(|quality| !(1..=100).contains(quality)) {
-            let (key, found) = ("jpeg_quality", quality.to_string());
-            return Err(RunError::Range { key, found, expected: "1 to 100" });
-        }
-        let spacing = file.history_spacing_ticks;
-        if !(1..=MAX_HISTORY_SPACING_TICKS).contains(&spacing) {
-            let (key, found) = ("history_spacing_ticks", spacing.to_string());
-            return Err(RunError::Range { key, found, expected: "1 to 20" });
-        }
         let pace = pace(file, open)?;
         if let Some(share) = file.fast_share.filter(|&share| !(share > 0.0 && share < 1.0)) {
             let (key, found) = ("fast_share", share.to_string());
@@ -448,11 +395,7 @@ impl Run {
             drive_seed: file.seed,
             threads: file.threads,
             real_time: file.real_time.clone(),
-            heuristics: file.heuristics,
-            history_spacing_ticks: file.history_spacing_ticks as usize,
-            instruction_mask: file.instruction_mask,
-            positions: file.positions,
-            jpeg_quality: file.jpeg_quality,
+            model: file.model.clone(),
         })
     }
 }
@@ -526,11 +469,18 @@ fn positive(key: &'static str, millis: f64) -> Result<Duration, RunError> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Run, String> {
+    /// Reads `text` and returns the warnings, too.
+    fn read_file(text: &str) -> Result<(RunFile, Vec<String>), RunError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.yaml");
         std::fs::write(&path, text).unwrap();
-        let file = RunFile::read(&path).map_err(|error| error.to_string())?;
+        let mut notes = Vec::new();
+        let file = RunFile::read(&path, &mut |note| notes.push(note.to_owned()))?;
+        Ok((file, notes))
+    }
+
+    fn read(text: &str) -> Result<Run, String> {
+        let (file, _) = read_file(text).map_err(|error| error.to_string())?;
         Run::try_from(&file).map_err(|error| error.to_string())
     }
 
@@ -550,40 +500,45 @@ mod tests {
     }
 
     #[test]
-    fn the_commented_run_file_holds_every_key_at_its_default() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/run.yaml");
-        assert_eq!(RunFile::read(&path).unwrap(), RunFile::default());
-        let text = std::fs::read_to_string(&path).unwrap();
-        let keys = serde_json::to_value(RunFile::default()).unwrap();
-        for key in keys.as_object().unwrap().keys() {
-            assert!(text.lines().any(|line| line.starts_with(&format!("{key}:"))), "no {key}");
+    fn a_model_block_keeps_the_options_that_only_its_family_can_check() {
+        let text = "seed: 7\nmodel: {family: someone, cameras: [front, rear], noise: 0.5}\n";
+        let (file, notes) = read_file(text).unwrap();
+        let block = file.model.clone().unwrap();
+        assert_eq!(block.family, "someone");
+        let options = serde_json::json!({"cameras": ["front", "rear"], "noise": 0.5});
+        assert_eq!(Value::Object(block.options), options);
+        assert!(notes.is_empty(), "{notes:?}");
+        let written = serde_json::to_value(&file).unwrap();
+        assert_eq!(written["model"]["cameras"], options["cameras"]);
+        assert_eq!(RunFile::of_any_version(written).unwrap(), file);
+        refused("model: {noise: 0.5}\n", &["run.yaml", "family"]);
+    }
+
+    #[test]
+    fn options_at_the_top_move_into_the_block_with_one_warning() {
+        let text = "seed: 7\npositions: release\njpeg_quality: null\nheuristics: {escape: false}\n";
+        let (file, notes) = read_file(text).unwrap();
+        let options = serde_json::json!({
+            "positions": "release", "jpeg_quality": null, "heuristics": {"escape": false},
+        });
+        let Value::Object(options) = options else { unreachable!() };
+        let block = ModelBlock { family: "automot".into(), options };
+        assert_eq!((file.seed, file.model.as_ref()), (7, Some(&block)));
+        let [note] = &notes[..] else { panic!("{notes:?}") };
+        for key in ["run.yaml", "positions", "jpeg_quality", "heuristics", "model:"] {
+            assert!(note.contains(key), "{key}: {note}");
         }
-    }
-
-    #[test]
-    fn the_releases_run_file_departs_from_the_defaults_in_two_keys() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/release.yaml");
-        let release =
-            RunFile { positions: Parity::Release, jpeg_quality: Some(95), ..RunFile::default() };
-        assert_eq!(RunFile::read(&path).unwrap(), release);
-    }
-
-    #[test]
-    fn one_heuristic_is_switched_off_and_the_others_stay() {
-        let run = read("heuristics: {escape: false}\n").unwrap();
-        let config = PathFollowerConfig::from(run.heuristics);
-        assert_eq!(config.recovery.escape, None);
-        assert!(config.recovery.force_move.is_some() && config.speed_cap.is_some());
-        assert_eq!(PathFollowerConfig::from(Heuristics::default()), PathFollowerConfig::default());
+        let flat = serde_json::json!({"seed": 7, "history_spacing_ticks": 10});
+        let file = RunFile::of_any_version(flat).unwrap();
+        assert_eq!(file.model.unwrap().options["history_spacing_ticks"], 10);
+        // The rest is checked as strictly as before, and nothing is guessed where both stand.
+        refused("positions: release\nsede: 7\n", &["run.yaml", "sede"]);
+        refused("positions: release\nmodel: {family: automot}\n", &["run.yaml", "positions"]);
     }
 
     #[test]
     fn an_unknown_choice_is_refused_with_key_and_choices() {
-        refused("seed: 1\npositions: drifting\n", &["positions", "drifting", "trained", "release"]);
-        refused("instruction_mask: causal\n", &["instruction_mask", "trained", "release"]);
         refused("clock: sundial\n", &["clock", "sundial", "lockstep", "virtual", "wall"]);
-        refused("heuristics: {creep: true}\n", &["creep", "force_move", "speed_cap"]);
-        refused("heuristics: {escape: maybe}\n", &["escape", "maybe"]);
     }
 
     #[test]
@@ -619,9 +574,6 @@ mod tests {
         refused("refresh_period_ticks: 0\n", &["refresh_period_ticks", "1 or more"]);
         refused("clock: virtual\nslow_latency: -1\n", &["slow_latency", "-1", "60000 ms"]);
         refused("act_budget_millis: .nan\n", &["act_budget_millis"]);
-        refused("jpeg_quality: 0\n", &["jpeg_quality", "1 to 100"]);
-        refused("history_spacing_ticks: 0\n", &["history_spacing_ticks", "1 to 20"]);
-        refused("history_spacing_ticks: 21\n", &["history_spacing_ticks", "1 to 20"]);
         refused("tick_hz: 10\n", &["tick_hz", "20"]);
         refused("threads: {action: 0, understanding: 1}\n", &["threads.action"]);
     }

@@ -1,10 +1,9 @@
 //! Errors of opening an engine folder and of starting a route.
 
+use super::UnknownFamily;
 use crate::device::DeviceError;
 use crate::engine::{EngineFolderError, Rebuild, RunError, onnxruntime};
-use crate::model::automot::golden::GoldenError;
-use crate::model::automot::tokenizer::TokenizerError;
-use crate::model::automot::{NetworksError, SetupError};
+use crate::model::{FamilyError, OptionsError};
 use crate::pilot::PilotError;
 use std::io;
 use std::path::PathBuf;
@@ -25,23 +24,26 @@ pub enum OpenError {
     /// The record of built engines cannot be read.
     #[error(transparent)]
     EngineFolder(#[from] EngineFolderError),
+    /// The model's family is not known.
+    #[error(transparent)]
+    Family(#[from] UnknownFamily),
+    /// The run file's options are not those of the model's family.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// The networks do not load.
     #[error("loading engine folder {}", folder.display())]
     Networks {
         /// The engine folder.
         folder: PathBuf,
         /// Why.
-        source: Box<NetworksError>,
+        source: FamilyError,
     },
     /// A network fails on inputs of zeros.
     #[error("running the networks before the first tick")]
     WarmUp(#[source] RunError),
-    /// The tokenizer cannot be read.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
     /// The networks give other answers on this device than the folder's golden run holds.
     #[error(transparent)]
-    Golden(#[from] GoldenError),
+    Golden(FamilyError),
     /// Operator profiles cannot be written.
     #[error("cannot write operator profiles to {}", folder.display())]
     OperatorProfile {
@@ -60,7 +62,7 @@ impl OpenError {
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::EngineFolder(error) => error.rebuild(),
-            Self::Networks { source, .. } => source.rebuild(),
+            Self::Networks { source, .. } | Self::Golden(source) => source.rebuild(),
             _ => None,
         }
     }
@@ -69,15 +71,9 @@ impl OpenError {
 /// A route cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The tokenizer cannot be read.
+    /// A part of the model cannot be set up.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The understanding expert cannot be set up.
-    #[error(transparent)]
-    Understanding(#[from] Box<SetupError>),
-    /// The action expert cannot be set up.
-    #[error(transparent)]
-    Action(#[from] Box<NetworksError>),
+    Model(#[from] FamilyError),
     /// The device has no memory for the KV cache.
     #[error(transparent)]
     Device(#[from] DeviceError),

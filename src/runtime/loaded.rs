@@ -1,33 +1,22 @@
-//! A loaded engine folder, and the drivers made from it.
+//! An engine folder whose networks are loaded, and the drivers that it makes.
 
-use super::{Notes, OpenError, Placement, StartError};
-use crate::control::{Localizer, PathFollower, StateFilterConfig};
-use crate::engine::warm_up;
-use crate::kv_cache::SlotPool;
-use crate::model::automot::golden::GoldenRun;
-use crate::model::automot::planner::{
-    PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan,
-};
-use crate::model::automot::tokenizer::Tokenizer;
-use crate::model::automot::tokens::InstructionMask;
-use crate::model::automot::{
-    AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
-    SENSORS, UnderstandingOptions,
-};
-use crate::model::{Delays, Experts};
-use crate::pilot::{DeviceName, Parity, Pilot, Run};
+use super::loaded_model::{LoadedModel, ModelDriver};
+use super::placement::place;
+use super::registry::family_of;
+use super::slow_alone::SlowExpert;
+use super::{Notes, OpenError, StartError};
+use crate::engine::{Engine, warm_up};
+use crate::model::ModelBlock;
+use crate::pilot::{DeviceName, Run};
 use crate::scene::{RoutePlan, SensorSuite};
-use std::path::{Path, PathBuf};
-use tandem_export::folder::TOKENIZER_FILE;
-
-/// Slots of a KV cache: one read by action steps, one written by the prefill, one in between.
-pub const KV_SLOTS: usize = 3;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A loaded engine folder.
 pub struct Loaded {
-    networks: Networks,
-    tokenizer_file: PathBuf,
-    run: Run,
+    model: Box<dyn LoadedModel>,
+    block: ModelBlock,
+    sensors: SensorSuite,
     backend: String,
 }
 
@@ -36,10 +25,11 @@ impl Loaded {
     /// `run` says: its device, threads, cores, and the model's options.
     ///
     /// # Errors
-    /// A file, a library or the device is missing, the folder was built for another machine, or its
-    /// golden run has other answers than this device gives.
+    /// A file, a library or the device is missing, the options are not those of the folder's model
+    /// family, the folder was built for another machine, or its golden run has other answers than this
+    /// device gives.
     pub fn open(folder: &Path, run: &Run, notes: &mut Notes<'_>) -> Result<Self, OpenError> {
-        Self::on(Placement::of(folder, run, None, notes)?, folder, run, notes)
+        Self::load(folder, run, None, notes)
     }
 
     /// The same, measuring the time of every operator into the folder `operators` (CPU only; runs are
@@ -53,47 +43,42 @@ impl Loaded {
         operators: &Path,
         notes: &mut Notes<'_>,
     ) -> Result<Self, OpenError> {
-        Self::on(Placement::of(folder, run, Some(operators), notes)?, folder, run, notes)
+        Self::load(folder, run, Some(operators), notes)
     }
 
-    fn on(
-        placement: Placement,
+    fn load(
         folder: &Path,
         run: &Run,
+        operators: Option<&Path>,
         notes: &mut Notes<'_>,
     ) -> Result<Self, OpenError> {
-        let Placement { device, lanes, fast, slow } = placement;
-        let networks = Networks::load(folder, &*fast, &*slow)
-            .map_err(|source| OpenError::Networks {
-                folder: folder.to_owned(),
-                source: Box::new(source),
-            })?
-            .on(device, lanes);
+        let family = family_of(folder)?;
+        let block = family.complete(run.model.as_ref())?;
+        let sensors = family.sensors(Some(&block))?;
+        let placement = place(folder, run, operators, notes)?;
+        let (device, backend) = (placement.device.name(), placement.fast.name());
+        let model = family.load(folder, placement, Some(&block))?;
         if run.real_time.readies_memory() {
-            for engine in networks.engines() {
+            for engine in model.engines() {
                 warm_up(engine).map_err(OpenError::WarmUp)?;
             }
         }
-        let tokenizer_file = folder.join(TOKENIZER_FILE);
-        let tokenizer = Tokenizer::read(&tokenizer_file)?;
-        if run.device != DeviceName::Cpu {
-            match GoldenRun::read(folder, &networks)? {
-                Some(golden) => golden.pass(&networks, tokenizer)?,
-                None => notes(&format!(
-                    "warning: {} has no golden run, so nothing says that its engines answer rightly \
-                     on {}; `tandem verify --device {}` makes one",
-                    folder.display(),
-                    networks.device.name(),
-                    run.device
-                )),
-            }
+        if run.device != DeviceName::Cpu
+            && !model.pass_golden_run(folder).map_err(OpenError::Golden)?
+        {
+            notes(&format!(
+                "warning: {} has no golden run, so nothing says that its engines answer rightly on \
+                 {device}; `tandem verify --device {}` makes one",
+                folder.display(),
+                run.device
+            ));
         }
-        Ok(Self { networks, tokenizer_file, run: run.clone(), backend: fast.name() })
+        Ok(Self { model, block, sensors, backend })
     }
 
-    /// The loaded networks.
-    pub fn networks(&self) -> &Networks {
-        &self.networks
+    /// The engines of the networks, in the order in which they run.
+    pub fn engines(&self) -> Vec<&Arc<dyn Engine>> {
+        self.model.engines()
     }
 
     /// Library and version that run the action expert, as records name them.
@@ -101,57 +86,14 @@ impl Loaded {
         &self.backend
     }
 
+    /// The model's family and every option that it was loaded with.
+    pub fn options(&self) -> &ModelBlock {
+        &self.block
+    }
+
     /// The sensors that the model reads.
     pub fn sensors(&self) -> SensorSuite {
-        SENSORS
-    }
-
-    /// The model's parts at the start of a route.
-    ///
-    /// # Errors
-    /// The tokenizer is gone, or the device has no memory left.
-    pub fn experts(&self, plan: &RoutePlan) -> Result<Experts<AutomotPerception>, StartError> {
-        let tokenizer = Tokenizer::read(&self.tokenizer_file)?;
-        let history_spacing_ticks = self.run.history_spacing_ticks;
-        let instruction_mask = match self.run.instruction_mask {
-            Parity::Release => InstructionMask::Causal,
-            Parity::Trained => InstructionMask::Full,
-        };
-        let options = UnderstandingOptions {
-            instruction_mask,
-            history_spacing_ticks,
-            ..UnderstandingOptions::default()
-        };
-        let understanding = AutomotUnderstanding::with_options(&self.networks, tokenizer, options)
-            .map_err(Box::new)?;
-        let points: Vec<PlanPoint> = plan.points.iter().map(PlanPoint::from).collect();
-        let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
-        let planner = RoutePlanner::new(thinned, RoutePlannerConfig::default());
-        let positions = match self.run.positions {
-            Parity::Release => Positions::ReleaseDrift,
-            Parity::Trained => Positions::Trained,
-        };
-        let frames = understanding.frames_per_prompt();
-        let jpeg_quality = self.run.jpeg_quality;
-        let options = PerceptionOptions { jpeg_quality, history_spacing_ticks };
-        let perception =
-            AutomotPerception::new(&self.networks, planner, frames, options).map_err(Box::new)?;
-        let action = AutomotAction::new(&self.networks, positions).map_err(Box::new)?;
-        Ok(Experts {
-            perception,
-            understanding: Box::new(understanding),
-            action: Box::new(action),
-            follower: Box::new(PathFollower::new(self.run.heuristics.into())),
-            delays: Delays::Command,
-        })
-    }
-
-    /// [`KV_SLOTS`] slots for the prefixes of one driver.
-    ///
-    /// # Errors
-    /// The device has no memory left for them.
-    pub fn slots(&self) -> Result<SlotPool, StartError> {
-        Ok(SlotPool::new(&self.networks.device, self.networks.prefix, KV_SLOTS)?)
+        self.sensors.clone()
     }
 
     /// A driver at the start of a route, in the time mode of `run`; the model's options are those that
@@ -159,17 +101,15 @@ impl Loaded {
     ///
     /// # Errors
     /// The device has no memory left, or a thread cannot be started.
-    pub fn pilot(
-        &self,
-        plan: &RoutePlan,
-        run: &Run,
-    ) -> Result<Pilot<AutomotPerception>, StartError> {
-        Pilot::new(
-            run,
-            self.experts(plan)?,
-            Localizer::new(StateFilterConfig::default(), plan.reference),
-            self.slots()?,
-        )
-        .map_err(StartError::Pilot)
+    pub fn pilot(&self, plan: &RoutePlan, run: &Run) -> Result<Box<dyn ModelDriver>, StartError> {
+        self.model.pilot(plan, run)
+    }
+
+    /// The slow expert alone, at the start of a route.
+    ///
+    /// # Errors
+    /// The device has no memory left.
+    pub fn slow_expert(&self, plan: &RoutePlan) -> Result<Box<dyn SlowExpert>, StartError> {
+        self.model.slow_expert(plan)
     }
 }

@@ -1,74 +1,61 @@
 //! The device, streams and back ends that a run names.
 
 use super::{Notes, OpenError};
-use crate::device::{Device, Emulation, HostDevice, Lanes};
+use crate::device::{Device, Emulation, HostDevice};
 use crate::engine::Backend;
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use crate::model::Placement;
 use crate::pilot::{DeviceName, Run, usable_cores};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A device, its two streams, and the back end of each.
-pub struct Placement {
-    /// Where the networks run.
-    pub device: Arc<dyn Device>,
-    /// The two streams.
-    pub lanes: Lanes,
-    /// Back end of the BEV encoder and the action expert.
-    pub fast: Box<dyn Backend>,
-    /// Back end of the vision tower and the understanding expert.
-    pub slow: Box<dyn Backend>,
+/// The device that `run` names, for the networks of `folder`. If `operators` is given, operator
+/// profiles are written to that folder.
+///
+/// # Errors
+/// The device or a library is missing, or the device cannot be shared as `run` asks.
+pub fn place(
+    folder: &Path,
+    run: &Run,
+    operators: Option<&Path>,
+    notes: &mut Notes<'_>,
+) -> Result<Placement, OpenError> {
+    match run.device {
+        DeviceName::Cpu => on_the_host(HostDevice::new(), run, operators, notes),
+        DeviceName::Emulated => {
+            notes("the device is emulated: its times are this CPU's");
+            let device = HostDevice::emulating(Emulation::default());
+            on_the_host(device, run, operators, notes)
+        }
+        DeviceName::Cuda(ordinal) => on_a_gpu(folder, ordinal, run, operators, notes),
+    }
 }
 
-impl Placement {
-    /// The device that `run` names, for the networks of `folder`. If `operators` is given, operator
-    /// profiles are written to that folder.
-    ///
-    /// # Errors
-    /// The device or a library is missing, or the device cannot be shared as `run` asks.
-    pub fn of(
-        folder: &Path,
-        run: &Run,
-        operators: Option<&Path>,
-        notes: &mut Notes<'_>,
-    ) -> Result<Self, OpenError> {
-        match run.device {
-            DeviceName::Cpu => Self::on_the_host(HostDevice::new(), run, operators, notes),
-            DeviceName::Emulated => {
-                notes("the device is emulated: its times are this CPU's");
-                let device = HostDevice::emulating(Emulation::default());
-                Self::on_the_host(device, run, operators, notes)
-            }
-            DeviceName::Cuda(ordinal) => on_a_gpu(folder, ordinal, run, operators, notes),
-        }
-    }
-
-    fn on_the_host(
-        device: HostDevice,
-        run: &Run,
-        operators: Option<&Path>,
-        notes: &mut Notes<'_>,
-    ) -> Result<Self, OpenError> {
-        let mut backend =
-            |threads, cores: &Option<Vec<usize>>| -> Result<Box<dyn Backend>, OpenError> {
-                let options = CpuOptions { threads, ..CpuOptions::default() };
-                let backend = OnnxRuntime::open(options, notes)?;
-                let cores = cores.as_deref().map(usable_cores).unwrap_or_default();
-                let backend = backend.with_worker_cores(cores);
-                Ok(Box::new(match operators {
-                    None => backend,
-                    Some(into) => backend.with_operator_profile(into).map_err(|source| {
-                        OpenError::OperatorProfile { folder: into.to_owned(), source }
-                    })?,
-                }))
-            };
-        Ok(Self {
-            lanes: device.lanes(run.fast_share)?,
-            device: Arc::new(device),
-            fast: backend(run.threads.action, &run.real_time.pin_tick)?,
-            slow: backend(run.threads.understanding, &run.real_time.pin_understanding)?,
-        })
-    }
+fn on_the_host(
+    device: HostDevice,
+    run: &Run,
+    operators: Option<&Path>,
+    notes: &mut Notes<'_>,
+) -> Result<Placement, OpenError> {
+    let mut backend =
+        |threads, cores: &Option<Vec<usize>>| -> Result<Box<dyn Backend>, OpenError> {
+            let options = CpuOptions { threads, ..CpuOptions::default() };
+            let backend = OnnxRuntime::open(options, notes)?;
+            let cores = cores.as_deref().map(usable_cores).unwrap_or_default();
+            let backend = backend.with_worker_cores(cores);
+            Ok(Box::new(match operators {
+                None => backend,
+                Some(into) => backend.with_operator_profile(into).map_err(|source| {
+                    OpenError::OperatorProfile { folder: into.to_owned(), source }
+                })?,
+            }))
+        };
+    Ok(Placement {
+        lanes: device.lanes(run.fast_share)?,
+        device: Arc::new(device),
+        fast: backend(run.threads.action, &run.real_time.pin_tick)?,
+        slow: backend(run.threads.understanding, &run.real_time.pin_understanding)?,
+    })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -109,8 +109,9 @@ fn a_model_drives_in_real_time() {
     done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine), "--check-values"]);
     let run_file = folder.path().join("wall.yaml");
     // As trained, where the release's agent drives otherwise, and its drift, where we do not.
-    let options = "history_spacing_ticks: 10\ninstruction_mask: trained\npositions: release\n";
-    fs::write(&run_file, format!("clock: wall\nrefresh_period_ticks: 2\n{options}")).unwrap();
+    let options = "history_spacing_ticks: 10, instruction_mask: trained, positions: release";
+    let model = format!("model: {{family: automot, {options}}}\n");
+    fs::write(&run_file, format!("clock: wall\nrefresh_period_ticks: 2\n{model}")).unwrap();
     let out = folder.path().join("out");
     let json = done(&[
         "eval",
@@ -244,6 +245,9 @@ fn broken_run_files_are_refused() {
     check("fast_share: 1.5\n", &["fast_share is 1.5", "below 1"]);
     check("keep_warm_millis: 0\n", &["keep_warm_millis is 0"]);
     check("tick_guard_millis: 51\n", &["tick_guard_millis is 51"]);
+    check("model: {family: someone}\n", &["someone", "automot"]);
+    check("model: {family: automot, position: trained}\n", &["position", "positions"]);
+    check("jpeg_quality: 0\n", &["jpeg_quality is 0", "1 to 100"]);
     assert!(!out.exists(), "nothing was begun");
 }
 

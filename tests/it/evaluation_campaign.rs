@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tandem::scene::{
-    Allowances, Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference, Gnss, Imu,
-    LaneMap, LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint,
+    Allowances, Cameras, Command, Control, DriveError, Driver, EgoState, FrameId, GeoReference,
+    Gnss, Imu, LaneMap, LanePoint, Observation, Pose, RoadOption, Route, RoutePlan, RoutePoint,
     WeatherKeyframe, World, WorldState,
 };
 use tandem::timing::{Span, Stage, Timestamp};
@@ -89,7 +89,7 @@ impl World for StraightRoad {
         Observation {
             frame: FrameId(self.frame),
             time: Timestamp::after(Duration::from_millis(50 * self.frame)),
-            camera: None,
+            cameras: Cameras::NONE,
             lidar: None,
             imu: Imu::default(),
             gnss: Gnss::default(),

@@ -10,15 +10,16 @@ use std::time::Duration;
 use tandem::control::{Localizer, PathFollower, StateFilterConfig};
 use tandem::device::HostDevice;
 use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
+use tandem::model::automot::Heuristics;
 use tandem::model::{
     ActionExpert, Delays, Experts, ModelError, Perception, RefreshRequest, Turns,
     UnderstandingExpert,
 };
-use tandem::pilot::{ClockName, FastReleases, Heuristics, LatencySpec, Pilot, Run, RunFile};
+use tandem::pilot::{ClockName, FastReleases, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{
-    Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteSkip,
-    Trajectory,
+    Cameras, Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose,
+    RouteSkip, Trajectory,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::{StageSpans, Timestamp};
@@ -150,6 +151,7 @@ struct Setup {
     slots: usize,
     delays: Delays,
     not_finite_at: u64,
+    heuristics: Heuristics,
 }
 
 impl Default for Setup {
@@ -163,6 +165,7 @@ impl Default for Setup {
             slots: 3,
             delays: Delays::Command,
             not_finite_at: u64::MAX,
+            heuristics: Heuristics::default(),
         }
     }
 }
@@ -185,7 +188,7 @@ impl Setup {
             perception,
             understanding: Box::new(self.slow),
             action: Box::new(Fast),
-            follower: Box::new(PathFollower::new(run.heuristics.into())),
+            follower: Box::new(PathFollower::new(self.heuristics.into())),
             delays: self.delays,
         };
         Pilot::new(
@@ -203,7 +206,7 @@ fn observation(frame: u64) -> Observation {
     Observation {
         frame: FrameId(frame),
         time: Timestamp::after(TICK * frame as u32),
-        camera: None,
+        cameras: Cameras::NONE,
         lidar: None,
         imu: Imu { compass_rad: std::f64::consts::FRAC_PI_2, ..Imu::default() },
         gnss: Gnss { latitude_deg, longitude_deg, altitude_m: 0.0 },
@@ -346,8 +349,8 @@ fn stand(
     warm_up_ticks: u32,
     ticks: u64,
 ) -> (Vec<(u64, Command)>, Vec<Detour>) {
-    let run = RunFile { heuristics, warm_up_ticks, ..RunFile::default() };
-    let setup = Setup { run, step_m: 0.0, ..Setup::default() };
+    let run = RunFile { warm_up_ticks, ..RunFile::default() };
+    let setup = Setup { run, heuristics, step_m: 0.0, ..Setup::default() };
     let detours = Rc::clone(&setup.detours);
     let mut pilot = setup.pilot();
     let moved = (0..ticks)
@@ -399,8 +402,7 @@ fn heuristics_that_are_off_do_nothing() {
 fn a_fast_vehicle_is_braked_unless_the_cap_is_off() {
     for (speed_cap, brake) in [(true, 1.0), (false, 0.0)] {
         let heuristics = Heuristics { speed_cap, ..NO_HEURISTICS };
-        let run = RunFile { heuristics, ..run() };
-        let mut pilot = Setup { run, step_m: 10.0, ..Setup::default() }.pilot();
+        let mut pilot = Setup { run: run(), heuristics, step_m: 10.0, ..Setup::default() }.pilot();
         let control = pilot.drive(&Observation { speed_mps: 9.8, ..observation(1) }).unwrap();
         assert_eq!(control.command.brake, brake);
     }

@@ -12,14 +12,16 @@ use tandem::model::{
 };
 use tandem::pilot::{Pilot, PilotError, Run};
 use tandem::scene::random::SplitMix64;
-use tandem::scene::{Detour, GeoReference, Observation, Pose, SensorSuite, Trajectory, Truth};
+use tandem::scene::{
+    Cameras, Detour, GeoReference, Observation, Pose, SensorSuite, Trajectory, Truth,
+};
 use tandem::tensor::DType;
 use tandem::timing::StageSpans;
 use tandem_drivers::Autopilot;
 
 /// The sensors that the planner needs.
 pub(crate) const PLANNER_SENSORS: SensorSuite =
-    SensorSuite { camera: None, lidar: None, truth: true };
+    SensorSuite { cameras: Cameras::NONE, lidar: None, truth: true };
 
 /// Passes the truth of the tick on.
 #[derive(Default)]

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tandem::scene::{
-    Control, DeadlineVerdict, DriveError, Driver, FrameId, Gnss, Imu, Observation, PrefixInfo,
-    TickReport,
+    Cameras, Control, DeadlineVerdict, DriveError, Driver, FrameId, Gnss, Imu, Observation,
+    PrefixInfo, TickReport,
 };
 use tandem::timing::{Span, Stage, StageSpans, Timestamp, now_ns, sleep_until_ns};
 use tandem_profile::{LoopError, LoopOptions, LoopRun, PhaseName, Replay, run_loop};
@@ -43,7 +43,7 @@ fn replay() -> Replay {
     Replay::new(vec![Observation {
         frame: FrameId(1),
         time: Timestamp::ZERO,
-        camera: None,
+        cameras: Cameras::NONE,
         lidar: None,
         imu: Imu::default(),
         gnss: Gnss::default(),

@@ -9,10 +9,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem::model::automot::SENSORS;
+use tandem::model::automot::{CAMERA, sensors};
 use tandem::scene::{
-    CameraFrame, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, RoadOption,
-    RoutePlan, RoutePoint, SensorSuite, World,
+    CameraFrame, CameraId, Cameras, Driver, FrameId, GeoReference, Gnss, Imu, LidarSweep,
+    Observation, RoadOption, RoutePlan, RoutePoint, SensorSuite, World,
 };
 use tandem::timing::Timestamp;
 use tandem_drivers::Autopilot;
@@ -44,7 +44,7 @@ fn plan() -> RoutePlan {
 fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
     let number = |place: u64| f64::from_bits(bits.rotate_left(place as u32 * 7) ^ place);
     let (width, height) = (1 + (bits % 9) as u32, 1 + (bits % 5) as u32);
-    let camera = has[0].then(|| {
+    let picture = has[0].then(|| {
         let rgb = (0..u64::from(width * height * 3)).map(|i| (bits >> (i % 57)) as u8).collect();
         let captured_at = Timestamp::after(Duration::from_nanos(bits >> 2));
         Arc::new(CameraFrame {
@@ -55,6 +55,7 @@ fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
             rgb,
         })
     });
+    let cameras = picture.map_or(Cameras::NONE, |picture| Cameras::one(CameraId::FRONT, picture));
     let lidar = has[1].then(|| {
         let float = |i: u32| f32::from_bits((bits >> 11) as u32 ^ i);
         let points = (0..(bits % 7) as u32).map(|i| [i, i + 1, i + 2, i + 3].map(float)).collect();
@@ -63,7 +64,7 @@ fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
     Observation {
         frame: FrameId(tick),
         time: Timestamp::after(Duration::from_millis(50) * tick as u32),
-        camera,
+        cameras,
         lidar,
         imu: Imu {
             acceleration_mps2: [1, 2, 3].map(number),
@@ -77,7 +78,7 @@ fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
 }
 
 fn write(path: &Path, plan: &RoutePlan, observations: &[Observation]) -> u64 {
-    let mut writer = RecordingWriter::create(path, plan, &SENSORS).unwrap();
+    let mut writer = RecordingWriter::create(path, plan, &sensors()).unwrap();
     for observation in observations {
         writer.write(observation).unwrap();
     }
@@ -94,7 +95,7 @@ fn bits(observation: &Observation) -> Vec<u64> {
     bits.extend(imu.angular_velocity_radps.map(f64::to_bits));
     bits.extend([imu.compass_rad, gnss.latitude_deg, gnss.longitude_deg].map(f64::to_bits));
     bits.extend([gnss.altitude_m, observation.speed_mps].map(f64::to_bits));
-    if let Some(camera) = &observation.camera {
+    for (_, camera) in observation.cameras.iter() {
         bits.extend([1, camera.id.0, nanos(camera.captured_at)]);
         bits.extend([u64::from(camera.width), u64::from(camera.height)]);
         bits.extend(camera.rgb.iter().map(|&byte| u64::from(byte)));
@@ -104,6 +105,77 @@ fn bits(observation: &Observation) -> Vec<u64> {
         bits.extend(lidar.points.iter().flatten().map(|number| u64::from(number.to_bits())));
     }
     bits
+}
+
+/// An observation whose second camera has its picture only at even ticks.
+fn of_cameras(tick: u64, names: &[&str]) -> Observation {
+    let mut cameras = Cameras::NONE;
+    for (place, name) in (1..).zip(names) {
+        if place != 2 || tick.is_multiple_of(2) {
+            let (width, height) = (place, 2);
+            let rgb = vec![(tick * 10 + u64::from(place)) as u8; (3 * width * height) as usize];
+            let id = FrameId(tick - u64::from(place % 2));
+            let captured_at = Timestamp::after(Duration::from_millis(tick));
+            let picture = CameraFrame { id, captured_at, width, height, rgb };
+            cameras.insert(CameraId::named(name), Arc::new(picture)).unwrap();
+        }
+    }
+    Observation { cameras, ..observation(tick, 77, [false, true]) }
+}
+
+fn suite_of(names: &[&str]) -> SensorSuite {
+    let mut suite = SensorSuite { cameras: Cameras::NONE, ..sensors() };
+    for name in names {
+        suite.cameras.insert(CameraId::named(name), CAMERA).unwrap();
+    }
+    suite
+}
+
+#[test]
+fn several_cameras_come_back_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for names in [&["front", "rear", "left_3"][..], &["calibration", "rear"], &["rear"]] {
+        let path = folder.path().join(format!("{}.mcap", names.join("-")));
+        let written: Vec<_> = (1..6).map(|tick| of_cameras(tick, names)).collect();
+        let mut writer = RecordingWriter::create(&path, &plan(), &suite_of(names)).unwrap();
+        for observation in &written {
+            writer.write(observation).unwrap();
+        }
+        writer.finish().unwrap();
+        let read = Recording::read(&path).unwrap();
+        let ids = |observation: &Observation| {
+            observation.cameras.iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(read.observations.len(), written.len());
+        for (read, written) in read.observations.iter().zip(&written) {
+            assert_eq!(ids(read), ids(written));
+            assert_eq!(bits(read), bits(written));
+        }
+    }
+}
+
+#[test]
+fn one_front_camera_is_written_as_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.mcap");
+    write(&path, &plan(), &[of_cameras(1, &["front"])]);
+    let file = fs::read(&path).unwrap();
+    let summary = mcap::Summary::read(&file).unwrap().unwrap();
+    let mut topics: Vec<String> =
+        summary.channels.values().map(|channel| channel.topic.clone()).collect();
+    topics.sort();
+    let expected = ["/camera", "/camera/calibration", "/lidar", "/observation", "/plan", "/tf"];
+    assert_eq!(topics, expected);
+    let schemas: Vec<String> = summary.schemas.values().map(|schema| schema.name.clone()).collect();
+    assert!(schemas.iter().any(|name| name == "tandem.Observation/2"), "{schemas:?}");
+}
+
+#[test]
+#[should_panic(expected = "suite names the camera")]
+fn a_picture_of_a_camera_that_the_suite_does_not_name_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.mcap");
+    write(&path, &plan(), &[of_cameras(1, &["rear"])]);
 }
 
 proptest! {
@@ -200,7 +272,10 @@ fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
         let rgb = (0..width * height * 3).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
         let captured_at = Timestamp::ZERO;
         let camera = CameraFrame { id: FrameId(tick), captured_at, width, height, rgb };
-        Observation { camera: Some(Arc::new(camera)), ..observation(tick, 5, [false; 2]) }
+        Observation {
+            cameras: Cameras::one(CameraId::FRONT, Arc::new(camera)),
+            ..observation(tick, 5, [false; 2])
+        }
     };
     let observations: Vec<_> = (1..13).map(large).collect();
     write(&path, &plan(), &observations);
@@ -482,7 +557,7 @@ fn foreign_and_missing_files_are_refused() {
     fs::write(&path, b"").unwrap();
     refused(&path, &["not a whole recording"]);
     let nowhere = folder.path().join("no/such/folder.mcap");
-    let error = RecordingWriter::create(&nowhere, &plan(), &SENSORS).err().unwrap();
+    let error = RecordingWriter::create(&nowhere, &plan(), &sensors()).err().unwrap();
     assert!(matches!(error, RecordingError::Write { .. }) && error.to_string().contains("such"));
 }
 
@@ -490,13 +565,13 @@ fn foreign_and_missing_files_are_refused() {
 fn a_message_that_is_too_large_is_refused_when_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mcap");
-    let mut writer = RecordingWriter::create(&path, &plan(), &SENSORS).unwrap();
+    let mut writer = RecordingWriter::create(&path, &plan(), &sensors()).unwrap();
     let (width, height) = (4096, 4096);
     let rgb = vec![0; 4096 * 4096 * 3];
     let captured_at = Timestamp::ZERO;
     let camera = CameraFrame { id: FrameId(1), captured_at, width, height, rgb };
     let mut large = observation(1, 5, [false; 2]);
-    large.camera = Some(Arc::new(camera));
+    large.cameras = Cameras::one(CameraId::FRONT, Arc::new(camera));
     let error = writer.write(&large).unwrap_err().to_string();
     assert!(error.contains("tick 1") && error.contains("holds at most 33554432"), "{error}");
 }
@@ -523,7 +598,7 @@ fn public_readers_read_the_same() {
         let hash = Sha256::digest(bytes);
         hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
-    let cameras: Vec<_> = written.iter().filter_map(|it| it.camera.as_ref()).collect();
+    let cameras: Vec<_> = written.iter().filter_map(|it| it.camera(CameraId::FRONT)).collect();
     assert_eq!(read["/camera"].as_array().unwrap().len(), cameras.len());
     for (picture, camera) in read["/camera"].as_array().unwrap().iter().zip(cameras) {
         assert_eq!(picture["data"], sha256(&camera.rgb));
@@ -630,7 +705,7 @@ fn recovery_refuses_what_it_could_destroy() {
     let error = recover(&whole, &whole).err().unwrap().to_string();
     assert!(error.contains("name another file"), "{error}");
     let path = folder.path().join("new.mcap");
-    let writer = RecordingWriter::create(&path, &plan(), &SENSORS).unwrap();
+    let writer = RecordingWriter::create(&path, &plan(), &sensors()).unwrap();
     let part = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let part = part.into_iter().find(|path| path.extension().is_some_and(|e| e == "part")).unwrap();
     let error = recover(&part, &folder.path().join("stolen.mcap")).err().unwrap().to_string();
@@ -682,7 +757,12 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
     let recording = Recording::read(&folder.path().join("drive.mcap")).unwrap();
     let ticks = recording.observations.len();
     assert!(ticks > 2 && said.contains(&format!("\"ticks\": {ticks},")), "{said}");
-    assert!(recording.observations.iter().all(|it| it.camera.is_some() && it.lidar.is_some()));
+    assert!(
+        recording
+            .observations
+            .iter()
+            .all(|it| it.camera(CameraId::FRONT).is_some() && it.lidar.is_some())
+    );
     let last = recording.observations[ticks - 1].frame;
     assert_eq!(last, FrameId(ticks as u64));
 
@@ -718,7 +798,7 @@ fn the_verb_records_what_the_world_shows() {
 
     let routes = Path::new(tandem_testkit::ROOT).join("routes/demo.xml");
     let route = &read_routes(&routes).unwrap()[0];
-    let suite = SensorSuite { truth: true, ..SENSORS };
+    let suite = SensorSuite { truth: true, ..sensors() };
     let mut world = EmbeddedWorld::new(route, suite, 5).unwrap();
     let mut autopilot = Autopilot::new();
     let recording = Recording::read(&path).unwrap();
@@ -726,7 +806,9 @@ fn the_verb_records_what_the_world_shows() {
     assert_eq!(recording.observations.len(), 12);
     for read in &recording.observations {
         let seen = world.observe();
-        assert!(seen.camera.is_some() && seen.lidar.is_some() && read.truth.is_none());
+        assert!(
+            seen.camera(CameraId::FRONT).is_some() && seen.lidar.is_some() && read.truth.is_none()
+        );
         assert_eq!(bits(read), bits(&seen), "tick {}", seen.frame.0);
         world.step(&autopilot.drive(&seen).unwrap().command);
     }

@@ -22,7 +22,7 @@ fn full_size() -> Vec<StageCosts> {
     let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::default() };
     let engine = folder.path().join("engine");
     export_networks(&checkpoint, &options, &engine, &mut |_| {}).unwrap();
-    costs(&engine, &Contracts::read(&engine).unwrap().outline().unwrap()).unwrap()
+    costs(&engine, &Contracts::read(&engine).unwrap().outline(5).unwrap()).unwrap()
 }
 
 /// An H200 at the rates that the derivation took.

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tandem::model::automot::{AutomotOptions, Parity};
+use tandem::model::{ModelBlock, OptionsError};
 use tandem::pilot::{DeviceName, Run, RunFile};
-use tandem::runtime::{Loaded, OpenError};
-use tandem::scene::{Driver, World};
+use tandem::runtime::{self, Loaded, OpenError};
+use tandem::scene::World;
 use tandem_evaluation::routes::parse_routes;
 use tandem_world::EmbeddedWorld;
 use tempfile::TempDir;
@@ -63,4 +65,49 @@ fn a_folder_without_networks_is_an_error_that_names_it() {
     let error = Loaded::open(root.path(), &run, &mut |_| {}).err().unwrap();
     let OpenError::Networks { folder, .. } = &error else { panic!("{error:?}") };
     assert_eq!(folder, root.path());
+}
+
+#[test]
+fn run_files_in_configs_name_every_option_and_mean_what_they_say() {
+    let read = |name: &str| {
+        let path = Path::new(tandem_testkit::ROOT).join("configs").join(name);
+        let file = RunFile::read(&path, &mut |note| panic!("{note}")).unwrap();
+        (fs::read_to_string(&path).unwrap(), file)
+    };
+    let family = runtime::family("automot").unwrap();
+    let (text, file) = read("run.yaml");
+    let keys = serde_json::to_value(RunFile::default()).unwrap();
+    for key in keys.as_object().unwrap().keys() {
+        assert!(text.lines().any(|line| line.starts_with(&format!("{key}:"))), "no {key}");
+    }
+    let block = file.model.clone().unwrap();
+    assert_eq!(block, family.complete(None).unwrap(), "every option, at its default");
+    assert_eq!(RunFile { model: None, ..file }, RunFile::default());
+
+    let (_, release) = read("release.yaml");
+    let options: AutomotOptions = release.model.as_ref().unwrap().options("automot").unwrap();
+    let expected = AutomotOptions {
+        positions: Parity::Release,
+        jpeg_quality: Some(95),
+        ..AutomotOptions::default()
+    };
+    assert_eq!(options, expected);
+    assert_eq!(RunFile { model: None, ..release }, RunFile::default());
+}
+
+#[test]
+fn options_of_another_family_are_refused_before_anything_is_loaded() {
+    let root = TempDir::new().unwrap();
+    let folder = networks(&root);
+    let model = Some(ModelBlock { family: "someone".to_owned(), options: Default::default() });
+    let run = Run::try_from(&RunFile { model, ..RunFile::default() }).unwrap();
+    let error = Loaded::open(&folder, &run, &mut |_| {}).err().unwrap();
+    let OpenError::Options(OptionsError::Family { family, given }) = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((*family, &given[..]), ("automot", "someone"));
+    assert!(matches!(
+        runtime::check(run.model.as_ref().unwrap()),
+        Err(runtime::BlockError::Family(_))
+    ));
 }

@@ -12,7 +12,7 @@ use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfi
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
-    SENSORS,
+    sensors,
 };
 use tandem::model::{Delays, Experts};
 use tandem::pilot::{
@@ -362,7 +362,7 @@ fn model(
 ) -> (Vec<Bits>, Vec<Control>, Schedule) {
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let networks = Networks::load(engine, &backend, &backend).unwrap();
-    let mut world = world(SENSORS);
+    let mut world = world(sensors());
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let understanding = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
     let points = world.plan().points.iter().map(PlanPoint::from);

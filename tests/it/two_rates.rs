@@ -19,7 +19,7 @@ use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     AutomotAction, AutomotPerception, AutomotReadings, AutomotUnderstanding, Networks,
-    PerceptionOptions, Positions, SENSORS,
+    PerceptionOptions, Positions, sensors,
 };
 use tandem::model::{ActionExpert, ModelError};
 use tandem::model::{Delays, Experts};
@@ -64,7 +64,7 @@ fn engine() -> (&'static Path, Networks) {
 fn world() -> EmbeddedWorld {
     let routes = std::fs::read_to_string(file("routes/demo.xml")).unwrap();
     let routes = parse_routes(&routes, "routes/demo.xml").unwrap();
-    EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap()
+    EmbeddedWorld::new(&routes[0], sensors(), 1).unwrap()
 }
 
 /// The action expert, with a copy of what it answered: commands hide most of it.

@@ -13,7 +13,7 @@ use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfi
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{
     AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
-    SENSORS,
+    sensors,
 };
 use tandem::model::{Delays, Experts};
 use tandem::pilot::{Pilot, Run, RunFile};
@@ -192,7 +192,7 @@ fn drive(engine: &Path) -> Vec<(scene::Command, u64)> {
     let run = Run::try_from(&run).unwrap();
     let routes = include_str!("../../routes/demo.xml");
     let routes = parse_routes(routes, "routes/demo.xml").unwrap();
-    let mut world = EmbeddedWorld::new(&routes[0], SENSORS, 1).unwrap();
+    let mut world = EmbeddedWorld::new(&routes[0], sensors(), 1).unwrap();
     let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
     let understanding = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
     let plan = world.plan();

@@ -8,10 +8,11 @@ use clap::Parser;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tandem::model::automot::accuracy::{Limits, compare};
+use tandem::model::automot::accuracy::compare;
 use tandem::model::automot::networks::Contracts;
-use tandem::model::automot::recording::{Recording, RecordingInputs, record};
+use tandem::model::automot::recording::{Recording, record};
 use tandem::model::automot::tokenizer::Tokenizer;
+use tandem::model::verification::{Comparison, Limits, RecordingInputs};
 use tandem::timing::Stopwatch;
 use tandem_export::folder::TOKENIZER_FILE;
 use tandem_profile::MachineCard;
@@ -100,7 +101,7 @@ fn certify(
         min_cosine: arguments.min_cosine,
         max_point_distance: arguments.max_point_distance,
     };
-    let excesses = comparison.excesses(&limits);
+    let excesses = <dyn Comparison>::excesses(&comparison, &limits);
     let verdict = match excesses.as_slice() {
         [] => "within limits".to_owned(),
         [only] => format!("past limits: {only}"),
@@ -133,7 +134,7 @@ fn side(
 fn no_room(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<String>> {
     let Some(memory) = opened.device().memory()? else { return Ok(None) };
     for folder in [&arguments.reference, &arguments.engine] {
-        let costs = costs(folder, &Contracts::read(folder)?.outline()?)?;
+        let costs = costs(folder, &Contracts::read(folder)?.outline(super::FRAME_SPACING_TICKS)?)?;
         let stored = costs
             .iter()
             .flat_map(|stage| &stage.networks)

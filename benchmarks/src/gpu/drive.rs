@@ -5,10 +5,12 @@ use arrayvec::ArrayVec;
 use std::sync::Arc;
 use tandem::model::RefreshRequest;
 use tandem::model::automot::AutomotInputs;
-use tandem::model::automot::SENSORS;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
+use tandem::model::automot::sensors;
 use tandem::scene::random::SplitMix64;
-use tandem::scene::{CameraFrame, Command, FrameId, Observation, Pose, SensorSuite, World};
+use tandem::scene::{
+    CameraFrame, CameraId, Command, FrameId, Observation, Pose, SensorSuite, World,
+};
 use tandem::timing::Timestamp;
 use tandem_world::EmbeddedWorld;
 
@@ -31,7 +33,7 @@ impl Drive {
     /// # Errors
     /// If the world fails.
     pub(super) fn record() -> anyhow::Result<Self> {
-        let suite = SensorSuite { truth: true, ..SENSORS };
+        let suite = SensorSuite { truth: true, ..sensors() };
         let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
         let readings = (0..RECORDED)
             .map(|_| {
@@ -63,7 +65,10 @@ impl Drive {
     /// # Errors
     /// If the drive has no pictures.
     pub(super) fn requests(&self, frames_per_prompt: usize) -> anyhow::Result<Requests> {
-        let pictures = self.readings.iter().map(|(observation, _)| observation.camera.as_deref());
+        let pictures = self
+            .readings
+            .iter()
+            .map(|(observation, _)| observation.camera(CameraId::FRONT).map(|picture| &**picture));
         let pictures: Vec<&CameraFrame> =
             pictures.collect::<Option<_>>().context("a tick was recorded without a picture")?;
         let places = pictures.iter().cycle().take(PLACES);

@@ -33,7 +33,7 @@ pub(super) fn known(
     let name = name.context("no ceilings are known for this device")?;
     let ceilings = ceilings::device(name)
         .with_context(|| format!("no device {name:?} is among the known ceilings"))?;
-    let outline = Contracts::read(engine)?.outline()?;
+    let outline = Contracts::read(engine)?.outline(super::FRAME_SPACING_TICKS)?;
     let costs = costs(engine, &outline)?;
     let floors = |frames| floors(&costs, &ceilings, frames);
     Ok(Known { all_new: floors(outline.frames)?, one_new: floors(1)?, ceilings })

@@ -37,6 +37,9 @@ const FORMAT: u32 = 1;
 /// Part of the time that the first arrangement gets; the others share the rest.
 const MAIN_PART: f64 = 0.55;
 
+/// Ticks between two frames of a prompt: the default of AutoMoT's options.
+const FRAME_SPACING_TICKS: u64 = 5;
+
 /// Runs of a part that are not divided any further where an arrangement or a part gets a tenth.
 const FEWEST: usize = 20;
 

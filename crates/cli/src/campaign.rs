@@ -26,11 +26,11 @@ pub(super) struct CampaignArguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE")]
     pub(super) routes: PathBuf,
-    /// Folder that `tandem build` or `tandem export` wrote (driver automot)
+    /// Folder that `tandem build` or `tandem export` wrote, if a model drives
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
     /// Who drives
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = DriverName::parser())]
     pub(super) driver: DriverName,
     /// Folder for results; finished drives in it are kept and not driven again
     #[arg(long, value_name = "DIR")]
@@ -108,9 +108,24 @@ struct RoutesToDrive {
 }
 
 impl CampaignArguments {
-    /// The run file, or every key's default.
+    /// The run file, or every key's default, with every option of the model.
     pub(super) fn run_file(&self) -> anyhow::Result<RunFile> {
-        Ok(self.run.as_deref().map(RunFile::read).transpose()?.unwrap_or_default())
+        let mut file = match &self.run {
+            Some(path) => RunFile::read(path, &mut self.notes())?,
+            None => RunFile::default(),
+        };
+        self.driver.complete(&mut file)?;
+        Ok(file)
+    }
+
+    /// Prints notes, unless the process that started this one does.
+    fn notes(&self) -> impl FnMut(&str) + use<> {
+        let is_worker = self.worker;
+        move |text| {
+            if !is_worker {
+                print::note(text);
+            }
+        }
     }
 
     /// Reads routes, finds their maps, and checks that each route can be driven.

@@ -26,6 +26,9 @@ use tandem_export::options::Options;
 /// Sizes of the demo's checkpoint.
 const CHECKPOINT: &str = include_str!("../../../configs/tiny.json");
 
+/// The demo's model family.
+const MODEL: &str = "automot";
+
 /// The demo's route.
 const ROUTE_FILE: &str = include_str!("../../../routes/demo.xml");
 
@@ -65,7 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let with_model = Part::model(arguments)?;
     let run = &with_model.variant.timed.run;
     let real_time = run.real_time.apply_process();
-    let factory = DriverFactory::new(DriverName::Automot, Some(&demo.engine()), run)?;
+    let factory = DriverFactory::new(DriverName::Model(MODEL), Some(&demo.engine()), run)?;
     steps.done("libraries, loading");
 
     let cancel = drive::cancel_on_interrupt()?;
@@ -91,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.json {
         let results = serde_json::json!({
             "note": NOTE,
-            "automot": model.to_json(),
+            MODEL: model.to_json(),
             "autopilot": autopilot.to_json(),
         });
         print::line(&serde_json::to_string_pretty(&results)?);
@@ -111,11 +114,11 @@ struct Part {
 
 impl Part {
     fn model(arguments: &Arguments) -> anyhow::Result<Self> {
-        let driver = DriverName::Automot;
+        let driver = DriverName::Model(MODEL);
         Ok(Self {
             driver,
             title: "AutoMoT, tiny, random weights",
-            variant: Variant::new(driver.as_str(), run_file(arguments)?)?,
+            variant: Variant::new(driver.as_str(), run_file(arguments, driver)?)?,
             has_engine: true,
             tick_cap: arguments.ticks,
         })
@@ -125,6 +128,7 @@ impl Part {
     fn autopilot(file: &RunFile) -> anyhow::Result<Self> {
         let driver = DriverName::Autopilot;
         let file = RunFile {
+            model: None,
             clock: ClockName::Lockstep,
             slow_latency: LatencySpec::ZERO,
             fast_latency: LatencySpec::ZERO,
@@ -263,16 +267,18 @@ fn interrupted() -> Outcome {
     Outcome::CheckFailed
 }
 
-fn run_file(arguments: &Arguments) -> anyhow::Result<RunFile> {
-    Ok(match &arguments.run {
-        Some(path) => RunFile::read(path)?,
+fn run_file(arguments: &Arguments, driver: DriverName) -> anyhow::Result<RunFile> {
+    let mut file = match &arguments.run {
+        Some(path) => RunFile::read(path, &mut print::note)?,
         None => RunFile {
             clock: ClockName::Virtual,
             slow_latency: LatencySpec::Fixed(REFRESH_LATENCY_MILLIS),
             seed: arguments.seed,
             ..RunFile::default()
         },
-    })
+    };
+    driver.complete(&mut file)?;
+    Ok(file)
 }
 
 /// Locks the demo's folder until the result is dropped, and empties it; refuses a folder that no

@@ -191,8 +191,8 @@ impl<'a> Drive<'a> {
             schedule.note(&control.report);
             if is_first && observation.frame.0 == STILL_AT {
                 still = observation
-                    .camera
-                    .as_ref()
+                    .cameras
+                    .first()
                     .map(|camera| (camera.width, camera.height, camera.rgb.clone()));
             }
         };
@@ -269,10 +269,10 @@ pub(super) fn cancel_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// The benchmark's name of each declared sensor.
 pub(super) fn sensor_icons(suite: &SensorSuite) -> Vec<String> {
-    let camera = suite.camera.map(|_| "carla_camera");
+    let cameras = suite.cameras.iter().map(|_| "carla_camera");
     let lidar = suite.lidar.map(|_| "carla_lidar");
     let always = ["carla_imu", "carla_gnss", "carla_speedometer"];
-    camera.into_iter().chain(lidar).chain(always).map(str::to_owned).collect()
+    cameras.chain(lidar).chain(always).map(str::to_owned).collect()
 }
 
 fn png_of(width: u32, height: u32, rgb: &[u8]) -> anyhow::Result<Vec<u8>> {

@@ -2,31 +2,47 @@
 
 use super::print;
 use anyhow::Context;
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::Path;
-use tandem::model::automot::AutomotPerception;
-use tandem::pilot::{Delayed, Pace, Pilot, PilotStatistics, RealTimeReport, Run};
-use tandem::runtime::Loaded;
+use tandem::pilot::{Delayed, Pace, PilotStatistics, RealTimeReport, Run, RunFile};
+use tandem::runtime::{self, Loaded, ModelDriver};
 use tandem::scene::{Driver, RoutePlan, SensorSuite};
 use tandem_drivers::{Autopilot, ConstantSpeed, Idle};
 
 /// Drivers that `--driver` can name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DriverName {
-    /// The AutoMoT model, from an engine folder
-    Automot,
-    /// A privileged driver: it sees the truth, needs no engine, and drives well
+    /// A model of this family, from an engine folder.
+    Model(&'static str),
     Autopilot,
-    /// Follows the route at one speed and sees nobody: a baseline
     ConstantSpeed,
-    /// Never moves: a baseline
     Idle,
 }
 
+/// Drivers that are not models, with their help.
+const PLAIN: [(DriverName, &str); 3] = [
+    (
+        DriverName::Autopilot,
+        "A privileged driver: it sees the truth, needs no engine, and drives well",
+    ),
+    (DriverName::ConstantSpeed, "Follows the route at one speed and sees nobody: a baseline"),
+    (DriverName::Idle, "Never moves: a baseline"),
+];
+
 impl DriverName {
+    /// What `--driver` accepts.
+    pub(super) fn parser() -> impl TypedValueParser<Value = Self> {
+        let models = runtime::families().into_iter().map(|family| {
+            PossibleValue::new(family).help(format!("The model {family}, from an engine folder"))
+        });
+        let plain = PLAIN.map(|(driver, help)| PossibleValue::new(driver.as_str()).help(help));
+        PossibleValuesParser::new(models.chain(plain))
+            .map(|name| Self::named(&name).expect("only these names were offered"))
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
-            Self::Automot => "automot",
+            Self::Model(family) => family,
             Self::Autopilot => "autopilot",
             Self::ConstantSpeed => "constant-speed",
             Self::Idle => "idle",
@@ -35,7 +51,9 @@ impl DriverName {
 
     /// The driver that results name, if it is one of these.
     pub(super) fn named(name: &str) -> Option<Self> {
-        Self::value_variants().iter().copied().find(|driver| driver.as_str() == name)
+        let models = runtime::families().into_iter().map(Self::Model);
+        let plain = PLAIN.map(|(driver, _)| driver);
+        models.chain(plain).find(|driver| driver.as_str() == name)
     }
 
     /// Whether its ticks are measured against a budget.
@@ -50,17 +68,27 @@ impl DriverName {
 
     /// Whether networks of an engine folder drive.
     fn is_model(self) -> bool {
-        match self {
-            Self::Automot => true,
-            Self::Autopilot | Self::ConstantSpeed | Self::Idle => false,
+        matches!(self, Self::Model(_))
+    }
+
+    /// Checks the model's options of `file` and, where a model drives, writes out those that have
+    /// their defaults, so that records name all of them.
+    pub(super) fn complete(self, file: &mut RunFile) -> anyhow::Result<()> {
+        match (self, &file.model) {
+            (Self::Model(family), block) => {
+                file.model = Some(runtime::family(family)?.complete(block.as_ref())?);
+            }
+            (_, Some(block)) => runtime::check(block)?,
+            (_, None) => {}
         }
+        Ok(())
     }
 }
 
 /// What makes drivers.
 pub(super) enum DriverFactory {
     /// Loaded networks and everything else that routes share.
-    Automot(Box<Loaded>),
+    Model(Box<Loaded>),
     /// Nothing to share.
     Autopilot,
     /// Nothing to share.
@@ -71,7 +99,7 @@ pub(super) enum DriverFactory {
 
 /// A driver on its route.
 pub(super) enum RouteDriver {
-    Automot(Box<Pilot<AutomotPerception>>),
+    Model(Box<dyn ModelDriver>),
     /// A driver without experts.
     Plain(Box<dyn Driver + Send>),
     /// The same in virtual time.
@@ -85,11 +113,13 @@ impl DriverFactory {
             DriverName::Autopilot => Ok(Self::Autopilot),
             DriverName::ConstantSpeed => Ok(Self::ConstantSpeed),
             DriverName::Idle => Ok(Self::Idle),
-            DriverName::Automot => {
-                let folder = engine.context(
-                    "driver automot needs --engine DIR, a folder that `tandem export` wrote",
-                )?;
-                Ok(Self::Automot(Box::new(Loaded::open(folder, run, &mut print::note)?)))
+            DriverName::Model(family) => {
+                let folder = engine.with_context(|| {
+                    format!(
+                        "driver {family} needs --engine DIR, a folder that `tandem export` wrote"
+                    )
+                })?;
+                Ok(Self::Model(Box::new(Loaded::open(folder, run, &mut print::note)?)))
             }
         }
     }
@@ -97,7 +127,7 @@ impl DriverFactory {
     /// The sensors that the driver wants.
     pub(super) fn sensors(&self) -> SensorSuite {
         match self {
-            Self::Automot(automot) => automot.sensors(),
+            Self::Model(model) => model.sensors(),
             Self::Autopilot | Self::ConstantSpeed => {
                 SensorSuite { truth: true, ..SensorSuite::default() }
             }
@@ -108,7 +138,7 @@ impl DriverFactory {
     /// Library and version that run the networks.
     pub(super) fn backend(&self) -> Option<&str> {
         match self {
-            Self::Automot(automot) => Some(automot.backend()),
+            Self::Model(model) => Some(model.backend()),
             Self::Autopilot | Self::ConstantSpeed | Self::Idle => None,
         }
     }
@@ -116,9 +146,7 @@ impl DriverFactory {
     /// A driver at the start of a route, in the time mode of `run`; all else is as `new` was told.
     pub(super) fn driver(&self, plan: &RoutePlan, run: &Run) -> anyhow::Result<RouteDriver> {
         let plain: Box<dyn Driver + Send> = match self {
-            Self::Automot(automot) => {
-                return Ok(RouteDriver::Automot(Box::new(automot.pilot(plan, run)?)));
-            }
+            Self::Model(model) => return Ok(RouteDriver::Model(model.pilot(plan, run)?)),
             Self::Autopilot => Box::new(Autopilot::new()),
             Self::ConstantSpeed => Box::new(ConstantSpeed::default()),
             Self::Idle => Box::new(Idle),
@@ -135,7 +163,7 @@ impl DriverFactory {
 impl RouteDriver {
     pub(super) fn as_driver(&mut self) -> &mut dyn Driver {
         match self {
-            Self::Automot(pilot) => pilot.as_mut(),
+            Self::Model(pilot) => &mut **pilot,
             Self::Plain(driver) => driver.as_mut(),
             Self::Delayed(delayed) => delayed.as_mut(),
         }
@@ -144,7 +172,7 @@ impl RouteDriver {
     /// What came of the real-time options of the driver's own threads.
     pub(super) fn real_time(&self) -> RealTimeReport {
         match self {
-            Self::Automot(pilot) => pilot.real_time().clone(),
+            Self::Model(pilot) => pilot.real_time().clone(),
             Self::Plain(_) | Self::Delayed(_) => RealTimeReport::default(),
         }
     }
@@ -152,7 +180,7 @@ impl RouteDriver {
     /// What the pilot counted; `None` for drivers without one.
     pub(super) fn statistics(&self) -> Option<PilotStatistics> {
         match self {
-            Self::Automot(pilot) => Some(pilot.statistics()),
+            Self::Model(pilot) => Some(pilot.statistics()),
             Self::Delayed(delayed) => Some(delayed.statistics()),
             Self::Plain(_) => None,
         }

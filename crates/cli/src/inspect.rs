@@ -11,7 +11,7 @@ use tandem::engine::tensorrt::{LayerFindings, OtherType, WeightBytes};
 use tandem::engine::{
     EngineFolder, EngineRecord, LATENCY_FILE, NetworkFile, NetworkRecord, comma_separated,
 };
-use tandem::model::automot::networks::Contracts;
+use tandem::runtime::{OpenError, family_of};
 use tandem_export::contract::TensorSpec;
 use tandem_export::cost::{NetworkCost, network_cost};
 use tandem_export::dtype::DType;
@@ -144,11 +144,22 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
         networks,
         accuracy,
         latency: latency(folder, engines.as_ref())?,
-        unusable: Contracts::read(folder).err().map(|error| error.to_string()),
+        unusable: family_of(folder)
+            .and_then(|family| family.outline(folder, None))
+            .err()
+            .map(|error| cause_of(&error)),
         changed_sources: identity::changed_sources(folder),
         engine: engines.map(|engines| engines.record),
         engine_sha256,
     })
+}
+
+/// What is wrong with a folder, without the folder's name.
+fn cause_of(error: &OpenError) -> String {
+    match error {
+        OpenError::Networks { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// The latency file of a folder; it is of these engines if it names their keys.

@@ -71,7 +71,7 @@ enum Verb {
     Verify(verify::Arguments),
     /// Compare profiles, percentile by percentile
     Compare(compare::Arguments),
-    /// Drive a route with the autopilot and keep what AutoMoT's sensors saw
+    /// Drive a route with the autopilot and keep what a model's sensors saw
     Record(record::Arguments),
     /// Make or look at checkpoints
     #[command(subcommand)]

@@ -1,7 +1,7 @@
 //! The command that makes an engine folder usable again.
 
 use tandem::engine::{EngineFolderError, LoadError, Rebuild, comma_separated};
-use tandem::model::automot::NetworksError;
+use tandem::model::FamilyError;
 use tandem::runtime::OpenError;
 
 /// Returns the command that an error asks for, if one of its causes is an engine that has to be
@@ -25,7 +25,7 @@ fn rebuild_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Re
     if let Some(error) = cause.downcast_ref::<LoadError>() {
         return error.rebuild();
     }
-    if let Some(error) = cause.downcast_ref::<NetworksError>() {
+    if let Some(error) = cause.downcast_ref::<FamilyError>() {
         return error.rebuild();
     }
     cause.downcast_ref::<OpenError>().and_then(OpenError::rebuild)
@@ -54,6 +54,7 @@ mod tests {
     use super::*;
     use anyhow::Context;
     use tandem::engine::{BackendKind, Target};
+    use tandem::model::automot::NetworksError;
     use tandem_export::options::Precision;
 
     fn rebuild() -> Option<Box<Rebuild>> {
@@ -93,10 +94,10 @@ mod tests {
         };
         check(folder());
         check(load());
-        check(NetworksError::EngineFolder(folder()));
+        let source = || FamilyError::from(NetworksError::Load(load()));
+        check(FamilyError::from(NetworksError::EngineFolder(folder())));
         check(OpenError::EngineFolder(folder()));
-        let source = Box::new(NetworksError::Load(load()));
-        check(OpenError::Networks { folder: "engines".into(), source });
+        check(OpenError::Networks { folder: "engines".into(), source: source() });
         assert!(with_command(&folder()).ends_with("--out engines`"));
     }
 }

@@ -1,13 +1,14 @@
-//! `tandem record`: drive a route with the autopilot and keep what AutoMoT's sensors saw, or recover
+//! `tandem record`: drive a route with the autopilot and keep what a model's sensors saw, or recover
 //! a recording that was cut off.
 
 use super::drive::cancel_on_interrupt;
 use super::maps::TownMaps;
 use super::{Outcome, print};
 use anyhow::{Context, anyhow, bail};
+use clap::builder::PossibleValuesParser;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use tandem::model::automot::SENSORS;
+use tandem::runtime::{families, family};
 use tandem::scene::{Control, Observation, SensorSuite, World};
 use tandem::timing::Timestamp;
 use tandem_drivers::Autopilot;
@@ -46,6 +47,9 @@ pub(super) struct Arguments {
     /// Seed of the world's randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Model family whose sensors are recorded
+    #[arg(long, value_name = "FAMILY", default_value = "automot", value_parser = PossibleValuesParser::new(families()))]
+    model: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -71,9 +75,9 @@ fn drive(routes: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
         let ids: Vec<String> = routes.iter().map(|route| route.id.to_string()).collect();
         bail!("the route file has no such route, only {}", ids.join(", "));
     };
-    let suite = SensorSuite { truth: true, ..SENSORS };
+    let suite = SensorSuite { truth: true, ..family(&arguments.model)?.sensors(None)? };
     let maps = TownMaps::find(arguments.map.as_deref(), std::slice::from_ref(route))?;
-    let mut world = EmbeddedWorld::on(route, suite, arguments.seed, maps.of(route)?)?;
+    let mut world = EmbeddedWorld::on(route, suite.clone(), arguments.seed, maps.of(route)?)?;
     let mut writer = RecordingWriter::create(&arguments.out, world.plan(), &suite)?;
 
     let cancel = cancel_on_interrupt()?;

@@ -411,7 +411,7 @@ pub(super) fn facts(
     backend: Option<&str>,
 ) -> Vec<(String, String)> {
     let threads = format!(
-        "{} for BEV and action, {} for vision and understanding",
+        "{} for the action expert, {} for the understanding expert",
         run.threads.action, run.threads.understanding
     );
     let mut facts: Vec<(String, String)> = [

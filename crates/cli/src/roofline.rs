@@ -5,8 +5,8 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use tandem::model::Runs;
-use tandem::model::automot::networks::Contracts;
+use tandem::model::{ModelBlock, Runs};
+use tandem::runtime::family_of;
 use tandem::tensor::DType;
 use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         (None, None) => unreachable!("the parser wants one of the two"),
     };
-    let Engine { frames, prefix_capacity, costs } = &engine;
+    let Engine { frames, prefix_capacity, costs, .. } = &engine;
     let cached = arguments.frames_cached;
     ensure!(
         cached <= *frames,
@@ -164,6 +164,7 @@ pub(super) fn threads_of(ceilings: &Ceilings) -> String {
 /// What an engine folder says about its networks.
 pub(super) struct Engine {
     pub(super) frames: usize,
+    pub(super) frame_spacing_ticks: u64,
     prefix_capacity: usize,
     pub(super) costs: Vec<StageCosts>,
 }
@@ -186,9 +187,19 @@ impl Engine {
 
     /// Reads the networks of an engine folder.
     pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let outline = Contracts::read(folder)?.outline()?;
+        Self::with_options(folder, None)
+    }
+
+    /// The same for a model with these options.
+    pub(super) fn with_options(folder: &Path, model: Option<&ModelBlock>) -> anyhow::Result<Self> {
+        let outline = family_of(folder)?.outline(folder, model)?;
         let costs = costs(folder, &outline)?;
-        Ok(Self { frames: outline.frames, prefix_capacity: outline.prefix_capacity, costs })
+        Ok(Self {
+            frame_spacing_ticks: outline.frame_spacing_ticks,
+            frames: outline.frames,
+            prefix_capacity: outline.prefix_capacity,
+            costs,
+        })
     }
 }
 

@@ -38,6 +38,7 @@ pub struct LatencyFile {
     /// The networks that ran.
     pub engine: EngineIdentity,
     /// The run, every key resolved.
+    #[serde(deserialize_with = "RunFile::of_any_version")]
     pub run: RunFile,
     /// What was looked at.
     pub observations: String,

@@ -6,10 +6,10 @@
 //! back at the first pose: to a network's latency that is nothing.
 
 use std::sync::Arc;
-use tandem::scene::{CameraFrame, FrameId, LidarSweep, Observation};
+use tandem::scene::{CameraFrame, Cameras, FrameId, LidarSweep, Observation};
 use tandem::timing::Timestamp;
 
-/// Camera buffers: those that an action expert's history and a refresh hold, and some more. A
+/// Buffers of each camera: those that an action expert's history and a refresh hold, and some more. A
 /// session of ONNX Runtime knows 32 addresses before it must forget one.
 const CAMERA_BUFFERS: usize = 28;
 
@@ -19,7 +19,7 @@ const LIDAR_BUFFERS: usize = 4;
 /// Gives out recorded observations without end.
 pub struct Replay {
     recorded: Vec<Observation>,
-    cameras: Vec<Arc<CameraFrame>>,
+    cameras: Cameras<Vec<Arc<CameraFrame>>>,
     lidars: Vec<Arc<LidarSweep>>,
     given: u64,
 }
@@ -46,10 +46,8 @@ impl Replay {
             points.clear();
             Arc::new(LidarSweep { id: FrameId(0), points })
         };
-        let cameras = match &recorded[0].camera {
-            Some(like) => (0..CAMERA_BUFFERS).map(|_| camera(like)).collect(),
-            None => Vec::new(),
-        };
+        let buffers = |like: &CameraFrame| (0..CAMERA_BUFFERS).map(|_| camera(like)).collect();
+        let cameras = recorded[0].cameras.map(|_, like| buffers(like));
         let lidars = match points {
             Some(most) => (0..LIDAR_BUFFERS).map(|_| lidar(most)).collect(),
             None => Vec::new(),
@@ -68,8 +66,9 @@ impl Replay {
         let from = &self.recorded[(self.given % self.recorded.len() as u64) as usize];
         self.given += 1;
         let frame = FrameId(self.given);
-        let camera = from.camera.as_ref().map(|camera| {
-            free(&mut self.cameras, |buffer: &mut CameraFrame| {
+        let cameras = from.cameras.map(|name, camera| {
+            let buffers = self.cameras.get_mut(name).map_or(&mut [][..], |buffers| buffers);
+            free(buffers, |buffer: &mut CameraFrame| {
                 (buffer.id, buffer.captured_at) = (frame, time);
                 buffer.rgb.copy_from_slice(&camera.rgb);
             })
@@ -87,7 +86,7 @@ impl Replay {
             })
             .unwrap_or_else(|| Arc::new(LidarSweep { id: frame, points: lidar.points.clone() }))
         });
-        Observation { frame, time, camera, lidar, truth: None, ..*from }
+        Observation { frame, time, cameras, lidar, truth: None, ..*from }
     }
 }
 
@@ -101,7 +100,7 @@ fn free<T>(buffers: &mut [Arc<T>], fill: impl FnOnce(&mut T)) -> Option<Arc<T>> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem::scene::{Gnss, Imu};
+    use tandem::scene::{CameraId, Gnss, Imu};
 
     fn seen(value: u8) -> Observation {
         let (id, captured_at) = (FrameId(9), Timestamp::ZERO);
@@ -111,7 +110,7 @@ mod tests {
         Observation {
             frame: id,
             time: captured_at,
-            camera: Some(Arc::new(camera)),
+            cameras: Cameras::one(CameraId::FRONT, Arc::new(camera)),
             lidar: Some(Arc::new(LidarSweep { id, points })),
             imu: Imu::default(),
             gnss: Gnss::default(),
@@ -128,16 +127,34 @@ mod tests {
             let time = Timestamp::after(std::time::Duration::from_millis(50 * tick));
             let observation = replay.next(time);
             let expected = if tick % 2 == 0 { 3 } else { 5 };
-            let camera = observation.camera.as_ref().unwrap();
+            let camera = observation.camera(CameraId::FRONT).unwrap();
             assert_eq!((camera.id, camera.captured_at), (FrameId(tick + 1), time));
             assert_eq!((camera.rgb[11], observation.speed_mps), (expected, f64::from(expected)));
             assert_eq!(observation.lidar.as_ref().unwrap().points.len(), usize::from(expected));
             held.push(observation); // More than there are buffers: nothing held is written over.
         }
         for (tick, observation) in held.iter().enumerate() {
-            let camera = observation.camera.as_ref().unwrap();
+            let camera = observation.camera(CameraId::FRONT).unwrap();
             assert_eq!(camera.id, FrameId(tick as u64 + 1));
             assert_eq!(camera.rgb, vec![if tick % 2 == 0 { 3 } else { 5 }; 12]);
+        }
+    }
+
+    #[test]
+    fn each_camera_keeps_its_own_pictures() {
+        let id = CameraId::named("rear");
+        let mut both = seen(3);
+        let rgb = vec![9; 3];
+        let rear =
+            CameraFrame { id: FrameId(9), captured_at: Timestamp::ZERO, width: 1, height: 1, rgb };
+        both.cameras.insert(id, Arc::new(rear)).unwrap();
+        let mut replay = Replay::new(vec![both]);
+        for tick in 1..100 {
+            let observation = replay.next(Timestamp::ZERO);
+            let front = observation.camera(CameraId::FRONT).unwrap();
+            let rear = observation.camera(id).unwrap();
+            assert_eq!((front.id, rear.id), (FrameId(tick), FrameId(tick)));
+            assert_eq!((&front.rgb[..], &rear.rgb[..]), (&[3; 12][..], &[9; 3][..]));
         }
     }
 }

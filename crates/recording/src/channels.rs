@@ -4,6 +4,7 @@ use super::descriptors::{CAMERA_CALIBRATION, Described, FRAME_TRANSFORMS, POINT_
 use super::layout;
 use mcap::Channel;
 use tandem_files::shortened;
+use tandem_scene::CameraId;
 
 /// Encoding of messages in layouts of our own.
 const PACKED: &str = "tandem-le";
@@ -19,6 +20,10 @@ pub(super) const OBSERVATION: &str = "/observation";
 const MOUNTS: &str = "/tf";
 const CALIBRATION: &str = "/camera/calibration";
 
+/// Before the name of a camera other than the front one; behind it may stand [`CALIBRATION_OF`].
+const OTHERS: &str = "/cameras/";
+const CALIBRATION_OF: &str = "/calibration";
+
 /// Meaning of the messages of a channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Content {
@@ -28,6 +33,8 @@ pub(super) enum Content {
     Camera,
     Lidar,
     Observation,
+    /// Where there are other cameras than the front one.
+    ObservationOfCameras,
     /// In the layout of recordings of version 1.
     FirstCamera,
     /// In the layout of recordings of version 1.
@@ -54,6 +61,16 @@ enum Layout {
 }
 
 impl Kind {
+    /// Topic of the channel that is of the camera `camera`, where the content is of one.
+    pub(super) fn topic_of(&self, camera: CameraId) -> String {
+        match self.content {
+            _ if camera == CameraId::FRONT => self.topic.to_owned(),
+            Content::Calibration => format!("{OTHERS}{camera}{CALIBRATION_OF}"),
+            Content::Camera => camera_topic(camera),
+            _ => self.topic.to_owned(),
+        }
+    }
+
     pub(super) fn schema(&self) -> (&'static str, &'static str, Vec<u8>) {
         match self.layout {
             Layout::Text(text) => (self.schema, "text", text.as_bytes().to_vec()),
@@ -90,6 +107,14 @@ pub(super) static WRITTEN: [Kind; 6] = [
     ),
 ];
 
+/// In place of [`WRITTEN`]'s where there are other cameras than the front one.
+pub(super) static OF_CAMERAS: Kind = kind(
+    Content::ObservationOfCameras,
+    OBSERVATION,
+    "tandem.Observation/3",
+    Layout::Text(layout::OBSERVATION_OF_CAMERAS),
+);
+
 /// Channels of version 1, which are still read.
 static FIRST: [Kind; 3] = [
     kind(Content::FirstCamera, CAMERA, "tandem.CameraFrame/1", Layout::First),
@@ -101,29 +126,52 @@ const fn kind(content: Content, topic: &'static str, schema: &'static str, layou
     Kind { content, topic, schema, layout }
 }
 
-/// Returns the kind of a channel of a file.
+/// Topic of a camera's pictures.
+pub(super) fn camera_topic(camera: CameraId) -> String {
+    match camera {
+        CameraId::FRONT => CAMERA.to_owned(),
+        other => format!("{OTHERS}{other}"),
+    }
+}
+
+/// Splits the topic of a camera other than the front one: the front camera's topic of the same
+/// content, and the camera.
+fn other_camera(topic: &str) -> Option<(&'static str, CameraId)> {
+    let name = topic.strip_prefix(OTHERS)?;
+    let (like, name) = match name.strip_suffix(CALIBRATION_OF) {
+        Some(name) => (CALIBRATION, name),
+        None => (CAMERA, name),
+    };
+    let id = name.parse().ok().filter(|&id| id != CameraId::FRONT)?;
+    Some((like, id))
+}
+
+/// Returns the kind of a channel of a file, and the camera that it is of: the front one where it is
+/// not of a camera.
 ///
 /// # Errors
 /// If it is not a channel of a recording.
-pub(super) fn kind_of(channel: &Channel<'_>) -> Result<&'static Kind, String> {
-    let Some(newest) = WRITTEN.iter().find(|kind| kind.topic == channel.topic) else {
+pub(super) fn kind_of(channel: &Channel<'_>) -> Result<(&'static Kind, CameraId), String> {
+    let (topic, camera) = other_camera(&channel.topic).unwrap_or((&channel.topic, CameraId::FRONT));
+    let Some(newest) = WRITTEN.iter().find(|kind| kind.topic == topic) else {
         let topics: Vec<&str> = WRITTEN.iter().map(|kind| kind.topic).collect();
         return Err(format!(
-            "it has a channel {:?}; known are {}",
+            "it has a channel {:?}; known are {} and {OTHERS}NAME",
             shortened(&channel.topic),
             topics.join(", ")
         ));
     };
     let schema = channel.schema.as_ref().map_or("no schema", |schema| &schema.name);
     let is_same = |kind: &&Kind| {
-        kind.topic == channel.topic
+        kind.topic == topic
             && kind.schema == schema
             && kind.message_encoding() == channel.message_encoding
     };
-    WRITTEN.iter().chain(&FIRST).find(is_same).ok_or_else(|| {
+    let known = WRITTEN.iter().chain([&OF_CAMERAS]).chain(&FIRST);
+    known.into_iter().find(is_same).map(|kind| (kind, camera)).ok_or_else(|| {
         format!(
             "channel {} holds {} in {:?}, expected {} in {:?}",
-            newest.topic,
+            channel.topic,
             shortened(schema),
             shortened(&channel.message_encoding),
             newest.schema,

@@ -6,7 +6,9 @@
 use glam::DQuat;
 use prost::Message;
 use std::time::Duration;
-use tandem_scene::{CameraFrame, CameraSpec, FrameId, LidarSpec, LidarSweep, SensorSuite};
+use tandem_scene::{
+    CameraFrame, CameraId, CameraSpec, FrameId, LidarSpec, LidarSweep, SensorSuite,
+};
 use tandem_timing::Timestamp;
 
 /// Frames of coordinates.
@@ -144,11 +146,19 @@ struct CameraCalibration {
     frame_id: String,
 }
 
-/// Appends a picture, without the tick at which it was taken.
+/// Frame of coordinates of a camera.
+fn frame_of(camera: CameraId) -> String {
+    match camera {
+        CameraId::FRONT => CAMERA.to_owned(),
+        other => format!("{CAMERA}_{other}"),
+    }
+}
+
+/// Appends a picture of the camera `id`, without the tick at which it was taken.
 ///
 /// # Panics
 /// If it does not have the bytes that its size says.
-pub(super) fn encode_camera(camera: &CameraFrame, into: &mut Vec<u8>) {
+pub(super) fn encode_camera(id: CameraId, camera: &CameraFrame, into: &mut Vec<u8>) {
     let expected = camera.width as usize * camera.height as usize * RGB8_BYTES as usize;
     assert_eq!(camera.rgb.len(), expected, "{} x {} RGB", camera.width, camera.height);
     let message = RawImage {
@@ -158,7 +168,7 @@ pub(super) fn encode_camera(camera: &CameraFrame, into: &mut Vec<u8>) {
         encoding: RGB8.to_owned(),
         step: camera.width * RGB8_BYTES,
         data: camera.rgb.clone(),
-        frame_id: CAMERA.to_owned(),
+        frame_id: frame_of(id),
     };
     append(&message, into);
 }
@@ -218,17 +228,17 @@ pub(super) fn decode_lidar(data: &[u8]) -> Result<LidarSweep, String> {
 pub(super) fn encode_mounts(suite: &SensorSuite, into: &mut Vec<u8>) {
     // From x forward, y left, z up to x right, y down, z forward.
     let optical = DQuat::from_xyzw(-0.5, 0.5, -0.5, 0.5);
-    let camera = suite.camera.map(|CameraSpec { position_m, yaw_rad, .. }| {
-        mount(CAMERA, position_m, DQuat::from_rotation_z(-yaw_rad) * optical)
+    let cameras = suite.cameras.iter().map(|(id, CameraSpec { position_m, yaw_rad, .. })| {
+        mount(&frame_of(id), *position_m, DQuat::from_rotation_z(-yaw_rad) * optical)
     });
     let lidar = suite.lidar.map(|LidarSpec { position_m, yaw_rad }| {
         mount(LIDAR, position_m, DQuat::from_rotation_z(-yaw_rad))
     });
-    append(&FrameTransforms { transforms: camera.into_iter().chain(lidar).collect() }, into);
+    append(&FrameTransforms { transforms: cameras.chain(lidar).collect() }, into);
 }
 
-/// Appends the projection of a camera.
-pub(super) fn encode_calibration(camera: &CameraSpec, into: &mut Vec<u8>) {
+/// Appends the projection of the camera `id`.
+pub(super) fn encode_calibration(id: CameraId, camera: &CameraSpec, into: &mut Vec<u8>) {
     let (width, height) = (f64::from(camera.width), f64::from(camera.height));
     let focal_px = width / 2.0 / (camera.fov_deg.to_radians() / 2.0).tan();
     let [x, y] = [width / 2.0, height / 2.0];
@@ -241,7 +251,7 @@ pub(super) fn encode_calibration(camera: &CameraSpec, into: &mut Vec<u8>) {
         k: vec![focal_px, 0.0, x, 0.0, focal_px, y, 0.0, 0.0, 1.0],
         r: vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
         p: vec![focal_px, 0.0, x, 0.0, 0.0, focal_px, y, 0.0, 0.0, 0.0, 1.0, 0.0],
-        frame_id: CAMERA.to_owned(),
+        frame_id: frame_of(id),
     };
     append(&message, into);
 }
@@ -300,6 +310,7 @@ fn time(stamp: Option<prost_types::Timestamp>) -> Result<Timestamp, String> {
 mod tests {
     use super::*;
     use glam::DVec3;
+    use tandem_scene::Cameras;
 
     /// Where a mount puts a place of the sensor's frame, in Foxglove's ego frame.
     fn in_ego(mount: &FrameTransform, place: DVec3) -> DVec3 {
@@ -314,13 +325,10 @@ mod tests {
         let yaw_rad = std::f64::consts::FRAC_PI_2;
         let position_m = [1.0, 2.0, 3.0];
         let suite = SensorSuite {
-            camera: Some(CameraSpec {
-                position_m,
-                yaw_rad,
-                width: 640,
-                height: 480,
-                fov_deg: 90.0,
-            }),
+            cameras: Cameras::one(
+                CameraId::FRONT,
+                CameraSpec { position_m, yaw_rad, width: 640, height: 480, fov_deg: 90.0 },
+            ),
             lidar: Some(LidarSpec { position_m, yaw_rad }),
             truth: false,
         };
@@ -346,7 +354,7 @@ mod tests {
         let camera =
             CameraSpec { position_m, yaw_rad: 0.0, width: 640, height: 480, fov_deg: 90.0 };
         let mut bytes = Vec::new();
-        encode_calibration(&camera, &mut bytes);
+        encode_calibration(CameraId::FRONT, &camera, &mut bytes);
         let calibration = CameraCalibration::decode(&bytes[..]).unwrap();
         // At 45 degrees x and z are the same.
         let [focal_px, center_px] = [calibration.k[0], calibration.k[2]];

@@ -4,8 +4,8 @@ use super::nanos;
 use glam::DVec3;
 use std::time::Duration;
 use tandem_scene::{
-    CameraFrame, FrameId, GeoReference, Gnss, Imu, LidarSweep, Observation, RoadOption, RoutePlan,
-    RoutePoint,
+    CameraFrame, CameraId, CameraIdError, Cameras, FrameId, GeoReference, Gnss, Imu, LidarSweep,
+    Observation, RoadOption, RoutePlan, RoutePoint,
 };
 use tandem_timing::Timestamp;
 
@@ -32,7 +32,14 @@ pub(super) const OBSERVATION: &str = "Everything else that was read at a tick. L
     u64 tick at which the picture was taken, 0 without one\n\
     u64 tick at which the sweep ended, 0 without one\n";
 
-/// An observation without its picture and its sweep.
+/// Schema of an observation without its pictures and its sweep, where there are other cameras than the
+/// front one.
+pub(super) const OBSERVATION_OF_CAMERAS: &str = "tandem.Observation/2, in which the picture is the front camera's, then\n\
+    u8 number of pictures of other cameras, then for each:\n\
+    u8 length of the camera's name, its name in ASCII\n\
+    u64 tick at which the picture was taken\n";
+
+/// An observation without its pictures and its sweep.
 pub(super) struct Rest {
     pub(super) observation: Observation,
     pub(super) has_camera: bool,
@@ -58,11 +65,22 @@ pub(super) fn encode_observation(observation: &Observation, into: &mut Vec<u8>) 
     put_f64s(&imu.angular_velocity_radps, into);
     put_f64s(&[imu.compass_rad, gnss.latitude_deg, gnss.longitude_deg, gnss.altitude_m], into);
     put_f64s(&[observation.speed_mps], into);
-    let taken = observation.camera.as_ref().map(|camera| camera.id.0);
+    let taken = observation.camera(CameraId::FRONT).map(|camera| camera.id.0);
     let ended = observation.lidar.as_ref().map(|lidar| lidar.id.0);
     into.extend([taken, ended].map(|tick| u8::from(tick.is_some())));
     for tick in [taken, ended] {
         into.extend(tick.unwrap_or(0).to_le_bytes());
+    }
+}
+
+/// Appends the pictures that cameras other than the front one have in `observation`.
+pub(super) fn encode_other_cameras(observation: &Observation, into: &mut Vec<u8>) {
+    let others = || observation.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT);
+    into.push(others().count() as u8);
+    for (id, picture) in others() {
+        into.push(id.as_str().len() as u8);
+        into.extend(id.as_str().as_bytes());
+        into.extend(picture.id.0.to_le_bytes());
     }
 }
 
@@ -190,6 +208,34 @@ pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, [FrameId; 2]), St
     Ok((rest, ticks))
 }
 
+/// Decodes an observation of several cameras: what [`decode_observation`] does, then the other cameras
+/// that have a picture, with the tick at which it was taken.
+pub(super) fn decode_observation_of_cameras(
+    data: &[u8],
+) -> Result<(Rest, [FrameId; 2], Cameras<FrameId>), String> {
+    let mut fields = Fields { rest: data };
+    let rest = decode_rest(&mut fields)?;
+    let ticks = [FrameId(fields.u64()?), FrameId(fields.u64()?)];
+    let mut others = Cameras::NONE;
+    let [count] = fields.bytes()?;
+    for _ in 0..count {
+        let [length] = fields.bytes()?;
+        let (name, more) = fields
+            .rest
+            .split_at_checked(length.into())
+            .ok_or_else(|| format!("it ends within a name of {length} bytes"))?;
+        fields.rest = more;
+        let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
+        let id: CameraId = name.parse().map_err(|error: CameraIdError| error.to_string())?;
+        if id == CameraId::FRONT {
+            return Err("the front camera is named among the others".to_owned());
+        }
+        others.insert(id, FrameId(fields.u64()?)).map_err(|error| error.to_string())?;
+    }
+    fields.end()?;
+    Ok((rest, ticks, others))
+}
+
 /// Decodes version 1 of an observation.
 pub(super) fn decode_first_observation(data: &[u8]) -> Result<Rest, String> {
     let mut fields = Fields { rest: data };
@@ -207,7 +253,7 @@ fn decode_rest(fields: &mut Fields<'_>) -> Result<Rest, String> {
     let observation = Observation {
         frame,
         time,
-        camera: None,
+        cameras: Cameras::NONE,
         lidar: None,
         imu: Imu { acceleration_mps2, angular_velocity_radps, compass_rad },
         gnss: Gnss { latitude_deg, longitude_deg, altitude_m },

@@ -11,7 +11,9 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tandem_files::shortened_error;
-use tandem_scene::{CameraFrame, LidarSweep, Observation, RoutePlan};
+use tandem_scene::{
+    CameraFrame, CameraId, Cameras, CamerasError, FrameId, LidarSweep, Observation, RoutePlan,
+};
 
 /// Reads a recording tick by tick. Ends with an error where the file is damaged or cut off, and
 /// with nothing only after a whole one.
@@ -94,7 +96,7 @@ pub(super) fn first_message(
         }
         Some(message) => message.map_err(|error| damaged(path, &error))?,
     };
-    if kind_of(&first.channel).map_err(foreign)?.content != Content::Plan {
+    if kind_of(&first.channel).map_err(foreign)?.0.content != Content::Plan {
         let reason = "channel /plan is missing; a recording begins with its route plan".to_owned();
         return Err(foreign(reason));
     }
@@ -124,7 +126,7 @@ pub(super) struct Ticks {
     path: PathBuf,
     /// The last one that was whole; 0 before the first.
     tick: u64,
-    camera: Option<(Belonging, CameraFrame)>,
+    cameras: Cameras<(Belonging, CameraFrame)>,
     lidar: Option<(Belonging, LidarSweep)>,
 }
 
@@ -148,7 +150,7 @@ impl fmt::Display for Belonging {
 
 impl Ticks {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), tick: 0, camera: None, lidar: None }
+        Self { path: path.to_owned(), tick: 0, cameras: Cameras::NONE, lidar: None }
     }
 
     /// Takes the next message; returns an observation if it completes one.
@@ -156,14 +158,14 @@ impl Ticks {
         &mut self,
         message: &Message<'_>,
     ) -> Result<Option<Observation>, RecordingError> {
-        let kind = kind_of(&message.channel)
+        let (kind, camera) = kind_of(&message.channel)
             .map_err(|reason| RecordingError::Channel { path: self.path.clone(), reason })?;
-        self.complete(kind, message).map_err(|reason| self.wrong(kind.topic, reason))
+        self.complete(kind, camera, message).map_err(|reason| self.wrong(kind.topic, reason))
     }
 
     /// Checks that no observation is incomplete where the messages end.
     pub(super) fn end(&self) -> Result<(), RecordingError> {
-        if self.camera.is_some() || self.lidar.is_some() {
+        if !self.cameras.is_empty() || self.lidar.is_some() {
             return Err(self.wrong(channels::OBSERVATION, "it is missing".to_owned()));
         }
         Ok(())
@@ -172,6 +174,7 @@ impl Ticks {
     fn complete(
         &mut self,
         kind: &Kind,
+        camera: CameraId,
         message: &Message<'_>,
     ) -> Result<Option<Observation>, String> {
         let data = &message.data[..];
@@ -180,45 +183,88 @@ impl Ticks {
             Content::Plan => return Err("there is a second one".to_owned()),
             Content::Mounts | Content::Calibration => {}
             Content::Camera => {
-                put(&mut self.camera, (sequence, foxglove::decode_camera(data)?))?;
+                self.put_camera(camera, (sequence, foxglove::decode_camera(data)?))?;
             }
             Content::Lidar => put(&mut self.lidar, (sequence, foxglove::decode_lidar(data)?))?,
             Content::FirstCamera => {
-                let (tick, camera) = layout::decode_first_camera(data)?;
-                put(&mut self.camera, (Belonging::Tick(tick), camera))?;
+                let (tick, picture) = layout::decode_first_camera(data)?;
+                self.put_camera(camera, (Belonging::Tick(tick), picture))?;
             }
             Content::FirstLidar => {
                 let (tick, lidar) = layout::decode_first_lidar(data)?;
                 put(&mut self.lidar, (Belonging::Tick(tick), lidar))?;
             }
             Content::Observation => {
-                let (rest, [taken, ended]) = layout::decode_observation(data)?;
-                if let Some((_, camera)) = &mut self.camera {
-                    camera.id = taken;
-                }
-                if let Some((_, lidar)) = &mut self.lidar {
-                    lidar.id = ended;
-                }
-                let of = Belonging::Sequence(rest.observation.frame.0 as u32);
-                return self.together(rest, of).map(Some);
+                let (rest, ticks) = layout::decode_observation(data)?;
+                return self.at_ticks(rest, ticks, &Cameras::NONE).map(Some);
+            }
+            Content::ObservationOfCameras => {
+                let (rest, ticks, others) = layout::decode_observation_of_cameras(data)?;
+                return self.at_ticks(rest, ticks, &others).map(Some);
             }
             Content::FirstObservation => {
                 let rest = layout::decode_first_observation(data)?;
                 let of = Belonging::Tick(rest.observation.frame.0);
-                return self.together(rest, of).map(Some);
+                return self.together(rest, of, &Cameras::NONE).map(Some);
             }
         }
         Ok(None)
     }
 
+    /// Keeps a picture for its observation.
+    fn put_camera(&mut self, id: CameraId, of: (Belonging, CameraFrame)) -> Result<(), String> {
+        self.cameras.insert(id, of).map_err(|error| match error {
+            CamerasError::Twice(_) => "there are two of one tick".to_owned(),
+            CamerasError::TooMany(_) => error.to_string(),
+        })
+    }
+
+    /// Joins an observation and its readings: the front camera's picture was taken and the sweep ended
+    /// at these ticks, and those of other cameras at theirs.
+    fn at_ticks(
+        &mut self,
+        rest: layout::Rest,
+        [taken, ended]: [FrameId; 2],
+        others: &Cameras<FrameId>,
+    ) -> Result<Observation, String> {
+        for (id, tick) in others.iter().chain([(CameraId::FRONT, &taken)]) {
+            if let Some((_, picture)) = self.cameras.get_mut(id) {
+                picture.id = *tick;
+            }
+        }
+        if let Some((_, lidar)) = &mut self.lidar {
+            lidar.id = ended;
+        }
+        let of = Belonging::Sequence(rest.observation.frame.0 as u32);
+        self.together(rest, of, others)
+    }
+
     /// Joins an observation and its readings, which name it as `of`.
-    fn together(&mut self, rest: layout::Rest, of: Belonging) -> Result<Observation, String> {
+    fn together(
+        &mut self,
+        rest: layout::Rest,
+        of: Belonging,
+        others: &Cameras<FrameId>,
+    ) -> Result<Observation, String> {
         let layout::Rest { mut observation, has_camera, has_lidar } = rest;
         let tick = observation.frame.0;
         if tick <= self.tick {
             return Err(format!("tick {tick} does not come behind it"));
         }
-        observation.camera = belonging(channels::CAMERA, tick, of, has_camera, &mut self.camera)?;
+        let expected = has_camera.then_some(CameraId::FRONT);
+        let expected = expected.into_iter().chain(others.iter().map(|(id, _)| id));
+        let mut pictures = std::mem::take(&mut self.cameras).into_iter().collect::<Vec<_>>();
+        for id in expected {
+            let place = pictures.iter().position(|(name, _)| *name == id);
+            let mut picture = place.map(|place| pictures.swap_remove(place).1);
+            let topic = channels::camera_topic(id);
+            let picture = belonging(&topic, tick, of, true, &mut picture)?;
+            let picture = picture.expect("it is there");
+            observation.cameras.insert(id, picture).map_err(|error| error.to_string())?;
+        }
+        if let Some((id, picture)) = pictures.pop() {
+            belonging(&channels::camera_topic(id), tick, of, false, &mut Some(picture))?;
+        }
         observation.lidar = belonging(channels::LIDAR, tick, of, has_lidar, &mut self.lidar)?;
         self.tick = tick;
         Ok(observation)

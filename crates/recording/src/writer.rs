@@ -1,6 +1,6 @@
 //! Writing a recording tick by tick.
 
-use super::channels::{Content, Kind, WRITTEN};
+use super::channels::{Content, Kind, OF_CAMERAS, WRITTEN};
 use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout, nanos};
 use mcap::records::MessageHeader;
 use mcap::{Compression, McapError, Message, WriteOptions, Writer};
@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use tandem_files::WholeFile;
-use tandem_scene::{Observation, RoutePlan, SensorSuite};
+use tandem_scene::{CameraId, Cameras, Observation, RoutePlan, SensorSuite};
 
 /// Writes a recording, tick by tick. The file appears when [`RecordingWriter::finish`] succeeds.
 pub struct RecordingWriter {
     output: Output,
     channels: [u16; WRITTEN.len()],
+    /// Channels of pictures and calibrations of cameras other than the front one.
+    others: Cameras<[u16; 2]>,
     tick: u64,
     buffer: Vec<u8>,
 }
@@ -30,17 +32,30 @@ impl RecordingWriter {
     ) -> Result<Self, RecordingError> {
         let mut output = Output::create(path)?;
         let mut channels = [0; WRITTEN.len()];
-        for (id, kind) in channels.iter_mut().zip(&WRITTEN) {
-            *id = output.add(kind)?;
+        let mut others = Cameras::NONE;
+        for (id, _) in suite.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT) {
+            others.insert(id, [0; 2]).expect("names of a suite differ");
         }
-        let mut writer = Self { output, channels, tick: 0, buffer: Vec::new() };
+        for (channel, kind) in channels.iter_mut().zip(&WRITTEN) {
+            let is_of_cameras = kind.content == Content::Observation && !others.is_empty();
+            let kind = if is_of_cameras { &OF_CAMERAS } else { kind };
+            *channel = output.add(kind, CameraId::FRONT)?;
+        }
+        for (place, content) in [Content::Camera, Content::Calibration].into_iter().enumerate() {
+            let kind = WRITTEN.iter().find(|kind| kind.content == content);
+            let kind = kind.expect("what is written has a channel");
+            for (id, _) in suite.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT) {
+                others.get_mut(id).expect("it was inserted")[place] = output.add(kind, id)?;
+            }
+        }
+        let mut writer = Self { output, channels, others, tick: 0, buffer: Vec::new() };
         layout::encode_plan(plan, &mut writer.buffer);
-        writer.put(Content::Plan, 0)?;
+        writer.put(Content::Plan, CameraId::FRONT, 0)?;
         foxglove::encode_mounts(suite, &mut writer.buffer);
-        writer.put(Content::Mounts, 0)?;
-        if let Some(camera) = &suite.camera {
-            foxglove::encode_calibration(camera, &mut writer.buffer);
-            writer.put(Content::Calibration, 0)?;
+        writer.put(Content::Mounts, CameraId::FRONT, 0)?;
+        for (id, camera) in suite.cameras.iter() {
+            foxglove::encode_calibration(id, camera, &mut writer.buffer);
+            writer.put(Content::Calibration, id, 0)?;
         }
         writer.output.end_chunk()?;
         Ok(writer)
@@ -53,22 +68,26 @@ impl RecordingWriter {
     /// If the disk refuses, or a picture or a sweep is larger than [`LARGEST_MESSAGE`].
     ///
     /// # Panics
-    /// If ticks do not ascend, or a picture does not have the bytes that its size says.
+    /// If ticks do not ascend, a picture does not have the bytes that its size says, or it is of a camera
+    /// that the recording's suite does not name.
     pub fn write(&mut self, observation: &Observation) -> Result<(), RecordingError> {
         let tick = observation.frame.0;
         assert!(tick > self.tick, "tick {tick} comes after tick {}", self.tick);
         self.tick = tick;
         let time_ns = nanos(observation.time);
-        if let Some(camera) = &observation.camera {
-            foxglove::encode_camera(camera, &mut self.buffer);
-            self.put(Content::Camera, time_ns)?;
+        for (id, camera) in observation.cameras.iter() {
+            foxglove::encode_camera(id, camera, &mut self.buffer);
+            self.put(Content::Camera, id, time_ns)?;
         }
         if let Some(lidar) = &observation.lidar {
             foxglove::encode_lidar(observation.time, lidar, &mut self.buffer);
-            self.put(Content::Lidar, time_ns)?;
+            self.put(Content::Lidar, CameraId::FRONT, time_ns)?;
         }
         layout::encode_observation(observation, &mut self.buffer);
-        self.put(Content::Observation, time_ns)?;
+        if !self.others.is_empty() {
+            layout::encode_other_cameras(observation, &mut self.buffer);
+        }
+        self.put(Content::Observation, CameraId::FRONT, time_ns)?;
         self.output.end_chunk()
     }
 
@@ -89,8 +108,13 @@ impl RecordingWriter {
         self.output.leave()
     }
 
-    /// Writes what is in the buffer, and empties it.
-    fn put(&mut self, content: Content, time_ns: u64) -> Result<(), RecordingError> {
+    /// Writes what is in the buffer, and empties it; `camera` is the one that it is of, where it is.
+    fn put(
+        &mut self,
+        content: Content,
+        camera: CameraId,
+        time_ns: u64,
+    ) -> Result<(), RecordingError> {
         if self.buffer.len() > LARGEST_MESSAGE {
             let (tick, bytes) = (self.tick, self.buffer.len());
             let reason = format!(
@@ -101,8 +125,16 @@ impl RecordingWriter {
         }
         let is_of = |kind: &Kind| kind.content == content;
         let place = WRITTEN.iter().position(is_of).expect("what is written has a channel");
+        let channel_id = match camera {
+            CameraId::FRONT => self.channels[place],
+            other => {
+                let [pictures, calibrations] =
+                    *self.others.get(other).expect("the recording's suite names the camera");
+                if content == Content::Camera { pictures } else { calibrations }
+            }
+        };
         let header = MessageHeader {
-            channel_id: self.channels[place],
+            channel_id,
             sequence: self.tick as u32,
             log_time: time_ns,
             publish_time: time_ns,
@@ -135,12 +167,13 @@ impl Output {
         }
     }
 
-    fn add(&mut self, kind: &Kind) -> Result<u16, RecordingError> {
+    /// Adds a channel; `camera` is the one that it is of, where it is.
+    fn add(&mut self, kind: &Kind, camera: CameraId) -> Result<u16, RecordingError> {
         let (name, encoding, data) = kind.schema();
         let mut add = || {
             let schema = self.writer.add_schema(name, encoding, &data)?;
             let encoding = kind.message_encoding();
-            self.writer.add_channel(schema, kind.topic, encoding, &BTreeMap::new())
+            self.writer.add_channel(schema, &kind.topic_of(camera), encoding, &BTreeMap::new())
         };
         add().map_err(|error| unwritable(&self.path, &error))
     }

@@ -21,3 +21,9 @@ pub struct DriveError {
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
+
+impl<D: Driver + ?Sized> Driver for Box<D> {
+    fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
+        (**self).drive(observation)
+    }
+}

@@ -4,6 +4,7 @@
 //! y right. Yaw is positive clockwise seen from above, radians. Models and simulators meet here and
 //! nowhere else.
 
+mod cameras;
 mod control;
 mod detour;
 mod driver;
@@ -20,6 +21,7 @@ pub mod vehicle;
 mod world;
 mod world_state;
 
+pub use cameras::{CameraId, CameraIdError, Cameras, CamerasError, MAX_CAMERAS};
 pub use control::{
     Command, Control, DeadlineVerdict, Inference, Latency, PrefixInfo, RefreshBegun, RefreshReport,
     TickReport,

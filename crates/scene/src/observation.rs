@@ -1,5 +1,6 @@
 //! What a driver sees at a tick.
 
+use super::cameras::{CameraId, Cameras};
 use super::{ActorState, EgoState, LightColor, RoutePlan};
 use std::sync::Arc;
 use tandem_timing::Timestamp;
@@ -122,8 +123,8 @@ pub struct Observation {
     pub frame: FrameId,
     /// Simulation time since the route began.
     pub time: Timestamp,
-    /// Front camera.
-    pub camera: Option<Arc<CameraFrame>>,
+    /// Pictures of the cameras of the suite; one that has none at this tick is absent.
+    pub cameras: Cameras<Arc<CameraFrame>>,
     /// LiDAR returns of this tick.
     pub lidar: Option<Arc<LidarSweep>>,
     /// Inertial unit.
@@ -134,6 +135,13 @@ pub struct Observation {
     pub speed_mps: f64,
     /// Ground truth, for privileged drivers only.
     pub truth: Option<Arc<Truth>>,
+}
+
+impl Observation {
+    /// The picture of the camera `id`.
+    pub fn camera(&self, id: CameraId) -> Option<&Arc<CameraFrame>> {
+        self.cameras.get(id)
+    }
 }
 
 /// A pinhole camera as an agent declares it.
@@ -161,10 +169,10 @@ pub struct LidarSpec {
 }
 
 /// Which sensors a driver wants. IMU, GNSS and speedometer always run: they cost nothing.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct SensorSuite {
-    /// Front camera.
-    pub camera: Option<CameraSpec>,
+    /// Cameras by name.
+    pub cameras: Cameras<CameraSpec>,
     /// LiDAR.
     pub lidar: Option<LidarSpec>,
     /// Ground truth (privileged drivers only).

@@ -24,8 +24,8 @@ use crate::sensors::surroundings::{Seen, Viewpoint, look_around};
 use std::sync::Arc;
 use tandem_scene::vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 use tandem_scene::{
-    Allowances, Collision, Command, EgoState, FrameId, LaneMap, LaneStrip, Observation, Pose,
-    Route, RoutePlan, SensorSuite, TICK, TICK_S, Truth, World, WorldState, wrap_angle,
+    Allowances, Cameras, Collision, Command, EgoState, FrameId, LaneMap, LaneStrip, Observation,
+    Pose, Route, RoutePlan, SensorSuite, TICK, TICK_S, Truth, World, WorldState, wrap_angle,
 };
 use tandem_scene::{UprightBox, footprints_overlap};
 use tandem_timing::Timestamp;
@@ -43,7 +43,7 @@ pub struct EmbeddedWorld {
     frame: FrameId,
     state: WorldState,
     truth: bool,
-    camera: Option<Camera>,
+    cameras: Cameras<Camera>,
     lidar: Option<Lidar>,
     seen: Vec<Seen>,
 }
@@ -92,7 +92,7 @@ impl EmbeddedWorld {
         };
         let mut world = Self {
             seed,
-            camera: suite.camera.map(|spec| Camera::new(spec, &road, palette)),
+            cameras: suite.cameras.map(|_, spec| Camera::new(*spec, &road, palette)),
             lidar: suite.lidar.map(Lidar::new),
             truth: suite.truth,
             scenery: scenery(&road, &mut Noise::new(seed, Purpose::Scenery as u64, 0)),
@@ -214,12 +214,14 @@ impl World for EmbeddedWorld {
         let (frame, time) = (self.frame, self.time());
         let ego = self.state.ego;
         let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
-        if self.camera.is_some() || self.lidar.is_some() {
+        if !self.cameras.is_empty() || self.lidar.is_some() {
             look_around(&viewpoint, &self.actors, &self.signals, &self.scenery, &mut self.seen);
         }
-        let camera = self.camera.as_mut().map(|camera| {
-            let station = self.road.nearest_station(ego.pose.position);
-            camera.picture(frame, time, &self.road, &viewpoint, station, &self.seen)
+        let road = &self.road;
+        let station = (!self.cameras.is_empty()).then(|| road.nearest_station(ego.pose.position));
+        let station = station.unwrap_or_default();
+        let cameras = self.cameras.map_mut(|_, camera| {
+            camera.picture(frame, time, road, &viewpoint, station, &self.seen)
         });
         let noise = self.noise(Purpose::Lidar);
         let lidar = self.lidar.as_mut().map(|lidar| lidar.sweep(frame, &self.seen, noise));
@@ -236,7 +238,7 @@ impl World for EmbeddedWorld {
         Observation {
             frame,
             time,
-            camera,
+            cameras,
             lidar,
             imu: inertial::imu(&ego, &mut self.noise(Purpose::Imu)),
             gnss: inertial::gnss(&ego, &self.road.plan().reference, &mut self.noise(Purpose::Gnss)),

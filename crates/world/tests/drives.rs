@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem_drivers::Autopilot;
 use tandem_scene::{
-    CameraSpec, Collision, Command, Driver, FrameId, LidarSpec, Observation, Route, SensorSuite,
-    TICK, WeatherKeyframe, World, wrap_angle,
+    CameraId, CameraSpec, Cameras, Collision, Command, Driver, FrameId, LidarSpec, Observation,
+    Route, SensorSuite, TICK, WeatherKeyframe, World, wrap_angle,
 };
 use tandem_timing::Timestamp;
 use tandem_world::EmbeddedWorld;
@@ -20,13 +20,16 @@ const STRAIGHT: &str = include_str!("../../../routes/straight.xml");
 
 fn all_sensors() -> SensorSuite {
     SensorSuite {
-        camera: Some(CameraSpec {
-            position_m: [-1.5, 0.0, 2.0],
-            yaw_rad: 0.0,
-            width: 1024,
-            height: 512,
-            fov_deg: 110.0,
-        }),
+        cameras: Cameras::one(
+            CameraId::FRONT,
+            CameraSpec {
+                position_m: [-1.5, 0.0, 2.0],
+                yaw_rad: 0.0,
+                width: 1024,
+                height: 512,
+                fov_deg: 110.0,
+            },
+        ),
         lidar: Some(LidarSpec {
             position_m: [0.0, 0.0, 2.5],
             yaw_rad: -std::f64::consts::FRAC_PI_2,
@@ -35,7 +38,7 @@ fn all_sensors() -> SensorSuite {
     }
 }
 
-const TRUTH_ONLY: SensorSuite = SensorSuite { camera: None, lidar: None, truth: true };
+const TRUTH_ONLY: SensorSuite = SensorSuite { cameras: Cameras::NONE, lidar: None, truth: true };
 
 /// The few elements of a route file that a world needs.
 fn routes_in(text: &str) -> Vec<Route> {
@@ -159,7 +162,7 @@ fn bytes_of(observation: &Observation) -> Vec<u8> {
         &observation.speed_mps,
     ]);
     bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
-    if let Some(camera) = &observation.camera {
+    for (_, camera) in observation.cameras.iter() {
         bytes.extend(&camera.rgb);
     }
     if let Some(lidar) = &observation.lidar {
@@ -202,7 +205,9 @@ fn switching_sensors_off_changes_nothing_that_moves_and_no_other_sensor() {
     for _ in 0..60 {
         let (seeing, unseeing) = (full.observe(), blind.observe());
         assert_eq!((seeing.imu, seeing.gnss), (unseeing.imu, unseeing.gnss));
-        assert!(unseeing.camera.is_none() && unseeing.lidar.is_none() && unseeing.truth.is_none());
+        assert!(
+            unseeing.cameras.is_empty() && unseeing.lidar.is_none() && unseeing.truth.is_none()
+        );
         let command = Command { steer: 0.05, throttle: 0.7, brake: 0.0 };
         full.step(&command);
         blind.step(&command);
@@ -329,7 +334,7 @@ fn pictures() {
         for tick in 0..700 {
             let observation = world.observe();
             if tick % 50 == 0 {
-                let camera = observation.camera.as_ref().unwrap();
+                let camera = observation.camera(CameraId::FRONT).unwrap();
                 let path = folder.join(format!("tandem_{}_{tick}.png", route.id));
                 let file = std::fs::File::create(path).unwrap();
                 let mut encoder = png::Encoder::new(file, camera.width, camera.height);
@@ -339,5 +344,54 @@ fn pictures() {
             let command = autopilot.drive(&observation).unwrap().command;
             world.step(&command);
         }
+    }
+}
+
+#[test]
+fn each_camera_of_a_suite_sees_what_it_would_see_alone() {
+    let route = &routes_in(DEMO)[0];
+    let spec = |yaw_deg: f64, [width, height]: [u32; 2]| CameraSpec {
+        position_m: [0.4, 0.0, 1.6],
+        yaw_rad: yaw_deg.to_radians(),
+        width,
+        height,
+        fov_deg: 100.0,
+    };
+    let named = [
+        ("left", spec(-70.0, [64, 48])),
+        ("front", spec(0.0, [96, 40])),
+        ("rear", spec(180.0, [32, 32])),
+    ];
+    let mut suite = SensorSuite { cameras: Cameras::NONE, ..all_sensors() };
+    for (name, spec) in named {
+        suite.cameras.insert(CameraId::named(name), spec).unwrap();
+    }
+    let mut together = EmbeddedWorld::new(route, suite.clone(), 3).unwrap();
+    let mut alone = suite.cameras.map(|id, spec| {
+        let suite = SensorSuite { cameras: Cameras::one(id, *spec), ..all_sensors() };
+        EmbeddedWorld::new(route, suite, 3).unwrap()
+    });
+    let mut autopilot = Autopilot::new();
+    for tick in 0..40 {
+        let observation = together.observe();
+        let command = autopilot.drive(&observation).unwrap().command;
+        together.step(&command);
+        let seen = alone.map_mut(|_, world| {
+            let seen = world.observe();
+            world.step(&command);
+            seen
+        });
+        for ((id, world), (name, spec)) in seen.iter().zip(named) {
+            assert_eq!(id, CameraId::named(name));
+            let (ours, theirs) = (observation.camera(id).unwrap(), world.camera(id).unwrap());
+            assert_eq!((ours.width, ours.height), (spec.width, spec.height));
+            assert!(ours.rgb == theirs.rgb, "camera {id}, tick {tick}");
+            assert_eq!(
+                observation.lidar.as_ref().unwrap().points,
+                world.lidar.as_ref().unwrap().points
+            );
+        }
+        let pictures = observation.cameras.map(|_, picture| picture.rgb.clone());
+        assert_ne!(pictures.get(CameraId::FRONT), pictures.get(CameraId::named("left")));
     }
 }

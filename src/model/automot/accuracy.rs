@@ -1,13 +1,12 @@
-//! How far two sets of networks are apart on the same drive, layer by layer, and whether that is
-//! near enough.
-//!
-//! A [`Comparison`] is only numbers; [`Limits`] turn it into a verdict. Directions are compared
-//! token by token, because one wrong token spoils a trajectory without showing in a mean.
+//! How far two sets of networks are apart on the same drive, layer by layer.
 
 use super::networks;
 use super::recording::{PromptRecording, Recording};
+use crate::model::verification::{
+    Comparison, Decisions, Difference, LayerDifference, PointDifference,
+};
 use crate::tensor::{DType, HostTensor};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use tandem_export::automot::names::{self, PROBE};
 use tandem_export::automot::sizes::UnderstandingSizes;
@@ -19,122 +18,9 @@ pub(super) const UNDERSTANDING: usize = 1;
 const BEV: usize = 2;
 pub(super) const ACTION: usize = 3;
 
-/// How near is near enough.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Least cosine between any two vectors that correspond.
-    pub min_cosine: f64,
-    /// Most that a trajectory point may be away, as a part of its distance from the ego vehicle or
-    /// of one meter, whichever is longer.
-    pub max_point_distance: f64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { min_cosine: 0.999, max_point_distance: 0.01 }
-    }
-}
-
-/// Vectors (one per token, of one head where there are heads) that correspond.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Difference {
-    /// Largest difference of two numbers.
-    pub max_abs: f64,
-    /// Least cosine of two vectors: 1 for two zero vectors, 0 if only one is zero.
-    pub min_cosine: f64,
-    /// Vectors with a NaN or an infinity on either side, which the two numbers above leave out.
-    pub not_finite: u64,
-    /// Vectors compared.
-    pub vectors: u64,
-}
-
-impl Default for Difference {
-    fn default() -> Self {
-        Self { max_abs: 0.0, min_cosine: 1.0, not_finite: 0, vectors: 0 }
-    }
-}
-
-impl Difference {
-    /// Takes in the vectors of `width` numbers that `engine` and `reference` are made of.
-    pub(super) fn add(&mut self, engine: &[f32], reference: &[f32], width: usize) {
-        assert_eq!(engine.len(), reference.len(), "compared tensors have one shape");
-        for (a, b) in engine.chunks_exact(width).zip(reference.chunks_exact(width)) {
-            self.vectors += 1;
-            if !a.iter().chain(b).all(|value| value.is_finite()) {
-                self.not_finite += 1;
-                continue;
-            }
-            let differences = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
-            self.max_abs = differences.fold(self.max_abs, f64::max);
-            self.min_cosine = self.min_cosine.min(cosine(a, b));
-        }
-    }
-}
-
-/// Cosine of the angle between two vectors.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    if a == b {
-        return 1.0; // Two zero vectors, too; and rounding cannot make it less.
-    }
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
-    let lengths = dot(a, a).sqrt() * dot(b, b).sqrt();
-    if lengths == 0.0 { 0.0 } else { (dot(a, b) / lengths).clamp(-1.0, 1.0) }
-}
-
-/// Points of trajectories that correspond.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub struct PointDifference {
-    /// Largest distance of two points, meters.
-    pub max_distance_m: f64,
-    /// The same as a part of the reference point's distance from the ego vehicle, or of one meter
-    /// if it is nearer.
-    pub max_relative: f64,
-    /// Points with a NaN or an infinity on either side, which the two numbers above leave out.
-    pub not_finite: u64,
-    /// Points compared.
-    pub points: u64,
-}
-
-impl PointDifference {
-    pub(super) fn add(&mut self, engine: &[f32], reference: &[f32]) {
-        for (a, b) in engine.as_chunks::<2>().0.iter().zip(reference.as_chunks::<2>().0) {
-            self.points += 1;
-            if !a.iter().chain(b).all(|value| value.is_finite()) {
-                self.not_finite += 1;
-                continue;
-            }
-            let [a, b] = [a, b].map(|point| point.map(f64::from));
-            let distance = (a[0] - b[0]).hypot(a[1] - b[1]);
-            self.max_distance_m = self.max_distance_m.max(distance);
-            self.max_relative = self.max_relative.max(distance / b[0].hypot(b[1]).max(1.0));
-        }
-    }
-}
-
-/// One layer of the understanding expert.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub struct LayerDifference {
-    /// Keys, by token and head.
-    pub keys: Difference,
-    /// Values, by token and head.
-    pub values: Difference,
-}
-
-/// Decision tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Decisions {
-    /// Tokens that both sides decided alike.
-    pub equal: u64,
-    /// All tokens.
-    pub total: u64,
-}
-
 /// Everything that was compared.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub struct Comparison {
+pub struct AutomotComparison {
     /// Image tokens.
     pub image_tokens: Difference,
     /// Deepstack maps, by token.
@@ -249,12 +135,17 @@ fn all_numbers(contract: &Contract) -> BTreeMap<&str, String> {
 ///
 /// # Errors
 /// If the two are not [`comparable`], or were not driven alike.
-pub fn compare(engine: &Recording, reference: &Recording) -> Result<Comparison, CompareError> {
+pub fn compare(
+    engine: &Recording,
+    reference: &Recording,
+) -> Result<AutomotComparison, CompareError> {
     comparable(engine.contracts.each_ref(), reference.contracts.each_ref())?;
     let layers = UnderstandingSizes::of(&reference.contracts[UNDERSTANDING]);
     let layers = layers.map_or(0, |sizes| sizes.layers);
-    let mut result =
-        Comparison { layers: vec![LayerDifference::default(); layers], ..Comparison::default() };
+    let mut result = AutomotComparison {
+        layers: vec![LayerDifference::default(); layers],
+        ..Default::default()
+    };
     let alike = engine.prompts.len() == reference.prompts.len();
     assert!(alike, "both sides were driven by the same inputs");
     for (a, b) in engine.prompts.iter().zip(&reference.prompts) {
@@ -311,7 +202,7 @@ impl Pair<'_> {
         }
     }
 
-    fn add_to(&self, result: &mut Comparison) {
+    fn add_to(&self, result: &mut AutomotComparison) {
         self.rows(VISION, networks::vision::OUTPUTS[0], &mut result.image_tokens);
         for pair in self.tensors(VISION, networks::vision::OUTPUTS[1]) {
             let [maps, tokens, width] = pair[0].shape()[..] else { continue };
@@ -366,57 +257,8 @@ pub(super) fn numbers(tensor: &HostTensor) -> Vec<f32> {
     }
 }
 
-/// A number past its limit.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Excess {
-    /// What of, e.g. `keys of layer 3`.
-    pub quantity: String,
-    /// Which number of it.
-    pub measure: &'static str,
-    /// The number.
-    pub value: f64,
-    /// Its limit.
-    pub limit: f64,
-}
-
-impl std::fmt::Display for Excess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Six decimals are more than a limit needs; the record has them all.
-        let value = (self.value * 1e6).round() / 1e6;
-        write!(f, "{}: {} {value}, limit {}", self.quantity, self.measure, self.limit)
-    }
-}
-
-impl Comparison {
-    /// Every number past its limit, in the order in which the networks compute: the first is where
-    /// the two sides part.
-    pub fn excesses(&self, limits: &Limits) -> Vec<Excess> {
-        let mut found = Vec::new();
-        let mut excess = |quantity: &str, measure, value: f64, limit: f64| {
-            found.push(Excess { quantity: quantity.to_owned(), measure, value, limit });
-        };
-        for (quantity, difference) in self.vectors() {
-            if difference.not_finite > 0 {
-                excess(&quantity, "vectors not finite", difference.not_finite as f64, 0.0);
-            }
-            if difference.min_cosine < limits.min_cosine {
-                excess(&quantity, "least cosine", difference.min_cosine, limits.min_cosine);
-            }
-        }
-        for (quantity, points) in [("route", self.route), ("waypoints", self.waypoints)] {
-            if points.not_finite > 0 {
-                excess(quantity, "points not finite", points.not_finite as f64, 0.0);
-            }
-            if points.max_relative > limits.max_point_distance {
-                let limit = limits.max_point_distance;
-                excess(quantity, "relative distance", points.max_relative, limit);
-            }
-        }
-        found
-    }
-
-    /// Everything that is compared by direction, with its name, in the order of computation.
-    pub fn vectors(&self) -> Vec<(String, Difference)> {
+impl Comparison for AutomotComparison {
+    fn vectors(&self) -> Vec<(String, Difference)> {
         let mut all = vec![("image tokens".to_owned(), self.image_tokens)];
         let maps = self.deepstack.iter().enumerate();
         all.extend(maps.map(|(map, difference)| (format!("deepstack map {map}"), *difference)));
@@ -433,46 +275,36 @@ impl Comparison {
         }
         all
     }
+
+    fn layers(&self) -> &[LayerDifference] {
+        &self.layers
+    }
+
+    fn points(&self) -> Vec<(&'static str, PointDifference)> {
+        vec![("route", self.route), ("waypoints", self.waypoints)]
+    }
+
+    fn decisions(&self) -> Option<Decisions> {
+        Some(self.decisions)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("numbers under names of fields")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zero_vectors_are_alike_and_unlike_anything_else() {
-        assert_eq!(cosine(&[0.0, 0.0], &[0.0, 0.0]), 1.0);
-        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
-        assert_eq!(cosine(&[1.0, 0.0], &[-2.0, 0.0]), -1.0);
-        assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5_f64.sqrt()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_difference_keeps_the_worst_vector_and_counts_what_is_not_finite() {
-        let mut difference = Difference::default();
-        difference.add(&[1.0, 0.0, 0.0, 2.0], &[1.0, 0.0, 0.0, -1.0], 2);
-        assert_eq!((difference.max_abs, difference.min_cosine), (3.0, -1.0));
-        let mut difference = Difference::default();
-        difference.add(&[1.0, f32::NAN, 3.0, 4.0], &[1.0, 2.0, 3.0, 4.0], 2);
-        let expected = Difference { not_finite: 1, vectors: 2, ..Difference::default() };
-        assert_eq!(difference, expected);
-    }
-
-    #[test]
-    fn points_are_measured_by_their_distance_from_the_vehicle_but_no_finer_than_a_meter() {
-        let mut points = PointDifference::default();
-        points.add(&[10.0, 0.1, 0.0, 0.02], &[10.0, 0.0, 0.0, 0.0]);
-        assert!((points.max_distance_m - 0.1).abs() < 1e-6, "{points:?}");
-        assert!((points.max_relative - 0.02).abs() < 1e-6, "{points:?}");
-    }
+    use crate::model::verification::Limits;
 
     #[test]
     fn nothing_that_is_not_finite_passes_on_either_side() {
         for sides in [[f32::NAN, 1.0], [1.0, f32::NAN], [f32::NAN, f32::NAN], [f32::INFINITY; 2]] {
-            let mut result = Comparison::default();
+            let mut result = AutomotComparison::default();
             result.bev_tokens.add(&sides[..1], &sides[1..], 1);
             result.route.add(&[sides[0], 0.0], &[sides[1], 0.0]);
-            let found = result.excesses(&Limits::default());
+            let found = <dyn Comparison>::excesses(&result, &Limits::default());
             let names = found.iter().map(|excess| &excess.quantity[..]).collect::<Vec<_>>();
             assert_eq!(names, ["BEV tokens", "route"], "{sides:?}");
         }
@@ -481,11 +313,11 @@ mod tests {
     #[test]
     fn the_first_excess_is_the_first_in_the_order_of_computation() {
         let far = Difference { min_cosine: 0.5, ..Difference::default() };
-        let mut result = Comparison { bev_tokens: far, ..Comparison::default() };
+        let mut result = AutomotComparison { bev_tokens: far, ..AutomotComparison::default() };
         result.layers = vec![LayerDifference::default(); 3];
         result.layers[1].values = far;
         result.layers[2].keys = far;
-        let found = result.excesses(&Limits::default());
+        let found = <dyn Comparison>::excesses(&result, &Limits::default());
         assert_eq!(found[0].to_string(), "values of layer 1: least cosine 0.5, limit 0.999");
         assert_eq!(found.len(), 3);
     }

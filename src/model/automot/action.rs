@@ -10,7 +10,7 @@ use crate::engine::{MAX_TENSORS, Session};
 use crate::kv_cache::{KvSnapshot, Slot};
 use crate::model::{ActionExpert, ModelError};
 use crate::scene::random::SplitMix64;
-use crate::scene::{CameraSpec, LidarSpec, SensorSuite, Trajectory};
+use crate::scene::{CameraId, CameraSpec, Cameras, LidarSpec, SensorSuite, Trajectory};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -24,18 +24,19 @@ const WAYPOINT_SPACING: Duration = Duration::from_millis(500);
 /// The camera's picture.
 pub(super) const CAMERA_SIZE: Size = Size { width: 1024, height: 512 };
 
-/// The sensors that AutoMoT's agent declares.
-pub const SENSORS: SensorSuite = SensorSuite {
-    camera: Some(CameraSpec {
-        position_m: [-1.5, 0.0, 2.0],
-        yaw_rad: 0.0,
-        width: CAMERA_SIZE.width as u32,
-        height: CAMERA_SIZE.height as u32,
-        fov_deg: 110.0,
-    }),
-    lidar: Some(LIDAR),
-    truth: false,
+/// The camera that AutoMoT's agent declares, named [`CameraId::FRONT`].
+pub const CAMERA: CameraSpec = CameraSpec {
+    position_m: [-1.5, 0.0, 2.0],
+    yaw_rad: 0.0,
+    width: CAMERA_SIZE.width as u32,
+    height: CAMERA_SIZE.height as u32,
+    fov_deg: 110.0,
 };
+
+/// The sensors that AutoMoT's agent declares.
+pub fn sensors() -> SensorSuite {
+    SensorSuite { cameras: Cameras::one(CameraId::FRONT, CAMERA), lidar: Some(LIDAR), truth: false }
+}
 
 /// Where the agent mounts its LiDAR.
 pub const LIDAR: LidarSpec =

@@ -5,10 +5,11 @@
 //! what stands at the end of both chains: keys and values of the last layer, which every layer before
 //! goes into, and trajectories, which everything goes into.
 
-use super::accuracy::{ACTION, Difference, Limits, PointDifference, UNDERSTANDING, numbers};
+use super::accuracy::{ACTION, UNDERSTANDING, numbers};
 use super::networks::{self, Networks, prefix_tensors};
-use super::recording::{RecordError, Recording, RecordingInputs, record};
+use super::recording::{RecordError, Recording, record};
 use super::tokenizer::Tokenizer;
+use crate::model::verification::{Difference, Limits, PointDifference, RecordingInputs};
 use crate::tensor::HostTensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

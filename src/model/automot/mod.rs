@@ -6,12 +6,14 @@
 
 pub mod accuracy;
 mod action;
+mod family;
 pub mod golden;
 pub mod image;
 mod image_jpeg;
 mod lane;
 pub mod lidar;
 pub mod networks;
+mod options;
 mod perception;
 pub mod planner;
 pub mod prompt;
@@ -23,7 +25,9 @@ pub mod tokens;
 mod understanding;
 mod whole;
 
-pub use action::{AutomotAction, LIDAR, Positions, SENSORS};
+pub use action::{AutomotAction, CAMERA, LIDAR, Positions, sensors};
+pub use family::Automot;
 pub use networks::{Networks, NetworksError};
+pub use options::{AutomotOptions, Heuristics, Parity};
 pub use perception::{AutomotInputs, AutomotPerception, AutomotReadings, PerceptionOptions};
 pub use understanding::{AutomotUnderstanding, SetupError, UnderstandingOptions};

@@ -306,11 +306,11 @@ impl Networks {
 }
 
 impl Contracts {
-    /// The networks by the stages that time them.
+    /// The networks by the stages that time them; frames of a prompt are `frame_spacing_ticks` apart.
     ///
     /// # Errors
     /// The understanding expert's contract lacks a size.
-    pub fn outline(&self) -> Result<ModelOutline, NetworksError> {
+    pub fn outline(&self, frame_spacing_ticks: u64) -> Result<ModelOutline, NetworksError> {
         let sizes = UnderstandingSizes::of(&self.understanding[0])?;
         let one = |stage, runs, contract: &Contract| StageNetworks {
             stage,
@@ -329,6 +329,7 @@ impl Contracts {
                 one(stages::ACTION, Runs::EachTick, &self.action),
             ],
             frames: sizes.frames,
+            frame_spacing_ticks,
             prefix_capacity: sizes.prefix_capacity,
         })
     }

@@ -10,7 +10,7 @@ use super::sizes::histogram;
 use super::stages;
 use crate::device::StagedTensor;
 use crate::model::{ModelError, Perception};
-use crate::scene::{CameraFrame, Detour, Observation, Pose};
+use crate::scene::{CameraFrame, CameraId, Detour, Observation, Pose};
 use crate::timing::StageSpans;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -163,7 +163,7 @@ impl Perception for AutomotPerception {
         spans: &mut StageSpans,
     ) -> Result<(), ModelError> {
         let camera =
-            observation.camera.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
+            observation.camera(CameraId::FRONT).ok_or(ModelError::NoSensor { sensor: "camera" })?;
         let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
         self.take_frame(camera)?;
         let readings = &mut self.readings;

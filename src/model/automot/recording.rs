@@ -8,18 +8,20 @@ use super::networks::{Networks, WholeUnderstanding};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{
-    AutomotAction, AutomotPerception, AutomotUnderstanding, PerceptionOptions, Positions, SENSORS,
+    AutomotAction, AutomotPerception, AutomotUnderstanding, CAMERA, PerceptionOptions, Positions,
     SetupError, UnderstandingOptions,
 };
 use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
 use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
+use crate::model::verification::RecordingInputs;
 use crate::model::{
     ActionExpert, AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert,
 };
 use crate::scene::random::SplitMix64;
 use crate::scene::{
-    CameraFrame, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose, RoadOption,
+    CameraFrame, CameraId, Cameras, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose,
+    RoadOption,
 };
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use crate::timing::{StageSpans, Timestamp};
@@ -38,15 +40,6 @@ const TICK_S: f64 = 0.05;
 
 /// LiDAR returns of one tick.
 const RETURNS: usize = 4000;
-
-/// What is driven.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct RecordingInputs {
-    /// Decides scenes, routes and speeds.
-    pub seed: u64,
-    /// Prompts, each with its own scene, route and speed; the first one stands still.
-    pub prompts: usize,
-}
 
 /// Everything that a set of networks answered.
 pub struct Recording {
@@ -269,7 +262,7 @@ struct Drive {
 impl Drive {
     fn new(seed: u64, prompt: usize) -> Self {
         let mut random = Random(SplitMix64::new(seed ^ (prompt as u64).rotate_left(32)));
-        let camera = SENSORS.camera.expect("AutoMoT sees");
+        let camera = CAMERA;
         let (width, height) = (camera.width as usize, camera.height as usize);
         let boxes = (0..12).map(|_| {
             let (left, top) = (random.below(width), random.below(height));
@@ -316,7 +309,7 @@ impl Drive {
         let seconds = self.ticks as f64 * TICK_S;
         let id = FrameId(self.first_frame + self.ticks);
         let time = Timestamp::ZERO + Duration::from_secs_f64(seconds);
-        let camera = SENSORS.camera.expect("AutoMoT sees");
+        let camera = CAMERA;
         let frame = CameraFrame {
             id,
             captured_at: time,
@@ -327,7 +320,7 @@ impl Drive {
         let observation = Observation {
             frame: id,
             time,
-            camera: Some(Arc::new(frame)),
+            cameras: Cameras::one(CameraId::FRONT, Arc::new(frame)),
             lidar: Some(Arc::new(LidarSweep { id, points: self.returns() })),
             imu: Imu::default(),
             gnss: Gnss::default(),

@@ -13,12 +13,12 @@ use tandem_profile::{LatencyFile, PhaseName};
 
 /// Floors of an engine on a device.
 pub(super) struct EngineFloors {
-    /// Ceilings of the vision tower and the understanding expert.
+    /// Ceilings of the networks of a refresh.
     understanding: Ceilings,
-    /// Ceilings of the BEV encoder and the action expert.
+    /// Ceilings of the networks of a tick.
     action: Ceilings,
     floors: Floors,
-    /// Frames of a refresh that the vision tower has not seen.
+    /// Frames of a refresh that no earlier one has read.
     frames: usize,
 }
 
@@ -30,8 +30,9 @@ impl EngineFloors {
         let ceilings = |threads| rates.ceilings(NonZeroUsize::new(threads));
         let understanding = ceilings(run.threads.understanding)?;
         let action = ceilings(run.threads.action)?;
-        let engine = Engine::read(engine)?;
-        let frames = new_frames(engine.frames, run);
+        let engine = Engine::with_options(engine, run.model.as_ref())?;
+        let frames =
+            new_frames(engine.frames, run.refresh_period_ticks, engine.frame_spacing_ticks);
         let experts = ExpertCeilings { understanding: &understanding, action: &action };
         let floors = floors(&engine.costs, experts, frames)?;
         Ok(Self { understanding, action, floors, frames })
@@ -84,7 +85,7 @@ impl EngineFloors {
             "measured on the machine that the file names"
         };
         format!(
-            "floors on {} ({kind}){}; vision: {} new frames a refresh\n{}",
+            "floors on {} ({kind}){}; {} new frames a refresh\n{}",
             self.action.name,
             self.threads(),
             self.frames,
@@ -116,7 +117,7 @@ impl EngineFloors {
         match self.understanding.threads == self.action.threads {
             true => threads_of(&self.action),
             false => format!(
-                "{} for BEV encoder and action expert{} for vision tower and understanding expert",
+                "{} for networks of every tick{} for networks of refreshes",
                 threads_of(&self.action),
                 threads_of(&self.understanding)
             ),
@@ -144,10 +145,9 @@ impl EngineFloors {
 }
 
 /// Frames of a prompt that no refresh before has read, once the loop is under way: frames stand
-/// `spacing` ticks apart and refreshes `period`, so that every `period / gcd(period, spacing)`-th
+/// `spacing` ticks apart and refreshes `period` ticks, so that every `period / gcd(period, spacing)`-th
 /// frame back is one that an earlier refresh began with.
-fn new_frames(frames: usize, run: &Run) -> usize {
-    let (period, spacing) = (run.refresh_period_ticks, run.history_spacing_ticks as u64);
+fn new_frames(frames: usize, period: u64, spacing: u64) -> usize {
     let (mut a, mut b) = (period, spacing);
     while b > 0 {
         (a, b) = (b, a % b);
@@ -175,15 +175,11 @@ fn alone(file: &LatencyFile, stage: Stage) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tandem::pilot::RunFile;
 
     #[test]
     fn frames_that_an_earlier_refresh_read_are_not_new() {
-        let new = |refresh_period_ticks| {
-            let file = RunFile { refresh_period_ticks, ..RunFile::default() };
-            new_frames(4, &Run::try_from(&file).unwrap())
-        };
-        // Frames of a prompt are 5 ticks apart: at period 2, the third one was the first of the
+        let new = |period| new_frames(4, period, 5);
+        // At period 2, the third one was the first of the
         // refresh before the last but four.
         assert_eq!([1, 2, 3, 4, 5, 10, 7].map(new), [1, 2, 3, 4, 1, 2, 4]);
     }

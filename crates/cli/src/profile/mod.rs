@@ -111,8 +111,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if arguments.ticks == 0 || arguments.observations == 0 {
         bail!("--ticks and --observations must be 1 or more");
     }
-    let run_file = match &arguments.run {
-        Some(path) => RunFile::read(path)?,
+    let mut run_file = match &arguments.run {
+        Some(path) => RunFile::read(path, &mut print::note)?,
         None => RunFile::default(),
     };
     let budget = arguments.check.as_deref().map(Budget::read).transpose()?;
@@ -130,18 +130,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let profiler = ProfilerCost::measure();
     let watch = Stopwatch::start();
     let real_time = run.real_time.apply_process();
-    let automot = Loaded::open(&arguments.engine, &run, &mut print::note)?;
+    let model = Loaded::open(&arguments.engine, &run, &mut print::note)?;
     let load = watch.elapsed();
+    run_file.model = Some(model.options().clone());
 
     let cancel = drive::cancel_on_interrupt()?;
     let (observations, plan, observed) = match &arguments.recording {
         Some(file) => observe::recorded(file, arguments)?,
-        None => observe::embedded(&route(arguments)?, arguments, &run)?,
+        None => observe::embedded(&route(arguments)?, arguments, &run, model.sensors())?,
     };
     let mut profiling = Profiling {
         arguments,
         run: &run,
-        automot: &automot,
+        model: &model,
         plan: &plan,
         observations,
         cancel: Arc::clone(&cancel),
@@ -174,8 +175,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         tandem: env!("CARGO_PKG_VERSION").to_owned(),
         taken_at_unix_s: wall_time_unix_s(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
-        machine: MachineCard { libraries: vec![automot.backend().to_owned()], ..machine },
-        engine: identity(&arguments.engine, &automot, built.as_ref()),
+        machine: MachineCard { libraries: vec![model.backend().to_owned()], ..machine },
+        engine: identity(&arguments.engine, &model, built.as_ref()),
         run: run_file,
         observations: observed,
         real_time: profiling.real_time,
@@ -252,7 +253,7 @@ fn route(arguments: &Arguments) -> anyhow::Result<Route> {
 struct Profiling<'a> {
     arguments: &'a Arguments,
     run: &'a Run,
-    automot: &'a Loaded,
+    model: &'a Loaded,
     plan: &'a RoutePlan,
     observations: Vec<Observation>,
     cancel: Arc<AtomicBool>,
@@ -279,7 +280,7 @@ impl Profiling<'_> {
             ticks: self.arguments.ticks,
         };
         let bar = bar(name, options.ticks);
-        let mut pilot = self.automot.pilot(self.plan, &run)?;
+        let mut pilot = self.model.pilot(self.plan, &run)?;
         let mut replay = Replay::new(self.observations.clone());
         if let Some(trace) = &mut self.trace {
             trace.begin_phase(name.title());
@@ -293,7 +294,7 @@ impl Profiling<'_> {
         };
         // The pilot's own thread runs by now, and does not inherit what the tick thread is given.
         let tick_thread = run.real_time.apply_tick_thread();
-        let ran = run_loop(&mut pilot, &mut replay, &options, &self.cancel, &mut watch);
+        let ran = run_loop(&mut *pilot, &mut replay, &options, &self.cancel, &mut watch);
         if self.first_control.is_none() {
             self.real_time.add(pilot.real_time());
             self.real_time.add(tick_thread.report());
@@ -310,7 +311,7 @@ impl Profiling<'_> {
 
     /// Runs refreshes without ticks.
     fn refreshes(&mut self) -> anyhow::Result<Phase> {
-        let mut experts = self.automot.experts(self.plan)?;
+        let mut expert = self.model.slow_expert(self.plan)?;
         let options = RefreshOptions {
             frames: self.run.refresh_period_ticks,
             warm_up: self.arguments.warm_up.min(20),
@@ -318,7 +319,6 @@ impl Profiling<'_> {
         };
         let bar = bar(PhaseName::UnderstandingAlone, options.refreshes);
         let mut replay = Replay::new(self.observations.clone());
-        let slots = self.automot.slots()?;
         if let Some(trace) = &mut self.trace {
             trace.begin_phase(PhaseName::UnderstandingAlone.title());
         }
@@ -329,15 +329,7 @@ impl Profiling<'_> {
             }
             bar.inc(1);
         };
-        let phase = run_refreshes(
-            &mut *experts.understanding,
-            &mut experts.perception,
-            &slots,
-            &mut replay,
-            &options,
-            &self.cancel,
-            &mut watch,
-        );
+        let phase = run_refreshes(&mut *expert, &mut replay, &options, &self.cancel, &mut watch);
         bar.finish_and_clear();
         Ok(phase?)
     }
@@ -365,15 +357,15 @@ fn certify(built: &EngineFolder, file: &LatencyFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn identity(folder: &Path, automot: &Loaded, built: Option<&EngineFolder>) -> EngineIdentity {
+fn identity(folder: &Path, model: &Loaded, built: Option<&EngineFolder>) -> EngineIdentity {
     let hash = |engine: &Arc<dyn tandem::engine::Engine>| {
         let contract = engine.contract();
         (contract.network.clone(), contract.graph_sha256.clone())
     };
     EngineIdentity {
         folder: folder.display().to_string(),
-        backend: automot.backend().to_owned(),
-        graphs_sha256: automot.networks().engines().map(hash).collect::<BTreeMap<_, _>>(),
+        backend: model.backend().to_owned(),
+        graphs_sha256: model.engines().into_iter().map(hash).collect::<BTreeMap<_, _>>(),
         built: built.map(EngineFolder::keys).unwrap_or_default(),
     }
 }

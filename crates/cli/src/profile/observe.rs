@@ -4,7 +4,6 @@ use super::Arguments;
 use crate::print;
 use anyhow::bail;
 use std::path::Path;
-use tandem::model::automot::SENSORS;
 use tandem::pilot::Run;
 use tandem::scene::{Driver, Observation, Route, RoutePlan, SensorSuite, World};
 use tandem_drivers::Autopilot;
@@ -36,9 +35,10 @@ pub(super) fn embedded(
     route: &Route,
     arguments: &Arguments,
     run: &Run,
+    sensors: SensorSuite,
 ) -> anyhow::Result<Observed> {
     print::note(&format!("taking up {} observations", arguments.observations));
-    let suite = SensorSuite { truth: true, ..SENSORS };
+    let suite = SensorSuite { truth: true, ..sensors };
     let mut world = EmbeddedWorld::new(route, suite, run.seed)?;
     let plan = RoutePlan::clone(world.plan());
     let mut autopilot = Autopilot::new();

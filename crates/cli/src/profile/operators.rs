@@ -25,10 +25,10 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     let run = profiling.run.clone();
     let folder = profiling.arguments.out.with_extension("operators");
     let engine = &profiling.arguments.engine;
-    let automot = Loaded::open_measuring(engine, &run, &folder, &mut print::note)?;
+    let model = Loaded::open_measuring(engine, &run, &folder, &mut print::note)?;
     let mut alone = run.clone();
     alone.refresh_period_ticks = super::NEVER;
-    let mut pilot = automot.pilot(profiling.plan, &alone)?;
+    let mut pilot = model.pilot(profiling.plan, &alone)?;
     let options = LoopOptions {
         name: PhaseName::ActionAlone,
         period: run.tick,
@@ -37,29 +37,18 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
         ticks: RUNS,
     };
     let mut replay = Replay::new(profiling.observations.clone());
-    run_loop(&mut pilot, &mut replay, &options, &profiling.cancel, &mut |_| {})?;
+    run_loop(&mut *pilot, &mut replay, &options, &profiling.cancel, &mut |_| {})?;
     drop(pilot);
-    let mut experts = automot.experts(profiling.plan)?;
+    let mut expert = model.slow_expert(profiling.plan)?;
     let options =
         RefreshOptions { frames: run.refresh_period_ticks, warm_up: WARM_UP, refreshes: RUNS };
-    run_refreshes(
-        &mut *experts.understanding,
-        &mut experts.perception,
-        &automot.slots()?,
-        &mut replay,
-        &options,
-        &profiling.cancel,
-        &mut |_, _| {},
-    )?;
-    let networks = automot.networks();
-    let fast = [&networks.bev, &networks.action, &networks.vision];
-    let engines = fast.into_iter().chain(&networks.understanding);
+    run_refreshes(&mut *expert, &mut replay, &options, &profiling.cancel, &mut |_, _| {})?;
     let end = |engine: &Arc<dyn Engine>| {
         let profile = engine.end_operator_profile(WARM_UP);
         let profile = profile.context("this back end cannot measure single operators")?;
         Ok(profile?)
     };
-    engines.map(end).collect()
+    model.engines().into_iter().map(end).collect()
 }
 
 /// Parts of each network and its slowest operators, for people.

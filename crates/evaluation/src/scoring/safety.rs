@@ -31,7 +31,7 @@ pub struct Safety {
 impl Safety {
     /// Counts what a tick's sensors show.
     pub(crate) fn see(&mut self, observation: &Observation) {
-        if let Some(camera) = &observation.camera {
+        for (_, camera) in observation.cameras.iter() {
             raise(&mut self.oldest_camera_s, observation.time.since(camera.captured_at));
         }
         if let Some(lidar) = &observation.lidar {
@@ -92,7 +92,9 @@ fn raise(oldest_s: &mut f64, age: Duration) {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use tandem_scene::{CameraFrame, FrameId, Gnss, Imu, LidarSweep, PrefixInfo, RefreshReport};
+    use tandem_scene::{
+        CameraFrame, CameraId, Cameras, FrameId, Gnss, Imu, LidarSweep, PrefixInfo, RefreshReport,
+    };
     use tandem_timing::{StageSpans, Timestamp};
 
     /// The observation of a tick with a picture and a sweep of an earlier one.
@@ -103,13 +105,10 @@ mod tests {
         Observation {
             frame: FrameId(tick),
             time: at(tick),
-            camera: Some(Arc::new(CameraFrame {
-                id,
-                captured_at: at(seen_at),
-                width,
-                height,
-                rgb,
-            })),
+            cameras: Cameras::one(
+                CameraId::FRONT,
+                Arc::new(CameraFrame { id, captured_at: at(seen_at), width, height, rgb }),
+            ),
             lidar: Some(Arc::new(LidarSweep { id, points: Vec::new() })),
             imu: Imu::default(),
             gnss: Gnss::default(),

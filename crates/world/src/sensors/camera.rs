@@ -1,4 +1,4 @@
-//! The front camera: a software renderer for one road.
+//! Cameras: a software renderer for one road.
 //!
 //! A picture is a copied background (1.5 MB, some 0.15 ms), the road as painted polygons, and boxes
 //! with a depth buffer. Nothing is computed per pixel but depth, so that a picture takes about a
