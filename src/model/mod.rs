@@ -184,7 +184,7 @@ pub enum ModelError {
     #[error("the observation has no {sensor}")]
     NoSensor {
         /// Which.
-        sensor: &'static str,
+        sensor: String,
     },
     /// A sensor's data has another size than the networks were exported for.
     #[error("{what} is {found:?}, the engine was exported for {expected:?}")]

@@ -3,7 +3,7 @@
 use super::placement::place;
 use super::registry::family_of;
 use super::{Notes, OpenError};
-use crate::engine::{EngineFolder, EngineFolderError, NetworkFile, NetworkFileError};
+use crate::engine::{EngineFolder, EngineFolderError, NetworkFile, NetworkFileError, Rebuild};
 use crate::model::verification::{Comparison, Limits, RecordingInputs};
 use crate::model::{Family, FamilyError};
 use crate::pilot::Run;
@@ -102,6 +102,20 @@ pub enum VerifyError {
     },
 }
 
+impl VerifyError {
+    /// Build that makes the engine folder usable, if that is what it needs.
+    pub fn rebuild(&self) -> Option<&Rebuild> {
+        match self {
+            Self::EngineFolder(error) => error.rebuild(),
+            Self::Open(error) => error.rebuild(),
+            Self::Compare(source) | Self::Load { source, .. } | Self::Drive { source, .. } => {
+                source.rebuild()
+            }
+            Self::NoFolder { .. } | Self::Families { .. } | Self::Record(_) => None,
+        }
+    }
+}
+
 /// Drives the models of `engine` and `reference` alike, one after the other, and compares what their
 /// networks answer. Calls `done` after each prompt of each side.
 ///
@@ -138,21 +152,30 @@ pub(super) fn of_family<F: Family>(
     F::comparable(engine, reference).map_err(VerifyError::Compare)?;
     let mut driven = |folder| driven::<F>(folder, options, notes, done);
     // One after the other: only one of two large engines is in memory at a time.
-    let (theirs, reference, _) = driven(reference)?;
-    let (ours, engine, graphs_sha256) = driven(engine)?;
-    let comparison = F::compare(&ours, &theirs).map_err(VerifyError::Compare)?;
+    let theirs = driven(reference)?;
+    let ours = driven(engine)?;
+    let comparison =
+        F::compare(&ours.recording, &theirs.recording).map_err(VerifyError::Compare)?;
     let VerifyOptions { inputs, limits, .. } = *options;
-    let golden_run = F::golden_run(&theirs, inputs, limits, graphs_sha256);
-    Ok(Verification { engine, reference, comparison, golden_run })
+    let golden_run = F::golden_run(&theirs.recording, inputs, limits, ours.graphs_sha256);
+    Ok(Verification { engine: ours.side, reference: theirs.side, comparison, golden_run })
 }
 
-/// Loads a folder, drives it and lets it go. Returns the hashes of its graphs, too.
+/// What a folder's model answered.
+struct Driven<R> {
+    recording: R,
+    side: Side,
+    /// Hashes of its graphs, by network.
+    graphs_sha256: BTreeMap<String, String>,
+}
+
+/// Loads a folder, drives it and lets it go.
 fn driven<F: Family>(
     folder: &Path,
     options: &VerifyOptions,
     notes: &mut Notes<'_>,
     done: &mut dyn FnMut(),
-) -> Result<(F::Recording, Side, BTreeMap<String, String>), VerifyError> {
+) -> Result<Driven<F::Recording>, VerifyError> {
     let (summary, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let precision = summary.options.precision;
@@ -168,5 +191,5 @@ fn driven<F: Family>(
         (contract.network.clone(), contract.graph_sha256.clone())
     });
     let side = Side { export_sha256, engine_sha256, precision, backend };
-    Ok((recording, side, graphs.collect()))
+    Ok(Driven { recording, side, graphs_sha256: graphs.collect() })
 }

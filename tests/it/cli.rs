@@ -247,7 +247,7 @@ fn broken_run_files_are_refused() {
     check("tick_guard_millis: 51\n", &["tick_guard_millis is 51"]);
     check("model: {family: someone}\n", &["someone", "automot"]);
     check("model: {family: automot, position: trained}\n", &["position", "positions"]);
-    check("jpeg_quality: 0\n", &["jpeg_quality is 0", "1 to 100"]);
+    check("jpeg_quality: 0\n", &["jpeg_quality", "is 0", "1 to 100"]);
     assert!(!out.exists(), "nothing was begun");
 }
 

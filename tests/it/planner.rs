@@ -94,7 +94,10 @@ impl ActionExpert for Planner {
         _: SplitMix64,
         _: &mut StageSpans,
     ) -> Result<Option<Trajectory>, ModelError> {
-        let truth = seen.truth.as_ref().ok_or(ModelError::NoSensor { sensor: "truth" })?;
+        let truth = seen
+            .truth
+            .as_ref()
+            .ok_or_else(|| ModelError::NoSensor { sensor: "truth".to_owned() })?;
         let is_due = (seen.ticks - 1).is_multiple_of(self.period_ticks);
         Ok(is_due.then(|| self.autopilot.plan(truth)))
     }

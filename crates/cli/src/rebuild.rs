@@ -2,7 +2,7 @@
 
 use tandem::engine::{EngineFolderError, LoadError, Rebuild, comma_separated};
 use tandem::model::FamilyError;
-use tandem::runtime::OpenError;
+use tandem::runtime::{OpenError, VerifyError};
 
 /// Returns the command that an error asks for, if one of its causes is an engine that has to be
 /// built again.
@@ -26,6 +26,9 @@ fn rebuild_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Re
         return error.rebuild();
     }
     if let Some(error) = cause.downcast_ref::<FamilyError>() {
+        return error.rebuild();
+    }
+    if let Some(error) = cause.downcast_ref::<VerifyError>() {
         return error.rebuild();
     }
     cause.downcast_ref::<OpenError>().and_then(OpenError::rebuild)
@@ -97,6 +100,7 @@ mod tests {
         let source = || FamilyError::from(NetworksError::Load(load()));
         check(FamilyError::from(NetworksError::EngineFolder(folder())));
         check(OpenError::EngineFolder(folder()));
+        check(VerifyError::Compare(source()));
         check(OpenError::Networks { folder: "engines".into(), source: source() });
         assert!(with_command(&folder()).ends_with("--out engines`"));
     }

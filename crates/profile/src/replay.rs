@@ -47,7 +47,14 @@ impl Replay {
             Arc::new(LidarSweep { id: FrameId(0), points })
         };
         let buffers = |like: &CameraFrame| (0..CAMERA_BUFFERS).map(|_| camera(like)).collect();
-        let cameras = recorded[0].cameras.map(|_, like| buffers(like));
+        let mut cameras = Cameras::NONE;
+        for (id, like) in recorded.iter().flat_map(|seen| seen.cameras.iter()) {
+            if cameras.get(id).is_none() {
+                cameras
+                    .insert(id, buffers(like))
+                    .expect("a recording has as many cameras as a vehicle");
+            }
+        }
         let lidars = match points {
             Some(most) => (0..LIDAR_BUFFERS).map(|_| lidar(most)).collect(),
             None => Vec::new(),

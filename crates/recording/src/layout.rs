@@ -35,7 +35,7 @@ pub(super) const OBSERVATION: &str = "Everything else that was read at a tick. L
 /// Schema of an observation without its pictures and its sweep, where there are other cameras than the
 /// front one.
 pub(super) const OBSERVATION_OF_CAMERAS: &str = "tandem.Observation/2, in which the picture is the front camera's, then\n\
-    u8 number of pictures of other cameras, then for each:\n\
+    u8 number of pictures, the front camera's included, then for each:\n\
     u8 length of the camera's name, its name in ASCII\n\
     u64 tick at which the picture was taken\n";
 
@@ -73,11 +73,10 @@ pub(super) fn encode_observation(observation: &Observation, into: &mut Vec<u8>) 
     }
 }
 
-/// Appends the pictures that cameras other than the front one have in `observation`.
-pub(super) fn encode_other_cameras(observation: &Observation, into: &mut Vec<u8>) {
-    let others = || observation.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT);
-    into.push(others().count() as u8);
-    for (id, picture) in others() {
+/// Appends which cameras have pictures in `observation`, in their order.
+pub(super) fn encode_cameras(observation: &Observation, into: &mut Vec<u8>) {
+    into.push(observation.cameras.len() as u8);
+    for (id, picture) in observation.cameras.iter() {
         into.push(id.as_str().len() as u8);
         into.extend(id.as_str().as_bytes());
         into.extend(picture.id.0.to_le_bytes());
@@ -199,24 +198,28 @@ pub(super) fn decode_first_lidar(data: &[u8]) -> Result<(u64, LidarSweep), Strin
     Ok((tick, LidarSweep { id, points }))
 }
 
-/// Decodes an observation, and the ticks at which its picture was taken and its sweep ended.
-pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, [FrameId; 2]), String> {
+/// Decodes an observation, the tick at which the picture of each camera was taken, and the tick at
+/// which the sweep ended.
+pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, Cameras<FrameId>, FrameId), String> {
     let mut fields = Fields { rest: data };
     let rest = decode_rest(&mut fields)?;
-    let ticks = [FrameId(fields.u64()?), FrameId(fields.u64()?)];
+    let [taken, ended] = [FrameId(fields.u64()?), FrameId(fields.u64()?)];
     fields.end()?;
-    Ok((rest, ticks))
+    let cameras = match rest.has_camera {
+        true => Cameras::one(CameraId::FRONT, taken),
+        false => Cameras::NONE,
+    };
+    Ok((rest, cameras, ended))
 }
 
-/// Decodes an observation of several cameras: what [`decode_observation`] does, then the other cameras
-/// that have a picture, with the tick at which it was taken.
+/// The same where there are other cameras than the front one.
 pub(super) fn decode_observation_of_cameras(
     data: &[u8],
-) -> Result<(Rest, [FrameId; 2], Cameras<FrameId>), String> {
+) -> Result<(Rest, Cameras<FrameId>, FrameId), String> {
     let mut fields = Fields { rest: data };
     let rest = decode_rest(&mut fields)?;
-    let ticks = [FrameId(fields.u64()?), FrameId(fields.u64()?)];
-    let mut others = Cameras::NONE;
+    let [_, ended] = [FrameId(fields.u64()?), FrameId(fields.u64()?)];
+    let mut cameras = Cameras::NONE;
     let [count] = fields.bytes()?;
     for _ in 0..count {
         let [length] = fields.bytes()?;
@@ -227,13 +230,13 @@ pub(super) fn decode_observation_of_cameras(
         fields.rest = more;
         let name = std::str::from_utf8(name).map_err(|error| error.to_string())?;
         let id: CameraId = name.parse().map_err(|error: CameraIdError| error.to_string())?;
-        if id == CameraId::FRONT {
-            return Err("the front camera is named among the others".to_owned());
-        }
-        others.insert(id, FrameId(fields.u64()?)).map_err(|error| error.to_string())?;
+        cameras.insert(id, FrameId(fields.u64()?)).map_err(|error| error.to_string())?;
     }
     fields.end()?;
-    Ok((rest, ticks, others))
+    if rest.has_camera != cameras.get(CameraId::FRONT).is_some() {
+        return Err("it contradicts itself about the front camera's picture".to_owned());
+    }
+    Ok((rest, cameras, ended))
 }
 
 /// Decodes version 1 of an observation.

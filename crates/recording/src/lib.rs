@@ -13,8 +13,9 @@
 //! | `/tf` | `foxglove.FrameTransforms` | one: `ego` to `camera` and to `lidar` |
 //! | `/camera/calibration` | `foxglove.CameraCalibration` | one, if there is a camera |
 //! | `/camera` | `foxglove.RawImage` | one before each observation that has a camera frame |
+//! | `/cameras/NAME/calibration`, `/cameras/NAME` | the same | of every camera but the one named `front` |
 //! | `/lidar` | `foxglove.PointCloud` | one before each observation that has a sweep |
-//! | `/observation` | `tandem.Observation/2` | one a tick, after its camera frame and its sweep |
+//! | `/observation` | `tandem.Observation/2`, or `/3` where there are other cameras than `front` | one a tick, after its camera frames and its sweep |
 //!
 //! Every message's log time is its observation's, and its sequence number the lower half of its
 //! tick. Version 1, whose pictures and sweeps are in layouts of our own, and chunks in LZ4 are read as
@@ -92,7 +93,7 @@ pub enum RecordingError {
         /// The file.
         path: PathBuf,
         /// Its channel.
-        topic: &'static str,
+        topic: String,
         /// The last tick that was whole; 0 before the first.
         tick: u64,
         /// What is wrong.

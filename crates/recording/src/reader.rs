@@ -100,7 +100,7 @@ pub(super) fn first_message(
         let reason = "channel /plan is missing; a recording begins with its route plan".to_owned();
         return Err(foreign(reason));
     }
-    let topic = channels::PLAN;
+    let topic = channels::PLAN.to_owned();
     let plan = layout::decode_plan(&first.data).map_err(|reason| RecordingError::Message {
         path: path.to_owned(),
         topic,
@@ -160,7 +160,8 @@ impl Ticks {
     ) -> Result<Option<Observation>, RecordingError> {
         let (kind, camera) = kind_of(&message.channel)
             .map_err(|reason| RecordingError::Channel { path: self.path.clone(), reason })?;
-        self.complete(kind, camera, message).map_err(|reason| self.wrong(kind.topic, reason))
+        self.complete(kind, camera, message)
+            .map_err(|reason| self.wrong(&kind.topic_of(camera), reason))
     }
 
     /// Checks that no observation is incomplete where the messages end.
@@ -195,17 +196,18 @@ impl Ticks {
                 put(&mut self.lidar, (Belonging::Tick(tick), lidar))?;
             }
             Content::Observation => {
-                let (rest, ticks) = layout::decode_observation(data)?;
-                return self.at_ticks(rest, ticks, &Cameras::NONE).map(Some);
+                let (rest, cameras, ended) = layout::decode_observation(data)?;
+                return self.at_ticks(rest, &cameras, ended).map(Some);
             }
             Content::ObservationOfCameras => {
-                let (rest, ticks, others) = layout::decode_observation_of_cameras(data)?;
-                return self.at_ticks(rest, ticks, &others).map(Some);
+                let (rest, cameras, ended) = layout::decode_observation_of_cameras(data)?;
+                return self.at_ticks(rest, &cameras, ended).map(Some);
             }
             Content::FirstObservation => {
                 let rest = layout::decode_first_observation(data)?;
                 let of = Belonging::Tick(rest.observation.frame.0);
-                return self.together(rest, of, &Cameras::NONE).map(Some);
+                let ids = rest.has_camera.then_some(CameraId::FRONT);
+                return self.together(rest, of, ids.into_iter()).map(Some);
             }
         }
         Ok(None)
@@ -219,42 +221,40 @@ impl Ticks {
         })
     }
 
-    /// Joins an observation and its readings: the front camera's picture was taken and the sweep ended
-    /// at these ticks, and those of other cameras at theirs.
+    /// Joins an observation and its readings: pictures of these cameras were taken at these ticks, and
+    /// the sweep ended at `ended`.
     fn at_ticks(
         &mut self,
         rest: layout::Rest,
-        [taken, ended]: [FrameId; 2],
-        others: &Cameras<FrameId>,
+        cameras: &Cameras<FrameId>,
+        ended: FrameId,
     ) -> Result<Observation, String> {
-        for (id, tick) in others.iter().chain([(CameraId::FRONT, &taken)]) {
+        for (id, taken) in cameras.iter() {
             if let Some((_, picture)) = self.cameras.get_mut(id) {
-                picture.id = *tick;
+                picture.id = *taken;
             }
         }
         if let Some((_, lidar)) = &mut self.lidar {
             lidar.id = ended;
         }
         let of = Belonging::Sequence(rest.observation.frame.0 as u32);
-        self.together(rest, of, others)
+        self.together(rest, of, cameras.iter().map(|(id, _)| id))
     }
 
-    /// Joins an observation and its readings, which name it as `of`.
+    /// Joins an observation and its readings, which name it as `of`; it has pictures of `cameras`.
     fn together(
         &mut self,
         rest: layout::Rest,
         of: Belonging,
-        others: &Cameras<FrameId>,
+        cameras: impl Iterator<Item = CameraId>,
     ) -> Result<Observation, String> {
-        let layout::Rest { mut observation, has_camera, has_lidar } = rest;
+        let layout::Rest { mut observation, has_lidar, .. } = rest;
         let tick = observation.frame.0;
         if tick <= self.tick {
             return Err(format!("tick {tick} does not come behind it"));
         }
-        let expected = has_camera.then_some(CameraId::FRONT);
-        let expected = expected.into_iter().chain(others.iter().map(|(id, _)| id));
-        let mut pictures = std::mem::take(&mut self.cameras).into_iter().collect::<Vec<_>>();
-        for id in expected {
+        let mut pictures: Vec<_> = std::mem::take(&mut self.cameras).into_iter().collect();
+        for id in cameras {
             let place = pictures.iter().position(|(name, _)| *name == id);
             let mut picture = place.map(|place| pictures.swap_remove(place).1);
             let topic = channels::camera_topic(id);
@@ -270,7 +270,8 @@ impl Ticks {
         Ok(observation)
     }
 
-    fn wrong(&self, topic: &'static str, reason: String) -> RecordingError {
+    fn wrong(&self, topic: &str, reason: String) -> RecordingError {
+        let topic = topic.to_owned();
         RecordingError::Message { path: self.path.clone(), topic, tick: self.tick, reason }
     }
 }

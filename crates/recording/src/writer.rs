@@ -85,7 +85,7 @@ impl RecordingWriter {
         }
         layout::encode_observation(observation, &mut self.buffer);
         if !self.others.is_empty() {
-            layout::encode_other_cameras(observation, &mut self.buffer);
+            layout::encode_cameras(observation, &mut self.buffer);
         }
         self.put(Content::Observation, CameraId::FRONT, time_ns)?;
         self.output.end_chunk()

@@ -113,7 +113,11 @@ impl<T> Cameras<T> {
         if self.get(id).is_some() {
             return Err(CamerasError::Twice(id));
         }
-        self.0.try_push((id, of)).map_err(|_| CamerasError::TooMany(id))
+        if self.0.is_full() {
+            return Err(CamerasError::TooMany(id));
+        }
+        self.0.push((id, of));
+        Ok(())
     }
 
     /// What is of the camera `id`.

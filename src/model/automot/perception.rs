@@ -61,7 +61,7 @@ pub struct AutomotReadings {
 impl AutomotReadings {
     /// Stages the picture of the newest frame: only ticks that act pay for it.
     pub(super) fn stage_picture(&mut self) -> Result<(), ModelError> {
-        let frame = self.frame.as_ref().ok_or(ModelError::NoSensor { sensor: "camera" })?;
+        let frame = self.frame.as_ref().ok_or_else(no_camera)?;
         self.image.bytes_mut().copy_from_slice(self.bev_frame.picture(&frame.rgb));
         Ok(())
     }
@@ -162,9 +162,8 @@ impl Perception for AutomotPerception {
         detour: &Detour,
         spans: &mut StageSpans,
     ) -> Result<(), ModelError> {
-        let camera =
-            observation.camera(CameraId::FRONT).ok_or(ModelError::NoSensor { sensor: "camera" })?;
-        let lidar = observation.lidar.as_ref().ok_or(ModelError::NoSensor { sensor: "LiDAR" })?;
+        let camera = observation.camera(CameraId::FRONT).ok_or_else(no_camera)?;
+        let lidar = observation.lidar.as_ref().ok_or_else(|| no_sensor("LiDAR"))?;
         self.take_frame(camera)?;
         let readings = &mut self.readings;
         let begun = stages::LIDAR_HISTOGRAM.begin();
@@ -195,6 +194,14 @@ impl Perception for AutomotPerception {
     fn readings(&mut self) -> &mut AutomotReadings {
         &mut self.readings
     }
+}
+
+fn no_camera() -> ModelError {
+    no_sensor(&format!("camera {}", CameraId::FRONT))
+}
+
+fn no_sensor(sensor: &str) -> ModelError {
+    ModelError::NoSensor { sensor: sensor.to_owned() }
 }
 
 /// The two target points that both experts get, in the ego frame: the route's, or the detour's.

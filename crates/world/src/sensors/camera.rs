@@ -23,6 +23,9 @@ use tandem_timing::Timestamp;
 /// How far the road is drawn behind and ahead of the ego vehicle, meters.
 const ROAD_M: (usize, usize) = (12, 160);
 
+/// The same for cameras that see what is behind the vehicle.
+const ROAD_BEHIND_M: (usize, usize) = (160, 160);
+
 /// Length of the road's polygons, meters.
 const PIECE_M: usize = 2;
 
@@ -114,6 +117,11 @@ impl Camera {
     }
 }
 
+/// Whether a camera looks behind the line across the ego vehicle.
+fn sees_behind(spec: &CameraSpec) -> bool {
+    spec.yaw_rad.abs() + spec.fov_deg.to_radians() / 2.0 > std::f64::consts::FRAC_PI_2
+}
+
 /// What draws: everything that does not change on a route, and working memory.
 struct Painter {
     spec: CameraSpec,
@@ -121,6 +129,8 @@ struct Painter {
     palette: Palette,
     strips: Vec<Strip>,
     road_edges: Edges,
+    /// How far the road is drawn behind and ahead of the ego vehicle, meters.
+    road_m: (usize, usize),
     background: Vec<u8>,
     canvas: Canvas,
     /// Boxes in sight by their squared distance; empty between pictures.
@@ -136,6 +146,7 @@ impl Painter {
             palette,
             strips: strips(road),
             road_edges: road.edges(),
+            road_m: if sees_behind(&spec) { ROAD_BEHIND_M } else { ROAD_M },
             background: background(width, height, &palette),
             canvas: Canvas::new(width, height, spec.fov_deg),
             order: Vec::new(),
@@ -151,8 +162,9 @@ impl Painter {
     fn paint_road(&mut self, rgb: &mut [u8], road: &Road, viewpoint: &Viewpoint, station: usize) {
         let stations = road.stations();
         // Pieces start at multiples of their length, so that dashes stay where they are.
-        let first = station.saturating_sub(ROAD_M.0) / PIECE_M * PIECE_M;
-        let end = (station + ROAD_M.1).min(stations.len());
+        let (behind_m, ahead_m) = self.road_m;
+        let first = station.saturating_sub(behind_m) / PIECE_M * PIECE_M;
+        let end = (station + ahead_m).min(stations.len());
         let here: Vec<(usize, Section)> = (first..end)
             .step_by(PIECE_M)
             .map(|idx| {
