@@ -1,6 +1,7 @@
 //! Model families: what recognizes, reads and exports the checkpoints of one kind of model.
 //!
-//! A family is a folder of this crate and one entry of [`FAMILIES`].
+//! A family is a folder of this crate and one line at [`REGISTERED`]. Another crate adds a family of
+//! its own with [`export_family!`](crate::export_family).
 
 use crate::automot;
 use crate::checkpoint::{CheckpointError, Tensors, Warning, read_small_file};
@@ -8,12 +9,38 @@ use crate::graph::{GraphError, Network};
 use crate::options::Options;
 use crate::summary::{Summary, SummaryError};
 use crate::synth::{SynthError, SynthWeights, Synthesized};
+use linkme::distributed_slice;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tandem_files::shortened;
 
-/// The families that this crate exports.
-pub const FAMILIES: Families = Families(&[&automot::AUTOMOT]);
+/// Every family of this program, in no particular order; [`Families::known`] sorts them.
+#[distributed_slice]
+pub static REGISTERED: [&'static dyn Family];
+
+/// Adds a family, which is a static, to [`REGISTERED`](crate::family::REGISTERED):
+///
+/// ```ignore
+/// static PLANNER: Planner = Planner;
+/// tandem_export::export_family!(PLANNER);
+/// ```
+#[macro_export]
+macro_rules! export_family {
+    ($family:expr) => {
+        const _: () = {
+            #[expect(
+                unsafe_code,
+                reason = "linkme places the elements of a slice in a link section"
+            )]
+            #[$crate::linkme::distributed_slice($crate::family::REGISTERED)]
+            #[linkme(crate = $crate::linkme)]
+            static FAMILY: &'static dyn $crate::family::Family = &$family;
+        };
+    };
+}
+
+export_family!(automot::AUTOMOT);
 
 /// One kind of model.
 pub trait Family: Sync {
@@ -24,6 +51,8 @@ pub trait Family: Sync {
     fn mark(&self) -> &'static str;
 
     /// True if a folder holds a checkpoint of this family. Reads no weights.
+    ///
+    /// No two families recognize the same folder: which one is asked first must not matter.
     fn recognizes(&self, folder: &Candidate) -> bool;
 
     /// Opens a checkpoint.
@@ -153,19 +182,41 @@ const CONFIG_FILE: &str = "config.json";
 pub struct Families(pub &'static [&'static dyn Family]);
 
 impl Families {
+    /// The families of this program, sorted by name.
+    ///
+    /// # Panics
+    /// If two have the same name.
+    pub fn known() -> Self {
+        static SORTED: OnceLock<Vec<&'static dyn Family>> = OnceLock::new();
+        Self(SORTED.get_or_init(|| {
+            let families = Families(&REGISTERED).sorted();
+            for pair in families.windows(2) {
+                let [name, next] = [pair[0].name(), pair[1].name()];
+                assert_ne!(name, next, "two model families have this name");
+            }
+            families
+        }))
+    }
+
     /// The family of this name.
     pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
         self.0.iter().copied().find(|family| family.name() == name)
     }
 
-    /// Names of the families, as text.
+    /// Names of the families, sorted, as text.
     pub fn names(&self) -> String {
         let names: Vec<String> =
-            self.0.iter().map(|family| format!("{:?}", family.name())).collect();
+            self.sorted().iter().map(|family| format!("{:?}", family.name())).collect();
         names.join(", ")
     }
 
-    /// The first family that recognizes the checkpoint in `folder`.
+    fn sorted(&self) -> Vec<&'static dyn Family> {
+        let mut families = self.0.to_vec();
+        families.sort_by_key(|family| family.name());
+        families
+    }
+
+    /// The family that recognizes the checkpoint in `folder`.
     ///
     /// # Errors
     /// If there is none, or the folder cannot be read.
@@ -175,7 +226,7 @@ impl Families {
         family.ok_or_else(|| CheckpointError::UnknownFamily {
             dir: folder.into(),
             found: candidate.found(),
-            known: self.0.iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
+            known: self.sorted().iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
         })
     }
 

@@ -6,7 +6,10 @@
 
 //!
 //! What is particular to a kind of model is a [`family`]: one folder here (such as [`automot`]) and one
-//! entry of [`family::FAMILIES`].
+//! line at [`family::REGISTERED`].
+
+#[doc(hidden)]
+pub use linkme;
 
 pub mod dtype;
 

@@ -1,6 +1,6 @@
 //! `export.json`: what a network folder was made from, and what it needs.
 
-use crate::family::FAMILIES;
+use crate::family::Families;
 use crate::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
 use crate::weights::{HashCache, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
@@ -84,7 +84,7 @@ impl Summary {
     /// # Errors
     /// If it is not one, is of another format or model, or has names that lead out of its folder.
     pub fn parse(text: &[u8]) -> Result<Self, SummaryError> {
-        FAMILIES.parse_summary(text)
+        Families::known().parse_summary(text)
     }
 
     /// Reads the text of an `export.json` without checking its model.
@@ -109,7 +109,7 @@ impl Summary {
     /// Names of the networks, in the order in which they run.
     pub fn network_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.networks.keys().cloned().collect();
-        if let Some(family) = FAMILIES.named(&self.model) {
+        if let Some(family) = Families::known().named(&self.model) {
             family.sort_networks(&mut names);
         }
         names
@@ -152,7 +152,7 @@ impl Summary {
             quoted(&self.checkpoint),
             word(&self.options.precision),
         );
-        if let Some(family) = FAMILIES.named(&self.model) {
+        if let Some(family) = Families::known().named(&self.model) {
             command += &family.arguments(&self.options);
         }
         if self.options.probes {

@@ -12,9 +12,7 @@ use tandem_export::automot::AUTOMOT;
 use tandem_export::checkpoint::{CheckpointError, Naming, Tensors, Warning};
 use tandem_export::contract::Contract;
 use tandem_export::dtype::DType;
-use tandem_export::family::{
-    Built, Candidate, FAMILIES, Families, Family, NetworkError, OpenCheckpoint,
-};
+use tandem_export::family::{Built, Candidate, Families, Family, NetworkError, OpenCheckpoint};
 use tandem_export::folder::{
     ExportError, SUMMARY_FILE, TOKENIZER_FILE, contract_file, export_networks, graph_file,
 };
@@ -27,10 +25,12 @@ use tempfile::TempDir;
 
 const TINY: &str = include_str!("../../configs/tiny.json");
 
-/// What is known here: the released families and the scripted one.
+/// The released families and the scripted one.
 const KNOWN: Families = Families(&[&AUTOMOT, &SCRIPTED]);
 
 static SCRIPTED: Scripted = Scripted;
+
+tandem_export::export_family!(SCRIPTED);
 
 const NAME: &str = "scripted";
 const NETWORK: &str = "planner";
@@ -263,14 +263,27 @@ fn option_of_another_family_is_refused_by_name() {
 }
 
 #[test]
+fn registered_family_is_known_in_order_of_names() {
+    let names: Vec<&str> = Families::known().0.iter().map(|family| family.name()).collect();
+    assert_eq!(names, ["automot", NAME]);
+    assert_eq!(Families(&[&SCRIPTED, &AUTOMOT]).names(), Families::known().names());
+    assert!(Families::known().is_network(NETWORK));
+}
+
+#[test]
 fn each_family_recognizes_its_own_folders() {
     let folder = checkpoint();
     assert_eq!(KNOWN.of_folder(&folder.path().join("checkpoint")).unwrap().name(), NAME);
     let other = folder.path().join("other");
     let spec = serde_json::from_str(TINY).unwrap();
-    let automot = FAMILIES.named("automot").unwrap();
+    let automot = KNOWN.named("automot").unwrap();
     automot.synthesize(&spec, SynthWeights::Sparse, &other, &mut |_, _| {}).unwrap();
     assert_eq!(KNOWN.of_folder(&other).unwrap().name(), "automot");
+    for (folder, name) in [(folder.path().join("checkpoint"), NAME), (other, "automot")] {
+        let candidate = Candidate::read(&folder).unwrap();
+        let recognizing = KNOWN.0.iter().filter(|family| family.recognizes(&candidate));
+        assert_eq!(recognizing.map(|family| family.name()).collect::<Vec<_>>(), [name]);
+    }
 }
 
 #[test]
@@ -298,7 +311,9 @@ fn summary_of_an_unknown_family_is_refused_with_both_names() {
     let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
     let out = folder.path().join("networks");
     export_networks(&*opened, Options::default(), &out, &mut |_| {}).unwrap();
-    let error = Summary::parse(&fs::read(out.join(SUMMARY_FILE)).unwrap()).unwrap_err();
+    let text = fs::read(out.join(SUMMARY_FILE)).unwrap();
+    let error = Families(&[&AUTOMOT]).parse_summary(&text).unwrap_err();
     let SummaryError::Model { found, known } = &error else { panic!("{error}") };
     assert_eq!((found.as_str(), known.as_str()), (NAME, "\"automot\""));
+    assert_eq!(Summary::parse(&text).unwrap().model, NAME, "known to this program");
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::timing::Stopwatch;
-use tandem_export::family::{FAMILIES, OpenCheckpoint};
+use tandem_export::family::{Families, OpenCheckpoint};
 use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
 use tandem_export::onnx::OPSET;
 use tandem_export::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 /// Opens and checks a checkpoint and its tokenizer, passing warnings on.
 pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn OpenCheckpoint>> {
-    let checkpoint = FAMILIES.open(folder)?;
+    let checkpoint = Families::known().open(folder)?;
     for warning in checkpoint.check()? {
         print::note(&format!("warning: {warning}"));
     }

@@ -5,7 +5,7 @@ use super::{
     canonical, writing,
 };
 use crate::checkpoint::Tensors;
-use crate::family::{FAMILIES, Family};
+use crate::family::{Families, Family};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use tandem_files::WholeFolder;
@@ -186,5 +186,5 @@ fn refuse_foreign(out_dir: &Path, family: &dyn Family) -> Result<(), ExportError
 /// True for the graph or contract of a network that an export may have.
 fn is_network_file(name: &str, family: &dyn Family) -> bool {
     let stem = name.strip_suffix(".onnx").or_else(|| name.strip_suffix(".json"));
-    stem.is_some_and(|name| family.is_network(name) || FAMILIES.is_network(name))
+    stem.is_some_and(|name| family.is_network(name) || Families::known().is_network(name))
 }

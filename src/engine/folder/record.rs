@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use tandem_export::contract::Contract;
-use tandem_export::family::FAMILIES;
+use tandem_export::family::Families;
 use tandem_export::options::Precision;
 use tandem_export::weights::hex;
 
@@ -181,7 +181,7 @@ pub(super) fn is_of_an_engine(name: &str) -> bool {
     let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
     // A layer group's name has a dot of its own.
     stem.and_then(|stem| stem.rsplit_once('.'))
-        .is_some_and(|(network, key)| FAMILIES.is_network(network) && is_key(key))
+        .is_some_and(|(network, key)| Families::known().is_network(network) && is_key(key))
 }
 
 /// Returns the name of a file of `network`'s engine.

@@ -15,7 +15,7 @@ use super::weight_hash::{GraphWeights, WeightHashError};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use tandem_export::family::FAMILIES;
+use tandem_export::family::Families;
 use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE};
 use tandem_files::sync_folder;
 
@@ -135,7 +135,8 @@ pub(in crate::engine) fn publish(
     for entry in fs::read_dir(out).map_err(FileError::at("read", out))? {
         let entry = entry.map_err(FileError::at("read", out))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_gone = |network: &str| FAMILIES.is_network(network) && !networks.contains(&network);
+        let is_gone =
+            |network: &str| Families::known().is_network(network) && !networks.contains(&network);
         // Graphs of an export with other layer groups would look as if they belonged to this one.
         let exported = [".onnx", ".json"].iter().find_map(|ending| name.strip_suffix(ending));
         let is_stale = is_of_an_engine(&name) && !named.contains(&name.as_str());
