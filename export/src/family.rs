@@ -7,6 +7,7 @@ use crate::automot;
 use crate::checkpoint::{CheckpointError, Tensors, Warning, read_small_file};
 use crate::graph::{GraphError, Network};
 use crate::options::Options;
+use crate::spec::{Spec, SpecError, SpecFile};
 use crate::summary::{Summary, SummaryError};
 use crate::synth::{SynthError, SynthWeights, Synthesized};
 use linkme::distributed_slice;
@@ -77,6 +78,16 @@ pub trait Family: Sync {
         options.own.iter().map(|(name, value)| format!(" --option '{name}={value}'")).collect()
     }
 
+    /// Reads a specification of a checkpoint, or the published configuration of a model of this
+    /// family. Without an implementation the content is returned as it is: only
+    /// [`synthesize`](Self::synthesize) validates it.
+    ///
+    /// # Errors
+    /// If the content is not a specification of this family.
+    fn read_spec(&self, file: &SpecFile) -> Result<Spec, SpecError> {
+        Ok(Spec { value: file.specification()?, notes: Vec::new() })
+    }
+
     /// Writes a checkpoint folder whose weights are not trained.
     ///
     /// # Errors
@@ -104,6 +115,9 @@ pub trait OpenCheckpoint {
     /// The tensors that are missing or wrong.
     fn check(&self) -> Result<Vec<Warning>, CheckpointError>;
 
+    /// Describes the networks.
+    fn describe(&self) -> Description;
+
     /// Builds all networks, in the order in which they run; `before` receives the name of each before
     /// it is built.
     ///
@@ -114,6 +128,14 @@ pub trait OpenCheckpoint {
         options: &Options,
         before: &mut dyn FnMut(&'static str),
     ) -> Result<Built, NetworkError>;
+}
+
+/// Sizes of a checkpoint's networks.
+pub struct Description {
+    /// For programs.
+    pub config: Value,
+    /// For people: one line per network.
+    pub networks: Vec<String>,
 }
 
 /// The networks of a checkpoint.
@@ -145,6 +167,11 @@ impl Candidate {
         let config = read_small_file(&path)?.map(|text| serde_json::from_slice(&text)).transpose();
         let config = config.map_err(|source| CheckpointError::NotJson { path, source })?;
         Ok(Self { dir: dir.into(), config })
+    }
+
+    /// A folder with this content of its `config.json`.
+    pub(crate) fn of_config(dir: &Path, config: Value) -> Self {
+        Self { dir: dir.into(), config: Some(config) }
     }
 
     /// The folder.
@@ -222,12 +249,33 @@ impl Families {
     /// If there is none, or the folder cannot be read.
     pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
         let candidate = Candidate::read(folder)?;
-        let family = self.0.iter().copied().find(|family| family.recognizes(&candidate));
-        family.ok_or_else(|| CheckpointError::UnknownFamily {
+        self.recognizing(&candidate).ok_or_else(|| CheckpointError::UnknownFamily {
             dir: folder.into(),
             found: candidate.found(),
             known: self.sorted().iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
         })
+    }
+
+    /// The family that recognizes a folder.
+    pub(crate) fn recognizing(&self, candidate: &Candidate) -> Option<&'static dyn Family> {
+        self.0.iter().copied().find(|family| family.recognizes(candidate))
+    }
+
+    /// The family of files that name none and that no family recognizes, if it is one of these.
+    pub(crate) fn presumed(&self) -> Option<&'static dyn Family> {
+        self.named(automot::NAME)
+    }
+
+    /// As [`of_folder`](Self::of_folder); for a folder that no family recognizes it is AutoMoT, whose
+    /// errors say what is missing or wrong.
+    ///
+    /// # Errors
+    /// As [`of_folder`](Self::of_folder), if AutoMoT is not one of the families.
+    pub fn of_folder_or_presumed(
+        &self,
+        folder: &Path,
+    ) -> Result<&'static dyn Family, CheckpointError> {
+        self.of_folder(folder).or_else(|error| self.presumed().ok_or(error))
     }
 
     /// Opens the checkpoint in `folder`, of whichever family it is.

@@ -31,6 +31,10 @@ pub mod family;
 
 pub mod automot;
 
+pub mod spec;
+
+pub mod inspection;
+
 pub mod weights;
 
 pub mod summary;

@@ -12,13 +12,17 @@ use tandem_export::automot::AUTOMOT;
 use tandem_export::checkpoint::{CheckpointError, Naming, Tensors, Warning};
 use tandem_export::contract::Contract;
 use tandem_export::dtype::DType;
-use tandem_export::family::{Built, Candidate, Families, Family, NetworkError, OpenCheckpoint};
+use tandem_export::family::{
+    Built, Candidate, Description, Families, Family, NetworkError, OpenCheckpoint,
+};
 use tandem_export::folder::{
     ExportError, SUMMARY_FILE, TOKENIZER_FILE, contract_file, export_networks, graph_file,
 };
 use tandem_export::graph::{GraphError, Network};
+use tandem_export::inspection::inspect;
 use tandem_export::onnx::ModelProto;
 use tandem_export::options::{Options, Precision};
+use tandem_export::spec::{SpecError, SpecFile};
 use tandem_export::summary::{Summary, SummaryError};
 use tandem_export::synth::{SynthError, SynthWeights, Synthesized};
 use tempfile::TempDir;
@@ -146,6 +150,12 @@ impl OpenCheckpoint for ScriptedCheckpoint {
         Ok(self.stored.warnings())
     }
 
+    fn describe(&self) -> Description {
+        let Spec { picture, points } = self.spec;
+        let text = format!("planner: {picture} pixels of each camera, {points} points");
+        Description { config: json!(self.spec), networks: vec![text] }
+    }
+
     fn build(
         &self,
         options: &Options,
@@ -239,6 +249,42 @@ fn second_family_is_exported_and_read_back() {
 }
 
 #[test]
+fn specification_file_names_its_family() {
+    let parse = |text: &str| SpecFile::parse("spec.yaml".into(), text.to_owned()).unwrap();
+    let scripted = parse("family: scripted\npicture: 6\npoints: 4\n");
+    let family = Families::known().of_spec(&scripted).unwrap();
+    let spec = family.read_spec(&scripted).unwrap();
+    assert_eq!(family.name(), NAME);
+    assert_eq!(spec.value, json!({ "picture": 6, "points": 4 }));
+    let config = parse("{\"model_type\": \"scripted\"}");
+    assert_eq!(Families::known().of_spec(&config).unwrap().name(), NAME);
+
+    // Without a name it is AutoMoT's, and reads the same with it.
+    let unnamed = parse(TINY);
+    let named = parse(&TINY.replacen('{', "{ \"family\": \"automot\",", 1));
+    for file in [&unnamed, &named] {
+        let family = Families::known().of_spec(file).unwrap();
+        assert_eq!(family.name(), "automot");
+        let read: Value = serde_json::from_str(TINY).unwrap();
+        assert_eq!(family.read_spec(file).unwrap().value, read);
+    }
+
+    let error = KNOWN.of_spec(&parse("family: other")).map(|_| ()).unwrap_err();
+    let SpecError::UnknownFamily { found, known, .. } = &error else { panic!("{error}") };
+    assert_eq!((found.as_str(), known.as_str()), ("other", "\"automot\", \"scripted\""));
+}
+
+#[test]
+fn checkpoint_of_another_family_is_inspected() {
+    let folder = checkpoint();
+    let found = inspect(&folder.path().join("checkpoint")).unwrap();
+    assert_eq!(found.problems, Vec::<String>::new());
+    assert_eq!((found.tensors, found.parameters), (2, 12 * 12 + 12));
+    assert_eq!(found.config.unwrap(), json!({ "picture": 6, "points": 4 }));
+    assert_eq!(found.networks.len(), 1);
+}
+
+#[test]
 fn defaults_of_options_are_recorded() {
     let folder = checkpoint();
     let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
@@ -264,9 +310,10 @@ fn option_of_another_family_is_refused_by_name() {
 
 #[test]
 fn registered_family_is_known_in_order_of_names() {
+    const REVERSED: Families = Families(&[&SCRIPTED, &AUTOMOT]);
     let names: Vec<&str> = Families::known().0.iter().map(|family| family.name()).collect();
     assert_eq!(names, ["automot", NAME]);
-    assert_eq!(Families(&[&SCRIPTED, &AUTOMOT]).names(), Families::known().names());
+    assert_eq!(REVERSED.names(), Families::known().names());
     assert!(Families::known().is_network(NETWORK));
 }
 
@@ -307,12 +354,13 @@ fn folder_of_no_family_names_the_known_families() {
 
 #[test]
 fn summary_of_an_unknown_family_is_refused_with_both_names() {
+    const RELEASED: Families = Families(&[&AUTOMOT]);
     let folder = checkpoint();
     let opened = KNOWN.open(&folder.path().join("checkpoint")).unwrap();
     let out = folder.path().join("networks");
     export_networks(&*opened, Options::default(), &out, &mut |_| {}).unwrap();
     let text = fs::read(out.join(SUMMARY_FILE)).unwrap();
-    let error = Families(&[&AUTOMOT]).parse_summary(&text).unwrap_err();
+    let error = RELEASED.parse_summary(&text).unwrap_err();
     let SummaryError::Model { found, known } = &error else { panic!("{error}") };
     assert_eq!((found.as_str(), known.as_str()), (NAME, "\"automot\""));
     assert_eq!(Summary::parse(&text).unwrap().model, NAME, "known to this program");

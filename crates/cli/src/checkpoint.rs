@@ -2,17 +2,17 @@
 
 use super::{Outcome, export, print};
 use anyhow::Context;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tandem::model::automot::tokenizer::Tokenizer;
-use tandem_export::automot::Checkpoint;
-use tandem_export::automot::checkpoint::{AutomotConfig, Inspection, inspect};
-use tandem_export::automot::synth::{SynthSpec, synthesize, synthesize_sparse};
-use tandem_export::automot::{ExportOptions, networks};
-use tandem_export::folder::TOKENIZER_FILE;
+use tandem_export::family::{Families, Family};
+use tandem_export::inspection::{Inspection, inspect};
+use tandem_export::options::Options;
+use tandem_export::spec::SpecFile;
+use tandem_export::synth::SynthWeights;
 
 #[derive(clap::Subcommand)]
 pub(super) enum Verb {
-    /// Write a checkpoint with random or no weights, in AutoMoT's own format, of any size
+    /// Write a checkpoint with random or no weights, in its model family's own format, of any size
     Synth(Synth),
     /// Print what a checkpoint holds and whether it can be exported; exits with 1 if it cannot
     Inspect(Inspect),
@@ -30,8 +30,8 @@ pub(super) struct Inspect {
 
 #[derive(clap::Args)]
 pub(super) struct Synth {
-    /// Sizes of the networks, JSON or YAML (see configs/), or the config.json of a Qwen3-VL or AutoMoT
-    /// checkpoint or its folder
+    /// Sizes of the networks, JSON or YAML (see configs/; the key `family` names the model family,
+    /// automot if absent), or the config.json of a Qwen3-VL or AutoMoT checkpoint or its folder
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Seed of the weights
@@ -48,22 +48,23 @@ pub(super) struct Synth {
 pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
     match verb {
         Verb::Inspect(arguments) => {
-            let mut found = inspect(&arguments.folder)?;
+            let folder = &arguments.folder;
+            let mut found = inspect(folder)?;
+            let family = Families::known().of_folder_or_presumed(folder)?;
             if found.problems.is_empty()
-                && let Err(error) = networks_of(&arguments.folder)
+                && let Err(error) = networks_of(family, folder)
             {
                 found.problems.push(format!("{error:#}"));
             }
-            if found.files.iter().any(|file| file.name == TOKENIZER_FILE) {
-                let loaded = Tokenizer::read(&arguments.folder.join(TOKENIZER_FILE));
-                // A tokenizer that was refused already needs no second line.
-                if let Err(error) = loaded
-                    && found.problems.is_empty()
+            for companion in family.companions() {
+                if !found.files.iter().any(|file| file.name == *companion) {
+                    found.notes.push(format!("no {companion}: the networks cannot drive"));
+                // A file that was refused already needs no second line.
+                } else if found.problems.is_empty()
+                    && let Err(error) = export::check_companion(folder, companion)
                 {
-                    found.problems.push(format!("{:#}", anyhow::Error::new(error)));
+                    found.problems.push(format!("{error:#}"));
                 }
-            } else {
-                found.notes.push(format!("no {TOKENIZER_FILE}: the networks cannot drive"));
             }
             if arguments.json {
                 print::line(&serde_json::to_string_pretty(&found)?);
@@ -73,13 +74,15 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
             Ok(if found.problems.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
         }
         Verb::Synth(arguments) => {
-            let spec = read_spec(&arguments.config)?;
+            let (family, spec) = read_spec(&arguments.config)?;
             let out = &arguments.out;
             let weights = if arguments.sparse {
-                synthesize_sparse(&spec, out).with_context(|| writing(out))?;
+                family
+                    .synthesize(&spec, SynthWeights::Sparse, out, &mut |_, _| {})
+                    .with_context(|| writing(out))?;
                 "all weights left out (zero)".to_owned()
             } else {
-                synth(&spec, arguments.seed, out)?;
+                synth(family, &spec, arguments.seed, out)?;
                 format!("random weights (seed {})", arguments.seed)
             };
             print::line(&format!("wrote a checkpoint with {weights} to {}", out.display()));
@@ -89,25 +92,23 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
 }
 
 /// Builds the networks that `export` writes by default, and drops them.
-fn networks_of(folder: &Path) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(folder)?;
-    networks::all(&checkpoint, &ExportOptions::default(), |_| {})?;
+fn networks_of(family: &dyn Family, folder: &Path) -> anyhow::Result<()> {
+    family.open(folder)?.build(&Options::default(), &mut |_| {})?;
     Ok(())
 }
 
-/// Reads a specification (YAML includes JSON) or the `config.json` of a published model, and prints
-/// what was assumed about the latter.
-pub(super) fn read_spec(path: &Path) -> anyhow::Result<SynthSpec> {
-    let path = if path.is_dir() { &path.join("config.json") } else { path };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read configuration {}", path.display()))?;
-    if SynthSpec::is_published(&text) {
-        let (spec, notes) = SynthSpec::of_published(path)?;
-        notes.iter().for_each(|text| print::note(&format!("note: {text}")));
-        return Ok(spec);
-    }
-    serde_saphyr::from_str(&text)
-        .with_context(|| format!("{} is not a checkpoint configuration", path.display()))
+/// Reads a specification or the published configuration of a model, and prints what was assumed about
+/// the latter.
+pub(super) fn read_spec(path: &Path) -> anyhow::Result<(&'static dyn Family, Value)> {
+    spec_of(&SpecFile::read(path)?)
+}
+
+/// The family and the content of a specification; prints what was assumed.
+pub(super) fn spec_of(file: &SpecFile) -> anyhow::Result<(&'static dyn Family, Value)> {
+    let family = Families::known().of_spec(file)?;
+    let spec = family.read_spec(file)?;
+    spec.notes.iter().for_each(|text| print::note(&format!("note: {text}")));
+    Ok((family, spec.value))
 }
 
 /// Tables of files and element types, then the sizes of the networks, notes and problems.
@@ -140,8 +141,8 @@ fn describe(found: &Inspection) -> String {
             print::table(&["type", "tensors", "MB"], &types)
         ));
     }
-    if let Some(config) = &found.config {
-        parts.push(describe_config(config));
+    if !found.networks.is_empty() {
+        parts.push(found.networks.join("\n"));
     }
     let lines = |title: &str, texts: &[String]| {
         texts.iter().map(|text| format!("{title}: {text}")).collect::<Vec<_>>().join("\n")
@@ -157,58 +158,20 @@ fn describe(found: &Inspection) -> String {
     parts.join("\n\n")
 }
 
-fn describe_config(config: &AutomotConfig) -> String {
-    let AutomotConfig { text, vision, mot, bev, .. } = config;
-    [
-        format!(
-            "vision tower: {} blocks of {}, {} heads, patches of {} pixels, deepstack after {:?}",
-            vision.depth,
-            vision.hidden_size,
-            vision.num_heads,
-            vision.patch_size,
-            vision.deepstack_visual_indexes
-        ),
-        format!(
-            "understanding expert: {} layers of {}, {} query and {} key heads of {}, vocabulary of \
-             {}, rope theta {}",
-            text.num_hidden_layers,
-            text.hidden_size,
-            text.num_attention_heads,
-            text.num_key_value_heads,
-            text.head_dim,
-            text.vocab_size,
-            text.rope_theta
-        ),
-        format!(
-            "action expert: {} query and {} key heads, {} decision, {} route and {} waypoint queries",
-            mot.num_attention_heads,
-            mot.num_key_value_heads,
-            mot.reasoning_tokens,
-            mot.route_tokens,
-            mot.waypoint_tokens
-        ),
-        format!(
-            "BEV encoder: {} and {}, picture {}x{}, LiDAR histogram {}x{} of {} channels",
-            bev.image_architecture,
-            bev.lidar_architecture,
-            bev.image_size[0],
-            bev.image_size[1],
-            bev.lidar_size[0],
-            bev.lidar_size[1],
-            bev.lidar_channels
-        ),
-    ]
-    .join("\n")
-}
-
 /// Writes a checkpoint with a progress bar.
-pub(super) fn synth(spec: &SynthSpec, seed: u64, out: &Path) -> anyhow::Result<()> {
+pub(super) fn synth(
+    family: &dyn Family,
+    spec: &Value,
+    seed: u64,
+    out: &Path,
+) -> anyhow::Result<()> {
     let bar = export::bytes_bar("writing weights");
-    synthesize(spec, seed, out, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    })
-    .with_context(|| writing(out))?;
+    family
+        .synthesize(spec, SynthWeights::Random { seed }, out, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })
+        .with_context(|| writing(out))?;
     bar.finish_and_clear();
     Ok(())
 }

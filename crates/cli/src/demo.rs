@@ -20,8 +20,8 @@ use tandem::timing::Stopwatch;
 use tandem_evaluation::campaign::{CampaignPlan, Shard, drive_here};
 use tandem_evaluation::routes::parse_routes;
 use tandem_evaluation::scoring::TICK_CAP;
-use tandem_export::automot::synth::SynthSpec;
 use tandem_export::options::Options;
+use tandem_export::spec::SpecFile;
 
 /// Sizes of the demo's checkpoint.
 const CHECKPOINT: &str = include_str!("../../../configs/tiny.json");
@@ -167,9 +167,10 @@ impl Demo<'_> {
     /// Generates the checkpoint and exports it.
     fn make_engine(&self, steps: &mut Steps) -> anyhow::Result<()> {
         self.say("1/4 generating a tiny checkpoint with random weights");
-        let spec: SynthSpec = serde_json::from_str(CHECKPOINT).context("configs/tiny.json")?;
+        let sizes = SpecFile::parse("configs/tiny.json".into(), CHECKPOINT.to_owned())?;
+        let (family, spec) = checkpoint::spec_of(&sizes)?;
         let checkpoint_folder = self.arguments.out.join("checkpoint");
-        checkpoint::synth(&spec, self.arguments.seed, &checkpoint_folder)?;
+        checkpoint::synth(family, &spec, self.arguments.seed, &checkpoint_folder)?;
         steps.done("checkpoint");
 
         self.say("2/4 exporting it: four ONNX networks");

@@ -102,15 +102,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Opens and checks a checkpoint and its tokenizer, passing warnings on.
+/// Opens and checks a checkpoint and its companions, passing warnings on.
 pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn OpenCheckpoint>> {
     let checkpoint = Families::known().open(folder)?;
     for warning in checkpoint.check()? {
         print::note(&format!("warning: {warning}"));
     }
-    let tokenizer = folder.join(TOKENIZER_FILE);
-    if tokenizer.exists() {
-        Tokenizer::read(&tokenizer)?;
+    for companion in checkpoint.family().companions() {
+        if folder.join(companion).exists() {
+            check_companion(folder, companion)?;
+        }
     }
     if values == Values::Check {
         let bar = bytes_bar("checking values");
@@ -124,6 +125,14 @@ pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn Open
         }
     }
     Ok(checkpoint)
+}
+
+/// Checks that the runtime can read a file that an export needs to drive.
+pub(super) fn check_companion(folder: &Path, name: &str) -> anyhow::Result<()> {
+    if name == TOKENIZER_FILE {
+        Tokenizer::read(&folder.join(name))?;
+    }
+    Ok(())
 }
 
 /// Exports with a progress bar.

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use tandem::model::{ModelBlock, Runs};
 use tandem::runtime::family_of;
 use tandem::tensor::DType;
-use tandem_export::automot::Checkpoint;
-use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::synthesize_sparse;
 use tandem_export::cost::{Compulsory, Cost, NetworkCost, PartCost};
 use tandem_export::folder::export_networks;
-use tandem_export::options::{Precision, WeightStorage};
+use tandem_export::options::{Options, Precision, WeightStorage};
+use tandem_export::synth::SynthWeights;
 use tandem_profile::roofline::ceilings::{self, Ceilings, Source};
 use tandem_profile::roofline::floor::{Floors, StageCosts, StageFloor, costs, floors};
 use tandem_profile::roofline::measure::Measurement;
@@ -172,16 +170,18 @@ pub(super) struct Engine {
 impl Engine {
     /// Draws the networks of a configuration over a checkpoint that is all header.
     fn draw(config: &Path, precision: Precision) -> anyhow::Result<Self> {
-        let spec = checkpoint::read_spec(config)?;
+        let (family, spec) = checkpoint::read_spec(config)?;
         let folder = tempfile::tempdir().context("cannot make a folder for the graphs")?;
         let drawing = || format!("drawing the networks of {}", config.display());
         let source = folder.path().join("checkpoint");
-        synthesize_sparse(&spec, &source).with_context(drawing)?;
-        let checkpoint = Checkpoint::open(&source).with_context(drawing)?;
+        family
+            .synthesize(&spec, SynthWeights::Sparse, &source, &mut |_, _| {})
+            .with_context(drawing)?;
+        let checkpoint = family.open(&source).with_context(drawing)?;
         let weights = WeightStorage::Link;
-        let options = ExportOptions { precision, weights, ..ExportOptions::default() };
+        let options = Options { precision, weights, ..Options::default() };
         let engine = folder.path().join("engine");
-        export_networks(&checkpoint, &options, &engine, &mut |_| {}).with_context(drawing)?;
+        export_networks(&*checkpoint, &options, &engine, &mut |_| {}).with_context(drawing)?;
         Self::read(&engine)
     }
 

@@ -2,11 +2,13 @@
 
 use super::checkpoint::Checkpoint;
 use super::networks::{self, Sizes};
-use super::{ExportOptions, NAME, names, synth};
+use super::synth::{self, SynthSpec};
+use super::{ExportOptions, NAME, names};
 use crate::checkpoint::{CheckpointError, Tensors, Warning};
-use crate::family::{Built, Candidate, Family, NetworkError, OpenCheckpoint};
+use crate::family::{Built, Candidate, Description, Family, NetworkError, OpenCheckpoint};
 use crate::folder::TOKENIZER_FILE;
 use crate::options::Options;
+use crate::spec::{Spec, SpecError, SpecFile};
 use crate::synth::{SynthError, SynthWeights, Synthesized};
 use serde_json::Value;
 use std::path::Path;
@@ -64,6 +66,16 @@ impl Family for Automot {
         arguments
     }
 
+    fn read_spec(&self, file: &SpecFile) -> Result<Spec, SpecError> {
+        let (spec, notes) = if SynthSpec::is_published(file.content()) {
+            SynthSpec::of_published(file.path())?
+        } else {
+            (file.specification()?, Vec::new())
+        };
+        let value = serde_json::to_value(spec).expect("plain structs serialize");
+        Ok(Spec { value, notes })
+    }
+
     fn synthesize(
         &self,
         spec: &Value,
@@ -91,6 +103,11 @@ impl OpenCheckpoint for Checkpoint {
 
     fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
         Checkpoint::check(self)
+    }
+
+    fn describe(&self) -> Description {
+        let config = serde_json::to_value(self.config()).expect("plain structs serialize");
+        Description { config, networks: self.config().networks_as_text() }
     }
 
     fn build(

@@ -23,6 +23,53 @@ pub struct AutomotConfig {
     pub frame_pixels: Option<[usize; 2]>,
 }
 
+impl AutomotConfig {
+    /// Describes the networks, one line each.
+    pub(crate) fn networks_as_text(&self) -> Vec<String> {
+        let Self { text, vision, mot, bev, .. } = self;
+        vec![
+            format!(
+                "vision tower: {} blocks of {}, {} heads, patches of {} pixels, deepstack after {:?}",
+                vision.depth,
+                vision.hidden_size,
+                vision.num_heads,
+                vision.patch_size,
+                vision.deepstack_visual_indexes
+            ),
+            format!(
+                "understanding expert: {} layers of {}, {} query and {} key heads of {}, vocabulary \
+                 of {}, rope theta {}",
+                text.num_hidden_layers,
+                text.hidden_size,
+                text.num_attention_heads,
+                text.num_key_value_heads,
+                text.head_dim,
+                text.vocab_size,
+                text.rope_theta
+            ),
+            format!(
+                "action expert: {} query and {} key heads, {} decision, {} route and {} waypoint \
+                 queries",
+                mot.num_attention_heads,
+                mot.num_key_value_heads,
+                mot.reasoning_tokens,
+                mot.route_tokens,
+                mot.waypoint_tokens
+            ),
+            format!(
+                "BEV encoder: {} and {}, picture {}x{}, LiDAR histogram {}x{} of {} channels",
+                bev.image_architecture,
+                bev.lidar_architecture,
+                bev.image_size[0],
+                bev.image_size[1],
+                bev.lidar_size[0],
+                bev.lidar_size[1],
+                bev.lidar_channels
+            ),
+        ]
+    }
+}
+
 /// `text_config` of `config.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,7 +9,6 @@ mod trunk;
 
 mod check;
 mod harmless;
-mod inspection;
 mod naming;
 mod parse;
 mod preprocessor;
@@ -17,7 +16,6 @@ mod tokenizer;
 
 pub use config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
 pub use expected::Network;
-pub use inspection::{FoundFile, Inspection, Stored, inspect};
 pub use trunk::{Stage, Trunk};
 
 use crate::checkpoint::{CheckpointError, Tensors};

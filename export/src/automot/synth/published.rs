@@ -13,11 +13,10 @@ const REST: [(&str, &str); 2] =
     [("automot_args.json", "the action expert"), ("bev_config.json", "the BEV encoder")];
 
 impl SynthSpec {
-    /// True if a JSON text is a `config.json` as Hugging Face's tools write it, not a spec.
-    pub fn is_published(text: &str) -> bool {
+    /// True if `content` is that of a `config.json` as Hugging Face's tools write it, not a spec.
+    pub fn is_published(content: &Value) -> bool {
         let keys = ["text_config", "vision_config", "model_type", "architectures"];
-        serde_json::from_str::<Value>(text)
-            .is_ok_and(|value| keys.iter().any(|key| value.get(key).is_some()))
+        keys.iter().any(|key| content.get(key).is_some())
     }
 
     /// Reads the `config.json` of a Qwen3-VL or AutoMoT checkpoint, whatever the file's name, and

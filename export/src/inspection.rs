@@ -1,9 +1,9 @@
 //! Describes a checkpoint folder and whether it can be exported, for people and programs.
 
-use super::Checkpoint;
-use super::config::AutomotConfig;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, Tensors};
+use crate::family::{Description, Families};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -23,8 +23,11 @@ pub struct Inspection {
     pub parameters: u64,
     /// Tensors and bytes of each element type.
     pub dtypes: BTreeMap<String, Stored>,
-    /// The sizes of the networks, as understood; absent if they could not be read.
-    pub config: Option<AutomotConfig>,
+    /// Sizes of the networks as the model family reads them; absent if they could not be read.
+    pub config: Option<Value>,
+    /// The same as text, one line per network.
+    #[serde(skip)]
+    pub networks: Vec<String>,
     /// Oddities that do not prevent an export.
     pub notes: Vec<String>,
     /// Problems that prevent an export.
@@ -51,7 +54,8 @@ pub struct Stored {
     pub bytes: u64,
 }
 
-/// Looks at a checkpoint folder; reads no weights but those of a stored output head.
+/// Inspects a checkpoint folder; reads next to no weights. A folder that no family recognizes is read
+/// as a checkpoint of the presumed one, whose problems say what is wrong.
 ///
 /// # Errors
 /// If there is no such folder, or it cannot be listed. Problems inside it are part of the result.
@@ -66,13 +70,17 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
         parameters: 0,
         dtypes: BTreeMap::new(),
         config: None,
+        networks: Vec::new(),
         notes: Vec::new(),
         problems: Vec::new(),
     };
-    match Checkpoint::open(dir) {
+    let family = Families::known().of_folder_or_presumed(dir);
+    match family.and_then(|family| family.open(dir)) {
         Ok(checkpoint) => {
-            inspection.add_tensors(&checkpoint);
-            inspection.config = Some(checkpoint.config().clone());
+            inspection.add_tensors(checkpoint.tensors());
+            let Description { config, networks } = checkpoint.describe();
+            inspection.config = Some(config);
+            inspection.networks = networks;
             match checkpoint.check() {
                 Ok(warnings) => {
                     inspection.notes.extend(warnings.iter().map(ToString::to_string));
@@ -86,21 +94,21 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
 }
 
 impl Inspection {
-    fn add_tensors(&mut self, checkpoint: &Checkpoint) {
-        let names = checkpoint.files().iter().filter_map(|path| path.file_name());
+    fn add_tensors(&mut self, stored: &Tensors) {
+        let names = stored.files().iter().filter_map(|path| path.file_name());
         let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
         let mut in_file = vec![0; names.len()];
-        for (name, entry) in checkpoint.tensors() {
+        for (name, entry) in stored.tensors() {
             in_file[entry.file] += 1;
-            let stored = self.dtypes.entry(entry.dtype.to_string()).or_default();
-            stored.tensors += 1;
-            stored.bytes += entry.length;
+            let of_dtype = self.dtypes.entry(entry.dtype.to_string()).or_default();
+            of_dtype.tensors += 1;
+            of_dtype.bytes += entry.length;
             let is_statistic = name.ends_with(".running_mean") || name.ends_with(".running_var");
             if entry.dtype.is_float() && !is_statistic {
                 self.parameters += entry.length / entry.dtype.size() as u64;
             }
         }
-        for (dtype, file) in checkpoint.foreign.values() {
+        for (dtype, file) in stored.foreign.values() {
             in_file[*file] += 1;
             self.dtypes.entry(dtype.clone()).or_default().tensors += 1;
         }
