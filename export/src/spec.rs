@@ -50,12 +50,15 @@ impl SpecFile {
     /// # Errors
     /// If the text is not YAML.
     pub fn parse(path: PathBuf, text: String) -> Result<Self, SpecError> {
-        // Not all JSON is YAML: tabs may not indent.
-        match serde_saphyr::from_str(&text).or_else(|e| serde_json::from_str(&text).map_err(|_| e))
-        {
-            Ok(content) => Ok(Self { path, text, content }),
-            Err(source) => Err(SpecError::Parse { path, source: Box::new(source) }),
-        }
+        let content = match serde_saphyr::from_str(&text) {
+            Ok(content) => content,
+            // Not all JSON is YAML: tabs may not indent.
+            Err(source) => match serde_json::from_str(&text) {
+                Ok(content) => content,
+                Err(_) => return Err(SpecError::Parse { path, source: Box::new(source) }),
+            },
+        };
+        Ok(Self { path, text, content })
     }
 
     /// Path of the file.
