@@ -38,6 +38,7 @@ mod report_command;
 mod result_forms;
 mod roofline;
 mod runtime;
+mod second_family;
 mod slurm_array;
 mod sweep;
 mod telemetry;
