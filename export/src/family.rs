@@ -1,47 +1,15 @@
 //! Model families: what recognizes, reads and exports the checkpoints of one kind of model.
 //!
-//! A family is a folder of this crate and one line at [`REGISTERED`]. Another crate adds a family of
-//! its own with [`export_family!`](crate::export_family).
+//! A family is a folder of this crate and one line in [`registry`](crate::registry).
 
-use crate::automot;
 use crate::checkpoint::{CheckpointError, Tensors, Warning, read_small_file};
 use crate::graph::{GraphError, Network};
 use crate::options::Options;
 use crate::spec::{Spec, SpecError, SpecFile};
-use crate::summary::{Summary, SummaryError};
 use crate::synth::{SynthError, SynthWeights, Synthesized};
-use linkme::distributed_slice;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use tandem_files::shortened;
-
-/// Every family of this program, in no particular order; [`Families::known`] sorts them.
-#[distributed_slice]
-pub static REGISTERED: [&'static dyn Family];
-
-/// Adds a family, which is a static, to [`REGISTERED`](crate::family::REGISTERED):
-///
-/// ```ignore
-/// static PLANNER: Planner = Planner;
-/// tandem_export::export_family!(PLANNER);
-/// ```
-#[macro_export]
-macro_rules! export_family {
-    ($family:expr) => {
-        const _: () = {
-            #[expect(
-                unsafe_code,
-                reason = "linkme places the elements of a slice in a link section"
-            )]
-            #[$crate::linkme::distributed_slice($crate::family::REGISTERED)]
-            #[linkme(crate = $crate::linkme)]
-            static FAMILY: &'static dyn $crate::family::Family = &$family;
-        };
-    };
-}
-
-export_family!(automot::AUTOMOT);
 
 /// One kind of model.
 pub trait Family: Sync {
@@ -190,7 +158,7 @@ impl Candidate {
     }
 
     /// What the folder has of what families are recognized by, as text.
-    fn found(&self) -> String {
+    pub(crate) fn found(&self) -> String {
         match (&self.config, self.model_type()) {
             (None, _) => format!("no {CONFIG_FILE}"),
             (Some(_), None) => format!("a {CONFIG_FILE} without a model_type"),
@@ -203,111 +171,6 @@ impl Candidate {
 
 /// Where most checkpoints name their kind of model.
 const CONFIG_FILE: &str = "config.json";
-
-/// Families among which the family of a folder is found.
-#[derive(Clone, Copy)]
-pub struct Families(pub &'static [&'static dyn Family]);
-
-impl Families {
-    /// The families of this program, sorted by name.
-    ///
-    /// # Panics
-    /// If two have the same name.
-    pub fn known() -> Self {
-        static SORTED: OnceLock<Vec<&'static dyn Family>> = OnceLock::new();
-        Self(SORTED.get_or_init(|| {
-            let families = Families(&REGISTERED).sorted();
-            for pair in families.windows(2) {
-                let [name, next] = [pair[0].name(), pair[1].name()];
-                assert_ne!(name, next, "two model families have this name");
-            }
-            families
-        }))
-    }
-
-    /// The family of this name.
-    pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
-        self.0.iter().copied().find(|family| family.name() == name)
-    }
-
-    /// Names of the families, sorted, as text.
-    pub fn names(&self) -> String {
-        let names: Vec<String> =
-            self.sorted().iter().map(|family| format!("{:?}", family.name())).collect();
-        names.join(", ")
-    }
-
-    fn sorted(&self) -> Vec<&'static dyn Family> {
-        let mut families = self.0.to_vec();
-        families.sort_by_key(|family| family.name());
-        families
-    }
-
-    /// The family that recognizes the checkpoint in `folder`.
-    ///
-    /// # Errors
-    /// If there is none, or the folder cannot be read.
-    pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
-        let candidate = Candidate::read(folder)?;
-        self.recognizing(&candidate).ok_or_else(|| CheckpointError::UnknownFamily {
-            dir: folder.into(),
-            found: candidate.found(),
-            known: self.sorted().iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
-        })
-    }
-
-    /// The family that recognizes a folder.
-    pub(crate) fn recognizing(&self, candidate: &Candidate) -> Option<&'static dyn Family> {
-        self.0.iter().copied().find(|family| family.recognizes(candidate))
-    }
-
-    /// The family of files that name none and that no family recognizes, if it is one of these.
-    pub(crate) fn presumed(&self) -> Option<&'static dyn Family> {
-        self.named(automot::NAME)
-    }
-
-    /// As [`of_folder`](Self::of_folder); for a folder that no family recognizes it is AutoMoT, whose
-    /// errors say what is missing or wrong.
-    ///
-    /// # Errors
-    /// As [`of_folder`](Self::of_folder), if AutoMoT is not one of the families.
-    pub fn of_folder_or_presumed(
-        &self,
-        folder: &Path,
-    ) -> Result<&'static dyn Family, CheckpointError> {
-        self.of_folder(folder).or_else(|error| self.presumed().ok_or(error))
-    }
-
-    /// Opens the checkpoint in `folder`, of whichever family it is.
-    ///
-    /// # Errors
-    /// As [`of_folder`](Self::of_folder) and [`Family::open`].
-    pub fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
-        self.of_folder(folder)?.open(folder)
-    }
-
-    /// True if an export of one of the families may have a network of this name.
-    pub fn is_network(&self, name: &str) -> bool {
-        self.0.iter().any(|family| family.is_network(name))
-    }
-
-    /// Reads the text of an `export.json`.
-    ///
-    /// # Errors
-    /// If it is not one, is of another format or of another family, or has names that lead out of its
-    /// folder.
-    pub fn parse_summary(&self, text: &[u8]) -> Result<Summary, SummaryError> {
-        let summary = Summary::parse_of_any_family(text)?;
-        let Some(family) = self.named(&summary.model) else {
-            let (found, known) = (shortened(&summary.model), self.names());
-            return Err(SummaryError::Model { found, known });
-        };
-        match summary.networks.keys().find(|name| !family.is_network(name)) {
-            Some(name) => Err(SummaryError::Name { what: "network", name: shortened(name) }),
-            None => Ok(summary),
-        }
-    }
-}
 
 /// Why a network cannot be built.
 #[derive(Debug, thiserror::Error)]

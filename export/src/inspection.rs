@@ -1,7 +1,8 @@
 //! Describes a checkpoint folder and whether it can be exported, for people and programs.
 
 use crate::checkpoint::{CheckpointError, Tensors};
-use crate::family::{Description, Families};
+use crate::family::Description;
+use crate::registry::Families;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;

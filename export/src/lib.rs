@@ -6,7 +6,7 @@
 
 //!
 //! What is particular to a kind of model is a [`family`]: one folder here (such as [`automot`]) and one
-//! line at [`family::REGISTERED`].
+//! line in [`registry`].
 
 #[doc(hidden)]
 pub use linkme;
@@ -27,11 +27,13 @@ pub mod graph;
 
 pub mod nn;
 
+pub mod spec;
+
 pub mod family;
 
 pub mod automot;
 
-pub mod spec;
+pub mod registry;
 
 pub mod inspection;
 

@@ -3,23 +3,20 @@
 //! A file may name its model family under the key `family`. Without it the file is AutoMoT's, unless
 //! it is the published configuration of a model that another family recognizes.
 
-use crate::automot;
 use crate::checkpoint::CheckpointError;
-use crate::family::{Candidate, Families, Family};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_files::{folder_of, shortened};
 
 /// Key of a file that names its family.
-const FAMILY_KEY: &str = "family";
+pub(crate) const FAMILY_KEY: &str = "family";
 
 /// Specification of a checkpoint to synthesize.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Spec {
-    /// The specification, as [`Family::synthesize`] takes it.
+    /// The specification, as [`Family::synthesize`](crate::family::Family::synthesize) takes it.
     pub value: Value,
     /// Assumptions about what the file does not describe.
     pub notes: Vec<String>,
@@ -87,28 +84,6 @@ impl SpecFile {
             path: self.path.clone(),
             source: Box::new(source),
         })
-    }
-}
-
-impl Families {
-    /// The family of a specification.
-    ///
-    /// # Errors
-    /// If the file names an unknown family.
-    pub fn of_spec(&self, file: &SpecFile) -> Result<&'static dyn Family, SpecError> {
-        let unknown = |found: &str| SpecError::UnknownFamily {
-            path: file.path.clone(),
-            found: shortened(found),
-            known: self.names(),
-        };
-        if let Some(name) = file.content.get(FAMILY_KEY) {
-            let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
-            return self.named(&name).ok_or_else(|| unknown(&name));
-        }
-        let candidate = Candidate::of_config(folder_of(&file.path), file.content.clone());
-        self.recognizing(&candidate)
-            .or_else(|| self.presumed())
-            .ok_or_else(|| unknown(automot::NAME))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `export.json`: what a network folder was made from, and what it needs.
 
-use crate::family::Families;
 use crate::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
+use crate::registry::Families;
 use crate::weights::{HashCache, WeightFile, WeightsError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,6 +76,25 @@ pub enum SummaryError {
         /// The models that are known, as text.
         known: String,
     },
+}
+
+impl Families {
+    /// Reads the text of an `export.json`.
+    ///
+    /// # Errors
+    /// If it is not one, is of another format or of another family, or has names that lead out of its
+    /// folder.
+    pub fn parse_summary(&self, text: &[u8]) -> Result<Summary, SummaryError> {
+        let summary = Summary::parse_of_any_family(text)?;
+        let Some(family) = self.named(&summary.model) else {
+            let (found, known) = (shortened(&summary.model), self.names());
+            return Err(SummaryError::Model { found, known });
+        };
+        match summary.networks.keys().find(|name| !family.is_network(name)) {
+            Some(name) => Err(SummaryError::Name { what: "network", name: shortened(name) }),
+            None => Ok(summary),
+        }
+    }
 }
 
 impl Summary {

@@ -12,13 +12,14 @@ use std::fs;
 use tandem_export::automot::AUTOMOT;
 use tandem_export::checkpoint::CheckpointError;
 use tandem_export::contract::Contract;
-use tandem_export::family::{Candidate, Families, NetworkError};
+use tandem_export::family::{Candidate, NetworkError};
 use tandem_export::folder::{
     ExportError, SUMMARY_FILE, TOKENIZER_FILE, contract_file, export_networks, graph_file,
 };
 use tandem_export::inspection::inspect;
 use tandem_export::onnx::ModelProto;
 use tandem_export::options::Options;
+use tandem_export::registry::Families;
 use tandem_export::spec::{SpecError, SpecFile};
 use tandem_export::summary::{Summary, SummaryError};
 use tandem_export::synth::SynthWeights;

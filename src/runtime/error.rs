@@ -1,6 +1,5 @@
 //! Errors of opening an engine folder and of starting a route.
 
-use super::UnknownFamily;
 use crate::device::DeviceError;
 use crate::engine::{EngineFolderError, Rebuild, RunError, onnxruntime};
 use crate::model::{FamilyError, OptionsError};
@@ -80,4 +79,25 @@ pub enum StartError {
     /// The pilot does not start.
     #[error("starting the two experts")]
     Pilot(#[source] PilotError),
+}
+
+/// A name that no model family has.
+#[derive(Debug, thiserror::Error)]
+#[error("model family {found:?} is not known; this tandem runs {known}")]
+pub struct UnknownFamily {
+    /// The name, shortened.
+    pub found: String,
+    /// Names of the families that are known, as text.
+    pub known: String,
+}
+
+/// The `model:` block of a run file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// Its family is not known.
+    #[error(transparent)]
+    Family(#[from] UnknownFamily),
+    /// Its options are not the family's.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
 }

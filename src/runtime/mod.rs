@@ -14,16 +14,15 @@ mod registry;
 mod slow_alone;
 mod verify;
 
-pub use error::{OpenError, StartError};
+pub use error::{BlockError, OpenError, StartError, UnknownFamily};
 pub use loaded::Loaded;
 pub use loaded_model::{KV_SLOTS, LoadedModel, ModelDriver};
 pub use placement::place;
 pub use registry::{
-    BlockError, FAMILIES, Registered, RuntimeFamily, UnknownFamily, check, families, family,
-    family_of,
+    FAMILIES, Registered, RuntimeFamily, check, families, family, family_of, verify,
 };
 pub use slow_alone::SlowExpert;
-pub use verify::{Side, Verification, VerifyError, VerifyOptions, verify};
+pub use verify::{Side, Verification, VerifyError, VerifyOptions};
 
 /// Receives progress messages and warnings, one line each.
 pub type Notes<'a> = dyn FnMut(&str) + 'a;

@@ -1,8 +1,9 @@
 //! The model families that this program can run.
 
+use super::Notes;
+use super::error::{BlockError, OpenError, UnknownFamily};
 use super::loaded_model::{Adapter, LoadedModel};
 use super::verify::{Verification, VerifyError, VerifyOptions};
-use super::{Notes, OpenError};
 use crate::engine::NetworkFile;
 use crate::model::{Family, FamilyError, ModelBlock, ModelOutline, OptionsError, Placement};
 use crate::scene::SensorSuite;
@@ -183,27 +184,32 @@ pub fn check(block: &ModelBlock) -> Result<(), BlockError> {
     Ok(())
 }
 
+/// Drives the models of `engine` and `reference` alike, one after the other, and compares what their
+/// networks answer. Calls `done` after each prompt of each side.
+///
+/// # Errors
+/// See [`VerifyError`].
+pub fn verify(
+    engine: &Path,
+    reference: &Path,
+    options: &VerifyOptions,
+    notes: &mut Notes<'_>,
+    done: &mut dyn FnMut(),
+) -> Result<Verification, VerifyError> {
+    let family = |folder: &Path| {
+        if !folder.is_dir() {
+            return Err(VerifyError::NoFolder { folder: folder.to_owned() });
+        }
+        Ok(family_of(folder)?)
+    };
+    let (ours, theirs) = (family(engine)?, family(reference)?);
+    if ours.name() != theirs.name() {
+        let (engine, reference) = (ours.name(), theirs.name());
+        return Err(VerifyError::Families { engine, reference });
+    }
+    ours.verify([engine, reference], options, notes, done)
+}
+
 fn names() -> String {
     families().join(", ")
-}
-
-/// A name that no model family has.
-#[derive(Debug, thiserror::Error)]
-#[error("model family {found:?} is not known; this tandem runs {known}")]
-pub struct UnknownFamily {
-    /// The name, shortened.
-    pub found: String,
-    /// Names of the families that are known, as text.
-    pub known: String,
-}
-
-/// The `model:` block of a run file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BlockError {
-    /// Its family is not known.
-    #[error(transparent)]
-    Family(#[from] UnknownFamily),
-    /// Its options are not the family's.
-    #[error(transparent)]
-    Options(#[from] OptionsError),
 }

@@ -1,7 +1,6 @@
 //! Two folders of one model, driven alike and compared.
 
 use super::placement::place;
-use super::registry::family_of;
 use super::{Notes, OpenError};
 use crate::engine::{EngineFolder, EngineFolderError, NetworkFile, NetworkFileError, Rebuild};
 use crate::model::verification::{Comparison, Limits, RecordingInputs};
@@ -116,33 +115,7 @@ impl VerifyError {
     }
 }
 
-/// Drives the models of `engine` and `reference` alike, one after the other, and compares what their
-/// networks answer. Calls `done` after each prompt of each side.
-///
-/// # Errors
-/// See [`VerifyError`].
-pub fn verify(
-    engine: &Path,
-    reference: &Path,
-    options: &VerifyOptions,
-    notes: &mut Notes<'_>,
-    done: &mut dyn FnMut(),
-) -> Result<Verification, VerifyError> {
-    let family = |folder: &Path| {
-        if !folder.is_dir() {
-            return Err(VerifyError::NoFolder { folder: folder.to_owned() });
-        }
-        Ok(family_of(folder)?)
-    };
-    let (ours, theirs) = (family(engine)?, family(reference)?);
-    if ours.name() != theirs.name() {
-        let (engine, reference) = (ours.name(), theirs.name());
-        return Err(VerifyError::Families { engine, reference });
-    }
-    ours.verify([engine, reference], options, notes, done)
-}
-
-/// The same for folders of family `F`.
+/// Drives the models of two folders of family `F`; see [`verify`](super::verify()).
 pub(super) fn of_family<F: Family>(
     [engine, reference]: [&Path; 2],
     options: &VerifyOptions,

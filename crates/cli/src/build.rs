@@ -1,5 +1,6 @@
 //! `tandem build`: a network folder to an engine folder.
 
+use super::print::megabytes;
 use super::{Outcome, ending, export, identity, print};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -224,11 +225,6 @@ fn describe(report: &Report) -> String {
         "measured",
     ];
     print::table(&header, &rows.collect::<Vec<_>>())
-}
-
-/// Millions of bytes.
-pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / 1e6)
 }
 
 fn target(text: &str) -> Result<Target, String> {

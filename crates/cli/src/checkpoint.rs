@@ -4,9 +4,10 @@ use super::{Outcome, export, print};
 use anyhow::Context;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use tandem_export::family::{Families, Family};
+use tandem_export::family::Family;
 use tandem_export::inspection::{Inspection, inspect};
 use tandem_export::options::Options;
+use tandem_export::registry::Families;
 use tandem_export::spec::SpecFile;
 use tandem_export::synth::SynthWeights;
 

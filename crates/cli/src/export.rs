@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::timing::Stopwatch;
-use tandem_export::family::{Families, OpenCheckpoint};
+use tandem_export::family::OpenCheckpoint;
 use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
 use tandem_export::onnx::OPSET;
 use tandem_export::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
+use tandem_export::registry::Families;
 use tandem_export::weights::WeightFile;
 
 #[derive(clap::Args)]

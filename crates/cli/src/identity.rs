@@ -1,7 +1,7 @@
 //! Identity of the weights that the networks of a folder compute with.
 
-use super::build::megabytes;
 use super::print;
+use super::print::megabytes;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
 
-use super::build::megabytes;
+use super::print::megabytes;
 use super::{Outcome, identity, print, rebuild};
 use anyhow::{Context, bail};
 use serde::Serialize;

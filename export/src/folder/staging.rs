@@ -5,7 +5,8 @@ use super::{
     canonical, writing,
 };
 use crate::checkpoint::Tensors;
-use crate::family::{Families, Family};
+use crate::family::Family;
+use crate::registry::Families;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use tandem_files::WholeFolder;

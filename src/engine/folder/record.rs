@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use tandem_export::contract::Contract;
-use tandem_export::family::Families;
 use tandem_export::options::Precision;
+use tandem_export::registry::Families;
 use tandem_export::weights::hex;
 
 /// File of the [`EngineRecord`].

@@ -15,8 +15,8 @@ use super::weight_hash::{GraphWeights, WeightHashError};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use tandem_export::family::Families;
 use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE};
+use tandem_export::registry::Families;
 use tandem_files::sync_folder;
 
 /// Returns the record of an engine of `key` whose files are complete, with its weight files as they

@@ -30,7 +30,7 @@ fn networks(root: &Path) -> PathBuf {
     let [checkpoint, networks] = ["checkpoint", "networks"].map(|name| root.join(name));
     let spec = json!({ "picture": 6, "points": 4 });
     SCRIPTED.synthesize(&spec, SynthWeights::Sparse, &checkpoint, &mut |_, _| {}).unwrap();
-    let checkpoint = tandem_export::family::Families::known().open(&checkpoint).unwrap();
+    let checkpoint = tandem_export::registry::Families::known().open(&checkpoint).unwrap();
     assert_eq!(checkpoint.family().name(), NAME);
     export_networks(&*checkpoint, Options::default(), &networks, &mut |_| {}).unwrap();
     networks

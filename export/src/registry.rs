@@ -1,0 +1,148 @@
+//! The model families that this program exports.
+//!
+//! A family of this crate has its line, [`export_family!`](crate::export_family), here; another crate
+//! adds one of its own by the same line.
+
+use crate::automot;
+use crate::checkpoint::CheckpointError;
+use crate::family::{Candidate, Family, OpenCheckpoint};
+use crate::spec::{FAMILY_KEY, SpecError, SpecFile};
+use linkme::distributed_slice;
+use std::path::Path;
+use std::sync::OnceLock;
+use tandem_files::{folder_of, shortened};
+
+/// Every family of this program, in no particular order; [`Families::known`] sorts them.
+#[distributed_slice]
+pub static REGISTERED: [&'static dyn Family];
+
+/// Adds a family, which is a static, to [`REGISTERED`](crate::registry::REGISTERED):
+///
+/// ```ignore
+/// static PLANNER: Planner = Planner;
+/// tandem_export::export_family!(PLANNER);
+/// ```
+#[macro_export]
+macro_rules! export_family {
+    ($family:expr) => {
+        const _: () = {
+            #[expect(
+                unsafe_code,
+                reason = "linkme places the elements of a slice in a link section"
+            )]
+            #[$crate::linkme::distributed_slice($crate::registry::REGISTERED)]
+            #[linkme(crate = $crate::linkme)]
+            static FAMILY: &'static dyn $crate::family::Family = &$family;
+        };
+    };
+}
+
+export_family!(automot::AUTOMOT);
+
+/// Families among which the family of a folder is found.
+#[derive(Clone, Copy)]
+pub struct Families(pub &'static [&'static dyn Family]);
+
+impl Families {
+    /// The families of this program, sorted by name.
+    ///
+    /// # Panics
+    /// If two have the same name.
+    pub fn known() -> Self {
+        static SORTED: OnceLock<Vec<&'static dyn Family>> = OnceLock::new();
+        Self(SORTED.get_or_init(|| {
+            let families = Families(&REGISTERED).sorted();
+            for pair in families.windows(2) {
+                let [name, next] = [pair[0].name(), pair[1].name()];
+                assert_ne!(name, next, "two model families have this name");
+            }
+            families
+        }))
+    }
+
+    /// The family of this name.
+    pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
+        self.0.iter().copied().find(|family| family.name() == name)
+    }
+
+    /// Names of the families, sorted, as text.
+    pub fn names(&self) -> String {
+        let names: Vec<String> =
+            self.sorted().iter().map(|family| format!("{:?}", family.name())).collect();
+        names.join(", ")
+    }
+
+    fn sorted(&self) -> Vec<&'static dyn Family> {
+        let mut families = self.0.to_vec();
+        families.sort_by_key(|family| family.name());
+        families
+    }
+
+    /// The family that recognizes the checkpoint in `folder`.
+    ///
+    /// # Errors
+    /// If there is none, or the folder cannot be read.
+    pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
+        let candidate = Candidate::read(folder)?;
+        self.recognizing(&candidate).ok_or_else(|| CheckpointError::UnknownFamily {
+            dir: folder.into(),
+            found: candidate.found(),
+            known: self.sorted().iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
+        })
+    }
+
+    /// The family that recognizes a folder.
+    pub(crate) fn recognizing(&self, candidate: &Candidate) -> Option<&'static dyn Family> {
+        self.0.iter().copied().find(|family| family.recognizes(candidate))
+    }
+
+    /// The family of files that name none and that no family recognizes, if it is one of these.
+    pub(crate) fn presumed(&self) -> Option<&'static dyn Family> {
+        self.named(automot::NAME)
+    }
+
+    /// As [`of_folder`](Self::of_folder); for a folder that no family recognizes it is AutoMoT, whose
+    /// errors say what is missing or wrong.
+    ///
+    /// # Errors
+    /// As [`of_folder`](Self::of_folder), if AutoMoT is not one of the families.
+    pub fn of_folder_or_presumed(
+        &self,
+        folder: &Path,
+    ) -> Result<&'static dyn Family, CheckpointError> {
+        self.of_folder(folder).or_else(|error| self.presumed().ok_or(error))
+    }
+
+    /// Opens the checkpoint in `folder`, of whichever family it is.
+    ///
+    /// # Errors
+    /// As [`of_folder`](Self::of_folder) and [`Family::open`].
+    pub fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
+        self.of_folder(folder)?.open(folder)
+    }
+
+    /// True if an export of one of the families may have a network of this name.
+    pub fn is_network(&self, name: &str) -> bool {
+        self.0.iter().any(|family| family.is_network(name))
+    }
+
+    /// The family of a specification.
+    ///
+    /// # Errors
+    /// If the file names an unknown family.
+    pub fn of_spec(&self, file: &SpecFile) -> Result<&'static dyn Family, SpecError> {
+        let unknown = |found: &str| SpecError::UnknownFamily {
+            path: file.path().to_owned(),
+            found: shortened(found),
+            known: self.names(),
+        };
+        if let Some(name) = file.content().get(FAMILY_KEY) {
+            let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
+            return self.named(&name).ok_or_else(|| unknown(&name));
+        }
+        let candidate = Candidate::of_config(folder_of(file.path()), file.content().clone());
+        self.recognizing(&candidate)
+            .or_else(|| self.presumed())
+            .ok_or_else(|| unknown(automot::NAME))
+    }
+}
