@@ -1,16 +1,15 @@
 //! The action expert: BEV encoder and action network at every tick.
 
-use super::image::Size;
 use super::lane::Lane;
-use super::networks::{Networks, NetworksError};
+use super::networks::{Networks, NetworksError, action as names, input, output};
 use super::perception::AutomotReadings;
 use super::stages;
 use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
 use crate::engine::{MAX_TENSORS, Session};
 use crate::kv_cache::{KvSnapshot, Slot};
 use crate::model::{ActionExpert, ModelError};
+use crate::scene::Trajectory;
 use crate::scene::random::SplitMix64;
-use crate::scene::{CameraId, CameraSpec, Cameras, LidarSpec, SensorSuite, Trajectory};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -20,27 +19,6 @@ use tandem_export::contract::TensorSpec;
 
 /// Time between two waypoints.
 const WAYPOINT_SPACING: Duration = Duration::from_millis(500);
-
-/// The camera's picture.
-pub(super) const CAMERA_SIZE: Size = Size { width: 1024, height: 512 };
-
-/// The camera that AutoMoT's agent declares, named [`CameraId::FRONT`].
-pub const CAMERA: CameraSpec = CameraSpec {
-    position_m: [-1.5, 0.0, 2.0],
-    yaw_rad: 0.0,
-    width: CAMERA_SIZE.width as u32,
-    height: CAMERA_SIZE.height as u32,
-    fov_deg: 110.0,
-};
-
-/// The sensors that AutoMoT's agent declares.
-pub fn sensors() -> SensorSuite {
-    SensorSuite { cameras: Cameras::one(CameraId::FRONT, CAMERA), lidar: Some(LIDAR), truth: false }
-}
-
-/// Where the agent mounts its LiDAR.
-pub const LIDAR: LidarSpec =
-    LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -std::f64::consts::FRAC_PI_2 };
 
 /// Which positions the action tokens get when a prefix is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -100,8 +78,8 @@ impl AutomotAction {
     pub fn new(networks: &Networks, positions: Positions) -> Result<Self, NetworksError> {
         let bev_contract = networks.bev.contract();
         let contract = networks.action.contract();
-        let rows = |index: usize| contract.outputs[index].shape[0];
-        let (path, waypoints) = (rows(0), rows(1));
+        let rows = |name| output(contract, name).shape[0];
+        let (path, waypoints) = (rows(names::ROUTE), rows(names::WAYPOINTS));
         let longest = Trajectory::default();
         if path > longest.path.capacity()
             || !(2..=longest.waypoints.capacity()).contains(&waypoints)
@@ -110,18 +88,18 @@ impl AutomotAction {
         }
         let device = &*networks.device;
         let staged = |spec: &TensorSpec| StagedTensor::zeros(device, spec.dtype, &spec.shape);
-        let tokens = &bev_contract.outputs[0];
+        let tokens = output(bev_contract, names::BEV_TOKENS);
         let own_tokens = ActionSizes::of(contract)?.own_tokens as i64;
         Ok(Self {
             networks: FastNetworks {
                 bev: networks.bev.clone().session(),
                 action: networks.action.clone().session(),
                 bev_tokens: DeviceTensor::zeros(device, tokens.dtype, &tokens.shape)?,
-                position: staged(&contract.inputs[2])?,
-                prefix_length: staged(&contract.inputs[3])?,
-                route: staged(&contract.outputs[0])?,
-                waypoints: staged(&contract.outputs[1])?,
-                decision_ids: staged(&contract.outputs[2])?,
+                position: staged(input(contract, names::POSITION))?,
+                prefix_length: staged(input(contract, names::PREFIX_LENGTH))?,
+                route: staged(output(contract, names::ROUTE))?,
+                waypoints: staged(output(contract, names::WAYPOINTS))?,
+                decision_ids: staged(output(contract, names::DECISION_IDS))?,
             },
             lane: Lane::new(device, &networks.lanes.fast)?,
             graphs: Vec::new(),

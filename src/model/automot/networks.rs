@@ -305,6 +305,18 @@ impl Networks {
     }
 }
 
+/// An input of a network whose contract was checked.
+pub(super) fn input<'a>(contract: &'a Contract, name: &str) -> &'a TensorSpec {
+    let spec = contract.inputs.iter().find(|spec| spec.name == name);
+    spec.expect("contracts without an input of the family are refused")
+}
+
+/// An output of a network whose contract was checked.
+pub(super) fn output<'a>(contract: &'a Contract, name: &str) -> &'a TensorSpec {
+    let spec = contract.outputs.iter().find(|spec| spec.name == name);
+    spec.expect("contracts without an output of the family are refused")
+}
+
 impl Contracts {
     /// The networks by the stages that time them; frames of a prompt are `frame_spacing_ticks` apart.
     ///

@@ -1,11 +1,11 @@
 //! What AutoMoT sees: camera history, LiDAR histogram, ego state and the route's target points.
 
-use super::action::{CAMERA_SIZE, LIDAR};
 use super::image::{BevFrame, BevFrameConfig, Size};
 use super::lidar::SweepPair;
-use super::networks::{Networks, NetworksError};
+use super::networks::{Networks, NetworksError, action, bev, input};
 use super::planner::RoutePlanner;
 use super::prompt::DrivingState;
+use super::sensors::{CAMERA_SIZE, LIDAR};
 use super::sizes::histogram;
 use super::stages;
 use crate::device::StagedTensor;
@@ -96,7 +96,7 @@ impl AutomotPerception {
         let PerceptionOptions { jpeg_quality, history_spacing_ticks } = options;
         assert!(history_spacing_ticks > 0, "a prompt of one frame, repeated");
         let bev_contract = networks.bev.contract();
-        let picture = &bev_contract.inputs[0].shape;
+        let picture = &input(bev_contract, bev::IMAGE).shape;
         let cropped = Size { width: picture[1], height: picture[0] };
         if cropped.width > CAMERA_SIZE.width || cropped.height > CAMERA_SIZE.height {
             return Err(NetworksError::Camera {
@@ -115,9 +115,9 @@ impl AutomotPerception {
             planner,
             driving: DrivingState::default(),
             readings: AutomotReadings {
-                image: staged(&bev_contract.inputs[0])?,
-                histogram: staged(&bev_contract.inputs[1])?,
-                state: staged(&networks.action.contract().inputs[1])?,
+                image: staged(input(bev_contract, bev::IMAGE))?,
+                histogram: staged(input(bev_contract, bev::LIDAR))?,
+                state: staged(input(networks.action.contract(), action::STATE))?,
                 bev_frame: BevFrame::new(BevFrameConfig {
                     camera: CAMERA_SIZE,
                     cropped,
