@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Time and processor time of builds, of this checkout and of another of before, in one run.
 
-    benchmarks/build_times.py BEFORE AFTER SCRATCH > benchmarks/results/build-times.json
+    benchmarks/build_times.py BEFORE AFTER SCRATCH OUT.json
 
-BEFORE and AFTER are clean checkouts whose crates are fetched; SCRATCH gets a target folder for each
-(some 15 GB). Cold builds are made once, rebuilds after a change of one line three times, in turn.
+BEFORE and AFTER are clean checkouts whose crates are fetched; SCRATCH gets target folders for each
+(some 15 GB), and what stands in SCRATCH/*/tests from an earlier call is built upon. Rebuilds after a
+change of one line are made three times in turn, cold builds once. OUT.json has every row that is done,
+so that a call that is cut short leaves what it measured.
 """
 
 import json
@@ -60,59 +62,59 @@ def change(file, round_number):
 
 
 def main():
-    before, after, scratch = sys.argv[1:]
+    before, after, scratch, out = sys.argv[1:]
     sides = {"before": pathlib.Path(before), "after": pathlib.Path(after)}
-    target = lambda side: pathlib.Path(scratch) / side
-    taken = {}
-    for what, arguments in COLD.items():
-        taken[what] = {side: [cargo(sides[side], target(side) / what.split(",")[0], arguments)] for side in sides}
-    rebuilds = [(f"{place}, its own tests", place, None) for place in CHANGES["after"]]
-    rebuilds += [(f"{place}, all tests", place, ["test"]) for place in CHANGES["after"]]
-    for what, place, everything in rebuilds:
-        taken[what] = {side: [] for side in sides}
-        for round_number in range(ROUNDS if everything is None else 1):
+    target = lambda side, what: pathlib.Path(scratch) / side / what
+    own = {side: {place: [*command, "--no-run"] for place, (_, command) in CHANGES[side].items()} for side in sides}
+    for side, checkout in sides.items():
+        for command in own[side].values():
+            cargo(checkout, target(side, "tests"), command)
+    rows = {}
+    for place in CHANGES["after"]:
+        runs = {side: [] for side in sides}
+        for round_number in range(ROUNDS):
             for side, checkout in sides.items():
-                file, own = CHANGES[side][place]
-                was = change(checkout / file, round_number)
-                arguments = [*(everything or own), "--no-run"]
+                file = checkout / CHANGES[side][place][0]
+                was = change(file, round_number)
                 try:
-                    taken[what][side].append(cargo(checkout, target(side) / "all tests", arguments))
+                    runs[side].append(cargo(checkout, target(side, "tests"), own[side][place]))
                 finally:
-                    (checkout / file).write_text(was)
+                    file.write_text(was)
         # What the next place begins with.
         for side, checkout in sides.items():
-            cargo(checkout, target(side) / "all tests", [*(everything or CHANGES[side][place][1]), "--no-run"])
+            cargo(checkout, target(side, "tests"), own[side][place])
+        add(rows, f"a line in the {place}, to its own tests", runs, sides, out)
+    for what, command in COLD.items():
+        runs = {side: [cargo(sides[side], target(side, "cold"), command)] for side in sides}
+        add(rows, what, runs, sides, out)
+
+
+def add(rows, what, runs, sides, out):
+    """Adds a row and writes all of them."""
+    median = lambda side, key: statistics.median(run[key] for run in runs[side])
+    rows[what] = {
+        "median_s": {side: median(side, "s") for side in runs},
+        "after_over_before": {key: round(median("after", key) / median("before", key), 2) for key in ("s", "processor_s")},
+        "runs": runs,
+    }
     commit = lambda checkout: subprocess.run(
         ["git", "-C", checkout, "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    rows = {
-        what: {
-            "median_s": {side: statistics.median(run["s"] for run in runs) for side, runs in by_side.items()},
-            "after_over_before": {
-                key: round(
-                    statistics.median(run[key] for run in by_side["after"])
-                    / statistics.median(run[key] for run in by_side["before"]),
-                    2,
-                )
-                for key in ("s", "processor_s")
-            },
-            "runs": by_side,
-        }
-        for what, by_side in taken.items()
-    }
-    print(json.dumps({
+    result = {
         "bench": "build_times",
-        "command": "benchmarks/build_times.py BEFORE AFTER SCRATCH",
+        "command": "benchmarks/build_times.py BEFORE AFTER SCRATCH OUT.json",
         "commits": {side: commit(checkout) for side, checkout in sides.items()},
-        "changes": {side: {place: file for place, (file, _) in places.items()} for side, places in CHANGES.items()},
+        "changed": {side: {place: file for place, (file, _) in places.items()} for side, places in CHANGES.items()},
         "own_tests": {
-            side: {place: "cargo " + " ".join(own) for place, (_, own) in places.items()}
+            side: {place: "cargo " + " ".join(command) for place, (_, command) in places.items()}
             for side, places in CHANGES.items()
         },
+        "cold": {what: "cargo " + " ".join(command) for what, command in COLD.items()},
         "machine": {**card.machine(), "processor": card.processor()},
         "rustc": subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip(),
         "rows": rows,
-    }, indent=1))
+    }
+    pathlib.Path(out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 main()

@@ -6,7 +6,8 @@ pub(crate) mod export;
 mod model;
 
 use export::{NAME, SCRIPTED};
-use model::{PLAN_PERIOD_TICKS, PLANNER, Scripted, ScriptedOptions};
+pub(crate) use model::PLANNER;
+use model::{PLAN_PERIOD_TICKS, Scripted, ScriptedOptions};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
