@@ -53,6 +53,21 @@ fn a_folder_of_results_becomes_a_page_and_mcap_files() {
     };
     assert_eq!(replay(&by_eval), replay(&by_report));
 
+    // A folder of an earlier version has AutoMoT's options among the keys of its run.
+    std::fs::remove_file(results.join("facts.json")).unwrap();
+    let reported = || {
+        done(&["report", text(&results), "--routes", routes, "--out", text(&page)]);
+        std::fs::read_to_string(&page).unwrap()
+    };
+    let now = reported();
+    assert!(now.contains("lockstep: "), "the clock, as text");
+    let run = results.join("run.json");
+    let was = std::fs::read_to_string(&run).unwrap();
+    let earlier = was.replacen(r#"\"seed\":"#, r#"\"positions\":\"trained\",\"seed\":"#, 1);
+    assert_ne!(earlier, was);
+    std::fs::write(&run, earlier).unwrap();
+    assert!(reported().contains("lockstep: "));
+
     let mcaps = folder.path().join("mcaps");
     let said = done(&["report", text(&results), "--mcap", text(&mcaps)]);
     assert!(said.contains("messages"), "{said}");

@@ -197,7 +197,9 @@ impl Results {
             .with_context(|| format!("{} is no run.json of tandem", path.display()))?;
         let provenance = &run.provenance;
         let file = provenance.settings.get("run");
-        let file = file.and_then(|text| serde_json::from_str::<RunFile>(text).ok());
+        let file = file.and_then(|text| {
+            RunFile::of_any_version(&mut serde_json::Deserializer::from_str(text)).ok()
+        });
         let checked = file.as_ref().and_then(|file| Run::try_from(file).ok());
         let driver = DriverName::named(&provenance.driver);
         let is_timed = driver.is_some_and(DriverName::has_tick_budget);
