@@ -1,5 +1,5 @@
 //! A model without networks that drives: scripted experts that plan as the autopilot does, followed
-//! by a [`PathFollower`]. `benchmarks` includes this file, too.
+//! by a `PathFollower`. `benchmarks` includes this file, too.
 
 use arrayvec::ArrayVec;
 use std::sync::Arc;
