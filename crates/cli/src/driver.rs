@@ -30,7 +30,7 @@ const PLAIN: [(DriverName, &str); 3] = [
 ];
 
 impl DriverName {
-    /// What `--driver` accepts.
+    /// Parser of `--driver`.
     pub(super) fn parser() -> impl TypedValueParser<Value = Self> {
         let models = runtime::families().into_iter().map(|family| {
             PossibleValue::new(family).help(format!("The model {family}, from an engine folder"))

@@ -154,7 +154,7 @@ fn inspect(folder: &Path) -> anyhow::Result<Inspection> {
     })
 }
 
-/// What is wrong with a folder, without the folder's name.
+/// Returns the message of an error without the folder's name.
 fn cause_of(error: &OpenError) -> String {
     match error {
         OpenError::Networks { source, .. } => source.to_string(),

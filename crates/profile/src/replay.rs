@@ -50,9 +50,8 @@ impl Replay {
         let mut cameras = Cameras::NONE;
         for (id, like) in recorded.iter().flat_map(|seen| seen.cameras.iter()) {
             if cameras.get(id).is_none() {
-                cameras
-                    .insert(id, buffers(like))
-                    .expect("a recording has as many cameras as a vehicle");
+                // Beyond the most cameras of one observation, pictures are allocated as they come.
+                let _ = cameras.insert(id, buffers(like));
             }
         }
         let lidars = match points {
@@ -74,7 +73,12 @@ impl Replay {
         self.given += 1;
         let frame = FrameId(self.given);
         let cameras = from.cameras.map(|name, camera| {
-            let buffers = self.cameras.get_mut(name).map_or(&mut [][..], |buffers| buffers);
+            // A camera that changes its size has buffers for its first pictures only.
+            let is_alike = |buffer: &CameraFrame| {
+                (buffer.width, buffer.height) == (camera.width, camera.height)
+            };
+            let buffers = self.cameras.get_mut(name).filter(|buffers| is_alike(&buffers[0]));
+            let buffers = buffers.map_or(&mut [][..], |buffers| buffers);
             free(buffers, |buffer: &mut CameraFrame| {
                 (buffer.id, buffer.captured_at) = (frame, time);
                 buffer.rgb.copy_from_slice(&camera.rgb);
@@ -162,6 +166,29 @@ mod tests {
             let rear = observation.camera(id).unwrap();
             assert_eq!((front.id, rear.id), (FrameId(tick), FrameId(tick)));
             assert_eq!((&front.rgb[..], &rear.rgb[..]), (&[3; 12][..], &[9; 3][..]));
+        }
+    }
+
+    #[test]
+    fn names_and_sizes_that_change_from_tick_to_tick_are_replayed() {
+        let recorded: Vec<_> = (0..12_u8)
+            .map(|tick| {
+                let (width, height) = (1 + u32::from(tick), 1);
+                let rgb = vec![tick; 3 * width as usize];
+                let (id, captured_at) = (FrameId(1), Timestamp::ZERO);
+                let picture = Arc::new(CameraFrame { id, captured_at, width, height, rgb });
+                let mut cameras = Cameras::one(CameraId::FRONT, Arc::clone(&picture));
+                cameras.insert(format!("cam{tick}").parse().unwrap(), picture).unwrap();
+                Observation { cameras, ..seen(3) }
+            })
+            .collect();
+        let mut replay = Replay::new(recorded.clone());
+        for written in recorded.iter().cycle().take(30) {
+            let observation = replay.next(Timestamp::ZERO);
+            let pictures = |from: &Observation| {
+                from.cameras.map(|_, picture| (picture.width, picture.rgb.clone()))
+            };
+            assert_eq!(pictures(&observation), pictures(written));
         }
     }
 }

@@ -81,7 +81,7 @@ impl fmt::Debug for CameraId {
     }
 }
 
-/// Something of each camera, by name, in the order in which a suite names them. Allocates nothing.
+/// A value for each camera, by name, in the order of insertion. Allocates nothing.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cameras<T>(ArrayVec<(CameraId, T), MAX_CAMERAS>);
 
@@ -120,12 +120,12 @@ impl<T> Cameras<T> {
         Ok(())
     }
 
-    /// What is of the camera `id`.
+    /// Returns the value of camera `id`.
     pub fn get(&self, id: CameraId) -> Option<&T> {
         self.0.iter().find(|(name, _)| *name == id).map(|(_, of)| of)
     }
 
-    /// The same, to change it.
+    /// Returns the value of camera `id`, to change it.
     pub fn get_mut(&mut self, id: CameraId) -> Option<&mut T> {
         self.0.iter_mut().find(|(name, _)| *name == id).map(|(_, of)| of)
     }
@@ -135,7 +135,7 @@ impl<T> Cameras<T> {
         self.0.iter().map(|(id, of)| (*id, of))
     }
 
-    /// The first camera's.
+    /// Returns the first camera's value.
     pub fn first(&self) -> Option<&T> {
         self.0.first().map(|(_, of)| of)
     }
@@ -145,12 +145,12 @@ impl<T> Cameras<T> {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no cameras.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Something else of the same cameras.
+    /// Returns other values for the same cameras.
     pub fn map<U>(&self, mut f: impl FnMut(CameraId, &T) -> U) -> Cameras<U> {
         Cameras(self.0.iter().map(|(id, of)| (*id, f(*id, of))).collect())
     }

@@ -117,7 +117,7 @@ impl Camera {
     }
 }
 
-/// Whether a camera looks behind the line across the ego vehicle.
+/// Returns true if part of a camera's field of view is behind its own position.
 fn sees_behind(spec: &CameraSpec) -> bool {
     spec.yaw_rad.abs() + spec.fov_deg.to_radians() / 2.0 > std::f64::consts::FRAC_PI_2
 }
