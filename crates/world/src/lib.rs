@@ -1,6 +1,7 @@
-//! Worlds to drive in: they give observations, take commands, and know the truth that criteria judge.
+//! Worlds to drive in: each produces observations, applies commands and exposes the ground truth
+//! that the scoring criteria read.
 //!
-//! A world knows no model, no driver and no score.
+//! This crate depends on no model, no driver and no score.
 
 mod actors;
 mod noise;

@@ -1,8 +1,8 @@
-//! Random numbers: small, fast, and a function of what they are asked for.
+//! Random numbers: a small, fast generator seeded with a seed, a purpose and a frame.
 
 use std::f64::consts::TAU;
 
-/// What random numbers are for.
+/// Use of a random sequence; each use has its own numbers.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose {
     Traffic = 1,
@@ -14,29 +14,27 @@ pub(crate) enum Purpose {
     Control = 7,
 }
 
-/// Bounds of a uniform distribution.
+/// Bounds of a uniform distribution: `low` is inclusive, `high` exclusive unless it equals `low`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Interval {
-    /// Included.
     pub(crate) low: f64,
-    /// Excluded, unless it equals `low`.
     pub(crate) high: f64,
 }
 
-/// A splitmix64 generator. Same seed, same numbers, on every machine.
+/// A splitmix64 generator: the same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Noise(u64);
 
 impl Noise {
-    /// Numbers that depend on `seed`, on what they are for, and on `frame`, and on nothing else:
-    /// so switching one sensor off leaves all others as they were.
+    /// Creates a generator that depends only on `seed`, `purpose` and `frame`, so that switching
+    /// one sensor off does not change the numbers of the others.
     pub(crate) fn new(seed: u64, purpose: u64, frame: u64) -> Self {
         let mut noise = Self(seed ^ purpose.wrapping_mul(0xA076_1D64_78BD_642F));
         let mixed = noise.bits() ^ frame.wrapping_mul(0xE703_7ED1_A0B4_28DB);
         Self(mixed)
     }
 
-    /// 64 uniform bits.
+    /// Returns 64 uniform bits (one step of splitmix64).
     #[inline]
     pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -46,27 +44,27 @@ impl Noise {
         bits ^ (bits >> 31)
     }
 
-    /// Uniform in [0, 1).
+    /// Returns a uniform number in [0, 1).
     pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in [`low`, `high`).
+    /// Returns a uniform number in [`low`, `high`).
     pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// Uniform in `bounds`.
+    /// Returns a uniform number within `bounds`.
     pub(crate) fn within(&mut self, bounds: Interval) -> f64 {
         self.between(bounds.low, bounds.high)
     }
 
-    /// Uniform in 0..`n`.
+    /// Returns a uniform integer in 0..`n`.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         ((self.unit() * n as f64) as usize).min(n - 1)
     }
 
-    /// Normal with mean 0 and the given standard deviation (Box–Muller).
+    /// Returns a normal number with mean 0 and the given standard deviation (Box–Muller).
     pub(crate) fn normal(&mut self, deviation: f64) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         deviation * radius * (TAU * self.unit()).cos()
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn normal_numbers_have_the_deviation_asked_for() {
+    fn normal_numbers_have_the_given_deviation() {
         let mut noise = Noise::new(7, 1, 1);
         let numbers: Vec<f64> = (0..100_000).map(|_| noise.normal(2.0)).collect();
         let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;

@@ -1,16 +1,16 @@
-//! A world that moves on whether or not it was answered.
+//! A world tied to real time: it advances even if no command arrives.
 
 use std::sync::Arc;
 use tandem_scene::{Command, LaneMap, LaneStrip, Observation, RoutePlan, TICK, World, WorldState};
 use tandem_timing::Stopwatch;
 
-/// Keeps another world in step with real time: one [`TICK`] of simulation per 50 ms of the host's
-/// clock. A command that comes late takes effect late; until then the one before it is held.
+/// Runs another world in real time: one [`TICK`] of simulation per 50 ms of host time. A late
+/// command takes effect late; until then the previous command is held.
 pub struct RealTime<W> {
     world: W,
-    /// Started when the first observation was given out.
+    /// Started at the first observation.
     watch: Option<Stopwatch>,
-    /// Ticks of simulation since then.
+    /// Number of ticks since the first observation.
     ticks: u32,
     held: Command,
     state: WorldState,
@@ -18,7 +18,7 @@ pub struct RealTime<W> {
 }
 
 impl<W: World> RealTime<W> {
-    /// Binds `world` to the host's clock, from its first observation on.
+    /// Wraps `world`; the clock starts at its first observation.
     pub fn new(world: W) -> Self {
         let state = world.state().clone();
         Self { world, watch: None, ticks: 0, held: Command::FULL_BRAKE, state, ticks_missed: 0 }
@@ -27,7 +27,8 @@ impl<W: World> RealTime<W> {
     fn step_once(&mut self, command: &Command) {
         self.world.step(command);
         self.ticks += 1;
-        // Contacts of ticks that nobody judged are judged at the next that somebody does.
+        // Collisions of all ticks in one step are collected, so that the next
+        // scoring sees each of them.
         let mut collisions = std::mem::take(&mut self.state.collisions);
         self.state.clone_from(self.world.state());
         collisions.append(&mut self.state.collisions);
@@ -45,7 +46,7 @@ impl<W: World> World for RealTime<W> {
     fn step(&mut self, command: &Command) {
         let watch = *self.watch.get_or_insert_with(Stopwatch::start);
         self.state.collisions.clear();
-        // The answer to this tick takes effect one tick after its observation.
+        // A command takes effect one tick after its observation.
         while watch.elapsed() >= TICK * (self.ticks + 2) {
             let held = self.held;
             self.step_once(&held);
@@ -84,14 +85,14 @@ mod tests {
     use glam::DVec3;
     use tandem_scene::{Collision, Pose, Route, SensorSuite};
 
-    /// An embedded world that notes every command it is stepped with, each step a contact.
-    struct Noting {
+    /// Embedded world that records every command and reports one collision per step.
+    struct CommandRecorder {
         world: EmbeddedWorld,
         state: WorldState,
         commands: Vec<Command>,
     }
 
-    impl World for Noting {
+    impl World for CommandRecorder {
         fn observe(&mut self) -> Observation {
             self.world.observe()
         }
@@ -117,7 +118,7 @@ mod tests {
         }
     }
 
-    fn world() -> RealTime<Noting> {
+    fn world() -> RealTime<CommandRecorder> {
         let route = Route {
             id: 1.into(),
             town: "Test".into(),
@@ -128,11 +129,11 @@ mod tests {
         let world = EmbeddedWorld::new(&route, SensorSuite::default(), 1).unwrap();
         let state = world.state().clone();
         assert_eq!(state.ego.pose, Pose::new(0.0, 0.0, 0.0));
-        RealTime::new(Noting { world, state, commands: Vec::new() })
+        RealTime::new(CommandRecorder { world, state, commands: Vec::new() })
     }
 
     #[test]
-    fn a_late_answer_finds_the_held_command_driven_and_no_contact_lost() {
+    fn late_command_keeps_held_command_and_all_collisions() {
         let mut world = world();
         let held = Command { throttle: 0.5, ..Command::default() };
         let late = Command { brake: 1.0, ..Command::default() };
@@ -140,7 +141,7 @@ mod tests {
         world.step(&held);
         let driven = world.world.commands.len();
         world.observe();
-        // However loaded the machine is, at least three ticks go by before this answer.
+        // Even on a loaded machine, at least three ticks pass before this command.
         Stopwatch::start().sleep_until(TICK * 4);
         world.step(&late);
         let commands = &world.world.commands[driven..];

@@ -1,8 +1,8 @@
-//! The embedded world: one road, its scenario and traffic, all sensors, on one core, faster than
-//! real time.
+//! The embedded world: one road with its scenarios, traffic and all sensors. It runs on one
+//! core, faster than real time.
 //!
-//! It needs no map and no simulator, only a route file, and the same seed gives the same bytes.
-//! ARCHITECTURE.md and docs/scenarios.md list its simplifications.
+//! It needs only a route file: no map and no simulator. The same seed gives the same bytes.
+//! docs/embedded-world.md and docs/scenarios.md list its simplifications.
 
 use crate::actors::follower::is_flat;
 use crate::actors::list::Actors;
@@ -20,7 +20,7 @@ use crate::sensors::inertial;
 use crate::sensors::lidar::Lidar;
 use crate::sensors::palette::Palette;
 use crate::sensors::scenery::{Prop, scenery};
-use crate::sensors::surroundings::{Seen, Viewpoint, look_around};
+use crate::sensors::visibility::{Viewpoint, VisibleBox, collect_visible};
 use std::sync::Arc;
 use tandem_scene::vehicle::{EGO_EXTENT_M, Motion, ego_after_tick};
 use tandem_scene::{
@@ -30,7 +30,7 @@ use tandem_scene::{
 use tandem_scene::{UprightBox, footprints_overlap};
 use tandem_timing::Timestamp;
 
-/// A route with traffic on it, at one tick.
+/// A route with its scenarios and traffic at one tick.
 pub struct EmbeddedWorld {
     seed: u64,
     road: Road,
@@ -45,23 +45,24 @@ pub struct EmbeddedWorld {
     truth: bool,
     cameras: Cameras<Camera>,
     lidar: Option<Lidar>,
-    seen: Vec<Seen>,
+    visible: Vec<VisibleBox>,
 }
 
 impl EmbeddedWorld {
-    /// The world of `route`, with the ego vehicle standing at its start, at frame 1. `suite` says
-    /// which sensors run; `seed` and the route decide on everything random.
+    /// Builds the world of `route` at frame 1, with the ego vehicle at rest at the start. `suite`
+    /// selects the sensors; `seed` and the route determine everything random.
     ///
     /// # Errors
-    /// If no road can be made of the route.
+    /// Returns an error if no road can be built from the route.
     pub fn new(route: &Route, suite: SensorSuite, seed: u64) -> Result<Self, RoadError> {
         Self::on(route, suite, seed, None)
     }
 
-    /// The same on a `map`.
+    /// Like [`new`](Self::new), on the lanes of `map` if one is given.
     ///
     /// # Errors
-    /// If no road can be made of the route, or it leads away from the map's lanes.
+    /// Returns an error if no road can be built from the route, or if the
+    /// route leaves the map's lanes.
     pub fn on(
         route: &Route,
         suite: SensorSuite,
@@ -104,7 +105,7 @@ impl EmbeddedWorld {
             effects: Effects::default(),
             frame: FrameId(0),
             state,
-            seen: Vec::new(),
+            visible: Vec::new(),
         };
         world.step(&Command::FULL_BRAKE);
         Ok(world)
@@ -118,7 +119,7 @@ impl EmbeddedWorld {
         Timestamp::after(TICK * self.frame.0 as u32)
     }
 
-    /// The command as it reaches the vehicle.
+    /// Adds the control noise of the running scenarios to `command`.
     fn disturbed(&self, command: &Command) -> Command {
         let Some(disturbance) = self.effects.control_noise else { return *command };
         let mut noise = self.noise(Purpose::Control);
@@ -180,7 +181,7 @@ impl EmbeddedWorld {
     }
 }
 
-/// Our vehicle standing where the route begins, or in the parking strip beside it.
+/// Initial state of the ego vehicle: at the start of the route, or in the parking strip next to it.
 fn start_of(road: &Road) -> EgoState {
     let start = road.plan().points[0];
     let on_route = Pose { position: start.position.truncate(), yaw_rad: start.heading_rad };
@@ -199,7 +200,7 @@ fn start_of(road: &Road) -> EgoState {
     }
 }
 
-/// The command within its bounds; what is not a number counts as zero.
+/// Clamps the command to its bounds; NaN becomes zero.
 fn checked(command: &Command) -> Command {
     let bounded = |value: f64, low| if value.is_nan() { 0.0 } else { value.clamp(low, 1.0) };
     Command {
@@ -215,16 +216,22 @@ impl World for EmbeddedWorld {
         let ego = self.state.ego;
         let viewpoint = Viewpoint::new(ego.pose, self.road.ground(ego.pose.position));
         if !self.cameras.is_empty() || self.lidar.is_some() {
-            look_around(&viewpoint, &self.actors, &self.signals, &self.scenery, &mut self.seen);
+            collect_visible(
+                &viewpoint,
+                &self.actors,
+                &self.signals,
+                &self.scenery,
+                &mut self.visible,
+            );
         }
         let road = &self.road;
         let station = (!self.cameras.is_empty()).then(|| road.nearest_station(ego.pose.position));
         let station = station.unwrap_or_default();
         let cameras = self.cameras.map_mut(|_, camera| {
-            camera.picture(frame, time, road, &viewpoint, station, &self.seen)
+            camera.render(frame, time, road, &viewpoint, station, &self.visible)
         });
         let noise = self.noise(Purpose::Lidar);
-        let lidar = self.lidar.as_mut().map(|lidar| lidar.sweep(frame, &self.seen, noise));
+        let lidar = self.lidar.as_mut().map(|lidar| lidar.sweep(frame, &self.visible, noise));
         let truth = self.truth.then(|| {
             Arc::new(Truth {
                 ego,

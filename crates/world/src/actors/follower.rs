@@ -1,21 +1,21 @@
-//! An actor on a track.
+//! An actor that follows a track.
 
-use super::catalogue::Model;
+use super::blueprints::Blueprint;
 use super::list::{Actors, EGO};
 use crate::road::track::{Track, TrackPlace};
 use std::sync::Arc;
 use tandem_scene::{ActorState, Pose, TICK_S, wrap_angle};
 
-/// How far ahead a follower looks, meters.
+/// Distance within which a follower reacts to actors ahead, meters.
 const HORIZON_M: f64 = 70.0;
 
-/// Room that a follower wants on both sides of itself, meters.
+/// Lateral clearance on each side of a follower, meters.
 const MARGIN_M: f64 = 0.25;
 
-/// The gap that somebody with nobody ahead reckons with, meters.
+/// Gap that is assumed on a free road, meters.
 const FREE_ROAD_M: f64 = 1e3;
 
-/// The intelligent driver model of traffic (not of the autopilot).
+/// The intelligent driver model (IDM) of traffic; the autopilot has its own.
 pub(super) mod idm {
     const ACCELERATION_MPS2: f64 = 1.8;
     pub(crate) const DECELERATION_MPS2: f64 = 2.5;
@@ -23,7 +23,7 @@ pub(super) mod idm {
     const STANDSTILL_M: f64 = 4.0;
     const HARDEST_MPS2: f64 = 8.0;
 
-    /// Acceleration behind something that drives `lead_mps` with `gap_m` in between, m/s².
+    /// Returns the acceleration behind a vehicle at speed `lead_mps` with a gap of `gap_m`, m/s².
     pub(crate) fn acceleration_mps2(v: f64, desired: f64, gap_m: f64, lead_mps: f64) -> f64 {
         let brake = 2.0 * (ACCELERATION_MPS2 * DECELERATION_MPS2).sqrt();
         let wanted_m = STANDSTILL_M + (v * HEADWAY_S + v * (v - lead_mps) / brake).max(0.0);
@@ -33,18 +33,18 @@ pub(super) mod idm {
     }
 }
 
-/// What is ahead of a follower in its way.
+/// The nearest actor in a follower's path.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Ahead {
-    /// Who, [`EGO`] for our vehicle.
+    /// Id of the actor; [`EGO`] for the ego vehicle.
     pub(crate) id: u32,
-    /// From bumper to bumper, meters.
+    /// Bumper-to-bumper distance, meters.
     pub(crate) gap_m: f64,
-    /// Its speed along the follower's heading, m/s, not negative.
+    /// Speed along the follower's heading, m/s, not negative.
     pub(crate) speed_mps: f64,
 }
 
-/// An actor that moves along a track, beside its line if it likes.
+/// An actor that moves along a track, with an optional lateral offset.
 #[derive(Debug)]
 pub(crate) struct Follower {
     id: u32,
@@ -59,7 +59,7 @@ impl Follower {
     /// Spawns an actor at `place` of `track`.
     pub(crate) fn spawn(
         actors: &mut Actors,
-        model: &Model,
+        blueprint: &Blueprint,
         track: &Arc<Track>,
         place: TrackPlace,
         speed_mps: f64,
@@ -70,44 +70,42 @@ impl Follower {
             along_m: place.along_m,
             aside_m: place.aside_m,
             speed_mps,
-            extent_m: model.extent_m,
+            extent_m: blueprint.extent_m,
         };
         let (pose, z_m) = follower.pose(0.0);
-        follower.id = actors.spawn(model, pose, z_m, speed_mps);
+        follower.id = actors.spawn(blueprint, pose, z_m, speed_mps);
         follower
     }
 
-    /// Its number in the actors.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 
-    /// Its line.
     pub(crate) fn track(&self) -> &Arc<Track> {
         &self.track
     }
 
-    /// Meters from its track's start.
+    /// Meters from the start of the track.
     pub(crate) fn along_m(&self) -> f64 {
         self.along_m
     }
 
-    /// Meters to the right of its track.
+    /// Meters to the right of the track.
     pub(crate) fn aside_m(&self) -> f64 {
         self.aside_m
     }
 
-    /// Along its track, m/s.
+    /// Speed along the track, m/s.
     pub(crate) fn speed_mps(&self) -> f64 {
         self.speed_mps
     }
 
-    /// Drives at `speed_mps` for one tick.
+    /// Advances one tick at `speed_mps`.
     pub(crate) fn advance(&mut self, actors: &mut Actors, speed_mps: f64) {
         self.advance_aside(actors, speed_mps, self.aside_m);
     }
 
-    /// The same, and is `aside_m` to the right of its track in the end.
+    /// Like [`advance`](Self::advance), and ends the tick `aside_m` to the right of the track.
     pub(crate) fn advance_aside(&mut self, actors: &mut Actors, speed_mps: f64, aside_m: f64) {
         let step_m = speed_mps * TICK_S;
         let drift_m = aside_m - self.aside_m;
@@ -119,14 +117,14 @@ impl Follower {
         actors.move_to(self.id, pose, z_m, speed_mps);
     }
 
-    /// Drives behind whoever is ahead, at `desired_mps` where nobody is, for one tick.
+    /// Advances one tick behind the actor ahead, or at `desired_mps` on a free road.
     pub(crate) fn follow(&mut self, actors: &mut Actors, desired_mps: f64) {
         let ahead = self.ahead(actors);
         let speed_mps = self.idm_speed(ahead, desired_mps);
         self.advance(actors, speed_mps);
     }
 
-    /// The speed of the next tick behind `ahead`, m/s.
+    /// Returns the IDM speed of the next tick behind `ahead`, m/s.
     pub(crate) fn idm_speed(&self, ahead: Option<Ahead>, desired_mps: f64) -> f64 {
         let (gap_m, lead_mps) =
             ahead.map_or((FREE_ROAD_M, self.speed_mps), |ahead| (ahead.gap_m, ahead.speed_mps));
@@ -135,7 +133,7 @@ impl Follower {
         (v + change_mps2 * TICK_S).max(0.0)
     }
 
-    /// The nearest of everybody who stands or moves in its way.
+    /// Returns the nearest actor in this follower's path, moving or not.
     pub(crate) fn ahead(&self, actors: &Actors) -> Option<Ahead> {
         let (own, _) = self.track.pose_at(self.along_m, self.aside_m);
         let forward = own.forward();
@@ -170,12 +168,12 @@ impl Follower {
             .min_by(|a, b| a.gap_m.total_cmp(&b.gap_m))
     }
 
-    /// True once it has come to its track's end.
+    /// Returns true at the end of the track.
     pub(crate) fn has_arrived(&self) -> bool {
         self.along_m >= self.track.length_m() - 0.5
     }
 
-    /// The pose of a body whose axles follow the track, and the height there.
+    /// Returns the pose of a body whose axles follow the track, and the height there.
     fn pose(&self, lean_rad: f64) -> (Pose, f64) {
         let half_base_m = 0.6 * self.extent_m[0];
         let (back, low) = self.track.pose_at(self.along_m - half_base_m, self.aside_m);
@@ -186,20 +184,20 @@ impl Follower {
     }
 }
 
-/// True for what lies on the road and is driven over.
+/// Returns true for objects that lie flat on the road and are driven over.
 pub(crate) fn is_flat(actor: &ActorState) -> bool {
     actor.id != EGO && actor.extent_m[2] < 0.05
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::catalogue::{DEBRIS, POLICE};
+    use super::super::blueprints::{DEBRIS, POLICE};
     use super::*;
     use glam::DVec3;
     use tandem_scene::EgoState;
     use tandem_scene::vehicle::EGO_EXTENT_M;
 
-    fn cast_with_ego_at(x: f64, y: f64) -> Actors {
+    fn actors_with_ego_at(x: f64, y: f64) -> Actors {
         Actors::new(&EgoState {
             pose: Pose::new(x, y, 0.0),
             z_m: 0.0,
@@ -215,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn a_follower_stops_behind_our_vehicle_and_drives_over_dirt() {
-        let mut actors = cast_with_ego_at(120.0, 0.5);
+    fn follower_stops_behind_the_ego_and_drives_over_dirt() {
+        let mut actors = actors_with_ego_at(120.0, 0.5);
         actors.spawn(&DEBRIS, Pose::new(60.0, 0.0, 0.0), 0.0, 0.0);
         let mut car =
             Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(0.0), 10.0);
@@ -229,8 +227,8 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_the_next_lane_is_passed() {
-        let mut actors = cast_with_ego_at(120.0, 3.5);
+    fn vehicle_in_the_next_lane_is_passed() {
+        let mut actors = actors_with_ego_at(120.0, 3.5);
         let mut car =
             Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(0.0), 10.0);
         while !car.has_arrived() {
@@ -240,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_change_leans_the_body_toward_it() {
-        let mut actors = cast_with_ego_at(0.0, 50.0);
+    fn lane_change_yaws_the_body() {
+        let mut actors = actors_with_ego_at(0.0, 50.0);
         let mut car =
             Follower::spawn(&mut actors, &POLICE, &straight(), TrackPlace::on_line(20.0), 10.0);
         car.advance_aside(&mut actors, 10.0, -0.1);

@@ -1,13 +1,13 @@
-//! All actors, and the ego vehicle as they see it.
+//! All actors, including the ego vehicle.
 
-use super::catalogue::Model;
+use super::blueprints::Blueprint;
 use tandem_scene::vehicle::EGO_EXTENT_M;
 use tandem_scene::{ActorKind, ActorState, EgoState, Pose, TICK_S, wrap_angle};
 
-/// Our vehicle's number among the others.
+/// Actor id of the ego vehicle.
 pub(crate) const EGO: u32 = 0;
 
-/// All actors. Each belongs to one owner, traffic or a scenario, who moves it.
+/// All actors. Each is moved by one owner: traffic or a scenario.
 #[derive(Debug)]
 pub(crate) struct Actors {
     actors: Vec<ActorState>,
@@ -16,58 +16,63 @@ pub(crate) struct Actors {
 }
 
 impl Actors {
-    /// The ego vehicle alone.
+    /// Creates a list with only the ego vehicle.
     pub(crate) fn new(ego: &EgoState) -> Self {
         let mut actors = Self { actors: Vec::new(), ego: body_of(ego), next_id: 1 };
         actors.set_ego(ego);
         actors
     }
 
-    /// Where our vehicle is now.
+    /// Updates the state of the ego vehicle.
     pub(crate) fn set_ego(&mut self, ego: &EgoState) {
         self.ego = body_of(ego);
     }
 
-    /// All actors but the ego vehicle.
+    /// Returns all actors except the ego vehicle.
     pub(crate) fn others(&self) -> &[ActorState] {
         &self.actors
     }
 
-    /// All actors, the ego vehicle first under the number [`EGO`].
+    /// Returns all actors, the ego vehicle first with id [`EGO`].
     pub(crate) fn all(&self) -> impl Iterator<Item = &ActorState> {
         std::iter::once(&self.ego).chain(&self.actors)
     }
 
-    /// Adds an actor and returns its number.
-    pub(crate) fn spawn(&mut self, model: &Model, pose: Pose, z_m: f64, speed_mps: f64) -> u32 {
+    /// Adds an actor and returns its id.
+    pub(crate) fn spawn(
+        &mut self,
+        blueprint: &Blueprint,
+        pose: Pose,
+        z_m: f64,
+        speed_mps: f64,
+    ) -> u32 {
         let id = self.next_id;
         self.next_id += 1;
         self.actors.push(ActorState {
             id,
-            kind: model.kind,
-            type_id: model.type_id,
+            kind: blueprint.kind,
+            type_id: blueprint.type_id,
             pose,
             z_m,
             speed_mps,
             acceleration_mps2: 0.0,
             yaw_rate_radps: 0.0,
-            extent_m: model.extent_m,
+            extent_m: blueprint.extent_m,
         });
         id
     }
 
-    /// The actor with number `id`, if it is still there.
+    /// Returns the actor `id` if it still exists.
     pub(crate) fn get(&self, id: u32) -> Option<&ActorState> {
-        // Numbers go up along the list.
+        // Ids increase along the list.
         self.actors.binary_search_by_key(&id, |actor| actor.id).ok().map(|idx| &self.actors[idx])
     }
 
-    /// Removes an actor.
     pub(crate) fn remove(&mut self, id: u32) {
         self.actors.retain(|actor| actor.id != id);
     }
 
-    /// Moves an actor to its pose of the next tick.
+    /// Moves an actor to its pose at the next tick.
     pub(crate) fn move_to(&mut self, id: u32, pose: Pose, z_m: f64, speed_mps: f64) {
         let Ok(idx) = self.actors.binary_search_by_key(&id, |actor| actor.id) else { return };
         let actor = &mut self.actors[idx];

@@ -1,6 +1,6 @@
-//! Everybody on the road but the ego vehicle, and ordinary traffic.
+//! All road users, and ordinary traffic.
 
-pub(crate) mod catalogue;
+pub(crate) mod blueprints;
 pub(crate) mod follower;
 pub(crate) mod list;
 pub(crate) mod traffic;

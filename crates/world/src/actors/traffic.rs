@@ -1,7 +1,7 @@
-//! Ordinary traffic: parked vehicles, vehicles in our lane and beside it, vehicles that come toward
-//! us. Who drives keeps its distance with the intelligent driver model, and slows down in bends.
+//! Ordinary traffic: parked vehicles, vehicles in the ego lane and in adjacent lanes, and oncoming
+//! vehicles. Moving vehicles use the intelligent driver model and slow down in bends.
 
-use super::catalogue::{Model, any_car};
+use super::blueprints::{Blueprint, any_car};
 use super::follower::{Follower, idm};
 use super::list::{Actors, EGO};
 use crate::noise::Noise;
@@ -12,163 +12,183 @@ use std::sync::Arc;
 use tandem_scene::UprightBox;
 use tandem_scene::{ActorKind, ActorState, EgoState, Pose, TICK_S, wrap_angle};
 
-/// Nothing is placed this far along the route before and after the ego's spawn, meters.
+/// No vehicle is placed within this distance along the route from the ego
+/// vehicle's spawn point, meters.
 const FREE_AROUND_SPAWN_M: f64 = 14.0;
 
-/// Parked vehicles leave this much room beside the line of the route, meters.
+/// Minimum distance of parked vehicles from the route line, meters.
 const ROUTE_CLEARANCE_M: f64 = 1.9;
 
-/// Room that oncoming traffic must have everywhere, from center to center, meters.
+/// Minimum distance between the route and an oncoming lane, center to center, meters.
 const ONCOMING_CLEARANCE_M: f64 = 3.2;
 
-/// Lateral acceleration that traffic drives bends with, m/s².
+/// Lateral acceleration of traffic in bends, m/s².
 const COMFORTABLE_LATERAL_MPS2: f64 = 1.8;
 
-/// What a driver with a comfortable foot brakes with for a bend, m/s².
+/// Comfortable deceleration before a bend, m/s².
 const BEND_BRAKING_MPS2: f64 = 0.6 * idm::DECELERATION_MPS2;
 
-/// How vehicles ahead brake when a scenario tells them to, m/s².
+/// Deceleration of the vehicles ahead when a scenario makes them brake, m/s².
 const HARD_BRAKING_MPS2: f64 = 6.0;
 
-/// How a driver chooses its speed on a free road.
+/// How a vehicle chooses its speed on a free road.
 #[derive(Clone, Copy, Debug)]
-enum Manner {
-    /// Always this one, m/s.
+enum SpeedPolicy {
+    /// Drives at a constant speed, m/s.
     Steady(f64),
-    /// Stays ahead of our vehicle: waits where it is far behind, goes on where it is close.
+    /// Stays ahead of the ego vehicle: waits when the ego vehicle is far away,
+    /// drives on when it is close.
     Leading,
 }
 
-/// Restrictions on ordinary traffic for one tick.
+/// Restrictions that scenarios put on ordinary traffic for one tick.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub(crate) struct TrafficOrder {
+pub(crate) struct TrafficOverride {
     /// Upper limit of the speed, m/s.
     pub(crate) limit_mps: Option<f64>,
-    /// True if the vehicles ahead of ours in its lane are to brake to a stop.
+    /// True if the vehicles ahead of the ego vehicle in its lane brake to a stop.
     pub(crate) brakes: bool,
 }
 
-/// Somebody who drives.
+/// A moving vehicle of ordinary traffic.
 #[derive(Debug)]
-struct Mover {
+struct TrafficVehicle {
     follower: Follower,
-    manner: Manner,
-    /// The speed that the bends allow at each place of the track, m/s.
+    speed_policy: SpeedPolicy,
+    /// Speed that the bends allow at each meter of the track, m/s.
     bend_mps: Arc<Vec<f64>>,
 }
 
-/// A track that vehicles drive along.
-struct Way {
+/// A track for traffic, with the speeds that its bends allow.
+struct TrafficTrack {
     track: Arc<Track>,
-    /// The speed that the bends allow at each place of the track, m/s.
+    /// Speed that the bends allow at each meter of the track, m/s.
     bend_mps: Arc<Vec<f64>>,
 }
 
-impl Way {
+impl TrafficTrack {
     fn new(track: Arc<Track>) -> Self {
         Self { bend_mps: Arc::new(bend_speeds(&track)), track }
     }
 }
 
-/// How a vehicle starts and goes on.
+/// Initial speed and speed policy of a vehicle.
 struct Pace {
     speed_mps: f64,
-    manner: Manner,
+    speed_policy: SpeedPolicy,
 }
 
-/// All ordinary traffic.
+/// The moving vehicles of ordinary traffic.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    movers: Vec<Mover>,
+    vehicles: Vec<TrafficVehicle>,
     limit_mps: f64,
 }
 
 impl Traffic {
-    /// Places traffic where the road's layout has some; `seed` decides on all of it.
+    /// Spawns the traffic that the road's layout asks for; `seed` determines all of it.
     pub(crate) fn new(road: &Road, actors: &mut Actors, seed: u64) -> Self {
         let layout = road.layout();
         let limit_mps = layout.speed_limit_kmh / 3.6;
-        let mut traffic = Self { movers: Vec::new(), limit_mps };
+        let mut traffic = Self { vehicles: Vec::new(), limit_mps };
         park(road, actors, &mut Noise::new(seed, 1, 0));
         if layout.traffic_ahead {
-            traffic.send_ahead(road, actors, &mut Noise::new(seed, 2, 0));
+            traffic.spawn_ahead(road, actors, &mut Noise::new(seed, 2, 0));
         }
         if layout.traffic_oncoming {
-            traffic.send_toward(road, actors, &mut Noise::new(seed, 3, 0));
+            traffic.spawn_oncoming(road, actors, &mut Noise::new(seed, 3, 0));
         }
         if layout.traffic_beside {
-            traffic.send_beside(road, actors, &mut Noise::new(seed, 4, 0));
+            traffic.spawn_adjacent(road, actors, &mut Noise::new(seed, 4, 0));
         }
         traffic
     }
 
-    /// Speeds of the vehicles that drive, m/s.
+    /// Returns the speeds of the moving vehicles, m/s.
     pub(crate) fn speeds_mps(&self) -> impl Iterator<Item = f64> + '_ {
-        self.movers.iter().map(|mover| mover.follower.speed_mps())
+        self.vehicles.iter().map(|vehicle| vehicle.follower.speed_mps())
     }
 
-    /// Moves everybody on by one tick.
-    pub(crate) fn advance(&mut self, actors: &mut Actors, ego: &EgoState, order: TrafficOrder) {
-        let limit_mps = order.limit_mps.unwrap_or(f64::INFINITY).min(self.limit_mps);
-        for mover in &mut self.movers {
-            let desired_mps = match mover.manner {
-                Manner::Steady(speed_mps) => speed_mps.min(limit_mps),
-                Manner::Leading if order.brakes => {
-                    let braked_mps = mover.follower.speed_mps() - HARD_BRAKING_MPS2 * TICK_S;
-                    mover.follower.advance(actors, braked_mps.max(0.0));
+    /// Advances all vehicles by one tick.
+    pub(crate) fn advance(
+        &mut self,
+        actors: &mut Actors,
+        ego: &EgoState,
+        overrides: TrafficOverride,
+    ) {
+        let limit_mps = overrides.limit_mps.unwrap_or(f64::INFINITY).min(self.limit_mps);
+        for vehicle in &mut self.vehicles {
+            let desired_mps = match vehicle.speed_policy {
+                SpeedPolicy::Steady(speed_mps) => speed_mps.min(limit_mps),
+                SpeedPolicy::Leading if overrides.brakes => {
+                    let braked_mps = vehicle.follower.speed_mps() - HARD_BRAKING_MPS2 * TICK_S;
+                    vehicle.follower.advance(actors, braked_mps.max(0.0));
                     continue;
                 }
-                Manner::Leading => limit_mps * lead_share(&mover.follower, ego),
+                SpeedPolicy::Leading => limit_mps * lead_share(&vehicle.follower, ego),
             };
-            let here = (mover.follower.along_m().max(0.0) as usize).min(mover.bend_mps.len() - 1);
-            mover.follower.follow(actors, desired_mps.min(mover.bend_mps[here]));
+            let here =
+                (vehicle.follower.along_m().max(0.0) as usize).min(vehicle.bend_mps.len() - 1);
+            vehicle.follower.follow(actors, desired_mps.min(vehicle.bend_mps[here]));
         }
-        self.movers.retain(|mover| {
-            let has_arrived = mover.follower.has_arrived();
+        self.vehicles.retain(|vehicle| {
+            let has_arrived = vehicle.follower.has_arrived();
             if has_arrived {
-                actors.remove(mover.follower.id());
+                actors.remove(vehicle.follower.id());
             }
             !has_arrived
         });
     }
 
-    /// Spawns a vehicle unless another actor is too close to its place.
-    fn send(&mut self, actors: &mut Actors, model: &Model, way: &Way, along_m: f64, pace: Pace) {
-        let Way { track, bend_mps } = way;
-        let Pace { speed_mps, manner } = pace;
+    /// Spawns a vehicle unless another actor is too close.
+    fn spawn(
+        &mut self,
+        actors: &mut Actors,
+        blueprint: &Blueprint,
+        traffic_track: &TrafficTrack,
+        along_m: f64,
+        pace: Pace,
+    ) {
+        let TrafficTrack { track, bend_mps } = traffic_track;
+        let Pace { speed_mps, speed_policy } = pace;
         let (pose, _) = track.pose_at(along_m, 0.0);
         let near = |other: &ActorState| other.pose.position.distance(pose.position);
         let is_taken = actors.all().any(|other| {
-            near(other) < model.extent_m[0] + other.extent_m[0] + 3.0
+            near(other) < blueprint.extent_m[0] + other.extent_m[0] + 3.0
                 && (other.id == EGO || other.kind != ActorKind::Static)
                 && (track.locate(other.pose.position).1).abs() < 2.2
         });
         if !is_taken {
             let speed_mps = speed_mps.min(bend_mps[along_m.max(0.0) as usize]);
             let follower =
-                Follower::spawn(actors, model, track, TrackPlace::on_line(along_m), speed_mps);
-            self.movers.push(Mover { follower, manner, bend_mps: Arc::clone(bend_mps) });
+                Follower::spawn(actors, blueprint, track, TrackPlace::on_line(along_m), speed_mps);
+            self.vehicles.push(TrafficVehicle {
+                follower,
+                speed_policy,
+                bend_mps: Arc::clone(bend_mps),
+            });
         }
     }
 
-    fn send_ahead(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
+    fn spawn_ahead(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let (spawn, end) = road.route_stations();
-        // Nobody else changes lanes: they would wait beside each other for ever.
+        // These vehicles do not follow the lane changes of the route: side by side,
+        // they would block each other.
         let track = road.lane_track(0.0);
-        let way = Way::new(track);
+        let traffic_track = TrafficTrack::new(track);
         let mut along_m = spawn as f64 + noise.between(20.0, 30.0);
         for _ in 0..2 + noise.below(2) {
             if along_m > end as f64 {
                 break;
             }
             let speed_mps = 0.4 * self.limit_mps;
-            let pace = Pace { speed_mps, manner: Manner::Leading };
-            self.send(actors, &any_car(noise), &way, along_m, pace);
+            let pace = Pace { speed_mps, speed_policy: SpeedPolicy::Leading };
+            self.spawn(actors, &any_car(noise), &traffic_track, along_m, pace);
             along_m += noise.between(15.0, 22.0);
         }
     }
 
-    fn send_toward(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
+    fn spawn_oncoming(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let Some(track) = road.oncoming_track() else { return };
         let has_room = |place: &glam::DVec3| {
             road.distance_to_route_m(place.truncate()) >= ONCOMING_CLEARANCE_M
@@ -176,37 +196,37 @@ impl Traffic {
         if !track.places().iter().all(has_room) {
             return;
         }
-        let way = Way::new(track);
-        let first_m = way.track.length_m() - road.route_stations().0 as f64;
+        let traffic_track = TrafficTrack::new(track);
+        let first_m = traffic_track.track.length_m() - road.route_stations().0 as f64;
         let mut along_m = first_m - noise.between(25.0, 60.0);
         while along_m > 2.0 {
             let speed_mps = noise.between(0.55, 0.85) * self.limit_mps;
-            let pace = Pace { speed_mps, manner: Manner::Steady(speed_mps) };
-            self.send(actors, &any_car(noise), &way, along_m, pace);
+            let pace = Pace { speed_mps, speed_policy: SpeedPolicy::Steady(speed_mps) };
+            self.spawn(actors, &any_car(noise), &traffic_track, along_m, pace);
             along_m -= noise.between(25.0, 70.0);
         }
     }
 
-    /// Vehicles in the lanes of our direction beside the one that we start in.
-    fn send_beside(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
+    /// Spawns vehicles in the other lanes of the route's direction.
+    fn spawn_adjacent(&mut self, road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let spawn_m = road.route_stations().0 as f64;
         let own = |lane: &&Lane| lane.with_route() && lane.aside_m.abs() > 1.0;
         for lane in road.driving_lanes().iter().filter(own) {
             let track = road.lane_track(lane.aside_m);
-            let way = Way::new(track);
+            let traffic_track = TrafficTrack::new(track);
             let mut along_m = noise.between(4.0, 16.0);
             while along_m < spawn_m + 110.0 {
                 let speed_mps = noise.between(0.55, 0.75) * self.limit_mps;
-                let pace = Pace { speed_mps, manner: Manner::Steady(speed_mps) };
-                self.send(actors, &any_car(noise), &way, along_m, pace);
+                let pace = Pace { speed_mps, speed_policy: SpeedPolicy::Steady(speed_mps) };
+                self.spawn(actors, &any_car(noise), &traffic_track, along_m, pace);
                 along_m += noise.between(22.0, 45.0);
             }
         }
     }
 }
 
-/// Share of the speed limit that a vehicle ahead drives at, so that it stays near ours: the rule
-/// of the benchmark's background traffic.
+/// Returns the fraction of the speed limit at which a vehicle ahead drives so that it stays near
+/// the ego vehicle: the rule of the benchmark's background traffic.
 fn lead_share(follower: &Follower, ego: &EgoState) -> f64 {
     let (place, _) = follower.track().pose_at(follower.along_m(), follower.aside_m());
     let offset = place.position - ego.pose.position;
@@ -228,8 +248,8 @@ fn park(road: &Road, actors: &mut Actors, noise: &mut Noise) {
         let jitter_m = noise.between(-0.1, 0.25);
         let (mut pose, z_m) = road.pose_at(along_m, parking.aside_m + jitter_m);
         pose.yaw_rad = wrap_angle(pose.yaw_rad + turned_rad + noise.normal(0.02));
-        let model = any_car(noise);
-        let shape = UprightBox { pose, bottom_m: z_m, extent_m: model.extent_m };
+        let blueprint = any_car(noise);
+        let shape = UprightBox { pose, bottom_m: z_m, extent_m: blueprint.extent_m };
         let at_spawn = (along_m - spawn_m).abs() < FREE_AROUND_SPAWN_M;
         let in_junction = |offset_m: f64| {
             road.stations()[(along_m + offset_m).clamp(0.0, end_m) as usize].is_junction
@@ -241,13 +261,13 @@ fn park(road: &Road, actors: &mut Actors, noise: &mut Noise) {
             && !in_junction(-6.0)
             && !in_junction(6.0)
         {
-            actors.spawn(&model, pose, z_m, 0.0);
+            actors.spawn(&blueprint, pose, z_m, 0.0);
         }
         along_m += noise.between(6.5, 28.0);
     }
 }
 
-/// The speed for the bends ahead, at each meter of a track, m/s.
+/// Returns the speed that the bends ahead allow, at each meter of a track, m/s.
 fn bend_speeds(track: &Track) -> Vec<f64> {
     let length_m = track.length_m();
     let heading = |along_m: f64| track.pose_at(along_m.clamp(0.0, length_m), 0.0).0;
@@ -266,7 +286,7 @@ fn bend_speeds(track: &Track) -> Vec<f64> {
     speeds
 }
 
-/// True if `shape` leaves the route free.
+/// Returns true if `shape` keeps clear of the route.
 fn is_clear(road: &Road, shape: &UprightBox) -> bool {
     road.plan()
         .points
@@ -305,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_places_the_same_traffic_and_another_seed_does_not() {
+    fn traffic_placement_depends_on_the_seed() {
         let road = straight_road();
         let place = |seed| traffic(&road, seed).0.others().to_vec();
         assert_eq!(place(5), place(5));
@@ -313,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_route_is_free_of_parked_vehicles() {
+    fn route_is_free_of_parked_vehicles() {
         let road = straight_road();
         for seed in 0..30 {
             let (actors, _) = traffic(&road, seed);
@@ -326,12 +346,12 @@ mod tests {
     }
 
     #[test]
-    fn traffic_keeps_its_distance_and_oncoming_vehicles_leave_in_the_end() {
+    fn traffic_never_overlaps_and_oncoming_vehicles_leave() {
         let road = straight_road();
         let (mut actors, mut traffic) = traffic(&road, 3);
         let ego = standing_ego();
         for _ in 0..2000 {
-            traffic.advance(&mut actors, &ego, TrafficOrder::default());
+            traffic.advance(&mut actors, &ego, TrafficOverride::default());
             let boxes: Vec<_> = actors.others().iter().map(UprightBox::of).collect();
             for (idx, a) in boxes.iter().enumerate() {
                 for b in &boxes[idx + 1..] {
@@ -339,35 +359,39 @@ mod tests {
                 }
             }
         }
-        let toward = |mover: &Mover| matches!(mover.manner, Manner::Steady(_));
-        assert!(!traffic.movers.iter().any(toward));
+        let toward =
+            |vehicle: &TrafficVehicle| matches!(vehicle.speed_policy, SpeedPolicy::Steady(_));
+        assert!(!traffic.vehicles.iter().any(toward));
     }
 
     #[test]
-    fn a_vehicle_ahead_waits_for_ours_and_brakes_when_told_to() {
+    fn vehicle_ahead_waits_for_the_ego_and_brakes_on_request() {
         let road = straight_road();
         let (mut actors, mut traffic) = traffic(&road, 3);
         let ego = standing_ego();
         for _ in 0..1000 {
-            traffic.advance(&mut actors, &ego, TrafficOrder::default());
+            traffic.advance(&mut actors, &ego, TrafficOverride::default());
         }
-        let leaders = || traffic.movers.iter().filter(|m| matches!(m.manner, Manner::Leading));
-        let farthest = |mover: &Mover| {
-            let place = actors.get(mover.follower.id()).unwrap().pose.position;
+        let leaders =
+            || traffic.vehicles.iter().filter(|m| matches!(m.speed_policy, SpeedPolicy::Leading));
+        let farthest = |vehicle: &TrafficVehicle| {
+            let place = actors.get(vehicle.follower.id()).unwrap().pose.position;
             place.length()
         };
         assert!(leaders().count() > 0);
-        assert!(leaders().all(|mover| farthest(mover) < 80.0 && mover.follower.speed_mps() < 0.5));
+        assert!(
+            leaders().all(|vehicle| farthest(vehicle) < 80.0 && vehicle.follower.speed_mps() < 0.5)
+        );
         let (mut actors, mut traffic) = (actors, traffic);
         let moving = EgoState { pose: Pose::new(20.0, 0.0, 0.0), speed_mps: 8.0, ..ego };
         actors.set_ego(&moving);
         for _ in 0..60 {
-            traffic.advance(&mut actors, &moving, TrafficOrder::default());
+            traffic.advance(&mut actors, &moving, TrafficOverride::default());
         }
         assert!(traffic.speeds_mps().any(|speed_mps| speed_mps > 2.0));
         for _ in 0..200 {
-            let order = TrafficOrder { brakes: true, ..TrafficOrder::default() };
-            traffic.advance(&mut actors, &moving, order);
+            let overrides = TrafficOverride { brakes: true, ..TrafficOverride::default() };
+            traffic.advance(&mut actors, &moving, overrides);
         }
         assert!(traffic.speeds_mps().all(|speed_mps| speed_mps < 0.1));
     }

@@ -1,47 +1,36 @@
-//! What keeps a route from becoming a road.
+//! Errors from building a road.
 
 use tandem_scene::RouteId;
 
-/// Why no road can be made of a route.
+/// Error returned when no road can be built from a route.
 #[derive(Debug, thiserror::Error)]
 pub enum RoadError {
-    /// A road needs two different key points.
-    #[error("route {route} has {found} different key points, a road needs at least 2")]
-    TooFewKeyPoints {
-        /// The route.
-        route: RouteId,
-        /// How many there are.
-        found: usize,
-    },
-    /// A scenario's parameter cannot be read.
+    /// The route has fewer than two distinct key points.
+    #[error("route {route} has {found} distinct key points, a road needs at least 2")]
+    TooFewKeyPoints { route: RouteId, found: usize },
+    /// A parameter of a scenario is not a finite number.
     #[error(
-        "route {route}: parameter {parameter} of scenario {scenario} is {found:?}, which is no \
-         finite number"
+        "route {route}: parameter {parameter} of scenario {scenario} is {found:?}, which is not \
+         a finite number"
     )]
     Parameter {
-        /// The route.
         route: RouteId,
-        /// The scenario's name.
         scenario: String,
-        /// Tag and attribute.
+        /// Tag and attribute of the parameter in the route file.
         parameter: String,
-        /// What stands there.
         found: String,
     },
-    /// The route leads where the map has no lanes.
+    /// The route is not on the lanes of the map.
     #[error(
-        "route {route} (town {town}) leads {away_m:.0} m away from every lane of {}: give the map \
+        "route {route} (town {town}) leads {away_m:.0} m away from every lane of {}: use the map \
          of its town",
         map.display()
     )]
     OffMap {
-        /// The route.
         route: RouteId,
-        /// Its town.
         town: String,
-        /// The map.
         map: std::path::PathBuf,
-        /// How far its farthest key point is from a lane.
+        /// Largest distance of a key point from the lanes, meters.
         away_m: f64,
     },
 }

@@ -3,7 +3,7 @@
 use glam::DVec3;
 use tandem_scene::Route;
 
-/// A route through `key_points` with nothing else on it, for tests.
+/// Returns a route through `key_points` without scenarios, for tests.
 pub(crate) fn bare_route(id: u32, key_points: Vec<DVec3>) -> Route {
     Route {
         id: id.into(),

@@ -1,35 +1,36 @@
-//! A uniform grid over the plane that finds the nearest of many fixed items.
+//! Uniform grid over the plane for nearest-neighbor search among fixed items.
 
 use glam::DVec2;
 use std::ops::Range;
 
-/// Smallest side of a cell, meters.
+/// Minimum side of a cell, meters.
 const CELL_M: f64 = 8.0;
 
-/// Cells per item at most, so that memory is bounded by the items and not by the area they span.
+/// Maximum number of cells per item, so that memory is bounded by the number of
+/// items and not by their area.
 const CELLS_PER_ITEM: f64 = 4.0;
 
-/// Items, by number, sorted into square cells by their bounding boxes.
+/// Items (by index), sorted into square cells by their bounding boxes.
 #[derive(Debug)]
 pub(super) struct Grid {
     origin: DVec2,
     cell_m: f64,
     columns: i64,
     rows: i64,
-    /// Where the items of each cell begin in `items`; one entry more than cells.
+    /// Start of each cell's items in `items`; one entry more than there are cells.
     starts: Vec<u32>,
     items: Vec<u32>,
 }
 
 impl Grid {
-    /// Sorts items into cells by `boxes`: the lowest and the highest corner of each. All corners must
-    /// be finite.
+    /// Sorts items into cells. `boxes` holds the lowest and the highest corner of each item;
+    /// all corners must be finite.
     pub(crate) fn new(boxes: &[(DVec2, DVec2)]) -> Self {
         let origin = boxes.iter().map(|(low, _)| *low).reduce(DVec2::min).unwrap_or_default();
         let high = boxes.iter().map(|(_, high)| *high).reduce(DVec2::max).unwrap_or_default();
         let size = high - origin;
         let wanted = CELLS_PER_ITEM * boxes.len().max(1) as f64;
-        // Neither a square area nor a narrow strip gets more cells than wanted, about.
+        // Keeps the number of cells near `wanted` for square areas and for narrow strips.
         let cell_m = CELL_M.max((size.x * size.y / wanted).sqrt()).max(size.max_element() / wanted);
         let (columns, rows) =
             ((size.x / cell_m).floor() as i64 + 1, (size.y / cell_m).floor() as i64 + 1);
@@ -59,7 +60,7 @@ impl Grid {
         grid
     }
 
-    /// The cell of `place`, or the one nearest to it.
+    /// Returns the cell of `place`, or the nearest one.
     fn cell_of(&self, place: DVec2) -> (i64, i64) {
         let cell = ((place - self.origin) / self.cell_m).floor();
         ((cell.x as i64).clamp(0, self.columns - 1), (cell.y as i64).clamp(0, self.rows - 1))
@@ -71,9 +72,9 @@ impl Grid {
         &self.items[range]
     }
 
-    /// The item that `squared` gives the lowest number, the first of equals; `None` where it gives
-    /// none. `squared` must not be less than the squared distance in the plane from `place` to the
-    /// item's box, and may give `None` for an item that does not count.
+    /// Returns the item with the lowest `squared` (the first of equals), or `None` if `squared`
+    /// returns `None` for all. `squared` must not be less than the squared planar distance from
+    /// `place` to the item's box; `None` excludes an item.
     pub(crate) fn nearest(
         &self,
         place: DVec2,
@@ -82,11 +83,11 @@ impl Grid {
         let (column, row) = self.cell_of(place);
         let mut best: Option<(f64, u32)> = None;
         // Everything outside ring k is more than k cells from the grid's nearest point to `place`,
-        // and that one is no farther than `place` itself.
+        // and that point is no farther away than `place` itself.
         for ring in 0..=self.columns.max(self.rows) {
             for y in (row - ring).max(0)..=(row + ring).min(self.rows - 1) {
-                let whole_row = (y - row).abs() == ring;
-                let stride = if whole_row { 1 } else { (2 * ring).max(1) };
+                let is_full_row = (y - row).abs() == ring;
+                let stride = if is_full_row { 1 } else { (2 * ring).max(1) };
                 let mut x = column - ring;
                 while x <= column + ring {
                     if (0..self.columns).contains(&x) {
@@ -108,8 +109,8 @@ impl Grid {
         best.map(|(_, item)| item)
     }
 
-    /// Calls `visit` with every item whose box may be within `reach_m` of `place`; with some more
-    /// than once.
+    /// Calls `visit` with every item whose box may be within `reach_m` of `place`; an item may
+    /// be visited more than once.
     pub(crate) fn within(&self, place: DVec2, reach_m: f64, mut visit: impl FnMut(u32)) {
         let reach = DVec2::splat(reach_m);
         let ((left, top), (right, bottom)) =

@@ -1,4 +1,4 @@
-//! Where roads meet.
+//! The junction of a route, and the tracks through it.
 
 use super::layout::LANE_WIDTH_M;
 use super::route_line::bridge;
@@ -8,16 +8,16 @@ use glam::{DVec2, DVec3};
 use std::f64::consts::PI;
 use tandem_scene::{Pose, wrap_angle};
 
-/// A turn by more than this leaves the road that goes straight on, radians.
+/// A larger change of heading is a turn, radians.
 const TURN_RAD: f64 = PI / 4.0;
 
-/// A junction longer than this has no cross street: a merge or an exit of a motorway, meters.
+/// A longer junction has no cross street: it is a merge or an exit of a motorway, meters.
 const LONGEST_CROSSING_M: usize = 45;
 
-/// Length of roads that meet the route's, meters.
+/// Length of the other roads at a junction, meters.
 const ARM_M: usize = 110;
 
-/// A road that meets at a junction, as our vehicle sees it where it enters.
+/// A road at a junction, as seen from the ego vehicle at the entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arm {
     Behind,
@@ -26,28 +26,30 @@ pub(crate) enum Arm {
     Right,
 }
 
-/// The line between the two directions of a road that leaves a junction, outward, a point a meter.
+/// A road that leaves a junction: the line between its two directions,
+/// outward, one point per meter.
 #[derive(Clone, Debug)]
 struct Road {
     divider: Vec<(Pose, f64)>,
     has_inbound: bool,
 }
 
-/// A junction of the route.
+/// The first junction of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Junction {
-    /// The last station before it.
+    /// Last station before the junction.
     pub(crate) entry: usize,
-    /// The first station behind it.
+    /// First station after the junction.
     pub(crate) exit: usize,
-    /// By [`Arm`].
+    /// Roads at the junction, indexed by [`Arm`].
     arms: [Option<Road>; 4],
     exit_arm: Arm,
 }
 
 impl Junction {
-    /// The first junction along `stations`; `divider_m` is where our lanes begin, meters to the
-    /// right of the road's center line. `has_opposite` says if the road has oncoming lanes.
+    /// Finds the first junction along `stations`. `divider_m` is the left edge of the
+    /// route's lanes, meters to the right of the road's center line; `has_opposite` is true
+    /// if the road has oncoming lanes.
     pub(crate) fn first(stations: &[Station], divider_m: f64, has_opposite: bool) -> Option<Self> {
         let begin = stations.iter().position(|station| station.is_junction)?;
         let length = stations[begin..].iter().take_while(|station| station.is_junction).count();
@@ -75,7 +77,7 @@ impl Junction {
         arms[exit_arm as usize] =
             Some(Road { divider: onward.collect(), has_inbound: has_opposite });
 
-        // Roads that the route does not take, straight.
+        // Roads that the route does not take are straight.
         let straight = |(start, z_m): (Pose, f64), first: usize| {
             let at = |step: usize| start.position + start.forward() * (first + step) as f64;
             existing((0..ARM_M).map(|step| (Pose { position: at(step), ..start }, z_m)).collect())
@@ -84,7 +86,7 @@ impl Junction {
             Arm::Ahead if length < LONGEST_CROSSING_M => {
                 let middle = &stations[(entry + exit) / 2];
                 let quarter = PI / 2.0;
-                // Roads begin outside the one that they cross.
+                // Cross streets begin outside the road that they cross.
                 let mouth = length / 2;
                 for (arm, turned_rad) in [(Arm::Left, -quarter), (Arm::Right, quarter)] {
                     arms[arm as usize] = straight(divider(middle, turned_rad), mouth);
@@ -101,24 +103,27 @@ impl Junction {
         Some(Self { entry, exit, arms, exit_arm })
     }
 
-    /// The road that the route leaves by.
+    /// Returns the road by which the route leaves.
     pub(crate) fn exit_arm(&self) -> Arm {
         self.exit_arm
     }
 
-    /// Where the road `arm` begins, and its heading away from the junction.
+    /// Returns the junction end of the road `arm`: its pose, heading away from
+    /// the junction, and its height.
     pub(crate) fn mouth(&self, arm: Arm) -> Option<(Pose, f64)> {
         Some(self.arms[arm as usize].as_ref()?.divider[0])
     }
 
-    /// The dividers of the roads that the route does not take, outward, a point a meter.
+    /// Returns the dividers of the roads that the route does not take,
+    /// outward, one point per meter.
     pub(crate) fn side_roads(&self) -> impl Iterator<Item = &[(Pose, f64)]> {
         let taken = [Arm::Behind as usize, self.exit_arm as usize];
         let roads = self.arms.iter().enumerate().filter(move |(arm, _)| !taken.contains(arm));
         roads.filter_map(|(_, road)| Some(road.as_ref()?.divider.as_slice()))
     }
 
-    /// The way from far out on one road to far out on another, on the lanes beside the dividers.
+    /// Returns the track from the far end of one road to the far end of another, on the
+    /// lanes next to the dividers.
     pub(crate) fn through(&self, from: Arm, to: Arm) -> Option<Track> {
         let (inbound, outbound) =
             (self.arms[from as usize].as_ref()?, self.arms[to as usize].as_ref()?);
@@ -128,7 +133,7 @@ impl Junction {
         let beside = |&(pose, z_m): &(Pose, f64), sign: f64| {
             (pose.position + pose.right() * (sign * LANE_WIDTH_M / 2.0)).extend(z_m)
         };
-        // Toward the junction, lanes lie on the other side of the divider.
+        // Inbound lanes are on the other side of the divider.
         let mut line: Vec<DVec3> =
             inbound.divider.iter().rev().map(|point| beside(point, -1.0)).collect();
         let start = line[line.len() - 1];

@@ -1,4 +1,4 @@
-//! Lanes beside the line of the route.
+//! Lanes parallel to the line of the route.
 
 use super::layout::{LANE_WIDTH_M, Layout, PARKING_WIDTH_M, Side};
 use super::route_line::LinePoint;
@@ -8,20 +8,19 @@ use super::route_line::LinePoint;
 pub(crate) struct Lane {
     /// Center of the lane, meters to the right of the road's center line.
     pub(crate) aside_m: f64,
-    /// Meters.
     pub(super) width_m: f64,
-    /// OpenDRIVE lane number: negative with the route, positive against it.
+    /// OpenDRIVE lane id: negative with the route, positive against it.
     pub(super) lane_id: i32,
 }
 
 impl Lane {
-    /// True if traffic runs with the route.
+    /// Returns true if traffic runs in the route's direction.
     pub(crate) fn with_route(&self) -> bool {
         self.lane_id < 0
     }
 }
 
-/// All lanes that the route uses, those that `layout` has beside them, and the parking strip.
+/// Returns all lanes that the route uses, those that `layout` adds, and the parking strip.
 pub(super) fn lanes(line: &[LinePoint], layout: &Layout) -> (Vec<Lane>, Option<Lane>) {
     let in_lanes = |point: &LinePoint| (point.aside_m / LANE_WIDTH_M).round() as i32;
     let leftmost = line.iter().map(in_lanes).min().unwrap_or(0) - layout.left as i32;
@@ -43,16 +42,14 @@ pub(super) fn lanes(line: &[LinePoint], layout: &Layout) -> (Vec<Lane>, Option<L
     (driving, parking)
 }
 
-/// Both edges of something along the road, meters to the right of its center line.
+/// Left and right edge of a strip along the road, meters to the right of its center line.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Edges {
-    /// The left one.
     pub(crate) left_m: f64,
-    /// The right one.
     pub(crate) right_m: f64,
 }
 
-/// From the outer edge of the leftmost lane to that of the rightmost, shoulders included.
+/// Returns the outer edges of the leftmost and the rightmost lane, including shoulders.
 pub(super) fn edges(driving: &[Lane], parking: Option<&Lane>) -> Edges {
     const SHOULDER_M: f64 = 0.5;
     let all = || driving.iter().chain(parking);

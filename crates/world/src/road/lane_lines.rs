@@ -1,8 +1,8 @@
-//! The lanes of a map as lines in space: which is nearest, and how to get from one to another.
+//! Lanes of a map as lines in space: nearest-lane search and shortest paths along lanes.
 //!
-//! Lines run in the direction of traffic, in the world's coordinates. They are sampled here from
-//! the exact surface that the map's reader gives, one lane section at a time: at the end of a
-//! section the reader's own lines bend to where the next section's lane offset would put them.
+//! Lines run in the direction of traffic, in world coordinates. They are sampled from the exact
+//! surface that the map reader provides, one lane section at a time: the reader's own center lines
+//! bend at the end of a section to the lane offset of the next one.
 
 use super::grid::Grid;
 use super::open_drive::OpenDrive;
@@ -11,82 +11,83 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use xodr::{Direction, Lane, LaneId, LanePosition, Layer, Point};
 
-/// Farthest distance between two points of a line, meters along the road.
+/// Maximum distance between two points of a line, meters along the road.
 const STEP_M: f64 = 2.0;
 
-/// Shortest distance that a curve is divided into, meters along the road.
+/// Minimum distance to which a curve is subdivided, meters along the road.
 const SHORTEST_STEP_M: f64 = 0.05;
 
-/// How far a line may be from its lane's center between two points, meters.
+/// Maximum deviation of a line from its lane's center between two points, meters.
 const DEVIATION_M: f64 = 0.005;
 
-/// How far before the end of a lane section the section's own records still hold, meters.
+/// Distance before the end of a lane section at which the section's own
+/// records are evaluated, meters.
 const SECTION_END_M: f64 = 1e-6;
 
-/// Two points closer than this along the road but farther apart in space are a gap in the lane,
-/// meters.
+/// Two points closer than this along the road but farther apart in space are
+/// a gap in the lane, meters.
 const GAP_M: f64 = 0.01;
 
-/// Lanes that are at most this much farther away than the nearest one may be on the level that is
-/// meant, meters.
-const BESIDE_M: f64 = 8.0;
+/// Lanes at most this much farther away than the nearest one may be on the
+/// level of the place, meters.
+const LEVEL_REACH_M: f64 = 8.0;
 
-/// Lanes whose heights differ by less are on one level, meters: slopes over [`BESIDE_M`],
-/// superelevation and lane heights come to less, roads above each other to more.
+/// Lanes whose heights differ by less are on one level, meters: slopes over [`LEVEL_REACH_M`],
+/// superelevation and lane heights differ by less, roads above each other by more.
 const LEVEL_M: f64 = 2.0;
 
-/// A place that is farther than this from every lane is on no level, meters.
+/// A place farther than this from every lane has no level, meters.
 const NO_LEVEL_M: f64 = 50.0;
 
-/// Lanes whose centers are this close to the nearest one may be meant as well, meters.
+/// Lanes whose centers are this close to the nearest one are candidates as well, meters.
 const AMBIGUOUS_M: f64 = 0.5;
 
-/// Length of a lane change, and what it costs beside, meters.
+/// Length of a lane change, and its extra cost in the path search, meters.
 const LANE_CHANGE_M: f64 = 10.0;
 const LANE_CHANGE_COST_M: f64 = 30.0;
 
-/// The center of a lane within one lane section.
+/// Center line of a lane within one lane section.
 pub(super) struct LaneLine {
     pub(crate) id: LaneId,
     points: Vec<DVec3>,
-    /// Where on the road each point is, meters; empty if the reader did not give exact places.
+    /// Road station of each point, meters; empty if the reader gave no exact places.
     stations_m: Vec<f64>,
-    /// Length in the plane up to each point, without gaps.
+    /// Planar length up to each point, without gaps, meters.
     along_m: Vec<f64>,
     /// Direction at each point, of unit length in the plane.
     directions: Vec<DVec2>,
 }
 
-/// The point of a line nearest to some place in the plane.
+/// Planar projection of a place onto the nearest point of a line.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Foot {
-    /// Number of the line.
+pub(super) struct Projection {
+    /// Index of the line in its collection.
     pub(crate) line: usize,
-    /// Meters along it.
+    /// Meters along the line.
     pub(crate) along_m: f64,
-    /// Distance from the place in the plane, meters.
+    /// Planar distance from the place, meters.
     pub(crate) away_m: f64,
-    /// How far the place is above the line, meters.
+    /// Height of the place above the line, meters.
     pub(super) above_m: f64,
 }
 
-/// A place on a line.
+/// A point of a line with its direction.
 pub(super) struct OnLine {
     pub(crate) position: DVec3,
     /// Direction of traffic, of unit length.
     pub(crate) direction: DVec2,
-    /// Meters from the start of the road, if known.
+    /// Meters from the start of the road; `None` if the reader gave no exact places.
     pub(super) station_m: Option<f64>,
 }
 
 impl LaneLine {
     fn new(map: &OpenDrive, lane: &Lane) -> Self {
         let exact = sample(map, lane);
-        let baked =
+        let reader_points =
             || lane.center.points().iter().map(|&point| in_world(point, map.origin)).collect();
         let (mut stations_m, mut points): (Vec<f64>, Vec<DVec3>) = match exact {
             Some(samples) => samples.into_iter().unzip(),
-            None => (Vec::new(), baked()),
+            None => (Vec::new(), reader_points()),
         };
         if lane.direction == Direction::Backward {
             stations_m.reverse();
@@ -112,7 +113,7 @@ impl LaneLine {
         line
     }
 
-    /// True if nothing leads from point `piece` to the next: the lane goes on elsewhere.
+    /// Returns true if there is a gap between point `piece` and the next.
     fn is_gap(&self, piece: usize) -> bool {
         let [Some(from), Some(to)] = [piece, piece + 1].map(|point| self.stations_m.get(point))
         else {
@@ -126,7 +127,7 @@ impl LaneLine {
         self.along_m[self.along_m.len() - 1]
     }
 
-    /// The place `along_m` from the line's start, or its end.
+    /// Returns the point `along_m` from the line's start, or its end.
     pub(crate) fn at(&self, along_m: f64) -> OnLine {
         let last = self.points.len() - 2;
         let piece = self.along_m.partition_point(|&reached_m| reached_m <= along_m);
@@ -142,14 +143,14 @@ impl LaneLine {
         }
     }
 
-    /// The point of `piece` nearest to `place` in the plane.
-    fn foot(&self, line: usize, piece: usize, place: DVec3) -> Foot {
+    /// Projects `place` onto `piece` in the plane.
+    fn projection(&self, line: usize, piece: usize, place: DVec3) -> Projection {
         let (a, b) = (self.points[piece], self.points[piece + 1]);
         let step = (b - a).xy();
         let part = (place - a).xy().dot(step) / step.length_squared().max(1e-12);
         let part = part.clamp(0.0, 1.0);
         let found = a.lerp(b, part);
-        Foot {
+        Projection {
             line,
             along_m: self.along_m[piece] + (self.along_m[piece + 1] - self.along_m[piece]) * part,
             away_m: found.xy().distance(place.xy()),
@@ -157,16 +158,17 @@ impl LaneLine {
         }
     }
 
-    /// The point of the whole line nearest to `place` in the plane.
-    fn project(&self, line: usize, place: DVec3) -> Foot {
-        let feet = (0..self.points.len() - 1)
+    /// Projects `place` onto the line in the plane.
+    fn project(&self, line: usize, place: DVec3) -> Projection {
+        let projections = (0..self.points.len() - 1)
             .filter(|&piece| !self.is_gap(piece))
-            .map(|piece| self.foot(line, piece, place));
-        feet.min_by(|a, b| a.away_m.total_cmp(&b.away_m))
-            .unwrap_or_else(|| self.foot(line, 0, place))
+            .map(|piece| self.projection(line, piece, place));
+        projections
+            .min_by(|a, b| a.away_m.total_cmp(&b.away_m))
+            .unwrap_or_else(|| self.projection(line, 0, place))
     }
 
-    /// Places from `from_m` to `to_m`, both included.
+    /// Returns the points from `from_m` to `to_m`, both included.
     fn stretch(&self, from_m: f64, to_m: f64) -> impl Iterator<Item = DVec3> + '_ {
         let inner = self
             .along_m
@@ -178,8 +180,8 @@ impl LaneLine {
     }
 }
 
-/// Places along the center of `lane` and where they are on its road; `None` where the reader has no
-/// exact surface for it.
+/// Samples the center of `lane` as pairs of road station and place; `None` if the reader has no
+/// exact surface for the lane.
 fn sample(map: &OpenDrive, lane: &Lane) -> Option<Vec<(f64, DVec3)>> {
     let on = map.network.road_lane(lane.id)?;
     let road = map.network.road(on.road)?;
@@ -191,7 +193,8 @@ fn sample(map: &OpenDrive, lane: &Lane) -> Option<Vec<(f64, DVec3)>> {
         let place = LanePosition { lane: lane.id, s: station_m, offset: 0.0 };
         Some((station_m, in_world(map.network.lane_point(place)?, map.origin)))
     };
-    // A record holds up to the next: on both sides of it, so that a step is one.
+    // A record is valid up to the next, so both sides of each change are
+    // sampled and a step remains one.
     let inside = |station_m: &&f64| **station_m > start_m + 1e-4 && **station_m < end_m - 1e-4;
     let changes = stations.offsets_m.iter().filter(inside);
     let mut knots = vec![start_m];
@@ -204,7 +207,8 @@ fn sample(map: &OpenDrive, lane: &Lane) -> Option<Vec<(f64, DVec3)>> {
     Some(samples)
 }
 
-/// Appends places after `from` up to and including `to`, as many as the curve between them needs.
+/// Appends places after `from` up to and including `to`, as many as the
+/// curve between them requires.
 fn refine(
     at: &dyn Fn(f64) -> Option<(f64, DVec3)>,
     from: (f64, DVec3),
@@ -222,17 +226,17 @@ fn refine(
     Some(())
 }
 
-/// The lines of many lanes.
+/// The center lines of many lanes.
 pub(super) struct LaneLines {
     lines: Vec<LaneLine>,
     by_lane: HashMap<LaneId, usize>,
-    /// Line and piece of each item of the grid.
+    /// Line and piece of each item in the grid.
     pieces: Vec<(u32, u32)>,
     grid: Grid,
 }
 
 impl LaneLines {
-    /// The lines of the permanent lanes of `map` that `wanted` chooses.
+    /// Builds the lines of the permanent lanes of `map` that `wanted` accepts.
     pub(crate) fn new(map: &OpenDrive, wanted: impl Fn(&Lane) -> bool) -> Self {
         let chosen = map.network.lanes().iter().filter(|lane| lane.layer == Layer::Permanent);
         let lines: Vec<LaneLine> =
@@ -257,76 +261,83 @@ impl LaneLines {
         &self.lines[idx]
     }
 
-    /// Number of the line of `lane`.
+    /// Returns the index of the line of `lane`.
     pub(super) fn of_lane(&self, lane: LaneId) -> Option<usize> {
         self.by_lane.get(&lane).copied()
     }
 
-    fn foot(&self, item: u32, place: DVec3) -> Foot {
+    fn projection(&self, item: u32, place: DVec3) -> Projection {
         let (line, piece) = self.pieces[item as usize];
-        self.lines[line as usize].foot(line as usize, piece as usize, place)
+        self.lines[line as usize].projection(line as usize, piece as usize, place)
     }
 
-    /// The line nearest to `place` among those that `admits` lets count. Distances in the plane are
-    /// compared, so that a height that is not exact moves nothing along a slope; where roads are
-    /// above each other, those on the level nearest to the height of `place` count.
-    pub(crate) fn nearest(&self, place: DVec3, admits: impl Fn(&LaneLine) -> bool) -> Option<Foot> {
+    /// Returns the line nearest to `place` among those that `accept` accepts. Planar distances are
+    /// compared, so that an inexact height does not move the result along a slope; where roads are
+    /// above each other, only those on the level nearest to the height of `place` count.
+    pub(crate) fn nearest(
+        &self,
+        place: DVec3,
+        accept: impl Fn(&LaneLine) -> bool,
+    ) -> Option<Projection> {
         if !place.is_finite() {
             return None;
         }
         let item = self.grid.nearest(place.xy(), |item| {
             let line = self.pieces[item as usize].0;
-            let away_m = || self.foot(item, place).away_m;
-            admits(&self.lines[line as usize]).then(|| away_m().powi(2))
+            let away_m = || self.projection(item, place).away_m;
+            accept(&self.lines[line as usize]).then(|| away_m().powi(2))
         })?;
-        let nearest = self.foot(item, place);
+        let nearest = self.projection(item, place);
         if nearest.away_m > NO_LEVEL_M || nearest.above_m.abs() <= LEVEL_M / 2.0 {
             return Some(nearest);
         }
-        let mut feet = self.beside(place, nearest.away_m + BESIDE_M);
-        feet.retain(|foot| admits(&self.lines[foot.line]));
-        let level_m = feet.iter().map(|foot| foot.above_m.abs()).fold(f64::INFINITY, f64::min);
-        feet.retain(|foot| foot.above_m.abs() <= level_m + LEVEL_M);
-        feet.into_iter().min_by(|a, b| a.away_m.total_cmp(&b.away_m))
+        let mut projections = self.within_reach(place, nearest.away_m + LEVEL_REACH_M);
+        projections.retain(|projection| accept(&self.lines[projection.line]));
+        let level_m = projections
+            .iter()
+            .map(|projection| projection.above_m.abs())
+            .fold(f64::INFINITY, f64::min);
+        projections.retain(|projection| projection.above_m.abs() <= level_m + LEVEL_M);
+        projections.into_iter().min_by(|a, b| a.away_m.total_cmp(&b.away_m))
     }
 
-    /// The lines that may be meant by `place`: the nearest one, and those that run beside it.
-    fn meant(&self, place: DVec3) -> Vec<Foot> {
+    /// Returns the lines that `place` may refer to: the nearest one, and those parallel to it.
+    fn candidates(&self, place: DVec3) -> Vec<Projection> {
         let Some(nearest) = self.nearest(place, |_| true) else { return Vec::new() };
-        let mut feet = self.beside(place, nearest.away_m + AMBIGUOUS_M);
-        feet.retain(|foot| (foot.above_m - nearest.above_m).abs() <= LEVEL_M);
-        feet
+        let mut projections = self.within_reach(place, nearest.away_m + AMBIGUOUS_M);
+        projections.retain(|projection| (projection.above_m - nearest.above_m).abs() <= LEVEL_M);
+        projections
     }
 
-    /// The nearest point of each line that is within `reach_m` of `place` in the plane, in the order
-    /// of the lines.
-    fn beside(&self, place: DVec3, reach_m: f64) -> Vec<Foot> {
-        let mut feet: Vec<Foot> = Vec::new();
+    /// Returns the nearest point of each line within `reach_m` of `place` in the plane,
+    /// in the order of the lines.
+    fn within_reach(&self, place: DVec3, reach_m: f64) -> Vec<Projection> {
+        let mut projections: Vec<Projection> = Vec::new();
         self.grid.within(place.xy(), reach_m, |item| {
-            let foot = self.foot(item, place);
-            if foot.away_m > reach_m {
+            let projection = self.projection(item, place);
+            if projection.away_m > reach_m {
                 return;
             }
-            match feet.iter_mut().find(|known| known.line == foot.line) {
-                Some(known) if known.away_m <= foot.away_m => {}
-                Some(known) => *known = foot,
-                None => feet.push(foot),
+            match projections.iter_mut().find(|known| known.line == projection.line) {
+                Some(known) if known.away_m <= projection.away_m => {}
+                Some(known) => *known = projection,
+                None => projections.push(projection),
             }
         });
-        feet.sort_by_key(|foot| foot.line);
-        feet
+        projections.sort_by_key(|projection| projection.line);
+        projections
     }
 
-    /// The shortest way along lanes from `from` to `to` that is no longer than `longest_m`, from
-    /// lane center to lane center; `None` if there is none.
-    pub(crate) fn way(
+    /// Returns the shortest path along lanes from `from` to `to`, from lane center to lane center;
+    /// `None` if there is none of at most `longest_m`.
+    pub(crate) fn lane_path(
         &self,
         network: &xodr::RoadNetwork,
         from: DVec3,
         to: DVec3,
         longest_m: f64,
     ) -> Option<Vec<DVec3>> {
-        let goals = self.meant(to);
+        let goals = self.candidates(to);
         let mut visits: Vec<Visit> = Vec::new();
         let mut open = BinaryHeap::new();
         let mut closed = HashSet::new();
@@ -336,9 +347,12 @@ impl LaneLines {
                 visits.push(visit);
             }
         };
-        for foot in self.meant(from) {
-            let visit =
-                Visit { line: foot.line, from_m: foot.along_m, ..Visit::start(foot.away_m) };
+        for projection in self.candidates(from) {
+            let visit = Visit {
+                line: projection.line,
+                from_m: projection.along_m,
+                ..Visit::start(projection.away_m)
+            };
             add(&mut visits, &mut open, visit);
         }
         while let Some(Reverse((_, idx))) = open.pop() {
@@ -375,7 +389,7 @@ impl LaneLines {
         None
     }
 
-    /// The places of a chain of visits.
+    /// Returns the points of a chain of visits.
     fn path(&self, visits: &[Visit], last: usize) -> Vec<DVec3> {
         let mut chain: Vec<&Visit> = std::iter::successors(Some(&visits[last]), |visit| {
             visit.before.map(|before| &visits[before])
@@ -386,7 +400,7 @@ impl LaneLines {
         for (visit, next) in chain.iter().zip(chain[1..].iter().map(Some).chain([None])) {
             let line = &self.lines[visit.line];
             let to_m = match next {
-                // A lane change leads straight over to the other lane.
+                // A lane change goes straight to the other lane.
                 Some(next) if next.changes => visit.from_m,
                 _ => visit.to_m.unwrap_or_else(|| line.length_m()),
             };
@@ -397,15 +411,15 @@ impl LaneLines {
     }
 }
 
-/// A lane on the way, entered at `from_m`.
+/// A lane on a path, entered at `from_m`.
 #[derive(Clone, Copy)]
 struct Visit {
     line: usize,
     from_m: f64,
-    /// Where the way ends on this lane.
+    /// Where the path ends on this lane; `None` if it continues.
     to_m: Option<f64>,
     cost_m: f64,
-    /// True if it is entered from the lane beside it.
+    /// True if it is entered from the adjacent lane.
     changes: bool,
     before: Option<usize>,
 }
@@ -420,7 +434,7 @@ impl Visit {
     }
 }
 
-/// Meters in a heap.
+/// Cost in meters, ordered for the heap.
 #[derive(Clone, Copy, PartialEq)]
 struct Cost(f64);
 
@@ -438,7 +452,7 @@ impl PartialOrd for Cost {
     }
 }
 
-/// A place of the map's reader in the world, whose y axis points south.
+/// Converts a place of the map reader to world coordinates, whose y axis points south.
 pub(super) fn in_world(point: Point, origin: DVec2) -> DVec3 {
     DVec3::new(f64::from(point.x) + origin.x, -(f64::from(point.y) + origin.y), f64::from(point.z))
 }
@@ -492,15 +506,15 @@ mod tests {
         (map, lines)
     }
 
-    /// The OpenDRIVE ids of the road and the lane of a line.
-    fn ids(map: &OpenDrive, lines: &LaneLines, foot: &Foot) -> (String, i32) {
-        let on = map.network.road_lane(lines.line(foot.line).id).unwrap();
+    /// Returns the OpenDRIVE ids of the road and the lane of a line.
+    fn ids(map: &OpenDrive, lines: &LaneLines, projection: &Projection) -> (String, i32) {
+        let on = map.network.road_lane(lines.line(projection.line).id).unwrap();
         (map.network.road(on.road).unwrap().od_id().to_owned(), on.od_id)
     }
 
     proptest! {
-        /// However steep and high, and whatever is known of the height, the point found is the one
-        /// beside the place.
+        /// On any slope and at any height, with any error of the given height, the point
+        /// found is next to the place.
         #[test]
         fn slopes_do_not_move_places_along_a_lane(
             base_m in -400.0..4000.0, grade in -0.2..0.2, x in 1.0..199.0, aside_m in -1.6..1.6_f64,
@@ -510,16 +524,16 @@ mod tests {
             let (map, lines) = read(&road("1", (0.0, 0.0), 0.0, 200.0, &inside));
             let height_m = base_m + grade * x;
             let place = DVec3::new(x, 1.75 + aside_m, height_m + error_m);
-            let foot = lines.nearest(place, |_| true).unwrap();
-            prop_assert_eq!(ids(&map, &lines, &foot), ("1".to_owned(), -1));
-            let found = lines.line(foot.line).at(foot.along_m).position;
+            let projection = lines.nearest(place, |_| true).unwrap();
+            prop_assert_eq!(ids(&map, &lines, &projection), ("1".to_owned(), -1));
+            let found = lines.line(projection.line).at(projection.along_m).position;
             prop_assert!(found.distance(DVec3::new(x, 1.75, height_m)) < 0.005, "{}", found);
-            prop_assert!((foot.above_m - error_m).abs() < 0.005 && (foot.away_m - aside_m.abs()).abs() < 0.002);
+            prop_assert!((projection.above_m - error_m).abs() < 0.005 && (projection.away_m - aside_m.abs()).abs() < 0.002);
         }
 
-        /// Where a road crosses above another, the height of the place says which one is meant.
+        /// Where a road crosses above another, the height of the place selects the road.
         #[test]
-        fn a_bridge_is_not_the_road_below(
+        fn bridge_is_distinct_from_the_road_below(
             ground_m in -50.0..500.0, clearance_m in 3.5..30.0, angle_rad in 0.4..2.7, grade in -0.08..0.08,
             aside in (-3.0..3.0, -3.0..3.0), error_m in -0.7..0.7,
         ) {
@@ -530,16 +544,16 @@ mod tests {
             let (map, lines) = read(&(low + &high));
             let place = DVec3::new(100.0 + aside.0, aside.1, 0.0);
             for (id, height_m) in [("low", ground_m), ("high", ground_m + clearance_m)] {
-                let foot = lines.nearest(place.with_z(height_m + error_m), |_| true).unwrap();
-                prop_assert_eq!(ids(&map, &lines, &foot).0, id);
-                prop_assert!(foot.away_m < 8.0 && foot.above_m.abs() < 2.0, "{:?}", foot);
+                let projection = lines.nearest(place.with_z(height_m + error_m), |_| true).unwrap();
+                prop_assert_eq!(ids(&map, &lines, &projection).0, id);
+                prop_assert!(projection.away_m < 8.0 && projection.above_m.abs() < 2.0, "{:?}", projection);
             }
         }
 
-        /// Superelevation, crossfall and lane heights lift lanes; the lane under a place is found,
-        /// and its height is that of its surface.
+        /// Superelevation, crossfall and lane heights raise lanes; the lane under a place is found
+        /// at the height of its surface.
         #[test]
-        fn a_tilted_road_keeps_its_lanes(
+        fn tilted_road_keeps_its_lanes(
             roll_rad in -0.12..0.12_f64, fall_rad in -0.05..0.05_f64, raised_m in 0.0..0.2_f64, base_m in 0.0..900.0_f64,
             number in 1..3_i32, aside_m in -1.6..1.6_f64,
         ) {
@@ -554,18 +568,19 @@ mod tests {
             let (map, lines) = read(&road("1", (0.0, 0.0), 0.0, 200.0, &inside));
             let t_m: f64 = -3.5 * (f64::from(number) - 0.5);
             let place = DVec3::new(80.0, -t_m * roll_rad.cos() + 0.98 * aside_m, base_m + 2.4);
-            let foot = lines.nearest(place, |_| true).unwrap();
-            prop_assert_eq!(ids(&map, &lines, &foot).1, -number);
-            let found = lines.line(foot.line).at(foot.along_m).position;
+            let projection = lines.nearest(place, |_| true).unwrap();
+            prop_assert_eq!(ids(&map, &lines, &projection).1, -number);
+            let found = lines.line(projection.line).at(projection.along_m).position;
             let height_m = base_m + 2.4 + t_m * roll_rad.sin() - t_m.abs() * fall_rad.tan() + raised_m;
             prop_assert!((found.z - height_m).abs() < 0.05, "{} {}", found.z, height_m);
         }
 
-        /// Lanes that are numbered anew where the lane offset steps by a lane width run straight on,
-        /// whether offset and section begin at one place, at two that differ by rounding, in the last
-        /// centimeters of the road, or with records that a later one at the same place replaces.
+        /// Lanes that are renumbered where the lane offset steps by a lane width continue
+        /// straight, whether offset and section begin at the same place, at two places that
+        /// differ by rounding, in the last centimeters of the road, or with records that a later
+        /// one at the same place replaces.
         #[test]
-        fn a_lane_offset_belongs_to_its_own_section(
+        fn lane_offset_applies_to_its_own_section(
             starts in proptest::collection::vec(0.02..19.98, 1..5),
             at_the_end in proptest::collection::vec(0.003..0.06, 0..4),
             rounding_m in prop_oneof![Just(0.0), -1e-9..1e-9, -0.004..0.004],
@@ -604,7 +619,7 @@ mod tests {
         /// A lane offset that is a cubic polynomial moves its lane along that polynomial, from where
         /// its record begins.
         #[test]
-        fn a_cubic_lane_offset_is_followed(begin_m in 5.0..15.0_f64, c in -0.02..0.02, d in -6e-4..6e-4) {
+        fn cubic_lane_offset_is_followed(begin_m in 5.0..15.0_f64, c in -0.02..0.02, d in -6e-4..6e-4) {
             let offsets = format!(
                 "<laneOffset s='0' a='1' b='0' c='0' d='0'/>\
                  <laneOffset s='{begin_m}' a='1' b='0' c='{c}' d='{d}'/>"
@@ -615,14 +630,14 @@ mod tests {
                 let x = f64::from(step);
                 let on_m = (x - begin_m).max(0.0);
                 let center = 0.5 - (c * on_m * on_m + d * on_m.powi(3));
-                let foot = lines.nearest(DVec3::new(x, center, 0.0), |_| true).unwrap();
-                prop_assert!(foot.away_m < 0.006, "{} {:?}", x, foot);
+                let projection = lines.nearest(DVec3::new(x, center, 0.0), |_| true).unwrap();
+                prop_assert!(projection.away_m < 0.006, "{} {:?}", x, projection);
             }
         }
 
         /// A map far from its origin is as exact as one at its origin.
         #[test]
-        fn coordinates_far_from_the_origin_lose_nothing(
+        fn coordinates_far_from_the_origin_stay_exact(
             east_m in prop_oneof![1e5..1e6, -1e7..1e7_f64], north_m in prop_oneof![1e5..1e6, -1e7..1e7_f64],
             heading_rad in -3.0..3.0_f64, along_m in 0.0..200.0_f64,
         ) {
@@ -632,16 +647,16 @@ mod tests {
             let east = east_m + along_m * cosine + 1.75 * sine;
             let north = north_m + along_m * sine - 1.75 * cosine;
             let center = DVec3::new(east, -north, 12.5 + 0.04 * along_m);
-            let foot = lines.nearest(center, |_| true).unwrap();
-            let found = lines.line(foot.line).at(foot.along_m).position;
+            let projection = lines.nearest(center, |_| true).unwrap();
+            let found = lines.line(projection.line).at(projection.along_m).position;
             prop_assert!(found.distance(center) < 1e-3, "{}", found - center);
-            let direction = lines.line(foot.line).at(foot.along_m).direction;
+            let direction = lines.line(projection.line).at(projection.along_m).direction;
             prop_assert!(direction.distance(DVec2::new(cosine, -sine)) < 1e-3);
         }
     }
 
     #[test]
-    fn a_lane_that_jumps_within_a_section_has_a_gap_there() {
+    fn lane_jump_within_a_section_is_a_gap() {
         let offsets = "<laneOffset s='0' a='0' b='0' c='0' d='0'/>\
                        <laneOffset s='10' a='3.5' b='0' c='0' d='0'/>";
         let lanes =
@@ -649,7 +664,7 @@ mod tests {
         let (_, lines) = read(&road("1", (0.0, 0.0), 0.0, 20.0, &lanes));
         assert!((lines.lines[0].length_m() - 20.0).abs() < 1e-3);
         // The middle of the jump is on no lane.
-        let foot = lines.nearest(DVec3::new(10.0, 0.0, 0.0), |_| true).unwrap();
-        assert!((foot.away_m - 1.75).abs() < 0.01, "{foot:?}");
+        let projection = lines.nearest(DVec3::new(10.0, 0.0, 0.0), |_| true).unwrap();
+        assert!((projection.away_m - 1.75).abs() < 0.01, "{projection:?}");
     }
 }

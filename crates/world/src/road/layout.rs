@@ -1,4 +1,4 @@
-//! What a road is like beside the route: as its scenarios need it, since route files do not say.
+//! Cross section and rules of a road, as its scenarios need them; route files do not specify them.
 
 /// Width of driving lanes, meters.
 pub(crate) const LANE_WIDTH_M: f64 = 3.5;
@@ -6,64 +6,61 @@ pub(crate) const LANE_WIDTH_M: f64 = 3.5;
 /// Width of the parking strip, meters.
 pub(crate) const PARKING_WIDTH_M: f64 = 2.5;
 
-/// A stretch of the road or the route, meters along it.
+/// An interval along the road or the route, meters.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Stretch {
-    /// Its beginning.
     pub(crate) from_m: f64,
-    /// Its end.
     pub(crate) to_m: f64,
 }
 
-/// A side of the road, as the route runs.
+/// Side of the road, in the direction of the route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     Left,
     Right,
 }
 
-/// What rules the route's junction.
+/// Traffic control at the route's junction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Control {
-    /// Nothing but right of way.
+    /// No signals, only right of way.
     Uncontrolled,
-    /// A stop sign for our road.
+    /// A stop sign on the route's road.
     StopSign,
-    /// Lights for every road.
+    /// Traffic lights on every road.
     Lights,
 }
 
-/// Lanes beside the route's own, and what rules there.
+/// Lanes next to the route's own lanes, and the rules of the road.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Layout {
-    /// Further lanes of our direction, left of the route.
+    /// Number of further lanes in the route's direction, left of the route.
     pub(crate) left: usize,
-    /// Further lanes of our direction, right of the route.
+    /// Number of further lanes in the route's direction, right of the route.
     pub(crate) right: usize,
-    /// Lanes of the opposite direction.
+    /// Number of lanes in the opposite direction.
     pub(crate) opposite: usize,
-    /// Where vehicles are parked.
+    /// Side on which vehicles are parked.
     pub(crate) parking: Option<Side>,
-    /// Speed limit, km/h.
     pub(crate) speed_limit_kmh: f64,
-    /// What rules the first junction.
+    /// Traffic control at the first junction.
     pub(crate) control: Control,
-    /// True on motorways and open road: no houses.
+    /// True on motorways and rural roads, which have no houses.
     pub(crate) is_rural: bool,
-    /// True if ordinary traffic drives in our direction.
+    /// True if ordinary traffic drives ahead in the route's direction.
     pub(crate) traffic_ahead: bool,
-    /// True if ordinary traffic comes toward us.
+    /// True if there is ordinary oncoming traffic.
     pub(crate) traffic_oncoming: bool,
-    /// True if ordinary traffic drives in the lanes of our direction beside ours.
+    /// True if ordinary traffic drives in the adjacent lanes of the route's direction.
     pub(crate) traffic_beside: bool,
-    /// True if our vehicle starts parked.
+    /// True if the ego vehicle starts parked.
     pub(crate) starts_parked: bool,
-    /// Where nobody is parked, from the route's start.
+    /// Stretch without parked vehicles, from the route's start.
     pub(crate) free_of_parked: Stretch,
 }
 
 impl Layout {
-    /// A street of a town: one lane each way, and vehicles parked on the right.
+    /// A town street: one lane in each direction, and vehicles parked on the right.
     pub(crate) const STREET: Self = Self {
         left: 0,
         right: 0,
@@ -79,32 +76,32 @@ impl Layout {
         free_of_parked: Stretch { from_m: 0.0, to_m: 0.0 },
     };
 
-    /// The same without ordinary vehicles parked around the scenario, which brings those that
-    /// matter, and without traffic ahead.
+    /// [`STREET`](Self::STREET) without traffic ahead and without ordinary parked vehicles around
+    /// the scenario, which spawns its own.
     pub(crate) const CLEARED: Self = Self {
         free_of_parked: Stretch { from_m: -30.0, to_m: 110.0 },
         traffic_ahead: false,
         ..Self::STREET
     };
 
-    /// A street without parked vehicles.
+    /// [`STREET`](Self::STREET) without parked vehicles.
     pub(crate) const BARE: Self = Self { parking: None, ..Self::STREET };
 
-    /// The same without ordinary traffic.
+    /// [`BARE`](Self::BARE) without ordinary traffic.
     pub(crate) const JUNCTION: Self =
         Self { traffic_ahead: false, traffic_oncoming: false, ..Self::BARE };
 
-    /// The same with lights at the junction.
+    /// [`JUNCTION`](Self::JUNCTION) with traffic lights.
     pub(crate) const LIGHTS: Self = Self { control: Control::Lights, ..Self::JUNCTION };
 
     /// A carriageway of a motorway, without ordinary traffic.
     pub(crate) const MOTORWAY: Self =
         Self { opposite: 0, is_rural: true, speed_limit_kmh: 80.0, ..Self::JUNCTION };
 
-    /// An interurban road: the same with an oncoming lane.
+    /// An interurban road: [`MOTORWAY`](Self::MOTORWAY) with an oncoming lane.
     pub(crate) const INTERURBAN: Self = Self { opposite: 1, ..Self::MOTORWAY };
 
-    /// True if nobody may be parked `from_start_m` down the route.
+    /// Returns true if no vehicle may be parked `from_start_m` along the route.
     pub(crate) fn keeps_free(&self, from_start_m: f64) -> bool {
         (self.free_of_parked.from_m..self.free_of_parked.to_m).contains(&from_start_m)
     }

@@ -1,4 +1,4 @@
-//! Roads on maps.
+//! Tests of roads built on maps.
 
 use super::Road;
 use super::error::RoadError;
@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use tandem_scene::{LaneMap, Route};
 
-/// 50 m east, a right turn of radius 12 m in a junction with lights, 50 m south. Lanes of 3.2 m
-/// each way, a parking lane on the first road's right, 60 km/h. OpenDRIVE's y is north.
+/// 50 m east, a right turn of radius 12 m in a junction with lights, 50 m south. Lanes of
+/// 3.2 m in each direction, a parking lane on the right of the first road, 60 km/h.
+/// OpenDRIVE's y axis points north.
 fn corner_map() -> String {
     let lane = |id: i32, kind: &str, width: f64, next: i32| {
         format!(
@@ -85,7 +86,7 @@ fn read(text: &str) -> Result<StreetMap, MapError> {
     StreetMap::read(&file)
 }
 
-/// Key points in the middle of lane -1, the junction left out as in official files.
+/// Key points in the middle of lane -1, without the junction, as in official files.
 fn right_turn() -> Route {
     let east = (1..25).map(|i| DVec3::new(2.0 * f64::from(i), 1.6, 0.0));
     let south = (1..24).map(|i| DVec3::new(60.4, 12.0 + 2.0 * f64::from(i), 0.0));
@@ -93,7 +94,7 @@ fn right_turn() -> Route {
 }
 
 #[test]
-fn the_way_across_a_junction_is_that_of_its_lane() {
+fn route_crosses_a_junction_along_its_lane() {
     let map = Arc::new(read(&corner_map()).unwrap());
     let road = Road::on(&right_turn(), Layout::STREET, Some(&map)).unwrap();
     let center = DVec2::new(50.0, 12.0);
@@ -107,7 +108,7 @@ fn the_way_across_a_junction_is_that_of_its_lane() {
 }
 
 #[test]
-fn lanes_limits_and_lights_are_the_maps() {
+fn lanes_limits_and_lights_come_from_the_map() {
     let map = Arc::new(read(&corner_map()).unwrap());
     let road = Road::on(&right_turn(), Layout::STREET, Some(&map)).unwrap();
     let layout = road.layout();
@@ -138,7 +139,7 @@ fn ahead_of_a_lane_is_its_successor() {
 }
 
 #[test]
-fn a_route_of_another_town_and_a_file_that_is_no_map_are_told() {
+fn wrong_town_and_invalid_map_are_reported() {
     let map = Arc::new(read(&corner_map()).unwrap());
     let mut route = right_turn();
     for point in &mut route.key_points {

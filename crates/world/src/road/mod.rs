@@ -1,8 +1,7 @@
-//! The road that a route runs on: a corridor of lanes beside the line through its key points.
+//! The road of a route: a corridor of lanes along the line through its key points.
 //!
-//! There is no map behind it. The road is as wide as the route and its scenarios need
-//! ([`Layout`]): the lanes it drives in, further ones beside them, lanes of the opposite direction
-//! on the left, and a strip where vehicles are parked.
+//! It needs no map. The road is as wide as the route and its scenarios require ([`Layout`]): the
+//! lanes of the route, further lanes next to them, opposite lanes on the left, and a parking strip.
 
 pub(crate) mod error;
 #[cfg(test)]
@@ -37,18 +36,18 @@ use street_map::{MappedLanes, StreetMap};
 use tandem_scene::{LaneMap, LanePoint, LaneStrip, Pose, Route, RoutePlan, StripKind, wrap_angle};
 use track::Track;
 
-/// Height of the ground around a place, as a plane that rises along the road.
+/// Ground around a place: a plane that rises along the road.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Ground {
     /// Height at the place, meters.
     pub(crate) z_m: f64,
-    /// Rise per meter along the road's direction.
+    /// Rise per meter in the road's direction.
     pub(crate) grade: f64,
-    /// The road's direction, radians.
+    /// Direction of the road, radians.
     pub(crate) heading_rad: f64,
 }
 
-/// The road of a route.
+/// The road of a route, with its lanes and its junction.
 #[derive(Debug)]
 pub(crate) struct Road {
     layout: Layout,
@@ -71,17 +70,19 @@ pub(crate) struct Road {
 }
 
 impl Road {
-    /// The road of a route through a street, without a map.
+    /// Builds the road of a route through a street, without a map.
     #[cfg(test)]
     pub(crate) fn new(route: &Route) -> Result<Self, RoadError> {
         Self::on(route, Layout::STREET, None)
     }
 
-    /// Builds the road of `route` with `layout` beside it. With a `map`, that gives the way across junctions, the number of
-    /// lanes, the speed limit, what rules the junction, and the lanes that criteria ask about.
+    /// Builds the road of `route` with the cross section `layout`. A `map` overrides the path
+    /// across junctions, the number of lanes, the speed limit, the control of the junction, and the
+    /// lanes that the criteria query.
     ///
     /// # Errors
-    /// If the route has fewer than two different key points, or leads away from the map's lanes.
+    /// Returns an error if the route has fewer than two distinct key points,
+    /// or leaves the map's lanes.
     pub(crate) fn on(
         route: &Route,
         layout: Layout,
@@ -165,79 +166,79 @@ impl Road {
         })
     }
 
-    /// The dense route.
+    /// Returns the dense route plan.
     pub(crate) fn plan(&self) -> &Arc<RoutePlan> {
         &self.plan
     }
 
-    /// Cross sections, one every meter, from before the start to beyond the end.
+    /// Returns the cross sections, one per meter, from before the start to beyond the end.
     pub(crate) fn stations(&self) -> &[Station] {
         &self.stations
     }
 
-    /// The stations at which the route starts and ends.
+    /// Returns the stations at which the route starts and ends.
     pub(crate) fn route_stations(&self) -> (usize, usize) {
         (self.route_start, self.route_end)
     }
 
-    /// What there is beside the route.
+    /// Returns the cross section that the road was built with.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The first junction of the route.
+    /// Returns the first junction of the route.
     pub(crate) fn junction(&self) -> Option<&Junction> {
         self.junction.as_ref()
     }
 
-    /// The lights and signs of that junction.
+    /// Returns the lights and signs of the first junction.
     pub(crate) fn signals(&self) -> Signals {
         Signals::new(self.layout.control, self.junction(), |along_m| self.plan_idx(along_m))
     }
 
-    /// Edges of the asphalt.
+    /// Returns the edges of the asphalt.
     pub(crate) fn edges(&self) -> Edges {
         self.edges
     }
 
-    /// The route's own line, with its lane changes, and on before and beyond it.
+    /// Returns the route's own line with its lane changes, extended before
+    /// its start and beyond its end.
     pub(crate) fn route_track(&self) -> Arc<Track> {
         Arc::clone(&self.route_track)
     }
 
-    /// The nearest oncoming lane in its direction of travel.
+    /// Returns the nearest oncoming lane in its direction of travel.
     pub(crate) fn oncoming_track(&self) -> Option<Arc<Track>> {
         self.oncoming_track.clone()
     }
 
-    /// A line with the route, `aside_m` to the right of the road's center line.
+    /// Returns a line in the route's direction, `aside_m` to the right of the road's center line.
     pub(crate) fn lane_track(&self, aside_m: f64) -> Arc<Track> {
         let place = |station: &Station| station.aside(aside_m).extend(station.z_m);
         Arc::new(Track::new(&self.stations.iter().map(place).collect::<Vec<_>>()))
     }
 
-    /// Index of the plan's point beside the station `along_m` down the road.
+    /// Returns the index of the plan point next to station `along_m`.
     pub(crate) fn plan_idx(&self, along_m: f64) -> usize {
         let idx = along_m.round().max(0.0) as usize;
         idx.saturating_sub(self.route_start).min(self.plan.points.len() - 1)
     }
 
-    /// Driving lanes, from left to right.
+    /// Returns the driving lanes from left to right.
     pub(crate) fn driving_lanes(&self) -> &[Lane] {
         &self.driving
     }
 
-    /// The parking strip.
     pub(crate) fn parking(&self) -> Option<&Lane> {
         self.parking.as_ref()
     }
 
-    /// Center of the parking strip, meters to the right of the center line.
+    /// Returns the center of the parking strip, meters to the right of the center line.
     pub(crate) fn parking_aside_m(&self) -> Option<f64> {
         Some(self.parking()?.aside_m)
     }
 
-    /// Every lane and side road, for drawings. Strips of side roads are as wide as two lanes.
+    /// Returns every lane and side road, for drawings. Side roads are as wide as two lanes.
     pub(crate) fn strips(&self) -> Vec<LaneStrip> {
         let driving = |width_m, center_m| LaneStrip { kind: StripKind::Driving, width_m, center_m };
         let mut strips: Vec<LaneStrip> = self
@@ -249,7 +250,7 @@ impl Road {
                 driving(2.0 * LANE_WIDTH_M, divider.collect())
             })
             .collect();
-        // No vehicle is parked inside a junction.
+        // No vehicle parks inside a junction.
         if let Some(parking) = self.parking() {
             let beside = self.stations.split(|station| station.is_junction);
             strips.extend(beside.filter(|piece| piece.len() > 1).map(|piece| LaneStrip {
@@ -269,32 +270,32 @@ impl Road {
         strips
     }
 
-    /// Distance from `place` to the nearest point of the route, meters.
+    /// Returns the distance from `place` to the nearest point of the route, meters.
     pub(crate) fn distance_to_route_m(&self, place: DVec2) -> f64 {
         self.route_points
             .nearest(place)
             .map_or(f64::INFINITY, |idx| self.plan.points[idx].position.xy().distance(place))
     }
 
-    /// The station nearest to `place`, by the center lines of all lanes.
+    /// Returns the station nearest to `place`, by the center lines of all lanes.
     pub(crate) fn nearest_station(&self, place: DVec2) -> usize {
         self.nearest_driving(place).1
     }
 
-    /// How far down the road `place` is, as in [`Road::pose_at`], meters.
+    /// Returns how far along the road `place` is, as in [`Road::pose_at`], meters.
     pub(crate) fn along(&self, place: DVec2) -> f64 {
         let idx = self.nearest_station(place);
         idx as f64 + self.stations[idx].pose.inverse_apply(place).x
     }
 
-    /// How far the route is to the right of the center line, `along_m` meters down the road, meters.
+    /// Returns how far the route is to the right of the center line at `along_m`, meters.
     pub(crate) fn route_aside_m(&self, along_m: f64) -> f64 {
         let (idx, part) = self.piece(along_m);
         let (a, b) = (self.stations[idx].route_aside_m, self.stations[idx + 1].route_aside_m);
         a + (b - a) * part
     }
 
-    /// The station before `along_m` and the share of the way to the next one.
+    /// Returns the station before `along_m` and the fraction of the step to the next one.
     fn piece(&self, along_m: f64) -> (usize, f64) {
         let last = self.stations.len() - 1;
         let along_m = along_m.clamp(0.0, last as f64);
@@ -302,8 +303,8 @@ impl Road {
         (idx, along_m - idx as f64)
     }
 
-    /// The pose `along_m` meters down the road (stations count meters) and `aside_m` to the right,
-    /// heading along the road, and the height there.
+    /// Returns the pose at `along_m` meters along the road (stations count meters) and `aside_m` to
+    /// the right, heading along the road, and the height there.
     pub(crate) fn pose_at(&self, along_m: f64, aside_m: f64) -> (Pose, f64) {
         let (idx, part) = self.piece(along_m);
         let (a, b) = (&self.stations[idx], &self.stations[idx + 1]);
@@ -313,7 +314,7 @@ impl Road {
         (pose, a.z_m + (b.z_m - a.z_m) * part)
     }
 
-    /// The ground around `place`.
+    /// Returns the ground around `place`.
     pub(crate) fn ground(&self, place: DVec2) -> Ground {
         let (lane_idx, station) = self.nearest_driving(place);
         let point = self.refine(&self.driving[lane_idx], station, place);
@@ -332,7 +333,7 @@ impl Road {
         (idx / self.stations.len(), idx % self.stations.len())
     }
 
-    /// The point of `lane` nearest to `place` on the two pieces that meet at `station`.
+    /// Projects `place` onto the two pieces of `lane` that meet at `station`.
     fn refine(&self, lane: &Lane, station: usize, place: DVec2) -> LanePoint {
         let first = station.saturating_sub(1);
         let last = (station + 1).min(self.stations.len() - 1);
@@ -398,7 +399,7 @@ mod tests {
     use proptest::prelude::*;
     use tandem_scene::RoadOption;
 
-    /// 40 m east, a right turn, 40 m south, rising one in twenty.
+    /// 40 m east, a right turn, 40 m south, with a grade of 5 %.
     fn right_turn() -> Road {
         let east = (0..21).map(|i| DVec2::new(2.0 * f64::from(i), 0.0));
         let south = (0..21).map(|i| DVec2::new(55.0, 15.0 + 2.0 * f64::from(i)));
@@ -419,10 +420,10 @@ mod tests {
     }
 
     proptest! {
-        /// Pieces are a meter or so: the nearest of their ends is not always an end of the nearest
-        /// piece, which costs less than a centimeter within the road.
+        /// Pieces are about a meter long. The nearest of their ends is not always an end of the
+        /// nearest piece, which costs less than a centimeter within the road.
         #[test]
-        fn the_lane_found_is_the_nearest(x in -80.0..230.0, y in -40.0..220.0) {
+        fn nearest_lane_is_found(x in -80.0..230.0, y in -40.0..220.0) {
             let (road, place) = (right_turn(), DVec2::new(x, y));
             let found = road.driving_lane(place.extend(0.0)).position.xy().distance(place);
             let best = nearest_by_search(&road, place);
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_lie_beside_each_other_and_know_their_direction() {
+    fn lanes_are_adjacent_and_have_a_direction() {
         let road = right_turn();
         let own = road.driving_lane(DVec3::new(20.0, 0.4, 0.0));
         assert_eq!((own.lane_id, own.is_junction, own.road_id), (-1, false, 1));
@@ -448,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_change_widens_the_road_instead_of_bending_it() {
+    fn lane_change_widens_the_road_without_bending_it() {
         let key_points =
             (0..24).map(|i| DVec3::new(5.0 * f64::from(i), if i < 8 { 0.0 } else { -3.5 }, 0.0));
         let road = Road::new(&bare_route(2, key_points.collect())).unwrap();

@@ -1,9 +1,9 @@
-//! The nearest of many fixed places.
+//! Nearest-neighbor search among fixed places.
 
 use super::grid::Grid;
 use glam::DVec2;
 
-/// Places sorted into a grid.
+/// Fixed places, sorted into a grid.
 #[derive(Debug)]
 pub(super) struct NearestGrid {
     places: Vec<DVec2>,
@@ -11,13 +11,13 @@ pub(super) struct NearestGrid {
 }
 
 impl NearestGrid {
-    /// Sorts `places` in.
     pub(crate) fn new(places: Vec<DVec2>) -> Self {
         let boxes: Vec<_> = places.iter().map(|&place| (place, place)).collect();
         Self { grid: Grid::new(&boxes), places }
     }
 
-    /// Index of the place nearest to `place`, the first of equals; `None` if there are none.
+    /// Returns the index of the place nearest to `place` (the first of
+    /// equals); `None` without places.
     pub(crate) fn nearest(&self, place: DVec2) -> Option<usize> {
         let squared = |idx: u32| Some(self.places[idx as usize].distance_squared(place));
         self.grid.nearest(place, squared).map(|idx| idx as usize)
@@ -35,7 +35,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_grid_finds_what_a_search_through_all_finds(
+        fn grid_matches_exhaustive_search(
             places in proptest::collection::vec(place(60.0), 1..80),
             asked in place(200.0),
         ) {
@@ -48,7 +48,7 @@ mod tests {
 
     /// A few places that span thousands of kilometers need no more cells than a few.
     #[test]
-    fn far_places_cost_no_memory() {
+    fn far_apart_places_need_few_cells() {
         let far = [DVec2::ZERO, DVec2::splat(5e6), DVec2::new(-4e6, 9.0), DVec2::new(3.0, -8e6)];
         let grid = NearestGrid::new(far.to_vec());
         for (idx, place) in far.into_iter().enumerate() {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_grid_finds_nothing() {
+    fn empty_grid_finds_nothing() {
         assert_eq!(NearestGrid::new(Vec::new()).nearest(DVec2::ONE), None);
     }
 }

@@ -1,7 +1,7 @@
-//! OpenDRIVE files, prepared for the reader of their lanes.
+//! OpenDRIVE files, prepared for the map reader.
 //!
-//! The reader computes places in 32 bits, which resolve half a meter in UTM coordinates. The file is
-//! therefore written again around an origin of its own, in the middle of its roads.
+//! The reader computes in 32 bits, which resolve only half a meter in UTM coordinates. The file is
+//! therefore rewritten around an origin in the middle of its roads.
 
 use glam::DVec2;
 use roxmltree::Node;
@@ -11,26 +11,26 @@ use tandem_xml::DocumentError;
 use xodr::{Provenance, RoadNetwork};
 
 /// A lane offset that begins this close to a lane section begins with it, meters: tools round the
-/// two differently, and in between a lane would be a lane width off.
+/// two differently, and in between a lane would be off by its width.
 const SAME_STATION_M: f64 = 0.01;
 
 /// Elements that no lane depends on.
 const SKIPPED: [&str; 5] = ["objects", "userData", "dataQuality", "railroad", "surface"];
 
-/// Elements of maps are nested no deeper than this; each level takes space on the stack.
+/// Maximum nesting depth of elements; each level takes stack space.
 const DEEPEST: usize = 64;
 
-/// A map as its reader gives it, around `origin`.
+/// A map as read, in coordinates around `origin`.
 pub(super) struct OpenDrive {
     pub(super) network: RoadNetwork,
     pub(super) provenance: Provenance,
-    /// What to add to the network's coordinates, meters.
+    /// Offset to add to the network's coordinates, meters.
     pub(crate) origin: DVec2,
-    /// By road id: where lane sections and lane offsets begin, meters from the start of the road.
+    /// Starts of lane sections and lane offsets by road id, meters from the start of the road.
     pub(crate) stations: HashMap<String, Stations>,
 }
 
-/// Where something changes along a road; both are sorted.
+/// Sorted stations of a road at which its records begin.
 #[derive(Default)]
 pub(super) struct Stations {
     pub(super) sections_m: Vec<f64>,
@@ -40,19 +40,19 @@ pub(super) struct Stations {
 /// Error returned when a text is not an OpenDRIVE map.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDriveError {
-    /// It is not an XML document.
+    /// The text is not an XML document.
     #[error("line {}", .0.line())]
     Document(#[source] DocumentError),
-    /// It is nested too deep.
+    /// Its elements are nested too deeply.
     #[error("its elements are nested more than {DEEPEST} deep")]
     Nested,
-    /// Its lanes cannot be read.
+    /// The reader cannot import its lanes.
     #[error(transparent)]
     Lanes(xodr::ImportError),
 }
 
 impl OpenDrive {
-    /// Reads the text of a map.
+    /// Reads the text of an OpenDRIVE file.
     pub(crate) fn read(text: &str) -> Result<Self, OpenDriveError> {
         let document = tandem_xml::parse(text).map_err(OpenDriveError::Document)?;
         let root = document.root_element();
@@ -94,7 +94,7 @@ impl Stations {
     }
 }
 
-/// `station_m`, or the nearest beginning of a section if that is as good as the same.
+/// Returns `station_m`, or the nearest start of a section if that is within [`SAME_STATION_M`].
 fn snapped(station_m: f64, sections_m: &[f64]) -> f64 {
     let away = |section: &&f64| (*section - station_m).abs();
     let nearest = sections_m.iter().min_by(|a, b| away(a).total_cmp(&away(b)));
@@ -105,12 +105,12 @@ fn number(node: Node<'_, '_>, name: &str) -> Option<f64> {
     node.attribute(name)?.trim().parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// True if elements below `node` are nested more than `levels` deep.
+/// Returns true if elements below `node` are nested more than `levels` deep.
 fn is_deeper(node: Node<'_, '_>, levels: usize) -> bool {
     levels == 0 || node.children().any(|child| is_deeper(child, levels - 1))
 }
 
-/// The middle of all roads' geometry, in whole meters so that adding it loses nothing.
+/// Returns the middle of all roads' geometry, rounded to full meters so that adding it is exact.
 fn middle(root: Node<'_, '_>) -> DVec2 {
     let places = root
         .descendants()
@@ -120,7 +120,7 @@ fn middle(root: Node<'_, '_>) -> DVec2 {
     bounds.map_or(DVec2::ZERO, |(low, high)| ((low + high) / 2.0).round())
 }
 
-/// True for elements whose attributes `x` and `y` are places of the map.
+/// Returns true for elements whose attributes `x` and `y` are places of the map.
 fn is_placed(node: &Node<'_, '_>) -> bool {
     node.has_tag_name("geometry") || node.has_tag_name("positionInertial")
 }
@@ -159,20 +159,20 @@ fn write(
             Some(moved) => write!(out, " {key}=\"{moved}\""),
             None => write!(out, " {key}=\"{}\"", Escaped(value)),
         };
-        written.expect("a string takes any text");
+        written.expect("writing to a string cannot fail");
     }
     out.push('>');
     for child in node.children() {
         if child.is_element() {
             write(child, origin, stations, out);
         } else if let Some(text) = child.text().filter(|_| child.is_text()) {
-            write!(out, "{}", Escaped(text)).expect("a string takes any text");
+            write!(out, "{}", Escaped(text)).expect("writing to a string cannot fail");
         }
     }
-    write!(out, "</{name}>").expect("a string takes any text");
+    write!(out, "</{name}>").expect("writing to a string cannot fail");
 }
 
-/// Text with the characters that mean something in XML replaced.
+/// Text with the special characters of XML escaped.
 struct Escaped<'a>(&'a str);
 
 impl std::fmt::Display for Escaped<'_> {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_attributes_with_markup_are_written_again() {
+    fn markup_in_text_and_attributes_is_preserved() {
         let map = OpenDrive::read(
             "<OpenDRIVE xmlns:x='urn:x'><header name='a &amp; &quot;b&quot; &lt;c&gt;' x:name='d'>\
              <geoReference><![CDATA[+proj=utm <&> ]]></geoReference></header><road id='1' length='9' \

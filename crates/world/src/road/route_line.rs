@@ -1,7 +1,7 @@
-//! From the key points of a route file to a line with a point about every meter.
+//! Converts the key points of a route file to a line with a point about every meter.
 //!
-//! Route files leave junctions out: one long gap between two key points. An arc that is tangent to
-//! the road on both sides closes it.
+//! Route files omit junctions: there is one long gap between two key points. An arc tangent to the
+//! road on both sides closes it.
 
 use super::error::RoadError;
 use super::street_map::StreetMap;
@@ -9,31 +9,31 @@ use super::track::headings;
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use tandem_scene::{GeoReference, RoadOption, Route, RouteId, RoutePlan, RoutePoint};
 
-/// A gap longer than this between key points is a junction, meters. (Key points are 2 m apart, on
-/// roads with lane changes 5 to 6 m; junctions start at 16 m.)
+/// A longer gap between key points is a junction, meters. (Key points are 2 m apart, 5 to 6 m on
+/// roads with lane changes; gaps of junctions start at 16 m.)
 const JUNCTION_GAP_M: f64 = 8.0;
 
-/// A step this far aside, between two straight pieces, changes lanes, meters.
+/// A lateral step of this size between two straight pieces is a lane change, meters.
 const LANE_CHANGE_M: f64 = 1.0;
 
-/// Heading change from which a junction is a turn, degrees.
+/// Change of heading from which a junction is a turn, degrees.
 const TURN_DEG: f64 = 35.0;
 
-/// Key points closer than this are one, meters.
+/// Key points closer than this are merged, meters.
 const REPEATED_M: f64 = 0.05;
 
-/// A point of the line.
+/// A point of the dense line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinePoint {
     pub(crate) position: DVec3,
     pub(crate) command: RoadOption,
     pub(crate) is_junction: bool,
-    /// How far lane changes have carried the route to the right since its start, meters.
+    /// Lateral offset by lane changes since the start of the route, meters to the right.
     pub(crate) aside_m: f64,
 }
 
-/// The line through `key_points`, straight between neighbors and curved across gaps, a point every
-/// meter. With a `map`, gaps are closed along its lanes, and it gives heights and junctions.
+/// Returns the line through `key_points`, straight between neighbors and curved across gaps, with a
+/// point every meter. A `map` closes gaps along its lanes and provides heights and junctions.
 pub(super) fn dense_line(
     route: &RouteId,
     key_points: &[DVec3],
@@ -59,7 +59,7 @@ pub(super) fn dense_line(
     Ok(line)
 }
 
-/// The dense route along `line`.
+/// Returns the dense route plan along `line`.
 pub(super) fn plan(line: &[LinePoint]) -> RoutePlan {
     let places: Vec<DVec2> = line.iter().map(|point| point.position.xy()).collect();
     let points = line
@@ -76,25 +76,26 @@ pub(super) fn plan(line: &[LinePoint]) -> RoutePlan {
 }
 
 impl StreetMap {
-    /// The dense route on the map's lanes.
+    /// Returns the dense route plan on the map's lanes.
     ///
     /// # Errors
-    /// If the route has fewer than two different key points, or leads away from the map's lanes.
+    /// Returns an error if the route has fewer than two distinct key points,
+    /// or leaves the map's lanes.
     pub fn plan(&self, route: &Route) -> Result<RoutePlan, RoadError> {
         self.check(route)?;
         Ok(plan(&dense_line(&route.id, &route.key_points, Some(self))?))
     }
 }
 
-/// Direction of the piece from key point `from` on, if it is a piece of road.
+/// Returns the direction of the piece from key point `from` on, unless it is a gap.
 fn piece(keys: &[DVec3], from: Option<usize>) -> Option<DVec2> {
     let from = from?;
     let step = keys.get(from + 1)?.xy() - keys[from].xy();
     (step.length() <= JUNCTION_GAP_M).then(|| step.normalize())
 }
 
-/// The key points with gaps filled in; `command`, `is_junction` and `aside_m` belong to the piece
-/// that ends at the point.
+/// Returns the key points with gaps filled in; `command`, `is_junction` and `aside_m` belong to the
+/// piece that ends at the point.
 fn polyline(keys: &[DVec3], map: Option<&StreetMap>) -> Vec<LinePoint> {
     let start = LinePoint {
         position: keys[0],
@@ -113,10 +114,11 @@ fn polyline(keys: &[DVec3], map: Option<&StreetMap>) -> Vec<LinePoint> {
             let along = step.normalize();
             let (entry, exit) = (before.unwrap_or(along), after.unwrap_or(along));
             let command = turn(entry, exit);
-            let drawn = || bridge(a.xy(), entry, b.xy(), exit);
-            let mapped = map.and_then(|map| map.way(a, b));
-            let curve =
-                mapped.map_or_else(drawn, |way| way.iter().map(|place| place.xy()).collect());
+            let bridged = || bridge(a.xy(), entry, b.xy(), exit);
+            let mapped = map.and_then(|map| map.lane_path(a, b));
+            let curve = mapped.map_or_else(bridged, |lane_path| {
+                lane_path.iter().map(|place| place.xy()).collect()
+            });
             let total: f64 = curve.windows(2).map(|pair| pair[0].distance(pair[1])).sum();
             let mut driven = 0.0;
             for pair in curve.windows(2) {
@@ -154,11 +156,12 @@ fn turn(entry: DVec2, exit: DVec2) -> RoadOption {
     }
 }
 
-/// A curve from `a` to `b` that leaves along `entry` and arrives along `exit` (unit vectors), with
-/// points closer than a meter.
+/// Returns a curve from `a` to `b` that leaves along `entry` and arrives along `exit` (unit
+/// vectors), with points closer than a meter.
 ///
-/// Where the two tangents meet, it is an arc with a straight piece on the longer side, as a lane
-/// through a junction is; otherwise (offset or nearly straight) a cubic Hermite curve.
+/// Where the two tangents intersect, the curve is an arc with a straight piece on the
+/// longer side, like a lane through a junction; otherwise (offset or nearly straight)
+/// it is a cubic Hermite curve.
 pub(crate) fn bridge(a: DVec2, entry: DVec2, b: DVec2, exit: DVec2) -> Vec<DVec2> {
     let chord = b - a;
     let sine = entry.perp_dot(exit);
@@ -194,7 +197,7 @@ fn hermite(a: DVec2, from_a: DVec2, b: DVec2, into_b: DVec2) -> Vec<DVec2> {
         .collect()
 }
 
-/// Points every meter along `line`, and its end.
+/// Samples `line` every meter, and adds its end.
 fn resample(line: &[LinePoint]) -> Vec<LinePoint> {
     let mut points = vec![LinePoint { command: line[1].command, ..line[0] }];
     let mut wanted_m = 1.0;
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_closed_by_an_arc_of_constant_radius() {
+    fn gap_is_closed_by_an_arc_of_constant_radius() {
         let curve = bridge(DVec2::ZERO, DVec2::X, DVec2::new(10.0, 10.0), DVec2::Y);
         for point in curve {
             let radius = point.distance(DVec2::new(0.0, 10.0));
@@ -240,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_turn_is_a_junction_with_its_command_and_nothing_else_is() {
+    fn only_the_right_turn_is_a_junction_with_its_command() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 11);
         keys.extend(straight(DVec2::new(35.0, 15.0), DVec2::Y, 11));
         let line = dense_line(&1.into(), &keys, None).unwrap();
@@ -258,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_aside_between_straight_pieces_changes_lanes() {
+    fn lateral_step_between_straight_pieces_is_a_lane_change() {
         let mut keys: Vec<DVec3> =
             (0..6).map(|i| DVec3::new(5.0 * f64::from(i), 0.0, 0.0)).collect();
         keys.extend((6..12).map(|i| DVec3::new(5.0 * f64::from(i), -3.5, 0.0)));
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_key_point_is_one() {
+    fn repeated_key_points_are_merged() {
         let mut keys = straight(DVec2::ZERO, DVec2::X, 5);
         keys.insert(3, keys[3]);
         let line = dense_line(&2790.into(), &keys, None).unwrap();

@@ -1,4 +1,4 @@
-//! Lights and stop signs of the route's junction.
+//! Traffic lights and stop signs of the route's junction.
 
 use super::junction::{Arm, Junction};
 use super::layout::{Control, LANE_WIDTH_M};
@@ -8,21 +8,21 @@ use tandem_scene::{
     LightColor, Pose, StopCause, StopLine, StopSign, TrafficLight, TriggerVolume, wrap_angle,
 };
 
-/// Seconds that a cycle shows green, yellow and red.
+/// Durations of green, yellow and red in the light cycle, seconds.
 const CYCLE_S: (f64, f64, f64) = (10.0, 3.0, 12.0);
 
-/// From the last lane before the junction back to the middle of what a light or sign watches.
+/// Distance from the junction back to the center of a signal's trigger volume, meters.
 const TRIGGER_BEFORE_M: f64 = 1.5;
 
-/// How far a light is seen, meters: the criterion looks at those within 15 m.
+/// Height of a traffic light above the road, meters.
 const HEIGHT_M: f64 = 4.2;
 
-/// What the lights of a junction show.
+/// Colors that a scenario sets on the lights of the junction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct LightOrder {
-    /// To our vehicle.
+pub(crate) struct LightOverride {
+    /// Color for the ego vehicle's road.
     pub(crate) ego: LightColor,
-    /// To all others.
+    /// Color for all other roads.
     pub(crate) others: LightColor,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct LightOrder {
 pub(crate) struct Signals {
     lights: Vec<Light>,
     signs: Vec<StopSign>,
-    /// Where our vehicle has to stop: index of the plan's point, and whose line that is.
+    /// Stop line of the ego vehicle: index of the plan point, and id of its signal.
     ego_line: Option<(usize, u32)>,
 }
 
@@ -40,13 +40,13 @@ struct Light {
     light: TrafficLight,
     is_ours: bool,
     is_on_route: bool,
-    /// Which of the two roads that cross it stands at.
+    /// True for lights on the crossing road.
     is_across: bool,
 }
 
 impl Signals {
-    /// Signals of `junction` under `control`; `plan_idx` gives the index of the plan's point at a
-    /// distance down the road, meters.
+    /// Creates the signals of `junction` under `control`; `plan_idx` returns the index of the plan
+    /// point at a distance along the road, meters.
     pub(super) fn new(
         control: Control,
         junction: Option<&Junction>,
@@ -81,37 +81,37 @@ impl Signals {
         }
     }
 
-    /// Shows what `order` says, or goes through its cycle, which is green for us at `time_s` 0.
-    pub(crate) fn show(&mut self, time_s: f64, order: Option<LightOrder>) {
+    /// Sets the lights to `light_override`, or else to their cycle, which is green for the
+    /// ego vehicle at `time_s` 0.
+    pub(crate) fn show(&mut self, time_s: f64, light_override: Option<LightOverride>) {
         for Light { light, is_ours, is_across, .. } in &mut self.lights {
-            light.color = match order {
-                Some(order) if *is_ours => order.ego,
-                Some(order) => order.others,
+            light.color = match light_override {
+                Some(light_override) if *is_ours => light_override.ego,
+                Some(light_override) => light_override.others,
                 None if *is_across => cycle(time_s + CYCLE_S.2 + 0.5),
                 None => cycle(time_s),
             };
         }
     }
 
-    /// The lights that rule lanes of the route's road. Those of roads that cross it are seen and
-    /// obeyed, but their lanes are on no map that criteria could ask.
+    /// Returns the lights that control lanes of the route's road. Lights of crossing roads are
+    /// rendered and obeyed, but their lanes are not in the lane map that the criteria query.
     pub(crate) fn judged_lights(&self) -> impl Iterator<Item = TrafficLight> + '_ {
         self.lights.iter().filter(|light| light.is_on_route).map(|light| light.light)
     }
 
-    /// All stop signs.
     pub(crate) fn signs(&self) -> &[StopSign] {
         &self.signs
     }
 
-    /// Where our vehicle may have to stop, and why.
+    /// Returns where the ego vehicle may have to stop, and why.
     pub(crate) fn stop_lines(&self) -> impl Iterator<Item = StopLine> + '_ {
         let light = self.lights.iter().find(|light| light.is_ours);
         let cause = light.map_or(StopCause::Sign, |light| StopCause::Light(light.light.color));
         self.ego_line.map(|(plan_idx, id)| StopLine { id, plan_idx, cause }).into_iter()
     }
 
-    /// Where lights and signs hang, and what color they are seen in.
+    /// Returns place, heading (radians) and color of each light and sign; a sign has no color.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (DVec3, f64, Option<LightColor>)> + '_ {
         let facing = |trigger: &TriggerVolume| trigger.yaw_rad + FRAC_PI_2;
         let lights = self.lights.iter().map(move |Light { light, .. }| {
@@ -137,8 +137,8 @@ fn cycle(time_s: f64) -> LightColor {
     }
 }
 
-/// The post beside the road `arm` where it comes to the junction, and the place that it watches:
-/// the lane beside the divider.
+/// Returns the post next to the road `arm` at the junction, and the trigger volume on
+/// the lane next to the divider.
 fn post(junction: &Junction, arm: Arm) -> Option<(DVec3, TriggerVolume)> {
     let (outward, z_m) = junction.mouth(arm)?;
     let inbound = Pose { position: outward.position, yaw_rad: outward.yaw_rad + PI };

@@ -6,33 +6,32 @@ use super::track::headings;
 use glam::{DVec2, Vec3Swizzles};
 use tandem_scene::Pose;
 
-/// How far the road goes on straight before the route's start and beyond its end, meters.
+/// Length of the straight road before the route's start and beyond its end, meters.
 const EXTENSION_M: (usize, usize) = (60, 150);
 
-/// Extensions end where they would come this close to another part of the route, meters.
+/// Extensions end where they would be closer than this to another part of the route, meters.
 const EXTENSION_CLEARANCE_M: f64 = 14.0;
 
-/// A cross section of the road, one every meter.
+/// A cross section of the road; there is one per meter.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Station {
-    /// On the center line of the lane that the route starts in.
+    /// On the center line of the lane in which the route starts.
     pub(crate) pose: Pose,
-    /// Height, meters.
     pub(crate) z_m: f64,
-    /// True inside a junction.
     pub(crate) is_junction: bool,
-    /// Where the route runs, meters to the right of `pose`.
+    /// Position of the route, meters to the right of `pose`.
     pub(crate) route_aside_m: f64,
 }
 
 impl Station {
-    /// The place `aside_m` to the right of the center line.
+    /// Returns the place `aside_m` to the right of the center line.
     pub(crate) fn aside(&self, aside_m: f64) -> DVec2 {
         self.pose.position + self.pose.right() * aside_m
     }
 }
 
-/// Roads count from 1, junctions from 1001; each junction starts a new road.
+/// Returns the road id of each station: roads count from 1, junctions from 1001; each
+/// junction starts a new road.
 pub(super) fn road_ids(stations: &[Station]) -> Vec<i32> {
     let mut changes = 0;
     let mut was_junction = stations[0].is_junction;
@@ -44,11 +43,11 @@ pub(super) fn road_ids(stations: &[Station]) -> Vec<i32> {
     stations.iter().map(&mut road_id).collect()
 }
 
-/// Cross sections along the route: lane changes are taken out, so that the road runs straight where
-/// the route moves over.
+/// Returns the cross sections along the route. Lane changes are removed, so that the road runs
+/// straight where the route changes lanes.
 pub(super) fn route_stations(line: &[LinePoint]) -> Vec<Station> {
     let places: Vec<DVec2> = line.iter().map(|point| point.position.xy()).collect();
-    // Lane changes are drawn on straight road, where the heading a few meters off is the road's.
+    // Lane changes are on straight road, where the heading a few meters away is the road's.
     let route_headings = headings(&places);
     let last = line.len() - 1;
     let is_straight = |idx: &usize| {
@@ -75,7 +74,7 @@ pub(super) fn route_stations(line: &[LinePoint]) -> Vec<Station> {
         .collect()
 }
 
-/// The road before the start and beyond the end, straight and level.
+/// Returns the road before the start and beyond the end, straight and level.
 pub(super) fn extensions(along: &[Station], route: &NearestGrid) -> (Vec<Station>, Vec<Station>) {
     let clear = |place: DVec2, from: DVec2| {
         let nearest = route.nearest(place).map(|idx| along[idx].pose.position);

@@ -1,10 +1,10 @@
-//! Real geometry: the lanes of an OpenDRIVE file.
+//! Road geometry from the lanes of an OpenDRIVE file.
 //!
-//! The file's y axis points north, the world's points south. Lanes are found in space: by distance
-//! in the plane, and by height where roads are above each other.
+//! The file's y axis points north, the world's points south. Lanes are found by planar distance,
+//! and by height where roads are above each other.
 
 use super::error::RoadError;
-use super::lane_lines::{Foot, LaneLine, LaneLines, in_world};
+use super::lane_lines::{LaneLine, LaneLines, Projection, in_world};
 use super::layout::{Control, LANE_WIDTH_M, Layout, Side};
 use super::open_drive::{OpenDrive, OpenDriveError};
 use glam::{DVec3, Vec3Swizzles};
@@ -16,69 +16,63 @@ use tandem_scene::{LaneMap, LanePoint, Route, sharpest_turn};
 use tandem_xml::{EncodingError, decode};
 use xodr::{Lane, LanePosition, LaneType, SpeedLimit, Warning};
 
-/// A route whose points are farther than this from every lane belongs to another map, meters.
+/// A route with points farther than this from every lane belongs to another map, meters.
 const FARTHEST_M: f64 = 6.0;
 
 /// Key points that are farther than this above or below the lanes are reported, meters.
 const OTHER_HEIGHT_M: f64 = 5.0;
 
-/// A way between two key points that is longer than this many times their distance is a detour.
+/// A path between two key points longer than this multiple of their distance is a detour.
 const LONGEST_WAY: f64 = 2.5;
 
-/// No vehicle turns by this much from one meter to the next, degrees: the lanes of the map do not
-/// fit together.
+/// A larger change of heading from one meter to the next means that the lanes of the map do
+/// not fit together, degrees.
 const SHARPEST_DEG: f64 = 75.0;
 
-/// A light or stop sign this close to a junction's entry rules it, meters in the plane and up.
+/// A light or stop sign within these distances of a junction's entry controls it, meters
+/// in the plane and in height.
 const SIGNAL_NEAR_M: f64 = 25.0;
 const SIGNAL_HEIGHT_M: f64 = 12.0;
 
-/// Lanes on the way ahead of a place at most; lanes of a broken map may lead in circles of no length.
+/// Maximum number of lanes that are followed ahead of a place; lanes of a broken map may
+/// form loops of zero length.
 const MOST_LANES_AHEAD: usize = 1000;
 
-/// OpenDRIVE's number for traffic lights, and the German one for stop signs, which CARLA's maps use.
+/// OpenDRIVE's signal type of traffic lights, and the German one of stop
+/// signs, which CARLA's maps use.
 const TRAFFIC_LIGHT: &str = "1000001";
 const STOP_SIGN: &str = "206";
 
-/// Why a map cannot be used.
+/// Error returned when a map cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// The file cannot be read.
+    /// The file of the map cannot be read.
     #[error("cannot read the map {}", file.display())]
     Read {
-        /// Which.
         file: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// It is not text in its encoding.
+    /// The file is not valid text in its encoding.
     #[error("cannot read the map {}", file.display())]
     Encoding {
-        /// Which.
         file: PathBuf,
-        /// Why.
         #[source]
         source: EncodingError,
     },
-    /// It is not an OpenDRIVE file.
+    /// The file is not an OpenDRIVE map.
     #[error("{} is not a valid OpenDRIVE map", file.display())]
     Parse {
-        /// Which.
         file: PathBuf,
-        /// What the reader reports.
         #[source]
         source: Box<OpenDriveError>,
     },
-    /// It has no lane to drive in.
+    /// The map has no driving lane.
     #[error("the map {} has no driving lane", file.display())]
-    Empty {
-        /// Which.
-        file: PathBuf,
-    },
+    Empty { file: PathBuf },
 }
 
-/// The lanes of a map.
+/// The driving and parking lanes of an OpenDRIVE map.
 pub struct StreetMap {
     map: OpenDrive,
     driving: LaneLines,
@@ -95,10 +89,10 @@ impl fmt::Debug for StreetMap {
 }
 
 impl StreetMap {
-    /// Reads an OpenDRIVE file.
+    /// Reads the lanes of an OpenDRIVE file.
     ///
     /// # Errors
-    /// If it cannot be read, is something else, or has no driving lane.
+    /// Returns an error if the file cannot be read, is not a map, or has no driving lane.
     pub fn read(file: &Path) -> Result<Self, MapError> {
         let path = || file.to_owned();
         let bytes =
@@ -117,26 +111,27 @@ impl StreetMap {
         Ok(Self { map, driving, parking, file: path(), sha256, warns: true })
     }
 
-    /// The same map without warnings about routes, where another process gives them.
+    /// Suppresses warnings about routes, for maps whose warnings another process reports.
     pub fn without_warnings(self) -> Self {
         Self { warns: false, ..self }
     }
 
-    /// Where it was read from.
+    /// Returns the path that the map was read from.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// SHA-256 of the file, hexadecimal.
+    /// Returns the SHA-256 of the file in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
     /// Checks that `route` is on this map.
     pub(crate) fn check(&self, route: &Route) -> Result<(), RoadError> {
-        let feet = || route.key_points.iter().map(|&place| self.nearest(place));
-        let away_m =
-            feet().map(|foot| foot.map_or(f64::INFINITY, |foot| foot.away_m)).fold(0.0, f64::max);
+        let projections = || route.key_points.iter().map(|&place| self.nearest(place));
+        let away_m = projections()
+            .map(|projection| projection.map_or(f64::INFINITY, |projection| projection.away_m))
+            .fold(0.0, f64::max);
         if away_m > FARTHEST_M {
             return Err(RoadError::OffMap {
                 route: route.id.clone(),
@@ -145,7 +140,8 @@ impl StreetMap {
                 away_m,
             });
         }
-        let above_m = feet().flatten().map(|foot| foot.above_m.abs()).fold(0.0, f64::max);
+        let above_m =
+            projections().flatten().map(|projection| projection.above_m.abs()).fold(0.0, f64::max);
         if above_m > OTHER_HEIGHT_M && self.warns {
             tracing::warn!(
                 route = %route.id,
@@ -157,20 +153,22 @@ impl StreetMap {
         Ok(())
     }
 
-    /// The way along lanes from `from` to `to`, both included; `None` where there is no direct one
-    /// that can be driven.
-    pub(crate) fn way(&self, from: DVec3, to: DVec3) -> Option<Vec<DVec3>> {
+    /// Returns the path along lanes from `from` to `to`, both included; `None` if there is no
+    /// direct path that can be driven.
+    pub(crate) fn lane_path(&self, from: DVec3, to: DVec3) -> Option<Vec<DVec3>> {
         let distance_m = from.xy().distance(to.xy());
-        let lanes = self.driving.way(&self.map.network, from, to, LONGEST_WAY * distance_m)?;
-        let mut way = vec![from];
-        // The way begins and ends with its lanes' nearest points, which the key points replace.
-        way.extend(lanes.into_iter().filter(|place| {
+        let lanes =
+            self.driving.lane_path(&self.map.network, from, to, LONGEST_WAY * distance_m)?;
+        let mut lane_path = vec![from];
+        // The key points replace the nearest points of the lanes at both ends of the path.
+        lane_path.extend(lanes.into_iter().filter(|place| {
             place.xy().distance(from.xy()) > 0.3 && place.xy().distance(to.xy()) > 0.3
         }));
-        way.push(to);
-        let Some((place, turn_deg)) = sharpest_turn(&way).filter(|turn| turn.1 > SHARPEST_DEG)
+        lane_path.push(to);
+        let Some((place, turn_deg)) =
+            sharpest_turn(&lane_path).filter(|turn| turn.1 > SHARPEST_DEG)
         else {
-            return Some(way);
+            return Some(lane_path);
         };
         if self.warns {
             tracing::warn!(
@@ -184,21 +182,24 @@ impl StreetMap {
         None
     }
 
-    /// The height of the lane nearest to `place`, meters, and whether that lane is in a junction;
-    /// `None` where no lane is near.
+    /// Returns the height of the lane nearest to `place`, meters, and whether that lane is in a
+    /// junction; `None` if no lane is near.
     pub(crate) fn under(&self, place: DVec3) -> Option<(f64, bool)> {
-        let foot = self.nearest(place).filter(|foot| foot.away_m <= FARTHEST_M)?;
-        let line = self.driving.line(foot.line);
-        Some((line.at(foot.along_m).position.z, self.is_junction(line)))
+        let projection =
+            self.nearest(place).filter(|projection| projection.away_m <= FARTHEST_M)?;
+        let line = self.driving.line(projection.line);
+        Some((line.at(projection.along_m).position.z, self.is_junction(line)))
     }
 
-    /// What the map has beside the lane where `route` begins, on top of what its scenario asks for.
+    /// Returns `asked` with the lanes, the parking side and the speed limit that the
+    /// map has where `route` begins.
     pub(crate) fn layout(&self, route: &Route, asked: Layout) -> Layout {
-        let Some(foot) = route.key_points.first().and_then(|&start| self.nearest(start)) else {
+        let Some(projection) = route.key_points.first().and_then(|&start| self.nearest(start))
+        else {
             return asked;
         };
         let network = &self.map.network;
-        let line = self.driving.line(foot.line);
+        let line = self.driving.line(projection.line);
         let Some(own) = network.road_lane(line.id) else { return asked };
         let beside = |lane: &&Lane| {
             let at = network.road_lane(lane.id);
@@ -213,7 +214,7 @@ impl StreetMap {
         let same = |od_id: i32| od_id.signum() == own.od_id.signum();
         let parking = section.iter().find(|(_, kind)| *kind == LaneType::Parking);
         let limit = self
-            .along_baked(line, foot.along_m)
+            .along_reader_line(line, projection.along_m)
             .and_then(|along_m| network.speed_limit_at(line.id, along_m));
         Layout {
             left: count(&|od_id| same(od_id) && od_id.abs() < own.od_id.abs()),
@@ -230,7 +231,7 @@ impl StreetMap {
         }
     }
 
-    /// What stands at a junction that is entered at `place`.
+    /// Returns the control of a junction that is entered at `place`, if the map has signals there.
     pub(super) fn control_at(&self, place: DVec3) -> Option<Control> {
         let near = |kind: &str| {
             self.map.network.signals().iter().any(|signal| {
@@ -249,8 +250,8 @@ impl StreetMap {
         }
     }
 
-    /// The driving lane nearest to `place`.
-    fn nearest(&self, place: DVec3) -> Option<Foot> {
+    /// Projects `place` onto the nearest driving lane.
+    fn nearest(&self, place: DVec3) -> Option<Projection> {
         self.driving.nearest(place, |_| true)
     }
 
@@ -260,8 +261,9 @@ impl StreetMap {
         road.is_some_and(|road| road.junction().is_some())
     }
 
-    /// Where on the reader's own line a place is, for what the reader knows by that number.
-    fn along_baked(&self, line: &LaneLine, along_m: f64) -> Option<f32> {
+    /// Converts a position on the line to the coordinate of the reader's own
+    /// line, which its queries take.
+    fn along_reader_line(&self, line: &LaneLine, along_m: f64) -> Option<f32> {
         let station_m = line.at(along_m).station_m?;
         let place = LanePosition { lane: line.id, s: station_m, offset: 0.0 };
         self.map.network.centerline_s(place)
@@ -272,7 +274,8 @@ impl StreetMap {
         let at = self.map.network.road_lane(line.id);
         let lane = self.map.network.lane(line.id);
         let width_m = lane.map_or(LANE_WIDTH_M as f32, |lane| {
-            self.along_baked(line, along_m).map_or(lane.width, |along_m| lane.width_at(along_m))
+            self.along_reader_line(line, along_m)
+                .map_or(lane.width, |along_m| lane.width_at(along_m))
         });
         LanePoint {
             position: on.position,
@@ -285,7 +288,7 @@ impl StreetMap {
     }
 }
 
-/// Warns of roads that the reader left out.
+/// Warns about roads that the reader skipped.
 fn report_skipped(file: &Path, map: &OpenDrive) {
     let skipped: Vec<&str> = map
         .provenance
@@ -306,34 +309,36 @@ fn report_skipped(file: &Path, map: &OpenDrive) {
     }
 }
 
-/// A map behind the road of a route: its lanes are what criteria ask about.
+/// Lane map of a route on a map: the criteria query the map's lanes.
 #[derive(Debug)]
 pub(super) struct MappedLanes(pub(crate) Arc<StreetMap>);
 
 impl LaneMap for MappedLanes {
     fn driving_lane(&self, place: DVec3) -> LanePoint {
-        let foot =
-            self.0.nearest(place).expect("a map has driving lanes and a world finite places");
-        self.0.lane_point(self.0.driving.line(foot.line), foot.along_m)
+        let projection =
+            self.0.nearest(place).expect("the map has driving lanes and the place is finite");
+        self.0.lane_point(self.0.driving.line(projection.line), projection.along_m)
     }
 
     fn parking_lane(&self, place: DVec3) -> Option<LanePoint> {
         let parking = &self.0.parking;
-        let foot = parking.nearest(place, |_| true)?;
-        (foot.away_m < 3.0 * LANE_WIDTH_M)
-            .then(|| self.0.lane_point(parking.line(foot.line), foot.along_m))
+        let projection = parking.nearest(place, |_| true)?;
+        (projection.away_m < 3.0 * LANE_WIDTH_M)
+            .then(|| self.0.lane_point(parking.line(projection.line), projection.along_m))
     }
 
     fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
         let (network, lines) = (&self.0.map.network, &self.0.driving);
-        // Lanes overlap in junctions: the one that was found before is meant.
+        // Lanes overlap in junctions: prefer the lane that was found before.
         let is_same = |line: &LaneLine| {
             let at = network.road_lane(line.id);
             at.is_some_and(|at| (at.road.0 as i32, at.od_id) == (lane.road_id, lane.lane_id))
         };
-        let near = lines.nearest(lane.position, is_same).filter(|foot| foot.away_m < LANE_WIDTH_M);
-        let foot = near.or_else(|| self.0.nearest(lane.position))?;
-        let (mut idx, mut along_m) = (foot.line, foot.along_m + distance_m);
+        let near = lines
+            .nearest(lane.position, is_same)
+            .filter(|projection| projection.away_m < LANE_WIDTH_M);
+        let projection = near.or_else(|| self.0.nearest(lane.position))?;
+        let (mut idx, mut along_m) = (projection.line, projection.along_m + distance_m);
         for _ in 0..MOST_LANES_AHEAD {
             let line = lines.line(idx);
             if along_m <= line.length_m() {

@@ -3,36 +3,36 @@
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use tandem_scene::{Pose, wrap_angle};
 
-/// Distance between two points of a track, about, meters.
+/// Approximate distance between two points of a track, meters.
 const STEP_M: f64 = 1.0;
 
-/// A place on a track or beside it.
+/// A position relative to a track.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct TrackPlace {
-    /// Meters from the track's start.
+    /// Meters from the start of the track.
     pub(crate) along_m: f64,
     /// Meters to the right of the track.
     pub(crate) aside_m: f64,
 }
 
 impl TrackPlace {
-    /// On the line itself.
+    /// Creates a position on the line itself.
     pub(crate) const fn on_line(along_m: f64) -> Self {
         Self { along_m, aside_m: 0.0 }
     }
 }
 
-/// A line in the direction of travel, with a heading everywhere.
+/// A line in the direction of travel, with a heading at every point.
 #[derive(Clone, Debug)]
 pub(crate) struct Track {
     places: Vec<DVec3>,
     yaws_rad: Vec<f64>,
-    /// Meters from a place to the next.
+    /// Distance between neighboring places, meters.
     step_m: f64,
 }
 
 impl Track {
-    /// The line through `points`, of which at least two must differ in the plane.
+    /// Builds the line through `points`, at least two of which must differ in the plane.
     pub(crate) fn new(points: &[DVec3]) -> Self {
         let mut along_m = vec![0.0];
         for pair in points.windows(2) {
@@ -58,18 +58,18 @@ impl Track {
         Self { yaws_rad: headings(&flat), places, step_m }
     }
 
-    /// Meters from end to end.
+    /// Returns the length of the track, meters.
     pub(crate) fn length_m(&self) -> f64 {
         self.step_m * (self.places.len() - 1) as f64
     }
 
-    /// Places about one meter apart.
+    /// Returns places about one meter apart.
     pub(crate) fn places(&self) -> &[DVec3] {
         &self.places
     }
 
-    /// The pose `along_m` from the start and `aside_m` to the right, heading along the track, and
-    /// the height there. Beyond both ends a track goes on straight.
+    /// Returns the pose `along_m` from the start and `aside_m` to the right, heading along the
+    /// track, and the height there. Beyond both ends the track continues straight.
     pub(crate) fn pose_at(&self, along_m: f64, aside_m: f64) -> (Pose, f64) {
         let last = self.places.len() - 1;
         let idx = ((along_m / self.step_m).max(0.0) as usize).min(last - 1);
@@ -81,18 +81,19 @@ impl Track {
         (Pose { position, yaw_rad: wrap_angle(yaw_rad) }, place.z)
     }
 
-    /// How far along and to the right of the track `place` is, by the nearest point of all.
+    /// Returns how far along and to the right of the track `place` is, meters, by
+    /// the nearest of all points.
     pub(crate) fn locate(&self, place: DVec2) -> (f64, f64) {
         self.locate_within(place, 0.0, self.length_m())
     }
 
-    /// The same by the nearest point from `from_m` to `to_m`.
+    /// Like [`locate`](Self::locate), by the nearest point from `from_m` to `to_m`.
     pub(crate) fn locate_within(&self, place: DVec2, from_m: f64, to_m: f64) -> (f64, f64) {
         let last = self.places.len() - 1;
         let index = |along_m: f64| ((along_m / self.step_m).max(0.0) as usize).min(last);
         let (first, end) = (index(from_m), index(to_m));
         let distance = |idx: usize| self.places[idx].xy().distance_squared(place);
-        // A coarse look first: tracks do not turn within three meters.
+        // Search coarsely first: tracks do not turn within three meters.
         let coarse = (first..=end).step_by(3).min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
         let near = coarse.unwrap_or(first);
         let around = near.saturating_sub(2).max(first)..=(near + 2).min(end);
@@ -103,8 +104,8 @@ impl Track {
     }
 }
 
-/// Headings along `places`, each from its neighbors two places off: files round to a tenth of a
-/// meter, which a shorter base would turn into wobble.
+/// Returns headings along `places`, each from the neighbors two places away: files round to a tenth
+/// of a meter, which would make headings over a shorter base jitter.
 pub(super) fn headings(places: &[DVec2]) -> Vec<f64> {
     let last = places.len() - 1;
     (0..places.len())
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_beside_a_track_is_found_where_it_was_put() {
+    fn offset_place_is_located_on_the_track() {
         let track = corner();
         assert!((track.length_m() - 40.0).abs() < 1e-9);
         for (along_m, aside_m) in [(3.3, -1.0), (10.0, 2.0), (33.7, 0.5)] {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_goes_on_straight_beyond_its_ends_and_climbs_between_them() {
+    fn track_extends_straight_and_interpolates_height() {
         let track = corner();
         let (before, low) = track.pose_at(-5.0, 0.0);
         let (beyond, high) = track.pose_at(45.0, 1.0);

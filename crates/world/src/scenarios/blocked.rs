@@ -4,7 +4,7 @@ use super::context::{Arrival, Scenario, ScenarioContext, place_of};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, Moment, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible};
-use crate::actors::catalogue::any_car;
+use crate::actors::blueprints::any_car;
 use crate::road::layout::Layout;
 
 /// Registered types.
@@ -45,8 +45,8 @@ impl Blocked {
     /// Spawns the car; `None` without a junction.
     fn new(parameters: &Parameters<'_>, context: &mut ScenarioContext<'_>) -> Option<Self> {
         let along_m = context.road.junction()?.exit as f64 + BEHIND_M;
-        let model = any_car(context.noise);
-        let car = context.spawn_standing(&model, along_m, context.road.route_aside_m(along_m));
+        let blueprint = any_car(context.noise);
+        let car = context.spawn_standing(&blueprint, along_m, context.road.route_aside_m(along_m));
         Some(Self { car, nearness: Moment::default(), run_state: RunState::new(parameters) })
     }
 }

@@ -1,12 +1,12 @@
 //! What a scenario works on at a tick, and what it may do.
 
-use crate::actors::catalogue::Model;
+use crate::actors::blueprints::Blueprint;
 use crate::actors::list::Actors;
-use crate::actors::traffic::TrafficOrder;
+use crate::actors::traffic::TrafficOverride;
 use crate::noise::Noise;
 use crate::road::Road;
 use crate::road::layout::Stretch;
-use crate::road::signals::LightOrder;
+use crate::road::signals::LightOverride;
 use glam::DVec3;
 use std::ops::Range;
 use tandem_scene::{ActorState, Allowances, EgoState, Passage, ScenarioState};
@@ -48,13 +48,13 @@ pub(crate) struct Effects {
     /// What our vehicle may do.
     pub(crate) allowances: Allowances,
     /// What ordinary traffic has to do.
-    pub(crate) traffic: TrafficOrder,
+    pub(crate) traffic: TrafficOverride,
     /// What is to be driven around.
     pub(crate) passages: Vec<Passage>,
     /// Added to our vehicle's command.
     pub(crate) control_noise: Option<ControlNoise>,
     /// What the lights of the junction show, if scenarios decide on that.
-    pub(crate) lights: Option<LightOrder>,
+    pub(crate) lights: Option<LightOverride>,
     /// Running scenarios with rules of their own.
     pub(crate) running: Vec<ScenarioState>,
 }
@@ -111,9 +111,14 @@ pub(super) fn place_of(actor: &ActorState) -> DVec3 {
 impl ScenarioContext<'_> {
     /// Spawns an actor that stands along the road, `aside_m` to the right of its
     /// center line.
-    pub(super) fn spawn_standing(&mut self, model: &Model, along_m: f64, aside_m: f64) -> u32 {
+    pub(super) fn spawn_standing(
+        &mut self,
+        blueprint: &Blueprint,
+        along_m: f64,
+        aside_m: f64,
+    ) -> u32 {
         let (pose, z_m) = self.road.pose_at(along_m, aside_m);
-        self.actors.spawn(model, pose, z_m, 0.0)
+        self.actors.spawn(blueprint, pose, z_m, 0.0)
     }
 
     /// True if our vehicle, going straight to `place` as fast as it is now, arrives there soon, or

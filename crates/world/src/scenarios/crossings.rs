@@ -6,7 +6,7 @@ use super::run_state::{Moment, RunState};
 use super::scenario_type::{
     Constants, ScenarioType, Start, from_scenario_runner, if_possible, ours, ready,
 };
-use crate::actors::catalogue::{BICYCLE, Model, PEDESTRIAN, any_car, blocker};
+use crate::actors::blueprints::{BICYCLE, Blueprint, PEDESTRIAN, any_car, blocker};
 use crate::actors::follower::Follower;
 use crate::actors::list::{Actors, EGO};
 use crate::noise::Interval;
@@ -232,14 +232,14 @@ struct Walker {
 
 impl Walker {
     /// `model` at the beginning of `line`, about to go along it and beyond.
-    fn spawn(actors: &mut Actors, model: &Model, line: &CrossingLine, pace: &Pace) -> Self {
+    fn spawn(actors: &mut Actors, blueprint: &Blueprint, line: &CrossingLine, pace: &Pace) -> Self {
         let CrossingLine { from, through, z_m } = *line;
         let Pace { speed_mps, way_m } = *pace;
         let direction = (through - from).normalize();
         let line = [from.extend(z_m), (from + direction * way_m.max(1.0)).extend(z_m)];
         let track = Arc::new(Track::new(&line));
-        let follower = Follower::spawn(actors, model, &track, TrackPlace::on_line(0.0), 0.0);
-        Self { follower, extent_m: model.extent_m, delay_s: 0.0, speed_mps, way_m }
+        let follower = Follower::spawn(actors, blueprint, &track, TrackPlace::on_line(0.0), 0.0);
+        Self { follower, extent_m: blueprint.extent_m, delay_s: 0.0, speed_mps, way_m }
     }
 
     /// Goes on for a tick, unless somebody is right there or about to be; true at the end of the way.
@@ -296,10 +296,15 @@ impl Crosswalk {
         Self { place: pose.position.extend(z_m), wait: pose.apply(DVec2::new(lean_m, aside_m)) }
     }
 
-    fn walker(&self, context: &mut ScenarioContext<'_>, model: &Model, pace: &Pace) -> Walker {
+    fn walker(
+        &self,
+        context: &mut ScenarioContext<'_>,
+        blueprint: &Blueprint,
+        pace: &Pace,
+    ) -> Walker {
         let line =
             CrossingLine { from: self.wait, through: self.place.truncate(), z_m: self.place.z };
-        Walker::spawn(context.actors, model, &line, pace)
+        Walker::spawn(context.actors, blueprint, &line, pace)
     }
 }
 
@@ -357,9 +362,9 @@ impl Crossing {
         let car_m = trigger_m + parameters.number("distance", CAR_M)?;
         let angle_deg = parameters.number("crossing_angle", 0.0)?;
         let Some(strip_m) = context.road.parking_aside_m() else { return Ok(None) };
-        let model = any_car(context.noise);
-        context.spawn_standing(&model, car_m, strip_m);
-        let along_m = car_m + model.extent_m[0] + BEHIND_CAR_M;
+        let blueprint = any_car(context.noise);
+        context.spawn_standing(&blueprint, car_m, strip_m);
+        let along_m = car_m + blueprint.extent_m[0] + BEHIND_CAR_M;
         let aside_m = strip_m - context.road.route_aside_m(along_m);
         let crosswalk = Crosswalk::new(context, along_m, aside_m, angle_deg);
         let pace = Pace { speed_mps: WALKING_MPS, way_m: BEHIND_CAR_WAY_M };
@@ -410,7 +415,7 @@ impl Crossing {
 
     fn after_turn(
         along_m: f64,
-        model: &Model,
+        blueprint: &Blueprint,
         arrival: Arrival,
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
@@ -418,7 +423,8 @@ impl Crossing {
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, 0.0);
         let left_m = context.road.route_aside_m(along_m) - context.road.edges().left_m;
         let way_m = ROADSIDE_M + left_m + OFF_ROAD_M;
-        let walker = crosswalk.walker(context, model, &Pace { speed_mps: AFTER_TURN_MPS, way_m });
+        let walker =
+            crosswalk.walker(context, blueprint, &Pace { speed_mps: AFTER_TURN_MPS, way_m });
         Self::of(vec![walker], crosswalk.place, arrival, parameters)
     }
 }
@@ -587,8 +593,8 @@ mod tests {
         bench.ego.pose.position.x = 41.0;
         let track = bench.road.oncoming_track().unwrap();
         let place = TrackPlace::on_line(track.locate(DVec2::new(46.0, -3.5)).0 - 25.0);
-        let model = crate::actors::catalogue::POLICE;
-        let mut car = Follower::spawn(&mut bench.actors, &model, &track, place, 8.0);
+        let blueprint = crate::actors::blueprints::POLICE;
+        let mut car = Follower::spawn(&mut bench.actors, &blueprint, &track, place, 8.0);
         let mut waited = false;
         for _ in 0..160 {
             car.advance(&mut bench.actors, 8.0);

@@ -5,7 +5,7 @@ use super::flow::touches_somebody;
 use super::parameters::Parameters;
 use super::run_state::Moment;
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours, ready};
-use crate::actors::catalogue::any_car;
+use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Side};
@@ -183,8 +183,8 @@ impl CutIn {
         let place_m = |nth: usize| last_m + QUEUE_GAP_M * nth as f64;
         let mut bystanders = Vec::new();
         for nth in (0..=BEHIND + AHEAD).filter(|&nth| nth != BEHIND) {
-            let model = any_car(context.noise);
-            bystanders.push(context.spawn_standing(&model, place_m(nth), lane_m + beside_m));
+            let blueprint = any_car(context.noise);
+            bystanders.push(context.spawn_standing(&blueprint, place_m(nth), lane_m + beside_m));
         }
         let car = car_beside(context, place_m(BEHIND), lane_m, beside_m);
         Ok(Self {
@@ -227,9 +227,9 @@ fn car_beside(
     let track = context.road.lane_track(lane_m);
     let (pose, _) = context.road.pose_at(along_m, lane_m);
     let (start_m, _) = track.locate(pose.position);
-    let model = any_car(context.noise);
+    let blueprint = any_car(context.noise);
     let place = TrackPlace { along_m: start_m, aside_m: beside_m };
-    Follower::spawn(context.actors, &model, &track, place, 0.0)
+    Follower::spawn(context.actors, &blueprint, &track, place, 0.0)
 }
 
 impl Scenario for CutIn {

@@ -5,7 +5,7 @@ use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, Moment, RunState};
 use super::scenario_type::{Constants, ScenarioType, Start, from_scenario_runner, ours, ready};
-use crate::actors::catalogue::BICYCLE;
+use crate::actors::blueprints::BICYCLE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};

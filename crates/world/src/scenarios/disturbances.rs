@@ -5,7 +5,7 @@ use super::context::{ControlNoise, Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::RunState;
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ready};
-use crate::actors::catalogue::DEBRIS;
+use crate::actors::blueprints::DEBRIS;
 use crate::road::layout::Layout;
 use glam::DVec2;
 

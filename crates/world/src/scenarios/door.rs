@@ -7,7 +7,7 @@ use super::run_state::{LIMIT_S, Moment, RunState};
 use super::scenario_type::{
     ScenarioType, Start, from_pdm_lite, from_scenario_runner, if_possible, ours,
 };
-use crate::actors::catalogue::{Model, any_car};
+use crate::actors::blueprints::{Blueprint, any_car};
 use crate::road::error::RoadError;
 use crate::road::layout::{Layout, PARKING_WIDTH_M, Stretch};
 use glam::DVec2;
@@ -76,7 +76,7 @@ struct Door {
     along_m: f64,
     car: Pose,
     z_m: f64,
-    model: Model,
+    blueprint: Blueprint,
     actors: Vec<u32>,
     opening: Moment,
     bypass: Bypass,
@@ -97,15 +97,15 @@ impl Door {
         let Some(strip_m) = context.road.parking_aside_m().filter(|&aside_m| aside_m > 0.0) else {
             return Ok(None);
         };
-        let model = any_car(context.noise);
-        let aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M + model.extent_m[1];
+        let blueprint = any_car(context.noise);
+        let aside_m = strip_m - PARKING_WIDTH_M / 2.0 + KERB_M + blueprint.extent_m[1];
         let (pose, z_m) = context.road.pose_at(along_m, aside_m);
         Ok(Some(Self {
-            actors: vec![context.spawn_standing(&model, along_m, aside_m)],
+            actors: vec![context.spawn_standing(&blueprint, along_m, aside_m)],
             along_m,
             car: pose,
             z_m,
-            model,
+            blueprint,
             opening: Moment::default(),
             bypass: Bypass::oncoming(parameters, context, stretch_at(along_m))?,
             run_state: RunState::new(parameters),
@@ -113,13 +113,16 @@ impl Door {
     }
 
     fn open(&mut self, context: &mut ScenarioContext<'_>) {
-        let model =
-            Model { type_id: self.model.type_id, kind: ActorKind::Vehicle, extent_m: DOOR_HALF_M };
+        let blueprint = Blueprint {
+            type_id: self.blueprint.type_id,
+            kind: ActorKind::Vehicle,
+            extent_m: DOOR_HALF_M,
+        };
         // A finger's width between the door and the car's side keeps two bodies apart.
-        let aside_m = self.model.extent_m[1] + DOOR_HALF_M[1] + 0.01;
+        let aside_m = self.blueprint.extent_m[1] + DOOR_HALF_M[1] + 0.01;
         let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
         let pose = Pose { position, ..self.car };
-        self.actors.push(context.actors.spawn(&model, pose, self.z_m, 0.0));
+        self.actors.push(context.actors.spawn(&blueprint, pose, self.z_m, 0.0));
     }
 }
 

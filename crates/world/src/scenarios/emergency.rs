@@ -4,7 +4,7 @@ use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{Moment, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ours, ready};
-use crate::actors::catalogue::AMBULANCE;
+use crate::actors::blueprints::AMBULANCE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};

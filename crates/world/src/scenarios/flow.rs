@@ -1,7 +1,7 @@
 //! A stream of vehicles along a track.
 
 use super::context::ScenarioContext;
-use crate::actors::catalogue::{Model, any_car};
+use crate::actors::blueprints::{Blueprint, any_car};
 use crate::actors::follower::{Follower, is_flat};
 use crate::actors::list::Actors;
 use crate::noise::Interval;
@@ -38,7 +38,7 @@ pub(super) struct Flow {
     speed_mps: f64,
     gap_m: Interval,
     manner: Manner,
-    model: Option<Model>,
+    blueprint: Option<Blueprint>,
     /// The farthest first.
     cars: Vec<Follower>,
     next_gap_m: f64,
@@ -62,15 +62,15 @@ impl Flow {
             speed_mps,
             gap_m,
             manner,
-            model: None,
+            blueprint: None,
             cars: Vec::new(),
             next_gap_m: 0.0,
         }
     }
 
     /// The same flow, of `model` only instead of ordinary cars.
-    pub(super) fn made_of(self, model: Model) -> Self {
-        Self { model: Some(model), ..self }
+    pub(super) fn made_of(self, blueprint: Blueprint) -> Self {
+        Self { blueprint: Some(blueprint), ..self }
     }
 
     /// Numbers of those who are on their way.
@@ -131,13 +131,14 @@ impl Flow {
 
     /// Spawns a car at `along_m` if there is room; returns true if it did.
     fn spawn(&mut self, context: &mut ScenarioContext<'_>, along_m: f64) -> bool {
-        let model = self.model.unwrap_or_else(|| any_car(context.noise));
-        let has_room = !context.actors.all().any(|other| self.is_in_way(other, &model, along_m));
+        let blueprint = self.blueprint.unwrap_or_else(|| any_car(context.noise));
+        let has_room =
+            !context.actors.all().any(|other| self.is_in_way(other, &blueprint, along_m));
         if has_room {
             let place = TrackPlace::on_line(along_m);
             self.cars.push(Follower::spawn(
                 context.actors,
-                &model,
+                &blueprint,
                 &self.track,
                 place,
                 self.speed_mps,
@@ -147,7 +148,7 @@ impl Flow {
     }
 
     /// True if `model` could not stop for `other` once it is at `along_m`, or `other` for it.
-    fn is_in_way(&self, other: &ActorState, model: &Model, along_m: f64) -> bool {
+    fn is_in_way(&self, other: &ActorState, blueprint: &Blueprint, along_m: f64) -> bool {
         let (pose, _) = self.track.pose_at(along_m, 0.0);
         let v = self.speed_mps;
         if is_flat(other) || pose.position.distance(other.pose.position) > 20.0 + v * v {
@@ -158,14 +159,14 @@ impl Flow {
         let across = there.inverse_apply(there.position + other.pose.forward());
         let [half_length, half_width, _] = other.extent_m;
         let reach_aside_m = half_length * across.y.abs() + half_width * across.x.abs();
-        if aside_m.abs() > model.extent_m[1] + reach_aside_m + 0.25 {
+        if aside_m.abs() > blueprint.extent_m[1] + reach_aside_m + 0.25 {
             return false;
         }
         let other_v = (other.speed_mps * across.x).max(0.0);
         let braking = |fast: f64, slow: f64| {
             LEAST_ROOM_M + (fast * fast - slow * slow).max(0.0) / (2.0 * BRAKING_MPS2)
         };
-        let gap_m = (other_m - along_m).abs() - model.extent_m[0] - half_length;
+        let gap_m = (other_m - along_m).abs() - blueprint.extent_m[0] - half_length;
         gap_m < if other_m > along_m { braking(v, other_v) } else { braking(other_v, v) }
     }
 }
@@ -182,7 +183,7 @@ pub(super) fn touches_somebody(actors: &Actors, id: u32) -> bool {
 mod tests {
     use super::super::test_bench::TestBench;
     use super::*;
-    use crate::actors::catalogue::BICYCLE;
+    use crate::actors::blueprints::BICYCLE;
     use glam::DVec3;
 
     fn lane() -> Arc<Track> {

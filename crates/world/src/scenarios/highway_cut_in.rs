@@ -3,7 +3,7 @@
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
-use crate::actors::catalogue::any_car;
+use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout};

@@ -5,7 +5,7 @@ use super::flow::{Flow, Manner};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
-use crate::actors::catalogue::CONE;
+use crate::actors::blueprints::CONE;
 use crate::noise::Interval;
 use crate::road::Road;
 use crate::road::error::RoadError;

@@ -8,7 +8,7 @@ use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{
     Constants, ScenarioType, SetUp, Start, from_scenario_runner, if_possible, ours,
 };
-use crate::actors::catalogue::BICYCLE;
+use crate::actors::blueprints::BICYCLE;
 use crate::noise::Interval;
 use crate::road::Road;
 use crate::road::error::RoadError;

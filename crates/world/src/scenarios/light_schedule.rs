@@ -3,7 +3,7 @@
 use super::context::{Scenario, ScenarioContext};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ready};
 use crate::road::layout::Layout;
-use crate::road::signals::LightOrder;
+use crate::road::signals::LightOverride;
 use tandem_scene::LightColor;
 
 /// Registered types.
@@ -68,7 +68,7 @@ impl Scenario for LightSchedule {
         let mut left_s = context.time_s - begun_at_s;
         for &(ego, lasts_s) in self.phases {
             if left_s < lasts_s {
-                context.effects.lights = Some(LightOrder { ego, others: LightColor::Red });
+                context.effects.lights = Some(LightOverride { ego, others: LightColor::Red });
                 return;
             }
             left_s -= lasts_s;

@@ -7,7 +7,7 @@ use super::run_state::{LIMIT_S, Moment, RunState};
 use super::scenario_type::{
     Constants, ScenarioType, Start, from_pdm_lite, from_scenario_runner, ours, ready,
 };
-use crate::actors::catalogue::{CONE, DEBRIS, POLICE, WARNING, any_car};
+use crate::actors::blueprints::{CONE, DEBRIS, POLICE, WARNING, any_car};
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use glam::DVec2;
@@ -250,8 +250,8 @@ impl Obstacle {
             Kind::Accident => accident(context, at_m, lane_m + ACCIDENT_ASIDE * HALF_LANE_M),
             Kind::Construction => road_works(context, at_m, lane_m),
             Kind::Parked => {
-                let model = any_car(context.noise);
-                vec![context.spawn_standing(&model, at_m, lane_m + PARKED_ASIDE * HALF_LANE_M)]
+                let blueprint = any_car(context.noise);
+                vec![context.spawn_standing(&blueprint, at_m, lane_m + PARKED_ASIDE * HALF_LANE_M)]
             }
         };
         let bypass = Bypass::new(around, parameters, context, stretch)?;

@@ -4,7 +4,7 @@ use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
-use crate::actors::catalogue::any_car;
+use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
 use crate::road::layout::Layout;
@@ -61,15 +61,15 @@ impl ParkingExit {
         let Some(strip_m) = context.road.parking_aside_m() else { return Ok(None) };
         let own_m = context.ego_along_m;
         for along_m in [own_m + front_m, own_m - behind_m] {
-            let model = any_car(context.noise);
-            context.spawn_standing(&model, along_m, strip_m);
+            let blueprint = any_car(context.noise);
+            context.spawn_standing(&blueprint, along_m, strip_m);
         }
         let track = context.road.route_track();
         let lane_m = context.road.route_aside_m(own_m);
         let (beside_m, _) = track.locate(context.road.pose_at(own_m, lane_m).0.position);
-        let model = any_car(context.noise);
+        let blueprint = any_car(context.noise);
         let place = TrackPlace::on_line(beside_m);
-        let passing = Follower::spawn(context.actors, &model, &track, place, 0.0);
+        let passing = Follower::spawn(context.actors, &blueprint, &track, place, 0.0);
         Ok(Some(Self {
             passing: Some(passing),
             desired_mps: context.road.layout().speed_limit_kmh / 3.6,

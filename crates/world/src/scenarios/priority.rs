@@ -5,12 +5,12 @@ use super::flow::touches_somebody;
 use super::parameters::Parameters;
 use super::run_state::{Moment, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
-use crate::actors::catalogue::{AMBULANCE, POLICE};
+use crate::actors::blueprints::{AMBULANCE, POLICE};
 use crate::actors::follower::Follower;
 use crate::actors::list::EGO;
 use crate::road::junction::{Arm, Junction};
 use crate::road::layout::Layout;
-use crate::road::signals::LightOrder;
+use crate::road::signals::LightOverride;
 use crate::road::track::{Track, TrackPlace};
 use glam::DVec3;
 use std::sync::Arc;
@@ -119,9 +119,9 @@ impl PriorityTaker {
         let track = Arc::new(junction.through(from, to)?);
         let (meeting, meeting_m) = meeting(context, junction, &track);
         let exit_m = junction.exit as f64;
-        let model = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
+        let blueprint = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
         let place = TrackPlace::on_line(meeting_m - SPEED_MPS * ARRIVAL.within_s);
-        let car = Follower::spawn(context.actors, &model, &track, place, 0.0);
+        let car = Follower::spawn(context.actors, &blueprint, &track, place, 0.0);
         Some(Self {
             car,
             meeting,
@@ -178,7 +178,7 @@ impl Scenario for PriorityTaker {
         let is_done = context.ego_along_m > self.exit_m;
         if self.run_state.tick(context, is_done).is_some() && self.lights == Lights::Frozen {
             context.effects.lights =
-                Some(LightOrder { ego: LightColor::Green, others: LightColor::Red });
+                Some(LightOverride { ego: LightColor::Green, others: LightColor::Red });
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
             bench.drive(7.0, 0.0);
             let x = bench.ego.pose.position.x;
             if (x - 2.0).abs() > 0.5 && (x - 48.0).abs() > 1.5 {
-                let expected = LightOrder { ego: LightColor::Green, others: LightColor::Red };
+                let expected = LightOverride { ego: LightColor::Green, others: LightColor::Red };
                 let is_frozen = (2.0..48.0).contains(&x);
                 assert_eq!(bench.effects.lights, is_frozen.then_some(expected), "{x}");
             }

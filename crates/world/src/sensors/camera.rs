@@ -1,14 +1,14 @@
 //! Cameras: a software renderer for one road.
 //!
-//! A picture is a copied background (1.5 MB, some 0.15 ms), the road as painted polygons, and boxes
-//! with a depth buffer. Nothing is computed per pixel but depth, so that a picture takes about a
-//! millisecond on one core.
+//! An image is a copied background (1.5 MB, about 0.15 ms), the road as painted polygons,
+//! and boxes with a depth buffer. Only depth is computed per pixel, so an image takes about
+//! a millisecond on one core.
 
+use super::buffer_pool::BufferPool;
 use super::palette::{Palette, Rgb, mix};
 use super::raster::{Canvas, Place, fill};
-use super::recycling::Recycling;
 use super::scenery::PropKind;
-use super::surroundings::{Look, Seen, Viewpoint};
+use super::visibility::{Appearance, Viewpoint, VisibleBox};
 use crate::road::Road;
 use crate::road::junction::Junction;
 use crate::road::lane::Edges;
@@ -20,22 +20,22 @@ use tandem_scene::UprightBox;
 use tandem_scene::{CameraFrame, CameraSpec, FrameId, Pose};
 use tandem_timing::Timestamp;
 
-/// How far the road is drawn behind and ahead of the ego vehicle, meters.
+/// Rendered length of the road behind and ahead of the ego vehicle, meters.
 const ROAD_M: (usize, usize) = (12, 160);
 
-/// The same for cameras that see what is behind the vehicle.
+/// Rendered length for cameras whose field of view reaches behind the vehicle, meters.
 const ROAD_BEHIND_M: (usize, usize) = (160, 160);
 
-/// Length of the road's polygons, meters.
+/// Length of a road polygon, meters.
 const PIECE_M: usize = 2;
 
-/// Pieces painted, and pieces from one dash to the next.
+/// Painted pieces per dash, and pieces from one dash to the next.
 const DASH: (usize, usize) = (1, 3);
 
 /// Width of painted lines, meters.
 const LINE_M: f64 = 0.15;
 
-/// Lamps of vehicles are drawn up to this distance, windows of houses, too, meters.
+/// Vehicle lamps and house windows are drawn up to this distance, meters.
 const DETAIL_M: f64 = 45.0;
 
 const BODY_COLORS: [Rgb; 8] = [
@@ -56,14 +56,13 @@ const HOUSE_COLORS: [Rgb; 6] = [
     [170, 124, 90],
     [204, 196, 186],
 ];
-/// Clothes of people.
 const CLOTHES_COLORS: [Rgb; 5] =
     [[168, 40, 44], [36, 74, 140], [214, 206, 190], [58, 104, 62], [190, 128, 36]];
 
 const GLASS: Rgb = [38, 46, 56];
 const TIRE: Rgb = [24, 24, 26];
 
-/// What a strip along the road is painted with.
+/// Paint of a strip along the road.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Paint {
     Sidewalk,
@@ -72,7 +71,7 @@ enum Paint {
     Yellow,
 }
 
-/// A strip along the road.
+/// A painted strip along the road.
 #[derive(Clone, Copy)]
 struct Strip {
     edges: Edges,
@@ -81,38 +80,38 @@ struct Strip {
     in_junctions: bool,
 }
 
-/// The camera of one route.
+/// A camera with its renderer, for one route.
 pub(crate) struct Camera {
     painter: Painter,
-    pool: Recycling<CameraFrame>,
+    pool: BufferPool<CameraFrame>,
 }
 
 impl Camera {
-    /// A camera for `road` under one weather.
+    /// Creates a camera for `road` under one weather.
     pub(crate) fn new(spec: CameraSpec, road: &Road, palette: Palette) -> Self {
-        Self { painter: Painter::new(spec, road, palette), pool: Recycling::new() }
+        Self { painter: Painter::new(spec, road, palette), pool: BufferPool::new() }
     }
 
-    /// Takes a picture from `viewpoint`; `station` is the road's nearest to it.
-    pub(crate) fn picture(
+    /// Renders an image from `viewpoint`; `station` is the road station nearest to it.
+    pub(crate) fn render(
         &mut self,
         id: FrameId,
         captured_at: Timestamp,
         road: &Road,
         viewpoint: &Viewpoint,
         station: usize,
-        seen: &[Seen],
+        visible: &[VisibleBox],
     ) -> Arc<CameraFrame> {
         let Self { painter, pool } = self;
         let CameraSpec { width, height, .. } = painter.spec;
         let rgb = || vec![0; width as usize * height as usize * 3];
         let fresh = || CameraFrame { id, captured_at, width, height, rgb: rgb() };
-        pool.filled(fresh, |frame| {
+        pool.acquire(fresh, |frame| {
             (frame.id, frame.captured_at) = (id, captured_at);
             frame.rgb.copy_from_slice(&painter.background);
             painter.paint_road(&mut frame.rgb, road, viewpoint, station);
-            painter.paint_shadows(&mut frame.rgb, seen);
-            painter.draw_boxes(&mut frame.rgb, seen);
+            painter.paint_shadows(&mut frame.rgb, visible);
+            painter.draw_boxes(&mut frame.rgb, visible);
         })
     }
 }
@@ -122,18 +121,18 @@ fn sees_behind(spec: &CameraSpec) -> bool {
     spec.yaw_rad.abs() + spec.fov_deg.to_radians() / 2.0 > std::f64::consts::FRAC_PI_2
 }
 
-/// What draws: everything that does not change on a route, and working memory.
+/// Renderer: everything that is constant on a route, and working memory.
 struct Painter {
     spec: CameraSpec,
     ego_from_camera: Pose,
     palette: Palette,
     strips: Vec<Strip>,
     road_edges: Edges,
-    /// How far the road is drawn behind and ahead of the ego vehicle, meters.
+    /// Rendered length of the road behind and ahead of the ego vehicle, meters.
     road_m: (usize, usize),
     background: Vec<u8>,
     canvas: Canvas,
-    /// Boxes in sight by their squared distance; empty between pictures.
+    /// Visible boxes by squared distance; empty between images.
     order: Vec<(f64, usize)>,
 }
 
@@ -153,7 +152,7 @@ impl Painter {
         }
     }
 
-    /// A place in the ego frame and its height above ground, in the camera's frame.
+    /// Converts a place in the ego frame and its height above ground to the camera frame.
     fn place(&self, in_ego: DVec2, height_m: f64) -> Place {
         let place = self.ego_from_camera.inverse_apply(in_ego);
         [place.x as f32, place.y as f32, (height_m - self.spec.position_m[2]) as f32]
@@ -161,7 +160,7 @@ impl Painter {
 
     fn paint_road(&mut self, rgb: &mut [u8], road: &Road, viewpoint: &Viewpoint, station: usize) {
         let stations = road.stations();
-        // Pieces start at multiples of their length, so that dashes stay where they are.
+        // Pieces start at multiples of their length, so that dashes do not move with the vehicle.
         let (behind_m, ahead_m) = self.road_m;
         let first = station.saturating_sub(behind_m) / PIECE_M * PIECE_M;
         let end = (station + ahead_m).min(stations.len());
@@ -196,7 +195,7 @@ impl Painter {
             }
             self.paint_strips(rgb, &here, |strip| strip.paint == paint);
         }
-        // Where roads meet, asphalt reaches farther.
+        // Asphalt is wider inside junctions.
         for pair in here.windows(2).rev().filter(|pair| pair[0].1.is_junction) {
             let wide = Edges { left_m: left_m - 2.0, right_m: right_m + 2.0 };
             self.paint_piece(rgb, &pair[0].1, &pair[1].1, wide, Paint::Asphalt);
@@ -256,10 +255,10 @@ impl Painter {
         self.canvas.paint(rgb, &corners, color);
     }
 
-    fn paint_shadows(&mut self, rgb: &mut [u8], seen: &[Seen]) {
-        for Seen { shape, look } in seen {
+    fn paint_shadows(&mut self, rgb: &mut [u8], visible: &[VisibleBox]) {
+        for VisibleBox { shape, appearance } in visible {
             let distance_m = shape.pose.position.length();
-            if matches!(look, Look::Vehicle { .. }) && distance_m < 80.0 {
+            if matches!(appearance, Appearance::Vehicle { .. }) && distance_m < 80.0 {
                 let [x, y, _] = shape.extent_m;
                 let corner =
                     |x: f64, y: f64| self.place(shape.pose.apply(DVec2::new(x, y)), shape.bottom_m);
@@ -271,13 +270,13 @@ impl Painter {
         }
     }
 
-    /// Nearest first, so that most of what is hidden is never written.
-    fn draw_boxes(&mut self, rgb: &mut [u8], seen: &[Seen]) {
+    /// Draws the nearest boxes first, so that most hidden pixels are never written.
+    fn draw_boxes(&mut self, rgb: &mut [u8], visible: &[VisibleBox]) {
         let ego_from_camera = self.ego_from_camera;
         let slope = (self.spec.fov_deg.to_radians() / 2.0).tan();
         let mut order = std::mem::take(&mut self.order);
         order.clear();
-        for (idx, Seen { shape, .. }) in seen.iter().enumerate() {
+        for (idx, VisibleBox { shape, .. }) in visible.iter().enumerate() {
             let place = ego_from_camera.inverse_apply(shape.pose.position);
             let radius_m = shape.radius_m();
             let aside_m = place.y.abs() - slope * place.x;
@@ -288,24 +287,26 @@ impl Painter {
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.canvas.clear_depth();
         for &(_, idx) in &order {
-            self.draw_seen(rgb, &seen[idx]);
+            self.draw_visible(rgb, &visible[idx]);
         }
         self.order = order;
     }
 
-    fn draw_seen(&mut self, rgb: &mut [u8], Seen { shape, look }: &Seen) {
+    fn draw_visible(&mut self, rgb: &mut [u8], VisibleBox { shape, appearance }: &VisibleBox) {
         let pick = |colors: &[Rgb], shade: u8| colors[usize::from(shade) % colors.len()];
-        match *look {
-            Look::Vehicle { shade } => self.draw_vehicle(rgb, shape, pick(&BODY_COLORS, shade)),
-            Look::Person { shade, on_bicycle } => {
+        match *appearance {
+            Appearance::Vehicle { shade } => {
+                self.draw_vehicle(rgb, shape, pick(&BODY_COLORS, shade))
+            }
+            Appearance::Person { shade, on_bicycle } => {
                 self.draw_person(rgb, shape, pick(&CLOTHES_COLORS, shade), on_bicycle);
             }
-            Look::Thing { color } => self.draw_box(rgb, shape, color, color),
-            Look::Signal { color } => self.draw_shining(rgb, shape, color),
-            Look::Prop { kind: PropKind::House, shade } => {
+            Appearance::Object { color } => self.draw_box(rgb, shape, color, color),
+            Appearance::Signal { color } => self.draw_emissive(rgb, shape, color),
+            Appearance::Prop { kind: PropKind::House, shade } => {
                 self.draw_house(rgb, shape, pick(&HOUSE_COLORS, shade));
             }
-            Look::Prop { kind, shade } => {
+            Appearance::Prop { kind, shade } => {
                 let color = match kind {
                     PropKind::Crown => mix([52, 86, 40], [84, 112, 48], f32::from(shade) / 255.0),
                     PropKind::Trunk => [84, 66, 48],
@@ -319,7 +320,7 @@ impl Painter {
     fn draw_vehicle(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
         let [x, y, z] = shape.extent_m;
         let height = 2.0 * z;
-        // Parts of the box: [back, front] and [bottom, top] as shares of length and height.
+        // Parts of the box: [back, front] and [bottom, top] as fractions of length and height.
         let part = |(back, front): (f64, f64), (low, high): (f64, f64), width: f64| UprightBox {
             pose: Pose {
                 position: shape.pose.apply(DVec2::new(x * (back + front - 1.0), 0.0)),
@@ -350,7 +351,7 @@ impl Painter {
         }
     }
 
-    /// Legs or a bicycle below, clothes above them, a head.
+    /// Draws legs or a bicycle, clothes above them, and a head.
     fn draw_person(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb, on_bicycle: bool) {
         let [x, y, z] = shape.extent_m;
         let part = |length: f64, width: f64, (low, high): (f64, f64)| UprightBox {
@@ -370,8 +371,8 @@ impl Painter {
         }
     }
 
-    /// Draws a plate in its own color, whatever the light is.
-    fn draw_shining(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
+    /// Draws a plate in its own color, independent of the light.
+    fn draw_emissive(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb) {
         let [x, _, z] = shape.extent_m;
         let distance_m = shape.pose.position.length() as f32;
         let at = |x: f64, height_m: f64| self.place(shape.pose.apply(DVec2::new(x, 0.0)), height_m);
@@ -406,7 +407,7 @@ impl Painter {
         }
     }
 
-    /// Draws the faces of a box that look toward the camera.
+    /// Draws the faces of a box that face the camera.
     fn draw_box(&mut self, rgb: &mut [u8], shape: &UprightBox, color: Rgb, roof: Rgb) {
         let [x, y, _] = shape.extent_m;
         let (low, high) = (shape.bottom_m, shape.top_m());
@@ -420,11 +421,11 @@ impl Painter {
             [corner.x as f32, corner.y as f32, (height_m - camera_z) as f32]
         };
         // Walls from ring[i] to ring[i + 1]: right, back, left, front.
-        let looks_here = [eye.y > y, eye.x < -x, eye.y < -y, eye.x > x];
+        let faces_camera = [eye.y > y, eye.x < -x, eye.y < -y, eye.x > x];
         let directions =
             [shape.pose.right(), -shape.pose.forward(), -shape.pose.right(), shape.pose.forward()];
         for wall in 0..4 {
-            if looks_here[wall] {
+            if faces_camera[wall] {
                 let (a, b) = (ring[wall], ring[(wall + 1) % 4]);
                 let corners = [at(a, low), at(b, low), at(b, high), at(a, high)];
                 let sun = directions[wall].dot(DVec2::new(-0.6, -0.8)) as f32;
@@ -433,10 +434,10 @@ impl Painter {
                 self.canvas.draw(rgb, &corners, faded);
             }
         }
-        for (level, looks_here, shading) in
+        for (level, faces_camera, shading) in
             [(high, camera_z > high, 1.0), (low, camera_z < low, 0.5)]
         {
-            if looks_here {
+            if faces_camera {
                 let faded = self.palette.faded(self.palette.lit(roof, shading), distance_m);
                 self.canvas.draw(rgb, &ring.map(|corner| at(corner, level)), faded);
             }
@@ -460,7 +461,7 @@ impl Section {
     }
 }
 
-/// Everything painted along the road.
+/// Returns all painted strips along the road.
 fn strips(road: &Road) -> Vec<Strip> {
     let Edges { left_m, right_m } = road.edges();
     let strip = |left_m, right_m, paint| {
@@ -488,7 +489,7 @@ fn strips(road: &Road) -> Vec<Strip> {
     strips
 }
 
-/// Sky above the horizon, grass below.
+/// Returns the background: sky above the horizon, grass below.
 fn background(width: usize, height: usize, palette: &Palette) -> Vec<u8> {
     let mut rgb = vec![0; width * height * 3];
     let horizon = height as f32 / 2.0;
@@ -523,26 +524,26 @@ mod tests {
         Road::new(&bare_route(1, key_points)).unwrap()
     }
 
-    fn picture(seen: &[Seen]) -> Vec<u8> {
+    fn image(visible: &[VisibleBox]) -> Vec<u8> {
         let road = straight_road();
         let pose = Pose::new(20.0, 0.0, 0.0);
         let viewpoint = Viewpoint::new(pose, road.ground(pose.position));
         let station = road.nearest_station(pose.position);
         let mut camera = Camera::new(SPEC, &road, Palette::new(None));
-        let frame = camera.picture(FrameId(1), Timestamp::ZERO, &road, &viewpoint, station, seen);
+        let frame = camera.render(FrameId(1), Timestamp::ZERO, &road, &viewpoint, station, visible);
         frame.rgb.clone()
     }
 
-    /// The prediction is the textbook pinhole: pixel = center + focal · (right, down) / forward.
+    /// Compares with the pinhole model: pixel = center + focal · (right, down) / forward.
     #[test]
-    fn a_box_covers_the_pixels_that_a_pinhole_camera_predicts() {
+    fn box_covers_the_pixels_of_the_pinhole_model() {
         let shape = UprightBox {
             pose: Pose::new(18.0, 3.0, 0.7),
             bottom_m: 0.0,
             extent_m: [2.0, 1.0, 1.5],
         };
-        let look = Look::Prop { kind: PropKind::Lamp, shade: 0 };
-        let (without, with) = (picture(&[]), picture(&[Seen { shape, look }]));
+        let appearance = Appearance::Prop { kind: PropKind::Lamp, shade: 0 };
+        let (without, with) = (image(&[]), image(&[VisibleBox { shape, appearance }]));
         let changed = (0..1024 * 512)
             .filter(|pixel| without[pixel * 3..pixel * 3 + 3] != with[pixel * 3..pixel * 3 + 3]);
         let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
@@ -573,8 +574,8 @@ mod tests {
     }
 
     #[test]
-    fn the_road_is_gray_below_the_horizon_and_the_sky_bright_above() {
-        let rgb = picture(&[]);
+    fn road_is_gray_below_and_sky_bright_above_the_horizon() {
+        let rgb = image(&[]);
         let pixel = |u: usize, v: usize| &rgb[(v * 1024 + u) * 3..(v * 1024 + u) * 3 + 3];
         let palette = Palette::new(None);
         let road = pixel(512, 440);

@@ -1,4 +1,4 @@
-//! Inertial unit and satellite receiver with the benchmark's noise.
+//! IMU and GNSS receiver with the benchmark's noise.
 
 use crate::noise::Noise;
 use std::f64::consts::{FRAC_PI_2, TAU};
@@ -10,7 +10,7 @@ const GYROSCOPE_DEVIATION_RADPS: f64 = 0.001;
 /// Degrees for latitude and longitude, meters for altitude.
 const GNSS_DEVIATION: f64 = 5e-6;
 
-/// What the inertial unit reads.
+/// Returns the reading of the IMU.
 pub(crate) fn imu(ego: &EgoState, noise: &mut Noise) -> Imu {
     let felt = [ego.acceleration_mps2, ego.speed_mps * ego.yaw_rate_radps, GRAVITY_MPS2];
     let turning = [0.0, 0.0, ego.yaw_rate_radps];
@@ -23,7 +23,7 @@ pub(crate) fn imu(ego: &EgoState, noise: &mut Noise) -> Imu {
     }
 }
 
-/// What the satellite receiver reads.
+/// Returns the reading of the GNSS receiver.
 pub(crate) fn gnss(ego: &EgoState, reference: &GeoReference, noise: &mut Noise) -> Gnss {
     let place = ego.location();
     let (latitude, longitude) = reference.geographic(place.truncate());
@@ -41,7 +41,7 @@ mod tests {
     use tandem_scene::vehicle::EGO_EXTENT_M;
 
     #[test]
-    fn the_compass_is_a_quarter_turn_ahead_of_the_yaw_and_gravity_points_up() {
+    fn compass_leads_yaw_by_a_quarter_turn_and_gravity_is_up() {
         for yaw in [-3.0, -1.0, 0.0, 2.0] {
             let ego = EgoState {
                 pose: Pose::new(0.0, 0.0, yaw),

@@ -1,12 +1,12 @@
 //! A spinning LiDAR: 64 channels, 10 Hz, half a revolution per tick.
 //!
-//! Everything stands upright on level ground, so all rays of one column (one azimuth) share a
-//! problem in the plane: where the column enters and leaves each footprint. A ray then only compares
-//! heights. A tick has 30,016 rays, of which the drop-off leaves 16,500; at some 15 ns each that is
-//! a quarter of a millisecond.
+//! All objects are upright on level ground, so the rays of one column (one azimuth) share a
+//! planar problem: where the column enters and leaves each footprint. A ray then only compares
+//! heights. A tick has 30,016 rays, of which 16,500 remain after drop-off; at about 15 ns each
+//! that takes a quarter of a millisecond.
 
-use super::recycling::Recycling;
-use super::surroundings::Seen;
+use super::buffer_pool::BufferPool;
+use super::visibility::VisibleBox;
 use crate::noise::Noise;
 use glam::DVec2;
 use std::f64::consts::{PI, TAU};
@@ -18,17 +18,17 @@ const CHANNELS: usize = 64;
 const HIGHEST_DEG: f64 = 10.0;
 const LOWEST_DEG: f64 = -30.0;
 const RANGE_M: f32 = 85.0;
-/// 600,000 points a second over 64 channels and 20 ticks.
+/// 600,000 points per second over 64 channels and 20 ticks.
 const COLUMNS: usize = 469;
 const ATTENUATION_PER_M: f32 = 0.004;
-/// Share of rays that are lost wherever they go, in 65,536ths.
+/// Fraction of rays that are lost at any distance, in 65,536ths.
 const GENERAL_DROP_OFF: u64 = (0.45 * 65536.0) as u64;
-/// Returns weaker than this may be lost, too.
+/// Returns weaker than this may be lost as well.
 const INTENSITY_LIMIT: f32 = 0.8;
-/// The share lost at intensity 0.
+/// Fraction that is lost at intensity 0.
 const ZERO_INTENSITY_DROP_OFF: f32 = 0.4;
 
-/// Where a column passes through a box.
+/// Distances at which a column enters and leaves a box, and the heights of the box.
 #[derive(Clone, Copy)]
 struct Crossing {
     near_m: f32,
@@ -37,19 +37,19 @@ struct Crossing {
     top_m: f32,
 }
 
-/// The sensor with its tables.
+/// The LiDAR with its precomputed tables.
 pub(crate) struct Lidar {
     spec: LidarSpec,
-    /// Unit vectors of a whole revolution's columns.
+    /// Unit vectors of the columns of a full revolution.
     columns: Vec<[f32; 2]>,
-    /// Rise per meter, and length of ray per meter, of each channel from the highest down.
+    /// Rise and ray length per horizontal meter of each channel, from the highest down.
     channels: [[f32; 2]; CHANNELS],
     crossings: Vec<Vec<Crossing>>,
-    pool: Recycling<LidarSweep>,
+    pool: BufferPool<LidarSweep>,
 }
 
 impl Lidar {
-    /// Fills the tables.
+    /// Computes the tables of a sensor.
     pub(crate) fn new(spec: LidarSpec) -> Self {
         let azimuth = |column: usize| PI * column as f64 / COLUMNS as f64;
         let channel = |idx: usize| {
@@ -64,19 +64,24 @@ impl Lidar {
                 .collect(),
             channels: std::array::from_fn(channel),
             crossings: vec![Vec::new(); COLUMNS],
-            pool: Recycling::new(),
+            pool: BufferPool::new(),
         }
     }
 
-    /// The half revolution that ends at `frame`: odd frames sweep the sensor's right half (azimuth
-    /// 0 to π), even ones the left.
-    pub(crate) fn sweep(&mut self, frame: FrameId, seen: &[Seen], noise: Noise) -> Arc<LidarSweep> {
+    /// Scans the half revolution that ends at `frame`: odd frames cover the sensor's right half
+    /// (azimuth 0 to π), even frames the left.
+    pub(crate) fn sweep(
+        &mut self,
+        frame: FrameId,
+        visible: &[VisibleBox],
+        noise: Noise,
+    ) -> Arc<LidarSweep> {
         let start = if frame.0 % 2 == 1 { 0 } else { COLUMNS };
-        self.cross(start, seen);
+        self.cross(start, visible);
         let Self { spec, columns, channels, crossings, pool } = self;
         let height_m = spec.position_m[2] as f32;
         let fresh = || LidarSweep { id: frame, points: Vec::with_capacity(COLUMNS * CHANNELS) };
-        pool.filled(fresh, |sweep| {
+        pool.acquire(fresh, |sweep| {
             sweep.id = frame;
             sweep.points.clear();
             trace(&columns[start..], crossings, channels, height_m, noise, &mut sweep.points);
@@ -84,14 +89,14 @@ impl Lidar {
     }
 
     /// Finds where each column passes through boxes.
-    fn cross(&mut self, start: usize, seen: &[Seen]) {
+    fn cross(&mut self, start: usize, visible: &[VisibleBox]) {
         for crossings in &mut self.crossings {
             crossings.clear();
         }
         let [x, y, _] = self.spec.position_m;
         let ego_from_sensor = Pose::new(x, y, self.spec.yaw_rad);
         let start_rad = PI * start as f64 / COLUMNS as f64;
-        for Seen { shape, .. } in seen {
+        for VisibleBox { shape, .. } in visible {
             let center = ego_from_sensor.inverse_apply(shape.pose.position);
             let distance = center.length();
             if distance - shape.radius_m() > f64::from(RANGE_M) {
@@ -128,7 +133,8 @@ impl Lidar {
     }
 }
 
-/// Distances at which a ray from the origin along `along` enters and leaves the footprint.
+/// Returns the distances at which a ray from the origin along `along`
+/// enters and leaves the footprint.
 fn pass_through(shape: &UprightBox, along: DVec2) -> Option<(f64, f64)> {
     let from = shape.pose.inverse_apply(DVec2::ZERO);
     let along = DVec2::new(along.dot(shape.pose.forward()), along.dot(shape.pose.right()));
@@ -142,7 +148,7 @@ fn pass_through(shape: &UprightBox, along: DVec2) -> Option<(f64, f64)> {
     (near < far).then_some((near, far))
 }
 
-/// Sends all rays of half a revolution out and keeps what comes back.
+/// Traces all rays of half a revolution and appends the returns to `points`.
 fn trace(
     columns: &[[f32; 2]],
     crossings: &[Vec<Crossing>],
@@ -182,7 +188,8 @@ fn trace(
     }
 }
 
-/// Distance in the plane at which a ray meets the box: its side, or its top or bottom from outside.
+/// Returns the horizontal distance at which a ray hits the box: its side, or its
+/// top or bottom from outside.
 #[inline]
 fn hit(crossing: &Crossing, height_m: f32, rise: f32) -> f32 {
     let entry_m = height_m + crossing.near_m * rise;
@@ -199,32 +206,34 @@ fn hit(crossing: &Crossing, height_m: f32, rise: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::surroundings::Look;
+    use super::super::visibility::Appearance;
     use super::*;
 
-    /// The suite of the benchmark's models: the sensor's x axis points left.
+    /// The sensor of the benchmark's models: its x axis points left.
     const SPEC: LidarSpec =
         LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -std::f64::consts::FRAC_PI_2 };
 
-    fn car_at(x: f64, y: f64, yaw_rad: f64) -> Seen {
+    fn car_at(x: f64, y: f64, yaw_rad: f64) -> VisibleBox {
         let shape = UprightBox {
             pose: Pose::new(x, y, yaw_rad),
             bottom_m: 0.0,
             extent_m: [2.4, 1.0, 0.75],
         };
-        Seen { shape, look: Look::Vehicle { shade: 0 } }
+        VisibleBox { shape, appearance: Appearance::Vehicle { shade: 0 } }
     }
 
-    /// A whole revolution, by the documented transform: turn by −90 degrees, lift by 2.5 m.
-    fn points_in_ego(seen: &[Seen]) -> Vec<[f32; 3]> {
+    /// Returns a full revolution in the ego frame by the documented transform: rotation by
+    /// −90 degrees, lift by 2.5 m.
+    fn points_in_ego(visible: &[VisibleBox]) -> Vec<[f32; 3]> {
         let mut lidar = Lidar::new(SPEC);
-        let halves = [1, 2]
-            .map(|frame| lidar.sweep(FrameId(frame), seen, Noise::new(1, 1, frame)).points.clone());
+        let halves = [1, 2].map(|frame| {
+            lidar.sweep(FrameId(frame), visible, Noise::new(1, 1, frame)).points.clone()
+        });
         halves.concat().iter().map(|&[x, y, z, _]| [y, -x, z + 2.5]).collect()
     }
 
     #[test]
-    fn a_box_is_seen_where_it_stands() {
+    fn box_returns_lie_on_the_box() {
         for (x, y, yaw) in [(12.0, 0.0, 0.0), (-15.0, 4.0, 1.0), (3.0, -8.0, 2.0), (8.0, 9.0, -0.5)]
         {
             let car = car_at(x, y, yaw);
@@ -240,18 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn the_fast_rays_agree_with_plain_ones_through_the_whole_scene() {
+    fn rays_match_ray_marching() {
         let scene = [car_at(9.0, 1.0, 0.3), car_at(14.0, -3.0, 1.2), car_at(-6.0, 2.0, 0.0)];
         for [x, y, z] in points_in_ego(&scene) {
             let (x, y, z) = (f64::from(x), f64::from(y), f64::from(z) - 2.5);
-            // Walk along the ray in small steps until something is hit.
+            // Walk along the ray in small steps until it hits something.
             let reach = x.hypot(y);
             let inside = |part: f64| {
                 let height = 2.5 + z * part;
                 height < 0.0
-                    || scene.iter().any(|seen| {
+                    || scene.iter().any(|visible| {
                         let place = DVec2::new(x, y) * part;
-                        seen.shape.distance_m(place) == 0.0 && height < seen.shape.top_m()
+                        visible.shape.distance_m(place) == 0.0 && height < visible.shape.top_m()
                     })
             };
             let steps = (reach * 50.0) as usize;
@@ -262,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_and_even_frames_sweep_the_two_halves_and_lose_what_the_benchmark_loses() {
+    fn odd_and_even_frames_cover_halves_with_benchmark_drop_off() {
         let mut lidar = Lidar::new(SPEC);
         let odd = lidar.sweep(FrameId(1), &[], Noise::new(1, 1, 1));
         let even = lidar.sweep(FrameId(2), &[], Noise::new(1, 1, 2));

@@ -1,10 +1,10 @@
-//! The ego vehicle's sensors, and what they see.
+//! The ego vehicle's sensors, and the scenery that they see.
 
+mod buffer_pool;
 pub(crate) mod camera;
 pub(crate) mod inertial;
 pub(crate) mod lidar;
 pub(crate) mod palette;
 mod raster;
-mod recycling;
 pub(crate) mod scenery;
-pub(crate) mod surroundings;
+pub(crate) mod visibility;

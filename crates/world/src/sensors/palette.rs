@@ -2,14 +2,14 @@
 
 use tandem_scene::WeatherKeyframe;
 
-/// 8-bit red, green, blue.
+/// An 8-bit color: red, green, blue.
 pub(super) type Rgb = [u8; 3];
 
-/// Colors under one weather.
+/// Colors of the world under one weather.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Palette {
     pub(super) zenith: Rgb,
-    /// Sky at the horizon, and what everything fades into with distance.
+    /// Sky at the horizon; distant objects fade into this color.
     pub(super) haze: Rgb,
     pub(super) grass: Rgb,
     pub(super) sidewalk: Rgb,
@@ -17,14 +17,14 @@ pub(crate) struct Palette {
     pub(super) shadow: Rgb,
     pub(super) white_paint: Rgb,
     pub(super) yellow_paint: Rgb,
-    /// Factor on everything that does not shine.
+    /// Factor on every color that is not emissive.
     brightness: f32,
-    /// Distance over which colors fade by a factor e, meters.
+    /// Distance over which colors fade by a factor of e, meters.
     visibility_m: f32,
 }
 
 impl Palette {
-    /// Colors under `weather`; a field that it lacks counts as a fair day's.
+    /// Returns the colors under `weather`; a missing field has the value of a fair day.
     pub(crate) fn new(weather: Option<&WeatherKeyframe>) -> Self {
         let field = |name: &str, fair: f64| {
             weather.and_then(|weather| weather.fields.get(name)).copied().unwrap_or(fair) as f32
@@ -53,18 +53,18 @@ impl Palette {
         }
     }
 
-    /// `color` in this light.
+    /// Returns `color` under this light.
     pub(super) fn lit(&self, color: Rgb, shading: f32) -> Rgb {
         scaled(color, self.brightness * shading)
     }
 
-    /// `color` seen from `distance_m`.
+    /// Returns `color` as it appears from `distance_m`.
     pub(super) fn faded(&self, color: Rgb, distance_m: f32) -> Rgb {
         mix(color, self.haze, 1.0 - (-distance_m / self.visibility_m).exp())
     }
 }
 
-/// `part` of the way from `a` to `b`.
+/// Interpolates from `a` to `b` by the fraction `part`.
 pub(super) fn mix(a: Rgb, b: Rgb, part: f32) -> Rgb {
     std::array::from_fn(|idx| {
         let (a, b) = (f32::from(a[idx]), f32::from(b[idx]));

@@ -1,32 +1,32 @@
-//! Filling convex polygons: rows of equal pixels, with and without depth.
+//! Fills convex polygons in rows of equal pixels, with and without depth.
 
 use super::palette::Rgb;
 
-/// Nearer than this is cut off, meters.
+/// Distance of the near clipping plane, meters.
 const NEAR_M: f32 = 0.3;
 
 /// Pixels that [`fill`] writes at once.
 const BLOCK: usize = 16;
 
-/// A place in the camera's frame: forward, right, up, meters.
+/// A place in the camera frame: forward, right, up, meters.
 pub(super) type Place = [f32; 3];
 
-/// A picture being drawn by a pinhole camera.
+/// Render target of a pinhole camera.
 pub(super) struct Canvas {
     width: usize,
     height: usize,
     focal_px: f32,
     center: [f32; 2],
-    /// 1/forward of what was drawn with depth, per pixel; 0 is far away.
+    /// Inverse depth (1/forward) of what was drawn with depth, per pixel; 0 is infinitely far.
     depth: Vec<f32>,
     /// Rows of `depth` that are not all 0.
-    touched: std::ops::Range<usize>,
+    dirty_rows: std::ops::Range<usize>,
     /// Left and right end of the polygon being filled, per row, pixels.
     ends: Vec<[f32; 2]>,
 }
 
 impl Canvas {
-    /// A camera with this horizontal field of view.
+    /// Creates a canvas with this horizontal field of view.
     pub(crate) fn new(width: usize, height: usize, fov_deg: f64) -> Self {
         let focal_px = (width as f64 / 2.0 / (fov_deg.to_radians() / 2.0).tan()) as f32;
         Self {
@@ -35,19 +35,19 @@ impl Canvas {
             focal_px,
             center: [width as f32 / 2.0, height as f32 / 2.0],
             depth: vec![0.0; width * height],
-            touched: 0..0,
+            dirty_rows: 0..0,
             ends: vec![[f32::INFINITY, f32::NEG_INFINITY]; height],
         }
     }
 
-    /// Forgets all depths.
+    /// Resets all depths to infinitely far.
     pub(super) fn clear_depth(&mut self) {
-        let pixels = self.touched.start * self.width..self.touched.end * self.width;
+        let pixels = self.dirty_rows.start * self.width..self.dirty_rows.end * self.width;
         self.depth[pixels].fill(0.0);
-        self.touched = 0..0;
+        self.dirty_rows = 0..0;
     }
 
-    /// Fills a convex polygon, over whatever is there.
+    /// Fills a convex polygon over whatever was drawn before.
     pub(super) fn paint(&mut self, rgb: &mut [u8], corners: &[Place; 4], color: Rgb) {
         let Some(rows) = self.outline(corners) else { return };
         for row in rows {
@@ -57,14 +57,14 @@ impl Canvas {
         }
     }
 
-    /// Fills a convex, plane polygon where nothing nearer was drawn with depth.
+    /// Fills a convex planar polygon with a depth test.
     pub(super) fn draw(&mut self, rgb: &mut [u8], corners: &[Place; 4], color: Rgb) {
         let Some(rows) = self.outline(corners) else { return };
         let Some(plane) = self.inverse_depth(corners) else { return };
-        self.touched = if self.touched.is_empty() {
+        self.dirty_rows = if self.dirty_rows.is_empty() {
             rows.clone()
         } else {
-            self.touched.start.min(rows.start)..self.touched.end.max(rows.end)
+            self.dirty_rows.start.min(rows.start)..self.dirty_rows.end.max(rows.end)
         };
         for row in rows {
             let Some((from, to)) = self.span(row) else { continue };
@@ -82,7 +82,7 @@ impl Canvas {
         }
     }
 
-    /// 1/forward on the polygon's plane, as `a + b·u + c·v`.
+    /// Returns 1/forward on the polygon's plane, as `a + b·u + c·v`.
     fn inverse_depth(&self, corners: &[Place; 4]) -> Option<[f32; 3]> {
         let minus = |a: Place, b: Place| [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
         let (p, q) = (minus(corners[1], corners[0]), minus(corners[2], corners[0]));
@@ -97,7 +97,7 @@ impl Canvas {
         Some([at_origin / offset, right / offset, up / offset])
     }
 
-    /// Cuts the polygon at the near plane, projects it, and notes its ends per row.
+    /// Clips the polygon at the near plane, projects it, and stores its ends per row.
     fn outline(&mut self, corners: &[Place; 4]) -> Option<std::ops::Range<usize>> {
         let mut projected = [[0.0_f32; 2]; 8];
         let mut n = 0;
@@ -133,7 +133,8 @@ impl Canvas {
             *ends = [f32::INFINITY, f32::NEG_INFINITY];
         }
         for idx in 0..n {
-            // From top to bottom, so that neighbors compute their common edge alike.
+            // Edges run from top to bottom, so that neighbors compute
+            // their common edge identically.
             let (a, b) = (polygon[idx], polygon[(idx + 1) % n]);
             let (a, b) = if (a[1], a[0]) <= (b[1], b[0]) { (a, b) } else { (b, a) };
             let rows = row_from(a[1], self.height)..row_from(b[1], self.height);
@@ -150,7 +151,7 @@ impl Canvas {
         Some(first..end)
     }
 
-    /// The pixels of the polygon in `row`: those whose centers lie in it.
+    /// Returns the pixels of `row` whose centers are inside the polygon.
     fn span(&self, row: usize) -> Option<(usize, usize)> {
         let [left, right] = self.ends[row];
         let (from, to) = (row_from(left, self.width), row_from(right, self.width));
@@ -158,7 +159,7 @@ impl Canvas {
     }
 }
 
-/// The first pixel of `n` whose center is at or beyond `coordinate`.
+/// Returns the first pixel of `n` whose center is at or beyond `coordinate`.
 #[inline]
 fn row_from(coordinate: f32, n: usize) -> usize {
     (coordinate - 0.5).ceil().clamp(0.0, n as f32) as usize
@@ -197,13 +198,13 @@ mod tests {
         rgb.as_chunks::<3>().0.iter().filter(|&&pixel| pixel == color).count()
     }
 
-    /// 90 degrees: half a picture's width is as many meters as the distance.
+    /// 90 degrees: half the image width spans as many meters as the distance.
     fn canvas() -> (Canvas, Vec<u8>) {
         (Canvas::new(100, 50, 90.0), vec![0; 100 * 50 * 3])
     }
 
     #[test]
-    fn a_rectangle_covers_the_pixels_it_projects_to() {
+    fn rectangle_covers_the_pixels_it_projects_to() {
         let (mut canvas, mut rgb) = canvas();
         canvas.paint(&mut rgb, &facing(10.0, -2.0, 4.0, -1.0, 3.0), RED);
         assert_eq!(count(&rgb, RED), 30 * 20);
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearer_polygon_wins_in_either_order() {
+    fn nearer_polygon_wins_in_either_order() {
         for red_first in [true, false] {
             let (mut canvas, mut rgb) = canvas();
             let red = facing(10.0, -2.0, 4.0, -1.0, 3.0);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn polygons_that_share_an_edge_leave_no_gap_and_no_overlap() {
+    fn polygons_sharing_an_edge_leave_no_gap_and_no_overlap() {
         let (mut canvas, mut rgb) = canvas();
         let corner = |angle: f32| [10.0, 4.0 * angle.cos(), 4.0 * angle.sin()];
         for idx in 0..7 {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_the_camera_is_not_seen_and_what_reaches_behind_is_cut() {
+    fn polygons_behind_the_camera_are_clipped() {
         let (mut canvas, mut rgb) = canvas();
         canvas.paint(&mut rgb, &facing(-5.0, -1.0, 1.0, -1.0, 1.0), RED);
         assert_eq!(count(&rgb, RED), 0);

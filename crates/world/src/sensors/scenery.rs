@@ -1,4 +1,4 @@
-//! What stands beside the road: houses, trees and lamps. Nothing moves, nothing is near the route.
+//! Static scenery next to the road: houses, trees and lamps, all clear of the route.
 
 use crate::noise::Noise;
 use crate::road::Road;
@@ -7,10 +7,9 @@ use crate::road::lane::Edges;
 use glam::DVec2;
 use tandem_scene::UprightBox;
 
-/// Scenery stays this far off the edges of the road, meters.
+/// Minimum distance of scenery from the edges of the road, meters.
 const OFF_ROAD_M: f64 = 1.0;
 
-/// What a prop is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PropKind {
     House,
@@ -19,17 +18,17 @@ pub(crate) enum PropKind {
     Lamp,
 }
 
-/// Scenery that nothing moves.
+/// A static object next to the road.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prop {
     pub(crate) kind: PropKind,
     pub(crate) shape: UprightBox,
-    /// Chooses among the colors of its kind.
+    /// Selects one of the colors of its kind.
     pub(super) shade: u8,
 }
 
 impl Prop {
-    /// Blueprint name that collisions with it report.
+    /// Returns the blueprint name that collisions with it report.
     pub(crate) fn type_id(&self) -> &'static str {
         match self.kind {
             PropKind::House => "static.building",
@@ -39,16 +38,16 @@ impl Prop {
     }
 }
 
-/// A side of the road.
+/// Left or right side of the road.
 #[derive(Clone, Copy)]
 struct Side {
-    /// Its edge, meters to the right of the road's center line.
+    /// Edge of the road, meters to the right of the road's center line.
     edge_m: f64,
     /// 1 on the right, −1 on the left.
     outward: f64,
 }
 
-/// Lines both sides of `road`.
+/// Places scenery along both sides of `road`.
 pub(crate) fn scenery(road: &Road, noise: &mut Noise) -> Vec<Prop> {
     let mut props = Vec::new();
     let (left, right) = sides(road);
@@ -76,7 +75,7 @@ fn place_houses(road: &Road, side: Side, noise: &mut Noise, props: &mut Vec<Prop
         let (pose, z_m) =
             road.pose_at(along_m + half_length, side.edge_m + side.outward * setback_m);
         let shade = noise.bits() as u8;
-        // Foundations reach into the ground, for houses on a slope.
+        // Foundations extend below the ground, for houses on a slope.
         let shape = UprightBox { pose, bottom_m: z_m - 1.0, extent_m };
         if noise.unit() < 0.7 && has_room(road, &shape, 8.0) {
             props.push(Prop { kind: PropKind::House, shape, shade });
@@ -104,7 +103,7 @@ fn place_trees_and_lamps(road: &Road, side: Side, noise: &mut Noise, props: &mut
         } else {
             let (half_trunk, half_crown) = (noise.between(1.0, 1.5), noise.between(1.1, 1.8));
             let crown = prop(PropKind::Crown, z_m + 2.0 * half_trunk, [half_crown; 3]);
-            // Where the crown has room, so has the trunk.
+            // Room for the crown implies room for the trunk.
             if has_room(road, &crown.shape, 4.0) {
                 props.push(crown);
                 props.push(prop(PropKind::Trunk, z_m, [0.18, 0.18, half_trunk]));
@@ -114,8 +113,8 @@ fn place_trees_and_lamps(road: &Road, side: Side, noise: &mut Noise, props: &mut
     }
 }
 
-/// True if `shape` is off the road and its side roads, and at least `margin_m` from the route: the
-/// road may come back to the same place.
+/// Returns true if `shape` is off the road and its side roads, and at least `margin_m` from the
+/// route: the road may return to the same place.
 fn has_room(road: &Road, shape: &UprightBox, margin_m: f64) -> bool {
     let away = |place: DVec2| shape.distance_m(place) >= margin_m;
     let (left, right) = sides(road);
@@ -140,7 +139,7 @@ mod tests {
     use glam::DVec3;
 
     #[test]
-    fn scenery_lines_the_road_and_leaves_it_free() {
+    fn scenery_stays_clear_of_the_road() {
         let key_points = (0..101).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0)).collect();
         let road = Road::new(&bare_route(1, key_points)).unwrap();
         for seed in 0..20 {

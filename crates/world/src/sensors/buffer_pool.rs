@@ -1,24 +1,23 @@
-//! Buffers that come back: a reading is handed out shared, and written again when nobody holds it.
+//! Pool of shared buffers: a buffer is reused once no reader holds it.
 
 use std::sync::Arc;
 
-/// At most this many buffers are kept; more readers than that cost an allocation each.
+/// Maximum number of buffers in the pool; further readers cost an allocation each.
 const KEPT: usize = 16;
 
-/// A pool of shared values of one kind.
+/// A pool of reference-counted values.
 #[derive(Debug)]
-pub(super) struct Recycling<T> {
+pub(super) struct BufferPool<T> {
     kept: Vec<Arc<T>>,
 }
 
-impl<T> Recycling<T> {
-    /// An empty pool.
+impl<T> BufferPool<T> {
     pub(crate) fn new() -> Self {
         Self { kept: Vec::with_capacity(KEPT) }
     }
 
-    /// A value that nobody else holds: a used one if there is one, else `fresh`, after `write`.
-    pub(crate) fn filled(
+    /// Returns a value after `write`: an unused one from the pool, or else `fresh`.
+    pub(crate) fn acquire(
         &mut self,
         fresh: impl FnOnce() -> T,
         write: impl FnOnce(&mut T),
@@ -28,7 +27,7 @@ impl<T> Recycling<T> {
             Some(idx) => self.kept.swap_remove(idx),
             None => Arc::new(fresh()),
         };
-        write(Arc::get_mut(&mut value).expect("nobody else holds it"));
+        write(Arc::get_mut(&mut value).expect("the pool holds the only reference"));
         if self.kept.len() < KEPT {
             self.kept.push(Arc::clone(&value));
         }
@@ -41,14 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_written_again_only_when_nobody_holds_it() {
-        let mut pool = Recycling::new();
-        let first = pool.filled(|| 0, |value| *value = 1);
-        let second = pool.filled(|| 0, |value| *value = 2);
+    fn value_is_reused_only_when_no_reader_holds_it() {
+        let mut pool = BufferPool::new();
+        let first = pool.acquire(|| 0, |value| *value = 1);
+        let second = pool.acquire(|| 0, |value| *value = 2);
         assert_eq!((*first, *second), (1, 2));
         let place = Arc::as_ptr(&first);
         drop(first);
-        let third = pool.filled(|| 0, |value| *value = 3);
+        let third = pool.acquire(|| 0, |value| *value = 3);
         assert_eq!(Arc::as_ptr(&third), place);
         assert_eq!((*second, *third), (2, 3));
     }

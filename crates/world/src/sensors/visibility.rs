@@ -1,8 +1,8 @@
-//! What sensors can see from where the ego vehicle is: boxes on flat ground, in the ego frame.
+//! Boxes that the sensors can see: on flat ground, in the ego frame.
 //!
-//! A car pitches with its road. Sensors here don't; instead the world is sheared so that the plane
-//! of the road around the ego vehicle is level. For the grades of roads that is the same to within
-//! a percent.
+//! A car pitches with the road; these sensors do not. Instead the world is sheared so that
+//! the plane of the road around the ego vehicle is level. For the grades of roads the two
+//! agree to within a percent.
 
 use super::scenery::{Prop, PropKind};
 use crate::actors::list::Actors;
@@ -12,25 +12,25 @@ use glam::DVec2;
 use tandem_scene::UprightBox;
 use tandem_scene::{ActorKind, ActorState, LightColor, Pose, wrap_angle};
 
-/// Boxes farther away than this are not seen, meters.
+/// Boxes farther away than this are not visible, meters.
 const HORIZON_M: f64 = 140.0;
 
-/// What a box looks like.
+/// How the camera draws a box.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Look {
+pub(crate) enum Appearance {
     Vehicle {
         shade: u8,
     },
-    /// Somebody on foot or on a bicycle.
+    /// A pedestrian or a cyclist.
     Person {
         shade: u8,
         on_bicycle: bool,
     },
-    /// Anything else that a scenario brings, in its color.
-    Thing {
+    /// Any other object of a scenario, in its own color.
+    Object {
         color: [u8; 3],
     },
-    /// What a traffic light shows, or a stop sign: it shines or is red by itself.
+    /// Lamp of a traffic light (emissive), or a stop sign.
     Signal {
         color: [u8; 3],
     },
@@ -40,14 +40,14 @@ pub(crate) enum Look {
     },
 }
 
-/// A box in the ego frame, heights above the ground under the ego vehicle.
+/// A box in the ego frame; heights are above the ground under the ego vehicle.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct VisibleBox {
     pub(crate) shape: UprightBox,
-    pub(crate) look: Look,
+    pub(crate) appearance: Appearance,
 }
 
-/// The ego vehicle's view of the world: its pose and the plane it stands on.
+/// The ego vehicle's pose, and the plane of the ground under it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Viewpoint {
     pose: Pose,
@@ -57,23 +57,23 @@ pub(crate) struct Viewpoint {
 }
 
 impl Viewpoint {
-    /// From `pose`, standing on `ground`.
+    /// Creates a viewpoint at `pose` on `ground`.
     pub(crate) fn new(pose: Pose, ground: Ground) -> Self {
         let uphill = DVec2::from_angle(ground.heading_rad) * ground.grade;
         Self { pose, ground, forward: pose.forward(), uphill }
     }
 
-    /// A place of the world, in the ego frame.
+    /// Converts a place of the world to the ego frame.
     pub(crate) fn place(&self, place: DVec2) -> DVec2 {
         self.direction(place - self.pose.position)
     }
 
-    /// A direction of the world, in the ego frame.
+    /// Converts a direction of the world to the ego frame.
     pub(crate) fn direction(&self, direction: DVec2) -> DVec2 {
         DVec2::new(direction.dot(self.forward), direction.dot(self.forward.perp()))
     }
 
-    /// Height above the plane of the ground.
+    /// Returns the height above the plane of the ground, meters.
     pub(crate) fn height_m(&self, place: DVec2, z_m: f64) -> f64 {
         z_m - self.ground.z_m - (place - self.pose.position).dot(self.uphill)
     }
@@ -91,13 +91,13 @@ impl Viewpoint {
     }
 }
 
-fn look_of(actor: &ActorState) -> Look {
+fn appearance_of(actor: &ActorState) -> Appearance {
     let shade = (actor.id as u8).wrapping_mul(37);
     match actor.kind {
-        ActorKind::Vehicle => Look::Vehicle { shade },
-        ActorKind::Bicycle => Look::Person { shade, on_bicycle: true },
-        ActorKind::Pedestrian => Look::Person { shade, on_bicycle: false },
-        ActorKind::Static => Look::Thing {
+        ActorKind::Vehicle => Appearance::Vehicle { shade },
+        ActorKind::Bicycle => Appearance::Person { shade, on_bicycle: true },
+        ActorKind::Pedestrian => Appearance::Person { shade, on_bicycle: false },
+        ActorKind::Static => Appearance::Object {
             color: match actor.type_id {
                 "static.prop.trafficcone01" => [226, 92, 28],
                 "static.prop.trafficwarning" => [232, 172, 40],
@@ -108,16 +108,16 @@ fn look_of(actor: &ActorState) -> Look {
     }
 }
 
-/// Everything in sight, into `seen`.
-pub(crate) fn look_around(
+/// Collects all visible boxes in `visible`.
+pub(crate) fn collect_visible(
     viewpoint: &Viewpoint,
     actors: &Actors,
     signals: &Signals,
     scenery: &[Prop],
-    seen: &mut Vec<Seen>,
+    visible: &mut Vec<VisibleBox>,
 ) {
-    seen.clear();
-    let actors = actors.others().iter().map(|actor| (UprightBox::of(actor), look_of(actor)));
+    visible.clear();
+    let actors = actors.others().iter().map(|actor| (UprightBox::of(actor), appearance_of(actor)));
     let signals = signals.heads().flat_map(|(place, facing_rad, color)| {
         let head = |position: DVec2, extent_m| UprightBox {
             pose: Pose { position, yaw_rad: facing_rad },
@@ -135,15 +135,16 @@ pub(crate) fn look_around(
         let size = if color.is_some() { 0.22 } else { 0.38 };
         let post = UprightBox { bottom_m: place.z - 4.0, ..head(at, [0.07, 0.07, 2.0]) };
         [
-            (post, Look::Thing { color: [70, 72, 74] }),
-            (head(at - toward * 0.15, [size, 0.05, size]), Look::Signal { color: shown }),
+            (post, Appearance::Object { color: [70, 72, 74] }),
+            (head(at - toward * 0.15, [size, 0.05, size]), Appearance::Signal { color: shown }),
         ]
     });
-    let props =
-        scenery.iter().map(|prop| (prop.shape, Look::Prop { kind: prop.kind, shade: prop.shade }));
-    for (shape, look) in actors.chain(signals).chain(props) {
+    let props = scenery
+        .iter()
+        .map(|prop| (prop.shape, Appearance::Prop { kind: prop.kind, shade: prop.shade }));
+    for (shape, appearance) in actors.chain(signals).chain(props) {
         if shape.pose.position.distance_squared(viewpoint.pose.position) < HORIZON_M * HORIZON_M {
-            seen.push(Seen { shape: viewpoint.shape(&shape), look });
+            visible.push(VisibleBox { shape: viewpoint.shape(&shape), appearance });
         }
     }
 }
