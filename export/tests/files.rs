@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use tandem_files::{
-    MappedFile, WholeFile, WholeFolder, tell_of_shortened_files, write, write_new, write_with,
+    MappedFile, AtomicFile, AtomicFolder, install_truncation_handler, write, write_new, write_with,
 };
 use tempfile::tempdir;
 
@@ -36,7 +36,7 @@ fn target_keeps_its_content_until_the_new_one_is_complete() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.json");
     write(&path, b"old").unwrap();
-    let mut file = WholeFile::create(&path).unwrap();
+    let mut file = AtomicFile::create(&path).unwrap();
     file.write_all(b"new, half").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     drop(file);
@@ -140,7 +140,7 @@ fn file_of_a_dead_writer_goes_and_of_a_living_one_stays() {
     fs::write(&dead, "half").unwrap();
     let other = folder.path().join(".b.json.abcdefghijkl.part");
     fs::write(&other, "half").unwrap();
-    let living = WholeFile::create(&path).unwrap();
+    let living = AtomicFile::create(&path).unwrap();
     assert!(!dead.exists() && other.exists());
     let name = part_of(folder.path(), "a.json");
     write(&path, b"other").unwrap();
@@ -153,18 +153,18 @@ fn file_of_a_dead_writer_goes_and_of_a_living_one_stays() {
 fn folder_appears_with_everything_in_it() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("deep/er/out");
-    let whole = WholeFolder::create(&target).unwrap();
+    let whole = AtomicFolder::create(&target).unwrap();
     whole.write("routes/a.json", b"{}").unwrap();
     assert!(!target.exists());
     whole.publish().unwrap();
     assert_eq!(names(&target), ["routes"]);
     assert_eq!(names(target.parent().unwrap()), ["out"]);
 
-    let whole = WholeFolder::create(&target).unwrap();
+    let whole = AtomicFolder::create(&target).unwrap();
     whole.write("b.json", b"{}").unwrap();
     drop(whole);
     assert_eq!(names(&target), ["routes"]);
-    let whole = WholeFolder::create(&target).unwrap();
+    let whole = AtomicFolder::create(&target).unwrap();
     whole.write("b.json", b"{}").unwrap();
     whole.publish().unwrap();
     assert_eq!(names(&target), ["b.json"]);
@@ -176,7 +176,7 @@ fn new_folder_takes_an_empty_place_only() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("out");
     let publish = || {
-        let whole = WholeFolder::create(&target).unwrap();
+        let whole = AtomicFolder::create(&target).unwrap();
         whole.write("a", b"new").unwrap();
         whole.publish_new().unwrap()
     };
@@ -196,7 +196,7 @@ fn folder_behind_a_link_is_replaced_and_the_link_stays() {
     let (real, link) = (folder.path().join("disk/real"), folder.path().join("link"));
     fs::create_dir_all(&real).unwrap();
     symlink(&real, &link).unwrap();
-    let whole = WholeFolder::create(&link).unwrap();
+    let whole = AtomicFolder::create(&link).unwrap();
     whole.write("a", b"new").unwrap();
     whole.publish().unwrap();
     assert!(link.is_symlink());
@@ -213,10 +213,10 @@ fn folder_of_a_dead_writer_goes_and_of_a_living_one_stays() {
     File::create(folder.path().join(".out.abcdefghijkl.lock")).unwrap();
     let theirs = folder.path().join(".out.their-own.part");
     fs::create_dir(&theirs).unwrap();
-    let living = WholeFolder::create(&target).unwrap();
+    let living = AtomicFolder::create(&target).unwrap();
     living.write("a", b"living").unwrap();
     assert!(!dead.exists() && theirs.exists());
-    let other = WholeFolder::create(&target).unwrap();
+    let other = AtomicFolder::create(&target).unwrap();
     assert!(living.path().exists());
     drop(other);
     living.publish().unwrap();
@@ -233,7 +233,7 @@ fn folders_written_at_once_leave_one_complete() {
             let target = &target;
             scope.spawn(move || {
                 for _ in 0..10 {
-                    let whole = WholeFolder::create(target).unwrap();
+                    let whole = AtomicFolder::create(target).unwrap();
                     for name in ["a", "b"] {
                         whole.write(name, &[number]).unwrap();
                     }
@@ -254,7 +254,7 @@ fn reads_where_a_mapped_file_was_cut_off() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
-    tell_of_shortened_files().unwrap();
+    install_truncation_handler().unwrap();
     let mapped = MappedFile::map(&File::open(&path).unwrap(), &path).unwrap();
     assert_eq!(mapped[1 << 19], 1);
     File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
@@ -272,7 +272,7 @@ fn mapped_file_that_is_shortened_ends_the_process_with_its_name_and_no_signal() 
     let told = String::from_utf8(child.stderr).unwrap();
     let line = told.lines().find(|line| line.starts_with("error: ")).unwrap();
     assert!(
-        line.contains("weights.bin was shortened while it was in use; put the whole"),
+        line.contains("weights.bin was truncated while it was in use; restore the complete"),
         "{line}"
     );
 }

@@ -1,9 +1,8 @@
-//! Files that are mapped into memory, and what becomes of a process whose mapped file was shortened.
+//! Memory-mapped files, and a readable error if a mapped file is truncated.
 //!
-//! Weights are too large to be read into memory. The system ends a process by a signal (SIGBUS) that
-//! reads where a mapped file has no bytes any more, and nothing can prevent others from shortening
-//! it. So that the process at least says which file it was, every mapping is noted here, and
-//! [`tell_of_shortened_files`] looks the address up.
+//! Weights are too large to be read into memory. If another process truncates a mapped file, reading
+//! beyond its new end raises SIGBUS, which ends the process. This module registers every mapping, so
+//! that the handler of [`install_truncation_handler`] can report the file.
 
 #![expect(unsafe_code, reason = "12 GB of weights cannot be copied into memory")]
 
@@ -14,27 +13,27 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// A whole file, mapped for reading.
+/// A complete file, mapped for reading.
 ///
-/// It must not be changed in place while this lives. Whoever replaces it by renaming another over it
-/// leaves the mapping as it was.
+/// The file must not be changed in place during the lifetime of the mapping. Replacing it by a
+/// rename does not affect the mapping.
 pub struct MappedFile {
     bytes: Mmap,
-    /// Where it is noted; `None` if there was no room.
-    note: Option<&'static Note>,
+    /// Registration of the mapping; `None` if the registry was full.
+    entry: Option<&'static Entry>,
 }
 
 impl MappedFile {
     /// Maps `file`, whose path is `path`.
     ///
     /// # Errors
-    /// If the system refuses.
+    /// If the file cannot be mapped.
     pub fn map(file: &File, path: &Path) -> io::Result<Self> {
-        // SAFETY: the mapping is read-only. That nobody changes the file in place meanwhile is the
-        // documented duty of whoever maps it; one that is shortened ends the process.
+        // SAFETY: the mapping `bytes` is read-only, and `MappedFile` documents that the file must
+        // not be changed in place. Reading a truncated file ends the process.
         let bytes = unsafe { Mmap::map(file) }?;
-        let note = Note::of(&bytes, path);
-        Ok(Self { bytes, note })
+        let entry = Entry::register(&bytes, path);
+        Ok(Self { bytes, entry })
     }
 }
 
@@ -48,28 +47,28 @@ impl Deref for MappedFile {
 
 impl Drop for MappedFile {
     fn drop(&mut self) {
-        if let Some(note) = self.note {
-            note.end.store(0, Ordering::Release);
-            note.start.store(0, Ordering::Release);
+        if let Some(entry) = self.entry {
+            entry.end.store(0, Ordering::Release);
+            entry.start.store(0, Ordering::Release);
         }
     }
 }
 
-/// A mapping that a signal handler can look at: it may run at any moment, on any thread, and may
-/// neither lock nor allocate.
-struct Note {
-    /// 0 if the note is free; 1 while it is being written.
+/// A registered mapping. The signal handler that reads it may run at any time on any thread, and
+/// may neither lock nor allocate.
+struct Entry {
+    /// 0 if the entry is free; 1 while it is being written.
     start: AtomicUsize,
-    /// 0 if the note does not hold.
+    /// 0 if the entry is not valid.
     end: AtomicUsize,
-    /// The path's bytes. They are never freed, as a handler may be reading them.
+    /// Bytes of the path. They are never freed, because a handler may be reading them.
     path: AtomicPtr<u8>,
     path_bytes: AtomicUsize,
 }
 
-/// More mappings than a process has at a time: a few files for each of a few networks.
-static NOTES: [Note; 512] = [const {
-    Note {
+/// Registry of mappings. A process has fewer at a time: a few files for each of a few networks.
+static REGISTRY: [Entry; 512] = [const {
+    Entry {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         path: AtomicPtr::new(std::ptr::null_mut()),
@@ -77,75 +76,75 @@ static NOTES: [Note; 512] = [const {
     }
 }; 512];
 
-impl Note {
-    fn of(bytes: &Mmap, path: &Path) -> Option<&'static Self> {
+impl Entry {
+    fn register(bytes: &Mmap, path: &Path) -> Option<&'static Self> {
         const WRITING: usize = 1;
-        let claim = |note: &&Self| {
-            note.start.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let claim = |entry: &&Self| {
+            entry.start.compare_exchange(0, WRITING, Ordering::Acquire, Ordering::Relaxed).is_ok()
         };
-        let note = NOTES.iter().find(claim)?;
+        let entry = REGISTRY.iter().find(claim)?;
         let path: &'static mut [u8] = Box::leak(path.as_os_str().as_encoded_bytes().into());
-        note.path_bytes.store(path.len(), Ordering::Relaxed);
-        note.path.store(path.as_mut_ptr(), Ordering::Relaxed);
+        entry.path_bytes.store(path.len(), Ordering::Relaxed);
+        entry.path.store(path.as_mut_ptr(), Ordering::Relaxed);
         let start = bytes.as_ptr() as usize;
-        note.start.store(start, Ordering::Relaxed);
-        note.end.store(start + bytes.len(), Ordering::Release);
-        Some(note)
+        entry.start.store(start, Ordering::Relaxed);
+        entry.end.store(start + bytes.len(), Ordering::Release);
+        Some(entry)
     }
 
-    /// The path's bytes if `address` lies in the mapping.
+    /// Returns the bytes of the path if `address` is in the mapping.
     #[cfg(unix)]
     fn path_at(&self, address: usize) -> Option<&'static [u8]> {
         let end = self.end.load(Ordering::Acquire);
         let start = self.start.load(Ordering::Relaxed);
-        // The last page of a mapping goes on behind the file's end; nobody reads there.
+        // The last page of a mapping extends beyond the end of the file, where nothing is read.
         if !(start..end).contains(&address) {
             return None;
         }
         let (path, length) =
             (self.path.load(Ordering::Relaxed), self.path_bytes.load(Ordering::Relaxed));
-        // SAFETY: both were stored before `end`, and the bytes are never freed or changed.
+        // SAFETY: `path` and `length` were stored before `end`, which was loaded with `Acquire`, and
+        // the bytes are never freed or changed.
         Some(unsafe { std::slice::from_raw_parts(path, length) })
     }
 }
 
-/// From now on a process that finds a mapped file shortened says so on its standard error and exits
-/// with code 2, instead of being ended by SIGBUS without a word. Other bus errors end it as before.
+/// Installs a SIGBUS handler that reports a truncated mapped file on standard error and exits with
+/// code 2. Other bus errors end the process as before.
 ///
 /// # Errors
-/// If the system refuses to have the signal handled.
+/// If the handler cannot be installed.
 #[cfg(unix)]
-pub fn tell_of_shortened_files() -> io::Result<()> {
+pub fn install_truncation_handler() -> io::Result<()> {
     let handle = |info: &libc::siginfo_t| {
-        // SAFETY: for SIGBUS the system fills the address in.
+        // SAFETY: the system sets the address of `info` for SIGBUS.
         let address = unsafe { info.si_addr() } as usize;
-        let Some(path) = NOTES.iter().find_map(|note| note.path_at(address)) else { return };
-        let words: [&[u8]; 3] = [
+        let Some(path) = REGISTRY.iter().find_map(|entry| entry.path_at(address)) else { return };
+        let message: [&[u8]; 3] = [
             b"error: ",
             path,
-            b" was shortened while it was in use; put the whole file back (write it under another \
-              name and rename it), and start again\n",
+            b" was truncated while it was in use; restore the complete file (write it under \
+              another name and rename it), and start again\n",
         ];
-        for text in words {
-            // SAFETY: the bytes are there; `write` may be called in a signal handler.
+        for text in message {
+            // SAFETY: `text` is valid for `text.len()` bytes, and `write` is async-signal-safe.
             let _ = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
         }
-        // SAFETY: `_exit` may be called in a signal handler; nothing could go on from here.
+        // SAFETY: `_exit` is async-signal-safe.
         unsafe { libc::_exit(2) };
     };
-    // SAFETY: the handler calls nothing but atomics, `write` and `_exit`, which are all allowed in a
-    // signal handler. For other addresses it returns: the handler that was there before, which is
-    // called first, has set the default action, so that the instruction, executed again, ends the
-    // process.
+    // SAFETY: `handle` uses only atomics, `write` and `_exit`, which are async-signal-safe. For
+    // other addresses it returns: the previous handler, which is called first, has set the default
+    // action, so that re-executing the instruction ends the process.
     unsafe { signal_hook_registry::register_sigaction(libc::SIGBUS, handle) }.map(|_| ())
 }
 
-/// Nothing is told: the system has no such signal.
+/// Does nothing, because the system has no SIGBUS.
 ///
 /// # Errors
-/// Never.
+/// Never; the signature is that of the Unix version.
 #[cfg(not(unix))]
-pub fn tell_of_shortened_files() -> io::Result<()> {
+pub fn install_truncation_handler() -> io::Result<()> {
     Ok(())
 }
 
@@ -154,14 +153,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapping_is_noted_from_its_first_to_its_last_byte_while_it_lives() {
+    fn mapping_is_registered_during_its_lifetime() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights");
         std::fs::write(&path, [7; 5000]).unwrap();
         let mapped = MappedFile::map(&File::open(&path).unwrap(), &path).unwrap();
         assert_eq!(mapped[4999], 7);
         let start = mapped.as_ptr() as usize;
-        let known = |address| NOTES.iter().find_map(|note| note.path_at(address));
+        let known = |address| REGISTRY.iter().find_map(|entry| entry.path_at(address));
         let expected = Some(path.as_os_str().as_encoded_bytes());
         assert_eq!((known(start), known(start + 4999)), (expected, expected));
         assert_eq!(known(start + 5000), None);

@@ -1,18 +1,18 @@
-//! Text of files as names of files.
+//! File names made from arbitrary text.
 
 use sha2::{Digest, Sha256};
 
-/// Longest component, bytes: leaves room for endings and temporary names within the 255 of file
-/// systems.
+/// Maximum length of a component, bytes; leaves room for suffixes and temporary names within the
+/// limit of file systems (255 bytes).
 const LONGEST: usize = 180;
 
-/// Hexadecimal digits that tell components apart that were cut to the same beginning.
+/// Number of hexadecimal digits that distinguish components with the same truncated beginning.
 const DIGITS: usize = 8;
 
-/// Returns `text` as one component of a path, which can neither leave its folder nor be hidden.
+/// Converts `text` to a single path component that cannot leave its folder and is not hidden.
 ///
-/// Separators, control characters and a leading `.` become `_`; other text stays as it is. Text that
-/// is too long is cut and ends in a part of its SHA-256.
+/// Separators, control characters and a leading `.` become `_`; other characters are kept. Text that
+/// is too long is truncated and ends with a part of its SHA-256.
 pub fn path_component(text: &str) -> String {
     let is_unsafe =
         |at: usize, c: char| matches!(c, '/' | '\\') || c.is_control() || (at == 0 && c == '.');
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn official_names_stay_as_they_are() {
+    fn official_names_are_unchanged() {
         let name = "RouteScenario_1711_rep0_Town12_ParkingCutIn_1_15_11_21_10_00_00";
         assert_eq!(path_component(name), name);
     }
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_cut_and_stay_different() {
+    fn truncated_names_stay_different() {
         let [first, second] = ["x", "y"].map(|end| path_component(&("ä".repeat(9_000) + end)));
         assert!(first.len() <= LONGEST && second.len() <= LONGEST);
         assert_ne!(first, second);

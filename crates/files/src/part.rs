@@ -1,4 +1,4 @@
-//! Temporary names, their locks, and what killed writers left.
+//! Temporary names, their locks, and removal of leftovers of killed writers.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -8,37 +8,37 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
-/// How the names of files and folders end that are being written.
+/// Suffix of files and folders that are being written.
 pub(super) const PART: &str = ".part";
 
-/// How the name of a folder's lock ends.
+/// Suffix of the lock file of a folder that is being written.
 pub(super) const LOCK: &str = ".lock";
 
-/// Random letters and digits in a temporary name.
+/// Number of random letters and digits in a temporary name.
 const RANDOM: usize = 12;
 
-/// Fewest random letters and digits of a temporary name, also of earlier versions.
+/// Minimum number of random characters in a temporary name, including those of earlier versions.
 const RANDOM_AT_LEAST: usize = 6;
 
-/// Bytes of the target's name that a temporary name repeats: with the rest it stays below the 255
-/// that file systems allow.
+/// Maximum number of bytes of the target's name in a temporary name, so that the temporary name
+/// stays below the limit of file systems (255 bytes).
 const LONGEST_NAME: usize = 200;
 
-/// Attempts to create a temporary file that nobody removes before it is locked.
+/// Number of attempts to create a temporary file and lock it before another process removes it.
 const ATTEMPTS: usize = 16;
 
-/// Creates `.NAME.RANDOM` + `end` in `folder`, exclusively, and locks it. Dropping it removes it.
+/// Creates `.NAME.RANDOM` + `end` in `folder` exclusively and locks it. Dropping it removes it.
 pub(super) fn create(folder: &Path, name: &OsStr, end: &str) -> io::Result<NamedTempFile> {
     let prefix = prefix(name);
     let mut builder = tempfile::Builder::new();
-    // Results are for everyone that the umask lets read them, unlike other temporary files.
+    // Results get the permissions of the umask, unlike other temporary files.
     let permissions = fs::Permissions::from_mode(0o666);
     builder.prefix(&prefix).suffix(end).rand_bytes(RANDOM).permissions(permissions);
     for _ in 0..ATTEMPTS {
         let file = builder.tempfile_in(folder)?;
-        // A file system without locks refuses `remove_dead` as well, which then removes nothing.
+        // On a file system without locks, `remove_dead` cannot lock either and removes nothing.
         let _ = file.as_file().lock();
-        // Another process may have locked and removed it before this one had the lock.
+        // Another process may have locked and removed the file before this process locked it.
         if file.as_file().metadata()?.nlink() > 0 {
             return Ok(file);
         }
@@ -46,7 +46,7 @@ pub(super) fn create(folder: &Path, name: &OsStr, end: &str) -> io::Result<Named
     Err(io::Error::other("temporary files are removed as soon as they are created"))
 }
 
-/// Creates the link `.NAME.RANDOM.part` in `folder`. Dropping it removes it.
+/// Creates the symbolic link `.NAME.RANDOM.part` in `folder`. Dropping it removes it.
 pub(super) fn create_link(
     target: &Path,
     folder: &Path,
@@ -58,21 +58,20 @@ pub(super) fn create_link(
     builder.make_in(folder, |path| std::os::unix::fs::symlink(target, path))
 }
 
-/// Removes what killed writers of `name` left in `folder`. What cannot be removed stays: it is
-/// hidden, and no writer depends on its absence.
+/// Removes leftovers of killed writers of `name` in `folder`. Leftovers that cannot be removed are
+/// hidden and do not affect writers.
 pub(super) fn remove_dead(folder: &Path, name: &OsStr) {
     remove_dead_after(folder, &prefix(name));
 }
 
-/// Removes what killed writers of `path` left, for a file that is not going to be written now.
+/// Removes leftovers of killed writers of `path`, without writing it.
 pub fn remove_leftovers_of(path: &Path) {
     if let Some(name) = path.file_name() {
         remove_dead(super::folder_of(path), name);
     }
 }
 
-/// Removes what killed writers of any name left in `folder`, which has to be one that only this
-/// program writes to.
+/// Removes leftovers of killed writers of any name in `folder`. Only for folders of this program.
 pub fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
@@ -83,7 +82,7 @@ pub fn remove_leftovers(folder: &Path) {
     prefixes.iter().for_each(|prefix| remove_dead_after(folder, OsStr::from_bytes(prefix)));
 }
 
-/// Beginning of a temporary name, its last `.` before the random part included.
+/// Returns the part of a temporary name before `RANDOM`, including the final `.`.
 fn prefix_of(name: &OsStr) -> Option<&[u8]> {
     let name = name.as_bytes();
     let stem = [PART, LOCK].iter().find_map(|end| name.strip_suffix(end.as_bytes()))?;
@@ -109,7 +108,7 @@ fn remove_dead_after(folder: &Path, prefix: &OsStr) {
     }
 }
 
-/// Calls `first` and removes a file, unless its writer still has it locked.
+/// Calls `first` and removes the file, unless its writer still holds the lock.
 fn remove_if_dead(path: &Path, first: impl FnOnce() -> io::Result<()>) {
     let Ok(file) = File::options().write(true).open(path) else { return };
     if file.try_lock().is_ok() && first().is_ok() {
@@ -117,7 +116,7 @@ fn remove_if_dead(path: &Path, first: impl FnOnce() -> io::Result<()>) {
     }
 }
 
-/// Removes a folder and everything in it; one that does not exist is fine.
+/// Removes a folder with its content; succeeds if it does not exist.
 pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -125,14 +124,14 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The same temporary name with another ending.
+/// Returns the temporary name with another suffix.
 pub(super) fn renamed(path: &Path, end: &str, other_end: &str) -> std::path::PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let stem = name.strip_suffix(end.as_bytes()).unwrap_or(name);
     path.with_file_name(OsString::from_vec([stem, other_end.as_bytes()].concat()))
 }
 
-/// Beginning of the temporary names of `name`.
+/// Returns the beginning of the temporary names of `name`.
 fn prefix(name: &OsStr) -> OsString {
     let name = name.as_bytes();
     let name = &name[..name.len().min(LONGEST_NAME)];
@@ -143,7 +142,7 @@ fn joined(prefix: &OsStr, random: &[u8], end: &str) -> OsString {
     OsString::from_vec([prefix.as_bytes(), random, end.as_bytes()].concat())
 }
 
-/// The random part of a temporary name; `None` for any other name.
+/// Returns the random part of a temporary name; `None` for any other name.
 fn random_of<'a>(found: &'a OsStr, prefix: &OsStr, end: &str) -> Option<&'a [u8]> {
     let rest = found.as_bytes().strip_prefix(prefix.as_bytes())?;
     let random = rest.strip_suffix(end.as_bytes())?;

@@ -1,11 +1,11 @@
-//! Reading files whose names or content others chose.
+//! Reading files from untrusted paths or with untrusted content.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a regular file for reading; anything else is refused before it is opened, since opening a
-/// pipe waits for a writer and reading a device may never end.
+/// Opens a regular file for reading. Other file types are rejected before they are opened, because
+/// opening a pipe waits for a writer and reading a device may never end.
 ///
 /// # Errors
 /// If it does not exist, cannot be read or is not a regular file.
@@ -16,7 +16,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     }
     let mut options = OpenOptions::new();
     options.read(true);
-    // A pipe that took its place in between does not block.
+    // If the file was replaced by a pipe in the meantime, opening it does not block.
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -29,12 +29,12 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// As [`open_regular`], or if the file is larger.
+/// Same as [`open_regular`], or if the file is larger.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open_regular(path)?;
     let bytes = file.metadata()?.len();
     if bytes > most {
-        let text = format!("it has {bytes} bytes, {most} at most are expected");
+        let text = format!("it has {bytes} bytes, expected at most {most}");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let mut content = Vec::with_capacity(bytes as usize);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_and_folders_are_refused_before_they_are_opened() {
+    fn devices_and_folders_are_rejected_before_opening() {
         for path in ["/dev/zero", "/dev/null", "/"] {
             let error = open_regular(Path::new(path)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
@@ -55,12 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn larger_file_is_refused_with_both_numbers() {
+    fn larger_file_is_rejected_with_both_sizes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "four").unwrap();
         assert_eq!(read_regular(&path, 4).unwrap(), b"four");
         let error = read_regular(&path, 3).unwrap_err().to_string();
-        assert_eq!(error, "it has 4 bytes, 3 at most are expected");
+        assert_eq!(error, "it has 4 bytes, expected at most 3");
     }
 }

@@ -1,17 +1,16 @@
-//! Files that every user of the machine may replace.
+//! Detection of files that every user of the machine may replace.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The file or folder through which every user of this machine may replace the file `path`: the file
-/// itself, or a folder above it, if all may write there. Links are looked at on both sides. `None` if
-/// there is no such place, or the system knows no such permissions.
+/// Returns the world-writable file or parent folder through which every user of this machine may
+/// replace `path`. Both the path and its canonical form are checked. `None` if nothing is
+/// world-writable, or on systems without such permissions.
 ///
-/// Folders like `/tmp`, in which only owners may replace what is theirs (the sticky bit), are no such
-/// places.
+/// Sticky folders such as `/tmp` are not reported: only owners may replace files in them.
 ///
 /// # Errors
-/// If the file or a folder cannot be looked at.
+/// If the metadata of the file or a folder cannot be read.
 pub fn replaceable_by_all(path: &Path) -> io::Result<Option<PathBuf>> {
     let (named, real) = (std::path::absolute(path)?, path.canonicalize()?);
     for place in named.ancestors().chain(real.ancestors()) {
@@ -45,7 +44,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn file_folder_and_the_folder_of_a_link_count_and_sticky_folders_do_not() {
+    fn world_writable_paths_are_found_except_sticky_folders() {
         let scratch = tempfile::tempdir().unwrap();
         let root = scratch.path().canonicalize().unwrap();
         let (folder, links) = (root.join("folder"), root.join("links"));

@@ -1,19 +1,19 @@
 //! Small SVG plots: axes with units and ticks, lines, dots, and a legend.
 //!
-//! Colors are CSS classes of the page (`s1` … `s5` for series), so that one drawing serves light,
-//! dark and paper.
+//! Colors are CSS classes of the page (`s1` … `s5` for series), so that one drawing works in light
+//! and dark mode and in print.
 
 use super::escape;
 use std::fmt::Write;
 
-/// How numbers are spread over an axis.
+/// Scale of an axis, linear or logarithmic.
 #[derive(Clone, Copy, PartialEq)]
 enum Spread {
     Linear,
     Log,
 }
 
-/// An axis: what it shows, from where to where.
+/// An axis with label, range and ticks.
 pub struct Axis {
     label: String,
     low: f64,
@@ -23,7 +23,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// A linear axis over `low ..= high`, widened to round numbers.
+    /// Creates a linear axis over `low ..= high`, extended to round numbers.
     pub fn linear(label: &str, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step((high - low) / 5.0);
@@ -37,7 +37,7 @@ impl Axis {
         }
     }
 
-    /// A linear axis over exactly `low ..= high`, with round numbers marked inside.
+    /// Creates a linear axis over exactly `low ..= high`, with ticks at round numbers.
     pub fn exact(label: &str, low: f64, high: f64) -> Self {
         let high = if high > low { high } else { low + 1.0 };
         let step = round_step((high - low) / 6.0);
@@ -51,8 +51,8 @@ impl Axis {
         }
     }
 
-    /// A logarithmic axis over exactly positive `low ..= high`, with round numbers marked inside.
-    /// Ends beyond thirty decades from 1 are cut off there.
+    /// Creates a logarithmic axis over exactly `low ..= high` (positive), with ticks at round
+    /// numbers. The ends are clamped to 1e±30.
     pub fn exact_log(label: &str, low: f64, high: f64) -> Self {
         let [low, high] = [low, high].map(|end| end.clamp(1e-30, 1e30));
         let high = if high > low { high } else { low * 2.0 };
@@ -70,8 +70,7 @@ impl Axis {
         Self { label: label.to_owned(), low, high, spread: Spread::Log, ticks }
     }
 
-    /// Where `value` lies: 0 at the low end, 1 at the high end, clamped; no number lies at the low
-    /// end.
+    /// Returns the position of `value`, from 0 (low end) to 1 (high end), clamped; NaN maps to 0.
     fn place(&self, value: f64) -> f64 {
         let share = match self.spread {
             Spread::Linear => (value - self.low) / (self.high - self.low),
@@ -83,7 +82,7 @@ impl Axis {
     }
 }
 
-/// The smallest of 1, 2, 5 times a power of ten that is at least `rough`.
+/// Returns the smallest of 1, 2, 5 times a power of ten that is at least `rough`.
 fn round_step(rough: f64) -> f64 {
     let power = 10f64.powf(rough.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough * 0.999);
@@ -95,7 +94,7 @@ fn ticks(first: f64, last: f64, step: f64) -> Vec<f64> {
     (0..=count).map(|index| first + f64::from(index) * step).collect()
 }
 
-/// A number with as many digits as it needs, at most four behind the point.
+/// Formats a number with as few decimals as needed, at most four.
 pub fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -105,62 +104,55 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// How a series is drawn.
+/// Drawing style of a series.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Stroke {
-    /// A line; gaps in the points break it.
+    /// Line, interrupted at missing points.
     Line,
-    /// One dot a point.
     Dots,
-    /// A dashed line.
     Dashed,
-    /// Filled columns from the low end of the y axis: each point is the left edge of one, the last
-    /// point ends the one before it.
+    /// Filled columns from the low end of the y axis. Each point is the left edge of a column; the
+    /// last point is the right edge of the last column.
     Columns,
-    /// The outline of columns.
+    /// Outline of [`Columns`](Self::Columns).
     Outline,
 }
 
-/// One named set of points.
-#[expect(missing_docs, reason = "the fields name themselves")]
+/// A named sequence of points.
 pub struct Series {
     pub name: String,
-    /// CSS class of its color.
+    /// CSS class that sets the color.
     pub class: &'static str,
     pub stroke: Stroke,
-    /// `None` breaks a line.
+    /// Points in order; `None` interrupts a line.
     pub points: Vec<Option<[f64; 2]>>,
 }
 
-/// A mark with a word beside it.
-#[expect(missing_docs, reason = "the fields name themselves")]
+/// A mark with a label next to it.
 pub struct Mark {
     pub at: [f64; 2],
     pub class: &'static str,
     pub shape: Shape,
-    /// Drawn beside the mark; may be empty.
+    /// Label next to the mark; may be empty.
     pub word: String,
-    /// Shown when the pointer rests on it.
     pub tip: String,
 }
 
-/// What a mark looks like.
+/// Shape that is drawn for a mark.
 #[derive(Clone, Copy, PartialEq)]
-#[expect(missing_docs, reason = "the variants name themselves")]
 pub enum Shape {
     Circle,
     Square,
 }
 
-/// A plot in the making.
-#[expect(missing_docs, reason = "the fields name themselves")]
+/// Content of a plot, drawn by [`Plot::draw`].
 pub struct Plot<'a> {
-    /// For readers who can't see it.
+    /// Text alternative for screen readers.
     pub description: &'a str,
     pub size: [f64; 2],
     pub x: Axis,
     pub y: Axis,
-    /// True if larger y is drawn lower, as on a map whose y axis points south.
+    /// True if y increases downward, as on a map whose y axis points south.
     pub y_down: bool,
     pub series: &'a [Series],
     pub marks: &'a [Mark],
@@ -172,7 +164,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 44.0;
 
 impl Plot<'_> {
-    /// The size of the area inside the axes of a drawing of `size`.
+    /// Returns the size of the area inside the axes, for a drawing of `size`.
     pub fn inner(size: [f64; 2]) -> [f64; 2] {
         [size[0] - LEFT - RIGHT, size[1] - TOP - BOTTOM]
     }
@@ -184,7 +176,7 @@ impl Plot<'_> {
         [LEFT + self.x.place(point[0]) * width, TOP + y * height]
     }
 
-    /// The drawing as SVG, with its legend above if it has more than one series.
+    /// Returns the plot as SVG, with a legend above if it has more than one series.
     pub fn draw(&self) -> String {
         let mut out = legend(self.series);
         let [width, height] = self.size;
@@ -240,7 +232,7 @@ impl Plot<'_> {
     fn draw_series(&self, out: &mut String, series: &Series) {
         let class = series.class;
         if series.stroke == Stroke::Dots {
-            for point in thinned(&series.points).into_iter().flatten() {
+            for point in downsampled(&series.points).into_iter().flatten() {
                 let [x, y] = self.to_page(point);
                 let _ =
                     write!(out, r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="2.6"/>"#);
@@ -253,7 +245,7 @@ impl Plot<'_> {
         }
         let mut path = String::new();
         let mut is_pen_down = false;
-        for point in thinned(&series.points) {
+        for point in downsampled(&series.points) {
             if let Some(point) = point {
                 let [x, y] = self.to_page(point);
                 let letter = if is_pen_down { 'L' } else { 'M' };
@@ -310,7 +302,7 @@ impl Plot<'_> {
     }
 }
 
-/// Named rows over one axis.
+/// Named rows over a common x axis.
 pub struct RowAxis {
     x: Axis,
     rows: usize,
@@ -322,27 +314,27 @@ impl RowAxis {
     const LEFT: f64 = 150.0;
     const RIGHT: f64 = 60.0;
 
-    /// Room for `rows` rows.
+    /// Creates an axis with `rows` rows of height `row_height`.
     pub fn new(x: Axis, rows: usize, row_height: f64) -> Self {
         Self { x, rows, row_height }
     }
 
-    /// Where `value` is drawn, from the left.
+    /// Returns the x coordinate at which `value` is drawn.
     pub fn to_page(&self, value: f64) -> f64 {
         Self::LEFT + self.x.place(value) * (Self::WIDTH - Self::LEFT - Self::RIGHT)
     }
 
-    /// Middle of a row, from the top.
+    /// Returns the y coordinate of the middle of a row.
     pub fn middle(&self, row: usize) -> f64 {
         TOP + self.row_height * (row as f64 + 0.5)
     }
 
-    /// Top and bottom of all rows.
+    /// Returns the y coordinates of top and bottom of all rows.
     pub fn height(&self) -> [f64; 2] {
         [TOP, TOP + self.row_height * self.rows as f64]
     }
 
-    /// The opening tag and the grid.
+    /// Returns the opening `svg` tag and the grid.
     pub fn open(&self, description: &str) -> String {
         let [_, bottom] = self.height();
         let (width, height) = (Self::WIDTH, bottom + BOTTOM);
@@ -371,7 +363,7 @@ impl RowAxis {
         out
     }
 
-    /// The name of a row.
+    /// Returns the label of a row as SVG text.
     pub fn name(&self, row: usize, name: &str) -> String {
         format!(
             r#"<text class="label" x="{:.1}" y="{:.1}" text-anchor="end">{}</text>"#,
@@ -382,7 +374,7 @@ impl RowAxis {
     }
 }
 
-/// A legend line; a single series needs none, but the line keeps its place.
+/// Returns the legend. It is empty for a single series, but keeps its place in the layout.
 fn legend(series: &[Series]) -> String {
     let mut out = String::from(r#"<div class="legend">"#);
     for entry in series.iter().filter(|_| series.len() > 1) {
@@ -403,23 +395,23 @@ fn legend(series: &[Series]) -> String {
     out + "</div>"
 }
 
-/// At most about 800 points: of every stretch the one with the smallest and the one with the
+/// Reduces a series to about 800 points: of each chunk, the points with the smallest and the
 /// largest y, so that no peak is lost.
-fn thinned(points: &[Option<[f64; 2]>]) -> Vec<Option<[f64; 2]>> {
-    const STRETCHES: usize = 400;
-    if points.len() <= 2 * STRETCHES {
+fn downsampled(points: &[Option<[f64; 2]>]) -> Vec<Option<[f64; 2]>> {
+    const CHUNKS: usize = 400;
+    if points.len() <= 2 * CHUNKS {
         return points.to_vec();
     }
-    let mut kept = Vec::with_capacity(2 * STRETCHES);
-    for stretch in points.chunks(points.len().div_ceil(STRETCHES)) {
+    let mut kept = Vec::with_capacity(2 * CHUNKS);
+    for chunk in points.chunks(points.len().div_ceil(CHUNKS)) {
         let by_y = |left: &&[f64; 2], right: &&[f64; 2]| left[1].total_cmp(&right[1]);
-        let low = stretch.iter().flatten().min_by(by_y);
-        let high = stretch.iter().flatten().max_by(by_y);
+        let low = chunk.iter().flatten().min_by(by_y);
+        let high = chunk.iter().flatten().max_by(by_y);
         let mut pair: Vec<_> = low.into_iter().chain(high).copied().collect();
         pair.sort_by(|left, right| left[0].total_cmp(&right[0]));
         pair.dedup();
         kept.extend(pair.into_iter().map(Some));
-        if stretch.iter().any(Option::is_none) {
+        if chunk.iter().any(Option::is_none) {
             kept.push(None);
         }
     }
@@ -431,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn axes_mark_round_numbers_and_hold_their_range() {
+    fn axis_ticks_are_round_and_within_range() {
         let axis = Axis::linear("m", -3.2, 17.0);
         assert_eq!((axis.low, axis.high), (-5.0, 20.0));
         assert_eq!(axis.ticks, [-5.0, 0.0, 5.0, 10.0, 15.0, 20.0]);
@@ -445,16 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn thinning_keeps_the_peaks() {
+    fn downsampling_keeps_peaks() {
         let points: Vec<_> =
             (0..5000).map(|i| Some([f64::from(i), if i == 3333 { 99.0 } else { 1.0 }])).collect();
-        let kept = thinned(&points);
+        let kept = downsampled(&points);
         assert!(kept.len() <= 900, "{} points", kept.len());
         assert!(kept.contains(&Some([3333.0, 99.0])));
     }
 
     #[test]
-    fn numbers_are_printed_without_noise() {
+    fn numbers_are_printed_without_rounding_noise() {
         let cases = [(0.1 + 0.2, "0.3"), (100.0, "100"), (-5.0, "\u{2212}5"), (-0.0, "0")];
         for (value, text) in cases {
             assert_eq!(short(value), text);

@@ -1,29 +1,28 @@
-//! Self-contained HTML pages: the shell around them, their style, and small SVG charts.
+//! Self-contained HTML pages: document shell, style sheet and small SVG charts.
 //!
-//! A page needs no script, no font and no image from elsewhere, so it can be mailed and archived.
-//! One without scripts of its own is well-formed XML too, and prints as it looks; one with scripts
-//! may not ask the network for anything, which its own policy sees to. Nothing here knows what is on
-//! a page.
+//! A page loads no script, font or image, so it can be mailed and archived. A page without scripts
+//! is also well-formed XML and prints as displayed. A page with scripts has a content security
+//! policy that forbids network access. This crate does not depend on the content of pages.
 
 pub mod chart;
 pub mod library;
 
-/// The page around the pieces.
+/// Document shell with placeholders in double braces.
 const PAGE: &str = include_str!("page.html");
 
 const STYLE: &str = include_str!("style.css");
 
-/// What a page with scripts may load: what is in it.
+/// Content security policy of pages with scripts: inline content only.
 const POLICY: &str = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
      script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:\"/>\n";
 
-/// The whole page. `title` and `note` are text, the others HTML; the note is what a reader must
-/// know before looking at any number, and stands out at the top; empty for none.
+/// Returns a complete page. `title` and `note` are text, the others HTML. The note is highlighted at
+/// the top; an empty note is omitted.
 pub fn document(title: &str, subtitle: &str, note: &str, body: &str) -> String {
-    whole([title, subtitle, note, body], STYLE, "", "")
+    assemble([title, subtitle, note, body], STYLE, "", "")
 }
 
-/// A [`document`] with `scripts` (HTML) behind its body and `style` (CSS) behind the usual one.
+/// Returns a [`document`] with `scripts` (HTML) after the body and `style` (CSS) after the default.
 pub fn scripted_document(
     title: &str,
     subtitle: &str,
@@ -32,10 +31,10 @@ pub fn scripted_document(
     style: &str,
     scripts: &str,
 ) -> String {
-    whole([title, subtitle, note, body], &format!("{STYLE}{style}"), POLICY, scripts)
+    assemble([title, subtitle, note, body], &format!("{STYLE}{style}"), POLICY, scripts)
 }
 
-fn whole(
+fn assemble(
     [title, subtitle, note, body]: [&str; 4],
     style: &str,
     policy: &str,
@@ -59,22 +58,22 @@ fn whole(
     )
 }
 
-/// Puts each piece where the page has its name in double braces. One pass, so that a piece that
-/// contains braces stays as it is.
+/// Replaces each name in double braces by its piece, in one pass: braces in pieces are kept.
 fn fill(page: &str, pieces: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
     let mut rest = page;
     while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").expect("braces of the page are closed");
+        let (name, after) = after.split_once("}}").expect("braces in the shell are balanced");
         let piece = pieces.iter().find(|(known, _)| *known == name);
         out += before;
-        out += piece.expect("every name in the page has a piece").1;
+        out += piece.expect("every name in the shell has a piece").1;
         rest = after;
     }
     out + rest
 }
 
-/// Text as HTML text or attribute value. What no page may hold becomes a question mark in a box.
+/// Escapes text for HTML text and attribute values. Characters that are not allowed in a page
+/// become replacement characters.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -93,16 +92,16 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A value as JSON that may stand inside a `script` element.
+/// Serializes a value as JSON that is safe inside a `script` element.
 pub fn script_json(value: &impl serde::Serialize) -> String {
-    let json = serde_json::to_string(value).expect("what pages hold can be written as JSON");
+    let json = serde_json::to_string(value).expect("page data can be serialized as JSON");
     json.replace('<', "\\u003c")
 }
 
-/// A list of names and values, both text.
+/// Returns a definition list of names and values, both text.
 pub fn facts(facts: &[(String, String)]) -> String {
     if facts.is_empty() {
-        return "<p>Nothing was noted.</p>".to_owned();
+        return "<p>No data.</p>".to_owned();
     }
     let rows = facts.iter().map(|(name, value)| {
         format!("<div><dt>{}</dt><dd>{}</dd></div>", escape(name), escape(value))
@@ -110,17 +109,17 @@ pub fn facts(facts: &[(String, String)]) -> String {
     format!("<dl class=\"facts\">{}</dl>", rows.collect::<String>())
 }
 
-/// One number that stands out, with what it rests on; all HTML.
+/// Returns a highlighted value with its name and its basis; all HTML.
 pub fn tile(name: &str, value: &str, basis: &str) -> String {
     format!("<div class=\"tile\"><span>{name}</span><b>{value}</b><small>{basis}</small></div>")
 }
 
-/// A drawing under its title; all HTML.
+/// Returns a drawing with title and caption; all HTML.
 pub fn figure(title: &str, drawing: &str, caption: &str) -> String {
     format!("<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
 }
 
-/// Milliseconds: three significant digits, two below 10 µs.
+/// Formats a duration in milliseconds: three significant digits, two below 10 µs.
 pub fn milliseconds(nanos: u64) -> String {
     if nanos == 0 {
         return "0".to_owned();
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_with_braces_stay_as_they_are() {
+    fn braces_inside_pieces_are_not_replaced() {
         assert_eq!(fill("<{{a}}|{{b}}>", &[("a", "{{b}}"), ("b", "B")]), "<{{b}}|B>");
     }
 }

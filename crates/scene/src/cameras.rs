@@ -1,35 +1,35 @@
-//! Cameras by name.
+//! Camera names and values per camera.
 
 use arrayvec::ArrayVec;
 use std::fmt;
 use std::str::FromStr;
 
-/// The most cameras of one vehicle.
+/// Maximum number of cameras of a vehicle.
 pub const MAX_CAMERAS: usize = 8;
 
-/// The longest name, bytes.
+/// Maximum length of a name, bytes.
 const MAX_NAME: usize = 24;
 
-/// The name of a camera: 1 to 24 lower-case letters, digits and underscores.
+/// Name of a camera: 1 to 24 lower-case letters, digits and underscores.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CameraId {
-    /// Zeros behind the name.
+    /// The name, padded with zeros.
     bytes: [u8; MAX_NAME],
 }
 
-/// Text that is not the name of a camera.
+/// Error returned when a text is not a valid camera name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a camera's name has 1 to {MAX_NAME} lower-case letters, digits and underscores")]
 pub struct CameraIdError;
 
 impl CameraId {
-    /// The front camera.
+    /// Name of the front camera, `front`.
     pub const FRONT: Self = Self::named("front");
 
-    /// A name that is written in a program.
+    /// Creates an id from a literal.
     ///
     /// # Panics
-    /// If the text is not the name of a camera; in a constant, when it is compiled.
+    /// If `name` is not a valid camera name; in a constant, at compile time.
     pub const fn named(name: &str) -> Self {
         match Self::read(name) {
             Some(id) => id,
@@ -54,7 +54,7 @@ impl CameraId {
         Some(Self { bytes })
     }
 
-    /// The name.
+    /// Returns the name without padding, as text.
     pub fn as_str(&self) -> &str {
         let name = self.bytes.split(|&byte| byte == 0).next().unwrap_or_default();
         std::str::from_utf8(name).expect("names are ASCII")
@@ -81,34 +81,32 @@ impl fmt::Debug for CameraId {
     }
 }
 
-/// A value for each camera, by name, in the order of insertion. Allocates nothing.
+/// A value per camera, by name, in the order of insertion. Does not allocate.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Cameras<T>(ArrayVec<(CameraId, T), MAX_CAMERAS>);
 
-/// A camera that cannot be added.
+/// Error returned when a camera cannot be added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CamerasError {
-    /// There is one of this name.
     #[error("there are two cameras named {0:?}")]
     Twice(CameraId),
-    /// There are too many.
     #[error("camera {0:?} is one too many: a vehicle has at most {MAX_CAMERAS}")]
     TooMany(CameraId),
 }
 
 impl<T> Cameras<T> {
-    /// No camera.
+    /// An empty map without cameras.
     pub const NONE: Self = Self(ArrayVec::new_const());
 
-    /// One camera.
+    /// Creates a map with one camera.
     pub fn one(id: CameraId, of: T) -> Self {
         Self(ArrayVec::from_iter([(id, of)]))
     }
 
-    /// Adds a camera behind the others.
+    /// Appends a camera after the existing ones.
     ///
     /// # Errors
-    /// If there is one of this name, or there are [`MAX_CAMERAS`].
+    /// If the name is already present, or there are already [`MAX_CAMERAS`].
     pub fn insert(&mut self, id: CameraId, of: T) -> Result<(), CamerasError> {
         if self.get(id).is_some() {
             return Err(CamerasError::Twice(id));
@@ -125,12 +123,12 @@ impl<T> Cameras<T> {
         self.0.iter().find(|(name, _)| *name == id).map(|(_, of)| of)
     }
 
-    /// Returns the value of camera `id`, to change it.
+    /// Returns a mutable reference to the value of camera `id`.
     pub fn get_mut(&mut self, id: CameraId) -> Option<&mut T> {
         self.0.iter_mut().find(|(name, _)| *name == id).map(|(_, of)| of)
     }
 
-    /// Every camera, in order.
+    /// Iterates over all cameras, in the order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = (CameraId, &T)> {
         self.0.iter().map(|(id, of)| (*id, of))
     }
@@ -140,7 +138,7 @@ impl<T> Cameras<T> {
         self.0.first().map(|(_, of)| of)
     }
 
-    /// The number of cameras.
+    /// Returns the number of cameras.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -150,12 +148,12 @@ impl<T> Cameras<T> {
         self.0.is_empty()
     }
 
-    /// Returns other values for the same cameras.
+    /// Maps the value of each camera, keeping names and order.
     pub fn map<U>(&self, mut f: impl FnMut(CameraId, &T) -> U) -> Cameras<U> {
         Cameras(self.0.iter().map(|(id, of)| (*id, f(*id, of))).collect())
     }
 
-    /// The same, changing what it is made of.
+    /// Same as [`map`](Self::map), with mutable access to the values.
     pub fn map_mut<U>(&mut self, mut f: impl FnMut(CameraId, &mut T) -> U) -> Cameras<U> {
         Cameras(self.0.iter_mut().map(|(id, of)| (*id, f(*id, of))).collect())
     }
@@ -181,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_short_and_plain() {
+    fn only_short_plain_names_are_accepted() {
         let longest = "a".repeat(MAX_NAME);
         for name in ["front", "front_left", "cam0", "_", &longest] {
             assert_eq!(name.parse::<CameraId>().unwrap().as_str(), name);
@@ -193,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn each_name_stands_once_and_order_is_kept() {
+    fn names_are_unique_and_order_is_kept() {
         let mut cameras = Cameras::default();
         let names: Vec<CameraId> =
             (0..MAX_CAMERAS).rev().map(|number| format!("cam{number}").parse().unwrap()).collect();

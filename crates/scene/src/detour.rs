@@ -1,21 +1,20 @@
-//! What a driver that is stuck makes of its route.
+//! Route changes requested by a driver that is stuck.
 
 use glam::DVec2;
 
-/// A change to what the model is told of the route, for one tick.
+/// Change of the model's route input for one tick.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Detour {
-    /// Target points in the ego frame to show the model instead of the route's, meters.
+    /// Target points that replace those of the route, in the ego frame, meters.
     pub targets_m: Option<[DVec2; 2]>,
-    /// Points to drop from the front of the route.
     pub skip: Option<RouteSkip>,
 }
 
-/// Points of a route that are given up.
+/// Points to drop from the front of the route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RouteSkip {
-    /// How many, at most.
+    /// Maximum number of points to drop.
     pub points: usize,
-    /// How many must remain.
+    /// Minimum number of points that must remain.
     pub keep: usize,
 }

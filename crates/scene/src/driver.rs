@@ -1,23 +1,21 @@
-//! The one interface between models and worlds.
+//! The interface of drivers, through which worlds run models.
 
 use super::{Control, Observation};
 
-/// Anything that drives.
+/// Computes the control of a vehicle from observations.
 pub trait Driver {
-    /// Answers one tick.
+    /// Computes the control for one tick.
     ///
     /// # Errors
-    /// If the driver can't go on; the route ends with its agent counted as crashed.
+    /// If the driver cannot continue; the route ends and its agent counts as crashed.
     fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError>;
 }
 
-/// A driver gave up.
+/// Error returned when a driver cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[error("the driver failed at frame {frame}")]
 pub struct DriveError {
-    /// The tick it failed at.
     pub frame: u64,
-    /// Why.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }

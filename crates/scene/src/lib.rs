@@ -1,8 +1,8 @@
-//! Nouns that both sides of the loop speak: what a driver sees, what it answers, where the road is.
+//! Types shared by drivers and worlds: observations, controls, routes and world state.
 //!
 //! Coordinates are CARLA's left-handed ones. World: x east, y south, z up, meters. Ego: x forward,
-//! y right. Yaw is positive clockwise seen from above, radians. Models and simulators meet here and
-//! nowhere else.
+//! y right. Yaw is positive clockwise seen from above, radians. Models and simulators depend on this
+//! crate and not on each other.
 
 mod cameras;
 mod control;
@@ -23,8 +23,8 @@ mod world_state;
 
 pub use cameras::{CameraId, CameraIdError, Cameras, CamerasError, MAX_CAMERAS};
 pub use control::{
-    Command, Control, DeadlineVerdict, Inference, Latency, PrefixInfo, RefreshBegun, RefreshReport,
-    TickReport,
+    ActionStep, Command, Control, DeadlineVerdict, Latency, PrefillReport, PrefillStarted,
+    PrefixInfo, TickReport,
 };
 pub use detour::{Detour, RouteSkip};
 pub use driver::{DriveError, Driver};

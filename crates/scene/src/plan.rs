@@ -1,4 +1,4 @@
-//! A trajectory that outlives the tick it was made at.
+//! Trajectories that are followed for more than one tick.
 
 use super::{Pose, Trajectory};
 use arrayvec::ArrayVec;
@@ -6,35 +6,32 @@ use glam::DVec2;
 use std::time::Duration;
 use tandem_timing::Timestamp;
 
-/// A trajectory with the time and the pose that it was made at.
+/// A trajectory with the time and the pose at which it was planned.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Plan {
-    /// Where the vehicle means to go, in the ego frame of `world_from_ego`.
+    /// Planned trajectory in the ego frame of `world_from_ego`.
     pub trajectory: Trajectory,
-    /// Estimated pose of the vehicle at the tick that the plan was made for.
+    /// Estimated pose of the vehicle at the tick for which it was planned.
     pub world_from_ego: Pose,
-    /// Time of that tick.
     pub made_at: Timestamp,
 }
 
-/// An older plan's path reaches at least this far ahead, meters, so that a small distance to the side
-/// of it does not become a turn on the spot.
+/// Minimum length of the remaining path of an older plan, meters. It prevents a small lateral
+/// offset from becoming a turn on the spot.
 const MIN_PATH_M: f64 = 3.0;
 
 impl Plan {
-    /// Returns the trajectory as a plan made at `now` and `world_from_ego` would state it. At the time
-    /// that the plan was made at, this is the trajectory itself, every bit of it.
+    /// Returns the trajectory as seen at `now` from `world_from_ego`; at `made_at` bit for bit
+    /// unchanged. Does not allocate.
     ///
-    /// Later, positions stay where they are in the world and become positions in the new ego frame:
+    /// Later, positions keep their place in the world and are transformed to the new ego frame:
     ///
-    /// - Waypoint `i` is again where the plan is `i + 1` spacings after `now`, interpolated linearly
-    ///   between the plan's waypoints. After its last waypoint the plan stays at that waypoint, so
-    ///   that a vehicle whose plan has run out brakes to a stand.
-    /// - Points of the path that the vehicle has passed are dropped, and the path is extended straight
-    ///   by the same length beyond its end, so that there is always a point ahead. How far the vehicle
-    ///   has come along the path is decided by the point of the path that is nearest to it.
-    ///
-    /// Does not allocate.
+    /// - Waypoint `i` is the planned position `i + 1` spacings after `now`, interpolated linearly
+    ///   between the plan's waypoints. After its last waypoint the plan stays there, so a vehicle
+    ///   whose plan has ended brakes to a stop.
+    /// - Path points that the vehicle has passed are dropped, and the path is extended straight by
+    ///   the same length, so that there is always a point ahead. Progress along the path is that of
+    ///   the path point nearest to the vehicle.
     pub fn at(&self, now: Timestamp, world_from_ego: &Pose) -> Trajectory {
         let elapsed = now.since(self.made_at);
         if elapsed.is_zero() {
@@ -56,7 +53,7 @@ impl Plan {
     }
 }
 
-/// Returns where the plan is `index + 1` spacings after `elapsed`.
+/// Returns the planned position `index + 1` spacings after `elapsed`.
 fn waypoint(waypoints: &[[f32; 2]], spacing: Duration, elapsed: Duration, index: usize) -> DVec2 {
     let spacing_ns = spacing.as_nanos().max(1);
     let passed = usize::try_from(elapsed.as_nanos() / spacing_ns).unwrap_or(usize::MAX);
@@ -67,10 +64,10 @@ fn waypoint(waypoints: &[[f32; 2]], spacing: Duration, elapsed: Duration, index:
     double(waypoints[before]).lerp(double(waypoints[after]), part)
 }
 
-/// Returns the part of `path`, which begins at the origin, that lies ahead of `ego`.
+/// Returns the part of `path` ahead of `ego`; the path starts at the origin.
 fn remaining_path(path: &[[f32; 2]], ego: DVec2) -> ArrayVec<DVec2, 32> {
     let Some(last) = path.last().copied().map(double) else { return ArrayVec::new() };
-    // The nearest point so far: its distance squared, and its length along the path.
+    // Squared distance of the nearest point so far, and its length along the path.
     let (mut nearest, mut passed_m) = (f64::INFINITY, 0.0);
     let mut consider = |point: DVec2, along_m: f64| {
         let distance = point.distance_squared(ego);
@@ -138,20 +135,20 @@ mod tests {
     fn close(found: &[[f32; 2]], expected: &[[f32; 2]]) -> bool {
         found.len() == expected.len()
             && found.iter().flatten().zip(expected.iter().flatten()).all(|(a, b)| {
-                // Some roundings to single precision.
+                // Tolerates a few roundings to single precision.
                 (a - b).abs() < 1e-6 * (1.0 + a.abs().max(b.abs()))
             })
     }
 
     #[test]
-    fn plan_of_this_tick_is_unchanged_whatever_the_pose() {
+    fn plan_of_this_tick_is_unchanged_for_any_pose() {
         let plan = plan(&[[0.1, -0.0]], &[[0.3, 0.7], [1.0e-30, 3.0]], Pose::new(1.0, 2.0, 3.0));
         assert_eq!(plan.at(plan.made_at, &plan.world_from_ego), plan.trajectory);
         assert_eq!(plan.at(plan.made_at, &Pose::default()), plan.trajectory);
     }
 
     #[test]
-    fn vehicle_on_plan_sees_plan_ahead_of_it() {
+    fn vehicle_on_plan_gets_the_remaining_plan() {
         let start = Pose::new(100.0, -50.0, 0.7);
         let plan = straight(start);
         // 300 ms at 4 m/s.
@@ -165,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn plan_that_ran_out_stands_at_its_last_waypoint() {
+    fn expired_plan_stays_at_its_last_waypoint() {
         let start = Pose::default();
         let plan = straight(start);
         let seen = plan.at(at(1000 + 2750), &start);
@@ -177,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn path_that_was_passed_goes_straight_on() {
+    fn passed_path_is_extended_straight() {
         let start = Pose::default();
         let seen = straight(start).at(at(2000), &Pose::new(30.0, 1.0, 0.0));
         assert!(close(&seen.path, &[[20.0, -1.0]]), "{seen:?}");
@@ -195,7 +192,7 @@ mod tests {
         assert_eq!((points(4.9, 0.1), points(5.1, 0.2), points(4.9, 4.7)), (3, 3, 3));
         let first = |x, y| plan.at(at(1050), &Pose::new(x, y, 0.0)).path[0];
         assert_eq!((first(4.0, 0.0), first(5.0, 1.0)), ([1.0, 0.0], [0.0, 4.0]));
-        assert_eq!(first(-3.0, 0.0), [8.0, 0.0], "one that has not begun");
+        assert_eq!(first(-3.0, 0.0), [8.0, 0.0], "the path starts ahead of the vehicle");
         let seen = plan.at(at(1050), &Pose::new(7.0, 1.5, 0.0)).path;
         assert_eq!(seen[2], [-13.5, 3.5], "after the bend, not beyond the end of its first part");
     }
@@ -209,7 +206,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is seen depends on the motion since the plan was made, not on where in the world.
+        /// The result depends on the motion since planning, not on the place in the world.
         #[test]
         fn seen_plan_is_independent_of_world_frame(
             path in points(32), waypoints in points(16), start in pose(), moved in pose(),
@@ -219,8 +216,8 @@ mod tests {
                 position: outer.apply(inner.position),
                 yaw_rad: outer.yaw_rad + inner.yaw_rad,
             };
-            // Motions are a hundredth of places, so within 10 m, and points stay dropped or not: only
-            // distances decide, and two worlds agree on them to far below what tells points apart.
+            // Motions are scaled to within 10 m. Which points are dropped depends on distances
+            // only, on which the two worlds agree far below the spacing of points.
             let moved = Pose { position: moved.position / 100.0, ..moved };
             let end = then(&start, &moved);
             let here = plan(&path, &waypoints, start).at(at(1000 + elapsed_ms), &end);
@@ -230,7 +227,7 @@ mod tests {
             prop_assert!(close(&here.waypoints, &there.waypoints), "{here:?} {there:?}");
         }
 
-        /// Every point of the path that is left is where it was in the world, in the same order.
+        /// Remaining path points keep their place in the world and their order.
         #[test]
         fn path_stays_where_it_is_in_the_world(
             path in points(32), start in pose(), moved in pose(), elapsed_ms in 1..4000_u64,
@@ -242,7 +239,7 @@ mod tests {
             let seen = plan(&path, &[], start).at(at(1000 + elapsed_ms), &end).path;
             let dropped = (path.len() + 1).saturating_sub(seen.len());
             let (kept, added) = if seen.len() == path.len() && dropped == 1 {
-                // Either none was dropped, or one was and one was added.
+                // Either no point was dropped, or one was dropped and one added.
                 let is_first = (start.apply(double(path[0])) - end.apply(double(seen[0]))).length();
                 if is_first < 1e-4 { (0, 0) } else { (1, 1) }
             } else {
@@ -255,8 +252,7 @@ mod tests {
             }
         }
 
-        /// At constant speed on a straight line, the shifted waypoints are where the plan meant to be
-        /// at their times, until it ends.
+        // At constant velocity, shifted waypoints are at the planned positions for their times.
         #[test]
         fn waypoints_keep_their_place_at_their_time(
             start in pose(), end in pose(), velocity in [-15.0_f64..15.0, -15.0_f64..15.0],
@@ -271,7 +267,7 @@ mod tests {
                 let seconds = elapsed_ms as f64 / 1e3 + 0.5 * f64::from(index);
                 let expected = start.apply(place(seconds));
                 let apart = end.apply(double(*seen)).distance(expected);
-                // Single-precision coordinates up to 3 km from the vehicle.
+                // Coordinates are single precision, up to 3 km from the vehicle.
                 prop_assert!(apart < 1e-3, "{apart} m");
             }
         }

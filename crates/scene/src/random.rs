@@ -1,19 +1,19 @@
-//! Random numbers that are the same for a seed on every machine and in every version.
+//! Seeded random numbers that are identical on every machine and in every version.
 
-/// What the state grows by from one number to the next: odd, so that all states are passed.
+/// Increment of the state per number; odd, so that the sequence visits all states.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// SplitMix64: a sequence of 64-bit numbers that is a function of its seed alone.
+/// SplitMix64 generator: a sequence of 64-bit numbers that depends on its seed only.
 #[derive(Clone, Debug)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// The sequence of `seed`.
+    /// Creates a generator seeded with `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number; the sequence passes all numbers before it repeats one.
+    /// Returns the next number. The period is 2⁶⁴.
     #[expect(clippy::should_implement_trait, reason = "the sequence has no end")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(STEP);
@@ -23,23 +23,23 @@ impl SplitMix64 {
         bits ^ (bits >> 31)
     }
 
-    /// The number that is `skipped` places behind the first of the sequence of `seed`.
+    /// Returns the number at index `skipped` (from 0) of the sequence of `seed`.
     pub fn at(seed: u64, skipped: u64) -> u64 {
         Self(seed.wrapping_add(STEP.wrapping_mul(skipped))).next()
     }
 
-    /// Mixes `word` into `state`: folded over words, a number that is a function of all of them.
+    /// Mixes `word` into the hash `state`; fold over several values to hash all of them.
     pub fn hash(state: u64, word: u64) -> u64 {
         Self(state ^ word.wrapping_mul(STEP)).next()
     }
 
-    /// A number below `bound`, each as likely as the others but for one part in 2⁶⁴ / `bound`.
+    /// Returns a number below `bound`, uniform up to a relative error of `bound` / 2⁶⁴.
     pub fn below(&mut self, bound: usize) -> usize {
         let scaled = (u128::from(self.next()) * bound as u128) >> 64;
         usize::try_from(scaled).expect("it is below a usize")
     }
 
-    /// A number from 0 up to 1, exclusive, on a grid of 2⁻⁵³.
+    /// Returns a number in [0, 1), a multiple of 2⁻⁵³.
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sequence_is_the_published_one() {
+    fn sequence_matches_published_values() {
         let mut numbers = SplitMix64::new(1_234_567);
         let first: Vec<u64> = (0..5).map(|_| numbers.next()).collect();
         let published = [

@@ -1,118 +1,105 @@
-//! Routes: what a route file says, and the dense plan that a world makes of it.
+//! Routes as in route files, and the dense plan that a world interpolates from them.
 
 use super::RouteId;
 use glam::{DVec2, DVec3};
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-/// Radius of the sphere that CARLA projects on, meters.
+/// Radius of the sphere of CARLA's projection, meters.
 const EARTH_RADIUS_M: f64 = 6_378_137.0;
 
-/// The maneuver at a route point, with the benchmark's numbers.
+/// Maneuver at a route point, with the benchmark's numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(i8)]
 pub enum RoadOption {
-    /// No maneuver known.
     Void = -1,
-    /// Turn left in a junction.
     Left = 1,
-    /// Turn right in a junction.
     Right = 2,
-    /// Go straight on in a junction.
     Straight = 3,
-    /// Follow the lane.
     LaneFollow = 4,
-    /// Change to the lane on the left.
     ChangeLaneLeft = 5,
-    /// Change to the lane on the right.
     ChangeLaneRight = 6,
 }
 
 impl RoadOption {
-    /// True for both lane changes.
+    /// Returns true for both lane changes.
     pub fn is_lane_change(self) -> bool {
         matches!(self, Self::ChangeLaneLeft | Self::ChangeLaneRight)
     }
 }
 
-/// Where a scenario starts.
+/// Place where a scenario starts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TriggerPoint {
-    /// World meters.
     pub position: DVec3,
-    /// Degrees, as in the file.
     pub yaw_deg: f64,
 }
 
-/// One scenario of a route.
+/// One scenario of a route, as in the route file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ScenarioSpec {
-    /// Instance name, e.g. `ParkingCutIn_1`.
+    /// Name of the instance, e.g. `ParkingCutIn_1`.
     pub name: String,
-    /// Type, e.g. `ParkingCutIn`.
+    /// Name of the type, e.g. `ParkingCutIn`.
     pub kind: String,
-    /// Where it starts, if the file says so.
+    /// Start, if the file has one.
     pub trigger: Option<TriggerPoint>,
-    /// Every further child element: tag → attributes, as text.
+    /// All other child elements: tag → attributes, as text.
     pub parameters: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// Weather from some part of the route on.
+/// Weather from a given part of the route on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WeatherKeyframe {
-    /// Part of the route, percent.
+    /// Distance along the route, percent.
     pub route_percentage: f64,
-    /// Field name → value, defaults filled in; units are CARLA's (percent, degrees).
+    /// Field name → value, with defaults filled in; units are CARLA's (percent, degrees).
     pub fields: BTreeMap<String, f64>,
 }
 
-/// One route as its file gives it.
+/// A route as read from its file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Route {
-    /// The file's id.
     pub id: RouteId,
-    /// The file's town.
     pub town: String,
-    /// Key points, world meters.
+    /// Key points in the world frame, meters.
     pub key_points: Vec<DVec3>,
-    /// Scenarios, in file order.
+    /// Scenarios in the order of the file.
     pub scenarios: Vec<ScenarioSpec>,
     /// Weather, sorted by percentage; never empty.
     pub weather: Vec<WeatherKeyframe>,
 }
 
-/// A point of the dense route.
+/// Point of the dense route on a lane center.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RoutePoint {
-    /// On the lane's center, world meters.
+    /// Position on the lane's center in the world frame, meters.
     pub position: DVec3,
-    /// Direction of travel, radians.
+    /// Direction of travel in the world frame, radians.
     pub heading_rad: f64,
-    /// The maneuver here.
     pub command: RoadOption,
-    /// True inside a junction.
     pub is_junction: bool,
 }
 
-/// The dense route, about one point a meter.
+/// Dense route, about one point per meter.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RoutePlan {
     /// Points from start to end; at least two.
     pub points: Vec<RoutePoint>,
-    /// Where the map's plane touches the globe.
+    /// Geographic position of the map's origin.
     pub reference: GeoReference,
 }
 
 impl RoutePlan {
-    /// Where the route turns most from one meter to the next, and by how much, degrees.
+    /// Returns place and angle (degrees) of the sharpest turn between steps of about a meter.
     pub fn sharpest_turn(&self) -> Option<(DVec3, f64)> {
         let places: Vec<DVec3> = self.points.iter().map(|point| point.position).collect();
         sharpest_turn(&places)
     }
 }
 
-/// The sharpest turn of a line in the plane between steps of about a meter, degrees, and where it
-/// is; `None` for lines of less than two steps.
+/// Returns place and angle (degrees) of the sharpest turn of a line in the plane, between steps of
+/// about a meter; `None` for lines of less than two steps.
 pub fn sharpest_turn(line: &[DVec3]) -> Option<(DVec3, f64)> {
     const STEP_M: f64 = 0.9;
     let mut kept: Vec<DVec3> = Vec::with_capacity(line.len());
@@ -128,17 +115,15 @@ pub fn sharpest_turn(line: &[DVec3]) -> Option<(DVec3, f64)> {
     kept.windows(3).map(turn).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Latitude and longitude of the map's origin.
+/// Geographic position of the map's origin.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GeoReference {
-    /// Degrees.
     pub latitude_deg: f64,
-    /// Degrees.
     pub longitude_deg: f64,
 }
 
 impl GeoReference {
-    /// Latitude and longitude of a place of the world (meters), degrees.
+    /// Returns latitude and longitude (degrees) of a place in the world frame (meters).
     pub fn geographic(&self, place: DVec2) -> (f64, f64) {
         let scale = (self.latitude_deg * PI / 180.0).cos();
         let east = scale * self.longitude_deg * PI * EARTH_RADIUS_M / 180.0 + place.x;
@@ -151,7 +136,7 @@ impl GeoReference {
 }
 
 impl Default for GeoReference {
-    /// CARLA's default for maps without a `geoReference`.
+    /// Returns CARLA's default for maps without a `geoReference`.
     fn default() -> Self {
         Self { latitude_deg: 42.0, longitude_deg: 2.0 }
     }
@@ -162,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_comes_back_through_the_formula_of_the_agents() {
+    fn geographic_is_inverted_by_the_agents_formula() {
         let reference = GeoReference::default();
         let (latitude, longitude) = reference.geographic(DVec2::new(-497.6, 3672.9));
         let scale = (42.0 * PI / 180.0_f64).cos();

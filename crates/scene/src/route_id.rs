@@ -1,20 +1,20 @@
-//! The id of a route: any text.
+//! Route ids, which may be any text.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
-/// The id of a route, exactly as its file writes it. Official ids are numbers, but any text is one.
+/// Id of a route, exactly as in its file. Official ids are numbers, but any text is accepted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouteId(String);
 
 impl RouteId {
-    /// The id as text.
+    /// Returns the id as text, as in the file.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A number for the seeds of random numbers: the id itself if it is a number below 2³², otherwise
-    /// a hash (FNV-1a) of its text.
+    /// Returns a seed for random numbers: the id itself if it is a number below 2³², otherwise a
+    /// hash (FNV-1a) of its text.
     pub fn seed(&self) -> u64 {
         if let Some(number) = self.number() {
             return u64::from(number);
@@ -24,7 +24,7 @@ impl RouteId {
         })
     }
 
-    /// The number that this id is written as without leading zeros or signs, if it is one.
+    /// Returns the id as a number, if its text is a number without leading zeros or sign.
     fn number(&self) -> Option<u32> {
         self.0.parse().ok().filter(|number: &u32| number.to_string() == self.0)
     }
@@ -48,7 +48,7 @@ impl fmt::Display for RouteId {
     }
 }
 
-/// Ids that are numbers are numbers in files, too.
+/// File format: numeric ids are written as numbers.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_any_text_survive_files_and_numbers_stay_numbers() {
+    fn ids_survive_serialization_and_numbers_stay_numbers() {
         let cases = [("1711", "1711"), ("007", "\"007\""), ("a/b", "\"a/b\""), ("", "\"\"")];
         for (id, json) in cases {
             let id = RouteId::from(id);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_of_numbers_are_the_numbers() {
+    fn seed_of_a_numeric_id_is_the_number() {
         assert_eq!(RouteId::from(1711).seed(), 1711);
         assert_eq!(RouteId::from("1711").seed(), 1711);
         let texts = ["007", "7 ", "4294967296", "North loop", "a", ""];

@@ -1,21 +1,21 @@
-//! What an action expert answers.
+//! Output of an action expert.
 
 use arrayvec::ArrayVec;
 use std::time::Duration;
 
-/// Where the ego vehicle means to go, in the ego frame of the tick it was made for, meters.
+/// Planned trajectory in the ego frame of the tick for which it was planned, meters.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Trajectory {
-    /// The path to follow, regardless of time (steers).
+    /// Path without times; determines steering.
     pub path: ArrayVec<[f32; 2], 32>,
-    /// Timed positions, one every [`spacing`](Self::spacing), the first one spacing ahead (set the speed).
+    /// Timed positions, the first one [`spacing`](Self::spacing) ahead; determine the speed.
     pub waypoints: ArrayVec<[f32; 2], 16>,
-    /// Time between waypoints.
+    /// Time between two waypoints.
     pub spacing: Duration,
 }
 
 impl Trajectory {
-    /// False as soon as one coordinate is NaN or infinite: such a trajectory must not be followed.
+    /// Returns false if any coordinate is NaN or infinite; such a trajectory must not be followed.
     pub fn is_finite(&self) -> bool {
         self.path.iter().chain(&self.waypoints).flatten().all(|value| value.is_finite())
     }

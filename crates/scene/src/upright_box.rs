@@ -1,48 +1,48 @@
-//! Upright boxes with a heading: what everything but the road is made of.
+//! Upright boxes with a heading, the shape of all objects except the road.
 
 use crate::{ActorState, Pose};
 use glam::DVec2;
 
-/// An upright box.
+/// Upright box with a heading.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct UprightBox {
     /// `outer_from_box`, at the center of the footprint.
     pub pose: Pose,
-    /// Height of the bottom, meters.
+    /// Height of the bottom above the world's zero, meters.
     pub bottom_m: f64,
     /// Half sizes along x, y, z, meters.
     pub extent_m: [f64; 3],
 }
 
 impl UprightBox {
-    /// The bounding box of `actor`, in the world.
+    /// Returns the bounding box of `actor` in the world frame.
     pub fn of(actor: &ActorState) -> Self {
         Self { pose: actor.pose, bottom_m: actor.z_m, extent_m: actor.extent_m }
     }
 
-    /// Height of the top, meters.
+    /// Returns the height of the top, meters.
     pub fn top_m(&self) -> f64 {
         self.bottom_m + 2.0 * self.extent_m[2]
     }
 
-    /// Radius of the circle around the footprint, meters.
+    /// Returns the radius of the circle around the footprint, meters.
     pub fn radius_m(&self) -> f64 {
         self.extent_m[0].hypot(self.extent_m[1])
     }
 
-    /// Distance from `place` to the footprint, zero inside, meters.
+    /// Returns the distance from `place` to the footprint, zero inside, meters.
     pub fn distance_m(&self, place: DVec2) -> f64 {
         footprint_distance_m(&self.pose, self.extent_m, place)
     }
 }
 
-/// Distance from `place` to the rectangle of half sizes `extent_m` at `pose`, zero inside, meters.
+/// Returns the distance (meters) from `place` to a rectangle of half sizes `extent_m`, zero inside.
 pub fn footprint_distance_m(pose: &Pose, extent_m: [f64; 3], place: DVec2) -> f64 {
     let inside = pose.inverse_apply(place).abs() - DVec2::new(extent_m[0], extent_m[1]);
     inside.max(DVec2::ZERO).length()
 }
 
-/// True if two footprints overlap: no axis of either separates them.
+/// Returns true if two footprints overlap, by the separating axis theorem.
 pub fn footprints_overlap(a: &UprightBox, b: &UprightBox) -> bool {
     let between = b.pose.position - a.pose.position;
     if between.length() > a.radius_m() + b.radius_m() {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_agrees_with_the_reference_where_height_does_not_matter() {
+    fn overlap_matches_the_reference_at_overlapping_heights() {
         let text = include_str!("../../../tests/data/bench2drive/pdm_lite_reference.json");
         let reference: serde_json::Value = serde_json::from_str(text).unwrap();
         let number = |value: &serde_json::Value| value.as_f64().unwrap();
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turned_box_reaches_farther_along_its_diagonal() {
+    fn rotated_box_overlaps_along_its_diagonal() {
         let square = flat(0.0, 0.0, 0.0, 2.0, 2.0);
         assert!(!footprints_overlap(&square, &flat(2.2, 0.0, 0.0, 2.0, 2.0)));
         assert!(footprints_overlap(&square, &flat(2.2, 0.0, 0.785, 2.0, 2.0)));

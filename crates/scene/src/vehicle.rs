@@ -1,4 +1,4 @@
-//! How our vehicle moves: a kinematic bicycle with fitted pedals (`bench2drive.md` 7).
+//! Motion model of the ego vehicle: a kinematic bicycle with fitted pedals (`bench2drive.md` 7).
 
 use crate::{Command, Pose, TICK_S};
 
@@ -6,11 +6,11 @@ use crate::{Command, Pose, TICK_S};
 pub const EGO_EXTENT_M: [f64; 3] = [2.45, 1.06, 0.75];
 
 const FRONT_AXLE_M: f64 = -0.090769015;
-/// From a vehicle's center to its rear axle, meters.
+/// Distance from the vehicle's center to its rear axle, meters.
 pub const REAR_AXLE_M: f64 = 1.4178275;
 const WHEEL_ANGLE_PER_STEER_RAD: f64 = 0.36848336;
 
-/// Coefficients of v¹…v⁷ for the speed after a tick of braking, km/h.
+/// Coefficients of v¹…v⁷ of the speed after one tick of braking, km/h.
 const BRAKING: [f64; 7] = [
     9.31711370e-3,
     8.20967431e-2,
@@ -21,25 +21,25 @@ const BRAKING: [f64; 7] = [
     -4.91381935e-12,
 ];
 
-/// The braking polynomial was fitted below this speed and bends down above it, km/h.
+/// Upper end of the fitted range of the braking polynomial, km/h; it is not valid above.
 const BRAKING_FITTED_TO_KMH: f64 = 120.0;
 
-/// Throttle below this neither speeds up nor slows down.
+/// Throttle below this value does not change the speed.
 const THROTTLE_THRESHOLD: f64 = 0.3;
 
-/// Pose and speed of a vehicle.
+/// Pose and speed of the vehicle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Motion {
     /// `world_from_ego`; the heading is not wrapped.
     pub pose: Pose,
-    /// Forward speed, m/s, never negative.
+    /// Forward speed, not negative, m/s.
     pub speed_mps: f64,
 }
 
-/// Where the ego vehicle is one tick later.
+/// Returns the motion of the ego vehicle one tick later.
 ///
-/// Brake between 0 and 1 takes that share of what full braking would; the fit knows only all or
-/// nothing.
+/// A brake value between 0 and 1 scales the deceleration of full braking linearly, because the fit
+/// covers only no and full braking.
 pub fn ego_after_tick(motion: Motion, command: &Command) -> Motion {
     let slip_rad = slip_rad(command.steer);
     let Motion { pose: Pose { position, yaw_rad }, speed_mps: v } = motion;
@@ -54,13 +54,13 @@ pub fn ego_after_tick(motion: Motion, command: &Command) -> Motion {
     }
 }
 
-/// Angle between where a vehicle heads and where it moves, radians.
+/// Returns the slip angle, between heading and direction of motion, radians.
 pub fn slip_rad(steer: f64) -> f64 {
     let wheel_rad = WHEEL_ANGLE_PER_STEER_RAD * steer;
     (REAR_AXLE_M / (FRONT_AXLE_M + REAR_AXLE_M) * wheel_rad.tan()).atan()
 }
 
-/// Our vehicle's speed one tick later, m/s.
+/// Returns the speed of the ego vehicle one tick later, m/s.
 pub fn ego_speed_after_tick(speed_mps: f64, throttle: f64, brake: f64) -> f64 {
     let v = speed_mps * 3.6;
     if brake <= 0.0 {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bicycle_moves_as_the_reference_does() {
+    fn bicycle_model_matches_the_reference() {
         let text = include_str!("../../../tests/data/bench2drive/pdm_lite_reference.json");
         let reference: serde_json::Value = serde_json::from_str(text).unwrap();
         let number = |value: &serde_json::Value| value.as_f64().unwrap();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn braking_never_speeds_up_and_half_braking_lies_between() {
+    fn half_braking_is_between_coasting_and_full_braking() {
         for tenth_kmh in 0..2000 {
             let v = f64::from(tenth_kmh) / 36.0;
             let full = ego_speed_after_tick(v, 0.0, 1.0);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_car_stands_and_full_throttle_moves_it() {
+    fn braked_car_stays_and_full_throttle_moves_it() {
         let standing = Motion { pose: Pose::default(), speed_mps: 0.0 };
         assert_eq!(ego_after_tick(standing, &Command::FULL_BRAKE), standing);
         let throttle = Command { throttle: 1.0, ..Command::default() };

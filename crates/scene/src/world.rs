@@ -7,33 +7,33 @@ use std::time::Duration;
 /// Simulation time between two ticks (20 Hz).
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// [`TICK`] in seconds.
+/// Simulation time between two ticks, seconds.
 pub const TICK_S: f64 = 0.05;
 
-/// A world at one tick of one route. It starts at frame 1, time 0.05 s.
+/// A world that simulates one route. It starts at frame 1, time 0.05 s.
 pub trait World: Send {
-    /// The sensor readings at this tick. Repeated calls return the same readings.
+    /// Returns the sensor readings of this tick. Repeated calls return the same readings.
     fn observe(&mut self) -> Observation;
 
-    /// Applies `command` for one [`TICK`] and moves on to the next frame.
+    /// Applies `command` for one [`TICK`] and advances to the next frame.
     fn step(&mut self, command: &Command);
 
-    /// The true state at this tick; `collisions` are the contacts of the step before it.
+    /// Returns the true state at this tick; `collisions` are the contacts of the previous step.
     fn state(&self) -> &WorldState;
 
-    /// Ticks that went by without an answer so far; none in a world that waits.
+    /// Returns the number of ticks that passed without an answer; 0 in a world that waits.
     fn ticks_missed(&self) -> u64 {
         0
     }
 
-    /// Where lanes are.
+    /// Returns the lane map of the world.
     fn lanes(&self) -> &dyn LaneMap;
 
-    /// Lane strips around the route, for drawings; empty if the world has none.
+    /// Returns lane strips around the route, for drawings; may be empty.
     fn lane_strips(&self) -> Vec<LaneStrip> {
         Vec::new()
     }
 
-    /// The dense route.
+    /// Returns the dense route of the world.
     fn plan(&self) -> &Arc<RoutePlan>;
 }

@@ -1,169 +1,146 @@
-//! What is true of the world at a tick: what criteria judge and privileged drivers see.
+//! True state of the world at a tick, for criteria and privileged drivers.
 
 use super::Pose;
 use glam::DVec3;
 
-/// Our vehicle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct EgoState {
     /// `world_from_ego`.
     pub pose: Pose,
     /// Height of the vehicle's origin above the world's zero, meters.
     pub z_m: f64,
-    /// Forward speed, m/s.
     pub speed_mps: f64,
-    /// Yaw rate, rad/s.
     pub yaw_rate_radps: f64,
-    /// Longitudinal acceleration, m/s².
     pub acceleration_mps2: f64,
     /// Half sizes of the bounding box along x, y, z, meters.
     pub extent_m: [f64; 3],
 }
 
-/// What kind of thing an actor is.
+/// Kind of an actor, by how it moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ActorKind {
     /// Car, truck, van, motorcycle.
     Vehicle,
-    /// Bicycle with rider.
     Bicycle,
-    /// Person on foot.
     Pedestrian,
-    /// Cone, barrier, building: anything that never moves.
+    /// Cone, barrier, building and other objects that never move.
     Static,
 }
 
-/// Another actor.
+/// State of an actor other than the ego vehicle.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActorState {
-    /// Identity within a route, from 1.
     pub id: u32,
-    /// What it is.
     pub kind: ActorKind,
-    /// CARLA's blueprint name, e.g. `vehicle.tesla.model3`; result files print it.
+    /// CARLA's blueprint name, e.g. `vehicle.tesla.model3`; written to result files.
     pub type_id: &'static str,
     /// `world_from_actor`, at the center of the footprint.
     pub pose: Pose,
     /// Height of the bottom of the box above the world's zero, meters.
     pub z_m: f64,
-    /// Forward speed, m/s.
     pub speed_mps: f64,
-    /// Acceleration along its heading, m/s².
+    /// Acceleration along the heading, m/s².
     pub acceleration_mps2: f64,
-    /// Yaw rate, rad/s.
     pub yaw_rate_radps: f64,
     /// Half sizes of the bounding box along x, y, z, meters.
     pub extent_m: [f64; 3],
 }
 
-/// A contact between ego and something else during the last step.
+/// Contact of the ego vehicle with another object during the last step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Collision {
-    /// The other actor, 0 for scenery.
+    /// Id of the other actor, 0 for scenery.
     pub other_id: u32,
-    /// Its blueprint name; criteria classify by it.
+    /// Blueprint name of the other object, by which criteria classify it.
     pub type_id: &'static str,
 }
 
-/// What a traffic light shows.
+/// Color that a traffic light shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LightColor {
-    /// Stop.
     Red,
-    /// About to turn red; crossing is no violation.
+    /// Crossing is not a violation.
     Yellow,
-    /// Go.
     Green,
-    /// Nothing.
     Off,
 }
 
-/// The box on the road that a light or sign watches.
+/// Box on the road to which a light or sign applies.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TriggerVolume {
-    /// Center in the world, meters.
+    /// Center in the world frame, meters.
     pub center: DVec3,
-    /// Heading of the box's x axis in the world, radians.
+    /// Heading of the box's x axis in the world frame, radians.
     pub yaw_rad: f64,
     /// Half sizes along the box's x, y, z, meters.
     pub extent_m: [f64; 3],
 }
 
-/// A traffic light.
+/// State of a traffic light, with its trigger volume.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TrafficLight {
-    /// Identity within a route, from 1.
     pub id: u32,
-    /// Place of its pole in the world, meters; result files print it.
+    /// Position of its pole in the world frame, meters; written to result files.
     pub position: DVec3,
-    /// What it shows.
     pub color: LightColor,
-    /// Its x axis lies across the lanes that the light is for.
+    /// Its x axis is across the lanes to which the light applies.
     pub trigger: TriggerVolume,
 }
 
-/// A stop sign.
+/// A stop sign, with its trigger volume.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StopSign {
-    /// Identity within a route, from 1.
     pub id: u32,
-    /// Place of its pole in the world, meters; result files print it.
+    /// Position of its pole in the world frame, meters; written to result files.
     pub position: DVec3,
-    /// Where a vehicle has to stand still once.
+    /// Area in which a vehicle has to stop once.
     pub trigger: TriggerVolume,
 }
 
-/// A scenario that runs, as far as it has rules of its own. A world drops it from its state at the
-/// tick that it ends.
+/// A running scenario with rules of its own. A world removes it from its state when it ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ScenarioState {
-    /// Identity within a route, from 1.
     pub id: u32,
-    /// Whether it has run for longer than it may.
     pub is_timed_out: bool,
-    /// `world_from_vehicle` of the one to give way to.
+    /// `world_from_vehicle` of the emergency vehicle to give way to.
     pub emergency_vehicle: Option<Pose>,
-    /// Whether it judges collisions for itself, beside the route's own judgment.
+    /// True if it evaluates collisions itself, in addition to the route's criterion.
     pub judges_collisions: bool,
 }
 
-/// What scenarios let the ego vehicle do that it may not do otherwise.
+/// Exceptions to the rules that scenarios grant to the ego vehicle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Allowances {
-    /// Drive in the oncoming lane, around an obstacle in its own.
+    /// Driving in the oncoming lane, around an obstacle in the ego lane.
     pub oncoming_lane: bool,
-    /// Stand for as long as it likes.
+    /// Standing for an unlimited time.
     pub standing: bool,
 }
 
-/// The state that criteria judge, valid until the world's next step.
+/// State that criteria evaluate, valid until the next step of the world.
 #[derive(Clone, Debug)]
 pub struct WorldState {
-    /// Seconds of simulation since the route began.
+    /// Simulation time since the start of the route, seconds.
     pub time_s: f64,
-    /// Our vehicle.
     pub ego: EgoState,
-    /// Everybody and everything else that can move or be moved, nearest or not.
+    /// All other actors that can move or be moved, at any distance.
     pub actors: Vec<ActorState>,
-    /// Contacts since the last tick.
     pub collisions: Vec<Collision>,
-    /// Speeds of the traffic around ego, m/s (the minimum-speed criterion compares with them).
+    /// Speeds of the traffic around the ego vehicle, m/s, for the minimum-speed criterion.
     pub background_speeds_mps: Vec<f64>,
-    /// Speed limit at the ego's place, km/h.
+    /// Speed limit at the ego vehicle, km/h.
     pub speed_limit_kmh: f64,
-    /// Traffic lights whose trigger volume is within 15 m of the ego vehicle, and as many others as
-    /// the world likes.
+    /// Traffic lights whose trigger volume is within 15 m of the ego vehicle; may contain others.
     pub traffic_lights: Vec<TrafficLight>,
-    /// Stop signs, as traffic lights.
+    /// Stop signs, selected like traffic lights.
     pub stop_signs: Vec<StopSign>,
-    /// The scenarios that run and have rules of their own.
+    /// Running scenarios that have rules of their own.
     pub scenarios: Vec<ScenarioState>,
-    /// What they allow.
     pub allowances: Allowances,
 }
 
 impl EgoState {
-    /// Position in the world, meters.
+    /// Returns the position in the world frame, meters.
     pub fn location(&self) -> DVec3 {
         self.pose.position.extend(self.z_m)
     }

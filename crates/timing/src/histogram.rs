@@ -1,4 +1,4 @@
-//! What stages took over many ticks, in fixed memory.
+//! Latency statistics over many ticks, in fixed memory.
 //!
 //! Percentiles are nearest-rank: the p-th is the smallest recorded value that at least p percent of
 //! all values do not exceed. A bucket reports its upper edge, so a percentile is never understated
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest time that is told apart from longer ones.
+/// Longest latency that a histogram resolves; longer ones are recorded as this value.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
-/// Decimal digits that a bucket keeps.
+/// Number of significant decimal digits of a bucket.
 const DIGITS: u8 = 3;
 
-/// Times between 1 ns and [`LONGEST`] at 3 digits, about 105 kB whatever their number. Longer ones
-/// count as [`LONGEST`] and are counted once more as saturated.
+/// Histogram of latencies from 1 ns to [`LONGEST`] with 3 significant digits; about 105 kB,
+/// independent of the number of values. Longer values count as [`LONGEST`] and as saturated.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(into = "Buckets", try_from = "Buckets")]
 pub struct LatencyHistogram {
@@ -28,48 +28,42 @@ pub struct LatencyHistogram {
     saturated: u64,
 }
 
-/// The five numbers that tables print. All times in nanoseconds.
+/// Count, percentiles (nearest-rank) and maximum, as printed in tables; nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LatencySummary {
-    /// Number of values that the others rest on.
     pub count: u64,
-    /// Nearest-rank median.
     pub p50_ns: u64,
-    /// Nearest-rank 90th percentile.
     pub p90_ns: u64,
-    /// Nearest-rank 99th percentile.
     pub p99_ns: u64,
-    /// Nearest-rank 99.9th percentile.
     pub p999_ns: u64,
-    /// Largest value, exactly (unless saturated).
+    /// Exact maximum, unless values were saturated.
     pub max_ns: u64,
 }
 
-/// A percentile as a fraction, so that ranks come out exactly.
+/// Percentile as a fraction, so that ranks are exact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Percentile {
-    /// How many…
     pub numerator: u64,
-    /// …of how many. Not zero, not below the numerator.
+    /// Not zero, and not less than the numerator.
     pub denominator: u64,
 }
 
 impl Percentile {
-    /// The median.
+    /// The median (50th percentile).
     pub const P50: Self = Self { numerator: 50, denominator: 100 };
-    /// The 90th percentile.
+    /// The 90th percentile (90 of 100).
     pub const P90: Self = Self { numerator: 90, denominator: 100 };
-    /// The 99th percentile.
+    /// The 99th percentile (99 of 100).
     pub const P99: Self = Self { numerator: 99, denominator: 100 };
-    /// The 99.9th percentile.
+    /// The 99.9th percentile (999 of 1000).
     pub const P999: Self = Self { numerator: 999, denominator: 1000 };
 
-    /// Whether `count` values can tell it from the maximum.
+    /// Returns true if, of `count` values, this percentile can differ from the maximum.
     pub fn is_supported_by(self, count: u64) -> bool {
         count.saturating_mul(self.denominator - self.numerator) >= self.denominator
     }
 
-    /// Which of `count` sorted values it is, from 1: ⌈count · p⌉, at least 1.
+    /// Returns the 1-based rank of this percentile of `count` sorted values: ⌈count · p⌉, minimum 1.
     pub fn rank(self, count: u64) -> u64 {
         let exact = u128::from(count) * u128::from(self.numerator);
         let rank = exact.div_ceil(u128::from(self.denominator));
@@ -84,7 +78,7 @@ impl Default for LatencyHistogram {
 }
 
 impl LatencyHistogram {
-    /// An empty histogram, its memory already allocated.
+    /// Creates an empty histogram with all of its memory allocated.
     pub fn new() -> Self {
         let buckets = Histogram::new_with_bounds(1, nanos(LONGEST), DIGITS)
             .expect("1 ns to 60 s at 3 digits is a valid range");
@@ -107,37 +101,37 @@ impl LatencyHistogram {
         self.buckets.saturating_record_n(kept_ns, times);
     }
 
-    /// Number of values.
+    /// Returns the number of values.
     pub fn count(&self) -> u64 {
         self.buckets.len()
     }
 
-    /// All values together, exactly unless saturated.
+    /// Returns the sum of all values; exact unless values were saturated.
     pub fn total(&self) -> Duration {
         Duration::from_nanos(self.total_ns)
     }
 
-    /// Number of values longer than [`LONGEST`].
+    /// Returns the number of values longer than [`LONGEST`].
     pub fn saturated(&self) -> u64 {
         self.saturated
     }
 
-    /// The largest value, exactly unless saturated; `None` without values.
+    /// Returns the maximum, exact unless values were saturated; `None` without values.
     pub fn max(&self) -> Option<Duration> {
         (self.count() > 0).then(|| Duration::from_nanos(self.max_ns))
     }
 
-    /// The smallest value, exactly; `None` without values.
+    /// Returns the exact minimum; `None` without values.
     pub fn min(&self) -> Option<Duration> {
         (self.count() > 0).then(|| Duration::from_nanos(self.min_ns))
     }
 
-    /// A nearest-rank percentile; `None` without values.
+    /// Returns a nearest-rank percentile; `None` without values.
     pub fn percentile(&self, percentile: Percentile) -> Option<Duration> {
         self.at_rank(percentile.rank(self.count()))
     }
 
-    /// The value at a rank, from 1 for the smallest; `None` without that many values.
+    /// Returns the value at a 1-based rank, ascending; `None` if the rank exceeds the count.
     pub fn at_rank(&self, rank: u64) -> Option<Duration> {
         if rank > self.count() {
             return None;
@@ -153,13 +147,13 @@ impl LatencyHistogram {
         self.max()
     }
 
-    /// Value and number of occurrences of every bucket that is not empty, ascending, nanoseconds.
+    /// Returns value (nanoseconds) and count of every non-empty bucket, ascending.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let buckets = self.buckets.iter_recorded();
         buckets.map(|bucket| (bucket.value_iterated_to(), u64::from(bucket.count_at_value())))
     }
 
-    /// What tables print; `None` without values.
+    /// Returns the numbers that tables print; `None` without values.
     pub fn summary(&self) -> Option<LatencySummary> {
         let at = |percentile| self.percentile(percentile).map(nanos);
         Some(LatencySummary {
@@ -182,10 +176,10 @@ impl LatencyHistogram {
     }
 }
 
-/// A histogram in a file: non-empty buckets only.
+/// File format of a histogram: non-empty buckets only.
 #[derive(Serialize, Deserialize)]
 struct Buckets {
-    /// Value inside the bucket and how often, ascending.
+    /// A value in the bucket (nanoseconds) and its count, ascending.
     buckets: Vec<(u64, u32)>,
     min_ns: u64,
     max_ns: u64,
@@ -225,13 +219,13 @@ impl TryFrom<Buckets> for LatencyHistogram {
     }
 }
 
-/// What every stage took, what its parts leave over, how old prefixes were, and how many deadlines
-/// were missed. About 5 MB, all of it allocated at the start.
+/// Histograms of every stage, of the remainder not covered by its parts, and of the prefix age,
+/// with the number of deadline misses. About 5 MB, allocated at construction.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(into = "StatisticsFile", try_from = "StatisticsFile")]
 pub struct StageStatistics {
     stages: Vec<LatencyHistogram>,
-    /// Of each stage that has parts, what these leave over; below zero counts as zero.
+    /// Per stage, the time that its parts do not cover; negative values are recorded as zero.
     rests: Vec<LatencyHistogram>,
     prefix_age: LatencyHistogram,
     ticks: u64,
@@ -246,7 +240,7 @@ impl Default for StageStatistics {
 }
 
 impl StageStatistics {
-    /// Statistics of no tick.
+    /// Creates empty statistics with all of their memory allocated.
     pub fn new() -> Self {
         Self {
             stages: Stage::all().iter().map(|_| LatencyHistogram::new()).collect(),
@@ -258,8 +252,8 @@ impl StageStatistics {
         }
     }
 
-    /// Adds one tick: its stages, the age of the prefix it acted on (if there was one), and whether
-    /// its control came after its deadline. Does not allocate.
+    /// Adds one tick: its stages, the age of its prefix (`None` without a prefix), and whether it
+    /// missed its deadline. Does not allocate.
     pub fn record(&mut self, stages: &StageTimes, prefix_age: Option<Duration>, is_late: bool) {
         self.ticks += 1;
         self.deadline_misses += u64::from(is_late);
@@ -270,7 +264,7 @@ impl StageStatistics {
         }
     }
 
-    /// Adds what stages took outside of any tick. Does not allocate.
+    /// Adds stage durations that do not belong to a tick. Does not allocate.
     pub fn record_stages(&mut self, stages: &StageTimes) {
         for (stage, took) in stages.iter() {
             if !stage.counts_runs() {
@@ -282,40 +276,40 @@ impl StageStatistics {
         }
     }
 
-    /// Adds the runs of stages that are counted run by run, which [`record`](Self::record) leaves
-    /// out since times hold only their sum. Does not allocate.
+    /// Adds the single runs of stages that are counted per run. [`record`](Self::record) skips
+    /// these, because [`StageTimes`] holds only sums. Does not allocate.
     pub fn record_runs(&mut self, spans: &StageSpans) {
         for span in spans.iter().filter(|span| span.stage.counts_runs()) {
             self.stages[span.stage.index()].record(Duration::from_nanos(span.took_ns));
         }
     }
 
-    /// What `stage` took, over the ticks at which it ran.
+    /// Returns the durations of `stage`, over the ticks in which it ran.
     pub fn stage(&self, stage: Stage) -> &LatencyHistogram {
         &self.stages[stage.index()]
     }
 
-    /// What the parts of `stage` leave over; empty for stages without parts.
+    /// Returns the time that the parts of `stage` do not cover; empty for stages without parts.
     pub fn rest(&self, stage: Stage) -> &LatencyHistogram {
         &self.rests[stage.index()]
     }
 
-    /// Age of the prefix, over the ticks that had one.
+    /// Returns the prefix age, over the ticks that had a prefix.
     pub fn prefix_age(&self) -> &LatencyHistogram {
         &self.prefix_age
     }
 
-    /// Number of ticks.
+    /// Returns the number of ticks.
     pub fn ticks(&self) -> u64 {
         self.ticks
     }
 
-    /// Number of ticks before there was a prefix.
+    /// Returns the number of ticks without a prefix.
     pub fn ticks_without_prefix(&self) -> u64 {
         self.ticks_without_prefix
     }
 
-    /// Number of ticks whose control came after its deadline.
+    /// Returns the number of ticks that missed their deadline.
     pub fn deadline_misses(&self) -> u64 {
         self.deadline_misses
     }
@@ -335,7 +329,7 @@ impl StageStatistics {
     }
 }
 
-/// Statistics in a file: stages by name, those that never ran left out.
+/// File format of [`StageStatistics`]: stages by name, without those that never ran.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StatisticsFile {
@@ -343,7 +337,6 @@ struct StatisticsFile {
     ticks_without_prefix: u64,
     deadline_misses: u64,
     stages: BTreeMap<String, LatencyHistogram>,
-    /// By the stage whose parts leave it over.
     rests: BTreeMap<String, LatencyHistogram>,
     prefix_age: LatencyHistogram,
 }
@@ -378,7 +371,7 @@ impl TryFrom<StatisticsFile> for StageStatistics {
             [(&mut statistics.stages, file.stages), (&mut statistics.rests, file.rests)]
         {
             for (name, histogram) in named {
-                let stage = Stage::named(&name).ok_or_else(|| format!("no stage {name:?}"))?;
+                let stage = Stage::named(&name).ok_or_else(|| format!("unknown stage {name:?}"))?;
                 histograms[stage.index()] = histogram;
             }
         }
@@ -411,7 +404,7 @@ mod tests {
         histogram
     }
 
-    /// Times over all magnitudes from 1 ns to 60 s.
+    /// Generates latencies of all magnitudes from 1 ns to 60 s.
     fn any_values() -> impl Strategy<Value = Vec<u64>> {
         let value = (0u32..35, any::<u64>())
             .prop_map(|(bits, noise)| ((1 << bits) + noise % (1 << bits)).min(60_000_000_000));
@@ -420,7 +413,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_nearest_rank_within_a_thousandth(values in any_values()) {
+        fn percentile_error_is_at_most_a_thousandth(values in any_values()) {
             let histogram = histogram_of(&values);
             let mut sorted = values;
             sorted.sort_unstable();
@@ -436,7 +429,7 @@ mod tests {
         }
 
         #[test]
-        fn merging_equals_recording_everything_in_one(left in any_values(), right in any_values()) {
+        fn merge_equals_recording_into_one_histogram(left in any_values(), right in any_values()) {
             let mut merged = histogram_of(&left);
             merged.merge(&histogram_of(&right));
             let together = [left, right].concat();
@@ -444,7 +437,7 @@ mod tests {
         }
 
         #[test]
-        fn a_histogram_survives_its_file(values in any_values()) {
+        fn histogram_survives_serialization(values in any_values()) {
             let histogram = histogram_of(&values);
             let text = serde_json::to_string(&histogram).unwrap();
             let read: LatencyHistogram = serde_json::from_str(&text).unwrap();
@@ -465,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_the_range_count_as_the_longest_and_are_told() {
+    fn value_above_the_range_is_recorded_as_saturated() {
         let mut histogram = LatencyHistogram::new();
         histogram.record(Duration::from_secs(3600));
         assert_eq!(histogram.max(), Some(LONGEST));
@@ -473,34 +466,34 @@ mod tests {
     }
 
     crate::stages! {
-        /// A network of a refresh.
-        VISION = "test vision", Some(Stage::REFRESH), 10, SlowNetwork;
-        /// Another, of several runs.
-        WHOLE = "test whole", Some(Stage::REFRESH), 20, SlowNetwork;
-        /// One of them.
-        PART = "test part", Some(WHOLE), 0, SlowNetwork, each run;
+        // A network of a prefill.
+        VISION = "test vision", Some(Stage::PREFILL), 10, SlowNetwork;
+        /// Another one, which runs several times.
+        TOWER = "test tower", Some(Stage::PREFILL), 20, SlowNetwork;
+        /// One run of it, counted singly.
+        PART = "test part", Some(TOWER), 0, SlowNetwork, each run;
     }
 
     #[test]
-    fn layer_groups_count_run_by_run_and_all_else_by_refresh() {
+    fn only_counted_stages_are_recorded_per_run() {
         let mut spans = StageSpans::default();
         let mut push = |stage, took_ns| spans.push(Span { stage, start_ns: 0, took_ns });
         push(VISION, 1000);
         push(VISION, 2000);
         push(PART, 30);
         push(PART, 50);
-        push(WHOLE, 90);
+        push(TOWER, 90);
         let mut statistics = StageStatistics::new();
         statistics.record_stages(&spans.times());
         statistics.record_runs(&spans);
-        let told = |stage| (statistics.stage(stage).count(), statistics.stage(stage).max());
-        assert_eq!(told(VISION), (1, Some(Duration::from_nanos(3000))));
-        assert_eq!(told(PART), (2, Some(Duration::from_nanos(50))));
-        assert_eq!(statistics.rest(WHOLE).max(), Some(Duration::from_nanos(10)));
+        let recorded = |stage| (statistics.stage(stage).count(), statistics.stage(stage).max());
+        assert_eq!(recorded(VISION), (1, Some(Duration::from_nanos(3000))));
+        assert_eq!(recorded(PART), (2, Some(Duration::from_nanos(50))));
+        assert_eq!(statistics.rest(TOWER).max(), Some(Duration::from_nanos(10)));
     }
 
     #[test]
-    fn an_empty_histogram_has_no_percentiles() {
+    fn empty_histogram_has_no_percentiles() {
         assert_eq!(LatencyHistogram::new().summary(), None);
     }
 

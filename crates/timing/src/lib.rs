@@ -1,8 +1,8 @@
-//! Clocks, stages, and what each stage took.
+//! Clocks, timed stages and latency statistics.
 //!
-//! The only module that reads a clock. A tick or a refresh notes its stages in [`StageSpans`], with
-//! their beginnings; what only sums matter to reads [`StageTimes`]. On request stages are NVTX ranges
-//! as well.
+//! This is the only crate that reads a clock. A tick or a prefill records its stages in
+//! [`StageSpans`] with start and duration; [`StageTimes`] holds the sums. On request, stages are
+//! also NVTX ranges.
 
 #[doc(hidden)]
 pub use linkme;

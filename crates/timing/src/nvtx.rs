@@ -1,9 +1,9 @@
-//! Stages as NVTX ranges, for NVIDIA's profilers.
+//! NVTX ranges of stages, for NVIDIA's profilers.
 //!
-//! The library is loaded when someone asks for it and never unloaded. Until then a stage costs one
-//! relaxed load more. Stages that begin on one thread and end on another become process ranges, all
-//! others ranges of their thread, which nest.
-#![expect(unsafe_code, reason = "calls a library of NVIDIA's that is loaded at run time")]
+//! The library is loaded by [`enable`] and never unloaded. Until then the cost per stage is one
+//! relaxed atomic load. Stages that begin on one thread and end on another become process ranges;
+//! all others become nested ranges of their thread.
+#![expect(unsafe_code, reason = "calls NVIDIA's NVTX library, which is loaded at run time")]
 
 use super::Stage;
 use libloading::{Library, Symbol};
@@ -13,51 +13,48 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// File names of the library, newest first: NVTX 3 of CUDA 12.9 and later, and what came before it.
-/// Both export the four functions that are called here.
+/// File names of the library, newest first: NVTX 3 of CUDA 12.9 and later, then its predecessors.
+/// All export the four functions that are called here.
 const NAMES: [&str; 3] = ["libnvtx3interop.so.1", "libnvToolsExt.so.1", "libnvToolsExt.so"];
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static NVTX: OnceLock<Nvtx> = OnceLock::new();
 
-/// There are no NVTX ranges.
+/// Error returned when NVTX ranges cannot be enabled.
 #[derive(Debug, thiserror::Error)]
 pub enum NvtxError {
-    /// None of the library's names was found.
     #[error(
         "the NVTX library was not found ({why}); install the Python package nvidia-nvtx-cu12 (pip \
-         install nvidia-nvtx-cu12, no GPU needed) and put its folder nvidia/nvtx/lib into \
-         LD_LIBRARY_PATH, or go on without NVTX ranges"
+            install nvidia-nvtx-cu12, no GPU needed) and add its folder nvidia/nvtx/lib to \
+            LD_LIBRARY_PATH, or run without NVTX ranges"
     )]
     Missing {
-        /// What the loader said of each name.
+        /// Error of the dynamic loader for each name.
         why: String,
     },
-    /// A library was loaded that is not NVTX.
     #[error(
-        "{library} is not an NVTX library: {why}; name the one of the package nvidia-nvtx-cu12"
+        "{library} is not an NVTX library: {why}; use the library of the package nvidia-nvtx-cu12"
     )]
     NotNvtx {
-        /// The file, as it was named.
         library: String,
-        /// The function that is missing.
+        /// Error of the dynamic loader for the missing function.
         why: String,
     },
 }
 
-/// From now on every stage is an NVTX range; returns the library that was loaded. A second call
-/// changes nothing and returns the same.
+/// Makes every stage an NVTX range from now on and returns the name of the loaded library. Further
+/// calls have no effect and return the same name.
 ///
 /// # Errors
-/// If the loader finds no such library.
+/// If the library cannot be found.
 pub fn enable() -> Result<String, NvtxError> {
     enable_one_of(&NAMES.map(OsStr::new))
 }
 
-/// As [`enable`], with the library in `file`.
+/// Same as [`enable`], with the library in `file`.
 ///
 /// # Errors
-/// If it cannot be loaded or is no NVTX library.
+/// If `file` cannot be loaded or is not an NVTX library.
 pub fn enable_from(file: &Path) -> Result<String, NvtxError> {
     enable_one_of(&[file.as_os_str()])
 }
@@ -68,8 +65,8 @@ fn enable_one_of(names: &[&OsStr]) -> Result<String, NvtxError> {
     }
     let mut reasons = Vec::new();
     for &name in names {
-        // SAFETY: loading runs the library's initializers. These names belong to NVTX, whose
-        // initializers only set up its own tables; a file is named by the one who runs the process.
+        // SAFETY: loading runs the initializers of the library. `NAMES` are names of NVTX, whose
+        // initializers only set up its own tables; any other `name` is chosen by the caller.
         match unsafe { Library::new(name) } {
             Ok(library) => {
                 let loaded = Nvtx::new(name.to_string_lossy().into_owned(), library)?;
@@ -83,19 +80,19 @@ fn enable_one_of(names: &[&OsStr]) -> Result<String, NvtxError> {
     Err(NvtxError::Missing { why: reasons.join("; ") })
 }
 
-/// What the loader said; the error's own text only names the call.
+/// Returns the message of the dynamic loader; the text of `error` itself only names the call.
 fn reason(error: &libloading::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// What a begun stage has to give back to NVTX.
+/// NVTX range of a stage that has begun; dropping it ends the range.
 #[derive(Debug)]
 pub(super) enum Range {
-    /// Nothing: it began while NVTX was off.
+    /// No range: NVTX was off when the stage began.
     None,
-    /// The innermost range of the thread on which it began.
+    /// Innermost range of the thread on which the stage began.
     Thread,
-    /// A range of the process.
+    /// Range of the process, with its id.
     Process(u64),
 }
 
@@ -112,7 +109,7 @@ impl Range {
 }
 
 impl Drop for Range {
-    /// Ends it, also where a stage was given up by an error.
+    /// Ends the range, also if the stage was abandoned because of an error.
     #[inline]
     fn drop(&mut self) {
         if !matches!(self, Self::None)
@@ -123,16 +120,16 @@ impl Drop for Range {
     }
 }
 
-/// The loaded library.
+/// Functions of the loaded library.
 struct Nvtx {
     name: String,
-    /// By stage; live as long as the process, as NVTX may keep the pointers.
+    /// Names by stage index. They live as long as the process, because NVTX may keep the pointers.
     stages: Vec<CString>,
     push: unsafe extern "C" fn(*const c_char) -> c_int,
     pop: unsafe extern "C" fn() -> c_int,
     start: unsafe extern "C" fn(*const c_char) -> u64,
     end: unsafe extern "C" fn(u64),
-    /// Holds the code that the pointers above point to.
+    /// Keeps the code loaded that the function pointers point to.
     _library: Library,
 }
 
@@ -142,22 +139,22 @@ impl Nvtx {
             library: name.clone(),
             why: reason(&error),
         };
-        // SAFETY: this is the function's type in NVTX's header since its first release.
+        // SAFETY: `push` has the signature that NVTX's header has declared since its first release.
         let push: Symbol<'_, unsafe extern "C" fn(*const c_char) -> c_int> =
             unsafe { library.get(c"nvtxRangePushA") }.map_err(not_nvtx)?;
-        // SAFETY: as above.
+        // SAFETY: `pop` has the declared signature, as above.
         let pop: Symbol<'_, unsafe extern "C" fn() -> c_int> =
             unsafe { library.get(c"nvtxRangePop") }.map_err(not_nvtx)?;
-        // SAFETY: as above; a range's number is 64 bits wide.
+        // SAFETY: `start` has the declared signature; range ids are 64 bits wide.
         let start: Symbol<'_, unsafe extern "C" fn(*const c_char) -> u64> =
             unsafe { library.get(c"nvtxRangeStartA") }.map_err(not_nvtx)?;
-        // SAFETY: as above.
+        // SAFETY: `end` has the declared signature, as above.
         let end: Symbol<'_, unsafe extern "C" fn(u64)> =
             unsafe { library.get(c"nvtxRangeEnd") }.map_err(not_nvtx)?;
         let (push, pop, start, end) = (*push, *pop, *start, *end);
         let stages = Stage::all()
             .iter()
-            .map(|stage| CString::new(stage.name()).expect("no stage's name holds a zero byte"))
+            .map(|stage| CString::new(stage.name()).expect("stage names contain no zero byte"))
             .collect();
         Ok(Self { stages, push, pop, start, end, _library: library, name })
     }
@@ -165,11 +162,11 @@ impl Nvtx {
     fn begin(&self, stage: Stage) -> Range {
         let name = self.stages[stage.index()].as_ptr();
         if stage.crosses_threads() {
-            // SAFETY: `name` is a C string that lives as long as the process: only the instance in
-            // the static `NVTX` is reached from here, and it holds the library loaded.
+            // SAFETY: `name` is a C string that lives as long as the process, because `begin` is
+            // only called on the instance in the static `NVTX`, which also keeps the library loaded.
             Range::Process(unsafe { (self.start)(name) })
         } else {
-            // SAFETY: as above.
+            // SAFETY: as above, `name` lives as long as the process and the library stays loaded.
             unsafe { (self.push)(name) };
             Range::Thread
         }
@@ -179,11 +176,11 @@ impl Nvtx {
         match *range {
             Range::None => {}
             Range::Thread => {
-                // SAFETY: takes nothing; popping an empty stack is answered by a negative number.
+                // SAFETY: `pop` takes no arguments; on an empty stack it returns a negative number.
                 unsafe { (self.pop)() };
             }
             Range::Process(id) => {
-                // SAFETY: `id` came from the same library's `nvtxRangeStartA`.
+                // SAFETY: `id` was returned by `nvtxRangeStartA` of the same library.
                 unsafe { (self.end)(id) };
             }
         }

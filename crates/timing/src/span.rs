@@ -1,4 +1,4 @@
-//! When stages began and what they took, in fixed memory.
+//! Start and duration of single stages, in fixed memory.
 
 use super::nvtx::Range;
 use super::{Stage, StageTimes};
@@ -6,29 +6,27 @@ use arrayvec::ArrayVec;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Spans that one tick or one refresh keeps: a refresh of eight frames, none of them cached, has 37,
-/// and one more for each layer group of the understanding expert.
+/// Maximum number of spans per tick or prefill. A prefill of eight frames without cached ones has
+/// 37, and one more for each layer group of the understanding expert.
 pub const MAX_SPANS: usize = 64;
 
-/// Nanoseconds on the host's monotonic clock since this process first asked.
+/// Returns nanoseconds on the host's monotonic clock since the first call in this process.
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn now_ns() -> u64 {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     EPOCH.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// One run of a stage.
+/// Start and duration of one run of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
-    /// Which stage.
     pub stage: Stage,
-    /// When it began, as [`now_ns`] counts.
+    /// Start on the clock of [`now_ns`].
     pub start_ns: u64,
-    /// How long it took.
     pub took_ns: u64,
 }
 
-/// A stage that has begun and not ended.
+/// A stage that has begun and has not ended.
 #[must_use = "a stage that is not ended is not recorded"]
 #[derive(Debug)]
 pub struct Begun {
@@ -38,15 +36,15 @@ pub struct Begun {
 }
 
 impl Stage {
-    /// Begins this stage now, on this thread.
+    /// Begins this stage now, on the calling thread.
     pub fn begin(self) -> Begun {
         let range = Range::begin(self);
         Begun { stage: self, start_ns: now_ns(), range }
     }
 }
 
-/// The spans of one tick or one refresh, in the order in which they ended. Recording does not
-/// allocate; what comes when [`MAX_SPANS`] are held is counted and dropped.
+/// Spans of one tick or prefill, in the order in which they ended. Recording does not allocate;
+/// spans beyond [`MAX_SPANS`] are dropped and counted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StageSpans {
     spans: ArrayVec<Span, MAX_SPANS>,
@@ -54,7 +52,7 @@ pub struct StageSpans {
 }
 
 impl StageSpans {
-    /// Ends a stage now.
+    /// Ends a stage now and records its span.
     pub fn end(&mut self, begun: Begun) {
         let took_ns = now_ns() - begun.start_ns;
         let Begun { stage, start_ns, range } = begun;
@@ -62,7 +60,7 @@ impl StageSpans {
         self.push(Span { stage, start_ns, took_ns });
     }
 
-    /// Runs `work` as `stage`.
+    /// Runs `work` and records it as `stage`.
     pub fn measure<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let begun = stage.begin();
         let result = work();
@@ -77,29 +75,29 @@ impl StageSpans {
         }
     }
 
-    /// The spans, in the order in which they ended.
+    /// Returns the spans, in the order in which they ended.
     pub fn iter(&self) -> impl Iterator<Item = &Span> {
         self.spans.iter()
     }
 
-    /// Number of spans that found no place.
+    /// Returns the number of spans that were dropped because the buffer was full.
     pub fn dropped(&self) -> u32 {
         self.dropped
     }
 
-    /// What `stage` took in all its runs; `None` if it did not run.
+    /// Returns the sum over all runs of `stage`; `None` if it did not run.
     pub fn took(&self, stage: Stage) -> Option<Duration> {
         self.times().took(stage)
     }
 
-    /// What each stage took in all its runs.
+    /// Returns the sum over all runs of each stage.
     pub fn times(&self) -> StageTimes {
         let mut times = StageTimes::default();
         self.add_to(&mut times);
         times
     }
 
-    /// Adds what each stage took to `times`.
+    /// Adds the duration of every span to `times`.
     pub fn add_to(&self, times: &mut StageTimes) {
         for span in &self.spans {
             times.add(span.stage, Duration::from_nanos(span.took_ns));
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_that_ran_twice_took_the_sum() {
+    fn stage_that_ran_twice_took_the_sum() {
         let mut spans = StageSpans::default();
         for (start_ns, took_ns) in [(5, 10), (20, 30)] {
             spans.push(Span { stage: Stage::PUBLISH, start_ns, took_ns });
@@ -122,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_covers_the_work_it_was_measured_around() {
+    fn span_covers_the_measured_work() {
         let mut spans = StageSpans::default();
         let before = now_ns();
         let answer = spans.measure(Stage::STATE_FILTER, || {
@@ -138,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_beyond_the_bound_are_counted() {
+    fn spans_beyond_capacity_are_counted() {
         let mut spans = StageSpans::default();
         for start_ns in 0..MAX_SPANS as u64 + 3 {
             spans.push(Span { stage: Stage::SEAL, start_ns, took_ns: 1 });

@@ -1,7 +1,7 @@
-//! The named parts of a tick and of a refresh.
+//! Named stages of a tick and of a prefill.
 //!
-//! This crate lists the stages of the loop itself. A model family adds those of its own parts to
-//! [`STAGES`], so that tables, pages and files show them without naming a family.
+//! This crate lists the stages of the control loop. Each model family adds its own stages to
+//! [`STAGES`], so that tables, pages and files can show them without depending on a family.
 
 use linkme::distributed_slice;
 use std::cmp::Ordering;
@@ -10,62 +10,58 @@ use std::hash::{Hash, Hasher};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The most stages that one program may link.
+/// Maximum number of stages that one program may link.
 pub const MAX_STAGES: usize = 48;
 
-/// Every stage of this program, in no particular order: those of the loop, and those that model
-/// families list with `#[distributed_slice(STAGES)]`.
+/// Every stage of this program, in no particular order: the stages of the loop and those that
+/// model families add with [`stages!`].
 #[distributed_slice]
 pub static STAGES: [StageSpec];
 
-/// A stage, as it is listed in [`STAGES`].
+/// Entry of a stage in [`STAGES`].
 #[derive(Debug)]
 pub struct StageSpec {
-    /// The name that tables and files print; unique.
+    /// Unique name, as printed in tables and files.
     pub name: &'static str,
-    /// The stage that this one is a part of.
     pub parent: Option<Stage>,
-    /// Place among the parts of its parent, in reading order.
+    /// Sort key among the parts of the parent, in reading order.
     pub order: u8,
-    /// What the time is spent on.
     pub role: Role,
-    /// Whether statistics count its runs one by one, rather than the sum of all runs of a tick or
-    /// refresh.
+    /// True if statistics record single runs instead of their sum per tick or prefill.
     pub counts_runs: bool,
 }
 
-/// What a stage spends its time on.
+/// Kind of work that a stage does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Host code.
     Host,
-    /// A network that runs at every tick.
+    /// Network that runs at every tick.
     FastNetwork,
-    /// A network that runs at every refresh.
+    /// Network that runs at every prefill.
     SlowNetwork,
-    /// Copies between the host and a device.
+    /// Copies between host and device.
     Copy,
     /// Waiting for a thread, a sensor or the vehicle.
     Waiting,
 }
 
-/// A part of the loop that is timed.
+/// A timed part of the loop, listed in [`STAGES`].
 #[derive(Clone, Copy)]
 pub struct Stage(&'static StageSpec);
 
-/// Lists the stages of a model family in [`STAGES`] and makes a constant of each:
+/// Adds the stages of a model family to [`STAGES`] and defines a constant for each:
 ///
 /// ```
 /// use tandem_timing::Stage;
 /// tandem_timing::stages! {
-///     /// The network that plans.
+///     /// Planning network.
 ///     pub PLAN = "plan", Some(Stage::TICK), 70, FastNetwork;
 /// }
 /// assert_eq!(Stage::named("plan"), Some(PLAN));
 /// ```
 ///
-/// A line gives the name, the parent, the place among the parent's parts and the [`Role`]; `each run`
-/// at its end sets [`StageSpec::counts_runs`].
+/// Each line has name, parent, sort key among the parent's parts and [`Role`]; a final `each run`
+/// sets [`StageSpec::counts_runs`].
 #[macro_export]
 macro_rules! stages {
     ($($(#[$doc:meta])* $vis:vis $name:ident = $text:literal, $parent:expr, $order:literal,
@@ -75,7 +71,7 @@ macro_rules! stages {
     };
 }
 
-/// An element of [`STAGES`], for [`stages!`].
+/// Defines one element of [`STAGES`]; used by [`stages!`].
 #[doc(hidden)]
 #[macro_export]
 macro_rules! listed_stage {
@@ -94,7 +90,7 @@ macro_rules! listed_stage {
     }};
 }
 
-/// Lists the loop's own stages.
+/// Defines the stages of the loop itself.
 macro_rules! loop_stages {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $parent:expr, $order:literal, $role:ident;)*) => {
         impl Stage {
@@ -104,41 +100,40 @@ macro_rules! loop_stages {
 }
 
 loop_stages! {
-    /// From the instant at which a tick was due until its command was sent; only where a loop keeps
-    /// real time.
+    /// From the instant at which a tick is due until its command is sent; only in real-time loops.
     RESPONSE = "response", None, 0, Host;
-    /// How late the loop woke up for the tick.
+    /// Delay from the instant at which the tick is due until the loop wakes up.
     WAKE = "wake-up", Some(Stage::RESPONSE), 0, Waiting;
-    /// Sensor readings into the observation.
+    /// Copying sensor readings into the observation.
     RECEIVE = "sensor receive", Some(Stage::RESPONSE), 1, Waiting;
-    /// The whole tick, from observation to control.
+    /// The complete tick, from observation to control.
     TICK = "tick", Some(Stage::RESPONSE), 2, Host;
-    /// Inertial, satellite and speed readings to a pose.
+    /// Pose estimation from inertial, satellite and speed readings.
     STATE_FILTER = "state filter", Some(Stage::TICK), 0, Host;
-    /// A finished refresh becomes the latest prefix.
+    /// Publishing the prefix of a finished prefill.
     PUBLISH = "publish", Some(Stage::TICK), 30, Host;
-    /// The input of a due refresh is gathered and sent to the understanding expert.
+    /// Collecting the input of a due prefill and sending it to the understanding expert.
     REQUEST = "refresh request", Some(Stage::TICK), 40, Host;
-    /// Readings to the device (H2D); only where its memory is apart from the host's.
+    /// Copying readings to the device (H2D); only for devices with separate memory.
     UPLOAD = "upload", Some(Stage::TICK), 60, Copy;
-    /// The heads' outputs to the host (D2H); only where the device's memory is apart from it.
+    /// Copying head outputs to the host (D2H); only for devices with separate memory.
     DOWNLOAD = "download", Some(Stage::TICK), 90, Copy;
-    /// Plan to steer, throttle, brake.
+    /// Conversion of the plan to steer, throttle and brake.
     CONTROL = "control", Some(Stage::TICK), 110, Host;
-    /// The command on its way to the vehicle.
+    /// Sending the command to the vehicle.
     SEND = "send", Some(Stage::RESPONSE), 3, Waiting;
-    /// The whole refresh, from its request to the sealed prefix.
-    REFRESH = "refresh", None, 1, Host;
-    /// The refresh waits for the understanding expert's thread to wake up.
-    HAND_OFF = "hand-off", Some(Stage::REFRESH), 0, Waiting;
-    /// The written slot becomes a snapshot.
-    SEAL = "seal", Some(Stage::REFRESH), 90, Host;
+    /// The complete prefill, from its request to the sealed prefix.
+    PREFILL = "refresh", None, 1, Host;
+    /// Waiting for the understanding expert's thread to wake up.
+    HAND_OFF = "hand-off", Some(Stage::PREFILL), 0, Waiting;
+    /// Sealing the written slot into a snapshot.
+    SEAL = "seal", Some(Stage::PREFILL), 90, Host;
 }
 
-/// All stages in reading order, with the place of each.
+/// All stages in reading order, and the position of each.
 struct Table {
     stages: Vec<Stage>,
-    /// By place in [`STAGES`].
+    /// Position in `stages`, by index in [`STAGES`].
     index: [u8; MAX_STAGES],
 }
 
@@ -146,14 +141,17 @@ fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
         let specs: &'static [StageSpec] = &STAGES;
-        assert!(specs.len() <= MAX_STAGES, "{} stages, {MAX_STAGES} at most", specs.len());
+        assert!(specs.len() <= MAX_STAGES, "{} stages, at most {MAX_STAGES}", specs.len());
         let mut stages = Vec::with_capacity(specs.len());
         push_parts(&mut stages, specs, None);
-        assert_eq!(stages.len(), specs.len(), "the parent of every stage is listed");
+        assert_eq!(stages.len(), specs.len(), "the parent of a stage is not listed");
         let mut index = [0; MAX_STAGES];
         for (place, stage) in stages.iter().enumerate() {
             let name = stage.name();
-            assert!(!stages[..place].iter().any(|other| other.name() == name), "two {name:?}");
+            assert!(
+                !stages[..place].iter().any(|other| other.name() == name),
+                "two stages named {name:?}"
+            );
             index[stage.link_index()] = place as u8;
         }
         Table { stages, index }
@@ -176,70 +174,69 @@ fn push_parts(stages: &mut Vec<Stage>, specs: &'static [StageSpec], parent: Opti
 }
 
 impl Stage {
-    /// The stage of `spec`, which is an element of [`STAGES`].
+    /// Returns the stage of `spec`, which must be an element of [`STAGES`].
     pub const fn of(spec: &'static StageSpec) -> Self {
         Self(spec)
     }
 
-    /// All stages in reading order: a stage stands after its parent.
+    /// Returns all stages in reading order; a stage follows its parent.
     pub fn all() -> &'static [Self] {
         &table().stages
     }
 
-    /// Place in [`STAGES`].
+    /// Returns the index of the entry in [`STAGES`].
     fn link_index(self) -> usize {
         let offset = std::ptr::from_ref(self.0).addr() - STAGES.as_ptr().addr();
         offset / size_of::<StageSpec>()
     }
 
-    /// Place in [`Stage::all`], below [`MAX_STAGES`].
+    /// Returns the index in [`Stage::all`], below [`MAX_STAGES`].
     pub fn index(self) -> usize {
         usize::from(table().index[self.link_index()])
     }
 
-    /// The name that tables and files print.
+    /// Returns the name, as printed in tables and files.
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// The stage of this name.
+    /// Returns the stage with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().iter().copied().find(|stage| stage.name() == name)
     }
 
-    /// The stage that this one is a part of.
+    /// Returns the stage that this one is a part of.
     pub fn parent(self) -> Option<Self> {
         self.0.parent
     }
 
-    /// What the time is spent on.
+    /// Returns the kind of work that the stage does.
     pub fn role(self) -> Role {
         self.0.role
     }
 
-    /// True for stages of either expert's networks.
+    /// Returns true for stages of either expert's networks.
     pub fn is_network(self) -> bool {
         matches!(self.0.role, Role::FastNetwork | Role::SlowNetwork)
     }
 
-    /// The stages that this one is made of, in reading order.
+    /// Returns the parts of this stage, in reading order.
     pub fn parts(self) -> impl Iterator<Item = Self> {
         Self::all().iter().copied().filter(move |stage| stage.parent() == Some(self))
     }
 
-    /// Whether it begins on one thread and ends on another. All others end where they began, the
-    /// last begun first.
+    /// Returns true if the stage begins on one thread and ends on another. All other stages end on
+    /// the thread on which they began, in reverse order of their beginnings.
     pub fn crosses_threads(self) -> bool {
-        self == Self::REFRESH || self == Self::HAND_OFF
+        self == Self::PREFILL || self == Self::HAND_OFF
     }
 
-    /// Whether statistics count its runs one by one, rather than what all runs of a tick or refresh
-    /// took together.
+    /// Returns true if statistics record single runs instead of their sum per tick or prefill.
     pub fn counts_runs(self) -> bool {
         self.0.counts_runs
     }
 
-    /// How deep it is nested, from 0.
+    /// Returns the nesting depth, 0 for stages without a parent.
     pub fn depth(self) -> usize {
         self.parent().map_or(0, |parent| parent.depth() + 1)
     }
@@ -260,7 +257,6 @@ impl PartialOrd for Stage {
 }
 
 impl Ord for Stage {
-    /// Reading order.
     fn cmp(&self, other: &Self) -> Ordering {
         self.index().cmp(&other.index())
     }
@@ -278,7 +274,7 @@ impl fmt::Debug for Stage {
     }
 }
 
-/// What each stage took, in one fixed array; a stage that did not run is absent.
+/// Duration of each stage in a fixed-size array; `None` for stages that did not run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StageTimes([Option<Duration>; MAX_STAGES]);
 
@@ -289,24 +285,24 @@ impl Default for StageTimes {
 }
 
 impl StageTimes {
-    /// Notes what `stage` took, over what was noted before.
+    /// Sets the duration of `stage`, replacing an earlier value.
     pub fn set(&mut self, stage: Stage, took: Duration) {
         self.0[stage.index()] = Some(took);
     }
 
-    /// Adds `took` to what was noted for `stage`.
+    /// Adds `took` to the duration of `stage`.
     pub fn add(&mut self, stage: Stage, took: Duration) {
         let sum = &mut self.0[stage.index()];
         *sum = Some(sum.unwrap_or_default() + took);
     }
 
-    /// What `stage` took, if it ran.
+    /// Returns the duration of `stage`; `None` if it did not run.
     pub fn took(&self, stage: Stage) -> Option<Duration> {
         self.0[stage.index()]
     }
 
-    /// The part of `stage` that none of its own parts accounts for; `None` if it did not run or none
-    /// of its parts did. Below zero where parts overlap.
+    /// Returns the duration of `stage` minus that of its parts, negative if parts overlap; `None`
+    /// if the stage or all of its parts did not run.
     pub fn rest_ns(&self, stage: Stage) -> Option<i64> {
         let ns = |took: Duration| took.as_nanos() as i64;
         let parts = stage.parts().filter_map(|part| self.took(part)).map(ns);
@@ -314,7 +310,7 @@ impl StageTimes {
         Some(ns(self.took(stage)?) - parts)
     }
 
-    /// The stages that ran, in reading order.
+    /// Returns the stages that ran with their durations, in reading order.
     pub fn iter(&self) -> impl Iterator<Item = (Stage, Duration)> + '_ {
         Stage::all().iter().copied().filter_map(|stage| Some((stage, self.took(stage)?)))
     }
@@ -325,14 +321,14 @@ mod tests {
     use super::*;
 
     stages! {
-        /// A network of a tick, as a model family lists one.
+        /// A network of a tick, as a model family defines it.
         NETWORK = "test network", Some(Stage::TICK), 70, FastNetwork;
-        /// Its part, counted run by run.
+        /// A part of it, counted per run.
         PART = "test network part", Some(NETWORK), 0, FastNetwork, each run;
     }
 
     #[test]
-    fn every_stage_has_its_own_place_and_name() {
+    fn stage_index_and_name_are_unique() {
         for (place, &stage) in Stage::all().iter().enumerate() {
             assert_eq!(stage.index(), place, "{}", stage.name());
             assert_eq!(Stage::named(stage.name()), Some(stage));
@@ -340,14 +336,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_stands_after_its_parent() {
+    fn stage_follows_its_parent() {
         for &stage in Stage::all() {
             assert!(stage.parent().is_none_or(|parent| parent < stage), "{}", stage.name());
         }
     }
 
     #[test]
-    fn stages_of_other_crates_stand_among_those_of_the_loop() {
+    fn stages_of_other_crates_are_sorted_into_the_loop() {
         let parts: Vec<&str> = Stage::TICK.parts().map(|part| part.name()).collect();
         let loop_and_test = [
             "state filter",
@@ -363,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_what_no_part_accounts_for() {
+    fn rest_is_duration_minus_parts() {
         let (network, part) = (NETWORK, PART);
         let mut times = StageTimes::default();
         assert_eq!(times.rest_ns(Stage::TICK), None);
@@ -372,7 +368,7 @@ mod tests {
         times.add(Stage::CONTROL, Duration::from_nanos(10));
         times.add(Stage::CONTROL, Duration::from_nanos(15));
         assert_eq!(times.rest_ns(Stage::TICK), Some(15));
-        assert_eq!(times.rest_ns(network), None, "it has no parts here");
+        assert_eq!(times.rest_ns(network), None, "none of its parts ran");
         times.add(part, Duration::from_nanos(20));
         times.add(part, Duration::from_nanos(25));
         assert_eq!(times.rest_ns(network), Some(15));

@@ -1,27 +1,27 @@
-//! Instants of the loop's own time.
+//! Instants in the loop's own time.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// Time since the loop (or the route) began; which clock it counts on is the holder's choice.
+/// Time since the start of the loop or route, on the clock of the world.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(Duration);
 
 impl Timestamp {
-    /// The beginning.
+    /// Start of the loop or route.
     pub const ZERO: Self = Self(Duration::ZERO);
 
-    /// `elapsed` after the beginning.
+    /// Returns the instant `elapsed` after the start.
     pub fn after(elapsed: Duration) -> Self {
         Self(elapsed)
     }
 
-    /// Time since `earlier`, zero if it is in the future.
+    /// Returns the time since `earlier`; zero if `earlier` is later than this instant.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Seconds since the beginning.
+    /// Returns seconds since the start.
     pub fn as_secs_f64(self) -> f64 {
         self.0.as_secs_f64()
     }
@@ -36,7 +36,6 @@ impl Add<Duration> for Timestamp {
 
 impl Sub for Timestamp {
     type Output = Duration;
-    /// Saturates at zero.
     fn sub(self, earlier: Self) -> Duration {
         self.since(earlier)
     }

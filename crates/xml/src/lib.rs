@@ -1,39 +1,36 @@
-//! XML files as text: encodings, and document types.
+//! Decoding and parsing of XML files: encodings and document types.
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use roxmltree::{Document, ParsingOptions};
 use std::borrow::Cow;
 
-/// An XML declaration that is longer than this is not one, bytes.
+/// Maximum length of an XML declaration, bytes.
 const LONGEST_DECLARATION: usize = 400;
 
 /// Error returned when an XML file cannot be turned into text.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EncodingError {
-    /// The declared encoding has no decoder.
     #[error("encoding {label:?} is not supported; save the file as UTF-8")]
     Unsupported {
-        /// The declared name.
+        /// Name of the encoding as declared.
         label: String,
     },
-    /// The bytes are not text in the file's encoding.
     #[error(
         "not valid {encoding}, {basis}; correct the encoding of the XML declaration, or save the \
          file as UTF-8"
     )]
     Malformed {
-        /// Name of the encoding.
         encoding: &'static str,
-        /// Where the encoding was taken from.
+        /// How the encoding was determined, as a clause of the message.
         basis: &'static str,
     },
 }
 
-/// Decodes an XML file: by its byte order mark, else by the encoding that it declares, else as
-/// UTF-8. Line numbers of the text are those of the file.
+/// Decodes an XML file by its byte order mark, else by the declared encoding, else as UTF-8. Line
+/// numbers of the text are those of the file.
 ///
 /// # Errors
-/// If the encoding is not supported, or the bytes do not belong to it.
+/// If the encoding is not supported, or the bytes are not valid in it.
 pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
     if bytes.starts_with(&[0xFF, 0xFE, 0, 0]) || bytes.starts_with(&[0, 0, 0xFE, 0xFF]) {
         return Err(EncodingError::Unsupported { label: "UTF-32".to_owned() });
@@ -47,15 +44,15 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
             Some(label) => {
                 let encoding = Encoding::for_label(label.as_bytes())
                     .ok_or(EncodingError::Unsupported { label })?;
-                // The declaration was readable byte by byte, so the file is not in UTF-16: some
-                // writers declare the encoding of their strings instead of the file's.
+                // The declaration was readable as single bytes, so the file is not UTF-16: some
+                // writers declare the encoding of their strings instead of that of the file.
                 let encoding =
                     if encoding == UTF_16LE || encoding == UTF_16BE { UTF_8 } else { encoding };
                 (encoding, "which it declares")
             }
         },
     };
-    // `decode` would follow a byte order mark, too, but reports errors by replacement characters.
+    // `decode` also handles byte order marks, but reports errors as replacement characters.
     let (text, had_errors) = encoding.decode_with_bom_removal(bytes);
     if had_errors {
         return Err(EncodingError::Malformed { encoding: encoding.name(), basis });
@@ -66,7 +63,7 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, EncodingError> {
     })
 }
 
-/// The encoding in the XML declaration.
+/// Returns the encoding of the XML declaration.
 fn declared_encoding(bytes: &[u8]) -> Option<String> {
     let start = bytes.windows(5).take(20_000).position(|window| window == b"<?xml")?;
     let head = &bytes[start..bytes.len().min(start + LONGEST_DECLARATION)];
@@ -78,8 +75,8 @@ fn declared_encoding(bytes: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(label).into_owned())
 }
 
-/// The XML declaration, if only comments and white space stand before it. XML allows it at the very
-/// beginning alone, but CARLA's maps have a license before it.
+/// Returns the range of an XML declaration that is preceded only by comments and white space. XML
+/// allows the declaration only at the very beginning, but CARLA's maps have a license before it.
 fn late_declaration(text: &str) -> Option<std::ops::Range<usize>> {
     let mut rest = text;
     loop {
@@ -93,20 +90,19 @@ fn late_declaration(text: &str) -> Option<std::ops::Range<usize>> {
     }
 }
 
-/// `text` with spaces for everything in `range` but line breaks.
+/// Returns `text` with everything in `range` except line breaks replaced by spaces.
 fn blanked(text: &str, range: std::ops::Range<usize>) -> String {
     let blank = |letter: char| if letter == '\n' { '\n' } else { ' ' };
     let middle: String = text[range.clone()].chars().map(blank).collect();
     format!("{}{middle}{}", &text[..range.start], &text[range.end..])
 }
 
-/// Error returned when a text is not an XML document that is read.
+/// Error returned when a text is not an XML document that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    /// The text is not well-formed.
     #[error("not well-formed XML")]
     Malformed(#[source] roxmltree::Error),
-    /// The document type declares entities, whose text could be of any size.
+    /// The document type declares entities, which could expand to any size.
     #[error(
         "its DOCTYPE declares entities, which are not read: replace them by their text and remove \
          the declaration"
@@ -115,14 +111,14 @@ pub enum DocumentError {
 }
 
 impl DocumentError {
-    /// Line of the text, from 1.
+    /// Returns the 1-based line of the error.
     pub fn line(&self) -> u32 {
         let (Self::Malformed(source) | Self::Entities(source)) = self;
         source.pos().row
     }
 }
 
-/// Parses a document. A document type is passed over, unless it declares entities.
+/// Parses a document. A document type is ignored, unless it declares entities.
 ///
 /// # Errors
 /// If `text` is not well-formed, or declares entities.
@@ -168,7 +164,7 @@ mod tests {
         }
         check(with("utf-8").as_bytes(), "utf-8");
         check(&[b"\xEF\xBB\xBF", with("UTF-8").as_bytes()].concat(), "UTF-8");
-        // Declared by .NET's string writers, whose files are then stored as UTF-8.
+        // .NET's string writers declare UTF-16 in files that are stored as UTF-8.
         check(with("utf-16").as_bytes(), "utf-16");
         for label in ["ISO-8859-1", "latin1", "windows-1252"] {
             let bytes: Vec<u8> = with(label).chars().map(|letter| letter as u32 as u8).collect();
@@ -180,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_another_encoding_are_refused_with_its_name() {
+    fn bytes_of_another_encoding_are_rejected_by_name() {
         let refused = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
         let latin = b"<?xml version='1.0'?><a b='\xF6'/>";
         assert!(refused(latin).contains("not valid UTF-8, which files without"));
@@ -193,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn a_declaration_after_a_license_is_passed_over() {
+    fn declaration_after_a_license_is_ignored() {
         let text = decode(b"<!-- License\n of the map -->\n<?xml version='1.0'?>\n<map/>").unwrap();
         let document = parse(&text).unwrap();
         assert_eq!(document.text_pos_at(document.root_element().range().start).row, 4);
     }
 
     #[test]
-    fn a_document_type_is_accepted_and_its_entities_are_refused() {
+    fn document_type_is_accepted_but_entities_are_rejected() {
         let accepted = [
             "<!DOCTYPE OpenDRIVE><OpenDRIVE/>",
             "<!DOCTYPE OpenDRIVE SYSTEM 'OpenDRIVE.dtd'><OpenDRIVE/>",

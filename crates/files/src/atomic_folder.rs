@@ -1,4 +1,4 @@
-//! A folder that appears complete or not at all.
+//! Atomic creation and replacement of folders.
 
 use super::part::{self, LOCK, PART};
 use super::{folder_of, sync_folder};
@@ -7,38 +7,36 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Attempts to publish while other writers publish at the same place.
+/// Number of attempts to publish while other writers publish to the same target.
 const ATTEMPTS: usize = 16;
 
-/// A folder under a temporary name beside its target until it is published; dropping it removes it.
-///
-/// A link at the target is followed: the folder that it points to is replaced.
+/// A folder under a temporary name until it is published; dropping it removes it. If the target is
+/// a link, the folder that it points to is replaced.
 #[derive(Debug)]
-pub struct WholeFolder {
+pub struct AtomicFolder {
     part: PathBuf,
     target: PathBuf,
-    /// Locked while this lives, so that nobody takes the folder for a leftover.
+    /// Lock held during the lifetime of this value, so that other writers do not remove the folder.
     _lock: NamedTempFile,
 }
 
-impl WholeFolder {
-    /// Begins a folder for `target`, creates the folder that it is in, and removes what killed
-    /// writers of the same target left.
+impl AtomicFolder {
+    /// Starts a folder for `target`, creates its parent folder, and removes leftovers of killed
+    /// writers of the same target.
     ///
     /// # Errors
-    /// If `target` does not name a folder, or nothing can be written beside it.
+    /// If `target` does not name a folder, or its parent folder is not writable.
     pub fn create(target: &Path) -> io::Result<Self> {
-        // Replacing `.` would leave the shell in a folder that was removed.
+        // Replacing `.` by name would leave the shell in a removed folder.
         let named = target.file_name().map(|_| target.canonicalize());
         let target = named.and_then(Result::ok).unwrap_or_else(|| target.to_owned());
         Self::create_in(folder_of(&target), &target)
     }
 
-    /// As [`create`](Self::create), with the temporary folder in `parent`, which has to be on the
-    /// same disk.
+    /// Same as [`create`](Self::create), with the temporary folder in `parent` (same file system).
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// Same as [`create`](Self::create).
     pub fn create_in(parent: &Path, target: &Path) -> io::Result<Self> {
         let unnamed =
             || io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a folder");
@@ -51,62 +49,62 @@ impl WholeFolder {
         Ok(Self { part, target: target.to_owned(), _lock: lock })
     }
 
-    /// Where the folder is while it is being written.
+    /// Returns the temporary path of the folder while it is being written.
     pub fn path(&self) -> &Path {
         &self.part
     }
 
-    /// Creates a file of the folder, and the folders that it is in. The caller syncs it.
+    /// Creates a file in the folder, with its parent folders. The caller has to sync it.
     ///
     /// # Errors
-    /// If it is there already or cannot be created.
+    /// If the file already exists or cannot be created.
     pub fn create_file(&self, place: impl AsRef<Path>) -> io::Result<File> {
-        // Recreating the temporary folder would lose what is already in it, unseen.
+        // Fail if the temporary folder was removed: recreating it would silently lose its content.
         fs::metadata(&self.part)?;
         let path = self.part.join(place);
         fs::create_dir_all(folder_of(&path))?;
         File::create_new(path)
     }
 
-    /// Writes and syncs a file of the folder.
+    /// Writes and syncs a file in the folder.
     ///
     /// # Errors
-    /// As [`create_file`](Self::create_file), or if the disk is full.
+    /// Same as [`create_file`](Self::create_file), or if the disk is full.
     pub fn write(&self, place: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.create_file(place)?;
         file.write_all(bytes)?;
         file.sync_all()
     }
 
-    /// Gives the folder its name. What has the name now is replaced in one step and removed: the
-    /// caller has checked that it may be.
+    /// Renames the folder to its target. An existing target is replaced atomically and removed; the
+    /// caller must have checked that this is allowed.
     ///
     /// # Errors
-    /// If a step fails; what had the name keeps it.
+    /// If a step fails; an existing target stays in place.
     pub fn publish(self) -> io::Result<()> {
         sync_folders(&self.part)?;
-        let mut moved = self.take_place();
+        let mut moved = self.rename_or_swap();
         for _ in 0..ATTEMPTS {
-            // Another writer published or removed its own in between.
+            // Another writer published or removed the target in the meantime.
             if !moved.as_ref().is_err_and(|error| is_occupied(error) || is_missing(error)) {
                 break;
             }
-            moved = self.take_place();
+            moved = self.rename_or_swap();
         }
         moved.map_err(hinted)?;
         sync_folder(folder_of(&self.target))
-        // Dropping removes what has the temporary name now: the earlier folder, if any.
+        // Dropping `self` removes the earlier folder, which now has the temporary name.
     }
 
-    fn take_place(&self) -> io::Result<()> {
+    fn rename_or_swap(&self) -> io::Result<()> {
         if self.target.exists() { self.swap() } else { fs::rename(&self.part, &self.target) }
     }
 
-    /// Gives the folder its name unless something has it; an empty folder is replaced. Returns
-    /// whether it was free.
+    /// Renames the folder to its target unless the target exists; an empty folder is replaced.
+    /// Returns true if the folder was published.
     ///
     /// # Errors
-    /// If a step fails.
+    /// If a sync or a rename fails.
     pub fn publish_new(self) -> io::Result<bool> {
         sync_folders(&self.part)?;
         match fs::rename(&self.part, &self.target) {
@@ -116,14 +114,14 @@ impl WholeFolder {
         }
     }
 
-    /// Exchanges two folders in one step, so that the target is never absent.
+    /// Exchanges the two folders atomically, so that the target is never absent.
     #[cfg(target_os = "linux")]
     fn swap(&self) -> io::Result<()> {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         use rustix::io::Errno;
         match renameat_with(CWD, &self.part, CWD, &self.target, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
-            // Some network file systems cannot exchange.
+            // Some network file systems do not support the exchange.
             Err(Errno::INVAL | Errno::NOSYS) => self.replace(),
             Err(error) => Err(error.into()),
         }
@@ -134,7 +132,7 @@ impl WholeFolder {
         self.replace()
     }
 
-    /// Two renames; the target is absent in between and comes back if the second fails.
+    /// Replaces the target by two renames, absent in between; restores it if the second one fails.
     fn replace(&self) -> io::Result<()> {
         let old = part::renamed(&self.part, PART, ".old");
         fs::rename(&self.target, &old)?;
@@ -146,7 +144,7 @@ impl WholeFolder {
     }
 }
 
-impl Drop for WholeFolder {
+impl Drop for AtomicFolder {
     fn drop(&mut self) {
         // A leftover is hidden, and the next writer of the same target removes it.
         let _ = part::remove_folder(&self.part);
@@ -167,18 +165,18 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// True if a rename failed because its target is a folder with content, or a file.
+/// Returns true if a rename failed because its target is a file or a non-empty folder.
 fn is_occupied(error: &io::Error) -> bool {
     use io::ErrorKind::{AlreadyExists, DirectoryNotEmpty, NotADirectory};
     matches!(error.kind(), AlreadyExists | DirectoryNotEmpty | NotADirectory)
 }
 
-/// Adds what to do about a target that cannot be renamed to: the mount point of a disk.
+/// Adds a hint to errors that occur if the target is a mount point.
 fn hinted(error: io::Error) -> io::Error {
     use io::ErrorKind::{CrossesDevices, ResourceBusy};
     if !matches!(error.kind(), CrossesDevices | ResourceBusy) {
         return error;
     }
-    let text = format!("{error}; if it is a mount point, give the path of a new folder in it");
+    let text = format!("{error}; if the target is a mount point, use a new folder inside it");
     io::Error::new(error.kind(), text)
 }

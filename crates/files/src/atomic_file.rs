@@ -1,4 +1,4 @@
-//! One file that appears complete or not at all.
+//! Atomic writes of single files.
 
 use super::part::{self, PART};
 use super::{folder_of, sync_folder};
@@ -7,17 +7,17 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// A file under a temporary name until [`WholeFile::publish`]; dropping it removes it.
+/// A file under a temporary name until [`AtomicFile::publish`]; dropping it removes it.
 ///
-/// A link at the target is replaced, never followed. Writes go to the file unbuffered.
+/// If the target is a link, the link itself is replaced. Writes are unbuffered.
 #[derive(Debug)]
-pub struct WholeFile {
+pub struct AtomicFile {
     part: NamedTempFile,
     path: PathBuf,
 }
 
-impl WholeFile {
-    /// Begins a file for `path`, and removes what killed writers of the same path left.
+impl AtomicFile {
+    /// Starts a file for `path` and removes leftovers of killed writers of the same path.
     ///
     /// # Errors
     /// If the folder is missing or not writable, or `path` is a folder, a device or a pipe.
@@ -26,7 +26,7 @@ impl WholeFile {
         let name = path.file_name().ok_or_else(|| invalid("the path does not name a file"))?;
         match fs::metadata(path) {
             Ok(target) if target.is_dir() => return Err(invalid("it is a folder, not a file")),
-            // A rename would put a plain file in the place of e.g. /dev/null.
+            // A rename would replace e.g. /dev/null by a regular file.
             Ok(target) if !target.is_file() => {
                 return Err(invalid("it is a device, a pipe or a socket, not a file"));
             }
@@ -37,39 +37,38 @@ impl WholeFile {
         Ok(Self { part: part::create(folder, name, PART)?, path: path.to_owned() })
     }
 
-    /// Number of bytes written so far.
+    /// Returns the number of bytes written so far.
     ///
     /// # Errors
-    /// If the system cannot say.
+    /// If the metadata cannot be read.
     pub fn size(&self) -> io::Result<u64> {
         Ok(self.part.as_file().metadata()?.len())
     }
 
-    /// Leaves the unfinished file under its temporary name, which is returned. The next writer of
-    /// the same path removes it.
+    /// Keeps the unfinished file and returns its temporary path. The next writer removes it.
     ///
     /// # Errors
-    /// If it cannot be kept.
+    /// If the file cannot be kept.
     pub fn leave(self) -> io::Result<PathBuf> {
         let (_, path) = self.part.keep().map_err(|error| error.error)?;
         Ok(path)
     }
 
-    /// Syncs the file and gives it its name, in place of an earlier file.
+    /// Syncs the file and renames it to its target, replacing an earlier file.
     ///
     /// # Errors
-    /// If a step fails; an earlier file stays as it was.
+    /// If a step fails; an earlier file is unchanged.
     pub fn publish(self) -> io::Result<()> {
         self.part.as_file().sync_all()?;
         self.part.persist(&self.path).map_err(|error| error.error)?;
         sync_folder(folder_of(&self.path))
     }
 
-    /// As [`publish`](Self::publish), unless there is a file already: of several writers at once one
-    /// wins. Returns whether this one did.
+    /// Same as [`publish`](Self::publish), unless the target exists. Of several concurrent writers
+    /// one succeeds. Returns true if this one did.
     ///
     /// # Errors
-    /// If a step fails.
+    /// If a sync or a rename fails.
     pub fn publish_new(self) -> io::Result<bool> {
         self.part.as_file().sync_all()?;
         match self.part.persist_noclobber(&self.path) {
@@ -80,7 +79,7 @@ impl WholeFile {
     }
 }
 
-impl Write for WholeFile {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.part.as_file_mut().write(bytes)
     }
@@ -90,38 +89,38 @@ impl Write for WholeFile {
     }
 }
 
-impl Seek for WholeFile {
+impl Seek for AtomicFile {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
         self.part.as_file_mut().seek(position)
     }
 }
 
-/// Writes `bytes` to `path`, which holds either what it held before or all of them.
+/// Writes `bytes` to `path` atomically: afterwards it has either the old or the new content.
 ///
 /// # Errors
-/// If a step fails; nothing is left beside `path` then.
+/// If a step fails; no temporary file is left.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let publish = || write_with(path, |file| file.write_all(bytes));
-    again_if_lost(path, publish(), publish)
+    retry_if_lost(path, publish(), publish)
 }
 
-/// As [`write()`], with what `fill` writes.
+/// Same as [`write()`], with the content that `fill` writes.
 ///
 /// # Errors
-/// If `fill` or a step fails; nothing is left beside `path` then.
+/// If `fill` or a step fails; no temporary file is left.
 pub fn write_with(
     path: &Path,
-    fill: impl FnOnce(&mut BufWriter<WholeFile>) -> io::Result<()>,
+    fill: impl FnOnce(&mut BufWriter<AtomicFile>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut file = BufWriter::new(WholeFile::create(path)?);
+    let mut file = BufWriter::new(AtomicFile::create(path)?);
     fill(&mut file)?;
     file.into_inner().map_err(io::IntoInnerError::into_error)?.publish()
 }
 
-/// Makes `path` a symbolic link to `target`, in place of an earlier file or link.
+/// Makes `path` a symbolic link to `target`, replacing an earlier file or link.
 ///
 /// # Errors
-/// If it cannot be created or renamed; an earlier file stays as it was.
+/// If the link cannot be created or renamed; an earlier file is unchanged.
 pub fn link(target: &Path, path: &Path) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default();
     let link = part::create_link(target, folder_of(path), name)?;
@@ -129,22 +128,22 @@ pub fn link(target: &Path, path: &Path) -> io::Result<()> {
     sync_folder(folder_of(path))
 }
 
-/// As [`write()`], unless there is a file already. Returns whether this call wrote it.
+/// Same as [`write()`], unless the file exists. Returns true if this call wrote it.
 ///
 /// # Errors
-/// If a step fails.
+/// If a sync or a rename fails.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let publish = || {
-        let mut file = WholeFile::create(path)?;
+        let mut file = AtomicFile::create(path)?;
         file.write_all(bytes)?;
         file.publish_new()
     };
-    again_if_lost(path, publish(), publish)
+    retry_if_lost(path, publish(), publish)
 }
 
-/// Tries once more if the temporary file was removed by another machine's writer: network file
-/// systems whose locks count on one machine alone let it take the file for a dead writer's.
-fn again_if_lost<T>(
+/// Retries once if a writer on another machine removed the temporary file. On network file systems
+/// with machine-local locks, it appears to that writer as a leftover.
+fn retry_if_lost<T>(
     path: &Path,
     result: io::Result<T>,
     again: impl FnOnce() -> io::Result<T>,
