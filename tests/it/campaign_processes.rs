@@ -47,9 +47,9 @@ fn done(arguments: &[&str]) -> Output {
 #[track_caller]
 fn ended(arguments: &[&str], code: i32) -> Output {
     let output = tandem(arguments).output().unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(!said.contains("panicked"), "{said}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
     output
 }
 
@@ -82,8 +82,8 @@ fn assert_same(ours: &Path, undisturbed: &Path) {
 /// What one worker writes that nobody disturbs.
 fn undisturbed(folder: &Path) -> PathBuf {
     let out = folder.join("undisturbed");
-    let said = text(&done(&eval(&out, &["--jobs", "1"])).stdout);
-    assert!(said.contains("24 / 24 drives (6 routes, 4 times each) finished"), "{said}");
+    let printed = text(&done(&eval(&out, &["--jobs", "1"])).stdout);
+    assert!(printed.contains("24 / 24 drives (6 routes, 4 times each) finished"), "{printed}");
     out
 }
 
@@ -111,7 +111,7 @@ fn whole_results(folder: &Path) -> usize {
 }
 
 #[test]
-fn killed_at_any_instant_it_goes_on_and_ends_with_the_same_bytes() {
+fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let (mut seed, mut kills, mut campaigns) = (6, 0, 0);
@@ -120,9 +120,9 @@ fn killed_at_any_instant_it_goes_on_and_ends_with_the_same_bytes() {
         let out = folder.path().join(format!("killed{campaigns}"));
         kills += kills_until_done(&out, &mut seed);
         campaigns += 1;
-        let said = text(&done(&eval(&out, &["--jobs", "2"])).stdout);
-        assert!(said.contains("24 / 24 drives"), "{said}");
-        assert!(said.contains("0 given up after crashes"), "{said}");
+        let printed = text(&done(&eval(&out, &["--jobs", "2"])).stdout);
+        assert!(printed.contains("24 / 24 drives"), "{printed}");
+        assert!(printed.contains("0 given up after crashes"), "{printed}");
         assert_same(&out, &undisturbed);
         assert_eq!(fs::read_dir(out.join("claims")).unwrap().filter(is_claim).count(), 0);
     }
@@ -159,7 +159,7 @@ fn is_claim(entry: &std::io::Result<fs::DirEntry>) -> bool {
 }
 
 #[test]
-fn two_at_once_in_one_folder_share_the_work() {
+fn two_campaigns_in_one_folder_share_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let out = folder.path().join("crowded");
@@ -185,7 +185,7 @@ fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
 
 /// The process that drives, other than `not`; `None` if the campaign has ended.
 fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
-    tandem_testkit::patience::until("a claim", || {
+    tandem_testkit::poll::until("a claim", || {
         let claims = (0..9).rev().map(|g| out.join(format!("claims/RouteScenario_11_rep0.{g}")));
         let newest = claims.filter_map(|path| fs::read_to_string(path).ok()).next();
         let claim = newest.map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
@@ -212,25 +212,25 @@ fn killed_while_driving(folder: &Path, deaths: usize) -> String {
         }
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let said = text(&output.stdout);
-        said.contains(&format!("{deaths} workers died now")).then_some(said)
+        let printed = text(&output.stdout);
+        printed.contains(&format!("{deaths} workers died now")).then_some(printed)
     };
     (0..50).find_map(attempt).expect("a worker is killed before its drive ends")
 }
 
 #[test]
-fn a_worker_that_dies_is_replaced_and_a_drive_that_kills_workers_is_given_up() {
+fn dead_worker_is_replaced_and_deadly_drive_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
-    let said = killed_while_driving(folder.path(), 1);
-    assert!(said.contains("TickRuntime") && said.contains("0 given up after crashes"), "{said}");
-    let said = killed_while_driving(folder.path(), 2);
-    assert!(said.contains("Failed - Simulation crashed"), "{said}");
-    assert!(said.contains("1 / 1 routes finished, driving score 0.00"), "{said}");
-    assert!(said.contains("1 given up after"), "{said}");
+    let printed = killed_while_driving(folder.path(), 1);
+    assert!(printed.contains("TickRuntime") && printed.contains("0 given up after crashes"), "{printed}");
+    let printed = killed_while_driving(folder.path(), 2);
+    assert!(printed.contains("Failed - Simulation crashed"), "{printed}");
+    assert!(printed.contains("1 / 1 routes finished, driving score 0.00"), "{printed}");
+    assert!(printed.contains("1 given up after"), "{printed}");
 }
 
 #[test]
-fn when_the_disk_is_full_it_says_so_and_goes_on_later() {
+fn full_disk_is_one_error_and_the_campaign_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let out = folder.path().join("full");
@@ -247,11 +247,11 @@ fn when_the_disk_is_full_it_says_so_and_goes_on_later() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert_eq!(said.matches("error:").count(), 1, "{said}");
-    for word in ["cannot write", "logs/RouteScenario_", "run the same command again", "because"] {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert_eq!(printed.matches("error:").count(), 1, "{printed}");
+    for fragment in ["cannot write", "logs/RouteScenario_", "run the same command again", "because"] {
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
     for part in ["routes", "logs"] {
         assert_eq!(fs::read_dir(out.join(part)).unwrap().count(), 0, "something is left in {part}");
@@ -261,7 +261,7 @@ fn when_the_disk_is_full_it_says_so_and_goes_on_later() {
 }
 
 #[test]
-fn what_another_machine_claimed_waits_until_it_is_said_to_be_dead() {
+fn claim_of_another_machine_is_kept_until_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     fs::create_dir_all(out.join("claims")).unwrap();
@@ -270,79 +270,79 @@ fn what_another_machine_claimed_waits_until_it_is_said_to_be_dead() {
     fs::write(out.join("claims/RouteScenario_12_rep0.0"), claim).unwrap();
     let arguments = ["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&out)];
     let output = ended(&arguments, 1);
-    let said = text(&output.stderr);
-    assert!(said.contains("RouteScenario_12_rep0 is held by process 1 on node7"), "{said}");
-    assert!(said.contains("--take-over"), "{said}");
+    let printed = text(&output.stderr);
+    assert!(printed.contains("RouteScenario_12_rep0 is held by process 1 on node7"), "{printed}");
+    assert!(printed.contains("--take-over"), "{printed}");
     assert!(text(&output.stdout).contains("5 / 6 routes finished"), "{}", text(&output.stdout));
     let output = done(&[&arguments[..], &["--take-over"]].concat());
-    let said = text(&output.stdout);
-    assert!(said.contains("6 / 6 routes finished"), "{said}");
-    assert!(said.contains("1 driven now, 5 kept from before"), "{said}");
+    let printed = text(&output.stdout);
+    assert!(printed.contains("6 / 6 routes finished"), "{printed}");
+    assert!(printed.contains("1 driven now, 5 kept from before"), "{printed}");
 }
 
 #[test]
-fn shards_merge_into_what_one_campaign_writes() {
+fn merged_shards_equal_one_campaign() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let shards: Vec<PathBuf> = (1..=3).map(|n| folder.path().join(format!("shard{n}"))).collect();
     for (place, out) in shards.iter().enumerate() {
         let shard = format!("{}/3", place + 1);
-        let said = text(&done(&eval(out, &["--shard", &shard])).stdout);
-        assert!(said.contains("8 / 24 drives"), "{said}");
+        let printed = text(&done(&eval(out, &["--shard", &shard])).stdout);
+        assert!(printed.contains("8 / 24 drives"), "{printed}");
     }
     let [first, second, third] = [0, 1, 2].map(|place: usize| path(&shards[place]));
     let whole = folder.path().join("whole");
-    let said = text(&done(&["merge", first, second, third, "--out", path(&whole)]).stdout);
-    assert!(said.contains("24 / 24 drives finished, driving score"), "{said}");
+    let printed = text(&done(&["merge", first, second, third, "--out", path(&whole)]).stdout);
+    assert!(printed.contains("24 / 24 drives finished, driving score"), "{printed}");
     assert_same(&whole, &undisturbed);
     // What was merged is a campaign like any other.
-    let said = text(&done(&eval(&whole, &[])).stdout);
-    assert!(said.contains("0 driven now, 24 kept from before"), "{said}");
+    let printed = text(&done(&eval(&whole, &[])).stdout);
+    assert!(printed.contains("0 driven now, 24 kept from before"), "{printed}");
     let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
     assert!(
         text(&done(&score).stdout).contains("24 / 24 drives (6 routes, 4 times each) finished")
     );
 
     let table = folder.path().join("table.json");
-    let said = ended(&["merge", second, first, "--out", path(&table)], 1);
-    let said = text(&said.stdout);
-    assert!(said.contains("16 / 24 drives finished"), "{said}");
-    assert!(said.contains("8 drives have no record: RouteScenario_13_rep0"), "{said}");
+    let printed = ended(&["merge", second, first, "--out", path(&table)], 1);
+    let printed = text(&printed.stdout);
+    assert!(printed.contains("16 / 24 drives finished"), "{printed}");
+    assert!(printed.contains("8 drives have no record: RouteScenario_13_rep0"), "{printed}");
     assert!(table.is_file());
 
-    let refused = |arguments: &[&str], says: &[&str]| {
-        let said = text(&ended(arguments, 2).stderr);
-        says.iter().for_each(|word| assert!(said.contains(word), "{word:?} is missing in: {said}"));
+    let refused = |arguments: &[&str], fragments: &[&str]| {
+        let printed = text(&ended(arguments, 2).stderr);
+        fragments.iter().for_each(|fragment| assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}"));
     };
     let again = folder.path().join("again");
     let to = ["--out", path(&again)];
     refused(&["merge", first, path(&whole), to[0], to[1]], &["more than one record", "shard1"]);
-    refused(&["merge", first, "--out", path(&whole)], &["whole", "holds something already"]);
+    refused(&["merge", first, "--out", path(&whole)], &["whole", "is not empty"]);
     let other = folder.path().join("other");
     done(&["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&other)]);
-    let says = ["other", "repetitions is 1, the first has 4"];
-    refused(&["merge", first, path(&other), to[0], to[1]], &says);
+    let fragments = ["other", "repetitions is 1, the first has 4"];
+    refused(&["merge", first, path(&other), to[0], to[1]], &fragments);
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::copy(whole.join("routes/RouteScenario_11_rep0.json"), foreign.join("a.json")).unwrap();
     refused(&["merge", first, path(&foreign), to[0], to[1]], &["foreign", "no run.json"]);
-    let said = text(&ended(&["merge", path(&foreign), to[0], to[1]], 1).stdout);
-    assert!(said.contains("1 / 220 drives finished"), "{said}");
+    let printed = text(&ended(&["merge", path(&foreign), to[0], to[1]], 1).stdout);
+    assert!(printed.contains("1 / 220 drives finished"), "{printed}");
 }
 
 #[test]
-fn numbers_that_make_no_campaign_are_refused() {
+fn invalid_campaign_numbers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let says = |more: &[&str], word: &str| {
-        let said = text(&ended(&eval(&out, more), 2).stderr);
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    let refused = |more: &[&str], fragment: &str| {
+        let printed = text(&ended(&eval(&out, more), 2).stderr);
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     };
-    says(&["--shard", "0/4"], "from 1 to 4");
-    says(&["--shard", "half"], "INDEX/COUNT");
-    says(&["--jobs", "0"], "--jobs");
+    refused(&["--shard", "0/4"], "from 1 to 4");
+    refused(&["--shard", "half"], "INDEX/COUNT");
+    refused(&["--jobs", "0"], "--jobs");
     let run = folder.path().join("run.yaml");
     fs::write(&run, "real_time: { pin_tick: [0] }\n").unwrap();
-    says(&["--jobs", "2", "--run", path(&run)], "--jobs 1");
+    refused(&["--jobs", "2", "--run", path(&run)], "--jobs 1");
     assert!(!out.exists(), "nothing was begun");
 }

@@ -61,16 +61,16 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Checks that nothing is scored, with an error that holds every one of `says`.
+    /// Checks that nothing is scored, with an error that holds every one of `fragments`.
     #[track_caller]
-    fn refused(&self, says: &[&str]) {
+    fn refused(&self, fragments: &[&str]) {
         let output = self.score(&[]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(!error.contains("panicked"), "{error}");
         assert!(output.stdout.is_empty());
-        for word in says {
-            assert!(error.contains(word), "{word:?} is missing in: {error}");
+        for fragment in fragments {
+            assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
         }
     }
 }
@@ -92,7 +92,7 @@ fn record(id: u32, score: f64) -> Value {
 }
 
 #[test]
-fn an_official_folder_is_scored_by_either_rule() {
+fn official_folder_is_scored_by_either_rule() {
     let place = Place::new();
     place.write("shard_0.json", &[record(7, 100.0), record(8, 60.0)]);
     place.write("shard_1.json", &[record(9, 100.0)]);
@@ -122,13 +122,13 @@ fn an_official_folder_is_scored_by_either_rule() {
 
     let text = place.scored(&[], 0);
     assert!(text.starts_with("3 / 3 routes finished, no driving score by the official"), "{text}");
-    for word in ["rule official", "official:", "corrected:", "by 220 (scores 1.18", "SHA-256"] {
-        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    for fragment in ["rule official", "official:", "corrected:", "by 220 (scores 1.18", "SHA-256"] {
+        assert!(text.contains(fragment), "{fragment:?} is missing in: {text}");
     }
 }
 
 #[test]
-fn missing_routes_are_named_and_end_with_1() {
+fn missing_routes_are_named_with_exit_code_1() {
     let place = Place::new();
     place.write("a.json", &[record(8, 100.0)]);
     let text = place.scored(&[], 1);
@@ -148,7 +148,7 @@ fn duplicates_are_refused_and_named_with_their_files() {
 }
 
 #[test]
-fn repetitions_are_drives_of_their_own() {
+fn repetitions_are_separate_drives() {
     let place = Place::new();
     let mut again = record(7, 50.0);
     again["route_id"] = json!("RouteScenario_7_rep1");
@@ -169,11 +169,11 @@ fn records_of_other_routes_are_refused() {
 }
 
 #[test]
-fn files_that_are_cut_or_foreign_are_named() {
+fn truncated_and_foreign_files_are_named() {
     let place = Place::new();
     place.refused(&["no result files", "results"]);
     fs::write(place.path("results/a.json"), "").unwrap();
-    place.refused(&["a.json", "not a whole JSON file"]);
+    place.refused(&["a.json", "not a complete JSON file"]);
     fs::write(place.path("results/a.json"), "{}").unwrap();
     place.refused(&["a.json", "_checkpoint"]);
     let mut cut = record(7, 100.0);
@@ -196,7 +196,7 @@ fn claim(place: &Place, sha256: &str) {
 }
 
 #[test]
-fn our_folders_are_held_against_the_route_file_that_they_were_made_with() {
+fn folder_is_compared_with_its_route_file() {
     let place = Place::new();
     claim(&place, "00ff");
     place.refused(&["00ff", "routes.xml"]);
@@ -216,7 +216,7 @@ fn sha256(path: &Path) -> String {
 }
 
 #[test]
-fn smoothness_takes_the_logs_of_every_drive() {
+fn smoothness_needs_the_logs_of_every_drive() {
     let place = Place::new();
     place.write("a.json", &[record(7, 100.0)]);
     let text =
@@ -235,7 +235,7 @@ fn smoothness_takes_the_logs_of_every_drive() {
 }
 
 #[test]
-fn without_a_route_file_the_error_says_how_to_name_one() {
+fn missing_route_file_error_names_the_option() {
     let place = Place::new();
     place.write("a.json", &[record(7, 100.0)]);
     let output = Command::new(env!("CARGO_BIN_EXE_tandem"))

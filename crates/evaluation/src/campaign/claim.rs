@@ -1,17 +1,18 @@
-//! Who drives what: at most one process at a time, on one machine or on several with one folder.
+//! Claims on units: each unit is driven by at most one process at a time, of all processes that use the
+//! result folder, on one machine or several.
 //!
-//! A claim is a file that is linked into place whole. Links are exclusive on local and network file
-//! systems alike, and nothing else is relied on.
+//! A claim is a file that is written completely and then hard-linked to its name. Creating a link is
+//! exclusive on local and network file systems; no other file-system guarantee is needed.
 //!
 //! ```text
-//! claims/RouteScenario_1711_rep0.0    held by a process that died
-//! claims/RouteScenario_1711_rep0.1    held by the one that took over
+//! claims/RouteScenario_1711_rep0.0    claim of a process that died
+//! claims/RouteScenario_1711_rep0.1    claim of the process that took over
 //! ```
 //!
-//! The claim of the highest generation counts, and generations have no gaps. Taking over from a dead
-//! holder is linking the next generation, which only one of many can do; a claim is never replaced
-//! and never moved, so nobody can take away one that came meanwhile. Claims vanish, newest first, once
-//! there is a result, and a winner looks for the result before it drives.
+//! The claim of the highest generation is valid, and generations have no gaps. Taking over from a dead
+//! process is creating the next generation, which succeeds for only one of several processes. Claims
+//! are never replaced or moved, so a newer claim cannot be lost. Once a result exists, claims are
+//! removed, newest first. A process that obtains a claim checks for a result before it drives.
 
 use crate::scoring::{WriteError, write_new};
 use serde::{Deserialize, Serialize};
@@ -21,26 +22,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tandem_timing::wall_time_unix_s;
 
-/// A process, told apart from every other that may write into the same folder.
+/// Process that holds a claim, identified uniquely among all that may use the same folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Holder {
-    /// Name of its host.
+    /// Host name.
     pub host: String,
-    /// Its number there.
+    /// Process id.
     pub process: u32,
-    /// When it was started, in the host's clock ticks after boot: numbers are used again.
+    /// Start time in clock ticks after boot, because process ids are reused.
     started: Option<u64>,
-    /// Which machine it is, if the machine has a name of its own (`/etc/machine-id`).
+    /// `/etc/machine-id`; `None` if it does not exist.
     machine: Option<String>,
-    /// Which of the machine's boots.
+    /// Id of the machine's current boot.
     boot: Option<String>,
-    /// Where its number counts: containers on one machine have numbers of their own.
+    /// PID namespace, because containers on one machine have separate process ids.
     namespace: Option<String>,
-    /// When it claimed, seconds since the Unix epoch.
+    /// Time of the claim, seconds since the Unix epoch.
     since_unix_s: u64,
 }
 
-/// What is known of a holder.
+/// State of a holder's process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Alive,
@@ -49,7 +50,7 @@ enum Fate {
 }
 
 impl Holder {
-    /// This process, now.
+    /// Returns this process as holder, with the current time.
     pub fn this_process() -> Self {
         let line = |path: &str| {
             let text = fs::read_to_string(path).ok()?;
@@ -68,13 +69,14 @@ impl Holder {
         }
     }
 
-    /// What `owner`, a process that runs, can know of this one.
+    /// Returns the state of this process as far as `owner`, a running process, can determine it.
     fn fate(&self, owner: &Self) -> Fate {
         if self.boot.is_none() || owner.boot.is_none() {
             return Fate::Unknown;
         }
         if self.boot != owner.boot {
-            // A machine that was started again has no process of before. Others' are their own affair.
+            // After a reboot of the same machine the process no longer exists. Processes on other
+            // machines cannot be checked.
             let is_same_machine =
                 self.machine.is_some() && self.machine == owner.machine && self.host == owner.host;
             return if is_same_machine { Fate::Dead } else { Fate::Unknown };
@@ -98,24 +100,24 @@ impl fmt::Display for Holder {
     }
 }
 
-/// When a process that runs was started, clock ticks after boot; `None` if there is none, or it has
-/// ended and only waits for its parent to ask how.
+/// Returns the start time of a running process, in clock ticks after boot; `None` if no process has this
+/// id, or it is a zombie.
 fn started(process: u32) -> Option<u64> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is a name in parentheses, which may hold anything; the third is the state.
+    // The second field is a name in parentheses, which may contain any text; the third is the state.
     let (_, fields) = line.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
-    let is_over = matches!(state, "Z" | "X" | "x");
-    fields.nth(18).filter(|_| !is_over)?.parse().ok()
+    let has_ended = matches!(state, "Z" | "X" | "x");
+    fields.nth(18).filter(|_| !has_ended)?.parse().ok()
 }
 
-/// True for a process of another user where `/proc` shows only one's own.
+/// True for a process of another user where `/proc` shows only the user's own processes.
 #[cfg(target_os = "linux")]
 fn is_hidden(process: u32) -> bool {
     let number = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
-    let asked = number.map(rustix::process::test_kill_process);
-    asked.is_some_and(|asked| asked == Err(rustix::io::Errno::PERM))
+    let tested = number.map(rustix::process::test_kill_process);
+    tested.is_some_and(|result| result == Err(rustix::io::Errno::PERM))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -123,14 +125,14 @@ fn is_hidden(_process: u32) -> bool {
     false
 }
 
-/// What a claim file holds.
+/// Content of a claim file.
 #[derive(Serialize, Deserialize)]
 struct ClaimFile {
-    /// `None` once somebody said that its holder is dead.
+    /// `None` for a claim that voids the previous generation.
     holder: Option<Holder>,
 }
 
-/// A claim of this process; dropping it gives the unit back.
+/// Claim of this process; dropping it releases the unit.
 #[derive(Debug)]
 pub(super) struct Claim {
     folder: PathBuf,
@@ -138,35 +140,31 @@ pub(super) struct Claim {
     generation: u32,
 }
 
-/// What came of claiming.
+/// Result of an attempt to claim a unit.
 #[derive(Debug)]
 pub(super) enum ClaimOutcome {
-    /// This process has it.
+    /// This process holds the claim.
     Claimed(Claim),
-    /// A process that runs on this machine has it.
+    /// A running process on this machine holds the claim.
     InProgress,
-    /// A process that may run elsewhere has it; `None` if its claim can't be read.
+    /// A process that may run on another machine holds the claim; `None` if the claim can't be read.
     Elsewhere(Option<Holder>),
 }
 
-/// A claim could not be made.
+/// Error returned when a claim can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// It could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// It could not be read.
     #[error("cannot read claim {path:?}")]
     Read {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
-/// Claims the unit `id` in a folder of claims for `owner`, unless another holder is alive or may be.
+/// Claims the unit `id` in a folder of claims for `owner`, unless another holder is or may be alive.
 ///
 /// # Errors
 /// If a claim can't be read or written.
@@ -191,11 +189,12 @@ pub(super) fn claim(folder: &Path, id: &str, owner: &Holder) -> Result<ClaimOutc
                 generation,
             }));
         }
-        // Another process was faster: look at its claim.
+        // Another process created this generation first: read its claim.
     }
 }
 
-/// Declares the claim of `id` void if its holder may be alive elsewhere. Returns whether it did.
+/// Declares the claim of `id` void if its holder may be alive on another machine. Returns true if it
+/// did.
 ///
 /// # Errors
 /// If a claim can't be read or written.
@@ -210,7 +209,7 @@ pub(super) fn take_over(folder: &Path, id: &str, owner: &Holder) -> Result<bool,
     Ok(write_new(&path(folder, id, generation + 1), &ClaimFile { holder: None })?)
 }
 
-/// Removes every claim of a unit that has a result.
+/// Removes all claims of a unit that has a result.
 pub(super) fn clear(folder: &Path, id: &str) {
     let mut generation = 0;
     while path(folder, id, generation).exists() {
@@ -219,10 +218,11 @@ pub(super) fn clear(folder: &Path, id: &str) {
     remove_down_from(folder, id, generation);
 }
 
-/// Newest first: what is left after a crash in between has no gap.
+/// Removes claims newest first, so that an interruption leaves no gap.
 fn remove_down_from(folder: &Path, id: &str, generation: u32) {
     for generation in (0..=generation).rev() {
-        // Somebody else may have removed it; one that stays is cleared when the result is met again.
+        // Another process may have removed it. A remaining claim is removed when the result is found
+        // again.
         let _ = fs::remove_file(path(folder, id, generation));
     }
 }
@@ -233,7 +233,7 @@ enum ClaimState {
     Unreadable,
 }
 
-/// The claim that counts, with its generation.
+/// Returns the newest claim, which is the valid one, with its generation.
 fn newest(folder: &Path, id: &str) -> Result<Option<(u32, ClaimState)>, ClaimError> {
     let mut newest = None;
     for generation in 0.. {
@@ -259,7 +259,7 @@ fn path(folder: &Path, id: &str, generation: u32) -> PathBuf {
 }
 
 impl Claim {
-    /// Ends the claim of a unit whose result is written.
+    /// Ends the claim after the unit's result was written.
     pub(super) fn finish(self) {
         remove_down_from(&self.folder, &self.id, self.generation);
     }
@@ -267,8 +267,8 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // If it was taken over, it stays: removing it would leave a gap below the newer one. A claim
-        // that stays by mistake is that of a process that ends soon.
+        // A claim that was taken over is kept: removing it would leave a gap below the newer one. If
+        // it is kept by mistake, its process ends soon and the claim becomes that of a dead process.
         if !path(&self.folder, &self.id, self.generation + 1).exists() {
             let _ = fs::remove_file(path(&self.folder, &self.id, self.generation));
         }
@@ -289,19 +289,19 @@ mod tests {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    fn leave_claim_of(folder: &Path, holder: &Holder, generation: u32) {
+    fn write_claim_of(folder: &Path, holder: &Holder, generation: u32) {
         let file = ClaimFile { holder: Some(holder.clone()) };
         assert!(write_new(&path(folder, ID, generation), &file).unwrap());
     }
 
-    /// A process of this machine that has ended.
+    /// Holder whose process on this machine has ended.
     fn dead() -> Holder {
         let owner = Holder::this_process();
         Holder { started: owner.started.map(|started| started.wrapping_sub(1)), ..owner }
     }
 
     #[test]
-    fn a_unit_has_one_holder_until_it_is_given_back() {
+    fn unit_has_one_holder_until_released() {
         let folder = tempfile::tempdir().unwrap();
         let owner = Holder::this_process();
         let ClaimOutcome::Claimed(claimed) = claim(folder.path(), ID, &owner).unwrap() else {
@@ -317,10 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_take_over_from_the_dead_one_wins() {
+    fn one_of_many_takes_over_from_a_dead_process() {
         for round in 0..50 {
             let folder = tempfile::tempdir().unwrap();
-            leave_claim_of(folder.path(), &dead(), 0);
+            write_claim_of(folder.path(), &dead(), 0);
             let owner = Holder::this_process();
             let (start, winners) = (Barrier::new(8), AtomicUsize::new(0));
             std::thread::scope(|scope| {
@@ -341,21 +341,21 @@ mod tests {
     }
 
     #[test]
-    fn a_late_reader_of_a_dead_claim_cannot_take_the_one_that_came_meanwhile() {
+    fn late_reader_of_a_dead_claim_cannot_replace_a_newer_one() {
         let folder = tempfile::tempdir().unwrap();
-        leave_claim_of(folder.path(), &dead(), 0);
+        write_claim_of(folder.path(), &dead(), 0);
         let owner = Holder::this_process();
         let ClaimOutcome::Claimed(_claim) = claim(folder.path(), ID, &owner).unwrap() else {
             panic!()
         };
-        // The late one saw generation 0 dead, and links generation 1.
+        // The late reader read generation 0 as dead, and tries to link generation 1.
         let late = ClaimFile { holder: Some(owner.clone()) };
         assert!(!write_new(&path(folder.path(), ID, 1), &late).unwrap());
         assert!(matches!(claim(folder.path(), ID, &owner).unwrap(), ClaimOutcome::InProgress));
     }
 
     #[test]
-    fn what_may_live_elsewhere_is_taken_over_only_when_asked() {
+    fn claims_of_other_machines_are_taken_over_only_on_request() {
         let owner = Holder::this_process();
         let other = |boot: &str, machine: &str, namespace: &str| Holder {
             boot: Some(boot.to_owned()),
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(owner.fate(&owner), Fate::Alive);
 
         let folder = tempfile::tempdir().unwrap();
-        leave_claim_of(folder.path(), &other("b", "other", &names), 0);
+        write_claim_of(folder.path(), &other("b", "other", &names), 0);
         assert!(matches!(
             claim(folder.path(), ID, &owner).unwrap(),
             ClaimOutcome::Elsewhere(Some(_))
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_claim_is_nobodys_to_judge() {
+    fn unreadable_claim_counts_as_held_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(path(folder.path(), ID, 0), "{").unwrap();
         let owner = Holder::this_process();

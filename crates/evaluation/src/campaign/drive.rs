@@ -5,7 +5,7 @@ use super::folder::{Campaign, CampaignError, RecordedTime, WallTime};
 use super::log::RouteLog;
 use super::run::{RouteEnd, RouteOutcome};
 use super::units::{Unit, repetition_seed};
-use crate::routes::{left_out, weather_id};
+use crate::routes::{unsupported_scenarios, weather_id};
 use crate::scoring::{
     Checkpoint, Failure, MergedTable, Record, RouteIdentity, RouteResult, score, write_json,
     write_json_compact,
@@ -18,116 +18,105 @@ use std::time::Duration;
 use tandem_scene::Route;
 use tandem_timing::wall_time_unix_s;
 
-/// Time between two looks at drives of other processes of this machine.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Polling interval for drives of other processes on this machine.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One drive to make.
+/// Drive to be run.
 #[derive(Clone, Copy, Debug)]
-pub struct Work<'a> {
-    /// Which.
+pub struct DriveTask<'a> {
     pub unit: Unit,
-    /// Along which route.
     pub route: &'a Route,
-    /// Seed of the world: a function of the setting's seed and the repetition alone.
+    /// Seed of the world; depends only on the setting's seed and the repetition.
     pub seed: u64,
 }
 
-/// Any error of the caller's.
+/// Error of the caller.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Sets up world and driver for one drive and calls [`run_route`](super::run_route).
-pub type DriveUnit<'a> = dyn FnMut(Work<'_>) -> Result<RouteOutcome, BoxError> + 'a;
+/// Callback that creates world and driver for one drive and calls [`run_route`](super::run_route).
+pub type DriveUnit<'a> = dyn FnMut(DriveTask<'_>) -> Result<RouteOutcome, BoxError> + 'a;
 
-/// What a campaign tells while it runs.
+/// Progress of a campaign.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Progress<'a> {
-    /// The folder held the result of this drive already.
+    /// The folder already contained the result of this drive.
     Kept {
-        /// Which drive.
         unit: Unit,
-        /// Its result.
         record: &'a Record,
     },
-    /// This drive begins.
     Started {
-        /// Which drive.
         unit: Unit,
-        /// Its route.
         route: &'a Route,
     },
-    /// This drive's result is written.
+    /// The result of this drive is written.
     Finished {
-        /// Which drive.
         unit: Unit,
-        /// Its result.
         record: &'a Record,
     },
 }
 
-/// What one process came to.
+/// Units that a process left unfinished.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Share {
-    /// Whether it was stopped before the last unit.
+pub struct Remaining {
+    /// True if the process was stopped before the last unit.
     pub is_cancelled: bool,
-    /// Units that processes have which may be alive where this one can't see.
+    /// Units claimed by processes that may run on other machines.
     pub elsewhere: Vec<HeldElsewhere>,
 }
 
-/// A unit that another machine's process may be driving.
+/// Unit that a process on another machine may be driving.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HeldElsewhere {
-    /// Which drive.
     pub unit: Unit,
-    /// Its name, e.g. `RouteScenario_1711_rep0`.
+    /// E.g. `RouteScenario_1711_rep0`.
     pub route_id: String,
-    /// Who has it; `None` if its claim can't be read.
+    /// Process of the claim; `None` if the claim can't be read.
     pub holder: Option<Holder>,
 }
 
-/// What a campaign came to.
+/// Result of running a campaign.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CampaignSummary {
-    /// Records and averages over all drives of each setting; what was not driven counts as zero.
+    /// Records and averages of each setting, over all of its drives; unfinished drives count as zero.
     pub tables: Vec<MergedTable>,
-    /// What this process did not get to.
-    pub share: Share,
+    pub remaining: Remaining,
 }
 
-/// What is known of a unit after a look at it.
+/// State of a unit after an attempt to drive it.
 enum UnitState {
-    /// There was a result before.
+    /// A result existed before.
     Kept(Box<Record>),
-    /// There is one now.
+    /// This process has driven the unit.
     Driven,
-    /// A process of this machine is driving it.
+    /// Another process on this machine is driving it.
     InProgress,
-    /// A process of another machine may be.
+    /// A process on another machine may be driving it.
     Elsewhere(Option<Holder>),
-    /// The caller asked to stop.
+    /// The caller requested to stop.
     Cancelled,
 }
 
 impl Campaign {
-    /// Drives what is left and writes the table of each setting: [`drive`](Self::drive), then
+    /// Runs all unfinished drives and writes the table of each setting: [`drive`](Self::drive), then
     /// [`table`](Self::table).
     ///
     /// # Errors
-    /// If one of them fails.
+    /// As these functions.
     pub fn run(
         &self,
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(Progress<'_>),
         drive: &mut DriveUnit<'_>,
     ) -> Result<CampaignSummary, CampaignError> {
-        let share = self.drive(cancel, progress, drive)?;
+        let remaining = self.drive(cancel, progress, drive)?;
         let tables = (0..self.settings.len()).map(|setting| self.table(setting));
-        Ok(CampaignSummary { tables: tables.collect::<Result<_, _>>()?, share })
+        Ok(CampaignSummary { tables: tables.collect::<Result<_, _>>()?, remaining })
     }
 
-    /// Drives, with `drive`, every unit of the shard that has no whole result, until all have one or
-    /// are held by processes of other machines. Any number of processes and threads may do so in
-    /// one folder at once: each unit is driven by one, and all wait for each other on one machine. A
-    /// cancelled drive leaves nothing.
+    /// Calls `drive` for every unit of the shard without a complete result, until all units have one or
+    /// are claimed by processes on other machines. Several processes and threads may call this for one
+    /// folder at once: each unit is driven by one of them, and those on the same machine return only
+    /// when all their units are finished. A cancelled drive leaves no files.
     ///
     /// # Errors
     /// If the folder belongs to other settings or can't be used, or `drive` fails.
@@ -136,34 +125,36 @@ impl Campaign {
         cancel: &AtomicBool,
         progress: &mut dyn FnMut(Progress<'_>),
         drive: &mut DriveUnit<'_>,
-    ) -> Result<Share, CampaignError> {
+    ) -> Result<Remaining, CampaignError> {
         self.open()?;
         let owner = Holder::this_process();
-        let mut left: Vec<Unit> = self.units().collect();
-        let mut is_first_look = true;
+        let mut unfinished: Vec<Unit> = self.units().collect();
+        let mut is_first_pass = true;
         loop {
-            let mut share = Share::default();
+            let mut remaining = Remaining::default();
             let mut in_progress = Vec::new();
-            for unit in left {
+            for unit in unfinished {
                 match self.claim_and_drive(unit, &owner, cancel, progress, drive)? {
-                    UnitState::Kept(record) if is_first_look => {
+                    UnitState::Kept(record) if is_first_pass => {
                         progress(Progress::Kept { unit, record: &record });
                     }
                     UnitState::Kept(_) | UnitState::Driven => {}
                     UnitState::InProgress => in_progress.push(unit),
                     UnitState::Elsewhere(holder) => {
                         let route_id = self.route_id(unit);
-                        share.elsewhere.push(HeldElsewhere { unit, route_id, holder });
+                        remaining.elsewhere.push(HeldElsewhere { unit, route_id, holder });
                     }
-                    UnitState::Cancelled => return Ok(Share { is_cancelled: true, ..share }),
+                    UnitState::Cancelled => {
+                        return Ok(Remaining { is_cancelled: true, ..remaining });
+                    }
                 }
             }
             if in_progress.is_empty() {
-                return Ok(share);
+                return Ok(remaining);
             }
-            in_progress.extend(share.elsewhere.into_iter().map(|held| held.unit));
-            (left, is_first_look) = (in_progress, false);
-            std::thread::sleep(LOOK_AGAIN);
+            in_progress.extend(remaining.elsewhere.into_iter().map(|held| held.unit));
+            (unfinished, is_first_pass) = (in_progress, false);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -189,7 +180,7 @@ impl Campaign {
             ClaimOutcome::InProgress => return Ok(UnitState::InProgress),
             ClaimOutcome::Elsewhere(holder) => return Ok(UnitState::Elsewhere(holder)),
         };
-        // Its last holder may have finished between the look and the claim.
+        // The previous holder may have finished after `record` was read above.
         if let Some(record) = self.record(unit) {
             claim.finish();
             return Ok(UnitState::Kept(Box::new(record)));
@@ -199,12 +190,12 @@ impl Campaign {
         let started_unix_s = wall_time_unix_s();
         let (result, outcome) = match self.given_up(unit) {
             Some(failure) => {
-                tracing::error!(route = %route.id, %failure, "given up: see the notes in crashes/");
+                tracing::error!(route = %route.id, %failure, "given up, see the notes in crashes/");
                 (Some(without_outcome(failure)), None)
             }
             None => {
                 let seed = repetition_seed(self.provenance(unit).seed, unit.repetition);
-                let outcome = drive(Work { unit, route, seed }).map_err(|source| {
+                let outcome = drive(DriveTask { unit, route, seed }).map_err(|source| {
                     CampaignError::Route { route_id: route.id.clone(), source }
                 })?;
                 (self.result_of(route, &outcome), Some(outcome))
@@ -219,10 +210,10 @@ impl Campaign {
         Ok(UnitState::Driven)
     }
 
-    /// The result of a drive; `None` if it was cancelled.
+    /// Returns the result of a drive; `None` if it was cancelled.
     fn result_of(&self, route: &Route, outcome: &RouteOutcome) -> Option<RouteResult> {
-        if let RouteEnd::DriverFailed(words) = &outcome.end {
-            tracing::error!(route = %route.id, words, "the driver failed");
+        if let RouteEnd::DriverFailed(reason) = &outcome.end {
+            tracing::error!(route = %route.id, reason, "the driver failed");
         }
         let mut result = outcome.result()?;
         if self.recorded_time == RecordedTime::Simulated {
@@ -246,7 +237,7 @@ impl Campaign {
         let identity =
             RouteIdentity::new(route, unit.repetition, weather_id(route), started_unix_s);
         let mut record = Record::blank(0, &identity).with(score(result));
-        record.notes.extend(left_out(route));
+        record.notes.extend(unsupported_scenarios(route));
         record.safety = outcome.and_then(|outcome| outcome.safety.if_any());
         let [log_file, wall_file, result_file] =
             ["logs", "wall", "routes"].map(|part| self.file(unit, part));
@@ -267,7 +258,7 @@ impl Campaign {
     }
 }
 
-/// The result of a drive that no process survived, as the official harness has it.
+/// Returns the result of a drive whose processes crashed or timed out, as in the official harness.
 fn without_outcome(failure: Failure) -> RouteResult {
     RouteResult {
         route_length_m: None,

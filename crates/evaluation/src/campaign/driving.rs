@@ -1,121 +1,108 @@
-//! Driving a campaign, in this process or in worker processes: what happens is told as it happens.
+//! Runs a campaign in this process or in worker processes, and reports events as they happen.
 
-use super::drive::{BoxError, Share};
+use super::drive::{BoxError, Remaining};
 use super::folder::{Campaign, CampaignError, CampaignPlan};
 use super::message::{Message, Ready};
 use super::supervisor::{SupervisorError, WorkerEvent, Workers, supervise};
 use super::units::Unit;
-use super::worker::{DriveAndReport, drive_and_tell};
+use super::worker::{DriveAndReport, drive_and_report};
 use crate::scoring::Record;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::AtomicBool;
 
-/// What happens while a campaign is driven. `R` is what the caller's drives report beside their
-/// results.
+/// Event of a running campaign. `R` is the caller's report on a drive. Workers are numbered from 0; a
+/// campaign that runs in one process has worker 0.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event<R> {
-    /// A driver is loaded and the result folder belongs to the campaign.
+    /// A driver is loaded, and the result folder belongs to the campaign.
     Opened {
-        /// Drives that had a result already.
+        /// Number of drives that already had a result.
         kept: usize,
-        /// Claims of other machines that the caller's word made void.
+        /// Number of claims of other machines that were declared void.
         taken_over: usize,
     },
-    /// A worker, by number, begins a drive.
     Started {
-        /// The worker; 0 where one process drives.
         worker: usize,
-        /// The drive.
         unit: Unit,
     },
-    /// A worker is at this tick of its drive.
+    /// Current tick of a worker's drive.
     Tick {
-        /// The worker.
         worker: usize,
-        /// The tick.
         tick: u64,
     },
-    /// A drive has ended, with a result or without.
+    /// Report on a drive that has ended, with a result or without.
     Report(R),
     /// A drive's result is written.
     Finished {
-        /// The worker.
         worker: usize,
-        /// The drive's result.
         record: Box<Record>,
-        /// What it took in real time, seconds.
+        /// Wall time of the drive, seconds.
         took_s: f64,
     },
-    /// A worker died at a drive, which is driven again or given up.
+    /// A worker crashed during a drive, which is driven again or given up.
     Died {
-        /// The worker.
         worker: usize,
-        /// The drive.
         unit: Unit,
-        /// How it died.
+        /// Exit status of the worker, as text.
         how: String,
     },
-    /// A worker was killed because its drive took too long, which counts as failed.
+    /// A worker was killed because its drive exceeded the wall-time limit. The drive counts as failed.
     TimedOut {
-        /// The worker.
         worker: usize,
-        /// The drive.
         unit: Unit,
-        /// What is noted of it.
+        /// Text of the note in `crashes/`.
         note: String,
     },
 }
 
-/// Hears what happens, with the campaign that it happens in.
+/// Receives the events of a campaign.
 pub type Listener<'a, R> = dyn FnMut(&Campaign, Event<R>) + 'a;
 
-/// Drives, in this process, everything that has no result yet.
+/// Runs all unfinished drives in this process.
 ///
 /// # Errors
 /// If [`Campaign::drive`] fails.
-pub fn drive_here<R>(
+pub fn drive_in_process<R>(
     campaign: &Campaign,
     cancel: &AtomicBool,
     drive: &mut DriveAndReport<'_, R>,
     listener: &mut Listener<'_, R>,
-) -> Result<Share, CampaignError> {
+) -> Result<Remaining, CampaignError> {
     campaign.open()?;
     listener(campaign, Event::Opened { kept: campaign.finished(), taken_over: 0 });
-    drive_and_tell(campaign, cancel, drive, &mut |message| {
+    drive_and_report(campaign, cancel, drive, &mut |message| {
         if let Some(event) = event_of(campaign, 0, message) {
             listener(campaign, event);
         }
     })
 }
 
-/// Says why a campaign is refused, if it is.
+/// Returns an error if a campaign must not be driven.
 pub type CheckCampaign<'a> = dyn FnMut(&Campaign) -> Result<(), BoxError> + 'a;
 
-/// What must be settled between loading the first driver and the first drive.
+/// Steps between loading the first driver and the first drive.
 pub struct Start<'a> {
-    /// Refuses a campaign that cannot be driven to its end, before its folder is written to.
+    /// Rejects a campaign that cannot be completed, before its folder is written to.
     pub check: &'a mut CheckCampaign<'a>,
-    /// Whether to drive what processes of other machines have claimed: they are dead.
+    /// True to drive the units claimed by processes on other machines, which must have ended.
     pub take_over: bool,
 }
 
-/// A campaign that worker processes have driven, as far as they got.
+/// Campaign after worker processes have run, finished or not.
 #[derive(Clone, Debug)]
 pub struct Driven {
-    /// The campaign.
     pub campaign: Campaign,
-    /// What the first worker told of the loaded driver.
+    /// Properties of the driver, as reported by the first worker.
     pub ready: Ready,
-    /// What is left.
-    pub share: Share,
+    pub remaining: Remaining,
 }
 
-/// Drives, in worker processes, everything that has no result yet. Returns `None` if it was stopped
-/// before a driver was loaded.
+/// Runs all unfinished drives in worker processes. Returns `None` if it was stopped before a driver was
+/// loaded.
 ///
 /// # Errors
-/// If a worker cannot be started, dies before it drives or says that it cannot go on, if the start is
-/// refused, or if the result folder cannot be used.
+/// If a worker cannot be started, dies before it drives or reports an error, if `start` rejects the
+/// campaign, or if the result folder cannot be used.
 pub fn drive_with_workers<R: DeserializeOwned + Send + 'static>(
     plan: CampaignPlan,
     workers: &Workers<'_>,
@@ -127,16 +114,16 @@ pub fn drive_with_workers<R: DeserializeOwned + Send + 'static>(
     let mut driven: Option<Driven> = None;
     supervise(workers, cancel, &mut |event| {
         if let WorkerEvent::Ready(ready) = event {
-            let plan = plan.take().expect("one worker is the first");
+            let plan = plan.take().expect("only the first worker sends `Ready` to this callback");
             let campaign = plan.with(ready.settings.clone(), ready.sensors.clone());
             let opened = open(&campaign, &mut start)?;
             listener(&campaign, opened);
-            driven = Some(Driven { campaign, ready, share: Share::default() });
+            driven = Some(Driven { campaign, ready, remaining: Remaining::default() });
             return Ok(());
         }
-        let driven = driven.as_mut().expect("the first message says that a worker is ready");
-        if let WorkerEvent::Message { message: Message::Ended(share), .. } = event {
-            driven.share = share;
+        let driven = driven.as_mut().expect("the first event is `Ready`");
+        if let WorkerEvent::Message { message: Message::Ended(remaining), .. } = event {
+            driven.remaining = remaining;
             return Ok(());
         }
         let limit = workers.drive_limit.as_ref().map(|limit| limit.note.as_str());
@@ -145,12 +132,12 @@ pub fn drive_with_workers<R: DeserializeOwned + Send + 'static>(
         }
         Ok(())
     })?;
-    if let Some(Driven { campaign, share, .. }) = &mut driven {
-        // What a worker was stopped at, and what died with the last one, is left.
-        let is_left = |unit| campaign.record(unit).is_none();
-        share.elsewhere.retain(|held| is_left(held.unit));
-        let left = campaign.units().filter(|&unit| is_left(unit)).count();
-        share.is_cancelled = left > share.elsewhere.len();
+    if let Some(Driven { campaign, remaining, .. }) = &mut driven {
+        // Workers may have been stopped or have crashed during a drive.
+        let is_unfinished = |unit| campaign.record(unit).is_none();
+        remaining.elsewhere.retain(|held| is_unfinished(held.unit));
+        let unfinished = campaign.units().filter(|&unit| is_unfinished(unit)).count();
+        remaining.is_cancelled = unfinished > remaining.elsewhere.len();
     }
     Ok(driven)
 }
@@ -162,8 +149,8 @@ fn open<R>(campaign: &Campaign, start: &mut Start<'_>) -> Result<Event<R>, Super
     Ok(Event::Opened { kept: campaign.finished(), taken_over })
 }
 
-/// Notes what the folder must know of a worker's end, and says what happened. A worker may die
-/// between its result and its word that there is one.
+/// Writes crash and timeout notes, and returns the event for the caller. A worker may die after it has
+/// written a result and before it has sent `Finished`.
 fn settle<R>(
     campaign: &Campaign,
     event: WorkerEvent<R>,
@@ -182,7 +169,7 @@ fn settle<R>(
         },
         WorkerEvent::TimedOut { worker, unit } => match finished(worker, unit) {
             None => {
-                let note = limit_note.expect("without a limit nothing times out").to_owned();
+                let note = limit_note.expect("drives time out only if there is a limit").to_owned();
                 campaign.note_timeout(unit, &note)?;
                 Some(Event::TimedOut { worker, unit, note })
             }
@@ -191,7 +178,7 @@ fn settle<R>(
     })
 }
 
-/// What a worker's message says; `None` for what the caller need not hear.
+/// Converts a worker's message into an event; `None` for messages that the caller does not receive.
 fn event_of<R>(campaign: &Campaign, worker: usize, message: Message<R>) -> Option<Event<R>> {
     Some(match message {
         Message::Started { unit } => Event::Started { worker, unit },

@@ -1,4 +1,4 @@
-//! A campaign and the folder of its results.
+//! Campaign and its result folder.
 
 use super::Holder;
 use super::claim::{ClaimError, take_over};
@@ -18,166 +18,143 @@ use tandem_files::{remove_leftovers, remove_leftovers_of};
 use tandem_scene::{Route, RouteId};
 use tandem_timing::wall_time_unix_s;
 
-/// So many processes may die at a drive; then it is recorded as `Failed - Simulation crashed`.
+/// After this many worker crashes a drive is recorded as `Failed - Simulation crashed`.
 pub const CRASHES_ALLOWED: usize = 2;
 
-/// One variant of what is run.
+/// One setting of a campaign.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Setting {
-    /// Name of its folder, where a campaign has several settings.
+    /// Name of the subfolder, used if a campaign has several settings.
     pub name: String,
-    /// What is run.
     pub provenance: Provenance,
 }
 
-/// Whose times records hold.
+/// Source of the times in records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordedTime {
-    /// Time is simulated: a drive starts with the epoch, and its system time is its game time, so that
-    /// a drive has the same bytes whenever and wherever it is driven.
+    /// Simulated time: a drive starts at the Unix epoch, and its system time is its game time, so that
+    /// its result file has the same bytes on every machine and at any time.
     Simulated,
-    /// Time is real.
+    /// Wall time.
     Wall,
 }
 
-/// A campaign before a driver is loaded: only then its settings' values and sensors are known.
+/// Campaign before a driver is loaded, which provides its settings and sensors. The fields are those
+/// of [`Campaign`].
 #[derive(Clone, Debug)]
 pub struct CampaignPlan {
-    /// See [`Campaign::folder`].
     pub folder: PathBuf,
-    /// See [`Campaign::repetitions`].
     pub repetitions: u32,
-    /// See [`Campaign::routes`].
     pub routes: Vec<Route>,
-    /// See [`Campaign::shard`].
     pub shard: Shard,
-    /// See [`Campaign::recorded_time`].
     pub recorded_time: RecordedTime,
-    /// See [`Campaign::motion`].
     pub motion: Option<PathBuf>,
 }
 
 impl CampaignPlan {
-    /// The campaign, of what the loaded driver is asked for.
+    /// Completes the plan with the settings and sensors of the loaded driver.
     pub fn with(self, settings: Vec<Setting>, sensors: Vec<String>) -> Campaign {
         let Self { folder, repetitions, routes, shard, recorded_time, motion } = self;
         Campaign { folder, settings, repetitions, routes, shard, recorded_time, sensors, motion }
     }
 }
 
-/// A campaign: settings × repetitions × routes.
+/// Campaign of settings × repetitions × routes.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// Where results go; made if it does not exist.
+    /// Result folder; created if it does not exist.
     pub folder: PathBuf,
-    /// What is run. One setting has the folder itself, several have one each in it.
+    /// A single setting uses the result folder, several settings use one subfolder each.
     pub settings: Vec<Setting>,
-    /// Drives of every route, 1 or more, each with a seed of its own.
+    /// Number of drives of every route, 1 or more, each with a different seed.
     pub repetitions: u32,
-    /// The routes, in order.
     pub routes: Vec<Route>,
-    /// Which of the units to drive; tables are of all.
+    /// Units to drive. Tables contain all units.
     pub shard: Shard,
-    /// Whose times records hold.
     pub recorded_time: RecordedTime,
     /// One icon name per declared sensor, e.g. `carla_camera`.
     pub sensors: Vec<String>,
-    /// Where to keep each drive's motion, as `SAVE_NAME/metric_info.json`, if anywhere.
+    /// Folder for motion logs, `SAVE_NAME/metric_info.json` per drive; `None` to write none.
     pub motion: Option<PathBuf>,
 }
 
-/// What a drive took in real time: the file in `wall/`.
+/// Start and duration of a drive in wall time: the file in `wall/`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WallTime {
-    /// When it began, seconds since the Unix epoch.
+    /// Seconds since the Unix epoch.
     pub started_unix_s: u64,
-    /// How long it took, seconds.
+    /// Duration, seconds.
     pub took_s: f64,
-    /// By whom.
+    /// Process that drove.
     pub by: Holder,
 }
 
-/// A campaign could not go on. Finished drives keep their files.
+/// Error that stops a campaign. Finished drives keep their files.
 #[derive(Debug, thiserror::Error)]
 pub enum CampaignError {
-    /// There is nothing to drive.
+    /// The campaign has no units.
     #[error("a campaign of no {what}: give 1 or more")]
     Nothing {
-        /// What there is none of.
+        /// `settings`, `repetitions` or `routes`.
         what: &'static str,
     },
-    /// Settings can't be told apart by their folders.
     #[error(
-        "setting {name:?} can't have a folder: names are letters, digits, '-', '_', '=', ',' and \
-         '.', not '.' first, and each is there once"
+        "{name:?} is not a valid name of a setting: names consist of letters, digits, '-', '_', '=', \
+         ',' and '.', do not begin with '.', and are unique"
     )]
-    SettingName {
-        /// Its name.
-        name: String,
-    },
-    /// The folder could not be made or read.
+    SettingName { name: String },
     #[error("cannot use result folder {path:?}")]
     Folder {
-        /// Which folder or file.
+        /// Folder or file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The folder holds something else than results.
     #[error("cannot read {path:?} in the result folder")]
     Unreadable {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// The folder belongs to other settings.
     #[error(
         "result folder {path:?} was made with other settings: {}; name another folder",
         differences.join("; ")
     )]
     OtherSettings {
-        /// Which folder.
         path: PathBuf,
         /// One line per setting.
         differences: Vec<String>,
     },
-    /// A result could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A unit could not be claimed.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// A drive could not be set up.
+    /// The caller could not set up a drive.
     #[error("cannot drive route {route_id}")]
     Route {
-        /// Which route.
         route_id: RouteId,
-        /// Why.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
 impl Campaign {
-    /// The units of the shard, in order.
+    /// Returns the units of the shard, in order.
     pub fn units(&self) -> impl Iterator<Item = Unit> {
         let all = units(self.settings.len(), self.repetitions, self.routes.len()).enumerate();
-        all.filter(|(position, _)| self.shard.holds(*position)).map(|(_, unit)| unit)
+        all.filter(|(position, _)| self.shard.contains(*position)).map(|(_, unit)| unit)
     }
 
-    /// Units of the shard that have a result.
+    /// Returns the number of units of the shard with a result.
     pub fn finished(&self) -> usize {
         self.units().filter(|&unit| self.record(unit).is_some()).count()
     }
 
-    /// The records of a setting so far, whoever drove them, and what they come to; also written as
+    /// Returns all records of a setting so far, of all processes, with their scores, and writes them as
     /// `merged.json`.
     ///
     /// # Errors
-    /// If it can't be written.
+    /// If the file can't be written.
     pub fn table(&self, setting: usize) -> Result<MergedTable, CampaignError> {
         let path = self.setting_folder(setting).join("merged.json");
         let records = || -> Vec<Record> {
@@ -196,47 +173,47 @@ impl Campaign {
         }
     }
 
-    /// The log of a drive that has a result.
+    /// Reads the log of a finished drive.
     ///
     /// # Errors
-    /// If there is none or it can't be read.
+    /// If the log is missing or can't be read.
     pub fn read_log(&self, unit: Unit) -> Result<RouteLog, CampaignError> {
         read_json(&self.file(unit, "logs"))
     }
 
-    /// The result of a drive, if it has a whole one: complete JSON, one finished route, the right one,
-    /// with scores that a drive can have.
+    /// Reads the result of a drive; `None` unless its file is complete JSON with one finished record, of
+    /// this drive, with valid scores.
     pub fn record(&self, unit: Unit) -> Option<Record> {
         let mut checkpoint: Checkpoint = read_json(&self.file(unit, "routes")).ok()?;
-        let is_whole = checkpoint.body.progress == [1, 1] && checkpoint.body.records.len() == 1;
+        let is_complete = checkpoint.body.progress == [1, 1] && checkpoint.body.records.len() == 1;
         let record = checkpoint.body.records.pop()?;
         let is_right = record.route_id == self.route_id(unit) && record.scores.is_possible();
-        (is_whole && is_right).then_some(record)
+        (is_complete && is_right).then_some(record)
     }
 
-    /// What a drive took in real time, if that is known.
+    /// Reads start and duration of a drive in wall time; `None` if the file is missing or can't be read.
     pub fn wall_time(&self, unit: Unit) -> Option<WallTime> {
         read_json(&self.file(unit, "wall")).ok()
     }
 
-    /// Notes that a process died while it drove `unit`, in `words`. After [`CRASHES_ALLOWED`] notes
-    /// nobody drives it any more.
+    /// Writes a note that a process died while it drove `unit`, with the cause `how`. After
+    /// [`CRASHES_ALLOWED`] notes the unit is not driven again.
     ///
     /// # Errors
     /// If the note can't be written.
-    pub fn note_crash(&self, unit: Unit, words: &str) -> Result<(), CampaignError> {
-        let note = serde_json::json!({ "how": words, "unix_s": wall_time_unix_s() });
+    pub fn note_crash(&self, unit: Unit, how: &str) -> Result<(), CampaignError> {
+        let note = serde_json::json!({ "how": how, "unix_s": wall_time_unix_s() });
         self.write_note(unit, &note)
     }
 
-    /// Notes that the drive of `unit` took longer than the user allows, in `words`. Nobody drives it
-    /// any more.
+    /// Writes a note that the drive of `unit` exceeded the wall-time limit, with the text `how`. The unit
+    /// is not driven again.
     ///
     /// # Errors
     /// If the note can't be written.
-    pub fn note_timeout(&self, unit: Unit, words: &str) -> Result<(), CampaignError> {
+    pub fn note_timeout(&self, unit: Unit, how: &str) -> Result<(), CampaignError> {
         let note =
-            serde_json::json!({ "how": words, "unix_s": wall_time_unix_s(), "timed_out": true });
+            serde_json::json!({ "how": how, "unix_s": wall_time_unix_s(), "timed_out": true });
         self.write_note(unit, &note)
     }
 
@@ -245,7 +222,7 @@ impl Campaign {
         Ok(())
     }
 
-    /// Why nobody drives `unit` any more, if that is so.
+    /// Returns the recorded failure if `unit` is not driven again because of its notes.
     pub(super) fn given_up(&self, unit: Unit) -> Option<Failure> {
         let notes = self.crashes(unit);
         let is_timeout = |note: usize| {
@@ -258,14 +235,14 @@ impl Campaign {
         (notes >= CRASHES_ALLOWED).then_some(Failure::SimulationCrashed)
     }
 
-    /// How many processes are known to have died at `unit`.
+    /// Returns the number of notes on crashes and timeouts of `unit`.
     pub fn crashes(&self, unit: Unit) -> usize {
         (0..).take_while(|&note| self.crash_file(unit, note).exists()).count()
     }
 
-    /// Declares void every claim on a unit of the shard whose holder may be alive on another machine.
-    /// Returns how many there were. Whoever asks knows that they are dead; if one is not, its drives
-    /// are driven twice and count once.
+    /// Declares void every claim of the shard whose process may run on another machine, and returns
+    /// their number. The caller must have checked that these processes have ended. If one still runs,
+    /// its unit is driven twice and counts once.
     ///
     /// # Errors
     /// If the folder belongs to other settings, or a claim can't be read or written.
@@ -280,21 +257,21 @@ impl Campaign {
         Ok(taken)
     }
 
-    /// The official name of a unit's drive, e.g. `RouteScenario_1711_rep0`.
+    /// Returns the official name of a unit's drive, e.g. `RouteScenario_1711_rep0`.
     pub fn route_id(&self, unit: Unit) -> String {
         route_id(&self.routes[unit.route].id, unit.repetition)
     }
 
-    /// The name of the files of a unit's drive.
+    /// Returns the name of the unit's files, without extension.
     pub(super) fn stem(&self, unit: Unit) -> String {
         file_stem(&self.route_id(unit))
     }
 
-    /// The folder of a setting.
+    /// Returns the folder of a setting.
     pub fn setting_folder(&self, setting: usize) -> PathBuf {
         match &self.settings[..] {
             [_] => self.folder.clone(),
-            many => self.folder.join(&many[setting].name),
+            settings => self.folder.join(&settings[setting].name),
         }
     }
 
@@ -314,10 +291,10 @@ impl Campaign {
         self.part(unit.setting, "crashes").join(format!("{}.{note}", self.stem(unit)))
     }
 
-    /// Makes the folders of this campaign, or checks that they are.
+    /// Creates the folders of this campaign, or checks that existing ones belong to it.
     ///
     /// # Errors
-    /// If they belong to other settings or can't be used, or there is nothing to drive.
+    /// If folders belong to other settings or can't be used, or the campaign has no units.
     pub fn open(&self) -> Result<(), CampaignError> {
         let counts = [
             ("settings", self.settings.len()),
@@ -327,19 +304,19 @@ impl Campaign {
         if let Some((what, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(CampaignError::Nothing { what });
         }
-        for (place, setting) in self.settings.iter().enumerate() {
+        for (idx, setting) in self.settings.iter().enumerate() {
             let name = &setting.name;
-            let is_told_apart = self.settings[..place].iter().all(|before| before.name != *name);
-            if self.settings.len() > 1 && !(is_folder_name(name) && is_told_apart) {
+            let is_unique = self.settings[..idx].iter().all(|before| before.name != *name);
+            if self.settings.len() > 1 && !(is_folder_name(name) && is_unique) {
                 return Err(CampaignError::SettingName { name: name.clone() });
             }
         }
-        // Folders of other settings are left as they are.
+        // All settings are checked before any folder is changed.
         (0..self.settings.len()).try_for_each(|setting| self.check_setting(setting))?;
         (0..self.settings.len()).try_for_each(|setting| self.open_setting(setting))
     }
 
-    /// Checks that the folder of a setting is new or of the same settings.
+    /// Checks that the folder of a setting is new or was made with the same settings.
     fn check_setting(&self, setting: usize) -> Result<(), CampaignError> {
         let folder = self.setting_folder(setting);
         let path = folder.join("run.json");
@@ -366,7 +343,7 @@ impl Campaign {
         if !path.exists() && write_new(&path, &self.run_json(setting))? {
             return Ok(());
         }
-        // Another process may have been faster, with other settings.
+        // Another process may have created the file first, with other settings.
         self.check_setting(setting)
     }
 

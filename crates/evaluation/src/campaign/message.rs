@@ -1,43 +1,47 @@
-//! Messages of a worker process to the process that started it: one JSON object a line.
+//! Messages of a worker process to the process that started it: one JSON object per line.
 
-use super::drive::Share;
+use super::drive::Remaining;
 use super::folder::Setting;
 use super::units::Unit;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fmt;
 
-/// What a worker tells. `R` is what the caller's drives report beside their results.
+/// Message of a worker. `R` is the caller's report on a drive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Message<R> {
-    /// Everything is loaded; it waits for the word to begin.
+    /// The driver is loaded, and the worker waits for permission to begin.
     Ready(Ready),
-    /// It begins this drive.
-    Started { unit: Unit },
-    /// It is at this tick of it.
-    Tick { tick: u64 },
-    /// A drive has ended, with a result or without.
+    Started {
+        unit: Unit,
+    },
+    /// Current tick of the drive.
+    Tick {
+        tick: u64,
+    },
+    /// Report on a drive that has ended, with a result or without.
     Report(R),
-    /// It wrote the result of this drive.
-    Finished { unit: Unit },
-    /// It has nothing more to drive.
-    Ended(Share),
-    /// It cannot go on.
+    /// The result of the drive is written.
+    Finished {
+        unit: Unit,
+    },
+    /// The worker has no more drives.
+    Ended(Remaining),
+    /// The worker cannot continue.
     Failed(RemoteError),
 }
 
-/// What only a process that loaded the driver knows.
+/// Properties of the loaded driver.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// What is run, setting by setting.
     pub settings: Vec<Setting>,
     /// One icon name per declared sensor.
     pub sensors: Vec<String>,
-    /// Library and version that run the networks, if the driver has any.
+    /// Library and version that run the networks; `None` for a driver without networks.
     pub backend: Option<String>,
 }
 
-/// An error of another process, with its causes.
+/// Error of another process, with its causes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RemoteError {
     message: String,
@@ -45,7 +49,7 @@ pub struct RemoteError {
 }
 
 impl RemoteError {
-    /// The words of `error` and of its causes.
+    /// Copies the messages of `error` and of its causes.
     pub fn new(error: &(dyn Error + 'static)) -> Self {
         let cause = error.source().map(|source| Box::new(Self::new(source)));
         Self { message: error.to_string(), cause }
@@ -69,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_keeps_its_causes_on_the_way() {
+    fn serialized_error_keeps_its_causes() {
         let cause = std::io::Error::other("disk full");
         let error = super::super::CampaignError::Folder { path: "results".into(), source: cause };
         let line = serde_json::to_string(&RemoteError::new(&error)).unwrap();

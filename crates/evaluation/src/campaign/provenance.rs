@@ -1,4 +1,4 @@
-//! What results were made with, as the file `run.json` of their folder says.
+//! Settings that results were made with: the file `run.json` of their folder.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,25 +9,22 @@ use tandem_files::shortened;
 use tandem_scene::RouteId;
 
 /// Largest number of drives of a route in one campaign.
-pub const MOST_REPETITIONS: u32 = 10_000;
+pub const MAX_REPETITIONS: u32 = 10_000;
 
-/// What was run. Two runs with the same provenance may share a folder.
+/// Settings that determine results. Two runs with the same provenance may use the same folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Version of tandem.
     pub tandem_version: String,
     /// SHA-256 of the route file, hexadecimal.
     pub route_file_sha256: String,
-    /// Seed of everything that is drawn.
     pub seed: u64,
-    /// Name of the driver.
     pub driver: String,
-    /// Everything else that decides results, by name.
+    /// All other settings that determine results, by name.
     pub settings: BTreeMap<String, String>,
 }
 
 impl Provenance {
-    /// Provenance of this version of tandem.
+    /// Creates the provenance of a run of this version of tandem.
     pub fn new(
         route_file: &[u8],
         seed: u64,
@@ -45,16 +42,15 @@ impl Provenance {
     }
 }
 
-/// What a folder's results are made with, and of which drives they are: `run.json`.
+/// Settings and drives of a folder's results: `run.json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct RunJson {
-    /// What decides each result.
     #[serde(flatten)]
     pub provenance: Provenance,
-    /// Ids of the routes, in order; absent in folders of earlier versions.
+    /// Ids of the routes, in order; empty in folders of earlier versions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteId>,
-    /// Drives of every route, 1 to [`MOST_REPETITIONS`].
+    /// Drives of every route, 1 to [`MAX_REPETITIONS`].
     #[serde(default = "once", deserialize_with = "repetitions")]
     pub repetitions: u32,
 }
@@ -65,22 +61,23 @@ fn once() -> u32 {
 
 fn repetitions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let found = u32::deserialize(deserializer)?;
-    if (1..=MOST_REPETITIONS).contains(&found) {
+    if (1..=MAX_REPETITIONS).contains(&found) {
         return Ok(found);
     }
-    let expected = format!("1 to {MOST_REPETITIONS}");
+    let expected = format!("1 to {MAX_REPETITIONS}");
     Err(D::Error::custom(format!("repetitions is {found}, expected {expected}")))
 }
 
 impl RunJson {
-    /// Drives of the whole campaign; `None` if the file does not say.
+    /// Returns the number of drives of the campaign; `None` if the file contains no routes.
     pub fn drives(&self) -> Option<usize> {
         let repetitions = usize::try_from(self.repetitions).ok()?;
         (!self.routes.is_empty()).then(|| self.routes.len() * repetitions)
     }
 
-    /// What differs from `other`, one line each: name, ours, and what `whose` have.
-    pub fn differences(&self, other: &Self, whose: &str) -> Vec<String> {
+    /// Returns the differences from `other`, one line each: name, value, and value of `other`, which is
+    /// called `other_name` in the text.
+    pub fn differences(&self, other: &Self, other_name: &str) -> Vec<String> {
         let (ours, theirs) = (self.entries(), other.entries());
         let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();
         let absent = "nothing".to_owned();
@@ -89,7 +86,7 @@ impl RunJson {
             .filter(|name| ours.get(*name) != theirs.get(*name))
             .map(|name| {
                 let [ours, theirs] = [&ours, &theirs].map(|e| e.get(name).unwrap_or(&absent));
-                difference(name, ours, theirs, whose)
+                difference(name, ours, theirs, other_name)
             })
             .collect()
     }
@@ -110,19 +107,19 @@ impl RunJson {
     }
 }
 
-/// One difference as text; of two JSON objects, such as run files, the keys that differ.
-fn difference(name: &str, ours: &str, theirs: &str, whose: &str) -> String {
+/// Formats one difference; of two JSON objects, such as run files, the keys that differ.
+fn difference(name: &str, ours: &str, theirs: &str, other_name: &str) -> String {
     let name = shortened(name);
     let objects = [ours, theirs].map(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
     let [Some(our_keys), Some(their_keys)] = objects else {
-        return format!("{name} is {}, {whose} has {}", shortened(ours), shortened(theirs));
+        return format!("{name} is {}, {other_name} has {}", shortened(ours), shortened(theirs));
     };
     let keys: BTreeSet<&String> = our_keys.keys().chain(their_keys.keys()).collect();
     let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), shortened);
     let differing = keys.into_iter().filter(|key| our_keys.get(*key) != their_keys.get(*key));
     let lines = differing.map(|key| {
         let [ours, theirs] = [&our_keys, &their_keys].map(|keys| text(keys.get(key)));
-        format!("{name}: {} is {ours}, {whose} has {theirs}", shortened(key))
+        format!("{name}: {} is {ours}, {other_name} has {theirs}", shortened(key))
     });
     lines.collect::<Vec<_>>().join("; ")
 }
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn repetitions_out_of_range_are_refused() {
+    fn repetitions_out_of_range_are_rejected() {
         let read = |repetitions: &str| {
             let text = format!(
                 r#"{{"tandem_version":"1","route_file_sha256":"","seed":1,"driver":"x",
@@ -159,7 +156,7 @@ mod tests {
             );
             serde_json::from_str::<RunJson>(&text).map(|run| run.repetitions)
         };
-        assert_eq!(read("10000").unwrap(), MOST_REPETITIONS);
+        assert_eq!(read("10000").unwrap(), MAX_REPETITIONS);
         for repetitions in ["0", "10001", "10000000"] {
             let error = read(repetitions).unwrap_err().to_string();
             assert!(error.contains(&format!("repetitions is {repetitions}")), "{error}");

@@ -1,9 +1,9 @@
-//! One drive along one route: the loop that lets a driver act in a world and a judge watch.
+//! One drive along one route: the loop of world, driver and judge.
 
 use super::log::{LogRecorder, RouteLog};
 use crate::scoring::{
     Ending, Failure, Judgment, MotionLog, MotionSample, RouteJudge, RouteResult, Safety, TICK_CAP,
-    Verdict,
+    TickVerdict,
 };
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,35 +15,31 @@ use tandem_timing::Stopwatch;
 /// How a drive ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RouteEnd {
-    /// By the rules.
+    /// The judge ended the route.
     Judged(Ending),
-    /// The driver gave up, or answered something that no vehicle can do; with its words.
+    /// The driver returned an error, with its message, or a command that is not finite.
     DriverFailed(String),
-    /// Somebody asked to stop. Such a drive has no result.
+    /// The drive was cancelled and has no result.
     Cancelled,
 }
 
-/// What came of one drive.
+/// Outcome of one drive.
 #[derive(Clone, Debug)]
 pub struct RouteOutcome {
-    /// How it ended.
     pub end: RouteEnd,
-    /// What the judge says.
     pub judgment: Judgment,
-    /// Tick by tick.
     pub log: RouteLog,
-    /// How the vehicle moved, tick by tick.
+    /// Motion of the vehicle at each tick.
     pub motion: MotionLog,
-    /// What neither of them shows.
     pub safety: Safety,
     /// Simulation time driven, seconds.
     pub duration_game_s: f64,
-    /// Wall time that took, seconds.
+    /// Wall time of the drive, seconds.
     pub duration_system_s: f64,
 }
 
 impl RouteOutcome {
-    /// What a record is computed from; `None` if the drive was cancelled.
+    /// Returns the input for the record; `None` if the drive was cancelled.
     pub fn result(&self) -> Option<RouteResult> {
         let failure = match self.end {
             RouteEnd::Judged(Ending::TickCap) => Some(Failure::TickCap),
@@ -63,12 +59,12 @@ impl RouteOutcome {
     }
 }
 
-/// Drives `driver` through `world` until the judge ends the route (after `tick_cap` ticks at the
-/// latest; the benchmark's is [`TICK_CAP`]), the driver fails, or `cancel` is set. `watch` sees every
-/// tick after the driver has answered.
+/// Runs `driver` in `world` until the judge ends the route (at the latest after `tick_cap` ticks; the
+/// benchmark's limit is [`TICK_CAP`]), the driver fails, or `cancel` is set. Calls `watch` at every tick
+/// after the driver has answered.
 ///
-/// Each tick: observe, drive, judge, step. The command takes effect in the step after it. However the
-/// drive ends, by a panic too, the last command that the world gets is a full brake.
+/// Each tick: observe, drive, judge, step. A command takes effect in the step that follows it. However
+/// the drive ends, even by a panic, the world's last command is a full brake.
 pub fn run_route(
     world: &mut dyn World,
     driver: &mut dyn Driver,
@@ -80,7 +76,7 @@ pub fn run_route(
     let plan = Arc::clone(world.plan());
     let mut judge = RouteJudge::new(&plan).with_tick_cap(tick_cap);
     let mut log = LogRecorder::new(&plan, &world.lane_strips());
-    // With room for the longest drive, so that the loop does not allocate.
+    // Capacity for the longest drive, so that the loop does not allocate.
     let ticks = usize::try_from(TICK_CAP + 1).expect("4001 fits any usize");
     let mut motion: Vec<MotionSample> = Vec::with_capacity(ticks);
     let mut safety = Safety::default();
@@ -89,26 +85,26 @@ pub fn run_route(
             break RouteEnd::Cancelled;
         }
         let observation = world.observe();
-        safety.see(&observation);
-        let control = match driver.drive(&observation).map_err(|error| words_of(&error)) {
+        safety.count_observation(&observation);
+        let control = match driver.drive(&observation).map_err(|error| error_chain_text(&error)) {
             Ok(control) => control,
-            Err(words) => break RouteEnd::DriverFailed(words),
+            Err(message) => break RouteEnd::DriverFailed(message),
         };
-        safety.count(&control.report);
+        safety.count_report(&control.report);
         watch(&observation, &control);
-        let Some(command) = possible(&control.command) else {
+        let Some(command) = valid_command(&control.command) else {
             safety.answers_not_finite += 1;
-            let words = format!("the command is not finite: {:?}", control.command);
-            break RouteEnd::DriverFailed(words);
+            let message = format!("the command is not finite: {:?}", control.command);
+            break RouteEnd::DriverFailed(message);
         };
         log.tick(world.state(), command, &control);
         motion.push(MotionSample::of(&world.state().ego));
-        if let Verdict::Over(ending) = judge.tick(world.state(), world.lanes()) {
+        if let TickVerdict::Ended(ending) = judge.tick(world.state(), world.lanes()) {
             break RouteEnd::Judged(ending);
         }
         world.step(&command);
     };
-    // What a panic left half done is not looked at again, the world aside, which only gets to stop.
+    // After a panic only the world is used again, and only to brake.
     let end = catch_unwind(AssertUnwindSafe(drive));
     let duration_game_s = world.state().time_s;
     let stopped = catch_unwind(AssertUnwindSafe(|| world.step(&Command::FULL_BRAKE)));
@@ -126,8 +122,8 @@ pub fn run_route(
     }
 }
 
-/// The nearest command that a vehicle can carry out; `None` for NaN and infinity.
-fn possible(command: &Command) -> Option<Command> {
+/// Clamps a command to the valid ranges; `None` if it contains NaN or infinity.
+fn valid_command(command: &Command) -> Option<Command> {
     let Command { steer, throttle, brake } = *command;
     [steer, throttle, brake].iter().all(|part| part.is_finite()).then(|| Command {
         steer: steer.clamp(-1.0, 1.0),
@@ -136,13 +132,13 @@ fn possible(command: &Command) -> Option<Command> {
     })
 }
 
-/// An error and everything behind it, on one line.
-pub(crate) fn words_of(error: &dyn Error) -> String {
-    let mut words = error.to_string();
+/// Formats an error and its causes on one line.
+pub(crate) fn error_chain_text(error: &dyn Error) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        words += &format!(": {cause}");
+        text += &format!(": {cause}");
         source = cause.source();
     }
-    words
+    text
 }

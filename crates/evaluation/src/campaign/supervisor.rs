@@ -1,8 +1,8 @@
-//! The supervisor of worker processes: it starts them, hears what they do, replaces one that dies at
-//! a drive, and ends one whose drive takes too long.
+//! Supervisor of worker processes: starts them, receives their messages, replaces workers that die
+//! during a drive, and kills workers whose drive exceeds the wall-time limit.
 //!
-//! A worker that dies takes nothing with it but the drive it was at. Which drive is whose is settled
-//! by claims in the result folder (`claim.rs`), as among any processes.
+//! A worker that dies loses only its current drive. Drives are assigned by claims in the result folder
+//! (`claim.rs`), as for independent processes.
 
 use super::drive::BoxError;
 use super::folder::CampaignError;
@@ -17,79 +17,73 @@ use std::thread;
 use std::time::Duration;
 use tandem_timing::Stopwatch;
 
-/// Lines in flight from workers.
+/// Capacity of the channel of workers' output lines.
 const LINES: usize = 256;
 
-/// How often to look whether the caller asked to stop.
-const LOOK: Duration = Duration::from_millis(50);
+/// Polling interval of the cancel flag.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Workers that may die between drives before one is finished.
+/// Number of workers that may die between drives before a drive is finished.
 const IDLE_DEATHS_ALLOWED: usize = 3;
 
-/// Worker processes to have.
+/// Configuration of the worker processes.
 pub struct Workers<'a> {
-    /// How many at once.
+    /// Number of concurrent workers.
     pub count: usize,
-    /// Makes the command that starts one: a program that becomes a [`Worker`](super::Worker).
+    /// Returns the command that starts a program which becomes a [`Worker`](super::Worker).
     pub command: &'a dyn Fn() -> Result<Command, BoxError>,
-    /// Ends drives that take too long, if any do.
     pub drive_limit: Option<DriveLimit>,
-    /// Gets lines of workers' standard output that are no messages: of libraries that print.
+    /// Receives lines of workers' standard output that are not messages, e.g. of libraries that print.
     pub on_text: &'a dyn Fn(&str),
-    /// Time that workers are given to stop when they are asked to; then they are killed.
+    /// Time that workers have to stop after a request; then they are killed.
     pub time_to_stop: Duration,
 }
 
-/// The longest time that a drive may take.
+/// Wall-time limit of a drive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DriveLimit {
-    /// After so much real time its worker is killed.
+    /// Wall time after which the worker is killed.
     pub after: Duration,
-    /// What is noted of such a drive.
+    /// Text of the note on a drive that was killed.
     pub note: String,
 }
 
-/// Worker processes cannot go on. Finished drives keep their files.
+/// Error that stops worker processes. Finished drives keep their files.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// There is no command that starts a worker.
+    /// The command that starts a worker could not be created.
     #[error(transparent)]
     Command(BoxError),
-    /// A worker could not be started.
     #[error("cannot start a worker process")]
     Start(#[source] io::Error),
-    /// No thread could be started to hear a worker.
     #[error("cannot start a thread for a worker")]
     Thread(#[source] io::Error),
-    /// The system does not say how a worker ended.
-    #[error("cannot ask how a worker ended")]
+    #[error("cannot get the exit status of a worker")]
     Wait(#[source] io::Error),
-    /// A worker said that it cannot go on.
+    /// A worker reported an error.
     #[error(transparent)]
     Worker(RemoteError),
-    /// A worker died before it could drive.
     #[error("a worker died while it loaded the driver: {0}")]
     DiedLoading(ExitStatus),
-    /// Workers die one after the other while they drive nothing.
+    /// Several workers died between drives.
     #[error("workers die before they drive: {0}")]
     DiedIdle(ExitStatus),
-    /// The campaign was refused before anything was driven.
+    /// The caller rejected the campaign before the first drive.
     #[error(transparent)]
     Refused(BoxError),
-    /// The result folder could not be used.
     #[error(transparent)]
     Campaign(#[from] CampaignError),
 }
 
-/// What happens among workers.
+/// Event of the worker processes.
 pub(super) enum WorkerEvent<R> {
-    /// The first is ready, and none has begun.
+    /// The first worker is ready, and no drive has begun.
     Ready(Ready),
-    /// A worker, by number, told something else.
+    /// Any other message of a worker.
     Message { worker: usize, message: Message<R> },
-    /// A worker died at a drive, in these words.
+    /// A worker died during a drive.
     Died { worker: usize, unit: Unit, how: String },
-    /// A worker was killed because its drive took longer than the limit.
+    /// A worker was killed because its drive exceeded the limit.
     TimedOut { worker: usize, unit: Unit },
 }
 
@@ -97,19 +91,17 @@ pub(super) enum WorkerEvent<R> {
 enum Output<R> {
     Message(Message<R>),
     Text(String),
-    /// The output was closed: the worker ends, or has ended.
+    /// The output was closed: the worker ends or has ended.
     Closed,
 }
 
 type OnEvent<'a, R> = dyn FnMut(WorkerEvent<R>) -> Result<(), SupervisorError> + 'a;
 
-/// Runs workers until all have ended; one that dies at a drive is replaced, and so is one that is
-/// killed because its drive takes longer than the limit. `cancel` stops them after the tick they are
-/// at.
+/// Runs workers until all have ended. Workers that die during a drive, or are killed because their drive
+/// exceeds the limit, are replaced. `cancel` stops them after the current tick.
 ///
 /// # Errors
-/// If `on_event` fails, a worker cannot be started or says that it cannot go on; the others are
-/// stopped.
+/// If `on_event` fails, a worker can't be started or reports an error. The other workers are stopped.
 pub(super) fn supervise<R: DeserializeOwned + Send + 'static>(
     workers: &Workers<'_>,
     cancel: &AtomicBool,
@@ -117,14 +109,14 @@ pub(super) fn supervise<R: DeserializeOwned + Send + 'static>(
 ) -> Result<(), SupervisorError> {
     let (sender, receiver) = sync_channel(LINES);
     let mut pool =
-        Pool { asked: workers, running: Vec::new(), sender, stopping: None, idle_deaths: 0 };
+        Pool { config: workers, running: Vec::new(), sender, stopping: None, idle_deaths: 0 };
     pool.start()?;
     let result = pool.handle_messages(&receiver, cancel, on_event);
-    // The channel is read to its end, so that no worker hangs on a full pipe.
+    // Read the channel until all workers have ended, so that no worker blocks on a full pipe.
     pool.stop();
     while pool.is_any_running() {
-        pool.kill_what_takes_too_long();
-        match receiver.recv_timeout(LOOK) {
+        pool.kill_late_workers();
+        match receiver.recv_timeout(POLL_INTERVAL) {
             Ok((worker, Output::Closed)) => {
                 pool.exit_status(worker)?;
             }
@@ -136,39 +128,39 @@ pub(super) fn supervise<R: DeserializeOwned + Send + 'static>(
 }
 
 struct Pool<'a, R> {
-    asked: &'a Workers<'a>,
-    /// Every worker that was ever started, by number.
+    config: &'a Workers<'a>,
+    /// All workers that were started, by number, ended ones included.
     running: Vec<Process>,
     sender: SyncSender<(usize, Output<R>)>,
-    /// Runs since workers were asked to stop.
+    /// Started when workers were requested to stop.
     stopping: Option<Stopwatch>,
-    /// Workers that died between drives since one was finished.
+    /// Number of workers that died between drives since the last finished drive.
     idle_deaths: usize,
 }
 
 struct Process {
-    /// `None` once it has ended.
+    /// `None` after the process has ended.
     child: Option<Child>,
-    /// Closed to make it stop.
+    /// Closed to request a stop.
     stdin: Option<ChildStdin>,
     is_ready: bool,
-    /// The drive it is at, and for how long.
+    /// Current drive and its duration.
     at: Option<(Unit, Stopwatch)>,
-    /// Whether it was killed because that took too long.
+    /// True if it was killed because its drive exceeded the limit.
     is_timed_out: bool,
 }
 
 impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
     fn start(&mut self) -> Result<(), SupervisorError> {
         let number = self.running.len();
-        let mut command = (self.asked.command)().map_err(SupervisorError::Command)?;
+        let mut command = (self.config.command)().map_err(SupervisorError::Command)?;
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(SupervisorError::Start)?;
         let stdin = child.stdin.take();
-        let stdout = child.stdout.take().expect("it is piped");
+        let stdout = child.stdout.take().expect("stdout is piped");
         let sender = self.sender.clone();
         thread::Builder::new()
             .name(format!("worker {number}"))
@@ -182,7 +174,7 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
                         return;
                     }
                 }
-                // The supervisor may have ended before.
+                // Ignored: the supervisor may have ended.
                 let _ = sender.send((number, Output::Closed));
             })
             .map_err(SupervisorError::Thread)?;
@@ -206,12 +198,12 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
             if cancel.load(Ordering::Relaxed) {
                 self.stop();
             }
-            self.kill_what_takes_too_long();
-            match receiver.recv_timeout(LOOK) {
+            self.kill_late_workers();
+            match receiver.recv_timeout(POLL_INTERVAL) {
                 Ok((worker, Output::Message(message))) => {
                     self.handle_message(worker, message, on_event)?;
                 }
-                Ok((_, Output::Text(line))) => (self.asked.on_text)(&line),
+                Ok((_, Output::Text(line))) => (self.config.on_text)(&line),
                 Ok((worker, Output::Closed)) => self.reap(worker, on_event)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the pool holds a sender"),
@@ -231,7 +223,7 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
             Message::Ready(ready) => {
                 if worker == 0 {
                     on_event(WorkerEvent::Ready(ready))?;
-                    (1..self.asked.count).try_for_each(|_| self.start())?;
+                    (1..self.config.count).try_for_each(|_| self.start())?;
                 }
                 self.running[worker].begin();
                 return Ok(());
@@ -248,7 +240,7 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
         on_event(WorkerEvent::Message { worker, message })
     }
 
-    /// Sees how a worker ended whose output was closed, and replaces it if it died at a drive.
+    /// Reaps a worker whose output was closed, and replaces it if it died during a drive.
     fn reap(
         &mut self,
         worker: usize,
@@ -262,12 +254,12 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
             Some((unit, _)) if process.is_timed_out => {
                 on_event(WorkerEvent::TimedOut { worker, unit })?;
             }
-            // Killed from here, or by the signal that this process got as well: not by its drive.
+            // Killed by this process, or by a signal to the process group: not caused by the drive.
             _ if self.stopping.is_some() => {}
             Some((unit, _)) => {
                 on_event(WorkerEvent::Died { worker, unit, how: status.to_string() })?;
             }
-            // It had just finished.
+            // Killed just after its drive had finished.
             None if process.is_timed_out => {}
             None if !process.is_ready => return Err(SupervisorError::DiedLoading(status)),
             None => {
@@ -285,18 +277,19 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
         child.map(|mut child| child.wait()).transpose().map_err(SupervisorError::Wait)
     }
 
-    /// Kills workers that did not stop in time, and those whose drive takes longer than it may.
-    fn kill_what_takes_too_long(&mut self) {
-        let is_over = self.stopping.is_some_and(|since| since.elapsed() > self.asked.time_to_stop);
-        let limit = self.asked.drive_limit.as_ref().map(|limit| limit.after);
+    /// Kills workers that did not stop in time, and those whose drive exceeds the limit.
+    fn kill_late_workers(&mut self) {
+        let must_end =
+            self.stopping.is_some_and(|since| since.elapsed() > self.config.time_to_stop);
+        let limit = self.config.drive_limit.as_ref().map(|limit| limit.after);
         for process in &mut self.running {
             let Some(child) = &mut process.child else { continue };
             let limit = limit.filter(|_| !process.is_timed_out);
             let is_late =
                 process.at.zip(limit).is_some_and(|((_, since), limit)| since.elapsed() > limit);
             process.is_timed_out |= is_late;
-            if is_late || is_over {
-                // One that has ended meanwhile is met when its output closes.
+            if is_late || must_end {
+                // Ignored: a worker that has already ended is reaped when its output closes.
                 let _ = child.kill();
             }
         }
@@ -316,7 +309,7 @@ impl Process {
     fn begin(&mut self) {
         self.is_ready = true;
         if let Some(stdin) = &mut self.stdin {
-            // One that has died is met again when its output closes.
+            // Ignored: a worker that has died is reaped when its output closes.
             let _ = stdin.write_all(b"drive\n");
         }
     }
@@ -328,7 +321,7 @@ mod tests {
     use std::cell::RefCell;
     use std::error::Error;
 
-    /// Supervises one worker that is a shell script. Returns what it printed beside messages, too.
+    /// Supervises one worker that is a shell script. Also returns the lines that are not messages.
     fn supervised(script: &str) -> (Result<(), SupervisorError>, Vec<String>) {
         let printed = RefCell::new(Vec::new());
         let workers = Workers {
@@ -348,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_says_why_it_cannot_go_on_and_what_libraries_print_is_passed_on() {
+    fn worker_error_and_foreign_output_are_passed_on() {
         let error =
             RemoteError::new(&SupervisorError::Start(io::Error::other("no more processes")));
         let line = serde_json::to_string(&Message::<()>::Failed(error)).unwrap();
@@ -360,9 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_dies_before_it_is_ready_is_an_error() {
+    fn worker_that_dies_while_loading_is_an_error() {
         let (result, _) = supervised("exit 3");
         assert!(matches!(result, Err(SupervisorError::DiedLoading(status)) if !status.success()));
-        assert!(supervised("exit 0").0.is_ok(), "it has nothing to do");
+        assert!(supervised("exit 0").0.is_ok(), "a worker without drives");
     }
 }

@@ -1,23 +1,21 @@
-//! The pieces of a campaign, and how they are shared out.
+//! Units of a campaign and their division into shards.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use tandem_scene::random::SplitMix64;
 
-/// One drive of a campaign. Settings and routes are named by their positions in its lists.
+/// One drive of a campaign; settings and routes are indices into its lists.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Unit {
-    /// Position of the setting, from 0.
     pub setting: usize,
-    /// Repetition, from 0.
+    /// From 0.
     pub repetition: u32,
-    /// Position of the route, from 0.
     pub route: usize,
 }
 
-/// Every unit of a campaign: settings outermost, routes innermost, so that a campaign that was
-/// stopped has whole repetitions of whole settings.
+/// Returns every unit of a campaign: settings outermost, routes innermost, so that an interrupted
+/// campaign has complete repetitions of complete settings.
 pub fn units(settings: usize, repetitions: u32, routes: usize) -> impl Iterator<Item = Unit> {
     (0..settings).flat_map(move |setting| {
         (0..repetitions).flat_map(move |repetition| {
@@ -26,17 +24,17 @@ pub fn units(settings: usize, repetitions: u32, routes: usize) -> impl Iterator<
     })
 }
 
-/// Seed of the world in a repetition: `seed` itself in the first, and another one in each further.
-/// A function of its arguments alone, so that settings are compared on the same worlds.
+/// Returns the seed of the world in a repetition: `seed` in the first, a different one in each other.
+/// Depends only on its arguments, so that settings are compared under common random numbers.
 pub fn repetition_seed(seed: u64, repetition: u32) -> u64 {
     if repetition == 0 {
         return seed;
     }
-    // A sequence passes all numbers before it repeats one, so no two repetitions meet.
+    // The sequence has full period, so no two repetitions have the same seed.
     SplitMix64::at(seed, u64::from(repetition) - 1)
 }
 
-/// A part of a campaign's units: every `count`-th, from the `index`-th on. Written `index/count`,
+/// Part of a campaign's units: every `count`-th, starting with the `index`-th. Written `index/count`,
 /// from `1/count` to `count/count`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shard {
@@ -44,42 +42,28 @@ pub struct Shard {
     count: usize,
 }
 
-/// Not a shard.
+/// Error in the text or the numbers of a shard.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ShardError {
-    /// Not two whole numbers.
-    #[error("{found:?} is no shard: write INDEX/COUNT, e.g. 1/4 for the first of four")]
-    Words {
-        /// What was written.
-        found: String,
-    },
-    /// An index that the count does not have.
-    #[error("there is no shard {index}/{count}: indices of {count} shards go from 1 to {count}")]
-    Range {
-        /// The index.
-        index: usize,
-        /// The count.
-        count: usize,
-    },
-    /// Shared out among nobody.
-    #[error("{found:?} shares the drives out among no shard: the count is 1 or more")]
-    None {
-        /// What was written.
-        found: String,
-    },
+    #[error("{found:?} is not a shard: write INDEX/COUNT, e.g. 1/4 for the first of four")]
+    Malformed { found: String },
+    #[error("{index}/{count} is not a shard: indices of {count} shards are from 1 to {count}")]
+    Range { index: usize, count: usize },
+    #[error("{found:?} is not a shard: the count must be 1 or more")]
+    ZeroCount { found: String },
 }
 
 impl Shard {
-    /// Everything.
-    pub const WHOLE: Self = Self { index: 1, count: 1 };
+    /// The only shard of one: all units.
+    pub const ALL: Self = Self { index: 1, count: 1 };
 
-    /// The `index`-th of `count`, from 1.
+    /// Creates the `index`-th of `count` shards, from 1.
     ///
     /// # Errors
-    /// If there is no such shard.
+    /// If `index` is not in 1 to `count`.
     pub fn new(index: usize, count: usize) -> Result<Self, ShardError> {
         if count == 0 {
-            return Err(ShardError::None { found: format!("{index}/{count}") });
+            return Err(ShardError::ZeroCount { found: format!("{index}/{count}") });
         }
         if !(1..=count).contains(&index) {
             return Err(ShardError::Range { index, count });
@@ -87,8 +71,8 @@ impl Shard {
         Ok(Self { index, count })
     }
 
-    /// True if the unit at this position, from 0, is of this shard.
-    pub fn holds(self, position: usize) -> bool {
+    /// True if this shard contains the unit at this position, from 0.
+    pub fn contains(self, position: usize) -> bool {
         position % self.count == self.index - 1
     }
 }
@@ -100,7 +84,8 @@ impl FromStr for Shard {
         let numbers = text.split_once('/').and_then(|(index, count)| {
             Some((index.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
         });
-        let (index, count) = numbers.ok_or_else(|| ShardError::Words { found: text.to_owned() })?;
+        let (index, count) =
+            numbers.ok_or_else(|| ShardError::Malformed { found: text.to_owned() })?;
         Self::new(index, count)
     }
 }
@@ -119,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shards_share_out_every_unit_once(
+        fn shards_contain_every_unit_once(
             settings in 1_usize..4,
             repetitions in 1_u32..5,
             routes in 1_usize..40,
@@ -132,7 +117,7 @@ mod tests {
             let mut sizes = Vec::new();
             for index in 1..=count {
                 let shard: Shard = format!("{index}/{count}").parse().unwrap();
-                let held: Vec<usize> = (0..all.len()).filter(|&unit| shard.holds(unit)).collect();
+                let held: Vec<usize> = (0..all.len()).filter(|&unit| shard.contains(unit)).collect();
                 sizes.push(held.len());
                 held.into_iter().for_each(|unit| holders[unit] += 1);
             }
@@ -141,7 +126,7 @@ mod tests {
         }
 
         #[test]
-        fn repetitions_have_seeds_of_their_own(seed: u64, a in 0_u32..1000, b in 0_u32..1000) {
+        fn repetitions_have_distinct_seeds(seed: u64, a in 0_u32..1000, b in 0_u32..1000) {
             prop_assume!(a != b);
             prop_assert_ne!(repetition_seed(seed, a), repetition_seed(seed, b));
             prop_assert_eq!(repetition_seed(seed, 0), seed);
@@ -149,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_shard_is_refused_with_what_would_be() {
-        let words = |text: &str| text.parse::<Shard>().unwrap_err().to_string();
-        assert!(words("0/4").contains("from 1 to 4"), "{}", words("0/4"));
-        assert!(words("5/4").contains("from 1 to 4"), "{}", words("5/4"));
-        assert!(words("1/0").contains("1 or more"), "{}", words("1/0"));
+    fn invalid_shards_are_rejected_with_the_valid_form() {
+        let error = |text: &str| text.parse::<Shard>().unwrap_err().to_string();
+        assert!(error("0/4").contains("from 1 to 4"), "{}", error("0/4"));
+        assert!(error("5/4").contains("from 1 to 4"), "{}", error("5/4"));
+        assert!(error("1/0").contains("1 or more"), "{}", error("1/0"));
         for text in ["", "4", "1/", "a/b", "-1/4", "1/4/2"] {
-            assert!(words(text).contains("INDEX/COUNT"), "{}", words(text));
+            assert!(error(text).contains("INDEX/COUNT"), "{}", error(text));
         }
         assert_eq!("4/4".parse::<Shard>().unwrap().to_string(), "4/4");
     }

@@ -23,8 +23,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use tandem_files::WholeFile;
-use tandem_recording::refusal;
+use tandem_files::AtomicFile;
+use tandem_recording::write_error_message;
 use tandem_scene::{ActorKind, DeadlineVerdict, LightColor, StripKind, TICK_S};
 
 /// A drive cannot be written.
@@ -55,7 +55,7 @@ fn look(kind: ActorKind) -> (f64, [f64; 3]) {
 pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
     let options = WriteOptions::new().compression(Some(Compression::Lz4)).profile("");
     let write = || -> Result<u64, McapError> {
-        let file = BufWriter::new(WholeFile::create(path)?);
+        let file = BufWriter::new(AtomicFile::create(path)?);
         let mut out = Output::new(Writer::with_options(file, options)?)?;
         out.drive(log)?;
         out.writer.finish()?;
@@ -63,7 +63,10 @@ pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
         file.publish()?;
         Ok(out.messages)
     };
-    write().map_err(|error| McapWriteError { path: path.to_owned(), reason: refusal(&error) })
+    write().map_err(|error| McapWriteError {
+        path: path.to_owned(),
+        reason: write_error_message(&error),
+    })
 }
 
 /// Topics, their schemas, and the schemas themselves.
@@ -125,13 +128,13 @@ fn channels() -> [(&'static str, &'static str, Value); 8] {
 }
 
 struct Output {
-    writer: Writer<BufWriter<WholeFile>>,
+    writer: Writer<BufWriter<AtomicFile>>,
     ids: BTreeMap<&'static str, u16>,
     messages: u64,
 }
 
 impl Output {
-    fn new(mut writer: Writer<BufWriter<WholeFile>>) -> Result<Self, McapError> {
+    fn new(mut writer: Writer<BufWriter<AtomicFile>>) -> Result<Self, McapError> {
         let mut ids = BTreeMap::new();
         let mut schemas: BTreeMap<&str, u16> = BTreeMap::new();
         for (topic, name, schema) in channels() {

@@ -20,7 +20,7 @@ pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> Str
     }
     // The parts matter once something stands out; the whole and the networks come first.
     let is_shown = |stage: Stage| {
-        [Stage::TICK, Stage::REFRESH].contains(&stage) || stage.role() == Role::FastNetwork
+        [Stage::TICK, Stage::PREFILL].contains(&stage) || stage.role() == Role::FastNetwork
     };
     let shown = |name: &str| Stage::named(name).is_some_and(is_shown);
     let stages = charts.add(histogram("share of its ticks (%)", &timed, &shown));

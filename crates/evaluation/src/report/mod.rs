@@ -13,7 +13,7 @@ pub use foxglove::{McapWriteError, write_mcap};
 
 use crate::campaign::log::{LoggedEvent, RouteLog};
 use crate::results::ScoreCard;
-use crate::scoring::{Record, parts_of};
+use crate::scoring::{Record, split_route_id};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use sweep::Sweep;
@@ -118,7 +118,7 @@ impl ReportRun {
 impl Drive {
     /// Id of the route, and number of the repetition.
     fn parts(&self) -> (&str, u32) {
-        parts_of(&self.record.route_id)
+        split_route_id(&self.record.route_id)
     }
 
     /// The fragment that opens this drive of run `run` at `tick`.

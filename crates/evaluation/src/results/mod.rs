@@ -1,10 +1,10 @@
-//! Folders of results, of ours or of the official harness: read, merged and scored.
+//! Reads, combines and scores folders of results, written by tandem or by the official harness.
 
-mod gather;
+mod combine;
 mod result_folder;
 mod score_card;
 
-pub use gather::{GatherError, Gathered};
+pub use combine::{CombineError, CombinedResults};
 pub use result_folder::{ResultError, ResultFolder};
 pub use score_card::{
     AbilityTable, Figure, OfficialTool, Repetition, RouteSet, ScoreCard, ScoreError,

@@ -1,4 +1,4 @@
-//! Which files a folder of results consists of, and their records.
+//! Finds the result files of a folder and reads their records.
 
 use crate::campaign::RunJson;
 use crate::scoring::{FoundRecord, MergeError, found_records, is_result_file_name, records_of};
@@ -6,85 +6,71 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Results of the official ability tool, which are beside result files.
+/// Suffix of files of the official ability tool, which are in the folder of the result files.
 const ABILITY_FILE_END: &str = "_ability.json";
-/// Logs of agents for the official smoothness tool, which may be below result folders.
+/// Name of the motion logs for the official smoothness tool, which may be in subfolders.
 const MOTION_FILE: &str = "metric_info.json";
-/// What says that a folder is of a campaign of ours.
+/// File that marks a folder of a tandem campaign.
 const RUN_FILE: &str = "run.json";
 
-/// How many folders deep result files are looked for.
+/// Depth of subfolders that are searched for result files.
 const DEPTH: usize = 4;
 
-/// Results can't be read.
+/// Error returned when results can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultError {
-    /// A file or folder could not be read.
-    #[error("cannot read {path:?}: name a result file or a folder of result files")]
+    #[error("cannot read {path:?}: give a result file or a folder of result files")]
     Read {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The folder's `run.json` is not one of ours.
+    /// The `run.json` was not written by tandem.
     #[error(
-        "cannot read {path:?}: it should say what the results were made with; move it away if \
-             these are results of the official harness"
+        "cannot read {path:?}, which should record the settings of the run; remove it if these are \
+         results of the official harness"
     )]
     RunFile {
-        /// Which file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// The folder has no result files.
     #[error(
-        "no result files in {path:?} or in folders up to {DEPTH} below it: expected *.json as the \
-             Bench2Drive harness or its merge tool writes them, or a folder that `tandem eval` wrote"
+        "no result files in {path:?} or in its subfolders up to depth {DEPTH}: expected *.json files \
+         of the Bench2Drive harness or of its merge tool, or a folder written by `tandem eval`"
     )]
-    NoResults {
-        /// Which folder.
-        path: PathBuf,
-    },
-    /// The folder is not of one campaign.
+    NoResults { path: PathBuf },
+    /// Subfolders belong to several campaigns.
     #[error(
-        "{path:?} has results of several campaigns below it: name one of {}",
+        "{path:?} contains results of several campaigns: give one of {}",
         found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
-    Campaigns {
-        /// Which folder.
-        path: PathBuf,
-        /// Folders of campaigns.
-        found: Vec<PathBuf>,
-    },
-    /// A result file can't be used.
+    Campaigns { path: PathBuf, found: Vec<PathBuf> },
     #[error(transparent)]
     Merge(#[from] MergeError),
 }
 
-/// The results in a folder, or in a file.
+/// Results of a folder or of a file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ResultFolder {
-    /// The folder or file, as the caller named it.
+    /// Folder or file, as the caller gave it.
     pub path: PathBuf,
-    /// What our campaigns say that they ran; the official harness says nothing.
+    /// `run.json` of a tandem campaign; `None` for results of the official harness.
     pub run: Option<RunJson>,
-    /// Every record of every file, files in the order of their names.
+    /// All records of all files, files in the order of their names.
     pub records: Vec<FoundRecord>,
 }
 
 impl ResultFolder {
     /// Reads a result file, or every result file of a folder.
     ///
-    /// A folder with a `run.json`, as our campaigns have, has them in `routes/`. Other folders have them
-    /// in themselves, as the official merge tool expects; or, if they have none, in folders below. A
-    /// table of a merge tool (`*merged.json`) is read where nothing else is.
+    /// If the folder has a `run.json`, as those of tandem's campaigns, the files in its `routes/` are
+    /// read. Otherwise the files of the folder are read, as by the official merge tool, or, if there are
+    /// none, those of its subfolders. Tables of a merge tool (`*merged.json`) are read only if no other
+    /// result file is found.
     ///
     /// # Errors
-    /// If there is none, or one can't be used.
+    /// If there is no result file, or one can't be used.
     pub fn read(path: &Path) -> Result<Self, ResultError> {
         if path.is_file() {
             return Self::read_file(path);
@@ -119,7 +105,7 @@ impl ResultFolder {
         Ok(Self { path: path.to_owned(), run: None, records })
     }
 
-    /// Reads one file; what it was made with is said beside it, or beside its folder.
+    /// Reads one file. Its `run.json` is in the same folder or, for files in `routes/`, one level up.
     fn read_file(path: &Path) -> Result<Self, ResultError> {
         let folder = tandem_files::folder_of(path);
         let run = match run_of(folder)? {
@@ -130,8 +116,8 @@ impl ResultFolder {
     }
 }
 
-/// Adds the records of result files in folders below `folder`; other JSON files are passed over. Returns
-/// whether there was a result file.
+/// Adds the records of result files in subfolders of `folder`; other JSON files are skipped. Returns
+/// true if a result file was found.
 fn nested(
     folder: &Path,
     depth: usize,
@@ -163,7 +149,7 @@ fn nested(
     Ok(is_found)
 }
 
-/// What the folder says that it was made with, if it says so.
+/// Reads the folder's `run.json`; `None` if there is none.
 fn run_of(folder: &Path) -> Result<Option<RunJson>, ResultError> {
     let path = folder.join(RUN_FILE);
     if !path.is_file() {
@@ -173,7 +159,7 @@ fn run_of(folder: &Path) -> Result<Option<RunJson>, ResultError> {
     run.map(Some).map_err(|source| ResultError::RunFile { path, source })
 }
 
-/// JSON files of a folder but those of the ability tool, in the order of their names.
+/// Lists the JSON files of a folder except those of the ability tool, in the order of their names.
 fn json_files(folder: &Path) -> Result<Vec<PathBuf>, ResultError> {
     let mut files = entries(folder)?;
     files.retain(|path| {
@@ -202,7 +188,7 @@ fn read_records(path: &Path) -> Result<Vec<FoundRecord>, ResultError> {
 }
 
 fn read_text(path: &Path) -> Result<String, ResultError> {
-    // Reading anything else, such as a pipe, could wait for ever.
+    // Reading another kind of file, such as a pipe, could block forever.
     if path.exists() && !path.is_file() {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
         return Err(read_error(path, source));

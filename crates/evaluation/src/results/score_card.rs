@@ -1,14 +1,14 @@
-//! What a folder of result files comes to, ours or the official harness's.
+//! Scores of a folder of result files, written by tandem or by the official harness.
 //!
-//! A score never stands without how many of how many drives it rests on, nothing counts twice, and
-//! records must be of the route set that they are scored against.
+//! Every score is reported with the number of finished and of all drives. No drive counts twice, and
+//! all records must belong to the route set that they are scored against.
 
 use super::result_folder::ResultFolder;
-use crate::campaign::words_of;
+use crate::campaign::error_chain_text;
 use crate::routes::{RouteFileError, SubsetError, parse_routes, select_subset};
 use crate::scoring::{
-    Abilities, Ability, AbilityError, FirstJunction, FoundRecord, Means, Merged, MotionLog,
-    OFFICIAL_ROUTES, Rule, SignRule, abilities, duplicates, route_efficiency, route_id,
+    Abilities, Ability, AbilityError, FirstJunction, FoundRecord, MIN_SPEED_KEY, Means, Merged,
+    MotionLog, OFFICIAL_ROUTES, Rule, SignRule, abilities, duplicates, route_efficiency, route_id,
 };
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -32,69 +32,59 @@ const KNOWN_SETS: [(&str, &str); 3] = [
     ("6dc398c3835578f026d6268c9a8db4bcabf2113a2f9a141611b66fe48bc68327", "Bench2Drive Dev10"),
 ];
 
-/// A folder can't be scored.
+/// Error returned when a folder can't be scored.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
-    /// The route file could not be read.
     #[error("cannot read route file {path:?}")]
     Read {
-        /// Which.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The route file can't be used.
     #[error(transparent)]
     Routes(Box<RouteFileError>),
-    /// The subset can't be chosen.
     #[error(transparent)]
     Subset(#[from] SubsetError),
-    /// Drives have several records.
     #[error("these drives have more than one record, and each may count once: {}; remove the files \
              that should not count", found.join("; "))]
     Duplicates {
-        /// Route id and files of each.
+        /// Route id and files, one entry per drive.
         found: Vec<String>,
     },
-    /// The results say that they were made with another route file.
+    /// `run.json` has the SHA-256 of another route file.
     #[error(
         "the results in {folder:?} were made with the route file of SHA-256 {made_with}, but \
-             {file} has {found}: name the file that they were made with"
+             {file} has {found}: give the file that they were made with"
     )]
     OtherRouteFile {
-        /// Which folder.
         folder: PathBuf,
-        /// What its `run.json` says.
+        /// SHA-256 in `run.json`.
         made_with: String,
-        /// The route file, as the caller named it.
         file: String,
-        /// Its hash.
+        /// SHA-256 of `file`.
         found: String,
     },
-    /// Records are of other routes.
-    #[error("these records are of no route of {file}: {}; name the route file that they were made \
-             with", found.join(", "))]
+    #[error("these records belong to routes that are not in {file}: {}; give the route file that \
+             they were made with", found.join(", "))]
     OtherRoutes {
-        /// The route file, as the caller named it.
         file: String,
-        /// Route id and what differs of each.
+        /// Route id and difference, one entry per record.
         found: Vec<String>,
     },
 }
 
-/// The routes that results are scored against.
+/// Routes that results are scored against.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RouteSet {
-    /// The routes, in file order.
+    /// In file order.
     pub routes: Vec<Route>,
-    /// The file, as the caller named it.
+    /// Path of the file, as the caller gave it.
     pub file: String,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// The set's name, if it is one of Bench2Drive's.
+    /// `None` if the file is not one of Bench2Drive's.
     pub name: Option<&'static str>,
-    /// Where routes enter their first junction, by route id, from maps; empty without maps.
+    /// First junction of each route, by route id, computed from maps; empty without maps.
     pub first_junctions: BTreeMap<RouteId, FirstJunction>,
 }
 
@@ -102,7 +92,7 @@ impl RouteSet {
     /// Reads a route file and keeps the routes of `subset`, see [`select_subset`].
     ///
     /// # Errors
-    /// If the file can't be read or parsed, or the subset can't be chosen.
+    /// If the file can't be read or parsed, or the subset is not valid.
     pub fn read(path: &Path, subset: &str) -> Result<Self, ScoreError> {
         let bytes = fs::read(path).map_err(|source| read_error(path, source))?;
         let file = path.display().to_string();
@@ -121,14 +111,13 @@ fn read_error(path: &Path, source: io::Error) -> ScoreError {
     ScoreError::Read { path: path.to_owned(), source }
 }
 
-/// A figure, or why there is none.
+/// Mean over drives, or the reason why there is no value.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Figure {
-    /// The figure.
     pub value: Option<f64>,
-    /// How many drives it rests on.
+    /// Number of drives in the mean.
     pub drives: usize,
-    /// Why there is no value.
+    /// Reason why `value` is `None`.
     pub why_none: Option<String>,
 }
 
@@ -144,35 +133,34 @@ impl Figure {
     }
 }
 
-/// Abilities by one release's counting of signs.
+/// Abilities by the sign rule of one release.
 #[derive(Debug)]
 pub struct AbilityTable {
-    /// The abilities, or why there are none.
     pub abilities: Result<Abilities, AbilityError>,
-    /// True if junctions were guessed for want of a map, so that traffic signs and the mean are
+    /// True if junctions were estimated without a map, so that traffic signs and the mean are
     /// approximate.
     pub is_approximate: bool,
 }
 
 impl AbilityTable {
-    /// The ratio of the ability at `place`, 0 to 1.
-    pub fn ratio(&self, place: usize) -> Option<f64> {
-        self.abilities.as_ref().ok()?.ratios[place]
+    /// Ratio of the ability at `index` of [`Ability::ALL`], 0 to 1.
+    pub fn ratio(&self, index: usize) -> Option<f64> {
+        self.abilities.as_ref().ok()?.ratios[index]
     }
 
-    /// Mean of the ratios.
+    /// Mean of the five ratios, 0 to 1.
     pub fn mean(&self) -> Option<f64> {
         self.abilities.as_ref().ok()?.mean
     }
 
-    /// True if the figure of `ability` depends on guessed junctions.
+    /// True if the ratio of `ability` depends on estimated junctions.
     pub fn is_guessed(&self, ability: Ability) -> bool {
         self.is_approximate && ability == Ability::TrafficSigns
     }
 }
 
 impl Serialize for AbilityTable {
-    /// With the keys of the official file, and which figures are approximate.
+    /// Writes the keys of the official file, and the list of approximate values.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut table = serde_json::Map::new();
         match &self.abilities {
@@ -194,21 +182,21 @@ impl Serialize for AbilityTable {
     }
 }
 
-/// The figures of one repetition.
+/// Scores of one repetition.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Repetition {
-    /// Its number, from 0.
+    /// From 0.
     pub repetition: u32,
     /// Drives with a record.
     pub finished: usize,
-    /// Driving score, 0 to 100; `None` as that of the card.
+    /// 0 to 100; `None` where [`ScoreCard::driving_score`] is.
     pub driving_score: Option<f64>,
-    /// Success rate, 0 to 1.
+    /// 0 to 1.
     pub success_rate: Option<f64>,
 }
 
-/// The figures of the official merge tool. They are a driving score and a success rate for 220 records
-/// of 220 routes alone.
+/// Output of the official merge tool, which divides by 220 whatever the number of records. It is a
+/// driving score and a success rate only for 220 records of 220 routes.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct OfficialTool {
     /// Sum of the scores of all records, divided by 220.
@@ -224,59 +212,58 @@ impl OfficialTool {
     }
 }
 
-/// What a folder of results comes to.
+/// Scores of a folder of results.
 #[derive(Debug, Serialize)]
 pub struct ScoreCard {
     /// `official` or `corrected`.
     pub rule: &'static str,
     /// Drives with a record.
     pub finished: usize,
-    /// Drives of the route set: routes times repetitions.
+    /// Drives of the route set: routes × repetitions.
     pub total: usize,
-    /// Repetitions of every route: as many as `run.json` says, else as many as records name.
+    /// Repetitions of every route, from `run.json` if there is one, otherwise from the records.
     pub repetitions: usize,
-    /// What the sums of score and successes were divided by.
+    /// Divisor of the sums of scores and of successes.
     pub divisor: usize,
-    /// Driving score, 0 to 100, a mean over repetitions; `None` by the official rule for a set of other
-    /// than 220 routes, whose sums the official tool divides by 220, too.
+    /// Mean over repetitions, 0 to 100; `None` by the official rule for a set of other than 220
+    /// routes, because the official tool always divides by 220.
     pub driving_score: Option<f64>,
-    /// Success rate, 0 to 1; `None` as the driving score.
+    /// 0 to 1; `None` where the driving score is.
     pub success_rate: Option<f64>,
-    /// The figures of each repetition, if there are several.
+    /// Empty for a single repetition.
     pub by_repetition: Vec<Repetition>,
-    /// What the official merge tool makes of these records, whatever their number.
     pub official_tool: OfficialTool,
-    /// Driving efficiency, percent of the traffic's speed.
+    /// Percent of the surrounding traffic's speed.
     pub efficiency: Figure,
-    /// Smoothness, 0 to 1.
+    /// 0 to 1.
     pub smoothness: Figure,
-    /// Abilities by the counting of release 0.0.4.
+    /// By the sign rule of release 0.0.4.
     #[serde(rename = "abilities_0_0_4")]
     pub abilities: AbilityTable,
-    /// Abilities by the counting of release 0.0.3.
+    /// By the sign rule of release 0.0.3.
     #[serde(rename = "abilities_0_0_3")]
     pub abilities_003: AbilityTable,
-    /// How many drives ended with each status.
+    /// Number of drives by status.
     pub statuses: BTreeMap<String, usize>,
-    /// How many infractions of each kind there are in all.
+    /// Number of infractions by key of the record, `min_speed_infractions`, which cost no score,
+    /// included.
     pub infractions: BTreeMap<String, usize>,
-    /// Route ids of the set without a record.
+    /// Route ids of the set's drives without a record.
     pub missing: Vec<String>,
     /// Records whose driving score is not the product of its parts, each with its numbers.
     pub contradictions: Vec<String>,
-    /// What records say of their drives, each with the routes.
+    /// Routes by note of their records.
     pub notes: BTreeMap<String, Vec<String>>,
-    /// The route file, as the caller named it.
+    /// Path of the route file, as the caller gave it.
     pub route_file: String,
-    /// Its SHA-256.
     pub route_file_sha256: String,
-    /// Its name, if it is one of Bench2Drive's.
+    /// `None` if the route file is not one of Bench2Drive's.
     pub route_set: Option<&'static str>,
-    /// Whether the results themselves say that they were made with this file.
+    /// True if `run.json` has the SHA-256 of this route file.
     pub is_route_file_confirmed: bool,
 }
 
-/// The keys of infractions that a score card counts.
+/// Keys of the infractions that a score card counts.
 const COUNTED: [&str; 12] = [
     "collisions_layout",
     "collisions_pedestrian",
@@ -284,7 +271,7 @@ const COUNTED: [&str; 12] = [
     "red_light",
     "stop_infraction",
     "outside_route_lanes",
-    "min_speed_infractions",
+    MIN_SPEED_KEY,
     "yield_emergency_vehicle_infractions",
     "scenario_timeouts",
     "route_dev",
@@ -294,45 +281,19 @@ const COUNTED: [&str; 12] = [
 
 impl ScoreCard {
     /// Scores the results of a folder. `motion` is the folder with `SAVE_NAME/metric_info.json` of
-    /// every drive, which smoothness takes.
+    /// every drive, which smoothness is computed from.
     ///
     /// # Errors
-    /// If a drive has several records, or records are of other routes than `set`.
+    /// If a drive has several records, or records belong to routes that are not in `set`.
     pub fn new(
         folder: ResultFolder,
         set: &RouteSet,
         motion: Option<&Path>,
         rule: Rule,
     ) -> Result<Self, ScoreError> {
-        let made_with = folder.run.as_ref().map(|run| run.provenance.route_file_sha256.as_str());
-        if let Some(made_with) = made_with.filter(|made_with| *made_with != set.sha256) {
-            return Err(ScoreError::OtherRouteFile {
-                folder: folder.path,
-                made_with: made_with.to_owned(),
-                file: set.file.clone(),
-                found: set.sha256.clone(),
-            });
-        }
-        let is_route_file_confirmed = made_with.is_some();
-        let found: Vec<String> = duplicates(&folder.records)
-            .into_iter()
-            .map(|(route_id, files)| format!("{route_id} in {}", files.join(", ")))
-            .collect();
-        if !found.is_empty() {
-            return Err(ScoreError::Duplicates { found });
-        }
-        let found = strangers(&folder.records, set);
-        if !found.is_empty() {
-            return Err(ScoreError::OtherRoutes { file: set.file.clone(), found });
-        }
-
-        let mut found: BTreeSet<u32> = folder.records.iter().map(FoundRecord::repetition).collect();
-        let promised = folder.run.as_ref().map_or(1, |run| run.repetitions);
-        if found.is_empty() || folder.run.is_some() {
-            found.extend(0..promised);
-        }
-        let repetitions = found.len();
-        let total = set.routes.len() * repetitions;
+        check_records(&folder, set)?;
+        let is_route_file_confirmed = folder.run.is_some();
+        let repetitions = repetitions(&folder);
         let routes = set.routes.len();
         let divisor = match rule {
             Rule::Official => OFFICIAL_ROUTES,
@@ -340,31 +301,13 @@ impl ScoreCard {
         };
         let is_score = divisor == routes;
         let official_tool = OfficialTool::new(&folder.records);
-        let several = found.iter().filter(|_| repetitions > 1);
-        let by_repetition = several.map(|&repetition| {
-            let of = folder.records.iter().filter(|record| record.repetition() == repetition);
-            let means = Means::new(of, divisor);
-            Repetition {
-                repetition,
-                finished: means.finished,
-                driving_score: is_score.then_some(means.driving_score),
-                success_rate: is_score.then_some(means.success_rate),
-            }
-        });
-        let by_repetition = by_repetition.collect();
-        let missing = missing_of(set, &found, &folder.records);
-        let merged = Merged::new(folder.records, divisor * repetitions);
+        let by_repetition = match repetitions.len() {
+            1 => Vec::new(),
+            _ => by_repetition(&folder.records, &repetitions, divisor, is_score),
+        };
+        let missing = missing_drives(set, &repetitions, &folder.records);
+        let merged = Merged::new(folder.records, divisor * repetitions.len());
         let records = merged.records();
-        let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for record in records {
-            for note in record.notes() {
-                notes.entry(note.to_owned()).or_default().push(record.route_id.clone());
-            }
-        }
-        let mut statuses = BTreeMap::new();
-        for record in records {
-            *statuses.entry(record.status.clone()).or_default() += 1;
-        }
         let count = |key| records.iter().map(|record| record.infractions(key).len()).sum();
         let junction = |route: &Route| {
             let known = set.first_junctions.get(&route.id).copied();
@@ -377,8 +320,8 @@ impl ScoreCard {
         Ok(Self {
             rule: rule.as_str(),
             finished: merged.finished,
-            total,
-            repetitions,
+            total: routes * repetitions.len(),
+            repetitions: repetitions.len(),
             divisor: merged.divisor,
             driving_score: is_score.then_some(merged.driving_score),
             success_rate: is_score.then_some(merged.success_rate),
@@ -388,11 +331,11 @@ impl ScoreCard {
             smoothness: smoothness(records, motion, rule),
             abilities: table(SignRule::Release004),
             abilities_003: table(SignRule::Release003),
-            statuses,
+            statuses: count_statuses(records),
             infractions: COUNTED.map(|key| (key.to_owned(), count(key))).into(),
             missing,
             contradictions: records.iter().filter_map(FoundRecord::contradiction).collect(),
-            notes,
+            notes: routes_by_note(records),
             route_file: set.file.clone(),
             route_file_sha256: set.sha256.clone(),
             route_set: set.name,
@@ -400,7 +343,21 @@ impl ScoreCard {
         })
     }
 
-    /// One line; the scores never stand without how many drives they rest on.
+    /// Infractions that reduce the score or end a route, by key. Minimum-speed values, which do
+    /// neither, are counted by [`minimum_speed_values`](Self::minimum_speed_values).
+    pub fn costly_infractions(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.infractions
+            .iter()
+            .filter(|(key, _)| *key != MIN_SPEED_KEY)
+            .map(|(key, count)| (key.as_str(), *count))
+    }
+
+    /// Number of minimum-speed values, which cost no score; up to about twenty per drive.
+    pub fn minimum_speed_values(&self) -> usize {
+        self.infractions.get(MIN_SPEED_KEY).copied().unwrap_or(0)
+    }
+
+    /// Scores as one line, with the numbers of finished and of all drives.
     pub fn summary(&self) -> String {
         let (finished, total, repetitions) = (self.finished, self.total, self.repetitions);
         let drives = match repetitions {
@@ -424,8 +381,81 @@ impl ScoreCard {
     }
 }
 
-/// Official names of the set's drives without a record, repetition by repetition.
-pub(super) fn missing_of(
+/// Checks that every drive has one record, and that records and route set belong together.
+fn check_records(folder: &ResultFolder, set: &RouteSet) -> Result<(), ScoreError> {
+    let made_with = folder.run.as_ref().map(|run| run.provenance.route_file_sha256.as_str());
+    if let Some(made_with) = made_with.filter(|made_with| *made_with != set.sha256) {
+        return Err(ScoreError::OtherRouteFile {
+            folder: folder.path.clone(),
+            made_with: made_with.to_owned(),
+            file: set.file.clone(),
+            found: set.sha256.clone(),
+        });
+    }
+    let found: Vec<String> = duplicates(&folder.records)
+        .into_iter()
+        .map(|(route_id, files)| format!("{route_id} in {}", files.join(", ")))
+        .collect();
+    if !found.is_empty() {
+        return Err(ScoreError::Duplicates { found });
+    }
+    let found = foreign_records(&folder.records, set);
+    if !found.is_empty() {
+        return Err(ScoreError::OtherRoutes { file: set.file.clone(), found });
+    }
+    Ok(())
+}
+
+/// Repetitions that a folder should hold: those of `run.json`, if there is one, and those of its
+/// records.
+fn repetitions(folder: &ResultFolder) -> BTreeSet<u32> {
+    let mut found: BTreeSet<u32> = folder.records.iter().map(FoundRecord::repetition).collect();
+    let planned = folder.run.as_ref().map_or(1, |run| run.repetitions);
+    if found.is_empty() || folder.run.is_some() {
+        found.extend(0..planned);
+    }
+    found
+}
+
+fn by_repetition(
+    records: &[FoundRecord],
+    repetitions: &BTreeSet<u32>,
+    divisor: usize,
+    is_score: bool,
+) -> Vec<Repetition> {
+    let figures = |&repetition: &u32| {
+        let of = records.iter().filter(|record| record.repetition() == repetition);
+        let means = Means::new(of, divisor);
+        Repetition {
+            repetition,
+            finished: means.finished,
+            driving_score: is_score.then_some(means.driving_score),
+            success_rate: is_score.then_some(means.success_rate),
+        }
+    };
+    repetitions.iter().map(figures).collect()
+}
+
+fn routes_by_note(records: &[FoundRecord]) -> BTreeMap<String, Vec<String>> {
+    let mut notes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for record in records {
+        for note in record.notes() {
+            notes.entry(note.to_owned()).or_default().push(record.route_id.clone());
+        }
+    }
+    notes
+}
+
+fn count_statuses(records: &[FoundRecord]) -> BTreeMap<String, usize> {
+    let mut statuses = BTreeMap::new();
+    for record in records {
+        *statuses.entry(record.status.clone()).or_default() += 1;
+    }
+    statuses
+}
+
+/// Official names of the set's drives without a record, by repetition.
+pub(super) fn missing_drives(
     set: &RouteSet,
     repetitions: &BTreeSet<u32>,
     records: &[FoundRecord],
@@ -438,8 +468,8 @@ pub(super) fn missing_of(
         .collect()
 }
 
-/// Records whose route, town or scenario is not of the set, each with what is wrong.
-pub(super) fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
+/// Records whose route, town or scenario is not in the set, each with the difference.
+pub(super) fn foreign_records(records: &[FoundRecord], set: &RouteSet) -> Vec<String> {
     let routes: BTreeMap<&str, &Route> =
         set.routes.iter().map(|route| (route.id.as_str(), route)).collect();
     let differs = |record: &FoundRecord| {
@@ -449,41 +479,41 @@ pub(super) fn strangers(records: &[FoundRecord], set: &RouteSet) -> Vec<String> 
             |(key, expected)| {
                 let found = record.text(key)?;
                 (found != expected)
-                    .then(|| format!(" ({key} is {found:?}, the file says {expected:?})"))
+                    .then(|| format!(" ({key} is {found:?}, the file has {expected:?})"))
             },
         )
     };
     records
         .iter()
-        .filter_map(|record| differs(record).map(|what| record.route_id.clone() + &what))
+        .filter_map(|record| differs(record).map(|text| record.route_id.clone() + &text))
         .collect()
 }
 
 fn efficiency(records: &[FoundRecord], rule: Rule) -> Figure {
     let mut values = Vec::new();
     for record in records {
-        match route_efficiency(record.infractions("min_speed_infractions"), rule) {
+        match route_efficiency(record.infractions(MIN_SPEED_KEY), rule) {
             Ok(value) => values.extend(value),
             Err(error) => return Figure::none(format!("{}: {error}", record.route_id)),
         }
     }
-    Figure::mean(&values, "no record holds a minimum-speed value")
+    Figure::mean(&values, "no record has a minimum-speed value")
 }
 
 fn smoothness(records: &[FoundRecord], motion: Option<&Path>, rule: Rule) -> Figure {
     let Some(folder) = motion else {
-        return Figure::none("it takes a folder with a metric_info.json of every drive".to_owned());
+        return Figure::none("needs a folder with the metric_info.json of every drive".to_owned());
     };
     let mut values = Vec::new();
     for record in records {
         let Some(name) = record.text("save_name") else {
             return Figure::none(format!("{} has no save_name", record.route_id));
         };
-        let is_below =
+        let is_inside =
             Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_below {
+        if !is_inside {
             let name = shortened(name);
-            return Figure::none(format!("the save_name {name:?} leads out of the folder"));
+            return Figure::none(format!("the save_name {name:?} points outside the folder"));
         }
         let path = folder.join(name).join("metric_info.json");
         let value = match fs::read_to_string(&path) {
@@ -493,9 +523,9 @@ fn smoothness(records: &[FoundRecord], motion: Option<&Path>, rule: Rule) -> Fig
         match value {
             Ok(value) => values.push(value),
             Err(error) => {
-                return Figure::none(format!("{}: {}", path.display(), words_of(&error)));
+                return Figure::none(format!("{}: {}", path.display(), error_chain_text(&error)));
             }
         }
     }
-    Figure::mean(&values, "there is no record")
+    Figure::mean(&values, "no records")
 }

@@ -1,4 +1,4 @@
-//! Route files, and what the benchmark derives from a route before anybody drives it.
+//! Route files, and the data that the benchmark derives from a route before it is driven.
 
 mod bounds;
 mod error;
@@ -10,8 +10,10 @@ mod weather_id;
 
 pub use bounds::LineProblem;
 pub use error::{Problem, RouteFileError};
-pub use plan::{GeoReferenceError, WeatherGap, geo_reference, is_on_route, thinned, weather_along};
+pub use plan::{
+    GeoReferenceError, WeatherGap, downsampled, geo_reference, is_on_route, weather_along,
+};
 pub use route_file::{parse_routes, read_routes};
-pub use scenario_types::{SCENARIO_TYPES, left_out};
+pub use scenario_types::{SCENARIO_TYPES, unsupported_scenarios};
 pub use subset::{SubsetError, select_subset};
 pub use weather_id::weather_id;

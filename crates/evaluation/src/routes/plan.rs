@@ -1,5 +1,5 @@
-//! What the harness makes of a dense route before an agent drives it: places on the globe, the
-//! thinned plan, the scenarios that it keeps, and the weather along it.
+//! Data that the harness derives from a dense route before an agent drives it: geographic coordinates,
+//! the downsampled plan, the scenarios that are kept, and the weather along the route.
 
 use crate::scoring::{Rule, polyline_length_m};
 use glam::DVec3;
@@ -7,16 +7,16 @@ use roxmltree::Document;
 use std::collections::BTreeMap;
 use tandem_scene::{GeoReference, RoutePlan, TriggerPoint, WeatherKeyframe};
 
-/// A scenario is kept if a route point is nearer to its trigger than this, meters, in the plane; the
-/// same limit holds for how far the trigger may lie above it.
+/// A scenario is kept if a route point is horizontally nearer to its trigger than this and the trigger
+/// is less than this above the point, meters.
 const TRIGGER_REACH_M: f64 = 2.0;
-/// And if their headings differ by less than this, degrees.
+/// Largest difference of the headings of trigger and route point, degrees.
 const TRIGGER_ANGLE_DEG: f64 = 10.0;
 
-/// What the `geoReference` of an OpenDRIVE document says; CARLA's default for what it does not say.
+/// Reads the `geoReference` of an OpenDRIVE document; missing values are CARLA's defaults.
 ///
 /// # Errors
-/// If `open_drive` is not well-formed XML, or one of the two tokens is no number.
+/// If `open_drive` is not well-formed XML, or `+lat_0` or `+lon_0` is not a finite number.
 pub fn geo_reference(open_drive: &str) -> Result<GeoReference, GeoReferenceError> {
     let document = Document::parse(open_drive)?;
     let mut reference = GeoReference::default();
@@ -36,23 +36,19 @@ pub fn geo_reference(open_drive: &str) -> Result<GeoReference, GeoReferenceError
     Ok(reference)
 }
 
-/// An OpenDRIVE document does not say where it is.
+/// Error in the `geoReference` of an OpenDRIVE document.
 #[derive(Debug, thiserror::Error)]
 pub enum GeoReferenceError {
-    /// Not XML.
     #[error("the OpenDRIVE document is not well-formed XML")]
     Xml(#[from] roxmltree::Error),
     /// A token of the projection is not a number.
     #[error("{token:?} in the geoReference, expected a finite number of degrees")]
-    NotANumber {
-        /// The token.
-        token: String,
-    },
+    NotANumber { token: String },
 }
 
-/// Indices of the points of `plan` that an agent is given: the first, the last, every change of
-/// maneuver, and one after each `spacing_m` of points that are not given.
-pub fn thinned(plan: &RoutePlan, spacing_m: f64) -> Vec<usize> {
+/// Returns the indices of the points of `plan` that an agent receives: the first, the last, every change
+/// of maneuver, and one after each `spacing_m` of skipped points.
+pub fn downsampled(plan: &RoutePlan, spacing_m: f64) -> Vec<usize> {
     let points = &plan.points;
     let mut kept = Vec::new();
     let mut skipped_m = 0.0;
@@ -72,8 +68,8 @@ pub fn thinned(plan: &RoutePlan, spacing_m: f64) -> Vec<usize> {
     kept
 }
 
-/// True if the harness keeps a scenario with this trigger: some point of the route lies below it and
-/// runs in its direction. A trigger may lie any distance below the route.
+/// True if the harness keeps a scenario with this trigger: a point of the route is below it and has its
+/// direction. A trigger may be any distance below the route.
 pub fn is_on_route(plan: &RoutePlan, trigger: &TriggerPoint) -> bool {
     plan.points.iter().any(|point| {
         let offset = trigger.position - point.position;
@@ -84,35 +80,36 @@ pub fn is_on_route(plan: &RoutePlan, trigger: &TriggerPoint) -> bool {
     })
 }
 
-/// Keyframes do not cover the route. The official harness fails here with an error of its own code.
+/// Error returned when weather keyframes do not cover the route. The official harness raises an
+/// exception here.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[error(
     "weather goes from {from} % to {to} % of the route, expected 0 % to 100 %: add keyframes, or \
-     use the corrected rule, which holds the nearest one"
+     use the corrected rule, which uses the nearest one"
 )]
 pub struct WeatherGap {
-    /// Percentage of the first keyframe.
+    /// Route percentage of the first keyframe.
     pub from: f64,
-    /// Percentage of the last keyframe.
+    /// Route percentage of the last keyframe.
     pub to: f64,
 }
 
-/// The weather at each of `points`, interpolated by their distance along the route; `keyframes` are
-/// sorted by percentage and not empty. Fields are those of the keyframe before each point.
+/// Returns the weather at each of `points`, interpolated by distance along the route. `keyframes` must be
+/// sorted by percentage. Each point has the fields of the keyframe before it.
 ///
 /// # Errors
-/// If the keyframes do not reach from start to end; [`Rule::Corrected`] holds the nearest instead.
+/// If the keyframes do not cover 0 to 100 %; [`Rule::Corrected`] uses the nearest one instead.
 ///
 /// # Panics
-/// If there is no keyframe.
+/// If `keyframes` is empty.
 pub fn weather_along(
     keyframes: &[WeatherKeyframe],
     points: &[DVec3],
     rule: Rule,
 ) -> Result<Vec<BTreeMap<String, f64>>, WeatherGap> {
     let (first, last) = (&keyframes[0], &keyframes[keyframes.len() - 1]);
-    let is_whole = first.route_percentage == 0.0 && last.route_percentage == 100.0;
-    if rule == Rule::Official && !is_whole {
+    let is_covered = first.route_percentage == 0.0 && last.route_percentage == 100.0;
+    if rule == Rule::Official && !is_covered {
         return Err(WeatherGap { from: first.route_percentage, to: last.route_percentage });
     }
     let length_m = polyline_length_m(points.iter().copied());

@@ -1,7 +1,7 @@
-//! Route files in the Bench2Drive XML format.
+//! Reads route files in the Bench2Drive XML format.
 //!
-//! Reads what the official parser reads, and refuses what it would trip over later, with one error
-//! that names file, line, route and what was expected.
+//! Accepts what the official parser accepts, and rejects what the harness would fail on later, with an
+//! error that contains file, line, route and the expected value.
 
 use super::bounds::{
     COORDINATE_M, HEIGHT_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line, out_of_reach_m,
@@ -17,8 +17,8 @@ use std::path::Path;
 use tandem_scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
 use tandem_xml::{DocumentError, decode};
 
-/// The weather before a file says anything: CARLA's defaults except cloudiness and sun altitude,
-/// which the benchmark sets. Percent, degrees, and CARLA's own scales.
+/// Default weather: that of CARLA, except cloudiness and sun altitude, which the benchmark sets. Units
+/// are percent, degrees, and CARLA's own scales.
 const BASE_WEATHER: [(&str, f64); 14] = [
     ("cloudiness", 50.0),
     ("precipitation", 0.0),
@@ -39,27 +39,27 @@ const BASE_WEATHER: [(&str, f64); 14] = [
 /// Reads all routes of a file.
 ///
 /// # Errors
-/// If the file can't be read or [`parse_routes`] refuses it.
+/// If the file can't be read, or as [`parse_routes`].
 pub fn read_routes(path: &Path) -> Result<Vec<Route>, RouteFileError> {
     parse_routes(read(path)?, &path.display().to_string())
 }
 
-/// Reads all routes of a document: every `<route>` below the document element, in file order.
-/// `bytes` are text in the encoding that the document declares; `file` is how errors name it.
+/// Parses all routes of a document: every `<route>` below the document element, in file order. `bytes`
+/// are text in the encoding that the document declares. Errors name the file `file`.
 ///
 /// # Errors
-/// At the first thing that is wrong.
+/// If the document is not valid; the first error is returned.
 pub fn parse_routes(bytes: impl AsRef<[u8]>, file: &str) -> Result<Vec<Route>, RouteFileError> {
     let text = text_of(bytes.as_ref(), file)?;
     let document = parse_xml(&text, file, "routes")?;
     let mut first_lines = BTreeMap::new();
     let mut routes = Vec::new();
     for node in elements_below(document.root_element(), "route") {
-        let place = Place { file, route: node.attribute("id") };
-        let route = parse_route(node, place)?;
+        let context = ErrorContext { file, route: node.attribute("id") };
+        let route = parse_route(node, context)?;
         let line = line_of(node);
         if let Some(first_line) = first_lines.insert(route.id.clone(), line) {
-            return Err(place.error(node, Problem::DuplicateId { first_line }));
+            return Err(context.error(node, Problem::DuplicateId { first_line }));
         }
         routes.push(route);
     }
@@ -92,14 +92,14 @@ fn parse_xml<'a>(
     })
 }
 
-/// Where an element is, for errors.
+/// File and route of an element, for errors.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct ErrorContext<'a> {
     file: &'a str,
     route: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl ErrorContext<'_> {
     fn error(self, node: Node<'_, '_>, problem: Problem) -> RouteFileError {
         RouteFileError::Element {
             file: self.file.to_owned(),
@@ -136,7 +136,7 @@ impl Place<'_> {
         })
     }
 
-    /// The number `text`, which must be within `bounds`.
+    /// Parses the number `text` and checks that it is within `bounds`.
     fn bounded(
         self,
         node: Node<'_, '_>,
@@ -175,14 +175,14 @@ impl Place<'_> {
         ))
     }
 
-    /// Checks the numbers among the attributes of a scenario's element. What is not a number is
-    /// text for the scenario to read.
+    /// Checks the numeric attributes of a scenario's element. Attributes that are not numbers are text
+    /// for the scenario.
     fn check_parameter(
         self,
         node: Node<'_, '_>,
         key_points: &[DVec3],
     ) -> Result<(), RouteFileError> {
-        let mut place = [None; 2];
+        let mut xy = [None; 2];
         for attribute in node.attributes() {
             let (name, text) = (attribute.name(), attribute.value());
             if text.trim().parse::<f64>().is_err() {
@@ -196,12 +196,12 @@ impl Place<'_> {
             };
             let number = self.bounded(node, name, text, bounds)?;
             match name {
-                "x" => place[0] = Some(number),
-                "y" => place[1] = Some(number),
+                "x" => xy[0] = Some(number),
+                "y" => xy[1] = Some(number),
                 _ => {}
             }
         }
-        let [Some(x), Some(y)] = place else { return Ok(()) };
+        let [Some(x), Some(y)] = xy else { return Ok(()) };
         match out_of_reach_m(DVec2::new(x, y), key_points) {
             None => Ok(()),
             Some(away_m) => {
@@ -212,15 +212,15 @@ impl Place<'_> {
     }
 }
 
-fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileError> {
-    let id = place.attribute(node, "id")?.into();
-    let town = place.attribute(node, "town")?.to_owned();
+fn parse_route(node: Node<'_, '_>, context: ErrorContext<'_>) -> Result<Route, RouteFileError> {
+    let id = context.attribute(node, "id")?.into();
+    let town = context.attribute(node, "town")?.to_owned();
     let nodes = key_points(node);
     let key_points: Vec<DVec3> =
-        nodes.iter().map(|point| place.point(*point)).collect::<Result<_, _>>()?;
+        nodes.iter().map(|point| context.point(*point)).collect::<Result<_, _>>()?;
     if key_points.len() < 2 {
         let anchor = child(node, "waypoints").unwrap_or(node);
-        return Err(place.error(anchor, Problem::TooFewKeyPoints { found: key_points.len() }));
+        return Err(context.error(anchor, Problem::TooFewKeyPoints { found: key_points.len() }));
     }
     check_line(&key_points).map_err(|problem| {
         let number = match problem {
@@ -228,16 +228,16 @@ fn parse_route(node: Node<'_, '_>, place: Place<'_>) -> Result<Route, RouteFileE
             | LineProblem::TooLong { number, .. }
             | LineProblem::Stray { number, .. } => number,
         };
-        place.error(nodes[number - 1], Problem::Line(problem))
+        context.error(nodes[number - 1], Problem::Line(problem))
     })?;
     let scenarios = elements_in_child(node, "scenarios", "scenario")
-        .map(|scenario| parse_scenario(scenario, place, &key_points))
+        .map(|scenario| parse_scenario(scenario, context, &key_points))
         .collect::<Result<_, _>>()?;
-    Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, place)? })
+    Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, context)? })
 }
 
-/// The key points in whichever form the file has them: `<position>` below `<waypoints>` (Bench2Drive,
-/// leaderboard 2.0), `<waypoint>` there, or `<waypoint>` in the route itself (leaderboard 1.0).
+/// Returns the key points in any of three forms: `<position>` below `<waypoints>` (Bench2Drive,
+/// leaderboard 2.0), `<waypoint>` below `<waypoints>`, or `<waypoint>` in the route (leaderboard 1.0).
 fn key_points<'a, 'i>(node: Node<'a, 'i>) -> Vec<Node<'a, 'i>> {
     let mut points: Vec<Node<'_, '_>> = elements_in_child(node, "waypoints", "position").collect();
     if points.is_empty() {
@@ -251,19 +251,19 @@ fn key_points<'a, 'i>(node: Node<'a, 'i>) -> Vec<Node<'a, 'i>> {
 
 fn parse_scenario(
     node: Node<'_, '_>,
-    place: Place<'_>,
+    context: ErrorContext<'_>,
     key_points: &[DVec3],
 ) -> Result<ScenarioSpec, RouteFileError> {
-    let name = place.attribute(node, "name")?.to_owned();
-    let kind = place.attribute(node, "type")?.to_owned();
+    let name = context.attribute(node, "name")?.to_owned();
+    let kind = context.attribute(node, "type")?.to_owned();
     let mut trigger = None;
     let mut parameters = BTreeMap::new();
     for parameter in node.children().filter(Node::is_element) {
-        place.check_parameter(parameter, key_points)?;
+        context.check_parameter(parameter, key_points)?;
         match parameter.tag_name().name() {
             "trigger_point" => {
-                let position = place.point(parameter)?;
-                let yaw_deg = place.number(parameter, "yaw", YAW_DEG)?;
+                let position = context.point(parameter)?;
+                let yaw_deg = context.number(parameter, "yaw", YAW_DEG)?;
                 trigger = Some(TriggerPoint { position, yaw_deg });
             }
             "other_actor" => {}
@@ -281,18 +281,18 @@ fn parse_scenario(
 
 fn parse_weathers(
     route: Node<'_, '_>,
-    place: Place<'_>,
+    context: ErrorContext<'_>,
 ) -> Result<Vec<WeatherKeyframe>, RouteFileError> {
     let mut weather = match child(route, "weathers") {
         Some(_) => elements_in_child(route, "weathers", "weather")
             .map(|entry| {
-                parse_weather(entry, place, place.number(entry, "route_percentage", WEATHER)?)
+                parse_weather(entry, context, context.number(entry, "route_percentage", WEATHER)?)
             })
             .collect::<Result<Vec<_>, _>>()?,
-        // Leaderboard 1.0: one weather in the route itself, which does not change along it.
+        // Leaderboard 1.0: one constant weather, directly in the route.
         None => children(route, "weather")
             .take(1)
-            .map(|entry| parse_weather(entry, place, 0.0))
+            .map(|entry| parse_weather(entry, context, 0.0))
             .collect::<Result<Vec<_>, _>>()?,
     };
     if weather.is_empty() {
@@ -304,21 +304,21 @@ fn parse_weathers(
 
 fn parse_weather(
     node: Node<'_, '_>,
-    place: Place<'_>,
+    context: ErrorContext<'_>,
     route_percentage: f64,
 ) -> Result<WeatherKeyframe, RouteFileError> {
     let mut fields = base_weather();
     for attribute in node.attributes() {
-        // `id` names the weather in files of leaderboard 1.0.
+        // Files of leaderboard 1.0 have the weather's name in `id`.
         if matches!(attribute.name(), "route_percentage" | "id") {
             continue;
         }
         match fields.get_mut(attribute.name()) {
             Some(field) => {
-                *field = place.bounded(node, attribute.name(), attribute.value(), WEATHER)?;
+                *field = context.bounded(node, attribute.name(), attribute.value(), WEATHER)?;
             }
             None => tracing::warn!(
-                file = place.file,
+                file = context.file,
                 line = line_of(node),
                 attribute = attribute.name(),
                 "unknown weather field ignored"
@@ -336,7 +336,7 @@ fn child<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|child| child.has_tag_name(tag))
 }
 
-/// Every child called `tag`, in file order.
+/// Returns every child with tag `tag`, in file order.
 fn children<'a, 'i, 't>(
     node: Node<'a, 'i>,
     tag: &'t str,
@@ -344,7 +344,7 @@ fn children<'a, 'i, 't>(
     node.children().filter(move |child| child.has_tag_name(tag))
 }
 
-/// Every `tag` element below `node` at any depth, in file order; `node` itself does not count.
+/// Returns every `tag` element below `node` at any depth, in file order, without `node` itself.
 fn elements_below<'a, 'i, 't>(
     node: Node<'a, 'i>,
     tag: &'t str,
@@ -352,7 +352,7 @@ fn elements_below<'a, 'i, 't>(
     node.descendants().skip(1).filter(move |element| element.has_tag_name(tag))
 }
 
-/// Every `tag` element below the first child called `parent`.
+/// Returns every `tag` element below the first child with tag `parent`.
 fn elements_in_child<'a, 'i, 't>(
     node: Node<'a, 'i>,
     parent: &str,
@@ -372,7 +372,7 @@ mod tests {
     const WAYPOINTS: &str =
         r#"<waypoints><position x="0" y="0" z="0"/><position x="2" y="0" z="0"/></waypoints>"#;
 
-    /// Checks that `text` is refused with an error that contains each of `parts`.
+    /// Checks that parsing `text` fails with an error that contains each of `parts`.
     #[track_caller]
     fn check_refused(text: &str, parts: &[&str]) {
         let error = parse_routes(text, "f.xml").expect_err("should be refused").to_string();
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_xml_is_refused_with_its_line() {
+    fn malformed_xml_is_rejected_with_its_line() {
         check_refused("<routes>\n<route id=\"1\"\n</routes>", &["f.xml:3", "well-formed"]);
     }
 
@@ -410,13 +410,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_routes_is_refused() {
+    fn file_without_routes_is_rejected() {
         check_refused("<routes/>", &["f.xml", "no <route>"]);
         check_refused("", &["f.xml", "well-formed"]);
     }
 
     #[test]
-    fn a_missing_attribute_is_named_with_its_element() {
+    fn missing_attribute_is_reported_with_its_element() {
         let no_id = format!("<routes><route town=\"Town01\">{WAYPOINTS}</route></routes>");
         check_refused(&no_id, &["f.xml:1", "<route>", "\"id\""]);
         let no_town = format!("<routes><route id=\"3\">{WAYPOINTS}</route></routes>");
@@ -428,14 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn fewer_than_two_key_points_are_refused() {
+    fn fewer_than_two_key_points_are_rejected() {
         check_refused(&file(""), &["f.xml:2", "route 7", "0 <position>", "at least 2"]);
         let one = file("<waypoints><position x=\"1\" y=\"2\" z=\"3\"/></waypoints>");
         check_refused(&one, &["f.xml:3", "1 <position>"]);
     }
 
     #[test]
-    fn scenarios_of_unknown_types_stay_in_the_route() {
+    fn scenarios_of_unknown_types_are_kept() {
         let text = file(&format!(
             "{WAYPOINTS}<scenarios><scenario name=\"a_1\" type=\"PriorityAtJunction\"/></scenarios>"
         ));
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_key_points_gives_the_same_route() {
+    fn all_forms_of_key_points_give_the_same_route() {
         let points = |tag: &str| {
             format!("<{tag} x=\"0\" y=\"0\" z=\"0\" yaw=\"9\"/><{tag} x=\"2\" y=\"0\" z=\"0\"/>")
         };
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_kept_as_they_are_written() {
+    fn ids_are_kept_verbatim() {
         for id in ["007", "a/b", " 7 ", "Straße", ""] {
             let text =
                 format!("<routes><route id=\"{id}\" town=\"T\">{WAYPOINTS}</route></routes>");
@@ -473,14 +473,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_used_twice_is_refused() {
+    fn duplicate_id_is_rejected() {
         let route = format!("<route id=\"5\" town=\"T\">{WAYPOINTS}</route>");
         let text = format!("<routes>\n{route}\n{route}\n</routes>");
         check_refused(&text, &["f.xml:3", "route 5", "line 2"]);
     }
 
     #[test]
-    fn numbers_must_be_finite_numbers() {
+    fn non_finite_numbers_are_rejected() {
         for bad in ["east", "nan", "inf", ""] {
             let text =
                 file(&format!("<waypoints><position x=\"{bad}\" y=\"2\" z=\"3\"/></waypoints>"));
@@ -488,38 +488,38 @@ mod tests {
         }
     }
 
-    /// A route file whose key points are `places`.
-    fn through(places: &[(f64, f64)]) -> String {
+    /// Route file with key points at `positions`.
+    fn through(positions: &[(f64, f64)]) -> String {
         let position = |(x, y): &(f64, f64)| format!("<position x='{x}' y='{y}' z='0'/>\n");
         file(&format!(
             "<waypoints>\n{}</waypoints>",
-            places.iter().map(position).collect::<String>()
+            positions.iter().map(position).collect::<String>()
         ))
     }
 
     #[test]
-    fn key_points_that_no_route_has_are_refused() {
+    fn implausible_key_points_are_rejected() {
         let dense = |n: i32| (0..n).map(|i| (2.0 * f64::from(i), 0.0));
-        let with = |number: usize, place: (f64, f64)| {
-            let mut places: Vec<_> = dense(8).collect();
-            places[number - 1] = place;
-            through(&places)
+        let with = |number: usize, position: (f64, f64)| {
+            let mut positions: Vec<_> = dense(8).collect();
+            positions[number - 1] = position;
+            through(&positions)
         };
         check_refused(&with(3, (4.0, 1e18)), &["f.xml:6", "route 7", "y=\"1000000000000000000\""]);
         check_refused(&with(3, (4.0, 4294967295.0)), &["route 7", "y=\"4294967295\"", "20000000"]);
         check_refused(&with(3, (4.0, 32767.0)), &["f.xml:6", "route 7", "key point 3", "y=32767"]);
         check_refused(&with(3, (4.0, 400.0)), &["key point 3", "400 m away from its neighbors"]);
-        check_refused(&with(8, (14.0, -9000.0)), &["key point 8", "9000 m from the one before"]);
+        check_refused(&with(8, (14.0, -9000.0)), &["key point 8", "9000 m from the previous one"]);
         let far: Vec<_> = (0..40).map(|i| (5000.0 * f64::from(i), 0.0)).collect();
         check_refused(&through(&far), &["f.xml:15", "longer than 50000 m at key point 12"]);
         let high = through(&[(0.0, 0.0), (2.0, 0.0)]).replace("z='0'", "z='1e7'");
         check_refused(&high, &["z=\"1e7\"", "out of range", "from -10000 to 10000"]);
-        // UTM coordinates, gaps of the leaderboard, and a loop through two gaps are routes.
-        for places in [
+        // UTM coordinates, gaps of the leaderboard, and a loop through two gaps are valid.
+        for positions in [
             vec![(500_000.0, 9_876_543.0), (500_002.0, 9_876_543.0)],
             vec![(0.0, 0.0), (2579.0, 0.0), (0.0, 3.5)],
         ] {
-            parse_routes(through(&places), "f.xml").unwrap();
+            parse_routes(through(&positions), "f.xml").unwrap();
         }
     }
 
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_count_at_any_depth_and_weather_is_sorted_stably() {
+    fn nested_routes_are_read_and_weather_is_sorted_stably() {
         let weathers = r#"<weathers>
             <weather route_percentage="100" cloudiness="1"/>
             <weather route_percentage="0" cloudiness="2"/>
@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_parameter_overwrites_the_earlier_one() {
+    fn repeated_parameter_overwrites_the_earlier_one() {
         let text = file(&format!(
             "{WAYPOINTS}<scenarios><scenario name=\"a\" type=\"Accident\">\
              <speed value=\"1\"/><speed from=\"2\"/><other_actor x=\"1\"/></scenario></scenarios>"

@@ -1,10 +1,10 @@
-//! The scenario types that the embedded world has.
+//! Scenario types of Bench2Drive, all of which the embedded world supports.
 
 use std::collections::BTreeMap;
 use tandem_files::shortened;
 use tandem_scene::Route;
 
-/// All 44 types of Bench2Drive, by name.
+/// All 44 scenario types of Bench2Drive, sorted by name.
 pub const SCENARIO_TYPES: [&str; 44] = [
     "Accident",
     "AccidentTwoWays",
@@ -52,10 +52,10 @@ pub const SCENARIO_TYPES: [&str; 44] = [
     "YieldToEmergencyVehicle",
 ];
 
-/// Returns what a record says about the scenarios of `route` that are not driven, because their types
-/// are not among [`SCENARIO_TYPES`]; `None` if every type is. The official harness drives a route
-/// without the scenarios that it cannot build, too.
-pub fn left_out(route: &Route) -> Option<String> {
+/// Returns a note for the record that lists the scenarios of `route` whose types are not in
+/// [`SCENARIO_TYPES`]; `None` without such scenarios. The route is driven without them, as the official
+/// harness drives a route without the scenarios that it cannot build.
+pub fn unsupported_scenarios(route: &Route) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for scenario in &route.scenarios {
         if !SCENARIO_TYPES.contains(&scenario.kind.as_str()) {
@@ -80,7 +80,7 @@ mod tests {
     use crate::scoring::Ability;
 
     #[test]
-    fn scenarios_of_other_benchmarks_are_counted_by_type() {
+    fn unsupported_scenarios_are_counted_by_type() {
         let scenarios: String = ["EnterActorFlowV2", "Accident", "EnterActorFlowV2", "RoadBlocked"]
             .map(|kind| format!("<scenario name=\"a\" type=\"{kind}\"/>"))
             .concat();
@@ -90,21 +90,21 @@ mod tests {
              </route></routes>"
         );
         let mut routes = parse_routes(&text, "f.xml").unwrap();
-        let note = left_out(&routes[0]).unwrap();
+        let note = unsupported_scenarios(&routes[0]).unwrap();
         assert!(note.ends_with("2 EnterActorFlowV2, 1 RoadBlocked"), "{note}");
         routes[0].scenarios.retain(|scenario| scenario.kind == "Accident");
-        assert_eq!(left_out(&routes[0]), None);
+        assert_eq!(unsupported_scenarios(&routes[0]), None);
     }
 
     #[test]
-    fn the_list_is_sorted_and_free_of_duplicates() {
+    fn scenario_types_are_sorted_and_unique() {
         assert!(SCENARIO_TYPES.is_sorted_by(|left, right| left < right));
     }
 
     #[test]
-    fn every_scenario_type_demands_something_and_groups_name_only_known_types() {
+    fn every_scenario_type_requires_an_ability() {
         for kind in SCENARIO_TYPES {
-            assert!(Ability::ALL.into_iter().any(|ability| ability.is_demanded_by(kind)), "{kind}");
+            assert!(Ability::ALL.into_iter().any(|ability| ability.is_required_by(kind)), "{kind}");
         }
         for ability in Ability::ALL {
             for kind in ability.scenario_types() {

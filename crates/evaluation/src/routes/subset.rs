@@ -1,50 +1,39 @@
-//! Choosing routes of a file by their ids.
+//! Selects routes of a file by their ids.
 
 use tandem_scene::{Route, RouteId};
 
-/// A list of routes could not be chosen from a file.
+/// Error in a route subset.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubsetError {
-    /// No such route.
-    #[error("route subset names route {id:?}, which the route file does not have")]
-    Unknown {
-        /// What the subset says.
-        id: String,
-    },
-    /// A range runs backwards.
+    #[error("route {id:?} of the route subset is not in the route file")]
+    Unknown { id: String },
     #[error("range {range:?} of the route subset ends before it starts, in the file's order")]
-    Reversed {
-        /// What the subset says.
-        range: String,
-    },
-    /// A route is chosen twice.
-    #[error("route subset names route {id} twice")]
-    Repeated {
-        /// The route.
-        id: RouteId,
-    },
+    Reversed { range: String },
+    #[error("route {id} occurs twice in the route subset")]
+    Repeated { id: RouteId },
 }
 
-/// The routes that `subset` chooses, in file order: ids and ranges of ids, separated by commas, e.g.
-/// `1,5-9`. A range holds what lies between its two ids in the file. An empty subset chooses all.
+/// Returns the routes of `subset`, in file order. A subset is a list of ids and ranges of ids, separated
+/// by commas, e.g. `1,5-9`. A range contains the routes between its two ids in the file. An empty subset
+/// selects all routes.
 ///
 /// # Errors
-/// If an id is unknown or chosen twice, or a range runs backwards.
+/// If an id is unknown or occurs twice, or a range is reversed.
 pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, SubsetError> {
     let subset = subset.replace(char::is_whitespace, "");
     if subset.is_empty() {
         return Ok(routes);
     }
-    let place_of = |id: &str| routes.iter().position(|route| route.id.as_str() == id);
+    let position_of = |id: &str| routes.iter().position(|route| route.id.as_str() == id);
     let mut is_chosen = vec![false; routes.len()];
     for part in subset.split(',') {
-        let (first, last) = range(part, &place_of)?;
+        let (first, last) = range(part, &position_of)?;
         if last < first {
             return Err(SubsetError::Reversed { range: part.to_owned() });
         }
-        for place in first..=last {
-            if std::mem::replace(&mut is_chosen[place], true) {
-                return Err(SubsetError::Repeated { id: routes[place].id.clone() });
+        for idx in first..=last {
+            if std::mem::replace(&mut is_chosen[idx], true) {
+                return Err(SubsetError::Repeated { id: routes[idx].id.clone() });
             }
         }
     }
@@ -52,20 +41,22 @@ pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, Sub
     Ok(chosen.map(|(route, _)| route).collect())
 }
 
-/// First and last place of a part of a subset. Ids may have hyphens in them: the whole part is one if
-/// there is such a route, and otherwise the first hyphen between two ids makes it a range.
+/// Returns the first and last position of a part of a subset. Ids may contain hyphens: the part is an id
+/// if such a route exists, otherwise the first hyphen between two ids separates a range.
 fn range(
     part: &str,
-    place_of: &dyn Fn(&str) -> Option<usize>,
+    position_of: &dyn Fn(&str) -> Option<usize>,
 ) -> Result<(usize, usize), SubsetError> {
-    if let Some(place) = place_of(part) {
-        return Ok((place, place));
+    if let Some(position) = position_of(part) {
+        return Ok((position, position));
     }
     let ends = || part.match_indices('-').map(|(at, _)| (&part[..at], &part[at + 1..]));
-    if let Some(places) = ends().find_map(|(first, last)| place_of(first).zip(place_of(last))) {
-        return Ok(places);
+    let positions = ends().find_map(|(first, last)| position_of(first).zip(position_of(last)));
+    if let Some(positions) = positions {
+        return Ok(positions);
     }
-    let unknown = ends().flat_map(|(first, last)| [first, last]).find(|id| place_of(id).is_none());
+    let unknown =
+        ends().flat_map(|(first, last)| [first, last]).find(|id| position_of(id).is_none());
     Err(SubsetError::Unknown { id: unknown.unwrap_or(part).to_owned() })
 }
 
@@ -78,7 +69,7 @@ mod tests {
         r#"<waypoints><position x="0" y="0" z="0"/><position x="2" y="0" z="0"/></waypoints>"#;
 
     #[test]
-    fn subsets_choose_ids_with_hyphens() {
+    fn subsets_select_ids_with_hyphens() {
         let route = |id: &str| format!("<route id=\"{id}\" town=\"T\">{WAYPOINTS}</route>");
         let text: String = ["1", "a-b", "2", "c"].map(route).concat();
         let routes = parse_routes(format!("<routes>{text}</routes>"), "f.xml").unwrap();

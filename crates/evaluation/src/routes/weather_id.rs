@@ -1,8 +1,8 @@
-//! Ids of weather presets: a record names the preset that its route's weather equals.
+//! Ids of weather presets. A record contains the id of the preset that equals its route's weather.
 
 use tandem_scene::Route;
 
-/// The fields that are compared, in the order of [`PRESETS`].
+/// Fields that are compared, in the order of the values in [`PRESETS`].
 const FIELDS: [&str; 8] = [
     "cloudiness",
     "precipitation",
@@ -14,7 +14,7 @@ const FIELDS: [&str; 8] = [
     "fog_density",
 ];
 
-/// Id and values of every preset that the official harness knows: percent, and degrees for the sun.
+/// Id and values of every preset of the official harness: percent, and degrees for the sun.
 const PRESETS: [(&str, [f64; FIELDS.len()]); 23] = [
     ("0", [5.0, 0.0, 0.0, 0.0, 10.0, -1.0, 90.0, 2.0]),
     ("1", [5.0, 0.0, 0.0, 0.0, 10.0, -1.0, 15.0, 2.0]),
@@ -41,8 +41,8 @@ const PRESETS: [(&str, [f64; FIELDS.len()]); 23] = [
     ("26", [50.0, 0.0, 0.0, 0.0, 0.0, 0.0, 70.0, 0.0]),
 ];
 
-/// Returns the id of the first preset whose eight values equal the route's first weather, as the
-/// official harness finds it; `None` if there is no such preset.
+/// Returns the id of the first preset whose eight values equal the route's first weather, as in the
+/// official harness; `None` if no preset does.
 pub fn weather_id(route: &Route) -> Option<&'static str> {
     let fields = &route.weather.first()?.fields;
     let is_equal = |values: &[f64; FIELDS.len()]| {

@@ -1,31 +1,26 @@
-//! Multi-ability: success by what routes demand of a driver.
+//! Multi-ability score: success rates by the driving skills that routes require.
 
 use super::merge::FoundRecord;
 use super::rule::Rule;
 use glam::DVec3;
 use tandem_scene::{Route, RouteId, RoutePlan};
 
-/// What a route may demand. A scenario type may demand several.
+/// Driving skill that a scenario type requires. A type may require several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ability {
-    /// Getting past obstacles.
     Overtaking,
-    /// Entering and crossing traffic.
     Merging,
-    /// Stopping for what appears suddenly.
     EmergencyBrake,
-    /// Making way.
     GiveWay,
-    /// Obeying lights and signs.
     TrafficSigns,
 }
 
 impl Ability {
-    /// All of them, in the order of the official file.
+    /// All abilities, in the order of the official file.
     pub const ALL: [Self; 5] =
         [Self::Overtaking, Self::Merging, Self::EmergencyBrake, Self::GiveWay, Self::TrafficSigns];
 
-    /// The key of the official file.
+    /// Returns the key in the official file.
     pub fn key(self) -> &'static str {
         match self {
             Self::Overtaking => "Overtaking",
@@ -36,7 +31,7 @@ impl Ability {
         }
     }
 
-    /// The scenario types that demand it, sorted.
+    /// Returns the scenario types that require this ability, sorted.
     pub fn scenario_types(self) -> &'static [&'static str] {
         match self {
             Self::Overtaking => &[
@@ -107,37 +102,38 @@ impl Ability {
         }
     }
 
-    pub(crate) fn is_demanded_by(self, scenario_type: &str) -> bool {
+    pub(crate) fn is_required_by(self, scenario_type: &str) -> bool {
         self.scenario_types().contains(&scenario_type)
     }
 }
 
-/// How obeying signs is counted; the release that does it so.
+/// Rule for counting traffic-sign routes, named by the release of the official tool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SignRule {
-    /// 0.0.3: every route counts twice, once by success and once by its signs. Published tables follow
-    /// this rule, the one of 0.0.4 too.
+    /// Release 0.0.3: every route counts twice, once by success and once by obeying its signs. All
+    /// published tables follow this rule, that of release 0.0.4 included.
     Release003,
-    /// 0.0.4: a route counts once, by success or by its signs.
+    /// Release 0.0.4: a route counts once, by success or by obeying its signs.
     #[default]
     Release004,
 }
 
-/// Where on its dense route a route enters its first junction.
+/// Point of the dense route at which the first junction begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FirstJunction {
-    /// Number of the first point in a junction, counted from 1; `None` if there is no junction.
+    /// Number of the first point in a junction, from 1; `None` without a junction.
     pub point: Option<usize>,
-    /// How many points the dense route has.
+    /// Number of points of the dense route.
     pub points: usize,
 }
 
-/// Two consecutive key points farther apart than this have a junction between them, meters.
+/// Consecutive key points farther apart than this are assumed to have a junction between them,
+/// meters.
 const JUNCTION_GAP_M: f64 = 12.0;
 
 impl FirstJunction {
-    /// A reading of key points alone, for want of a map: one point per meter, and junctions wherever
-    /// key points are more than 12 m apart, which is how official routes cross them.
+    /// Estimates the first junction from key points where no map is available: one dense point per
+    /// meter, and a junction wherever key points are more than 12 m apart, as in official routes.
     pub fn of_key_points(key_points: &[DVec3]) -> Self {
         let mut points = 0_usize;
         let mut point = None;
@@ -146,61 +142,53 @@ impl FirstJunction {
             if point.is_none() && gap_m > JUNCTION_GAP_M {
                 point = Some(points.saturating_add(1));
             }
-            // Key points may be as far apart as numbers go.
+            // Saturates, because the distance of key points is not bounded.
             points = points.saturating_add((gap_m.floor() as usize).saturating_add(1));
         }
         Self { point, points }
     }
 
-    /// Of a dense route on the lanes of a map, as the official tool finds it.
+    /// Finds the first junction of a dense route on the lanes of a map, as the official tool does.
     pub fn of_plan(plan: &RoutePlan) -> Self {
         let first = plan.points.iter().position(|point| point.is_junction);
         Self { point: first.map(|idx| idx + 1), points: plan.points.len() }
     }
 }
 
-/// How many points behind the entry of a junction a route must have come for its signs to count.
+/// Number of points beyond the junction entry that must have been driven for signs to count.
 const POINTS_BEYOND_SIGN: usize = 8;
 
 /// Abilities of one run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Abilities {
     /// By ability, 0 to 1, in the order of [`Ability::ALL`]; `None` for a group without routes, which
-    /// only the corrected rule lets pass.
+    /// only the corrected rule permits.
     pub ratios: [Option<f64>; 5],
-    /// Routes that each ratio rests on.
+    /// Number of routes in each ratio.
     pub routes: [usize; 5],
-    /// Mean of the ratios there are; `None` without any.
+    /// Mean of the available ratios; `None` if there are no ratios.
     pub mean: Option<f64>,
     /// Scenario type and id of every route without a record. The official file calls them crashed.
     pub missing: Vec<(String, RouteId)>,
 }
 
-/// Abilities can't be computed by the official rule.
+/// Error returned when abilities can't be computed by the official rule.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AbilityError {
-    /// No route of a group has a record.
     #[error(
         "no route of group {group} has a record, and the official rule divides by their number: \
          finish one, or use the corrected rule"
     )]
-    EmptyGroup {
-        /// The official key of the group.
-        group: &'static str,
-    },
-    /// A route that demands obeying signs has no junction.
+    EmptyGroup { group: &'static str },
     #[error(
-        "route {route_id} demands obeying signs but no junction was found on it, which the official \
+        "route {route_id} requires obeying signs, but no junction was found on it, which the official \
          rule needs: use the corrected rule"
     )]
-    NoJunction {
-        /// The file's number.
-        route_id: RouteId,
-    },
+    NoJunction { route_id: RouteId },
 }
 
-/// Computes abilities over `routes`, of whose records the first of each route counts. A route's first
-/// scenario says what it demands.
+/// Computes abilities over `routes`. The first record of each route counts. The type of a route's
+/// first scenario determines which abilities it requires.
 ///
 /// # Errors
 /// Where the official tool fails, unless the rule is [`Rule::Corrected`].
@@ -211,11 +199,11 @@ pub fn abilities(
     signs: SignRule,
     rule: Rule,
 ) -> Result<Abilities, AbilityError> {
-    // Town by town, as the official tool reads maps: the order of the missing.
+    // By town, because the official tool reads map after map: this is the order of `missing`.
     let mut routes: Vec<&Route> = routes.iter().collect();
     routes.sort_by(|left, right| left.town.cmp(&right.town));
     let mut missing = Vec::new();
-    // Per ability: what counts, and what it is divided by.
+    // Per ability: points and divisor.
     let mut counts = [(0.0, 0.0); 5];
     let mut routes_of = [0; 5];
     for route in routes {
@@ -228,11 +216,11 @@ pub fn abilities(
                 continue;
             }
         }
-        for (place, ability) in Ability::ALL.into_iter().enumerate() {
-            if !ability.is_demanded_by(kind) {
+        for (idx, ability) in Ability::ALL.into_iter().enumerate() {
+            if !ability.is_required_by(kind) {
                 continue;
             }
-            routes_of[place] += 1;
+            routes_of[idx] += 1;
             let is_success = record.is_some_and(|record| record.is_success);
             let obeys = || match record {
                 Some(record) => obeys_signs(route, record, first_junction(route), rule),
@@ -245,16 +233,16 @@ pub fn abilities(
             } else {
                 (usize::from(is_success || obeys()?), 1)
             };
-            counts[place].0 += points as f64;
-            counts[place].1 += f64::from(weight);
+            counts[idx].0 += points as f64;
+            counts[idx].1 += f64::from(weight);
         }
     }
     let mut ratios = [None; 5];
-    for (place, (points, weight)) in counts.into_iter().enumerate() {
+    for (idx, (points, weight)) in counts.into_iter().enumerate() {
         if weight > 0.0 {
-            ratios[place] = Some(points / weight);
+            ratios[idx] = Some(points / weight);
         } else if rule == Rule::Official {
-            return Err(AbilityError::EmptyGroup { group: Ability::ALL[place].key() });
+            return Err(AbilityError::EmptyGroup { group: Ability::ALL[idx].key() });
         }
     }
     let known: Vec<f64> = ratios.iter().flatten().copied().collect();
@@ -262,7 +250,7 @@ pub fn abilities(
     Ok(Abilities { ratios, routes: routes_of, mean, missing })
 }
 
-/// True if a route got past its first junction without running a light or a stop sign.
+/// True if a route was driven past its first junction without running a red light or a stop sign.
 fn obeys_signs(
     route: &Route,
     record: &FoundRecord,

@@ -1,5 +1,5 @@
 //! Result files: checkpoints and merged tables with the keys, key order and number formats of the
-//! official ones.
+//! official harness.
 
 use super::python::{float_text, round};
 use super::record::{Infractions, Record, Scores};
@@ -7,10 +7,9 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A result file of one or more routes.
+/// Result file of one or more routes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Records and what they come to.
     #[serde(rename = "_checkpoint")]
     pub body: CheckpointBody,
     /// `Started`, `Finished`, `Rejected`, `Crashed` or `Invalid`.
@@ -19,55 +18,47 @@ pub struct Checkpoint {
     pub eligible: bool,
     /// One icon name per declared sensor.
     pub sensors: Vec<String>,
-    /// 15 numbers as text, empty until all routes are done.
+    /// 15 numbers as text; empty until all routes are done.
     pub values: Vec<String>,
-    /// What the values are, empty until all routes are done.
+    /// Names of the values, empty until all routes are done.
     pub labels: Vec<String>,
 }
 
 /// The inner part of a [`Checkpoint`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct CheckpointBody {
-    /// Averages over the file, once all routes are done.
     pub global_record: MaybeGlobal,
-    /// Routes done, routes in total.
+    /// Number of finished routes and of all routes.
     pub progress: [usize; 2],
-    /// One per finished route.
     pub records: Vec<Record>,
 }
 
-/// A global record, or `{}` while routes are missing.
+/// Global record, or `{}` until all routes are done.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum MaybeGlobal {
-    /// All routes are done.
     Complete(Box<GlobalRecord>),
-    /// Some are missing.
     Missing {},
 }
 
-/// Averages over all routes of a file.
+/// Averages over all routes of a result file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalRecord {
     /// Always −1.
     pub index: i64,
     /// Always −1.
     pub route_id: i64,
-    /// The worst of all: `Failed`, `Completed` or `Perfect`.
+    /// Worst status of all routes: `Failed`, `Completed` or `Perfect`.
     pub status: String,
-    /// Events per kilometer; lane departures in kilometers.
     pub infractions: InfractionRates,
-    /// Means over all routes.
     pub scores_mean: GlobalScores,
-    /// Standard deviations over all routes.
     pub scores_std_dev: GlobalScores,
-    /// Sums over all routes.
     pub meta: GlobalMeta,
 }
 
-/// Infractions per kilometer, 3 digits; lane departures are kilometers. Fields in key order.
+/// Infractions per kilometer, rounded to 3 digits; lane departures are kilometers instead. Fields in
+/// key order; [`InfractionKind`](super::InfractionKind) explains the names.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the file format's; `InfractionKind` explains them")]
 pub struct InfractionRates {
     pub collisions_layout: f64,
     pub collisions_pedestrian: f64,
@@ -83,31 +74,31 @@ pub struct InfractionRates {
     pub route_timeout: f64,
 }
 
-/// One number per score, in key order.
+/// One value per score, in key order.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalScores {
-    /// Driving score.
+    /// Driving score, 0 to 100.
     pub score_composed: f64,
     /// Route completion, percent.
     pub score_route: f64,
-    /// Infraction penalty.
+    /// Infraction penalty, 0 to 1.
     pub score_penalty: f64,
 }
 
 /// Sums over all routes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalMeta {
-    /// Meters.
+    /// Length of all routes, meters.
     pub total_length: f64,
-    /// Seconds of simulation.
+    /// Simulation time, seconds.
     pub duration_game: f64,
-    /// Seconds of wall time.
+    /// Wall time, seconds.
     pub duration_system: f64,
     /// Route id, index and status of every failed route.
     pub exceptions: Vec<(String, usize, String)>,
 }
 
-/// What the values of a checkpoint are.
+/// Names of the values of a checkpoint.
 const LABELS: [&str; 15] = [
     "Avg. driving score",
     "Avg. route completion",
@@ -127,7 +118,7 @@ const LABELS: [&str; 15] = [
 ];
 
 impl GlobalRecord {
-    /// Averages `records` over `routes_total` routes, the ones without a record counting as zero.
+    /// Averages `records` over `routes_total` routes. Routes without a record count as zero.
     ///
     /// # Panics
     /// If `routes_total` is 0.
@@ -174,7 +165,7 @@ impl GlobalRecord {
         }
     }
 
-    /// The numbers that [`LABELS`] name, as text.
+    /// Returns the values named by [`LABELS`], as text.
     fn values(&self) -> Vec<String> {
         let (scores, rates) = (&self.scores_mean, &self.infractions);
         [
@@ -238,24 +229,25 @@ fn infraction_rates(records: &[Record]) -> InfractionRates {
     }
 }
 
-/// Adds from zero up: `Iterator::sum` of nothing is −0.0, which files would print.
+/// Sums from +0.0: `Iterator::sum` of an empty iterator is −0.0, which files would contain.
 pub(super) fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.fold(0.0, |total, number| total + number)
 }
 
-/// The meters in "Agent went outside its route lanes for about 4.251 meters (…": the ninth word.
+/// Parses the meters in "Agent went outside its route lanes for about 4.251 meters (…": the ninth
+/// word.
 fn meters_of_lane_message(message: &str) -> Option<f64> {
     message.split(' ').nth(8)?.parse().ok()
 }
 
 impl Checkpoint {
-    /// The file of a run that got through all `routes_total` routes.
+    /// Creates the result file of a run that has finished all `routes_total` routes.
     pub fn finished(records: Vec<Record>, routes_total: usize, sensors: Vec<String>) -> Self {
         let global = GlobalRecord::new(&records, routes_total);
         let values = global.values();
         let crash = records.iter().rev().find_map(|record| {
-            let is_given_up = ["Simulation crashed", "Wall-time limit"];
-            if is_given_up.iter().any(|why| record.status.contains(why)) {
+            let given_up = ["Simulation crashed", "Wall-time limit"];
+            if given_up.iter().any(|text| record.status.contains(text)) {
                 Some("Crashed")
             } else if record.status.contains("Agent's sensors were invalid") {
                 Some("Rejected")
@@ -263,8 +255,8 @@ impl Checkpoint {
                 None
             }
         });
-        let is_whole = records.len() == routes_total && !sensors.is_empty();
-        let entry_status = if is_whole { crash.unwrap_or("Finished") } else { "Invalid" };
+        let is_complete = records.len() == routes_total && !sensors.is_empty();
+        let entry_status = if is_complete { crash.unwrap_or("Finished") } else { "Invalid" };
         Self {
             body: CheckpointBody {
                 global_record: MaybeGlobal::Complete(Box::new(global)),
@@ -280,15 +272,15 @@ impl Checkpoint {
     }
 }
 
-/// All records of a campaign in the format of the official merge tool, which calls it `merged.json`.
+/// All records of a campaign in the format of the official merge tool's `merged.json`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct MergedTable {
     #[serde(rename = "_checkpoint")]
     body: MergedBody,
-    /// Sum of all driving scores over the number of drives of the campaign.
+    /// Sum of all driving scores divided by the number of drives of the campaign, 0 to 100.
     #[serde(rename = "driving score")]
     pub driving_score: f64,
-    /// Successes over the number of drives of the campaign, 0 to 1.
+    /// Successes divided by the number of drives of the campaign, 0 to 1.
     #[serde(rename = "success rate")]
     pub success_rate: f64,
     /// Number of records.
@@ -320,17 +312,17 @@ impl Serialize for MergedRecord {
 }
 
 impl MergedTable {
-    /// Merges `records` of a campaign that drives `routes` routes `repetitions` times each; drives
-    /// without a record count as zero. The official tool always divides by 220.
+    /// Merges `records` of a campaign of `routes` routes with `repetitions` drives each. Drives without
+    /// a record count as zero. The official tool always divides by 220 instead.
     ///
     /// # Panics
-    /// If there is no route or no repetition.
+    /// If `routes` or `repetitions` is 0.
     pub fn new(mut records: Vec<Record>, routes: usize, repetitions: u32) -> Self {
         assert!(routes > 0 && repetitions > 0, "averages over no drives");
         let total = routes as f64 * f64::from(repetitions);
         let score = sum(records.iter().map(|record| record.scores.score_composed));
         let successes = records.iter().filter(|record| record.is_success()).count();
-        // As text, descending: the official order.
+        // By route id as text, descending: the order of the official tool.
         records.sort_by(|left, right| right.route_id.cmp(&left.route_id));
         Self {
             finished: records.len(),
@@ -342,19 +334,19 @@ impl MergedTable {
         }
     }
 
-    /// Drives of the whole campaign, with a record or without.
+    /// Returns the number of drives of the campaign, with and without a record.
     pub fn total(&self) -> usize {
         self.routes * self.repetitions as usize
     }
 
-    /// The records, by route id as text, descending.
+    /// Returns the records by route id as text, descending.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.body.records.iter().map(|record| &record.0)
     }
 }
 
 impl fmt::Display for MergedTable {
-    /// One line; the scores never stand without how many drives they rest on.
+    /// Formats the scores as one line, with the numbers of finished and of all drives.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} / {} ", self.finished, self.total())?;
         match self.repetitions {
@@ -375,13 +367,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_never_shows_a_score_without_finished_and_total() {
+    fn summary_shows_finished_and_total_before_scores() {
         let line = MergedTable::new(Vec::new(), 3, 1).to_string();
         assert!(line.starts_with("0 / 3 routes finished, driving score 0.00"), "{line}");
     }
 
     #[test]
-    fn an_unfinished_file_has_an_empty_global_record() {
+    fn missing_global_record_is_an_empty_object() {
         let text = serde_json::to_string(&MaybeGlobal::Missing {}).unwrap();
         assert_eq!(text, "{}");
         assert_eq!(serde_json::from_str::<MaybeGlobal>("{}").unwrap(), MaybeGlobal::Missing {});

@@ -1,4 +1,4 @@
-//! Driving efficiency: the mean of a run's average speeds, in percent of the traffic's.
+//! Driving efficiency: mean of a run's average speeds, in percent of the surrounding traffic's speed.
 
 use super::rule::Rule;
 use serde_json::Value;
@@ -7,31 +7,30 @@ use tandem_files::shortened;
 /// Values above this are dropped, percent.
 const LARGEST_PERCENT: f64 = 1000.0;
 
-/// Efficiency can't be computed.
+/// Error returned when efficiency can't be computed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EfficiencyError {
-    /// A message of minimum speed has no percentage in it.
     #[error(
-        "the minimum-speed message {message} holds no percentage: the result file was edited or \
-         is of another benchmark"
+        "the minimum-speed message {message} contains no percentage: the result file was edited or \
+         belongs to another benchmark"
     )]
     NoPercentage {
-        /// The message, as JSON has it.
+        /// The message as JSON, shortened.
         message: String,
     },
-    /// The official tool divides by zero.
+    /// All values were dropped, so that the official tool divides by zero.
     #[error(
         "all minimum-speed values of a route are above 1000 %, and the official rule divides by the \
-         number of others: use the corrected rule, which leaves the route out"
+         number of the others: use the corrected rule, which leaves the route out"
     )]
     AllDropped,
 }
 
-/// Efficiency of one route from its minimum-speed messages, percent; `None` without a value. Whatever
-/// is not text holds no percentage.
+/// Computes the efficiency of one route from its minimum-speed messages, percent; `None` without a
+/// value.
 ///
 /// # Errors
-/// If a message holds no percentage, or by the official rule if every value was dropped.
+/// If a message is not text with a percentage, or by the official rule if every value was dropped.
 pub fn route_efficiency<'a>(
     messages: impl IntoIterator<Item = &'a Value>,
     rule: Rule,
@@ -57,7 +56,7 @@ pub fn route_efficiency<'a>(
     }
 }
 
-/// The first number in `text` that starts a word and is directly followed by a percent sign.
+/// Returns the first number in `text` that starts a word and is directly followed by a percent sign.
 fn first_percentage(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
     let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
@@ -67,8 +66,8 @@ fn first_percentage(text: &str) -> Option<f64> {
             let digits = |from: usize| {
                 from + bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count()
             };
-            let whole = digits(at);
-            let end = if bytes.get(whole) == Some(&b'.') { digits(whole + 1) } else { whole };
+            let point = digits(at);
+            let end = if bytes.get(point) == Some(&b'.') { digits(point + 1) } else { point };
             (bytes.get(end) == Some(&b'%')).then(|| text[at..end].parse().ok())?
         })
 }
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_number_before_a_percent_sign_counts() {
+    fn first_number_before_a_percent_sign_counts() {
         let cases = [
             ("Average speed is 100% of", Some(100.0)),
             ("12 then 34.5% and 99%", Some(34.5)),

@@ -1,36 +1,33 @@
-//! JSON files with the official indent, which appear whole or not at all.
+//! JSON files with the official indent, written atomically.
 
 use serde::Serialize;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A result file could not be written.
+/// Error returned when a result file can't be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot write {path:?}; finished drives are kept: put it right and run the same command again"
+    "cannot write {path:?}; finished drives are kept: fix the cause and run the same command again"
 )]
 pub struct WriteError {
-    /// Which file.
     pub path: PathBuf,
-    /// Why.
     #[source]
     pub source: io::Error,
 }
 
-/// Writes `value` as JSON with the official indent of 4; `path` holds either what it held before or
-/// all of it.
+/// Writes `value` atomically as JSON with the official indent of 4.
 ///
 /// # Errors
-/// If one of these steps fails.
+/// If `value` can't be serialized or the file can't be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
     let written = json_text(value).and_then(|text| tandem_files::write(path, &text));
     written.map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-/// As [`write_json`], on one line.
+/// Writes `value` atomically as JSON on one line.
 ///
 /// # Errors
-/// If a step fails.
+/// As [`write_json`].
 pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
     serde_json::to_vec(value)
         .map_err(io::Error::from)
@@ -38,11 +35,11 @@ pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), Wri
         .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-/// As [`write_json`], unless there is a file already: of several writers at once one wins. Returns
-/// whether this one did.
+/// Writes `value` as [`write_json`] does, unless the file exists. Of several concurrent writers one
+/// succeeds. Returns true if this one did.
 ///
 /// # Errors
-/// If a step fails.
+/// As [`write_json`].
 pub(crate) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
     let written = json_text(value).and_then(|text| tandem_files::write_new(path, &text));
     written.map_err(|source| WriteError { path: path.to_owned(), source })

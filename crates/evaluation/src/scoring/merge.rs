@@ -1,103 +1,94 @@
-//! Records of any result files in one table, by the arithmetic of the official merge tool.
+//! Merges records of result files into one table, with the arithmetic of the official merge tool.
 //!
-//! Records are kept as they stand in their files, so that whatever other harnesses write into them
-//! survives merging.
+//! Records are kept as the JSON of their files, so that keys of other harnesses survive merging.
 
 use super::checkpoint::sum;
 use super::python_json;
-use super::record::{is_product, parts_of};
+use super::record::{MIN_SPEED_KEY, is_product, split_route_id};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tandem_files::shortened;
 
-/// What the official tool divides by, whatever the number of records: the routes of Bench2Drive's set.
+/// Number of routes of Bench2Drive's set, by which the official tool always divides.
 pub const OFFICIAL_ROUTES: usize = 220;
 
-/// One record of a result file, as far as scores need it.
+/// Record of a result file, with the fields that scores are computed from.
 #[derive(Clone, PartialEq, Debug)]
 pub struct FoundRecord {
-    /// The file it was found in, as the caller named it.
+    /// Path of its file, as the caller gave it.
     pub file: String,
     /// E.g. `RouteScenario_1711_rep0`.
     pub route_id: String,
-    /// `Perfect`, `Completed`, `Failed`, `Failed - why`, or whatever a file says.
+    /// `Perfect`, `Completed`, `Failed`, `Failed - reason`, or another text.
     pub status: String,
     /// Driving score, 0 to 100.
     pub score_composed: f64,
-    /// Route completion, percent, if the record has one.
+    /// Route completion, percent; `None` if the record has no such key.
     pub score_route: Option<f64>,
-    /// Infraction penalty, if the record has one.
+    /// Infraction penalty, 0 to 1; `None` if the record has no such key.
     pub score_penalty: Option<f64>,
-    /// Finished without an infraction other than of minimum speed.
+    /// True if the route was finished without an infraction other than minimum-speed values.
     pub is_success: bool,
-    /// The whole record but for its index.
+    /// All keys of the record except `index`.
     value: Map<String, Value>,
 }
 
-/// A result file can't be read.
+/// Error returned when a result file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// Not JSON; a run that has only just started leaves an empty file.
+    /// Not JSON. A run that has just started leaves an empty file.
     #[error(
-        "{file} is not a whole JSON file: let the run that writes it finish a route, or remove it"
+        "{file} is not a complete JSON file: let the run that writes it finish a route, or remove it"
     )]
     NotJson {
-        /// Which file.
         file: String,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// A key is missing, or what it holds is of another kind.
+    /// A key is missing, or its value has another type.
     #[error(
-        "{file}: {place} has no usable {key:?}: this is not a result file of Bench2Drive, or one \
-         that was cut; remove it, or evaluate its routes again"
+        "{file}: {place} has no usable {key:?}: this is not a result file of Bench2Drive, or it \
+         is truncated; remove it, or evaluate its routes again"
     )]
     Missing {
-        /// Which file.
         file: String,
-        /// Which record, or the file itself.
+        /// Route id of the record, or "the file".
         place: String,
-        /// Which key.
         key: &'static str,
     },
-    /// A number that no drive can have.
+    /// A score outside its range.
     #[error(
         "{file}: {key} of {place} is {found}, expected a number from 0 to {most}: the file was \
          edited or damaged; evaluate the route again"
     )]
     Range {
-        /// Which file.
         file: String,
-        /// Which record.
+        /// Route id of the record.
         place: String,
-        /// Which key.
         key: &'static str,
-        /// What stands there.
         found: String,
-        /// The largest number that can be.
         most: f64,
     },
 }
 
 impl FoundRecord {
-    /// The part of the route id that route files know, e.g. `1711`.
+    /// Returns the route's id in route files, e.g. `1711`.
     pub fn route(&self) -> &str {
-        parts_of(&self.route_id).0
+        split_route_id(&self.route_id).0
     }
 
-    /// Repetition, 0 for an id that names none.
+    /// Returns the repetition; 0 if the id contains none.
     pub fn repetition(&self) -> u32 {
-        parts_of(&self.route_id).1
+        split_route_id(&self.route_id).1
     }
 
-    /// The text under a key of the record, if there is one.
+    /// Returns the text under a key of the record.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.value.get(key)?.as_str()
     }
 
-    /// The entries under a key of the infractions; none if the record lacks it.
+    /// Returns the entries under a key of the infractions; empty if the record has no such key.
     pub fn infractions(&self, key: &str) -> &[Value] {
         match self.value.get("infractions").and_then(|lists| lists.get(key)) {
             None | Some(Value::Null) => &[],
@@ -106,19 +97,19 @@ impl FoundRecord {
         }
     }
 
-    /// What the record says of its drive besides the verdict; only our records do.
+    /// Returns the notes of the record; only records of tandem have some.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         let notes = self.value.get("notes").and_then(Value::as_array);
         notes.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// What contradicts the driving score, if its parts do: it is their product.
+    /// Returns a description if the driving score is not the product of route completion and penalty.
     pub fn contradiction(&self) -> Option<String> {
         let (composed, route, penalty) =
             (self.score_composed, self.score_route?, self.score_penalty?);
         (!is_product(composed, route, penalty)).then(|| {
             format!(
-                "{} in {} has score_composed {composed}, but score_route {route} times \
+                "{} in {} has score_composed {composed}, but score_route {route} × \
                  score_penalty {penalty} is {}",
                 shortened(&self.route_id),
                 self.file,
@@ -155,11 +146,11 @@ impl FoundRecord {
         let (score_route, score_penalty) =
             (number("score_route", 100.0)?, number("score_penalty", 1.0)?);
         let (route_id, status) = (text("route_id")?.to_owned(), text("status")?.to_owned());
-        // As the official tool does, infractions are asked for only where they matter.
+        // As in the official tool, infractions are required only where success depends on them.
         let is_success = matches!(status.as_str(), "Completed" | "Perfect") && {
             let lists = value.get("infractions").and_then(Value::as_object);
             let lists = lists.ok_or_else(|| missing("infractions"))?;
-            let mut lists = lists.iter().filter(|(key, _)| *key != "min_speed_infractions");
+            let mut lists = lists.iter().filter(|(key, _)| *key != MIN_SPEED_KEY);
             loop {
                 let Some((_, list)) = lists.next() else { break true };
                 if !is_empty(list).ok_or_else(|| missing("infractions"))? {
@@ -184,7 +175,7 @@ impl FoundRecord {
     }
 }
 
-/// True for what Python calls empty; `None` for what has no length.
+/// True for values that Python treats as empty; `None` for values without a length.
 fn is_empty(value: &Value) -> Option<bool> {
     match value {
         Value::Array(list) => Some(list.is_empty()),
@@ -200,25 +191,25 @@ impl Serialize for FoundRecord {
     }
 }
 
-/// True for the names of files that the official tool merges.
+/// True for names of files that the official tool merges.
 pub fn is_result_file_name(name: &str) -> bool {
     name.ends_with(".json") && !name.contains("merged.json")
 }
 
-/// What a file of records is.
+/// Form of a result file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
-    /// Written by a process of the harness.
+    /// Written by a process of the official harness.
     Shard,
-    /// Written by a merge tool: a record has no index.
+    /// Written by a merge tool; records have no `index`.
     Table,
 }
 
-/// The records of a result file with this text: one that the harness wrote, or a table of a merge tool,
-/// whose records may also stand without `_checkpoint` around them. `file` is how errors name it.
+/// Parses the records of a result file: one that the harness wrote, or a table of a merge tool, whose
+/// records may also be at the top level, without `_checkpoint`. Errors name the file `file`.
 ///
 /// # Errors
-/// If it is not JSON, lacks a key that scores need, or a score is a number that no drive can have.
+/// If the text is not JSON, a key that scores need is missing, or a score is outside its range.
 pub fn records_of(file: &str, text: &str) -> Result<Vec<FoundRecord>, MergeError> {
     found_records(file, text)?.ok_or_else(|| MergeError::Missing {
         file: file.to_owned(),
@@ -227,7 +218,7 @@ pub fn records_of(file: &str, text: &str) -> Result<Vec<FoundRecord>, MergeError
     })
 }
 
-/// As [`records_of`]; `None` for JSON that has no records at all.
+/// Parses as [`records_of`] does; returns `None` for JSON without records.
 ///
 /// # Errors
 /// As [`records_of`].
@@ -261,21 +252,20 @@ pub(crate) fn found_records(
     records.collect::<Result<_, _>>().map(Some)
 }
 
-/// Records and what they come to, with the keys of the official merge tool's file.
+/// Merged records and their scores, with the keys of the official merge tool's file.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Merged {
     #[serde(rename = "_checkpoint")]
     body: MergedBody,
-    /// Sum of all driving scores over the divisor.
+    /// Sum of all driving scores divided by `divisor`.
     #[serde(rename = "driving score")]
     pub driving_score: f64,
-    /// Successes over the divisor, 0 to 1.
+    /// Successes divided by `divisor`, 0 to 1.
     #[serde(rename = "success rate")]
     pub success_rate: f64,
     /// Number of records, duplicates included.
     #[serde(rename = "eval num")]
     pub finished: usize,
-    /// What sums were divided by.
     #[serde(skip)]
     pub divisor: usize,
 }
@@ -285,12 +275,12 @@ struct MergedBody {
     records: Vec<FoundRecord>,
 }
 
-/// Means over records, by the arithmetic of the official merge tool.
+/// Means over records, with the arithmetic of the official merge tool.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Means {
-    /// Sum of all driving scores over the divisor.
+    /// Sum of all driving scores divided by the divisor.
     pub(crate) driving_score: f64,
-    /// Successes over the divisor, 0 to 1.
+    /// Successes divided by the divisor, 0 to 1.
     pub(crate) success_rate: f64,
     /// Number of records.
     pub(crate) finished: usize,
@@ -315,25 +305,24 @@ impl Means {
 }
 
 impl Merged {
-    /// Merges `records`, of whose scores the sum is divided by `divisor`. Duplicates count twice: see
-    /// [`duplicates`].
+    /// Merges `records`; sums are divided by `divisor`. Duplicates count twice, see [`duplicates`].
     ///
     /// # Panics
     /// If `divisor` is 0.
     pub fn new(mut records: Vec<FoundRecord>, divisor: usize) -> Self {
         let Means { driving_score, success_rate, finished } = Means::new(records.iter(), divisor);
-        // As text, descending: the official order.
+        // By route id as text, descending: the order of the official tool.
         records.sort_by(|left, right| right.route_id.cmp(&left.route_id));
         Self { driving_score, success_rate, finished, divisor, body: MergedBody { records } }
     }
 
-    /// The records, by route id as text, descending.
+    /// Returns the records by route id as text, descending.
     pub fn records(&self) -> &[FoundRecord] {
         &self.body.records
     }
 }
 
-/// Route ids with more than one record, each with the files they are in.
+/// Returns route ids with more than one record, each with the files of its records.
 pub fn duplicates(records: &[FoundRecord]) -> BTreeMap<&str, Vec<&str>> {
     let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for record in records {

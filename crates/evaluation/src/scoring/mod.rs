@@ -1,4 +1,4 @@
-//! Criteria, scores, and records of drives with the keys, order and number formats of the official
+//! Criteria, scores, and result records with the keys, key order and number formats of the official
 //! tools.
 
 mod ability;
@@ -21,7 +21,7 @@ pub use checkpoint::{
     Checkpoint, CheckpointBody, GlobalMeta, GlobalRecord, GlobalScores, InfractionRates,
     MaybeGlobal, MergedTable,
 };
-pub use criteria::{Ending, Judgment, RouteJudge, TICK_CAP, Verdict};
+pub use criteria::{Ending, Judgment, RouteJudge, TICK_CAP, TickVerdict};
 pub use efficiency::{EfficiencyError, route_efficiency};
 pub use json_file::{WriteError, write_json, write_json_compact};
 pub use merge::{
@@ -29,7 +29,8 @@ pub use merge::{
 };
 pub use python::Number;
 pub use record::{
-    Infractions, Meta, Record, RouteIdentity, Scored, Scores, file_stem, parts_of, route_id,
+    Infractions, MIN_SPEED_KEY, Meta, Record, RouteIdentity, Scored, Scores, file_stem, route_id,
+    split_route_id,
 };
 pub use resume::resume_index;
 pub use rule::{DEVIATIONS, Deviation, Rule};
@@ -37,7 +38,7 @@ pub use safety::Safety;
 pub use smoothness::{MotionLog, MotionSample, Series, SmoothnessError};
 pub use statistics::{
     Failure, Infraction, InfractionKind, RouteResult, driving_score, infraction_penalty,
-    polyline_length_m, score, score_again,
+    polyline_length_m, rescore, score,
 };
 
 pub(crate) use json_file::{json_text, write_new};

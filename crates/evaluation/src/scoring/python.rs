@@ -1,20 +1,18 @@
-//! Numbers as Python rounds and prints them: the official result files are written by Python.
+//! Rounds and formats numbers as Python does, because Python writes the official result files.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A Python number: an integer stays one, so `100` and `100.0` differ in files and messages.
+/// Python number: integers stay integers, because `100` and `100.0` differ in files and messages.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Number {
-    /// `100`
     Int(i64),
-    /// `100.0`
     Float(f64),
 }
 
 impl Number {
-    /// Its value, whatever its kind.
+    /// Returns the value as a float.
     pub fn value(self) -> f64 {
         match self {
             Self::Int(int) => int as f64,
@@ -32,7 +30,7 @@ impl Number {
 }
 
 impl fmt::Display for Number {
-    /// Python's `str`.
+    /// Formats as Python's `str` does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(int) => write!(f, "{int}"),
@@ -71,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ties_of_the_binary_value_go_to_the_even_digit() {
+    fn ties_of_the_binary_value_round_to_even() {
         let cases = [(0.125, 2, 0.12), (0.375, 2, 0.38), (2.675, 2, 2.67), (2.5, 0, 2.0)];
         for (value, digits, expected) in cases {
             assert_eq!(round(value, digits), expected, "round({value}, {digits})");
@@ -79,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_print_as_python_prints_them() {
+    fn floats_are_formatted_as_in_python() {
         let cases = [
             (100.0, "100.0"),
             (-2.5, "-2.5"),

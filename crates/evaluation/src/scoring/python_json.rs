@@ -1,14 +1,14 @@
-//! JSON as Python reads and writes it: with `NaN`, `Infinity` and `-Infinity` for numbers.
+//! JSON in Python's dialect, with the numbers `NaN`, `Infinity` and `-Infinity`.
 
 use serde_json::Value;
 
-/// What stands for a number that is not finite, longest first.
+/// Tokens of numbers that are not finite, longest first.
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-/// Parses JSON. Numbers that are not finite become null; a byte order mark is passed over.
+/// Parses JSON. Numbers that are not finite become null; a byte order mark is skipped.
 ///
 /// # Errors
-/// If it is not JSON otherwise, either.
+/// If the text is not valid JSON apart from that.
 pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     let text = text.trim_start_matches('\u{feff}');
     serde_json::from_str(text).or_else(|error| match without_not_finite(text) {
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     })
 }
 
-/// The text with null for every number that is not finite; `None` if there is none.
+/// Replaces every number that is not finite by null; returns `None` if there are none.
 fn without_not_finite(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let (mut is_in_string, mut is_found) = (false, false);
@@ -47,7 +47,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn numbers_that_are_not_finite_are_null() {
+    fn non_finite_numbers_become_null() {
         let text = r#"{"NaN": [NaN, -Infinity, Infinity, 1.5], "a\"NaN": "Infinity \\"}"#;
         let expected = json!({ "NaN": [null, null, null, 1.5], "a\"NaN": "Infinity \\" });
         assert_eq!(parse(text).unwrap(), expected);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_is_refused() {
+    fn other_text_is_rejected() {
         for text in ["", "{", "nan", "NaNs", "[1, -NaN]", "\"NaN", "[1] NaN"] {
             assert!(parse(text).is_err(), "{text:?}");
         }

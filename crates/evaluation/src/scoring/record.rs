@@ -1,4 +1,4 @@
-//! The record of one drive, with the keys, key order and number formats of the official ones.
+//! Result record of one drive, with the keys, key order and number formats of the official harness.
 
 use super::python::Number;
 use super::safety::Safety;
@@ -7,7 +7,10 @@ use sha2::{Digest, Sha256};
 use tandem_files::path_component;
 use tandem_scene::RouteId;
 
-/// The verdict on one route.
+/// Key of the minimum-speed values: the only infractions that neither cost score nor end a route.
+pub const MIN_SPEED_KEY: &str = "min_speed_infractions";
+
+/// Result of one drive.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Position in the file's route list.
@@ -16,33 +19,30 @@ pub struct Record {
     pub route_id: String,
     /// Name of the first scenario, e.g. `ParkingCutIn_1`.
     pub scenario_name: String,
-    /// Id of the weather preset, if the route's weather is one.
+    /// Id of the weather preset; `None` if the route's weather is not a preset.
     pub weather_id: Option<String>,
     /// Route, town, scenario, weather and start time in one name.
     pub save_name: String,
-    /// `Perfect`, `Completed`, `Failed` or `Failed - why`.
+    /// `Perfect`, `Completed`, `Failed` or `Failed - reason`.
     pub status: String,
-    /// Length of all lists together.
+    /// Total length of all lists of `infractions`, minimum-speed values included.
     pub num_infractions: usize,
-    /// What went wrong.
     pub infractions: Infractions,
-    /// What it is worth.
     pub scores: Scores,
-    /// How long it was.
     pub meta: Meta,
-    /// Where it was.
     pub town_name: String,
-    /// What a reader must know of the drive; the official format has no such key.
+    /// Notes for the reader of the result. The official format has no such key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// What the scores do not show; `None` if all of it is zero, and in other harnesses' records.
+    /// Degraded operation that the scores do not show. `None` if all values are zero, and in records
+    /// of other harnesses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety: Option<Safety>,
 }
 
-/// Messages by rule. The order of the fields is the order of the keys.
+/// Messages by rule; [`InfractionKind`](super::InfractionKind) explains the names. The order of the
+/// fields is the order of the keys.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the file format's; `InfractionKind` explains them")]
 pub struct Infractions {
     pub collisions_layout: Vec<String>,
     pub collisions_pedestrian: Vec<String>,
@@ -59,7 +59,7 @@ pub struct Infractions {
 }
 
 impl Infractions {
-    /// Every list with its key, in file order.
+    /// Returns every list with its key, in file order.
     pub fn lists(&self) -> impl Iterator<Item = (&'static str, &[String])> {
         [
             ("collisions_layout", self.collisions_layout.as_slice()),
@@ -68,7 +68,7 @@ impl Infractions {
             ("red_light", &self.red_light),
             ("stop_infraction", &self.stop_infraction),
             ("outside_route_lanes", &self.outside_route_lanes),
-            ("min_speed_infractions", &self.min_speed_infractions),
+            (MIN_SPEED_KEY, &self.min_speed_infractions),
             ("yield_emergency_vehicle_infractions", &self.yield_emergency_vehicle_infractions),
             ("scenario_timeouts", &self.scenario_timeouts),
             ("route_dev", &self.route_dev),
@@ -78,65 +78,66 @@ impl Infractions {
         .into_iter()
     }
 
-    /// Length of all lists together.
+    /// Total length of all lists, as the official format counts.
     pub fn count(&self) -> usize {
         self.lists().map(|(_, list)| list.len()).sum()
     }
+
+    /// Number of infractions without the minimum-speed values, which cost no score.
+    pub fn costly_count(&self) -> usize {
+        self.count() - self.min_speed_infractions.len()
+    }
 }
 
-/// What a route is worth, rounded to 6 digits.
+/// Scores of a drive, rounded to 6 digits.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Scores {
     /// Route completion, percent; the integer 100 for a finished route.
     pub score_route: Number,
-    /// Infraction penalty.
+    /// Infraction penalty: the product of the factors of all infractions.
     pub score_penalty: f64,
-    /// Driving score.
+    /// Driving score, 0 to 100.
     pub score_composed: f64,
 }
 
-/// How long a route was, rounded to 3 digits.
+/// Length and durations of a drive, rounded to 3 digits.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Meta {
     /// Length of the dense route, meters; the integer 0 if it was never loaded.
     pub route_length: Number,
     /// Simulation time, seconds.
     pub duration_game: f64,
-    /// Time on the run's own clock, seconds: wall time, and simulation time where time is simulated.
+    /// Time on the run's clock, seconds: wall time, or simulation time where time is simulated.
     pub duration_system: f64,
 }
 
-/// The part of a record that depends on how the drive went.
+/// Part of a record that depends on the outcome of the drive.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scored {
-    /// `Perfect`, `Completed`, `Failed` or `Failed - why`.
+    /// `Perfect`, `Completed`, `Failed` or `Failed - reason`.
     pub status: String,
-    /// What went wrong.
     pub infractions: Infractions,
-    /// What it is worth.
     pub scores: Scores,
-    /// How long it was.
     pub meta: Meta,
 }
 
-/// What a record says about the route before it is driven.
+/// Part of a record that is known before the drive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouteIdentity {
     /// E.g. `RouteScenario_1711_rep0`.
     pub route_id: String,
     /// Name of the first scenario, empty without one.
     pub scenario_name: String,
-    /// Id of the weather preset, if the route's weather is one.
+    /// Id of the weather preset; `None` if the route's weather is not a preset.
     pub weather_id: Option<String>,
-    /// The file's town.
     pub town_name: String,
     /// Route, town, scenario, weather and start time in one name.
     pub save_name: String,
 }
 
 impl RouteIdentity {
-    /// Names one drive along a route, `repetition` counting from 0. `started_unix_s` is wall time in
-    /// seconds since the Unix epoch; the save name prints it in UTC.
+    /// Names one drive along a route. `repetition` counts from 0, `started_unix_s` is seconds since the
+    /// Unix epoch, which the save name prints in UTC.
     pub fn new(
         route: &tandem_scene::Route,
         repetition: u32,
@@ -160,21 +161,21 @@ impl RouteIdentity {
             scenario_name,
             weather_id: weather_id.map(str::to_owned),
             town_name: route.town.clone(),
-            // It is the name of a folder, too: names in route files must not lead out of it.
+            // Also the name of a folder, so names in route files must not point outside it.
             save_name: file_stem(&save_name),
         }
     }
 }
 
-/// The official name of a drive, e.g. `RouteScenario_1711_rep0`.
+/// Returns the official name of a drive, e.g. `RouteScenario_1711_rep0`.
 pub fn route_id(route: &RouteId, repetition: u32) -> String {
     format!("RouteScenario_{route}_rep{repetition}")
 }
 
-/// The route's id and the repetition in the official name of a drive. An id may hold any text,
-/// underscores and `_rep` too; names of other forms are read as the official tools read them, the id
-/// between the first two underscores.
-pub fn parts_of(route_id: &str) -> (&str, u32) {
+/// Splits the official name of a drive into route id and repetition. An id may contain any text,
+/// underscores and `_rep` included. Names of other forms are split as the official tools do: the id is
+/// the text between the first two underscores, the repetition 0.
+pub fn split_route_id(route_id: &str) -> (&str, u32) {
     let named = route_id.strip_prefix("RouteScenario_").and_then(|rest| {
         let (id, repetition) = rest.rsplit_once("_rep")?;
         Some((id, repetition.parse().ok()?))
@@ -182,8 +183,8 @@ pub fn parts_of(route_id: &str) -> (&str, u32) {
     named.unwrap_or_else(|| (route_id.split('_').nth(1).unwrap_or_default(), 0))
 }
 
-/// The name of a drive's files, without ending: its official name as one component of a path. Where
-/// that takes changes, it ends in a part of the name's SHA-256, which keeps drives apart.
+/// Returns the name of a drive's files without extension: its official name as one path component.
+/// A name that has to be changed for that ends in digits of its SHA-256, so that it stays unique.
 pub fn file_stem(name: &str) -> String {
     let component = path_component(name);
     let digest = Sha256::digest(name);
@@ -194,7 +195,7 @@ pub fn file_stem(name: &str) -> String {
     format!("{component}-{digits}")
 }
 
-/// Month and day, both from 1, of the Gregorian calendar.
+/// Returns month and day of the Gregorian calendar, both from 1.
 fn month_and_day(mut days_since_epoch: u64) -> (u64, u64) {
     let is_leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
@@ -217,7 +218,8 @@ fn month_and_day(mut days_since_epoch: u64) -> (u64, u64) {
 }
 
 impl Scores {
-    /// True if a drive can have these scores: completion up to 100 %, and their product.
+    /// True if a drive can have these scores: values in range, and a driving score that is their
+    /// product.
     pub fn is_possible(&self) -> bool {
         let route = self.score_route.value();
         (0.0..=100.0).contains(&route)
@@ -227,13 +229,13 @@ impl Scores {
     }
 }
 
-/// True if a driving score is route completion times penalty, but for the rounding of all three.
+/// True if a driving score is route completion × penalty, up to the rounding of all three.
 pub(super) fn is_product(composed: f64, route: f64, penalty: f64) -> bool {
     (composed - (route * penalty).max(0.0)).abs() <= 1e-3
 }
 
 impl Record {
-    /// A record of a route that has not been judged yet.
+    /// Creates the record of a route that has not been scored yet.
     pub fn blank(index: usize, identity: &RouteIdentity) -> Self {
         Self {
             index,
@@ -252,20 +254,18 @@ impl Record {
         }
     }
 
-    /// This record with what a drive came to.
+    /// Returns this record with the outcome of a drive.
     pub fn with(self, scored: Scored) -> Self {
         let Scored { status, infractions, scores, meta } = scored;
         let num_infractions = infractions.count();
         Self { status, num_infractions, infractions, scores, meta, ..self }
     }
 
-    /// Finished without a penalized infraction: what the success rate counts.
+    /// True if the route was finished without an infraction other than minimum-speed values. The
+    /// success rate counts these drives.
     pub fn is_success(&self) -> bool {
         matches!(self.status.as_str(), "Completed" | "Perfect")
-            && self
-                .infractions
-                .lists()
-                .all(|(key, list)| key == "min_speed_infractions" || list.is_empty())
+            && self.infractions.lists().all(|(key, list)| key == MIN_SPEED_KEY || list.is_empty())
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_calendar_knows_leap_years() {
+    fn leap_years_have_a_february_29() {
         let cases = [(0, (1, 1)), (58, (2, 28)), (59, (3, 1)), (789, (2, 29)), (20_778, (11, 21))];
         for (days, expected) in cases {
             assert_eq!(month_and_day(days), expected, "day {days}");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_drives_have_names_of_their_own_whatever_the_ids_are() {
+    fn file_stems_are_unique_path_components() {
         let official = "RouteScenario_1711_rep0";
         assert_eq!(file_stem(official), official);
         let long = "x".repeat(9_000);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_found_in_official_names_whatever_its_text_is() {
+    fn official_names_are_split_into_id_and_repetition() {
         let cases = [
             ("RouteScenario_1711_rep0", ("1711", 0)),
             ("RouteScenario_a_b/c_rep12", ("a_b/c", 12)),
@@ -305,8 +305,8 @@ mod tests {
             ("1711", ("", 0)),
         ];
         for (name, expected) in cases {
-            assert_eq!(parts_of(name), expected, "{name}");
+            assert_eq!(split_route_id(name), expected, "{name}");
         }
-        assert_eq!(parts_of(&route_id(&"a_b".into(), 3)), ("a_b", 3));
+        assert_eq!(split_route_id(&route_id(&"a_b".into(), 3)), ("a_b", 3));
     }
 }

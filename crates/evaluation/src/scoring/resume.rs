@@ -1,18 +1,18 @@
-//! Where the official harness goes on in a result file that an earlier process left.
+//! Computes where the official harness resumes a result file of an earlier process.
 
 use serde_json::Value;
 
-/// Statuses after which a route, and every one after it, is driven again.
+/// Statuses for which the route and all later ones are driven again.
 const DRIVEN_AGAIN: [&str; 3] = ["Failed", "Failed - Simulation crashed", "Failed - Agent crashed"];
 
-/// The index of the first of `route_ids` that the harness drives when it resumes the file with this
-/// text; `None` if it starts anew.
+/// Returns the index in `route_ids` at which the harness resumes the result file with this text; `None`
+/// if it starts from the beginning.
 pub fn resume_index(text: &str, route_ids: &[String]) -> Option<usize> {
     let file: Value = serde_json::from_str(text).ok()?;
     let entry_status = file.get("entry_status")?.as_str()?;
     let body = file.get("_checkpoint")?;
     let progress = body.get("progress")?.as_array()?;
-    let [done, total] = [0, 1].map(|place| progress.get(place).and_then(Value::as_u64));
+    let [done, total] = [0, 1].map(|idx| progress.get(idx).and_then(Value::as_u64));
     let records = body.get("records")?.as_array()?;
     if entry_status == "Invalid" || total? != route_ids.len() as u64 {
         return None;
@@ -21,7 +21,7 @@ pub fn resume_index(text: &str, route_ids: &[String]) -> Option<usize> {
     let mut next = done;
     for (index, route_id) in route_ids.iter().enumerate().take(done) {
         let Some(record) = records.get(index) else {
-            // The file was written before the last record was.
+            // The file was written before its last record.
             next = records.len().saturating_sub(1);
             break;
         };

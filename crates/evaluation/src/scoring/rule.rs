@@ -1,19 +1,19 @@
-//! Which arithmetic: the official tools' own, or the same with their defects put right.
+//! Scoring rules: the arithmetic of the official tools, or the same with their defects fixed.
 
 use std::fmt;
 
-/// Which arithmetic scores are computed by.
+/// Arithmetic by which scores are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Rule {
-    /// As the official tools compute, defects included: what published numbers are comparable with.
+    /// Arithmetic of the official tools, defects included. Comparable with published numbers.
     #[default]
     Official,
-    /// With the defects of [`DEVIATIONS`] put right.
+    /// With the defects of [`DEVIATIONS`] fixed.
     Corrected,
 }
 
 impl Rule {
-    /// `official` or `corrected`.
+    /// Returns `official` or `corrected`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Official => "official",
@@ -28,22 +28,20 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A point in which the two rules differ.
+/// Difference between the two rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deviation {
-    /// Which figure.
+    /// Score that differs.
     pub figure: &'static str,
-    /// What the official tools do.
     pub official: &'static str,
-    /// What [`Rule::Corrected`] does.
     pub corrected: &'static str,
 }
 
-/// Every point in which the two rules differ.
+/// All differences between the two rules.
 pub const DEVIATIONS: [Deviation; 6] = [
     Deviation {
         figure: "driving score, success rate",
-        official: "divided by 220; no figure for sets of other than 220 routes, a mean over \
+        official: "divided by 220; no score for sets of other than 220 routes; a mean over \
                    repetitions",
         corrected: "divided by the number of routes of the set",
     },
@@ -55,17 +53,17 @@ pub const DEVIATIONS: [Deviation; 6] = [
     Deviation {
         figure: "abilities",
         official: "a group without routes, or a traffic-sign route without a junction, is an error",
-        corrected: "a group without routes has no value; without a junction the whole route is \
-                    before it",
+        corrected: "a group without routes has no value; a route without a junction must be \
+                    driven to its end",
     },
     Deviation {
         figure: "efficiency",
         official: "a route whose values are all above 1000 % is an error",
-        corrected: "such a route is left out, as one without values is",
+        corrected: "such a route is left out, like one without values",
     },
     Deviation {
         figure: "smoothness",
-        official: "bounds of rad/s are held against degrees/s; the yaw acceleration is the yaw \
+        official: "bounds in rad/s are compared with degrees/s; the yaw acceleration is the yaw \
                    rate, not its derivative",
         corrected: "yaw rates are converted to rad/s and differentiated",
     },

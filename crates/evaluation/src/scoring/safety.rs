@@ -1,36 +1,36 @@
-//! What a score does not show about a drive: commands that rested on nothing, or on something old.
+//! Degraded operation that a score does not show: held commands, rejected answers, stale inputs.
 
 use super::python::round;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tandem_scene::{Observation, TICK, TickReport};
 
-/// Events of one drive, counted by tick, and the greatest ages of what its commands rested on.
+/// Counts of degraded ticks of one drive, and the greatest ages of the inputs of its commands.
 ///
-/// It is a key of tandem's own in a record, `safety`, which is left out where all of it is zero:
-/// where drivers answer every tick at once and with what they see.
+/// Stored under tandem's own key `safety` of a record, which is omitted if all values are zero, as for
+/// drivers that answer every tick at once from current sensor data.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Safety {
-    /// Ticks at which the command of the tick before was applied again.
+    /// Ticks at which the command of the previous tick was applied again.
     pub commands_held: u64,
-    /// Answers that held a NaN or an infinity.
+    /// Answers that contained a NaN or an infinity.
     pub answers_not_finite: u64,
-    /// Runs of the understanding expert that ended in an error; the prefix before stayed in use.
+    /// Prefills that ended in an error; the previous prefix stayed in use.
     pub prefills_failed: u64,
-    /// Ticks at which the state filter broke down and began anew.
+    /// Ticks at which the state filter diverged and was restarted.
     pub filter_restarts: u64,
-    /// Greatest age of the prefix KV cache (the scene, for drivers without one) that a command rested
-    /// on, seconds.
+    /// Greatest age of the prefix KV cache (of the scene, for drivers without one) that a command was
+    /// computed from, seconds.
     pub oldest_prefix_s: f64,
-    /// Greatest age of a camera picture when it was given to the driver, seconds.
+    /// Greatest age of a camera image when the driver received it, seconds.
     pub oldest_camera_s: f64,
-    /// Greatest age of a LiDAR sweep when it was given to the driver, seconds.
+    /// Greatest age of a LiDAR sweep when the driver received it, seconds.
     pub oldest_lidar_s: f64,
 }
 
 impl Safety {
-    /// Counts what a tick's sensors show.
-    pub(crate) fn see(&mut self, observation: &Observation) {
+    /// Updates the ages of sensor data from a tick's observation.
+    pub(crate) fn count_observation(&mut self, observation: &Observation) {
         for (_, camera) in observation.cameras.iter() {
             raise(&mut self.oldest_camera_s, observation.time.since(camera.captured_at));
         }
@@ -43,11 +43,11 @@ impl Safety {
         }
     }
 
-    /// Counts what a tick's answer rests on.
-    pub(crate) fn count(&mut self, report: &TickReport) {
+    /// Updates the counts and the age of the prefix from a tick's report.
+    pub(crate) fn count_report(&mut self, report: &TickReport) {
         self.commands_held += u64::from(report.is_held);
         self.answers_not_finite += u64::from(report.is_answer_rejected);
-        let has_failed = report.refresh.as_ref().is_some_and(|refresh| !refresh.is_published);
+        let has_failed = report.prefill.as_ref().is_some_and(|refresh| !refresh.is_published);
         self.prefills_failed += u64::from(has_failed);
         self.filter_restarts += u64::from(report.is_filter_restarted);
         if let Some(prefix) = &report.prefix {
@@ -55,7 +55,7 @@ impl Safety {
         }
     }
 
-    /// Adds another drive: counts add up, ages are the greater ones.
+    /// Adds another drive: counts are summed, ages are the greater ones.
     pub fn add(&mut self, other: &Self) {
         self.commands_held += other.commands_held;
         self.answers_not_finite += other.answers_not_finite;
@@ -66,12 +66,12 @@ impl Safety {
         self.oldest_lidar_s = self.oldest_lidar_s.max(other.oldest_lidar_s);
     }
 
-    /// The same, if any of it is more than zero.
+    /// Returns `None` if all values are zero.
     pub(crate) fn if_any(self) -> Option<Self> {
         (self != Self::default()).then_some(self)
     }
 
-    /// What a model or its filter did that no drive should have, as text; `None` if nothing.
+    /// Returns the faults of the model and of the state filter as text; `None` without faults.
     pub fn faults(&self) -> Option<String> {
         let counts = [
             (self.answers_not_finite, "answers of the model were not finite"),
@@ -79,7 +79,7 @@ impl Safety {
             (self.filter_restarts, "restarts of the state filter"),
         ];
         let faults = counts.iter().filter(|(count, _)| *count > 0);
-        let faults: Vec<String> = faults.map(|(count, what)| format!("{count} {what}")).collect();
+        let faults: Vec<String> = faults.map(|(count, text)| format!("{count} {text}")).collect();
         (!faults.is_empty()).then(|| faults.join(", "))
     }
 }
@@ -93,11 +93,11 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use tandem_scene::{
-        CameraFrame, CameraId, Cameras, FrameId, Gnss, Imu, LidarSweep, PrefixInfo, RefreshReport,
+        CameraFrame, CameraId, Cameras, FrameId, Gnss, Imu, LidarSweep, PrefillReport, PrefixInfo,
     };
     use tandem_timing::{StageSpans, Timestamp};
 
-    /// The observation of a tick with a picture and a sweep of an earlier one.
+    /// Observation of a tick with the image and sweep of an earlier one.
     fn observation(tick: u64, seen_at: u64) -> Observation {
         let at = |tick: u64| Timestamp::after(TICK * tick as u32);
         let id = FrameId(seen_at);
@@ -118,30 +118,30 @@ mod tests {
     }
 
     #[test]
-    fn sensors_that_freeze_show_as_their_age() {
+    fn frozen_sensors_raise_their_age() {
         let mut safety = Safety::default();
-        (1..=100).for_each(|tick| safety.see(&observation(tick, tick)));
+        (1..=100).for_each(|tick| safety.count_observation(&observation(tick, tick)));
         assert_eq!(safety.if_any(), None);
-        (101..=160).for_each(|tick| safety.see(&observation(tick, 100)));
-        (161..=200).for_each(|tick| safety.see(&observation(tick, tick)));
+        (101..=160).for_each(|tick| safety.count_observation(&observation(tick, 100)));
+        (161..=200).for_each(|tick| safety.count_observation(&observation(tick, tick)));
         assert_eq!((safety.oldest_camera_s, safety.oldest_lidar_s), (3.0, 3.0));
         assert_eq!(safety.faults(), None);
     }
 
     #[test]
-    fn events_are_counted_and_the_oldest_prefix_is_kept() {
+    fn events_are_counted_and_the_greatest_age_is_kept() {
         let mut safety = Safety::default();
         let age = |millis| Some(PrefixInfo { version: 1, age: Duration::from_millis(millis) });
         let failed =
-            RefreshReport { version: 2, is_published: false, spans: StageSpans::default() };
-        let published = RefreshReport { is_published: true, ..failed.clone() };
+            PrefillReport { version: 2, is_published: false, spans: StageSpans::default() };
+        let published = PrefillReport { is_published: true, ..failed.clone() };
         for report in [
             TickReport { prefix: age(118_050), is_held: true, ..TickReport::default() },
-            TickReport { prefix: age(50), refresh: Some(published), ..TickReport::default() },
-            TickReport { refresh: Some(failed), is_answer_rejected: true, ..TickReport::default() },
+            TickReport { prefix: age(50), prefill: Some(published), ..TickReport::default() },
+            TickReport { prefill: Some(failed), is_answer_rejected: true, ..TickReport::default() },
             TickReport { is_filter_restarted: true, ..TickReport::default() },
         ] {
-            safety.count(&report);
+            safety.count_report(&report);
         }
         let expected = Safety {
             commands_held: 1,

@@ -1,5 +1,5 @@
-//! Smoothness: the share of a drive's windows of 20 samples in which accelerations, jerks and yaw
-//! rates stay within bounds of comfort.
+//! Smoothness: share of a drive's windows of 20 samples in which accelerations, jerks and yaw rates
+//! stay within comfort bounds.
 
 use super::python_json;
 use super::rule::Rule;
@@ -10,29 +10,28 @@ use serde_json::{Map, Value};
 use std::f64::consts::TAU;
 use tandem_scene::EgoState;
 
-/// Samples of a whole window.
+/// Samples of a complete window.
 const WINDOW: usize = 20;
-/// Samples under the smoothing filter, where there are as many.
+/// Largest number of samples of the smoothing filter.
 const FILTER: usize = 7;
-/// Fewest samples that a quadratic can be fitted to.
-const FEWEST: usize = 3;
-/// Time between samples that the official tool takes derivatives with, seconds.
+/// Smallest number of samples for fitting a quadratic.
+const MIN_SAMPLES: usize = 3;
+/// Time step of derivatives in the official tool, seconds.
 const OFFICIAL_STEP_S: f64 = 0.1;
-/// Time of a step of the simulation, seconds.
+/// Time step of the simulation, seconds.
 const TICK_S: f64 = 0.05;
 
-/// Each series with its lower and upper bound, in the order of [`Series`].
+/// Lower and upper bounds, in the order of the fields of [`Series`].
 const BOUNDS: [(f64, f64); 6] =
     [(-4.05, 2.40), (-4.89, 4.89), (-8.37, 8.37), (-4.13, 4.13), (-1.93, 1.93), (-0.95, 0.95)];
 
-/// What a drive's log says at one step, in the world's frame, with the keys that the official tool asks
-/// for.
+/// Motion at one step in the world frame, with the keys of the official tool.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MotionSample {
-    /// m/s².
+    /// In m/s².
     #[serde(deserialize_with = "vector")]
     pub acceleration: [f64; 3],
-    /// Degrees/s, as CARLA reports it.
+    /// Degrees/s, as reported by CARLA.
     #[serde(deserialize_with = "vector")]
     pub angular_velocity: [f64; 3],
     /// Unit vector.
@@ -41,15 +40,15 @@ pub struct MotionSample {
     /// Unit vector.
     #[serde(deserialize_with = "vector")]
     pub right_vector: [f64; 3],
-    /// Meters. No figure rests on it.
+    /// Meters; not used for scores.
     #[serde(default, skip_deserializing)]
     pub location: [f64; 3],
-    /// Roll, pitch and yaw, degrees. No figure rests on it.
+    /// Roll, pitch and yaw, degrees; not used for scores.
     #[serde(default, skip_deserializing)]
     pub rotation: [f64; 3],
 }
 
-/// Three numbers, or more of which the first three count. Null stands for a number that is not finite.
+/// Reads three numbers and ignores further ones. Null represents a number that is not finite.
 fn vector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 3], D::Error> {
     let numbers = Vec::<Option<f64>>::deserialize(deserializer)?;
     match numbers[..] {
@@ -59,8 +58,8 @@ fn vector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 3], D::Err
 }
 
 impl MotionSample {
-    /// What a vehicle's inertial unit says without noise: it accelerates along its heading and, in a
-    /// bend, toward the bend's center.
+    /// Returns what an inertial unit without noise measures: acceleration along the heading and, in a
+    /// bend, toward its center.
     pub fn of(ego: &EgoState) -> Self {
         let level = |in_plane: DVec2| in_plane.extend(0.0).to_array();
         let (forward, right) = (ego.pose.forward(), ego.pose.right());
@@ -76,53 +75,44 @@ impl MotionSample {
     }
 }
 
-/// A drive's motion, as its agent logged it.
+/// Motion log of a drive.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MotionLog {
-    /// Number of the step and what it logged, in file order.
+    /// Step number and sample, in file order.
     samples: Vec<(i64, MotionSample)>,
 }
 
 impl Serialize for MotionLog {
-    /// As a `metric_info.json`.
+    /// Writes the format of `metric_info.json`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.samples.iter().map(|(step, sample)| (step.to_string(), sample)))
     }
 }
 
-/// Smoothness can't be computed.
+/// Error returned when smoothness can't be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum SmoothnessError {
-    /// Not the format of `metric_info.json`.
     #[error(
         "not a metric_info.json: expected step numbers with acceleration, angular_velocity, \
              forward_vector and right_vector of three numbers each"
     )]
     Format(#[from] serde_json::Error),
-    /// A key is no step number.
-    #[error("not a metric_info.json: {key:?} is no step number")]
-    Step {
-        /// The key.
-        key: String,
-    },
-    /// Too little to fit a quadratic to.
+    #[error("not a metric_info.json: {key:?} is not a step number")]
+    Step { key: String },
     #[error("{found} motion samples, expected at least 3: the agent must log every tick")]
-    TooFew {
-        /// How many there are.
-        found: usize,
-    },
+    TooFew { found: usize },
 }
 
 impl MotionLog {
-    /// The log of a drive whose ticks, from 1, are `samples`.
+    /// Creates a log of one sample per tick; step numbers start at 1.
     pub fn of_ticks(samples: &[MotionSample]) -> Self {
         Self { samples: (1..).zip(samples.iter().copied()).collect() }
     }
 
-    /// Reads the text of a `metric_info.json`.
+    /// Parses the text of a `metric_info.json`.
     ///
     /// # Errors
-    /// If it is of another format.
+    /// If the text has another format.
     pub fn parse(text: &str) -> Result<Self, SmoothnessError> {
         let steps = Map::<String, Value>::deserialize(python_json::parse(text)?)?;
         let samples = steps.into_iter().map(|(key, value)| {
@@ -132,13 +122,14 @@ impl MotionLog {
         Ok(Self { samples: samples.collect::<Result<_, SmoothnessError>>()? })
     }
 
-    /// The windows that are judged; an incomplete last one is dropped unless it is the only one.
+    /// Returns the windows that are judged. An incomplete last window is dropped unless it is the only
+    /// one.
     ///
     /// # Errors
     /// If there are fewer than three samples.
     pub fn windows(&self, rule: Rule) -> Result<Vec<Series>, SmoothnessError> {
         let found = self.samples.len();
-        if found < FEWEST {
+        if found < MIN_SAMPLES {
             return Err(SmoothnessError::TooFew { found });
         }
         let mut samples = self.samples.clone();
@@ -153,7 +144,7 @@ impl MotionLog {
         Ok(windows.map(|window| Series::new(window, step_s, rule)).collect())
     }
 
-    /// The share of windows that pass every test, 0 to 1.
+    /// Returns the share of windows within all bounds, 0 to 1.
     ///
     /// # Errors
     /// If there are fewer than three samples.
@@ -164,20 +155,20 @@ impl MotionLog {
     }
 }
 
-/// The smoothed series of one window, one value per sample.
+/// Smoothed series of one window, one value per sample.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Series {
-    /// Along the vehicle, m/s².
+    /// Acceleration along the vehicle, m/s².
     pub longitudinal: Vec<f64>,
-    /// Across the vehicle, m/s².
+    /// Acceleration across the vehicle, m/s².
     pub lateral: Vec<f64>,
     /// Derivative of the acceleration's magnitude, m/s³.
     pub magnitude_jerk: Vec<f64>,
-    /// m/s³.
+    /// Derivative of the longitudinal acceleration, m/s³.
     pub longitudinal_jerk: Vec<f64>,
-    /// By the official rule the same as the yaw rate; else rad/s².
+    /// Equal to the yaw rate by the official rule, otherwise in rad/s².
     pub yaw_acceleration: Vec<f64>,
-    /// By the official rule in degrees/s; else rad/s.
+    /// In degrees/s by the official rule, otherwise in rad/s.
     pub yaw_rate: Vec<f64>,
 }
 
@@ -185,8 +176,8 @@ impl Series {
     fn new(window: &[MotionSample], step_s: f64, rule: Rule) -> Self {
         let along = |axis: fn(&MotionSample) -> [f64; 3]| {
             let project = |sample: &MotionSample| {
-                let (axis, felt) = (axis(sample), sample.acceleration);
-                felt[0] * axis[0] + felt[1] * axis[1]
+                let (axis, measured) = (axis(sample), sample.acceleration);
+                measured[0] * axis[0] + measured[1] * axis[1]
             };
             smoothed(&window.iter().map(project).collect::<Vec<_>>())
         };
@@ -215,7 +206,7 @@ impl Series {
         }
     }
 
-    /// Whether every value is strictly within its bounds, series by series in the order of the fields.
+    /// Returns, in the order of the fields, whether all values of a series are strictly within bounds.
     pub fn verdicts(&self) -> [bool; 6] {
         let series = [
             &self.longitudinal,
@@ -225,14 +216,14 @@ impl Series {
             &self.yaw_acceleration,
             &self.yaw_rate,
         ];
-        std::array::from_fn(|place| {
-            let (low, high) = BOUNDS[place];
-            series[place].iter().all(|value| *value > low && *value < high)
+        std::array::from_fn(|idx| {
+            let (low, high) = BOUNDS[idx];
+            series[idx].iter().all(|value| *value > low && *value < high)
         })
     }
 }
 
-/// Removes jumps of whole turns, as if rates were angles: the official tool does.
+/// Removes jumps of full turns as if rates were angles, as in the official tool.
 fn unwrap_as_angles(rates: &mut [f64]) {
     let mut turns = 0.0;
     let mut last = None;
@@ -244,23 +235,23 @@ fn unwrap_as_angles(rates: &mut [f64]) {
     }
 }
 
-/// Savitzky–Golay: every value replaced by the quadratic through its surroundings.
+/// Savitzky–Golay filter: replaces every value by the quadratic fit to its neighborhood.
 fn smoothed(values: &[f64]) -> Vec<f64> {
     fitted(values, |fit, offset| fit[0] + offset * (fit[1] + offset * fit[2]))
 }
 
-/// The same quadratics' slopes, per second.
+/// Returns the slopes of the same quadratics, per second.
 fn derivative(values: &[f64], step_s: f64) -> Vec<f64> {
     fitted(values, |fit, offset| (fit[1] + 2.0 * offset * fit[2]) / step_s)
 }
 
-/// Evaluates at each place the least-squares quadratic of the window around it; near the ends, of the
-/// first or last window. Offsets count from the window's middle, in samples.
+/// Evaluates, at each sample, the least-squares quadratic of the window around it; near the ends, of
+/// the first or last window. Offsets are in samples from the middle of the window.
 fn fitted(values: &[f64], at: impl Fn([f64; 3], f64) -> f64) -> Vec<f64> {
     let length = values.len().min(FILTER);
     let count = length as f64;
     let middle = (count - 1.0) / 2.0;
-    let offsets = || (0..length).map(|place| place as f64 - middle);
+    let offsets = || (0..length).map(|idx| idx as f64 - middle);
     let second: f64 = offsets().map(|offset| offset.powi(2)).sum();
     let fourth: f64 = offsets().map(|offset| offset.powi(4)).sum();
     let fit = |start: usize| {
@@ -272,9 +263,9 @@ fn fitted(values: &[f64], at: impl Fn([f64; 3], f64) -> f64) -> Vec<f64> {
         [(zeroth - curve * second) / count, first / second, curve]
     };
     (0..values.len())
-        .map(|place| {
-            let start = place.saturating_sub(length / 2).min(values.len() - length);
-            at(fit(start), (place - start) as f64 - middle)
+        .map(|idx| {
+            let start = idx.saturating_sub(length / 2).min(values.len() - length);
+            at(fit(start), (idx - start) as f64 - middle)
         })
         .collect()
 }
@@ -285,7 +276,7 @@ mod tests {
     use tandem_scene::Pose;
 
     #[test]
-    fn in_a_right_bend_the_vehicle_accelerates_to_its_right() {
+    fn right_bend_accelerates_to_the_right() {
         // 10 m/s on a circle of 50 m radius, and 1 m/s² more each second, heading south.
         let ego = EgoState {
             pose: Pose::new(3.0, 4.0, std::f64::consts::FRAC_PI_2),
@@ -316,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_without_places_or_with_numbers_that_are_not_finite_are_read() {
+    fn logs_without_locations_or_with_non_finite_numbers_are_read() {
         let step = |acceleration: &str| {
             format!(
                 "{{\"acceleration\":[{acceleration},0,0],\"angular_velocity\":[0,0,0,1],\

@@ -1,44 +1,41 @@
-//! Scores: what a drive is worth, and what its record says.
+//! Scores of a drive and the fields of its record.
 //!
-//! The rules are those of the benchmark's statistics manager, number formats included.
+//! Rules and number formats are those of the benchmark's statistics manager.
 
 use super::python::{Number, round};
-use super::record::{Infractions, Meta, Scored, Scores};
+use super::record::{Infractions, MIN_SPEED_KEY, Meta, Scored, Scores};
 use glam::DVec3;
 use std::fmt;
 
-/// What kind of rule was broken.
+/// Rule that was violated.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum InfractionKind {
-    /// Hit a person on foot.
     CollisionPedestrian,
-    /// Hit a vehicle, bicycles included.
+    /// Collision with a vehicle, bicycles included.
     CollisionVehicle,
-    /// Hit something that never moves.
+    /// Collision with a static object.
     CollisionLayout,
-    /// Crossed a stop line at red.
+    /// Crossed the stop line at a red light.
     RedLight,
-    /// Passed a stop sign without a stop.
+    /// Passed a stop sign without stopping.
     StopSign,
-    /// Drove beside the lanes or against traffic; one per route.
+    /// Drove outside the lanes or against traffic; at most one per route.
     OutsideRouteLanes {
-        /// Distance driven so, in percent of the distance driven.
+        /// Share of the distance driven, percent.
         percentage: f64,
     },
-    /// Average speed over a twentieth of the route; recorded even when it is high, never penalized.
+    /// Average speed over a twentieth of the route. Recorded at any speed, never penalized.
     MinSpeed,
-    /// Did not make way for an emergency vehicle.
     YieldEmergencyVehicle,
-    /// A scenario took too long.
     ScenarioTimeout,
-    /// Left the route; ends it.
+    /// Left the route, which ends it.
     RouteDeviation,
-    /// Stood too long; ends the route.
+    /// Stood still for too long, which ends the route.
     VehicleBlocked,
 }
 
 impl InfractionKind {
-    /// The key of its list in a record.
+    /// Returns the key of the list of this kind in a record.
     pub fn key(self) -> &'static str {
         match self {
             Self::CollisionPedestrian => "collisions_pedestrian",
@@ -47,7 +44,7 @@ impl InfractionKind {
             Self::RedLight => "red_light",
             Self::StopSign => "stop_infraction",
             Self::OutsideRouteLanes { .. } => "outside_route_lanes",
-            Self::MinSpeed => "min_speed_infractions",
+            Self::MinSpeed => MIN_SPEED_KEY,
             Self::YieldEmergencyVehicle => "yield_emergency_vehicle_infractions",
             Self::ScenarioTimeout => "scenario_timeouts",
             Self::RouteDeviation => "route_dev",
@@ -55,7 +52,7 @@ impl InfractionKind {
         }
     }
 
-    /// What the driving score is multiplied with.
+    /// Returns the factor of the infraction penalty.
     pub fn factor(self) -> f64 {
         match self {
             Self::CollisionPedestrian => 0.5,
@@ -69,7 +66,7 @@ impl InfractionKind {
         }
     }
 
-    /// The list of its messages.
+    /// Returns the list of messages of this kind.
     fn list(self, infractions: &mut Infractions) -> &mut Vec<String> {
         match self {
             Self::CollisionPedestrian => &mut infractions.collisions_pedestrian,
@@ -86,7 +83,7 @@ impl InfractionKind {
         }
     }
 
-    /// What it says about why the route failed, if it ends routes.
+    /// Returns the failure text in the status; `None` for kinds that do not end a route.
     fn failure(self) -> Option<&'static str> {
         match self {
             Self::RouteDeviation => Some("Agent deviated from the route"),
@@ -96,47 +93,46 @@ impl InfractionKind {
     }
 }
 
-/// A recorded violation.
+/// Recorded violation of a rule.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Infraction {
-    /// Which rule.
     pub kind: InfractionKind,
-    /// The benchmark's words for it, as the record prints them.
+    /// Message text of the benchmark, as in the record.
     pub message: String,
-    /// The tick it was recorded at, from 1; `None` if it was recorded when the route was closed.
+    /// Tick of the violation, from 1; `None` if it was recorded when the route was closed.
     pub tick: Option<u64>,
 }
 
-/// Product of the factors of `infractions`, in their order.
+/// Returns the product of the factors of `infractions`, in their order.
 pub fn infraction_penalty(infractions: &[Infraction]) -> f64 {
     infractions.iter().map(|infraction| infraction.kind.factor()).product()
 }
 
-/// Route completion (0 to 100) times infraction penalty, at least 0, unrounded.
+/// Returns route completion (0 to 100) × infraction penalty, at least 0, unrounded.
 pub fn driving_score(route_completion: f64, infractions: &[Infraction]) -> f64 {
     (route_completion * infraction_penalty(infractions)).max(0.0)
 }
 
-/// Everything that a record is computed from.
+/// Input from which a record is computed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RouteResult {
     /// Length of the dense route, meters; `None` if the route could not be loaded.
     pub route_length_m: Option<f64>,
-    /// Route completion, percent; `None` if it was never judged.
+    /// Route completion, percent; `None` if no tick was judged.
     pub completion: Option<Number>,
-    /// Violations in the order of their criteria.
+    /// In the order of the criteria.
     pub infractions: Vec<Infraction>,
-    /// Whether the route took longer than its route timeout.
+    /// True if the route exceeded its route timeout.
     pub timed_out: bool,
-    /// Why the loop ended the route, if no criterion did.
+    /// Reason why the loop ended the route; `None` if a criterion ended it.
     pub failure: Option<Failure>,
     /// Simulation time driven, seconds.
     pub duration_game_s: f64,
-    /// Wall time that took, seconds.
+    /// Wall time of the drive, seconds.
     pub duration_system_s: f64,
 }
 
-/// Why a route ended without a criterion asking for it, in the benchmark's words.
+/// Reason why a route ended without a criterion; displayed with the benchmark's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// More ticks than the benchmark allows.
@@ -145,16 +141,16 @@ pub enum Failure {
     AgentCrashed,
     /// The driver could not be built.
     AgentSetUp,
-    /// The driver asked for sensors that are not allowed.
+    /// The driver requested sensors that are not allowed.
     SensorsInvalid,
     /// The world failed.
     SimulationCrashed,
-    /// The drive took longer than the user allowed. Ours: no official tool has such a limit.
+    /// The drive exceeded the user's wall-time limit. Tandem only: no official tool has such a limit.
     WallTimeLimit,
 }
 
 impl Failure {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::TickCap,
         Self::AgentCrashed,
@@ -178,14 +174,15 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a drive comes to.
+/// Computes the outcome part of a drive's record.
 pub fn score(result: &RouteResult) -> Scored {
-    score_again(result, &[])
+    rescore(result, &[])
 }
 
-/// As [`score`], of a drive that was scored before, as a live view does. All lists are made anew but
-/// `route_timeout`, which grows from what it was: so does the official one.
-pub fn score_again(result: &RouteResult, route_timeouts: &[String]) -> Scored {
+/// Computes the outcome part again for a drive that was scored before, as a live view does. All lists
+/// are rebuilt except `route_timeout`, which is appended to `route_timeouts`, as in the official
+/// tool.
+pub fn rescore(result: &RouteResult, route_timeouts: &[String]) -> Scored {
     let mut infractions =
         Infractions { route_timeout: route_timeouts.to_vec(), ..Infractions::default() };
     let mut failure = result.failure.map(|failure| failure.to_string());
@@ -195,15 +192,15 @@ pub fn score_again(result: &RouteResult, route_timeouts: &[String]) -> Scored {
     }
     for infraction in &result.infractions {
         infraction.kind.list(&mut infractions).push(infraction.message.clone());
-        if let Some(words) = infraction.kind.failure() {
-            failure = Some(words.to_owned());
+        if let Some(text) = infraction.kind.failure() {
+            failure = Some(text.to_owned());
         }
     }
     let completion = result.completion.unwrap_or(Number::Float(0.0));
     let status = if completion.value() >= 100.0 {
         String::from(if infractions.count() == 0 { "Perfect" } else { "Completed" })
     } else {
-        failure.map_or("Failed".to_owned(), |why| format!("Failed - {why}"))
+        failure.map_or("Failed".to_owned(), |reason| format!("Failed - {reason}"))
     };
     let length = result.route_length_m;
     Scored {
@@ -222,7 +219,7 @@ pub fn score_again(result: &RouteResult, route_timeouts: &[String]) -> Scored {
     }
 }
 
-/// Length of the line through `points`, meters.
+/// Returns the length of the line through `points`, meters.
 pub fn polyline_length_m(points: impl IntoIterator<Item = DVec3>) -> f64 {
     let mut length = 0.0;
     let mut points = points.into_iter();
@@ -259,10 +256,10 @@ mod tests {
     }
 
     proptest! {
-        /// Lane departures may exceed 100 % and make the penalty negative; there is at most one per
+        /// Lane departures may exceed 100 % and make the penalty negative. There is at most one per
         /// route, so the clamp at 0 keeps the score from rising.
         #[test]
-        fn an_infraction_never_raises_the_score(
+        fn infraction_never_raises_the_score(
             completion in 0.0..=100.0,
             kinds in prop::collection::vec(any_kind_but_lanes(), 0..12),
             lanes in prop::option::of(0.0..300.0),

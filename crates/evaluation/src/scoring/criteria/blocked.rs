@@ -1,18 +1,18 @@
-//! Standing still for too long.
+//! Vehicle-blocked criterion: standing still for too long.
 
 use super::location_text;
 use tandem_scene::WorldState;
 
-/// Slower than this is standing, m/s.
+/// Speed below which the vehicle counts as standing, m/s.
 const MOVING_MPS: f64 = 0.1;
-/// Standing longer than this ends the route, seconds.
+/// Longest standstill; a longer one ends the route, seconds.
 const LONGEST_STAND_S: f64 = 60.0;
 
-/// Blocked criterion.
+/// State of the criterion for one route.
 pub(super) struct Blocked {
     is_active: bool,
     is_restarted: bool,
-    /// When the vehicle last moved, seconds.
+    /// Simulation time of the last movement, seconds; `None` before the first tick.
     moved_at_s: Option<f64>,
 }
 
@@ -21,13 +21,19 @@ impl Blocked {
         Self { is_active: true, is_restarted: false, moved_at_s: None }
     }
 
-    /// Switches the criterion on or off; either restarts its clock.
-    pub(super) fn activate(&mut self, is_active: bool) {
-        self.is_active = is_active;
+    /// Stops judging standstills, as while a scenario permits one. Restarts the clock.
+    pub(super) fn suspend(&mut self) {
+        self.is_active = false;
         self.is_restarted = true;
     }
 
-    /// Judges this tick; gives a message if the vehicle has stood too long.
+    /// Judges standstills again. Restarts the clock.
+    pub(super) fn resume(&mut self) {
+        self.is_active = true;
+        self.is_restarted = true;
+    }
+
+    /// Evaluates this tick. Returns a message if the vehicle has been standing for too long.
     pub(super) fn tick(&mut self, state: &WorldState) -> Option<String> {
         if std::mem::take(&mut self.is_restarted) {
             self.moved_at_s = Some(state.time_s);

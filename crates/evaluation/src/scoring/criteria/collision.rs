@@ -1,18 +1,18 @@
-//! Collisions, with the filters that keep one contact from counting twice.
+//! Collision criterion, with the filters that prevent one contact from counting twice.
 
 use super::location_text;
 use crate::scoring::statistics::InfractionKind;
 use glam::DVec3;
 use tandem_scene::{Collision, WorldState};
 
-/// A further contact nearer than this to the last one does not count, meters.
+/// Another contact at most this far from the last one does not count, meters.
 const SAME_PLACE_M: f64 = 5.0;
-/// A further contact with the same actor within this time does not count, seconds.
+/// Another contact with the same actor within this time does not count, seconds.
 const SAME_ACTOR_S: f64 = 5.0;
-/// A contact while slower than this does not count, m/s.
+/// Contacts below this speed do not count, m/s.
 const MOVING_MPS: f64 = 0.1;
 
-/// Collision criterion.
+/// State of the criterion for one route or one scenario.
 #[derive(Default)]
 pub(super) struct Collisions {
     last_place: Option<DVec3>,
@@ -21,7 +21,7 @@ pub(super) struct Collisions {
 }
 
 impl Collisions {
-    /// Judges the contacts of this tick; calls `report` for each that counts.
+    /// Evaluates the contacts of this tick. Calls `report` for each one that counts.
     pub(super) fn tick(
         &mut self,
         state: &WorldState,
@@ -66,7 +66,7 @@ impl Collisions {
     }
 }
 
-/// What was hit, by blueprint name; `None` for things that do not count.
+/// Returns the kind of collision by blueprint name; `None` for objects that do not count.
 fn classify(type_id: &str) -> Option<InfractionKind> {
     let has = |part| type_id.contains(part);
     if (has("static") || has("traffic")) && !has("sidewalk") {

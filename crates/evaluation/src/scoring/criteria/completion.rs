@@ -1,17 +1,17 @@
-//! Route completion: how much of the route has been driven, and whether the end was reached.
+//! Route-completion criterion: the share of the route driven, and whether the end was reached.
 
 use super::progress::RouteLine;
 use crate::scoring::python::{Number, round};
 use glam::DVec3;
 
-/// How many points ahead of the current one are looked at.
+/// Number of route points searched ahead of the current one.
 const WINDOW: usize = 2;
-/// More than this of the route must have been driven, percent.
+/// The route is complete above this percentage, if the end is also near.
 const COMPLETE_ABOVE_PERCENT: f64 = 99.0;
-/// And the end must be nearer than this, meters.
+/// Largest distance to the end of a complete route, meters.
 const END_WITHIN_M: f64 = 10.0;
 
-/// Route completion criterion.
+/// State of the criterion for one route.
 pub(super) struct Completion {
     index: usize,
     percent: Number,
@@ -23,7 +23,8 @@ impl Completion {
         Self { index: 0, percent: Number::Int(0), is_reached: false }
     }
 
-    /// True when the target had been reached before this tick: the route ends one tick later.
+    /// Evaluates this tick. Returns true if the end was reached at an earlier tick: the route ends one
+    /// tick after reaching it.
     pub(super) fn tick(&mut self, line: &RouteLine, ego: DVec3) -> bool {
         if self.is_reached {
             return true;
@@ -41,7 +42,7 @@ impl Completion {
         false
     }
 
-    /// Percent of the route driven; the integer 100 once the end is reached.
+    /// Returns the percentage of the route driven; the integer 100 once the end is reached.
     pub(super) fn percent(&self) -> Number {
         self.percent
     }

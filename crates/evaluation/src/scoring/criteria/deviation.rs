@@ -1,19 +1,19 @@
-//! Leaving the route: too far away at once, or somewhat too far away for too long.
+//! Route-deviation criterion: far from the route at one tick, or moderately far for too long.
 
 use super::location_text;
 use super::progress::RouteLine;
 use glam::DVec3;
 
-/// How many points ahead of the current one are looked at.
+/// Number of route points searched ahead of the current one.
 const WINDOW: usize = 5;
-/// Farther than this is off the route, meters.
+/// Distance from which the vehicle is off the route, meters.
 const OFF_ROUTE_M: f64 = 30.0;
-/// Farther than this counts towards the allowed share, meters.
+/// Distance from which driving counts towards [`UNSAFE_SHARE_PERCENT`], meters.
 const SAFE_M: f64 = 15.0;
-/// How much of the route may be driven outside the safe distance, percent.
+/// Largest share of the route driven at [`SAFE_M`] or more, percent.
 const UNSAFE_SHARE_PERCENT: f64 = 30.0;
 
-/// Route-deviation criterion.
+/// State of the criterion for one route.
 #[derive(Default)]
 pub(super) struct Deviation {
     index: usize,
@@ -21,7 +21,7 @@ pub(super) struct Deviation {
 }
 
 impl Deviation {
-    /// Judges this tick; gives a message if the route is lost.
+    /// Evaluates this tick. Returns a message if the vehicle has left the route.
     pub(super) fn tick(&mut self, line: &RouteLine, ego: DVec3) -> Option<String> {
         let end = (self.index + WINDOW + 1).min(line.len());
         let (mut nearest, mut distance_m) = (self.index, f64::INFINITY);

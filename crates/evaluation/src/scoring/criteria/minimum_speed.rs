@@ -1,17 +1,19 @@
-//! Average speed against the surrounding traffic's, twenty times along the route.
+//! Minimum-speed criterion: average speed relative to the surrounding traffic, about twenty times per
+//! route.
 //!
-//! Every value is recorded, high ones too; efficiency is computed from them.
+//! Every value is recorded, high ones included, and none is penalized. Efficiency is computed from
+//! them.
 
 use super::progress::RouteLine;
 use crate::scoring::python::{Number, round};
 use tandem_scene::WorldState;
 
-/// How many points ahead of the current one are looked at.
+/// Number of route points searched ahead of the current one.
 const WINDOW: usize = 2;
-/// How many values a whole route gives.
+/// Number of values per route.
 const CHECKPOINTS: f64 = 20.0;
 
-/// Minimum-speed criterion.
+/// State of the criterion for one route.
 #[derive(Default)]
 pub(super) struct MinimumSpeed {
     index: usize,
@@ -22,7 +24,7 @@ pub(super) struct MinimumSpeed {
 }
 
 impl MinimumSpeed {
-    /// Samples this tick; gives a message at each checkpoint.
+    /// Samples this tick. Returns a message at each checkpoint.
     pub(super) fn tick(&mut self, line: &RouteLine, state: &WorldState) -> Option<String> {
         if let Some(index) = line.passed(self.index, WINDOW, state.ego.location()).last() {
             self.index = index;
@@ -41,8 +43,8 @@ impl MinimumSpeed {
         message
     }
 
-    /// Closes the criterion: the last stretch counts if nearly the whole route was passed. Closing
-    /// again says the same again, as the official one does.
+    /// Closes the criterion. Returns a message for the last section if at least 95 % of the route was
+    /// passed. A second call returns the same message, as in the official criterion.
     pub(super) fn close(&self, line: &RouteLine) -> Option<String> {
         let is_nearly_done =
             line.length_to_m(self.index) / line.length_m() > 1.0 - 1.0 / CHECKPOINTS;
@@ -51,7 +53,7 @@ impl MinimumSpeed {
 
     fn message(&self) -> String {
         let traffic_mps = self.traffic_sum_mps / f64::from(self.samples);
-        // Without samples the mean is NaN; neither that nor zero can be divided by.
+        // Without samples the mean is NaN, which is not a valid divisor, and neither is zero.
         let percentage = if traffic_mps > 0.0 {
             let ego_mps = self.ego_sum_mps / f64::from(self.samples);
             Number::Float(round(ego_mps / traffic_mps * 100.0, 2))

@@ -1,6 +1,6 @@
-//! The rules of the road, one file each, and the judge that asks them in the official order.
+//! Criteria of the benchmark, one file each, and the judge that evaluates them in the official order.
 //!
-//! A world that reports no lights, signs or scenarios is judged as one that has none.
+//! If a world reports no lights, signs or scenarios, their criteria find no violations.
 
 mod blocked;
 mod collision;
@@ -30,47 +30,45 @@ use stop_sign::StopSigns;
 use tandem_scene::{Allowances, LaneMap, RoutePlan, WorldState};
 use timeout::Timeout;
 
-/// The benchmark lets a route take this many ticks (200 s at 20 Hz); the next one ends it.
+/// Maximum number of ticks per route in the benchmark (200 s at 20 Hz); the next one ends the route.
 pub const TICK_CAP: u64 = 4000;
 
-/// Whether the route goes on after a tick.
+/// Result of judging one tick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Drive on.
-    GoOn,
-    /// The route is over.
-    Over(Ending),
+pub enum TickVerdict {
+    Continue,
+    Ended(Ending),
 }
 
-/// Why a judge ended a route.
+/// Reason why the judge ended a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
-    /// The end was reached.
+    /// The end of the route was reached.
     Completed,
-    /// The route was left.
+    /// The vehicle left the route.
     Deviated,
-    /// The vehicle stood too long.
+    /// The vehicle stood still for too long.
     Blocked,
-    /// The route took too long.
+    /// The route timeout was exceeded.
     TimedOut,
-    /// More than [`TICK_CAP`] ticks.
+    /// The limit of ticks, [`TICK_CAP`] by default, was exceeded.
     TickCap,
 }
 
-/// What a judge says in the end.
+/// Final result of a judge.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judgment {
     /// Percent of the route driven; the integer 100 if the end was reached, `None` without a tick.
     pub completion: Option<Number>,
-    /// Violations in the order of the criteria.
+    /// In the order of the criteria.
     pub infractions: Vec<Infraction>,
-    /// Whether the route took too long.
+    /// True if the route timeout was exceeded.
     pub timed_out: bool,
     /// Length of the dense route, meters.
     pub route_length_m: f64,
 }
 
-/// Judges one drive along one route, tick by tick.
+/// Evaluates all criteria for one drive along one route, tick by tick.
 pub struct RouteJudge {
     line: RouteLine,
     ticks: u64,
@@ -90,7 +88,7 @@ pub struct RouteJudge {
     scenario_rules: ScenarioRules,
     timeout: Timeout,
 
-    /// One list per criterion, so that the judgment has them in the order of the criteria.
+    // One list per criterion, so that the judgment lists them in the order of the criteria.
     excursion: Option<Infraction>,
     contacts: Vec<Infraction>,
     lights_run: Vec<Infraction>,
@@ -102,7 +100,7 @@ pub struct RouteJudge {
 }
 
 impl RouteJudge {
-    /// A judge for one drive along `plan`.
+    /// Creates a judge for one drive along `plan`.
     ///
     /// # Panics
     /// If the plan has no point.
@@ -135,46 +133,51 @@ impl RouteJudge {
         }
     }
 
-    /// The same judge with another limit than [`TICK_CAP`].
+    /// Replaces the limit [`TICK_CAP`].
     pub fn with_tick_cap(mut self, tick_cap: u64) -> Self {
         self.tick_cap = tick_cap;
         self
     }
 
-    /// Judges one tick. Every criterion is asked even if an earlier one ends the route.
+    /// Judges one tick. Every criterion is evaluated even if an earlier one ends the route.
     ///
     /// # Panics
-    /// If the route is over.
-    pub fn tick(&mut self, state: &WorldState, lanes: &dyn LaneMap) -> Verdict {
-        assert!(self.ending.is_none(), "the route is over since tick {}", self.ticks);
+    /// If an earlier tick ended the route.
+    pub fn tick(&mut self, state: &WorldState, lanes: &dyn LaneMap) -> TickVerdict {
+        assert!(self.ending.is_none(), "tick {} already ended the route", self.ticks);
         self.ticks += 1;
         if self.ticks > self.tick_cap {
-            // The harness stops before the criteria see this tick.
+            // The official harness stops before it evaluates the criteria at this tick.
             self.ending = Some(Ending::TickCap);
-            return Verdict::Over(Ending::TickCap);
+            return TickVerdict::Ended(Ending::TickCap);
         }
-        self.ending = self.ask_criteria(state, lanes);
+        self.ending = self.evaluate_criteria(state, lanes);
         match self.ending {
-            None => Verdict::GoOn,
+            None => TickVerdict::Continue,
             Some(ending) => {
-                // A tree that ends stops the criteria that still run: the first of two times.
+                // The official behavior tree terminates running criteria when it ends. `close`
+                // terminates them a second time.
                 self.close_criteria(Some(self.ticks));
-                Verdict::Over(ending)
+                TickVerdict::Ended(ending)
             }
         }
     }
 
-    fn ask_criteria(&mut self, state: &WorldState, lanes: &dyn LaneMap) -> Option<Ending> {
+    fn evaluate_criteria(&mut self, state: &WorldState, lanes: &dyn LaneMap) -> Option<Ending> {
         let tick = Some(self.ticks);
         let line = &self.line;
         let ego = state.ego.location();
 
         let Allowances { oncoming_lane, standing } = state.allowances;
         if self.allowances.oncoming_lane != oncoming_lane {
-            self.outside_lanes.judge_side(!oncoming_lane);
+            if oncoming_lane {
+                self.outside_lanes.permit_oncoming_lane();
+            } else {
+                self.outside_lanes.forbid_oncoming_lane();
+            }
         }
         if self.allowances.standing != standing {
-            self.blocked.activate(!standing);
+            if standing { self.blocked.suspend() } else { self.blocked.resume() }
         }
         self.allowances = state.allowances;
 
@@ -231,20 +234,20 @@ impl RouteJudge {
         });
     }
 
-    /// Percent of the route driven so far.
+    /// Returns the percentage of the route driven so far.
     pub fn completion(&self) -> Number {
         self.completion.percent()
     }
 
-    /// How long the route may take as it stands, seconds.
+    /// Returns the current route timeout, seconds.
     pub fn time_limit_s(&self) -> f64 {
         self.timeout.limit_s()
     }
 
-    /// Closes the route, whether or not a criterion has ended it, and says what there is to say.
+    /// Closes the route, whether or not a criterion has ended it, and returns the final result.
     pub fn close(mut self) -> Judgment {
-        // The harness closes every criterion once more, so the last speed stands twice in the
-        // records of routes that a criterion ended.
+        // The official harness terminates every criterion once more, so records of routes that a
+        // criterion ended contain the last minimum-speed value twice.
         self.close_criteria(None);
         let infractions = self
             .excursion
@@ -266,8 +269,8 @@ impl RouteJudge {
     }
 }
 
-/// A place as the benchmark's messages print it.
-fn location_text(place: DVec3) -> String {
-    let [x, y, z] = place.to_array().map(|meters| float_text(round(meters, 3)));
+/// Formats a location as the benchmark's messages do.
+fn location_text(location: DVec3) -> String {
+    let [x, y, z] = location.to_array().map(|meters| float_text(round(meters, 3)));
     format!("(x={x}, y={y}, z={z})")
 }

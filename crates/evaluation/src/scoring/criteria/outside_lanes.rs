@@ -1,35 +1,36 @@
-//! Driving beside the lanes or against traffic, as a share of the distance driven.
+//! Outside-lanes criterion: driving outside the lanes or against traffic, as a share of the distance
+//! driven.
 //!
-//! Only the road layout matters: any legal lane will do, whether or not the route uses it.
+//! The route is not considered: any lane that may be driven in the ego vehicle's direction is legal.
 
 use super::progress::RouteLine;
 use crate::scoring::python::{float_text, round};
 use tandem_scene::{EgoState, LaneMap, LanePoint, wrap_angle};
 
-/// How many points ahead of the current one are looked at.
+/// Number of route points searched ahead of the current one.
 const WINDOW: usize = 3;
-/// How far beyond the edge of a lane the vehicle's origin may be, meters.
+/// Largest distance of the vehicle's origin beyond the edge of its lane, meters.
 const TOLERANCE_M: f64 = 0.5;
-/// Leaving a junction at a larger angle to the lane is driving against traffic, degrees.
+/// Leaving a junction at this angle to the lane or more is driving against traffic, degrees.
 const JUNCTION_EXIT_DEG: f64 = 120.0;
-/// A change to a lane at a larger angle to the last is a change of side, degrees.
+/// A change to a lane at a larger angle to the last one is a change of side, degrees.
 const OPPOSITE_LANE_DEG: f64 = 150.0;
 
-/// Outside-lanes criterion.
+/// State of the criterion for one route.
 pub(super) struct OutsideLanes {
     index: usize,
     last_lane: Option<LanePoint>,
     is_on_wrong_side: bool,
-    is_side_judged: bool,
+    may_use_oncoming_lane: bool,
     driven_m: f64,
     wrong_m: f64,
 }
 
-/// What the one infraction of a route says.
+/// The one infraction that this criterion reports per route.
 pub(super) struct Excursion {
-    /// Of the distance driven, unrounded.
+    /// Percentage of the distance driven, unrounded.
     pub(super) percentage: f64,
-    /// The benchmark's words.
+    /// Message text of the benchmark.
     pub(super) message: String,
 }
 
@@ -39,19 +40,24 @@ impl OutsideLanes {
             index: 0,
             last_lane: None,
             is_on_wrong_side: false,
-            is_side_judged: true,
+            may_use_oncoming_lane: false,
             driven_m: 0.0,
             wrong_m: 0.0,
         }
     }
 
-    /// Switches the wrong-side part on or off; being beside the lanes always counts.
-    pub(super) fn judge_side(&mut self, is_judged: bool) {
-        self.is_side_judged = is_judged;
+    /// Stops counting the wrong side of the road. Driving outside the lanes still counts.
+    pub(super) fn permit_oncoming_lane(&mut self) {
+        self.may_use_oncoming_lane = true;
     }
 
-    /// Judges this tick; gives the infraction as it stands now if the distance driven wrongly grew
-    /// or the share of it changed.
+    /// Counts the wrong side of the road again.
+    pub(super) fn forbid_oncoming_lane(&mut self) {
+        self.may_use_oncoming_lane = false;
+    }
+
+    /// Evaluates this tick. Returns the updated infraction if the distance driven outside the lanes
+    /// grew or its share of the distance driven changed.
     pub(super) fn tick(
         &mut self,
         line: &RouteLine,
@@ -61,7 +67,7 @@ impl OutsideLanes {
         let lane = lanes.driving_lane(ego.location());
         let is_outside = is_outside(ego, &lane, lanes);
         self.follow_side(lane, ego);
-        let is_wrong = is_outside || (self.is_side_judged && self.is_on_wrong_side);
+        let is_wrong = is_outside || (!self.may_use_oncoming_lane && self.is_on_wrong_side);
 
         let mut is_advanced = false;
         let ego = ego.location();
@@ -85,7 +91,7 @@ impl OutsideLanes {
         })
     }
 
-    /// Follows from lane to lane on which side of the road the vehicle is.
+    /// Updates which side of the road the vehicle is on, from its lane and the last one.
     fn follow_side(&mut self, lane: LanePoint, ego: &EgoState) {
         let last = self.last_lane.replace(lane).unwrap_or(lane);
         if lane.is_junction {
@@ -101,7 +107,8 @@ impl OutsideLanes {
     }
 }
 
-/// True if the nearer of driving and parking lane is farther than its edge plus a tolerance.
+/// True if the vehicle is beyond the edge of the nearer of its driving and parking lane by more than
+/// [`TOLERANCE_M`].
 fn is_outside(ego: &EgoState, driving: &LanePoint, lanes: &dyn LaneMap) -> bool {
     let place = ego.location();
     let driving_m = place.distance(driving.position);
@@ -114,7 +121,7 @@ fn is_outside(ego: &EgoState, driving: &LanePoint, lanes: &dyn LaneMap) -> bool 
     distance_m > width_m / 2.0 + TOLERANCE_M
 }
 
-/// Between 0 and 180.
+/// Absolute difference of two headings, 0 to 180 degrees.
 fn angle_between_deg(left_rad: f64, right_rad: f64) -> f64 {
     wrap_angle(left_rad - right_rad).abs().to_degrees()
 }

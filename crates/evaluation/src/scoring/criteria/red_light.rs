@@ -1,38 +1,38 @@
-//! Red lights: a violation is the tail of the vehicle crossing the stop line.
+//! Red-light criterion: the tail of the vehicle crossing the stop line of a red light is a violation.
 
 use super::location_text;
 use glam::DVec2;
 use std::collections::BTreeMap;
 use tandem_scene::{EgoState, LaneMap, LanePoint, LightColor, TrafficLight, WorldState};
 
-/// Lights whose trigger volume is farther away than this are not asked, meters.
+/// Lights whose trigger volume is farther away than this are not evaluated, meters.
 const NEAR_M: f64 = 15.0;
-/// The part of the trigger volume's length on which lanes are looked for.
+/// Part of the trigger volume's length that is searched for lanes.
 const SEARCHED_SHARE: f64 = 0.9;
-/// Distance between places at which lanes are looked for, meters.
+/// Spacing of the points at which lanes are searched for, meters.
 const SEARCH_STEP_M: f64 = 1.0;
-/// Step along the lane on the way to its junction, meters.
+/// Step along a lane towards its junction, meters.
 const LANE_STEP_M: f64 = 0.5;
-/// A stop line is not looked for farther from its trigger volume than this, meters. The official
-/// criterion has no such limit: on a ring without junctions it would never end.
+/// Largest distance of a stop line from its trigger volume, meters. The official criterion has no
+/// such limit and would not terminate on a ring road without junctions.
 const LANE_SEARCH_M: f64 = 500.0;
 /// Half the length of a stop line, in lane widths.
 const LINE_SHARE: f64 = 0.6;
-/// Where the tail's near end is, in half lengths of the vehicle behind its center.
+/// Position of the tail's near end, in half lengths of the vehicle behind its center.
 const TAIL_SHARE: f64 = 0.8;
-/// How far behind the vehicle's box the tail's far end is, meters.
+/// Distance of the tail's far end behind the vehicle's box, meters.
 const TAIL_REACH_M: f64 = 1.0;
 
-/// Red-light criterion.
+/// State of the criterion for one route.
 #[derive(Default)]
 pub(super) struct RedLights {
-    /// By light: the last place before the junction of every lane that it is for.
+    /// By light id: the last point before the junction, for every lane that the light controls.
     stop_points: BTreeMap<u32, Vec<LanePoint>>,
     last_violated: Option<u32>,
 }
 
 impl RedLights {
-    /// Judges this tick; calls `report` for each light that was run.
+    /// Evaluates this tick. Calls `report` for each light that was run.
     pub(super) fn tick(
         &mut self,
         state: &WorldState,
@@ -55,15 +55,15 @@ impl RedLights {
     }
 }
 
-/// Where vehicles have to stop for `light`, one place per lane under its trigger volume.
+/// Returns the points where vehicles have to stop for `light`, one per lane in its trigger volume.
 fn stop_points(light: &TrafficLight, lanes: &dyn LaneMap) -> Vec<LanePoint> {
     let volume = &light.trigger;
     let half_m = SEARCHED_SHARE * volume.extent_m[0];
-    let places = (2.0 * half_m / SEARCH_STEP_M).ceil() as usize;
+    let samples = (2.0 * half_m / SEARCH_STEP_M).ceil() as usize;
     let axis = DVec2::from_angle(volume.yaw_rad);
     let mut starts: Vec<LanePoint> = Vec::new();
-    for place in 0..places {
-        let offset_m = place as f64 * SEARCH_STEP_M - half_m;
+    for sample in 0..samples {
+        let offset_m = sample as f64 * SEARCH_STEP_M - half_m;
         let lane = lanes.driving_lane(volume.center + (axis * offset_m).extend(0.0));
         let is_new = starts.last().is_none_or(|last| !is_same_lane(last, &lane));
         if is_new {
@@ -91,7 +91,7 @@ fn is_same_lane(left: &LanePoint, right: &LanePoint) -> bool {
     (left.road_id, left.lane_id) == (right.road_id, right.lane_id)
 }
 
-/// True if the vehicle's tail lies across the stop line of one of `points`.
+/// True if the vehicle's tail crosses the stop line of one of `points`.
 fn is_crossed(points: &[LanePoint], ego: &EgoState, lanes: &dyn LaneMap) -> bool {
     let forward = ego.pose.forward();
     let half_length_m = ego.extent_m[0];
@@ -108,7 +108,7 @@ fn is_crossed(points: &[LanePoint], ego: &EgoState, lanes: &dyn LaneMap) -> bool
     })
 }
 
-/// True if two segments have a point in common, ends included.
+/// True if two segments have a common point, ends included.
 fn do_segments_meet(left: [DVec2; 2], right: [DVec2; 2]) -> bool {
     let turn = |from: DVec2, to: DVec2, point: DVec2| (to - from).perp_dot(point - from);
     let is_within = |from: DVec2, to: DVec2, point: DVec2| {

@@ -1,16 +1,16 @@
-//! Rules that scenarios bring, judged from the tick that a scenario starts at to its end.
+//! Criteria of scenarios, evaluated from the tick at which a scenario starts to its end.
 
 use super::collision::Collisions;
 use crate::scoring::statistics::InfractionKind;
 use tandem_scene::{ScenarioState, WorldState};
 
-/// Criteria of the scenarios that run.
+/// Criteria of the running scenarios.
 #[derive(Default)]
 pub(super) struct ScenarioRules {
     running: Vec<Running>,
 }
 
-/// The rules of one scenario.
+/// Criteria of one scenario.
 struct Running {
     id: u32,
     collisions: Collisions,
@@ -19,7 +19,7 @@ struct Running {
 }
 
 impl ScenarioRules {
-    /// Judges this tick; calls `report` for each violation.
+    /// Evaluates this tick. Calls `report` for each violation.
     pub(super) fn tick(
         &mut self,
         state: &WorldState,
@@ -31,15 +31,15 @@ impl ScenarioRules {
         }
         for scenario in &state.scenarios {
             let known = self.running.iter().position(|rules| rules.id == scenario.id);
-            let place = known.unwrap_or_else(|| {
+            let idx = known.unwrap_or_else(|| {
                 self.running.push(Running::new(scenario.id));
                 self.running.len() - 1
             });
-            self.running[place].tick(scenario, state, report);
+            self.running[idx].tick(scenario, state, report);
         }
     }
 
-    /// Ends all scenarios, as the end of the route does. Ending them again does nothing.
+    /// Ends all scenarios, as at the end of the route. A second call does nothing.
     pub(super) fn close(&mut self, report: &mut impl FnMut(InfractionKind, String)) {
         for over in self.running.drain(..) {
             over.close(report);
@@ -68,7 +68,7 @@ impl Running {
         self.is_timed_out |= scenario.is_timed_out;
     }
 
-    /// Giving way and timeouts are judged by how things stand in the end.
+    /// Ends the scenario. Yielding and timeouts are judged by the state at its end.
     fn close(self, report: &mut impl FnMut(InfractionKind, String)) {
         if self.is_in_the_way {
             let message = "Agent failed to yield to an emergency vehicle".to_owned();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_way_is_judged_once_by_how_things_stand_when_the_scenario_ends() {
+    fn yielding_is_judged_once_when_the_scenario_ends() {
         for (last_x_m, expected) in [(0.0, 1), (20.0, 0)] {
             let mut rules = ScenarioRules::default();
             let mut found = Vec::new();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn collisions_count_for_a_scenario_only_while_it_judges_them() {
+    fn collisions_count_only_while_a_scenario_judges_them() {
         let contact = Collision { other_id: 3, type_id: "walker.pedestrian.0001" };
         let mut rules = ScenarioRules::default();
         let mut found = Vec::new();

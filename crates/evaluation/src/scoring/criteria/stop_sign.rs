@@ -1,33 +1,33 @@
-//! Stop signs: a violation is leaving the sign's volume without having stood still in it.
+//! Stop-sign criterion: leaving a sign's trigger volume without having stopped in it is a violation.
 
 use super::location_text;
 use glam::{DVec2, DVec3};
 use tandem_scene::{LaneMap, LanePoint, StopSign, WorldState};
 
-/// Signs whose volume is farther from the ego's lane point than this are not for it, meters.
+/// Signs whose volume is farther from the ego's lane point than this do not apply to it, meters.
 const NEAR_M: f64 = 4.0;
-/// Distance between lane points ahead, meters.
+/// Spacing of the lane points ahead, meters.
 const LANE_STEP_M: f64 = 0.5;
-/// How many lane points ahead may lie in the volume.
+/// Number of lane points ahead that are tested against the volume.
 const POINTS_AHEAD: usize = 8;
-/// How much larger than drawn the volume is.
+/// Factor by which the trigger volume is enlarged.
 const VOLUME_SCALE: f64 = 1.2;
-/// Driving backwards faster than this (m/s), or heading against the lane by more than this (cosine),
-/// no sign is looked for.
+/// Below this speed (m/s) or this cosine of the heading to the lane, no sign is searched for: the
+/// vehicle drives backwards or against the lane.
 const BACKWARDS: f64 = -0.17;
-/// Slower than this is standing, m/s.
+/// Speed below which the vehicle counts as stopped, m/s.
 const STANDING_MPS: f64 = 0.1;
 
-/// Stop-sign criterion.
+/// State of the criterion for one route.
 #[derive(Default)]
 pub(super) struct StopSigns {
     target: Option<StopSign>,
-    has_stood: bool,
+    has_stopped: bool,
     last_failed: Option<u32>,
 }
 
 impl StopSigns {
-    /// Judges this tick; gives a message if a sign was run.
+    /// Evaluates this tick. Returns a message if a stop sign was run.
     pub(super) fn tick(&mut self, state: &WorldState, lanes: &dyn LaneMap) -> Option<String> {
         if self.target.is_none() && state.stop_signs.is_empty() {
             return None;
@@ -42,13 +42,13 @@ impl StopSigns {
             }
             return None;
         };
-        self.has_stood |= ego.speed_mps.abs() < STANDING_MPS;
+        self.has_stopped |= ego.speed_mps.abs() < STANDING_MPS;
         if is_affected(&sign, &ahead) {
             return None;
         }
-        let is_run = !self.has_stood && self.last_failed != Some(sign.id);
+        let is_run = !self.has_stopped && self.last_failed != Some(sign.id);
         self.target = None;
-        self.has_stood = false;
+        self.has_stopped = false;
         is_run.then(|| {
             self.last_failed = Some(sign.id);
             let place = location_text(sign.position);
@@ -57,16 +57,16 @@ impl StopSigns {
     }
 }
 
-/// The lane point under `place` and those ahead of it.
-fn lane_points_ahead(lanes: &dyn LaneMap, place: DVec3) -> Vec<LanePoint> {
-    let first = lanes.driving_lane(place);
+/// Returns the lane point at `location` and those ahead of it.
+fn lane_points_ahead(lanes: &dyn LaneMap, location: DVec3) -> Vec<LanePoint> {
+    let first = lanes.driving_lane(location);
     std::iter::successors(Some(first), |lane| lanes.ahead(lane, LANE_STEP_M))
         .take(1 + POINTS_AHEAD)
         .collect()
 }
 
-/// True if the sign is for a vehicle on these lane points. The volume's heading is ignored, as the
-/// official criterion does.
+/// True if the sign applies to a vehicle on these lane points. The volume's heading is ignored, as in
+/// the official criterion.
 fn is_affected(sign: &StopSign, ahead: &[LanePoint]) -> bool {
     let volume = &sign.trigger;
     let [half_x_m, half_y_m, _] = volume.extent_m;

@@ -1,16 +1,16 @@
-//! Route timeout: a limit that grows with the distance driven.
+//! Route-timeout criterion: a time limit that grows with the distance driven.
 
 use super::progress::RouteLine;
 use tandem_scene::WorldState;
 
-/// How many points ahead of the current one are looked at.
+/// Number of route points searched ahead of the current one.
 const WINDOW: usize = 3;
-/// The limit at the start, seconds.
+/// Time limit at the start, seconds.
 const START_LIMIT_S: f64 = 300.0;
-/// The slowest acceptable speed as a share of the speed limit.
+/// Lowest acceptable speed as a share of the speed limit.
 const SLOWEST_SHARE: f64 = 0.10;
 
-/// Route-timeout criterion.
+/// State of the criterion for one route.
 pub(super) struct Timeout {
     index: usize,
     began_at_s: Option<f64>,
@@ -22,7 +22,7 @@ impl Timeout {
         Self { index: 0, began_at_s: None, limit_s: START_LIMIT_S }
     }
 
-    /// True if the route has taken too long at this tick.
+    /// Evaluates this tick. Returns true if the time limit is exceeded.
     pub(super) fn tick(&mut self, line: &RouteLine, state: &WorldState) -> bool {
         let began_at_s = *self.began_at_s.get_or_insert(state.time_s);
         if let Some(index) = line.passed(self.index, WINDOW, state.ego.location()).last() {
@@ -37,7 +37,7 @@ impl Timeout {
         state.time_s - began_at_s > self.limit_s
     }
 
-    /// The limit as it stands, seconds.
+    /// Returns the current time limit, seconds.
     pub(super) fn limit_s(&self) -> f64 {
         self.limit_s
     }

@@ -1,8 +1,8 @@
-//! Results of several folders, put together: of the shards of one campaign, or of the processes of the
+//! Combines results of several folders: of the shards of one campaign, or of the processes of the
 //! official harness.
 
 use super::result_folder::ResultFolder;
-use super::score_card::{RouteSet, missing_of, strangers};
+use super::score_card::{RouteSet, foreign_records, missing_drives};
 use crate::campaign::RunJson;
 use crate::scoring::{
     FoundRecord, Merged, OFFICIAL_ROUTES, WriteError, duplicates, file_stem, json_text, route_id,
@@ -12,124 +12,104 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use tandem_files::WholeFolder;
+use tandem_files::AtomicFolder;
 
-/// Folders with a file of every finished drive.
+/// Folders that contain one file per finished drive.
 const PARTS: [&str; 4] = ["routes", "logs", "wall", "schedules"];
 
-/// Folder with notes of processes that died at drives.
+/// Folder with notes on crashed drives.
 const CRASHES: &str = "crashes";
 
-/// Files of the whole campaign.
+/// Files of a campaign.
 const STILL_FILE: &str = "still.png";
 const FACTS_FILE: &str = "facts.json";
 
-/// Folders do not go together, or the whole can't be written.
+/// Error returned when folders can't be combined, or the result can't be written.
 #[derive(Debug, thiserror::Error)]
-pub enum GatherError {
-    /// There is nothing to put together.
-    #[error("no folder to merge: name one or more")]
+pub enum CombineError {
+    #[error("no folder to merge: give one or more")]
     Nothing,
-    /// Some folders say what they were made with, and others do not.
+    /// Some folders have a `run.json`, others have none.
     #[error(
-        "{ours:?} was made by tandem and says with what, {foreign:?} has no run.json: merge only \
-         folders of one origin"
+        "{ours:?} was written by tandem, but {foreign:?} has no run.json: merge only folders of one \
+         origin"
     )]
-    MixedOrigin {
-        /// A folder with `run.json`.
-        ours: PathBuf,
-        /// A folder without.
-        foreign: PathBuf,
-    },
-    /// Two folders are of different campaigns.
+    MixedOrigin { ours: PathBuf, foreign: PathBuf },
     #[error(
-        "{other:?} is of another campaign than {first:?}: {}; merge only shards of one campaign",
+        "{other:?} belongs to another campaign than {first:?}: {}; merge only shards of one campaign",
         differences.join("; ")
     )]
     OtherSettings {
-        /// The first folder.
         first: PathBuf,
-        /// The one that differs.
         other: PathBuf,
         /// One line per setting.
         differences: Vec<String>,
     },
-    /// The folders are of a version that did not say which drives there are.
-    #[error("{folder:?} does not say of which routes it is: it was made by an earlier version")]
-    UnknownDrives {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// Drives have several records.
+    /// The `run.json` of an earlier version has no list of routes.
+    #[error("run.json in {folder:?} has no list of routes: it was written by an earlier version")]
+    UnknownDrives { folder: PathBuf },
     #[error(
         "these drives have more than one record, and each may count once: {}; remove the files that \
          should not count, or leave out a folder",
         found.join("; ")
     )]
     Duplicates {
-        /// Route id and files of each.
+        /// Route id and files, one entry per drive.
         found: Vec<String>,
     },
-    /// Records are of no drive of the campaign.
-    #[error("these records are of no drive of their campaign: {}; remove them", found.join(", "))]
-    Strangers {
-        /// File of each.
+    /// Records do not belong to any drive of the campaign.
+    #[error(
+        "these records do not belong to any drive of their campaign: {}; remove them",
+        found.join(", ")
+    )]
+    ForeignRecords {
+        /// File of each record.
         found: Vec<String>,
     },
-    /// Records are of other routes than the set.
-    #[error("these records are of no route of {file}: {}; name the route file that they were made \
-             with", found.join(", "))]
+    #[error("these records belong to routes that are not in {file}: {}; give the route file that \
+             they were made with", found.join(", "))]
     OtherRoutes {
-        /// The route file, as the caller named it.
         file: String,
-        /// Route id and what differs of each.
+        /// Route id and difference, one entry per record.
         found: Vec<String>,
     },
-    /// The folder for the whole holds something.
-    #[error("{folder:?} holds something already: name a new folder, or a file for the table alone")]
-    Occupied {
-        /// Which folder.
-        folder: PathBuf,
-    },
-    /// A file could not be copied.
+    #[error("{folder:?} is not empty: give a new folder, or a file for the table alone")]
+    NotEmpty { folder: PathBuf },
     #[error("cannot copy {path:?}")]
     Copy {
-        /// Which file or folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The whole could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
 
-/// Results of several folders.
+/// Combined results of several folders.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Gathered {
+pub struct CombinedResults {
     folders: Vec<PathBuf>,
-    /// What our campaigns ran; `None` for the official harness.
+    /// `run.json` of tandem's campaigns; `None` for results of the official harness.
     pub run: Option<RunJson>,
-    /// Drives of the whole: of the campaign, or routes of the set times repetitions.
+    /// Number of drives of the campaign, or routes of the set × repetitions.
     pub total: usize,
-    /// Drives of our campaign, or of a known route set, without a record.
+    /// Drives of the campaign, or of a known route set, without a record.
     pub missing: Vec<String>,
-    /// The route set of the official harness's results, if it is known.
+    /// Route file of results of the official harness; `None` if it was not given.
     set: Option<String>,
-    /// Records and what they come to. The divisor is the number of drives of the whole.
+    /// Divisor is `total`.
     pub merged: Merged,
 }
 
-impl Gathered {
-    /// Puts folders together. `set` is what results of the official harness are of; without one they are
-    /// taken for results of Bench2Drive's 220 routes.
+impl CombinedResults {
+    /// Combines folders. `set` is the route set of results of the official harness; without it,
+    /// Bench2Drive's 220 routes are assumed.
     ///
     /// # Errors
-    /// If they are not all of one campaign, or not all of the official harness, or a drive has several
-    /// records, or records are of other routes than `set`.
-    pub fn new(folders: Vec<ResultFolder>, set: Option<&RouteSet>) -> Result<Self, GatherError> {
-        let first = folders.first().ok_or(GatherError::Nothing)?;
+    /// If the folders belong to several campaigns, or only some of them to the official harness, or a
+    /// drive has several records, or records belong to routes that are not in `set`.
+    pub fn new(folders: Vec<ResultFolder>, set: Option<&RouteSet>) -> Result<Self, CombineError> {
+        let first = folders.first().ok_or(CombineError::Nothing)?;
         let (first_path, run) = (first.path.clone(), first.run.clone());
         for folder in &folders {
             match (&run, &folder.run) {
@@ -138,16 +118,16 @@ impl Gathered {
                     let differences = other.differences(run, "the first");
                     if !differences.is_empty() {
                         let (first, other) = (first_path, folder.path.clone());
-                        return Err(GatherError::OtherSettings { first, other, differences });
+                        return Err(CombineError::OtherSettings { first, other, differences });
                     }
                 }
                 (Some(_), None) => {
                     let (ours, foreign) = (first_path, folder.path.clone());
-                    return Err(GatherError::MixedOrigin { ours, foreign });
+                    return Err(CombineError::MixedOrigin { ours, foreign });
                 }
                 (None, Some(_)) => {
                     let (ours, foreign) = (folder.path.clone(), first_path);
-                    return Err(GatherError::MixedOrigin { ours, foreign });
+                    return Err(CombineError::MixedOrigin { ours, foreign });
                 }
             }
         }
@@ -159,12 +139,12 @@ impl Gathered {
             .map(|(route_id, files)| format!("{route_id} in {}", files.join(", ")))
             .collect();
         if !found.is_empty() {
-            return Err(GatherError::Duplicates { found });
+            return Err(CombineError::Duplicates { found });
         }
         let Some(run) = run else {
             return Self::of_harness(paths, records, set);
         };
-        let total = run.drives().ok_or(GatherError::UnknownDrives { folder: first_path })?;
+        let total = run.drives().ok_or(CombineError::UnknownDrives { folder: first_path })?;
         let (records, missing) = in_order(&run, records)?;
         let merged = Merged::new(records, total);
         Ok(Self { folders: paths, run: Some(run), total, missing, set: None, merged })
@@ -174,7 +154,7 @@ impl Gathered {
         folders: Vec<PathBuf>,
         records: Vec<FoundRecord>,
         set: Option<&RouteSet>,
-    ) -> Result<Self, GatherError> {
+    ) -> Result<Self, CombineError> {
         let found: BTreeSet<&str> = records.iter().map(FoundRecord::route).collect();
         let mut repetitions: BTreeSet<u32> = records.iter().map(FoundRecord::repetition).collect();
         if repetitions.is_empty() {
@@ -183,12 +163,12 @@ impl Gathered {
         let mut routes = OFFICIAL_ROUTES.max(found.len());
         let mut missing = Vec::new();
         if let Some(set) = set {
-            let found = strangers(&records, set);
+            let found = foreign_records(&records, set);
             if !found.is_empty() {
-                return Err(GatherError::OtherRoutes { file: set.file.clone(), found });
+                return Err(CombineError::OtherRoutes { file: set.file.clone(), found });
             }
             routes = set.routes.len();
-            missing = missing_of(set, &repetitions, &records);
+            missing = missing_drives(set, &repetitions, &records);
         }
         let total = routes * repetitions.len();
         let merged = Merged::new(records, total);
@@ -196,7 +176,7 @@ impl Gathered {
         Ok(Self { folders, run: None, total, missing, set, merged })
     }
 
-    /// One line; the scores never stand without how many drives they rest on.
+    /// Returns the scores as one line, with the numbers of finished and of all drives.
     pub fn summary(&self) -> String {
         let of = match (&self.run, &self.set) {
             (Some(_), _) => String::new(),
@@ -215,63 +195,62 @@ impl Gathered {
         )
     }
 
-    /// Writes the table alone.
+    /// Writes only the merged table.
     ///
     /// # Errors
-    /// If it can't be written.
-    pub fn write_table(&self, file: &Path) -> Result<(), GatherError> {
+    /// If the file can't be written.
+    pub fn write_table(&self, file: &Path) -> Result<(), CombineError> {
         Ok(write_json(file, &self.merged)?)
     }
 
-    /// Writes a new folder that appears complete or not at all: the table, and of our campaigns
-    /// everything that the folders have of their drives, as if one process had driven them all.
+    /// Writes a new folder atomically: the merged table and, for tandem's campaigns, the files of all
+    /// finished drives, as if one process had driven the campaign.
     ///
     /// # Errors
-    /// If the folder holds something, or a file can't be copied or written.
-    pub fn write_folder(&self, folder: &Path) -> Result<(), GatherError> {
-        let occupied = || GatherError::Occupied { folder: folder.to_owned() };
+    /// If the folder is not empty, or a file can't be copied or written.
+    pub fn write_folder(&self, folder: &Path) -> Result<(), CombineError> {
+        let not_empty = || CombineError::NotEmpty { folder: folder.to_owned() };
         let is_free = |mut entries: fs::ReadDir| entries.next().is_none();
         if folder.exists() && !fs::read_dir(folder).is_ok_and(is_free) {
-            return Err(occupied());
+            return Err(not_empty());
         }
         let writing = |source| WriteError { path: folder.to_owned(), source };
-        let whole = WholeFolder::create(folder).map_err(writing)?;
+        let target = AtomicFolder::create(folder).map_err(writing)?;
         if let Some(run) = &self.run {
             let text = json_text(run).map_err(writing)?;
-            whole.write("run.json", &text).map_err(writing)?;
+            target.write("run.json", &text).map_err(writing)?;
             for part in PARTS {
-                fs::create_dir(whole.path().join(part)).map_err(writing)?;
+                fs::create_dir(target.path().join(part)).map_err(writing)?;
             }
             for from in &self.folders {
-                self.copy_drives(from, &whole)?;
-                copy_crashes(from, run, &whole)?;
+                self.copy_drives(from, &target)?;
+                copy_crashes(from, run, &target)?;
                 for name in [STILL_FILE, FACTS_FILE] {
-                    if !whole.path().join(name).exists() {
-                        copy_if_there(from, name, &whole, name)?;
+                    if !target.path().join(name).exists() {
+                        copy_if_present(from, name, &target, name)?;
                     }
                 }
             }
         }
         let text = json_text(&self.merged).map_err(writing)?;
-        whole.write("merged.json", &text).map_err(writing)?;
-        if whole.publish_new().map_err(writing)? { Ok(()) } else { Err(occupied()) }
+        target.write("merged.json", &text).map_err(writing)?;
+        if target.publish_new().map_err(writing)? { Ok(()) } else { Err(not_empty()) }
     }
 
-    /// Copies the files of drives that have a record; others are of drives that were not finished.
-    fn copy_drives(&self, from: &Path, whole: &WholeFolder) -> Result<(), GatherError> {
+    /// Copies the files of drives with a record. Other files belong to unfinished drives.
+    fn copy_drives(&self, from: &Path, target: &AtomicFolder) -> Result<(), CombineError> {
         for record in self.merged.records() {
             for part in PARTS {
-                let place = format!("{part}/{}.json", file_stem(&record.route_id));
-                copy_if_there(from, &place, whole, &place)?;
+                let name = format!("{part}/{}.json", file_stem(&record.route_id));
+                copy_if_present(from, &name, target, &name)?;
             }
         }
         Ok(())
     }
 }
 
-/// Copies the notes of processes that died at drives of `run`, numbered on from those of folders
-/// before.
-fn copy_crashes(from: &Path, run: &RunJson, whole: &WholeFolder) -> Result<(), GatherError> {
+/// Copies the crash notes of drives of `run`. Numbers continue after those of earlier folders.
+fn copy_crashes(from: &Path, run: &RunJson, target: &AtomicFolder) -> Result<(), CombineError> {
     let Ok(entries) = fs::read_dir(from.join(CRASHES)) else { return Ok(()) };
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
@@ -284,37 +263,38 @@ fn copy_crashes(from: &Path, run: &RunJson, whole: &WholeFolder) -> Result<(), G
         let Some((id, _)) = name.rsplit_once('.').filter(|(id, _)| drives.contains(*id)) else {
             continue;
         };
-        let place = |number: usize| format!("{CRASHES}/{id}.{number}");
-        let taken = |number: &usize| whole.path().join(place(*number)).exists();
-        let number = (0..).take_while(taken).count();
-        copy_if_there(from, &format!("{CRASHES}/{name}"), whole, &place(number))?;
+        let path = |number: usize| format!("{CRASHES}/{id}.{number}");
+        let is_used = |number: &usize| target.path().join(path(*number)).exists();
+        let number = (0..).take_while(is_used).count();
+        copy_if_present(from, &format!("{CRASHES}/{name}"), target, &path(number))?;
     }
     Ok(())
 }
 
-fn copy_if_there(
+fn copy_if_present(
     from: &Path,
     name: &str,
-    whole: &WholeFolder,
-    place: &str,
-) -> Result<(), GatherError> {
+    target: &AtomicFolder,
+    target_name: &str,
+) -> Result<(), CombineError> {
     let path = from.join(name);
     if !path.is_file() {
         return Ok(());
     }
     let copied = File::open(&path).and_then(|mut from| {
-        let mut to = whole.create_file(place)?;
+        let mut to = target.create_file(target_name)?;
         io::copy(&mut from, &mut to)?;
         to.sync_all()
     });
-    copied.map_err(|source| GatherError::Copy { path, source })
+    copied.map_err(|source| CombineError::Copy { path, source })
 }
 
-/// Records in the order of the campaign's drives, which their sum depends on, and what is missing.
+/// Returns the records in the order of the campaign's drives, because their floating-point sum depends
+/// on it, and the drives without a record.
 fn in_order(
     run: &RunJson,
     records: Vec<FoundRecord>,
-) -> Result<(Vec<FoundRecord>, Vec<String>), GatherError> {
+) -> Result<(Vec<FoundRecord>, Vec<String>), CombineError> {
     let mut found: BTreeMap<String, FoundRecord> =
         records.into_iter().map(|record| (record.route_id.clone(), record)).collect();
     let (mut ordered, mut missing) = (Vec::new(), Vec::new());
@@ -331,5 +311,5 @@ fn in_order(
     if found.is_empty() {
         return Ok((ordered, missing));
     }
-    Err(GatherError::Strangers { found: found.into_iter().collect() })
+    Err(CombineError::ForeignRecords { found: found.into_iter().collect() })
 }
