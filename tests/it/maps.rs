@@ -73,7 +73,7 @@ fn routes_on_hills_are_driven_on_their_lanes() {
 }
 
 #[test]
-fn route_whose_heights_are_not_the_maps_is_driven_at_the_maps() {
+fn route_is_driven_at_the_heights_of_the_map() {
     let folder = tempfile::tempdir().unwrap();
     let flat = folder.path().join("flat.xml");
     let text = std::fs::read_to_string(case("hill_penalised.xml")).unwrap();
@@ -90,7 +90,7 @@ fn route_whose_heights_are_not_the_maps_is_driven_at_the_maps() {
 }
 
 #[test]
-fn lanes_that_are_numbered_anew_lead_straight_on() {
+fn renumbered_lanes_lead_straight_on() {
     check_driven(&case("lane_offset_step.xml"), &case("lane_offset_step.xodr"));
     let map = StreetMap::read(&case("lane_offset_step.xodr")).unwrap();
     let route = &read_routes(&case("lane_offset_step.xml")).unwrap()[0];
@@ -102,7 +102,7 @@ fn lanes_that_are_numbered_anew_lead_straight_on() {
 /// The step of the lane offset is in the middle of a lane section, so that the lane jumps aside: the
 /// route crosses the junction in an arc, and this is reported.
 #[test]
-fn lanes_that_do_not_fit_together_are_replaced_and_reported() {
+fn disconnected_lanes_are_replaced_and_reported() {
     let folder = tempfile::tempdir().unwrap();
     let map = folder.path().join("jump.xodr");
     let text = std::fs::read_to_string(case("lane_offset_step.xodr")).unwrap();
@@ -181,7 +181,7 @@ fn folder_of_maps_gives_each_route_its_town() {
 }
 
 #[test]
-fn town_of_a_route_does_not_lead_out_of_the_folder_of_maps() {
+fn town_name_stays_in_the_map_folder() {
     let folder = tempfile::tempdir().unwrap();
     let routes = two_towns(folder.path());
     let text = std::fs::read_to_string(&routes).unwrap();
@@ -194,17 +194,17 @@ fn town_of_a_route_does_not_lead_out_of_the_folder_of_maps() {
 }
 
 #[test]
-fn route_of_another_map_is_refused_before_anything_is_recorded() {
+fn route_of_another_map_is_refused_before_driving() {
     let folder = tempfile::tempdir().unwrap();
     let map = folder.path().join("north.xodr");
     let text = std::fs::read_to_string(case("hill_refused.xodr")).unwrap();
     std::fs::write(&map, text.replace("x='0' y='0'", "x='0' y='900'")).unwrap();
-    let parts = ["route 1", "leads 900 m away", "north.xodr", "give the map of its town"];
+    let parts = ["route 1", "leads 900 m away", "north.xodr", "use the map of its town"];
     check_refused(&case("hill_refused.xml"), &map, &parts);
 }
 
 #[test]
-fn key_point_far_away_is_refused_before_anything_is_recorded() {
+fn distant_key_point_is_refused_before_driving() {
     let folder = tempfile::tempdir().unwrap();
     let routes = folder.path().join("routes.xml");
     let text = std::fs::read_to_string(case("lane_offset_step.xml")).unwrap();

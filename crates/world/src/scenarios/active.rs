@@ -1,4 +1,4 @@
-//! Scenarios on a route: which there are, and since when they are active.
+//! The scenarios of a route, and their activation.
 
 use super::context::{Effects, Scenario, TickState};
 use super::parameters::Parameters;
@@ -9,7 +9,7 @@ use crate::noise::Noise;
 use crate::road::error::RoadError;
 use tandem_scene::Route;
 
-/// A scenario on its route.
+/// A scenario with its trigger and its random numbers.
 pub(crate) struct ActiveScenario {
     trigger_along_m: f64,
     is_active: bool,
@@ -17,10 +17,7 @@ pub(crate) struct ActiveScenario {
     noise: Noise,
 }
 
-/// Sets up the scenarios of `route`.
-///
-/// # Errors
-/// If a parameter is no number.
+/// Sets up the scenarios of `route`. A parameter that is not a number is an error.
 pub(crate) fn set_up(
     route: &Route,
     tick_state: &TickState<'_>,
@@ -67,8 +64,8 @@ mod tests {
 
     const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 
-    /// Every type with actors of its own, on a road as its layout has it: how the route turns in a
-    /// junction, if it has one, and whether who drives on without looking hits somebody.
+    /// Every type with actors of its own, on the road of its layout: how the route turns in a
+    /// junction, if it has one, and whether a vehicle that never brakes hits an actor.
     const TYPES: [(&str, Option<f64>, bool); 22] = [
         ("Accident", None, true),
         ("AccidentTwoWays", None, true),
@@ -108,21 +105,21 @@ mod tests {
     }
 
     #[test]
-    fn who_drives_on_without_looking_hits_somebody_and_who_looks_does_not() {
+    fn only_a_driver_that_never_brakes_hits_an_actor() {
         for (kind, turn, hits) in TYPES {
             let mut n_hits = 0;
             for seed in SEEDS {
                 let mut blind = bench(kind, turn, seed);
                 let end_m = blind.road.route_stations().1 as f64;
-                n_hits += usize::from(blind.drive_blindly(8.0, end_m).is_some());
-                // Nobody who looks takes a turn at 11 m/s.
+                n_hits += usize::from(blind.drive_without_braking(8.0, end_m).is_some());
+                // An attentive driver does not turn at 11 m/s.
                 let fastest_mps = if turn.unwrap_or_default() == 0.0 { 11.0 } else { 9.0 };
                 for speed_mps in [6.0, 8.0, fastest_mps] {
-                    let hit = bench(kind, turn, seed).drive_attentively(speed_mps, 40.0);
+                    let hit = bench(kind, turn, seed).drive_with_braking(speed_mps, 40.0);
                     assert_eq!(hit, None, "{kind} with seed {seed} at {speed_mps} m/s");
                 }
             }
-            // People who cross at their own pace may just be missed.
+            // Pedestrians that cross at their own pace may be missed by chance.
             let expected = match kind {
                 "PedestrianCrossing" => 1..=3,
                 _ if hits => 3..=3,
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn same_seed_same_scenario_and_actors_exist_before_the_drive() {
+    fn same_seed_gives_the_same_actors_before_the_drive() {
         for (kind, turn, _) in TYPES {
             let outcome = || {
                 let mut bench = bench(kind, turn, 5);
@@ -148,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_no_number_is_named() {
+    fn invalid_parameter_is_named() {
         let parameters: &[(&str, &[(&str, &str)])] = &[("distance", &[("value", "far")])];
         let route = scenario_route(straight(), "Accident", 12.0, parameters);
         let mut bench = TestBench::on_a_straight_road();

@@ -1,7 +1,7 @@
-//! The lane beside an obstacle, and who else drives there.
+//! The lane by which an obstacle is passed, and the traffic in that lane.
 
 use super::context::ScenarioContext;
-use super::flow::{Flow, LEAVE_M, Manner};
+use super::flow::{Flow, LEAVE_M, SpeedControl};
 use super::parameters::Parameters;
 use super::scenario_type::{Constants, from_scenario_runner, ours};
 use crate::noise::Interval;
@@ -9,19 +9,19 @@ use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use tandem_scene::{Passage, PassageReason};
 
-/// The road where the way around leads in our own direction: a lane on the left, with traffic.
+/// Road for a bypass in the route's direction: a further lane on the left, with traffic.
 pub(super) const BESIDE_FREE_LANE: Layout =
     Layout { left: 1, traffic_ahead: false, traffic_beside: true, ..Layout::BARE };
 
-/// The oncoming flow reaches this many meters per km/h of the speed limit beyond the obstacle, and
-/// this many more.
+/// The oncoming flow extends beyond the obstacle by this many meters per km/h of the speed limit,
+/// plus a constant in meters.
 const REACH_PER_KMH_M: f64 = 1.5;
 const REACH_M: f64 = 30.0;
 
-/// Gaps in the oncoming flow if the file does not say, meters.
+/// Default gaps in the oncoming flow, meters.
 const GAP_M: Interval = Interval { low: 60.0, high: 150.0 };
 
-/// Traffic is limited to this speed if the file does not say, km/h.
+/// Default speed limit of the traffic, km/h.
 const LIMIT_KMH: f64 = 60.0;
 
 pub(super) const ONCOMING_FLOW: Constants = from_scenario_runner(
@@ -34,61 +34,50 @@ pub(super) const ONCOMING_FLOW: Constants = from_scenario_runner(
 );
 pub(super) const OURS: Constants = ours(&[("default frequency", &[GAP_M.low, GAP_M.high])]);
 
-/// Constants of a lane of our own direction, in the scenario's `file`.
+/// Constants of a bypass lane in the route's direction, in the scenario's `file`.
 pub(super) const fn own_lane(file: &'static str) -> Constants {
     from_scenario_runner(file, &[("_max_speed", &[LIMIT_KMH])])
 }
 
-/// Where the way around an obstacle leads.
+/// Direction of the lane by which an obstacle is passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Around {
-    /// In the lane of our own direction on the left.
+pub(super) enum BypassLane {
+    /// The lane on the left in the route's direction.
     OwnLane,
-    /// In the oncoming lane.
+    /// The nearest oncoming lane.
     Oncoming,
 }
 
-/// The lane to drive in beside an obstacle.
+/// The lane next to an obstacle, with its traffic.
 #[derive(Debug)]
 pub(super) enum Bypass {
-    /// Of our own direction; traffic there is slowed down.
-    Own {
-        /// Upper limit of traffic's speed, m/s.
-        limit_mps: f64,
-    },
-    /// The oncoming one, with vehicles in it.
+    /// In the route's direction; its traffic is slowed down.
+    Own { limit_mps: f64 },
+    /// The oncoming lane with its vehicles.
     Oncoming(Option<Flow>),
 }
 
 impl Bypass {
-    /// The lane `around` what is at `stretch` of the road.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Creates the bypass of an obstacle at `stretch` of the road. A parameter that
+    /// is not a number is an error.
     pub(super) fn new(
-        around: Around,
+        bypass_lane: BypassLane,
         parameters: &Parameters<'_>,
         context: &ScenarioContext<'_>,
         stretch: Stretch,
     ) -> Result<Self, RoadError> {
-        match around {
-            Around::OwnLane => Self::own(parameters),
-            Around::Oncoming => Self::oncoming(parameters, context, stretch),
+        match bypass_lane {
+            BypassLane::OwnLane => Self::own(parameters),
+            BypassLane::Oncoming => Self::oncoming(parameters, context, stretch),
         }
     }
 
-    /// A lane of our own direction.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Creates a bypass lane in the route's direction.
     pub(crate) fn own(parameters: &Parameters<'_>) -> Result<Self, RoadError> {
         Ok(Self::Own { limit_mps: parameters.number("speed", LIMIT_KMH)? / 3.6 })
     }
 
-    /// The oncoming lane beside what is at `stretch` of the road.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Creates the oncoming lane next to an obstacle at `stretch` of the road.
     pub(crate) fn oncoming(
         parameters: &Parameters<'_>,
         context: &ScenarioContext<'_>,
@@ -104,7 +93,7 @@ impl Bypass {
             };
             let (source_m, sink_m) =
                 (beside(stretch.to_m) - reach_m, beside(stretch.from_m) + reach_m);
-            Flow::new(track, source_m, sink_m, limit_kmh / 3.6, gap_m, Manner::Idm)
+            Flow::new(track, source_m, sink_m, limit_kmh / 3.6, gap_m, SpeedControl::Idm)
         })))
     }
 
@@ -128,8 +117,8 @@ impl Bypass {
         }
     }
 
-    /// How to pass `actors`, which are at `stretch` of the road: `lanes` of a lane farther
-    /// left if that is the oncoming lane.
+    /// Returns the passage of `actors` at `stretch` of the road; in the oncoming lane it is
+    /// `lanes` of a lane farther left.
     pub(super) fn passage(
         &self,
         context: &ScenarioContext<'_>,

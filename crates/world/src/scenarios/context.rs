@@ -1,4 +1,4 @@
-//! What a scenario works on at a tick, and what it may do.
+//! Input and effects of scenarios at one tick.
 
 use crate::actors::blueprints::Blueprint;
 use crate::actors::list::Actors;
@@ -11,80 +11,73 @@ use glam::DVec3;
 use std::ops::Range;
 use tandem_scene::{ActorState, Allowances, EgoState, Passage, ScenarioState};
 
-/// State of the world at one tick, as scenarios see it.
+/// State of the world at one tick, as passed to scenarios.
 #[derive(Clone, Copy)]
 pub(crate) struct TickState<'a> {
-    /// Where everything is.
     pub(crate) road: &'a Road,
-    /// Our vehicle.
     pub(crate) ego: EgoState,
-    /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
+    /// Position of the ego vehicle along the road, as in [`Road::pose_at`], meters.
     pub(crate) ego_along_m: f64,
-    /// Seconds since the route began.
+    /// Seconds since the start of the route.
     pub(crate) time_s: f64,
 }
 
-/// What a scenario works on at a tick.
+/// Everything that a scenario reads and changes at one tick.
 pub(super) struct ScenarioContext<'a> {
-    /// Where everything is.
     pub(crate) road: &'a Road,
-    /// All actors, the ego vehicle included.
+    /// All actors, including the ego vehicle.
     pub(crate) actors: &'a mut Actors,
-    /// Our vehicle.
     pub(crate) ego: EgoState,
-    /// Our vehicle's place along the road, as in [`Road::pose_at`], meters.
+    /// Position of the ego vehicle along the road, as in [`Road::pose_at`], meters.
     pub(crate) ego_along_m: f64,
-    /// Seconds since the route began.
+    /// Seconds since the start of the route.
     pub(crate) time_s: f64,
-    /// What scenarios do to others, for this tick only: made anew at each.
+    /// Effects on others for this tick only; reset at every tick.
     pub(crate) effects: &'a mut Effects,
     /// Random numbers of this scenario.
     pub(crate) noise: &'a mut Noise,
 }
 
-/// What scenarios do at a tick, besides moving their own actors.
+/// Effects of scenarios at one tick, other than moving their own actors.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
-    /// What our vehicle may do.
+    /// Rules that are relaxed for the ego vehicle.
     pub(crate) allowances: Allowances,
-    /// What ordinary traffic has to do.
+    /// Restrictions of ordinary traffic.
     pub(crate) traffic: TrafficOverride,
-    /// What is to be driven around.
+    /// Obstacles to pass, and how to pass them.
     pub(crate) passages: Vec<Passage>,
-    /// Added to our vehicle's command.
+    /// Noise added to the ego vehicle's command.
     pub(crate) control_noise: Option<ControlNoise>,
-    /// What the lights of the junction show, if scenarios decide on that.
+    /// Colors of the junction's lights, if a scenario sets them.
     pub(crate) lights: Option<LightOverride>,
     /// Running scenarios with rules of their own.
     pub(crate) running: Vec<ScenarioState>,
 }
 
-/// Disturbance of a command: normal numbers, drawn anew at every tick.
+/// Noise added to a command: normal, sampled at every tick.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct ControlNoise {
-    /// Mean of what is added to the throttle.
+    /// Mean of the throttle noise.
     pub(crate) throttle: f64,
-    /// Its standard deviation.
     pub(crate) throttle_deviation: f64,
-    /// Mean of what is added to the steering.
+    /// Mean of the steering noise.
     pub(crate) steer: f64,
-    /// Its standard deviation.
     pub(crate) steer_deviation: f64,
 }
 
-/// When our vehicle counts as arriving: it is there within this time at its speed, or this near.
+/// Condition for the arrival of the ego vehicle: it is within this travel time at its current
+/// speed, or within this distance.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Arrival {
-    /// Seconds.
     pub(super) within_s: f64,
-    /// Meters.
     pub(super) within_m: f64,
 }
 
-/// One scenario, once it is active.
+/// A scenario after its activation.
 pub(super) trait Scenario: Send {
-    /// Runs one tick: moves its own actors and sets its effects on others. Called from its
-    /// activation to the end of the route, after our vehicle has moved.
+    /// Runs one tick: moves the scenario's own actors and sets its effects on others. Called from
+    /// activation to the end of the route, after the ego vehicle has moved.
     fn tick(&mut self, context: &mut ScenarioContext<'_>);
 }
 
@@ -103,14 +96,13 @@ impl<'a> TickState<'a> {
     }
 }
 
-/// Where `actor` is.
+/// Returns the place of `actor`.
 pub(super) fn place_of(actor: &ActorState) -> DVec3 {
     actor.pose.position.extend(actor.z_m)
 }
 
 impl ScenarioContext<'_> {
-    /// Spawns an actor that stands along the road, `aside_m` to the right of its
-    /// center line.
+    /// Spawns a stationary actor on the road, `aside_m` to the right of its center line.
     pub(super) fn spawn_standing(
         &mut self,
         blueprint: &Blueprint,
@@ -121,8 +113,8 @@ impl ScenarioContext<'_> {
         self.actors.spawn(blueprint, pose, z_m, 0.0)
     }
 
-    /// True if our vehicle, going straight to `place` as fast as it is now, arrives there soon, or
-    /// is near.
+    /// Returns true if the ego vehicle is near `place`, or would soon reach it straight
+    /// ahead at its current speed.
     pub(super) fn is_arriving(&self, place: DVec3, arrival: &Arrival) -> bool {
         let distance_m = self.ego.pose.position.extend(self.ego.z_m).distance(place);
         let is_moving = self.ego.speed_mps.abs() > 1e-3;
@@ -130,7 +122,7 @@ impl ScenarioContext<'_> {
             || is_moving && distance_m / self.ego.speed_mps.abs() < arrival.within_s
     }
 
-    /// Indices of the plan's points along `stretch` of the road: at least one.
+    /// Returns the indices of the plan points along `stretch` of the road, at least one.
     pub(super) fn plan_range(&self, stretch: Stretch) -> Range<usize> {
         let from = self.road.plan_idx(stretch.from_m);
         from..self.road.plan_idx(stretch.to_m).max(from) + 1

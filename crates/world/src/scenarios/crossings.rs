@@ -1,8 +1,8 @@
-//! People who cross in front of us, on foot or on a bicycle.
+//! Pedestrians and cyclists that cross the route.
 
 use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LatchedTimer, RunState};
 use super::scenario_type::{
     Constants, ScenarioType, Start, from_scenario_runner, if_possible, ours, ready,
 };
@@ -18,7 +18,6 @@ use std::sync::Arc;
 use tandem_scene::{ActorKind, ActorState, TICK_S};
 use tandem_scene::{UprightBox, footprints_overlap};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "DynamicObjectCrossing",
@@ -27,8 +26,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             ready(Crossing::behind_prop(parameters, trigger_m, context)?)
         },
         start: Start::AtTrigger,
-        modeled: "somebody behind a prop, at an angle",
-        not_modeled: "walking into the side of a vehicle: people stop there, and for other traffic",
+        modeled: "pedestrian behind a prop, on an oblique path",
+        not_modeled: "walking into the side of a vehicle: they stop there, and for other traffic",
         constants: &[
             from_scenario_runner(
                 "object_crash_vehicle.py",
@@ -55,8 +54,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             if_possible(Crossing::behind_parked_car(parameters, trigger_m, context)?)
         },
         start: Start::AtTrigger,
-        modeled: "somebody in front of a parked car, at an angle",
-        not_modeled: "walking into the side of a vehicle: people stop there, and for other traffic",
+        modeled: "pedestrian in front of a parked car, on an oblique path",
+        not_modeled: "walking into the side of a vehicle: they stop there, and for other traffic",
         constants: &[
             from_scenario_runner(
                 "object_crash_vehicle.py",
@@ -64,7 +63,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_adversary_speed", &[WALKING_MPS]),
                     ("_reaction_time", &[BEHIND_CAR.within_s, LEAD_S, LEAD_DEG]),
                     ("_min_trigger_dist", &[BEHIND_CAR.within_m]),
-                    ("distance", &[BEHIND_CAR_WAY_M]),
+                    ("distance", &[BEHIND_CAR_PATH_M]),
                 ],
             ),
             ours(&[
@@ -81,7 +80,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
             if_possible(Crossing::before_junction(parameters, context))
         },
         start: Start::AtTrigger,
-        modeled: "three people with delays and speeds of their own",
+        modeled: "three pedestrians with different delays and speeds",
         not_modeled: "a painted crossing",
         constants: &[
             from_scenario_runner(
@@ -106,7 +105,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
             if_possible(Crossing::of_cyclist_after_turn(parameters, context))
         },
         start: Start::AtTrigger,
-        modeled: "cyclist 11 m behind the turn",
+        modeled: "cyclist 11 m after the turn",
         not_modeled: "",
         constants: &[
             from_scenario_runner(
@@ -128,7 +127,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
             if_possible(Crossing::of_pedestrian_after_turn(parameters, context))
         },
         start: Start::AtTrigger,
-        modeled: "pedestrian 1 m behind the turn, which judges collisions itself",
+        modeled: "pedestrian 1 m after the turn; the scenario judges collisions itself",
         not_modeled: "",
         constants: &[
             from_scenario_runner(
@@ -139,49 +138,52 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_min_trigger_dist", &[ON_FOOT.within_m]),
                 ],
             ),
-            ours(&[("behind the turn", &[ON_FOOT_M])]),
+            ours(&[("after the turn", &[ON_FOOT_M])]),
             AFTER_TURN_OURS,
         ],
     },
 ];
 
-/// How far right of our lane's center somebody waits who comes from the roadside, meters.
+/// Distance from the lane's center at which a pedestrian waits at the roadside, meters.
 const ROADSIDE_M: f64 = LANE_WIDTH_M;
 
-/// Nobody walks into the way of traffic that would be there within this time, seconds.
+/// Pedestrians stop for traffic that would reach them within this time, seconds.
 const CAUTION_S: f64 = 1.5;
 
-/// People walk at this speed where the type does not sample it, m/s.
+/// Walking speed of types that do not sample it, m/s.
 const WALKING_MPS: f64 = 2.0;
 
-/// Who walks at an angle sets off this much earlier, seconds, per so many degrees.
+/// Pedestrians on an oblique path start earlier by this time, seconds, per this angle, degrees.
 const LEAD_S: f64 = 0.1;
 const LEAD_DEG: f64 = 5.0;
 
-/// Behind a prop: the arrival that starts them, how far behind it they wait, and the prop's distance
-/// from the lane, meters; the way is this many times that to the lane's center.
+/// Behind a prop: the arrival that starts the pedestrian, the distance behind the prop and the
+/// prop's distance from the lane, meters, and the length of the path as a multiple of the
+/// distance to the lane's center.
 const BEHIND_PROP: Arrival = Arrival { within_s: 2.1, within_m: 6.0 };
 const BEHIND_PROP_M: f64 = 0.5;
 const PROP_OFF_LANE_M: f64 = 0.4;
 const BOTH_LANES: f64 = 2.0;
 
-/// In front of a parked car: the arrival that starts them, how far in front, and the way, meters.
+/// In front of a parked car: the arrival that starts the pedestrian, the distance from the car, and
+/// the length of the path, meters.
 const BEHIND_CAR: Arrival = Arrival { within_s: 2.15, within_m: 6.0 };
 const BEHIND_CAR_M: f64 = 0.8;
-const BEHIND_CAR_WAY_M: f64 = 8.0;
+const BEHIND_CAR_PATH_M: f64 = 8.0;
 
-/// Where the prop and the car are if the file does not say, meters behind the trigger.
+/// Default distances of the prop and the car after the trigger, meters.
 const PROP_M: f64 = 42.0;
 const CAR_M: f64 = 40.0;
 
-/// One of the people before a junction: where they wait, meters back along the road and away from it.
+/// Waiting place of a pedestrian before a junction, meters back along the road and away from it.
 struct Waiting {
     back_m: f64,
     away_m: f64,
 }
 
-/// Before a junction: the arrival that starts them, where they wait, bounds of their delays, seconds,
-/// and speeds, m/s; the way is this many times that to the lane's center.
+/// Before a junction: the arrival that starts the pedestrians, their waiting places, bounds of
+/// their delays, seconds, and speeds, m/s, and the length of their path as a multiple of the
+/// distance to the lane's center.
 const BEFORE_JUNCTION: Arrival = Arrival { within_s: 3.5, within_m: 12.0 };
 const WALKERS: [Waiting; 3] = [
     Waiting { back_m: 0.4, away_m: 1.5 },
@@ -192,8 +194,8 @@ const DELAY_S: Interval = Interval { low: 0.0, high: 1.5 };
 const PACE_MPS: Interval = Interval { low: 1.3, high: 2.0 };
 const BEYOND: f64 = 2.3;
 
-/// Behind a turn: the arrivals that start them, how far behind it they cross, meters, their speed,
-/// m/s, and how far beyond the road they go, meters.
+/// After a turn: the arrivals that start the crossings, their distances after the turn, meters, the
+/// speed, m/s, and how far beyond the road the path ends, meters.
 const CYCLIST: Arrival = Arrival { within_s: 1.8, within_m: 6.0 };
 const CYCLIST_M: f64 = 11.0;
 const ON_FOOT: Arrival = Arrival { within_s: 2.2, within_m: 6.0 };
@@ -203,64 +205,65 @@ const OFF_ROAD_M: f64 = 1.5;
 
 const AFTER_TURN_OURS: Constants = ours(&[
     ("waits right of the lane's center", &[ROADSIDE_M]),
-    ("way beyond the road", &[OFF_ROAD_M]),
+    ("path beyond the road", &[OFF_ROAD_M]),
     ("stops for traffic within", &[CAUTION_S]),
 ]);
 
-/// Where somebody crosses: from here through there, at this height.
+/// Line of a crossing: from `from` through `through`, at the height `z_m`.
 struct CrossingLine {
     from: DVec2,
     through: DVec2,
     z_m: f64,
 }
 
-/// How fast and how far somebody goes.
+/// Speed on a crossing, and length of its path.
 struct Pace {
     speed_mps: f64,
-    way_m: f64,
+    path_m: f64,
 }
 
-/// Somebody who waits, and then goes straight on.
+/// A pedestrian or cyclist that waits and then goes straight.
 #[derive(Debug)]
 struct Walker {
     follower: Follower,
     extent_m: [f64; 3],
     delay_s: f64,
     speed_mps: f64,
-    way_m: f64,
+    path_m: f64,
 }
 
 impl Walker {
-    /// `model` at the beginning of `line`, about to go along it and beyond.
+    /// Spawns `blueprint` at the beginning of `line`.
     fn spawn(actors: &mut Actors, blueprint: &Blueprint, line: &CrossingLine, pace: &Pace) -> Self {
         let CrossingLine { from, through, z_m } = *line;
-        let Pace { speed_mps, way_m } = *pace;
+        let Pace { speed_mps, path_m } = *pace;
         let direction = (through - from).normalize();
-        let line = [from.extend(z_m), (from + direction * way_m.max(1.0)).extend(z_m)];
+        let line = [from.extend(z_m), (from + direction * path_m.max(1.0)).extend(z_m)];
         let track = Arc::new(Track::new(&line));
         let follower = Follower::spawn(actors, blueprint, &track, TrackPlace::on_line(0.0), 0.0);
-        Self { follower, extent_m: blueprint.extent_m, delay_s: 0.0, speed_mps, way_m }
+        Self { follower, extent_m: blueprint.extent_m, delay_s: 0.0, speed_mps, path_m }
     }
 
-    /// Goes on for a tick, unless somebody is right there or about to be; true at the end of the way.
+    /// Advances one tick unless a vehicle is in the way; returns true at the end of the path.
     ///
-    /// Our vehicle is not waited for: it is the one that has to brake.
-    fn go(&mut self, actors: &mut Actors) -> bool {
+    /// Does not stop for the ego vehicle, which is the one that has to brake.
+    fn advance(&mut self, actors: &mut Actors) -> bool {
         let next_m = self.follower.along_m() + self.speed_mps * TICK_S;
         let (pose, bottom_m) = self.follower.track().pose_at(next_m, 0.0);
         let body = UprightBox { pose, bottom_m, extent_m: self.extent_m };
         let is_stopped = actors.all().any(|other| {
             other.id != self.follower.id()
                 && other.kind == ActorKind::Vehicle
-                && footprints_overlap(&body, &way_of(other))
+                && footprints_overlap(&body, &swept_box(other))
         });
         self.follower.advance(actors, if is_stopped { 0.0 } else { self.speed_mps });
-        self.follower.along_m() >= self.way_m
+        self.follower.along_m() >= self.path_m
     }
 }
 
-/// Where `vehicle` is, and, unless it is ours, where it will be within [`CAUTION_S`].
-fn way_of(vehicle: &ActorState) -> UprightBox {
+/// Returns the box of `vehicle`, extended along its path of the next [`CAUTION_S`]
+/// unless it is the ego vehicle.
+fn swept_box(vehicle: &ActorState) -> UprightBox {
     let mut shape = UprightBox::of(vehicle);
     if vehicle.id != EGO {
         let reach_m = vehicle.speed_mps * CAUTION_S / 2.0;
@@ -270,26 +273,26 @@ fn way_of(vehicle: &ActorState) -> UprightBox {
     shape
 }
 
-/// Walkers who set off when our vehicle is about to arrive where they cross.
+/// Walkers that start when the ego vehicle is about to arrive at their crossing.
 #[derive(Debug)]
 struct Crossing {
     walkers: Vec<Walker>,
     place: DVec3,
     arrival: Arrival,
-    start: Moment,
+    start: LatchedTimer,
     judges_collisions: bool,
     run_state: RunState,
 }
 
-/// Where somebody crosses: the place in our lane, and where to wait beside it.
+/// Crossing point in the route's lane, and the waiting place next to it.
 struct Crosswalk {
     place: DVec3,
     wait: DVec2,
 }
 
 impl Crosswalk {
-    /// Across the route's lane `along_m` down the road, from `aside_m` to its right; the way leans
-    /// toward our vehicle by `angle_deg`.
+    /// Creates a crossing of the route's lane at `along_m`, from `aside_m` to its right; the path
+    /// is turned toward the ego vehicle by `angle_deg`.
     fn new(context: &ScenarioContext<'_>, along_m: f64, aside_m: f64, angle_deg: f64) -> Self {
         let (pose, z_m) = context.road.pose_at(along_m, context.road.route_aside_m(along_m));
         let lean_m = aside_m.abs() * angle_deg.to_radians().tan();
@@ -319,16 +322,13 @@ impl Crossing {
             walkers,
             place,
             arrival,
-            start: Moment::default(),
+            start: LatchedTimer::default(),
             judges_collisions: false,
             run_state: RunState::new(parameters),
         }
     }
 
-    /// Somebody behind something at the roadside.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// A pedestrian behind a prop at the roadside.
     fn behind_prop(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -344,16 +344,13 @@ impl Crossing {
             edge_m + prop.extent_m[1],
         );
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, angle_deg);
-        let pace = Pace { speed_mps: WALKING_MPS, way_m: BOTH_LANES * ROADSIDE_M };
+        let pace = Pace { speed_mps: WALKING_MPS, path_m: BOTH_LANES * ROADSIDE_M };
         let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
-        let arrival = early(BEHIND_PROP, angle_deg);
+        let arrival = shifted_arrival(BEHIND_PROP, angle_deg);
         Ok(Self::of(vec![walker], crosswalk.place, arrival, parameters))
     }
 
-    /// Somebody in front of a parked car; `None` if nobody can park on this road.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// A pedestrian in front of a parked car; `None` if the road has no parking strip.
     fn behind_parked_car(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -367,13 +364,13 @@ impl Crossing {
         let along_m = car_m + blueprint.extent_m[0] + BEHIND_CAR_M;
         let aside_m = strip_m - context.road.route_aside_m(along_m);
         let crosswalk = Crosswalk::new(context, along_m, aside_m, angle_deg);
-        let pace = Pace { speed_mps: WALKING_MPS, way_m: BEHIND_CAR_WAY_M };
+        let pace = Pace { speed_mps: WALKING_MPS, path_m: BEHIND_CAR_PATH_M };
         let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
-        let arrival = early(BEHIND_CAR, angle_deg);
+        let arrival = shifted_arrival(BEHIND_CAR, angle_deg);
         Ok(Some(Self::of(vec![walker], crosswalk.place, arrival, parameters)))
     }
 
-    /// Three people right before the junction; `None` without one.
+    /// Three pedestrians just before the junction; `None` without one.
     fn before_junction(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
@@ -386,7 +383,7 @@ impl Crossing {
             let aside_m = kerb_m + away_m;
             let crosswalk = Crosswalk::new(context, entry_m - back_m, aside_m, 0.0);
             let speed_mps = context.noise.within(PACE_MPS);
-            let pace = Pace { speed_mps, way_m: BEYOND * aside_m };
+            let pace = Pace { speed_mps, path_m: BEYOND * aside_m };
             let walker = crosswalk.walker(context, &PEDESTRIAN, &pace);
             let delay_s = context.noise.within(DELAY_S);
             walkers.push(Walker { delay_s, ..walker });
@@ -403,7 +400,8 @@ impl Crossing {
         Some(Self::after_turn(along_m, &BICYCLE, CYCLIST, parameters, context))
     }
 
-    /// Somebody on foot right behind the turn; `None` without a junction. Judges collisions itself.
+    /// A pedestrian just after the turn, whose scenario judges collisions itself;
+    /// `None` without a junction.
     fn of_pedestrian_after_turn(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
@@ -422,15 +420,15 @@ impl Crossing {
     ) -> Self {
         let crosswalk = Crosswalk::new(context, along_m, ROADSIDE_M, 0.0);
         let left_m = context.road.route_aside_m(along_m) - context.road.edges().left_m;
-        let way_m = ROADSIDE_M + left_m + OFF_ROAD_M;
+        let path_m = ROADSIDE_M + left_m + OFF_ROAD_M;
         let walker =
-            crosswalk.walker(context, blueprint, &Pace { speed_mps: AFTER_TURN_MPS, way_m });
+            crosswalk.walker(context, blueprint, &Pace { speed_mps: AFTER_TURN_MPS, path_m });
         Self::of(vec![walker], crosswalk.place, arrival, parameters)
     }
 }
 
-/// The arrival that starts people who walk at an angle: they have a longer way, and set off earlier.
-fn early(arrival: Arrival, angle_deg: f64) -> Arrival {
+/// Shifts the arrival for pedestrians on an oblique path: it is longer, so they start earlier.
+fn shifted_arrival(arrival: Arrival, angle_deg: f64) -> Arrival {
     let lead_s = LEAD_S * (angle_deg / LEAD_DEG).floor();
     Arrival { within_s: arrival.within_s + lead_s, ..arrival }
 }
@@ -440,7 +438,7 @@ impl Scenario for Crossing {
         let is_near = context.is_arriving(self.place, &self.arrival);
         if let Some(elapsed_s) = self.start.seconds_since(context.time_s, is_near) {
             self.walkers.retain_mut(|walker| {
-                let has_left = elapsed_s >= walker.delay_s && walker.go(context.actors);
+                let has_left = elapsed_s >= walker.delay_s && walker.advance(context.actors);
                 if has_left {
                     context.actors.remove(walker.follower.id());
                 }
@@ -471,25 +469,25 @@ mod tests {
         TestBench::on(&scenario_route(key_points, kind, 6.0, parameters), 1)
     }
 
-    fn people(bench: &TestBench) -> Vec<ActorState> {
+    fn pedestrians(bench: &TestBench) -> Vec<ActorState> {
         let is_person =
             |actor: &&ActorState| matches!(actor.kind, ActorKind::Pedestrian | ActorKind::Bicycle);
         bench.actors.others().iter().filter(is_person).cloned().collect()
     }
 
-    /// Where people cross: on the straight road, or meters behind the junction.
+    /// Place of the crossing: on the straight road, or meters after the junction.
     #[derive(Clone, Copy)]
     enum At {
         X(f64),
         Exit(f64),
     }
 
-    /// Checks the time to arrival at which somebody starts, or else the distance.
+    /// Checks the time to arrival, or else the distance, at which a pedestrian starts.
     #[track_caller]
     fn check(kind: &str, angle: &str, at: At, seconds: f64, meters: f64) {
         for speed_mps in [1.0, 5.0, 9.0] {
             let mut bench = bench(kind, angle);
-            while people(&bench).iter().all(|person| person.speed_mps == 0.0) {
+            while pedestrians(&bench).iter().all(|person| person.speed_mps == 0.0) {
                 bench.drive(speed_mps, 0.0);
             }
             let place = match at {
@@ -509,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn people_set_off_when_we_are_about_to_arrive() {
+    fn pedestrians_start_when_the_ego_is_about_to_arrive() {
         check("DynamicObjectCrossing", "0", At::X(46.0), 2.1, 6.0);
         check("DynamicObjectCrossing", "11", At::X(46.0), 2.3, 6.0);
         check("ParkingCrossingPedestrian", "7", At::X(49.1), 2.25, 6.0);
@@ -518,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_in_our_lane_or_moves_before_the_time() {
+    fn pedestrians_wait_off_the_lane_until_the_start() {
         for kind in [
             "DynamicObjectCrossing",
             "ParkingCrossingPedestrian",
@@ -541,33 +539,33 @@ mod tests {
     }
 
     #[test]
-    fn three_people_cross_in_front_of_the_junction_at_their_own_pace() {
+    fn three_pedestrians_cross_before_the_junction() {
         let mut bench = bench("PedestrianCrossing", "0");
-        let waiting = people(&bench);
+        let waiting = pedestrians(&bench);
         assert_eq!(waiting.len(), 3);
         bench.ego.pose.position.x = 14.0;
         let mut speeds = vec![0.0_f64; 3];
         for _ in 0..240 {
             bench.tick(bench.ego.pose, 0.0);
-            for person in people(&bench) {
+            for person in pedestrians(&bench) {
                 let nth = waiting.iter().position(|other| other.id == person.id).unwrap();
                 speeds[nth] = speeds[nth].max(person.speed_mps);
                 assert!((20.0..24.5).contains(&person.pose.position.x));
             }
         }
         assert!(speeds.iter().all(|speed_mps| (1.3..2.0).contains(speed_mps)), "{speeds:?}");
-        assert!(people(&bench).is_empty());
+        assert!(pedestrians(&bench).is_empty());
     }
 
     #[test]
-    fn only_the_one_behind_the_turn_judges_collisions_until_it_has_crossed() {
+    fn only_the_pedestrian_after_the_turn_judges_collisions() {
         for (kind, judges) in
             [("VehicleTurningRoutePedestrian", true), ("VehicleTurningRoute", false)]
         {
             let mut bench = bench(kind, "0");
-            while people(&bench).len() == 1 {
+            while pedestrians(&bench).len() == 1 {
                 bench.drive(4.0, 0.0);
-                let is_active = bench.ego.pose.position.x > 4.2 && !people(&bench).is_empty();
+                let is_active = bench.ego.pose.position.x > 4.2 && !pedestrians(&bench).is_empty();
                 if (bench.ego.pose.position.x - 4.0).abs() > 0.3 {
                     let judging = bench.effects.running.iter().filter(|s| s.judges_collisions);
                     assert_eq!(judging.count() == 1, judges && is_active, "{kind}");
@@ -577,18 +575,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_walks_into_the_side_of_a_vehicle() {
+    fn pedestrian_stops_at_the_side_of_a_vehicle() {
         let mut bench = bench("DynamicObjectCrossing", "0");
         bench.ego.pose.position.x = 46.0;
         for _ in 0..200 {
             bench.tick(bench.ego.pose, 0.0);
             assert_eq!(bench.touching(), None);
         }
-        assert!(people(&bench)[0].pose.position.y < 1.5);
+        assert!(pedestrians(&bench)[0].pose.position.y < 1.5);
     }
 
     #[test]
-    fn traffic_is_waited_for_in_the_middle_of_the_road() {
+    fn pedestrian_waits_for_traffic_in_mid_road() {
         let mut bench = bench("DynamicObjectCrossing", "0");
         bench.ego.pose.position.x = 41.0;
         let track = bench.road.oncoming_track().unwrap();
@@ -599,9 +597,9 @@ mod tests {
         for _ in 0..160 {
             car.advance(&mut bench.actors, 8.0);
             bench.tick(bench.ego.pose, 0.0);
-            assert!(!super::super::flow::touches_somebody(&bench.actors, car.id()));
-            waited |= people(&bench).iter().any(|p| p.speed_mps == 0.0);
+            assert!(!super::super::flow::touches_another(&bench.actors, car.id()));
+            waited |= pedestrians(&bench).iter().any(|p| p.speed_mps == 0.0);
         }
-        assert!(waited && people(&bench).is_empty());
+        assert!(waited && pedestrians(&bench).is_empty());
     }
 }

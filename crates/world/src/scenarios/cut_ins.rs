@@ -1,9 +1,9 @@
-//! Cars that pull out in front of us.
+//! Cars that pull out in front of the ego vehicle.
 
 use super::context::{Arrival, Scenario, ScenarioContext, place_of};
-use super::flow::touches_somebody;
+use super::flow::touches_another;
 use super::parameters::Parameters;
-use super::run_state::Moment;
+use super::run_state::LatchedTimer;
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours, ready};
 use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
@@ -13,7 +13,6 @@ use crate::road::track::TrackPlace;
 use std::f64::consts::PI;
 use tandem_scene::TICK_S;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "ParkingCutIn",
@@ -39,8 +38,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             ours(&[
                 ("acceleration", &[PARKED_MPS2]),
                 ("speed in km/h", &[PARKED_KMH]),
-                ("length of the change of lanes", &[CHANGE_M]),
-                ("keeps its distance within", &[WATCHFUL_M]),
+                ("length of the lane change", &[CHANGE_M]),
+                ("keeps its distance within", &[FOLLOWING_M]),
             ]),
         ],
     },
@@ -54,8 +53,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             ready(CutIn::from_queue(parameters, trigger_m, context)?)
         },
         start: Start::AtTrigger,
-        modeled: "queue of five, the one between them cuts in, all leave after 30 s",
-        not_modeled: "the change of lanes takes 10 m instead of 3 s",
+        modeled: "queue of five and a car between them that cuts in, all leave after 30 s",
+        not_modeled: "duration of the lane change: it takes 10 m instead of 3 s",
         constants: &[
             from_scenario_runner(
                 "cut_in_with_static_vehicle.py",
@@ -71,60 +70,58 @@ pub(super) const TYPES: &[ScenarioType] = &[
             ),
             ours(&[
                 ("acceleration", &[QUEUE_MPS2]),
-                ("length of the change of lanes", &[CHANGE_M]),
-                ("keeps its distance within", &[WATCHFUL_M]),
+                ("length of the lane change", &[CHANGE_M]),
+                ("keeps its distance within", &[FOLLOWING_M]),
                 ("default distance", &[DISTANCE_M]),
             ]),
         ],
     },
 ];
 
-/// The parked car and the one that hides it, behind the trigger, meters.
+/// Distances of the parked car and of the car that hides it after the trigger, meters.
 const PARKED_M: f64 = 35.0;
 const HIDING_M: f64 = 28.0;
 
-/// The parked car starts when our vehicle arrives, and leaves after so many meters.
+/// Arrival that starts the parked car, and distance after which it leaves, meters.
 const FROM_PARKING: Arrival = Arrival { within_s: 2.35, within_m: 10.0 };
 const PARKED_END_M: f64 = 30.0;
 
-/// How it drives.
+/// Acceleration and final speed of the parked car.
 const PARKED_MPS2: f64 = 3.0;
 const PARKED_KMH: f64 = 20.0;
 
-/// Vehicles that stand in a queue behind the one that cuts in, and ahead of it.
+/// Number of queued vehicles behind the one that cuts in, and ahead of it.
 const BEHIND: usize = 2;
 const AHEAD: usize = 3;
 
-/// From one vehicle of the queue to the next, meters.
+/// Distance from one queued vehicle to the next, meters.
 const QUEUE_GAP_M: f64 = 11.0;
 
-/// The one in the queue starts when our vehicle arrives, and all leave so many seconds later.
+/// Arrival that starts the queued car, and time after which all leave, seconds.
 const FROM_QUEUE: Arrival = Arrival { within_s: 2.7, within_m: 15.0 };
 const QUEUE_END_S: f64 = 30.0;
 
-/// How it drives.
+/// Acceleration and final speed of the queued car.
 const QUEUE_MPS2: f64 = 1.5;
 const QUEUE_KMH: f64 = 60.0;
 
-/// Where the last of the queue stands if the file does not say, meters behind the trigger.
+/// Default distance of the last queued vehicle after the trigger, meters.
 const DISTANCE_M: f64 = 42.0;
 
-/// A car changes lanes within this distance, meters.
+/// Length of a lane change, meters.
 const CHANGE_M: f64 = 10.0;
 
-/// Closer than this to somebody ahead, a car that pulls out keeps its distance, meters.
-const WATCHFUL_M: f64 = 20.0;
+/// A car that pulls out keeps its distance from actors ahead closer than this, meters.
+const FOLLOWING_M: f64 = 20.0;
 
-/// How somebody pulls out.
+/// How a car pulls out: initial acceleration and final speed.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// In the beginning, m/s².
     acceleration_mps2: f64,
-    /// In the end, m/s.
     speed_mps: f64,
 }
 
-/// A car that pulls out of where it stands into our lane, and those who stand around it.
+/// A stationary car that pulls out into the route's lane, and the cars around it.
 #[derive(Debug)]
 struct CutIn {
     car: Follower,
@@ -133,28 +130,28 @@ struct CutIn {
     pace: Pace,
     bystanders: Vec<u32>,
     trigger: Arrival,
-    start: Moment,
+    start: LatchedTimer,
     end: End,
     is_over: bool,
 }
 
-/// When it is over.
+/// Condition that ends the scenario.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// The car leaves when it has driven so many meters.
+    /// The car leaves after it has driven this many meters.
     Driven(f64),
-    /// Everybody leaves so many seconds after the start.
+    /// All cars leave this many seconds after the start.
     After(f64),
 }
 
 impl CutIn {
-    /// A car between parked ones; `None` if nobody can park on this road.
+    /// A car between parked ones; `None` if the road has no parking strip.
     fn from_parking(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Option<Self> {
         let strip_m = context.road.parking_aside_m()?;
         let lane_m = context.road.route_aside_m(trigger_m);
         let hiding = any_car(context.noise);
         context.spawn_standing(&hiding, trigger_m + HIDING_M, strip_m);
-        let car = car_beside(context, trigger_m + PARKED_M, lane_m, strip_m - lane_m);
+        let car = spawn_adjacent_car(context, trigger_m + PARKED_M, lane_m, strip_m - lane_m);
         Some(Self {
             start_m: car.along_m(),
             car,
@@ -162,16 +159,13 @@ impl CutIn {
             pace: Pace { acceleration_mps2: PARKED_MPS2, speed_mps: PARKED_KMH / 3.6 },
             bystanders: Vec::new(),
             trigger: FROM_PARKING,
-            start: Moment::default(),
+            start: LatchedTimer::default(),
             end: End::Driven(PARKED_END_M),
             is_over: false,
         })
     }
 
-    /// A car in a queue in the next lane.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// A car in a queue in the adjacent lane.
     fn from_queue(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -186,7 +180,7 @@ impl CutIn {
             let blueprint = any_car(context.noise);
             bystanders.push(context.spawn_standing(&blueprint, place_m(nth), lane_m + beside_m));
         }
-        let car = car_beside(context, place_m(BEHIND), lane_m, beside_m);
+        let car = spawn_adjacent_car(context, place_m(BEHIND), lane_m, beside_m);
         Ok(Self {
             start_m: car.along_m(),
             car,
@@ -194,7 +188,7 @@ impl CutIn {
             pace: Pace { acceleration_mps2: QUEUE_MPS2, speed_mps: QUEUE_KMH / 3.6 },
             bystanders,
             trigger: FROM_QUEUE,
-            start: Moment::default(),
+            start: LatchedTimer::default(),
             end: End::After(QUEUE_END_S),
             is_over: false,
         })
@@ -204,11 +198,11 @@ impl CutIn {
         let driven_m = self.car.along_m() - self.start_m;
         let Pace { acceleration_mps2, speed_mps } = self.pace;
         let mut v = (self.car.speed_mps() + acceleration_mps2 * TICK_S).min(speed_mps);
-        let ahead = self.car.ahead(context.actors).filter(|ahead| ahead.gap_m < WATCHFUL_M);
+        let ahead = self.car.ahead(context.actors).filter(|ahead| ahead.gap_m < FOLLOWING_M);
         if driven_m > CHANGE_M && ahead.is_some() {
             v = v.min(self.car.idm_speed(ahead, speed_mps));
         }
-        if touches_somebody(context.actors, self.car.id()) {
+        if touches_another(context.actors, self.car.id()) {
             v = 0.0;
         }
         let part = ((driven_m + v * TICK_S) / CHANGE_M).clamp(0.0, 1.0);
@@ -217,8 +211,8 @@ impl CutIn {
     }
 }
 
-/// An ordinary car that stands `beside_m` to the right of the lane at `lane_m`.
-fn car_beside(
+/// Spawns a stationary car, `beside_m` to the right of the lane at `lane_m`.
+fn spawn_adjacent_car(
     context: &mut ScenarioContext<'_>,
     along_m: f64,
     lane_m: f64,
@@ -267,7 +261,7 @@ mod tests {
         TestBench::on(&scenario_route(straight(), kind, 12.0, parameters), 1)
     }
 
-    /// Drives at `speed_mps` until somebody moves; how far away that is.
+    /// Drives at `speed_mps` until an actor moves, and returns the distance to it.
     fn moves_at_m(bench: &mut TestBench, speed_mps: f64) -> f64 {
         loop {
             bench.drive(speed_mps, 0.0);
@@ -278,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn they_pull_out_when_we_are_about_to_arrive() {
+    fn cars_pull_out_when_the_ego_is_about_to_arrive() {
         for (kind, speed_mps, expected_m) in [
             ("ParkingCutIn", 8.0, 2.35 * 8.0),
             ("ParkingCutIn", 2.0, 10.0),
@@ -291,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_car_ends_in_our_lane_from_either_side_and_leaves_after_thirty_meters() {
+    fn parked_car_enters_the_ego_lane_and_leaves_after_30_m() {
         for (direction, side) in [("right", 1.0), ("left", -1.0)] {
             let mut bench = bench("ParkingCutIn", direction);
             let places = bench.actors.others().iter().map(|actor| actor.pose.position);
@@ -312,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_stands_beside_us_and_is_gone_thirty_seconds_after_the_cut_in() {
+    fn queue_leaves_30_s_after_the_cut_in() {
         let mut bench = bench("StaticCutIn", "right");
         let mut places: Vec<f64> =
             bench.actors.others().iter().map(|actor| actor.pose.position.x.round()).collect();

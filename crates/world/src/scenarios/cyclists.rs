@@ -1,9 +1,9 @@
-//! Slow cyclists at the side of our lane.
+//! Slow cyclists at the side of the route's lane.
 
-use super::bypass::{self, Around, BESIDE_FREE_LANE, Bypass};
+use super::bypass::{self, BESIDE_FREE_LANE, Bypass, BypassLane};
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{LIMIT_S, Moment, RunState};
+use super::run_state::{LIMIT_S, LatchedTimer, RunState};
 use super::scenario_type::{Constants, ScenarioType, Start, from_scenario_runner, ours, ready};
 use crate::actors::blueprints::BICYCLE;
 use crate::actors::follower::Follower;
@@ -11,57 +11,57 @@ use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use crate::road::track::TrackPlace;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "HazardAtSideLane",
         layout: |_| BESIDE_FREE_LANE,
         set_up: |parameters, trigger_m, context| {
-            ready(Cyclists::new(Around::OwnLane, parameters, trigger_m, context)?)
+            ready(Cyclists::new(BypassLane::OwnLane, parameters, trigger_m, context)?)
         },
         start: Start::AtTrigger,
-        modeled: "two cyclists that ride on and stop, traffic limited 5 s after 50 m",
-        not_modeled: "their swaying",
+        modeled: "two cyclists that ride and then stop, traffic slowed 5 s after 50 m",
+        not_modeled: "swaying of the cyclists",
         constants: &[SHARED, bypass::own_lane("route_obstacles.py"), DEFAULTS],
     },
     ScenarioType {
         name: "HazardAtSideLaneTwoWays",
         layout: |_| Layout::JUNCTION,
         set_up: |parameters, trigger_m, context| {
-            ready(Cyclists::new(Around::Oncoming, parameters, trigger_m, context)?)
+            ready(Cyclists::new(BypassLane::Oncoming, parameters, trigger_m, context)?)
         },
         start: Start::AtTrigger,
-        modeled: "the same, with an oncoming flow, and the oncoming lane allowed to the end",
-        not_modeled: "spacing of ordinary oncoming traffic: the flow takes its place",
+        modeled: "as above, with an oncoming flow, and the oncoming lane allowed to the end",
+        not_modeled: "spacing of ordinary oncoming traffic: the flow replaces it",
         constants: &[
             SHARED,
             bypass::ONCOMING_FLOW,
             DEFAULTS,
             bypass::OURS,
-            ours(&[("share of a lane to pass in", &[PASSING_LANES])]),
+            ours(&[("fraction of a lane to pass in", &[PASSING_LANES])]),
         ],
     },
 ];
 
-/// From one cyclist to the next, meters.
+/// Distance from one cyclist to the next, meters.
 const APART_M: f64 = 9.0;
 
-/// How far right of the lane's center they ride, in half lanes and meters.
+/// Distance of the cyclists right of the lane's center, in half lanes and in meters.
 const ASIDE: f64 = 0.55;
 const ASIDE_M: f64 = ASIDE * LANE_WIDTH_M / 2.0;
 
-/// Share of a lane by which to pass them on a two-way road.
+/// Fraction of a lane by which they are passed on a two-way road.
 const PASSING_LANES: f64 = 0.6;
 
-/// Our vehicle is near from here on, meters, and others react so long after that, seconds.
+/// Distance from which the ego vehicle is near, meters, and delay after
+/// which others react, seconds.
 const NEAR_M: f64 = 50.0;
 const REACTION_S: f64 = 5.0;
 
-/// The scenario ends once our vehicle has driven this far ahead of them, meters.
+/// The scenario ends once the ego vehicle has driven this far past them, meters.
 const END_M: f64 = 50.0;
 
-/// What holds if the file does not say: the first cyclist behind the trigger and how far they ride,
-/// meters, and their speed, km/h.
+/// Defaults: distance of the first cyclist after the trigger and length of the
+/// ride, meters, and speed, km/h.
 const DISTANCE_M: f64 = 43.0;
 const DRIVE_DISTANCE_M: f64 = 80.0;
 const SPEED_KMH: f64 = 9.0;
@@ -83,27 +83,24 @@ const DEFAULTS: Constants = ours(&[
     ("default bicycle_speed in km/h", &[SPEED_KMH]),
 ]);
 
-/// Two cyclists.
+/// Two cyclists, and the lane to pass them.
 #[derive(Debug)]
 struct Cyclists {
-    /// The nearer first.
+    /// Rear cyclist, then front cyclist.
     riders: [Follower; 2],
     speed_mps: f64,
     stop_after_m: f64,
     start_m: f64,
-    nearness: Moment,
+    near_timer: LatchedTimer,
     passed_at_m: Option<f64>,
     bypass: Bypass,
     run_state: RunState,
 }
 
 impl Cyclists {
-    /// Spawns the cyclists.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Spawns the cyclists. A parameter that is not a number is an error.
     fn new(
-        around: Around,
+        bypass_lane: BypassLane,
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
@@ -111,7 +108,7 @@ impl Cyclists {
         let start_m = trigger_m + parameters.number("distance", DISTANCE_M)?;
         let stop_after_m = parameters.number("bicycle_drive_distance", DRIVE_DISTANCE_M)?;
         let stretch = Stretch { from_m: start_m, to_m: start_m + APART_M + stop_after_m };
-        let bypass = Bypass::new(around, parameters, context, stretch)?;
+        let bypass = Bypass::new(bypass_lane, parameters, context, stretch)?;
         let track = context.road.lane_track(context.road.route_aside_m(trigger_m));
         let mut rider = |along_m: f64| {
             let (pose, _) = context.road.pose_at(along_m, context.road.route_aside_m(trigger_m));
@@ -124,14 +121,14 @@ impl Cyclists {
             speed_mps: parameters.number("bicycle_speed", SPEED_KMH)? / 3.6,
             stop_after_m,
             start_m,
-            nearness: Moment::default(),
+            near_timer: LatchedTimer::default(),
             passed_at_m: None,
             bypass,
             run_state: RunState::new(parameters),
         })
     }
 
-    /// From the rear one to the front one, along the road.
+    /// Returns the stretch of road from the rear cyclist to the front one.
     fn stretch(&self, context: &ScenarioContext<'_>) -> Stretch {
         let along = |rider: &Follower| {
             let (pose, _) = rider.track().pose_at(rider.along_m(), rider.aside_m());
@@ -154,10 +151,10 @@ impl Scenario for Cyclists {
         }
         let is_done = self.passed_at_m.is_some_and(|at_m| context.ego_along_m > at_m + END_M);
         let is_near = stretch.from_m - context.ego_along_m < NEAR_M;
-        let is_calm = self.nearness.is_past(context.time_s, is_near, REACTION_S);
+        let is_calm = self.near_timer.is_past(context.time_s, is_near, REACTION_S);
         let is_running = self.run_state.tick_with_limit(context, is_done).is_some();
         match self.bypass {
-            // Oncoming traffic is there all the time, and so is the allowance.
+            // The oncoming flow and the allowance are active all the time.
             Bypass::Oncoming(_) => self.bypass.open(context),
             Bypass::Own { .. } if is_running && is_calm => self.bypass.open(context),
             Bypass::Own { .. } => {}
@@ -193,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn they_ride_at_the_right_edge_for_their_distance_and_the_passage_goes_with_them() {
+    fn cyclists_ride_at_the_right_edge_and_the_passage_follows() {
         let mut bench = bench("HazardAtSideLane");
         bench.ego.pose.position.x = 10.0;
         for tick in 0..600 {
@@ -214,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_fifty_meters_ahead_of_them_but_the_oncoming_lane_stays_allowed() {
+    fn oncoming_lane_stays_allowed_after_the_scenario() {
         let mut bench = bench("HazardAtSideLaneTwoWays");
         let mut passed_m = None;
         while bench.ego.pose.position.x < 220.0 {

@@ -1,5 +1,5 @@
-//! What disturbs us without being in our way: dirt that makes the wheels slip, and cars ahead that
-//! brake hard.
+//! Disturbances without an obstacle: dirt that makes the wheels slip, and
+//! vehicles ahead that brake hard.
 
 use super::context::{ControlNoise, Scenario, ScenarioContext};
 use super::parameters::Parameters;
@@ -9,7 +9,6 @@ use crate::actors::blueprints::DEBRIS;
 use crate::road::layout::Layout;
 use glam::DVec2;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "HardBreakRoute",
@@ -41,36 +40,36 @@ pub(super) const TYPES: &[ScenarioType] = &[
     },
 ];
 
-/// Where dirt lies, meters behind the trigger.
+/// Positions of the dirt after the trigger, meters.
 const PATCHES_M: [f64; 3] = [14.0, 48.0, 74.0];
 
-/// Dirt acts this far around its center, meters.
+/// Radius around its center within which dirt acts, meters.
 const REACH_M: f64 = 2.0;
 
-/// A normal distribution whose mean has a sign of its own on each patch.
+/// A normal distribution; the sign of its mean is sampled for each patch.
 struct Normal {
     mean: f64,
     deviation: f64,
 }
 
-/// What is added to throttle and steering.
+/// Noise added to throttle and steering.
 const THROTTLE: Normal = Normal { mean: 0.03, deviation: 0.01 };
 const STEER: Normal = Normal { mean: 0.055, deviation: 0.015 };
 
-/// How long cars ahead brake and stand, seconds.
+/// Time for which vehicles ahead brake and stand, seconds.
 const BRAKING_S: f64 = 10.0;
 
-/// Dirt on the road.
+/// Patches of dirt with the noise that they add.
 #[derive(Debug)]
 struct ControlLoss {
     patches: [(DVec2, ControlNoise); 3],
 }
 
 impl ControlLoss {
-    /// Spawns the dirt and samples the direction that each patch pushes in.
+    /// Spawns the dirt and samples the direction in which each patch pushes.
     fn new(trigger_m: f64, context: &mut ScenarioContext<'_>) -> Self {
-        let patches = PATCHES_M.map(|behind_m| {
-            let along_m = trigger_m + behind_m;
+        let patches = PATCHES_M.map(|after_m| {
+            let along_m = trigger_m + after_m;
             let aside_m = context.road.route_aside_m(along_m);
             context.spawn_standing(&DEBRIS, along_m, aside_m);
             let mut signed = |mean: f64| if context.noise.below(2) == 0 { mean } else { -mean };
@@ -94,14 +93,13 @@ impl Scenario for ControlLoss {
     }
 }
 
-/// Cars ahead that brake hard.
+/// Vehicles ahead that brake hard.
 #[derive(Debug)]
 struct HardBrake {
     run_state: RunState,
 }
 
 impl HardBrake {
-    /// Before it begins.
     fn new(parameters: &Parameters<'_>) -> Self {
         Self { run_state: RunState::new(parameters) }
     }
@@ -119,9 +117,9 @@ mod tests {
     use super::super::test_bench::{TestBench, scenario_route, straight};
 
     #[test]
-    fn dirt_disturbs_within_two_meters_and_always_the_same_way() {
+    fn dirt_disturbs_within_two_meters_in_a_fixed_direction() {
         let mut bench = TestBench::on(&scenario_route(straight(), "ControlLoss", 10.0, &[]), 3);
-        assert_eq!(bench.drive_blindly(0.5, 5.0), None);
+        assert_eq!(bench.drive_without_braking(0.5, 5.0), None);
         let mut drawn = [None; 3];
         while bench.ego.pose.position.x < 150.0 {
             bench.drive(1.9, 0.0);
@@ -140,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn cars_ahead_brake_for_ten_seconds() {
+    fn vehicles_ahead_brake_for_ten_seconds() {
         let mut bench = TestBench::on(&scenario_route(straight(), "HardBreakRoute", 10.0, &[]), 1);
         let mut ticks = 0;
         while bench.time_s < 25.0 {

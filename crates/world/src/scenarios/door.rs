@@ -1,9 +1,9 @@
-//! A parked car whose door opens in front of us.
+//! A parked car whose door opens in front of the ego vehicle.
 
 use super::bypass::{self, Bypass};
 use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{LIMIT_S, Moment, RunState};
+use super::run_state::{LIMIT_S, LatchedTimer, RunState};
 use super::scenario_type::{
     ScenarioType, Start, from_pdm_lite, from_scenario_runner, if_possible, ours,
 };
@@ -13,7 +13,6 @@ use crate::road::layout::{Layout, PARKING_WIDTH_M, Stretch};
 use glam::DVec2;
 use tandem_scene::{ActorKind, Pose};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     name: "VehicleOpensDoorTwoWays",
     layout: |_| Layout { traffic_oncoming: false, ..Layout::CLEARED },
@@ -21,8 +20,8 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
         if_possible(Door::new(parameters, trigger_m, context)?)
     },
     start: Start::AtTrigger,
-    modeled: "parked car, door as a body of its own, oncoming flow 5 s later",
-    not_modeled: "the swing of the door, cars that stop behind",
+    modeled: "parked car, door as a separate body, oncoming flow 5 s later",
+    not_modeled: "the swing of the door, following vehicles that stop",
     constants: &[
         from_scenario_runner(
             "vehicle_opens_door.py",
@@ -40,37 +39,37 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
         ours(&[
             ("half size of the door", &[DOOR_HALF_M[0], DOOR_HALF_M[1], DOOR_HALF_M[2]]),
             ("door ahead of the car's center", &[DOOR_AHEAD_M]),
-            ("car from the driving lane", &[KERB_M]),
+            ("distance of the car from the driving lane", &[KERB_M]),
             ("default distance", &[DISTANCE_M]),
         ]),
     ],
 }];
 
-/// The door opens when our vehicle arrives.
+/// Arrival of the ego vehicle that opens the door.
 const OPENING: Arrival = Arrival { within_s: 3.0, within_m: 10.0 };
 
-/// Oncoming vehicles come this long after that, seconds.
+/// Delay after which oncoming vehicles enter, seconds.
 const REACTION_S: f64 = 5.0;
 
-/// Where the car stands if the file does not say, meters behind the trigger.
+/// Default distance of the car after the trigger, meters.
 const DISTANCE_M: f64 = 45.0;
 
-/// Half sizes of the open door: its thickness, how far it reaches out, its height, meters.
+/// Half sizes of the open door: thickness, reach and height, meters.
 const DOOR_HALF_M: [f64; 3] = [0.06, 0.475, 0.6];
 
-/// The door is this far ahead of the car's center, meters.
+/// Distance of the door ahead of the car's center, meters.
 const DOOR_AHEAD_M: f64 = 0.8;
 
-/// The car stands this far from the driving lane, meters.
+/// Distance of the car from the driving lane, meters.
 const KERB_M: f64 = 0.1;
 
-/// Share of a lane by which to pass an open door.
+/// Fraction of a lane by which an open door is passed.
 const PASSING_LANES: f64 = 0.475;
 
-/// The scenario ends this far behind the car, meters.
+/// Distance past the car at which the scenario ends, meters.
 const END_M: f64 = 50.0;
 
-/// A parked car with a door.
+/// A parked car, and the door once it is open.
 #[derive(Debug)]
 struct Door {
     along_m: f64,
@@ -78,16 +77,13 @@ struct Door {
     z_m: f64,
     blueprint: Blueprint,
     actors: Vec<u32>,
-    opening: Moment,
+    opening_timer: LatchedTimer,
     bypass: Bypass,
     run_state: RunState,
 }
 
 impl Door {
-    /// Parks the car; `None` if nobody can park on this road's right.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Parks the car; returns `None` if the road has no parking strip on the right.
     fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -106,7 +102,7 @@ impl Door {
             car: pose,
             z_m,
             blueprint,
-            opening: Moment::default(),
+            opening_timer: LatchedTimer::default(),
             bypass: Bypass::oncoming(parameters, context, stretch_at(along_m))?,
             run_state: RunState::new(parameters),
         }))
@@ -118,7 +114,7 @@ impl Door {
             kind: ActorKind::Vehicle,
             extent_m: DOOR_HALF_M,
         };
-        // A finger's width between the door and the car's side keeps two bodies apart.
+        // A gap of one centimeter between the door and the car keeps the two bodies apart.
         let aside_m = self.blueprint.extent_m[1] + DOOR_HALF_M[1] + 0.01;
         let position = self.car.apply(DVec2::new(DOOR_AHEAD_M, -aside_m));
         let pose = Pose { position, ..self.car };
@@ -138,11 +134,11 @@ impl Scenario for Door {
             return;
         }
         let is_near = context.is_arriving(self.car.position.extend(self.z_m), &OPENING);
-        let is_open = self.opening.is_past(context.time_s, is_near, 0.0);
+        let is_open = self.opening_timer.is_past(context.time_s, is_near, 0.0);
         if is_open && self.actors.len() == 1 {
             self.open(context);
         }
-        if self.opening.is_past(context.time_s, is_near, REACTION_S) {
+        if self.opening_timer.is_past(context.time_s, is_near, REACTION_S) {
             self.bypass.open(context);
         }
         let passage = self.bypass.passage(
@@ -165,7 +161,7 @@ mod tests {
         TestBench::on(&scenario_route(straight(), "VehicleOpensDoorTwoWays", 12.0, parameters), 1)
     }
 
-    /// Checks at which distance the door opens in front of a vehicle that drives `speed_mps`.
+    /// Checks the distance at which the door opens in front of a vehicle at `speed_mps`.
     #[track_caller]
     fn check(speed_mps: f64, opens_at_m: f64) {
         let mut bench = bench();
@@ -178,15 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn the_door_opens_three_seconds_ahead_of_us_or_ten_meters() {
+    fn door_opens_at_three_seconds_or_ten_meters() {
         check(10.0, 30.0);
         check(5.0, 15.0);
         check(2.0, 10.0);
     }
 
     #[test]
-    fn an_open_door_is_in_our_way_and_the_passage_is_clear_of_it() {
-        assert!(bench().drive_blindly(8.0, 160.0).is_some());
+    fn passage_is_clear_of_the_open_door() {
+        assert!(bench().drive_without_braking(8.0, 160.0).is_some());
         let mut bench = bench();
         while bench.ego_along_m() < 130.0 {
             bench.drive(8.0, -0.475 * 3.5);
@@ -195,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn vehicles_come_five_seconds_after_the_door_has_opened() {
+    fn oncoming_vehicles_come_5_s_after_the_door_opens() {
         let mut bench = bench();
         bench.ego.pose.position.x = 50.0;
         for tick in 0..200 {

@@ -1,8 +1,8 @@
-//! An emergency vehicle from behind.
+//! An emergency vehicle that approaches from behind.
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LatchedTimer, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ours, ready};
 use crate::actors::blueprints::AMBULANCE;
 use crate::actors::follower::Follower;
@@ -11,14 +11,13 @@ use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use crate::road::track::TrackPlace;
 use tandem_scene::{Passage, PassageReason, TICK_S};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     name: "YieldToEmergencyVehicle",
     layout: |_| Layout { right: 1, traffic_ahead: false, ..Layout::BARE },
     set_up: |parameters, trigger_m, context| ready(Emergency::new(parameters, trigger_m, context)?),
     start: Start::AtTrigger,
-    modeled: "ambulance from behind that keeps its distance, judged for 10 s",
-    not_modeled: "its own evasion into other lanes",
+    modeled: "ambulance that approaches from behind and keeps its distance, judged for 10 s",
+    not_modeled: "evasion of the ambulance into other lanes",
     constants: &[
         from_scenario_runner(
             "yield_to_emergency_vehicle.py",
@@ -31,66 +30,62 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
         ),
         ours(&[
             ("acceleration", &[ACCELERATION_MPS2]),
-            ("its deceleration and that of others", &[BRAKING_MPS2, OTHERS_BRAKING_MPS2]),
+            ("deceleration of the ambulance and of others", &[BRAKING_MPS2, OTHERS_BRAKING_MPS2]),
             ("gap", &[KEPT_M]),
-            ("has passed from and to ahead", &[AHEAD_M, PASSED_WITHIN_M]),
-            ("we keep aside until ahead by", &[CLEAR_M]),
-            ("we make way ahead of us", &[MAKING_WAY_M]),
+            ("has passed when ahead by, from and to", &[AHEAD_M, PASSED_WITHIN_M]),
+            ("ego vehicle stays aside until ahead by", &[CLEAR_M]),
+            ("giving way begins ahead by", &[MAKING_WAY_M]),
             ("default distance", &[DISTANCE_M]),
         ]),
     ],
 }];
 
-/// Where it starts if the file does not say, meters before the trigger.
+/// Default start of the vehicle before the trigger, meters.
 const DISTANCE_M: f64 = 28.0;
 
-/// How much faster than ours it drives where nobody is ahead, m/s.
+/// Speed above the ego vehicle's on a free road, m/s.
 const FASTER_MPS: f64 = 25.0;
 
-/// How hard it accelerates, m/s².
 const ACCELERATION_MPS2: f64 = 6.0;
 
-/// How hard it reckons to brake, and others ahead of it, m/s².
+/// Deceleration that it assumes for itself, and for vehicles ahead, m/s².
 const BRAKING_MPS2: f64 = 5.0;
 const OTHERS_BRAKING_MPS2: f64 = 9.0;
 
-/// What it keeps from them, meters.
+/// Gap that it keeps to vehicles ahead, meters.
 const KEPT_M: f64 = 4.0;
 
-/// Within this distance our vehicle is to make way, meters.
+/// Distance within which the ego vehicle has to give way, meters.
 const NEAR_M: f64 = 50.0;
 
-/// It ends so long after the vehicle has come near, seconds.
+/// Time after which the scenario ends once the vehicle is near, seconds.
 const END_S: f64 = 10.0;
 
-/// It ends, too, when the vehicle is ahead of ours, this near, and has driven so far, meters. What
-/// counts is judged before it ends, so it is ahead by more than it drives in a tick.
+/// The scenario also ends when the vehicle is ahead of the ego vehicle, at most this far, and has
+/// driven this far, meters. The criterion is judged before the end, so the vehicle must be ahead by
+/// more than it drives in a tick.
 const AHEAD_M: f64 = 2.0;
 const PASSED_WITHIN_M: f64 = 10.0;
 const DRIVEN_M: f64 = 50.0;
 
-/// Our vehicle keeps aside until the other is so far ahead of it, meters.
+/// The ego vehicle stays aside until the other is this far ahead, meters.
 const CLEAR_M: f64 = 8.0;
 
-/// Way is made from this far ahead of our vehicle on, meters.
+/// Distance ahead of the ego vehicle at which it starts to give way, meters.
 const MAKING_WAY_M: f64 = 30.0;
 
-/// The emergency vehicle.
 #[derive(Debug)]
 struct Emergency {
     car: Follower,
     start_m: f64,
-    nearness: Moment,
+    near_timer: LatchedTimer,
     aside_from_m: Option<f64>,
     has_left: bool,
     run_state: RunState,
 }
 
 impl Emergency {
-    /// Spawns it behind our vehicle.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Spawns the vehicle behind the ego vehicle.
     fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -107,7 +102,7 @@ impl Emergency {
         Ok(Self {
             car,
             start_m,
-            nearness: Moment::default(),
+            near_timer: LatchedTimer::default(),
             aside_from_m: None,
             has_left: false,
             run_state: RunState::new(parameters),
@@ -143,12 +138,12 @@ impl Scenario for Emergency {
         let has_driven = self.car.along_m() - self.start_m > DRIVEN_M;
         let has_passed = ahead_m > AHEAD_M && offset.length() < PASSED_WITHIN_M && has_driven;
         let is_done =
-            self.has_left || has_passed || self.nearness.is_past(context.time_s, is_near, END_S);
+            self.has_left || has_passed || self.near_timer.is_past(context.time_s, is_near, END_S);
         let is_running = self.run_state.tick(context, is_done).is_some();
         if is_running {
             self.run_state.judge_giving_way(context, pose);
         }
-        // Judged or not, nobody moves back into a vehicle that is just passing.
+        // Judged or not, the ego vehicle must not return into a vehicle that is just passing.
         let bumpers_m = context.ego.extent_m[0] + AMBULANCE.extent_m[0];
         let is_passing = ahead_m.abs() < bumpers_m + CLEAR_M;
         if !is_running && !is_passing {
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_behind_who_does_not_make_way_and_is_judged_for_ten_seconds() {
+    fn blocked_ambulance_stays_behind_and_is_judged_for_10_s() {
         let mut bench = bench();
         let mut judged_ticks = 0;
         while bench.ego_along_m() < 200.0 {
@@ -200,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_who_makes_way_and_is_then_done() {
+    fn ambulance_passes_and_the_scenario_ends() {
         let mut bench = bench();
         let mut last = None;
         while bench.time_s < 15.0 {

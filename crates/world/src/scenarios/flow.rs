@@ -1,4 +1,4 @@
-//! A stream of vehicles along a track.
+//! A continuous flow of vehicles along a track.
 
 use super::context::ScenarioContext;
 use crate::actors::blueprints::{Blueprint, any_car};
@@ -13,23 +13,23 @@ use tandem_scene::{UprightBox, footprints_overlap};
 /// Vehicles leave this far before the sink, meters.
 pub(super) const LEAVE_M: f64 = 2.0;
 
-/// Nobody enters with less room than this to anybody else, meters.
+/// Minimum room between a vehicle that enters and any other actor, meters.
 const LEAST_ROOM_M: f64 = 4.0;
 
-/// How hard somebody who enters is ready to brake, m/s².
+/// Deceleration that is assumed for a vehicle that enters, m/s².
 const BRAKING_MPS2: f64 = 4.0;
 
-/// How the vehicles of a flow drive.
+/// Speed control of the vehicles of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Manner {
-    /// At their speed, whatever is in their way, until one of them touches something. From then on
-    /// all of them keep their distance.
+pub(crate) enum SpeedControl {
+    /// Constant speed regardless of obstacles, until one vehicle touches something. From then on
+    /// all vehicles keep their distance.
     Constant,
-    /// Behind whoever is ahead.
+    /// Intelligent driver model: each vehicle follows the one ahead.
     Idm,
 }
 
-/// Vehicles that come from a source one after the other and leave at a sink.
+/// Vehicles that enter at a source one after another and leave at a sink.
 #[derive(Debug)]
 pub(super) struct Flow {
     track: Arc<Track>,
@@ -37,23 +37,24 @@ pub(super) struct Flow {
     sink_m: f64,
     speed_mps: f64,
     gap_m: Interval,
-    manner: Manner,
+    speed_control: SpeedControl,
     blueprint: Option<Blueprint>,
-    /// The farthest first.
+    /// The vehicle farthest along the track first.
     cars: Vec<Follower>,
     next_gap_m: f64,
 }
 
 impl Flow {
-    /// Cars at `speed_mps` from `source_m` to `sink_m` along `track`. The next one enters once the
-    /// last one is a gap away from the source; each gap is drawn from `gap_m`, meters.
+    /// Creates a flow at `speed_mps` from `source_m` to `sink_m` along `track`. The next
+    /// vehicle enters when the last one is a gap away from the source; each gap is
+    /// sampled from `gap_m`, meters.
     pub(crate) fn new(
         track: Arc<Track>,
         source_m: f64,
         sink_m: f64,
         speed_mps: f64,
         gap_m: Interval,
-        manner: Manner,
+        speed_control: SpeedControl,
     ) -> Self {
         Self {
             source_m: source_m.clamp(0.0, track.length_m()),
@@ -61,59 +62,59 @@ impl Flow {
             track,
             speed_mps,
             gap_m,
-            manner,
+            speed_control,
             blueprint: None,
             cars: Vec::new(),
             next_gap_m: 0.0,
         }
     }
 
-    /// The same flow, of `model` only instead of ordinary cars.
-    pub(super) fn made_of(self, blueprint: Blueprint) -> Self {
+    /// Uses only `blueprint` instead of ordinary cars.
+    pub(super) fn with_blueprint(self, blueprint: Blueprint) -> Self {
         Self { blueprint: Some(blueprint), ..self }
     }
 
-    /// Numbers of those who are on their way.
+    /// Returns the ids of the vehicles on the track.
     #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
         self.cars.iter().map(Follower::id)
     }
 
-    /// Fills the way from the source to the sink, except where somebody is.
-    pub(super) fn prefill(&mut self, context: &mut ScenarioContext<'_>) {
+    /// Fills the track from the source to the sink, except where another actor is.
+    pub(super) fn fill(&mut self, context: &mut ScenarioContext<'_>) {
         let mut places = Vec::new();
         let mut at_m = self.source_m;
         while at_m < self.sink_m - LEAVE_M {
             places.push(at_m);
-            at_m += self.draw_gap(context).max(2.0 * LEAST_ROOM_M);
+            at_m += self.sample_gap(context).max(2.0 * LEAST_ROOM_M);
         }
         for at_m in places.into_iter().rev() {
             self.spawn(context, at_m);
         }
-        self.next_gap_m = self.draw_gap(context);
+        self.next_gap_m = self.sample_gap(context);
     }
 
-    /// Moves all vehicles for a tick, removes those that arrived, and spawns the next.
+    /// Advances all vehicles by one tick, removes those that arrived, and spawns the next.
     pub(crate) fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         self.drain(context);
         let last_m = self.cars.last().map_or(f64::INFINITY, Follower::along_m);
         if last_m - self.source_m > self.next_gap_m && self.spawn(context, self.source_m) {
-            self.next_gap_m = self.draw_gap(context);
+            self.next_gap_m = self.sample_gap(context);
         }
     }
 
-    /// The same, with nobody new.
+    /// Like [`tick`](Self::tick), without spawning.
     pub(super) fn drain(&mut self, context: &mut ScenarioContext<'_>) {
         for car in &mut self.cars {
-            // Bodies do not push each other away: who has run into somebody stands there.
-            if touches_somebody(context.actors, car.id()) {
-                self.manner = Manner::Idm;
+            // Bodies do not push each other: a vehicle that has hit something stops.
+            if touches_another(context.actors, car.id()) {
+                self.speed_control = SpeedControl::Idm;
                 car.advance(context.actors, 0.0);
                 continue;
             }
-            match self.manner {
-                Manner::Constant => car.advance(context.actors, self.speed_mps),
-                Manner::Idm => car.follow(context.actors, self.speed_mps),
+            match self.speed_control {
+                SpeedControl::Constant => car.advance(context.actors, self.speed_mps),
+                SpeedControl::Idm => car.follow(context.actors, self.speed_mps),
             }
         }
         self.cars.retain(|car| {
@@ -125,7 +126,7 @@ impl Flow {
         });
     }
 
-    fn draw_gap(&self, context: &mut ScenarioContext<'_>) -> f64 {
+    fn sample_gap(&self, context: &mut ScenarioContext<'_>) -> f64 {
         context.noise.within(self.gap_m)
     }
 
@@ -147,7 +148,7 @@ impl Flow {
         has_room
     }
 
-    /// True if `model` could not stop for `other` once it is at `along_m`, or `other` for it.
+    /// Returns true if a vehicle at `along_m` could not stop for `other`, or `other` for it.
     fn is_in_way(&self, other: &ActorState, blueprint: &Blueprint, along_m: f64) -> bool {
         let (pose, _) = self.track.pose_at(along_m, 0.0);
         let v = self.speed_mps;
@@ -171,8 +172,8 @@ impl Flow {
     }
 }
 
-/// True if the body of actor `id` overlaps anybody else's.
-pub(super) fn touches_somebody(actors: &Actors, id: u32) -> bool {
+/// Returns true if the body of actor `id` overlaps any other actor's.
+pub(super) fn touches_another(actors: &Actors, id: u32) -> bool {
     let Some(own) = actors.get(id).map(UprightBox::of) else { return false };
     actors.all().any(|other| {
         other.id != id && !is_flat(other) && footprints_overlap(&own, &UprightBox::of(other))
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn cars_come_at_the_gaps_asked_for_and_leave_at_the_sink() {
+    fn vehicles_enter_at_the_given_gaps_and_leave_at_the_sink() {
         let mut bench = TestBench::on_a_straight_road();
         let mut flow = Flow::new(
             lane(),
@@ -203,7 +204,7 @@ mod tests {
             180.0,
             10.0,
             Interval { low: 25.0, high: 40.0 },
-            Manner::Constant,
+            SpeedControl::Constant,
         );
         for _ in 0..600 {
             bench.with_context(|context| flow.tick(context));
@@ -223,27 +224,33 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_there_from_the_start_if_it_is_filled_and_spares_who_is_there() {
+    fn filled_flow_is_complete_and_avoids_other_actors() {
         let mut bench = TestBench::on_a_straight_road();
         bench.ego.pose.position.y = -3.5;
         bench.ego.pose.position.x = 100.0;
         bench.actors.set_ego(&bench.ego);
-        let flow =
-            Flow::new(lane(), 0.0, 250.0, 8.0, Interval { low: 12.0, high: 20.0 }, Manner::Idm);
-        let mut flow = flow.made_of(BICYCLE);
-        bench.with_context(|context| flow.prefill(context));
+        let flow = Flow::new(
+            lane(),
+            0.0,
+            250.0,
+            8.0,
+            Interval { low: 12.0, high: 20.0 },
+            SpeedControl::Idm,
+        );
+        let mut flow = flow.with_blueprint(BICYCLE);
+        bench.with_context(|context| flow.fill(context));
         let places = places(&flow, &bench);
         assert!(places.len() >= 10);
         assert!(places.iter().all(|x| !(96.0..108.0).contains(x)), "{places:?}");
         for _ in 0..400 {
             bench.with_context(|context| flow.tick(context));
-            assert!(flow.ids().all(|id| !touches_somebody(&bench.actors, id)));
+            assert!(flow.ids().all(|id| !touches_another(&bench.actors, id)));
         }
         assert!(flow.ids().all(|id| bench.actors.get(id).unwrap().kind == BICYCLE.kind));
     }
 
     #[test]
-    fn a_constant_flow_stops_once_one_of_its_cars_has_touched_something() {
+    fn constant_flow_stops_after_a_contact() {
         let mut bench = TestBench::on_a_straight_road();
         bench.ego.pose.position = glam::DVec2::new(0.0, -3.5);
         bench.actors.set_ego(&bench.ego);
@@ -253,16 +260,16 @@ mod tests {
             250.0,
             10.0,
             Interval { low: 20.0, high: 30.0 },
-            Manner::Constant,
+            SpeedControl::Constant,
         );
         let mut has_touched = false;
         for _ in 0..1000 {
             bench.with_context(|context| flow.tick(context));
-            has_touched |= flow.ids().any(|id| touches_somebody(&bench.actors, id));
+            has_touched |= flow.ids().any(|id| touches_another(&bench.actors, id));
         }
         assert!(has_touched);
         let waiting = flow.ids().filter(|&id| bench.actors.get(id).unwrap().speed_mps < 0.1);
         assert!(waiting.count() >= 5);
-        assert_eq!(flow.ids().filter(|&id| touches_somebody(&bench.actors, id)).count(), 1);
+        assert_eq!(flow.ids().filter(|&id| touches_another(&bench.actors, id)).count(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A vehicle from an on-ramp that comes to the merge together with ours and takes our lane.
+//! A vehicle on an on-ramp that reaches the merge together with the ego vehicle and takes its lane.
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
@@ -13,61 +13,63 @@ use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::TICK_S;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     name: "HighwayCutIn",
     layout: |_| Layout { left: 1, traffic_beside: true, ..Layout::MOTORWAY },
     set_up: |parameters, _, context| if_possible(HighwayCutIn::new(parameters, context)?),
     start: Start::AtTrigger,
-    modeled: "vehicle on the ramp in step with ours, change of lanes at 80 % of our speed",
-    not_modeled: "it comes to the merge 9 m ahead of us instead of beside us",
+    modeled: "vehicle on the ramp, synchronized with the ego vehicle, lane change at 80 % of its \
+              speed",
+    not_modeled: "arrival side by side: the vehicle reaches the merge 9 m ahead",
     constants: &[
         from_scenario_runner(
             "highway_cut_in.py",
             &[
                 ("_same_lane_time", &[STRAIGHT_S]),
                 ("_change_time", &[CHANGE_S]),
-                ("_speed_perc", &[100.0 * SHARE_OF_OURS]),
+                ("_speed_perc", &[100.0 * FRACTION_OF_EGO_SPEED]),
                 ("SyncArrivalWithAgent", &[TOGETHER_M]),
             ],
         ),
         ours(&[
-            ("ramp is beside our lane after this share of the junction", &[MERGE_SHARE]),
-            ("change of speed", &[ADAPTS_MPS2]),
-            ("arrives ahead of us by", &[LEAD_M]),
+            (
+                "ramp is next to the route's lane after this fraction of the junction",
+                &[MERGE_FRACTION],
+            ),
+            ("change of speed", &[SPEED_CHANGE_MPS2]),
+            ("arrives ahead by", &[LEAD_M]),
         ]),
     ],
 }];
 
-/// The ramp has come beside our lane after this share of the junction.
-const MERGE_SHARE: f64 = 0.4;
+/// Fraction of the junction after which the ramp is next to the route's lane.
+const MERGE_FRACTION: f64 = 0.4;
 
-/// The two count as together from here on, meters to the merge.
+/// Distance to the merge from which the two vehicles count as together, meters.
 const TOGETHER_M: f64 = 5.0;
 
-/// Seconds that it drives on straight, and that changing lanes takes.
+/// Time for which the vehicle drives straight, and duration of its lane change, seconds.
 const STRAIGHT_S: f64 = 0.3;
 const CHANGE_S: f64 = 2.0;
 
-/// Share of our speed that it changes lanes at.
-const SHARE_OF_OURS: f64 = 0.8;
+/// Fraction of the ego vehicle's speed at which it changes lanes.
+const FRACTION_OF_EGO_SPEED: f64 = 0.8;
 
-/// How quickly it adapts its speed, m/s².
-const ADAPTS_MPS2: f64 = 6.0;
+/// Maximum change of its speed, m/s².
+const SPEED_CHANGE_MPS2: f64 = 6.0;
 
-/// It arrives this far ahead of our vehicle, so that it has room to move over, meters.
+/// Distance by which it arrives ahead of the ego vehicle, to have room for the lane change, meters.
 const LEAD_M: f64 = 9.0;
 
 enum Phase {
-    /// On the ramp, in step with our vehicle.
+    /// On the ramp, synchronized with the ego vehicle.
     OnRamp,
-    /// Beside our lane since this time, at this speed.
+    /// Next to the route's lane since this time, at this speed.
     Merging { since_s: f64, speed_mps: f64 },
-    /// Behind whoever is ahead.
+    /// Following the vehicle ahead.
     Driving,
 }
 
-/// The scenario.
 struct HighwayCutIn {
     car: Follower,
     merge_m: f64,
@@ -76,10 +78,7 @@ struct HighwayCutIn {
 }
 
 impl HighwayCutIn {
-    /// Puts the vehicle on its ramp, at the place that the file gives.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Spawns the vehicle on its ramp, at the place in the route file.
     fn new(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
@@ -88,7 +87,7 @@ impl HighwayCutIn {
         let Some(start) = parameters.place("other_actor_location")? else { return Ok(None) };
         let road = context.road;
         let length_m = (junction.exit - junction.entry) as f64;
-        let merge_along_m = junction.entry as f64 + MERGE_SHARE * length_m;
+        let merge_along_m = junction.entry as f64 + MERGE_FRACTION * length_m;
         let beside = |along_m: f64| -> DVec3 {
             let (pose, z_m) = road.pose_at(along_m, road.route_aside_m(along_m) + LANE_WIDTH_M);
             pose.position.extend(z_m)
@@ -111,8 +110,8 @@ impl HighwayCutIn {
         Ok(Some(Self { car, merge_m, merge_along_m, phase: Phase::OnRamp }))
     }
 
-    /// The speed that brings it to the merge ahead of our vehicle, m/s.
-    fn in_step_mps(&self, context: &ScenarioContext<'_>) -> f64 {
+    /// Returns the speed that brings it to the merge ahead of the ego vehicle, m/s.
+    fn synchronized_mps(&self, context: &ScenarioContext<'_>) -> f64 {
         let ours_m = self.merge_along_m - context.ego_along_m;
         let its_m = self.merge_m + LEAD_M - self.car.along_m();
         let v = self.car.speed_mps();
@@ -121,7 +120,9 @@ impl HighwayCutIn {
         } else {
             context.ego.speed_mps
         };
-        wanted_mps.clamp(v - ADAPTS_MPS2 * TICK_S, v + ADAPTS_MPS2 * TICK_S).clamp(0.0, 30.0)
+        wanted_mps
+            .clamp(v - SPEED_CHANGE_MPS2 * TICK_S, v + SPEED_CHANGE_MPS2 * TICK_S)
+            .clamp(0.0, 30.0)
     }
 }
 
@@ -129,11 +130,11 @@ impl Scenario for HighwayCutIn {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
         match self.phase {
             Phase::OnRamp => {
-                let speed_mps = self.in_step_mps(context);
+                let speed_mps = self.synchronized_mps(context);
                 self.car.advance(context.actors, speed_mps);
                 let is_together = self.merge_along_m - context.ego_along_m < TOGETHER_M;
                 if is_together && self.car.along_m() > self.merge_m - TOGETHER_M {
-                    let speed_mps = SHARE_OF_OURS * context.ego.speed_mps;
+                    let speed_mps = FRACTION_OF_EGO_SPEED * context.ego.speed_mps;
                     self.phase = Phase::Merging { since_s: context.time_s, speed_mps };
                 }
             }
@@ -159,7 +160,7 @@ mod tests {
     use super::super::test_bench::{TestBench, scenario_route};
     use super::*;
 
-    /// 40 m, a merge of 60 m, 60 m on, all straight; a ramp on the right.
+    /// 40 m, a merge of 60 m, and 60 m more, all straight, with a ramp on the right.
     fn merge() -> TestBench {
         let before = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
         let behind = (0..31).map(|i| DVec3::new(100.0 + 2.0 * f64::from(i), 0.0, 0.0));
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_to_the_merge_with_us_and_takes_our_lane_slower_than_we_are() {
+    fn ramp_vehicle_meets_the_ego_and_takes_its_lane() {
         let mut bench = merge();
         let track = bench.road.route_track();
         let start_m = bench.road.route_stations().0 as f64;
@@ -190,6 +191,6 @@ mod tests {
         let took_s = (last.0 - first.0) * TICK_S;
         assert!((1.2..2.0).contains(&took_s), "{took_s}");
         assert!(first.1 > 3.2 && last.1 < 0.4, "{changing:?}");
-        assert!((2.0..14.0).contains(&first.2), "it cuts in ahead of us: {first:?}");
+        assert!((2.0..14.0).contains(&first.2), "it cuts in ahead of the ego vehicle: {first:?}");
     }
 }

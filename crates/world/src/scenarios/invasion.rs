@@ -1,7 +1,7 @@
-//! Oncoming vehicles that cones push into our lane.
+//! Oncoming vehicles that cones push into the route's lane.
 
 use super::context::{Scenario, ScenarioContext};
-use super::flow::{Flow, Manner};
+use super::flow::{Flow, SpeedControl};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
@@ -16,7 +16,6 @@ use std::f64::consts::PI;
 use std::sync::Arc;
 use tandem_scene::{Passage, PassageReason};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     name: "InvadingTurn",
     layout: |_| Layout::JUNCTION,
@@ -24,7 +23,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
         if_possible(Invasion::new(parameters, trigger_m, context)?)
     },
     start: Start::AtTrigger,
-    modeled: "cones, oncoming flow that is pushed over the line beside them",
+    modeled: "cones, oncoming flow that they push over the center line",
     not_modeled: "",
     constants: &[
         from_scenario_runner(
@@ -39,7 +38,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
             ],
         ),
         ours(&[
-            ("first cone behind the trigger", &[FIRST_CONE_M]),
+            ("first cone after the trigger", &[FIRST_CONE_M]),
             ("vehicles move over within", &[MOVING_OVER_M]),
             ("source ahead of the last cone", &[SOURCE_M]),
             ("default distance", &[DISTANCE_M]),
@@ -47,33 +46,33 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     ],
 }];
 
-/// How far oncoming vehicles reach into our lane, and the distance to the last cone, if the file
-/// does not say, meters.
+/// Defaults: how far oncoming vehicles reach into the route's lane, and
+/// distance of the last cone, meters.
 const OFFSET_M: f64 = 0.25;
 const DISTANCE_M: f64 = 55.0;
 
-/// Half the width of a vehicle, for how far it has to be pushed, meters.
+/// Half the width of a vehicle, for the shift that it needs, meters.
 const HALF_VEHICLE_M: f64 = 0.7;
 
-/// From one oncoming vehicle to the next, meters.
+/// Distance from one oncoming vehicle to the next, meters.
 const GAP_M: f64 = 40.0;
 
-/// From one cone to the next, meters.
+/// Distance from one cone to the next, meters.
 const CONE_GAP_M: f64 = 5.0;
 
-/// Cones begin this far behind the trigger, meters.
+/// Distance of the first cone after the trigger, meters.
 const FIRST_CONE_M: f64 = 20.0;
 
-/// Oncoming vehicles move over within this distance, meters.
+/// Distance over which oncoming vehicles move over, meters.
 const MOVING_OVER_M: f64 = 15.0;
 
-/// They come from this far ahead of the last cone, meters.
+/// Distance of their source ahead of the last cone, meters.
 const SOURCE_M: f64 = 60.0;
 
-/// The scenario ends this far behind the cones, meters.
+/// Distance past the cones at which the scenario ends, meters.
 const END_M: f64 = 30.0;
 
-/// Cones and those whom they push.
+/// Cones, and the oncoming flow that they shift.
 #[derive(Debug)]
 struct Invasion {
     stretch: Stretch,
@@ -84,10 +83,7 @@ struct Invasion {
 }
 
 impl Invasion {
-    /// Spawns the cones; `None` without an oncoming lane.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Spawns the cones; returns `None` without an oncoming lane.
     fn new(
         parameters: &Parameters<'_>,
         trigger_m: f64,
@@ -111,20 +107,22 @@ impl Invasion {
             at_m += CONE_GAP_M;
         }
         let shift_m = offset_m + LANE_WIDTH_M / 2.0 - HALF_VEHICLE_M;
-        let track = Arc::new(pushed(context.road, &oncoming, stretch, shift_m));
+        let track = Arc::new(shifted(context.road, &oncoming, stretch, shift_m));
         let beside =
             |along_m: f64| track.locate(context.road.pose_at(along_m, lane_m).0.position).0;
         let (source_m, sink_m) = (beside(stretch.to_m + SOURCE_M), track.length_m());
         let gap_m = Interval { low: GAP_M, high: GAP_M };
         let speed_mps = context.road.layout().speed_limit_kmh / 3.6;
-        let flow = Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, gap_m, Manner::Idm);
+        let flow =
+            Flow::new(Arc::clone(&track), source_m, sink_m, speed_mps, gap_m, SpeedControl::Idm);
         let run_state = RunState::new(parameters);
         Ok(Some(Self { stretch, cones, offset_m, flow, run_state }))
     }
 }
 
-/// The way of those who pass cones at `cones` of the road, `shift_m` to their left there.
-fn pushed(road: &Road, oncoming: &Track, cones: Stretch, shift_m: f64) -> Track {
+/// Returns the track of vehicles that pass cones at `cones` of the road, shifted there
+/// by `shift_m` to their left.
+fn shifted(road: &Road, oncoming: &Track, cones: Stretch, shift_m: f64) -> Track {
     let length_m = oncoming.length_m();
     let places: Vec<DVec3> = (0..=length_m as usize)
         .map(|at| {
@@ -163,7 +161,7 @@ mod tests {
     use glam::DVec2;
     use tandem_scene::ActorKind;
 
-    /// A bend to the left with a radius of 80 m.
+    /// Key points of a left bend with a radius of 80 m.
     fn bend() -> Vec<DVec3> {
         (0..60)
             .map(|i| {
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn oncoming_vehicles_reach_into_our_lane_beside_the_cones_and_nowhere_else() {
+    fn oncoming_vehicles_invade_the_lane_only_at_the_cones() {
         let mut bench = bench();
         bench.drive(8.0, 0.3);
         let (mut beside, mut before) = (0, 0);
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_right_is_not_hit_and_it_ends_behind_the_cones() {
+    fn keeping_right_avoids_contact_until_past_the_cones() {
         let mut bench = bench();
         let start_m = bench.ego_along_m();
         while bench.ego_along_m() < start_m + 110.0 {

@@ -1,7 +1,7 @@
-//! Streams of vehicles that our vehicle has to cross or to join.
+//! Flows of vehicles that the ego vehicle has to cross or to join.
 
 use super::context::{Scenario, ScenarioContext};
-use super::flow::{Flow, LEAVE_M, Manner};
+use super::flow::{Flow, LEAVE_M, SpeedControl};
 use super::light_schedule::{DELAY_S, LightSchedule, RED_THEN_GREEN};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
@@ -20,7 +20,6 @@ use glam::{DVec2, DVec3};
 use std::sync::Arc;
 use tandem_scene::{Pose, wrap_angle};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         constants: &[LEFT_TURN, OURS, TURN_OURS],
@@ -30,54 +29,55 @@ pub(super) const TYPES: &[ScenarioType] = &[
         layout: |_| Layout::LIGHTS,
         set_up: |parameters, _, context| {
             let lights = Lights::RedThenGreen;
-            if_possible(JunctionFlow::new(Streams::Across, lights, parameters, context.road)?)
+            if_possible(JunctionFlow::new(FlowPath::Across, lights, parameters, context.road)?)
         },
-        modeled: "the same; ours red for 5 s, then green",
+        modeled: "as above; red for the ego vehicle for 5 s, then green",
         constants: &[LEFT_TURN, GREEN_DELAY_LEFT, OURS, TURN_OURS],
         ..across("SignalizedJunctionLeftTurn")
     },
     ScenarioType {
         constants: &[RIGHT_TURN, OURS, TURN_OURS],
         ..joining("NonSignalizedJunctionRightTurn", |parameters, _, context| {
-            let (streams, lights) = (Streams::FromLeft, Lights::Ordinary);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::FromLeft, Lights::Ordinary);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         })
     },
     ScenarioType {
         layout: |_| Layout::LIGHTS,
-        modeled: "the same; ours red for 5 s, then green",
+        modeled: "as above; red for the ego vehicle for 5 s, then green",
         constants: &[RIGHT_TURN, GREEN_DELAY_RIGHT, OURS, TURN_OURS],
         ..joining("SignalizedJunctionRightTurn", |parameters, _, context| {
-            let (streams, lights) = (Streams::FromLeft, Lights::RedThenGreen);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::FromLeft, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         })
     },
     ScenarioType {
-        modeled: "filled flow that turns toward us into our way out",
+        modeled: "filled flow from the opposite road that turns into the exit road",
         constants: &[ENTER_FLOW, OURS, TURN_OURS],
         ..joining("NonSignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
-            let (streams, lights) = (Streams::TurningIn, Lights::Ordinary);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::TurningIn, Lights::Ordinary);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         })
     },
     ScenarioType {
         layout: |_| Layout::LIGHTS,
-        modeled: "the same; ours red for 5 s, then green",
+        modeled: "as above; red for the ego vehicle for 5 s, then green",
         constants: &[ENTER_FLOW, GREEN_DELAY_ENTER, OURS, TURN_OURS],
         ..joining("SignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
-            let (streams, lights) = (Streams::TurningIn, Lights::RedThenGreen);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::TurningIn, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         })
     },
     ScenarioType {
         name: "CrossingBicycleFlow",
         layout: |_| Layout::LIGHTS,
         set_up: |parameters, _, context| {
-            let (streams, lights) = (Streams::Bicycles, Lights::RedThenGreen);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::Bicycles, Lights::RedThenGreen);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         },
         start: Start::AtTrigger,
-        modeled: "cyclists at constant speed that ignore others; ours red for 5 s, then green",
+        modeled: "cyclists at constant speed that ignore others; red for the ego vehicle for 5 s, \
+                  then green",
         not_modeled: "",
         constants: &[
             from_scenario_runner(
@@ -90,101 +90,101 @@ pub(super) const TYPES: &[ScenarioType] = &[
                 ],
             ),
             OURS,
-            WAY_OURS,
+            GIVEN_OURS,
         ],
     },
-    given_way("EnterActorFlow"),
-    given_way("MergerIntoSlowTraffic"),
-    given_way("MergerIntoSlowTrafficV2"),
+    with_given_ends("EnterActorFlow"),
+    with_given_ends("MergerIntoSlowTraffic"),
+    with_given_ends("MergerIntoSlowTrafficV2"),
     ScenarioType {
-        modeled: "filled flow along the lane that we cross",
-        not_modeled: "the lanes of the motorway beside it",
-        ..given_way("HighwayExit")
+        modeled: "filled flow along the lane that the route crosses",
+        not_modeled: "the adjacent lanes of the motorway",
+        ..with_given_ends("HighwayExit")
     },
     ScenarioType {
         layout: |_| Layout::INTERURBAN,
-        modeled: "filled flow along the lane that we cross",
-        not_modeled: "the lanes beside it",
-        ..given_way("InterurbanActorFlow")
+        modeled: "filled flow along the lane that the route crosses",
+        not_modeled: "the adjacent lanes",
+        ..with_given_ends("InterurbanActorFlow")
     },
     ScenarioType {
         layout: |_| Layout::INTERURBAN,
         set_up: |parameters, _, context| {
-            let (streams, lights) = (Streams::GivenAndOncoming, Lights::Ordinary);
-            if_possible(JunctionFlow::new(streams, lights, parameters, context.road)?)
+            let (flow_path, lights) = (FlowPath::GivenAndOncoming, Lights::Ordinary);
+            if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
         },
-        modeled: "flow across our way, and one that comes toward us behind it",
+        modeled: "flow across the route, and an oncoming flow after the junction",
         not_modeled: "",
-        ..given_way("InterurbanAdvancedActorFlow")
+        ..with_given_ends("InterurbanAdvancedActorFlow")
     },
 ];
 
-const IGNORING: &str = "flow cars that ignore others: they brake for what is in their lane";
+const IGNORING: &str = "flow vehicles that ignore others: they brake for actors in their lane";
 
-/// A type with an oncoming flow across our turn.
+/// A type with an oncoming flow across the route's turn.
 const fn across(name: &'static str) -> ScenarioType {
     ScenarioType {
         name,
         layout: |_| Layout::JUNCTION,
         set_up: |parameters, _, context| {
             let lights = Lights::Ordinary;
-            if_possible(JunctionFlow::new(Streams::Across, lights, parameters, context.road)?)
+            if_possible(JunctionFlow::new(FlowPath::Across, lights, parameters, context.road)?)
         },
         start: Start::AtTrigger,
-        modeled: "oncoming flow across our turn, sources and sinks by the flow's speed",
+        modeled: "oncoming flow across the route's turn, sources and sinks by the flow's speed",
         not_modeled: IGNORING,
         constants: &[],
     }
 }
 
-/// A type with a flow that our turn joins.
+/// A type with a flow that the route's turn joins.
 const fn joining(name: &'static str, set_up: SetUp) -> ScenarioType {
     ScenarioType {
         name,
         layout: |_| Layout::JUNCTION,
         set_up,
         start: Start::AtTrigger,
-        modeled: "filled flow from the left into our way out",
+        modeled: "filled flow from the left into the exit road",
         not_modeled: IGNORING,
         constants: &[],
     }
 }
 
-/// A type whose flow has its two ends in the route file.
-const fn given_way(name: &'static str) -> ScenarioType {
+/// A type whose flow has both ends in the route file.
+const fn with_given_ends(name: &'static str) -> ScenarioType {
     ScenarioType {
         name,
         layout: |_| Layout::MOTORWAY,
         set_up: |parameters, _, context| {
             let lights = Lights::Ordinary;
-            if_possible(JunctionFlow::new(Streams::Given, lights, parameters, context.road)?)
+            if_possible(JunctionFlow::new(FlowPath::Given, lights, parameters, context.road)?)
         },
         start: Start::AtTrigger,
-        modeled: "filled flow into the lane that we join",
+        modeled: "filled flow into the lane that the route joins",
         not_modeled: "flows in further lanes",
-        constants: &[ACTOR_FLOW, OURS, WAY_OURS],
+        constants: &[ACTOR_FLOW, OURS, GIVEN_OURS],
     }
 }
 
-/// A flow that ends within this of the route's way out of a junction runs in it, meters.
+/// A flow that ends within this distance of the route's exit lane runs in that lane, meters.
 const SAME_LANE_M: f64 = 2.6;
 
-/// A flow whose ends are turned by less than this against each other only merges, radians.
+/// A flow whose end headings differ by less than this only merges, radians.
 const MERGE_RAD: f64 = 0.44;
 
-/// How far a flow that was given by two places is drawn on beyond them, meters.
+/// How far a flow between two given places extends before and beyond them, meters.
 const BEFORE_M: f64 = 60.0;
 const BEYOND_M: f64 = 90.0;
 
-/// The scenario ends this far behind the junction, meters.
+/// Distance past the junction at which the scenario ends, meters.
 const END_M: f64 = 12.0;
 
-/// What holds if the file does not say: speed, m/s, and gaps, meters.
+/// Default speed, m/s, and gaps, meters.
 const FLOW_MPS: f64 = 10.0;
 const GAP_M: Interval = Interval { low: 15.0, high: 25.0 };
 
-/// How far a flow is from the junction: its source before it and its sink behind it, in seconds at
-/// the flow's speed.
+/// Distances of a flow's source before the junction and of its sink after it, in
+/// seconds at the flow's speed.
 struct Reach {
     source_s: f64,
     sink_s: f64,
@@ -230,13 +230,13 @@ const GREEN_DELAY_LEFT: Constants = green_delay("signalized_junction_left_turn.p
 const GREEN_DELAY_RIGHT: Constants = green_delay("signalized_junction_right_turn.py");
 const GREEN_DELAY_ENTER: Constants = green_delay("left_turn_enter_flow.py");
 const OURS: Constants = ours(&[
-    ("end behind the junction", &[END_M]),
+    ("end after the junction", &[END_M]),
     ("default source_dist_interval", &[GAP_M.low, GAP_M.high]),
 ]);
 const TURN_OURS: Constants = ours(&[("default flow_speed", &[FLOW_MPS])]);
-const WAY_OURS: Constants = ours(&[
-    ("way beyond the given ends", &[BEFORE_M, BEYOND_M]),
-    ("is in our lane within", &[SAME_LANE_M]),
+const GIVEN_OURS: Constants = ours(&[
+    ("track beyond the given ends", &[BEFORE_M, BEYOND_M]),
+    ("is in the exit lane within", &[SAME_LANE_M]),
     ("merges within, radians", &[MERGE_RAD]),
 ]);
 
@@ -244,50 +244,47 @@ const fn green_delay(file: &'static str) -> Constants {
     from_scenario_runner(file, &[("_green_light_delay", &[DELAY_S])])
 }
 
-/// Where flows run.
+/// Paths of the flows through the junction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Streams {
-    /// From the opposite road across our turn.
+enum FlowPath {
+    /// From the opposite road across the route's turn.
     Across,
-    /// From the left into our way out.
+    /// From the left into the exit road.
     FromLeft,
-    /// From the opposite road, turning into our way out.
+    /// From the opposite road, turning into the exit road.
     TurningIn,
     /// Between the two places in the route file.
     Given,
-    /// The same, and one toward us behind the junction.
+    /// Like `Given`, and an oncoming flow after the junction.
     GivenAndOncoming,
-    /// Between the two places in the route file, on bicycles, empty at first.
+    /// Like `Given`, with bicycles, empty at first.
     Bicycles,
 }
 
-/// What the lights of the junction do.
+/// Control of the junction's lights by the scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lights {
-    /// They go through their cycle, if there are any.
+    /// The ordinary cycle, if there are lights.
     Ordinary,
-    /// They are red for us at first, then green.
+    /// Red for the ego vehicle at first, then green.
     RedThenGreen,
 }
 
-/// Streams in our vehicle's way until it is through.
+/// Flows in the ego vehicle's path until it has passed the junction.
 struct JunctionFlow {
     flows: Vec<Flow>,
-    is_prefilled: bool,
+    starts_filled: bool,
     lights: Option<LightSchedule>,
-    /// Over once our vehicle is this far down the road, meters.
+    /// The scenario ends when the ego vehicle is this far along the road, meters.
     end_along_m: f64,
     run_state: RunState,
     has_begun: bool,
 }
 
 impl JunctionFlow {
-    /// `None` if the route has no junction or no way for a flow.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Creates the flows; returns `None` if the route has no junction or a flow has no track.
     fn new(
-        streams: Streams,
+        flow_path: FlowPath,
         lights: Lights,
         parameters: &Parameters<'_>,
         road: &Road,
@@ -295,25 +292,28 @@ impl JunctionFlow {
         let Some(junction) = road.junction() else { return Ok(None) };
         let speed_mps = parameters.number("flow_speed", FLOW_MPS)?;
         let gap_m = parameters.range("source_dist_interval", GAP_M)?;
-        let way = |from, to, reach| through(junction, from, to, reach, speed_mps);
+        let flow_track = |from, to, reach| through(junction, from, to, reach, speed_mps);
         let exit = junction.exit_arm();
-        let ways = match streams {
-            Streams::Across => [way(Arm::Ahead, Arm::Behind, &LEFT_TURN_REACH), None],
-            Streams::FromLeft => [way(Arm::Left, exit, &RIGHT_TURN_REACH), None],
-            Streams::TurningIn => [way(Arm::Ahead, exit, &ENTER_FLOW_REACH), None],
-            Streams::Given | Streams::Bicycles => [given(parameters, road, junction)?, None],
-            Streams::GivenAndOncoming => {
-                let Some(track) = given(parameters, road, junction)? else { return Ok(None) };
-                [oncoming_behind(road, junction), Some(track)]
+        let flow_tracks = match flow_path {
+            FlowPath::Across => [flow_track(Arm::Ahead, Arm::Behind, &LEFT_TURN_REACH), None],
+            FlowPath::FromLeft => [flow_track(Arm::Left, exit, &RIGHT_TURN_REACH), None],
+            FlowPath::TurningIn => [flow_track(Arm::Ahead, exit, &ENTER_FLOW_REACH), None],
+            FlowPath::Given | FlowPath::Bicycles => {
+                [given_track(parameters, road, junction)?, None]
+            }
+            FlowPath::GivenAndOncoming => {
+                let Some(track) = given_track(parameters, road, junction)? else { return Ok(None) };
+                [oncoming_after(road, junction), Some(track)]
             }
         };
-        let flow = |way: Way| match streams {
-            Streams::Bicycles => stream(way, speed_mps, gap_m, Manner::Constant).made_of(BICYCLE),
-            _ => stream(way, speed_mps, gap_m, Manner::Idm),
+        let flow = |flow_track: FlowTrack| match flow_path {
+            FlowPath::Bicycles => flow_along(flow_track, speed_mps, gap_m, SpeedControl::Constant)
+                .with_blueprint(BICYCLE),
+            _ => flow_along(flow_track, speed_mps, gap_m, SpeedControl::Idm),
         };
         Ok(Some(Self {
-            flows: ways.into_iter().flatten().map(flow).collect(),
-            is_prefilled: streams != Streams::Bicycles,
+            flows: flow_tracks.into_iter().flatten().map(flow).collect(),
+            starts_filled: flow_path != FlowPath::Bicycles,
             lights: (lights == Lights::RedThenGreen).then(|| LightSchedule::new(RED_THEN_GREEN)),
             end_along_m: junction.exit as f64 + END_M,
             run_state: RunState::new(parameters),
@@ -324,8 +324,8 @@ impl JunctionFlow {
 
 impl Scenario for JunctionFlow {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        if !std::mem::replace(&mut self.has_begun, true) && self.is_prefilled {
-            self.flows.iter_mut().for_each(|flow| flow.prefill(context));
+        if !std::mem::replace(&mut self.has_begun, true) && self.starts_filled {
+            self.flows.iter_mut().for_each(|flow| flow.fill(context));
         }
         if let Some(lights) = &mut self.lights {
             lights.tick(context);
@@ -339,59 +339,78 @@ impl Scenario for JunctionFlow {
     }
 }
 
-/// A way and the part of it that a flow drives.
-struct Way {
+/// A track, and the part of it that a flow uses.
+struct FlowTrack {
     track: Arc<Track>,
     source_m: f64,
     sink_m: f64,
 }
 
-fn stream(way: Way, speed_mps: f64, gap_m: Interval, manner: Manner) -> Flow {
-    Flow::new(way.track, way.source_m, way.sink_m, speed_mps, gap_m, manner)
+fn flow_along(
+    flow_track: FlowTrack,
+    speed_mps: f64,
+    gap_m: Interval,
+    speed_control: SpeedControl,
+) -> Flow {
+    Flow::new(
+        flow_track.track,
+        flow_track.source_m,
+        flow_track.sink_m,
+        speed_mps,
+        gap_m,
+        speed_control,
+    )
 }
 
-/// The way through the junction, as far before and behind it as a flow at `speed_mps` reaches.
-fn through(junction: &Junction, from: Arm, to: Arm, reach: &Reach, speed_mps: f64) -> Option<Way> {
+/// Returns the track through the junction, with the reach of a flow at
+/// `speed_mps` before and after it.
+fn through(
+    junction: &Junction,
+    from: Arm,
+    to: Arm,
+    reach: &Reach,
+    speed_mps: f64,
+) -> Option<FlowTrack> {
     let track = junction.through(from, to)?;
     let along = |arm: Arm| Some(track.locate(junction.mouth(arm)?.0.position).0);
     let (source_m, sink_m) =
         (along(from)? - reach.source_s * speed_mps, along(to)? + reach.sink_s * speed_mps);
-    Some(Way { track: Arc::new(track), source_m, sink_m })
+    Some(FlowTrack { track: Arc::new(track), source_m, sink_m })
 }
 
-/// The lane that comes toward our vehicle behind the junction, as if its road came straight on.
-fn oncoming_behind(road: &Road, junction: &Junction) -> Option<Way> {
+/// Returns the oncoming lane after the junction, as if its road continued straight.
+fn oncoming_after(road: &Road, junction: &Junction) -> Option<FlowTrack> {
     let opposite = road.driving_lanes().iter().rfind(|lane| !lane.with_route())?;
     let (exit, z_m) = road.pose_at(junction.exit as f64, opposite.aside_m);
     let at = |ahead_m: f64| (exit.position + exit.forward() * ahead_m).extend(z_m);
     let track = Arc::new(Track::new(&[at(BEYOND_M), at(-BEYOND_M)]));
     let sink_m = track.length_m();
-    Some(Way { track, source_m: 0.0, sink_m })
+    Some(FlowTrack { track, source_m: 0.0, sink_m })
 }
 
-/// The way that the file gives by its two ends. Its directions there are those of the road beside
-/// it, or, where it comes from the side, the ones that let it turn into the route's way out.
-fn given(
+/// Returns the track that the file gives by its two ends. Its headings there are those of the road
+/// next to it or, if it comes from the side, those that let it turn into the route's exit.
+fn given_track(
     parameters: &Parameters<'_>,
     road: &Road,
     junction: &Junction,
-) -> Result<Option<Way>, RoadError> {
+) -> Result<Option<FlowTrack>, RoadError> {
     let (start, end) = (parameters.place("start_actor_flow")?, parameters.place("end_actor_flow")?);
     let Some((start, end)) = start.zip(end) else { return Ok(None) };
     let (_, z_m) = road.pose_at(junction.exit as f64, 0.0);
     let exit = road.pose_at(junction.exit as f64, road.route_aside_m(junction.exit as f64)).0;
     let entry_rad = road.pose_at(junction.entry as f64, 0.0).0.yaw_rad;
-    Ok(Some(way_between(start, end, &RoutePassage { entry_rad, exit, z_m })))
+    Ok(Some(track_between(start, end, &RoutePassage { entry_rad, exit, z_m })))
 }
 
-/// How the route passes the junction: its heading before it, its pose behind it, and its height.
+/// The route at the junction: its heading before it, its pose after it, and its height.
 struct RoutePassage {
     entry_rad: f64,
     exit: Pose,
     z_m: f64,
 }
 
-fn way_between(start: DVec2, end: DVec2, passage: &RoutePassage) -> Way {
+fn track_between(start: DVec2, end: DVec2, passage: &RoutePassage) -> FlowTrack {
     let RoutePassage { entry_rad, exit, z_m } = *passage;
     let chord = end - start;
     let beside = exit.inverse_apply(end);
@@ -406,7 +425,7 @@ fn way_between(start: DVec2, end: DVec2, passage: &RoutePassage) -> Way {
     {
         entry_rad
     } else {
-        // From the side: a quarter turn into the way out.
+        // From the side: a quarter turn into the exit.
         into_rad + turned_rad.signum() * std::f64::consts::FRAC_PI_2
     };
     let (from, into) = (DVec2::from_angle(from_rad), DVec2::from_angle(into_rad));
@@ -416,7 +435,7 @@ fn way_between(start: DVec2, end: DVec2, passage: &RoutePassage) -> Way {
     let line: Vec<DVec3> = line.into_iter().map(|place| place.extend(z_m)).collect();
     let track = Arc::new(Track::new(&line));
     let (source_m, sink_m) = (track.locate(start).0, track.locate(end).0 + BEYOND_M / 2.0);
-    Way { track, source_m, sink_m }
+    FlowTrack { track, source_m, sink_m }
 }
 
 #[cfg(test)]
@@ -426,15 +445,16 @@ mod tests {
     use std::collections::BTreeSet;
     use tandem_scene::LightColor;
 
-    /// 40 m east, a turn to the side that `sign` is on, 40 m on.
+    /// Key points of 40 m east, a turn to the side given by `sign`, and 40 m more.
     fn turn(sign: f64) -> Vec<DVec3> {
         let east = (0..21).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
         let on = (0..21).map(|i| DVec3::new(55.0, sign * (15.0 + 2.0 * f64::from(i)), 0.0));
         east.chain(on).collect()
     }
 
-    /// Drives the route blindly at `speed_mps`, and says who was run into.
-    fn blind_drive(kind: &str, sign: f64, speed_mps: f64) -> (BTreeSet<u32>, TestBench) {
+    /// Drives the route without braking at `speed_mps`, and returns the ids
+    /// of the actors that were hit.
+    fn drive_without_braking(kind: &str, sign: f64, speed_mps: f64) -> (BTreeSet<u32>, TestBench) {
         let interval: &[(&str, &str)] = &[("from", "12"), ("to", "16")];
         let parameters =
             [("flow_speed", [("value", "9")].as_slice()), ("source_dist_interval", interval)];
@@ -452,21 +472,21 @@ mod tests {
     }
 
     #[test]
-    fn who_turns_left_across_a_flow_without_looking_runs_into_it() {
+    fn left_turn_without_braking_hits_the_flow() {
         for kind in ["NonSignalizedJunctionLeftTurn", "SignalizedJunctionLeftTurn"] {
             let met = [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]
                 .into_iter()
-                .filter(|&speed_mps| !blind_drive(kind, -1.0, speed_mps).0.is_empty());
+                .filter(|&speed_mps| !drive_without_braking(kind, -1.0, speed_mps).0.is_empty());
             assert!(met.count() >= 3, "{kind}");
         }
     }
 
     #[test]
-    fn a_flow_that_is_joined_keeps_its_distance_and_ends_behind_the_junction() {
+    fn joined_flow_keeps_its_distance_and_ends() {
         for (kind, sign) in
             [("NonSignalizedJunctionRightTurn", 1.0), ("SignalizedJunctionLeftTurnEnterFlow", -1.0)]
         {
-            let (_, mut bench) = blind_drive(kind, sign, 9.0);
+            let (_, mut bench) = drive_without_braking(kind, sign, 9.0);
             let vehicles = bench.actors.others().len();
             assert!(vehicles > 2, "{kind}");
             let ego = bench.ego;
@@ -475,19 +495,23 @@ mod tests {
                     Pose { position: ego.pose.position + ego.pose.forward() * 60.0, ..ego.pose };
                 bench.tick(pose, 9.0);
             }
-            assert_eq!(bench.actors.others().len(), 0, "{kind}: all have left, nobody new");
+            assert_eq!(
+                bench.actors.others().len(),
+                0,
+                "{kind}: all vehicles left and none entered"
+            );
         }
     }
 
     #[test]
-    fn lights_are_red_for_us_first_and_waiting_is_allowed_while_the_flow_runs() {
+    fn lights_start_red_and_waiting_is_allowed() {
         let parameters = [("flow_speed", [("value", "9")].as_slice())];
         let route = scenario_route(turn(-1.0), "SignalizedJunctionLeftTurn", 4.0, &parameters);
         let mut bench = TestBench::on(&route, 3);
         let pose = Pose::new(6.0, 0.0, 0.0);
         for tick in 0..5000 {
             bench.tick(pose, 0.0);
-            // Sums of twentieths are not exact, so the boundaries themselves are left out.
+            // Sums of twentieths are not exact, so the boundaries themselves are skipped.
             if matches!(tick, 100 | 4800) {
                 continue;
             }
@@ -501,28 +525,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_given_from_the_side_turns_into_the_way_out() {
+    fn flow_from_the_side_turns_into_the_exit() {
         let exit = Pose::new(32.0, 0.0, 0.0);
-        let way = way_between(
+        let flow_track = track_between(
             DVec2::new(17.0, 20.0),
             DVec2::new(43.0, 0.5),
             &RoutePassage { entry_rad: 0.0, exit, z_m: 1.0 },
         );
-        let (first, z_m) = way.track.pose_at(way.source_m, 0.0);
+        let (first, z_m) = flow_track.track.pose_at(flow_track.source_m, 0.0);
         assert!(first.position.distance(DVec2::new(17.0, 20.0)) < 0.5 && z_m == 1.0);
         assert!((first.yaw_rad + std::f64::consts::FRAC_PI_2).abs() < 0.1, "{first:?}");
-        let (last, _) = way.track.pose_at(way.sink_m, 0.0);
+        let (last, _) = flow_track.track.pose_at(flow_track.sink_m, 0.0);
         assert!(last.yaw_rad.abs() < 1e-6 && last.position.y.abs() < 0.01, "{last:?}");
     }
 
     #[test]
-    fn a_parameter_that_is_no_number_is_named() {
+    fn invalid_parameter_is_named() {
         let parameters = [("flow_speed", [("value", "fast")].as_slice())];
         let route = scenario_route(turn(-1.0), "EnterActorFlow", 4.0, &parameters);
         let road = Road::new(&route).unwrap();
         let parameters = Parameters::new(&route.id, 1, &route.scenarios[0]);
         let error =
-            JunctionFlow::new(Streams::Given, Lights::Ordinary, &parameters, &road).err().unwrap();
+            JunctionFlow::new(FlowPath::Given, Lights::Ordinary, &parameters, &road).err().unwrap();
         assert!(error.to_string().contains("flow_speed value"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Lights that change at times counted from a scenario's beginning.
+//! Lights that change at times counted from the start of a scenario.
 
 use super::context::{Scenario, ScenarioContext};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ready};
@@ -6,25 +6,24 @@ use crate::road::layout::Layout;
 use crate::road::signals::LightOverride;
 use tandem_scene::LightColor;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "VanillaSignalizedTurnEncounterGreenLight",
         set_up: |_, _, _| ready(LightSchedule::new(GREEN_THEN_RED)),
         modeled: "five seconds of green, five of red, then the ordinary cycle, from the route's \
-                  start: the trigger is behind the stop line",
+                  start: the trigger is after the stop line",
         ..TEMPLATE
     },
     ScenarioType {
         name: "VanillaSignalizedTurnEncounterRedLight",
         set_up: |_, _, _| ready(LightSchedule::new(RED_THEN_GREEN)),
-        modeled: "five seconds of red, then green, from the route's start: the trigger is behind \
+        modeled: "five seconds of red, then green, from the route's start: the trigger is after \
                   the stop line",
         ..TEMPLATE
     },
 ];
 
-/// What both types share.
+/// Values that both types share.
 const TEMPLATE: ScenarioType = ScenarioType {
     name: "",
     layout: |_| Layout::LIGHTS,
@@ -35,13 +34,13 @@ const TEMPLATE: ScenarioType = ScenarioType {
     constants: &[from_scenario_runner("vanilla_turn.py", &[("_green_light_delay", &[DELAY_S])])],
 };
 
-/// The lights change after this time, seconds.
+/// Time after which the lights change, seconds.
 pub(super) const DELAY_S: f64 = 5.0;
 
-/// What our vehicle is shown, and for how many seconds.
+/// Colors for the ego vehicle, each with its duration in seconds.
 pub(super) type Phases = &'static [(LightColor, f64)];
 
-/// Five seconds of red, then green for ever.
+/// Five seconds of red, then green until the end.
 pub(super) const RED_THEN_GREEN: Phases =
     &[(LightColor::Red, DELAY_S), (LightColor::Green, f64::INFINITY)];
 
@@ -49,14 +48,14 @@ pub(super) const RED_THEN_GREEN: Phases =
 pub(super) const GREEN_THEN_RED: Phases =
     &[(LightColor::Green, DELAY_S), (LightColor::Red, DELAY_S)];
 
-/// Orders the lights of the junction; all other roads have red.
+/// Sets the lights of the junction; all other roads have red.
 pub(super) struct LightSchedule {
     phases: Phases,
     begun_at_s: Option<f64>,
 }
 
 impl LightSchedule {
-    /// `phases` one after the other, and the ordinary cycle behind them.
+    /// Creates a schedule of `phases`, followed by the ordinary cycle.
     pub(crate) fn new(phases: Phases) -> Self {
         Self { phases, begun_at_s: None }
     }

@@ -1,8 +1,8 @@
-//! What happens on a route besides ordinary traffic: the benchmark's scenario types.
+//! The benchmark's scenario types: what happens on a route besides ordinary traffic.
 //!
-//! A scenario is set up before the drive begins, with all actors that exist from the start. It is
-//! active from the tick at which the ego vehicle reaches its trigger point, and then runs every
-//! tick. Each file registers its types with the parts of the benchmark that it models;
+//! A scenario is set up before the drive, with all actors that exist from the start. It becomes
+//! active at the tick at which the ego vehicle reaches its trigger point, and then runs every tick.
+//! Each file registers its types with the parts of the benchmark that it models;
 //! `docs/scenarios.md` is generated from that.
 
 pub(crate) mod active;

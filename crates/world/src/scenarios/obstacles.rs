@@ -1,9 +1,9 @@
-//! What stands in our lane: an accident, road works, a parked car.
+//! Stationary obstacles in the route's lane: an accident, road works, a parked car.
 
-use super::bypass::{self, Around, BESIDE_FREE_LANE, Bypass};
+use super::bypass::{self, BESIDE_FREE_LANE, Bypass, BypassLane};
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::run_state::{LIMIT_S, Moment, RunState};
+use super::run_state::{LIMIT_S, LatchedTimer, RunState};
 use super::scenario_type::{
     Constants, ScenarioType, Start, from_pdm_lite, from_scenario_runner, ours, ready,
 };
@@ -12,24 +12,35 @@ use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
 use glam::DVec2;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "Accident",
         layout: |_| BESIDE_FREE_LANE,
         set_up: |parameters, trigger_m, context| {
-            ready(Obstacle::new(Kind::Accident, Around::OwnLane, parameters, trigger_m, context)?)
+            ready(Obstacle::new(
+                Kind::Accident,
+                BypassLane::OwnLane,
+                parameters,
+                trigger_m,
+                context,
+            )?)
         },
-        modeled: "board at the roadside, police car and two cars, traffic limited 5 s after 50 m, \
+        modeled: "board at the roadside, police car and two cars, traffic slowed 5 s after 50 m, \
                   end 50 m later",
-        not_modeled: "flashing lights, traffic of our own lane",
+        not_modeled: "flashing lights, traffic in the ego lane",
         constants: &[ACCIDENT, bypass::own_lane("route_obstacles.py"), OURS],
         ..TEMPLATE
     },
     ScenarioType {
         name: "AccidentTwoWays",
         set_up: |parameters, trigger_m, context| {
-            ready(Obstacle::new(Kind::Accident, Around::Oncoming, parameters, trigger_m, context)?)
+            ready(Obstacle::new(
+                Kind::Accident,
+                BypassLane::Oncoming,
+                parameters,
+                trigger_m,
+                context,
+            )?)
         },
         constants: &[ACCIDENT, bypass::ONCOMING_FLOW, bypass::OURS, OURS],
         ..TEMPLATE
@@ -39,10 +50,10 @@ pub(super) const TYPES: &[ScenarioType] = &[
         layout: |_| BESIDE_FREE_LANE,
         set_up: |parameters, trigger_m, context| {
             let kind = Kind::Construction;
-            ready(Obstacle::new(kind, Around::OwnLane, parameters, trigger_m, context)?)
+            ready(Obstacle::new(kind, BypassLane::OwnLane, parameters, trigger_m, context)?)
         },
-        modeled: "board, dirt, cones along and across, traffic limited 5 s after 30 m",
-        not_modeled: "removing traffic of our own lane",
+        modeled: "board, dirt, cones along and across, traffic slowed 5 s after 30 m",
+        not_modeled: "removal of traffic in the ego lane",
         constants: &[
             CONSTRUCTION,
             bypass::own_lane("construction_crash_vehicle.py"),
@@ -55,7 +66,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
         name: "ConstructionObstacleTwoWays",
         set_up: |parameters, trigger_m, context| {
             let kind = Kind::Construction;
-            ready(Obstacle::new(kind, Around::Oncoming, parameters, trigger_m, context)?)
+            ready(Obstacle::new(kind, BypassLane::Oncoming, parameters, trigger_m, context)?)
         },
         constants: &[CONSTRUCTION, bypass::ONCOMING_FLOW, CONSTRUCTION_OURS, bypass::OURS, OURS],
         ..TEMPLATE
@@ -64,17 +75,23 @@ pub(super) const TYPES: &[ScenarioType] = &[
         name: "ParkedObstacle",
         layout: |_| BESIDE_FREE_LANE,
         set_up: |parameters, trigger_m, context| {
-            ready(Obstacle::new(Kind::Parked, Around::OwnLane, parameters, trigger_m, context)?)
+            ready(Obstacle::new(Kind::Parked, BypassLane::OwnLane, parameters, trigger_m, context)?)
         },
-        modeled: "board at the roadside, one car, traffic limited 5 s after 50 m, end 50 m later",
-        not_modeled: "flashing lights, traffic of our own lane",
+        modeled: "board at the roadside, one car, traffic slowed 5 s after 50 m, end 50 m later",
+        not_modeled: "flashing lights, traffic in the ego lane",
         constants: &[PARKED, bypass::own_lane("route_obstacles.py"), OURS],
         ..TEMPLATE
     },
     ScenarioType {
         name: "ParkedObstacleTwoWays",
         set_up: |parameters, trigger_m, context| {
-            ready(Obstacle::new(Kind::Parked, Around::Oncoming, parameters, trigger_m, context)?)
+            ready(Obstacle::new(
+                Kind::Parked,
+                BypassLane::Oncoming,
+                parameters,
+                trigger_m,
+                context,
+            )?)
         },
         constants: &[
             PARKED,
@@ -87,62 +104,62 @@ pub(super) const TYPES: &[ScenarioType] = &[
     },
 ];
 
-/// What the types on two-way roads share.
+/// Values that the types on two-way roads share.
 const TEMPLATE: ScenarioType = ScenarioType {
     name: "",
     layout: |_| Layout::JUNCTION,
     set_up: |_, _, _| Ok(None),
     start: Start::AtTrigger,
-    modeled: "the same, with an oncoming flow and the oncoming lane allowed",
-    not_modeled: "vehicles that queue behind us",
+    modeled: "as above, with an oncoming flow and the oncoming lane allowed",
+    not_modeled: "vehicles that queue behind the ego vehicle",
     constants: &[],
 };
 
-/// The scenario ends this far behind the obstacle, meters.
+/// Distance past the obstacle at which the scenario ends, meters.
 const END_M: f64 = 50.0;
 
-/// Others react this long after our vehicle has come near, seconds.
+/// Delay after which others react to the ego vehicle being near, seconds.
 const REACTION_S: f64 = 5.0;
 
-/// Our vehicle is near accidents and parked vehicles from here on, and near road works, meters.
+/// Distance from which the ego vehicle is near an accident or a parked vehicle,
+/// and near road works, meters.
 const NEAR_M: f64 = 50.0;
 const NEAR_ROAD_WORKS_M: f64 = 30.0;
 
 const HALF_LANE_M: f64 = LANE_WIDTH_M / 2.0;
 
-/// How far aside vehicles stand, in half lanes.
+/// Distance of the vehicles right of the lane's center, in half lanes.
 const ACCIDENT_ASIDE: f64 = 0.6;
 const PARKED_ASIDE: f64 = 0.7;
 
-/// From the police car to the first crashed car, and from that to the second, meters.
+/// Distances from the police car to the first crashed car, and from that to the second, meters.
 const FIRST_CAR_M: f64 = 10.0;
 const SECOND_CAR_M: f64 = 6.0;
 
-/// How far left of the lane's center cones stand, in half lanes.
+/// Distance of the cones left of the lane's center, in half lanes.
 const CONES_ASIDE: f64 = 0.85;
 
-/// The board before road works and the dirt behind their beginning, meters.
+/// Distances of the board before the beginning of road works, and of the dirt after it, meters.
 const BOARD_M: f64 = 5.0;
 const DIRT_M: f64 = 2.0;
 
-/// Cones along the lane and across it: how many, and meters from one to the next.
+/// Number of cones along the lane and across it, and distance from one to the next, meters.
 const CONES_ALONG: u32 = 4;
 const ALONG_M: f64 = 2.0;
 const CONES_ACROSS: u32 = 3;
 const ACROSS_M: f64 = 1.0;
 
-/// Whoever passes road works keeps farther away from them: from here before to here behind their
-/// beginning, meters.
+/// Stretch that is kept free at road works, meters before and after their beginning.
 const KEPT_BEFORE_M: f64 = 7.5;
-const KEPT_BEHIND_M: f64 = 8.5;
+const KEPT_AFTER_M: f64 = 8.5;
 
-/// Share of a lane by which to pass a parked vehicle on a two-way road.
+/// Fraction of a lane by which a parked vehicle is passed on a two-way road.
 const PARKED_LANES: f64 = 0.6;
 
-/// The board stands this far off the road, meters.
+/// Distance of the board from the road, meters.
 const BOARD_OFF_ROAD_M: f64 = 0.3;
 
-/// How far behind the trigger the obstacle is if the file does not say, meters.
+/// Default distance of the obstacle after the trigger, meters.
 const DISTANCE_M: f64 = 42.0;
 
 const ACCIDENT: Constants = from_scenario_runner(
@@ -180,11 +197,10 @@ const CONSTRUCTION: Constants = from_scenario_runner(
     ],
 );
 const CONSTRUCTION_OURS: Constants =
-    ours(&[("kept free before and behind", &[KEPT_BEFORE_M, KEPT_BEHIND_M])]);
+    ours(&[("kept free before and after", &[KEPT_BEFORE_M, KEPT_AFTER_M])]);
 const OURS: Constants =
     ours(&[("board off the road", &[BOARD_OFF_ROAD_M]), ("default distance", &[DISTANCE_M])]);
 
-/// The obstacle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Accident,
@@ -192,7 +208,7 @@ enum Kind {
     Parked,
 }
 
-/// Where our vehicle counts as near.
+/// Place and distance at which the ego vehicle counts as near.
 #[derive(Debug)]
 struct Near {
     place: DVec2,
@@ -206,20 +222,17 @@ struct Obstacle {
     stretch: Stretch,
     lanes: f64,
     near: Near,
-    nearness: Moment,
+    near_timer: LatchedTimer,
     bypass: Bypass,
     run_state: RunState,
 }
 
 impl Obstacle {
-    /// Spawns the obstacle. On a two-way road the way around it is the oncoming lane, otherwise
-    /// the lane of our own direction on the left.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Spawns the obstacle. On a two-way road it is passed in the oncoming lane, otherwise in the
+    /// lane on the left in the route's direction.
     fn new(
         kind: Kind,
-        around: Around,
+        bypass_lane: BypassLane,
         parameters: &Parameters<'_>,
         trigger_m: f64,
         context: &mut ScenarioContext<'_>,
@@ -241,7 +254,7 @@ impl Obstacle {
                 (at_m, last_m, 1.0, near(at_m + FIRST_CAR_M, NEAR_M))
             }
             Kind::Construction => {
-                (at_m - KEPT_BEFORE_M, at_m + KEPT_BEHIND_M, 1.0, near(at_m, NEAR_ROAD_WORKS_M))
+                (at_m - KEPT_BEFORE_M, at_m + KEPT_AFTER_M, 1.0, near(at_m, NEAR_ROAD_WORKS_M))
             }
             Kind::Parked => (at_m, at_m, PARKED_LANES, near(at_m, NEAR_M)),
         };
@@ -254,13 +267,13 @@ impl Obstacle {
                 vec![context.spawn_standing(&blueprint, at_m, lane_m + PARKED_ASIDE * HALF_LANE_M)]
             }
         };
-        let bypass = Bypass::new(around, parameters, context, stretch)?;
-        let (nearness, run_state) = (Moment::default(), RunState::new(parameters));
-        Ok(Self { actors, stretch, lanes, near, nearness, bypass, run_state })
+        let bypass = Bypass::new(bypass_lane, parameters, context, stretch)?;
+        let (near_timer, run_state) = (LatchedTimer::default(), RunState::new(parameters));
+        Ok(Self { actors, stretch, lanes, near, near_timer, bypass, run_state })
     }
 }
 
-/// A police car and, behind it, two cars that have crashed.
+/// Spawns a police car, and two crashed cars farther along the road.
 fn accident(context: &mut ScenarioContext<'_>, at_m: f64, aside_m: f64) -> Vec<u32> {
     let crashed = [any_car(context.noise), any_car(context.noise)];
     vec![
@@ -270,7 +283,7 @@ fn accident(context: &mut ScenarioContext<'_>, at_m: f64, aside_m: f64) -> Vec<u
     ]
 }
 
-/// A board, dirt, and cones along and across the lane.
+/// Spawns a board, dirt, and cones along and across the lane.
 fn road_works(context: &mut ScenarioContext<'_>, at_m: f64, lane_m: f64) -> Vec<u32> {
     let corner_m = lane_m - CONES_ASIDE * HALF_LANE_M;
     let mut actors = vec![
@@ -294,7 +307,7 @@ impl Scenario for Obstacle {
             return;
         }
         let is_near = context.ego.pose.position.distance(self.near.place) < self.near.within_m;
-        if self.nearness.is_past(context.time_s, is_near, REACTION_S) {
+        if self.near_timer.is_past(context.time_s, is_near, REACTION_S) {
             self.bypass.open(context);
         }
         let passage = self.bypass.passage(context, self.stretch, self.lanes, self.actors.clone());
@@ -320,8 +333,8 @@ mod tests {
         TestBench::on(&scenario_route(straight(), kind, TRIGGER_M, parameters), 1)
     }
 
-    /// Checks where a scenario's obstacle stands, meters behind the trigger and to the right of the
-    /// lane's center, and which part of the plan it hinders.
+    /// Checks where a scenario's obstacle is, meters after the trigger and to the right of the
+    /// lane's center, and which part of the plan it blocks.
     #[track_caller]
     fn check(kind: &str, places: &[(f64, f64)], hindered: (usize, usize), aside_m: f64) {
         let mut bench = bench(kind);
@@ -339,7 +352,7 @@ mod tests {
         for (found, &(along_m, aside_m)) in found.iter().zip(places) {
             assert!(found.distance(DVec2::new(along_m, aside_m)) < 0.01, "{found} {along_m}");
         }
-        // Nobody, the board at the roadside included, reaches into the lane on the left.
+        // No actor, including the board at the roadside, reaches into the lane on the left.
         for shape in bench.actors.others().iter().map(UprightBox::of) {
             assert!(shape.pose.position.y - shape.extent_m[1] > -HALF_LANE_M);
             assert!(shape.distance_m(DVec2::new(shape.pose.position.x, aside_m)) > 1.0);
@@ -347,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn obstacles_stand_in_our_lane_and_leave_the_next_one_free() {
+    fn obstacles_leave_the_adjacent_lane_free() {
         let crash = [(40.0, 1.05), (50.0, 1.05), (56.0, 1.05)];
         check("Accident", &crash, (52, 68), -3.5);
         check("AccidentTwoWays", &crash, (52, 68), -3.5);
@@ -367,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_car_on_a_two_way_road_is_passed_without_a_whole_lane() {
+    fn parked_car_on_a_two_way_road_is_passed_within_a_lane() {
         let mut bench = bench("ParkedObstacleTwoWays");
         bench.drive(10.0, 0.0);
         while bench.effects.passages.is_empty() {
@@ -384,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn others_react_five_seconds_after_we_came_near_and_until_we_are_fifty_meters_past() {
+    fn others_react_from_5_s_after_near_until_50_m_past() {
         let mut bench = bench("Accident");
         let (mut near_s, mut limited) = (None, (f64::INFINITY, 0.0_f64));
         while bench.ego_along_m() < 200.0 {
@@ -408,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_two_way_road_vehicles_come_and_their_lane_is_allowed() {
+    fn oncoming_lane_is_allowed_on_a_two_way_road() {
         let mut bench = bench("ConstructionObstacleTwoWays");
         bench.ego.pose.position.x = 30.0;
         let stood_s = |seconds: f64| (seconds * 20.0) as usize;
@@ -432,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_timed_out_after_four_minutes() {
+    fn scenario_times_out_after_four_minutes() {
         let mut bench = bench("ParkedObstacle");
         bench.ego.pose.position.x = 30.0;
         for tick in 0..4810 {

@@ -13,33 +13,29 @@ pub(crate) struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// Of `spec`, number `scenario_id` on route `route`.
+    /// Wraps the parameters of `spec`, scenario number `scenario_id` on `route`.
     pub(crate) fn new(route: &'a RouteId, scenario_id: u32, spec: &'a ScenarioSpec) -> Self {
         Self { route, scenario_id, spec }
     }
 
-    /// Number of the scenario within its route, from 1.
+    /// Returns the number of the scenario within its route, from 1.
     pub(super) fn scenario_id(&self) -> u32 {
         self.scenario_id
     }
 
-    /// The attribute `value` of `tag`, if there is one.
+    /// Returns the attribute `value` of `tag`, if present.
     pub(crate) fn text(&self, tag: &str) -> Option<&'a str> {
         self.spec.parameters.get(tag)?.get("value").map(String::as_str)
     }
 
-    /// The number in `tag`, or `otherwise` without one.
-    ///
-    /// # Errors
-    /// If it is no finite number.
+    /// Returns the number in `tag`, or `otherwise` if absent. A value that is not a
+    /// finite number is an error.
     pub(crate) fn number(&self, tag: &str, otherwise: f64) -> Result<f64, RoadError> {
         Ok(self.attribute(tag, "value")?.unwrap_or(otherwise))
     }
 
-    /// The numbers that `tag` reaches from and to, or `otherwise` without them.
-    ///
-    /// # Errors
-    /// If one is no finite number.
+    /// Returns the interval in `tag`, or `otherwise` if absent. A bound that is not a
+    /// finite number is an error.
     pub(crate) fn range(&self, tag: &str, otherwise: Interval) -> Result<Interval, RoadError> {
         if let Some(value) = self.attribute(tag, "value")? {
             return Ok(Interval { low: value, high: value });
@@ -49,10 +45,8 @@ impl<'a> Parameters<'a> {
         Ok(Interval { low: from.min(to), high: from.max(to) })
     }
 
-    /// The place in `tag`, in the plane, if there is one.
-    ///
-    /// # Errors
-    /// If a coordinate is no finite number.
+    /// Returns the planar place in `tag`, if present. A coordinate that is not a
+    /// finite number is an error.
     pub(crate) fn place(&self, tag: &str) -> Result<Option<DVec2>, RoadError> {
         let (x, y) = (self.attribute(tag, "x")?, self.attribute(tag, "y")?);
         Ok(x.zip(y).map(|(x, y)| DVec2::new(x, y)))

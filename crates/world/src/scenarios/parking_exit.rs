@@ -1,4 +1,4 @@
-//! Our vehicle leaves a place between parked cars.
+//! The ego vehicle leaves a parking space between two cars.
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
@@ -10,13 +10,12 @@ use crate::road::error::RoadError;
 use crate::road::layout::Layout;
 use crate::road::track::TrackPlace;
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     name: "ParkingExit",
     layout: |_| Layout { starts_parked: true, traffic_oncoming: false, ..Layout::CLEARED },
     set_up: |parameters, _, context| if_possible(ParkingExit::new(parameters, context)?),
     start: Start::AtTrigger,
-    modeled: "cars 9 m in front and behind, one that drives off beside us",
+    modeled: "cars 9 m in front and behind, one that drives off next to the ego vehicle",
     not_modeled: "spacing of ordinary traffic",
     constants: &[
         from_scenario_runner(
@@ -30,14 +29,14 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
     ],
 }];
 
-/// Where the parked cars are in front of ours and behind it if the file does not say, meters.
+/// Default distances of the parked cars in front of the ego vehicle and behind it, meters.
 const FRONT_M: f64 = 9.0;
 const BEHIND_M: f64 = 9.0;
 
-/// The scenario ends this far behind the car in front, meters.
+/// Distance past the car in front at which the scenario ends, meters.
 const END_M: f64 = 15.0;
 
-/// The parked cars and the one that passes.
+/// The parked cars, and the one that passes.
 #[derive(Debug)]
 struct ParkingExit {
     passing: Option<Follower>,
@@ -47,11 +46,8 @@ struct ParkingExit {
 }
 
 impl ParkingExit {
-    /// Parks cars in front of and behind our vehicle, and spawns one beside it; `None` if nobody
-    /// can park on this road.
-    ///
-    /// # Errors
-    /// If a parameter is no number.
+    /// Parks cars in front of and behind the ego vehicle, and spawns one next to it; returns `None`
+    /// if the road has no parking strip.
     fn new(
         parameters: &Parameters<'_>,
         context: &mut ScenarioContext<'_>,
@@ -98,7 +94,7 @@ mod tests {
     use super::super::test_bench::{TestBench, scenario_route, straight};
 
     #[test]
-    fn cars_stand_around_ours_and_one_drives_off_beside_it() {
+    fn cars_surround_the_ego_and_one_drives_off() {
         let parameters: &[(&str, &[(&str, &str)])] = &[
             ("direction", &[("value", "right")]),
             ("front_vehicle_distance", &[("value", "9")]),

@@ -1,13 +1,12 @@
-//! Types without actors of their own: a road, and ordinary traffic on it.
+//! Types without actors of their own: a road with ordinary traffic.
 
 use super::scenario_type::{ScenarioType, Start};
 use crate::road::layout::{Control, Layout};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         layout: |_| Layout { traffic_oncoming: false, traffic_beside: true, ..Layout::BARE },
-        modeled: "the lanes that the route changes through, with traffic",
+        modeled: "lanes across which the route changes, with traffic",
         not_modeled: "",
         ..plain("SequentialLaneChange")
     },
@@ -23,7 +22,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
     },
     ScenarioType {
         layout: |_| Layout { control: Control::StopSign, ..Layout::JUNCTION },
-        modeled: "a stop sign for us",
+        modeled: "a stop sign for the ego vehicle",
         not_modeled: "cross traffic",
         ..plain("VanillaNonSignalizedTurnEncounterStopsign")
     },

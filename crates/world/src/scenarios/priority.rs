@@ -1,9 +1,9 @@
-//! Somebody who drives across the junction although it is our turn.
+//! A vehicle that crosses the junction although the ego vehicle has priority.
 
 use super::context::{Arrival, Scenario, ScenarioContext};
-use super::flow::touches_somebody;
+use super::flow::touches_another;
 use super::parameters::Parameters;
-use super::run_state::{Moment, RunState};
+use super::run_state::{LatchedTimer, RunState};
 use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
 use crate::actors::blueprints::{AMBULANCE, POLICE};
 use crate::actors::follower::Follower;
@@ -16,7 +16,6 @@ use glam::DVec3;
 use std::sync::Arc;
 use tandem_scene::{LightColor, wrap_angle};
 
-/// Registered types.
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         name: "OppositeVehicleTakingPriority",
@@ -32,20 +31,20 @@ pub(super) const TYPES: &[ScenarioType] = &[
         set_up: |parameters, _, context| {
             if_possible(PriorityTaker::new(parameters, Lights::Frozen, context))
         },
-        modeled: "the same with lights frozen: green for us, red for all others",
+        modeled: "as above with frozen lights: green for the ego vehicle, red for all others",
         ..TEMPLATE
     },
 ];
 
-/// What both types share.
+/// Values that both types share.
 const TEMPLATE: ScenarioType = ScenarioType {
     name: "",
     layout: |_| Layout::JUNCTION,
     set_up: |_, _, _| Ok(None),
     start: Start::AtTrigger,
     modeled: "police car or ambulance that crosses at 60 km/h",
-    not_modeled: "its start 30 m before the junction: it starts 2.2 s from where the ways meet; it \
-                  brakes only behind us in its own lane",
+    not_modeled: "start 30 m before the junction: it starts 2.2 s from the conflict point; it \
+                  brakes only behind the ego vehicle in its own lane",
     constants: &[
         from_scenario_runner(
             "opposite_vehicle_taking_priority.py",
@@ -56,46 +55,46 @@ const TEMPLATE: ScenarioType = ScenarioType {
             ],
         ),
         ours(&[
-            ("deceleration behind us", &[BRAKING_MPS2]),
-            ("gap behind us", &[KEPT_M]),
-            ("one direction within, radians", &[SAME_WAY_RAD]),
-            ("ways meet within", &[MEETING_M]),
+            ("deceleration behind the ego vehicle", &[BRAKING_MPS2]),
+            ("gap behind the ego vehicle", &[KEPT_M]),
+            ("same direction within, radians", &[SAME_DIRECTION_RAD]),
+            ("tracks intersect within", &[CONFLICT_M]),
         ]),
     ],
 };
 
-/// What happens to the lights of the junction.
+/// Control of the junction's lights by the scenario.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lights {
-    /// They go through their cycle, if there are any.
+    /// The ordinary cycle, if there are lights.
     Ordinary,
-    /// They show green to us and red to all others until we are through.
+    /// Green for the ego vehicle and red for all others until it has passed.
     Frozen,
 }
 
-/// Speed across the junction.
+/// Speed across the junction, in km/h and m/s.
 const SPEED_KMH: f64 = 60.0;
 const SPEED_MPS: f64 = SPEED_KMH / 3.6;
 
-/// They set off when our vehicle arrives.
+/// Arrival of the ego vehicle that starts the other.
 const ARRIVAL: Arrival = Arrival { within_s: 2.2, within_m: 12.0 };
 
-/// Headings this close are one direction, radians.
-const SAME_WAY_RAD: f64 = 0.6;
+/// Headings closer than this are the same direction, radians.
+const SAME_DIRECTION_RAD: f64 = 0.6;
 
-/// How hard it brakes behind our vehicle, m/s², and the gap it keeps then, meters.
+/// Deceleration behind the ego vehicle, m/s², and the gap that is kept then, meters.
 const BRAKING_MPS2: f64 = 6.0;
 const KEPT_M: f64 = 2.0;
 
-/// Tracks closer than this meet, meters.
-const MEETING_M: f64 = 1.0;
+/// Tracks closer than this intersect, meters.
+const CONFLICT_M: f64 = 1.0;
 
 /// A vehicle that takes priority.
 #[derive(Debug)]
 struct PriorityTaker {
     car: Follower,
-    meeting: DVec3,
-    start: Moment,
+    conflict: DVec3,
+    start: LatchedTimer,
     lights: Lights,
     exit_m: f64,
     has_left: bool,
@@ -103,8 +102,8 @@ struct PriorityTaker {
 }
 
 impl PriorityTaker {
-    /// Spawns it, so far from where the two ways meet that it arrives there together with our
-    /// vehicle; `None` without a junction or without a road on its side.
+    /// Spawns the vehicle so far from the conflict point that it arrives there together with the
+    /// ego vehicle; returns `None` without a junction or without a road on its side.
     fn new(
         parameters: &Parameters<'_>,
         lights: Lights,
@@ -117,15 +116,15 @@ impl PriorityTaker {
             _ => (Arm::Right, Arm::Left),
         };
         let track = Arc::new(junction.through(from, to)?);
-        let (meeting, meeting_m) = meeting(context, junction, &track);
+        let (conflict, conflict_m) = conflict(context, junction, &track);
         let exit_m = junction.exit as f64;
         let blueprint = if context.noise.below(2) == 0 { POLICE } else { AMBULANCE };
-        let place = TrackPlace::on_line(meeting_m - SPEED_MPS * ARRIVAL.within_s);
+        let place = TrackPlace::on_line(conflict_m - SPEED_MPS * ARRIVAL.within_s);
         let car = Follower::spawn(context.actors, &blueprint, &track, place, 0.0);
         Some(Self {
             car,
-            meeting,
-            start: Moment::default(),
+            conflict,
+            start: LatchedTimer::default(),
             lights,
             exit_m,
             has_left: false,
@@ -135,20 +134,22 @@ impl PriorityTaker {
 }
 
 impl PriorityTaker {
-    /// Full speed, unless our vehicle has turned into the same road and drives ahead.
+    /// Returns full speed, unless the ego vehicle has turned into the same road and drives ahead.
     fn speed_mps(&self, context: &ScenarioContext<'_>) -> f64 {
         let own = self.car.track().pose_at(self.car.along_m(), 0.0).0;
         let turned_rad = wrap_angle(context.ego.pose.yaw_rad - own.yaw_rad).abs();
         let ahead = self.car.ahead(context.actors).filter(|ahead| ahead.id == EGO);
-        let Some(ahead) = ahead.filter(|_| turned_rad < SAME_WAY_RAD) else { return SPEED_MPS };
+        let Some(ahead) = ahead.filter(|_| turned_rad < SAME_DIRECTION_RAD) else {
+            return SPEED_MPS;
+        };
         let room_m = (ahead.gap_m - KEPT_M).max(0.0);
         SPEED_MPS.min((ahead.speed_mps.powi(2) + 2.0 * BRAKING_MPS2 * room_m).sqrt())
     }
 }
 
-/// Where `track` meets the route first, or comes nearest to it, and how far along the track that
-/// is.
-fn meeting(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
+/// Returns where `track` first intersects the route, or comes nearest to it, and how
+/// far along the track that is.
+fn conflict(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) -> (DVec3, f64) {
     let (mut best, mut best_aside_m) = ((DVec3::ZERO, 0.0), f64::INFINITY);
     for station in junction.entry..=junction.exit {
         let along_m = station as f64;
@@ -156,7 +157,7 @@ fn meeting(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) ->
         let (track_m, aside_m) = track.locate(pose.position);
         if aside_m.abs() < best_aside_m {
             (best, best_aside_m) = ((pose.position.extend(z_m), track_m), aside_m.abs());
-        } else if best_aside_m < MEETING_M {
+        } else if best_aside_m < CONFLICT_M {
             break;
         }
     }
@@ -165,9 +166,9 @@ fn meeting(context: &ScenarioContext<'_>, junction: &Junction, track: &Track) ->
 
 impl Scenario for PriorityTaker {
     fn tick(&mut self, context: &mut ScenarioContext<'_>) {
-        let is_near = context.is_arriving(self.meeting, &ARRIVAL);
+        let is_near = context.is_arriving(self.conflict, &ARRIVAL);
         if self.start.seconds_since(context.time_s, is_near).is_some() && !self.has_left {
-            let has_hit = touches_somebody(context.actors, self.car.id());
+            let has_hit = touches_another(context.actors, self.car.id());
             let speed_mps = if has_hit { 0.0 } else { self.speed_mps(context) };
             self.car.advance(context.actors, speed_mps);
             self.has_left = self.car.has_arrived();
@@ -193,18 +194,18 @@ mod tests {
         TestBench::on(&scenario_route(through_junction(turn), kind, 4.0, parameters), 1)
     }
 
-    /// Checks from where somebody comes, and that they meet us.
+    /// Checks from which direction the vehicle comes, and that it meets the ego vehicle.
     #[track_caller]
     fn check(direction: &str, turn: f64, heading: (f64, f64)) {
         let mut bench = bench("OppositeVehicleTakingPriority", direction, turn);
         let forward = bench.actors.others()[0].pose.forward();
         assert!(forward.dot(heading.into()) > 0.99, "{forward}");
-        let hit = bench.drive_blindly(8.0, 140.0);
+        let hit = bench.drive_without_braking(8.0, 140.0);
         assert!(hit.is_some(), "{direction} {turn}");
     }
 
     #[test]
-    fn they_come_from_their_side_and_meet_who_drives_on() {
+    fn vehicle_comes_from_its_side_and_meets_the_ego() {
         check("right", 0.0, (0.0, -1.0));
         check("left", 0.0, (0.0, 1.0));
         check("opposite", -1.0, (-1.0, 0.0));
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn they_wait_until_we_are_about_to_arrive_and_then_do_not_brake() {
+    fn vehicle_waits_for_the_ego_and_then_does_not_brake() {
         let mut bench = bench("OppositeVehicleTakingPriority", "right", 0.0);
         let mut speeds = Vec::new();
         while let Some(car) = bench.actors.others().first() {
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn lights_are_frozen_until_we_are_through() {
+    fn lights_are_frozen_until_the_ego_has_passed() {
         let mut bench = bench("OppositeVehicleRunningRedLight", "left", 0.0);
         while bench.ego.pose.position.x < 90.0 {
             bench.drive(7.0, 0.0);

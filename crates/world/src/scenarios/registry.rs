@@ -1,4 +1,4 @@
-//! All scenario types, from the files that register them.
+//! All scenario types, collected from the files that register them.
 
 use super::scenario_type::ScenarioType;
 use super::{
@@ -8,7 +8,7 @@ use super::{
 use crate::road::layout::{Layout, Side};
 use tandem_scene::Route;
 
-/// The types of each file.
+/// Types registered by each file.
 const FILES: [&[ScenarioType]; 15] = [
     obstacles::TYPES,
     cyclists::TYPES,
@@ -27,17 +27,18 @@ const FILES: [&[ScenarioType]; 15] = [
     plain::TYPES,
 ];
 
-/// All scenario types, file by file.
+/// Returns all scenario types, file by file.
 pub(super) fn types() -> impl Iterator<Item = &'static ScenarioType> {
     FILES.into_iter().flatten()
 }
 
-/// The type with this name in route files.
+/// Returns the type with this name in route files.
 pub(super) fn find(name: &str) -> Option<&'static ScenarioType> {
     types().find(|registered| registered.name == name)
 }
 
-/// The road that the first scenario of `route` needs; an ordinary street if it is of no known type.
+/// Returns the road layout for the first scenario of `route`; an ordinary
+/// street if its type is unknown.
 pub(crate) fn layout_of(route: &Route) -> Layout {
     let Some(spec) = route.scenarios.first() else { return Layout::STREET };
     let direction = spec.parameters.get("direction").and_then(|tag| tag.get("value"));
@@ -54,7 +55,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_benchmarks_44_types_are_registered_once() {
+    fn all_44_benchmark_types_are_registered_once() {
         let names: Vec<&str> = types().map(|registered| registered.name).collect();
         assert_eq!(names.len(), 44);
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 44);

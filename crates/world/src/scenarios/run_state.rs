@@ -1,35 +1,40 @@
-//! How long a scenario runs.
+//! Lifetime of a scenario, and timers.
 
 use super::context::ScenarioContext;
 use super::parameters::Parameters;
 use tandem_scene::{Pose, ScenarioState};
 
-/// A scenario with a time limit has run for too long after this, seconds.
+/// Time limit of the scenarios that have one, seconds.
 pub(super) const LIMIT_S: f64 = 240.0;
 
-/// From a scenario's first tick to its end.
+/// State from a scenario's first tick to its end.
 #[derive(Debug)]
 pub(super) struct RunState {
     scenario_id: u32,
-    start: Moment,
+    start: LatchedTimer,
     is_over: bool,
 }
 
 impl RunState {
-    /// Of the scenario with these parameters, which has not begun.
+    /// Creates the state of a scenario that has not begun.
     pub(crate) fn new(parameters: &Parameters<'_>) -> Self {
-        Self { scenario_id: parameters.scenario_id(), start: Moment::default(), is_over: false }
+        Self {
+            scenario_id: parameters.scenario_id(),
+            start: LatchedTimer::default(),
+            is_over: false,
+        }
     }
 
-    /// Goes on for a tick, or ends for good if `is_done`. Seconds since it began; none once it is
-    /// over.
+    /// Advances one tick, or ends the scenario if `is_done`. Returns the seconds since it
+    /// began; `None` once it has ended.
     pub(crate) fn tick(&mut self, context: &ScenarioContext<'_>, is_done: bool) -> Option<f64> {
         self.is_over |= is_done;
         let elapsed_s = self.start.seconds_since(context.time_s, true);
         elapsed_s.filter(|_| !self.is_over)
     }
 
-    /// The same for a scenario with a time limit: while it runs, our vehicle may stand.
+    /// Like [`tick`](Self::tick), for a scenario with a time limit: while it runs, the
+    /// ego vehicle may stand still.
     pub(super) fn tick_with_limit(
         &mut self,
         context: &mut ScenarioContext<'_>,
@@ -46,7 +51,7 @@ impl RunState {
         Some(elapsed_s)
     }
 
-    /// Has collisions judged by this scenario too, at this tick.
+    /// Requests that collisions are also judged by this scenario at this tick.
     pub(super) fn judge_collisions(&self, context: &mut ScenarioContext<'_>) {
         context.effects.running.push(ScenarioState {
             id: self.scenario_id,
@@ -56,7 +61,7 @@ impl RunState {
         });
     }
 
-    /// Has it judged whether our vehicle gives way to the one at `pose`, at this tick.
+    /// Requests that giving way to the vehicle at `pose` is judged at this tick.
     pub(super) fn judge_giving_way(&self, context: &mut ScenarioContext<'_>, pose: Pose) {
         context.effects.running.push(ScenarioState {
             id: self.scenario_id,
@@ -67,12 +72,12 @@ impl RunState {
     }
 }
 
-/// When something first held.
+/// Timer that starts when a condition first holds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moment(Option<f64>);
+pub(super) struct LatchedTimer(Option<f64>);
 
-impl Moment {
-    /// Seconds since the first tick at which `holds` was true, at time `now_s`.
+impl LatchedTimer {
+    /// Returns the seconds since the first tick at which `holds` was true, at time `now_s`.
     pub(super) fn seconds_since(&mut self, now_s: f64, holds: bool) -> Option<f64> {
         if self.0.is_none() && holds {
             self.0 = Some(now_s);
@@ -80,7 +85,7 @@ impl Moment {
         self.0.map(|then_s| now_s - then_s)
     }
 
-    /// True if it has held for `seconds`.
+    /// Returns true if the condition first held at least `seconds` ago.
     pub(super) fn is_past(&mut self, now_s: f64, holds: bool, seconds: f64) -> bool {
         self.seconds_since(now_s, holds).is_some_and(|elapsed_s| elapsed_s >= seconds - 1e-9)
     }

@@ -1,32 +1,29 @@
-//! How a file registers its scenario types.
+//! Registration of scenario types.
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use crate::road::error::RoadError;
 use crate::road::layout::{Layout, Side};
 
-/// A scenario that was set up; `None` where the road lacks what the type needs, or the type has
-/// no actors of its own.
+/// A scenario after its set-up; `None` if the road lacks what the type needs, or if the
+/// type has no actors of its own.
 pub(super) type SetUpResult = Result<Option<Box<dyn Scenario>>, RoadError>;
 
-/// Sets a scenario up whose trigger is at this distance down the road, meters.
+/// Sets up a scenario whose trigger is at this distance along the road, meters.
 pub(super) type SetUp = fn(&Parameters<'_>, f64, &mut ScenarioContext<'_>) -> SetUpResult;
 
 /// A scenario type of the benchmark.
 pub(crate) struct ScenarioType {
-    /// Name in route files.
     pub(crate) name: &'static str,
-    /// The road that the type needs, given the side that its parameter `direction` names.
+    /// Returns the road that the type needs, given the side in its parameter `direction`.
     pub(crate) layout: fn(Side) -> Layout,
-    /// Sets a scenario of this type up.
     pub(super) set_up: SetUp,
-    /// When it becomes active.
     pub(super) start: Start,
     /// Parts of the benchmark's scenario that are modeled.
     pub(super) modeled: &'static str,
-    /// Parts that are not modeled; empty if there are none.
+    /// Parts that are not modeled; may be empty.
     pub(super) not_modeled: &'static str,
-    /// Values that the type uses, by source.
+    /// Constants that the type uses, by source.
     pub(super) constants: &'static [Constants],
 }
 
@@ -35,23 +32,24 @@ pub(crate) struct ScenarioType {
 pub(super) enum Start {
     /// When the ego vehicle reaches the trigger point.
     AtTrigger,
-    /// With the route: the trigger point is behind the stop line that the scenario's lights rule.
+    /// At the start of the route: the trigger point is after the stop line of the scenario's
+    /// lights.
     AtRouteStart,
 }
 
-/// Origin of constants.
+/// Source from which constants are taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
-    /// A file of the benchmark's `scenario_runner`, below `srunner`.
+    /// A file of the benchmark's `scenario_runner`, relative to `srunner`.
     ScenarioRunner(&'static str),
     /// PDM-Lite, the public rule-based expert.
     PdmLite,
-    /// This crate.
+    /// Values that this crate chooses.
     Ours,
 }
 
-/// Constants of one source: the name there (a description, if they are ours) with the values that
-/// the code uses.
+/// Constants of one source: each with its name there (a description, for those of this crate) and
+/// the values that the code uses.
 pub(super) struct Constants {
     pub(super) source: Source,
     pub(super) values: &'static [(&'static str, &'static [f64])],
@@ -59,27 +57,27 @@ pub(super) struct Constants {
 
 type Values = &'static [(&'static str, &'static [f64])];
 
-/// Constants of a file in `srunner/scenarios`.
+/// Returns constants of a file in `srunner/scenarios`.
 pub(super) const fn from_scenario_runner(file: &'static str, values: Values) -> Constants {
     Constants { source: Source::ScenarioRunner(file), values }
 }
 
-/// Constants of PDM-Lite.
+/// Returns constants of PDM-Lite.
 pub(super) const fn from_pdm_lite(values: Values) -> Constants {
     Constants { source: Source::PdmLite, values }
 }
 
-/// Constants of this crate.
+/// Returns constants of this crate.
 pub(super) const fn ours(values: Values) -> Constants {
     Constants { source: Source::Ours, values }
 }
 
-/// The result of setting `scenario` up.
+/// Returns the result of setting up `scenario`.
 pub(super) fn ready<S: Scenario + 'static>(scenario: S) -> SetUpResult {
     Ok(Some(Box::new(scenario)))
 }
 
-/// The same, where the road may lack what the type needs.
+/// Like [`ready`], for a type that some roads do not support.
 pub(super) fn if_possible<S: Scenario + 'static>(scenario: Option<S>) -> SetUpResult {
     Ok(scenario.map(|scenario| Box::new(scenario) as Box<dyn Scenario>))
 }

@@ -13,18 +13,22 @@ Generated from the files of `crates/world/src/scenarios`, each of which register
 cargo run -p tandem-world --example scenario_table > docs/scenarios.md
 ```
 
-Actors are spawned before the drive and become dangerous only through the type's trigger. Collisions
-are not simulated: a vehicle that hits something stops. Obstacles are always at the right of their
-lane. Types at junctions and merges take places from the route file where it gives some.
+All actors are spawned before the drive and become dangerous only through the type's trigger.
+Collisions are not simulated: a vehicle that hits something stops. Obstacles are always on the right
+of their lane. Types at junctions and merges use places from the route file where it gives some.
+
+*As above* refers to the row above. *5 s after 50 m* means 5 s after the ego vehicle has come within
+50 m. *Slowed* traffic has a lower speed limit.
 
 *Constants* lists the values that the code uses, by source. Names are those of the benchmark's
-`scenario_runner` (CARLA's 0.9.16; Bench2Drive's copy for the files that it adds; in
-`srunner/scenarios` if no other folder is named). Units are meters, seconds and m/s, km/h for speeds
-of 50 and more; where a flow begins and ends at a turn is in seconds at its speed. *PDM-Lite* is the
-public rule-based expert. `/` separates the values of one name.
+`scenario_runner` (CARLA 0.9.16; Bench2Drive's copy for the files that it adds; in
+`srunner/scenarios` if no other folder is named). Units are meters, seconds and m/s, and km/h for
+speeds of 50 and more; sources and sinks of flows at turns are in seconds at the speed of the flow.
+*PDM-Lite* is the public rule-based expert, *tandem* marks values that this repository chose.
+`/` separates the values of one name.
 ";
 
-/// The table as Markdown, as `docs/scenarios.md` has it.
+/// Returns the table in Markdown, as in `docs/scenarios.md`.
 pub fn scenario_table() -> String {
     let mut text = String::from(INTRODUCTION);
     text.push_str("\n| type | modeled | not modeled | constants |\n|---|---|---|---|\n");
@@ -42,13 +46,13 @@ fn row(text: &mut String, registered: &ScenarioType) {
             sources.push(*source);
         }
     }
-    // What the code does differently comes last.
+    // The constants of this crate come last.
     sources.sort_by_key(|source| *source == Source::Ours);
     let sources: Vec<String> =
         sources.into_iter().map(|source| of_source(source, constants)).collect();
     let sources = sources.join("; ");
     writeln!(text, "| {name} | {modeled} | {not_modeled} | {sources} |")
-        .expect("a string takes any text");
+        .expect("writing to a string cannot fail");
 }
 
 fn of_source(source: Source, constants: &[Constants]) -> String {
@@ -62,7 +66,7 @@ fn of_source(source: Source, constants: &[Constants]) -> String {
     match source {
         Source::ScenarioRunner(file) => format!("`{file}`: {values}"),
         Source::PdmLite => format!("PDM-Lite: {values}"),
-        Source::Ours => format!("ours: {values}"),
+        Source::Ours => format!("tandem: {values}"),
     }
 }
 
@@ -82,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_says_what_is_modeled_and_has_sources_for_its_constants() {
+    fn every_type_has_a_description_and_sources() {
         for registered in types() {
             assert!(!registered.modeled.is_empty(), "{}", registered.name);
             for Constants { values, .. } in registered.constants {

@@ -1,4 +1,4 @@
-//! Test bench: a road, our vehicle as a test moves it, and the scenarios of a route.
+//! Test bench: a road, an ego vehicle that the test moves, and the scenarios of a route.
 
 use super::active::{ActiveScenario, set_up};
 use super::context::{Effects, ScenarioContext, TickState};
@@ -17,7 +17,7 @@ use tandem_scene::{
 };
 use tandem_scene::{UprightBox, footprints_overlap};
 
-/// Everything that a scenario meets on its route.
+/// Everything that a scenario interacts with on its route.
 pub(super) struct TestBench {
     pub(crate) road: Road,
     pub(crate) actors: Actors,
@@ -29,12 +29,12 @@ pub(super) struct TestBench {
 }
 
 impl TestBench {
-    /// A straight road of 160 m along x, with our vehicle at its start and no scenario.
+    /// A straight road of 160 m along x, with the ego vehicle at its start and no scenario.
     pub(super) fn on_a_straight_road() -> Self {
         Self::on(&bare_route(1, straight()), 1)
     }
 
-    /// A route and its scenarios.
+    /// Creates the bench of a route with its scenarios.
     pub(crate) fn on(route: &Route, seed: u64) -> Self {
         let road = Road::on(route, layout_of(route), None).unwrap();
         let start = road.plan().points[0];
@@ -61,12 +61,12 @@ impl TestBench {
         }
     }
 
-    /// Our vehicle's place along the road, meters.
+    /// Returns the position of the ego vehicle along the road, meters.
     pub(crate) fn ego_along_m(&self) -> f64 {
         self.road.along(self.ego.pose.position)
     }
 
-    /// Calls `action` with the context as it is.
+    /// Calls `action` with the current context.
     pub(super) fn with_context<T>(
         &mut self,
         action: impl FnOnce(&mut ScenarioContext<'_>) -> T,
@@ -82,7 +82,7 @@ impl TestBench {
         })
     }
 
-    /// Our vehicle drives on along its route, `aside_m` to the right of it, for one tick.
+    /// Drives the ego vehicle along its route for one tick, `aside_m` to the right of it.
     pub(crate) fn drive(&mut self, speed_mps: f64, aside_m: f64) {
         let along_m = self.ego_along_m() + speed_mps * TICK_S;
         let route_aside_m = self.road.route_aside_m(along_m);
@@ -90,8 +90,12 @@ impl TestBench {
         self.tick(pose, speed_mps);
     }
 
-    /// Drives on at `speed_mps` until `until_m` down the road; who was hit first.
-    pub(super) fn drive_blindly(&mut self, speed_mps: f64, until_m: f64) -> Option<ActorState> {
+    /// Drives at `speed_mps` until `until_m` along the road; returns the first actor that was hit.
+    pub(super) fn drive_without_braking(
+        &mut self,
+        speed_mps: f64,
+        until_m: f64,
+    ) -> Option<ActorState> {
         let mut hit = None;
         while self.ego_along_m() < until_m {
             self.drive(speed_mps, 0.0);
@@ -101,12 +105,16 @@ impl TestBench {
         hit
     }
 
-    /// Drives at `speed_mps` for `seconds`, and stops for whatever has been in the way, or is about
-    /// to come into it, for half a second; who was hit first.
+    /// Drives at `speed_mps` for `seconds`, and brakes for actors that have been in the path, or
+    /// about to enter it, for half a second; returns the first actor that was hit.
     ///
-    /// Whoever will be in the strip ahead, going on as now, before our vehicle is past, is in the
-    /// way; our vehicle brakes with 6 m/s².
-    pub(super) fn drive_attentively(&mut self, speed_mps: f64, seconds: f64) -> Option<ActorState> {
+    /// An actor is in the path if, moving on as now, it would be in the strip ahead before the ego
+    /// vehicle has passed; the ego vehicle brakes with 6 m/s².
+    pub(super) fn drive_with_braking(
+        &mut self,
+        speed_mps: f64,
+        seconds: f64,
+    ) -> Option<ActorState> {
         let (mut threatened_s, mut calm_s, mut hit) = (0.0, 9.0, None);
         for _ in 0..(seconds / TICK_S) as usize {
             let is_threatened = self.is_threatened();
@@ -115,7 +123,7 @@ impl TestBench {
             let v = self.ego.speed_mps;
             let next = match threatened_s {
                 0.5.. => v - 6.0 * TICK_S,
-                // Who has stopped looks for two seconds before going on.
+                // After a stop, wait for two calm seconds.
                 _ if v == 0.0 && calm_s < 2.0 => 0.0,
                 _ => v + 3.0 * TICK_S,
             };
@@ -134,7 +142,7 @@ impl TestBench {
         let own_m = self.ego_along_m();
         let reach_m = own_m + 2.45 + 0.5 * v + v * v / 12.0 + 4.0;
         self.actors.others().iter().filter(|actor| !is_flat(actor)).any(|actor| {
-            // Whoever stands at the kerb may set off.
+            // A pedestrian at the curb may start.
             let is_on_foot = actor.kind == ActorKind::Pedestrian;
             let speed_mps = if is_on_foot { actor.speed_mps.max(0.5) } else { actor.speed_mps };
             (0..=10).any(|step| {
@@ -157,7 +165,7 @@ impl TestBench {
         })
     }
 
-    /// Two actors that are in each other, if there are.
+    /// Returns two actors that overlap, if any.
     fn overlapping(&self) -> Option<(ActorState, ActorState)> {
         let solid: Vec<&ActorState> =
             self.actors.others().iter().filter(|actor| !is_flat(actor)).collect();
@@ -169,7 +177,7 @@ impl TestBench {
         })
     }
 
-    /// Our vehicle is at `pose` with `speed_mps` a tick later, and all scenarios run.
+    /// Moves the ego vehicle to `pose` with `speed_mps`, one tick later, and runs all scenarios.
     pub(crate) fn tick(&mut self, pose: Pose, speed_mps: f64) {
         self.ego.acceleration_mps2 = (speed_mps - self.ego.speed_mps) / TICK_S;
         (self.ego.pose, self.ego.speed_mps) = (pose, speed_mps);
@@ -184,10 +192,10 @@ impl TestBench {
         }
     }
 
-    /// Who touches our vehicle now.
+    /// Returns an actor that touches the ego vehicle, if any.
     pub(super) fn touching(&self) -> Option<&ActorState> {
-        let mut everybody = self.actors.all();
-        let own = UprightBox::of(everybody.next().unwrap());
+        let mut all = self.actors.all();
+        let own = UprightBox::of(all.next().unwrap());
         self.actors
             .others()
             .iter()
@@ -200,21 +208,22 @@ pub(crate) fn straight() -> Vec<DVec3> {
     (0..81).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0)).collect()
 }
 
-/// Key points of 24 m along x, a junction, and 60 m beyond it: straight on, or to the right or left
-/// if `turn` is 1 or -1.
+/// Key points of 24 m along x, a junction, and 60 m after it: straight on, or to the right or
+/// left if `turn` is 1 or -1.
 pub(super) fn through_junction(turn: f64) -> Vec<DVec3> {
     let before = (0..13).map(|i| DVec3::new(2.0 * f64::from(i), 0.0, 0.0));
     let (corner, step) = match turn {
         0.0 => (DVec3::new(48.0, 0.0, 0.0), DVec3::X),
-        // Left turns cross the oncoming lane, and are wider.
+        // Left turns cross the oncoming lane and are wider.
         _ if turn < 0.0 => (DVec3::new(41.0, -17.0, 0.0), DVec3::NEG_Y),
         _ => (DVec3::new(37.0, 13.0, 0.0), DVec3::Y),
     };
     before.chain((0..31).map(|i| corner + step * 2.0 * f64::from(i))).collect()
 }
 
-/// The route through `key_points` with one scenario of type `kind` that starts `trigger_m` along
-/// its first straight piece (which runs along x); each parameter is a tag with its attributes.
+/// Returns a route through `key_points` with one scenario of type `kind`, triggered
+/// `trigger_m` along its first straight piece (which runs along x); each parameter is
+/// a tag with its attributes.
 pub(super) fn scenario_route(
     key_points: Vec<DVec3>,
     kind: &str,
