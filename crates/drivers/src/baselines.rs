@@ -1,17 +1,17 @@
-//! Drivers that drive badly, to hold scores against.
+//! Baseline drivers, to compare scores with.
 
 use super::autopilot::path::Path;
 use super::autopilot::{LateralController, throttle_and_brake};
 use tandem_scene::{Command, Control, DriveError, Driver, Observation, TickReport};
 
-/// The speed of [`ConstantSpeed`], m/s.
+/// Speed of [`ConstantSpeed`], m/s.
 const SPEED_MPS: f64 = 8.0;
 
-/// Never moves.
+/// A driver that never moves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Idle;
 
-/// Follows the route at one speed and sees nothing else: no vehicle, nobody on foot, no light.
+/// Follows the route at one speed and ignores everything else: vehicles, pedestrians and lights.
 #[derive(Debug, Default)]
 pub struct ConstantSpeed {
     path: Option<Path>,
@@ -29,7 +29,7 @@ impl Driver for ConstantSpeed {
         let Some(truth) = &observation.truth else {
             return Err(DriveError {
                 frame: observation.frame.0,
-                source: "the constant-speed driver needs the truth for its route: ask for it in \
+                source: "the constant-speed driver needs ground truth for its route: enable it in \
                          the sensor suite"
                     .into(),
             });

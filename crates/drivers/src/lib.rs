@@ -1,7 +1,7 @@
-//! Drivers that are not models: the autopilot, and bad drivers that its scores are compared with.
+//! Drivers that are not models: the autopilot, and baseline drivers to compare scores with.
 //!
-//! The autopilot is privileged: it reads the [`Truth`](tandem_scene::Truth) that a world gives only to
-//! drivers that ask for it.
+//! The autopilot is privileged: it reads the ground truth ([`Truth`](tandem_scene::Truth)), which a
+//! world provides only on request.
 
 pub mod autopilot;
 mod baselines;

@@ -40,7 +40,7 @@ fn all_sensors() -> SensorSuite {
 
 const TRUTH_ONLY: SensorSuite = SensorSuite { cameras: Cameras::NONE, lidar: None, truth: true };
 
-/// The few elements of a route file that a world needs.
+/// Reads the few elements of a route file that a world needs.
 fn routes_in(text: &str) -> Vec<Route> {
     let document = roxmltree::Document::parse(text).unwrap();
     let is_route = |node: &roxmltree::Node<'_, '_>| node.has_tag_name("route");
@@ -73,7 +73,7 @@ fn routes_in(text: &str) -> Vec<Route> {
         .collect()
 }
 
-/// The official routes, if the benchmark's data lie beside the repository.
+/// Returns the official routes, if the benchmark's data are next to the repository.
 #[expect(clippy::disallowed_methods, reason = "a test may look for data that is not in the tree")]
 fn official_routes() -> Vec<Route> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/bench2drive");
@@ -87,9 +87,9 @@ fn official_routes() -> Vec<Route> {
     }
 }
 
-/// What criteria would say of a drive.
+/// Outcome of a drive, by the rules of the criteria.
 #[derive(Debug, Default)]
-struct Verdict {
+struct Outcome {
     arrived: bool,
     collisions: Vec<Collision>,
     outside_m: f64,
@@ -98,7 +98,7 @@ struct Verdict {
     farthest_aside_m: f64,
 }
 
-impl Verdict {
+impl Outcome {
     fn is_clean(&self) -> bool {
         self.arrived
             && self.collisions.is_empty()
@@ -107,10 +107,10 @@ impl Verdict {
     }
 }
 
-fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Verdict {
+fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Outcome {
     let mut world = EmbeddedWorld::new(route, suite, seed).unwrap();
     let mut autopilot = Autopilot::new();
-    let mut verdict = Verdict::default();
+    let mut outcome = Outcome::default();
     let end = world.plan().points[world.plan().points.len() - 1];
     for _ in 0..4000 {
         let control = autopilot.drive(&world.observe()).unwrap();
@@ -119,7 +119,7 @@ fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Verdict {
         let state = world.state();
         let place = state.ego.pose.position;
         let driven_m = place.distance(before);
-        verdict.collisions.extend(&state.collisions);
+        outcome.collisions.extend(&state.collisions);
         let lane = world.lanes().driving_lane(state.ego.location());
         let from_center = |lane: tandem_scene::LanePoint| {
             (lane.position.truncate().distance(place), lane.width_m)
@@ -132,23 +132,23 @@ fn drive(route: &Route, suite: SensorSuite, seed: u64) -> Verdict {
             .map(from_center);
         let (away_m, width_m) = nearest.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
         if away_m > width_m / 2.0 + 0.5 {
-            verdict.outside_m += driven_m;
+            outcome.outside_m += driven_m;
         }
         let against = wrap_angle(lane.heading_rad - state.ego.pose.yaw_rad).abs() > 2.1;
         if against && !lane.is_junction {
-            verdict.wrong_way_m += driven_m;
+            outcome.wrong_way_m += driven_m;
         }
         let plan = world.plan().points.iter().map(|point| point.position.truncate());
         let aside_m = plan.map(|point| point.distance(place)).fold(f64::INFINITY, f64::min);
-        verdict.farthest_aside_m = verdict.farthest_aside_m.max(aside_m);
+        outcome.farthest_aside_m = outcome.farthest_aside_m.max(aside_m);
         let beyond = place - end.position.truncate();
         if beyond.dot(DVec2::from_angle(end.heading_rad)) > 0.0 && beyond.length() < 10.0 {
-            verdict.arrived = true;
+            outcome.arrived = true;
             break;
         }
     }
-    verdict.seconds = world.state().time_s;
-    verdict
+    outcome.seconds = world.state().time_s;
+    outcome
 }
 
 fn bytes_of(observation: &Observation) -> Vec<u8> {
@@ -171,7 +171,7 @@ fn bytes_of(observation: &Observation) -> Vec<u8> {
     bytes
 }
 
-/// Hash of everything that the sensors say in 100 ticks of a fixed drive.
+/// Returns a hash of all sensor readings in 100 ticks of a fixed drive.
 fn hash_of_100_ticks(seed: u64) -> Vec<u8> {
     let mut world = EmbeddedWorld::new(&routes_in(DEMO)[0], all_sensors(), seed).unwrap();
     let mut hash = Sha256::new();
@@ -183,7 +183,7 @@ fn hash_of_100_ticks(seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
+fn sensor_bytes_depend_on_the_seed() {
     let first = hash_of_100_ticks(1);
     assert_eq!(first, hash_of_100_ticks(1));
     assert_ne!(first, hash_of_100_ticks(2));
@@ -198,7 +198,7 @@ fn observing_twice_gives_the_same_readings() {
 }
 
 #[test]
-fn switching_sensors_off_changes_nothing_that_moves_and_no_other_sensor() {
+fn disabled_sensors_change_neither_motion_nor_other_sensors() {
     let route = &routes_in(DEMO)[0];
     let mut full = EmbeddedWorld::new(route, all_sensors(), 9).unwrap();
     let mut blind = EmbeddedWorld::new(route, SensorSuite::default(), 9).unwrap();
@@ -217,7 +217,7 @@ fn switching_sensors_off_changes_nothing_that_moves_and_no_other_sensor() {
 }
 
 #[test]
-fn the_first_observation_is_frame_one_at_a_twentieth_of_a_second() {
+fn first_observation_is_frame_one_at_50_ms() {
     let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], all_sensors(), 1).unwrap();
     let first = world.observe();
     assert_eq!((first.frame, first.time), (FrameId(1), Timestamp::after(TICK)));
@@ -228,7 +228,7 @@ fn the_first_observation_is_frame_one_at_a_twentieth_of_a_second() {
 }
 
 #[test]
-fn driving_into_something_is_a_collision_for_as_long_as_it_lasts() {
+fn contact_is_a_collision_in_every_tick() {
     let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], TRUTH_ONLY, 1).unwrap();
     let mut contacts = Vec::new();
     for _ in 0..400 {
@@ -243,7 +243,7 @@ fn driving_into_something_is_a_collision_for_as_long_as_it_lasts() {
 }
 
 #[test]
-fn a_command_that_is_not_a_number_moves_nothing() {
+fn nan_command_does_not_move_the_vehicle() {
     let mut world = EmbeddedWorld::new(&routes_in(STRAIGHT)[0], TRUTH_ONLY, 1).unwrap();
     let before = world.state().ego;
     world.step(&Command { steer: f64::NAN, throttle: f64::NAN, brake: f64::NAN });
@@ -251,27 +251,27 @@ fn a_command_that_is_not_a_number_moves_nothing() {
 }
 
 #[test]
-fn the_autopilot_refuses_to_drive_without_the_truth() {
+fn autopilot_without_ground_truth_is_an_error() {
     let route = &routes_in(STRAIGHT)[0];
     let mut world = EmbeddedWorld::new(route, SensorSuite::default(), 1).unwrap();
     assert!(Autopilot::new().drive(&world.observe()).is_err());
 }
 
 #[test]
-fn the_autopilot_drives_our_own_routes_without_fault() {
+fn autopilot_drives_own_routes_without_infractions() {
     for route in [DEMO, STRAIGHT, BENDS].into_iter().flat_map(routes_in) {
         for seed in 0..12 {
-            let verdict = drive(&route, TRUTH_ONLY, seed);
-            assert!(verdict.is_clean(), "route {} seed {seed}: {verdict:?}", route.id);
-            assert!(verdict.farthest_aside_m < 1.0, "route {}: {verdict:?}", route.id);
+            let outcome = drive(&route, TRUTH_ONLY, seed);
+            assert!(outcome.is_clean(), "route {} seed {seed}: {outcome:?}", route.id);
+            assert!(outcome.farthest_aside_m < 1.0, "route {}: {outcome:?}", route.id);
         }
     }
 }
 
-/// Public runs report lengths of 52.3, 103.1 and 222.7 m (least, median, most), 23,342 m in all; they
-/// drive on the real maps' lanes.
+/// Public runs report lengths of 52.3, 103.1 and 222.7 m (minimum, median, maximum), 23,342 m in
+/// total; they drive on the real maps' lanes.
 #[test]
-fn official_routes_become_roads_of_the_lengths_that_public_runs_report() {
+fn official_routes_have_the_reported_lengths() {
     let mut lengths: Vec<f64> = Vec::new();
     for route in official_routes() {
         let world = EmbeddedWorld::new(&route, SensorSuite::default(), 0).unwrap();
@@ -296,24 +296,24 @@ fn official_routes_become_roads_of_the_lengths_that_public_runs_report() {
 }
 
 #[test]
-fn the_autopilot_drives_official_routes_without_fault() {
+fn autopilot_drives_official_routes_without_infractions() {
     for route in official_routes().iter().step_by(9) {
-        let verdict = drive(route, TRUTH_ONLY, 0);
-        assert!(verdict.is_clean(), "route {}: {verdict:?}", route.id);
+        let outcome = drive(route, TRUTH_ONLY, 0);
+        assert!(outcome.is_clean(), "route {}: {outcome:?}", route.id);
     }
 }
 
 #[test]
-#[ignore = "takes a while: all 220 routes five times, and prints them"]
-fn the_autopilot_drives_all_official_routes() {
+#[ignore = "slow: drives all 220 routes five times and prints the outcomes"]
+fn autopilot_drives_all_official_routes() {
     let routes = official_routes();
     for seed in 0..5 {
         let mut clean = 0;
         for route in &routes {
-            let verdict = drive(route, TRUTH_ONLY, seed);
-            clean += usize::from(verdict.is_clean());
-            if !verdict.is_clean() || verdict.farthest_aside_m > 1.2 {
-                eprintln!("seed {seed} route {}: {verdict:?}", route.id);
+            let outcome = drive(route, TRUTH_ONLY, seed);
+            clean += usize::from(outcome.is_clean());
+            if !outcome.is_clean() || outcome.farthest_aside_m > 1.2 {
+                eprintln!("seed {seed} route {}: {outcome:?}", route.id);
             }
         }
         eprintln!("seed {seed}: {clean} of {} without fault", routes.len());
@@ -321,8 +321,8 @@ fn the_autopilot_drives_all_official_routes() {
 }
 
 #[test]
-#[ignore = "writes pictures for a person to look at"]
-fn pictures() {
+#[ignore = "writes images for inspection"]
+fn images() {
     let folder = std::env::temp_dir();
     let ours = [DEMO, BENDS].into_iter().flat_map(routes_in);
     let theirs = official_routes()
@@ -348,7 +348,7 @@ fn pictures() {
 }
 
 #[test]
-fn each_camera_of_a_suite_sees_what_it_would_see_alone() {
+fn camera_images_do_not_depend_on_other_cameras() {
     let route = &routes_in(DEMO)[0];
     let spec = |yaw_deg: f64, [width, height]: [u32; 2]| CameraSpec {
         position_m: [0.4, 0.0, 1.6],
@@ -391,7 +391,7 @@ fn each_camera_of_a_suite_sees_what_it_would_see_alone() {
                 world.lidar.as_ref().unwrap().points
             );
         }
-        let pictures = observation.cameras.map(|_, picture| picture.rgb.clone());
-        assert_ne!(pictures.get(CameraId::FRONT), pictures.get(CameraId::named("left")));
+        let images = observation.cameras.map(|_, picture| picture.rgb.clone());
+        assert_ne!(images.get(CameraId::FRONT), images.get(CameraId::named("left")));
     }
 }

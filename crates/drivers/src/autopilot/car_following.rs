@@ -1,26 +1,26 @@
-//! Keeping a distance: the intelligent driver model, one tick ahead.
+//! Car following: the intelligent driver model, integrated over one tick.
 
 use tandem_scene::TICK_S;
 
-/// Something to keep a distance from.
+/// An object from which to keep a distance.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Lead {
-    /// From our center to its center, meters.
+    /// Distance from the ego vehicle's center to the object's center, meters.
     pub gap_m: f64,
-    /// Taken off the gap, meters.
+    /// Length subtracted from the gap, meters.
     pub length_m: f64,
-    /// Its speed along our way, m/s.
+    /// Speed of the object along the ego vehicle's path, m/s.
     pub speed_mps: f64,
-    /// Gap to leave when standing, meters.
+    /// Gap to keep at standstill, meters.
     pub standstill_m: f64,
-    /// Gap to leave per speed, seconds.
+    /// Additional gap per speed, seconds.
     pub headway_s: f64,
 }
 
-/// The speed that the intelligent driver model reaches one tick later, m/s.
+/// Returns the speed that the intelligent driver model reaches one tick later, m/s.
 ///
 /// The equation is stiff far above the desired speed (friction grows with v⁴), so the steps of the
-/// classical Runge–Kutta method follow its time constant: some hundred at worst.
+/// classical Runge–Kutta method follow its time constant: about a hundred at worst.
 pub fn idm_target_speed(desired_mps: f64, ego_mps: f64, lead: &Lead) -> f64 {
     const ACCELERATION_MPS2: f64 = 24.0;
     const LONGEST_STEP_S: f64 = 1e-3;
@@ -36,7 +36,7 @@ pub fn idm_target_speed(desired_mps: f64, ego_mps: f64, lead: &Lead) -> f64 {
         let per_s = 4.0 * ACCELERATION_MPS2 * v.powi(3) / desired_mps.powi(4);
         let h = LONGEST_STEP_S.min(0.25 / per_s.max(1.0)).min(TICK_S - time_s);
         let half = h / 2.0;
-        // The place changes by the speed, the speed by the slope.
+        // The position changes by the speed, the speed by the slope.
         let (x1, v1) = (v, slope(time_s, driven_m, v));
         let (x2, v2) = (v + half * v1, slope(time_s + half, driven_m + half * x1, v + half * v1));
         let (x3, v3) = (v + half * v2, slope(time_s + half, driven_m + half * x2, v + half * v2));
@@ -57,9 +57,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The samples come from an adaptive solver with an error of its own of some mm/s.
+    /// The samples come from an adaptive solver with an error of some mm/s.
     #[test]
-    fn car_following_agrees_with_the_reference() {
+    fn car_following_matches_the_reference() {
         let samples = samples("idm_target_speed");
         assert_eq!(samples.len(), 60);
         for sample in samples {
@@ -78,7 +78,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_accelerates_into_a_standing_leader(
+        fn no_acceleration_toward_a_standing_leader(
             ego_mps in 0.5..20.0f64, desired_mps in 1.0..20.0f64, gap_m in 0.0..4.0f64,
         ) {
             let lead = Lead {

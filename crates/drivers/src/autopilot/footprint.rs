@@ -1,26 +1,25 @@
-//! Rectangles on the ground, quick to compare.
+//! Rectangles on the ground with a fast overlap test.
 
 use glam::DVec2;
 use tandem_scene::Pose;
 
-/// A rectangle with a heading.
+/// A rectangle on the ground with a heading.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Footprint {
-    /// Its center.
     pub(super) center: DVec2,
-    /// Unit vector along it.
+    /// Unit vector along the length.
     pub(super) forward: DVec2,
     /// Half length and half width, meters.
     pub(super) half_m: DVec2,
 }
 
 impl Footprint {
-    /// Of something at `pose` with these half sizes.
+    /// Returns the footprint of a body at `pose` with these half sizes.
     pub(super) fn new(pose: &Pose, half_m: DVec2) -> Self {
         Self { center: pose.position, forward: pose.forward(), half_m }
     }
 
-    /// True if both overlap: no axis of either separates them.
+    /// Returns true if the two overlap: no axis of either separates them.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         let between = other.center - self.center;
         let near_m = self.half_m.element_sum() + other.half_m.element_sum();
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overlap_agrees_with_the_reference_where_height_does_not_matter() {
+    fn planar_overlap_matches_the_reference() {
         let read = |side: &serde_json::Value| {
             let extent = [0, 1, 2].map(|axis| number(&side["half_extent"][axis]));
             let (center, yaw) = (&side["center"], number(&side["yaw_deg"]).to_radians());

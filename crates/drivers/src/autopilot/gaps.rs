@@ -1,71 +1,72 @@
-//! Crossing, merging and going around: before a stretch of road that others may use, we look whether
-//! all of it can be driven without touching anybody, and wait in front of it if not.
+//! Crossing, merging and passing: before a stretch of road that others may use, a rollout shows
+//! whether it can be driven without contact; if not, the ego vehicle waits in front of it.
 
 use super::forecast::{STEP_S, STEPS};
 use super::passages::Detour;
 use super::path::{POINTS_PER_M, Path, SPACING_M};
 use super::pedals::time_to_cover;
-use super::rollout::{Contact, Course, Margin, Rollout};
+use super::rollout::{Contact, Margin, Rollout, SpeedProfile};
 use super::zones::{self, Kind, Zone};
 use tandem_scene::vehicle::ego_speed_after_tick;
 use tandem_scene::{ActorKind, EgoState, TICK_S};
 
-/// From our front to the place that we wait before, meters.
+/// Distance from the ego vehicle's front to the point before which it waits, meters.
 pub(super) const STANDSTILL_M: f64 = 0.5;
 
-/// How far behind a stretch the look goes on, points: others may come from behind.
-const AFTERWARDS: usize = 15 * POINTS_PER_M;
+/// How far past a stretch the rollout continues, points: others may come from behind.
+const PAST_ZONE: usize = 15 * POINTS_PER_M;
 
-/// In a hurry we drive bends at this multiple of their speed, and at more after having waited long.
+/// Factor on the speed in bends when hurrying, and after a long wait.
 const HURRY: f64 = 1.4;
-const GREAT_HURRY: f64 = 1.75;
+const MAX_HURRY: f64 = 1.75;
 
-/// And slowly at this share of the speed.
+/// Factor on the speed of the slow profile.
 const SLOW: f64 = 0.5;
 
-/// Margin of a decision that has been made, compared to making it.
+/// Factor on the margin once the decision to go has been made.
 const DECIDED_MARGIN: f64 = 0.2;
 
-/// Who waits is content with less: this share of the margin after so many seconds.
+/// Factor on the margin after a long wait, and the waiting time at which it is reached, seconds.
 const IMPATIENT_MARGIN: f64 = 0.2;
 const IMPATIENT_AFTER_S: f64 = 40.0;
 
-/// What people on foot and on bicycles get in front of us beyond the margin, points.
-const ROOM_FOR_PEOPLE: usize = POINTS_PER_M;
+/// Additional room in front of the ego vehicle for pedestrians and cyclists, points.
+const ROOM_FOR_PEDESTRIANS: usize = POINTS_PER_M;
 
-/// Who wants to use the oncoming lane watches it for so long.
+/// Number of ticks for which the oncoming lane is watched before it is used.
 const WATCH_TICKS: u32 = 106;
 
-/// On the way into the oncoming lane we may still stop with our front aside this much, meters.
+/// On the way into the oncoming lane, stopping is allowed up to this lateral
+/// shift of the front, meters.
 const MAY_STOP_ASIDE_M: f64 = 1.5;
 
-/// The hardest that we can brake, m/s², with some reserve, and what is as good as there, meters.
+/// Hardest braking, m/s², with some reserve, and tolerance of the stopping distance, meters.
 const HARD_BRAKING_MPS2: f64 = 6.0;
-const AS_GOOD_AS_THERE_M: f64 = 0.3;
+const STOP_TOLERANCE_M: f64 = 0.3;
 
-/// Slower than this we stay where we are rather than touch somebody as late as possible, m/s.
+/// Below this speed the ego vehicle stays where it is instead of choosing the latest contact, m/s.
 const MOVING_MPS: f64 = 1.0;
 
-/// Speed beside an obstacle in the oncoming lane, m/s.
+/// Speed next to an obstacle in the oncoming lane, m/s.
 const PASSING_MPS: f64 = 50.0 / 3.6;
 
-/// We are back in our lane so long before an oncoming vehicle comes, seconds.
+/// The ego vehicle is back in its lane this long before an oncoming vehicle arrives, seconds.
 const BEFORE_ONCOMING_S: f64 = 0.2;
 
-/// What we know of a stretch from earlier ticks.
+/// State of a stretch that is kept between ticks.
 #[derive(Clone, Copy, Debug)]
 struct Memory {
     kind: Kind,
     key: usize,
-    /// We are going through.
+    /// True while the ego vehicle drives through.
     is_going: bool,
-    /// Our front waits before this point.
+    /// Point before which the front waits.
     wait: Option<usize>,
     waited_ticks: u32,
     watched_ticks: u32,
 }
 
-/// Decides about stretches that others may use.
+/// Decides when to enter stretches that others may use.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     zones: Vec<Zone>,
@@ -73,7 +74,7 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
-    /// Finds the stretches that are near enough to be looked at; true if there are any.
+    /// Finds the stretches that are near enough to check; returns true if there are any.
     pub(super) fn find(&mut self, path: &Path, detours: &[Detour], ego: &EgoState) -> bool {
         let Self { zones, memories } = self;
         zones::find(path, detours, ego, zones);
@@ -95,47 +96,47 @@ impl Gaps {
         !zones.is_empty()
     }
 
-    /// How to drive through or up to the stretches that were found, `None` if there is none.
-    /// `normal` is what we would do without them.
-    pub(super) fn advise(
+    /// Returns how to drive through the stretches that were found, or up to them; `None` if there
+    /// are none. `normal` is the profile without them.
+    pub(super) fn choose_profile(
         &mut self,
         rollout: &Rollout<'_>,
-        normal: &Course,
+        normal: &SpeedProfile,
         limit_mps: f64,
-    ) -> Option<Course> {
-        let mut advice: Option<Course> = None;
+    ) -> Option<SpeedProfile> {
+        let mut chosen: Option<SpeedProfile> = None;
         for zone in &self.zones {
             let memory = self
                 .memories
                 .iter_mut()
                 .find(|memory| memory.kind == zone.kind && memory.key == zone.key)
-                .expect("every stretch that was found has its memory");
-            let course = Look { zone, rollout, normal, limit_mps }.decide(memory);
-            let both = advice.map_or(course, |first| Course {
-                limit_mps: first.limit_mps.min(course.limit_mps),
-                bend_factor: first.bend_factor.min(course.bend_factor),
-                stop: course.stop,
+                .expect("every zone has a memory");
+            let profile = ZoneCheck { zone, rollout, normal, limit_mps }.decide(memory);
+            let both = chosen.map_or(profile, |first| SpeedProfile {
+                limit_mps: first.limit_mps.min(profile.limit_mps),
+                bend_factor: first.bend_factor.min(profile.bend_factor),
+                stop: profile.stop,
             });
-            advice = Some(both);
-            // What lies beyond the place where we wait does not matter yet.
+            chosen = Some(both);
+            // Stretches beyond the waiting point do not matter yet.
             if both.stop.is_some() {
                 break;
             }
         }
-        advice
+        chosen
     }
 }
 
-/// A look at one stretch at one tick.
-struct Look<'a> {
+/// Check of one stretch at one tick.
+struct ZoneCheck<'a> {
     zone: &'a Zone,
     rollout: &'a Rollout<'a>,
-    normal: &'a Course,
+    normal: &'a SpeedProfile,
     limit_mps: f64,
 }
 
-impl Look<'_> {
-    fn decide(&self, memory: &mut Memory) -> Course {
+impl ZoneCheck<'_> {
+    fn decide(&self, memory: &mut Memory) -> SpeedProfile {
         let path = self.rollout.path;
         if self.zone.watch_from.is_some_and(|from| path.idx() >= from) {
             memory.watched_ticks += 1;
@@ -145,22 +146,22 @@ impl Look<'_> {
         let impatience = (waited_s / IMPATIENT_AFTER_S).min(1.0);
         let full_margin = Margin::Gap(1.0 - (1.0 - IMPATIENT_MARGIN) * impatience);
         let margin = if memory.is_going { Margin::Gap(DECIDED_MARGIN) } else { full_margin };
-        let courses = self.courses(HURRY + (GREAT_HURRY - HURRY) * impatience);
-        // The forecast ends before a slow drive in the oncoming lane does.
-        let courses = match self.zone.kind {
-            Kind::OncomingLane => &courses[..2],
-            _ => &courses[..],
+        let profiles = self.profiles(HURRY + (MAX_HURRY - HURRY) * impatience);
+        // The forecast is shorter than a slow drive in the oncoming lane.
+        let profiles = match self.zone.kind {
+            Kind::OncomingLane => &profiles[..2],
+            _ => &profiles[..],
         };
         let may_go = is_watched && (memory.is_going || !self.is_met_by_oncoming());
-        if memory.is_going && self.needs_hurry(courses, full_margin) {
-            return courses[1];
+        if memory.is_going && self.needs_hurry(profiles, full_margin) {
+            return profiles[1];
         }
         let mut contacts: [Option<Contact>; 3] = [None; 3];
-        for (course, contact) in courses.iter().zip(&mut contacts) {
-            *contact = self.contact(course, margin);
+        for (profile, contact) in profiles.iter().zip(&mut contacts) {
+            *contact = self.contact(profile, margin);
             if contact.is_none() && may_go {
                 memory.is_going = true;
-                return *course;
+                return *profile;
             }
         }
         let wait = self.waiting_place(&contacts, margin, memory.wait);
@@ -169,34 +170,34 @@ impl Look<'_> {
         memory.waited_ticks += 1;
         let speed_mps = self.rollout.ego.speed_mps;
         let room_m = (wait as f64 - self.front() as f64) * SPACING_M;
-        if speed_mps.powi(2) / (2.0 * HARD_BRAKING_MPS2) <= room_m + AS_GOOD_AS_THERE_M {
+        if speed_mps.powi(2) / (2.0 * HARD_BRAKING_MPS2) <= room_m + STOP_TOLERANCE_M {
             memory.is_going = false;
             return self.stop_at(wait);
         }
-        let course = self.longest(courses);
-        memory.is_going = course.stop.is_none();
-        course
+        let profile = self.longest(profiles);
+        memory.is_going = profile.stop.is_none();
+        profile
     }
 
-    /// How we might go through: as always, in a hurry, slowly.
-    fn courses(&self, hurry: f64) -> [Course; 3] {
+    /// Returns the profiles to try: normal, hurried and slow.
+    fn profiles(&self, hurry: f64) -> [SpeedProfile; 3] {
         let normal_mps = self.normal.limit_mps;
         let limit_mps = match self.zone.kind {
             Kind::OncomingLane => PASSING_MPS.min(self.limit_mps),
             _ => normal_mps,
         };
         [
-            Course { limit_mps, ..*self.normal },
-            Course { limit_mps: self.limit_mps, bend_factor: hurry, ..*self.normal },
-            Course { limit_mps: SLOW * normal_mps, ..*self.normal },
+            SpeedProfile { limit_mps, ..*self.normal },
+            SpeedProfile { limit_mps: self.limit_mps, bend_factor: hurry, ..*self.normal },
+            SpeedProfile { limit_mps: SLOW * normal_mps, ..*self.normal },
         ]
     }
 
-    fn stop_at(&self, stop: usize) -> Course {
-        Course { stop: Some(stop), ..*self.normal }
+    fn stop_at(&self, stop: usize) -> SpeedProfile {
+        SpeedProfile { stop: Some(stop), ..*self.normal }
     }
 
-    /// The point of the path at our front.
+    /// Returns the path point at the ego vehicle's front.
     fn front(&self) -> usize {
         self.rollout.path.idx() + self.half()
     }
@@ -205,17 +206,17 @@ impl Look<'_> {
         (self.rollout.ego.extent_m[0] / SPACING_M) as usize
     }
 
-    /// Where the look ends.
+    /// Returns the point at which the rollout ends.
     fn until(&self) -> usize {
-        (self.zone.to + AFTERWARDS).min(self.rollout.path.last())
+        (self.zone.to + PAST_ZONE).min(self.rollout.path.last())
     }
 
-    fn contact(&self, course: &Course, margin: Margin) -> Option<Contact> {
-        self.rollout.first_contact(course, self.until(), STEPS, margin)
+    fn contact(&self, profile: &SpeedProfile, margin: Margin) -> Option<Contact> {
+        self.rollout.first_contact(profile, self.until(), STEPS, margin)
     }
 
-    /// True if an oncoming vehicle comes to where the stretch ends before we can be there at full
-    /// throttle, and so meets us beside the obstacle: the rule of the public expert.
+    /// Returns true if an oncoming vehicle reaches the end of the stretch before the ego vehicle
+    /// can at full throttle, so that they meet next to the obstacle: the rule of the public expert.
     fn is_met_by_oncoming(&self) -> bool {
         if self.zone.kind != Kind::OncomingLane {
             return false;
@@ -235,17 +236,17 @@ impl Look<'_> {
         })
     }
 
-    /// Returns true if we are in the oncoming lane and only a hurry keeps the margin of the decision:
-    /// the end of a stretch that moves comes later than was predicted.
-    fn needs_hurry(&self, courses: &[Course], full_margin: Margin) -> bool {
+    /// Returns true if the ego vehicle is in the oncoming lane and only hurrying keeps the margin
+    /// of the decision: the end of a moving stretch comes later than predicted.
+    fn needs_hurry(&self, profiles: &[SpeedProfile], full_margin: Margin) -> bool {
         self.zone.kind == Kind::OncomingLane
-            && self.contact(&courses[0], full_margin).is_some()
-            && self.contact(&courses[1], Margin::Gap(DECIDED_MARGIN)).is_none()
+            && self.contact(&profiles[0], full_margin).is_some()
+            && self.contact(&profiles[1], Margin::Gap(DECIDED_MARGIN)).is_none()
     }
 
-    /// The point that our front waits before. From the beginning of the stretch we come with a
-    /// running start; people may cross before it, and what they leave free for a moment is not taken
-    /// at once.
+    /// Returns the point before which the front waits: the start of the stretch, or an earlier one
+    /// if pedestrians or cyclists cross before it. In front of a junction the point moves forward
+    /// by one per tick, so that space that is free only for a moment is not taken at once.
     fn waiting_place(
         &self,
         contacts: &[Option<Contact>; 3],
@@ -259,11 +260,11 @@ impl Look<'_> {
             .filter(|contact| forecast.tracks()[contact.track].kind != ActorKind::Vehicle)
             .filter_map(|contact| {
                 let from = path.idx() + 1;
-                self.rollout.way_crosses(contact.track, from, self.until(), STEPS, margin)
+                self.rollout.first_crossed_idx(contact.track, from, self.until(), STEPS, margin)
             })
             .min();
         let wait = crossing.map_or(self.zone.from, |center| {
-            self.zone.from.min((center + self.half()).saturating_sub(ROOM_FOR_PEOPLE))
+            self.zone.from.min((center + self.half()).saturating_sub(ROOM_FOR_PEDESTRIANS))
         });
         match self.zone.kind {
             Kind::Junction => earlier.map_or(wait, |earlier| wait.min(earlier + 1)),
@@ -271,23 +272,23 @@ impl Look<'_> {
         }
     }
 
-    /// It is too late to wait: the course that goes well for longest.
-    fn longest(&self, courses: &[Course]) -> Course {
-        let lasts = |course: &Course| {
-            let contact = self.contact(course, Margin::Gap(DECIDED_MARGIN));
+    /// Called when it is too late to wait: returns the profile with the latest contact.
+    fn longest(&self, profiles: &[SpeedProfile]) -> SpeedProfile {
+        let lasts = |profile: &SpeedProfile| {
+            let contact = self.contact(profile, Margin::Gap(DECIDED_MARGIN));
             contact.map_or(usize::MAX, |contact| contact.step)
         };
-        // Face to face with an oncoming vehicle nobody would get on.
+        // Stopped face to face with an oncoming vehicle, neither could continue.
         let may_stop = self.zone.kind != Kind::OncomingLane
             || self.rollout.path.aside_m(self.front()).abs() < MAY_STOP_ASIDE_M;
         let mut best = self.stop_at(self.front());
         let mut longest = if may_stop { lasts(&best) } else { 0 };
         let is_moving = self.rollout.ego.speed_mps > MOVING_MPS;
-        let (normal_and_hurry, slow) = courses.split_at(2);
-        for course in slow.iter().chain(normal_and_hurry) {
-            let step = lasts(course);
+        let (normal_and_hurry, slow) = profiles.split_at(2);
+        for profile in slow.iter().chain(normal_and_hurry) {
+            let step = lasts(profile);
             if step > longest || (step == longest && is_moving) {
-                (longest, best) = (step, *course);
+                (longest, best) = (step, *profile);
             }
         }
         best

@@ -1,12 +1,12 @@
-//! The privileged driver: it sees the truth and drives by rules.
+//! The privileged driver: it reads the ground truth and drives by rules.
 //!
-//! Its controllers, its car following and its forecast of the next two seconds are those of a public
-//! rule-based expert (`bench2drive.md` 7), held against samples of that one. Crossing, merging and
-//! going around obstacles are its own: it rolls out what it would do and holds that against where
-//! everybody will be (see `gaps`).
+//! Its controllers, its car following and its forecast of the next two seconds are those of a
+//! public rule-based expert (`bench2drive.md` 7), validated against samples of that expert.
+//! Crossing, merging and passing obstacles are its own: it rolls out its next seconds and compares
+//! them with the forecast of all others (see `gaps`).
 //!
-//! A tick reads from top to bottom in `OnRoute::command`: path, passages, neighbors, forecast,
-//! gaps, the slowest of all wishes, pedals and wheel.
+//! `OnRoute::command` shows a tick from top to bottom: path, passages, neighbors, forecast, gaps,
+//! the lowest of all target speeds, pedals and steering.
 
 mod car_following;
 mod footprint;
@@ -30,45 +30,45 @@ use gaps::{Gaps, STANDSTILL_M};
 use neighbors::{Neighbor, Role};
 use passages::Passages;
 use path::{POINTS_PER_M, Path, SPACING_M};
-use rollout::{Ahead, Course, Margin, Rollout};
+use rollout::{Ahead, Margin, Rollout, SpeedProfile};
 use std::time::Duration;
 use stop_lines::StopLines;
 use tandem_scene::{
     ActorKind, Command, Control, DriveError, Driver, Observation, TickReport, Trajectory, Truth,
 };
 
-/// Share of the speed limit that it drives at.
-const SHARE_OF_LIMIT: f64 = 0.72;
+/// Fraction of the speed limit at which it drives.
+const FRACTION_OF_LIMIT: f64 = 0.72;
 
-/// The most near junctions, m/s, and how near that is.
+/// Maximum speed near junctions, m/s, and the distance that counts as near.
 const NEAR_JUNCTION_MPS: f64 = 64.0 / 3.6;
 const NEAR_JUNCTION_M: usize = 30;
 
-/// Steps of the forecast that hazards are looked for in, and those near lane changes.
+/// Number of forecast steps that are checked for hazards, and near lane changes.
 const HAZARD_STEPS: usize = 20;
 const HAZARD_STEPS_NEAR_LANE_CHANGE: usize = 11;
 
-/// How hard it brakes at most for a place to wait at, m/s².
+/// Maximum deceleration for a waiting point, m/s².
 const WAIT_BRAKING_MPS2: f64 = 4.0;
 
-/// Who comes from behind and would be this close within this time makes us go as fast.
+/// A vehicle from behind that would be this close within this time sets a minimum speed.
 const PURSUED_S: f64 = 3.0;
 const PURSUED_M: f64 = 4.0;
 
-/// Points of the path of its plans, one per meter.
+/// Number of path points in its plans, one per meter.
 const PLAN_POINTS: u8 = 20;
 
-/// Waypoints of its plans, and the time between two.
+/// Number of waypoints in its plans, and the time between two.
 const PLAN_WAYPOINTS: u8 = 8;
 const PLAN_SPACING: Duration = Duration::from_millis(500);
 
-/// Drives by the truth.
+/// A driver that reads the ground truth.
 #[derive(Debug, Default)]
 pub struct Autopilot {
     route: Option<OnRoute>,
 }
 
-/// What it keeps from tick to tick on one route.
+/// State that is kept between the ticks of one route.
 #[derive(Debug)]
 struct OnRoute {
     path: Path,
@@ -80,21 +80,21 @@ struct OnRoute {
     gaps: Gaps,
 }
 
-/// How fast to go, or to brake for a hazard.
+/// Target speed, or braking for a hazard.
 #[derive(Clone, Copy, PartialEq, Debug)]
-struct Wish {
+struct SpeedTarget {
     target_mps: f64,
     hazard: bool,
 }
 
 impl Autopilot {
-    /// An autopilot that has seen no route yet.
+    /// Creates an autopilot that has not seen a route yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns where it means to go instead of going there: the line that it would drive, and along
-    /// it the speed that it wants now, for four seconds. Another controller can follow it.
+    /// Returns its plan instead of executing it: the line that it would drive, and on that line the
+    /// current target speed, for four seconds. Another controller can follow the plan.
     pub fn plan(&mut self, truth: &Truth) -> Trajectory {
         self.on_route(truth).plan(truth)
     }
@@ -116,7 +116,7 @@ impl Driver for Autopilot {
         let Some(truth) = &observation.truth else {
             return Err(DriveError {
                 frame: observation.frame.0,
-                source: "the autopilot needs the truth: ask for it in the sensor suite".into(),
+                source: "the autopilot needs ground truth: enable it in the sensor suite".into(),
             });
         };
         let report = TickReport { frame: observation.frame, ..TickReport::default() };
@@ -139,9 +139,10 @@ impl OnRoute {
     }
 
     fn command(&mut self, truth: &Truth) -> Command {
-        let wish = self.look(truth);
+        let speed_target = self.observe(truth);
         let ego = &truth.ego;
-        let (throttle, brake) = throttle_and_brake(wish.target_mps, ego.speed_mps, wish.hazard);
+        let (throttle, brake) =
+            throttle_and_brake(speed_target.target_mps, ego.speed_mps, speed_target.hazard);
         let steer = self.lateral.steer(
             &self.path.driven()[self.path.idx()..],
             ego.pose.position,
@@ -152,8 +153,8 @@ impl OnRoute {
     }
 
     fn plan(&mut self, truth: &Truth) -> Trajectory {
-        let wish = self.look(truth);
-        let speed_mps = if wish.hazard { 0.0 } else { wish.target_mps };
+        let speed_target = self.observe(truth);
+        let speed_mps = if speed_target.hazard { 0.0 } else { speed_target.target_mps };
         let driven = &self.path.driven()[self.path.idx()..];
         let ahead = |distance_m: f64| {
             let steps = distance_m / SPACING_M;
@@ -170,18 +171,19 @@ impl OnRoute {
         }
     }
 
-    /// Takes in a tick and returns how fast to go.
-    fn look(&mut self, truth: &Truth) -> Wish {
+    /// Processes a tick and returns the target speed.
+    fn observe(&mut self, truth: &Truth) -> SpeedTarget {
         self.path.advance(truth.ego.pose.position);
         self.passages.update(truth, &mut self.path);
-        let hindrances = self.passages.hindrances();
-        neighbors::look_around(truth, &self.path, hindrances, &mut self.neighbors);
-        self.wish(truth)
+        let passed_actors = self.passages.passed_actors();
+        neighbors::classify(truth, &self.path, passed_actors, &mut self.neighbors);
+        self.speed_target(truth)
     }
 
-    fn wish(&mut self, truth: &Truth) -> Wish {
+    fn speed_target(&mut self, truth: &Truth) -> SpeedTarget {
         let ego = &truth.ego;
-        let mut normal = Course { limit_mps: self.free_mps(truth), bend_factor: 1.0, stop: None };
+        let mut normal =
+            SpeedProfile { limit_mps: self.free_mps(truth), bend_factor: 1.0, stop: None };
         let is_near_zone = self.gaps.find(&self.path, self.passages.detours(), ego);
         let near_lane_change = self.is_near_lane_change(ego.speed_mps);
         let hazard_steps = match near_lane_change {
@@ -201,9 +203,11 @@ impl OnRoute {
         let mut hazard = false;
         let mut waits = None;
         if is_near_zone {
-            if let Some(course) = self.gaps.advise(&rollout, &normal, truth.speed_limit_mps) {
-                waits = course.stop;
-                normal = Course { stop: None, ..course };
+            if let Some(profile) =
+                self.gaps.choose_profile(&rollout, &normal, truth.speed_limit_mps)
+            {
+                waits = profile.stop;
+                normal = SpeedProfile { stop: None, ..profile };
             }
         } else {
             let margin = Margin::Growing { steps: hazard_steps, near_lane_change };
@@ -224,7 +228,7 @@ impl OnRoute {
             standstill_m: STANDSTILL_M,
             headway_s: 0.1,
         });
-        // Car following brakes harder at the end than the vehicle can.
+        // Car following would brake harder at the end than the vehicle can.
         let wait_mps = wait.map_or(f64::INFINITY, |wait| {
             let room_m = (wait.gap_m - wait.length_m - wait.standstill_m).max(0.0);
             (2.0 * WAIT_BRAKING_MPS2 * room_m).sqrt()
@@ -244,16 +248,16 @@ impl OnRoute {
             ?stop_line,
             ?waits,
             tracks = self.forecast.tracks().len(),
-            "wish"
+            "target speed"
         );
-        Wish { target_mps, hazard }
+        SpeedTarget { target_mps, hazard }
     }
 
-    /// The speed with nobody around, but with somebody who comes from behind, m/s.
+    /// Returns the speed on a free road, which a vehicle from behind can raise, m/s.
     fn free_mps(&self, truth: &Truth) -> f64 {
         let ours = self.path.idx();
         let near = NEAR_JUNCTION_M * POINTS_PER_M;
-        let own_mps = SHARE_OF_LIMIT * truth.speed_limit_mps;
+        let own_mps = FRACTION_OF_LIMIT * truth.speed_limit_mps;
         let pursuer_mps = self
             .neighbors
             .iter()
@@ -261,7 +265,7 @@ impl OnRoute {
             .filter_map(|neighbor| {
                 let actor = &truth.actors[neighbor.actor];
                 let closing_mps = actor.speed_mps - truth.ego.speed_mps;
-                let gap_m = (ours - neighbor.beside?.idx) as f64 * SPACING_M
+                let gap_m = (ours - neighbor.path_position?.idx) as f64 * SPACING_M
                     - actor.extent_m[0]
                     - truth.ego.extent_m[0];
                 (gap_m < PURSUED_M + PURSUED_S * closing_mps).then_some(actor.speed_mps)
@@ -275,7 +279,8 @@ impl OnRoute {
         }
     }
 
-    /// Lane changes 15 m behind us to as far ahead as we need to stop, at least 20 m.
+    /// Returns true if there is a lane change from 15 m behind to the stopping
+    /// distance ahead, at least 20 m.
     fn is_near_lane_change(&self, speed_mps: f64) -> bool {
         let ours = self.path.idx();
         let braking_m = (3.6 * speed_mps / 10.0).powi(2) / 2.0 + 10.0;
@@ -288,7 +293,7 @@ impl OnRoute {
             .iter()
             .filter_map(|neighbor| match neighbor.role {
                 Role::Leading(lead) | Role::Blocking(lead) => Some(lead),
-                Role::Trailing | Role::Beside => None,
+                Role::Trailing | Role::Other => None,
             })
             .min_by(|a, b| (a.gap_m - a.length_m).total_cmp(&(b.gap_m - b.length_m)))
     }
@@ -305,7 +310,8 @@ impl OnRoute {
 mod reference {
     use serde_json::Value;
 
-    /// Samples of the public expert; `tests/data/bench2drive/README.md` says how they were made.
+    /// Samples of the public expert; `tests/data/bench2drive/README.md`
+    /// describes how they were made.
     pub(super) fn reference() -> Value {
         let text = include_str!("../../../../tests/data/bench2drive/pdm_lite_reference.json");
         serde_json::from_str(text).unwrap()

@@ -1,4 +1,4 @@
-//! Who is around, as seen from the path: ahead of us, behind us, in the way, or beside it.
+//! Surrounding actors, classified relative to the path: ahead, behind, in the way, or other.
 
 use super::car_following::Lead;
 use super::path::{POINTS_PER_M, Path, SPACING_M};
@@ -6,77 +6,77 @@ use glam::DVec2;
 use tandem_scene::footprint_distance_m;
 use tandem_scene::{ActorKind, ActorState, Truth};
 
-/// Nobody farther away matters, meters: oncoming vehicles do for as long as going around an
-/// obstacle takes.
+/// Actors farther away are ignored, meters: oncoming vehicles matter for as long as
+/// passing an obstacle takes.
 const HORIZON_M: f64 = 160.0;
 
-/// How far along the path, behind us and ahead of us, places are told, meters.
+/// Range along the path, behind and ahead of the ego vehicle, in which actors are located, meters.
 const ALONG_M: (usize, usize) = (80, 140);
 
-/// How far along the path somebody is ahead or behind, meters.
+/// Range along the path in which actors are ahead or behind, meters.
 const LANE_HORIZON_M: f64 = 80.0;
 
-/// Whose center is this close to the path and who heads along it is ahead in our lane.
+/// An actor whose center is this close to the path and that heads along it is ahead in the ego
+/// lane.
 const LEADING_ASIDE_M: f64 = 2.5;
-/// Where lanes merge, who is in the next one is ahead, too, unless he is so slow that he may be
-/// waiting for us.
+/// Where lanes merge, an actor in the adjacent lane is ahead as well, unless it is so slow that it
+/// may be waiting for the ego vehicle.
 const MERGING_ASIDE_M: f64 = 6.0;
 const MERGING_MPS: f64 = 5.0;
 const LEADING_TURNED_RAD: f64 = 35.0 * std::f64::consts::PI / 180.0;
 
-/// The same behind us; more where we have just changed lanes, so many meters back.
+/// The same for actors behind; the range is wider just after a lane
+/// change, within this many meters.
 const TRAILING_ASIDE_M: f64 = 3.0;
 const TRAILING_ASIDE_AFTER_LANE_CHANGE_M: f64 = 6.0;
 const TRAILING_TURNED_RAD: f64 = 30.0 * std::f64::consts::PI / 180.0;
 const AFTER_LANE_CHANGE_M: usize = 15;
 
-/// What is slower than this and reaches this close to the path is in the way.
+/// An actor that is slower than this and reaches this close to the path is in the way.
 const SLOW_MPS: f64 = 1.0;
 const IN_THE_WAY_M: f64 = 1.3;
 
-/// Bodies lower than this are driven over, half height in meters.
+/// Bodies with a lower half height are driven over, meters.
 const FLAT_M: f64 = 0.05;
 
-/// What somebody is to us.
+/// Role of an actor relative to the ego vehicle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Role {
-    /// Drives ahead of us, to be followed.
+    /// Drives ahead in the ego lane; to be followed.
     Leading(Lead),
-    /// Stands in the way.
+    /// Is slow or stationary in the path.
     Blocking(Lead),
-    /// Drives behind us in our lane.
+    /// Drives behind in the ego lane.
     Trailing,
-    /// None of these.
-    Beside,
+    Other,
 }
 
-/// Somebody around.
+/// A surrounding actor with its role.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Neighbor {
-    /// Index among the truth's actors.
+    /// Index in the actors of the ground truth.
     pub(super) actor: usize,
-    /// What it is to us.
     pub(super) role: Role,
-    /// Where it is beside the path, if it is.
-    pub(super) beside: Option<Beside>,
+    /// Position relative to the path; `None` if the actor is out of its range.
+    pub(super) path_position: Option<PathPosition>,
 }
 
-/// A place beside the path.
+/// A position relative to the path.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Beside {
-    /// The nearest point.
+pub(super) struct PathPosition {
+    /// Index of the nearest path point.
     pub(super) idx: usize,
     /// Meters to the right of the driven line.
     pub(super) aside_m: f64,
-    /// Heading compared to the driven line, radians.
+    /// Heading relative to the driven line, radians.
     pub(super) turned_rad: f64,
 }
 
-/// Looks at everybody but `hindrances` and writes down who they are to us.
-pub(super) fn look_around(
+/// Classifies all actors except `passed_actors`.
+pub(super) fn classify(
     truth: &Truth,
     path: &Path,
-    hindrances: &[u32],
+    passed_actors: &[u32],
     neighbors: &mut Vec<Neighbor>,
 ) {
     neighbors.clear();
@@ -87,49 +87,47 @@ pub(super) fn look_around(
         true => TRAILING_ASIDE_AFTER_LANE_CHANGE_M,
         false => TRAILING_ASIDE_M,
     };
-    // Nobody trails us before we are in the path's lane.
+    // No actor counts as behind before the ego vehicle is in the path's lane.
     let is_off = path.is_off(truth.ego.pose.position);
     for (actor_idx, actor) in truth.actors.iter().enumerate() {
         let far = actor.pose.position.distance(truth.ego.pose.position) > HORIZON_M;
-        if far || actor.extent_m[2] < FLAT_M || hindrances.contains(&actor.id) {
+        if far || actor.extent_m[2] < FLAT_M || passed_actors.contains(&actor.id) {
             continue;
         }
         let behind = ours.saturating_sub(ALONG_M.0 * POINTS_PER_M);
         let around = behind..ours + ALONG_M.1 * POINTS_PER_M;
-        let beside = path.locate(&actor.pose, around).map(|(idx, aside_m, turned_rad)| Beside {
-            idx,
-            aside_m,
-            turned_rad,
-        });
-        let role = beside.map_or(Role::Beside, |beside| {
-            if beside.idx > ours {
-                ahead(truth, path, actor, &beside)
+        let path_position = path
+            .locate(&actor.pose, around)
+            .map(|(idx, aside_m, turned_rad)| PathPosition { idx, aside_m, turned_rad });
+        let role = path_position.map_or(Role::Other, |path_position| {
+            if path_position.idx > ours {
+                ahead(truth, path, actor, &path_position)
             } else if !is_off
-                && beside.aside_m.abs() <= trailing_aside_m
-                && beside.turned_rad.abs() < TRAILING_TURNED_RAD
+                && path_position.aside_m.abs() <= trailing_aside_m
+                && path_position.turned_rad.abs() < TRAILING_TURNED_RAD
             {
                 Role::Trailing
             } else {
-                Role::Beside
+                Role::Other
             }
         });
-        neighbors.push(Neighbor { actor: actor_idx, role, beside });
+        neighbors.push(Neighbor { actor: actor_idx, role, path_position });
     }
 }
 
-fn ahead(truth: &Truth, path: &Path, actor: &ActorState, beside: &Beside) -> Role {
-    let gap_m = (beside.idx - path.idx()) as f64 * SPACING_M;
+fn ahead(truth: &Truth, path: &Path, actor: &ActorState, path_position: &PathPosition) -> Role {
+    let gap_m = (path_position.idx - path.idx()) as f64 * SPACING_M;
     if gap_m > LANE_HORIZON_M {
-        return Role::Beside;
+        return Role::Other;
     }
-    let along_mps = (actor.speed_mps * beside.turned_rad.cos()).max(0.0);
+    let along_mps = (actor.speed_mps * path_position.turned_rad.cos()).max(0.0);
     let drives = matches!(actor.kind, ActorKind::Vehicle | ActorKind::Bicycle);
-    let leading_aside_m = match path.is_merge(beside.idx) && along_mps > MERGING_MPS {
+    let leading_aside_m = match path.is_merge(path_position.idx) && along_mps > MERGING_MPS {
         true => MERGING_ASIDE_M,
         false => LEADING_ASIDE_M,
     };
-    let in_lane =
-        beside.aside_m.abs() <= leading_aside_m && beside.turned_rad.abs() < LEADING_TURNED_RAD;
+    let in_lane = path_position.aside_m.abs() <= leading_aside_m
+        && path_position.turned_rad.abs() < LEADING_TURNED_RAD;
     if drives && in_lane {
         return Role::Leading(Lead {
             gap_m,
@@ -140,7 +138,7 @@ fn ahead(truth: &Truth, path: &Path, actor: &ActorState, beside: &Beside) -> Rol
         });
     }
     if actor.speed_mps < SLOW_MPS
-        && let Some(gap_m) = first_touch_m(path, actor, beside.idx)
+        && let Some(gap_m) = first_touch_m(path, actor, path_position.idx)
     {
         return Role::Blocking(Lead {
             gap_m,
@@ -150,11 +148,11 @@ fn ahead(truth: &Truth, path: &Path, actor: &ActorState, beside: &Beside) -> Rol
             headway_s: 0.25,
         });
     }
-    Role::Beside
+    Role::Other
 }
 
-/// How far along the path from us `actor`, which is beside `idx`, first reaches too close to it,
-/// meters.
+/// Returns how far along the path `actor`, located at `idx`, first comes too
+/// close to the path, meters.
 fn first_touch_m(path: &Path, actor: &ActorState, idx: usize) -> Option<f64> {
     let reach_m = DVec2::new(actor.extent_m[0], actor.extent_m[1]).length() + IN_THE_WAY_M;
     if path.driven()[idx].distance(actor.pose.position) > reach_m {

@@ -1,46 +1,46 @@
-//! What has to be driven around: how the path goes aside for it.
+//! Shifts the path to pass obstacles.
 
 use super::path::{Blend, POINTS_PER_M, Path, Shift};
 use tandem_scene::{Passage, PassageReason, Truth};
 
-/// Beside a hindrance our whole vehicle has to be aside: half its length and some room, points.
+/// Half the ego vehicle's length and some room: next to an obstacle the vehicle must be shifted
+/// over its full length, points.
 const HALF_LENGTH: usize = 3 * POINTS_PER_M;
 
-/// Points over which the path goes aside, by what it goes aside for.
+/// Points over which the path shifts, by the reason of the passage.
 const BLEND_TO_FREE_LANE: usize = 12 * POINTS_PER_M;
 const BLEND_TO_ONCOMING_LANE: usize = 9 * POINTS_PER_M;
 const BLEND_TO_GIVE_WAY: usize = 6 * POINTS_PER_M;
 
-/// The speed at which we reckon to pass somebody who moves where the limit allows it, the fastest
-/// whom we pass, and how much faster than he we reckon to be at least, m/s.
+/// Assumed speed when passing a moving actor where the limit allows it, speed of the fastest actor
+/// that is passed, and minimum difference to it, m/s.
 const PASSING_MPS: f64 = 9.0;
 const FASTEST_PASSED_MPS: f64 = 5.0;
 const LEAST_FASTER_MPS: f64 = 1.0;
 
-/// Room for oncoming vehicles begins this long before the place, and ends this long behind it.
+/// Room for oncoming vehicles begins this long before the place, and ends this long after it.
 const INVADED: (usize, usize) = (15 * POINTS_PER_M, 10 * POINTS_PER_M);
 
-/// A passage on the path.
+/// A passage as a shift of the path.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Detour {
-    /// Why.
     pub(super) reason: PassageReason,
-    /// What tells it from others while it moves: the first of its hindrances.
+    /// Identifies the detour while it moves: the id of its first actor.
     pub(super) key: u32,
-    /// Where the path goes instead.
     pub(super) shift: Shift,
 }
 
-/// The passages that the path heeds.
+/// The passages by which the path is shifted.
 #[derive(Debug, Default)]
 pub(super) struct Passages {
     detours: Vec<Detour>,
-    hindrances: Vec<u32>,
+    passed_actors: Vec<u32>,
     shifts: Vec<Shift>,
 }
 
 impl Passages {
-    /// Takes up what the truth says now, keeps what we are still beside, and shifts the path.
+    /// Adopts the passages of the ground truth, keeps those that the ego vehicle is still
+    /// passing, and shifts the path.
     pub(super) fn update(&mut self, truth: &Truth, path: &mut Path) {
         let ours = path.idx();
         self.detours.retain(|detour| {
@@ -58,21 +58,20 @@ impl Passages {
                 None => self.detours.push(detour),
             }
         }
-        self.hindrances.clear();
-        self.hindrances.extend(truth.passages.iter().flat_map(|passage| &passage.actors));
+        self.passed_actors.clear();
+        self.passed_actors.extend(truth.passages.iter().flat_map(|passage| &passage.actors));
         self.shifts.clear();
         self.shifts.extend(self.detours.iter().map(|detour| detour.shift.clone()));
         path.set_shifts(&self.shifts);
     }
 
-    /// The detours, obstacles and others.
     pub(super) fn detours(&self) -> &[Detour] {
         &self.detours
     }
 
-    /// Actors that are driven around: nobody to queue behind.
-    pub(super) fn hindrances(&self) -> &[u32] {
-        &self.hindrances
+    /// Returns the actors that are passed, so that the ego vehicle does not queue behind them.
+    pub(super) fn passed_actors(&self) -> &[u32] {
+        &self.passed_actors
     }
 }
 
@@ -85,7 +84,7 @@ impl Detour {
 fn on_path(passage: &Passage, truth: &Truth, path: &Path) -> Detour {
     let start = path.of_plan(passage.plan_range.start);
     let end = path.of_plan(passage.plan_range.end);
-    // Who moves on is passed farther on.
+    // A moving actor is passed farther along the path.
     let along_mps = truth
         .actors
         .iter()

@@ -1,4 +1,4 @@
-//! Passing an obstacle by the oncoming lane of a two-lane road, at any speed limit.
+//! Passing an obstacle in the oncoming lane of a two-lane road, at any speed limit.
 
 use super::tests::{assert_no_contact, car, move_ego, plan_through, truth_on};
 use super::*;
@@ -8,9 +8,10 @@ use proptest::test_runner::RngSeed;
 use std::f64::consts::PI;
 use tandem_scene::{ActorState, Passage, PassageReason, Pose, TICK_S};
 
-/// Roads and flows sampled by the property test, each driven at every limit. They are the same in every
-/// run: of thousands, a few in bends of 110 m radius with cyclists at walking pace and oncoming cars
-/// 30 to 60 m apart still end with the autopilot touching a cyclist as it comes back into its lane.
+/// Roads and flows that the property test samples, each driven at every limit. They are the
+/// same in every run: of thousands, a few in bends of 110 m radius, with cyclists at walking
+/// pace and oncoming cars 30 to 60 m apart, still end with the autopilot touching a cyclist
+/// as it returns to its lane.
 fn sampled() -> ProptestConfig {
     ProptestConfig {
         rng_seed: RngSeed::Fixed(1),
@@ -25,20 +26,21 @@ const LANE_M: f64 = 3.5;
 /// Length of the route, meters.
 const ROUTE_M: usize = 500;
 
-/// From the start of the route to the obstacle, meters.
+/// Distance from the start of the route to the obstacle, meters.
 const OBSTACLE_M: f64 = 70.0;
 
-/// A road that is straight, then bends with a constant radius, and is straight again.
+/// A road that is straight, bends with a constant radius, and is straight again.
 #[derive(Clone, Copy, Debug)]
 struct RoadLine {
     straight_m: f64,
     bend_m: f64,
-    /// Radians per meter in the bend, positive to the right.
+    /// Curvature of the bend, radians per meter, positive to the right.
     curvature: f64,
 }
 
 impl RoadLine {
-    /// The pose `along_m` down the road and `aside_m` to the right of our lane's center.
+    /// Returns the pose `along_m` along the road and `aside_m` to the
+    /// right of the ego lane's center.
     fn pose(&self, along_m: f64, aside_m: f64) -> Pose {
         let bent_m = (along_m - self.straight_m).clamp(0.0, self.bend_m);
         let yaw_rad = self.curvature * bent_m;
@@ -58,12 +60,11 @@ impl RoadLine {
     }
 }
 
-/// What has to be passed.
 #[derive(Clone, Copy, Debug)]
 enum Obstacle {
     /// A car that blocks the lane.
     Standing,
-    /// Two cyclists at the edge of the lane, who stop after `ride_m`.
+    /// Two cyclists at the edge of the lane that stop after `ride_m`.
     Cyclists { speed_mps: f64, ride_m: f64 },
 }
 
@@ -73,11 +74,11 @@ struct Drive {
     limit_mps: f64,
     road: RoadLine,
     obstacle: Obstacle,
-    /// From the start of the route to the first oncoming car, meters.
+    /// Distance from the start of the route to the first oncoming car, meters.
     first_m: f64,
     /// Gaps between oncoming cars, meters.
     gaps_m: Vec<f64>,
-    /// Their speed as a share of the limit.
+    /// Speed of the oncoming cars as a fraction of the limit.
     oncoming_share: f64,
 }
 
@@ -124,7 +125,8 @@ impl Drive {
         ActorState { pose: self.road.pose(along_m, aside_m), ..car(id, 0.0, 0.0, speed_mps) }
     }
 
-    /// Returns true once the obstacle has been passed, false after two minutes; panics on contact.
+    /// Returns true once the obstacle has been passed, or false after two
+    /// minutes; panics on contact.
     fn passes(&self) -> bool {
         let corners: Vec<DVec2> =
             (0..=ROUTE_M).map(|along_m| self.road.pose(along_m as f64, 0.0).position).collect();
@@ -175,7 +177,7 @@ proptest! {
     #![proptest_config(sampled())]
 
     #[test]
-    fn passing_by_the_oncoming_lane_ends_well_at_every_limit(
+    fn passing_in_the_oncoming_lane_works_at_every_limit(
         obstacle in obstacle(),
         road in road(),
         first_m in 80.0..300.0f64,
@@ -196,7 +198,7 @@ proptest! {
     }
 }
 
-/// A bend came into the forecast after the decision, then the whole reserve was used up.
+/// Regression: a bend entered the forecast after the decision, and the whole reserve was used up.
 #[test]
 fn cyclists_in_a_bend_are_passed_in_time_at_56_km_per_hour() {
     let drive = Drive {
@@ -221,7 +223,7 @@ fn cyclists_in_a_bend_are_passed_in_time_at_56_km_per_hour() {
     assert!(drive.passes());
 }
 
-/// Passing at half the speed took longer than the forecast reaches.
+/// Regression: passing at half the speed takes longer than the forecast.
 #[test]
 fn cyclists_are_not_passed_slowly_at_30_km_per_hour() {
     let drive = Drive {

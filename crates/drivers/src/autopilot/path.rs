@@ -1,65 +1,62 @@
-//! The route as the autopilot drives it: ten points a meter, shifted aside where it must be.
+//! The route as a path with ten points per meter, shifted laterally where needed.
 
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use std::ops::Range;
 use std::sync::Arc;
 use tandem_scene::{Pose, RoutePlan, wrap_angle};
 
-/// Points of the path per meter.
+/// Number of path points per meter.
 pub(super) const POINTS_PER_M: usize = 10;
 
 /// Distance between two points, meters.
 pub(super) const SPACING_M: f64 = 0.1;
 
-/// How far the path goes on straight before the route's start and beyond its end, meters.
+/// Length of the straight path before the route's start and beyond its end, meters.
 const EXTENSION_M: usize = 50;
 
-/// A junction longer than this is a merge or an exit, meters.
+/// A longer junction is a merge or an exit, meters.
 const LONGEST_CROSSING_M: usize = 45;
 
-/// Points in which it looks for its place on the path, from the last one on.
+/// Number of points, from the last position on, in which the current position is searched.
 const SEARCH_POINTS: usize = 40;
 
-/// Who is farther beside the path than this is not in its lane, meters.
+/// Farther than this from the path a place is not in its lane, meters.
 const OFF_M: f64 = 1.2;
 
-/// Lateral acceleration in bends, and how hard it brakes for them, m/s².
+/// Lateral acceleration in bends, and deceleration before them, m/s².
 const BEND_LATERAL_MPS2: f64 = 2.5;
 const BEND_BRAKING_MPS2: f64 = 2.5;
 
-/// Lateral acceleration where the path goes aside, m/s².
+/// Lateral acceleration where the path shifts, m/s².
 const ASIDE_LATERAL_MPS2: f64 = 4.5;
 
-/// Points over which a displacement grows before the part that is displaced in full, and shrinks
-/// after it.
+/// Points over which a shift grows before its full part, and shrinks after it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Blend {
-    /// Before it.
     pub(super) before: usize,
-    /// After it.
     pub(super) after: usize,
 }
 
 impl Blend {
-    /// The same on both sides.
+    /// Creates a blend of equal length on both sides.
     pub(super) const fn both(points: usize) -> Self {
         Self { before: points, after: points }
     }
 }
 
-/// A sideways displacement of part of the path.
+/// A lateral shift of part of the path.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Shift {
-    /// Points that are displaced in full.
+    /// Points that are shifted in full.
     pub(super) full: Range<usize>,
-    /// Points over which the displacement grows and shrinks around them.
+    /// Points over which the shift grows and shrinks around them.
     pub(super) blend: Blend,
-    /// Meters to the right.
+    /// Full shift, meters to the right.
     pub(super) aside_m: f64,
 }
 
 impl Shift {
-    /// The displacement of point `idx`, meters to the right.
+    /// Returns the shift of point `idx`, meters to the right.
     fn at(&self, idx: usize) -> f64 {
         let share = if idx < self.full.start {
             1.0 - (self.full.start - idx) as f64 / self.blend.before.max(1) as f64
@@ -71,20 +68,20 @@ impl Shift {
         self.aside_m * cosine_blend(share.max(0.0))
     }
 
-    /// First and last of the points that are displaced at all.
+    /// Returns the range of points that are shifted at all.
     pub(super) fn reach(&self) -> Range<usize> {
         self.full.start.saturating_sub(self.blend.before)..self.full.end + self.blend.after
     }
 }
 
-/// From 0 at 0 to 1 at 1, level at both ends.
+/// Cosine blend from 0 at 0 to 1 at 1, with zero slope at both ends.
 fn cosine_blend(share: f64) -> f64 {
     (1.0 - (std::f64::consts::PI * share).cos()) / 2.0
 }
 
-/// What the plan says of a point.
+/// Properties of a point from the plan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Mark {
+struct PointFlags {
     is_junction: bool,
     is_lane_change: bool,
 }
@@ -93,25 +90,25 @@ struct Mark {
 #[derive(Debug)]
 pub(crate) struct Path {
     plan: Arc<RoutePlan>,
-    /// The center of the route's lane.
+    /// Center of the route's lane at each point.
     center: Vec<DVec2>,
     /// Direction of the center line at each point.
     forward: Vec<DVec2>,
-    marks: Vec<Mark>,
+    flags: Vec<PointFlags>,
     junctions: Vec<Range<usize>>,
     lane_changes: Vec<Range<usize>>,
-    /// The path's first point for each of the plan's.
+    /// First path point of each plan point.
     of_plan: Vec<usize>,
     shifts: Vec<Shift>,
-    /// The line to drive: the center displaced by the shifts.
+    /// The driven line: the center displaced by the shifts.
     driven: Vec<DVec2>,
-    /// The speed that bends allow at each point of the driven line, m/s.
+    /// Speed that bends allow at each point of the driven line, m/s.
     bend_mps: Vec<f64>,
     idx: usize,
 }
 
 impl Path {
-    /// The path of `plan`, with us at its start.
+    /// Builds the path of `plan`, with the ego vehicle at its start.
     pub(crate) fn new(plan: &Arc<RoutePlan>) -> Self {
         let places: Vec<DVec3> = plan.points.iter().map(|point| point.position).collect();
         let sampled = supersample(&extended(&places));
@@ -137,11 +134,11 @@ impl Path {
                 (center[to] - center[from]).normalize_or(DVec2::X)
             })
             .collect();
-        let marks: Vec<Mark> = sampled
+        let flags: Vec<PointFlags> = sampled
             .iter()
             .map(|&(_, nearest)| {
                 let point = &plan.points[source(nearest)];
-                Mark {
+                PointFlags {
                     is_junction: point.is_junction,
                     is_lane_change: point.command.is_lane_change(),
                 }
@@ -153,9 +150,9 @@ impl Path {
             bend_mps: vec![0.0; center.len()],
             center,
             forward,
-            junctions: runs(&marks, |mark| mark.is_junction),
-            lane_changes: runs(&marks, |mark| mark.is_lane_change),
-            marks,
+            junctions: runs(&flags, |mark| mark.is_junction),
+            lane_changes: runs(&flags, |mark| mark.is_lane_change),
+            flags,
             idx: of_plan[0],
             of_plan,
             shifts: Vec::new(),
@@ -164,12 +161,12 @@ impl Path {
         path
     }
 
-    /// True if this is the path of `plan`.
+    /// Returns true if this is the path of `plan`.
     pub(crate) fn is_of(&self, plan: &Arc<RoutePlan>) -> bool {
         Arc::ptr_eq(&self.plan, plan)
     }
 
-    /// Displaces the path by `shifts` and nothing else; where they overlap, by the largest.
+    /// Replaces all shifts; where they overlap, the largest applies.
     pub(super) fn set_shifts(&mut self, shifts: &[Shift]) {
         if self.shifts == shifts {
             return;
@@ -186,7 +183,7 @@ impl Path {
         self.limit_bends();
     }
 
-    /// How far the driven line is to the right of the center at `idx`, meters.
+    /// Returns how far the driven line is to the right of the center at `idx`, meters.
     pub(super) fn aside_m(&self, idx: usize) -> f64 {
         self.shifts
             .iter()
@@ -194,96 +191,97 @@ impl Path {
             .fold(0.0, |most: f64, aside| if aside.abs() > most.abs() { aside } else { most })
     }
 
-    /// Finds the nearest of the next points.
+    /// Moves the current position to the nearest of the next points.
     pub(crate) fn advance(&mut self, place: DVec2) {
         self.idx = self.nearest_from(self.idx, SEARCH_POINTS, place);
     }
 
-    /// The driven point nearest to `place` among the `n` from `from` on.
+    /// Returns the driven point nearest to `place` among the `n` from `from` on.
     pub(super) fn nearest_from(&self, from: usize, n: usize, place: DVec2) -> usize {
         let end = (from + n).min(self.driven.len() - 1);
         let distance = |idx: &usize| self.driven[*idx].distance_squared(place);
         (from..end).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(from)
     }
 
-    /// True if `place`, beside our point, is too far from the driven line to be in its lane.
+    /// Returns true if `place`, next to the current point, is too far from the
+    /// driven line to be in its lane.
     pub(super) fn is_off(&self, place: DVec2) -> bool {
         let aside_m = self.direction(self.idx).perp_dot(place - self.driven[self.idx]);
         aside_m.abs() > OFF_M
     }
 
-    /// Where we are.
+    /// Returns the index of the current point.
     pub(crate) fn idx(&self) -> usize {
         self.idx
     }
 
-    /// The last point.
     pub(super) fn last(&self) -> usize {
         self.center.len() - 1
     }
 
-    /// The point for the plan's point `plan_idx`.
+    /// Returns the path point of the plan point `plan_idx`.
     pub(super) fn of_plan(&self, plan_idx: usize) -> usize {
         self.of_plan[plan_idx.min(self.of_plan.len() - 1)]
     }
 
-    /// The line to drive.
+    /// Returns the line to be driven.
     pub(crate) fn driven(&self) -> &[DVec2] {
         &self.driven
     }
 
-    /// Direction of the driven line at `idx`.
+    /// Returns the direction of the driven line at `idx`.
     pub(super) fn direction(&self, idx: usize) -> DVec2 {
         let (from, to) = (idx.saturating_sub(5), (idx + 5).min(self.last()));
         (self.driven[to] - self.driven[from]).normalize_or(self.forward[idx])
     }
 
-    /// The center of the route's lane and its direction at `idx`.
+    /// Returns the center of the route's lane at `idx`, and its direction.
     pub(super) fn center(&self, idx: usize) -> (DVec2, DVec2) {
         (self.center[idx], self.forward[idx])
     }
 
-    /// The speed that bends allow at `idx`, m/s.
+    /// Returns the speed that bends allow at `idx`, m/s.
     pub(super) fn bend_mps(&self, idx: usize) -> f64 {
         self.bend_mps[idx]
     }
 
-    /// True if `what` holds anywhere in `range`.
-    fn any(&self, range: Range<usize>, what: impl Fn(&Mark) -> bool) -> bool {
-        let end = range.end.min(self.marks.len());
-        self.marks[range.start.min(end)..end].iter().step_by(POINTS_PER_M / 2).any(what)
+    /// Returns true if `what` holds anywhere in `range`.
+    fn any(&self, range: Range<usize>, what: impl Fn(&PointFlags) -> bool) -> bool {
+        let end = range.end.min(self.flags.len());
+        self.flags[range.start.min(end)..end].iter().step_by(POINTS_PER_M / 2).any(what)
     }
 
-    /// True if a junction touches `range`.
+    /// Returns true if a junction overlaps `range`.
     pub(super) fn has_junction(&self, range: Range<usize>) -> bool {
         self.any(range, |mark| mark.is_junction)
     }
 
-    /// True if a lane change touches `range`.
+    /// Returns true if a lane change overlaps `range`.
     pub(super) fn has_lane_change(&self, range: Range<usize>) -> bool {
         self.any(range, |mark| mark.is_lane_change)
     }
 
-    /// The stretches inside junctions, in order.
+    /// Returns the stretches inside junctions, in order.
     pub(super) fn junctions(&self) -> &[Range<usize>] {
         &self.junctions
     }
 
-    /// True if `idx` is inside a junction that is too long for a crossing: a merge or an exit.
+    /// Returns true if `idx` is inside a junction that is too long for a
+    /// crossing: a merge or an exit.
     pub(super) fn is_merge(&self, idx: usize) -> bool {
         self.junctions
             .iter()
             .any(|range| range.contains(&idx) && range.len() > LONGEST_CROSSING_M * POINTS_PER_M)
     }
 
-    /// The stretches of lane changes, in order.
+    /// Returns the stretches of lane changes, in order.
     pub(super) fn lane_changes(&self) -> &[Range<usize>] {
         &self.lane_changes
     }
 
-    /// Where `pose` is beside the driven line, looking from `range.start` to `range.end`: the
-    /// nearest point, how far it is to the right of it (meters), and how much it is turned from the
-    /// line (radians). `None` if the nearest point is an end of the range, and it lies beyond.
+    /// Locates `pose` relative to the driven line from `range.start` to `range.end`: the nearest
+    /// point, the distance to its right (meters), and the heading relative to the line (radians).
+    /// Returns `None` if the pose is beyond an end of the range.
     pub(super) fn locate(&self, pose: &Pose, range: Range<usize>) -> Option<(usize, f64, f64)> {
         let end = range.end.min(self.driven.len());
         let distance = |idx: &usize| self.driven[*idx].distance_squared(pose.position);
@@ -301,7 +299,7 @@ impl Path {
         Some((idx, along.perp_dot(offset), wrap_angle(pose.yaw_rad - along.to_angle())))
     }
 
-    /// The speed at each point that lets the bends ahead be driven comfortably.
+    /// Computes at each point the speed at which the bends ahead can be driven comfortably.
     fn limit_bends(&mut self) {
         let reach = 2 * POINTS_PER_M;
         let last = self.last();
@@ -328,10 +326,10 @@ impl Path {
     }
 }
 
-/// The stretches of marks for which `what` holds, with gaps of less than a meter closed.
-fn runs(marks: &[Mark], what: impl Fn(&Mark) -> bool) -> Vec<Range<usize>> {
+/// Returns the stretches of points for which `what` holds, with gaps of less than a meter closed.
+fn runs(flags: &[PointFlags], what: impl Fn(&PointFlags) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
-    for (idx, _) in marks.iter().enumerate().filter(|(_, mark)| what(mark)) {
+    for (idx, _) in flags.iter().enumerate().filter(|(_, mark)| what(mark)) {
         match runs.last_mut() {
             Some(run) if idx <= run.end + POINTS_PER_M => run.end = idx,
             _ => runs.push(idx..idx),
@@ -340,7 +338,7 @@ fn runs(marks: &[Mark], what: impl Fn(&Mark) -> bool) -> Vec<Range<usize>> {
     runs
 }
 
-/// `points` with straight pieces at both ends, a point every meter.
+/// Returns `points` with straight extensions at both ends, a point every meter.
 fn extended(points: &[DVec3]) -> Vec<DVec3> {
     let last = points.len() - 1;
     let step = |from: usize, to: usize| (points[to] - points[from]).with_z(0.0).normalize_or_zero();
@@ -350,8 +348,8 @@ fn extended(points: &[DVec3]) -> Vec<DVec3> {
     before.chain(points.iter().copied()).chain(after).collect()
 }
 
-/// Points a tenth of a meter apart on the line through `points`, each with the index of the nearest
-/// of those. They are picked from a grid of a hundred parts a piece, as the reference does.
+/// Returns points a tenth of a meter apart on the line through `points`, each with the index of the
+/// nearest of those. They are taken from a grid of a hundred parts per piece, as in the reference.
 fn supersample(points: &[DVec3]) -> Vec<(DVec3, usize)> {
     const PARTS: usize = 100;
     let mut sampled = Vec::with_capacity(points.len() * (POINTS_PER_M + 1));
@@ -380,7 +378,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_is_sampled_as_the_reference_does() {
+    fn path_sampling_matches_the_reference() {
         let sample = &reference()["route_supersampling"];
         let point = |value: &serde_json::Value| {
             DVec3::new(number(&value[0]), number(&value[1]), number(&value[2]))
@@ -403,14 +401,14 @@ mod tests {
     }
 
     #[test]
-    fn blends_agree_with_the_reference() {
+    fn blends_match_the_reference() {
         for sample in samples("smooth_transition") {
             assert!((cosine_blend(number(&sample[0])) - number(&sample[1])).abs() < 1e-9);
         }
     }
 
     #[test]
-    fn a_shift_goes_aside_and_comes_back() {
+    fn shift_returns_to_the_center() {
         let mut path = Path::new(&straight_plan(100));
         let (from, to) = (path.of_plan(40), path.of_plan(60));
         path.set_shifts(&[Shift {
@@ -428,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn every_point_of_the_plan_has_its_place() {
+    fn every_plan_point_has_a_path_point() {
         let plan = plan_through(&[DVec2::ZERO, DVec2::new(30.4, 0.0), DVec2::new(30.4, 25.0)]);
         let path = Path::new(&plan);
         for (idx, point) in plan.points.iter().enumerate() {
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pose_is_located_beside_the_path() {
+    fn pose_is_located_relative_to_the_path() {
         let path = Path::new(&straight_plan(100));
         let around = path.of_plan(20)..path.of_plan(80);
         let (idx, aside_m, turned_rad) =

@@ -1,8 +1,9 @@
-//! Throttle and brake for a wanted speed, and how long a distance takes with them.
+//! Throttle and brake for a target speed, and the time that a distance takes with them.
 
 use tandem_scene::TICK_S;
 
-/// Throttle, and whether to brake, for a target speed: a linear regression fitted to the vehicle.
+/// Returns the throttle, and whether to brake, for a target speed: a linear
+/// regression fitted to the vehicle.
 pub fn throttle_and_brake(target_mps: f64, speed_mps: f64, hazard: bool) -> (f64, bool) {
     if target_mps < 1e-5 || hazard {
         return (0.0, true);
@@ -25,17 +26,17 @@ pub fn throttle_and_brake(target_mps: f64, speed_mps: f64, hazard: bool) -> (f64
     (throttle.clamp(0.0, 1.0), false)
 }
 
-/// How long `distance_m` takes from `speed_mps` on at full throttle up to `target_mps`, seconds.
-/// `faster` gives the speed after a tick of full throttle, m/s.
+/// Returns the time to cover `distance_m` from `speed_mps` on, at full throttle up to `target_mps`,
+/// seconds. `faster` returns the speed after a tick of full throttle, m/s.
 pub fn time_to_cover(
     distance_m: f64,
     speed_mps: f64,
     target_mps: f64,
     faster: impl Fn(f64) -> f64,
 ) -> f64 {
-    /// Nobody drives faster, m/s.
+    /// Maximum speed of any vehicle, m/s.
     const FASTEST_MPS: f64 = 120.0 / 3.6;
-    /// Beyond this it takes forever, seconds.
+    /// Longer times count as infinite, seconds.
     const LONGEST_S: f64 = 60.0;
     let (mut left_m, mut time_s, mut v) = (distance_m, 0.0, speed_mps);
     while left_m >= v * TICK_S {
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pedals_agree_with_the_reference() {
+    fn pedals_match_the_reference() {
         let samples = samples("longitudinal_linear_regression");
         assert_eq!(samples.len(), 60);
         for sample in samples {
@@ -67,10 +68,10 @@ mod tests {
         }
     }
 
-    /// The reference speeds up by a cubic of its own, which promises three times what the vehicle
-    /// can do; only the way of adding up is ours.
+    /// The reference accelerates by a cubic of its own, three times as fast as the vehicle can;
+    /// only the summation is compared.
     #[test]
-    fn the_time_for_a_distance_agrees_with_the_reference() {
+    fn time_to_cover_matches_the_reference() {
         let faster = |v: f64| {
             let x = v * 3.6 / 120.0;
             let gain = 1.0850652 + 0.24444733 * x - 0.34674139 * x.powi(2) + 0.06045216 * x.powi(3);
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_move_never_arrives() {
+    fn stationary_vehicle_never_arrives() {
         assert_eq!(time_to_cover(1.0, 0.0, 5.0, |v| v), f64::INFINITY);
     }
 }

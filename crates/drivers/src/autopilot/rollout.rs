@@ -1,4 +1,4 @@
-//! What would happen if we drove on like this: our own next seconds, held against the forecast.
+//! Rollout of the ego vehicle's next seconds, compared with the forecast.
 
 use super::footprint::Footprint;
 use super::forecast::{Forecast, STEPS};
@@ -12,43 +12,42 @@ use tandem_scene::{ActorKind, Command, EgoState};
 /// Ticks per step of the forecast.
 const TICKS_PER_STEP: usize = 2;
 
-/// Points among which we look for our place after a tick.
+/// Number of points in which the position is searched after a tick.
 const SEARCH_POINTS: usize = 24;
 
-/// How hard a roll brakes for a place to stop at, m/s².
+/// Deceleration of a rollout for a stopping point, m/s².
 const STOPPING_MPS2: f64 = 4.0;
 
-/// A way of driving along the path.
+/// Speeds along the path, and where to stop.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Course {
-    /// Never faster than this, m/s.
+pub(super) struct SpeedProfile {
+    /// Upper limit of the speed, m/s.
     pub(super) limit_mps: f64,
-    /// Bends are driven at this multiple of their speed.
+    /// Factor on the comfortable speed in bends.
     pub(super) bend_factor: f64,
-    /// Our front stops before this point.
+    /// Point before which the front stops.
     pub(super) stop: Option<usize>,
 }
 
-/// Somebody ahead whom we follow while the forecast runs.
+/// A vehicle ahead that is followed during the rollout.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Ahead {
-    /// From our center to where our front may be at most, meters.
+    /// Maximum distance from the ego vehicle's current center to its front, meters.
     pub(super) room_m: f64,
-    /// m/s.
     pub(super) speed_mps: f64,
 }
 
-/// How much larger than they are bodies are taken to be.
+/// How much bodies are enlarged for the overlap test.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Margin {
-    /// As the reference forecasts the next two seconds: the more, the later.
+    /// As in the reference's forecast of the next two seconds: grows with time.
     Growing {
-        /// Steps of the whole forecast.
+        /// Number of steps of the forecast.
         steps: usize,
-        /// Lane changes of ours make others longer.
+        /// Near lane changes of the ego vehicle, others are longer.
         near_lane_change: bool,
     },
-    /// For gaps: as much at any time, in proportion to this.
+    /// For gaps: constant in time, in proportion to this factor.
     Gap(f64),
 }
 
@@ -77,18 +76,18 @@ impl Margin {
     }
 }
 
-/// The first time that we would touch somebody.
+/// The first contact with another actor.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Contact {
-    /// Steps of the forecast from now.
+    /// Number of forecast steps from now.
     pub(super) step: usize,
-    /// Whom: index of the track.
+    /// Index of the actor's track in the forecast.
     pub(super) track: usize,
-    /// Our place on the path then.
+    /// Path point of the ego vehicle at the contact.
     pub(super) idx: usize,
 }
 
-/// Our vehicle at the start of a roll.
+/// The ego vehicle and its surroundings at the start of a rollout.
 #[derive(Clone, Copy)]
 pub(super) struct Rollout<'a> {
     pub(super) path: &'a Path,
@@ -99,10 +98,11 @@ pub(super) struct Rollout<'a> {
 }
 
 impl Rollout<'_> {
-    /// Drives `course` for `steps` or until our center is at `until`, and says whom we touch first.
+    /// Rolls out `profile` for `steps`, or until the center is at `until`, and
+    /// returns the first contact.
     pub(super) fn first_contact(
         &self,
-        course: &Course,
+        profile: &SpeedProfile,
         until: usize,
         steps: usize,
         margin: Margin,
@@ -116,7 +116,7 @@ impl Rollout<'_> {
             if tick % TICKS_PER_STEP == 0 {
                 let step = tick / TICKS_PER_STEP;
                 let ours = Footprint::new(&motion.pose, margin.ours(half_m, motion.speed_mps));
-                if let Some(track) = self.touched(&ours, step, margin) {
+                if let Some(track) = self.touched_track(&ours, step, margin) {
                     return Some(Contact { step, track, idx });
                 }
             }
@@ -124,7 +124,7 @@ impl Rollout<'_> {
                 return None;
             }
             let time_s = tick as f64 * tandem_scene::TICK_S;
-            let target_mps = self.target_mps(course, idx, half_m.x, driven_m, time_s);
+            let target_mps = self.target_mps(profile, idx, half_m.x, driven_m, time_s);
             let (throttle, brake) = throttle_and_brake(target_mps, motion.speed_mps, false);
             let place = &motion.pose;
             let steer = lateral.steer(
@@ -143,15 +143,15 @@ impl Rollout<'_> {
 
     fn target_mps(
         &self,
-        course: &Course,
+        profile: &SpeedProfile,
         idx: usize,
         half_length_m: f64,
         driven_m: f64,
         time_s: f64,
     ) -> f64 {
-        let mut target_mps = course.limit_mps.min(course.bend_factor * self.path.bend_mps(idx));
+        let mut target_mps = profile.limit_mps.min(profile.bend_factor * self.path.bend_mps(idx));
         let braking = |room_m: f64| (2.0 * STOPPING_MPS2 * room_m.max(0.0)).sqrt();
-        if let Some(stop) = course.stop {
+        if let Some(stop) = profile.stop {
             let room_m = (stop as f64 - idx as f64) * SPACING_M - half_length_m;
             target_mps = target_mps.min(braking(room_m));
         }
@@ -162,10 +162,10 @@ impl Rollout<'_> {
         target_mps
     }
 
-    fn touched(&self, ours: &Footprint, step: usize, margin: Margin) -> Option<usize> {
+    fn touched_track(&self, ours: &Footprint, step: usize, margin: Margin) -> Option<usize> {
         self.forecast.tracks().iter().enumerate().position(|(idx, track)| {
             let place = self.forecast.place(idx, step);
-            // Nobody is longer than this with his margin.
+            // No body is longer than this, including its margin.
             if place.center.distance_squared(ours.center) > 20.0 * 20.0 {
                 return false;
             }
@@ -174,9 +174,9 @@ impl Rollout<'_> {
         })
     }
 
-    /// The first point of the path between `from` and `to` where our vehicle, standing there, would
-    /// be touched by track `track` at some time.
-    pub(super) fn way_crosses(
+    /// Returns the first path point from `from` to `to` at which track `track` would touch the
+    /// stationary ego vehicle at any time.
+    pub(super) fn first_crossed_idx(
         &self,
         track: usize,
         from: usize,
@@ -184,7 +184,7 @@ impl Rollout<'_> {
         steps: usize,
         margin: Margin,
     ) -> Option<usize> {
-        /// Distance between the places that are looked at, points.
+        /// Distance between the points that are checked.
         const STRIDE: usize = 5;
         let half_m = DVec2::new(self.ego.extent_m[0], self.ego.extent_m[1]);
         let half_m = margin.ours(half_m, 0.0);

@@ -8,13 +8,13 @@ use tandem_scene::wrap_angle;
 /// Steers toward a point ahead on the path.
 #[derive(Clone, Debug, Default)]
 pub struct LateralController {
-    /// The last heading errors, in quarter turns, newest last.
+    /// Last heading errors, in quarter turns, newest last.
     errors: ArrayVec<f64, 6>,
 }
 
 impl LateralController {
-    /// Steering for a vehicle at `place` with `heading_rad`; `path` begins beside it and has ten
-    /// points a meter.
+    /// Returns the steering of a vehicle at `place` with `heading_rad`; `path` begins next to it
+    /// and has ten points per meter.
     pub fn steer(&mut self, path: &[DVec2], place: DVec2, heading_rad: f64, speed_mps: f64) -> f64 {
         let look_ahead = 0.9755321901954155 * (speed_mps * 3.6) + 1.9152884533402488;
         let idx = look_ahead.clamp(24.0, 105.0) as usize;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steering_agrees_with_the_reference() {
+    fn steering_matches_the_reference() {
         for sequence in samples("lateral_pid_sequences") {
             let (amplitude, frequency) =
                 (number(&sequence["amplitude"]), number(&sequence["frequency"]));

@@ -1,4 +1,4 @@
-//! The autopilot in small scenes made by hand, its vehicle moved by the bicycle model.
+//! The autopilot in small hand-made scenes; its vehicle moves by the bicycle model.
 
 use super::*;
 use glam::DVec2;
@@ -11,10 +11,10 @@ use tandem_scene::{
     RoutePlan, RoutePoint, StopCause, StopLine, TICK_S,
 };
 
-/// Scenes drawn by each property test: a drive takes a while.
+/// Scenes that each property test samples; a drive takes a while.
 const CASES: u32 = 16;
 
-/// A plan with a point every meter on straight pieces between `corners`.
+/// Returns a plan with a point every meter on straight pieces between `corners`.
 pub(super) fn plan_through(corners: &[DVec2]) -> Arc<RoutePlan> {
     let mut points = Vec::new();
     for pair in corners.windows(2) {
@@ -34,12 +34,12 @@ pub(super) fn plan_through(corners: &[DVec2]) -> Arc<RoutePlan> {
     Arc::new(RoutePlan { points, reference: GeoReference::default() })
 }
 
-/// `meters` along x from the origin.
+/// Returns a plan of `meters` along x from the origin.
 pub(super) fn straight_plan(meters: usize) -> Arc<RoutePlan> {
     plan_through(&[DVec2::ZERO, DVec2::new(meters as f64, 0.0)])
 }
 
-/// The same with a junction from `from` to `to`.
+/// Like [`straight_plan`], with a junction from `from` to `to`.
 fn crossing_plan(meters: usize, from: usize, to: usize) -> Arc<RoutePlan> {
     let mut plan = (*straight_plan(meters)).clone();
     for point in &mut plan.points[from..to] {
@@ -67,7 +67,7 @@ fn turned(actor: ActorState, yaw_rad: f64) -> ActorState {
     ActorState { pose: Pose { yaw_rad, ..actor.pose }, ..actor }
 }
 
-/// We at the plan's start.
+/// Ground truth with the ego vehicle at the start of the plan.
 pub(super) fn truth_on(plan: &Arc<RoutePlan>, speed_mps: f64, actors: Vec<ActorState>) -> Truth {
     let (a, b) = (plan.points[0].position.truncate(), plan.points[1].position.truncate());
     Truth {
@@ -87,11 +87,11 @@ pub(super) fn truth_on(plan: &Arc<RoutePlan>, speed_mps: f64, actors: Vec<ActorS
     }
 }
 
-/// Drives for `ticks`, every actor straight on at its speed; `look` sees every tick.
-fn drive(truth: &mut Truth, ticks: usize, mut look: impl FnMut(usize, &mut Truth)) {
+/// Drives for `ticks`, with every actor going straight at its speed; calls `inspect` at every tick.
+fn drive(truth: &mut Truth, ticks: usize, mut inspect: impl FnMut(usize, &mut Truth)) {
     let mut autopilot = Autopilot::new();
     for tick in 0..ticks {
-        look(tick, truth);
+        inspect(tick, truth);
         let command = autopilot.command(truth);
         move_ego(truth, &command);
         for actor in &mut truth.actors {
@@ -118,7 +118,7 @@ pub(super) fn assert_no_contact(truth: &Truth) {
 }
 
 #[test]
-fn a_free_road_is_driven_at_its_share_of_the_limit() {
+fn free_road_is_driven_at_a_fraction_of_the_limit() {
     let mut truth = truth_on(&straight_plan(300), 0.0, Vec::new());
     drive(&mut truth, 300, |_, _| {});
     assert!((truth.ego.speed_mps - 0.72 * 50.0 / 3.6).abs() < 0.3, "{}", truth.ego.speed_mps);
@@ -126,7 +126,7 @@ fn a_free_road_is_driven_at_its_share_of_the_limit() {
 }
 
 #[test]
-fn it_stops_behind_a_standing_car() {
+fn stops_behind_a_standing_car() {
     let mut truth = truth_on(&straight_plan(300), 10.0, vec![car(1, 60.0, 0.3, 0.0)]);
     drive(&mut truth, 400, |_, truth| assert_no_contact(truth));
     let gap_m = 60.0 - 2.4 - EGO_EXTENT_M[0] - truth.ego.pose.position.x;
@@ -137,7 +137,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
-    fn it_stops_before_a_red_light_from_any_speed(speed_mps in 0.0..13.9f64, room_m in 0.0..30.0f64) {
+    fn stops_before_a_red_light_from_any_speed(speed_mps in 0.0..13.9f64, room_m in 0.0..30.0f64) {
         let stopping_m = speed_mps.powi(2) / (2.0 * 6.0);
         let line = (stopping_m + room_m + EGO_EXTENT_M[0] + 2.0).ceil() as usize;
         let mut truth = truth_on(&straight_plan(200), speed_mps, Vec::new());
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn it_never_touches_a_flow_that_does_not_yield(
+    fn never_touches_a_flow_that_does_not_yield(
         speed_mps in 8.0..16.0f64, gap_m in 24.0..50.0f64, phase_m in 0.0..50.0f64,
         from_left in any::<bool>(),
     ) {
@@ -181,7 +181,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
-    fn it_never_meets_oncoming_traffic_beside_an_obstacle(
+    fn never_meets_oncoming_traffic_beside_an_obstacle(
         speed_mps in 8.0..14.0f64, first_m in 60.0..200.0f64, gaps_m in prop::collection::vec(18.0..110.0f64, 5),
     ) {
         let mut x = first_m;
@@ -202,7 +202,7 @@ proptest! {
 }
 
 #[test]
-fn a_green_light_is_driven_through_and_a_red_one_that_turns_green() {
+fn green_lights_are_driven_through() {
     let mut truth = truth_on(&straight_plan(200), 8.0, Vec::new());
     let line = |color| StopLine { id: 1, plan_idx: 60, cause: StopCause::Light(color) };
     truth.stop_lines.push(line(LightColor::Red));
@@ -216,7 +216,7 @@ fn a_green_light_is_driven_through_and_a_red_one_that_turns_green() {
 }
 
 #[test]
-fn a_stop_sign_is_obeyed_once() {
+fn stop_sign_is_obeyed_once() {
     let mut truth = truth_on(&straight_plan(200), 8.0, Vec::new());
     truth.stop_lines.push(StopLine { id: 1, plan_idx: 60, cause: StopCause::Sign });
     let mut stood = false;
@@ -227,7 +227,7 @@ fn a_stop_sign_is_obeyed_once() {
     assert!(stood && truth.ego.pose.position.x > 100.0, "{:?}", truth.ego.pose);
 }
 
-/// A car stands 60 m ahead; the lane on the left is `reason`'s.
+/// A car stands 60 m ahead; `reason` determines the lane on the left.
 fn obstacle(reason: PassageReason, others: Vec<ActorState>) -> Truth {
     let mut actors = vec![car(1, 60.0, 0.5, 0.0)];
     actors.extend(others);
@@ -237,7 +237,7 @@ fn obstacle(reason: PassageReason, others: Vec<ActorState>) -> Truth {
 }
 
 #[test]
-fn an_obstacle_is_driven_around_by_the_free_lane() {
+fn obstacle_is_passed_in_the_free_lane() {
     let mut truth = obstacle(PassageReason::ObstacleBesideFreeLane, Vec::new());
     drive(&mut truth, 300, |_, truth| assert_no_contact(truth));
     let at = truth.ego.pose.position;
@@ -245,7 +245,7 @@ fn an_obstacle_is_driven_around_by_the_free_lane() {
 }
 
 #[test]
-fn it_waits_for_oncoming_traffic_before_it_uses_its_lane() {
+fn waits_for_oncoming_traffic_before_using_its_lane() {
     let oncoming =
         (0..5).map(|nth| turned(car(2 + nth, 80.0 + 25.0 * f64::from(nth), -3.5, 12.0), PI));
     let mut truth = obstacle(PassageReason::ObstacleBesideOncomingLane, oncoming.collect());
@@ -258,7 +258,7 @@ fn it_waits_for_oncoming_traffic_before_it_uses_its_lane() {
 }
 
 #[test]
-fn a_pedestrian_who_crosses_is_let_pass() {
+fn crossing_pedestrian_is_let_pass() {
     let mut pedestrian = turned(car(1, 40.0, 5.0, 1.5), -FRAC_PI_2);
     pedestrian.kind = ActorKind::Pedestrian;
     pedestrian.extent_m = [0.2, 0.2, 0.9];
@@ -268,13 +268,13 @@ fn a_pedestrian_who_crosses_is_let_pass() {
 }
 
 #[test]
-fn a_pursuer_is_not_braked_for() {
+fn does_not_brake_for_a_vehicle_from_behind() {
     let mut truth = truth_on(&straight_plan(400), 10.0, vec![car(1, -30.0, 0.0, 13.0)]);
     drive(&mut truth, 400, |_, truth| assert_no_contact(truth));
 }
 
 #[test]
-fn a_yellow_light_that_is_too_near_is_driven_through() {
+fn near_yellow_light_is_driven_through() {
     let mut truth = truth_on(&straight_plan(200), 10.0, Vec::new());
     let cause = StopCause::Light(LightColor::Yellow);
     truth.stop_lines.push(StopLine { id: 1, plan_idx: 8, cause });
@@ -282,7 +282,7 @@ fn a_yellow_light_that_is_too_near_is_driven_through() {
 }
 
 #[test]
-fn a_parked_vehicle_waits_until_its_lane_is_free() {
+fn parked_ego_waits_until_its_lane_is_free() {
     let others = vec![
         car(1, 9.0, 3.0, 0.0),
         car(2, -9.0, 3.0, 0.0),
@@ -300,7 +300,7 @@ fn a_parked_vehicle_waits_until_its_lane_is_free() {
 }
 
 #[test]
-fn cyclists_who_ride_on_are_passed() {
+fn moving_cyclists_are_passed() {
     let mut bicycle = car(1, 45.0, 0.9, 3.0);
     bicycle.kind = ActorKind::Bicycle;
     bicycle.extent_m = [0.8, 0.2, 0.9];
@@ -319,7 +319,7 @@ fn cyclists_who_ride_on_are_passed() {
 }
 
 #[test]
-fn way_is_made_for_who_comes_from_behind_and_for_who_invades() {
+fn gives_way_to_vehicles_from_behind_and_to_invaders() {
     for (reason, aside_m) in [(PassageReason::GiveWay, 3.5), (PassageReason::OncomingInvades, 0.8)]
     {
         let mut truth = truth_on(&straight_plan(200), 8.0, Vec::new());
@@ -335,7 +335,7 @@ fn way_is_made_for_who_comes_from_behind_and_for_who_invades() {
 }
 
 #[test]
-fn the_same_scene_gives_the_same_drive() {
+fn same_scene_gives_the_same_drive() {
     let run = || {
         let oncoming = turned(car(2, 140.0, -3.5, 12.0), PI);
         let mut truth = obstacle(PassageReason::ObstacleBesideOncomingLane, vec![oncoming]);
@@ -347,7 +347,7 @@ fn the_same_scene_gives_the_same_drive() {
 }
 
 #[test]
-fn plan_is_its_line_with_the_speed_that_it_wants() {
+fn plan_is_the_driven_line_at_the_target_speed() {
     let plan = straight_plan(200);
     let mut truth = truth_on(&plan, 8.0, Vec::new());
     truth.speed_limit_mps = 10.0;
@@ -363,5 +363,5 @@ fn plan_is_its_line_with_the_speed_that_it_wants() {
     truth.speed_limit_mps = 10.0;
     let trajectory = Autopilot::new().plan(&truth);
     let [first, second, ..] = trajectory.waypoints[..] else { panic!("{trajectory:?}") };
-    assert!(second[0] - first[0] < 3.0, "a car stands in its way: {trajectory:?}");
+    assert!(second[0] - first[0] < 3.0, "a car blocks the lane: {trajectory:?}");
 }

@@ -1,54 +1,53 @@
-//! Stretches of road that others may use, too: junctions, lane changes, ways around obstacles.
+//! Stretches of road that others may use: junctions, lane changes, and passages of obstacles.
 
 use super::passages::Detour;
 use super::path::{POINTS_PER_M, Path, SPACING_M};
 use tandem_scene::{EgoState, PassageReason};
 
-/// A stretch is looked at from this far on, and from farther away where we need longer to stop.
+/// A stretch is checked from this distance on, or from farther away if stopping takes longer.
 const VIEW_M: f64 = 25.0;
 const VIEW_BRAKING_MPS2: f64 = 3.0;
 
-/// Where a junction and a lane change are behind us, points beyond their ends.
+/// Distances beyond the ends of a junction and of a lane change at which they are
+/// behind the ego vehicle, points.
 const BEYOND_JUNCTION: usize = 5 * POINTS_PER_M;
 const BEYOND_LANE_CHANGE: usize = 3 * POINTS_PER_M;
 
-/// How much of the path somebody looks at who has to come onto it first, points.
+/// Length of path that is checked when the ego vehicle first has to enter it, points.
 const ONTO_PATH: usize = 10 * POINTS_PER_M;
 
-/// The oncoming lane is watched from so far before an obstacle on, points.
+/// Distance before an obstacle from which the oncoming lane is watched, points.
 const WATCH_FROM: usize = 27 * POINTS_PER_M;
 
-/// What a stretch is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// Others cross, or merge.
+    /// Other vehicles cross or merge.
     Junction,
-    /// The route goes to the next lane.
+    /// The route changes to another lane.
     LaneChange,
-    /// Around an obstacle by a lane of our direction.
+    /// Passing an obstacle in a lane of the same direction.
     IntoFreeLane,
-    /// Around an obstacle by the oncoming lane.
+    /// Passing an obstacle in the oncoming lane.
     OncomingLane,
-    /// From beside the path onto it, as when we were parked.
+    /// From beside the path onto it, for example from a parking space.
     OntoPath,
 }
 
 /// A stretch that others may use.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Zone {
-    /// What it is.
     pub(super) kind: Kind,
-    /// Tells it from others of its kind, even while it moves.
+    /// Identifies the stretch among those of its kind, even while it moves.
     pub(super) key: usize,
-    /// Our front waits before this point.
+    /// Point before which the front waits.
     pub(super) from: usize,
-    /// It is behind us when our center is here.
+    /// The ego vehicle is through when its center is here.
     pub(super) to: usize,
-    /// It has to be watched for a while, from this point on.
+    /// Point from which the stretch has to be watched for a while.
     pub(super) watch_from: Option<usize>,
 }
 
-/// The stretches that are near enough to be looked at, in the order of the path.
+/// Finds the stretches that are near enough to check, in the order of the path.
 pub(super) fn find(path: &Path, detours: &[Detour], ego: &EgoState, zones: &mut Vec<Zone>) {
     let ours = path.idx();
     let view_m = VIEW_M.max(10.0 + ego.speed_mps.powi(2) / (2.0 * VIEW_BRAKING_MPS2));
