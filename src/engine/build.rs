@@ -1,15 +1,15 @@
 //! Builds the engines of a network folder into an engine folder.
 //!
-//! Each engine goes through a scratch folder and is renamed to a name that holds its key, so a folder
-//! in use stays whole until `engine.json`, written last, turns to the new engines. Beside each
-//! finished engine lies its record until then: a build that was interrupted goes on from there.
+//! Each engine is written to a scratch folder and then renamed to a name that contains its key, so a
+//! folder in use stays consistent until `engine.json`, written last, refers to the new engines. Until
+//! then each finished engine has a build record of its own, from which an interrupted build resumes.
 
 use super::builder::{Available, BuildError, BuildJob, Builder, PeakMemory, StepListener};
 use super::folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
     FileError, Key, LAYERS_ENDING, NetworkFile, NetworkFileError, NetworkRecord, Prediction,
-    WEIGHTS_ENDING, WeightHashError, WeightHasher, file_name, finished_engine, keep, link_weights,
-    precision_word, publish, remove_folder, weight_files, write_record, write_whole,
+    WEIGHTS_ENDING, WeightHashError, WeightHasher, file_name, finished_engine, link_weights,
+    move_into, precision_name, publish, remove_folder, weight_files, write_atomic, write_record,
 };
 use super::target::{Target, TargetError};
 use crate::timing::Stopwatch;
@@ -22,140 +22,98 @@ use std::time::Duration;
 use tandem_export::folder::{SUMMARY_FILE, Summary, TOKENIZER_FILE, contract_file, graph_file};
 use tandem_export::options::Precision;
 
-/// Held by a build; it holds the number of the process.
+/// File locked during a build; contains the process id of the build.
 const LOCK_FILE: &str = "build.lock";
 
-/// Folder of a build's files in between.
+/// Folder for temporary files of a build.
 const SCRATCH: &str = "scratch.partial";
 
-/// How often a build that waits for another looks again.
+/// Poll period while a build waits for another.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// What to build.
+/// Settings of a build.
 pub struct BuildRequest<'a> {
-    /// Folder of networks, or an engine folder to build again.
+    /// Network folder, or an engine folder to build again.
     pub network: &'a Path,
     /// Engine folder to write.
     pub out: &'a Path,
-    /// What for; each engine runs on all of them.
+    /// Targets of each engine, which runs on all of them.
     pub targets: &'a [Target],
-    /// What the networks are expected to compute in; `None`: whatever they do.
+    /// Required precision of the networks; `None` accepts any.
     pub precision: Option<Precision>,
-    /// File of weight hashes that are known.
+    /// Cache file of weight hashes.
     pub hashes: Option<PathBuf>,
-    /// What there is, as told for the engine folder, once it exists.
+    /// Returns the free memory, and the free disk at the engine folder; called once the folder exists.
     pub available: &'a dyn Fn(&Path) -> Available,
-    /// Hears of the steps within a network's build, from any thread, where the library tells.
+    /// Called for the steps within a network's build, from any thread, where the library reports them.
     pub steps: StepListener,
-    /// Set when the build shall end; finished engines stay.
+    /// Cancels the build when set to true; finished engines stay.
     pub cancel: &'a Arc<AtomicBool>,
 }
 
-/// How far a build is.
+/// Progress of a build.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Progress<'a> {
-    /// Another build of the same folder runs.
+    /// Another build of the same folder is running.
     Waiting {
-        /// Its process, as far as it says.
+        /// Content of its lock file.
         holder: &'a str,
     },
-    /// Weights are being hashed.
     Hashing {
-        /// The network.
         network: &'a str,
-        /// Bytes hashed.
+        /// Bytes hashed so far.
         done: u64,
-        /// Bytes in all.
+        /// Total bytes.
         total: u64,
     },
-    /// An engine with this key is there already.
+    /// An engine with the same key exists.
     Kept {
-        /// The network.
         network: &'a str,
     },
-    /// A network is about to be built.
+    /// The build of a network starts.
     Building {
-        /// The network.
         network: &'a str,
-        /// What it is predicted to need.
         predicted: Prediction,
     },
-    /// A network was built.
     Built {
-        /// The network.
         network: &'a str,
-        /// How that went.
         build: &'a BuildRecord,
     },
 }
 
-/// An engine folder cannot be built.
+/// Error returned when an engine folder cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFolderError {
-    /// The back end does not build for a target.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A network cannot be read.
     #[error(transparent)]
     Network(#[from] NetworkFileError),
-    /// An earlier engine folder cannot be read.
     #[error(transparent)]
     Folder(#[from] EngineFolderError),
-    /// A network cannot be built, or a file not written.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The networks were exported for another precision.
     #[error(
         "the networks in {} compute in {found}, not {asked}; export the checkpoint with --precision \
          {asked} first",
         folder.display()
     )]
-    Precision {
-        /// The network folder.
-        folder: PathBuf,
-        /// As exported.
-        found: String,
-        /// As asked for.
-        asked: String,
-    },
-    /// The engine folder would be written over something else.
+    Precision { folder: PathBuf, found: String, asked: String },
     #[error(
         "{} holds {found:?} and is not an engine folder; give an empty or a new folder as --out",
         folder.display()
     )]
-    InTheWay {
-        /// The folder.
-        folder: PathBuf,
-        /// Something in it.
-        found: String,
-    },
-    /// There is too little memory.
+    NotAnEngineFolder { folder: PathBuf, found: String },
     #[error(
         "building network {network:?} needs up to {needed_mb:.0} MB of memory, {available_mb:.0} MB \
          are free; free some, or build on a larger machine"
     )]
-    Memory {
-        /// The network.
-        network: String,
-        /// Predicted.
-        needed_mb: f64,
-        /// Free.
-        available_mb: f64,
-    },
-    /// There is too little disk.
+    Memory { network: String, needed_mb: f64, available_mb: f64 },
     #[error(
         "building needs up to {needed_mb:.0} MB of disk in {}, {available_mb:.0} MB are free; free \
          some, or give another folder as --out",
         folder.display()
     )]
-    Disk {
-        /// The engine folder.
-        folder: PathBuf,
-        /// Predicted.
-        needed_mb: f64,
-        /// Free.
-        available_mb: f64,
-    },
+    Disk { folder: PathBuf, needed_mb: f64, available_mb: f64 },
 }
 
 impl From<FileError> for BuildFolderError {
@@ -170,19 +128,18 @@ impl From<WeightHashError> for BuildFolderError {
     }
 }
 
-/// What a build did.
+/// Result of a build.
 pub struct Report {
-    /// The folder's record.
     pub record: EngineRecord,
-    /// Networks that were built now; the others were there.
+    /// Networks that this build compiled; the engines of the others were kept.
     pub built: Vec<String>,
 }
 
-/// Builds an engine of every network that has none with the same key yet.
+/// Builds an engine for every network that has no engine with the same key yet.
 ///
 /// # Errors
-/// If the target is not the back end's, a network cannot be read or built, or there is too little
-/// memory or disk. Engines that are finished stay for the next build.
+/// If the back end does not support the targets, a network cannot be read or built, or memory or
+/// disk do not suffice. Finished engines are kept for the next build.
 pub fn build(
     request: &BuildRequest<'_>,
     builder: &dyn Builder,
@@ -195,7 +152,7 @@ pub fn build(
     let _lock = lock(request, progress)?;
     let out = request.out;
     let earlier = EngineFolder::read(out).unwrap_or(None);
-    // Whatever is called so was left by a build that was killed: this one holds the lock.
+    // This build holds the lock, so an existing scratch folder is from a build that was killed.
     let scratch = out.join(SCRATCH);
     remove_folder(&scratch)?;
 
@@ -254,13 +211,13 @@ pub fn build(
     Ok(Report { record, built })
 }
 
-/// One network on its way.
+/// Network to build or to keep.
 struct Plan {
     name: String,
     file: NetworkFile,
     key: Key,
     predicted: Prediction,
-    /// An engine of the same key.
+    /// Record of an existing engine with the same key.
     done: Option<NetworkRecord>,
 }
 
@@ -270,14 +227,14 @@ fn read_summary(request: &BuildRequest<'_>) -> Result<(Summary, String), BuildFo
     match request.precision {
         Some(asked) if asked != found => Err(BuildFolderError::Precision {
             folder: request.network.to_owned(),
-            found: precision_word(found),
-            asked: precision_word(asked),
+            found: precision_name(found),
+            asked: precision_name(asked),
         }),
         _ => Ok((summary, sha256)),
     }
 }
 
-/// A new or empty folder may be built in, and one that was built in before.
+/// Accepts a new or empty folder and one that a build wrote before; refuses any other.
 fn refuse_foreign(out: &Path) -> Result<(), BuildFolderError> {
     let reading = || BuildError::file("read", out);
     if !out.exists() || out.join(LOCK_FILE).exists() || out.join(ENGINE_FILE).exists() {
@@ -287,12 +244,12 @@ fn refuse_foreign(out: &Path) -> Result<(), BuildFolderError> {
         None => Ok(()),
         Some(entry) => {
             let found = entry.map_err(reading())?.file_name().to_string_lossy().into_owned();
-            Err(BuildFolderError::InTheWay { folder: out.to_owned(), found })
+            Err(BuildFolderError::NotAnEngineFolder { folder: out.to_owned(), found })
         }
     }
 }
 
-/// Waits until no other build of the folder runs. The lock ends with the file that is returned.
+/// Waits until no other build of the folder runs. Dropping the returned file releases the lock.
 fn lock(
     request: &BuildRequest<'_>,
     progress: &mut dyn FnMut(Progress<'_>),
@@ -306,7 +263,7 @@ fn lock(
         .truncate(false)
         .open(&path)
         .map_err(BuildError::file("open", &path))?;
-    let mut said = false;
+    let mut reported = false;
     loop {
         match file.try_lock() {
             Ok(()) => break,
@@ -318,11 +275,11 @@ fn lock(
         if request.cancel.load(Ordering::Relaxed) {
             return Err(BuildError::Canceled);
         }
-        if !said {
+        if !reported {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             progress(Progress::Waiting { holder: holder.trim() });
-            said = true;
+            reported = true;
         }
         std::thread::sleep(LOCK_POLL);
     }
@@ -358,7 +315,7 @@ fn refuse_too_small(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Bu
     }
 }
 
-/// Puts the exported networks, and links to their weights, into the engine folder.
+/// Copies the exported networks into the engine folder and links to their weights.
 fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), BuildFolderError> {
     let mut names = vec![SUMMARY_FILE.to_owned(), TOKENIZER_FILE.to_owned()];
     names.extend(plans.iter().flat_map(|plan| [graph_file(&plan.name), contract_file(&plan.name)]));
@@ -366,8 +323,8 @@ fn copy_exported(request: &BuildRequest<'_>, plans: &[Plan]) -> Result<(), Build
         let (from, to) = (request.network.join(&name), request.out.join(&name));
         match fs::read(&from) {
             Ok(bytes) if fs::read(&to).ok().as_ref() == Some(&bytes) => {}
-            Ok(bytes) => write_whole(&to, &bytes)?,
-            // A checkpoint without a tokenizer exports, and says that it cannot drive.
+            Ok(bytes) => write_atomic(&to, &bytes)?,
+            // A checkpoint without a tokenizer can be exported; its summary says that it cannot drive.
             Err(error) if name == TOKENIZER_FILE && error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(NetworkFileError::Read { path: from, source }.into()),
         }
@@ -403,15 +360,15 @@ fn build_one(
     })?;
     let seconds = watch.elapsed().as_secs_f64();
     let peak_resident_bytes = peak.bytes();
-    // Read before the files move: a change of the weights during the build shows as a change later.
+    // Read before the files move, so that weights changed during the build are detected at the next load.
     let weight_files = weight_files(&plan.file)?;
-    let keep_if_there = |path: &Path, name| match path.exists() {
-        true => keep(path, request.out, name).map(Some),
+    let move_if_written = |path: &Path, name| match path.exists() {
+        true => move_into(path, request.out, name).map(Some),
         false => Ok(None),
     };
-    let own_weights = keep_if_there(&weights, weights_name)?;
-    let layers = keep_if_there(&layers, layers_name)?;
-    let engine = keep(&engine, request.out, engine_name)?;
+    let own_weights = move_if_written(&weights, weights_name)?;
+    let layers = move_if_written(&layers, layers_name)?;
+    let engine = move_into(&engine, request.out, engine_name)?;
     let result_bytes =
         [&engine].into_iter().chain(&own_weights).chain(&layers).map(|file| file.bytes).sum();
     let build =

@@ -1,4 +1,4 @@
-//! What a library must offer for engines to be built with it.
+//! Interface between a build and the library that compiles engines.
 
 use super::folder::{FileError, NetworkFile, Prediction, WeightHashError};
 use super::session::LoadError;
@@ -8,22 +8,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// A library that turns networks into engine files.
+/// Library that compiles networks into engine files.
 ///
-/// [`super::build::build`] does everything around it: prediction against what there is, resuming,
-/// hashing, and files that appear whole or not at all.
+/// [`super::build::build`] does the rest: comparing predicted with free memory and disk, resuming,
+/// hashing, and writing files atomically.
 pub trait Builder {
-    /// Which library.
+    /// Returns the back end that runs the engines.
     fn kind(&self) -> BackendKind;
 
-    /// The library with its version; part of an engine's key.
+    /// Returns the library's name and version, which are part of an engine's key.
     fn library_version(&self) -> String;
 
-    /// What else of this machine an engine for `targets` depends on, such as CPU features; `None` if
-    /// it can be built here and run elsewhere.
+    /// Returns the properties of this machine on which engines for `targets` depend, such as CPU
+    /// features. `None` if engines built here run on other machines.
     fn machine(&self, targets: &[Target]) -> Option<String>;
 
-    /// What building one network needs.
+    /// Predicts the memory and disk that building one network needs.
     ///
     /// # Errors
     /// If the graph cannot be read.
@@ -32,73 +32,71 @@ pub trait Builder {
     /// Builds one network.
     ///
     /// # Errors
-    /// If the library refuses the network, a file cannot be read or written, or the build was
-    /// canceled.
+    /// If the library rejects the network, a file cannot be read or written, or the build was canceled.
     fn build(&self, job: &BuildJob<'_>) -> Result<(), BuildError>;
 }
 
-/// One network to build.
+/// Paths and settings for building one network.
 pub struct BuildJob<'a> {
     /// The network as exported.
     pub file: &'a NetworkFile,
-    /// What for; one engine runs on all of them.
+    /// Targets of the engine, which runs on all of them.
     pub targets: &'a [Target],
-    /// Where the engine goes. Its folder is empty, on the file system of the engine folder, and
-    /// removed afterwards: room for files in between.
+    /// Path of the engine to write. Its folder is empty, on the file system of the engine folder, and
+    /// removed afterwards: temporary files may be written there.
     pub engine: &'a Path,
-    /// Where weights go that only this engine has, if there are any.
+    /// Path for converted weights that belong to this engine alone, if the library writes any.
     pub weights: &'a Path,
-    /// What the file at `weights` will be called beside the engine.
+    /// Final name of the file at `weights`, which will be in the engine's folder.
     pub weights_name: &'a str,
-    /// Where the description of the engine's layers goes, if the library gives one.
+    /// Path for the list of the engine's layers, if the library provides one.
     pub layers: &'a Path,
-    /// Hears of the steps of the build.
+    /// Called for each step of the build.
     pub steps: &'a StepListener,
-    /// Set when the build shall end.
+    /// Cancels the build when set to true.
     pub cancel: &'a Arc<AtomicBool>,
 }
 
-/// One step of one phase of a network's build. Phases nest; each has the library's name.
+/// Progress of one phase of a network's build. Phases nest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BuildStep<'a> {
-    /// The network.
     pub network: &'a str,
-    /// The phase.
+    /// Phase, named by the library.
     pub phase: &'a str,
-    /// Phases around it; 0 for the one that is the whole build.
+    /// Number of enclosing phases; 0 for the build itself.
     pub depth: u32,
-    /// Steps that are done.
+    /// Completed steps of the phase.
     pub step: u32,
-    /// Steps of the phase.
+    /// Total steps of the phase.
     pub steps: u32,
 }
 
-/// Who hears of steps. A library calls it from any of its threads, and it must not panic.
+/// Callback for build steps. The library calls it from any of its threads; it must not panic.
 pub type StepListener = Arc<dyn Fn(BuildStep<'_>) + Send + Sync>;
 
-/// What there is.
+/// Free memory and disk of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Available {
-    /// Free memory, bytes; `None` if it cannot be told.
+    /// `None` if the system does not report it.
     pub memory_bytes: Option<u64>,
-    /// Free disk where the engine folder is, bytes; `None` if it cannot be told.
+    /// Free space of the engine folder's file system; `None` if the system does not report it.
     pub disk_bytes: Option<u64>,
 }
 
 impl Available {
-    /// On this machine, with an engine folder in `folder`, which exists.
+    /// Reads the free resources of this machine; `folder`, the engine folder, exists.
     pub fn here(folder: &Path) -> Self {
         Self { memory_bytes: free_memory(), disk_bytes: free_disk(folder) }
     }
 }
 
-/// `MemAvailable` of the kernel: what can be had without swapping.
+/// Returns the kernel's `MemAvailable`: memory that can be allocated without swapping.
 fn free_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     kibibytes(&info, "MemAvailable:")
 }
 
-/// The number of a `Name:   123 kB` line, in bytes.
+/// Parses a line `Name:   123 kB` and returns bytes.
 fn kibibytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
@@ -116,48 +114,37 @@ fn free_disk(_: &Path) -> Option<u64> {
     None
 }
 
-/// The most memory this process had resident since [`Self::start`], mapped files included.
+/// Peak resident memory of this process since [`Self::start`], mapped files included.
 pub(in crate::engine) struct PeakMemory;
 
 impl PeakMemory {
-    /// Forgets the peak so far, where the kernel lets us; else the peak is that of the process.
+    /// Resets the kernel's peak, where it permits that; otherwise the peak is that of the process.
     pub(in crate::engine) fn start() -> Self {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self
     }
 
-    /// Bytes, `None` if the system does not say.
+    /// Returns bytes, or `None` if the system does not report them.
     pub(in crate::engine) fn bytes(&self) -> Option<u64> {
         kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
     }
 }
 
-/// A network could not be built.
+/// Error returned when a network cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The network does not load, so it cannot be optimized either.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The library refused.
     #[error("{library} cannot build network {network:?}: {reason}")]
-    Refused {
-        /// The library.
-        library: String,
-        /// The network.
-        network: String,
-        /// The library's own words.
-        reason: String,
-    },
-    /// A file cannot be read or written.
+    Refused { library: String, network: String, reason: String },
     #[error(transparent)]
     File(#[from] FileError),
-    /// Someone asked for it.
     #[error("the build was interrupted")]
     Canceled,
 }
 
 impl BuildError {
-    /// For `map_err` on what is done to `path`.
+    /// Returns a closure for `map_err` on the result of an operation on `path`.
     pub(super) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let error = FileError::at(what, path);
         move |source| Self::File(error(source))
@@ -182,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_s_lines_are_read_as_bytes() {
+    fn kernel_kibibytes_are_parsed_as_bytes() {
         let text = "MemTotal:  9 kB\nMemAvailable:   12 kB\n";
         assert_eq!(kibibytes(text, "MemAvailable:"), Some(12 * 1024));
         assert_eq!(kibibytes(text, "MemFree:"), None);

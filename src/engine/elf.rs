@@ -1,24 +1,24 @@
-//! How long a shared library has to be, by its own program headers.
+//! Minimum length of a shared library, from its program headers.
 //!
-//! The loader maps the segments that the headers list without looking at the file's length; a page
-//! beyond the end ends the process with SIGBUS.
+//! The loader maps the segments that the headers list without checking the file's length; accessing a
+//! page beyond the end kills the process with SIGBUS.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// Length of an ELF header of 64 bits.
+/// Length of a 64-bit ELF header.
 const HEADER_BYTES: usize = 64;
-/// Length of one of its program headers.
+/// Length of one 64-bit program header.
 const PROGRAM_HEADER_BYTES: u64 = 56;
 
-/// Length that the segments of a little-endian ELF file of 64 bits need, or `None` for any other
-/// file: the loader refuses those by itself.
+/// Returns the length that the segments of a little-endian 64-bit ELF file need, or `None` for any
+/// other file, which the loader rejects.
 pub(super) fn needed_length(file: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
     let mut header = [0; HEADER_BYTES];
     match file.read_exact(&mut header) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         read => read?,
     }
-    // Magic, then class and byte order.
+    // Magic number, class and byte order.
     if header[..6] != *b"\x7fELF\x02\x01" {
         return Ok(None);
     }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use std::io::Cursor;
 
-    /// A file of headers alone: one segment with this offset and length.
+    /// Returns a file that contains only headers, for one segment with this offset and length.
     fn file(offset: u64, length: u64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER_BYTES + PROGRAM_HEADER_BYTES as usize];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -63,16 +63,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_segment_decides() {
+    fn length_is_the_end_of_the_last_segment() {
         assert_eq!(needed(file(1000, 24)), Some(1024));
         assert_eq!(needed(file(0, 10)), Some(120), "the headers themselves");
         assert_eq!(needed(file(u64::MAX, 24)), Some(u64::MAX));
-        // Cut within its table.
+        // Truncated within the table.
         assert_eq!(needed(file(1000, 24)[..100].to_vec()), Some(120));
     }
 
     #[test]
-    fn other_files_are_left_to_the_loader() {
+    fn files_that_are_not_elf_have_no_length() {
         assert_eq!(needed(Vec::new()), None);
         assert_eq!(needed(vec![b'#'; 200]), None);
     }

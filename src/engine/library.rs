@@ -1,12 +1,12 @@
-//! Where a vendor's library comes from.
+//! Finds vendor libraries, and fetches them if necessary.
 //!
-//! Three ways, in this order: the file named by the library's environment variable; tandem's cache
-//! folder; the Python package of the pinned version, fetched once with pip, checked by hash and put
-//! into the cache. Two processes that need it at once fetch it once: the cache is filled under a file
-//! lock, by rename.
+//! A library comes from, in this order: the file named by the library's environment variable; tandem's
+//! cache folder; the Python package of the pinned version, which is fetched once with pip, checked by
+//! hash and stored in the cache. The cache is filled under a file lock and by rename, so processes that
+//! start together fetch a library once.
 //!
-//! Files of the cache are hashed each time before they are used, and fetched again if they are not
-//! those of the package. A file that the user names is used as it is if its own headers fit into it.
+//! Cached files are hashed before each use, and fetched again if they differ from the package's. A file
+//! that the user names is accepted if it is as long as its ELF headers require.
 
 use super::elf;
 use crate::process::{Ended, Program};
@@ -19,47 +19,47 @@ use std::time::Duration;
 use tandem_export::weights::hex;
 use tandem_files::replaceable_by_all;
 
-/// A library that can be found, and the release of it that is fetched.
+/// Vendor library and the release of it that is fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct Library {
-    /// Its name, for people.
+    /// Display name.
     pub name: &'static str,
-    /// The release that is fetched.
+    /// Version that is fetched.
     pub version: &'static str,
-    /// The environment variable that names its file.
+    /// Environment variable that names its file.
     pub variable: &'static str,
-    /// Its files, the one to load first. All lie in one folder.
+    /// File names, all in one folder; the first is the one to load.
     pub files: &'static [&'static str],
-    /// The Python package that holds it.
+    /// Python package that contains the library.
     pub package: &'static str,
-    /// Folder of [`Self::files`] within the package.
+    /// Folder of [`Self::files`] in the package.
     pub folder: &'static str,
-    /// The package for this machine, if there is one.
+    /// Package for this architecture, if one exists.
     pub wheel: Option<Wheel>,
 }
 
-/// The package of one machine architecture.
+/// Python package for one machine architecture.
 #[derive(Clone, Copy, Debug)]
 pub struct Wheel {
     /// Platform tag.
     pub platform: &'static str,
-    /// SHA-256 of the package, lower-case hexadecimal.
+    /// Lower-case SHA-256 of the package.
     pub sha256: &'static str,
-    /// Size of the package, megabytes.
+    /// Size of the package.
     pub megabytes: u32,
-    /// SHA-256 of each of [`Library::files`] in it, in their order.
+    /// SHA-256 of each of [`Library::files`], in the same order.
     pub files_sha256: &'static [&'static str],
 }
 
 impl Wheel {
-    /// Longest time that fetching may take: enough for 200 kB/s.
+    /// Returns the time limit of a fetch, enough for 200 kB/s.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(120 + 5 * u64::from(self.megabytes))
     }
 }
 
 impl Library {
-    /// The file to load.
+    /// Returns the name of the file to load.
     pub fn file(&self) -> &'static str {
         self.files[0]
     }
@@ -74,32 +74,30 @@ impl Library {
     }
 }
 
-/// Where a library was found.
+/// Source of a library.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
-    /// Named by its environment variable.
+    /// File named by the environment variable.
     Environment,
-    /// The cache folder.
     Cache,
-    /// Fetched just now, into the cache folder.
+    /// Fetched by this call and stored in the cache folder.
     Fetched,
 }
 
-/// What the finder reads from the environment; tests give their own.
+/// Inputs of a search for a library, read from the environment or set by a test.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// The library that is looked for.
     pub library: &'static Library,
     /// Value of the library's environment variable.
     pub explicit: Option<PathBuf>,
-    /// tandem's cache folder, if one can be had.
+    /// tandem's cache folder; `None` if the environment defines none.
     pub cache: Option<PathBuf>,
-    /// The Python interpreter that runs pip.
+    /// Python interpreter that runs pip.
     pub python: Program,
 }
 
 impl Places {
-    /// As the environment says: the library's own variable, [`cache_folder`], `python3`.
+    /// Reads the environment: the library's variable, [`cache_folder`], `python3` in `PATH`.
     #[expect(clippy::disallowed_methods, reason = "this is the library finder")]
     pub fn from_environment(library: &'static Library) -> Self {
         let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -108,15 +106,15 @@ impl Places {
         Self { library, explicit: path(library.variable), cache, python }
     }
 
-    /// The file that the cache holds once it was fetched.
+    /// Returns the path of the library in the cache, whether or not the file exists.
     pub fn cached_library(&self) -> Option<PathBuf> {
         Some(self.cache.as_ref()?.join(self.library.folder_name()).join(self.library.file()))
     }
 }
 
-/// tandem's cache folder, if the environment has one: `TANDEM_CACHE_DIR`, else
-/// `XDG_CACHE_HOME/tandem`, else `HOME/.cache/tandem`.
-#[expect(clippy::disallowed_methods, reason = "the cache is where the environment says")]
+/// Returns tandem's cache folder: `TANDEM_CACHE_DIR`, else `XDG_CACHE_HOME/tandem`, else
+/// `HOME/.cache/tandem`; `None` if none of these variables is set.
+#[expect(clippy::disallowed_methods, reason = "the environment defines the cache folder")]
 pub fn cache_folder() -> Option<PathBuf> {
     let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     path("TANDEM_CACHE_DIR")
@@ -124,83 +122,61 @@ pub fn cache_folder() -> Option<PathBuf> {
         .or_else(|| path("HOME").map(|home| home.join(".cache").join("tandem")))
 }
 
-/// No library.
+/// Error returned when a library cannot be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum LibraryError {
-    /// The environment variable names a file that is not there.
     #[error(
         "{} names {path:?}, which does not exist; correct it, or unset it and tandem {}",
         library.variable,
         if library.wheel.is_some() {
             format!("fetches {} {}", library.name, library.version)
         } else {
-            format!("looks for {} {} in its cache folder", library.name, library.version)
+            format!("uses {} {} from its cache folder", library.name, library.version)
         }
     )]
-    Explicit {
-        /// The library.
-        library: &'static Library,
-        /// The path.
-        path: PathBuf,
-    },
-    /// A file ends before its own headers say.
+    Explicit { library: &'static Library, path: PathBuf },
     #[error(
         "{path:?} was not copied completely: it has {found} bytes and its headers need {needed}; copy it \
          again, or delete it"
     )]
     Truncated {
-        /// The path.
         path: PathBuf,
-        /// Length of the file.
         found: u64,
-        /// Least length by its headers.
+        /// Minimum length according to its headers.
         needed: u64,
     },
-    /// Others may replace it.
     #[error(
-        "{path:?} is not loaded: every user of this machine may replace it, as all may write {place:?}; \
-         take that permission away (`chmod o-w {}`)",
+        "{path:?} is not loaded: every user of this machine can replace it, because {place:?} is \
+         writable by all users; remove that permission (`chmod o-w {}`)",
         place.display()
     )]
     Replaceable {
-        /// The path.
         path: PathBuf,
-        /// The file or folder that all may write.
+        /// File or folder that is writable by all users.
         place: PathBuf,
     },
-    /// A file of the cache is not that of the package.
     #[error(
         "{path:?} is damaged: its SHA-256 is {found}, that of {} {} is {expected}; delete it and tandem \
-         fetches it again, or name it in {} to use it as it is",
+         fetches it again, or set {} to it to use it unchanged",
         library.name,
         library.version,
         library.variable
     )]
     Damaged {
-        /// The library.
         library: &'static Library,
-        /// The path.
         path: PathBuf,
-        /// SHA-256 of the file.
         found: String,
-        /// SHA-256 of the package's.
+        /// SHA-256 of the package's file.
         expected: &'static str,
     },
-    /// A file cannot be read.
     #[error("cannot read {path:?}: {source}")]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// None of the three ways worked.
+    Read { path: PathBuf, source: io::Error },
     #[error(
         "{name} was not found and could not be fetched: {why}\n\
          There are three ways to provide it:\n  \
          1. set {} to its {} of version {} or later,\n  \
          2. put {} into {cache} (copy it from a machine that has it),\n  \
-         3. let tandem fetch it: that needs python3 with pip and a network, or a package mirror that pip knows",
+         3. let tandem fetch it: that needs python3 with pip and a network, or a package mirror configured in pip",
         library.variable,
         library.file(),
         library.version,
@@ -208,20 +184,18 @@ pub enum LibraryError {
         name = library.name,
     )]
     Unavailable {
-        /// The library.
         library: &'static Library,
-        /// What went wrong with the last way.
         why: String,
-        /// The cache folder's place for it.
+        /// Folder of the library in the cache.
         cache: String,
     },
 }
 
-/// Finds the library without fetching anything.
+/// Finds the library without fetching it. Returns `None` if it is neither named nor cached.
 ///
 /// # Errors
-/// If its environment variable names a file that is missing or incomplete, a file of the cache is not
-/// that of the package, or every user of this machine may replace what would be loaded. `Ok(None)` if the cache is empty.
+/// If its environment variable names a file that is missing or incomplete, a cached file differs from
+/// the package's, or every user of this machine can replace a file that would be loaded.
 pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> {
     if let Some(path) = &places.explicit {
         if !path.is_file() {
@@ -236,10 +210,8 @@ pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> 
     Ok(is_there.then_some((path, Source::Cache)))
 }
 
-/// Whether every file of `library` lies beside `path`.
-///
-/// # Errors
-/// If one of them is not the package's, or every user may replace it.
+/// Returns whether the folder of `path` contains every file of `library`. Fails if a file differs from
+/// the package's or every user can replace it.
 fn is_complete(library: &'static Library, path: &Path) -> Result<bool, LibraryError> {
     let files = || library.files.iter().map(|file| path.with_file_name(file));
     if !files().all(|path| path.is_file()) {
@@ -259,7 +231,7 @@ fn is_complete(library: &'static Library, path: &Path) -> Result<bool, LibraryEr
     Ok(true)
 }
 
-/// Refuses a file whose code every user of the machine could choose.
+/// Refuses a file that every user of the machine can replace.
 fn refuse_replaceable(path: &Path) -> Result<(), LibraryError> {
     match replaceable_by_all(path) {
         Ok(None) => Ok(()),
@@ -268,7 +240,8 @@ fn refuse_replaceable(path: &Path) -> Result<(), LibraryError> {
     }
 }
 
-/// Refuses a file that the loader would map beyond its end, which no process survives.
+/// Refuses a truncated library, which the loader would map beyond its end; accessing that part kills
+/// the process.
 fn check_length(path: &Path) -> Result<(), LibraryError> {
     let read = |source| LibraryError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read)?;
@@ -281,7 +254,7 @@ fn check_length(path: &Path) -> Result<(), LibraryError> {
     }
 }
 
-/// SHA-256 of a file, lower-case hexadecimal.
+/// Computes the lower-case SHA-256 of a file.
 fn sha256(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
@@ -293,11 +266,11 @@ fn sha256(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Finds the library, fetching it if need be, also in place of damaged files of the cache.
-/// `progress` gets a line when a fetch begins and while it takes its time.
+/// Finds the library, or fetches it if it is missing or its cached files are damaged. `progress`
+/// receives a line at the start of a fetch and periodically while it runs.
 ///
 /// # Errors
-/// If there is no library and none can be fetched; the message says which ways exist.
+/// If the library cannot be found or fetched; the message lists the ways to provide it.
 pub fn find_or_fetch(
     places: &Places,
     progress: &mut dyn FnMut(&str),
@@ -318,10 +291,10 @@ pub fn find_or_fetch(
     };
     let Some(wheel) = &places.library.wheel else {
         let arch = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
-        return Err(unavailable(format!("no package is known for {arch}")));
+        return Err(unavailable(format!("it has no package for {arch}")));
     };
     let (Some(cache), Some(path)) = (&places.cache, places.cached_library()) else {
-        return Err(unavailable("there is no cache folder: HOME is not set".into()));
+        return Err(unavailable("HOME is not set, so tandem has no cache folder".into()));
     };
     fetch(places, wheel, cache, &path, progress).map_err(unavailable)
 }
@@ -349,15 +322,15 @@ fn fetch(
         return Ok((path.to_path_buf(), Source::Cache));
     }
     let scratch_prefix = format!(".{}.fetch-", library.folder_name());
-    // Whoever made these is dead, since it held the lock.
+    // Their processes have ended: a fetch holds the lock.
     remove_scratch(cache, &scratch_prefix).map_err(|error| io_error("clear", cache, error))?;
     let limit = wheel.time_limit();
     let what = format!("{} {} ({} MB)", library.name, library.version, wheel.megabytes);
     progress(&format!("fetching {what} into {}", cache.display()));
-    let mut told = Duration::ZERO;
+    let mut reported = Duration::ZERO;
     let mut waiting = |passed: Duration| {
-        if passed >= told + PROGRESS_PERIOD {
-            told = passed;
+        if passed >= reported + PROGRESS_PERIOD {
+            reported = passed;
             progress(&format!(
                 "fetching {what}: {} of at most {} s",
                 passed.as_secs(),
@@ -365,7 +338,7 @@ fn fetch(
             ));
         }
     };
-    // No other process knows its name, and none but this user's may write into it.
+    // The name is random and only this user may write into the folder.
     let scratch = tempfile::Builder::new()
         .prefix(&scratch_prefix)
         .tempdir_in(cache)
@@ -382,7 +355,7 @@ fn fetch(
         File::open(&to)
             .and_then(|file| file.sync_all())
             .map_err(|error| io_error("write", &to, error))?;
-        // Whatever happened to the package after it was hashed, this is what will be loaded.
+        // Checks the very file that will be loaded: the package may have changed after its check.
         let found = sha256(&to).map_err(|error| io_error("read", &to, error))?;
         if found != *expected {
             return Err(format!(
@@ -390,7 +363,7 @@ fn fetch(
             ));
         }
     }
-    let folder = path.parent().expect("the cached library lies in a folder of the cache");
+    let folder = path.parent().expect("the cached library is in a folder of the cache");
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(|error| io_error("clear", folder, error))?;
     }
@@ -438,7 +411,7 @@ fn download(
         .map_err(|error| format!("cannot read {}: {error}", scratch.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .ok_or("pip reported success but left no package")?;
+        .ok_or("pip reported success but wrote no package")?;
     let found =
         sha256(&package).map_err(|error| format!("cannot read {}: {error}", package.display()))?;
     if found != wheel.sha256 {
@@ -458,7 +431,7 @@ fn extract(places: &Places, package: &Path, into: &Path, limit: Duration) -> Res
     let mut arguments = vec![OsStr::new("-I"), OsStr::new("-c"), OsStr::new(program)];
     arguments.extend([package.as_os_str(), into.as_os_str()]);
     arguments.extend(files.iter().map(OsStr::new));
-    let scratch = package.parent().expect("pip left it in the scratch folder");
+    let scratch = package.parent().expect("pip wrote it to the scratch folder");
     let Ended { status, stderr, .. } = places
         .python
         .run(&arguments, scratch, limit, &mut |_| {})
@@ -497,8 +470,8 @@ mod tests {
         }),
     };
 
-    /// Held by tests that write a script and start it: a process that another test starts in between
-    /// would inherit the open script, and the system starts no file that is open for writing.
+    /// Locked by tests that write and then start a script: a process started meanwhile by another test
+    /// would inherit the open file, and a file open for writing cannot be executed (ETXTBSY).
     static SCRIPTS: Mutex<()> = Mutex::new(());
 
     fn places(folder: &Path) -> Places {
@@ -511,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_explicit_file_is_named() {
+    fn missing_explicit_file_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let explicit = Some(folder.path().join("gone.so"));
         let error = find(&Places { explicit, ..places(folder.path()) }).unwrap_err().to_string();
@@ -520,7 +493,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn library_that_every_user_may_replace_is_refused_wherever_it_lies() {
+    fn library_writable_by_all_users_is_refused() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let mut places = places(folder.path());
@@ -541,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn an_explicit_file_comes_before_the_cache() {
+    fn explicit_file_has_priority_over_the_cache() {
         let folder = tempfile::tempdir().unwrap();
         let mut places = places(folder.path());
         let cached = places.cached_library().unwrap();
@@ -557,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn without_library_and_python_the_error_names_all_three_ways() {
+    fn error_without_library_and_python_names_all_ways() {
         let folder = tempfile::tempdir().unwrap();
         let mut lines = Vec::new();
         let error = find_or_fetch(&places(folder.path()), &mut |line| lines.push(line.to_string()))
@@ -570,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_pip_leaves_nothing_that_looks_fetched() {
+    fn failing_pip_leaves_no_cached_library() {
         let _alone = SCRIPTS.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let python = folder.path().join("python3");
@@ -583,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_with_another_hash_is_not_used() {
+    fn package_with_another_hash_is_refused() {
         let _alone = SCRIPTS.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let python = folder.path().join("python3");
@@ -597,8 +570,8 @@ mod tests {
         assert_eq!(find(&places).unwrap(), None);
     }
 
-    /// Places whose pip fetches the package "package\n" and notes each time that it did, and the
-    /// wheel that names that package.
+    /// Returns a search whose pip writes the package "package\n" and logs each call, and the matching
+    /// wheel.
     fn fetching(folder: &Path) -> (Places, Wheel) {
         let python = folder.join("python3");
         let script = format!(
@@ -620,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_at_once_fetch_it_once() {
+    fn concurrent_fetches_download_once() {
         let _alone = SCRIPTS.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (places, wheel) = fetching(folder.path());
@@ -637,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_that_was_interrupted_is_started_anew() {
+    fn interrupted_fetch_is_restarted() {
         let _alone = SCRIPTS.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (places, _) = fetching(folder.path());
@@ -645,7 +618,7 @@ mod tests {
         let scratch = folder.path().join(format!(".{}.fetch-dead", places.library.folder_name()));
         fs::create_dir_all(&scratch).unwrap();
         fs::write(scratch.join("half.whl"), "pack").unwrap();
-        // One of two files: as good as none.
+        // One of two files does not count as cached.
         fs::create_dir_all(library.parent().unwrap()).unwrap();
         fs::write(&library, "half").unwrap();
         let found = find_or_fetch(&places, &mut |_| {}).unwrap();
@@ -657,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_of_the_cache_is_named_and_fetched_again() {
+    fn damaged_cached_file_is_reported_and_fetched_again() {
         let _alone = SCRIPTS.lock().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (places, _) = fetching(folder.path());
@@ -678,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_explicit_library_is_refused() {
+    fn truncated_explicit_library_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.so");
         fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
@@ -690,10 +663,9 @@ mod tests {
     }
 
     #[test]
-    fn python_files_of_the_current_folder_are_not_run() {
+    fn python_files_in_the_current_folder_are_not_run() {
         let folder = tempfile::tempdir().unwrap();
-        // A real interpreter in a folder with a module that would stand for pip. The scratch folder
-        // is the only one that a fetch may start it in.
+        // A real interpreter is started in a folder with a module named pip, which it must not import.
         let evil = "open('ran', 'w').write('x'); raise SystemExit(1)";
         fs::write(folder.path().join("pip.py"), evil).unwrap();
         let python = Program::find("python3").expect("python3 is needed to build and test");

@@ -1,16 +1,16 @@
-//! Networks that run: a [`NetworkFile`] is read, a [`Backend`] loads it into an [`Engine`], an engine
-//! gives [`Session`]s.
+//! Loading and running networks: a [`Backend`] loads a [`NetworkFile`] into an [`Engine`], which
+//! creates [`Session`]s.
 //!
-//! A file is bytes on disk with a contract, an engine is loaded and immutable, a session has one
-//! user. Sessions bind to the caller's memory by address: the first run with a tensor pays for the
-//! binding, later runs with the same memory copy and allocate nothing of ours.
+//! A network file is a graph on disk with its contract. An engine is loaded and immutable; a session
+//! has one user. Sessions bind to the caller's memory by address: the first run with a tensor creates
+//! the binding, and later runs with the same memory neither copy it nor allocate host memory here.
 //!
-//! A [`Builder`] does ahead of time, and for a named [`Target`], what a back end would do at every
-//! load; [`build::build`] writes an [`EngineFolder`] with it, whose network files hold the result.
+//! A [`Builder`] optimizes networks ahead of time for a given [`Target`], work that a back end would
+//! otherwise repeat at every load. [`build::build`] uses it to write an [`EngineFolder`].
 
-mod agreement;
 pub mod build;
 mod builder;
+mod contract_check;
 mod elf;
 mod folder;
 pub mod library;

@@ -1,4 +1,4 @@
-//! The three nouns every back end implements.
+//! The three traits that every back end implements, and their errors.
 
 use super::{NetworkFile, OperatorProfile, OperatorProfileError, Rebuild};
 use crate::device::{DeviceError, DeviceView, DeviceViewMut, Stream};
@@ -6,35 +6,35 @@ use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::Contract;
 
-/// Maximum number of tensors on one side of a network: keys and values of 36 layers and a few more.
+/// Maximum number of inputs, and of outputs, of a network: keys and values of 36 layers and a few
+/// more fit.
 pub const MAX_TENSORS: usize = 256;
 
 /// A library that can run networks.
 pub trait Backend: Send + Sync {
-    /// What it is, with its version, for tables and records.
+    /// Returns the library's name and version, for tables and result files.
     fn name(&self) -> String;
 
-    /// Loads a network and checks it against its contract.
+    /// Loads a network and compares it with its contract.
     ///
     /// # Errors
-    /// If the library refuses the graph, a weight file is missing or short, or the loaded graph's
+    /// If the library rejects the graph, a weight file is missing or too short, or the loaded graph's
     /// inputs and outputs are not those of the contract.
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError>;
 }
 
-/// A loaded network: immutable, shared.
+/// A loaded network: immutable and shared.
 pub trait Engine: Send + Sync {
-    /// Its inputs, outputs and sizes.
+    /// Returns the contract that the network was checked against.
     fn contract(&self) -> &Contract;
 
-    /// A session for one user. This is the last allocation before the first run.
+    /// Creates a session for one user. It makes the last allocation before the first run.
     fn session(self: Arc<Self>) -> Box<dyn Session>;
 
-    /// Ends measuring operators, once runs in flight are over, and says what each took in all runs
-    /// but the first `warm_up`. `None` if this engine does not measure them, or no longer: only a
-    /// back end that was asked to attaches a profiler when it loads a network, and not every back
-    /// end has one.
-    #[expect(unused_variables, reason = "a back end without a profiler has nothing to leave out")]
+    /// Waits for runs in progress, stops the operator profiler, and returns the time of each operator
+    /// over all runs except the first `warm_up`. `None` if the engine was loaded without a profiler,
+    /// its back end has none, or the profiler was stopped before.
+    #[expect(unused_variables, reason = "the default has no profiler")]
     fn end_operator_profile(
         &self,
         warm_up: u64,
@@ -45,14 +45,14 @@ pub trait Engine: Send + Sync {
 
 /// One user of an engine.
 pub trait Session: Send {
-    /// Hands one run of the network to `stream`, which reads `inputs` and writes `outputs` in place
-    /// when its turn comes; both are in the order of the contract. Does not wait for it. The first
-    /// call with some memory binds the session to it, later ones allocate nothing of ours; a session
-    /// keeps the memory that it is bound to alive.
+    /// Enqueues one run of the network on `stream` and returns without waiting. The run reads
+    /// `inputs` and writes `outputs` in place; both are in the order of the contract. The first call
+    /// with given memory binds the session to it and keeps that memory alive; later calls with it
+    /// allocate no host memory here.
     ///
     /// # Errors
-    /// If a tensor is not what the contract says, or the stream or memory is of a device that this
-    /// engine does not run on. What the library fails with comes from here or from the stream.
+    /// If a tensor does not match the contract, or the stream or memory belongs to a device that this
+    /// engine does not run on. Failures of the library are returned here or by the stream.
     fn enqueue(
         &mut self,
         stream: &dyn Stream,
@@ -60,17 +60,17 @@ pub trait Session: Send {
         outputs: &[DeviceViewMut<'_>],
     ) -> Result<(), RunError>;
 
-    /// How many plain runs with the same memory have to be over before
-    /// [`enqueue`](Self::enqueue) may be called while the stream captures a graph: libraries choose
-    /// kernels and allocate in their first runs, which no capture can hold. `None` if runs cannot be
-    /// captured at all, since the host has something to do within them.
+    /// Returns the number of runs with the same memory that must have completed before
+    /// [`enqueue`](Self::enqueue) may be called while the stream captures a graph: libraries select
+    /// kernels and allocate in their first runs, which a capture cannot contain. `None` if runs
+    /// cannot be captured because they need the host.
     fn runs_before_capture(&self) -> Option<usize>;
 
-    /// Runs the network once on tensors of the host and waits for it: for checks and measurements.
-    /// Reads `inputs` and writes `outputs`, both in the order of the contract.
+    /// Runs the network once on host tensors and waits for the result: for validation and
+    /// measurements. Reads `inputs` and writes `outputs`, both in the order of the contract.
     ///
     /// # Errors
-    /// If a tensor is not what the contract says, or the library fails. Outputs are then undefined.
+    /// If a tensor does not match the contract, or the library fails. `outputs` are then undefined.
     fn run(
         &mut self,
         inputs: &[TensorView<'_>],
@@ -78,101 +78,68 @@ pub trait Session: Send {
     ) -> Result<(), RunError>;
 }
 
-/// A network could not be loaded.
+/// Error returned when a network cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The library refused.
     #[error("{library} cannot load network {network:?}: {reason}")]
-    Refused {
-        /// The back end.
-        library: String,
-        /// The network.
-        network: String,
-        /// The library's own words.
-        reason: String,
-    },
-    /// There is no GPU to load it on.
+    Refused { library: String, network: String, reason: String },
     #[error(
-        "{library} cannot load network {network:?}: this machine has no NVIDIA GPU with a driver that \
-         it can use ({reason}); install the driver (nvidia-smi must run), or run on the CPU"
+        "{library} cannot load network {network:?}: this machine has no NVIDIA GPU with a usable driver \
+         ({reason}); install the driver (nvidia-smi must run), or run on the CPU"
     )]
-    NoDevice {
-        /// The back end.
-        library: String,
-        /// The network.
-        network: String,
-        /// The library's own words.
-        reason: String,
-    },
-    /// The network was built for another back end, library, machine or version of tandem.
+    NoDevice { library: String, network: String, reason: String },
     #[error(
-        "network {network:?} was built for something else than what is here ({}); build it again",
+        "the engine of network {network:?} does not match this installation ({}); build it again",
         differences.join("; ")
     )]
     Rebuild {
-        /// The network.
         network: String,
-        /// What differs.
         differences: Vec<String>,
-        /// Build that makes an engine for what is here.
+        /// Build that replaces the engine.
         rebuild: Option<Box<Rebuild>>,
     },
-    /// The loaded graph is not what the contract promises.
     #[error(
-        "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \
+        "network {network:?} does not match its contract: {what} {name:?} should be {expected}, the \
          graph has {found}; export it again"
     )]
     Contract {
-        /// The network.
         network: String,
         /// "input" or "output".
         what: &'static str,
-        /// The tensor.
         name: String,
-        /// Type and shape in the contract.
         expected: String,
-        /// Type and shape in the graph.
         found: String,
     },
-    /// A weight file cannot be used.
     #[error(
-        "network {network:?}: weight {weight:?} lies outside {file:?}: it needs bytes {from} to {to}, the file has {length}; the checkpoint changed after the export, export it again"
+        "network {network:?}: weight {weight:?} does not fit into {file:?}: it needs bytes {from} to {to}, the file has {length}; the checkpoint changed after the export, export it again"
     )]
     Weight {
-        /// The network.
         network: String,
-        /// The weight.
         weight: String,
-        /// Its file.
         file: std::path::PathBuf,
         /// First byte needed.
         from: u64,
         /// One past the last byte needed.
         to: u64,
-        /// Length of the file.
         length: u64,
     },
-    /// A weight file cannot be opened.
     #[error(
         "network {network:?}: cannot open weight file {file:?}{}: {source}; {}",
-        led_to.as_ref().map_or(String::new(), |to| format!(", a link to {to:?}")),
+        link_target.as_ref().map_or(String::new(), |to| format!(", a link to {to:?}")),
         weight_file_advice(source)
     )]
     WeightFile {
-        /// The network.
         network: String,
-        /// The file.
         file: std::path::PathBuf,
         /// Target of the link, if it is one.
-        led_to: Option<std::path::PathBuf>,
-        /// Why.
+        link_target: Option<std::path::PathBuf>,
         #[source]
         source: std::io::Error,
     },
 }
 
 impl LoadError {
-    /// Build that makes an engine for what is here, if that is what the network needs.
+    /// Returns the build that replaces the engine, if the engine does not match this installation.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::Rebuild { rebuild, .. } => rebuild.as_deref(),
@@ -181,68 +148,48 @@ impl LoadError {
     }
 }
 
-/// What to do about a weight file that cannot be opened.
+/// Returns the advice for a weight file that cannot be opened.
 fn weight_file_advice(source: &std::io::Error) -> &'static str {
     match source.kind() {
         std::io::ErrorKind::NotFound => "the checkpoint moved after the export, export it again",
         std::io::ErrorKind::OutOfMemory => {
-            "it is mapped into memory: free some, or raise the limit of the address space (ulimit -v)"
+            "it is mapped into memory: free memory, or raise the address space limit (ulimit -v)"
         }
         std::io::ErrorKind::PermissionDenied => "let this user read it",
-        _ => "check the disk that it is on",
+        _ => "check its disk",
     }
 }
 
-/// A run failed.
+/// Error returned when a run of a session fails.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The wrong number of tensors.
-    #[error("network {network:?} has {expected} {what}s, was given {found}")]
+    #[error("network {network:?} has {expected} {what}s, the call passed {found}")]
     Count {
-        /// The network.
         network: String,
         /// "input" or "output".
         what: &'static str,
-        /// How many the contract has.
         expected: usize,
-        /// How many were given.
         found: usize,
     },
-    /// A tensor of another type or shape.
     #[error(
-        "network {network:?}: {what} {name:?} is {expected_dtype} {expected_shape:?}, was given {found_dtype} {found_shape:?}"
+        "network {network:?}: {what} {name:?} is {expected_dtype} {expected_shape:?}, the call passed {found_dtype} {found_shape:?}"
     )]
     Tensor {
-        /// The network.
         network: String,
         /// "input" or "output".
         what: &'static str,
-        /// The tensor.
         name: String,
-        /// Contract's element type.
         expected_dtype: DType,
-        /// Contract's shape.
         expected_shape: Vec<usize>,
-        /// Given element type.
         found_dtype: DType,
-        /// Given shape.
         found_shape: Vec<usize>,
     },
-    /// The device cannot take the run.
     #[error("network {network:?}: {source}")]
     Device {
-        /// The network.
         network: String,
-        /// Why.
         #[source]
         source: DeviceError,
     },
-    /// The library failed.
     #[error("network {network:?} failed: {reason}")]
-    Library {
-        /// The network.
-        network: String,
-        /// The library's own words.
-        reason: String,
-    },
+    Library { network: String, reason: String },
 }

@@ -1,19 +1,19 @@
-//! Runs on tensors of the host by way of a device: for checks and measurements, never on a tick.
+//! Runs on host tensors, copied to and from a device: for validation and measurements, not in a tick.
 
 use super::RunError;
-use super::agreement::check_tensors;
+use super::contract_check::check_tensors;
 use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, StagedTensor, Stream};
 use crate::tensor::{TensorView, TensorViewMut};
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Every tensor of a network, on both sides.
+/// Device and host copies of every tensor of a network.
 pub(super) struct Staging {
     inputs: Vec<StagedTensor>,
     outputs: Vec<StagedTensor>,
 }
 
 impl Staging {
-    /// Tensors of zeros.
+    /// Allocates the tensors, filled with zeros.
     pub(super) fn new(device: &dyn Device, contract: &Contract) -> Result<Self, DeviceError> {
         let staged = |specs: &[TensorSpec]| {
             let staged = |spec: &TensorSpec| StagedTensor::zeros(device, spec.dtype, &spec.shape);
@@ -22,8 +22,8 @@ impl Staging {
         Ok(Self { inputs: staged(&contract.inputs)?, outputs: staged(&contract.outputs)? })
     }
 
-    /// Brings the inputs to the device, has `enqueue` hand over one run, brings the outputs back and
-    /// waits for them. Nothing else may be under way on these tensors, which nobody else knows of.
+    /// Uploads the inputs, calls `enqueue` to enqueue one run, downloads the outputs and waits for
+    /// them. These tensors belong to this object alone, so no other work uses them.
     pub(super) fn run(
         &mut self,
         stream: &dyn Stream,
@@ -44,7 +44,7 @@ impl Staging {
         let ran = uploaded.map_err(failed).and_then(|()| enqueue(&reads, &writes));
         let downloaded =
             self.outputs.iter().try_for_each(|staged| stream.download(staged.staged()));
-        // Waited for even if the run is refused: the next one writes these tensors again.
+        // Waits even if enqueuing failed: the next run writes these tensors again.
         let waited = stream.synchronize();
         ran?;
         downloaded.and(waited).map_err(failed)?;
@@ -81,9 +81,9 @@ mod tests {
     }
 
     #[test]
-    fn inputs_arrive_outputs_come_back_and_a_refusal_leaves_nothing_under_way() {
+    fn outputs_return_and_a_failed_enqueue_leaves_no_pending_copy() {
         let (device, contract) = (HostDevice::emulating(Emulation::default()), contract());
-        let stream = device.lanes(None).unwrap().fast;
+        let stream = device.streams(None).unwrap().fast;
         let mut staging = Staging::new(&device, &contract).unwrap();
         let mut into = HostTensor::zeros(DType::F32, &[2, 3]);
         for round in 1..4 {

@@ -1,26 +1,26 @@
-//! What an engine is built for, and which library builds it.
+//! Targets that engines are built for, and the back ends that build them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A device that an engine runs on.
+/// Device that an engine is built for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Target {
-    /// A CPU with the features of the one that builds.
+    /// A CPU with the features of the building machine's.
     Cpu,
     /// An NVIDIA GPU of this compute capability, times ten: 89 is 8.9.
     Sm(u16),
-    /// The GPU of the machine that builds.
+    /// The GPU of the building machine.
     Native,
 }
 
-/// A word that names no target.
+/// Error returned when a text does not name a target.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{0:?} is no target; targets are cpu, native, and compute capabilities: sm75, sm80, sm86, sm89, \
-     sm120, sm121 with back end tensorrt-rtx"
+    "{0:?} is not a target; targets are cpu, native, and compute capabilities: sm75, sm80, sm86, \
+     sm89, sm120, sm121 with back end tensorrt-rtx"
 )]
 pub struct UnknownTarget(String);
 
@@ -69,55 +69,34 @@ impl fmt::Display for Target {
     }
 }
 
-/// Compute capabilities, times ten, that TensorRT-RTX builds for without the GPU.
+/// Compute capabilities, times ten, that TensorRT-RTX builds for on a machine without the GPU.
 pub const TENSORRT_RTX_CAPABILITIES: [u16; 6] = [75, 80, 86, 89, 120, 121];
 
-/// A library that engines are built with and run by.
+/// Library that builds and runs engines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendKind {
-    /// ONNX Runtime.
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
-    /// TensorRT-RTX, for RTX cards.
+    /// For RTX cards.
     TensorrtRtx,
-    /// TensorRT, for data-center and embedded GPUs.
+    /// For data-center and embedded GPUs.
     Tensorrt,
 }
 
-/// A back end does not build for a target.
+/// Error returned when a back end does not build for the requested targets.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
-    /// A GPU generation that TensorRT-RTX leaves out.
     #[error(
         "tensorrt-rtx does not build for {target}, only for {}; use --backend tensorrt (TensorRT 11, \
          built on such a machine), or ONNX Runtime's CUDA provider there",
         known_capabilities()
     )]
-    NotRtx {
-        /// The target.
-        target: Target,
-    },
-    /// A target of another kind of back end.
+    NotRtx { target: Target },
     #[error("{backend} builds for {builds}, not for {target}; {instead}")]
-    Other {
-        /// The back end.
-        backend: BackendKind,
-        /// What it builds for.
-        builds: &'static str,
-        /// The target.
-        target: Target,
-        /// What to use.
-        instead: &'static str,
-    },
-    /// No target, or one twice, or a combination that makes no sense.
+    Other { backend: BackendKind, builds: &'static str, target: Target, instead: &'static str },
     #[error("{backend} cannot build one engine for {targets}")]
-    Combination {
-        /// The back end.
-        backend: BackendKind,
-        /// The targets.
-        targets: String,
-    },
+    Combination { backend: BackendKind, targets: String },
 }
 
 fn known_capabilities() -> String {
@@ -126,7 +105,7 @@ fn known_capabilities() -> String {
 }
 
 impl BackendKind {
-    /// Its name on the command line and in records.
+    /// Returns the name used on the command line and in result files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OnnxRuntime => "onnxruntime",
@@ -135,10 +114,10 @@ impl BackendKind {
         }
     }
 
-    /// Checks that one engine can be built for all of `targets`.
+    /// Checks that this library can build one engine for all of `targets`.
     ///
     /// # Errors
-    /// If this library does not build for one of them, or not for all of them at once.
+    /// If it does not support one of them, or not their combination.
     pub fn check_targets(self, targets: &[Target]) -> Result<(), TargetError> {
         let other = |target, builds, instead| {
             Err(TargetError::Other { backend: self, builds, target, instead })
@@ -186,12 +165,12 @@ impl fmt::Display for BackendKind {
     }
 }
 
-/// Targets as `--target` takes them.
+/// Formats targets as the option `--target` takes them.
 pub fn comma_separated(targets: &[Target]) -> String {
     targets.iter().map(Target::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What code may use of this machine's CPU; optimized graphs for the CPU depend on it.
+/// Lists the architecture and vector extensions of this CPU, on which optimized graphs depend.
 pub(super) fn cpu_features() -> String {
     let mut features = vec![std::env::consts::ARCH];
     let mut add = |name, is_there: bool| {
@@ -234,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_read_as_they_are_written() {
+    fn target_names_round_trip() {
         for text in ["cpu", "native", "sm75", "sm121"] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
@@ -246,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn hopper_and_orin_are_sent_elsewhere() {
+    fn hopper_and_orin_errors_name_alternatives() {
         for target in ["sm90", "8.7"] {
             let error = refused(BackendKind::TensorrtRtx, target);
             for word in ["sm86", "TensorRT 11", "CUDA provider"] {
@@ -256,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn each_back_end_builds_for_its_own() {
+    fn back_ends_reject_targets_of_others() {
         assert!(BackendKind::OnnxRuntime.check_targets(&targets("cpu")).is_ok());
         assert!(BackendKind::TensorrtRtx.check_targets(&targets("sm86,sm89,sm120")).is_ok());
         assert!(BackendKind::Tensorrt.check_targets(&targets("native")).is_ok());

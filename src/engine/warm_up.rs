@@ -1,15 +1,15 @@
-//! First runs, paid for before anyone waits for them.
+//! First runs of an engine, before the first tick.
 
 use super::{Engine, RunError};
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::TensorSpec;
 
-/// Runs until a library's memory is as it stays: ONNX Runtime lays its blocks out at the first run
-/// and allocates them so at the second.
+/// Runs until a library's memory is stable: ONNX Runtime plans its memory blocks in the first run and
+/// allocates them in the second.
 const RUNS: usize = 2;
 
-/// Runs `engine` on zeros until its library has allocated and touched what a run needs.
+/// Runs `engine` on zeros until its library has allocated and touched the memory of a run.
 ///
 /// # Errors
 /// If the library fails.

@@ -1,18 +1,18 @@
-//! A folder of built engines: what is in it, and whether it may be used here and now.
+//! Reads a folder of built engines and checks that its files are complete and unchanged.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
 //! | `engine.json` | the [`EngineRecord`]; written last, so a folder without it is not finished |
-//! | `NETWORK.KEY.engine` | what the library loads |
-//! | `NETWORK.KEY.weights` | weights that only this engine has, if there are any |
+//! | `NETWORK.KEY.engine` | the engine that the library loads |
+//! | `NETWORK.KEY.weights` | converted weights of this engine alone, if the library wrote any |
 //! | `NETWORK.KEY.layers.json` | the engine's layers, if the library listed them ([`LayerReport`]) |
 //! | `NETWORK.KEY.runtime-cache` | kernels that TensorRT-RTX compiled at the first run, for one driver |
-//! | `NETWORK.onnx`, `NETWORK.json` | the network that it was built from, with its contract |
-//! | `export.json`, `tokenizer.json` | as in the network folder |
-//! | links | to the files that weights are read from |
-//! | `accuracy.json` | what `tandem verify` found of these engines |
-//! | `latency.json` | the last profile that `tandem profile` took of these engines |
-//! | `build.lock` | held by a build |
+//! | `NETWORK.onnx`, `NETWORK.json` | the exported network and its contract |
+//! | `export.json`, `tokenizer.json` | copies from the network folder |
+//! | links | to the weight files |
+//! | `accuracy.json` | result of `tandem verify` for these engines |
+//! | `latency.json` | latest result of `tandem profile` for these engines |
+//! | `build.lock` | locked during a build |
 
 use super::layers::{LAYER_FORMAT, LayerReport};
 use super::network_file::{BuiltNetwork, NetworkFile, NetworkFileError};
@@ -38,169 +38,91 @@ use tandem_files::{open_regular, read_regular};
 /// Largest [`ENGINE_FILE`], bytes.
 const LARGEST_RECORD: u64 = 64 << 20;
 
-/// Only the layout's version, which comes before everything else.
+/// The format version, which is checked before the rest of a file is parsed.
 #[derive(Deserialize)]
 struct FormatOnly {
     format: u32,
 }
 
-/// An engine folder, its record read.
+/// Engine folder whose record was read.
 pub struct EngineFolder {
-    /// Where it is.
     pub path: PathBuf,
-    /// What it holds.
     pub record: EngineRecord,
     /// Lower-case SHA-256 of its [`ENGINE_FILE`].
     pub sha256: String,
 }
 
-/// An engine folder cannot be used as it is.
+/// Error returned when an engine folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineFolderError {
-    /// There are engines, but no record of them.
     #[error(
-        "{} holds engines but no {ENGINE_FILE}: its build was not finished, or the file was lost; \
-         finish it with `tandem build`, which keeps what is done",
+        "{} contains engines but no {ENGINE_FILE}: its build was not finished, or the file was lost; \
+         finish it with `tandem build`, which keeps finished engines",
         folder.display()
     )]
-    Unfinished {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// A file is missing or unreadable.
+    Unfinished { folder: PathBuf },
     #[error("cannot read {}: {source}; build the folder again", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
-        /// Build that replaces it.
         rebuild: Option<Box<Rebuild>>,
     },
-    /// The record is none.
     #[error("{} is not the record of an engine folder: {source}; build the folder again", path.display())]
     Record {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// The record has another format.
     #[error(
         "{} has format {found}, this tandem reads format {FORMAT}; build the folder again with this \
          tandem, or use it with the one that built it",
         path.display()
     )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-    },
-    /// The record says something that leads out of its folder.
-    #[error("{} names a file {name:?}, which is no file name; build the folder again", path.display())]
-    Name {
-        /// The record.
-        path: PathBuf,
-        /// The name.
-        name: String,
-    },
-    /// A file of layers is none.
+    Format { path: PathBuf, found: u32 },
+    #[error("{} lists {name:?}, which is not a file name; build the folder again", path.display())]
+    Name { path: PathBuf, name: String },
     #[error("{} is not a list of an engine's layers: {reason}; build the folder again", path.display())]
-    Layers {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-        /// Build that replaces it.
-        rebuild: Option<Box<Rebuild>>,
-    },
-    /// A file has another length than it was written with.
+    Layers { path: PathBuf, reason: String, rebuild: Option<Box<Rebuild>> },
     #[error(
-        "{} has {found} bytes, {ENGINE_FILE} says {expected}: it was cut off or is another file; build \
-         the folder again",
+        "{} has {found} bytes, {ENGINE_FILE} lists {expected}: it was truncated or is another file; \
+         build the folder again",
         path.display()
     )]
-    Length {
-        /// The file.
-        path: PathBuf,
-        /// As recorded.
-        expected: u64,
-        /// As found.
-        found: u64,
-        /// Build that replaces it.
-        rebuild: Option<Box<Rebuild>>,
-    },
-    /// A file has another content than it was written with.
+    Length { path: PathBuf, expected: u64, found: u64, rebuild: Option<Box<Rebuild>> },
     #[error(
-        "{} is not the file that was built (SHA-256 {found}, {ENGINE_FILE} says {expected}): it is \
+        "{} is not the file that was built (SHA-256 {found}, {ENGINE_FILE} lists {expected}): it is \
          damaged or from another folder; build the folder again",
         path.display()
     )]
-    Hash {
-        /// The file.
-        path: PathBuf,
-        /// As recorded.
-        expected: String,
-        /// As found.
-        found: String,
-        /// Build that replaces it.
-        rebuild: Option<Box<Rebuild>>,
-    },
-    /// There is no such network.
+    Hash { path: PathBuf, expected: String, found: String, rebuild: Option<Box<Rebuild>> },
     #[error("{} has no network {network:?}, only {found:?}", folder.display())]
-    NoNetwork {
-        /// The folder.
-        folder: PathBuf,
-        /// The network asked for.
-        network: String,
-        /// Those it has.
-        found: Vec<String>,
-    },
-    /// A file of weights is gone.
+    NoNetwork { folder: PathBuf, network: String, found: Vec<String> },
     #[error(
-        "network {network:?}: its weights were read from {}, which is not there now ({source}); put \
-         it back, or export the checkpoint and build the folder again",
+        "network {network:?}: its weight file {} is missing ({source}); restore it, or export the \
+         checkpoint and build the folder again",
         path.display()
     )]
     WeightsMoved {
-        /// The network.
         network: String,
-        /// Where they were.
         path: PathBuf,
-        /// Why they cannot be read.
         #[source]
         source: io::Error,
-        /// Build that replaces its engine.
         rebuild: Option<Box<Rebuild>>,
     },
-    /// Weights have other values than those that the engine was built with.
     #[error(
         "network {network:?}: {} changed since the engine was built ({how}); build the folder again",
         path.display()
     )]
-    WeightsChanged {
-        /// The network.
-        network: String,
-        /// The file.
-        path: PathBuf,
-        /// What differs.
-        how: String,
-        /// Build that replaces its engine.
-        rebuild: Option<Box<Rebuild>>,
-    },
-    /// The weights changed on disk, and could not be hashed to see whether their values did.
+    WeightsChanged { network: String, path: PathBuf, how: String, rebuild: Option<Box<Rebuild>> },
     #[error(transparent)]
     Weights(#[from] WeightHashError),
-    /// A network cannot be read.
     #[error(transparent)]
     Network(#[from] NetworkFileError),
 }
 
 impl EngineFolderError {
-    /// Build that makes the folder usable again, where the folder says how it was built.
+    /// Returns the build that repairs the folder, if the folder records how it was built.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::Read { rebuild, .. }
@@ -220,8 +142,8 @@ impl EngineFolderError {
     }
 }
 
-/// Reads network `name` of `folder`, a network folder or an engine folder; of the latter with what
-/// was built of it.
+/// Reads network `name` of `folder`, a network folder or an engine folder. From an engine folder, the
+/// built engine is read too.
 ///
 /// # Errors
 /// As [`NetworkFile::read`] and [`EngineFolder::network`].
@@ -236,7 +158,7 @@ impl EngineFolder {
     /// Reads the record of `folder`; `None` if it is not an engine folder, such as a network folder.
     ///
     /// # Errors
-    /// If the record is missing beside engines, unreadable or of another format.
+    /// If the folder contains engines without a record, or the record is unreadable or of another format.
     pub fn read(folder: &Path) -> Result<Option<Self>, EngineFolderError> {
         let path = folder.join(ENGINE_FILE);
         let text = match read_regular(&path, LARGEST_RECORD) {
@@ -263,13 +185,13 @@ impl EngineFolder {
         Ok(Some(Self { path: folder.to_owned(), record, sha256: hex(&Sha256::digest(&text)) }))
     }
 
-    /// What each engine was made from, by network.
+    /// Returns the key of each engine, by network.
     pub fn keys(&self) -> BTreeMap<String, Key> {
         let networks = self.record.networks.iter();
         networks.map(|record| (record.contract.network.clone(), record.key.clone())).collect()
     }
 
-    /// Build that makes this folder again; `None` if it has no networks.
+    /// Returns the build that replaces this folder; `None` if it has no networks.
     pub fn rebuild(&self) -> Option<Box<Rebuild>> {
         let network = self.record.networks.first()?;
         Some(Box::new(Rebuild {
@@ -282,15 +204,15 @@ impl EngineFolder {
         }))
     }
 
-    /// Folder of the networks. Without its network folder, an engine folder is one itself.
+    /// Returns the folder of the networks: this folder itself if its network folder is missing.
     fn source(&self) -> &Path {
         if self.record.network_folder.is_dir() { &self.record.network_folder } else { &self.path }
     }
 
-    /// Build that makes engines for the CPU, in a folder of their own beside this one; `None` if the
-    /// networks have to be exported again and the folder does not say how they were.
+    /// Returns the build that makes engines for the CPU in a sibling folder; `None` if the networks
+    /// must be exported again and the folder does not record how they were exported.
     fn rebuild_for_cpu(&self) -> Option<Box<Rebuild>> {
-        let beside = |ending: &str| {
+        let sibling = |ending: &str| {
             let name = self.path.file_name().unwrap_or("engines".as_ref()).to_string_lossy();
             self.path.with_file_name(format!("{name}-{ending}"))
         };
@@ -300,23 +222,23 @@ impl EngineFolder {
             backend: None,
             targets: vec![Target::Cpu],
             precision: None,
-            out: beside("cpu"),
+            out: sibling("cpu"),
         };
         let is_bf16 = |network: &NetworkRecord| network.key.precision == Precision::Bf16;
         if self.record.networks.iter().any(is_bf16) {
-            // No CPU library computes in bfloat16.
+            // The CPU back end does not compute in bfloat16.
             let summary = NetworkFile::summary(&self.path).ok()?.in_precision(Precision::F32);
-            rebuild.network = beside("f32");
+            rebuild.network = sibling("f32");
             rebuild.export = Some(Reexport { summary, out: rebuild.network.clone() });
         }
         Some(Box::new(rebuild))
     }
 
-    /// Reads one network, checking every file that is of it.
+    /// Reads one network and checks each of its files.
     ///
     /// # Errors
-    /// If there is no such network, a file is not what was built, or weights moved or changed. What
-    /// the engine needs of machine and library is checked when a back end loads it.
+    /// If the network does not exist, a file is not the one that was built, or weights are missing or
+    /// changed. Machine and library are checked when a back end loads the engine.
     pub fn network(&self, name: &str) -> Result<NetworkFile, EngineFolderError> {
         let record = self.record.networks.iter().find(|record| record.contract.network == name);
         let record = record.ok_or_else(|| EngineFolderError::NoNetwork {
@@ -343,10 +265,10 @@ impl EngineFolder {
         Ok(file)
     }
 
-    /// The layers of a network's engine; `None` if its library did not list them.
+    /// Reads the layers of a network's engine; `None` if its library did not list them.
     ///
     /// # Errors
-    /// If their file is not what was built, or of another format.
+    /// If the file is not the one that was built, or of another format.
     pub fn layers(&self, record: &NetworkRecord) -> Result<Option<LayerReport>, EngineFolderError> {
         let Some(file) = &record.layers else { return Ok(None) };
         let text = self.read_file(file)?;
@@ -395,7 +317,7 @@ impl EngineFolder {
             }
         }
         let Some(path) = touched else { return Ok(()) };
-        // A copy or a touch changes the time, not the values.
+        // Copying or touching a file changes its times but not its values.
         let never = AtomicBool::new(false);
         let hash =
             WeightHasher { cache: hashes_file(), cancel: &never }.hash(file, &mut |_, _| {})?;
@@ -453,7 +375,7 @@ impl EngineFolder {
     }
 }
 
-/// Whether some file in `folder` is an engine.
+/// Returns whether `folder` contains engine files.
 fn holds_engines(folder: &Path) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| {
@@ -461,7 +383,7 @@ fn holds_engines(folder: &Path) -> bool {
     })
 }
 
-/// Lower-case SHA-256 of a file.
+/// Computes the lower-case SHA-256 of a file.
 pub(in crate::engine) fn file_sha256(path: &Path) -> io::Result<String> {
     let mut file = open_regular(path)?;
     let mut hash = Sha256::new();

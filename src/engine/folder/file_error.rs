@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {what} {}: {source}", path.display())]
 pub struct FileError {
-    /// The operation, as a verb.
     pub what: &'static str,
-    /// The file.
     pub path: PathBuf,
     /// Error of the operating system.
     #[source]

@@ -1,10 +1,10 @@
-//! Checks of an exported graph before a library sees it: it is written as our exporter writes, and
-//! its weights are where an export may have them.
+//! Checks of an exported graph before a library parses it: the graph has only fields that the
+//! exporter writes, and the location of each weight is valid.
 //!
-//! Libraries open whatever file a graph names. Ours may name files of its own folder only, at places
-//! that the tensor's shape fits.
+//! Libraries open any file that a graph refers to. Exported graphs may refer only to files of their own
+//! folder, with lengths that match the tensors' shapes.
 
-use super::weight_file::Place;
+use super::weight_file::ExternalData;
 use prost::Message;
 use tandem_export::onnx::{DataLocation, DataType, ModelProto, TensorProto};
 use tandem_export::summary::is_file_name;
@@ -13,36 +13,28 @@ use tandem_files::shortened;
 /// Largest tensor that a graph may hold, bytes.
 const LARGEST_TENSOR: u64 = 1 << 38;
 
-/// Something in a graph that no export has.
+/// Error returned for a graph that `tandem export` cannot have written.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
-    /// It cannot be decoded.
     #[error("it is not an ONNX file: {0}")]
     NotOnnx(#[from] prost::DecodeError),
-    /// It has fields that the exporter does not write, such as subgraphs.
-    #[error("it holds more than `tandem export` writes")]
+    #[error("it has fields that `tandem export` does not write")]
     Unknown,
-    /// A weight is where none may be.
     #[error("weight {weight:?}: {what}")]
-    Weight {
-        /// The weight, shortened.
-        weight: String,
-        /// What is wrong with its place.
-        what: String,
-    },
+    Weight { weight: String, what: String },
 }
 
 /// Checks a graph that `tandem export` wrote.
 pub(in crate::engine) fn check_exported(graph: &[u8]) -> Result<(), GraphError> {
     let model = ModelProto::decode(graph)?;
-    // Fields that decoding skipped are missing here.
+    // Unknown fields are skipped by decoding, so they are missing from the encoded copy.
     if model.encoded_len() != graph.len() || model.encode_to_vec() != graph {
         return Err(GraphError::Unknown);
     }
     model.graph.unwrap_or_default().initializer.iter().try_for_each(check_weight)
 }
 
-/// Checks shape and place of one weight.
+/// Checks the shape and the location of one weight.
 pub(in crate::engine) fn check_weight(tensor: &TensorProto) -> Result<(), GraphError> {
     let refused = |what: String| GraphError::Weight { weight: shortened(tensor.name()), what };
     let Some(bytes) = tensor_bytes(tensor) else {
@@ -70,7 +62,7 @@ pub(in crate::engine) fn check_weight(tensor: &TensorProto) -> Result<(), GraphE
         return Err(refused("its offset and length are not numbers".into()));
     };
     if length != bytes {
-        return Err(refused(format!("its shape takes {bytes} bytes, its place has {length}")));
+        return Err(refused(format!("its shape takes {bytes} bytes, its entry has {length}")));
     }
     match offset.checked_add(length).is_some_and(|end| i64::try_from(end).is_ok()) {
         true => Ok(()),
@@ -78,17 +70,17 @@ pub(in crate::engine) fn check_weight(tensor: &TensorProto) -> Result<(), GraphE
     }
 }
 
-/// Files that weights of an exported graph lie in, sorted.
+/// Returns the files that hold weights of an exported graph, sorted.
 pub(in crate::engine) fn locations(graph: &[u8]) -> Result<Vec<String>, GraphError> {
     let tensors = ModelProto::decode(graph)?.graph.unwrap_or_default().initializer;
     let mut locations: Vec<String> =
-        tensors.iter().filter_map(|tensor| Some(Place::of(tensor)?.location)).collect();
+        tensors.iter().filter_map(|tensor| Some(ExternalData::of(tensor)?.location)).collect();
     locations.sort();
     locations.dedup();
     Ok(locations)
 }
 
-/// Bytes that the shape of a tensor takes; `None` if the type is unknown or a dimension impossible.
+/// Returns the size of a tensor in bytes; `None` if the type is unknown or a dimension is invalid.
 fn tensor_bytes(tensor: &TensorProto) -> Option<u64> {
     let size: u64 = match DataType::try_from(tensor.data_type?).ok()? {
         DataType::Float => 4,
@@ -127,13 +119,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(dims: &[i64], place: [&str; 3], says: &str) {
+    fn refused(dims: &[i64], place: [&str; 3], part: &str) {
         let error = check_weight(&weight(dims, place)).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(part), "{error}");
     }
 
     #[test]
-    fn weights_lie_in_files_of_their_folder() {
+    fn weight_file_outside_the_folder_is_refused() {
         check_weight(&weight(&[2, 3], ["weights.bin", "13", "24"])).unwrap();
         for location in ["../../etc/passwd", "/etc/passwd", "/dev/zero", "sub/w.bin", "..", ""] {
             refused(&[2, 3], [location, "0", "24"], "not the name of a file");
@@ -141,8 +133,8 @@ mod tests {
     }
 
     #[test]
-    fn places_fit_the_shape() {
-        refused(&[2, 3], ["w.bin", "0", "23"], "takes 24 bytes, its place has 23");
+    fn location_that_does_not_match_the_shape_is_refused() {
+        refused(&[2, 3], ["w.bin", "0", "23"], "takes 24 bytes, its entry has 23");
         refused(&[2, 3], ["w.bin", "x", "24"], "not numbers");
         refused(&[2, 3], ["w.bin", "18446744073709551615", "24"], "beyond any file");
         refused(&[-1, 3], ["w.bin", "0", "24"], "element type or shape");
@@ -150,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_the_exporter_does_not_write_are_refused() {
+    fn field_that_the_exporter_does_not_write_is_refused() {
         let graph = GraphProto {
             initializer: vec![weight(&[1], ["w.bin", "0", "4"])],
             ..GraphProto::default()
@@ -158,7 +150,7 @@ mod tests {
         let mut bytes = ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec();
         check_exported(&bytes).unwrap();
         assert_eq!(locations(&bytes).unwrap(), ["w.bin"]);
-        // Field 25, a function.
+        // Field 25: a function.
         bytes.extend([0xca, 0x01, 0]);
         assert!(matches!(check_exported(&bytes), Err(GraphError::Unknown)));
     }

@@ -1,8 +1,8 @@
-//! Network folders and engine folders on disk: what each file holds, and whether it may be used.
+//! Network folders and engine folders on disk: contents of their files, and validation on reading.
 //!
-//! From the bottom up: [`weight_file`] and [`record`] are what the files hold, [`graph_check`] and
-//! [`network_file`] read an exported network, [`weight_hash`] hashes what it reads,
-//! [`engine_folder`] reads what was built of networks, and [`write`] writes it.
+//! Bottom up: [`weight_file`] and [`record`] define file contents, [`graph_check`] and
+//! [`network_file`] read an exported network, [`weight_hash`] hashes its weights,
+//! [`engine_folder`] reads built engines, and [`write`] writes them.
 
 mod engine_folder;
 mod file_error;
@@ -27,13 +27,13 @@ pub use record::{
     Prediction,
 };
 pub(in crate::engine) use record::{
-    ENGINE_ENDING, FORMAT, LAYERS_ENDING, WEIGHTS_ENDING, file_name, precision_word,
+    ENGINE_ENDING, FORMAT, LAYERS_ENDING, WEIGHTS_ENDING, file_name, precision_name,
 };
-pub(in crate::engine) use weight_file::Place;
+pub(in crate::engine) use weight_file::ExternalData;
 pub use weight_file::{WeightFile, hash_cache, hashes_file};
 pub(in crate::engine) use weight_hash::GraphWeights;
 pub use weight_hash::{WeightHashError, WeightHasher};
 pub(in crate::engine) use write::{
-    finished_engine, keep, link_weights, publish, remove_folder, weight_files, write_record,
-    write_whole,
+    finished_engine, link_weights, move_into, publish, remove_folder, weight_files, write_atomic,
+    write_record,
 };

@@ -1,5 +1,5 @@
-//! A network on disk: `NAME.onnx` beside `NAME.json`, its contract; in an engine folder also what was
-//! built of it.
+//! A network on disk: the graph `NAME.onnx` and its contract `NAME.json`; in an engine folder also the
+//! built engine.
 
 use super::graph_check::{GraphError, check_exported, locations};
 use super::rebuild::Rebuild;
@@ -17,122 +17,96 @@ use tandem_files::{read_regular, shortened};
 /// Largest contract or summary, bytes.
 const LARGEST_JSON: u64 = 64 << 20;
 
-/// Largest graph: the limit of its format, bytes.
+/// Largest graph, bytes: the limit of Protocol Buffers.
 const LARGEST_GRAPH: u64 = 2 << 30;
 
-/// A network file that was read whole and is what its contract says.
+/// Network that was read and matches its contract.
 pub struct NetworkFile {
-    /// The folder that weight locations are relative to.
+    /// Folder that weight locations are relative to.
     pub folder: PathBuf,
-    /// The contract.
     pub contract: Contract,
-    /// The ONNX graph as exported, without external weights.
+    /// The exported ONNX graph, without external weights.
     pub graph: Vec<u8>,
-    /// What was built of it, if it comes from an engine folder.
+    /// The built engine, if the network was read from an engine folder.
     pub built: Option<BuiltNetwork>,
 }
 
-/// A built engine as it comes from its folder, hashes checked.
+/// Built engine read from its folder; its hashes were checked.
 pub struct BuiltNetwork {
-    /// What it was made from.
     pub key: Key,
-    /// What the library loads.
+    /// Content of the engine file.
     pub bytes: Vec<u8>,
-    /// Build that makes it again; `None` if its folder does not say how it was built.
+    /// Build that replaces the engine; `None` if its folder does not record how it was built.
     pub rebuild: Option<Box<Rebuild>>,
-    /// Build that makes an engine for the CPU, in a folder beside it.
+    /// Build that makes an engine for the CPU in a sibling folder.
     pub rebuild_for_cpu: Option<Box<Rebuild>>,
 }
 
-/// A network file cannot be used.
+/// Error returned when a network file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkFileError {
-    /// A file is missing or unreadable.
     #[error("cannot read {path:?}: {source}; `tandem export` writes it")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The contract is not usable.
     #[error("{path:?} is not a network contract: {source}; export the checkpoint again")]
     Contract {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: ContractError,
     },
-    /// The summary of an export is none.
     #[error("{path:?} is not the summary of an export: {source}; export the checkpoint again")]
     Summary {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: SummaryError,
     },
-    /// The graph changed after its contract was written.
     #[error(
-        "{path:?} is not the graph that its contract describes (SHA-256 {found}, contract says {expected}): it is damaged or from another export; export the checkpoint again"
+        "{path:?} is not the graph that its contract describes (SHA-256 {found}, the contract has {expected}): it is damaged or from another export; export the checkpoint again"
     )]
-    Hash {
-        /// The graph file.
-        path: PathBuf,
-        /// Hash in the contract.
-        expected: String,
-        /// Hash of the file.
-        found: String,
-    },
-    /// The graph is not one that an export wrote.
+    Hash { path: PathBuf, expected: String, found: String },
     #[error("{path:?} cannot be used: {source}; export the checkpoint again")]
     Graph {
-        /// The graph file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: GraphError,
     },
-    /// Weights are missing or changed.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The graph reads a file that the export did not write and does not link to.
     #[error(
         "network {network:?} reads weights from {file:?}, which {SUMMARY_FILE} does not list; export \
          again with `{export}`"
     )]
     Unlisted {
-        /// The network.
         network: String,
-        /// The file, shortened.
         file: String,
-        /// The command that exports again.
+        /// Command that exports the checkpoint again.
         export: String,
     },
 }
 
 impl NetworkFile {
-    /// Reads the network `name` from `folder`, a network folder. Of an engine folder,
-    /// [`EngineFolder::network`](super::EngineFolder::network) also reads what was built.
+    /// Reads the network `name` from the network folder `folder`. For an engine folder, use
+    /// [`EngineFolder::network`](super::EngineFolder::network), which also reads the built engine.
     ///
     /// # Errors
-    /// If a file is missing, the contract is unreadable or of another format, the graph is not the
-    /// one that the contract was written for, or weights are missing or changed.
+    /// If a file is missing, the contract is unreadable or of another format, the graph does not match
+    /// the contract, or weights are missing or changed.
     pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let file = Self::exported(folder, name)?;
-        // A network by itself is not part of an export, whose record says what its weights were.
+        // A single network without an export's summary has no record of its weight files.
         if folder.join(SUMMARY_FILE).exists() {
             file.check_weights(&Self::summary(folder)?)?;
         }
         Ok(file)
     }
 
-    /// Checks that the files that weights are read from are what `summary` says that they were.
+    /// Compares the weight files with those recorded in `summary`.
     ///
     /// # Errors
-    /// If one is missing, has changed, or is not of the export.
+    /// If one is missing, has changed, or does not belong to the export.
     pub fn check_weights(&self, summary: &Summary) -> Result<(), NetworkFileError> {
         let locations = locations(&self.graph).map_err(|source| NetworkFileError::Graph {
             path: self.folder.join(format!("{}.onnx", self.contract.network)),
@@ -151,8 +125,8 @@ impl NetworkFile {
         Ok(())
     }
 
-    /// Reads what `folder`, a network folder or an engine folder, says of its export: among others,
-    /// which networks there are.
+    /// Reads the summary of an export, which lists its networks among others, from `folder`, a network
+    /// folder or an engine folder.
     ///
     /// # Errors
     /// If the file is missing or unreadable.
@@ -160,7 +134,7 @@ impl NetworkFile {
         Self::summary_with_sha256(folder).map(|(summary, _)| summary)
     }
 
-    /// As [`summary`](Self::summary), with the lower-case SHA-256 of the file.
+    /// Like [`summary`](Self::summary), and returns the lower-case SHA-256 of the file.
     ///
     /// # Errors
     /// As [`summary`](Self::summary).
@@ -174,11 +148,11 @@ impl NetworkFile {
         }
     }
 
-    /// Reads the network `name` as it was exported, whether or not there is something built of it.
+    /// Reads the exported network `name` and ignores a built engine.
     ///
     /// # Errors
-    /// If a file is missing, the contract is unreadable or of another format, or the graph is not the
-    /// one that the contract was written for or not one that an export writes.
+    /// If a file is missing, the contract is unreadable or of another format, or the graph does not
+    /// match the contract or has fields that an export does not write.
     pub fn exported(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let path = folder.join(format!("{name}.json"));
         let text = read(&path, LARGEST_JSON)?;

@@ -1,4 +1,4 @@
-//! The build that makes an engine folder again.
+//! Parameters of the build that replaces an engine folder.
 
 use crate::engine::target::{BackendKind, Target};
 use std::path::PathBuf;
@@ -8,16 +8,14 @@ use tandem_export::options::Precision;
 /// Parameters of a build that replaces engines which cannot be used.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Rebuild {
-    /// Export that has to run first, because the networks compute in a precision that the target does
-    /// not support.
+    /// Export that must run first, because the target does not support the networks' precision.
     pub export: Option<Reexport>,
     /// Folder of the networks to build.
     pub network: PathBuf,
-    /// Back end; `None`: the default for the targets.
+    /// `None` selects the default for the targets.
     pub backend: Option<BackendKind>,
-    /// Targets of each engine.
     pub targets: Vec<Target>,
-    /// Precision of the networks; `None`: whatever they were exported in.
+    /// `None` accepts the precision of the export.
     pub precision: Option<Precision>,
     /// Engine folder to write.
     pub out: PathBuf,
@@ -26,7 +24,7 @@ pub struct Rebuild {
 /// Parameters of an export.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reexport {
-    /// Checkpoint and options.
+    /// Summary with the checkpoint and the options.
     pub summary: Summary,
     /// Network folder to write.
     pub out: PathBuf,

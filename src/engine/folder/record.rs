@@ -10,31 +10,31 @@ use tandem_export::options::Precision;
 use tandem_export::registry::Families;
 use tandem_export::weights::hex;
 
-/// File of the [`EngineRecord`].
+/// Name of the file that contains the [`EngineRecord`].
 pub const ENGINE_FILE: &str = "engine.json";
 
-/// File in which `tandem profile` leaves the latencies of these engines.
+/// Name of the file to which `tandem profile` writes the latencies of these engines.
 pub const LATENCY_FILE: &str = "latency.json";
 
-/// Version of [`EngineRecord`]'s layout; a reader refuses another.
+/// Format version of [`EngineRecord`]; readers refuse any other.
 pub(in crate::engine) const FORMAT: u32 = 2;
 
-/// Ending of engine files.
+/// Extension of engine files.
 pub(in crate::engine) const ENGINE_ENDING: &str = "engine";
 
-/// Ending of files of layers.
+/// Extension of layer lists.
 pub(in crate::engine) const LAYERS_ENDING: &str = "layers.json";
 
-/// Ending of files with kernels that a library compiled when an engine first ran.
+/// Extension of files with kernels that a library compiled in an engine's first run.
 pub(in crate::engine) const RUNTIME_CACHE_ENDING: &str = "runtime-cache";
 
-/// Ending of files of weights that only one engine has.
+/// Extension of files with converted weights of one engine.
 pub(in crate::engine) const WEIGHTS_ENDING: &str = "weights";
 
-/// Ending of the records of engines that no `engine.json` names yet.
+/// Extension of build records of finished engines that `engine.json` does not list yet.
 const RECORD_ENDING: &str = "built.json";
 
-/// Everything that an engine was made from. Engines of equal keys are interchangeable.
+/// Inputs of an engine's build. Engines with equal keys are interchangeable.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
@@ -42,27 +42,25 @@ pub struct Key {
     pub graph_sha256: String,
     /// Lower-case SHA-256 over the values of every weight that the graph reads.
     pub weights_sha256: String,
-    /// What it runs on.
     pub targets: Vec<Target>,
-    /// What else of the building machine it depends on, such as CPU features.
+    /// Properties of the building machine on which the engine depends, such as CPU features; `None`
+    /// if it runs on any machine with the target.
     pub machine: Option<String>,
-    /// What built it.
     pub backend: BackendKind,
-    /// Library and version.
+    /// Name and version of the library.
     pub library: String,
-    /// What the network computes in.
     pub precision: Precision,
     /// Version of tandem.
     pub tandem: String,
 }
 
 impl Key {
-    /// Lower-case SHA-256 over all of it.
+    /// Returns the lower-case SHA-256 over all fields.
     pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(serde_json::to_vec(self).expect("a struct of words")))
+        hex(&Sha256::digest(serde_json::to_vec(self).expect("a struct of strings")))
     }
 
-    /// What is otherwise in `now`, in words.
+    /// Lists the differences from `now` as text.
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut compare = |what: &str, built: &str, now: &str| {
@@ -78,118 +76,112 @@ impl Key {
         compare("back end", self.backend.as_str(), now.backend.as_str());
         compare("graph", &self.graph_sha256, &now.graph_sha256);
         compare("weights", &self.weights_sha256, &now.weights_sha256);
-        compare("precision", &precision_word(self.precision), &precision_word(now.precision));
+        compare("precision", &precision_name(self.precision), &precision_name(now.precision));
         differences
     }
 }
 
-/// A file with what it must hold.
+/// Name, length and hash of a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileRecord {
-    /// Name in the folder.
+    /// Name in the engine folder.
     pub name: String,
-    /// Length.
     pub bytes: u64,
     /// Lower-case SHA-256.
     pub sha256: String,
 }
 
-/// How a build went.
+/// Resources that one build took.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRecord {
-    /// Wall time, seconds.
+    /// Wall-clock time.
     pub seconds: f64,
-    /// What it was predicted to need.
     pub predicted: Prediction,
-    /// Most memory that was resident, mapped weights included, bytes.
+    /// Peak resident memory, mapped weights included; `None` if the system does not report it.
     pub peak_resident_bytes: Option<u64>,
-    /// Disk that its files take, bytes.
+    /// Total size of the written files.
     pub result_bytes: u64,
 }
 
-/// One built network.
+/// Record of one built network.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRecord {
-    /// What it was made from.
     pub key: Key,
-    /// What the library loads.
+    /// The engine file.
     pub engine: FileRecord,
-    /// Weights that only this engine has.
+    /// Converted weights of this engine alone, if the library wrote any.
     pub own_weights: Option<FileRecord>,
-    /// The engine's layers, if the library listed them.
+    /// List of the engine's layers, if the library provided one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<FileRecord>,
-    /// Files of the network folder and the checkpoint that weights are read from.
+    /// Files of the network folder and the checkpoint from which weights are read.
     pub weight_files: Vec<WeightFile>,
-    /// Inputs, outputs and sizes.
     pub contract: Contract,
-    /// How the build went.
     pub build: BuildRecord,
 }
 
 impl NetworkRecord {
-    /// Files that only this engine has.
+    /// Returns the files that belong to this engine alone.
     pub fn files(&self) -> impl Iterator<Item = &FileRecord> {
         [&self.engine].into_iter().chain(&self.own_weights).chain(&self.layers)
     }
 }
 
-/// What an engine folder holds; the content of [`ENGINE_FILE`].
+/// Content of [`ENGINE_FILE`], the record of an engine folder.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineRecord {
-    /// `FORMAT` at the time of writing.
     pub format: u32,
     /// Version of tandem.
     pub tandem: String,
-    /// The folder that it was built from.
+    /// Folder that the engines were built from.
     pub network_folder: PathBuf,
     /// Lower-case SHA-256 of that folder's `export.json`.
     pub export_sha256: String,
-    /// Networks in the order in which they run.
+    /// Networks in execution order.
     pub networks: Vec<NetworkRecord>,
 }
 
-/// What building one network needs, as far as its files tell.
+/// Predicted memory and disk use of one network's build, estimated from its files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prediction {
-    /// Memory of the process itself, bytes; it must be free.
+    /// Memory that the process allocates and that must be free.
     pub memory_bytes: u64,
-    /// Weights that are mapped from files, bytes; they take memory only while there is some.
+    /// Weights mapped from files; the system may evict them.
     pub mapped_bytes: u64,
-    /// Disk that the build takes while it runs, bytes.
+    /// Temporary disk space during the build.
     pub scratch_bytes: u64,
-    /// Disk that its result takes, bytes.
+    /// Size of the resulting files.
     pub result_bytes: u64,
 }
 
-/// A precision as the command line spells it.
-pub(in crate::engine) fn precision_word(precision: Precision) -> String {
-    let value = serde_json::to_value(precision).expect("an enum of words");
+/// Returns the name of a precision as used on the command line.
+pub(in crate::engine) fn precision_name(precision: Precision) -> String {
+    let value = serde_json::to_value(precision).expect("an enum without fields");
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Whether a file has a name as [`file_name`] makes it: network, key, ending.
-pub(super) fn is_of_an_engine(name: &str) -> bool {
+/// Returns whether a file name has the form that [`file_name`] produces: network, key, extension.
+pub(super) fn is_engine_file(name: &str) -> bool {
     let endings =
         [LAYERS_ENDING, ENGINE_ENDING, WEIGHTS_ENDING, RECORD_ENDING, RUNTIME_CACHE_ENDING];
     let stem = endings.iter().find_map(|ending| name.strip_suffix(ending)?.strip_suffix('.'));
     let is_key = |key: &str| key.len() == 12 && key.chars().all(|c| c.is_ascii_hexdigit());
-    // A layer group's name has a dot of its own.
+    // The name of a layer group contains a dot.
     stem.and_then(|stem| stem.rsplit_once('.'))
         .is_some_and(|(network, key)| Families::known().is_network(network) && is_key(key))
 }
 
-/// Returns the name of a file of `network`'s engine.
+/// Returns the name of a file that belongs to the engine of `network`.
 pub(in crate::engine) fn file_name(network: &str, key: &Key, ending: &str) -> String {
     format!("{network}.{}.{ending}", &key.sha256()[..12])
 }
 
-/// Returns the name of the record of an engine that no [`ENGINE_FILE`] names yet.
+/// Returns the name of the build record of an engine that [`ENGINE_FILE`] does not list yet.
 pub(super) fn record_name(network: &str, key: &Key) -> String {
     file_name(network, key, RECORD_ENDING)
 }

@@ -1,4 +1,4 @@
-//! Where the weights of a graph are on disk, and what their files were when they were read.
+//! Locations of a graph's weights on disk, and the state of their files when they were read.
 
 use crate::engine::library::cache_folder;
 use std::fs;
@@ -8,22 +8,22 @@ use std::path::{Path, PathBuf};
 use tandem_export::onnx::{DataLocation, TensorProto};
 use tandem_export::weights::HashCache;
 
-/// File of known hashes, in the cache folder.
+/// Name of the hash cache in tandem's cache folder.
 const HASHES_FILE: &str = "weight-hashes.json";
 
-/// Where a weight lies outside its graph.
+/// Location of a weight that is stored outside its graph (ONNX external data).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(in crate::engine) struct Place {
+pub(in crate::engine) struct ExternalData {
     /// File, relative to the graph's folder.
     pub(in crate::engine) location: String,
-    /// First byte.
+    /// Offset of the first byte.
     pub(in crate::engine) offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub(in crate::engine) length: u64,
 }
 
-impl Place {
-    /// The place of an external weight; `None` if the graph holds it itself.
+impl ExternalData {
+    /// Returns the location of an external weight; `None` if the weight is stored in the graph.
     pub(in crate::engine) fn of(tensor: &TensorProto) -> Option<Self> {
         if tensor.data_location != Some(DataLocation::External as i32) {
             return None;
@@ -41,26 +41,25 @@ impl Place {
     }
 }
 
-/// A file of weights as it was when it was read.
+/// State of a weight file when it was read.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightFile {
-    /// Name beside the engine: a link to `path`.
+    /// Name of the link to `path` in the engine folder.
     pub name: String,
-    /// Where it really is.
+    /// Canonical path.
     pub path: PathBuf,
-    /// Length.
     pub bytes: u64,
-    /// Time of the last change of its content, nanoseconds since the Unix epoch.
+    /// Modification time (mtime), nanoseconds since the Unix epoch.
     pub modified_ns: i128,
-    /// Time of the last change of its content or its attributes, nanoseconds since the Unix epoch;
-    /// zero in records of earlier versions.
+    /// Status change time (ctime), nanoseconds since the Unix epoch; zero in records of earlier
+    /// versions.
     #[serde(default)]
     pub changed_ns: i128,
 }
 
 impl WeightFile {
-    /// The file `name` in `folder`, links followed.
+    /// Reads the state of the file `name` in `folder`, following links.
     pub(in crate::engine) fn of(folder: &Path, name: &str) -> io::Result<Self> {
         let path = folder.join(name).canonicalize()?;
         let metadata = fs::metadata(&path)?;
@@ -76,12 +75,12 @@ impl WeightFile {
     }
 }
 
-/// Hashes that this machine knows.
+/// Opens this machine's cache of weight hashes.
 pub fn hash_cache() -> HashCache {
     HashCache::new(hashes_file())
 }
 
-/// The file of [`hash_cache`], if there is a cache folder.
+/// Returns the file of [`hash_cache`], or `None` without a cache folder.
 pub fn hashes_file() -> Option<PathBuf> {
     Some(cache_folder()?.join(HASHES_FILE))
 }

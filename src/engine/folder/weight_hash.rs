@@ -1,11 +1,10 @@
-//! One hash over the values of every weight that a network reads.
+//! Hash over the values of all weights that a network reads.
 //!
-//! Hashing reads gigabytes, so hashes are remembered by the path, length and times of every file that
-//! was read.
+//! Hashing reads gigabytes, so hashes are cached by path, length and times of the files.
 
 use super::file_error::FileError;
 use super::network_file::NetworkFile;
-use super::weight_file::{Place, WeightFile};
+use super::weight_file::{ExternalData, WeightFile};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -16,25 +15,20 @@ use tandem_export::onnx::{ModelProto, TensorProto};
 use tandem_export::weights::{HashCache, hex};
 use tandem_files::open_regular;
 
-/// Bytes read at a time.
+/// Size of one read, bytes.
 const CHUNK: usize = 1 << 20;
 
 /// Error returned when the weights of a network cannot be listed or hashed.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightHashError {
-    /// The graph cannot be decoded.
     #[error("the graph of network {network:?} is not an ONNX file: {source}")]
     NotOnnx {
-        /// The network.
         network: String,
-        /// Error of the decoder.
         #[source]
         source: prost::DecodeError,
     },
-    /// A weight file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Hashing was canceled.
     #[error("hashing of weights was canceled")]
     Canceled,
 }
@@ -43,8 +37,7 @@ pub enum WeightHashError {
 pub(in crate::engine) struct GraphWeights(Vec<TensorProto>);
 
 impl GraphWeights {
-    /// # Errors
-    /// If it is not an ONNX file.
+    /// Decodes the weights of `file`; fails if it is not an ONNX file.
     pub(in crate::engine) fn of(file: &NetworkFile) -> Result<Self, WeightHashError> {
         let model = ModelProto::decode(file.graph.as_slice()).map_err(|source| {
             WeightHashError::NotOnnx { network: file.contract.network.clone(), source }
@@ -52,33 +45,33 @@ impl GraphWeights {
         Ok(Self(model.graph.unwrap_or_default().initializer))
     }
 
-    /// Files that weights lie in, as the graph names them.
+    /// Returns the locations of weight files, as the graph names them.
     pub(in crate::engine) fn locations(&self) -> Vec<String> {
         let mut locations: Vec<String> =
-            self.0.iter().filter_map(|tensor| Some(Place::of(tensor)?.location)).collect();
+            self.0.iter().filter_map(|tensor| Some(ExternalData::of(tensor)?.location)).collect();
         locations.sort();
         locations.dedup();
         locations
     }
 
-    /// Bytes that lie in files.
+    /// Returns the total size of external weights, bytes.
     pub(in crate::engine) fn bytes(&self) -> u64 {
-        self.0.iter().filter_map(|tensor| Some(Place::of(tensor)?.length)).sum()
+        self.0.iter().filter_map(|tensor| Some(ExternalData::of(tensor)?.length)).sum()
     }
 }
 
-/// Hashes weights, or remembers their hash.
+/// Hashes weights and caches the results.
 pub struct WeightHasher<'a> {
-    /// File of hashes known; none: nothing is remembered.
+    /// Cache file; `None` disables the cache.
     pub cache: Option<PathBuf>,
-    /// Set when hashing shall end.
+    /// Cancels hashing when set to true.
     pub cancel: &'a AtomicBool,
 }
 
 impl WeightHasher<'_> {
-    /// Lower-case SHA-256 over name, type, shape and values of every weight of `file`, in the order of
-    /// the graph. `progress` gets bytes hashed and bytes in all; it is not called for a hash that is
-    /// known.
+    /// Returns the lower-case SHA-256 over name, type, shape and values of each weight of `file`, in
+    /// the order of the graph. `progress` receives the hashed and the total bytes; it is not called if
+    /// the hash is cached.
     ///
     /// # Errors
     /// If the graph or a weight file cannot be read, a file is too short, or hashing was canceled.
@@ -111,7 +104,7 @@ impl WeightHasher<'_> {
         let mut hash = Sha256::new();
         let mut chunk = vec![0; CHUNK];
         for tensor in &weights.0 {
-            let place = Place::of(tensor);
+            let place = ExternalData::of(tensor);
             let inline = tensor.raw_data.as_deref().unwrap_or_default();
             let length = place.as_ref().map_or(inline.len() as u64, |place| place.length);
             let head =

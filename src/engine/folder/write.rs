@@ -1,13 +1,13 @@
-//! The files of an engine folder as a build writes them.
+//! Writes the files of an engine folder.
 //!
-//! An engine moves to a name that holds its key, with its record beside it; [`publish`] writes
-//! [`ENGINE_FILE`] last. Only one process may write a folder at a time.
+//! A finished engine is renamed to a name that contains its key and gets a build record of its own;
+//! [`publish`] writes [`ENGINE_FILE`] last. Only one process may write a folder at a time.
 
 use super::engine_folder::{EngineFolder, file_sha256};
 use super::file_error::FileError;
 use super::network_file::NetworkFile;
 use super::record::{
-    ENGINE_FILE, EngineRecord, FileRecord, Key, LATENCY_FILE, NetworkRecord, is_of_an_engine,
+    ENGINE_FILE, EngineRecord, FileRecord, Key, LATENCY_FILE, NetworkRecord, is_engine_file,
     record_name,
 };
 use super::weight_file::WeightFile;
@@ -19,11 +19,8 @@ use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE};
 use tandem_export::registry::Families;
 use tandem_files::sync_folder;
 
-/// Returns the record of an engine of `key` whose files are complete, with its weight files as they
-/// are now.
-///
-/// # Errors
-/// If a weight file cannot be read.
+/// Returns the record of a complete engine with this `key`, with the present state of its weight
+/// files. Fails if a weight file cannot be read.
 pub(in crate::engine) fn finished_engine(
     out: &Path,
     key: &Key,
@@ -35,13 +32,13 @@ pub(in crate::engine) fn finished_engine(
         waiting.and_then(|text| serde_json::from_slice(&text).ok());
     let records = earlier.into_iter().flat_map(|folder| folder.record.networks.iter().cloned());
     for mut record in records.chain(waiting) {
-        let is_whole = |file: &FileRecord| {
+        let is_complete = |file: &FileRecord| {
             let path = out.join(&file.name);
             fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes)
                 && file_sha256(&path).is_ok_and(|hash| hash == file.sha256)
         };
         let same = record.key == *key && record.contract == file.contract;
-        if same && record.files().all(is_whole) {
+        if same && record.files().all(is_complete) {
             record.weight_files = weight_files(file)?;
             return Ok(Some(record));
         }
@@ -49,10 +46,7 @@ pub(in crate::engine) fn finished_engine(
     Ok(None)
 }
 
-/// Lists the weight files that `file` reads, as they are now.
-///
-/// # Errors
-/// If one cannot be read.
+/// Lists the weight files that `file` reads, in their present state. Fails if one cannot be read.
 pub(in crate::engine) fn weight_files(
     file: &NetworkFile,
 ) -> Result<Vec<WeightFile>, WeightHashError> {
@@ -62,10 +56,8 @@ pub(in crate::engine) fn weight_files(
     Ok(GraphWeights::of(file)?.locations().into_iter().map(of).collect::<Result<_, _>>()?)
 }
 
-/// Links to the weight files of `file` in the folder `out`.
-///
-/// # Errors
-/// If a weight file cannot be read, or a link cannot be made.
+/// Creates links to the weight files of `file` in the folder `out`. Fails if a weight file cannot be
+/// read or a link cannot be created.
 pub(in crate::engine) fn link_weights(
     out: &Path,
     file: &NetworkFile,
@@ -80,11 +72,8 @@ pub(in crate::engine) fn link_weights(
     Ok(())
 }
 
-/// Syncs a finished file and moves it into the folder `out`.
-///
-/// # Errors
-/// If the file cannot be read or moved.
-pub(in crate::engine) fn keep(
+/// Syncs a finished file and moves it into the folder `out`. Fails if it cannot be read or moved.
+pub(in crate::engine) fn move_into(
     path: &Path,
     out: &Path,
     name: String,
@@ -98,19 +87,14 @@ pub(in crate::engine) fn keep(
     Ok(FileRecord { name, bytes, sha256 })
 }
 
-/// Writes the record of an engine that no [`ENGINE_FILE`] names yet.
-///
-/// # Errors
-/// If it cannot be written.
+/// Writes the build record of an engine that [`ENGINE_FILE`] does not list yet.
 pub(in crate::engine) fn write_record(out: &Path, record: &NetworkRecord) -> Result<(), FileError> {
     let name = record_name(&record.contract.network, &record.key);
-    write_whole(&out.join(name), &json(record))
+    write_atomic(&out.join(name), &json(record))
 }
 
-/// Writes the record of the folder, and removes files that only an earlier record named.
-///
-/// # Errors
-/// If a file cannot be written or removed.
+/// Writes the record of the folder and removes files that only an earlier record lists. Fails if a
+/// file cannot be written or removed.
 pub(in crate::engine) fn publish(
     out: &Path,
     record: &EngineRecord,
@@ -118,11 +102,11 @@ pub(in crate::engine) fn publish(
 ) -> Result<(), FileError> {
     let is_new = earlier.is_none_or(|earlier| earlier.record != *record);
     if is_new {
-        // Certificates are of the engines before.
+        // These files describe the previous engines.
         for name in [ACCURACY_FILE, GOLDEN_FILE, LATENCY_FILE] {
             remove_file(&out.join(name))?;
         }
-        write_whole(&out.join(ENGINE_FILE), &json(record))?;
+        write_atomic(&out.join(ENGINE_FILE), &json(record))?;
     }
     let named: Vec<&str> = record
         .networks
@@ -137,9 +121,9 @@ pub(in crate::engine) fn publish(
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_gone =
             |network: &str| Families::known().is_network(network) && !networks.contains(&network);
-        // Graphs of an export with other layer groups would look as if they belonged to this one.
+        // Graphs of an export with other layer groups would appear to belong to this one.
         let exported = [".onnx", ".json"].iter().find_map(|ending| name.strip_suffix(ending));
-        let is_stale = is_of_an_engine(&name) && !named.contains(&name.as_str());
+        let is_stale = is_engine_file(&name) && !named.contains(&name.as_str());
         if is_stale || exported.is_some_and(is_gone) {
             remove_file(&entry.path())?;
         }
@@ -153,11 +137,8 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     text
 }
 
-/// Writes a file that appears complete or not at all.
-///
-/// # Errors
-/// If it cannot be written.
-pub(in crate::engine) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+/// Writes a file atomically.
+pub(in crate::engine) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     tandem_files::write(path, bytes).map_err(FileError::at("write", path))
 }
 
@@ -171,9 +152,6 @@ fn remove_file(path: &Path) -> Result<(), FileError> {
 }
 
 /// Removes a folder with its files, if it exists.
-///
-/// # Errors
-/// If it cannot be removed.
 pub(in crate::engine) fn remove_folder(path: &Path) -> Result<(), FileError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

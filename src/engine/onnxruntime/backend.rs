@@ -18,6 +18,7 @@ use crate::engine::target::cpu_features;
 use crate::engine::{
     Backend, BackendKind, BuiltNetwork, Engine, Key, LoadError, MAX_TENSORS, NetworkFile, Target,
 };
+use crate::sync::lock;
 use crate::tensor::DType;
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -63,21 +64,13 @@ static ENVIRONMENT: Mutex<Option<(ort::environment::Environment, PathBuf)>> = Mu
 /// ONNX Runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no library.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// For a GPU: this process has loaded the library for the CPU, and there can be one.
     #[error(
         "cannot use {path:?} for the GPU: this process already uses {loaded:?}; open the GPU's first, \
          which serves the CPU as well"
     )]
-    Second {
-        /// The library for GPUs.
-        path: PathBuf,
-        /// The library in use.
-        loaded: PathBuf,
-    },
-    /// For a GPU: the library has no CUDA provider.
+    Second { path: PathBuf, loaded: PathBuf },
     #[error(
         "{path:?} has no CUDA provider ({missing}); name the library of the package {} {} in {}, with \
          the files that lie beside it there",
@@ -85,13 +78,7 @@ pub enum OpenError {
         GPU_LIBRARY.version,
         GPU_LIBRARY.variable
     )]
-    NoProvider {
-        /// The library.
-        path: PathBuf,
-        /// What it lacks.
-        missing: String,
-    },
-    /// For a GPU: the provider's library for convolutions is missing.
+    NoProvider { path: PathBuf, missing: String },
     #[error(
         "{name} does not load ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or \
          name its folder in LD_LIBRARY_PATH"
@@ -99,19 +86,15 @@ pub enum OpenError {
     NoCudnn {
         /// File that was opened.
         name: String,
-        /// Message of the system's loader.
         reason: String,
     },
-    /// For a GPU: the stream is another device's.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
-    /// The process's environment leaves the library's telemetry on.
     #[error(
         "ONNX Runtime would send telemetry: start the program with {}=1 in its environment",
         telemetry::VARIABLE
     )]
     Telemetry,
-    /// The library does not load or is too old.
     #[error(
         "cannot use the ONNX Runtime library {path:?}: {reason}; version 1.{} or later is needed: \
          name another file in {}, or unset it and delete a copy in tandem's cache folder, and tandem \
@@ -119,12 +102,7 @@ pub enum OpenError {
         ort::sys::ORT_API_VERSION,
         LIBRARY.variable
     )]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// The loader's words.
-        reason: String,
-    },
+    Load { path: PathBuf, reason: String },
 }
 
 /// The library of this process, loaded from where `find` says if there is none so far. What is there
@@ -132,7 +110,7 @@ pub enum OpenError {
 pub(super) fn environment(
     find: impl FnOnce() -> Result<PathBuf, LibraryError>,
 ) -> Result<(ort::environment::Environment, PathBuf), OpenError> {
-    let mut slot = ENVIRONMENT.lock().expect("no holder of this lock panics");
+    let mut slot = lock(&ENVIRONMENT);
     if let Some(loaded) = &*slot {
         return Ok(loaded.clone());
     }

@@ -7,7 +7,7 @@
 
 use super::raw::{Arguments, Descriptor, Memory, Names};
 use crate::device::{Buffer, DeviceView, DeviceViewMut};
-use crate::engine::agreement::buffers_of;
+use crate::engine::contract_check::buffers_of;
 use crate::engine::{Engine, RunError};
 use arrayvec::ArrayVec;
 use ort::AsPointer;

@@ -8,9 +8,9 @@ use super::backend::OnnxRuntime;
 use super::error::SessionError;
 use super::options::with_optimized_model;
 use super::rewrite::{RewriteError, with_external_weights};
-use super::weights::{Weights, set_place};
+use super::weights::{Weights, set_external_data};
 use super::widen;
-use crate::engine::folder::{GraphWeights, Place};
+use crate::engine::folder::{ExternalData, GraphWeights};
 use crate::engine::target::cpu_features;
 use crate::engine::{BackendKind, BuildError, BuildJob, Builder, NetworkFile, Prediction, Target};
 use prost::Message;
@@ -136,10 +136,10 @@ fn decode(file: &NetworkFile) -> Result<ModelProto, BuildError> {
 /// Weights of the exported graph that lie in files, by name.
 fn exported_weights(
     file: &NetworkFile,
-) -> Result<BTreeMap<String, (TensorProto, Place)>, BuildError> {
+) -> Result<BTreeMap<String, (TensorProto, ExternalData)>, BuildError> {
     let tensors = decode(file)?.graph.unwrap_or_default().initializer.into_iter();
     let placed = tensors.filter_map(|tensor| {
-        let place = Place::of(&tensor)?;
+        let place = ExternalData::of(&tensor)?;
         Some((tensor.name().to_owned(), (tensor, place)))
     });
     Ok(placed.collect())
@@ -185,13 +185,13 @@ impl Saved {
                 let (path, file) = &sources[&at.location];
                 let source = Bytes { path, file, from: at.offset };
                 if saved.are(&source, place.length, job.cancel)? {
-                    set_place(tensor, at);
+                    set_external_data(tensor, at);
                     return Ok(());
                 }
             }
             let offset = own.take(&saved, place.length, job.cancel)?;
             let location = job.weights_name.to_owned();
-            set_place(tensor, &Place { location, offset, length: place.length });
+            set_external_data(tensor, &ExternalData { location, offset, length: place.length });
             Ok(())
         });
         let settled = settled.map_err(|error| match error {

@@ -1,7 +1,7 @@
 //! The ONNX Runtime back end on an NVIDIA GPU: its CUDA provider, on a stream and in memory of ours.
 //!
 //! A network is loaded for one stream, since the provider takes its stream when a network is loaded:
-//! whoever runs one network on two lanes loads it twice. Nothing falls back to the CPU: a node that
+//! whoever runs one network on two streams loads it twice. Nothing falls back to the CPU: a node that
 //! the provider does not take is an error when the network is loaded.
 
 #![expect(unsafe_code, reason = "calls the library's C interface to run on the device's memory")]
@@ -14,10 +14,11 @@ use super::raw::Names;
 use super::weights::{ROOT_ENTRY, Weights};
 use crate::device::cuda::CudaDevice;
 use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, Stream};
-use crate::engine::agreement::{buffers_of, check_tensors};
+use crate::engine::contract_check::{buffers_of, check_tensors};
 use crate::engine::library::{self, Places};
 use crate::engine::staging::Staging;
 use crate::engine::{Backend, Engine, LoadError, NetworkFile, RunError, Session};
+use crate::sync::lock;
 use crate::tensor::{TensorView, TensorViewMut};
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProvider};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
@@ -282,7 +283,7 @@ impl CudaEngine {
     fn submit(&self, binding: &Binding<Self>) -> Result<(), RunError> {
         let failed =
             |reason: String| RunError::Library { network: self.contract.network.clone(), reason };
-        let mut has_failed = self.has_failed.lock().expect("no holder of this lock panics");
+        let mut has_failed = lock(&self.has_failed);
         if *has_failed {
             // Seen with 1.31.1: behind a run that failed on its way to the device, plans of
             // convolutions are gone, and every later run fails with other words.
@@ -357,7 +358,7 @@ mod tests {
         ] {
             assert!(said.contains(part), "{said}");
         }
-        assert_eq!(explained("something else").to_string(), "something else");
+        assert_eq!(explained("another error").to_string(), "another error");
     }
 
     #[test]

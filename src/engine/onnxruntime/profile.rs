@@ -12,6 +12,7 @@ use super::parts::{Parts, Placed, parts_of, place};
 use super::raw::check;
 use super::trace::{RESOLUTION_NS, Trace};
 use crate::engine::{OperatorProfile, OperatorProfileError, OperatorTime};
+use crate::sync::unpoisoned;
 use ort::AsPointer;
 use ort::memory::Allocator;
 use ort::session::Session as OrtSession;
@@ -94,7 +95,7 @@ impl Profiling {
 
     /// Keeps the profile from ending during a run.
     pub(super) fn during_run(&self) -> RwLockReadGuard<'_, bool> {
-        self.open.read().expect("no holder of this lock panics")
+        unpoisoned(self.open.read())
     }
 
     /// Ends the profile and says what it holds beyond `warm_up` runs; `None` if it has ended.
@@ -105,7 +106,7 @@ impl Profiling {
         warm_up: u64,
     ) -> Option<Result<OperatorProfile, OperatorProfileError>> {
         let path = {
-            let mut open = self.open.write().expect("no holder of this lock panics");
+            let mut open = unpoisoned(self.open.write());
             if !std::mem::take(&mut *open) {
                 return None;
             }

@@ -4,7 +4,7 @@
 //! is copied byte by byte.
 
 use crate::engine::LoadError;
-use crate::engine::folder::Place;
+use crate::engine::folder::ExternalData;
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 use prost::{DecodeError, Message};
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
@@ -33,10 +33,8 @@ impl<E> From<DecodeError> for RewriteError<E> {
 /// A graph holds weights or graphs where no engine of ours has any.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HiddenError {
-    /// It cannot be decoded.
     #[error("not an ONNX file: {0}")]
     NotOnnx(#[from] DecodeError),
-    /// A library would read files that were not checked.
     #[error("it has {0}, which tandem's graphs have not; build or export it again")]
     Hidden(&'static str),
 }
@@ -119,14 +117,14 @@ mod hidden {
 /// A copy of `model` in which `change` had a hand at every weight that lies in a file.
 pub(super) fn with_external_weights<E>(
     model: &[u8],
-    mut change: impl FnMut(&mut TensorProto, Place) -> Result<(), E>,
+    mut change: impl FnMut(&mut TensorProto, ExternalData) -> Result<(), E>,
 ) -> Result<Vec<u8>, RewriteError<E>> {
     // Whatever can be taken apart below is not yet an ONNX file.
     ModelProto::decode(model)?;
     copy(model, GRAPH, |graph| {
         copy(graph, INITIALIZER, |tensor| {
             let mut decoded = TensorProto::decode(tensor)?;
-            let Some(place) = Place::of(&decoded) else { return Ok(tensor.to_vec()) };
+            let Some(place) = ExternalData::of(&decoded) else { return Ok(tensor.to_vec()) };
             change(&mut decoded, place).map_err(RewriteError::Weight)?;
             Ok(decoded.encode_to_vec())
         })
@@ -183,8 +181,8 @@ mod tests {
             ..TensorProto::default()
         };
         let mut outside = TensorProto { name: Some("outside".into()), ..TensorProto::default() };
-        let place = Place { location: "a".into(), offset: 3, length: 4 };
-        super::super::weights::set_place(&mut outside, &place);
+        let place = ExternalData { location: "a".into(), offset: 3, length: 4 };
+        super::super::weights::set_external_data(&mut outside, &place);
         ModelProto {
             ir_version: Some(10),
             graph: Some(GraphProto { initializer: vec![inline, outside], ..GraphProto::default() }),
@@ -194,8 +192,11 @@ mod tests {
 
     fn moved(bytes: &[u8]) -> Vec<u8> {
         with_external_weights(bytes, |tensor, place| {
-            assert_eq!(place, Place { location: "a".into(), offset: 3, length: 4 });
-            super::super::weights::set_place(tensor, &Place { location: "bcd".into(), ..place });
+            assert_eq!(place, ExternalData { location: "a".into(), offset: 3, length: 4 });
+            super::super::weights::set_external_data(
+                tensor,
+                &ExternalData { location: "bcd".into(), ..place },
+            );
             Ok::<(), Infallible>(())
         })
         .unwrap()
@@ -210,17 +211,17 @@ mod tests {
         assert!(moved.ends_with(&unknown));
         let mut expected = model();
         let outside = &mut expected.graph.as_mut().unwrap().initializer[1];
-        let place = Place { location: "bcd".into(), offset: 3, length: 4 };
-        super::super::weights::set_place(outside, &place);
+        let place = ExternalData { location: "bcd".into(), offset: 3, length: 4 };
+        super::super::weights::set_external_data(outside, &place);
         assert_eq!(ModelProto::decode(moved.as_slice()).unwrap(), expected);
     }
 
     #[test]
     fn constants_in_files_and_subgraphs_are_refused() {
         refuse_hidden(&model().encode_to_vec()).unwrap();
-        let place = Place { location: "/etc/passwd".into(), offset: 0, length: 4 };
+        let place = ExternalData { location: "/etc/passwd".into(), offset: 0, length: 4 };
         let mut tensor = TensorProto::default();
-        super::super::weights::set_place(&mut tensor, &place);
+        super::super::weights::set_external_data(&mut tensor, &place);
         let constant = hidden::Attribute { tensor: Some(tensor), ..Default::default() };
         let body = hidden::Attribute { graph: Some(vec![]), ..Default::default() };
         for (attribute, says) in [(constant, "constants in files"), (body, "subgraphs")] {

@@ -14,7 +14,7 @@ use super::weights::Weights;
 use crate::device::{
     DeviceError, DeviceView, DeviceViewMut, HostAccess, HostStream, Object, Stream, Work,
 };
-use crate::engine::agreement::{buffers_of, check_tensors};
+use crate::engine::contract_check::{buffers_of, check_tensors};
 use crate::engine::{
     Engine, MAX_TENSORS, OperatorProfile, OperatorProfileError, RunError, Session,
 };

@@ -6,7 +6,7 @@ use super::error::SessionError;
 use super::raw::{check, element_type};
 use super::rewrite::{RewriteError, refuse_hidden, with_external_weights};
 use super::widen::widened;
-use crate::engine::folder::Place;
+use crate::engine::folder::ExternalData;
 use crate::engine::folder::check_weight;
 use crate::engine::{LoadError, NetworkFile};
 use crate::tensor::DType;
@@ -76,7 +76,7 @@ impl Weights {
             None => Cow::Borrowed(graph),
             Some(block) => Cow::Owned(
                 widened(graph, block, |tensor| {
-                    let place = Place::of(tensor)?;
+                    let place = ExternalData::of(tensor)?;
                     weights.files.get(&place.location)?.at(&place)
                 })
                 .map_err(|error| refused(network, format!("not an ONNX file: {error}")))?,
@@ -84,7 +84,7 @@ impl Weights {
         };
         let graph = with_external_weights(&graph, |tensor, place| {
             let location = weights.add(file, tensor, &place)?;
-            set_place(tensor, &Place { location, ..place });
+            set_external_data(tensor, &ExternalData { location, ..place });
             Ok(())
         })
         .map_err(|error| as_load_error(network, error))?;
@@ -96,7 +96,7 @@ impl Weights {
         &mut self,
         file: &NetworkFile,
         tensor: &TensorProto,
-        place: &Place,
+        place: &ExternalData,
     ) -> Result<String, LoadError> {
         let network = &file.contract.network;
         let mapped = &self.files[&place.location];
@@ -158,7 +158,7 @@ impl WeightFile {
         let open = |source| LoadError::WeightFile {
             network: file.contract.network.clone(),
             file: path.clone(),
-            led_to: fs::read_link(&path).ok(),
+            link_target: fs::read_link(&path).ok(),
             source,
         };
         let real = path.canonicalize().map_err(open)?;
@@ -168,7 +168,7 @@ impl WeightFile {
     }
 
     /// The bytes at `place`, if the file holds them.
-    fn at(&self, place: &Place) -> Option<&[u8]> {
+    fn at(&self, place: &ExternalData) -> Option<&[u8]> {
         let from = usize::try_from(place.offset).ok()?;
         let to = from.checked_add(usize::try_from(place.length).ok()?)?;
         self.bytes.get(from..to)
@@ -203,7 +203,7 @@ fn as_load_error(network: &str, error: RewriteError) -> LoadError {
 }
 
 /// Writes where a weight lies into its message.
-pub(super) fn set_place(tensor: &mut TensorProto, place: &Place) {
+pub(super) fn set_external_data(tensor: &mut TensorProto, place: &ExternalData) {
     tensor.raw_data = None;
     tensor.data_location = Some(DataLocation::External as i32);
     tensor.external_data = vec![

@@ -1,7 +1,7 @@
 //! What an engine's layers make of the graph that it was built from: which attentions became one
 //! kernel, and what is held or computed in another type than the graph says.
 
-use crate::engine::folder::Place;
+use crate::engine::folder::ExternalData;
 use crate::engine::{Layer, LayerReport, LayerTensor};
 use prost::Message;
 use serde::Serialize;
@@ -89,7 +89,6 @@ pub struct WeightBytes {
 pub struct ChangedWeight {
     /// The node that it is of.
     pub node: String,
-    /// The weight.
     pub weight: String,
     /// Its type in the graph.
     pub dtype: String,
@@ -115,7 +114,6 @@ pub struct ExpandedWeight {
 /// A tensor of a layer in a type that the graph does not have there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherType {
-    /// The layer.
     pub layer: String,
     /// The graph's nodes that it is of.
     pub nodes: Vec<String>,
@@ -327,7 +325,7 @@ fn weight_bytes(launches: &[&Layer], weights: &[TensorProto]) -> BTreeMap<String
     }
     let mut places = Vec::new();
     for weight in weights {
-        let place = Place::of(weight);
+        let place = ExternalData::of(weight);
         if place.is_some() && places.contains(&place) {
             continue;
         }

@@ -19,23 +19,14 @@ pub struct Prediction {
 /// A graph does not say how large its weights are.
 #[derive(Debug, thiserror::Error)]
 pub enum PredictionError {
-    /// The graph is not one.
     #[error("network {network:?}: its graph is not ONNX: {source}; export it again")]
     Graph {
-        /// The network.
         network: String,
-        /// Why.
         #[source]
         source: prost::DecodeError,
     },
-    /// A weight in a file has no length.
     #[error("network {network:?}: weight {weight:?} has no length; export it again")]
-    Length {
-        /// The network.
-        network: String,
-        /// The weight.
-        weight: String,
-    },
+    Length { network: String, weight: String },
 }
 
 /// Predicts what building `file` takes, from the bytes of its weights and from its nodes.

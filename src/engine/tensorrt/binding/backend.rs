@@ -23,7 +23,7 @@ impl TensorRt {
     /// # Errors
     /// If the device is lost.
     pub fn on(&self, device: CudaDevice) -> Result<TensorRtOnGpu, DeviceError> {
-        let stream = device.lanes(None)?.slow;
+        let stream = device.streams(None)?.slow;
         Ok(TensorRtOnGpu { library: self.clone(), device, stream })
     }
 }

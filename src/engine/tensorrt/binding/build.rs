@@ -82,7 +82,6 @@ pub struct BuildReport {
 /// No engine.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The targets cannot be built together, or not by this library.
     #[error("cannot build for {}: {rule}", if found.is_empty() { "no target" } else { found })]
     Targets {
         /// What was asked for.
@@ -90,7 +89,6 @@ pub enum BuildError {
         /// What can be.
         rule: &'static str,
     },
-    /// The library does not take the graph.
     #[error(
         "{library} refuses network {network:?}{}: {reason}",
         node.as_ref().map(|node| format!(" at node {node:?}")).unwrap_or_default()
@@ -98,31 +96,23 @@ pub enum BuildError {
     Refused {
         /// The library, with its version.
         library: String,
-        /// The network.
         network: String,
         /// The node it stumbled over, if it says.
         node: Option<String>,
-        /// The library's own words.
         reason: String,
     },
-    /// The graph is not what the contract promises.
     #[error(
         "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \
          graph has {found}; export it again"
     )]
     Contract {
-        /// The network.
         network: String,
         /// "input" or "output".
         what: &'static str,
-        /// The tensor.
         name: String,
-        /// Type and shape in the contract.
         expected: String,
-        /// Type and shape in the graph.
         found: String,
     },
-    /// The native target needs a GPU.
     #[error(
         "cannot build network {network:?} for the GPU of this machine: it has none that {library} can use ({reason}); name a target such as {}, or install the NVIDIA driver (nvidia-smi must run)",
         Target::Sm89
@@ -130,23 +120,14 @@ pub enum BuildError {
     NoDevice {
         /// The library, with its version.
         library: String,
-        /// The network.
         network: String,
-        /// The library's own words.
         reason: String,
     },
-    /// It was asked to stop.
     #[error("the build of network {network:?} was canceled")]
-    Canceled {
-        /// The network.
-        network: String,
-    },
-    /// The engine could not be written.
+    Canceled { network: String },
     #[error("cannot write the engine of network {network:?}")]
     Write {
-        /// The network.
         network: String,
-        /// Why.
         #[source]
         source: io::Error,
     },

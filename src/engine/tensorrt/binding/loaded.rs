@@ -12,6 +12,7 @@ use crate::engine::folder::record::RUNTIME_CACHE_ENDING;
 #[cfg(not(feature = "tensorrt-enterprise"))]
 use crate::engine::tensorrt::runtime_cache::RuntimeCacheFile;
 use crate::engine::{Backend, BuiltNetwork, Engine, LoadError, NetworkFile, Session};
+use crate::sync::lock;
 use crate::tensor::DType;
 #[cfg(not(feature = "tensorrt-enterprise"))]
 use std::rc::Rc;
@@ -102,19 +103,19 @@ impl GpuEngine {
         };
         let first =
             loaded.make_context().map_err(|error| backend.refused(network, &messages, &error))?;
-        *loaded.spare.lock().expect("no holder of this lock panics") = Some(first);
+        *lock(&loaded.spare) = Some(first);
         Ok(loaded)
     }
 
     /// A context for one more user; the device's context is current.
     pub(super) fn context(&self) -> Result<Context, trtx::Error> {
-        let spare = self.spare.lock().expect("no holder of this lock panics").take();
+        let spare = lock(&self.spare).take();
         spare.map_or_else(|| self.make_context(), Ok)
     }
 
     #[cfg(not(feature = "tensorrt-enterprise"))]
     fn make_context(&self) -> Result<Context, trtx::Error> {
-        let mut deserialized = self.deserialized.lock().expect("no holder of this lock panics");
+        let mut deserialized = lock(&self.deserialized);
         let mut config = deserialized.engine.create_runtime_config()?;
         config.set_runtime_cache(Arc::clone(&self.cache.kernels))?;
         deserialized.engine.create_execution_context_with_config(Rc::new(config)).map(Context)
@@ -122,7 +123,7 @@ impl GpuEngine {
 
     #[cfg(feature = "tensorrt-enterprise")]
     fn make_context(&self) -> Result<Context, trtx::Error> {
-        let mut deserialized = self.deserialized.lock().expect("no holder of this lock panics");
+        let mut deserialized = lock(&self.deserialized);
         deserialized.engine.create_execution_context().map(Context)
     }
 }

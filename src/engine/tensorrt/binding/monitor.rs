@@ -2,6 +2,7 @@
 
 use super::listing;
 use crate::engine::Layer;
+use crate::sync::lock;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,6 @@ const MAX_MESSAGES: usize = 64;
 /// One step of one phase of a build. Phases nest, and each is named as the library names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress<'a> {
-    /// The phase.
     pub phase: &'a str,
     /// Phases under way when it began: 0 for the one that is the whole build.
     pub depth: u32,
@@ -42,7 +42,7 @@ struct Said {
 
 impl Messages {
     fn said(&self) -> MutexGuard<'_, Said> {
-        self.0.lock().expect("no holder of this lock panics")
+        lock(&self.0)
     }
 
     /// The errors so far.
@@ -100,7 +100,7 @@ impl Monitor {
     }
 
     fn phases(&self) -> MutexGuard<'_, BTreeMap<String, (u32, u32)>> {
-        self.phases.lock().expect("no holder of this lock panics")
+        lock(&self.phases)
     }
 }
 

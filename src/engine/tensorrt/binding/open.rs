@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "loads a vendor's library and asks it for its version")]
 
 use crate::engine::library::{self, Library, LibraryError, Places};
+use crate::sync::lock;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,9 +29,7 @@ const COMPILED_AGAINST: Version = if cfg!(feature = "tensorrt-enterprise") {
 pub struct Version {
     /// TensorRT-RTX counts from 1, TensorRT is at 10 and 11.
     pub major: i32,
-    /// Minor.
     pub minor: i32,
-    /// Patch.
     pub patch: i32,
 }
 
@@ -43,52 +42,33 @@ impl fmt::Display for Version {
 /// The library cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no library.
     #[error(transparent)]
     Library(#[from] LibraryError),
-    /// One of its files is missing or unreadable.
     #[error("cannot read {path:?}: {source}; {} needs {}, in one folder", LIBRARY.name, LIBRARY.files.join(" and "))]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// A file is not a whole shared library.
     #[error(
         "{path:?} is damaged: {what}; remove its folder and tandem fetches {} {} again, or copy it again from where it came from",
         LIBRARY.name,
         LIBRARY.version
     )]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// How it can be seen.
         what: String,
     },
-    /// The system does not load it.
     #[error("cannot load {path:?}: {reason}")]
-    Load {
-        /// The file.
-        path: PathBuf,
-        /// The loader's words.
-        reason: String,
-    },
-    /// It is the other flavor.
+    Load { path: PathBuf, reason: String },
     #[error(
         "{path:?} is {found}, this tandem speaks {}: name its library in {}, or build tandem with the feature `{}` instead",
         LIBRARY.name,
         LIBRARY.variable,
         if cfg!(feature = "tensorrt-enterprise") { "tensorrt" } else { "tensorrt-enterprise" }
     )]
-    Flavor {
-        /// The file.
-        path: PathBuf,
-        /// What it is, with its version.
-        found: String,
-    },
-    /// It is too old.
+    Flavor { path: PathBuf, found: String },
     #[error(
         "{path:?} is {} {found}, version {COMPILED_AGAINST} or later of {}.x is needed; unset {} and tandem looks for {}",
         LIBRARY.name,
@@ -96,20 +76,9 @@ pub enum OpenError {
         LIBRARY.variable,
         LIBRARY.version
     )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: Version,
-    },
-    /// Another file was loaded before, and a process has one.
+    Version { path: PathBuf, found: Version },
     #[error("cannot use {path:?}: this process already uses {loaded:?}")]
-    Second {
-        /// The file.
-        path: PathBuf,
-        /// The file in use.
-        loaded: PathBuf,
-    },
+    Second { path: PathBuf, loaded: PathBuf },
 }
 
 /// TensorRT, loaded and known to be of the flavor and version that this build speaks.
@@ -144,7 +113,7 @@ impl TensorRt {
         check_whole(&path)?;
         let version = version_of(&path)?;
         check_whole(&parser)?;
-        let mut slot = LOADED.lock().expect("no holder of this lock panics");
+        let mut slot = lock(&LOADED);
         match &*slot {
             Some(loaded) if loaded.path == path => return Ok(loaded.clone()),
             Some(loaded) => return Err(OpenError::Second { path, loaded: loaded.path.clone() }),

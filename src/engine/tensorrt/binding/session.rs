@@ -9,7 +9,7 @@
 use super::build::reason;
 use super::loaded::{Context, GpuEngine};
 use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, Stream};
-use crate::engine::agreement::{buffers_of, check_tensors};
+use crate::engine::contract_check::{buffers_of, check_tensors};
 use crate::engine::staging::Staging;
 use crate::engine::{RunError, Session};
 use crate::tensor::{TensorView, TensorViewMut};

@@ -1,4 +1,4 @@
-//! Tensors compared with a contract.
+//! Comparison of the tensors of a run with a contract.
 
 use super::RunError;
 use crate::device::{Buffer, DeviceView, DeviceViewMut};
@@ -6,7 +6,7 @@ use crate::tensor::DType;
 use crate::tensor::{TensorView, TensorViewMut};
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Returns the memory of all tensors, inputs first.
+/// Returns the buffers of all tensors, inputs first.
 pub(super) fn buffers_of<'a>(
     inputs: &'a [DeviceView<'_>],
     outputs: &'a [DeviceViewMut<'_>],
@@ -14,9 +14,9 @@ pub(super) fn buffers_of<'a>(
     inputs.iter().map(|view| view.buffer).chain(outputs.iter().map(|view| view.buffer))
 }
 
-/// A tensor at one side of a run.
+/// Input or output tensor of a run.
 pub(super) trait Tensor {
-    /// Returns its element type, its shape and its length in bytes.
+    /// Returns the element type, the shape and the length in bytes.
     fn layout(&self) -> (DType, &[usize], usize);
 }
 
@@ -44,7 +44,7 @@ impl Tensor for TensorViewMut<'_> {
     }
 }
 
-/// Checks that the tensors of a run are what the contract says.
+/// Checks that the tensors of a run match the contract.
 ///
 /// # Errors
 /// If their number, a type or a shape differs.
@@ -83,7 +83,7 @@ fn check_tensor(
 ) -> Result<(), RunError> {
     if spec.dtype == dtype && spec.shape == shape {
         let expected = shape.iter().product::<usize>() * dtype.size();
-        assert_eq!(bytes, expected, "a view of {what} {:?} lies about its length", spec.name);
+        assert_eq!(bytes, expected, "the view of {what} {:?} has the wrong length", spec.name);
         return Ok(());
     }
     Err(RunError::Tensor {
