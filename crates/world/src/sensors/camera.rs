@@ -524,14 +524,19 @@ mod tests {
         Road::new(&bare_route(1, key_points)).unwrap()
     }
 
-    fn image(visible: &[VisibleBox]) -> Vec<u8> {
+    /// Renders what a camera of the ego vehicle sees `along_m` down the road.
+    fn image_at(spec: CameraSpec, along_m: f64, visible: &[VisibleBox]) -> Vec<u8> {
         let road = straight_road();
-        let pose = Pose::new(20.0, 0.0, 0.0);
+        let pose = Pose::new(along_m, 0.0, 0.0);
         let viewpoint = Viewpoint::new(pose, road.ground(pose.position));
         let station = road.nearest_station(pose.position);
-        let mut camera = Camera::new(SPEC, &road, Palette::new(None));
+        let mut camera = Camera::new(spec, &road, Palette::new(None));
         let frame = camera.render(FrameId(1), Timestamp::ZERO, &road, &viewpoint, station, visible);
         frame.rgb.clone()
+    }
+
+    fn image(visible: &[VisibleBox]) -> Vec<u8> {
+        image_at(SPEC, 20.0, visible)
     }
 
     /// Compares with the pinhole model: pixel = center + focal · (right, down) / forward.
@@ -581,5 +586,21 @@ mod tests {
         let road = pixel(512, 440);
         assert!((i32::from(road[0]) - i32::from(palette.asphalt[0])).abs() < 6, "{road:?}");
         assert!(pixel(512, 20)[2] > pixel(512, 20)[0] + 40);
+    }
+
+    /// Rows from 3 to 60 m behind the camera, most of them farther than [`ROAD_M`] reaches.
+    #[test]
+    fn rear_camera_sees_the_road_in_its_lower_middle() {
+        let spec = CameraSpec { yaw_rad: std::f64::consts::PI, ..SPEC };
+        let rgb = image_at(spec, 100.0, &[]);
+        let palette = Palette::new(None);
+        let focal = 512.0 / 55.0_f32.to_radians().tan();
+        for row in 268..500 {
+            let distance_m = 2.0 * focal / (row as f32 + 0.5 - 256.0);
+            let asphalt = palette.faded(palette.asphalt, distance_m);
+            let pixel = &rgb[(row * 1024 + 512) * 3..][..3];
+            let is_asphalt = pixel.iter().zip(asphalt).all(|(a, b)| a.abs_diff(b) < 10);
+            assert!(is_asphalt, "row {row}, {distance_m:.1} m: {pixel:?} {asphalt:?}");
+        }
     }
 }
