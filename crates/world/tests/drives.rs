@@ -324,11 +324,11 @@ fn autopilot_drives_all_official_routes() {
 #[ignore = "writes images for inspection"]
 fn images() {
     let folder = std::env::temp_dir();
-    let ours = [DEMO, BENDS].into_iter().flat_map(routes_in);
-    let theirs = official_routes()
+    let own_routes = [DEMO, BENDS].into_iter().flat_map(routes_in);
+    let official = official_routes()
         .into_iter()
         .filter(|route| ["17563", "2050", "2390", "3072"].contains(&route.id.as_str()));
-    for route in ours.chain(theirs) {
+    for route in own_routes.chain(official) {
         let mut world = EmbeddedWorld::new(&route, all_sensors(), 1).unwrap();
         let mut autopilot = Autopilot::new();
         for tick in 0..700 {
@@ -383,9 +383,9 @@ fn camera_images_do_not_depend_on_other_cameras() {
         });
         for ((id, world), (name, spec)) in seen.iter().zip(named) {
             assert_eq!(id, CameraId::named(name));
-            let (ours, theirs) = (observation.camera(id).unwrap(), world.camera(id).unwrap());
-            assert_eq!((ours.width, ours.height), (spec.width, spec.height));
-            assert!(ours.rgb == theirs.rgb, "camera {id}, tick {tick}");
+            let (image, single) = (observation.camera(id).unwrap(), world.camera(id).unwrap());
+            assert_eq!((image.width, image.height), (spec.width, spec.height));
+            assert!(image.rgb == single.rgb, "camera {id}, tick {tick}");
             assert_eq!(
                 observation.lidar.as_ref().unwrap().points,
                 world.lidar.as_ref().unwrap().points

@@ -133,9 +133,9 @@ impl Forecast {
     ) {
         self.smooth_yaw_rates(truth);
         self.tracks.clear();
-        let ours = path.idx();
-        let ahead = (ours + ROADS_AHEAD).min(path.last());
-        let roads = [path.center(ours).1, path.center(ahead).1];
+        let ego_idx = path.idx();
+        let ahead = (ego_idx + ROADS_AHEAD).min(path.last());
+        let roads = [path.center(ego_idx).1, path.center(ahead).1];
         let exit = Exit::ahead_on(path);
         if let Some(exit) = &exit {
             self.turn_in_counts.watch(truth, exit);
@@ -209,9 +209,9 @@ impl Forecast {
 impl Exit {
     /// Returns the end of the next junction, or of the current one.
     fn ahead_on(path: &Path) -> Option<Self> {
-        let ours = path.idx();
+        let ego_idx = path.idx();
         let junction = path.junctions().iter().find(|junction| {
-            junction.end > ours && junction.start < ours + EXIT_AHEAD_M * POINTS_PER_M
+            junction.end > ego_idx && junction.start < ego_idx + EXIT_AHEAD_M * POINTS_PER_M
         })?;
         let idx = junction.end.min(path.last());
         let (start, forward) = path.center(idx);

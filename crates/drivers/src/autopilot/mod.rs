@@ -255,7 +255,7 @@ impl OnRoute {
 
     /// Returns the speed on a free road, which a vehicle from behind can raise, m/s.
     fn free_mps(&self, truth: &Truth) -> f64 {
-        let ours = self.path.idx();
+        let ego_idx = self.path.idx();
         let near = NEAR_JUNCTION_M * POINTS_PER_M;
         let own_mps = FRACTION_OF_LIMIT * truth.speed_limit_mps;
         let pursuer_mps = self
@@ -265,7 +265,7 @@ impl OnRoute {
             .filter_map(|neighbor| {
                 let actor = &truth.actors[neighbor.actor];
                 let closing_mps = actor.speed_mps - truth.ego.speed_mps;
-                let gap_m = (ours - neighbor.path_position?.idx) as f64 * SPACING_M
+                let gap_m = (ego_idx - neighbor.path_position?.idx) as f64 * SPACING_M
                     - actor.extent_m[0]
                     - truth.ego.extent_m[0];
                 (gap_m < PURSUED_M + PURSUED_S * closing_mps).then_some(actor.speed_mps)
@@ -273,7 +273,7 @@ impl OnRoute {
             .fold(0.0, f64::max)
             .min(truth.speed_limit_mps);
         let free_mps = own_mps.max(pursuer_mps);
-        match self.path.has_junction(ours..ours + near) {
+        match self.path.has_junction(ego_idx..ego_idx + near) {
             true => free_mps.min(NEAR_JUNCTION_MPS),
             false => free_mps,
         }
@@ -282,10 +282,10 @@ impl OnRoute {
     /// Returns true if there is a lane change from 15 m behind to the stopping
     /// distance ahead, at least 20 m.
     fn is_near_lane_change(&self, speed_mps: f64) -> bool {
-        let ours = self.path.idx();
+        let ego_idx = self.path.idx();
         let braking_m = (3.6 * speed_mps / 10.0).powi(2) / 2.0 + 10.0;
         let ahead = (braking_m.max(20.0) / SPACING_M) as usize;
-        self.path.has_lane_change(ours.saturating_sub(15 * POINTS_PER_M)..ours + ahead)
+        self.path.has_lane_change(ego_idx.saturating_sub(15 * POINTS_PER_M)..ego_idx + ahead)
     }
 
     fn nearest_lead(&self) -> Option<Lead> {

@@ -80,9 +80,9 @@ pub(super) fn classify(
     neighbors: &mut Vec<Neighbor>,
 ) {
     neighbors.clear();
-    let ours = path.idx();
+    let ego_idx = path.idx();
     let after_lane_change =
-        path.has_lane_change(ours.saturating_sub(AFTER_LANE_CHANGE_M * POINTS_PER_M)..ours);
+        path.has_lane_change(ego_idx.saturating_sub(AFTER_LANE_CHANGE_M * POINTS_PER_M)..ego_idx);
     let trailing_aside_m = match after_lane_change {
         true => TRAILING_ASIDE_AFTER_LANE_CHANGE_M,
         false => TRAILING_ASIDE_M,
@@ -94,13 +94,13 @@ pub(super) fn classify(
         if far || actor.extent_m[2] < FLAT_M || passed_actors.contains(&actor.id) {
             continue;
         }
-        let behind = ours.saturating_sub(ALONG_M.0 * POINTS_PER_M);
-        let around = behind..ours + ALONG_M.1 * POINTS_PER_M;
+        let behind = ego_idx.saturating_sub(ALONG_M.0 * POINTS_PER_M);
+        let around = behind..ego_idx + ALONG_M.1 * POINTS_PER_M;
         let path_position = path
             .locate(&actor.pose, around)
             .map(|(idx, aside_m, turned_rad)| PathPosition { idx, aside_m, turned_rad });
         let role = path_position.map_or(Role::Other, |path_position| {
-            if path_position.idx > ours {
+            if path_position.idx > ego_idx {
                 ahead(truth, path, actor, &path_position)
             } else if !is_off
                 && path_position.aside_m.abs() <= trailing_aside_m

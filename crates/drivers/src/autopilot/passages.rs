@@ -42,14 +42,14 @@ impl Passages {
     /// Adopts the passages of the ground truth, keeps those that the ego vehicle is still
     /// passing, and shifts the path.
     pub(super) fn update(&mut self, truth: &Truth, path: &mut Path) {
-        let ours = path.idx();
+        let ego_idx = path.idx();
         self.detours.retain(|detour| {
             let all = detour.shift.reach();
             let is_obstacle = matches!(
                 detour.reason,
                 PassageReason::ObstacleBesideFreeLane | PassageReason::ObstacleBesideOncomingLane
             );
-            is_obstacle && (all.start..all.end).contains(&ours)
+            is_obstacle && (all.start..all.end).contains(&ego_idx)
         });
         for passage in &truth.passages {
             let detour = on_path(passage, truth, path);

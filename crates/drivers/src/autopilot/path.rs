@@ -245,10 +245,10 @@ impl Path {
         self.bend_mps[idx]
     }
 
-    /// Returns true if `what` holds anywhere in `range`.
-    fn any(&self, range: Range<usize>, what: impl Fn(&PointFlags) -> bool) -> bool {
+    /// Returns true if `predicate` holds anywhere in `range`.
+    fn any(&self, range: Range<usize>, predicate: impl Fn(&PointFlags) -> bool) -> bool {
         let end = range.end.min(self.flags.len());
-        self.flags[range.start.min(end)..end].iter().step_by(POINTS_PER_M / 2).any(what)
+        self.flags[range.start.min(end)..end].iter().step_by(POINTS_PER_M / 2).any(predicate)
     }
 
     /// Returns true if a junction overlaps `range`.
@@ -326,10 +326,10 @@ impl Path {
     }
 }
 
-/// Returns the stretches of points for which `what` holds, with gaps of less than a meter closed.
-fn runs(flags: &[PointFlags], what: impl Fn(&PointFlags) -> bool) -> Vec<Range<usize>> {
+/// Returns the stretches of points for which `predicate` holds, with gaps of less than a meter closed.
+fn runs(flags: &[PointFlags], predicate: impl Fn(&PointFlags) -> bool) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
-    for (idx, _) in flags.iter().enumerate().filter(|(_, mark)| what(mark)) {
+    for (idx, _) in flags.iter().enumerate().filter(|(_, mark)| predicate(mark)) {
         match runs.last_mut() {
             Some(run) if idx <= run.end + POINTS_PER_M => run.end = idx,
             _ => runs.push(idx..idx),

@@ -52,7 +52,7 @@ pub(super) enum Margin {
 }
 
 impl Margin {
-    fn ours(self, half_m: DVec2, speed_mps: f64) -> DVec2 {
+    fn ego_half_m(self, half_m: DVec2, speed_mps: f64) -> DVec2 {
         match self {
             Self::Growing { .. } if speed_mps >= 5.0 => half_m * DVec2::new(1.3, 1.2),
             Self::Growing { .. } => half_m,
@@ -60,7 +60,7 @@ impl Margin {
         }
     }
 
-    fn theirs(self, kind: ActorKind, half_m: DVec2, speed_mps: f64, step: usize) -> DVec2 {
+    fn other_half_m(self, kind: ActorKind, half_m: DVec2, speed_mps: f64, step: usize) -> DVec2 {
         let on_foot = kind == ActorKind::Pedestrian;
         match self {
             Self::Growing { .. } if on_foot => half_m.max(DVec2::splat(1.5)),
@@ -115,8 +115,9 @@ impl Rollout<'_> {
         for tick in 0..=steps.min(STEPS) * TICKS_PER_STEP {
             if tick % TICKS_PER_STEP == 0 {
                 let step = tick / TICKS_PER_STEP;
-                let ours = Footprint::new(&motion.pose, margin.ours(half_m, motion.speed_mps));
-                if let Some(track) = self.touched_track(&ours, step, margin) {
+                let ego_footprint =
+                    Footprint::new(&motion.pose, margin.ego_half_m(half_m, motion.speed_mps));
+                if let Some(track) = self.touched_track(&ego_footprint, step, margin) {
                     return Some(Contact { step, track, idx });
                 }
             }
@@ -162,15 +163,24 @@ impl Rollout<'_> {
         target_mps
     }
 
-    fn touched_track(&self, ours: &Footprint, step: usize, margin: Margin) -> Option<usize> {
+    fn touched_track(
+        &self,
+        ego_footprint: &Footprint,
+        step: usize,
+        margin: Margin,
+    ) -> Option<usize> {
         self.forecast.tracks().iter().enumerate().position(|(idx, track)| {
             let place = self.forecast.place(idx, step);
             // No body is longer than this, including its margin.
-            if place.center.distance_squared(ours.center) > 20.0 * 20.0 {
+            if place.center.distance_squared(ego_footprint.center) > 20.0 * 20.0 {
                 return false;
             }
-            let half_m = margin.theirs(track.kind, track.half_m, place.speed_mps, step);
-            ours.overlaps(&Footprint { center: place.center, forward: place.forward, half_m })
+            let half_m = margin.other_half_m(track.kind, track.half_m, place.speed_mps, step);
+            ego_footprint.overlaps(&Footprint {
+                center: place.center,
+                forward: place.forward,
+                half_m,
+            })
         })
     }
 
@@ -187,18 +197,22 @@ impl Rollout<'_> {
         /// Distance between the points that are checked.
         const STRIDE: usize = 5;
         let half_m = DVec2::new(self.ego.extent_m[0], self.ego.extent_m[1]);
-        let half_m = margin.ours(half_m, 0.0);
-        let theirs = &self.forecast.tracks()[track];
+        let half_m = margin.ego_half_m(half_m, 0.0);
+        let other = &self.forecast.tracks()[track];
         (from..to.min(self.path.last())).step_by(STRIDE).find(|&idx| {
             let center = self.path.driven()[idx];
-            let ours = Footprint { center, forward: self.path.direction(idx), half_m };
+            let ego_footprint = Footprint { center, forward: self.path.direction(idx), half_m };
             (0..=steps.min(STEPS)).any(|step| {
                 let place = self.forecast.place(track, step);
                 if place.center.distance_squared(center) > 20.0 * 20.0 {
                     return false;
                 }
-                let half_m = margin.theirs(theirs.kind, theirs.half_m, place.speed_mps, step);
-                ours.overlaps(&Footprint { center: place.center, forward: place.forward, half_m })
+                let half_m = margin.other_half_m(other.kind, other.half_m, place.speed_mps, step);
+                ego_footprint.overlaps(&Footprint {
+                    center: place.center,
+                    forward: place.forward,
+                    half_m,
+                })
             })
         })
     }

@@ -110,10 +110,10 @@ pub(super) fn move_ego(truth: &mut Truth, command: &Command) {
 #[track_caller]
 pub(super) fn assert_no_contact(truth: &Truth) {
     let half = |extent: [f64; 3]| DVec2::new(extent[0], extent[1]);
-    let ours = footprint::Footprint::new(&truth.ego.pose, half(truth.ego.extent_m));
+    let ego = footprint::Footprint::new(&truth.ego.pose, half(truth.ego.extent_m));
     for actor in &truth.actors {
-        let theirs = footprint::Footprint::new(&actor.pose, half(actor.extent_m));
-        assert!(!ours.overlaps(&theirs), "ego {:?} touches {actor:?}", truth.ego.pose);
+        let other = footprint::Footprint::new(&actor.pose, half(actor.extent_m));
+        assert!(!ego.overlaps(&other), "ego {:?} touches {actor:?}", truth.ego.pose);
     }
 }
 

@@ -49,9 +49,9 @@ pub(super) struct Zone {
 
 /// Finds the stretches that are near enough to check, in the order of the path.
 pub(super) fn find(path: &Path, detours: &[Detour], ego: &EgoState, zones: &mut Vec<Zone>) {
-    let ours = path.idx();
+    let ego_idx = path.idx();
     let view_m = VIEW_M.max(10.0 + ego.speed_mps.powi(2) / (2.0 * VIEW_BRAKING_MPS2));
-    let view = ours + (view_m / SPACING_M) as usize;
+    let view = ego_idx + (view_m / SPACING_M) as usize;
     let maneuver = |kind, from, to| Zone { kind, key: from, from, to, watch_from: None };
     let junctions = path
         .junctions()
@@ -63,14 +63,14 @@ pub(super) fn find(path: &Path, detours: &[Detour], ego: &EgoState, zones: &mut 
         .map(|range| maneuver(Kind::LaneChange, range.start, range.end + BEYOND_LANE_CHANGE));
     let is_off = path.is_off(ego.pose.position);
     let onto_path =
-        is_off.then_some(Zone { key: 0, ..maneuver(Kind::OntoPath, ours, ours + ONTO_PATH) });
+        is_off.then_some(Zone { key: 0, ..maneuver(Kind::OntoPath, ego_idx, ego_idx + ONTO_PATH) });
     zones.clear();
     zones.extend(
         junctions
             .chain(lane_changes)
             .chain(detours.iter().filter_map(around))
             .chain(onto_path)
-            .filter(|zone| zone.from < view && zone.to > ours),
+            .filter(|zone| zone.from < view && zone.to > ego_idx),
     );
     zones.sort_unstable_by_key(|zone| zone.from);
 }

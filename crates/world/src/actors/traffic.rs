@@ -86,7 +86,7 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Spawns the traffic that the road's layout asks for; `seed` determines all of it.
+    /// Spawns the traffic that the road's layout specifies; `seed` determines all of it.
     pub(crate) fn new(road: &Road, actors: &mut Actors, seed: u64) -> Self {
         let layout = road.layout();
         let limit_mps = layout.speed_limit_kmh / 3.6;

@@ -38,7 +38,7 @@ pub(crate) struct Signals {
 #[derive(Debug)]
 struct Light {
     light: TrafficLight,
-    is_ours: bool,
+    is_for_ego: bool,
     is_on_route: bool,
     /// True for lights on the crossing road.
     is_across: bool,
@@ -72,7 +72,7 @@ impl Signals {
                 let posts = arms.into_iter().filter_map(|arm| Some((arm, stop(arm)?)));
                 let lights = posts.zip(1..).map(|((arm, (position, trigger)), id)| Light {
                     light: TrafficLight { id, position, color: LightColor::Red, trigger },
-                    is_ours: arm == Arm::Behind,
+                    is_for_ego: arm == Arm::Behind,
                     is_on_route: arm == Arm::Behind || arm == junction.exit_arm(),
                     is_across: matches!(arm, Arm::Left | Arm::Right),
                 });
@@ -84,9 +84,9 @@ impl Signals {
     /// Sets the lights to `light_override`, or else to their cycle, which is green for the
     /// ego vehicle at `time_s` 0.
     pub(crate) fn show(&mut self, time_s: f64, light_override: Option<LightOverride>) {
-        for Light { light, is_ours, is_across, .. } in &mut self.lights {
+        for Light { light, is_for_ego, is_across, .. } in &mut self.lights {
             light.color = match light_override {
-                Some(light_override) if *is_ours => light_override.ego,
+                Some(light_override) if *is_for_ego => light_override.ego,
                 Some(light_override) => light_override.others,
                 None if *is_across => cycle(time_s + CYCLE_S.2 + 0.5),
                 None => cycle(time_s),
@@ -106,7 +106,7 @@ impl Signals {
 
     /// Returns where the ego vehicle may have to stop, and why.
     pub(crate) fn stop_lines(&self) -> impl Iterator<Item = StopLine> + '_ {
-        let light = self.lights.iter().find(|light| light.is_ours);
+        let light = self.lights.iter().find(|light| light.is_for_ego);
         let cause = light.map_or(StopCause::Sign, |light| StopCause::Light(light.light.color));
         self.ego_line.map(|(plan_idx, id)| StopLine { id, plan_idx, cause }).into_iter()
     }

@@ -191,16 +191,16 @@ impl StreetMap {
         Some((line.at(projection.along_m).position.z, self.is_junction(line)))
     }
 
-    /// Returns `asked` with the lanes, the parking side and the speed limit that the
+    /// Returns `layout` with the lanes, the parking side and the speed limit that the
     /// map has where `route` begins.
-    pub(crate) fn layout(&self, route: &Route, asked: Layout) -> Layout {
+    pub(crate) fn layout(&self, route: &Route, layout: Layout) -> Layout {
         let Some(projection) = route.key_points.first().and_then(|&start| self.nearest(start))
         else {
-            return asked;
+            return layout;
         };
         let network = &self.map.network;
         let line = self.driving.line(projection.line);
-        let Some(own) = network.road_lane(line.id) else { return asked };
+        let Some(own) = network.road_lane(line.id) else { return layout };
         let beside = |lane: &&Lane| {
             let at = network.road_lane(lane.id);
             at.is_some_and(|at| at.road == own.road && at.section == own.section)
@@ -222,12 +222,12 @@ impl StreetMap {
             opposite: count(&|od_id| !same(od_id)),
             parking: parking
                 .map(|(od_id, _)| if same(*od_id) { Side::Right } else { Side::Left })
-                .or(asked.parking),
+                .or(layout.parking),
             speed_limit_kmh: match limit {
                 Some(SpeedLimit::Max(mps)) => f64::from(mps) * 3.6,
-                Some(SpeedLimit::Unlimited) | None => asked.speed_limit_kmh,
+                Some(SpeedLimit::Unlimited) | None => layout.speed_limit_kmh,
             },
-            ..asked
+            ..layout
         }
     }
 

@@ -3,7 +3,7 @@
 use super::context::ScenarioContext;
 use super::flow::{Flow, LEAVE_M, SpeedControl};
 use super::parameters::Parameters;
-use super::scenario_type::{Constants, from_scenario_runner, ours};
+use super::scenario_type::{Constants, from_scenario_runner, from_tandem};
 use crate::noise::Interval;
 use crate::road::error::RoadError;
 use crate::road::layout::{LANE_WIDTH_M, Layout, Stretch};
@@ -32,7 +32,8 @@ pub(super) const ONCOMING_FLOW: Constants = from_scenario_runner(
         ("sink_dist", &[LEAVE_M]),
     ],
 );
-pub(super) const OURS: Constants = ours(&[("default frequency", &[GAP_M.low, GAP_M.high])]);
+pub(super) const TANDEM: Constants =
+    from_tandem(&[("default frequency", &[GAP_M.low, GAP_M.high])]);
 
 /// Constants of a bypass lane in the route's direction, in the scenario's `file`.
 pub(super) const fn own_lane(file: &'static str) -> Constants {

@@ -4,7 +4,7 @@ use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LatchedTimer, RunState};
 use super::scenario_type::{
-    Constants, ScenarioType, Start, from_scenario_runner, if_possible, ours, ready,
+    Constants, ScenarioType, Start, from_scenario_runner, from_tandem, if_possible, ready,
 };
 use crate::actors::blueprints::{BICYCLE, Blueprint, PEDESTRIAN, any_car, blocker};
 use crate::actors::follower::Follower;
@@ -39,7 +39,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("move_distance", &[BOTH_LANES]),
                 ],
             ),
-            ours(&[
+            from_tandem(&[
                 ("waits right of the lane's center", &[ROADSIDE_M]),
                 ("prop off the lane", &[PROP_OFF_LANE_M]),
                 ("stops for traffic within", &[CAUTION_S]),
@@ -66,7 +66,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("distance", &[BEHIND_CAR_PATH_M]),
                 ],
             ),
-            ours(&[
+            from_tandem(&[
                 ("in front of the car", &[BEHIND_CAR_M]),
                 ("stops for traffic within", &[CAUTION_S]),
                 ("default distance", &[CAR_M]),
@@ -95,7 +95,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("move_dist", &[BEYOND]),
                 ],
             ),
-            ours(&[("stops for traffic within", &[CAUTION_S])]),
+            from_tandem(&[("stops for traffic within", &[CAUTION_S])]),
         ],
     },
     ScenarioType {
@@ -117,7 +117,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_min_trigger_dist", &[CYCLIST.within_m]),
                 ],
             ),
-            AFTER_TURN_OURS,
+            AFTER_TURN_TANDEM,
         ],
     },
     ScenarioType {
@@ -138,8 +138,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_min_trigger_dist", &[ON_FOOT.within_m]),
                 ],
             ),
-            ours(&[("after the turn", &[ON_FOOT_M])]),
-            AFTER_TURN_OURS,
+            from_tandem(&[("after the turn", &[ON_FOOT_M])]),
+            AFTER_TURN_TANDEM,
         ],
     },
 ];
@@ -203,7 +203,7 @@ const ON_FOOT_M: f64 = 1.0;
 const AFTER_TURN_MPS: f64 = 1.8;
 const OFF_ROAD_M: f64 = 1.5;
 
-const AFTER_TURN_OURS: Constants = ours(&[
+const AFTER_TURN_TANDEM: Constants = from_tandem(&[
     ("waits right of the lane's center", &[ROADSIDE_M]),
     ("path beyond the road", &[OFF_ROAD_M]),
     ("stops for traffic within", &[CAUTION_S]),

@@ -4,7 +4,9 @@ use super::context::{Arrival, Scenario, ScenarioContext, place_of};
 use super::flow::touches_another;
 use super::parameters::Parameters;
 use super::run_state::LatchedTimer;
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours, ready};
+use super::scenario_type::{
+    ScenarioType, Start, from_scenario_runner, from_tandem, if_possible, ready,
+};
 use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -35,7 +37,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_end_distance", &[PARKED_END_M]),
                 ],
             ),
-            ours(&[
+            from_tandem(&[
                 ("acceleration", &[PARKED_MPS2]),
                 ("speed in km/h", &[PARKED_KMH]),
                 ("length of the lane change", &[CHANGE_M]),
@@ -68,7 +70,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("Idle", &[QUEUE_END_S]),
                 ],
             ),
-            ours(&[
+            from_tandem(&[
                 ("acceleration", &[QUEUE_MPS2]),
                 ("length of the lane change", &[CHANGE_M]),
                 ("keeps its distance within", &[FOLLOWING_M]),

@@ -4,7 +4,9 @@ use super::bypass::{self, BESIDE_FREE_LANE, Bypass, BypassLane};
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, LatchedTimer, RunState};
-use super::scenario_type::{Constants, ScenarioType, Start, from_scenario_runner, ours, ready};
+use super::scenario_type::{
+    Constants, ScenarioType, Start, from_scenario_runner, from_tandem, ready,
+};
 use crate::actors::blueprints::BICYCLE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -36,8 +38,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             SHARED,
             bypass::ONCOMING_FLOW,
             DEFAULTS,
-            bypass::OURS,
-            ours(&[("fraction of a lane to pass in", &[PASSING_LANES])]),
+            bypass::TANDEM,
+            from_tandem(&[("fraction of a lane to pass in", &[PASSING_LANES])]),
         ],
     },
 ];
@@ -77,7 +79,7 @@ const SHARED: Constants = from_scenario_runner(
         ("_scenario_timeout", &[LIMIT_S]),
     ],
 );
-const DEFAULTS: Constants = ours(&[
+const DEFAULTS: Constants = from_tandem(&[
     ("default distance", &[DISTANCE_M]),
     ("default bicycle_drive_distance", &[DRIVE_DISTANCE_M]),
     ("default bicycle_speed in km/h", &[SPEED_KMH]),

@@ -5,7 +5,7 @@ use super::context::{Arrival, Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, LatchedTimer, RunState};
 use super::scenario_type::{
-    ScenarioType, Start, from_pdm_lite, from_scenario_runner, if_possible, ours,
+    ScenarioType, Start, from_pdm_lite, from_scenario_runner, from_tandem, if_possible,
 };
 use crate::actors::blueprints::{Blueprint, any_car};
 use crate::road::error::RoadError;
@@ -35,8 +35,8 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
         ),
         bypass::ONCOMING_FLOW,
         from_pdm_lite(&[("lateral factor", &[PASSING_LANES])]),
-        bypass::OURS,
-        ours(&[
+        bypass::TANDEM,
+        from_tandem(&[
             ("half size of the door", &[DOOR_HALF_M[0], DOOR_HALF_M[1], DOOR_HALF_M[2]]),
             ("door ahead of the car's center", &[DOOR_AHEAD_M]),
             ("distance of the car from the driving lane", &[KERB_M]),

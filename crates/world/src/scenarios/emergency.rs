@@ -3,7 +3,7 @@
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LatchedTimer, RunState};
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, ours, ready};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, from_tandem, ready};
 use crate::actors::blueprints::AMBULANCE;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -28,7 +28,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
                 ("_end_distance", &[DRIVEN_M]),
             ],
         ),
-        ours(&[
+        from_tandem(&[
             ("acceleration", &[ACCELERATION_MPS2]),
             ("deceleration of the ambulance and of others", &[BRAKING_MPS2, OTHERS_BRAKING_MPS2]),
             ("gap", &[KEPT_M]),

@@ -2,7 +2,7 @@
 
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, from_tandem, if_possible};
 use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -31,7 +31,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
                 ("SyncArrivalWithAgent", &[TOGETHER_M]),
             ],
         ),
-        ours(&[
+        from_tandem(&[
             (
                 "ramp is next to the route's lane after this fraction of the junction",
                 &[MERGE_FRACTION],
@@ -112,11 +112,11 @@ impl HighwayCutIn {
 
     /// Returns the speed that brings it to the merge ahead of the ego vehicle, m/s.
     fn synchronized_mps(&self, context: &ScenarioContext<'_>) -> f64 {
-        let ours_m = self.merge_along_m - context.ego_along_m;
-        let its_m = self.merge_m + LEAD_M - self.car.along_m();
+        let ego_m = self.merge_along_m - context.ego_along_m;
+        let other_m = self.merge_m + LEAD_M - self.car.along_m();
         let v = self.car.speed_mps();
-        let wanted_mps = if ours_m > 1.0 {
-            its_m.max(0.0) * context.ego.speed_mps / ours_m
+        let wanted_mps = if ego_m > 1.0 {
+            other_m.max(0.0) * context.ego.speed_mps / ego_m
         } else {
             context.ego.speed_mps
         };

@@ -4,7 +4,7 @@ use super::context::{Scenario, ScenarioContext};
 use super::flow::{Flow, SpeedControl};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, from_tandem, if_possible};
 use crate::actors::blueprints::CONE;
 use crate::noise::Interval;
 use crate::road::Road;
@@ -37,7 +37,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
                 ("_scenario_timeout", &[LIMIT_S]),
             ],
         ),
-        ours(&[
+        from_tandem(&[
             ("first cone after the trigger", &[FIRST_CONE_M]),
             ("vehicles move over within", &[MOVING_OVER_M]),
             ("source ahead of the last cone", &[SOURCE_M]),

@@ -6,7 +6,7 @@ use super::light_schedule::{DELAY_S, LightSchedule, RED_THEN_GREEN};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
 use super::scenario_type::{
-    Constants, ScenarioType, SetUp, Start, from_scenario_runner, if_possible, ours,
+    Constants, ScenarioType, SetUp, Start, from_scenario_runner, from_tandem, if_possible,
 };
 use crate::actors::blueprints::BICYCLE;
 use crate::noise::Interval;
@@ -22,7 +22,7 @@ use tandem_scene::{Pose, wrap_angle};
 
 pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
-        constants: &[LEFT_TURN, OURS, TURN_OURS],
+        constants: &[LEFT_TURN, TANDEM, TURN_TANDEM],
         ..across("NonSignalizedJunctionLeftTurn")
     },
     ScenarioType {
@@ -32,11 +32,11 @@ pub(super) const TYPES: &[ScenarioType] = &[
             if_possible(JunctionFlow::new(FlowPath::Across, lights, parameters, context.road)?)
         },
         modeled: "as above; red for the ego vehicle for 5 s, then green",
-        constants: &[LEFT_TURN, GREEN_DELAY_LEFT, OURS, TURN_OURS],
+        constants: &[LEFT_TURN, GREEN_DELAY_LEFT, TANDEM, TURN_TANDEM],
         ..across("SignalizedJunctionLeftTurn")
     },
     ScenarioType {
-        constants: &[RIGHT_TURN, OURS, TURN_OURS],
+        constants: &[RIGHT_TURN, TANDEM, TURN_TANDEM],
         ..joining("NonSignalizedJunctionRightTurn", |parameters, _, context| {
             let (flow_path, lights) = (FlowPath::FromLeft, Lights::Ordinary);
             if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
@@ -45,7 +45,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         layout: |_| Layout::LIGHTS,
         modeled: "as above; red for the ego vehicle for 5 s, then green",
-        constants: &[RIGHT_TURN, GREEN_DELAY_RIGHT, OURS, TURN_OURS],
+        constants: &[RIGHT_TURN, GREEN_DELAY_RIGHT, TANDEM, TURN_TANDEM],
         ..joining("SignalizedJunctionRightTurn", |parameters, _, context| {
             let (flow_path, lights) = (FlowPath::FromLeft, Lights::RedThenGreen);
             if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
@@ -53,7 +53,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
     },
     ScenarioType {
         modeled: "filled flow from the opposite road that turns into the exit road",
-        constants: &[ENTER_FLOW, OURS, TURN_OURS],
+        constants: &[ENTER_FLOW, TANDEM, TURN_TANDEM],
         ..joining("NonSignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
             let (flow_path, lights) = (FlowPath::TurningIn, Lights::Ordinary);
             if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
@@ -62,7 +62,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
     ScenarioType {
         layout: |_| Layout::LIGHTS,
         modeled: "as above; red for the ego vehicle for 5 s, then green",
-        constants: &[ENTER_FLOW, GREEN_DELAY_ENTER, OURS, TURN_OURS],
+        constants: &[ENTER_FLOW, GREEN_DELAY_ENTER, TANDEM, TURN_TANDEM],
         ..joining("SignalizedJunctionLeftTurnEnterFlow", |parameters, _, context| {
             let (flow_path, lights) = (FlowPath::TurningIn, Lights::RedThenGreen);
             if_possible(JunctionFlow::new(flow_path, lights, parameters, context.road)?)
@@ -89,8 +89,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
                     ("_scenario_timeout", &[LIMIT_S]),
                 ],
             ),
-            OURS,
-            GIVEN_OURS,
+            TANDEM,
+            GIVEN_TANDEM,
         ],
     },
     with_given_ends("EnterActorFlow"),
@@ -162,7 +162,7 @@ const fn with_given_ends(name: &'static str) -> ScenarioType {
         start: Start::AtTrigger,
         modeled: "filled flow into the lane that the route joins",
         not_modeled: "flows in further lanes",
-        constants: &[ACTOR_FLOW, OURS, GIVEN_OURS],
+        constants: &[ACTOR_FLOW, TANDEM, GIVEN_TANDEM],
     }
 }
 
@@ -229,12 +229,12 @@ const ACTOR_FLOW: Constants = from_scenario_runner(
 const GREEN_DELAY_LEFT: Constants = green_delay("signalized_junction_left_turn.py");
 const GREEN_DELAY_RIGHT: Constants = green_delay("signalized_junction_right_turn.py");
 const GREEN_DELAY_ENTER: Constants = green_delay("left_turn_enter_flow.py");
-const OURS: Constants = ours(&[
+const TANDEM: Constants = from_tandem(&[
     ("end after the junction", &[END_M]),
     ("default source_dist_interval", &[GAP_M.low, GAP_M.high]),
 ]);
-const TURN_OURS: Constants = ours(&[("default flow_speed", &[FLOW_MPS])]);
-const GIVEN_OURS: Constants = ours(&[
+const TURN_TANDEM: Constants = from_tandem(&[("default flow_speed", &[FLOW_MPS])]);
+const GIVEN_TANDEM: Constants = from_tandem(&[
     ("track beyond the given ends", &[BEFORE_M, BEYOND_M]),
     ("is in the exit lane within", &[SAME_LANE_M]),
     ("merges within, radians", &[MERGE_RAD]),

@@ -5,7 +5,7 @@ use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, LatchedTimer, RunState};
 use super::scenario_type::{
-    Constants, ScenarioType, Start, from_pdm_lite, from_scenario_runner, ours, ready,
+    Constants, ScenarioType, Start, from_pdm_lite, from_scenario_runner, from_tandem, ready,
 };
 use crate::actors::blueprints::{CONE, DEBRIS, POLICE, WARNING, any_car};
 use crate::road::error::RoadError;
@@ -28,7 +28,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
         modeled: "board at the roadside, police car and two cars, traffic slowed 5 s after 50 m, \
                   end 50 m later",
         not_modeled: "flashing lights, traffic in the ego lane",
-        constants: &[ACCIDENT, bypass::own_lane("route_obstacles.py"), OURS],
+        constants: &[ACCIDENT, bypass::own_lane("route_obstacles.py"), TANDEM],
         ..TEMPLATE
     },
     ScenarioType {
@@ -42,7 +42,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
                 context,
             )?)
         },
-        constants: &[ACCIDENT, bypass::ONCOMING_FLOW, bypass::OURS, OURS],
+        constants: &[ACCIDENT, bypass::ONCOMING_FLOW, bypass::TANDEM, TANDEM],
         ..TEMPLATE
     },
     ScenarioType {
@@ -57,8 +57,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
         constants: &[
             CONSTRUCTION,
             bypass::own_lane("construction_crash_vehicle.py"),
-            CONSTRUCTION_OURS,
-            OURS,
+            CONSTRUCTION_TANDEM,
+            TANDEM,
         ],
         ..TEMPLATE
     },
@@ -68,7 +68,13 @@ pub(super) const TYPES: &[ScenarioType] = &[
             let kind = Kind::Construction;
             ready(Obstacle::new(kind, BypassLane::Oncoming, parameters, trigger_m, context)?)
         },
-        constants: &[CONSTRUCTION, bypass::ONCOMING_FLOW, CONSTRUCTION_OURS, bypass::OURS, OURS],
+        constants: &[
+            CONSTRUCTION,
+            bypass::ONCOMING_FLOW,
+            CONSTRUCTION_TANDEM,
+            bypass::TANDEM,
+            TANDEM,
+        ],
         ..TEMPLATE
     },
     ScenarioType {
@@ -79,7 +85,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
         },
         modeled: "board at the roadside, one car, traffic slowed 5 s after 50 m, end 50 m later",
         not_modeled: "flashing lights, traffic in the ego lane",
-        constants: &[PARKED, bypass::own_lane("route_obstacles.py"), OURS],
+        constants: &[PARKED, bypass::own_lane("route_obstacles.py"), TANDEM],
         ..TEMPLATE
     },
     ScenarioType {
@@ -97,8 +103,8 @@ pub(super) const TYPES: &[ScenarioType] = &[
             PARKED,
             bypass::ONCOMING_FLOW,
             from_pdm_lite(&[("lateral factor", &[PARKED_LANES])]),
-            bypass::OURS,
-            OURS,
+            bypass::TANDEM,
+            TANDEM,
         ],
         ..TEMPLATE
     },
@@ -196,10 +202,12 @@ const CONSTRUCTION: Constants = from_scenario_runner(
         ("_scenario_timeout", &[LIMIT_S]),
     ],
 );
-const CONSTRUCTION_OURS: Constants =
-    ours(&[("kept free before and after", &[KEPT_BEFORE_M, KEPT_AFTER_M])]);
-const OURS: Constants =
-    ours(&[("board off the road", &[BOARD_OFF_ROAD_M]), ("default distance", &[DISTANCE_M])]);
+const CONSTRUCTION_TANDEM: Constants =
+    from_tandem(&[("kept free before and after", &[KEPT_BEFORE_M, KEPT_AFTER_M])]);
+const TANDEM: Constants = from_tandem(&[
+    ("board off the road", &[BOARD_OFF_ROAD_M]),
+    ("default distance", &[DISTANCE_M]),
+]);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {

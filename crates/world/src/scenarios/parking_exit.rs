@@ -3,7 +3,7 @@
 use super::context::{Scenario, ScenarioContext};
 use super::parameters::Parameters;
 use super::run_state::{LIMIT_S, RunState};
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, from_tandem, if_possible};
 use crate::actors::blueprints::any_car;
 use crate::actors::follower::Follower;
 use crate::road::error::RoadError;
@@ -22,7 +22,7 @@ pub(super) const TYPES: &[ScenarioType] = &[ScenarioType {
             "parking_exit.py",
             &[("_end_distance", &[END_M]), ("_scenario_timeout", &[LIMIT_S])],
         ),
-        ours(&[
+        from_tandem(&[
             ("default front_vehicle_distance", &[FRONT_M]),
             ("default behind_vehicle_distance", &[BEHIND_M]),
         ]),

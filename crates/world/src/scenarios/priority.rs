@@ -4,7 +4,7 @@ use super::context::{Arrival, Scenario, ScenarioContext};
 use super::flow::touches_another;
 use super::parameters::Parameters;
 use super::run_state::{LatchedTimer, RunState};
-use super::scenario_type::{ScenarioType, Start, from_scenario_runner, if_possible, ours};
+use super::scenario_type::{ScenarioType, Start, from_scenario_runner, from_tandem, if_possible};
 use crate::actors::blueprints::{AMBULANCE, POLICE};
 use crate::actors::follower::Follower;
 use crate::actors::list::EGO;
@@ -54,7 +54,7 @@ const TEMPLATE: ScenarioType = ScenarioType {
                 ("_min_trigger_dist", &[ARRIVAL.within_m]),
             ],
         ),
-        ours(&[
+        from_tandem(&[
             ("deceleration behind the ego vehicle", &[BRAKING_MPS2]),
             ("gap behind the ego vehicle", &[KEPT_M]),
             ("same direction within, radians", &[SAME_DIRECTION_RAD]),

@@ -45,7 +45,7 @@ pub(super) enum Source {
     /// PDM-Lite, the public rule-based expert.
     PdmLite,
     /// Values that this crate chooses.
-    Ours,
+    Tandem,
 }
 
 /// Constants of one source: each with its name there (a description, for those of this crate) and
@@ -68,8 +68,8 @@ pub(super) const fn from_pdm_lite(values: Values) -> Constants {
 }
 
 /// Returns constants of this crate.
-pub(super) const fn ours(values: Values) -> Constants {
-    Constants { source: Source::Ours, values }
+pub(super) const fn from_tandem(values: Values) -> Constants {
+    Constants { source: Source::Tandem, values }
 }
 
 /// Returns the result of setting up `scenario`.

@@ -47,7 +47,7 @@ fn row(text: &mut String, registered: &ScenarioType) {
         }
     }
     // The constants of this crate come last.
-    sources.sort_by_key(|source| *source == Source::Ours);
+    sources.sort_by_key(|source| *source == Source::Tandem);
     let sources: Vec<String> =
         sources.into_iter().map(|source| of_source(source, constants)).collect();
     let sources = sources.join("; ");
@@ -56,7 +56,7 @@ fn row(text: &mut String, registered: &ScenarioType) {
 }
 
 fn of_source(source: Source, constants: &[Constants]) -> String {
-    let quote = if source == Source::Ours { "" } else { "`" };
+    let quote = if source == Source::Tandem { "" } else { "`" };
     let own = constants.iter().filter(|constants| constants.source == source);
     let values = own.flat_map(|constants| constants.values).map(|(name, values)| {
         let values: Vec<String> = values.iter().map(f64::to_string).collect();
@@ -66,7 +66,7 @@ fn of_source(source: Source, constants: &[Constants]) -> String {
     match source {
         Source::ScenarioRunner(file) => format!("`{file}`: {values}"),
         Source::PdmLite => format!("PDM-Lite: {values}"),
-        Source::Ours => format!("tandem: {values}"),
+        Source::Tandem => format!("tandem: {values}"),
     }
 }
 
