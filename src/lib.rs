@@ -50,6 +50,8 @@
 pub use tandem_scene as scene;
 pub use tandem_timing as timing;
 
+mod sync;
+
 pub mod tensor;
 
 pub mod process;

@@ -6,6 +6,7 @@ use super::context::Context;
 use super::event_context::EventContext;
 use super::handle::EventHandle;
 use crate::device::{Counter, DeviceError, Event};
+use crate::sync::lock;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::CUresult;
 use std::sync::{Arc, Mutex};
@@ -58,7 +59,7 @@ impl CudaEvent {
 
     /// The driver's event for streams of a context.
     pub(super) fn of(&self, home: &Arc<EventContext>) -> Result<Arc<DriverEvent>, DeviceError> {
-        let mut handles = self.handles.lock().expect("no holder of this lock panics");
+        let mut handles = lock(&self.handles);
         if let Some(found) = handles.iter().find(|event| Arc::ptr_eq(&event.home, home)) {
             return Ok(Arc::clone(found));
         }
@@ -71,12 +72,12 @@ impl CudaEvent {
 
     /// It was recorded, by itself or within a graph.
     pub(super) fn recorded(&self, at: Place) {
-        *self.place.lock().expect("no holder of this lock panics") = Some(at);
+        *lock(&self.place) = Some(at);
     }
 
     /// Where it was recorded last.
     pub(super) fn place(&self) -> Option<Place> {
-        self.place.lock().expect("no holder of this lock panics").clone()
+        lock(&self.place).clone()
     }
 }
 

@@ -8,6 +8,7 @@
 
 use super::clock::{self, Clock};
 use super::handle::{EventHandle, GreenHandle, StreamHandle};
+use crate::sync::lock;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use std::sync::Mutex;
@@ -55,13 +56,13 @@ impl EventContext {
 
     /// A new event of this context. The primary context is current before and after.
     pub(super) fn create_event(&self) -> Result<EventHandle, DriverError> {
-        let _is_current_here_alone = self.clock.lock().expect("no holder of this lock panics");
+        let _is_current_here_alone = lock(&self.clock);
         in_context(self.raw, self.primary, clock::event)
     }
 
     /// Host time at which an event of this context, known to be complete, was reached.
     pub(super) fn time_of(&self, event: &EventHandle) -> Result<u64, DriverError> {
-        let mut clock = self.clock.lock().expect("no holder of this lock panics");
+        let mut clock = lock(&self.clock);
         clock.time_of(event, &self.idle)
     }
 

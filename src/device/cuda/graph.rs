@@ -9,6 +9,7 @@ use super::memory::PinnedMemory;
 use super::stream::{RawStream, Users};
 use crate::device::counters::Direction;
 use crate::device::{Buffer, DeviceError, Graph, Traffic};
+use crate::sync::lock;
 use cudarc::driver::{result, sys};
 use std::ptr;
 use std::sync::{Arc, Mutex};
@@ -104,7 +105,7 @@ impl CudaGraph {
 
     /// Hands it over to a stream; the context is current.
     pub(super) fn launch(&self, stream: &Arc<RawStream>) -> Result<(), DeviceError> {
-        let exec = self.exec.lock().expect("no holder of this lock panics");
+        let exec = lock(&self.exec);
         if let Some(exec) = &*exec {
             // SAFETY: both are alive, and the lock keeps other threads from launching it meanwhile.
             let answer = unsafe { sys::cuGraphLaunch(exec.raw(), stream.raw()) };

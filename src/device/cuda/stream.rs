@@ -11,6 +11,7 @@ use super::memory::{self, PinnedMemory};
 use crate::device::buffer::HostSide;
 use crate::device::counters::Direction;
 use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream};
+use crate::sync::lock;
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUstreamCaptureMode};
 use std::any::Any;
@@ -70,7 +71,7 @@ pub(super) struct Users(Mutex<Vec<Weak<RawStream>>>);
 impl Users {
     /// Notes a stream; the second time costs a comparison.
     pub(super) fn note(&self, stream: &Arc<RawStream>) {
-        let mut users = self.0.lock().expect("no holder of this lock panics");
+        let mut users = lock(&self.0);
         if !users.iter().any(|user| user.as_ptr() == Arc::as_ptr(stream)) {
             users.push(Arc::downgrade(stream));
         }
@@ -78,7 +79,7 @@ impl Users {
 
     /// Waits for what they were handed so far. Those that are gone have done it.
     pub(super) fn wait(&self) {
-        let users = self.0.lock().expect("no holder of this lock panics");
+        let users = lock(&self.0);
         for user in users.iter().filter_map(Weak::upgrade) {
             // A lost device has no work left that could touch what is waited for.
             let _ = user.wait();
@@ -138,7 +139,7 @@ impl CudaStream {
     }
 
     fn captured(&self) -> MutexGuard<'_, Option<Captured>> {
-        self.captured.lock().expect("no code panics while it holds this lock")
+        lock(&self.captured)
     }
 
     fn own_event(&self, event: &Arc<dyn Event>) -> Result<Arc<CudaEvent>, DeviceError> {

@@ -1,6 +1,7 @@
 //! Events of the host device.
 
 use crate::device::{Counter, DeviceError, Event, Traffic};
+use crate::sync::{lock, unpoisoned};
 use crate::timing::now_ns;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -30,7 +31,7 @@ impl HostEvent {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no code panics while it holds this lock")
+        lock(&self.state)
     }
 
     /// It was handed over once more.
@@ -56,10 +57,7 @@ impl HostEvent {
     /// Waits until it was reached so often.
     pub(super) fn wait_for(&self, times: u64) {
         let state = self.state();
-        let _reached = self
-            .changed
-            .wait_while(state, |state| state.reached < times)
-            .expect("no code panics while it holds this lock");
+        let _reached = unpoisoned(self.changed.wait_while(state, |state| state.reached < times));
     }
 }
 

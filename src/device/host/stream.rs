@@ -8,6 +8,7 @@ use super::{Emulation, Interruption};
 use crate::device::buffer::HostSide;
 use crate::device::counters::Direction;
 use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream, Traffic};
+use crate::sync::{lock, unpoisoned};
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ptr;
@@ -26,18 +27,18 @@ pub trait Work: Send + Sync {
     fn run(&self) -> Result<(), DeviceError>;
 }
 
-/// A piece of work on its way, as an emulated device's interruption is told of it.
+/// A operation of work on its way, as an emulated device's interruption is told of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Piece {
+pub struct Operation {
     /// "fast" or "slow".
-    pub lane: &'static str,
+    pub stream: &'static str,
     /// What it does.
-    pub kind: Kind,
+    pub kind: OperationKind,
 }
 
-/// What a piece of work does.
+/// What a operation of work does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum OperationKind {
     /// Copies so many bytes from the host.
     Upload(usize),
     /// Copies so many bytes to the host.
@@ -51,7 +52,7 @@ pub enum Kind {
 #[derive(Clone)]
 enum Command {
     Copy {
-        kind: Kind,
+        kind: OperationKind,
         from: Place,
         into: Place,
         bytes: usize,
@@ -117,7 +118,7 @@ pub struct HostStream {
 }
 
 struct Shared {
-    lane: &'static str,
+    stream: &'static str,
     device: u64,
     before: Option<Arc<Interruption>>,
     traffic: Arc<Traffic>,
@@ -138,14 +139,14 @@ struct Queue {
 
 impl HostStream {
     pub(super) fn start(
-        lane: &'static str,
+        stream: &'static str,
         device: u64,
         emulation: Option<Emulation>,
         traffic: Arc<Traffic>,
     ) -> std::io::Result<Self> {
         let is_threaded = emulation.is_some();
         let shared = Arc::new(Shared {
-            lane,
+            stream,
             device,
             before: emulation.map(|emulation| emulation.before),
             traffic,
@@ -162,7 +163,7 @@ impl HostStream {
         if is_threaded {
             let shared = Arc::clone(&shared);
             let work = move || shared.work();
-            thread = Some(thread::Builder::new().name(format!("{lane} lane")).spawn(work)?);
+            thread = Some(thread::Builder::new().name(format!("{stream} stream")).spawn(work)?);
         }
         Ok(Self { shared, thread })
     }
@@ -200,11 +201,9 @@ impl HostStream {
             return self.shared.run(&command);
         }
         let queue = self.shared.queue();
-        let mut queue = self
-            .shared
-            .changed
-            .wait_while(queue, |queue| queue.commands.len() == QUEUE)
-            .expect("no code panics while it holds this lock");
+        let mut queue = unpoisoned(
+            self.shared.changed.wait_while(queue, |queue| queue.commands.len() == QUEUE),
+        );
         queue.commands.push_back(command);
         drop(queue);
         self.shared.changed.notify_all();
@@ -237,7 +236,7 @@ impl Stream for HostStream {
         }
         let bytes = staged.buffer().bytes();
         let (from, into) = (Self::host_place(staged)?, Place::of(staged.buffer()));
-        self.hand_over(Command::Copy { kind: Kind::Upload(bytes), from, into, bytes })
+        self.hand_over(Command::Copy { kind: OperationKind::Upload(bytes), from, into, bytes })
     }
 
     fn download(&self, staged: &Staged) -> Result<(), DeviceError> {
@@ -247,14 +246,14 @@ impl Stream for HostStream {
         }
         let bytes = staged.buffer().bytes();
         let (from, into) = (Place::of(staged.buffer()), Self::host_place(staged)?);
-        self.hand_over(Command::Copy { kind: Kind::Download(bytes), from, into, bytes })
+        self.hand_over(Command::Copy { kind: OperationKind::Download(bytes), from, into, bytes })
     }
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
         assert_eq!(from.bytes(), into.bytes(), "a copy of another length");
         self.check_memory(from)?;
         self.check_memory(into)?;
-        let (bytes, kind) = (from.bytes(), Kind::Copy(from.bytes()));
+        let (bytes, kind) = (from.bytes(), OperationKind::Copy(from.bytes()));
         let (from, into) = (Place::of(from), Place::of(into));
         self.hand_over(Command::Copy { kind, from, into, bytes })
     }
@@ -298,11 +297,11 @@ impl Stream for HostStream {
     fn synchronize(&self) -> Result<(), DeviceError> {
         self.shared.traffic.count(Counter::HostWaits);
         let queue = self.shared.queue();
-        let mut queue = self
-            .shared
-            .changed
-            .wait_while(queue, |queue| queue.is_running || !queue.commands.is_empty())
-            .expect("no code panics while it holds this lock");
+        let mut queue = unpoisoned(
+            self.shared
+                .changed
+                .wait_while(queue, |queue| queue.is_running || !queue.commands.is_empty()),
+        );
         queue.failure.take().map_or(Ok(()), Err)
     }
 }
@@ -339,21 +338,21 @@ impl Command {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("no code panics while it holds this lock")
+        lock(&self.queue)
     }
 
     fn captured(&self) -> MutexGuard<'_, Option<(ThreadId, Vec<Command>)>> {
-        self.captured.lock().expect("no code panics while it holds this lock")
+        lock(&self.captured)
     }
 
     /// The stream's thread: takes commands until the stream is dropped and none is left.
     fn work(&self) {
         loop {
             let queue = self.queue();
-            let mut queue = self
-                .changed
-                .wait_while(queue, |queue| queue.commands.is_empty() && !queue.is_closing)
-                .expect("no code panics while it holds this lock");
+            let mut queue = unpoisoned(
+                self.changed
+                    .wait_while(queue, |queue| queue.commands.is_empty() && !queue.is_closing),
+            );
             let Some(command) = queue.commands.pop_front() else { return };
             queue.is_running = true;
             drop(queue);
@@ -410,7 +409,7 @@ impl Shared {
 
     fn do_piece(&self, command: &Command) -> Result<(), DeviceError> {
         let before = |kind| match &self.before {
-            Some(before) => before(&Piece { lane: self.lane, kind }),
+            Some(before) => before(&Operation { stream: self.stream, kind }),
             None => Ok(()),
         };
         match command {
@@ -425,14 +424,14 @@ impl Shared {
                 // overlap, `ptr::copy` bears it. Nobody else is at either during the accesses.
                 unsafe { ptr::copy(from.address as *const u8, into.address as *mut u8, *bytes) };
                 match kind {
-                    Kind::Upload(_) => self.traffic.copied(Direction::Upload, *bytes),
-                    Kind::Download(_) => self.traffic.copied(Direction::Download, *bytes),
-                    Kind::Copy(_) | Kind::Run => {}
+                    OperationKind::Upload(_) => self.traffic.copied(Direction::Upload, *bytes),
+                    OperationKind::Download(_) => self.traffic.copied(Direction::Download, *bytes),
+                    OperationKind::Copy(_) | OperationKind::Run => {}
                 }
                 Ok(())
             }
             Command::Run(work) => {
-                before(Kind::Run)?;
+                before(OperationKind::Run)?;
                 work.run()
             }
             Command::Record(_) | Command::Wait(..) | Command::Launch(_) => {

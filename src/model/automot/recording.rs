@@ -16,13 +16,14 @@ use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
 use crate::model::verification::RecordingInputs;
 use crate::model::{
-    ActionExpert, AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert,
+    ActionExpert, OpenGate, ModelError, Perception, PrefillRequest, UnderstandingExpert,
 };
 use crate::scene::random::SplitMix64;
 use crate::scene::{
     CameraFrame, CameraId, Cameras, Detour, FrameId, Gnss, Imu, LidarSweep, Observation, Pose,
     RoadOption,
 };
+use crate::sync::lock;
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use crate::timing::{StageSpans, Timestamp};
 use glam::{DVec2, DVec3};
@@ -95,7 +96,7 @@ pub fn record(
         action: action.clone(),
         prefix: networks.prefix,
         device: Arc::clone(&networks.device),
-        lanes: networks.lanes.clone(),
+        streams: networks.streams.clone(),
     };
 
     let options = UnderstandingOptions { must_be_finite: false, ..UnderstandingOptions::default() };
@@ -120,9 +121,9 @@ pub fn record(
         };
         let random = || SplitMix64::new(seed);
         let request =
-            RefreshRequest { version: prompt as u64 + 1, captured_at, random: random(), inputs };
+            PrefillRequest { version: prompt as u64 + 1, captured_at, random: random(), inputs };
         let writer = pool.writer().expect("the prefix of the prompt before was dropped");
-        let prefix = expert.refresh(&request, writer, &AtAnyTime, &mut StageSpans::default())?;
+        let prefix = expert.prefill(&request, writer, &OpenGate, &mut StageSpans::default())?;
         for act in 0..ACTS_PER_PROMPT {
             if act > 0 {
                 drive.tick(&mut seen)?;
@@ -171,7 +172,7 @@ impl Tap {
 
     /// What was given since the last call.
     fn take(&self) -> Vec<Vec<HostTensor>> {
-        std::mem::take(&mut *self.runs.lock().expect("no holder of this lock panics"))
+        std::mem::take(&mut *lock(&self.runs))
     }
 }
 
@@ -228,7 +229,7 @@ impl Session for TapSession {
             Ok(tensor)
         });
         let kept = kept.collect::<Result<_, _>>()?;
-        self.runs.lock().expect("no holder of this lock panics").push(kept);
+        lock(&self.runs).push(kept);
         Ok(())
     }
 
