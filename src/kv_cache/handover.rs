@@ -1,42 +1,39 @@
-//! Passing the newest snapshot from its writer to its readers.
+//! Publishes the newest snapshot of one writer to its readers.
 
 use super::pool::Snapshot;
 use super::sync::{Arc, Mutex};
 
-/// Metadata that says which of two snapshots is newer.
+/// Metadata that orders snapshots by age.
 pub trait Versioned {
-    /// Rises with each snapshot.
+    /// Number that increases with each snapshot.
     fn version(&self) -> u64;
 }
 
-/// A snapshot that came too late: one as new or newer was published before. Its slot went home.
+/// Error returned for a snapshot that is not newer than the published one; its slot was returned to
+/// the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("version {offered} was offered when {published} was already published")]
 pub struct Outdated {
-    /// The version that stays.
     pub published: u64,
-    /// The version that was refused.
     pub offered: u64,
 }
 
-/// The place where the newest snapshot is found.
+/// Holds the newest snapshot.
 ///
-/// The lock guards one pointer, for the time of a comparison and a swap; a slot is never returned
-/// while it is held.
+/// The lock guards one pointer and is held for one comparison and one swap. No slot is returned to
+/// the pool while it is held.
 pub struct Handover<S, M> {
     newest: Mutex<Option<Arc<Snapshot<S, M>>>>,
 }
 
 impl<S, M: Versioned> Handover<S, M> {
-    /// An empty place.
+    /// Creates a handover without a snapshot.
     pub fn new() -> Self {
         Self { newest: Mutex::new(None) }
     }
 
-    /// Makes `snapshot` the newest.
-    ///
-    /// # Errors
-    /// If one as new or newer was published already; the caller counts it and goes on.
+    /// Publishes `snapshot`, unless a snapshot of the same or a higher version was published
+    /// before.
     pub fn publish(&self, snapshot: Snapshot<S, M>) -> Result<(), Outdated> {
         let mut newest = self.newest.lock().expect("no code panics while it holds this lock");
         let published = newest.as_ref().map(|newest| newest.meta().version());
@@ -45,8 +42,9 @@ impl<S, M: Versioned> Handover<S, M> {
             drop(newest);
             return Err(Outdated { published, offered });
         }
-        // Without a reader the old snapshot's place is used again: publishing allocates only when a
-        // reader still holds it. Either way it is dropped outside the lock, which may return its slot.
+        // Reuses the allocation of the old snapshot unless a reader still holds it. The old
+        // snapshot is dropped after the lock is released, because that may return its slot to the
+        // pool.
         if let Some(place) = newest.as_mut().and_then(Arc::get_mut) {
             let old = std::mem::replace(place, snapshot);
             drop(newest);
@@ -59,8 +57,8 @@ impl<S, M: Versioned> Handover<S, M> {
         Ok(())
     }
 
-    /// The newest snapshot; `None` before the first. Its slot stays as it is while the caller
-    /// holds the `Arc`.
+    /// Returns the newest snapshot, or `None` before the first. Its slot is not written while the
+    /// caller holds the `Arc`.
     pub fn latest(&self) -> Option<Arc<Snapshot<S, M>>> {
         self.newest.lock().expect("no code panics while it holds this lock").clone()
     }

@@ -1,9 +1,9 @@
-//! The KV cache: slots of one fixed layout, and the handover of sealed ones.
+//! The prefix KV cache: slots of one fixed layout, and publication of sealed slots.
 //!
-//! The understanding expert takes a [`KvWriter`], fills its tensors and seals it into a
-//! [`KvSnapshot`], which it publishes at the [`Handover`]; the action expert takes the latest one
-//! at each tick. Three slots suffice: one published, one still read by a tick that began before,
-//! one being written.
+//! The understanding expert leases a [`KvWriter`], fills its tensors and seals it into a
+//! [`KvSnapshot`], which is published through the [`Handover`]; the action expert reads the latest
+//! snapshot at each tick. Three slots suffice: one published, one still read by an earlier tick,
+//! and one being written.
 
 mod handover;
 mod pool;
@@ -18,47 +18,43 @@ use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 
-/// Most frames that one prefix is made from.
+/// Maximum number of frames in a prefix.
 pub const MAX_FRAMES: usize = 8;
 
-/// The slots of one session of the two experts.
+/// Slots shared by the two experts of one driver.
 pub type SlotPool = Pool<Slot>;
 
-/// The one owner of a slot while the understanding expert fills it.
+/// The only owner of a slot while the understanding expert fills it.
 pub type KvWriter = Writer<Slot>;
 
-/// One sealed prefix.
+/// One sealed prefix KV cache.
 pub type KvSnapshot = Snapshot<Slot, PrefixMeta>;
 
-/// Where the action expert finds the newest prefix.
+/// Publishes the newest prefix to the action expert.
 pub type Handover = handover::Handover<Slot, PrefixMeta>;
 
-/// The fixed sizes of every slot.
+/// Sizes of every slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    /// Transformer layers.
     pub layers: usize,
-    /// Key and value heads.
+    /// Number of key and value heads.
     pub heads: usize,
-    /// Most tokens that a prefix can have.
+    /// Maximum number of tokens in a prefix.
     pub capacity: usize,
-    /// Width of a key.
     pub key_dim: usize,
-    /// Width of a value.
     pub value_dim: usize,
-    /// Element type of both.
     pub dtype: DType,
 }
 
 impl Layout {
-    /// Bytes of one slot's tensors.
+    /// Returns the size of one slot's tensors in bytes.
     pub fn bytes(&self) -> usize {
         let per_token = self.heads * (self.key_dim + self.value_dim) * self.dtype.size();
         self.layers * self.capacity * per_token
     }
 }
 
-/// The tensors of one prefix, on a device. They never move, so sessions may bind to them once.
+/// Tensors of one prefix on a device, at fixed addresses, so that sessions bind to them once.
 pub struct Slot {
     layout: Layout,
     index: usize,
@@ -77,60 +73,60 @@ impl Slot {
         Ok(Self { layout, index, device: Arc::clone(device), layers, ready: device.event()? })
     }
 
-    /// The sizes of this slot.
+    /// Returns the sizes of this slot.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Its number in its pool, from 0: what was prepared for each slot is found by it.
+    /// Returns the index of this slot in its pool, by which prepared graphs are looked up.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Where its tensors are.
+    /// Returns the device that holds the tensors.
     pub fn device(&self) -> &dyn Device {
         &*self.device
     }
 
-    /// Marks, on the understanding expert's stream, that everything is written; readers' streams
-    /// wait for it.
+    /// Returns the event that the understanding expert's stream records after the last write;
+    /// streams of readers wait for it.
     pub fn ready(&self) -> &Arc<dyn Event> {
         &self.ready
     }
 
-    /// Keys of one layer: `[heads, capacity, key_dim]`.
+    /// Returns the keys of one layer: `[heads, capacity, key_dim]`.
     pub fn keys(&self, layer: usize) -> &DeviceTensor {
         &self.layers[layer][0]
     }
 
-    /// Values of one layer: `[heads, capacity, value_dim]`.
+    /// Returns the values of one layer: `[heads, capacity, value_dim]`.
     pub fn values(&self, layer: usize) -> &DeviceTensor {
         &self.layers[layer][1]
     }
 
-    /// Every tensor: keys and values of the first layer, of the second, and so on.
+    /// Returns every tensor: keys and values of layer 0, of layer 1, and so on.
     pub fn tensors(&self) -> impl Iterator<Item = &DeviceTensor> {
         self.layers.iter().flatten()
     }
 
-    /// Every tensor in the same order, for writing.
+    /// Returns every tensor for writing, in the order of [`Self::tensors`].
     pub fn tensors_mut(&mut self) -> impl Iterator<Item = &mut DeviceTensor> {
         self.layers.iter_mut().flatten()
     }
 }
 
-/// What a prefix was made from, and how to use it.
+/// Metadata of a sealed prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PrefixMeta {
-    /// Rises with each prefix.
+    /// Increases with each prefix.
     pub version: u64,
-    /// Numbers of the frames that went in, oldest first.
+    /// Frame numbers, oldest first.
     pub frames: ArrayVec<u64, MAX_FRAMES>,
-    /// When the newest of them was captured.
+    /// Capture time of the newest frame.
     pub captured_at: Timestamp,
-    /// Tokens that the slot holds; what lies behind is of an older prefix.
+    /// Number of valid tokens; the rest of the slot belongs to older prefixes.
     pub valid_length: usize,
-    /// Position of the token that follows the prefix.
+    /// Rotary position of the token that follows the prefix.
     pub next_position: i64,
 }
 
@@ -141,29 +137,21 @@ impl Versioned for PrefixMeta {
 }
 
 impl SlotPool {
-    /// Allocates `slots` slots of one layout; the last allocation this pool makes.
-    ///
-    /// # Errors
-    /// If the device has not so much memory left.
-    ///
-    /// # Panics
-    /// If a size of the layout is zero.
+    /// Allocates `slots` slots of one layout; the pool allocates nothing later. Panics if a size of
+    /// the layout is zero.
     pub fn new(
         device: &Arc<dyn Device>,
         layout: Layout,
         slots: usize,
     ) -> Result<Self, DeviceError> {
-        assert!(layout.bytes() > 0, "a slot of {layout:?} holds nothing");
+        assert!(layout.bytes() > 0, "a slot of {layout:?} is empty");
         let slots = (0..slots).map(|index| Slot::zeros(device, layout, index).map(Box::new));
         Ok(Self::of(slots.collect::<Result<_, _>>()?))
     }
 }
 
 impl KvWriter {
-    /// Ends writing.
-    ///
-    /// # Panics
-    /// If the metadata claims more tokens than a slot holds.
+    /// Ends writing. Panics if `meta` claims more tokens than the slot's capacity.
     pub fn seal(self, meta: PrefixMeta) -> KvSnapshot {
         let capacity = self.slot().layout().capacity;
         let length = meta.valid_length;

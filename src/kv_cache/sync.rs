@@ -1,4 +1,4 @@
-//! The synchronization that the pool and the handover are built on, in one place so that a model
-//! checker can put its own in.
+//! Synchronization primitives of the pool and the handover, in one file so that a model checker
+//! (loom) can replace them.
 
 pub(super) use std::sync::{Arc, Mutex};

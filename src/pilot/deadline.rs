@@ -1,26 +1,26 @@
-//! Whether a tick's control came within its budget.
+//! Checks a tick's command against its deadline.
 
 use crate::scene::DeadlineVerdict;
 use std::time::Duration;
 
-/// What the lateness of a tick is counted by.
+/// Latency that is compared with the deadline of a tick.
 #[derive(Clone, Copy)]
-pub(super) enum Answered {
-    /// The host took this long for the tick.
-    After(Duration),
-    /// Virtual time: the action step that was released takes this long.
+pub(super) enum CommandLatency {
+    /// Duration of the tick on the host.
+    Measured(Duration),
+    /// Virtual time: latency of the action step released at this tick.
     Released(Duration),
-    /// Virtual time: no step was released, because the device is busy for this long (not at all, where
-    /// there is no prefix).
+    /// Virtual time: no action step was released, because the device is busy for this much
+    /// longer (0 without a prefix).
     Busy(Duration),
 }
 
-impl Answered {
-    /// Compares with `budget`. Where the device is busy there is no control for the observation, which
-    /// is late by what still holds the device up.
+impl CommandLatency {
+    /// Compares the latency with `budget`. If the device is busy, no command is computed for the
+    /// observation, and the deadline is missed by the remaining busy time.
     pub(super) fn verdict(self, budget: Duration) -> DeadlineVerdict {
         let by = match self {
-            Self::After(took) | Self::Released(took) => took.saturating_sub(budget),
+            Self::Measured(took) | Self::Released(took) => took.saturating_sub(budget),
             Self::Busy(by) => by,
         };
         if by.is_zero() { DeadlineVerdict::Met } else { DeadlineVerdict::Missed { by } }
@@ -32,20 +32,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_exceeds_the_budget_is_late_and_all_that_a_busy_device_takes() {
+    fn deadline_is_missed_by_excess_or_by_busy_time() {
         const MS: fn(u64) -> Duration = Duration::from_millis;
         let late = |ms| DeadlineVerdict::Missed { by: MS(ms) };
         let met = DeadlineVerdict::Met;
         let cases = [
-            (Answered::After(MS(50)), met),
-            (Answered::After(MS(70)), late(20)),
-            (Answered::Released(MS(50)), met),
-            (Answered::Released(MS(51)), late(1)),
-            (Answered::Busy(MS(0)), met),
-            (Answered::Busy(MS(7)), late(7)),
+            (CommandLatency::Measured(MS(50)), met),
+            (CommandLatency::Measured(MS(70)), late(20)),
+            (CommandLatency::Released(MS(50)), met),
+            (CommandLatency::Released(MS(51)), late(1)),
+            (CommandLatency::Busy(MS(0)), met),
+            (CommandLatency::Busy(MS(7)), late(7)),
         ];
-        for (answered, expected) in cases {
-            assert_eq!(answered.verdict(MS(50)), expected);
+        for (latency, expected) in cases {
+            assert_eq!(latency.verdict(MS(50)), expected);
         }
     }
 }

@@ -1,15 +1,14 @@
-//! Run files of earlier versions, which had AutoMoT's options among their own keys.
+//! Run files of earlier versions, which have AutoMoT's options as top-level keys.
 
 use serde_json::{Map, Value};
 
-/// The family whose options they were.
+/// Family of these options.
 const FAMILY: &str = "automot";
 
-/// The options.
 const KEYS: [&str; 5] =
     ["heuristics", "history_spacing_ticks", "instruction_mask", "positions", "jpeg_quality"];
 
-/// Moves such options of `file` into a `model` block, unless it has one. Returns their keys.
+/// Moves these options of `file` into a `model` block, unless it has one. Returns their keys.
 pub(super) fn move_into_block(file: &mut Map<String, Value>) -> Vec<&'static str> {
     if file.contains_key("model") {
         return Vec::new();

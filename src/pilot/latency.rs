@@ -1,8 +1,8 @@
-//! How long the experts take in virtual time.
+//! Latencies of the experts in virtual time.
 //!
-//! A latency is drawn as a function of seed, expert and frame, so that it depends neither on who asks
-//! first nor on what was asked before, and two settings that share a seed are a pair: what is slow in
-//! one is slow in the other.
+//! A latency is sampled as a function of seed, expert and frame. It therefore does not depend on
+//! the order of calls, and settings that share a seed are compared under common random numbers: a
+//! frame that is slow in one is slow in the other.
 
 use super::Schedule;
 use crate::scene::RouteId;
@@ -15,13 +15,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest latency there is: what is drawn beyond it takes this long.
+/// Upper bound of a latency; larger samples are clamped to it.
 pub const LONGEST_LATENCY: Duration = Duration::from_secs(60);
 
-/// What separates the 99th from the 50th percentile of a normal distribution, standard deviations.
+/// Distance between the 50th and 99th percentiles of a normal distribution in standard deviations.
 const P99_DEVIATIONS: f64 = 2.326_347_874_040_841;
 
-/// A latency as a run file or a command line names it. Times are milliseconds.
+/// A latency as given in a run file or on a command line. Times are in milliseconds.
 ///
 /// ```
 /// use tandem::pilot::LatencySpec;
@@ -31,47 +31,33 @@ const P99_DEVIATIONS: f64 = 2.326_347_874_040_841;
 /// ```
 #[derive(Clone, PartialEq, Debug)]
 pub enum LatencySpec {
-    /// `35`: always the same.
+    /// `35`: constant.
     Fixed(f64),
     /// `uniform:min=20,max=60`.
-    Uniform {
-        /// The least.
-        min: f64,
-        /// The most.
-        max: f64,
-    },
-    /// `normal:mean=40,sd=5`, draws below 0 drawn again.
-    Normal {
-        /// The mean before draws below 0 are drawn again.
-        mean: f64,
-        /// The standard deviation before that.
-        sd: f64,
-    },
-    /// `lognormal:p50=300,p99=700`: long to the right, as latencies are.
-    LogNormal {
-        /// The median.
-        p50: f64,
-        /// The 99th percentile.
-        p99: f64,
-    },
-    /// `file:latency.json`: what `tandem profile` recorded, one entry after the other, from one that
-    /// the seed chooses.
+    Uniform { min: f64, max: f64 },
+    /// `normal:mean=40,sd=5`: truncated at 0 by rejection. Mean and standard deviation are those of
+    /// the normal distribution before truncation.
+    Normal { mean: f64, sd: f64 },
+    /// `lognormal:p50=300,p99=700`: right-skewed, as measured latencies are.
+    LogNormal { p50: f64, p99: f64 },
+    /// `file:latency.json`: latencies recorded by `tandem profile`, replayed in order from an
+    /// entry that the seed selects.
     File(PathBuf),
-    /// `replayed:DIR`: what each inference took in the drives of a result folder.
+    /// `replayed:DIR`: the latency of each expert run in the drives of a result folder.
     Replayed(PathBuf),
 }
 
 impl LatencySpec {
-    /// No latency.
+    /// A latency of 0.
     pub const ZERO: Self = Self::Fixed(0.0);
 
-    /// Whether it takes no time, ever.
+    /// Returns true if the latency is always 0.
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO
     }
 
-    /// Where it lies on an axis, milliseconds: what is fixed as it is, a distribution by its median
-    /// before draws below 0 are drawn again; `None` for what was recorded.
+    /// Returns the position on a plot's axis in milliseconds: the constant, or the median of the
+    /// distribution before truncation; `None` for recorded latencies.
     pub fn nominal_millis(&self) -> Option<f64> {
         match *self {
             Self::Fixed(millis) => Some(millis),
@@ -82,7 +68,7 @@ impl LatencySpec {
         }
     }
 
-    /// What it draws from, if that is all in the words.
+    /// Returns the distribution, or `None` if a recording is needed.
     fn distribution(&self) -> Result<Option<LatencySource>, LatencyError> {
         let text = self.to_string();
         let check = |name, millis: f64| {
@@ -126,7 +112,7 @@ fn nanos(millis: f64) -> f64 {
     millis * 1e6
 }
 
-/// Nanoseconds as drawn: at least 0, at most [`LONGEST_LATENCY`], to the nearest one.
+/// Clamps a sample to 0..=[`LONGEST_LATENCY`] and rounds it to nanoseconds.
 fn whole_nanos(nanos: f64) -> Duration {
     let longest = LONGEST_LATENCY.as_nanos() as f64;
     Duration::from_nanos(nanos.clamp(0.0, longest).round() as u64)
@@ -181,7 +167,7 @@ impl FromStr for LatencySpec {
 }
 
 impl Serialize for LatencySpec {
-    /// Milliseconds where it is fixed, its words otherwise.
+    /// Writes a number if the latency is constant, text otherwise.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Fixed(millis) => serializer.serialize_f64(*millis),
@@ -192,12 +178,12 @@ impl Serialize for LatencySpec {
 
 impl<'de> Deserialize<'de> for LatencySpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Words;
-        impl serde::de::Visitor<'_> for Words {
+        struct SpecVisitor;
+        impl serde::de::Visitor<'_> for SpecVisitor {
             type Value = LatencySpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a latency: milliseconds, or words such as lognormal:p50=300,p99=700")
+                f.write_str("a latency: milliseconds, or text such as lognormal:p50=300,p99=700")
             }
             fn visit_f64<E>(self, millis: f64) -> Result<LatencySpec, E> {
                 Ok(LatencySpec::Fixed(millis))
@@ -212,12 +198,12 @@ impl<'de> Deserialize<'de> for LatencySpec {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer.deserialize_any(Words)
+        deserializer.deserialize_any(SpecVisitor)
     }
 }
 
-/// Splits a list at its commas, but for those inside `NAME:KEY=VALUE,KEY=VALUE`: a part that is a key
-/// of the latency before it is not one of its own.
+/// Splits a list at its commas, except those inside `NAME:KEY=VALUE,KEY=VALUE`: a part that starts
+/// with a known key belongs to the latency before it.
 pub fn split_latencies(list: &str) -> Vec<String> {
     let keys = ["min", "max", "mean", "sd", "p50", "p99"];
     let mut parts: Vec<String> = Vec::new();
@@ -231,20 +217,21 @@ pub fn split_latencies(list: &str) -> Vec<String> {
     parts
 }
 
-/// Whether inferences of the fast expert overlap.
+/// Release policy of the fast expert's action steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FastReleases {
-    /// One is released at every tick, whatever is still under way: a delay of n ticks is a queue of n.
+    /// A step is released at every tick, even while earlier ones are in flight: a delay of n
+    /// ticks is a queue of n steps.
     #[default]
     Overlap,
-    /// One is in flight, as on one GPU: the next starts with the newest observation at the first tick
-    /// at which the device is free.
+    /// One step is in flight, as on one GPU: the next starts with the newest observation at the
+    /// first tick at which the device is idle.
     Busy,
 }
 
 impl FastReleases {
-    /// The word of run files and command lines.
+    /// Returns the value used in run files and on command lines.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Overlap => "overlap",
@@ -253,12 +240,12 @@ impl FastReleases {
     }
 }
 
-/// The two experts, as latencies tell them apart.
+/// Expert that a latency belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expert {
-    /// The understanding expert: a refresh, from its request to the visible prefix.
+    /// The understanding expert: a prefill, from its request until its prefix is visible.
     Slow,
-    /// The action expert with all else that a tick does: from the observation to the command.
+    /// The action expert with the rest of the tick: from the observation to the command.
     Fast,
 }
 
@@ -271,64 +258,52 @@ impl fmt::Display for Expert {
     }
 }
 
-/// Latencies of a recorded run, in its order, nanoseconds.
+/// Latencies of a recorded run in order of time, nanoseconds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RecordedLatencies {
-    /// One per refresh.
+    /// One per prefill.
     pub slow_ns: Vec<u64>,
     /// One per tick.
     pub fast_ns: Vec<u64>,
 }
 
-/// What latencies are drawn from.
+/// Source that latencies are sampled from.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LatencySource {
-    /// Always the same.
     Fixed(Duration),
-    /// All between two bounds are equally likely, nanoseconds.
     Uniform {
-        /// The least.
         min_ns: f64,
-        /// The most.
         max_ns: f64,
     },
-    /// Normal, draws below 0 drawn again, nanoseconds.
+    /// Normal, truncated at 0 by rejection; the parameters are those before truncation.
     Normal {
-        /// The mean of all draws.
         mean_ns: f64,
-        /// Their standard deviation.
         sd_ns: f64,
     },
-    /// Log-normal.
+    /// `sigma` is the standard deviation of the logarithm.
     LogNormal {
-        /// The median, nanoseconds.
         median_ns: f64,
-        /// The standard deviation of the logarithm.
         sigma: f64,
     },
-    /// Recorded ones, nanoseconds, in their order and round and round; never empty.
+    /// Recorded latencies in nanoseconds, replayed cyclically; never empty.
     Recorded(Arc<[u64]>),
-    /// Those of a recorded drive, frame by frame; `None` until it is known which drive.
+    /// Latencies of a recorded drive by frame; `None` until the drive is selected.
     Replayed(Option<Arc<Schedule>>),
 }
 
 /// The latencies of both experts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Latencies {
-    /// Of a refresh.
     pub slow: LatencySource,
-    /// Of a tick.
     pub fast: LatencySource,
-    /// Whether inferences of the fast expert overlap.
     pub fast_releases: FastReleases,
-    /// Seed of the draws.
     pub seed: u64,
-    /// Ticks from one refresh to the next: recorded refreshes are taken one by one.
+    /// Ticks from one prefill to the next, by which recorded prefill latencies are indexed.
     pub refresh_period_ticks: u64,
 }
 
 impl Latencies {
-    /// Nothing takes time.
+    /// Zero latencies.
     pub const NONE: Self = Self {
         slow: LatencySource::Fixed(Duration::ZERO),
         fast: LatencySource::Fixed(Duration::ZERO),
@@ -337,11 +312,9 @@ impl Latencies {
         refresh_period_ticks: 1,
     };
 
-    /// What the inference of `expert` takes that is released at `frame`.
-    ///
-    /// # Errors
-    /// If a recorded drive is replayed that has no such inference.
-    pub fn draw(&self, expert: Expert, frame: u64) -> Result<Duration, LatencyError> {
+    /// Samples the latency of the run of `expert` that is released at `frame`. Fails if a
+    /// replayed drive has no such run.
+    pub fn sample(&self, expert: Expert, frame: u64) -> Result<Duration, LatencyError> {
         let source = match expert {
             Expert::Slow => &self.slow,
             Expert::Fast => &self.fast,
@@ -350,17 +323,17 @@ impl Latencies {
             Expert::Slow => 1,
             Expert::Fast => 2,
         };
-        let numbers = |attempt: u64| Numbers { seed: self.seed, purpose, frame, attempt };
+        let numbers = |attempt: u64| RandomKey { seed: self.seed, purpose, frame, attempt };
         Ok(match source {
             LatencySource::Fixed(latency) => *latency,
             LatencySource::Uniform { min_ns, max_ns } => {
                 whole_nanos(min_ns + numbers(0).uniform(0) * (max_ns - min_ns))
             }
             LatencySource::Normal { mean_ns, sd_ns } => {
-                let draw = |attempt| mean_ns + sd_ns * numbers(attempt).normal();
-                // The mean is not below 0, so every second draw at least is good.
-                let drawn = (0..).map(draw).find(|nanos| *nanos >= 0.0);
-                whole_nanos(drawn.expect("one of any number of draws is not below 0"))
+                let sample = |attempt| mean_ns + sd_ns * numbers(attempt).normal();
+                // The mean is not negative, so at least half of all samples are accepted.
+                let accepted = (0..).map(sample).find(|nanos| *nanos >= 0.0);
+                whole_nanos(accepted.expect("a sample that is not negative is found"))
             }
             LatencySource::LogNormal { median_ns, sigma } => {
                 whole_nanos(median_ns * (sigma * numbers(0).normal()).exp())
@@ -370,7 +343,7 @@ impl Latencies {
                     Expert::Slow => self.refresh_period_ticks.max(1),
                     Expert::Fast => 1,
                 };
-                let first = Numbers { seed: self.seed, purpose, frame: 0, attempt: 0 }.bits(1);
+                let first = RandomKey { seed: self.seed, purpose, frame: 0, attempt: 0 }.bits(1);
                 let place = (first % latencies.len() as u64 + frame / period) as usize;
                 Duration::from_nanos(latencies[place % latencies.len()]).min(LONGEST_LATENCY)
             }
@@ -381,29 +354,27 @@ impl Latencies {
         })
     }
 
-    /// These latencies for one drive, along `route` in a world of `seed`; what is replayed is
-    /// `schedule`.
+    /// Returns these latencies for one drive along `route` in a world of `seed`, replaying
+    /// `schedule` where a drive is replayed.
     pub fn for_drive(&self, seed: u64, route: &RouteId, schedule: Option<Arc<Schedule>>) -> Self {
         let replayed = |source: &LatencySource| match source {
             LatencySource::Replayed(_) => LatencySource::Replayed(schedule.clone()),
             other => other.clone(),
         };
-        let drive = Numbers { seed, purpose: 0, frame: route.seed(), attempt: 0 };
+        let drive = RandomKey { seed, purpose: 0, frame: route.seed(), attempt: 0 };
         let seed = drive.bits(0);
         Self { slow: replayed(&self.slow), fast: replayed(&self.fast), seed, ..self.clone() }
     }
 
-    /// Whether drives are replayed, so that each needs its schedule.
+    /// Returns true if drives are replayed, so that each needs its schedule.
     pub fn is_replayed(&self) -> bool {
         [&self.slow, &self.fast].iter().any(|source| matches!(source, LatencySource::Replayed(_)))
     }
 }
 
 impl LatencySource {
-    /// What `spec` names for `expert`. `open` reads the file that it may name.
-    ///
-    /// # Errors
-    /// If the numbers of `spec` make no sense, or its file has nothing for this expert.
+    /// Returns the source that `spec` describes for `expert`; `open` reads recordings. Fails if a
+    /// number is out of range, or the recording has no latencies of this expert.
     pub fn new(
         spec: &LatencySpec,
         expert: Expert,
@@ -424,102 +395,71 @@ impl LatencySource {
         Ok(Self::Recorded(latencies.into()))
     }
 
-    /// Whether it takes no time, ever.
+    /// Returns true if the latency is always 0.
     pub fn is_zero(&self) -> bool {
         *self == Self::Fixed(Duration::ZERO)
     }
 }
 
-/// Reads the latencies that a file recorded.
+/// Reads the latencies of a recorded run.
 pub type OpenRecording<'a> = dyn FnMut(&std::path::Path) -> Result<RecordedLatencies, Box<dyn std::error::Error + Send + Sync>>
     + 'a;
 
-/// Random numbers that are a function of what they are for.
-struct Numbers {
+/// Random numbers that are a function of their purpose.
+struct RandomKey {
     seed: u64,
     purpose: u64,
     frame: u64,
     attempt: u64,
 }
 
-impl Numbers {
-    /// 64 random bits, each `stream` others.
+impl RandomKey {
+    /// Returns 64 random bits, independent for each `stream`.
     fn bits(&self, stream: u64) -> u64 {
         [self.purpose, self.frame, self.attempt, stream]
             .into_iter()
             .fold(self.seed, SplitMix64::hash)
     }
 
-    /// Between 0 and 1, neither of them.
+    /// Uniform in the open interval from 0 to 1.
     fn uniform(&self, stream: u64) -> f64 {
         ((self.bits(stream) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    /// Normal with mean 0 and standard deviation 1 (Box and Muller).
+    /// Standard normal (Box and Muller).
     fn normal(&self) -> f64 {
         let radius = (-self.uniform(0).ln()).sqrt() * SQRT_2;
         radius * (2.0 * PI * self.uniform(1)).cos()
     }
 }
 
-/// A latency cannot be.
+/// Error returned for a latency that cannot be emulated.
 #[derive(Debug, thiserror::Error)]
 pub enum LatencyError {
-    /// No such words.
     #[error(
-        "{spec:?} is no latency; give milliseconds, uniform:min=A,max=B, normal:mean=A,sd=B, \
+        "{spec:?} is not a latency; give milliseconds, uniform:min=A,max=B, normal:mean=A,sd=B, \
          lognormal:p50=A,p99=B, file:latency.json or replayed:DIR"
     )]
-    Syntax {
-        /// The words.
-        spec: String,
-    },
-    /// A number outside its range.
+    Syntax { spec: String },
     #[error("latency {spec:?}: {name} is {found}, it must be {} ms", 
         if *name == "p50" { "above 0 and at most 60000" } else { "between 0 and 60000" })]
-    Range {
-        /// The words.
-        spec: String,
-        /// Which number.
-        name: &'static str,
-        /// Its value.
-        found: f64,
-    },
-    /// Two numbers the wrong way round.
+    Range { spec: String, name: &'static str, found: f64 },
     #[error("latency {spec:?}: {name} is above {other}")]
     Order {
-        /// The words.
         spec: String,
-        /// The one that is too large.
         name: &'static str,
-        /// The one that it must not exceed.
+        /// Upper bound of `name`.
         other: &'static str,
     },
-    /// A recording cannot be used.
     #[error("no latencies to emulate: {source}")]
-    File {
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A recording lacks one expert.
+    File { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{path:?} recorded no latency of the {expert} expert; `tandem profile` records both")]
-    NothingRecorded {
-        /// The file.
-        path: PathBuf,
-        /// Which expert.
-        expert: Expert,
-    },
-    /// A replayed drive went another way.
+    NothingRecorded { path: PathBuf, expert: Expert },
     #[error(
-        "the recorded schedule has no {expert} inference at frame {frame}: this drive is not the one \
-         that was recorded (another route, seed, driver, run file or version)"
+        "the recorded schedule has no run of the {expert} expert at frame {frame}: the recorded drive \
+         differs from this one (route, seed, driver, run file or version)"
     )]
-    NotRecorded {
-        /// Which expert.
-        expert: Expert,
-        /// The frame it was released at.
-        frame: u64,
-    },
+    NotRecorded { expert: Expert, frame: u64 },
 }
 
 #[cfg(test)]
@@ -527,26 +467,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn source(words: &str) -> Result<LatencySource, LatencyError> {
+    fn source(spec: &str) -> Result<LatencySource, LatencyError> {
         let mut none = |_: &std::path::Path| -> Result<RecordedLatencies, _> { Err("none".into()) };
-        LatencySource::new(&words.parse()?, Expert::Fast, &mut none)
+        LatencySource::new(&spec.parse()?, Expert::Fast, &mut none)
     }
 
     fn latencies(fast: LatencySource, seed: u64) -> Latencies {
         Latencies { fast, seed, ..Latencies::NONE }
     }
 
-    /// Draws at frames 1 to `n`, sorted, milliseconds.
-    fn sorted(words: &str, n: u64) -> Vec<f64> {
-        let latencies = latencies(source(words).unwrap(), 11);
-        let draw = |frame| latencies.draw(Expert::Fast, frame).unwrap().as_secs_f64() * 1e3;
-        let mut drawn: Vec<f64> = (1..=n).map(draw).collect();
-        drawn.sort_unstable_by(f64::total_cmp);
-        drawn
+    /// Returns the latencies at frames 1 to `n`, sorted, milliseconds.
+    fn sorted(spec: &str, n: u64) -> Vec<f64> {
+        let latencies = latencies(source(spec).unwrap(), 11);
+        let sample = |frame| latencies.sample(Expert::Fast, frame).unwrap().as_secs_f64() * 1e3;
+        let mut samples: Vec<f64> = (1..=n).map(sample).collect();
+        samples.sort_unstable_by(f64::total_cmp);
+        samples
     }
 
     #[test]
-    fn draws_have_the_percentiles_that_were_asked_for() {
+    fn samples_have_the_specified_percentiles() {
         let near = |found: f64, expected: f64, by: f64| {
             assert!((found / expected - 1.0).abs() < by, "{found} for {expected}");
         };
@@ -564,43 +504,43 @@ mod tests {
     }
 
     #[test]
-    fn a_normal_latency_is_cut_off_at_zero_not_heaped_there() {
-        let drawn = sorted("normal:mean=0,sd=10", 20_000);
-        assert!(drawn[0] > 0.0 && drawn[199] > 0.0, "drawn again, not clamped");
-        // Half a normal distribution: its median is at 0.6745 standard deviations.
-        assert!((drawn[10_000] - 6.745).abs() < 0.2, "{}", drawn[10_000]);
+    fn normal_latency_is_truncated_at_zero_not_clamped() {
+        let samples = sorted("normal:mean=0,sd=10", 20_000);
+        assert!(samples[0] > 0.0 && samples[199] > 0.0, "rejected, not clamped");
+        // The median of a half-normal distribution is at 0.6745 standard deviations.
+        assert!((samples[10_000] - 6.745).abs() < 0.2, "{}", samples[10_000]);
     }
 
     #[test]
-    fn what_is_slow_in_one_setting_is_slow_in_its_pair() {
+    fn settings_with_one_seed_share_random_numbers() {
         let [short, long] = ["lognormal:p50=30,p99=70", "lognormal:p50=300,p99=700"]
-            .map(|words| latencies(source(words).unwrap(), 3));
+            .map(|spec| latencies(source(spec).unwrap(), 3));
         for frame in 1..200 {
             let [short, long] =
-                [&short, &long].map(|l| l.draw(Expert::Fast, frame).unwrap().as_secs_f64());
+                [&short, &long].map(|l| l.sample(Expert::Fast, frame).unwrap().as_secs_f64());
             assert!((long / short - 10.0).abs() < 1e-6, "frame {frame}: {short} {long}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_draw_depends_on_seed_expert_and_frame_alone(seed: u64, frame in 1..4000_u64) {
-            let words = "lognormal:p50=50,p99=90";
-            let both = || Latencies { slow: source(words).unwrap(), ..latencies(source(words).unwrap(), seed) };
+        fn latency_depends_only_on_seed_expert_and_frame(seed: u64, frame in 1..4000_u64) {
+            let spec = "lognormal:p50=50,p99=90";
+            let both = || Latencies { slow: source(spec).unwrap(), ..latencies(source(spec).unwrap(), seed) };
             let (alone, busy) = (both(), both());
             for other in (1..50).rev() {
-                busy.draw(Expert::Slow, other).unwrap();
+                busy.sample(Expert::Slow, other).unwrap();
             }
-            let draw = |l: &Latencies, expert, frame| l.draw(expert, frame).unwrap();
-            prop_assert_eq!(draw(&alone, Expert::Fast, frame), draw(&busy, Expert::Fast, frame));
-            prop_assert_ne!(draw(&alone, Expert::Fast, frame), draw(&alone, Expert::Slow, frame));
-            prop_assert_ne!(draw(&alone, Expert::Fast, frame), draw(&alone, Expert::Fast, frame + 1));
+            let sample = |l: &Latencies, expert, frame| l.sample(expert, frame).unwrap();
+            prop_assert_eq!(sample(&alone, Expert::Fast, frame), sample(&busy, Expert::Fast, frame));
+            prop_assert_ne!(sample(&alone, Expert::Fast, frame), sample(&alone, Expert::Slow, frame));
+            prop_assert_ne!(sample(&alone, Expert::Fast, frame), sample(&alone, Expert::Fast, frame + 1));
             let other = Latencies { seed: seed ^ 1, ..both() };
-            prop_assert_ne!(draw(&alone, Expert::Fast, frame), draw(&other, Expert::Fast, frame));
+            prop_assert_ne!(sample(&alone, Expert::Fast, frame), sample(&other, Expert::Fast, frame));
         }
 
         #[test]
-        fn words_come_back(spec in prop_oneof![
+        fn spec_roundtrips_through_text_and_json(spec in prop_oneof![
             (0..480_000_u32).prop_map(|eighths| LatencySpec::Fixed(f64::from(eighths) / 8.0)),
             (0..9_u8, 9..60_u8).prop_map(|(min, max)| LatencySpec::Uniform { min: min.into(), max: max.into() }),
             (0..9_u8, 0..60_u8).prop_map(|(mean, sd)| LatencySpec::Normal { mean: mean.into(), sd: sd.into() }),
@@ -615,53 +555,53 @@ mod tests {
     }
 
     #[test]
-    fn recorded_latencies_come_in_their_order_from_where_the_seed_says() {
+    fn recorded_latencies_are_replayed_in_order_from_seeded_offset() {
         let recorded: Arc<[u64]> = (0..100).map(|i| i * 1000).collect();
-        let drawn = |seed: u64| -> Vec<u64> {
+        let replayed = |seed: u64| -> Vec<u64> {
             let both = LatencySource::Recorded(Arc::clone(&recorded));
             let slow = both.clone();
             let l = Latencies { slow, refresh_period_ticks: 2, ..latencies(both, seed) };
-            let micros = |expert, frame| l.draw(expert, frame).unwrap().as_micros() as u64;
+            let micros = |expert, frame| l.sample(expert, frame).unwrap().as_micros() as u64;
             let slow: Vec<u64> = (0..100).map(|frame| micros(Expert::Slow, 2 * frame)).collect();
             assert!(slow.windows(2).all(|pair| (pair[0] + 1) % 100 == pair[1]), "{slow:?}");
             (0..100).map(|frame| micros(Expert::Fast, frame)).collect()
         };
-        let (one, other) = (drawn(1), drawn(2));
+        let (one, other) = (replayed(1), replayed(2));
         assert!(one.windows(2).all(|pair| (pair[0] + 1) % 100 == pair[1]), "{one:?}");
         assert_ne!(one[0], other[0]);
     }
 
     #[track_caller]
-    fn refused(words: &str, says: &[&str]) {
-        let error = source(words).unwrap_err().to_string();
-        for word in says {
-            assert!(error.contains(word), "{word:?} is missing in: {error}");
+    fn check_error(spec: &str, parts: &[&str]) {
+        let error = source(spec).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is missing in: {error}");
         }
     }
 
     #[test]
-    fn words_that_are_no_latency_are_refused_with_what_is() {
-        refused("", &["\"\"", "milliseconds", "lognormal:p50=A,p99=B"]);
-        refused("fast", &["\"fast\"", "no latency"]);
-        refused("normal:mean=4", &["normal:mean=4", "normal:mean=A,sd=B"]);
-        refused("normal:mean=4,mean=5", &["no latency"]);
-        refused("normal:mean=4,sd=5,p50=1", &["no latency"]);
-        refused("file:", &["file:latency.json"]);
+    fn invalid_spec_is_refused_with_valid_forms() {
+        check_error("", &["\"\"", "milliseconds", "lognormal:p50=A,p99=B"]);
+        check_error("fast", &["\"fast\"", "not a latency"]);
+        check_error("normal:mean=4", &["normal:mean=4", "normal:mean=A,sd=B"]);
+        check_error("normal:mean=4,mean=5", &["not a latency"]);
+        check_error("normal:mean=4,sd=5,p50=1", &["not a latency"]);
+        check_error("file:", &["file:latency.json"]);
     }
 
     #[test]
-    fn numbers_that_make_no_sense_are_refused() {
-        refused("-1", &["-1", "between 0 and 60000 ms"]);
-        refused("NaN", &["NaN", "between 0 and 60000 ms"]);
-        refused("60001", &["60001"]);
-        refused("uniform:min=6,max=2", &["min is above max"]);
-        refused("lognormal:p50=0,p99=2", &["p50 is 0", "above 0"]);
-        refused("lognormal:p50=3,p99=2", &["p50 is above p99"]);
-        refused("normal:mean=-3,sd=2", &["mean is -3"]);
+    fn out_of_range_numbers_are_refused() {
+        check_error("-1", &["-1", "between 0 and 60000 ms"]);
+        check_error("NaN", &["NaN", "between 0 and 60000 ms"]);
+        check_error("60001", &["60001"]);
+        check_error("uniform:min=6,max=2", &["min is above max"]);
+        check_error("lognormal:p50=0,p99=2", &["p50 is 0", "above 0"]);
+        check_error("lognormal:p50=3,p99=2", &["p50 is above p99"]);
+        check_error("normal:mean=-3,sd=2", &["mean is -3"]);
     }
 
     #[test]
-    fn a_list_splits_between_latencies_and_not_inside_one() {
+    fn list_splits_between_latencies_not_inside() {
         let parts = split_latencies("0, 100,lognormal:p50=300,p99=700,uniform:min=1,max=2,5");
         let expected = ["0", "100", "lognormal:p50=300,p99=700", "uniform:min=1,max=2", "5"];
         assert_eq!(parts, expected);

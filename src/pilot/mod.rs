@@ -1,24 +1,25 @@
-//! The two-rate loop: what runs when, on which thread, and what happens when one expert is late.
+//! The two-rate control loop: scheduling of the two experts, their threads, and late results.
 //!
-//! The tick runs on the caller's thread: observe, take the newest sealed prefix, act, control. The
-//! understanding expert runs on a thread of its own; a refresh is started when due and published when
-//! done. A tick never waits for a refresh, except in virtual time, where the wait is what makes a
-//! result visible at exactly its virtual instant. Virtual time is kept by a beat of refreshes and a
-//! lane of inferences, which the pilot shares with [`Delayed`], its counterpart around privileged drivers.
+//! A tick runs on the caller's thread: observe, read the newest sealed prefix KV cache, run an
+//! action step, compute a command. The understanding expert runs on its own thread; a prefill is
+//! started when it is due and its prefix is published when it is done. A tick never waits for a
+//! prefill, except in virtual time, where the wait makes a result visible at exactly its virtual
+//! time. Virtual time is implemented by a trigger for prefills and a delay line for action steps,
+//! which the pilot shares with [`Delayed`], its counterpart for privileged drivers.
 
 mod deadline;
+mod delay_line;
 mod delayed;
-mod fast_lane;
 mod flat_keys;
 mod latency;
+mod prefill;
+mod prefill_trigger;
 mod real_time;
-mod refresh;
-mod refresh_beat;
 mod run_file;
 mod schedule;
 mod statistics;
 mod tick;
-mod turns;
+mod tick_guard;
 
 pub use delayed::Delayed;
 pub use latency::{

@@ -1,4 +1,4 @@
-//! How to run: one YAML file, read into a struct that mirrors it, then checked.
+//! Run files: a YAML file is read into [`RunFile`] and validated into [`Run`].
 
 use super::RealTimeOptions;
 use super::flat_keys::move_into_block;
@@ -17,59 +17,57 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem_files::shortened_error;
 
-/// The tick rate of the benchmark and of every model so far, Hz.
+/// Tick rate of the benchmark and of all supported models, Hz.
 const TICK_HZ: u32 = 20;
 
-/// Ticks that the release's agent only brakes at the start of a route.
+/// Ticks at the start of a route during which the agent of the AutoMoT release only brakes.
 const RELEASE_WARM_UP_TICKS: u32 = 31;
 
-/// A run file as it is written; `configs/run.yaml` has every key with its default.
+/// Contents of a run file; `configs/run.yaml` lists every key with its default.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunFile {
-    /// Control ticks a second; 20 is the only rate that the models were trained for.
+    /// Control ticks per second; only 20, the rate that the models were trained for, is accepted.
     pub tick_hz: u32,
-    /// Time from observation to control that counts as in time, milliseconds.
+    /// Deadline of the command, measured from the observation, milliseconds.
     pub act_budget_millis: f64,
-    /// Ticks from one refresh to the next; the release refreshes every second tick. The second
-    /// refresh of a route comes at the first multiple of the period behind the first one.
+    /// Ticks from one prefill to the next; 2 in the release. The second prefill of a route starts
+    /// at the first multiple of the period after the first prefill.
     pub refresh_period_ticks: u32,
-    /// Ticks at the start of a route that fully brake and run no network, while readings, histories
-    /// and the state filter go on; the release's are 31. With 0 the first refresh begins as soon as
-    /// the history suffices.
+    /// Ticks at the start of a route that apply full brake and run no network, while the history of
+    /// frames and the state filter are updated; 31 in the release. With 0 the first prefill starts
+    /// as soon as the history is long enough.
     pub warm_up_ticks: u32,
-    /// The time mode: `lockstep`, `virtual` or `wall`.
+    /// Time mode: `lockstep`, `virtual` or `wall`.
     pub clock: ClockName,
-    /// Virtual time: from the start of a refresh until its prefix is seen. Files of before name it
-    /// `refresh_latency_millis`.
+    /// Virtual time: latency from the start of a prefill until its prefix is visible. Earlier
+    /// versions name this key `refresh_latency_millis`.
     #[serde(alias = "refresh_latency_millis")]
     pub slow_latency: LatencySpec,
-    /// Virtual time: from a tick's observation until its command is there to be applied.
+    /// Virtual time: latency from a tick's observation until its command can be applied.
     pub fast_latency: LatencySpec,
-    /// Virtual time: whether inferences of the fast expert overlap.
+    /// Virtual time: whether action steps overlap.
     pub fast_releases: FastReleases,
-    /// Seed of the world's randomness.
+    /// Random seed of the world.
     pub seed: u64,
-    /// Where the networks run: `cpu`, `cuda:N`, or `emulated`.
+    /// Device of the networks: `cpu`, `cuda:N` or `emulated`.
     pub device: DeviceName,
-    /// On a GPU: the part of its multiprocessors, above 0 and below 1, that the BEV encoder and the
-    /// action expert have for themselves, the vision tower and the understanding expert having the
-    /// rest. Absent: all share all, the fast ones first.
+    /// On a GPU: fraction of the multiprocessors, above 0 and below 1, reserved for the BEV encoder
+    /// and the action expert; the vision tower and the understanding expert use the rest. Absent:
+    /// both use all multiprocessors, and the fast networks have the higher stream priority.
     pub fast_share: Option<f64>,
-    /// On a GPU: milliseconds without a refresh after which the vision tower runs for nothing, so that
-    /// clocks stay up; a refresh may wait for one such run. Absent: never.
+    /// On a GPU: milliseconds without a prefill after which the vision tower runs on dummy input to
+    /// keep the clocks up; a prefill may wait for one such run. Absent: never.
     pub keep_warm_millis: Option<f64>,
-    /// Where the experts share a device without being apart on it: milliseconds before a tick in which
-    /// the understanding expert begins no frame and no layer group, nor while the tick acts. Absent:
-    /// it begins at any time.
+    /// Where both experts share all of a device: the understanding expert launches no frame and
+    /// no layer group during this many milliseconds before a tick and during its action step.
+    /// Absent: it launches at any time.
     pub tick_guard_millis: Option<f64>,
-    /// CPU threads of each expert.
     pub threads: Threads,
-    /// What the operating system is asked for; nothing by default.
+    /// Requests to the operating system; none by default.
     pub real_time: RealTimeOptions,
-    /// The model's family and its options; absent, the options are at the defaults of the family
-    /// that the engine folder is of. Files of earlier versions have AutoMoT's options at the top; see
-    /// [`RunFile::read`].
+    /// Model family and its options. Absent: the defaults of the engine folder's family. Files of
+    /// earlier versions have AutoMoT's options at the top level; see [`RunFile::read`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelBlock>,
 }
@@ -84,16 +82,15 @@ pub struct Threads {
     pub understanding: usize,
 }
 
-/// The devices a run file can name.
+/// Device named by a run file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
-    /// The host.
     Cpu,
-    /// The host made to behave like a GPU: a thread per stream, memory of its own. For tests, and to
-    /// see the shape of a GPU's timeline; its times are a CPU's.
+    /// The host, emulating a GPU: one thread per stream and separate device memory. For tests, and
+    /// for the structure of a GPU's timeline; the durations are those of a CPU.
     Emulated,
-    /// The NVIDIA GPU of this number.
+    /// CUDA device by ordinal.
     Cuda(usize),
 }
 
@@ -122,20 +119,21 @@ impl TryFrom<String> for DeviceName {
             ("cpu", _) => Ok(Self::Cpu),
             ("emulated", _) => Ok(Self::Emulated),
             (_, Some(ordinal)) => Ok(Self::Cuda(ordinal)),
-            _ => Err(format!("there is no device {name:?}; name cpu, cuda:0 or emulated")),
+            _ => Err(format!("unknown device {name:?}; expected cpu, cuda:N or emulated")),
         }
     }
 }
 
-/// The time modes a run file can name.
+/// Time mode of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClockName {
-    /// The world waits for every answer, which is there at once: the benchmark's way.
+    /// The simulation waits for every command, which is applied at its own
+    /// tick, as in the benchmark.
     Lockstep,
-    /// Answers are there after their latencies, whatever the machine takes.
+    /// Results become visible after emulated latencies, independent of the machine.
     Virtual,
-    /// Real time.
+    /// The wall clock.
     Wall,
 }
 
@@ -162,134 +160,97 @@ impl Default for RunFile {
     }
 }
 
-/// When results become visible.
+/// Time mode of a validated run, which determines when results become visible.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Pace {
-    /// At the tick that they are of: the world waits.
+    /// At the tick that started them; the simulation waits.
     Lockstep,
-    /// When their latencies have passed in simulated time.
+    /// After their latencies in simulated time.
     Virtual(Latencies),
-    /// As soon as they are done; the loop keeps real time.
+    /// As soon as they are computed; the loop runs in real time.
     Wall,
 }
 
-/// A checked run: nothing in it is optional.
+/// A validated run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Run {
-    /// Time from tick to tick.
+    /// Period of the control loop.
     pub tick: Duration,
-    /// Time from observation to control that counts as in time.
+    /// Deadline of the command, measured from the observation.
     pub act_budget: Duration,
-    /// Ticks from one refresh to the next.
+    /// Ticks from one prefill to the next.
     pub refresh_period_ticks: u64,
     /// Ticks at the start of a route that run no network.
     pub warm_up_ticks: u64,
-    /// The time mode, with its latencies.
     pub pace: Pace,
-    /// Seed of the world's randomness.
+    /// Random seed of the world.
     pub seed: u64,
-    /// Seed of the experts' randomness on one drive; see [`Run::for_drive`].
+    /// Random seed of the experts on one drive; see [`Run::for_drive`].
     pub drive_seed: u64,
-    /// Where the networks run.
     pub device: DeviceName,
-    /// Part of a GPU's multiprocessors that the fast lane has for itself.
+    /// Fraction of a GPU's multiprocessors reserved for the fast stream.
     pub fast_share: Option<f64>,
-    /// Time without a refresh after which the device is kept busy.
+    /// Time without a prefill after which the device runs on dummy input.
     pub keep_warm: Option<Duration>,
-    /// Time before a tick in which the slow expert begins no piece of work.
+    /// Time before a tick in which the slow expert launches nothing.
     pub tick_guard: Option<Duration>,
-    /// CPU threads.
     pub threads: Threads,
-    /// What the operating system is asked for.
     pub real_time: RealTimeOptions,
-    /// The model's family and options; `None` for the defaults of whichever family is loaded.
+    /// Model family and options; `None` for the defaults of the loaded family.
     pub model: Option<ModelBlock>,
 }
 
 impl Run {
-    /// Returns this run with the experts' randomness of the drive along `route` in a world of `seed`.
+    /// Returns this run with the experts' seed for the drive along `route` in a world of `seed`.
     #[must_use]
     pub fn for_drive(self, seed: u64, route: &RouteId) -> Self {
         Self { drive_seed: SplitMix64::hash(seed, route.seed()), ..self }
     }
 }
 
-/// A run file cannot be used.
+/// Error returned for an unusable run file.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// It cannot be read.
     #[error("cannot read run file {path:?}: {source}")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// It is not a run file.
     #[error("run file {path:?}: {reason}")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// The parser's words, with the place.
+        /// The parser's message with the position.
         reason: String,
     },
-    /// Another rate than the models'.
     #[error(
         "tick_hz is {found}; the models were trained for {TICK_HZ}, and the benchmark runs at {TICK_HZ}"
     )]
-    TickRate {
-        /// The rate asked for.
-        found: u32,
-    },
-    /// A budget that can't be kept.
+    TickRate { found: u32 },
     #[error("act_budget_millis of {budget} ms exceeds the {tick} ms tick")]
-    Budget {
-        /// The budget.
-        budget: f64,
-        /// The tick.
-        tick: f64,
-    },
-    /// A latency that cannot be.
+    Budget { budget: f64, tick: f64 },
     #[error("{key}: {source}")]
     Latency {
-        /// The key.
         key: &'static str,
-        /// Why.
         #[source]
         source: LatencyError,
     },
-    /// A latency in a time mode that has none.
     #[error(
-        "{key} is {found}, and clock {clock} has no latencies to emulate; set clock: virtual, or leave \
-         {key} out"
+        "{key} is {found}, but clock {clock} emulates no latencies; set clock: virtual or remove {key}"
     )]
-    LatencyNotVirtual {
-        /// The key.
-        key: &'static str,
-        /// The latency.
-        found: String,
-        /// The time mode.
-        clock: &'static str,
-    },
-    /// A number outside its range.
+    LatencyNotVirtual { key: &'static str, found: String, clock: &'static str },
     #[error("{key} is {found}; it must be {expected}")]
     Range {
-        /// The key.
         key: &'static str,
-        /// The value.
         found: String,
-        /// The range, in words.
+        /// The valid range as text.
         expected: &'static str,
     },
 }
 
 impl RunFile {
-    /// Reads a run file; keys that are absent take their defaults. `notes` receives a warning about
-    /// keys of earlier versions.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is not YAML, or has a key that no run file has.
+    /// Reads a run file; absent keys take their defaults. `notes` receives a warning about keys of
+    /// earlier versions. Fails if the file cannot be read, is not YAML or has an unknown key.
     pub fn read(path: &Path, notes: &mut dyn FnMut(&str)) -> Result<Self, RunError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
@@ -306,21 +267,16 @@ impl RunFile {
         let file = serde_json::from_value(Value::Object(keys))
             .map_err(|error| refused(shortened_error(error)))?;
         notes(&format!(
-            "warning: run file {}: {} {} of the model: put {} into a `model:` block with `family: \
-             automot` (see configs/run.yaml)",
+            "warning: run file {}: model options at the top level: {}; move them into a `model:` block \
+             with `family: automot` (see configs/run.yaml)",
             path.display(),
             moved.join(", "),
-            if moved.len() == 1 { "is an option" } else { "are options" },
-            if moved.len() == 1 { "it" } else { "them" },
         ));
         Ok(file)
     }
 
-    /// Reads the run that a file of this or an earlier version has as one of its values; for
-    /// `#[serde(deserialize_with = …)]`.
-    ///
-    /// # Errors
-    /// If it is not a run, or has a key that no run has.
+    /// Deserializes a run file embedded in a file of this or an earlier version; for
+    /// `#[serde(deserialize_with = …)]`. Fails on an unknown key.
     pub fn of_any_version<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut keys = Map::deserialize(from)?;
         move_into_block(&mut keys);
@@ -331,19 +287,17 @@ impl RunFile {
 impl TryFrom<&RunFile> for Run {
     type Error = RunError;
 
-    /// Checks a run file that names no recording; [`Run::new`] takes the others as well.
+    /// Validates a run file without recordings; [`Run::new`] also accepts recordings.
     fn try_from(file: &RunFile) -> Result<Self, RunError> {
         Self::new(file, &mut |path| {
-            Err(format!("only drives emulate what {} recorded", path.display()).into())
+            Err(format!("{} can be replayed only in a drive", path.display()).into())
         })
     }
 }
 
 impl Run {
-    /// Checks `file`. `open` reads the recordings that its latencies may name.
-    ///
-    /// # Errors
-    /// If a key has a value that it cannot have, or a recording cannot be read.
+    /// Validates `file`; `open` reads the recordings that its latencies name. Fails if a value is
+    /// out of range or a recording cannot be read.
     pub fn new(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Self, RunError> {
         if file.tick_hz != TICK_HZ {
             return Err(RunError::TickRate { found: file.tick_hz });
@@ -400,7 +354,7 @@ impl Run {
     }
 }
 
-/// The time mode with its latencies.
+/// Returns the time mode with its latencies.
 fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> {
     let (pace, clock) = match file.clock {
         ClockName::Lockstep => (Pace::Lockstep, "lockstep"),
@@ -429,7 +383,8 @@ fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> 
     Ok(pace)
 }
 
-/// Refuses what no machine could give; what this one cannot is for the report.
+/// Refuses values that no machine supports. Limits of this machine are
+/// reported when options are applied.
 fn check_real_time(wanted: &RealTimeOptions) -> Result<(), RunError> {
     for (key, cores) in [
         ("real_time.pin_tick", &wanted.pin_tick),
@@ -469,7 +424,7 @@ fn positive(key: &'static str, millis: f64) -> Result<Duration, RunError> {
 mod tests {
     use super::*;
 
-    /// Reads `text` and returns the warnings, too.
+    /// Reads `text` and returns the run file with the warnings.
     fn read_file(text: &str) -> Result<(RunFile, Vec<String>), RunError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.yaml");
@@ -485,10 +440,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(text: &str, says: &[&str]) {
+    fn check_error(text: &str, parts: &[&str]) {
         let error = read(text).unwrap_err();
-        for word in says {
-            assert!(error.contains(word), "{word:?} is missing in: {error}");
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is missing in: {error}");
         }
     }
 
@@ -500,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_block_keeps_the_options_that_only_its_family_can_check() {
+    fn model_block_keeps_options_of_unknown_family() {
         let text = "seed: 7\nmodel: {family: someone, cameras: [front, rear], noise: 0.5}\n";
         let (file, notes) = read_file(text).unwrap();
         let block = file.model.clone().unwrap();
@@ -511,11 +466,11 @@ mod tests {
         let written = serde_json::to_value(&file).unwrap();
         assert_eq!(written["model"]["cameras"], options["cameras"]);
         assert_eq!(RunFile::of_any_version(written).unwrap(), file);
-        refused("model: {noise: 0.5}\n", &["run.yaml", "family"]);
+        check_error("model: {noise: 0.5}\n", &["run.yaml", "family"]);
     }
 
     #[test]
-    fn options_at_the_top_move_into_the_block_with_one_warning() {
+    fn top_level_options_move_into_block_with_one_warning() {
         let text = "seed: 7\npositions: release\njpeg_quality: null\nheuristics: {escape: false}\n";
         let (file, notes) = read_file(text).unwrap();
         let options = serde_json::json!({
@@ -531,74 +486,80 @@ mod tests {
         let flat = serde_json::json!({"seed": 7, "history_spacing_ticks": 10});
         let file = RunFile::of_any_version(flat).unwrap();
         assert_eq!(file.model.unwrap().options["history_spacing_ticks"], 10);
-        // The rest is checked as strictly as before, and nothing is guessed where both stand.
-        refused("positions: release\nsede: 7\n", &["run.yaml", "sede"]);
-        refused("positions: release\nmodel: {family: automot}\n", &["run.yaml", "positions"]);
+        // Other keys are still checked, and top-level options next to a block are refused.
+        check_error("positions: release\nsede: 7\n", &["run.yaml", "sede"]);
+        check_error("positions: release\nmodel: {family: automot}\n", &["run.yaml", "positions"]);
     }
 
     #[test]
-    fn an_unknown_choice_is_refused_with_key_and_choices() {
-        refused("clock: sundial\n", &["clock", "sundial", "lockstep", "virtual", "wall"]);
+    fn unknown_choice_is_refused_with_key_and_choices() {
+        check_error("clock: sundial\n", &["clock", "sundial", "lockstep", "virtual", "wall"]);
     }
 
     #[test]
-    fn latencies_are_milliseconds_or_words() {
+    fn latencies_are_numbers_or_text() {
         let text =
             "clock: virtual\nrefresh_latency_millis: 100\nfast_latency: lognormal:p50=30,p99=70\n";
         let Pace::Virtual(latencies) = read(text).unwrap().pace else { panic!("not virtual") };
         assert_eq!(latencies.slow, LatencySource::Fixed(Duration::from_millis(100)));
         assert!(matches!(latencies.fast, LatencySource::LogNormal { median_ns: 3e7, .. }));
-        refused("clock: virtual\nfast_latency: brisk\n", &["brisk", "lognormal:p50=A,p99=B"]);
-        refused("clock: virtual\nfast_releases: often\n", &["often", "overlap", "busy"]);
-        refused("clock: virtual\nslow_latency: file:x.json\n", &["slow_latency", "x.json"]);
+        check_error("clock: virtual\nfast_latency: brisk\n", &["brisk", "lognormal:p50=A,p99=B"]);
+        check_error("clock: virtual\nfast_releases: often\n", &["often", "overlap", "busy"]);
+        check_error("clock: virtual\nslow_latency: file:x.json\n", &["slow_latency", "x.json"]);
     }
 
     #[test]
-    fn a_latency_that_would_go_unheard_is_refused() {
-        refused("slow_latency: 100\n", &["slow_latency is 100", "lockstep", "clock: virtual"]);
-        refused("clock: wall\nfast_latency: 5\n", &["fast_latency is 5", "clock wall"]);
+    fn latency_outside_virtual_time_is_refused() {
+        check_error("slow_latency: 100\n", &["slow_latency is 100", "lockstep", "clock: virtual"]);
+        check_error("clock: wall\nfast_latency: 5\n", &["fast_latency is 5", "clock wall"]);
     }
 
     #[test]
-    fn an_unknown_key_is_named() {
-        refused("refresh_perod_ticks: 2\n", &["run.yaml", "refresh_perod_ticks"]);
+    fn unknown_key_is_refused_by_name() {
+        check_error("refresh_perod_ticks: 2\n", &["run.yaml", "refresh_perod_ticks"]);
     }
 
     #[test]
-    fn a_budget_longer_than_its_tick_is_refused() {
-        refused("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
+    fn budget_longer_than_tick_is_refused() {
+        check_error("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
     }
 
     #[test]
-    fn numbers_out_of_range_are_refused() {
-        refused("refresh_period_ticks: 0\n", &["refresh_period_ticks", "1 or more"]);
-        refused("clock: virtual\nslow_latency: -1\n", &["slow_latency", "-1", "60000 ms"]);
-        refused("act_budget_millis: .nan\n", &["act_budget_millis"]);
-        refused("tick_hz: 10\n", &["tick_hz", "20"]);
-        refused("threads: {action: 0, understanding: 1}\n", &["threads.action"]);
+    fn out_of_range_numbers_are_refused() {
+        check_error("refresh_period_ticks: 0\n", &["refresh_period_ticks", "1 or more"]);
+        check_error("clock: virtual\nslow_latency: -1\n", &["slow_latency", "-1", "60000 ms"]);
+        check_error("act_budget_millis: .nan\n", &["act_budget_millis"]);
+        check_error("tick_hz: 10\n", &["tick_hz", "20"]);
+        check_error("threads: {action: 0, understanding: 1}\n", &["threads.action"]);
     }
 
     #[test]
-    fn real_time_options_that_no_machine_has_are_refused() {
+    fn impossible_real_time_options_are_refused() {
         let cores = "one or more different cores from 0 to 1023";
-        refused("real_time: {pin_tick: []}\n", &["real_time.pin_tick is []", cores]);
-        refused("real_time: {pin_tick: [1024]}\n", &["real_time.pin_tick is [1024]", cores]);
-        refused(
+        check_error("real_time: {pin_tick: []}\n", &["real_time.pin_tick is []", cores]);
+        check_error("real_time: {pin_tick: [1024]}\n", &["real_time.pin_tick is [1024]", cores]);
+        check_error(
             "real_time: {pin_understanding: [1, 1]}\n",
             &["pin_understanding is [1, 1]", cores],
         );
-        refused("real_time: {fifo_priority: 0}\n", &["real_time.fifo_priority is 0", "1 to 99"]);
-        refused("real_time: {fifo_priority: 100}\n", &["real_time.fifo_priority is 100"]);
-        refused("real_time: {prefault_mib: 0}\n", &["real_time.prefault_mib is 0", "1 to 65536"]);
-        refused("real_time: {prefault_mib: 65537}\n", &["real_time.prefault_mib is 65537"]);
-        refused("real_time: {lock_memory: much}\n", &["run.yaml", "lock_memory", "much"]);
-        refused("real_time: {fifo_priority: -1}\n", &["run.yaml", "fifo_priority"]);
-        refused("real_time: {pin_tick: 0}\n", &["run.yaml", "pin_tick"]);
-        refused("real_time: {pin: [0]}\n", &["run.yaml", "pin", "pin_tick", "prefault_mib"]);
+        check_error(
+            "real_time: {fifo_priority: 0}\n",
+            &["real_time.fifo_priority is 0", "1 to 99"],
+        );
+        check_error("real_time: {fifo_priority: 100}\n", &["real_time.fifo_priority is 100"]);
+        check_error(
+            "real_time: {prefault_mib: 0}\n",
+            &["real_time.prefault_mib is 0", "1 to 65536"],
+        );
+        check_error("real_time: {prefault_mib: 65537}\n", &["real_time.prefault_mib is 65537"]);
+        check_error("real_time: {lock_memory: much}\n", &["run.yaml", "lock_memory", "much"]);
+        check_error("real_time: {fifo_priority: -1}\n", &["run.yaml", "fifo_priority"]);
+        check_error("real_time: {pin_tick: 0}\n", &["run.yaml", "pin_tick"]);
+        check_error("real_time: {pin: [0]}\n", &["run.yaml", "pin", "pin_tick", "prefault_mib"]);
     }
 
     #[test]
-    fn real_time_options_come_through() {
+    fn real_time_options_are_kept() {
         let run =
             read("real_time: {pin_tick: [0, 3], fifo_priority: 80, prefault_mib: 8}\n").unwrap();
         let expected = RealTimeOptions {

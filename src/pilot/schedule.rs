@@ -1,4 +1,4 @@
-//! What every inference of a drive took, as a file that gives the drive again.
+//! Latencies of every expert run of a drive, in a file from which the drive can be replayed.
 
 use super::Expert;
 use crate::scene::{Latency, TickReport};
@@ -10,25 +10,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The format that this tandem writes and reads.
+/// Format version that is written and read.
 pub const SCHEDULE_FORMAT: u32 = 1;
 
-/// The inferences of one drive: by the frame that each was released at, what it took, nanoseconds.
+/// Latencies of the expert runs of one drive in nanoseconds, by the frame
+/// at which each was released.
 ///
-/// In virtual time that is what was drawn, in other time modes what the host measured, and such a
-/// schedule can be replayed in virtual time.
+/// In virtual time the latencies are those sampled, in the other time modes those measured on the
+/// host; both can be replayed in virtual time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// [`SCHEDULE_FORMAT`].
     format: u32,
-    /// Refreshes.
+    /// Prefills.
     slow_ns: BTreeMap<u64, u64>,
     /// Ticks.
     fast_ns: BTreeMap<u64, u64>,
-    /// Refreshes under way that are measured: version and frame.
+    /// Version and frame of measured prefills in progress.
     #[serde(skip)]
-    under_way: Vec<(u64, u64)>,
+    in_progress: Vec<(u64, u64)>,
 }
 
 impl Default for Schedule {
@@ -37,48 +37,36 @@ impl Default for Schedule {
             format: SCHEDULE_FORMAT,
             slow_ns: BTreeMap::new(),
             fast_ns: BTreeMap::new(),
-            under_way: Vec::new(),
+            in_progress: Vec::new(),
         }
     }
 }
 
-/// A schedule cannot be kept or found.
+/// Error returned for a schedule that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
-    /// There is none, or it cannot be read.
-    #[error("cannot read schedule {path:?}: {source}; `tandem eval` leaves one of every drive")]
+    #[error("cannot read schedule {path:?}: {source}; `tandem eval` writes one for every drive")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// It is none.
-    #[error("{path:?} is no schedule of format {SCHEDULE_FORMAT}: {reason}")]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// It cannot be written.
+    #[error("{path:?} is not a schedule of format {SCHEDULE_FORMAT}: {reason}")]
+    Content { path: PathBuf, reason: String },
     #[error("cannot write schedule {path:?}: {source}")]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
 impl Schedule {
-    /// Takes down what a tick says of the inferences that began or ended at it.
-    pub fn note(&mut self, report: &TickReport) {
+    /// Adds the latencies of the expert runs that started or ended at a tick.
+    pub fn add(&mut self, report: &TickReport) {
         let nanos = |took: Duration| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let frame = report.frame.0;
-        if let Some(released) = report.inference
+        if let Some(released) = report.action_step
             && let Some(took) = match released.takes {
                 Latency::Emulated(takes) => Some(takes),
                 Latency::Measured => report.spans.took(Stage::TICK),
@@ -86,23 +74,24 @@ impl Schedule {
         {
             self.fast_ns.insert(frame, nanos(took));
         }
-        if let Some(begun) = report.refresh_begun {
-            match begun.takes {
+        if let Some(started) = report.prefill_started {
+            match started.takes {
                 Latency::Emulated(takes) => drop(self.slow_ns.insert(frame, nanos(takes))),
-                Latency::Measured => self.under_way.push((begun.version, frame)),
+                Latency::Measured => self.in_progress.push((started.version, frame)),
             }
         }
-        if let Some(refresh) = &report.refresh
-            && let Some(place) = self.under_way.iter().position(|(v, _)| *v == refresh.version)
+        if let Some(prefill) = &report.prefill
+            && let Some(place) = self.in_progress.iter().position(|(v, _)| *v == prefill.version)
         {
-            let (_, frame) = self.under_way.swap_remove(place);
-            if let Some(took) = refresh.spans.took(Stage::REFRESH) {
+            let (_, frame) = self.in_progress.swap_remove(place);
+            if let Some(took) = prefill.spans.took(Stage::PREFILL) {
                 self.slow_ns.insert(frame, nanos(took));
             }
         }
     }
 
-    /// What the inference of `expert` took that was released at `frame`; `None` if none was.
+    /// Returns the latency of the run of `expert` released at `frame`, or
+    /// `None` if none was released.
     pub fn latency(&self, expert: Expert, frame: u64) -> Option<Duration> {
         let latencies = match expert {
             Expert::Slow => &self.slow_ns,
@@ -111,15 +100,12 @@ impl Schedule {
         latencies.get(&frame).copied().map(Duration::from_nanos)
     }
 
-    /// Whether nothing was noted.
+    /// Returns true if the schedule has no latencies.
     pub fn is_empty(&self) -> bool {
         self.slow_ns.is_empty() && self.fast_ns.is_empty()
     }
 
-    /// Reads a schedule.
-    ///
-    /// # Errors
-    /// If there is none, or it is of another format.
+    /// Reads a schedule. Fails if the file cannot be read or has another format.
     pub fn read(path: &Path) -> Result<Self, ScheduleError> {
         let text = fs::read(path)
             .map_err(|source| ScheduleError::Read { path: path.to_owned(), source })?;
@@ -127,15 +113,12 @@ impl Schedule {
         let schedule: Self =
             serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
         if schedule.format != SCHEDULE_FORMAT {
-            return Err(content(format!("it says format {}", schedule.format)));
+            return Err(content(format!("its format is {}", schedule.format)));
         }
         Ok(schedule)
     }
 
-    /// Writes the schedule, whole or not at all; makes its folder.
-    ///
-    /// # Errors
-    /// If the disk refuses.
+    /// Writes the schedule atomically and creates its folder.
     pub fn write(&self, path: &Path) -> Result<(), ScheduleError> {
         let refused = |source| ScheduleError::Write { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {

@@ -1,39 +1,38 @@
-//! What the pilot counts.
+//! Counters of the pilot.
 
-/// Events of one route, counted.
+/// Counters of one or several routes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PilotStatistics {
-    /// Ticks answered.
     pub ticks: u64,
-    /// Ticks that braked because there was no prefix yet, warm-up included.
+    /// Ticks that braked because no prefix was published yet, including warm-up.
     pub ticks_without_prefix: u64,
-    /// Ticks whose control came after its budget.
+    /// Ticks whose command missed its deadline.
     pub deadline_misses: u64,
-    /// Real time: ticks of the world that went by without an answer, which held the command before
-    /// and are in no other count.
+    /// Real time: simulation ticks without a control tick, which kept the last command;
+    /// included in no other counter.
     #[serde(default)]
     pub ticks_unanswered: u64,
-    /// Ticks at which the command, or the plan that is followed, was that of the tick before, because
-    /// no newer one was visible.
+    /// Ticks that reused the command, or the plan being followed, of the previous tick, because
+    /// no newer result was visible.
     pub ticks_held: u64,
-    /// Ticks that braked because the trajectory held a NaN or an infinity.
+    /// Ticks that braked because the trajectory contained a NaN or an infinity.
     pub trajectories_not_finite: u64,
-    /// Ticks at which the state filter broke down and began anew.
+    /// Restarts of the state filter.
     pub filter_restarts: u64,
-    /// Refreshes begun.
+    /// Prefills started.
     pub refreshes_started: u64,
-    /// Refreshes whose prefix was published.
+    /// Prefills whose prefix was published.
     pub refreshes_published: u64,
-    /// Refreshes that ended in an error; the old prefix stayed in use.
+    /// Prefills that failed; the previous prefix stayed in use.
     pub refreshes_failed: u64,
-    /// Ticks at which a refresh was due while the previous one was still running.
+    /// Ticks at which a prefill was due while the previous one was running.
     pub refreshes_delayed: u64,
-    /// Ticks at which a refresh was due and every KV slot was taken.
+    /// Ticks at which a prefill was due and no KV slot was free.
     pub slots_exhausted: u64,
 }
 
 impl PilotStatistics {
-    /// Adds the counts of another route.
+    /// Adds the counters of another route.
     pub fn add(&mut self, other: &Self) {
         self.ticks += other.ticks;
         self.ticks_without_prefix += other.ticks_without_prefix;

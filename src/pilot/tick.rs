@@ -1,42 +1,40 @@
-//! One tick.
+//! The control tick.
 
-use super::deadline::Answered;
-use super::fast_lane::{Answer, Basis, FastLane};
-use super::refresh::{Collected, RefreshLane, Visible};
-use super::refresh_beat::RefreshBeat;
-use super::turns::TickGuard;
-use super::{Expert, FastReleases, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
+use super::deadline::CommandLatency;
+use super::delay_line::{DelayLine, PrefixSource, StepResult};
+use super::prefill::{Collected, PrefillThread, Visibility};
+use super::prefill_trigger::PrefillTrigger;
+use super::tick_guard::TickGuard;
+use super::{Expert, LatencyError, Pace, PilotStatistics, RealTimeReport, Run};
 use crate::control::{FilterError, Follower, Localizer};
 use crate::kv_cache::{KvSnapshot, SlotPool};
-use crate::model::{ActionExpert, Delays, Experts, ModelError, Perception, RefreshRequest};
+use crate::model::{ActionExpert, DelayedOutput, Experts, ModelError, Perception, PrefillRequest};
 use crate::scene::random::SplitMix64;
 use crate::scene::{
-    Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Inference, Latency,
-    Observation, Plan, Pose, RefreshBegun, TickReport, Trajectory,
+    ActionStep, Command, Control, DeadlineVerdict, Detour, DriveError, Driver, FrameId, Latency,
+    Observation, Plan, Pose, PrefillStarted, TickReport, Trajectory,
 };
 use crate::timing::{Span, Stage, StageSpans, Timestamp, now_ns};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pilot cannot start.
+/// Error returned when a pilot cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum PilotError {
-    /// An expert cannot prepare.
     #[error(transparent)]
     Prepare(#[from] ModelError),
-    /// There is no thread.
-    #[error("the operating system gives no thread for the understanding expert: {0}")]
+    #[error("the thread of the understanding expert could not be spawned: {0}")]
     Thread(#[from] std::io::Error),
 }
 
-/// A tick cannot be answered.
+/// Error returned when a tick fails.
 #[derive(Debug, thiserror::Error)]
 enum TickError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error(transparent)]
     Latency(#[from] LatencyError),
-    #[error("the state filter cannot begin at this tick's reading")]
+    #[error("the state filter cannot restart from this tick's reading")]
     Filter(#[from] FilterError),
 }
 
@@ -44,36 +42,30 @@ enum TickError {
 pub struct Pilot<P: Perception> {
     perception: P,
     action_expert: Box<dyn ActionExpert<Readings = P::Readings>>,
-    refreshes: RefreshLane<P::Inputs>,
+    prefills: PrefillThread<P::Inputs>,
     localizer: Localizer,
     follower: Box<dyn Follower>,
-    delays: Delays,
-    lane: FastLane<Yield>,
-    /// What the vehicle was last told.
+    delays: DelayedOutput,
+    delay_line: DelayLine<StepOutput>,
     last_command: Command,
     pace: Pace,
     act_budget: Duration,
     warm_up_ticks: u64,
-    beat: RefreshBeat,
-    /// Seed of both experts' random numbers on this drive.
+    trigger: PrefillTrigger,
+    /// Seed of both experts on this drive.
     drive_seed: u64,
     /// Ticks since the route began; the first one is 0.
     ticks: u64,
-    turns: Arc<TickGuard>,
-    /// From tick to tick, where real time is kept.
+    gate: Arc<TickGuard>,
+    /// Tick period in real time; `None` in the other time modes.
     period_ns: Option<u64>,
     statistics: PilotStatistics,
 }
 
 impl<P: Perception> Pilot<P> {
-    /// A pilot at the start of a route. `pool` holds the slots that prefixes are written to; both
-    /// experts prepare for each of them.
-    ///
-    /// # Errors
-    /// If an expert cannot prepare, or the operating system gives no thread for the slow one.
-    ///
-    /// # Panics
-    /// If a slot is taken.
+    /// Creates a pilot at the start of a route. `pool` holds the slots of the prefixes;
+    /// both experts prepare each of them. Fails if an expert cannot prepare or the slow
+    /// expert's thread cannot be spawned.
     pub fn new(
         run: &Run,
         experts: Experts<P>,
@@ -81,51 +73,50 @@ impl<P: Perception> Pilot<P> {
         pool: SlotPool,
     ) -> Result<Self, PilotError> {
         let Experts { mut perception, mut understanding, mut action, follower, delays } = experts;
-        let slots = (0..pool.free()).map(|_| pool.writer().expect("nobody else has the pool"));
-        for mut writer in slots.collect::<Vec<_>>() {
-            understanding.prepare(writer.slot_mut())?;
-            action.prepare(writer.slot(), perception.readings())?;
-        }
-        let turns = Arc::new(TickGuard::new(run.tick_guard));
-        let (releases, takes_time) = match &run.pace {
-            Pace::Virtual(latencies) => (latencies.fast_releases, !latencies.fast.is_zero()),
-            Pace::Lockstep | Pace::Wall => (FastReleases::Overlap, false),
+        pool.prepare_slots(|slot| {
+            understanding.prepare(slot)?;
+            action.prepare(slot, perception.readings())
+        })?;
+        let gate = Arc::new(TickGuard::new(run.tick_guard));
+        let delay_line = match &run.pace {
+            Pace::Virtual(latencies) => DelayLine::new(latencies, run.tick),
+            Pace::Lockstep | Pace::Wall => DelayLine::immediate(),
         };
         Ok(Self {
             perception,
             action_expert: action,
-            refreshes: RefreshLane::start(
+            prefills: PrefillThread::start(
                 understanding,
                 pool,
-                Arc::clone(&turns),
+                Arc::clone(&gate),
                 run.keep_warm,
                 run.real_time.clone(),
             )?,
-            turns,
+            gate,
             period_ns: matches!(run.pace, Pace::Wall).then_some(run.tick.as_nanos() as u64),
             localizer,
             follower,
             delays,
-            lane: FastLane::new(releases, takes_time, run.tick),
+            delay_line,
             last_command: Command::FULL_BRAKE,
             pace: run.pace.clone(),
             act_budget: run.act_budget,
             warm_up_ticks: run.warm_up_ticks,
-            beat: RefreshBeat::new(run.refresh_period_ticks, run.warm_up_ticks),
+            trigger: PrefillTrigger::new(run.refresh_period_ticks, run.warm_up_ticks),
             drive_seed: run.drive_seed,
             ticks: 0,
             statistics: PilotStatistics::default(),
         })
     }
 
-    /// What was counted so far.
+    /// Returns the counters of this route.
     pub fn statistics(&self) -> PilotStatistics {
         self.statistics
     }
 
-    /// What came of the real-time options of the understanding expert's thread.
+    /// Returns the outcome of the real-time options of the understanding expert's thread.
     pub fn real_time(&self) -> &RealTimeReport {
-        self.refreshes.real_time()
+        self.prefills.real_time()
     }
 
     fn tick(&mut self, observation: &Observation) -> Result<Control, TickError> {
@@ -142,20 +133,20 @@ impl<P: Perception> Pilot<P> {
         self.perception.observe(observation, &world_from_ego, &detour, &mut spans)?;
 
         let ended = self.collect(now, &mut spans);
-        let refresh_begun = self.begin_refresh_if_due(observation, &mut spans)?;
-        // A refresh without latency (lockstep) is visible at the tick that started it.
+        let prefill_started = self.start_prefill_if_due(observation, &mut spans)?;
+        // A prefill without latency (lockstep) is visible at the tick that started it.
         let ended = ended.then(self.collect(now, &mut spans));
 
         let mut trajectory = None;
-        let inference = match self.refreshes.latest() {
-            Some(prefix) if self.lane.is_free(now) => {
-                self.turns.begin();
-                let yields = self.act(&prefix, observation, &world_from_ego, &mut spans);
-                self.turns.end(self.period_ns.map(|period_ns| start_ns + period_ns));
-                match yields? {
-                    Some((yields, planned)) => {
+        let action_step = match self.prefills.latest() {
+            Some(prefix) if self.delay_line.is_free(now) => {
+                self.gate.begin();
+                let result = self.act(&prefix, observation, &world_from_ego, &mut spans);
+                self.gate.end(self.period_ns.map(|period_ns| start_ns + period_ns));
+                match result? {
+                    Some((output, planned)) => {
                         trajectory = planned;
-                        Some(self.release(yields, &prefix, observation)?)
+                        Some(self.release(output, &prefix, observation)?)
                     }
                     None => None,
                 }
@@ -166,11 +157,11 @@ impl<P: Perception> Pilot<P> {
                 None
             }
         };
-        let applied = self.lane.apply(now);
-        let command = match applied.yields() {
+        let applied = self.delay_line.apply(now);
+        let command = match applied.output() {
             None => Command::FULL_BRAKE,
-            Some(Yield::Command(command)) => *command,
-            Some(Yield::Plan(plan)) => {
+            Some(StepOutput::Command(command)) => *command,
+            Some(StepOutput::Plan(plan)) => {
                 self.follow(plan.as_ref(), observation, &world_from_ego, &mut spans)
             }
         };
@@ -180,25 +171,25 @@ impl<P: Perception> Pilot<P> {
 
         let took = Duration::from_nanos(now_ns() - start_ns).saturating_sub(ended.waited);
         spans.push(Span { stage: Stage::TICK, start_ns, took_ns: took.as_nanos() as u64 });
-        let answered = match (&self.pace, inference) {
-            (Pace::Lockstep | Pace::Wall, _) => Answered::After(took),
-            (Pace::Virtual(_), Some(Inference { takes: Latency::Emulated(takes) })) => {
-                Answered::Released(takes)
+        let latency = match (&self.pace, action_step) {
+            (Pace::Lockstep | Pace::Wall, _) => CommandLatency::Measured(took),
+            (Pace::Virtual(_), Some(ActionStep { takes: Latency::Emulated(takes) })) => {
+                CommandLatency::Released(takes)
             }
-            (Pace::Virtual(_), _) => Answered::Busy(self.lane.busy_for(now)),
+            (Pace::Virtual(_), _) => CommandLatency::Busy(self.delay_line.busy_for(now)),
         };
-        let deadline = answered.verdict(self.act_budget);
+        let deadline = latency.verdict(self.act_budget);
         self.statistics.ticks += 1;
         self.statistics.ticks_held += u64::from(applied.is_held);
         self.statistics.deadline_misses += u64::from(deadline != DeadlineVerdict::Met);
         let mut report = TickReport {
             frame: observation.frame,
             trajectory,
-            inference,
-            refresh_begun,
+            action_step,
+            prefill_started,
             spans,
-            refresh: ended.refresh,
-            is_refreshing: self.refreshes.is_busy(),
+            prefill: ended.prefill,
+            is_refreshing: self.prefills.is_busy(),
             deadline,
             is_answer_rejected: self.statistics.trajectories_not_finite
                 > before.trajectories_not_finite,
@@ -209,15 +200,15 @@ impl<P: Perception> Pilot<P> {
         Ok(Control { command, report })
     }
 
-    /// How long a step of `expert` takes that begins at `frame`.
+    /// Returns the latency of the run of `expert` that starts at `frame`.
     fn latency(&self, expert: Expert, frame: FrameId) -> Result<Latency, LatencyError> {
         match &self.pace {
-            Pace::Virtual(latencies) => latencies.draw(expert, frame.0).map(Latency::Emulated),
+            Pace::Virtual(latencies) => latencies.sample(expert, frame.0).map(Latency::Emulated),
             Pace::Lockstep | Pace::Wall => Ok(Latency::Measured),
         }
     }
 
-    /// Random numbers of a step that `expert` begins at `frame`.
+    /// Returns the random numbers of the run of `expert` that starts at `frame`.
     fn random(&self, expert: Expert, frame: FrameId) -> SplitMix64 {
         let expert = match expert {
             Expert::Fast => 1,
@@ -226,7 +217,8 @@ impl<P: Perception> Pilot<P> {
         SplitMix64::new([expert, frame.0].into_iter().fold(self.drive_seed, SplitMix64::hash))
     }
 
-    /// Where the vehicle is. A filter that broke down starts anew at this tick's reading.
+    /// Estimates the pose of the vehicle. If the filter fails, it is
+    /// restarted from this tick's reading.
     fn localize(&mut self, observation: &Observation) -> Result<Pose, FilterError> {
         self.localizer.update(observation, &self.last_command).or_else(|_| {
             self.statistics.filter_restarts += 1;
@@ -235,15 +227,15 @@ impl<P: Perception> Pilot<P> {
         })
     }
 
-    /// Returns what an action step on `prefix` yields, with its trajectory if that is finite; `None`
-    /// if the expert has no new trajectory.
+    /// Runs an action step on `prefix` and returns its output, with its trajectory if that is
+    /// finite; `None` if the expert has no new trajectory.
     fn act(
         &mut self,
         prefix: &KvSnapshot,
         observation: &Observation,
         world_from_ego: &Pose,
         spans: &mut StageSpans,
-    ) -> Result<Option<(Yield, Option<Trajectory>)>, ModelError> {
+    ) -> Result<Option<(StepOutput, Option<Trajectory>)>, ModelError> {
         let random = self.random(Expert::Fast, observation.frame);
         let readings = self.perception.readings();
         let Some(trajectory) = self.action_expert.act(prefix, readings, random, spans)? else {
@@ -253,16 +245,16 @@ impl<P: Perception> Pilot<P> {
         self.statistics.trajectories_not_finite += u64::from(planned.is_none());
         let (world_from_ego, made_at) = (*world_from_ego, observation.time);
         let plan = planned.clone().map(|trajectory| Plan { trajectory, world_from_ego, made_at });
-        let yields = match self.delays {
-            Delays::Command => {
-                Yield::Command(self.follow(plan.as_ref(), observation, &world_from_ego, spans))
+        let output = match self.delays {
+            DelayedOutput::Command => {
+                StepOutput::Command(self.follow(plan.as_ref(), observation, &world_from_ego, spans))
             }
-            Delays::Plan => Yield::Plan(plan),
+            DelayedOutput::Plan => StepOutput::Plan(plan),
         };
-        Ok(Some((yields, planned)))
+        Ok(Some((output, planned)))
     }
 
-    /// Returns the follower's command at this tick; full brake without a plan.
+    /// Returns the follower's command at this tick, or full brake without a plan.
     fn follow(
         &mut self,
         plan: Option<&Plan>,
@@ -277,89 +269,91 @@ impl<P: Perception> Pilot<P> {
         })
     }
 
-    /// Releases the inference of this tick, which yields `yields`.
+    /// Releases the action_step of this tick, which yields `yields`.
     fn release(
         &mut self,
-        yields: Yield,
+        output: StepOutput,
         prefix: &KvSnapshot,
         observation: &Observation,
-    ) -> Result<Inference, LatencyError> {
+    ) -> Result<ActionStep, LatencyError> {
         let takes = self.latency(Expert::Fast, observation.frame)?;
         let delay = match takes {
             Latency::Emulated(delay) => delay,
             Latency::Measured => Duration::ZERO,
         };
-        let answer = Answer { yields, acted_on: observation.frame, basis: Some(basis(prefix)) };
-        self.lane.release(observation.time, delay, answer);
-        Ok(Inference { takes })
+        let result =
+            StepResult { output, acted_on: observation.frame, prefix: Some(source(prefix)) };
+        self.delay_line.release(observation.time, delay, result);
+        Ok(ActionStep { takes })
     }
 
-    /// Publishes a refresh that became visible, and counts it.
+    /// Publishes a prefill that became visible, and counts it.
     fn collect(&mut self, now: Timestamp, spans: &mut StageSpans) -> Collected {
-        let collected = self.refreshes.collect(now, spans);
-        match &collected.refresh {
-            Some(refresh) if refresh.is_published => self.statistics.refreshes_published += 1,
+        let collected = self.prefills.collect(now, spans);
+        match &collected.prefill {
+            Some(prefill) if prefill.is_published => self.statistics.refreshes_published += 1,
             Some(_) => self.statistics.refreshes_failed += 1,
             None => {}
         }
         collected
     }
 
-    fn begin_refresh_if_due(
+    fn start_prefill_if_due(
         &mut self,
         observation: &Observation,
         spans: &mut StageSpans,
-    ) -> Result<Option<RefreshBegun>, TickError> {
-        if !self.beat.is_due(self.ticks) {
+    ) -> Result<Option<PrefillStarted>, TickError> {
+        if !self.trigger.is_due(self.ticks) {
             return Ok(None);
         }
-        if self.refreshes.is_busy() {
+        if self.prefills.is_busy() {
             self.statistics.refreshes_delayed += 1;
             return Ok(None);
         }
-        let begun = Stage::REQUEST.begin();
-        let version = self.refreshes.next_version();
+        let stage = Stage::REQUEST.begin();
+        let version = self.prefills.next_version();
         let Some(inputs) = self.perception.inputs() else {
             return Ok(None);
         };
         let random = self.random(Expert::Slow, observation.frame);
-        let request = RefreshRequest { version, captured_at: observation.time, random, inputs };
+        let request = PrefillRequest { version, captured_at: observation.time, random, inputs };
         let takes = self.latency(Expert::Slow, observation.frame)?;
-        let visible = match (&self.pace, takes) {
-            (Pace::Lockstep, _) => Visible::At(observation.time),
-            (_, Latency::Emulated(takes)) => Visible::At(observation.time + takes),
-            (_, Latency::Measured) => Visible::WhenDone,
+        let visibility = match (&self.pace, takes) {
+            (Pace::Lockstep, _) => Visibility::At(observation.time),
+            (_, Latency::Emulated(takes)) => Visibility::At(observation.time + takes),
+            (_, Latency::Measured) => Visibility::WhenDone,
         };
-        let is_begun = self.refreshes.begin(request, visible);
-        if is_begun {
+        let is_started = self.prefills.start_prefill(request, visibility);
+        if is_started {
             self.statistics.refreshes_started += 1;
-            self.beat.begun(self.ticks);
+            self.trigger.started(self.ticks);
         } else {
             self.statistics.slots_exhausted += 1;
         }
-        spans.end(begun);
-        Ok(is_begun.then_some(RefreshBegun { version, takes }))
+        spans.end(stage);
+        Ok(is_started.then_some(PrefillStarted { version, takes }))
     }
 }
 
-/// What an action step yields, to be applied once it is visible.
+/// Output of an action step, applied once it is visible.
 #[derive(Clone)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "in memory taken at the start; ticks do not allocate"
+    reason = "allocated at the start; boxing would allocate at every tick"
 )]
-enum Yield {
-    /// [`Delays::Command`]: the command.
+enum StepOutput {
+    /// For [`DelayedOutput::Command`].
     Command(Command),
-    /// [`Delays::Plan`]: the plan to follow, or `None` to brake, because it was not finite.
+    /// For [`DelayedOutput::Plan`]: the plan to follow, or `None` to brake
+    /// because it was not finite.
     Plan(Option<Plan>),
 }
 
-/// What `prefix` was computed from.
-fn basis(prefix: &KvSnapshot) -> Basis {
+/// Returns the source of `prefix`.
+fn source(prefix: &KvSnapshot) -> PrefixSource {
     let meta = prefix.meta();
     let frames = meta.frames.iter().map(|&frame| FrameId(frame)).collect();
-    Basis { version: meta.version, captured_at: meta.captured_at, frames }
+    PrefixSource { version: meta.version, captured_at: meta.captured_at, frames }
 }
 
 impl<P: Perception> Driver for Pilot<P> {

@@ -29,16 +29,16 @@ fn sweep(out: &Path, more: &[&str]) -> (Option<i32>, Sweep, String) {
     ]);
     arguments.extend(more);
     let output = tandem(&arguments);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let json = fs::read(out.join("sweep.json"));
     let json = json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    (output.status.code(), serde_json::from_slice(&json).unwrap(), said)
+    (output.status.code(), serde_json::from_slice(&json).unwrap(), printed)
 }
 
 #[test]
-fn every_cell_drives_the_same_routes_and_seeds_and_is_counted() {
+fn every_cell_drives_the_same_routes_and_seeds() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, sweep, said) = sweep(folder.path(), &["--repetitions", "2"]);
+    let (code, sweep, printed) = sweep(folder.path(), &["--repetitions", "2"]);
     assert_eq!(code, Some(0));
     assert_eq!((sweep.format, sweep.finished, sweep.total), (FORMAT, 16, 16));
     assert_eq!((sweep.routes, sweep.repetitions, sweep.base), (2, 2, Some(0)));
@@ -59,8 +59,8 @@ fn every_cell_drives_the_same_routes_and_seeds_and_is_counted() {
     let same = zero.difference.as_ref().unwrap();
     assert_eq!((same.pairs, same.driving_score.value), (4, 0.0));
     assert!(sweep.note.contains("not CARLA scores"));
-    for words in ["16 of 16 drives finished", "not CARLA scores", "driving score"] {
-        assert!(said.contains(words), "{words:?} is missing in: {said}");
+    for fragment in ["16 of 16 drives finished", "not CARLA scores", "driving score"] {
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
     let page = fs::read_to_string(folder.path().join("sweep.html")).unwrap();
     roxmltree::Document::parse_with_options(
@@ -72,7 +72,7 @@ fn every_cell_drives_the_same_routes_and_seeds_and_is_counted() {
 }
 
 #[test]
-fn the_cell_without_latency_is_the_plain_benchmark() {
+fn cell_without_latency_equals_the_plain_benchmark() {
     let folder = tempfile::tempdir().unwrap();
     let (swept, plain) = (folder.path().join("swept"), folder.path().join("plain"));
     sweep(&swept, &[]);
@@ -96,7 +96,7 @@ fn the_cell_without_latency_is_the_plain_benchmark() {
 }
 
 #[test]
-fn a_sweep_is_taken_up_where_it_was_left_and_comes_to_the_same() {
+fn interrupted_sweep_resumes_with_the_same_result() {
     let folder = tempfile::tempdir().unwrap();
     let (_, whole, _) = sweep(folder.path(), &[]);
     let bytes = fs::read(folder.path().join("sweep.json")).unwrap();
@@ -111,18 +111,18 @@ fn a_sweep_is_taken_up_where_it_was_left_and_comes_to_the_same() {
 }
 
 #[test]
-fn half_a_sweep_says_so() {
+fn incomplete_sweep_is_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let (_, sweep, said) = sweep(folder.path(), &["--shard", "1/2"]);
+    let (_, sweep, printed) = sweep(folder.path(), &["--shard", "1/2"]);
     assert_eq!((sweep.finished, sweep.total), (4, 8));
-    assert!(said.contains("4 of 8 drives finished"), "{said}");
+    assert!(printed.contains("4 of 8 drives finished"), "{printed}");
 }
 
 #[test]
-fn a_grid_that_makes_no_sense_is_refused_with_its_reason() {
+fn invalid_grid_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let refused = |slow: &str, says: &str| {
+    let refused = |slow: &str, fragment: &str| {
         let output = tandem(&[
             "sweep",
             "--routes",
@@ -134,11 +134,11 @@ fn a_grid_that_makes_no_sense_is_refused_with_its_reason() {
             "--out",
             out,
         ]);
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{words}");
-        assert!(words.contains(says) && words.lines().count() <= 2, "{words}");
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(fragment) && message.lines().count() <= 2, "{message}");
     };
-    refused("0,quick", "\"quick\" is no latency");
+    refused("0,quick", "\"quick\" is not a latency");
     refused("0,0", "0 twice");
     refused("0,-5", "between 0 and 60000 ms");
     refused("file:nowhere.json", "tandem profile");

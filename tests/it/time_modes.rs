@@ -2,47 +2,25 @@
 
 use proptest::prelude::*;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
-use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use tandem::kv_cache::SlotPool;
-use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
-use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{
-    AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
-    sensors,
-};
-use tandem::model::{Delays, Experts};
-use tandem::pilot::{
-    ClockName, Delayed, FastReleases, LatencySpec, Pace, Pilot, Run, RunFile, Schedule,
-};
+use tandem::model::automot::AutomotOptions;
+use tandem::model::{DelayedOutput, ModelBlock};
+use tandem::pilot::{ClockName, Delayed, FastReleases, LatencySpec, Pace, Run, RunFile, Schedule};
+use tandem::runtime::Loaded;
 use tandem::scene::{
     Command, Control, DeadlineVerdict, DriveError, Driver, Observation, SensorSuite, TickReport,
     Truth, World,
 };
 use tandem::timing::Timestamp;
 use tandem_drivers::Autopilot;
-use tandem_evaluation::routes::read_routes;
-use tandem_export::automot::Checkpoint;
-use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
-use tandem_export::folder::export_networks;
-use tandem_world::EmbeddedWorld;
+use tandem_testkit::automot::{TINY, networks};
+use tandem_testkit::world::demo_world;
 
 const TICKS: u64 = 300;
 
 const ROUTE: u32 = 1;
-
-fn file(path: &str) -> PathBuf {
-    Path::new(tandem_testkit::ROOT).join(path)
-}
-
-fn world(suite: SensorSuite) -> EmbeddedWorld {
-    let routes = read_routes(&file("routes/demo.xml")).unwrap();
-    EmbeddedWorld::new(&routes[0], suite, 1).unwrap()
-}
 
 /// What a tick came to: the command and where it found the vehicle, every bit of them.
 type Bits = [u64; 6];
@@ -56,7 +34,7 @@ fn drive(
     let (mut bits, mut controls, mut schedule) = (Vec::new(), Vec::new(), Schedule::default());
     for _ in 0..ticks {
         let control = driver.drive(&world.observe())?;
-        schedule.note(&control.report);
+        schedule.add(&control.report);
         let Command { steer, throttle, brake } = control.command;
         let ego = &world.state().ego;
         let pose = [ego.pose.position.x, ego.pose.position.y, ego.speed_mps];
@@ -70,7 +48,7 @@ fn drive(
 /// Drives the demo route with a privileged driver.
 fn privileged(driver: &mut dyn Driver) -> (Vec<Bits>, Vec<Control>, Schedule) {
     let suite = SensorSuite { truth: true, ..SensorSuite::default() };
-    drive(&mut world(suite), driver, TICKS).unwrap()
+    drive(&mut demo_world(suite, 1), driver, TICKS).unwrap()
 }
 
 fn run_file(slow: &str, fast: &str) -> RunFile {
@@ -139,7 +117,7 @@ fn zero_delay_is_lockstep() {
 }
 
 #[test]
-fn a_delay_of_n_ticks_is_a_queue_of_n() {
+fn delay_of_n_ticks_is_a_queue_of_n() {
     let lockstep = privileged(&mut Autopilot::new()).0;
     for n in [1, 2, 7, 40] {
         let queued = privileged(&mut Queue::of(n)).0;
@@ -150,7 +128,7 @@ fn a_delay_of_n_ticks_is_a_queue_of_n() {
 }
 
 #[test]
-fn two_milliseconds_make_a_tick_where_they_must_and_only_there() {
+fn latency_just_above_a_tick_costs_one_more() {
     let one = privileged(&mut Queue::of(1)).0;
     let two = privileged(&mut Queue::of(2)).0;
     assert_ne!(one, two);
@@ -188,7 +166,7 @@ impl Driver for Memory {
 }
 
 #[test]
-fn a_slow_latency_makes_the_scene_old_and_leaves_the_ego_vehicle_as_it_is() {
+fn slow_latency_delays_the_scene_but_not_the_ego_state() {
     let memory = |lag| Memory { driver: Autopilot::new(), lag, seen: Vec::new() };
     let (two, ..) = privileged(&mut memory(2));
     for slow in ["51", "99.5", "100"] {
@@ -214,7 +192,7 @@ fn basis(slow: &str, fast: &str, period: u32, releases: FastReleases) -> Vec<Opt
     let run = run(&file, None);
     let Pace::Virtual(latencies) = run.pace.clone() else { panic!("not in virtual time") };
     let mut driver = Delayed::new(Box::new(Blind), latencies, &run);
-    let truth = world(SensorSuite { truth: true, ..SensorSuite::default() }).observe();
+    let truth = demo_world(SensorSuite { truth: true, ..SensorSuite::default() }, 1).observe();
     (1..=60_u64)
         .map(|frame| {
             let time = Timestamp::after(Duration::from_millis(50 * frame));
@@ -237,7 +215,7 @@ fn first(slow: &str, fast: &str) -> u64 {
 }
 
 #[test]
-fn slow_and_fast_add_up_from_release_to_release() {
+fn slow_and_fast_latencies_add_up() {
     // The scene of tick 1 is there 30 ms after it, so the inference of tick 2 reads it, and its
     // command, 30 ms later, is applied at tick 3.
     assert_eq!(first("30", "30"), 3);
@@ -278,7 +256,7 @@ fn expected(slow_ns: u64, fast_ns: u64, period: u64, is_busy: bool) -> Vec<Optio
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn ages_are_those_of_plain_arithmetic(
+    fn ages_match_plain_arithmetic(
         slow_ns in prop_oneof![1..400_000_000_u64, (1..9_u64).prop_map(|n| n * 50_000_000)],
         fast_ns in prop_oneof![0..300_000_000_u64, (0..7_u64).prop_map(|n| n * 50_000_000)],
         period in 1..6_u32,
@@ -292,7 +270,7 @@ proptest! {
 }
 
 #[test]
-fn a_recorded_schedule_gives_the_drive_again() {
+fn recorded_schedule_reproduces_the_drive() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("schedules/drive.json");
     let drawn = RunFile {
@@ -317,19 +295,19 @@ fn a_recorded_schedule_gives_the_drive_again() {
 }
 
 #[test]
-fn a_schedule_of_another_drive_ends_it_with_frame_and_reason() {
+fn schedule_of_another_drive_is_an_error() {
     let file = run_file("100", "replayed:somewhere");
     let suite = SensorSuite { truth: true, ..SensorSuite::default() };
     let mut driver = delayed_by(&file, Some(Schedule::default()));
-    let error = drive(&mut world(suite), &mut driver, TICKS).unwrap_err();
-    let words = format!("{error}: {}", error.source);
-    for part in ["frame 3", "no fast inference", "another route, seed, driver"] {
-        assert!(words.contains(part), "{part:?} is missing in: {words}");
+    let error = drive(&mut demo_world(suite, 1), &mut driver, TICKS).unwrap_err();
+    let message = format!("{error}: {}", error.source);
+    for part in ["frame 3", "no run of the fast expert", "another route, seed, driver"] {
+        assert!(message.contains(part), "{part:?} is missing in: {message}");
     }
 }
 
 #[test]
-fn a_drive_is_the_same_whatever_runs_beside_it() {
+fn concurrent_drives_do_not_change_a_drive() {
     let drive = || privileged(&mut delayed("lognormal:p50=120,p99=400", "uniform:min=10,max=90"));
     let (alone, _, schedule) = drive();
     std::thread::scope(|scope| {
@@ -341,50 +319,19 @@ fn a_drive_is_the_same_whatever_runs_beside_it() {
     });
 }
 
-/// The tiny checkpoint, exported.
-fn tiny(folder: &Path) -> PathBuf {
-    let spec: SynthSpec =
-        serde_json::from_slice(&std::fs::read(file("configs/tiny.json")).unwrap()).unwrap();
-    let checkpoint = folder.join("checkpoint");
-    synthesize(&spec, 1, &checkpoint, &mut |_, _| {}).unwrap();
-    let engine = folder.join("engine");
-    let checkpoint = Checkpoint::open(&checkpoint).unwrap();
-    export_networks(&checkpoint, &ExportOptions::default(), &engine, &mut |_| {}).unwrap();
-    engine
-}
-
 /// Drives with the tiny model.
 fn model(
-    engine: &Path,
+    networks: &Path,
     run: &Run,
-    delays: Delays,
+    latency_delays: DelayedOutput,
     ticks: u64,
 ) -> (Vec<Bits>, Vec<Control>, Schedule) {
-    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
-    let networks = Networks::load(engine, &backend, &backend).unwrap();
-    let mut world = world(sensors());
-    let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
-    let understanding = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
-    let points = world.plan().points.iter().map(PlanPoint::from);
-    let planner = RoutePlanner::new(points, RoutePlannerConfig::default());
-    let frames = understanding.frames_per_prompt();
-    let perception =
-        AutomotPerception::new(&networks, planner, frames, PerceptionOptions::default()).unwrap();
-    let action = AutomotAction::new(&networks, Positions::default()).unwrap();
-    let mut pilot = Pilot::new(
-        run,
-        Experts {
-            perception,
-            understanding: Box::new(understanding),
-            action: Box::new(action),
-            follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
-            delays,
-        },
-        Localizer::new(StateFilterConfig::default(), world.plan().reference),
-        SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
-    )
-    .unwrap();
-    drive(&mut world, &mut pilot, ticks).unwrap()
+    let options = AutomotOptions { latency_delays, ..AutomotOptions::default() };
+    let run = Run { model: Some(ModelBlock::of("automot", &options)), ..run.clone() };
+    let model = Loaded::open(networks, &run, &mut |_| {}).unwrap();
+    let mut world = demo_world(model.sensors(), 1);
+    let mut pilot = model.pilot(world.plan(), &run).unwrap();
+    drive(&mut world, &mut *pilot, ticks).unwrap()
 }
 
 /// What a model planned at the ticks at which it acted, as text that holds every bit: random weights
@@ -395,24 +342,24 @@ fn trajectories(controls: &[Control]) -> Vec<String> {
 }
 
 #[test]
-fn a_real_model_keeps_virtual_time_as_others_do() {
+fn model_keeps_virtual_time() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = tiny(folder.path());
+    let networks = networks(TINY, folder.path());
     let ticks = 40;
     let from_start = |file: RunFile| RunFile { warm_up_ticks: 0, ..file };
     let lockstep = from_start(RunFile::default());
-    let command = Delays::Command;
-    let (bits, controls, _) = model(&engine, &run(&lockstep, None), command, ticks);
+    let command = DelayedOutput::Command;
+    let (bits, controls, _) = model(&networks, &run(&lockstep, None), command, ticks);
     let planned = trajectories(&controls);
     assert!(planned.len() > 20 && planned[0] != planned[20], "it answers what it sees");
     let zero = from_start(run_file("0", "0"));
-    for delays in [Delays::Command, Delays::Plan] {
-        let (zero, controls, _) = model(&engine, &run(&zero, None), delays, ticks);
+    for delays in [DelayedOutput::Command, DelayedOutput::Plan] {
+        let (zero, controls, _) = model(&networks, &run(&zero, None), delays, ticks);
         assert_eq!((&zero, &trajectories(&controls)), (&bits, &planned), "zero delay is lockstep");
     }
 
     let drawn = from_start(run_file("lognormal:p50=120,p99=300", "uniform:min=20,max=90"));
-    let (bits, controls, schedule) = model(&engine, &run(&drawn, None), command, ticks);
+    let (bits, controls, schedule) = model(&networks, &run(&drawn, None), command, ticks);
     let rests_on = |control: &Control| control.report.acted_on.is_some();
     assert!(controls.iter().any(rests_on) && controls.iter().any(|c| c.report.is_held));
     let replayed = RunFile {
@@ -421,11 +368,11 @@ fn a_real_model_keeps_virtual_time_as_others_do() {
         ..drawn.clone()
     };
     let (again, controls_again, schedule_again) =
-        model(&engine, &run(&replayed, Some(schedule.clone())), command, ticks);
+        model(&networks, &run(&replayed, Some(schedule.clone())), command, ticks);
     assert_eq!((again, &schedule_again), (bits, &schedule));
     assert_eq!(trajectories(&controls_again), trajectories(&controls));
     // The same inferences are released where plans are delayed.
-    let (_, plans, schedule_of_plans) = model(&engine, &run(&drawn, None), Delays::Plan, ticks);
+    let (_, plans, schedule_of_plans) = model(&networks, &run(&drawn, None), DelayedOutput::Plan, ticks);
     assert_eq!(schedule_of_plans, schedule);
     let acted_on = |controls: &[Control]| -> Vec<_> {
         controls.iter().map(|control| control.report.acted_on).collect()

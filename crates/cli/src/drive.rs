@@ -1,4 +1,4 @@
-//! What drives are made of: a world, a driver and the files of a drive.
+//! Single drives of a campaign: world, driver and the files of a drive.
 
 use super::driver::{DriverFactory, DriverName};
 use super::ending;
@@ -15,52 +15,51 @@ use std::sync::atomic::AtomicBool;
 use tandem::pilot::{Pace, PilotStatistics, RealTimeReport, Run, RunFile, Schedule};
 use tandem::scene::{Control, Observation, SensorSuite, World};
 use tandem_evaluation::campaign::{
-    Campaign, DriveResult, Event, Provenance, RecordedTime, RouteEnd, RouteOutcome, Setting, Unit,
-    Work, run_route,
+    Campaign, DriveResult, DriveTask, Event, Provenance, RecordedTime, RouteEnd, RouteOutcome,
+    Setting, Unit, run_route,
 };
 use tandem_evaluation::scoring::route_id;
 use tandem_world::{EmbeddedWorld, RealTime};
 
-/// How routes are driven.
+/// How the routes of a campaign are driven.
 #[derive(Clone, Copy)]
 pub(super) struct Drive<'a> {
-    /// The route file's bytes, for provenance.
+    /// Content of the route file, for provenance.
     pub(super) route_file: &'a [u8],
     pub(super) driver: DriverName,
-    /// What is run: one or more; all share what loads the networks.
+    /// One or more variants, which differ in latencies only and share the loaded networks.
     pub(super) variants: &'a [Variant],
     pub(super) engine: Option<&'a Path>,
-    /// Real geometry.
     pub(super) maps: &'a TownMaps,
     pub(super) tick_cap: u64,
 }
 
-/// One way to run: a setting of the campaign.
+/// A run file with its latencies: one setting of the campaign.
 pub(super) struct Variant {
-    /// Its folder, where there are several.
+    /// Name of the setting's folder, if the campaign has several.
     pub(super) name: String,
     pub(super) file: RunFile,
     pub(super) timed: Timed,
 }
 
 impl Variant {
-    /// Checks `file` and reads what it names.
+    /// Validates `file` and reads the recordings that it names.
     pub(super) fn new(name: &str, file: RunFile) -> anyhow::Result<Self> {
         let timed = Timed::new(&file)?;
         Ok(Self { name: name.to_owned(), file, timed })
     }
 }
 
-/// What a drive reports beside its outcome.
+/// Report of a drive in addition to its outcome.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct DriveReport {
-    /// What the pilot counted; `None` for drivers without one, and for drives that were cancelled.
+    /// `None` for drivers without a pilot, and for cancelled drives.
     pilot: Option<PilotStatistics>,
-    /// What came of the real-time options, with the first drive of a process.
+    /// Result of the real-time options; `Some` for the first drive of a process only.
     real_time: Option<RealTimeReport>,
 }
 
-/// What a call shows and counts while drives are made.
+/// Progress lines and counts of the drives of this command.
 pub(super) struct Tally {
     lines: ProgressLines,
     pub(super) pilot: Option<PilotStatistics>,
@@ -68,18 +67,18 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Of `total` drives, as far as that is known before the campaign is.
+    /// Creates the tally of `total` drives; opening the campaign corrects the number.
     pub(super) fn new(total: usize) -> Self {
         let (pilot, real_time) = (None, RealTimeReport::default());
         Self { lines: ProgressLines::new(total), pilot, real_time }
     }
 
     /// Shows and counts one event.
-    pub(super) fn hear(&mut self, campaign: &Campaign, event: Event<DriveReport>) {
+    pub(super) fn handle(&mut self, campaign: &Campaign, event: Event<DriveReport>) {
         match event {
             Event::Opened { kept, taken_over } => {
                 if taken_over > 0 {
-                    print::note(&format!("{taken_over} claims of other machines are void now"));
+                    print::note(&format!("took over {taken_over} claims of other machines"));
                 }
                 self.lines = ProgressLines::new(campaign.units().count());
                 self.lines.kept(kept);
@@ -113,7 +112,7 @@ impl Tally {
         }
     }
 
-    /// Clears what only a running campaign shows.
+    /// Clears the progress lines.
     pub(super) fn clear(&mut self) {
         self.lines.clear();
     }
@@ -123,14 +122,14 @@ impl Tally {
     }
 }
 
-/// The first drive's camera picture at its 40th tick, beside the results.
+/// File in the result folder with the camera image of the first drive at tick [`STILL_AT`].
 pub(super) const STILL_FILE: &str = "still.png";
 const STILL_AT: u64 = 40;
 
 impl<'a> Drive<'a> {
-    /// Checks that every drive of the shard that is left has the latencies that it replays; roads
-    /// were checked when routes were read. Called before the result folder is written to, so that a
-    /// start that is refused leaves nothing in it.
+    /// Checks that every drive left in the shard has the latencies that it replays; roads were checked
+    /// when routes were read. Called before anything is written to the result folder, so a refused
+    /// start leaves it unchanged.
     pub(super) fn check(&self, campaign: &Campaign) -> anyhow::Result<()> {
         for unit in campaign.units().filter(|&unit| campaign.record(unit).is_none()) {
             let route = &campaign.routes[unit.route];
@@ -142,18 +141,19 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    /// Makes single drives of `campaign`; `real_time` is what came of the process's own options.
+    /// Returns a function that makes single drives of `campaign`. `real_time` is the result of the
+    /// process's real-time options.
     pub(super) fn driving<'b>(
         &'b self,
         campaign: &'b Campaign,
         factory: &'b DriverFactory,
         cancel: &'b AtomicBool,
         mut real_time: RealTimeReport,
-    ) -> impl FnMut(Work<'_>, &mut dyn FnMut(u64)) -> DriveResult<DriveReport> + 'b {
+    ) -> impl FnMut(DriveTask<'_>, &mut dyn FnMut(u64)) -> DriveResult<DriveReport> + 'b {
         let mut is_first = true;
-        move |work, on_tick| {
+        move |task, on_tick| {
             let (outcome, pilot, of_threads) =
-                self.drive_unit(campaign, work, factory, cancel, on_tick)?;
+                self.drive_unit(campaign, task, factory, cancel, on_tick)?;
             let real_time = std::mem::take(&mut is_first).then(|| {
                 real_time.add(&of_threads);
                 real_time.warn();
@@ -164,31 +164,31 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// One drive; `on_tick` hears of every tick. Returns what the pilot counted and what came of the
-    /// real-time options of the drive's threads, too.
+    /// Makes one drive and calls `on_tick` at every tick. Also returns the pilot's counters and the
+    /// result of the real-time options of the drive's threads.
     fn drive_unit(
         &self,
         campaign: &Campaign,
-        work: Work<'_>,
+        task: DriveTask<'_>,
         factory: &DriverFactory,
         cancel: &AtomicBool,
         on_tick: &mut dyn FnMut(u64),
     ) -> anyhow::Result<(RouteOutcome, Option<PilotStatistics>, RealTimeReport)> {
-        let Unit { setting, repetition, .. } = work.unit;
-        let run = self.variants[setting].timed.for_drive(work.seed, &work.route.id, repetition)?;
-        let map = self.maps.of(work.route)?;
-        let world = EmbeddedWorld::on(work.route, factory.sensors(), work.seed, map)?;
+        let Unit { setting, repetition, .. } = task.unit;
+        let run = self.variants[setting].timed.for_drive(task.seed, &task.route.id, repetition)?;
+        let map = self.maps.of(task.route)?;
+        let world = EmbeddedWorld::on(task.route, factory.sensors(), task.seed, map)?;
         let mut driver = factory.driver(world.plan(), &run)?;
         let mut world: Box<dyn World> = match run.pace {
             Pace::Lockstep | Pace::Virtual(_) => Box::new(world),
             Pace::Wall => Box::new(RealTime::new(world)),
         };
-        let is_first = work.unit == Unit { setting: 0, repetition: 0, route: 0 };
+        let is_first = task.unit == Unit { setting: 0, repetition: 0, route: 0 };
         let mut still = None;
         let mut schedule = Schedule::default();
         let mut watch = |observation: &Observation, control: &Control| {
             on_tick(observation.frame.0);
-            schedule.note(&control.report);
+            schedule.add(&control.report);
             if is_first && observation.frame.0 == STILL_AT {
                 still = observation
                     .cameras
@@ -196,7 +196,7 @@ impl<'a> Drive<'a> {
                     .map(|camera| (camera.width, camera.height, camera.rgb.clone()));
             }
         };
-        // The driver's threads run by now, and do not inherit what the tick thread is given.
+        // The driver's threads are running already, so they do not inherit the tick thread's settings.
         let tick_thread = run.real_time.apply_tick_thread();
         let mut real_time = driver.real_time();
         real_time.add(tick_thread.report());
@@ -205,10 +205,10 @@ impl<'a> Drive<'a> {
         drop(tick_thread);
         if !schedule.is_empty() && outcome.end != RouteEnd::Cancelled {
             let folder = campaign.setting_folder(setting);
-            schedule.write(&schedule_file(&folder, &route_id(&work.route.id, repetition)))?;
+            schedule.write(&schedule_file(&folder, &route_id(&task.route.id, repetition)))?;
         }
         if let Some((width, height, rgb)) = still {
-            print::whole_file(&campaign.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
+            print::write_file(&campaign.folder.join(STILL_FILE), &png_of(width, height, &rgb)?)?;
         }
         let pilot = driver
             .statistics()
@@ -216,7 +216,7 @@ impl<'a> Drive<'a> {
         Ok((outcome, pilot, real_time))
     }
 
-    /// Whose times records of these drives hold.
+    /// Returns the clock of the times in the records of these drives.
     pub(super) fn recorded_time(&self) -> RecordedTime {
         match self.run().pace {
             Pace::Lockstep | Pace::Virtual(_) => RecordedTime::Simulated,
@@ -224,12 +224,12 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// The first way to run; others differ from it in latencies alone.
+    /// Returns the run of the first variant; the others differ from it in latencies only.
     pub(super) fn run(&self) -> &'a Run {
         &self.variants[0].timed.run
     }
 
-    /// What is run, in the order of the variants.
+    /// Returns the settings of the campaign, in the order of the variants.
     pub(super) fn settings(&self, factory: &DriverFactory) -> anyhow::Result<Vec<Setting>> {
         let driver = self.driver.as_str();
         let engine = self.engine_values(factory.backend())?;
@@ -248,7 +248,8 @@ impl<'a> Drive<'a> {
         self.variants.iter().map(setting).collect()
     }
 
-    /// What maps, the engine's folder and its library add to all that decides results.
+    /// Returns the settings that affect results and come from the maps, the engine folder and its
+    /// library.
     fn engine_values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
         if let Some(folder) = self.engine {
@@ -262,12 +263,12 @@ impl<'a> Drive<'a> {
     }
 }
 
-/// A flag that Ctrl-C sets, for loops that look at it every tick.
+/// Returns a flag that Ctrl-C sets, for loops that read it at every tick.
 pub(super) fn cancel_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
     ending::cancel_on_signal("stopping after this tick")
 }
 
-/// The benchmark's name of each declared sensor.
+/// Returns the benchmark's name of each declared sensor.
 pub(super) fn sensor_icons(suite: &SensorSuite) -> Vec<String> {
     let cameras = suite.cameras.iter().map(|_| "carla_camera");
     let lidar = suite.lidar.map(|_| "carla_lidar");

@@ -1,12 +1,12 @@
-//! What the operating system is asked for so that ticks come on time: cores, priority, memory.
+//! Real-time options of the operating system: cores, priority and memory.
 //!
-//! The order matters: [`RealTimeOptions::apply_process`] first, so that networks are loaded into
-//! locked memory; then load and warm them; then make the pilot, whose understanding thread places
-//! itself; then [`RealTimeOptions::apply_tick_thread`], and loop. What cannot be had is a value in
-//! the [`RealTimeReport`], never an error: driving goes on without it.
+//! They are applied in this order: [`RealTimeOptions::apply_process`], so that networks are loaded
+//! into locked memory; loading and warming up the networks; creating the pilot, whose understanding
+//! thread applies its own options; [`RealTimeOptions::apply_tick_thread`]; the control loop. An
+//! option that cannot be applied is reported in [`RealTimeReport`] and is not an error.
 
 #[cfg(not(target_os = "linux"))]
-#[path = "elsewhere.rs"]
+#[path = "unsupported.rs"]
 mod system;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -20,93 +20,88 @@ use std::marker::PhantomData;
 
 pub use usage::ThreadUsage;
 
-/// Cores that a mask can name: 0 to this, exclusive.
+/// Number of cores that an affinity mask can represent.
 pub(super) const MAX_CORES: usize = 1024;
 
-/// The highest priority of `SCHED_FIFO`.
+/// Maximum priority of `SCHED_FIFO`.
 pub(super) const MAX_FIFO_PRIORITY: u8 = 99;
 
-/// The most heap that can be asked for beforehand, MiB.
+/// Maximum heap to prefault, MiB.
 pub(super) const MAX_PREFAULT_MIB: u32 = 65_536;
 
-/// Stack that each of the two threads touches beforehand, bytes: a quarter of what the standard
-/// library gives a thread.
+/// Stack that each of the two threads prefaults, bytes: a quarter of the default stack of a thread.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// Heap is touched in blocks of this size, below every threshold for a mapping of its own.
+/// Size of the blocks in which heap is prefaulted, below every mmap threshold.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
-/// Freed heap that glibc keeps for a thread that is not the main one, MiB: its heaps hold 64 MiB, and
-/// a second one that is empty again is given back.
+/// Freed heap that glibc keeps for a thread other than the main one, MiB: a heap of such a thread
+/// has 64 MiB, and an empty second heap is unmapped.
 const OTHER_THREAD_MIB: u32 = 48;
 
-/// The block `real_time` of a run file; nothing is asked for unless a key says so.
+/// The block `real_time` of a run file; every option is off by default.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RealTimeOptions {
-    /// Cores of the tick thread, and of the engine workers that serve it.
+    /// Cores of the tick thread and of its engine workers.
     pub pin_tick: Option<Vec<usize>>,
-    /// Cores of the understanding expert's thread, and of the engine workers that serve it.
+    /// Cores of the understanding expert's thread and of its engine workers.
     pub pin_understanding: Option<Vec<usize>>,
-    /// `SCHED_FIFO` priority of the tick thread, 1 to 99; every other thread stays as it is.
+    /// `SCHED_FIFO` priority of the tick thread, 1 to 99; other threads are unchanged.
     pub fifo_priority: Option<u8>,
-    /// Keeps all memory of the process, present and future, in RAM.
+    /// Locks all present and future memory of the process in RAM.
     pub lock_memory: bool,
-    /// Heap to touch beforehand, MiB, and from then on never to give back; stacks are touched too.
+    /// Heap to prefault and keep, MiB; also prefaults stacks.
     pub prefault_mib: Option<u32>,
 }
 
-/// One option: what was asked for, and what came of it.
+/// Requested and applied value of one option.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Outcome<T> {
-    /// As the run file says.
+    /// Requested value.
     pub wanted: T,
-    /// What is in force; `None` if nothing of it is.
+    /// Applied value; `None` if nothing was applied.
     pub had: Option<T>,
-    /// Why that is less than what was wanted.
+    /// Reason why less than the requested value was applied.
     pub why_not: Option<String>,
 }
 
-/// What came of every option that was asked for; one that was not is absent.
+/// Outcome of every requested option; `None` for options that were not requested.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RealTimeReport {
-    /// See [`RealTimeOptions::lock_memory`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_memory: Option<Outcome<bool>>,
-    /// See [`RealTimeOptions::prefault_mib`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefault_mib: Option<Outcome<u32>>,
-    /// See [`RealTimeOptions::pin_understanding`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin_understanding: Option<Outcome<Vec<usize>>>,
-    /// See [`RealTimeOptions::pin_tick`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin_tick: Option<Outcome<Vec<usize>>>,
-    /// See [`RealTimeOptions::fifo_priority`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fifo_priority: Option<Outcome<u8>>,
 }
 
-/// The calling thread while it ticks; dropping this gives it back its cores and its priority.
+/// Applied options of the calling thread; dropping this restores its cores and priority.
 #[derive(Debug)]
 pub struct TickThread {
     report: RealTimeReport,
     cores: Option<Vec<usize>>,
     scheduling: Option<system::Scheduling>,
-    /// Cores and priority belong to the thread that asked: a guard does not move to another.
-    stays: PhantomData<*const ()>,
+    /// Prevents moving the guard to another thread, whose cores and priority it would change.
+    not_send: PhantomData<*const ()>,
 }
 
 impl RealTimeOptions {
-    /// True if memory is to be ready before the first tick, so that networks should be run once
-    /// before it.
-    pub fn readies_memory(&self) -> bool {
+    /// Returns true if memory is locked or prefaulted, so that networks should be run
+    /// once before the first tick.
+    pub fn prepares_memory(&self) -> bool {
         self.lock_memory || self.prefault_mib.is_some()
     }
 
-    /// Locks memory and touches heap. Once per process, before networks are loaded, on the thread
-    /// that will tick: glibc's heaps belong to threads, and only the main one's is without bounds.
+    /// Locks memory and prefaults heap. To be called once per process, before networks are loaded,
+    /// on the thread that will run the ticks: glibc has one heap per thread, and only the main
+    /// thread's heap is unbounded.
     pub fn apply_process(&self) -> RealTimeReport {
         let lock_memory = self.lock_memory.then(|| match system::lock_memory() {
             Ok(()) => Outcome { wanted: true, had: Some(true), why_not: None },
@@ -116,7 +111,7 @@ impl RealTimeOptions {
         RealTimeReport { lock_memory, prefault_mib, ..RealTimeReport::default() }
     }
 
-    /// Places the calling thread as the understanding expert's, for as long as it lives.
+    /// Applies the options of the understanding expert's thread to the calling thread.
     pub fn apply_understanding_thread(&self) -> RealTimeReport {
         if self.prefault_mib.is_some() {
             touch_stack();
@@ -125,8 +120,9 @@ impl RealTimeOptions {
         RealTimeReport { pin_understanding, ..RealTimeReport::default() }
     }
 
-    /// Places the calling thread as the tick thread, until the result is dropped. Threads that it
-    /// starts meanwhile inherit its cores, but not its priority: start the pilot first.
+    /// Applies the options of the tick thread to the calling thread until the result is
+    /// dropped. Threads that it spawns meanwhile inherit its cores but not its
+    /// priority; create the pilot before.
     pub fn apply_tick_thread(&self) -> TickThread {
         if self.prefault_mib.is_some() {
             touch_stack();
@@ -135,7 +131,7 @@ impl RealTimeOptions {
             report: RealTimeReport::default(),
             cores: None,
             scheduling: None,
-            stays: PhantomData,
+            not_send: PhantomData,
         };
         if let Some(cores) = &self.pin_tick {
             thread.cores = system::cores().ok();
@@ -143,8 +139,8 @@ impl RealTimeOptions {
         }
         if let Some(wanted) = self.fifo_priority {
             thread.scheduling = system::scheduling().ok();
-            let asked = system::set_scheduling(system::Scheduling::fifo(wanted));
-            let had = asked.and_then(|()| system::scheduling()).map(|now| now.fifo_priority());
+            let applied = system::set_scheduling(system::Scheduling::fifo(wanted));
+            let had = applied.and_then(|()| system::scheduling()).map(|now| now.fifo_priority());
             thread.report.fifo_priority = Some(match had {
                 Ok(had) => Outcome { wanted, had, why_not: None },
                 Err(why) => Outcome { wanted, had: None, why_not: Some(why) },
@@ -154,8 +150,8 @@ impl RealTimeOptions {
     }
 }
 
-/// Those of `cores` that this process may use. Engine workers are pinned by their library, which
-/// reports nothing.
+/// Returns those of `cores` that this process may use. Engine workers are pinned by their library,
+/// which does not report which cores it applied.
 pub fn usable_cores(cores: &[usize]) -> Vec<usize> {
     let probe = || system::set_cores(cores).unwrap_or_default();
     std::thread::scope(|scope| {
@@ -171,14 +167,15 @@ fn pin(wanted: &[usize]) -> Outcome<Vec<usize>> {
         Err(why) => Outcome { wanted, had: None, why_not: Some(why) },
         Ok(had) => {
             let missing: Vec<&usize> = wanted.iter().filter(|core| !had.contains(core)).collect();
-            let why_not = (!missing.is_empty())
-                .then(|| format!("no such core here, or this process may not use it: {missing:?}"));
+            let why_not = (!missing.is_empty()).then(|| {
+                format!("cores do not exist or are not available to this process: {missing:?}")
+            });
             Outcome { wanted, had: Some(had), why_not }
         }
     }
 }
 
-/// Touches `wanted` MiB of heap and frees them into a heap that keeps them.
+/// Allocates, touches and frees `wanted` MiB of heap, which the C library keeps.
 fn prefault(wanted: u32) -> Outcome<u32> {
     let none = |why| Outcome { wanted, had: None, why_not: Some(why) };
     if let Err(why) = system::keep_freed_heap() {
@@ -197,19 +194,19 @@ fn prefault(wanted: u32) -> Outcome<u32> {
     drop(touched);
     touch_stack();
     let why_not = (blocks < wanted).then(|| {
-        format!("the C library keeps at most {limit} MiB for a thread that is not the main one")
+        format!("the C library keeps at most {limit} MiB for a thread other than the main one")
     });
     Outcome { wanted, had: Some(blocks), why_not }
 }
 
-/// Makes the pages of the stack below the caller present.
+/// Prefaults the stack pages below the caller.
 #[inline(never)]
 fn touch_stack() {
     black_box(&mut [1_u8; STACK_BYTES]);
 }
 
 impl TickThread {
-    /// What came of the tick thread's options.
+    /// Returns the outcome of the tick thread's options.
     pub fn report(&self) -> &RealTimeReport {
         &self.report
     }
@@ -220,13 +217,13 @@ impl Drop for TickThread {
         let scheduling = self.scheduling.take().map_or(Ok(()), system::set_scheduling);
         let cores = self.cores.take().map_or(Ok(Vec::new()), |cores| system::set_cores(&cores));
         if let Some(why) = scheduling.err().or(cores.err()) {
-            tracing::warn!(why, "the tick thread keeps cores or priority beyond its ticks");
+            tracing::warn!(why, "cores or priority of the tick thread could not be restored");
         }
     }
 }
 
 impl RealTimeReport {
-    /// Takes over what `other` reports.
+    /// Copies the outcomes of `other`.
     pub fn add(&mut self, other: &Self) {
         let Self { lock_memory, prefault_mib, pin_understanding, pin_tick, fifo_priority } = self;
         take(lock_memory, &other.lock_memory);
@@ -236,7 +233,7 @@ impl RealTimeReport {
         take(fifo_priority, &other.fifo_priority);
     }
 
-    /// Every option that was asked for, one line each, for people.
+    /// Formats every requested option, one line each.
     pub fn lines(&self) -> Vec<String> {
         let Self { lock_memory, prefault_mib, pin_understanding, pin_tick, fifo_priority } = self;
         [
@@ -251,7 +248,7 @@ impl RealTimeReport {
         .collect()
     }
 
-    /// Warns of every option that is not in force as it was wanted.
+    /// Logs a warning for every option that was not fully applied.
     pub fn warn(&self) {
         warn("lock_memory", &self.lock_memory);
         warn("prefault_mib", &self.prefault_mib);
@@ -273,12 +270,15 @@ fn line<T: Debug>(option: &str, outcome: &Option<Outcome<T>>) -> Option<String> 
         (Some(had), None) => format!("{option}: {had:?}"),
         (Some(had), Some(why)) => format!("{option}: {had:?} of {wanted:?}: {why}"),
         (None, why) => {
-            format!("{option}: {wanted:?} not had: {}", why.as_deref().unwrap_or("no reason given"))
+            format!(
+                "{option}: {wanted:?} not applied: {}",
+                why.as_deref().unwrap_or("no reason given")
+            )
         }
     })
 }
 
 fn warn<T: Debug>(option: &'static str, outcome: &Option<Outcome<T>>) {
     let Some(Outcome { wanted, had, why_not: Some(why) }) = outcome else { return };
-    tracing::warn!(option, ?wanted, ?had, why, "real-time option not in force as wanted");
+    tracing::warn!(option, ?wanted, ?had, why, "real-time option not fully applied");
 }

@@ -1,29 +1,29 @@
-//! What the kernel counts of a thread.
+//! Usage counters of a thread.
 
 use super::system;
 use std::ops::Sub;
 
-/// Counts of one thread since it began; two of them subtract to what happened in between.
+/// Usage counters of one thread since it was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ThreadUsage {
     /// Page faults served from memory.
     pub minor_faults: u64,
-    /// Page faults that had to read a disk.
+    /// Page faults that read from a disk.
     pub major_faults: u64,
-    /// Times that the thread gave up its core to wait.
+    /// Context switches because the thread waited.
     pub voluntary_switches: u64,
-    /// Times that another thread took its core.
+    /// Context switches because the thread was preempted.
     pub involuntary_switches: u64,
 }
 
 impl ThreadUsage {
-    /// Counts of the calling thread so far, by one system call and no allocation; `None` where the
-    /// system does not count threads.
+    /// Reads the counters of the calling thread with one system call and no allocation; returns
+    /// `None` on systems without them.
     pub fn now() -> Option<Self> {
         system::thread_usage()
     }
 
-    /// Page faults of both kinds.
+    /// Returns the number of page faults of both kinds.
     pub fn faults(&self) -> u64 {
         self.minor_faults + self.major_faults
     }
@@ -32,7 +32,7 @@ impl ThreadUsage {
 impl Sub for ThreadUsage {
     type Output = Self;
 
-    /// What happened between `earlier` and `self`.
+    /// Returns the counts between `earlier` and `self`.
     fn sub(self, earlier: Self) -> Self {
         Self {
             minor_faults: self.minor_faults - earlier.minor_faults,

@@ -1,10 +1,10 @@
-//! Systems other than Linux: nothing can be had, and every answer says so.
+//! Systems other than Linux, on which no option is available.
 
 use super::ThreadUsage;
 
-const WHY: &str = "only Linux has it here";
+const UNSUPPORTED: &str = "only supported on Linux";
 
-/// Class and priority of a thread: none are told apart.
+/// Class and priority of a thread, which are not read on this system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Scheduling;
 
@@ -19,15 +19,15 @@ impl Scheduling {
 }
 
 pub(super) fn lock_memory() -> Result<(), String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn keep_freed_heap() -> Result<(), String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn available_mib() -> Result<u64, String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn is_main_thread() -> bool {
@@ -35,19 +35,19 @@ pub(super) fn is_main_thread() -> bool {
 }
 
 pub(super) fn cores() -> Result<Vec<usize>, String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn set_cores(_: &[usize]) -> Result<Vec<usize>, String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn scheduling() -> Result<Scheduling, String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn set_scheduling(_: Scheduling) -> Result<(), String> {
-    Err(WHY.into())
+    Err(UNSUPPORTED.into())
 }
 
 pub(super) fn thread_usage() -> Option<ThreadUsage> {
