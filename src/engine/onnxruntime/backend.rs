@@ -1,7 +1,7 @@
-//! The ONNX Runtime back end on the CPU.
+//! ONNX Runtime back end for the CPU.
 //!
-//! Weights are memory-mapped once per file and handed to the library by address, so that loading
-//! copies only the matrices that are worth packing, and engines over one checkpoint share its pages.
+//! Weight files are memory-mapped and passed to the library by address, so that loading copies only
+//! the matrices that are worth packing, and engines of one checkpoint share its pages.
 
 use super::error::SessionError;
 use super::library::{GPU_LIBRARY, LIBRARY};
@@ -31,13 +31,12 @@ use std::sync::{Arc, Mutex};
 use tandem_export::contract::Contract;
 use tandem_export::onnx::ModelProto;
 
-/// How engines use the CPU.
+/// Options of engines on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuOptions {
-    /// Threads of one run, the caller's included.
+    /// Number of threads of one run, the calling thread included.
     pub threads: usize,
-    /// Copies matrices into the library's own layout at load, where the faster runs are worth the
-    /// memory.
+    /// Copies matrices into the library's packed layout at load, where faster runs justify the memory.
     pub prepack: bool,
 }
 
@@ -52,36 +51,36 @@ pub struct OnnxRuntime {
     environment: ort::environment::Environment,
     library: PathBuf,
     options: CpuOptions,
-    /// Cores of the threads beside the caller's; none: as the library likes.
+    /// Cores of the worker threads; empty if the library chooses.
     worker_cores: Vec<usize>,
-    /// Where engines write what their operators take, if they measure it.
+    /// Folder for operator profiles, if engines measure their operators.
     profiles: Option<PathBuf>,
 }
 
-/// The library of this process: it can be loaded once.
+/// The library of this process, which can be loaded only once.
 static ENVIRONMENT: Mutex<Option<(ort::environment::Environment, PathBuf)>> = Mutex::new(None);
 
-/// ONNX Runtime cannot be used.
+/// Error returned when ONNX Runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
     Library(#[from] LibraryError),
     #[error(
-        "cannot use {path:?} for the GPU: this process already uses {loaded:?}; open the GPU's first, \
-         which serves the CPU as well"
+        "cannot use {path:?} for the GPU: this process already uses {loaded:?}; open the GPU library \
+         first, which also supports the CPU"
     )]
     Second { path: PathBuf, loaded: PathBuf },
     #[error(
-        "{path:?} has no CUDA provider ({missing}); name the library of the package {} {} in {}, with \
-         the files that lie beside it there",
+        "{path:?} has no CUDA provider ({missing}); set {} to the library of the package {} {}, in the \
+         folder with the package's other libraries",
+        GPU_LIBRARY.variable,
         GPU_LIBRARY.package,
-        GPU_LIBRARY.version,
-        GPU_LIBRARY.variable
+        GPU_LIBRARY.version
     )]
     NoProvider { path: PathBuf, missing: String },
     #[error(
-        "{name} does not load ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or \
-         name its folder in LD_LIBRARY_PATH"
+        "cannot load {name} ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or add \
+         its folder to LD_LIBRARY_PATH"
     )]
     NoCudnn {
         /// File that was opened.
@@ -96,17 +95,17 @@ pub enum OpenError {
     )]
     Telemetry,
     #[error(
-        "cannot use the ONNX Runtime library {path:?}: {reason}; version 1.{} or later is needed: \
-         name another file in {}, or unset it and delete a copy in tandem's cache folder, and tandem \
-         fetches one",
+        "cannot use the ONNX Runtime library {path:?}: {reason}; version 1.{} or later is needed: set \
+         {} to another file, or unset it and delete the copy in tandem's cache folder, and tandem \
+         fetches the library",
         ort::sys::ORT_API_VERSION,
         LIBRARY.variable
     )]
     Load { path: PathBuf, reason: String },
 }
 
-/// The library of this process, loaded from where `find` says if there is none so far. What is there
-/// for GPUs serves CPUs as well.
+/// Returns the library of this process, and on the first call loads it from the path that `find`
+/// returns. The GPU library also supports the CPU.
 pub(super) fn environment(
     find: impl FnOnce() -> Result<PathBuf, LibraryError>,
 ) -> Result<(ort::environment::Environment, PathBuf), OpenError> {
@@ -125,16 +124,16 @@ pub(super) fn environment(
         .with_telemetry(false)
         .build()
         .map_err(|error| load(error.to_string()))?;
-    // What the library logs as an error also comes back as one; said once is enough.
+    // Errors are returned as well, so they need not be logged.
     environment.set_log_level(ort::logging::LogLevel::Fatal);
     Ok(slot.insert((environment, path)).clone())
 }
 
 impl OnnxRuntime {
-    /// Loads the library (finding or fetching it on the first call of the process).
+    /// Finds or fetches the library and loads it, on the first call of the process.
     ///
     /// # Errors
-    /// If there is no library and none can be fetched, or it does not load.
+    /// If the library cannot be found, fetched or loaded.
     pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let (environment, library) = environment(|| {
             let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
@@ -143,33 +142,33 @@ impl OnnxRuntime {
         Ok(Self { environment, library, options, worker_cores: Vec::new(), profiles: None })
     }
 
-    /// Pins the workers of networks that are loaded from now on to `cores`, the calling thread's own
-    /// affinity aside. The library reports nothing: name cores that can be had.
+    /// Pins the worker threads of networks loaded later to `cores`; the calling thread's affinity is
+    /// unchanged. The library reports no errors: `cores` must be available to the process.
     #[must_use]
     pub fn with_worker_cores(self, cores: Vec<usize>) -> Self {
         Self { worker_cores: cores, ..self }
     }
 
-    /// Makes engines that are loaded from now on measure their operators, until
-    /// [`Engine::end_operator_profile`]. The library's own profiles appear in `folder`, which is made
-    /// if need be, and stay there: one file per engine, which trace viewers open.
+    /// Attaches the library's profiler to engines loaded later, until
+    /// [`Engine::end_operator_profile`]. The profiles remain in `folder`, which is created if needed:
+    /// one file per engine, which trace viewers open.
     ///
-    /// Such engines are slower: by microseconds per operator and run.
+    /// Profiled runs are slower by microseconds per operator.
     ///
     /// # Errors
-    /// If the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn with_operator_profile(mut self, folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         self.profiles = Some(folder.canonicalize()?);
         Ok(self)
     }
 
-    /// The library file in use.
+    /// Returns the path of the loaded library.
     pub fn library(&self) -> &PathBuf {
         &self.library
     }
 
-    /// Session options of this back end.
+    /// Returns the session options of this back end.
     pub(super) fn builder(&self, prepack: bool) -> Result<SessionBuilder, SessionError> {
         let builder = OrtSession::builder(&self.environment)?
             .with_intra_threads(self.options.threads)?
@@ -183,12 +182,12 @@ impl OnnxRuntime {
         }
     }
 
-    /// The library with its version.
+    /// Returns the library's name and version.
     pub(super) fn described_library(&self) -> String {
         format!("ONNX Runtime {}", version(&self.library))
     }
 
-    /// Refuses what was built for another machine, library or version of tandem.
+    /// Refuses an engine that was built for another machine, library or version of tandem.
     fn check_key(&self, network: &str, built: &BuiltNetwork) -> Result<(), LoadError> {
         let now = Key {
             targets: vec![Target::Cpu],
@@ -201,7 +200,7 @@ impl OnnxRuntime {
         if now == built.key {
             return Ok(());
         }
-        // What was built for a GPU may go on being used there.
+        // An engine for a GPU stays valid on that GPU, so it is not replaced.
         let is_for_cpu = built.key.targets == now.targets;
         let rebuild = if is_for_cpu { &built.rebuild } else { &built.rebuild_for_cpu }.clone();
         let (network, differences) = (network.to_owned(), built.key.differences(&now));
@@ -226,13 +225,13 @@ impl Backend for OnnxRuntime {
             self.check_key(network, built)?;
         }
         let source = file.built.as_ref().map_or(&file.graph, |built| &built.bytes);
-        // Built engines were widened at their build.
+        // Built engines were widened during their build.
         let block = if file.built.is_none() { widen::block() } else { None };
         let (weights, graph) = Weights::map(file, source, block)?;
         let commit = |builder: SessionBuilder| -> Result<OrtSession, SessionError> {
             Ok(weights.add_to(builder)?.commit_from_memory(&graph)?)
         };
-        // Built engines were optimized at their build.
+        // Built engines were optimized during their build.
         let builder = |prepack: bool| -> Result<SessionBuilder, SessionError> {
             let builder = self.builder(prepack)?;
             match &file.built {
@@ -249,7 +248,7 @@ impl Backend for OnnxRuntime {
             tracing::warn!(
                 network,
                 gigabytes = matrices.bytes as f64 / 1e9,
-                "matrices are not packed: a second copy would take too much memory; runs are slower"
+                "matrices are not packed because the copy would take too much memory; runs are slower"
             );
         }
         let is_packed = self.options.prepack && matrices.are_worth_packing();
@@ -271,7 +270,7 @@ impl Backend for OnnxRuntime {
     }
 }
 
-/// Version of the library, as its file name says it; its build information names only a commit.
+/// Returns the library's version from its file name; its build information contains only a commit.
 pub(super) fn version(library: &Path) -> String {
     let real = library.canonicalize().unwrap_or_else(|_| library.to_path_buf());
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -281,8 +280,8 @@ pub(super) fn version(library: &Path) -> String {
     }
 }
 
-/// The library's notation for every worker on all of `cores`: workers apart by semicolons, cores by
-/// commas and counted from 1. The caller's thread is no worker.
+/// Returns the library's affinity string that lets each worker run on all of `cores`: workers are
+/// separated by semicolons, cores by commas and numbered from 1. The calling thread is not a worker.
 fn worker_affinities(threads: usize, cores: &[usize]) -> Option<String> {
     if threads < 2 || cores.is_empty() {
         return None;
@@ -291,7 +290,7 @@ fn worker_affinities(threads: usize, cores: &[usize]) -> Option<String> {
     Some(vec![cores.join(","); threads - 1].join(";"))
 }
 
-/// Refuses networks that a session has no room for.
+/// Refuses networks with more dimensions or tensors than a session supports.
 pub(super) fn check_sizes(contract: &Contract) -> Result<(), SessionError> {
     let mut tensors = contract.inputs.iter().chain(&contract.outputs);
     if let Some(deep) = tensors.find(|spec| spec.shape.len() > MAX_RANK) {
@@ -304,7 +303,7 @@ pub(super) fn check_sizes(contract: &Contract) -> Result<(), SessionError> {
     }
 }
 
-/// Checks the loaded graph's inputs and outputs, in order, against the contract.
+/// Compares the loaded graph's inputs and outputs with the contract, in order.
 pub(super) fn check(contract: &Contract, session: &OrtSession) -> Result<(), LoadError> {
     let sides = [
         ("input", &contract.inputs, session.inputs()),
@@ -315,15 +314,15 @@ pub(super) fn check(contract: &Contract, session: &OrtSession) -> Result<(), Loa
         for spec in specs {
             let expected = describe(Some(spec.dtype), &spec.shape);
             let found =
-                found(&spec.name).map_or("nothing of that name".to_owned(), |outlet| match outlet
-                    .dtype()
-                {
-                    ValueType::Tensor { ty, shape, .. } => {
-                        let shape: Vec<usize> =
-                            shape.iter().map(|&d| d.try_into().unwrap_or(0)).collect();
-                        describe(dtype_of(*ty), &shape)
+                found(&spec.name).map_or("no such tensor".to_owned(), |outlet| {
+                    match outlet.dtype() {
+                        ValueType::Tensor { ty, shape, .. } => {
+                            let shape: Vec<usize> =
+                                shape.iter().map(|&d| d.try_into().unwrap_or(0)).collect();
+                            describe(dtype_of(*ty), &shape)
+                        }
+                        other => format!("{other:?}"),
                     }
-                    other => format!("{other:?}"),
                 });
             if found != expected {
                 let (network, name) = (contract.network.clone(), spec.name.clone());
@@ -337,7 +336,7 @@ pub(super) fn check(contract: &Contract, session: &OrtSession) -> Result<(), Loa
                 network: contract.network.clone(),
                 what,
                 name: extra.name().to_owned(),
-                expected: "nothing of that name".into(),
+                expected: "no such tensor".into(),
                 found: format!("{:?}", extra.dtype()),
             });
         }

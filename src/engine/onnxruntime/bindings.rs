@@ -1,7 +1,7 @@
-//! Networks bound to memory of a device: sets of descriptors that later runs use again.
+//! Bindings of networks to device memory: sets of tensor descriptors that later runs reuse.
 //!
-//! Three KV slots are three bindings. A run with known memory makes no allocation of ours and copies
-//! nothing.
+//! Three KV slots are three bindings. A run with bound memory neither allocates host memory here nor
+//! copies tensors.
 
 #![expect(unsafe_code, reason = "runs a network on the memory that it is bound to")]
 
@@ -21,34 +21,34 @@ use std::sync::Arc;
 /// vision features of every frame of a history.
 const KNOWN_BINDINGS: usize = 32;
 
-/// A network that the library has loaded.
+/// Network loaded by the library.
 pub(super) trait Network: Engine {
-    /// Names of its inputs and outputs.
+    /// Returns the names of inputs and outputs.
     fn names(&self) -> &Names;
 
-    /// The library's session, which may be run from several threads.
+    /// Returns the library's session, which several threads may run.
     fn library_session(&self) -> &OrtSession;
 
-    /// The device whose memory it is bound to, in the library's terms.
+    /// Returns the library's description of the device memory that the network is bound to.
     fn memory_info(&self) -> &MemoryInfo<'static>;
 
-    /// Options of its runs, if they are not the default.
+    /// Returns the options of runs; `None` for the defaults.
     fn run_options(&self) -> Option<&RunOptions> {
         None
     }
 }
 
-/// Bindings of one session, the oldest first.
+/// Bindings of one session, oldest first.
 pub(super) struct Bindings<N>(ArrayVec<Arc<Binding<N>>, KNOWN_BINDINGS>);
 
-/// A network with all its tensors.
+/// Network bound to the memory of all its tensors.
 pub(super) struct Binding<N> {
     arguments: Arguments,
-    /// Owner of the names and of the library's session.
+    /// Owns the names and the library's session.
     network: Arc<N>,
-    /// Memory that the descriptors describe, inputs first.
+    /// Memory of the tensors, inputs first.
     buffers: Vec<Buffer>,
-    /// Owners of the values.
+    /// Owns the values in `arguments`.
     _descriptors: Vec<Descriptor>,
 }
 
@@ -57,11 +57,8 @@ impl<N: Network> Bindings<N> {
         Self(ArrayVec::new())
     }
 
-    /// Returns the binding of `network` to these tensors, which are what its contract says. The first
-    /// call with some memory makes it.
-    ///
-    /// # Errors
-    /// If the library does not describe the memory.
+    /// Returns the binding of `network` to these tensors, which match its contract. The first call with
+    /// given memory creates it; fails if the library cannot create a descriptor.
     pub(super) fn to(
         &mut self,
         network: &Arc<N>,
@@ -113,29 +110,27 @@ impl<N: Network> Binding<N> {
         })
     }
 
-    /// The network.
     pub(super) fn network(&self) -> &N {
         &self.network
     }
 
-    /// Memory of the inputs, and memory of the outputs.
+    /// Returns the buffers of the inputs and those of the outputs.
     pub(super) fn buffers(&self) -> (&[Buffer], &[Buffer]) {
         self.buffers.split_at(self.arguments.inputs.len())
     }
 
-    /// Runs the network on the tensors.
+    /// Runs the network on the bound tensors.
     ///
     /// # Safety
-    /// Nobody else writes the memory of the inputs or accesses that of the outputs until the run is
-    /// over, and where the run is handed to a stream, the binding or its memory is kept until the
-    /// stream has done it.
+    /// Until the run has completed, no other access writes the memory of the inputs or touches that of
+    /// the outputs. If the run is enqueued on a stream, the binding or its buffers stay alive until the
+    /// stream has completed it.
     pub(super) unsafe fn call_library(&self) -> ort::Result<()> {
         let options = self.network.run_options().map_or(ptr::null(), AsPointer::ptr);
         let session = self.network.library_session().ptr().cast_mut();
-        // SAFETY: the network, which `self` keeps, owns the session, the options and the names. The
-        // values are those of the descriptors, which describe memory of the buffers; `self` keeps
-        // both. Their shapes and lengths were checked against the contract when the binding was made.
-        // The accesses are the caller's promise.
+        // SAFETY: `self.network` owns the session, the options and the names. The values belong to
+        // `self._descriptors`, which describe memory of `self.buffers`. Shapes and lengths were checked
+        // against the contract when the binding was created. The caller guarantees exclusive access.
         unsafe { self.arguments.run(session, options) }
     }
 }

@@ -1,8 +1,8 @@
-//! Engines for the CPU: the graph as the library optimizes it, saved once.
+//! Builds engines for the CPU: graphs that the library optimized once and saved.
 //!
-//! The optimized graph reads its weights where the exported one does, byte for byte the same; only
-//! what the library folds or lays out anew goes into a file of its own. Weights therefore take no
-//! disk twice, and two engines share their pages.
+//! The optimized graph reads unchanged weights from the files of the exported one; only weights that
+//! the library folds or rearranges are written to a file of the engine. Weights are therefore stored on
+//! disk once, and engines share their pages.
 
 use super::backend::OnnxRuntime;
 use super::error::SessionError;
@@ -23,23 +23,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tandem_export::onnx::{ModelProto, TensorProto};
 use tandem_files::open_regular;
 
-/// Weights below this stay in the graph, bytes.
+/// Smaller weights stay in the graph, bytes.
 const MIN_EXTERNAL_BYTES: u64 = 1024;
 
-/// Every weight of our own starts at a multiple of this.
+/// Alignment of weights in the engine's weight file, bytes.
 const ALIGNMENT: u64 = 64;
 
-/// Bytes compared or copied at a time.
+/// Size of one comparison or copy, bytes.
 const CHUNK: usize = 1 << 20;
 
-/// What the library itself takes, whatever it loads, bytes.
+/// Memory of the library itself, independent of the network, bytes.
 const LIBRARY_BYTES: u64 = 96 << 20;
 
-/// Copies of a graph in memory at once: messages decoded and encoded, the library's own, its
-/// optimizers'.
+/// Simultaneous copies of a graph in memory: decoded and encoded messages, those of the library and
+/// of its optimizers.
 const GRAPH_COPIES: u64 = 16;
 
-/// Copies of widened weights in memory at once: our messages, decoded and encoded, and the library's.
+/// Simultaneous copies of widened weights in memory: decoded and encoded messages, and the library's.
 const WIDENED_COPIES: u64 = 4;
 
 impl Builder for OnnxRuntime {
@@ -59,8 +59,8 @@ impl Builder for OnnxRuntime {
         let weights = GraphWeights::of(file)?;
         let graph_bytes = file.graph.len() as u64;
         let widened = widened_bytes(file)?;
-        // Convolutions are fused with what follows and laid out for the CPU, in memory, before the
-        // result is written: at most one copy of each at a time beside the one to be written.
+        // The library fuses convolutions and changes the layout of their weights in memory before it
+        // writes the result: at most one extra copy of each weight exists at a time.
         let rewritten = convolution_bytes(file)? + widened;
         Ok(Prediction {
             memory_bytes: LIBRARY_BYTES
@@ -68,26 +68,25 @@ impl Builder for OnnxRuntime {
                 + 2 * rewritten
                 + WIDENED_COPIES * widened,
             mapped_bytes: weights.bytes(),
-            // The library writes all weights beside its graph; those that are where they were are
-            // left out of the result.
+            // The library writes all weights to the scratch folder; unchanged ones are not kept.
             scratch_bytes: weights.bytes() + rewritten + 2 * graph_bytes,
             result_bytes: rewritten + 2 * graph_bytes,
         })
     }
 
     fn build(&self, job: &BuildJob<'_>) -> Result<(), BuildError> {
-        let folder = job.engine.parent().expect("a file in a folder");
+        let folder = job.engine.parent().expect("the engine's path has a folder");
         let saved = Saved {
             graph: folder.join("optimized.onnx"),
             weights: folder.join("optimized.weights"),
         };
         self.save_optimized(job.file, &saved)?;
-        saved.settle(job, &self.described_library())
+        saved.write_engine(job, &self.described_library())
     }
 }
 
 impl OnnxRuntime {
-    /// Lets the library write its optimized graph, with all weights.
+    /// Makes the library write its optimized graph and all weights.
     fn save_optimized(&self, file: &NetworkFile, saved: &Saved) -> Result<(), BuildError> {
         let (weights, graph) = Weights::map(file, &file.graph, widen::block())?;
         let save = || -> Result<(), SessionError> {
@@ -108,14 +107,14 @@ impl OnnxRuntime {
     }
 }
 
-/// Bytes that widened convolutions add to the graph.
+/// Returns the bytes that widened convolutions add to the graph.
 fn widened_bytes(file: &NetworkFile) -> Result<u64, BuildError> {
     let Some(block) = widen::block() else { return Ok(0) };
     let (_, graph) = Weights::map(file, &file.graph, Some(block))?;
     Ok((graph.len() as u64).saturating_sub(file.graph.len() as u64))
 }
 
-/// Bytes of the weights that convolutions read.
+/// Returns the size of the weights that convolutions read, bytes.
 fn convolution_bytes(file: &NetworkFile) -> Result<u64, BuildError> {
     let exported = exported_weights(file)?;
     let model = decode(file)?;
@@ -133,44 +132,44 @@ fn decode(file: &NetworkFile) -> Result<ModelProto, BuildError> {
     })
 }
 
-/// Weights of the exported graph that lie in files, by name.
+/// Returns the external weights of the exported graph, by name.
 fn exported_weights(
     file: &NetworkFile,
 ) -> Result<BTreeMap<String, (TensorProto, ExternalData)>, BuildError> {
     let tensors = decode(file)?.graph.unwrap_or_default().initializer.into_iter();
-    let placed = tensors.filter_map(|tensor| {
-        let place = ExternalData::of(&tensor)?;
-        Some((tensor.name().to_owned(), (tensor, place)))
+    let external = tensors.filter_map(|tensor| {
+        let data = ExternalData::of(&tensor)?;
+        Some((tensor.name().to_owned(), (tensor, data)))
     });
-    Ok(placed.collect())
+    Ok(external.collect())
 }
 
-/// What the library wrote.
+/// Optimized graph and weights written by the library.
 struct Saved {
     graph: PathBuf,
     weights: PathBuf,
 }
 
 impl Saved {
-    /// Writes the graph with each weight placed where the exported graph reads the same bytes, or in
-    /// a file of its own.
-    fn settle(&self, job: &BuildJob<'_>, library: &str) -> Result<(), BuildError> {
+    /// Writes the engine: the optimized graph, with each weight referring to the file from which the
+    /// exported graph reads the same bytes, or else to the engine's weight file.
+    fn write_engine(&self, job: &BuildJob<'_>, library: &str) -> Result<(), BuildError> {
         let exported = exported_weights(job.file)?;
         let graph = fs::read(&self.graph).map_err(BuildError::file("read", &self.graph))?;
         let mut sources: BTreeMap<String, (PathBuf, File)> = BTreeMap::new();
         let mut own = OwnWeights { path: job.weights, file: None, length: 0 };
-        // Without large weights the library leaves no file.
+        // Without large weights the library writes no file.
         let saved = match self.weights.exists() {
             true => Some(open(&self.weights)?),
             false => None,
         };
-        let settled = with_external_weights(&graph, |tensor, place| {
+        let engine = with_external_weights(&graph, |tensor, place| {
             let saved = saved.as_ref().ok_or_else(|| BuildError::Refused {
                 library: library.to_owned(),
                 network: job.file.contract.network.clone(),
                 reason: format!("it wrote no file for weight {:?}", tensor.name()),
             })?;
-            let saved = Bytes { path: &self.weights, file: saved, from: place.offset };
+            let saved = FileRange { path: &self.weights, file: saved, from: place.offset };
             let same = exported.get(tensor.name()).filter(|(was, at)| {
                 was.dims == tensor.dims
                     && was.data_type == tensor.data_type
@@ -183,18 +182,18 @@ impl Saved {
                     sources.insert(at.location.clone(), (path, file));
                 }
                 let (path, file) = &sources[&at.location];
-                let source = Bytes { path, file, from: at.offset };
-                if saved.are(&source, place.length, job.cancel)? {
+                let source = FileRange { path, file, from: at.offset };
+                if saved.equals(&source, place.length, job.cancel)? {
                     set_external_data(tensor, at);
                     return Ok(());
                 }
             }
-            let offset = own.take(&saved, place.length, job.cancel)?;
+            let offset = own.append(&saved, place.length, job.cancel)?;
             let location = job.weights_name.to_owned();
             set_external_data(tensor, &ExternalData { location, offset, length: place.length });
             Ok(())
         });
-        let settled = settled.map_err(|error| match error {
+        let engine = engine.map_err(|error| match error {
             RewriteError::Weight(error) => error,
             RewriteError::NotOnnx(error) => BuildError::Refused {
                 library: library.to_owned(),
@@ -203,7 +202,7 @@ impl Saved {
             },
         })?;
         own.finish()?;
-        fs::write(job.engine, settled).map_err(BuildError::file("write", job.engine))
+        fs::write(job.engine, engine).map_err(BuildError::file("write", job.engine))
     }
 }
 
@@ -211,22 +210,22 @@ fn open(path: &Path) -> Result<File, BuildError> {
     open_regular(path).map_err(BuildError::file("open", path))
 }
 
-/// Part of a file.
-struct Bytes<'a> {
+/// Range of a file that starts at `from`.
+struct FileRange<'a> {
     path: &'a Path,
     file: &'a File,
     from: u64,
 }
 
-impl Bytes<'_> {
-    /// Reads `into.len()` bytes from `at` on.
+impl FileRange<'_> {
+    /// Reads `into.len()` bytes, starting `at` bytes into the range.
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), BuildError> {
         let read = self.file.read_exact_at(into, self.from + at);
         read.map_err(BuildError::file("read", self.path))
     }
 
-    /// Whether `length` bytes are those of `other`.
-    fn are(&self, other: &Self, length: u64, cancel: &AtomicBool) -> Result<bool, BuildError> {
+    /// Returns whether the first `length` bytes equal those of `other`.
+    fn equals(&self, other: &Self, length: u64, cancel: &AtomicBool) -> Result<bool, BuildError> {
         let mut chunks = [vec![0; CHUNK], vec![0; CHUNK]];
         let mut at = 0;
         while at < length {
@@ -246,7 +245,7 @@ impl Bytes<'_> {
     }
 }
 
-/// The file of weights that only this engine has, made when the first comes.
+/// The engine's weight file, which is created for the first weight.
 struct OwnWeights<'a> {
     path: &'a Path,
     file: Option<BufWriter<File>>,
@@ -254,10 +253,10 @@ struct OwnWeights<'a> {
 }
 
 impl OwnWeights<'_> {
-    /// Copies a weight and says where it is now.
-    fn take(
+    /// Appends a weight and returns its offset.
+    fn append(
         &mut self,
-        weight: &Bytes<'_>,
+        weight: &FileRange<'_>,
         length: u64,
         cancel: &AtomicBool,
     ) -> Result<u64, BuildError> {

@@ -1,8 +1,8 @@
-//! The ONNX Runtime back end on an NVIDIA GPU: its CUDA provider, on a stream and in memory of ours.
+//! ONNX Runtime back end for NVIDIA GPUs: the CUDA provider, using tandem's streams and memory.
 //!
-//! A network is loaded for one stream, since the provider takes its stream when a network is loaded:
-//! whoever runs one network on two streams loads it twice. Nothing falls back to the CPU: a node that
-//! the provider does not take is an error when the network is loaded.
+//! **Not yet run on a GPU.** The CUDA provider receives its stream when a network is loaded, so a
+//! network that runs on two streams is loaded twice. Nodes do not fall back to the CPU: loading fails if
+//! the provider has no kernel for a node.
 
 #![expect(unsafe_code, reason = "calls the library's C interface to run on the device's memory")]
 
@@ -28,16 +28,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tandem_export::contract::Contract;
 
-/// How engines use the GPU.
+/// Options of engines on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CudaOptions {
-    /// Bytes that the library may keep for intermediate results, weights aside; `None`: as many as it
-    /// takes.
+    /// Limit of the library's arena for intermediate results, bytes, without weights; `None` for no
+    /// limit.
     pub memory_limit: Option<usize>,
 }
 
-/// The library that the provider runs convolutions with. It opens it by this name, when a network is
-/// loaded.
+/// Name by which the provider opens cuDNN, for convolutions, when a network is loaded.
 const CUDNN: &str = "libcudnn.so.9";
 
 /// ONNX Runtime on one stream of a GPU.
@@ -51,13 +50,12 @@ pub struct OnnxRuntimeCuda {
 }
 
 impl OnnxRuntimeCuda {
-    /// Loads the library for GPUs, finding or fetching it (256 MB) on the first call of the process.
-    /// `progress` gets one line when a fetch begins.
+    /// Finds or fetches the library for GPUs (256 MB) and loads it, on the first call of the process.
+    /// `progress` receives a line when a fetch begins.
     ///
     /// # Errors
-    /// If there is no library and none can be fetched, it does not load or has no CUDA provider, cuDNN
-    /// does not load, this process has loaded the library for the CPU, or the stream is none of the
-    /// device's.
+    /// If the library cannot be found, fetched or loaded, or has no CUDA provider, cuDNN does not load,
+    /// this process has loaded the library for the CPU, or the stream belongs to another device.
     pub fn open(
         device: CudaDevice,
         stream: Arc<dyn Stream>,
@@ -70,7 +68,7 @@ impl OnnxRuntimeCuda {
         let files = GPU_LIBRARY.files[1..].iter().copied();
         if let Some(missing) = files.into_iter().find(|file| !wanted.with_file_name(file).is_file())
         {
-            return Err(no_provider(format!("{missing} does not lie beside it")));
+            return Err(no_provider(format!("{missing} is not in its folder")));
         }
         let (environment, library) = environment(|| Ok(wanted.clone()))?;
         if library != wanted {
@@ -79,22 +77,22 @@ impl OnnxRuntimeCuda {
         let cudnn = cudnn(CUDNN)?;
         match CUDA::is_available() {
             Ok(true) => Ok(Self { environment, library, _cudnn: cudnn, device, stream, options }),
-            Ok(false) => Err(no_provider("it is built without".to_owned())),
+            Ok(false) => Err(no_provider("it was built without the provider".to_owned())),
             Err(error) => Err(no_provider(error.to_string())),
         }
     }
 
-    /// The library file in use.
+    /// Returns the path of the loaded library.
     pub fn library(&self) -> &PathBuf {
         &self.library
     }
 
-    /// Session options of this back end.
+    /// Returns the session options of this back end.
     fn builder(&self, root: &Path) -> Result<SessionBuilder, SessionError> {
         let stream = self.device.own_stream(&*self.stream).expect("checked when it was opened");
         let number = i32::try_from(self.device.ordinal())?;
-        // Memory grows by what is asked for and not to the next power of two: all of it is taken by
-        // the first runs. TF32 is off, so that f32 networks are references; it does nothing to others.
+        // The arena grows by the requested size, not to the next power of two: the first runs allocate
+        // all of it. TF32 is off, so that f32 networks are references; other types are not affected.
         let provider = CUDA::default()
             .with_device_id(number)
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
@@ -103,8 +101,8 @@ impl OnnxRuntimeCuda {
             None => provider,
             Some(bytes) => provider.with_memory_limit(bytes),
         };
-        // SAFETY: the stream outlives every session made of this builder: the engine keeps both, and
-        // drops the session first.
+        // SAFETY: `stream` outlives every session of this builder: the engine owns both and drops the
+        // session first (field order of `CudaEngine`).
         let provider = unsafe { provider.with_compute_stream(stream.raw().cast()) };
         let mut builder = OrtSession::builder(&self.environment)?
             .with_intra_threads(1)?
@@ -113,7 +111,7 @@ impl OnnxRuntimeCuda {
         let entries = [
             (ROOT_ENTRY, root),
             ("session.disable_cpu_ep_fallback", "1"),
-            // Weights are as large as they are: beside the arena, not in its steps.
+            // Weights have fixed sizes, so they are allocated outside the arena.
             ("session.use_device_allocator_for_initializers", "1"),
         ];
         for (key, value) in entries {
@@ -130,25 +128,24 @@ impl OnnxRuntimeCuda {
     }
 }
 
-/// Opens cuDNN. Without it networks load, and the first convolution fails.
+/// Opens cuDNN. Without it, networks would load but the first convolution would fail.
 fn cudnn(name: &str) -> Result<libloading::Library, OpenError> {
-    // SAFETY: NVIDIA's library, which the provider opens as well; its initializers are run by loading
-    // it at any time.
+    // SAFETY: `name` is NVIDIA's library, which the provider opens as well; its initializers may run at
+    // any time.
     unsafe { libloading::Library::new(name) }
         .map_err(|error| OpenError::NoCudnn { name: name.to_owned(), reason: error.to_string() })
 }
 
-/// Returns the library's message as an error, with what to do about it where the message says only
-/// what is missing.
+/// Converts the library's message to an error, with advice where the message names only what is missing.
 fn explained(message: &str) -> SessionError {
     let message = message.trim_end().to_owned();
     let has_no_kernel = message.contains("Provider type for ") && message.contains(" is not set");
     let advice = if message.contains("cuDNN is unavailable") {
-        "the CUDA provider needs cuDNN 9 for convolutions: install it, or name its folder in \
+        "the CUDA provider needs cuDNN 9 for convolutions: install it, or add its folder to \
          LD_LIBRARY_PATH"
     } else if message.contains("cannot open shared object file") {
         "the CUDA provider needs libcublas, libcublasLt, libcurand and libcudart of CUDA 13, and \
-         libcudnn 9: install them, or name their folders in LD_LIBRARY_PATH"
+         libcudnn 9: install them, or add their folders to LD_LIBRARY_PATH"
     } else if has_no_kernel
         || message.contains("disable_cpu_ep_fallback")
         || message.contains("fallback to CPU EP")
@@ -165,8 +162,7 @@ impl Backend for OnnxRuntimeCuda {
         format!("ONNX Runtime {} (CUDA) on {}", version(&self.library), self.device.name())
     }
 
-    /// Loads the network as it was exported: what was built of it is for other back ends, and lies
-    /// beside it.
+    /// Loads the exported network and ignores a built engine, which is for other back ends.
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError> {
         let network = file.contract.network.as_str();
         let refused = |error: SessionError| LoadError::Refused {
@@ -175,8 +171,8 @@ impl Backend for OnnxRuntimeCuda {
             reason: error.to_string(),
         };
         check_sizes(&file.contract).map_err(&refused)?;
-        // The library reads the weights from their files itself and copies them to the device. Given
-        // by address, as on the CPU, they would be used where they are.
+        // The library reads the weights from their files and copies them to the device. If they were
+        // passed by address, as on the CPU, kernels would read them from host memory.
         let (weights, graph) = Weights::map(file, &file.graph, None)?;
         let root = weights.root().to_owned();
         drop(weights);
@@ -202,18 +198,17 @@ impl Backend for OnnxRuntimeCuda {
     }
 }
 
-/// A network that was loaded for a stream.
+/// Network loaded for one stream.
 struct CudaEngine {
     contract: Contract,
     names: Names,
     info: MemoryInfo<'static>,
     options: RunOptions,
-    /// Held while a run is submitted, since a stream takes one after the other; true once a run
-    /// was refused.
+    /// True after a run failed. Locked while a run is enqueued, so that runs do not interleave.
     has_failed: Mutex<bool>,
     session: OrtSession,
     device: CudaDevice,
-    /// Declared after the session, which is told of it by address.
+    /// Declared after the session, which holds its address.
     stream: Arc<dyn Stream>,
 }
 
@@ -245,15 +240,15 @@ impl Network for CudaEngine {
     }
 }
 
-/// A session on a stream of a GPU.
+/// Session on a stream of a GPU.
 struct CudaSession {
     engine: Arc<CudaEngine>,
     bindings: Bindings<CudaEngine>,
-    /// For runs on tensors of the host, from the first one on.
+    /// Memory for runs on host tensors, allocated by the first of them.
     staging: Option<Staging>,
 }
 
-/// Options of runs: they do not wait for the device at their end.
+/// Returns run options with which a run does not wait for the device at its end.
 fn run_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.disable_device_sync()?;
@@ -261,7 +256,7 @@ fn run_options() -> ort::Result<RunOptions> {
 }
 
 impl CudaEngine {
-    /// Refuses streams but the one that the network was loaded for, and memory of other devices.
+    /// Refuses streams other than the one that the network was loaded for, and memory of other devices.
     fn check_place(
         &self,
         stream: &dyn Stream,
@@ -272,7 +267,7 @@ impl CudaEngine {
         let own = self.device.own_stream(&*self.stream)?;
         if given.raw() != own.raw() {
             return Err(DeviceError::Misuse(
-                "this network was loaded for another stream of its device: load it for this one",
+                "this network was loaded for another stream of its device; load it for this stream",
             ));
         }
         buffers_of(inputs, outputs).try_for_each(|buffer| own.check_memory(buffer))?;
@@ -285,12 +280,12 @@ impl CudaEngine {
             |reason: String| RunError::Library { network: self.contract.network.clone(), reason };
         let mut has_failed = lock(&self.has_failed);
         if *has_failed {
-            // Seen with 1.31.1: behind a run that failed on its way to the device, plans of
-            // convolutions are gone, and every later run fails with other words.
-            return Err(failed("an earlier run of it failed; load it again".to_owned()));
+            // Observed with 1.31.1: after a run failed while being enqueued, the plans of convolutions
+            // are lost and every later run fails with another message.
+            return Err(failed("an earlier run of this network failed; load it again".to_owned()));
         }
-        // SAFETY: the stream orders the run with all other accesses to the memory. The session keeps
-        // the binding; when that is dropped, its memory is freed behind the work that uses it.
+        // SAFETY: the stream orders the run with all other accesses to the memory. The session owns
+        // `binding`; when it is dropped, its memory is freed in stream order, after the run.
         let ran = unsafe { binding.call_library() };
         *has_failed = ran.is_err();
         ran.map_err(|error| failed(error.to_string()))
@@ -314,9 +309,9 @@ impl Session for CudaSession {
     }
 
     fn runs_before_capture(&self) -> Option<usize> {
-        // The library allocates at the first run, lays its memory out by it for the second, and then
-        // calls nothing that a capture cannot hold. Its own graphs are per thread and captured in the
-        // mode that makes other threads' calls fail, so they stay off.
+        // The library allocates in the first run and replans its memory for the second; later runs
+        // make no calls that a capture forbids. Its own CUDA graphs stay off: they are per thread, and
+        // captured in the mode in which calls of other threads fail.
         Some(2)
     }
 
@@ -345,10 +340,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_library_is_said_with_what_to_install() {
-        let words = "Failed to load library libonnxruntime_providers_cuda.so with error: \
+    fn missing_cuda_library_is_reported_with_advice() {
+        let message = "Failed to load library libonnxruntime_providers_cuda.so with error: \
                      libcublasLt.so.13: cannot open shared object file: No such file or directory\n";
-        let said = explained(words).to_string();
+        let text = explained(message).to_string();
         for part in [
             "libcublasLt.so.13",
             "directory; the CUDA provider",
@@ -356,24 +351,24 @@ mod tests {
             "libcudnn 9",
             "LD_LIBRARY_PATH",
         ] {
-            assert!(said.contains(part), "{said}");
+            assert!(text.contains(part), "{text}");
         }
         assert_eq!(explained("another error").to_string(), "another error");
     }
 
     #[test]
     fn missing_cudnn_and_missing_kernel_are_explained() {
-        let said = explained("cuDNN is unavailable: dlopen failed for libcudnn.so.9").to_string();
-        assert!(said.contains("needs cuDNN 9") && said.contains("LD_LIBRARY_PATH"), "{said}");
-        let said = explained(
+        let text = explained("cuDNN is unavailable: dlopen failed for libcudnn.so.9").to_string();
+        assert!(text.contains("needs cuDNN 9") && text.contains("LD_LIBRARY_PATH"), "{text}");
+        let text = explained(
             "Provider type for GlobalAveragePool node 'image.s1/b1/global_average_pool' is not set.",
         )
         .to_string();
-        assert!(said.ends_with("no kernel in the CUDA provider"), "{said}");
+        assert!(text.ends_with("no kernel in the CUDA provider"), "{text}");
     }
 
     #[test]
-    fn missing_cudnn_is_reported_with_what_to_install() {
+    fn missing_cudnn_is_reported_with_advice() {
         let error = cudnn("libcudnn-of-no-machine.so.9").unwrap_err().to_string();
         for part in ["libcudnn-of-no-machine.so.9", "cuDNN 9", "LD_LIBRARY_PATH"] {
             assert!(error.contains(part), "{error}");

@@ -1,4 +1,4 @@
-//! The ONNX Runtime library: which release, from which package.
+//! Releases of the ONNX Runtime library and their packages.
 
 use crate::engine::library::{Library, Wheel};
 
@@ -13,9 +13,9 @@ pub const LIBRARY: &Library = &Library {
     wheel: WHEEL,
 };
 
-/// ONNX Runtime for NVIDIA GPUs, which serves the CPU as well. Its CUDA provider needs cuBLAS, cuRAND
-/// and the runtime of CUDA 13, and cuDNN 9 for convolutions, where the system's loader finds them: they
-/// are not among its files.
+/// ONNX Runtime for NVIDIA GPUs, which also supports the CPU. Its CUDA provider needs cuBLAS, cuRAND and
+/// the runtime of CUDA 13, and cuDNN 9 for convolutions; they are not in the package and must be on the
+/// system loader's path.
 pub const GPU_LIBRARY: &Library = &Library {
     name: "ONNX Runtime GPU",
     version: "1.31.1",

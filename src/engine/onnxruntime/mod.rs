@@ -1,7 +1,7 @@
-//! ONNX Runtime, loaded at run time.
+//! ONNX Runtime back end; the library is loaded at run time.
 //!
-//! `raw` calls the C interface; `bindings` and `weights` own what it describes; `session` and
-//! `cuda` run networks with it, and `backend` and `builder` load and build them.
+//! `raw` calls the C API; `bindings` and `weights` own the memory that its descriptors refer to;
+//! `session` and `cuda` run networks; `backend` loads and `builder` builds them.
 
 mod backend;
 mod bindings;

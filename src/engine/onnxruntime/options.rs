@@ -1,11 +1,11 @@
-//! Options of the library's sessions that several users set.
+//! Session options that several modules set.
 
 use super::error::SessionError;
 use ort::session::builder::SessionBuilder;
 use std::path::Path;
 
-/// Lets the library write its optimized graph to `graph`, and the weights to the file `weights`
-/// beside it.
+/// Makes the library write its optimized graph to `graph` and the weights to the file `weights` in the
+/// same folder.
 pub(super) fn with_optimized_model(
     builder: SessionBuilder,
     graph: &Path,

@@ -1,31 +1,30 @@
-//! Which networks get their matrices copied into the library's own layout.
+//! Decides for which networks the library packs matrices, that is, copies them into its own layout.
 //!
-//! Without a packed copy the library rearranges a matrix at every product, which costs relatively
-//! more the fewer rows it is multiplied with. Unpacked over packed time on one core of an AMD EPYC
-//! (AVX-512): action expert (101 rows) 1.14 at mid size and 1.38 at release width; vision tower (512
-//! rows) 1.05 and understanding expert (640 rows) 1.02 at mid size
-//! (`benchmarks/results/packing.json`). The copy doubles the memory of the matrices, so large ones
-//! are copied only for few rows, and never beyond a bound.
+//! Without a packed copy the library rearranges a matrix in each product, which costs relatively more
+//! for fewer rows. Unpacked over packed time on one core of an AMD EPYC (AVX-512): action expert (101
+//! rows) 1.14 at mid size and 1.38 at release width; vision tower (512 rows) 1.05 and understanding
+//! expert (640 rows) 1.02 at mid size (`benchmarks/results/packing.json`). The copy doubles the memory
+//! of the matrices, so large ones are packed only for few rows, and never above a limit.
 
 use std::collections::BTreeMap;
 use tandem_export::onnx::{GraphProto, ValueInfoProto};
 
-/// Matrices up to this are packed for any number of rows, bytes.
+/// Matrices up to this total size are packed for any number of rows, bytes.
 const SMALL_BYTES: u64 = 256 << 20;
 
-/// Matrices beyond this are packed for no number of rows, bytes.
+/// Matrices above this total size are never packed, bytes.
 const LARGE_BYTES: u64 = 2 << 30;
 
-/// Rows up to which packing is worth more memory than [`SMALL_BYTES`].
+/// Maximum number of rows for which more than [`SMALL_BYTES`] are packed.
 const FEW_ROWS: u64 = 128;
 
-/// Bytes of an element as the library multiplies it, single precision.
+/// Size of an element in the library's products, which are in single precision.
 const ELEMENT_BYTES: u64 = 4;
 
-/// The constant matrices that a network's products read.
+/// Constant matrices of a network's products.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Matrices {
-    /// Bytes of all of them in the library's layout.
+    /// Total size in the library's layout.
     pub(super) bytes: u64,
     /// Rows of the largest product.
     pub(super) rows: u64,
@@ -45,7 +44,7 @@ impl Matrices {
             if !matches!(node.op_type.as_deref(), Some("Gemm" | "MatMul")) {
                 continue;
             }
-            // A matrix that two products share is counted once.
+            // A matrix shared by two products is counted once.
             let Some(size) = node.input.get(1).and_then(|name| weights.remove(name.as_str()))
             else {
                 continue;
@@ -58,18 +57,18 @@ impl Matrices {
         found
     }
 
-    /// True if packing pays for the memory that it takes.
+    /// Returns whether the faster runs justify the memory of packing.
     pub(super) fn are_worth_packing(self) -> bool {
         self.bytes <= SMALL_BYTES || (self.rows <= FEW_ROWS && self.bytes <= LARGE_BYTES)
     }
 
-    /// True if only the bound on memory keeps a network from being much faster.
+    /// Returns whether packing would make runs much faster but exceeds the memory limit.
     pub(super) fn are_too_large(self) -> bool {
         self.rows <= FEW_ROWS && self.bytes > LARGE_BYTES
     }
 }
 
-/// Number of elements. Shapes of values are not checked, so they may be of any size.
+/// Returns the number of elements, saturating because shapes of values are not checked.
 fn elements(dims: &[i64]) -> u64 {
     dims.iter().fold(1, |count, dim| count.saturating_mul(dim.unsigned_abs()))
 }
@@ -86,9 +85,9 @@ mod tests {
     use tandem_export::graph::Graph;
     use tandem_export::onnx::{Dimension, NodeProto, TensorProto};
 
-    /// Two products of 5 rows with one matrix of 6 × 6, one with a value in place of a constant.
+    /// Two products of 5 rows share a constant 6 × 6 matrix; a third multiplies by an input.
     #[test]
-    fn constant_matrices_are_counted_once_and_with_their_rows() {
+    fn constant_matrices_are_counted_once() {
         let tensors = BTreeMap::new();
         let mut graph = Graph::new("example", &tensors, DType::F32);
         let x = graph.input("x", DType::F32, &[5, 6], "example");
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_of_any_size_are_counted_without_overflow() {
+    fn element_counts_saturate() {
         let dims = vec![i64::MAX, 4, i64::MIN];
         let matrix = TensorProto {
             dims: dims.clone(),
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn large_matrices_are_packed_for_few_rows_and_never_beyond_the_bound() {
+    fn large_matrices_are_packed_only_for_few_rows() {
         let check = |megabytes: u64, rows, is_packed, is_too_large| {
             let matrices = Matrices { bytes: megabytes << 20, rows };
             assert_eq!(matrices.are_worth_packing(), is_packed, "{matrices:?}");

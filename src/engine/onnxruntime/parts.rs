@@ -1,28 +1,29 @@
-//! Which part of a network each node belongs to, once the library has fused, spelled out and put in
-//! nodes of its own.
+//! Attributes the nodes of an optimized graph, which the library fused, expanded or inserted, to the
+//! parts of the exported network.
 //!
-//! The outermost scope of a node's name in our graph is its part. Of nodes that have lost their name, values tell:
-//! those that a node makes carry the name of the node that made them in our graph, and what is
-//! nameless altogether (a layout change, a constant's cast) belongs to where its results go.
+//! The outermost scope of a node's name in the exported graph is its part. A node without such a name
+//! is attributed by the names of its outputs, which contain the name of the exported node that produced
+//! them. Other nodes, such as layout changes or casts of constants, belong to the part that reads their
+//! results.
 
 use super::trace::TracedNode;
 use std::collections::BTreeMap;
 use tandem_export::onnx::NodeProto;
 
-/// A node of the graph as the library runs it.
+/// Node of the optimized graph with the part that it belongs to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Placed {
-    /// Empty if it has none.
+pub(super) struct AttributedNode {
+    /// Empty for nodes without a name.
     name: String,
     op_type: String,
     part: Option<String>,
 }
 
-/// The parts of a network in its own order, from the graph that was exported.
+/// Parts of a network, in the order of the exported graph.
 pub(super) struct Parts(Vec<String>);
 
 impl Parts {
-    /// Of the nodes that the library is given.
+    /// Lists the parts of the exported nodes.
     pub(super) fn of(nodes: &[NodeProto]) -> Self {
         let mut parts = Vec::new();
         for (scope, _) in nodes.iter().filter_map(|node| node.name.as_deref()?.split_once('/')) {
@@ -33,13 +34,12 @@ impl Parts {
         Self(parts)
     }
 
-    /// Their names.
     pub(super) fn names(&self) -> &[String] {
         &self.0
     }
 
-    /// The part that a name says. The library puts words in front of the name of a node that it
-    /// fuses: `fused layer.0/add`.
+    /// Returns the part in a name. The library adds a prefix to the name of a node that it fuses:
+    /// `fused layer.0/add`.
     fn named<'a>(&self, name: &'a str) -> Option<&'a str> {
         let scope = name.split_once('/')?.0;
         let last = scope.rsplit(' ').next().unwrap_or(scope);
@@ -47,13 +47,13 @@ impl Parts {
     }
 }
 
-/// The library's nodes with their parts. A node goes
+/// Attributes the nodes of the optimized graph to parts, by the first of these rules that applies:
 ///
-/// 1. by its own name,
-/// 2. by the names of the values that it makes,
-/// 3. where all readers of its values go,
-/// 4. where the first of the nodes that it reads from goes.
-pub(super) fn place(nodes: &[NodeProto], named: &Parts) -> Vec<Placed> {
+/// 1. the name of the node,
+/// 2. the names of its outputs,
+/// 3. the part that all readers of its outputs have in common,
+/// 4. the part of the first node that produces one of its inputs.
+pub(super) fn attribute(nodes: &[NodeProto], named: &Parts) -> Vec<AttributedNode> {
     let maker: BTreeMap<&str, usize> = nodes
         .iter()
         .enumerate()
@@ -72,9 +72,9 @@ pub(super) fn place(nodes: &[NodeProto], named: &Parts) -> Vec<Placed> {
         Some(name.to_owned())
     };
     let mut parts: Vec<Option<String>> = nodes.iter().map(own).collect();
-    // Readers stand behind makers: one pass from the end, one from the start, and one more for what
-    // only a maker could tell about its reader.
-    let ask_readers = |parts: &mut Vec<Option<String>>| {
+    // Nodes are in topological order: one pass from the end for rule 3, one from the start for rule 4,
+    // and one more for nodes whose readers were attributed by rule 4.
+    let attribute_by_readers = |parts: &mut Vec<Option<String>>| {
         for at in (0..nodes.len()).rev() {
             if parts[at].is_none() {
                 let first = readers[at].first().and_then(|&reader| parts[reader].clone());
@@ -83,38 +83,42 @@ pub(super) fn place(nodes: &[NodeProto], named: &Parts) -> Vec<Placed> {
             }
         }
     };
-    ask_readers(&mut parts);
+    attribute_by_readers(&mut parts);
     for at in 0..nodes.len() {
         if parts[at].is_none() {
             parts[at] = made_by(&nodes[at]).into_iter().find_map(|from| parts[from].clone());
         }
     }
-    ask_readers(&mut parts);
+    attribute_by_readers(&mut parts);
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     nodes
         .iter()
         .zip(parts)
-        .map(|(node, part)| Placed { name: text(&node.name), op_type: text(&node.op_type), part })
+        .map(|(node, part)| AttributedNode {
+            name: text(&node.name),
+            op_type: text(&node.op_type),
+            part,
+        })
         .collect()
 }
 
-/// The part of each traced node. The library runs nodes in the order of its graph; should it ever
-/// not, nodes go by their names alone.
-pub(super) fn parts_of(traced: &[TracedNode], placed: &[Placed]) -> Vec<Option<String>> {
-    let same = |traced: &TracedNode, placed: &Placed| {
-        traced.op_type == placed.op_type
-            && match placed.name.as_str() {
+/// Returns the part of each traced node. The library runs nodes in the order of its graph; if a trace
+/// has another order, nodes are matched by name only.
+pub(super) fn parts_of(traced: &[TracedNode], nodes: &[AttributedNode]) -> Vec<Option<String>> {
+    let same = |traced: &TracedNode, node: &AttributedNode| {
+        traced.op_type == node.op_type
+            && match node.name.as_str() {
                 "" => traced.name == format!("{}_{}", traced.op_type, traced.index),
                 name => traced.name == name,
             }
     };
-    let in_order = traced.len() == placed.len()
-        && traced.iter().zip(placed).all(|(traced, placed)| same(traced, placed));
+    let in_order = traced.len() == nodes.len()
+        && traced.iter().zip(nodes).all(|(traced, node)| same(traced, node));
     if in_order {
-        return placed.iter().map(|placed| placed.part.clone()).collect();
+        return nodes.iter().map(|node| node.part.clone()).collect();
     }
     let by_name: BTreeMap<&str, &Option<String>> =
-        placed.iter().map(|placed| (placed.name.as_str(), &placed.part)).collect();
+        nodes.iter().map(|node| (node.name.as_str(), &node.part)).collect();
     traced
         .iter()
         .map(|node| by_name.get(node.name.as_str()).and_then(|part| (*part).clone()))
@@ -142,12 +146,12 @@ mod tests {
     }
 
     fn parts(nodes: &[NodeProto]) -> Vec<String> {
-        let placed = place(nodes, &exported());
-        placed.into_iter().map(|placed| placed.part.unwrap_or("-".into())).collect()
+        let attributed = attribute(nodes, &exported());
+        attributed.into_iter().map(|node| node.part.unwrap_or("-".into())).collect()
     }
 
     #[test]
-    fn a_name_says_its_part_fused_or_not_and_foreign_scopes_say_nothing() {
+    fn names_of_nodes_and_fused_nodes_give_the_part() {
         let nodes = [
             node("Add", "a/add", &["x"], &["1"]),
             node("FusedMatMul", "fused b/gemm", &["y"], &["2"]),
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_of_a_function_belong_to_where_its_result_has_its_name() {
+    fn nodes_of_an_inlined_function_belong_to_the_part_of_its_result() {
         let nodes = [
             node("Add", "a/add", &["x"], &["a/add"]),
             node("Cast", "", &["one"], &["inlined_alpha"]),
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_change_goes_with_its_readers_or_else_with_its_maker() {
+    fn layout_change_belongs_to_its_readers_or_its_producer() {
         let nodes = [
             node("Add", "a/add", &["x"], &["1"]),
             node("ReorderOutput", "ReorderOutput", &["1"], &["2"]),
@@ -183,18 +187,18 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_no_part_belongs_to_none() {
+    fn node_without_neighbors_in_a_part_has_none() {
         assert_eq!(parts(&[node("Cast", "", &["x"], &["y"])]), ["-"]);
     }
 
     #[test]
-    fn nameless_nodes_are_found_by_order_and_not_at_all_in_another_graph() {
+    fn unnamed_nodes_are_matched_only_in_graph_order() {
         let nodes = [
             node("Cast", "", &["x"], &["1"]),
             node("Gemm", "b/gemm", &["1"], &["2"]),
             node("Add", "a/add", &["2"], &["3"]),
         ];
-        let placed = place(&nodes, &exported());
+        let attributed = attribute(&nodes, &exported());
         let traced = |index, op_type: &str, name: &str| {
             let (name, op_type) = (name.to_owned(), op_type.to_owned());
             TracedNode { index, name, op_type, count: 1, total_ns: 1 }
@@ -202,7 +206,7 @@ mod tests {
         let mut run =
             [traced(9, "Cast", "Cast_9"), traced(1, "Gemm", "b/gemm"), traced(2, "Add", "a/add")];
         let found = |run: &[TracedNode]| {
-            let parts = parts_of(run, &placed);
+            let parts = parts_of(run, &attributed);
             parts.into_iter().map(|part| part.unwrap_or("-".into())).collect::<Vec<_>>()
         };
         assert_eq!(found(&run), ["b", "b", "a"]);

@@ -1,14 +1,14 @@
-//! The library's profiler on one engine: attached when it is loaded, ended once, read and attributed
-//! to the parts of its network.
+//! The library's profiler on one engine: attached when the engine is loaded, stopped once, and its
+//! profile attributed to the parts of the network.
 //!
-//! The profiler costs microseconds per node, which it counts as the node's. An engine that is not
-//! measured pays nothing.
+//! The profiler costs microseconds per node, which it includes in the node's time. Engines without a
+//! profiler have no overhead.
 
-#![expect(unsafe_code, reason = "ends the library's profile by its C interface")]
+#![expect(unsafe_code, reason = "ends the library's profile through its C API")]
 
 use super::error::SessionError;
 use super::options::with_optimized_model;
-use super::parts::{Parts, Placed, parts_of, place};
+use super::parts::{AttributedNode, Parts, attribute, parts_of};
 use super::raw::check;
 use super::trace::{RESOLUTION_NS, Trace};
 use crate::engine::{OperatorProfile, OperatorProfileError, OperatorTime};
@@ -28,77 +28,79 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{RwLock, RwLockReadGuard};
 use tandem_export::onnx::ModelProto;
 
-/// Engines measured by this process, so that their files differ.
+/// Number of engines that this process has profiled, which makes their file names unique.
 static MEASURED: AtomicU64 = AtomicU64::new(0);
 
-/// Where the library writes what it measures of one engine.
+/// Paths of the files of one engine's profile.
 pub(super) struct ProfileFiles {
     stem: PathBuf,
 }
 
 impl ProfileFiles {
-    /// Files for one engine in `folder`.
+    /// Chooses the files for one engine in `folder`.
     pub(super) fn new(folder: &Path, network: &str) -> Self {
         let number = MEASURED.fetch_add(1, Ordering::Relaxed);
         Self { stem: folder.join(format!("{network}.{number}")) }
     }
 
-    /// What the library puts its time of day behind to name the profile.
+    /// Returns the prefix of the profile's path, to which the library appends the time of day.
     pub(super) fn prefix(&self) -> &Path {
         &self.stem
     }
 
-    /// The graph as the library runs it, with the part of each node. `commit` loads the network,
-    /// whose parts are `parts`, with the session options that it is given.
+    /// Returns the nodes of the optimized graph with their parts. `commit` loads the network, whose
+    /// parts are `parts`, with the given session options.
     ///
-    /// The graph is taken from a session of its own: one that writes its graph keeps weights that
-    /// the measured one drops.
+    /// The graph comes from a separate session, because a session that writes its graph keeps weights
+    /// that the measured session drops.
     pub(super) fn graph(
         &self,
         parts: &Parts,
         builder: SessionBuilder,
         commit: impl FnOnce(SessionBuilder) -> Result<OrtSession, SessionError>,
-    ) -> Result<Vec<Placed>, SessionError> {
+    ) -> Result<Vec<AttributedNode>, SessionError> {
         let graph = self.stem.with_added_extension("onnx");
         let weights = self.stem.with_added_extension("weights");
         let cannot = |path: &Path, source| SessionError::Write { path: path.to_owned(), source };
-        // The library would write every weight beside the graph, and nobody reads them.
+        // The library writes all weights as well; they are not needed.
         symlink("/dev/null", &weights).map_err(|error| cannot(&weights, error))?;
         let written = (|| {
-            let name = weights.file_name().expect("made of a name").to_string_lossy();
+            let name = weights.file_name().expect("the stem has a name").to_string_lossy();
             commit(with_optimized_model(builder, &graph, &name)?)?;
             fs::read(&graph).map_err(|error| cannot(&graph, error))
         })();
         for path in [&weights, &graph] {
-            // The library removes a weight file that stayed empty itself.
+            // The library itself removes a weight file that stayed empty.
             let _ = fs::remove_file(path);
         }
         let model =
             ModelProto::decode(written?.as_slice()).map_err(SessionError::OptimizedNotOnnx)?;
-        Ok(place(&model.graph.unwrap_or_default().node, parts))
+        Ok(attribute(&model.graph.unwrap_or_default().node, parts))
     }
 }
 
-/// A profile that the library is writing.
+/// Profile that the library is writing.
 pub(super) struct Profiling {
     parts: Parts,
-    graph: Vec<Placed>,
-    /// Held by runs for reading: the library does not end a profile under a run. False once ended.
+    graph: Vec<AttributedNode>,
+    /// False after the profile was ended. Runs hold the read lock, so that the profile does not end
+    /// during a run.
     open: RwLock<bool>,
 }
 
 impl Profiling {
-    /// Of an engine whose session was loaded with a profile and runs `graph`.
-    pub(super) fn new(parts: Parts, graph: Vec<Placed>) -> Self {
+    /// Describes the profile of an engine whose session was loaded with a profiler and runs `graph`.
+    pub(super) fn new(parts: Parts, graph: Vec<AttributedNode>) -> Self {
         Self { parts, graph, open: RwLock::new(true) }
     }
 
-    /// Keeps the profile from ending during a run.
+    /// Returns a guard that delays the end of the profile until the run has completed.
     pub(super) fn during_run(&self) -> RwLockReadGuard<'_, bool> {
         unpoisoned(self.open.read())
     }
 
-    /// Ends the profile and says what it holds beyond `warm_up` runs; `None` if it has ended.
+    /// Ends the profile and returns the times after the first `warm_up` runs; `None` if it was ended
+    /// before.
     pub(super) fn end(
         &self,
         network: &str,
@@ -161,7 +163,7 @@ impl Profiling {
     }
 }
 
-/// Ends the profile of a session that nobody runs; the file that it is in.
+/// Ends the profile of a session that has no run in progress, and returns the profile's path.
 fn end_profile(
     network: &str,
     session: *mut ort::sys::OrtSession,
@@ -169,18 +171,18 @@ fn end_profile(
     let failed = |reason: String| OperatorProfileError::End { network: network.to_owned(), reason };
     let allocator = Allocator::default();
     let mut name: *mut c_char = ptr::null_mut();
-    // SAFETY: the caller keeps the session alive and lets nobody run it (`Profiling::open`); the
-    // allocator outlives the call.
+    // SAFETY: the caller keeps `session` alive and excludes runs by the write lock of `Profiling::open`;
+    // `allocator` outlives the call.
     let status =
         unsafe { (ort::api().SessionEndProfiling)(session, allocator.ptr().cast_mut(), &mut name) };
     check(status).map_err(|error| failed(error.to_string()))?;
     if name.is_null() {
-        return Err(failed("it names no file".into()));
+        return Err(failed("it returned no file name".into()));
     }
-    // SAFETY: not null, so a string that the library just made, ended by a zero byte and ours until
-    // it is freed below.
+    // SAFETY: `name` is not null, so it is a zero-terminated string that the library just allocated; it
+    // is valid until it is freed below.
     let path = PathBuf::from(unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
-    // SAFETY: made by this very allocator, and freed once.
+    // SAFETY: `name` was allocated by `allocator` and is freed only here.
     let status = unsafe { (ort::api().AllocatorFree)(allocator.ptr().cast_mut(), name.cast()) };
     check(status).map_err(|error| failed(error.to_string()))?;
     Ok(path)

@@ -1,6 +1,6 @@
-//! The library's C interface, one call at a time: results, descriptors of memory, and runs.
+//! Calls of the library's C API: status conversion, tensor descriptors, and runs.
 
-#![expect(unsafe_code, reason = "calls the library's C interface")]
+#![expect(unsafe_code, reason = "calls the library's C API")]
 
 use crate::engine::MAX_TENSORS;
 use crate::tensor::DType;
@@ -14,16 +14,16 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Maximum number of dimensions of a tensor; a network with more is refused when it is loaded.
+/// Maximum number of dimensions of a tensor; networks with more are refused when they are loaded.
 pub(super) const MAX_RANK: usize = 8;
 
-/// Converts a status that the library just returned to a result; releases the status.
+/// Converts a status that the library just returned to a result, and releases the status.
 pub(super) fn check(status: OrtStatusPtr) -> ort::Result<()> {
-    // SAFETY: `status` was just returned by the library, null for success; ownership passes here.
+    // SAFETY: `status` was just returned by the library, null for success, and is owned by this call.
     unsafe { ort::Error::result_from_status(status) }
 }
 
-/// Returns the library's name of an element type.
+/// Returns the library's constant for an element type.
 pub(super) fn element_type(dtype: DType) -> ElementType {
     match dtype {
         DType::F32 => ElementType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
@@ -49,7 +49,7 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Describes memory that is kept alive by whoever holds the descriptor.
+    /// Creates a descriptor of memory that the owner of the descriptor keeps alive.
     pub(super) fn new(
         info: &MemoryInfo<'static>,
         memory: Memory,
@@ -57,9 +57,9 @@ impl Descriptor {
     ) -> ort::Result<Self> {
         let shape: ArrayVec<i64, MAX_RANK> = spec.shape.iter().map(|&dim| dim as i64).collect();
         let mut value = ptr::null_mut();
-        // SAFETY: `shape` and `info` outlive the call. The described memory is only touched during a
-        // `run` that borrows it; in between, the descriptor is a number and a length. Should the same
-        // address later hold another tensor of this input, type and length are the contract's again.
+        // SAFETY: `shape` and `info` outlive the call. The library accesses the described memory only
+        // in a `run` that borrows it; otherwise the descriptor is an address and a length. If another
+        // tensor of this input is later at the same address, it has the contract's type and length too.
         let status = unsafe {
             (ort::api().CreateTensorWithDataAsOrtValue)(
                 info.ptr(),
@@ -76,12 +76,12 @@ impl Descriptor {
         Ok(Self { address: memory.address as usize, value })
     }
 
-    /// Address of the described memory.
+    /// Returns the address of the described memory.
     pub(super) fn address(&self) -> usize {
         self.address
     }
 
-    /// The library's value, valid as long as the descriptor.
+    /// Returns the library's value, which is valid as long as the descriptor.
     pub(super) fn value(&self) -> NonNull<OrtValue> {
         self.value
     }
@@ -89,19 +89,19 @@ impl Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        // SAFETY: `value` came from CreateTensorWithDataAsOrtValue, is released only here, and does
-        // not own the memory it describes.
+        // SAFETY: `value` was created by CreateTensorWithDataAsOrtValue, is released only here, and does
+        // not own the memory that it describes.
         unsafe { (ort::api().ReleaseValue)(self.value.as_ptr()) }
     }
 }
 
-// SAFETY: a descriptor is a plain heap object of the library without thread affinity, which is not
-// changed after it was made.
+// SAFETY: a descriptor is a heap object of the library without thread affinity, and immutable after
+// its creation.
 unsafe impl Send for Descriptor {}
-// SAFETY: as above; a shared descriptor only gives its address and its value's.
+// SAFETY: as above; a shared descriptor only returns two addresses.
 unsafe impl Sync for Descriptor {}
 
-/// Names of a network's tensors, as the library takes them.
+/// Names of a network's tensors as C strings.
 pub(super) struct Names {
     inputs: Vec<CString>,
     outputs: Vec<CString>,
@@ -111,7 +111,7 @@ impl Names {
     /// Returns the names of the tensors in `contract`.
     pub(super) fn of(contract: &Contract) -> Self {
         let name = |spec: &TensorSpec| {
-            CString::new(spec.name.as_str()).expect("ONNX names hold no zero byte")
+            CString::new(spec.name.as_str()).expect("ONNX names contain no zero byte")
         };
         Self {
             inputs: contract.inputs.iter().map(name).collect(),
@@ -120,7 +120,7 @@ impl Names {
     }
 }
 
-/// Argument arrays of the library's `Run`.
+/// Argument arrays of the library's function `Run`.
 pub(super) struct Arguments {
     input_names: Vec<*const c_char>,
     output_names: Vec<*const c_char>,
@@ -128,13 +128,13 @@ pub(super) struct Arguments {
     pub(super) outputs: Vec<*mut OrtValue>,
 }
 
-// SAFETY: the pointers are only followed in `run`, whose caller answers for what they lead to.
+// SAFETY: the pointers are dereferenced only in `run`, whose caller guarantees that they are valid.
 unsafe impl Send for Arguments {}
 // SAFETY: as above; `run` only reads the arrays.
 unsafe impl Sync for Arguments {}
 
 impl Arguments {
-    /// Arguments with these names, and null for each value.
+    /// Creates arguments with these names and a null pointer for each value.
     pub(super) fn new(names: &Names) -> Self {
         let pointers = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect();
         Self {
@@ -148,21 +148,21 @@ impl Arguments {
     /// Runs `session` with these arguments; `options` may be null.
     ///
     /// # Safety
-    /// `session` and `options` are alive, the names that these arguments were made of too, and every
-    /// value is one of a live descriptor. The described memory is valid, has the type and length that
-    /// the contract says, and is accessed by nobody else, until the run is over: for a provider that
-    /// hands work to a stream, until the stream has done it.
+    /// `session`, `options` and the `Names` of these arguments are alive, and every value belongs to a
+    /// live descriptor. The described memory is valid, has the contract's type and length, and is not
+    /// accessed elsewhere until the run has completed: for a provider that enqueues work on a stream,
+    /// until the stream has completed it.
     pub(super) unsafe fn run(
         &self,
         session: *mut OrtSession,
         options: *const OrtRunOptions,
     ) -> ort::Result<()> {
-        // The library takes the outputs' array for writing, though it has nothing to write there.
+        // The library's parameter is mutable although it writes nothing when outputs are given.
         let mut outputs: ArrayVec<*mut OrtValue, MAX_TENSORS> =
             self.outputs.iter().copied().collect();
-        // SAFETY: names and values of each side are equally many, and the library copies none of the
-        // arrays' addresses; its sessions may be run from several threads. The rest is the caller's
-        // promise.
+        // SAFETY: the arrays of names and values have equal lengths on each side and outlive the call,
+        // which does not retain them; sessions may be run from several threads. The caller guarantees
+        // the rest.
         let status = unsafe {
             (ort::api().Run)(
                 session,

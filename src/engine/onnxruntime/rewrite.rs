@@ -1,7 +1,7 @@
-//! Changes where a graph's weights lie, and nothing else in it.
+//! Rewrites the locations of a graph's external weights and leaves the rest unchanged.
 //!
-//! The library's own graphs hold messages that ours never do, so everything but the changed weights
-//! is copied byte by byte.
+//! Graphs written by the library contain messages that `tandem_export::onnx` does not define, so
+//! everything except the changed weights is copied byte by byte.
 
 use crate::engine::LoadError;
 use crate::engine::folder::ExternalData;
@@ -9,18 +9,17 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use prost::{DecodeError, Message};
 use tandem_export::onnx::{DataLocation, ModelProto, TensorProto};
 
-/// Field of a model that holds its graph.
+/// Field number of `ModelProto.graph`.
 const GRAPH: u32 = 7;
 
-/// Field of a graph that holds a weight.
+/// Field number of `GraphProto.initializer`.
 const INITIALIZER: u32 = 5;
 
-/// A graph cannot be changed.
+/// Error returned when a graph cannot be rewritten.
 #[derive(Debug)]
 pub(super) enum RewriteError<E = LoadError> {
-    /// It is not an ONNX file.
     NotOnnx(DecodeError),
-    /// What was to be done to a weight failed.
+    /// Error of the function that changes a weight.
     Weight(E),
 }
 
@@ -30,17 +29,17 @@ impl<E> From<DecodeError> for RewriteError<E> {
     }
 }
 
-/// A graph holds weights or graphs where no engine of ours has any.
+/// Error returned for a graph with weights or subgraphs in fields that tandem's graphs do not use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HiddenError {
     #[error("not an ONNX file: {0}")]
     NotOnnx(#[from] DecodeError),
-    #[error("it has {0}, which tandem's graphs have not; build or export it again")]
+    #[error("it has {0}, which tandem's graphs do not use; build or export it again")]
     Hidden(&'static str),
 }
 
-/// Refuses weights in files, and graphs, that [`with_external_weights`] does not see: a library would
-/// open whatever file they name.
+/// Refuses external weights and subgraphs that [`with_external_weights`] does not visit: the library
+/// would open the files that they refer to without a check.
 pub(super) fn refuse_hidden(model: &[u8]) -> Result<(), HiddenError> {
     let model = hidden::Model::decode(model)?;
     let is_external = |tensor: &TensorProto| {
@@ -69,7 +68,7 @@ pub(super) fn refuse_hidden(model: &[u8]) -> Result<(), HiddenError> {
     Ok(())
 }
 
-/// What of an ONNX file our own messages leave out. Numbers are those of `onnx.proto`.
+/// Parts of ONNX messages that `tandem_export::onnx` leaves out, with the field numbers of `onnx.proto`.
 mod hidden {
     use tandem_export::onnx::TensorProto;
 
@@ -114,12 +113,12 @@ mod hidden {
     }
 }
 
-/// A copy of `model` in which `change` had a hand at every weight that lies in a file.
+/// Returns a copy of `model` in which `change` was applied to each external weight.
 pub(super) fn with_external_weights<E>(
     model: &[u8],
     mut change: impl FnMut(&mut TensorProto, ExternalData) -> Result<(), E>,
 ) -> Result<Vec<u8>, RewriteError<E>> {
-    // Whatever can be taken apart below is not yet an ONNX file.
+    // The loop below accepts any Protocol Buffers message, so the model is decoded first.
     ModelProto::decode(model)?;
     copy(model, GRAPH, |graph| {
         copy(graph, INITIALIZER, |tensor| {
@@ -131,7 +130,7 @@ pub(super) fn with_external_weights<E>(
     })
 }
 
-/// A copy of `message` with every submessage of number `field` put through `change`.
+/// Returns a copy of `message` in which `change` replaced each submessage with number `field`.
 fn copy<E>(
     message: &[u8],
     field: u32,
@@ -150,7 +149,7 @@ fn copy<E>(
             WireType::ThirtyTwoBit => 4,
             WireType::SixtyFourBit => 8,
             WireType::LengthDelimited => decode_varint(&mut rest)? as usize,
-            // The format has no groups; decoding as a model refused them.
+            // Groups do not occur: decoding as a model refused them.
             WireType::StartGroup | WireType::EndGroup => 0,
         };
         let (value, after) = rest.split_at(length.min(rest.len()));
@@ -203,8 +202,8 @@ mod tests {
     }
 
     #[test]
-    fn only_weights_in_files_change_and_unknown_fields_stay() {
-        // Fields that our messages do not have: a varint, a fixed 32-bit, a string.
+    fn rewrite_changes_external_weights_and_keeps_unknown_fields() {
+        // Unknown fields: a varint, a fixed 32-bit number and a string.
         let unknown = [0xc0, 0x3e, 5, 0xc5, 0x3e, 1, 2, 3, 4, 0xca, 0x3e, 2, b'h', b'i'];
         let bytes = [model().encode_to_vec().as_slice(), &unknown].concat();
         let moved = moved(&bytes);
@@ -224,20 +223,20 @@ mod tests {
         super::super::weights::set_external_data(&mut tensor, &place);
         let constant = hidden::Attribute { tensor: Some(tensor), ..Default::default() };
         let body = hidden::Attribute { graph: Some(vec![]), ..Default::default() };
-        for (attribute, says) in [(constant, "constants in files"), (body, "subgraphs")] {
+        for (attribute, text) in [(constant, "constants in files"), (body, "subgraphs")] {
             let node = hidden::Node { attribute: vec![attribute] };
             let graph = hidden::Graph { node: vec![node], sparse: vec![] };
             let model = hidden::Model { graph: Some(graph), ..Default::default() };
             let error = refuse_hidden(&model.encode_to_vec()).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
+            assert!(error.contains(text), "{error}");
         }
     }
 
     #[test]
-    fn cut_off_files_are_errors_at_every_length() {
+    fn truncation_at_any_length_does_not_panic() {
         let bytes = model().encode_to_vec();
         for length in 1..bytes.len() {
-            // A cut between two fields leaves a whole message.
+            // A cut between two fields leaves a valid message.
             let _ = with_external_weights(&bytes[..length], |_, _| Ok::<(), Infallible>(()));
         }
         let cut = &bytes[..bytes.len() - 1];

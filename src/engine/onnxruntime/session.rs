@@ -1,11 +1,11 @@
-//! A network on the CPU, and one user of it.
+//! Engine and session for the CPU.
 //!
-//! The library takes tensors as descriptors (address, type, shape). A session keeps the descriptors
-//! of every memory it was run with, so that a run with known memory makes no allocation of ours and
-//! copies nothing: three KV slots are three descriptors per tensor. Where runs are submitted to a
-//! stream, it keeps whole sets of them: three slots are three [`Binding`]s.
+//! The library takes tensors as descriptors (address, type, shape). A session caches the descriptors of
+//! the memory it was run with, so that later runs with it neither allocate here nor copy: three KV slots
+//! are three descriptors per tensor. For runs on a stream it caches sets of descriptors: three slots are
+//! three [`Binding`]s.
 
-#![expect(unsafe_code, reason = "calls the library's C interface to run on the caller's memory")]
+#![expect(unsafe_code, reason = "calls the library's C API to run on the caller's memory")]
 
 use super::bindings::{Binding, Bindings, Network};
 use super::profile::Profiling;
@@ -29,23 +29,23 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Descriptors kept per tensor before the oldest is dropped: enough for every camera frame of a
-/// model's history, which the BEV encoder reads in the camera's own memory.
+/// Maximum number of cached descriptors per tensor, after which the oldest is dropped: enough for each
+/// camera frame of a model's history, which the BEV encoder reads in place.
 const KNOWN_ADDRESSES: usize = 32;
 
-/// A loaded network.
+/// Network loaded for the CPU.
 pub(super) struct CpuEngine {
     contract: Contract,
     names: Names,
     info: MemoryInfo<'static>,
     session: OrtSession,
     profiling: Option<Profiling>,
-    /// Declared after the session: the mapped memory must outlive it.
+    /// Declared after the session, which reads the mapped memory.
     _weights: Weights,
 }
 
 impl CpuEngine {
-    /// A network that was loaded as `session`, which reads `weights` in place.
+    /// Wraps `session`, which reads `weights` in place.
     pub(super) fn new(
         contract: Contract,
         session: OrtSession,
@@ -56,7 +56,7 @@ impl CpuEngine {
         Self { contract, names, info, session, profiling, _weights: weights }
     }
 
-    /// The library's session; it may be run by several threads at once.
+    /// Returns the library's session, which several threads may run at once.
     fn raw(&self) -> *mut ort::sys::OrtSession {
         self.session.ptr().cast_mut()
     }
@@ -93,12 +93,12 @@ impl Engine for CpuEngine {
     }
 }
 
-/// A session on the CPU.
+/// Session on the CPU.
 struct CpuSession {
     engine: Arc<CpuEngine>,
     inputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
     outputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
-    /// Arguments of runs on the host's tensors, refilled by each.
+    /// Arguments of runs on host tensors; each run overwrites the values.
     arguments: Arguments,
     bindings: Bindings<CpuEngine>,
 }
@@ -111,7 +111,7 @@ impl CpuSession {
         Self { engine, inputs, outputs, arguments, bindings: Bindings::new() }
     }
 
-    /// Fills in the arguments, all tensors being what the contract says.
+    /// Fills in the arguments; all tensors match the contract.
     fn describe(
         &mut self,
         inputs: &[TensorView<'_>],
@@ -142,8 +142,8 @@ impl Work for Binding<CpuEngine> {
         let _accesses: ArrayVec<HostAccess<'_>, { 2 * MAX_TENSORS }> =
             writes.chain(reads).collect::<Result<_, _>>()?;
         let _measured = self.network().profiling.as_ref().map(Profiling::during_run);
-        // SAFETY: nobody else is at the memory during the accesses, so that of two runs of one binding
-        // at a time one is refused; on the CPU a run is over when the call returns.
+        // SAFETY: `_accesses` excludes other accesses to the memory, so the second of two simultaneous
+        // runs of one binding is refused; on the CPU a run has completed when the call returns.
         unsafe { self.call_library() }.map_err(|error| DeviceError::Failed {
             what: format!("network {:?}", self.network().contract.network),
             reason: error.to_string(),
@@ -185,10 +185,10 @@ impl Session for CpuSession {
         let described = self.describe(inputs, outputs);
         let _measured = self.engine.profiling.as_ref().map(Profiling::during_run);
         let ran = described.and_then(|()| {
-            // SAFETY: the engine, which `self` keeps, owns the session and the names, and `self` keeps
-            // the descriptors of the arguments. The memory that they describe is borrowed by `inputs`
-            // and `outputs` until this call returns; shapes and lengths were checked against the
-            // contract. On the CPU the run is over when the call returns.
+            // SAFETY: `self.engine` owns the session and the names, and `self` owns the descriptors of
+            // the arguments. `inputs` and `outputs` borrow the described memory until this call returns;
+            // shapes and lengths were checked against the contract. On the CPU the run has completed
+            // when the call returns.
             unsafe { self.arguments.run(self.engine.raw(), ptr::null()) }
         });
         ran.map_err(|error| RunError::Library {
@@ -198,7 +198,7 @@ impl Session for CpuSession {
     }
 }
 
-/// Returns the descriptor of this memory, which the first call makes.
+/// Returns the descriptor of this memory; the first call creates it.
 fn descriptor(
     known: &mut ArrayVec<Descriptor, KNOWN_ADDRESSES>,
     info: &MemoryInfo<'static>,

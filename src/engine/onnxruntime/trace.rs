@@ -1,5 +1,5 @@
-//! Reads the library's own profile: a JSON array of events, of which those of nodes and of whole runs
-//! matter. Events of a thread are in the order in which they ended, so a run's nodes stand before it.
+//! Reads the library's profile, a JSON array of events; only those of nodes and of runs are used.
+//! Events of one thread are ordered by their ends, so the nodes of a run precede the run.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
@@ -7,31 +7,30 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 
-/// Events that the library keeps per session; it drops what comes after them.
+/// Maximum number of events per session; the library drops later ones.
 const MAX_EVENTS: u64 = 1_000_000;
 
-/// What the library's times are given in, nanoseconds.
+/// Unit of the library's times, nanoseconds.
 pub(super) const RESOLUTION_NS: u64 = 1_000;
 
-/// What a profile says, summed over whole runs.
+/// Content of a profile, summed over complete runs.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Trace {
-    /// Whole runs after the warm-up.
+    /// Complete runs after the warm-up.
     pub(super) runs: u64,
-    /// What they took.
     pub(super) run_total_ns: u64,
-    /// Their nodes, in the order of their first execution.
+    /// Nodes in the order of their first execution.
     pub(super) nodes: Vec<TracedNode>,
     /// True if the library dropped events.
     pub(super) cut_short: bool,
 }
 
-/// A node as the library ran it.
+/// Node in a profile.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TracedNode {
-    /// The library's number of the node.
+    /// Index of the node in the library's graph.
     pub(super) index: u64,
-    /// Its name; the library calls a node without one `{op_type}_{index}`.
+    /// Name; the library calls an unnamed node `{op_type}_{index}`.
     pub(super) name: String,
     pub(super) op_type: String,
     pub(super) count: u64,
@@ -39,10 +38,8 @@ pub(super) struct TracedNode {
 }
 
 impl Trace {
-    /// Reads a profile and leaves out its first `warm_up` runs.
-    ///
-    /// # Errors
-    /// If it is not a whole profile of a session. The message has no file name.
+    /// Reads a profile without its first `warm_up` runs. Fails if it is not a complete profile of a
+    /// session; the message contains no file name.
     pub(super) fn read(file: impl Read, warm_up: u64) -> Result<Self, serde_json::Error> {
         let mut json = serde_json::Deserializer::from_reader(file);
         let trace = json.deserialize_seq(Reader { warm_up })?;
@@ -68,7 +65,7 @@ struct Arguments {
     node_index: Option<String>,
 }
 
-/// Sums events as they are read: a profile of a long measurement does not fit into memory.
+/// Sums events while they are read: the profile of a long measurement does not fit into memory.
 struct Reader {
     warm_up: u64,
 }
@@ -103,29 +100,30 @@ impl<'de> Visitor<'de> for Reader {
 #[derive(Default)]
 struct Sums {
     warm_up: u64,
-    /// Whole runs, warm-up included.
+    /// Complete runs so far, warm-up included.
     seen: u64,
     run_total_us: u64,
     nodes: Vec<TracedNode>,
-    places: BTreeMap<u64, usize>,
-    /// Places of nodes with what they took, microseconds, by thread: of a run that has not ended yet.
+    /// Position in `nodes` by index of the library's graph.
+    positions: BTreeMap<u64, usize>,
+    /// Positions and times (microseconds) of nodes, by thread, in runs that have not ended yet.
     open: BTreeMap<u64, Vec<(usize, u64)>>,
 }
 
 impl Sums {
     fn node(&mut self, event: Event) -> Result<(), String> {
-        // Waits for other devices are events of their own, and no work of the node.
+        // Waits for other devices have separate events and are not part of the node.
         let Some(name) = event.name.strip_suffix("_kernel_time") else { return Ok(()) };
         let missing = |what| format!("event of node {name:?} has no {what}");
         let op_type = event.args.op_name.ok_or_else(|| missing("operator (args.op_name)"))?;
         let index = event.args.node_index.and_then(|index| index.parse().ok());
         let index = index.ok_or_else(|| missing("number (args.node_index)"))?;
-        let place = *self.places.entry(index).or_insert(self.nodes.len());
-        if place == self.nodes.len() {
+        let position = *self.positions.entry(index).or_insert(self.nodes.len());
+        if position == self.nodes.len() {
             let name = name.to_owned();
             self.nodes.push(TracedNode { index, name, op_type, count: 0, total_ns: 0 });
         }
-        self.open.entry(event.tid).or_default().push((place, event.dur));
+        self.open.entry(event.tid).or_default().push((position, event.dur));
         Ok(())
     }
 
@@ -136,9 +134,9 @@ impl Sums {
             return;
         }
         self.run_total_us += event.dur;
-        for (place, us) in nodes {
-            self.nodes[place].count += 1;
-            self.nodes[place].total_ns += us * RESOLUTION_NS;
+        for (position, us) in nodes {
+            self.nodes[position].count += 1;
+            self.nodes[position].total_ns += us * RESOLUTION_NS;
         }
     }
 
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_summed_over_runs_and_warm_up_is_left_out() {
+    fn node_times_are_summed_without_warm_up() {
         let text = file(&two_runs());
         let all = read(&text, 0).unwrap();
         assert_eq!((all.runs, all.run_total_ns, all.cut_short), (2, 86_000, false));
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_an_end_does_not_count() {
+    fn run_without_an_end_is_not_counted() {
         let mut events = two_runs();
         events.pop();
         let trace = read(&file(&events), 0).unwrap();
@@ -219,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_two_threads_are_told_apart() {
+    fn runs_of_two_threads_are_separated() {
         let events = [
             session(1, "session_initialization", 9),
             node(1, 0, "a/add", 3),
@@ -236,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_other_devices_are_no_work_of_a_node() {
+    fn waits_for_other_devices_are_not_counted() {
         let mut events = two_runs();
         let wait = node(1, 0, "embed/gemm", 1_000).replace("_kernel_time", "_fence_before");
         events.insert(1, wait);
@@ -244,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_breaks_off_is_refused_wherever_it_does() {
+    fn profile_truncated_at_any_length_is_refused() {
         let text = file(&two_runs());
-        let whole = text.trim_end().len();
-        for length in 0..whole {
+        let complete = text.trim_end().len();
+        for length in 0..complete {
             let error = read(&text[..length], 0).unwrap_err();
-            assert!(error.contains("EOF"), "{length} of {whole} bytes: {error}");
+            assert!(error.contains("EOF"), "{length} of {complete} bytes: {error}");
         }
     }
 
     #[test]
-    fn foreign_files_are_refused_by_what_is_wrong_with_them() {
+    fn other_files_are_refused_with_a_reason() {
         let foreign = [
             ("{\"traceEvents\": []}", "expected an array of events"),
             ("[]", "no event of a session"),
@@ -267,12 +265,12 @@ mod tests {
             let error = read(text, 0).unwrap_err();
             assert!(error.contains(wanted), "{text:?}: {error}");
         }
-        let behind = format!("{} []", file(&two_runs()));
-        assert!(read(&behind, 0).unwrap_err().contains("trailing"));
+        let longer = format!("{} []", file(&two_runs()));
+        assert!(read(&longer, 0).unwrap_err().contains("trailing"));
     }
 
     #[test]
-    fn a_node_without_its_operator_or_number_is_refused_by_name() {
+    fn node_without_operator_or_index_is_refused_by_name() {
         for (key, wanted) in [("op_name", "args.op_name"), ("node_index", "args.node_index")] {
             let text = file(&two_runs()).replace(key, "other");
             let error = read(&text, 0).unwrap_err();
@@ -283,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_profile_says_that_runs_are_missing() {
+    fn full_profile_is_marked_as_cut_short() {
         let mut text = String::from("[");
         let run = [node(1, 0, "a/add", 1), session(1, "model_run", 2)].join(",");
         text.push_str(&run);

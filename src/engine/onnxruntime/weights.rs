@@ -1,4 +1,4 @@
-//! External weights: mapped files and the library's descriptors over them.
+//! External weights: mapped files and the library's descriptors of them.
 
 #![expect(unsafe_code, reason = "describes the memory of mapped weight files to the library")]
 
@@ -24,35 +24,34 @@ use std::sync::Arc;
 use tandem_export::onnx::{DataLocation, DataType, StringStringEntryProto, TensorProto};
 use tandem_files::{MappedFile, open_regular, shortened};
 
-/// The weights of one network, where they lie on disk.
+/// Weights of one network, mapped from their files.
 pub(super) struct Weights {
-    /// Descriptors by initializer name. Declared first: they go before the memory they describe.
+    /// Descriptors by initializer name. Declared first, so that they are dropped before their memory.
     values: Vec<(String, Arc<DynValue>)>,
-    /// The files, by location as the graph names it.
+    /// Files by location as the graph names it.
     files: BTreeMap<String, WeightFile>,
-    /// Copies of weights that begin between two elements.
+    /// Copies of weights whose offset is not aligned for their elements.
     copies: Vec<Box<[u64]>>,
-    /// The folder that rewritten locations are relative to: the deepest one that holds all files.
+    /// Folder that rewritten locations are relative to: the deepest common ancestor of all files.
     root: PathBuf,
 }
 
-/// A mapped file.
+/// Mapped weight file.
 struct WeightFile {
     bytes: MappedFile,
-    /// Its path, links followed.
+    /// Canonical path.
     path: PathBuf,
 }
 
 impl Weights {
-    /// Maps every external weight of `graph`, which is `file`'s, exported or built, and gives it back
-    /// with locations that are relative to [`root`](Self::root). Grouped convolutions are widened to
-    /// multiples of `block` channels, if it is given.
+    /// Maps all external weights of `graph`, the exported or built graph of `file`, and returns the
+    /// graph with locations relative to [`root`](Self::root). With `block`, grouped convolutions are
+    /// widened to multiples of that number of channels.
     ///
-    /// The library refuses weight files outside the model's folder, links included, even when the
-    /// weight is given by address, and its optimizer reads some weights (convolutions that it fuses)
-    /// by location all the same. So each file is opened and checked here, and the library is given
-    /// their common folder and the paths of these very files in it: whatever else a graph may name,
-    /// it is refused before.
+    /// The library refuses weight files outside the model's folder, links included, even for weights
+    /// passed by address, and its optimizer reads the weights of convolutions that it fuses by
+    /// location. Each file is therefore opened and checked here, and the library receives the common
+    /// folder and the paths of exactly these files in it; other references are refused before.
     pub(super) fn map(
         file: &NetworkFile,
         graph: &[u8],
@@ -91,7 +90,7 @@ impl Weights {
         Ok((weights, graph))
     }
 
-    /// Describes one weight to the library; returns its file's path in the root folder.
+    /// Creates the descriptor of one weight and returns its file's path relative to the root folder.
     fn add(
         &mut self,
         file: &NetworkFile,
@@ -129,19 +128,19 @@ impl Weights {
             }
         };
         self.values.push((tensor.name().to_owned(), Arc::new(value)));
-        let in_root = mapped.path.strip_prefix(&self.root).expect("the root holds all files");
+        let in_root = mapped.path.strip_prefix(&self.root).expect("the root contains all files");
         in_root.to_str().map(str::to_owned).ok_or_else(|| {
             refused(network, format!("the path of {} is not UTF-8", mapped.path.display()))
         })
     }
 
-    /// The folder that rewritten locations are relative to.
+    /// Returns the folder that rewritten locations are relative to.
     #[cfg(feature = "cuda")]
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Gives all of them to a session to be.
+    /// Adds all weights to the builder of a session.
     pub(super) fn add_to(&self, builder: SessionBuilder) -> Result<SessionBuilder, SessionError> {
         let root = self.root.to_str().ok_or(SessionError::Root)?;
         let mut builder = builder.with_config_entry(ROOT_ENTRY, root)?;
@@ -167,7 +166,7 @@ impl WeightFile {
         Ok(Self { bytes, path: real })
     }
 
-    /// The bytes at `place`, if the file holds them.
+    /// Returns the bytes at `place`; `None` if the file is too short.
     fn at(&self, place: &ExternalData) -> Option<&[u8]> {
         let from = usize::try_from(place.offset).ok()?;
         let to = from.checked_add(usize::try_from(place.length).ok()?)?;
@@ -175,17 +174,17 @@ impl WeightFile {
     }
 }
 
-/// The library's option for the folder that locations are relative to.
+/// Session option of the library: the folder that locations are relative to.
 pub(super) const ROOT_ENTRY: &str = "session.model_external_initializers_file_folder_path";
 
-/// The deepest folder that holds all of `files`, which are absolute; the root without any.
+/// Returns the deepest folder that contains all of `files`, which are absolute; `/` for no files.
 fn common_folder<'a>(files: impl Iterator<Item = &'a Path>) -> PathBuf {
     let mut folders = files.filter_map(Path::parent);
     let Some(first) = folders.next() else { return PathBuf::from("/") };
     let mut common = first;
     for folder in folders {
         while !folder.starts_with(common) {
-            common = common.parent().expect("absolute paths have the root in common");
+            common = common.parent().expect("absolute paths have the common root /");
         }
     }
     common.to_owned()
@@ -202,7 +201,7 @@ fn as_load_error(network: &str, error: RewriteError) -> LoadError {
     }
 }
 
-/// Writes where a weight lies into its message.
+/// Sets the location of an external weight in its message.
 pub(super) fn set_external_data(tensor: &mut TensorProto, place: &ExternalData) {
     tensor.raw_data = None;
     tensor.data_location = Some(DataLocation::External as i32);
@@ -213,7 +212,7 @@ pub(super) fn set_external_data(tensor: &mut TensorProto, place: &ExternalData) 
     ];
 }
 
-/// A descriptor of the library over `bytes`, which are aligned for elements of `dtype`.
+/// Creates the library's descriptor of `bytes`, which are aligned for elements of `dtype`.
 fn describe(
     network: &str,
     tensor: &TensorProto,
@@ -223,8 +222,8 @@ fn describe(
     let info = MemoryInfo::default();
     let mut value = ptr::null_mut();
     // SAFETY: `bytes` outlives the descriptor: it is mapped or copied memory that `Weights` drops after
-    // it (field order), and the engine keeps `Weights` beside its session. It is aligned for `dtype`
-    // and as long as the shape asks for (`check_weight`), and the library only reads initializers.
+    // it (field order), and the engine drops `Weights` after its session. It is aligned for `dtype` and
+    // as long as the shape requires (`check_weight`), and the library only reads initializers.
     let status = unsafe {
         (ort::api().CreateTensorWithDataAsOrtValue)(
             info.ptr(),
@@ -238,7 +237,7 @@ fn describe(
     };
     check(status).map_err(|error| refused(network, error.to_string()))?;
     let value = NonNull::new(value).expect("the library reported success");
-    // SAFETY: a valid value just made by the library, owned by nobody else.
+    // SAFETY: `value` was just created by the library and has no other owner.
     Ok(unsafe { DynValue::from_ptr(value, Some(&Allocator::default())) })
 }
 
@@ -259,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_folder_is_the_deepest_that_holds_all_files() {
+    fn common_folder_is_the_deepest_common_ancestor() {
         let check = |files: &[&str], expected: &str| {
             assert_eq!(common_folder(files.iter().map(Path::new)), Path::new(expected));
         };

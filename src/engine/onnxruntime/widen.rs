@@ -1,14 +1,14 @@
-//! Grouped convolutions in the form that ONNX Runtime's blocked kernels on the CPU take.
+//! Rewrites grouped convolutions for ONNX Runtime's blocked CPU kernels.
 //!
-//! The library computes convolutions in blocks of channels, but a grouped one only if each group is a
-//! multiple of a block wide. Others it unfolds group by group, at a tenth of the speed, and changes
-//! the layout before and after. Here, adjacent groups are merged into one, with zeros where an output
-//! channel meets an input channel of another group: more arithmetic, in kernels that are so much
-//! faster. Where the number of groups does not come out even, the missing channels are added to the
-//! operators around the convolution, with weights of zero.
+//! The library computes convolutions in blocks of channels, but grouped ones only if the width of each
+//! group is a multiple of the block. Others run group by group through im2col, at a tenth of the speed,
+//! with layout changes before and after. Here, adjacent groups are merged into one, with zero weights
+//! between channels of different groups: more arithmetic, but in much faster kernels. If the number of
+//! groups is not divisible, the missing channels are added to the operators around the convolution,
+//! with zero weights.
 //!
-//! The results are the same sums in another order. A graph that has anything unknown around such a
-//! convolution keeps it as it is.
+//! The results are the same sums in another order. A convolution with unknown operators around it is
+//! not changed.
 
 mod region;
 
@@ -17,8 +17,8 @@ use prost::{DecodeError, Message};
 use region::Region;
 use tandem_export::onnx::{DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 
-/// Channels in a block of the library's convolution kernels on this machine; `None` if they take the
-/// widths of groups that networks have (8 with AVX2) or there are none.
+/// Returns the number of channels in a block of the library's convolution kernels on this machine;
+/// `None` if they accept the networks' group widths (8 with AVX2) or no such kernels exist.
 pub(super) fn block() -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512f") {
@@ -27,11 +27,9 @@ pub(super) fn block() -> Option<usize> {
     None
 }
 
-/// `model` with grouped convolutions widened to multiples of `block` channels. `bytes` returns the
-/// values of a weight. Models with fields that the exporter does not write are returned as they are.
-///
-/// # Errors
-/// The model is not an ONNX file.
+/// Returns `model` with grouped convolutions widened to multiples of `block` channels. `bytes` returns
+/// the values of a weight. Models with fields that the exporter does not write are returned unchanged;
+/// fails if the model is not an ONNX file.
 pub(super) fn widened<'w>(
     model: &[u8],
     block: usize,
@@ -50,7 +48,7 @@ pub(super) fn widened<'w>(
     Ok(decoded.encode_to_vec())
 }
 
-/// Widens one convolution, if its surroundings are known and all weights can be read.
+/// Widens one convolution, if the operators around it are known and all weights can be read.
 fn widen<'w>(
     graph: &mut GraphProto,
     grouped: &Grouped,
@@ -65,7 +63,7 @@ fn widen<'w>(
         if !is_kernel && more == [0, 0] {
             continue;
         }
-        // A weight that an earlier convolution has changed is in the graph.
+        // A weight that was changed for an earlier convolution is stored in the graph.
         let values = match &tensor.raw_data {
             Some(values) => values.as_slice(),
             None => bytes(tensor)?,
@@ -94,17 +92,17 @@ fn widen<'w>(
     Some(())
 }
 
-/// A grouped convolution that the library has no blocked kernel for.
+/// Grouped convolution for which the library has no blocked kernel.
 struct Grouped {
-    /// Index of its node.
+    /// Index of the node in the graph.
     node: usize,
-    /// Channels of a group.
+    /// Number of channels of a group.
     width: usize,
-    /// Groups that become one.
+    /// Number of groups that are merged into one.
     merged: usize,
-    /// Channels of its input and of its output.
+    /// Number of channels of the input and of the output.
     channels: usize,
-    /// The same with a complete last group.
+    /// `channels` rounded up to a complete last merged group.
     widened: usize,
 }
 
@@ -115,7 +113,7 @@ impl Grouped {
         let &[channels, width, _, _] = size(weight(graph, conv.input.get(1)?)?)?.as_slice() else {
             return None;
         };
-        // One channel per group has kernels of its own.
+        // Depthwise convolutions (one channel per group) have separate kernels.
         let is_square = groups.checked_mul(width)? == channels;
         if groups < 2 || width < 2 || !is_square || width.is_multiple_of(block) {
             return None;
@@ -125,13 +123,13 @@ impl Grouped {
         Some(Self { node, width, merged, channels, widened })
     }
 
-    /// The kernel `[channels, width, ..]` with merged groups.
+    /// Returns the kernel `[channels, width, ..]` with merged groups.
     fn merged_kernel(&self, dims: &[i64], values: &[u8]) -> (Vec<i64>, Vec<u8>) {
         let row = values.len() / self.channels;
         let mut merged = vec![0; self.widened * self.merged * row];
         for (channel, from) in values.chunks_exact(row).enumerate() {
-            let place = channel / self.width % self.merged;
-            let at = (channel * self.merged + place) * row;
+            let group = channel / self.width % self.merged;
+            let at = (channel * self.merged + group) * row;
             merged[at..at + row].copy_from_slice(from);
         }
         let mut dims = dims.to_vec();
@@ -141,7 +139,7 @@ impl Grouped {
     }
 }
 
-/// Groups of a convolution; `None` for other operators.
+/// Returns the number of groups of a convolution; `None` for other operators.
 fn groups(node: &NodeProto) -> Option<usize> {
     if node.op_type.as_deref() != Some("Conv") {
         return None;
@@ -150,7 +148,7 @@ fn groups(node: &NodeProto) -> Option<usize> {
     usize::try_from(group.map_or(1, |group| group.i.unwrap_or(1))).ok()
 }
 
-/// The weight of that name, if it is in single precision, has elements, and only one node reads it.
+/// Returns the weight `name` if it is in single precision, is not empty, and has a single reader.
 fn weight<'a>(graph: &'a GraphProto, name: &str) -> Option<&'a TensorProto> {
     let readers = graph.node.iter().flat_map(|node| &node.input).filter(|input| *input == name);
     let mut tensors = graph.initializer.iter().filter(|tensor| tensor.name() == name);
@@ -160,12 +158,12 @@ fn weight<'a>(graph: &'a GraphProto, name: &str) -> Option<&'a TensorProto> {
     (is_single && has_elements && check_weight(tensor).is_ok()).then_some(tensor)
 }
 
-/// Lengths of a weight's dimensions.
+/// Returns the extents of a weight.
 fn size(tensor: &TensorProto) -> Option<Vec<usize>> {
     tensor.dims.iter().map(|&length| usize::try_from(length).ok()).collect()
 }
 
-/// A weight with `more` zeros at the end of its first two dimensions.
+/// Returns a weight with `more` zeros appended to its first two dimensions.
 fn with_zeros(dims: &[i64], values: &[u8], more: [usize; 2]) -> (Vec<i64>, Vec<u8>) {
     let mut dims = dims.to_vec();
     let rows = dims[0] as usize;

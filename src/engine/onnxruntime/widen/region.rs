@@ -1,18 +1,18 @@
-//! How far channels that are added to a convolution reach.
+//! Values and weights that channels added to a convolution affect.
 
 use super::{Grouped, groups, size, weight};
 use std::collections::{BTreeMap, BTreeSet};
 use tandem_export::onnx::{GraphProto, NodeProto};
 
-/// The values that get a convolution's added channels, and the weights that meet them.
+/// Values that get the added channels of a convolution, and the weights applied to them.
 #[derive(Default)]
 pub(super) struct Region {
     values: BTreeSet<String>,
-    /// For every weight, whether its first and its second dimension are channels.
+    /// For each weight, whether its first and its second dimension are channels.
     weights: BTreeMap<String, [bool; 2]>,
 }
 
-/// Which end of a node a value is at.
+/// Side of a node on which a value is.
 #[derive(Clone, Copy)]
 enum End {
     Output,
@@ -20,8 +20,8 @@ enum End {
 }
 
 impl Region {
-    /// Everything around `grouped` up to the next convolutions. `None` if added channels would reach
-    /// an operator that is not known to keep channels apart, or an output of the network.
+    /// Collects the values around `grouped` up to the next convolutions. `None` if added channels would
+    /// reach an output of the network or an operator that is not known to keep channels separate.
     pub(super) fn around(graph: &GraphProto, grouped: &Grouped) -> Option<Self> {
         let mut region = Self::default();
         if grouped.widened == grouped.channels {
@@ -48,7 +48,7 @@ impl Region {
         Some(region)
     }
 
-    /// Follows the channels through a node, to its other values or into its weights.
+    /// Follows the channels through a node to its other values or into its weights.
     fn pass(
         &mut self,
         graph: &GraphProto,
@@ -66,7 +66,7 @@ impl Region {
                 self.add(graph, grouped, node.input.get(1)?, 0)?;
                 self.add_bias(graph, grouped, node)?;
             }
-            // The mean is taken over rows and columns alone: its value has channels, too.
+            // The mean is over height and width only, so its value has the same channels.
             ("Relu" | "Sigmoid" | "GlobalAveragePool" | "ReduceMean", _) => {
                 next.extend([node.input.first()?.clone(), node.output.first()?.clone()]);
             }
@@ -98,7 +98,7 @@ impl Region {
         Some(())
     }
 
-    /// Zeros to be added to the first two dimensions of a weight.
+    /// Returns the number of zeros to append to the first two dimensions of a weight.
     pub(super) fn more(&self, weight: &str, grouped: &Grouped) -> [usize; 2] {
         let are_channels = self.weights.get(weight).copied().unwrap_or_default();
         are_channels.map(|is_channels| match is_channels {
@@ -107,7 +107,7 @@ impl Region {
         })
     }
 
-    /// Gives the values their new number of channels.
+    /// Sets the new number of channels in the shapes of the values.
     pub(super) fn widen_values(&self, graph: &mut GraphProto, grouped: &Grouped) {
         for info in &mut graph.value_info {
             let is_wider = info.name.as_ref().is_some_and(|name| self.values.contains(name));
@@ -122,7 +122,7 @@ impl Region {
     }
 }
 
-/// True if `value` is an inner value of the graph, of shape `[batch, channels, height, width]`.
+/// Returns whether `value` is an inner value of the graph with shape `[batch, channels, height, width]`.
 fn has_channels(graph: &GraphProto, value: &str, channels: usize) -> bool {
     let shape = || {
         let info = graph.value_info.iter().find(|info| info.name.as_deref() == Some(value))?;

@@ -6,13 +6,13 @@ use tandem_export::onnx::{
     AttributeProto, DataLocation, OPSET, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto,
 };
 
-/// Rows and columns of every map.
+/// Height and width of the feature maps.
 const SIDE: usize = 6;
 
-/// Channels of the network's input and output.
+/// Number of channels of the network's input and output.
 const ENDS: usize = 3;
 
-/// `x` → 1×1 → grouped 3×3 → gate by its own mean → 1×1 → `y`, as a RegNet-Y block has it.
+/// A RegNet-Y block: `x` → 1×1 → grouped 3×3 → squeeze-and-excitation gate → 1×1 → `y`.
 struct Block {
     graph: GraphProto,
     channels: usize,
@@ -97,7 +97,7 @@ impl Block {
         });
     }
 
-    /// Values in -1 to 1.
+    /// Generates pseudo-random values from -1 to 1.
     fn values(&mut self, count: usize) -> Vec<f32> {
         let mut next = || {
             self.state = self.state.wrapping_mul(6364136223846793005).wrapping_add(1);
@@ -129,7 +129,7 @@ fn answer(model: &[u8], x: &[f32]) -> Vec<f32> {
     answers["y"].try_extract_tensor::<f32>().unwrap().1.to_vec()
 }
 
-/// Groups and channels per group of the grouped convolution.
+/// Returns the number of groups and of channels per group of the grouped convolution.
 fn grouped(model: &[u8]) -> (usize, usize) {
     let graph = ModelProto::decode(model).unwrap().graph.unwrap();
     let conv = graph.node.iter().find(|node| node.name.as_deref() == Some("c")).unwrap();
@@ -138,7 +138,7 @@ fn grouped(model: &[u8]) -> (usize, usize) {
 }
 
 #[test]
-fn widened_convolutions_answer_the_same_whether_groups_come_out_even_or_not() {
+fn widened_convolutions_give_equal_results() {
     for (groups, width, block, expected) in [
         (4, 8, 16, (2, 16)),
         (3, 8, 16, (2, 16)),
@@ -155,7 +155,7 @@ fn widened_convolutions_answer_the_same_whether_groups_come_out_even_or_not() {
         let (found, plain) = (answer(&model, &x), answer(&case.encoded(), &x));
         let scale = plain.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
         assert!(scale > 0.1, "{scale}");
-        // Up to 9 × 48 products per sum, in another order.
+        // Each sum has up to 9 × 48 products, in another order.
         for (a, b) in found.iter().zip(&plain) {
             assert!((a - b).abs() <= 1e-5 * scale, "{groups} groups of {width}: {a} and {b}");
         }
@@ -163,7 +163,7 @@ fn widened_convolutions_answer_the_same_whether_groups_come_out_even_or_not() {
 }
 
 #[test]
-fn convolutions_whose_surroundings_are_unknown_stay_as_they_are() {
+fn convolutions_with_unknown_neighbors_are_not_changed() {
     type Change = fn(&mut GraphProto);
     let changed: [(&str, Change); 6] = [
         ("an unknown operator", |graph| graph.node[1].op_type = Some("Softmax".into())),
@@ -195,7 +195,7 @@ fn convolutions_whose_surroundings_are_unknown_stay_as_they_are() {
 }
 
 #[test]
-fn depthwise_and_wide_convolutions_and_foreign_models_stay_as_they_are() {
+fn depthwise_wide_and_foreign_models_are_not_changed() {
     for (groups, width, block) in [(5, 1, 16), (1, 24, 16), (3, 32, 16), (9, 24, 8)] {
         let case = Block::new(groups, width);
         assert_eq!(widened_block(&case, block), case.encoded(), "{groups} groups of {width}");
@@ -206,7 +206,7 @@ fn depthwise_and_wide_convolutions_and_foreign_models_stay_as_they_are() {
 }
 
 #[test]
-fn weights_in_files_are_read_and_a_missing_one_leaves_the_convolution() {
+fn missing_external_weight_leaves_the_convolution_unchanged() {
     let mut case = Block::new(3, 6);
     let expected = widened_block(&case, 16);
     let kernel = case.graph.initializer.iter_mut().find(|tensor| tensor.name() == "c.weight");
