@@ -119,7 +119,17 @@ pub fn figure(title: &str, drawing: &str, caption: &str) -> String {
     format!("<figure><h3>{title}</h3>{drawing}<figcaption>{caption}</figcaption></figure>")
 }
 
-/// Formats a duration in milliseconds: three significant digits, two below 10 µs.
+/// Formats a number with `digits` significant digits, without exponent.
+pub fn significant(value: f64, digits: i32) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    let decimals = (digits - 1 - magnitude).clamp(0, 12) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// Formats a duration in milliseconds: three significant digits from 0.1 ms on, two below.
 pub fn milliseconds(nanos: u64) -> String {
     if nanos == 0 {
         return "0".to_owned();
@@ -154,6 +164,15 @@ mod tests {
         for (nanos, expected) in cases {
             assert_eq!(milliseconds(nanos), expected);
         }
+    }
+
+    #[test]
+    fn numbers_have_the_given_significant_digits() {
+        let cases = [(45.0, 4, "45.00"), (0.012_345, 3, "0.0123"), (59_999.0, 4, "59999")];
+        for (value, digits, expected) in cases {
+            assert_eq!(significant(value, digits), expected);
+        }
+        assert_eq!((significant(0.0, 3), significant(f64::NAN, 3)), ("0".into(), "NaN".into()));
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Budgets: limits in a file, compared with a profile.
+//! Budgets: limits in a file that a profile is checked against.
 //!
-//! Shares of late ticks and percentiles of the response are of all ticks that were due: a skipped
-//! tick is late, and slower than any that began.
+//! Shares of late ticks and percentiles of the response refer to all due ticks: a skipped tick is
+//! late, and slower than any tick that ran.
 //!
-//! A limit that the profile cannot answer (the stage did not run, too few ticks for the percentile)
-//! is not kept: whoever wrote it down wanted to know.
+//! A limit that the profile cannot answer (the stage did not run, or too few ticks for the
+//! percentile) counts as not kept.
 
-use super::due::ResponseOfDue;
+use super::due_ticks::DueResponse;
 use super::latency_file::{LatencyFile, Phase, PhaseName};
-use super::support::{VALUES_BEYOND, values_needed};
+use super::sample_size::{VALUES_BEYOND, values_needed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,26 +16,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tandem::timing::{LONGEST, LatencyHistogram, Percentile, Stage};
 use tandem_files::shortened_error;
+use tandem_page::significant;
 
-/// A budget file as it is written; `configs/budget.yaml` is a commented example.
+/// Content of a budget file; `configs/budget.yaml` is a commented example.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// The phase that limits apply to.
+    /// Phase to which the limits apply.
     #[serde(default = "paced")]
     pub phase: PhaseName,
-    /// Limits by the stage's name.
+    /// Limits by the name of the stage.
     #[serde(default)]
     pub stages: BTreeMap<String, Limits>,
-    /// How many ticks may come late, and when they are.
+    /// Deadline of a tick, and allowed share of late ticks.
     pub deadline: Option<Deadline>,
-    /// Part of all due ticks that may be skipped, 0 to 1.
+    /// Allowed share of skipped ticks among all due ticks, 0 to 1.
     pub skipped_share: Option<f64>,
-    /// How regularly refreshes begin.
+    /// Limits on the time between the starts of prefills.
     pub refresh_period: Option<RefreshPeriod>,
-    /// Age of the prefixes that ticks act on.
+    /// Limits on the age of the prefixes that ticks act on.
     pub prefix_age: Option<Limits>,
-    /// From the beginning of loading to the first control that rests on a prefix, milliseconds.
+    /// Limit on the time from loading to the first control with a prefix, milliseconds.
     pub first_control_ms: Option<f64>,
 }
 
@@ -43,114 +44,99 @@ fn paced() -> PhaseName {
     PhaseName::Paced
 }
 
-/// Limits on one latency, milliseconds; at least one is given.
+/// Limits on one latency, milliseconds; at least one must be set.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// On the median.
     pub p50_ms: Option<f64>,
-    /// On the 90th percentile.
     pub p90_ms: Option<f64>,
-    /// On the 99th percentile.
     pub p99_ms: Option<f64>,
-    /// On the 99.9th percentile.
     pub p999_ms: Option<f64>,
-    /// On the longest.
     pub max_ms: Option<f64>,
 }
 
-/// A tick is late when its control comes more than `ms` after its beginning: after the instant at
-/// which it was due in phases that keep real time, else after its observation. A skipped tick is late
-/// whatever `ms` is.
+/// A tick is late if its control comes more than `ms` after its due instant (in phases that keep
+/// real time) or after its observation. A skipped tick is late for any `ms`.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadline {
-    /// Milliseconds.
     pub ms: f64,
-    /// Part of all due ticks that may be late, 0 to 1. With 0 none may, however few there are.
+    /// Allowed share of late ticks among all due ticks, 0 to 1; with 0 any number of ticks suffices.
     pub late_share: f64,
 }
 
-/// How far apart refreshes begin.
+/// Limits on the time between the starts of prefills.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshPeriod {
-    /// The period, milliseconds.
     pub ms: f64,
-    /// A refresh is late when it begins more than the period and this after the one before it,
-    /// milliseconds.
+    /// A prefill is late if it starts more than the period plus this after the
+    /// previous one, milliseconds.
     pub tolerance_ms: f64,
-    /// Part of all refreshes that may be late, 0 to 1.
+    /// Allowed share of late prefills, 0 to 1.
     pub late_share: f64,
 }
 
-/// A number with its unit.
+/// A value with its unit, as limit or as result.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantity {
-    /// Milliseconds.
     Ms(f64),
-    /// A part of all, 0 to 1.
+    /// Share of a total, from 0 to 1.
     Share(f64),
-    /// A tick that was due and never began: more than any time.
+    /// A tick that was due and skipped, which counts as longer than any time.
     Skipped,
 }
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ms(ms) => write!(f, "{ms:.3} ms"),
+            // Four digits are the resolution of the histograms.
+            Self::Ms(ms) => write!(f, "{} ms", significant(*ms, 4)),
             Self::Share(share) => write!(f, "{:.3} %", share * 100.0),
             Self::Skipped => f.write_str("skipped"),
         }
     }
 }
 
-/// What became of one limit.
+/// Result of checking one limit.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Verdict {
-    /// What is limited.
     pub what: String,
-    /// The most that it may be.
     pub limit: Quantity,
-    /// What it was; `None` where nothing was measured.
+    /// Measured value; `None` if it could not be determined.
     pub found: Option<Quantity>,
-    /// Ticks, refreshes or runs of the stage that it rests on.
+    /// Number of ticks, prefills or runs of the stage that were measured.
     pub count: u64,
-    /// Whether it was found, on enough values, and is not above the limit.
+    /// True if there were enough values and the measured value does not exceed the limit.
     pub is_kept: bool,
-    /// Why it cannot be told whether the limit is kept. Such a limit counts as not kept.
+    /// Reason why the limit cannot be checked. Such a limit counts as not kept.
     pub cannot_tell: Option<String>,
 }
 
-/// A budget file cannot be used.
+/// Error returned when a budget file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BudgetError {
-    /// It cannot be read.
     #[error("cannot read budget file {path:?}: {source}; configs/budget.yaml is an example")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// It is not a budget.
     #[error("budget file {path:?}: {reason}")]
     Content {
-        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Problem and its position in the file.
         reason: String,
     },
 }
 
 impl Budget {
-    /// Reads a budget file and checks that every limit in it can be meant.
+    /// Reads and validates a budget file.
     ///
     /// # Errors
-    /// If it cannot be read, is not YAML, has a key that no budget has, names a stage that does not
-    /// exist, limits nothing, or has a number out of its range.
+    /// If it cannot be read, is not YAML, has an unknown key or stage, contains no limit, or
+    /// has a number out of range.
     pub fn read(path: &Path) -> Result<Self, BudgetError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| BudgetError::Read { path: path.to_owned(), source })?;
@@ -160,11 +146,11 @@ impl Budget {
         };
         let budget: Self =
             serde_saphyr::from_str(&text).map_err(|error| content(error.to_string()))?;
-        budget.check_itself().map_err(content)?;
+        budget.validate().map_err(content)?;
         Ok(budget)
     }
 
-    fn check_itself(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         let is_empty = self.stages.is_empty()
             && self.deadline.is_none()
             && self.skipped_share.is_none()
@@ -177,12 +163,12 @@ impl Budget {
         for (name, limits) in &self.stages {
             if Stage::named(name).is_none() {
                 let names: Vec<&str> = Stage::all().iter().copied().map(Stage::name).collect();
-                return Err(format!("there is no stage {name:?}; stages are {}", names.join(", ")));
+                return Err(format!("unknown stage {name:?}; stages are {}", names.join(", ")));
             }
-            limits.check_itself(&format!("stages.{name}"))?;
+            limits.validate(&format!("stages.{name}"))?;
         }
         if let Some(age) = &self.prefix_age {
-            age.check_itself("prefix_age")?;
+            age.validate("prefix_age")?;
         }
         if let Some(deadline) = self.deadline {
             latency("deadline.ms", deadline.ms)?;
@@ -210,7 +196,7 @@ impl Budget {
         }
     }
 
-    /// Holds every limit against `file`, in the order of the loop.
+    /// Checks every limit against `file`, in the order of the loop.
     pub fn check(&self, file: &LatencyFile) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         let phase = file.phase(self.phase);
@@ -251,7 +237,7 @@ impl Budget {
         if let Some(period) = self.refresh_period {
             let claim = Claim {
                 what: format!(
-                    "refreshes later than {} + {} ms after the last",
+                    "prefills later than {} + {} ms after the last",
                     period.ms, period.tolerance_ms
                 ),
                 limit: Quantity::Share(period.late_share),
@@ -282,10 +268,9 @@ impl Budget {
 
 const PREFIX_AGE: &str = "prefix age";
 
-/// One limit of [`Limits`].
+/// One limit of [`Limits`], by percentile.
 struct Limit {
     name: &'static str,
-    /// `None` for the maximum.
     percentile: Option<Percentile>,
     limit_ms: f64,
 }
@@ -303,7 +288,7 @@ impl Limits {
         .filter_map(|(name, percentile, limit)| Some(Limit { name, percentile, limit_ms: limit? }))
     }
 
-    fn check_itself(&self, at: &str) -> Result<(), String> {
+    fn validate(&self, at: &str) -> Result<(), String> {
         if self.given().next().is_none() {
             return Err(format!(
                 "{at} limits nothing; give one of p50_ms, p90_ms, p99_ms, p999_ms, max_ms"
@@ -327,7 +312,7 @@ impl Limit {
         if let Some(percentile) = self.percentile {
             let needed = values_needed(percentile);
             if count < needed {
-                let why = format!("{} needs {needed} values, there are {count}", self.name);
+                let why = format!("{} needs {needed} values, found {count}", self.name);
                 return self.unknown(of, count, why);
             }
         }
@@ -339,12 +324,12 @@ impl Limit {
             Some(found) => {
                 self.claim(of).found(Quantity::Ms(millis(found.as_nanos() as u64)), count)
             }
-            None => self.unknown(of, 0, "there is no value".to_owned()),
+            None => self.unknown(of, 0, "there are no values".to_owned()),
         }
     }
 }
 
-/// A limit before it is held against anything.
+/// A limit that has not been checked yet.
 struct Claim {
     what: String,
     limit: Quantity,
@@ -353,10 +338,10 @@ struct Claim {
 impl Claim {
     fn found(self, found: Quantity, count: u64) -> Verdict {
         let is_kept = match (found, self.limit) {
-            (Quantity::Ms(is), Quantity::Ms(may_be))
-            | (Quantity::Share(is), Quantity::Share(may_be)) => is <= may_be,
+            (Quantity::Ms(found), Quantity::Ms(limit))
+            | (Quantity::Share(found), Quantity::Share(limit)) => found <= limit,
             (Quantity::Skipped, Quantity::Ms(_)) => false,
-            _ => unreachable!("{} is limited in another unit than it is found in", self.what),
+            _ => unreachable!("limit and result of {} have different units", self.what),
         };
         let (what, limit) = (self.what, self.limit);
         Verdict { what, limit, found: Some(found), count, is_kept, cannot_tell: None }
@@ -367,7 +352,7 @@ impl Claim {
         Verdict { what, limit, found: None, count, is_kept: false, cannot_tell: Some(why) }
     }
 
-    /// `late` of `count`, if these are enough to tell a share as small as the limit.
+    /// Checks the share `late` of `count`, if `count` suffices to resolve the limit.
     fn share(self, late: u64, count: u64, of: &str) -> Verdict {
         let Quantity::Share(allowed) = self.limit else { unreachable!("{} is a share", self.what) };
         if count == 0 {
@@ -377,9 +362,8 @@ impl Claim {
         let needed = if allowed > 0.0 { (VALUES_BEYOND as f64 / allowed).ceil() } else { 0.0 };
         if found <= allowed && (count as f64) < needed {
             let limit = self.limit;
-            let why = format!(
-                "{late} of {count} {of} were late; to tell a share of {limit} takes {needed} {of}"
-            );
+            let why =
+                format!("{late} of {count} {of} were late; a limit of {limit} needs {needed} {of}");
             return self.unknown(count, why);
         }
         self.found(Quantity::Share(found), count)
@@ -398,18 +382,18 @@ fn check_stage(phase: &Phase, stage: Stage, limit: &Limit) -> Verdict {
     limit.check(stage.name(), histogram)
 }
 
-/// A limit on the response where ticks were skipped.
+/// Checks a limit on the response in a phase with skipped ticks.
 fn check_response(phase: &Phase, limit: &Limit) -> Verdict {
     let (of, due) = (Stage::RESPONSE.name(), phase.ticks_due());
     let needed = limit.percentile.map_or(0, values_needed);
     if due < needed {
-        let why = format!("{} needs {needed} due ticks, there are {due}", limit.name);
+        let why = format!("{} needs {needed} due ticks, found {due}", limit.name);
         return limit.unknown(of, due, why);
     }
-    // The maximum is that of a skipped tick.
-    let found = match limit.percentile.and_then(|percentile| phase.response_of_due(percentile)) {
-        Some(ResponseOfDue::Took(took)) => Quantity::Ms(millis(took.as_nanos() as u64)),
-        Some(ResponseOfDue::Skipped) | None => Quantity::Skipped,
+    // The maximum is a skipped tick.
+    let found = match limit.percentile.and_then(|percentile| phase.due_response(percentile)) {
+        Some(DueResponse::Took(took)) => Quantity::Ms(millis(took.as_nanos() as u64)),
+        Some(DueResponse::Skipped) | None => Quantity::Skipped,
     };
     limit.claim(of).found(found, due)
 }
@@ -418,14 +402,14 @@ fn check_prefix_age(phase: &Phase, limit: &Limit) -> Verdict {
     let without = phase.statistics.ticks_without_prefix();
     if without > 0 {
         let ticks = phase.statistics.ticks();
-        let why = format!("{without} of {ticks} ticks had no prefix at all");
+        let why = format!("{without} of {ticks} ticks had no prefix");
         return limit.unknown(PREFIX_AGE, ticks, why);
     }
     limit.check(PREFIX_AGE, phase.statistics.prefix_age())
 }
 
-/// The run's own deadline was counted at every tick; any other is looked up in the ticks that were
-/// kept one by one. Skipped ticks are late by any.
+/// Checks the share of late ticks. Misses of the run's own deadline were counted at every tick; for
+/// any other deadline the sampled ticks are searched. Skipped ticks are always late.
 fn check_deadline(
     claim: Claim,
     deadline: Deadline,
@@ -438,7 +422,7 @@ fn check_deadline(
     }
     if phase.samples_dropped > 0 {
         let why = format!(
-            "the run's deadline was {run_deadline_ms} ms, and {} ticks were not kept one by one",
+            "the run's deadline was {run_deadline_ms} ms, and {} ticks were not sampled",
             phase.samples_dropped
         );
         return claim.unknown(due, why);
@@ -449,26 +433,26 @@ fn check_deadline(
         return claim.unknown(due, "no tick was timed".to_owned());
     };
     let deadline_ns = nanos(deadline.ms);
-    // A tick that was not timed was not in time.
+    // A tick that was not timed counts as late.
     let is_late = |took: &&Option<u64>| took.is_none_or(|took| took > deadline_ns);
     let late = column.took_ns.iter().filter(is_late).count() as u64;
     claim.share(late.saturating_add(skipped), due, "due ticks")
 }
 
-/// Counts the refreshes that began late. The time before the first and behind the last counts too:
-/// a loop that stopped refreshing is not regular.
+/// Counts the prefills that started late. The time before the first and after the last prefill
+/// counts too, so that a loop that stopped prefilling fails.
 fn check_period(claim: Claim, period: RefreshPeriod, phase: &Phase) -> Verdict {
     let starts = &phase.refreshes.start_ns;
     let allowed_ns = nanos(period.ms + period.tolerance_ms);
     let (Some(first), Some(last)) = (starts.first(), starts.last()) else {
-        return claim.unknown(0, format!("no refresh ran {}", phase.name.title()));
+        return claim.unknown(0, format!("no prefill ran {}", phase.name.title()));
     };
     let distances = starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
     let mut late = distances.clone().filter(|&distance| distance > allowed_ns).count();
     let mut count = distances.count();
     if let (Some(begin), Some(end)) = (phase.ticks.start_ns.first(), phase.ticks.start_ns.last()) {
-        // The refresh behind the last one may still have been running at the end.
-        let longest = phase.statistics.stage(Stage::REFRESH).max().unwrap_or_default();
+        // The prefill after the last one may still have been running at the end.
+        let longest = phase.statistics.stage(Stage::PREFILL).max().unwrap_or_default();
         let running_ns = longest.as_nanos() as u64;
         let open = [
             first.saturating_sub(*begin) > allowed_ns,
@@ -478,14 +462,14 @@ fn check_period(claim: Claim, period: RefreshPeriod, phase: &Phase) -> Verdict {
         late += missing;
         count += missing;
     }
-    claim.share(late as u64, count as u64, "refreshes behind another")
+    claim.share(late as u64, count as u64, "prefills after another")
 }
 
 fn longest_ms() -> f64 {
     LONGEST.as_secs_f64() * 1e3
 }
 
-/// Longer latencies are not told apart, so a limit above could not be checked.
+/// Validates a latency limit. Histograms do not resolve latencies above the maximum.
 fn latency(at: &str, ms: f64) -> Result<(), String> {
     if ms > 0.0 && ms < longest_ms() {
         return Ok(());

@@ -1,31 +1,31 @@
-//! Profiles, percentile by percentile: faster, slower, alike, or cannot tell.
+//! Comparison of profiles by percentile: faster, slower, alike, or undecided.
 //!
-//! One profile is compared with one, or several with several. What is judged is the ratio of two
-//! percentiles. Intervals hold for all rows of a comparison together, so that one wrong verdict in
-//! any of them is as rare as the confidence says, however many there are.
+//! One profile is compared with one, or several with several, by the ratio of percentiles. Intervals
+//! hold for all rows of a comparison simultaneously, so that the probability of any wrong verdict is
+//! bounded by the confidence, for any number of rows.
 //!
-//! Several profiles a side (`repeated.rs`) show how much profiles of one engine differ. One a side
-//! does not: its intervals come from a moving-block bootstrap of its ticks (`bootstrap.rs`), widened
-//! by an assumption of how much two starts of one engine differ, and on a machine that other
-//! processes keep busy nothing is judged at all.
+//! Several profiles per side (`repeated.rs`) show how much profiles of one engine differ. With
+//! one profile per side, intervals come from a moving-block bootstrap of its ticks
+//! (`bootstrap.rs`), widened by an assumed difference between two starts of one engine; on a busy
+//! machine nothing is judged.
 
 use super::bootstrap::{
-    LEAST_BLOCKS, Series, Sorted, block_length, intervals_together, log_ratio, log_ratios,
+    MIN_BLOCKS, Series, Sorted, block_length, intervals_together, log_ratio, log_ratios,
 };
 use super::differences::{Difference, differences};
-use super::due::ResponseOfDue;
+use super::due_ticks::DueResponse;
 use super::latency_file::{LatencyFile, Phase, PhaseName, StageColumn};
-use super::repeated::{LEAST_PROFILES, compare_repeated};
-use super::support::values_needed;
+use super::repeated::{MIN_PROFILES, compare_repeated};
+use super::sample_size::values_needed;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tandem::timing::{Percentile, Stage};
 
-/// Ticks, or refreshes, that a series must have to be compared at all: fewer do not make
-/// `LEAST_BLOCKS` of the shortest blocks.
-pub const LEAST_SAMPLES: usize = 200;
+/// Minimum number of ticks or prefills of a series: fewer do not give
+/// `MIN_BLOCKS` of the shortest blocks.
+pub const MIN_SAMPLES: usize = 200;
 
-/// The percentiles of each latency.
+/// Compared percentiles of each latency.
 pub(super) const PERCENTILES: [(&str, Percentile); 4] = [
     ("p50", Percentile::P50),
     ("p90", Percentile::P90),
@@ -33,25 +33,23 @@ pub(super) const PERCENTILES: [(&str, Percentile); 4] = [
     ("p99.9", Percentile::P999),
 ];
 
-/// How profiles are compared.
+/// Settings of a comparison and of its resampling.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Method {
-    /// Seed of what is sampled.
     pub seed: u64,
-    /// Number of bootstrap replicates, or of divisions of several profiles at most. At the default,
-    /// a hundred rows together leave five replicates to cut off at every end: enough for the cut to
-    /// mean something.
+    /// Number of bootstrap replicates, or maximum number of permutations of several profiles. The
+    /// default leaves about five replicates to cut off at each end for a hundred rows.
     pub replicates: usize,
-    /// How often all intervals together hold the truth.
+    /// Simultaneous confidence of all intervals, 0 to 1.
     pub confidence: f64,
-    /// Differences below this part are of no interest, however certain: part of the value itself,
-    /// and for a stage also part of the tick's (of a refresh's stage, the refresh's) median in A.
+    /// Smallest relevant relative difference: relative to the value itself, and for a stage also to
+    /// the median in A of its tick or prefill.
     pub relevant: f64,
-    /// One profile a side: part by which two starts of one engine may differ at least. A profile
-    /// whose halves differ by more raises it to that.
+    /// One profile per side: assumed relative difference between two starts of one engine. A larger
+    /// difference between the halves of a profile replaces it.
     pub start_to_start: f64,
-    /// One profile a side: part of the processor time above which other processes make a profile
-    /// useless for comparison.
+    /// One profile per side: share of processor time of other processes
+    /// above which nothing is judged.
     pub busy_share: f64,
 }
 
@@ -68,44 +66,41 @@ impl Default for Method {
     }
 }
 
-/// Part of the processor time of all cores above which other processes make a machine busy.
+/// Share of the processor time of all cores above which other processes make a machine busy.
 pub const BUSY_SHARE: f64 = 0.1;
 
-/// What became of a percentile from A to B.
+/// Change of a percentile from A to B.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// The interval lies below 1, the ratio by a relevant difference.
+    /// The interval is below 1 and the difference is relevant.
     Faster,
-    /// The interval lies above 1, the ratio by a relevant difference.
+    /// The interval is above 1 and the difference is relevant.
     Slower,
-    /// The whole interval is within a relevant difference of 1.
+    /// The complete interval is within the relevant difference of 1.
     Alike,
-    /// None of these.
     CannotTell,
 }
 
-/// One percentile of one latency.
+/// Comparison of one percentile of one latency.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
-    /// A stage's name, or `prefix age`.
+    /// Name of a stage, or `prefix age`.
     pub what: String,
-    /// Which percentile.
     pub percentile: &'static str,
-    /// Values in A and B, of all profiles together.
+    /// Numbers of values in A and B, over all profiles.
     pub counts: [usize; 2],
-    /// The percentile in A and B, nanoseconds, of several profiles the geometric mean; `None`
-    /// without values.
+    /// The percentile in A and B, nanoseconds; of several profiles the geometric
+    /// mean; `None` without values.
     pub ns: [Option<u64>; 2],
-    /// B/A.
+    /// Ratio B/A of the percentile.
     pub ratio: Option<f64>,
-    /// The interval of the ratio.
+    /// Confidence interval of the ratio.
     pub interval: Option<[f64; 2]>,
-    /// Smallest part by which it must differ to be of interest.
+    /// Smallest relevant relative difference of this row.
     pub relevant: f64,
-    /// What became of it.
     pub change: Change,
-    /// Why there is no interval.
+    /// Reason why there is no interval.
     pub why: Option<String>,
 }
 
@@ -113,82 +108,68 @@ pub struct Row {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
-    /// The main latency could be judged, and nothing is slower in B.
+    /// The main latency was judged, and no row is slower in B.
     Kept,
-    /// A row is slower in B.
+    /// At least one row is slower in B.
     Slower,
-    /// The main latency could not be judged: whether B is slower is not known.
+    /// The main latency could not be judged.
     NotJudged,
 }
 
-/// How a series was drawn.
+/// Parameters of the resampling of a series.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Drawn {
-    /// `ticks` or `refreshes`.
+pub struct ResampledSeries {
+    /// Kind of the entries: `ticks` or `refreshes`.
     pub of: &'static str,
-    /// Entries in A and B.
+    /// Numbers of entries in A and B.
     pub lengths: [usize; 2],
-    /// Entries of a block in A and B.
+    /// Block lengths in A and B, entries.
     pub blocks: [usize; 2],
 }
 
-/// Profiles compared.
+/// Result of comparing profiles A and B.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Comparison {
-    /// The phase.
     pub phase: PhaseName,
-    /// Profiles in A and B.
+    /// Numbers of profiles in A and B.
     pub profiles: [usize; 2],
-    /// How.
     pub method: Method,
-    /// How ticks were resampled; empty with several profiles a side.
-    pub drawn: Vec<Drawn>,
-    /// Outcome as a check.
+    /// Resampled series; empty with several profiles per side.
+    pub drawn: Vec<ResampledSeries>,
     pub check: Check,
-    /// Why no row at all is judged, if so.
+    /// Reason why no row is judged, if so.
     pub not_judged: Option<String>,
-    /// What else differs: where anything does, the rows compare more than one thing.
+    /// Other facts that differ and may explain a change.
     pub differences: Vec<Difference>,
     /// Stages in reading order, then the prefix age; percentiles ascending.
     pub rows: Vec<Row>,
-    /// Stages of which one file has too few values for any percentile, with the counts.
+    /// Stages with too few values for any percentile in one file, with the counts.
     pub left_out: Vec<String>,
 }
 
-/// Two files cannot be compared.
+/// Error returned when profiles cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// One has no such phase.
     #[error("{which} has no phase {phase:?}; it has {found}")]
     NoPhase {
-        /// `A` or `B`.
+        /// Side of the comparison, `A` or `B`.
         which: &'static str,
-        /// The phase asked for.
         phase: &'static str,
-        /// What it has.
         found: String,
     },
-    /// One profile a side, or several of both.
     #[error(
-        "{found_a} profiles in A and {found_b} in B: give one of each, or {LEAST_PROFILES} or more of \
-         each, taken in turn"
+        "{found_a} profiles in A and {found_b} in B: give one per side, or at least {MIN_PROFILES} \
+            per side, taken in turn"
     )]
-    Profiles {
-        /// Profiles in A.
-        found_a: usize,
-        /// Profiles in B.
-        found_b: usize,
-    },
-    /// One has too few samples.
+    Profiles { found_a: usize, found_b: usize },
     #[error(
-        "{which} has {found} samples {phase}, a comparison takes {LEAST_SAMPLES} (p99 takes 1000); profile more ticks"
+        "{which} has {found} samples {phase}, but a comparison needs {MIN_SAMPLES} (p99 needs 1000); \
+            profile more ticks"
     )]
     TooFew {
-        /// `A` or `B`.
+        /// Side of the comparison, `A` or `B`.
         which: &'static str,
-        /// The phase.
         phase: &'static str,
-        /// Its samples.
         found: usize,
     },
 }
@@ -196,8 +177,8 @@ pub enum CompareError {
 /// Compares the profiles `b` with the profiles `a` in one phase.
 ///
 /// # Errors
-/// If there is neither one a side nor several of both, or a file does not have the phase, or not
-/// enough samples in it.
+/// If there is neither one profile per side nor several on both sides, or a file lacks the
+/// phase or enough samples of it.
 pub fn compare(
     a: &[LatencyFile],
     b: &[LatencyFile],
@@ -208,7 +189,7 @@ pub fn compare(
     let files = [a, b].map(|files| files.iter().collect::<Vec<_>>());
     let judged = match [a, b] {
         [[a], [b]] => compare_two([a, b], [phases[0][0], phases[1][0]], phase, method)?,
-        [a, b] if a.len().min(b.len()) >= LEAST_PROFILES => {
+        [a, b] if a.len().min(b.len()) >= MIN_PROFILES => {
             let taken_at = [a, b].map(|files| files.iter().map(|f| f.taken_at_unix_s).collect());
             compare_repeated(&phases, &taken_at, phase, method)?
         }
@@ -228,15 +209,15 @@ pub fn compare(
     })
 }
 
-/// What a way of comparing finds.
+/// Rows and notes of one comparison method.
 pub(super) struct Judged {
     pub(super) rows: Vec<Row>,
-    pub(super) drawn: Vec<Drawn>,
+    pub(super) drawn: Vec<ResampledSeries>,
     pub(super) left_out: Vec<String>,
     pub(super) not_judged: Option<String>,
 }
 
-/// The latency that a phase is about decides whether it was judged: its median.
+/// Returns the outcome as a check. The median of the main latency must have been judged.
 fn check(rows: &[Row], phase: PhaseName) -> Check {
     let is_judged = main_row(rows.iter(), phase).is_some_and(|row| row.interval.is_some());
     if rows.iter().any(|row| row.change == Change::Slower) {
@@ -248,7 +229,7 @@ fn check(rows: &[Row], phase: PhaseName) -> Check {
     }
 }
 
-/// Compares one profile with one.
+/// Compares two single profiles.
 fn compare_two(
     files: [&LatencyFile; 2],
     phases: [&Phase; 2],
@@ -264,14 +245,14 @@ fn compare_two(
         if lengths.contains(&0) {
             continue;
         }
-        if let Some(&few) = lengths.iter().find(|&&length| length < LEAST_SAMPLES) {
-            let why = format!("{few} {} (it takes {LEAST_SAMPLES})", columns.of);
+        if let Some(&few) = lengths.iter().find(|&&length| length < MIN_SAMPLES) {
+            let why = format!("{few} {} (needs {MIN_SAMPLES})", columns.of);
             left_out.extend(columns.pairs.iter().map(|pair| format!("{}: {why}", pair.what)));
             continue;
         }
         let (compared, blocks) =
             compare_series(&columns, method, drawn.len() as u64, not_judged.is_some());
-        drawn.push(Drawn { of: columns.of, lengths, blocks });
+        drawn.push(ResampledSeries { of: columns.of, lengths, blocks });
         candidates.extend(compared);
     }
     if drawn.is_empty() {
@@ -286,8 +267,8 @@ fn compare_two(
     Ok(Judged { rows, drawn, left_out, not_judged })
 }
 
-/// Why one profile a side says nothing, if the main latency drifts: the machine did not stay as it
-/// was, so that its parts cannot be compared either.
+/// Returns the reason not to judge anything if the main latency drifts: the machine changed during
+/// the profile, so its parts cannot be compared either.
 fn unsteady(candidates: &mut [Candidate], phase: PhaseName) -> Option<String> {
     let main = main_row(candidates.iter().map(|candidate| &candidate.row), phase)?;
     let drift = main.why.clone().filter(|why| why.starts_with(DRIFTS))?;
@@ -297,15 +278,15 @@ fn unsteady(candidates: &mut [Candidate], phase: PhaseName) -> Option<String> {
         candidate.row.why = Some(format!("{what} drifts"));
     }
     Some(format!(
-        "{what} {drift}. One profile a side cannot tell that from a change: take longer profiles on an \
-         idle machine, or {LEAST_PROFILES} or more a side in turn"
+        "{what} {drift}. With one profile per side, drift cannot be distinguished from a change: take \
+         longer profiles on an idle machine, or at least {MIN_PROFILES} per side in turn"
     ))
 }
 
-/// The median of the latency that a phase is about, if it was measured.
+/// Returns the row of the median of the phase's main latency, if it was measured.
 fn main_row<'a>(rows: impl Iterator<Item = &'a Row> + Clone, phase: PhaseName) -> Option<&'a Row> {
     let main: &[Stage] = match phase {
-        PhaseName::UnderstandingAlone => &[Stage::REFRESH],
+        PhaseName::UnderstandingAlone => &[Stage::PREFILL],
         _ => &[Stage::RESPONSE, Stage::TICK],
     };
     main.iter().find_map(|stage| {
@@ -313,18 +294,18 @@ fn main_row<'a>(rows: impl Iterator<Item = &'a Row> + Clone, phase: PhaseName) -
     })
 }
 
-/// How the reason begins of a row that drifts.
+/// Beginning of the reason for a row that drifts.
 const DRIFTS: &str = "drifts";
 
-/// Why one profile a side says nothing, if other processes kept the machine busy. Files of before
-/// only hold the load at the start.
+/// Returns the reason not to judge anything if other processes kept the machine busy. Files of
+/// format 1 only have the load at the start.
 fn busy(files: [&LatencyFile; 2], phases: [&Phase; 2], method: Method) -> Option<String> {
     let busy = |side: usize| {
         let which = ["A", "B"][side];
         let (machine, cores) = (&files[side].machine, files[side].machine.cores);
         match (phases[side].others_share, machine.load_1min) {
             (Some(share), _) if share > method.busy_share => {
-                Some(format!("other processes took {:.0} % of all cores in {which}", 100.0 * share))
+                Some(format!("other processes used {:.0} % of all cores in {which}", 100.0 * share))
             }
             (None, Some(load)) if load > cores as f64 => {
                 Some(format!("the load was {load} on {cores} cores at the start of {which}"))
@@ -335,14 +316,14 @@ fn busy(files: [&LatencyFile; 2], phases: [&Phase; 2], method: Method) -> Option
     let reasons: Vec<String> = [0, 1].into_iter().filter_map(busy).collect();
     (!reasons.is_empty()).then(|| {
         format!(
-            "the machine was busy: {}. One profile a side cannot tell that from a change: take \
-             profiles on an idle machine, or {LEAST_PROFILES} or more a side in turn",
+            "the machine was busy: {}. With one profile per side, load cannot be distinguished from a \
+             change: take profiles on an idle machine, or at least {MIN_PROFILES} per side in turn",
             reasons.join(", ")
         )
     })
 }
 
-/// Percentiles of the response that are of a skipped tick are not of the ticks that began.
+/// Removes intervals of response percentiles whose rank among due ticks is a skipped tick.
 fn leave_out_skipped(rows: &mut [Row], phases: [&Phase; 2]) {
     for row in rows.iter_mut().filter(|row| row.what == Stage::RESPONSE.name()) {
         let Some((_, percentile)) = PERCENTILES.iter().find(|(name, _)| *name == row.percentile)
@@ -350,11 +331,11 @@ fn leave_out_skipped(rows: &mut [Row], phases: [&Phase; 2]) {
             continue;
         };
         let is_skipped =
-            |phase: &Phase| phase.response_of_due(*percentile) == Some(ResponseOfDue::Skipped);
+            |phase: &Phase| phase.due_response(*percentile) == Some(DueResponse::Skipped);
         if phases.into_iter().any(is_skipped) {
             row.interval = None;
             row.change = Change::CannotTell;
-            row.why = Some("of all due ticks this is a skipped one".to_owned());
+            row.why = Some("the tick of this rank was skipped".to_owned());
         }
     }
 }
@@ -379,19 +360,19 @@ fn phase_of<'a>(
     })
 }
 
-/// The same latency in both files.
+/// Columns of the same latency in both files.
 struct Pair<'a> {
     what: &'static str,
     columns: [&'a [Option<u64>]; 2],
 }
 
-/// Latencies that are sampled together.
+/// Latencies that are resampled together.
 struct Columns<'a> {
     of: &'static str,
     lengths: [usize; 2],
     pairs: Vec<Pair<'a>>,
-    /// Median in A of what the stages are part of, nanoseconds; 0 if unknown.
-    whole_ns: u64,
+    /// Median in A of the parent tick or prefill, nanoseconds; 0 if unknown.
+    parent_ns: u64,
 }
 
 fn tick_columns(phases: [&Phase; 2]) -> Columns<'_> {
@@ -401,26 +382,26 @@ fn tick_columns(phases: [&Phase; 2]) -> Columns<'_> {
         pairs.push(Pair { what: "prefix age", columns: ages });
     }
     let lengths = phases.map(|phase| phase.ticks.start_ns.len());
-    Columns { of: "ticks", lengths, pairs, whole_ns: median_ns(phases[0], Stage::TICK) }
+    Columns { of: "ticks", lengths, pairs, parent_ns: median_ns(phases[0], Stage::TICK) }
 }
 
 fn refresh_columns(phases: [&Phase; 2]) -> Columns<'_> {
     let pairs = stage_pairs(phases.map(|phase| &phase.refreshes.stages));
     let lengths = phases.map(|phase| phase.refreshes.version.len());
-    Columns { of: "refreshes", lengths, pairs, whole_ns: median_ns(phases[0], Stage::REFRESH) }
+    Columns { of: "refreshes", lengths, pairs, parent_ns: median_ns(phases[0], Stage::PREFILL) }
 }
 
-/// Median of a stage, nanoseconds; 0 if it did not run.
+/// Returns the median of a stage, nanoseconds; 0 if it did not run.
 pub(super) fn median_ns(phase: &Phase, stage: Stage) -> u64 {
     let median = phase.statistics.stage(stage).percentile(Percentile::P50);
     median.map_or(0, |median| median.as_nanos() as u64)
 }
 
-/// Smallest part by which a latency of `ns` must differ to be of interest, where it is part of
-/// something that takes `whole_ns`.
-pub(super) fn relevant_part(ns: Option<u64>, whole_ns: u64, method: Method) -> f64 {
-    let of_whole = ns.map_or(0.0, |ns| whole_ns as f64 / ns.max(1) as f64);
-    method.relevant * of_whole.max(1.0)
+/// Returns the smallest relevant relative difference of a latency of `ns` that is part of a tick
+/// or prefill of `parent_ns`.
+pub(super) fn relevant_part(ns: Option<u64>, parent_ns: u64, method: Method) -> f64 {
+    let of_parent = ns.map_or(0.0, |ns| parent_ns as f64 / ns.max(1) as f64);
+    method.relevant * of_parent.max(1.0)
 }
 
 fn stage_pairs<'a>(stages: [&'a BTreeMap<String, StageColumn>; 2]) -> Vec<Pair<'a>> {
@@ -437,33 +418,33 @@ fn stage_pairs<'a>(stages: [&'a BTreeMap<String, StageColumn>; 2]) -> Vec<Pair<'
     Stage::all().iter().copied().filter_map(pair).collect()
 }
 
-/// A row before it is judged: its replicates, where the files support it.
+/// A row that has not been judged, with its replicates if there are enough values.
 struct Candidate {
     row: Row,
     log_ratios: Option<Vec<f64>>,
-    /// Factor on both halves of its interval.
+    /// Factor by which both halves of the interval are widened.
     widening: f64,
-    /// Logarithm of the part by which two starts may differ.
+    /// Logarithm of the assumed ratio between two starts.
     start_to_start: f64,
 }
 
-/// All rows of one series, with the blocks that were drawn. On a busy machine rows are measured and
-/// not judged.
+/// Returns all rows of one series and the block lengths. On a busy machine, rows
+/// are measured but not judged.
 fn compare_series(
     columns: &Columns<'_>,
     method: Method,
     nth: u64,
     is_busy: bool,
 ) -> (Vec<Candidate>, [usize; 2]) {
-    let longest = columns.lengths.map(|length| length / LEAST_BLOCKS);
+    let longest = columns.lengths.map(|length| length / MIN_BLOCKS);
     let fitting: Vec<[usize; 2]> =
         columns.pairs.iter().map(|pair| pair.columns.map(block_length)).collect();
     let fits = |blocks: &[usize; 2]| blocks[0] <= longest[0] && blocks[1] <= longest[1];
     let blocks = [0, 1].map(|side| {
         fitting.iter().filter(|blocks| fits(blocks)).map(|blocks| blocks[side]).max().unwrap_or(1)
     });
-    let blocks_drawn = [0, 1].map(|side| columns.lengths[side] / blocks[side]);
-    let widening = widening(blocks_drawn[0].min(blocks_drawn[1]));
+    let block_counts = [0, 1].map(|side| columns.lengths[side] / blocks[side]);
+    let widening = widening(block_counts[0].min(block_counts[1]));
     let sorted = |side: usize| Series {
         length: columns.lengths[side],
         block: blocks[side],
@@ -485,9 +466,9 @@ fn compare_series(
             .zip(&mut replicates)
             .map(|(&(name, percentile), drawn)| {
                 let row = measured(pair.what, name, percentile, [of_a, of_b]);
-                let relevant = relevant_part(row.ns[0], columns.whole_ns, method);
+                let relevant = relevant_part(row.ns[0], columns.parent_ns, method);
                 let why = unsupported(&row, percentile, fits(&fitting[idx]), &fitting[idx])
-                    .or_else(|| drawn.iter().any(|ratio| ratio.is_nan()).then(rarely))
+                    .or_else(|| drawn.iter().any(|ratio| ratio.is_nan()).then(ran_too_rarely))
                     .or_else(|| is_busy.then(|| "busy machine".to_owned()));
                 let log_ratios = why.is_none().then_some(drawn);
                 let apart = halves.iter().map(|halves| apart(halves, percentile));
@@ -506,22 +487,22 @@ fn compare_series(
     (candidates, blocks)
 }
 
-/// The spread that `blocks` blocks give is known to one part in the root of twice their number, and
-/// on the small side, as blocks do not see beyond their ends. Two such parts are added: without
-/// them, ticks that share 0.8 of their deviation with the one before raise false alarms in 9 % of
+/// Returns the widening factor of intervals for `blocks` blocks. Their spread has a relative error of
+/// 1/√(2·blocks) and is biased low, because correlation across block ends is lost. Twice that error
+/// is added: without it, ticks with an autocorrelation of 0.8 cause false alarms in 9 % of
 /// comparisons instead of 5 %.
 fn widening(blocks: usize) -> f64 {
     1.0 + (2.0 / blocks as f64).sqrt()
 }
 
-/// The first and the second half of the values of a column.
+/// Returns the first and the second half of the values of a column.
 fn halves(column: &[Option<u64>]) -> [Sorted; 2] {
     let values: Vec<Option<u64>> = column.iter().copied().filter(Option::is_some).collect();
     let (first, second) = values.split_at(values.len() / 2);
     [first, second].map(Sorted::new)
 }
 
-/// Logarithm of how far apart a percentile is in two halves of one profile.
+/// Returns the absolute logarithm of the ratio of a percentile between two halves of a profile.
 fn apart(halves: &[Sorted; 2], percentile: Percentile) -> f64 {
     match halves.each_ref().map(|half| half.percentile(percentile)) {
         [Some(first), Some(second)] => log_ratio(first, second).abs(),
@@ -529,8 +510,8 @@ fn apart(halves: &[Sorted; 2], percentile: Percentile) -> f64 {
     }
 }
 
-fn rarely() -> String {
-    "it ran in too few places".to_owned()
+fn ran_too_rarely() -> String {
+    "it ran in too few blocks".to_owned()
 }
 
 fn measured(what: &str, name: &'static str, percentile: Percentile, sides: [&Sorted; 2]) -> Row {
@@ -552,7 +533,7 @@ fn measured(what: &str, name: &'static str, percentile: Percentile, sides: [&Sor
     }
 }
 
-/// Why a row cannot be judged, if it cannot.
+/// Returns the reason why a row cannot be judged, if any.
 fn unsupported(
     row: &Row,
     percentile: Percentile,
@@ -564,16 +545,16 @@ fn unsupported(
     match (a, b) {
         (0, _) => return Some("only in B".to_owned()),
         (_, 0) => return Some("only in A".to_owned()),
-        _ if a.min(b) < needed => return Some(format!("takes {needed} values")),
+        _ if a.min(b) < needed => return Some(format!("needs {needed} values")),
         _ => {}
     }
     (!fits).then(|| {
         let ticks = blocks[0].max(blocks[1]);
-        format!("{DRIFTS}: alike over {ticks} samples, takes {}", ticks * LEAST_BLOCKS)
+        format!("{DRIFTS}: correlated over {ticks} samples, needs {}", ticks * MIN_BLOCKS)
     })
 }
 
-/// Judges all rows together.
+/// Judges all rows with simultaneous intervals.
 fn judged(candidates: Vec<Candidate>, method: Method) -> Vec<Row> {
     let (mut rows, mut drawn) = (Vec::new(), Vec::new());
     for mut candidate in candidates {
@@ -586,7 +567,8 @@ fn judged(candidates: Vec<Candidate>, method: Method) -> Vec<Row> {
     rows.into_iter()
         .map(|(mut row, widened)| {
             if let (Some((widening, start_to_start)), Some(ratio)) = (widened, row.ratio) {
-                let (low, high) = intervals.next().expect("there is one for each row drawn");
+                let (low, high) =
+                    intervals.next().expect("there is one interval per resampled row");
                 let at = ratio.ln();
                 let low = (at - widening * (at - low).max(0.0) - start_to_start).exp();
                 let high = (at + widening * (high - at).max(0.0) + start_to_start).exp();
@@ -599,7 +581,7 @@ fn judged(candidates: Vec<Candidate>, method: Method) -> Vec<Row> {
 }
 
 pub(super) fn change(ratio: f64, low: f64, high: f64, relevant: f64) -> Change {
-    // As far from 1 downward as upward: twice as fast is as much as half as fast.
+    // Symmetric on a logarithmic scale: twice as fast is as relevant as half as fast.
     let (least, most) = (1.0 / (1.0 + relevant), 1.0 + relevant);
     if low > 1.0 && ratio >= most {
         Change::Slower

@@ -1,35 +1,34 @@
-//! What measuring itself costs, measured in the process that measures.
+//! Cost of measuring, measured in the same process.
 
 use super::TraceRecorder;
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::time::Duration;
-use tandem::scene::{RefreshReport, TickReport};
+use tandem::scene::{PrefillReport, TickReport};
 use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans, StageStatistics, now_ns};
 
-/// Nanoseconds that the profiler itself takes: medians over rounds, since a round in which another
-/// thread got the core says nothing of the profiler.
+/// Cost of the profiler, nanoseconds. Medians over rounds exclude rounds that were preempted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfilerCost {
-    /// Beginning and ending one stage.
+    /// Starting and ending one stage.
     pub stage_ns: u64,
-    /// All stages of a tick with a refresh's report, and counting them into the histograms.
+    /// All stages of a tick, and recording them in the histograms.
     pub tick_ns: u64,
-    /// Keeping a tick and the longest refresh for the timeline; only paid where one is asked for.
+    /// Storing a tick and the longest prefill for the timeline; only if a timeline is requested.
     pub trace_ns: u64,
-    /// Rounds that the medians rest on.
+    /// Number of rounds over which the medians are taken.
     pub rounds: u64,
 }
 
-/// Rounds measured.
+/// Number of measured rounds.
 const ROUNDS: usize = 101;
 
-/// Ticks per round.
+/// Number of ticks per round.
 const TICKS: u64 = 200;
 
 impl ProfilerCost {
-    /// Measures it; takes some tens of milliseconds.
+    /// Measures the cost; takes some tens of milliseconds.
     pub fn measure() -> Self {
         let on_tick: Vec<Stage> = Stage::TICK.parts().collect();
         let mut statistics = StageStatistics::new();
@@ -62,7 +61,7 @@ impl ProfilerCost {
             }
             tick_ns.push((now_ns() - start) / TICKS);
 
-            // Twice the ticks: a report with a refresh takes the room of two.
+            // Twice the ticks, because a report with a prefill uses the capacity of two.
             let mut trace = TraceRecorder::new(2 * TICKS as usize);
             let start = now_ns();
             for _ in 0..TICKS {
@@ -84,7 +83,8 @@ impl ProfilerCost {
     }
 }
 
-/// A tick of all its stages, at which a refresh of as many spans as one may have ends.
+/// Returns the report of a tick with all stages, at which a prefill with the
+/// maximum number of spans ends.
 fn longest_report(on_tick: &[Stage]) -> TickReport {
     let mut report = TickReport::default();
     for &stage in on_tick.iter().chain(&[Stage::TICK]) {
@@ -94,6 +94,6 @@ fn longest_report(on_tick: &[Stage]) -> TickReport {
     for start_ns in 0..MAX_SPANS as u64 {
         spans.push(Span { stage: Stage::SEAL, start_ns, took_ns: 1 });
     }
-    report.refresh = Some(RefreshReport { version: 1, is_published: true, spans });
+    report.prefill = Some(PrefillReport { version: 1, is_published: true, spans });
     report
 }

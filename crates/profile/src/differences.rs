@@ -1,33 +1,31 @@
-//! What besides the numbers is not the same in profiles that are compared.
+//! Facts other than latencies that differ between compared profiles.
 
 use super::latency_file::{LatencyFile, PhaseName};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Something besides the numbers that is not the same in all files.
+/// A fact other than a latency that is not the same in all files.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Difference {
-    /// Name of the fact.
+    /// Name of the fact, e.g. `machine: cores`.
     pub what: String,
-    /// Its values in A.
     pub a: String,
-    /// Its values in B.
     pub b: String,
 }
 
-/// Loads that are this near to each other are the same: a profile itself makes this much.
+/// Load averages within this distance count as equal: a profile itself causes as much.
 const NEAR_LOAD: f64 = 0.5;
 
-/// Shares of the processor time that are this near to each other are the same.
+/// Shares of the processor time within this distance count as equal.
 const NEAR_SHARE: f64 = 0.05;
 
-/// Machine facts that differ between any two profiles of one machine; the load is compared apart.
-const FLEETING: [&str; 2] = ["clocks", "load at the start"];
+/// Machine facts that vary between profiles of one machine; the load is compared separately.
+const VARYING: [&str; 2] = ["clocks", "load at the start"];
 
 const ABSENT: &str = "absent";
 
-/// Facts that are not the same in all files, the machine first. Files must have the phase.
+/// Returns facts that are not the same in all files, loads first. All files must have the phase.
 pub(super) fn differences(sides: [&[&LatencyFile]; 2], phase: PhaseName) -> Vec<Difference> {
     let facts = sides.map(|files| files.iter().map(|file| facts(file, phase)).collect::<Vec<_>>());
     let mut names: Vec<&String> = Vec::new();
@@ -57,13 +55,13 @@ pub(super) fn differences(sides: [&[&LatencyFile]; 2], phase: PhaseName) -> Vec<
         .collect()
 }
 
-/// Every fact of a file by name, in reading order.
+/// Returns all facts of a file by name, in reading order.
 fn facts(file: &LatencyFile, phase: PhaseName) -> Vec<(String, String)> {
     let mut facts = vec![("version of tandem".to_owned(), file.tandem.clone())];
     let machine = file.machine.facts().into_iter();
     facts.extend(
         machine
-            .filter(|(what, _)| !FLEETING.contains(&what.as_str()))
+            .filter(|(what, _)| !VARYING.contains(&what.as_str()))
             .map(|(what, value)| (format!("machine: {what}"), value)),
     );
     facts.push(("back end".to_owned(), file.engine.backend.clone()));
@@ -82,14 +80,14 @@ fn facts(file: &LatencyFile, phase: PhaseName) -> Vec<(String, String)> {
     facts
 }
 
-/// How busy the machine was, where that differs.
+/// Returns the loads of the machine that differ.
 fn loads(sides: [&[&LatencyFile]; 2], phase: PhaseName) -> Vec<Difference> {
     let load = sides.map(|files| files.iter().map(|file| file.machine.load_1min).collect());
     let share = |file: &&LatencyFile| file.phase(phase).and_then(|phase| phase.others_share);
     let shares = sides.map(|files| files.iter().map(share).collect());
     [
         range("machine: load at the start", load, NEAR_LOAD, |load| format!("{load:.2}")),
-        range("machine: cores' time that other processes took", shares, NEAR_SHARE, |share| {
+        range("machine: processor time used by other processes", shares, NEAR_SHARE, |share| {
             format!("{:.0} %", 100.0 * share)
         }),
     ]
@@ -98,7 +96,7 @@ fn loads(sides: [&[&LatencyFile]; 2], phase: PhaseName) -> Vec<Difference> {
     .collect()
 }
 
-/// A number by its least and greatest value in A and B; `None` if all are near each other.
+/// Returns the ranges of a value in A and B; `None` if all values are within `near`.
 fn range(
     what: &str,
     sides: [Vec<Option<f64>>; 2],
@@ -115,15 +113,15 @@ fn range(
     if most - least <= near && all.iter().all(Option::is_some) {
         return None;
     }
-    let told = |values: &[Option<f64>]| match ends(values) {
+    let text_of = |values: &[Option<f64>]| match ends(values) {
         Some((least, most)) if most > least => format!("{} to {}", text(least), text(most)),
         Some((only, _)) => text(only),
         None => ABSENT.to_owned(),
     };
-    Some(Difference { what: what.to_owned(), a: told(&sides[0]), b: told(&sides[1]) })
+    Some(Difference { what: what.to_owned(), a: text_of(&sides[0]), b: text_of(&sides[1]) })
 }
 
-/// Every key of `value` with its path and its value as text.
+/// Collects every leaf of `value` by path, as text.
 fn flatten(path: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(keys) => {

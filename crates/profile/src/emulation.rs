@@ -1,4 +1,4 @@
-//! What a profile says of how long experts take elsewhere: for drives that emulate its machine.
+//! Latencies of a profile, for drives that emulate its machine.
 
 use super::latency_file::{LatencyFile, Phase, PhaseName, StageColumn};
 use super::page::head::date;
@@ -7,28 +7,27 @@ use tandem::pilot::RecordedLatencies;
 use tandem::timing::Stage;
 
 impl LatencyFile {
-    /// What refreshes and ticks took, in their order: of the phase that keeps the real period, or else
-    /// of that without gaps, which are the two in which both experts run. A tick's latency is its
-    /// response, from when it was due to the command on its way; without one, the tick itself.
+    /// Returns the durations of prefills and ticks in order, from the phase `paced` or else
+    /// `back_to_back`, in which both experts run. The latency of a tick is its response, or the tick
+    /// itself if there is no response.
     pub fn recorded_latencies(&self) -> RecordedLatencies {
         let both = [PhaseName::Paced, PhaseName::BackToBack];
         let phases = both.into_iter().filter_map(|name| self.phase(name));
         let of = |phase: &Phase| RecordedLatencies {
-            slow_ns: took(&phase.refreshes.stages, Stage::REFRESH),
+            slow_ns: took(&phase.refreshes.stages, Stage::PREFILL),
             fast_ns: match took(&phase.ticks.stages, Stage::RESPONSE) {
                 none if none.is_empty() => took(&phase.ticks.stages, Stage::TICK),
                 responses => responses,
             },
         };
         let recorded: Vec<RecordedLatencies> = phases.map(of).collect();
-        let is_whole = |of: &&RecordedLatencies| !of.slow_ns.is_empty() && !of.fast_ns.is_empty();
-        recorded.iter().find(is_whole).or(recorded.first()).cloned().unwrap_or_default()
+        let has_both = |of: &&RecordedLatencies| !of.slow_ns.is_empty() && !of.fast_ns.is_empty();
+        recorded.iter().find(has_both).or(recorded.first()).cloned().unwrap_or_default()
     }
 
-    /// The machine and the day, for whoever emulates it.
+    /// Returns machine and date of the profile, for reports of drives that emulate it.
     pub fn emulated_hardware(&self) -> String {
-        let processor =
-            self.machine.cpu.as_deref().unwrap_or("a CPU that the system does not name");
+        let processor = self.machine.cpu.as_deref().unwrap_or("an unnamed CPU");
         let hardware = match self.run.device {
             tandem::pilot::DeviceName::Cuda(ordinal) => {
                 let gpu = self.machine.gpus.get(ordinal).or(self.machine.gpus.first());

@@ -1,8 +1,8 @@
-//! `latency.json`: a profile in a file, with everything that it depends on.
+//! `latency.json`: a profile with everything that it depends on.
 //!
-//! Written by `tandem profile`; read by `tandem compare`, by the page, and by whoever replays
-//! recorded latencies. All times are nanoseconds of the host's monotonic clock; all beginnings count
-//! from the beginning of their phase.
+//! The file is written by `tandem profile`, and read by `tandem compare`, by the page and by the
+//! replay of recorded latencies. All times are nanoseconds of the host's monotonic clock; start
+//! times count from the start of their phase.
 
 use super::{MachineCard, ProfilerCost};
 use serde::{Deserialize, Serialize};
@@ -15,55 +15,51 @@ use tandem::pilot::{RealTimeReport, RunFile};
 use tandem::timing::{Stage, StageStatistics};
 use tandem_files::shortened_error;
 
-/// The format that this tandem writes.
+/// Format that this version writes.
 pub const FORMAT: u32 = 2;
 
-/// The oldest format that this tandem reads; format 1 has no [`Phase::others_share`].
+/// Oldest format that this version reads; format 1 has no [`Phase::others_share`].
 const OLDEST_FORMAT: u32 = 1;
 
-/// A profile.
+/// Content of `latency.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyFile {
-    /// [`FORMAT`], or an older one that was read.
+    /// [`FORMAT`], or the older format of a file that was read.
     pub format: u32,
-    /// Version of tandem.
+    /// Version of tandem that wrote the file.
     pub tandem: String,
-    /// When it was taken, seconds since the Unix epoch.
+    /// Time of the profile, seconds since the Unix epoch.
     pub taken_at_unix_s: u64,
-    /// How it was called.
+    /// Command line of the profile.
     pub command: String,
-    /// The machine.
     pub machine: MachineCard,
-    /// The networks that ran.
     pub engine: EngineIdentity,
-    /// The run, every key resolved.
+    /// Run file with all defaults filled in.
     #[serde(deserialize_with = "RunFile::of_any_version")]
     pub run: RunFile,
-    /// What was looked at.
+    /// Source of the observations.
     pub observations: String,
-    /// What came of the real-time options that the run asks for.
+    /// Results of the real-time options that the run file requests.
     pub real_time: RealTimeReport,
-    /// What measuring itself costs.
+    /// Cost of measuring, in the same process.
     pub profiler: ProfilerCost,
-    /// How long it took to come to drive.
+    /// Time to the first control with a prefix.
     pub first_control: Option<FirstControl>,
-    /// What was measured, in order.
+    /// Measured phases, in order.
     pub phases: Vec<Phase>,
 }
 
-/// The networks of a profile.
+/// Identity of the networks of a profile.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EngineIdentity {
-    /// The folder, as it was named.
+    /// Engine folder as given on the command line.
     pub folder: String,
-    /// Library and version.
     pub backend: String,
-    /// SHA-256 of each network's graph, by network.
+    /// SHA-256 of each graph, by network.
     pub graphs_sha256: BTreeMap<String, String>,
-    /// What each engine was made from, by network, where they were built; empty for networks as
-    /// exported, and in files of earlier versions.
+    /// Key of each built engine, by network; empty for networks as exported, and in older files.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub built: BTreeMap<String, Key>,
 }
@@ -76,17 +72,17 @@ impl EngineIdentity {
         if !self.built.keys().eq(self.graphs_sha256.keys()) {
             let graphs: Vec<&String> = self.graphs_sha256.keys().collect();
             let built: Vec<&String> = self.built.keys().collect();
-            return Err(format!("it has graphs of {graphs:?} and keys of engines of {built:?}"));
+            return Err(format!("it has graphs of {graphs:?}, but engine keys of {built:?}"));
         }
         for (network, key) in &self.built {
             let is_hash =
                 |hash: &str| hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit());
             if !is_hash(&key.graph_sha256) || !is_hash(&key.weights_sha256) {
-                return Err(format!("the key of {network:?} has a hash that is none"));
+                return Err(format!("the key of {network:?} has an invalid hash"));
             }
             if self.graphs_sha256[network] != key.graph_sha256 {
                 return Err(format!(
-                    "network {network:?} ran graph {}, its engine's key names {}",
+                    "network {network:?} ran graph {}, but its engine's key names {}",
                     self.graphs_sha256[network], key.graph_sha256
                 ));
             }
@@ -95,34 +91,34 @@ impl EngineIdentity {
     }
 }
 
-/// The way to the first control that rests on a prefix.
+/// Time to the first control that is based on a prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FirstControl {
-    /// Loading the networks.
+    /// Time to load the networks.
     pub load_ns: u64,
-    /// From the first observation to the first control with a prefix.
+    /// Time from the first observation to the first control with a prefix.
     pub loop_ns: u64,
-    /// Ticks that took, the one with the prefix included.
+    /// Number of ticks in this time, including the one with the prefix.
     pub ticks: u64,
 }
 
-/// How a phase runs the loop.
+/// Mode in which a phase runs the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseName {
-    /// Both experts, a tick at every period of real time, idle in between.
+    /// Both experts, one tick per period of real time, idle in between.
     Paced,
-    /// Both experts, a tick as soon as the one before is answered.
+    /// Both experts, each tick immediately after the previous one.
     BackToBack,
-    /// Ticks back to back on one prefix, no refresh.
+    /// Ticks back to back on one prefix, without prefills.
     ActionAlone,
-    /// Refreshes back to back, no tick; a new frame in each.
+    /// Prefills back to back, without ticks; each has new frames.
     UnderstandingAlone,
 }
 
 impl PhaseName {
-    /// For tables.
+    /// Returns the description for tables.
     pub fn title(self) -> &'static str {
         match self {
             Self::Paced => "at the real period, with idle gaps",
@@ -133,127 +129,108 @@ impl PhaseName {
     }
 }
 
-/// One way of running, measured.
+/// Measurements of one phase.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
-    /// Which.
     pub name: PhaseName,
-    /// Ticks (refreshes, in [`PhaseName::UnderstandingAlone`]) before the first that counts.
+    /// Number of ticks (in [`PhaseName::UnderstandingAlone`] prefills) before the first that counts.
     pub warm_up: u64,
-    /// Over all that count. In phases that keep real time a deadline counts from when the tick was
-    /// due, otherwise from its observation.
+    /// Statistics of all counted ticks. Deadlines count from the due instant in phases that keep
+    /// real time, otherwise from the observation.
     pub statistics: StageStatistics,
-    /// The ticks that count, the first [`Self::samples_dropped`]-less ones one by one.
+    /// Samples of counted ticks, without the last [`Self::samples_dropped`] ones.
     pub ticks: TickSamples,
-    /// Refreshes that ended in these ticks, one by one.
-    pub refreshes: RefreshSamples,
-    /// Ticks that count and found no place among the samples.
+    /// Samples of the prefills that ended in these ticks.
+    pub refreshes: PrefillSamples,
+    /// Number of counted ticks without samples.
     pub samples_dropped: u64,
-    /// Ticks that were due and never began, because the one before them took more than a period too
-    /// long.
+    /// Number of ticks that were due and skipped, because the previous tick
+    /// overran by more than a period.
     pub ticks_skipped: u64,
-    /// Resident memory of the process, bytes, with the number of ticks that had counted by then.
+    /// Pairs of counted ticks so far and resident memory of the process, bytes.
     pub resident_bytes: Vec<(u64, u64)>,
-    /// Part of the processor time of all cores that other processes and the hypervisor took during
-    /// the phase, warm-up included, 0 to 1; `None` where the system does not report it, and in files
-    /// of format 1.
+    /// Share of the processor time of all cores that other processes and the hypervisor
+    /// used during the phase, including warm-up, 0 to 1; `None` if the system does not
+    /// report it, and in files of format 1.
     #[serde(default)]
     pub others_share: Option<f64>,
 }
 
-/// Ticks in columns: entry `i` of every column belongs to the same tick.
+/// Samples of ticks in columns: entry `i` of every column belongs to the same tick.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TickSamples {
-    /// When its observation was taken up (in phases that keep real time: when it was due).
+    /// Instant at which the tick was due, or its observation was taken in phases without real time.
     pub start_ns: Vec<u64>,
-    /// Stages by name.
     pub stages: BTreeMap<String, StageColumn>,
-    /// The prefix it acted on.
+    /// Version of the prefix that the tick acted on.
     pub prefix_version: Vec<Option<u64>>,
-    /// Age of that prefix.
     pub prefix_age_ns: Vec<Option<u64>>,
-    /// By how much it missed its deadline.
+    /// Time by which the deadline was missed; `None` if it was met.
     pub late_by_ns: Vec<Option<u64>>,
-    /// Whether a refresh was running when it ended.
+    /// True if a prefill was running when the tick ended.
     pub is_refreshing: Vec<bool>,
-    /// Page faults of its thread.
     pub page_faults: Vec<u64>,
-    /// Times that the system took the core from its thread.
+    /// Involuntary context switches of the tick's thread.
     pub preemptions: Vec<u64>,
 }
 
-/// Refreshes in columns.
+/// Samples of prefills in columns, like [`TickSamples`].
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RefreshSamples {
-    /// Version of its prefix.
+pub struct PrefillSamples {
     pub version: Vec<u64>,
-    /// When it was handed over.
+    /// Start of the first stage of the prefill.
     pub start_ns: Vec<u64>,
-    /// The sampled tick at which it was published, counted from 0.
+    /// Index of the sampled tick at which its prefix was published.
     pub published_at: Vec<u64>,
-    /// Stages by name.
     pub stages: BTreeMap<String, StageColumn>,
 }
 
-/// One stage over all ticks or refreshes; absent where it did not run.
+/// Samples of one stage over all ticks or prefills; `None` where it did not run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageColumn {
-    /// Its first beginning.
+    /// Start of the first run of the stage.
     pub start_ns: Vec<Option<u64>>,
-    /// What all its runs took.
+    /// Total duration of all runs of the stage.
     pub took_ns: Vec<Option<u64>>,
 }
 
-/// A latency file cannot be used.
+/// Error returned when a latency file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LatencyFileError {
-    /// It cannot be read.
     #[error("cannot read {path:?}: {source}; `tandem profile` writes it")]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// It is of another format.
     #[error(
-        "{path:?} has latency format {found}, this tandem reads formats {OLDEST_FORMAT} to {FORMAT}; take the profile again"
+        "{path:?} has latency format {found}, but this version reads formats {OLDEST_FORMAT} to \
+            {FORMAT}; take the profile again"
     )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-    },
-    /// It is not a latency file.
-    #[error("{path:?} is not a whole latency file: {reason}")]
+    Format { path: PathBuf, found: u64 },
+    #[error("{path:?} is not a complete latency file: {reason}")]
     Content {
-        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Problem and its position in the file.
         reason: String,
     },
-    /// It cannot be written.
     #[error("cannot write {path:?}: {source}")]
     Write {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
 }
 
 impl LatencyFile {
-    /// Reads a file and checks that it is whole.
+    /// Reads and validates a file.
     ///
     /// # Errors
-    /// If it is missing, of another format, or contradicts itself.
+    /// If it cannot be read, has another format, or is inconsistent.
     pub fn read(path: &Path) -> Result<Self, LatencyFileError> {
         let text = fs::read(path)
             .map_err(|source| LatencyFileError::Read { path: path.to_owned(), source })?;
@@ -279,17 +256,17 @@ impl LatencyFile {
         Ok(file)
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file atomically.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), LatencyFileError> {
-        let refused = |source| LatencyFileError::Write { path: path.to_owned(), source };
-        let text = serde_json::to_vec(self).map_err(|error| refused(error.into()))?;
-        tandem_files::write(path, &text).map_err(refused)
+        let write_error = |source| LatencyFileError::Write { path: path.to_owned(), source };
+        let text = serde_json::to_vec(self).map_err(|error| write_error(error.into()))?;
+        tandem_files::write(path, &text).map_err(write_error)
     }
 
-    /// The phase of this name, if it was measured.
+    /// Returns the phase with this name, if it was measured.
     pub fn phase(&self, name: PhaseName) -> Option<&Phase> {
         self.phases.iter().find(|phase| phase.name == name)
     }
@@ -317,10 +294,10 @@ impl Phase {
         let counted = self.statistics.ticks();
         let sampled = (ticks as u64).saturating_add(self.samples_dropped);
         if self.others_share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
-            return Err(format!("others_share is {:?}, not a part from 0 to 1", self.others_share));
+            return Err(format!("others_share is {:?}, not from 0 to 1", self.others_share));
         }
         if self.name != PhaseName::UnderstandingAlone && counted != sampled {
-            return Err(format!("{counted} ticks were counted, {sampled} sampled or dropped"));
+            return Err(format!("{counted} ticks were counted, but {sampled} sampled or dropped"));
         }
         Ok(())
     }
@@ -333,7 +310,7 @@ fn check_columns(
 ) -> Result<(), String> {
     for (name, column) in stages {
         if Stage::named(name).is_none() {
-            return Err(format!("there is no stage {name:?}"));
+            return Err(format!("unknown stage {name:?}"));
         }
         same_length(of, name, expected, column.took_ns.len())?;
         same_length(of, name, expected, column.start_ns.len())?;
@@ -343,7 +320,7 @@ fn check_columns(
             .zip(&column.start_ns)
             .position(|(t, s)| t.is_some() != s.is_some())
         {
-            return Err(format!("{of} {at}: {name:?} has a beginning or a duration, not both"));
+            return Err(format!("{of} {at}: {name:?} has only one of start and duration"));
         }
     }
     Ok(())

@@ -1,37 +1,34 @@
-//! The machine card: what a latency depends on besides the code.
+//! The machine card: properties of the machine on which latencies depend.
 
 use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// The machine that a profile was taken on. What the system does not say is `None`.
+/// Machine on which a profile was taken. `None` if the system does not report a value.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineCard {
-    /// Operating system and kernel.
+    /// Operating system and kernel version.
     pub kernel: Option<String>,
-    /// Processor model.
     pub cpu: Option<String>,
-    /// Logical cores that this process may run on.
+    /// Number of logical cores that this process may use.
     pub cores: usize,
-    /// Whether the processor says that a hypervisor runs it.
+    /// True if the processor reports a hypervisor.
     pub is_virtual: bool,
-    /// Current clock of each core, MHz, as the kernel gives it.
+    /// Current clock of each core as reported by the kernel, MHz.
     pub clocks_mhz: Vec<f64>,
     /// Frequency governor of the first core.
     pub governor: Option<String>,
-    /// Memory, bytes.
     pub memory_bytes: Option<u64>,
-    /// Runnable threads over the last minute, averaged, when the profile began: other people's work
-    /// shows here.
+    /// Load average over one minute at the start of the profile, which shows other work.
     pub load_1min: Option<f64>,
-    /// GPUs with their drivers and clocks; empty without one.
+    /// GPUs with drivers and clocks; empty without GPUs.
     pub gpus: Vec<String>,
     /// Libraries that ran the networks, with versions.
     pub libraries: Vec<String>,
 }
 
 impl MachineCard {
-    /// The card of this machine now; what only a vendor's tool or a back end knows is given.
+    /// Returns the current card of this machine. `gpus` and `libraries` are provided by the caller.
     pub fn read(gpus: Vec<String>, libraries: Vec<String>) -> Self {
         let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let of = |key: &str| -> Vec<String> {
@@ -59,9 +56,9 @@ impl MachineCard {
         }
     }
 
-    /// The card in lines of name and value, for pages and tables.
+    /// Returns the card as pairs of name and value, for pages and tables.
     pub fn facts(&self) -> Vec<(String, String)> {
-        let unknown = || "not said by the system".to_owned();
+        let unknown = || "unknown".to_owned();
         let clocks = match self.clocks_mhz.as_slice() {
             [] => unknown(),
             all => {

@@ -1,26 +1,25 @@
-//! Takes up ticks and refreshes as they happen, in memory set aside before the first.
+//! Recorder of ticks and prefills in preallocated memory.
 
-use super::latency_file::{Phase, PhaseName, RefreshSamples, StageColumn, TickSamples};
+use super::latency_file::{Phase, PhaseName, PrefillSamples, StageColumn, TickSamples};
 use std::collections::BTreeMap;
 use tandem::scene::{DeadlineVerdict, TickReport};
 use tandem::timing::{MAX_STAGES, Stage, StageSpans, StageStatistics};
 
-/// Ticks that are kept one by one: 17 minutes at 20 Hz, some 40 MB. Those behind them are in the
-/// histograms only.
+/// Maximum number of ticks that are stored individually: 17 minutes at 20 Hz, about 40 MB. Later
+/// ticks are in the histograms only.
 pub const MAX_SAMPLES: usize = 20_000;
 
-/// What a tick's thread went through besides its stages.
+/// Facts about a tick other than its stages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TickFacts {
-    /// When it was due or its observation taken up, as [`tandem::timing::now_ns`] counts.
+    /// Instant at which it was due or its observation was taken, on [`tandem::timing::now_ns`].
     pub start_ns: u64,
-    /// Page faults of its thread.
     pub page_faults: u64,
-    /// Times that the system took the core from its thread.
+    /// Involuntary context switches of its thread.
     pub preemptions: u64,
 }
 
-/// First beginning and sum of each stage.
+/// First start and total duration of each stage.
 #[derive(Clone)]
 struct Row([Option<(u64, u64)>; MAX_STAGES]);
 
@@ -46,7 +45,7 @@ struct Refresh {
     row: Row,
 }
 
-/// Records one phase.
+/// Records the ticks and prefills of one phase.
 pub struct PhaseRecorder {
     name: PhaseName,
     warm_up: u64,
@@ -57,24 +56,24 @@ pub struct PhaseRecorder {
     samples_dropped: u64,
     ticks_skipped: u64,
     resident_bytes: Vec<(u64, u64)>,
-    /// Ticks from one look at the memory to the next.
+    /// Number of ticks between two samples of the memory.
     memory_spacing: u64,
 }
 
-/// Looks at the process's memory over a phase.
+/// Number of samples of the process's memory over a phase.
 const MEMORY_SAMPLES: u64 = 200;
 
 impl PhaseRecorder {
-    /// A recorder for `expected` ticks that count; `began_ns` is the phase's beginning.
+    /// Creates a recorder for `expected` counted ticks of a phase that started at `began_ns`.
     pub fn new(name: PhaseName, warm_up: u64, expected: u64, began_ns: u64) -> Self {
-        let room = MAX_SAMPLES.min(usize::try_from(expected).unwrap_or(MAX_SAMPLES));
+        let capacity = MAX_SAMPLES.min(usize::try_from(expected).unwrap_or(MAX_SAMPLES));
         Self {
             name,
             warm_up,
             began_ns,
             statistics: StageStatistics::new(),
-            ticks: touched(room),
-            refreshes: touched(room),
+            ticks: prefaulted(capacity),
+            refreshes: prefaulted(capacity),
             samples_dropped: 0,
             ticks_skipped: 0,
             resident_bytes: Vec::with_capacity(MEMORY_SAMPLES as usize + 1),
@@ -90,10 +89,10 @@ impl PhaseRecorder {
             DeadlineVerdict::Missed { by } => Some(by.as_nanos() as u64),
         };
         self.statistics.record(&report.times(), age, late_by_ns.is_some());
-        if let Some(refresh) = &report.refresh {
+        if let Some(refresh) = &report.prefill {
             self.statistics.record_runs(&refresh.spans);
         }
-        if let Some(refresh) = &report.refresh
+        if let Some(refresh) = &report.prefill
             && refresh.is_published
             && self.refreshes.len() < self.refreshes.capacity()
         {
@@ -109,7 +108,7 @@ impl PhaseRecorder {
         self.ticks.push(Tick { facts, is_refreshing, row: row(&report.spans), prefix, late_by_ns });
     }
 
-    /// Adds one refresh of a phase without ticks. Does not allocate.
+    /// Adds one prefill of a phase without ticks. Does not allocate.
     pub fn refresh(&mut self, version: u64, spans: &StageSpans) {
         self.statistics.record_stages(&spans.times());
         self.statistics.record_runs(spans);
@@ -120,13 +119,13 @@ impl PhaseRecorder {
         }
     }
 
-    /// Notes that `ticks` ticks were due and never began.
+    /// Adds `ticks` ticks that were due and were skipped.
     pub fn skipped(&mut self, ticks: u64) {
         self.ticks_skipped += ticks;
     }
 
-    /// Notes the process's memory if it is time to; between ticks, since it reads a file.
-    pub fn look_at_memory(&mut self) {
+    /// Samples the process's memory at intervals. To be called between ticks, since it reads a file.
+    pub fn sample_memory(&mut self) {
         let ticks = self.statistics.ticks();
         if ticks.is_multiple_of(self.memory_spacing)
             && let Some(bytes) = resident_bytes()
@@ -135,12 +134,12 @@ impl PhaseRecorder {
         }
     }
 
-    /// What was counted so far.
+    /// Returns the statistics recorded so far.
     pub fn statistics(&self) -> &StageStatistics {
         &self.statistics
     }
 
-    /// The phase, in columns.
+    /// Returns the recorded phase, with samples in columns.
     pub fn finish(self) -> Phase {
         let since = |ns: u64| ns.saturating_sub(self.began_ns);
         let of = |ticks: &[Tick], pick: fn(&Tick) -> u64| ticks.iter().map(pick).collect();
@@ -160,7 +159,7 @@ impl PhaseRecorder {
                 page_faults: of(&self.ticks, |tick| tick.facts.page_faults),
                 preemptions: of(&self.ticks, |tick| tick.facts.preemptions),
             },
-            refreshes: RefreshSamples {
+            refreshes: PrefillSamples {
                 version: self.refreshes.iter().map(|refresh| refresh.version).collect(),
                 start_ns: self.refreshes.iter().map(|r| since(refresh_start(r))).collect(),
                 published_at: self.refreshes.iter().map(|r| r.published_at).collect(),
@@ -175,15 +174,15 @@ impl PhaseRecorder {
     }
 }
 
-/// Room for `room` values, all of it in memory already: touching it first on a tick would be a page
-/// fault there, and would look as if memory grew.
-fn touched<T: Clone + Default>(room: usize) -> Vec<T> {
-    let mut values = vec![T::default(); room];
+/// Allocates and touches memory for `capacity` values, so that recording a tick causes no page fault
+/// and no growth of resident memory.
+fn prefaulted<T: Clone + Default>(capacity: usize) -> Vec<T> {
+    let mut values = vec![T::default(); capacity];
     std::hint::black_box(&mut values).clear();
     values
 }
 
-/// Resident memory of this process.
+/// Returns the resident memory of this process, bytes.
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -201,7 +200,7 @@ fn row(spans: &StageSpans) -> Row {
     row
 }
 
-/// Rows turned into columns; stages that never ran are left out.
+/// Converts rows to columns; stages that never ran are omitted.
 fn columns<'a>(
     rows: impl Iterator<Item = &'a Row> + Clone,
     began_ns: u64,

@@ -1,40 +1,39 @@
-//! Several profiles a side: whether the difference between A and B is greater than between any two
-//! groups of the same profiles.
+//! Permutation test for several profiles per side.
 //!
-//! Every profile gives one number a row, so that whatever differs from one start to the next (the
-//! load, the clock, where memory lies) is part of what is seen. If A and B are profiles of the same,
-//! any division of them into two groups is as likely as the one at hand: the greatest difference of
-//! all rows, in standard errors, is computed for every division, and a row is faster or slower if its
-//! own is greater than in all but one in twenty of these. That holds whatever the distribution, for
-//! all rows together, if the order of the profiles has nothing to do with their side. A machine that
-//! drifts breaks this where all of A were taken before all of B, so that is checked.
+//! Every profile contributes one number per row, so that all differences between starts (load,
+//! clock, memory layout) are part of the observed spread. If A and B are profiles of the same
+//! engine, every division of the profiles into two groups is equally likely. For every division, the
+//! largest difference of all rows in standard errors is computed; a row is faster or slower if its
+//! own difference exceeds that of 95 % of the divisions. This holds for any distribution and for all
+//! rows simultaneously, if the order of the profiles is independent of their side. A drifting machine
+//! violates this if all profiles of A were taken before those of B, which is therefore checked.
 
 use super::compare::{
     Change, CompareError, Judged, Method, PERCENTILES, Row, change, median_ns, relevant_part,
 };
-use super::due::ResponseOfDue;
+use super::due_ticks::DueResponse;
 use super::latency_file::{Phase, PhaseName, StageColumn};
+use super::sample_size::values_needed;
 use super::samples::nearest_rank;
-use super::support::values_needed;
 use std::collections::BTreeMap;
 use tandem::scene::random::SplitMix64;
 use tandem::timing::{Percentile, Stage};
 
-/// Profiles a side that are several. With three, two divisions of twenty are the one at hand and its
-/// mirror image, so that no difference at all could be certain to 95 %.
-pub const LEAST_PROFILES: usize = 4;
+/// Minimum number of profiles per side. With three, the actual division and its mirror image are 2 of
+/// 20 divisions, so that no difference can reach 95 % confidence.
+pub const MIN_PROFILES: usize = 4;
 
-/// Values of a row that each profile must have.
-const LEAST_VALUES: usize = 20;
+/// Minimum number of values of a row in each profile.
+const MIN_VALUES: usize = 20;
 
-/// A row of all profiles, those of A first.
+/// A row with its values in all profiles, those of A first.
 struct Candidate {
     row: Row,
     /// Logarithm of the percentile in each profile; empty if the row cannot be judged.
     logs: Vec<f64>,
 }
 
-/// Compares several profiles with several.
+/// Compares several profiles per side.
 ///
 /// # Errors
 /// If no latency has values in all profiles.
@@ -46,19 +45,19 @@ pub(super) fn compare_repeated(
 ) -> Result<Judged, CompareError> {
     let sizes = [phases[0].len(), phases[1].len()];
     let mut candidates = Vec::new();
-    for (whole, of_refreshes) in [(Stage::TICK, false), (Stage::REFRESH, true)] {
-        let whole_ns = geometric_mean(phases[0].iter().map(|phase| median_ns(phase, whole)));
+    for (parent, of_prefills) in [(Stage::TICK, false), (Stage::PREFILL, true)] {
+        let parent_ns = geometric_mean(phases[0].iter().map(|phase| median_ns(phase, parent)));
         for &stage in Stage::all() {
             let values = phases.each_ref().map(|side| {
-                side.iter().map(|phase| sorted(column(phase, stage, of_refreshes))).collect()
+                side.iter().map(|phase| sorted(column(phase, stage, of_prefills))).collect()
             });
-            candidates.extend(rows(stage.name(), &values, phases, whole_ns, method));
+            candidates.extend(rows(stage.name(), &values, phases, parent_ns, method));
         }
-        if !of_refreshes {
+        if !of_prefills {
             let values = phases.each_ref().map(|side| {
                 side.iter().map(|phase| sorted(Some(&phase.ticks.prefix_age_ns))).collect()
             });
-            candidates.extend(rows("prefix age", &values, phases, whole_ns, method));
+            candidates.extend(rows("prefix age", &values, phases, parent_ns, method));
         }
     }
     if candidates.iter().all(|candidate| candidate.logs.is_empty()) {
@@ -80,9 +79,9 @@ pub(super) fn compare_repeated(
     Ok(Judged { rows, drawn: Vec::new(), left_out: Vec::new(), not_judged })
 }
 
-fn column(phase: &Phase, stage: Stage, of_refreshes: bool) -> Option<&Vec<Option<u64>>> {
+fn column(phase: &Phase, stage: Stage, of_prefills: bool) -> Option<&Vec<Option<u64>>> {
     let stages: &BTreeMap<String, StageColumn> =
-        if of_refreshes { &phase.refreshes.stages } else { &phase.ticks.stages };
+        if of_prefills { &phase.refreshes.stages } else { &phase.ticks.stages };
     stages.get(stage.name()).map(|column| &column.took_ns)
 }
 
@@ -97,12 +96,12 @@ fn geometric_mean(values: impl ExactSizeIterator<Item = u64>) -> u64 {
     (values.map(|value| (value.max(1) as f64).ln()).sum::<f64>() / count).exp().round() as u64
 }
 
-/// The percentiles of one latency; none if it ran in no profile.
+/// Returns the rows of one latency; empty if it ran in no profile.
 fn rows(
     what: &str,
     values: &[Vec<Vec<u64>>; 2],
     phases: &[Vec<&Phase>; 2],
-    whole_ns: u64,
+    parent_ns: u64,
     method: Method,
 ) -> Vec<Candidate> {
     let counts = values.each_ref().map(|side| side.iter().map(Vec::len).sum::<usize>());
@@ -131,7 +130,7 @@ fn rows(
             ns,
             ratio,
             interval: None,
-            relevant: relevant_part(ns[0], whole_ns, method),
+            relevant: relevant_part(ns[0], parent_ns, method),
             change: Change::CannotTell,
             why,
         };
@@ -140,7 +139,7 @@ fn rows(
     PERCENTILES.iter().map(row).collect()
 }
 
-/// Why a row cannot be judged, if it cannot.
+/// Returns the reason why a row cannot be judged, if any.
 fn unsupported(
     what: &str,
     values: &[Vec<Vec<u64>>; 2],
@@ -150,25 +149,24 @@ fn unsupported(
 ) -> Option<String> {
     let needed = values_needed(percentile) as usize;
     let fewest = values.iter().flatten().map(Vec::len).min().unwrap_or(0);
-    let is_skipped =
-        |phase: &&Phase| phase.response_of_due(percentile) == Some(ResponseOfDue::Skipped);
+    let is_skipped = |phase: &&Phase| phase.due_response(percentile) == Some(DueResponse::Skipped);
     match (a, b) {
         (0, _) => Some("only in B".to_owned()),
         (_, 0) => Some("only in A".to_owned()),
-        _ if a.min(b) < needed => Some(format!("takes {needed} values a side")),
-        _ if fewest < LEAST_VALUES || !percentile.is_supported_by(fewest as u64) => {
-            let each = LEAST_VALUES.max(needed.div_ceil(10));
-            Some(format!("takes {each} values in each profile"))
+        _ if a.min(b) < needed => Some(format!("needs {needed} values per side")),
+        _ if fewest < MIN_VALUES || !percentile.is_supported_by(fewest as u64) => {
+            let each = MIN_VALUES.max(needed.div_ceil(10));
+            Some(format!("needs {each} values in each profile"))
         }
         _ if what == Stage::RESPONSE.name() && phases.iter().flatten().any(is_skipped) => {
-            Some("of all due ticks this is a skipped one".to_owned())
+            Some("the tick of this rank was skipped".to_owned())
         }
         _ => None,
     }
 }
 
-/// Why the order of the profiles forbids a verdict, if it does: the places of A and B in it, on
-/// average, are more than a quarter of all apart. A before B is a half, in turn nearly nothing.
+/// Returns the reason if the order of the profiles does not allow a verdict: the mean positions of A
+/// and B differ by more than a quarter of all profiles. A before B gives a half, alternating about 0.
 fn not_in_turn(taken_at: &[Vec<u64>; 2]) -> Option<String> {
     let all = taken_at.concat();
     let place = |&at: &u64| {
@@ -179,13 +177,13 @@ fn not_in_turn(taken_at: &[Vec<u64>; 2]) -> Option<String> {
     let mean = |side: &Vec<u64>| side.iter().map(place).sum::<f64>() / side.len() as f64;
     let apart = (mean(&taken_at[0]) - mean(&taken_at[1])).abs();
     (apart > all.len() as f64 / 4.0).then(|| {
-        "most profiles of one side were taken before those of the other, so that a machine that \
-         drifts looks like a change: take them in turn (A B A B)"
+        "most profiles of one side were taken before those of the other, so that a drifting machine \
+         looks like a change: take them in turn (A B A B)"
             .to_owned()
     })
 }
 
-/// Judges all rows together.
+/// Judges all rows with simultaneous intervals.
 fn judged(candidates: Vec<Candidate>, sizes: [usize; 2], method: Method) -> Vec<Row> {
     let tested: Vec<Tested> = candidates
         .iter()
@@ -197,7 +195,7 @@ fn judged(candidates: Vec<Candidate>, sizes: [usize; 2], method: Method) -> Vec<
     let row = |candidate: Candidate| {
         let mut row = candidate.row;
         if !candidate.logs.is_empty() {
-            let tested = tested.next().expect("there is one for each row with values");
+            let tested = tested.next().expect("there is one test per row with values");
             let (difference, error) = tested.difference(0..sizes[0]);
             let half = limit * error;
             let (low, high) = ((difference - half).exp(), (difference + half).exp());
@@ -210,15 +208,15 @@ fn judged(candidates: Vec<Candidate>, sizes: [usize; 2], method: Method) -> Vec<
     candidates.into_iter().map(row).collect()
 }
 
-/// One row, ready for any division of its profiles.
+/// A row with precomputed sums for any division of its profiles.
 struct Tested {
-    /// Logarithms less their mean.
+    /// Logarithms minus their mean.
     logs: Vec<f64>,
     squares: f64,
     sizes: [usize; 2],
-    /// Standard error below which differences are no longer of interest: rows whose profiles happen
-    /// to agree are not certain to the last digit.
-    least_error: f64,
+    /// Minimum standard error, a quarter of the relevant difference; it limits the confidence of rows
+    /// whose profiles agree by chance.
+    min_error: f64,
 }
 
 impl Tested {
@@ -226,23 +224,23 @@ impl Tested {
         let mean = logs.iter().sum::<f64>() / logs.len() as f64;
         let logs: Vec<f64> = logs.iter().map(|log| log - mean).collect();
         let squares = logs.iter().map(|log| log * log).sum();
-        Self { logs, squares, sizes, least_error: relevant.ln_1p() / 4.0 }
+        Self { logs, squares, sizes, min_error: relevant.ln_1p() / 4.0 }
     }
 
-    /// B less A, and its standard error, if `members` are A.
+    /// Returns B minus A and its standard error, with `members` as A.
     fn difference(&self, members: impl Iterator<Item = usize>) -> (f64, f64) {
         let [n, m] = self.sizes.map(|size| size as f64);
         let sum_a: f64 = members.map(|member| self.logs[member]).sum();
-        // All logarithms add up to zero.
+        // The logarithms sum to zero.
         let (mean_a, mean_b) = (sum_a / n, -sum_a / m);
         let within = (self.squares - n * mean_a * mean_a - m * mean_b * mean_b).max(0.0);
         let variance = within / (n + m - 2.0) * (1.0 / n + 1.0 / m);
-        (mean_b - mean_a, (variance + self.least_error * self.least_error).sqrt())
+        (mean_b - mean_a, (variance + self.min_error * self.min_error).sqrt())
     }
 }
 
-/// The number of standard errors that the greatest difference of all rows exceeds in as many
-/// divisions as the confidence leaves.
+/// Returns the critical value in standard errors: the quantile at the confidence of the largest
+/// difference of all rows over the divisions.
 fn limit(rows: &[Tested], sizes: [usize; 2], method: Method) -> f64 {
     let mut greatest: Vec<f64> = divisions(sizes, method)
         .iter()
@@ -259,15 +257,15 @@ fn limit(rows: &[Tested], sizes: [usize; 2], method: Method) -> f64 {
     greatest[greatest.len() - 1 - above.min(greatest.len() - 1)]
 }
 
-/// The members of A in every division, or in a sample of them where there are more than replicates,
-/// the one at hand among them.
+/// Returns the members of A in every division, the actual one first; a random sample if there are
+/// more divisions than replicates.
 fn divisions([n, m]: [usize; 2], method: Method) -> Vec<Vec<usize>> {
     let all = (0..n).fold(1.0, |count, i| count * (n + m - i) as f64 / (i + 1) as f64);
-    let at_hand: Vec<usize> = (0..n).collect();
+    let actual: Vec<usize> = (0..n).collect();
     if all > method.replicates.max(1) as f64 {
         let mut draws = SplitMix64::new(method.seed);
         let mut order: Vec<usize> = (0..n + m).collect();
-        let mut sampled = vec![at_hand];
+        let mut sampled = vec![actual];
         while sampled.len() < method.replicates {
             for place in 0..n {
                 order.swap(place, place + draws.below(n + m - place));
@@ -276,9 +274,9 @@ fn divisions([n, m]: [usize; 2], method: Method) -> Vec<Vec<usize>> {
         }
         return sampled;
     }
-    let mut divisions = vec![at_hand.clone()];
-    let mut members = at_hand;
-    // The next in lexicographic order: the last member that can move on does, the rest follow it.
+    let mut divisions = vec![actual.clone()];
+    let mut members = actual;
+    // Lexicographic order: increment the last member that can be, and reset those after it.
     while let Some(place) = (0..n).rev().find(|&place| members[place] < m + place) {
         members[place] += 1;
         for after in place + 1..n {
@@ -295,7 +293,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn divisions_are_all_of_them_once_or_a_sample() {
+    fn divisions_are_complete_or_a_sample() {
         let all = divisions([4, 4], Method::default());
         assert_eq!(all.len(), 70);
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 70);
@@ -308,17 +306,17 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_those_of_the_textbook() {
+    fn difference_matches_the_pooled_t_statistic() {
         let logs = [1.0, 3.0, 2.0, 6.0, 8.0];
         let row = Tested::new(&logs, [3, 2], 0.0);
         let (difference, error) = row.difference(0..3);
-        // Means 2 and 7, squares within 2 and 2, three degrees of freedom.
+        // Means 2 and 7, sums of squares 2 and 2, three degrees of freedom.
         assert!((difference - 5.0).abs() < 1e-12);
         assert!((error - (4.0_f64 / 3.0 * (1.0 / 3.0 + 0.5)).sqrt()).abs() < 1e-12);
     }
 
     #[test]
-    fn one_side_before_the_other_is_not_in_turn() {
+    fn sequential_sides_are_not_in_turn() {
         let orders: [([u64; 4], [u64; 4], bool); 4] = [
             ([1, 3, 5, 7], [2, 4, 6, 8], true),
             ([1, 4, 5, 8], [2, 3, 6, 7], true),

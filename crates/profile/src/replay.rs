@@ -1,22 +1,22 @@
-//! Observations taken up ahead of the loop and given out again, lap after lap, as if new.
+//! Cyclic replay of observations that were recorded before the loop.
 //!
-//! What the sensors saw is made before the first tick, so that making it costs no tick its core or
-//! caches. Each observation gets a new frame id and time; its readings are copied into buffers that
-//! are used again once nobody holds them, as a sensor driver does. At the end of a lap the vehicle is
-//! back at the first pose: to a network's latency that is nothing.
+//! Sensor readings are produced before the first tick, so that this does not use the core and caches
+//! of the ticks. Each replayed observation gets a new frame id and time. Its readings are copied to
+//! buffers that are reused once they are free, as a sensor driver does. At the end of a lap the
+//! vehicle jumps back to the first pose, which does not affect the latency of networks.
 
 use std::sync::Arc;
 use tandem::scene::{CameraFrame, Cameras, FrameId, LidarSweep, Observation};
 use tandem::timing::Timestamp;
 
-/// Buffers of each camera: those that an action expert's history and a refresh hold, and some more. A
-/// session of ONNX Runtime knows 32 addresses before it must forget one.
+/// Number of buffers per camera: those held by an action expert's history and a prefill, and some
+/// spare ones. Below the 32 addresses that a session of ONNX Runtime caches.
 const CAMERA_BUFFERS: usize = 28;
 
-/// LiDAR buffers: the newest sweep, the one before, and some more.
+/// Number of LiDAR buffers: the current sweep, the previous one, and spare ones.
 const LIDAR_BUFFERS: usize = 4;
 
-/// Gives out recorded observations without end.
+/// Endless source of recorded observations.
 pub struct Replay {
     recorded: Vec<Observation>,
     cameras: Cameras<Vec<Arc<CameraFrame>>>,
@@ -25,12 +25,12 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Replays `recorded`; sets aside every buffer.
+    /// Creates a replay of `recorded` and allocates all buffers.
     ///
     /// # Panics
-    /// If there is no observation.
+    /// If there are no observations in `recorded`.
     pub fn new(recorded: Vec<Observation>) -> Self {
-        assert!(!recorded.is_empty(), "a replay of nothing");
+        assert!(!recorded.is_empty(), "a replay needs observations");
         let camera = |like: &CameraFrame| {
             Arc::new(CameraFrame {
                 id: FrameId(0),
@@ -50,7 +50,8 @@ impl Replay {
         let mut cameras = Cameras::NONE;
         for (id, like) in recorded.iter().flat_map(|seen| seen.cameras.iter()) {
             if cameras.get(id).is_none() {
-                // Beyond the most cameras of one observation, pictures are allocated as they come.
+                // Cameras beyond the maximum per observation get no buffers; their images are
+                // allocated at each replay.
                 let _ = cameras.insert(id, buffers(like));
             }
         }
@@ -61,19 +62,19 @@ impl Replay {
         Self { recorded, cameras, lidars, given: 0 }
     }
 
-    /// Number of different observations.
+    /// Returns the number of different observations.
     pub fn distinct(&self) -> usize {
         self.recorded.len()
     }
 
-    /// The next observation, as if captured at `time`. Does not allocate unless every buffer is
-    /// held.
+    /// Returns the next observation, as if captured at `time`. Allocates only
+    /// if all buffers are in use.
     pub fn next(&mut self, time: Timestamp) -> Observation {
         let from = &self.recorded[(self.given % self.recorded.len() as u64) as usize];
         self.given += 1;
         let frame = FrameId(self.given);
         let cameras = from.cameras.map(|name, camera| {
-            // A camera that changes its size has buffers for its first pictures only.
+            // A camera whose image size changes has buffers of the first size only.
             let is_alike = |buffer: &CameraFrame| {
                 (buffer.width, buffer.height) == (camera.width, camera.height)
             };
@@ -101,10 +102,10 @@ impl Replay {
     }
 }
 
-/// A buffer that nobody else holds, filled; `None` if all are held.
+/// Fills and returns a buffer that is not in use; `None` if all are in use.
 fn free<T>(buffers: &mut [Arc<T>], fill: impl FnOnce(&mut T)) -> Option<Arc<T>> {
     let index = buffers.iter_mut().position(|buffer| Arc::get_mut(buffer).is_some())?;
-    fill(Arc::get_mut(&mut buffers[index]).expect("nobody else holds it"));
+    fill(Arc::get_mut(&mut buffers[index]).expect("the buffer has no other owner"));
     Some(Arc::clone(&buffers[index]))
 }
 
@@ -142,7 +143,7 @@ mod tests {
             assert_eq!((camera.id, camera.captured_at), (FrameId(tick + 1), time));
             assert_eq!((camera.rgb[11], observation.speed_mps), (expected, f64::from(expected)));
             assert_eq!(observation.lidar.as_ref().unwrap().points.len(), usize::from(expected));
-            held.push(observation); // More than there are buffers: nothing held is written over.
+            held.push(observation); // More than there are buffers: none in use is overwritten.
         }
         for (tick, observation) in held.iter().enumerate() {
             let camera = observation.camera(CameraId::FRONT).unwrap();
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn each_camera_keeps_its_own_pictures() {
+    fn each_camera_keeps_its_own_images() {
         let id = CameraId::named("rear");
         let mut both = seen(3);
         let rgb = vec![9; 3];
@@ -170,25 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn names_and_sizes_that_change_from_tick_to_tick_are_replayed() {
+    fn changing_camera_names_and_sizes_are_replayed() {
         let recorded: Vec<_> = (0..12_u8)
             .map(|tick| {
                 let (width, height) = (1 + u32::from(tick), 1);
                 let rgb = vec![tick; 3 * width as usize];
                 let (id, captured_at) = (FrameId(1), Timestamp::ZERO);
-                let picture = Arc::new(CameraFrame { id, captured_at, width, height, rgb });
-                let mut cameras = Cameras::one(CameraId::FRONT, Arc::clone(&picture));
-                cameras.insert(format!("cam{tick}").parse().unwrap(), picture).unwrap();
+                let image = Arc::new(CameraFrame { id, captured_at, width, height, rgb });
+                let mut cameras = Cameras::one(CameraId::FRONT, Arc::clone(&image));
+                cameras.insert(format!("cam{tick}").parse().unwrap(), image).unwrap();
                 Observation { cameras, ..seen(3) }
             })
             .collect();
         let mut replay = Replay::new(recorded.clone());
         for written in recorded.iter().cycle().take(30) {
             let observation = replay.next(Timestamp::ZERO);
-            let pictures = |from: &Observation| {
-                from.cameras.map(|_, picture| (picture.width, picture.rgb.clone()))
-            };
-            assert_eq!(pictures(&observation), pictures(written));
+            let images =
+                |from: &Observation| from.cameras.map(|_, image| (image.width, image.rgb.clone()));
+            assert_eq!(images(&observation), images(written));
         }
     }
 }

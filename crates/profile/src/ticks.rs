@@ -1,7 +1,7 @@
-//! The loop that a profile is taken of: observe, drive, send, at a period or back to back.
+//! The measured control loop: observe, drive, send, at a period or back to back.
 
 use super::latency_file::{FirstControl, Phase, PhaseName};
-use super::others::ProcessorTime;
+use super::processor_time::ProcessorTime;
 use super::recorder::{PhaseRecorder, TickFacts};
 use super::replay::Replay;
 use std::sync::Mutex;
@@ -11,55 +11,53 @@ use tandem::pilot::ThreadUsage;
 use tandem::scene::{Command, DeadlineVerdict, DriveError, Driver, TickReport};
 use tandem::timing::{Span, Stage, Timestamp, now_ns, sleep_until_ns};
 
-/// How to run the loop.
+/// Settings of [`run_loop`], the measured loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LoopOptions {
-    /// What the phase is called; only [`PhaseName::Paced`] keeps the period.
+    /// Name of the phase; only [`PhaseName::Paced`] keeps the period.
     pub name: PhaseName,
-    /// Time from one tick to the next.
+    /// Time between the due instants of two ticks.
     pub period: Duration,
-    /// Time allowed from when a tick is due (or its observation) to its command.
+    /// Deadline: time allowed from the due instant of a tick (or its observation) to its command.
     pub budget: Duration,
-    /// Ticks with a prefix before the first that counts.
+    /// Number of ticks with a prefix before the first that counts.
     pub warm_up: u64,
-    /// Ticks that count.
+    /// Number of ticks that count.
     pub ticks: u64,
 }
 
-/// What came of a loop.
+/// Result of [`run_loop`]: a phase, and the time to its first control.
 pub struct LoopRun {
-    /// The phase; shorter than asked for if it was interrupted.
+    /// The measured phase; shorter than requested if it was interrupted.
     pub phase: Phase,
-    /// The way to the first control with a prefix, loading not counted.
+    /// Time to the first control with a prefix, without loading.
     pub first_control: Option<FirstControl>,
 }
 
-/// Ticks at most until there is a prefix, beside the run's own warm-up; a driver that has none by
-/// then never will.
+/// Maximum number of ticks until the first prefix, without the warm-up of the run.
 const TICKS_TO_FIRST_PREFIX: u64 = 10_000;
 
-/// A profile could not be taken.
+/// Error returned when a profile cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LoopError {
-    /// The driver gave up.
     #[error(transparent)]
     Drive(#[from] DriveError),
-    /// It never came to a prefix.
     #[error(
-        "no prefix after {TICKS_TO_FIRST_PREFIX} ticks: refreshes fail or never start; RUST_LOG=warn says why"
+        "no prefix after {TICKS_TO_FIRST_PREFIX} ticks: prefills fail or never start; RUST_LOG=warn \
+            shows why"
     )]
     NoPrefix,
 }
 
-/// Runs `driver` on `replay` until `options.ticks` ticks have counted or `cancel` is set; `watch`
-/// sees every tick that counts, after it.
+/// Runs `driver` on `replay` until `options.ticks` ticks have counted or `cancel` is set. `watch` is
+/// called after every tick that counts.
 ///
-/// In [`PhaseName::Paced`] a tick is due at every multiple of the period. One that is due while the
-/// one before still runs begins as soon as it can; one whose whole period went by is skipped and
-/// counted, as the world would not wait for it either.
+/// In [`PhaseName::Paced`] a tick is due at every multiple of the period. A tick that is due while
+/// the previous one is running starts as soon as that one ends. A tick whose complete period has
+/// passed by then is skipped and counted, because a real world would not wait either.
 ///
 /// # Errors
-/// If the driver fails or never comes to a prefix.
+/// If the driver fails, or publishes no prefix.
 pub fn run_loop(
     driver: &mut dyn Driver,
     replay: &mut Replay,
@@ -123,7 +121,7 @@ pub fn run_loop(
             let (page_faults, preemptions) = (used.faults(), used.involuntary_switches);
             recorder.tick(report, TickFacts { start_ns: due_ns, page_faults, preemptions });
             watch(report);
-            recorder.look_at_memory();
+            recorder.sample_memory();
         } else if report.prefix.is_some() {
             warm += 1;
         }

@@ -1,11 +1,11 @@
-//! A run on a timeline: what ran when on which thread, and which refresh each tick acted on.
+//! Timeline of a run: stages by thread, and the prefill whose prefix each tick acted on.
 //!
-//! Written in Chromium's JSON trace format, not in Perfetto's own: Perfetto reads both alike (times
-//! to the nanosecond, nesting, counters, flows), and only JSON is also read by Chromium's viewer, by
-//! speedscope, and by a script of three lines. Its price is size, 2 to 4 kB a tick.
+//! The format is Chromium's JSON trace format, not Perfetto's own. Perfetto reads both equally well
+//! (nanoseconds, nesting, counters, flows), and JSON is also read by Chromium's viewer, by
+//! speedscope and by short scripts. The disadvantage is the size, 2 to 4 kB per tick.
 //!
-//! On the tick a report's spans are copied into memory set aside before; all else happens in
-//! [`TraceRecorder::write`].
+//! During a tick, the spans of its report are copied to preallocated memory; everything else happens
+//! in [`TraceRecorder::write`].
 
 use serde::{Serialize, Serializer};
 use std::cmp::Reverse;
@@ -16,16 +16,16 @@ use std::path::{Path, PathBuf};
 use tandem::scene::{DeadlineVerdict, PrefixInfo, TickReport};
 use tandem::timing::{MAX_SPANS, Role, Span, Stage, StageSpans, now_ns};
 
-/// The rows of the timeline, one per thread; a stream of a device would be one more.
-const LANES: [&str; 2] = ["tick", "understanding"];
-const TICK_LANE: usize = 0;
-const REFRESH_LANE: usize = 1;
+/// Rows of the timeline, one per thread.
+const ROWS: [&str; 2] = ["tick", "understanding"];
+const TICK_ROW: usize = 0;
+const PREFILL_ROW: usize = 1;
 
-/// Process number in the file. Threads are numbered from the next one, since viewers take the thread
-/// that has its process' number for the main thread.
+/// Process id in the file. Thread ids start after it, because viewers treat a thread with the id of
+/// its process as the main thread.
 const PROCESS: u32 = 1;
 
-/// Phases that are marked; later ones are told apart but have no mark.
+/// Maximum number of phases that are marked. Prefixes of later phases are still distinguished.
 const MAX_PHASES: usize = 16;
 
 struct Tick {
@@ -33,9 +33,8 @@ struct Tick {
     frame: u64,
     prefix: Option<PrefixInfo>,
     deadline: DeadlineVerdict,
-    /// Of all spans.
     spans: Range<usize>,
-    /// Number of refreshes that had ended, its own included.
+    /// Number of prefills that had ended by then, including its own.
     refreshes: usize,
 }
 
@@ -43,17 +42,16 @@ struct Refresh {
     phase: usize,
     version: u64,
     is_published: bool,
-    /// Of all spans.
     spans: Range<usize>,
 }
 
-/// Takes up ticks and refreshes, and writes them as a timeline.
+/// Stores ticks and prefills and writes them as a timeline.
 pub struct TraceRecorder {
     capacity: usize,
     ticks: Vec<Tick>,
     refreshes: Vec<Refresh>,
     spans: Vec<Span>,
-    /// Title and beginning.
+    /// Title and start of each phase.
     phases: Vec<(&'static str, u64)>,
     phase: usize,
     ticks_dropped: u64,
@@ -61,43 +59,36 @@ pub struct TraceRecorder {
     spans_dropped: u64,
 }
 
-/// What a trace holds, and what it had to leave out. Stands in the file, too.
+/// Numbers of stored and dropped items; also written to the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct TraceCounts {
-    /// Ticks.
     pub ticks: u64,
-    /// Ticks that found no place.
     pub ticks_dropped: u64,
-    /// Refreshes that ended.
     pub refreshes: u64,
-    /// Refreshes that found no place.
     pub refreshes_dropped: u64,
-    /// Slices on threads.
     pub slices: u64,
-    /// Slices cut short because they reached beyond the one that they began in.
+    /// Slices shortened because they exceeded their enclosing slice.
     pub slices_cut: u64,
-    /// Stages that their tick or refresh had no place for.
+    /// Spans dropped by the buffer of their tick or prefill.
     pub spans_dropped: u64,
-    /// Ticks connected with the refresh that they acted on.
+    /// Ticks linked to the prefill whose prefix they acted on.
     pub flows: u64,
-    /// Ticks with a prefix whose refresh is not in the trace, for it ended before the recording.
+    /// Ticks with a prefix whose prefill ended before the recording.
     pub flows_missing: u64,
 }
 
-/// A trace cannot be written.
+/// Error returned when a trace cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the trace {path:?}: {source}; nothing was left there")]
+#[error("cannot write the trace {path:?}: {source}; no partial file was left")]
 pub struct TraceError {
-    /// The file.
     pub path: PathBuf,
-    /// Why.
     #[source]
     pub source: io::Error,
 }
 
 impl TraceRecorder {
-    /// A recorder for `capacity_ticks` ticks, with memory for all of them (about 1.5 kB each) set
-    /// aside and touched.
+    /// Creates a recorder for `capacity_ticks` ticks; all of its memory (about 1.5 kB per
+    /// tick) is allocated and touched.
     pub fn new(capacity_ticks: usize) -> Self {
         let mut spans =
             vec![Span { stage: Stage::TICK, start_ns: 1, took_ns: 1 }; capacity_ticks * MAX_SPANS];
@@ -115,8 +106,8 @@ impl TraceRecorder {
         }
     }
 
-    /// Begins a phase now and marks it on the timeline. Versions of different phases are different
-    /// prefixes, whatever their numbers.
+    /// Starts a phase now and marks it on the timeline. Equal versions in different
+    /// phases are different prefixes.
     pub fn begin_phase(&mut self, title: &'static str) {
         self.phase += 1;
         if self.phases.len() < MAX_PHASES {
@@ -124,9 +115,9 @@ impl TraceRecorder {
         }
     }
 
-    /// Adds a tick, and the refresh that ended in it. Does not allocate.
+    /// Adds a tick, and the prefill that ended in it. Does not allocate.
     pub fn tick(&mut self, report: &TickReport) {
-        if let Some(refresh) = &report.refresh {
+        if let Some(refresh) = &report.prefill {
             self.refresh(refresh.version, refresh.is_published, &refresh.spans);
         }
         if self.ticks.len() == self.capacity || !self.has_room_for(&report.spans) {
@@ -144,7 +135,7 @@ impl TraceRecorder {
         });
     }
 
-    /// Adds a refresh that ended outside of any tick. Does not allocate.
+    /// Adds a prefill that ended outside of a tick. Does not allocate.
     pub fn refresh(&mut self, version: u64, is_published: bool, spans: &StageSpans) {
         if self.refreshes.len() == self.capacity || !self.has_room_for(spans) {
             self.refreshes_dropped += 1;
@@ -165,11 +156,11 @@ impl TraceRecorder {
         first..self.spans.len()
     }
 
-    /// Writes the timeline, whole or not at all; `about` goes into the file under `otherData.run`.
-    /// What found no place is said once, in the log and in the result.
+    /// Writes the timeline atomically; `about` is stored under `otherData.run`. Dropped items are
+    /// reported in the log and in the result.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the file cannot be written.
     pub fn write(&self, path: &Path, about: &impl Serialize) -> Result<TraceCounts, TraceError> {
         let (events, counts) = self.events();
         let file = TraceFile {
@@ -190,7 +181,7 @@ impl TraceRecorder {
         Ok(counts)
     }
 
-    /// All events, ascending in time; an enclosing slice stands before those inside it.
+    /// Returns all events, ascending in time; an enclosing slice precedes those inside it.
     fn events(&self) -> (Vec<Event>, TraceCounts) {
         let mut counts = TraceCounts {
             ticks: self.ticks.len() as u64,
@@ -200,7 +191,7 @@ impl TraceRecorder {
             spans_dropped: self.spans_dropped,
             ..TraceCounts::default()
         };
-        let mut lanes = LANES.map(|_| Vec::new());
+        let mut rows = ROWS.map(|_| Vec::new());
         let mut others = Vec::new();
         for refresh in &self.refreshes {
             let args = Args {
@@ -209,7 +200,7 @@ impl TraceRecorder {
                 ..Args::default()
             };
             for slice in slices(&self.spans[refresh.spans.clone()]) {
-                lanes[REFRESH_LANE].push(Slice { args, ..slice });
+                rows[PREFILL_ROW].push(Slice { args, ..slice });
             }
         }
         for (number, tick) in self.ticks.iter().enumerate() {
@@ -217,7 +208,7 @@ impl TraceRecorder {
             let frame = Args { frame: Some(tick.frame), ..Args::default() };
             for slice in slices(spans).filter(|slice| !is_due(slice.stage)) {
                 let args = if slice.stage == Stage::TICK { tick.args(slice.args) } else { frame };
-                lanes[TICK_LANE].push(Slice { args, ..slice });
+                rows[TICK_ROW].push(Slice { args, ..slice });
             }
             push_due(&mut others, number as u64, spans, frame);
             push_counters(&mut others, tick, spans);
@@ -232,38 +223,38 @@ impl TraceRecorder {
             }
         }
         let mut events = Vec::new();
-        for (lane, slices) in lanes.iter_mut().enumerate() {
+        for (row, slices) in rows.iter_mut().enumerate() {
             counts.slices += slices.len() as u64;
-            counts.slices_cut += push_nested(&mut events, slices, thread(lane));
+            counts.slices_cut += push_nested(&mut events, slices, thread(row));
         }
         let marks = self.phases.iter().map(|&(title, at_ns)| {
-            let event = Event::new("i", "phase", title, thread(TICK_LANE), at_ns);
+            let event = Event::new("i", "phase", title, thread(TICK_ROW), at_ns);
             Event { s: Some("g"), ..event }
         });
         events.extend(others);
         events.extend(marks);
-        // Stable: what a lane put in order at the same instant stays in order.
+        // The sort is stable, so events of a row at the same instant stay in order.
         events.sort_by_key(|event| event.ts);
         let mut all = names();
         all.extend(events);
         (all, counts)
     }
 
-    /// Where the prefix that `tick` acted on was sealed, and where it was acted on.
+    /// Returns the instants at which the prefix of `tick` was sealed and at which it was used.
     fn flow(&self, tick: &Tick, version: u64) -> Option<[u64; 2]> {
         let refresh = self.refreshes[..tick.refreshes]
             .iter()
             .rev()
             .take_while(|refresh| refresh.phase == tick.phase)
             .find(|refresh| refresh.version == version && refresh.is_published)?;
-        // The instants lie inside slices, not on their edges, so that viewers agree on which.
-        let inside = |spans: &Range<usize>, part: Stage, whole: Stage| {
+        // The instants are inside slices, not on their edges, so that viewers agree on the slice.
+        let inside = |spans: &Range<usize>, part: Stage, parent: Stage| {
             let spans = &self.spans[spans.clone()];
             let of = |stage| spans.iter().find(|span| span.stage == stage && span.took_ns > 0);
-            of(part).or(of(whole)).map(|span| span.start_ns + span.took_ns / 2)
+            of(part).or(of(parent)).map(|span| span.start_ns + span.took_ns / 2)
         };
-        let sealed = inside(&refresh.spans, Stage::SEAL, Stage::REFRESH);
-        // The last network of a tick is the one that attends to the prefix.
+        let sealed = inside(&refresh.spans, Stage::SEAL, Stage::PREFILL);
+        // The last network of a tick is the one that reads the prefix.
         let networks = self.spans[tick.spans.clone()].iter().map(|span| span.stage);
         let networks = networks.filter(|stage| stage.role() == Role::FastNetwork);
         let acted = inside(&tick.spans, networks.max().unwrap_or(Stage::TICK), Stage::TICK);
@@ -292,11 +283,11 @@ fn end_ns(span: &Span) -> u64 {
     span.start_ns + span.took_ns
 }
 
-fn thread(lane: usize) -> u32 {
-    PROCESS + 1 + lane as u32
+fn thread(row: usize) -> u32 {
+    PROCESS + 1 + row as u32
 }
 
-/// A stage on its lane.
+/// A stage as a slice of its row.
 #[derive(Clone, Copy)]
 struct Slice {
     stage: Stage,
@@ -316,8 +307,9 @@ impl Slice {
     }
 }
 
-/// Spans as slices. One whose parts go on behind its end is drawn to the end of its last part, and
-/// says what it took: in virtual time a tick may wait for a refresh, which is no part of its cost.
+/// Converts spans to slices. A span whose parts end after it is extended to the end of its
+/// last part and stores its own duration: in virtual time a tick may wait for a prefill,
+/// which is not part of its cost.
 fn slices(spans: &[Span]) -> impl Iterator<Item = Slice> + '_ {
     spans.iter().map(move |span| {
         let parts = spans.iter().filter(|part| {
@@ -334,11 +326,11 @@ fn slices(spans: &[Span]) -> impl Iterator<Item = Slice> + '_ {
     })
 }
 
-/// Adds the slices of a lane in order, cutting those that reach beyond the one that they began in;
-/// returns how many were cut.
+/// Adds the slices of a row in order and shortens those that exceed their enclosing slice; returns
+/// the number of shortened slices.
 ///
-/// Beginnings and ends are events of their own: a viewer that adds a duration to a beginning may end
-/// a slice one rounding behind the beginning of the next.
+/// Starts and ends are separate events: a viewer that adds a duration to a start may end a slice
+/// after the start of the next one because of rounding.
 fn push_nested(events: &mut Vec<Event>, slices: &mut [Slice], tid: u32) -> u64 {
     slices.sort_by_key(|slice| (slice.start_ns, Reverse(slice.end_ns), slice.stage));
     let mut open: Vec<Slice> = Vec::new();
@@ -360,8 +352,8 @@ fn push_nested(events: &mut Vec<Event>, slices: &mut [Slice], tid: u32) -> u64 {
     cut
 }
 
-/// Stages that count from the instant at which a tick was due. When a tick is late the next one is
-/// due before it ends, so these are no nested work of a thread but spans of their own.
+/// Returns true for stages that count from the due instant of a tick. If a tick is late, the next
+/// one is due before it ends, so these are separate spans and not nested slices of a thread.
 fn is_due(stage: Stage) -> bool {
     [Stage::RESPONSE, Stage::WAKE].contains(&stage)
 }
@@ -370,7 +362,7 @@ fn push_due(events: &mut Vec<Event>, id: u64, spans: &[Span], args: Args) {
     let mut due: Vec<&Span> = spans.iter().filter(|span| is_due(span.stage)).collect();
     due.sort_by_key(|span| (span.start_ns, Reverse(span.took_ns), span.stage));
     let event = |ph, span: &Span, at_ns| {
-        let event = Event::new(ph, "due", span.stage.name(), thread(TICK_LANE), at_ns);
+        let event = Event::new(ph, "due", span.stage.name(), thread(TICK_ROW), at_ns);
         Event { id: Some(id), ..event }
     };
     let begin = |span: &Span| Event { args: Some(args), ..event("b", span, span.start_ns) };
@@ -382,7 +374,7 @@ fn push_counters(events: &mut Vec<Event>, tick: &Tick, spans: &[Span]) {
     let Some(span) = spans.iter().find(|span| span.stage == Stage::TICK) else { return };
     let mut counter = |name, at_ns, value_ns| {
         let args = Some(Args { ms: Some(Millis(value_ns)), ..Args::default() });
-        let event = Event::new("C", "counter", name, thread(TICK_LANE), at_ns);
+        let event = Event::new("C", "counter", name, thread(TICK_ROW), at_ns);
         events.push(Event { args, ..event });
     };
     if let Some(prefix) = tick.prefix {
@@ -397,38 +389,38 @@ fn push_counters(events: &mut Vec<Event>, tick: &Tick, spans: &[Span]) {
 
 fn push_flow(events: &mut Vec<Event>, id: u64, version: u64, [from_ns, to_ns]: [u64; 2]) {
     let args = Some(Args { version: Some(version), ..Args::default() });
-    let start = Event::new("s", "prefix", "prefix", thread(REFRESH_LANE), from_ns);
+    let start = Event::new("s", "prefix", "prefix", thread(PREFILL_ROW), from_ns);
     events.push(Event { id: Some(id), args, ..start });
-    let finish = Event::new("f", "prefix", "prefix", thread(TICK_LANE), to_ns);
+    let finish = Event::new("f", "prefix", "prefix", thread(TICK_ROW), to_ns);
     events.push(Event { id: Some(id), bp: Some("e"), ..finish });
 }
 
-/// The events that name the process and its threads and put these in order.
+/// Returns the events that name the process and its threads and define their order.
 fn names() -> Vec<Event> {
     let named =
         |name, tid, args| Event { args: Some(args), ..Event::new("M", "__metadata", name, tid, 0) };
     let called = |name| Args { name: Some(name), ..Args::default() };
     let mut events = vec![named("process_name", PROCESS, called("tandem"))];
-    for (lane, name) in LANES.into_iter().enumerate() {
-        events.push(named("thread_name", thread(lane), called(name)));
-        let order = Args { sort_index: Some(lane as u64), ..Args::default() };
-        events.push(named("thread_sort_index", thread(lane), order));
+    for (row, name) in ROWS.into_iter().enumerate() {
+        events.push(named("thread_name", thread(row), called(name)));
+        let order = Args { sort_index: Some(row as u64), ..Args::default() };
+        events.push(named("thread_sort_index", thread(row), order));
     }
     events
 }
 
-/// Nanoseconds that the file holds as microseconds.
+/// Nanoseconds, serialized as microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Micros(u64);
 
 impl Serialize for Micros {
-    /// Exact to the nanosecond below 104 days: the shortest decimal of the nearest double.
+    /// Writes the shortest decimal of the nearest double, exact to the nanosecond below 104 days.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.0 as f64 / 1e3)
     }
 }
 
-/// Nanoseconds that the file holds as milliseconds.
+/// Nanoseconds, serialized as milliseconds.
 #[derive(Clone, Copy)]
 struct Millis(u64);
 
@@ -438,7 +430,7 @@ impl Serialize for Millis {
     }
 }
 
-/// The file; keys are the format's.
+/// Content of the file; keys are those of the format.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct TraceFile<'a, T: Serialize> {
@@ -455,7 +447,7 @@ struct About<'a, T: Serialize> {
     run: &'a T,
 }
 
-/// One event; fields are the format's.
+/// An event; fields are those of the format.
 #[derive(Serialize)]
 struct Event {
     ph: &'static str,
@@ -466,10 +458,10 @@ struct Event {
     ts: Micros,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,
-    /// `e`: a flow ends in the slice around it, not in the next one.
+    /// Binding point `e`: a flow ends in the enclosing slice, not in the next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     bp: Option<&'static str>,
-    /// How far a mark reaches.
+    /// Scope of a mark, `g` for global.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -483,7 +475,7 @@ impl Event {
     }
 }
 
-/// What an event says besides its time.
+/// Arguments of an event; absent ones are omitted.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Args {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -500,7 +492,7 @@ struct Args {
     deadline: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     late_by_ms: Option<Millis>,
-    /// Where a slice is drawn longer than this.
+    /// Duration of a stage whose slice was extended.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,56 +1,54 @@
-//! The slowest ticks of a phase, each with what was different about it.
+//! The slowest ticks of a phase, with possible causes.
 
 use super::latency_file::Phase;
 use super::samples::{Part, median};
 use tandem::timing::Stage;
 
-/// A slow tick.
+/// A slow tick with facts that may explain it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WorstTick {
-    /// Which sampled tick, from 0.
+    /// Index among the sampled ticks, from 0.
     pub index: usize,
-    /// When it began, nanoseconds since the phase did.
+    /// Start, nanoseconds since the start of the phase.
     pub start_ns: u64,
-    /// What it took, of the stage that [`Phase::judged_by`] names.
+    /// Duration of the stage [`Phase::main_stage`].
     pub took_ns: u64,
-    /// By how much that exceeds the median tick.
+    /// Excess over the median tick.
     pub over_median_ns: u64,
-    /// By how much it missed its deadline.
+    /// Time by which the deadline was missed; `None` if it was met.
     pub late_by_ns: Option<u64>,
-    /// The part that exceeded its own median the most; `None` if none did.
+    /// Part with the largest excess over its own median; `None` if no part exceeded it.
     pub slowest: Option<Excess>,
-    /// By how much its wake-up exceeded the median one, if that is a tenth or more of what the whole
-    /// tick has over the median tick.
+    /// Excess of the wake-up over its median, if at least a tenth of the excess of the tick.
     pub woke_late_by_ns: Option<u64>,
-    /// Whether a refresh was running when it ended.
+    /// True if a prefill was running when it ended.
     pub is_refreshing: bool,
-    /// Whether it is the first to act on its prefix.
+    /// True if it is the first tick on its prefix.
     pub is_first_on_prefix: bool,
-    /// Page faults of its thread.
     pub page_faults: u64,
-    /// Times that the system took the core from its thread.
+    /// Involuntary context switches of its thread.
     pub preemptions: u64,
 }
 
-/// A part of a tick that took longer than it mostly does.
+/// Part of a tick that took longer than its median.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Excess {
-    /// The part: a stage without parts of its own, or what the parts of a stage leave over.
+    /// A stage without parts, or the remainder of a stage that its parts do not cover.
     pub part: Part,
-    /// What it took here.
+    /// Duration in this tick, nanoseconds.
     pub took_ns: u64,
-    /// Its median over the ticks at which it ran.
+    /// Median over the ticks in which it ran, nanoseconds.
     pub median_ns: u64,
 }
 
 impl Excess {
-    /// What it took beyond its median.
+    /// Returns the excess over the median, nanoseconds.
     pub fn over_ns(self) -> u64 {
         self.took_ns.saturating_sub(self.median_ns)
     }
 }
 
-/// The `count` slowest sampled ticks of a phase, the slowest first.
+/// Returns the `count` slowest sampled ticks of a phase, slowest first.
 pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
     let by_time = phase.ticks_by_time();
     let Some(median_ns) = median(by_time.iter().map(|&(_, took_ns)| took_ns).collect()) else {
@@ -58,7 +56,7 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
     };
     let ticks = &phase.ticks;
     let samples = ticks.start_ns.len();
-    // Every nanosecond of a tick belongs to exactly one of these.
+    // Every nanosecond of a tick belongs to exactly one of these parts.
     let parts: Vec<(Part, u64)> = Stage::all()
         .iter()
         .copied()
@@ -79,7 +77,7 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
             };
             let excesses = || parts.iter().filter_map(excess).filter(|e| e.over_ns() > 0);
             let over_median_ns = took_ns.saturating_sub(median_ns);
-            let is_of_weight = |over_ns: &u64| over_ns.saturating_mul(10) >= over_median_ns;
+            let is_relevant = |over_ns: &u64| over_ns.saturating_mul(10) >= over_median_ns;
             WorstTick {
                 index,
                 start_ns: ticks.start_ns[index],
@@ -90,7 +88,7 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
                 woke_late_by_ns: excesses()
                     .find(|excess| excess.part.stage == Stage::WAKE)
                     .map(Excess::over_ns)
-                    .filter(is_of_weight),
+                    .filter(is_relevant),
                 is_refreshing: ticks.is_refreshing.get(index).copied().unwrap_or(false),
                 is_first_on_prefix: is_first_on_prefix(phase, index),
                 page_faults: ticks.page_faults.get(index).copied().unwrap_or(0),
@@ -100,7 +98,7 @@ pub fn worst_ticks(phase: &Phase, count: usize) -> Vec<WorstTick> {
         .collect()
 }
 
-/// Whether the prefix of sampled tick `index` is another one than that of the tick before it.
+/// Returns true if sampled tick `index` acts on another prefix than the previous tick.
 pub(super) fn is_first_on_prefix(phase: &Phase, index: usize) -> bool {
     let version = |index: usize| phase.ticks.prefix_version.get(index).copied().flatten();
     match index.checked_sub(1) {

@@ -3,9 +3,10 @@
 use super::Pose;
 use glam::DVec3;
 
+/// State of the ego vehicle.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct EgoState {
-    /// `world_from_ego`.
+    /// Pose in the world, `world_from_ego`.
     pub pose: Pose,
     /// Height of the vehicle's origin above the world's zero, meters.
     pub z_m: f64,

@@ -1,8 +1,8 @@
 //! Clocks, timed stages and latency statistics.
 //!
 //! This is the only crate that reads a clock. A tick or a prefill records its stages in
-//! [`StageSpans`] with start and duration; [`StageTimes`] holds the sums. On request, stages are
-//! also NVTX ranges.
+//! [`StageSpans`] with start and duration; [`StageTimes`] holds the sums. On request,
+//! stages are also NVTX ranges.
 
 #[doc(hidden)]
 pub use linkme;

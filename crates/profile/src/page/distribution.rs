@@ -1,17 +1,17 @@
-//! A histogram of every stage, both axes logarithmic.
+//! Histogram of every stage with logarithmic axes.
 
-use super::{alone, is_of_refresh, samples_ns};
+use super::{alone, is_of_prefill, samples_ns};
 use crate::latency_file::{LatencyFile, Phase, PhaseName};
 use tandem::timing::Stage;
 use tandem_page::chart::{Axis, Plot, Series, Stroke};
 use tandem_page::{escape, figure, milliseconds};
 
-/// Columns of a histogram.
+/// Number of columns of a histogram.
 const COLUMNS: usize = 36;
 
 const SIZE: [f64; 2] = [330.0, 190.0];
 
-/// A small drawing per stage; nothing without samples.
+/// Returns a small histogram per stage; empty without samples.
 pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     let is_alone = matches!(phase.name, PhaseName::ActionAlone | PhaseName::UnderstandingAlone);
     let figures: String = Stage::all()
@@ -19,9 +19,9 @@ pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
         .copied()
         .filter_map(|stage| {
             let here = samples_ns(phase, stage);
-            let beside = if is_alone { None } else { alone(file, stage) };
-            let beside = beside.map(|phase| samples_ns(phase, stage)).unwrap_or_default();
-            let drawing = drawing(stage, &here, &beside)?;
+            let reference = if is_alone { None } else { alone(file, stage) };
+            let reference = reference.map(|phase| samples_ns(phase, stage)).unwrap_or_default();
+            let drawing = drawing(stage, &here, &reference)?;
             let caption = match phase.statistics.stage(stage).summary() {
                 Some(summary) => format!(
                     "p50 {} ms, p99 {} ms, max {} ms",
@@ -40,20 +40,20 @@ pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     let is_first = file.phases.first().is_some_and(|first| std::ptr::eq(first, phase));
     let open = if is_first { " open=\"\"" } else { "" };
     format!(
-        "<details class=\"card\"{open}><summary>Distributions</summary><p class=\"small\">Both axes are logarithmic: a column of one is visible beside one of \
-         thousands. Columns are equally wide in the logarithm of the time.</p>\
+        "<details class=\"card\"{open}><summary>Distributions</summary><p class=\"small\">Both axes are logarithmic, so that single values are visible next to \
+         thousands. Columns have equal width in the logarithm of the time.</p>\
          <div class=\"plots thirds\">{figures}</div></details>"
     )
 }
 
-/// `None` without samples in this phase.
+/// Returns the histogram; `None` without samples in this phase.
 fn drawing(stage: Stage, here: &[u64], alone: &[u64]) -> Option<String> {
     here.first()?;
     let both = || here.iter().chain(alone).copied();
     let (unit, unit_ns) = if both().max()? < 500_000 { ("µs", 1e3) } else { ("ms", 1e6) };
     let in_unit = |nanos: u64| nanos.max(1) as f64 / unit_ns;
     let (low, high) = (in_unit(both().min()?) * 0.97, in_unit(both().max()?) * 1.03);
-    // Near equal values still get columns that can be told apart.
+    // A minimum range keeps columns of nearly equal values distinguishable.
     let high = high.max(low * 1.2);
     let width = (high / low).ln() / COLUMNS as f64;
     let count = |samples: &[u64]| {
@@ -90,12 +90,12 @@ fn drawing(stage: Stage, here: &[u64], alone: &[u64]) -> Option<String> {
             points: points(alone),
         });
     }
-    let of = if is_of_refresh(stage) { "refreshes" } else { "ticks" };
+    let of = if is_of_prefill(stage) { "refreshes" } else { "ticks" };
     let plot = Plot {
         description: &format!("Histogram of {}", stage.name()),
         size: SIZE,
         x: Axis::exact_log(&format!("time ({unit}), logarithmic"), low, high),
-        // From below one, so that a single value has a height.
+        // Starts below one, so that a single value has a visible height.
         y: Axis::exact_log(of, 0.6, most as f64 * 1.25),
         y_down: false,
         series: &series,

@@ -1,4 +1,4 @@
-//! The top of the page: the numbers that stand out, and what was run on what.
+//! Top of the page: main latencies, run and machine.
 
 use crate::latency_file::{LatencyFile, Phase, PhaseName};
 use crate::samples::nearest_rank;
@@ -7,7 +7,7 @@ use std::fmt::Write;
 use tandem::timing::{LatencySummary, Percentile, Stage};
 use tandem_page::{facts, milliseconds, tile};
 
-/// The phase that stands for the profile.
+/// Returns the phase whose latencies are shown as tiles.
 fn main_phase(file: &LatencyFile) -> Option<&Phase> {
     let named = [PhaseName::Paced, PhaseName::BackToBack, PhaseName::ActionAlone]
         .into_iter()
@@ -15,7 +15,7 @@ fn main_phase(file: &LatencyFile) -> Option<&Phase> {
     named.or(file.phases.first())
 }
 
-/// The tiles; nothing if nothing was measured.
+/// Returns the tiles; empty if nothing was measured.
 pub(super) fn tiles(file: &LatencyFile) -> String {
     let Some(phase) = main_phase(file) else { return String::new() };
     let statistics = &phase.statistics;
@@ -34,30 +34,30 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
         ("p99.9", |summary| summary.p999_ns),
         ("max", |summary| summary.max_ns),
     ];
-    let judged_by = phase.judged_by().unwrap_or(Stage::TICK);
+    let judged_by = phase.main_stage().unwrap_or(Stage::TICK);
     let summary = statistics.stage(judged_by).summary();
-    let unskipped = match phase.ticks_skipped {
+    let skipped_note = match phase.ticks_skipped {
         0 => String::new(),
-        skipped => format!(" that began; {skipped} were skipped"),
+        skipped => format!(" that ran; {skipped} were skipped"),
     };
-    let word = if judged_by == Stage::RESPONSE { "Response" } else { "Tick" };
+    let name = if judged_by == Stage::RESPONSE { "Response" } else { "Tick" };
     for (percentile, pick) in picks {
         let basis = match summary {
             Some(summary) if percentile == "p99.9" && summary.count < 1000 => {
-                format!("the worst of {}{unskipped}: fewer than 1,000 ticks", summary.count)
+                format!("maximum of {}{skipped_note}: fewer than 1,000 ticks", summary.count)
             }
-            Some(summary) => format!("of {} ticks{unskipped}", summary.count),
+            Some(summary) => format!("of {} ticks{skipped_note}", summary.count),
             None => String::new(),
         };
-        add(&format!("{word}, {percentile}"), summary.map(pick), &basis);
+        add(&format!("{name}, {percentile}"), summary.map(pick), &basis);
     }
     let age = statistics.prefix_age();
     let p99 = age.summary().map(|summary| summary.p99_ns);
-    add("Prefix age, p99", p99, &format!("of {} ticks with one", age.count()));
-    let refresh = statistics.stage(Stage::REFRESH);
+    add("Prefix age, p99", p99, &format!("of {} ticks with a prefix", age.count()));
+    let refresh = statistics.stage(Stage::PREFILL);
     for (percentile, pick) in &picks[..2] {
-        let basis = format!("of {} refreshes", refresh.count());
-        add(&format!("Refresh, {percentile}"), refresh.summary().map(pick), &basis);
+        let basis = format!("of {} prefills", refresh.count());
+        add(&format!("Prefill, {percentile}"), refresh.summary().map(pick), &basis);
     }
     add("Refresh period, p50", period_ns(phase), &period_basis(file));
     let (due, misses) = (phase.ticks_due(), phase.due_ticks_missed());
@@ -70,23 +70,23 @@ pub(super) fn tiles(file: &LatencyFile) -> String {
         "Deadline misses",
         &misses.to_string(),
         &format!(
-            "of {due} due ticks ({share:.2} %){skipped}; {} ms allowed",
+            "of {due} due ticks ({share:.2} %){skipped}; deadline {} ms",
             file.run.act_budget_millis
         ),
     );
     let _ = write!(
         out,
-        "</section><p class=\"small\">Phase: {}. Percentiles are nearest rank: the smallest value \
-         that at least that share of all values does not exceed. They rest on every tick that \
-         counts, in buckets of three digits that never understate; max is exact. The {} ticks of \
-         warm-up count nowhere.</p>",
+        "</section><p class=\"small\">Phase: {}. Percentiles are nearest-rank: the smallest value \
+         that at least that share of all values does not exceed. They include every tick after \
+         the warm-up of {} ticks, in buckets of three digits that never understate; max is \
+         exact.</p>",
         phase.name.title(),
         phase.warm_up
     );
     out
 }
 
-/// From the beginning of one refresh to that of the next, median.
+/// Returns the median time from the start of one prefill to the start of the next.
 fn period_ns(phase: &Phase) -> Option<u64> {
     let mut starts = phase.refreshes.start_ns.clone();
     starts.sort_unstable();
@@ -97,14 +97,14 @@ fn period_ns(phase: &Phase) -> Option<u64> {
 
 fn period_basis(file: &LatencyFile) -> String {
     let (ticks, hz) = (file.run.refresh_period_ticks, file.run.tick_hz.max(1));
-    let asked_ms = f64::from(ticks) / f64::from(hz) * 1e3;
-    format!("as kept, beginning to beginning; asked for: {asked_ms:.0} ms ({ticks} ticks)")
+    let configured_ms = f64::from(ticks) / f64::from(hz) * 1e3;
+    format!("measured from start to start; configured: {configured_ms:.0} ms ({ticks} ticks)")
 }
 
-/// What was run, on what, and what measuring it cost.
+/// Returns the sections on the run, the machine and the cost of measuring.
 pub(super) fn section(file: &LatencyFile) -> String {
     let fact = |name: &str, value: String| (name.to_owned(), value);
-    let mut what = vec![
+    let mut run_facts = vec![
         fact("command", file.command.clone()),
         fact("taken at", date(file.taken_at_unix_s)),
         fact("tandem", file.tandem.clone()),
@@ -113,13 +113,13 @@ pub(super) fn section(file: &LatencyFile) -> String {
         fact("back end", file.engine.backend.clone()),
     ];
     for (network, hash) in &file.engine.graphs_sha256 {
-        what.push(fact(&format!("graph of {network}, SHA-256"), hash.clone()));
+        run_facts.push(fact(&format!("graph of {network}, SHA-256"), hash.clone()));
     }
-    what.push(fact(
+    run_facts.push(fact(
         "time to first control",
         match file.first_control {
             Some(first) => format!(
-                "{} ms to load, then {} ms and {} ticks to the first control with a prefix",
+                "{} ms for loading, then {} ms and {} ticks to the first control with a prefix",
                 milliseconds(first.load_ns),
                 milliseconds(first.loop_ns),
                 first.ticks
@@ -128,19 +128,19 @@ pub(super) fn section(file: &LatencyFile) -> String {
         },
     ));
     let profiler = file.profiler;
-    what.push(fact(
-        "measuring costs",
+    run_facts.push(fact(
+        "cost of measuring",
         format!(
-            "{} ns a stage, {:.2} µs a tick (medians of {} rounds)",
+            "{} ns per stage, {:.2} µs per tick (medians of {} rounds)",
             profiler.stage_ns,
             profiler.tick_ns as f64 / 1e3,
             profiler.rounds
         ),
     ));
-    what.push(fact(
+    run_facts.push(fact(
         "real-time options",
         match file.real_time.lines() {
-            lines if lines.is_empty() => "none asked for".to_owned(),
+            lines if lines.is_empty() => "none requested".to_owned(),
             lines => lines.join("; "),
         },
     ));
@@ -150,16 +150,16 @@ pub(super) fn section(file: &LatencyFile) -> String {
         Err(error) => run.push(fact("run", error.to_string())),
     }
     format!(
-        "<h2 id=\"run\">What was run</h2><div class=\"card\">{}</div>\
+        "<h2 id=\"run\">Run</h2><div class=\"card\">{}</div>\
          <div class=\"card\"><h3>Machine</h3>{}</div>\
-         <details class=\"card\"><summary>Run file, every key</summary>{}</details>",
-        facts(&what),
+         <details class=\"card\"><summary>Run file, all keys</summary>{}</details>",
+        facts(&run_facts),
         facts(&file.machine.facts()),
         facts(&run)
     )
 }
 
-/// Keys of nested maps joined by dots.
+/// Flattens nested maps to pairs of key and value, with keys joined by dots.
 fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, String)>) {
     match value {
         Value::Object(entries) => {
@@ -174,10 +174,10 @@ fn flatten(prefix: &str, value: &Value, into: &mut Vec<(String, String)>) {
     }
 }
 
-/// Seconds since the Unix epoch as a date and time of day in UTC.
+/// Formats seconds since the Unix epoch as a date and time in UTC.
 pub(crate) fn date(unix_s: u64) -> String {
     let (mut days, second) = (unix_s / 86_400, unix_s % 86_400);
-    // The calendar repeats every 400 years, which have 146,097 days.
+    // The calendar repeats every 400 years, which are 146,097 days.
     let mut year = 1970 + days / 146_097 * 400;
     days %= 146_097;
     let is_leap = |year: u64| {
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_those_of_the_calendar() {
+    fn dates_follow_the_gregorian_calendar() {
         let cases = [
             (0, "1970-01-01 00:00 UTC"),
             (951_868_799, "2000-02-29 23:59 UTC"),

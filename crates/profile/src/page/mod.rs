@@ -1,6 +1,6 @@
-//! The page of a profile.
+//! HTML page of a profile.
 //!
-//! One section per phase; everything that a phase lacks is left out with a word about it.
+//! There is one section per phase. Parts without data are omitted or replaced by a note.
 
 mod distribution;
 pub(super) mod head;
@@ -11,18 +11,19 @@ mod timeline;
 mod waterfall;
 
 use super::latency_file::{LatencyFile, Phase, PhaseName};
-pub use roofline::{Ceiling, RooflineChart, RooflineRow};
+pub use roofline::{PeakRate, RooflineChart, RooflineRow};
 use std::fmt::Write;
 use tandem::timing::Stage;
 use tandem_page::{document, escape};
 
-/// Slow ticks that are listed.
+/// Number of slow ticks that are listed.
 const WORST: usize = 10;
 
-/// The page as one self-contained HTML file. Without `roofline` its section says how to get one.
+/// Returns the page as one self-contained HTML file. Without `roofline`, that
+/// section explains how to get one.
 pub fn render(file: &LatencyFile, roofline: Option<&RooflineChart>) -> String {
     let mut body = head::tiles(file);
-    body += "<nav><a href=\"#run\">What was run</a>";
+    body += "<nav><a href=\"#run\">Run</a>";
     for phase in &file.phases {
         let _ = write!(body, "<a href=\"#{}\">{}</a>", id(phase.name), phase.name.title());
     }
@@ -32,7 +33,7 @@ pub fn render(file: &LatencyFile, roofline: Option<&RooflineChart>) -> String {
         body += "<h2>Phases</h2><div class=\"card\"><p>Nothing was measured.</p></div>";
     }
     for (index, phase) in file.phases.iter().enumerate() {
-        // A name that comes twice keeps its link at the first.
+        // If a phase name occurs twice, links lead to the first section.
         let is_first = file.phases[..index].iter().all(|before| before.name != phase.name);
         body += &section(file, phase, is_first);
     }
@@ -46,7 +47,7 @@ pub fn render(file: &LatencyFile, roofline: Option<&RooflineChart>) -> String {
     document("tandem profile", &subtitle.join(" · "), "", &body)
 }
 
-/// Where links to a phase lead.
+/// Returns the HTML id of the section of a phase.
 fn id(name: PhaseName) -> &'static str {
     match name {
         PhaseName::Paced => "paced",
@@ -59,14 +60,14 @@ fn id(name: PhaseName) -> &'static str {
 fn section(file: &LatencyFile, phase: &Phase, has_id: bool) -> String {
     let id = if has_id { format!(" id=\"{}\"", id(phase.name)) } else { String::new() };
     let statistics = &phase.statistics;
-    let refreshes = statistics.stage(Stage::REFRESH).count();
+    let refreshes = statistics.stage(Stage::PREFILL).count();
     let mut out = format!("<h2{id}>Phase: {}</h2><p class=\"sub\">", phase.name.title());
     if phase.name == PhaseName::UnderstandingAlone {
-        let _ = write!(out, "{refreshes} refreshes count, behind {} of warm-up.", phase.warm_up);
+        let _ = write!(out, "{refreshes} prefills after a warm-up of {}.", phase.warm_up);
     } else {
         let _ = write!(
             out,
-            "{} ticks count, behind {} of warm-up; {refreshes} refreshes ended in them.",
+            "{} ticks after a warm-up of {}; {refreshes} prefills ended in them.",
             statistics.ticks(),
             phase.warm_up
         );
@@ -74,7 +75,7 @@ fn section(file: &LatencyFile, phase: &Phase, has_id: bool) -> String {
     if phase.samples_dropped > 0 {
         let _ = write!(
             out,
-            " {} of them are in the tables only: drawings show the first {}.",
+            " {} of them are in the tables only: charts show the first {}.",
             phase.samples_dropped,
             phase.ticks.start_ns.len().max(phase.refreshes.version.len())
         );
@@ -89,31 +90,31 @@ fn section(file: &LatencyFile, phase: &Phase, has_id: bool) -> String {
     out += &card("Stages", stages::table(file, phase));
     out += &card("Ticks, stage by stage", waterfall::drawings(file, phase));
     out += &card("Over time", timeline::drawings(file, phase));
-    out += &card("The worst ticks", outliers::table(phase));
+    out += &card("Slowest ticks", outliers::table(phase));
     out += &distribution::drawings(file, phase);
     out
 }
 
-/// Time allowed for a tick, nanoseconds.
+/// Returns the deadline of a tick, nanoseconds.
 fn budget_ns(file: &LatencyFile) -> f64 {
     file.run.act_budget_millis * 1e6
 }
 
-/// Whether `stage` belongs to a refresh, so that its samples are among the refreshes.
-fn is_of_refresh(stage: Stage) -> bool {
-    stage.parent().map_or(stage == Stage::REFRESH, is_of_refresh)
+/// Returns true if `stage` is part of a prefill, whose samples are stored separately.
+fn is_of_prefill(stage: Stage) -> bool {
+    stage.parent().map_or(stage == Stage::PREFILL, is_of_prefill)
 }
 
-/// The samples of one stage of a phase, nanoseconds.
+/// Returns the samples of one stage of a phase, nanoseconds.
 fn samples_ns(phase: &Phase, stage: Stage) -> Vec<u64> {
-    let stages = if is_of_refresh(stage) { &phase.refreshes.stages } else { &phase.ticks.stages };
+    let stages = if is_of_prefill(stage) { &phase.refreshes.stages } else { &phase.ticks.stages };
     let column = stages.get(stage.name());
     column.into_iter().flat_map(|column| column.took_ns.iter().copied().flatten()).collect()
 }
 
-/// The phase in which the expert that `stage` belongs to had the machine for itself.
+/// Returns the phase in which the expert of `stage` ran alone.
 fn alone(file: &LatencyFile, stage: Stage) -> Option<&Phase> {
     let name =
-        if is_of_refresh(stage) { PhaseName::UnderstandingAlone } else { PhaseName::ActionAlone };
+        if is_of_prefill(stage) { PhaseName::UnderstandingAlone } else { PhaseName::ActionAlone };
     file.phase(name)
 }

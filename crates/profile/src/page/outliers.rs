@@ -1,4 +1,4 @@
-//! The table of the worst ticks.
+//! Table of the slowest ticks.
 
 use super::WORST;
 use crate::latency_file::Phase;
@@ -6,23 +6,23 @@ use crate::worst::{WorstTick, worst_ticks};
 use std::fmt::Write;
 use tandem_page::milliseconds;
 
-/// The table; nothing without ticks.
+/// Returns the table of the slowest ticks; empty without ticks.
 pub(super) fn table(phase: &Phase) -> String {
     let worst = worst_ticks(phase, WORST);
-    let Some(stage) = phase.judged_by().filter(|_| !worst.is_empty()) else {
+    let Some(stage) = phase.main_stage().filter(|_| !worst.is_empty()) else {
         return String::new();
     };
     let rows: String = worst.iter().map(row).collect();
     format!(
         "<div class=\"scroll\"><table><thead><tr><th class=\"n\">Tick</th><th class=\"n\">At<br/>s</th>\
          <th class=\"n\">{}<br/>ms</th><th class=\"n\">Over the<br/>median, ms</th>\
-         <th class=\"n\">Late by<br/>ms</th><th>Slowest against its own median</th>\
+         <th class=\"n\">Late by<br/>ms</th><th>Largest excess over own median</th>\
          <th class=\"n\">Took<br/>ms</th><th class=\"n\">Median<br/>ms</th><th class=\"n\">Over<br/>ms</th>\
-         <th>What else</th></tr></thead><tbody>{rows}</tbody></table></div>\
-         <p class=\"small\">Ticks are counted from 0 behind the warm-up. The stage named is the one, \
-         among those without parts and what parts leave over, that is farthest above its median over \
-         the ticks at which it ran. A late wake-up is named where it is a tenth or more of what the \
-         tick has over the median.</p>",
+         <th>Notes</th></tr></thead><tbody>{rows}</tbody></table></div>\
+         <p class=\"small\">Tick 0 is the first after the warm-up. The stage is the one, among \
+         those without parts and remainders of stages, that exceeds its median over the ticks in \
+         which it ran by most. A late wake-up is listed if it is at least a tenth of the tick's \
+         excess over the median.</p>",
         stage.name()
     )
 }
@@ -57,17 +57,17 @@ fn row(tick: &WorstTick) -> String {
     out
 }
 
-/// What was different about a tick besides its stages.
+/// Returns further facts about a tick, apart from its stages.
 fn notes(tick: &WorstTick) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(late_ns) = tick.woke_late_by_ns {
-        notes.push(format!("woke {} ms late", milliseconds(late_ns)));
+        notes.push(format!("wake-up {} ms late", milliseconds(late_ns)));
     }
     if tick.is_first_on_prefix {
         notes.push("first on a new prefix".to_owned());
     }
     notes
-        .push(if tick.is_refreshing { "refresh running" } else { "no refresh running" }.to_owned());
+        .push(if tick.is_refreshing { "prefill running" } else { "no prefill running" }.to_owned());
     if tick.page_faults > 0 {
         notes.push(format!("page faults: {}", tick.page_faults));
     }

@@ -1,54 +1,49 @@
-//! What stages took against the least that the machine could take for them.
+//! Roofline section: measured times and lower bounds of stages.
 
 use super::timeline::wide;
 use std::fmt::Write;
 use tandem_page::chart::{Axis, Mark, Plot, RowAxis, Series, Shape, Stroke};
-use tandem_page::{escape, figure};
+use tandem_page::{escape, figure, significant};
 
-/// Drawn input of the roofline section. Rows and ceilings that hold a number which is not positive
-/// and finite where one is needed are left out of the drawings and named in the table.
+/// Input of the roofline section. Rows and peak rates with a required number that is not positive
+/// and finite are omitted from the charts; rows are still listed in the table.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RooflineChart {
-    /// The machine, or machines: at least one ceiling for the log-log chart.
-    pub ceilings: Vec<Ceiling>,
-    /// Stages, in order.
+    /// Peak rates of the machine or machines; the log-log chart needs at least one.
+    pub ceilings: Vec<PeakRate>,
     pub rows: Vec<RooflineRow>,
 }
 
-/// What a machine can do at most.
+/// Peak rates of a machine for one element type.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Ceiling {
-    /// What and how it is known, e.g. "f32, measured here".
+pub struct PeakRate {
+    /// Label with the source of the rates, e.g. "f32, measured here".
     pub name: String,
-    /// Bytes a second between memory and cores.
+    /// Memory bandwidth between memory and cores, bytes per second.
     pub bytes_per_s: f64,
-    /// Operations a second.
     pub flops_per_s: f64,
 }
 
-/// One stage, all its runs in one tick or refresh together.
+/// One stage, with the sum of its runs in one tick or prefill.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RooflineRow {
-    /// Its name.
     pub stage: String,
-    /// The least it can take, milliseconds.
+    /// Lower bound of its time, milliseconds.
     pub floor_ms: f64,
-    /// What moving its bytes takes, milliseconds.
+    /// Time for its memory traffic alone, milliseconds.
     pub memory_ms: f64,
-    /// What its operations take, milliseconds.
+    /// Time for its operations alone, milliseconds.
     pub compute_ms: f64,
-    /// What it took, p50, milliseconds; `None` where it was not measured.
+    /// Measured median, milliseconds; `None` if not measured.
     pub measured_p50_ms: Option<f64>,
-    /// Whether the floor is of a machine that was not at hand.
+    /// True if the peak rates are those of another machine than the one that ran.
     pub is_predicted: bool,
-    /// Its operations.
     pub flops: f64,
-    /// Its bytes.
     pub bytes: f64,
 }
 
 impl RooflineRow {
-    /// Operations per byte.
+    /// Returns the arithmetic intensity, operations per byte.
     pub fn intensity(&self) -> f64 {
         self.flops / self.bytes
     }
@@ -58,23 +53,23 @@ fn is_drawable(value: f64) -> bool {
     (1e-12..=1e18).contains(&value)
 }
 
-/// What stands here when no chart was given.
-const HOW_TO_GET: &str = "No cost model was given. <code>tandem profile</code> with \
-    <code>--device</code> counts the bytes and operations of every network and draws here what \
-    each stage could take at least.";
+/// Text of the section if no chart was given.
+const HOW_TO_GET: &str = "No device was given. <code>tandem profile</code> with \
+    <code>--device</code> counts the bytes and operations of every network and shows here the \
+    lower bound of each stage.";
 
-/// The section.
+/// Returns the HTML of the section.
 pub(super) fn section(chart: Option<&RooflineChart>) -> String {
     let Some(chart) = chart.filter(|chart| !chart.rows.is_empty()) else {
         return format!("<div class=\"card\"><p>{HOW_TO_GET}</p></div>");
     };
-    let mut out = String::from("<div class=\"card\"><h3>Measured against the floor</h3>");
+    let mut out = String::from("<div class=\"card\"><h3>Measured times and lower bounds</h3>");
     out += &bars(chart);
     out += &table(chart);
     out += "</div>";
     if let Some(drawing) = log_log(chart) {
-        let caption = "Under the slanted part of a ceiling memory is the bound, under its flat part \
-                       compute is. A stage that was not measured lies on its floor, as a square.";
+        let caption = "Under the sloped part of a roofline a stage is memory-bound, under the flat part \
+                       compute-bound. A stage that was not measured is shown at its lower bound, as a square.";
         let _ = write!(
             out,
             "<div class=\"card\">{}</div>",
@@ -84,7 +79,7 @@ pub(super) fn section(chart: Option<&RooflineChart>) -> String {
     out
 }
 
-/// A bar per stage from its floor to what it took; nothing if no stage can be drawn.
+/// Draws a bar per stage from its lower bound to its measured time; empty if nothing can be drawn.
 fn bars(chart: &RooflineChart) -> String {
     let rows: Vec<_> = chart.rows.iter().filter(|row| is_drawable(row.floor_ms)).collect();
     let measured = |row: &RooflineRow| row.measured_p50_ms.filter(|&ms| is_drawable(ms));
@@ -102,14 +97,15 @@ fn bars(chart: &RooflineChart) -> String {
     }
     let axis = Axis::exact_log("time (ms), logarithmic", low * 0.8, high * 1.25);
     let axis = RowAxis::new(axis, rows.len(), 30.0);
-    let mut out = axis.open("Floor and measured time of each stage, in milliseconds, logarithmic");
+    let mut out =
+        axis.open("Lower bound and measured time of each stage, in milliseconds, logarithmic");
     for (index, row) in rows.iter().enumerate() {
         let middle = axis.middle(index);
         let floor = axis.to_page(row.floor_ms);
         let predicted = if row.is_predicted { " predicted" } else { "" };
         let _ = write!(
             out,
-            "<g><title>{}: floor {} ms</title>{}",
+            "<g><title>{}: lower bound {} ms</title>{}",
             escape(&row.stage),
             figures(row.floor_ms),
             axis.name(index, &row.stage)
@@ -150,33 +146,26 @@ fn bars(chart: &RooflineChart) -> String {
 }
 
 const LEGEND: &str = "<div class=\"legend\">\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"floor\" d=\"M11 0V12\"/></svg>floor</span>\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"floor predicted\" d=\"M11 0V12\"/></svg>floor, predicted</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"floor\" d=\"M11 0V12\"/></svg>lower bound</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"floor predicted\" d=\"M11 0V12\"/></svg>lower bound, predicted</span>\
     <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><circle class=\"dot s2\" cx=\"11\" cy=\"6\" r=\"4\"/></svg>memory alone</span>\
     <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><circle class=\"dot s4\" cx=\"11\" cy=\"6\" r=\"4\"/></svg>compute alone</span>\
     <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"median\" d=\"M11 0V12\"/></svg>measured, p50</span></div>";
 
-/// Three significant digits.
+/// Formats a number with three significant digits.
 fn figures(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
     }
-    let digits = match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 1.0 => 2,
-        v if v >= 0.01 => 4,
-        _ => 6,
-    };
-    format!("{value:.digits$}")
+    significant(value, 3)
 }
 
 fn table(chart: &RooflineChart) -> String {
     let mut out = String::from(
-        "<div class=\"scroll\"><table><thead><tr><th>Stage</th><th class=\"n\">Floor<br/>ms</th>\
+        "<div class=\"scroll\"><table><thead><tr><th>Stage</th><th class=\"n\">Lower bound<br/>ms</th>\
          <th class=\"n\">Memory<br/>ms</th><th class=\"n\">Compute<br/>ms</th><th>Bound by</th>\
          <th class=\"n\">FLOP<br/>per byte</th><th class=\"n\">Measured<br/>p50 ms</th>\
-         <th class=\"n\">Measured<br/>÷ floor</th><th>The floor is</th></tr></thead><tbody>",
+         <th class=\"n\">Measured<br/>÷ bound</th><th>Peak rates</th></tr></thead><tbody>",
     );
     for row in &chart.rows {
         let bound = if row.memory_ms >= row.compute_ms { "memory" } else { "compute" };
@@ -191,20 +180,20 @@ fn table(chart: &RooflineChart) -> String {
             figures(row.intensity()),
             measured.map_or_else(|| "–".to_owned(), figures),
             measured.map_or_else(|| "–".to_owned(), |ms| figures(ms / row.floor_ms)),
-            if row.is_predicted { "predicted" } else { "of this machine" }
+            if row.is_predicted { "of another machine" } else { "of this machine" }
         );
     }
     out + "</tbody></table></div>"
 }
 
-/// The classic chart; `None` without a ceiling and a stage that can be drawn.
+/// Draws the roofline chart; `None` without peak rates or without a stage that can be drawn.
 fn log_log(chart: &RooflineChart) -> Option<String> {
     let ceilings: Vec<_> = chart
         .ceilings
         .iter()
         .filter(|ceiling| is_drawable(ceiling.bytes_per_s) && is_drawable(ceiling.flops_per_s))
         .collect();
-    // Intensity and operations a second, reached or (not measured) possible at most.
+    // Intensity, and operations per second: measured, or at the lower bound if not measured.
     let points: Vec<_> = chart
         .rows
         .iter()
@@ -250,7 +239,7 @@ fn log_log(chart: &RooflineChart) -> Option<String> {
         })
         .collect();
     let plot = Plot {
-        description: "Roofline: operations a second over operations per byte, both logarithmic",
+        description: "Roofline: operations per second over operations per byte, both logarithmic",
         size: [1040.0, 400.0],
         x: Axis::exact_log("arithmetic intensity (FLOP per byte)", left, right),
         y: Axis::exact_log(unit, below / scale, highest * 2.0 / scale),

@@ -1,16 +1,16 @@
-//! The table of stages: each under what it is a part of, with what the parts leave over.
+//! Table of stages, nested by parent, with the remainder that the parts do not cover.
 
-use super::{alone, is_of_refresh};
+use super::{alone, is_of_prefill};
 use crate::latency_file::{LatencyFile, Phase, PhaseName};
 use crate::samples::{Part, nearest_rank};
 use std::fmt::Write;
 use tandem::timing::{LatencyHistogram, Percentile, Stage};
 use tandem_page::milliseconds;
 
-/// Width of the bar of a share of all, pixels.
+/// Width of the bar of a share of 100 %, pixels.
 const FULL_SHARE: f64 = 68.0;
 
-/// The table of a phase.
+/// Returns the table of stages of a phase.
 pub(super) fn table(file: &LatencyFile, phase: &Phase) -> String {
     let is_alone = matches!(phase.name, PhaseName::ActionAlone | PhaseName::UnderstandingAlone);
     let has_alone = !is_alone && Stage::all().iter().any(|&stage| alone(file, stage).is_some());
@@ -28,7 +28,7 @@ pub(super) fn table(file: &LatencyFile, phase: &Phase) -> String {
         ""
     };
     let alone_note = if has_alone {
-        " Alone: the same stage with the machine to its expert, from the phases below; the ratio is \
+        " Alone: the same stage while its expert runs alone, from the phases below; the ratio is \
          of the medians."
     } else {
         ""
@@ -37,9 +37,9 @@ pub(super) fn table(file: &LatencyFile, phase: &Phase) -> String {
         "<div class=\"scroll\"><table><thead><tr><th>Stage</th><th class=\"n\">Count</th>\
          <th class=\"n\">p50<br/>ms</th><th class=\"n\">p90<br/>ms</th><th class=\"n\">p99<br/>ms</th>\
          <th class=\"n\">p99.9<br/>ms</th><th class=\"n\">Max<br/>ms</th>\
-         <th class=\"n\">Share of<br/>the whole</th>{alone_heads}</tr></thead><tbody>{}</tbody></table></div>\
-         <p class=\"small\">The share is of the time of the stage above that it is a part of, summed \
-         over the samples; (rest) is what the parts leave over.{alone_note}{}</p>",
+         <th class=\"n\">Share of<br/>parent</th>{alone_heads}</tr></thead><tbody>{}</tbody></table></div>\
+         <p class=\"small\">The share is relative to the parent stage, summed \
+         over the samples; (rest) is the time that the parts do not cover.{alone_note}{}</p>",
         table.rows,
         contention(phase)
     )
@@ -53,7 +53,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// The rows of a stage and its parts.
+    /// Adds the rows of a stage and its parts.
     fn stage(&mut self, stage: Stage, depth: usize) {
         let histogram = self.phase.statistics.stage(stage);
         let has_run = histogram.count() > 0;
@@ -119,11 +119,11 @@ impl Table<'_> {
     }
 }
 
-/// Share of a part in the time of the stage that it is a part of, over the samples; `None` for a
-/// stage that is no part, or without samples.
+/// Returns the share of a part in the time of its parent over the samples; `None` for a stage
+/// without parent, or without samples.
 fn share(phase: &Phase, part: Part) -> Option<f64> {
     let whole = if part.is_rest { part.stage } else { part.stage.parent()? };
-    let stages = if is_of_refresh(whole) { &phase.refreshes.stages } else { &phase.ticks.stages };
+    let stages = if is_of_prefill(whole) { &phase.refreshes.stages } else { &phase.ticks.stages };
     let samples = stages.get(whole.name())?.took_ns.len();
     let sum = |part: Part| {
         let took = (0..samples).filter_map(|index| part.took_ns(stages, index));
@@ -133,20 +133,21 @@ fn share(phase: &Phase, part: Part) -> Option<f64> {
     (total > 0.0).then(|| sum(part) / total)
 }
 
-/// How ticks compare with and without a refresh beside them, and what the system did to them.
+/// Returns notes on skipped ticks, on ticks with and without a concurrent prefill, on page
+/// faults and on preemptions.
 fn contention(phase: &Phase) -> String {
     let ticks = phase.ticks_by_time();
     let mut out = String::new();
     if phase.ticks_skipped > 0 {
         let _ = write!(
             out,
-            "<br/>{} of {} due ticks were skipped and are in no row: their response is longer than \
-             any here.",
+            "<br/>{} of {} due ticks were skipped and are in no row; their response counts as longer than \
+             any other.",
             phase.ticks_skipped,
             phase.ticks_due()
         );
     }
-    let (beside, free): (Vec<_>, Vec<_>) = ticks
+    let (during, free): (Vec<_>, Vec<_>) = ticks
         .iter()
         .map(|&(index, took_ns)| (phase.ticks.is_refreshing.get(index) == Some(&true), took_ns))
         .partition(|&(is_refreshing, _)| is_refreshing);
@@ -158,12 +159,12 @@ fn contention(phase: &Phase) -> String {
             milliseconds(at(Percentile::P99))
         )
     };
-    if !beside.is_empty() && !free.is_empty() {
+    if !during.is_empty() && !free.is_empty() {
         let _ = write!(
             out,
-            "<br/>The {} ticks that ended while a refresh was running: {}. The {} others: {}.",
-            beside.len(),
-            of(&beside),
+            "<br/>The {} ticks that ended while a prefill was running: {}. The {} others: {}.",
+            during.len(),
+            of(&during),
             free.len(),
             of(&free)
         );
@@ -172,7 +173,7 @@ fn contention(phase: &Phase) -> String {
         let with = |column: &[u64]| column.iter().filter(|&&count| count > 0).count();
         let _ = write!(
             out,
-            "<br/>{} of {} ticks had page faults on their thread; from {} the system took the core.",
+            "<br/>{} of {} ticks had page faults on their thread; {} were preempted.",
             with(&phase.ticks.page_faults),
             ticks.len(),
             with(&phase.ticks.preemptions)

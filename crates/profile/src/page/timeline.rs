@@ -1,4 +1,4 @@
-//! Ticks and the prefix over time.
+//! Charts of tick time and prefix age over time.
 
 use super::budget_ns;
 use crate::latency_file::{LatencyFile, Phase};
@@ -10,7 +10,7 @@ use tandem_page::figure;
 
 const SIZE: [f64; 2] = [1040.0, 270.0];
 
-/// Both drawings; nothing without ticks.
+/// Returns both charts; empty without ticks.
 pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     let mut out = String::new();
     if let Some(drawing) = tick_plot(file, phase) {
@@ -24,7 +24,7 @@ pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     out
 }
 
-/// A drawing that scrolls where it would become too small to read.
+/// Wraps a drawing so that it scrolls where it would become too small to read.
 pub(super) fn wide(drawing: &str) -> String {
     format!("<div class=\"scroll\">{drawing}</div>")
 }
@@ -38,9 +38,9 @@ fn time_axis(phase: &Phase) -> Axis {
     Axis::exact("time since the phase began (s)", at_s(phase, 0), at_s(phase, last))
 }
 
-/// `None` if no tick was timed.
+/// Returns the chart of tick times; `None` if no tick was timed.
 fn tick_plot(file: &LatencyFile, phase: &Phase) -> Option<String> {
-    let stage = phase.judged_by()?;
+    let stage = phase.main_stage()?;
     let part = Part::whole(stage);
     let point = |index: usize| {
         let took_ns = part.took_ns(&phase.ticks.stages, index)?;
@@ -88,7 +88,7 @@ fn tick_plot(file: &LatencyFile, phase: &Phase) -> Option<String> {
     Some(Plot { description, size: SIZE, x, y, y_down: false, series: &series, marks: &[] }.draw())
 }
 
-/// `None` if no tick had a prefix.
+/// Returns the chart of prefix ages; `None` if no tick had a prefix.
 fn age_plot(phase: &Phase) -> Option<String> {
     let age = |index: usize| {
         let age_ns = phase.ticks.prefix_age_ns.get(index).copied().flatten()?;

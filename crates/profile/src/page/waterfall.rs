@@ -1,7 +1,7 @@
-//! One tick drawn stage by stage, with the refresh that ran beside it.
+//! Charts of single ticks, stage by stage, with the prefills that ran concurrently.
 
 use super::timeline::wide;
-use super::{budget_ns, is_of_refresh};
+use super::{budget_ns, is_of_prefill};
 use crate::latency_file::{LatencyFile, Phase, StageColumn};
 use crate::samples::nearest_rank;
 use std::collections::BTreeMap;
@@ -12,19 +12,19 @@ use tandem_page::{escape, figure, milliseconds};
 
 const ROW_HEIGHT: f64 = 20.0;
 
-/// The median tick, one at p99, and the worst; nothing without ticks.
+/// Returns charts of the median tick, the tick at p99 and the slowest; empty without ticks.
 pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
     let by_time = phase.ticks_by_time();
-    let Some(stage) = phase.judged_by() else { return String::new() };
+    let Some(stage) = phase.main_stage() else { return String::new() };
     let picks = [
         ("Median tick", nearest_rank(&by_time, Percentile::P50)),
         ("Tick at p99", nearest_rank(&by_time, Percentile::P99)),
-        ("Worst tick", by_time.last().copied()),
+        ("Slowest tick", by_time.last().copied()),
     ];
     let mut titles: Vec<(Vec<&str>, (usize, u64))> = Vec::new();
     for (title, pick) in picks {
         let Some(pick) = pick else { continue };
-        match titles.iter_mut().find(|(_, known)| *known == pick) {
+        match titles.iter_mut().find(|(_, listed)| *listed == pick) {
             Some((same, _)) => same.push(title),
             None => titles.push((vec![title], pick)),
         }
@@ -33,9 +33,9 @@ pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
         return String::new();
     }
     let mut out = format!(
-        "<p class=\"small\">Picked by nearest rank of {} among the {} sampled ticks. A stage that ran \
-         several times is one bar, from its first beginning and as long as all its runs. What \
-         reaches beyond the drawing is cut off.</p>",
+        "<p class=\"small\">Selected by nearest rank of {} among the {} sampled ticks. A stage that ran \
+         several times is one bar, from its first start and as long as all its runs. Bars are cut \
+         off at the edge of the chart.</p>",
         stage.name(),
         by_time.len()
     );
@@ -49,13 +49,13 @@ pub(super) fn drawings(file: &LatencyFile, phase: &Phase) -> String {
 }
 
 const LEGEND: &str = "<div class=\"legend\">\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar whole\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>a whole</span>\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar network\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>a network</span>\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar code\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>code around it</span>\
-    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar waiting\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>waking up, vehicle</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar whole\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>stage with parts</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar network\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>network</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar code\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>host code, copies</span>\
+    <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><rect class=\"bar waiting\" x=\"0\" y=\"1\" width=\"22\" height=\"10\"/></svg>waiting</span>\
     <span><svg class=\"key\" viewBox=\"0 0 22 12\" aria-hidden=\"true\"><path class=\"dashed slimit\" d=\"M0 6H22\"/></svg>deadline</span></div>";
 
-/// CSS class of a stage's bar.
+/// Returns the CSS class of a stage's bar.
 fn class(stage: Stage) -> &'static str {
     match stage.role() {
         Role::FastNetwork | Role::SlowNetwork => "network",
@@ -65,7 +65,7 @@ fn class(stage: Stage) -> &'static str {
     }
 }
 
-/// A stage on the drawing; milliseconds from the beginning of the tick.
+/// Bar of a stage; times are milliseconds from the start of the tick.
 struct Bar {
     stage: Stage,
     start_ms: f64,
@@ -78,7 +78,7 @@ impl Bar {
     }
 }
 
-/// The stages of one sample by when they began, wholes before their parts.
+/// Returns the stages of one sample by start, each before its parts.
 fn bars(stages: &BTreeMap<String, StageColumn>, index: usize, zero_ns: u64) -> Vec<Bar> {
     let mut bars: Vec<_> = Stage::all()
         .iter()
@@ -95,14 +95,14 @@ fn bars(stages: &BTreeMap<String, StageColumn>, index: usize, zero_ns: u64) -> V
     bars
 }
 
-/// One tick, and what its drawing can't say.
+/// Returns the chart of one tick and its caption.
 fn drawing(file: &LatencyFile, phase: &Phase, index: usize) -> (String, String) {
     let zero_ns = phase.ticks.start_ns.get(index).copied().unwrap_or(0);
     let tick = bars(&phase.ticks.stages, index, zero_ns);
     let begin_ms = tick.iter().map(|bar| bar.start_ms).fold(0.0, f64::min);
     let end_ms = tick.iter().map(Bar::end_ms).fold(0.0, f64::max).max(1e-3);
     let budget_ms = budget_ns(file) / 1e6;
-    // A deadline far off would leave the stages no room.
+    // A distant deadline would leave no room for the stages, so it is not drawn.
     let is_deadline_drawn = budget_ms > 0.0 && budget_ms <= 4.0 * end_ms;
     let last_ms = if is_deadline_drawn { end_ms.max(budget_ms) } else { end_ms } * 1.02;
 
@@ -120,7 +120,7 @@ fn drawing(file: &LatencyFile, phase: &Phase, index: usize) -> (String, String) 
         draw(&mut out, &axis, &mut row, bar);
     }
     for (version, bars) in &refreshes {
-        let title = format!("on the understanding expert's thread: refresh to prefix {version}");
+        let title = format!("on the understanding expert's thread: prefill of prefix {version}");
         heading(&mut out, &axis, &mut row, &title);
         for bar in bars {
             draw(&mut out, &axis, &mut row, bar);
@@ -135,7 +135,7 @@ fn drawing(file: &LatencyFile, phase: &Phase, index: usize) -> (String, String) 
     (out, caption(phase, index, &refreshes, is_deadline_drawn.then_some(budget_ms)))
 }
 
-/// Refreshes that ran during the tick: the version each was for, and its stages in the window.
+/// Returns the prefills that ran during the tick: version, and stages in the visible window.
 fn refreshes(phase: &Phase, zero_ns: u64, begin_ms: f64, end_ms: f64) -> Vec<(u64, Vec<Bar>)> {
     let overlaps = |bar: &Bar| bar.start_ms < end_ms && bar.end_ms() > begin_ms;
     phase
@@ -145,9 +145,9 @@ fn refreshes(phase: &Phase, zero_ns: u64, begin_ms: f64, end_ms: f64) -> Vec<(u6
         .enumerate()
         .filter_map(|(index, &version)| {
             let all = bars(&phase.refreshes.stages, index, zero_ns);
-            let is_beside = all.iter().any(|bar| bar.stage == Stage::REFRESH && overlaps(bar));
-            let seen = || all.into_iter().filter(|bar| is_of_refresh(bar.stage) && overlaps(bar));
-            is_beside.then(|| (version, seen().collect()))
+            let is_concurrent = all.iter().any(|bar| bar.stage == Stage::PREFILL && overlaps(bar));
+            let seen = || all.into_iter().filter(|bar| is_of_prefill(bar.stage) && overlaps(bar));
+            is_concurrent.then(|| (version, seen().collect()))
         })
         .collect()
 }
@@ -160,11 +160,11 @@ fn caption(
 ) -> String {
     let mut out = Vec::new();
     for (version, bars) in refreshes {
-        let whole = bars.iter().find(|bar| bar.stage == Stage::REFRESH);
+        let whole = bars.iter().find(|bar| bar.stage == Stage::PREFILL);
         out.extend(whole.map(|bar| {
             let when = if bar.start_ms < 0.0 { "before" } else { "after" };
             format!(
-                "The refresh to prefix {version} began {:.1} ms {when} the tick did and took {} ms.",
+                "The prefill of prefix {version} started {:.1} ms {when} the tick and took {} ms.",
                 bar.start_ms.abs(),
                 milliseconds(bar.took_ns)
             )
@@ -173,13 +173,13 @@ fn caption(
     if refreshes.is_empty() {
         let is_refreshing = phase.ticks.is_refreshing.get(index) == Some(&true);
         out.push(if is_refreshing {
-            "A refresh was running that was not sampled.".to_owned()
+            "A prefill was running that was not sampled.".to_owned()
         } else {
-            "No refresh was running.".to_owned()
+            "No prefill was running.".to_owned()
         });
     }
     if drawn_deadline_ms.is_none() {
-        out.push("The deadline is far to the right of the drawing.".to_owned());
+        out.push("The deadline is beyond the right edge of the chart.".to_owned());
     }
     match phase.ticks.late_by_ns.get(index).copied().flatten() {
         Some(late_ns) => out.push(format!("Missed its deadline by {} ms.", milliseconds(late_ns))),
@@ -188,7 +188,7 @@ fn caption(
     out.join(" ")
 }
 
-/// A line of text over the rows that follow.
+/// Draws a heading above the following rows.
 fn heading(out: &mut String, axis: &RowAxis, row: &mut usize, text: &str) {
     let y = axis.middle(*row) + 5.0;
     let _ = write!(

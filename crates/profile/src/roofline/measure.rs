@@ -1,7 +1,7 @@
-//! Measures this machine's ceilings on the CPU: memory by reading and copying buffers far larger
-//! than any cache, matrix units by products that the ONNX Runtime back end runs.
+//! Measurement of this CPU's peak rates: memory by reading and copying buffers far larger than the
+//! caches, matrix units by products on the ONNX Runtime back end.
 
-use super::ceilings::{Ceilings, Source};
+use super::peak_rates::{PeakRates, Source};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,34 +20,34 @@ use tandem_export::onnx::{
     ValueInfoProto,
 };
 
-/// Version of [`Measurement`]'s layout; a reader refuses another.
+/// Format of [`Measurement`]; readers reject other formats.
 pub const FORMAT: u32 = 1;
 
-/// How the numbers of a [`Measurement`] come about.
-const METHOD: &str = "memory: every thread sums (read) or copies (copy) its own part of buffers far \
-    larger than the caches, after one pass that is not timed; a copied byte counts twice, read and \
-    written; starting threads is within the time. matrices: square single-precision products with \
-    a constant factor on the ONNX Runtime back end, after one run that is not timed. Ceilings are \
-    the best samples.";
+/// Description of the method, stored in every [`Measurement`].
+const METHOD: &str = "memory: each thread sums (read) or copies (copy) its own part of buffers far \
+    larger than the caches, after one pass that is not timed; a copied byte counts twice, as read \
+    and as written; the time includes starting the threads. matrices: square single-precision \
+    products with a constant factor on the ONNX Runtime back end, after one run that is not timed. \
+    Peak rates are the best samples.";
 
-/// What to measure.
+/// Settings of a measurement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Thread counts, each measured by itself.
+    /// Thread counts, each measured separately.
     pub threads: Vec<usize>,
-    /// Bytes of all buffers together.
+    /// Total size of all buffers, bytes.
     pub buffer_bytes: usize,
-    /// Timed passes over the buffers for each count of threads.
+    /// Timed passes over the buffers per thread count.
     pub passes: usize,
-    /// Sides of the square matrices.
+    /// Numbers of rows of the square matrices.
     pub matrix_sides: Vec<usize>,
-    /// Timed products for each side and count of threads.
+    /// Timed products per side and thread count.
     pub products: usize,
 }
 
 impl Plan {
-    /// Samples that settle within seconds on a machine with `cores` cores and `cache_bytes` of
-    /// last-level cache: one thread, then twice as many each time, up to every core.
+    /// Returns settings that take seconds on a machine with `cores` cores and `cache_bytes` of
+    /// last-level cache. Thread counts double from one to all cores.
     pub fn usual(cores: usize, cache_bytes: usize) -> Self {
         let doubled = std::iter::successors(Some(1), |threads| Some(threads * 2));
         Self {
@@ -60,18 +60,16 @@ impl Plan {
     }
 }
 
-/// What memory was measured with.
+/// Access pattern of a memory measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// Reading.
     Read,
-    /// Copying.
     Copy,
 }
 
 impl Access {
-    /// The word that tables print.
+    /// Returns the name, as printed in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -80,115 +78,90 @@ impl Access {
     }
 }
 
-/// Passes over memory.
+/// Samples of passes over memory.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemorySamples {
-    /// Reading or copying.
     pub access: Access,
-    /// Threads.
     pub threads: usize,
     /// Bytes that one pass moves.
     pub bytes: u64,
-    /// Fastest pass, bytes per second.
     pub best_bytes_per_s: f64,
-    /// Median pass, bytes per second.
     pub median_bytes_per_s: f64,
-    /// Every pass, in order, seconds.
+    /// Duration of every pass in order, seconds.
     pub seconds: Vec<f64>,
 }
 
-/// Products of matrices.
+/// Samples of matrix products.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatrixSamples {
-    /// Element type of the factors.
     pub dtype: DType,
-    /// Threads.
     pub threads: usize,
-    /// Rows and columns of both factors.
+    /// Number of rows and of columns of both factors.
     pub side: usize,
-    /// Operations of one product, two per multiply-add.
+    /// Operations of one product; a multiply-add is two.
     pub flops: u64,
-    /// Fastest product, operations per second.
     pub best_flops_per_s: f64,
-    /// Median product, operations per second.
     pub median_flops_per_s: f64,
-    /// Every product, in order, seconds.
+    /// Duration of every product in order, seconds.
     pub seconds: Vec<f64>,
 }
 
-/// A machine's measured ceilings with every sample; the content of the file that `tandem doctor
+/// Measured peak rates of a machine with every sample; content of the file that `tandem doctor
 /// --measure --out` writes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// [`FORMAT`] at the time of writing.
     pub format: u32,
-    /// The machine, fact by fact.
+    /// Facts about the machine, name and value.
     pub machine: Vec<(String, String)>,
-    /// Seconds since the Unix epoch when it was measured.
+    /// Time of the measurement, seconds since the Unix epoch.
     pub measured_at_unix_s: u64,
-    /// Version of tandem.
     pub tandem: String,
-    /// The library that ran the products.
+    /// Library that ran the products, with version.
     pub library: String,
-    /// How it was measured.
     pub method: String,
-    /// Bytes of all buffers together.
+    /// Total size of all buffers, bytes.
     pub buffer_bytes: usize,
-    /// Memory.
     pub memory: Vec<MemorySamples>,
-    /// Matrix units.
     pub matrices: Vec<MatrixSamples>,
-    /// What was not measured, and why.
+    /// Rates that were not measured, with the reason.
     pub not_measured: Vec<String>,
 }
 
-/// A machine could not be measured.
+/// Error returned when a machine cannot be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// The plan has no samples in it.
     #[error("nothing to measure: {what} is empty or zero")]
     Empty {
-        /// Which number of the plan.
+        /// Field of the plan, as in the source.
         what: &'static str,
     },
-    /// A thread cannot be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    /// The back end is not there.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The back end refuses the product's graph.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The back end fails on it.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The product's graph cannot be counted.
     #[error(transparent)]
     Cost(#[from] CostError),
 }
 
-/// A measurement holds no ceilings.
+/// Error returned when a measurement contains no usable peak rates.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum MeasurementError {
-    /// It has another format.
-    #[error("format {found} of a measurement, this tandem reads format {FORMAT}; measure again")]
-    Format {
-        /// Its format.
-        found: u32,
-    },
-    /// A rate is missing, or is no positive number.
+    #[error("measurement has format {found}, but this version reads {FORMAT}; measure again")]
+    Format { found: u32 },
+    /// A rate is missing or not a positive number.
     #[error("the measurement has no usable {what}; measure again")]
-    NoRate {
-        /// Which rate.
-        what: &'static str,
-    },
+    MissingRate { what: &'static str },
 }
 
-/// Measures this machine, telling `progress` what is next.
+/// Measures this machine and reports each step to `progress`.
 ///
 /// # Errors
 /// The plan is empty, a thread does not start, or the ONNX Runtime back end fails.
@@ -210,7 +183,7 @@ pub fn measure(
 
     let mut memory = Vec::new();
     let words = plan.buffer_bytes / size_of::<u64>() / 2;
-    // Written once so that every page is there.
+    // Initialized so that every page is allocated.
     let (from, mut to) = (vec![1_u64; words], vec![2_u64; words]);
     for &threads in &plan.threads {
         progress(&format!("memory, threads: {threads}"));
@@ -241,22 +214,23 @@ pub fn measure(
         memory,
         matrices,
         not_measured: vec![
-            "GPUs: only the CPU is measured; `tandem roofline --device NAME` has the rates of datasheets".to_owned(),
+            "GPUs: only the CPU is measured; `tandem roofline --device NAME` has datasheet rates"
+                .to_owned(),
             "bf16 and f16: the CPU back end computes its networks in f32".to_owned(),
         ],
     })
 }
 
 impl Measurement {
-    /// Ceilings of a network that runs on `threads` threads, or of the whole machine: the best sample
-    /// of memory, and of products in each element type.
+    /// Returns the peak rates for a network on `threads` threads, or for the complete machine: the
+    /// best sample of memory, and of products in each element type.
     ///
-    /// A number of threads that was not measured gets the rates of the next larger one, or of the
-    /// largest: a ceiling may be too high, but not too low.
+    /// A thread count that was not measured gets the rates of the next larger one, or of the
+    /// largest: a peak rate may be too high, but not too low.
     ///
     /// # Errors
-    /// The measurement is of another format, or lacks a positive rate.
-    pub fn ceilings(&self, threads: Option<usize>) -> Result<Ceilings, MeasurementError> {
+    /// The measurement has another format, or lacks a positive rate.
+    pub fn peak_rates(&self, threads: Option<usize>) -> Result<PeakRates, MeasurementError> {
         if self.format != FORMAT {
             return Err(MeasurementError::Format { found: self.format });
         }
@@ -269,27 +243,27 @@ impl Measurement {
         let mut bytes_per_s = 0.0_f64;
         for samples in self.memory.iter().filter(|samples| is_of_threads(samples.threads)) {
             if !is_rate(samples.best_bytes_per_s) {
-                return Err(MeasurementError::NoRate { what: "memory rate" });
+                return Err(MeasurementError::MissingRate { what: "memory rate" });
             }
             bytes_per_s = bytes_per_s.max(samples.best_bytes_per_s);
         }
         let mut flops_per_s = BTreeMap::new();
         for samples in self.matrices.iter().filter(|samples| is_of_threads(samples.threads)) {
             if !is_rate(samples.best_flops_per_s) {
-                return Err(MeasurementError::NoRate { what: "matrix rate" });
+                return Err(MeasurementError::MissingRate { what: "matrix rate" });
             }
             let best: &mut f64 = flops_per_s.entry(samples.dtype).or_default();
             *best = best.max(samples.best_flops_per_s);
         }
         if bytes_per_s == 0.0 {
-            return Err(MeasurementError::NoRate { what: "memory rate" });
+            return Err(MeasurementError::MissingRate { what: "memory rate" });
         }
         if flops_per_s.is_empty() {
-            return Err(MeasurementError::NoRate { what: "matrix rate" });
+            return Err(MeasurementError::MissingRate { what: "matrix rate" });
         }
         let machine =
             self.machine.iter().map(|(name, fact)| format!("{name}: {fact}")).collect::<Vec<_>>();
-        Ok(Ceilings {
+        Ok(PeakRates {
             name: self.machine.first().map_or("this machine", |(_, fact)| fact).to_owned(),
             threads,
             bytes_per_s,
@@ -332,12 +306,13 @@ fn copy_memory(
     Ok(memory_samples(Access::Copy, threads, bytes, seconds))
 }
 
-/// `words` in as many parts of one length, the last one shorter.
+/// Splits `words` into `threads` parts of equal length; the last one may be shorter.
 fn parts(words: &[u64], threads: usize) -> std::slice::Chunks<'_, u64> {
     words.chunks(words.len().div_ceil(threads))
 }
 
-/// Seconds of every pass over all parts, a thread each; the first pass is not among them.
+/// Returns the seconds of every pass over all parts, one thread per part,
+/// without a first pass for warm-up.
 fn timed<P: Send>(
     parts: &mut [P],
     passes: usize,
@@ -346,7 +321,7 @@ fn timed<P: Send>(
     let run = |parts: &mut [P]| -> Result<f64, MeasureError> {
         let watch = Stopwatch::start();
         std::thread::scope(|scope| {
-            // The calling thread takes the first part, so that one thread starts none.
+            // The calling thread processes the first part, so that one thread spawns no other.
             let (first, rest) = parts.split_first_mut().expect("the buffers are not empty");
             for part in rest {
                 std::thread::Builder::new()
@@ -370,7 +345,7 @@ fn memory_samples(access: Access, threads: usize, bytes: u64, seconds: Vec<f64>)
     MemorySamples { access, threads, bytes, best_bytes_per_s, median_bytes_per_s, seconds }
 }
 
-/// Runs products of two `[side, side]` matrices, one of them a constant of the graph.
+/// Measures products of two `[side, side]` matrices, one of them a constant of the graph.
 fn multiply(
     backend: &dyn Backend,
     threads: usize,
@@ -396,7 +371,7 @@ fn multiply(
     Ok(MatrixSamples { dtype, threads, side, flops, best_flops_per_s, median_flops_per_s, seconds })
 }
 
-/// A network that multiplies its input `[side, side]` with a constant.
+/// Builds a network that multiplies its input `[side, side]` by a constant.
 fn product(side: usize) -> NetworkFile {
     let tensors = BTreeMap::new();
     let mut graph = Graph::new("product", &tensors, DType::F32);
@@ -410,7 +385,7 @@ fn product(side: usize) -> NetworkFile {
         |spec: &contract::TensorSpec| ValueInfoProto::tensor(&spec.name, spec.dtype, &spec.shape);
     let initializer = network.initializers.iter().map(|initializer| {
         let (Bytes::Inline(bytes) | Bytes::Folded(bytes)) = &initializer.source else {
-            unreachable!("the graph is drawn over no checkpoint")
+            unreachable!("the graph is built without a checkpoint")
         };
         TensorProto {
             dims: initializer.dims.iter().map(|&dim| dim as i64).collect(),
@@ -443,18 +418,19 @@ fn product(side: usize) -> NetworkFile {
         outputs: network.outputs,
         sizes: network.sizes,
         numbers: network.numbers,
-        // Only a reader of files compares it.
+        // Only readers of files compare it.
         graph_sha256: String::new(),
     };
     NetworkFile { folder: PathBuf::new(), contract, graph: model.encode_to_vec(), built: None }
 }
 
-/// Numbers between -0.5 and 0.5 in no visible order: none is tiny, which some processors are slow at.
+/// Returns pseudo-random numbers between -0.5 and 0.5 without denormals, which
+/// are slow on some processors.
 fn factor(side: usize) -> Vec<f32> {
     (0..side * side).map(|i| (i * 7919 % 1009) as f32 / 1009.0 - 0.5).collect()
 }
 
-/// Shortest and median of some durations.
+/// Returns the shortest and the median duration.
 fn best_and_median(seconds: &[f64]) -> (f64, f64) {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -476,10 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_is_kept_and_the_ceilings_are_the_best_of_them() {
+    fn samples_are_kept_and_peak_rates_are_the_best() {
         let machine = vec![("CPU".to_owned(), "a CPU".to_owned())];
         let measurement = measure(&small(), machine, &mut |_| {}).unwrap();
-        assert_eq!(measurement.memory.len(), 4, "two ways with one and with three threads");
+        assert_eq!(
+            measurement.memory.len(),
+            4,
+            "two access patterns with one and with three threads"
+        );
         for samples in &measurement.memory {
             assert_eq!(samples.seconds.len(), 4);
             assert_eq!(samples.bytes, 1 << 20, "{samples:?}");
@@ -488,28 +468,34 @@ mod tests {
         for samples in &measurement.matrices {
             assert_eq!((samples.seconds.len(), samples.flops), (3, 2 * 32 * 32 * 32));
         }
-        let ceilings = measurement.ceilings(None).unwrap();
+        let rates = measurement.peak_rates(None).unwrap();
         let best = measurement.memory.iter().map(|samples| samples.best_bytes_per_s);
-        assert_eq!(ceilings.bytes_per_s, best.fold(0.0, f64::max));
-        assert_eq!(ceilings.name, "a CPU");
-        assert!(ceilings.flops_per_s[&DType::F32] > 0.0);
+        assert_eq!(rates.bytes_per_s, best.fold(0.0, f64::max));
+        assert_eq!(rates.name, "a CPU");
+        assert!(rates.flops_per_s[&DType::F32] > 0.0);
 
         let text = serde_json::to_string(&measurement).unwrap();
         let read: Measurement = serde_json::from_str(&text).unwrap();
-        assert_eq!(read.ceilings(None).unwrap().flops_per_s.len(), 1);
+        assert_eq!(read.peak_rates(None).unwrap().flops_per_s.len(), 1);
         let mut other = read.clone();
         other.format = 2;
-        assert_eq!(other.ceilings(None), Err(MeasurementError::Format { found: 2 }));
+        assert_eq!(other.peak_rates(None), Err(MeasurementError::Format { found: 2 }));
         let mut broken = read.clone();
         broken.memory[0].best_bytes_per_s = f64::NAN;
-        assert_eq!(broken.ceilings(None), Err(MeasurementError::NoRate { what: "memory rate" }));
+        assert_eq!(
+            broken.peak_rates(None),
+            Err(MeasurementError::MissingRate { what: "memory rate" })
+        );
         let mut lacking = read;
         lacking.matrices.clear();
-        assert_eq!(lacking.ceilings(None), Err(MeasurementError::NoRate { what: "matrix rate" }));
+        assert_eq!(
+            lacking.peak_rates(None),
+            Err(MeasurementError::MissingRate { what: "matrix rate" })
+        );
     }
 
     #[test]
-    fn ceilings_are_those_of_as_many_threads_as_a_network_runs_on() {
+    fn peak_rates_are_those_of_the_thread_count() {
         let mut measurement =
             measure(&Plan { threads: vec![1, 2, 4], ..small() }, Vec::new(), &mut |_| {}).unwrap();
         for samples in &mut measurement.memory {
@@ -519,7 +505,7 @@ mod tests {
             samples.best_flops_per_s = samples.threads as f64 * 1e10;
         }
         let check = |threads, expected: usize| {
-            let found = measurement.ceilings(threads).unwrap();
+            let found = measurement.peak_rates(threads).unwrap();
             assert_eq!(found.bytes_per_s, expected as f64 * 1e9, "{threads:?}");
             assert_eq!(found.flops_per_s[&DType::F32], expected as f64 * 1e10, "{threads:?}");
             assert_eq!(found.threads, threads.map(|_| expected));
@@ -532,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn the_product_is_the_product() {
+    fn product_network_multiplies_matrices() {
         let backend =
             OnnxRuntime::open(CpuOptions { threads: 1, prepack: true }, &mut |_| {}).unwrap();
         let side = 24;
@@ -549,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn copying_copies_every_word_whatever_the_number_of_threads() {
+    fn copy_is_complete_for_any_thread_count() {
         for threads in [1, 2, 7] {
             let (from, mut to) = ((0..100).collect::<Vec<u64>>(), vec![0; 100]);
             copy_memory(&from, &mut to, threads, 1).unwrap();
@@ -558,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_plan_is_refused() {
+    fn empty_plan_is_rejected() {
         let plan = Plan { threads: Vec::new(), ..small() };
         let error = measure(&plan, Vec::new(), &mut |_| {}).unwrap_err();
         assert_eq!(error.to_string(), "nothing to measure: threads is empty or zero");
@@ -568,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_counts_double_up_to_every_core() {
+    fn thread_counts_double_up_to_all_cores() {
         assert_eq!(Plan::usual(1, 0).threads, [1]);
         assert_eq!(Plan::usual(2, 0).threads, [1, 2]);
         assert_eq!(Plan::usual(6, 0).threads, [1, 2, 4, 6]);

@@ -1,10 +1,10 @@
-//! The least time that a stage can take on a device: what it must move over how fast memory is, and
-//! what it must compute over how fast matrix units are, whichever is longer.
+//! Roofline lower bounds of stage times: minimum memory traffic over memory rate, or operations over
+//! matrix rate, whichever is longer.
 //!
-//! A floor is a prediction and never a measurement of a network. Its counts are exact
-//! ([`tandem_export::cost`]); its ceilings are a vendor's ([`ceilings`]) or were measured on this
-//! machine ([`measure`]), and every floor says which.
+//! A lower bound is a prediction, not a measurement of a network. Its counts are exact
+//! ([`tandem_export::cost`]). Its peak rates are a vendor's ([`peak_rates`]) or measured on this
+//! machine ([`measure`]), and each result states which.
 
-pub mod ceilings;
-pub mod floor;
+pub mod lower_bound;
 pub mod measure;
+pub mod peak_rates;

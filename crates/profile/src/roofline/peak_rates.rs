@@ -1,60 +1,57 @@
-//! How fast a device can be at most: memory and matrix units.
+//! Peak rates of devices: memory and matrix units.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 use tandem::tensor::DType;
 
-/// What bounds every computation on a device from above.
+/// Peak rates of a device, which bound the speed of every computation.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Ceilings {
-    /// The device.
+pub struct PeakRates {
     pub name: String,
-    /// Threads that reach these rates, where the device's rates depend on them.
+    /// Number of threads that reach these rates; `None` if the rates do not depend on it.
     pub threads: Option<usize>,
-    /// Bytes per second between memory and the device's caches.
+    /// Memory bandwidth between memory and caches, bytes per second.
     pub bytes_per_s: f64,
-    /// Operations per second of dense matrix products by the factors' element type, two operations
-    /// per multiply-add, sums in single precision.
+    /// Operations per second of dense matrix products with single-precision sums, by element type of
+    /// the factors; a multiply-add is two operations.
     pub flops_per_s: BTreeMap<DType, f64>,
-    /// Where the numbers are from.
     pub source: Source,
 }
 
-/// Where ceilings are from.
+/// Source of peak rates, for reports.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// The vendor states them; nobody measured them here.
+    /// Stated by the vendor and not measured here.
     Datasheet {
-        /// Which document, and what was converted.
+        /// Title of the document, and conversions of its values.
         document: String,
     },
-    /// They were measured: the best samples, since no run may beat a ceiling.
+    /// Measured; the best samples, because no run may exceed a peak rate.
     Measured {
-        /// The machine, fact by fact.
+        /// Facts about the machine, as text.
         machine: String,
-        /// How it was measured.
         method: String,
     },
 }
 
-/// A row of [`DEVICES`].
+/// Rates of a device, an entry of [`DEVICES`].
 struct Device {
     name: &'static str,
     gb_per_s: f64,
-    /// Without the tensor units, which take single precision only in ten mantissa bits.
+    /// Rate without tensor units, which round single precision to ten mantissa bits.
     tflops_f32: Option<f64>,
-    /// bf16 and f16 run at one rate on all of these.
+    /// Rate of bf16 and of f16, which is the same on all of these devices.
     tflops_16_bit: f64,
     document: &'static str,
 }
 
 /// Devices by name: dense rates (no structured sparsity) with single-precision sums, at the vendor's
-/// boost clock. A device is here when its memory rate and its 16-bit rate could be confirmed, on
-/// public pages that cite the document named; others are left out.
+/// boost clock. A device is listed if its memory rate and its 16-bit rate could be confirmed on
+/// public pages that cite the given document.
 ///
-/// Vendors state tensor rates with sparsity, of which dense is half; each halving of the element's
-/// width doubles the rate. GeForce cards run single-precision sums at half their tensor rate.
+/// Vendors state tensor rates with sparsity; dense rates are half of these. Each halving of the
+/// element width doubles the rate. GeForce cards run single-precision sums at half their tensor rate.
 const DEVICES: [Device; 9] = [
     Device {
         name: "h200",
@@ -123,14 +120,14 @@ const DEVICES: [Device; 9] = [
     },
 ];
 
-/// Ceilings of a device in the table, by its name in any case.
-pub fn device(name: &str) -> Option<Ceilings> {
+/// Returns the peak rates of a device of the table, by case-insensitive name.
+pub fn device(name: &str) -> Option<PeakRates> {
     let device = DEVICES.iter().find(|device| device.name.eq_ignore_ascii_case(name))?;
     let half = device.tflops_16_bit;
     let rates =
         [(DType::F32, device.tflops_f32), (DType::F16, Some(half)), (DType::Bf16, Some(half))];
     let rate = |(dtype, tflops): (DType, Option<f64>)| Some((dtype, tflops? * 1e12));
-    Some(Ceilings {
+    Some(PeakRates {
         name: device.name.to_owned(),
         threads: None,
         bytes_per_s: device.gb_per_s * 1e9,
@@ -139,7 +136,7 @@ pub fn device(name: &str) -> Option<Ceilings> {
     })
 }
 
-/// Names of the devices in the table.
+/// Returns the names of the devices of the table.
 pub fn devices() -> impl Iterator<Item = &'static str> {
     DEVICES.iter().map(|device| device.name)
 }
@@ -149,17 +146,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_device_is_found_by_its_name_in_any_case_and_is_plausible() {
+    fn devices_are_found_case_insensitively_and_plausible() {
         for name in devices() {
             let found = device(&name.to_uppercase()).unwrap();
             assert_eq!(found.name, name);
             assert!((1e11..1e13).contains(&found.bytes_per_s), "{found:?}");
             let half = found.flops_per_s[&DType::Bf16];
             assert_eq!(half, found.flops_per_s[&DType::F16], "{name}");
-            // A 16-bit product of every one of these runs faster than a plain one.
+            // 16-bit products are faster than single-precision products on all of these devices.
             let single = found.flops_per_s.get(&DType::F32).copied().unwrap_or(0.0);
             assert!(half > 1.5 * single && half < 2e15, "{found:?}");
-            // Batch-1 transformers sit between these intensities: one bound must be able to win.
+            // Balance must be within the range of batch-1 transformers, so that either bound can apply.
             let balance = half / found.bytes_per_s;
             assert!((50.0..2000.0).contains(&balance), "{name}: {balance} operations per byte");
         }

@@ -1,7 +1,7 @@
-//! Refreshes without ticks: the understanding expert alone.
+//! Prefills without ticks: the understanding expert alone.
 
 use super::latency_file::{Phase, PhaseName};
-use super::others::ProcessorTime;
+use super::processor_time::ProcessorTime;
 use super::recorder::PhaseRecorder;
 use super::replay::Replay;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,26 +10,26 @@ use tandem::model::ModelError;
 use tandem::runtime::SlowExpert;
 use tandem::timing::{StageSpans, Timestamp, now_ns};
 
-/// How to run refreshes.
+/// Settings of [`run_prefills`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RefreshOptions {
-    /// New frames between two refreshes, as many as the loop's period brings.
+pub struct PrefillOptions {
+    /// Number of new frames between two prefills.
     pub frames: u64,
-    /// Refreshes before the first that counts.
+    /// Number of prefills before the first that counts.
     pub warm_up: u64,
-    /// Refreshes that count.
+    /// Number of prefills that count.
     pub refreshes: u64,
 }
 
-/// Runs refreshes back to back on this thread. Taking in the frames that they read is not timed.
-/// `watch` sees every refresh that counts, with its version.
+/// Runs prefills back to back on this thread. Observing their frames is not timed. `watch` is called
+/// for every prefill that counts, with its version.
 ///
 /// # Errors
 /// If a network fails or an observation lacks a sensor.
-pub fn run_refreshes(
+pub fn run_prefills(
     expert: &mut dyn SlowExpert,
     replay: &mut Replay,
-    options: &RefreshOptions,
+    options: &PrefillOptions,
     cancel: &AtomicBool,
     watch: &mut dyn FnMut(u64, &StageSpans),
 ) -> Result<Phase, ModelError> {
@@ -43,7 +43,7 @@ pub fn run_refreshes(
             let time = Timestamp::after(Duration::from_nanos(now_ns() - began_ns));
             expert.observe(&replay.next(time))?;
         }
-        let Some(spans) = expert.refresh(version)? else { continue };
+        let Some(spans) = expert.prefill(version)? else { continue };
         if version > options.warm_up {
             recorder.refresh(version, &spans);
             watch(version, &spans);

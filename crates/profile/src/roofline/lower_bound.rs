@@ -1,16 +1,16 @@
-//! Floors of stages, and what they add up to in a tick and in a refresh.
+//! Lower bounds of stages, ticks and prefills.
 //!
 //! ```text
-//! memory  = compulsory bytes / bytes per second
-//! compute = operations / operations per second        (summed over element types)
-//! floor   = max(memory, compute)
+//! memory      = minimum memory traffic / memory rate
+//! compute     = operations / matrix rate               (summed over element types)
+//! lower bound = max(memory, compute)
 //! ```
 //!
-//! Compulsory bytes are weights, inputs and outputs once each. Element-by-element work is left out:
-//! fused into a neighbor it costs neither. Stages of one tick, or of one refresh, follow each other,
-//! so their floors add up.
+//! Minimum memory traffic is weights, inputs and outputs once each. Elementwise operations are not
+//! counted, because they cost nothing if fused. Stages of a tick or of a prefill run in sequence, so
+//! their lower bounds add up.
 
-use super::ceilings::Ceilings;
+use super::peak_rates::PeakRates;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::iter::Sum;
@@ -22,19 +22,18 @@ use tandem::timing::Stage;
 use tandem_export::contract::Contract;
 use tandem_export::cost::{CostError, NetworkCost, network_cost};
 
-/// What one run must move and compute.
+/// Minimum memory traffic and operations of one run.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Work {
-    /// Bytes.
     pub bytes: u64,
-    /// Operations on matrix units by the factors' element type.
+    /// Operations on matrix units, by element type of the factors.
     pub flops: BTreeMap<DType, u64>,
 }
 
 impl Work {
-    /// The least that one run of a network must do.
+    /// Returns the minimum work of one run of a network.
     pub fn of(cost: &NetworkCost) -> Self {
-        Self { bytes: cost.compulsory.bytes(), flops: cost.flops_by_dtype.clone() }
+        Self { bytes: cost.minimum_traffic.bytes(), flops: cost.flops_by_dtype.clone() }
     }
 }
 
@@ -50,18 +49,16 @@ impl Sum for Work {
     }
 }
 
-/// What a floor is made of.
+/// Resource that determines a lower bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// Moving bytes takes longer.
     Memory,
-    /// Computing takes longer.
     Compute,
 }
 
 impl Bound {
-    /// The word that tables print.
+    /// Returns the name, as printed in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -70,86 +67,80 @@ impl Bound {
     }
 }
 
-/// The least time that some work takes on a device, milliseconds.
+/// Lower bound of the time of some work on a device, milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Floor {
-    /// Moving its bytes.
+pub struct LowerBound {
+    /// Time for its memory traffic alone.
     pub memory_ms: f64,
-    /// Computing its operations.
+    /// Time for its operations alone.
     pub compute_ms: f64,
-    /// The longer of the two.
+    /// Lower bound: the longer of the two, or a sum of such bounds for work in sequence.
     pub floor_ms: f64,
-    /// Which one that is.
     pub bound_by: Bound,
 }
 
-impl Floor {
-    /// The floor of work that is done one after the other.
-    fn in_sequence(floors: &[Self]) -> Self {
-        let sum = |pick: fn(&Self) -> f64| floors.iter().map(pick).sum::<f64>();
-        let [memory_ms, compute_ms] = [sum(|floor| floor.memory_ms), sum(|floor| floor.compute_ms)];
+impl LowerBound {
+    /// Returns the lower bound of work that runs in sequence.
+    fn in_sequence(lower_bounds: &[Self]) -> Self {
+        let sum = |pick: fn(&Self) -> f64| lower_bounds.iter().map(pick).sum::<f64>();
+        let [memory_ms, compute_ms] = [sum(|bound| bound.memory_ms), sum(|bound| bound.compute_ms)];
         let bound_by = if memory_ms >= compute_ms { Bound::Memory } else { Bound::Compute };
-        Self { memory_ms, compute_ms, floor_ms: sum(|floor| floor.floor_ms), bound_by }
+        Self { memory_ms, compute_ms, floor_ms: sum(|bound| bound.floor_ms), bound_by }
     }
 }
 
-/// A device has no known rate for what a network computes in.
+/// Error returned when a device has no known matrix rate for an element type.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "no matrix rate in {dtype} is known for {device}, only in {}; choose a precision that it has",
+    "no matrix rate for {dtype} is known for {device}, only for {}; choose one of these precisions",
     known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 )]
-pub struct NoRate {
-    /// The device.
+pub struct MissingRate {
     pub device: String,
-    /// Element type that the network computes in.
+    /// Element type in which the network computes.
     pub dtype: DType,
-    /// Element types with a rate.
+    /// Element types with a known rate.
     pub known: Vec<DType>,
 }
 
-/// The least time that `work` takes under `ceilings`.
+/// Returns the lower bound of the time for `work` at the given peak rates.
 ///
 /// # Errors
-/// The ceilings have no rate for an element type of the work.
-pub fn floor(work: &Work, ceilings: &Ceilings) -> Result<Floor, NoRate> {
-    let memory_ms = work.bytes as f64 / ceilings.bytes_per_s * 1e3;
+/// The peak rates have no entry for an element type of the work.
+pub fn lower_bound(work: &Work, rates: &PeakRates) -> Result<LowerBound, MissingRate> {
+    let memory_ms = work.bytes as f64 / rates.bytes_per_s * 1e3;
     let mut compute_ms = 0.0;
     for (&dtype, &flops) in &work.flops {
-        let rate = ceilings.flops_per_s.get(&dtype).ok_or_else(|| NoRate {
-            device: ceilings.name.clone(),
+        let rate = rates.flops_per_s.get(&dtype).ok_or_else(|| MissingRate {
+            device: rates.name.clone(),
             dtype,
-            known: ceilings.flops_per_s.keys().copied().collect(),
+            known: rates.flops_per_s.keys().copied().collect(),
         })?;
         compute_ms += flops as f64 / rate * 1e3;
     }
     let bound_by = if memory_ms >= compute_ms { Bound::Memory } else { Bound::Compute };
-    Ok(Floor { memory_ms, compute_ms, floor_ms: memory_ms.max(compute_ms), bound_by })
+    Ok(LowerBound { memory_ms, compute_ms, floor_ms: memory_ms.max(compute_ms), bound_by })
 }
 
-/// What one run of each network of a stage costs.
+/// Costs of one run of each network of a stage.
 #[derive(Clone)]
 pub struct StageCosts {
-    /// The stage.
     pub stage: Stage,
-    /// When it runs.
     pub runs: Runs,
-    /// Costs of its networks, which run one after the other.
+    /// Costs of its networks, which run in sequence.
     pub networks: Vec<NetworkCost>,
 }
 
-/// The networks of a model folder cannot be counted.
+/// Error returned when the costs of the networks of a folder cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum CostsError {
-    /// A network file cannot be read.
     #[error(transparent)]
     File(#[from] NetworkFileError),
-    /// A graph cannot be counted.
     #[error(transparent)]
     Cost(#[from] CostError),
 }
 
-/// Counts the networks of `folder`, whose outline is `outline`.
+/// Returns the costs of the networks of `folder`, whose outline is `outline`.
 ///
 /// # Errors
 /// A network file cannot be read or counted.
@@ -165,70 +156,69 @@ pub fn costs(folder: &Path, outline: &ModelOutline) -> Result<Vec<StageCosts>, C
     outline.stages.iter().map(of_stage).collect()
 }
 
-/// The floor of one stage.
+/// Lower bound of one stage, with its work.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct StageFloor {
-    /// The stage.
+pub struct StageLowerBound {
     #[serde(serialize_with = "by_name")]
     pub stage: Stage,
-    /// Runs of its network in one tick or refresh: of vision, frames that are not cached.
+    /// Number of runs per tick or prefill; for the vision tower, the frames that are not cached.
     pub runs: usize,
-    /// Of one run; of layer groups, one run of all of them.
+    /// Work of one run; for layer groups, of one run of all groups.
     pub work: Work,
-    /// Of the same.
-    pub floor: Floor,
+    /// Lower bound of the same run.
+    pub floor: LowerBound,
 }
 
 fn by_name<S: Serializer>(stage: &Stage, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(stage.name())
 }
 
-/// Floors of all stages, and of a whole tick and refresh.
+/// Lower bounds of all stages, of a tick and of a prefill.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Floors {
-    /// In the order of the costs.
-    pub stages: Vec<StageFloor>,
-    /// Networks that run at every tick, milliseconds.
+pub struct LowerBounds {
+    pub stages: Vec<StageLowerBound>,
+    /// Sum over networks that run at every tick, milliseconds.
     pub tick_ms: f64,
-    /// Networks that run at every refresh, frames that are not cached included, milliseconds.
+    /// Sum over networks that run at every prefill, including new frames, milliseconds.
     pub refresh_ms: f64,
 }
 
-/// Ceilings of each expert: on a CPU they depend on the expert's number of threads.
+/// Peak rates for each expert. On a CPU they depend on the expert's number of threads.
 #[derive(Clone, Copy)]
-pub struct ExpertCeilings<'a> {
-    /// Ceilings of networks that run at every refresh.
-    pub understanding: &'a Ceilings,
-    /// Ceilings of networks that run at every tick.
-    pub action: &'a Ceilings,
+pub struct ExpertPeakRates<'a> {
+    /// Peak rates for networks that run at every prefill.
+    pub understanding: &'a PeakRates,
+    /// Peak rates for networks that run at every tick.
+    pub action: &'a PeakRates,
 }
 
-impl<'a> From<&'a Ceilings> for ExpertCeilings<'a> {
-    fn from(ceilings: &'a Ceilings) -> Self {
-        Self { understanding: ceilings, action: ceilings }
+impl<'a> From<&'a PeakRates> for ExpertPeakRates<'a> {
+    fn from(rates: &'a PeakRates) -> Self {
+        Self { understanding: rates, action: rates }
     }
 }
 
-/// Floors of a refresh with `new_frames` frames that no earlier one has read, and of a tick.
+/// Returns the lower bounds of a tick, and of a prefill with `new_frames` frames that are not cached.
 ///
 /// # Errors
-/// The ceilings have no rate for what a network computes in.
-pub fn floors<'a>(
+/// The peak rates have no entry for an element type in which a network computes.
+pub fn lower_bounds<'a>(
     costs: &[StageCosts],
-    ceilings: impl Into<ExpertCeilings<'a>>,
+    rates: impl Into<ExpertPeakRates<'a>>,
     new_frames: usize,
-) -> Result<Floors, NoRate> {
-    let experts = ceilings.into();
+) -> Result<LowerBounds, MissingRate> {
+    let experts = rates.into();
     let of_stage = |StageCosts { stage, runs, networks }: &StageCosts| {
-        let ceilings = match runs {
+        let rates = match runs {
             Runs::EachTick => experts.action,
-            Runs::EachRefresh | Runs::EachNewFrame => experts.understanding,
+            Runs::EachPrefill | Runs::EachNewFrame => experts.understanding,
         };
         let works: Vec<Work> = networks.iter().map(Work::of).collect();
-        let floors = works.iter().map(|work| floor(work, ceilings)).collect::<Result<Vec<_>, _>>();
-        let floor = Floor::in_sequence(&floors?);
+        let lower_bounds =
+            works.iter().map(|work| lower_bound(work, rates)).collect::<Result<Vec<_>, _>>();
+        let floor = LowerBound::in_sequence(&lower_bounds?);
         let runs = runs.count(new_frames);
-        Ok(StageFloor { stage: *stage, runs, work: works.into_iter().sum(), floor })
+        Ok(StageLowerBound { stage: *stage, runs, work: works.into_iter().sum(), floor })
     };
     let stages = costs.iter().map(of_stage).collect::<Result<Vec<_>, _>>()?;
     let total = |is_of_tick: bool| {
@@ -238,63 +228,63 @@ pub fn floors<'a>(
             .map(|(_, stage)| stage.runs as f64 * stage.floor.floor_ms)
             .sum()
     };
-    Ok(Floors { tick_ms: total(true), refresh_ms: total(false), stages })
+    Ok(LowerBounds { tick_ms: total(true), refresh_ms: total(false), stages })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::roofline::ceilings::Source;
+    use crate::roofline::peak_rates::Source;
     use tandem::model::automot::stages;
 
-    /// A gigabyte in a millisecond, a billion single-precision operations in two.
-    fn ceilings() -> Ceilings {
-        Ceilings {
+    /// One gigabyte per millisecond, 10⁹ single-precision operations in 2 ms.
+    fn rates() -> PeakRates {
+        PeakRates {
             name: "test".to_owned(),
             threads: None,
             bytes_per_s: 1e12,
             flops_per_s: BTreeMap::from([(DType::F32, 5e11), (DType::Bf16, 1e12)]),
-            source: Source::Datasheet { document: "made up".to_owned() },
+            source: Source::Datasheet { document: "test data".to_owned() },
         }
     }
 
     #[test]
-    fn the_longer_of_moving_and_computing_is_the_floor() {
+    fn lower_bound_is_the_longer_of_memory_and_compute() {
         let work = |bytes, flops| Work { bytes, flops: BTreeMap::from([(DType::F32, flops)]) };
-        let found = floor(&work(3_000_000_000, 1_000_000_000), &ceilings()).unwrap();
+        let found = lower_bound(&work(3_000_000_000, 1_000_000_000), &rates()).unwrap();
         let memory =
-            Floor { memory_ms: 3.0, compute_ms: 2.0, floor_ms: 3.0, bound_by: Bound::Memory };
+            LowerBound { memory_ms: 3.0, compute_ms: 2.0, floor_ms: 3.0, bound_by: Bound::Memory };
         assert_eq!(found, memory);
-        let found = floor(&work(1_000_000_000, 1_000_000_000), &ceilings()).unwrap();
+        let found = lower_bound(&work(1_000_000_000, 1_000_000_000), &rates()).unwrap();
         let compute =
-            Floor { memory_ms: 1.0, compute_ms: 2.0, floor_ms: 2.0, bound_by: Bound::Compute };
+            LowerBound { memory_ms: 1.0, compute_ms: 2.0, floor_ms: 2.0, bound_by: Bound::Compute };
         assert_eq!(found, compute);
     }
 
     #[test]
-    fn element_types_are_computed_one_after_the_other() {
+    fn compute_time_is_summed_over_element_types() {
         let flops = BTreeMap::from([(DType::F32, 1_000_000_000), (DType::Bf16, 4_000_000_000)]);
-        let found = floor(&Work { bytes: 0, flops }, &ceilings()).unwrap();
+        let found = lower_bound(&Work { bytes: 0, flops }, &rates()).unwrap();
         assert_eq!(found.compute_ms, 2.0 + 4.0);
     }
 
     #[test]
-    fn a_type_without_a_rate_is_an_error_that_names_those_with_one() {
+    fn missing_rate_error_lists_known_types() {
         let work = Work { bytes: 1, flops: BTreeMap::from([(DType::F16, 1)]) };
-        let error = floor(&work, &ceilings()).unwrap_err();
+        let error = lower_bound(&work, &rates()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no matrix rate in f16 is known for test, only in f32, bf16; choose a precision that \
-             it has"
+            "no matrix rate for f16 is known for test, only for f32, bf16; choose one of these \
+             precisions"
         );
     }
 
     #[test]
-    fn each_expert_has_the_ceilings_of_its_own_threads() {
+    fn each_expert_has_the_peak_rates_of_its_threads() {
         let cost = |network: &str| NetworkCost {
             network: network.to_owned(),
             total: Default::default(),
-            compulsory: tandem_export::cost::Compulsory {
+            minimum_traffic: tandem_export::cost::MinimumTraffic {
                 stored_bytes: 1_000_000_000,
                 ..Default::default()
             },
@@ -305,23 +295,23 @@ mod tests {
         let stage = |stage, runs, name| StageCosts { stage, runs, networks: vec![cost(name)] };
         let costs = [
             stage(stages::VISION, Runs::EachNewFrame, "vision"),
-            stage(stages::UNDERSTANDING, Runs::EachRefresh, "understanding"),
+            stage(stages::UNDERSTANDING, Runs::EachPrefill, "understanding"),
             stage(stages::BEV, Runs::EachTick, "bev"),
             stage(stages::ACTION, Runs::EachTick, "action"),
         ];
-        let (understanding, action) = (ceilings(), Ceilings { bytes_per_s: 5e11, ..ceilings() });
-        let experts = ExpertCeilings { understanding: &understanding, action: &action };
-        let found = floors(&costs, experts, 1).unwrap();
+        let (understanding, action) = (rates(), PeakRates { bytes_per_s: 5e11, ..rates() });
+        let experts = ExpertPeakRates { understanding: &understanding, action: &action };
+        let found = lower_bounds(&costs, experts, 1).unwrap();
         let found: Vec<f64> = found.stages.iter().map(|stage| stage.floor.floor_ms).collect();
         assert_eq!(found, [1.0, 1.0, 2.0, 2.0]);
     }
 
     #[test]
-    fn a_refresh_pays_for_every_frame_that_is_not_cached() {
+    fn prefill_includes_every_uncached_frame() {
         let cost = |network: &str, bytes| NetworkCost {
             network: network.to_owned(),
             total: Default::default(),
-            compulsory: tandem_export::cost::Compulsory {
+            minimum_traffic: tandem_export::cost::MinimumTraffic {
                 stored_bytes: bytes,
                 ..Default::default()
             },
@@ -334,21 +324,21 @@ mod tests {
             stage(stages::VISION, Runs::EachNewFrame, vec![cost("vision", 1_000_000_000)]),
             stage(
                 stages::UNDERSTANDING,
-                Runs::EachRefresh,
+                Runs::EachPrefill,
                 vec![cost("understanding", 10_000_000_000)],
             ),
             stage(stages::BEV, Runs::EachTick, vec![cost("bev", 2_000_000_000)]),
             stage(stages::ACTION, Runs::EachTick, vec![cost("action", 3_000_000_000)]),
         ];
-        let found = floors(&costs, &ceilings(), 4).unwrap();
+        let found = lower_bounds(&costs, &rates(), 4).unwrap();
         assert_eq!((found.tick_ms, found.refresh_ms), (5.0, 14.0));
-        assert_eq!(floors(&costs, &ceilings(), 0).unwrap().refresh_ms, 10.0);
+        assert_eq!(lower_bounds(&costs, &rates(), 0).unwrap().refresh_ms, 10.0);
 
-        // Groups follow each other: one bound by memory and one by computing hide nothing.
+        // Groups run in sequence: the bounds of a memory-bound and a compute-bound one add up.
         let mut computing = cost("understanding.1", 1_000_000_000);
         computing.flops_by_dtype.insert(DType::F32, 2_000_000_000);
         costs[1].networks = vec![cost("understanding.0", 9_000_000_000), computing];
-        let found = floors(&costs, &ceilings(), 4).unwrap();
+        let found = lower_bounds(&costs, &rates(), 4).unwrap();
         let understanding = &found.stages[1];
         assert_eq!(understanding.floor.floor_ms, 9.0 + 4.0);
         assert_eq!((understanding.floor.memory_ms, understanding.floor.compute_ms), (10.0, 4.0));

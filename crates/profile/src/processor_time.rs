@@ -1,20 +1,20 @@
-//! How much of the machine other processes take, from the kernel's counts of processor time.
+//! Share of the processor time used by other processes, from the kernel's counters.
 
 use std::fs;
 
-/// Counts of processor time since the system and this process began, in the kernel's ticks.
+/// Processor time since the start of the system and of this process, in kernel ticks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProcessorTime {
-    /// Of all cores, idle time included.
+    /// Time of all cores, including idle time.
     all: u64,
-    /// Of all cores, less idle time; what the hypervisor gave to other machines is included.
+    /// Time of all cores without idle time, including time that the
+    /// hypervisor gave to other machines.
     busy: u64,
-    /// Of this process.
     own: u64,
 }
 
 impl ProcessorTime {
-    /// The counts now; `None` where the system does not give them.
+    /// Returns the current counters; `None` if the system does not report them.
     pub(super) fn now() -> Option<Self> {
         Self::parse(
             &fs::read_to_string("/proc/stat").ok()?,
@@ -23,20 +23,20 @@ impl ProcessorTime {
     }
 
     fn parse(system: &str, process: &str) -> Option<Self> {
-        // user nice system idle iowait irq softirq steal; what follows is part of user and nice.
+        // user nice system idle iowait irq softirq steal; later fields are part of user and nice.
         let line = system.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let counts: Vec<u64> =
             line.split_whitespace().take(8).map(str::parse).collect::<Result<_, _>>().ok()?;
         let all: u64 = counts.iter().sum();
         let idle = counts.get(3)? + counts.get(4)?;
-        // The name in parentheses may hold spaces; utime and stime are fields 14 and 15.
+        // The name in parentheses may contain spaces; utime and stime are fields 14 and 15.
         let (_, fields) = process.rsplit_once(") ")?;
         let field = |number: usize| fields.split(' ').nth(number - 3)?.parse::<u64>().ok();
         Some(Self { all, busy: all - idle, own: field(14)? + field(15)? })
     }
 
-    /// The part of all processor time since `earlier` that neither this process nor idle cores had,
-    /// 0 to 1; `None` if no time has passed.
+    /// Returns the share of all processor time since `earlier` that was used by others, 0 to 1;
+    /// `None` if no time has passed.
     pub(super) fn others_share_since(&self, earlier: &Self) -> Option<f64> {
         let all = self.all.checked_sub(earlier.all).filter(|&all| all > 0)?;
         let busy = self.busy.saturating_sub(earlier.busy);
@@ -55,16 +55,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_idle_nor_ours_is_of_others() {
+    fn time_neither_idle_nor_own_belongs_to_others() {
         let before = at("cpu  100 0 50 800 50 0 0 0 9 9", [10, 5]);
         let after = at("cpu  160 10 60 870 60 0 0 40 9 9", [40, 15]);
-        // 200 ticks: 80 idle, 120 busy, 40 of them ours.
+        // 200 ticks: 80 idle and 120 busy, of which 40 are own.
         assert_eq!(after.others_share_since(&before), Some(0.4));
         assert_eq!(after.others_share_since(&after), None);
     }
 
     #[test]
-    fn text_that_is_not_the_kernels_gives_nothing() {
+    fn malformed_counters_give_none() {
         assert!(ProcessorTime::parse("cpu  1 2 x 4 5 6 7 8", "1 (a) R").is_none());
         assert!(ProcessorTime::parse("cpu  1 2 3 4 5 6 7 8", "1 (a) R 1").is_none());
         assert!(ProcessorTime::parse("", "").is_none());
@@ -72,7 +72,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_machine_gives_its_counts() {
+    fn counters_of_this_machine_are_readable() {
         let now = ProcessorTime::now().unwrap();
         assert!(now.all >= now.busy && now.busy >= now.own, "{now:?}");
     }
