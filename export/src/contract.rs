@@ -1,7 +1,8 @@
-//! The contract of a network: what a file beside each ONNX graph says about its inputs and outputs.
+//! The contract of a network: the JSON file next to each ONNX graph that describes its inputs and
+//! outputs.
 //!
-//! An exporter writes it, an engine checks a loaded graph against it, a model checks that it is the
-//! network it means to drive. Order matters: sessions bind tensors by position.
+//! The exporter writes it, an engine checks a loaded graph against it, and a model checks that it
+//! describes the expected network. Order matters: sessions bind tensors by position.
 
 use crate::dtype::DType;
 use serde::de::DeserializeOwned;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Version of the contract's own layout; a reader refuses another.
+/// Version of the contract format. Readers refuse any other.
 pub const FORMAT: u32 = 2;
 
 /// One input or output.
@@ -18,23 +19,22 @@ pub const FORMAT: u32 = 2;
 pub struct TensorSpec {
     /// Name in the graph.
     pub name: String,
-    /// Element type.
     pub dtype: DType,
     /// Dimensions, outermost first; all static.
     pub shape: Vec<usize>,
-    /// What it holds: axes, unit, coordinate frame.
+    /// Axes, unit and coordinate frame, as text.
     pub meaning: String,
 }
 
-/// Everything a caller must know to run one network.
+/// Description of one network for its callers.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contract {
     /// [`FORMAT`] at the time of writing.
     pub format: u32,
-    /// Which network this is, e.g. `vision`.
+    /// Name of the network, e.g. `vision`.
     pub network: String,
-    /// Which model family it belongs to, e.g. `automot`.
+    /// Name of the model family, e.g. `automot`.
     pub model: String,
     /// Inputs, in binding order.
     pub inputs: Vec<TensorSpec>,
@@ -48,41 +48,36 @@ pub struct Contract {
     pub graph_sha256: String,
 }
 
-/// Text that is not a usable contract.
+/// Error of reading a contract.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    /// It has another structure.
+    /// The text is not JSON or lacks a key.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// It has another format.
+    /// The contract has another format version.
     #[error("it has format {found}, this tandem reads format {FORMAT}")]
-    Format {
-        /// Its format.
-        found: u32,
-    },
+    Format { found: u32 },
 }
 
-/// A contract lacks a size or a number.
+/// Error returned when a contract lacks a size or a number.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the contract of network {network:?} does not have the numbers of this network ({source}); export \
      the checkpoint again"
 )]
 pub struct SizesError {
-    /// The network.
     pub network: String,
-    /// Why.
     #[source]
     pub source: serde_json::Error,
 }
 
-/// Reads of a contract's text what tells its format.
+/// The key that is read before the format is known.
 #[derive(Deserialize)]
 struct FormatOnly {
     format: u32,
 }
 
-/// The fields of a struct, by name.
+/// Returns the fields of a struct by name.
 ///
 /// # Panics
 /// If `fields` has a field that is not a `T`.
@@ -92,10 +87,10 @@ pub fn by_name<T: DeserializeOwned>(fields: &impl Serialize) -> BTreeMap<String,
 }
 
 impl Contract {
-    /// Reads the text of a contract.
+    /// Parses a contract.
     ///
     /// # Errors
-    /// If it is not a contract, or of another format.
+    /// If the text is not a contract, or has another format version.
     pub fn parse(text: &[u8]) -> Result<Self, ContractError> {
         let FormatOnly { format } = serde_json::from_slice(text)?;
         if format != FORMAT {

@@ -1,4 +1,4 @@
-//! Element types, as contracts, safetensors headers and ONNX files name them.
+//! Element types of tensors.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -7,22 +7,17 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
-    /// IEEE single precision.
     F32,
-    /// IEEE half precision.
     F16,
-    /// bfloat16.
     Bf16,
-    /// Signed 64-bit integer.
     I64,
-    /// Unsigned 8-bit integer.
     U8,
     /// One byte, 0 or 1.
     Bool,
 }
 
 impl DType {
-    /// Bytes of one element.
+    /// Size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -32,7 +27,7 @@ impl DType {
         }
     }
 
-    /// True for the types that weights and activations have.
+    /// True for the types of weights and activations.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }

@@ -1,4 +1,4 @@
-//! Model families: what recognizes, reads and exports the checkpoints of one kind of model.
+//! Model families: recognizing, reading and exporting the checkpoints of one kind of model.
 //!
 //! A family is a folder of this crate and one line in [`registry`](crate::registry).
 
@@ -13,41 +13,42 @@ use tandem_files::shortened;
 
 /// One kind of model.
 pub trait Family: Sync {
-    /// Name of the family: the `model` of its exports' summaries and contracts.
+    /// Name of the family, which is the `model` of its summaries and contracts.
     fn name(&self) -> &'static str;
 
-    /// What [`recognizes`](Self::recognizes) looks for, as text.
-    fn mark(&self) -> &'static str;
+    /// Describes the property that [`recognizes`](Self::recognizes) tests, for messages.
+    fn recognized_by(&self) -> &'static str;
 
-    /// True if a folder holds a checkpoint of this family. Reads no weights.
+    /// True if a folder contains a checkpoint of this family. Reads no weights.
     ///
-    /// No two families recognize the same folder: which one is asked first must not matter.
+    /// At most one family may recognize a folder, because the order in which families are asked is
+    /// unspecified.
     fn recognizes(&self, folder: &Candidate) -> bool;
 
     /// Opens a checkpoint.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the configuration describes no possible model.
+    /// If a file is missing or damaged, or the configuration is not valid.
     fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError>;
 
     /// True if an export may have a network of this name.
     fn is_network(&self, name: &str) -> bool;
 
-    /// Sorts names of networks into the order in which they run; unknown names come last.
+    /// Sorts names of networks into execution order. Unknown names come last.
     fn sort_networks(&self, names: &mut [String]);
 
-    /// Files of the checkpoint, other than weights, that an export needs to drive.
+    /// Files of the checkpoint other than weights that are needed for driving.
     fn companions(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Arguments of `tandem export` that repeat the family's own options, with a space before each.
+    /// Formats the family's options as arguments of `tandem export`, each with a leading space.
     fn arguments(&self, options: &Options) -> String {
         options.own.iter().map(|(name, value)| format!(" --option '{name}={value}'")).collect()
     }
 
     /// Reads a specification of a checkpoint, or the published configuration of a model of this
-    /// family. Without an implementation the content is returned as it is: only
+    /// family. The default implementation returns the content unchanged, and
     /// [`synthesize`](Self::synthesize) validates it.
     ///
     /// # Errors
@@ -56,10 +57,11 @@ pub trait Family: Sync {
         Ok(Spec { value: file.specification()?, notes: Vec::new() })
     }
 
-    /// Writes a checkpoint folder whose weights are not trained.
+    /// Writes a checkpoint folder with random or sparse weights. `progress` receives the bytes
+    /// written so far and in total.
     ///
     /// # Errors
-    /// If the spec is not one of the family's, or the folder cannot be written.
+    /// If the specification is not valid for the family, or the folder cannot be written.
     fn synthesize(
         &self,
         spec: &Value,
@@ -69,28 +71,27 @@ pub trait Family: Sync {
     ) -> Result<Synthesized, SynthError>;
 }
 
-/// An opened checkpoint of some family.
+/// An opened checkpoint of any family.
 pub trait OpenCheckpoint {
-    /// The family.
+    /// Family that opened the checkpoint.
     fn family(&self) -> &'static dyn Family;
 
-    /// The stored tensors.
+    /// Tensors stored in the weight files.
     fn tensors(&self) -> &Tensors;
 
-    /// Checks that every tensor that a network reads is there. Reads next to no weights.
+    /// Checks that every tensor that a network reads exists and fits. Reads almost no weights.
     ///
     /// # Errors
     /// The tensors that are missing or wrong.
     fn check(&self) -> Result<Vec<Warning>, CheckpointError>;
 
-    /// Describes the networks.
+    /// Describes the sizes of the networks.
     fn describe(&self) -> Description;
 
-    /// Builds all networks, in the order in which they run; `before` receives the name of each before
-    /// it is built.
+    /// Builds all networks in execution order. `before` receives the name of each before it is built.
     ///
     /// # Errors
-    /// If a network does not fit the checkpoint, or the options are not the family's.
+    /// If a network does not fit the checkpoint, or the options are not valid for the family.
     fn build(
         &self,
         options: &Options,
@@ -100,33 +101,33 @@ pub trait OpenCheckpoint {
 
 /// Sizes of a checkpoint's networks.
 pub struct Description {
-    /// For programs.
+    /// Machine-readable form.
     pub config: Value,
-    /// For people: one line per network.
+    /// Text, one line per network.
     pub networks: Vec<String>,
 }
 
 /// The networks of a checkpoint.
 pub struct Built {
-    /// The options that they were built with, defaults included.
+    /// Options used, including defaults.
     pub options: Options,
-    /// The networks, in the order in which they run.
+    /// Networks in execution order.
     pub networks: Vec<Network>,
-    /// Capacity of the prefix KV cache, tokens; `None` for a family without one.
+    /// Capacity of the prefix KV cache in tokens; `None` for a family without one.
     pub prefix_capacity: Option<usize>,
 }
 
-/// A folder that may hold a checkpoint.
+/// A folder that may contain a checkpoint.
 pub struct Candidate {
     dir: PathBuf,
     config: Option<Value>,
 }
 
 impl Candidate {
-    /// Reads the `config.json` of a folder, if there is one.
+    /// Reads the `config.json` of a folder, if the file exists.
     ///
     /// # Errors
-    /// If there is no such folder, or the file is not readable as JSON.
+    /// If the folder does not exist, or the file is not valid JSON.
     pub fn read(dir: &Path) -> Result<Self, CheckpointError> {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
@@ -137,27 +138,27 @@ impl Candidate {
         Ok(Self { dir: dir.into(), config })
     }
 
-    /// A folder with this content of its `config.json`.
+    /// Creates a candidate whose `config.json` has the given content.
     pub(crate) fn of_config(dir: &Path, config: Value) -> Self {
         Self { dir: dir.into(), config: Some(config) }
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Its `config.json`.
+    /// Content of `config.json`; `None` if the file does not exist.
     pub fn config(&self) -> Option<&Value> {
         self.config.as_ref()
     }
 
-    /// The `model_type` of its `config.json`.
+    /// Value of `model_type` in `config.json`.
     pub fn model_type(&self) -> Option<&str> {
         self.config.as_ref()?.get("model_type")?.as_str()
     }
 
-    /// What the folder has of what families are recognized by, as text.
+    /// Describes `config.json` for the error that no family recognizes the folder.
     pub(crate) fn found(&self) -> String {
         match (&self.config, self.model_type()) {
             (None, _) => format!("no {CONFIG_FILE}"),
@@ -169,93 +170,76 @@ impl Candidate {
     }
 }
 
-/// Where most checkpoints name their kind of model.
+/// File in which most checkpoints name their model type.
 const CONFIG_FILE: &str = "config.json";
 
-/// Why a network cannot be built.
+/// Error of building a network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The checkpoint's tensors do not suit the network.
+    /// The checkpoint's tensors do not fit the network.
     #[error("the {network} network does not fit the checkpoint")]
     Graph {
-        /// Which network.
         network: &'static str,
-        /// The mismatch, as text.
         #[source]
         source: GraphError,
     },
     /// A tensor that is folded into a constant cannot be read.
     #[error("cannot fold a constant of the {network} network")]
     Fold {
-        /// Which network.
         network: &'static str,
-        /// What went wrong.
         #[source]
         source: Box<CheckpointError>,
     },
-    /// Frames do not divide into merged patches.
+    /// A frame does not divide into merged patches.
     #[error("frame size {frame:?} is not a multiple of {multiple}, the side of a merged patch")]
     FrameSize {
-        /// Height and width asked for, pixels.
+        /// Requested height and width, pixels.
         frame: [usize; 2],
         /// Side of a merged patch, pixels.
         multiple: usize,
     },
     /// The checkpoint's preprocessor would resize the frames.
     #[error(
-        "frames of {} by {} pixels are outside the {} to {} pixels that the preprocessor leaves as \
-         they are; give another frame size",
+        "frames of {} by {} pixels are outside the {} to {} pixels that the preprocessor does not \
+         resize; give another frame size",
         frame[0], frame[1], bounds[0], bounds[1]
     )]
     FramePixels {
-        /// Height and width asked for, pixels.
+        /// Requested height and width, pixels.
         frame: [usize; 2],
-        /// Least and most pixels of a frame.
+        /// Minimum and maximum number of pixels of a frame.
         bounds: [usize; 2],
     },
-    /// No prompt has so many frames.
+    /// The number of frames of a prompt is out of range.
     #[error("{frames} frames in a prompt; ask for 1 to {limit}")]
-    Frames {
-        /// Frames asked for.
-        frames: usize,
-        /// The largest number.
-        limit: usize,
-    },
-    /// The prefix would be too long.
+    Frames { frames: usize, limit: usize },
+    /// The capacity of the prefix KV cache is above the limit.
     #[error("a prefix capacity of {capacity} tokens is above the limit of {limit}")]
     PrefixLimit {
-        /// Capacity asked for or needed, tokens.
+        /// Requested or required capacity, tokens.
         capacity: usize,
-        /// The largest capacity.
         limit: usize,
     },
-    /// The images alone do not fit the prefix.
+    /// The images alone exceed the capacity of the prefix KV cache.
     #[error("prefix capacity {capacity} does not hold the prompt's {needed} tokens")]
     PrefixCapacity {
-        /// Capacity asked for, tokens.
+        /// Requested capacity, tokens.
         capacity: usize,
-        /// What images and fixed text need, tokens.
+        /// Tokens of images and fixed text.
         needed: usize,
     },
-    /// The understanding expert does not divide into so many groups.
+    /// The number of layer groups is out of range.
     #[error(
         "{groups} layer groups of an understanding expert of {layers} layers; ask for 1 to {layers}"
     )]
-    LayerGroups {
-        /// Groups asked for.
-        groups: usize,
-        /// Layers of the understanding expert.
-        layers: usize,
-    },
-    /// Two numbers of the configuration contradict each other.
-    #[error("configuration does not add up: {0}")]
+    LayerGroups { groups: usize, layers: usize },
+    /// Two values of the configuration contradict each other.
+    #[error("inconsistent configuration: {0}")]
     Config(String),
-    /// An option is not one of the family's, or its value is not usable.
-    #[error("the export options are not those of model family {family:?}: {source}")]
+    /// The family has no such option, or its value is not valid.
+    #[error("the export options are not valid for model family {family:?}: {source}")]
     Options {
-        /// The family.
         family: &'static str,
-        /// What is wrong with them.
         #[source]
         source: serde_json::Error,
     },

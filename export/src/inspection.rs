@@ -1,4 +1,4 @@
-//! Describes a checkpoint folder and whether it can be exported, for people and programs.
+//! Report on a checkpoint folder: its content, and whether it can be exported.
 
 use crate::checkpoint::{CheckpointError, Tensors};
 use crate::family::Description;
@@ -10,56 +10,52 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Description of a checkpoint folder. After a problem that stops reading, the tensors and the
-/// configuration are absent.
+/// Report on a checkpoint folder. If reading fails, tensors and configuration are empty.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Inspection {
-    /// The folder.
     pub folder: PathBuf,
-    /// Everything in the folder, sorted by name.
+    /// All files in the folder, sorted by name.
     pub files: Vec<FoundFile>,
-    /// Stored tensors.
+    /// Number of stored tensors.
     pub tensors: usize,
-    /// Elements of floating-point tensors, without the statistics of batch norms.
+    /// Elements of floating-point tensors without batch norm statistics.
     pub parameters: u64,
-    /// Tensors and bytes of each element type.
+    /// Tensors and bytes by element type.
     pub dtypes: BTreeMap<String, Stored>,
-    /// Sizes of the networks as the model family reads them; absent if they could not be read.
+    /// Sizes of the networks as the model family reads them; `None` if reading failed.
     pub config: Option<Value>,
-    /// The same as text, one line per network.
+    /// Sizes of the networks as text, one line per network.
     #[serde(skip)]
     pub networks: Vec<String>,
-    /// Oddities that do not prevent an export.
+    /// Warnings that do not prevent an export.
     pub notes: Vec<String>,
-    /// Problems that prevent an export.
+    /// Errors that prevent an export.
     pub problems: Vec<String>,
 }
 
 /// A file of the folder.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct FoundFile {
-    /// Name.
     pub name: String,
-    /// Length; of the target if it is a link.
+    /// Size in bytes; of the target, if the file is a link.
     pub bytes: u64,
-    /// Tensors in it, if it is one of the weight files.
+    /// Number of tensors; `None` if the checkpoint reads no weights from the file.
     pub tensors: Option<usize>,
 }
 
 /// Tensors of one element type.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Stored {
-    /// Number of tensors.
     pub tensors: usize,
-    /// Bytes of their elements; zero for a type without a name here.
+    /// Size in bytes; zero for an element type that [`DType`](crate::dtype::DType) does not have.
     pub bytes: u64,
 }
 
-/// Inspects a checkpoint folder; reads next to no weights. A folder that no family recognizes is read
-/// as a checkpoint of the presumed one, whose problems say what is wrong.
+/// Inspects a checkpoint folder. Reads almost no weights. A folder that no family recognizes is read
+/// as an AutoMoT checkpoint, and the problems describe what is wrong.
 ///
 /// # Errors
-/// If there is no such folder, or it cannot be listed. Problems inside it are part of the result.
+/// If the folder does not exist or cannot be listed. Problems inside it are part of the result.
 pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     if !dir.is_dir() {
         return Err(CheckpointError::NoFolder { dir: dir.into() });
@@ -75,7 +71,7 @@ pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
         notes: Vec::new(),
         problems: Vec::new(),
     };
-    let family = Families::known().of_folder_or_presumed(dir);
+    let family = Families::known().of_folder_or_default(dir);
     match family.and_then(|family| family.open(dir)) {
         Ok(checkpoint) => {
             inspection.add_tensors(checkpoint.tensors());
@@ -109,7 +105,7 @@ impl Inspection {
                 self.parameters += entry.length / entry.dtype.size() as u64;
             }
         }
-        for (dtype, file) in stored.foreign.values() {
+        for (dtype, file) in stored.unsupported.values() {
             in_file[*file] += 1;
             self.dtypes.entry(dtype.clone()).or_default().tensors += 1;
         }
@@ -126,7 +122,7 @@ fn list(dir: &Path) -> Result<Vec<FoundFile>, CheckpointError> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // A link that leads nowhere is listed with no bytes.
+        // A broken link is listed with size zero.
         let metadata = fs::metadata(entry.path());
         if metadata.as_ref().is_ok_and(fs::Metadata::is_dir) {
             continue;
@@ -141,7 +137,7 @@ fn list(dir: &Path) -> Result<Vec<FoundFile>, CheckpointError> {
     Ok(files)
 }
 
-/// An error's message followed by those of its causes.
+/// Formats an error followed by its causes.
 fn with_causes(error: &CheckpointError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -3,10 +3,9 @@
 //! The exporter reads `config.json` and the headers of the safetensors files, checks every tensor
 //! that a network needs, and writes one graph per network whose weights are external data that
 //! point into the checkpoint by offset and length. It needs neither PyTorch nor a GPU.
-
 //!
-//! What is particular to a kind of model is a [`family`]: one folder here (such as [`automot`]) and one
-//! line in [`registry`].
+//! Everything specific to one kind of model is a [`family`]: one folder here (such as [`automot`])
+//! and one line in [`registry`].
 
 #[doc(hidden)]
 pub use linkme;

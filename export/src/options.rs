@@ -1,13 +1,13 @@
-//! Options of an export: those of every model family, and those of one.
+//! Options of an export: common ones and those of one model family.
 
 use crate::checkpoint::Tensors;
 use crate::dtype::DType;
-use crate::graph::{Graph, to_grid};
+use crate::graph::{Graph, round_bf16};
 use half::f16;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What the networks compute in.
+/// Number format in which the networks compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -15,16 +15,16 @@ pub enum Precision {
     F32,
     /// bfloat16, for GPUs.
     Bf16,
-    /// Half precision, for GPUs: as bfloat16, with three more bits of precision and a range that
-    /// ends at 65504.
+    /// Half precision, for GPUs. Compared with bfloat16 it has three more bits of precision and a
+    /// range that ends at 65504.
     F16,
-    /// bfloat16 as the release computes it on a GPU, in single precision with every result rounded:
-    /// slow, for CPUs, to know what bfloat16 alone changes.
+    /// bfloat16 as the AutoMoT release computes it on a GPU, emulated in single precision by
+    /// rounding every result. Slow; for CPUs, to measure the effect of bfloat16 alone.
     Bf16Emulated,
 }
 
 impl Precision {
-    /// Element type of weights and activations; what emulates it carries it in f32.
+    /// Element type of weights and activations. An emulated type is stored as f32.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -33,51 +33,49 @@ impl Precision {
         }
     }
 
-    /// An empty graph over the checkpoint's tensors that computes in this precision.
+    /// Returns an empty graph over the checkpoint's tensors that computes in this precision.
     pub fn graph<'a>(self, name: &str, checkpoint: &'a Tensors) -> Graph<'a> {
         let graph = Graph::new(name, checkpoint.tensors(), self.dtype());
         if self == Self::Bf16Emulated { graph.emulating() } else { graph }
     }
 
-    /// What constants that are computed at export round every step to.
+    /// Rounds an intermediate value of a constant that is computed at export.
     pub fn round(self, value: f32) -> f32 {
         match self {
             Self::F32 => value,
-            Self::Bf16 | Self::Bf16Emulated => to_grid(value),
+            Self::Bf16 | Self::Bf16Emulated => round_bf16(value),
             Self::F16 => f16::from_f32(value).to_f32(),
         }
     }
 }
 
-/// Where a network folder has the weights that are used as the checkpoint stores them.
+/// Location of the weights that are used as the checkpoint stores them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightStorage {
-    /// Copied up to a gigabyte; beyond that shared with the checkpoint by the file system where it
-    /// can, else linked.
+    /// Copied up to 1 GiB in total. Beyond that, cloned if the file system supports it, else linked.
     #[default]
     Auto,
-    /// Links to the checkpoint's files, which ONNX's checker and ONNX Runtime refuse to follow.
+    /// Links to the checkpoint's files. ONNX's checker and ONNX Runtime do not follow them.
     Link,
-    /// In the folder itself, which is then complete.
+    /// Copied into the network folder, which then does not need the checkpoint.
     Copy,
 }
 
-/// Name of the option that fixes the capacity of the prefix KV cache, in families that have one.
+/// Name of the option that sets the capacity of the prefix KV cache, in families that have one.
 pub const PREFIX_CAPACITY: &str = "prefix_capacity";
 
-/// Options of an export, as `export.json` holds them.
+/// Options of an export, as stored in `export.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Options {
-    /// What the networks compute in.
     pub precision: Precision,
-    /// Options of the model family, by name; the family checks them. Absent ones have its defaults.
+    /// Options of the model family by name. The family validates them and supplies the defaults.
     #[serde(flatten)]
     pub own: Map<String, Value>,
-    /// Adds outputs for values in between, which golden tests compare.
+    /// Adds outputs for intermediate values, which golden tests compare.
     #[serde(default)]
     pub probes: bool,
-    /// Where the weights are that need no conversion.
+    /// Location of the weights that need no conversion.
     #[serde(default)]
     pub weights: WeightStorage,
 }

@@ -1,7 +1,7 @@
-//! The model families that this program exports.
+//! Registry of the model families that this program exports.
 //!
-//! A family of this crate has its line, [`export_family!`](crate::export_family), here; another crate
-//! adds one of its own by the same line.
+//! A family of this crate is registered here with [`export_family!`](crate::export_family). Another
+//! crate registers its families with the same macro.
 
 use crate::automot;
 use crate::checkpoint::CheckpointError;
@@ -12,11 +12,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 use tandem_files::{folder_of, shortened};
 
-/// Every family of this program, in no particular order; [`Families::known`] sorts them.
+/// All families linked into this program, in no particular order. [`Families::known`] sorts them.
 #[distributed_slice]
 pub static REGISTERED: [&'static dyn Family];
 
-/// Adds a family, which is a static, to [`REGISTERED`](crate::registry::REGISTERED):
+/// Registers a family, which must be a static, in [`REGISTERED`](crate::registry::REGISTERED):
 ///
 /// ```ignore
 /// static PLANNER: Planner = Planner;
@@ -39,15 +39,15 @@ macro_rules! export_family {
 
 export_family!(automot::AUTOMOT);
 
-/// Families among which the family of a folder is found.
+/// A set of families to search.
 #[derive(Clone, Copy)]
 pub struct Families(pub &'static [&'static dyn Family]);
 
 impl Families {
-    /// The families of this program, sorted by name.
+    /// Returns the families of this program, sorted by name.
     ///
     /// # Panics
-    /// If two have the same name.
+    /// If two families have the same name.
     pub fn known() -> Self {
         static SORTED: OnceLock<Vec<&'static dyn Family>> = OnceLock::new();
         Self(SORTED.get_or_init(|| {
@@ -60,12 +60,12 @@ impl Families {
         }))
     }
 
-    /// The family of this name.
+    /// Finds a family by name.
     pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
         self.0.iter().copied().find(|family| family.name() == name)
     }
 
-    /// Names of the families, sorted, as text.
+    /// Returns the quoted names of the families, sorted and comma-separated, for messages.
     pub fn names(&self) -> String {
         let names: Vec<String> =
             self.sorted().iter().map(|family| format!("{:?}", family.name())).collect();
@@ -78,45 +78,50 @@ impl Families {
         families
     }
 
-    /// The family that recognizes the checkpoint in `folder`.
+    /// Finds the family that recognizes the checkpoint in `folder`.
     ///
     /// # Errors
-    /// If there is none, or the folder cannot be read.
+    /// If no family recognizes it, or the folder cannot be read.
     pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
         let candidate = Candidate::read(folder)?;
         self.recognizing(&candidate).ok_or_else(|| CheckpointError::UnknownFamily {
             dir: folder.into(),
             found: candidate.found(),
-            known: self.sorted().iter().map(|f| format!("{} ({})", f.name(), f.mark())).collect(),
+            known: self
+                .sorted()
+                .iter()
+                .map(|f| format!("{} ({})", f.name(), f.recognized_by()))
+                .collect(),
         })
     }
 
-    /// The family that recognizes a folder.
+    /// Finds the family that recognizes a folder.
     pub(crate) fn recognizing(&self, candidate: &Candidate) -> Option<&'static dyn Family> {
         self.0.iter().copied().find(|family| family.recognizes(candidate))
     }
 
-    /// The family of files that name none and that no family recognizes, if it is one of these.
-    pub(crate) fn presumed(&self) -> Option<&'static dyn Family> {
+    /// Family of files that neither name a family nor are recognized by one: AutoMoT, if it is in
+    /// the set.
+    fn default_family(&self) -> Option<&'static dyn Family> {
         self.named(automot::NAME)
     }
 
-    /// As [`of_folder`](Self::of_folder); for a folder that no family recognizes it is AutoMoT, whose
-    /// errors say what is missing or wrong.
+    /// Like [`of_folder`](Self::of_folder), but returns AutoMoT for a folder that no family
+    /// recognizes: its errors then name what is missing or wrong.
     ///
     /// # Errors
-    /// As [`of_folder`](Self::of_folder), if AutoMoT is not one of the families.
-    pub fn of_folder_or_presumed(
+    /// Like [`of_folder`](Self::of_folder), if AutoMoT is not in the set.
+    pub fn of_folder_or_default(
         &self,
         folder: &Path,
     ) -> Result<&'static dyn Family, CheckpointError> {
-        self.of_folder(folder).or_else(|error| self.presumed().ok_or(error))
+        self.of_folder(folder).or_else(|error| self.default_family().ok_or(error))
     }
 
-    /// Opens the checkpoint in `folder`, of whichever family it is.
+    /// Opens the checkpoint in `folder` with the family that recognizes it.
     ///
     /// # Errors
-    /// As [`of_folder`](Self::of_folder) and [`Family::open`].
+    /// Like [`of_folder`](Self::of_folder) and [`Family::open`].
     pub fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
         self.of_folder(folder)?.open(folder)
     }
@@ -126,7 +131,7 @@ impl Families {
         self.0.iter().any(|family| family.is_network(name))
     }
 
-    /// The family of a specification.
+    /// Finds the family of a specification.
     ///
     /// # Errors
     /// If the file names an unknown family.
@@ -142,7 +147,7 @@ impl Families {
         }
         let candidate = Candidate::of_config(folder_of(file.path()), file.content().clone());
         self.recognizing(&candidate)
-            .or_else(|| self.presumed())
+            .or_else(|| self.default_family())
             .ok_or_else(|| unknown(automot::NAME))
     }
 }

@@ -1,7 +1,7 @@
-//! Specifications of checkpoints to synthesize, as files hold them.
+//! Files with specifications of checkpoints to synthesize.
 //!
-//! A file may name its model family under the key `family`. Without it the file is AutoMoT's, unless
-//! it is the published configuration of a model that another family recognizes.
+//! A file may name its model family under the key `family`. Without that key it belongs to AutoMoT,
+//! unless it is the published configuration of a model that another family recognizes.
 
 use crate::checkpoint::CheckpointError;
 use serde::de::DeserializeOwned;
@@ -10,15 +10,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Key of a file that names its family.
+/// Key under which a file names its family.
 pub(crate) const FAMILY_KEY: &str = "family";
 
 /// Specification of a checkpoint to synthesize.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Spec {
-    /// The specification, as [`Family::synthesize`](crate::family::Family::synthesize) takes it.
+    /// Argument of [`Family::synthesize`](crate::family::Family::synthesize).
     pub value: Value,
-    /// Assumptions about what the file does not describe.
+    /// Assumptions about parts that the file does not describe.
     pub notes: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub struct SpecFile {
 }
 
 impl SpecFile {
-    /// Reads a file (YAML includes JSON); a folder stands for the `config.json` in it.
+    /// Reads a YAML or JSON file, or the `config.json` of a folder.
     ///
     /// # Errors
     /// If the file cannot be read, or is not YAML.
@@ -42,14 +42,14 @@ impl SpecFile {
         }
     }
 
-    /// Parses the text of a file; errors name it `path`.
+    /// Parses the text of a file. `path` is used in errors.
     ///
     /// # Errors
     /// If the text is not YAML.
     pub fn parse(path: PathBuf, text: String) -> Result<Self, SpecError> {
         let content = match serde_saphyr::from_str(&text) {
             Ok(content) => content,
-            // Not all JSON is YAML: tabs may not indent.
+            // Some JSON is not valid YAML: YAML forbids indentation with tabs.
             Err(source) => match serde_json::from_str(&text) {
                 Ok(content) => content,
                 Err(_) => return Err(SpecError::Parse { path, source: Box::new(source) }),
@@ -68,10 +68,11 @@ impl SpecFile {
         &self.content
     }
 
-    /// Reads the content as a family's own type, without the key `family`.
+    /// Deserializes the content without the key `family`.
     ///
     /// # Errors
-    /// If it is not one. The error names the line in the file, unless the file names its family.
+    /// If the content does not match `T`. The error contains the line in the file, unless the file
+    /// names its family.
     pub fn specification<T: DeserializeOwned>(&self) -> Result<T, SpecError> {
         if self.content.get(FAMILY_KEY).is_some() {
             let mut content = self.content.clone();
@@ -79,7 +80,7 @@ impl SpecFile {
             return serde_json::from_value(content)
                 .map_err(|source| SpecError::Content { path: self.path.clone(), source });
         }
-        // From the text again, so that errors name a line.
+        // Parsed from the text again, so that errors contain the line.
         serde_saphyr::from_str(&self.text).map_err(|source| SpecError::Parse {
             path: self.path.clone(),
             source: Box::new(source),
@@ -87,47 +88,40 @@ impl SpecFile {
     }
 }
 
-/// Why a file is not a specification.
+/// Error of reading a specification.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The file cannot be read.
     #[error("cannot read configuration {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
     /// The text is not YAML, or not a specification of the family.
     #[error("{} is not a checkpoint configuration", path.display())]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it, with the line.
         #[source]
         source: Box<serde_saphyr::Error>,
     },
-    /// The content is not a specification of the family.
+    /// The file names its family, and the rest is not a specification of that family.
     #[error("{} is not a checkpoint configuration", path.display())]
     Content {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// The file names a family that is not known.
+    /// The file names a family that is not registered.
     #[error("{} is of model family {found:?}, this tandem has {known}", path.display())]
     UnknownFamily {
-        /// The file.
         path: PathBuf,
-        /// The name of the family, shortened.
+        /// Name of the family, shortened.
         found: String,
-        /// The families that are known, as text.
+        /// Names of the registered families.
         known: String,
     },
-    /// A published configuration describes no model of the family.
+    /// The published configuration of a model is not valid for the family.
     #[error(transparent)]
     Published(#[from] CheckpointError),
 }

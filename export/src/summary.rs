@@ -1,4 +1,4 @@
-//! `export.json`: what a network folder was made from, and what it needs.
+//! `export.json`: the sources, options and weight files of a network folder.
 
 use crate::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
 use crate::registry::Families;
@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// Version of the layout of `export.json`; a reader refuses another.
+/// Format version of `export.json`. Readers refuse any other.
 pub const SUMMARY_FORMAT: u32 = 2;
 
-/// What an export is of; the content of `export.json`.
+/// Content of `export.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -19,48 +19,47 @@ pub struct Summary {
     pub format: u32,
     /// Version of this crate.
     pub exporter_version: String,
-    /// Model family.
+    /// Name of the model family.
     pub model: String,
     /// Folder of the checkpoint.
     pub checkpoint: PathBuf,
-    /// Lower-case SHA-256 over names and headers of the checkpoint's weight files: it changes with
-    /// any tensor's name, type, shape or place, not with the weights' values.
+    /// Lower-case SHA-256 over names and headers of the checkpoint's weight files. It changes with
+    /// the name, type, shape or offset of any tensor, but not with the values.
     pub headers_sha256: String,
-    /// What the caller chose.
     pub options: Options,
-    /// Tokens that a prefix has room for; absent in a family without one.
+    /// Capacity of the prefix KV cache in tokens; absent in a family without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_capacity: Option<usize>,
-    /// Networks with the lower-case SHA-256 of their graph files.
+    /// Lower-case SHA-256 of the graph file of each network.
     pub networks: BTreeMap<String, String>,
-    /// What is odd about the checkpoint, as text.
+    /// Warnings about the checkpoint.
     pub warnings: Vec<String>,
-    /// Checkpoint files that graphs point into.
+    /// Checkpoint files that graphs reference.
     pub weight_files: Vec<String>,
-    /// Every file in the folder that weights are read from.
+    /// Every file in the folder from which weights are read.
     pub weights: Vec<WeightFile>,
-    /// The checkpoint's weight files, used or not.
+    /// The checkpoint's weight files, whether used or not.
     pub sources: Vec<WeightFile>,
-    /// Bytes of the file of converted, folded and copied weights; zero if there is none.
+    /// Size of the file of converted, folded and copied weights in bytes; zero without such a file.
     pub converted_bytes: u64,
 }
 
-/// Text that is not a usable `export.json`.
+/// Error of reading `export.json`.
 #[derive(Debug, thiserror::Error)]
 pub enum SummaryError {
-    /// It has another structure.
+    /// The text is not JSON or lacks a key.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// It has another format.
+    /// The file has another format version.
     #[error(
         "{}, this tandem reads format {SUMMARY_FORMAT}",
         found.map_or("it has no format".to_owned(), |found| format!("it has format {found}"))
     )]
     Format {
-        /// Its format; `None` in folders of earlier versions.
+        /// `None` in folders of earlier versions.
         found: Option<u64>,
     },
-    /// It names a network or a file that no export has.
+    /// A name in the file is not a valid network or file name.
     #[error("it names {name:?}, which is not the name of a {what} of an export")]
     Name {
         /// "network" or "weight file".
@@ -68,22 +67,22 @@ pub enum SummaryError {
         /// The name, shortened.
         name: String,
     },
-    /// It is of another model family.
+    /// The model family is not registered.
     #[error("it is of model {found:?}, this tandem has {known}")]
     Model {
-        /// The model, shortened.
+        /// Name of the family, shortened.
         found: String,
-        /// The models that are known, as text.
+        /// Names of the registered families.
         known: String,
     },
 }
 
 impl Families {
-    /// Reads the text of an `export.json`.
+    /// Parses an `export.json`.
     ///
     /// # Errors
-    /// If it is not one, is of another format or of another family, or has names that lead out of its
-    /// folder.
+    /// If the text is not a summary, has another format version or another family, or has names that
+    /// point outside the folder.
     pub fn parse_summary(&self, text: &[u8]) -> Result<Summary, SummaryError> {
         let summary = Summary::parse_of_any_family(text)?;
         let Some(family) = self.named(&summary.model) else {
@@ -98,25 +97,26 @@ impl Families {
 }
 
 impl Summary {
-    /// Reads the text of an `export.json` of a known family.
+    /// Parses an `export.json` of a registered family.
     ///
     /// # Errors
-    /// If it is not one, is of another format or model, or has names that lead out of its folder.
+    /// Like [`Families::parse_summary`].
     pub fn parse(text: &[u8]) -> Result<Self, SummaryError> {
         Families::known().parse_summary(text)
     }
 
-    /// Reads the text of an `export.json` without checking its model.
+    /// Parses an `export.json` without checking its model.
     ///
     /// # Errors
-    /// If it is not one, is of another format, or has names that lead out of its folder.
+    /// If the text is not a summary, has another format version, or has names that point outside the
+    /// folder.
     pub fn parse_of_any_family(text: &[u8]) -> Result<Self, SummaryError> {
         let value: serde_json::Value = serde_json::from_slice(text)?;
         let found = value["format"].as_u64();
         if found != Some(SUMMARY_FORMAT.into()) {
             return Err(SummaryError::Format { found });
         }
-        // From the text again, so that errors name a line.
+        // Parsed from the text again, so that errors contain the line.
         let summary: Self = serde_json::from_slice(text)?;
         let mut files = summary.weights.iter().map(|file| &file.name);
         match files.find(|name| !is_file_name(name)) {
@@ -125,7 +125,7 @@ impl Summary {
         }
     }
 
-    /// Names of the networks, in the order in which they run.
+    /// Returns the names of the networks in execution order.
     pub fn network_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.networks.keys().cloned().collect();
         if let Some(family) = Families::known().named(&self.model) {
@@ -134,17 +134,17 @@ impl Summary {
         names
     }
 
-    /// Checks that the weight files in `folder` are what they were when the networks were written.
+    /// Checks that the weight files in `folder` are unchanged since the export.
     ///
     /// # Errors
-    /// If one is missing or has changed.
+    /// If a file is missing or has changed.
     pub fn check_weights(&self, folder: &Path, cache: &HashCache) -> Result<(), WeightsError> {
         let export = self.export_command(folder);
         self.weights.iter().try_for_each(|file| file.check(folder, cache, &export))
     }
 
-    /// The checkpoint's weight files that have other content than when the networks were written.
-    /// Files that are no longer there are not among them.
+    /// Returns the checkpoint's weight files whose content has changed since the export. Missing files
+    /// are not included.
     pub fn changed_sources(&self, cache: &HashCache) -> Vec<PathBuf> {
         let path = |file: &WeightFile| self.checkpoint.join(&file.name);
         let has_changed = |file: &&WeightFile| {
@@ -154,7 +154,7 @@ impl Summary {
         self.sources.iter().filter(has_changed).map(path).collect()
     }
 
-    /// The summary of the same export in another precision, with the same prefix capacity.
+    /// Returns the summary of the same export in another precision, with the same prefix capacity.
     #[must_use]
     pub fn in_precision(mut self, precision: Precision) -> Self {
         self.options.precision = precision;
@@ -164,12 +164,12 @@ impl Summary {
         self
     }
 
-    /// The command that exports the same networks to `out` again.
+    /// Returns the command that exports the same networks to `out`.
     pub fn export_command(&self, out: &Path) -> String {
         let mut command = format!(
             "tandem export --checkpoint {} --precision {}",
             quoted(&self.checkpoint),
-            word(&self.options.precision),
+            spelled(&self.options.precision),
         );
         if let Some(family) = Families::known().named(&self.model) {
             command += &family.arguments(&self.options);
@@ -178,24 +178,24 @@ impl Summary {
             command += " --probes";
         }
         if self.options.weights != WeightStorage::Auto {
-            command += &format!(" --weights {}", word(&self.options.weights));
+            command += &format!(" --weights {}", spelled(&self.options.weights));
         }
         command + &format!(" --out {}", quoted(out))
     }
 }
 
-/// True if `name` stays in its folder.
+/// True if `name` is a plain file name, without a path.
 pub fn is_file_name(name: &str) -> bool {
     Path::new(name).file_name().is_some_and(|file| file == name)
 }
 
-/// A value of an enum as the command line spells it.
-fn word(value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).expect("an enum of words");
+/// Formats an enum value as a command-line argument.
+fn spelled(value: &impl Serialize) -> String {
+    let value = serde_json::to_value(value).expect("a fieldless enum");
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// A path as a shell reads it.
+/// Quotes a path for a shell if necessary.
 fn quoted(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_in_their_folder() {
+    fn name_outside_the_folder_is_not_a_file_name() {
         for name in ["", ".", "..", "/etc/passwd", "../w", "a/b", "a/"] {
             assert!(!is_file_name(name), "{name}");
         }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_quoted_for_a_shell() {
+    fn path_with_special_characters_is_quoted() {
         assert_eq!(quoted(Path::new("/a/b-1.0")), "/a/b-1.0");
         assert_eq!(quoted(Path::new("my model")), "'my model'");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");

@@ -1,25 +1,23 @@
-//! What families write when they synthesize checkpoints.
+//! Common types for synthesizing checkpoints.
 
 use crate::checkpoint::CheckpointError;
 use std::io;
 use std::path::PathBuf;
 
-/// File that says in a folder that it was synthesized, from what; such a folder may be replaced.
+/// File that marks a folder as synthesized and holds its specification. Such a folder may be
+/// replaced.
 pub const MARKER: &str = "synth.json";
 
 /// Weights of a synthesized checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SynthWeights {
     /// Random values.
-    Random {
-        /// Seed of the values.
-        seed: u64,
-    },
-    /// A hole in the file, which reads as zeros.
+    Random { seed: u64 },
+    /// A hole in a sparse file, which reads as zeros.
     Sparse,
 }
 
-/// What was written.
+/// Size of a synthesized checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Synthesized {
     /// Tensors in the weight file.
@@ -30,58 +28,43 @@ pub struct Synthesized {
     pub bytes: u64,
 }
 
-/// Why nothing was written.
+/// Error of synthesizing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum SynthError {
-    /// Something stands where the folder should go.
+    /// The output folder exists and was not synthesized.
     #[error(
         "{} exists and was not synthesized (it has no {MARKER}): give another folder or remove it",
         .0.display()
     )]
-    Occupied(
-        /// What stands there.
-        PathBuf,
-    ),
-    /// The path names no folder that could be made.
+    Occupied(PathBuf),
+    /// The output path has no last component.
     #[error("{} does not name a folder: end the path in a name", .0.display())]
-    Unnamed(
-        /// The path.
-        PathBuf,
-    ),
-    /// A number or name of the spec is impossible.
+    Unnamed(PathBuf),
+    /// A value of the specification is not valid.
     #[error("the spec's {field} is {found}, expected {expected}")]
     Spec {
-        /// Where in the spec.
+        /// Path of the key in the specification.
         field: &'static str,
-        /// The rule.
         expected: String,
-        /// The value.
         found: String,
     },
-    /// The spec is not one of the family's.
+    /// The specification does not have the structure that the family expects.
     #[error("not a checkpoint specification of model family {family:?}")]
     NotASpec {
-        /// The family.
         family: &'static str,
-        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
-    /// The spec describes no possible model, or the folder came out other than asked.
-    #[error("the spec describes no possible checkpoint")]
+    /// The configuration or the written checkpoint is not valid.
+    #[error("the spec does not describe a valid checkpoint")]
     Model(#[from] CheckpointError),
-    /// The folder came out unlike the spec.
-    #[error("the written folder is not what the spec asked for: {0}")]
-    Odd(
-        /// What the check found.
-        String,
-    ),
+    /// The check of the written folder returned a warning.
+    #[error("the written folder does not match the spec: {0}")]
+    UnexpectedWarning(String),
     /// A file could not be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },

@@ -1,10 +1,10 @@
-//! The files that the weights of an export are read from: their identity when the networks were
-//! written, and whether they still have it.
+//! Identity of the files from which the weights of an export are read, and the check that they are
+//! unchanged.
 //!
-//! Small files are identified by a hash of all bytes, large ones by a hash of samples, so that an
-//! export of many gigabytes takes no longer than reading a few megabytes. A linked file also has its
-//! times: while they are unchanged, nothing is read at all. A copy has other times and the same
-//! bytes, and is accepted.
+//! Small files are identified by a hash of all bytes, large ones by a hash of samples, so that
+//! identifying many gigabytes only takes reading a few megabytes. For linked files the times are
+//! stored too: while they are unchanged, no bytes are read. A copy with other times and equal bytes is
+//! accepted.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,23 +15,23 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use tandem_files::open_regular;
 
-/// Files up to this size are hashed completely, larger ones in samples; bytes.
-const HASHED_COMPLETELY: u64 = 64 << 20;
+/// Largest file that is hashed completely, bytes. Larger files are sampled.
+const MAX_HASHED_COMPLETELY: u64 = 64 << 20;
 
-/// Bytes of one sample.
+/// Size of one sample, bytes.
 const SAMPLE: u64 = 4 << 10;
 
-/// Distance between samples, bytes. Each tensor of a safetensors file has one more at its start.
+/// Distance between samples, bytes. Each tensor of a safetensors file has another at its start.
 const SAMPLE_DISTANCE: u64 = 4 << 20;
 
 /// Longest header of a safetensors file that is searched for tensors, bytes.
-const LONGEST_HEADER: u64 = 64 << 20;
+const MAX_HEADER: u64 = 64 << 20;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
-/// Hashes remembered; beyond it all are forgotten.
-const REMEMBERED: usize = 512;
+/// Maximum number of cached hashes. A full cache is cleared.
+const MAX_CACHED: usize = 512;
 
 /// Identity of the content of a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,19 +39,19 @@ const REMEMBERED: usize = 512;
 pub enum Content {
     /// Lower-case SHA-256 of all bytes.
     Sha256(String),
-    /// Lower-case SHA-256 of samples: every tensor's start, and 4 KiB of every 4 MiB.
+    /// Lower-case SHA-256 of samples: the start of every tensor, and 4 KiB of every 4 MiB.
     SamplesSha256(String),
 }
 
-/// A file that the export did not write, when the networks were written.
+/// Path and times, at the time of the export, of a file that the export did not write.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// Absolute path, links followed.
+    /// Absolute path, links resolved.
     pub path: PathBuf,
-    /// Time of the last change of its content, nanoseconds since the Unix epoch.
+    /// mtime, nanoseconds since the Unix epoch.
     pub modified_ns: i64,
-    /// Time of the last change of its content or its attributes, nanoseconds since the Unix epoch.
+    /// ctime, nanoseconds since the Unix epoch.
     pub changed_ns: i64,
 }
 
@@ -61,94 +61,79 @@ pub struct Origin {
 pub struct WeightFile {
     /// Name in the folder.
     pub name: String,
-    /// Length.
     pub bytes: u64,
-    /// Identity of the content.
     pub content: Content,
-    /// The checkpoint's file that it is, or that it links to; absent if the export wrote it.
+    /// The checkpoint's file, or the target of the link to it; `None` if the export wrote the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
 }
 
-/// The weights of an export are not what they were.
+/// Error returned when the weights of an export have changed.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// A file or the target of a link does not exist.
+    /// A file or the target of a link cannot be read.
     #[error(
         "cannot read weights {}{}: {source}; put the file back, or export again with `{export}`",
         path.display(),
-        led_to.as_ref().map_or(String::new(), |to| format!(", a link to {}", to.display()))
+        link_target.as_ref().map_or(String::new(), |to| format!(", a link to {}", to.display()))
     )]
     Missing {
-        /// The file.
         path: PathBuf,
-        /// Target of the link, if it is one.
-        led_to: Option<PathBuf>,
-        /// What the system reports.
+        link_target: Option<PathBuf>,
         #[source]
         source: io::Error,
-        /// Command that exports again.
         export: String,
     },
-    /// A file has other content than when the networks were written.
+    /// The content of a file has changed since the export.
     #[error(
         "weights {}{} changed since the export ({how}): its networks would mix the weights of two \
          checkpoints; export again with `{export}`",
         path.display(),
-        led_to.as_ref().map_or(String::new(), |to| format!(", a link to {},", to.display()))
+        link_target.as_ref().map_or(String::new(), |to| format!(", a link to {},", to.display()))
     )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-        /// Target of the link, if it is one.
-        led_to: Option<PathBuf>,
-        /// What differs.
-        how: String,
-        /// Command that exports again.
-        export: String,
-    },
+    Changed { path: PathBuf, link_target: Option<PathBuf>, how: String, export: String },
 }
 
-/// Hashes of files that were read before, by path, length and times.
+/// Cache of file hashes by path, length and times.
 ///
-/// A file that was rewritten with none of these changed is not noticed.
+/// It does not detect a file that was rewritten with all of these unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct HashCache {
     path: Option<PathBuf>,
 }
 
 impl HashCache {
-    /// A cache in the file `path`; without one nothing is remembered.
+    /// Creates a cache in the file `path`; without a path nothing is cached.
     pub fn new(path: Option<PathBuf>) -> Self {
         Self { path }
     }
 
-    /// Returns the hash that was remembered for `key`. A cache that cannot be read is empty.
+    /// Returns the cached hash for `key`. An unreadable cache is treated as empty.
     pub fn get(&self, key: &str) -> Option<String> {
-        self.remembered().remove(key)
+        self.read().remove(key)
     }
 
-    /// Remembers a hash. A cache that cannot be written costs time later, and nothing else.
+    /// Caches a hash. Write errors are ignored: the hash is then computed again later.
     pub fn insert(&self, key: String, hash: &str) {
         let Some(path) = &self.path else { return };
-        let mut known = self.remembered();
-        if known.len() >= REMEMBERED {
-            known.clear();
+        let mut hashes = self.read();
+        if hashes.len() >= MAX_CACHED {
+            hashes.clear();
         }
-        known.insert(key, hash.to_owned());
-        let text = serde_json::to_vec_pretty(&known).expect("a map of strings");
+        hashes.insert(key, hash.to_owned());
+        let text = serde_json::to_vec_pretty(&hashes).expect("a map of strings");
         let folder = fs::create_dir_all(tandem_files::folder_of(path));
         let _ = folder.and_then(|()| tandem_files::write(path, &text));
     }
 
-    fn remembered(&self) -> BTreeMap<String, String> {
+    fn read(&self) -> BTreeMap<String, String> {
         let text = self.path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 
 impl WeightFile {
-    /// The file `path` of a checkpoint, under its own name.
+    /// Identifies the file `path` of a checkpoint.
     ///
     /// # Errors
     /// If it cannot be read or is not a regular file.
@@ -162,19 +147,19 @@ impl WeightFile {
         })
     }
 
-    /// The file `name` that the export itself wrote to `folder`.
+    /// Identifies the file `name` that the export wrote to `folder`.
     ///
     /// # Errors
-    /// As [`of_checkpoint`](Self::of_checkpoint).
+    /// Like [`of_checkpoint`](Self::of_checkpoint).
     pub fn written(folder: &Path, name: &str) -> io::Result<Self> {
         Ok(Self { origin: None, ..Self::of_checkpoint(&folder.join(name))? })
     }
 
-    /// Checks that the file in `folder` has the content that it had. `export` is the command that
-    /// the error names.
+    /// Checks that the content of the file in `folder` is unchanged. `export` is the command that the
+    /// error suggests.
     ///
     /// # Errors
-    /// If it is missing or has changed.
+    /// If the file is missing or has changed.
     pub fn check(
         &self,
         folder: &Path,
@@ -182,16 +167,16 @@ impl WeightFile {
         export: &str,
     ) -> Result<(), WeightsError> {
         let path = folder.join(&self.name);
-        let led_to = fs::read_link(&path).ok();
+        let link_target = fs::read_link(&path).ok();
         let missing = |source| WeightsError::Missing {
             path: path.clone(),
-            led_to: led_to.clone(),
+            link_target: link_target.clone(),
             source,
             export: export.to_owned(),
         };
         let changed = |how: String| WeightsError::Changed {
             path: path.clone(),
-            led_to: led_to.clone(),
+            link_target: link_target.clone(),
             how,
             export: export.to_owned(),
         };
@@ -203,7 +188,7 @@ impl WeightFile {
         if self.origin.as_ref().map(times) == Some(times(&now.origin)) {
             return Ok(());
         }
-        let (what, expected, found) = match (&self.content, self.known_sha256(cache)) {
+        let (what, expected, found) = match (&self.content, self.cached_sha256(cache)) {
             (Content::Sha256(expected), _) => {
                 ("SHA-256", expected.clone(), now.sha256(cache).map_err(missing)?)
             }
@@ -221,7 +206,8 @@ impl WeightFile {
         Err(changed(format!("its {what} was {}, now {}", short(&expected), short(&found))))
     }
 
-    /// SHA-256 over all bytes of the file in `folder`, read unless it is known.
+    /// Returns the SHA-256 of all bytes of the file in `folder`. Reads the file unless the hash is
+    /// stored or cached.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -232,20 +218,20 @@ impl WeightFile {
         }
     }
 
-    /// True if the file has to be read completely for [`sha256`](Self::sha256).
+    /// True if [`sha256`](Self::sha256) has to read the file.
     pub fn must_be_read(&self, folder: &Path, cache: &HashCache) -> bool {
-        let known = |open: OpenFile| cache.get(&key(&open.origin, open.bytes)).is_some();
+        let is_cached = |open: OpenFile| cache.get(&key(&open.origin, open.bytes)).is_some();
         matches!(self.content, Content::SamplesSha256(_))
-            && !OpenFile::open(&folder.join(&self.name)).is_ok_and(known)
+            && !OpenFile::open(&folder.join(&self.name)).is_ok_and(is_cached)
     }
 
-    /// Hash of all bytes as they were when the networks were written, if it was computed since.
-    fn known_sha256(&self, cache: &HashCache) -> Option<String> {
+    /// Cached hash of all bytes of the file as it was at the export.
+    fn cached_sha256(&self, cache: &HashCache) -> Option<String> {
         cache.get(&key(self.origin.as_ref()?, self.bytes))
     }
 }
 
-/// A regular file with what identifies it.
+/// An open regular file with its size and times.
 struct OpenFile {
     file: File,
     bytes: u64,
@@ -268,7 +254,7 @@ impl OpenFile {
 
     fn content(&self, cache: &HashCache) -> io::Result<Content> {
         match self.bytes {
-            0..=HASHED_COMPLETELY => self.sha256(cache).map(Content::Sha256),
+            0..=MAX_HASHED_COMPLETELY => self.sha256(cache).map(Content::Sha256),
             _ => self.samples_sha256().map(Content::SamplesSha256),
         }
     }
@@ -309,14 +295,13 @@ impl OpenFile {
     }
 }
 
-/// First byte of every tensor of a safetensors file; none of any other file.
+/// Offsets of the tensors of a safetensors file; empty for any other file.
 fn tensor_starts(file: &File, bytes: u64) -> Vec<u64> {
     let read = || -> Option<Vec<u64>> {
         let mut length = [0; 8];
         file.read_exact_at(&mut length, 0).ok()?;
         let length = u64::from_le_bytes(length);
-        let data =
-            length.checked_add(8).filter(|data| *data <= bytes && length <= LONGEST_HEADER)?;
+        let data = length.checked_add(8).filter(|data| *data <= bytes && length <= MAX_HEADER)?;
         let mut header = vec![0; length as usize];
         file.read_exact_at(&mut header, 8).ok()?;
         let header: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&header).ok()?;
@@ -333,7 +318,7 @@ fn key(origin: &Origin, bytes: u64) -> String {
     hex(&key.finalize())
 }
 
-/// Returns bytes as lower-case hexadecimal.
+/// Formats bytes as lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -350,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn touched_file_is_accepted_and_changed_file_is_not() {
+    fn touched_file_is_accepted_and_changed_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = file_of(folder.path(), b"first");
         let known = WeightFile::of_checkpoint(&path).unwrap();
@@ -372,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_link_target_is_named() {
+    fn error_names_the_missing_link_target() {
         let folder = tempfile::tempdir().unwrap();
         let path = file_of(folder.path(), b"first");
         let known = WeightFile::of_checkpoint(&path).unwrap();
@@ -404,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn remembered_hash_is_not_computed_again() {
+    fn cached_hash_is_not_computed_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = file_of(folder.path(), b"first");
         let cache = HashCache::new(Some(folder.path().join("cache/hashes.json")));

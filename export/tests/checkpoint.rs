@@ -1,4 +1,4 @@
-//! Checkpoint folders: what opens, what is refused and with which words, what the lists count.
+//! Checkpoint folders: reading, refused folders and their errors, and lists of expected tensors.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,7 +18,7 @@ fn spec(name: &str) -> SynthSpec {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
 }
 
-/// A tiny synthesized checkpoint in a folder of its own.
+/// A tiny synthesized checkpoint in a temporary folder.
 fn tiny() -> (TempDir, std::path::PathBuf) {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("tiny");
@@ -26,7 +26,7 @@ fn tiny() -> (TempDir, std::path::PathBuf) {
     (holder, dir)
 }
 
-/// The folder's configuration with a weight file of `header` and `data_bytes` zeros.
+/// Opens a tiny checkpoint whose weight file is `header` and `data_bytes` zeros.
 fn with_header(header: &str, data_bytes: usize) -> Result<Checkpoint, CheckpointError> {
     let (_holder, dir) = tiny();
     write_weights(&dir.join("model.safetensors"), header, data_bytes);
@@ -40,29 +40,29 @@ fn write_weights(path: &Path, header: &str, data_bytes: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Checks that the error names each of `words`.
+/// Checks that the error contains each of `fragments`.
 #[track_caller]
-fn check_refused<T>(result: Result<T, CheckpointError>, words: &[&str]) {
-    let Err(error) = result else { panic!("was accepted, expected {words:?}") };
+fn check_refused<T>(result: Result<T, CheckpointError>, fragments: &[&str]) {
+    let Err(error) = result else { panic!("was accepted, expected {fragments:?}") };
     let text = error.to_string();
-    for word in words {
-        assert!(text.contains(word), "{text:?} does not name {word:?}");
+    for fragment in fragments {
+        assert!(text.contains(fragment), "{text:?} does not contain {fragment:?}");
     }
 }
 
-/// Opens the tiny checkpoint with `from` replaced by `to` in one of its files.
+/// Checks that the tiny checkpoint is refused with `from` replaced by `to` in one of its files.
 #[track_caller]
-fn check_config(file: &str, from: &str, to: &str, words: &[&str]) {
+fn check_config(file: &str, from: &str, to: &str, fragments: &[&str]) {
     let (_holder, dir) = tiny();
     let path = dir.join(file);
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains(from), "{file} has no {from}");
     fs::write(&path, text.replacen(from, to, 1)).unwrap();
-    check_refused(Checkpoint::open(&dir), &[&[file], words].concat());
+    check_refused(Checkpoint::open(&dir), &[&[file], fragments].concat());
 }
 
 #[test]
-fn a_synthesized_checkpoint_opens_and_passes_its_check() {
+fn synthesized_checkpoint_opens_and_passes_the_check() {
     let (_holder, dir) = tiny();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     assert_eq!(checkpoint.check().unwrap(), []);
@@ -76,9 +76,9 @@ fn a_synthesized_checkpoint_opens_and_passes_its_check() {
     assert_eq!(checkpoint.projected_channels(), Some(368));
 }
 
-/// The release's own size, on no disk.
+/// The size of the AutoMoT release, without using disk space.
 #[test]
-fn a_sparse_checkpoint_has_its_full_length_and_says_what_it_is() {
+fn sparse_checkpoint_has_its_full_length_and_a_warning() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("full");
     let written = synthesize_sparse(&spec("full.json"), &dir).unwrap();
@@ -97,9 +97,9 @@ fn a_sparse_checkpoint_has_its_full_length_and_says_what_it_is() {
     assert!(checkpoint.bytes(last).iter().all(|&byte| byte == 0));
 }
 
-/// Wide as the release and two layers deep: what a CPU can run.
+/// The width of the AutoMoT release with two layers, which a CPU can run.
 #[test]
-fn the_shallow_configuration_is_the_full_one_but_for_its_depth() {
+fn shallow_configuration_differs_from_the_full_one_in_depth_only() {
     let mut shallow = spec("full.json");
     shallow.text.num_hidden_layers = 2;
     shallow.vision.depth = 2;
@@ -110,7 +110,7 @@ fn the_shallow_configuration_is_the_full_one_but_for_its_depth() {
 }
 
 #[test]
-fn the_safetensors_crate_reads_the_same_tensors() {
+fn tensors_are_those_of_the_safetensors_crate() {
     let (_holder, dir) = tiny();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let bytes = fs::read(dir.join("model.safetensors")).unwrap();
@@ -124,7 +124,7 @@ fn the_safetensors_crate_reads_the_same_tensors() {
 }
 
 #[test]
-fn a_folder_or_file_that_is_not_there_is_named() {
+fn error_names_the_missing_folder_or_file() {
     check_refused(Checkpoint::open(Path::new("nowhere/at-all")), &["nowhere/at-all", "folder"]);
     for name in ["config.json", "model.safetensors"] {
         let (_holder, dir) = tiny();
@@ -134,11 +134,11 @@ fn a_folder_or_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn the_optional_files_may_be_absent() {
+fn optional_files_may_be_absent() {
     let (_holder, dir) = tiny();
     fs::remove_file(dir.join("bev_config.json")).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    assert_eq!(checkpoint.config().bev.n_layer, 2, "the release's default");
+    assert_eq!(checkpoint.config().bev.n_layer, 2, "the default of the release");
     check_refused(checkpoint.check(), &["transformers.0.blocks.1.ln1.weight", "BEV"]);
     fs::remove_file(dir.join("automot_args.json")).unwrap();
     check_refused(Checkpoint::open(&dir), &["mot_num_attention_heads", "at most"]);
@@ -148,12 +148,12 @@ fn the_optional_files_may_be_absent() {
 fn damaged_weight_files_are_refused_with_the_reason() {
     let (_holder, dir) = tiny();
     let weights = dir.join("model.safetensors");
-    let whole = fs::read(&weights).unwrap();
-    for (length, word) in [(0, "truncated"), (5, "truncated"), (100, "truncated")] {
-        fs::write(&weights, &whole[..length]).unwrap();
-        check_refused(Checkpoint::open(&dir), &["model.safetensors", word]);
+    let complete = fs::read(&weights).unwrap();
+    for length in [0, 5, 100] {
+        fs::write(&weights, &complete[..length]).unwrap();
+        check_refused(Checkpoint::open(&dir), &["model.safetensors", "truncated"]);
     }
-    fs::write(&weights, &whole[..whole.len() - 1]).unwrap();
+    fs::write(&weights, &complete[..complete.len() - 1]).unwrap();
     check_refused(Checkpoint::open(&dir), &["tensor bev_encoder", "truncated"]);
     fs::write(&weights, [0xff; 64]).unwrap();
     check_refused(Checkpoint::open(&dir), &["header length", "limit"]);
@@ -167,7 +167,7 @@ fn damaged_headers_are_refused_with_the_tensor() {
     let a = r#""a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}"#;
     let overlapping = r#""b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}"#;
     check_refused(with_header(&format!("{{{a}, {overlapping}}}"), 8), &["tensor b", "inside a"]);
-    check_refused(with_header(&format!("{{{a}}}"), 4), &["tensor a", "0..8", "holds 4"]);
+    check_refused(with_header(&format!("{{{a}}}"), 4), &["tensor a", "0..8", "has 4"]);
     check_refused(with_header(&format!("{{{a}, {a}}}"), 8), &["tensor a", "again"]);
     let short = r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}"#;
     check_refused(with_header(short, 4), &["tensor a", "must be 8 bytes", "found 4"]);
@@ -179,7 +179,7 @@ fn damaged_headers_are_refused_with_the_tensor() {
 }
 
 #[test]
-fn gaps_metadata_and_foreign_types_are_fine() {
+fn gaps_metadata_and_unsupported_types_are_accepted() {
     let header = r#"{"__metadata__": {"format": "pt"},
         "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
         "new": {"dtype": "F6_E3M2", "shape": [3], "data_offsets": [4, 7]},
@@ -192,7 +192,7 @@ fn gaps_metadata_and_foreign_types_are_fine() {
 }
 
 #[test]
-fn the_training_wrappers_prefix_is_dropped() {
+fn prefix_of_the_training_wrapper_is_removed() {
     let entry = r#"{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}"#;
     let header = format!(r#"{{"bev_encoder.backbone.c5_conv.bias": {entry}}}"#);
     let checkpoint = with_header(&header, 4).unwrap();
@@ -200,7 +200,7 @@ fn the_training_wrappers_prefix_is_dropped() {
 }
 
 #[test]
-fn a_tensor_in_two_shards_is_refused_and_shards_are_read_in_order() {
+fn shards_are_read_in_order_and_duplicate_tensors_refused() {
     let (_holder, dir) = tiny();
     fs::remove_file(dir.join("model.safetensors")).unwrap();
     let one = |name: &str| {
@@ -216,7 +216,7 @@ fn a_tensor_in_two_shards_is_refused_and_shards_are_read_in_order() {
 }
 
 #[test]
-fn impossible_configurations_are_refused_with_key_and_rule() {
+fn invalid_configurations_are_refused_with_key_and_rule() {
     let config = "config.json";
     check_config(config, "\"hidden_size\": 64", "\"x\": 64", &["text_config.hidden_size"]);
     check_config(config, "\"hidden_size\": 64", "\"hidden_size\": \"64\"", &["found \"64\""]);
@@ -259,27 +259,27 @@ fn every_wrong_tensor_is_reported_with_both_shapes() {
     let path = dir.join("config.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"vocab_size\": 1000", "\"vocab_size\": 1001")).unwrap();
-    let words = ["embed_tokens.weight", "understanding", "[1001, 64]", "[1000, 64]"];
-    check_refused(Checkpoint::open(&dir).unwrap().check(), &words);
+    let fragments = ["embed_tokens.weight", "understanding", "[1001, 64]", "[1000, 64]"];
+    check_refused(Checkpoint::open(&dir).unwrap().check(), &fragments);
     fs::write(&path, text.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5")).unwrap();
-    let words = ["22 tensors", "layers.4.input_layernorm.weight", "and 10 more"];
-    check_refused(Checkpoint::open(&dir).unwrap().check(), &words);
+    let fragments = ["22 tensors", "layers.4.input_layernorm.weight", "and 10 more"];
+    check_refused(Checkpoint::open(&dir).unwrap().check(), &fragments);
 }
 
 #[test]
-fn tensors_of_integers_where_weights_belong_are_refused() {
+fn integer_weights_are_refused() {
     let (_holder, dir) = tiny();
     let path = dir.join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
-    // The header is text: the norm's type can be changed in place, both names being as long.
+    // The header is text, and both type names have the same length, so the type can be replaced.
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
     let name = "\"language_model.model.norm.weight\":{\"dtype\":\"";
     let header = header.replace(&format!("{name}F32"), &format!("{name}I32"));
     bytes[8..8 + length].copy_from_slice(header.as_bytes());
     fs::write(&path, bytes).unwrap();
-    let words = ["language_model.model.norm.weight", "I32", "f32, f16 or bf16"];
-    check_refused(Checkpoint::open(&dir).unwrap().check(), &words);
+    let fragments = ["language_model.model.norm.weight", "I32", "f32, f16 or bf16"];
+    check_refused(Checkpoint::open(&dir).unwrap().check(), &fragments);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn nan_weights_are_found_and_counted() {
 }
 
 #[test]
-fn the_releases_parameters_are_counted_exactly() {
+fn parameter_counts_of_the_release_are_exact() {
     let full = spec("full.json");
     let trunk = |channels| Trunk::of_architecture("regnety_032", channels).unwrap();
     let count = |tensors: Vec<Expected>| expected::parameters(&tensors);
@@ -330,7 +330,7 @@ fn the_releases_parameters_are_counted_exactly() {
     assert_eq!(buffers, 66_228);
 }
 
-/// The tiny spec with the golden checkpoint's dimensions.
+/// The tiny spec with the dimensions of the golden checkpoint.
 fn golden_spec() -> SynthSpec {
     let mut spec = spec("tiny.json");
     spec.bev.image_size = [192, 480];
@@ -339,7 +339,7 @@ fn golden_spec() -> SynthSpec {
 }
 
 #[test]
-fn the_golden_dimensions_give_the_golden_tensors() {
+fn golden_dimensions_give_the_golden_tensors() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("golden");
     synthesize(&golden_spec(), 0, &dir, |_, _| {}).unwrap();
@@ -350,8 +350,8 @@ fn the_golden_dimensions_give_the_golden_tensors() {
         .map(|(name, entry)| {
             let shape = format!("{:?}", entry.shape).replace(' ', "");
             let dtype = entry.dtype.to_string().to_uppercase();
-            // The golden fast pass is not chained to its BEV encoder: it has the release's
-            // 1512 channels while its trunk gives 368.
+            // The golden action expert has the 1512 channels of the release, its BEV encoder 368: the
+            // two are not chained.
             let shape = if name == "bev_encoder_proj.weight" { "[64,1512]".into() } else { shape };
             format!("{name} {dtype} {shape}")
         })
@@ -361,7 +361,7 @@ fn the_golden_dimensions_give_the_golden_tensors() {
 }
 
 #[test]
-fn equal_seeds_give_equal_bytes_and_other_seeds_do_not() {
+fn weights_depend_on_the_seed_only() {
     let holder = tempfile::tempdir().unwrap();
     let write = |name: &str, seed| {
         let dir = holder.path().join(name);
@@ -374,7 +374,7 @@ fn equal_seeds_give_equal_bytes_and_other_seeds_do_not() {
 }
 
 #[test]
-fn a_tensors_values_depend_on_its_name_only() {
+fn values_of_a_tensor_do_not_depend_on_other_tensors() {
     let holder = tempfile::tempdir().unwrap();
     let norm = |name: &str, spec: &SynthSpec| {
         let dir = holder.path().join(name);
@@ -387,7 +387,7 @@ fn a_tensors_values_depend_on_its_name_only() {
 }
 
 #[test]
-fn weights_in_bf16_halve_the_file_and_stay_near_their_f32_twins() {
+fn bf16_weights_are_the_rounded_f32_weights() {
     let holder = tempfile::tempdir().unwrap();
     let mut spec = spec("tiny.json");
     let mut values = |dtype, name: &str| {
@@ -397,14 +397,14 @@ fn weights_in_bf16_halve_the_file_and_stay_near_their_f32_twins() {
         Checkpoint::open(&dir).unwrap().values_f32("velocity_encoder.2.weight").unwrap()
     };
     let (wide, narrow) = (values(DType::F32, "wide"), values(DType::Bf16, "narrow"));
-    // Eight bits of significand, rounded to nearest: half a unit in the last place.
+    // Eight bits of significand, rounded to nearest: an error of at most half a unit in the last place.
     assert!(wide.iter().zip(&narrow).all(|(a, b)| (a - b).abs() <= a.abs() / 256.0));
     let variance = wide.iter().map(|value| value * value).sum::<f32>() / wide.len() as f32;
     assert!((variance * 256.0 - 1.0).abs() < 0.02, "variance times inputs is {}", variance * 256.0);
 }
 
 #[test]
-fn a_folder_that_was_not_synthesized_is_left_alone() {
+fn folder_that_was_not_synthesized_is_not_replaced() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("precious");
     fs::create_dir(&dir).unwrap();
@@ -416,7 +416,7 @@ fn a_folder_that_was_not_synthesized_is_left_alone() {
 }
 
 #[test]
-fn a_synthesized_folder_is_replaced() {
+fn synthesized_folder_is_replaced() {
     let (holder, dir) = tiny();
     let before = fs::read(dir.join("model.safetensors")).unwrap();
     synthesize(&spec("tiny.json"), 8, &dir, |_, _| {}).unwrap();
@@ -425,7 +425,7 @@ fn a_synthesized_folder_is_replaced() {
 }
 
 #[test]
-fn an_interrupted_write_leaves_nothing() {
+fn interrupted_write_leaves_no_files() {
     let holder = tempfile::tempdir().unwrap();
     let dir = holder.path().join("out");
     let interrupted = std::panic::catch_unwind(|| {
@@ -436,18 +436,18 @@ fn an_interrupted_write_leaves_nothing() {
 }
 
 #[test]
-fn impossible_specs_are_refused_before_anything_is_written() {
+fn invalid_specs_are_refused_before_anything_is_written() {
     let holder = tempfile::tempdir().unwrap();
-    let check = |change: fn(&mut SynthSpec), word: &str| {
+    let check = |change: fn(&mut SynthSpec), fragment: &str| {
         let mut spec = spec("tiny.json");
         change(&mut spec);
-        let drawn = |_, _| panic!("weights were drawn");
-        let error = synthesize(&spec, 1, &holder.path().join("out"), drawn).unwrap_err();
+        let progress = |_, _| panic!("weights were sampled");
+        let error = synthesize(&spec, 1, &holder.path().join("out"), progress).unwrap_err();
         let text = match error {
             SynthError::Model(source) => source.to_string(),
             other => other.to_string(),
         };
-        assert!(text.contains(word), "{text}");
+        assert!(text.contains(fragment), "{text}");
         assert_eq!(fs::read_dir(holder.path()).unwrap().count(), 0);
     };
     check(|spec| spec.text.vocab_size = 999, "vocab_size");

@@ -1,6 +1,6 @@
-//! Random weights must leave activations of order one, however deep: the plainest forward passes
-//! that show it, the text stack with attention that looks only at its own token (the largest
-//! output that attention can give) and a convolutional trunk in full.
+//! Random weights must give activations of order one at any depth. The tests run two simple forward
+//! passes: the text stack with attention only to the token itself (the largest possible output of
+//! attention), and a complete convolutional trunk.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -10,7 +10,7 @@ use tandem_export::automot::Checkpoint;
 use tandem_export::automot::checkpoint::Trunk;
 use tandem_export::automot::synth::{SynthSpec, synthesize};
 
-/// A tiny checkpoint, changed.
+/// A tiny checkpoint with a changed specification.
 fn synthesized(change: impl FnOnce(&mut SynthSpec)) -> (tempfile::TempDir, Checkpoint) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tiny.json");
     let mut spec: SynthSpec = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
@@ -30,7 +30,8 @@ fn sigmoid(value: f32) -> f32 {
     1.0 / (1.0 + (-value).exp())
 }
 
-/// Within a factor of ten of one: far from where bf16 or f16 overflow or lose everything.
+/// Checks that the root mean square is within a factor of ten of one, far from overflow and underflow
+/// of bf16 and f16.
 #[track_caller]
 fn check_order_one(values: &[f32], place: &str) {
     let found = rms(values);
@@ -73,13 +74,13 @@ fn thirty_six_layers_of_text_keep_their_scale() {
     }
 }
 
-/// A picture of some channels: `[channels, side, side]`.
+/// A map `[channels, side, side]`.
 struct Map {
     side: usize,
     values: Vec<f32>,
 }
 
-/// The layers of one trunk, under one prefix.
+/// The layers of one trunk.
 struct Layers<'a> {
     checkpoint: &'a Checkpoint,
     prefix: &'a str,
@@ -90,7 +91,7 @@ impl Layers<'_> {
         self.checkpoint.values_f32(&format!("{}{name}", self.prefix)).unwrap()
     }
 
-    /// Convolution, padded to keep the side, then batch norm.
+    /// Convolution with padding that keeps the side, followed by a batch norm.
     fn conv_norm(&self, name: &str, input: &Map, stride: usize) -> Map {
         let weights = self.values(&format!("{name}.conv.weight"));
         let entry = format!("{}{name}.conv.weight", self.prefix);
@@ -168,7 +169,7 @@ fn relu(mut map: Map) -> Map {
     map
 }
 
-/// Runs the camera trunk of an architecture on a small picture.
+/// Runs the camera trunk of an architecture on a small image.
 fn check_trunk(architecture: &str) {
     const SIDE: usize = 64;
     let (_holder, checkpoint) = synthesized(|spec| {
@@ -176,7 +177,7 @@ fn check_trunk(architecture: &str) {
         spec.bev.lidar_architecture = architecture.to_owned();
     });
     let layers = Layers { checkpoint: &checkpoint, prefix: "bev_encoder.image_encoder." };
-    // Of the range that ImageNet's normalization gives, with some texture.
+    // Values in the range of ImageNet's normalization, with some texture.
     let values = (0..3 * SIDE * SIDE).map(|pixel| (pixel as f32 * 0.7).sin() * 1.5).collect();
     let mut map = relu(layers.conv_norm("stem", &Map { side: SIDE, values }, 2));
     let trunk = Trunk::of_architecture(architecture, 3).unwrap();
@@ -190,11 +191,11 @@ fn check_trunk(architecture: &str) {
 }
 
 #[test]
-fn a_small_trunk_keeps_its_scale() {
+fn small_trunk_keeps_its_scale() {
     check_trunk("regnety_002");
 }
 
 #[test]
-fn the_deepest_trunk_keeps_its_scale() {
+fn deepest_trunk_keeps_its_scale() {
     check_trunk("regnety_016");
 }

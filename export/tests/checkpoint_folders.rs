@@ -1,5 +1,5 @@
-//! Checkpoint folders as other people's tools and habits leave them: whatever changes the numbers is
-//! used or refused, never ignored.
+//! Checkpoint folders as written by other tools: every setting that affects the computation is used or
+//! refused, never ignored.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -68,7 +68,7 @@ impl Folder {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Changes a JSON file; one that is not there begins as an empty object.
+    /// Changes a JSON file; a missing file starts as an empty object.
     fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let text = fs::read(self.path(name)).unwrap_or_else(|_| b"{}".to_vec());
         let mut value: Value = serde_json::from_slice(&text).unwrap();
@@ -106,7 +106,7 @@ impl Folder {
         });
     }
 
-    /// Divides the weights among `files` and writes an index; the single file goes.
+    /// Divides the weights among `files`, writes an index and removes the single file.
     fn shard(&self, files: &[&str]) {
         let tensors = self.tensors();
         let step = tensors.len().div_ceil(files.len());
@@ -125,15 +125,15 @@ impl Folder {
         Checkpoint::open(&self.dir)?.check()
     }
 
-    /// Checks that the folder is refused with an error that has each of `words`.
+    /// Checks that the folder is refused with an error that contains each of `fragments`.
     #[track_caller]
-    fn refused(&self, words: &[&str]) {
+    fn refused(&self, fragments: &[&str]) {
         match self.check() {
-            Ok(warnings) => panic!("was accepted with {warnings:?}, expected {words:?}"),
+            Ok(warnings) => panic!("was accepted with {warnings:?}, expected {fragments:?}"),
             Err(error) => {
                 let text = error.to_string();
-                for word in words {
-                    assert!(text.contains(word), "{text:?} does not have {word:?}");
+                for fragment in fragments {
+                    assert!(text.contains(fragment), "{text:?} does not contain {fragment:?}");
                 }
                 assert!(text.len() < 3000, "{} bytes", text.len());
             }
@@ -145,7 +145,7 @@ impl Folder {
         assert_eq!(self.check().unwrap(), []);
     }
 
-    /// The hash of a network's graph.
+    /// Exports and returns the hash of a network's graph.
     fn graph(&self, name: &str) -> String {
         let out = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::open(&self.dir).unwrap();
@@ -164,7 +164,7 @@ fn refused_key(object: &str, key: &str, value: Value) {
     folder.refused(&["config.json", key, &shown[..shown.len().min(20)]]);
 }
 
-/// As [`refused_key`], for a key that does not matter.
+/// Changes one key of an object of `config.json` and checks that this is accepted.
 #[track_caller]
 fn accepted_key(object: &str, key: &str, value: Value) {
     let folder = Folder::new();
@@ -177,21 +177,21 @@ const TEXT: &str = "/text_config";
 const VISION: &str = "/vision_config";
 const ROPE: &str = "/text_config/rope_scaling";
 
-/// The embedding, whose values tell of which seed a checkpoint is.
+/// Values of the embedding, which identify the seed of a checkpoint.
 fn embedding_of(folder: &Folder) -> Vec<f32> {
     let checkpoint = Checkpoint::open(&folder.dir).unwrap();
     checkpoint.values_f32("language_model.model.embed_tokens.weight").unwrap()
 }
 
 #[test]
-fn index_decides_over_a_stale_single_file() {
+fn index_takes_precedence_over_a_stale_single_file() {
     let folder = Folder::new();
     let original = embedding_of(&folder);
     folder.shard(&["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]);
     let other = folder.path("../other");
     synthesize(&spec(), 99, &other, |_, _| {}).unwrap();
     fs::copy(other.join(WEIGHTS), folder.path(WEIGHTS)).unwrap();
-    assert_eq!(folder.check().unwrap(), [Warning::LeftOut { files: vec![WEIGHTS.to_owned()] }]);
+    assert_eq!(folder.check().unwrap(), [Warning::UnusedFiles { files: vec![WEIGHTS.to_owned()] }]);
     assert!(embedding_of(&folder) == original, "read from the file that the index does not name");
 }
 
@@ -209,11 +209,11 @@ fn shards_of_any_name_are_found_by_the_index() {
 #[test]
 fn index_that_contradicts_the_files_is_refused() {
     let shards = ["a.safetensors", "b.safetensors"];
-    let indexed = |change: fn(&mut Value), words: &[&str]| {
+    let indexed = |change: fn(&mut Value), fragments: &[&str]| {
         let folder = Folder::new();
         folder.shard(&shards);
         folder.change(INDEX, |index| change(&mut index["weight_map"]));
-        folder.refused(&[&[INDEX], words].concat());
+        folder.refused(&[&[INDEX], fragments].concat());
     };
     let head = "bev_encoder.c5_conv.bias";
     assert!(Folder::new().tensors().contains_key(head));
@@ -299,23 +299,23 @@ fn missing_and_unknown_names_are_counted() {
     let Err(CheckpointError::Several { missing, unknown, .. }) = folder.check() else {
         panic!("{error}")
     };
-    // Running counters and the feature pyramid are stored and not needed.
+    // Running counters and the feature pyramid are stored but not needed.
     assert!(missing > 400 && unknown.len() > missing, "{missing} and {}", unknown.len());
-    for word in [
+    for fragment in [
         format!("{missing} of the"),
         format!("{} of the", unknown.len()),
         "backbone.c5_conv.bias".to_owned(),
-        // The shape is that of the architecture that bev_config.json names.
+        // The shape of the architecture in bev_config.json.
         "bev_encoder.image_encoder.stem.conv.weight".to_owned(),
         "as [32, 3, 3, 3]".to_owned(),
     ] {
-        assert!(error.contains(&word), "{error} does not have {word}");
+        assert!(error.contains(&fragment), "{error} does not contain {fragment}");
     }
     assert!(!error.contains("[]"), "{error}");
 }
 
 #[test]
-fn one_wrong_and_one_unknown_name_are_both_told() {
+fn error_has_both_the_missing_and_the_unknown_name() {
     let folder = Folder::new();
     folder.change_tensors(|tensors| {
         let norm = tensors.remove("language_model.model.norm.weight").unwrap();
@@ -330,26 +330,26 @@ fn one_wrong_and_one_unknown_name_are_both_told() {
 }
 
 #[test]
-fn tensors_that_a_module_would_ignore_are_refused() {
-    let extra = |name: &str, words: &[&str]| {
+fn unread_tensors_inside_modules_are_refused() {
+    let extra = |name: &str, fragments: &[&str]| {
         let folder = Folder::new();
         folder.change_tensors(|tensors| {
             tensors.insert(name.to_owned(), (Dtype::F32, vec![2], vec![0; 8]));
         });
-        folder.refused(&[&[name], words].concat());
+        folder.refused(&[&[name], fragments].concat());
     };
     let layer = "language_model.model.layers.0.self_attn.q_proj";
-    extra(&format!("{layer}.bias"), &["no place"]);
-    extra(&format!("{layer}.lora_A.default.weight"), &["no place"]);
-    extra("language_model.model.layers.4.input_layernorm.weight", &["no place"]);
-    extra("vision_model.deepstack_merger_list.2.norm.bias", &["no place"]);
+    extra(&format!("{layer}.bias"), &["does not use"]);
+    extra(&format!("{layer}.lora_A.default.weight"), &["does not use"]);
+    extra("language_model.model.layers.4.input_layernorm.weight", &["does not use"]);
+    extra("vision_model.deepstack_merger_list.2.norm.bias", &["does not use"]);
     for part in ["qweight", "weight_scale", "weight.absmax", "SCB"] {
         extra(&format!("{layer}.{part}"), &["quantized", "1 of its tensors"]);
     }
 }
 
 #[test]
-fn tensors_outside_the_model_are_told_once() {
+fn tensors_outside_the_model_are_one_warning() {
     let folder = Folder::new();
     let unknown = ["ema.decay", "language_model.model.rotary_emb.inv_freq", "optimizer.step"];
     folder.change_tensors(|tensors| {
@@ -395,7 +395,7 @@ fn rotary_kinds_other_than_the_default_are_refused() {
 }
 
 #[test]
-fn rotary_layouts_of_all_writers_mean_the_same() {
+fn rotary_layouts_of_all_writers_give_the_same_graph() {
     let expected = Folder::new().graph("understanding");
     let layout = |change: fn(&mut Value)| {
         let folder = Folder::new();
@@ -409,7 +409,7 @@ fn rotary_layouts_of_all_writers_mean_the_same() {
         moved(text);
         text["rope_parameters"]["rope_theta"] = text["rope_theta"].take();
     });
-    let theta_beside = layout(moved);
+    let theta_separate = layout(moved);
     let both = layout(|text| {
         text["rope_parameters"] = text["rope_scaling"].clone();
         text["rope_parameters"]["rope_theta"] = text["rope_theta"].clone();
@@ -417,14 +417,14 @@ fn rotary_layouts_of_all_writers_mean_the_same() {
     let legacy = layout(|text| {
         text["rope_scaling"] = json!({"type": "mrope", "mrope_section": [3, 2, 1]});
     });
-    for folder in [theta_inside, theta_beside, both, legacy] {
+    for folder in [theta_inside, theta_separate, both, legacy] {
         assert_eq!(folder.graph("understanding"), expected);
     }
     let other_theta = layout(|text| {
         moved(text);
         text["rope_parameters"]["rope_theta"] = json!(1e6);
     });
-    other_theta.refused(&["rope_parameters.rope_theta", "beside"]);
+    other_theta.refused(&["rope_parameters.rope_theta", "separate"]);
     let other_section = layout(|text| {
         text["rope_parameters"] = json!({"mrope_section": [4, 1, 1]});
     });
@@ -457,7 +457,7 @@ fn settings_of_other_models_are_refused() {
 }
 
 #[test]
-fn settings_that_change_nothing_are_accepted() {
+fn settings_without_effect_are_accepted() {
     accepted_key(TEXT, "layer_types", json!(vec!["full_attention"; 4]));
     accepted_key(TEXT, "dtype", json!("bfloat16"));
     accepted_key(TEXT, "attention_dropout", json!(0.1));
@@ -473,7 +473,7 @@ fn settings_that_change_nothing_are_accepted() {
 }
 
 #[test]
-fn weights_that_need_more_than_reading_are_refused() {
+fn weights_that_need_processing_are_refused() {
     let folder = Folder::new();
     folder.change("config.json", |config| {
         config["quantization_config"] = json!({"quant_method": "gptq"});
@@ -487,7 +487,7 @@ fn weights_that_need_more_than_reading_are_refused() {
 }
 
 #[test]
-fn counts_are_bounded_before_they_are_used() {
+fn counts_out_of_range_are_refused() {
     for (object, key) in [
         (VISION, "depth"),
         (VISION, "spatial_merge_size"),
@@ -518,7 +518,7 @@ fn counts_are_bounded_before_they_are_used() {
     folder.refused(&["automot_args.json", "mot_intermediate_size"]);
 }
 
-/// Both layouts of the published configuration are the release's model.
+/// Both layouts of the published configuration describe the model of the AutoMoT release.
 #[test]
 fn published_configurations_of_qwen3_vl_are_read() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -536,14 +536,14 @@ fn published_configurations_of_qwen3_vl_are_read() {
 }
 
 #[test]
-fn published_configuration_takes_the_files_beside_it() {
+fn published_configuration_uses_other_files_in_its_folder() {
     let folder = Folder::new();
     let (spec, notes) = SynthSpec::of_published(&folder.path("config.json")).unwrap();
     assert_eq!((spec, notes), (crate::spec(), Vec::new()));
 }
 
 #[test]
-fn another_mount_of_the_lidar_is_refused() {
+fn other_lidar_mount_is_refused() {
     let folder = Folder::new();
     folder.change("bev_config.json", |bev| bev["lidar_pos"] = json!([0.0, 0.0, 2.0]));
     folder.refused(&["bev_config.json", "lidar_pos", "2.5"]);
@@ -553,7 +553,7 @@ fn another_mount_of_the_lidar_is_refused() {
 }
 
 #[test]
-fn preprocessing_of_another_kind_is_refused() {
+fn other_preprocessing_is_refused() {
     let file = "preprocessor_config.json";
     let changed = |key: &str, value: Value| {
         let folder = Folder::new();
@@ -579,7 +579,7 @@ fn preprocessing_of_another_kind_is_refused() {
 }
 
 #[test]
-fn preprocessor_settings_in_the_processors_file_are_read() {
+fn preprocessor_settings_in_the_processor_file_are_read() {
     let folder = Folder::new();
     let own = fs::read_to_string(folder.path("preprocessor_config.json")).unwrap();
     fs::remove_file(folder.path("preprocessor_config.json")).unwrap();
@@ -607,21 +607,21 @@ fn frames_that_would_be_resized_are_refused() {
     };
     export([256, 256]).unwrap();
     let error = export([64, 96]).unwrap_err().to_string();
-    for word in ["64 by 96", "65536", "16777216"] {
-        assert!(error.contains(word), "{error}");
+    for fragment in ["64 by 96", "65536", "16777216"] {
+        assert!(error.contains(fragment), "{error}");
     }
 }
 
 #[test]
-fn options_are_bounded_before_anything_is_allocated() {
+fn options_out_of_range_are_refused() {
     let folder = Folder::new();
     let checkpoint = Checkpoint::open(&folder.dir).unwrap();
-    let refused = |options: ExportOptions, word: &str| {
+    let refused = |options: ExportOptions, fragment: &str| {
         let out = tempfile::tempdir().unwrap();
         let result =
             export_networks(&checkpoint, &options, &out.path().join("network"), &mut |_| {});
         let error = result.unwrap_err().to_string();
-        assert!(error.contains(word), "{error}");
+        assert!(error.contains(fragment), "{error}");
     };
     for frames in [0, 257, u32::MAX as usize, usize::MAX] {
         refused(ExportOptions { frames, ..ExportOptions::default() }, "1 to 256");
@@ -635,7 +635,7 @@ fn options_are_bounded_before_anything_is_allocated() {
 }
 
 #[test]
-fn lfs_pointers_are_recognized_in_every_file_that_is_read() {
+fn lfs_pointer_is_refused_for_every_file() {
     for file in [
         WEIGHTS,
         "config.json",
@@ -653,7 +653,7 @@ fn lfs_pointers_are_recognized_in_every_file_that_is_read() {
 }
 
 #[test]
-fn names_of_files_that_are_none_are_refused() {
+fn folder_or_broken_link_in_place_of_a_file_is_refused() {
     for file in ["config.json", WEIGHTS, "tokenizer.json"] {
         let folder = Folder::new();
         fs::remove_file(folder.path(file)).unwrap();
@@ -670,7 +670,7 @@ fn names_of_files_that_are_none_are_refused() {
 }
 
 #[test]
-fn tokenizer_ids_must_fit_configuration_and_embedding() {
+fn tokenizer_ids_must_match_configuration_and_embedding() {
     let folder = Folder::new();
     folder.change("config.json", |config| config["image_token_id"] = json!(991));
     folder.refused(&["<|image_pad|>", "992", "image_token_id 991"]);
@@ -691,7 +691,7 @@ fn tokenizer_ids_must_fit_configuration_and_embedding() {
     folder.change("tokenizer_config.json", |config| {
         config["added_tokens_decoder"]["42"] = json!({"content": "point"});
     });
-    folder.refused(&["\"point\"", "tokenizer_config.json says 42"]);
+    folder.refused(&["\"point\"", "tokenizer_config.json has the id 42"]);
 
     for key in ["add_prefix_space", "split_special_tokens"] {
         let folder = Folder::new();
@@ -703,11 +703,11 @@ fn tokenizer_ids_must_fit_configuration_and_embedding() {
 
     let folder = Folder::new();
     folder.change("added_tokens.json", |added| added["<|vision_start|>"] = json!(980));
-    folder.refused(&["<|vision_start|>", "added_tokens.json says 980"]);
+    folder.refused(&["<|vision_start|>", "added_tokens.json has the id 980"]);
 }
 
 #[test]
-fn errors_quote_the_beginning_of_long_text_only() {
+fn errors_quote_only_the_beginning_of_long_text() {
     let long = "x".repeat(100_000);
     let folder = Folder::new();
     folder.change("config.json", |config| config["text_config"][&long] = json!(1));
@@ -728,7 +728,7 @@ fn errors_quote_the_beginning_of_long_text_only() {
 }
 
 #[test]
-fn inspection_tells_contents_notes_and_problems() {
+fn inspection_has_files_notes_and_problems() {
     let folder = Folder::new();
     folder.shard(&["a.safetensors", "b.safetensors"]);
     folder.write("old.safetensors", "x");

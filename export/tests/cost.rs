@@ -1,5 +1,5 @@
-//! What the networks cost at full size, held against totals that were derived without the graphs:
-//! from the release's layer shapes, with a prefix of 625 tokens.
+//! Costs of the networks at full size, compared with totals that were derived without the graphs: from
+//! the layer shapes of the AutoMoT release, with a prefix of 625 tokens.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -19,17 +19,17 @@ use tandem_export::options::Precision;
 const FULL: &str = include_str!("../../configs/full.json");
 const TINY: &str = include_str!("../../configs/tiny.json");
 
-/// Tokens of the prefix's capacity with four frames, over which graphs compute.
+/// Capacity of the prefix KV cache with four frames, over which graphs compute, tokens.
 const CAPACITY: u64 = 640;
 
-/// Parameters of the release's layers and parts.
+/// Numbers of parameters of layers and parts of the release.
 const UNDERSTANDING_LAYER: u64 = 100_930_816;
 const ACTION_LAYERS_AND_NORM: u64 = 1_639_903_360;
 const EMBEDDING: u64 = 388_956_160;
 const VISION: u64 = 415_347_712;
 const BEV: u64 = 106_566_276;
 
-/// An export of a checkpoint without weights, and what its networks cost.
+/// Exports a checkpoint without weights and counts the costs of its networks.
 fn costs(
     config: &str,
     precision: Precision,
@@ -52,32 +52,32 @@ fn costs(
     (costs.collect(), networks)
 }
 
-/// True if `found` is `expected` within a share of it.
+/// Checks that the relative difference of `found` and `expected` is at most `share`.
 #[track_caller]
 fn near(found: f64, expected: f64, share: f64) {
     assert!((found / expected - 1.0).abs() <= share, "{found:.4e} is not {expected:.4e}");
 }
 
 #[test]
-fn the_full_size_networks_cost_what_their_layers_say() {
+fn costs_of_full_size_networks_match_their_layers() {
     let (costs, _) = costs(FULL, Precision::Bf16);
     for cost in costs.values() {
         assert_eq!(cost.total, cost.parts.iter().map(|part| part.cost).sum::<Cost>());
         assert_eq!(cost.total, cost.nodes.iter().map(|node| node.cost).sum::<Cost>());
         let flops = BTreeMap::from([(DType::Bf16, cost.total.flops())]);
         assert_eq!(cost.flops_by_dtype, flops, "{}", cost.network);
-        assert!(cost.compulsory.bytes() < cost.total.unfused_bytes(), "{}", cost.network);
+        assert!(cost.minimum_traffic.bytes() < cost.total.unfused_bytes(), "{}", cost.network);
     }
     vision(&costs["vision"]);
     understanding(&costs["understanding"]);
     action(&costs["action"]);
     bev(&costs["bev"]);
-    // The prefix that one writes is the prefix that the other reads: four heads, keys of 128 and
-    // values of 80 numbers in 36 layers. At 625 tokens that is the 37.4 MB of the release.
+    // The prefix: four heads, keys of 128 and values of 80 numbers in 36 layers. At 625 tokens that is
+    // the 37.4 MB of the release.
     let token = 36 * 4 * (128 + 80) * 2;
     assert_eq!(625 * token, 37_440_000);
     for network in ["understanding", "action"] {
-        assert_eq!(costs[network].compulsory.kv_bytes, CAPACITY * token, "{network}");
+        assert_eq!(costs[network].minimum_traffic.kv_bytes, CAPACITY * token, "{network}");
     }
 }
 
@@ -91,8 +91,8 @@ fn vision(cost: &NetworkCost) {
     // Query, key, value, output: 4 · 1024²; up and down: 8 · 1024².
     assert_eq!(blocks.matrix_flops, 2 * 24 * 12 * 1024 * 1024 * 512);
     assert_eq!(blocks.attention_flops, 24 * 4 * 512 * 512 * 1024);
-    // Stated for four frames to three digits: half of the last one is 0.4 % and, of the smaller
-    // numbers of two digits, 5 %.
+    // The reference is for four frames with three digits: half of the last digit is 0.4 %, and 5 % for
+    // the smaller numbers with two digits.
     near(4.0 * blocks.matrix_flops as f64, 1.24e12, 0.004);
     near(4.0 * blocks.attention_flops as f64, 0.10e12, 0.05);
     near(blocks.parameter_bytes as f64, 0.60e9, 0.01);
@@ -113,16 +113,17 @@ fn understanding(cost: &NetworkCost) {
     assert_eq!(layers.matrix_flops, 2 * products * CAPACITY);
     assert_eq!(cost.total.matrix_flops, layers.matrix_flops, "the embedding is a lookup");
     assert_eq!(cost.total.attention_flops, 35 * 4 * 32 * 128 * CAPACITY * CAPACITY);
-    // Stated over 36 whole layers, all of them at 625 tokens: our layers are 35 of 36, our tokens
-    // 640 of 625, which nearly cancels. What remains is rounding to three and two digits.
+    // The reference is for 36 complete layers at 625 tokens; the graph has 35 of them at 640 tokens,
+    // which nearly cancels. The rest is rounding to three and two digits.
     near(layers.matrix_flops as f64, 4.54e12 * (35.0 / 36.0) * (640.0 / 625.0), 0.002);
     let quadratic = (35.0 / 36.0) * (640.0_f64 / 625.0).powi(2);
     near(cost.total.attention_flops as f64, 0.23e12 * quadratic, 0.005);
     near(layers.parameter_bytes as f64, 7.27e9 * (35.0 / 36.0), 0.001);
     // A run reads 640 rows of the embedding and not the 0.78 GB of all of them.
     let rows = 2 * 2560 * CAPACITY;
-    let constants = cost.compulsory.stored_bytes - 2 * (35 * UNDERSTANDING_LAYER + last) - rows;
-    // The shapes that reshapes carry are held and never read.
+    let constants =
+        cost.minimum_traffic.stored_bytes - 2 * (35 * UNDERSTANDING_LAYER + last) - rows;
+    // The shape inputs of reshapes are stored but not read.
     assert!(constants <= cost.total.constant_bytes, "{constants}");
     assert!(cost.total.constant_bytes < 20_000, "{constants} bytes of constants");
 }
@@ -130,14 +131,14 @@ fn understanding(cost: &NetworkCost) {
 /// 101 tokens through 36 layers and the heads.
 fn action(cost: &NetworkCost) {
     let layers = cost.parts_named("layer.");
-    // The final norm stands outside of the layers.
+    // The final norm is not part of the layers.
     assert_eq!(layers.parameters, ACTION_LAYERS_AND_NORM - 2560);
     let norms = 36 * (2 * 2560 + 2 * 80);
     assert_eq!(layers.matrix_flops, 2 * 101 * (ACTION_LAYERS_AND_NORM - 2560 - norms));
     // 16 heads of 128 over 640 + 101 columns.
     assert_eq!(layers.attention_flops, 36 * 4 * 16 * 128 * 101 * (CAPACITY + 101));
     near(layers.matrix_flops as f64, 0.33e12, 0.005);
-    // One digit: half of it is a quarter of the number.
+    // One digit: half of it is 25 %.
     near(layers.attention_flops as f64, 0.02e12, 0.25);
     near(layers.parameter_bytes as f64, 3.28e9, 0.001);
 
@@ -156,20 +157,19 @@ fn action(cost: &NetworkCost) {
     assert_eq!(cost.total.parameter_bytes, 2 * cost.total.parameters);
 }
 
-/// Both trunks and the fusions, without what nobody reads.
+/// Both trunks and the fusions, without unused tensors.
 fn bev(cost: &NetworkCost) {
     // The feature pyramid: one projection to 64 channels and two convolutions of 3 x 3.
     let unread = 1512 * 64 + 64 + 2 * (64 * 64 * 9 + 64);
-    // Batch norms are folded: as many weights and biases as running statistics, which are 66,228 per
-    // trunk less the 68 counters among them.
+    // Batch norms are folded. They have as many weights and biases as running statistics: 66,228 per
+    // trunk without 68 counters.
     let norms = 2 * (66_228 - 68);
     assert_eq!(cost.total.parameters, BEV - unread - norms);
     near(cost.total.parameter_bytes as f64, 0.21e9, 0.03);
 }
 
-/// The counted parameters are the initializers that the exporter reads from the checkpoint.
 #[test]
-fn parameters_are_what_comes_from_the_checkpoint() {
+fn parameters_are_the_initializers_from_the_checkpoint() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Bf16Emulated] {
         let (costs, networks) = costs(TINY, precision);
         for network in &networks {

@@ -1,4 +1,4 @@
-//! A second model family, defined in tests alone: registered, recognized, exported and read back.
+//! A second model family that exists only in tests: registered, recognized, exported and read back.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -52,7 +52,7 @@ fn second_family_is_exported_and_read_back() {
     assert_eq!(opened.family().name(), NAME);
     let out = folder.path().join("networks");
     let options = with_own("scale", json!(0.5));
-    // The second time it replaces itself.
+    // The second export replaces the first.
     for _ in 0..2 {
         export_networks(&*opened, &options, &out, &mut |_| {}).unwrap();
     }
@@ -89,7 +89,7 @@ fn specification_file_names_its_family() {
     let config = parse("{\"model_type\": \"scripted\"}");
     assert_eq!(Families::known().of_spec(&config).unwrap().name(), NAME);
 
-    // Without a name it is AutoMoT's, and reads the same with it.
+    // A file without a family name is AutoMoT's; with the name it has the same content.
     let unnamed = parse(TINY);
     let named = parse(&TINY.replacen('{', "{ \"family\": \"automot\",", 1));
     for file in [&unnamed, &named] {
@@ -139,7 +139,7 @@ fn option_of_another_family_is_refused_by_name() {
 }
 
 #[test]
-fn registered_family_is_known_in_order_of_names() {
+fn registered_families_are_sorted_by_name() {
     const REVERSED: Families = Families(&[&SCRIPTED, &AUTOMOT]);
     let names: Vec<&str> = Families::known().0.iter().map(|family| family.name()).collect();
     assert_eq!(names, ["automot", NAME]);
@@ -166,7 +166,7 @@ fn each_family_recognizes_its_own_folders() {
 #[test]
 fn folder_of_no_family_names_the_known_families() {
     let folder = TempDir::new().unwrap();
-    for (config, says) in [
+    for (config, fragment) in [
         (None, "no config.json"),
         (Some(json!({})), "without a model_type"),
         (Some(json!({ "model_type": "llama" })), "\"llama\""),
@@ -176,7 +176,7 @@ fn folder_of_no_family_names_the_known_families() {
         }
         let error = KNOWN.open(folder.path()).map(|_| ()).unwrap_err();
         let CheckpointError::UnknownFamily { found, known, .. } = &error else { panic!("{error}") };
-        assert!(found.contains(says), "{found}");
+        assert!(found.contains(fragment), "{found}");
         let names: Vec<&str> = known.iter().filter_map(|known| known.split(' ').next()).collect();
         assert_eq!(names, ["automot", "scripted"]);
     }
@@ -193,5 +193,5 @@ fn summary_of_an_unknown_family_is_refused_with_both_names() {
     let error = RELEASED.parse_summary(&text).unwrap_err();
     let SummaryError::Model { found, known } = &error else { panic!("{error}") };
     assert_eq!((found.as_str(), known.as_str()), (NAME, "\"automot\""));
-    assert_eq!(Summary::parse(&text).unwrap().model, NAME, "known to this program");
+    assert_eq!(Summary::parse(&text).unwrap().model, NAME, "registered in this program");
 }

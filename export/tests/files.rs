@@ -1,4 +1,4 @@
-//! Files and folders that appear complete or not at all, beside other writers and after kills.
+//! Atomic files and folders, with concurrent writers and after kills.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use tandem_files::{
-    MappedFile, AtomicFile, AtomicFolder, install_truncation_handler, write, write_new, write_with,
+    AtomicFile, AtomicFolder, MappedFile, install_truncation_handler, write, write_new, write_with,
 };
 use tempfile::tempdir;
 
@@ -32,7 +32,7 @@ fn part_of(folder: &Path, name: &str) -> String {
 }
 
 #[test]
-fn target_keeps_its_content_until_the_new_one_is_complete() {
+fn target_is_unchanged_until_the_new_file_is_complete() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.json");
     write(&path, b"old").unwrap();
@@ -53,7 +53,7 @@ fn target_keeps_its_content_until_the_new_one_is_complete() {
 }
 
 #[test]
-fn writers_of_one_path_do_not_meet() {
+fn concurrent_writers_of_one_path_do_not_mix() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.bin");
     std::thread::scope(|scope| {
@@ -76,7 +76,7 @@ fn writers_of_one_path_do_not_meet() {
 }
 
 #[test]
-fn one_of_many_new_files_wins() {
+fn one_of_many_new_files_is_created() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("claim");
     let won: usize = std::thread::scope(|scope| {
@@ -89,18 +89,18 @@ fn one_of_many_new_files_wins() {
 }
 
 #[test]
-fn files_of_other_names_and_links_stay() {
+fn files_of_other_names_and_link_targets_are_unchanged() {
     let folder = tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let theirs =
+    let others =
         ["run.partial", "run.mcap.partial", "victim", ".run.mcap.part", ".run.mcap.my.part"];
-    for name in theirs {
+    for name in others {
         fs::write(at(name), "precious").unwrap();
     }
     symlink(at("victim"), at("run.mcap")).unwrap();
     symlink(at("victim"), at(".run.mcap.abcdefghijkl.part")).unwrap();
     write(&at("run.mcap"), b"new").unwrap();
-    for name in theirs {
+    for name in others {
         assert_eq!(fs::read_to_string(at(name)).unwrap(), "precious", "{name}");
     }
     assert!(!at("run.mcap").is_symlink());
@@ -123,7 +123,7 @@ fn folders_and_sockets_are_refused_as_files() {
 }
 
 #[test]
-fn the_longest_file_name_can_be_written() {
+fn longest_file_name_can_be_written() {
     let folder = tempdir().unwrap();
     let name = "ü".repeat(127) + "x";
     assert_eq!(name.len(), 255);
@@ -133,7 +133,7 @@ fn the_longest_file_name_can_be_written() {
 }
 
 #[test]
-fn file_of_a_dead_writer_goes_and_of_a_living_one_stays() {
+fn temporary_file_is_removed_only_if_its_writer_is_dead() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("a.json");
     let dead = folder.path().join(".a.json.abcdefghijkl.part");
@@ -150,35 +150,35 @@ fn file_of_a_dead_writer_goes_and_of_a_living_one_stays() {
 }
 
 #[test]
-fn folder_appears_with_everything_in_it() {
+fn folder_is_published_with_all_its_files() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("deep/er/out");
-    let whole = AtomicFolder::create(&target).unwrap();
-    whole.write("routes/a.json", b"{}").unwrap();
+    let new = AtomicFolder::create(&target).unwrap();
+    new.write("routes/a.json", b"{}").unwrap();
     assert!(!target.exists());
-    whole.publish().unwrap();
+    new.publish().unwrap();
     assert_eq!(names(&target), ["routes"]);
     assert_eq!(names(target.parent().unwrap()), ["out"]);
 
-    let whole = AtomicFolder::create(&target).unwrap();
-    whole.write("b.json", b"{}").unwrap();
-    drop(whole);
+    let new = AtomicFolder::create(&target).unwrap();
+    new.write("b.json", b"{}").unwrap();
+    drop(new);
     assert_eq!(names(&target), ["routes"]);
-    let whole = AtomicFolder::create(&target).unwrap();
-    whole.write("b.json", b"{}").unwrap();
-    whole.publish().unwrap();
+    let new = AtomicFolder::create(&target).unwrap();
+    new.write("b.json", b"{}").unwrap();
+    new.publish().unwrap();
     assert_eq!(names(&target), ["b.json"]);
     assert_eq!(names(target.parent().unwrap()), ["out"]);
 }
 
 #[test]
-fn new_folder_takes_an_empty_place_only() {
+fn new_folder_does_not_replace_files() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("out");
     let publish = || {
-        let whole = AtomicFolder::create(&target).unwrap();
-        whole.write("a", b"new").unwrap();
-        whole.publish_new().unwrap()
+        let new = AtomicFolder::create(&target).unwrap();
+        new.write("a", b"new").unwrap();
+        new.publish_new().unwrap()
     };
     assert!(publish());
     assert!(!publish());
@@ -191,31 +191,31 @@ fn new_folder_takes_an_empty_place_only() {
 }
 
 #[test]
-fn folder_behind_a_link_is_replaced_and_the_link_stays() {
+fn target_folder_of_a_link_is_replaced() {
     let folder = tempdir().unwrap();
     let (real, link) = (folder.path().join("disk/real"), folder.path().join("link"));
     fs::create_dir_all(&real).unwrap();
     symlink(&real, &link).unwrap();
-    let whole = AtomicFolder::create(&link).unwrap();
-    whole.write("a", b"new").unwrap();
-    whole.publish().unwrap();
+    let new = AtomicFolder::create(&link).unwrap();
+    new.write("a", b"new").unwrap();
+    new.publish().unwrap();
     assert!(link.is_symlink());
     assert_eq!(fs::read(real.join("a")).unwrap(), b"new");
 }
 
 #[test]
-fn folder_of_a_dead_writer_goes_and_of_a_living_one_stays() {
+fn temporary_folder_is_removed_only_if_its_writer_is_dead() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("out");
-    // What a kill leaves: the folder and its lock file, which nobody has locked.
+    // A killed writer leaves the folder and its unlocked lock file.
     let dead = folder.path().join(".out.abcdefghijkl.part");
     fs::create_dir_all(dead.join("deep")).unwrap();
     File::create(folder.path().join(".out.abcdefghijkl.lock")).unwrap();
-    let theirs = folder.path().join(".out.their-own.part");
-    fs::create_dir(&theirs).unwrap();
+    let other_file = folder.path().join(".out.their-own.part");
+    fs::create_dir(&other_file).unwrap();
     let living = AtomicFolder::create(&target).unwrap();
     living.write("a", b"living").unwrap();
-    assert!(!dead.exists() && theirs.exists());
+    assert!(!dead.exists() && other_file.exists());
     let other = AtomicFolder::create(&target).unwrap();
     assert!(living.path().exists());
     drop(other);
@@ -225,7 +225,7 @@ fn folder_of_a_dead_writer_goes_and_of_a_living_one_stays() {
 }
 
 #[test]
-fn folders_written_at_once_leave_one_complete() {
+fn concurrent_folder_writers_leave_one_complete_folder() {
     let folder = tempdir().unwrap();
     let target = folder.path().join("out");
     std::thread::scope(|scope| {
@@ -233,11 +233,11 @@ fn folders_written_at_once_leave_one_complete() {
             let target = &target;
             scope.spawn(move || {
                 for _ in 0..10 {
-                    let whole = AtomicFolder::create(target).unwrap();
+                    let new = AtomicFolder::create(target).unwrap();
                     for name in ["a", "b"] {
-                        whole.write(name, &[number]).unwrap();
+                        new.write(name, &[number]).unwrap();
                     }
-                    whole.publish().unwrap();
+                    new.publish().unwrap();
                 }
             });
         }
@@ -247,10 +247,10 @@ fn folders_written_at_once_leave_one_complete() {
     assert_eq!(names(folder.path()), ["out"]);
 }
 
-/// Runs in a process of its own, which does not survive it.
+/// Runs in a separate process, which it ends.
 #[test]
-#[ignore = "ends its process; the test below runs it"]
-fn reads_where_a_mapped_file_was_cut_off() {
+#[ignore = "ends its process; run by the test below"]
+fn read_beyond_the_end_of_a_truncated_mapped_file() {
     let folder = tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
@@ -262,15 +262,15 @@ fn reads_where_a_mapped_file_was_cut_off() {
 }
 
 #[test]
-fn mapped_file_that_is_shortened_ends_the_process_with_its_name_and_no_signal() {
-    let name = "reads_where_a_mapped_file_was_cut_off";
+fn truncated_mapped_file_ends_the_process_with_an_error() {
+    let name = "read_beyond_the_end_of_a_truncated_mapped_file";
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--ignored", "--nocapture"])
         .output()
         .unwrap();
     assert_eq!(child.status.code(), Some(2), "{child:?}");
-    let told = String::from_utf8(child.stderr).unwrap();
-    let line = told.lines().find(|line| line.starts_with("error: ")).unwrap();
+    let output = String::from_utf8(child.stderr).unwrap();
+    let line = output.lines().find(|line| line.starts_with("error: ")).unwrap();
     assert!(
         line.contains("weights.bin was truncated while it was in use; restore the complete"),
         "{line}"

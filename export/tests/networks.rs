@@ -1,4 +1,4 @@
-//! Exports of a small synthetic checkpoint: what the written folder promises.
+//! Exports of a small synthetic checkpoint: content of the exported folder.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 const TINY: &str = include_str!("../../configs/tiny.json");
 
-/// A checkpoint and a place for an export beside it.
+/// A checkpoint and the path of an export in the same folder.
 struct Fixture {
     folder: TempDir,
     checkpoint: Checkpoint,
@@ -48,8 +48,8 @@ impl Fixture {
         export_networks(&self.checkpoint, &options, &self.out(), &mut |_| {}).unwrap()
     }
 
-    /// Names of everything beside the checkpoint.
-    fn beside(&self) -> Vec<String> {
+    /// Names in the folder of the checkpoint.
+    fn siblings(&self) -> Vec<String> {
         names_in(self.folder.path())
     }
 
@@ -59,7 +59,7 @@ impl Fixture {
     }
 }
 
-/// Small frames, so that the folded tables are small; weights stay in the checkpoint.
+/// Options with small frames, for small folded tables, and linked weights.
 fn small() -> ExportOptions {
     let weights = WeightStorage::Link;
     ExportOptions { frame_size: [64, 96], frames: 2, weights, ..ExportOptions::default() }
@@ -74,7 +74,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Name, file, offset and length of every weight that is not in the graph file.
+/// Tensor, file, offset and length of every weight outside the graph file.
 fn external(graph: &ModelProto) -> Vec<(&TensorProto, String, usize, usize)> {
     let tensors = &graph.graph.as_ref().unwrap().initializer;
     tensors
@@ -93,7 +93,7 @@ fn external(graph: &ModelProto) -> Vec<(&TensorProto, String, usize, usize)> {
 }
 
 #[test]
-fn every_reference_points_at_the_bytes_of_its_tensor() {
+fn external_data_are_the_bytes_of_the_tensor() {
     let fixture = Fixture::new(DType::F32);
     fixture.export(Precision::F32);
     let (mut stored, mut converted) = (0, 0);
@@ -136,7 +136,7 @@ fn every_reference_points_at_the_bytes_of_its_tensor() {
 }
 
 #[test]
-fn the_last_layer_projects_only_the_heads_that_the_action_expert_reads() {
+fn last_layer_projects_only_the_heads_that_are_read() {
     let fixture = Fixture::new(DType::F32);
     fixture.export(Precision::F32);
     let graph = fixture.graph("understanding");
@@ -155,7 +155,7 @@ fn the_last_layer_projects_only_the_heads_that_the_action_expert_reads() {
 }
 
 #[test]
-fn a_bf16_export_of_a_bf16_checkpoint_copies_only_what_batch_norms_scale() {
+fn bf16_export_of_bf16_weights_copies_only_scaled_weights() {
     let fixture = Fixture::new(DType::Bf16);
     let summary = fixture.export(Precision::Bf16);
     let (mut folded, mut tensors) = (0, 0);
@@ -171,7 +171,7 @@ fn a_bf16_export_of_a_bf16_checkpoint_copies_only_what_batch_norms_scale() {
             }
         }
     }
-    // What is in the file beside the folded constants is space between them.
+    // The rest of the file is alignment.
     assert!(folded <= summary.converted_bytes && summary.converted_bytes < folded + 64 * tensors);
     assert_eq!(summary.weight_files, ["model.safetensors"]);
 }
@@ -248,7 +248,7 @@ fn numbers(bytes: &[u8], data_type: i32) -> Vec<f64> {
 }
 
 #[test]
-fn a_weight_that_two_networks_convert_is_kept_once() {
+fn weight_that_two_networks_convert_is_stored_once() {
     let fixture = Fixture::new(DType::Bf16);
     fixture.export(Precision::F32);
     let place = |network: &str| {
@@ -262,11 +262,11 @@ fn a_weight_that_two_networks_convert_is_kept_once() {
     assert_eq!(place("action").2, 1000 * 64 * 4);
     let summary = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
     let summary: Summary = serde_json::from_str(&summary).unwrap();
-    assert_eq!(summary.weight_files, [""; 0], "nothing is left in the checkpoint");
+    assert_eq!(summary.weight_files, [""; 0], "no weights are read from the checkpoint");
 }
 
 #[test]
-fn query_tokens_are_folded_through_their_projectors() {
+fn query_tokens_are_folded_with_their_projectors() {
     let fixture = Fixture::new(DType::F32);
     fixture.export(Precision::F32);
     let graph = fixture.graph("action");
@@ -333,7 +333,7 @@ fn contracts_describe_their_graphs() {
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), summary);
 }
 
-/// Outermost scopes of a network's nodes, each once.
+/// Outermost scopes of a network's nodes.
 fn parts(graph: &ModelProto) -> BTreeSet<String> {
     let nodes = &graph.graph.as_ref().unwrap().node;
     let part = |name: &str| name.split_once('/').map(|(part, _)| part.to_owned());
@@ -341,7 +341,7 @@ fn parts(graph: &ModelProto) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_node_belongs_to_a_part_of_its_network() {
+fn every_node_is_in_a_part_of_its_network() {
     let numbered = |stem: &str, numbers: std::ops::Range<usize>| -> Vec<String> {
         numbers.map(|n| format!("{stem}{n}")).collect()
     };
@@ -389,7 +389,7 @@ fn every_node_belongs_to_a_part_of_its_network() {
 }
 
 #[test]
-fn the_understanding_network_gives_what_the_action_network_takes() {
+fn keys_and_values_of_understanding_match_inputs_of_action() {
     let fixture = Fixture::new(DType::Bf16);
     fixture.export(Precision::Bf16);
     let contract = |network| -> Contract {
@@ -407,64 +407,64 @@ fn the_understanding_network_gives_what_the_action_network_takes() {
     assert_eq!(contract("bev").outputs[0].shape, action.inputs[0].shape);
 }
 
-/// Exports, but pulls the unfinished folder away once converted weights are being written, as a
-/// full disk or a clumsy cleaner would.
+/// Exports, and removes the temporary folder while converted weights are written, so that the export
+/// fails.
 fn interrupted(fixture: &Fixture) -> ExportError {
-    let mut pull = |progress: Progress| {
+    let mut remove = |progress: Progress| {
         if let Progress::Weights { .. } = progress {
-            for name in fixture.beside().iter().filter(|name| name.ends_with(".part")) {
+            for name in fixture.siblings().iter().filter(|name| name.ends_with(".part")) {
                 fs::remove_dir_all(fixture.folder.path().join(name)).unwrap();
             }
         }
     };
     let options = ExportOptions { precision: Precision::Bf16, ..small() };
-    export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut pull).unwrap_err()
+    export_networks(&fixture.checkpoint, &options, &fixture.out(), &mut remove).unwrap_err()
 }
 
 #[test]
-fn a_failed_export_leaves_nothing() {
+fn failed_export_leaves_no_files() {
     let fixture = Fixture::new(DType::F32);
     let error = interrupted(&fixture);
     assert!(matches!(error, ExportError::Write { .. }), "{error}");
-    assert_eq!(fixture.beside(), ["checkpoint"]);
+    assert_eq!(fixture.siblings(), ["checkpoint"]);
 }
 
 #[test]
-fn a_panic_in_between_leaves_nothing() {
+fn panic_during_an_export_leaves_no_files() {
     let fixture = Fixture::new(DType::F32);
     let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut stop = |progress| assert!(progress != Progress::Syncing, "stopped for the test");
         export_networks(&fixture.checkpoint, &small(), &fixture.out(), &mut stop)
     }));
     assert!(attempt.is_err());
-    assert_eq!(fixture.beside(), ["checkpoint"]);
+    assert_eq!(fixture.siblings(), ["checkpoint"]);
 }
 
 #[test]
-fn a_failed_export_leaves_the_one_before_as_it_was() {
+fn failed_export_leaves_the_previous_one_unchanged() {
     let fixture = Fixture::new(DType::F32);
     let before = fixture.export(Precision::F32);
     let files = names_in(&fixture.out());
     interrupted(&fixture);
-    assert_eq!(fixture.beside(), ["checkpoint", "networks"]);
+    assert_eq!(fixture.siblings(), ["checkpoint", "networks"]);
     assert_eq!(names_in(&fixture.out()), files);
     let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), before);
 }
 
 #[test]
-fn a_new_export_replaces_the_one_before() {
+fn new_export_replaces_the_previous_one() {
     let fixture = Fixture::new(DType::F32);
     let first = fixture.export(Precision::F32);
     let second = fixture.export(Precision::Bf16);
     assert_ne!(first.networks, second.networks);
-    assert_eq!(fixture.beside(), ["checkpoint", "networks"]);
+    assert_eq!(fixture.siblings(), ["checkpoint", "networks"]);
     let text = fs::read_to_string(fixture.out().join(SUMMARY_FILE)).unwrap();
     assert_eq!(serde_json::from_str::<Summary>(&text).unwrap(), second);
 }
 
 #[test]
-fn the_same_export_twice_gives_the_same_files() {
+fn equal_exports_have_equal_files() {
     let fixture = Fixture::new(DType::Bf16);
     let read = || -> Vec<Vec<u8>> {
         names_in(&fixture.out())
@@ -479,21 +479,21 @@ fn the_same_export_twice_gives_the_same_files() {
 }
 
 #[test]
-fn a_folder_with_something_else_in_it_is_left_alone() {
+fn folder_with_other_files_is_not_replaced() {
     let fixture = Fixture::new(DType::F32);
     fixture.export(Precision::F32);
     fs::write(fixture.out().join("notes.txt"), "mine").unwrap();
     let error = export_networks(&fixture.checkpoint, &small(), &fixture.out(), &mut |_| {});
     let error = error.unwrap_err();
     assert!(
-        matches!(&error, ExportError::InTheWay { path } if path.ends_with("notes.txt")),
+        matches!(&error, ExportError::ForeignFile { path } if path.ends_with("notes.txt")),
         "{error}"
     );
     assert_eq!(fs::read_to_string(fixture.out().join("notes.txt")).unwrap(), "mine");
 }
 
 #[test]
-fn an_export_into_the_checkpoints_own_folder_needs_no_link() {
+fn export_into_the_checkpoint_folder_needs_no_link() {
     let fixture = Fixture::new(DType::F32);
     let dir = fixture.checkpoint.dir();
     let weights = fs::read(dir.join("model.safetensors")).unwrap();
@@ -507,7 +507,7 @@ fn an_export_into_the_checkpoints_own_folder_needs_no_link() {
 }
 
 #[test]
-fn copied_weights_are_those_of_the_checkpoint_and_make_the_folder_complete() {
+fn copied_weights_are_those_of_the_checkpoint() {
     let fixture = Fixture::new(DType::F32);
     fixture.export(Precision::F32);
     let all = || -> Vec<(String, Vec<u8>)> {
@@ -544,7 +544,7 @@ fn copied_weights_are_those_of_the_checkpoint_and_make_the_folder_complete() {
 }
 
 #[test]
-fn small_weights_are_copied_unless_links_are_asked_for() {
+fn small_weights_are_copied_unless_links_are_requested() {
     let fixture = Fixture::new(DType::F32);
     let options = ExportOptions { weights: WeightStorage::Auto, ..small() };
     let summary =
@@ -553,16 +553,16 @@ fn small_weights_are_copied_unless_links_are_asked_for() {
     let summary = fixture.export(Precision::F32);
     assert!(fixture.out().join("model.safetensors").is_symlink());
     let origins: Vec<bool> = summary.weights.iter().map(|file| file.origin.is_some()).collect();
-    assert_eq!(origins, [false, true], "the file of our own, and the link");
+    assert_eq!(origins, [false, true], "the weights file and the link");
 }
 
 #[test]
-fn weights_between_two_elements_are_copied_to_where_they_are_aligned() {
+fn unaligned_weights_are_copied_to_aligned_offsets() {
     let fixture = Fixture::new(DType::F32);
     let path = fixture.checkpoint.dir().join("model.safetensors");
     let bytes = fs::read(&path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
-    // A space more at the end of the header, and every weight begins a byte later.
+    // Another space at the end of the header shifts every weight by a byte.
     let header = &bytes[8..8 + length as usize];
     let shifted =
         [&(length + 1).to_le_bytes(), header, b" ", &bytes[8 + length as usize..]].concat();
@@ -579,7 +579,7 @@ fn weights_between_two_elements_are_copied_to_where_they_are_aligned() {
 }
 
 #[test]
-fn options_come_back_as_a_command() {
+fn export_command_repeats_the_options() {
     let fixture = Fixture::new(DType::F32);
     let summary = fixture.export(Precision::F32);
     let command = summary.export_command(&fixture.out());
@@ -592,7 +592,7 @@ fn options_come_back_as_a_command() {
     assert!(command.ends_with(&rest), "{command}");
 }
 
-/// What an export with these options is refused with.
+/// Checks the error of an export with these options.
 #[track_caller]
 fn refused(options: ExportOptions, message: &str) {
     let fixture = Fixture::new(DType::F32);
@@ -607,16 +607,16 @@ fn refused(options: ExportOptions, message: &str) {
         )
     ));
     assert_eq!(error.to_string(), message);
-    assert_eq!(fixture.beside(), ["checkpoint"]);
+    assert_eq!(fixture.siblings(), ["checkpoint"]);
 }
 
 #[test]
-fn options_that_do_not_fit_are_refused_before_anything_is_written() {
+fn invalid_options_are_refused_before_anything_is_written() {
     refused(
         ExportOptions { frame_size: [64, 100], ..small() },
         "frame size [64, 100] is not a multiple of 32, the side of a merged patch",
     );
-    // Two images of six tokens between two markers, and at least one token of text.
+    // Two images of six tokens and two markers each, and at least one token of text.
     refused(
         ExportOptions { prefix_capacity: Some(16), ..small() },
         "prefix capacity 16 does not hold the prompt's 17 tokens",
@@ -632,7 +632,7 @@ fn options_that_do_not_fit_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn the_default_prefix_holds_the_releases_prompt_in_a_multiple_of_64() {
+fn default_prefix_capacity_fits_the_prompt_of_the_release() {
     let fixture = Fixture::new(DType::F32);
     let options = ExportOptions::default();
     let summary =
@@ -641,10 +641,10 @@ fn the_default_prefix_holds_the_releases_prompt_in_a_multiple_of_64() {
 }
 
 #[test]
-fn half_precision_converts_every_weight_to_the_nearest_number() {
+fn f16_export_rounds_every_weight_to_nearest() {
     let fixture = Fixture::new(DType::F32);
     let summary = fixture.export(Precision::F16);
-    assert_eq!(summary.weight_files, [""; 0], "nothing is left in the checkpoint");
+    assert_eq!(summary.weight_files, [""; 0], "no weights are read from the checkpoint");
     let graph = fixture.graph("understanding");
     let (tensor, file, offset, length) = external(&graph)
         .into_iter()
@@ -660,12 +660,12 @@ fn half_precision_converts_every_weight_to_the_nearest_number() {
 }
 
 #[test]
-fn a_weight_beyond_half_precision_is_refused_by_name() {
+fn weight_beyond_the_range_of_f16_is_refused_by_name() {
     let fixture = Fixture::new(DType::F32);
     let file = fixture.checkpoint.dir().join("model.safetensors");
     let entry = fixture.checkpoint.tensor("bev_encoder_proj.weight").unwrap().clone();
     let mut bytes = fs::read(&file).unwrap();
-    // 65504 is the largest number; 65520 is the first that rounds to infinity.
+    // 65504 is the largest number of f16; 65520 is the smallest that rounds to infinity.
     let third = entry.offset as usize + 2 * 4;
     for (value, fits) in [(-65519.0_f32, true), (-65520.0, false)] {
         bytes[third..third + 4].copy_from_slice(&value.to_le_bytes());
@@ -681,7 +681,7 @@ fn a_weight_beyond_half_precision_is_refused_by_name() {
 }
 
 #[test]
-fn layer_groups_replace_the_one_network_and_the_other_way_round() {
+fn layer_groups_and_the_single_network_replace_each_other() {
     let fixture = Fixture::new(DType::F32);
     let dir = fixture.checkpoint.dir();
     let export = |groups, out: &Path| {
@@ -692,7 +692,7 @@ fn layer_groups_replace_the_one_network_and_the_other_way_round() {
         names_in(folder).into_iter().filter(|name| name.starts_with("understanding")).collect()
     };
     let two = ["understanding.0", "understanding.1"];
-    // A folder is swapped; in the checkpoint's own, files are replaced one by one.
+    // A separate folder is replaced atomically, in the checkpoint's folder files one by one.
     for out in [fixture.out(), dir.to_owned()] {
         export(3, &out);
         let summary = export(2, &out);

@@ -1,4 +1,4 @@
-//! AutoMoT as one of the model families.
+//! Implementation of the model family traits for AutoMoT.
 
 use super::checkpoint::Checkpoint;
 use super::networks::{self, Sizes};
@@ -16,7 +16,7 @@ use std::path::Path;
 /// The AutoMoT family.
 pub struct Automot;
 
-/// AutoMoT, for a registry of families.
+/// The instance that is registered.
 pub static AUTOMOT: Automot = Automot;
 
 impl Family for Automot {
@@ -24,7 +24,7 @@ impl Family for Automot {
         NAME
     }
 
-    fn mark(&self) -> &'static str {
+    fn recognized_by(&self) -> &'static str {
         "config.json with the model_type \"qwen3_vl\""
     }
 
@@ -32,7 +32,7 @@ impl Family for Automot {
         let has = |key| folder.config().is_some_and(|config| config.get(key).is_some());
         match folder.model_type() {
             Some(model_type) => model_type == "qwen3_vl",
-            // The key may be absent, but not what Qwen3-VL has under it.
+            // The key may be absent if both configurations of Qwen3-VL are present.
             None => !has("model_type") && has("text_config") && has("vision_config"),
         }
     }

@@ -1,28 +1,28 @@
-//! What a caller decides about AutoMoT's networks.
+//! Export options of AutoMoT.
 
 use super::NAME;
 use crate::family::NetworkError;
 use crate::options::{Options, Precision, WeightStorage};
 use serde::{Deserialize, Serialize};
 
-/// Options of an export of AutoMoT: its own and those of every family.
+/// Options of an export of AutoMoT, including those of every family.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportOptions {
-    /// What they compute in.
     pub precision: Precision,
-    /// Height and width of the frames that the vision tower sees, pixels.
+    /// Height and width of the frames of the vision tower, pixels.
     pub frame_size: [usize; 2],
-    /// Frames in one prompt.
+    /// Frames per prompt.
     pub frames: usize,
-    /// Tokens that a prefix has room for; `None` for the multiple of 64 that holds every prompt.
+    /// Capacity of the prefix KV cache in tokens; `None` for the smallest multiple of 64 that fits
+    /// every prompt.
     pub prefix_capacity: Option<usize>,
-    /// Networks that the layers of the understanding expert are divided among: 1 for one run, more
-    /// for runs between which something more urgent may have the device.
+    /// Number of networks among which the layers of the understanding expert are divided. With more
+    /// than one, more urgent work can use the device between their runs.
     pub understanding_groups: usize,
-    /// Adds outputs for values in between, which golden tests compare.
+    /// Adds outputs for intermediate values, which golden tests compare.
     pub probes: bool,
-    /// Where the weights are that need no conversion.
+    /// Location of the weights that need no conversion.
     pub weights: WeightStorage,
 }
 
@@ -44,7 +44,7 @@ impl ExportOptions {
     /// Reads the options of an export.
     ///
     /// # Errors
-    /// If one is not an option of AutoMoT, or has a value of another type.
+    /// If AutoMoT has no such option, or a value has the wrong type.
     pub fn of(options: &Options) -> Result<Self, NetworkError> {
         let options = serde_json::to_value(options).expect("maps with string keys serialize");
         serde_json::from_value(options)

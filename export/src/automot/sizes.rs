@@ -1,7 +1,7 @@
-//! Sizes and numbers of AutoMoT's networks, as their contracts hold them.
+//! Sizes and numbers in the contracts of AutoMoT's networks.
 //!
 //! The exporter writes these structs into a contract ([`Contract::sizes`], [`Contract::numbers`]) and
-//! the runtime reads them from it, so that each name exists once.
+//! the runtime reads them, so that each name is defined once.
 
 use crate::contract::{Contract, SizesError};
 use serde::{Deserialize, Serialize};
@@ -9,23 +9,21 @@ use serde::{Deserialize, Serialize};
 /// Sizes of the vision tower.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct VisionSizes {
-    /// Height of a frame, pixels.
+    /// Pixels.
     pub frame_height: usize,
-    /// Width of a frame, pixels.
+    /// Pixels.
     pub frame_width: usize,
     /// Side of a patch, pixels.
     pub patch_size: usize,
     /// Copies of a frame in a patch.
     pub temporal_patch_size: usize,
-    /// Side of the square of patches that become one token.
+    /// Side of the square of patches that are merged into one token.
     pub spatial_merge_size: usize,
-    /// Channels of a frame.
     pub in_channels: usize,
-    /// Tokens of a frame.
+    /// Tokens per frame.
     pub tokens: usize,
     /// Width of a token.
     pub hidden: usize,
-    /// Deepstack maps.
     pub deepstack_maps: usize,
 }
 
@@ -34,30 +32,29 @@ pub struct VisionSizes {
 pub struct UnderstandingSizes {
     /// Layers of the expert, in all groups.
     pub layers: usize,
-    /// The layers of this network; `None` if it has all of them.
+    /// Layers of this network; `None` if it has all of them.
     #[serde(flatten)]
     pub group: Option<GroupSizes>,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Capacity of the prefix KV cache, tokens.
     pub prefix_capacity: usize,
-    /// Frames in a prompt.
+    /// Frames per prompt.
     pub frames: usize,
-    /// Image tokens of a frame.
+    /// Image tokens per frame.
     pub frame_tokens: usize,
     /// Heads of the keys and values in the prefix.
     pub kv_heads: usize,
-    /// Width of a key.
+    /// Width of a key head.
     pub key_dim: usize,
-    /// Width of a value.
+    /// Width of a value head.
     pub value_dim: usize,
-    /// Deepstack maps.
     pub deepstack_maps: usize,
     /// Rows of the embedding table.
     pub vocab_size: usize,
 }
 
-/// The layers that one network of several computes.
+/// Layers of a network that is one of several layer groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupSizes {
     /// Number of groups.
@@ -73,11 +70,10 @@ pub struct GroupSizes {
 /// Sizes of the BEV encoder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BevSizes {
-    /// Height of the cropped picture, pixels.
+    /// Height of the cropped image, pixels.
     pub image_height: usize,
-    /// Width of the cropped picture, pixels.
+    /// Width of the cropped image, pixels.
     pub image_width: usize,
-    /// Channels of the LiDAR histogram.
     pub lidar_channels: usize,
     /// Rows of the LiDAR histogram.
     pub lidar_rows: usize,
@@ -92,7 +88,6 @@ pub struct BevSizes {
 /// Sizes of the action expert.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ActionSizes {
-    /// Layers.
     pub layers: usize,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -100,11 +95,11 @@ pub struct ActionSizes {
     pub prefix_capacity: usize,
     /// Heads of the keys and values in the prefix.
     pub kv_heads: usize,
-    /// Width of a key.
+    /// Width of a key head.
     pub key_dim: usize,
-    /// Width of a value.
+    /// Width of a value head.
     pub value_dim: usize,
-    /// Tokens of its own.
+    /// Tokens of the action expert itself.
     pub own_tokens: usize,
     /// Cells of the BEV feature.
     pub cells: usize,
@@ -119,16 +114,12 @@ pub struct RopeNumbers {
     pub rope_theta: f64,
 }
 
-/// Numbers of the BEV encoder: how its LiDAR histogram is computed.
+/// Numbers of the BEV encoder: parameters of its LiDAR histogram. Coordinates are in the ego frame.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct BevNumbers {
-    /// Least x of the grid in the ego frame.
     pub min_x_m: f64,
-    /// Greatest x of the grid in the ego frame.
     pub max_x_m: f64,
-    /// Least y of the grid in the ego frame.
     pub min_y_m: f64,
-    /// Greatest y of the grid in the ego frame.
     pub max_y_m: f64,
     /// Number of points at which a cell saturates.
     pub hist_max_per_pixel: f64,
@@ -141,7 +132,7 @@ pub struct BevNumbers {
 macro_rules! read_from_contracts {
     ($($sizes:ident)*; $($numbers:ident)*) => {
         $(impl $sizes {
-            /// Reads the sizes of a contract.
+            /// Reads the sizes from a contract.
             ///
             /// # Errors
             /// If one is missing.
@@ -150,7 +141,7 @@ macro_rules! read_from_contracts {
             }
         })*
         $(impl $numbers {
-            /// Reads the numbers of a contract.
+            /// Reads the numbers from a contract.
             ///
             /// # Errors
             /// If one is missing.

@@ -1,159 +1,121 @@
-//! What can be wrong with a checkpoint: always what, where, what was expected and what was found.
+//! Errors and warnings about checkpoints. Each names the file, the expected and the found value.
 
 use crate::dtype::DType;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why a checkpoint folder cannot be used.
+/// Error of reading or checking a checkpoint folder.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The folder is not there.
+    /// The folder does not exist.
     #[error(
-        "no checkpoint folder at {}: give the folder that holds config.json and model.safetensors",
+        "no checkpoint folder at {}: give the folder with config.json and model.safetensors",
         dir.display()
     )]
-    NoFolder {
-        /// Where it was looked for.
-        dir: PathBuf,
-    },
+    NoFolder { dir: PathBuf },
     /// No model family recognizes the folder.
     #[error(
         "{} is not a checkpoint of a known model family: it has {found}; known are {}",
         dir.display(), known.join(", ")
     )]
     UnknownFamily {
-        /// The folder.
         dir: PathBuf,
-        /// What was found of what families are recognized by.
+        /// Description of `config.json`.
         found: String,
-        /// The known families, each with what it is recognized by.
+        /// Registered families, each with the property by which it recognizes folders.
         known: Vec<String>,
     },
-    /// A file that every checkpoint has is not there.
+    /// A required file does not exist.
     #[error("no {name} in {}: {advice}", dir.display())]
-    NoFile {
-        /// The checkpoint folder.
-        dir: PathBuf,
-        /// File name, or pattern of names.
-        name: &'static str,
-        /// Remedy, as text.
-        advice: &'static str,
-    },
-    /// A file is there but cannot be read.
+    NoFile { dir: PathBuf, name: &'static str, advice: &'static str },
+    /// A file exists but cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: io::Error,
     },
-    /// Something other than a file has a file's name.
+    /// A path that should be a file is something else.
     #[error("{} is not a regular file: put the file itself or a link to it there", path.display())]
-    NotAFile {
-        /// Path of the entry.
-        path: PathBuf,
-    },
-    /// A configuration file is too long to be one.
+    NotAFile { path: PathBuf },
+    /// A configuration file exceeds the size limit.
     #[error("{} has {found} bytes, above the limit of {limit}: fetch it again", path.display())]
     TooLong {
-        /// The file.
         path: PathBuf,
-        /// Bytes that are read at most.
+        /// Maximum size, bytes.
         limit: u64,
-        /// Bytes there.
         found: u64,
     },
-    /// git left a pointer in place of the file.
+    /// The file is a git-lfs pointer.
     #[error(
         "{} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder, or \
          download the file",
         path.display()
     )]
-    LfsPointer {
-        /// The file.
-        path: PathBuf,
-    },
+    LfsPointer { path: PathBuf },
     /// A configuration file is not JSON.
     #[error("{} is not valid JSON: download or write it again", path.display())]
     NotJson {
-        /// The file.
         path: PathBuf,
         /// Line and column.
         #[source]
         source: serde_json::Error,
     },
-    /// A key that has no default is absent.
+    /// A required key is absent.
     #[error("{} has no key {key:?}, expected {expected}: add it", path.display())]
     MissingKey {
-        /// The file.
         path: PathBuf,
         /// Path of the key, e.g. `text_config.hidden_size`.
         key: String,
-        /// What should stand there.
         expected: &'static str,
     },
-    /// A key holds another type of value.
+    /// A value has the wrong type.
     #[error("{}: {key} must be {expected}, found {found}: correct the file", path.display())]
     WrongType {
-        /// The file.
         path: PathBuf,
         /// Path of the key.
         key: String,
-        /// What should stand there.
         expected: &'static str,
-        /// What stands there, shortened.
+        /// The value, shortened.
         found: String,
     },
-    /// A value is well formed but no such network exists.
+    /// A value has the right type but is not supported or contradicts another.
     #[error("{}: {key} is {found}, expected {expected}: correct the file", path.display())]
     InvalidValue {
-        /// The file.
         path: PathBuf,
         /// Path of the key.
         key: String,
-        /// The rule, with the numbers it was applied to.
+        /// The rule and the numbers to which it applies.
         expected: String,
-        /// The value.
         found: String,
     },
-    /// A key that was neither read nor known to be harmless.
+    /// A key is neither read nor in the list of ignored keys.
     #[error(
         "{}: unknown key {key}, {found}: it may change what the model computes; remove it from the \
          file if it does not",
         path.display()
     )]
     UnknownKey {
-        /// The file.
         path: PathBuf,
         /// Path of the key.
         key: String,
-        /// Its value, shortened.
         found: String,
     },
-    /// A file that says that the weights beside it are not the model's own.
-    #[error("{} says that the weights here are {what}: {advice}", path.display())]
-    OtherWeights {
-        /// The file.
+    /// A file marks the weights as ones that cannot be used directly.
+    #[error("{} marks the weights in its folder as {what}: {advice}", path.display())]
+    UnsupportedWeights {
         path: PathBuf,
         /// Description of the weights, such as "quantized".
         what: &'static str,
-        /// Remedy, as text.
         advice: &'static str,
     },
-    /// The tokenizer is not the one that the configuration was made for.
+    /// The tokenizer contradicts the configuration.
     #[error("{}: {problem}: the tokenizer and the configuration are of different models", path.display())]
-    Tokenizer {
-        /// The tokenizer's file.
-        path: PathBuf,
-        /// The mismatch, as text.
-        problem: String,
-    },
-    /// The index of the weight files is not one.
+    Tokenizer { path: PathBuf, problem: String },
+    /// The index of the weight files does not have the structure of an index.
     #[error("{} is not an index of weight files: fetch it again", path.display())]
     NotAnIndex {
-        /// The index.
         path: PathBuf,
         /// Line and column.
         #[source]
@@ -161,57 +123,37 @@ pub enum CheckpointError {
     },
     /// The index names no tensor.
     #[error("{} names no tensor: fetch it again, or remove it", index.display())]
-    EmptyIndex {
-        /// The index.
-        index: PathBuf,
-    },
-    /// The index names a file that cannot be a weight file of the folder.
+    EmptyIndex { index: PathBuf },
+    /// The index names a file that is outside the folder or not a safetensors file.
     #[error(
         "{} names the file {file:?}, expected a name that ends in .safetensors, without a folder: \
          move the file into the checkpoint's folder and correct the index",
         index.display()
     )]
-    ForeignShard {
-        /// The index.
-        index: PathBuf,
-        /// The name in it.
-        file: String,
-    },
-    /// The index names a file that is not there.
+    InvalidShardName { index: PathBuf, file: String },
+    /// The index names a file that does not exist.
     #[error(
         "{} names the file {file:?}, which is not in the folder: fetch it, or remove the index if \
          the weights are in one file",
         index.display()
     )]
-    NoShard {
-        /// The index.
-        index: PathBuf,
-        /// The missing file.
-        file: String,
-    },
-    /// The index has a tensor twice.
+    MissingShard { index: PathBuf, file: String },
+    /// The index lists a tensor twice.
     #[error("{} names tensor {tensor} twice: fetch it again", index.display())]
-    IndexedTwice {
-        /// The index.
-        index: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// A tensor is not in the file that the index says.
+    DuplicateIndexEntry { index: PathBuf, tensor: String },
+    /// A tensor is not in the file that the index names.
     #[error(
-        "tensor {tensor} is {}, {} says that it is in {expected:?}: the index and the weights are \
-         of different checkpoints, fetch both again",
+        "tensor {tensor} is {}, but {} lists it in {expected:?}: the index and the weights are of \
+         different checkpoints, fetch both again",
         found.as_ref().map_or_else(|| "in no file".to_owned(), |file| format!("in {file:?}")),
         index.display()
     )]
     Misplaced {
-        /// The index.
         index: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// File that the index says.
+        /// File that the index names.
         expected: String,
-        /// File that has it, if one has.
+        /// File that contains the tensor, if any.
         found: Option<String>,
     },
     /// A weight file has a tensor that the index does not name.
@@ -220,22 +162,13 @@ pub enum CheckpointError {
          checkpoints, fetch both again",
         path.display(), index.display()
     )]
-    NotIndexed {
-        /// The index.
-        index: PathBuf,
-        /// The weight file.
-        path: PathBuf,
-        /// The tensor.
-        tensor: String,
-    },
-    /// One of several numbered weight files is not there.
+    NotIndexed { index: PathBuf, path: PathBuf, tensor: String },
+    /// One of several numbered weight files does not exist.
     #[error("no {name} in {}, one of {count} weight files: fetch it", dir.display())]
-    ShardAbsent {
-        /// The checkpoint folder.
+    MissingNumberedShard {
         dir: PathBuf,
-        /// The missing file.
         name: String,
-        /// Weight files, as their names say.
+        /// Number of weight files according to their names.
         count: usize,
     },
     /// A weight file ends before its header does.
@@ -245,25 +178,23 @@ pub enum CheckpointError {
         path.display()
     )]
     Truncated {
-        /// The file.
         path: PathBuf,
-        /// Bytes needed.
+        /// Bytes.
         expected: u64,
-        /// Bytes there.
+        /// Bytes.
         found: u64,
     },
-    /// The header's length is beyond what the format allows.
+    /// The length of the header is above the limit of the format.
     #[error(
         "{}: header length {found} is above the format's limit of {limit} bytes: \
          this is not a safetensors file",
         path.display()
     )]
     HeaderTooLong {
-        /// The file.
         path: PathBuf,
-        /// The format's limit.
+        /// Bytes.
         limit: u64,
-        /// Claimed length.
+        /// Bytes.
         found: u64,
     },
     /// The header of a weight file is not a JSON object of tensors.
@@ -273,7 +204,6 @@ pub enum CheckpointError {
         path.display()
     )]
     HeaderNotJson {
-        /// The file.
         path: PathBuf,
         /// Line and column inside the header.
         #[source]
@@ -286,152 +216,117 @@ pub enum CheckpointError {
         path.display()
     )]
     Overlap {
-        /// The file.
         path: PathBuf,
-        /// The later tensor.
         tensor: String,
-        /// The earlier tensor.
         other: String,
-        /// Earliest byte at which the later tensor could start.
+        /// End of the earlier tensor, bytes after the header.
         expected: u64,
-        /// Where it starts.
+        /// Start of the later tensor, bytes after the header.
         found: u64,
     },
-    /// A tensor's bytes lie beyond the file, or end before they start.
+    /// The byte range of a tensor is outside the file or reversed.
     #[error(
-        "{}: tensor {tensor} spans data bytes {begin}..{end}, the file holds {available}: \
+        "{}: tensor {tensor} spans data bytes {begin}..{end}, the file has {available}: \
          the file is truncated or damaged",
         path.display()
     )]
     OutsideFile {
-        /// The file.
         path: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// First byte, after the header.
+        /// First byte, counted from the end of the header.
         begin: u64,
-        /// One past the last byte, after the header.
+        /// One past the last byte, counted from the end of the header.
         end: u64,
         /// Bytes after the header.
         available: u64,
     },
-    /// A tensor's byte count is not its element count times its element size.
+    /// The size of a tensor is not its number of elements times the element size.
     #[error(
         "{}: tensor {tensor} of {dtype} {shape:?} must be {} bytes, found {found}: \
          the header is damaged",
         path.display(), expected.map_or_else(|| "at most 2^64".to_owned(), |bytes| bytes.to_string())
     )]
     WrongLength {
-        /// The file.
         path: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// Element type, as the file names it.
+        /// Element type as named in the file.
         dtype: String,
-        /// Dimensions.
         shape: Vec<usize>,
-        /// Bytes it must have; `None` if the shape overflows.
+        /// Bytes; `None` if the shape overflows.
         expected: Option<u64>,
-        /// Bytes it has.
+        /// Bytes.
         found: u64,
     },
-    /// A tensor appears twice.
+    /// A tensor is stored twice.
     #[error(
         "tensor {tensor} is in {} and again in {}: remove the stale file",
         first.display(), second.display()
     )]
-    Twice {
-        /// The tensor.
+    DuplicateTensor {
         tensor: String,
-        /// The file that was read first.
         first: PathBuf,
-        /// The file that repeats it; the same file if its header does.
+        /// The same as `first` if one header has the tensor twice.
         second: PathBuf,
     },
-    /// A tensor that was asked for is not in any file.
+    /// A tensor is not in any file.
     #[error(
         "no tensor {tensor} in {}{}: the checkpoint is incomplete or of another model",
-        dir.display(), Wanted(network, shape)
+        dir.display(), Required(network, shape)
     )]
     MissingTensor {
-        /// The checkpoint folder.
         dir: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// Who needs it, if a network does.
+        /// Network that reads the tensor.
         network: Option<&'static str>,
-        /// The shape it should have; empty if unknown.
+        /// Required shape; empty if unknown.
         shape: Vec<usize>,
     },
-    /// A tensor has another shape than the configuration demands.
+    /// The shape of a tensor contradicts the configuration.
     #[error(
         "{}: tensor {tensor} of the {network} network must be {expected:?}, found {found:?}: \
          the configuration and the weights are of different models",
         path.display()
     )]
     WrongShape {
-        /// The file that holds it.
         path: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// Who needs it.
         network: &'static str,
-        /// The shape that the configuration gives.
+        /// Shape according to the configuration.
         expected: Vec<usize>,
-        /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor has an element type that its user cannot take.
+    /// A tensor does not have a floating-point type.
     #[error(
         "{}: tensor {tensor} must be f32, f16 or bf16, found {found}: convert it",
         path.display()
     )]
     WrongDType {
-        /// The file that holds it.
         path: PathBuf,
-        /// The tensor.
         tensor: String,
-        /// The type in the file, as it names it.
+        /// Element type as named in the file.
         found: String,
     },
-    /// Tensors of quantized weights.
+    /// The checkpoint has quantized weights.
     #[error(
-        "{} holds quantized weights ({count} of its tensors are such as {tensor}): convert them to \
+        "{} contains quantized weights ({count} of its tensors, such as {tensor}): convert them to \
          f32, f16 or bf16",
         dir.display()
     )]
-    Quantized {
-        /// The checkpoint folder.
-        dir: PathBuf,
-        /// How many there are.
-        count: usize,
-        /// One of them.
-        tensor: String,
-    },
-    /// Tensors that change what a module computes and that no network reads.
+    Quantized { dir: PathBuf, count: usize, tensor: String },
+    /// Tensors that would change the computation of a module and that no network reads.
     #[error(
-        "tensors of {} belong to modules of the model but have no place in it: {}: the weights and \
-         the configuration are of different models",
+        "{} has tensors inside modules of the model that the model does not use: {}: the weights \
+         and the configuration are of different models",
         dir.display(), Sample(tensors)
     )]
-    Unplaced {
-        /// The checkpoint folder.
-        dir: PathBuf,
-        /// Their names.
-        tensors: Vec<String>,
-    },
-    /// The output head is stored and is not the embedding that it should be tied to.
+    UnusedInModule { dir: PathBuf, tensors: Vec<String> },
+    /// A stored output head differs from the embedding to which it should be tied.
     #[error(
         "{}: tensor {tensor} differs from the embedding, expected one table for both: \
-         the weights are of a model with an output head of its own",
+         the weights are of a model with a separate output head",
         path.display()
     )]
-    Untied {
-        /// The file that holds it.
-        path: PathBuf,
-        /// The output head.
-        tensor: String,
-    },
+    UntiedHead { path: PathBuf, tensor: String },
     /// Several tensors are wrong.
     #[error(
         "{} tensors are wrong: {missing} of the {needed} that the networks read are missing, \
@@ -439,22 +334,21 @@ pub enum CheckpointError {
         errors.len(), unknown.len(), dir.display(), Examples(unknown), Listed(errors)
     )]
     Several {
-        /// The checkpoint folder.
         dir: PathBuf,
-        /// Tensors that the networks read.
+        /// Number of tensors that the networks read.
         needed: usize,
-        /// How many of them are missing.
+        /// Number of those that are missing.
         missing: usize,
-        /// Tensors in the weight files.
+        /// Number of tensors in the weight files.
         stored: usize,
-        /// Those whose names are unknown.
+        /// Stored tensors with unknown names.
         unknown: Vec<String>,
-        /// Each wrong tensor, in the order of the networks.
+        /// One error per wrong tensor, in the order of the networks.
         errors: Vec<CheckpointError>,
     },
 }
 
-/// The first few names of a list.
+/// Displays the first few names of a list.
 struct Sample<'a>(&'a [String]);
 
 impl fmt::Display for Sample<'_> {
@@ -469,7 +363,7 @@ impl fmt::Display for Sample<'_> {
     }
 }
 
-/// A [`Sample`] in brackets, or nothing.
+/// Displays a [`Sample`] in parentheses; nothing for an empty list.
 struct Examples<'a>(&'a [String]);
 
 impl fmt::Display for Examples<'_> {
@@ -478,10 +372,10 @@ impl fmt::Display for Examples<'_> {
     }
 }
 
-/// The tail of a missing tensor's message: who needs it, and of which shape.
-struct Wanted<'a>(&'a Option<&'static str>, &'a [usize]);
+/// Displays the network that requires a tensor, and the shape.
+struct Required<'a>(&'a Option<&'static str>, &'a [usize]);
 
-impl fmt::Display for Wanted<'_> {
+impl fmt::Display for Required<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(network) if self.1.is_empty() => {
@@ -493,7 +387,7 @@ impl fmt::Display for Wanted<'_> {
     }
 }
 
-/// The first few of a list of errors, one per line.
+/// Displays the first few errors of a list, one per line.
 struct Listed<'a>(&'a [CheckpointError]);
 
 impl fmt::Display for Listed<'_> {
@@ -509,74 +403,48 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// Something odd about a checkpoint that does not stop its use.
+/// Warning about a checkpoint that does not prevent its use.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Warning {
-    /// A file's weights were left out: they all read as zero.
-    Sparse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A tensor holds NaN or infinite values.
+    /// A weight file is sparse: all weights read as zero.
+    Sparse { path: PathBuf },
+    /// A tensor contains NaN or infinite values.
     NonFinite {
-        /// The tensor.
         tensor: String,
-        /// How many of its values are not finite.
+        /// Number of values that are not finite.
         count: u64,
-        /// How many values it has.
+        /// Number of values.
         total: u64,
     },
-    /// Tensors that belong to no module of the model and are not read.
-    UnknownTensors {
-        /// Their names.
-        tensors: Vec<String>,
-    },
-    /// Every name in the weight files begins with a prefix, which was removed.
-    Prefix {
-        /// The prefix, with its dot.
-        prefix: String,
-    },
-    /// Weight files of the folder that are not part of the checkpoint and are not read.
-    LeftOut {
-        /// Their names.
-        files: Vec<String>,
-    },
-    /// No file says how frames are prepared.
+    /// Tensors outside the modules of the model, which are not read.
+    UnknownTensors { tensors: Vec<String> },
+    /// All names in the weight files begin with a prefix, which is removed.
+    Prefix { prefix: String },
+    /// Weight files in the folder that are not part of the checkpoint, which are not read.
+    UnusedFiles { files: Vec<String> },
+    /// No file describes the preprocessing of frames.
     NoPreprocessor,
-    /// An optional tensor that nothing reads has another shape or type than the release's.
-    UnusedDiffers {
-        /// The tensor.
-        tensor: String,
-        /// The release's shape.
-        expected: Vec<usize>,
-        /// The shape in the file.
-        found: Vec<usize>,
-    },
-    /// A BEV trunk's tensors are of another architecture than `bev_config.json` names.
+    /// A tensor that inference does not read has another shape than in the AutoMoT release.
+    UnusedDiffers { tensor: String, expected: Vec<usize>, found: Vec<usize> },
+    /// The tensors of a BEV trunk have another architecture than `bev_config.json` names.
     Architecture {
         /// `image_encoder` or `lidar_encoder`.
         trunk: &'static str,
-        /// What the file names.
+        /// Architecture in the file.
         named: String,
     },
-    /// The action expert projects features of another width than the BEV encoder gives, so the
-    /// two networks cannot be chained.
-    Unchained {
+    /// The width of the BEV feature differs from the input width of the action expert, so the two
+    /// networks cannot be chained.
+    BevWidthDiffers {
         /// Channels of the BEV feature.
         feature: usize,
         /// Input width of `bev_encoder_proj`.
         projection: usize,
     },
-    /// Something that only the model's family knows.
-    OfFamily(
-        /// What is odd, as text.
-        String,
-    ),
-    /// The output head is stored although it is the embedding; the embedding is used.
-    StoredHead {
-        /// Its element type.
-        dtype: DType,
-    },
+    /// A warning that is specific to a model family, as text.
+    OfFamily(String),
+    /// The output head is stored although it equals the embedding. The embedding is used.
+    StoredHead { dtype: DType },
 }
 
 impl fmt::Display for Warning {
@@ -584,8 +452,8 @@ impl fmt::Display for Warning {
         match self {
             Self::Sparse { path } => write!(
                 f,
-                "{} is sparse: its weights were left out and read as zero, so it is good for \
-                 sizes and times only",
+                "{} is sparse: its weights read as zero, so it is only suitable for measuring sizes \
+                 and times",
                 path.display()
             ),
             Self::NonFinite { tensor, count, total } => {
@@ -597,25 +465,22 @@ impl fmt::Display for Warning {
             Self::Prefix { prefix } => {
                 write!(f, "every tensor's name begins with {prefix:?}, which is removed")
             }
-            Self::LeftOut { files } => {
+            Self::UnusedFiles { files } => {
                 write!(f, "other weight files in the folder are not read: {}", Sample(files))
             }
             Self::NoPreprocessor => f.write_str(
-                "the checkpoint has no preprocessor_config.json: frames are prepared as for \
+                "the checkpoint has no preprocessor_config.json: frames are preprocessed as for \
                  Qwen3-VL (p/127.5 - 1)",
             ),
             Self::UnusedDiffers { tensor, expected, found } => {
-                write!(f, "unused tensor {tensor} is {found:?}, the release's is {expected:?}")
+                write!(f, "unused tensor {tensor} is {found:?}, in the release {expected:?}")
             }
             Self::Architecture { trunk, named } => {
-                write!(
-                    f,
-                    "the tensors of {trunk} are not of the {named} that bev_config.json names"
-                )
+                write!(f, "the tensors of {trunk} are not a {named}, as in bev_config.json")
             }
-            Self::Unchained { feature, projection } => write!(
+            Self::BevWidthDiffers { feature, projection } => write!(
                 f,
-                "the BEV encoder gives {feature} channels, bev_encoder_proj takes {projection}: \
+                "the BEV encoder returns {feature} channels, bev_encoder_proj takes {projection}: \
                  the two networks cannot be chained"
             ),
             Self::OfFamily(text) => f.write_str(text),

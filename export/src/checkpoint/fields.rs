@@ -1,5 +1,5 @@
-//! Reading keys of a JSON file, so that every error names the file and the key, and that no key is
-//! passed over: [`Fields::finish`] refuses those that were neither read nor known to be harmless.
+//! Reads keys of a JSON file. Every error names the file and the key, and [`Fields::finish`] refuses
+//! keys that were neither read nor listed as ignored.
 
 use super::CheckpointError;
 use super::small_file;
@@ -9,33 +9,33 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// Largest count that a configuration may hold. A product of three such counts fits 64 bits, and the
-/// widest known embedding table has 262,144 rows.
+/// Largest count in a configuration. A product of three such counts fits in 64 bits, and the largest
+/// known embedding table has 262,144 rows.
 pub(crate) const MAX_COUNT: usize = 1 << 21;
 
-/// A JSON object, the file it is from and the path of keys that led to it.
+/// A JSON object with its file and the path of keys to it.
 pub(crate) struct Fields {
     file: PathBuf,
     prefix: String,
     object: Value,
-    /// Keys that were asked for.
+    /// Keys that were read.
     read: RefCell<BTreeSet<String>>,
 }
 
 impl Fields {
-    /// Reads a file; `None` if there is none.
+    /// Reads a file; `None` if it does not exist.
     pub(crate) fn read(file: &Path) -> Result<Option<Self>, CheckpointError> {
         let Some(bytes) = small_file::read(file)? else { return Ok(None) };
         let object: Value = serde_json::from_slice(&bytes)
             .map_err(|source| CheckpointError::NotJson { path: file.into(), source })?;
         let fields = Self::new(file, String::new(), object);
         if !fields.object.is_object() {
-            return Err(fields.wrong_type("the whole file", "an object", &fields.object));
+            return Err(fields.wrong_type("the top level", "an object", &fields.object));
         }
         Ok(Some(fields))
     }
 
-    /// An object without keys, for a file that may be absent.
+    /// Creates an empty object, for an optional file that does not exist.
     pub(crate) fn empty(file: &Path) -> Self {
         Self::new(file, String::new(), Value::Object(serde_json::Map::new()))
     }
@@ -44,7 +44,7 @@ impl Fields {
         Self { file: file.into(), prefix, object, read: RefCell::default() }
     }
 
-    /// The object under `key`.
+    /// Returns the object under `key`.
     pub(crate) fn object(&self, key: &str) -> Result<Self, CheckpointError> {
         let value = self.required(key, "an object")?;
         if !value.is_object() {
@@ -53,14 +53,14 @@ impl Fields {
         Ok(Self::new(&self.file, format!("{}.", self.path_of(key)), value.clone()))
     }
 
-    /// Checks that every key was read, is in `harmless`, or holds nothing.
+    /// Checks that every key was read, is in `ignored`, or has an empty value.
     ///
     /// # Errors
     /// If there is another key: it may change what the model computes.
-    pub(crate) fn finish(&self, harmless: &[&str]) -> Result<(), CheckpointError> {
+    pub(crate) fn finish(&self, ignored: &[&str]) -> Result<(), CheckpointError> {
         let read = self.read.borrow();
         for (key, value) in self.object.as_object().into_iter().flatten() {
-            let is_known = read.contains(key) || harmless.contains(&key.as_str());
+            let is_known = read.contains(key) || ignored.contains(&key.as_str());
             let is_empty = value.is_null()
                 || value.as_object().is_some_and(serde_json::Map::is_empty)
                 || value.as_array().is_some_and(Vec::is_empty);
@@ -75,27 +75,27 @@ impl Fields {
         Ok(())
     }
 
-    /// True if `key` is there and not null.
+    /// True if `key` exists and is not null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// A count: a whole number from one to [`MAX_COUNT`].
+    /// Reads an integer from one to [`MAX_COUNT`].
     pub(crate) fn count(&self, key: &str) -> Result<usize, CheckpointError> {
         self.count_up_to(key, MAX_COUNT)
     }
 
-    /// A whole number from one to `limit`.
+    /// Reads an integer from one to `limit`.
     pub(crate) fn count_up_to(&self, key: &str, limit: usize) -> Result<usize, CheckpointError> {
-        let expected = "a whole number above zero";
+        let expected = "an integer above zero";
         let value = self.required(key, expected)?;
-        let count = whole(value)
+        let count = integer(value)
             .filter(|&count| count > 0)
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))?;
         self.at_most(key, count, limit)
     }
 
-    /// `count`, the value of `key`, if it is not above `limit`.
+    /// Checks that `count`, the value of `key`, is at most `limit`.
     pub(crate) fn at_most(
         &self,
         key: &str,
@@ -108,35 +108,35 @@ impl Fields {
         Ok(count)
     }
 
-    /// A count, if the key is there.
+    /// Like [`count`](Self::count), with a default for an absent key.
     pub(crate) fn count_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
         if self.has(key) { self.count(key) } else { Ok(default) }
     }
 
-    /// A number of pixels, if the key is there; unlike a count it may be far above any width.
+    /// Reads a number of pixels, which may exceed [`MAX_COUNT`], with a default for an absent key.
     pub(crate) fn pixels_or(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default) };
-        whole(value)
-            .ok_or_else(|| self.wrong_type(&self.path_of(key), "a whole number of pixels", value))
+        integer(value)
+            .ok_or_else(|| self.wrong_type(&self.path_of(key), "a number of pixels", value))
     }
 
-    /// All keys.
+    /// Returns all keys.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.object.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect()
     }
 
-    /// A finite number.
+    /// Reads a finite number.
     pub(crate) fn number(&self, key: &str) -> Result<f64, CheckpointError> {
         let value = self.required(key, "a number")?;
         number(value).ok_or_else(|| self.wrong_type(&self.path_of(key), "a number", value))
     }
 
-    /// A finite number, if the key is there.
+    /// Like [`number`](Self::number), with a default for an absent key.
     pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, CheckpointError> {
         if self.has(key) { self.number(key) } else { Ok(default) }
     }
 
-    /// A truth value, if the key is there; numbers count as Python's truth values.
+    /// Reads a boolean, with a default for an absent key. Numbers are converted as in Python.
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let plain = plain(value);
@@ -146,14 +146,14 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), "true or false", value))
     }
 
-    /// A text, if the key is there.
+    /// Reads a string, with a default for an absent key.
     pub(crate) fn text_or(&self, key: &str, default: &str) -> Result<String, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(default.to_owned()) };
         let text = value.as_str().map(str::to_owned);
-        text.ok_or_else(|| self.wrong_type(&self.path_of(key), "a text", value))
+        text.ok_or_else(|| self.wrong_type(&self.path_of(key), "a string", value))
     }
 
-    /// A list of numbers, or a number in place of a list of equal ones.
+    /// Reads a list of numbers. A single number is repeated `length` times.
     pub(crate) fn numbers(&self, key: &str, length: usize) -> Result<Vec<f64>, CheckpointError> {
         let expected = "a list of numbers";
         let value = self.required(key, expected)?;
@@ -166,9 +166,9 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
     }
 
-    /// A list of texts.
+    /// Reads a list of strings.
     pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, CheckpointError> {
-        let expected = "a list of texts";
+        let expected = "a list of strings";
         let value = self.required(key, expected)?;
         plain(value)
             .as_array()
@@ -176,25 +176,25 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
     }
 
-    /// A list of whole numbers, zero allowed.
+    /// Reads a list of non-negative integers.
     pub(crate) fn indices(&self, key: &str) -> Result<Vec<usize>, CheckpointError> {
-        let expected = "a list of whole numbers";
+        let expected = "a list of non-negative integers";
         let value = self.required(key, expected)?;
         plain(value)
             .as_array()
-            .and_then(|list| list.iter().map(whole).collect())
+            .and_then(|list| list.iter().map(integer).collect())
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
     }
 
-    /// A token id.
+    /// Reads a token id.
     pub(crate) fn token(&self, key: &str) -> Result<u32, CheckpointError> {
         let value = self.required(key, "a token id")?;
-        whole(value)
+        integer(value)
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| self.wrong_type(&self.path_of(key), "a token id", value))
     }
 
-    /// The error for a value that breaks a rule; the key may be one of the file.
+    /// Creates the error for a value that breaks a rule. `key` may be arbitrary text from the file.
     pub(crate) fn invalid(&self, key: &str, expected: String) -> CheckpointError {
         CheckpointError::InvalidValue {
             path: self.file.clone(),
@@ -231,7 +231,7 @@ impl Fields {
     }
 }
 
-/// The value inside jsonpickle's wrappings of tuples, numpy arrays and numpy scalars.
+/// Unwraps jsonpickle's encodings of tuples, numpy arrays and numpy scalars.
 fn plain(value: &Value) -> &Value {
     ["py/tuple", "values", "value"].iter().find_map(|key| value.get(key)).unwrap_or(value)
 }
@@ -240,8 +240,8 @@ fn number(value: &Value) -> Option<f64> {
     plain(value).as_f64().filter(|number| number.is_finite())
 }
 
-fn whole(value: &Value) -> Option<usize> {
-    // Python's configurations write some counts as 5.0; above 2^32 no count makes sense.
+fn integer(value: &Value) -> Option<usize> {
+    // Python's configurations write some counts as 5.0. Counts above 2^32 are not plausible.
     let number = number(value)?;
     (number >= 0.0 && number <= f64::from(u32::MAX) && number.fract() == 0.0)
         .then_some(number as usize)

@@ -1,8 +1,8 @@
 //! The header of one safetensors file: an eight-byte length, then JSON, then the tensors' bytes.
 //!
-//! Read here rather than with the safetensors crate because its errors name neither the file nor
-//! the tensor, because it refuses gaps, and because an element type that we cannot use must not
-//! stop a file whose other tensors we can.
+//! The safetensors crate is not used because its errors name neither the file nor the tensor, it
+//! refuses gaps, and an unsupported element type of one tensor would make the other tensors of the
+//! file unreadable.
 
 use super::CheckpointError;
 use crate::dtype::DType;
@@ -11,44 +11,42 @@ use std::fmt;
 use std::path::Path;
 use tandem_files::shortened;
 
-/// The format's own limit on the header.
+/// Limit of the format on the length of the header.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Limits on what a header may hold that is quoted in messages: bytes of a tensor's name, bytes of
-/// a type's name, dimensions.
+/// Limits on parts of a header that are quoted in messages: bytes of a tensor's name, bytes of a
+/// type's name, number of dimensions.
 const MAX_NAME_BYTES: usize = 512;
 const MAX_DTYPE_BYTES: usize = 32;
 const MAX_DIMENSIONS: usize = 16;
 
-/// One tensor, as the header describes it; checked against the file's length.
+/// One tensor of the header, checked against the length of the file.
 pub(super) struct Described {
-    /// Name.
     pub(super) name: String,
-    /// Element type, as the file names it.
+    /// Element type as named in the file.
     pub(super) dtype_name: String,
-    /// Element type, if it is one of ours.
+    /// Element type; `None` if it is not supported.
     pub(super) dtype: Option<DType>,
     /// Dimensions, outermost first.
     pub(super) shape: Vec<usize>,
-    /// First byte in the file.
+    /// Bytes from the start of the file.
     pub(super) offset: u64,
     /// Bytes.
     pub(super) length: u64,
 }
 
-/// Key and value by which a file's metadata says that its weights are a hole.
+/// Key and value in the metadata that mark the weights as a hole in a sparse file.
 pub(crate) const SPARSE_KEY: &str = "tandem.weights";
 pub(crate) const SPARSE_VALUE: &str = "sparse";
 
-/// What a header says.
+/// Content of a header.
 pub(super) struct FileHeader {
-    /// The tensors.
     pub(super) tensors: Vec<Described>,
-    /// The weights were left out: all of them read as zero.
+    /// True if the file is marked as sparse: all weights read as zero.
     pub(super) is_sparse: bool,
 }
 
-/// Reads and checks the header of the file whose bytes are `bytes`.
+/// Reads and checks the header of a file from its bytes.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<FileHeader, CheckpointError> {
     let file_bytes = bytes.len() as u64;
     let truncated =
@@ -75,7 +73,7 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<FileHeader, CheckpointEr
     Ok(FileHeader { tensors: described, is_sparse: header.is_sparse })
 }
 
-/// Checks one tensor's bytes against the file and against its shape.
+/// Checks the byte range of one tensor against the file and the shape.
 fn check_entry(
     path: &Path,
     name: String,
@@ -119,7 +117,7 @@ fn check_entry(
     })
 }
 
-/// Checks that no two tensors share bytes or a name. Gaps are fine: writers align with them.
+/// Checks that no two tensors share bytes or a name. Gaps are allowed: writers use them for alignment.
 fn check_disjoint(
     path: &Path,
     data_start: u64,
@@ -128,7 +126,7 @@ fn check_disjoint(
     described.sort_by(|a, b| a.name.cmp(&b.name));
     for pair in described.windows(2) {
         if pair[0].name == pair[1].name {
-            return Err(CheckpointError::Twice {
+            return Err(CheckpointError::DuplicateTensor {
                 tensor: pair[0].name.clone(),
                 first: path.into(),
                 second: path.into(),
@@ -151,7 +149,7 @@ fn check_disjoint(
     Ok(())
 }
 
-/// Our element types, by the format's names.
+/// Returns the element type for a name of the format; `None` if it is not supported.
 fn known_dtype(name: &str) -> Option<DType> {
     Some(match name {
         "F32" => DType::F32,
@@ -164,8 +162,8 @@ fn known_dtype(name: &str) -> Option<DType> {
     })
 }
 
-/// Bytes of one element, for every type that the format has had for long. A newer type's length
-/// goes unchecked, so that a tensor we never read does not stop the others.
+/// Bytes of one element; `None` for types that newer versions of the format added. Their lengths are
+/// not checked, so that an unused tensor does not make the file unreadable.
 fn element_size(name: &str) -> Option<u64> {
     Some(match name {
         "BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" => 1,
@@ -176,7 +174,7 @@ fn element_size(name: &str) -> Option<u64> {
     })
 }
 
-/// What the header says of one tensor.
+/// Entry of one tensor in the header.
 #[derive(serde::Deserialize)]
 struct Entry {
     dtype: String,
@@ -184,7 +182,7 @@ struct Entry {
     data_offsets: [u64; 2],
 }
 
-/// The header's tensors in file order, repeated names kept; of `__metadata__` one thing.
+/// Tensors of the header in file order, including repeated names, and the sparse mark.
 struct Header {
     tensors: Vec<(String, Entry)>,
     is_sparse: bool,
@@ -220,7 +218,7 @@ impl<'de> Deserialize<'de> for Header {
                     let entry =
                         map.next_value::<Entry>().map_err(|error| refused(&shortened(error)))?;
                     if entry.dtype.len() > MAX_DTYPE_BYTES || entry.shape.len() > MAX_DIMENSIONS {
-                        return Err(refused("neither its type nor its shape can be this long"));
+                        return Err(refused("its type or its shape is too long"));
                     }
                     tensors.push((name, entry));
                 }

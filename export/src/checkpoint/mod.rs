@@ -1,7 +1,7 @@
-//! The weight files of a checkpoint folder, of any model family.
+//! The weight files of a checkpoint folder of any model family.
 //!
-//! Opening reads tensor headers only and maps the weight files into memory, so a folder of 12 GB opens
-//! in milliseconds. What the tensors mean is for a family to say.
+//! Opening reads only tensor headers and maps the weight files into memory, so a folder of 12 GB opens
+//! in milliseconds. The model family interprets the tensors.
 
 mod error;
 mod fields;
@@ -26,42 +26,42 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use tandem_files::MappedFile;
 
-/// Where a tensor's bytes are.
+/// Type, shape and byte range of a stored tensor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TensorEntry {
-    /// Element type.
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
     /// Index into [`Tensors::files`].
     pub file: usize,
-    /// First byte, counted from the start of the file.
+    /// Bytes from the start of the file.
     pub offset: u64,
     /// Bytes.
     pub length: u64,
 }
 
-/// The tensors of a checkpoint folder, by the model's names for them.
+/// The tensors of a checkpoint folder by their names in the model.
 ///
-/// The weight files stay mapped: they must not be changed or shortened while this lives.
+/// The weight files are mapped: they must not be changed or truncated during the lifetime of this
+/// value.
 pub struct Tensors {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<PathBuf>,
     maps: Vec<MappedFile>,
     pub(crate) tensors: BTreeMap<String, TensorEntry>,
-    /// Tensors of an element type that we have no name for: type as the file names it, file.
-    pub(crate) foreign: BTreeMap<String, (String, usize)>,
-    /// Files that say that their weights were left out.
+    /// Tensors with an unsupported element type: type as named in the file, and index of the file.
+    pub(crate) unsupported: BTreeMap<String, (String, usize)>,
+    /// Files that are marked as sparse.
     sparse: Vec<PathBuf>,
-    /// Prefix of every stored name; the names in `tensors` omit it.
+    /// Prefix of all stored names, which is removed from the names in `tensors`.
     prefix: String,
     /// Names of weight files that are not part of the checkpoint.
-    left_out: Vec<String>,
+    unused_files: Vec<String>,
 }
 
 impl Tensors {
-    /// Opens the weight files of a folder, which are those that `model.safetensors.index.json` names,
-    /// `model.safetensors` if there is no index, or every `model-*.safetensors`.
+    /// Opens the weight files of a folder: those that `model.safetensors.index.json` names; without
+    /// an index `model.safetensors`; otherwise all `model-*.safetensors`.
     ///
     /// # Errors
     /// If a file is missing or damaged, or if index and files contradict each other.
@@ -69,7 +69,7 @@ impl Tensors {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
         }
-        let WeightFiles { files, index, left_out } = WeightFiles::find(dir)?;
+        let WeightFiles { files, index, unused_files } = WeightFiles::find(dir)?;
         let mut maps: Vec<MappedFile> = Vec::with_capacity(files.len());
         let mut stored: BTreeMap<String, Described> = BTreeMap::new();
         let mut file_of: BTreeMap<String, usize> = BTreeMap::new();
@@ -86,7 +86,7 @@ impl Tensors {
             }
             for found in header.tensors {
                 if let Some(&earlier) = file_of.get(&found.name) {
-                    return Err(CheckpointError::Twice {
+                    return Err(CheckpointError::DuplicateTensor {
                         tensor: found.name,
                         first: files[earlier].clone(),
                         second: path.clone(),
@@ -102,16 +102,16 @@ impl Tensors {
         }
         let prefix = naming.shared_prefix(file_of.keys().map(String::as_str));
         let mut tensors: BTreeMap<String, TensorEntry> = BTreeMap::new();
-        let mut foreign: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        let mut unsupported: BTreeMap<String, (String, usize)> = BTreeMap::new();
         for (stored_name, found) in stored {
             let file = file_of[&stored_name];
             let name = (naming.of_model)(&stored_name[prefix.len()..]);
             if let Some(earlier) = tensors
                 .get(&name)
                 .map(|entry| entry.file)
-                .or_else(|| foreign.get(&name).map(|(_, file)| *file))
+                .or_else(|| unsupported.get(&name).map(|(_, file)| *file))
             {
-                return Err(CheckpointError::Twice {
+                return Err(CheckpointError::DuplicateTensor {
                     tensor: name,
                     first: files[earlier].clone(),
                     second: files[file].clone(),
@@ -123,53 +123,53 @@ impl Tensors {
                     tensors.insert(name, TensorEntry { dtype, shape, file, offset, length });
                 }
                 None => {
-                    foreign.insert(name, (found.dtype_name, file));
+                    unsupported.insert(name, (found.dtype_name, file));
                 }
             }
         }
         let dir = dir.into();
-        Ok(Self { dir, files, maps, tensors, foreign, sparse, prefix, left_out })
+        Ok(Self { dir, files, maps, tensors, unsupported, sparse, prefix, unused_files })
     }
 
-    /// Names of all stored tensors, whatever their type.
+    /// Iterates over the names of all stored tensors, including unsupported types.
     pub(crate) fn stored_names(&self) -> impl Iterator<Item = &String> {
-        self.tensors.keys().chain(self.foreign.keys())
+        self.tensors.keys().chain(self.unsupported.keys())
     }
 
-    /// Oddities of the files that concern every family.
+    /// Returns warnings about the files that apply to every family.
     pub fn warnings(&self) -> Vec<Warning> {
         let mut warnings: Vec<Warning> =
             self.sparse.iter().map(|path| Warning::Sparse { path: path.clone() }).collect();
         if !self.prefix.is_empty() {
             warnings.push(Warning::Prefix { prefix: self.prefix.clone() });
         }
-        if !self.left_out.is_empty() {
-            warnings.push(Warning::LeftOut { files: self.left_out.clone() });
+        if !self.unused_files.is_empty() {
+            warnings.push(Warning::UnusedFiles { files: self.unused_files.clone() });
         }
         warnings
     }
 
-    /// The folder.
+    /// Path of the checkpoint folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The weight files, in the order that [`TensorEntry::file`] counts.
+    /// Weight files, indexed by [`TensorEntry::file`].
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Every tensor of an element type that [`DType`] names.
+    /// Tensors with a supported element type, by name.
     pub fn tensors(&self) -> &BTreeMap<String, TensorEntry> {
         &self.tensors
     }
 
-    /// One tensor.
+    /// Finds a tensor by name.
     ///
     /// # Errors
-    /// If there is no such tensor, or its element type is not one of [`DType`].
+    /// If the tensor does not exist or its element type is not supported.
     pub fn tensor(&self, name: &str) -> Result<&TensorEntry, CheckpointError> {
-        self.tensors.get(name).ok_or_else(|| match self.foreign.get(name) {
+        self.tensors.get(name).ok_or_else(|| match self.unsupported.get(name) {
             Some((dtype, file)) => CheckpointError::WrongDType {
                 path: self.files[*file].clone(),
                 tensor: name.to_owned(),
@@ -184,12 +184,12 @@ impl Tensors {
         })
     }
 
-    /// The stored bytes of a tensor: row-major, little endian, without any alignment.
+    /// Returns the stored bytes of a tensor: row-major, little-endian, unaligned.
     ///
     /// # Panics
     /// If `entry` is not of this checkpoint.
     pub fn bytes(&self, entry: &TensorEntry) -> &[u8] {
-        // Fits: the header was checked against the mapping's length, which is a usize.
+        // In range: the header was checked against the length of the mapping, which is a usize.
         let start = entry.offset as usize;
         &self.maps[entry.file][start..start + entry.length as usize]
     }

@@ -1,20 +1,20 @@
-//! Names of stored tensors: where an index says that they are, and what was put in front of them.
+//! Names of stored tensors: comparison with an index, and shared prefixes.
 
 use super::CheckpointError;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// How a model family names its tensors.
+/// Naming scheme of a model family's tensors.
 pub struct Naming {
     /// First parts of the names of all tensors of the model.
     pub modules: &'static [&'static str],
-    /// The model's name of a tensor that is stored under this name.
+    /// Converts the stored name of a tensor to its name in the model.
     pub of_model: fn(&str) -> String,
 }
 
-/// Checks that every tensor is in the file that the index says, and that the index names them all.
-/// `index` and `found` hold positions in `files`.
+/// Checks that every tensor is in the file that the index names, and that the index lists all tensors.
+/// The values of `index` and `found` are positions in `files`.
 pub(super) fn check_index(
     path: &Path,
     index: &BTreeMap<String, usize>,
@@ -46,8 +46,8 @@ pub(super) fn check_index(
 }
 
 impl Naming {
-    /// What wrappers such as `torch.compile` or `DataParallel` put in front of every name, with its dot;
-    /// empty if there is no such prefix or no module of the model follows it.
+    /// Returns the prefix, including its dot, that wrappers such as `torch.compile` or `DataParallel`
+    /// add to every name; empty without such a prefix, or if no module of the model follows it.
     pub(super) fn shared_prefix<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> String {
         let mut prefix = String::new();
         loop {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_of_some_names_or_of_another_model_stays() {
+    fn prefix_of_some_names_or_of_another_model_is_kept() {
         check(&["language_model.a", "module.vision_model.b"], "");
         check(&["model.layers.0.a", "model.norm.weight"], "");
         check(&["model", "model.a"], "");

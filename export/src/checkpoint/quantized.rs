@@ -1,9 +1,9 @@
-//! Refusing quantized weights, which no family computes with.
+//! Detection of quantized weights, which no family supports.
 
 use super::{CheckpointError, Tensors};
 
-/// Last parts of the names that GPTQ, AWQ, compressed-tensors, FP8 and bitsandbytes give to what
-/// quantized weights need besides the numbers.
+/// Last parts of the names of the additional tensors of GPTQ, AWQ, compressed-tensors, FP8 and
+/// bitsandbytes.
 const QUANTIZED_PARTS: [&str; 14] = [
     "qweight",
     "qzeros",
@@ -25,7 +25,7 @@ impl Tensors {
     /// Checks that no tensor belongs to quantized weights.
     ///
     /// # Errors
-    /// If there is one, by its name.
+    /// If a tensor does, judged by its name.
     pub fn refuse_quantized(&self) -> Result<(), CheckpointError> {
         let quantized: Vec<&String> =
             self.stored_names().filter(|name| is_quantized(name)).collect();

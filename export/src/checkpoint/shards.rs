@@ -1,4 +1,4 @@
-//! Which files hold the weights: one file, the shards that an index names, or numbered shards.
+//! Selection of the weight files: one file, the shards that an index names, or numbered shards.
 
 use super::CheckpointError;
 use super::small_file;
@@ -9,12 +9,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// Names the file of each tensor.
+/// Index with the file of each tensor.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
 const SINGLE_FILE: &str = "model.safetensors";
 
-/// Ends of the names of files that hold weights in some format.
+/// Suffixes of weight files of any format.
 const WEIGHT_SUFFIXES: [&str; 6] = [".safetensors", ".pth", ".pt", ".ckpt", ".gguf", ".h5"];
 
 /// The weight files of a folder.
@@ -24,11 +24,11 @@ pub(super) struct WeightFiles {
     /// Position in `files` of each tensor, if the folder has an index.
     pub(super) index: Option<BTreeMap<String, usize>>,
     /// Names of other weight files in the folder.
-    pub(super) left_out: Vec<String>,
+    pub(super) unused_files: Vec<String>,
 }
 
 impl WeightFiles {
-    /// Finds the weight files of `dir`. An index decides; without it the single file does.
+    /// Finds the weight files of `dir`. An index takes precedence over the single file.
     pub(super) fn find(dir: &Path) -> Result<Self, CheckpointError> {
         let present = file_names(dir)?;
         let index_path = dir.join(INDEX_FILE);
@@ -41,22 +41,23 @@ impl WeightFiles {
             None => (numbered_shards(dir, &present)?, None),
         };
         if let Some(missing) = names.iter().find(|name| !present.contains(*name)) {
-            return Err(CheckpointError::NoShard { index: index_path, file: shortened(missing) });
+            let file = shortened(missing);
+            return Err(CheckpointError::MissingShard { index: index_path, file });
         }
         let is_weights = |name: &&String| {
             WEIGHT_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
                 || name.starts_with("pytorch_model")
         };
-        let left_out = present.iter().filter(is_weights).filter(|name| !names.contains(name));
+        let unused_files = present.iter().filter(is_weights).filter(|name| !names.contains(name));
         Ok(Self {
-            left_out: left_out.cloned().collect(),
+            unused_files: unused_files.cloned().collect(),
             files: names.iter().map(|name| dir.join(name)).collect(),
             index,
         })
     }
 }
 
-/// Names of everything in a folder but folders.
+/// Names of the files in a folder.
 fn file_names(dir: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     let unreadable = |source| CheckpointError::Read { path: dir.into(), source };
     let mut names = BTreeSet::new();
@@ -69,7 +70,7 @@ fn file_names(dir: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     Ok(names)
 }
 
-/// The files that an index names, and the position among them of each tensor's file.
+/// Returns the files that an index names, and the position of each tensor's file among them.
 fn read_index(
     path: &Path,
     text: &[u8],
@@ -81,7 +82,7 @@ fn read_index(
     for file in &files {
         let is_plain = Path::new(file).file_name().is_some_and(|name| name == file.as_str());
         if !is_plain || !file.ends_with(".safetensors") {
-            return Err(CheckpointError::ForeignShard {
+            return Err(CheckpointError::InvalidShardName {
                 index: path.into(),
                 file: shortened(file),
             });
@@ -95,13 +96,13 @@ fn read_index(
         let position = files.binary_search(&file).expect("`files` is the sorted set of all files");
         if positions.insert(tensor.clone(), position).is_some() {
             let tensor = shortened(tensor);
-            return Err(CheckpointError::IndexedTwice { index: path.into(), tensor });
+            return Err(CheckpointError::DuplicateIndexEntry { index: path.into(), tensor });
         }
     }
     Ok((files, positions))
 }
 
-/// `model-00001-of-00003.safetensors` and its like, all of them.
+/// Returns files such as `model-00001-of-00003.safetensors`; checks that none is missing.
 fn numbered_shards(dir: &Path, present: &BTreeSet<String>) -> Result<Vec<String>, CheckpointError> {
     let shards: Vec<String> = present
         .iter()
@@ -114,25 +115,26 @@ fn numbered_shards(dir: &Path, present: &BTreeSet<String>) -> Result<Vec<String>
             dir: dir.into(),
             name: "model.safetensors, model.safetensors.index.json or model-*.safetensors",
             advice: if present.iter().any(is_pickle) {
-                "PyTorch's own files are not read; save the weights as safetensors"
+                "PyTorch files are not supported; save the weights as safetensors"
             } else {
-                "give the folder that holds the weights"
+                "give the folder with the weights"
             },
         });
     }
-    // Without an index only the names say how many there should be.
+    // Without an index the number of files follows from their names.
     if let Some(count) = shards.iter().find_map(|name| shard_count(name)) {
         for shard in 1..=count {
             let name = format!("model-{shard:05}-of-{count:05}.safetensors");
             if !present.contains(&name) {
-                return Err(CheckpointError::ShardAbsent { dir: dir.into(), name, count });
+                let dir = dir.into();
+                return Err(CheckpointError::MissingNumberedShard { dir, name, count });
             }
         }
     }
     Ok(shards)
 }
 
-/// The 3 of `model-00001-of-00003.safetensors`.
+/// Returns the 3 of `model-00001-of-00003.safetensors`.
 fn shard_count(name: &str) -> Option<usize> {
     let (_, count) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     count.parse().ok()
@@ -143,7 +145,7 @@ struct Index {
     weight_map: WeightMap,
 }
 
-/// Tensor and file, repeated tensors kept.
+/// Pairs of tensor and file, including repeated tensors.
 struct WeightMap(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for WeightMap {

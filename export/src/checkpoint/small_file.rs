@@ -1,4 +1,4 @@
-//! Reading the small files of a checkpoint folder: configurations, the shard index, the tokenizer.
+//! Reads the small files of a checkpoint folder: configurations, the shard index, the tokenizer.
 
 use super::CheckpointError;
 use std::fs::{self, File};
@@ -8,15 +8,15 @@ use std::path::Path;
 /// Largest configuration or tokenizer file that is read, bytes. Qwen3's tokenizer has 11 MB.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// First bytes of the pointer that git leaves where the file itself was not fetched.
+/// First bytes of a git-lfs pointer.
 const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// Pointers are shorter than this, bytes.
+/// Upper bound on the length of a git-lfs pointer, bytes.
 const MAX_POINTER_BYTES: usize = 1024;
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
-    // A link that leads nowhere is an error, not an absent file.
+    // A broken link is an error, not an absent file.
     if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return Ok(None);
     }
@@ -34,7 +34,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
     Ok(Some(content))
 }
 
-/// Length of a regular file. A named pipe would block the reader, a device has no end.
+/// Returns the length of a regular file. Other files are refused: a named pipe would block, and a
+/// device has no end.
 pub(crate) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
     let metadata =
         fs::metadata(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;
@@ -45,7 +46,7 @@ pub(crate) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
     }
 }
 
-/// Refuses a git-lfs pointer in place of the file.
+/// Refuses a git-lfs pointer.
 pub(crate) fn refuse_pointer(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
     if content.len() < MAX_POINTER_BYTES && content.starts_with(POINTER_START) {
         return Err(CheckpointError::LfsPointer { path: path.into() });

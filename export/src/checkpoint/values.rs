@@ -1,14 +1,14 @@
-//! Reading weights as numbers.
+//! Reads weights as numbers.
 
 use super::{CheckpointError, TensorEntry, Tensors, Warning};
 use crate::dtype::DType;
 use half::{bf16, f16};
 
 impl Tensors {
-    /// A copy of a floating-point tensor, up-cast to f32.
+    /// Reads a floating-point tensor as f32.
     ///
     /// # Errors
-    /// If there is no such tensor or it is not f32, f16 or bf16.
+    /// If the tensor does not exist or is not f32, f16 or bf16.
     pub fn values_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.tensor(name)?;
         let values = floats(self.bytes(entry), entry.dtype);
@@ -21,7 +21,7 @@ impl Tensors {
             .collect())
     }
 
-    /// True if two tensors have the same shape and the same numbers, whatever their types.
+    /// True if two tensors have the same shape and the same values. Their types may differ.
     pub(crate) fn has_same_values(&self, a: &TensorEntry, b: &TensorEntry) -> bool {
         if a.shape != b.shape {
             return false;
@@ -36,10 +36,10 @@ impl Tensors {
         }
     }
 
-    /// Reads every floating-point weight and reports each tensor that holds NaN or infinity.
+    /// Reads every floating-point weight and reports each tensor that contains NaN or infinity.
     ///
-    /// Reads the whole checkpoint, so it takes as long as the disk does; `progress` is told after
-    /// each tensor how many bytes are done, of how many.
+    /// Reads the complete checkpoint from disk. After each tensor, `progress` receives the bytes read
+    /// so far and in total.
     pub fn scan_values(&self, mut progress: impl FnMut(u64, u64)) -> Vec<Warning> {
         let total_bytes: u64 = self.tensors.values().map(|entry| entry.length).sum();
         let mut done_bytes = 0;
@@ -59,7 +59,7 @@ impl Tensors {
         warnings
     }
 
-    /// How many values of a tensor have all exponent bits set, which only NaN and infinity do.
+    /// Counts the values whose exponent bits are all set: NaN and infinity.
     fn count_non_finite(&self, entry: &TensorEntry) -> u64 {
         fn count_half(bytes: &[u8], exponent: u16) -> u64 {
             numbers(bytes, u16::from_le_bytes).filter(|raw| raw & exponent == exponent).count()
@@ -77,7 +77,7 @@ impl Tensors {
     }
 }
 
-/// The numbers of a floating-point tensor; `None` for another type.
+/// Iterates over the values of a floating-point tensor; `None` for another type.
 fn floats(bytes: &[u8], dtype: DType) -> Option<Box<dyn Iterator<Item = f32> + '_>> {
     Some(match dtype {
         DType::F32 => Box::new(numbers(bytes, f32::from_le_bytes)),
@@ -87,11 +87,11 @@ fn floats(bytes: &[u8], dtype: DType) -> Option<Box<dyn Iterator<Item = f32> + '
     })
 }
 
-/// The numbers in unaligned little-endian bytes.
+/// Iterates over the numbers in unaligned little-endian bytes.
 fn numbers<const SIZE: usize, T>(
     bytes: &[u8],
     read: impl Fn([u8; SIZE]) -> T,
 ) -> impl Iterator<Item = T> {
-    // The header check made the length a whole number of elements.
+    // The header check ensures that the length is a multiple of `SIZE`.
     bytes.as_chunks::<SIZE>().0.iter().map(move |raw| read(*raw))
 }

@@ -1,12 +1,11 @@
-//! What one run of an exported network costs: parameters, bytes and floating-point operations,
-//! exactly, from its graph and contract alone.
+//! Cost of one run of an exported network: exact counts of parameters, bytes and floating-point
+//! operations, from its graph and contract alone.
 //!
-//! Two figures of bytes stand side by side. *Unfused* is the upper one: every node reads its inputs
-//! from memory and writes its result there. *Compulsory* is the lower one: every weight, input and
-//! output passes once and nothing in between touches memory. A real run lies between them.
+//! There are two counts of memory traffic, an upper and a lower bound of a real run. *Unfused*: every
+//! node reads its inputs from memory and writes its result. *Minimum*: every weight, input and output
+//! is transferred once, and intermediate values never reach memory.
 //!
-//! Prefixes have a capacity and a shorter real length; graphs compute over the capacity, and so do
-//! these counts.
+//! Graphs compute over the full capacity of the prefix KV cache, and so do these counts.
 
 mod operators;
 
@@ -20,58 +19,35 @@ use std::collections::BTreeMap;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
-/// Why a graph's cost cannot be told.
+/// Error of counting a network's cost.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The bytes are no ONNX file, or one without a graph.
+    /// The bytes are not an ONNX file, or the file has no graph.
     #[error("the graph of network {network:?} is not an ONNX file")]
     NotOnnx {
-        /// The network.
         network: String,
-        /// What the decoder says, if it says anything.
+        /// `None` if the file has no graph.
         #[source]
         source: Option<prost::DecodeError>,
     },
-    /// A node's operator is not in the cost model.
+    /// The cost model does not have the operator of a node.
     #[error(
-        "network {network:?}: the cost of operator {operator:?} (node {node:?}) is not known; count it in the exporter's cost model first"
+        "network {network:?}: the cost model does not have operator {operator:?} (node {node:?}); add it there first"
     )]
-    UnknownOperator {
-        /// The network.
-        network: String,
-        /// The node.
-        node: String,
-        /// Its operator.
-        operator: String,
-    },
-    /// A value has no static shape, or an element type of none of ours.
+    UnknownOperator { network: String, node: String, operator: String },
+    /// A value has no static shape or an unsupported element type.
     #[error(
-        "network {network:?}: value {value:?} has no known element type and static shape; export it again"
+        "network {network:?}: value {value:?} has no supported element type and static shape; export it again"
     )]
-    Untyped {
-        /// The network.
-        network: String,
-        /// The value.
-        value: String,
-    },
-    /// Shapes contradict each other.
-    #[error("network {network:?}: node {node:?} ({operator}) does not add up: {what}")]
-    Misfit {
-        /// The network.
-        network: String,
-        /// The node.
-        node: String,
-        /// Its operator.
-        operator: String,
-        /// What contradicts what.
-        what: String,
-    },
-    /// The graph is not the contract's.
+    Untyped { network: String, value: String },
+    /// The shapes of a node contradict each other.
+    #[error("network {network:?}: node {node:?} ({operator}) has inconsistent shapes: {what}")]
+    Shapes { network: String, node: String, operator: String, what: String },
+    /// The graph does not match the contract.
     #[error(
-        "network {network:?}: {what} {name:?} of the contract is not that of the graph; export it again"
+        "network {network:?}: {what} {name:?} of the contract differs from the graph; export it again"
     )]
     Contract {
-        /// The network.
         network: String,
         /// "input" or "output".
         what: &'static str,
@@ -80,38 +56,38 @@ pub enum CostError {
     },
 }
 
-/// What a node, a part of a network, or a network costs in one run. Costs add up.
+/// Cost of one run of a node, a part of a network or a network. Costs can be added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Cost {
-    /// Numbers of the checkpoint that are read, each at the first node that reads it.
+    /// Elements of checkpoint tensors, counted at the first node that reads them.
     pub parameters: u64,
-    /// Their bytes in the element type that the graph sees.
+    /// Bytes of the parameters in the element type of the graph.
     pub parameter_bytes: u64,
-    /// Bytes of constants that are not parameters (tables, masks, folded tokens), each at the first
-    /// node that reads it.
+    /// Bytes of constants other than parameters (tables, masks, folded tokens), counted at the first
+    /// node that reads them.
     pub constant_bytes: u64,
-    /// Bytes of parameters and constants that nodes read, anew at every node. A lookup reads only
-    /// the rows that it picks.
+    /// Bytes of parameters and constants read, counted at every node. A lookup counts only the rows
+    /// that it selects.
     pub stored_bytes_read: u64,
-    /// Bytes of inputs and intermediate results that nodes read, anew at every node.
+    /// Bytes of inputs and intermediate results read, counted at every node.
     pub activation_bytes_read: u64,
-    /// Bytes of results that nodes write.
+    /// Bytes of results written.
     pub activation_bytes_written: u64,
-    /// Operations of matrix products and convolutions: two per multiply-add.
+    /// Operations of matrix products and convolutions, two per multiply-add.
     pub matrix_flops: u64,
-    /// Operations of the two products inside `Attention` nodes, over all columns, masked or not.
+    /// Operations of the two products of `Attention` nodes, including masked columns.
     pub attention_flops: u64,
-    /// Everything else at one per element: element by element, normalizations, softmax, means.
+    /// Other operations, one per element: elementwise operators, normalizations, softmax, means.
     pub elementwise_ops: u64,
 }
 
 impl Cost {
-    /// Operations that matrix units run: matrix products, convolutions and attention.
+    /// Operations of matrix units: matrix products, convolutions and attention.
     pub fn flops(&self) -> u64 {
         self.matrix_flops + self.attention_flops
     }
 
-    /// Bytes if every node goes through memory: the upper figure.
+    /// Bytes transferred if every node reads from and writes to memory: the upper bound.
     pub fn unfused_bytes(&self) -> u64 {
         self.stored_bytes_read + self.activation_bytes_read + self.activation_bytes_written
     }
@@ -148,65 +124,62 @@ impl Sum for Cost {
     }
 }
 
-/// Bytes that no implementation can avoid moving in one run.
+/// Minimum memory traffic of one run: bytes that every implementation has to transfer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Compulsory {
-    /// Parameters and constants, each once; of a lookup's table only as much as it picks.
+pub struct MinimumTraffic {
+    /// Parameters and constants, each once; of a lookup table only the selected rows.
     pub stored_bytes: u64,
-    /// Inputs, keys and values of the prefix included, at full capacity.
+    /// Inputs, including keys and values of the prefix at full capacity.
     pub input_bytes: u64,
-    /// Outputs, keys and values of the prefix included, at full capacity.
+    /// Outputs, including keys and values of the prefix at full capacity.
     pub output_bytes: u64,
-    /// How much of the inputs and outputs are keys and values of the prefix.
+    /// Part of the inputs and outputs that are keys and values of the prefix.
     pub kv_bytes: u64,
 }
 
-impl Compulsory {
-    /// All of it: the lower figure.
+impl MinimumTraffic {
+    /// Sum over weights, inputs and outputs: the lower bound.
     pub fn bytes(&self) -> u64 {
         self.stored_bytes + self.input_bytes + self.output_bytes
     }
 }
 
-/// The cost of one node.
+/// Cost of one node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeCost {
-    /// Name of the node, scopes first: `layer.0/rms_norm`.
+    /// Name of the node with its scopes, e.g. `layer.0/rms_norm`.
     pub name: String,
-    /// Its operator.
     pub operator: String,
-    /// What it costs.
     pub cost: Cost,
 }
 
-/// The cost of a part: all nodes of one outermost scope.
+/// Cost of a part: all nodes of one outermost scope.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PartCost {
-    /// The scope, e.g. `layer.0`; empty for nodes outside of any.
+    /// The scope, e.g. `layer.0`; empty for nodes without a scope.
     pub name: String,
-    /// What it costs.
     pub cost: Cost,
 }
 
-/// The cost of one run of a network.
+/// Cost of one run of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetworkCost {
-    /// Which network.
+    /// Name of the network.
     pub network: String,
-    /// The sum over all nodes.
+    /// Sum over all nodes.
     pub total: Cost,
-    /// Bytes that no implementation can avoid moving.
-    pub compulsory: Compulsory,
-    /// [`Cost::flops`] by the element type of the factors; matrix units have a rate for each.
+    #[serde(rename = "compulsory")]
+    pub minimum_traffic: MinimumTraffic,
+    /// [`Cost::flops`] by element type of the factors; the peak rate of matrix units depends on it.
     pub flops_by_dtype: BTreeMap<DType, u64>,
-    /// Parts in the order in which they first appear. Each costs what its nodes cost.
+    /// Parts in the order of their first node.
     pub parts: Vec<PartCost>,
-    /// Nodes in the order in which they run.
+    /// Nodes in execution order.
     pub nodes: Vec<NodeCost>,
 }
 
 impl NetworkCost {
-    /// The sum over the parts whose name begins with `prefix`.
+    /// Sum over the parts whose name begins with `prefix`.
     pub fn parts_named(&self, prefix: &str) -> Cost {
         self.parts.iter().filter(|part| part.name.starts_with(prefix)).map(|part| part.cost).sum()
     }
@@ -235,12 +208,12 @@ impl Typed {
     }
 }
 
-/// Product of numbers, or nothing if it does not fit.
+/// Product of numbers; `None` on overflow.
 fn product(numbers: &[u64]) -> Option<u64> {
     numbers.iter().try_fold(1_u64, |product, &n| product.checked_mul(n))
 }
 
-/// A value of the graph: where it lives decides how reading it is counted.
+/// A value of the graph. Reads of stored values are counted separately.
 struct Known {
     typed: Typed,
     stored: Option<Stored>,
@@ -250,15 +223,15 @@ struct Known {
 #[derive(Default)]
 struct Stored {
     is_parameter: bool,
-    /// The most that one node reads of it, bytes; nothing before the first reader.
+    /// Maximum number of bytes that one node reads; `None` before the first reader.
     read: Option<u64>,
 }
 
-/// The cost of one run of the network whose file is `graph` and whose contract is `contract`.
+/// Counts the cost of one run of a network from the bytes of its graph file and its contract.
 ///
 /// # Errors
-/// The graph is not an ONNX file of the contract's network, some value has no static shape, shapes
-/// contradict each other, or an operator is none that the exporter writes.
+/// The graph is not an ONNX file or does not match the contract, a value has no static shape, shapes
+/// contradict each other, or the cost model does not have an operator.
 pub fn network_cost(graph: &[u8], contract: &Contract) -> Result<NetworkCost, CostError> {
     let network = contract.network.as_str();
     let model = ModelProto::decode(graph).map_err(|source| CostError::NotOnnx {
@@ -281,8 +254,8 @@ pub fn network_cost(graph: &[u8], contract: &Contract) -> Result<NetworkCost, Co
         let stored = Stored { is_parameter: is_parameter(&name), read: None };
         values.insert(name, Known { typed, stored: Some(stored) });
     }
-    let inputs = held(network, "input", &contract.inputs, &graph.input, &values)?;
-    let outputs = held(network, "output", &contract.outputs, &graph.output, &values)?;
+    let inputs = matched(network, "input", &contract.inputs, &graph.input, &values)?;
+    let outputs = matched(network, "output", &contract.outputs, &graph.output, &values)?;
 
     let mut nodes = Vec::with_capacity(graph.node.len());
     let mut parts: Vec<PartCost> = Vec::new();
@@ -307,7 +280,7 @@ pub fn network_cost(graph: &[u8], contract: &Contract) -> Result<NetworkCost, Co
     Ok(NetworkCost {
         network: network.to_owned(),
         total: nodes.iter().map(|node| node.cost).sum(),
-        compulsory: Compulsory {
+        minimum_traffic: MinimumTraffic {
             stored_bytes,
             input_bytes: total_of(&inputs),
             output_bytes: total_of(&outputs),
@@ -319,13 +292,13 @@ pub fn network_cost(graph: &[u8], contract: &Contract) -> Result<NetworkCost, Co
     })
 }
 
-/// The cost of one node, and the element type that it computes in.
+/// Cost of one node, and the element type in which it computes.
 fn node_cost(
     network: &str,
     node: &NodeProto,
     values: &mut BTreeMap<String, Known>,
 ) -> Result<(Cost, DType), CostError> {
-    let misfit = |what: String| CostError::Misfit {
+    let inconsistent = |what: String| CostError::Shapes {
         network: network.to_owned(),
         node: node.name().to_owned(),
         operator: node.op_type().to_owned(),
@@ -339,15 +312,12 @@ fn node_cost(
         .map(|name| if name.is_empty() { Ok(None) } else { known(name).map(|v| Some(&v.typed)) })
         .collect::<Result<Vec<_>, _>>()?;
     let [output] = &node.output[..] else {
-        return Err(misfit(format!(
-            "{} results, every operator of ours has one",
-            node.output.len()
-        )));
+        return Err(inconsistent(format!("{} results instead of one", node.output.len())));
     };
     let output = &known(output)?.typed;
     let dtype = inputs.first().copied().flatten().unwrap_or(output).dtype;
     let Count { matrix_flops, attention_flops, elementwise_ops, read, written } =
-        count(node, &inputs, output).map_err(misfit)?.ok_or_else(|| {
+        count(node, &inputs, output).map_err(inconsistent)?.ok_or_else(|| {
             CostError::UnknownOperator {
                 network: network.to_owned(),
                 node: node.name().to_owned(),
@@ -382,8 +352,9 @@ fn node_cost(
     Ok((cost, dtype))
 }
 
-/// The tensors of a contract with their bytes, if they are those of the graph, in order.
-fn held<'a>(
+/// Checks that the tensors of a contract are those of the graph, in order; returns them with their
+/// bytes.
+fn matched<'a>(
     network: &str,
     what: &'static str,
     specs: &'a [TensorSpec],
@@ -398,7 +369,7 @@ fn held<'a>(
     if let Some(extra) = infos.get(specs.len()) {
         return Err(other(extra.name()));
     }
-    let hold = |(i, spec): (usize, &'a TensorSpec)| {
+    let match_one = |(i, spec): (usize, &'a TensorSpec)| {
         let info = infos.get(i).filter(|info| info.name() == spec.name);
         let typed = info.and_then(|info| Some(&values.get(info.name())?.typed));
         let shape = || spec.shape.iter().map(|&n| n as u64);
@@ -407,7 +378,7 @@ fn held<'a>(
             .map(|typed| (spec, typed.bytes))
             .ok_or_else(|| other(&spec.name))
     };
-    specs.iter().enumerate().map(hold).collect()
+    specs.iter().enumerate().map(match_one).collect()
 }
 
 fn typed_value(network: &str, info: &ValueInfoProto) -> Result<(String, Typed), CostError> {
@@ -435,9 +406,8 @@ fn untyped(network: &str, value: &str) -> CostError {
     CostError::Untyped { network: network.to_owned(), value: value.to_owned() }
 }
 
-/// True for an initializer that is a tensor of the checkpoint, or rows of one, or one with other
-/// dimensions or scaled rows: it keeps that tensor's name. What else the exporter computes is named
-/// for what it is.
+/// True for an initializer that is a tensor of the checkpoint, possibly with fewer rows, other
+/// dimensions or scaled rows. Its name contains the tensor's name, unlike the names of constants.
 fn is_parameter(name: &str) -> bool {
     let tensor = name.split_once(".rows.").or_else(|| name.split_once(".as."));
     let tensor = tensor.map_or(name, |(tensor, _)| tensor);

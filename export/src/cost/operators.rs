@@ -1,21 +1,22 @@
-//! What each operator that the exporter writes reads, writes and computes.
+//! Bytes and operations of each operator that the exporter writes.
 
 use super::{Typed, product};
 use crate::onnx::NodeProto;
 
-/// What one node does.
+/// Bytes and operations of one node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Count {
     pub(super) matrix_flops: u64,
     pub(super) attention_flops: u64,
     pub(super) elementwise_ops: u64,
-    /// Bytes read of each input, in order; zero of an absent one.
+    /// Bytes read of each input, in order; zero for an absent input.
     pub(super) read: Vec<u64>,
-    /// Bytes of the result, if it is written at all.
+    /// Bytes written; zero for a view.
     pub(super) written: u64,
 }
 
-/// Counts one node; nothing if its operator is unknown, words if its shapes contradict each other.
+/// Counts one node. Returns `None` for an unknown operator, and a description as the error if the
+/// shapes contradict each other.
 pub(super) fn count(
     node: &NodeProto,
     inputs: &[Option<&Typed>],
@@ -45,21 +46,21 @@ pub(super) fn count(
             count.attention_flops = products;
             count.elementwise_ops = scores;
         }
-        // One per element of the result.
+        // One operation per element of the result.
         "Add" | "Sub" | "Mul" | "Less" | "Or" | "Where" | "Cast" | "Relu" | "Gelu" | "Sigmoid"
         | "Cos" | "Sin" | "Softmax" | "RMSNormalization" | "LayerNormalization"
         | "RotaryEmbedding" | "Resize" => {
             count.elementwise_ops = output.elements();
         }
-        // One per element of what is reduced.
+        // One operation per element of the reduced input.
         "ReduceSum" | "ArgMax" | "ReduceMean" | "AveragePool" => {
             count.elementwise_ops = input(0)?.elements();
         }
-        // Moves numbers and computes nothing.
+        // No operations, only memory traffic.
         "Concat" | "Expand" | "Identity" | "Transpose" => {}
-        // Reads no more than it gives.
+        // Reads at most the size of the result.
         "Slice" | "Gather" => count.read[0] = input(0)?.bytes.min(output.bytes),
-        // The same bytes under another shape: nothing moves.
+        // A view: no memory traffic.
         "Reshape" => {
             if input(0)?.elements() != output.elements() {
                 return Err(format!("{:?} reshaped to {:?}", input(0)?.shape, output.shape));
@@ -72,10 +73,10 @@ pub(super) fn count(
     Ok(Some(count))
 }
 
-/// Two operations per multiply-add.
+/// Number of operations, two per multiply-add.
 fn multiply_adds(sizes: &[u64]) -> Result<u64, String> {
     let operations = product(sizes).and_then(|n| n.checked_mul(2));
-    operations.ok_or_else(|| format!("a product over {sizes:?} is beyond counting"))
+    operations.ok_or_else(|| format!("the product of {sizes:?} overflows"))
 }
 
 fn bias(bias: Option<&Option<&Typed>>, output: &Typed) -> u64 {
@@ -102,7 +103,7 @@ fn matmul(a: &Typed, b: &Typed, output: &Typed) -> Result<u64, String> {
     };
     let (Some([rows, k]), Some([depth, cols]), Some([m, n])) = (tail(a), tail(b), tail(output))
     else {
-        return Err(format!("{:?} times {:?} are no matrices", a.shape, b.shape));
+        return Err(format!("{:?} and {:?} are not matrices", a.shape, b.shape));
     };
     if [rows, k, cols] != [m, depth, n] {
         return Err(format!("{:?} times {:?} is {:?}", a.shape, b.shape, output.shape));
@@ -110,8 +111,8 @@ fn matmul(a: &Typed, b: &Typed, output: &Typed) -> Result<u64, String> {
     multiply_adds(&[output.elements(), k])
 }
 
-/// Every element of the result takes one multiply-add per element of its kernel, and a kernel is as
-/// deep as its group has channels.
+/// One multiply-add per element of the result and of its kernel, whose depth is the number of channels
+/// of a group.
 fn conv(node: &NodeProto, x: &Typed, weight: &Typed, output: &Typed) -> Result<u64, String> {
     let groups = u64::try_from(integer(node, "group").unwrap_or(1)).unwrap_or(0);
     let [_, depth, height, width] = weight.shape[..] else {
@@ -125,32 +126,33 @@ fn conv(node: &NodeProto, x: &Typed, weight: &Typed, output: &Typed) -> Result<u
     multiply_adds(&[output.elements(), depth, height, width])
 }
 
-/// Operations of `q · kᵀ` and of the scores times `v`, and how many scores there are.
+/// Operations of `q · kᵀ` and of the scores times `v`, and the number of scores.
 fn attention(q: &Typed, k: &Typed, v: &Typed, output: &Typed) -> Result<(u64, u64), String> {
-    let misfit = || format!("{:?}, {:?}, {:?} to {:?}", q.shape, k.shape, v.shape, output.shape);
+    let inconsistent =
+        || format!("{:?}, {:?}, {:?} to {:?}", q.shape, k.shape, v.shape, output.shape);
     let ([batch, heads, rows, dim], [_, key_heads, columns, key_dim]) =
-        (four(q).ok_or_else(misfit)?, four(k).ok_or_else(misfit)?);
-    let [_, value_heads, value_rows, value_dim] = four(v).ok_or_else(misfit)?;
+        (four(q).ok_or_else(inconsistent)?, four(k).ok_or_else(inconsistent)?);
+    let [_, value_heads, value_rows, value_dim] = four(v).ok_or_else(inconsistent)?;
     let fits = dim == key_dim
         && (key_heads, columns) == (value_heads, value_rows)
         && key_heads > 0
         && heads.is_multiple_of(key_heads)
         && output.shape[..] == [batch, heads, rows, value_dim];
     if !fits {
-        return Err(misfit());
+        return Err(inconsistent());
     }
     let scores = [batch, heads, rows, columns];
     let products =
         [dim, value_dim].map(|width| multiply_adds(&[batch, heads, rows, columns, width]));
     let [scored, weighed] = products;
-    let flops = scored?.checked_add(weighed?).ok_or_else(misfit)?;
-    Ok((flops, product(&scores).ok_or_else(misfit)?))
+    let flops = scored?.checked_add(weighed?).ok_or_else(inconsistent)?;
+    Ok((flops, product(&scores).ok_or_else(inconsistent)?))
 }
 
 fn matrix(typed: &Typed) -> Result<[u64; 2], String> {
     match typed.shape[..] {
         [rows, cols] => Ok([rows, cols]),
-        _ => Err(format!("{:?} is no matrix", typed.shape)),
+        _ => Err(format!("{:?} is not a matrix", typed.shape)),
     }
 }
 

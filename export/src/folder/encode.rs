@@ -1,4 +1,4 @@
-//! The bytes of graph files.
+//! Encoding of graph files.
 
 use super::weights_file::{WeightsPlan, byte_length};
 use super::{WEIGHTS_FILE, file_name};
@@ -10,7 +10,7 @@ use crate::onnx::{
 };
 use prost::Message;
 
-/// The bytes of a graph file.
+/// Encodes a graph file.
 pub(super) fn encode_graph(
     network: &Network,
     checkpoint: &Tensors,

@@ -1,18 +1,18 @@
-//! Writes the networks of a checkpoint as a folder: graphs, contracts, converted weights, links.
+//! Writes the networks of a checkpoint to a folder: graphs, contracts, converted weights, links.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | the graphs |
+//! | `vision.onnx`, `understanding.onnx`, `bev.onnx`, `action.onnx` | graphs |
 //! | `vision.json`, … | their contracts |
-//! | `understanding.0.onnx`, `understanding.0.json`, … | the same in layer groups, if they were asked for |
-//! | `weights.bin` | weights in another element type than stored, folded constants, and weights that were copied |
-//! | `tokenizer.json` | a copy of the checkpoint's, so that the folder is all that driving needs |
-//! | `model.safetensors` or its shards | the checkpoint files that graphs point into, if weights are not copied: links, or clones that share the disk |
+//! | `understanding.0.onnx`, `understanding.0.json`, … | with layer groups: graphs and contracts of the groups |
+//! | `weights.bin` | converted weights, folded constants and copied weights |
+//! | `tokenizer.json` | copy of the checkpoint's tokenizer, so that the folder is complete for driving |
+//! | `model.safetensors` or its shards | links to or clones of the checkpoint files that graphs reference, unless the weights are copied |
 //! | `export.json` | the [`Summary`]; written last |
 //!
-//! The folder appears whole or not at all: it is written beside its place, synced and renamed. Only
-//! in the checkpoint's own folder, which cannot be swapped, do files appear one by one; there
-//! `export.json` goes first and comes back last, so a folder without it is not an export.
+//! The folder is replaced atomically: it is written to a temporary folder, synced and renamed. In the
+//! checkpoint's own folder, which cannot be replaced, files are replaced one by one: `export.json` is
+//! removed first and written last, so a folder without it is not a complete export.
 
 mod encode;
 mod placement;
@@ -40,102 +40,84 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use weights_file::WeightsPlan;
 
-/// File of converted and folded weights.
+/// File of converted, folded and copied weights.
 pub const WEIGHTS_FILE: &str = "weights.bin";
 
-/// File of the [`Summary`]; a folder that has it is a whole export.
+/// File of the [`Summary`]. A folder with this file is a complete export.
 pub const SUMMARY_FILE: &str = "export.json";
 
-/// The tokenizer, in a checkpoint and in an export of it.
+/// File of the tokenizer, in a checkpoint and in its export.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// What a comparison of this export with another found; written beside it later, gone with it.
+/// Result of comparing this export with another. Written later; removed when the export is replaced.
 pub const ACCURACY_FILE: &str = "accuracy.json";
 
-/// A short drive with a reference's answers, for wherever this export is loaded; written by the same
-/// comparison, gone with it.
+/// A short drive with the outputs of a reference, which is replayed where this export is loaded.
+/// Written by the same comparison; removed when the export is replaced.
 pub const GOLDEN_FILE: &str = "golden.json";
 
-/// How far an export is.
+/// Progress of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// A network's graph is about to be built.
+    /// The graph of a network is about to be built.
     Network(&'static str),
-    /// So many bytes of converted weights are written.
-    Weights {
-        /// Bytes written so far.
-        written: u64,
-        /// Bytes in all.
-        total: u64,
-    },
-    /// Everything is written and is being synced to disk.
+    /// Bytes of the weights file written so far and in total.
+    Weights { written: u64, total: u64 },
+    /// All files are written and are being synced to disk.
     Syncing,
 }
 
-/// Why networks cannot be exported.
+/// Error of exporting networks.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A tensor that a network needs is missing or wrong.
     #[error("checkpoint {} cannot be exported", dir.display())]
     Checkpoint {
-        /// The checkpoint's folder.
         dir: PathBuf,
-        /// What is wrong with it.
         #[source]
         source: Box<CheckpointError>,
     },
     /// A network cannot be built.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// A weight is finite as stored and infinite in the type of the networks.
+    /// A finite weight is infinite in the type of the networks.
     #[error("weight {name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
     Range {
-        /// The weight.
         name: String,
-        /// The first such value.
+        /// First value out of range.
         value: f32,
-        /// What it was to become.
+        /// Type of the network.
         dtype: DType,
     },
-    /// A checkpoint file cannot be read again.
+    /// A checkpoint file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// What the system says.
         #[source]
         source: io::Error,
     },
     /// A file cannot be written, e.g. because the disk is full.
     #[error("cannot write {}", path.display())]
     Write {
-        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
         #[source]
         source: io::Error,
     },
-    /// Something that is not an export is in the way.
+    /// The output folder contains a file that is not part of an export.
     #[error("{} is not part of an export; give an empty or a new folder", path.display())]
-    InTheWay {
-        /// The file or folder.
-        path: PathBuf,
-    },
-    /// The folder's path has no last part.
+    ForeignFile { path: PathBuf },
+    /// The output path has no last component.
     #[error("{} does not name a folder", path.display())]
-    NoName {
-        /// The path.
-        path: PathBuf,
-    },
+    NoName { path: PathBuf },
 }
 
 /// Writes the networks of `checkpoint` to the folder `out_dir`.
 ///
-/// An export that is already there is replaced; it stays as it was if this one fails.
+/// Replaces an existing export, which stays unchanged if this one fails.
 ///
 /// # Errors
-/// The networks do not fit the checkpoint, or a file cannot be read or written. Nothing new is left
-/// at `out_dir` then.
+/// The networks do not fit the checkpoint, or a file cannot be read or written. `out_dir` is then
+/// unchanged.
 pub fn export_networks(
     checkpoint: &dyn OpenCheckpoint,
     options: impl Into<Options>,
@@ -231,16 +213,16 @@ fn write_networks(
 
 /// Files that hold weights.
 struct Files {
-    /// Checkpoint files that graphs point into.
+    /// Checkpoint files that graphs reference.
     referenced: Vec<String>,
-    /// Every file in the export that weights are read from.
+    /// Files of the export from which weights are read.
     read_from: Vec<WeightFile>,
-    /// The checkpoint's weight files.
+    /// Weight files of the checkpoint.
     sources: Vec<WeightFile>,
 }
 
 impl Files {
-    /// Lists the files, and links those that are to be links.
+    /// Lists the files and creates the links.
     fn list(
         checkpoint: &Tensors,
         networks: &[Network],
@@ -302,12 +284,12 @@ fn read_header(path: &Path) -> io::Result<Vec<u8>> {
     Ok(header)
 }
 
-/// File of a network's graph.
+/// Name of the file of a network's graph.
 pub fn graph_file(network: &str) -> String {
     format!("{network}.onnx")
 }
 
-/// File of a network's contract.
+/// Name of the file of a network's contract.
 pub fn contract_file(network: &str) -> String {
     format!("{network}.json")
 }

@@ -1,4 +1,4 @@
-//! Where an export has the weights that need no conversion.
+//! Placement of the weights that need no conversion.
 
 use super::staging::{Site, Staging};
 use super::{ExportError, file_name, writing};
@@ -10,24 +10,24 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// With [`WeightStorage::Auto`], weights that need no conversion are copied up to this size, bytes.
-const COPIED_AUTOMATICALLY: u64 = 1 << 30;
+/// Maximum total size of weights that [`WeightStorage::Auto`] copies, bytes.
+const MAX_COPIED_AUTOMATICALLY: u64 = 1 << 30;
 
-/// Where weights are that need no conversion.
+/// Location of the weights that need no conversion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Placement {
-    /// In the checkpoint's own folder, beside the graphs.
+    /// In the checkpoint's folder, which also gets the graphs.
     InPlace,
     /// In the file of converted weights.
     Copied,
-    /// In clones of the checkpoint's files, which share its blocks on the disk.
+    /// In clones of the checkpoint's files, which share their blocks on disk.
     Cloned,
-    /// In the checkpoint's files, which the folder links to.
+    /// In the checkpoint's files, to which the folder has links.
     Linked,
 }
 
 impl Placement {
-    /// Places the weights of an export. Clones are created in `staging`.
+    /// Chooses the placement. Clones are created in `staging`.
     pub(super) fn choose(
         storage: WeightStorage,
         networks: &[Network],
@@ -46,7 +46,7 @@ impl Placement {
                 stored.insert(*place);
             }
         }
-        if stored.iter().map(|place| place.length).sum::<u64>() <= COPIED_AUTOMATICALLY {
+        if stored.iter().map(|place| place.length).sum::<u64>() <= MAX_COPIED_AUTOMATICALLY {
             return Ok(Self::Copied);
         }
         let mut cloned = Vec::new();
@@ -68,12 +68,11 @@ impl Placement {
     }
 }
 
-/// Creates a file that shares all blocks with another until one of the two is written to. Returns
-/// false if the file system cannot.
+/// Creates a copy-on-write clone of a file. Returns false if the file system does not support it.
 #[cfg(target_os = "linux")]
 fn clone_file(from: &Path, to: &Path) -> io::Result<bool> {
     let (from, to) = (File::open(from)?, File::create_new(to)?);
-    // Whatever the reason, such as another file system: there are other ways to place weights.
+    // The error is ignored: the weights can be copied or linked instead.
     Ok(rustix::fs::ioctl_ficlone(&to, &from).is_ok() && to.sync_all().is_ok())
 }
 
@@ -82,7 +81,7 @@ fn clone_file(_: &Path, _: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Checkpoint files that some graph points into.
+/// Indices of the checkpoint files that graphs reference.
 pub(super) fn referenced_files(networks: &[Network]) -> BTreeSet<usize> {
     networks
         .iter()

@@ -1,4 +1,4 @@
-//! Where the files of an export are written, and how they get to their place.
+//! Temporary folder of an export, and its publication.
 
 use super::{
     ACCURACY_FILE, ExportError, GOLDEN_FILE, SUMMARY_FILE, Summary, TOKENIZER_FILE, WEIGHTS_FILE,
@@ -9,26 +9,26 @@ use crate::family::Family;
 use crate::registry::Families;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use tandem_files::WholeFolder;
+use tandem_files::AtomicFolder;
 
-/// What the folder of an export is.
+/// Kind of output folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Site {
-    /// A folder of its own, which appears as a whole.
+    /// A separate folder, which is replaced atomically.
     Own,
-    /// The checkpoint's folder, in which the files appear one by one.
+    /// The checkpoint's folder, in which files are replaced one by one.
     Checkpoint,
 }
 
-/// The files of an export before they are in their place.
+/// The files of an export before publication.
 pub(super) struct Staging<'a> {
-    folder: WholeFolder,
+    folder: AtomicFolder,
     out_dir: &'a Path,
     site: Site,
 }
 
 impl<'a> Staging<'a> {
-    /// Begins the folder that becomes `out_dir`.
+    /// Creates the temporary folder for `out_dir`.
     pub(super) fn begin(
         out_dir: &'a Path,
         checkpoint: &Tensors,
@@ -46,32 +46,32 @@ impl<'a> Staging<'a> {
         let folder = match site {
             Site::Own => {
                 remove_earlier_leftovers(tandem_files::folder_of(out_dir), &name);
-                WholeFolder::create(out_dir)
+                AtomicFolder::create(out_dir)
             }
             Site::Checkpoint => {
                 remove_earlier_leftovers(out_dir, &name);
-                WholeFolder::create_in(out_dir, out_dir)
+                AtomicFolder::create_in(out_dir, out_dir)
             }
         };
         Ok(Self { folder: folder.map_err(writing(out_dir))?, out_dir, site })
     }
 
-    /// What the folder of the export is.
+    /// Kind of the output folder.
     pub(super) fn site(&self) -> Site {
         self.site
     }
 
-    /// Where the files are for now.
+    /// Path of the temporary folder.
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where a file will be; errors name this place.
+    /// Final path of a file, which is used in errors.
     pub(super) fn place_of(&self, name: &str) -> PathBuf {
         self.out_dir.join(name)
     }
 
-    /// Writes a whole file.
+    /// Writes a file.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
         self.folder.write(name, bytes).map_err(writing(&self.place_of(name)))
     }
@@ -86,7 +86,7 @@ impl<'a> Staging<'a> {
         tandem_files::link(target, &self.path().join(name)).map_err(writing(&self.place_of(name)))
     }
 
-    /// Moves everything to its place.
+    /// Moves all files to the output folder.
     pub(super) fn publish(self, family: &dyn Family) -> Result<(), ExportError> {
         match self.site {
             Site::Own => self.folder.publish().map_err(writing(self.out_dir)),
@@ -95,7 +95,7 @@ impl<'a> Staging<'a> {
     }
 }
 
-/// Moves the files into a folder that holds other things too, the summary last.
+/// Moves the files into a folder that also contains other files; the summary is moved last.
 fn publish_into(staging: &Path, out_dir: &Path, family: &dyn Family) -> Result<(), ExportError> {
     let summary = out_dir.join(SUMMARY_FILE);
     for earlier in [summary, out_dir.join(ACCURACY_FILE), out_dir.join(GOLDEN_FILE)] {
@@ -109,7 +109,7 @@ fn publish_into(staging: &Path, out_dir: &Path, family: &dyn Family) -> Result<(
         entries.map(|entry| Ok(entry.map_err(writing(folder))?.file_name())).collect()
     };
     let mut names = list(staging)?;
-    // Networks that the export before had and this one has not would read its weights.
+    // Networks of the previous export that this one does not have would read the new weights.
     for name in list(out_dir)? {
         if is_network_file(&name.to_string_lossy(), family) && !names.contains(&name) {
             let path = out_dir.join(name);
@@ -124,38 +124,38 @@ fn publish_into(staging: &Path, out_dir: &Path, family: &dyn Family) -> Result<(
     tandem_files::sync_folder(out_dir).map_err(writing(out_dir))
 }
 
-/// Removes the folders `.NAME.export-PROCESS` of exports by earlier versions that were killed.
-fn remove_earlier_leftovers(beside: &Path, name: &str) {
-    let Ok(entries) = fs::read_dir(beside) else { return };
+/// Removes the folders `.NAME.export-PROCESS` that killed exports of earlier versions left in `parent`.
+fn remove_earlier_leftovers(parent: &Path, name: &str) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
     let prefix = format!(".{name}.export-");
     for entry in entries.flatten() {
         let found = entry.file_name();
         let process = found.to_str().and_then(|found| found.strip_prefix(&prefix)?.parse().ok());
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         if is_folder && process.is_some_and(|process| !is_exporting(process)) {
-            // One that cannot be removed is hidden and in nobody's way.
+            // Errors are ignored: a remaining folder is hidden and harmless.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// True if `process` runs this program, in a version that may still write the folder of its number.
+/// True if `process` runs this program and may still write its temporary folder.
 fn is_exporting(process: u32) -> bool {
     let name = |process: &str| fs::read(format!("/proc/{process}/comm"));
     match (name("self"), name(&process.to_string())) {
         (Ok(own), Ok(other)) => own == other && process != std::process::id(),
-        // Without `/proc` nothing is known of other processes.
+        // Without `/proc`, assume that the process is exporting.
         (own, _) => own.is_err(),
     }
 }
 
-/// An export, an empty folder or nothing may be replaced; anything else is somebody's.
+/// Refuses an output folder that is neither empty nor an export.
 fn refuse_foreign(out_dir: &Path, family: &dyn Family) -> Result<(), ExportError> {
     if !out_dir.exists() {
         return Ok(());
     }
     if !out_dir.is_dir() {
-        return Err(ExportError::InTheWay { path: out_dir.into() });
+        return Err(ExportError::ForeignFile { path: out_dir.into() });
     }
     let reading = |source| ExportError::Read { path: out_dir.into(), source };
     let earlier = fs::read(out_dir.join(SUMMARY_FILE)).ok();
@@ -167,24 +167,24 @@ fn refuse_foreign(out_dir: &Path, family: &dyn Family) -> Result<(), ExportError
         let entry = entry.map_err(reading)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_link = entry.file_type().map_err(reading)?.is_symlink();
-        let ours = name == SUMMARY_FILE
+        let is_ours = name == SUMMARY_FILE
             || name == WEIGHTS_FILE
             || name == TOKENIZER_FILE
             || [ACCURACY_FILE, GOLDEN_FILE]
                 .iter()
-                .any(|ours| Path::new(ours).file_stem() == Path::new(&name).file_stem())
+                .any(|file| Path::new(file).file_stem() == Path::new(&name).file_stem())
             || family.companions().contains(&name.as_str())
             || is_network_file(&name, family)
             || is_link && name.ends_with(".safetensors")
             || cloned.contains(&name);
-        if !ours {
-            return Err(ExportError::InTheWay { path: entry.path() });
+        if !is_ours {
+            return Err(ExportError::ForeignFile { path: entry.path() });
         }
     }
     Ok(())
 }
 
-/// True for the graph or contract of a network that an export may have.
+/// True for the name of a graph or contract file.
 fn is_network_file(name: &str, family: &dyn Family) -> bool {
     let stem = name.strip_suffix(".onnx").or_else(|| name.strip_suffix(".json"));
     stem.is_some_and(|name| family.is_network(name) || Families::known().is_network(name))

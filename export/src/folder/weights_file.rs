@@ -1,29 +1,29 @@
-//! The file of weights in another element type than stored, folded constants and copied weights.
+//! The file of converted weights, folded constants and copied weights.
 
 use super::placement::Placement;
 use super::staging::Staging;
 use super::{ExportError, Progress, WEIGHTS_FILE, writing};
 use crate::checkpoint::{TensorEntry, Tensors};
 use crate::dtype::DType;
-use crate::graph::{Initializer, Network, Source, Stored, encode, to_grid};
+use crate::graph::{Initializer, Network, Source, Stored, encode, round_bf16};
 use half::{bf16, f16};
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 
-/// Every tensor of [`WEIGHTS_FILE`] starts at a multiple of this.
+/// Alignment of tensors in [`WEIGHTS_FILE`], bytes.
 const ALIGNMENT: u64 = 64;
 
 /// Elements converted at a time.
 const CHUNK: usize = 1 << 18;
 
-/// Where each converted, folded or copied tensor lies in the weights file.
+/// Layout of the weights file.
 pub(super) struct WeightsPlan<'a> {
     items: Vec<Item<'a>>,
-    /// Offset of every converted or copied tensor, by where it comes from and what it becomes.
+    /// Offsets of converted and copied tensors, by source and target type.
     pub(super) converted: BTreeMap<(Stored, DType), u64>,
-    /// Offset of every folded or scaled tensor, by network and name.
+    /// Offsets of folded and scaled tensors, by network and name.
     pub(super) folded: BTreeMap<(&'a str, &'a str), u64>,
-    /// Bytes of the file.
+    /// Size of the file, bytes.
     pub(super) total: u64,
 }
 
@@ -33,8 +33,9 @@ struct Item<'a> {
 }
 
 impl<'a> WeightsPlan<'a> {
-    /// A tensor that two networks convert alike is kept once. Stored tensors are copied if they are
-    /// placed so, or if their place is not a multiple of their element size.
+    /// Plans the file. A tensor that two networks convert to the same type is stored once. Stored
+    /// tensors are copied if the placement requires it or their offset is not a multiple of their
+    /// element size.
     pub(super) fn of(networks: &'a [Network], placement: Placement) -> Self {
         let copies_stored = placement == Placement::Copied;
         let mut plan = Self {
@@ -101,7 +102,7 @@ impl<'a> WeightsPlan<'a> {
                 Source::Rounded(stored, from) => {
                     let bytes = stored_bytes(checkpoint, stored, *from);
                     for chunk in bytes.chunks(CHUNK * from.size()) {
-                        let values = decode(chunk, *from).into_iter().map(to_grid);
+                        let values = decode(chunk, *from).into_iter().map(round_bf16);
                         let chunk = encode(&values.collect::<Vec<_>>(), initializer.dtype);
                         out.write_all(&chunk).map_err(writing(path))?;
                     }
@@ -130,7 +131,7 @@ impl<'a> WeightsPlan<'a> {
     }
 }
 
-/// Refuses finite numbers that half precision, alone among the types, would make infinite.
+/// Refuses finite numbers that become infinite in half precision.
 fn in_range(values: &[f32], initializer: &Initializer) -> Result<(), ExportError> {
     let overflows = |value: &f32| value.is_finite() && f16::from_f32(*value).is_infinite();
     let found = (initializer.dtype == DType::F16).then(|| values.iter().copied().find(overflows));
@@ -157,7 +158,7 @@ fn stored_bytes<'a>(checkpoint: &'a Tensors, stored: &Stored, dtype: DType) -> &
     })
 }
 
-/// Floating-point numbers from little-endian bytes.
+/// Decodes little-endian floating-point numbers.
 fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
     let two = |b: &[u8]| [b[0], b[1]];
     match dtype {

@@ -1,15 +1,16 @@
-//! A typed builder of ONNX graphs: every value knows its element type and static shape.
+//! Builder of ONNX graphs in which every value has an element type and a static shape.
 //!
-//! Operators check what they are given when they are called and panic with both shapes when it does
-//! not fit, because a misfit is our own bug. What comes from the checkpoint (names, widths) can be
-//! wrong without our fault and is reported as [`GraphError`].
+//! Operators check the shapes of their arguments and panic on a mismatch, because that is a bug of the
+//! exporter. Names and widths from the checkpoint can be wrong for other reasons and are reported as
+//! [`GraphError`].
 //!
-//! Weights are never loaded here: an [`Initializer`] says where its bytes are or how to make them.
+//! Weights are not loaded here: an [`Initializer`] describes the location or the computation of its
+//! bytes.
 
 mod emulation;
 mod operators;
 
-pub(crate) use emulation::to_grid;
+pub(crate) use emulation::round_bf16;
 pub use operators::{Gelu, Padding};
 
 use crate::checkpoint::TensorEntry;
@@ -21,52 +22,41 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Constants of fewer bytes than this are stored in the graph file itself.
+/// Constants smaller than this are stored in the graph file, bytes.
 pub const INLINE_BELOW: usize = 1024;
 
-/// Scope of the nodes that bring an input onto the grid of an emulated type.
+/// Scope of the nodes that round an input to an emulated type.
 const INPUTS: &str = "inputs";
 
-/// Scope of the copies that give a value a second name.
+/// Scope of the `Identity` nodes that give a value a second name.
 const OUTPUTS: &str = "outputs";
 
-/// Why a graph cannot be built from this checkpoint.
+/// Error of building a graph from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
     /// A network needs a tensor that the checkpoint does not have.
     #[error("checkpoint has no tensor {name:?}")]
-    NoSuchTensor {
-        /// The name looked for.
-        name: String,
-    },
-    /// A tensor's shape does not suit the network.
+    NoSuchTensor { name: String },
+    /// The shape of a tensor does not fit the network.
     #[error("tensor {name:?} has shape {found:?}, the network needs {needed}")]
     WrongShape {
-        /// The tensor.
         name: String,
-        /// Its shape.
         found: Vec<usize>,
-        /// What was needed, in words or as dimensions.
+        /// Required shape as text.
         needed: String,
     },
-    /// A constant that is computed from weights is beyond the range of the network's type.
+    /// A constant that is computed from weights exceeds the range of the network's type.
     #[error("{name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
     Range {
-        /// The constant.
         name: String,
-        /// Its first such value.
+        /// First value out of range.
         value: f64,
         /// The network's type.
         dtype: DType,
     },
     /// A tensor's element type is not a floating-point type.
     #[error("tensor {name:?} is {found}, the network needs a floating-point tensor")]
-    NotFloat {
-        /// The tensor.
-        name: String,
-        /// Its element type.
-        found: DType,
-    },
+    NotFloat { name: String, found: DType },
 }
 
 /// A tensor in the graph: an input, a weight, a constant or the result of a node.
@@ -93,7 +83,7 @@ impl Value {
         &self.shape
     }
 
-    /// Length of one axis.
+    /// Length of an axis.
     pub fn dim(&self, axis: usize) -> usize {
         self.shape[axis]
     }
@@ -113,69 +103,67 @@ impl Value {
 pub struct Initializer {
     /// Name in the graph.
     pub name: String,
-    /// Element type that the graph sees.
+    /// Element type in the graph.
     pub dtype: DType,
-    /// Dimensions that the graph sees.
+    /// Dimensions in the graph, outermost first.
     pub dims: Vec<usize>,
-    /// Where its bytes come from.
     pub source: Source,
 }
 
-/// Where the bytes of an [`Initializer`] come from.
+/// Source of the bytes of an [`Initializer`].
 #[derive(Clone, PartialEq, Debug)]
 pub enum Source {
-    /// A checkpoint file, in place.
+    /// Referenced in a checkpoint file.
     Stored(Stored),
-    /// A checkpoint file, converted from this element type while it is copied.
+    /// Copied from a checkpoint file and converted from this element type.
     Converted(Stored, DType),
-    /// Like [`Source::Converted`], and rounded to bfloat16 on the way.
+    /// Like [`Source::Converted`], and rounded to bfloat16.
     Rounded(Stored, DType),
-    /// A checkpoint file, scaled while it is copied.
+    /// Copied from a checkpoint file and scaled.
     Scaled(Scaled),
-    /// Computed at export, to be kept beside the graph.
+    /// Computed at export and stored in the weights file.
     Folded(Vec<u8>),
-    /// Computed at export and small enough to be in the graph file.
+    /// Computed at export and stored in the graph file.
     Inline(Vec<u8>),
 }
 
-/// A range of bytes of a checkpoint file.
+/// A byte range of a checkpoint file.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Stored {
     /// Index into the checkpoint's files.
     pub file: usize,
-    /// First byte, counted from the start of the file.
+    /// Bytes from the start of the file.
     pub offset: u64,
     /// Bytes.
     pub length: u64,
 }
 
-/// A checkpoint tensor whose outermost rows are multiplied by a factor each.
+/// A checkpoint tensor with a factor for each outermost row.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scaled {
-    /// The tensor.
     pub stored: Stored,
-    /// Element type that it is stored in.
+    /// Stored element type.
     pub from: DType,
-    /// Element type that products are rounded to, once.
+    /// Element type to which each product is rounded once.
     pub to: DType,
     /// One factor per outermost row.
     pub factors: Vec<f64>,
 }
 
 impl Scaled {
-    /// The outermost rows of the tensor's bytes, each with its factor.
+    /// Iterates over the outermost rows of the tensor's bytes and their factors.
     pub(crate) fn rows<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = (&'b [u8], f64)> {
         let row = (bytes.len() / self.factors.len()).max(1);
         bytes.chunks_exact(row).zip(self.factors.clone())
     }
 
-    /// `factor` times each of `values`, rounded once to [`Self::to`].
+    /// Returns `factor` times each value, rounded once to [`Self::to`].
     pub(crate) fn times(&self, values: &[f32], factor: f64) -> Vec<f32> {
         values.iter().map(|&value| rounded(f64::from(value) * factor, self.to)).collect()
     }
 }
 
-/// `factor · x + shift`, per channel.
+/// `factor · x + shift` per channel.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Affine {
     /// One factor per channel.
@@ -187,11 +175,11 @@ pub struct Affine {
 /// A finished graph with the data for its contract.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Network {
-    /// Which network this is, e.g. `vision`.
+    /// Name of the network, e.g. `vision`.
     pub name: String,
     /// Nodes in topological order.
     pub nodes: Vec<NodeProto>,
-    /// Types of the values that nodes make, outputs excepted.
+    /// Types of the results of nodes, except outputs.
     pub values: Vec<ValueInfoProto>,
     /// Weights and constants.
     pub initializers: Vec<Initializer>,
@@ -199,27 +187,27 @@ pub struct Network {
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in binding order.
     pub outputs: Vec<TensorSpec>,
-    /// Sizes that a user of the network needs.
+    /// Sizes in the contract, by name.
     pub sizes: BTreeMap<String, u64>,
-    /// Other numbers that a user of the network needs.
+    /// Other numbers in the contract, by name.
     pub numbers: BTreeMap<String, f64>,
 }
 
 impl Network {
-    /// The same network with these sizes: a struct of unsigned integers.
+    /// Sets the sizes from a struct of unsigned integers.
     #[must_use]
     pub fn with_sizes(self, sizes: &impl Serialize) -> Self {
         Self { sizes: by_name(sizes), ..self }
     }
 
-    /// The same network with these numbers: a struct of floating-point numbers.
+    /// Sets the numbers from a struct of floating-point numbers.
     #[must_use]
     pub fn with_numbers(self, numbers: &impl Serialize) -> Self {
         Self { numbers: by_name(numbers), ..self }
     }
 }
 
-/// A graph while it is built.
+/// A graph under construction.
 pub struct Graph<'a> {
     name: String,
     tensors: &'a BTreeMap<String, TensorEntry>,
@@ -228,14 +216,15 @@ pub struct Graph<'a> {
     scope: Vec<String>,
     taken: BTreeSet<String>,
     nodes: Vec<NodeProto>,
-    made: Vec<Value>,
+    results: Vec<Value>,
     initializers: BTreeMap<String, Initializer>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<(String, TensorSpec)>,
 }
 
 impl<'a> Graph<'a> {
-    /// An empty graph over the tensors of a checkpoint, whose weights and activations are `dtype`.
+    /// Creates an empty graph over the tensors of a checkpoint. Weights and activations have the type
+    /// `dtype`.
     pub fn new(name: &str, tensors: &'a BTreeMap<String, TensorEntry>, dtype: DType) -> Self {
         assert!(is_float(dtype), "a network cannot compute in {dtype}");
         Self {
@@ -246,7 +235,7 @@ impl<'a> Graph<'a> {
             scope: Vec::new(),
             taken: BTreeSet::new(),
             nodes: Vec::new(),
-            made: Vec::new(),
+            results: Vec::new(),
             initializers: BTreeMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -258,10 +247,10 @@ impl<'a> Graph<'a> {
         self.dtype
     }
 
-    /// Runs `build` with `scope/` in front of the names of the nodes that it makes.
+    /// Runs `build` with the prefix `scope/` for the names of the nodes that it adds.
     ///
-    /// The outermost scope is the part of the network that a node counts as when it is timed, so
-    /// every node of a network has one.
+    /// The outermost scope is the part of the network to which timings assign a node, so every node
+    /// of a network has one.
     pub fn within<R>(&mut self, scope: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
         self.scope.push(scope.into());
         let result = build(self);
@@ -269,32 +258,32 @@ impl<'a> Graph<'a> {
         result
     }
 
-    /// A new input.
+    /// Adds an input.
     pub fn input(&mut self, name: &str, dtype: DType, shape: &[usize], meaning: &str) -> Value {
         assert!(self.taken.insert(name.to_owned()), "two values are named {name}");
         self.inputs.push(TensorSpec {
             name: name.to_owned(),
-            dtype: self.carried(dtype),
+            dtype: self.storage_type(dtype),
             shape: shape.to_vec(),
             meaning: meaning.to_owned(),
         });
         let value = Value { name: name.to_owned(), dtype, shape: shape.to_vec() };
-        if self.carried(dtype) == dtype {
+        if self.storage_type(dtype) == dtype {
             return value;
         }
-        self.within(INPUTS, |graph| graph.on_grid(&value))
+        self.within(INPUTS, |graph| graph.round_by_casts(&value))
     }
 
-    /// Makes `value` an output called `name`.
+    /// Makes `value` an output with this name.
     pub fn output(&mut self, name: &str, value: &Value, meaning: &str) {
         assert!(
             self.taken.insert(name.to_owned()),
             "two values are named {name}, one of them an output"
         );
-        let known = self.outputs.iter().any(|(inner, _)| *inner == value.name);
-        let from_node = self.made.iter().any(|made| made.name == value.name);
-        // An output is its value under another name, unless that value already has a fixed one.
-        let inner = if known || !from_node {
+        let is_output = self.outputs.iter().any(|(inner, _)| *inner == value.name);
+        let is_result = self.results.iter().any(|result| result.name == value.name);
+        // The value is renamed, unless its name is fixed: then it is copied by an `Identity` node.
+        let inner = if is_output || !is_result {
             self.within(OUTPUTS, |graph| {
                 graph.node("Identity", "identity", &[value], vec![], value.dtype, value.shape())
             })
@@ -303,7 +292,7 @@ impl<'a> Graph<'a> {
         };
         let spec = TensorSpec {
             name: name.to_owned(),
-            dtype: self.carried(value.dtype),
+            dtype: self.storage_type(value.dtype),
             shape: value.shape.clone(),
             meaning: meaning.to_owned(),
         };
@@ -315,7 +304,7 @@ impl<'a> Graph<'a> {
         self.tensors.contains_key(name)
     }
 
-    /// Shape of a tensor of the checkpoint.
+    /// Returns the shape of a tensor of the checkpoint.
     ///
     /// # Errors
     /// The checkpoint has no such tensor.
@@ -323,7 +312,7 @@ impl<'a> Graph<'a> {
         Ok(&self.entry(name)?.shape)
     }
 
-    /// A weight, as stored.
+    /// Adds a weight with its stored dimensions.
     ///
     /// # Errors
     /// The checkpoint has no such floating-point tensor.
@@ -332,7 +321,7 @@ impl<'a> Graph<'a> {
         self.stored(name, name.to_owned(), entry.shape.clone(), 0..entry.shape.iter().product())
     }
 
-    /// A weight whose bytes are read with other dimensions of the same total.
+    /// Adds a weight reinterpreted with other dimensions.
     ///
     /// # Errors
     /// The checkpoint has no such floating-point tensor, or its size differs.
@@ -349,7 +338,7 @@ impl<'a> Graph<'a> {
         self.stored(name, format!("{name}.as.{}", joined(dims, "x")), dims.to_vec(), 0..n_elements)
     }
 
-    /// The rows `rows` of a weight: a contiguous part of its bytes.
+    /// Adds a contiguous range of rows of a weight.
     ///
     /// # Errors
     /// The checkpoint has no such floating-point tensor, or fewer rows.
@@ -373,10 +362,10 @@ impl<'a> Graph<'a> {
         self.stored(name, label, dims, rows.start * row..rows.end * row)
     }
 
-    /// A weight whose outermost rows are multiplied by `factors`.
+    /// Adds a weight whose outermost rows are multiplied by `factors`.
     ///
     /// # Errors
-    /// The checkpoint has no such floating-point tensor, or another number of rows.
+    /// The checkpoint has no such floating-point tensor, or it has another number of rows.
     fn weight_scaled(&mut self, name: &str, factors: &[f64]) -> Result<Value, GraphError> {
         let entry = self.entry(name)?;
         if !is_float(entry.dtype) {
@@ -422,23 +411,23 @@ impl<'a> Graph<'a> {
         };
         let source = match entry.dtype {
             DType::F32 | DType::F16 if self.emulated => Source::Rounded(bytes, entry.dtype),
-            dtype if dtype == self.carried(self.dtype) => Source::Stored(bytes),
+            dtype if dtype == self.storage_type(self.dtype) => Source::Stored(bytes),
             dtype => Source::Converted(bytes, dtype),
         };
         Ok(self.initializer(label, self.dtype, dims, source))
     }
 
-    /// A floating-point constant of the network's element type.
+    /// Adds a floating-point constant of the network's element type.
     pub fn constant(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
         self.constant_as(name, self.dtype, dims, values)
     }
 
-    /// A single-precision constant, whatever the network computes in.
+    /// Adds a single-precision constant, independent of the network's element type.
     pub fn constant_f32(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Value {
         self.constant_as(name, DType::F32, dims, values)
     }
 
-    /// A floating-point constant of a given type.
+    /// Adds a floating-point constant of a given type.
     pub fn constant_as(
         &mut self,
         name: &str,
@@ -451,28 +440,28 @@ impl<'a> Graph<'a> {
         self.computed(name.to_owned(), dtype, dims, bytes)
     }
 
-    /// An integer constant.
+    /// Adds an integer constant.
     pub fn integers(&mut self, name: &str, dims: &[usize], values: &[i64]) -> Value {
         assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.computed(name.to_owned(), DType::I64, dims, bytes)
     }
 
-    /// A constant of truth values.
+    /// Adds a boolean constant.
     pub fn booleans(&mut self, name: &str, dims: &[usize], values: &[bool]) -> Value {
         assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
         let bytes = values.iter().map(|&value| u8::from(value)).collect();
         self.computed(name.to_owned(), DType::Bool, dims, bytes)
     }
 
-    /// Zeros of the network's element type.
+    /// Adds zeros of the network's element type.
     pub fn zeros(&mut self, dims: &[usize]) -> Value {
-        let size = self.carried(self.dtype).size();
+        let size = self.storage_type(self.dtype).size();
         let bytes = vec![0; dims.iter().product::<usize>() * size];
         self.computed(format!("zeros.{}", joined(dims, "x")), self.dtype, dims, bytes)
     }
 
-    /// A short list of integers that an operator takes as an input (shape, axes, bounds).
+    /// Adds a list of integers that an operator takes as an input (shape, axes, bounds).
     fn list(&mut self, values: &[i64]) -> Value {
         let name = format!("list.{}", joined(values, "."));
         self.integers(&name, &[values.len()], values)
@@ -484,7 +473,7 @@ impl<'a> Graph<'a> {
         self.initializer(name, dtype, dims.to_vec(), source)
     }
 
-    /// Adds an initializer; the same one may be asked for again.
+    /// Adds an initializer, or returns the existing one.
     fn initializer(
         &mut self,
         name: String,
@@ -492,8 +481,8 @@ impl<'a> Graph<'a> {
         dims: Vec<usize>,
         source: Source,
     ) -> Value {
-        let carried = self.carried(dtype);
-        let new = Initializer { name: name.clone(), dtype: carried, dims: dims.clone(), source };
+        let stored = self.storage_type(dtype);
+        let new = Initializer { name: name.clone(), dtype: stored, dims: dims.clone(), source };
         match self.initializers.get(&name) {
             Some(old) => assert_eq!(*old, new, "two initializers are named {name}"),
             None => {
@@ -530,9 +519,13 @@ impl<'a> Graph<'a> {
         let name = self.fresh(hint);
         let output = vec![name.clone()];
         self.push_node(op, input, output, attribute);
-        let value = Value { name, dtype: self.carried(dtype), shape: shape.to_vec() };
-        self.made.push(value.clone());
-        if self.leaves_grid(op, dtype) { self.on_grid(&value) } else { Value { dtype, ..value } }
+        let value = Value { name, dtype: self.storage_type(dtype), shape: shape.to_vec() };
+        self.results.push(value.clone());
+        if self.needs_rounding(op, dtype) {
+            self.round_by_casts(&value)
+        } else {
+            Value { dtype, ..value }
+        }
     }
 
     fn push_node(
@@ -542,7 +535,7 @@ impl<'a> Graph<'a> {
         output: Vec<String>,
         attribute: Vec<AttributeProto>,
     ) {
-        // A value made of an input keeps the input's name; its node has a scope all the same.
+        // A rounded input has the name of the input, without a scope. Its node still needs the scope.
         let scope: String = self.scope.iter().flat_map(|scope| [scope.as_str(), "/"]).collect();
         let name = output.first().map(|value| match value.starts_with(&scope) {
             true => value.clone(),
@@ -551,7 +544,7 @@ impl<'a> Graph<'a> {
         self.nodes.push(NodeProto { input, output, name, op_type: Some(op.to_owned()), attribute });
     }
 
-    /// `scope/hint`, with a number behind it from the second one on.
+    /// Returns the unused name `scope/hint`, with a numeric suffix from the second use on.
     fn fresh(&mut self, hint: &str) -> String {
         let stem =
             self.scope.iter().map(String::as_str).chain([hint]).collect::<Vec<_>>().join("/");
@@ -563,7 +556,7 @@ impl<'a> Graph<'a> {
         name
     }
 
-    /// Ends building: drops what no output needs and gives outputs their names.
+    /// Finishes the graph: removes unused nodes and renames outputs.
     pub fn finish(self) -> Network {
         let mut needed: BTreeSet<&str> =
             self.outputs.iter().map(|(inner, _)| inner.as_str()).collect();
@@ -581,7 +574,7 @@ impl<'a> Graph<'a> {
             .cloned()
             .collect();
         for input in &self.inputs {
-            assert!(needed.contains(input.name.as_str()), "nothing reads input {}", input.name);
+            assert!(needed.contains(input.name.as_str()), "input {} is not used", input.name);
         }
 
         let renamed: BTreeMap<&str, &str> =
@@ -602,7 +595,7 @@ impl<'a> Graph<'a> {
             })
             .collect();
         let values = self
-            .made
+            .results
             .iter()
             .zip(&used)
             .filter(|(value, used)| **used && !renamed.contains_key(value.name.as_str()))
@@ -620,7 +613,7 @@ fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
 }
 
-/// The number of type `dtype` that is nearest to `value`.
+/// Rounds `value` to `dtype`.
 fn rounded(value: f64, dtype: DType) -> f32 {
     match dtype {
         DType::F32 => value as f32,

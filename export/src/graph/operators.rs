@@ -1,12 +1,11 @@
-//! The operators, as methods of [`Graph`]: only standard ones that both ONNX Runtime and TensorRT
-//! run.
+//! Operators as methods of [`Graph`]: only standard operators that ONNX Runtime and TensorRT run.
 
 use super::{Affine, Graph, GraphError, Value, rounded};
 use crate::dtype::DType;
 use crate::onnx::{AttributeProto, DataType};
 use std::ops::Range;
 
-/// Which form of GELU.
+/// Form of GELU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gelu {
     /// With the error function.
@@ -15,20 +14,19 @@ pub enum Gelu {
     Tanh,
 }
 
-/// How far a convolution reaches beyond each edge of its input.
+/// Zero padding of a convolution on each edge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Padding {
-    /// Not at all.
     None,
-    /// By half the kernel, so that stride 1 keeps the size.
+    /// Half the kernel, so that stride 1 keeps the size.
     Half,
 }
 
 impl Graph<'_> {
-    /// `x · weightᵀ + bias` with the checkpoint's `{prefix}.weight` and, if there is one, `.bias`.
+    /// `x · weightᵀ + bias` with the checkpoint's `{prefix}.weight` and, if present, `.bias`.
     ///
     /// # Errors
-    /// The weight is missing or does not take `x`'s width.
+    /// The weight is missing or does not fit the width of `x`.
     pub fn linear(&mut self, x: &Value, prefix: &str) -> Result<Value, GraphError> {
         let weight = self.weight(&format!("{prefix}.weight"))?;
         let bias = format!("{prefix}.bias");
@@ -36,10 +34,10 @@ impl Graph<'_> {
         self.checked_gemm(x, &weight, bias.as_ref(), prefix)
     }
 
-    /// Like [`Graph::linear`], but only the rows `rows` of the weight; there is no bias.
+    /// Like [`Graph::linear`] with a range of rows of the weight and without bias.
     ///
     /// # Errors
-    /// The weight is missing, has fewer rows or does not take `x`'s width.
+    /// The weight is missing, has fewer rows or does not fit the width of `x`.
     pub fn linear_rows(
         &mut self,
         x: &Value,
@@ -64,7 +62,7 @@ impl Graph<'_> {
                 needed: format!("[_, {}]", x.shape()[x.rank() - 1]),
             });
         }
-        // The last two parts of the name say which of a layer's linears this is.
+        // The last two parts of the name identify the linear within its layer.
         let hint = prefix.rsplitn(3, '.').take(2).collect::<Vec<_>>();
         let hint = hint.into_iter().rev().collect::<Vec<_>>().join(".");
         Ok(self.gemm(x, weight, bias, &hint))
@@ -94,7 +92,7 @@ impl Graph<'_> {
         self.node("Gemm", hint, &inputs, attributes, x.dtype, &[x.dim(0), weight.dim(0)])
     }
 
-    /// Product of the last two axes; the axes before them broadcast.
+    /// Matrix product over the last two axes; the other axes broadcast.
     pub fn matmul(&mut self, a: &Value, b: &Value) -> Value {
         assert!(
             a.rank() >= 2 && b.rank() >= 2 && a.dim(a.rank() - 1) == b.dim(b.rank() - 2),
@@ -142,7 +140,7 @@ impl Graph<'_> {
         self.node(op, hint, &[a, b], Vec::new(), dtype, &shape)
     }
 
-    /// `yes` where `condition` holds, else `no`, with broadcasting.
+    /// `yes` where `condition` is true, else `no`, with broadcasting.
     pub fn select(&mut self, condition: &Value, yes: &Value, no: &Value) -> Value {
         assert_eq!(condition.dtype, DType::Bool, "select by {}", condition.describe());
         same_dtype(yes, no);
@@ -172,8 +170,8 @@ impl Graph<'_> {
             vec![AttributeProto::int("axis", -1), AttributeProto::float("epsilon", epsilon as f32)];
         let (op, hint) = ("RMSNormalization", "rms_norm");
         if self.emulates() {
-            // What is normalized is rounded before it meets the weight, as the operator does in
-            // bfloat16.
+            // The normalized value is rounded before it is multiplied by the weight, as the operator
+            // does in bfloat16.
             let n = weight.dim(0);
             let ones = self.constant(&format!("ones.{n}"), &[n], &vec![1.0; n]);
             let normalized = self.node(op, hint, &[x, &ones], attributes, x.dtype, x.shape());
@@ -182,11 +180,10 @@ impl Graph<'_> {
         self.node(op, hint, &[x, weight], attributes, x.dtype, x.shape())
     }
 
-    /// What `step` makes of `x` in single precision, rounded once to `x`'s type; just `step` if that
-    /// is single precision already.
+    /// Applies `step` to `x` in single precision and rounds the result once to the type of `x`.
     ///
-    /// The release's kernels work so inside one operator. A back end may split the operator into
-    /// several and round after each, unless the graph says where the rounding is.
+    /// The kernels of the AutoMoT release do this inside one operator. A back end may split the
+    /// operator into several and round after each, unless the graph contains the casts.
     fn in_single(&mut self, x: &Value, step: impl FnOnce(&mut Self, &Value) -> Value) -> Value {
         let single = self.cast(x, DType::F32);
         let result = step(self, &single);
@@ -236,13 +233,13 @@ impl Graph<'_> {
         self.in_single(x, |g, x| g.node("Gelu", "gelu", &[x], attributes, x.dtype, x.shape()))
     }
 
-    /// `x · sigmoid(x)`, also known as SiLU.
+    /// `x · sigmoid(x)`, also called SiLU.
     ///
-    /// Written as two operators: ONNX Runtime's CUDA provider has no kernel for `Swish`, and splits it
-    /// into four.
+    /// Written as two operators because ONNX Runtime's CUDA provider has no kernel for `Swish` and
+    /// splits it into four.
     pub fn swish(&mut self, x: &Value) -> Value {
         if self.emulates() {
-            // The release rounds the product only.
+            // The release rounds only the product.
             return self.in_single(x, |g, x| {
                 let gate = g.sigmoid(x);
                 g.mul(x, &gate)
@@ -282,22 +279,22 @@ impl Graph<'_> {
         self.node("Softmax", "softmax", &[x], attributes, x.dtype, x.shape())
     }
 
-    /// The same numbers in another element type; nothing if it is that type already.
+    /// Converts to another element type. Adds no node if `x` already has this type.
     pub fn cast(&mut self, x: &Value, dtype: DType) -> Value {
         if x.dtype == dtype {
             return x.clone();
         }
-        let (from, to) = (self.carried(x.dtype), self.carried(dtype));
+        let (from, to) = (self.storage_type(x.dtype), self.storage_type(dtype));
         if from == to {
-            // Onto bfloat16's grid, or from it, where numbers are carried in single precision.
+            // A cast to or from an emulated type.
             let value = Value { dtype, ..x.clone() };
-            return if dtype == to { value } else { self.on_grid(&value) };
+            return if dtype == to { value } else { self.round_by_casts(&value) };
         }
         let attributes = vec![AttributeProto::int("to", DataType::from(to) as i64)];
         self.node("Cast", "cast", &[x], attributes, dtype, x.shape())
     }
 
-    /// The same elements with other dimensions; nothing if they are the same.
+    /// Changes the dimensions. Adds no node if they are the same.
     pub fn reshape(&mut self, x: &Value, dims: &[usize]) -> Value {
         assert_eq!(
             x.shape.iter().product::<usize>(),
@@ -313,7 +310,7 @@ impl Graph<'_> {
         self.node("Reshape", "reshape", &[x, &list], Vec::new(), x.dtype, dims)
     }
 
-    /// Axis `i` of the result is axis `order[i]` of `x`.
+    /// Permutes axes: axis `i` of the result is axis `order[i]` of `x`.
     pub fn transpose(&mut self, x: &Value, order: &[usize]) -> Value {
         let mut sorted = order.to_vec();
         sorted.sort_unstable();
@@ -328,7 +325,7 @@ impl Graph<'_> {
         self.node("Transpose", "transpose", &[x], attributes, x.dtype, &shape)
     }
 
-    /// `parts` one after the other along `axis`.
+    /// Concatenates `parts` along `axis`.
     pub fn concat(&mut self, parts: &[&Value], axis: usize) -> Value {
         let first = parts[0];
         let mut shape = first.shape.clone();
@@ -352,12 +349,12 @@ impl Graph<'_> {
         self.node("Concat", "concat", parts, attributes, first.dtype, &shape)
     }
 
-    /// `range` of `axis`; nothing if that is all of it.
+    /// Slices `axis`. Adds no node if `range` covers the axis.
     pub fn slice(&mut self, x: &Value, axis: usize, range: Range<usize>) -> Value {
         self.slices(x, [(axis, range)])
     }
 
-    /// A range of several axes in one operator; nothing if that is all of `x`.
+    /// Slices several axes with one operator. Adds no node if the ranges cover `x`.
     pub fn slices<const N: usize>(
         &mut self,
         x: &Value,
@@ -386,7 +383,7 @@ impl Graph<'_> {
         self.node("Slice", "slice", &[x, &starts, &ends, &axes], Vec::new(), x.dtype, &shape)
     }
 
-    /// `axis` of `x` made `length` long: cut at the end, or continued with zeros.
+    /// Changes the length of `axis` by truncation or zero padding at the end.
     pub fn fit(&mut self, x: &Value, axis: usize, length: usize) -> Value {
         if length <= x.dim(axis) {
             return self.slice(x, axis, 0..length);
@@ -397,7 +394,7 @@ impl Graph<'_> {
         self.concat(&[x, &zeros], axis)
     }
 
-    /// Rows of `table` (along its first axis) by index.
+    /// Looks up rows of `table` (along its first axis) by index.
     pub fn gather(&mut self, table: &Value, index: &Value) -> Value {
         assert_eq!(index.dtype, DType::I64, "gather by {}", index.describe());
         let shape = [&index.shape[..], &table.shape[1..]].concat();
@@ -405,7 +402,7 @@ impl Graph<'_> {
         self.node("Gather", "gather", &[table, index], attributes, table.dtype, &shape)
     }
 
-    /// `x` repeated to `dims`, by broadcasting.
+    /// Broadcasts `x` to `dims`.
     pub fn expand(&mut self, x: &Value, dims: &[usize]) -> Value {
         assert!(
             broadcast(&x.shape, dims).as_deref() == Some(dims),
@@ -417,7 +414,7 @@ impl Graph<'_> {
         self.node("Expand", "expand", &[x, &list], Vec::new(), x.dtype, dims)
     }
 
-    /// Index of the largest element along `axis`, which disappears.
+    /// Index of the largest element along `axis`. The axis is removed.
     pub fn arg_max(&mut self, x: &Value, axis: usize) -> Value {
         let mut shape = x.shape.clone();
         shape.remove(axis);
@@ -426,10 +423,10 @@ impl Graph<'_> {
         self.node("ArgMax", "arg_max", &[x], attributes, DType::I64, &shape)
     }
 
-    /// Running sum along `axis` of a single-precision matrix.
+    /// Cumulative sum along `axis` of a single-precision matrix.
     ///
-    /// A masked sum rather than `CumSum`, which not every back end has, or `MatMul`, which a GPU may
-    /// compute in ten mantissa bits. The axis is a handful of points long.
+    /// Computed as a masked sum: not every back end has `CumSum`, and a GPU may compute `MatMul` with
+    /// ten mantissa bits. The axis has only a few points.
     pub fn cumulative_sum(&mut self, x: &Value, axis: usize) -> Value {
         assert!(
             x.rank() == 2 && axis < 2 && x.dtype == DType::F32,
@@ -439,7 +436,7 @@ impl Graph<'_> {
         let n = x.dim(axis);
         let upto = (0..n * n).map(|i| f32::from(u8::from(i % n <= i / n))).collect::<Vec<_>>();
         let name = format!("upto.{n}.axis.{axis}");
-        // A new axis before the summed one says up to which element is summed.
+        // A new axis before the summed one selects the last element of each partial sum.
         let (dims, mask) =
             if axis == 0 { ([n, n, 1], [1, n, x.dim(1)]) } else { ([1, n, n], [x.dim(0), 1, n]) };
         let upto = self.constant_f32(&name, &dims, &upto);
@@ -450,12 +447,11 @@ impl Graph<'_> {
         self.node("ReduceSum", "cumulative_sum", &[&parts, &axes], attributes, x.dtype, x.shape())
     }
 
-    /// What is added to scores so that only the columns are seen where `visible` is true: zero there
-    /// and a number elsewhere whose exponential is zero beside that of any score. Every row must see
-    /// a column.
+    /// Mask that is added to scores: zero where `visible` is true, and elsewhere a negative number so
+    /// large that its softmax is zero. Every row must have a visible column.
     ///
-    /// Made once per network: of a boolean mask, ONNX Runtime's CUDA provider makes this in every
-    /// layer. It is finite because sums of infinite scores are not numbers.
+    /// Computed once per network, because ONNX Runtime's CUDA provider converts a boolean mask to this
+    /// form in every layer. It is finite because sums of infinite scores are NaN.
     pub fn additive_mask(&mut self, visible: &Value) -> Value {
         let hidden = if self.dtype() == DType::F16 { half::f16::MIN.to_f32() } else { -1e30 };
         let zero = self.constant("score.seen", &[1], &[0.0]);
@@ -467,8 +463,8 @@ impl Graph<'_> {
     /// `v` `[1, kv_heads, columns, value_dim]`; each key head serves `heads / kv_heads` query heads.
     /// `mask` (`[1, 1, rows, columns]`, see [`Graph::additive_mask`]) is added to the scores.
     ///
-    /// Heads are continued with zeros to a width that TensorRT has a kernel for, and values to the
-    /// width of keys; what that adds to the result is cut off.
+    /// Heads are zero-padded to a width that TensorRT has a kernel for, and values to the width of
+    /// keys. The result is sliced back to `value_dim`.
     pub fn attention(
         &mut self,
         q: &Value,
@@ -511,9 +507,9 @@ impl Graph<'_> {
     /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by the angles whose
     /// cosines and sines are given as `[1, rows, dim / 2]`.
     ///
-    /// By single-precision tables it rotates in single precision and rounds once. By tables of `x`'s
-    /// type every product and sum is rounded: TensorRT computes the operator so, and a graph that
-    /// emulates spells it out.
+    /// With single-precision tables it rotates in single precision and rounds once. With tables of the
+    /// type of `x`, every product and sum is rounded: TensorRT computes the operator in this way, and
+    /// an emulating graph uses a separate node for each step.
     pub fn rotary(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
         assert!(
             x.rank() == 4
@@ -536,7 +532,7 @@ impl Graph<'_> {
         self.node("RotaryEmbedding", "rotary", &[x, cos, sin], attributes, x.dtype, x.shape())
     }
 
-    /// The same, every product and sum an operator of its own: each is rounded.
+    /// Like [`Graph::rotary`], with a separate, rounded operator for each product and sum.
     fn rotary_by_parts(&mut self, x: &Value, cos: &Value, sin: &Value) -> Value {
         let half = x.dim(3) / 2;
         let per_row = [1, 1, x.dim(2), half];
@@ -544,14 +540,14 @@ impl Graph<'_> {
         let first = self.slice(x, 3, 0..half);
         let second = self.slice(x, 3, half..2 * half);
         let [a, b] = [(&first, &cos), (&second, &sin)].map(|(x, y)| self.mul(x, y));
-        let turned_first = self.sub(&a, &b);
+        let rotated_first = self.sub(&a, &b);
         let [a, b] = [(&second, &cos), (&first, &sin)].map(|(x, y)| self.mul(x, y));
-        let turned_second = self.add(&a, &b);
-        self.concat(&[&turned_first, &turned_second], 3)
+        let rotated_second = self.add(&a, &b);
+        self.concat(&[&rotated_first, &rotated_second], 3)
     }
 
-    /// `x` times a number that is not rounded to `x`'s type: the release's kernels take such factors
-    /// in single precision.
+    /// `x` times a single-precision factor, which is not rounded to the type of `x`, as in the kernels
+    /// of the AutoMoT release.
     pub fn scale(&mut self, x: &Value, factor: f32, name: &str) -> Value {
         self.in_single(x, |g, x| {
             let factor = g.constant_f32(name, &[1], &[factor]);
@@ -559,11 +555,11 @@ impl Graph<'_> {
         })
     }
 
-    /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight`
-    /// and, if there is one, `.bias`. The weight's second axis says how many groups there are.
+    /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight` and,
+    /// if present, `.bias`. The number of groups follows from the second axis of the weight.
     ///
     /// # Errors
-    /// The weight is missing or does not take `x`'s channels.
+    /// The weight is missing or does not fit the channels of `x`.
     pub fn conv(
         &mut self,
         x: &Value,
@@ -577,11 +573,11 @@ impl Graph<'_> {
         self.convolve(x, &weight, bias.as_ref(), stride, padding)
     }
 
-    /// Convolution with the checkpoint's `{prefix}.weight`, and `after` applied to its channels:
-    /// folded into weight and bias, which are rounded once.
+    /// Convolution with the checkpoint's `{prefix}.weight`, followed by `after`, which is folded into
+    /// weight and bias. Both are rounded once.
     ///
     /// # Errors
-    /// The weight is missing, does not take `x`'s channels or has others than `after`.
+    /// The weight is missing or does not fit the channels of `x` or of `after`.
     pub fn conv_affine(
         &mut self,
         x: &Value,
@@ -645,8 +641,8 @@ impl Graph<'_> {
         Ok(self.node("Conv", "conv", &inputs, attributes, x.dtype, &shape))
     }
 
-    /// Mean over tiles of `tile` (height, width) that cover `x` `[1, channels, height, width]`,
-    /// rounded once.
+    /// Mean over tiles of size `tile` (height, width) of `x` `[1, channels, height, width]`, rounded
+    /// once.
     pub fn average_pool(&mut self, x: &Value, tile: [usize; 2]) -> Value {
         assert!(
             x.rank() == 4 && x.dim(2).is_multiple_of(tile[0]) && x.dim(3).is_multiple_of(tile[1]),
@@ -664,19 +660,19 @@ impl Graph<'_> {
         })
     }
 
-    /// Mean over height and width of `x` `[1, channels, height, width]`, which stay as ones.
+    /// Mean over height and width of `x` `[1, channels, height, width]`, as `[1, channels, 1, 1]`.
     ///
-    /// `ReduceMean`, because ONNX Runtime's CUDA provider has no bf16 kernel for `GlobalAveragePool`.
+    /// Uses `ReduceMean` because ONNX Runtime's CUDA provider has no bf16 kernel for
+    /// `GlobalAveragePool`.
     pub fn global_average_pool(&mut self, x: &Value) -> Value {
         let shape = [x.dim(0), x.dim(1), 1, 1];
         let axes = self.list(&[2, 3]);
         let attributes = vec![AttributeProto::int("keepdims", 1)];
-        // Kernels sum in single precision. Casts in the graph would be launches of their own.
+        // Kernels sum in single precision. Casts in the graph would be separate launches.
         self.node("ReduceMean", "global_average_pool", &[x, &axes], attributes, x.dtype, &shape)
     }
 
-    /// Bilinear resampling of `x` `[1, channels, height, width]`, pixel centers at halves; rounded
-    /// once.
+    /// Bilinear resampling of `x` `[1, channels, height, width]` with half-pixel centers, rounded once.
     pub fn resize_linear(&mut self, x: &Value, size: [usize; 2]) -> Value {
         if [x.dim(2), x.dim(3)] == size {
             return x.clone();
@@ -688,7 +684,7 @@ impl Graph<'_> {
             AttributeProto::string("coordinate_transformation_mode", "half_pixel"),
         ];
         self.in_single(x, |g, x| {
-            // Region and scales are absent; the sizes say it all.
+            // Region and scales are absent optional inputs.
             let inputs = vec![x.name.clone(), String::new(), String::new(), sizes.name.clone()];
             g.raw_node("Resize", "resize", inputs, attributes, x.dtype, &shape)
         })
@@ -712,17 +708,17 @@ impl Graph<'_> {
     }
 }
 
-/// Width of heads that TensorRT's fused attention takes under a mask, for heads of `dim`: a multiple
-/// of 8, at least 16.
+/// Smallest width of at least `dim` that TensorRT's fused attention accepts with a mask: a multiple of
+/// 8, at least 16.
 fn fused_width(dim: usize) -> usize {
     dim.next_multiple_of(8).max(16)
 }
 
 fn same_dtype(a: &Value, b: &Value) {
-    assert_eq!(a.dtype, b.dtype, "{} beside {}", a.describe(), b.describe());
+    assert_eq!(a.dtype, b.dtype, "types of {} and {}", a.describe(), b.describe());
 }
 
-/// Shape of an elementwise result, or nothing if the two do not fit.
+/// Shape of an elementwise result; `None` if the shapes do not broadcast.
 fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], axis: usize| {

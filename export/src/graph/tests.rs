@@ -1,6 +1,6 @@
 use super::*;
 
-/// A matrix of 4 rows of 6 and a vector, as a checkpoint file might hold them.
+/// Entries of a checkpoint file.
 fn tensors() -> BTreeMap<String, TensorEntry> {
     let entry = |dtype, shape: &[usize], offset| TensorEntry {
         dtype,
@@ -22,7 +22,7 @@ fn source_of(network: &Network, name: &str) -> Source {
     found.unwrap_or_else(|| panic!("no initializer {name}")).source.clone()
 }
 
-/// Builds a graph that outputs `make`'s value, and returns it.
+/// Builds a graph whose output is the value of `make`.
 fn network(dtype: DType, make: impl FnOnce(&mut Graph<'_>) -> Value) -> Network {
     let tensors = tensors();
     let mut graph = Graph::new("test", &tensors, dtype);
@@ -32,7 +32,7 @@ fn network(dtype: DType, make: impl FnOnce(&mut Graph<'_>) -> Value) -> Network 
 }
 
 #[test]
-fn a_weight_of_the_networks_type_stays_where_it_is_and_another_is_converted() {
+fn weight_of_the_networks_type_is_referenced_and_others_converted() {
     let network = network(DType::Bf16, |g| {
         let x = g.input("x", DType::Bf16, &[3, 6], "rows");
         g.linear(&x, "layer.proj").unwrap()
@@ -45,7 +45,7 @@ fn a_weight_of_the_networks_type_stays_where_it_is_and_another_is_converted() {
 }
 
 #[test]
-fn rows_of_a_weight_are_a_part_of_its_bytes() {
+fn rows_of_a_weight_are_a_byte_range() {
     let network = network(DType::Bf16, |g| {
         let x = g.input("x", DType::Bf16, &[3, 6], "rows");
         g.linear_rows(&x, "layer.proj", 1..3).unwrap()
@@ -57,38 +57,38 @@ fn rows_of_a_weight_are_a_part_of_its_bytes() {
 }
 
 #[test]
-fn a_weight_can_be_read_with_other_dimensions() {
+fn weight_can_have_other_dimensions() {
     let network = network(DType::Bf16, |g| g.weight_as("layer.proj.weight", &[2, 3, 4]).unwrap());
     let [weight] = &network.initializers[..] else { panic!("{:?}", network.initializers) };
     assert_eq!(weight.dims, [2, 3, 4]);
     assert_eq!(weight.source, Source::Stored(Stored { file: 1, offset: 1000, length: 48 }));
 }
 
-/// What a checkpoint that does not fit is told.
+/// Checks the error for a checkpoint that does not fit.
 #[track_caller]
-fn refused(use_it: impl FnOnce(&mut Graph<'_>) -> Result<Value, GraphError>, message: &str) {
+fn check_error(use_it: impl FnOnce(&mut Graph<'_>) -> Result<Value, GraphError>, message: &str) {
     let tensors = tensors();
     let mut graph = Graph::new("test", &tensors, DType::Bf16);
     assert_eq!(use_it(&mut graph).unwrap_err().to_string(), message);
 }
 
 #[test]
-fn what_the_checkpoint_lacks_is_an_error_and_no_panic() {
-    refused(|g| g.weight("layer.gone"), "checkpoint has no tensor \"layer.gone\"");
-    refused(
+fn missing_or_wrong_tensor_is_an_error() {
+    check_error(|g| g.weight("layer.gone"), "checkpoint has no tensor \"layer.gone\"");
+    check_error(
         |g| g.weight("layer.count"),
         "tensor \"layer.count\" is i64, the network needs a floating-point tensor",
     );
-    refused(
+    check_error(
         |g| g.weight_rows("layer.proj.weight", 3..5),
         "tensor \"layer.proj.weight\" has shape [4, 6], the network needs rows 3..5",
     );
-    refused(
+    check_error(
         |g| g.weight_as("layer.proj.weight", &[5, 5]),
         "tensor \"layer.proj.weight\" has shape [4, 6], the network needs as many elements as \
          [5, 5]",
     );
-    refused(
+    check_error(
         |g| {
             let x = g.input("x", DType::Bf16, &[3, 7], "rows");
             g.linear(&x, "layer.proj")
@@ -111,13 +111,13 @@ fn misuse(shapes: &[&[usize]], call: impl FnOnce(&mut Graph<'_>, &[Value])) {
 
 #[test]
 #[should_panic(expected = "add of x0 f32 [2, 3] and x1 f32 [2, 4]")]
-fn add_names_both_shapes_when_they_do_not_fit() {
+fn add_panics_with_both_shapes() {
     misuse(&[&[2, 3], &[2, 4]], |g, x| _ = g.add(&x[0], &x[1]));
 }
 
 #[test]
 #[should_panic(expected = "matmul of x0 f32 [1, 2, 3] and x1 f32 [1, 2, 3]")]
-fn matmul_wants_matching_inner_sizes() {
+fn matmul_requires_matching_inner_sizes() {
     misuse(&[&[1, 2, 3], &[1, 2, 3]], |g, x| _ = g.matmul(&x[0], &x[1]));
 }
 
@@ -129,33 +129,33 @@ fn reshape_keeps_the_number_of_elements() {
 
 #[test]
 #[should_panic(expected = "slice 2..5 along axis 1 of x0 f32 [2, 4]")]
-fn slice_stays_inside() {
+fn slice_requires_a_range_within_the_axis() {
     misuse(&[&[2, 4]], |g, x| _ = g.slice(&x[0], 1, 2..5));
 }
 
 #[test]
 #[should_panic(expected = "concat along axis 0 of x0 f32 [2, 4] and x1 f32 [2, 3]")]
-fn concat_wants_equal_other_axes() {
+fn concat_requires_equal_other_axes() {
     misuse(&[&[2, 4], &[2, 3]], |g, x| _ = g.concat(&[&x[0], &x[1]], 0));
 }
 
 #[test]
 #[should_panic(expected = "attention of")]
-fn attention_wants_no_values_wider_than_keys() {
+fn attention_refuses_values_wider_than_keys() {
     let shapes: [&[usize]; 3] = [&[1, 4, 3, 8], &[1, 2, 5, 8], &[1, 2, 5, 10]];
     misuse(&shapes, |g, x| _ = g.attention(&x[0], &x[1], &x[2], None, 1.0));
 }
 
 #[test]
 #[should_panic(expected = "rotary of")]
-fn rotary_wants_half_as_many_angles_as_the_head_is_wide() {
+fn rotary_requires_one_angle_per_pair() {
     let shapes: [&[usize]; 2] = [&[1, 4, 3, 8], &[1, 3, 8]];
     misuse(&shapes, |g, x| _ = g.rotary(&x[0], &x[1], &x[1]));
 }
 
 #[test]
-#[should_panic(expected = "x0 f32 [2] beside list.1.2 i64 [2]")]
-fn element_types_are_never_mixed() {
+#[should_panic(expected = "types of x0 f32 [2] and list.1.2 i64 [2]")]
+fn mixed_element_types_panic() {
     misuse(&[&[2]], |g, x| {
         let list = g.list(&[1, 2]);
         g.add(&x[0], &list);
@@ -163,7 +163,7 @@ fn element_types_are_never_mixed() {
 }
 
 #[test]
-fn shapes_broadcast_as_onnx_says() {
+fn shapes_broadcast_by_the_rules_of_onnx() {
     let network = network(DType::F32, |g| {
         let a = g.input("a", DType::F32, &[4, 1, 3], "a");
         let b = g.input("b", DType::F32, &[5, 1], "b");
@@ -173,7 +173,7 @@ fn shapes_broadcast_as_onnx_says() {
 }
 
 #[test]
-fn fit_cuts_or_continues_with_zeros() {
+fn fit_truncates_or_pads_with_zeros() {
     let network = network(DType::F32, |g| {
         let x = g.input("x", DType::F32, &[2, 3], "x");
         let wide = g.fit(&x, 1, 5);
@@ -184,7 +184,7 @@ fn fit_cuts_or_continues_with_zeros() {
 }
 
 #[test]
-fn nodes_carry_their_scope_and_outputs_their_own_name() {
+fn nodes_have_their_scope_and_outputs_their_name() {
     let network = network(DType::F32, |g| {
         let x = g.input("x", DType::F32, &[2], "x");
         g.within("layer.0", |g| {
@@ -200,7 +200,7 @@ fn nodes_carry_their_scope_and_outputs_their_own_name() {
 }
 
 #[test]
-fn an_input_or_a_second_name_for_an_output_goes_through_a_copy() {
+fn input_or_second_name_as_output_is_an_identity_node() {
     let tensors = tensors();
     let mut graph = Graph::new("test", &tensors, DType::F32);
     let x = graph.input("x", DType::F32, &[2], "x");
@@ -222,7 +222,7 @@ fn an_input_or_a_second_name_for_an_output_goes_through_a_copy() {
 }
 
 #[test]
-fn what_no_output_needs_is_left_out() {
+fn unused_nodes_and_initializers_are_removed() {
     let network = network(DType::F32, |g| {
         let x = g.input("x", DType::F32, &[2], "x");
         let unused = g.constant("unused", &[2], &[1.0, 2.0]);
@@ -234,7 +234,7 @@ fn what_no_output_needs_is_left_out() {
 }
 
 #[test]
-fn only_small_constants_are_in_the_graph_file() {
+fn only_small_constants_are_inline() {
     let network = network(DType::Bf16, |g| {
         let small = g.constant("small", &[511], &[1.0; 511]);
         let large = g.constant("large", &[512], &[1.0; 512]);
@@ -245,8 +245,8 @@ fn only_small_constants_are_in_the_graph_file() {
 }
 
 #[test]
-fn constants_round_to_the_nearest_even_number_of_their_type() {
-    // 1 + 2^-8 lies midway between two bfloat16 numbers, 1 + 3 · 2^-8 too.
+fn constants_round_to_nearest_even() {
+    // 1 + 2^-8 and 1 + 3 · 2^-8 are midway between two bfloat16 numbers.
     let bytes = encode(&[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -2.0], DType::Bf16);
     assert_eq!(bytes, [0x80, 0x3f, 0x82, 0x3f, 0x00, 0xc0]);
 }
@@ -256,7 +256,7 @@ fn operators(network: &Network) -> Vec<&str> {
 }
 
 #[test]
-fn what_the_release_computes_in_single_precision_is_cast_around_and_rounded_once() {
+fn composite_operators_are_computed_in_single_precision() {
     for (dtype, expected) in [
         (DType::F32, &["Gelu", "Resize"][..]),
         (DType::Bf16, &["Cast", "Gelu", "Cast", "Cast", "Resize", "Cast"]),
@@ -272,7 +272,7 @@ fn what_the_release_computes_in_single_precision_is_cast_around_and_rounded_once
 }
 
 #[test]
-fn rotation_by_single_precision_tables_is_in_single_precision() {
+fn rotary_with_f32_tables_is_computed_in_single_precision() {
     for (table, expected) in [
         (DType::F32, &["Cast", "RotaryEmbedding", "Cast"][..]),
         (DType::Bf16, &["RotaryEmbedding"]),
@@ -287,8 +287,8 @@ fn rotation_by_single_precision_tables_is_in_single_precision() {
 }
 
 #[test]
-fn attention_continues_heads_to_a_width_that_has_a_kernel_and_cuts_the_rest_off() {
-    // Width of keys, of values, of what the operator sees.
+fn attention_pads_heads_to_a_supported_width() {
+    // Width of keys, of values, and of the operator's inputs.
     for (dim, value_dim, fused) in [(128, 80, 128), (128, 128, 128), (12, 8, 16), (20, 20, 24)] {
         let network = network(DType::Bf16, |g| {
             let [q, k, v] = [("q", dim), ("k", dim), ("v", value_dim)]

@@ -1,10 +1,10 @@
-//! Layers that networks of several families share.
+//! Layers used by several model families.
 
 pub mod rotary;
 
 use crate::graph::{Graph, GraphError, Value};
 
-/// Start of the names of intermediate values that are exported as outputs for comparisons.
+/// Prefix of the names of outputs that expose intermediate values for comparison.
 pub const PROBE: &str = "probe.";
 
 /// `down(swish(gate(x)) · up(x))`.
@@ -19,26 +19,26 @@ pub fn swiglu(graph: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, G
     graph.linear(&hidden, &format!("{prefix}.down_proj"))
 }
 
-/// Values in between that become outputs behind the real ones, if probes are wanted.
+/// Intermediate values that become additional outputs after the regular ones, if enabled.
 pub struct Probes {
-    wanted: bool,
+    is_enabled: bool,
     values: Vec<(String, Value)>,
 }
 
 impl Probes {
-    /// Without values yet; they are kept only if they are `wanted`.
-    pub fn new(wanted: bool) -> Self {
-        Self { wanted, values: Vec::new() }
+    /// Creates an empty list. If it is not enabled, added values are dropped.
+    pub fn new(is_enabled: bool) -> Self {
+        Self { is_enabled, values: Vec::new() }
     }
 
-    /// Adds a value.
+    /// Adds a value under the name `probe.NAME`.
     pub fn add(&mut self, name: impl Into<String>, value: &Value) {
-        if self.wanted {
+        if self.is_enabled {
             self.values.push((name.into(), value.clone()));
         }
     }
 
-    /// Makes the values outputs of the graph.
+    /// Adds the values to the outputs of the graph.
     pub fn emit(self, graph: &mut Graph<'_>) {
         for (name, value) in self.values {
             graph.output(&format!("{}{name}", PROBE), &value, "probe for golden tests");

@@ -1,16 +1,16 @@
-//! Rotary position embedding: which angle each pair of a head turns by.
+//! Rotary position embedding: rotation angles of the pairs of a head.
 
 use crate::graph::{Graph, Value};
 
-/// `theta^(-2j / dim)` for every pair `j` of a head of width `dim`.
+/// Returns `theta^(-2j / dim)` for every pair `j` of a head of width `dim`.
 pub fn inverse_frequencies(theta: f64, dim: usize) -> Vec<f32> {
     (0..dim / 2).map(|j| theta.powf(-2.0 * j as f64 / dim as f64) as f32).collect()
 }
 
-/// Which row of positions (0 time, 1 height, 2 width) each pair takes its angle from.
+/// Returns, for each pair, the row of positions (0 time, 1 height, 2 width) that gives its angle.
 ///
-/// The rows are interleaved: height has the pairs 1, 4, 7 …, width 2, 5, 8 …, as many as their
-/// section says, and time has the rest.
+/// The rows are interleaved: height has the pairs 1, 4, 7 …, width 2, 5, 8 …, up to the lengths in
+/// `section`, and time has the rest.
 pub fn mrope_axes(section: [usize; 3]) -> Vec<usize> {
     (0..section.iter().sum())
         .map(|j| match j % 3 {
@@ -21,10 +21,10 @@ pub fn mrope_axes(section: [usize; 3]) -> Vec<usize> {
         .collect()
 }
 
-/// Cosines and sines, `[1, tokens, dim / 2]` each, of `position · frequency`.
+/// Returns cosines and sines, `[1, tokens, dim / 2]` each, of `position · frequency`.
 ///
-/// `positions` is `[tokens, 1]` or `[tokens, dim / 2]`, single precision. Angles grow to hundreds of
-/// radians, so they stay in single precision up to the cosine, and are a plain product because a
+/// `positions` is `[tokens, 1]` or `[tokens, dim / 2]` in single precision. Angles reach hundreds of
+/// radians, so they are computed in single precision up to the cosine, by an elementwise product: a
 /// GPU's matrix product may round its factors to ten bits.
 pub fn tables(
     graph: &mut Graph<'_>,
@@ -50,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_release_interleaves_time_height_width_twenty_times() {
+    fn axes_of_the_release_interleave_twenty_times() {
         let axes = mrope_axes([24, 20, 20]);
         let expected = [0, 1, 2].repeat(20).into_iter().chain([0; 4]).collect::<Vec<_>>();
         assert_eq!(axes, expected);
     }
 
     #[test]
-    fn a_short_section_leaves_its_pairs_to_time() {
+    fn pairs_beyond_a_short_section_belong_to_time() {
         assert_eq!(mrope_axes([3, 2, 1]), [0, 1, 2, 0, 1, 0]);
     }
 

@@ -1,29 +1,25 @@
-//! The ONNX messages that the exporter writes, by hand: just the fields that our graphs use.
+//! Hand-written definitions of the ONNX messages and fields that the exporter writes.
 //!
 //! Field numbers are those of `onnx.proto`. Singular fields are `Option` because the format is
-//! proto2: a zero that is present and a zero that is absent differ, and checkers look at which.
+//! proto2, in which checkers distinguish a zero that is present from an absent field.
 
 use crate::dtype::DType;
 
-/// Version of the file layout that goes with [`OPSET`].
+/// ONNX IR version that corresponds to [`OPSET`].
 pub const IR_VERSION: i64 = 12;
 
 /// Version of the standard operator set: the first with `Attention(24)`.
 pub const OPSET: i64 = 24;
 
-/// A whole file: one graph and the operator sets that it speaks.
+/// An ONNX file: one graph and the operator sets that it uses.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ModelProto {
-    /// [`IR_VERSION`].
     #[prost(int64, optional, tag = "1")]
     pub ir_version: Option<i64>,
-    /// Program that wrote the file.
     #[prost(string, optional, tag = "2")]
     pub producer_name: Option<String>,
-    /// Its version.
     #[prost(string, optional, tag = "3")]
     pub producer_version: Option<String>,
-    /// The graph.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
     /// Operator sets, one per domain.
@@ -31,24 +27,22 @@ pub struct ModelProto {
     pub opset_import: Vec<OperatorSetIdProto>,
 }
 
-/// An operator set: domain (empty for the standard one) and version.
+/// An operator set.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OperatorSetIdProto {
-    /// Domain; empty is the standard one.
+    /// Empty for the standard domain.
     #[prost(string, optional, tag = "1")]
     pub domain: Option<String>,
-    /// Version within the domain.
     #[prost(int64, optional, tag = "2")]
     pub version: Option<i64>,
 }
 
-/// Nodes in topological order, with the tensors that enter and leave.
+/// A graph with its inputs, outputs, weights and constants.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct GraphProto {
-    /// Nodes; each uses only values made before it.
+    /// Nodes in topological order.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
-    /// Name of the graph.
     #[prost(string, optional, tag = "2")]
     pub name: Option<String>,
     /// Weights and constants.
@@ -60,35 +54,32 @@ pub struct GraphProto {
     /// Outputs, in binding order.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
-    /// Types of the values in between; lets a checker compare its shape inference with ours.
+    /// Types of intermediate values; a checker compares them with its own shape inference.
     #[prost(message, repeated, tag = "13")]
     pub value_info: Vec<ValueInfoProto>,
 }
 
-/// One operator call.
+/// A node of a graph.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NodeProto {
-    /// Names of the values read; an empty name is an absent optional input.
+    /// Names of input values; an empty name is an absent optional input.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of the values made.
+    /// Names of output values.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Name, unique in the graph.
     #[prost(string, optional, tag = "3")]
     pub name: Option<String>,
-    /// Operator.
     #[prost(string, optional, tag = "4")]
     pub op_type: Option<String>,
-    /// Attributes.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
 }
 
-/// A named constant of a node.
+/// An attribute of a node.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttributeProto {
-    /// Name.
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
     /// Value of a `FLOAT`.
@@ -103,44 +94,39 @@ pub struct AttributeProto {
     /// Value of an `INTS`.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of the above holds the value.
+    /// Selects the field above that holds the value.
     #[prost(enumeration = "AttributeType", optional, tag = "20")]
     pub r#type: Option<i32>,
 }
 
-/// Kinds of attribute.
+/// Type of an attribute's value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum AttributeType {
-    /// Not set.
     Undefined = 0,
-    /// One float.
     Float = 1,
-    /// One integer.
     Int = 2,
-    /// One string.
     String = 3,
-    /// Integers.
     Ints = 7,
 }
 
 impl AttributeProto {
-    /// A float attribute.
+    /// Creates a float attribute.
     pub fn float(name: &str, value: f32) -> Self {
         Self { f: Some(value), ..Self::of(name, AttributeType::Float) }
     }
 
-    /// An integer attribute.
+    /// Creates an integer attribute.
     pub fn int(name: &str, value: i64) -> Self {
         Self { i: Some(value), ..Self::of(name, AttributeType::Int) }
     }
 
-    /// A string attribute.
+    /// Creates a string attribute.
     pub fn string(name: &str, value: &str) -> Self {
         Self { s: Some(value.as_bytes().to_vec()), ..Self::of(name, AttributeType::String) }
     }
 
-    /// An attribute that is a list of integers.
+    /// Creates an attribute with a list of integers.
     pub fn ints(name: &str, values: &[i64]) -> Self {
         Self { ints: values.to_vec(), ..Self::of(name, AttributeType::Ints) }
     }
@@ -150,56 +136,46 @@ impl AttributeProto {
     }
 }
 
-/// A weight or constant, its bytes here or in a file beside the model.
+/// A weight or constant whose bytes are in the message or in an external file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorProto {
     /// Dimensions, outermost first.
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// Element type.
     #[prost(enumeration = "DataType", optional, tag = "2")]
     pub data_type: Option<i32>,
-    /// Name of the value.
     #[prost(string, optional, tag = "8")]
     pub name: Option<String>,
-    /// Little-endian elements, when they are here.
+    /// Little-endian elements, if stored in the message.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
-    /// `location`, `offset` and `length`, when they are in a file.
+    /// `location`, `offset` and `length`, if stored in an external file.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
-    /// Where the elements are.
     #[prost(enumeration = "DataLocation", optional, tag = "14")]
     pub data_location: Option<i32>,
 }
 
-/// Where the elements of a [`TensorProto`] are.
+/// Location of the elements of a [`TensorProto`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum DataLocation {
     /// In the message.
     Default = 0,
-    /// In a file.
+    /// In an external file.
     External = 1,
 }
 
-/// Element types, as far as our graphs use them.
+/// Element types used by the exporter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum DataType {
-    /// Not set.
     Undefined = 0,
-    /// IEEE single precision.
     Float = 1,
-    /// Unsigned byte.
     Uint8 = 2,
-    /// Signed 64-bit integer.
     Int64 = 7,
-    /// Boolean.
     Bool = 9,
-    /// IEEE half precision.
     Float16 = 10,
-    /// bfloat16.
     Bfloat16 = 16,
 }
 
@@ -216,19 +192,17 @@ impl From<DType> for DataType {
     }
 }
 
-/// A pair of strings.
+/// A key and its value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StringStringEntryProto {
-    /// Key.
     #[prost(string, optional, tag = "1")]
     pub key: Option<String>,
-    /// Value.
     #[prost(string, optional, tag = "2")]
     pub value: Option<String>,
 }
 
 impl StringStringEntryProto {
-    /// `key` with `value`.
+    /// Creates an entry.
     pub fn new(key: &str, value: impl Into<String>) -> Self {
         Self { key: Some(key.to_owned()), value: Some(value.into()) }
     }
@@ -237,16 +211,14 @@ impl StringStringEntryProto {
 /// Name and type of a value.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {
-    /// Name.
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
-    /// Type.
     #[prost(message, optional, tag = "2")]
     pub r#type: Option<TypeProto>,
 }
 
 impl ValueInfoProto {
-    /// A tensor with static dimensions.
+    /// Describes a tensor with static dimensions.
     pub fn tensor(name: &str, dtype: DType, shape: &[usize]) -> Self {
         let dim = shape.iter().map(|&n| Dimension { dim_value: Some(n as i64) }).collect();
         let tensor = TensorTypeProto {
@@ -257,10 +229,9 @@ impl ValueInfoProto {
     }
 }
 
-/// Type of a value; ours are all tensors.
+/// Type of a value. The exporter only writes tensor types.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TypeProto {
-    /// Element type and shape.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
 }
@@ -268,10 +239,8 @@ pub struct TypeProto {
 /// Element type and shape of a tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorTypeProto {
-    /// Element type.
     #[prost(enumeration = "DataType", optional, tag = "1")]
     pub elem_type: Option<i32>,
-    /// Shape.
     #[prost(message, optional, tag = "2")]
     pub shape: Option<TensorShapeProto>,
 }
@@ -287,7 +256,6 @@ pub struct TensorShapeProto {
 /// One static dimension.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Dimension {
-    /// Length.
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
 }
@@ -298,14 +266,14 @@ mod tests {
     use prost::Message;
 
     #[test]
-    fn a_zero_attribute_is_written_and_not_left_out() {
+    fn zero_attribute_is_written() {
         let bytes = AttributeProto::int("axis", 0).encode_to_vec();
         // name (tag 1), i (tag 3, varint 0), type (tag 20, varint 2).
         assert_eq!(bytes, [0x0a, 4, b'a', b'x', b'i', b's', 0x18, 0, 0xa0, 1, 2]);
     }
 
     #[test]
-    fn a_tensor_type_nests_as_the_format_says() {
+    fn tensor_type_is_encoded_as_nested_messages() {
         let bytes = ValueInfoProto::tensor("x", DType::Bf16, &[3]).encode_to_vec();
         let shape = [0x12, 4, 0x0a, 2, 0x08, 3];
         let tensor = [&[0x08, 16][..], &shape].concat();

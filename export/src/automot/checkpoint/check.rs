@@ -1,4 +1,4 @@
-//! Comparing a checkpoint's tensors with what the networks need.
+//! Compares the tensors of a checkpoint with those that the networks need.
 
 use super::expected::{self, Expected};
 use super::trunk::Trunk;
@@ -7,16 +7,16 @@ use crate::checkpoint::{CheckpointError, Tensors, Warning};
 use crate::dtype::DType;
 use std::collections::BTreeSet;
 
-/// The output head, tied to the embedding; stored by some writers.
+/// The output head, which is tied to the embedding but stored by some writers.
 const OUTPUT_HEAD: &str = "language_model.lm_head.weight";
 
 const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 
-/// Last parts of the names of tensors that follow from the configuration.
+/// Last parts of the names of tensors that can be derived from the configuration.
 const DERIVED_PARTS: [&str; 2] = ["inv_freq", "num_batches_tracked"];
 
 impl Checkpoint {
-    /// The two trunks of the BEV encoder, camera first, as their tensors tell them.
+    /// Derives the two trunks of the BEV encoder, camera first, from their tensors.
     ///
     /// # Errors
     /// If a trunk's first tensors are missing.
@@ -33,13 +33,13 @@ impl Checkpoint {
         ])
     }
 
-    /// Checks that every tensor that a network reads is there, with the shape that the
-    /// configuration gives and a floating-point type, that no stored tensor changes what a module
-    /// computes without being read, and that the tokenizer's ids fit. Reads no weights but those of
-    /// a stored output head.
+    /// Checks that every tensor that a network reads exists, with the shape according to the
+    /// configuration and a floating-point type; that no unread tensor would change the computation of
+    /// a module; and that the ids of the tokenizer fit. Reads no weights except those of a stored
+    /// output head.
     ///
     /// # Errors
-    /// Every tensor that is missing or wrong; as [`CheckpointError::Several`] if there are many.
+    /// Every tensor that is missing or wrong; several as [`CheckpointError::Several`].
     pub fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
         self.refuse_quantized()?;
         let [image, lidar] = match self.trunks() {
@@ -68,30 +68,30 @@ impl Checkpoint {
                 errors,
             });
         }
-        let places = Places::of(&expected);
-        let (unplaced, unknown): (Vec<_>, Vec<_>) =
-            unknown.into_iter().partition(|name| places.contain(name));
-        if !unplaced.is_empty() {
-            return Err(CheckpointError::Unplaced { dir: self.dir.clone(), tensors: unplaced });
+        let modules = Modules::of(&expected);
+        let (unused, unknown): (Vec<_>, Vec<_>) =
+            unknown.into_iter().partition(|name| modules.contain(name));
+        if !unused.is_empty() {
+            return Err(CheckpointError::UnusedInModule { dir: self.dir.clone(), tensors: unused });
         }
         self.check_head()?;
         tokenizer::check(&self.dir, &self.config)?;
         Ok(self.all_warnings(&expected, &image, &lidar, projected, unknown))
     }
 
-    /// Checks that a stored output head is the embedding.
+    /// Checks that a stored output head equals the embedding.
     fn check_head(&self) -> Result<(), CheckpointError> {
         let Some(head) = self.tensors.get(OUTPUT_HEAD) else { return Ok(()) };
         if self.has_same_values(head, self.tensor(EMBEDDING)?) {
             return Ok(());
         }
-        Err(CheckpointError::Untied {
+        Err(CheckpointError::UntiedHead {
             path: self.files[head.file].clone(),
             tensor: OUTPUT_HEAD.to_owned(),
         })
     }
 
-    /// The trunks that `bev_config.json` names, if both are known.
+    /// Returns the trunks that `bev_config.json` names; `None` if one is not supported.
     fn named_trunks(&self) -> Option<[Trunk; 2]> {
         let bev = &self.config.bev;
         Some([
@@ -108,7 +108,7 @@ impl Checkpoint {
             .collect()
     }
 
-    /// Width of the BEV feature that the action expert was made for; `None` without the tensor.
+    /// Width of the BEV feature that the action expert expects; `None` without the tensor.
     pub fn projected_channels(&self) -> Option<usize> {
         self.tensors.get("bev_encoder_proj.weight")?.shape.get(1).copied()
     }
@@ -122,7 +122,7 @@ impl Checkpoint {
             CheckpointError::MissingTensor { dir, tensor, .. } => CheckpointError::MissingTensor {
                 dir,
                 tensor,
-                network: Some(network.word()),
+                network: Some(network.label()),
                 shape: shape.clone(),
             },
             other => other,
@@ -132,7 +132,7 @@ impl Checkpoint {
             return Err(CheckpointError::WrongShape {
                 path: path(),
                 tensor: name.clone(),
-                network: network.word(),
+                network: network.label(),
                 expected: shape.clone(),
                 found: entry.shape.clone(),
             });
@@ -160,7 +160,8 @@ impl Checkpoint {
             warnings.push(Warning::NoPreprocessor);
         }
         if projected != lidar.width() {
-            warnings.push(Warning::Unchained { feature: lidar.width(), projection: projected });
+            let (feature, projection) = (lidar.width(), projected);
+            warnings.push(Warning::BevWidthDiffers { feature, projection });
         }
         let bev = &self.config.bev;
         for (name, trunk, named) in [
@@ -192,14 +193,15 @@ impl Checkpoint {
     }
 }
 
-/// Tells tensors that a network ignores although their names put them into it from others.
-struct Places<'a> {
-    /// Modules that have tensors of their own.
+/// Recognizes, by their names, unknown tensors that would belong to modules of the model.
+struct Modules<'a> {
+    /// Modules that have tensors.
     modules: BTreeSet<&'a str>,
+    /// Names of tensors with `#` in place of layer numbers.
     numberless: BTreeSet<String>,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Modules<'a> {
     fn of(expected: &'a [Expected]) -> Self {
         let names = || expected.iter().map(|tensor| tensor.name.as_str());
         Self {
@@ -208,8 +210,8 @@ impl<'a> Places<'a> {
         }
     }
 
-    /// True for a tensor inside a module that has tensors of its own, such as a bias where none is
-    /// added, and for one of a layer too many.
+    /// True for a tensor inside a module that has tensors, such as an unexpected bias, and for a
+    /// tensor of an additional layer.
     fn contain(&self, name: &str) -> bool {
         if name.rsplit('.').next().is_some_and(|last| DERIVED_PARTS.contains(&last)) {
             return false;
@@ -220,7 +222,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// A name with `#` for the number of each layer.
+/// Replaces each number in a name by `#`.
 fn without_numbers(name: &str) -> String {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     let parts = name.split('.').map(|part| if is_number(part) { "#" } else { part });

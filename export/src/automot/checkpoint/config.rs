@@ -1,9 +1,9 @@
-//! The sizes of an AutoMoT checkpoint, checked and complete.
+//! Validated sizes of an AutoMoT checkpoint.
 
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
 
-/// Everything that `config.json`, `automot_args.json` and `bev_config.json` say about the networks.
+/// Sizes of the networks from `config.json`, `automot_args.json` and `bev_config.json`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct AutomotConfig {
     /// Understanding expert: the text transformer.
@@ -16,15 +16,15 @@ pub struct AutomotConfig {
     pub bev: BevConfig,
     /// Special token ids.
     pub tokens: SpecialTokens,
-    /// Type that `config.json` names for loading the weights; the tensors have their own.
+    /// Type in `config.json` for loading the weights; stored tensors may have another.
     pub dtype: Option<DType>,
-    /// Least and most pixels of a frame that the preprocessor does not resize; `None` if the
-    /// checkpoint says nothing of its preprocessor.
+    /// Minimum and maximum number of pixels of a frame that the preprocessor does not resize; `None`
+    /// without a preprocessor configuration.
     pub frame_pixels: Option<[usize; 2]>,
 }
 
 impl AutomotConfig {
-    /// Describes the networks, one line each.
+    /// Describes the networks as text, one line each.
     pub(crate) fn networks_as_text(&self) -> Vec<String> {
         let Self { text, vision, mot, bev, .. } = self;
         vec![
@@ -57,7 +57,7 @@ impl AutomotConfig {
                 mot.waypoint_tokens
             ),
             format!(
-                "BEV encoder: {} and {}, picture {}x{}, LiDAR histogram {}x{} of {} channels",
+                "BEV encoder: {} and {}, image {}x{}, LiDAR histogram {}x{} of {} channels",
                 bev.image_architecture,
                 bev.lidar_architecture,
                 bev.image_size[0],
@@ -80,11 +80,9 @@ pub struct TextConfig {
     pub hidden_size: usize,
     /// Width of the SwiGLU MLP.
     pub intermediate_size: usize,
-    /// Transformer layers.
     pub num_hidden_layers: usize,
     /// Query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads.
     pub num_key_value_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
@@ -92,7 +90,7 @@ pub struct TextConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How many rotary frequencies belong to time, height and width; sums to `head_dim / 2`.
+    /// Number of rotary frequencies of time, height and width; the sum is `head_dim / 2`.
     pub mrope_section: [usize; 3],
 }
 
@@ -106,39 +104,34 @@ pub struct VisionConfig {
     pub hidden_size: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
-    /// Attention heads.
     pub num_heads: usize,
-    /// Image channels.
     pub in_channels: usize,
     /// Side of a patch, pixels.
     pub patch_size: usize,
-    /// Frames folded into one patch.
+    /// Frames per patch.
     pub temporal_patch_size: usize,
-    /// Side of the square of patches that the mergers fold into one token.
+    /// Side of the square of patches that are merged into one token.
     pub spatial_merge_size: usize,
     /// Width of the merged tokens: the text stack's hidden size.
     pub out_hidden_size: usize,
     /// Rows of the position table; a square number.
     pub num_position_embeddings: usize,
-    /// After which blocks a deepstack map is taken.
+    /// Indices of the blocks after which a deepstack map is taken.
     pub deepstack_visual_indexes: Vec<usize>,
 }
 
-/// Sizes of the action expert: the release's program defaults, overridden by `automot_args.json`.
+/// Sizes of the action expert: defaults of the AutoMoT release, overridden by `automot_args.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MotConfig {
     /// Query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads.
     pub num_key_value_heads: usize,
     /// Width of the SwiGLU MLP.
     pub intermediate_size: usize,
     /// Decision queries.
     pub reasoning_tokens: usize,
-    /// Route queries.
     pub route_tokens: usize,
-    /// Waypoint queries.
     pub waypoint_tokens: usize,
     /// Width of a stored decision query.
     pub reasoning_query_dim: usize,
@@ -146,15 +139,14 @@ pub struct MotConfig {
     pub action_query_dim: usize,
 }
 
-/// What `bev_config.json` says that the tensors' shapes do not.
+/// Settings of `bev_config.json` that do not follow from the shapes of tensors.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BevConfig {
-    /// Height and width of the camera picture after cropping (top left corner kept), pixels.
+    /// Height and width of the camera image after cropping (the top left corner is kept), pixels.
     pub image_size: [usize; 2],
     /// Height and width of the LiDAR histogram, cells.
     pub lidar_size: [usize; 2],
-    /// Channels of the LiDAR histogram.
     pub lidar_channels: usize,
     /// Rows and columns of image tokens in the fusion transformers.
     pub image_anchors: [usize; 2],
@@ -162,19 +154,19 @@ pub struct BevConfig {
     pub lidar_anchors: [usize; 2],
     /// Attention heads of the fusion transformers.
     pub n_head: usize,
-    /// True if the picture is normalized by ImageNet's mean and deviation.
+    /// True if the image is normalized by the mean and deviation of ImageNet.
     pub normalize_imagenet: bool,
-    /// Edges of the histogram in the ego frame: min x, max x, min y, max y, meters.
+    /// Edges of the histogram in the ego frame: min x, max x, min y, max y.
     pub bounds_m: [f64; 4],
-    /// Counts at and above this saturate a cell.
+    /// Number of points at which a cell saturates.
     pub hist_max_per_pixel: f64,
-    /// Points at or below this height in the ego frame are ground, meters.
+    /// Points at or below this height in the ego frame are ground.
     pub lidar_split_height_m: f64,
-    /// Points at or above this height are dropped, meters.
+    /// Points at or above this height are dropped.
     pub max_height_lidar_m: f64,
     /// Blocks of each fusion transformer.
     pub n_layer: usize,
-    /// Width of a fusion block's MLP over the transformer's.
+    /// Width of the MLP of a fusion block divided by the width of the transformer.
     pub block_exp: usize,
     /// Name of the camera trunk's architecture.
     pub image_architecture: String,
@@ -185,10 +177,10 @@ pub struct BevConfig {
 /// Special token ids of `config.json`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct SpecialTokens {
-    /// Stands where an image token goes.
+    /// Placeholder of an image token.
     pub image_pad: u32,
-    /// Before each image.
+    /// Precedes each image.
     pub vision_start: u32,
-    /// After each image.
+    /// Follows each image.
     pub vision_end: u32,
 }

@@ -1,37 +1,35 @@
-//! Every tensor that a checkpoint holds: its name, its shape from the configuration, which network
-//! it belongs to and whether that network reads it.
+//! List of all tensors of a checkpoint: name, shape according to the configuration, network, and
+//! whether that network reads it.
 
 use super::config::{AutomotConfig, BevConfig, MotConfig, TextConfig, VisionConfig};
 use super::trunk::Trunk;
 
-/// Hidden widths of the encoders of target points and speed; the release has no key for them.
+/// Hidden widths of the encoders of target points and speed, constants of the AutoMoT release.
 pub const POINT_ENCODER_WIDTHS: [usize; 2] = [256, 512];
 
-/// Hidden widths of the route and waypoint heads; the release has no key for them.
+/// Hidden widths of the route and waypoint heads, constants of the AutoMoT release.
 pub const HEAD_WIDTHS: [usize; 2] = [512, 256];
 
-/// Width of the feature pyramid that the BEV encoder carries and inference never computes.
+/// Width of the feature pyramid of the BEV encoder, which inference does not compute.
 const PYRAMID_WIDTH: usize = 64;
 
-/// Speeds that the training-only velocity head gives.
+/// Outputs of the velocity head, which is only used in training.
 const VELOCITY_OUTPUTS: usize = 3;
 
 /// A network of the model, as exported.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Network {
-    /// The vision tower.
     Vision,
-    /// The understanding expert's text stack.
+    /// The text stack of the understanding expert.
     Understanding,
     /// The action expert with its encoders and heads.
     Action,
-    /// The BEV encoder.
     Bev,
 }
 
 impl Network {
-    /// Its name in messages.
-    pub(crate) fn word(self) -> &'static str {
+    /// Name in messages.
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Vision => "vision",
             Self::Understanding => "understanding",
@@ -41,44 +39,42 @@ impl Network {
     }
 }
 
-/// What a tensor is to its layer; random weights are drawn accordingly.
+/// Role of a tensor in its layer, which determines the distribution of random weights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
-    /// Weight of a linear map or convolution; all dimensions but the first are its inputs.
+    /// Weight of a linear layer or convolution; all dimensions except the first are its inputs.
     Weight,
-    /// As `Weight`, at the end of a branch that is added to a residual stream.
+    /// Like `Weight`, at the end of a branch that is added to a residual stream.
     ResidualWeight {
-        /// How many such branches the stream has.
+        /// Number of such branches of the stream.
         branches: usize,
     },
-    /// Added after a linear map or convolution.
+    /// Bias of a linear layer or convolution.
     Bias,
-    /// Multiplies a normalized value.
+    /// Weight of a normalization.
     Gain,
-    /// Multiplies a normalized value at the end of a convolutional residual branch.
+    /// Weight of a normalization at the end of a convolutional residual branch.
     ResidualGain,
-    /// Added to a normalized value.
+    /// Bias of a normalization.
     Shift,
     /// Running mean of a batch norm.
     Mean,
     /// Running variance of a batch norm.
     Variance,
-    /// Batches that a batch norm saw: a scalar i64.
+    /// `num_batches_tracked` of a batch norm: a scalar i64.
     Counter,
-    /// Rows that are looked up or used as they are: embeddings, positions, queries.
+    /// Rows that are looked up or used directly: embeddings, positions, queries.
     Table,
 }
 
-/// One tensor that a checkpoint holds.
+/// One tensor of a checkpoint.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expected {
-    /// Which network it belongs to.
     pub network: Network,
     /// Full name.
     pub name: String,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// What it is to its layer.
     pub role: Role,
     /// True if the network reads it at inference.
     pub is_needed: bool,
@@ -90,18 +86,18 @@ impl Expected {
         self.shape.iter().product()
     }
 
-    /// True if training adjusts it; a batch norm's statistics are buffers.
+    /// True unless it is a buffer: a statistic of a batch norm.
     pub fn is_parameter(&self) -> bool {
         !matches!(self.role, Role::Mean | Role::Variance | Role::Counter)
     }
 }
 
-/// Sum of the elements of all parameters.
+/// Returns the number of elements of all parameters.
 pub fn parameters(tensors: &[Expected]) -> usize {
     tensors.iter().filter(|tensor| tensor.is_parameter()).map(Expected::elements).sum()
 }
 
-/// Every tensor of the model.
+/// Lists all tensors of the model.
 pub fn all(
     config: &AutomotConfig,
     image: &Trunk,
@@ -116,7 +112,7 @@ pub fn all(
     tensors
 }
 
-/// The vision tower with its mergers.
+/// Lists the tensors of the vision tower with its mergers.
 pub fn vision(vision: &VisionConfig) -> Vec<Expected> {
     let mut list = List::new(Network::Vision, "vision_model.");
     let width = vision.hidden_size;
@@ -146,7 +142,8 @@ pub fn vision(vision: &VisionConfig) -> Vec<Expected> {
     list.tensors
 }
 
-/// The understanding expert's text stack with embedding and final norm; the output head is tied.
+/// Lists the tensors of the understanding expert's text stack with embedding and final norm. The
+/// output head is tied to the embedding.
 pub fn understanding(text: &TextConfig) -> Vec<Expected> {
     let mut list = List::new(Network::Understanding, "language_model.model.");
     list.add("embed_tokens.weight", &[text.vocab_size, text.hidden_size], Role::Table);
@@ -165,7 +162,7 @@ pub fn understanding(text: &TextConfig) -> Vec<Expected> {
     list.tensors
 }
 
-/// The action expert's transformer.
+/// Lists the tensors of the action expert's transformer.
 pub fn action_stack(text: &TextConfig, mot: &MotConfig) -> Vec<Expected> {
     let mut list = List::new(Network::Action, "language_model.model.");
     list.add("norm_mot_gen.weight", &[text.hidden_size], Role::Gain);
@@ -183,7 +180,7 @@ pub fn action_stack(text: &TextConfig, mot: &MotConfig) -> Vec<Expected> {
     list.tensors
 }
 
-/// One of the two stacks that share the layers' names.
+/// One of the two stacks that share the names of layers.
 struct Branch {
     suffix: &'static str,
     heads: usize,
@@ -214,8 +211,8 @@ fn text_layers(list: &mut List, text: &TextConfig, branch: &Branch) {
     }
 }
 
-/// What stands before and after the action expert's transformer: encoders, queries, projectors,
-/// heads. `projected_channels` is the width of the BEV feature that `bev_encoder_proj` takes.
+/// Lists the tensors before and after the action expert's transformer: encoders, queries, projectors,
+/// heads. `projected_channels` is the input width of `bev_encoder_proj`.
 pub fn action_ends(hidden: usize, mot: &MotConfig, projected_channels: usize) -> Vec<Expected> {
     let mut list = List::new(Network::Action, "");
     list.linear("bev_encoder_proj", hidden, projected_channels, Role::Weight);
@@ -250,7 +247,7 @@ pub fn action_ends(hidden: usize, mot: &MotConfig, projected_channels: usize) ->
     list.tensors
 }
 
-/// The BEV encoder: two trunks, their fusion and the unused feature pyramid.
+/// Lists the tensors of the BEV encoder: two trunks, their fusion and the unused feature pyramid.
 pub fn bev(bev: &BevConfig, image: &Trunk, lidar: &Trunk) -> Vec<Expected> {
     let mut tensors = trunk("bev_encoder.image_encoder.", image);
     tensors.extend(trunk("bev_encoder.lidar_encoder.", lidar));
@@ -285,7 +282,7 @@ pub fn bev(bev: &BevConfig, image: &Trunk, lidar: &Trunk) -> Vec<Expected> {
     list.tensors
 }
 
-/// One convolutional trunk, under `prefix`.
+/// Lists the tensors of one convolutional trunk under `prefix`.
 pub fn trunk(prefix: &'static str, trunk: &Trunk) -> Vec<Expected> {
     let mut list = List::new(Network::Bev, prefix);
     list.conv_norm("stem", [trunk.stem, trunk.in_channels, 3, 3], Role::Gain);
@@ -346,7 +343,7 @@ impl List {
         self.add(&format!("{name}.bias"), &shape[..1], Role::Bias);
     }
 
-    /// A convolution without bias, then a batch norm.
+    /// Adds a convolution without bias, followed by a batch norm.
     fn conv_norm(&mut self, name: &str, shape: [usize; 4], gain: Role) {
         self.add(&format!("{name}.conv.weight"), &shape, Role::Weight);
         for (part, role) in [
@@ -360,7 +357,7 @@ impl List {
         self.add(&format!("{name}.bn.num_batches_tracked"), &[], Role::Counter);
     }
 
-    /// Adds tensors that checkpoints hold and inference never reads.
+    /// Adds tensors that inference does not read.
     fn unused(&mut self, add: impl FnOnce(&mut Self)) {
         self.is_needed = false;
         add(self);

@@ -8,7 +8,7 @@ pub mod expected;
 mod trunk;
 
 mod check;
-mod harmless;
+mod ignored_keys;
 mod naming;
 mod parse;
 mod preprocessor;
@@ -42,26 +42,26 @@ impl Checkpoint {
     /// Opens a folder: its configuration files and the headers of its weight files.
     ///
     /// # Errors
-    /// As [`Tensors::open`], and if the configuration describes no possible model. [`Self::check`]
-    /// compares the tensors.
+    /// Like [`Tensors::open`], and if the configuration is not valid. [`Self::check`] compares the
+    /// tensors.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let stored = Tensors::open(dir, &NAMING)?;
         let config = parse::read(&dir.join(parse::CONFIG_FILE), stored.tensors())?;
         Ok(Self { stored, config })
     }
 
-    /// Reads the sizes of the networks from a `config.json` of any name, with the other configuration
-    /// files that lie beside it.
+    /// Reads the sizes of the networks from a `config.json`, whatever its file name, and the other
+    /// configuration files in its folder.
     pub(crate) fn config_of(file: &Path) -> Result<AutomotConfig, CheckpointError> {
         parse::read(file, &BTreeMap::new())
     }
 
-    /// Checks a folder's configuration files by themselves, before there are weights.
+    /// Checks the configuration files of a folder without weights.
     pub(crate) fn check_config(dir: &Path) -> Result<(), CheckpointError> {
         Self::config_of(&dir.join(parse::CONFIG_FILE)).map(|_| ())
     }
 
-    /// The sizes of the networks.
+    /// Sizes of the networks.
     pub fn config(&self) -> &AutomotConfig {
         &self.config
     }

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Naming;
 
-/// How AutoMoT's tensors are named.
+/// Naming scheme of AutoMoT's tensors.
 pub(super) const NAMING: Naming = Naming { modules: &MODULES, of_model };
 
 /// First parts of the names of all tensors of the model.
@@ -24,8 +24,8 @@ const MODULES: [&str; 15] = [
     "waypoints_head",
 ];
 
-/// The model's name of a stored tensor. Training wraps the BEV encoder once more; the AutoMoT
-/// release's loader removes that, too.
+/// Converts a stored name to the name in the model: removes the additional wrapper that training puts
+/// around the BEV encoder, like the loader of the AutoMoT release.
 fn of_model(stored: &str) -> String {
     match stored.strip_prefix("bev_encoder.backbone.") {
         Some(rest) => format!("bev_encoder.{rest}"),

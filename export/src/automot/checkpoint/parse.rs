@@ -1,56 +1,56 @@
-//! The configuration files of a checkpoint folder, read into [`AutomotConfig`] and checked.
+//! Reads the configuration files of a checkpoint folder into [`AutomotConfig`] and validates them.
 
 use super::config::{AutomotConfig, BevConfig, MotConfig, SpecialTokens, TextConfig, VisionConfig};
-use super::{harmless, preprocessor};
+use super::{ignored_keys, preprocessor};
 use crate::checkpoint::{CheckpointError, Fields, MAX_COUNT, TensorEntry};
 use crate::dtype::DType;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Sizes of the understanding expert and the vision tower, in a checkpoint folder.
+/// File with the sizes of the understanding expert and the vision tower.
 pub(super) const CONFIG_FILE: &str = "config.json";
 
-/// Largest number of layers in a stack; the largest published models have some 130.
+/// Maximum number of layers of a stack. The largest published models have about 130.
 const MAX_LAYERS: usize = 1024;
 
-/// Largest side of a camera picture or a LiDAR histogram.
+/// Maximum side of a camera image or a LiDAR histogram.
 const MAX_SIDE: usize = 8192;
 
-/// Where the LiDAR is mounted, as tandem merges its sweeps: meters, degrees.
+/// Pose of the LiDAR that tandem assumes when it merges sweeps: meters, degrees.
 const LIDAR_MOUNT: [(&str, [f64; 3]); 2] =
     [("lidar_pos", [0.0, 0.0, 2.5]), ("lidar_rot", [0.0, 0.0, -90.0])];
 
-/// Epsilon of the vision tower's norms, which have no key in Qwen3-VL's configuration.
+/// Epsilon of the vision tower's norms, for which Qwen3-VL's configuration has no key.
 const VISION_EPSILON: f64 = 1e-6;
 
-/// Files that say that the weights need something that is not done here.
-const OTHER_WEIGHTS: [(&str, &str, &str); 4] = [
+/// Files that mark weights that need processing which the exporter does not support.
+const UNSUPPORTED_WEIGHTS: [(&str, &str, &str); 4] = [
     ("quantize_config.json", "quantized", "convert them to f32, f16 or bf16"),
     ("quant_config.json", "quantized", "convert them to f32, f16 or bf16"),
     ("hf_quant_config.json", "quantized", "convert them to f32, f16 or bf16"),
-    ("adapter_config.json", "to be added to others (an adapter)", "merge them first"),
+    ("adapter_config.json", "an adapter of other weights", "merge them first"),
 ];
 
-/// Reads a `config.json`, and `automot_args.json` and `bev_config.json` beside it. The numbers of
-/// queries and their widths are the tensors' own, where there are such tensors.
+/// Reads a `config.json`, and `automot_args.json` and `bev_config.json` in its folder. The number and
+/// width of queries follow from the tensors, where these exist.
 ///
-/// Every key of `config.json` is used, checked, or known to be harmless. The other two are dumps of
-/// a whole program's settings, of which inference reads the few that are read here.
+/// Every key of `config.json` is used, checked, or in the list of ignored keys. The other two files
+/// are dumps of all settings of a program, of which inference reads only the keys that are read here.
 pub(super) fn read(
     config_file: &Path,
     tensors: &BTreeMap<String, TensorEntry>,
 ) -> Result<AutomotConfig, CheckpointError> {
     let dir = config_file.parent().unwrap_or(Path::new(""));
-    for (file, what, advice) in OTHER_WEIGHTS {
+    for (file, what, advice) in UNSUPPORTED_WEIGHTS {
         let path = dir.join(file);
         if path.exists() {
-            return Err(CheckpointError::OtherWeights { path, what, advice });
+            return Err(CheckpointError::UnsupportedWeights { path, what, advice });
         }
     }
     let config = Fields::read(config_file)?.ok_or(CheckpointError::NoFile {
         dir: dir.into(),
         name: "config.json",
-        advice: "copy it from where the weights came from",
+        advice: "copy it from the source of the weights",
     })?;
     let args_file = dir.join("automot_args.json");
     let args = Fields::read(&args_file)?.unwrap_or_else(|| Fields::empty(&args_file));
@@ -72,26 +72,26 @@ pub(super) fn read(
         flags(fields, false, &["is_encoder_decoder", "is_decoder", "add_cross_attention"])?;
         flags(fields, false, &["tie_encoder_decoder", "use_bfloat16"])?;
     }
-    text_fields.finish(harmless::CONFIG)?;
-    vision_fields.finish(harmless::CONFIG)?;
-    config.finish(harmless::CONFIG)?;
+    text_fields.finish(ignored_keys::CONFIG)?;
+    vision_fields.finish(ignored_keys::CONFIG)?;
+    config.finish(ignored_keys::CONFIG)?;
     let frame_pixels = preprocessor::read(dir, &vision)?;
     let bev = self::bev(&bev)?;
     Ok(AutomotConfig { text, vision, mot, bev, tokens, dtype: named_dtype, frame_pixels })
 }
 
-/// Refuses a model of another kind, if the file names its kind.
+/// Refuses another model type, if the file names one.
 fn model_type(fields: &Fields, known: &[&str]) -> Result<(), CheckpointError> {
     let found = fields.text_or("model_type", known[0])?;
     if known.contains(&found.as_str()) {
         return Ok(());
     }
-    Err(fields.invalid("model_type", format!("{known:?}: the only model that is known here")))
+    Err(fields.invalid("model_type", format!("one of {known:?}, the supported types")))
 }
 
 fn unquantized(config: &Fields, file: &Path) -> Result<(), CheckpointError> {
     if config.has("quantization_config") || config.has("compression_config") {
-        return Err(CheckpointError::OtherWeights {
+        return Err(CheckpointError::UnsupportedWeights {
             path: file.into(),
             what: "quantized",
             advice: "convert them to f32, f16 or bf16",
@@ -108,7 +108,7 @@ fn tied(fields: &Fields) -> Result<(), CheckpointError> {
     Err(fields.invalid("tie_word_embeddings", expected.into()))
 }
 
-/// The type to load weights in; what they are stored in is in the weight files.
+/// Reads the type in which to load weights. The stored types are in the weight files.
 fn dtype(fields: &Fields) -> Result<Option<DType>, CheckpointError> {
     const KNOWN: [(&str, Option<DType>); 4] = [
         ("float32", Some(DType::F32)),
@@ -129,11 +129,11 @@ fn dtype(fields: &Fields) -> Result<Option<DType>, CheckpointError> {
     Ok(dtype)
 }
 
-/// Checks truth values of which the model knows one only.
+/// Checks boolean keys for which only one value is supported.
 fn flags(fields: &Fields, only: bool, keys: &[&str]) -> Result<(), CheckpointError> {
     match keys.iter().find_map(|key| match fields.flag_or(key, only) {
         Ok(value) if value == only => None,
-        Ok(_) => Some(fields.invalid(key, format!("{only}: the only one of this model"))),
+        Ok(_) => Some(fields.invalid(key, format!("{only}, the only supported value"))),
         Err(error) => Some(error),
     }) {
         Some(error) => Err(error),
@@ -148,10 +148,10 @@ struct Rope {
     section: [usize; 3],
 }
 
-/// Reads the rotary keys of either layout: `rope_scaling` with `rope_theta` beside it, or
-/// `rope_parameters`, which newer writers use for both. Where they repeat each other they must agree.
+/// Reads the rotary keys of either layout: `rope_scaling` and a separate `rope_theta`, or
+/// `rope_parameters`, which newer writers use for both. Repeated values must agree.
 fn rope(fields: &Fields) -> Result<Rope, CheckpointError> {
-    let beside = if fields.has("rope_theta") { Some(fields.number("rope_theta")?) } else { None };
+    let separate = if fields.has("rope_theta") { Some(fields.number("rope_theta")?) } else { None };
     let mut rope: Option<Rope> = None;
     for key in ["rope_parameters", "rope_scaling"] {
         if !fields.has(key) {
@@ -159,15 +159,16 @@ fn rope(fields: &Fields) -> Result<Rope, CheckpointError> {
         }
         let holder = fields.object(key)?;
         let section = rope_section(&holder)?;
-        let theta = match beside {
+        let theta = match separate {
             Some(theta) if !holder.has("rope_theta") => theta,
             _ => holder.number("rope_theta")?,
         };
-        if beside.is_some_and(|beside| beside != theta) {
-            return Err(holder.invalid("rope_theta", "the number of rope_theta beside it".into()));
+        if let Some(separate) = separate.filter(|separate| *separate != theta) {
+            let expected = format!("{separate}, the value of the separate rope_theta");
+            return Err(holder.invalid("rope_theta", expected));
         }
         if theta <= 1.0 {
-            let holder = if beside.is_some() { fields } else { &holder };
+            let holder = if separate.is_some() { fields } else { &holder };
             return Err(holder.invalid("rope_theta", "a number above one".into()));
         }
         holder.finish(&[])?;
@@ -179,17 +180,17 @@ fn rope(fields: &Fields) -> Result<Rope, CheckpointError> {
     }
     match rope {
         Some(rope) => Ok(rope),
-        // Says that it is missing.
+        // Returns the error that the key is missing.
         None => fields.object("rope_scaling").map(|_| unreachable!("it was looked for above")),
     }
 }
 
-/// Checks the kind of the rotary embedding and reads its division among time, height and width.
+/// Checks the type of the rotary embedding and reads the sections of time, height and width.
 fn rope_section(rope: &Fields) -> Result<[usize; 3], CheckpointError> {
-    // Older writers call the key `type`; Qwen2-VL's call the default "mrope" there.
+    // Older writers name the key `type`, and those of Qwen2-VL name the default "mrope".
     for key in ["rope_type", "type"] {
         if !["default", "mrope"].contains(&rope.text_or(key, "default")?.as_str()) {
-            return Err(rope.invalid(key, "\"default\": the only one of this model".into()));
+            return Err(rope.invalid(key, "\"default\", the only supported type".into()));
         }
     }
     flags(rope, true, &["mrope_interleaved"])?;
@@ -207,28 +208,27 @@ fn rope_section(rope: &Fields) -> Result<[usize; 3], CheckpointError> {
     })
 }
 
-/// Checks a number that may be absent but of which the model knows one value only.
+/// Checks an optional number for which only one value is supported.
 fn exactly(fields: &Fields, key: &str, only: f64) -> Result<(), CheckpointError> {
     if fields.number_or(key, only)? == only {
         return Ok(());
     }
-    Err(fields.invalid(key, format!("{only}: the only one of this model")))
+    Err(fields.invalid(key, format!("{only}, the only supported value")))
 }
 
-/// Refuses attention that does not see all tokens.
+/// Refuses windowed attention.
 fn full_attention(fields: &Fields, layers: usize) -> Result<(), CheckpointError> {
-    // An explicit false makes the window's width meaningless.
+    // The width of the window has no effect with an explicit false.
     let is_windowed = fields.flag_or("use_sliding_window", fields.has("sliding_window"))?;
     if is_windowed {
         let key =
             if fields.has("use_sliding_window") { "use_sliding_window" } else { "sliding_window" };
-        return Err(fields.invalid(key, "full attention: no such window is computed".into()));
+        return Err(fields.invalid(key, "full attention, the only supported kind".into()));
     }
     if fields.has("layer_types") {
         let types = fields.texts("layer_types")?;
         if types.len() != layers || types.iter().any(|layer| layer != "full_attention") {
-            let expected =
-                format!("{layers} times \"full_attention\", the only type of this model");
+            let expected = format!("{layers} times \"full_attention\", the only supported type");
             return Err(fields.invalid("layer_types", expected));
         }
     }
@@ -241,7 +241,7 @@ fn text(fields: &Fields) -> Result<TextConfig, CheckpointError> {
     flags(fields, false, &["attention_bias", "mlp_bias"])?;
     for key in ["num_experts", "num_experts_per_tok", "moe_intermediate_size"] {
         if fields.has(key) && fields.number(key)? != 0.0 {
-            return Err(fields.invalid(key, "0: the model has no experts of this kind".into()));
+            return Err(fields.invalid(key, "0: mixtures of experts are not supported".into()));
         }
     }
     exactly(fields, "partial_rotary_factor", 1.0)?;
@@ -340,7 +340,7 @@ fn vision(fields: &Fields, text: &TextConfig) -> Result<VisionConfig, Checkpoint
     {
         return Err(fields.invalid(
             "deepstack_visual_indexes",
-            format!("rising block indexes below depth, {}", vision.depth),
+            format!("increasing block indices below depth, {}", vision.depth),
         ));
     }
     if deepstack.len() > text.num_hidden_layers {
@@ -352,8 +352,8 @@ fn vision(fields: &Fields, text: &TextConfig) -> Result<VisionConfig, Checkpoint
     Ok(vision)
 }
 
-/// The action expert's sizes: `automot_args.json` over `text_config` over the release's defaults,
-/// as the release's program arguments win over its files.
+/// Reads the sizes of the action expert. `automot_args.json` takes precedence over `text_config`, and
+/// that over the defaults of the AutoMoT release, as program arguments do there over files.
 fn mot(
     args: &Fields,
     text_fields: &Fields,
@@ -374,8 +374,8 @@ fn mot(
             format!("at most num_attention_heads, {}", text.num_attention_heads),
         ));
     }
-    // A query head reads the key head that the understanding expert's group says, whatever the two
-    // counts here; only heads that the understanding expert has can be padded to.
+    // The group size of the understanding expert determines which key head a query head reads. Heads
+    // are padded to those of the understanding expert, so there cannot be more.
     if num_key_value_heads > text.num_key_value_heads {
         return Err(kv_heads_in.invalid(
             "mot_num_key_value_heads",
@@ -401,7 +401,7 @@ fn mot(
         ("action_query_tokens", route[0] + waypoint[0]),
     ] {
         if args.count_or(key, found)? != found {
-            return Err(args.invalid(key, format!("{found}, as the query tensors have it")));
+            return Err(args.invalid(key, format!("{found}, as in the query tensors")));
         }
     }
     Ok(MotConfig {
@@ -416,7 +416,7 @@ fn mot(
     })
 }
 
-/// The file whose value of `key` counts.
+/// Returns the file whose value of `key` is used.
 fn holder<'a>(args: &'a Fields, text: &'a Fields, key: &str) -> &'a Fields {
     if args.has(key) || !text.has(key) { args } else { text }
 }
@@ -468,7 +468,7 @@ fn bev(fields: &Fields) -> Result<BevConfig, CheckpointError> {
         (["lidar_resolution_height", "lidar_resolution_width"], bev.lidar_size),
     ] {
         for (key, side) in keys.into_iter().zip(sides) {
-            // Without cropping these are other keys' values.
+            // Without cropping, the values come from the camera keys.
             let key =
                 if fields.has(key) { key.to_owned() } else { key.replace("cropped", "camera") };
             fields.at_most(&key, side, MAX_SIDE)?;
@@ -476,9 +476,7 @@ fn bev(fields: &Fields) -> Result<BevConfig, CheckpointError> {
     }
     for (key, mount) in LIDAR_MOUNT {
         if fields.has(key) && fields.numbers(key, 3)? != mount {
-            return Err(
-                fields.invalid(key, format!("{mount:?}: the only mount that is known here"))
-            );
+            return Err(fields.invalid(key, format!("{mount:?}, the only supported mount")));
         }
     }
     flags(fields, true, &["transformer_decoder_join"])?;
@@ -517,10 +515,10 @@ fn tokens(fields: &Fields, text: &TextConfig) -> Result<SpecialTokens, Checkpoin
     })
 }
 
-/// Checks a key that may be absent but of which the model knows one value only.
+/// Checks an optional string for which only one value is supported.
 fn fixed(fields: &Fields, key: &str, only: &str) -> Result<(), CheckpointError> {
     if fields.text_or(key, only)? == only {
         return Ok(());
     }
-    Err(fields.invalid(key, format!("{only:?}: the only one of this model")))
+    Err(fields.invalid(key, format!("{only:?}, the only supported value")))
 }

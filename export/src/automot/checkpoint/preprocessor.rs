@@ -1,18 +1,18 @@
-//! How frames are prepared for the vision tower, as the checkpoint's files say it.
+//! Preprocessing of frames for the vision tower according to the checkpoint's files.
 //!
-//! tandem turns a pixel `p` into `p/127.5 - 1` and cuts patches as the vision tower's sizes say.
-//! Other settings are refused here. Resizing is not: the bounds on a frame's pixels are kept, and
-//! frames within them are not resized.
+//! tandem converts a pixel `p` to `p/127.5 - 1` and cuts patches of the sizes of the vision tower.
+//! Other settings are refused. The bounds on the number of pixels of a frame are returned: frames
+//! within them are not resized.
 
 use super::config::VisionConfig;
-use super::harmless;
+use super::ignored_keys;
 use crate::checkpoint::{CheckpointError, Fields};
 use std::path::Path;
 
-/// Bounds on the pixels of a frame, where the file has none: those of the processor's class.
+/// Default bounds on the number of pixels of a frame: those of the processor's class.
 const DEFAULT_PIXELS: [usize; 2] = [56 * 56, 28 * 28 * 1280];
 
-/// Names of processors that work as described above.
+/// Names of the supported processors.
 const PROCESSORS: [&str; 4] = [
     "Qwen2VLImageProcessor",
     "Qwen2VLImageProcessorFast",
@@ -20,14 +20,14 @@ const PROCESSORS: [&str; 4] = [
     "Qwen3VLImageProcessorFast",
 ];
 
-/// Least and most pixels of a frame that is not resized; `None` if no file says how frames are
-/// prepared.
+/// Returns the minimum and maximum number of pixels of a frame that is not resized; `None` if no file
+/// describes the preprocessing.
 pub(super) fn read(
     dir: &Path,
     vision: &VisionConfig,
 ) -> Result<Option<[usize; 2]>, CheckpointError> {
     let own_file = Fields::read(&dir.join("preprocessor_config.json"))?;
-    // Newer writers gather the settings of all processors in one file.
+    // Newer writers store the settings of all processors in one file.
     let shared_file = match Fields::read(&dir.join("processor_config.json"))? {
         Some(fields) if fields.has("image_processor") => Some(fields.object("image_processor")?),
         _ => None,
@@ -76,15 +76,15 @@ fn check(fields: &Fields, vision: &VisionConfig) -> Result<[usize; 2], Checkpoin
         ("merge_size", fields.count_or("merge_size", 2)?, vision.spatial_merge_size),
     ] {
         if found != expected {
-            return Err(fields.invalid(key, format!("{expected}, as vision_config says")));
+            return Err(fields.invalid(key, format!("{expected}, as in vision_config")));
         }
     }
     let pixels = pixel_bounds(fields)?;
-    fields.finish(harmless::PREPROCESSOR)?;
+    fields.finish(ignored_keys::PREPROCESSOR)?;
     Ok(pixels)
 }
 
-/// The older two keys win over the newer object, as in the processor itself.
+/// Reads the bounds. The two older keys take precedence over the newer object, as in the processor.
 fn pixel_bounds(fields: &Fields) -> Result<[usize; 2], CheckpointError> {
     let size = if fields.has("size") {
         let size = fields.object("size")?;

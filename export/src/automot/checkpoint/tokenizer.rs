@@ -1,6 +1,6 @@
-//! Checking that the checkpoint's tokenizer fits its configuration.
+//! Checks that the checkpoint's tokenizer matches its configuration.
 //!
-//! Only ids are compared here; whether the tokenizer works is for its library to say.
+//! Only ids are compared. The tokenizer library validates the rest.
 
 use super::config::AutomotConfig;
 use crate::checkpoint::{CheckpointError, Fields, read_small_file};
@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tandem_files::shortened;
 
-/// The tokenizer of a checkpoint.
+/// File of the tokenizer.
 pub(super) const FILE: &str = "tokenizer.json";
 
-/// What is read of `tokenizer.json`.
+/// The keys of `tokenizer.json` that are read.
 #[derive(Deserialize)]
 struct Tokenizer {
     #[serde(default)]
@@ -31,8 +31,8 @@ struct Model {
     vocab: BTreeMap<String, u32>,
 }
 
-/// Checks the ids of `tokenizer.json`, if there is one, and of `tokenizer_config.json` and
-/// `added_tokens.json`, which add tokens to it.
+/// Checks the ids of `tokenizer.json`, if the file exists, and of `tokenizer_config.json` and
+/// `added_tokens.json`, which add tokens.
 pub(super) fn check(dir: &Path, config: &AutomotConfig) -> Result<(), CheckpointError> {
     let path = dir.join(FILE);
     let Some(text) = read_small_file(&path)? else { return Ok(()) };
@@ -63,32 +63,32 @@ pub(super) fn check(dir: &Path, config: &AutomotConfig) -> Result<(), Checkpoint
             Some(found) if found == expected => {}
             Some(found) => {
                 return refuse(format!(
-                    "token {content:?} has the id {found}, config.json says {key} {expected}"
+                    "token {content:?} has the id {found}, config.json has {key} {expected}"
                 ));
             }
-            None => return refuse(format!("there is no token {content:?}")),
+            None => return refuse(format!("token {content:?} is missing")),
         }
     }
     for (file, content, id) in additions(dir)? {
         if id_of(&content) != Some(id) {
-            let known =
-                id_of(&content).map_or("no id".to_owned(), |known| format!("the id {known}"));
-            return refuse(format!("token {content:?} has {known}, {file} says {id}"));
+            let found =
+                id_of(&content).map_or("no id".to_owned(), |found| format!("the id {found}"));
+            return refuse(format!("token {content:?} has {found}, {file} has the id {id}"));
         }
     }
     Ok(())
 }
 
-/// Tokens that other files add: file, content, id.
+/// Reads tokens that other files add: file, content, id.
 fn additions(dir: &Path) -> Result<Vec<(&'static str, String, u32)>, CheckpointError> {
     let mut tokens = Vec::new();
     let file = "tokenizer_config.json";
     let fields = Fields::read(&dir.join(file))?;
     if let Some(fields) = &fields {
-        // Both change how a text is divided, over what tokenizer.json says.
+        // Both override how tokenizer.json splits text.
         for key in ["add_prefix_space", "split_special_tokens"] {
             if fields.flag_or(key, false)? {
-                return Err(fields.invalid(key, "false: the only one of this model".into()));
+                return Err(fields.invalid(key, "false, the only supported value".into()));
             }
         }
     }

@@ -1,21 +1,20 @@
-//! RegNetY trunks: widths and depths, from a table of architectures or from stored tensors.
+//! RegNetY trunks: widths and depths from a table of architectures or from stored tensors.
 
 use super::Network;
 use crate::checkpoint::{CheckpointError, TensorEntry};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Channels after the stem, of every RegNetY.
+/// Channels after the stem of every RegNetY.
 const STEM: usize = 32;
 
 /// The sizes of one convolutional trunk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trunk {
-    /// Channels of its input.
     pub in_channels: usize,
     /// Channels after the stem.
     pub stem: usize,
-    /// The four stages; each halves the map.
+    /// The four stages. Each halves the height and width of the map.
     pub stages: [Stage; 4],
 }
 
@@ -24,13 +23,13 @@ pub struct Trunk {
 pub struct Stage {
     /// Channels.
     pub width: usize,
-    /// Channels of one group of the 3×3 convolutions.
+    /// Channels per group of the 3×3 convolutions.
     pub group_width: usize,
-    /// Hidden width of each block's squeeze-excite; as many as there are blocks.
+    /// Hidden width of the squeeze-excite of each block.
     pub squeezed: Vec<usize>,
 }
 
-/// Names, group widths, widths and depths, as the model definitions of the timm library give them.
+/// Names, group widths, widths and depths from the model definitions of the timm library.
 const ARCHITECTURES: [(&str, usize, [usize; 4], [usize; 4]); 5] = [
     ("regnety_002", 8, [24, 56, 152, 368], [1, 1, 4, 7]),
     ("regnety_004", 8, [48, 104, 208, 440], [1, 3, 6, 6]),
@@ -40,7 +39,7 @@ const ARCHITECTURES: [(&str, usize, [usize; 4], [usize; 4]); 5] = [
 ];
 
 impl Trunk {
-    /// The trunk of a named architecture; `None` if the name is unknown.
+    /// Returns the trunk of a named architecture; `None` for an unknown name.
     pub fn of_architecture(name: &str, in_channels: usize) -> Option<Self> {
         let (_, group_width, widths, depths) =
             *ARCHITECTURES.iter().find(|architecture| architecture.0 == name)?;
@@ -55,13 +54,13 @@ impl Trunk {
         Some(Self { in_channels, stem: STEM, stages })
     }
 
-    /// Names of the known architectures.
+    /// Names of the supported architectures.
     pub fn architectures() -> impl Iterator<Item = &'static str> {
         ARCHITECTURES.iter().map(|architecture| architecture.0)
     }
 
-    /// The trunk whose tensors stand under `prefix`, as their leading shapes tell it. Whether all
-    /// the other shapes agree is for the caller to compare.
+    /// Derives the trunk from the shapes of the leading tensors under `prefix`. The caller has to check
+    /// the other shapes.
     pub(super) fn of_tensors(
         dir: &Path,
         tensors: &BTreeMap<String, TensorEntry>,
@@ -74,7 +73,7 @@ impl Trunk {
             entry.map(|entry| entry.shape[axis]).ok_or_else(|| CheckpointError::MissingTensor {
                 dir: dir.into(),
                 tensor: name,
-                network: Some(Network::Bev.word()),
+                network: Some(Network::Bev.label()),
                 shape: Vec::new(),
             })
         };
@@ -111,7 +110,8 @@ impl Trunk {
 mod tests {
     use super::*;
 
-    /// The published generator of RegNet widths: a line, quantized to powers of a step.
+    /// Compares the table with the published generator of RegNet widths: a line, quantized to powers
+    /// of a step.
     #[track_caller]
     fn check(name: &str, first: f64, slope: f64, step: f64, group: usize, depth: usize) {
         let mut stages: Vec<(usize, usize)> = Vec::new();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_what_the_published_generator_gives() {
+    fn table_matches_the_published_generator() {
         check("regnety_002", 24.0, 36.44, 2.49, 8, 13);
         check("regnety_004", 48.0, 27.89, 2.09, 8, 16);
         check("regnety_008", 56.0, 38.84, 2.4, 16, 14);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn squeeze_widths_are_a_quarter_of_the_blocks_input() {
+    fn squeeze_width_is_a_quarter_of_the_block_input() {
         let trunk = Trunk::of_architecture("regnety_032", 3).unwrap();
         assert_eq!(trunk.stages[0].squeezed, [8, 18]);
         assert_eq!(trunk.stages[3].squeezed, [144]);

@@ -1,4 +1,4 @@
-//! The action expert: BEV tokens, state and a prefix in; route, waypoints and decision out.
+//! The action expert: BEV tokens, state and prefix KV cache → route, waypoints and decision.
 //!
 //! ```text
 //! bev_tokens ─ project ─┐
@@ -7,11 +7,11 @@
 //!                       keys.0, values.0   keys.n, …     └─ waypoint head ─► waypoints
 //! ```
 //!
-//! Its heads are narrower and fewer than those of the understanding expert whose keys it reads.
-//! Own queries and keys are continued with zeros to the common width before they are rotated. What the
-//! rotation turns into the new part stays in queries, so that it meets the prefix's keys; in keys it
-//! is zero, because their pairs with the new part are only scaled by the cosine. Heads that nobody's
-//! queries reach are left out.
+//! Its heads are fewer and narrower than those of the understanding expert whose keys it reads. Its
+//! queries and keys are zero-padded to the width of the prefix before the rotation. In queries, the
+//! rotation makes the padding non-zero, and it is multiplied by the keys of the prefix. In own keys
+//! the padding remains zero: pairs with a padded element are only scaled by the cosine. Key heads that
+//! no query reads are omitted.
 
 use super::{ExportOptions, Sizes, understanding};
 use crate::automot::checkpoint::{Checkpoint, TextConfig};
@@ -25,7 +25,7 @@ use crate::nn::{Probes, rotary, swiglu};
 use crate::options::Precision;
 use ndarray::{Array1, Array2, ShapeError};
 
-/// The three groups of query tokens, in their order.
+/// The three groups of query tokens in order.
 const QUERIES: [(&str, &str); 3] = [
     ("reasoning_queries", "reasoning_projector"),
     ("route_queries", "route_projector"),
@@ -93,7 +93,7 @@ struct Inputs {
     state: Value,
     position: Value,
     prefix_length: Value,
-    /// Keys and values of each layer.
+    /// Keys and values by layer.
     prefix: Vec<[Value; 2]>,
 }
 
@@ -139,7 +139,7 @@ impl Inputs {
     }
 }
 
-/// The outputs: route, waypoints and decision.
+/// Adds the outputs: route, waypoints and decision.
 fn heads(
     g: &mut Graph<'_>,
     x: &Value,
@@ -150,8 +150,8 @@ fn heads(
     let route_at = decision_at + blocks[2];
     let waypoints_at = route_at + blocks[3];
 
-    // The route head was trained to give x and y - x of each point: its sum runs over the
-    // coordinates. Waypoints are steps: their sum runs over time.
+    // The route head returns x and y - x of each point, which are summed over the coordinates. The
+    // waypoint head returns steps, which are summed over time.
     let route = g.within("head.route", |g| -> Result<_, GraphError> {
         let route = g.slice(x, 0, route_at..waypoints_at);
         let route = point_head(g, &route, "route_head.mlp")?;
@@ -170,7 +170,7 @@ fn heads(
         let rows = g.slice(x, 0, decision_at..route_at);
         let logits = g.gemm(&rows, &table, None, "decision_logits");
         probes.add("decision_logits", &logits);
-        // Not every back end compares bfloat16 numbers.
+        // Not every back end supports ArgMax of bfloat16.
         let logits = g.cast(&logits, DType::F32);
         Ok(g.arg_max(&logits, 1))
     })?;
@@ -227,7 +227,7 @@ fn encoder(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphErr
     g.linear(&x, &format!("{prefix}.4"))
 }
 
-/// Two numbers per token, single precision.
+/// Two numbers per token in single precision.
 fn point_head(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
     let x = g.linear(x, &format!("{prefix}.0"))?;
     let x = g.swish(&x);
@@ -237,12 +237,12 @@ fn point_head(g: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, Graph
     Ok(g.cast(&x, DType::F32))
 }
 
-/// `[1, 1, tokens, capacity + tokens]`, added to scores: all see the real part of the prefix, and each
-/// block sees itself and the blocks before it.
+/// Mask `[1, 1, tokens, capacity + tokens]` that is added to scores: all tokens attend to the valid
+/// part of the prefix, and each block attends to itself and the previous blocks.
 fn mask(g: &mut Graph<'_>, prefix_length: &Value, capacity: usize, blocks: [usize; 5]) -> Value {
     let own = block_mask(blocks);
     let n_tokens = own.len();
-    // Own columns lie beyond every prefix length.
+    // The indices of own columns exceed every prefix length.
     let columns = (0..capacity as i64)
         .chain(std::iter::repeat_n(i64::from(i32::MAX), n_tokens))
         .collect::<Vec<_>>();
@@ -258,7 +258,7 @@ fn mask(g: &mut Graph<'_>, prefix_length: &Value, capacity: usize, blocks: [usiz
     g.additive_mask(&visible)
 }
 
-/// Which own tokens (columns) each own token (row) sees.
+/// For each own token (row), the own tokens (columns) to which it attends.
 fn block_mask(blocks: [usize; 5]) -> Vec<Vec<bool>> {
     let block_of = blocks
         .iter()
@@ -279,12 +279,12 @@ struct Layer<'a> {
 struct Rope {
     cos: Value,
     sin: Value,
-    /// Sines for keys: zero for pairs that reach beyond their own width.
+    /// Sines for keys: zero for pairs with a padded element.
     key_sin: Value,
 }
 
 impl Rope {
-    /// The tables of the own tokens, which follow each other from `position` on.
+    /// Computes the tables of the own tokens, whose positions count up from `position`.
     fn new(g: &mut Graph<'_>, position: &Value, sizes: &Sizes, config: &TextConfig) -> Self {
         let n_tokens = sizes.own_tokens();
         let offsets = (0..n_tokens as i64).collect::<Vec<_>>();
@@ -298,8 +298,8 @@ impl Rope {
     }
 }
 
-/// The sines of pairs within `own` of `common` entries of a head, zeros for the rest: a key is rotated
-/// by them into its own width only.
+/// Zeroes the sines of pairs that exceed `own` of the `common` elements of a head, so that the padding
+/// of a rotated key remains zero.
 fn within_own_width(g: &mut Graph<'_>, sin: &Value, own: usize, common: usize) -> Value {
     if own == common {
         return sin.clone();
@@ -311,7 +311,7 @@ fn within_own_width(g: &mut Graph<'_>, sin: &Value, own: usize, common: usize) -
 }
 
 impl Layer<'_> {
-    /// The residual stream after the layer.
+    /// Returns the residual stream after the layer.
     fn run(
         &self,
         g: &mut Graph<'_>,
@@ -340,7 +340,7 @@ impl Layer<'_> {
         format!("{}.layers.{}", understanding::PREFIX, self.index)
     }
 
-    /// Joint attention over prefix and own tokens, and output projection.
+    /// Attention over prefix and own tokens, and output projection.
     fn attend(
         &self,
         g: &mut Graph<'_>,
@@ -388,13 +388,14 @@ impl Layer<'_> {
     }
 }
 
-/// `[heads, capacity, dim]` and `[1, heads, tokens, dim]` as `[1, heads, capacity + tokens, dim]`.
+/// Concatenates `[heads, capacity, dim]` and `[1, heads, tokens, dim]` to
+/// `[1, heads, capacity + tokens, dim]`.
 fn with_prefix(g: &mut Graph<'_>, prefix: &Value, own: &Value) -> Value {
     let prefix = g.reshape(prefix, &[1, prefix.dim(0), prefix.dim(1), prefix.dim(2)]);
     g.concat(&[&prefix, own], 2)
 }
 
-/// The query tokens behind their projectors: constants of a checkpoint, row by row.
+/// Computes the projected query tokens, which are constants of a checkpoint, row by row.
 fn query_tokens(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<f32>, NetworkError> {
     let mut tokens = Vec::new();
     for (queries, projector) in QUERIES {
@@ -413,10 +414,10 @@ fn query_tokens(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<f32
             let (shape, values) = read(name.clone())?;
             let [rows, cols] = shape[..] else {
                 return Err(NetworkError::Config(format!(
-                    "{name} of shape {shape:?} is no matrix"
+                    "{name} of shape {shape:?} is not a matrix"
                 )));
             };
-            Array2::from_shape_vec((rows, cols), values).map_err(|e| misfit(&name, &e))
+            Array2::from_shape_vec((rows, cols), values).map_err(|e| wrong_shape(&name, &e))
         };
         let x = matrix(format!("{queries}.weight"))?;
         let fc1 = matrix(format!("{projector}.fc1.weight"))?;
@@ -435,11 +436,11 @@ fn query_tokens(checkpoint: &Checkpoint, precision: Precision) -> Result<Vec<f32
     Ok(tokens)
 }
 
-fn misfit(name: &str, error: &ShapeError) -> NetworkError {
+fn wrong_shape(name: &str, error: &ShapeError) -> NetworkError {
     NetworkError::Config(format!("{name}: {error}"))
 }
 
-/// `fc2(gelu_tanh(fc1(x)))`, every step rounded, rows one after the other.
+/// Computes `fc2(gelu_tanh(fc1(x)))` with every step rounded, row by row.
 fn project(
     x: &Array2<f32>,
     (fc1, bias1): (&Array2<f32>, &Array1<f32>),
@@ -462,14 +463,14 @@ mod tests {
     use ndarray::array;
 
     #[test]
-    fn the_releases_own_mask_allows_7403_pairs() {
+    fn mask_of_the_release_allows_7403_pairs() {
         let mask = block_mask([64, 3, 8, 20, 6]);
         assert_eq!(mask.iter().flatten().filter(|&&visible| visible).count(), 7403);
         assert!(mask[66][0] && mask[0][63] && !mask[0][64] && mask[100][0] && !mask[94][95]);
     }
 
     #[test]
-    fn query_tokens_pass_both_layers_of_their_projector() {
+    fn query_tokens_pass_both_projector_layers() {
         let x = array![[1.0, -2.0]];
         let (fc1, bias1) = (array![[1.0, 0.0], [0.0, 1.0]], array![0.5, 0.0]);
         let (fc2, bias2) = (array![[1.0, 1.0]], array![10.0]);

@@ -1,4 +1,4 @@
-//! The BEV encoder: camera picture and LiDAR histogram in, BEV tokens out.
+//! The BEV encoder: camera image and LiDAR histogram → BEV tokens.
 //!
 //! ```text
 //! image ─ normalize ─ stem ─ stage 1 ─┬─ + ─ stage 2 ─ … ─ stage 4 ─┐
@@ -6,9 +6,9 @@
 //! lidar ───────────── stem ─ stage 1 ─┴─ + ─ stage 2 ─ … ─ stage 4 ─┴─ + ─► bev_tokens
 //! ```
 //!
-//! Both trunks are RegNet-Y networks whose depths and widths are those of the checkpoint's tensors.
-//! A fusion is a small transformer over pooled cells of both maps. What the release computes beside
-//! that (feature pyramid, the picture's side of the last fusion) nobody reads and is left out.
+//! Both trunks are RegNet-Y networks with the depths and widths of the checkpoint's tensors. A fusion
+//! is a small transformer over pooled cells of both maps. The feature pyramid and the image part of
+//! the last fusion, which the AutoMoT release computes too, have no reader and are omitted.
 
 use super::{ExportOptions, Sizes};
 use crate::automot::checkpoint::{BevConfig, Checkpoint};
@@ -29,7 +29,7 @@ const STAGES: usize = 4;
 /// Epsilon of batch norms and of the fusions' layer norms.
 const NORM_EPSILON: f64 = 1e-5;
 
-/// Mean of each color channel of ImageNet, and its deviation, for values in 0 to 1.
+/// Mean and deviation of each color channel of ImageNet, for values from 0 to 1.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
 /// Builds the network.
@@ -46,10 +46,10 @@ pub fn build(
         .map_err(|source| NetworkError::Graph { network: names::NETWORK, source })
 }
 
-/// What every batch norm of the encoder does to a channel, by the prefix of its tensors.
+/// Batch norms of the encoder as affine maps, by the prefix of their tensors.
 type BatchNorms = BTreeMap<String, Affine>;
 
-/// Reads the batch norms that are complete; an incomplete one is missed where it is needed.
+/// Reads the batch norms. One without a running variance is reported where it is used.
 fn batch_norms(checkpoint: &Checkpoint) -> Result<BatchNorms, NetworkError> {
     let mut norms = BatchNorms::new();
     let names = checkpoint.tensors().keys().filter(|name| name.starts_with(PREFIX));
@@ -96,7 +96,8 @@ fn graph(
     let mut probes = Probes::new(options.probes);
 
     let [height, width] = config.image_size;
-    // Pixels as a camera gives them: a crop of whole rows is then a view, and the host moves nothing.
+    // Interleaved pixels, as from a camera: cropping full rows is then a view without a copy on the
+    // host.
     let image =
         g.input(names::IMAGE, DType::U8, &[height, width, 3], "camera picture, RGB, cropped");
     let [rows, cols] = config.lidar_size;
@@ -107,8 +108,8 @@ fn graph(
         "histogram of points in 0 to 1; row is the y bin, column the x bin of the ego frame",
     );
 
-    let picture = g.within("normalize", |g| normalize(g, &image, config));
-    probes.add("image_normalized", &picture);
+    let image = g.within("normalize", |g| normalize(g, &image, config));
+    probes.add("image_normalized", &image);
     let histogram = g.within("lidar.stem", |g| {
         let histogram = g.reshape(&histogram, &[1, config.lidar_channels, rows, cols]);
         g.cast(&histogram, g.dtype())
@@ -116,18 +117,18 @@ fn graph(
 
     let trunks = ["image", "lidar"].map(|name| Trunk { name, norms });
     let [image_trunk, lidar_trunk] = &trunks;
-    let mut picture = image_trunk.stem(g, &picture)?;
+    let mut image = image_trunk.stem(g, &image)?;
     let mut lidar = lidar_trunk.stem(g, &histogram)?;
-    probes.add("stem_image", &picture);
+    probes.add("stem_image", &image);
     probes.add("stem_lidar", &lidar);
     for i in 0..STAGES {
-        picture = image_trunk.stage(g, &picture, i + 1)?;
+        image = image_trunk.stage(g, &image, i + 1)?;
         lidar = lidar_trunk.stage(g, &lidar, i + 1)?;
-        probes.add(format!("stage{i}.encoder_image"), &picture);
+        probes.add(format!("stage{i}.encoder_image"), &image);
         probes.add(format!("stage{i}.encoder_lidar"), &lidar);
         let fusion_scope = format!("fusion.{i}");
         let (from_image, from_lidar) =
-            g.within(&fusion_scope, |g| fusion(g, &picture, &lidar, i, config))?;
+            g.within(&fusion_scope, |g| fusion(g, &image, &lidar, i, config))?;
         probes.add(format!("stage{i}.gpt_out_image"), &from_image);
         probes.add(format!("stage{i}.gpt_out_lidar"), &from_lidar);
         let to_lidar = format!("{PREFIX}.img_channel_to_lidar.{i}");
@@ -136,8 +137,8 @@ fn graph(
             Ok(add_resized(g, &lidar, &cells))
         })?;
         if i + 1 < STAGES {
-            picture = g.within(&fusion_scope, |g| add_resized(g, &picture, &from_image));
-            probes.add(format!("stage{i}.fused_image"), &picture);
+            image = g.within(&fusion_scope, |g| add_resized(g, &image, &from_image));
+            probes.add(format!("stage{i}.fused_image"), &image);
         }
         probes.add(format!("stage{i}.fused_lidar"), &lidar);
     }
@@ -176,10 +177,10 @@ fn graph(
     Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
 }
 
-/// `[1, 3, height, width]`, in single precision up to the last step.
+/// Normalizes the image to `[1, 3, height, width]` in single precision, rounded in the last step.
 fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
     let [height, width] = config.image_size;
-    // The cast comes first: nothing but a cast takes bytes in TensorRT.
+    // The cast comes first because TensorRT supports no other operator on bytes.
     let x = g.cast(image, DType::F32);
     let x = g.reshape(&x, &[1, height, width, 3]);
     let x = g.transpose(&x, &[0, 3, 1, 2]);
@@ -188,7 +189,7 @@ fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
     }
     let (mean, deviation) = IMAGENET;
     if g.emulates() {
-        // The release takes three steps and rounds each; integers up to 256 are exact.
+        // The release rounds each of three steps. Integers up to 256 are exact.
         let full = g.constant_f32("pixel_full", &[1], &[1.0 / 255.0]);
         let mean = g.constant_f32("pixel_mean", &[1, 3, 1, 1], &mean);
         let steps = deviation.map(|deviation| 1.0 / deviation);
@@ -227,7 +228,7 @@ impl Trunk<'_> {
         })
     }
 
-    /// The blocks that the checkpoint has for this stage, counted from 1.
+    /// Adds the blocks of a stage, which is counted from 1. The checkpoint determines their number.
     fn stage(&self, g: &mut Graph<'_>, x: &Value, stage: usize) -> Result<Value, GraphError> {
         let mut x = x.clone();
         for n in 1.. {
@@ -280,7 +281,7 @@ fn block(
     Ok(g.relu(&sum))
 }
 
-/// Convolution that pads by half its kernel, with the batch norm behind it folded in.
+/// Convolution with padding of half the kernel and the following batch norm folded in.
 fn conv_norm(
     g: &mut Graph<'_>,
     x: &Value,
@@ -294,16 +295,16 @@ fn conv_norm(
     g.conv_affine(x, &format!("{prefix}.conv"), norm, stride, Padding::Half)
 }
 
-/// One fusion transformer: both maps pooled to cells, all cells attend to all. Returns the cells of
-/// the picture and of the LiDAR, `[1, channels, rows, cols]` each.
+/// One fusion transformer: attention among the pooled cells of both maps. Returns the cells of the
+/// image and of the LiDAR, `[1, channels, rows, cols]` each.
 fn fusion(
     g: &mut Graph<'_>,
-    picture: &Value,
+    image: &Value,
     lidar: &Value,
     i: usize,
     config: &BevConfig,
 ) -> Result<(Value, Value), GraphError> {
-    let pooled = adaptive_average_pool(g, picture, config.image_anchors);
+    let pooled = adaptive_average_pool(g, image, config.image_anchors);
     let n_image = pooled.dim(2) * pooled.dim(3);
     let channels = pooled.dim(1);
     let image_tokens = cells_as_tokens(g, &pooled);
@@ -328,8 +329,8 @@ fn fusion(
     let x = g.layer_norm(&x, &format!("{prefix}.ln_f"), NORM_EPSILON)?;
 
     let cells = |g: &mut Graph<'_>, first: usize, [rows, cols]: [usize; 2]| {
-        // Not slices: ONNX Runtime joins two slices of one tensor into a `Split`, which copies from
-        // host memory at every run, so that a CUDA graph of the run could not be launched again.
+        // Not slices: ONNX Runtime merges two slices of one tensor into a `Split`, which copies from
+        // host memory in every run, and a CUDA graph of the run could not be replayed.
         let range = (first as i64..(first + rows * cols) as i64).collect::<Vec<_>>();
         let name = format!("tokens.{}..{}", first, first + range.len());
         let range = g.integers(&name, &[range.len()], &range);
@@ -358,8 +359,8 @@ fn fusion_block(
     Ok(g.add(&x, &h))
 }
 
-/// Attention spelled out: its heads are 18 to 378 wide, which the kernels behind the `Attention`
-/// operator of a GPU need not take.
+/// Attention written as separate operators: its heads are 18 to 378 wide, which the GPU kernels of the
+/// `Attention` operator may not support.
 fn attention(
     g: &mut Graph<'_>,
     h: &Value,
@@ -388,21 +389,20 @@ fn attention(
     g.linear(&attended, &format!("{prefix}.proj"))
 }
 
-/// A map with its cells' share added, bilinearly enlarged to the map's size.
+/// Adds the cells, bilinearly resized to the size of the map.
 fn add_resized(g: &mut Graph<'_>, map: &Value, cells: &Value) -> Value {
-    let share = g.resize_linear(cells, [map.dim(2), map.dim(3)]);
-    g.add(map, &share)
+    let resized = g.resize_linear(cells, [map.dim(2), map.dim(3)]);
+    g.add(map, &resized)
 }
 
-/// `[1, channels, rows, cols]` as `[cells, channels]`.
+/// Reshapes `[1, channels, rows, cols]` to `[cells, channels]`.
 fn cells_as_tokens(g: &mut Graph<'_>, map: &Value) -> Value {
     let (channels, cells) = (map.dim(1), map.dim(2) * map.dim(3));
     let tokens = g.reshape(map, &[channels, cells]);
     g.transpose(&tokens, &[1, 0])
 }
 
-/// Means over as many rows and columns of tiles as `size` says; tiles overlap where sizes do not
-/// divide.
+/// Averages over `size` rows and columns of tiles, which overlap if the sizes do not divide.
 fn adaptive_average_pool(g: &mut Graph<'_>, x: &Value, size: [usize; 2]) -> Value {
     let from = [x.dim(2), x.dim(3)];
     if from == size {
@@ -422,7 +422,7 @@ fn adaptive_average_pool(g: &mut Graph<'_>, x: &Value, size: [usize; 2]) -> Valu
     g.matmul(&x, &cols)
 }
 
-/// `[to, from]`: each row takes the mean of its tile.
+/// Matrix `[to, from]` whose rows average the tiles.
 fn pooling_matrix(from: usize, to: usize) -> Vec<f32> {
     let mut matrix = vec![0.0; to * from];
     for i in 0..to {
@@ -438,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_of_a_pool_that_does_not_divide_overlap() {
+    fn tiles_overlap_if_the_sizes_do_not_divide() {
         let third = 1.0 / 3.0;
         assert_eq!(
             pooling_matrix(5, 2),

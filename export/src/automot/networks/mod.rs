@@ -1,4 +1,4 @@
-//! The four networks of AutoMoT, one file each, as graphs over a checkpoint's tensors.
+//! The four networks of AutoMoT as graphs over a checkpoint's tensors, one file each.
 
 pub mod action;
 pub mod bev;
@@ -16,10 +16,10 @@ use super::names;
 use crate::family::NetworkError;
 use crate::graph::Network;
 
-/// Builds all networks, in the order in which they run.
+/// Builds all networks in execution order.
 ///
 /// # Errors
-/// A network does not fit the checkpoint, or the options do not fit each other.
+/// A network does not fit the checkpoint, or the options contradict each other.
 pub fn all(
     checkpoint: &Checkpoint,
     options: &ExportOptions,

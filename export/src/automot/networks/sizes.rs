@@ -1,42 +1,42 @@
-//! The numbers that several networks must agree on.
+//! Sizes that several networks share.
 
 use super::ExportOptions;
 use crate::automot::checkpoint::Checkpoint;
 use crate::family::NetworkError;
 
-/// Tokens of system prompt, user prompt and instruction, with room for the longest numbers.
+/// Maximum number of tokens of system prompt, user prompt and instruction.
 const TEXT_TOKENS: usize = 116;
 
 /// Prefix capacities are multiples of this.
 const CAPACITY_STEP: usize = 64;
 
-/// Largest number of frames in a prompt.
+/// Maximum number of frames per prompt.
 const MAX_FRAMES: usize = 256;
 
-/// Largest number of tokens that a prefix may have room for.
+/// Maximum capacity of the prefix KV cache, tokens.
 const MAX_PREFIX_CAPACITY: usize = 1 << 16;
 
-/// Largest number of pixels of a frame: that of Qwen3-VL's preprocessor.
+/// Maximum number of pixels of a frame: that of Qwen3-VL's preprocessor.
 const MAX_PIXELS: usize = 1 << 24;
 
-/// Sizes that follow from the configuration and the options.
+/// Sizes derived from the configuration and the options.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sizes {
     /// Rows and columns of patches in a frame.
     pub grid: [usize; 2],
-    /// Patches in a frame.
+    /// Patches per frame.
     pub patches: usize,
-    /// Image tokens of a frame, after merging.
+    /// Image tokens per frame, after merging.
     pub frame_tokens: usize,
-    /// Image tokens of a prompt.
+    /// Image tokens per prompt.
     pub image_tokens: usize,
-    /// Tokens that a prefix has room for.
+    /// Capacity of the prefix KV cache, tokens.
     pub prefix_capacity: usize,
     /// Query heads that share a key head of the understanding expert.
     pub group: usize,
-    /// Key and value heads of the understanding expert that the action expert reads: the first ones.
+    /// Number of leading key and value heads of the understanding expert that the action expert reads.
     pub kv_heads: usize,
-    /// Width of the action expert's heads, which is also how much it reads of each value.
+    /// Width of the action expert's heads, and of the part of each value head that it reads.
     pub gen_head_dim: usize,
     /// Cells of the BEV feature, one token each.
     pub cells: usize,
@@ -48,7 +48,7 @@ impl Sizes {
     /// Derives the sizes.
     ///
     /// # Errors
-    /// The options or the configuration do not add up.
+    /// The options or the configuration are inconsistent or out of range.
     pub fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, NetworkError> {
         let config = checkpoint.config();
         let (text, vision, mot) = (&config.text, &config.vision, &config.mot);
@@ -70,7 +70,7 @@ impl Sizes {
         if !(1..=MAX_FRAMES).contains(&options.frames) {
             return Err(NetworkError::Frames { frames: options.frames, limit: MAX_FRAMES });
         }
-        // Every image stands between a start and an end marker.
+        // Every image is enclosed by a start and an end marker.
         let images = options.frames * (frame_tokens + 2);
         let fits = (images + TEXT_TOKENS).next_multiple_of(CAPACITY_STEP);
         let prefix_capacity = options.prefix_capacity.unwrap_or(fits);
@@ -113,12 +113,12 @@ impl Sizes {
             kv_heads,
             gen_head_dim,
             cells,
-            // Two target points and the speed make the second block.
+            // The second block is two target points and the speed.
             blocks: [cells, 3, mot.reasoning_tokens, mot.route_tokens, mot.waypoint_tokens],
         })
     }
 
-    /// Tokens of the action expert.
+    /// Number of tokens of the action expert.
     pub fn own_tokens(&self) -> usize {
         self.blocks.iter().sum()
     }

@@ -1,4 +1,4 @@
-//! The understanding expert: a prompt with image tokens in, keys and values of every layer out.
+//! The understanding expert: a prompt with image tokens → keys and values of every layer.
 //!
 //! ```text
 //! token_ids ─ embed ┐                         ┌ + deepstack.l, at image tokens
@@ -6,12 +6,12 @@
 //!                        └► keys.0, values.0   └► keys.l, values.l
 //! ```
 //!
-//! Only what the action expert reads comes out: the first heads, and of values the first entries.
-//! Nobody reads the last layer's hidden state, so that layer is its key and value projections.
+//! The outputs are the parts that the action expert reads: the first heads, and the first elements of
+//! values. The hidden state after the last layer has no reader, so that layer consists of its key and
+//! value projections.
 //!
-//! The layers may be divided among several networks that run one after the other. Each hands the
-//! hidden state to the next; masks and rotary tables are made anew in each, from inputs that are the
-//! same for all.
+//! The layers may be divided among several networks that run in sequence. Each passes its hidden state
+//! to the next. Masks and rotary tables are recomputed in each, from the same inputs.
 
 use super::{ExportOptions, Sizes};
 use crate::automot::checkpoint::{AutomotConfig, Checkpoint, TextConfig};
@@ -27,7 +27,7 @@ use std::ops::Range;
 /// Prefix of the text stack's tensors.
 pub(super) const PREFIX: &str = "language_model.model";
 
-/// Some of the layers: what one network computes.
+/// The layers of one network.
 struct Group {
     index: usize,
     of: usize,
@@ -44,7 +44,7 @@ impl Group {
     }
 }
 
-/// Builds the network, or the networks that its layers are divided among, in their order.
+/// Builds the network, or the networks of the layer groups in execution order.
 ///
 /// # Errors
 /// The checkpoint's tensors do not fit its configuration, or there are more groups than layers.
@@ -110,10 +110,10 @@ fn graph(
     Ok(graph.finish().with_sizes(&sizes).with_numbers(&numbers))
 }
 
-/// The inputs of a group; those that it does not read are absent.
+/// The inputs of a group; `None` for those that it does not read.
 struct Inputs {
     token_ids: Option<Value>,
-    /// Hidden states of the group before.
+    /// Hidden states of the previous group.
     before: Option<Value>,
     image_slot: Option<Value>,
     position_ids: Value,
@@ -127,9 +127,9 @@ impl Inputs {
     fn declare(g: &mut Graph<'_>, config: &AutomotConfig, sizes: &Sizes, group: &Group) -> Self {
         let n_maps = config.vision.deepstack_visual_indexes.len();
         let (capacity, hidden) = (sizes.prefix_capacity, config.text.hidden_size);
-        // Layers that do more than project keys and values, and those that add a map.
-        let whole = group.layers.start..group.layers.end.min(config.text.num_hidden_layers - 1);
-        let adds_maps = whole.start < n_maps && !whole.is_empty();
+        // Layers with attention and MLP: all except the last layer of the expert.
+        let full = group.layers.start..group.layers.end.min(config.text.num_hidden_layers - 1);
+        let adds_maps = full.start < n_maps && !full.is_empty();
 
         let token_ids = group.embeds().then(|| {
             g.input(names::TOKEN_IDS, DType::I64, &[capacity], "token ids; any id as padding")
@@ -145,7 +145,7 @@ impl Inputs {
         });
         let meaning = "positions in time, height and width";
         let position_ids = g.input(names::POSITION_IDS, DType::I64, &[3, capacity], meaning);
-        let visible_until = (!whole.is_empty()).then(|| {
+        let visible_until = (!full.is_empty()).then(|| {
             let meaning = "token i attends to tokens below this, and always to token 0; 0 will do \
                            at padding";
             g.input(names::VISIBLE_UNTIL, DType::I64, &[capacity], meaning)
@@ -162,14 +162,14 @@ impl Inputs {
         Self { token_ids, before, image_slot, position_ids, visible_until, image_tokens, deepstack }
     }
 
-    /// The hidden states that the first layer takes.
+    /// Returns the input of the first layer.
     fn hidden(&self, g: &mut Graph<'_>) -> Result<Value, GraphError> {
         match (&self.before, &self.token_ids, &self.image_slot, &self.image_tokens) {
             (Some(hidden), ..) => Ok(hidden.clone()),
             (None, Some(ids), Some(slot), Some(tokens)) => {
                 g.within("embed", |g| embed(g, ids, slot, tokens))
             }
-            _ => unreachable!("a group takes hidden states or what they are embedded from"),
+            _ => unreachable!("a group takes hidden states or the inputs of the embedding"),
         }
     }
 }
@@ -211,7 +211,7 @@ fn contract_sizes(
     }
 }
 
-/// Embeddings of text tokens, image tokens in their slots.
+/// Embeds text tokens and inserts image tokens at their positions.
 fn embed(
     g: &mut Graph<'_>,
     token_ids: &Value,
@@ -227,18 +227,18 @@ fn embed(
     Ok(g.select(&is_image, &images, &text))
 }
 
-/// Rows of `tokens` at image tokens, zeros at text.
+/// Returns rows of `tokens` at the positions of image tokens, and zeros at text.
 fn at_image_tokens(g: &mut Graph<'_>, tokens: &Value, image_slot: &Value) -> Value {
     let text = g.zeros(&[1, tokens.dim(1)]);
     let table = g.concat(&[&text, tokens], 0);
     g.gather(&table, image_slot)
 }
 
-/// `[1, 1, tokens, tokens]`, added to scores: which columns each row sees.
+/// Mask `[1, 1, tokens, tokens]` that is added to scores.
 fn mask(g: &mut Graph<'_>, visible_until: &Value) -> Value {
     let n = visible_until.dim(0);
-    // Everyone sees the first token. For real tokens that is so anyway; a padding row that saw
-    // nothing would turn to NaN, and masked NaN values still spoil a sum.
+    // Every row attends to the first token, as all real tokens do. A padding row without a visible
+    // column would be NaN, and masked NaN values still make a sum NaN.
     let columns = (0..n as i64).map(|c| if c == 0 { -1 } else { c }).collect::<Vec<_>>();
     let columns = g.integers("columns", &[1, n], &columns);
     let until = g.reshape(visible_until, &[n, 1]);
@@ -256,8 +256,8 @@ struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Keys and values that the action expert reads, and the residual stream after the layer; the
-    /// last layer has none.
+    /// Returns the keys and values that the action expert reads, and the residual stream after the
+    /// layer; `None` for the last layer.
     fn run(
         &self,
         g: &mut Graph<'_>,
@@ -290,7 +290,7 @@ impl Layer<'_> {
         Ok((kept, Some(x)))
     }
 
-    /// The residual stream with this layer's deepstack map added, if it has one.
+    /// Adds the deepstack map of the layer, if it has one, to the residual stream.
     fn with_map(&self, g: &mut Graph<'_>, x: Value) -> Value {
         let l = self.index;
         let (Some(maps), Some(slot)) = (&self.inputs.deepstack, &self.inputs.image_slot) else {
@@ -310,7 +310,7 @@ impl Layer<'_> {
         format!("{PREFIX}.layers.{}", self.index)
     }
 
-    /// Keys and values of the first `n_heads` heads, `[1, heads, tokens, head_dim]` each.
+    /// Computes keys and values of the first `n_heads` heads, `[1, heads, tokens, head_dim]` each.
     fn keys_and_values(
         &self,
         g: &mut Graph<'_>,
@@ -330,10 +330,10 @@ impl Layer<'_> {
         Ok((keys, values))
     }
 
-    /// What the action expert reads of them.
+    /// Slices the parts that the action expert reads.
     fn kept(&self, g: &mut Graph<'_>, keys: &Value, values: &Value) -> (Value, Value) {
         let Sizes { kv_heads, gen_head_dim, prefix_capacity, .. } = *self.sizes;
-        // Reshaped before they are cut: a reshape that makes an output is a copy.
+        // Reshaped before slicing: a reshape whose result is an output is a copy.
         let [keys, values] =
             [keys, values].map(|x| g.reshape(x, &[x.dim(1), prefix_capacity, x.dim(3)]));
         let keys = g.slice(&keys, 0, 0..kv_heads);

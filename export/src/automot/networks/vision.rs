@@ -1,11 +1,11 @@
-//! The vision tower: the patches of one frame in, image tokens and deepstack maps out.
+//! The vision tower: patches of one frame → image tokens and deepstack maps.
 //!
 //! ```text
 //! patches ─ patch embed ─ + position ─ block ─ block ─ … ─ block ─ merger ─► image_tokens
 //!                                        └ deepstack merger, after some blocks ─► deepstack
 //! ```
 //!
-//! Patches come in merge order: the squares of patches that become one token are neighbors.
+//! Patches are in merge order: the patches that are merged into one token are consecutive.
 
 use super::{ExportOptions, Sizes};
 use crate::automot::checkpoint::{Checkpoint, VisionConfig};
@@ -164,7 +164,7 @@ fn block(
     Ok(g.add(&x, &h))
 }
 
-/// Normalizes each patch, then folds squares of patches.
+/// Normalizes each patch, then merges squares of patches.
 fn merger(g: &mut Graph<'_>, x: &Value, config: &VisionConfig) -> Result<Value, GraphError> {
     let prefix = format!("{PREFIX}.merger");
     let x = g.layer_norm(x, &format!("{prefix}.norm"), NORM_EPSILON)?;
@@ -172,7 +172,7 @@ fn merger(g: &mut Graph<'_>, x: &Value, config: &VisionConfig) -> Result<Value, 
     merge(g, &x, &prefix)
 }
 
-/// Folds squares of patches, then normalizes each square.
+/// Merges squares of patches, then normalizes each square.
 fn deepstack_merger(
     g: &mut Graph<'_>,
     x: &Value,
@@ -195,7 +195,7 @@ fn grouped(g: &mut Graph<'_>, x: &Value, config: &VisionConfig) -> Value {
     g.reshape(x, &[x.dim(0) / square, x.dim(1) * square])
 }
 
-/// Row and column of every patch, in merge order.
+/// Row and column of every patch in merge order.
 fn merge_order(grid: [usize; 2], merge: usize) -> Vec<[usize; 2]> {
     let mut order = Vec::with_capacity(grid[0] * grid[1]);
     for row_block in 0..grid[0] / merge {
@@ -210,20 +210,20 @@ fn merge_order(grid: [usize; 2], merge: usize) -> Vec<[usize; 2]> {
     order
 }
 
-/// The square position table, to be resampled bilinearly, corners on corners.
+/// Bilinear resampling of the square position table with aligned corners.
 struct Resample<'a> {
     table: &'a [f32],
     side: usize,
     width: usize,
-    /// Shares, products and sums are rounded to it, as in the release.
+    /// Precision to which weights, products and sums are rounded, as in the AutoMoT release.
     precision: Precision,
 }
 
 impl Resample<'_> {
-    /// The embedding of every patch of a grid, in `order`.
+    /// Returns the embedding of every patch of a grid, in `order`.
     fn to_grid(&self, grid: [usize; 2], order: &[[usize; 2]]) -> Vec<f32> {
         let side = self.side;
-        // Between which two entries, and how far from the first, each row or column lies.
+        // For each row or column, the two neighboring entries and the offset from the first.
         let along = |n: usize| -> Vec<(usize, usize, f32)> {
             let step = if n > 1 { (side - 1) as f32 / (n - 1) as f32 } else { 0.0 };
             (0..n)
@@ -255,8 +255,8 @@ impl Resample<'_> {
     }
 }
 
-/// Cosines and sines `[1, patches, head_dim / 2]`: the first half of the pairs turns with the row,
-/// the second with the column.
+/// Cosines and sines `[1, patches, head_dim / 2]`. The first half of the pairs is rotated by the row,
+/// the second by the column.
 fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]]) -> (Value, Value) {
     let half = config.hidden_size / config.num_heads / 2;
     let frequencies = inverse_frequencies(ROPE_THETA, half);
@@ -267,7 +267,7 @@ fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]])
     let dims = [1, order.len(), half];
     let cos = angles.iter().map(|angle| angle.cos()).collect::<Vec<_>>();
     let sin = angles.iter().map(|angle| angle.sin()).collect::<Vec<_>>();
-    // The release rotates in single precision here.
+    // The AutoMoT release rotates in single precision here.
     let mut table = |name, values: &[f32]| g.constant_f32(name, &dims, values);
     (table("rope.cos", &cos), table("rope.sin", &sin))
 }
@@ -277,14 +277,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merge_order_walks_squares_of_patches() {
+    fn merge_order_groups_squares_of_patches() {
         let order = merge_order([2, 4], 2);
         let expected = [[0, 0], [0, 1], [1, 0], [1, 1], [0, 2], [0, 3], [1, 2], [1, 3]];
         assert_eq!(order, expected);
     }
 
     #[test]
-    fn positions_meet_the_table_at_the_corners_and_its_mean_in_the_middle() {
+    fn resampling_keeps_corners_and_averages_the_middle() {
         let table = [1.0, 2.0, 3.0, 6.0];
         let order = merge_order([3, 3], 1);
         let resample = Resample { table: &table, side: 2, width: 1, precision: Precision::F32 };

@@ -1,17 +1,17 @@
-//! The small files of a checkpoint folder, in the release's form.
+//! The small files of a synthesized checkpoint folder, in the format of the AutoMoT release.
 
 use super::SynthSpec;
 use crate::dtype::DType;
 use serde_json::{Value, json};
 
-/// A byte-level BPE of Qwen2's kind with a thousand entries, ours; a larger vocabulary leaves the
-/// rest of its rows unused.
+/// A byte-level BPE like Qwen2's with a thousand entries. The other rows of a larger vocabulary are
+/// unused.
 pub(super) const TOKENIZER: &str = include_str!("tokenizer.json");
 
-/// Ids of the tokenizer file, the special ones included.
+/// Number of ids of the tokenizer file, including special tokens.
 pub(super) const TOKENIZER_IDS: usize = 1000;
 
-/// Every small file: name and text.
+/// Returns name and text of every small file.
 pub(super) fn all(spec: &SynthSpec) -> Vec<(&'static str, String)> {
     let pretty = |value: Value| format!("{value:#}\n");
     vec![
@@ -90,7 +90,7 @@ fn automot_args(spec: &SynthSpec) -> Value {
     })
 }
 
-/// Written with the tags that jsonpickle leaves, so that readers meet them.
+/// Contains jsonpickle's tags, so that readers are tested with them.
 fn bev_config(spec: &SynthSpec) -> Value {
     let bev = &spec.bev;
     let [min_x, max_x, min_y, max_y] = bev.bounds_m;
@@ -127,7 +127,7 @@ fn bev_config(spec: &SynthSpec) -> Value {
     })
 }
 
-/// Qwen3-VL's settings, with a lower bound on a frame's pixels that lets small frames through.
+/// Qwen3-VL's settings with a lower bound on a frame's pixels that accepts small frames.
 fn preprocessor_config(spec: &SynthSpec) -> Value {
     json!({
         "size": {"longest_edge": 16_777_216, "shortest_edge": 1024},

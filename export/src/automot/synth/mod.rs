@@ -1,7 +1,7 @@
-//! Checkpoint folders with random weights: the release's format at any size.
+//! Checkpoint folders with random weights, in the format of the AutoMoT release and of any size.
 //!
-//! They stand in for the release's 12 GB wherever only sizes and formats matter: in tests, in the
-//! demo and in latency measurements. Weights are a function of the seed and the tensor's name.
+//! They replace the 12 GB of the release where only sizes and formats matter: in tests, in the demo
+//! and in latency measurements. Weights are a function of the seed and the tensor's name.
 
 mod files;
 mod published;
@@ -19,20 +19,20 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use tandem_files::WholeFolder;
+use tandem_files::AtomicFolder;
 use values::Values;
 
-/// File of all weights.
+/// Name of the file with all weights.
 const WEIGHTS_FILE: &str = "model.safetensors";
 
-/// Values drawn between two writes.
+/// Values sampled between two writes.
 const CHUNK: usize = 1 << 20;
 
-/// What to synthesize; a configuration file mirrors it.
+/// Specification of a checkpoint to synthesize; the format of the files in `configs`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SynthSpec {
-    /// Type of all weights but the BEV encoder's, which are bf16 as in the release: f32 or bf16.
+    /// Type of all weights except the BEV encoder's, which are bf16 as in the release: f32 or bf16.
     pub dtype: DType,
     /// Understanding expert.
     pub text: TextConfig,
@@ -44,13 +44,13 @@ pub struct SynthSpec {
     pub bev: BevConfig,
 }
 
-/// Writes a checkpoint folder with random weights at `out`; `progress` is told how many bytes of
-/// the weight file are written, of how many.
+/// Writes a checkpoint folder with random weights to `out`. `progress` receives the bytes of the
+/// weight file written so far and in total.
 ///
-/// The folder appears complete or not at all. A few megabytes of memory serve any size.
+/// The folder is published atomically. Memory use is a few megabytes for any size.
 ///
 /// # Errors
-/// If the spec is impossible, if `out` exists and was not synthesized, or if writing fails.
+/// If the specification is not valid, if `out` exists and was not synthesized, or if writing fails.
 pub fn synthesize(
     spec: &SynthSpec,
     seed: u64,
@@ -66,13 +66,14 @@ pub fn synthesize(
     })
 }
 
-/// Writes a checkpoint folder whose weights are a hole in the file: its size is right, it takes next
-/// to no disk, and every weight reads as zero. For measuring what does not depend on values.
+/// Writes a checkpoint folder whose weights are a hole in a sparse file: the file has its full length,
+/// takes almost no disk space, and every weight reads as zero. For measurements that do not depend on
+/// values.
 ///
-/// The weight file's metadata says what it is, and [`Checkpoint::check`] warns of it.
+/// The metadata of the weight file mark it as sparse, and [`Checkpoint::check`] warns about it.
 ///
 /// # Errors
-/// As [`synthesize`].
+/// Like [`synthesize`].
 pub fn synthesize_sparse(spec: &SynthSpec, out: &Path) -> Result<Synthesized, SynthError> {
     let marker = serde_json::json!({ "weights": SPARSE_VALUE, "spec": spec });
     write_folder(spec, &marker, out, |file, tensors| {
@@ -85,7 +86,7 @@ pub fn synthesize_sparse(spec: &SynthSpec, out: &Path) -> Result<Synthesized, Sy
     })
 }
 
-/// Writes the folder: small files, then the weight file by `fill`, which returns its length.
+/// Writes the folder: small files, then the weight file with `fill`, which returns its length.
 fn write_folder(
     spec: &SynthSpec,
     marker: &serde_json::Value,
@@ -100,12 +101,12 @@ fn write_folder(
         let path = path.to_owned();
         move |source| SynthError::Write { path, source }
     };
-    let partial = WholeFolder::create(out).map_err(unwritable(out))?;
+    let partial = AtomicFolder::create(out).map_err(unwritable(out))?;
     let small = files::all(spec).into_iter().chain([(MARKER, format!("{marker:#}\n"))]);
     for (name, text) in small {
         partial.write(name, text.as_bytes()).map_err(unwritable(&out.join(name)))?;
     }
-    // The reader's own rules and bounds, before anything is counted or sampled.
+    // Applies the rules and bounds of the reader before tensors are counted and values sampled.
     Checkpoint::check_config(partial.path())?;
     let tensors = tensors(spec)?;
     check_total(&tensors)?;
@@ -118,9 +119,9 @@ fn write_folder(
     };
     let bytes = write_weights().map_err(unwritable(&out.join(WEIGHTS_FILE)))?;
     let warnings = Checkpoint::open(partial.path())?.check()?;
-    let is_odd = |warning: &&Warning| !matches!(warning, Warning::Sparse { .. });
-    if let Some(warning) = warnings.iter().find(is_odd) {
-        return Err(SynthError::Odd(warning.to_string()));
+    let is_unexpected = |warning: &&Warning| !matches!(warning, Warning::Sparse { .. });
+    if let Some(warning) = warnings.iter().find(is_unexpected) {
+        return Err(SynthError::UnexpectedWarning(warning.to_string()));
     }
     check_replaceable(out)?;
     partial.publish().map_err(unwritable(out))?;
@@ -128,7 +129,7 @@ fn write_folder(
     Ok(Synthesized { tensors: tensors.len(), parameters, bytes })
 }
 
-/// Checks that the weights have a number of bytes that a file can have.
+/// Checks that the size of the weights does not exceed the maximum size of a file.
 fn check_total(tensors: &[Expected]) -> Result<(), SynthError> {
     let elements = |tensor: &Expected| {
         tensor.shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side))
@@ -147,8 +148,8 @@ fn check_total(tensors: &[Expected]) -> Result<(), SynthError> {
     Ok(())
 }
 
-/// Every tensor of the spec's checkpoint, in the order of the file: wide elements first, so that
-/// each is aligned, then by name.
+/// Lists the tensors of the checkpoint in file order: by decreasing element size, so that each is
+/// aligned, then by name.
 fn tensors(spec: &SynthSpec) -> Result<Vec<Expected>, SynthError> {
     if !matches!(spec.dtype, DType::F32 | DType::Bf16) {
         return Err(SynthError::Spec {
@@ -202,7 +203,7 @@ fn tensors(spec: &SynthSpec) -> Result<Vec<Expected>, SynthError> {
     Ok(tensors)
 }
 
-/// The type that a tensor is stored in.
+/// Returns the type in which a tensor is stored.
 fn stored_dtype(tensor: &Expected, dtype: DType) -> DType {
     match (tensor.role, tensor.network) {
         (Role::Counter, _) => DType::I64,
@@ -211,9 +212,9 @@ fn stored_dtype(tensor: &Expected, dtype: DType) -> DType {
     }
 }
 
-/// A weight file but for its weights.
+/// Header and size of a weight file.
 struct Layout {
-    /// Length and header, as they stand in the file.
+    /// Length field and header.
     header: Vec<u8>,
     data_bytes: u64,
 }
@@ -247,7 +248,7 @@ impl Layout {
     }
 }
 
-/// Draws and writes the weights, `data_bytes` bytes.
+/// Samples and writes the weights, `data_bytes` bytes.
 fn write_weights(
     file: &mut impl Write,
     dtype: DType,
@@ -268,10 +269,11 @@ fn write_weights(
             match dtype {
                 DType::I64 => chunk.extend_from_slice(&values::BATCHES_TRACKED.to_le_bytes()),
                 DType::F32 => {
-                    (0..count).for_each(|_| chunk.extend_from_slice(&values.draw().to_le_bytes()));
+                    let mut sample = || values.sample().to_le_bytes();
+                    (0..count).for_each(|_| chunk.extend_from_slice(&sample()));
                 }
                 _ => (0..count).for_each(|_| {
-                    chunk.extend_from_slice(&bf16::from_f32(values.draw()).to_le_bytes());
+                    chunk.extend_from_slice(&bf16::from_f32(values.sample()).to_le_bytes());
                 }),
             }
             file.write_all(&chunk)?;
@@ -283,7 +285,7 @@ fn write_weights(
     Ok(())
 }
 
-/// Refuses to touch anything that this module did not make; an empty folder is nobody's.
+/// Refuses to replace a folder that was not synthesized, unless it is empty.
 fn check_replaceable(out: &Path) -> Result<(), SynthError> {
     let is_empty = || fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
     if out.symlink_metadata().is_err() || out.join(MARKER).is_file() || is_empty() {

@@ -1,9 +1,10 @@
-//! Keys of configuration files that do not change what the networks compute at inference.
+//! Keys of configuration files that do not affect the networks at inference.
 
-/// Keys of `config.json`, at its top, in `text_config` and in `vision_config`.
+/// Keys of `config.json`: at the top level, in `text_config` and in `vision_config`.
 ///
-/// Names of classes and versions, settings of training and of text generation (this model generates
-/// none), what a Python program returns, and what the AutoMoT release's loader sets itself.
+/// They are names of classes and versions, settings of training and of text generation (which this
+/// model does not do), return options of Python programs, and settings that the loader of the AutoMoT
+/// release overrides.
 pub(super) const CONFIG: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -66,8 +67,8 @@ pub(super) const CONFIG: &[&str] = &[
     "video_token_id",
 ];
 
-/// Keys of `preprocessor_config.json`: names of classes, where and how Python computes, resizing and
-/// cropping that does not happen to frames that already have an accepted size.
+/// Keys of `preprocessor_config.json`: names of classes, settings of the Python implementation, and
+/// resizing and cropping, which do not apply to frames of an accepted size.
 pub(super) const PREPROCESSOR: &[&str] = &[
     "_processor_class",
     "auto_map",
