@@ -1,16 +1,13 @@
-//! What every back end promises: contracts are checked, memory is the caller's, runs allocate nothing
-//! of ours.
+//! Conformance of every back end: contracts are checked, memory is the caller's, runs do not allocate.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tandem::device::{Counter, Device, DeviceTensor, Emulation, HostDevice, Lanes};
+use tandem::device::{Counter, Device, DeviceTensor, Emulation, ExpertStreams, HostDevice};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
     Backend, BuildError, BuildJob, BuildStep, Builder, BuiltNetwork, Engine, Key, LoadError,
@@ -23,39 +20,15 @@ use tandem_export::onnx::{
     OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 use tandem_export::options::Precision;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-// SAFETY: forwards to the system's allocator unchanged; the counter is a thread-local integer that
-// needs no allocation itself.
-#[expect(unsafe_code, reason = "counting allocations takes a global allocator")]
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: as the trait demands of callers.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: as the trait demands of callers.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use tandem_testkit::allocations::{CountingAllocator, allocations};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const ROWS: usize = 3;
 const WIDTH: usize = 4;
 
-/// Writes `y = x · wᵀ` with `w` in a safetensors-like file at an odd offset.
+/// Writes a network `y = x · wᵀ` whose weight `w` is in an external file at an odd offset.
 fn write_network(folder: &Path) {
     let weights: Vec<f32> = (0..WIDTH * WIDTH).map(|i| i as f32).collect();
     let mut file = vec![b'#'; 13];
@@ -128,7 +101,7 @@ fn change_contract(folder: &Path, change: impl FnOnce(&mut Contract)) {
     write_contract(folder, &contract);
 }
 
-/// Every promise, for one back end.
+/// Tests of one back end on host memory.
 macro_rules! conformance {
     ($name:ident, $backend:expr) => {
         mod $name {
@@ -162,7 +135,7 @@ macro_rules! conformance {
             }
 
             #[test]
-            fn weights_outside_the_model_are_read_where_they_lie() {
+            fn external_weights_are_read_from_their_file() {
                 let (_folder, engine) = toy();
                 let (x, mut y) = (input(1.0), HostTensor::zeros(DType::F32, &[ROWS, WIDTH]));
                 engine.session().run(&[x.view()], &mut [y.view_mut()]).unwrap();
@@ -170,10 +143,10 @@ macro_rules! conformance {
             }
 
             #[test]
-            fn a_run_reads_the_memory_it_is_given_not_the_memory_it_knew() {
+            fn run_reads_the_memory_it_is_given() {
                 let (_folder, engine) = toy();
                 let mut session = engine.session();
-                // More memories than a session keeps descriptors of.
+                // More buffers than a session keeps descriptors for.
                 let inputs: Vec<HostTensor> = (0..40).map(|i| input(i as f32)).collect();
                 for x in inputs.iter().chain(&inputs) {
                     let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
@@ -183,7 +156,7 @@ macro_rules! conformance {
             }
 
             #[test]
-            fn runs_allocate_nothing_of_ours() {
+            fn runs_do_not_allocate() {
                 let (_folder, engine) = toy();
                 let mut session = engine.session();
                 let slots = [input(0.0), input(5.0), input(9.0)];
@@ -191,16 +164,16 @@ macro_rules! conformance {
                 let mut run =
                     |x: &HostTensor| session.run(&[x.view()], &mut [y.view_mut()]).unwrap();
                 slots.iter().for_each(&mut run);
-                let before = ALLOCATIONS.with(Cell::get);
+                let before = allocations();
                 for _ in 0..10 {
                     slots.iter().for_each(&mut run);
                 }
-                assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
-                // Memory seen for the first time costs the library a descriptor, us nothing.
+                assert_eq!(allocations() - before, 0);
+                // New memory costs the library a descriptor, which our allocator does not see.
                 let fresh = input(3.0);
-                let before = ALLOCATIONS.with(Cell::get);
+                let before = allocations();
                 run(&fresh);
-                assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "first sight");
+                assert_eq!(allocations() - before, 0, "new memory");
             }
 
             #[test]
@@ -223,7 +196,7 @@ macro_rules! conformance {
             }
 
             #[test]
-            fn a_tensor_of_another_shape_or_type_is_refused() {
+            fn tensor_of_wrong_shape_or_type_is_refused() {
                 let (_folder, engine) = toy();
                 let mut session = engine.session();
                 let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
@@ -232,13 +205,13 @@ macro_rules! conformance {
                 assert!(matches!(error, RunError::Tensor { .. }), "{error}");
                 let integers = HostTensor::zeros(DType::I64, &[ROWS, WIDTH]);
                 let error = session.run(&[integers.view()], &mut [y.view_mut()]).unwrap_err();
-                assert!(error.to_string().contains("was given i64"), "{error}");
+                assert!(error.to_string().contains("passed i64"), "{error}");
                 let error = session.run(&[], &mut [y.view_mut()]).unwrap_err();
                 assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
             }
 
             #[test]
-            fn a_graph_that_breaks_its_contract_is_refused() {
+            fn graph_that_contradicts_its_contract_is_refused() {
                 let (folder, _) = toy();
                 change_contract(folder.path(), |contract| {
                     contract.outputs[0].shape = vec![ROWS, 9]
@@ -252,7 +225,7 @@ macro_rules! conformance {
             }
 
             #[test]
-            fn a_short_or_missing_weight_file_is_refused() {
+            fn short_or_missing_weight_file_is_refused() {
                 let (folder, _) = toy();
                 fs::write(folder.path().join("w.bin"), [0; 20]).unwrap();
                 let error = load(folder.path()).err().unwrap();
@@ -268,12 +241,12 @@ macro_rules! conformance {
 /// A device with a back end that runs on it.
 struct Place {
     device: Arc<dyn Device>,
-    lanes: Lanes,
+    streams: ExpertStreams,
     backend: Box<dyn Backend>,
 }
 
-/// Every promise about runs that are handed to a stream, for one back end on one device; without the
-/// device nothing is tested.
+/// Tests of runs that are enqueued on a stream, for one back end on one device. They pass without the
+/// device.
 macro_rules! on_a_device {
     ($name:ident, $place:expr) => {
         mod $name {
@@ -283,19 +256,19 @@ macro_rules! on_a_device {
                 _folder: tempfile::TempDir,
                 session: Box<dyn Session>,
                 device: Arc<dyn Device>,
-                lanes: Lanes,
+                streams: ExpertStreams,
             }
 
             fn setup() -> Option<Setup> {
-                let Place { device, lanes, backend } = $place?;
+                let Place { device, streams, backend } = $place?;
                 let folder = tempfile::tempdir().unwrap();
                 write_network(folder.path());
                 let file = NetworkFile::read(folder.path(), "toy").unwrap();
                 let session = backend.load(&file).unwrap().session();
-                Some(Setup { _folder: folder, session, device, lanes })
+                Some(Setup { _folder: folder, session, device, streams })
             }
 
-            /// A tensor on the device whose values count from `first`.
+            /// Tensor on the device with the values `first`, `first + 1`, ….
             fn tensor(device: &dyn Device, first: f32) -> DeviceTensor {
                 let values: Vec<f32> = (0..ROWS * WIDTH).map(|i| first + i as f32).collect();
                 let mut tensor = DeviceTensor::zeros(device, DType::F32, &[ROWS, WIDTH]).unwrap();
@@ -303,7 +276,7 @@ macro_rules! on_a_device {
                 tensor
             }
 
-            /// What the network makes of a tensor that counts from `first`.
+            /// Output of the network for the input `tensor(first)`.
             fn expected(first: f32) -> Vec<f32> {
                 let x = |row: usize, k: usize| first + (row * WIDTH + k) as f32;
                 let y = |i: usize| {
@@ -317,9 +290,9 @@ macro_rules! on_a_device {
             }
 
             #[test]
-            fn runs_of_a_stream_come_in_order() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
-                let stream = &*lanes.fast;
+            fn runs_on_one_stream_are_ordered() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
+                let stream = &*streams.fast;
                 let x = tensor(&*device, 1.0);
                 let [mut once, mut twice] = [0.0; 2].map(|_| tensor(&*device, 0.0));
                 session.enqueue(stream, &[x.view()], &[once.view_mut()]).unwrap();
@@ -335,52 +308,52 @@ macro_rules! on_a_device {
             }
 
             #[test]
-            fn slots_are_used_in_any_order_and_again() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
+            fn slots_are_reused_in_any_order() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
                 let slots = [0.0, 50.0, 900.0].map(|first| (first, tensor(&*device, first)));
                 let mut y = tensor(&*device, 0.0);
                 for round in 0..12 {
                     let (first, x) = &slots[round * round % 3];
-                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
-                    lanes.fast.synchronize().unwrap();
+                    session.enqueue(&*streams.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    streams.fast.synchronize().unwrap();
                     assert_eq!(values(&*device, &y), expected(*first), "round {round}");
                 }
             }
 
             #[test]
-            fn the_memory_of_a_run_lives_until_it_is_done() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
+            fn memory_of_a_run_lives_until_it_completes() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
                 let mut y = tensor(&*device, 0.0);
                 for first in 0..40 {
                     let x = tensor(&*device, first as f32);
-                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    session.enqueue(&*streams.fast, &[x.view()], &[y.view_mut()]).unwrap();
                     drop(x);
-                    lanes.fast.synchronize().unwrap();
+                    streams.fast.synchronize().unwrap();
                     assert_eq!(values(&*device, &y), expected(first as f32));
                 }
             }
 
             #[test]
-            fn known_memory_costs_no_allocation_of_ours() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
+            fn runs_on_bound_memory_do_not_allocate() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
                 let slots = [0.0, 50.0, 900.0].map(|first| tensor(&*device, first));
                 let mut y = tensor(&*device, 0.0);
                 let mut run = |x: &DeviceTensor| {
-                    session.enqueue(&*lanes.fast, &[x.view()], &[y.view_mut()]).unwrap();
-                    lanes.fast.synchronize().unwrap();
+                    session.enqueue(&*streams.fast, &[x.view()], &[y.view_mut()]).unwrap();
+                    streams.fast.synchronize().unwrap();
                 };
                 slots.iter().for_each(&mut run);
-                let before = (ALLOCATIONS.with(Cell::get), device.counts());
+                let before = (allocations(), device.counts());
                 (0..10).for_each(|_| slots.iter().for_each(&mut run));
-                assert_eq!(ALLOCATIONS.with(Cell::get) - before.0, 0);
+                assert_eq!(allocations() - before.0, 0);
                 assert_eq!((device.counts() - before.1)[Counter::Allocations], 0);
             }
 
             #[test]
-            fn a_graph_runs_the_network_on_what_stands_there_now() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
+            fn captured_network_reads_current_memory() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
                 let Some(runs_before) = session.runs_before_capture() else { return };
-                let stream = &*lanes.fast;
+                let stream = &*streams.fast;
                 let (mut x, mut y) = (tensor(&*device, 0.0), tensor(&*device, 0.0));
                 for _ in 0..runs_before {
                     session.enqueue(stream, &[x.view()], &[y.view_mut()]).unwrap();
@@ -398,9 +371,9 @@ macro_rules! on_a_device {
             }
 
             #[test]
-            fn what_breaks_the_contract_or_is_another_devices_is_refused() {
-                let Some(Setup { mut session, device, lanes, .. }) = setup() else { return };
-                let stream = &*lanes.fast;
+            fn tensors_of_wrong_contract_or_device_are_refused() {
+                let Some(Setup { mut session, device, streams, .. }) = setup() else { return };
+                let stream = &*streams.fast;
                 let (x, mut y) = (tensor(&*device, 0.0), tensor(&*device, 0.0));
                 let zeros = |dtype, width| DeviceTensor::zeros(&*device, dtype, &[ROWS, width]);
                 let wide = zeros(DType::F32, WIDTH + 1).unwrap();
@@ -409,7 +382,7 @@ macro_rules! on_a_device {
                 let integers = zeros(DType::I64, WIDTH).unwrap();
                 let error =
                     session.enqueue(stream, &[integers.view()], &[y.view_mut()]).unwrap_err();
-                assert!(error.to_string().contains("was given i64"), "{error}");
+                assert!(error.to_string().contains("passed i64"), "{error}");
                 let error = session.enqueue(stream, &[x.view()], &[]).unwrap_err();
                 assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
                 let other = HostDevice::emulating(Emulation::default());
@@ -423,16 +396,16 @@ macro_rules! on_a_device {
 
 /// ONNX Runtime on the CPU.
 fn cpu() -> OnnxRuntime {
-    // A process has one such library, and a GPU's serves the CPU, too. Where it cannot be opened, the
-    // tests on the GPU fail and those on the CPU use their own.
+    // A process loads one ONNX Runtime, and the GPU's also runs the CPU provider, so it is loaded
+    // first. If it cannot be opened, the GPU tests fail and the CPU tests load their own.
     #[cfg(feature = "cuda")]
     let _gpu = gpu::open().inspect_err(|error| eprintln!("no provider for the GPU: {error}"));
     OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}")).unwrap()
 }
 
 fn on_the_host(device: HostDevice, backend: impl Backend + 'static) -> Option<Place> {
-    let lanes = device.lanes(None).unwrap();
-    Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) })
+    let streams = device.streams(None).unwrap();
+    Some(Place { device: Arc::new(device), streams, backend: Box::new(backend) })
 }
 
 fn emulated() -> HostDevice {
@@ -451,7 +424,7 @@ mod gpu {
     use tandem::device::cuda::CudaDevice;
     use tandem::engine::onnxruntime::{CudaOptions, OnnxRuntimeCuda, OpenError};
 
-    /// The first GPU with ONNX Runtime's CUDA provider; `None`, with the reason, without a GPU.
+    /// Opens the first GPU with ONNX Runtime's CUDA provider. Returns `None` without a GPU.
     pub(super) fn open() -> Result<Option<Place>, OpenError> {
         let device = match CudaDevice::open(0) {
             Ok(device) => device,
@@ -460,11 +433,11 @@ mod gpu {
                 return Ok(None);
             }
         };
-        let lanes = device.lanes(None)?;
-        let (options, stream) = (CudaOptions::default(), Arc::clone(&lanes.fast));
+        let streams = device.streams(None)?;
+        let (options, stream) = (CudaOptions::default(), Arc::clone(&streams.fast));
         let mut progress = |line: &str| eprintln!("{line}");
         let backend = OnnxRuntimeCuda::open(device.clone(), stream, options, &mut progress)?;
-        Ok(Some(Place { device: Arc::new(device), lanes, backend: Box::new(backend) }))
+        Ok(Some(Place { device: Arc::new(device), streams, backend: Box::new(backend) }))
     }
 }
 
@@ -473,7 +446,7 @@ on_a_device!(onnxruntime_on_a_gpu, gpu::open().unwrap());
 
 conformance!(onnxruntime_cpu, cpu());
 
-/// Builds each network before it loads it.
+/// Back end that builds each network before loading it.
 struct BuiltFirst(OnnxRuntime);
 
 impl Backend for BuiltFirst {
@@ -522,7 +495,7 @@ impl Backend for BuiltFirst {
 conformance!(onnxruntime_cpu_built, BuiltFirst(cpu()));
 
 #[test]
-fn a_damaged_graph_is_refused_before_a_library_sees_it() {
+fn damaged_graph_is_refused_before_the_library_loads_it() {
     let folder = tempfile::tempdir().unwrap();
     write_network(folder.path());
     let path = folder.path().join("toy.onnx");
@@ -534,7 +507,7 @@ fn a_damaged_graph_is_refused_before_a_library_sees_it() {
 }
 
 #[test]
-fn a_contract_of_another_format_is_refused() {
+fn contract_of_another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     write_network(folder.path());
     change_contract(folder.path(), |contract| contract.format = FORMAT + 1);
@@ -546,7 +519,7 @@ fn a_contract_of_another_format_is_refused() {
 }
 
 #[test]
-fn a_missing_network_names_its_file() {
+fn missing_network_names_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = NetworkFile::read(folder.path(), "toy").err().unwrap().to_string();
     assert!(error.contains("toy.json") && error.contains("tandem export"), "{error}");

@@ -1,7 +1,7 @@
-//! Engines for GPUs, built by the real TensorRT-RTX library on a machine that needs no GPU.
+//! Engines for GPUs, built with the TensorRT-RTX library on a machine without a GPU.
 
 #![cfg(feature = "tensorrt")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -16,30 +16,27 @@ use tandem::engine::tensorrt::{
 use tandem::engine::{LoadError, NetworkFile};
 use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::synthesize;
-use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
+use tandem_testkit::automot::{TINY, export, synthesize};
 use tempfile::TempDir;
 
-const TINY: &str = include_str!("../configs/tiny.json");
-
-/// Three generations of cards.
+/// Three generations of GPUs.
 const TARGETS: [Target; 3] = [Target::Sm86, Target::Sm89, Target::Sm120];
 
-/// The networks of a checkpoint.
+/// Networks of a checkpoint.
 const NETWORKS: [&str; 4] = ["vision", "understanding", "bev", "action"];
 
-/// The tiny networks, exported once, for as long as the process lives.
+/// The tiny networks, exported once per process.
 static EXPORT: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
-    let (checkpoint, out) = (folder.path().join("checkpoint"), folder.path().join("engine"));
-    synthesize(&serde_json::from_str(TINY).unwrap(), 7, &checkpoint, |_, _| {}).unwrap();
+    let out = folder.path().join("engine");
+    let checkpoint = synthesize(TINY, 7, &folder.path().join("checkpoint"));
     let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::default() };
-    export_networks(&Checkpoint::open(&checkpoint).unwrap(), &options, &out, &mut |_| {}).unwrap();
+    export(&checkpoint, &options, &out);
     (folder, out)
 });
 
-/// Held while a build runs: the peak of memory is the whole process's.
+/// Locked during a build, because peak memory is measured for the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -78,7 +75,7 @@ fn every_network_builds_for_every_target() {
     }
 }
 
-/// What the engine of `file` makes of the graph in `against`.
+/// Builds `file` and compares the layers of its engine with the graph of `against`.
 fn findings(file: &NetworkFile, against: &NetworkFile) -> LayerFindings {
     let _alone = alone();
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -92,14 +89,14 @@ fn half(name: &str) -> NetworkFile {
         let out = EXPORT.0.path().join("f16");
         let checkpoint = Checkpoint::open(&EXPORT.0.path().join("checkpoint")).unwrap();
         let options = ExportOptions { precision: Precision::F16, ..ExportOptions::default() };
-        export_networks(&checkpoint, &options, &out, &mut |_| {}).unwrap();
+        export(&checkpoint, &options, &out);
         out
     });
     NetworkFile::read(&HALF, name).unwrap()
 }
 
 #[test]
-fn attention_is_one_kernel_per_layer_and_no_precision_is_lost() {
+fn attention_is_one_kernel_per_layer() {
     // Blocks of the vision tower; layers of the understanding expert but the last, which only
     // projects; layers of the action expert.
     for (name, attentions) in [("vision", 3), ("understanding", 3), ("action", 4)] {
@@ -110,18 +107,18 @@ fn attention_is_one_kernel_per_layer_and_no_precision_is_lost() {
             assert_eq!((found.attention.len(), found.fused()), (attentions, attentions), "{name}");
             assert_eq!(found.attention_kernels, attentions, "{name}");
             assert!(found.weights_checked > 4 * attentions, "{name}: {found:#?}");
-            // Sums of the final norm are handed from one kernel to the next before they are rounded.
+            // Sums of the final norm pass from one kernel to the next before they are rounded.
             let is_norm = |node: &String| node == "norm/rms_norm";
             for wider in &found.widened {
                 assert!(wider.dtype == "f32" && wider.nodes.iter().any(is_norm), "{wider:?}");
             }
         }
     }
-    // Four fusions, spelled out; the library joins all but the narrowest.
+    // Four attentions, exported as single operators; the library fuses all but the narrowest.
     let file = network("bev");
     let found = findings(&file, &file);
     assert!(found.is_as_asked(), "{found:#?}");
-    // Means of large maps are handed from one kernel to the next before they are rounded.
+    // Means of large maps pass from one kernel to the next before they are rounded.
     let is_mean = |node: &String| node.ends_with("/global_average_pool");
     for wider in &found.widened {
         assert!(wider.dtype == "f32" && wider.nodes.iter().any(is_mean), "{wider:?}");
@@ -137,11 +134,11 @@ fn attention_is_one_kernel_per_layer_and_no_precision_is_lost() {
 }
 
 #[test]
-fn an_engine_in_another_type_than_the_graph_is_found_out() {
+fn engine_of_another_type_than_its_graph_is_detected() {
     for (name, against) in [("action", half("action")), ("bev", half("bev"))] {
         let found = findings(&network(name), &against);
         assert!(!found.is_as_asked() && !found.narrowed.is_empty(), "{name}: {found:#?}");
-        // Products whose weights are f32 in both graphs are as they were.
+        // Products whose weights are f32 in both graphs are unchanged.
         let changed = found.weights_changed.len();
         assert!(
             changed > 0 && found.weights_changed.iter().all(|w| w.dtype == "f16"),
@@ -152,7 +149,7 @@ fn an_engine_in_another_type_than_the_graph_is_found_out() {
 }
 
 #[test]
-fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_out() {
+fn extra_streams_and_expanded_weights_are_detected() {
     use tandem::engine::{Layer, LayerTensor};
     let file = network("action");
     let _alone = alone();
@@ -174,7 +171,7 @@ fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_
     let found = two_streams.findings(&file.graph).unwrap();
     assert!(!found.is_as_asked());
     assert_eq!(found.orders_streams, ["a signal", "a wait"]);
-    // The weight of a product, as a layer of its own would write it from its stored form.
+    // A layer that expands the stored weight of a product.
     let mut expanding = report;
     let mut expand = layer("dequantize");
     let wide = LayerTensor { name: "wide".into(), dtype: "f32".into(), shape: vec![64, 32] };
@@ -196,7 +193,7 @@ fn several_streams_and_weights_that_are_expanded_before_their_product_are_found_
 }
 
 #[test]
-fn attention_that_is_not_one_kernel_is_found_out() {
+fn attention_of_several_kernels_is_detected() {
     let file = network("action");
     let _alone = alone();
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -212,7 +209,7 @@ fn attention_that_is_not_one_kernel_is_found_out() {
         (found.is_as_asked(), several.map(|a| a.node.clone()).collect::<Vec<_>>())
     };
     assert_eq!(broken(&|_| {}), (true, vec![]));
-    // A product of its own; a kernel of another layer; a kernel of two layers.
+    // A separate product; a kernel of another layer; a kernel of two layers.
     let layers = ["layer.2/attention".to_owned(), "layer.3/attention".to_owned()];
     let products = broken(&|layer| {
         layer.name = "product".into();
@@ -230,12 +227,12 @@ fn tandem(arguments: &[&str]) -> std::process::Output {
     command.args(arguments).stdin(std::process::Stdio::null()).output().unwrap()
 }
 
-/// How far two numbers are apart, of the second.
+/// Relative difference of two numbers.
 fn apart(predicted: u64, measured: u64) -> f64 {
     (predicted as f64 - measured as f64).abs() / measured as f64
 }
 
-/// Holds what a record says was measured against what it says was predicted.
+/// Compares the measured and the predicted costs of an engine record.
 fn predictions_hold(record: &Value) {
     for network in record["networks"].as_array().unwrap() {
         let build = &network["build"];
@@ -249,17 +246,17 @@ fn predictions_hold(record: &Value) {
 }
 
 #[test]
-fn tandem_build_says_how_far_it_is_and_predicts_what_it_takes() {
+fn build_reports_progress_and_predicts_its_cost() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("engines");
     let [network, out] = [&EXPORT.1, &out].map(|path| path.to_str().unwrap());
     let backend = ["--backend", "tensorrt-rtx", "--target", "sm89,sm120"];
     let output = tandem(&[&["build", "--network", network, "--out", out][..], &backend].concat());
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     for name in NETWORKS {
-        assert!(said.contains(&format!("{name}: Building engine, step 1 of ")), "{said}");
+        assert!(printed.contains(&format!("{name}: Building engine, step 1 of ")), "{printed}");
     }
     let output = tandem(&["inspect", out, "--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -269,11 +266,11 @@ fn tandem_build_says_how_far_it_is_and_predicts_what_it_takes() {
     assert_eq!(action["attention_kernels"], 4);
     assert_eq!(action["weights_changed"], serde_json::json!([]));
     let page = String::from_utf8(tandem(&["inspect", out]).stdout).unwrap();
-    for words in ["in one kernel", "action bf16", "fusion.0/block.0/softmax is spelled out"] {
-        assert!(page.contains(words), "{words:?} is missing in: {page}");
+    for fragment in ["in one kernel", "action bf16", "fusion.0/block.0/softmax is spelled out"] {
+        assert!(page.contains(fragment), "{fragment:?} is missing in: {page}");
     }
 
-    // A layer list that is not the one that was built is not believed.
+    // A changed layer list is refused.
     let name = found["engine"]["networks"][3]["layers"]["name"].as_str().unwrap();
     let path = Path::new(out).join(name);
     let text = fs::read_to_string(&path).unwrap();
@@ -285,11 +282,11 @@ fn tandem_build_says_how_far_it_is_and_predicts_what_it_takes() {
 }
 
 #[test]
-fn what_the_library_has_no_kernel_for_is_refused_in_its_words() {
-    // Attention in single precision: an export for CPUs.
+fn missing_kernel_is_an_error_with_the_librarys_reason() {
+    // Attention in single precision, as exported for CPUs.
     let out = EXPORT.0.path().join("f32");
     let checkpoint = Checkpoint::open(&EXPORT.0.path().join("checkpoint")).unwrap();
-    export_networks(&checkpoint, &ExportOptions::default(), &out, &mut |_| {}).unwrap();
+    export(&checkpoint, &ExportOptions::default(), &out);
     let file = NetworkFile::read(&out, "action").unwrap();
     let _alone = alone();
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -299,7 +296,7 @@ fn what_the_library_has_no_kernel_for_is_refused_in_its_words() {
 }
 
 #[test]
-fn one_engine_for_several_targets_holds_the_weights_once() {
+fn engine_for_several_targets_has_the_weights_once() {
     let (_, one) = build("vision", &BuildRequest::for_targets([Target::Sm89])).unwrap();
     let (_, all) = build("vision", &BuildRequest::for_targets(TARGETS)).unwrap();
     assert_eq!(all.targets, ["sm86", "sm89", "sm120"]);
@@ -326,7 +323,7 @@ fn progress_names_phases_and_never_exceeds_them() {
 }
 
 #[test]
-fn a_build_ends_at_the_next_step_once_it_is_canceled() {
+fn canceled_build_ends_at_the_next_step() {
     let cancel = Arc::new(AtomicBool::new(false));
     let after = Arc::new(AtomicU32::new(0));
     let (stop, count) = (Arc::clone(&cancel), Arc::clone(&after));
@@ -342,14 +339,14 @@ fn a_build_ends_at_the_next_step_once_it_is_canceled() {
     let error = build("vision", &request).unwrap_err();
     assert!(matches!(&error, BuildError::Canceled { network } if network == "vision"), "{error}");
     let after = after.load(Ordering::Relaxed);
-    assert!(after < 10, "{after} steps after it was canceled, of hundreds");
-    // Canceled before it began: not even the first step.
+    assert!(after < 10, "{after} of hundreds of steps ran after cancellation");
+    // A build that is canceled before it begins fails at once.
     let error = build("vision", &request).unwrap_err();
     assert!(matches!(error, BuildError::Canceled { .. }), "{error}");
 }
 
 #[test]
-fn the_native_target_takes_a_gpu() {
+fn native_target_needs_a_gpu() {
     let result = build("vision", &BuildRequest::for_targets([Target::Native]));
     if has_gpu() {
         result.unwrap();
@@ -372,7 +369,7 @@ fn targets_that_exclude_each_other_are_refused() {
 }
 
 #[test]
-fn an_engine_is_looked_at_on_a_gpu_only() {
+fn engine_inspection_needs_a_gpu() {
     let (engine, _) = build("vision", &BuildRequest::for_targets([Target::Sm86])).unwrap();
     if has_gpu() {
         return;
@@ -384,7 +381,7 @@ fn an_engine_is_looked_at_on_a_gpu_only() {
 }
 
 #[test]
-fn a_graph_that_breaks_its_contract_is_not_built() {
+fn graph_that_breaks_its_contract_is_not_built() {
     let _alone = alone();
     let mut file = network("vision");
     file.contract.outputs[0].shape[0] += 1;
@@ -395,7 +392,7 @@ fn a_graph_that_breaks_its_contract_is_not_built() {
 }
 
 #[test]
-fn weights_that_are_gone_are_an_error_that_names_them() {
+fn missing_weights_are_named() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for file in ["vision.onnx", "vision.json"] {
@@ -408,7 +405,7 @@ fn weights_that_are_gone_are_an_error_that_names_them() {
 }
 
 #[test]
-fn a_full_disk_is_an_error() {
+fn full_disk_is_an_error() {
     let _alone = alone();
     let mut full = fs::File::options().write(true).open("/dev/full").unwrap();
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -416,7 +413,7 @@ fn a_full_disk_is_an_error() {
     assert!(matches!(error, BuildError::Write { .. }), "{error}");
 }
 
-/// A shared library that says it is version `version`, in a folder of its own.
+/// Compiles a shared library that reports TensorRT `version`, in its own folder.
 fn pretender(version: [i32; 3]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let (source, library) = (folder.path().join("v.c"), folder.path().join("libtensorrt_rtx.so.1"));
@@ -434,7 +431,7 @@ fn pretender(version: [i32; 3]) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn the_other_flavor_an_old_version_and_no_tensorrt_are_refused() {
+fn other_flavors_and_old_versions_are_refused() {
     let (_folder, eleven) = pretender([11, 4, 0]);
     let error = TensorRt::open_file(&eleven).unwrap_err();
     assert!(matches!(error, OpenError::Flavor { .. }), "{error}");
@@ -452,7 +449,7 @@ fn the_other_flavor_an_old_version_and_no_tensorrt_are_refused() {
 }
 
 #[test]
-fn a_library_that_is_damaged_or_lacks_its_parser_is_named() {
+fn damaged_or_incomplete_library_is_named() {
     let whole = fs::read(library().library()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libtensorrt_rtx.so.1");
@@ -471,7 +468,7 @@ fn a_library_that_is_damaged_or_lacks_its_parser_is_named() {
 }
 
 #[test]
-fn a_process_has_one_library() {
+fn process_has_one_library() {
     let first = library();
     assert_eq!(TensorRt::open_file(first.library()).unwrap().version(), first.version());
     let folder = tempfile::tempdir().unwrap();
@@ -482,9 +479,9 @@ fn a_process_has_one_library() {
     assert!(matches!(error, OpenError::Second { .. }), "{error}");
 }
 
-/// Two configurations between tiny and the release; the formula was fitted on the first, and on tiny.
-/// `cargo test --features tensorrt --test tensorrt -- --ignored --nocapture` takes 8 GB of disk for a
-/// moment, 4 GB of memory, and prints what `tandem build` prints.
+/// Two configurations between tiny and the AutoMoT release; the formula was fitted on the first and on
+/// tiny. `cargo test --features tensorrt --test tensorrt -- --ignored --nocapture` needs 8 GB of disk and
+/// 4 GB of memory, and prints the output of `tandem build`.
 #[test]
 #[ignore = "8 GB of disk and a minute"]
 fn predictions_hold_for_larger_networks() {
@@ -495,17 +492,16 @@ fn predictions_hold_for_larger_networks() {
         let folder = tempfile::tempdir().unwrap();
         let [checkpoint, networks, out] =
             ["checkpoint", "networks", "engines"].map(|name| folder.path().join(name));
-        synthesize(&serde_json::from_str(spec).unwrap(), 7, &checkpoint, |_, _| {}).unwrap();
+        let checkpoint = synthesize(spec, 7, &checkpoint);
         let options = ExportOptions { precision: Precision::Bf16, ..ExportOptions::default() };
-        let checkpoint = Checkpoint::open(&checkpoint).unwrap();
-        export_networks(&checkpoint, &options, &networks, &mut |_| {}).unwrap();
+        export(&checkpoint, &options, &networks);
         let [networks, out] = [&networks, &out].map(|path| path.to_str().unwrap());
         let arguments = ["build", "--network", networks, "--out", out, "--json"];
         let backend = ["--backend", "tensorrt-rtx", "--target", "sm89"];
         let output = tandem(&[&arguments[..], &backend].concat());
         eprintln!("{}", String::from_utf8_lossy(&output.stderr));
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(said["built"], serde_json::json!(NETWORKS));
-        predictions_hold(&said["engine"]);
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed["built"], serde_json::json!(NETWORKS));
+        predictions_hold(&printed["engine"]);
     }
 }

@@ -9,16 +9,14 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use tandem::control::{PathFollower, PathFollowerConfig};
-use tandem::model::Delays;
+use tandem::model::DelayedOutput;
 use tandem::pilot::{ClockName, LatencySpec, Pace, Run, RunFile};
 use tandem::scene::{Command, Control, Observation, Route, World};
 use tandem_evaluation::campaign::{RouteEnd, run_route};
 use tandem_evaluation::routes::read_routes;
 use tandem_evaluation::scoring::{Scored, TICK_CAP, score};
+use tandem_testkit::planner;
 use tandem_world::EmbeddedWorld;
-
-#[path = "../../tests/it/planner.rs"]
-mod planner;
 
 /// Latencies of the fast expert, milliseconds.
 const FAST_MS: [f64; 3] = [0.0, 100.0, 200.0];
@@ -34,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     let routes = read_routes(Path::new(file))?;
     let mut settings = Vec::new();
     for fast_ms in FAST_MS {
-        for delays in [Delays::Command, Delays::Plan] {
+        for delays in [DelayedOutput::Command, DelayedOutput::Plan] {
             let drives = routes
                 .iter()
                 .map(|route| {
@@ -66,7 +64,7 @@ struct Drive {
     pedal_error: f64,
 }
 
-fn drive(route: &Route, fast_ms: f64, delays: Delays) -> anyhow::Result<Drive> {
+fn drive(route: &Route, fast_ms: f64, delays: DelayedOutput) -> anyhow::Result<Drive> {
     let run = Run::try_from(&RunFile {
         clock: ClockName::Virtual,
         slow_latency: LatencySpec::Fixed(0.0),
@@ -120,7 +118,7 @@ fn mean(drives: &[Drive], of: impl Fn(&Drive) -> f64) -> f64 {
     drives.iter().map(of).sum::<f64>() / drives.len() as f64
 }
 
-fn summary(fast_ms: f64, delays: Delays, drives: &[Drive], total: usize) -> Value {
+fn summary(fast_ms: f64, delays: DelayedOutput, drives: &[Drive], total: usize) -> Value {
     let ticks: u64 = drives.iter().map(|drive| drive.ticks).sum();
     let per_tick = |of: fn(&Drive) -> f64| drives.iter().map(of).sum::<f64>() / ticks as f64;
     let column = |of: fn(&Drive) -> Value| drives.iter().map(of).collect::<Vec<_>>();

@@ -1,9 +1,10 @@
-//! Models whose weights hold a NaN: their drives are not those of a bad driver, and every place that
-//! shows a drive says so.
+//! Models with a NaN among their weights: evaluation reports the failure of the model wherever it shows a
+//! drive.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use tandem_testkit::automot::{TINY, synthesize};
 
 fn tandem(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tandem"))
@@ -17,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Makes the first number of a tensor in a safetensors file NaN.
+/// Sets the first element of a tensor in a safetensors file to NaN.
 fn break_tensor(file: &Path, tensor: &str) {
     let mut bytes = fs::read(file).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -28,14 +29,13 @@ fn break_tensor(file: &Path, tensor: &str) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Drives six ticks with a model whose `tensor` holds a NaN, then resumes the finished campaign:
-/// both are failed checks that say `line`, and the record and the page hold the count of `key`.
+/// Drives six ticks with a model whose `tensor` has a NaN, then resumes the finished campaign. Both fail
+/// the check with the message `line`; the record and the page have the count of `key`.
 fn check(tensor: &str, key: &str, line: &str) {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (checkpoint, engine, out) = (place("checkpoint"), place("engine"), place("out"));
-    let synth = ["checkpoint", "synth", "--config", "configs/tiny.json", "--seed", "1", "--out"];
-    assert!(tandem(&[&synth[..], &[&*checkpoint]].concat()).status.success());
+    synthesize(TINY, 1, checkpoint.as_ref());
     break_tensor(&folder.path().join("checkpoint/model.safetensors"), tensor);
     assert!(tandem(&["export", "--checkpoint", &checkpoint, "--out", &engine]).status.success());
 
@@ -43,16 +43,16 @@ fn check(tensor: &str, key: &str, line: &str) {
     let model = ["--driver", "automot", "--engine", &engine, "--out", &out];
     let eval = [&routes[..], &model].concat();
     let output = tandem(&eval);
-    let (said, table) = (text(&output.stderr), text(&output.stdout));
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(line), "{said}");
+    let (printed, table) = (text(&output.stderr), text(&output.stdout));
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains(line), "{printed}");
     let header = table.lines().find(|row| row.contains("prefills failed")).unwrap();
     assert!(header.contains("not finite") && header.contains("oldest prefix s"), "{header}");
 
     let output = tandem(&[&eval[..], &["--json"]].concat());
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "a resumed campaign: {said}");
-    assert!(said.contains(line), "{said}");
+    let printed = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "resumed: {printed}");
+    assert!(printed.contains(line), "{printed}");
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["campaign"]["kept"], 1);
     let count = json["safety"][key].as_u64().unwrap();
@@ -62,7 +62,7 @@ fn check(tensor: &str, key: &str, line: &str) {
     let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     assert_eq!(record["_checkpoint"]["records"][0]["safety"][key], count);
     let page = fs::read_to_string(folder.path().join("out/report.html")).unwrap();
-    assert!(page.contains("Faults of the model"), "the page does not show it");
+    assert!(page.contains("Faults of the model"), "missing on the page");
     assert!(page.contains(&format!("<td class=\"n bad\" data-v=\"{count}\">")));
 }
 

@@ -1,19 +1,17 @@
-//! Budgets keep what they promise: a limit is kept, not kept, or not to be told, and never passed over.
+//! Budgets: every limit is kept, broken or undecided; none is skipped.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-use tandem::pilot::{RealTimeReport, RunFile};
-use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
+use tandem::scene::{DeadlineVerdict, PrefillReport, PrefixInfo, TickReport};
 use tandem::timing::{Span, Stage};
 use tandem_profile::{
-    Budget, EngineIdentity, FORMAT, FirstControl, LatencyFile, MachineCard, PhaseName,
-    PhaseRecorder, ProfilerCost, Quantity, TickFacts, Verdict,
+    Budget, FirstControl, LatencyFile, PhaseName, PhaseRecorder, Quantity, TickFacts, Verdict,
 };
+use tandem_testkit::latency_file::latency_file;
 
-/// `ticks` ticks of 1, 2, 3… times 10 µs, a refresh every 100 ms but where `skips` says that the
-/// one before this number was left out.
+/// A profile whose ticks take 10, 20, 30… µs, with a prefill every 100 ms except those whose numbers are
+/// in `skips`; the first `without_prefix` ticks have no prefix.
 fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
     let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, ticks, 0);
     let mut refreshes = 0;
@@ -35,40 +33,25 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
         if tick % 2 == 1 {
             refreshes += 1;
             if !skips.contains(&refreshes) {
-                let mut refresh = RefreshReport {
+                let mut refresh = PrefillReport {
                     version: refreshes,
                     is_published: true,
                     spans: Default::default(),
                 };
                 let start_ns = start_ns - 50_000_000;
-                refresh.spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns: 40_000_000 });
-                report.refresh = Some(refresh);
+                refresh.spans.push(Span { stage: Stage::PREFILL, start_ns, took_ns: 40_000_000 });
+                report.prefill = Some(refresh);
             }
         }
         recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
     }
     LatencyFile {
-        format: FORMAT,
-        tandem: "0".into(),
-        taken_at_unix_s: 1,
-        command: "a test".into(),
-        machine: MachineCard::read(Vec::new(), Vec::new()),
-        engine: EngineIdentity {
-            folder: "none".into(),
-            backend: "none".into(),
-            graphs_sha256: BTreeMap::new(),
-            built: BTreeMap::new(),
-        },
-        run: RunFile::default(),
-        observations: "none".into(),
-        real_time: RealTimeReport::default(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
         first_control: Some(FirstControl {
             load_ns: 3_000_000_000,
             loop_ns: 2_000_000_000,
             ticks: 40,
         }),
-        phases: vec![recorder.finish()],
+        ..latency_file(vec![recorder.finish()])
     }
 }
 
@@ -79,7 +62,7 @@ fn budget(text: &str) -> Result<Budget, String> {
     Budget::read(&path).map_err(|error| error.to_string())
 }
 
-/// The only verdict of a budget with one limit.
+/// Verdict on the only limit of a budget.
 #[track_caller]
 fn verdict(text: &str, file: &LatencyFile) -> Verdict {
     let mut verdicts = budget(text).unwrap().check(file);
@@ -102,16 +85,16 @@ fn broken(text: &str, file: &LatencyFile, found: Quantity) {
 }
 
 #[track_caller]
-fn cannot_tell(text: &str, file: &LatencyFile, says: &[&str]) {
+fn undecided(text: &str, file: &LatencyFile, fragments: &[&str]) {
     let verdict = verdict(text, file);
     assert!(!verdict.is_kept, "{verdict:?}");
     let why = verdict.cannot_tell.unwrap();
-    for word in says {
-        assert!(why.contains(word), "{word:?} is missing in: {why}");
+    for fragment in fragments {
+        assert!(why.contains(fragment), "{fragment:?} is missing in: {why}");
     }
 }
 
-/// Histograms overstate by 0.1 % at most.
+/// Compares quantities; histograms overstate by up to 0.1 %.
 fn is_near(found: Quantity, expected: Quantity) -> bool {
     match (found, expected) {
         (Quantity::Ms(found), Quantity::Ms(expected)) => {
@@ -123,7 +106,7 @@ fn is_near(found: Quantity, expected: Quantity) -> bool {
 }
 
 #[test]
-fn percentiles_of_stages_are_held_against_their_limits() {
+fn stage_percentiles_are_compared_with_their_limits() {
     let file = profile(1000, &[], 0);
     kept("stages: {tick: {p99_ms: 9.95}}", &file, Quantity::Ms(9.9));
     broken("stages: {tick: {p99_ms: 9.85}}", &file, Quantity::Ms(9.9));
@@ -138,29 +121,29 @@ fn percentiles_of_stages_are_held_against_their_limits() {
 }
 
 #[test]
-fn a_percentile_on_too_few_ticks_is_not_passed_over() {
-    cannot_tell(
+fn percentile_of_too_few_ticks_fails_the_budget() {
+    undecided(
         "stages: {tick: {p999_ms: 59999}}",
         &profile(200, &[], 0),
         &["p99.9", "10000", "200"],
     );
-    cannot_tell("stages: {tick: {p99_ms: 59999}}", &profile(999, &[], 0), &["p99", "1000", "999"]);
-    cannot_tell("prefix_age: {p99_ms: 500}", &profile(200, &[], 0), &["p99", "1000", "200"]);
+    undecided("stages: {tick: {p99_ms: 59999}}", &profile(999, &[], 0), &["p99", "1000", "999"]);
+    undecided("prefix_age: {p99_ms: 500}", &profile(200, &[], 0), &["p99", "1000", "200"]);
 }
 
 #[test]
-fn what_did_not_run_is_not_kept() {
+fn limit_on_a_stage_that_did_not_run_fails() {
     let file = profile(1000, &[], 0);
-    cannot_tell("stages: {send: {max_ms: 5}}", &file, &["send", "did not run"]);
-    cannot_tell("{phase: back_to_back, stages: {tick: {max_ms: 5}}}", &file, &["no phase"]);
-    cannot_tell("{phase: back_to_back, deadline: {ms: 5, late_share: 0}}", &file, &["no phase"]);
+    undecided("stages: {send: {max_ms: 5}}", &file, &["send", "did not run"]);
+    undecided("{phase: back_to_back, stages: {tick: {max_ms: 5}}}", &file, &["no phase"]);
+    undecided("{phase: back_to_back, deadline: {ms: 5, late_share: 0}}", &file, &["no phase"]);
     let mut unmeasured = file;
     unmeasured.first_control = None;
-    cannot_tell("first_control_ms: 1000000", &unmeasured, &["did not measure"]);
+    undecided("first_control_ms: 1000000", &unmeasured, &["did not measure"]);
 }
 
 #[test]
-fn late_ticks_are_counted_against_any_deadline() {
+fn late_ticks_are_counted_for_any_deadline() {
     let file = profile(6000, &[], 0);
     // Ticks 5001 to 6000 take longer than the run's own 50 ms.
     kept("deadline: {ms: 50, late_share: 0.2}", &file, Quantity::Share(1000.0 / 6000.0));
@@ -169,15 +152,15 @@ fn late_ticks_are_counted_against_any_deadline() {
     kept("deadline: {ms: 59, late_share: 0.1}", &file, Quantity::Share(100.0 / 6000.0));
     kept("deadline: {ms: 60, late_share: 0}", &file, Quantity::Share(0.0));
     let short = profile(100, &[], 0);
-    cannot_tell("deadline: {ms: 50, late_share: 0.001}", &short, &["0 of 100", "10000 due ticks"]);
-    // So many late ones are too many however few ticks there are.
+    undecided("deadline: {ms: 50, late_share: 0.001}", &short, &["0 of 100", "10000 due ticks"]);
+    // This many late ticks break the limit, however few ticks there are.
     broken("deadline: {ms: 0.5, late_share: 0.001}", &short, Quantity::Share(0.5));
     let mut dropped = profile(100, &[], 0);
     dropped.phases[0].samples_dropped = 7;
-    cannot_tell("deadline: {ms: 30, late_share: 0}", &dropped, &["7 ticks", "50 ms"]);
+    undecided("deadline: {ms: 30, late_share: 0}", &dropped, &["7 ticks", "50 ms"]);
 }
 
-/// 100 of 1,100 due ticks never began.
+/// A profile in which 100 of 1,100 due ticks never began.
 fn overrun() -> LatencyFile {
     let mut file = profile(1000, &[], 0);
     file.phases[0].ticks_skipped = 100;
@@ -185,7 +168,7 @@ fn overrun() -> LatencyFile {
 }
 
 #[test]
-fn skipped_ticks_are_late_by_any_deadline() {
+fn skipped_ticks_are_late_for_any_deadline() {
     let file = overrun();
     broken("deadline: {ms: 50, late_share: 0.05}", &file, Quantity::Share(100.0 / 1100.0));
     kept("deadline: {ms: 50, late_share: 0.1}", &file, Quantity::Share(100.0 / 1100.0));
@@ -199,7 +182,7 @@ fn skipped_ticks_are_late_by_any_deadline() {
 }
 
 #[test]
-fn a_machine_that_overruns_keeps_no_budget_however_late_its_ticks_may_be() {
+fn overrun_fails_even_the_longest_deadline() {
     // 45 ticks began, 161 did not.
     let mut file = profile(45, &[], 0);
     file.phases[0].ticks_skipped = 161;
@@ -208,20 +191,20 @@ fn a_machine_that_overruns_keeps_no_budget_however_late_its_ticks_may_be() {
 }
 
 #[test]
-fn skipped_ticks_have_a_limit_of_their_own() {
+fn skipped_ticks_have_their_own_limit() {
     broken("skipped_share: 0.05", &overrun(), Quantity::Share(100.0 / 1100.0));
     kept("skipped_share: 0.1", &overrun(), Quantity::Share(100.0 / 1100.0));
     broken("skipped_share: 0", &overrun(), Quantity::Share(100.0 / 1100.0));
     kept("skipped_share: 0", &profile(1000, &[], 0), Quantity::Share(0.0));
-    cannot_tell("skipped_share: 0.001", &profile(1000, &[], 0), &["0 of 1000", "10000 due ticks"]);
+    undecided("skipped_share: 0.001", &profile(1000, &[], 0), &["0 of 1000", "10000 due ticks"]);
     let mut back_to_back = profile(1000, &[], 0);
     back_to_back.phases[0].name = PhaseName::BackToBack;
     let text = "{phase: back_to_back, skipped_share: 0}";
-    cannot_tell(text, &back_to_back, &["no tick is due back to back"]);
+    undecided(text, &back_to_back, &["no tick is due back to back"]);
 }
 
 #[test]
-fn percentiles_of_the_response_are_of_due_ticks() {
+fn response_percentiles_cover_due_ticks() {
     // The 1,000 that began are the 1,000 smallest of 1,100; rank 990 took 9.9 ms.
     kept("stages: {response: {p90_ms: 9.95}}", &overrun(), Quantity::Ms(9.9));
     let skipped = |text: &str| {
@@ -230,15 +213,15 @@ fn percentiles_of_the_response_are_of_due_ticks() {
     };
     skipped("stages: {response: {p99_ms: 59999}}");
     skipped("stages: {response: {max_ms: 59999}}");
-    // What ticks that began took in their parts is of these alone.
+    // Other stages count only the ticks that began.
     kept("stages: {tick: {p99_ms: 9.95}}", &overrun(), Quantity::Ms(9.9));
 }
 
 #[test]
-fn refreshes_that_begin_late_are_counted_and_so_are_those_that_never_begin() {
+fn late_and_missing_prefills_break_the_period_limit() {
     let period = "refresh_period: {ms: 100, tolerance_ms: 5, late_share: 0.1}";
     kept(period, &profile(1000, &[], 0), Quantity::Share(0.0));
-    // Two left out: the ones behind them begin 200 ms after the last.
+    // Two are missing: their successors begin 200 ms after the previous one.
     kept(period, &profile(1000, &[100, 200], 0), Quantity::Share(2.0 / 497.0));
     let strict = "refresh_period: {ms: 100, tolerance_ms: 5, late_share: 0}";
     broken(strict, &profile(1000, &[100, 200], 0), Quantity::Share(2.0 / 497.0));
@@ -247,36 +230,36 @@ fn refreshes_that_begin_late_are_counted_and_so_are_those_that_never_begin() {
         &profile(1000, &[100], 0),
         Quantity::Share(0.0),
     );
-    // None behind the 400th of 500: one gap at the end.
+    // None after the 400th of 500: one gap at the end.
     let stopped: Vec<u64> = (401..=500).collect();
     broken(strict, &profile(1000, &stopped, 0), Quantity::Share(1.0 / 400.0));
     let late_start: Vec<u64> = (1..=100).collect();
     broken(strict, &profile(1000, &late_start, 0), Quantity::Share(1.0 / 400.0));
     let none: Vec<u64> = (1..=500).collect();
-    cannot_tell(strict, &profile(1000, &none, 0), &["no refresh"]);
-    cannot_tell(period, &profile(60, &[], 0), &["0 of 29", "100 refreshes"]);
+    undecided(strict, &profile(1000, &none, 0), &["no prefill"]);
+    undecided(period, &profile(60, &[], 0), &["0 of 29", "100 prefills"]);
 }
 
 #[test]
-fn a_tick_without_a_prefix_does_not_keep_its_age() {
+fn tick_without_prefix_fails_the_age_limit() {
     kept("prefix_age: {max_ms: 100}", &profile(1000, &[], 0), Quantity::Ms(100.0));
     broken("prefix_age: {p99_ms: 99}", &profile(1000, &[], 0), Quantity::Ms(100.0));
-    cannot_tell("prefix_age: {max_ms: 100}", &profile(1000, &[], 3), &["3 of 1000", "no prefix"]);
+    undecided("prefix_age: {max_ms: 100}", &profile(1000, &[], 3), &["3 of 1000", "no prefix"]);
 }
 
 #[test]
-fn the_first_control_takes_loading_and_the_loop() {
+fn first_control_time_includes_loading() {
     let file = profile(10, &[], 0);
     kept("first_control_ms: 5000", &file, Quantity::Ms(5000.0));
     broken("first_control_ms: 4999", &file, Quantity::Ms(5000.0));
 }
 
 #[test]
-fn budgets_that_cannot_be_meant_are_refused_with_the_place() {
-    let check = |text: &str, says: &[&str]| {
+fn invalid_budgets_are_refused_with_their_key() {
+    let check = |text: &str, fragments: &[&str]| {
         let error = budget(text).unwrap_err();
-        for word in says.iter().chain(&["budget.yaml"]) {
-            assert!(error.contains(word), "{word:?} is missing in: {error}");
+        for fragment in fragments.iter().chain(&["budget.yaml"]) {
+            assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
         }
     };
     check("{}", &["limits nothing"]);
@@ -300,7 +283,7 @@ fn budgets_that_cannot_be_meant_are_refused_with_the_place() {
 }
 
 #[test]
-fn the_example_is_a_budget_and_leaves_nothing_out() {
+fn example_budget_sets_every_limit() {
     let path = Path::new(tandem_testkit::ROOT).join("configs/budget.yaml");
     let budget = Budget::read(&path).unwrap();
     assert!(budget.deadline.is_some() && budget.refresh_period.is_some());

@@ -1,5 +1,4 @@
-//! `tandem build` and the engine folders that it writes: what they answer, what is kept, and what of
-//! them is refused.
+//! `tandem build` and its engine folders: results, resumed builds, and refused folders.
 
 use serde_json::Value;
 use std::cell::RefCell;
@@ -21,15 +20,12 @@ use tandem::tensor::{DType, HostTensor};
 use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
 use tandem_export::automot::networks::NAMES;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
 use tandem_export::contract::TensorSpec;
-use tandem_export::folder::export_networks;
 use tandem_export::options::WeightStorage;
+use tandem_testkit::automot::{SOAK, export, small_frames, synthesize};
 use tempfile::TempDir;
 
-const SOAK: &str = include_str!("../../configs/soak.json");
-
-/// A checkpoint, its networks, and room for engines.
+/// A folder with a checkpoint, its networks and its engines.
 struct Folders {
     root: TempDir,
 }
@@ -37,13 +33,12 @@ struct Folders {
 impl Folders {
     fn new() -> Self {
         let folders = Self { root: tempfile::tempdir().unwrap() };
-        let spec: SynthSpec = serde_json::from_str(SOAK).unwrap();
-        synthesize(&spec, 3, &folders.path("checkpoint"), |_, _| {}).unwrap();
+        synthesize(SOAK, 3, &folders.path("checkpoint"));
         folders.export();
         folders
     }
 
-    /// With engines, built by the command.
+    /// Also builds the engines with the command.
     fn built() -> Self {
         let folders = Self::new();
         let output = folders.build(&[]);
@@ -52,12 +47,10 @@ impl Folders {
     }
 
     fn export(&self) {
-        // Links, so that a change of the checkpoint is a change of the folder.
-        let weights = WeightStorage::Link;
-        let options =
-            ExportOptions { frame_size: [64, 96], frames: 2, weights, ..ExportOptions::default() };
+        // Links, so that a change of the checkpoint changes the folder.
+        let options = ExportOptions { weights: WeightStorage::Link, ..small_frames() };
         let checkpoint = Checkpoint::open(&self.path("checkpoint")).unwrap();
-        export_networks(&checkpoint, &options, &self.networks(), &mut |_| {}).unwrap();
+        export(&checkpoint, &options, &self.networks());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -81,7 +74,7 @@ impl Folders {
         tandem(&arguments)
     }
 
-    /// Runs `tandem verify` on the engines, which loads and runs all of them.
+    /// Runs `tandem verify` on the engines, which loads and runs them all.
     fn verify(&self) -> Output {
         let (networks, engines) = (self.networks(), self.engines());
         let mut arguments = vec!["verify", "--prompts", "1", "--json"];
@@ -100,13 +93,13 @@ impl Folders {
         fs::write(self.engines().join("engine.json"), record.to_string()).unwrap();
     }
 
-    /// The file that the record calls `kind` (`engine`, `own_weights`) of network `index`.
+    /// File of network `index` under the key `kind` (`engine`, `own_weights`) of the record.
     fn file(&self, index: usize, kind: &str) -> PathBuf {
         let record = self.record();
         self.engines().join(record["networks"][index][kind]["name"].as_str().unwrap())
     }
 
-    /// Names of the files in the engine folder, in order.
+    /// Sorted names of the files in the engine folder.
     fn listing(&self) -> Vec<String> {
         let entries = fs::read_dir(self.engines()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<String> =
@@ -128,14 +121,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Cannot run: exit code 2 and one error that holds every one of `says`.
+/// Checks that a command failed with exit code 2 and an error with all `fragments`; returns the error.
 #[track_caller]
-fn refused(output: &Output, says: &[&str]) -> String {
+fn refused(output: &Output, fragments: &[&str]) -> String {
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(!error.contains("panicked"), "{error}");
-    for word in says {
-        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    for fragment in fragments {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
     error
 }
@@ -153,13 +146,13 @@ fn cpu(prepack: bool) -> OnnxRuntime {
 }
 
 #[test]
-fn a_second_build_finds_everything_done_and_changes_nothing() {
+fn second_build_changes_nothing() {
     let folders = Folders::new();
     let output = folders.build(&["--json", "--target", "cpu", "--precision", "f32"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["built"], serde_json::json!(NAMES));
-    assert_eq!(said["engine"], folders.record());
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["built"], serde_json::json!(NAMES));
+    assert_eq!(printed["engine"], folders.record());
     for network in folders.record()["networks"].as_array().unwrap() {
         let build = &network["build"];
         let predicted = |of: &str| build["predicted"][of].as_u64().unwrap();
@@ -174,12 +167,12 @@ fn a_second_build_finds_everything_done_and_changes_nothing() {
     assert!(!folders.listing().iter().any(|name| name.ends_with("partial")), "leftovers");
     let (listing, record) = (folders.listing(), folders.record());
     let output = folders.build(&["--json"]);
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["built"], serde_json::json!([]));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["built"], serde_json::json!([]));
     assert_eq!((folders.listing(), folders.record()), (listing, record));
 }
 
-/// Values that a network could see: small numbers, and integers that are valid everywhere.
+/// Input values: small numbers, and integers that are valid for every input.
 fn values(spec: &TensorSpec, seed: &mut u32) -> HostTensor {
     let mut next = || {
         *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -211,27 +204,27 @@ fn answers(backend: &dyn Backend, folder: &Path, network: &str) -> Vec<HostTenso
 }
 
 #[test]
-fn built_engines_answer_bit_for_bit_what_their_networks_answer() {
+fn built_engines_match_their_networks_bit_for_bit() {
     let folders = Folders::built();
-    // The library adds in another order where it has packed matrices.
+    // The library sums in another order if it packs matrices.
     let pairs = |prepack| NAMES.map(|network| (cpu(prepack), network));
     for (backend, network) in [false, true].into_iter().flat_map(pairs) {
         let engine = answers(&backend, &folders.engines(), network);
         let reference = answers(&backend, &folders.networks(), network);
         for (a, b) in engine.iter().zip(&reference) {
             assert_eq!(a.view().bytes, b.view().bytes, "{network}");
-            assert!(a.view().bytes.iter().any(|&byte| byte != 0), "{network} answers zeros");
+            assert!(a.view().bytes.iter().any(|&byte| byte != 0), "{network} returns zeros");
         }
     }
 }
 
 #[test]
-fn weights_are_read_where_they_are_and_not_copied() {
+fn built_engines_do_not_copy_weights() {
     let folders = Folders::built();
     let record = folders.record();
     let written =
         |index: usize| record["networks"][index]["build"]["result_bytes"].as_u64().unwrap();
-    // All networks but the BEV encoder, whose convolutions are laid out anew.
+    // All networks except the BEV encoder, whose convolutions are laid out again.
     for index in [0, 1, 3] {
         assert_eq!(record["networks"][index]["own_weights"], Value::Null);
         assert!(written(index) < 50_000, "{} bytes of {}", written(index), NAMES[index]);
@@ -240,7 +233,7 @@ fn weights_are_read_where_they_are_and_not_copied() {
 }
 
 #[test]
-fn verify_certifies_an_engine_folder_and_inspect_knows_whose_certificate_it_is() {
+fn inspect_tells_whether_the_accuracy_record_is_current() {
     let folders = Folders::built();
     let output = folders.verify();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -263,18 +256,18 @@ fn verify_certifies_an_engine_folder_and_inspect_knows_whose_certificate_it_is()
     assert_eq!(networks["engine"], Value::Null);
     assert_eq!(networks["networks"], found["networks"], "the graphs are the same");
 
-    // Another record is another engine.
+    // A changed record is another engine.
     folders.change_record(|record| record["networks"][0]["build"]["seconds"] = 9.0.into());
     assert_eq!(inspect(&folders.engines())["accuracy"]["is_current"], false);
     let page = tandem(&["inspect", folders.engines().to_str().unwrap()]);
     let page = text(&page.stdout);
-    for word in ["engine folder", "GFLOP", "of another content", "understanding/keys.0"] {
-        assert!(page.contains(word), "{word:?} is missing in: {page}");
+    for fragment in ["engine folder", "GFLOP", "of another content", "understanding/keys.0"] {
+        assert!(page.contains(fragment), "{fragment:?} is missing in: {page}");
     }
 }
 
 #[test]
-fn profile_certifies_the_engines_that_ran() {
+fn profile_is_stored_with_the_engines_that_ran() {
     let folders = Folders::built();
     let out = folders.path("latency.json");
     let profile = |folder: &Path| {
@@ -289,7 +282,7 @@ fn profile_certifies_the_engines_that_ran() {
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["latency"].clone()
     };
     profile(&folders.networks());
-    assert!(!folders.networks().join("latency.json").exists(), "nothing was built");
+    assert!(!folders.networks().join("latency.json").exists(), "networks have no engine record");
     profile(&folders.engines());
     let certificate = folders.engines().join("latency.json");
     assert_eq!(fs::read(&certificate).unwrap(), fs::read(&out).unwrap());
@@ -304,7 +297,7 @@ fn profile_certifies_the_engines_that_ran() {
 }
 
 #[test]
-fn a_route_is_driven_with_built_engines() {
+fn built_engines_drive_a_route() {
     let folders = Folders::built();
     let routes = concat!(env!("CARGO_MANIFEST_DIR"), "/../../routes/straight.xml");
     let (engines, results) = (folders.engines(), folders.path("results"));
@@ -325,14 +318,14 @@ fn a_route_is_driven_with_built_engines() {
 }
 
 #[test]
-fn damaged_and_foreign_files_are_refused_by_name() {
+fn damaged_and_foreign_engine_files_are_refused_by_name() {
     let folders = Folders::built();
     let (engine, weights) = (folders.file(0, "engine"), folders.file(2, "own_weights"));
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let whole = fs::read(&engine).unwrap();
 
     fs::write(&engine, &whole[..whole.len() / 2]).unwrap();
-    refused(&folders.verify(), &[&name(&engine), "cut off", "tandem build --network"]);
+    refused(&folders.verify(), &[&name(&engine), "truncated", "tandem build --network"]);
     flip(&weights, 4096);
     fs::write(&engine, &whole).unwrap();
     refused(&folders.verify(), &[&name(&weights), "is not the file that was built"]);
@@ -345,18 +338,18 @@ fn damaged_and_foreign_files_are_refused_by_name() {
     refused(&folders.verify(), &[&name(&engine), "No such file", "tandem build --network"]);
 
     let inspected = tandem(&["inspect", folders.engines().to_str().unwrap()]);
-    assert_eq!(inspected.status.code(), Some(1), "an unusable engine is a failed check");
+    assert_eq!(inspected.status.code(), Some(1), "an unusable engine fails the check");
     assert!(text(&inspected.stdout).contains("cannot be used: cannot read"));
 
-    // Only what is damaged is built again.
+    // Only the damaged engine is rebuilt.
     let output = folders.build(&["--json"]);
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["built"], serde_json::json!(["vision"]));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["built"], serde_json::json!(["vision"]));
     assert!(folders.verify().status.success());
 }
 
 #[test]
-fn a_bad_record_is_refused() {
+fn invalid_engine_record_is_refused() {
     let folders = Folders::built();
     let path = folders.engines().join("engine.json");
     let whole = fs::read(&path).unwrap();
@@ -367,15 +360,15 @@ fn a_bad_record_is_refused() {
     refused(&folders.verify(), &["engine.json", "is not the record of an engine folder"]);
     fs::write(&path, &whole).unwrap();
     folders.change_record(|record| record["networks"][0]["engine"]["name"] = "../x".into());
-    refused(&folders.verify(), &["\"../x\"", "no file name"]);
+    refused(&folders.verify(), &["\"../x\"", "not a file name"]);
     fs::remove_file(&path).unwrap();
-    refused(&folders.verify(), &["holds engines but no engine.json", "tandem build"]);
+    refused(&folders.verify(), &["contains engines but no engine.json", "tandem build"]);
     assert!(folders.build(&[]).status.success());
     assert!(folders.verify().status.success());
 }
 
 #[test]
-fn engines_of_another_machine_or_library_are_named_and_the_command_mends_them() {
+fn proposed_command_rebuilds_engines_of_another_machine() {
     let folders = Folders::built();
     let change = |key: &str, value: &str| {
         folders.change_record(|record| {
@@ -396,7 +389,7 @@ fn engines_of_another_machine_or_library_are_named_and_the_command_mends_them() 
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(folders.verify().status.success());
 
-    // Without the network folder, the engine folder is source enough.
+    // Without the network folder, the engine folder is the source.
     change("machine", "riscv64 vector");
     let weights = folders.engines().join("weights.bin");
     let bytes = fs::read(&weights).unwrap();
@@ -419,16 +412,16 @@ fn engines_of_another_machine_or_library_are_named_and_the_command_mends_them() 
 }
 
 #[test]
-fn weights_that_moved_or_changed_are_named() {
+fn moved_or_changed_weights_are_named() {
     let folders = Folders::built();
     let weights = folders.path("checkpoint").join("model.safetensors");
     let away = folders.path("away");
     fs::rename(&weights, &away).unwrap();
-    refused(&folders.verify(), &["model.safetensors", "is not there now", "tandem build"]);
+    refused(&folders.verify(), &["model.safetensors", "is missing", "tandem build"]);
     fs::rename(&away, &weights).unwrap();
     assert!(folders.verify().status.success());
 
-    // A new time alone is no change.
+    // A new modification time alone is accepted.
     let file = fs::OpenOptions::new().write(true).open(&weights).unwrap();
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
     assert!(folders.verify().status.success());
@@ -438,19 +431,23 @@ fn weights_that_moved_or_changed_are_named() {
     flip(&weights, entry.offset + 4);
     refused(&folders.verify(), &["model.safetensors", "changed since the engine was built"]);
 
-    let says = ["model.safetensors", "changed since the export", "tandem export --checkpoint"];
-    refused(&folders.build(&[]), &says);
+    let fragments = ["model.safetensors", "changed since the export", "tandem export --checkpoint"];
+    refused(&folders.build(&[]), &fragments);
     folders.export();
     let output = folders.build(&["--json"]);
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said["built"], serde_json::json!(["understanding"]), "others read other weights");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        printed["built"],
+        serde_json::json!(["understanding"]),
+        "other networks do not read this weight"
+    );
     assert!(folders.verify().status.success());
 
     fs::write(&weights, b"short").unwrap();
     refused(&folders.verify(), &["changed since the engine was built", "now 5"]);
 }
 
-/// Engines for a GPU, as far as the record tells; the networks compute in `precision`.
+/// Changes the record to engines for a GPU that compute in `precision`.
 fn pretend_gpu(folders: &Folders, precision: &str) {
     folders.change_record(|record| {
         for network in record["networks"].as_array_mut().unwrap() {
@@ -463,33 +460,30 @@ fn pretend_gpu(folders: &Folders, precision: &str) {
     });
 }
 
-/// Runs every command between the last two backticks of `error`.
+/// Runs the commands between the last two backticks of `error`.
 fn run_proposed(error: &str) {
     let mut quoted = error.rsplit('`');
     let commands = quoted.nth(1).unwrap();
     for command in commands.split(" && ") {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        assert_eq!(words[0], "tandem", "{command}");
-        let output = tandem(&words[1..]);
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(arguments[0], "tandem", "{command}");
+        let output = tandem(&arguments[1..]);
         assert!(output.status.success(), "{command}: {}", text(&output.stderr));
     }
 }
 
 #[test]
-fn engines_for_a_gpu_name_commands_that_build_for_the_cpu_instead() {
+fn gpu_engines_on_a_cpu_propose_a_cpu_build() {
     for (precision, first) in [("f32", "tandem build --network"), ("bf16", "tandem export --check")]
     {
         let folders = Folders::built();
         pretend_gpu(&folders, precision);
-        let says = ["built for \"sm89\"", "\"cpu\"", first, "--target cpu"];
-        let error = refused(&folders.verify(), &says);
-        assert!(
-            !error.contains("tensorrt-rtx --target"),
-            "a GPU build does not help here: {error}"
-        );
+        let fragments = ["built for \"sm89\"", "\"cpu\"", first, "--target cpu"];
+        let error = refused(&folders.verify(), &fragments);
+        assert!(!error.contains("tensorrt-rtx --target"), "a GPU build is proposed: {error}");
         let before = folders.record();
         run_proposed(&error);
-        assert_eq!(folders.record(), before, "engines for the GPU are left as they were");
+        assert_eq!(folders.record(), before, "engines for the GPU changed");
         let (cpu, networks) = (folders.path("engines-cpu"), folders.networks());
         let arguments = ["verify", "--prompts", "1", "--engine", cpu.to_str().unwrap()];
         let output =
@@ -499,7 +493,7 @@ fn engines_for_a_gpu_name_commands_that_build_for_the_cpu_instead() {
 }
 
 #[test]
-fn targets_and_back_ends_that_are_not_to_be_had_say_what_is() {
+fn unavailable_targets_and_back_ends_name_the_available_ones() {
     let folders = Folders::new();
     refused(&folders.build(&["--target", "gpu"]), &["sm75, sm80, sm86, sm89, sm120, sm121"]);
     let rtx = |target| folders.build(&["--backend", "tensorrt-rtx", "--target", target]);
@@ -520,13 +514,13 @@ fn targets_and_back_ends_that_are_not_to_be_had_say_what_is() {
     refused(&output, &["export.json", "tandem export"]);
 }
 
-/// ONNX Runtime that asks before it builds.
-struct Asking<'a> {
+/// ONNX Runtime with a callback before each build.
+struct WithCallback<'a> {
     inner: OnnxRuntime,
     before: &'a (dyn Fn(&str) -> Result<(), BuildError> + 'a),
 }
 
-impl Builder for Asking<'_> {
+impl Builder for WithCallback<'_> {
     fn kind(&self) -> BackendKind {
         self.inner.kind()
     }
@@ -549,8 +543,8 @@ impl Builder for Asking<'_> {
     }
 }
 
-/// Builds by the library, with `before` called ahead of each network.
-fn build_asking(
+/// Builds with the library; calls `before` before each network.
+fn build_with_callback(
     folders: &Folders,
     available: Available,
     cancel: &Arc<AtomicBool>,
@@ -567,19 +561,19 @@ fn build_asking(
         steps: Arc::new(|_| {}),
         cancel,
     };
-    build(&request, &Asking { inner: cpu(true), before }, progress)
+    build(&request, &WithCallback { inner: cpu(true), before }, progress)
 }
 
 const PLENTY: Available = Available { memory_bytes: None, disk_bytes: None };
 
 #[test]
-fn too_little_disk_or_memory_is_said_with_both_numbers_before_anything_is_built() {
+fn too_little_disk_or_memory_is_refused_before_building() {
     let folders = Folders::new();
     let never = Arc::new(AtomicBool::new(false));
-    let must_not = |_: &str| -> Result<(), BuildError> { panic!("built all the same") };
+    let must_not = |_: &str| -> Result<(), BuildError> { panic!("the build was started") };
     let attempt = |memory_bytes, disk_bytes| {
         let available = Available { memory_bytes, disk_bytes };
-        let result = build_asking(&folders, available, &never, &must_not, &mut |_| {});
+        let result = build_with_callback(&folders, available, &never, &must_not, &mut |_| {});
         result.err().unwrap()
     };
     let error = attempt(None, Some(20_000_000));
@@ -599,13 +593,13 @@ fn too_little_disk_or_memory_is_said_with_both_numbers_before_anything_is_built(
 }
 
 #[test]
-fn a_build_that_was_killed_goes_on_where_it_was() {
+fn killed_build_is_resumed() {
     let folders = Folders::new();
     let never = Arc::new(AtomicBool::new(false));
     let dies = |network: &str| {
         if network == "bev" { Err(BuildError::Canceled) } else { Ok(()) }
     };
-    assert!(build_asking(&folders, PLENTY, &never, &dies, &mut |_| {}).is_err());
+    assert!(build_with_callback(&folders, PLENTY, &never, &dies, &mut |_| {}).is_err());
     // As it lies after a kill: files in between, half-written ones, no record.
     assert!(folders.engines().join("scratch.partial").is_dir());
     fs::write(folders.engines().join("scratch.partial").join("optimized.onnx"), "half").unwrap();
@@ -617,7 +611,7 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
         built.borrow_mut().push(network.to_owned());
         Ok(())
     };
-    let report = build_asking(&folders, PLENTY, &never, &count, &mut |_| {}).unwrap();
+    let report = build_with_callback(&folders, PLENTY, &never, &count, &mut |_| {}).unwrap();
     assert_eq!(*built.borrow(), ["bev", "action"]);
     assert_eq!(report.built, ["bev", "action"]);
     let listing = folders.listing();
@@ -628,19 +622,20 @@ fn a_build_that_was_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_interrupt_keeps_what_is_finished() {
+fn interrupted_build_keeps_finished_engines() {
     let folders = Folders::new();
     let cancel = Arc::new(AtomicBool::new(false));
     let interrupt = |network: &str| {
         cancel.store(network == "understanding", Ordering::Relaxed);
         Ok(())
     };
-    let error = build_asking(&folders, PLENTY, &cancel, &interrupt, &mut |_| {}).err().unwrap();
+    let error =
+        build_with_callback(&folders, PLENTY, &cancel, &interrupt, &mut |_| {}).err().unwrap();
     assert!(matches!(error, BuildFolderError::Build(BuildError::Canceled)), "{error}");
     cancel.store(false, Ordering::Relaxed);
     let mut kept = Vec::new();
     let fine = |_: &str| Ok(());
-    build_asking(&folders, PLENTY, &cancel, &fine, &mut |progress| {
+    build_with_callback(&folders, PLENTY, &cancel, &fine, &mut |progress| {
         if let Progress::Kept { network } = progress {
             kept.push(network.to_owned());
         }
@@ -650,7 +645,7 @@ fn an_interrupt_keeps_what_is_finished() {
 }
 
 #[test]
-fn a_second_build_at_once_waits_and_finds_the_work_done() {
+fn concurrent_second_build_waits_for_the_first() {
     let folders = Folders::new();
     let never = Arc::new(AtomicBool::new(false));
     let (started, has_started): (SyncSender<()>, Receiver<()>) = sync_channel(8);
@@ -667,14 +662,15 @@ fn a_second_build_at_once_waits_and_finds_the_work_done() {
                 }
                 Ok(())
             };
-            let report = build_asking(&folders, PLENTY, &never, &before, &mut |_| {}).unwrap();
+            let report =
+                build_with_callback(&folders, PLENTY, &never, &before, &mut |_| {}).unwrap();
             assert_eq!(report.built.len(), NAMES.len());
         });
         // Dropped here if this side fails, so that the other does not wait for ever.
         let waits = waits;
         has_started.recv().unwrap();
         let must_not = |_: &str| -> Result<(), BuildError> { panic!("built twice") };
-        let report = build_asking(&folders, PLENTY, &never, &must_not, &mut |progress| {
+        let report = build_with_callback(&folders, PLENTY, &never, &must_not, &mut |progress| {
             if let Progress::Waiting { holder } = progress {
                 waits.send(holder.to_owned()).unwrap();
             }
@@ -684,13 +680,13 @@ fn a_second_build_at_once_waits_and_finds_the_work_done() {
 }
 
 #[test]
-fn known_hashes_are_not_computed_again() {
+fn cached_hashes_are_not_recomputed() {
     let folders = Folders::new();
     let never = Arc::new(AtomicBool::new(false));
     let hashed = |folders: &Folders| {
         let mut hashed = 0;
         let fine = |_: &str| Ok(());
-        build_asking(folders, PLENTY, &never, &fine, &mut |progress| {
+        build_with_callback(folders, PLENTY, &never, &fine, &mut |progress| {
             hashed += usize::from(matches!(progress, Progress::Hashing { .. }));
         })
         .unwrap();

@@ -1,18 +1,17 @@
-//! Comparisons of two profiles keep their promises: false alarms are as rare as stated, real changes
-//! are found, and nothing is claimed on too little.
+//! Comparisons of profiles: false alarms are as rare as stated, real changes are found, and too few values
+//! give no verdict.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::model::automot::stages;
-use tandem::pilot::{RealTimeReport, RunFile};
-use tandem::scene::{PrefixInfo, RefreshReport, TickReport};
+use tandem::scene::{PrefillReport, PrefixInfo, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
 use tandem_profile::{
-    Change, Check, CompareError, Comparison, EngineIdentity, FORMAT, LatencyFile, MachineCard,
-    Method, PhaseName, PhaseRecorder, ProfilerCost, Row, TickFacts,
+    Change, Check, CompareError, Comparison, LatencyFile, Method, PhaseName, PhaseRecorder, Row,
+    TickFacts,
 };
+use tandem_testkit::latency_file::latency_file;
 
-/// Xorshift: another generator than the bootstrap's own.
+/// Xorshift, another generator than that of the bootstrap.
 struct Noise(u64);
 
 impl Noise {
@@ -37,21 +36,21 @@ impl Noise {
     }
 }
 
-/// How a drawn profile's latencies behave.
+/// Latencies of a sampled profile.
 #[derive(Clone, Copy)]
 struct Shape {
     ticks: u64,
-    /// Part of the last tick's deviation that the next one has too.
+    /// Correlation of a tick's deviation with that of the previous tick.
     memory: f64,
-    /// Factor on the action expert's time.
+    /// Factor of the action expert's time.
     action: f64,
-    /// How much the logarithm of all times differs from one start to the next, one sigma.
+    /// Standard deviation, between starts of the program, of the logarithm of all times.
     starts: f64,
 }
 
 const FREE: Shape = Shape { ticks: 1500, memory: 0.0, action: 1.0, starts: 0.0 };
 
-/// Ticks of some milliseconds with lognormal parts, a refresh at every fifth.
+/// Samples a profile: ticks with lognormal stages of some milliseconds, a prefill at every fifth tick.
 fn profile(shape: Shape, seed: u64) -> LatencyFile {
     let mut noise = Noise::new(seed);
     let mut state = [0.0; 3];
@@ -78,42 +77,13 @@ fn profile(shape: Shape, seed: u64) -> LatencyFile {
         if tick % 5 == 0 {
             let mut spans = StageSpans::default();
             let took_ns = took(2, 80e6);
-            spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns });
-            report.refresh =
-                Some(RefreshReport { version: tick / 5 + 1, is_published: true, spans });
+            spans.push(Span { stage: Stage::PREFILL, start_ns, took_ns });
+            report.prefill =
+                Some(PrefillReport { version: tick / 5 + 1, is_published: true, spans });
         }
         recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
     }
-    LatencyFile {
-        format: FORMAT,
-        tandem: "0".into(),
-        taken_at_unix_s: 1,
-        command: "a test".into(),
-        machine: MachineCard {
-            kernel: None,
-            cpu: Some("a processor".into()),
-            cores: 2,
-            is_virtual: false,
-            clocks_mhz: Vec::new(),
-            governor: None,
-            memory_bytes: None,
-            load_1min: None,
-            gpus: Vec::new(),
-            libraries: Vec::new(),
-        },
-        engine: EngineIdentity {
-            folder: "none".into(),
-            backend: "none".into(),
-            graphs_sha256: BTreeMap::new(),
-            built: BTreeMap::new(),
-        },
-        run: RunFile::default(),
-        observations: "none".into(),
-        real_time: RealTimeReport::default(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
-        first_control: None,
-        phases: vec![recorder.finish()],
-    }
+    latency_file(vec![recorder.finish()])
 }
 
 fn compare(
@@ -134,8 +104,8 @@ fn change(comparison: &Comparison, what: &str, percentile: &str) -> Change {
     comparison.rows.iter().find(is_it).unwrap().change
 }
 
-/// Seeds of which no row was said to be faster or slower. By chance a tick of some looks as if it
-/// drifted; most are judged.
+/// Number of seeds for which no row is judged faster or slower. At most a quarter may have no verdict,
+/// because their ticks drift by chance.
 fn quiet_seeds(shape: Shape, seeds: u64) -> u64 {
     let mut not_judged = 0;
     let is_quiet = |seed: &u64| {
@@ -151,26 +121,26 @@ fn quiet_seeds(shape: Shape, seeds: u64) -> u64 {
         comparison.rows.iter().find(is_wrong).is_none()
     };
     let quiet = (0..seeds).filter(is_quiet).count() as u64;
-    assert!(not_judged <= seeds / 4, "{not_judged} of {seeds} are not judged at all");
+    assert!(not_judged <= seeds / 4, "{not_judged} of {seeds} are not judged");
     quiet
 }
 
 #[test]
-fn the_same_distribution_twice_is_not_told_apart() {
+fn equal_distributions_do_not_differ() {
     let quiet = quiet_seeds(FREE, 200);
     assert!(quiet >= 190, "{quiet} of 200");
 }
 
 #[test]
-fn ticks_that_resemble_each_other_raise_no_false_alarm() {
+fn correlated_ticks_raise_no_false_alarm() {
     let shape = Shape { memory: 0.8, ticks: 2500, ..FREE };
     let quiet = quiet_seeds(shape, 200);
     assert!(quiet >= 190, "{quiet} of 200");
 }
 
 #[test]
-fn a_fifth_more_is_found_by_one_profile_a_side_where_there_are_enough_ticks() {
-    // Starts that differ by one in a hundred, as on a quiet machine.
+fn one_profile_per_side_finds_a_fifth_more() {
+    // Starts that differ by 1 %, as on an idle machine.
     let shape = Shape { ticks: 4000, starts: 0.01, ..FREE };
     for seed in 0..20 {
         let before = profile(shape, 2 * seed);
@@ -180,7 +150,7 @@ fn a_fifth_more_is_found_by_one_profile_a_side_where_there_are_enough_ticks() {
         for (what, percentile, expected) in [
             ("action", "p50", Change::Slower),
             ("action", "p90", Change::Slower),
-            // A tick is a fifth longer: 9 of its 15 ms are a third longer.
+            // 9 of the 15 ms of a tick are a third longer, so it is a fifth longer.
             ("tick", "p50", Change::Slower),
         ] {
             assert_eq!(change(&slower, what, percentile), expected, "seed {seed}: {what}");
@@ -192,14 +162,14 @@ fn a_fifth_more_is_found_by_one_profile_a_side_where_there_are_enough_ticks() {
 }
 
 #[test]
-fn starts_that_differ_raise_no_false_alarm() {
+fn different_starts_raise_no_false_alarm() {
     let quiet = quiet_seeds(Shape { starts: 0.03, ..FREE }, 200);
     assert!(quiet >= 190, "{quiet} of 200");
 }
 
-/// Profiles of A and B, taken in turn; each side's times have its factor, and all drift by `drift`
-/// from each to the next.
-fn in_turn(shapes: [Shape; 2], each: u64, drift: f64, seed: u64) -> [Vec<LatencyFile>; 2] {
+/// Profiles of A and B, taken alternately; the logarithm of all times grows by `drift` from each profile to
+/// the next.
+fn alternating(shapes: [Shape; 2], each: u64, drift: f64, seed: u64) -> [Vec<LatencyFile>; 2] {
     let mut sides = [Vec::new(), Vec::new()];
     for place in 0..2 * each {
         let side = (place % 2) as usize;
@@ -218,12 +188,12 @@ fn compare_several(sides: &[Vec<LatencyFile>; 2]) -> Comparison {
 }
 
 #[test]
-fn several_profiles_of_one_engine_are_not_told_apart() {
-    // Starts that differ by a third, as on a busy machine, and a machine that drifts.
+fn several_profiles_of_one_engine_do_not_differ() {
+    // Starts that differ by up to a third, as on a busy machine, and a machine that drifts.
     for (starts, drift) in [(0.02, 0.0), (0.33, 0.0), (0.1, 0.05)] {
         let shape = Shape { ticks: 300, starts, ..FREE };
         let wrong = (0..60).filter(|&seed| {
-            let comparison = compare_several(&in_turn([shape; 2], 4, drift, seed));
+            let comparison = compare_several(&alternating([shape; 2], 4, drift, seed));
             assert_ne!(comparison.check, Check::NotJudged);
             comparison.rows.iter().any(|r| matches!(r.change, Change::Faster | Change::Slower))
         });
@@ -238,7 +208,7 @@ fn several_profiles_find_a_tenth_more() {
     let shape = Shape { ticks: 300, starts: 0.01, ..FREE };
     let slower = Shape { action: 1.17, ..shape };
     for seed in 0..20 {
-        let comparison = compare_several(&in_turn([shape, slower], 6, 0.0, seed));
+        let comparison = compare_several(&alternating([shape, slower], 6, 0.0, seed));
         assert_eq!(comparison.check, Check::Slower);
         assert_eq!(change(&comparison, "tick", "p50"), Change::Slower, "seed {seed}");
         assert_eq!(change(&comparison, "bev", "p50"), Change::CannotTell, "seed {seed}");
@@ -246,8 +216,8 @@ fn several_profiles_find_a_tenth_more() {
 }
 
 #[test]
-fn several_profiles_that_were_not_taken_in_turn_are_not_judged() {
-    let mut sides = in_turn([FREE, Shape { action: 2.0, ..FREE }], 4, 0.0, 1);
+fn profiles_not_taken_alternately_are_not_judged() {
+    let mut sides = alternating([FREE, Shape { action: 2.0, ..FREE }], 4, 0.0, 1);
     for file in &mut sides[1] {
         file.taken_at_unix_s += 10_000;
     }
@@ -258,7 +228,7 @@ fn several_profiles_that_were_not_taken_in_turn_are_not_judged() {
 }
 
 #[test]
-fn two_or_three_profiles_a_side_are_refused() {
+fn two_or_three_profiles_per_side_are_refused() {
     let files: Vec<_> = (0..4).map(|seed| profile(FREE, seed)).collect();
     for (a, b) in [(1, 4), (3, 3), (4, 0)] {
         let error = tandem_profile::compare(&files[..a], &files[..b], PhaseName::Paced, quick(1))
@@ -268,7 +238,7 @@ fn two_or_three_profiles_a_side_are_refused() {
 }
 
 #[test]
-fn one_profile_a_side_of_a_busy_machine_is_not_judged() {
+fn one_profile_of_a_busy_machine_is_not_judged() {
     let (a, mut b) = (profile(FREE, 1), profile(Shape { action: 2.0, ..FREE }, 2));
     let judged = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     assert_eq!((judged.check, judged.not_judged), (Check::Slower, None));
@@ -277,7 +247,7 @@ fn one_profile_a_side_of_a_busy_machine_is_not_judged() {
     assert_eq!(comparison.check, Check::NotJudged);
     assert!(comparison.not_judged.unwrap().contains("60 % of all cores in B"));
     assert!(comparison.rows.iter().all(|row| row.change == Change::CannotTell));
-    // Files of before hold the load at the start only; what was measured since counts for more.
+    // Older files have only the load at the start; a load measured during the phase takes precedence.
     b.machine.load_1min = Some(7.0);
     b.phases[0].others_share = Some(0.01);
     assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::Slower);
@@ -287,7 +257,7 @@ fn one_profile_a_side_of_a_busy_machine_is_not_judged() {
 }
 
 #[test]
-fn a_part_that_is_nothing_of_the_tick_is_no_difference() {
+fn negligible_stage_is_not_a_difference() {
     let (mut a, mut b) = (profile(FREE, 1), profile(FREE, 2));
     let with = |file: &mut LatencyFile, took_ns: u64| {
         let column = file.phases[0].ticks.stages["bev"].clone();
@@ -296,7 +266,7 @@ fn a_part_that_is_nothing_of_the_tick_is_no_difference() {
         file.phases[0].ticks.stages.insert("publish".into(), column);
     };
     with(&mut a, 2_000);
-    // Forty times as long, and half a percent of a tick of 15 ms.
+    // Forty times as long, but half a percent of a tick of 15 ms.
     with(&mut b, 80_000);
     let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     assert_eq!(change(&comparison, "publish", "p50"), Change::Alike);
@@ -306,7 +276,7 @@ fn a_part_that_is_nothing_of_the_tick_is_no_difference() {
 }
 
 #[test]
-fn a_percentile_that_is_of_skipped_ticks_is_not_judged() {
+fn percentile_within_skipped_ticks_is_not_judged() {
     let (mut a, mut b) = (profile(FREE, 1), profile(FREE, 2));
     for file in [&mut a, &mut b] {
         let phase = &mut file.phases[0];
@@ -334,9 +304,9 @@ fn a_percentile_that_is_of_skipped_ticks_is_not_judged() {
     assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::NotJudged);
 }
 
-/// Two profiles of one engine, minutes apart on a machine that seven people used.
+/// Two profiles of one engine, taken minutes apart on a machine with seven users.
 #[test]
-fn profiles_of_a_loaded_machine_are_not_said_to_differ() {
+fn profiles_of_a_loaded_machine_do_not_differ() {
     let case = |name: &str| {
         let path = format!("{}/tests/data/cases/{name}", tandem_testkit::ROOT);
         LatencyFile::read(path.as_ref()).unwrap()
@@ -346,7 +316,7 @@ fn profiles_of_a_loaded_machine_are_not_said_to_differ() {
     assert_eq!(comparison.check, Check::NotJudged);
     let load = &comparison.differences[0];
     assert_eq!((load.what.as_str(), load.a.as_str()), ("machine: load at the start", "20.02"));
-    // Even if the load at the start were not known.
+    // Also without the load at the start.
     let idle = |mut file: LatencyFile| {
         file.machine.load_1min = None;
         file
@@ -358,7 +328,7 @@ fn profiles_of_a_loaded_machine_are_not_said_to_differ() {
 }
 
 #[test]
-fn rows_say_percentiles_by_nearest_rank_and_what_too_few_values_mean() {
+fn rows_have_nearest_rank_percentiles_and_reasons() {
     let (a, b) = (profile(FREE, 1), profile(Shape { ticks: 1200, ..FREE }, 2));
     let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     let mut bev: Vec<u64> =
@@ -379,7 +349,7 @@ fn rows_say_percentiles_by_nearest_rank_and_what_too_few_values_mean() {
     }
     assert!(of("bev")[3].why.as_ref().unwrap().contains("10000"));
     assert_eq!(of("bev")[0].counts, [1500, 1200]);
-    // 300 and 240 refreshes: enough for the median and the 90th percentile.
+    // 300 and 240 prefills are enough for the median and the 90th percentile.
     let supported: Vec<_> = of("refresh").iter().map(|row| row.interval.is_some()).collect();
     assert_eq!(supported, [true, true, false, false]);
     assert_eq!(
@@ -391,7 +361,7 @@ fn rows_say_percentiles_by_nearest_rank_and_what_too_few_values_mean() {
 }
 
 #[test]
-fn a_drift_is_no_difference() {
+fn drift_is_not_a_difference() {
     let mut noise = Noise::new(9);
     let mut drifting = profile(FREE, 1);
     let column = drifting.phases[0].ticks.stages.get_mut("bev").unwrap();
@@ -406,7 +376,7 @@ fn a_drift_is_no_difference() {
 }
 
 #[test]
-fn a_stage_in_one_file_only_is_named() {
+fn stage_in_one_file_only_is_named() {
     let (a, mut b) = (profile(FREE, 1), profile(FREE, 2));
     b.phases[0].ticks.stages.remove("bev");
     let comparison = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
@@ -415,7 +385,7 @@ fn a_stage_in_one_file_only_is_named() {
 }
 
 #[test]
-fn what_else_differs_is_listed() {
+fn other_differences_are_listed() {
     let (a, mut b) = (profile(FREE, 1), profile(FREE, 1));
     let none = compare(&a, &b, PhaseName::Paced, quick(1)).unwrap();
     assert_eq!(none.differences, []);
@@ -438,14 +408,14 @@ fn what_else_differs_is_listed() {
 }
 
 #[test]
-fn files_without_the_phase_or_with_too_few_ticks_are_refused() {
+fn files_without_phase_or_enough_ticks_are_refused() {
     let whole = profile(FREE, 1);
     let few = profile(Shape { ticks: 199, ..FREE }, 1);
     let error = compare(&whole, &few, PhaseName::Paced, quick(1)).unwrap_err();
     assert!(matches!(error, CompareError::TooFew { which: "B", found: 199, .. }), "{error}");
     let error = compare(&whole, &whole, PhaseName::BackToBack, quick(1)).unwrap_err().to_string();
-    for words in ["A has no phase", "back to back", "at the real period"] {
-        assert!(error.contains(words), "{words:?} is missing in: {error}");
+    for fragment in ["A has no phase", "back to back", "at the real period"] {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
@@ -457,7 +427,7 @@ fn tandem(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_verb_prints_verdicts_and_fails_only_when_asked() {
+fn compare_prints_verdicts_and_fails_only_with_check() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (a, b) = (path("a.json"), path("b.json"));
@@ -466,25 +436,25 @@ fn the_verb_prints_verdicts_and_fails_only_when_asked() {
     let mut slower = profile(Shape { action: 1.5, ..shape }, 2);
     slower.machine.cores = 8;
     slower.write(b.as_ref()).unwrap();
-    let (code, said) = tandem(&["compare", &a, &b]);
-    assert_eq!(code, Some(0), "{said}");
-    for words in
+    let (code, printed) = tandem(&["compare", &a, &b]);
+    assert_eq!(code, Some(0), "{printed}");
+    for fragment in
         ["SLOWER", "machine: cores: 2 in A, 8 in B", "seed 1", "10000 replicates", "--a FILES"]
     {
-        assert!(said.contains(words), "{words:?} is missing in: {said}");
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
     assert_eq!(tandem(&["compare", &a, &b, "--check"]).0, Some(1));
-    let (code, said) = tandem(&["compare", &b, &a, "--check"]);
-    assert!(code == Some(0) && said.contains("check: kept"), "{said}");
+    let (code, printed) = tandem(&["compare", &b, &a, "--check"]);
+    assert!(code == Some(0) && printed.contains("check: kept"), "{printed}");
     let mut busy = profile(shape, 3);
     busy.phases[0].others_share = Some(0.5);
     busy.write(path("busy.json").as_ref()).unwrap();
-    let (code, said) = tandem(&["compare", &a, &path("busy.json"), "--check"]);
-    assert!(code == Some(1) && said.contains("check: NOT KEPT"), "{said}");
-    assert!(said.contains("50 % of all cores in B"), "{said}");
+    let (code, printed) = tandem(&["compare", &a, &path("busy.json"), "--check"]);
+    assert!(code == Some(1) && printed.contains("check: NOT KEPT"), "{printed}");
+    assert!(printed.contains("50 % of all cores in B"), "{printed}");
     assert_eq!(tandem(&["compare", &a, &path("busy.json")]).0, Some(0));
     let mut several = vec!["compare".to_owned(), "--check".to_owned()];
-    for (side, files) in ["--a", "--b"].into_iter().zip(in_turn([shape; 2], 4, 0.0, 5)) {
+    for (side, files) in ["--a", "--b"].into_iter().zip(alternating([shape; 2], 4, 0.0, 5)) {
         several.push(side.to_owned());
         for (place, file) in files.iter().enumerate() {
             let name = path(&format!("{side}{place}.json"));
@@ -493,16 +463,16 @@ fn the_verb_prints_verdicts_and_fails_only_when_asked() {
         }
     }
     let several: Vec<&str> = several.iter().map(String::as_str).collect();
-    let (code, said) = tandem(&several);
-    assert!(code == Some(0) && said.contains("4 profiles in A, 4 in B"), "{said}");
-    let (code, said) = tandem(&several[..several.len() - 1]);
-    assert!(code == Some(2) && said.contains("4 profiles in A and 3 in B"), "{said}");
-    let (code, said) = tandem(&["compare", &a, &b, "--json"]);
-    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let (code, printed) = tandem(&several);
+    assert!(code == Some(0) && printed.contains("4 profiles in A, 4 in B"), "{printed}");
+    let (code, printed) = tandem(&several[..several.len() - 1]);
+    assert!(code == Some(2) && printed.contains("4 profiles in A and 3 in B"), "{printed}");
+    let (code, printed) = tandem(&["compare", &a, &b, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((code, &json["phase"]), (Some(0), &"paced".into()));
     assert!(json["rows"].as_array().unwrap().iter().any(|row| row["change"] == "slower"));
-    let (code, said) = tandem(&["compare", &a, &b, "--phase", "back_to_back"]);
-    assert_eq!(code, Some(2), "{said}");
-    let (code, said) = tandem(&["compare", &a, &path("none.json")]);
-    assert!(code == Some(2) && said.contains("none.json"), "{said}");
+    let (code, printed) = tandem(&["compare", &a, &b, "--phase", "back_to_back"]);
+    assert_eq!(code, Some(2), "{printed}");
+    let (code, printed) = tandem(&["compare", &a, &path("none.json")]);
+    assert!(code == Some(2) && printed.contains("none.json"), "{printed}");
 }

@@ -1,17 +1,13 @@
-//! A latency file is read back as it was written, and refused when it is not whole.
+//! Latency files: write and read, refused files, and emulation of recorded latencies.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use tandem::model::automot::stages;
-use tandem::pilot::{RealTimeReport, RunFile};
-use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
+use tandem::scene::{DeadlineVerdict, PrefillReport, PrefixInfo, TickReport};
 use tandem::timing::{Span, Stage, StageSpans};
-use tandem_profile::{
-    EngineIdentity, FORMAT, LatencyFile, MachineCard, PhaseName, PhaseRecorder, ProfilerCost,
-    RefreshSamples, TickFacts,
-};
+use tandem_profile::{LatencyFile, PhaseName, PhaseRecorder, PrefillSamples, TickFacts};
+use tandem_testkit::latency_file::latency_file;
 
 fn spans(of: &[(Stage, u64, u64)]) -> StageSpans {
     let mut spans = StageSpans::default();
@@ -21,7 +17,7 @@ fn spans(of: &[(Stage, u64, u64)]) -> StageSpans {
     spans
 }
 
-/// Ten ticks of 10 ms and a bit, the fifth of which is late and publishes a refresh.
+/// Ten ticks of slightly more than 10 ms; the fifth is late and publishes a prefix.
 fn file() -> LatencyFile {
     let mut recorder = PhaseRecorder::new(PhaseName::BackToBack, 3, 10, 1000);
     for tick in 0..10 {
@@ -34,41 +30,23 @@ fn file() -> LatencyFile {
         }
         if tick == 4 {
             report.deadline = DeadlineVerdict::Missed { by: Duration::from_nanos(5) };
-            report.refresh = Some(RefreshReport {
+            report.prefill = Some(PrefillReport {
                 version: 7,
                 is_published: true,
                 spans: spans(&[
                     (stages::RESIZE, 2000, 30),
                     (stages::RESIZE, 3000, 40),
-                    (Stage::REFRESH, 1500, 5000),
+                    (Stage::PREFILL, 1500, 5000),
                 ]),
             });
         }
         recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
     }
-    LatencyFile {
-        format: FORMAT,
-        tandem: "0".into(),
-        taken_at_unix_s: 1,
-        command: "a test".into(),
-        machine: MachineCard::read(Vec::new(), vec!["none".into()]),
-        engine: EngineIdentity {
-            folder: "none".into(),
-            backend: "none".into(),
-            graphs_sha256: BTreeMap::new(),
-            built: BTreeMap::new(),
-        },
-        run: RunFile::default(),
-        observations: "none".into(),
-        real_time: RealTimeReport::default(),
-        profiler: ProfilerCost { stage_ns: 1, tick_ns: 2, trace_ns: 3, rounds: 1 },
-        first_control: None,
-        phases: vec![recorder.finish()],
-    }
+    latency_file(vec![recorder.finish()])
 }
 
 #[test]
-fn a_file_is_read_back_as_it_was_written() {
+fn latency_file_survives_write_and_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latency.json");
     let written = file();
@@ -78,11 +56,11 @@ fn a_file_is_read_back_as_it_was_written() {
 
     let phase = read.phase(PhaseName::BackToBack).unwrap();
     assert_eq!((phase.statistics.ticks(), phase.statistics.deadline_misses()), (10, 1));
-    assert_eq!(phase.statistics.stage(Stage::REFRESH).count(), 1);
+    assert_eq!(phase.statistics.stage(Stage::PREFILL).count(), 1);
     assert_eq!(phase.ticks.stages["bev"].took_ns[3], Some(6_000_003));
     assert_eq!(phase.ticks.stages["bev"].start_ns[1], Some(20_000_010));
     assert_eq!(phase.ticks.late_by_ns[4], Some(5));
-    // Two runs of a stage are one entry: the first beginning, and both durations.
+    // Two runs of a stage are one entry: the start of the first and the sum of the durations.
     let resize = &phase.refreshes.stages["resize"];
     assert_eq!((resize.start_ns[0], resize.took_ns[0]), (Some(1000), Some(70)));
     assert_eq!((phase.refreshes.version[0], phase.refreshes.published_at[0]), (7, 4));
@@ -97,16 +75,16 @@ fn files_of_format_1_are_read() {
 }
 
 #[track_caller]
-fn refused(path: &Path, text: &str, says: &[&str]) {
+fn refused(path: &Path, text: &str, fragments: &[&str]) {
     std::fs::write(path, text).unwrap();
     let error = LatencyFile::read(path).unwrap_err().to_string();
-    for words in says {
-        assert!(error.contains(words), "{words:?} is missing in: {error}");
+    for fragment in fragments {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
 #[test]
-fn files_that_are_not_whole_are_refused_with_what_is_wrong() {
+fn incomplete_files_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latency.json");
     let error = LatencyFile::read(&path).unwrap_err().to_string();
@@ -116,7 +94,7 @@ fn files_that_are_not_whole_are_refused_with_what_is_wrong() {
     let text = std::fs::read_to_string(&path).unwrap();
     refused(&path, &text[..text.len() / 2], &["latency.json", "EOF"]);
     refused(&path, "{\"format\": 99}", &["format 99", "take the profile again"]);
-    refused(&path, "[]", &["not a whole latency file"]);
+    refused(&path, "[]", &["not a complete latency file"]);
     let break_it = |at: &str, with: &str| {
         assert!(text.contains(at), "{at}");
         text.replacen(at, with, 1)
@@ -146,7 +124,7 @@ fn key(graph: &str) -> tandem::engine::Key {
 }
 
 #[test]
-fn the_keys_of_built_engines_are_kept_and_held_against_the_graphs_that_ran() {
+fn engine_keys_must_match_the_graphs_that_ran() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latency.json");
     let hash = "a".repeat(64);
@@ -156,10 +134,10 @@ fn the_keys_of_built_engines_are_kept_and_held_against_the_graphs_that_ran() {
     written.write(&path).unwrap();
     assert_eq!(LatencyFile::read(&path).unwrap(), written);
 
-    let broken = |change: &dyn Fn(&mut LatencyFile), says: &[&str]| {
+    let broken = |change: &dyn Fn(&mut LatencyFile), fragments: &[&str]| {
         let mut file = written.clone();
         change(&mut file);
-        refused(&path, &serde_json::to_string(&file).unwrap(), says);
+        refused(&path, &serde_json::to_string(&file).unwrap(), fragments);
     };
     let action = "action".to_owned();
     broken(
@@ -174,7 +152,7 @@ fn the_keys_of_built_engines_are_kept_and_held_against_the_graphs_that_ran() {
         &|file| file.engine.built.get_mut(&action).unwrap().weights_sha256 = "none".into(),
         &["action", "hash that is none"],
     );
-    // A file of before names no keys.
+    // Older files have no keys.
     let mut file = written.clone();
     file.engine.built.clear();
     file.write(&path).unwrap();
@@ -194,15 +172,14 @@ fn ticks_beyond_the_samples_are_counted() {
 }
 
 #[test]
-fn ticks_and_refreshes_can_be_emulated_elsewhere() {
+fn recorded_latencies_can_be_emulated() {
     let recorded = file().recorded_latencies();
     assert_eq!(recorded.fast_ns, vec![10_000_000; 10]);
     assert_eq!(recorded.slow_ns, [5000]);
     let hardware = file().emulated_hardware();
     assert!(hardware.starts_with("emulated hardware: "), "{hardware}");
     assert!(hardware.contains("recorded on 1970-01-01"), "{hardware}");
-    // A phase that keeps the real period counts before one without gaps, and its response before the
-    // tick.
+    // A phase at the real period takes precedence over a back-to-back one, and its response over the tick.
     let mut both = file();
     let mut paced = both.phases[0].clone();
     paced.name = PhaseName::Paced;
@@ -211,12 +188,12 @@ fn ticks_and_refreshes_can_be_emulated_elsewhere() {
     paced.ticks.stages.get_mut("response").unwrap().took_ns[3] = Some(7);
     both.phases.push(paced);
     assert_eq!(both.recorded_latencies().fast_ns[3], 7);
-    // One that recorded no refresh does not.
-    both.phases[1].refreshes = RefreshSamples::default();
+    // A phase without prefills does not.
+    both.phases[1].refreshes = PrefillSamples::default();
     assert_eq!(both.recorded_latencies().fast_ns[3], 10_000_000);
 }
 
-/// Runs the command, which must succeed, and gives what it prints.
+/// Runs a command that must succeed; returns its standard output.
 fn tandem(arguments: &[&str]) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
         .args(arguments)
@@ -228,7 +205,7 @@ fn tandem(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn whose_latencies_are_emulated_is_said_wherever_results_are() {
+fn results_name_the_emulated_hardware() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     file().write(&folder.path().join("latency.json")).unwrap();
@@ -240,15 +217,15 @@ fn whose_latencies_are_emulated_is_said_wherever_results_are() {
     };
     assert!(eval(&path("a"), &spec, &[]).contains(&hardware));
     let page = fs::read_to_string(folder.path().join("a/report.html")).unwrap();
-    assert!(page.contains("emulated hardware: "), "the page does not say it");
+    assert!(page.contains("emulated hardware: "), "missing on the page");
     let run = fs::read_to_string(folder.path().join("a/run.json")).unwrap();
-    for words in ["latency.json (SHA-256)", "latency.json (machine)", "emulated hardware: "] {
-        assert!(run.contains(words), "{words:?} is missing in {run}");
+    for fragment in ["latency.json (SHA-256)", "latency.json (machine)", "emulated hardware: "] {
+        assert!(run.contains(fragment), "{fragment:?} is missing in {run}");
     }
     let json: serde_json::Value =
         serde_json::from_str(&eval(&path("a"), &spec, &["--json"])).unwrap();
     assert_eq!(json["emulated_hardware"][0], hardware.as_str());
-    // What was drawn from the recording is kept, and gives the drive again.
+    // The sampled latencies are kept and reproduce the drive.
     let again = format!("replayed:{}", path("a"));
     eval(&path("b"), &again, &[]);
     let record = |out: &str| {

@@ -1,7 +1,8 @@
-//! Tests of the whole: the library through its public interface, and the command.
+//! Integration tests of the library's public interface and of the `tandem` command.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
+mod atomic_files;
 mod broken_model;
 mod browser;
 mod budget;
@@ -10,7 +11,7 @@ mod campaign_processes;
 mod checkpoint_command;
 mod cli;
 mod compare;
-mod ending;
+mod documented;
 mod evaluation_campaign;
 mod evaluation_drive;
 mod evaluation_golden;
@@ -20,6 +21,7 @@ mod evaluation_report;
 mod evaluation_score;
 mod evaluation_tools;
 mod file_writers;
+mod formats;
 mod golden_agent;
 mod kv_cache;
 mod latency_file;
@@ -29,16 +31,16 @@ mod network_folder;
 mod operators;
 mod pilot;
 mod plan_delay;
-mod planner;
 mod profile_loop;
 mod profile_page;
 mod real_time;
 mod recording;
 mod report_command;
-mod result_forms;
+mod result_formats;
 mod roofline;
 mod runtime;
 mod second_family;
+mod shutdown;
 mod slurm_array;
 mod sweep;
 mod telemetry;
@@ -47,4 +49,3 @@ mod trace;
 mod two_rates;
 mod understanding_groups;
 mod verify;
-mod whole_files;

@@ -1,12 +1,11 @@
-//! The structure: which crate may depend on which, which module of `src/` may use which, and where
-//! `unsafe` may stand.
+//! Allowed dependencies between crates and between modules, and the files that may contain `unsafe`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each library crate with those of ours that it may depend on. Cargo refuses what a manifest does not
-/// list; this table is what the manifests are compared with. `cli` may depend on every crate.
+/// Library crates in order, each with the workspace crates that its manifest must list. `cli` may depend on
+/// every crate.
 const CRATES: &[(&str, &[&str])] = &[
     ("crates/files", &[]),
     ("crates/timing", &[]),
@@ -22,14 +21,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/profile", &["files", "export", "page", "tandem"]),
 ];
 
-/// What a program that embeds the runtime does not compile.
+/// Crates that a program that embeds the runtime must not compile.
 const NOT_IN_THE_RUNTIME: &[&str] =
     &["anyhow", "clap", "indicatif", "mcap", "plotly", "png", "roxmltree", "signal-hook", "xodr"];
 
-/// Modules in order, each with those that it may use.
+/// Modules in order, each with the modules that it may use.
 type Order = &'static [(&'static str, &'static [&'static str])];
 
-/// Each module of `src/` with the modules it may use.
+/// Order of the modules of `src/`.
 const MODULES: Order = &[
     ("tensor", &[]),
     ("process", &[]),
@@ -42,7 +41,7 @@ const MODULES: Order = &[
     ("runtime", &["device", "engine", "kv_cache", "model", "control", "pilot"]),
 ];
 
-/// Each module of the evaluation with the modules it may use.
+/// Order of the modules of the evaluation.
 const EVALUATION: Order = &[
     ("scoring", &[]),
     ("routes", &["scoring"]),
@@ -51,10 +50,10 @@ const EVALUATION: Order = &[
     ("report", &["scoring", "routes", "campaign", "results"]),
 ];
 
-/// Sources with an order of modules.
+/// Source folders with an order of modules.
 const ORDERED: &[(&str, Order)] = &[("src", MODULES), ("crates/evaluation/src", EVALUATION)];
 
-/// Where `unsafe` may stand.
+/// Files and folders that may contain `unsafe`.
 const MAY_BE_UNSAFE: &[&str] = &[
     "src/device",
     "src/engine/onnxruntime",
@@ -63,6 +62,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "src/tensor/host.rs",
     "crates/timing/src/nvtx.rs",
     "crates/files/src/mapped.rs",
+    "crates/testkit/src/allocations.rs",
 ];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
@@ -80,21 +80,22 @@ fn source_root(folder: &str) -> PathBuf {
     Path::new(tandem_testkit::ROOT).join(folder)
 }
 
-/// Lines of code without line comments: doc links may name any module.
+/// Removes line comments, because doc links may name any module.
 fn code(text: &str) -> String {
     let strip = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
     text.lines().map(strip).collect::<Vec<_>>().join("\n")
 }
 
-/// Modules that `text` names as `crate::module`, grouped imports included.
+/// Modules that `text` names as `crate::module`, including grouped imports.
 fn named(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in text.match_indices("crate::") {
         let rest = &text[at + "crate::".len()..];
         let group = rest.strip_prefix('{').map(|group| group.split('}').next().unwrap_or_default());
         for part in group.unwrap_or(rest).split(if group.is_some() { ',' } else { '\n' }) {
-            let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let name: String = part.trim_start().chars().take_while(|&c| word(c)).collect();
+            let is_part_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let name: String =
+                part.trim_start().chars().take_while(|&c| is_part_of_name(c)).collect();
             names.insert(name);
             if group.is_none() {
                 break;
@@ -105,7 +106,7 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_order_lists_every_module_once() {
+fn order_lists_every_module_once() {
     for (folder, modules) in ORDERED {
         let listed: Vec<&str> = modules.iter().map(|(module, _)| *module).collect();
         let mut on_disk: Vec<String> = fs::read_dir(source_root(folder))
@@ -134,7 +135,7 @@ fn modules_use_only_what_the_order_allows() {
         for (module, allowed) in *modules {
             let mut files = Vec::new();
             sources(&source_root(folder).join(module), &mut files);
-            assert!(!files.is_empty(), "{module} has no files");
+            assert!(!files.is_empty(), "{module} is empty");
             for file in files {
                 for name in named(&code(&fs::read_to_string(&file).unwrap())) {
                     let is_module = modules.iter().any(|(listed, _)| *listed == name);
@@ -148,7 +149,7 @@ fn modules_use_only_what_the_order_allows() {
     assert!(wrong.is_empty(), "the module order is broken:\n{}", wrong.join("\n"));
 }
 
-/// The keys of the table `[name]` of a manifest, and of its tables for single targets.
+/// Keys of the table `[name]` of a manifest and of its tables for single targets.
 fn keys_of_table(manifest: &str, name: &str) -> BTreeSet<String> {
     let mut is_inside = false;
     let mut keys = BTreeSet::new();
@@ -167,13 +168,13 @@ fn keys_of_table(manifest: &str, name: &str) -> BTreeSet<String> {
 fn dependencies(folder: &str) -> BTreeSet<String> {
     let manifest = Path::new(tandem_testkit::ROOT).join(folder).join("Cargo.toml");
     let manifest = fs::read_to_string(manifest).unwrap();
-    // The root's manifest begins with the tables of the workspace.
+    // The root manifest begins with the tables of the workspace.
     let package = &manifest[manifest.find("[package]").unwrap()..];
     keys_of_table(package, "dependencies")
 }
 
 #[test]
-fn crates_depend_only_on_those_above_them() {
+fn crates_depend_only_on_listed_crates() {
     for (place, (folder, allowed)) in CRATES.iter().enumerate() {
         let above: BTreeSet<String> = CRATES[..place]
             .iter()
@@ -207,7 +208,7 @@ fn every_library_crate_is_listed() {
 }
 
 #[test]
-fn the_runtime_does_not_depend_on_what_only_the_command_needs() {
+fn runtime_has_no_dependency_of_the_command() {
     for folder in [".", "export", "crates/files", "crates/timing", "crates/scene"] {
         let found = dependencies(folder);
         for name in NOT_IN_THE_RUNTIME {
@@ -217,7 +218,7 @@ fn the_runtime_does_not_depend_on_what_only_the_command_needs() {
 }
 
 #[test]
-fn unsafe_stands_only_where_memory_and_libraries_are_wrapped() {
+fn unsafe_code_is_only_in_listed_files() {
     let root = Path::new(tandem_testkit::ROOT);
     let mut files = Vec::new();
     for folder in ["src", "export/src", "crates"] {
@@ -229,12 +230,12 @@ fn unsafe_stands_only_where_memory_and_libraries_are_wrapped() {
         let text = code(&fs::read_to_string(&file).unwrap());
         let is_unsafe =
             text.contains("unsafe {") || text.contains("unsafe impl") || text.contains("unsafe fn");
-        assert!(allowed || !is_unsafe, "{place} holds unsafe code");
+        assert!(allowed || !is_unsafe, "{place} contains unsafe code");
     }
 }
 
 #[test]
-fn the_check_sees_single_and_grouped_imports() {
+fn check_sees_single_and_grouped_imports() {
     let text =
         "use crate::world::Road;\nuse crate::{model, pilot::Run};\nlet x = crate::engine::y();";
     let expected = ["engine", "model", "pilot", "world"].map(String::from);

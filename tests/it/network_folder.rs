@@ -1,5 +1,5 @@
-//! Network folders that have moved, lost or changed what they are made of, and folders that somebody
-//! else wrote: every verb says so, by name, and none drives on.
+//! Network folders whose weights moved, are missing or changed, and folders of other programs: every verb
+//! refuses them with one error that names the file.
 
 use prost::Message;
 use serde_json::Value;
@@ -13,15 +13,12 @@ use tandem::engine::{Backend, NetworkFile};
 use tandem::model::automot::networks::Contracts;
 use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
-use tandem_export::folder::export_networks;
 use tandem_export::onnx::{ModelProto, StringStringEntryProto};
 use tandem_export::options::WeightStorage;
+use tandem_testkit::automot::{SOAK, export, small_frames, synthesize};
 use tempfile::TempDir;
 
-const SOAK: &str = include_str!("../../configs/soak.json");
-
-/// A checkpoint and its networks.
+/// A folder with a checkpoint and its networks.
 struct Folders {
     root: TempDir,
 }
@@ -34,11 +31,10 @@ impl Folders {
         folders
     }
 
-    /// Writes the checkpoint's weights in place, as training does that goes on.
+    /// Overwrites the checkpoint's weights in place, as continued training does.
     fn train(&self, seed: u64) {
-        let spec: SynthSpec = serde_json::from_str(SOAK).unwrap();
         let new = self.path("new");
-        synthesize(&spec, seed, &new, |_, _| {}).unwrap();
+        synthesize(SOAK, seed, &new);
         fs::create_dir_all(self.path("checkpoint")).unwrap();
         for entry in fs::read_dir(&new).unwrap() {
             let name = entry.unwrap().file_name();
@@ -47,10 +43,9 @@ impl Folders {
     }
 
     fn export(&self, weights: WeightStorage) {
-        let options =
-            ExportOptions { frame_size: [64, 96], frames: 2, weights, ..ExportOptions::default() };
+        let options = ExportOptions { weights, ..small_frames() };
         let checkpoint = Checkpoint::open(&self.path("checkpoint")).unwrap();
-        export_networks(&checkpoint, &options, &self.networks(), &mut |_| {}).unwrap();
+        export(&checkpoint, &options, &self.networks());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -61,10 +56,10 @@ impl Folders {
         self.path("networks")
     }
 
-    /// Every verb that reads a network folder fails with one error that holds all of `says`.
+    /// Checks that every verb that reads a network folder fails with one error with all `fragments`.
     #[track_caller]
-    fn refused_by_every_verb(&self, says: &[&str]) {
-        self.refused_by_inspect(says);
+    fn refused_by_every_verb(&self, fragments: &[&str]) {
+        self.refused_by_inspect(fragments);
         let networks = self.networks();
         let networks = networks.to_str().unwrap();
         let [engines, results, profile] =
@@ -81,17 +76,17 @@ impl Folders {
             let output = tandem(arguments);
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-            says_all(&error, says);
+            assert_contains_all(&error, fragments);
         }
-        assert!(!self.path("results").join("routes").exists(), "nothing was driven");
+        assert!(!self.path("results").join("routes").exists(), "a route was driven");
     }
 
     #[track_caller]
-    fn refused_by_inspect(&self, says: &[&str]) {
+    fn refused_by_inspect(&self, fragments: &[&str]) {
         let output = tandem(&["inspect", self.networks().to_str().unwrap()]);
         let text = [output.stdout, output.stderr].concat();
         assert!(matches!(output.status.code(), Some(1 | 2)), "{}", String::from_utf8_lossy(&text));
-        says_all(&String::from_utf8_lossy(&text), says);
+        assert_contains_all(&String::from_utf8_lossy(&text), fragments);
     }
 
     fn change_json(&self, file: &str, change: impl FnOnce(&mut Value)) {
@@ -101,7 +96,7 @@ impl Folders {
         fs::write(path, value.to_string()).unwrap();
     }
 
-    /// Changes the graph of `network` and every hash of it.
+    /// Changes the graph of `network` and its hashes.
     fn change_graph(&self, network: &str, change: impl FnOnce(&mut ModelProto)) {
         let path = self.networks().join(format!("{network}.onnx"));
         let mut model = ModelProto::decode(fs::read(&path).unwrap().as_slice()).unwrap();
@@ -121,7 +116,7 @@ impl Folders {
     }
 }
 
-/// A short drive with the networks.
+/// Arguments of a short drive with the networks.
 fn drive<'a>(networks: &'a str, results: &'a str) -> [&'a str; 13] {
     let routes = concat!(env!("CARGO_MANIFEST_DIR"), "/../../routes/short.xml");
     let engine = ["--driver", "automot", "--engine", networks];
@@ -152,10 +147,10 @@ fn tandem(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn says_all(text: &str, says: &[&str]) {
+fn assert_contains_all(text: &str, fragments: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
-    for word in says {
-        assert!(text.contains(word), "{word:?} is missing in: {text}");
+    for fragment in fragments {
+        assert!(text.contains(fragment), "{fragment:?} is missing in: {text}");
     }
 }
 
@@ -163,20 +158,20 @@ fn says_all(text: &str, says: &[&str]) {
 fn retrained_checkpoint_is_refused_by_every_verb() {
     let folders = Folders::new(WeightStorage::Link);
     folders.train(2);
-    let says = ["model.safetensors", "changed since the export", "tandem export --checkpoint"];
-    folders.refused_by_every_verb(&says);
-    // The times of the file before do not hide it.
+    let fragments = ["model.safetensors", "changed since the export", "tandem export --checkpoint"];
+    folders.refused_by_every_verb(&fragments);
+    // Restoring the previous modification time does not hide the change.
     let known = fs::metadata(folders.path("new").join("model.safetensors")).unwrap();
     let weights = folders.path("checkpoint").join("model.safetensors");
     let file = fs::File::options().write(true).open(&weights).unwrap();
     file.set_modified(known.modified().unwrap()).unwrap();
-    folders.refused_by_inspect(&says);
+    folders.refused_by_inspect(&fragments);
     folders.export(WeightStorage::Link);
     assert!(tandem(&["inspect", folders.networks().to_str().unwrap()]).status.success());
 }
 
 #[test]
-fn folder_of_copied_weights_outlives_its_checkpoint_and_says_that_it_changed() {
+fn copied_weights_outlive_their_checkpoint() {
     let folders = Folders::new(WeightStorage::Auto);
     let networks = folders.networks();
     let networks = networks.to_str().unwrap();
@@ -184,7 +179,10 @@ fn folder_of_copied_weights_outlives_its_checkpoint_and_says_that_it_changed() {
     let before = inspect();
     folders.train(2);
     assert_eq!(inspect().lines().count(), before.lines().count() + 1);
-    says_all(&inspect(), &["model.safetensors has changed since", "keeps the weights from before"]);
+    assert_contains_all(
+        &inspect(),
+        &["model.safetensors has changed since", "keeps the weights from before"],
+    );
     fs::remove_dir_all(folders.path("checkpoint")).unwrap();
     assert_eq!(inspect(), before);
     let results = folders.path("results");
@@ -193,7 +191,7 @@ fn folder_of_copied_weights_outlives_its_checkpoint_and_says_that_it_changed() {
 }
 
 #[test]
-fn lost_and_moved_weights_are_named_by_every_verb() {
+fn missing_and_moved_weights_are_named_by_every_verb() {
     let folders = Folders::new(WeightStorage::Link);
     fs::rename(folders.path("checkpoint"), folders.path("elsewhere")).unwrap();
     let led_to = folders.path("checkpoint").join("model.safetensors");
@@ -208,13 +206,13 @@ fn lost_and_moved_weights_are_named_by_every_verb() {
             .display()
     );
     folders.refused_by_every_verb(&[&link, "tandem export --checkpoint"]);
-    // A link to where the weights are now is as good.
+    // A link to the new place of the weights is accepted.
     let link = folders.networks().join("model.safetensors");
     fs::remove_file(&link).unwrap();
     symlink(folders.path("elsewhere").join("model.safetensors"), &link).unwrap();
     let inspect = || tandem(&["inspect", folders.networks().to_str().unwrap()]).status.success();
     assert!(inspect());
-    // A link to the weights of another checkpoint is not.
+    // A link to the weights of another checkpoint is refused.
     folders.train(2);
     fs::remove_file(&link).unwrap();
     symlink(folders.path("checkpoint").join("model.safetensors"), &link).unwrap();
@@ -224,7 +222,7 @@ fn lost_and_moved_weights_are_named_by_every_verb() {
 }
 
 #[test]
-fn copied_folder_with_new_times_is_accepted_and_damage_is_not() {
+fn copied_folder_is_accepted_and_damage_is_refused() {
     let folders = Folders::new(WeightStorage::Link);
     let copy = folders.path("copy");
     fs::create_dir(&copy).unwrap();
@@ -259,11 +257,11 @@ fn campaign_is_not_resumed_with_other_weights() {
     folders.export(WeightStorage::Auto);
     let output = eval();
     assert_eq!(output.status.code(), Some(2));
-    says_all(&String::from_utf8_lossy(&output.stderr), &["weights (SHA-256) is"]);
+    assert_contains_all(&String::from_utf8_lossy(&output.stderr), &["weights (SHA-256) is"]);
 }
 
 #[test]
-fn weights_that_are_no_regular_files_are_refused_before_they_are_opened() {
+fn special_files_as_weights_are_refused_unopened() {
     let folders = Folders::new(WeightStorage::Link);
     let link = folders.networks().join("model.safetensors");
     let pipe = folders.path("pipe");
@@ -309,7 +307,7 @@ fn graphs_read_only_files_that_their_export_lists() {
 }
 
 #[test]
-fn damaged_graphs_with_right_hashes_are_errors() {
+fn damaged_graphs_with_valid_hashes_are_errors() {
     let folders = Folders::new(WeightStorage::Link);
     let graph = fs::read(folders.networks().join("bev.onnx")).unwrap();
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
@@ -320,23 +318,24 @@ fn damaged_graphs_with_right_hashes_are_errors() {
     };
     assert!(load(&graph));
     for part in 0..40 {
-        assert!(!load(&graph[..graph.len() * part / 40]), "{part}/40 of it");
-        // Some changes are of names or numbers that nobody can tell from right ones.
+        assert!(!load(&graph[..graph.len() * part / 40]), "{part}/40 of the graph were loaded");
+        // Some changes give other valid names or numbers.
         let mut changed = graph.clone();
         let at = graph.len() * part / 40;
         changed[at] ^= 1 << (part % 8);
         load(&changed);
     }
-    for (dims, says) in [(vec![i64::MAX, 2], "shape"), (vec![-1], "shape"), (vec![3], "bytes")] {
+    for (dims, fragments) in [(vec![i64::MAX, 2], "shape"), (vec![-1], "shape"), (vec![3], "bytes")]
+    {
         folders.write_graph("bev", &graph);
         folders.change_graph("bev", |model| {
             model.graph.as_mut().unwrap().initializer[0].dims = dims;
         });
-        folders.refused_by_inspect(&["bev.onnx", says]);
+        folders.refused_by_inspect(&["bev.onnx", fragments]);
     }
 }
 
-/// Every size that no tensor and no other size depends on.
+/// Sizes that no tensor and no other size depends on.
 const FREE: [&str; 6] = [
     "hist_max_per_pixel",
     "hidden",
@@ -346,14 +345,14 @@ const FREE: [&str; 6] = [
     "vocab_size",
 ];
 
-/// Where each number of a contract stands: `sizes` or `numbers`, and its name.
+/// Table (`sizes` or `numbers`) and name of each number of a contract.
 fn sizes_and_numbers(contract: &Value) -> Vec<(&'static str, String)> {
     let keys =
         |part| contract[part].as_object().unwrap().keys().map(move |key| (part, key.clone()));
     ["sizes", "numbers"].into_iter().flat_map(keys).collect()
 }
 
-/// A number as JSON, without a fraction if it has none.
+/// A JSON number, an integer if it has no fraction.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
 }
@@ -405,7 +404,7 @@ fn sizes_that_contradict_tensors_or_each_other_are_refused() {
 }
 
 #[test]
-fn contradicting_contract_is_one_error_of_every_verb_that_drives() {
+fn contradicting_contract_is_one_error_of_every_verb() {
     let folders = Folders::new(WeightStorage::Link);
     let networks = folders.networks();
     let networks = networks.to_str().unwrap();
@@ -418,11 +417,14 @@ fn contradicting_contract_is_one_error_of_every_verb_that_drives() {
         let file = format!("{network}.json");
         let text = fs::read(folders.networks().join(&file)).unwrap();
         folders.change_json(&file, |contract| contract[part][key] = number(value));
-        let says = [&format!("the contract of network {network:?} contradicts"), "export"];
-        folders.refused_by_inspect(&says.map(|word| word as &str));
+        let fragments = [&format!("the contract of network {network:?} contradicts"), "export"];
+        folders.refused_by_inspect(&fragments.map(|fragment| fragment as &str));
         let output = tandem(&drive(networks, results.to_str().unwrap()));
         assert_eq!(output.status.code(), Some(2));
-        says_all(&String::from_utf8_lossy(&output.stderr), &says.map(|word| word as &str));
+        assert_contains_all(
+            &String::from_utf8_lossy(&output.stderr),
+            &fragments.map(|fragment| fragment as &str),
+        );
         fs::write(folders.networks().join(&file), text).unwrap();
     }
     folders.change_json("action.json", |contract| contract["model"] = "gpt".into());
@@ -461,13 +463,13 @@ fn tensors_that_contradict_the_sizes_are_refused() {
 }
 
 #[test]
-fn summaries_of_other_versions_and_with_paths_for_names_are_refused() {
+fn summaries_of_other_formats_or_with_paths_are_refused() {
     let folders = Folders::new(WeightStorage::Link);
     let text = fs::read(folders.networks().join("export.json")).unwrap();
-    let check = |change: &dyn Fn(&mut Value), says: &[&str]| {
+    let check = |change: &dyn Fn(&mut Value), fragments: &[&str]| {
         folders.change_json("export.json", |summary| change(summary));
         folders.refused_by_every_verb(
-            &[&["export.json", "export the checkpoint again"], says].concat(),
+            &[&["export.json", "export the checkpoint again"], fragments].concat(),
         );
         fs::write(folders.networks().join("export.json"), &text).unwrap();
     };

@@ -1,4 +1,4 @@
-//! Times of single operators: complete, attributed to the parts of a network, and only on request.
+//! Operator profiles: complete, attributed to the parts of a network, and only on request.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,17 +7,13 @@ use std::sync::{Arc, Barrier, LazyLock};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, Engine, NetworkFile, OperatorProfile};
 use tandem::tensor::{HostTensor, TensorViewMut};
-use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
 use tandem_export::automot::networks::NAMES;
-use tandem_export::automot::synth::synthesize;
-use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
+use tandem_testkit::automot::{TINY, export, small_frames, synthesize};
 use tempfile::TempDir;
 
-const TINY: &str = include_str!("../../configs/tiny.json");
-
-/// A folder with an export of the tiny checkpoint per precision.
+/// A folder with the networks of the tiny checkpoint in two precisions.
 struct Exports {
     folder: TempDir,
 }
@@ -25,14 +21,10 @@ struct Exports {
 impl Exports {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let at = folder.path().join("checkpoint");
-        synthesize(&serde_json::from_str(TINY).unwrap(), 7, &at, |_, _| {}).unwrap();
-        let checkpoint = Checkpoint::open(&at).unwrap();
+        let checkpoint = synthesize(TINY, 7, &folder.path().join("checkpoint"));
         for precision in [Precision::F32, Precision::Bf16Emulated] {
-            let options =
-                ExportOptions { precision, frame_size: [64, 96], frames: 2, ..Default::default() };
-            let out = folder.path().join(format!("{precision:?}"));
-            export_networks(&checkpoint, &options, &out, &mut |_| {}).unwrap();
+            let options = ExportOptions { precision, ..small_frames() };
+            export(&checkpoint, &options, &folder.path().join(format!("{precision:?}")));
         }
         Self { folder }
     }
@@ -52,7 +44,7 @@ fn load(backend: &OnnxRuntime, precision: Precision, network: &str) -> Arc<dyn E
     backend.load(&NetworkFile::read(&EXPORTS.engine(precision), network).unwrap()).unwrap()
 }
 
-/// Runs a network on zeros; its outputs.
+/// Runs a network on zeros `times` times; returns the last outputs.
 fn run(engine: &Arc<dyn Engine>, times: usize) -> Vec<HostTensor> {
     let contract = engine.contract();
     let zeros = |specs: &[tandem_export::contract::TensorSpec]| -> Vec<HostTensor> {
@@ -69,7 +61,7 @@ fn run(engine: &Arc<dyn Engine>, times: usize) -> Vec<HostTensor> {
     outputs
 }
 
-/// Measures a network of the tiny checkpoint in a folder of its own; the files it left there.
+/// Profiles a network of the tiny checkpoint in a new folder; also returns the names of the files there.
 fn measure(precision: Precision, network: &str, warm_up: u64) -> (OperatorProfile, Vec<String>) {
     let folder = TempDir::new().unwrap();
     let backend = backend().with_operator_profile(&folder.path().join("profiles")).unwrap();
@@ -84,7 +76,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Parts that each network must have, and some of it must run in.
+/// Parts of a network in which operators must run.
 fn expected_parts(network: &str) -> BTreeSet<String> {
     let numbered = |stem: &str, count| (0..count).map(|n| format!("{stem}.{n}")).collect();
     let layers: Vec<String> = numbered("layer", 4);
@@ -114,13 +106,13 @@ fn expected_parts(network: &str) -> BTreeSet<String> {
             &["embed", "mask", "rope", "norm", "head.route", "head.waypoints", "head.decision"],
             layers,
         ),
-        other => panic!("{other} is no network"),
+        other => panic!("{other} is not a network"),
     };
     named.iter().map(|name| name.to_string()).chain(numbers).collect()
 }
 
 #[test]
-fn every_operator_runs_every_time_and_belongs_to_a_part() {
+fn every_operator_runs_and_belongs_to_a_part() {
     for precision in [Precision::F32, Precision::Bf16Emulated] {
         for network in NAMES {
             let (profile, _) = measure(precision, network, 2);
@@ -141,7 +133,7 @@ fn every_operator_runs_every_time_and_belongs_to_a_part() {
 }
 
 #[test]
-fn parts_and_residual_make_up_the_runs() {
+fn parts_and_residual_add_up_to_the_runs() {
     for network in NAMES {
         let (profile, _) = measure(Precision::F32, network, 0);
         assert!(profile.run_total_ns > 0 && profile.residual_ns() >= 0, "{profile:?}");
@@ -184,14 +176,14 @@ fn layers_come_in_order_and_in_groups() {
 }
 
 #[test]
-fn the_only_file_left_is_the_librarys_profile() {
+fn only_the_profile_of_the_library_is_left() {
     let (_, files) = measure(Precision::F32, "action", 0);
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(files[0].starts_with("action.") && files[0].ends_with(".json"), "{files:?}");
 }
 
 #[test]
-fn an_engine_that_is_not_measured_has_no_profile_and_leaves_no_file() {
+fn unmeasured_engine_leaves_no_profile() {
     let before = names_in(Path::new("."));
     let engine = load(&backend(), Precision::F32, "action");
     run(&engine, 2);
@@ -200,7 +192,7 @@ fn an_engine_that_is_not_measured_has_no_profile_and_leaves_no_file() {
 }
 
 #[test]
-fn measuring_changes_no_result_and_ends_once() {
+fn measuring_changes_no_result() {
     let folder = TempDir::new().unwrap();
     let plain = run(&load(&backend(), Precision::F32, "action"), 1);
     let measured = backend().with_operator_profile(folder.path()).unwrap();
@@ -211,11 +203,11 @@ fn measuring_changes_no_result_and_ends_once() {
     assert_eq!(bytes(&run(&engine, 1)), bytes(&plain));
     assert_eq!(engine.end_operator_profile(0).unwrap().unwrap().runs, 1);
     assert!(engine.end_operator_profile(0).is_none());
-    assert_eq!(bytes(&run(&engine, 1)), bytes(&plain), "it runs on, unmeasured");
+    assert_eq!(bytes(&run(&engine, 1)), bytes(&plain), "outputs differ after the profile ended");
 }
 
 #[test]
-fn runs_of_two_threads_are_measured_and_ending_waits_for_them() {
+fn profile_includes_runs_of_two_threads() {
     let folder = TempDir::new().unwrap();
     let measured = backend().with_operator_profile(folder.path()).unwrap();
     let engine = load(&measured, Precision::F32, "action");
@@ -238,7 +230,7 @@ fn runs_of_two_threads_are_measured_and_ending_waits_for_them() {
 }
 
 #[test]
-fn an_engine_that_never_ran_has_an_empty_profile() {
+fn engine_that_never_ran_has_an_empty_profile() {
     let folder = TempDir::new().unwrap();
     let measured = backend().with_operator_profile(folder.path()).unwrap();
     let profile = load(&measured, Precision::F32, "bev").end_operator_profile(0).unwrap().unwrap();
@@ -246,7 +238,7 @@ fn an_engine_that_never_ran_has_an_empty_profile() {
 }
 
 #[test]
-fn a_profile_that_vanished_is_an_error_that_names_the_file() {
+fn missing_profile_is_an_error_with_its_name() {
     let folder = TempDir::new().unwrap();
     let measured = backend().with_operator_profile(folder.path()).unwrap();
     let engine = load(&measured, Precision::F32, "action");

@@ -1,18 +1,16 @@
-//! The two-rate loop under experts whose timing the test decides.
+//! The two-rate loop with scripted experts whose timing the test controls.
 
-use arrayvec::ArrayVec;
 use glam::DVec2;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
-use tandem::control::{Localizer, PathFollower, StateFilterConfig};
+use tandem::control::PathFollower;
 use tandem::device::HostDevice;
-use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
+use tandem::kv_cache::{KvSnapshot, KvWriter};
 use tandem::model::automot::Heuristics;
 use tandem::model::{
-    ActionExpert, Delays, Experts, ModelError, Perception, RefreshRequest, Turns,
+    ActionExpert, DelayedOutput, Experts, LaunchGate, ModelError, Perception, PrefillRequest,
     UnderstandingExpert,
 };
 use tandem::pilot::{ClockName, FastReleases, LatencySpec, Pilot, Run, RunFile};
@@ -21,70 +19,59 @@ use tandem::scene::{
     Cameras, Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose,
     RouteSkip, Trajectory,
 };
-use tandem::tensor::{DType, HostTensor};
 use tandem::timing::{StageSpans, Timestamp};
+use tandem_testkit::scripted::{pilot, seal};
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// How a test's understanding expert behaves.
+/// A scripted understanding expert.
 enum Slow {
-    /// Answers at once.
+    /// Completes every prefill at once.
     Prompt,
-    /// Answers when told to.
-    WhenTold(Receiver<()>),
-    /// Fails at these versions, answers at once otherwise.
+    /// Completes a prefill at each message.
+    OnMessage(Receiver<()>),
+    /// Fails at these versions, completes the others at once.
     FailsAt(&'static [u64]),
 }
 
 impl UnderstandingExpert for Slow {
     type Inputs = ();
 
-    fn refresh(
+    fn prefill(
         &mut self,
-        request: &RefreshRequest<()>,
-        mut writer: KvWriter,
-        _: &dyn Turns,
+        request: &PrefillRequest<()>,
+        writer: KvWriter,
+        _: &dyn LaunchGate,
         _: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
         match self {
             Self::Prompt => {}
-            // A test that failed drops its end: the thread must end then, too.
-            Self::WhenTold(told) => drop(told.recv()),
+            // If the test failed, the sender is dropped, and the thread must end, too.
+            Self::OnMessage(receiver) => drop(receiver.recv()),
             Self::FailsAt(versions) if versions.contains(&request.version) => {
-                return Err(ModelError::Tokenize("as the test asked".into()));
+                return Err(ModelError::Tokenize("scripted failure".into()));
             }
             Self::FailsAt(_) => {}
         }
-        let device = HostDevice::new();
-        for tensor in writer.slot_mut().tensors_mut() {
-            let values = vec![request.version as f32; tensor.shape().iter().product()];
-            tensor.set(&device, &HostTensor::from_slice(tensor.shape(), &values))?;
-        }
-        Ok(writer.seal(PrefixMeta {
-            version: request.version,
-            frames: ArrayVec::from_iter([request.version]),
-            captured_at: request.captured_at,
-            valid_length: 1,
-            next_position: 1,
-        }))
+        seal(writer, &HostDevice::new(), request, request.version, || request.version as f32)
     }
 }
 
-/// Perception that remembers the detours that it was given.
-struct Eyes {
-    /// The first tick at which the history suffices for a refresh.
+/// Perception that records the detours that it receives.
+struct ScriptedPerception {
+    /// First tick at which the history is complete.
     ready_at: u64,
     frame: u64,
     detours: Rc<RefCell<Vec<Detour>>>,
-    /// Meters between waypoints.
+    /// Distance of waypoints, meters.
     step_m: f32,
-    /// The tick whose waypoints are not finite.
+    /// Tick whose waypoints are not finite.
     not_finite_at: u64,
-    /// Meters between waypoints at this tick.
+    /// Distance of waypoints at the current tick, meters.
     step_now_m: f32,
 }
 
-impl Perception for Eyes {
+impl Perception for ScriptedPerception {
     type Inputs = ();
     type Readings = f32;
 
@@ -111,7 +98,7 @@ impl Perception for Eyes {
     }
 }
 
-/// An action expert that checks its prefix, and drives straight on.
+/// Action expert that checks its prefix and plans straight on.
 struct Fast;
 
 impl ActionExpert for Fast {
@@ -137,7 +124,7 @@ impl ActionExpert for Fast {
     }
 }
 
-/// Without warm-up: most tests watch the first ticks.
+/// A run without warm-up, because most tests check the first ticks.
 fn run() -> RunFile {
     RunFile { warm_up_ticks: 0, ..RunFile::default() }
 }
@@ -149,7 +136,7 @@ struct Setup {
     step_m: f32,
     detours: Rc<RefCell<Vec<Detour>>>,
     slots: usize,
-    delays: Delays,
+    delays: DelayedOutput,
     not_finite_at: u64,
     heuristics: Heuristics,
 }
@@ -163,7 +150,7 @@ impl Default for Setup {
             step_m: 2.0,
             detours: Rc::default(),
             slots: 3,
-            delays: Delays::Command,
+            delays: DelayedOutput::Command,
             not_finite_at: u64::MAX,
             heuristics: Heuristics::default(),
         }
@@ -171,18 +158,16 @@ impl Default for Setup {
 }
 
 impl Setup {
-    fn pilot(self) -> Pilot<Eyes> {
-        let layout = Layout {
-            layers: 2,
-            heads: 1,
-            capacity: 4,
-            key_dim: 8,
-            value_dim: 4,
-            dtype: DType::F32,
-        };
+    fn pilot(self) -> Pilot<ScriptedPerception> {
         let Self { ready_at, detours, step_m, not_finite_at, .. } = self;
-        let perception =
-            Eyes { ready_at, frame: 0, detours, step_m, not_finite_at, step_now_m: step_m };
+        let perception = ScriptedPerception {
+            ready_at,
+            frame: 0,
+            detours,
+            step_m,
+            not_finite_at,
+            step_now_m: step_m,
+        };
         let run = Run::try_from(&self.run).unwrap();
         let experts = Experts {
             perception,
@@ -191,13 +176,7 @@ impl Setup {
             follower: Box::new(PathFollower::new(self.heuristics.into())),
             delays: self.delays,
         };
-        Pilot::new(
-            &run,
-            experts,
-            Localizer::new(StateFilterConfig::default(), GeoReference::default()),
-            SlotPool::new(&(Arc::new(HostDevice::new()) as _), layout, self.slots).unwrap(),
-        )
-        .unwrap()
+        pilot(&run, experts, GeoReference::default(), self.slots).unwrap()
     }
 }
 
@@ -215,16 +194,16 @@ fn observation(frame: u64) -> Observation {
     }
 }
 
-/// Drives `ticks` ticks and writes which prefix each acted on and how old it was in ticks, as
-/// `version@age`, or `-` without a prefix.
-fn drive(pilot: &mut Pilot<Eyes>, ticks: std::ops::RangeInclusive<u64>) -> String {
-    let words: Vec<String> = ticks
+/// Drives `ticks` and returns, for each, the prefix that it acted on and its age in ticks as `version@age`,
+/// or `-` without a prefix.
+fn drive(pilot: &mut Pilot<ScriptedPerception>, ticks: std::ops::RangeInclusive<u64>) -> String {
+    let entries: Vec<String> = ticks
         .map(|frame| {
             let control = pilot.drive(&observation(frame)).unwrap();
             assert_eq!(control.report.frame, FrameId(frame));
             match control.report.prefix {
                 None => {
-                    assert_eq!(control.command, Command::FULL_BRAKE, "no prefix, so brake");
+                    assert_eq!(control.command, Command::FULL_BRAKE, "without a prefix");
                     "-".to_owned()
                 }
                 Some(prefix) => {
@@ -234,7 +213,7 @@ fn drive(pilot: &mut Pilot<Eyes>, ticks: std::ops::RangeInclusive<u64>) -> Strin
             }
         })
         .collect();
-    words.join(" ")
+    entries.join(" ")
 }
 
 fn virtual_run(refresh_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
@@ -249,41 +228,41 @@ fn without_latency_virtual_time_is_lockstep() {
 }
 
 #[test]
-fn a_prefix_is_seen_exactly_when_its_virtual_latency_has_passed() {
+fn prefix_is_visible_after_its_virtual_latency() {
     let mut pilot = Setup { run: virtual_run(100.0, 2), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=8), "- - 1@2 1@3 2@2 2@3 3@2 3@3");
-    // One millisecond more is one tick more; a refresh that outlasts its period delays the next.
+    // One more millisecond costs one more tick; a prefill longer than its period delays the next.
     let mut pilot = Setup { run: virtual_run(101.0, 2), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=8), "- - - 1@3 1@4 1@5 2@3 2@4");
     assert!(pilot.statistics().refreshes_delayed > 0);
 }
 
-/// Drives in virtual time and writes which tick each tick's command rests on, with the version of its
-/// prefix, `tick:version`, `'` where it was held, or `-` before the first. What rests on what is the
-/// same whether commands or plans are delayed.
+/// Drives in virtual time and returns, for each tick, the tick of the observation that its command is based
+/// on and the version of the prefix as `tick:version`, with `'` if the command is held, or `-` before the
+/// first command. The result is the same whether commands or plans are delayed.
 fn acted_on(
     slow: f64,
     fast: f64,
     fast_releases: FastReleases,
     ticks: u64,
-) -> (String, Pilot<Eyes>) {
-    let [command, plan] = [Delays::Command, Delays::Plan]
+) -> (String, Pilot<ScriptedPerception>) {
+    let [command, plan] = [DelayedOutput::Command, DelayedOutput::Plan]
         .map(|delays| acted_on_where(delays, slow, fast, fast_releases, ticks));
     assert_eq!((&plan.0, plan.1.statistics()), (&command.0, command.1.statistics()));
     plan
 }
 
 fn acted_on_where(
-    delays: Delays,
+    delays: DelayedOutput,
     slow: f64,
     fast: f64,
     fast_releases: FastReleases,
     ticks: u64,
-) -> (String, Pilot<Eyes>) {
+) -> (String, Pilot<ScriptedPerception>) {
     let run =
         RunFile { fast_latency: LatencySpec::Fixed(fast), fast_releases, ..virtual_run(slow, 2) };
     let mut pilot = Setup { run, delays, ..Setup::default() }.pilot();
-    let words: Vec<String> = (1..=ticks)
+    let entries: Vec<String> = (1..=ticks)
         .map(|frame| {
             let control = pilot.drive(&observation(frame)).unwrap();
             let Some(acted_on) = control.report.acted_on else {
@@ -294,11 +273,11 @@ fn acted_on_where(
             format!("{}:{}{held}", acted_on.0, control.report.prefix.unwrap().version)
         })
         .collect();
-    (words.join(" "), pilot)
+    (entries.join(" "), pilot)
 }
 
 #[test]
-fn a_fast_latency_of_n_ticks_is_a_queue_of_n_commands() {
+fn fast_latency_of_n_ticks_is_a_queue_of_n_commands() {
     let (found, _) = acted_on(0.0, 0.0, FastReleases::Overlap, 5);
     assert_eq!(found, "1:1 2:1 3:2 4:2 5:3");
     let (found, pilot) = acted_on(0.0, 100.0, FastReleases::Overlap, 7);
@@ -308,33 +287,33 @@ fn a_fast_latency_of_n_ticks_is_a_queue_of_n_commands() {
 }
 
 #[test]
-fn a_busy_device_starts_with_the_newest_observation_when_it_is_free() {
+fn busy_device_next_takes_the_newest_observation() {
     let (found, pilot) = acted_on(0.0, 70.0, FastReleases::Busy, 8);
     assert_eq!(found, "- - 1:1 1:1' 3:2 3:2' 5:3 5:3'");
     assert_eq!(pilot.statistics().ticks_held, 3);
 }
 
 #[test]
-fn an_inference_rests_on_the_prefix_that_was_there_when_it_was_released() {
-    // The prefix of tick 1 is seen at tick 2, whose command is there at tick 3.
+fn action_step_uses_prefix_visible_at_release() {
+    // The prefix of tick 1 is visible at tick 2, whose command is applied at tick 3.
     let (found, _) = acted_on(30.0, 30.0, FastReleases::Overlap, 6);
     assert_eq!(found, "- - 2:1 3:1 4:2 5:2");
 }
 
 #[test]
-fn a_refresh_waits_until_the_history_suffices() {
+fn prefill_waits_for_a_complete_history() {
     let mut pilot = Setup { ready_at: 4, run: virtual_run(0.0, 2), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 2@0 2@1");
     assert_eq!(pilot.statistics().ticks_without_prefix, 3);
 }
 
 #[test]
-fn the_first_inference_is_at_the_32nd_tick_and_refreshes_fall_on_even_ones() {
+fn first_action_step_is_at_tick_32_and_prefills_at_even_ticks() {
     let mut pilot = Setup { run: RunFile::default(), ..Setup::default() }.pilot();
     let braked = drive(&mut pilot, 1..=31);
-    assert!(braked.split(' ').all(|word| word == "-"), "{braked}");
+    assert!(braked.split(' ').all(|entry| entry == "-"), "{braked}");
     assert_eq!(pilot.statistics().refreshes_started, 0);
-    // Ticks 31 to 36, counted from 0 as the release does.
+    // Ticks 31 to 36 in the AutoMoT release, which counts from 0.
     assert_eq!(drive(&mut pilot, 32..=37), "1@0 2@0 2@1 3@0 3@1 4@0");
     let mut pilot =
         Setup { run: RunFile { warm_up_ticks: 3, ..RunFile::default() }, ..Setup::default() }
@@ -342,8 +321,8 @@ fn the_first_inference_is_at_the_32nd_tick_and_refreshes_fall_on_even_ones() {
     assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 2@0 2@1");
 }
 
-/// Drives `ticks` ticks at a stand with an expert that wants to stand; returns the ticks, from 0,
-/// at which the command was not a full brake, with it.
+/// Drives `ticks` ticks of a standing vehicle whose plans are standing still. Returns the ticks, counted
+/// from 0, whose command is not a full brake, with the command, and the detours.
 fn stand(
     heuristics: Heuristics,
     warm_up_ticks: u32,
@@ -364,7 +343,7 @@ const NO_HEURISTICS: Heuristics =
     Heuristics { force_move: false, parking_start: false, escape: false, speed_cap: false };
 
 #[test]
-fn a_stuck_vehicle_is_moved_after_301_ticks_of_standing() {
+fn stuck_vehicle_is_moved_after_301_ticks() {
     let only = Heuristics { force_move: true, ..NO_HEURISTICS };
     for warm_up_ticks in [0, 31] {
         let (moved, _) = stand(only, warm_up_ticks, 360);
@@ -372,13 +351,13 @@ fn a_stuck_vehicle_is_moved_after_301_ticks_of_standing() {
         assert_eq!(first, u64::from(warm_up_ticks) + 300, "the 301st tick that the model drives");
         assert_eq!((command.throttle, command.brake), (0.4, 0.0));
     }
-    // It never left its parking place, so it is boxed in.
+    // The vehicle never left its parking place, so it is not moved.
     let (moved, _) = stand(Heuristics { parking_start: true, ..only }, 0, 360);
     assert_eq!(moved, []);
 }
 
 #[test]
-fn an_escape_overrules_the_command_and_reaches_the_expert() {
+fn escape_overrides_the_command_and_reaches_the_expert() {
     let (moved, detours) = stand(Heuristics { escape: true, ..NO_HEURISTICS }, 31, 1760);
     let ticks: Vec<u64> = moved.iter().map(|(tick, _)| *tick).collect();
     assert_eq!(ticks, (1700..1740).collect::<Vec<_>>());
@@ -392,14 +371,14 @@ fn an_escape_overrules_the_command_and_reaches_the_expert() {
 }
 
 #[test]
-fn heuristics_that_are_off_do_nothing() {
+fn disabled_heuristics_do_nothing() {
     let (moved, detours) = stand(NO_HEURISTICS, 0, 1760);
     assert_eq!(moved, []);
     assert!(detours.iter().all(|detour| *detour == Detour::default()));
 }
 
 #[test]
-fn a_fast_vehicle_is_braked_unless_the_cap_is_off() {
+fn speed_cap_brakes_a_fast_vehicle() {
     for (speed_cap, brake) in [(true, 1.0), (false, 0.0)] {
         let heuristics = Heuristics { speed_cap, ..NO_HEURISTICS };
         let mut pilot = Setup { run: run(), heuristics, step_m: 10.0, ..Setup::default() }.pilot();
@@ -409,7 +388,7 @@ fn a_fast_vehicle_is_braked_unless_the_cap_is_off() {
 }
 
 #[test]
-fn a_refresh_that_fails_leaves_the_old_prefix_in_use_and_its_slot_free() {
+fn failed_prefill_keeps_old_prefix_and_frees_its_slot() {
     let slow = Slow::FailsAt(&[2, 3, 4, 5]);
     let mut pilot = Setup { slow, run: virtual_run(0.0, 1), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=6), "1@0 1@1 1@2 1@3 1@4 6@0");
@@ -418,8 +397,8 @@ fn a_refresh_that_fails_leaves_the_old_prefix_in_use_and_its_slot_free() {
 }
 
 #[test]
-fn a_trajectory_that_is_not_finite_is_braked_for() {
-    for delays in [Delays::Command, Delays::Plan] {
+fn trajectory_that_is_not_finite_causes_a_brake() {
+    for delays in [DelayedOutput::Command, DelayedOutput::Plan] {
         let mut pilot = Setup { step_m: f32::NAN, delays, ..Setup::default() }.pilot();
         let control = pilot.drive(&observation(1)).unwrap();
         assert_eq!(control.command, Command::FULL_BRAKE);
@@ -429,9 +408,9 @@ fn a_trajectory_that_is_not_finite_is_braked_for() {
 }
 
 #[test]
-fn rejected_plan_brakes_from_when_it_is_visible_until_the_next_plan() {
+fn rejected_plan_brakes_until_the_next_plan() {
     let run = RunFile { fast_latency: LatencySpec::Fixed(100.0), ..virtual_run(0.0, 2) };
-    let setup = Setup { run, delays: Delays::Plan, not_finite_at: 3, ..Setup::default() };
+    let setup = Setup { run, delays: DelayedOutput::Plan, not_finite_at: 3, ..Setup::default() };
     let mut pilot = setup.pilot();
     let brakes = (1..=7).map(|frame| {
         let control = pilot.drive(&observation(frame)).unwrap();
@@ -443,38 +422,42 @@ fn rejected_plan_brakes_from_when_it_is_visible_until_the_next_plan() {
 }
 
 #[test]
-fn a_finite_trajectory_is_followed() {
+fn finite_trajectory_is_followed() {
     let mut pilot = Setup::default().pilot();
     let control = pilot.drive(&observation(1)).unwrap();
     assert!(control.command.throttle > 0.0 && control.command.brake == 0.0);
 }
 
 #[test]
-fn with_one_slot_a_refresh_finds_none_free_and_the_tick_goes_on() {
+fn with_one_slot_prefills_are_skipped_and_ticks_continue() {
     let mut pilot = Setup { slots: 1, run: virtual_run(0.0, 1), ..Setup::default() }.pilot();
     assert_eq!(drive(&mut pilot, 1..=3), "1@0 1@1 1@2");
     assert_eq!(pilot.statistics().slots_exhausted, 2);
 }
 
 #[test]
-fn on_the_wall_clock_ticks_never_wait_for_a_refresh() {
-    let (tell, told) = sync_channel(8);
+fn wall_clock_ticks_never_wait_for_a_prefill() {
+    let (sender, receiver) = sync_channel(8);
     let run = RunFile { clock: ClockName::Wall, refresh_period_ticks: 2, ..run() };
-    let mut pilot = Setup { slow: Slow::WhenTold(told), run, ..Setup::default() }.pilot();
-    let tell = tell; // Dropped before the pilot, which waits for its thread.
-    // The expert answers nothing: if a tick waited, this would hang.
+    let mut pilot = Setup { slow: Slow::OnMessage(receiver), run, ..Setup::default() }.pilot();
+    let sender = sender; // Dropped before the pilot, which waits for its thread.
+    // No prefill completes: a tick that waits for one would hang.
     assert_eq!(drive(&mut pilot, 1..=5), "- - - - -");
     assert_eq!(pilot.statistics().refreshes_delayed, 3);
-    let frame = drive_until_prefix(&mut pilot, &tell, 6);
-    // Now the next refresh hangs, and the prefix grows old in use.
-    let words = drive(&mut pilot, frame + 1..=frame + 3);
-    assert!(words.split(' ').all(|word| word.starts_with("1@")), "{words}");
-    tell.send(()).unwrap(); // Let the thread end.
+    let frame = drive_until_prefix(&mut pilot, &sender, 6);
+    // The next prefill blocks, and ticks keep using the prefix.
+    let entries = drive(&mut pilot, frame + 1..=frame + 3);
+    assert!(entries.split(' ').all(|entry| entry.starts_with("1@")), "{entries}");
+    sender.send(()).unwrap(); // Lets the thread end.
 }
 
-/// Lets one refresh finish and ticks until its prefix is seen; returns that tick.
-fn drive_until_prefix(pilot: &mut Pilot<Eyes>, tell: &SyncSender<()>, mut frame: u64) -> u64 {
-    tell.send(()).unwrap();
+/// Lets one prefill complete and ticks until its prefix is visible; returns that tick.
+fn drive_until_prefix(
+    pilot: &mut Pilot<ScriptedPerception>,
+    sender: &SyncSender<()>,
+    mut frame: u64,
+) -> u64 {
+    sender.send(()).unwrap();
     loop {
         if pilot.drive(&observation(frame)).unwrap().report.prefix.is_some() {
             return frame;
@@ -485,13 +468,13 @@ fn drive_until_prefix(pilot: &mut Pilot<Eyes>, tell: &SyncSender<()>, mut frame:
 }
 
 #[test]
-fn a_pilot_that_is_dropped_ends_its_thread() {
-    let (tell, told) = sync_channel(8);
-    let mut pilot = Setup { slow: Slow::WhenTold(told), ..Setup::default() }.pilot();
-    let tell = tell;
-    tell.send(()).unwrap();
+fn dropped_pilot_ends_its_thread() {
+    let (sender, receiver) = sync_channel(8);
+    let mut pilot = Setup { slow: Slow::OnMessage(receiver), ..Setup::default() }.pilot();
+    let sender = sender;
+    sender.send(()).unwrap();
     drive(&mut pilot, 1..=1);
     drop(pilot);
-    // The expert, and with it the receiver, went with its thread.
-    assert!(tell.send(()).is_err());
+    // The expert and its receiver were dropped with the thread.
+    assert!(sender.send(()).is_err());
 }

@@ -1,18 +1,17 @@
-//! What a latency delays, the command or the plan: closed loop with a planner that drives.
+//! Latencies that delay the command or the plan, closed loop with a scripted planner.
 
-use super::planner::{PLANNER_SENSORS, planner};
-use std::path::Path;
 use std::time::Duration;
 use tandem::control::{Follower, Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
-use tandem::model::Delays;
+use tandem::model::DelayedOutput;
 use tandem::pilot::{ClockName, FastReleases, Pace, PilotStatistics, Run, RunFile};
 use tandem::scene::{Command, Control, Driver, Observation, Plan, World};
-use tandem_evaluation::routes::read_routes;
+use tandem_testkit::planner::{PLANNER_SENSORS, planner};
+use tandem_testkit::world::demo_world;
 use tandem_world::EmbeddedWorld;
 
 const TICKS: usize = 400;
 
-const BOTH: [Delays; 2] = [Delays::Command, Delays::Plan];
+const BOTH: [DelayedOutput; 2] = [DelayedOutput::Command, DelayedOutput::Plan];
 
 fn lockstep() -> RunFile {
     RunFile { warm_up_ticks: 0, ..RunFile::default() }
@@ -28,7 +27,7 @@ fn virtual_time(slow: &str, fast: &str, fast_releases: FastReleases) -> RunFile 
     }
 }
 
-/// What a tick saw and answered.
+/// Input and output of a tick.
 struct Tick {
     observation: Observation,
     control: Control,
@@ -42,7 +41,7 @@ struct Drive {
 }
 
 impl Drive {
-    fn of(file: &RunFile, delays: Delays, period_ticks: u64) -> Self {
+    fn of(file: &RunFile, delays: DelayedOutput, period_ticks: u64) -> Self {
         let run = Run::try_from(file).unwrap();
         let pace = match &run.pace {
             Pace::Virtual(latencies) => Pace::Virtual(latencies.for_drive(1, &1.into(), None)),
@@ -81,13 +80,12 @@ fn bits(Command { steer, throttle, brake }: Command) -> [u64; 3] {
 }
 
 fn world() -> EmbeddedWorld {
-    let routes = Path::new(tandem_testkit::ROOT).join("routes/demo.xml");
-    EmbeddedWorld::new(&read_routes(&routes).unwrap()[0], PLANNER_SENSORS, 1).unwrap()
+    demo_world(PLANNER_SENSORS, 1)
 }
 
 #[test]
 fn without_latency_both_modes_give_the_same_commands() {
-    let expected = Drive::of(&lockstep(), Delays::Command, 1);
+    let expected = Drive::of(&lockstep(), DelayedOutput::Command, 1);
     assert!(expected.length_m() > 50.0, "it drives: {} m", expected.length_m());
     let steers: Vec<_> = expected.ticks.iter().map(|tick| tick.control.command.steer).collect();
     assert!(steers.iter().any(|steer| *steer != steers[0]), "it steers");
@@ -103,14 +101,14 @@ fn without_latency_both_modes_give_the_same_commands() {
             assert_eq!(drive.statistics.ticks_held, 0);
         }
     }
-    // Refreshes alone may be late.
+    // Only prefills are late.
     let run = virtual_time("130", "0", FastReleases::Overlap);
     let [command, plan] = BOTH.map(|delays| Drive::of(&run, delays, 1).bits());
     assert!(command == plan && command != expected.bits());
 }
 
-/// Computes each tick's command of a drive in which plans are delayed from what its reports say: the
-/// plan that was made at the tick that they name, in the pose of this tick.
+/// Recomputes the commands of a drive with delayed plans from its reports: each tick follows the plan of the
+/// reported tick from its own pose.
 fn followed(drive: &Drive) -> Vec<[u64; 3]> {
     let mut localizer = Localizer::new(StateFilterConfig::default(), world().plan().reference);
     let mut follower = PathFollower::new(PathFollowerConfig::default());
@@ -148,11 +146,11 @@ fn delayed_plan_is_followed_from_the_pose_of_each_tick() {
         ("uniform:min=10,max=300", FastReleases::Overlap),
     ] {
         let run = virtual_time("0", fast, releases);
-        let plan = Drive::of(&run, Delays::Plan, 1);
+        let plan = Drive::of(&run, DelayedOutput::Plan, 1);
         assert!(plan.length_m() > 50.0, "it drives: {} m", plan.length_m());
         assert!(plan.bits() == followed(&plan), "{fast} ms");
-        // What is visible when is the same in both modes; what is driven with it is not.
-        let command = Drive::of(&run, Delays::Command, 1);
+        // Both modes see the same plans at the same ticks, but give other commands.
+        let command = Drive::of(&run, DelayedOutput::Command, 1);
         let acted_on = |drive: &Drive| -> Vec<_> {
             let reports = drive.ticks.iter().map(|tick| &tick.control.report);
             reports.map(|report| (report.acted_on, report.is_held)).collect()
@@ -166,7 +164,7 @@ fn delayed_plan_is_followed_from_the_pose_of_each_tick() {
 fn plans_at_2_hz_are_driven_at_20_hz() {
     let busy = virtual_time("0", "500", FastReleases::Busy);
     for (run, period_ticks) in [(lockstep(), 10), (busy, 1)] {
-        let drive = Drive::of(&run, Delays::Plan, period_ticks);
+        let drive = Drive::of(&run, DelayedOutput::Plan, period_ticks);
         let held: Vec<_> = drive.ticks.windows(2).filter(|t| t[1].control.report.is_held).collect();
         assert!(held.len() > TICKS * 8 / 10, "{} ticks follow an older plan", held.len());
         assert_eq!(held.len() as u64, drive.statistics.ticks_held);
@@ -177,8 +175,8 @@ fn plans_at_2_hz_are_driven_at_20_hz() {
         let farthest_m = drive.ticks.iter().map(|tick| tick.off_center_m).fold(0.0, f64::max);
         assert!(farthest_m < 2.0, "{farthest_m} m from the route");
 
-        // Where the command is held instead, it does not change.
-        let drive = Drive::of(&run, Delays::Command, period_ticks);
+        // Held commands do not change.
+        let drive = Drive::of(&run, DelayedOutput::Command, period_ticks);
         let held = drive.ticks.windows(2).filter(|t| t[1].control.report.is_held);
         assert!(held.into_iter().all(|t| t[0].control.command == t[1].control.command));
     }
@@ -187,7 +185,7 @@ fn plans_at_2_hz_are_driven_at_20_hz() {
 #[test]
 fn vehicle_brakes_until_first_plan_is_visible() {
     let run = virtual_time("0", "100", FastReleases::Overlap);
-    let drive = Drive::of(&run, Delays::Plan, 1);
+    let drive = Drive::of(&run, DelayedOutput::Plan, 1);
     for (index, tick) in drive.ticks.iter().enumerate() {
         let report = &tick.control.report;
         let Some(acted_on) = report.acted_on else {

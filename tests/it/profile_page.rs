@@ -1,7 +1,7 @@
-//! The page of a made-up profile: one page that needs nothing else, whatever the profile lacks; and
-//! the worst ticks, with causes that are known.
+//! The page of an invented profile: a self-contained page, also of an incomplete profile, and the causes of
+//! the worst ticks.
 //!
-//! The page stays under the build's temporary folder for a look: `profile-sample.html`.
+//! The page stays in the temporary folder of the build as `profile-sample.html`.
 
 use crate::second_family;
 use roxmltree::{Document, ParsingOptions};
@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use tandem::model::automot::stages;
-use tandem::pilot::{Outcome, RealTimeReport, RunFile};
-use tandem::scene::{DeadlineVerdict, PrefixInfo, RefreshReport, TickReport};
+use tandem::pilot::{Outcome, RealTimeReport};
+use tandem::scene::{DeadlineVerdict, PrefillReport, PrefixInfo, TickReport};
 use tandem::timing::{Span, Stage, StageSpans, StageStatistics};
-use tandem_profile::page::{Ceiling, RooflineChart, RooflineRow, render};
+use tandem_profile::page::{PeakRate, RooflineChart, RooflineRow, render};
 use tandem_profile::{
-    EngineIdentity, FORMAT, FirstControl, LatencyFile, MachineCard, Part, Phase, PhaseName,
-    PhaseRecorder, ProfilerCost, RefreshSamples, StageColumn, TickFacts, TickSamples, worst_ticks,
+    EngineIdentity, FirstControl, LatencyFile, MachineCard, Part, Phase, PhaseName, PhaseRecorder,
+    PrefillSamples, ProfilerCost, StageColumn, TickFacts, TickSamples, worst_ticks,
 };
+use tandem_testkit::latency_file::latency_file;
 
-/// Numbers in 0..1 that look random and are the same on every machine.
+/// Pseudorandom numbers in 0..1, equal on every machine.
 struct Noise(u64);
 
 impl Noise {
@@ -27,15 +28,16 @@ impl Noise {
         (self.0 >> 40) as f64 / (1u64 << 24) as f64
     }
 
-    /// Nanoseconds around `ms`, more often a little above than below.
+    /// Nanoseconds around `ms`, skewed to larger values.
     fn around(&mut self, ms: f64) -> u64 {
         let spread = self.next() + self.next() * self.next();
         (ms * (0.94 + 0.1 * spread) * 1e6) as u64
     }
 }
 
-/// Stages one after the other from `start_ns` under one whole; returns the end of the whole.
-fn in_turn(
+/// Adds consecutive stages from `start_ns` on and the stage `whole` around them, which ends `rest_ns` after
+/// the last. Returns its end.
+fn push_stages(
     spans: &mut StageSpans,
     whole: Stage,
     start_ns: u64,
@@ -63,8 +65,8 @@ fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, 
         (stages::UNDERSTANDING, noise.around(128.0 * slower)),
         (Stage::SEAL, noise.around(0.002)),
     ];
-    let end_ns = in_turn(&mut spans, Stage::REFRESH, start_ns, &parts, 90_000);
-    // Two layer groups, and a little between them.
+    let end_ns = push_stages(&mut spans, Stage::PREFILL, start_ns, &parts, 90_000);
+    // Two layer groups with a gap between them.
     let whole = *spans.iter().find(|span| span.stage == stages::UNDERSTANDING).unwrap();
     let took_ns = whole.took_ns / 2 - 20_000;
     for start_ns in [whole.start_ns, whole.start_ns + whole.took_ns / 2] {
@@ -73,7 +75,7 @@ fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, 
     (spans, end_ns)
 }
 
-/// Ticks with refreshes of some 190 ms beside them, each asked for two ticks after the last ended.
+/// A phase with concurrent prefills of some 190 ms, each requested after the previous one ended.
 fn driven(name: PhaseName, ticks: u64) -> Phase {
     const PERIOD_NS: u64 = 50_000_000;
     let is_paced = name == PhaseName::Paced;
@@ -103,23 +105,23 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
             parts.push((Stage::PUBLISH, noise.around(0.0011)));
             let version = prefix.map_or(1, |(version, _)| version + 1);
             prefix = Some((version, captured_ns));
-            report.refresh = Some(RefreshReport { version, is_published: true, spans });
+            report.prefill = Some(PrefillReport { version, is_published: true, spans });
         } else if running.is_none() && has_refreshes {
             parts.push((Stage::REQUEST, noise.around(0.05)));
             let (spans, end_ns) = refresh_spans(&mut noise, start_ns + 1_000_000, 1.15);
             running = Some((spans, start_ns, end_ns));
         }
-        let beside = if running.is_some() { 1.3 } else { 1.0 };
+        let slowdown = if running.is_some() { 1.3 } else { 1.0 };
         parts.extend([
             (stages::PICTURE, noise.around(2.1)),
             (Stage::UPLOAD, noise.around(0.2)),
-            (stages::BEV, noise.around(6.0 * beside)),
-            (stages::ACTION, noise.around(13.5 * beside + hiccup)),
+            (stages::BEV, noise.around(6.0 * slowdown)),
+            (stages::ACTION, noise.around(13.5 * slowdown + hiccup)),
             (Stage::DOWNLOAD, noise.around(0.01)),
             (stages::TRAJECTORY, noise.around(0.004)),
             (Stage::CONTROL, noise.around(0.009)),
         ]);
-        let mut end_ns = in_turn(&mut report.spans, Stage::TICK, start_ns, &parts, 30_000);
+        let mut end_ns = push_stages(&mut report.spans, Stage::TICK, start_ns, &parts, 30_000);
         if is_paced {
             let send_ns = noise.around(0.15);
             let whole = [
@@ -168,7 +170,6 @@ fn understanding_alone(refreshes: u64) -> Phase {
 fn file(phases: Vec<Phase>) -> LatencyFile {
     let text = |text: &str| Some(text.to_owned());
     LatencyFile {
-        format: FORMAT,
         tandem: "0.1.0".into(),
         taken_at_unix_s: 1_763_732_000,
         command: "tandem profile engines/<made-up> & \u{1}more".into(),
@@ -190,7 +191,6 @@ fn file(phases: Vec<Phase>) -> LatencyFile {
             graphs_sha256: BTreeMap::from([("action".into(), "0f".repeat(32))]),
             built: BTreeMap::new(),
         },
-        run: RunFile::default(),
         observations: "embedded world, route 7".into(),
         real_time: RealTimeReport {
             fifo_priority: Some(Outcome {
@@ -206,7 +206,7 @@ fn file(phases: Vec<Phase>) -> LatencyFile {
             loop_ns: 612_000_000,
             ticks: 9,
         }),
-        phases,
+        ..latency_file(phases)
     }
 }
 
@@ -223,8 +223,8 @@ fn roofline() -> RooflineChart {
     };
     RooflineChart {
         ceilings: vec![
-            Ceiling { name: "f32, measured".into(), bytes_per_s: 20e9, flops_per_s: 150e9 },
-            Ceiling { name: "a GPU, data sheet".into(), bytes_per_s: 3.3e12, flops_per_s: 6e13 },
+            PeakRate { name: "f32, measured".into(), bytes_per_s: 20e9, flops_per_s: 150e9 },
+            PeakRate { name: "a GPU, data sheet".into(), bytes_per_s: 3.3e12, flops_per_s: 6e13 },
         ],
         rows: vec![
             row("bev", 0.55e9, 42e6, Some(6.4)),
@@ -235,7 +235,7 @@ fn roofline() -> RooflineChart {
     }
 }
 
-/// Parses a page and checks what every page promises.
+/// Parses a page and checks the properties of every page.
 #[track_caller]
 fn checked(page: &str) {
     let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
@@ -261,13 +261,13 @@ fn checked(page: &str) {
         );
     }
     for outside in ["http://", "https://", "<link", "@import", "url(", "{{"] {
-        assert!(!page.contains(outside), "the page holds {outside:?}");
+        assert!(!page.contains(outside), "the page contains {outside:?}");
     }
-    assert!(!page.contains("NaN"), "the page holds a number that is none");
+    assert!(!page.contains("NaN"), "the page contains NaN");
 }
 
 #[test]
-fn the_page_says_what_was_measured_on_what() {
+fn page_names_machine_engine_and_stages() {
     let file = file(vec![
         driven(PhaseName::Paced, 600),
         driven(PhaseName::BackToBack, 400),
@@ -278,23 +278,24 @@ fn the_page_says_what_was_measured_on_what() {
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile-sample.html"), &page)
         .unwrap();
     checked(&page);
-    for words in [
+    for fragment in [
         "tandem profile engines/&lt;made-up&gt; &amp; \u{fffd}more",
         "2025-11-21 13:33 UTC",
         "made-up processor",
-        "52 ns a stage, 2.30 µs a tick",
-        "4200 ms to load, then 612 ms and 9 ticks",
+        "52 ns per stage, 2.30 µs per tick",
+        "4200 ms for loading, then 612 ms and 9 ticks",
         "nearest rank",
-        "600 ticks count, behind 20 of warm-up",
-        "Worst tick: tick 317",
-        "the worst of 600",
+        "600 ticks after a warm-up of 20",
+        "Slowest tick: tick 317",
+        "maximum of 600",
         "In loop<br/>÷ alone",
         "threads.action",
         "page faults: 3",
     ] {
-        assert!(page.contains(words), "the page lacks {words:?}");
+        assert!(page.contains(fragment), "the page lacks {fragment:?}");
     }
-    // Every stage that ran has a row, and every whole its rest. Another family's did not.
+    // Every stage that ran has a row and every containing stage its rest. The stage of the other model family
+    // did not run.
     for &stage in Stage::all().iter().filter(|&&stage| stage != second_family::PLANNER) {
         assert!(page.contains(&format!("\">{}</td>", stage.name())), "{}", stage.name());
     }
@@ -307,7 +308,7 @@ fn empty(name: PhaseName) -> Phase {
         warm_up: 0,
         statistics: StageStatistics::new(),
         ticks: TickSamples::default(),
-        refreshes: RefreshSamples::default(),
+        refreshes: PrefillSamples::default(),
         samples_dropped: 0,
         ticks_skipped: 0,
         resident_bytes: Vec::new(),
@@ -316,7 +317,7 @@ fn empty(name: PhaseName) -> Phase {
 }
 
 #[test]
-fn a_profile_that_lacks_almost_everything_still_has_a_page() {
+fn nearly_empty_profile_has_a_page() {
     let names = [
         PhaseName::Paced,
         PhaseName::BackToBack,
@@ -325,12 +326,12 @@ fn a_profile_that_lacks_almost_everything_still_has_a_page() {
     ];
     let page = render(&file(Vec::new()), None);
     checked(&page);
-    assert!(page.contains("Nothing was measured.") && page.contains("No cost model was given."));
+    assert!(page.contains("Nothing was measured.") && page.contains("No device was given."));
     checked(&render(&file(names.map(empty).into()), None));
-    // The same phase twice has one link.
+    // Phases of one name have one link.
     checked(&render(&file(vec![empty(PhaseName::Paced), empty(PhaseName::Paced)]), None));
     for name in names {
-        // One tick; its refresh, if it has one, is still running.
+        // One tick, whose prefill is still running if it has one.
         checked(&render(&file(vec![driven(name, 1)]), None));
         checked(&render(&file(vec![driven(name, 2)]), None));
     }
@@ -338,18 +339,18 @@ fn a_profile_that_lacks_almost_everything_still_has_a_page() {
 }
 
 #[test]
-fn columns_that_are_empty_or_extreme_still_have_a_page() {
-    // Ticks were counted, none sampled.
+fn empty_and_extreme_columns_have_a_page() {
+    // Ticks are counted but not sampled.
     let mut counted = driven(PhaseName::Paced, 3);
     counted.ticks = TickSamples::default();
-    counted.refreshes = RefreshSamples::default();
+    counted.refreshes = PrefillSamples::default();
     counted.samples_dropped = 3;
-    // Samples whose columns hold nothing at all.
+    // Samples with empty columns.
     let mut hollow = driven(PhaseName::BackToBack, 5);
     hollow.ticks.stages.clear();
     hollow.ticks.prefix_age_ns = vec![None; 5];
     hollow.ticks.late_by_ns.clear();
-    // Ticks of no time, and of more than there is.
+    // Ticks of zero and of the longest time.
     let mut extreme = driven(PhaseName::ActionAlone, 3);
     let column = StageColumn {
         start_ns: vec![Some(0), Some(u64::MAX), None],
@@ -373,7 +374,7 @@ fn columns_that_are_empty_or_extreme_still_have_a_page() {
     checked(&render(&run, Some(&strange)));
 }
 
-/// Ten ticks of 10 ms: 6 of BEV, 3 of action, 1 of nobody; `change` alters a tick before it counts.
+/// Ten ticks of 10 ms: 6 ms of BEV, 3 ms of action and 1 ms of rest. `change` alters each tick.
 fn ten_ticks(change: impl Fn(u64, &mut [(Stage, u64); 3], &mut TickFacts, &mut u64)) -> Phase {
     let mut recorder = PhaseRecorder::new(PhaseName::BackToBack, 0, 10, 0);
     for tick in 0..10 {
@@ -382,7 +383,7 @@ fn ten_ticks(change: impl Fn(u64, &mut [(Stage, u64); 3], &mut TickFacts, &mut u
         let mut rest_ns = 1_000;
         change(tick, &mut parts, &mut facts, &mut rest_ns);
         let mut report = TickReport { is_refreshing: tick == 4, ..TickReport::default() };
-        in_turn(&mut report.spans, Stage::TICK, facts.start_ns, &parts[1..], rest_ns);
+        push_stages(&mut report.spans, Stage::TICK, facts.start_ns, &parts[1..], rest_ns);
         let (wake_ns, tick_ns) = (parts[0].1, parts[1].1 + parts[2].1 + rest_ns);
         for (stage, took_ns) in [(Stage::WAKE, wake_ns), (Stage::RESPONSE, wake_ns + tick_ns)] {
             report.spans.push(Span { stage, start_ns: facts.start_ns, took_ns });
@@ -395,11 +396,11 @@ fn ten_ticks(change: impl Fn(u64, &mut [(Stage, u64); 3], &mut TickFacts, &mut u
 }
 
 #[test]
-fn the_worst_ticks_name_their_cause() {
+fn worst_ticks_name_their_cause() {
     let phase = ten_ticks(|tick, parts, facts, rest_ns| match tick {
-        // A slow network with a small late wake-up that explains nothing.
+        // A slow network; its wake-up is late, but too little to be the cause.
         2 => (parts[1].1, parts[0].1) = (16_000, 510),
-        // Nobody's time, while the core was taken.
+        // Time of no stage while the thread was preempted.
         4 => (*rest_ns, facts.preemptions) = (8_000, 2),
         // A late wake-up.
         6 => (parts[0].1, facts.page_faults) = (5_010, 1),
@@ -427,7 +428,7 @@ fn the_worst_ticks_name_their_cause() {
 }
 
 #[test]
-fn ticks_that_are_all_alike_have_no_cause() {
+fn equal_ticks_have_no_cause() {
     let phase = ten_ticks(|_, _, _, _| {});
     let worst = worst_ticks(&phase, 20);
     assert_eq!(worst.len(), 10);

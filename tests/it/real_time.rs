@@ -1,4 +1,4 @@
-//! What the operating system is asked for, and what it gives: read back from the system itself.
+//! Real-time options: requested from the operating system and read back from it.
 
 #![cfg(target_os = "linux")]
 
@@ -9,12 +9,9 @@ use std::thread::Builder;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile, warm_up};
 use tandem::pilot::{Outcome, RealTimeOptions, RealTimeReport, usable_cores};
-use tandem_export::automot::Checkpoint;
-use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
-use tandem_export::folder::export_networks;
+use tandem_testkit::automot::{TINY, networks};
 
-/// A core that no machine here has.
+/// Number of a core that does not exist.
 const ABSENT: usize = 1023;
 
 fn cores() -> Vec<usize> {
@@ -26,12 +23,12 @@ fn cores() -> Vec<usize> {
 fn class_and_priority() -> (u32, u32) {
     let tid = gettid().as_raw_nonzero();
     let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).unwrap();
-    let (_, behind_name) = stat.rsplit_once(") ").unwrap();
-    let field = |number: usize| behind_name.split(' ').nth(number - 3).unwrap().parse().unwrap();
+    let (_, after_name) = stat.rsplit_once(") ").unwrap();
+    let field = |number: usize| after_name.split(' ').nth(number - 3).unwrap().parse().unwrap();
     (field(41), field(40))
 }
 
-/// Runs `test` on a thread of its own: cores, priority and capabilities belong to threads.
+/// Runs `test` on a new thread, because cores, priority and capabilities are per thread.
 fn on_a_thread(test: impl FnOnce() + Send + 'static) {
     Builder::new().spawn(test).unwrap().join().unwrap();
 }
@@ -44,8 +41,8 @@ fn fifo(priority: u8) -> RealTimeOptions {
     RealTimeOptions { fifo_priority: Some(priority), ..RealTimeOptions::default() }
 }
 
-/// Drops the capability to raise priorities from the calling thread.
-fn forgo(capability: CapabilitySet) {
+/// Drops a capability of the calling thread.
+fn drop_capability(capability: CapabilitySet) {
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(capability);
     sets.permitted.remove(capability);
@@ -53,7 +50,7 @@ fn forgo(capability: CapabilitySet) {
 }
 
 #[test]
-fn nothing_is_asked_for_by_default() {
+fn default_options_request_nothing() {
     on_a_thread(|| {
         let before = (cores(), class_and_priority());
         let options = RealTimeOptions::default();
@@ -66,7 +63,7 @@ fn nothing_is_asked_for_by_default() {
 }
 
 #[test]
-fn a_pinned_tick_thread_runs_on_its_core_until_it_ends() {
+fn pinned_tick_thread_runs_on_its_core() {
     on_a_thread(|| {
         let all = cores();
         let last = *all.last().unwrap();
@@ -80,7 +77,7 @@ fn a_pinned_tick_thread_runs_on_its_core_until_it_ends() {
 }
 
 #[test]
-fn the_understanding_thread_runs_on_its_core() {
+fn understanding_thread_runs_on_its_core() {
     on_a_thread(|| {
         let first = cores()[0];
         let options =
@@ -93,7 +90,7 @@ fn the_understanding_thread_runs_on_its_core() {
 }
 
 #[test]
-fn an_absent_core_is_reported_and_the_others_are_used() {
+fn absent_core_is_reported_and_others_are_used() {
     on_a_thread(|| {
         let all = cores();
         let thread = pin_tick(&[all[0], ABSENT]).apply_tick_thread();
@@ -103,18 +100,18 @@ fn an_absent_core_is_reported_and_the_others_are_used() {
         assert!(outcome.why_not.unwrap().contains("[1023]"));
         drop(thread);
         let thread = pin_tick(&[ABSENT]).apply_tick_thread();
-        assert_eq!(cores(), all, "nothing was pinned");
+        assert_eq!(cores(), all, "a thread was pinned");
         let outcome = thread.report().pin_tick.clone().unwrap();
         assert_eq!(outcome.had, None);
         assert!(outcome.why_not.unwrap().contains("[1023]"));
         assert_eq!(usable_cores(&[ABSENT, all[0]]), [all[0]]);
         assert_eq!(usable_cores(&[ABSENT]), Vec::<usize>::new());
-        assert_eq!(cores(), all, "asking changes nothing");
+        assert_eq!(cores(), all, "the request changed the cores");
     });
 }
 
 #[test]
-fn fifo_reads_back_or_its_refusal_is_reported() {
+fn fifo_priority_is_set_or_its_refusal_reported() {
     on_a_thread(|| {
         let before = class_and_priority();
         let thread = fifo(7).apply_tick_thread();
@@ -124,7 +121,7 @@ fn fifo_reads_back_or_its_refusal_is_reported() {
                 assert_eq!((priority, outcome.why_not), (7, None));
                 assert_eq!(class_and_priority(), (libc::SCHED_FIFO as u32, 7));
                 let child = Builder::new().spawn(class_and_priority).unwrap().join().unwrap();
-                assert_eq!(child.0, libc::SCHED_OTHER as u32, "threads it starts stay ordinary");
+                assert_eq!(child.0, libc::SCHED_OTHER as u32, "child threads inherit the class");
             }
             None => {
                 assert_eq!(class_and_priority(), before);
@@ -137,12 +134,12 @@ fn fifo_reads_back_or_its_refusal_is_reported() {
 }
 
 #[test]
-fn without_permission_the_priority_stays_and_the_report_says_how_to_get_it() {
+fn missing_permission_is_reported_with_a_remedy() {
     on_a_thread(|| {
-        forgo(CapabilitySet::SYS_NICE);
+        drop_capability(CapabilitySet::SYS_NICE);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Rtprio).current;
         if limit != Some(0) {
-            return; // Everyone may, here.
+            return; // Permitted to every user.
         }
         let before = class_and_priority();
         let thread = fifo(50).apply_tick_thread();
@@ -155,11 +152,11 @@ fn without_permission_the_priority_stays_and_the_report_says_how_to_get_it() {
 }
 
 #[test]
-fn a_finite_limit_refuses_locking_rather_than_failing_later() {
+fn finite_lock_limit_refuses_locking() {
     on_a_thread(|| {
-        forgo(CapabilitySet::IPC_LOCK);
+        drop_capability(CapabilitySet::IPC_LOCK);
         if rustix::process::getrlimit(rustix::process::Resource::Memlock).current.is_none() {
-            return; // No limit here.
+            return; // Unlimited.
         }
         let options = RealTimeOptions { lock_memory: true, ..RealTimeOptions::default() };
         let outcome = options.apply_process().lock_memory.unwrap();
@@ -169,7 +166,7 @@ fn a_finite_limit_refuses_locking_rather_than_failing_later() {
 }
 
 #[test]
-fn more_heap_than_there_is_memory_is_reported() {
+fn prefault_beyond_memory_is_reported() {
     on_a_thread(|| {
         let options =
             RealTimeOptions { prefault_mib: Some(u32::MAX), ..RealTimeOptions::default() };
@@ -180,7 +177,7 @@ fn more_heap_than_there_is_memory_is_reported() {
 }
 
 #[test]
-fn a_thread_that_is_not_the_main_one_keeps_less_heap_and_says_so() {
+fn prefault_outside_the_main_thread_is_reported() {
     on_a_thread(|| {
         let options = RealTimeOptions { prefault_mib: Some(100), ..RealTimeOptions::default() };
         let outcome = options.apply_process().prefault_mib.unwrap();
@@ -190,7 +187,7 @@ fn a_thread_that_is_not_the_main_one_keeps_less_heap_and_says_so() {
 }
 
 #[test]
-fn a_report_says_each_option_that_was_asked_for_and_no_other() {
+fn report_lists_requested_options_only() {
     let mut report = RealTimeReport {
         fifo_priority: Some(Outcome { wanted: 50, had: None, why_not: Some("no".into()) }),
         ..RealTimeReport::default()
@@ -206,7 +203,7 @@ fn a_report_says_each_option_that_was_asked_for_and_no_other() {
     assert_eq!(serde_json::from_value::<RealTimeReport>(json).unwrap(), report);
 }
 
-/// The cores of every thread of this process, by thread.
+/// Names and allowed cores of the threads of this process.
 fn cores_of_threads() -> Vec<(String, String)> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     tasks
@@ -220,18 +217,9 @@ fn cores_of_threads() -> Vec<(String, String)> {
 }
 
 #[test]
-fn engine_workers_run_on_the_cores_of_the_thread_they_serve() {
+fn engine_workers_run_on_their_threads_cores() {
     let folder = tempfile::tempdir().unwrap();
-    let spec: SynthSpec = serde_json::from_slice(
-        &std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/tiny.json")).unwrap(),
-    )
-    .unwrap();
-    let checkpoint = folder.path().join("checkpoint");
-    synthesize(&spec, 1, &checkpoint, &mut |_, _| {}).unwrap();
-    let engine = folder.path().join("engine");
-    let checkpoint = Checkpoint::open(&checkpoint).unwrap();
-    export_networks(&checkpoint, &ExportOptions::default(), &engine, &mut |_| {}).unwrap();
-    let network = NetworkFile::read(&engine, "action").unwrap();
+    let network = NetworkFile::read(&networks(TINY, folder.path()), "action").unwrap();
 
     let last = *cores().last().unwrap();
     let options = CpuOptions { threads: 3, ..CpuOptions::default() };

@@ -1,39 +1,24 @@
-//! The library's own way from an engine folder to a driver, as the programs in `examples/` use it.
+//! From an engine folder to a driver through `runtime`, as in `examples/`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tandem::model::automot::{AutomotOptions, Parity};
+use std::path::Path;
+use tandem::model::automot::{AutomotOptions, ReferenceBehavior};
 use tandem::model::{ModelBlock, OptionsError};
 use tandem::pilot::{DeviceName, Run, RunFile};
 use tandem::runtime::{self, Loaded, OpenError};
 use tandem::scene::World;
-use tandem_evaluation::routes::parse_routes;
+use tandem_testkit::automot::{SOAK, networks};
+use tandem_testkit::world::routes;
 use tandem_world::EmbeddedWorld;
 use tempfile::TempDir;
 
-/// Ticks driven: the first prefill needs four frames, ten ticks apart.
+/// Ticks to drive: the first prefill needs four frames, ten ticks apart.
 const TICKS: u64 = 35;
 
-/// A network folder with small networks.
-fn networks(root: &TempDir) -> PathBuf {
-    let [checkpoint, networks] = ["checkpoint", "networks"].map(|name| root.path().join(name));
-    let config = Path::new(tandem_testkit::ROOT).join("configs/soak.json");
-    let tandem = |arguments: &[&str], flag: &str, input: &Path, out: &Path| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-        command.args(arguments).arg(flag).arg(input).arg("--out").arg(out);
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    tandem(&["checkpoint", "synth"], "--config", &config, &checkpoint);
-    tandem(&["export"], "--checkpoint", &checkpoint, &networks);
-    networks
-}
-
 #[test]
-fn loaded_networks_drive_several_routes_and_notes_reach_the_caller() {
+fn loaded_networks_drive_several_routes() {
     let root = TempDir::new().unwrap();
-    let folder = networks(&root);
+    let folder = networks(SOAK, root.path());
     let run = Run::try_from(&RunFile::default()).unwrap();
     let run = Run { device: DeviceName::Emulated, ..run };
     let mut notes = Vec::new();
@@ -42,8 +27,7 @@ fn loaded_networks_drive_several_routes_and_notes_reach_the_caller() {
     assert!(notes.iter().any(|note| note.contains("has no golden run")), "{notes:?}");
     assert!(model.backend().contains("ONNX Runtime"), "{}", model.backend());
 
-    let file = Path::new(tandem_testkit::ROOT).join("routes/short.xml");
-    let routes = parse_routes(fs::read(file).unwrap(), "short.xml").unwrap();
+    let routes = routes("short.xml");
     assert!(routes.len() > 1);
     for route in &routes[..2] {
         let mut world = EmbeddedWorld::new(route, model.sensors(), run.seed).unwrap();
@@ -59,7 +43,7 @@ fn loaded_networks_drive_several_routes_and_notes_reach_the_caller() {
 }
 
 #[test]
-fn a_folder_without_networks_is_an_error_that_names_it() {
+fn folder_without_networks_is_named() {
     let root = TempDir::new().unwrap();
     let run = Run::try_from(&RunFile::default()).unwrap();
     let error = Loaded::open(root.path(), &run, &mut |_| {}).err().unwrap();
@@ -68,7 +52,7 @@ fn a_folder_without_networks_is_an_error_that_names_it() {
 }
 
 #[test]
-fn run_files_in_configs_name_every_option_and_mean_what_they_say() {
+fn run_files_in_configs_name_every_option() {
     let read = |name: &str| {
         let path = Path::new(tandem_testkit::ROOT).join("configs").join(name);
         let file = RunFile::read(&path, &mut |note| panic!("{note}")).unwrap();
@@ -87,7 +71,7 @@ fn run_files_in_configs_name_every_option_and_mean_what_they_say() {
     let (_, release) = read("release.yaml");
     let options: AutomotOptions = release.model.as_ref().unwrap().options("automot").unwrap();
     let expected = AutomotOptions {
-        positions: Parity::Release,
+        positions: ReferenceBehavior::Release,
         jpeg_quality: Some(95),
         ..AutomotOptions::default()
     };
@@ -96,9 +80,9 @@ fn run_files_in_configs_name_every_option_and_mean_what_they_say() {
 }
 
 #[test]
-fn options_of_another_family_are_refused_before_anything_is_loaded() {
+fn options_of_another_family_are_refused() {
     let root = TempDir::new().unwrap();
-    let folder = networks(&root);
+    let folder = networks(SOAK, root.path());
     let model = Some(ModelBlock { family: "someone".to_owned(), options: Default::default() });
     let run = Run::try_from(&RunFile { model, ..RunFile::default() }).unwrap();
     let error = Loaded::open(&folder, &run, &mut |_| {}).err().unwrap();

@@ -1,4 +1,4 @@
-//! Time modes and latencies: null tests in the embedded world, closed loop, bit for bit.
+//! Time modes and latencies in the embedded world, closed loop: equivalences that hold bit for bit.
 
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -22,10 +22,10 @@ const TICKS: u64 = 300;
 
 const ROUTE: u32 = 1;
 
-/// What a tick came to: the command and where it found the vehicle, every bit of them.
+/// Bit patterns of a tick's command and of the vehicle's position and speed.
 type Bits = [u64; 6];
 
-/// Drives, and notes every tick and every inference.
+/// Drives; returns the bits and controls of the ticks, and the schedule.
 fn drive(
     world: &mut dyn World,
     driver: &mut dyn Driver,
@@ -60,7 +60,7 @@ fn run_file(slow: &str, fast: &str) -> RunFile {
     }
 }
 
-/// A run of drive [`ROUTE`], replaying `schedule` where the file says so.
+/// Run of route [`ROUTE`]; `schedule` is replayed if the file asks for it.
 fn run(file: &RunFile, schedule: Option<Schedule>) -> Run {
     let run = Run::try_from(file).unwrap();
     let Pace::Virtual(latencies) = &run.pace else { return run };
@@ -78,7 +78,7 @@ fn delayed(slow: &str, fast: &str) -> Delayed {
     delayed_by(&run_file(slow, fast), None)
 }
 
-/// A queue of `n` commands behind a driver, and nothing else.
+/// A driver whose commands are delayed by a queue of `n` commands.
 struct Queue {
     driver: Autopilot,
     commands: VecDeque<Command>,
@@ -143,7 +143,7 @@ fn latency_just_above_a_tick_costs_one_more() {
     assert_eq!((missed("49"), missed("50"), missed("51")), (0, 0, TICKS));
 }
 
-/// The scene of `lag` ticks ago at every second tick, and of one tick before that in between.
+/// A driver that sees the scene of `lag` ticks ago at even ticks, and that of one tick earlier at odd ones.
 struct Memory {
     driver: Autopilot,
     lag: usize,
@@ -175,23 +175,23 @@ fn slow_latency_delays_the_scene_but_not_the_ego_state() {
     assert_eq!(privileged(&mut delayed("50", "0")).0, privileged(&mut memory(1)).0);
 }
 
-/// Sees what a [`Delayed`] hands on, and answers at once.
-struct Blind;
+/// Driver within a [`Delayed`] that answers at once.
+struct Constant;
 
-impl Driver for Blind {
+impl Driver for Constant {
     fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
         let report = TickReport { frame: observation.frame, ..TickReport::default() };
         Ok(Control { command: Command::default(), report })
     }
 }
 
-/// For each tick, which tick's observation its command rests on and which tick's scene.
+/// For each tick, the tick of the observation and that of the scene that its command is based on.
 fn basis(slow: &str, fast: &str, period: u32, releases: FastReleases) -> Vec<Option<(u64, u64)>> {
     let file =
         RunFile { refresh_period_ticks: period, fast_releases: releases, ..run_file(slow, fast) };
     let run = run(&file, None);
     let Pace::Virtual(latencies) = run.pace.clone() else { panic!("not in virtual time") };
-    let mut driver = Delayed::new(Box::new(Blind), latencies, &run);
+    let mut driver = Delayed::new(Box::new(Constant), latencies, &run);
     let truth = demo_world(SensorSuite { truth: true, ..SensorSuite::default() }, 1).observe();
     (1..=60_u64)
         .map(|frame| {
@@ -208,7 +208,7 @@ fn basis(slow: &str, fast: &str, period: u32, releases: FastReleases) -> Vec<Opt
         .collect()
 }
 
-/// The first tick, from 1, whose command rests on the first scene.
+/// First tick, counted from 1, with a command based on a scene.
 fn first(slow: &str, fast: &str) -> u64 {
     let found = basis(slow, fast, 2, FastReleases::Overlap);
     found.iter().position(Option::is_some).unwrap() as u64 + 1
@@ -216,25 +216,25 @@ fn first(slow: &str, fast: &str) -> u64 {
 
 #[test]
 fn slow_and_fast_latencies_add_up() {
-    // The scene of tick 1 is there 30 ms after it, so the inference of tick 2 reads it, and its
-    // command, 30 ms later, is applied at tick 3.
+    // The scene of tick 1 is visible 30 ms later, so the action step of tick 2 reads it; its command, 30 ms
+    // later, is applied at tick 3.
     assert_eq!(first("30", "30"), 3);
     assert_eq!(first("30", "0"), 2);
     assert_eq!(first("0", "30"), 2);
-    assert_eq!(first("50", "50"), 3, "whole ticks stay whole");
+    assert_eq!(first("50", "50"), 3, "latencies of complete ticks");
     assert_eq!(first("50.000001", "50"), 4);
     assert_eq!(first("149", "149"), 7);
 }
 
-/// Ages in the plain arithmetic of nanoseconds, over all scenes and inferences.
+/// The same ages computed in nanoseconds over all scenes and action steps.
 fn expected(slow_ns: u64, fast_ns: u64, period: u64, is_busy: bool) -> Vec<Option<(u64, u64)>> {
     let at = |tick: u64| tick * 50_000_000;
     let mut scenes: Vec<(u64, u64)> = Vec::new();
     let mut inferences: Vec<(u64, u64, u64)> = Vec::new();
     (1..=60_u64)
         .map(|tick| {
-            // Refreshes begin on multiples of the period since the first tick, or, where one was
-            // under way then, as soon as it is over.
+            // Prefills begin at multiples of the period since the first tick, or when the previous one ends if
+            // it is still running then.
             let is_free = scenes.last().is_none_or(|(_, visible)| *visible <= at(tick));
             let due = scenes.last().map_or(1, |(begun, _)| begun + period);
             if is_free && tick >= due {
@@ -273,11 +273,11 @@ proptest! {
 fn recorded_schedule_reproduces_the_drive() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("schedules/drive.json");
-    let drawn = RunFile {
+    let sampled = RunFile {
         fast_releases: FastReleases::Busy,
         ..run_file("lognormal:p50=120,p99=400", "normal:mean=60,sd=30")
     };
-    let (bits, controls, schedule) = privileged(&mut delayed_by(&drawn, None));
+    let (bits, controls, schedule) = privileged(&mut delayed_by(&sampled, None));
     assert!(controls.iter().any(|control| control.report.is_held));
     schedule.write(&path).unwrap();
     let read = Schedule::read(&path).unwrap();
@@ -285,13 +285,17 @@ fn recorded_schedule_reproduces_the_drive() {
         slow_latency: LatencySpec::Replayed(folder.path().into()),
         fast_latency: LatencySpec::Replayed(folder.path().into()),
         seed: 99,
-        ..drawn.clone()
+        ..sampled.clone()
     };
     let (again, _, schedule_again) = privileged(&mut delayed_by(&replayed, Some(read)));
     assert_eq!(again, bits);
     assert_eq!(schedule_again, schedule);
-    let other = RunFile { seed: 99, ..drawn };
-    assert_ne!(privileged(&mut delayed_by(&other, None)).0, bits, "draws have a seed");
+    let other = RunFile { seed: 99, ..sampled };
+    assert_ne!(
+        privileged(&mut delayed_by(&other, None)).0,
+        bits,
+        "another seed gives the same drive"
+    );
 }
 
 #[test]
@@ -334,8 +338,8 @@ fn model(
     drive(&mut world, &mut *pilot, ticks).unwrap()
 }
 
-/// What a model planned at the ticks at which it acted, as text that holds every bit: random weights
-/// may well brake whatever they plan.
+/// Trajectories of the ticks with an action step, as text with every bit. Commands would not do: random
+/// weights may brake whatever they plan.
 fn trajectories(controls: &[Control]) -> Vec<String> {
     let planned = controls.iter().filter_map(|control| control.report.trajectory.as_ref());
     planned.map(|trajectory| format!("{trajectory:?}")).collect()
@@ -351,28 +355,29 @@ fn model_keeps_virtual_time() {
     let command = DelayedOutput::Command;
     let (bits, controls, _) = model(&networks, &run(&lockstep, None), command, ticks);
     let planned = trajectories(&controls);
-    assert!(planned.len() > 20 && planned[0] != planned[20], "it answers what it sees");
+    assert!(planned.len() > 20 && planned[0] != planned[20], "trajectories do not change");
     let zero = from_start(run_file("0", "0"));
     for delays in [DelayedOutput::Command, DelayedOutput::Plan] {
         let (zero, controls, _) = model(&networks, &run(&zero, None), delays, ticks);
         assert_eq!((&zero, &trajectories(&controls)), (&bits, &planned), "zero delay is lockstep");
     }
 
-    let drawn = from_start(run_file("lognormal:p50=120,p99=300", "uniform:min=20,max=90"));
-    let (bits, controls, schedule) = model(&networks, &run(&drawn, None), command, ticks);
+    let sampled = from_start(run_file("lognormal:p50=120,p99=300", "uniform:min=20,max=90"));
+    let (bits, controls, schedule) = model(&networks, &run(&sampled, None), command, ticks);
     let rests_on = |control: &Control| control.report.acted_on.is_some();
     assert!(controls.iter().any(rests_on) && controls.iter().any(|c| c.report.is_held));
     let replayed = RunFile {
         slow_latency: LatencySpec::Replayed("here".into()),
         fast_latency: LatencySpec::Replayed("here".into()),
-        ..drawn.clone()
+        ..sampled.clone()
     };
     let (again, controls_again, schedule_again) =
         model(&networks, &run(&replayed, Some(schedule.clone())), command, ticks);
     assert_eq!((again, &schedule_again), (bits, &schedule));
     assert_eq!(trajectories(&controls_again), trajectories(&controls));
-    // The same inferences are released where plans are delayed.
-    let (_, plans, schedule_of_plans) = model(&networks, &run(&drawn, None), DelayedOutput::Plan, ticks);
+    // With delayed plans the same action steps are released.
+    let (_, plans, schedule_of_plans) =
+        model(&networks, &run(&sampled, None), DelayedOutput::Plan, ticks);
     assert_eq!(schedule_of_plans, schedule);
     let acted_on = |controls: &[Control]| -> Vec<_> {
         controls.iter().map(|control| control.report.acted_on).collect()

@@ -1,81 +1,67 @@
-//! Two rates on one device, with timings that are as bad as the test wants: ticks never wait for a
-//! refresh, never read a prefix that is not whole, and what fails leaves the old prefix in use.
+//! Two rates on one device under adverse timing: ticks never wait for a prefill and never read an incomplete
+//! prefix, and after a failure the previous prefix stays in use.
 //!
-//! Real networks of a tiny checkpoint drive the embedded world on an emulated device, whose streams
-//! are threads, whose memory is apart from the host's, and whose every piece of work a test may hold,
-//! delay or fail.
+//! Networks of a tiny checkpoint drive the embedded world on an emulated device, whose streams are threads and
+//! whose memory is separate from the host's. A test can block, delay or fail each of its operations.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::Duration;
-use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
-use tandem::device::{Counter, Device, DeviceError, Emulation, HostDevice, Kind, Piece};
-use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use tandem::kv_cache::{KvSnapshot, Slot, SlotPool};
-use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
-use tandem::model::automot::stages;
-use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{
-    AutomotAction, AutomotPerception, AutomotReadings, AutomotUnderstanding, Networks,
-    PerceptionOptions, Positions, sensors,
+use tandem::control::{Localizer, StateFilterConfig};
+use tandem::device::{
+    Counter, Device, DeviceError, Emulation, HostDevice, Operation, OperationKind,
 };
-use tandem::model::{ActionExpert, ModelError};
-use tandem::model::{Delays, Experts};
+use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
+use tandem::kv_cache::{KvSnapshot, Slot};
+use tandem::model::automot::{
+    Automot, AutomotOptions, AutomotPerception, AutomotReadings, sensors, stages,
+};
+use tandem::model::{ActionExpert, Family, ModelError, Placement};
 use tandem::pilot::{ClockName, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{Control, Driver, Trajectory, World};
 use tandem::timing::{Stage, StageSpans};
-use tandem_evaluation::routes::parse_routes;
-use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
-use tandem_export::folder::export_networks;
+use tandem_testkit::automot::{SOAK, export, synthesize};
+use tandem_testkit::world::demo_world;
 use tandem_world::EmbeddedWorld;
+use tempfile::TempDir;
 
-/// Ticks before the first refresh: the history of frames that a prompt looks back over.
+/// Ticks before the first prefill, which the history of frames in a prompt spans.
 const HISTORY_TICKS: usize = 16;
 
-fn file(path: &str) -> std::path::PathBuf {
-    Path::new(tandem_testkit::ROOT).join(path)
+/// Folder with the networks in two layer groups, exported once.
+static NETWORKS: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = synthesize(SOAK, 1, &folder.path().join("checkpoint"));
+    let options = ExportOptions { understanding_groups: 2, ..ExportOptions::default() };
+    let networks = folder.path().join("networks");
+    export(&checkpoint, &options, &networks);
+    (folder, networks)
+});
+
+fn load(device: &Arc<dyn Device>) -> Automot {
+    let backend = || Box::new(OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap());
+    let placement = Placement {
+        streams: device.streams(None).unwrap(),
+        device: Arc::clone(device),
+        fast: backend(),
+        slow: backend(),
+    };
+    Automot::load(&NETWORKS.1, placement, AutomotOptions::default()).unwrap()
 }
 
-/// The networks, in two layer groups, exported once; and the tokenizer's folder.
-fn engine() -> (&'static Path, Networks) {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let spec: SynthSpec =
-            serde_json::from_slice(&std::fs::read(file("configs/soak.json")).unwrap()).unwrap();
-        let checkpoint = folder.path().join("checkpoint");
-        synthesize(&spec, 1, &checkpoint, &mut |_, _| {}).unwrap();
-        let checkpoint = Checkpoint::open(&checkpoint).unwrap();
-        let options = ExportOptions { understanding_groups: 2, ..ExportOptions::default() };
-        let engine = folder.path().join("engine");
-        export_networks(&checkpoint, &options, &engine, &mut |_| {}).unwrap();
-        folder
-    });
-    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
-    let folder = folder.path().join("engine").leak();
-    (folder, Networks::load(folder, &backend, &backend).unwrap())
-}
-
-fn world() -> EmbeddedWorld {
-    let routes = std::fs::read_to_string(file("routes/demo.xml")).unwrap();
-    let routes = parse_routes(&routes, "routes/demo.xml").unwrap();
-    EmbeddedWorld::new(&routes[0], sensors(), 1).unwrap()
-}
-
-/// The action expert, with a copy of what it answered: commands hide most of it.
-struct Heard {
-    expert: AutomotAction,
-    /// Whether it works from captured graphs, or hands its work over anew at every tick.
+/// The action expert with a log of its trajectories, of which commands show little.
+struct Logging {
+    expert: Box<dyn ActionExpert<Readings = AutomotReadings>>,
+    /// Whether it launches captured graphs. If false, it enqueues single operations at every tick.
     is_prepared: bool,
     trajectories: Arc<Mutex<Vec<String>>>,
 }
 
-impl ActionExpert for Heard {
+impl ActionExpert for Logging {
     type Readings = AutomotReadings;
 
     fn prepare(&mut self, slot: &Slot, readings: &mut AutomotReadings) -> Result<(), ModelError> {
@@ -90,17 +76,18 @@ impl ActionExpert for Heard {
         spans: &mut StageSpans,
     ) -> Result<Option<Trajectory>, ModelError> {
         let trajectory = self.expert.act(prefix, readings, random, spans)?.unwrap();
-        let heard = format!("{} {:?}", prefix.meta().version, trajectory.waypoints);
-        self.trajectories.lock().unwrap().push(heard);
+        let logged = format!("{} {:?}", prefix.meta().version, trajectory.waypoints);
+        self.trajectories.lock().unwrap().push(logged);
         Ok(Some(trajectory))
     }
 }
 
-/// A vehicle in the embedded world with the pilot in it.
+/// The embedded world and the pilot that drives in it.
 struct Drive {
     world: EmbeddedWorld,
     pilot: Pilot<AutomotPerception>,
     device: Arc<dyn Device>,
+    model: Automot,
     trajectories: Arc<Mutex<Vec<String>>>,
 }
 
@@ -110,34 +97,20 @@ impl Drive {
     }
 
     fn with(device: HostDevice, run: RunFile, slots: usize, is_prepared: bool) -> Self {
-        let (folder, networks) = engine();
         let device: Arc<dyn Device> = Arc::new(device);
-        let lanes = device.lanes(None).unwrap();
-        let networks = networks.on(Arc::clone(&device), lanes);
-        let world = world();
-        let tokenizer = Tokenizer::read(&folder.join("tokenizer.json")).unwrap();
-        let understanding = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
-        let points = world.plan().points.iter().map(PlanPoint::from);
-        let planner = RoutePlanner::new(points, RoutePlannerConfig::default());
-        let frames = understanding.frames_per_prompt();
-        let options = PerceptionOptions::default();
-        let perception = AutomotPerception::new(&networks, planner, frames, options).unwrap();
-        let action = AutomotAction::new(&networks, Positions::default()).unwrap();
+        let model = load(&device);
+        let world = demo_world(sensors(), 1);
+        let mut experts = model.experts(world.plan()).unwrap();
         let trajectories = Arc::default();
-        let action = Heard { expert: action, is_prepared, trajectories: Arc::clone(&trajectories) };
-        let pilot = Pilot::new(
-            &Run::try_from(&run).unwrap(),
-            Experts {
-                perception,
-                understanding: Box::new(understanding),
-                action: Box::new(action),
-                follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
-                delays: Delays::Command,
-            },
-            Localizer::new(StateFilterConfig::default(), world.plan().reference),
-            SlotPool::new(&device, networks.prefix, slots).unwrap(),
-        );
-        Self { world, pilot: pilot.unwrap(), device, trajectories }
+        experts.action = Box::new(Logging {
+            expert: experts.action,
+            is_prepared,
+            trajectories: Arc::clone(&trajectories),
+        });
+        let localizer = Localizer::new(StateFilterConfig::default(), world.plan().reference);
+        let run = Run::try_from(&run).unwrap();
+        let pilot = Pilot::new(&run, experts, localizer, model.slots(slots).unwrap()).unwrap();
+        Self { world, pilot, device, model, trajectories }
     }
 
     fn tick(&mut self) -> Control {
@@ -147,9 +120,9 @@ impl Drive {
         control
     }
 
-    /// Ticks until the newest prefix has this version; gives the tick that first saw it.
+    /// Ticks until the newest prefix has this version; returns the first tick with it.
     fn until_version(&mut self, version: u64) -> Control {
-        tandem_testkit::patience::until(&format!("version {version}"), || {
+        tandem_testkit::poll::until(&format!("version {version}"), || {
             let control = self.tick();
             let found = Self::version(&control);
             assert!(found <= version, "version {found} came before {version}");
@@ -162,8 +135,8 @@ impl Drive {
     }
 }
 
-/// Real time, a refresh whenever the last one is over.
-fn at_once() -> RunFile {
+/// Real time, with a prefill whenever the previous one is complete.
+fn continuous() -> RunFile {
     RunFile {
         clock: ClockName::Wall,
         warm_up_ticks: 0,
@@ -172,36 +145,38 @@ fn at_once() -> RunFile {
     }
 }
 
-/// Holds pieces of the slow lane, and says when one has come.
+/// Blocks operations of the slow stream.
 #[derive(Default)]
-struct Hold {
-    state: Mutex<Held>,
+struct Gate {
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Held {
-    /// The kind of piece that is held, if any.
-    at: Option<fn(Kind) -> bool>,
-    has_come: bool,
+struct GateState {
+    /// Selects the operations that are blocked.
+    at: Option<fn(OperationKind) -> bool>,
+    is_blocking: bool,
 }
 
-impl Hold {
+impl Gate {
     fn device(self: &Arc<Self>) -> HostDevice {
-        let hold = Arc::clone(self);
-        emulating(move |piece| {
-            let mut held = hold.state.lock().unwrap();
-            while piece.lane == "slow" && held.at.is_some_and(|is_held| is_held(piece.kind)) {
-                held.has_come = true;
-                hold.changed.notify_all();
-                held = hold.changed.wait(held).unwrap();
+        let gate = Arc::clone(self);
+        emulating(move |operation| {
+            let mut state = gate.state.lock().unwrap();
+            while operation.stream == "slow"
+                && state.at.is_some_and(|is_blocked| is_blocked(operation.kind))
+            {
+                state.is_blocking = true;
+                gate.changed.notify_all();
+                state = gate.changed.wait(state).unwrap();
             }
             Ok(())
         })
     }
 
-    fn close(&self, at: fn(Kind) -> bool) {
-        *self.state.lock().unwrap() = Held { at: Some(at), has_come: false };
+    fn close(&self, at: fn(OperationKind) -> bool) {
+        *self.state.lock().unwrap() = GateState { at: Some(at), is_blocking: false };
     }
 
     fn open(&self) {
@@ -209,28 +184,28 @@ impl Hold {
         self.changed.notify_all();
     }
 
-    fn has_come(&self) -> bool {
-        self.state.lock().unwrap().has_come
+    fn is_blocking(&self) -> bool {
+        self.state.lock().unwrap().is_blocking
     }
 }
 
 fn emulating(
-    before: impl Fn(&Piece) -> Result<(), DeviceError> + Send + Sync + 'static,
+    before: impl Fn(&Operation) -> Result<(), DeviceError> + Send + Sync + 'static,
 ) -> HostDevice {
     HostDevice::emulating(Emulation { before: Arc::new(before), memory_bytes: None })
 }
 
-/// Drives until a refresh stands still at a piece of some kind, then 40 ticks, then lets it go on.
-fn ticks_go_on_while_a_refresh_stands_still_at(kind: fn(Kind) -> bool) {
-    let hold = Arc::new(Hold::default());
-    let mut drive = Drive::on(hold.device(), at_once(), 3);
+/// Drives until a prefill is blocked at an operation of some kind, drives 40 ticks, and unblocks it.
+fn ticks_continue_while_blocked_at(kind: fn(OperationKind) -> bool) {
+    let gate = Arc::new(Gate::default());
+    let mut drive = Drive::on(gate.device(), continuous(), 3);
     drive.until_version(1);
-    hold.close(kind);
+    gate.close(kind);
     let mut newest = 0;
-    while !hold.has_come() {
+    while !gate.is_blocking() {
         newest = Drive::version(&drive.tick());
     }
-    // The one before it may have been ready and not yet published.
+    // The previous prefix may have been complete and not yet published.
     newest = newest.max(Drive::version(&drive.tick()));
     let ticks: Vec<Control> = (0..40).map(|_| drive.tick()).collect();
     for control in &ticks {
@@ -239,12 +214,12 @@ fn ticks_go_on_while_a_refresh_stands_still_at(kind: fn(Kind) -> bool) {
     }
     let delayed = drive.pilot.statistics().refreshes_delayed;
     assert!(delayed >= 40, "{delayed} refreshes that were due waited");
-    hold.open();
+    gate.open();
     let control = drive.until_version(newest + 1);
-    // The refresh began before the first of these ticks and ended behind the last: they overlapped.
-    let refresh = control.report.refresh.as_ref().unwrap();
+    // The prefill began before the first of these ticks and ended after the last, so they overlapped.
+    let refresh = control.report.prefill.as_ref().unwrap();
     let span = |spans: &StageSpans, stage| *spans.iter().find(|span| span.stage == stage).unwrap();
-    let refresh = span(&refresh.spans, Stage::REFRESH);
+    let refresh = span(&refresh.spans, Stage::PREFILL);
     for control in &ticks {
         for stage in [Stage::TICK, Stage::UPLOAD, stages::BEV, stages::ACTION, Stage::DOWNLOAD] {
             let tick = span(&control.report.spans, stage);
@@ -255,23 +230,23 @@ fn ticks_go_on_while_a_refresh_stands_still_at(kind: fn(Kind) -> bool) {
 }
 
 #[test]
-fn ticks_go_on_while_a_frame_or_layer_group_stands_still() {
-    ticks_go_on_while_a_refresh_stands_still_at(|kind| kind == Kind::Run);
+fn ticks_continue_while_a_network_run_is_blocked() {
+    ticks_continue_while_blocked_at(|kind| kind == OperationKind::Run);
 }
 
 #[test]
-fn ticks_go_on_while_a_prefix_is_being_sealed() {
-    // The only downloads of a refresh are of its last layer, which are looked at before the seal.
-    ticks_go_on_while_a_refresh_stands_still_at(|kind| matches!(kind, Kind::Download(_)));
+fn ticks_continue_while_a_prefix_is_being_sealed() {
+    // The only downloads of a prefill are of its last layer, which is checked before the seal.
+    ticks_continue_while_blocked_at(|kind| matches!(kind, OperationKind::Download(_)));
 }
 
 #[test]
-fn a_tick_copies_its_readings_and_its_answers_and_allocates_nothing() {
-    let hold = Arc::new(Hold::default());
-    let mut drive = Drive::on(hold.device(), at_once(), 3);
+fn tick_copies_inputs_and_outputs_and_allocates_nothing() {
+    let gate = Arc::new(Gate::default());
+    let mut drive = Drive::on(gate.device(), continuous(), 3);
     drive.until_version(4);
-    hold.close(|kind| kind == Kind::Run);
-    while !hold.has_come() {
+    gate.close(|kind| kind == OperationKind::Run);
+    while !gate.is_blocking() {
         drive.tick();
     }
     drive.tick();
@@ -281,18 +256,18 @@ fn a_tick_copies_its_readings_and_its_answers_and_allocates_nothing() {
         drive.tick();
     }
     let counts = drive.device.counts() - before;
-    let (_, networks) = engine();
+    let networks = drive.model.networks();
     let bytes = |specs: &[tandem_export::contract::TensorSpec]| -> u64 {
         specs
             .iter()
             .map(|spec| (spec.shape.iter().product::<usize>() * spec.dtype.size()) as u64)
             .sum()
     };
-    // The readings: picture and histogram; speed and target points, first position, prefix length.
+    // Inputs: BEV image and histogram; speed and target points, first position, prefix length.
     let (bev, action) = (networks.bev.contract(), networks.action.contract());
     let readings = bytes(&bev.inputs) + bytes(&action.inputs[1..4]);
     assert_eq!(counts[Counter::UploadedBytes], TICKS * readings);
-    // The answers: 20 route points and 6 waypoints, 52 numbers, and the decision ids.
+    // Outputs: 20 route points and 6 waypoints, 52 numbers, and the decision ids.
     assert_eq!(
         action.outputs[..2].iter().map(|o| o.shape.iter().product::<usize>()).sum::<usize>(),
         52
@@ -304,11 +279,10 @@ fn a_tick_copies_its_readings_and_its_answers_and_allocates_nothing() {
         (TICKS, TICKS),
         "one graph, one wait"
     );
-    hold.open();
+    gate.open();
 }
 
-/// Trajectories of a drive in virtual time with the versions of their prefixes, as text that holds
-/// every bit.
+/// Trajectories of a drive in virtual time with the versions of their prefixes, as text with every bit.
 fn trajectories(device: HostDevice, guard: Option<f64>, is_prepared: bool) -> Vec<String> {
     let run = RunFile {
         warm_up_ticks: 0,
@@ -324,24 +298,23 @@ fn trajectories(device: HostDevice, guard: Option<f64>, is_prepared: bool) -> Ve
     std::mem::take(&mut *drive.trajectories.lock().unwrap())
 }
 
-/// Any number read before it was written, from the wrong slot or half overwritten, would give another
-/// trajectory.
+/// A value that is read too early, from another slot or partly overwritten would change a trajectory.
 #[test]
-fn whatever_the_timing_the_same_prefixes_give_the_same_trajectories() {
+fn trajectories_do_not_depend_on_device_timing() {
     let expected = trajectories(HostDevice::new(), None, false);
     let versions: BTreeSet<_> =
-        expected.iter().map(|heard| heard.split_once(' ').unwrap().0).collect();
+        expected.iter().map(|logged| logged.split_once(' ').unwrap().0).collect();
     assert!(versions.len() > 6, "every slot is used twice: {versions:?}");
     let different: BTreeSet<_> =
-        expected.iter().map(|heard| heard.split_once(' ').unwrap().1).collect();
-    assert_eq!(different.len(), expected.len(), "every tick answers something else");
+        expected.iter().map(|logged| logged.split_once(' ').unwrap().1).collect();
+    assert_eq!(different.len(), expected.len(), "two ticks have the same trajectory");
     assert_eq!(trajectories(HostDevice::new(), None, true), expected, "graphs");
     for (seed, guard) in [(1, None), (2, None), (3, Some(5.0))] {
-        let pieces = AtomicU64::new(seed << 32);
+        let operations = AtomicU64::new(seed << 32);
         let device = emulating(move |_| {
-            // SplitMix64's last step: a different delay for each piece, up to 2 ms.
-            let piece = pieces.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-            let mixed = (piece ^ (piece >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            // The last step of SplitMix64 gives each operation another delay, up to 2 ms.
+            let operation = operations.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            let mixed = (operation ^ (operation >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             std::thread::sleep(Duration::from_micros((mixed >> 40) % 2000));
             Ok(())
         });
@@ -350,12 +323,12 @@ fn whatever_the_timing_the_same_prefixes_give_the_same_trajectories() {
 }
 
 #[test]
-fn between_refreshes_the_device_is_kept_busy_if_that_is_asked_for() {
+fn keep_warm_runs_networks_between_prefills() {
     let runs = Arc::new(AtomicU64::new(0));
     let device = {
         let runs = Arc::clone(&runs);
-        emulating(move |piece| {
-            let is_slow_run = piece.lane == "slow" && piece.kind == Kind::Run;
+        emulating(move |operation| {
+            let is_slow_run = operation.stream == "slow" && operation.kind == OperationKind::Run;
             runs.fetch_add(u64::from(is_slow_run), Ordering::SeqCst);
             Ok(())
         })
@@ -364,20 +337,20 @@ fn between_refreshes_the_device_is_kept_busy_if_that_is_asked_for() {
         refresh_period_ticks: 10_000,
         keep_warm_millis: Some(1.0),
         tick_guard_millis: Some(1.0),
-        ..at_once()
+        ..continuous()
     };
     let mut drive = Drive::on(device, run, 3);
     drive.until_version(1);
     let before = runs.load(Ordering::SeqCst);
-    tandem_testkit::patience::until("five runs between refreshes", || {
-        assert_eq!(Drive::version(&drive.tick()), 1, "nothing of it becomes a prefix");
+    tandem_testkit::poll::until("five runs between refreshes", || {
+        assert_eq!(Drive::version(&drive.tick()), 1, "a warm-up run was published");
         (runs.load(Ordering::SeqCst) >= before + 5).then_some(())
     });
 }
 
 #[test]
-fn with_one_slot_too_few_refreshes_are_left_out_and_ticks_go_on() {
-    let mut drive = Drive::on(emulating(|_| Ok(())), at_once(), 1);
+fn prefills_without_a_free_slot_are_skipped() {
+    let mut drive = Drive::on(emulating(|_| Ok(())), continuous(), 1);
     drive.until_version(1);
     for _ in 0..30 {
         assert_eq!(Drive::version(&drive.tick()), 1);
@@ -386,28 +359,28 @@ fn with_one_slot_too_few_refreshes_are_left_out_and_ticks_go_on() {
 }
 
 #[test]
-fn a_refresh_that_fails_midway_leaves_the_old_prefix_and_its_slot_is_used_again() {
+fn failed_prefill_keeps_old_prefix_and_returns_its_slot() {
     let runs = Arc::new(AtomicU64::new(0));
     let fail_at = Arc::new(AtomicU64::new(u64::MAX));
     let device = {
         let (runs, fail_at) = (Arc::clone(&runs), Arc::clone(&fail_at));
-        emulating(move |piece| {
-            let is_slow_run = piece.lane == "slow" && piece.kind == Kind::Run;
+        emulating(move |operation| {
+            let is_slow_run = operation.stream == "slow" && operation.kind == OperationKind::Run;
             if is_slow_run && runs.fetch_add(1, Ordering::SeqCst) == fail_at.load(Ordering::SeqCst)
             {
-                let (what, reason) = ("the second group".into(), "as the test asked".into());
+                let (what, reason) = ("the second group".into(), "scripted failure".into());
                 return Err(DeviceError::Failed { what, reason });
             }
             Ok(())
         })
     };
-    // Two slots: one that was never given back would be missed at once.
-    let mut drive = Drive::on(device, at_once(), 2);
+    // Two slots: one that is not returned would be missing at once.
+    let mut drive = Drive::on(device, continuous(), 2);
     drive.until_version(1);
     for round in 1..=3 {
         let before = drive.pilot.statistics();
         let version = Drive::version(&drive.tick());
-        // Of the runs to come, the third is a layer group: at most one frame is new per tick.
+        // The third run from now is a layer group, because at most one frame is new per tick.
         fail_at.store(runs.load(Ordering::SeqCst) + 2, Ordering::SeqCst);
         let mut newest = version;
         while drive.pilot.statistics().refreshes_failed == before.refreshes_failed {
@@ -416,7 +389,7 @@ fn a_refresh_that_fails_midway_leaves_the_old_prefix_and_its_slot_is_used_again(
         assert_eq!(drive.pilot.statistics().refreshes_failed, before.refreshes_failed + 1);
         fail_at.store(u64::MAX, Ordering::SeqCst);
         let failed = drive.pilot.statistics().refreshes_started;
-        tandem_testkit::patience::until(
+        tandem_testkit::poll::until(
             &format!("round {round}: a refresh after the failed one"),
             || (Drive::version(&drive.tick()) > failed).then_some(()),
         );
@@ -425,7 +398,7 @@ fn a_refresh_that_fails_midway_leaves_the_old_prefix_and_its_slot_is_used_again(
 }
 
 #[test]
-fn a_device_that_is_lost_ends_the_drive_with_one_error() {
+fn lost_device_ends_the_drive_with_one_error() {
     let is_lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let device = {
         let is_lost = Arc::clone(&is_lost);
@@ -436,7 +409,7 @@ fn a_device_that_is_lost_ends_the_drive_with_one_error() {
             }
         })
     };
-    let mut drive = Drive::on(device, at_once(), 3);
+    let mut drive = Drive::on(device, continuous(), 3);
     drive.until_version(1);
     is_lost.store(true, Ordering::SeqCst);
     let error = drive.pilot.drive(&drive.world.observe()).unwrap_err();
@@ -445,12 +418,11 @@ fn a_device_that_is_lost_ends_the_drive_with_one_error() {
 }
 
 #[test]
-fn memory_that_does_not_suffice_is_said_at_the_start() {
-    let (_, networks) = engine();
+fn too_little_device_memory_is_an_error_at_the_start() {
     let device: Arc<dyn Device> = Arc::new(HostDevice::emulating(Emulation {
         memory_bytes: Some(1 << 12),
         ..Emulation::default()
     }));
-    let error = SlotPool::new(&device, networks.prefix, 3).err().unwrap();
+    let error = load(&device).slots(3).err().unwrap();
     assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
 }

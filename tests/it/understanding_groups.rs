@@ -1,60 +1,41 @@
-//! The understanding expert in layer groups gives, bit for bit, what it gives in one network: as
-//! networks, behind the model, and through every command that takes a folder.
+//! The understanding expert in layer groups equals that in one network, bit for bit: as networks, in a drive,
+//! and for every command that reads a folder.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use tandem::control::{Localizer, PathFollower, PathFollowerConfig, StateFilterConfig};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
-use tandem::kv_cache::SlotPool;
-use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
-use tandem::model::automot::tokenizer::Tokenizer;
-use tandem::model::automot::{
-    AutomotAction, AutomotPerception, AutomotUnderstanding, Networks, PerceptionOptions, Positions,
-    sensors,
-};
-use tandem::model::{Delays, Experts};
-use tandem::pilot::{Pilot, Run, RunFile};
-use tandem::scene::{self, Driver, World};
+use tandem::model::automot::Networks;
+use tandem::pilot::{Run, RunFile};
+use tandem::runtime::Loaded;
+use tandem::scene::{self, World};
 use tandem::tensor::HostTensor;
-use tandem_evaluation::routes::parse_routes;
-use tandem_export::automot::Checkpoint;
-use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
+use tandem_export::automot::{Checkpoint, ExportOptions};
 use tandem_export::contract::TensorSpec;
-use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
-use tandem_world::EmbeddedWorld;
+use tandem_testkit::automot::{TINY, small_frames, synthesize};
+use tandem_testkit::world::demo_world;
 
-const TINY: &str = include_str!("../../configs/tiny.json");
 const LAYERS: usize = 4;
 
-/// Tokens of the prompt that are real; what follows is padding.
+/// Tokens of the prompt without padding.
 const LENGTH: usize = 50;
 
 type Tensors = BTreeMap<String, HostTensor>;
 
 fn checkpoint(folder: &Path) -> Checkpoint {
-    let spec: SynthSpec = serde_json::from_str(TINY).unwrap();
-    synthesize(&spec, 3, &folder.join("checkpoint"), |_, _| {}).unwrap();
-    Checkpoint::open(&folder.join("checkpoint")).unwrap()
+    synthesize(TINY, 3, &folder.join("checkpoint"))
 }
 
 fn export(checkpoint: &Checkpoint, precision: Precision, groups: usize, out: &Path) {
-    let options = ExportOptions {
-        precision,
-        frame_size: [64, 96],
-        frames: 2,
-        understanding_groups: groups,
-        ..ExportOptions::default()
-    };
-    let summary = export_networks(checkpoint, &options, out, &mut |_| {}).unwrap();
+    let options = ExportOptions { precision, understanding_groups: groups, ..small_frames() };
+    let summary = tandem_testkit::automot::export(checkpoint, &options, out);
     assert_eq!(summary.networks.len(), 3 + groups);
 }
 
-/// A prompt of text, six image tokens, text, six image tokens and text; numbers like noise.
+/// A prompt of text, six image tokens, text, six image tokens and text, with pseudorandom embeddings.
 fn prompt(inputs: &[TensorSpec]) -> Tensors {
     let capacity = inputs.iter().find(|spec| spec.name == "token_ids").unwrap().shape[0];
     let slot = |i: usize| match i {
@@ -90,7 +71,7 @@ fn prompt(inputs: &[TensorSpec]) -> Tensors {
         .collect()
 }
 
-/// Runs one network on the tensors of its names and adds what it gives.
+/// Runs a network on the tensors of its input names and adds its outputs.
 fn run(folder: &Path, network: &str, tensors: &mut Tensors) {
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |line| eprintln!("{line}"));
     let engine = backend.unwrap().load(&NetworkFile::read(folder, network).unwrap()).unwrap();
@@ -111,7 +92,7 @@ fn run(folder: &Path, network: &str, tensors: &mut Tensors) {
     }
 }
 
-/// Runs the expert in one and in `groups` networks and compares every key and value.
+/// Runs the expert in one and in `groups` networks and compares all keys and values.
 #[track_caller]
 fn check(precision: Precision, groups: usize) {
     let place = tempfile::tempdir().unwrap();
@@ -137,27 +118,27 @@ fn check(precision: Precision, groups: usize) {
 }
 
 #[test]
-fn two_groups_give_what_one_network_gives() {
+fn two_groups_match_one_network() {
     check(Precision::F32, 2);
 }
 
 #[test]
-fn groups_of_different_sizes_give_what_one_network_gives() {
+fn groups_of_different_sizes_match_one_network() {
     check(Precision::F32, 3);
 }
 
 #[test]
-fn a_group_for_every_layer_gives_what_one_network_gives() {
+fn one_group_per_layer_matches_one_network() {
     check(Precision::F32, LAYERS);
 }
 
 #[test]
-fn groups_hand_emulated_bfloat16_over_unchanged() {
+fn groups_pass_emulated_bfloat16_unchanged() {
     check(Precision::Bf16Emulated, 2);
 }
 
 #[test]
-fn only_a_group_that_reads_an_input_has_it() {
+fn groups_have_only_the_inputs_that_they_read() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
     export(&checkpoint, Precision::F32, LAYERS, place.path().join("parts").as_path());
@@ -169,7 +150,7 @@ fn only_a_group_that_reads_an_input_has_it() {
         (names(&contract.inputs), names(&contract.outputs))
     };
     let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    // The checkpoint has two deepstack maps; the last layer attends to nothing.
+    // The checkpoint has two deepstack maps; the last layer has no attention.
     for (group, inputs, outputs) in [
         (1, &["hidden.0", "image_slot", "position_ids", "visible_until", "deepstack"][..], 3),
         (2, &["hidden.1", "position_ids", "visible_until"], 3),
@@ -181,40 +162,16 @@ fn only_a_group_that_reads_an_input_has_it() {
     assert_eq!(names(0).1, ["keys.0", "values.0", "hidden.0"]);
 }
 
-/// Ticks of a drive with refreshes at every second of them.
+/// Ticks of a drive with a prefill at every second tick.
 const TICKS: u64 = 40;
 
-/// What was commanded at each tick, and the version of the prefix that it rested on.
-fn drive(engine: &Path) -> Vec<(scene::Command, u64)> {
-    let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
-    let networks = Networks::load(engine, &backend, &backend).unwrap();
+/// Drives and returns the command of each tick and the version of its prefix.
+fn drive(networks: &Path) -> Vec<(scene::Command, u64)> {
     let run = RunFile { warm_up_ticks: 0, refresh_period_ticks: 2, ..RunFile::default() };
     let run = Run::try_from(&run).unwrap();
-    let routes = include_str!("../../routes/demo.xml");
-    let routes = parse_routes(routes, "routes/demo.xml").unwrap();
-    let mut world = EmbeddedWorld::new(&routes[0], sensors(), 1).unwrap();
-    let tokenizer = Tokenizer::read(&engine.join("tokenizer.json")).unwrap();
-    let understanding = AutomotUnderstanding::new(&networks, tokenizer).unwrap();
-    let plan = world.plan();
-    let points = plan.points.iter().map(PlanPoint::from);
-    let planner = RoutePlanner::new(points, RoutePlannerConfig::default());
-    let frames = understanding.frames_per_prompt();
-    let perception =
-        AutomotPerception::new(&networks, planner, frames, PerceptionOptions::default()).unwrap();
-    let action = AutomotAction::new(&networks, Positions::default()).unwrap();
-    let mut pilot = Pilot::new(
-        &run,
-        Experts {
-            perception,
-            understanding: Box::new(understanding),
-            action: Box::new(action),
-            follower: Box::new(PathFollower::new(PathFollowerConfig::default())),
-            delays: Delays::Command,
-        },
-        Localizer::new(StateFilterConfig::default(), plan.reference),
-        SlotPool::new(&networks.device, networks.prefix, 3).unwrap(),
-    )
-    .unwrap();
+    let model = Loaded::open(networks, &run, &mut |_| {}).unwrap();
+    let mut world = demo_world(model.sensors(), 1);
+    let mut pilot = model.pilot(world.plan(), &run).unwrap();
     let mut commands = Vec::new();
     for _ in 0..TICKS {
         let control = pilot.drive(&world.observe()).unwrap();
@@ -227,16 +184,16 @@ fn drive(engine: &Path) -> Vec<(scene::Command, u64)> {
 }
 
 #[test]
-fn a_drive_through_layer_groups_commands_what_a_drive_through_one_network_does() {
+fn layer_groups_drive_as_one_network() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
     let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
     for (groups, out) in [(1, &whole), (3, &parts)] {
         let options = ExportOptions { understanding_groups: groups, ..ExportOptions::default() };
-        export_networks(&checkpoint, &options, out, &mut |_| {}).unwrap();
+        tandem_testkit::automot::export(&checkpoint, &options, out);
     }
     let expected = drive(&whole);
-    assert!(expected.last().unwrap().1 > 5, "a drive without refreshes shows nothing");
+    assert!(expected.last().unwrap().1 > 5, "too few prefills");
     let moving = expected.iter().filter(|(command, _)| command.steer != 0.0).count();
     assert!(moving > 10, "{expected:?}");
     assert_eq!(drive(&parts), expected);
@@ -249,21 +206,21 @@ fn copy(from: &Path, to: &Path, network: &str) {
     }
 }
 
-/// Loading `folder` fails with an error that holds every one of `says`.
+/// Checks that loading `folder` fails with an error with all `fragments`.
 #[track_caller]
-fn refused(folder: &Path, says: &[&str]) {
+fn refused(folder: &Path, fragments: &[&str]) {
     let backend = OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
     let error = match Networks::load(folder, &backend, &backend) {
         Ok(_) => panic!("{} was loaded", folder.display()),
         Err(error) => error.to_string(),
     };
-    for word in says {
-        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    for fragment in fragments {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
 #[test]
-fn a_group_that_is_missing_or_one_too_many_is_named() {
+fn missing_or_extra_group_is_named() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
     let (two, three) = (place.path().join("two"), place.path().join("three"));
@@ -297,31 +254,26 @@ fn groups_of_two_exports_do_not_mix() {
         ["two", "three", "larger", "probed"].map(|name| place.path().join(name));
     export(&checkpoint, Precision::F32, 2, &two);
     export(&checkpoint, Precision::F32, 3, &three);
-    let options = ExportOptions {
-        frame_size: [64, 96],
-        frames: 2,
-        understanding_groups: 2,
-        ..ExportOptions::default()
-    };
+    let options = ExportOptions { understanding_groups: 2, ..small_frames() };
     let other = ExportOptions { prefix_capacity: Some(640), ..options.clone() };
-    export_networks(&checkpoint, &other, &larger, &mut |_| {}).unwrap();
+    tandem_testkit::automot::export(&checkpoint, &other, &larger);
     let other = ExportOptions { probes: true, ..options };
-    export_networks(&checkpoint, &other, &probed, &mut |_| {}).unwrap();
+    tandem_testkit::automot::export(&checkpoint, &other, &probed);
 
-    // Other layers, though the name is right.
+    // Other layers under the same name.
     copy(&three, &two, "understanding.1");
-    let says = ["group 1 of 3, from layer 1 on", "group 1 of 2, from layer 2 on"];
-    refused(&two, &[&says[..], &["\"understanding.1\"", "another export"]].concat());
+    let fragments = ["group 1 of 3, from layer 1 on", "group 1 of 2, from layer 2 on"];
+    refused(&two, &[&fragments[..], &["\"understanding.1\"", "another export"]].concat());
 
-    // The same layers over another capacity.
+    // The same layers with another capacity.
     copy(&larger, &two, "understanding.1");
     refused(&two, &["understanding.0 gives f32", "hidden.1", "understanding.1 takes f32 [640,"]);
 
-    // The same layers in the same shapes.
+    // The same layers with the same shapes.
     copy(&probed, &two, "understanding.1");
     refused(&two, &["\"understanding.1\"", "not the one that was exported there"]);
 
-    // A group under another's name.
+    // A group under the name of another.
     for ending in ["onnx", "json"] {
         let [from, to] = [0, 1].map(|group| two.join(format!("understanding.{group}.{ending}")));
         fs::copy(from, to).unwrap();
@@ -337,9 +289,9 @@ fn tandem(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs a command that has to succeed; what it printed.
+/// Runs a command that must succeed; returns its standard output as JSON.
 #[track_caller]
-fn said(arguments: &[&str]) -> serde_json::Value {
+fn json_of(arguments: &[&str]) -> serde_json::Value {
     let output = tandem(arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
@@ -353,7 +305,7 @@ fn names(rows: &serde_json::Value) -> Vec<&str> {
 const IN_ORDER: [&str; 5] = ["vision", "understanding.0", "understanding.1", "bev", "action"];
 
 #[test]
-fn every_command_that_takes_a_folder_takes_one_of_layer_groups() {
+fn every_command_accepts_a_folder_of_layer_groups() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
     let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
@@ -361,11 +313,11 @@ fn every_command_that_takes_a_folder_takes_one_of_layer_groups() {
     export(&checkpoint, Precision::F32, 1, whole.as_ref());
     export(&checkpoint, Precision::F32, 2, parts.as_ref());
 
-    // Built anew where another export's engines were, which leaves nothing of those behind.
-    said(&["build", "--network", &whole, "--target", "cpu", "--out", &built, "--json"]);
+    // A build into the folder of another export's engines leaves none of their files.
+    json_of(&["build", "--network", &whole, "--target", "cpu", "--out", &built, "--json"]);
     let build = ["build", "--network", &parts, "--target", "cpu", "--out", &built, "--json"];
-    let report = said(&build);
-    // The others' folded weights lie elsewhere in this export, so they are built anew, too.
+    let report = json_of(&build);
+    // Folded weights of the other networks have other offsets in this export, so these are rebuilt, too.
     assert_eq!(report["built"], serde_json::json!(IN_ORDER[1..]));
     let files = fs::read_dir(&built).unwrap().map(|entry| entry.unwrap().file_name());
     let files: Vec<String> = files.map(|name| name.to_string_lossy().into_owned()).collect();
@@ -374,20 +326,20 @@ fn every_command_that_takes_a_folder_takes_one_of_layer_groups() {
         let rest = &file["understanding.".len()..];
         assert!(rest.starts_with("0.") || rest.starts_with("1."), "{file} is of the other export");
     }
-    // Per engine: a lost one is built again, the others stay.
+    // Only the engine that is missing is rebuilt.
     let lost =
         files.iter().find(|name| name.starts_with("understanding.1.") && name.ends_with("e"));
     fs::remove_file(Path::new(&built).join(lost.unwrap())).unwrap();
-    assert_eq!(said(&build)["built"], serde_json::json!(["understanding.1"]));
+    assert_eq!(json_of(&build)["built"], serde_json::json!(["understanding.1"]));
 
     for folder in [&parts, &built] {
-        assert_eq!(names(&said(&["inspect", folder, "--json"])["networks"]), IN_ORDER);
-        let roofline = said(&["roofline", "--engine", folder, "--device", "h200", "--json"]);
+        assert_eq!(names(&json_of(&["inspect", folder, "--json"])["networks"]), IN_ORDER);
+        let roofline = json_of(&["roofline", "--engine", folder, "--device", "h200", "--json"]);
         assert_eq!(names(&roofline["networks"]), IN_ORDER);
         assert_eq!(roofline["floors"]["stages"].as_array().unwrap().len(), 4);
         let verify =
             ["verify", "--engine", folder, "--reference", &whole, "--prompts", "1", "--json"];
-        let record = said(&verify);
+        let record = json_of(&verify);
         assert_eq!(record["comparison"]["layers"].as_array().unwrap().len(), LAYERS);
     }
 
@@ -395,10 +347,10 @@ fn every_command_that_takes_a_folder_takes_one_of_layer_groups() {
     let mut profile = vec!["profile", "--engine", &built, "--phases", "alone", "--operators"];
     profile.extend(["--warm-up", "1", "--observations", "12", "--ticks", "4", "--json"]);
     profile.extend(["--out", &latency]);
-    let report = said(&profile);
+    let report = json_of(&profile);
     let phases = report["phases"].as_array().unwrap();
     let refreshes = phases.iter().find(|phase| phase["name"] == "understanding_alone").unwrap();
-    // Each run of a group counts for itself: two per refresh.
+    // Each run of a group counts, two per prefill.
     let count = |stage: &str| refreshes["stages"][stage]["count"].as_u64().unwrap();
     assert_eq!(count("understanding group"), 2 * count("understanding"));
     assert_eq!(refreshes["rests"]["understanding"]["count"], count("understanding"));
@@ -411,7 +363,11 @@ fn every_command_that_takes_a_folder_takes_one_of_layer_groups() {
     assert_eq!(measured, expected);
 
     profile[2] = &whole;
-    let report = said(&profile);
+    let report = json_of(&profile);
     let stages = &report["phases"][1]["stages"];
-    assert_eq!(stages["understanding group"], serde_json::Value::Null, "one network is no group");
+    assert_eq!(
+        stages["understanding group"],
+        serde_json::Value::Null,
+        "one network has no group stage"
+    );
 }

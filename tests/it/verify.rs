@@ -1,5 +1,5 @@
-//! `tandem verify`: an engine against itself, against a damaged one, and against what it cannot be
-//! compared with.
+//! `tandem verify`: an engine compared with itself, with a damaged one, and with folders that cannot be
+//! compared.
 
 use serde_json::Value;
 use std::fs;
@@ -8,32 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tandem_export::automot::Checkpoint;
 use tandem_export::automot::ExportOptions;
-use tandem_export::automot::synth::{SynthSpec, synthesize};
-use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
+use tandem_testkit::automot::{TINY, export, small_frames, synthesize};
 use tempfile::TempDir;
 
-const TINY: &str = include_str!("../../configs/tiny.json");
-
-/// Tiny frames keep the runs short.
-fn small() -> ExportOptions {
-    ExportOptions { frame_size: [64, 96], frames: 2, ..ExportOptions::default() }
-}
-
-/// Exports a synthetic checkpoint, after `change` had a look at it, to `name` in `folder`.
+/// Exports a synthetic checkpoint, which `change` may modify, to `name` in `folder`.
 fn engine(
     folder: &Path,
     name: &str,
     options: &ExportOptions,
     change: impl FnOnce(&Checkpoint),
 ) -> PathBuf {
-    let spec: SynthSpec = serde_json::from_str(TINY).unwrap();
     let weights = folder.join(format!("{name}.checkpoint"));
-    synthesize(&spec, 7, &weights, |_, _| {}).unwrap();
-    change(&Checkpoint::open(&weights).unwrap());
+    change(&synthesize(TINY, 7, &weights));
     let out = folder.join(name);
-    let checkpoint = Checkpoint::open(&weights).unwrap();
-    export_networks(&checkpoint, options, &out, &mut |_| {}).unwrap();
+    export(&Checkpoint::open(&weights).unwrap(), options, &out);
     out
 }
 
@@ -71,41 +60,42 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Cannot run: exit code 2 and one error that holds every one of `says`.
+/// Checks that a command failed with exit code 2 and an error with all `fragments`.
 #[track_caller]
-fn refused(output: &Output, says: &[&str]) {
+fn refused(output: &Output, fragments: &[&str]) {
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(!error.contains("panicked"), "{error}");
-    for word in says {
-        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    for fragment in fragments {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
-/// Past limits: exit code 1, and the record's first excess is `first`, which the verdict names, too.
+/// Checks that limits were exceeded: exit code 1, with `first` as first excess of the record and the
+/// verdict.
 #[track_caller]
-fn past(output: &Output, engine: &Path, first: &str) {
-    let said = text(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{said}{}", text(&output.stderr));
-    assert!(said.contains(&format!("past limits: {first}: ")), "{said}");
+fn exceeds(output: &Output, engine: &Path, first: &str) {
+    let printed = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}{}", text(&output.stderr));
+    assert!(printed.contains(&format!("past limits: {first}: ")), "{printed}");
     let record = accuracy(engine);
     assert_eq!(record["within_limits"], false);
     assert_eq!(record["excesses"][0]["quantity"], first);
 }
 
-/// A reference, in a folder with room for others.
+/// A folder with a reference engine.
 fn reference() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
-    let reference = engine(folder.path(), "reference", &small(), |_| {});
+    let reference = engine(folder.path(), "reference", &small_frames(), |_| {});
     (folder, reference)
 }
 
 const KEYS_OF_LAST_LAYER: &str = "language_model.model.layers.3.self_attn.k_proj.weight";
 
 #[test]
-fn an_engine_is_exactly_itself() {
+fn engine_equals_itself_exactly() {
     let (folder, plain) = reference();
-    let probes = ExportOptions { probes: true, ..small() };
+    let probes = ExportOptions { probes: true, ..small_frames() };
     let probed = engine(folder.path(), "probed", &probes, |_| {});
     let output = verify(&probed, &probed, &["--json", "--seed", "5"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -141,7 +131,7 @@ fn an_engine_is_exactly_itself() {
     assert_eq!(record["engine"]["export_sha256"].as_str().unwrap().len(), 64);
     assert!(record["engine"]["backend"].as_str().unwrap().starts_with("ONNX Runtime"));
 
-    // Probes on one side only are left out, and only they.
+    // Only probes that one side lacks are left out.
     let output = verify(&plain, &probed, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("within limits"));
@@ -149,60 +139,60 @@ fn an_engine_is_exactly_itself() {
     assert_eq!(comparison["action_hidden"], serde_json::json!([]));
     exact(&comparison["layers"][3]["keys"]);
 
-    // A new export does not keep the record of the old one.
+    // A new export removes the record of the previous one.
     engine(folder.path(), "probed", &probes, |_| {});
     assert!(probed.join("export.json").exists() && !probed.join("accuracy.json").exists());
 }
 
 #[test]
-fn one_wrong_weight_of_a_late_layer_is_found_in_its_layer() {
+fn wrong_weight_of_a_late_layer_is_located() {
     let (folder, reference) = reference();
     let damaged = |name: &str, tensor: &str, step| {
-        engine(folder.path(), name, &small(), |checkpoint| nudge(checkpoint, tensor, step))
+        engine(folder.path(), name, &small_frames(), |checkpoint| nudge(checkpoint, tensor, step))
     };
-    // One of 3072 weights, which are 0.12 large on average, off by 0.3.
+    // One of 3072 weights, of mean magnitude 0.12, is changed by 0.3.
     let last = damaged("last", KEYS_OF_LAST_LAYER, 0.3);
-    past(&verify(&last, &reference, &[]), &last, "keys of layer 3");
+    exceeds(&verify(&last, &reference, &[]), &last, "keys of layer 3");
     let layers = &accuracy(&last)["comparison"]["layers"];
     assert_eq!(layers[3]["values"]["max_abs"], 0.0, "only keys are wrong");
     assert_eq!(layers[2]["keys"]["max_abs"], 0.0, "only the last layer is wrong");
-    // What the limit forgives passes, but the record says what it forgave.
+    // A looser limit passes, and the record has that limit.
     assert_eq!(verify(&last, &reference, &["--min-cosine", "0.9"]).status.code(), Some(0));
     assert!(accuracy(&last)["comparison"]["layers"][3]["keys"]["min_cosine"].as_f64() < Some(0.99));
 
     let tensor = "language_model.model.layers.2.self_attn.v_proj.weight";
     let before = damaged("before", tensor, 1.0);
-    past(&verify(&before, &reference, &[]), &before, "values of layer 2");
+    exceeds(&verify(&before, &reference, &[]), &before, "values of layer 2");
 }
 
 #[test]
-fn one_wrong_weight_of_an_action_layer_is_found() {
+fn wrong_weight_of_an_action_layer_is_found() {
     let folder = TempDir::new().unwrap();
-    let probes = ExportOptions { probes: true, ..small() };
+    let probes = ExportOptions { probes: true, ..small_frames() };
     let reference = engine(folder.path(), "reference", &probes, |_| {});
     let damaged = engine(folder.path(), "damaged", &probes, |checkpoint| {
         let tensor = "language_model.model.layers.2.mlp_mot_gen.down_proj.weight";
         nudge(checkpoint, tensor, 1.0);
     });
     let output = verify(&damaged, &reference, &[]);
-    past(&output, &damaged, "hidden state of action layer 2");
+    exceeds(&output, &damaged, "hidden state of action layer 2");
 }
 
 #[test]
 fn nan_fails_on_either_side() {
     let (folder, reference) = reference();
-    let broken = engine(folder.path(), "broken", &small(), |checkpoint| {
+    let broken = engine(folder.path(), "broken", &small_frames(), |checkpoint| {
         set(checkpoint, KEYS_OF_LAST_LAYER, 0, f32::NAN);
     });
     for [engine, against] in [[&broken, &reference], [&reference, &broken], [&broken, &broken]] {
-        past(&verify(engine, against, &["--min-cosine", "-1"]), engine, "keys of layer 3");
+        exceeds(&verify(engine, against, &["--min-cosine", "-1"]), engine, "keys of layer 3");
     }
 }
 
 #[test]
-fn what_cannot_be_compared_is_refused() {
+fn incomparable_folders_are_refused() {
     let (folder, reference) = reference();
-    let frames = ExportOptions { frame_size: [64, 64], ..small() };
+    let frames = ExportOptions { frame_size: [64, 64], ..small_frames() };
     let frames = engine(folder.path(), "frames", &frames, |_| {});
     let output = verify(&frames, &reference, &[]);
     refused(&output, &["different shapes", "the vision network's input 0", "[16, 1536]"]);
@@ -212,7 +202,7 @@ fn what_cannot_be_compared_is_refused() {
     refused(&verify(&nowhere, &reference, &[]), &["nowhere", "not an engine folder"]);
     refused(&verify(&reference, folder.path(), &[]), &["cannot read", "tandem export"]);
 
-    let foreign = engine(folder.path(), "foreign", &small(), |_| {});
+    let foreign = engine(folder.path(), "foreign", &small_frames(), |_| {});
     fs::write(foreign.join("tokenizer.json"), "{}").unwrap();
     refused(&verify(&foreign, &reference, &[]), &["different tokenizers"]);
     fs::remove_file(foreign.join("tokenizer.json")).unwrap();
@@ -224,11 +214,11 @@ fn what_cannot_be_compared_is_refused() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_leaves_the_one_before() {
+fn failed_write_keeps_the_previous_record() {
     let (_folder, engine) = reference();
     assert_eq!(verify(&engine, &engine, &[]).status.code(), Some(0));
     let before = fs::read(engine.join("accuracy.json")).unwrap();
-    // No file may grow, as on a full disk.
+    // Files may not grow, as on a full disk.
     let output = Command::new("bash")
         .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tandem")])
         .args(["verify", "--prompts", "2", "--seed", "1", "--engine"])
@@ -244,7 +234,7 @@ fn a_record_that_cannot_be_written_leaves_the_one_before() {
     let writable = permissions.clone();
     permissions.set_readonly(true);
     fs::set_permissions(&engine, permissions).unwrap();
-    // A superuser may write to read-only folders, and then does.
+    // The superuser may write to read-only folders.
     if fs::write(engine.join("probe"), "").is_err() {
         refused(&verify(&engine, &engine, &["--seed", "1"]), &["cannot write", "accuracy.json"]);
         assert_eq!(fs::read(engine.join("accuracy.json")).unwrap(), before);
@@ -253,9 +243,9 @@ fn a_record_that_cannot_be_written_leaves_the_one_before() {
 }
 
 #[test]
-fn emulated_bf16_is_as_far_from_f32_as_its_rounding() {
+fn emulated_bf16_differs_from_f32_by_its_rounding() {
     let (folder, reference) = reference();
-    let options = ExportOptions { precision: Precision::Bf16Emulated, ..small() };
+    let options = ExportOptions { precision: Precision::Bf16Emulated, ..small_frames() };
     let emulated = engine(folder.path(), "emulated", &options, |_| {});
     let output = verify(&emulated, &reference, &["--max-point-distance", "0.2"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
@@ -264,7 +254,7 @@ fn emulated_bf16_is_as_far_from_f32_as_its_rounding() {
     assert_eq!(record["reference"]["precision"], "f32");
     for layer in record["comparison"]["layers"].as_array().unwrap() {
         for part in ["keys", "values"] {
-            // Numbers around one, on a grid of 1/128 between one and two.
+            // Values around one, on a grid of 1/128 between one and two.
             let largest = layer[part]["max_abs"].as_f64().unwrap();
             assert!((0.004..0.2).contains(&largest), "{layer}");
             assert!(layer[part]["min_cosine"].as_f64() < Some(0.999_99), "{layer}");
@@ -276,18 +266,18 @@ fn emulated_bf16_is_as_far_from_f32_as_its_rounding() {
     }
 }
 
-/// Half precision rounds at 2⁻¹¹ relative, so that the direction of a vector behind n roundings of
-/// uniform error is off by about 2⁻¹¹ · √(n / 3), and its cosine by half the square of that: for the
-/// some hundred roundings between a picture and a layer's keys 4e-6, for the two thousand of the
-/// release 8e-5. bfloat16, eight times as coarse, is 64 times as far off.
+/// Half precision rounds with a relative error of 2⁻¹¹. After n roundings of uniform error the direction of a
+/// vector is off by about 2⁻¹¹ · √(n / 3), and its cosine by half the square of that: 4e-6 for the hundred
+/// roundings between an image and the keys of a layer, 8e-5 for the two thousand of the AutoMoT release.
+/// bfloat16 is eight times as coarse and 64 times as far off.
 const F16_LIMITS: [&str; 4] = ["--min-cosine", "0.9999", "--max-point-distance", "0.01"];
 
 #[test]
-fn half_precision_on_the_cpu_is_as_far_from_f32_as_its_rounding() {
+fn half_precision_differs_from_f32_by_its_rounding() {
     let (folder, reference) = reference();
     for groups in [1, 2] {
         let precision = Precision::F16;
-        let options = ExportOptions { precision, understanding_groups: groups, ..small() };
+        let options = ExportOptions { precision, understanding_groups: groups, ..small_frames() };
         let half = engine(folder.path(), &format!("half.{groups}"), &options, |_| {});
         let output = verify(&half, &reference, &F16_LIMITS);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
@@ -298,45 +288,45 @@ fn half_precision_on_the_cpu_is_as_far_from_f32_as_its_rounding() {
         for layer in layers {
             for part in ["keys", "values"] {
                 assert_eq!(layer[part]["not_finite"], 0, "{layer}");
-                // Numbers around one, which lie 2⁻¹⁰ apart: equal ones would not be half precision.
+                // Values around one are 2⁻¹⁰ apart; equal values would not be half precision.
                 let largest = layer[part]["max_abs"].as_f64().unwrap();
                 assert!((1e-4..0.03).contains(&largest), "{layer}");
             }
         }
     }
-    // The limit tells the two 16-bit types apart.
-    let options = ExportOptions { precision: Precision::Bf16Emulated, ..small() };
+    // The limit separates the two 16-bit types.
+    let options = ExportOptions { precision: Precision::Bf16Emulated, ..small_frames() };
     let emulated = engine(folder.path(), "emulated", &options, |_| {});
     assert_eq!(verify(&emulated, &reference, &F16_LIMITS).status.code(), Some(1));
 }
 
 #[test]
-fn an_activation_beyond_the_range_of_half_precision_is_found_in_its_layer() {
+fn overflow_of_half_precision_is_located() {
     let folder = TempDir::new().unwrap();
     let large = |checkpoint: &Checkpoint| {
-        // A half-precision number itself; times two it is none.
+        // Representable in half precision, but twice the value is not.
         set(checkpoint, "language_model.model.layers.2.self_attn.v_proj.weight", 0, 6e4);
     };
-    let reference = engine(folder.path(), "reference", &small(), large);
-    let options = ExportOptions { precision: Precision::F16, ..small() };
+    let reference = engine(folder.path(), "reference", &small_frames(), large);
+    let options = ExportOptions { precision: Precision::F16, ..small_frames() };
     let half = engine(folder.path(), "half", &options, large);
-    past(&verify(&half, &reference, &F16_LIMITS), &half, "values of layer 2");
+    exceeds(&verify(&half, &reference, &F16_LIMITS), &half, "values of layer 2");
     assert_eq!(accuracy(&half)["excesses"][0]["measure"], "vectors not finite");
 }
 
 #[test]
-fn an_operator_that_the_cpu_cannot_run_is_named_with_its_network() {
+fn unsupported_operator_is_named_with_its_network() {
     let (folder, reference) = reference();
-    let options = ExportOptions { precision: Precision::Bf16, ..small() };
+    let options = ExportOptions { precision: Precision::Bf16, ..small_frames() };
     let bf16 = engine(folder.path(), "bf16", &options, |_| {});
-    let says = ["\"vision\"", "Gemm", "patch_embed/gemm", "bf16-emulated"];
-    refused(&verify(&bf16, &reference, &[]), &says);
+    let fragments = ["\"vision\"", "Gemm", "patch_embed/gemm", "bf16-emulated"];
+    refused(&verify(&bf16, &reference, &[]), &fragments);
 }
 
 #[test]
 fn layer_groups_are_compared_as_one_network_layer_by_layer() {
     let (folder, reference) = reference();
-    let options = ExportOptions { understanding_groups: 3, probes: true, ..small() };
+    let options = ExportOptions { understanding_groups: 3, probes: true, ..small_frames() };
     let groups = engine(folder.path(), "groups", &options, |_| {});
     for [engine, against] in [[&groups, &reference], [&reference, &groups], [&groups, &groups]] {
         let output = verify(engine, against, &["--min-cosine", "1", "--max-point-distance", "0"]);
@@ -354,7 +344,7 @@ fn layer_groups_are_compared_as_one_network_layer_by_layer() {
     let damaged = engine(folder.path(), "damaged", &options, |checkpoint| {
         nudge(checkpoint, KEYS_OF_LAST_LAYER, 0.3);
     });
-    past(&verify(&damaged, &reference, &[]), &damaged, "keys of layer 3");
+    exceeds(&verify(&damaged, &reference, &[]), &damaged, "keys of layer 3");
     fs::remove_file(groups.join("understanding.1.onnx")).unwrap();
     refused(&verify(&groups, &reference, &[]), &["understanding.1.onnx", "tandem export"]);
 }

@@ -1,4 +1,4 @@
-//! The export part of a second model family, defined in tests alone: what a folder of `export` holds.
+//! Export part of the scripted family, the counterpart of a folder in `export/src`.
 
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use tandem_export::graph::{GraphError, Network};
 use tandem_export::options::{Options, Precision};
 use tandem_export::synth::{SynthError, SynthWeights, Synthesized};
 
-/// The family.
+/// The registered family.
 pub(crate) static SCRIPTED: Scripted = Scripted;
 
 tandem_export::export_family!(SCRIPTED);
@@ -22,7 +22,7 @@ pub(crate) const NETWORK: &str = "planner";
 pub(crate) const CAMERAS: [&str; 2] = ["front", "rear"];
 const NAMING: Naming = Naming { modules: &["planner"], of_model: str::to_owned };
 
-/// A planner over the pictures of two cameras: one linear map to points of `x, y, heading`.
+/// A planner on the images of two cameras: one linear map to points of `x, y, heading`.
 pub(crate) struct Scripted;
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +32,7 @@ struct Spec {
     points: usize,
 }
 
-/// Every option of an export of this family.
+/// Export options of this family.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnOptions {
@@ -66,7 +66,7 @@ impl Family for Scripted {
         NAME
     }
 
-    fn mark(&self) -> &'static str {
+    fn recognized_by(&self) -> &'static str {
         "config.json with the model_type \"scripted\""
     }
 
@@ -163,7 +163,7 @@ impl ScriptedCheckpoint {
             CAMERAS.map(|camera| g.input(camera, DType::U8, &[1, picture], "pixels of a camera"));
         let plan = g.within("head", |g| {
             let [front, rear] = pictures.map(|pixels| {
-                // Nothing but a cast takes bytes in TensorRT.
+                // In TensorRT only a cast accepts bytes.
                 let pixels = g.cast(&pixels, DType::F32);
                 g.cast(&pixels, g.dtype())
             });

@@ -1,6 +1,5 @@
-//! A second model family, whole: recognized, exported, loaded, driven, profiled and verified without a
-//! change anywhere but in its two folders, which [`export`] and [`model`] stand for, and in the two
-//! registries.
+//! A second, complete model family: recognized, exported, loaded, driven, profiled and verified with code only
+//! in its two modules [`export`] and [`model`], which register it.
 
 pub(crate) mod export;
 mod model;
@@ -17,16 +16,16 @@ use tandem::model::{Family, ModelBlock, OptionsError, Runs};
 use tandem::pilot::{Run, RunFile};
 use tandem::runtime::{self, Loaded, OpenError, VerifyOptions, verify};
 use tandem::scene::{CameraId, Command, World};
-use tandem_evaluation::routes::parse_routes;
 use tandem_export::family::Family as _;
 use tandem_export::folder::export_networks;
 use tandem_export::options::Options;
 use tandem_export::synth::SynthWeights;
-use tandem_profile::{LoopOptions, PhaseName, RefreshOptions, Replay, run_loop, run_refreshes};
+use tandem_profile::{LoopOptions, PhaseName, PrefillOptions, Replay, run_loop, run_prefills};
+use tandem_testkit::world::routes;
 use tandem_world::EmbeddedWorld;
 use tempfile::TempDir;
 
-/// A network folder of the family.
+/// Exports a network folder of the family.
 fn networks(root: &Path) -> PathBuf {
     let [checkpoint, networks] = ["checkpoint", "networks"].map(|name| root.join(name));
     let spec = json!({ "picture": 6, "points": 4 });
@@ -42,10 +41,9 @@ fn run(noise_m: f64) -> Run {
     Run::try_from(&RunFile { model, warm_up_ticks: 0, ..RunFile::default() }).unwrap()
 }
 
-/// Commands of `ticks` ticks, always in the same world; `seed` is that of the experts.
+/// Drives `ticks` ticks in the same world and returns the commands; `seed` is that of the experts.
 fn drive(model: &Loaded, run: &Run, seed: u64, ticks: u64) -> Vec<Command> {
-    let routes = std::fs::read(Path::new(tandem_testkit::ROOT).join("routes/short.xml")).unwrap();
-    let routes = parse_routes(routes, "short.xml").unwrap();
+    let routes = routes("short.xml");
     let route = &routes[0];
     let mut world = EmbeddedWorld::new(route, model.sensors(), 1).unwrap();
     let run = run.clone().for_drive(seed, &route.id);
@@ -65,7 +63,7 @@ fn drive(model: &Loaded, run: &Run, seed: u64, ticks: u64) -> Vec<Command> {
 }
 
 #[test]
-fn it_is_driven_at_every_tick_by_plans_of_two_hertz() {
+fn family_with_plans_at_2_hz_is_driven_at_every_tick() {
     let root = TempDir::new().unwrap();
     let folder = networks(root.path());
     let (noisy, still) = (run(0.25), run(0.0));
@@ -78,7 +76,7 @@ fn it_is_driven_at_every_tick_by_plans_of_two_hertz() {
     let full_brake = |command: &Command| *command == Command::FULL_BRAKE;
     let waits = commands.iter().take_while(|command| full_brake(command)).count() as u64;
     assert!(waits < 2 * PLAN_PERIOD_TICKS, "{waits}");
-    // A follower that held the command of the plan's tick would answer the same ten times over.
+    // If commands were held between plans, they would change only at every tenth tick.
     let changes = commands.windows(2).filter(|pair| pair[0] != pair[1]).count();
     assert!(changes > 30, "{changes}");
 
@@ -90,7 +88,7 @@ fn it_is_driven_at_every_tick_by_plans_of_two_hertz() {
 }
 
 #[test]
-fn its_options_are_its_own() {
+fn family_has_its_own_options() {
     let root = TempDir::new().unwrap();
     let folder = networks(root.path());
     let open = |block: ModelBlock| {
@@ -108,7 +106,7 @@ fn its_options_are_its_own() {
 }
 
 #[test]
-fn it_is_outlined_profiled_and_verified_as_any_other() {
+fn family_is_outlined_profiled_and_verified() {
     let root = TempDir::new().unwrap();
     let folder = networks(root.path());
     let family = runtime::family_of(&folder).unwrap();
@@ -118,8 +116,7 @@ fn it_is_outlined_profiled_and_verified_as_any_other() {
 
     let run = run(0.25);
     let model = Loaded::open(&folder, &run, &mut |_| {}).unwrap();
-    let routes = std::fs::read(Path::new(tandem_testkit::ROOT).join("routes/short.xml")).unwrap();
-    let routes = parse_routes(routes, "short.xml").unwrap();
+    let routes = routes("short.xml");
     let mut world = EmbeddedWorld::new(&routes[0], model.sensors(), 1).unwrap();
     let plan = world.plan().clone();
     let observations: Vec<_> = (0..5)
@@ -141,11 +138,10 @@ fn it_is_outlined_profiled_and_verified_as_any_other() {
     let mut replay = Replay::new(observations);
     let ran = run_loop(&mut *pilot, &mut replay, &options, &cancel, &mut |_| {}).unwrap();
     assert_eq!(ran.phase.statistics.stage(PLANNER).count(), 2);
-    let options = RefreshOptions { frames: 1, warm_up: 1, refreshes: 3 };
+    let options = PrefillOptions { frames: 1, warm_up: 1, refreshes: 3 };
     let mut expert = model.slow_expert(&plan).unwrap();
     let mut refreshed = 0;
-    run_refreshes(&mut *expert, &mut replay, &options, &cancel, &mut |_, _| refreshed += 1)
-        .unwrap();
+    run_prefills(&mut *expert, &mut replay, &options, &cancel, &mut |_, _| refreshed += 1).unwrap();
     assert_eq!(refreshed, 3);
 
     let options = VerifyOptions {

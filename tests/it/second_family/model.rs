@@ -1,7 +1,6 @@
-//! The model part of the scripted family: what a folder of `src/model` holds.
+//! Runtime part of the scripted family, the counterpart of a folder in `src/model`.
 
 use super::export::{CAMERAS, NAME, NETWORK, PlannerNumbers, PlannerSizes};
-use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,13 +9,14 @@ use std::time::Duration;
 use tandem::control::{PathFollower, PathFollowerConfig};
 use tandem::device::{Device, DeviceError};
 use tandem::engine::{Engine, NetworkFile, Session, read_network};
-use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, PrefixMeta, SlotPool};
+use tandem::kv_cache::{KvSnapshot, KvWriter, Layout, SlotPool};
 use tandem::model::verification::{
     Comparison, Decisions, Difference, LayerDifference, Limits, PointDifference, RecordingInputs,
 };
 use tandem::model::{
-    ActionExpert, Delays, Experts, Family, FamilyError, ModelError, ModelOutline, OptionsError,
-    Perception, Placement, RefreshRequest, Runs, StageNetworks, Turns, UnderstandingExpert,
+    ActionExpert, DelayedOutput, Experts, Family, FamilyError, LaunchGate, ModelError,
+    ModelOutline, OptionsError, Perception, Placement, PrefillRequest, Runs, StageNetworks,
+    UnderstandingExpert,
 };
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{
@@ -24,23 +24,24 @@ use tandem::scene::{
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::{Stage, StageSpans};
+use tandem_testkit::scripted::seal;
 
 tandem::timing::stages! {
-    /// The network that plans.
+    /// Run of the planner network.
     pub(crate) PLANNER = "scripted planner", Some(Stage::TICK), 71, FastNetwork;
 }
 
-/// Ticks between two plans: 2 Hz.
+/// Ticks between two plans, 2 Hz.
 pub(crate) const PLAN_PERIOD_TICKS: u64 = 10;
 
-/// Width and height of both pictures.
+/// Width and height of both images.
 const PICTURE: [u32; 2] = [6, 4];
 
-/// What a run file may say of this family.
+/// Options of this family in run files.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ScriptedOptions {
-    /// Largest sideways noise of a plan's points, meters.
+    /// Maximum lateral noise of a plan's points, meters.
     pub(crate) noise_m: f64,
 }
 
@@ -62,19 +63,19 @@ pub(crate) struct Scripted {
 tandem::model_family!(Scripted);
 
 impl Scripted {
-    fn parts(&self) -> Experts<Eyes> {
+    fn parts(&self) -> Experts<TwoCameras> {
         let Self { sizes, numbers, device, options, .. } = self;
         Experts {
-            perception: Eyes { picture: sizes.picture, seen: Seen::default() },
-            understanding: Box::new(Slow { device: Arc::clone(device) }),
-            action: Box::new(Fast {
+            perception: TwoCameras { picture: sizes.picture, seen: Seen::default() },
+            understanding: Box::new(RandomPrefix { device: Arc::clone(device) }),
+            action: Box::new(NoisyPlanner {
                 planner: Arc::clone(&self.planner).session(),
                 plan: HostTensor::zeros(DType::F32, &[sizes.points, 3]),
                 spacing: Duration::from_secs_f64(numbers.step_s),
                 noise_m: options.noise_m,
             }),
             follower: Box::new(PathFollower::new(PathFollowerConfig::bare())),
-            delays: Delays::Plan,
+            delays: DelayedOutput::Plan,
         }
     }
 }
@@ -87,7 +88,7 @@ impl Family for Scripted {
     const NAME: &'static str = NAME;
 
     type Options = ScriptedOptions;
-    type Perception = Eyes;
+    type Perception = TwoCameras;
     type Recording = Vec<Trajectory>;
 
     fn check(options: &ScriptedOptions) -> Result<(), OptionsError> {
@@ -149,7 +150,7 @@ impl Family for Scripted {
         SlotPool::new(&self.device, layout, count)
     }
 
-    fn experts(&self, _: &RoutePlan) -> Result<Experts<Eyes>, FamilyError> {
+    fn experts(&self, _: &RoutePlan) -> Result<Experts<TwoCameras>, FamilyError> {
         Ok(self.parts())
     }
 
@@ -170,13 +171,13 @@ impl Family for Scripted {
             let version = prompt as u64 + 1;
             let captured_at = Default::default();
             let request =
-                RefreshRequest { version, captured_at, random: random.clone(), inputs: 1 };
+                PrefillRequest { version, captured_at, random: random.clone(), inputs: 1 };
             let writer = pool.writer().unwrap();
             let mut spans = StageSpans::default();
-            let turns = &tandem::model::AtAnyTime;
+            let gate = &tandem::model::OpenGate;
             let prefix = experts
                 .understanding
-                .refresh(&request, writer, turns, &mut spans)
+                .prefill(&request, writer, gate, &mut spans)
                 .map_err(FamilyError::new)?;
             let readings = experts.perception.readings();
             readings.pictures = [(); 2].map(|()| vec![prompt as u8; self.sizes.picture]);
@@ -212,7 +213,7 @@ impl Family for Scripted {
     }
 }
 
-/// How far the plans of two models are apart.
+/// Distance of the plans of two models.
 struct Compared(PointDifference);
 
 impl Comparison for Compared {
@@ -237,24 +238,24 @@ impl Comparison for Compared {
     }
 }
 
-/// What both experts read of a tick.
+/// Inputs of both experts at a tick.
 #[derive(Default)]
 pub(crate) struct Seen {
     frame: u64,
     speed_mps: f64,
-    /// The first bytes of each camera's picture.
+    /// First bytes of each camera's image.
     pictures: [Vec<u8>; 2],
 }
 
-/// Looks at two cameras.
-pub(crate) struct Eyes {
-    /// Bytes of a picture that the planner reads.
+/// Perception of two cameras.
+pub(crate) struct TwoCameras {
+    /// Bytes of an image that the planner reads.
     picture: usize,
     seen: Seen,
 }
 
-impl Perception for Eyes {
-    /// The frame.
+impl Perception for TwoCameras {
+    /// Frame number.
     type Inputs = u64;
     type Readings = Seen;
 
@@ -286,47 +287,37 @@ impl Perception for Eyes {
     }
 }
 
-/// Writes random numbers as keys and values.
-struct Slow {
+/// Understanding expert that writes random keys and values.
+struct RandomPrefix {
     device: Arc<dyn Device>,
 }
 
-impl UnderstandingExpert for Slow {
+impl UnderstandingExpert for RandomPrefix {
     type Inputs = u64;
 
-    fn refresh(
+    fn prefill(
         &mut self,
-        request: &RefreshRequest<u64>,
-        mut writer: KvWriter,
-        turns: &dyn Turns,
+        request: &PrefillRequest<u64>,
+        writer: KvWriter,
+        gate: &dyn LaunchGate,
         _: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
-        turns.wait();
+        gate.wait();
         let mut random = request.random.clone();
-        for tensor in writer.slot_mut().tensors_mut() {
-            let values: Vec<f32> = (0..4).map(|_| random.unit() as f32).collect();
-            tensor.set(&*self.device, &HostTensor::from_slice(tensor.shape(), &values))?;
-        }
-        Ok(writer.seal(PrefixMeta {
-            version: request.version,
-            frames: ArrayVec::from_iter([request.inputs]),
-            captured_at: request.captured_at,
-            valid_length: 1,
-            next_position: 1,
-        }))
+        seal(writer, &*self.device, request, request.inputs, || random.unit() as f32)
     }
 }
 
-/// Plans twice a second: straight on, with sideways noise that depends on the prefix, too.
-struct Fast {
+/// Action expert that plans straight on at 2 Hz, with lateral noise that also depends on the prefix.
+struct NoisyPlanner {
     planner: Box<dyn Session>,
-    /// The network's answer.
+    /// Output of the network.
     plan: HostTensor,
     spacing: Duration,
     noise_m: f64,
 }
 
-impl ActionExpert for Fast {
+impl ActionExpert for NoisyPlanner {
     type Readings = Seen;
 
     fn act(
@@ -347,10 +338,10 @@ impl ActionExpert for Fast {
         spans.end(begun);
         let key = prefix.slot().tensors().next().unwrap().to_host(prefix.slot().device())?;
         let mut sideways = || {
-            let drawn = random.unit() + f64::from(key.as_slice::<f32>()[0]) - 1.0;
-            (self.noise_m * drawn) as f32
+            let sample = random.unit() + f64::from(key.as_slice::<f32>()[0]) - 1.0;
+            (self.noise_m * sample) as f32
         };
-        // The network is not trained: its answer only nudges a plan that goes on at 5 m/s.
+        // The network is not trained, so its output changes the plan, which continues at 5 m/s, only slightly.
         let nudge = self.plan.as_slice::<f32>()[0] * 1e-6;
         let points = self.plan.shape()[0];
         let waypoints =

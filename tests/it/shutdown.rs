@@ -1,5 +1,5 @@
-//! How campaigns end when they are asked to, killed, or take too long: at once, in whatever state,
-//! with nothing left running and nothing finished lost.
+//! Campaigns that receive a signal, are killed or exceed a time limit: they end at once in any state, leave
+//! no process behind, and keep finished drives.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
@@ -12,10 +12,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tandem::timing::Stopwatch;
 use tandem_evaluation::scoring::Checkpoint;
+use tandem_testkit::automot::{TINY, networks};
 
-/// Longest wait for anything. What is waited for takes two seconds on an idle machine, and would
-/// take forever if it did not work.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of every wait. The events take two seconds on an idle machine and never happen on a failure.
+const TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
 fn tandem(arguments: &[&str]) -> Command {
@@ -44,7 +44,7 @@ fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = found() {
             return found;
         }
-        assert!(watch.elapsed() < PATIENCE, "waited too long: {what}");
+        assert!(watch.elapsed() < TIMEOUT, "waited too long: {what}");
         std::thread::sleep(POLL);
     }
 }
@@ -55,13 +55,13 @@ fn signal(name: &str, process: u32) {
     assert!(status.success());
 }
 
-/// Whether a process runs; one that nobody reaped does not.
+/// Returns whether a process runs. A zombie does not.
 fn runs(process: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
-/// The processes whose parent is `process`.
+/// Child processes of `process`.
 fn children(process: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let name = entry.unwrap().file_name();
@@ -74,12 +74,12 @@ fn children(process: u32) -> Vec<u32> {
     entries.filter(|child| parent(child) == Some(process)).collect()
 }
 
-/// The worker of a command, once it has one.
+/// Waits for the worker process of a command.
 fn worker(command: &Child) -> u32 {
     until("a worker process", || children(command.id()).first().copied())
 }
 
-/// Waits for the end of the command and of its workers.
+/// Waits until the command and its workers have ended.
 #[track_caller]
 fn ended(mut command: Child, workers: &[u32]) -> (ExitStatus, String) {
     let status = until("the command's end", || command.try_wait().unwrap());
@@ -90,32 +90,24 @@ fn ended(mut command: Child, workers: &[u32]) -> (ExitStatus, String) {
     (status, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Whether this process ignores SIGHUP, which the processes that it starts inherit.
+/// Returns whether this process ignores SIGHUP; its child processes inherit that.
 fn is_hangup_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGHUP - 1) != 0
 }
 
-/// The write end of a pipe that a process has come to open for reading. As long as it is held and
-/// nothing is written, that process waits.
-fn read_by_somebody(pipe: &Path) -> File {
+/// Waits for a process that reads `pipe`, and returns the write end. While it is open, that process blocks.
+fn writer_of(pipe: &Path) -> File {
     let mut options = File::options();
-    // Fails as long as there is no reader.
+    // Fails while the pipe has no reader.
     options.write(true).custom_flags(libc::O_NONBLOCK);
     until("a process that reads the pipe", || options.open(pipe).ok())
 }
 
-/// A checkpoint's networks whose tokenizer is a pipe that nobody writes: loading them never ends.
+/// Exports networks whose tokenizer is a pipe without a writer, so that loading them never ends.
 fn networks_that_never_load(folder: &Path) -> PathBuf {
-    let (checkpoint, engine) = (folder.join("checkpoint"), folder.join("engine"));
-    let done = |arguments: &[&str]| {
-        let output = tandem(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let synth = ["checkpoint", "synth", "--config", "configs/tiny.json", "--seed", "1", "--out"];
-    done(&[&synth[..], &[path(&checkpoint)]].concat());
-    done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine)]);
+    let engine = networks(TINY, folder);
     let tokenizer = engine.join("tokenizer.json");
     fs::remove_file(&tokenizer).unwrap();
     fifo(&tokenizer);
@@ -123,7 +115,7 @@ fn networks_that_never_load(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn one_signal_ends_a_campaign_whose_worker_never_finishes_loading() {
+fn one_signal_ends_a_campaign_that_is_still_loading() {
     let folder = tempfile::tempdir().unwrap();
     let engine = networks_that_never_load(folder.path());
     let out = folder.path().join("out");
@@ -131,20 +123,22 @@ fn one_signal_ends_a_campaign_whose_worker_never_finishes_loading() {
     let arguments = [&arguments[..], &["--engine", path(&engine), "--out", path(&out)]].concat();
     for name in ["TERM", "INT", "HUP"] {
         if name == "HUP" && is_hangup_ignored() {
-            eprintln!("skipped: SIGHUP is ignored here, as under nohup, and stays so in children");
+            eprintln!(
+                "skipped: SIGHUP is ignored, as under nohup, and child processes inherit that"
+            );
             continue;
         }
         let command = tandem(&arguments).spawn().unwrap();
         let worker = worker(&command);
-        let _held = read_by_somebody(&engine.join("tokenizer.json"));
+        let _held = writer_of(&engine.join("tokenizer.json"));
         signal(name, command.id());
-        let (status, said) = ended(command, &[worker]);
-        assert_eq!(status.code(), Some(1), "SIG{name}: {said}");
+        let (status, printed) = ended(command, &[worker]);
+        assert_eq!(status.code(), Some(1), "SIG{name}: {printed}");
     }
-    // Killed, it takes the worker along.
+    // A killed command ends its worker, too.
     let command = tandem(&arguments).spawn().unwrap();
     let worker = worker(&command);
-    let _held = read_by_somebody(&engine.join("tokenizer.json"));
+    let _held = writer_of(&engine.join("tokenizer.json"));
     signal("KILL", command.id());
     let (status, _) = ended(command, &[worker]);
     assert_eq!(status.signal(), Some(9));
@@ -158,19 +152,19 @@ fn one_signal_ends_a_command_that_waits_for_its_route_file() {
     let out = folder.path().join("out");
     let arguments = ["eval", "--driver", "idle", "--routes", path(&routes), "--out", path(&out)];
     let command = tandem(&arguments).spawn().unwrap();
-    let held = read_by_somebody(&routes);
+    let held = writer_of(&routes);
     signal("TERM", command.id());
-    let (status, said) = ended(command, &[]);
-    assert_eq!(status.code(), Some(1), "{said}");
+    let (status, printed) = ended(command, &[]);
+    assert_eq!(status.code(), Some(1), "{printed}");
     drop(held);
 
-    // A second signal does not wait.
+    // A second signal ends it at once.
     let command = tandem(&arguments).spawn().unwrap();
-    let _held = read_by_somebody(&routes);
+    let _held = writer_of(&routes);
     signal("INT", command.id());
     signal("INT", command.id());
-    let (status, said) = ended(command, &[]);
-    assert_eq!(status.code(), Some(1), "{said}");
+    let (status, printed) = ended(command, &[]);
+    assert_eq!(status.code(), Some(1), "{printed}");
 }
 
 fn fetching(script: &str, folder: &Path) -> (Command, PathBuf) {
@@ -180,7 +174,7 @@ fn fetching(script: &str, folder: &Path) -> (Command, PathBuf) {
     let python = programs.join("python3");
     fs::write(&python, script).unwrap();
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
-    let engine = folder.join("engine");
+    let engine = folder.join("networks");
     let out = folder.join("built");
     let mut command = tandem(&["build", "--network", path(&engine), "--out", path(&out)]);
     let cache = folder.join("cache");
@@ -195,7 +189,7 @@ fn fetching(script: &str, folder: &Path) -> (Command, PathBuf) {
 }
 
 #[test]
-fn a_package_installer_that_hangs_ends_with_the_program() {
+fn hanging_package_installer_ends_with_the_program() {
     let folder = tempfile::tempdir().unwrap();
     networks_that_never_load(folder.path());
     let ids = folder.path().join("ids");
@@ -216,7 +210,7 @@ fn a_package_installer_that_hangs_ends_with_the_program() {
 }
 
 #[test]
-fn python_files_of_the_current_folder_are_not_run_by_a_fetch() {
+fn fetch_runs_no_python_files_of_the_current_folder() {
     let folder = tempfile::tempdir().unwrap();
     networks_that_never_load(folder.path());
     let here = folder.path().join("here");
@@ -228,24 +222,24 @@ fn python_files_of_the_current_folder_are_not_run_by_a_fetch() {
     let cache = folder.path().join("cache");
     let mut path_with_here = std::ffi::OsString::from(".:");
     path_with_here.push(std::env::var_os("PATH").unwrap());
-    let (engine, out) = (folder.path().join("engine"), folder.path().join("built"));
+    let (engine, out) = (folder.path().join("networks"), folder.path().join("built"));
     let status = tandem(&["build", "--network", path(&engine), "--out", path(&out)])
         .current_dir(&here)
         .env("PATH", path_with_here)
         .env("PYTHONPATH", &here)
-        // No index: the fetch fails quickly, after pip has started.
+        // Without an index the fetch fails quickly after pip has started.
         .env("PIP_NO_INDEX", "1")
         .env_remove("PIP_FIND_LINKS")
         .env("TANDEM_CACHE_DIR", &cache)
         .env_remove("ORT_DYLIB_PATH")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&status.stderr);
-    assert_eq!(status.status.code(), Some(2), "{said}");
-    assert!(said.contains("pip could not fetch it"), "{said}");
-    assert!(!here.join("ran").exists(), "{said}");
+    let printed = String::from_utf8_lossy(&status.stderr);
+    assert_eq!(status.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("pip could not fetch it"), "{printed}");
+    assert!(!here.join("ran").exists(), "{printed}");
     let left: Vec<_> = fs::read_dir(&cache).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 1, "the lock alone is left: {left:?}");
+    assert_eq!(left.len(), 1, "only the lock may be left: {left:?}");
 }
 
 fn record(out: &Path, route: u32) -> tandem_evaluation::scoring::Record {
@@ -254,7 +248,7 @@ fn record(out: &Path, route: u32) -> tandem_evaluation::scoring::Record {
     checkpoint.body.records.into_iter().next().unwrap()
 }
 
-/// A campaign over two of our routes with a driver that never moves, in real time.
+/// A campaign of two routes in real time, with a driver that never moves.
 fn real_time_campaign(folder: &Path, further: &[&str]) -> (Command, PathBuf) {
     let (out, run) = (folder.join("out"), folder.join("wall.yaml"));
     fs::write(&run, "clock: wall\n").unwrap();
@@ -265,31 +259,31 @@ fn real_time_campaign(folder: &Path, further: &[&str]) -> (Command, PathBuf) {
 }
 
 #[test]
-fn a_drive_over_its_time_limit_is_recorded_as_failed_and_the_others_go_on() {
+fn drive_over_its_time_limit_is_recorded_as_failed() {
     let folder = tempfile::tempdir().unwrap();
     // In real time, 4000 ticks take 200 seconds.
     let (mut campaign, out) = real_time_campaign(folder.path(), &["--route-timeout", "1"]);
     let command = campaign.spawn().unwrap();
     let output = command.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("2 / 2 routes finished"), "{said}");
-    assert!(said.contains("2 ended by --route-timeout"), "{said}");
+    assert!(printed.contains("2 / 2 routes finished"), "{printed}");
+    assert!(printed.contains("2 ended by --route-timeout"), "{printed}");
     for route in [11, 12] {
         assert_eq!(record(&out, route).status, "Failed - Wall-time limit");
         let note = out.join(format!("crashes/RouteScenario_{route}_rep0.0"));
         assert!(fs::read_to_string(note).unwrap().contains("longer than --route-timeout 1"));
     }
-    // What was given up stays so.
+    // Drives that were given up are not repeated.
     let output = campaign.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("0 driven now, 2 kept from before"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("0 driven now, 2 kept from before"), "{printed}");
 }
 
 #[test]
-fn finished_drives_are_kept_when_a_signal_ends_the_rest() {
+fn signal_keeps_finished_drives() {
     let folder = tempfile::tempdir().unwrap();
-    // A drive takes 2 s, all of them 200 s: a late signal still finds the campaign at work.
+    // A drive takes 2 s and all of them 200 s, so that a late signal still interrupts the campaign.
     let further = ["--tick-cap", "40", "--repetitions", "50"];
     let (mut campaign, out) = real_time_campaign(folder.path(), &further);
     let command = campaign.spawn().unwrap();
@@ -298,9 +292,9 @@ fn finished_drives_are_kept_when_a_signal_ends_the_rest() {
         out.join("routes/RouteScenario_11_rep0.json").exists().then_some(())
     });
     signal("TERM", command.id());
-    let (status, said) = ended(command, &[worker]);
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
+    let (status, printed) = ended(command, &[worker]);
+    assert_eq!(status.code(), Some(1), "{printed}");
+    assert!(printed.contains("interrupted"), "{printed}");
     assert_eq!(record(&out, 11).status, "Failed - TickRuntime");
     assert_eq!(fs::read_dir(out.join("crashes")).unwrap().count(), 0, "nothing crashed");
 }
