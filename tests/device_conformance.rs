@@ -1,17 +1,17 @@
-//! What every device does, and what each may count on.
+//! Conformance of every device of this machine to the `Device` traits.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use tandem::device::{
-    Counter, Device, DeviceError, DeviceTensor, Emulation, Event, HostAccess, HostDevice, Kind,
-    Lanes, Object, Sharing, Staged, StagedTensor, Stream,
+    Counter, Device, DeviceError, DeviceTensor, Emulation, Event, ExpertStreams, HostAccess,
+    HostDevice, Object, OperationKind, Sharing, Staged, StagedTensor, Stream,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::now_ns;
 
-/// A device's clock is related to the host's to within some microseconds.
+/// Tolerance of conversions from a device's clock to the host's, which are exact to some microseconds.
 const SLACK_NS: u64 = 100_000;
 
 /// The devices of this machine.
@@ -21,7 +21,7 @@ fn devices() -> Vec<Box<dyn Device>> {
     host.into_iter().chain(gpu()).collect()
 }
 
-/// The GPU of this machine, if it has one with a driver and tandem was built for it.
+/// The first GPU, if this machine has one with a driver and tandem was built for it.
 #[cfg(feature = "cuda")]
 fn gpu() -> Option<Box<dyn Device>> {
     match tandem::device::cuda::CudaDevice::open(0) {
@@ -36,11 +36,11 @@ fn gpu() -> Option<Box<dyn Device>> {
     None
 }
 
-fn lanes(device: &dyn Device) -> Lanes {
-    device.lanes(None).unwrap()
+fn streams(device: &dyn Device) -> ExpertStreams {
+    device.streams(None).unwrap()
 }
 
-/// Memory whose every byte is `value`, on its way to the device.
+/// Staged memory filled with `value`, whose upload is enqueued.
 fn filled(device: &dyn Device, stream: &dyn Stream, bytes: usize, value: u8) -> Staged {
     let mut staged = device.stage(bytes).unwrap();
     staged.bytes_mut().fill(value);
@@ -70,9 +70,9 @@ fn memory_begins_as_zeros_and_keeps_what_is_written() {
 }
 
 #[test]
-fn what_is_uploaded_copied_and_downloaded_comes_back() {
+fn bytes_survive_upload_copy_and_download() {
     for device in devices() {
-        let fast = lanes(&*device).fast;
+        let fast = streams(&*device).fast;
         let from = filled(&*device, &*fast, 1 << 16, 3);
         let (middle, back) = (device.allocate(1 << 16).unwrap(), device.stage(1 << 16).unwrap());
         fast.copy(from.buffer(), &middle).unwrap();
@@ -84,9 +84,9 @@ fn what_is_uploaded_copied_and_downloaded_comes_back() {
 }
 
 #[test]
-fn a_stream_waits_for_another_streams_event() {
+fn stream_waits_for_event_of_another_stream() {
     for device in devices() {
-        let Lanes { fast, slow, .. } = lanes(&*device);
+        let ExpertStreams { fast, slow, .. } = streams(&*device);
         let (there, ready) = (device.stage(1 << 20).unwrap(), device.event().unwrap());
         for value in 1..50 {
             let from = filled(&*device, &*slow, 1 << 20, value);
@@ -102,9 +102,9 @@ fn a_stream_waits_for_another_streams_event() {
 }
 
 #[test]
-fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
+fn graph_replays_captured_work_on_current_memory() {
     for device in devices() {
-        let fast = lanes(&*device).fast;
+        let fast = streams(&*device).fast;
         let mut from = device.stage(64).unwrap();
         let (back, done) = (device.stage(64).unwrap(), device.event().unwrap());
         fast.begin_capture().unwrap();
@@ -113,8 +113,8 @@ fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
         fast.download(&back).unwrap();
         fast.record(&done).unwrap();
         let graph = fast.end_capture().unwrap();
-        assert!(graph.pieces() >= 2);
-        assert!(!done.is_complete().unwrap(), "captured work does not run");
+        assert!(graph.nodes() >= 2);
+        assert!(!done.is_complete().unwrap(), "captured work ran");
         for value in 1..5 {
             from.bytes_mut().fill(value);
             fast.launch(&graph).unwrap();
@@ -126,9 +126,9 @@ fn a_graph_does_again_what_was_captured_with_what_stands_there_now() {
 }
 
 #[test]
-fn dropped_memory_and_events_last_until_pending_work_is_done() {
+fn dropped_memory_lives_until_pending_work_completes() {
     for device in devices() {
-        let Lanes { fast, slow, .. } = device.lanes(Some(0.25)).unwrap();
+        let ExpertStreams { fast, slow, .. } = device.streams(Some(0.25)).unwrap();
         let (back, event) = (device.stage(1 << 12).unwrap(), device.event().unwrap());
         let from = filled(&*device, &*fast, 1 << 12, 1);
         let middle = device.allocate(1 << 12).unwrap();
@@ -142,7 +142,7 @@ fn dropped_memory_and_events_last_until_pending_work_is_done() {
         slow.download(&back).unwrap();
         slow.synchronize().unwrap();
         assert!(back.bytes().iter().all(|&byte| byte == 1), "{}", device.name());
-        // Streams, and only then the memory.
+        // The streams are dropped before the memory.
         fast.download(&back).unwrap();
         drop((fast, slow));
         drop(back);
@@ -150,9 +150,9 @@ fn dropped_memory_and_events_last_until_pending_work_is_done() {
 }
 
 #[test]
-fn dropped_graphs_last_until_pending_launches_are_done() {
+fn dropped_graphs_live_until_pending_launches_complete() {
     for device in devices() {
-        let Lanes { fast, slow, .. } = device.lanes(Some(0.25)).unwrap();
+        let ExpertStreams { fast, slow, .. } = device.streams(Some(0.25)).unwrap();
         let (back, event) = (device.stage(1 << 12).unwrap(), device.event().unwrap());
         let captured = || {
             let mut from = device.stage(1 << 12).unwrap();
@@ -166,7 +166,7 @@ fn dropped_graphs_last_until_pending_launches_are_done() {
         let graph = captured();
         fast.launch(&graph).unwrap();
         drop(graph);
-        // On another stream than it was captured on.
+        // Launched on another stream than the one that it was captured on.
         let graph = captured();
         slow.wait(&event).unwrap();
         slow.launch(&graph).unwrap();
@@ -177,16 +177,16 @@ fn dropped_graphs_last_until_pending_launches_are_done() {
         slow.launch(&graph).unwrap();
         slow.synchronize().unwrap();
         assert!(back.bytes().iter().all(|&byte| byte == 2), "{}", device.name());
-        // The stream that it was captured on and all else of it, and only then the graph.
+        // The streams and the event are dropped before the graph.
         drop((fast, slow, event));
         drop(graph);
     }
 }
 
 #[test]
-fn events_tell_when_they_were_reached() {
+fn events_report_their_completion_time() {
     for device in devices() {
-        let fast = lanes(&*device).fast;
+        let fast = streams(&*device).fast;
         let never = device.event().unwrap();
         assert!(!never.is_complete().unwrap());
         assert_eq!(never.completed_ns(), None);
@@ -204,7 +204,7 @@ fn events_tell_when_they_were_reached() {
 #[test]
 fn copies_waits_and_allocations_are_counted() {
     for device in devices() {
-        let fast = lanes(&*device).fast;
+        let fast = streams(&*device).fast;
         let start = device.counts();
         let staged = filled(&*device, &*fast, 256, 1);
         fast.download(&staged).unwrap();
@@ -224,9 +224,9 @@ fn copies_waits_and_allocations_are_counted() {
 }
 
 #[test]
-fn what_belongs_to_another_device_is_refused() {
+fn objects_of_another_device_are_refused() {
     for device in devices() {
-        let fast = lanes(&*device).fast;
+        let fast = streams(&*device).fast;
         let other = HostDevice::emulating(Emulation::default());
         let (mine, theirs) = (device.allocate(8).unwrap(), other.allocate(8).unwrap());
         let foreign = |object| Err(DeviceError::Foreign(object));
@@ -237,7 +237,7 @@ fn what_belongs_to_another_device_is_refused() {
         let event = other.event().unwrap();
         assert_eq!(fast.record(&event), foreign(Object::Event));
         assert_eq!(fast.wait(&event), foreign(Object::Event));
-        let stream = other.lanes(None).unwrap().fast;
+        let stream = other.streams(None).unwrap().fast;
         stream.begin_capture().unwrap();
         let graph = stream.end_capture().unwrap();
         assert_eq!(fast.launch(&graph), foreign(Object::Graph));
@@ -245,28 +245,28 @@ fn what_belongs_to_another_device_is_refused() {
 }
 
 #[test]
-fn a_capture_cannot_wait_begin_twice_or_end_before_it_began() {
+fn misused_captures_are_refused() {
     for device in devices() {
-        let Lanes { fast, slow, .. } = lanes(&*device);
+        let ExpertStreams { fast, slow, .. } = streams(&*device);
         let event = wait(&*device, &*slow);
         assert!(matches!(fast.end_capture(), Err(DeviceError::Misuse(_))));
         fast.begin_capture().unwrap();
         assert!(matches!(fast.begin_capture(), Err(DeviceError::Misuse(_))));
         assert!(matches!(fast.wait(&event), Err(DeviceError::Misuse(_))), "{}", device.name());
-        assert_eq!(fast.end_capture().unwrap().pieces(), 0);
+        assert_eq!(fast.end_capture().unwrap().nodes(), 0);
     }
 }
 
 #[test]
-fn a_device_that_is_asked_to_split_does_or_says_why_not() {
+fn device_splits_or_reports_why_not() {
     for device in devices() {
-        let Lanes { fast, slow, sharing } = device.lanes(Some(0.25)).unwrap();
+        let ExpertStreams { fast, slow, sharing } = device.streams(Some(0.25)).unwrap();
         match &sharing {
             Sharing::Partitions { fast, slow } => assert!(*fast > 0 && *slow > 0, "{sharing}"),
             Sharing::Priorities { instead } => assert!(instead.is_some(), "{}", device.name()),
             Sharing::Host => {}
         }
-        // However they share: one waits for the other's event, and graphs run on both.
+        // Whatever the sharing: one stream waits for an event of the other, and graphs run on both.
         let (there, ready) = (device.stage(1 << 16).unwrap(), device.event().unwrap());
         let from = filled(&*device, &*slow, 1 << 16, 5);
         slow.begin_capture().unwrap();
@@ -276,18 +276,18 @@ fn a_device_that_is_asked_to_split_does_or_says_why_not() {
         slow.launch(&graph).unwrap();
         fast.wait(&ready).unwrap();
         fast.download(&there).unwrap();
-        // The clocks of two streams with their own multiprocessors are each related to the host's.
+        // Streams with their own multiprocessors have clocks of their own, each converted to the host's.
         let end_ns = wait(&*device, &*fast).completed_ns().unwrap();
         assert!(ready.completed_ns().unwrap() <= end_ns + SLACK_NS, "{}", device.name());
         assert!(there.bytes().iter().all(|&byte| byte == 5), "{}: {sharing}", device.name());
-        // A share that leaves a lane nothing is no reason to stop.
-        let whole = device.lanes(Some(1.0)).unwrap().sharing;
+        // A share that leaves a stream nothing is no reason to stop.
+        let whole = device.streams(Some(1.0)).unwrap().sharing;
         assert!(!matches!(whole, Sharing::Partitions { .. }), "{whole}");
     }
 }
 
 #[test]
-fn tensors_know_their_type_shape_and_bytes() {
+fn tensors_have_type_shape_and_bytes() {
     for device in devices() {
         let mut tensor = DeviceTensor::zeros(&*device, DType::F32, &[2, 3]).unwrap();
         let values = HostTensor::from_slice(&[2, 3], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
@@ -300,7 +300,7 @@ fn tensors_know_their_type_shape_and_bytes() {
     }
 }
 
-/// A gate that an emulated device's work waits at until a test opens it.
+/// Blocks the work of an emulated device until a test opens it.
 #[derive(Default)]
 struct Gate(Mutex<bool>, Condvar);
 
@@ -316,28 +316,30 @@ impl Gate {
 }
 
 fn emulating(
-    before: impl Fn(&str, Kind) -> Result<(), DeviceError> + Send + Sync + 'static,
+    before: impl Fn(&str, OperationKind) -> Result<(), DeviceError> + Send + Sync + 'static,
 ) -> HostDevice {
-    let before = Arc::new(move |piece: &tandem::device::Piece| before(piece.lane, piece.kind));
+    let before = Arc::new(move |operation: &tandem::device::Operation| {
+        before(operation.stream, operation.kind)
+    });
     HostDevice::emulating(Emulation { before, memory_bytes: None })
 }
 
 #[test]
-fn handing_work_over_does_not_wait_for_it() {
+fn enqueuing_work_does_not_block() {
     let gate = Arc::new(Gate::default());
     let device = {
         let gate = Arc::clone(&gate);
-        emulating(move |lane, _| {
-            if lane == "slow" {
+        emulating(move |stream, _| {
+            if stream == "slow" {
                 gate.pass();
             }
             Ok(())
         })
     };
-    let Lanes { fast, slow, .. } = lanes(&device);
+    let ExpertStreams { fast, slow, .. } = streams(&device);
     let (staged, event) = (filled(&device, &*slow, 64, 9), device.event().unwrap());
     slow.record(&event).unwrap();
-    // The slow lane stands still; the fast one goes on.
+    // The slow stream stands still; the fast one goes on.
     wait(&device, &*fast);
     assert!(!event.is_complete().unwrap());
     gate.open();
@@ -347,10 +349,10 @@ fn handing_work_over_does_not_wait_for_it() {
     assert_eq!(back, [9; 64]);
 }
 
-/// Opens its gate when it goes, also if that is because of a panic.
-struct OpensAtLast<'a>(&'a Gate);
+/// Opens its gate when dropped, also by a panic.
+struct OpenOnDrop<'a>(&'a Gate);
 
-impl Drop for OpensAtLast<'_> {
+impl Drop for OpenOnDrop<'_> {
     fn drop(&mut self) {
         self.0.open();
     }
@@ -358,7 +360,7 @@ impl Drop for OpensAtLast<'_> {
 
 #[test]
 #[should_panic(expected = "while a copy from or to it was under way")]
-fn staged_memory_under_way_is_not_to_be_touched() {
+fn access_to_staged_memory_during_a_copy_panics() {
     let gate = Arc::new(Gate::default());
     let device = {
         let gate = Arc::clone(&gate);
@@ -367,24 +369,24 @@ fn staged_memory_under_way_is_not_to_be_touched() {
             Ok(())
         })
     };
-    let fast = lanes(&device).fast;
+    let fast = streams(&device).fast;
     let mut staged = filled(&device, &*fast, 64, 9);
-    // The stream's thread must end with the test, whatever comes of the assertion.
-    let _opened = OpensAtLast(&gate);
+    // Lets the stream's thread end with the test, also if the access panics.
+    let _opened = OpenOnDrop(&gate);
     staged.bytes_mut().fill(1);
 }
 
-/// Copies between memory that something else holds are refused, each for what it would break.
+/// Copies from or to memory that the host borrows are refused.
 #[test]
-fn work_on_memory_that_is_in_use_fails_instead_of_racing() {
+fn operations_on_memory_in_use_are_refused() {
     let in_use = |result| assert!(matches!(result, Err(DeviceError::Misuse(_))), "{result:?}");
     for device in [HostDevice::new(), HostDevice::emulating(Emulation::default())] {
-        let fast = lanes(&device).fast;
-        // What the stream failed with: at once on the host, later where a thread does it.
-        let done = |handed_over: Result<(), DeviceError>| handed_over.and(fast.synchronize());
+        let fast = streams(&device).fast;
+        // Result of the copy: immediate on the host, deferred where a worker thread runs it.
+        let done = |enqueued: Result<(), DeviceError>| enqueued.and(fast.synchronize());
         let (first, second) = (device.allocate(64).unwrap(), device.allocate(64).unwrap());
         let reading = HostAccess::read(&first).unwrap();
-        assert_eq!(done(fast.copy(&first, &second)), Ok(()), "two may read");
+        assert_eq!(done(fast.copy(&first, &second)), Ok(()), "two readers are allowed");
         in_use(done(fast.copy(&second, &first)));
         in_use(device.write(&[1; 64], &first));
         in_use(device.write(&[1; 10], &first.part(50, 10)));
@@ -396,7 +398,7 @@ fn work_on_memory_that_is_in_use_fails_instead_of_racing() {
         drop(writing);
         assert_eq!(done(fast.copy(&second, &first)), Ok(()));
         assert_eq!(done(fast.copy(&first.part(0, 32), &first.part(32, 32))), Ok(()));
-        // A reference of the host counts as a reader or a writer of its side.
+        // A host reference to staged memory counts as a reader or writer of the host's side.
         let mut staged = device.stage(64).unwrap();
         let bytes = staged.bytes();
         assert_eq!(done(fast.upload(&staged)), Ok(()));
@@ -415,13 +417,12 @@ fn work_on_memory_that_is_in_use_fails_instead_of_racing() {
     }
 }
 
-/// Two threads that use one buffer without an event between them: each number that is read was
-/// written whole, whatever the moment, and what could not be had was refused.
+/// Two threads use one buffer without an event: each read returns one complete write or is refused.
 #[test]
-fn two_threads_without_an_event_never_see_half_a_write() {
+fn unsynchronized_threads_never_read_a_partial_write() {
     let device = HostDevice::new();
     let (shared, source) = (device.allocate(1 << 16).unwrap(), device.allocate(1 << 16).unwrap());
-    let Lanes { slow, .. } = lanes(&device);
+    let ExpertStreams { slow, .. } = streams(&device);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for value in 0..200_u8 {
@@ -432,7 +433,7 @@ fn two_threads_without_an_event_never_see_half_a_write() {
         let mut read = vec![0; 1 << 16];
         for _ in 0..200 {
             match device.read(&shared, &mut read) {
-                Ok(()) => assert!(read.iter().all(|&byte| byte == read[0]), "half a write"),
+                Ok(()) => assert!(read.iter().all(|&byte| byte == read[0]), "a partial write"),
                 Err(error) => assert!(matches!(error, DeviceError::Misuse(_)), "{error}"),
             }
         }
@@ -440,7 +441,7 @@ fn two_threads_without_an_event_never_see_half_a_write() {
 }
 
 #[test]
-fn work_that_fails_is_told_by_the_events_behind_it_and_once_by_the_stream() {
+fn failed_work_poisons_later_events_and_is_reported_once() {
     let fails = Arc::new(AtomicBool::new(true));
     let ran = Arc::new(AtomicUsize::new(0));
     let lost = || DeviceError::Lost { device: "the test's".into(), reason: "unplugged".into() };
@@ -451,7 +452,7 @@ fn work_that_fails_is_told_by_the_events_behind_it_and_once_by_the_stream() {
             if fails.load(Ordering::SeqCst) { Err(lost()) } else { Ok(()) }
         })
     };
-    let fast = lanes(&device).fast;
+    let fast = streams(&device).fast;
     let (first, second) = (device.event().unwrap(), device.event().unwrap());
     let staged = filled(&device, &*fast, 64, 9);
     fast.record(&first).unwrap();
@@ -459,7 +460,7 @@ fn work_that_fails_is_told_by_the_events_behind_it_and_once_by_the_stream() {
     fast.record(&second).unwrap();
     assert_eq!(first.synchronize(), Err(lost()));
     assert_eq!(second.synchronize(), Err(lost()));
-    assert_eq!(ran.load(Ordering::SeqCst), 1, "work behind a failure is left out");
+    assert_eq!(ran.load(Ordering::SeqCst), 1, "work after a failure ran");
     fails.store(false, Ordering::SeqCst);
     assert_eq!(fast.synchronize(), Err(lost()));
     assert_eq!(fast.synchronize(), Ok(()));
@@ -467,7 +468,7 @@ fn work_that_fails_is_told_by_the_events_behind_it_and_once_by_the_stream() {
 }
 
 #[test]
-fn memory_that_is_used_up_is_said_with_its_numbers() {
+fn out_of_memory_error_has_requested_and_free_bytes() {
     let device =
         HostDevice::emulating(Emulation { memory_bytes: Some(1000), ..Emulation::default() });
     let held = device.allocate(600).unwrap();

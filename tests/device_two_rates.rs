@@ -1,8 +1,8 @@
-//! What a tick and a prefill do with a device, without networks: uploads, copies into KV slots, events
-//! between two streams, captured graphs, downloads. Copies stand where networks would run, so every
-//! value that a tick reads tells which prefill wrote it.
+//! Device operations of ticks and prefills without networks: uploads, copies into KV slots, events
+//! between two streams, captured graphs, downloads. Copies replace network runs, so every value that a
+//! tick reads identifies the prefill that wrote it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
 use arrayvec::ArrayVec;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ const ELEMENT: usize = 8;
 /// How a drive uses the device.
 #[derive(Clone, Copy, Debug)]
 struct Options {
-    /// Part of the multiprocessors that the fast stream has for itself.
+    /// Share of the multiprocessors that is reserved for the fast stream.
     fast_share: Option<f64>,
-    /// Ticks launch graphs.
+    /// Ticks launch captured graphs.
     has_graphs: bool,
-    /// The host reads each prefix before it is sealed. Otherwise only events order the two streams.
+    /// The host reads each prefix before it is sealed. If false, only events order the two streams.
     is_checked: bool,
 }
 
@@ -64,11 +64,11 @@ fn gpu() -> Option<Arc<dyn Device>> {
     None::<DeviceError>.map(|error| panic!("{error}"))
 }
 
-/// The understanding expert's side.
+/// Operations of a prefill.
 struct Prefill {
     stream: Arc<dyn Stream>,
     image: StagedTensor,
-    /// The upload of `image` is done.
+    /// Recorded after the upload of `image`.
     uploaded: Arc<dyn Event>,
     hidden: Buffer,
     checked: StagedTensor,
@@ -115,7 +115,7 @@ impl Prefill {
     }
 }
 
-/// The action expert's side.
+/// Operations of an action step.
 struct Tick {
     stream: Arc<dyn Stream>,
     reading: StagedTensor,
@@ -134,7 +134,7 @@ impl Tick {
         Self { stream, reading: staged(1), output, marks, graphs: Vec::new(), ticks: 0 }
     }
 
-    /// Captures a tick for each slot.
+    /// Captures a graph for each slot.
     fn prepare(&mut self, pool: &SlotPool) {
         let writers: Vec<_> = (0..SLOTS).map(|_| pool.writer().unwrap()).collect();
         let mut slots: Vec<&Slot> = writers.iter().map(|writer| writer.slot()).collect();
@@ -155,7 +155,7 @@ impl Tick {
         stream.record(&self.marks[1]).unwrap();
         stream.copy(reading.buffer(), &output.buffer().part(0, ELEMENT)).unwrap();
         for (index, tensor) in slot.tensors().map(DeviceTensor::buffer).enumerate() {
-            // Another element at each place, so that part of an old prefix does not go unseen.
+            // Another element of each tensor, so that a partly overwritten prefix is detected.
             let from = tensor.part((tensor.bytes() / ELEMENT - 1 - index) * ELEMENT, ELEMENT);
             stream.copy(&from, &output.buffer().part((1 + index) * ELEMENT, ELEMENT)).unwrap();
         }
@@ -163,7 +163,7 @@ impl Tick {
         stream.record(&self.marks[2]).unwrap();
     }
 
-    /// Reads a prefix; checks that all of it is of its version.
+    /// Reads a prefix and checks that every value has its version.
     fn run(&mut self, prefix: &KvSnapshot) {
         self.ticks += 1;
         self.reading.as_mut_slice::<i64>().fill(self.ticks);
@@ -183,27 +183,27 @@ impl Tick {
 }
 
 fn both(device: &Arc<dyn Device>, options: Options) -> (SlotPool, Prefill, Tick) {
-    let lanes = device.lanes(options.fast_share).unwrap();
+    let streams = device.streams(options.fast_share).unwrap();
     let pool = SlotPool::new(device, LAYOUT, SLOTS).unwrap();
-    let prefill = Prefill::new(&**device, &lanes.slow, options.is_checked);
-    let mut tick = Tick::new(&**device, &lanes.fast);
+    let prefill = Prefill::new(&**device, &streams.slow, options.is_checked);
+    let mut tick = Tick::new(&**device, &streams.fast);
     if options.has_graphs {
         tick.prepare(&pool);
     }
     (pool, prefill, tick)
 }
 
-/// Says that prefills are over when it goes, also if that is because of a panic.
-struct Over<'a>(&'a AtomicBool);
+/// Sets its flag when dropped, also by a panic.
+struct SetOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 #[test]
-fn tick_reads_the_prefix_of_a_prefill_that_has_only_been_enqueued() {
+fn tick_reads_prefix_whose_prefill_is_only_enqueued() {
     everywhere(|device, options| {
         let (pool, mut prefill, mut tick) = both(device, options);
         for version in 1..=8 {
@@ -216,18 +216,18 @@ fn tick_reads_the_prefix_of_a_prefill_that_has_only_been_enqueued() {
 }
 
 #[test]
-fn ticks_and_prefills_on_two_threads_read_whole_prefixes() {
+fn concurrent_ticks_read_complete_prefixes() {
     everywhere(|device, options| {
         let (pool, mut prefill, mut tick) = both(device, options);
         let (handover, is_over) = (Handover::new(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let _over = Over(&is_over);
+                let _over = SetOnDrop(&is_over);
                 for version in 1..=20 {
                     handover.publish(prefill.run(&pool, version)).unwrap();
                 }
             });
-            tandem_testkit::patience::until("the last prefix", || {
+            tandem_testkit::poll::until("the last prefix", || {
                 let was_over = is_over.load(Ordering::Acquire);
                 if let Some(prefix) = handover.latest() {
                     tick.run(&prefix);

@@ -1,8 +1,8 @@
-//! Engines on the CPU read their weights where they lie: loading one, and loading it again, copies
-//! none, unless matrices are to be packed. Alone in its process, because it measures the process.
+//! Engines on the CPU map their weight files: loading one or more copies no weights unless matrices are
+//! packed. In a binary of its own because it measures the memory of the process.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
 use serde_json::Value;
 use std::fs;
@@ -11,10 +11,10 @@ use std::process::Command;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 
-/// Width of the understanding expert's feed-forward part: three matrices a layer of this times 64.
+/// Width of the understanding expert's feed-forward part: three matrices of this times 64 per layer.
 const WIDE: u64 = 32_768;
 
-/// Memory of this process that is no file's, bytes.
+/// Anonymous resident memory of this process, bytes.
 fn anonymous() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -30,7 +30,7 @@ fn loading_an_engine_twice_copies_no_weights() {
     spec["text"]["intermediate_size"] = WIDE.into();
     let config = root.path().join("config.json");
     fs::write(&config, spec.to_string()).unwrap();
-    // Other processes prepare the folders: memory that they free is not there to be used again.
+    // Other processes prepare the folders, so that this one has no freed memory to reuse.
     let tandem = |arguments: &[&str], folders: [(&str, &Path); 2]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
         command.args(arguments);
@@ -59,7 +59,7 @@ fn loading_an_engine_twice_copies_no_weights() {
     let (_second, twice) = load(false, &engines);
     assert!(once < matrices / 4, "{once} bytes for {matrices} of matrices");
     assert!(twice < matrices / 4, "{twice} bytes for {matrices} of matrices, the second time");
-    // That packed matrices are copied shows that this test sees copies.
+    // Packed matrices are copied, which shows that this test detects copies.
     let (_engine, packed) = load(true, &engines);
     assert!(packed > matrices / 2, "{packed} bytes for {matrices} of packed matrices");
     let (_network, packed) = load(true, &networks);

@@ -1,5 +1,5 @@
-//! The pool and the handover, every interleaving of a few threads: the very source of
-//! `src/kv_cache`, compiled against loom's synchronization.
+//! Model checking of the slot pool and the snapshot handover: the sources of `src/kv_cache`, compiled
+//! with loom's synchronization primitives, under every interleaving of a few threads.
 
 #![expect(unreachable_pub, dead_code, reason = "the modules are written for the library")]
 
@@ -18,7 +18,7 @@ use loom::thread;
 use pool::Pool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A slot whose every access loom watches: a write beside a read ends the run.
+/// A slot whose accesses loom checks: a write during a read fails the test.
 type Watched = UnsafeCell<u64>;
 
 struct Version(u64);
@@ -36,34 +36,35 @@ fn shared(slots: usize) -> Arc<Shared> {
     Arc::new((Pool::of(slots), Handover::new()))
 }
 
-/// Fills a slot with its version and publishes it; false if no slot was free or it came too late.
+/// Fills a slot with its version and publishes it. Returns false if no slot was free or a newer version
+/// was published already.
 fn refresh(shared: &Shared, version: u64) -> bool {
     let Some(writer) = shared.0.writer() else { return false };
     writer.slot().with_mut(|value| write(value, version));
     shared.1.publish(writer.seal_with(Version(version))).is_ok()
 }
 
-#[expect(unsafe_code, reason = "loom hands out raw pointers to watch what they are used for")]
+#[expect(unsafe_code, reason = "loom gives access through raw pointers")]
 fn write(value: *mut u64, version: u64) {
-    // SAFETY: points into the cell whose `with_mut` is running; loom fails on any other access.
+    // SAFETY: `value` points into the cell whose `with_mut` calls this; loom fails on a concurrent access.
     unsafe { value.write(version) }
 }
 
-#[expect(unsafe_code, reason = "loom hands out raw pointers to watch what they are used for")]
+#[expect(unsafe_code, reason = "loom gives access through raw pointers")]
 fn read(value: *const u64) -> u64 {
-    // SAFETY: points into the cell whose `with` is running; loom fails if it is written meanwhile.
+    // SAFETY: `value` points into the cell whose `with` calls this; loom fails on a concurrent write.
     unsafe { value.read() }
 }
 
-/// Reads the newest snapshot, checks that it is whole, and returns its version.
+/// Checks that every value of the newest snapshot has its version, which is returned.
 fn tick(shared: &Shared) -> Option<u64> {
     let snapshot = shared.1.latest()?;
     let version = snapshot.meta().version();
-    snapshot.slot().with(|value| assert_eq!(read(value), version, "torn or recycled"));
+    snapshot.slot().with(|value| assert_eq!(read(value), version, "torn or reused"));
     Some(version)
 }
 
-/// Explores every schedule: the state space is small enough to go without a bound on preemptions.
+/// Explores every schedule; the state space is small enough without a bound on preemptions.
 fn explore(model: impl Fn() + Send + Sync + 'static) {
     let schedules = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&schedules);
@@ -76,7 +77,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 }
 
 #[test]
-fn readers_see_whole_prefixes_that_never_go_back() {
+fn readers_see_complete_prefixes_in_order() {
     explore(|| {
         let shared = shared(2);
         let writer = Arc::clone(&shared);
@@ -84,12 +85,12 @@ fn readers_see_whole_prefixes_that_never_go_back() {
         let (first, second) = (tick(&shared), tick(&shared));
         assert!(first <= second, "went back from {first:?} to {second:?}");
         assert!(refreshes.join().unwrap() >= 2, "two slots hold at least two prefixes in turn");
-        assert_eq!(shared.0.free(), 1, "one slot is published, the other is home");
+        assert_eq!(shared.0.free(), 1, "one slot is published, the other is free");
     });
 }
 
 #[test]
-fn two_readers_share_a_snapshot_while_its_successor_is_written() {
+fn two_readers_share_a_snapshot_during_the_next_write() {
     explore(|| {
         let shared = shared(3);
         assert!(refresh(&shared, 1));
@@ -106,7 +107,7 @@ fn two_readers_share_a_snapshot_while_its_successor_is_written() {
 }
 
 #[test]
-fn of_two_publishers_the_newer_stays() {
+fn newest_of_two_published_prefixes_wins() {
     explore(|| {
         let shared = shared(3);
         let other = Arc::clone(&shared);

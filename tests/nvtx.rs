@@ -1,16 +1,15 @@
-//! Stages as NVTX ranges, heard by a library that writes down what it is told.
+//! Stages as NVTX ranges, received by a library that logs every call.
 //!
-//! One test, since a process enables NVTX once. The library is made on the spot by the compiler that
-//! made the test.
+//! One test, because a process enables NVTX once. The test compiles the library with `rustc`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tandem::model::automot::stages;
 use tandem::timing::{Stage, StageSpans, nvtx};
 
-/// A library from `source`, compiled into `folder`.
+/// Compiles `source` to a shared library in `folder`.
 fn library(folder: &Path, name: &str, source: &str) -> PathBuf {
     let (file, source_file) =
         (folder.join(format!("{name}.so")), folder.join(format!("{name}.rs")));
@@ -24,7 +23,7 @@ fn library(folder: &Path, name: &str, source: &str) -> PathBuf {
     file
 }
 
-/// The four functions that tandem calls; each adds a line of thread, call and argument to `log`.
+/// Source of the four functions that tandem calls; each appends its thread, name and argument to `log`.
 fn listener(log: &Path) -> String {
     format!(
         r##"
@@ -53,14 +52,14 @@ fn listener(log: &Path) -> String {
     )
 }
 
-/// What the library heard, threads left out.
-fn heard(log: &Path) -> Vec<String> {
+/// Calls that the library received, without their threads.
+fn calls(log: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
 }
 
 #[test]
-fn stages_are_ranges_once_someone_asks_and_not_before() {
+fn stages_are_nvtx_ranges_once_enabled() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let mut spans = StageSpans::default();
@@ -78,16 +77,16 @@ fn stages_are_ranges_once_someone_asks_and_not_before() {
     assert_eq!(nvtx::enable_from(&listener).unwrap(), listener.display().to_string());
     assert_eq!(nvtx::enable().unwrap(), listener.display().to_string());
     spans.end(begun_before);
-    assert_eq!(heard(&log), Vec::<String>::new());
+    assert_eq!(calls(&log), Vec::<String>::new());
 
     let request = Stage::REQUEST.begin();
-    let (refresh, hand_off) = (Stage::REFRESH.begin(), Stage::HAND_OFF.begin());
+    let (refresh, hand_off) = (Stage::PREFILL.begin(), Stage::HAND_OFF.begin());
     let understanding = std::thread::scope(|scope| {
         let understanding = scope.spawn(|| {
             let mut spans = StageSpans::default();
             spans.end(hand_off);
             spans.measure(stages::PROMPT, || ());
-            // Given up by an error: its range ends all the same.
+            // Dropped, as by an error: its range ends, too.
             drop(stages::VISION.begin());
             spans.end(refresh);
             spans
@@ -108,11 +107,11 @@ fn stages_are_ranges_once_someone_asks_and_not_before() {
         "end 7",
         "pop",
     ];
-    assert_eq!(heard(&log), expected);
+    assert_eq!(calls(&log), expected);
     let stages: Vec<Stage> =
         spans.iter().chain(understanding.iter()).map(|span| span.stage).collect();
     assert_eq!(
         stages,
-        [stages::BEV, Stage::REQUEST, Stage::HAND_OFF, stages::PROMPT, Stage::REFRESH]
+        [stages::BEV, Stage::REQUEST, Stage::HAND_OFF, stages::PROMPT, Stage::PREFILL]
     );
 }

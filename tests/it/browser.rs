@@ -1,4 +1,4 @@
-//! A headless Chromium that tests drive over its debugging pipe.
+//! A headless Chromium that tests control through its debugging pipe.
 
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -8,15 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-/// Longest wait for anything: far above what a loaded machine takes.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Timeout of every wait, far above what a loaded machine takes.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A browser with one page.
 pub(crate) struct Browser {
     child: Child,
     commands: File,
     messages: Receiver<Value>,
-    /// What the page did that tests ask about, in order.
+    /// Events of the page, in order.
     pub(crate) events: Vec<Value>,
     session: String,
     last_id: u64,
@@ -24,11 +24,11 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts Chromium; `None`, with a line that says so, where there is none.
+    /// Starts Chromium. Returns `None`, with a message, if it is not installed.
     pub(crate) fn start() -> Option<Self> {
         let program = PathBuf::from("/usr/bin/chromium");
         if !program.exists() {
-            eprintln!("skipped: there is no /usr/bin/chromium");
+            eprintln!("skipped: /usr/bin/chromium is missing");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ impl Browser {
         bytes.push(0);
         self.commands.write_all(&bytes).unwrap();
         loop {
-            let answer = self.messages.recv_timeout(PATIENCE).expect("the browser answers");
+            let answer = self.messages.recv_timeout(TIMEOUT).expect("the browser answers");
             if answer["id"] == json!(self.last_id) {
                 assert!(answer["error"].is_null(), "{method}: {answer}");
                 return answer["result"].clone();
@@ -106,7 +106,7 @@ impl Browser {
         }
     }
 
-    /// What a JavaScript expression comes to; promises are awaited.
+    /// Evaluates a JavaScript expression; promises are awaited.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let parameters =
             json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
@@ -118,9 +118,9 @@ impl Browser {
     /// Waits until a JavaScript expression is true.
     pub(crate) fn wait_for(&mut self, expression: &str) {
         let polled = format!(
-            "new Promise((done) => {{ const look = (n) => {{ \
+            "new Promise((done) => {{ const poll = (n) => {{ \
              let found = false; try {{ found = Boolean({expression}); }} catch {{}} \
-             if (found || n > 1200) done(found); else setTimeout(look, 50, n + 1); }}; look(0); }})"
+             if (found || n > 1200) done(found); else setTimeout(poll, 50, n + 1); }}; poll(0); }})"
         );
         let found = self.value(&polled);
         assert_eq!(found, json!(true), "never came true: {expression}");
@@ -135,7 +135,7 @@ impl Browser {
         self.wait_for("document.readyState === 'complete' && location.protocol === 'file:'");
     }
 
-    /// Width and height in CSS pixels, and light or dark.
+    /// Sets width and height in CSS pixels, and the color scheme, `light` or `dark`.
     pub(crate) fn show_as(&mut self, width: u32, height: u32, scheme: &str) {
         let size =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
@@ -144,14 +144,14 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// Presses and releases a key on what has the focus.
+    /// Presses and releases a key on the focused element.
     pub(crate) fn press(&mut self, key: &str) {
         for kind in ["keyDown", "keyUp"] {
             self.call("Input.dispatchKeyEvent", json!({"type": kind, "key": key}));
         }
     }
 
-    /// A picture of the page, from its top to `height`, as a PNG file.
+    /// Writes a PNG file of the page, `height` pixels from `from` on.
     pub(crate) fn picture(&mut self, file: &Path, from: u32, width: u32, height: u32) {
         let clip = json!({"x": 0, "y": from, "width": width, "height": height, "scale": 1});
         let parameters = json!({"format": "png", "clip": clip, "captureBeyondViewport": true});
@@ -160,9 +160,9 @@ impl Browser {
         fs::write(file, decoded).unwrap();
     }
 
-    /// Errors and warnings that the page caused.
-    pub(crate) fn complaints(&self) -> Vec<String> {
-        let is_complaint = |event: &&Value| match event["method"].as_str() {
+    /// Errors and warnings of the page.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        let is_error = |event: &&Value| match event["method"].as_str() {
             Some("Runtime.exceptionThrown") => true,
             Some("Runtime.consoleAPICalled") => {
                 ["error", "warning", "assert"].iter().any(|kind| event["params"]["type"] == *kind)
@@ -173,10 +173,10 @@ impl Browser {
             }
             _ => false,
         };
-        self.events.iter().filter(is_complaint).map(Value::to_string).collect()
+        self.events.iter().filter(is_error).map(Value::to_string).collect()
     }
 
-    /// Addresses that the page asked for.
+    /// Addresses that the page requested.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.events
             .iter()
@@ -188,13 +188,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The pipe's end closes the browser; a browser that hangs is ended.
+        // Closing the pipe ends the browser; one that hangs is killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Reads RFC 4648 text.
+/// Decodes base64 (RFC 4648).
 fn base64(text: &str) -> Vec<u8> {
     let place = |letter: u8| match letter {
         b'A'..=b'Z' => letter - b'A',

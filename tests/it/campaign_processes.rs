@@ -1,5 +1,5 @@
-//! Campaigns of the real program that are killed, crowded, starved of disk and shared out: whatever
-//! happens, what they end with is what an undisturbed one writes, byte for byte.
+//! Campaigns of the program that are killed, run concurrently, run out of disk or are sharded: their
+//! results equal those of an undisturbed campaign, byte for byte.
 
 #![cfg(target_os = "linux")]
 
@@ -28,7 +28,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The arguments of a campaign of 24 short drives into `out`.
+/// Arguments of a campaign of 24 short drives into `out`.
 fn eval<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let common = ["eval", "--routes", ROUTES, "--driver", "autopilot", "--repetitions", "4"];
     [&common[..], &["--out", path(out)], more].concat()
@@ -53,7 +53,7 @@ fn ended(arguments: &[&str], code: i32) -> Output {
     output
 }
 
-/// Names and bytes of everything in a result folder that must not depend on how it came about.
+/// Names and bytes of the files in a result folder that must not depend on the course of the campaign.
 fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for part in ["routes", "logs"] {
@@ -79,7 +79,7 @@ fn assert_same(ours: &Path, undisturbed: &Path) {
     }
 }
 
-/// What one worker writes that nobody disturbs.
+/// Result folder of an undisturbed campaign with one worker.
 fn undisturbed(folder: &Path) -> PathBuf {
     let out = folder.join("undisturbed");
     let printed = text(&done(&eval(&out, &["--jobs", "1"])).stdout);
@@ -87,27 +87,27 @@ fn undisturbed(folder: &Path) -> PathBuf {
     out
 }
 
-/// Numbers below `below` that a seed decides.
-fn drawn(seed: &mut u64, below: u64) -> u64 {
+/// Returns a pseudorandom number below `below` and advances the seed.
+fn sample(seed: &mut u64, below: u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) % below
 }
 
 fn kill(target: &str) {
-    // A process that has ended meanwhile is as good as killed.
+    // The process may have ended already, so the status is ignored.
     Command::new("kill").args(["-KILL", "--", target]).stderr(Stdio::null()).status().unwrap();
 }
 
-fn whole_results(folder: &Path) -> usize {
+fn complete_results(folder: &Path) -> usize {
     let Ok(entries) = fs::read_dir(folder.join("routes")) else { return 0 };
     let names = entries.map(|entry| entry.unwrap().path());
-    let whole = |path: &PathBuf| {
+    let check = |path: &PathBuf| {
         let text = fs::read_to_string(path).unwrap();
         let checkpoint: Checkpoint = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{} is not whole: {error}", path.display()));
+            .unwrap_or_else(|error| panic!("{} is incomplete: {error}", path.display()));
         assert_eq!(checkpoint.entry_status, "Finished");
     };
-    names.filter(|path| path.extension().is_some_and(|end| end == "json")).inspect(whole).count()
+    names.filter(|path| path.extension().is_some_and(|end| end == "json")).inspect(check).count()
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let (mut seed, mut kills, mut campaigns) = (6, 0, 0);
-    // A fast machine ends a campaign before it was killed often: then another one is.
+    // On a fast machine a campaign may end before it was killed often; then another one is started.
     while kills < 3 {
         let out = folder.path().join(format!("killed{campaigns}"));
         kills += kills_until_done(&out, &mut seed);
@@ -128,8 +128,8 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
     }
 }
 
-/// Runs a campaign again and again, killed after some 10 ms each, until it ends by itself, at most
-/// 60 times; gives how often it was killed.
+/// Runs a campaign repeatedly and kills it after 5 to 125 ms, until it ends by itself, at most 60 times.
+/// Returns the number of kills.
 fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
     let mut finished = 0;
     for kills in 0..60 {
@@ -139,15 +139,15 @@ fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
             .process_group(0)
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(5 + drawn(seed, 120)));
+        std::thread::sleep(Duration::from_millis(5 + sample(seed, 120)));
         if child.try_wait().unwrap().is_some() {
             return kills;
         }
-        // The whole group dies at once, as when power fails, or the process that the user sees.
+        // Kills the whole process group at once, as a power failure does, or the parent process only.
         let group = if kills % 2 == 0 { "-" } else { "" };
         kill(&format!("{group}{}", child.id()));
         child.wait().unwrap();
-        let now = whole_results(out);
+        let now = complete_results(out);
         assert!(now >= finished, "a result was lost: {finished} before, {now} now");
         finished = now;
     }
@@ -177,13 +177,13 @@ fn two_campaigns_in_one_folder_share_the_work() {
     assert_same(&out, &undisturbed);
 }
 
-/// A campaign of one route of the file that takes its time: three seconds of real time.
+/// Arguments of a campaign of one route that takes three seconds of real time.
 fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
     let what = ["eval", "--routes", ROUTES, "--only", "11", "--driver", "autopilot"];
     [&what[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
 }
 
-/// The process that drives, other than `not`; `None` if the campaign has ended.
+/// Waits for a worker process other than `not` that drives. Returns `None` if the campaign has ended.
 fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
     tandem_testkit::poll::until("a claim", || {
         let claims = (0..9).rev().map(|g| out.join(format!("claims/RouteScenario_11_rep0.{g}")));
@@ -197,8 +197,8 @@ fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
     })
 }
 
-/// What a slow campaign prints whose worker was killed `deaths` times while it drove. A campaign
-/// that ended before is started again in another folder.
+/// Output of a slow campaign whose worker was killed `deaths` times while it drove. A campaign that ended
+/// earlier is repeated in another folder.
 fn killed_while_driving(folder: &Path, deaths: usize) -> String {
     let run = folder.join("wall.yaml");
     fs::write(&run, "clock: wall\n").unwrap();
@@ -222,7 +222,10 @@ fn killed_while_driving(folder: &Path, deaths: usize) -> String {
 fn dead_worker_is_replaced_and_deadly_drive_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let printed = killed_while_driving(folder.path(), 1);
-    assert!(printed.contains("TickRuntime") && printed.contains("0 given up after crashes"), "{printed}");
+    assert!(
+        printed.contains("TickRuntime") && printed.contains("0 given up after crashes"),
+        "{printed}"
+    );
     let printed = killed_while_driving(folder.path(), 2);
     assert!(printed.contains("Failed - Simulation crashed"), "{printed}");
     assert!(printed.contains("1 / 1 routes finished, driving score 0.00"), "{printed}");
@@ -234,7 +237,7 @@ fn full_disk_is_one_error_and_the_campaign_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let out = folder.path().join("full");
-    // A limit on file size stands in for a full disk: what says what is run fits, logs do not.
+    // A limit on file size simulates a full disk: `run.json` fits, logs do not.
     let fits = fs::metadata(undisturbed.join("run.json")).unwrap().len() / 1024 + 2;
     let script = format!(
         "trap '' XFSZ; ulimit -f {fits}; exec {} {}",
@@ -250,11 +253,12 @@ fn full_disk_is_one_error_and_the_campaign_resumes() {
     let printed = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{printed}");
     assert_eq!(printed.matches("error:").count(), 1, "{printed}");
-    for fragment in ["cannot write", "logs/RouteScenario_", "run the same command again", "because"] {
+    for fragment in ["cannot write", "logs/RouteScenario_", "run the same command again", "because"]
+    {
         assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
     for part in ["routes", "logs"] {
-        assert_eq!(fs::read_dir(out.join(part)).unwrap().count(), 0, "something is left in {part}");
+        assert_eq!(fs::read_dir(out.join(part)).unwrap().count(), 0, "{part} is not empty");
     }
     done(&eval(&out, &[]));
     assert_same(&out, &undisturbed);
@@ -295,7 +299,7 @@ fn merged_shards_equal_one_campaign() {
     let printed = text(&done(&["merge", first, second, third, "--out", path(&whole)]).stdout);
     assert!(printed.contains("24 / 24 drives finished, driving score"), "{printed}");
     assert_same(&whole, &undisturbed);
-    // What was merged is a campaign like any other.
+    // A merged folder can be resumed as a campaign.
     let printed = text(&done(&eval(&whole, &[])).stdout);
     assert!(printed.contains("0 driven now, 24 kept from before"), "{printed}");
     let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
@@ -312,7 +316,9 @@ fn merged_shards_equal_one_campaign() {
 
     let refused = |arguments: &[&str], fragments: &[&str]| {
         let printed = text(&ended(arguments, 2).stderr);
-        fragments.iter().for_each(|fragment| assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}"));
+        fragments.iter().for_each(|fragment| {
+            assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}")
+        });
     };
     let again = folder.path().join("again");
     let to = ["--out", path(&again)];
@@ -344,5 +350,5 @@ fn invalid_campaign_numbers_are_refused() {
     let run = folder.path().join("run.yaml");
     fs::write(&run, "real_time: { pin_tick: [0] }\n").unwrap();
     refused(&["--jobs", "2", "--run", path(&run)], "--jobs 1");
-    assert!(!out.exists(), "nothing was begun");
+    assert!(!out.exists(), "the folder was created");
 }

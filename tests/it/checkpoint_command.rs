@@ -1,4 +1,4 @@
-//! `tandem checkpoint`, and other verbs on folders of checkpoints, as a user meets them.
+//! `tandem checkpoint`, and other verbs that read checkpoint folders, at the command line.
 
 use serde_json::Value;
 use std::fs;
@@ -27,7 +27,7 @@ fn synth(config: &str, out: &Path) -> String {
 }
 
 #[test]
-fn inspection_exits_with_whether_a_checkpoint_can_be_exported() {
+fn inspect_exit_code_tells_whether_export_is_possible() {
     let holder = tempfile::tempdir().unwrap();
     let folder = holder.path().join("checkpoint");
     synth("configs/tiny.json", &folder);
@@ -45,7 +45,7 @@ fn inspection_exits_with_whether_a_checkpoint_can_be_exported() {
     assert!(notes.contains("extra.safetensors") && notes.contains("cannot drive"), "{notes}");
     assert_eq!(found["config"]["text"]["vocab_size"], 1000);
 
-    // Only building the networks finds that the heads do not divide the widths.
+    // That the heads do not divide the widths is found only by building the networks.
     let bev = folder.join("bev_config.json");
     let original = fs::read_to_string(&bev).unwrap();
     fs::write(&bev, original.replace("\"n_head\": 4", "\"n_head\": 5")).unwrap();
@@ -63,7 +63,7 @@ fn inspection_exits_with_whether_a_checkpoint_can_be_exported() {
 }
 
 #[test]
-fn export_refuses_a_tokenizer_that_does_not_load_before_it_writes() {
+fn export_refuses_an_invalid_tokenizer_before_writing() {
     let holder = tempfile::tempdir().unwrap();
     let folder = holder.path().join("checkpoint");
     synth("configs/tiny.json", &folder);
@@ -94,7 +94,7 @@ fn published_configuration_is_synthesized_and_predicted() {
         assert_eq!(code, Some(0), "{error}");
         text
     };
-    // The release is that model with the defaults for the rest.
+    // The AutoMoT release is that model with defaults for the remaining parts.
     assert_eq!(roofline(config), roofline("configs/full.json"));
     assert_eq!(roofline(path(&holder.path().join("checkpoint"))), roofline(config));
 }

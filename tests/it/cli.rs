@@ -1,4 +1,4 @@
-//! The `tandem` command as a user meets it: the main job, interruption, and bad input.
+//! The `tandem` command: demo, export, evaluation, profiles, interruption and invalid input.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Runs and checks the exit code; returns standard output.
+/// Runs a command that must succeed; returns its standard output.
 #[track_caller]
 fn done(arguments: &[&str]) -> String {
     let output = run(arguments);
@@ -26,15 +26,15 @@ fn done(arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Runs what cannot run: exit code 2, one error that holds every one of `says`, never a panic.
+/// Runs a command that must fail with exit code 2 and an error with all `fragments`, without a panic.
 #[track_caller]
-fn refused(arguments: &[&str], says: &[&str]) {
+fn refused(arguments: &[&str], fragments: &[&str]) {
     let output = run(arguments);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
     assert!(!error.contains("panicked"), "{error}");
-    for word in says {
-        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    for fragment in fragments {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
@@ -42,7 +42,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A tiny checkpoint in `folder`.
+/// Synthesizes a tiny checkpoint in `folder`.
 fn synth(folder: &Path) -> PathBuf {
     let out = folder.join("checkpoint");
     done(&["checkpoint", "synth", "--config", "configs/tiny.json", "--out", path(&out)]);
@@ -54,24 +54,24 @@ fn result_file(out: &Path, route: u32) -> PathBuf {
 }
 
 #[test]
-fn the_demo_runs_the_whole_chain() {
+fn demo_runs_every_step() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
-    let said = done(&["demo", "--ticks", "60", "--out", path(&out)]);
-    for word in [
+    let printed = done(&["demo", "--ticks", "60", "--out", path(&out)]);
+    for fragment in [
         "random weights",
         "1 / 1 routes finished",
         "prefix age: p50 150.000 ms",
         "misses",
         "report.html",
     ] {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
-    assert!(said.contains("100.00"), "the autopilot completes the route: {said}");
+    assert!(printed.contains("100.00"), "the autopilot completes the route: {printed}");
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("cannot drive") && page.contains("data:image/png"));
     assert!(result_file(&out.join("automot"), 1).is_file());
-    // A second demo replaces the first; somebody else's folder is left alone.
+    // A second demo replaces the first; a folder with other files is refused.
     let json = done(&["demo", "--ticks", "45", "--out", path(&out), "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["autopilot"]["results"]["driving score"], 100.0);
@@ -83,32 +83,36 @@ fn the_demo_runs_the_whole_chain() {
 }
 
 #[test]
-fn eval_scores_routes_resumes_and_speaks_json() {
+fn eval_scores_resumes_and_prints_json() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let arguments =
         ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot", "--out", path(&out)];
-    let said = done(&arguments);
-    assert!(said.contains("2 / 2 routes finished, driving score 100.00"), "{said}");
+    let printed = done(&arguments);
+    assert!(printed.contains("2 / 2 routes finished, driving score 100.00"), "{printed}");
     let first = fs::read(out.join("merged.json")).unwrap();
     let json = done(&[&arguments[..], &["--json"]].concat());
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["results"]["eval num"], 2);
     assert_eq!(json["results"]["driving score"], 100.0);
-    assert_eq!(fs::read(out.join("merged.json")).unwrap(), first, "nothing was driven again");
+    assert_eq!(
+        fs::read(out.join("merged.json")).unwrap(),
+        first,
+        "a finished route was driven again"
+    );
     let mut other = arguments.to_vec();
     other.extend(["--tick-cap", "50"]);
     refused(&other, &["other settings", "tick cap is 50"]);
 }
 
 #[test]
-fn a_model_drives_in_real_time() {
+fn model_drives_in_real_time() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = synth(folder.path());
     let engine = folder.path().join("engine");
     done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine), "--check-values"]);
     let run_file = folder.path().join("wall.yaml");
-    // As trained, where the release's agent drives otherwise, and its drift, where we do not.
+    // The options that are not the default: as trained, and with the position drift of the AutoMoT release.
     let options = "history_spacing_ticks: 10, instruction_mask: trained, positions: release";
     let model = format!("model: {{family: automot, {options}}}\n");
     fs::write(&run_file, format!("clock: wall\nrefresh_period_ticks: 2\n{model}")).unwrap();
@@ -130,25 +134,25 @@ fn a_model_drives_in_real_time() {
         "--json",
     ]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    // How many ticks are answered, and whether a refresh ends in time, is the machine's.
+    // The number of answered ticks and of published prefills depends on the machine.
     let pilot = &json["pilot"];
     let count = |name: &str| pilot[name].as_u64().unwrap_or_else(|| panic!("no {name}: {pilot}"));
     assert!((1..=61).contains(&count("ticks")), "{pilot}");
     assert_eq!((count("refreshes_failed"), count("trajectories_not_finite")), (0, 0), "{pilot}");
-    count("ticks_unanswered"); // It is told, whatever it is.
+    count("ticks_unanswered"); // Present, with any value.
     let running = count("refreshes_started") - count("refreshes_published");
     assert!(running <= 1, "{pilot}");
 }
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_keeps_finished_routes_and_the_same_command_goes_on() {
+fn ctrl_c_keeps_finished_routes_and_eval_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let run_file = folder.path().join("wall.yaml");
     fs::write(&run_file, "clock: wall\n").unwrap();
     let routes = tandem_routes();
     for attempt in 0..50 {
-        // Real time: each route takes a second, in which the second one can be interrupted.
+        // In real time each route takes a second, so that the second one can be interrupted.
         let out = folder.path().join(format!("out{attempt}"));
         let what = ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot"];
         let how = ["--run", path(&run_file), "--tick-cap", "20", "--out", path(&out)];
@@ -160,24 +164,24 @@ fn ctrl_c_keeps_finished_routes_and_the_same_command_goes_on() {
             .spawn()
             .unwrap();
         let first = result_file(&out, routes[0]);
-        tandem_testkit::patience::until("the first result", || first.exists().then_some(()));
+        tandem_testkit::poll::until("the first result", || first.exists().then_some(()));
         interrupt(&child);
         let output = child.wait_with_output().unwrap();
         if output.status.success() && result_file(&out, routes[1]).exists() {
-            continue; // The signal came after the second route had ended.
+            continue; // The signal arrived after the second route.
         }
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        // A machine that is too busy for a summary within two seconds gives none.
-        assert!(said.contains("interrupted: "), "{said}");
-        if said.contains("interrupted: finished routes are kept") {
+        let printed = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        // A machine that needs more than two seconds for the summary prints none.
+        assert!(printed.contains("interrupted: "), "{printed}");
+        if printed.contains("interrupted: finished routes are kept") {
             assert!(text(&output.stdout).contains("1 / 2 routes finished"));
         }
         assert!(!result_file(&out, routes[1]).exists(), "an interrupted route has no result");
         assert!(done(&arguments).contains("2 / 2 routes finished"));
         return;
     }
-    panic!("the signal never came before the second route ended");
+    panic!("every signal arrived after the second route");
 }
 
 #[cfg(unix)]
@@ -198,11 +202,11 @@ fn interrupt(child: &Child) {
 
 #[cfg(unix)]
 #[test]
-fn an_export_that_cannot_be_written_leaves_nothing() {
+fn failed_export_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = synth(folder.path());
     let out = folder.path().join("engine");
-    // A limit on file size stands in for a full disk: writing fails midway in the same place.
+    // A limit on file size simulates a full disk: writing fails at the same place.
     let script = format!(
         "trap '' XFSZ; ulimit -f 10000; exec {} export --checkpoint {} --out {}",
         env!("CARGO_BIN_EXE_tandem"),
@@ -215,7 +219,7 @@ fn an_export_that_cannot_be_written_leaves_nothing() {
     assert!(error.contains("cannot write") && error.contains("weights.bin"), "{error}");
     let left: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["checkpoint"], "something half-written was left");
+    assert_eq!(left, ["checkpoint"], "a partial folder is left");
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn broken_run_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run_file = folder.path().join("run.yaml");
     let out = folder.path().join("out");
-    let check = |content: &str, says: &[&str]| {
+    let check = |content: &str, fragments: &[&str]| {
         fs::write(&run_file, content).unwrap();
         let arguments = [
             "eval",
@@ -236,7 +240,7 @@ fn broken_run_files_are_refused() {
             "--out",
             path(&out),
         ];
-        refused(&arguments, says);
+        refused(&arguments, fragments);
     };
     check("sede: 3\n", &["run.yaml", "sede"]);
     check("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
@@ -248,7 +252,7 @@ fn broken_run_files_are_refused() {
     check("model: {family: someone}\n", &["someone", "automot"]);
     check("model: {family: automot, position: trained}\n", &["position", "positions"]);
     check("jpeg_quality: 0\n", &["jpeg_quality", "is 0", "1 to 100"]);
-    assert!(!out.exists(), "nothing was begun");
+    assert!(!out.exists(), "the folder was created");
 }
 
 #[test]
@@ -258,11 +262,11 @@ fn broken_route_files_are_refused() {
     let out = folder.path().join("out");
     let good =
         fs::read_to_string(Path::new(tandem_testkit::ROOT).join("routes/straight.xml")).unwrap();
-    let check = |content: &str, says: &[&str]| {
+    let check = |content: &str, fragments: &[&str]| {
         fs::write(&routes, content).unwrap();
         let arguments =
             ["eval", "--routes", path(&routes), "--driver", "autopilot", "--out", path(&out)];
-        refused(&arguments, says);
+        refused(&arguments, fragments);
     };
     check(&good[..good.len() / 2], &["routes.xml"]);
     check("", &["routes.xml"]);
@@ -279,17 +283,17 @@ fn broken_route_files_are_refused() {
 }
 
 #[test]
-fn broken_checkpoints_are_refused_before_anything_is_written() {
+fn broken_checkpoints_are_refused_before_writing() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = synth(folder.path());
     let out = folder.path().join("engine");
     let weights = checkpoint.join("model.safetensors");
     let whole = fs::read(&weights).unwrap();
     let export = ["export", "--checkpoint", path(&checkpoint), "--out", path(&out)];
-    let check = |bytes: &[u8], says: &[&str]| {
+    let check = |bytes: &[u8], fragments: &[&str]| {
         fs::write(&weights, bytes).unwrap();
-        refused(&export, says);
-        assert!(!out.exists(), "something was written");
+        refused(&export, fragments);
+        assert!(!out.exists(), "the folder was created");
     };
     check(&whole[..whole.len() - 1000], &["model.safetensors"]);
     check(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat(), &["model.safetensors", "header"]);
@@ -310,7 +314,7 @@ fn broken_checkpoints_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_are_warned_of() {
+fn export_warns_of_weights_that_are_not_finite() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = synth(folder.path());
     let weights = checkpoint.join("model.safetensors");
@@ -324,56 +328,61 @@ fn weights_that_are_not_numbers_are_warned_of() {
     let out = folder.path().join("engine");
     let arguments = ["export", "--checkpoint", path(&checkpoint), "--out", path(&out)];
     let output = run(&[&arguments[..], &["--check-values"]].concat());
-    let said = text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("warning") && said.contains("route_head.mlp.0.weight"), "{said}");
+    let printed = text(&output.stderr);
+    assert!(output.status.success(), "{printed}");
+    assert!(
+        printed.contains("warning") && printed.contains("route_head.mlp.0.weight"),
+        "{printed}"
+    );
 }
 
 #[test]
-fn weights_that_were_left_out_are_warned_of() {
+fn export_warns_of_sparse_weights() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("checkpoint");
     let synth = ["checkpoint", "synth", "--config", "configs/tiny.json", "--sparse"];
     done(&[&synth[..], &["--out", path(&checkpoint)]].concat());
     let out = folder.path().join("engine");
     let output = run(&["export", "--checkpoint", path(&checkpoint), "--out", path(&out)]);
-    let said = text(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("warning") && said.contains("is sparse"), "{said}");
+    let printed = text(&output.stderr);
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("warning") && printed.contains("is sparse"), "{printed}");
 }
 
 #[test]
-fn an_engine_that_is_missing_or_does_not_chain_is_refused() {
+fn missing_or_inconsistent_engine_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let eval = |engine: &[&str], says: &[&str]| {
+    let eval = |engine: &[&str], fragments: &[&str]| {
         let common =
             ["eval", "--routes", "routes/demo.xml", "--driver", "automot", "--out", path(&out)];
-        refused(&[&common[..], engine].concat(), says);
+        refused(&[&common[..], engine].concat(), fragments);
     };
     eval(&[], &["--engine", "tandem export"]);
     eval(&["--engine", "no-such-engine"], &["no-such-engine", "tandem export"]);
-    // The golden checkpoint's BEV encoder gives other channels than its action expert takes.
+    // The BEV encoder of the golden checkpoint has other output channels than its action expert expects.
     let engine = folder.path().join("engine");
     done(&["export", "--checkpoint", "tests/data/automot", "--out", path(&engine)]);
     eval(&["--engine", path(&engine)], &["bev_tokens", "368", "1512"]);
 }
 
 #[test]
-fn doctor_names_every_part_and_what_each_allows() {
-    let said = done(&["doctor"]);
+fn doctor_lists_every_part_and_what_it_enables() {
+    let printed = done(&["doctor"]);
     for item in ["CPU", "ONNX Runtime", "TensorRT-RTX", "CARLA client", "driver"] {
-        assert!(said.contains(item), "{item} is missing in: {said}");
+        assert!(printed.contains(item), "{item} is missing in: {printed}");
     }
     let json: serde_json::Value = serde_json::from_str(&done(&["doctor", "--json"])).unwrap();
     assert!(json.as_array().unwrap().iter().all(|finding| !finding["allows"].is_null()));
 }
 
 #[test]
-fn roofline_predicts_from_a_configuration_an_engine_and_a_measurement() {
-    let said = done(&["roofline", "--config", "configs/full.json", "--device", "H200"]);
-    for word in ["PREDICTED", "datasheet", "no network was run", "2038509952", "memory", "0.858"] {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
+fn roofline_predicts_from_configuration_and_engine() {
+    let printed = done(&["roofline", "--config", "configs/full.json", "--device", "H200"]);
+    for fragment in
+        ["PREDICTED", "datasheet", "no network was run", "2038509952", "memory", "0.858"]
+    {
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
 
     let folder = tempfile::tempdir().unwrap();
@@ -384,13 +393,13 @@ fn roofline_predicts_from_a_configuration_an_engine_and_a_measurement() {
         let rest = ["--device", "a100", "--frames-cached", cached, "--json"];
         serde_json::from_str(&done(&[&["roofline"], networks, &rest].concat())).unwrap()
     };
-    let drawn = predict(&["--config", "configs/tiny.json", "--precision", "f32"], "1");
+    let configured = predict(&["--config", "configs/tiny.json", "--precision", "f32"], "1");
     let exported = predict(&["--engine", path(&engine)], "1");
-    assert_eq!(drawn, exported, "an export costs what its configuration says");
-    assert_eq!(drawn["kind"], "predicted");
-    assert_eq!(drawn["floors"]["stages"][0]["runs"], 3);
+    assert_eq!(configured, exported, "an export and its configuration have equal costs");
+    assert_eq!(configured["kind"], "predicted");
+    assert_eq!(configured["floors"]["stages"][0]["runs"], 3);
     let fewer = predict(&["--engine", path(&engine)], "4");
-    assert!(fewer["floors"]["refresh_ms"].as_f64() < drawn["floors"]["refresh_ms"].as_f64());
+    assert!(fewer["floors"]["refresh_ms"].as_f64() < configured["floors"]["refresh_ms"].as_f64());
 
     let engine = path(&engine);
     let config = "configs/tiny.json";
@@ -410,7 +419,7 @@ fn roofline_predicts_from_a_configuration_an_engine_and_a_measurement() {
 }
 
 #[test]
-fn a_measured_machine_is_a_device() {
+fn measured_machine_is_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("machine.json");
     let out = ["doctor", "--measure", "--threads", "1", "--out", path(&file), "--json"];
@@ -419,11 +428,11 @@ fn a_measured_machine_is_a_device() {
     assert_eq!(json, written);
     assert!(json["not_measured"][0].as_str().unwrap().contains("GPU"), "{json}");
     let device = format!("measured:{}", path(&file));
-    let said = done(&["roofline", "--config", "configs/tiny.json", "--device", &device]);
-    assert!(said.contains("PREDICTED from measured ceilings"), "{said}");
-    assert!(!said.contains("bf16"), "a CPU has no rate in bf16: {said}");
+    let printed = done(&["roofline", "--config", "configs/tiny.json", "--device", &device]);
+    assert!(printed.contains("PREDICTED from measured ceilings"), "{printed}");
+    assert!(!printed.contains("bf16"), "a CPU has no rate in bf16: {printed}");
 
-    // The same machine with a second core that doubles every rate.
+    // The same machine with a second core, which doubles every rate.
     let mut two = written;
     for (samples, rate) in [("memory", "best_bytes_per_s"), ("matrices", "best_flops_per_s")] {
         let samples = two[samples].as_array_mut().unwrap();
@@ -437,19 +446,19 @@ fn a_measured_machine_is_a_device() {
     fs::write(&file, two.to_string()).unwrap();
     let tick_ms = |threads: &[&str]| {
         let config = ["roofline", "--config", "configs/tiny.json", "--device", &device, "--json"];
-        let said: serde_json::Value =
+        let printed: serde_json::Value =
             serde_json::from_str(&done(&[&config, threads].concat())).unwrap();
-        said["floors"]["tick_ms"].as_f64().unwrap()
+        printed["floors"]["tick_ms"].as_f64().unwrap()
     };
     let [one, both] = [tick_ms(&["--threads", "1"]), tick_ms(&["--threads", "2"])];
     assert!((one / both - 2.0).abs() < 1e-9, "{one} ms with one thread, {both} with two");
     assert_eq!(tick_ms(&[]), both);
 }
 
-/// `cargo run` picks the binary by the only `default-run` among the workspace's packages; a second
-/// one, once added to the benchmarks, made the README's main command ambiguous.
+/// `cargo run` selects the binary by the only `default-run` in the workspace; a second one would make the
+/// README's main command ambiguous.
 #[test]
-fn cargo_run_without_a_name_means_tandem() {
+fn cargo_run_defaults_to_tandem() {
     let root = Path::new(tandem_testkit::ROOT);
     let crates = fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
     let chosen: Vec<String> = [".", "export", "benchmarks"]
@@ -463,7 +472,7 @@ fn cargo_run_without_a_name_means_tandem() {
     assert_eq!(chosen, ["default-run = \"tandem\""]);
 }
 
-/// An engine whose pictures are small, so that a tick takes milliseconds.
+/// Exports networks with small images, so that a tick takes milliseconds.
 fn small_engine(folder: &Path) -> PathBuf {
     let (checkpoint, engine) = (folder.join("small"), folder.join("engine"));
     done(&["checkpoint", "synth", "--config", "configs/soak.json", "--out", path(&checkpoint)]);
@@ -472,13 +481,13 @@ fn small_engine(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_profile_says_what_every_stage_takes_and_keeps_it() {
+fn profile_lists_every_stage_and_writes_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let engine = small_engine(folder.path());
     let [out, trace, page] =
         ["latency.json", "trace.json", "page.html"].map(|name| folder.path().join(name));
     let common = ["profile", "--engine", path(&engine), "--warm-up", "2", "--observations", "20"];
-    let said = done(
+    let printed = done(
         &[
             &common[..],
             &["--ticks", "30", "--out", path(&out), "--trace", path(&trace), "--operators"],
@@ -486,7 +495,7 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
         ]
         .concat(),
     );
-    for word in [
+    for fragment in [
         "at the real period, with idle gaps (behind 2 warm-up ticks)",
         "    state filter",
         "(rest of tick)",
@@ -497,7 +506,7 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
         "layer.0",
         "(between operators)",
     ] {
-        assert!(said.contains(word), "{word:?} is missing in: {said}");
+        assert!(printed.contains(fragment), "{fragment:?} is missing in: {printed}");
     }
     let file: serde_json::Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     let phases = file["phases"].as_array().unwrap();
@@ -505,7 +514,7 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
     assert_eq!(names, ["paced", "back_to_back", "action_alone", "understanding_alone"]);
     for phase in &phases[..3] {
         assert_eq!(phase["statistics"]["ticks"], 30);
-        // Every tick has its parts, and what they leave over.
+        // Every tick has its stages and their rest.
         let count = |histogram: &serde_json::Value| -> u64 {
             let buckets = histogram["buckets"].as_array().unwrap();
             buckets.iter().map(|bucket| bucket[1].as_u64().unwrap()).sum()
@@ -534,7 +543,7 @@ fn a_profile_says_what_every_stage_takes_and_keeps_it() {
 }
 
 #[test]
-fn a_device_apart_from_the_host_shows_its_copies() {
+fn profile_on_a_separate_device_shows_copies() {
     let folder = tempfile::tempdir().unwrap();
     let engine = small_engine(folder.path());
     let emulated = folder.path().join("emulated.yaml");
@@ -548,7 +557,7 @@ fn a_device_apart_from_the_host_shows_its_copies() {
         assert_eq!(stages[stage]["count"], 5, "{stage}");
     }
 
-    // On any device but the plain host, engines first pass their golden run, if they have one.
+    // On every device except the host, engines first pass their golden run, if they have one.
     let again = [&profile[..], &few].concat();
     let warned = run(&again);
     assert!(text(&warned.stderr).contains("has no golden run"), "{}", text(&warned.stderr));
@@ -569,13 +578,13 @@ fn a_device_apart_from_the_host_shows_its_copies() {
 }
 
 #[test]
-fn profiles_that_cannot_be_taken_say_why() {
+fn impossible_profiles_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
     refused(&["profile", "--engine", path(&nowhere)], &["nowhere", "tandem export"]);
     let engine = small_engine(folder.path());
-    let with = |more: &[&str], says: &[&str]| {
-        refused(&[&["profile", "--engine", path(&engine)], more].concat(), says);
+    let with = |more: &[&str], fragments: &[&str]| {
+        refused(&[&["profile", "--engine", path(&engine)], more].concat(), fragments);
     };
     with(&["--ticks", "0"], &["--ticks", "1 or more"]);
     with(&["--device", "abacus"], &["abacus", "rtx4090"]);

@@ -1,4 +1,5 @@
-//! Campaigns over a straight road with a point for a car: what is written, skipped and refused.
+//! Campaigns on a straight road with a point mass as vehicle: files written, drives skipped, folders
+//! refused.
 
 use glam::DVec3;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,18 +15,18 @@ use tandem::scene::{
 };
 use tandem::timing::{Span, Stage, Timestamp};
 use tandem_evaluation::campaign::{
-    CRASHES_ALLOWED, Campaign, CampaignError, CampaignSummary, Progress, Provenance, RecordedTime,
-    RouteEnd, RouteOutcome, Setting, Shard, Share, Work, run_route,
+    CRASHES_ALLOWED, Campaign, CampaignError, CampaignSummary, DriveTask, Progress, Provenance,
+    RecordedTime, Remaining, RouteEnd, RouteOutcome, Setting, Shard, run_route,
 };
 use tandem_evaluation::scoring::{Checkpoint, Ending, TICK_CAP};
 use tandem_world::RealTime;
 
-/// One lane along x.
+/// A world with one lane along x.
 struct StraightRoad {
     plan: Arc<RoutePlan>,
     state: WorldState,
     frame: u64,
-    /// Every command that it was stepped with.
+    /// Commands of all steps.
     commands: Arc<Mutex<Vec<Command>>>,
 }
 
@@ -120,7 +121,7 @@ impl World for StraightRoad {
     }
 }
 
-/// Holds one throttle, and fails or answers nonsense at a frame.
+/// Driver with a constant throttle that fails or returns NaN at a frame.
 #[derive(Clone, Copy)]
 struct Pedal {
     throttle: f64,
@@ -152,8 +153,8 @@ fn drive(mut driver: Pedal, length_m: u32) -> RouteOutcome {
     run_route(&mut world, &mut driver, TICK_CAP, &AtomicBool::new(false), &mut |_, _| {})
 }
 
-/// Drives with full throttle until `stop`, which gets the frame, ends it; returns the commands that
-/// reached the road, whether or not the world keeps real time.
+/// Drives with full throttle until `stop`, which is called with each frame, ends the drive. Returns the
+/// commands that the world received; they are the same in real time.
 fn commands_until(
     in_real_time: bool,
     stop: &mut dyn FnMut(u64, &AtomicBool) -> Result<(), DriveError>,
@@ -178,13 +179,13 @@ fn commands_until(
     let drive = AssertUnwindSafe(|| {
         run_route(world.as_mut(), &mut driver, TICK_CAP, &cancel, &mut |_, _| {})
     });
-    // Whatever came of it is seen by the commands.
+    // The commands show how the drive ended.
     let _ = catch_unwind(drive);
     commands.lock().unwrap().clone()
 }
 
 #[test]
-fn the_last_command_of_a_drive_is_a_full_brake() {
+fn last_command_of_a_drive_is_full_brake() {
     let at_frame_5 = |frame: u64| frame == 5;
     for in_real_time in [false, true] {
         let after_error = commands_until(in_real_time, &mut |frame, _| match at_frame_5(frame) {
@@ -208,7 +209,7 @@ fn the_last_command_of_a_drive_is_a_full_brake() {
 }
 
 #[test]
-fn the_last_brake_is_not_part_of_the_result() {
+fn final_brake_is_not_part_of_the_result() {
     let failed = drive(Pedal { fails_at: Some(100), ..Pedal::DOWN }, 300);
     assert_eq!(failed.duration_game_s, 5.0);
     assert_eq!(failed.log.ticks.len(), 99);
@@ -219,7 +220,7 @@ fn the_last_brake_is_not_part_of_the_result() {
 }
 
 #[test]
-fn a_driver_that_drives_on_reaches_the_end() {
+fn constant_throttle_reaches_the_end() {
     let outcome = drive(Pedal::DOWN, 60);
     assert_eq!(outcome.end, RouteEnd::Judged(Ending::Completed));
     assert_eq!(outcome.log.ticks.len() as f64 * 0.05, outcome.duration_game_s);
@@ -231,10 +232,10 @@ fn a_driver_that_drives_on_reaches_the_end() {
 }
 
 #[test]
-fn a_driver_that_fails_has_crashed_with_what_it_drove() {
+fn failing_driver_is_recorded_as_crashed() {
     let outcome = drive(Pedal { fails_at: Some(100), ..Pedal::DOWN }, 300);
-    let words = "the driver failed at frame 100: out of coffee".to_owned();
-    assert_eq!(outcome.end, RouteEnd::DriverFailed(words));
+    let message = "the driver failed at frame 100: out of coffee".to_owned();
+    assert_eq!(outcome.end, RouteEnd::DriverFailed(message));
     assert_eq!(outcome.log.ticks.len(), 99);
     let result = outcome.result().unwrap();
     assert_eq!(result.failure.unwrap().to_string(), "Agent crashed");
@@ -242,21 +243,21 @@ fn a_driver_that_fails_has_crashed_with_what_it_drove() {
 }
 
 #[test]
-fn a_command_that_is_no_number_is_a_failure_of_the_driver() {
+fn command_that_is_nan_is_a_driver_failure() {
     let outcome = drive(Pedal { nan_at: Some(7), ..Pedal::DOWN }, 300);
     assert!(matches!(outcome.end, RouteEnd::DriverFailed(_)));
     assert_eq!(outcome.log.ticks.len(), 6);
 }
 
 #[test]
-fn a_driver_that_stands_is_blocked() {
+fn standing_driver_is_blocked() {
     let outcome = drive(Pedal { throttle: 0.0, ..Pedal::DOWN }, 60);
     assert_eq!(outcome.end, RouteEnd::Judged(Ending::Blocked));
     assert_eq!(outcome.log.events.len(), 1);
 }
 
 #[test]
-fn a_route_of_more_than_4000_ticks_is_cut_off() {
+fn route_of_more_than_4000_ticks_is_cut_off() {
     let mut world = StraightRoad::new(100);
     struct Creep;
     impl Driver for Creep {
@@ -303,7 +304,7 @@ fn over(folder: &Path, settings: &[Setting], routes: &[Route]) -> Campaign {
         settings: settings.to_vec(),
         repetitions: 1,
         routes: routes.to_vec(),
-        shard: Shard::WHOLE,
+        shard: Shard::ALL,
         recorded_time: RecordedTime::Simulated,
         sensors: Vec::new(),
         motion: None,
@@ -312,12 +313,12 @@ fn over(folder: &Path, settings: &[Setting], routes: &[Route]) -> Campaign {
 
 type Driven = Result<RouteOutcome, Box<dyn std::error::Error + Send + Sync>>;
 
-fn drive_to_the_end(_: Work<'_>) -> Driven {
+fn drive_to_the_end(_: DriveTask<'_>) -> Driven {
     Ok(drive(Pedal::DOWN, 60))
 }
 
-/// Runs a campaign in `folder` and says which routes were driven. `stop_before` cancels during the
-/// drive of that route.
+/// Runs a campaign in `folder` and returns the routes that were driven. The campaign is cancelled during
+/// the drive of the route `stop_before`.
 fn campaign(
     folder: &Path,
     ids: &[u32],
@@ -357,23 +358,23 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_cancelled_campaign_goes_on_where_it_was_left() {
+fn cancelled_campaign_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, Some(1));
     let summary = summary.unwrap();
-    assert_eq!((driven, summary.share.is_cancelled), (vec![3, 1], true));
-    let words = summary.tables[0].to_string();
-    assert!(words.starts_with("1 / 3 routes finished"), "{words}");
+    assert_eq!((driven, summary.remaining.is_cancelled), (vec![3, 1], true));
+    let table = summary.tables[0].to_string();
+    assert!(table.starts_with("1 / 3 routes finished"), "{table}");
 
     let (summary, driven) = campaign(folder.path(), &[3, 1, 2], 7, None);
     let summary = summary.unwrap();
-    assert_eq!((driven, summary.share), (vec![1, 2], Share::default()));
+    assert_eq!((driven, summary.remaining), (vec![1, 2], Remaining::default()));
     assert_eq!(summary.tables[0].driving_score, 100.0);
     assert_eq!(summary.tables[0].success_rate, 1.0);
 }
 
 #[test]
-fn a_damaged_result_is_driven_again() {
+fn damaged_result_is_driven_again() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), &[1, 2], 7, None).0.unwrap();
     let file = folder.path().join("routes/RouteScenario_2_rep0.json");
@@ -381,7 +382,7 @@ fn a_damaged_result_is_driven_again() {
     let checkpoint: Checkpoint = serde_json::from_str(&text).unwrap();
     assert_eq!((checkpoint.entry_status.as_str(), checkpoint.eligible), ("Finished", true));
     std::fs::write(&file, &text[..text.len() / 2]).unwrap();
-    // What a killed writer leaves.
+    // Files that a killed writer leaves.
     let leftovers =
         ["routes/.RouteScenario_2_rep0.json", "claims/.RouteScenario_1_rep0.0", ".run.json"]
             .map(|name| folder.path().join(format!("{name}.abcdefghijkl.part")));
@@ -395,15 +396,15 @@ fn a_damaged_result_is_driven_again() {
 }
 
 #[test]
-fn a_folder_of_other_settings_is_refused_by_name() {
+fn folder_of_other_settings_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), &[1], 7, None).0.unwrap();
     let (refused, driven) = campaign(folder.path(), &[1], 8, None);
-    let words = refused.unwrap_err().to_string();
-    assert!(words.contains("seed is 8, the folder has 7"), "{words}");
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("seed is 8, the folder has 7"), "{message}");
     assert!(driven.is_empty(), "{driven:?}");
-    let words = campaign(folder.path(), &[1, 2], 7, None).0.unwrap_err().to_string();
-    assert!(words.contains("routes is 2 (1,2), the folder has 1 (1)"), "{words}");
+    let message = campaign(folder.path(), &[1, 2], 7, None).0.unwrap_err().to_string();
+    assert!(message.contains("routes is 2 (1,2), the folder has 1 (1)"), "{message}");
 }
 
 #[test]
@@ -431,7 +432,7 @@ fn two_campaigns_with_one_seed_write_the_same_bytes() {
 }
 
 #[test]
-fn settings_have_a_folder_each_and_repetitions_the_same_seeds_in_all() {
+fn settings_share_the_seeds_of_repetitions() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, routes) = ([setting("fast=0", 7), setting("fast=100", 7)], routes(&[1, 2]));
     let campaign = Campaign { repetitions: 3, ..over(folder.path(), &settings, &routes) };
@@ -441,9 +442,9 @@ fn settings_have_a_folder_each_and_repetitions_the_same_seeds_in_all() {
         seeds.push((work.unit.repetition, work.seed));
         drive_to_the_end(work)
     });
-    let words: Vec<String> = summary.unwrap().tables.iter().map(ToString::to_string).collect();
-    assert_eq!(words.len(), 2);
-    assert!(words[1].starts_with("6 / 6 drives (2 routes, 3 times each) finished"), "{words:?}");
+    let tables: Vec<String> = summary.unwrap().tables.iter().map(ToString::to_string).collect();
+    assert_eq!(tables.len(), 2);
+    assert!(tables[1].starts_with("6 / 6 drives (2 routes, 3 times each) finished"), "{tables:?}");
     assert_eq!(seeds[&0], seeds[&1]);
     let distinct: BTreeSet<u64> = seeds[&0].iter().map(|(_, seed)| *seed).collect();
     assert_eq!((distinct.len(), distinct.contains(&7)), (3, true), "{seeds:?}");
@@ -453,14 +454,14 @@ fn settings_have_a_folder_each_and_repetitions_the_same_seeds_in_all() {
         assert_eq!(std::fs::read_dir(routes).unwrap().count(), 6);
     }
     let twice = [settings[0].clone(), settings[0].clone()];
-    let words = over(folder.path(), &twice, &routes).open().unwrap_err().to_string();
-    assert!(words.contains("fast=0"), "{words}");
+    let message = over(folder.path(), &twice, &routes).open().unwrap_err().to_string();
+    assert!(message.contains("fast=0"), "{message}");
     let none = Campaign { repetitions: 0, ..campaign }.open().unwrap_err().to_string();
     assert!(none.contains("no repetitions"), "{none}");
 }
 
 #[test]
-fn several_at_once_drive_every_unit_once() {
+fn concurrent_campaigns_drive_every_unit_once() {
     let folder = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (1..=20).collect();
     let (settings, routes) = ([setting("down", 7)], routes(&ids));
@@ -469,12 +470,12 @@ fn several_at_once_drive_every_unit_once() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let share = campaign.drive(&cancel, &mut |_| {}, &mut |work| {
+                let remaining = campaign.drive(&cancel, &mut |_| {}, &mut |work| {
                     driven.lock().unwrap().push(number(work.route));
                     drive_to_the_end(work)
                 });
-                assert_eq!(share.unwrap(), Share::default());
-                // Each has waited for the others.
+                assert_eq!(remaining.unwrap(), Remaining::default());
+                // Every campaign waited for the others.
                 assert_eq!(campaign.table(0).unwrap().finished, 20);
             });
         }
@@ -486,7 +487,7 @@ fn several_at_once_drive_every_unit_once() {
 }
 
 #[test]
-fn shards_in_one_folder_come_to_the_whole() {
+fn shards_in_one_folder_cover_every_drive() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, routes) = ([setting("down", 7)], routes(&[1, 2, 3, 4, 5]));
     let mut finished = Vec::new();
@@ -495,7 +496,7 @@ fn shards_in_one_folder_come_to_the_whole() {
         let campaign = Campaign { shard, ..over(folder.path(), &settings, &routes) };
         let cancel = AtomicBool::new(false);
         let summary = campaign.run(&cancel, &mut |_| {}, &mut drive_to_the_end).unwrap();
-        assert_eq!(summary.share, Share::default());
+        assert_eq!(summary.remaining, Remaining::default());
         assert_eq!(summary.tables[0].total(), 5);
         finished.push(summary.tables[0].finished);
     }
@@ -503,7 +504,7 @@ fn shards_in_one_folder_come_to_the_whole() {
 }
 
 #[test]
-fn a_drive_at_which_processes_die_is_given_up_and_recorded_as_such() {
+fn drive_that_kills_processes_is_recorded_as_crashed() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, routes) = ([setting("down", 7)], routes(&[1, 2]));
     let campaign = over(folder.path(), &settings, &routes);
@@ -530,7 +531,7 @@ fn a_drive_at_which_processes_die_is_given_up_and_recorded_as_such() {
 }
 
 #[test]
-fn a_driver_that_cannot_be_set_up_gives_its_unit_back() {
+fn unit_is_released_if_its_driver_cannot_start() {
     let folder = tempfile::tempdir().unwrap();
     let (settings, routes) = ([setting("down", 7)], routes(&[1]));
     let campaign = over(folder.path(), &settings, &routes);
@@ -542,7 +543,7 @@ fn a_driver_that_cannot_be_set_up_gives_its_unit_back() {
 }
 
 #[test]
-fn a_log_survives_its_file() {
+fn log_survives_write_and_read() {
     let folder = tempfile::tempdir().unwrap();
     campaign(folder.path(), &[5], 7, None).0.unwrap();
     let (settings, routes) = ([setting("down", 7)], routes(&[5]));
@@ -554,7 +555,7 @@ fn a_log_survives_its_file() {
     assert_eq!(read.ticks.len(), driven.log.ticks.len());
     for (read, driven) in read.ticks.iter().zip(&driven.log.ticks) {
         assert_eq!(read.stages, driven.stages);
-        // Files hold whole centimeters.
+        // Files round to centimeters.
         assert!((read.x_m - driven.x_m).abs() < 0.0051, "{} vs. {}", read.x_m, driven.x_m);
     }
 }

@@ -1,4 +1,4 @@
-//! The autopilot drives our own routes in the embedded world, is judged, recorded and reported.
+//! The autopilot drives our own routes in the embedded world; drives are scored, recorded and reported.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tandem_evaluation::scoring::{MotionLog, Record, Rule, TICK_CAP};
 use tandem_world::EmbeddedWorld;
 
 #[test]
-fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
+fn autopilot_finishes_our_routes_without_penalty() {
     let folder = tempfile::tempdir().unwrap();
     let routes: Vec<_> = ["straight.xml", "bends.xml", "demo.xml"]
         .iter()
@@ -21,7 +21,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
             let folder = Path::new(tandem_testkit::ROOT).join("routes");
             read_routes(&folder.join(file)).unwrap()
         })
-        // Ids are unique in a file only.
+        // Ids are unique only within a file.
         .zip(1_u32..)
         .map(|(mut route, id)| {
             route.id = id.into();
@@ -36,7 +36,7 @@ fn the_autopilot_finishes_our_routes_without_a_penalized_infraction() {
         settings: settings.to_vec(),
         repetitions: 1,
         routes: routes.clone(),
-        shard: Shard::WHOLE,
+        shard: Shard::ALL,
         recorded_time: RecordedTime::Simulated,
         sensors: Vec::new(),
         motion: Some(motion.clone()),

@@ -1,5 +1,5 @@
-//! Scoring against the official tools' output: `tests/data/bench2drive/` and, where a copy of the
-//! official files is at hand, all 450 routes and the 220-route checkpoints.
+//! Scoring compared with the output of the official tools: `tests/data/bench2drive/` and, if a copy of the
+//! official files is available, all 450 routes and the checkpoints of the 220 routes.
 
 use glam::{DVec2, DVec3};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tandem::scene::{
 use tandem_evaluation::routes::{read_routes, weather_id};
 use tandem_evaluation::scoring::{
     Checkpoint, Ending, Failure, Infraction, InfractionKind, MergedTable, Number, Record,
-    RouteIdentity, RouteJudge, RouteResult, Verdict, polyline_length_m, score, score_again,
+    RouteIdentity, RouteJudge, RouteResult, TickVerdict, polyline_length_m, rescore, score,
 };
 
 fn data(name: &str) -> Value {
@@ -21,12 +21,12 @@ fn data(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(folder.join(name)).unwrap()).unwrap()
 }
 
-/// The official files, which may not be redistributed: `$TANDEM_BENCH2DRIVE`, or the folder beside
-/// the checkout. Says so when there is none.
-fn official_files(test: &str) -> Option<PathBuf> {
-    let beside = Path::new(tandem_testkit::ROOT).join("../shared/bench2drive");
-    #[expect(clippy::disallowed_methods, reason = "where a test finds files that can't be shipped")]
-    let folder = std::env::var("TANDEM_BENCH2DRIVE").map_or(beside, PathBuf::from);
+/// Folder of the official files, which may not be redistributed: `$TANDEM_BENCH2DRIVE`, or
+/// `../shared/bench2drive`. Returns `None`, with a message, if it does not exist.
+pub(super) fn official_files(test: &str) -> Option<PathBuf> {
+    let default = Path::new(tandem_testkit::ROOT).join("../shared/bench2drive");
+    #[expect(clippy::disallowed_methods, reason = "path of files that cannot be redistributed")]
+    let folder = std::env::var("TANDEM_BENCH2DRIVE").map_or(default, PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }
@@ -57,7 +57,7 @@ fn check_close(what: &str, found: f64, expected: f64, tolerance: f64) {
 }
 
 #[test]
-fn all_450_official_routes_are_read_as_the_official_parser_reads_them() {
+fn all_450_official_routes_match_the_official_parser() {
     let Some(folder) = official_files("official routes") else { return };
     let golden = std::fs::read_to_string(folder.join("golden/routes_parsed.json")).unwrap();
     let golden: Value = serde_json::from_str(&golden).unwrap();
@@ -75,7 +75,7 @@ fn all_450_official_routes_are_read_as_the_official_parser_reads_them() {
             assert_eq!(*route.key_points.last().unwrap(), point(&expected["last"]), "{name}");
             let sum: DVec3 = route.key_points.iter().sum();
             let expected_sum = point(&expected["sum_xyz"]);
-            // The golden sums are rounded to 4 digits, the lengths to 6.
+            // Golden sums are rounded to 4 digits, lengths to 6.
             assert!(sum.distance(expected_sum) < 1e-3, "{name}: {sum} vs. {expected_sum}");
             let length = polyline_length_m(route.key_points.iter().copied());
             check_close(&name, length, number(&expected["polyline_length"]), 1e-6);
@@ -108,7 +108,7 @@ fn all_450_official_routes_are_read_as_the_official_parser_reads_them() {
 
 // ---- statistics --------------------------------------------------------------------------------
 
-/// An event of the golden files; `None` for types that the official code ignores and for the
+/// Infraction of an event of the golden files. `None` for types that the official code ignores, and for the
 /// completion, which is read separately.
 fn infraction(event: &Value) -> Option<Infraction> {
     let kind = match text(&event["type"]) {
@@ -149,7 +149,7 @@ fn result_of(case: &Value, route_length_m: Option<f64>) -> RouteResult {
 }
 
 #[test]
-fn all_38_statistics_cases_give_the_official_record() {
+fn all_38_statistics_cases_match_the_official_record() {
     let cases = data("statistics_unit_cases.json");
     let cases = cases["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 38);
@@ -169,13 +169,13 @@ fn all_38_statistics_cases_give_the_official_record() {
         let mut record = Record::blank(0, &identity);
         for _ in 0..case["compute_times"].as_u64().unwrap_or(1) {
             let before = record.infractions.route_timeout.clone();
-            record = record.with(score_again(&result_of(case, length), &before));
+            record = record.with(rescore(&result_of(case, length), &before));
         }
         check_record(text(&case["name"]), &record, &case["expected_record"]);
     }
 }
 
-/// As text, so that key order and `100` vs. `100.0` count too.
+/// Compares records as text, so that key order and `100` vs. `100.0` count.
 #[track_caller]
 fn check_record(name: &str, record: &Record, expected: &Value) {
     let found = serde_json::to_string_pretty(record).unwrap();
@@ -203,11 +203,11 @@ fn official_checkpoints_are_reproduced_byte_for_byte() {
             .map(|(index, ((case, route), official))| {
                 assert_eq!(text(&case["route_id"]), route.id.as_str());
                 let mut identity = RouteIdentity::new(route, 0, weather_id(route), 0);
-                // Ours ends in another time of day; what comes before it must be the same.
+                // Save names differ only in the time of day at their end.
                 let (ours, _) = identity.save_name.split_at(identity.save_name.len() - 14);
                 assert!(official.save_name.starts_with(ours), "{ours} | {}", official.save_name);
                 identity.save_name = official.save_name.clone();
-                // The key points served as dense route.
+                // The key points were used as dense route.
                 let length = polyline_length_m(route.key_points.iter().copied());
                 let length = case["scenario_present"].as_bool().unwrap().then_some(length);
                 Record::blank(index, &identity).with(score(&result_of(case, length)))
@@ -244,7 +244,7 @@ fn first_difference(ours: &str, official: &str) -> String {
 
 // ---- criteria ----------------------------------------------------------------------------------
 
-/// The road of `tests/data/bench2drive/README.md`.
+/// Road described in `tests/data/bench2drive/README.md`.
 struct ToyRoad;
 
 impl LaneMap for ToyRoad {
@@ -287,7 +287,7 @@ fn toy_plan(route: &Value) -> RoutePlan {
     RoutePlan { points, reference: GeoReference::default() }
 }
 
-/// The ego vehicle at every tick of a case.
+/// States of the ego vehicle at the ticks of a case.
 fn toy_drive(case: &Value) -> Vec<EgoState> {
     let mut place = point(&case["start"]).truncate();
     let mut drive = Vec::new();
@@ -317,7 +317,7 @@ fn toy_drive(case: &Value) -> Vec<EgoState> {
 }
 
 #[test]
-fn all_38_criteria_traces_give_the_official_events_and_records() {
+fn all_38_criteria_traces_match_the_official_tool() {
     let golden = data("criteria_traces.json");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 38);
@@ -326,7 +326,7 @@ fn all_38_criteria_traces_give_the_official_events_and_records() {
     }
 }
 
-/// Place and volume of a light or sign of a case.
+/// Position and trigger volume of a light or sign of a case.
 fn toy_post(post: &Value) -> (DVec3, TriggerVolume) {
     let place = DVec2::new(number(&post["pose"][0]), number(&post["pose"][1]));
     let pose = Pose { position: place, yaw_rad: number(&post["pose"][2]).to_radians() };
@@ -362,10 +362,10 @@ fn check_trace(name: &str, case: &Value) {
         entries.into_iter().filter(move |entry| entry[0] == tick)
     };
     let mut samples = Vec::new();
-    let mut verdict = Verdict::GoOn;
+    let mut verdict = TickVerdict::Continue;
     let mut last_tick = 0;
-    // Added up tick by tick, as the harness's clock does: the blocked criterion's limit falls on a
-    // tick whose time a product would round the other way.
+    // Summed tick by tick like the harness's clock: the limit of the blocked criterion falls on a tick whose
+    // time a product rounds differently.
     let mut time_s = 0.0;
     let mut allowances = Allowances::default();
     let mut color = LightColor::Off;
@@ -421,7 +421,7 @@ fn check_trace(name: &str, case: &Value) {
         };
         verdict = judge.tick(&state, &ToyRoad);
         last_tick = tick;
-        if verdict != Verdict::GoOn {
+        if verdict != TickVerdict::Continue {
             break;
         }
         if tick % 50 == 0 {
@@ -430,9 +430,9 @@ fn check_trace(name: &str, case: &Value) {
     }
     assert_eq!(last_tick, expected["end_tick"].as_u64().unwrap(), "{name}: end tick");
     let status = match verdict {
-        Verdict::GoOn => "RUNNING",
-        Verdict::Over(Ending::Completed | Ending::TimedOut) => "SUCCESS",
-        Verdict::Over(_) => "FAILURE",
+        TickVerdict::Continue => "RUNNING",
+        TickVerdict::Ended(Ending::Completed | Ending::TimedOut) => "SUCCESS",
+        TickVerdict::Ended(_) => "FAILURE",
     };
     assert_eq!(status, text(&expected["tree_status_at_end"]), "{name}: tree status");
 
@@ -467,7 +467,7 @@ fn check_trace(name: &str, case: &Value) {
     check_record(name, &found, record);
 }
 
-/// Compares type and tick of every event; the golden log also has the completion, which is no
+/// Compares type and tick of every event. The golden log also has the completion, which is not an
 /// infraction.
 fn check_events(name: &str, infractions: &[Infraction], golden: &Value) {
     let type_name = |kind| match kind {
@@ -498,7 +498,7 @@ fn check_events(name: &str, infractions: &[Infraction], golden: &Value) {
 }
 
 #[test]
-fn the_tick_after_the_cap_ends_the_route_unjudged() {
+fn tick_after_the_cap_is_not_judged() {
     let golden = data("criteria_traces.json");
     let case = &golden["cases"][0];
     let plan = toy_plan(&case["route"]);
@@ -518,10 +518,10 @@ fn the_tick_after_the_cap_ends_the_route_unjudged() {
         };
         let verdict = judge.tick(&state, &ToyRoad);
         if tick == 11 {
-            assert_eq!(verdict, Verdict::Over(Ending::TickCap));
+            assert_eq!(verdict, TickVerdict::Ended(Ending::TickCap));
             break;
         }
-        assert_eq!(verdict, Verdict::GoOn);
+        assert_eq!(verdict, TickVerdict::Continue);
     }
     assert!(!judge.close().timed_out);
 }

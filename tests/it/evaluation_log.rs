@@ -1,4 +1,4 @@
-//! The log of a drive: what it keeps, what its file rounds, and what it refuses to read.
+//! Route logs: contents, rounding in the file, and refused files.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -56,7 +56,7 @@ fn actor(id: u32, x: f64) -> ActorState {
     }
 }
 
-/// Logs one tick of each state.
+/// Logs one tick per state.
 fn logged(states: &[WorldState], control: &Control) -> RouteLog {
     let plan = plan();
     let mut recorder = LogRecorder::new(&plan, &[]);
@@ -67,7 +67,7 @@ fn logged(states: &[WorldState], control: &Control) -> RouteLog {
 }
 
 #[test]
-fn a_file_rounds_to_centimeters_and_milliradians_and_changes_nothing_else() {
+fn log_file_only_rounds_positions_and_angles() {
     let log = driven();
     let json = text(&log);
     let read: RouteLog = serde_json::from_str(&json).unwrap();
@@ -89,14 +89,14 @@ fn a_file_rounds_to_centimeters_and_milliradians_and_changes_nothing_else() {
             }
         }
     }
-    // What was rounded once stays as it is.
+    // Rounded values do not change again.
     assert_eq!(text(&read), json);
     let per_tick = json.len() / log.ticks.len();
-    assert!(per_tick < 250, "{per_tick} bytes a tick");
+    assert!(per_tick < 250, "{per_tick} bytes per tick");
 }
 
 #[test]
-fn what_stages_took_comes_back_to_a_tenth_of_a_microsecond() {
+fn stage_times_are_kept_to_100_ns() {
     let mut control = Control::default();
     let took = |stage, took_ns| Span { stage, start_ns: 0, took_ns };
     control.report.spans.push(took(stages::BEV, 4_123_449));
@@ -118,13 +118,13 @@ fn what_stages_took_comes_back_to_a_tenth_of_a_microsecond() {
 }
 
 #[test]
-fn actors_are_kept_at_every_second_tick_while_they_are_near() {
+fn near_actors_are_logged_at_every_second_tick() {
     let near = WorldState { actors: vec![actor(5, 10.0), actor(6, 200.0)], ..state() };
     let alone = state();
     let states = [&near, &near, &near, &alone, &alone, &alone, &near].map(Clone::clone);
     let log = logged(&states, &Control::default());
     assert_eq!(log.scenes(), 4);
-    assert_eq!(log.actors.len(), 1, "the far one is left out");
+    assert_eq!(log.actors.len(), 1, "the distant actor is logged");
     let runs: Vec<_> =
         log.actors[0].runs.iter().map(|run| (run.first_scene, run.poses.len())).collect();
     assert_eq!(runs, [(0, 2), (3, 1)]);
@@ -134,7 +134,7 @@ fn actors_are_kept_at_every_second_tick_while_they_are_near() {
 }
 
 #[test]
-fn an_id_that_comes_back_as_something_else_is_another_actor() {
+fn reused_id_of_another_kind_is_another_actor() {
     let first = WorldState { actors: vec![actor(5, 10.0)], ..state() };
     let other = ActorState { kind: ActorKind::Pedestrian, ..actor(5, 10.0) };
     let second = WorldState { actors: vec![other], ..state() };
@@ -143,7 +143,7 @@ fn an_id_that_comes_back_as_something_else_is_another_actor() {
 }
 
 #[test]
-fn lights_scenarios_and_waypoints_are_kept() {
+fn lights_scenarios_and_waypoints_are_logged() {
     let light = |color| TrafficLight {
         id: 9,
         position: glam::DVec3::new(1.0, 2.0, 3.0),
@@ -183,7 +183,7 @@ fn lights_scenarios_and_waypoints_are_kept() {
     assert_eq!(read.waypoints, log.waypoints);
 }
 
-/// Reads a whole log of which `from` is written as `to`, and gives the error's words.
+/// Error message of reading a log in which `from` was replaced by `to`.
 fn refusal(from: &str, to: &str) -> String {
     let near = WorldState { actors: vec![actor(5, 10.0)], ..state() };
     let mut control = Control::default();
@@ -195,7 +195,7 @@ fn refusal(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn other_formats_and_columns_that_disagree_are_refused() {
+fn other_formats_and_inconsistent_columns_are_refused() {
     let format = format!("\"format\":{FORMAT}");
     let newer = refusal(&format, "\"format\":77");
     assert!(newer.contains("this log has format 77, this tandem reads format 2"), "{newer}");
@@ -210,7 +210,7 @@ fn other_formats_and_columns_that_disagree_are_refused() {
     let huge = refusal("\"ticks\":2", "\"ticks\":99999999999");
     assert!(huge.contains("column time has"), "{huge}");
     let kind = refusal("\"kind\":\"vehicle\"", "\"kind\":\"whale\"");
-    assert!(kind.contains("nothing is called \"whale\""), "{kind}");
+    assert!(kind.contains("unknown name \"whale\""), "{kind}");
     let over = refusal("\"time\":[", "\"time\":[9223372036854775807,");
     assert!(over.contains("column time"), "{over}");
 }

@@ -1,4 +1,4 @@
-//! Drives as MCAP files for Foxglove: what is read back is what was driven.
+//! Drives as MCAP files for Foxglove: read back, they equal the drive.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use tandem_evaluation::report::write_mcap;
 use tandem_evaluation::routes::read_routes;
 use tandem_world::EmbeddedWorld;
 
-/// The demo's route, with a timed tick, a prefix and two infractions put in.
+/// A drive of the demo route to which a timed tick, a prefix and two infractions were added.
 fn drive() -> RouteLog {
     let file = Path::new(tandem_testkit::ROOT).join("routes/demo.xml");
     let route = read_routes(&file).unwrap().remove(0);
@@ -31,7 +31,7 @@ fn drive() -> RouteLog {
 }
 
 #[test]
-fn a_drive_is_read_back_with_its_schemas_times_and_turned_axes() {
+fn mcap_has_schemas_times_and_converted_axes() {
     let log = drive();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("drive.mcap");
@@ -52,7 +52,7 @@ fn a_drive_is_read_back_with_its_schemas_times_and_turned_axes() {
         assert_eq!(schema.encoding, "jsonschema");
         let schema: Value = serde_json::from_slice(&schema.data).unwrap();
         let data: Value = serde_json::from_slice(&message.data).unwrap();
-        // Every field of a message is in its schema, at the first level.
+        // Every first-level field of a message is in its schema.
         for key in data.as_object().unwrap().keys() {
             let is_known = schema["properties"].get(key).is_some()
                 || schema.get("additionalProperties").is_some();
@@ -101,7 +101,7 @@ fn a_drive_is_read_back_with_its_schemas_times_and_turned_axes() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn missing_folder_is_named() {
     let error = write_mcap(Path::new("/nowhere/at/all.mcap"), &RouteLog::default()).unwrap_err();
     assert!(error.to_string().contains("cannot write \"/nowhere/at/all.mcap\""), "{error}");
 }

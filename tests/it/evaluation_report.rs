@@ -1,7 +1,7 @@
-//! The report of made-up drives, in a browser: it loads without a complaint or a request, replays,
-//! filters, sorts and opens where its address says.
+//! The report page of invented drives in a browser: it loads without errors and requests, replays, filters,
+//! sorts, and opens the drive and tick of its address.
 //!
-//! Page and pictures stay under the build's temporary folder for a look: `report-*`.
+//! Page and screenshots stay in the temporary folder of the build as `report-*`.
 
 use crate::browser::Browser;
 use serde_json::json;
@@ -21,7 +21,7 @@ use tandem_evaluation::scoring::{
     Failure, Infraction, InfractionKind, Number, Record, RouteIdentity, RouteResult, score,
 };
 
-/// Numbers in 0..1 that look random and are the same on every machine.
+/// Pseudorandom numbers in 0..1, equal on every machine.
 struct Noise(u64);
 
 impl Noise {
@@ -35,8 +35,8 @@ fn millis(value: f64) -> Duration {
     Duration::from_secs_f64(value / 1e3)
 }
 
-/// A turn driven with a slight weave, a stop at a light, refreshes every 0.4 s, now and then a slow
-/// tick, an oncoming car, a person and a parked car.
+/// Log of a turn: the vehicle weaves slightly and stops at a light, with a prefill every 0.4 s, occasional
+/// slow ticks, an oncoming car, a pedestrian and a parked car.
 fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
     let mut noise = Noise(seed);
     let place = |along: f64| {
@@ -80,7 +80,7 @@ fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
             stages.set(stages::VISION, millis(refresh * 0.3));
             stages.set(stages::UNDERSTANDING, millis(refresh * 0.6));
             stages.set(stages::PATCHIFY, millis(refresh * 0.05));
-            stages.set(Stage::REFRESH, millis(refresh));
+            stages.set(Stage::PREFILL, millis(refresh));
             (age_ms, version) = (refresh, version + 1);
         }
         let late = total - 50.0;
@@ -220,7 +220,7 @@ fn sample_page(drives_total: usize) -> String {
     })
 }
 
-/// 960 × 180 pixels of sky and road.
+/// PNG image of 960 × 180 pixels of sky and road.
 fn png_of_stripes() -> Vec<u8> {
     let (width, height) = (960u32, 180u32);
     let pixel = |x: u32, y: u32| {
@@ -240,7 +240,7 @@ fn png_of_stripes() -> Vec<u8> {
     file
 }
 
-/// The sample page on disk, one file per test.
+/// Writes the sample page to a file per test.
 fn page_file(name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.html"));
     std::fs::write(&file, sample_page(5)).unwrap();
@@ -251,7 +251,7 @@ fn picture_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.png"))
 }
 
-/// The whole map, as text.
+/// The rendered map as text.
 const MAP: &str = "document.getElementById('map').toDataURL()";
 
 const LABEL: &str = "document.getElementById('tick-label').textContent";
@@ -260,14 +260,14 @@ const SHOWN: &str =
     "[...document.querySelectorAll('.filters tbody tr')].filter(r => !r.hidden).length";
 
 #[test]
-fn the_page_says_what_its_numbers_rest_on() {
+fn page_states_the_basis_of_its_numbers() {
     let page = sample_page(5);
-    for words in [
+    for fragment in [
         "Random weights: this run shows the chain, not skill.",
         "2 / 5 routes finished",
         "2 / 5 routes finished, the rest as 0",
         "3 of 5 routes are not finished",
-        "10000 bootstrap draws of routes (seed 1)",
+        "10000 bootstrap resamples of routes (seed 1)",
         "42 of the benchmark’s 44 types have no route",
         "nearest-rank",
         "without the first 20 ticks",
@@ -275,20 +275,20 @@ fn the_page_says_what_its_numbers_rest_on() {
         "Toy &lt;&amp;&gt;",
         "data:image/png;base64,iVBORw0KGgo",
     ] {
-        assert!(page.contains(words), "the page lacks {words:?}");
+        assert!(page.contains(fragment), "the page lacks {fragment:?}");
     }
     assert!(page.len() < 8 << 20, "{} bytes", page.len());
 }
 
 #[test]
-fn the_page_loads_without_a_complaint_or_a_request_and_looks_right() {
+fn page_loads_without_errors_or_requests() {
     let Some(mut browser) = Browser::start() else { return };
     let file = page_file("loads");
     browser.show_as(1280, 900, "light");
     browser.open(&file, "");
     browser.wait_for("document.documentElement.dataset.ready");
     browser.wait_for("document.querySelectorAll('.chart .main-svg').length >= 2");
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
     let own = format!("file://{}", file.display());
     let foreign: Vec<String> = browser
         .requests()
@@ -306,17 +306,17 @@ fn the_page_loads_without_a_complaint_or_a_request_and_looks_right() {
         browser.open(&file, "#24001/0/200");
         browser.wait_for("document.documentElement.dataset.ready");
         browser.wait_for("document.querySelectorAll('.chart .main-svg').length >= 2");
-        // Nothing makes the page itself wider than its window.
+        // The page is not wider than its window.
         let overhang = browser
             .value("document.documentElement.scrollWidth - document.documentElement.clientWidth");
         assert_eq!(overhang, json!(0), "at {width} px, {scheme}");
         browser.picture(&picture_file(&format!("{scheme}-{width}")), 0, width, 3600);
     }
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
 #[test]
-fn a_replay_is_scrubbed_stepped_and_played() {
+fn replay_is_scrubbed_stepped_and_played() {
     let Some(mut browser) = Browser::start() else { return };
     browser.show_as(1280, 900, "light");
     browser.open(&page_file("scrubs"), "");
@@ -330,10 +330,10 @@ fn a_replay_is_scrubbed_stepped_and_played() {
     let label = browser.value(LABEL);
     assert!(label.as_str().unwrap().starts_with("tick 240 of 481 · 12.00 s"), "{label}");
     let in_the_middle = browser.value(MAP);
-    assert_ne!(at_start, in_the_middle, "the map did not change");
+    assert_ne!(at_start, in_the_middle, "the map is unchanged");
     let facts = browser.value("document.getElementById('now').textContent");
-    for words in ["prefixversion 30", "bev", "action", "actors near3"] {
-        assert!(facts.as_str().unwrap().contains(words), "{facts} lacks {words}");
+    for fragment in ["prefixversion 30", "bev", "action", "actors near3"] {
+        assert!(facts.as_str().unwrap().contains(fragment), "{facts} lacks {fragment}");
     }
 
     browser.value("document.getElementById('map').focus()");
@@ -343,38 +343,38 @@ fn a_replay_is_scrubbed_stepped_and_played() {
     assert!(browser.value(LABEL).as_str().unwrap().starts_with("tick 481 "));
     browser.press("Home");
     assert!(browser.value(LABEL).as_str().unwrap().starts_with("tick 1 "));
-    assert_eq!(browser.value(MAP), at_start, "the same tick looks the same");
+    assert_eq!(browser.value(MAP), at_start, "the map of the same tick differs");
     browser.value("document.getElementById('play').click()");
     browser.wait_for(&format!("!({LABEL}).startsWith('tick 1 ')"));
     browser.value("document.getElementById('play').click()");
     browser.wait_for("document.getElementById('play').textContent === 'Play'");
-    // The address follows once the replay stands.
+    // The address is updated when the replay stops.
     browser.wait_for(&format!("location.hash === '#24001/0/' + ({LABEL}).split(' ')[1]"));
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
 #[test]
-fn an_address_opens_its_drive_at_its_tick() {
+fn address_opens_its_drive_at_its_tick() {
     let Some(mut browser) = Browser::start() else { return };
     browser.show_as(1280, 900, "light");
     let file = page_file("links");
     browser.open(&file, "#24002/0/3120");
     browser.wait_for("document.documentElement.dataset.ready === '#24002/0/3120'");
     assert!(browser.value(LABEL).as_str().unwrap().starts_with("tick 3120 of 4000 · 156.00 s"));
-    // An infraction leads to the tick at which it was recorded.
+    // An infraction links to the tick at which it was recorded.
     browser.value("document.querySelector('.filters a[href=\"#24001/0/330\"]').click()");
     browser.wait_for("document.documentElement.dataset.ready === '#24001/0/330'");
     assert!(browser.value(LABEL).as_str().unwrap().starts_with("tick 330 of 481"));
     let happening = browser.value("document.getElementById('happening').textContent");
     assert_eq!(happening, json!(HIT));
-    // A tick beyond the end is the last one.
+    // A tick beyond the end opens the last one.
     browser.value("location.hash = '#24001/0/999999'");
     browser.wait_for("document.documentElement.dataset.ready === '#24001/0/481'");
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
 #[test]
-fn filters_leave_fewer_rows_and_headers_sort() {
+fn filters_hide_rows_and_headers_sort() {
     let Some(mut browser) = Browser::start() else { return };
     browser.show_as(1280, 900, "light");
     browser.open(&page_file("filters"), "");
@@ -401,10 +401,10 @@ fn filters_leave_fewer_rows_and_headers_sort() {
     assert_eq!(browser.value(first), json!("24002"), "63.2 × 0.6 is less than 60 × 0.7");
     browser.value(sort);
     assert_eq!(browser.value(first), json!("24001"));
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
-/// Two slow and two fast latencies; one cell has no figure.
+/// A sweep of two slow and two fast latencies; one cell has no score.
 fn made_up_sweep() -> Sweep {
     let point = |millis: f64| json!({"latency": millis.to_string(), "millis": millis});
     let cell = |slow: usize, fast: usize, score: Option<f64>| {
@@ -432,7 +432,7 @@ fn made_up_sweep() -> Sweep {
 }
 
 #[test]
-fn a_sweep_is_drawn_with_its_intervals() {
+fn sweep_is_drawn_with_its_intervals() {
     let run = ReportRun::new("test", 3, 0, None);
     let sweep = made_up_sweep();
     let runs = [run];
@@ -445,7 +445,7 @@ fn a_sweep_is_drawn_with_its_intervals() {
     std::fs::write(&file, page).unwrap();
     browser.show_as(1280, 900, "light");
     browser.open(&file, "");
-    // Collisions have no figure, so two charts of two curves, three points in each.
+    // Without values for collisions, there are two charts of two curves with three points each.
     browser.wait_for("document.querySelectorAll('.chart .main-svg').length >= 2");
     let count = |browser: &mut Browser, what: &str| {
         browser.value(&format!("document.querySelectorAll('{what}').length"))
@@ -453,12 +453,12 @@ fn a_sweep_is_drawn_with_its_intervals() {
     assert_eq!(count(&mut browser, ".chart"), json!(2));
     assert_eq!(count(&mut browser, ".chart .trace.scatter"), json!(4));
     assert_eq!(count(&mut browser, ".chart .errorbar"), json!(6));
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
     browser.picture(&picture_file("sweep"), 0, 1280, 1200);
 }
 
 #[test]
-fn a_run_without_drives_stages_or_ticks_still_has_a_page() {
+fn run_without_drives_stages_or_ticks_has_a_page() {
     let render_run = |run: ReportRun| {
         render(&Report { title: "nothing", note: "", facts: &[], runs: &[run], sweep: None })
     };
@@ -470,16 +470,17 @@ fn a_run_without_drives_stages_or_ticks_still_has_a_page() {
     let crashed = render_run(run);
     assert!(crashed.contains("ticks were not timed") && crashed.contains("No stage was timed."));
     let Some(mut browser) = Browser::start() else { return };
-    for (name, page, words) in [("empty", &empty, ""), ("crashed", &crashed, "Nothing was driven.")]
+    for (name, page, note) in
+        [("empty", &empty, ""), ("crashed", &crashed, "This drive has no ticks.")]
     {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{name}.html"));
         std::fs::write(&file, page).unwrap();
         browser.open(&file, "");
-        if !words.is_empty() {
+        if !note.is_empty() {
             browser.wait_for("document.documentElement.dataset.ready");
             let found = browser.value("document.getElementById('no-replay').textContent");
-            assert_eq!(found, json!(words));
+            assert_eq!(found, json!(note));
         }
     }
-    assert_eq!(browser.complaints(), Vec::<String>::new());
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }

@@ -1,19 +1,19 @@
-//! `tandem score` as a user meets it: folders of both kinds, and everything that it refuses.
+//! `tandem score`: folders of the official tools and of tandem, and refused folders.
 
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Ids and scenario types of the routes of [`Place`].
+/// Ids and scenario types of the routes of [`Results`].
 const ROUTES: [(u32, &str); 3] = [(7, "ParkedObstacle"), (8, "T_Junction"), (9, "InvadingTurn")];
 
-/// A folder with a route file and room for results.
-struct Place {
+/// A folder with a route file and result files.
+struct Results {
     root: tempfile::TempDir,
 }
 
-impl Place {
+impl Results {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let routes: String = ROUTES
@@ -52,7 +52,7 @@ impl Place {
             .unwrap()
     }
 
-    /// Scores and checks the exit code; returns standard output.
+    /// Scores, checks the exit code, and returns standard output.
     #[track_caller]
     fn scored(&self, more: &[&str], code: i32) -> String {
         let output = self.score(more);
@@ -61,7 +61,7 @@ impl Place {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Checks that nothing is scored, with an error that holds every one of `fragments`.
+    /// Checks that scoring fails with an error that has all `fragments`.
     #[track_caller]
     fn refused(&self, fragments: &[&str]) {
         let output = self.score(&[]);
@@ -93,10 +93,10 @@ fn record(id: u32, score: f64) -> Value {
 
 #[test]
 fn official_folder_is_scored_by_either_rule() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("shard_0.json", &[record(7, 100.0), record(8, 60.0)]);
     place.write("shard_1.json", &[record(9, 100.0)]);
-    // What the official tools leave beside result files.
+    // Files that the official tools write to the same folder.
     fs::write(place.path("results/merged.json"), "not even JSON").unwrap();
     fs::write(place.path("results/merged_ability.json"), "{}").unwrap();
 
@@ -116,7 +116,7 @@ fn official_folder_is_scored_by_either_rule() {
     let abilities = &corrected["abilities_0_0_4"];
     assert_eq!(abilities["Overtaking"], 1.0);
     assert_eq!(abilities["Merging"], Value::Null);
-    // Route 8 hit something but ran no sign, and came past its junction.
+    // Route 8 has a collision but no infraction of a sign, and passed its junction.
     assert_eq!(abilities["Traffic_Signs"], 1.0);
     assert_eq!(corrected["abilities_0_0_3"]["Traffic_Signs"], 0.5);
 
@@ -129,7 +129,7 @@ fn official_folder_is_scored_by_either_rule() {
 
 #[test]
 fn missing_routes_are_named_with_exit_code_1() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("a.json", &[record(8, 100.0)]);
     let text = place.scored(&[], 1);
     assert!(text.starts_with("1 / 3 routes finished"), "{text}");
@@ -141,7 +141,7 @@ fn missing_routes_are_named_with_exit_code_1() {
 
 #[test]
 fn duplicates_are_refused_and_named_with_their_files() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("a.json", &[record(7, 100.0), record(8, 100.0)]);
     place.write("b.json", &[record(7, 20.0)]);
     place.refused(&["RouteScenario_7_rep0", "a.json", "b.json", "remove"]);
@@ -149,7 +149,7 @@ fn duplicates_are_refused_and_named_with_their_files() {
 
 #[test]
 fn repetitions_are_separate_drives() {
-    let place = Place::new();
+    let place = Results::new();
     let mut again = record(7, 50.0);
     again["route_id"] = json!("RouteScenario_7_rep1");
     place.write("a.json", &[record(7, 100.0), again]);
@@ -159,7 +159,7 @@ fn repetitions_are_separate_drives() {
 
 #[test]
 fn records_of_other_routes_are_refused() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("a.json", &[record(7, 100.0), record(77, 100.0)]);
     place.refused(&["RouteScenario_77_rep0", "routes.xml"]);
     let mut elsewhere = record(7, 100.0);
@@ -170,7 +170,7 @@ fn records_of_other_routes_are_refused() {
 
 #[test]
 fn truncated_and_foreign_files_are_named() {
-    let place = Place::new();
+    let place = Results::new();
     place.refused(&["no result files", "results"]);
     fs::write(place.path("results/a.json"), "").unwrap();
     place.refused(&["a.json", "not a complete JSON file"]);
@@ -182,8 +182,8 @@ fn truncated_and_foreign_files_are_named() {
     place.refused(&["a.json", "RouteScenario_7_rep0", "scores"]);
 }
 
-/// The folder as one that our campaigns make, of the route file with this hash.
-fn claim(place: &Place, sha256: &str) {
+/// Adds the `run.json` of a campaign with a route file of this hash.
+fn make_campaign(place: &Results, sha256: &str) {
     let run = json!({
         "tandem_version": "0.1.0", "route_file_sha256": sha256, "seed": 1, "driver": "autopilot",
         "settings": {},
@@ -197,11 +197,11 @@ fn claim(place: &Place, sha256: &str) {
 
 #[test]
 fn folder_is_compared_with_its_route_file() {
-    let place = Place::new();
-    claim(&place, "00ff");
+    let place = Results::new();
+    make_campaign(&place, "00ff");
     place.refused(&["00ff", "routes.xml"]);
     let hash = sha256(&place.path("routes.xml"));
-    claim(&place, &hash);
+    make_campaign(&place, &hash);
     let text = place.scored(&["--subset", "7"], 0);
     assert!(text.contains("the results were made with it"), "{text}");
     assert!(text.contains("not CARLA scores"), "{text}");
@@ -217,7 +217,7 @@ fn sha256(path: &Path) -> String {
 
 #[test]
 fn smoothness_needs_the_logs_of_every_drive() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("a.json", &[record(7, 100.0)]);
     let text =
         place.scored(&["--subset", "7", "--motion", place.path("motion").to_str().unwrap()], 0);
@@ -236,7 +236,7 @@ fn smoothness_needs_the_logs_of_every_drive() {
 
 #[test]
 fn missing_route_file_error_names_the_option() {
-    let place = Place::new();
+    let place = Results::new();
     place.write("a.json", &[record(7, 100.0)]);
     let output = Command::new(env!("CARGO_BIN_EXE_tandem"))
         .arg("score")

@@ -1,15 +1,16 @@
-//! The arithmetic around scores against the official tools' output: merging, abilities, efficiency,
-//! smoothness, and what the harness makes of routes and files.
+//! Figures around the scores compared with the output of the official tools: merging, abilities,
+//! efficiency, smoothness, and the harness's handling of routes and files.
 
+use super::evaluation_golden::official_files;
 use glam::{DVec2, DVec3};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tandem::scene::{
     GeoReference, RoadOption, Route, RoutePlan, RoutePoint, TriggerPoint, WeatherKeyframe,
 };
 use tandem_evaluation::routes::{
-    SubsetError, geo_reference, is_on_route, read_routes, select_subset, thinned, weather_along,
+    SubsetError, downsampled, geo_reference, is_on_route, read_routes, select_subset, weather_along,
 };
 use tandem_evaluation::scoring::{
     Abilities, Ability, AbilityError, EfficiencyError, FirstJunction, FoundRecord, MergeError,
@@ -23,22 +24,6 @@ fn data(name: &str) -> Value {
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-/// The official files, which may not be redistributed: `$TANDEM_BENCH2DRIVE`, or the folder beside
-/// the checkout. Says so when there is none.
-fn official_files(test: &str) -> Option<PathBuf> {
-    let beside = Path::new(tandem_testkit::ROOT).join("../shared/bench2drive");
-    #[expect(clippy::disallowed_methods, reason = "where a test finds files that can't be shipped")]
-    let folder = std::env::var("TANDEM_BENCH2DRIVE").map_or(beside, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!(
-        "SKIPPED {test}: no official Bench2Drive files; set TANDEM_BENCH2DRIVE to a folder \
-         with routes/ and golden/"
-    );
-    None
 }
 
 fn number(value: &Value) -> f64 {
@@ -116,14 +101,14 @@ fn check_merge(case: &Value, golden: Option<&Path>) {
     let keys: Vec<_> = written.as_object().unwrap().keys().collect();
     assert_eq!(serde_json::json!(keys), expected["top_level_keys"], "{name}");
     if let Some(whole) = expected.get("merged") {
-        // As text, so that key order and `100` vs. `100.0` count too.
+        // Compared as text, so that key order and `100` vs. `100.0` count too.
         let records = |table: &Value| table["_checkpoint"].to_string();
         assert_eq!(records(&written), records(whole), "{name}");
     }
 }
 
 #[test]
-fn the_17_merge_cases_without_official_routes_give_the_official_table() {
+fn the_17_merge_cases_match_the_official_table() {
     let golden = data("merge_cases.json");
     assert_eq!(list(&golden["cases"]).len(), 17);
     for case in list(&golden["cases"]) {
@@ -132,7 +117,7 @@ fn the_17_merge_cases_without_official_routes_give_the_official_table() {
 }
 
 #[test]
-fn all_19_merge_cases_give_the_official_table() {
+fn all_19_merge_cases_match_the_official_table() {
     let Some(folder) = official_files("official merge cases") else { return };
     let folder = folder.join("golden");
     let golden = read(&folder.join("merge_cases.json"));
@@ -158,7 +143,7 @@ fn duplicates_are_named_with_their_files() {
 }
 
 #[test]
-fn scores_are_divided_by_what_the_caller_says() {
+fn scores_are_divided_by_the_given_count() {
     let golden = data("merge_cases.json");
     let mut cases = list(&golden["cases"]).iter();
     let case = cases.find(|case| case["name"] == "small_lexicographic_order").unwrap();
@@ -185,7 +170,7 @@ fn check_abilities(name: &str, found: Result<Abilities, AbilityError>, expected:
     assert_eq!(serde_json::json!(missing), expected["crashed"], "{name}");
 }
 
-/// Copies of `records` as a result file would have them, changed by `change`.
+/// Copies of `records` in the form of a result file, changed by `change`.
 fn rewritten(records: &[FoundRecord], change: impl Fn(&mut Value)) -> Vec<FoundRecord> {
     let records: Vec<Value> = records
         .iter()
@@ -207,7 +192,7 @@ fn without_infractions(value: &mut Value) {
 }
 
 #[test]
-fn all_6_ability_cases_give_the_official_ratios_by_both_releases() {
+fn all_6_ability_cases_match_both_official_releases() {
     let Some(folder) = official_files("official abilities") else { return };
     let golden = read(&folder.join("golden/ability_cases.json"));
     for ability in Ability::ALL {
@@ -263,7 +248,7 @@ fn all_6_ability_cases_give_the_official_ratios_by_both_releases() {
     }
     assert_eq!(compared, 6);
 
-    // What the corrected rule does differently: missing routes count.
+    // The corrected rule counts missing routes.
     let half = merged("partial_110");
     let found = abilities(&routes, &half, &junction, SignRule::Release004, Rule::Corrected);
     let found = found.unwrap();
@@ -303,7 +288,7 @@ fn by_name(series: &Series) -> [(&'static str, &[f64]); 6] {
 }
 
 #[test]
-fn efficiency_and_smoothness_of_32_routes_are_the_official_ones() {
+fn efficiency_and_smoothness_of_32_routes_are_official() {
     let golden = data("efficiency_smoothness.json");
     let (records, expected) = (list(&golden["records"]), &golden["expected"]);
     assert_eq!(records.len(), 32);
@@ -383,7 +368,7 @@ fn efficiency_and_smoothness_fail_where_the_official_tool_fails() {
     }
 }
 
-/// A log of `samples` that turns at a steady rate, all else at rest.
+/// A log of `samples` samples that turns at a constant rate and is otherwise at rest.
 fn turning_log(samples: usize, rate_deg_per_s: f64) -> String {
     let sample = serde_json::json!({
         "acceleration": [0.0, 0.0, 0.0], "angular_velocity": [0.0, 0.0, rate_deg_per_s],
@@ -395,7 +380,7 @@ fn turning_log(samples: usize, rate_deg_per_s: f64) -> String {
 }
 
 #[test]
-fn the_corrected_rule_reads_yaw_rates_as_degrees_per_second() {
+fn corrected_rule_reads_yaw_rates_as_degrees_per_second() {
     let gentle = MotionLog::parse(&turning_log(20, 2.0)).unwrap();
     assert_eq!(gentle.smoothness(Rule::Official).unwrap(), 0.0);
     assert_eq!(gentle.smoothness(Rule::Corrected).unwrap(), 1.0);
@@ -404,16 +389,16 @@ fn the_corrected_rule_reads_yaw_rates_as_degrees_per_second() {
 }
 
 #[test]
-fn other_files_are_no_motion_logs() {
+fn other_files_are_not_read_as_motion_logs() {
     for text in ["", "[]", "{\"x\": {}}", "{\"1\": {\"acceleration\": [1, 2]}}"] {
         assert!(MotionLog::parse(text).is_err(), "{text:?}");
     }
 }
 
-// ---- what the harness makes of routes and files ------------------------------------------------
+// ---- routes and files of the harness ------------------------------------------------
 
 #[test]
-fn places_on_the_globe_are_the_official_ones() {
+fn geographic_positions_match_the_official_ones() {
     let golden = data("misc_functions.json");
     let cases = list(&golden["location_to_gps"]);
     assert_eq!(cases.len(), 30);
@@ -466,13 +451,13 @@ fn plans_are_thinned_as_agents_get_them() {
     for case in cases {
         let options = list(&case["road_options"]).iter().map(road_option);
         let plan = plan_of(list(&case["points"]).iter().map(point).zip(options));
-        let kept = thinned(&plan, number(&case["factor"]));
+        let kept = downsampled(&plan, number(&case["factor"]));
         assert_eq!(serde_json::json!(kept), case["kept_indices"], "{}", case["name"]);
     }
 }
 
 #[test]
-fn scenarios_are_kept_where_their_trigger_lies_on_the_route() {
+fn scenarios_with_a_trigger_on_the_route_are_kept() {
     let golden = data("misc_functions.json");
     let cases = list(&golden["is_scenario_at_route"]["cases"]);
     assert_eq!(cases.len(), 15);
@@ -533,7 +518,7 @@ fn route(id: &str) -> Route {
 }
 
 #[test]
-fn route_subsets_choose_what_the_official_ones_choose() {
+fn route_subsets_match_the_official_ones() {
     let golden = data("misc_functions.json");
     let golden = &golden["routes_subset"];
     let ids = list(&golden["ids_in_file_order"]).iter();

@@ -1,9 +1,9 @@
-//! Files that other processes and users see are written through `tandem_files` alone.
+//! Files that other processes and users see are written only through `tandem_files`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What creates or replaces a file by its name.
+/// Calls that create or replace a file by its name.
 const WRITERS: [&str; 7] = [
     "File::create(",
     "File::create_new(",
@@ -14,7 +14,7 @@ const WRITERS: [&str; 7] = [
     "fs::copy(",
 ];
 
-/// Files that may do so, each with the reason.
+/// Source files that may make such calls, with the reason.
 const ALLOWED: [(&str, &str); 9] = [
     ("crates/files/src", "the crate itself"),
     ("export/src/folder", "moves a complete export into the checkpoint's own folder"),
@@ -27,7 +27,7 @@ const ALLOWED: [(&str, &str); 9] = [
     ("src/engine/tensorrt/binding/builder.rs", "writes to the build's scratch folder"),
 ];
 
-/// True for `tests.rs` and `NAME_tests.rs`, which are compiled for tests only.
+/// Returns whether a file is compiled for tests only: `tests.rs` and `NAME_tests.rs`.
 fn is_of_tests(path: &Path) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     stem == "tests" || stem.ends_with("_tests")
@@ -45,17 +45,17 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The first writer in the code of a file, comments and unit tests left out.
+/// The first such call in a file, outside comments and unit tests.
 fn writer(text: &str) -> Option<&'static str> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: Vec<&str> =
         code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-    let code = code.join("\n").replace("WholeFile::create(", "");
+    let code = code.join("\n").replace("AtomicFile::create(", "");
     WRITERS.into_iter().find(|writer| code.contains(writer))
 }
 
 #[test]
-fn only_the_listed_files_write_by_themselves() {
+fn only_listed_files_write_directly() {
     let root = Path::new(tandem_testkit::ROOT);
     let mut files = Vec::new();
     for folder in ["src", "export/src", "crates"] {
@@ -76,8 +76,8 @@ fn only_the_listed_files_write_by_themselves() {
 }
 
 #[test]
-fn the_check_sees_code_but_not_comments_and_tests() {
+fn check_sees_code_but_not_comments_and_tests() {
     assert_eq!(writer("let file = File::create(path)?;"), Some("File::create("));
-    assert_eq!(writer("let file = WholeFile::create(path)?; // not File::create(path)"), None);
+    assert_eq!(writer("let file = AtomicFile::create(path)?; // not File::create(path)"), None);
     assert_eq!(writer("#[cfg(test)]\nmod tests {\n    fs::write(path, text);\n}"), None);
 }

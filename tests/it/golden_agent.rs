@@ -1,7 +1,6 @@
-//! AutoMoT's agent-side parts against the golden vectors of the release.
+//! AutoMoT's parts outside the networks compared with golden vectors of the AutoMoT release.
 //!
-//! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR`: any set of the same layout passes,
-//! whatever its sizes.
+//! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR`: any set of the same layout, of any sizes.
 
 use glam::DVec3;
 use safetensors::{Dtype, SafeTensors};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use tandem::control::gnss;
 use tandem::control::{
     PathCurve, PathFollower, PathFollowerConfig, RecoveryConfig, StateFilter, StateFilterConfig,
-    VehicleState, move_on,
+    VehicleState, predict_motion,
 };
 use tandem::model::automot::{image, lidar, planner, prompt, tokenizer, tokens};
 use tandem::scene::{
@@ -36,7 +35,7 @@ fn json(name: &str) -> Value {
     serde_json::from_slice(&read(&golden_folder().join(name))).unwrap()
 }
 
-/// One safetensors file.
+/// Bytes of a safetensors file.
 struct Golden(Vec<u8>);
 
 impl Golden {
@@ -75,7 +74,7 @@ impl Golden {
         self.elements(name, Dtype::U8)
     }
 
-    /// Rows of `N` numbers each, of either float type.
+    /// Rows of `N` numbers, f32 or f64.
     fn rows<const N: usize>(&self, name: &str) -> Vec<[f64; N]> {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         let flat = match file.tensor(name).unwrap().dtype() {
@@ -87,12 +86,12 @@ impl Golden {
     }
 }
 
-/// Compares numbers and says which is the first that is farther off than `tolerance`.
+/// Compares numbers; fails at the first that differs by more than `tolerance`.
 #[track_caller]
 fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: lengths");
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        // Written so that NaN fails the test.
+        // This comparison is false for NaN.
         let is_close = (found - expected).abs() <= tolerance;
         assert!(is_close, "{what}[{index}]: found {found}, expected {expected} ± {tolerance}");
     }
@@ -166,7 +165,8 @@ fn golden_prompts_are_written_byte_for_byte() {
     }
 }
 
-/// The ids of the release's own vocabulary, which is not kept here: 11 MB that `.ci/run` fetches.
+/// Token ids of the AutoMoT release's vocabulary, which is not in this repository: `.ci/run` fetches its
+/// 11 MB.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test takes its files from the environment")]
 fn golden_prompts_are_tokenized_as_by_qwen() {
@@ -175,8 +175,8 @@ fn golden_prompts_are_tokenized_as_by_qwen() {
         return;
     };
     let mut tokenizer = tokenizer::Tokenizer::read(Path::new(&path)).unwrap();
-    // Words of decisions, with and without a space in front, as the published vocabulary has them.
-    for (word, ids) in [
+    // Words of decisions with and without a leading space, by the published vocabulary.
+    for (text, ids) in [
         ("stop", &[9495][..]),
         (" stop", &[2936]),
         ("keep", &[13_096]),
@@ -191,8 +191,8 @@ fn golden_prompts_are_tokenized_as_by_qwen() {
         ("<|video_pad|>", &[151_656]),
         ("</think>", &[151_668]),
     ] {
-        assert_eq!(encode(&mut tokenizer, word), ids, "{word:?}");
-        assert_eq!(tokenizer.decode(ids).unwrap(), word);
+        assert_eq!(encode(&mut tokenizer, text), ids, "{text:?}");
+        assert_eq!(tokenizer.decode(ids).unwrap(), text);
     }
     let prefix = [
         151_644, 8948, 198, 2610, 525, 264, 14851, 323, 6584, 5579, 13, 151_645, 198, 151_644, 872,
@@ -220,7 +220,7 @@ fn golden_prompts_are_tokenized_as_by_qwen() {
     ] {
         assert_eq!(ids(state).len(), tokens, "{state:?}");
     }
-    // The fact sheet's text, whose third number no 32-bit float prints.
+    // The text of the fact sheet, whose third number is not a printed 32-bit float.
     let text = "Your current and next target point is (12.345678, -0.123456), (45.678901, \
                 1.234567), and your current velocity is 5.43 m/s. Predict the driving actions ( \
                 now, +1s, +2s) and plan the trajectory for the next 3 seconds.<|im_end|>";
@@ -369,7 +369,7 @@ fn golden_frames_are_cut_into_patches() {
 }
 
 #[test]
-fn golden_camera_frame_is_resized_and_cut() {
+fn golden_camera_frame_is_resized_and_patchified() {
     let golden = Golden::open("image_preprocess.safetensors");
     let layout = patch_layout();
     let size = |name: &str| {
@@ -405,7 +405,7 @@ fn golden_camera_frame_is_resized_and_cut() {
     assert_eq!(golden.i64("n_image_tokens"), [(token_rows * token_columns) as i64]);
 }
 
-/// FNV-1a.
+/// FNV-1a hash.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -430,7 +430,7 @@ fn golden_camera_frame_goes_through_a_jpeg_file() {
     assert_eq!(hash(frame.picture(&raw)), 0x3c40_9723_204b_9e35);
 }
 
-/// Why frames stay bytes here: the release's floats in between lose nothing.
+/// The release's float history loses nothing, so frames may stay bytes here.
 #[test]
 fn golden_bytes_survive_the_release_float_history() {
     let bytes: Vec<u8> = (0..=255).collect();
@@ -451,7 +451,7 @@ fn histogram_config() -> lidar::HistogramConfig {
     }
 }
 
-/// The first three numbers of every row.
+/// First three columns of a point cloud.
 fn ego_points(golden: &Golden, name: &str) -> Vec<lidar::EgoPoint> {
     let width = *golden.shape(name).last().unwrap();
     golden.f64(name).chunks(width).map(|row| [row[0], row[1], row[2]]).collect()
@@ -628,13 +628,13 @@ fn trajectory(path: &[[f32; 2]], waypoints: &[[f32; 2]]) -> Trajectory {
     }
 }
 
-/// The golden runs know the stuck logic, but neither the test for a parked start nor the escape.
+/// The golden runs have the stuck logic, but neither the test for a parked start nor the escape.
 fn with_force_move_only() -> PathFollowerConfig {
     let recovery = RecoveryConfig { parking_start: None, escape: None, ..Default::default() };
     PathFollowerConfig { recovery, ..Default::default() }
 }
 
-/// Plays a run on a follower with and one without heuristics.
+/// Runs a follower with heuristics and one without.
 fn follow(trajectories: &[Trajectory], speeds: &[f64]) -> (Vec<[f64; 3]>, Vec<[f64; 5]>) {
     let mut bare = PathFollower::new(PathFollowerConfig::bare());
     let mut whole = PathFollower::new(with_force_move_only());
@@ -680,7 +680,7 @@ fn golden_trajectories_are_followed() {
         if golden.has(&name) {
             let found: Vec<_> = (0..curve.len()).map(|index| curve.point(index)).collect();
             let expected = golden.rows::<2>(&name);
-            // Far below the set's tolerance: lengths summed in 64 bits are 1e-8 to 1e-6 off.
+            // Far below the tolerance of the set: lengths summed in 64 bits differ by 1e-8 to 1e-6.
             close(&name, found.as_flattened(), expected.as_flattened(), 1e-9);
         }
     }
@@ -707,8 +707,7 @@ fn command([steer, throttle, brake]: [f64; 3]) -> Command {
     Command { steer, throttle, brake }
 }
 
-/// Compares a state with a row, position and then yaw (by number: a turn more is another yaw) and
-/// speed.
+/// Compares a state with a row of position, yaw and speed. Yaws that differ by a full turn differ.
 #[track_caller]
 fn close_state(what: &str, found: &VehicleState, expected: [f64; 4], tolerances: [f64; 2]) {
     let [x, y, yaw, speed] = expected;
@@ -724,7 +723,7 @@ fn golden_bicycle_moves_on() {
     for (step, (state, control)) in
         golden.rows::<4>("bicycle.state").into_iter().zip(controls).enumerate()
     {
-        let next = move_on(&vehicle_state(state), &command(control), tick_s);
+        let next = predict_motion(&vehicle_state(state), &command(control), tick_s);
         close_state("bicycle.next", &next, golden.rows::<4>("bicycle.next")[step], [1e-9; 2]);
     }
 }
@@ -739,14 +738,14 @@ fn golden_readings_are_filtered() {
         golden.rows::<4>("measurement").into_iter().zip(controls).enumerate()
     {
         let filtered = filter.update(&vehicle_state(reading), &command(control)).unwrap();
-        // Before the correction, weights of 1e10 leave yaw and speed some 1e-5 (1e10 times the
-        // rounding of a speed of 4 m/s); the correction takes both from the reading, to 1e-9.
+        // Before the correction, weights of 1e10 give yaw and speed errors of some 1e-5 (1e10 times the
+        // rounding of a speed of 4 m/s); the correction sets both to the measurement, within 1e-9.
         let prior = golden.rows::<4>("prior")[step];
         close_state("prior", &filter.predicted(), prior, [atol, 1e-4]);
         for name in ["filtered", "filtered_highprec"] {
             close_state(name, &filtered, golden.rows::<4>(name)[step], [atol, 1e-9]);
         }
-        // Position variances start at 0.5 m² and shrink; the huge weights leave them some 1e-4.
+        // Position variances start at 0.5 m² and shrink; the large weights give errors of some 1e-4.
         let covariance = golden.rows::<16>("covariance")[step];
         close("covariance", filter.covariance().as_flattened(), &covariance, 1e-3);
     }

@@ -1,4 +1,4 @@
-//! What the KV cache promises: whole prefixes, in order, in slots that are never lost or shared.
+//! The prefix KV cache: complete prefixes, in order, in slots that are never lost or shared.
 
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn meta(version: u64) -> PrefixMeta {
     }
 }
 
-/// So many slots on the host.
+/// A pool of `count` slots on the host.
 fn slots(count: usize) -> SlotPool {
     SlotPool::new(&(Arc::new(HostDevice::new()) as _), LAYOUT, count).unwrap()
 }
@@ -41,18 +41,18 @@ fn fill(writer: &mut KvWriter, stamp: u64) {
     }
 }
 
-/// Checks that every value of a snapshot is its version.
+/// Checks that every value of a snapshot equals its version.
 #[track_caller]
-fn check_whole(snapshot: &KvSnapshot) {
+fn check_complete(snapshot: &KvSnapshot) {
     let version = snapshot.meta().version;
     for tensor in snapshot.slot().tensors() {
         let tensor = tensor.to_host(snapshot.slot().device()).unwrap();
         let torn = tensor.as_slice::<i64>().iter().find(|&&value| value != version as i64);
-        assert_eq!(torn, None, "a value of another prefix in version {version}");
+        assert_eq!(torn, None, "version {version} has a value of another prefix");
     }
 }
 
-/// A sealed snapshot whose every value is its version.
+/// A sealed snapshot whose values equal its version.
 fn sealed(pool: &SlotPool, version: u64) -> KvSnapshot {
     let mut writer = pool.writer().unwrap();
     fill(&mut writer, version);
@@ -60,7 +60,7 @@ fn sealed(pool: &SlotPool, version: u64) -> KvSnapshot {
 }
 
 #[test]
-fn a_slot_has_the_layouts_tensors_and_size() {
+fn slot_has_the_layouts_tensors_and_size() {
     let pool = slots(1);
     let writer = pool.writer().unwrap();
     assert_eq!(writer.slot().keys(1).shape(), [2, 16, 8]);
@@ -70,7 +70,7 @@ fn a_slot_has_the_layouts_tensors_and_size() {
 }
 
 #[test]
-fn an_exhausted_pool_says_so_and_counts() {
+fn exhausted_pool_is_counted() {
     let pool = slots(2);
     let held = [pool.writer().unwrap(), pool.writer().unwrap()];
     assert!(pool.writer().is_none());
@@ -82,14 +82,14 @@ fn an_exhausted_pool_says_so_and_counts() {
 }
 
 #[test]
-fn an_abandoned_writer_gives_its_slot_back() {
+fn dropped_writer_returns_its_slot() {
     let pool = slots(1);
     drop(pool.writer().unwrap());
     assert_eq!(pool.free(), 1);
 }
 
 #[test]
-fn the_old_prefix_serves_until_the_new_one_is_published_and_to_its_last_reader() {
+fn old_prefix_stays_readable_for_its_readers() {
     let (pool, handover) = (slots(SLOTS), Handover::new());
     assert!(handover.latest().is_none());
     handover.publish(sealed(&pool, 1)).unwrap();
@@ -99,13 +99,13 @@ fn the_old_prefix_serves_until_the_new_one_is_published_and_to_its_last_reader()
     handover.publish(next).unwrap();
     assert_eq!(handover.latest().unwrap().meta(), &meta(2));
     assert_eq!(pool.free(), 1);
-    check_whole(&reader);
+    check_complete(&reader);
     drop(reader);
     assert_eq!(pool.free(), 2);
 }
 
 #[test]
-fn an_older_or_equal_version_is_refused_and_its_slot_goes_home() {
+fn late_version_is_refused_and_its_slot_returned() {
     let (pool, handover) = (slots(SLOTS), Handover::new());
     handover.publish(sealed(&pool, 5)).unwrap();
     for offered in [5, 4] {
@@ -117,16 +117,16 @@ fn an_older_or_equal_version_is_refused_and_its_slot_goes_home() {
 }
 
 #[test]
-fn the_pool_may_go_before_its_readers() {
+fn pool_may_be_dropped_before_its_readers() {
     let (pool, handover) = (slots(1), Handover::new());
     handover.publish(sealed(&pool, 1)).unwrap();
     drop(pool);
-    check_whole(&handover.latest().unwrap());
+    check_complete(&handover.latest().unwrap());
 }
 
 #[test]
 #[should_panic(expected = "a prefix of 17 tokens in a slot of 16")]
-fn a_prefix_longer_than_its_slot_is_our_bug() {
+fn prefix_longer_than_its_slot_panics() {
     let pool = slots(1);
     pool.writer().unwrap().seal(PrefixMeta { valid_length: 17, ..meta(1) });
 }
@@ -135,7 +135,7 @@ fn a_prefix_longer_than_its_slot_is_our_bug() {
 fn readers_on_other_threads_never_see_a_torn_prefix() {
     const LAST: u64 = 3000;
     const READERS: usize = 3;
-    // One slot fewer than readers, newest and writer could hold, so that exhaustion happens too.
+    // One slot fewer than readers, newest prefix and writer can hold, so that the pool is exhausted, too.
     let (pool, handover) = (slots(READERS + 1), Handover::new());
     std::thread::scope(|scope| {
         for _ in 0..READERS {
@@ -145,7 +145,7 @@ fn readers_on_other_threads_never_see_a_torn_prefix() {
                     if let Some(snapshot) = handover.latest() {
                         let version = snapshot.meta().version;
                         assert!(version >= newest, "went back from {newest} to {version}");
-                        check_whole(&snapshot);
+                        check_complete(&snapshot);
                         newest = version;
                     }
                     std::thread::yield_now();
@@ -163,10 +163,10 @@ fn readers_on_other_threads_never_see_a_torn_prefix() {
             version += 1;
         }
     });
-    assert_eq!(pool.free(), READERS, "all but the published slot are home");
+    assert_eq!(pool.free(), READERS, "all slots except the published one are free");
 }
 
-/// One thing that somebody does; numbers choose among what there is.
+/// A random action; numbers select among the existing holders.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Begin,
@@ -188,7 +188,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Everybody who may hold a slot.
+/// Holders of slots.
 #[derive(Default)]
 struct Holders {
     writers: Vec<(u64, KvWriter)>,
@@ -225,7 +225,7 @@ impl Holders {
         }
     }
 
-    /// Checks that every slot is in one place: free, or with one writer, or sealed.
+    /// Checks that every slot has one state: free, owned by one writer, or sealed.
     fn check(&self, pool: &SlotPool, handover: &Handover) {
         let newest = handover.latest();
         let shared: BTreeSet<*const Slot> = self
@@ -240,8 +240,8 @@ impl Holders {
         let mut all = shared.clone();
         all.extend(&owned);
         assert_eq!(all.len(), shared.len() + owned.len(), "a slot has two owners");
-        assert_eq!(pool.free() + all.len(), SLOTS, "a slot is lost or doubled");
-        self.readers.iter().for_each(|reader| check_whole(reader));
+        assert_eq!(pool.free() + all.len(), SLOTS, "a slot is lost or duplicated");
+        self.readers.iter().for_each(|reader| check_complete(reader));
         self.sealed.iter().for_each(check_whole);
     }
 }
@@ -252,7 +252,7 @@ fn take<T>(holders: &mut Vec<T>, which: usize) -> Option<T> {
 
 proptest! {
     #[test]
-    fn no_slot_is_lost_or_shared_and_frames_never_go_back(
+    fn slots_are_never_lost_or_shared(
         script in prop::collection::vec(action(), 1..80)
     ) {
         let (pool, handover) = (slots(SLOTS), Handover::new());

@@ -1,4 +1,4 @@
-//! `--map`: routes on real lanes, towns by folder, and routes and maps that cannot be used.
+//! `--map`: routes on the lanes of OpenDRIVE maps, folders of maps, and refused routes and maps.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -9,7 +9,7 @@ fn case(name: &str) -> PathBuf {
     Path::new(tandem_testkit::ROOT).join("tests/data/cases/maps").join(name)
 }
 
-/// Runs `tandem` with `arguments`; stdout and stderr as text, and the exit code.
+/// Runs `tandem`; returns the exit code, stdout and stderr.
 fn tandem(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (i32, String, String) {
     let Output { status, stdout, stderr } =
         Command::new(env!("CARGO_BIN_EXE_tandem")).args(arguments).output().unwrap();
@@ -17,7 +17,7 @@ fn tandem(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> (i32, String, String) {
     (status.code().unwrap(), text(&stdout), text(&stderr))
 }
 
-/// Drives `routes` on `map` with the autopilot: the exit code, the records, and stderr.
+/// Drives `routes` on `map` with the autopilot; returns the exit code, the records and stderr.
 fn eval(routes: &Path, map: &Path, out: &Path) -> (i32, Vec<serde_json::Value>, String) {
     let (code, stdout, stderr) = tandem(&[
         &"eval",
@@ -52,7 +52,7 @@ fn check_driven(routes: &Path, map: &Path) {
     }
 }
 
-/// Checks that nothing is driven or recorded, and that the one error contains each of `parts`.
+/// Checks that nothing is driven or recorded, with one error that contains each of `parts`.
 #[track_caller]
 fn check_refused(routes: &Path, map: &Path, parts: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
@@ -99,8 +99,8 @@ fn renumbered_lanes_lead_straight_on() {
     }
 }
 
-/// The step of the lane offset is in the middle of a lane section, so that the lane jumps aside: the
-/// route crosses the junction in an arc, and this is reported.
+/// The lane offset has a step in the middle of a lane section, so that the lane jumps sideways: the route
+/// crosses the junction in an arc, which is reported.
 #[test]
 fn disconnected_lanes_are_replaced_and_reported() {
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn disconnected_lanes_are_replaced_and_reported() {
     }
 }
 
-/// The hill in UTM coordinates, and in UTF-16.
+/// The hill map in UTM coordinates and UTF-16.
 #[test]
 fn maps_in_utm_coordinates_and_other_encodings_are_driven() {
     let folder = tempfile::tempdir().unwrap();
@@ -143,7 +143,7 @@ fn maps_in_utm_coordinates_and_other_encodings_are_driven() {
     check_driven(&routes, &folder.path().join("X.xodr"));
 }
 
-/// Two routes of two towns.
+/// Writes a route file with one route in each of two towns.
 fn two_towns(folder: &Path) -> PathBuf {
     let route = |name: &str, id: &str, town: &str| {
         let text = std::fs::read_to_string(case(name)).unwrap();
@@ -169,7 +169,7 @@ fn folder_of_maps_gives_each_route_its_town() {
     std::fs::copy(case("lane_offset_step.xodr"), maps.join("Step.xodr")).unwrap();
     check_driven(&routes, &maps);
 
-    // A campaign is not continued on another map.
+    // A campaign is not resumed on another map.
     let out = folder.path().join("out");
     assert_eq!(eval(&routes, &maps, &out).0, 0);
     let run = std::fs::read_to_string(out.join("run.json")).unwrap();
@@ -228,7 +228,7 @@ fn traffic_signs_are_approximate_without_maps() {
     std::fs::create_dir(&maps).unwrap();
     std::fs::copy(case("hill_refused.xodr"), maps.join("Hill.xodr")).unwrap();
     std::fs::copy(case("lane_offset_step.xodr"), maps.join("Step.xodr")).unwrap();
-    // Scenarios that ask for every ability, so that the official rule has a figure.
+    // Scenarios of every ability, so that the official rule has a value.
     let kinds = ["ParkedObstacle", "VehicleTurningRoute", "YieldToEmergencyVehicle", "ParkingExit"];
     let text = std::fs::read_to_string(&routes).unwrap();
     let route = &text[text.find("<route id='2'").unwrap()..text.find("</routes>").unwrap()];
@@ -261,7 +261,7 @@ fn traffic_signs_are_approximate_without_maps() {
     let json = score(&[&"--json", &"--map", &maps]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["abilities_0_0_3"]["approximate"], serde_json::json!([]));
-    // The page of the campaign was made with the maps; one that is made without is marked.
+    // The page of the campaign uses the maps; a page without them is marked.
     let page = |path: &Path| std::fs::read_to_string(path).unwrap();
     assert!(page(&out.join("report.html")).contains("Junctions are those of the maps"));
     let other = folder.path().join("other.html");

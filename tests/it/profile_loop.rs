@@ -1,4 +1,4 @@
-//! The loop that profiles are taken of, on a driver whose every tick is known.
+//! The profiled loop with a scripted driver.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tandem_profile::{LoopError, LoopOptions, LoopRun, PhaseName, Replay, run_loo
 
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// Has a prefix from its fourth tick on, and sleeps through the ticks it is told to.
+/// Driver with a prefix from its fourth tick on that sleeps at the ticks in `slow`.
 #[derive(Default)]
 struct Scripted {
     ticks: u64,
@@ -58,21 +58,21 @@ fn run(driver: &mut Scripted, name: PhaseName, warm_up: u64, ticks: u64) -> Loop
 }
 
 #[test]
-fn a_tick_that_takes_whole_periods_makes_others_skipped_and_is_late_from_when_it_was_due() {
+fn slow_tick_skips_ticks_and_is_late_since_due() {
     let mut driver = Scripted { slow: vec![8], ..Scripted::default() };
     let LoopRun { phase, first_control } = run(&mut driver, PhaseName::Paced, 2, 6);
     assert_eq!(first_control.unwrap().ticks, 4);
     assert_eq!((phase.statistics.ticks(), phase.statistics.stage(Stage::RESPONSE).count()), (6, 6));
     assert!(phase.ticks_skipped >= 1, "two and a half periods cover a whole one");
-    // The fourth counted tick is the slow one: three before it have a prefix and warm up or count.
+    // The slow tick is the fourth that counts: the three before it are without prefix or warm-up.
     let late = phase.ticks.late_by_ns[3].unwrap();
     assert!(late >= 3 * PERIOD.as_nanos() as u64 / 2, "{late}");
-    // Due times are multiples of the period, those that were skipped left out.
+    // Due times are multiples of the period, without those of skipped ticks.
     let dues = &phase.ticks.start_ns;
     let period_ns = PERIOD.as_nanos() as u64;
     assert!(dues.windows(2).all(|pair| (pair[1] - pair[0]).is_multiple_of(period_ns)), "{dues:?}");
     assert!(dues[4] - dues[3] >= 2 * period_ns);
-    // Parts of a response add up to it, but for what is said to be left over.
+    // The parts of a response add up to it, except for the reported rest.
     let column = |name: &str| &phase.ticks.stages[name].took_ns;
     for tick in 0..6 {
         let parts: u64 = ["wake-up", "sensor receive", "tick", "send"]
@@ -86,7 +86,7 @@ fn a_tick_that_takes_whole_periods_makes_others_skipped_and_is_late_from_when_it
 }
 
 #[test]
-fn back_to_back_ticks_wait_for_nothing_and_see_time_go_on() {
+fn back_to_back_ticks_never_wait() {
     let mut driver = Scripted::default();
     let LoopRun { phase, .. } = run(&mut driver, PhaseName::BackToBack, 4, 50);
     assert_eq!((phase.statistics.ticks(), phase.ticks_skipped), (50, 0));
@@ -96,7 +96,7 @@ fn back_to_back_ticks_wait_for_nothing_and_see_time_go_on() {
 }
 
 #[test]
-fn an_interrupted_phase_keeps_the_ticks_until_then() {
+fn interrupted_phase_keeps_its_ticks() {
     let cancel = AtomicBool::new(false);
     let name = PhaseName::BackToBack;
     let options = LoopOptions { name, period: PERIOD, budget: PERIOD, warm_up: 0, ticks: 1000 };
@@ -109,7 +109,7 @@ fn an_interrupted_phase_keeps_the_ticks_until_then() {
 }
 
 #[test]
-fn a_driver_that_never_comes_to_a_prefix_is_an_error() {
+fn driver_without_prefix_is_an_error() {
     let name = PhaseName::BackToBack;
     let options = LoopOptions { name, period: PERIOD, budget: PERIOD, warm_up: 0, ticks: 1 };
     let mut driver = Scripted { never_a_prefix: true, ..Scripted::default() };

@@ -1,5 +1,4 @@
-//! Recordings give back what was written, bit for bit, and are refused when anything in them is
-//! damaged, missing or foreign.
+//! Recordings are read back bit for bit, and refused if a part is damaged, missing or foreign.
 
 use glam::DVec3;
 use proptest::prelude::*;
@@ -40,11 +39,11 @@ fn plan() -> RoutePlan {
     RoutePlan { points, reference: GeoReference { latitude_deg: 48.1, longitude_deg: -0.0 } }
 }
 
-/// An observation that `bits` decides; large readings where `has` says so.
+/// An observation with values derived from `bits`; `has` selects whether it has image and point cloud.
 fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
     let number = |place: u64| f64::from_bits(bits.rotate_left(place as u32 * 7) ^ place);
     let (width, height) = (1 + (bits % 9) as u32, 1 + (bits % 5) as u32);
-    let picture = has[0].then(|| {
+    let image = has[0].then(|| {
         let rgb = (0..u64::from(width * height * 3)).map(|i| (bits >> (i % 57)) as u8).collect();
         let captured_at = Timestamp::after(Duration::from_nanos(bits >> 2));
         Arc::new(CameraFrame {
@@ -82,11 +81,11 @@ fn write(path: &Path, plan: &RoutePlan, observations: &[Observation]) -> u64 {
     for observation in observations {
         writer.write(observation).unwrap();
     }
-    assert!(!path.exists(), "the file appears when it is whole");
+    assert!(!path.exists(), "the file appeared before it was complete");
     writer.finish().unwrap()
 }
 
-/// Every bit of an observation.
+/// Bit patterns of all values of an observation.
 fn bits(observation: &Observation) -> Vec<u64> {
     let (imu, gnss) = (&observation.imu, &observation.gnss);
     let nanos = |time: Timestamp| time.since(Timestamp::ZERO).as_nanos() as u64;
@@ -107,7 +106,7 @@ fn bits(observation: &Observation) -> Vec<u64> {
     bits
 }
 
-/// An observation whose second camera has its picture only at even ticks.
+/// An observation whose second camera has an image only at even ticks.
 fn of_cameras(tick: u64, names: &[&str]) -> Observation {
     let mut cameras = Cameras::NONE;
     for (place, name) in (1..).zip(names) {
@@ -116,7 +115,7 @@ fn of_cameras(tick: u64, names: &[&str]) -> Observation {
             let rgb = vec![(tick * 10 + u64::from(place)) as u8; (3 * width * height) as usize];
             let id = FrameId(tick - u64::from(place % 2));
             let captured_at = Timestamp::after(Duration::from_millis(tick));
-            let picture = CameraFrame { id, captured_at, width, height, rgb };
+            let image = CameraFrame { id, captured_at, width, height, rgb };
             cameras.insert(CameraId::named(name), Arc::new(picture)).unwrap();
         }
     }
@@ -132,7 +131,7 @@ fn suite_of(names: &[&str]) -> SensorSuite {
 }
 
 #[test]
-fn several_cameras_come_back_by_name() {
+fn several_cameras_are_read_back_by_name() {
     let folder = tempfile::tempdir().unwrap();
     for names in [&["front", "rear", "left_3"][..], &["calibration", "front"], &["rear"]] {
         let path = folder.path().join(format!("{}.mcap", names.join("-")));
@@ -155,7 +154,7 @@ fn several_cameras_come_back_by_name() {
 }
 
 #[test]
-fn one_front_camera_is_written_as_ever() {
+fn one_front_camera_keeps_the_old_topics() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("one.mcap");
     write(&path, &plan(), &[of_cameras(1, &["front"])]);
@@ -172,7 +171,7 @@ fn one_front_camera_is_written_as_ever() {
 
 #[test]
 #[should_panic(expected = "suite names the camera")]
-fn a_picture_of_a_camera_that_the_suite_does_not_name_is_refused() {
+fn image_of_an_unnamed_camera_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.mcap");
     write(&path, &plan(), &[of_cameras(1, &["rear"])]);
@@ -182,7 +181,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn what_is_read_is_what_was_written(
+    fn recording_survives_write_and_read(
         ticks in prop::collection::vec((1..5_u64, any::<u64>(), any::<[bool; 2]>()), 0..20),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -216,18 +215,18 @@ fn whole(folder: &Path) -> Vec<u8> {
 }
 
 #[track_caller]
-fn refused(path: &Path, says: &[&str]) {
+fn refused(path: &Path, fragments: &[&str]) {
     let error = match Recording::read(path) {
         Ok(_) => panic!("it was read"),
         Err(error) => error.to_string(),
     };
-    for word in says.iter().chain(&[".mcap"]) {
-        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    for fragment in fragments.iter().chain(&[".mcap"]) {
+        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }
 }
 
 #[test]
-fn a_file_that_was_cut_off_anywhere_is_refused() {
+fn truncated_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = whole(folder.path());
     let path = folder.path().join("cut.mcap");
@@ -242,7 +241,7 @@ fn a_file_that_was_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn a_flipped_bit_is_refused_or_changes_nothing() {
+fn flipped_bit_is_refused_or_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = whole(folder.path());
     let path = folder.path().join("whole.mcap");
@@ -264,7 +263,7 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
 }
 
 #[test]
-fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
+fn reader_returns_complete_ticks_before_damage() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long.mcap");
     let large = |tick| {
@@ -285,10 +284,10 @@ fn a_reader_gives_whole_ticks_before_it_meets_the_damage() {
     assert_eq!(reader.plan(), &plan());
     let ticks: Vec<_> = reader.by_ref().take_while(Result::is_ok).collect();
     assert!((8..12).contains(&ticks.len()), "{} ticks before the damage", ticks.len());
-    assert!(reader.next().is_none(), "nothing comes behind an error");
+    assert!(reader.next().is_none(), "an item follows the error");
 }
 
-/// A message that is changed by hand.
+/// A message whose fields a test changes.
 #[derive(Clone)]
 struct ByHand {
     topic: String,
@@ -298,7 +297,7 @@ struct ByHand {
     data: Vec<u8>,
 }
 
-/// An MCAP file of our layout, its messages chosen by hand.
+/// Writes an MCAP file with the layout of recordings and these messages.
 fn by_hand(path: &Path, options: mcap::WriteOptions, messages: &[ByHand]) {
     let file = std::io::BufWriter::new(fs::File::create(path).unwrap());
     let mut writer = mcap::Writer::with_options(file, options).unwrap();
@@ -312,7 +311,7 @@ fn by_hand(path: &Path, options: mcap::WriteOptions, messages: &[ByHand]) {
     writer.finish().unwrap();
 }
 
-/// All messages of a file.
+/// Messages of a file.
 fn messages_of(bytes: &[u8]) -> Vec<ByHand> {
     mcap::MessageStream::new(bytes)
         .unwrap()
@@ -330,7 +329,7 @@ fn messages_of(bytes: &[u8]) -> Vec<ByHand> {
         .collect()
 }
 
-/// The messages of a recording of two ticks.
+/// Messages of a recording of two ticks.
 fn messages() -> Vec<ByHand> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whole.mcap");
@@ -351,13 +350,13 @@ fn messages() -> Vec<ByHand> {
     messages
 }
 
-/// A record of an MCAP file.
+/// Bytes of an MCAP record.
 fn record(opcode: u8, content: &[u8]) -> Vec<u8> {
     [&[opcode][..], &(content.len() as u64).to_le_bytes(), content].concat()
 }
 
 #[test]
-fn a_name_longer_than_its_record_is_damage() {
+fn name_longer_than_its_record_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("long.mcap");
     const MAGIC: &[u8] = b"\x89MCAP0\r\n";
@@ -366,19 +365,19 @@ fn a_name_longer_than_its_record_is_damage() {
     let header = record(1, &[0; 8]);
     let end = [record(15, &[0; 4]), record(2, &[0; 20])].concat();
     let file = |length| [MAGIC, &header, &schema(length), &end, MAGIC].concat();
-    let said = |bytes: &[u8]| {
+    let printed = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         RecordingReader::open(&path).err().unwrap().to_string()
     };
-    // Well formed, and no recording of ours.
-    assert!(said(&file(1)).contains("it holds no message"));
+    // Well formed, but not a recording.
+    assert!(printed(&file(1)).contains("it holds no message"));
     for length in [12, 1 << 30, u32::MAX] {
-        let said = said(&file(length));
-        assert!(said.contains("in the middle of a record"), "{length}: {said}");
+        let printed = printed(&file(length));
+        assert!(printed.contains("in the middle of a record"), "{length}: {printed}");
     }
 }
 
-/// Place and length of each record of an MCAP file with this opcode, behind opcode and length.
+/// Byte ranges of the contents of the MCAP records with this opcode.
 fn places_of(opcode: u8, bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     let (mut at, mut places) = (8, Vec::new());
     while at + 9 <= bytes.len() - 8 {
@@ -399,10 +398,10 @@ fn lengths_in_a_zstd_chunk_reserve_no_memory() {
     let path = folder.path().join("huge.mcap");
     let chunk = places_of(CHUNK, &bytes)[1].clone();
     assert_eq!(&bytes[chunk.start + 32..chunk.start + 36], b"zstd");
-    // Where the uncompressed size, its CRC, the compressed size and the frame are.
+    // Offsets of the uncompressed size, its CRC, the compressed size and the frame.
     let place = |offset: usize, length: usize| chunk.start + offset..chunk.start + offset + length;
     let (size, crc, compressed, frame) = (place(16, 8), place(24, 4), place(36, 8), place(44, 13));
-    let said = |change: &dyn Fn(&mut Vec<u8>)| {
+    let printed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut changed = bytes.clone();
         change(&mut changed);
         fs::write(&path, changed).unwrap();
@@ -410,18 +409,18 @@ fn lengths_in_a_zstd_chunk_reserve_no_memory() {
     };
     for huge in [65 << 20, 1 << 40, u64::MAX >> 1, u64::MAX] {
         let huge = huge.to_le_bytes();
-        let error = said(&|bytes| bytes[size.clone()].copy_from_slice(&huge));
+        let error = printed(&|bytes| bytes[size.clone()].copy_from_slice(&huge));
         assert!(error.contains("huge.mcap") && error.contains("exceeds limit"), "{error}");
         // Without a CRC a chunk is read record by record.
-        let error = said(&|bytes| {
+        let error = printed(&|bytes| {
             bytes[size.clone()].copy_from_slice(&huge);
             bytes[crc.clone()].fill(0);
         });
         assert!(error.contains("not a whole recording"), "{error}");
-        let error = said(&|bytes| bytes[compressed.clone()].copy_from_slice(&huge));
+        let error = printed(&|bytes| bytes[compressed.clone()].copy_from_slice(&huge));
         assert!(error.contains("not a whole recording"), "{error}");
-        // A frame that says the size of its content in eight bytes, and needs it as its window.
-        let error = said(&|bytes| {
+        // A frame with an eight-byte content size, which is also its window size.
+        let error = printed(&|bytes| {
             let frame = &mut bytes[frame.clone()];
             frame[..5].copy_from_slice(b"\x28\xb5\x2f\xfd\xe0");
             frame[5..].copy_from_slice(&huge);
@@ -431,17 +430,17 @@ fn lengths_in_a_zstd_chunk_reserve_no_memory() {
 }
 
 #[test]
-fn recordings_that_contradict_themselves_are_refused_with_the_place() {
+fn contradictory_recordings_are_refused_with_the_topic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hand.mcap");
     let whole = messages();
     by_hand(&path, mcap::WriteOptions::new(), &whole);
     assert_eq!(Recording::read(&path).unwrap().observations.len(), 2);
-    let check = |change: &dyn Fn(&mut Vec<ByHand>), says: &[&str]| {
+    let check = |change: &dyn Fn(&mut Vec<ByHand>), fragments: &[&str]| {
         let mut changed = messages();
         change(&mut changed);
         by_hand(&path, mcap::WriteOptions::new(), &changed);
-        refused(&path, says);
+        refused(&path, fragments);
     };
     // [plan, mounts, calibration, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
     check(&|m| m.clear(), &["no message", "/plan"]);
@@ -475,15 +474,15 @@ fn field(number: u8, wire: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn foxglove_messages_that_are_not_a_picture_or_a_cloud_of_ours_are_refused() {
+fn foxglove_messages_of_other_formats_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hand.mcap");
-    let check = |place: usize, more: &[u8], says: &[&str]| {
+    let check = |place: usize, more: &[u8], fragments: &[&str]| {
         let mut changed = messages();
-        // Of a field that is there twice the last counts.
+        // Of a repeated field the last value counts.
         changed[place].data.extend(more);
         by_hand(&path, mcap::WriteOptions::new(), &changed);
-        refused(&path, says);
+        refused(&path, fragments);
     };
     const FIXED32: u8 = 5;
     const BYTES: u8 = 2;
@@ -534,7 +533,7 @@ fn recordings_in_every_compression_read_the_same() {
 }
 
 #[test]
-fn axes_of_a_cloud_are_turned_to_foxglove_s() {
+fn axes_of_a_cloud_are_converted_to_foxglove() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("turned.mcap");
     let points = vec![[1.5, 2.5, 3.5, 0.25], [-1.5, -0.0, f32::NAN, 0.5]];
@@ -562,7 +561,7 @@ fn foreign_and_missing_files_are_refused() {
 }
 
 #[test]
-fn a_message_that_is_too_large_is_refused_when_it_is_written() {
+fn message_that_is_too_large_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mcap");
     let mut writer = RecordingWriter::create(&path, &plan(), &sensors()).unwrap();
@@ -576,7 +575,7 @@ fn a_message_that_is_too_large_is_refused_when_it_is_written() {
     assert!(error.contains("tick 1") && error.contains("holds at most 33554432"), "{error}");
 }
 
-/// Packages that others read recordings with, which are not kept here: `.ci/run` fetches them.
+/// Reads recordings with public Python packages, which `.ci/run` fetches.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test takes its files from the environment")]
 fn public_readers_read_the_same() {
@@ -601,10 +600,10 @@ fn public_readers_read_the_same() {
     let cameras: Vec<_> = written.iter().filter_map(|it| it.camera(CameraId::FRONT)).collect();
     assert_eq!(read["/camera"].as_array().unwrap().len(), cameras.len());
     for (picture, camera) in read["/camera"].as_array().unwrap().iter().zip(cameras) {
-        assert_eq!(picture["data"], sha256(&camera.rgb));
-        assert_eq!(picture["encoding"], "rgb8");
-        assert_eq!(picture["frame_id"], "camera");
-        let size = [&picture["width"], &picture["height"]].map(|number| number.as_u64().unwrap());
+        assert_eq!(image["data"], sha256(&camera.rgb));
+        assert_eq!(image["encoding"], "rgb8");
+        assert_eq!(image["frame_id"], "camera");
+        let size = [&image["width"], &image["height"]].map(|number| number.as_u64().unwrap());
         assert_eq!(size, [u64::from(camera.width), u64::from(camera.height)]);
     }
     let sweeps: Vec<_> = written.iter().filter_map(|it| it.lidar.as_ref()).collect();
@@ -612,7 +611,7 @@ fn public_readers_read_the_same() {
     for (cloud, sweep) in read["/lidar"].as_array().unwrap().iter().zip(sweeps) {
         let turned = sweep.points.iter().flat_map(|&[x, y, z, intensity]| [x, -y, z, intensity]);
         let bytes: Vec<u8> = turned.flat_map(f32::to_le_bytes).collect();
-        // What is empty is left out.
+        // Empty parts are absent.
         let expected = if bytes.is_empty() { None } else { Some(sha256(&bytes)) };
         assert_eq!(cloud.get("data").and_then(|data| data.as_str()), expected.as_deref());
         let offsets = cloud["fields"].as_array().unwrap().iter().map(|field| &field["name"]);
@@ -622,7 +621,7 @@ fn public_readers_read_the_same() {
     let frames = read["/tf"][0]["transforms"].as_array().unwrap();
     let frames: Vec<_> = frames.iter().map(|frame| &frame["child_frame_id"]).collect();
     assert_eq!(frames, ["camera", "lidar"]);
-    // 1024 pixels in 110 degrees.
+    // 1024 pixels over 110 degrees.
     let focal_px = read["/camera/calibration"][0]["K"][0].as_f64().unwrap();
     assert!((focal_px - 512.0 / 55.0_f64.to_radians().tan()).abs() < 1e-9, "{focal_px}");
 }
@@ -631,7 +630,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn what_is_whole_before_a_cut_is_recovered(
+    fn complete_ticks_before_a_cut_are_recovered(
         cut in 0.0..1.0_f64,
         seeds in prop::collection::vec(any::<u64>(), 1..8),
     ) {
@@ -644,10 +643,10 @@ proptest! {
         let bytes = fs::read(&path).unwrap();
         let length = (bytes.len() as f64 * cut) as usize;
         fs::write(&partial, &bytes[..length]).unwrap();
-        // Of the chunks that end before the cut, the first is the plan's, and each other a tick.
+        // Of the chunks that end before the cut, the first is the plan and each other one a tick.
         let chunks = places_of(6, &bytes).iter().filter(|chunk| chunk.end <= length).count();
         let recovered = recover(&partial, &whole);
-        prop_assert_eq!(fs::read(&partial).unwrap().len(), length, "it was changed");
+        prop_assert_eq!(fs::read(&partial).unwrap().len(), length, "the partial file was changed");
         if chunks == 0 {
             prop_assert!(recovered.is_err() && !whole.exists());
             return Ok(());
@@ -655,7 +654,7 @@ proptest! {
         let recovery = recovered.unwrap();
         prop_assert_eq!(recovery.ticks, chunks as u64 - 1);
         prop_assert_eq!(recovery.last.map_or(0, |(frame, _)| frame.0), recovery.ticks);
-        // Behind the end of the data only the index is lost.
+        // After the end of the data only the index is lost.
         let has_all = places_of(15, &bytes)[0].end <= length;
         prop_assert_eq!(recovery.loss.is_none(), has_all);
         if let Some(loss) = recovery.loss {
@@ -671,12 +670,12 @@ proptest! {
 }
 
 #[test]
-fn ticks_before_a_damaged_byte_are_recovered_and_later_ones_are_not() {
+fn ticks_before_a_damaged_byte_are_recovered() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = whole(folder.path());
     let chunks = places_of(6, &bytes);
     let [partial, out] = ["partial.mcap", "out.mcap"].map(|name| folder.path().join(name));
-    // In the second of three ticks.
+    // A byte of the second of three ticks.
     bytes[chunks[2].end - 5] ^= 1;
     fs::write(&partial, &bytes).unwrap();
     let recovery = recover(&partial, &out).unwrap();
@@ -685,7 +684,7 @@ fn ticks_before_a_damaged_byte_are_recovered_and_later_ones_are_not() {
     assert!(loss.kept_bytes < chunks[2].start as u64 + 200, "{}", loss.kept_bytes);
     assert!(!loss.reason.contains("record it again"), "{}", loss.reason);
     assert_eq!(Recording::read(&out).unwrap().observations.len(), 1);
-    // A whole one is copied whole, schemas and all.
+    // A complete recording is copied completely, with its schemas.
     let recovery = recover(&folder.path().join("whole.mcap"), &out).unwrap();
     assert!(recovery.loss.is_none() && recovery.ticks == 3);
     let [copy, original] = ["out.mcap", "whole.mcap"].map(|name| {
@@ -697,7 +696,7 @@ fn ticks_before_a_damaged_byte_are_recovered_and_later_ones_are_not() {
 }
 
 #[test]
-fn recovery_refuses_what_it_could_destroy() {
+fn recovery_refuses_to_overwrite_files_in_use() {
     let folder = tempfile::tempdir().unwrap();
     whole(folder.path());
     let whole = folder.path().join("whole.mcap");
@@ -710,7 +709,7 @@ fn recovery_refuses_what_it_could_destroy() {
     let part = part.into_iter().find(|path| path.extension().is_some_and(|e| e == "part")).unwrap();
     let error = recover(&part, &folder.path().join("stolen.mcap")).err().unwrap().to_string();
     assert!(error.contains("still being written"), "{error}");
-    // What is recovered to its own name stays until the next writer of that name.
+    // A recording recovered to its own name stays until the next writer of that name.
     let left = writer.leave().unwrap();
     assert_eq!(left, part);
     assert_eq!(recover(&part, &path).unwrap().ticks, 0);
@@ -727,7 +726,7 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
         command
     };
     let routes = Path::new(tandem_testkit::ROOT).join("routes/demo.xml");
-    // The signal comes when the file has a megabyte or two, in the middle of a tick.
+    // The signal arrives at a file size of 1 to 2 MB, in the middle of a tick.
     let killed = std::process::Command::new("sh")
         .args(["-c", "ulimit -c 0; ulimit -f 2048; exec \"$0\" \"$@\""])
         .arg(env!("CARGO_BIN_EXE_tandem"))
@@ -748,15 +747,15 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
             .arg(from)
             .output();
         let output = output.unwrap();
-        let said = String::from_utf8([output.stdout, output.stderr.clone()].concat()).unwrap();
-        (output.status.code(), said)
+        let printed = String::from_utf8([output.stdout, output.stderr.clone()].concat()).unwrap();
+        (output.status.code(), printed)
     };
-    let (code, said) = recover(part);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("lost: what comes after tick"), "{said}");
+    let (code, printed) = recover(part);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("lost: what comes after tick"), "{printed}");
     let recording = Recording::read(&folder.path().join("drive.mcap")).unwrap();
     let ticks = recording.observations.len();
-    assert!(ticks > 2 && said.contains(&format!("\"ticks\": {ticks},")), "{said}");
+    assert!(ticks > 2 && printed.contains(&format!("\"ticks\": {ticks},")), "{printed}");
     assert!(
         recording
             .observations
@@ -767,10 +766,10 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
     assert_eq!(last, FrameId(ticks as u64));
 
     fs::write(folder.path().join("nothing.mcap"), b"\x89MCAP0\r\n").unwrap();
-    let (code, said) = recover("nothing.mcap".as_ref());
-    assert!(code == Some(2) && said.contains("not even its plan"), "{said}");
-    let (code, said) = recover("absent.mcap".as_ref());
-    assert!(code == Some(2) && said.contains("absent.mcap"), "{said}");
+    let (code, printed) = recover("nothing.mcap".as_ref());
+    assert!(code == Some(2) && printed.contains("not even its plan"), "{printed}");
+    let (code, printed) = recover("absent.mcap".as_ref());
+    assert!(code == Some(2) && printed.contains("absent.mcap"), "{printed}");
     assert_eq!(
         Recording::read(&folder.path().join("drive.mcap")).unwrap().observations.len(),
         ticks
@@ -778,7 +777,7 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
 }
 
 #[test]
-fn the_verb_records_what_the_world_shows() {
+fn record_writes_the_observations_of_the_world() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("demo.mcap");
     let run = |arguments: &[&str]| {
@@ -790,11 +789,11 @@ fn the_verb_records_what_the_world_shows() {
             .unwrap();
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
-    let (code, said) = run(&["--ticks", "12", "--seed", "5", "--json"]);
-    assert_eq!(code, Some(0), "{said}");
-    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let (code, printed) = run(&["--ticks", "12", "--seed", "5", "--json"]);
+    assert_eq!(code, Some(0), "{printed}");
+    let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let bytes = fs::metadata(&path).unwrap().len();
-    assert_eq!((said["ticks"].as_u64(), said["bytes"].as_u64()), (Some(12), Some(bytes)));
+    assert_eq!((printed["ticks"].as_u64(), printed["bytes"].as_u64()), (Some(12), Some(bytes)));
 
     let routes = Path::new(tandem_testkit::ROOT).join("routes/demo.xml");
     let route = &read_routes(&routes).unwrap()[0];
@@ -813,7 +812,7 @@ fn the_verb_records_what_the_world_shows() {
         world.step(&autopilot.drive(&seen).unwrap().command);
     }
 
-    let (code, said) = run(&["--route", "77"]);
-    assert!(code == Some(2) && said.contains("no such route, only 1"), "{said}");
+    let (code, printed) = run(&["--route", "77"]);
+    assert!(code == Some(2) && printed.contains("no such route, only 1"), "{printed}");
     assert_eq!(run(&["--ticks", "0"]).0, Some(2));
 }

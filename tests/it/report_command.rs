@@ -1,4 +1,4 @@
-//! `tandem report` as people call it: over a folder that `tandem eval` left.
+//! `tandem report` on a folder of `tandem eval`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn done(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs a command that cannot, and gives its error.
+/// Runs a command that must fail; returns its error.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let output = tandem(arguments);
@@ -32,7 +32,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn a_folder_of_results_becomes_a_page_and_mcap_files() {
+fn results_become_a_page_and_mcap_files() {
     let folder = tempfile::tempdir().unwrap();
     let results = folder.path().join("results");
     let routes = "routes/demo.xml";
@@ -42,10 +42,10 @@ fn a_folder_of_results_becomes_a_page_and_mcap_files() {
     assert!(by_eval.contains("are not CARLA scores"));
 
     let page = folder.path().join("page.html");
-    let said = done(&["report", text(&results), "--routes", routes, "--out", text(&page)]);
-    assert!(said.contains("page.html"), "{said}");
+    let printed = done(&["report", text(&results), "--routes", routes, "--out", text(&page)]);
+    assert!(printed.contains("page.html"), "{printed}");
     let by_report = std::fs::read_to_string(&page).unwrap();
-    // Run and machine are those of the drive, not of the report.
+    // The page names run and machine of the drive, not of the report.
     assert!(by_report.contains("tandem eval --routes routes/demo.xml --driver autopilot"));
     let replay = |page: &str| {
         let start = page.find("id=\"replay-0\">").unwrap();
@@ -53,7 +53,7 @@ fn a_folder_of_results_becomes_a_page_and_mcap_files() {
     };
     assert_eq!(replay(&by_eval), replay(&by_report));
 
-    // A folder of an earlier version has AutoMoT's options among the keys of its run.
+    // In folders of earlier versions AutoMoT's options are among the keys of the run.
     std::fs::remove_file(results.join("facts.json")).unwrap();
     let reported = || {
         done(&["report", text(&results), "--routes", routes, "--out", text(&page)]);
@@ -69,8 +69,8 @@ fn a_folder_of_results_becomes_a_page_and_mcap_files() {
     assert!(reported().contains("lockstep: "));
 
     let mcaps = folder.path().join("mcaps");
-    let said = done(&["report", text(&results), "--mcap", text(&mcaps)]);
-    assert!(said.contains("messages"), "{said}");
+    let printed = done(&["report", text(&results), "--mcap", text(&mcaps)]);
+    assert!(printed.contains("messages"), "{printed}");
     let files: Vec<_> =
         std::fs::read_dir(&mcaps).unwrap().map(|file| file.unwrap().path()).collect();
     assert_eq!(files.len(), 1);
@@ -79,7 +79,7 @@ fn a_folder_of_results_becomes_a_page_and_mcap_files() {
 }
 
 #[test]
-fn what_cannot_be_reported_is_named() {
+fn report_of_unusable_folder_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
     assert!(refused(&["report", text(&nowhere)]).contains("nowhere"));

@@ -1,5 +1,5 @@
-//! The array script for Slurm, run by hand as Slurm runs it: with the variables of its tasks, and a
-//! stand-in for `scontrol` that says what it was asked.
+//! The array script for Slurm, run with the environment of a Slurm task and a substitute for `scontrol` that
+//! logs its arguments.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 const SCRIPT: &str = "integrations/slurm/tandem_array.sh";
 
-/// Where one array runs.
+/// Environment of a job array.
 struct Cluster {
     folder: tempfile::TempDir,
 }
@@ -28,12 +28,12 @@ impl Cluster {
         self.folder.path().join("out")
     }
 
-    /// What `scontrol` was asked so far.
-    fn asked(&self) -> String {
+    /// Calls of `scontrol` so far.
+    fn scontrol_calls(&self) -> String {
         fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
     }
 
-    /// Task `id` of the array `ids`, as Slurm starts it.
+    /// Command of task `id` of the array `ids`, as Slurm starts it.
     fn task(&self, id: u32, ids: &[u32], arguments: &[&str]) -> Command {
         let mut command = Command::new("bash");
         let path = format!("{}:{}", self.folder.path().display(), "/usr/bin:/bin");
@@ -61,13 +61,13 @@ fn text(bytes: &[u8]) -> String {
 
 #[track_caller]
 fn ended(output: &Output, code: i32) -> String {
-    let said = text(&output.stdout) + &text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    said
+    let printed = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{printed}");
+    printed
 }
 
 #[test]
-fn the_tasks_of_an_array_share_out_one_campaign() {
+fn array_tasks_share_one_campaign() {
     let cluster = Cluster::new();
     let out = cluster.out();
     let arguments =
@@ -77,21 +77,20 @@ fn the_tasks_of_an_array_share_out_one_campaign() {
     let tasks: Vec<Child> =
         ids.iter().map(|&id| cluster.task(id, &ids, &arguments).spawn().unwrap()).collect();
     for task in tasks {
-        let said = ended(&task.wait_with_output().unwrap(), 0);
-        assert!(said.contains("8 driven now, 0 kept from before"), "{said}");
+        let printed = ended(&task.wait_with_output().unwrap(), 0);
+        assert!(printed.contains("8 driven now, 0 kept from before"), "{printed}");
     }
     let merged: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(out.join("merged.json")).unwrap()).unwrap();
     assert_eq!(merged["eval num"], 24);
-    let said = ended(&cluster.task(6, &ids, &arguments).output().unwrap(), 0);
-    assert!(said.contains("24 / 24 drives"), "{said}");
-    assert!(said.contains("0 driven now, 8 kept from before"), "{said}");
-    assert_eq!(cluster.asked(), "");
+    let printed = ended(&cluster.task(6, &ids, &arguments).output().unwrap(), 0);
+    assert!(printed.contains("24 / 24 drives"), "{printed}");
+    assert!(printed.contains("0 driven now, 8 kept from before"), "{printed}");
+    assert_eq!(cluster.scontrol_calls(), "");
 }
 
-/// Sends a signal to a task that drives two routes in real time, two seconds each, while it drives;
-/// gives its cluster and how it ended. A task that ended before the signal came is started again in
-/// another cluster.
+/// Sends a signal to a task while it drives two routes of two seconds of real time each. Returns its cluster
+/// and output. A task that ends before the signal is repeated in another cluster.
 fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
     for _ in 0..50 {
         let cluster = Cluster::new();
@@ -99,7 +98,7 @@ fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
         fs::write(&run, "clock: wall\n").unwrap();
         let task = slow(&cluster, &run).env("SLURM_RESTART_COUNT", restarts).spawn().unwrap();
         let claim = cluster.out().join("claims/RouteScenario_11_rep0.0");
-        tandem_testkit::patience::until("a claim", || claim.exists().then_some(()));
+        tandem_testkit::poll::until("a claim", || claim.exists().then_some(()));
         signal(name, &task);
         let output = task.wait_with_output().unwrap();
         if !output.status.success() {
@@ -122,39 +121,45 @@ fn signal(name: &str, child: &Child) {
 }
 
 #[test]
-fn before_the_time_limit_a_task_stops_and_goes_back_into_the_queue() {
+fn task_is_requeued_before_its_time_limit() {
     let (cluster, output) = signaled("-USR1", "0");
-    let said = ended(&output, 1);
-    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
-    assert!(said.contains("shard 1/1 goes on after the time limit"), "{said}");
-    assert_eq!(cluster.asked(), "requeue 70_2\n");
+    let printed = ended(&output, 1);
+    assert!(printed.contains("interrupted: finished routes are kept"), "{printed}");
+    assert!(printed.contains("shard 1/1 continues after the time limit"), "{printed}");
+    assert_eq!(cluster.scontrol_calls(), "requeue 70_2\n");
     let run = cluster.folder.path().join("wall.yaml");
     let again = slow(&cluster, &run).env("SLURM_RESTART_COUNT", "1").output().unwrap();
     assert!(ended(&again, 0).contains("2 / 2 routes finished"));
-    assert_eq!(cluster.asked(), "requeue 70_2\n", "done, and not in the queue again");
+    assert_eq!(cluster.scontrol_calls(), "requeue 70_2\n", "requeued after it was done");
 }
 
 #[test]
-fn a_canceled_task_stops_and_stays_away() {
+fn canceled_task_is_not_requeued() {
     let (cluster, output) = signaled("-TERM", "0");
-    let said = ended(&output, 1);
-    assert!(said.contains("interrupted: finished routes are kept"), "{said}");
-    assert_eq!(cluster.asked(), "");
+    let printed = ended(&output, 1);
+    assert!(printed.contains("interrupted: finished routes are kept"), "{printed}");
+    assert_eq!(cluster.scontrol_calls(), "");
 }
 
 #[test]
-fn a_task_that_never_gets_done_stays_away_and_what_is_no_task_is_refused() {
+fn task_is_requeued_50_times_at_most() {
     let (cluster, output) = signaled("-USR1", "50");
-    let said = ended(&output, 2);
-    assert!(said.contains("restarted 50 times") && said.contains("TANDEM_RESTARTS"), "{said}");
+    let printed = ended(&output, 2);
+    assert!(
+        printed.contains("restarted 50 times") && printed.contains("TANDEM_RESTARTS"),
+        "{printed}"
+    );
 
     let eval = ["eval", "--out", "nowhere"];
-    let said = ended(&cluster.task(1, &[1, 3], &eval).output().unwrap(), 2);
-    assert!(said.contains("the array has gaps"), "{said}");
+    let printed = ended(&cluster.task(1, &[1, 3], &eval).output().unwrap(), 2);
+    assert!(printed.contains("the array has gaps"), "{printed}");
     let mut bare = cluster.task(1, &[1], &eval);
-    let said = ended(&bare.env_remove("SLURM_ARRAY_TASK_ID").output().unwrap(), 2);
-    assert!(said.contains("SLURM_ARRAY_TASK_ID is not set: submit with sbatch --array"), "{said}");
-    let said = ended(&cluster.task(1, &[1], &[]).output().unwrap(), 2);
-    assert!(said.contains("say what to run"), "{said}");
-    assert_eq!(cluster.asked(), "");
+    let printed = ended(&bare.env_remove("SLURM_ARRAY_TASK_ID").output().unwrap(), 2);
+    assert!(
+        printed.contains("SLURM_ARRAY_TASK_ID is not set: submit with sbatch --array"),
+        "{printed}"
+    );
+    let printed = ended(&cluster.task(1, &[1], &[]).output().unwrap(), 2);
+    assert!(printed.contains("usage: tandem_array.sh eval"), "{printed}");
+    assert_eq!(cluster.scontrol_calls(), "");
 }

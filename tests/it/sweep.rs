@@ -1,4 +1,4 @@
-//! `tandem sweep` as a command: a grid of latencies, driven, interrupted, taken up again.
+//! `tandem sweep`: a grid of latencies, interrupted, resumed and refused.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ fn tandem(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A sweep over the two routes with bends, to be ended early: what is driven is not the point.
+/// Runs a sweep over the two routes with bends that ends after a few ticks.
 fn sweep(out: &Path, more: &[&str]) -> (Option<i32>, Sweep, String) {
     let out_folder = out.to_str().unwrap();
     let mut arguments = vec!["sweep", "--routes", "routes/bends.xml", "--driver", "autopilot"];
@@ -52,7 +52,7 @@ fn every_cell_drives_the_same_routes_and_seeds() {
     assert_eq!((misses(zero), misses(late), misses(old)), (0.0, 1.0, 0.0), "51 ms are late");
     let age = |cell: &tandem_evaluation::report::sweep::Cell| cell.age.unwrap();
     assert_eq!((age(zero).ms.p99, age(late).ms.p50), (0.0, 100.0));
-    // A refresh is begun every 300 ms and seen 300 ms later.
+    // A prefill begins every 300 ms and is visible 300 ms later.
     assert_eq!((age(old).ms.p50, age(old).ms.p99), (400.0, 550.0));
     assert_eq!(age(both).ticks.p99, 13.0);
     assert!(age(old).meters.p99 > 1.0);

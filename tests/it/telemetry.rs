@@ -1,4 +1,4 @@
-//! ONNX Runtime's telemetry is off, in the program and in every program that links the crate.
+//! ONNX Runtime's telemetry is off in the program and in every program that links the crate.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
@@ -9,7 +9,7 @@ use std::process::Command;
 use tandem::engine::library::{Places, find_or_fetch};
 use tandem::engine::onnxruntime::{CpuOptions, LIBRARY, OnnxRuntime, telemetry};
 
-/// Logs every look-up of a host name and every socket of an internet family to `CALLS`.
+/// Source of a library that logs host name lookups and internet sockets to the file `CALLS`.
 const CALL_LOGGER: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -45,7 +45,7 @@ fn call_logger(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn loading_the_library_leaves_no_trace_at_home_and_on_the_network() {
+fn loading_the_library_makes_no_file_and_no_network_call() {
     let (library, _) = find_or_fetch(&Places::from_environment(LIBRARY), &mut |_| {}).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (home, calls) = (folder.path().join("home"), folder.path().join("calls"));
@@ -68,8 +68,8 @@ fn loading_the_library_leaves_no_trace_at_home_and_on_the_network() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let said = tandem(&["doctor"]);
-    let line = said.lines().find(|line| line.contains("ONNX Runtime ")).unwrap();
+    let printed = tandem(&["doctor"]);
+    let line = printed.lines().find(|line| line.contains("ONNX Runtime ")).unwrap();
     assert!(line.contains("telemetry off (ORT_DISABLE_TELEMETRY=1)"), "{line}");
     // The networks of the tiny checkpoint run in the process that reads the command line, and in a
     // worker process.
@@ -85,18 +85,19 @@ fn loading_the_library_leaves_no_trace_at_home_and_on_the_network() {
 }
 
 #[test]
-fn telemetry_is_off_in_a_program_that_links_the_crate() {
+fn telemetry_is_off_in_a_linked_program() {
     let value = std::env::var_os(telemetry::VARIABLE);
     assert_eq!(value.as_deref(), Some("1".as_ref()));
     OnnxRuntime::open(CpuOptions::default(), &mut |_| {}).unwrap();
 }
 
 #[test]
-fn a_value_that_turns_telemetry_on_is_replaced() {
+fn value_that_turns_telemetry_on_is_replaced() {
     let program = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "telemetry_is_off_in_a_program_that_links_the_crate"])
+        .args(["--exact", "telemetry::telemetry_is_off_in_a_linked_program"])
         .env(telemetry::VARIABLE, "0")
         .output()
         .unwrap();
-    assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stdout));
+    let printed = String::from_utf8_lossy(&program.stdout);
+    assert!(program.status.success() && printed.contains("1 passed"), "{printed}");
 }

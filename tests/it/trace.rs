@@ -1,13 +1,13 @@
-//! A trace is what its reports say: read back strictly, by the rules of the format alone.
+//! Traces equal their reports, read back strictly by the rules of the format.
 //!
-//! The same file in Perfetto's own trace processor and in a viewer: see `benchmarks/README.md`.
+//! `benchmarks/README.md` describes the test of a trace in Perfetto's trace processor and viewer.
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use tandem::model::automot::stages;
-use tandem::scene::{DeadlineVerdict, FrameId, PrefixInfo, RefreshReport, TickReport};
+use tandem::scene::{DeadlineVerdict, FrameId, PrefillReport, PrefixInfo, TickReport};
 use tandem::timing::{MAX_SPANS, Span, Stage, StageSpans};
 use tandem_profile::{TraceCounts, TraceRecorder};
 
@@ -21,7 +21,7 @@ fn spans(of: &[(Stage, u64, u64)]) -> StageSpans {
     spans
 }
 
-/// A tick that was due at `due_ns` and began 300 µs later.
+/// Report of a tick that was due at `due_ns` and began 300 µs later.
 fn tick(frame: u64, due_ns: u64, took_ns: u64, version: Option<u64>) -> TickReport {
     let start_ns = due_ns + 300_007;
     TickReport {
@@ -41,8 +41,8 @@ fn tick(frame: u64, due_ns: u64, took_ns: u64, version: Option<u64>) -> TickRepo
     }
 }
 
-fn refresh(version: u64, start_ns: u64, took_ns: u64) -> RefreshReport {
-    RefreshReport {
+fn refresh(version: u64, start_ns: u64, took_ns: u64) -> PrefillReport {
+    PrefillReport {
         version,
         is_published: true,
         spans: spans(&[
@@ -52,13 +52,13 @@ fn refresh(version: u64, start_ns: u64, took_ns: u64) -> RefreshReport {
             (stages::VISION, start_ns + 60_000, took_ns / 2),
             (stages::UNDERSTANDING, start_ns + 60_000 + took_ns / 2, took_ns / 3),
             (Stage::SEAL, start_ns + took_ns - 501, 501),
-            (Stage::REFRESH, start_ns, took_ns),
+            (Stage::PREFILL, start_ns, took_ns),
         ]),
     }
 }
 
-/// Two seconds at 20 Hz, a refresh every fifth tick that is acted on three ticks later; tick 20 is so
-/// late that the next one is due before it ends; the refresh begun at tick 25 fails.
+/// Records two seconds at 20 Hz with a prefill at every fifth tick that is used three ticks later. Tick 20
+/// ends after the next one is due; the prefill begun at tick 25 fails.
 fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
     let mut newest = None;
     for number in 0..40_u64 {
@@ -78,7 +78,7 @@ fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
             report.deadline = DeadlineVerdict::Missed { by: Duration::from_nanos(8 * MS + 5) };
         }
         if number == 21 {
-            // It was due while the one before still ran.
+            // The tick was due while the previous one still ran.
             report.spans = spans(
                 &report
                     .spans
@@ -93,12 +93,12 @@ fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
                     .collect::<Vec<_>>(),
             );
         }
-        report.refresh = ended;
+        report.prefill = ended;
         trace.tick(&report);
     }
 }
 
-/// One slice as the file has it.
+/// A slice of the file.
 #[derive(Clone, Debug)]
 struct Slice {
     stage: Stage,
@@ -106,18 +106,18 @@ struct Slice {
     start_ns: u64,
     end_ns: u64,
     args: Value,
-    /// The slices around it, outermost first.
+    /// Enclosing slices, outermost first.
     around: Vec<usize>,
 }
 
-/// A trace that kept every rule.
+/// A trace that follows every rule.
 struct Parsed {
     slices: Vec<Slice>,
-    /// Slices from and to, and the version.
+    /// Slice from, slice to, and version.
     flows: Vec<(usize, usize, u64)>,
-    /// Of each counter, its instants and values.
+    /// Times and values of each counter.
     counters: BTreeMap<String, Vec<(u64, f64)>>,
-    /// Stages that count from when a tick was due: name, beginning, end.
+    /// Stages that begin when a tick is due: name, start, end.
     due: Vec<(Stage, u64, u64)>,
     marks: Vec<String>,
     about: Value,
@@ -126,7 +126,7 @@ struct Parsed {
 fn ns(event: &Value, key: &str) -> u64 {
     let micros = event[key].as_f64().unwrap();
     let nanos = (micros * 1e3).round();
-    assert!((micros * 1e3 - nanos).abs() < 1e-3, "not whole nanoseconds: {event}");
+    assert!((micros * 1e3 - nanos).abs() < 1e-3, "not an integer number of nanoseconds: {event}");
     nanos as u64
 }
 
@@ -236,7 +236,7 @@ fn parse(path: &Path) -> Parsed {
     assert_eq!(threads.values().copied().collect::<Vec<_>>(), ["tick", "understanding"]);
     for slice in &parsed.slices {
         let is_refresh =
-            slice.stage == Stage::REFRESH || slice.stage.parent() == Some(Stage::REFRESH);
+            slice.stage == Stage::PREFILL || slice.stage.parent() == Some(Stage::PREFILL);
         assert_eq!(threads[&slice.tid] == "understanding", is_refresh, "{slice:?}");
         let parent = slice.around.last().map(|&around| parsed.slices[around].stage);
         let expected = slice.stage.parent().filter(|&parent| parent != Stage::RESPONSE);
@@ -244,7 +244,7 @@ fn parse(path: &Path) -> Parsed {
     }
     for &(from, to, version) in &parsed.flows {
         let (from, to) = (&parsed.slices[from], &parsed.slices[to]);
-        assert_eq!((from.stage, to.stage), (Stage::REFRESH, Stage::TICK));
+        assert_eq!((from.stage, to.stage), (Stage::PREFILL, Stage::TICK));
         assert!(from.end_ns <= to.end_ns && from.start_ns < to.end_ns);
         assert_eq!(
             (&from.args["version"], &from.args["is_published"]),
@@ -274,7 +274,7 @@ fn written(trace: &TraceRecorder) -> (Parsed, TraceCounts) {
 }
 
 #[test]
-fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
+fn ticks_are_linked_to_the_prefill_they_acted_on() {
     let mut trace = TraceRecorder::new(100);
     two_rates(&mut trace, 7 * MS + 1, 1);
     let (parsed, counts) = written(&trace);
@@ -292,10 +292,10 @@ fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
     });
     assert_eq!(ticks[20].args, expected);
     assert_eq!(ticks[0].args, json!({ "frame": 1, "deadline": "met" }));
-    // Version 6 failed: ticks went on with 5.
+    // Version 6 failed, so ticks kept using 5.
     let of_version = |version| parsed.flows.iter().filter(|flow| flow.2 == version).count();
     assert_eq!([1, 5, 6, 7, 8].map(of_version), [5, 10, 0, 5, 2]);
-    assert_eq!(parsed.of(Stage::REFRESH)[5].args, json!({ "version": 6, "is_published": false }));
+    assert_eq!(parsed.of(Stage::PREFILL)[5].args, json!({ "version": 6, "is_published": false }));
     assert_eq!(parsed.of(stages::RESIZE).len(), 16);
 
     let late = &parsed.counters["late by"];
@@ -311,7 +311,7 @@ fn two_rates_are_drawn_with_every_tick_tied_to_the_refresh_it_acted_on() {
 }
 
 #[test]
-fn the_wait_of_virtual_time_is_drawn_and_the_cost_is_said() {
+fn virtual_waits_and_the_cost_of_tracing_are_shown() {
     let mut trace = TraceRecorder::new(10);
     let mut report = TickReport {
         frame: FrameId(1),
@@ -325,7 +325,7 @@ fn the_wait_of_virtual_time_is_drawn_and_the_cost_is_said() {
         ]),
         ..TickReport::default()
     };
-    report.refresh = Some(refresh(1, 2100, 2_999_000));
+    report.prefill = Some(refresh(1, 2100, 2_999_000));
     trace.tick(&report);
     let (parsed, counts) = written(&trace);
     assert_eq!((counts.slices_cut, counts.flows), (0, 1));
@@ -340,7 +340,7 @@ fn versions_of_different_phases_are_different_prefixes() {
     trace.begin_phase("one");
     two_rates(&mut trace, 0, 1);
     trace.begin_phase("two");
-    // Its refresh ended in the warm-up: the one of that version in the trace is another.
+    // Its prefill ended in the warm-up; the traced prefill of that version is another.
     trace.tick(&tick(9, 3000 * MS, 8 * MS, Some(5)));
     let (parsed, counts) = written(&trace);
     assert_eq!((counts.flows, counts.flows_missing), (37, 1));
@@ -348,7 +348,7 @@ fn versions_of_different_phases_are_different_prefixes() {
 }
 
 #[test]
-fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
+fn full_recorder_counts_dropped_ticks() {
     let mut trace = TraceRecorder::new(10);
     two_rates(&mut trace, 0, 1);
     let (parsed, counts) = written(&trace);
@@ -356,13 +356,13 @@ fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
     assert_eq!(parsed.of(Stage::TICK).len(), 10);
     assert_eq!(parsed.about["ticks_dropped"], 30);
 
-    // Spans may run out first; whatever the order, no tick is kept in part.
+    // Space for spans may run out first; no tick is kept partly.
     let mut trace = TraceRecorder::new(2);
     let mut long = StageSpans::default();
     for start_ns in 0..MAX_SPANS as u64 + 10 {
         long.push(Span { stage: stages::RESIZE, start_ns, took_ns: 1 });
     }
-    long.push(Span { stage: Stage::REFRESH, start_ns: 0, took_ns: 2 * MAX_SPANS as u64 });
+    long.push(Span { stage: Stage::PREFILL, start_ns: 0, took_ns: 2 * MAX_SPANS as u64 });
     trace.refresh(1, true, &long);
     trace.refresh(2, true, &StageSpans::default());
     trace.tick(&tick(1, MS, MS, None));
@@ -374,7 +374,7 @@ fn a_full_recorder_counts_what_it_leaves_out_and_writes_the_rest() {
 }
 
 #[test]
-fn slices_that_cross_are_cut_and_counted() {
+fn crossing_slices_are_cut_and_counted() {
     let mut trace = TraceRecorder::new(10);
     let report = |start_ns| TickReport {
         spans: spans(&[(Stage::SEND, start_ns, 100)]),
@@ -390,7 +390,7 @@ fn slices_that_cross_are_cut_and_counted() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_written_leaves_nothing_and_says_where() {
+fn failed_trace_leaves_no_file_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = folder.path().join("taken");
     std::fs::create_dir_all(taken.join("inside")).unwrap();

@@ -1,4 +1,4 @@
-//! Files and folders of the `tandem` command under kills, full disks, other writers and links.
+//! Files and folders of the `tandem` command under kills, full disks, concurrent writers and links.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -27,7 +27,7 @@ fn done(folder: &TempDir, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
 }
 
-/// Exit code 2 and one short error, which is returned.
+/// Checks that a command failed with exit code 2 and one short error; returns the error.
 #[track_caller]
 fn refused(output: &Output) -> String {
     let error = text(&output.stderr);
@@ -49,8 +49,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Runs where no file may grow beyond `blocks` of at least 512 bytes; the process ends by an error if
-/// `is_ignored`, by a signal otherwise.
+/// Runs a command whose files may not exceed `blocks` blocks of at least 512 bytes. Beyond that, it gets an
+/// error if `is_ignored`, a signal otherwise.
 fn limited(folder: &TempDir, blocks: u32, is_ignored: bool, arguments: &[&str]) -> Output {
     let trap = if is_ignored { "trap '' XFSZ; " } else { "" };
     let script = format!("{trap}ulimit -c 0; ulimit -f {blocks}; exec \"$0\" \"$@\"");
@@ -67,7 +67,7 @@ fn eval<'a>(routes: &'a str, out: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
-fn recordings_of_one_stem_do_not_meet() {
+fn recordings_of_one_stem_do_not_collide() {
     let (folder, routes) = (tempdir().unwrap(), repository("routes/demo.xml"));
     fs::write(folder.path().join("x.partial"), "precious").unwrap();
     fs::write(folder.path().join("victim"), "precious").unwrap();
@@ -86,10 +86,10 @@ fn recordings_of_one_stem_do_not_meet() {
 }
 
 #[test]
-fn full_disk_is_named_and_leaves_what_can_be_recovered() {
+fn full_disk_leaves_a_recoverable_recording() {
     let (folder, routes) = (tempdir().unwrap(), repository("routes/demo.xml"));
     let record = ["record", "--routes", &routes, "--ticks", "60", "--out", "x.mcap"];
-    // Not even a tick fits.
+    // Less than one tick fits.
     let error = refused(&limited(&folder, 64, true, &record));
     assert!(error.contains("x.mcap") && error.contains("File too large"), "{error}");
     assert_eq!(names(folder.path()), [""; 0]);
@@ -102,7 +102,7 @@ fn full_disk_is_named_and_leaves_what_can_be_recovered() {
     assert_eq!(recovered.status.code(), Some(1), "{}", text(&recovered.stderr));
     assert!(folder.path().join("y.mcap").exists());
     fs::remove_file(folder.path().join("y.mcap")).unwrap();
-    // The next recording removes it, and what a kill leaves.
+    // The next recording removes it and the leftovers of a kill.
     let killed = limited(&folder, 64, false, &record);
     assert!(killed.status.signal().is_some(), "{:?}", killed.status);
     let left = names(folder.path());
@@ -121,7 +121,7 @@ fn killed_export_and_synth_leave_nothing_for_the_next() {
     done(&folder, &synth);
     assert_eq!(names(folder.path()), ["ck"]);
     assert!(limited(&folder, 64, false, &export).status.signal().is_some());
-    // Folders of earlier versions had the number of their process.
+    // Partial folders of earlier versions had the process id in their name.
     fs::create_dir(folder.path().join(".net.export-4194305")).unwrap();
     done(&folder, &export);
     assert_eq!(names(folder.path()), ["ck", "net"]);
@@ -155,13 +155,13 @@ fn merge_appears_complete_and_can_be_replayed() {
     let score = |out: &str| fs::read(folder.path().join(out).join("merged.json")).unwrap();
     assert!(score("all") == score("again"), "a replayed drive is the same drive");
     let occupied = refused(&run(&folder, &merge));
-    assert!(occupied.contains("holds something already"), "{occupied}");
+    assert!(occupied.contains("is not empty"), "{occupied}");
 }
 
 #[test]
 fn demos_in_one_folder_leave_a_usable_checkpoint() {
     let folder = tempdir().unwrap();
-    // A folder whose clearing was killed by an earlier version.
+    // An earlier version was killed while clearing this folder.
     fs::create_dir_all(folder.path().join("demo/checkpoint")).unwrap();
     let demo = || {
         let mut command = tandem(&folder);
@@ -177,7 +177,7 @@ fn demos_in_one_folder_leave_a_usable_checkpoint() {
         assert!(error.contains("another demo is running in demo"), "{error}");
     }
     done(&folder, &["export", "--checkpoint", "demo/checkpoint", "--out", "net"]);
-    // Clearing never removes the marker, so a kill at any time leaves it.
+    // Clearing keeps the marker, so a kill at any time leaves it.
     fs::remove_dir_all(folder.path().join("demo/engine")).unwrap();
     done(&folder, &["demo", "--ticks", "3", "--out", "demo"]);
 }
@@ -209,7 +209,7 @@ fn refused_start_leaves_no_folder() {
 }
 
 #[test]
-fn leftovers_of_claims_and_run_json_go_with_the_next_run() {
+fn leftover_partial_files_are_removed_by_the_next_run() {
     let (folder, routes) = (tempdir().unwrap(), repository("routes/short.xml"));
     let eval = [&eval(&routes, "out")[..], &["--only", "11"]].concat();
     done(&folder, &eval);
@@ -281,7 +281,7 @@ fn counts_and_long_names_of_files_give_one_short_error() {
     .unwrap();
     let error = refused(&run(&folder, &eval));
     assert!(error.contains("other settings") && error.contains("driver is autopilot"), "{error}");
-    // Files of every other kind, with a name that is too long to be shown.
+    // Files of every other kind with a name that is too long to print.
     let json = format!("{{\"{long}\": \"{long}\", \"format\": \"{long}\"}}");
     fs::write(folder.path().join("long.json"), &json).unwrap();
     fs::write(folder.path().join("long.yaml"), format!("{long}: {long}\n")).unwrap();

@@ -1,4 +1,4 @@
-//! Result files and route files in every form in which people have them.
+//! Result files and route files in all common forms.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ fn case(name: &str) -> PathBuf {
     Path::new(tandem_testkit::ROOT).join("tests/data/cases/evaluation").join(name)
 }
 
-/// Runs `tandem` in `folder`, without a route set in the environment.
+/// Runs `tandem` in `folder` without the environment variable for a route set.
 fn tandem(folder: &Path, arguments: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_tandem"))
         .args(arguments)
@@ -24,16 +24,16 @@ fn tandem(folder: &Path, arguments: &[&str]) -> Output {
     output
 }
 
-/// Standard output of a call that ends with `code`.
+/// Runs a command that must end with `code`; returns its standard output.
 #[track_caller]
-fn said(folder: &Path, arguments: &[&str], code: i32) -> String {
+fn printed(folder: &Path, arguments: &[&str], code: i32) -> String {
     let output = tandem(folder, arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Checks that a call is refused with one line that holds every one of `parts`.
+/// Checks that a command fails with one line that contains all `parts`.
 #[track_caller]
 fn refused(folder: &Path, arguments: &[&str], parts: &[&str]) {
     let output = tandem(folder, arguments);
@@ -45,7 +45,7 @@ fn refused(folder: &Path, arguments: &[&str], parts: &[&str]) {
     }
 }
 
-/// A folder with `set.xml`: as many routes as Bench2Drive has, the two of the cases among them.
+/// A folder with `set.xml`, which has as many routes as Bench2Drive, including the two of the cases.
 fn place_with_220_routes() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let mut routes = vec![(1711, "ParkingCutIn"), (1773, "ParkedObstacle")];
@@ -71,7 +71,7 @@ fn score<'a>(results: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn merged_files_and_nested_folders_are_scored_as_the_official_tool_scores_their_records() {
+fn merged_and_nested_results_have_official_scores() {
     let place = place_with_220_routes();
     for (results, expected) in [
         ("merged_only", "2 / 220 routes finished, driving score 0.91, success rate 0.9 %"),
@@ -83,13 +83,13 @@ fn merged_files_and_nested_folders_are_scored_as_the_official_tool_scores_their_
         ("nan", "1 / 220 routes finished, driving score 0.45, success rate 0.5 %"),
     ] {
         let results = case("results").join(results);
-        let text = said(place.path(), &score(&results, &[]), 1);
+        let text = printed(place.path(), &score(&results, &[]), 1);
         assert!(text.starts_with(expected), "{results:?}: {text}");
     }
 }
 
 #[test]
-fn records_are_read_without_what_is_around_them() {
+fn records_are_read_without_their_envelope() {
     let place = place_with_220_routes();
     let text = fs::read_to_string(case("results/merged_only/merged.json")).unwrap();
     let table: Value = serde_json::from_str(&text).unwrap();
@@ -97,13 +97,13 @@ fn records_are_read_without_what_is_around_them() {
     for bare in [records.clone(), json!({ "records": records })] {
         let file = place.path().join("bare.json");
         fs::write(&file, bare.to_string()).unwrap();
-        let text = said(place.path(), &score(&file, &[]), 1);
+        let text = printed(place.path(), &score(&file, &[]), 1);
         assert!(text.starts_with("2 / 220 routes finished, driving score 0.91,"), "{text}");
     }
 }
 
 #[test]
-fn result_files_deep_below_a_folder_are_found_among_other_files() {
+fn nested_result_files_are_found_among_other_files() {
     let place = place_with_220_routes();
     let below = place.path().join("runs/a/b/c");
     fs::create_dir_all(&below).unwrap();
@@ -113,7 +113,7 @@ fn result_files_deep_below_a_folder_are_found_among_other_files() {
     fs::write(below.join("settings.json"), "{\"lr\": 1}").unwrap();
     fs::write(below.join("merged.json"), "{").unwrap();
     let runs = place.path().join("runs");
-    let text = said(place.path(), &score(&runs, &[]), 1);
+    let text = printed(place.path(), &score(&runs, &[]), 1);
     assert!(text.starts_with("1 / 220 routes finished, driving score 0.45,"), "{text}");
 
     fs::write(runs.join("a/run.json"), "{}").unwrap();
@@ -124,7 +124,7 @@ fn result_files_deep_below_a_folder_are_found_among_other_files() {
 }
 
 #[test]
-fn what_merge_writes_is_scored_and_names_missing_routes_of_a_known_set() {
+fn merged_file_is_scored_and_names_missing_routes() {
     let place = place_with_220_routes();
     let folders = ["1711", "1773"].map(|name| case("results/per_route").join(name));
     let [first, second] = folders.each_ref().map(|folder| folder.to_str().unwrap());
@@ -136,13 +136,13 @@ fn what_merge_writes_is_scored_and_names_missing_routes_of_a_known_set() {
         let mut arguments = vec!["merge"];
         arguments.extend(inputs);
         arguments.extend(["--out", out, "--routes", "set.xml"]);
-        let text = said(place.path(), &arguments, 1);
+        let text = printed(place.path(), &arguments, 1);
         assert!(text.contains("2 / 220 drives finished (routes of set.xml)"), "{text}");
         assert!(text.contains("218 drives have no record: RouteScenario_1_rep0,"), "{text}");
-        let text = said(place.path(), &score(Path::new(out), &[]), 1);
+        let text = printed(place.path(), &score(Path::new(out), &[]), 1);
         assert!(text.starts_with("2 / 220 routes finished, driving score 0.91,"), "{text}");
     }
-    let text = said(place.path(), &["merge", first, "--out", "unknown.json"], 1);
+    let text = printed(place.path(), &["merge", first, "--out", "unknown.json"], 1);
     assert!(text.contains("--routes FILE names what is missing"), "{text}");
 
     let other = "<routes><route id=\"5\" town=\"T\"><waypoints><position x=\"0\" y=\"0\" z=\"0\"/>\
@@ -153,16 +153,16 @@ fn what_merge_writes_is_scored_and_names_missing_routes_of_a_known_set() {
 }
 
 #[test]
-fn numbers_where_messages_belong_are_an_error_of_the_efficiency() {
+fn numbers_instead_of_messages_are_an_efficiency_error() {
     let place = place_with_220_routes();
     let results = case("results/speed_messages_are_numbers");
-    let text = said(place.path(), &score(&results, &[]), 1);
+    let text = printed(place.path(), &score(&results, &[]), 1);
     let expected = "efficiency: none: RouteScenario_1711_rep0: the minimum-speed message 55.2 holds \
                     no percentage";
     assert!(text.contains(expected), "{text}");
 }
 
-/// Every number below a key of this name.
+/// Numbers at or below the keys of this name.
 fn numbers_called(name: &str, value: &Value) -> Vec<f64> {
     let below = |value: &Value| numbers_called(name, value);
     match value {
@@ -196,31 +196,31 @@ fn repetitions_have_no_driving_score_above_100() {
         .collect();
     let all = json!({ "_checkpoint": { "records": records }, "entry_status": "Finished" });
     fs::write(place.path().join("all.json"), all.to_string()).unwrap();
-    let text = said(place.path(), &score(Path::new("all.json"), &[]), 0);
+    let text = printed(place.path(), &score(Path::new("all.json"), &[]), 0);
     let expected = "660 / 660 drives (220 routes, 3 times each) finished, driving score 100.00, \
                     success rate 100.0 % (means over repetitions)\n\
                     repetition 0: 220 / 220 routes finished, driving score 100.00";
     assert!(text.starts_with(expected), "{text}");
-    let json = said(place.path(), &score(Path::new("all.json"), &["--json"]), 0);
+    let json = printed(place.path(), &score(Path::new("all.json"), &["--json"]), 0);
     let json: Value = serde_json::from_str(&json).unwrap();
     let scores = numbers_called("driving_score", &json);
     assert_eq!(scores, [100.0; 4]);
     assert!(json["official_tool"]["score_sum_over_220"].as_f64().unwrap() > 299.0);
 
-    let text = said(place.path(), &["merge", "all.json", "--out", "table.json"], 0);
+    let text = printed(place.path(), &["merge", "all.json", "--out", "table.json"], 0);
     assert!(text.starts_with("660 / 660 drives finished"), "{text}");
     let table = fs::read_to_string(place.path().join("table.json")).unwrap();
     let table: Value = serde_json::from_str(&table).unwrap();
     assert_eq!(numbers_called("driving score", &table), [100.0]);
 
-    // The two drives of each repetition in the case count over 220 each.
+    // The two drives of each repetition are averaged over 220 routes.
     let results = case("results/three_repetitions");
-    let text = said(place.path(), &score(&results, &[]), 1);
+    let text = printed(place.path(), &score(&results, &[]), 1);
     assert!(text.starts_with("6 / 660 drives (220 routes, 3 times each) finished"), "{text}");
     assert!(text.contains("driving score 0.91, success rate 0.9 % (means"), "{text}");
 }
 
-/// The first case of one route, with other numbers.
+/// The first case of one route with other scores.
 fn edited(scores: &Value) -> String {
     let text = fs::read_to_string(case("results/per_route/1711/endpoint.json")).unwrap();
     let mut file: Value = serde_json::from_str(&text).unwrap();
@@ -232,7 +232,7 @@ fn edited(scores: &Value) -> String {
 }
 
 #[test]
-fn numbers_that_no_drive_has_are_refused_with_file_route_and_value() {
+fn impossible_scores_are_refused_with_file_and_route() {
     let place = place_with_220_routes();
     let file = place.path().join("edited.json");
     for (scores, value) in [
@@ -254,27 +254,28 @@ fn numbers_that_no_drive_has_are_refused_with_file_route_and_value() {
 }
 
 #[test]
-fn a_score_that_is_not_the_product_of_its_parts_is_named_and_fails_the_check() {
+fn score_that_is_not_its_product_fails_the_check() {
     let place = place_with_220_routes();
     let file = place.path().join("edited.json");
     fs::write(&file, edited(&json!({ "score_composed": 66.88 }))).unwrap();
-    let text = said(place.path(), &score(&file, &["--subset", "1711", "--rule", "corrected"]), 1);
+    let text =
+        printed(place.path(), &score(&file, &["--subset", "1711", "--rule", "corrected"]), 1);
     for part in ["driving score 66.88", "RouteScenario_1711_rep0", "edited.json", "66.88", "is 100"]
     {
         assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
-    let text = said(place.path(), &["merge", "edited.json", "--out", "x.json"], 1);
+    let text = printed(place.path(), &["merge", "edited.json", "--out", "x.json"], 1);
     assert!(text.contains("as if edited: RouteScenario_1711_rep0"), "{text}");
-    // As the official harness rounds.
+    // Rounded like the official harness.
     let rounded =
         json!({ "score_route": 33.333333, "score_penalty": 0.216, "score_composed": 7.2 });
     fs::write(&file, edited(&rounded)).unwrap();
-    said(place.path(), &score(&file, &["--subset", "1711", "--rule", "corrected"]), 0);
+    printed(place.path(), &score(&file, &["--subset", "1711", "--rule", "corrected"]), 0);
 }
 
 proptest! {
-    /// Reads the case with some bytes changed and cut: records with possible scores, or one error that
-    /// names the file.
+    /// A case with some bytes changed or cut gives records with possible scores, or one error that names the
+    /// file.
     #[test]
     fn damaged_result_files_are_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
@@ -318,7 +319,7 @@ fn eval(routes: &Path, out: &str, more: &[&str], folder: &Path) -> String {
     let mut arguments = vec!["eval", "--routes", routes.to_str().unwrap(), "--out", out];
     arguments.extend(["--driver", "autopilot", "--jobs", "1"]);
     arguments.extend(more);
-    said(folder, &arguments, 0)
+    printed(folder, &arguments, 0)
 }
 
 fn result(folder: &Path, name: &str) -> Value {
@@ -328,7 +329,7 @@ fn result(folder: &Path, name: &str) -> Value {
 }
 
 #[test]
-fn a_route_is_driven_without_the_scenarios_that_the_world_does_not_have() {
+fn unsupported_scenarios_are_left_out_and_reported() {
     let place = tempfile::tempdir().unwrap();
     let routes = case("routes/lb2_priority_at_junction.xml");
     let text = eval(&routes, "out", &[], place.path());
@@ -344,7 +345,7 @@ fn a_route_is_driven_without_the_scenarios_that_the_world_does_not_have() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains(&format!(">1: {note}<")));
     let arguments = ["score", "out", "--routes", routes.to_str().unwrap(), "--rule", "corrected"];
-    let text = said(place.path(), &arguments, 0);
+    let text = printed(place.path(), &arguments, 0);
     assert!(text.contains(&format!("RouteScenario_1_rep0: {note}")), "{text}");
 
     let text = eval(&routes, "only", &["--only", "2"], place.path());
@@ -358,7 +359,7 @@ fn files_of_leaderboard_1_are_driven() {
     assert!(text.contains("1 / 1 routes finished, driving score 100.00"), "{text}");
 }
 
-/// A route file with one straight route per id, each with an unusual town and scenario name.
+/// Writes a route file with one straight route per id, with unusual town and scenario names.
 fn routes_with_ids(file: &Path, ids: &[&str], weather: &str) {
     let points: String =
         (0..20).map(|i| format!("<position x=\"{}\" y=\"0\" z=\"0\"/>", 2 * i)).collect();
@@ -373,7 +374,7 @@ fn routes_with_ids(file: &Path, ids: &[&str], weather: &str) {
 }
 
 #[test]
-fn ids_of_any_text_are_driven_resumed_merged_and_reported() {
+fn route_ids_may_be_any_text() {
     let place = tempfile::tempdir().unwrap();
     let long = "x".repeat(5_000);
     let ids = ["a/b", "a_b", "../../out", "Straße 7", "7_rep0", "", "..", "007", &long];
@@ -395,18 +396,18 @@ fn ids_of_any_text_are_driven_resumed_merged_and_reported() {
     for shard in ["1/2", "2/2"] {
         eval(&routes, &shard[..1], &["--shard", shard], place.path());
     }
-    let text = said(place.path(), &["merge", "1", "2", "--out", "merged"], 0);
+    let text = printed(place.path(), &["merge", "1", "2", "--out", "merged"], 0);
     assert!(text.contains(&format!("{n} / {n} drives finished")), "{text}");
     let arguments = ["score", "merged", "--routes", "routes.xml", "--rule", "corrected"];
-    let text = said(place.path(), &[&arguments[..], &["--motion", "motion"]].concat(), 0);
+    let text = printed(place.path(), &[&arguments[..], &["--motion", "motion"]].concat(), 0);
     assert!(text.contains(&format!("% over {n} drives\n\nability")), "{text}");
-    let text = said(place.path(), &["report", "merged", "--routes", "routes.xml"], 0);
+    let text = printed(place.path(), &["report", "merged", "--routes", "routes.xml"], 0);
     assert!(text.contains("report.html"), "{text}");
     let page = fs::read_to_string(place.path().join("merged/report.html")).unwrap();
     for link in ["href=\"#a%2Fb/0/1\"", "href=\"#a_b/0/1\"", "href=\"#Stra%C3%9Fe%207/0/1\""] {
         assert!(page.contains(link), "{link} is missing");
     }
-    said(place.path(), &["report", "merged", "--mcap", "mcap"], 0);
+    printed(place.path(), &["report", "merged", "--mcap", "mcap"], 0);
     assert_eq!(count("mcap"), n);
     let names = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.collect();
@@ -420,7 +421,7 @@ fn ids_of_any_text_are_driven_resumed_merged_and_reported() {
 }
 
 #[test]
-fn records_name_the_weather_preset_and_motion_logs_have_every_official_key() {
+fn records_and_motion_logs_have_official_keys() {
     let place = tempfile::tempdir().unwrap();
     let routes = place.path().join("routes.xml");
     let weather = "<weathers><weather route_percentage=\"0\" cloudiness=\"100.0\" \
