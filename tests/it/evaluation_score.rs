@@ -203,7 +203,7 @@ fn folder_is_compared_with_its_route_file() {
     let hash = sha256(&place.path("routes.xml"));
     make_campaign(&place, &hash);
     let text = place.scored(&["--subset", "7"], 0);
-    assert!(text.contains("the results were made with it"), "{text}");
+    assert!(text.contains("the results name this file"), "{text}");
     assert!(text.contains("not CARLA scores"), "{text}");
     fs::write(place.path("results/run.json"), "{}").unwrap();
     place.refused(&["run.json"]);

@@ -235,7 +235,7 @@ fn truncated_file_is_refused() {
         assert!(Recording::read(&path).is_err(), "{length} of {} bytes were read", bytes.len());
     }
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    refused(&path, &["not a whole recording", "interrupted"]);
+    refused(&path, &["not a complete recording", "interrupted"]);
     fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
     refused(&path, &["more bytes"]);
 }
@@ -370,7 +370,7 @@ fn name_longer_than_its_record_is_refused() {
         RecordingReader::open(&path).err().unwrap().to_string()
     };
     // Well formed, but not a recording.
-    assert!(printed(&file(1)).contains("it holds no message"));
+    assert!(printed(&file(1)).contains("it contains no message"));
     for length in [12, 1 << 30, u32::MAX] {
         let printed = printed(&file(length));
         assert!(printed.contains("in the middle of a record"), "{length}: {printed}");
@@ -416,16 +416,16 @@ fn lengths_in_a_zstd_chunk_reserve_no_memory() {
             bytes[size.clone()].copy_from_slice(&huge);
             bytes[crc.clone()].fill(0);
         });
-        assert!(error.contains("not a whole recording"), "{error}");
+        assert!(error.contains("not a complete recording"), "{error}");
         let error = printed(&|bytes| bytes[compressed.clone()].copy_from_slice(&huge));
-        assert!(error.contains("not a whole recording"), "{error}");
+        assert!(error.contains("not a complete recording"), "{error}");
         // A frame with an eight-byte content size, which is also its window size.
         let error = printed(&|bytes| {
             let frame = &mut bytes[frame.clone()];
             frame[..5].copy_from_slice(b"\x28\xb5\x2f\xfd\xe0");
             frame[5..].copy_from_slice(&huge);
         });
-        assert!(error.contains("not a whole recording"), "{error}");
+        assert!(error.contains("not a complete recording"), "{error}");
     }
 }
 
@@ -445,7 +445,7 @@ fn contradictory_recordings_are_refused_with_the_topic() {
     // [plan, mounts, calibration, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
     check(&|m| m.clear(), &["no message", "/plan"]);
     check(&|m| drop(m.remove(0)), &["/plan is missing"]);
-    check(&|m| drop(m.remove(6)), &["/observation", "behind tick 1", "/camera", "lacks"]);
+    check(&|m| drop(m.remove(6)), &["/observation", "after tick 1", "/camera", "lacks"]);
     check(&|m| drop(m.remove(8)), &["/observation", "missing"]);
     check(&|m| drop(m.remove(5)), &["/camera", "two of one tick"]);
     check(&|m| m.swap(5, 8), &["/observation", "tick 2", "sequence number 1"]);
@@ -460,7 +460,7 @@ fn contradictory_recordings_are_refused_with_the_topic() {
     check(&|m| m[0].data.truncate(50), &["/plan", "points"]);
     check(&|m| m[0].data[52] = 99, &["/plan", "maneuver 99"]);
     check(&|m| m[0].data[16..20].fill(255), &["/plan", "4294967295 points"]);
-    check(&|m| m[4].topic = "/radar".to_owned(), &["/radar", "known are", "/lidar"]);
+    check(&|m| m[4].topic = "/radar".to_owned(), &["/radar", "expected one of", "/lidar"]);
     check(
         &|m| m[5].schema = "tandem.Observation/9".to_owned(),
         &["tandem.Observation/9", "tandem.Observation/2"],
@@ -554,7 +554,7 @@ fn foreign_and_missing_files_are_refused() {
     fs::write(&path, b"not an MCAP file, but long enough to be one").unwrap();
     refused(&path, &["MCAP"]);
     fs::write(&path, b"").unwrap();
-    refused(&path, &["not a whole recording"]);
+    refused(&path, &["not a complete recording"]);
     let nowhere = folder.path().join("no/such/folder.mcap");
     let error = RecordingWriter::create(&nowhere, &plan(), &sensors()).err().unwrap();
     assert!(matches!(error, RecordingError::Write { .. }) && error.to_string().contains("such"));
@@ -752,7 +752,7 @@ fn killed_recording_is_recovered_up_to_its_last_tick() {
     };
     let (code, printed) = recover(part);
     assert_eq!(code, Some(1), "{printed}");
-    assert!(printed.contains("lost: what comes after tick"), "{printed}");
+    assert!(printed.contains("lost: all data after tick"), "{printed}");
     let recording = Recording::read(&folder.path().join("drive.mcap")).unwrap();
     let ticks = recording.observations.len();
     assert!(ticks > 2 && printed.contains(&format!("\"ticks\": {ticks},")), "{printed}");

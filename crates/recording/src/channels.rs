@@ -6,13 +6,13 @@ use mcap::Channel;
 use tandem_files::shortened;
 use tandem_scene::CameraId;
 
-/// Encoding of messages in layouts of our own.
+/// Encoding of messages in tandem's own layouts.
 const PACKED: &str = "tandem-le";
 
 /// Encoding of Foxglove's messages.
 const PROTOBUF: &str = "protobuf";
 
-/// Topics. Those that hold what a driver sees are read, the others are for viewers.
+/// Topics. Public ones contain the driver's observations and are read; the others are for viewers.
 pub(super) const PLAN: &str = "/plan";
 pub(super) const CAMERA: &str = "/camera";
 pub(super) const LIDAR: &str = "/lidar";
@@ -20,7 +20,7 @@ pub(super) const OBSERVATION: &str = "/observation";
 const MOUNTS: &str = "/tf";
 const CALIBRATION: &str = "/camera/calibration";
 
-/// Before the name of a camera other than the front one; behind it may stand [`CALIBRATION_OF`].
+/// Topic prefix of cameras other than the front one; [`CALIBRATION_OF`] may follow the camera's name.
 const OTHERS: &str = "/cameras/";
 const CALIBRATION_OF: &str = "/calibration";
 
@@ -33,17 +33,17 @@ pub(super) enum Content {
     Camera,
     Lidar,
     Observation,
-    /// Where there are other cameras than the front one.
+    /// Observation with cameras other than the front one.
     ObservationOfCameras,
-    /// In the layout of recordings of version 1.
+    /// Camera image of a recording of version 1.
     FirstCamera,
-    /// In the layout of recordings of version 1.
+    /// LiDAR sweep of a recording of version 1.
     FirstLidar,
-    /// In the layout of recordings of version 1.
+    /// Observation of a recording of version 1.
     FirstObservation,
 }
 
-/// A channel as it is written.
+/// Kind of channel: content, topic, schema and encoding.
 pub(super) struct Kind {
     pub(super) content: Content,
     pub(super) topic: &'static str,
@@ -51,17 +51,17 @@ pub(super) struct Kind {
     layout: Layout,
 }
 
-/// Data of a schema.
+/// Schema data and message encoding.
 enum Layout {
-    /// Of our own.
+    /// Description of one of tandem's own layouts.
     Text(&'static str),
     Protobuf(&'static Described),
-    /// Of version 1, which is not written.
+    /// Layout of version 1, which is not written any more.
     First,
 }
 
 impl Kind {
-    /// Topic of the channel that is of the camera `camera`, where the content is of one.
+    /// Returns the topic. `camera` is used only by contents that belong to a camera.
     pub(super) fn topic_of(&self, camera: CameraId) -> String {
         match self.content {
             _ if camera == CameraId::FRONT => self.topic.to_owned(),
@@ -107,8 +107,8 @@ pub(super) static WRITTEN: [Kind; 6] = [
     ),
 ];
 
-/// In place of [`WRITTEN`]'s where there are other cameras than the front one.
-pub(super) static OF_CAMERAS: Kind = kind(
+/// Replaces the observation channel of [`WRITTEN`] if there are cameras other than the front one.
+pub(super) static OBSERVATION_OF_CAMERAS: Kind = kind(
     Content::ObservationOfCameras,
     OBSERVATION,
     "tandem.Observation/3",
@@ -126,7 +126,7 @@ const fn kind(content: Content, topic: &'static str, schema: &'static str, layou
     Kind { content, topic, schema, layout }
 }
 
-/// Topic of a camera's pictures.
+/// Returns the topic of a camera's images.
 pub(super) fn camera_topic(camera: CameraId) -> String {
     match camera {
         CameraId::FRONT => CAMERA.to_owned(),
@@ -134,8 +134,8 @@ pub(super) fn camera_topic(camera: CameraId) -> String {
     }
 }
 
-/// Splits the topic of a camera other than the front one: the front camera's topic of the same
-/// content, and the camera.
+/// Splits the topic of a camera other than the front one into the front camera's topic of the same
+/// content and the camera's id.
 fn other_camera(topic: &str) -> Option<(&'static str, CameraId)> {
     let name = topic.strip_prefix(OTHERS)?;
     let (like, name) = match name.strip_suffix(CALIBRATION_OF) {
@@ -146,8 +146,8 @@ fn other_camera(topic: &str) -> Option<(&'static str, CameraId)> {
     Some((like, id))
 }
 
-/// Returns the kind of a channel of a file, and the camera that it is of: the front one where it is
-/// not of a camera.
+/// Returns the kind of a file's channel and its camera; the front camera for channels that do not belong
+/// to a camera.
 ///
 /// # Errors
 /// If it is not a channel of a recording.
@@ -156,7 +156,7 @@ pub(super) fn kind_of(channel: &Channel<'_>) -> Result<(&'static Kind, CameraId)
     let Some(newest) = WRITTEN.iter().find(|kind| kind.topic == topic) else {
         let topics: Vec<&str> = WRITTEN.iter().map(|kind| kind.topic).collect();
         return Err(format!(
-            "it has a channel {:?}; known are {} and {OTHERS}NAME",
+            "unknown channel {:?}, expected one of {} or {OTHERS}NAME",
             shortened(&channel.topic),
             topics.join(", ")
         ));
@@ -167,10 +167,10 @@ pub(super) fn kind_of(channel: &Channel<'_>) -> Result<(&'static Kind, CameraId)
             && kind.schema == schema
             && kind.message_encoding() == channel.message_encoding
     };
-    let known = WRITTEN.iter().chain([&OF_CAMERAS]).chain(&FIRST);
+    let known = WRITTEN.iter().chain([&OBSERVATION_OF_CAMERAS]).chain(&FIRST);
     known.into_iter().find(is_same).map(|kind| (kind, camera)).ok_or_else(|| {
         format!(
-            "channel {} holds {} in {:?}, expected {} in {:?}",
+            "channel {} has schema {} in encoding {:?}, expected {} in {:?}",
             channel.topic,
             shortened(schema),
             shortened(&channel.message_encoding),

@@ -1,5 +1,5 @@
-//! Descriptions of Foxglove's messages, for readers that do not know them: a `FileDescriptorSet` each,
-//! with one file a message as Foxglove publishes them.
+//! Protobuf descriptors of Foxglove's messages for generic readers: one `FileDescriptorSet` per schema,
+//! with one file per message as Foxglove publishes them.
 
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -8,14 +8,14 @@ use prost_types::{
     FileDescriptorProto, FileDescriptorSet,
 };
 
-/// A message and what it consists of.
+/// Descriptor of a message.
 pub(super) struct Described {
     package: &'static str,
     folder: &'static str,
     file: &'static str,
     name: &'static str,
     fields: &'static [Field],
-    /// Name and values of the enum in it, from 0.
+    /// Name and values, from 0, of the enum in the message.
     numbered: Option<(&'static str, &'static [&'static str])>,
 }
 
@@ -27,7 +27,7 @@ enum Of {
     Doubles,
     Message(&'static Described),
     Messages(&'static Described),
-    /// The enum of its message.
+    /// Enum defined in the message.
     Numbered,
 }
 
@@ -144,21 +144,21 @@ pub(super) static CAMERA_CALIBRATION: Described = foxglove(
 );
 
 impl Described {
-    /// The schema of an MCAP file: an encoded `FileDescriptorSet`.
+    /// Returns the schema data for an MCAP file: an encoded `FileDescriptorSet`.
     pub(super) fn schema(&self) -> Vec<u8> {
         let mut set = FileDescriptorSet::default();
         self.append_to(&mut set.file);
         set.encode_to_vec()
     }
 
-    /// Appends its file behind those that it needs.
+    /// Appends the file of this message after those of its dependencies.
     fn append_to(&self, files: &mut Vec<FileDescriptorProto>) {
         if files.iter().any(|file| file.name.as_ref() == Some(&self.path())) {
             return;
         }
-        let needed = self.needed();
-        needed.iter().for_each(|other| other.append_to(files));
-        let mut dependency: Vec<String> = needed.iter().map(|other| other.path()).collect();
+        let dependencies = self.dependencies();
+        dependencies.iter().for_each(|other| other.append_to(files));
+        let mut dependency: Vec<String> = dependencies.iter().map(|other| other.path()).collect();
         dependency.sort_unstable();
         dependency.dedup();
         files.push(FileDescriptorProto {
@@ -175,7 +175,7 @@ impl Described {
         format!("{}/{}.proto", self.folder, self.file)
     }
 
-    fn needed(&self) -> Vec<&'static Self> {
+    fn dependencies(&self) -> Vec<&'static Self> {
         let message = |field: &Field| match field.2 {
             Of::Message(other) | Messages(other) => Some(other),
             One(_) | Doubles | Numbered => None,
@@ -210,7 +210,7 @@ impl Described {
             Of::Message(other) => (Label::Optional, Type::Message, of_message(other)),
             Messages(other) => (Label::Repeated, Type::Message, of_message(other)),
             Numbered => {
-                let (name, _) = self.numbered.expect("its message has an enum");
+                let (name, _) = self.numbered.expect("the message has an enum");
                 let type_name = format!(".{}.{}.{name}", self.package, self.name);
                 (Label::Optional, Type::Enum, Some(type_name))
             }

@@ -1,7 +1,7 @@
-//! Pictures, point clouds and mounts as messages of Foxglove's well-known schemas, in protobuf.
+//! Encodes images, point clouds and mounts as Foxglove's well-known schemas, in protobuf.
 //!
-//! Frames of Foxglove are right-handed: x forward, y left, z up. Ours have y on the right, so y
-//! changes its sign, which loses no bit. A camera's frame has x right, y down and z forward.
+//! Foxglove's frames are right-handed: x forward, y left, z up. Tandem's y points right, so y changes its
+//! sign, which is exact. A camera's optical frame has x right, y down and z forward.
 
 use glam::DQuat;
 use prost::Message;
@@ -11,12 +11,12 @@ use tandem_scene::{
 };
 use tandem_timing::Timestamp;
 
-/// Frames of coordinates.
+/// Coordinate frames.
 const EGO: &str = "ego";
 const CAMERA: &str = "camera";
 const LIDAR: &str = "lidar";
 
-/// Encoding of pictures: red, green, blue, 8 bits each.
+/// Encoding of images: red, green, blue, 8 bits each.
 const RGB8: &str = "rgb8";
 const RGB8_BYTES: u32 = 3;
 
@@ -146,7 +146,7 @@ struct CameraCalibration {
     frame_id: String,
 }
 
-/// Frame of coordinates of a camera.
+/// Returns the name of a camera's coordinate frame.
 fn frame_of(camera: CameraId) -> String {
     match camera {
         CameraId::FRONT => CAMERA.to_owned(),
@@ -154,10 +154,10 @@ fn frame_of(camera: CameraId) -> String {
     }
 }
 
-/// Appends a picture of the camera `id`, without the tick at which it was taken.
+/// Appends an image of the camera `id`, without its capture tick.
 ///
 /// # Panics
-/// If it does not have the bytes that its size says.
+/// If the number of bytes does not match the image's size.
 pub(super) fn encode_camera(id: CameraId, camera: &CameraFrame, into: &mut Vec<u8>) {
     let expected = camera.width as usize * camera.height as usize * RGB8_BYTES as usize;
     assert_eq!(camera.rgb.len(), expected, "{} x {} RGB", camera.width, camera.height);
@@ -173,7 +173,7 @@ pub(super) fn encode_camera(id: CameraId, camera: &CameraFrame, into: &mut Vec<u
     append(&message, into);
 }
 
-/// Returns a picture with the tick 0.
+/// Decodes an image; its capture tick is set to 0.
 pub(super) fn decode_camera(data: &[u8]) -> Result<CameraFrame, String> {
     let message = RawImage::decode(data).map_err(|error| error.to_string())?;
     let RawImage { width, height, step, data: rgb, .. } = message;
@@ -185,15 +185,15 @@ pub(super) fn decode_camera(data: &[u8]) -> Result<CameraFrame, String> {
     }
     if Some(rgb.len()) != (step as usize).checked_mul(height as usize) {
         let found = rgb.len();
-        return Err(format!("a picture of {width} x {height} pixels does not have {found} bytes"));
+        return Err(format!("an image of {width} x {height} pixels does not have {found} bytes"));
     }
     let captured_at = time(message.timestamp)?;
     Ok(CameraFrame { id: FrameId(0), captured_at, width, height, rgb })
 }
 
-/// Appends a sweep that is of an observation at `observed_at`, without the tick at which it ended.
+/// Appends a sweep of an observation at `observed_at`, without the tick at which it ended.
 pub(super) fn encode_lidar(observed_at: Timestamp, lidar: &LidarSweep, into: &mut Vec<u8>) {
-    let turned = lidar.points.iter().flat_map(|&point| mirrored(point));
+    let points = lidar.points.iter().flat_map(|&point| mirrored(point));
     let message = PointCloud {
         timestamp: Some(stamp(observed_at)),
         frame_id: LIDAR.to_owned(),
@@ -203,20 +203,20 @@ pub(super) fn encode_lidar(observed_at: Timestamp, lidar: &LidarSweep, into: &mu
         }),
         point_stride: POINT_BYTES,
         fields: point_fields(),
-        data: turned.flat_map(f32::to_le_bytes).collect(),
+        data: points.flat_map(f32::to_le_bytes).collect(),
     };
     append(&message, into);
 }
 
-/// Returns a sweep with the tick 0.
+/// Decodes a sweep; the tick at which it ended is set to 0.
 pub(super) fn decode_lidar(data: &[u8]) -> Result<LidarSweep, String> {
     let message = PointCloud::decode(data).map_err(|error| error.to_string())?;
     if message.point_stride != POINT_BYTES || message.fields != point_fields() {
         return Err(format!("its points are not {} of f32", POINT.join(", ")));
     }
     let (numbers, rest) = message.data.as_chunks::<{ F32_BYTES as usize }>();
-    let (points, fewer) = numbers.as_chunks::<{ POINT.len() }>();
-    if !rest.is_empty() || !fewer.is_empty() {
+    let (points, partial) = numbers.as_chunks::<{ POINT.len() }>();
+    if !rest.is_empty() || !partial.is_empty() {
         let bytes = message.data.len();
         return Err(format!("{bytes} bytes are not a multiple of {POINT_BYTES}"));
     }
@@ -224,9 +224,9 @@ pub(super) fn decode_lidar(data: &[u8]) -> Result<LidarSweep, String> {
     Ok(LidarSweep { id: FrameId(0), points })
 }
 
-/// Appends where the sensors are mounted on the ego vehicle.
+/// Appends the mounts of the sensors in the ego frame.
 pub(super) fn encode_mounts(suite: &SensorSuite, into: &mut Vec<u8>) {
-    // From x forward, y left, z up to x right, y down, z forward.
+    // Rotates from x forward, y left, z up to x right, y down, z forward.
     let optical = DQuat::from_xyzw(-0.5, 0.5, -0.5, 0.5);
     let cameras = suite.cameras.iter().map(|(id, CameraSpec { position_m, yaw_rad, .. })| {
         mount(&frame_of(id), *position_m, DQuat::from_rotation_z(-yaw_rad) * optical)
@@ -237,7 +237,7 @@ pub(super) fn encode_mounts(suite: &SensorSuite, into: &mut Vec<u8>) {
     append(&FrameTransforms { transforms: cameras.chain(lidar).collect() }, into);
 }
 
-/// Appends the projection of the camera `id`.
+/// Appends the intrinsic calibration of the camera `id`.
 pub(super) fn encode_calibration(id: CameraId, camera: &CameraSpec, into: &mut Vec<u8>) {
     let (width, height) = (f64::from(camera.width), f64::from(camera.height));
     let focal_px = width / 2.0 / (camera.fov_deg.to_radians() / 2.0).tan();
@@ -257,10 +257,10 @@ pub(super) fn encode_calibration(id: CameraId, camera: &CameraSpec, into: &mut V
 }
 
 fn append(message: &impl Message, into: &mut Vec<u8>) {
-    message.encode(into).expect("a vector grows");
+    message.encode(into).expect("a vector grows as needed");
 }
 
-/// Between our axes and Foxglove's, both ways.
+/// Converts a point between tandem's and Foxglove's axes; the conversion is its own inverse.
 fn mirrored([x, y, z, intensity]: [f32; 4]) -> [f32; 4] {
     [x, -y, z, intensity]
 }
@@ -298,11 +298,11 @@ fn stamp(time: Timestamp) -> prost_types::Timestamp {
 
 fn time(stamp: Option<prost_types::Timestamp>) -> Result<Timestamp, String> {
     let prost_types::Timestamp { seconds, nanos } = stamp.ok_or("its timestamp is missing")?;
-    let whole = u64::try_from(seconds).ok().and_then(|s| s.checked_mul(NANOS_PER_SECOND));
-    let part = u64::try_from(nanos).ok().filter(|&nanos| nanos < NANOS_PER_SECOND);
-    match whole.zip(part).and_then(|(whole, part)| whole.checked_add(part)) {
+    let seconds_ns = u64::try_from(seconds).ok().and_then(|s| s.checked_mul(NANOS_PER_SECOND));
+    let nanos_ns = u64::try_from(nanos).ok().filter(|&nanos| nanos < NANOS_PER_SECOND);
+    match seconds_ns.zip(nanos_ns).and_then(|(seconds, nanos)| seconds.checked_add(nanos)) {
         Some(nanos) => Ok(Timestamp::after(Duration::from_nanos(nanos))),
-        None => Err(format!("{seconds} s and {nanos} ns are not a time")),
+        None => Err(format!("{seconds} s and {nanos} ns are not a valid time")),
     }
 }
 
@@ -312,16 +312,16 @@ mod tests {
     use glam::DVec3;
     use tandem_scene::Cameras;
 
-    /// Where a mount puts a place of the sensor's frame, in Foxglove's ego frame.
-    fn in_ego(mount: &FrameTransform, place: DVec3) -> DVec3 {
-        let (to, turn) = (mount.translation.unwrap(), mount.rotation.unwrap());
-        let turn = DQuat::from_xyzw(turn.x, turn.y, turn.z, turn.w);
-        DVec3::new(to.x, to.y, to.z) + turn * place
+    /// Transforms a point of the sensor's frame to Foxglove's ego frame.
+    fn in_ego(mount: &FrameTransform, point: DVec3) -> DVec3 {
+        let (offset, rotation) = (mount.translation.unwrap(), mount.rotation.unwrap());
+        let rotation = DQuat::from_xyzw(rotation.x, rotation.y, rotation.z, rotation.w);
+        DVec3::new(offset.x, offset.y, offset.z) + rotation * point
     }
 
     #[test]
-    fn mounts_put_what_sensors_see_beside_the_ego_vehicle() {
-        // Both look to the right of the ego vehicle.
+    fn mounts_transform_sensor_points_to_the_ego_frame() {
+        // Both sensors face right.
         let yaw_rad = std::f64::consts::FRAC_PI_2;
         let position_m = [1.0, 2.0, 3.0];
         let suite = SensorSuite {
@@ -335,14 +335,14 @@ mod tests {
         let mut bytes = Vec::new();
         encode_mounts(&suite, &mut bytes);
         let mounts = FrameTransforms::decode(&bytes[..]).unwrap().transforms;
-        let check = |mount: &FrameTransform, place: [f64; 3], expected: [f64; 3]| {
-            let found = in_ego(mount, DVec3::from(place));
-            assert!(found.distance(DVec3::from(expected)) < 1e-12, "{place:?}: {found}");
+        let check = |mount: &FrameTransform, point: [f64; 3], expected: [f64; 3]| {
+            let found = in_ego(mount, DVec3::from(point));
+            assert!(found.distance(DVec3::from(expected)) < 1e-12, "{point:?}: {found}");
         };
-        // Ten meters ahead of the sensor are ten meters to the right, which is -y.
+        // Ten meters in front of the sensor are ten meters to the right of the ego vehicle, at -y.
         check(&mounts[0], [0.0, 0.0, 10.0], [1.0, -12.0, 3.0]);
         check(&mounts[1], [10.0, 0.0, 0.0], [1.0, -12.0, 3.0]);
-        // To the right of a sensor that looks to the right is behind; below is below.
+        // To the right of a sensor that faces right is behind it; down stays down.
         check(&mounts[0], [1.0, 0.0, 0.0], [0.0, -2.0, 3.0]);
         check(&mounts[0], [0.0, 1.0, 0.0], [1.0, -2.0, 2.0]);
         check(&mounts[1], [0.0, -1.0, 0.0], [0.0, -2.0, 3.0]);

@@ -1,4 +1,4 @@
-//! Messages in layouts of our own: little-endian, packed.
+//! Messages in tandem's own layouts: little-endian, packed.
 
 use super::nanos;
 use glam::DVec3;
@@ -19,7 +19,7 @@ pub(super) const PLAN: &str = "The dense route. Little-endian, packed.\n\
     i8 maneuver: -1 none, 1 left, 2 right, 3 straight, 4 follow lane, 5 change left, 6 change right\n\
     u8 1 inside a junction, else 0\n";
 
-/// Schema of an observation without its picture and its sweep.
+/// Schema of an observation without its image and sweep.
 pub(super) const OBSERVATION: &str = "Everything else that was read at a tick. Little-endian, packed.\n\
     u64 tick, from 1\n\
     u64 time, nanoseconds since the route began\n\
@@ -32,14 +32,13 @@ pub(super) const OBSERVATION: &str = "Everything else that was read at a tick. L
     u64 tick at which the picture was taken, 0 without one\n\
     u64 tick at which the sweep ended, 0 without one\n";
 
-/// Schema of an observation without its pictures and its sweep, where there are other cameras than the
-/// front one.
+/// Schema of an observation without its images and sweep, with cameras other than the front one.
 pub(super) const OBSERVATION_OF_CAMERAS: &str = "tandem.Observation/2, in which the picture is the front camera's, then\n\
     u8 number of pictures, the front camera's included, then for each:\n\
     u8 length of the camera's name, its name in ASCII\n\
     u64 tick at which the picture was taken\n";
 
-/// An observation without its pictures and its sweep.
+/// Observation without its images and sweep.
 pub(super) struct Rest {
     pub(super) observation: Observation,
     pub(super) has_camera: bool,
@@ -50,8 +49,8 @@ pub(super) fn encode_plan(plan: &RoutePlan, into: &mut Vec<u8>) {
     put_f64s(&[plan.reference.latitude_deg, plan.reference.longitude_deg], into);
     into.extend((plan.points.len() as u32).to_le_bytes());
     for point in &plan.points {
-        let place = point.position;
-        put_f64s(&[place.x, place.y, place.z, point.heading_rad], into);
+        let position = point.position;
+        put_f64s(&[position.x, position.y, position.z, point.heading_rad], into);
         into.extend((point.command as i8).to_le_bytes());
         into.push(u8::from(point.is_junction));
     }
@@ -73,13 +72,13 @@ pub(super) fn encode_observation(observation: &Observation, into: &mut Vec<u8>) 
     }
 }
 
-/// Appends which cameras have pictures in `observation`, in their order.
+/// Appends name and capture tick of every image of `observation`, in order.
 pub(super) fn encode_cameras(observation: &Observation, into: &mut Vec<u8>) {
     into.push(observation.cameras.len() as u8);
-    for (id, picture) in observation.cameras.iter() {
+    for (id, image) in observation.cameras.iter() {
         into.push(id.as_str().len() as u8);
         into.extend(id.as_str().as_bytes());
-        into.extend(picture.id.0.to_le_bytes());
+        into.extend(image.id.0.to_le_bytes());
     }
 }
 
@@ -87,7 +86,7 @@ fn put_f64s(numbers: &[f64], into: &mut Vec<u8>) {
     into.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
 }
 
-/// What of a message has not been read yet.
+/// Unread fields of a message.
 struct Fields<'a> {
     rest: &'a [u8],
 }
@@ -148,10 +147,10 @@ pub(super) fn decode_plan(data: &[u8]) -> Result<RoutePlan, String> {
     let [latitude_deg, longitude_deg] = fields.f64s()?;
     let count = fields.u32()? as usize;
     if count < 2 {
-        return Err(format!("it has {count} points, a route has two or more"));
+        return Err(format!("{count} points, expected two or more"));
     }
     if fields.rest.len() != count.saturating_mul(POINT_BYTES) {
-        return Err(format!("{count} points do not take {} bytes", fields.rest.len()));
+        return Err(format!("{count} points do not have {} bytes", fields.rest.len()));
     }
     let point = |_| -> Result<RoutePoint, String> {
         let [x, y, z, heading_rad] = fields.f64s()?;
@@ -163,7 +162,7 @@ pub(super) fn decode_plan(data: &[u8]) -> Result<RoutePlan, String> {
             4 => RoadOption::LaneFollow,
             5 => RoadOption::ChangeLaneLeft,
             6 => RoadOption::ChangeLaneRight,
-            other => return Err(format!("there is no maneuver {other}")),
+            other => return Err(format!("unknown maneuver {other}")),
         };
         let is_junction = fields.flag()?;
         Ok(RoutePoint { position: DVec3::new(x, y, z), heading_rad, command, is_junction })
@@ -172,34 +171,34 @@ pub(super) fn decode_plan(data: &[u8]) -> Result<RoutePlan, String> {
     Ok(RoutePlan { points, reference: GeoReference { latitude_deg, longitude_deg } })
 }
 
-/// Decodes version 1 of a picture; the first value is the tick of its observation.
+/// Decodes an image of version 1; the first value is the tick of its observation.
 pub(super) fn decode_first_camera(data: &[u8]) -> Result<(u64, CameraFrame), String> {
     let mut fields = Fields { rest: data };
     let (tick, id, captured_at) = (fields.u64()?, FrameId(fields.u64()?), fields.time()?);
     let (width, height) = (fields.u32()?, fields.u32()?);
     let found = fields.rest.len();
     if Some(found) != (width as usize).checked_mul(height as usize).and_then(|n| n.checked_mul(3)) {
-        return Err(format!("a picture of {width} x {height} pixels does not have {found} bytes"));
+        return Err(format!("an image of {width} x {height} pixels does not have {found} bytes"));
     }
     let rgb = fields.rest.to_vec();
     Ok((tick, CameraFrame { id, captured_at, width, height, rgb }))
 }
 
-/// Decodes version 1 of a sweep; the first value is the tick of its observation.
+/// Decodes a sweep of version 1; the first value is the tick of its observation.
 pub(super) fn decode_first_lidar(data: &[u8]) -> Result<(u64, LidarSweep), String> {
     let mut fields = Fields { rest: data };
     let (tick, id) = (fields.u64()?, FrameId(fields.u64()?));
     let (numbers, rest) = fields.rest.as_chunks::<4>();
-    let (points, fewer) = numbers.as_chunks::<4>();
-    if !rest.is_empty() || !fewer.is_empty() {
-        return Err(format!("{} bytes are no number of points of 16", fields.rest.len()));
+    let (points, partial) = numbers.as_chunks::<4>();
+    if !rest.is_empty() || !partial.is_empty() {
+        return Err(format!("{} bytes are not a multiple of 16", fields.rest.len()));
     }
     let points = points.iter().map(|point| point.map(f32::from_le_bytes)).collect();
     Ok((tick, LidarSweep { id, points }))
 }
 
-/// Decodes an observation, the tick at which the picture of each camera was taken, and the tick at
-/// which the sweep ended.
+/// Decodes an observation, the capture tick of each camera's image, and the tick at which the sweep
+/// ended.
 pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, Cameras<FrameId>, FrameId), String> {
     let mut fields = Fields { rest: data };
     let rest = decode_rest(&mut fields)?;
@@ -212,7 +211,7 @@ pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, Cameras<FrameId>,
     Ok((rest, cameras, ended))
 }
 
-/// The same where there are other cameras than the front one.
+/// Decodes an observation with cameras other than the front one, as [`decode_observation`].
 pub(super) fn decode_observation_of_cameras(
     data: &[u8],
 ) -> Result<(Rest, Cameras<FrameId>, FrameId), String> {
@@ -234,12 +233,12 @@ pub(super) fn decode_observation_of_cameras(
     }
     fields.end()?;
     if rest.has_camera != cameras.get(CameraId::FRONT).is_some() {
-        return Err("it contradicts itself about the front camera's picture".to_owned());
+        return Err("the camera flag contradicts the list of cameras".to_owned());
     }
     Ok((rest, cameras, ended))
 }
 
-/// Decodes version 1 of an observation.
+/// Decodes an observation of version 1.
 pub(super) fn decode_first_observation(data: &[u8]) -> Result<Rest, String> {
     let mut fields = Fields { rest: data };
     let rest = decode_rest(&mut fields)?;

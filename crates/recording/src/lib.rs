@@ -1,29 +1,28 @@
-//! Recorded observations: what a driver saw on a route, in a file that can be looked at tick by tick.
+//! Sensor recordings: the observations of a driver on a route, tick by tick, in an MCAP file.
 //!
-//! A recording is an MCAP file of chunks that are compressed with zstd and checked by CRC, one a tick.
-//! Truth is not recorded: whoever drives on a recording sees what sensors see. Foxglove shows
-//! pictures and sweeps, in place (`foxglove.rs`). Numbers of our own messages are little-endian, one
-//! after the other without gaps; their layout stands in the file, as the schema of each channel.
-//! f64 and f32 are IEEE bits, so what is read is what was written, NaN included. The file's times
-//! are nanoseconds since the route began.
+//! Each tick is one chunk, compressed with zstd and checked by CRC. Ground truth is not recorded: a
+//! driver that runs on a recording receives only sensor data. Foxglove displays images and LiDAR sweeps
+//! at their mounts (`foxglove.rs`). Tandem's own messages are little-endian and packed; the schema of
+//! each channel describes its layout as text. Floats are stored as IEEE 754 bits, so values are read
+//! back exactly, NaN included. Times in the file are nanoseconds since the start of the route.
 //!
 //! | topic | schema | messages |
 //! |---|---|---|
 //! | `/plan` | `tandem.RoutePlan/1` | one, first in the file |
 //! | `/tf` | `foxglove.FrameTransforms` | one: `ego` to `camera` and to `lidar` |
 //! | `/camera/calibration` | `foxglove.CameraCalibration` | one, if there is a camera |
-//! | `/camera` | `foxglove.RawImage` | one before each observation that has a camera frame |
-//! | `/cameras/NAME/calibration`, `/cameras/NAME` | the same | of every camera but the one named `front` |
-//! | `/lidar` | `foxglove.PointCloud` | one before each observation that has a sweep |
-//! | `/observation` | `tandem.Observation/2`, or `/3` where there are other cameras than `front` | one a tick, after its camera frames and its sweep |
+//! | `/camera` | `foxglove.RawImage` | one before each observation with a camera frame |
+//! | `/cameras/NAME/calibration`, `/cameras/NAME` | the same | of every camera except `front` |
+//! | `/lidar` | `foxglove.PointCloud` | one before each observation with a sweep |
+//! | `/observation` | `tandem.Observation/2`, or `/3` if there are other cameras than `front` | one per tick, after its camera frames and its sweep |
 //!
-//! Every message's log time is its observation's, and its sequence number the lower half of its
-//! tick. Version 1, whose pictures and sweeps are in layouts of our own, and chunks in LZ4 are read as
-//! well.
+//! Every message has the log time of its observation and the lower 32 bits of its tick as sequence
+//! number. Recordings of version 1, with images and sweeps in tandem's own layouts, and chunks in LZ4
+//! are also read.
 //!
-//! Writing and reading hold one chunk and one observation in memory, however long the recording is;
-//! [`Recording::read`] holds all of it. A chunk in the file is whole or not there, so what a killed
-//! writer leaves has all its ticks but the last, and [`recover`] makes a recording of them.
+//! Writing and reading keep one chunk and one observation in memory, independent of the length of the
+//! recording; [`Recording::read`] keeps all of it. Chunks are complete or missing, so the file of a
+//! killed writer has all ticks except the last one, and [`recover`] makes a valid recording of them.
 
 mod channels;
 mod descriptors;
@@ -37,97 +36,66 @@ mod writer;
 pub use reader::RecordingReader;
 pub use recovery::{Loss, Recovery, recover};
 pub use writer::RecordingWriter;
-pub use writer::refusal;
+pub use writer::write_error_message;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use tandem_scene::{Observation, RoutePlan};
 use tandem_timing::Timestamp;
 
-/// The largest message that is written or read: a camera picture of eleven million pixels.
-pub const LARGEST_MESSAGE: usize = 32 << 20;
+/// Maximum size of a message that is written or read, bytes: a camera image of 11 million pixels.
+pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
-/// A recording that is held in memory: 1.6 MB for each tick of AutoMoT's sensors, 2 GB a minute.
-/// Longer ones are read with [`RecordingReader`].
+/// Recording in memory: 1.6 MB per tick of AutoMoT's sensors, 2 GB per minute. [`RecordingReader`] reads
+/// longer ones tick by tick.
 pub struct Recording {
-    /// The dense route.
+    /// Dense route.
     pub plan: RoutePlan,
-    /// The ticks in their order.
+    /// One per tick, in order.
     pub observations: Vec<Observation>,
 }
 
-/// A recording cannot be written or read.
+/// Error returned when a recording can't be read, written or recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// It cannot be opened.
     #[error("cannot read recording {path:?}: {source}; `tandem record` writes one")]
     Open {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// It is not an MCAP file, or not a whole one.
+    /// Not an MCAP file, or truncated or damaged.
     #[error(
-        "{path:?} is not a whole recording: {reason}; record it again, or keep its ticks before \
+        "{path:?} is not a complete recording: {reason}; record it again, or keep its ticks before \
          the damage with `tandem record --recover`"
     )]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// It holds something else than a recording.
-    #[error("{path:?} is not a recording that this tandem reads: {reason}")]
-    Channel {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and with which channel.
-        reason: String,
-    },
-    /// A message contradicts itself or the ones before it.
-    #[error("{path:?}: {topic} message behind tick {tick}: {reason}")]
+    File { path: PathBuf, reason: String },
+    /// An MCAP file with other channels.
+    #[error("{path:?} is not a recording that this version of tandem reads: {reason}")]
+    Channel { path: PathBuf, reason: String },
+    /// A message is not valid, or does not match earlier ones.
+    #[error("{path:?}: {topic} message after tick {tick}: {reason}")]
     Message {
-        /// The file.
         path: PathBuf,
-        /// Its channel.
         topic: String,
-        /// The last tick that was whole; 0 before the first.
+        /// Last complete tick; 0 before the first.
         tick: u64,
-        /// What is wrong.
         reason: String,
     },
-    /// Nothing of it can be recovered.
+    /// The damage precedes the plan.
     #[error("nothing of {path:?} can be recovered, not even its plan: {reason}; record it again")]
-    Lost {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// It cannot be recovered yet.
+    Lost { path: PathBuf, reason: String },
     #[error("{path:?} is still being written by another process")]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be written.
+    InUse { path: PathBuf },
     #[error("cannot write recording {path:?}: {reason}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Write { path: PathBuf, reason: String },
 }
 
 impl Recording {
-    /// Reads all of a recording and checks that it is whole.
+    /// Reads a complete recording.
     ///
     /// # Errors
-    /// If it is missing, damaged, or not a recording.
+    /// If the file is missing, damaged, or not a recording.
     pub fn read(path: &Path) -> Result<Self, RecordingError> {
         let mut reader = RecordingReader::open(path)?;
         let observations = reader.by_ref().collect::<Result<_, _>>()?;

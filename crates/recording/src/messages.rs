@@ -1,6 +1,6 @@
-//! Messages of an MCAP file in their order, with every length checked before memory is reserved for
-//! it: the library reserves as much for a name as its length says, up to 4 GB. Chunks are bounded by
-//! the reader's limit, and the window of a zstd frame by zstd itself, at 128 MB.
+//! Reads the messages of an MCAP file in order, and checks every length before memory is allocated: the
+//! `mcap` library would allocate up to 4 GB for the length of a name. Chunks are bounded by the reader's
+//! limit, and the window of a zstd frame by zstd itself, at 128 MB.
 
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
@@ -17,9 +17,9 @@ pub(super) struct Messages<R> {
     reader: LinearReader,
     schemas: BTreeMap<u16, Arc<Schema<'static>>>,
     channels: BTreeMap<u16, Arc<Channel<'static>>>,
-    /// Behind the data section schemas and channels are repeated.
+    /// The summary section after the data section repeats schemas and channels.
     is_in_summary: bool,
-    is_over: bool,
+    has_ended: bool,
 }
 
 impl<R: Read> Messages<R> {
@@ -31,16 +31,16 @@ impl<R: Read> Messages<R> {
             schemas: BTreeMap::new(),
             channels: BTreeMap::new(),
             is_in_summary: false,
-            is_over: false,
+            has_ended: false,
         }
     }
 
-    /// Number of bytes that were read from the source.
+    /// Returns the number of bytes read from the source.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
-    /// Whether the section that holds the messages was read to its end and has the CRC that it says.
+    /// True if the data section was read to its end and its CRC is correct.
     pub(super) fn are_complete(&self) -> bool {
         self.is_in_summary
     }
@@ -70,7 +70,7 @@ impl<R: Read> Messages<R> {
                     let (id, schema) = (fields.u16()?, fields.u16()?);
                     let (topic, message_encoding) = (fields.text()?, fields.text()?);
                     let schema = self.schemas.get(&schema).cloned();
-                    // Recordings have no metadata of channels.
+                    // Channels of recordings have no metadata.
                     let metadata = BTreeMap::new();
                     let channel =
                         Arc::new(Channel { id, topic, schema, message_encoding, metadata });
@@ -98,11 +98,11 @@ impl<R: Read> Iterator for Messages<R> {
     type Item = Result<Message<'static>, McapError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
+        if self.has_ended {
             return None;
         }
         let message = self.message().transpose();
-        self.is_over = !matches!(message, Some(Ok(_)));
+        self.has_ended = !matches!(message, Some(Ok(_)));
         message
     }
 }
@@ -116,7 +116,7 @@ fn read_some(source: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// What is left of a record.
+/// Unread fields of a record.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -138,7 +138,7 @@ impl<'a> Fields<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Bytes behind their number.
+    /// Reads a length and that number of bytes.
     fn bytes(&mut self) -> Result<&'a [u8], McapError> {
         let length = self.u32()? as usize;
         let (taken, rest) = self.0.split_at_checked(length).ok_or_else(too_short)?;
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Error of a record that ends before a length in it does.
+/// Returns the error of a record that is shorter than a length in it.
 fn too_short() -> McapError {
     McapError::UnexpectedEof
 }

@@ -1,8 +1,8 @@
-//! Reading a recording tick by tick.
+//! Reads recordings tick by tick.
 
 use super::channels::{self, Content, Kind, kind_of};
 use super::messages::Messages;
-use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout};
+use super::{MAX_MESSAGE_BYTES, RecordingError, foxglove, layout};
 use mcap::sans_io::linear_reader::LinearReaderOptions;
 use mcap::{McapError, Message};
 use std::fmt;
@@ -15,39 +15,38 @@ use tandem_scene::{
     CameraFrame, CameraId, Cameras, CamerasError, FrameId, LidarSweep, Observation, RoutePlan,
 };
 
-/// Reads a recording tick by tick. Ends with an error where the file is damaged or cut off, and
-/// with nothing only after a whole one.
+/// Reads a recording tick by tick. The last item is an error if the file is damaged or truncated.
 pub struct RecordingReader {
     messages: Messages<BufReader<File>>,
     plan: RoutePlan,
     ticks: Ticks,
-    is_over: bool,
+    has_ended: bool,
 }
 
 impl RecordingReader {
     /// Opens a recording and reads its plan.
     ///
     /// # Errors
-    /// If it is missing, damaged up to there, or not a recording.
+    /// If the file is missing, damaged before the end of its plan, or not a recording.
     pub fn open(path: &Path) -> Result<Self, RecordingError> {
         let file = File::open(path)
             .map_err(|source| RecordingError::Open { path: path.to_owned(), source })?;
         let mut messages = messages_of(file);
         let (plan, _) = first_message(path, &mut messages)?;
-        Ok(Self { messages, plan, ticks: Ticks::new(path), is_over: false })
+        Ok(Self { messages, plan, ticks: Ticks::new(path), has_ended: false })
     }
 
-    /// The dense route.
+    /// Returns the dense route.
     pub fn plan(&self) -> &RoutePlan {
         &self.plan
     }
 
-    /// The dense route, to keep.
+    /// Consumes the reader and returns the dense route.
     pub fn into_plan(self) -> RoutePlan {
         self.plan
     }
 
-    /// The next tick; `None` after the last of a whole file.
+    /// Returns the next tick; `None` at the end of a complete file.
     fn tick(&mut self) -> Result<Option<Observation>, RecordingError> {
         for message in self.messages.by_ref() {
             let message = message.map_err(|error| damaged(&self.ticks.path, &error))?;
@@ -63,27 +62,27 @@ impl Iterator for RecordingReader {
     type Item = Result<Observation, RecordingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
+        if self.has_ended {
             return None;
         }
         let tick = self.tick().transpose();
-        self.is_over = !matches!(tick, Some(Ok(_)));
+        self.has_ended = !matches!(tick, Some(Ok(_)));
         tick
     }
 }
 
-/// The messages of a file, of which everything that has a checksum is checked.
+/// Returns the messages of a file. All checksums of the file are verified.
 pub(super) fn messages_of(file: File) -> Messages<BufReader<File>> {
     let options = LinearReaderOptions::default()
         .with_check_finishes_after_end_magic(true)
         .with_prevalidate_chunk_crcs(true)
         .with_validate_data_section_crc(true)
         .with_validate_summary_section_crc(true)
-        .with_record_length_limit(2 * LARGEST_MESSAGE);
+        .with_record_length_limit(2 * MAX_MESSAGE_BYTES);
     Messages::new(BufReader::new(file), options)
 }
 
-/// Reads the first message, which is the plan.
+/// Reads the first message, which must be the plan.
 pub(super) fn first_message(
     path: &Path,
     messages: &mut Messages<BufReader<File>>,
@@ -91,7 +90,7 @@ pub(super) fn first_message(
     let foreign = |reason: String| RecordingError::Channel { path: path.to_owned(), reason };
     let first = match messages.next() {
         None => {
-            let reason = "it holds no message; a recording begins with its /plan".to_owned();
+            let reason = "it contains no message; a recording begins with its /plan".to_owned();
             return Err(foreign(reason));
         }
         Some(message) => message.map_err(|error| damaged(path, &error))?,
@@ -124,18 +123,18 @@ pub(super) fn damaged(path: &Path, error: &McapError) -> RecordingError {
 /// Builds observations from messages.
 pub(super) struct Ticks {
     path: PathBuf,
-    /// The last one that was whole; 0 before the first.
+    /// Last complete tick; 0 before the first.
     tick: u64,
     cameras: Cameras<(Belonging, CameraFrame)>,
     lidar: Option<(Belonging, LidarSweep)>,
 }
 
-/// The observation that a reading belongs to.
+/// Observation that an image or sweep belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Belonging {
-    /// In recordings of version 1: its tick.
+    /// Its tick, in recordings of version 1.
     Tick(u64),
-    /// The lower half of its tick.
+    /// The lower 32 bits of its tick.
     Sequence(u32),
 }
 
@@ -153,7 +152,7 @@ impl Ticks {
         Self { path: path.to_owned(), tick: 0, cameras: Cameras::NONE, lidar: None }
     }
 
-    /// Takes the next message; returns an observation if it completes one.
+    /// Processes the next message; returns an observation if it completes one.
     pub(super) fn take(
         &mut self,
         message: &Message<'_>,
@@ -161,13 +160,13 @@ impl Ticks {
         let (kind, camera) = kind_of(&message.channel)
             .map_err(|reason| RecordingError::Channel { path: self.path.clone(), reason })?;
         self.complete(kind, camera, message)
-            .map_err(|reason| self.wrong(&kind.topic_of(camera), reason))
+            .map_err(|reason| self.message_error(&kind.topic_of(camera), reason))
     }
 
-    /// Checks that no observation is incomplete where the messages end.
+    /// Checks that no observation is incomplete at the end of the messages.
     pub(super) fn end(&self) -> Result<(), RecordingError> {
         if !self.cameras.is_empty() || self.lidar.is_some() {
-            return Err(self.wrong(channels::OBSERVATION, "it is missing".to_owned()));
+            return Err(self.message_error(channels::OBSERVATION, "it is missing".to_owned()));
         }
         Ok(())
     }
@@ -181,15 +180,15 @@ impl Ticks {
         let data = &message.data[..];
         let sequence = Belonging::Sequence(message.sequence);
         match kind.content {
-            Content::Plan => return Err("there is a second one".to_owned()),
+            Content::Plan => return Err("this is the second one".to_owned()),
             Content::Mounts | Content::Calibration => {}
             Content::Camera => {
                 self.put_camera(camera, (sequence, foxglove::decode_camera(data)?))?;
             }
             Content::Lidar => put(&mut self.lidar, (sequence, foxglove::decode_lidar(data)?))?,
             Content::FirstCamera => {
-                let (tick, picture) = layout::decode_first_camera(data)?;
-                self.put_camera(camera, (Belonging::Tick(tick), picture))?;
+                let (tick, image) = layout::decode_first_camera(data)?;
+                self.put_camera(camera, (Belonging::Tick(tick), image))?;
             }
             Content::FirstLidar => {
                 let (tick, lidar) = layout::decode_first_lidar(data)?;
@@ -207,13 +206,13 @@ impl Ticks {
                 let rest = layout::decode_first_observation(data)?;
                 let of = Belonging::Tick(rest.observation.frame.0);
                 let ids = rest.has_camera.then_some(CameraId::FRONT);
-                return self.together(rest, of, ids.into_iter()).map(Some);
+                return self.assemble(rest, of, ids.into_iter()).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// Keeps a picture for its observation.
+    /// Stores an image for its observation.
     fn put_camera(&mut self, id: CameraId, of: (Belonging, CameraFrame)) -> Result<(), String> {
         self.cameras.insert(id, of).map_err(|error| match error {
             CamerasError::Twice(_) => "there are two of one tick".to_owned(),
@@ -221,8 +220,8 @@ impl Ticks {
         })
     }
 
-    /// Joins an observation and its readings: pictures of these cameras were taken at these ticks, and
-    /// the sweep ended at `ended`.
+    /// Assembles an observation with its images and sweep. `cameras` contains the capture ticks of the
+    /// images; the sweep ended at `ended`.
     fn at_ticks(
         &mut self,
         rest: layout::Rest,
@@ -230,19 +229,19 @@ impl Ticks {
         ended: FrameId,
     ) -> Result<Observation, String> {
         for (id, taken) in cameras.iter() {
-            if let Some((_, picture)) = self.cameras.get_mut(id) {
-                picture.id = *taken;
+            if let Some((_, image)) = self.cameras.get_mut(id) {
+                image.id = *taken;
             }
         }
         if let Some((_, lidar)) = &mut self.lidar {
             lidar.id = ended;
         }
         let of = Belonging::Sequence(rest.observation.frame.0 as u32);
-        self.together(rest, of, cameras.iter().map(|(id, _)| id))
+        self.assemble(rest, of, cameras.iter().map(|(id, _)| id))
     }
 
-    /// Joins an observation and its readings, which name it as `of`; it has pictures of `cameras`.
-    fn together(
+    /// Assembles an observation with its images, of `cameras`, and its sweep, which must belong to `of`.
+    fn assemble(
         &mut self,
         rest: layout::Rest,
         of: Belonging,
@@ -251,53 +250,54 @@ impl Ticks {
         let layout::Rest { mut observation, has_lidar, .. } = rest;
         let tick = observation.frame.0;
         if tick <= self.tick {
-            return Err(format!("tick {tick} does not come behind it"));
+            return Err(format!("tick {tick} does not come after tick {}", self.tick));
         }
-        let mut pictures: Vec<_> = std::mem::take(&mut self.cameras).into_iter().collect();
+        let mut images: Vec<_> = std::mem::take(&mut self.cameras).into_iter().collect();
         for id in cameras {
-            let place = pictures.iter().position(|(name, _)| *name == id);
-            let mut picture = place.map(|place| pictures.swap_remove(place).1);
+            let idx = images.iter().position(|(name, _)| *name == id);
+            let mut image = idx.map(|idx| images.swap_remove(idx).1);
             let topic = channels::camera_topic(id);
-            let picture = belonging(&topic, tick, of, true, &mut picture)?;
-            let picture = picture.expect("it is there");
-            observation.cameras.insert(id, picture).map_err(|error| error.to_string())?;
+            let image = belonging(&topic, tick, of, true, &mut image)?;
+            let image = image.expect("`belonging` returns an image that is expected");
+            observation.cameras.insert(id, image).map_err(|error| error.to_string())?;
         }
-        if let Some((id, picture)) = pictures.pop() {
-            belonging(&channels::camera_topic(id), tick, of, false, &mut Some(picture))?;
+        if let Some((id, image)) = images.pop() {
+            belonging(&channels::camera_topic(id), tick, of, false, &mut Some(image))?;
         }
         observation.lidar = belonging(channels::LIDAR, tick, of, has_lidar, &mut self.lidar)?;
         self.tick = tick;
         Ok(observation)
     }
 
-    fn wrong(&self, topic: &str, reason: String) -> RecordingError {
+    fn message_error(&self, topic: &str, reason: String) -> RecordingError {
         let topic = topic.to_owned();
         RecordingError::Message { path: self.path.clone(), topic, tick: self.tick, reason }
     }
 }
 
-/// Keeps a reading for its observation.
-fn put<T>(place: &mut Option<T>, reading: T) -> Result<(), String> {
-    match place.replace(reading) {
+/// Stores a sweep for its observation.
+fn put<T>(slot: &mut Option<T>, reading: T) -> Result<(), String> {
+    match slot.replace(reading) {
         None => Ok(()),
         Some(_) => Err("there are two of one tick".to_owned()),
     }
 }
 
-/// Takes a reading, if the observation of `tick` has one according to its message, and only then.
+/// Takes an image or sweep that belongs to `of`, the observation of `tick`.
+///
+/// # Errors
+/// If it is missing although `is_expected`, present although not, or belongs to another observation.
 fn belonging<T>(
     topic: &str,
     tick: u64,
     of: Belonging,
-    is_there: bool,
+    is_expected: bool,
     reading: &mut Option<(Belonging, T)>,
 ) -> Result<Option<Arc<T>>, String> {
-    match (is_there, reading.take()) {
+    match (is_expected, reading.take()) {
         (false, None) => Ok(None),
         (true, Some((found, reading))) if found == of => Ok(Some(Arc::new(reading))),
-        (true, None) => Err(format!("tick {tick} has a {topic} message that the file lacks")),
-        (_, Some((found, _))) => {
-            Err(format!("tick {tick} comes behind a {topic} message of {found}"))
-        }
+        (true, None) => Err(format!("the file lacks the {topic} message of tick {tick}")),
+        (_, Some((found, _))) => Err(format!("tick {tick} follows a {topic} message of {found}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Recovering recordings that were cut off or damaged.
+//! Recovers truncated or damaged recordings.
 
 use super::RecordingError;
 use super::messages::Messages;
@@ -12,40 +12,39 @@ use tandem_files::open_regular;
 use tandem_scene::{FrameId, Observation};
 use tandem_timing::Timestamp;
 
-/// What was recovered of a recording.
+/// Result of a recovery.
 pub struct Recovery {
-    /// Number of ticks that were kept.
+    /// Number of recovered ticks.
     pub ticks: u64,
-    /// The last of them and its time.
+    /// Last recovered tick and its time.
     pub last: Option<(FrameId, Timestamp)>,
     /// Size of the new recording.
     pub bytes: u64,
-    /// What was not kept, if there is more than an index after the last tick.
+    /// `None` if at most the index after the last tick was damaged.
     pub loss: Option<Loss>,
 }
 
 /// Part of a recording that was not kept.
 pub struct Loss {
-    /// Why.
     pub reason: String,
-    /// Number of bytes before it.
+    /// Number of bytes before the lost part.
     pub kept_bytes: u64,
     /// Size of the damaged recording.
     pub total_bytes: u64,
 }
 
-/// Writes the ticks of `partial` that come before its first damage to `path`, which appears when it
-/// is whole. Messages are copied as they are.
+/// Writes the ticks of `partial` before its first damage atomically to `path`. Messages are copied
+/// unchanged.
 ///
 /// # Errors
-/// If `partial` is missing, still being written, or so damaged that not even the plan is there, or
-/// if `path` cannot be written.
+/// If `partial` is missing, still being written, or damaged before the end of its plan, or if `path`
+/// can't be written.
 pub fn recover(partial: &Path, path: &Path) -> Result<Recovery, RecordingError> {
     let unreadable = |source| RecordingError::Open { path: partial.to_owned(), source };
     let file = open_regular(partial).map_err(unreadable)?;
     let total_bytes = file.metadata().map_err(unreadable)?.len();
-    // Until the end: it also keeps the new file's writer from removing `partial` as a killed
-    // writer's.
+    // Held until the end: the lock also prevents the writer of the new file from removing `partial` as
+    // the leftover of a killed writer.
     if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
         return Err(RecordingError::InUse { path: partial.to_owned() });
     }
@@ -79,7 +78,7 @@ pub fn recover(partial: &Path, path: &Path) -> Result<Recovery, RecordingError> 
         }
     };
     let bytes = output.finish()?;
-    // What comes after all messages is an index, which was written again.
+    // Only an index follows the messages, and it was rebuilt.
     let is_of_index = |error: &RecordingError| {
         source.messages.are_complete() && matches!(error, RecordingError::File { .. })
     };
@@ -88,7 +87,7 @@ pub fn recover(partial: &Path, path: &Path) -> Result<Recovery, RecordingError> 
     Ok(Recovery { ticks, last, bytes, loss })
 }
 
-/// A recording that may be damaged.
+/// Recording that may be damaged.
 struct Source<'a> {
     path: &'a Path,
     messages: Messages<BufReader<File>>,
@@ -96,7 +95,7 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The next tick with the messages since the last one; `None` after the last of a whole file.
+    /// Returns the next tick with the messages since the last one; `None` at the end of a complete file.
     fn tick(&mut self) -> Result<Option<(Observation, Vec<Message<'static>>)>, RecordingError> {
         let mut messages = Vec::new();
         for message in self.messages.by_ref() {
@@ -111,7 +110,7 @@ impl Source<'_> {
     }
 }
 
-/// The reason of an error, without the file and what to do.
+/// Returns the reason of an error, without the file and the advice.
 fn reason_of(error: RecordingError) -> String {
     match error {
         RecordingError::File { reason, .. } | RecordingError::Channel { reason, .. } => reason,

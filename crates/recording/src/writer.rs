@@ -1,30 +1,31 @@
-//! Writing a recording tick by tick.
+//! Writes recordings tick by tick.
 
-use super::channels::{Content, Kind, OF_CAMERAS, WRITTEN};
-use super::{LARGEST_MESSAGE, RecordingError, foxglove, layout, nanos};
+use super::channels::{Content, Kind, OBSERVATION_OF_CAMERAS, WRITTEN};
+use super::{MAX_MESSAGE_BYTES, RecordingError, foxglove, layout, nanos};
 use mcap::records::MessageHeader;
 use mcap::{Compression, McapError, Message, WriteOptions, Writer};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use tandem_files::WholeFile;
+use tandem_files::AtomicFile;
 use tandem_scene::{CameraId, Cameras, Observation, RoutePlan, SensorSuite};
 
-/// Writes a recording, tick by tick. The file appears when [`RecordingWriter::finish`] succeeds.
+/// Writes a recording tick by tick. The file appears under its name when [`RecordingWriter::finish`]
+/// succeeds.
 pub struct RecordingWriter {
     output: Output,
     channels: [u16; WRITTEN.len()],
-    /// Channels of pictures and calibrations of cameras other than the front one.
+    /// Channels of images and of calibrations of all cameras except the front one.
     others: Cameras<[u16; 2]>,
     tick: u64,
     buffer: Vec<u8>,
 }
 
 impl RecordingWriter {
-    /// Begins a recording of a drive on `plan` with the sensors of `suite`.
+    /// Creates a recording of a drive along `plan` with the sensors of `suite`.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the file can't be written.
     pub fn create(
         path: &Path,
         plan: &RoutePlan,
@@ -34,18 +35,18 @@ impl RecordingWriter {
         let mut channels = [0; WRITTEN.len()];
         let mut others = Cameras::NONE;
         for (id, _) in suite.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT) {
-            others.insert(id, [0; 2]).expect("names of a suite differ");
+            others.insert(id, [0; 2]).expect("camera names of a suite are unique");
         }
         for (channel, kind) in channels.iter_mut().zip(&WRITTEN) {
             let is_of_cameras = kind.content == Content::Observation && !others.is_empty();
-            let kind = if is_of_cameras { &OF_CAMERAS } else { kind };
+            let kind = if is_of_cameras { &OBSERVATION_OF_CAMERAS } else { kind };
             *channel = output.add(kind, CameraId::FRONT)?;
         }
-        for (place, content) in [Content::Camera, Content::Calibration].into_iter().enumerate() {
+        for (idx, content) in [Content::Camera, Content::Calibration].into_iter().enumerate() {
             let kind = WRITTEN.iter().find(|kind| kind.content == content);
-            let kind = kind.expect("what is written has a channel");
+            let kind = kind.expect("every written content has a channel");
             for (id, _) in suite.cameras.iter().filter(|(id, _)| *id != CameraId::FRONT) {
-                others.get_mut(id).expect("it was inserted")[place] = output.add(kind, id)?;
+                others.get_mut(id).expect("inserted above")[idx] = output.add(kind, id)?;
             }
         }
         let mut writer = Self { output, channels, others, tick: 0, buffer: Vec::new() };
@@ -61,15 +62,15 @@ impl RecordingWriter {
         Ok(writer)
     }
 
-    /// Adds a tick; its truth is left out. When this returns, the tick is in the unfinished file,
-    /// from which [`recover`](super::recover) takes it if this process is killed.
+    /// Appends a tick without its ground truth. After this returns, [`recover`](super::recover) can
+    /// restore the tick from the unfinished file if this process is killed.
     ///
     /// # Errors
-    /// If the disk refuses, or a picture or a sweep is larger than [`LARGEST_MESSAGE`].
+    /// If the file can't be written, or an image or sweep is larger than [`MAX_MESSAGE_BYTES`].
     ///
     /// # Panics
-    /// If ticks do not ascend, a picture does not have the bytes that its size says, or it is of a camera
-    /// that the recording's suite does not name.
+    /// If ticks are not ascending, the number of bytes of an image does not match its size, or its camera
+    /// is not in the recording's sensor suite.
     pub fn write(&mut self, observation: &Observation) -> Result<(), RecordingError> {
         let tick = observation.frame.0;
         assert!(tick > self.tick, "tick {tick} comes after tick {}", self.tick);
@@ -91,46 +92,47 @@ impl RecordingWriter {
         self.output.end_chunk()
     }
 
-    /// Ends the recording; returns its size in bytes.
+    /// Completes the recording and returns its size in bytes.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the file can't be written.
     pub fn finish(self) -> Result<u64, RecordingError> {
         self.output.finish()
     }
 
-    /// Leaves the unfinished file under its temporary name, which is returned, after an error of
-    /// [`RecordingWriter::write`].
+    /// Keeps the unfinished file under its temporary name after an error of [`RecordingWriter::write`],
+    /// and returns that name.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the file can't be written.
     pub fn leave(self) -> io::Result<PathBuf> {
         self.output.leave()
     }
 
-    /// Writes what is in the buffer, and empties it; `camera` is the one that it is of, where it is.
+    /// Writes the buffer as a message and clears it. `camera` is the front camera for contents that do
+    /// not belong to a camera.
     fn put(
         &mut self,
         content: Content,
         camera: CameraId,
         time_ns: u64,
     ) -> Result<(), RecordingError> {
-        if self.buffer.len() > LARGEST_MESSAGE {
+        if self.buffer.len() > MAX_MESSAGE_BYTES {
             let (tick, bytes) = (self.tick, self.buffer.len());
             let reason = format!(
-                "a message of tick {tick} has {bytes} bytes, a recording holds at most \
-                 {LARGEST_MESSAGE} in one"
+                "a message of tick {tick} has {bytes} bytes, but a message of a recording holds at most \
+                 {MAX_MESSAGE_BYTES}"
             );
             return Err(RecordingError::Write { path: self.output.path.clone(), reason });
         }
         let is_of = |kind: &Kind| kind.content == content;
-        let place = WRITTEN.iter().position(is_of).expect("what is written has a channel");
+        let idx = WRITTEN.iter().position(is_of).expect("every written content has a channel");
         let channel_id = match camera {
-            CameraId::FRONT => self.channels[place],
+            CameraId::FRONT => self.channels[idx],
             other => {
-                let [pictures, calibrations] =
-                    *self.others.get(other).expect("the recording's suite names the camera");
-                if content == Content::Camera { pictures } else { calibrations }
+                let [images, calibrations] =
+                    *self.others.get(other).expect("the camera is in the recording's suite");
+                if content == Content::Camera { images } else { calibrations }
             }
         };
         let header = MessageHeader {
@@ -145,10 +147,10 @@ impl RecordingWriter {
     }
 }
 
-/// An MCAP file of chunks that appears when it is finished.
+/// MCAP file that appears under its name when it is finished.
 pub(super) struct Output {
     path: PathBuf,
-    writer: Writer<BufWriter<WholeFile>>,
+    writer: Writer<BufWriter<AtomicFile>>,
 }
 
 impl Output {
@@ -160,14 +162,14 @@ impl Output {
             // Chunks end with ticks.
             .chunk_size(None)
             .profile("tandem.recording");
-        let open = || Writer::with_options(BufWriter::new(WholeFile::create(path)?), options);
+        let open = || Writer::with_options(BufWriter::new(AtomicFile::create(path)?), options);
         match open() {
             Ok(writer) => Ok(Self { path: path.to_owned(), writer }),
             Err(error) => Err(unwritable(path, &error)),
         }
     }
 
-    /// Adds a channel; `camera` is the one that it is of, where it is.
+    /// Adds a channel. `camera` is the front camera for kinds that do not belong to a camera.
     fn add(&mut self, kind: &Kind, camera: CameraId) -> Result<u16, RecordingError> {
         let (name, encoding, data) = kind.schema();
         let mut add = || {
@@ -188,12 +190,12 @@ impl Output {
         self.writer.write(message).map_err(|error| unwritable(&self.path, &error))
     }
 
-    /// Ends a chunk and hands it to the system.
+    /// Ends a chunk and writes it to the file.
     pub(super) fn end_chunk(&mut self) -> Result<(), RecordingError> {
         self.writer.flush().map_err(|error| unwritable(&self.path, &error))
     }
 
-    /// Ends the file; returns its size in bytes.
+    /// Completes the file and returns its size in bytes.
     pub(super) fn finish(mut self) -> Result<u64, RecordingError> {
         let path = self.path;
         let close = || -> Result<u64, McapError> {
@@ -208,17 +210,17 @@ impl Output {
     }
 
     fn leave(self) -> io::Result<PathBuf> {
-        // What is still in the buffer is of a tick that is incomplete.
+        // The buffered data belongs to an incomplete tick and is dropped.
         self.writer.into_inner().into_parts().0.leave()
     }
 }
 
 fn unwritable(path: &Path, error: &McapError) -> RecordingError {
-    RecordingError::Write { path: path.to_owned(), reason: refusal(error) }
+    RecordingError::Write { path: path.to_owned(), reason: write_error_message(error) }
 }
 
-/// Why an MCAP file cannot be written: the reason of the system, where there is one.
-pub fn refusal(error: &McapError) -> String {
+/// Returns the reason why an MCAP file can't be written: the operating system's message, if any.
+pub fn write_error_message(error: &McapError) -> String {
     match error {
         McapError::Io(source) => source.to_string(),
         other => other.to_string(),

@@ -1,28 +1,28 @@
-//! Charts as the charting library takes them.
+//! Charts in the format of the charting library (Plotly).
 
 use plotly::common::{ErrorData, ErrorType, Fill, Line, LineShape, Mode, Visible};
 use plotly::layout::{Axis, AxisType};
 use plotly::{Layout, Plot, Scatter};
 use tandem_timing::LatencyHistogram;
 
-/// Bars of a latency histogram per factor of ten.
+/// Bins of a latency histogram per decade.
 const BINS_PER_DECADE: f64 = 20.0;
 
-/// The charts of a page, in the order in which they were added.
+/// Charts of a page, in the order of their addition.
 #[derive(Default)]
 pub(super) struct Charts(Vec<serde_json::Value>);
 
 impl Charts {
-    /// Adds a chart and gives its place in the page (HTML).
+    /// Adds a chart and returns its HTML element.
     pub(super) fn add(&mut self, plot: Plot) -> String {
         let id = format!("chart-{}", self.0.len());
         let figure: serde_json::Value =
-            serde_json::from_str(&plot.to_json()).expect("the library writes whole JSON");
+            serde_json::from_str(&plot.to_json()).expect("Plotly writes valid JSON");
         self.0.push(serde_json::json!({ "id": id, "figure": figure }));
         format!("<div class=\"chart\" id=\"{id}\"></div>")
     }
 
-    /// What the page's script draws.
+    /// Returns the data for the page's script.
     pub(super) fn entries(&self) -> &[serde_json::Value] {
         &self.0
     }
@@ -32,8 +32,8 @@ impl Charts {
     }
 }
 
-/// Shares over a logarithmic axis of milliseconds, one outline each; those that `shown` denies are
-/// in the legend only.
+/// Plots histograms over a logarithmic axis of milliseconds. Those for which `shown` returns false are
+/// only in the legend.
 pub(super) fn histogram(
     y_title: &str,
     histograms: &[(&str, &LatencyHistogram)],
@@ -61,15 +61,14 @@ pub(super) fn histogram(
     plot
 }
 
-/// Points with their intervals: x, y, how far down and up the interval goes.
+/// Curve with error bars.
 pub(super) struct Curve {
-    /// Its entry in the legend.
     pub(super) name: String,
-    /// The points.
+    /// x, y, and the lengths of the error bar below and above y.
     pub(super) points: Vec<[f64; 4]>,
 }
 
-/// Curves with error bars.
+/// Plots curves with error bars.
 pub(super) fn curves(x_title: &str, y_title: &str, curves: Vec<Curve>) -> Plot {
     let mut plot = Plot::new();
     for Curve { name, points } in curves {
@@ -96,7 +95,8 @@ pub(super) fn curves(x_title: &str, y_title: &str, curves: Vec<Curve>) -> Plot {
     plot
 }
 
-/// Lower edges of bars in milliseconds and their shares in percent, a bar of nothing at both ends.
+/// Returns the lower edges of bins in milliseconds and their shares in percent, with an empty bin at both
+/// ends.
 fn outline(histogram: &LatencyHistogram) -> (Vec<f64>, Vec<f64>) {
     let bin_of = |value_ns: u64| ((value_ns.max(1) as f64).log10() * BINS_PER_DECADE) as i64;
     let mut bins: Vec<(i64, u64)> = Vec::new();
@@ -114,7 +114,7 @@ fn outline(histogram: &LatencyHistogram) -> (Vec<f64>, Vec<f64>) {
     let mut bins = bins.into_iter().peekable();
     (first - 1..=last + 1)
         .map(|bin| {
-            let count = bins.next_if(|(place, _)| *place == bin).map_or(0, |(_, count)| count);
+            let count = bins.next_if(|(next, _)| *next == bin).map_or(0, |(_, count)| count);
             let edge_ms = 10_f64.powf(bin as f64 / BINS_PER_DECADE) / 1e6;
             (edge_ms, 100.0 * count as f64 / total)
         })
@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn an_outline_holds_every_value_once() {
+    fn outline_contains_every_value_once() {
         let mut histogram = LatencyHistogram::new();
         for millis in [1, 1, 10, 40] {
             histogram.record(Duration::from_millis(millis));

@@ -1,18 +1,18 @@
-//! Drives as MCAP files that Foxglove shows: its well-known schemas, as JSON.
+//! Writes drives as MCAP files for Foxglove, with Foxglove's well-known schemas encoded as JSON.
 //!
-//! Its world is right-handed: x points east, y north, z up, and headings count counterclockwise, so y
-//! and headings change their sign. Times are simulation times.
+//! Foxglove's world is right-handed: x points east, y north, z up, and headings are counterclockwise.
+//! So y and headings change their sign. Times are simulation times.
 //!
 //! | topic | schema | messages |
 //! |---|---|---|
-//! | `/tf` | `foxglove.FrameTransform` | `map` to `ego`, one a tick |
-//! | `/ego` | `foxglove.PoseInFrame` | the ego vehicle in `map`, one a tick |
+//! | `/tf` | `foxglove.FrameTransform` | `map` to `ego`, one per tick |
+//! | `/ego` | `foxglove.PoseInFrame` | the ego vehicle in `map`, one per tick |
 //! | `/map` | `foxglove.SceneUpdate` | roads and planned route, one, first |
-//! | `/scene` | `foxglove.SceneUpdate` | ego, actors, lights and waypoints, one a scene |
+//! | `/scene` | `foxglove.SceneUpdate` | ego, actors, lights and waypoints, one per scene |
 //! | `/log` | `foxglove.Log` | infractions |
-//! | `/command` | `tandem.Command` | one a tick |
-//! | `/stages` | `tandem.StageTimes` | one a tick that was timed |
-//! | `/prefix` | `tandem.Prefix` | one a tick that had a prefix |
+//! | `/command` | `tandem.Command` | one per tick |
+//! | `/stages` | `tandem.StageTimes` | one per tick that was timed |
+//! | `/prefix` | `tandem.Prefix` | one per tick that had a prefix KV cache |
 
 use crate::campaign::log::{
     ActorTrack, LightLog, RouteLog, TICKS_PER_SCENE, TickLog, actor_kind_name,
@@ -27,7 +27,7 @@ use tandem_files::AtomicFile;
 use tandem_recording::write_error_message;
 use tandem_scene::{ActorKind, DeadlineVerdict, LightColor, StripKind, TICK_S};
 
-/// A drive cannot be written.
+/// Error returned when an MCAP file can't be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path:?}: {reason}")]
 pub struct McapWriteError {
@@ -35,11 +35,11 @@ pub struct McapWriteError {
     reason: String,
 }
 
-/// Length, width and height of the ego vehicle's box, meters.
+/// Length, width and height of the ego vehicle's bounding box, meters.
 const EGO_SIZE_M: [f64; 3] = [4.9, 2.13, 1.5];
 
-/// What is shown for an actor whose kind this is: height in meters, color.
-fn look(kind: ActorKind) -> (f64, [f64; 3]) {
+/// Returns height in meters and RGB color of the box drawn for an actor.
+fn box_style(kind: ActorKind) -> (f64, [f64; 3]) {
     match kind {
         ActorKind::Vehicle => (1.5, [0.94, 0.64, 0.23]),
         ActorKind::Bicycle => (1.7, [0.18, 0.62, 0.47]),
@@ -48,10 +48,10 @@ fn look(kind: ActorKind) -> (f64, [f64; 3]) {
     }
 }
 
-/// Writes `log` to `path`; returns the number of messages. The file appears when it is whole.
+/// Writes `log` atomically to `path`. Returns the number of messages.
 ///
 /// # Errors
-/// If the disk refuses.
+/// If the file can't be written.
 pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
     let options = WriteOptions::new().compression(Some(Compression::Lz4)).profile("");
     let write = || -> Result<u64, McapError> {
@@ -69,7 +69,7 @@ pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
     })
 }
 
-/// Topics, their schemas, and the schemas themselves.
+/// Returns topic, schema name and JSON schema of every channel.
 fn channels() -> [(&'static str, &'static str, Value); 8] {
     let number = || json!({"type": "number"});
     let text = || json!({"type": "string"});
@@ -102,7 +102,7 @@ fn channels() -> [(&'static str, &'static str, Value); 8] {
         "translation": vector(), "rotation": rotation(),
     }));
     let posed = object(json!({"timestamp": time(), "frame_id": text(), "pose": pose()}));
-    let said = object(json!({
+    let log_entry = object(json!({
         "timestamp": time(), "level": {"type": "integer"}, "message": text(), "name": text(),
         "file": text(), "line": {"type": "integer"},
     }));
@@ -120,7 +120,7 @@ fn channels() -> [(&'static str, &'static str, Value); 8] {
         ("/ego", "foxglove.PoseInFrame", posed),
         ("/map", "foxglove.SceneUpdate", scene.clone()),
         ("/scene", "foxglove.SceneUpdate", scene),
-        ("/log", "foxglove.Log", said),
+        ("/log", "foxglove.Log", log_entry),
         ("/command", "tandem.Command", command),
         ("/stages", "tandem.StageTimes", stages),
         ("/prefix", "tandem.Prefix", prefix),
@@ -176,15 +176,19 @@ impl Output {
             }
             let number = idx as u64 + 1;
             for event in log.events.iter().filter(|event| event.tick == Some(number)) {
-                self.put("/log", tick.time_s, &said(tick.time_s, &event.kind, &event.message))?;
+                self.put(
+                    "/log",
+                    tick.time_s,
+                    &log_message(tick.time_s, &event.kind, &event.message),
+                )?;
             }
         }
-        // What was only recorded when the route was closed.
+        // Events that were recorded when the route was closed.
         let end_s = log.ticks.last().map_or(TICK_S, |tick| tick.time_s);
         let count = log.ticks.len() as u64;
         let is_closing = |tick: Option<u64>| tick.is_none_or(|tick| tick == 0 || tick > count);
         for event in log.events.iter().filter(|event| is_closing(event.tick)) {
-            self.put("/log", end_s, &said(end_s, &event.kind, &event.message))?;
+            self.put("/log", end_s, &log_message(end_s, &event.kind, &event.message))?;
         }
         Ok(())
     }
@@ -240,12 +244,12 @@ fn stamp(time_s: f64) -> Value {
     json!({"sec": nanos / 1_000_000_000, "nsec": nanos % 1_000_000_000})
 }
 
-/// A place of our left-handed world.
+/// Converts a position of the left-handed world.
 fn vector([x, y, z]: [f64; 3]) -> Value {
     json!({"x": x, "y": if y == 0.0 { 0.0 } else { -y }, "z": z})
 }
 
-/// A heading of our left-handed world.
+/// Converts a heading of the left-handed world to a quaternion.
 fn rotation(yaw_rad: f64) -> Value {
     let half = -yaw_rad / 2.0;
     json!({"x": 0.0, "y": 0.0, "z": half.sin(), "w": half.cos()})
@@ -255,13 +259,13 @@ fn color([r, g, b]: [f64; 3], a: f64) -> Value {
     json!({"r": r, "g": g, "b": b, "a": a})
 }
 
-fn said(time_s: f64, kind: &str, message: &str) -> Value {
-    // 4 is an error.
+fn log_message(time_s: f64, kind: &str, message: &str) -> Value {
+    // Level 4 is `ERROR`.
     json!({"timestamp": stamp(time_s), "level": 4, "message": message, "name": kind, "file": "",
         "line": 0})
 }
 
-/// An entity with nothing but the primitives that are given.
+/// Creates an entity with the given primitives and no others.
 fn entity(time_s: f64, id: &str, primitives: &[(&str, Value)], metadata: &[(&str, &str)]) -> Value {
     let metadata = metadata.iter().map(|(key, value)| json!({"key": key, "value": value}));
     let mut entity = json!({
@@ -277,7 +281,7 @@ fn entity(time_s: f64, id: &str, primitives: &[(&str, Value)], metadata: &[(&str
     entity
 }
 
-/// A ribbon on the ground.
+/// Creates a line with a width on the ground.
 fn ribbon(
     points: impl Iterator<Item = [f64; 2]>,
     width_m: f64,
@@ -293,10 +297,10 @@ fn ribbon(
     ("lines", json!([line]))
 }
 
-/// Roads and the planned route.
+/// Creates the scene of roads and planned route.
 fn map(log: &RouteLog, time_s: f64) -> Value {
     let mut entities = Vec::new();
-    for (place, strip) in log.strips.iter().enumerate() {
+    for (idx, strip) in log.strips.iter().enumerate() {
         let gray = match strip.kind {
             StripKind::Driving => 0.35,
             StripKind::Parking => 0.28,
@@ -304,10 +308,10 @@ fn map(log: &RouteLog, time_s: f64) -> Value {
             StripKind::Sidewalk => 0.5,
         };
         let points = strip.center_m.iter().map(|point| point.to_array());
-        // A gap of 10 cm on both sides shows where a lane ends.
+        // A gap of 10 cm on both sides marks the edges of the lane.
         let width_m = (strip.width_m - 0.2).max(0.1);
         let line = ribbon(points, width_m, -0.1, color([gray; 3], 1.0));
-        entities.push(entity(time_s, &format!("strip {place}"), &[line], &[]));
+        entities.push(entity(time_s, &format!("strip {idx}"), &[line], &[]));
     }
     let planned = log.planned_m.iter().copied();
     let route = ribbon(planned, 0.6, -0.05, color([0.3, 0.6, 0.95], 0.7));
@@ -315,20 +319,20 @@ fn map(log: &RouteLog, time_s: f64) -> Value {
     json!({"deletions": [], "entities": entities})
 }
 
-/// Which actors are there, scene by scene.
+/// Actors of each scene.
 struct Scenes {
-    /// Place of the track and the pose.
+    /// By scene: index of the track and pose.
     scenes: Vec<Vec<(usize, [f64; 3])>>,
 }
 
 impl Scenes {
     fn new(log: &RouteLog) -> Self {
         let mut scenes = vec![Vec::new(); log.scenes()];
-        for (place, track) in log.actors.iter().enumerate() {
+        for (idx, track) in log.actors.iter().enumerate() {
             for run in &track.runs {
-                let there = scenes.iter_mut().skip(run.first_scene);
-                for (scene, pose) in there.zip(&run.poses) {
-                    scene.push((place, *pose));
+                let scenes = scenes.iter_mut().skip(run.first_scene);
+                for (scene, pose) in scenes.zip(&run.poses) {
+                    scene.push((idx, *pose));
                 }
             }
         }
@@ -340,8 +344,8 @@ impl Scenes {
         let at = tick.time_s;
         let ego = cube([tick.x_m, tick.y_m, tick.yaw_rad], EGO_SIZE_M, [0.16, 0.47, 0.84]);
         let mut entities = vec![entity(at, "ego", &[ego], &[])];
-        for (place, pose) in &self.scenes[idx / TICKS_PER_SCENE] {
-            entities.push(actor(at, &log.actors[*place], *pose));
+        for (track, pose) in &self.scenes[idx / TICKS_PER_SCENE] {
+            entities.push(actor(at, &log.actors[*track], *pose));
         }
         for light in &log.lights {
             entities.extend(lamp(at, light, idx as u64 + 1));
@@ -351,13 +355,13 @@ impl Scenes {
             let (sin, cos) = tick.yaw_rad.sin_cos();
             let dots = log.waypoints[found].waypoints_m.iter().map(|point| {
                 let [x, y] = point.map(f64::from);
-                let place = [tick.x_m + cos * x - sin * y, tick.y_m + sin * x + cos * y, 0.3];
-                ball(place, 0.5, [0.85, 0.35, 0.12])
+                let center = [tick.x_m + cos * x - sin * y, tick.y_m + sin * x + cos * y, 0.3];
+                ball(center, 0.5, [0.85, 0.35, 0.12])
             });
             let spheres = ("spheres", Value::Array(dots.collect()));
             entities.push(entity(at, "waypoints", &[spheres], &[]));
         }
-        // 1 is everything: what is still there follows.
+        // Type 1 deletes all entities; the current ones follow.
         json!({"deletions": [{"timestamp": stamp(at), "type": 1, "id": ""}], "entities": entities})
     }
 }
@@ -371,22 +375,22 @@ fn cube([x, y, yaw]: [f64; 3], size_m: [f64; 3], rgb: [f64; 3]) -> (&'static str
     ("cubes", json!([cube]))
 }
 
-fn ball(place: [f64; 3], diameter_m: f64, rgb: [f64; 3]) -> Value {
+fn ball(center: [f64; 3], diameter_m: f64, rgb: [f64; 3]) -> Value {
     json!({
-        "pose": {"position": vector(place), "orientation": rotation(0.0)},
+        "pose": {"position": vector(center), "orientation": rotation(0.0)},
         "size": {"x": diameter_m, "y": diameter_m, "z": diameter_m}, "color": color(rgb, 1.0),
     })
 }
 
 fn actor(time_s: f64, track: &ActorTrack, pose: [f64; 3]) -> Value {
-    let (height_m, rgb) = look(track.kind);
+    let (height_m, rgb) = box_style(track.kind);
     let [half_length, half_width] = track.half_m;
     let cube = cube(pose, [2.0 * half_length, 2.0 * half_width, height_m], rgb);
     let metadata = [("kind", actor_kind_name(track.kind)), ("type", track.type_id.as_str())];
     entity(time_s, &format!("actor {}", track.id), &[cube], &metadata)
 }
 
-/// A light that has shown something by now.
+/// Creates the entity of a light; `None` before its first color.
 fn lamp(time_s: f64, light: &LightLog, tick: u64) -> Option<Value> {
     let (_, shows) = light.shows.iter().rfind(|(from, _)| *from <= tick)?;
     let rgb = match shows {

@@ -1,4 +1,4 @@
-//! What stages took, and how old prefixes were.
+//! Latency of each stage and age of the prefix KV cache.
 
 use super::ReportRun;
 use super::charts::{Charts, histogram};
@@ -6,9 +6,9 @@ use std::fmt::Write;
 use tandem_page::milliseconds;
 use tandem_timing::{LatencyHistogram, Role, Stage};
 
-/// The latency part of a run; its charts are added to `charts`.
-pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> String {
-    let head = format!("<h3 id=\"latency-{place}\">Latency of each stage</h3>");
+/// Returns the latency section of run number `run_idx`, and adds its charts to `charts`.
+pub(super) fn section(run: &ReportRun, run_idx: usize, charts: &mut Charts) -> String {
+    let head = format!("<h3 id=\"latency-{run_idx}\">Latency of each stage</h3>");
     let timed: Vec<(&str, &LatencyHistogram)> = Stage::all()
         .iter()
         .copied()
@@ -18,7 +18,7 @@ pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> Str
     if timed.is_empty() {
         return head + "<div class=\"card\"><p>No stage was timed.</p></div>";
     }
-    // The parts matter once something stands out; the whole and the networks come first.
+    // Shows the totals and the networks; all other stages are hidden until selected in the legend.
     let is_shown = |stage: Stage| {
         [Stage::TICK, Stage::PREFILL].contains(&stage) || stage.role() == Role::FastNetwork
     };
@@ -35,7 +35,7 @@ pub(super) fn section(run: &ReportRun, place: usize, charts: &mut Charts) -> Str
         let _ = write!(
             out,
             "<div class=\"card\"><h4>Age of the prefix</h4>{chart}<p class=\"small\">Tick time minus \
-             capture time of the newest frame in the prefix, over ticks that had one.</p></div>"
+             capture time of the newest frame in the prefix, over ticks with a prefix.</p></div>"
         );
     }
     out
@@ -76,8 +76,8 @@ fn table(run: &ReportRun, timed: &[(&str, &LatencyHistogram)]) -> String {
     };
     let _ = write!(
         out,
-        "</tbody></table><p class=\"small\">Percentiles are nearest-rank, from histograms of 3 \
-         digits that never understate; max is exact. Count is the number of ticks at which the stage ran, \
+        "</tbody></table><p class=\"small\">Percentiles are nearest-rank, from histograms with 3 \
+         significant digits, rounded up; max is exact. Count is the number of ticks at which the stage ran, \
          without the first {} ticks of each route. {budget} {} ticks had no prefix yet.</p>",
         run.warm_up_ticks,
         run.statistics.ticks_without_prefix(),

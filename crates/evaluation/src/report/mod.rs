@@ -1,5 +1,5 @@
-//! One self-contained HTML page about a run: it opens from disk, asks the network for nothing, and
-//! holds everything that it shows, replays included.
+//! Self-contained HTML report of a run: it opens from disk, makes no network requests, and contains all
+//! its data, replays included.
 
 pub mod bootstrap;
 mod charts;
@@ -13,7 +13,7 @@ pub use foxglove::{McapWriteError, write_mcap};
 
 use crate::campaign::log::{LoggedEvent, RouteLog};
 use crate::results::ScoreCard;
-use crate::scoring::{Record, split_route_id};
+use crate::scoring::{MIN_SPEED_KEY, Record, split_route_id};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use sweep::Sweep;
@@ -24,49 +24,47 @@ const STYLE: &str = include_str!("report.css");
 const REPLAY_SCRIPT: &str = include_str!("replay.js");
 const PAGE_SCRIPT: &str = include_str!("report.js");
 
-/// What a page is made of. All text is escaped.
+/// Content of a report. All text is escaped.
 pub struct Report<'a> {
-    /// Heading.
     pub title: &'a str,
-    /// What a reader must know before looking at any number, e.g. "random weights: this shows the
-    /// chain, not skill". Stands out at the top; empty for none.
+    /// Caveat that is highlighted at the top, e.g. "random weights: this shows the chain, not skill";
+    /// empty for none.
     pub note: &'a str,
-    /// Name and value of everything worth knowing about run and machine, in order: versions, seed,
-    /// CPU, GPU.
+    /// Names and values of run and machine, in order: versions, seed, CPU, GPU.
     pub facts: &'a [(String, String)],
-    /// One or more runs, each with scores and latencies of its own.
+    /// One or more runs, each with its own scores and latencies.
     pub runs: &'a [ReportRun],
-    /// What latency costs, if the runs are the settings of a sweep.
+    /// Present if the runs are the settings of a sweep.
     pub sweep: Option<&'a Sweep>,
 }
 
-/// The drives of one driver. Drives are taken in one by one, so that no more than one log needs to
-/// be in memory.
+/// Drives of one driver. They are added one by one, so that at most one log is in memory.
 pub struct ReportRun {
     driver: String,
     drives_total: usize,
     warm_up_ticks: usize,
     tick_budget: Option<Duration>,
-    /// What the drives come to, by one rule each.
+    /// One per scoring rule.
     cards: Vec<ScoreCard>,
-    /// Drives of the set by scenario type.
+    /// Number of drives of the set by scenario type.
     by_type: BTreeMap<String, usize>,
     drives: Vec<Drive>,
     statistics: StageStatistics,
 }
 
-/// A drive as the page shows it.
+/// Drive in the form of the page.
 struct Drive {
     record: Record,
+    /// Without minimum-speed values.
     infractions: Vec<LoggedEvent>,
     replay: Option<replay::Packed>,
     still: Option<String>,
 }
 
 impl ReportRun {
-    /// A run of `driver` with no drive yet. `drives_total` counts all drives of the set, finished or
-    /// not; latencies leave out the first `warm_up_ticks` ticks of each drive; `tick_budget` is the
-    /// time allowed for a tick, if it had a deadline.
+    /// Creates a run of `driver` without drives. `drives_total` is the number of all drives of the set,
+    /// finished or not. Latencies exclude the first `warm_up_ticks` ticks of each drive. `tick_budget` is
+    /// the deadline of a tick after its observation, if there was one.
     ///
     /// # Panics
     /// If `drives_total` is 0.
@@ -76,7 +74,7 @@ impl ReportRun {
         warm_up_ticks: usize,
         tick_budget: Option<Duration>,
     ) -> Self {
-        assert!(drives_total > 0, "a run of no drives has no report");
+        assert!(drives_total > 0, "the number of drives is 0");
         Self {
             driver: driver.to_owned(),
             drives_total,
@@ -89,18 +87,17 @@ impl ReportRun {
         }
     }
 
-    /// Adds what the drives come to by one rule.
+    /// Adds the scores by one rule.
     pub fn add_card(&mut self, card: ScoreCard) {
         self.cards.push(card);
     }
 
-    /// Says of which scenario types the set's drives are, finished or not.
+    /// Sets the numbers of drives of the set by scenario type, finished or not.
     pub fn set_types(&mut self, by_type: BTreeMap<String, usize>) {
         self.by_type = by_type;
     }
 
-    /// Adds a drive: its verdict, its log if there is one, and a picture of the front camera as a PNG
-    /// file.
+    /// Adds a drive: its record, its log if there is one, and a front-camera image as PNG file.
     pub fn add(&mut self, record: Record, log: Option<&RouteLog>, still_png: Option<&[u8]>) {
         if let Some(log) = log {
             self.statistics.merge(&log.statistics(self.warm_up_ticks));
@@ -116,12 +113,17 @@ impl ReportRun {
 }
 
 impl Drive {
-    /// Id of the route, and number of the repetition.
+    /// Returns route id and repetition.
     fn parts(&self) -> (&str, u32) {
         split_route_id(&self.record.route_id)
     }
 
-    /// The fragment that opens this drive of run `run` at `tick`.
+    /// Returns the number of minimum-speed values, which cost no score.
+    fn minimum_speed_values(&self) -> usize {
+        self.record.infractions.min_speed_infractions.len()
+    }
+
+    /// Returns the URL fragment that opens this drive of run `run` at `tick`.
     fn link(&self, run: usize, tick: u64) -> String {
         let (route, repetition) = self.parts();
         let route = percent_encoded(route);
@@ -130,7 +132,7 @@ impl Drive {
     }
 }
 
-/// Text as a part of a fragment, as `encodeURIComponent` writes it.
+/// Percent-encodes a part of a URL fragment as `encodeURIComponent` does.
 fn percent_encoded(text: &str) -> String {
     text.bytes().fold(String::with_capacity(text.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte) {
@@ -142,7 +144,7 @@ fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// The type in a scenario's name, e.g. `ParkingCutIn` of `ParkingCutIn_1`.
+/// Returns the type in a scenario's name, e.g. `ParkingCutIn` of `ParkingCutIn_1`.
 fn scenario_type(name: &str) -> &str {
     match name.rsplit_once('_') {
         Some((kind, number)) if number.chars().all(|letter| letter.is_ascii_digit()) => kind,
@@ -150,16 +152,16 @@ fn scenario_type(name: &str) -> &str {
     }
 }
 
-/// Everything in the record but average speeds, with the tick of what the log has too.
+/// Returns the infractions of the record without minimum-speed values, each with its tick in the log.
 fn infractions(record: &Record, events: &[LoggedEvent]) -> Vec<LoggedEvent> {
-    let mut left: Vec<&LoggedEvent> = events.iter().collect();
-    let lists = record.infractions.lists().filter(|(key, _)| *key != "min_speed_infractions");
+    let mut unmatched: Vec<&LoggedEvent> = events.iter().collect();
+    let lists = record.infractions.lists().filter(|(key, _)| *key != MIN_SPEED_KEY);
     let messages = lists.flat_map(|(key, list)| list.iter().map(move |message| (key, message)));
     messages
         .map(|(kind, message)| {
-            let place = left.iter().position(|e| e.kind == kind && e.message == *message);
+            let idx = unmatched.iter().position(|e| e.kind == kind && e.message == *message);
             LoggedEvent {
-                tick: place.and_then(|place| left.remove(place).tick),
+                tick: idx.and_then(|idx| unmatched.remove(idx).tick),
                 kind: kind.to_owned(),
                 message: message.clone(),
             }
@@ -167,7 +169,7 @@ fn infractions(record: &Record, events: &[LoggedEvent]) -> Vec<LoggedEvent> {
         .collect()
 }
 
-/// Writes the page.
+/// Returns the HTML page.
 pub fn render(report: &Report<'_>) -> String {
     let subtitle: Vec<String> = report
         .runs
@@ -190,17 +192,17 @@ pub fn render(report: &Report<'_>) -> String {
         .runs
         .iter()
         .enumerate()
-        .map(|(place, run)| {
+        .map(|(run_idx, run)| {
             format!(
-                "<section id=\"run-{place}\">{}{}{}</section>",
+                "<section id=\"run-{run_idx}\">{}{}{}</section>",
                 heading(run, 2),
-                scores::section(run, place),
-                latency::section(run, place, &mut charts),
+                scores::section(run, run_idx),
+                latency::section(run, run_idx, &mut charts),
             )
         })
         .collect();
     let body = format!(
-        "{NAVIGATION}{swept}{summaries}<h2 id=\"about\">What was run</h2><div class=\"card\">{}</div>{}\
+        "{NAVIGATION}{swept}{summaries}<h2 id=\"about\">Settings</h2><div class=\"card\">{}</div>{}\
          {sections}",
         facts(report.facts),
         replays.section(),
@@ -213,26 +215,26 @@ pub fn render(report: &Report<'_>) -> String {
         "{}<script type=\"application/json\" id=\"data\">{data}</script>\n{}\
          <script>\n{REPLAY_SCRIPT}\n{PAGE_SCRIPT}</script>\n",
         replays.scripts(),
-        // A page without charts does without the library's megabytes.
+        // The charting library has several megabytes, so pages without charts omit it.
         if charts.is_empty() { String::new() } else { library::script() },
     );
     scripted_document(report.title, &subtitle.join(" · "), report.note, &body, STYLE, &scripts)
 }
 
-const NAVIGATION: &str = "<nav aria-label=\"Sections\"><a href=\"#about\">What was run</a>\
+const NAVIGATION: &str = "<nav aria-label=\"Sections\"><a href=\"#about\">Settings</a>\
      <a href=\"#replay\">Replay</a><a href=\"#scores-0\">Scores</a>\
      <a href=\"#scenarios-0\">Scenarios</a><a href=\"#abilities-0\">Abilities</a>\
      <a href=\"#infractions-0\">Infractions</a><a href=\"#routes-0\">Routes</a>\
      <a href=\"#latency-0\">Latency</a></nav>\
-     <noscript><p class=\"note\">Replays, charts and filters need JavaScript, which this browser does \
-     not run for this page.</p></noscript>";
+     <noscript><p class=\"note\">Replays, charts and filters need JavaScript, which is disabled in \
+     this browser.</p></noscript>";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_type_is_its_name_without_the_number() {
+    fn scenario_type_is_the_name_without_its_number() {
         let cases = [("ParkingCutIn_1", "ParkingCutIn"), ("T_Junction", "T_Junction"), ("", "")];
         for (name, kind) in cases {
             assert_eq!(scenario_type(name), kind);

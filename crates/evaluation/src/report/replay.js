@@ -1,7 +1,7 @@
-// The replay: a drive seen from above, with what every stage took beside it.
+// Replay: a drive from above, with the duration of every stage.
 "use strict";
 
-// What a log's file holds, as arrays: lengths in meters, angles in radians, times in milliseconds.
+// Decodes a log file into arrays: lengths in meters, angles in radians, times in milliseconds.
 const Replay = (() => {
   const column = (differences, count, scale) => {
     const values = new Float64Array(count);
@@ -13,7 +13,7 @@ const Replay = (() => {
     return values;
   };
 
-  // NaN where there is nothing.
+  // NaN at entries without a value.
   const spread = (runs, count, scale) => {
     const values = new Float64Array(count).fill(NaN);
     let at = 0;
@@ -73,15 +73,15 @@ const Replay = (() => {
     return decode(JSON.parse(await new Response(stream).text()));
   };
 
-  // Where an actor is at tick `at` (from 0, may be between two); null where it is not near.
+  // Pose of an actor at tick `at` (from 0, may be fractional); null if it is not in the log there.
   const poseOf = (actor, at) => {
     const scene = at / 2;
     for (const run of actor.runs) {
-      const place = scene - run.scene;
-      if (place < 0 || place > run.scenes - 1 + 0.5) continue;
-      const i = Math.min(Math.floor(place), run.scenes - 1);
+      const offset = scene - run.scene;
+      if (offset < 0 || offset > run.scenes - 1 + 0.5) continue;
+      const i = Math.min(Math.floor(offset), run.scenes - 1);
       const j = Math.min(i + 1, run.scenes - 1);
-      const part = Math.min(place - i, 1);
+      const part = Math.min(offset - i, 1);
       let turn = (run.yaw[j] - run.yaw[i]) % (2 * Math.PI);
       if (turn > Math.PI) turn -= 2 * Math.PI;
       if (turn < -Math.PI) turn += 2 * Math.PI;
@@ -103,13 +103,13 @@ const Replay = (() => {
   return { unpack, poseOf, shown };
 })();
 
-// The viewer of one page.
+// Viewer of the page.
 const Viewer = (() => {
   const by = (id) => document.getElementById(id);
   const TICK_MS = 50;
-  // Half sizes of the ego vehicle, as the benchmark's.
+  // Half sizes of the benchmark's ego vehicle, meters.
   const EGO = [2.45, 1.06];
-  // Stages of a tick that are drawn on top of each other, and their colors.
+  // Stages of a tick, drawn as a stacked bar, and their colors.
   const PARTS = [
     ["state filter", "--s5"], ["lidar histogram", "--s3"], ["planner", "--s5"], ["publish", "--s5"],
     ["refresh request", "--s5"], ["picture", "--s3"], ["upload", "--s3"], ["bev", "--s1"],
@@ -131,7 +131,7 @@ const Viewer = (() => {
 
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  // Sizes a canvas to its place; returns its context in CSS pixels.
+  // Sets a canvas to its displayed size; returns its context in CSS pixels.
   const context = (canvas) => {
     const ratio = window.devicePixelRatio || 1;
     const { width, height } = canvas.getBoundingClientRect();
@@ -210,7 +210,7 @@ const Viewer = (() => {
     followLine(ctx, log.planned);
     ctx.stroke();
     ctx.globalAlpha = 1;
-    // What was driven so far.
+    // Path driven so far.
     ctx.beginPath();
     for (let j = 0; j <= i; j++) ctx.lineTo(log.x[j], log.y[j]);
     ctx.strokeStyle = color("--s1");
@@ -250,7 +250,7 @@ const Viewer = (() => {
       near++;
       ctx.fillStyle = color("--actor-" + actor.kind);
       ctx.strokeStyle = color("--ink");
-      // A person is drawn larger than true, to be seen.
+      // Pedestrians and bicycles are drawn larger than they are, to be visible.
       const least = actor.kind === "pedestrian" || actor.kind === "bicycle" ? 0.45 : 0.2;
       box(ctx, pose, actor.half.map((v) => Math.max(v, least)));
     }
@@ -281,7 +281,7 @@ const Viewer = (() => {
       ctx.stroke();
     }
 
-    // A scale: 10 m.
+    // Scale bar of 10 m.
     ctx.setTransform(window.devicePixelRatio || 1, 0, 0, window.devicePixelRatio || 1, 0, 0);
     ctx.strokeStyle = color("--ink");
     ctx.fillStyle = color("--ink");
@@ -295,7 +295,7 @@ const Viewer = (() => {
     return near;
   };
 
-  // The whole drive: speed, the ticks that came late, and what went wrong.
+  // Overview of the drive: speed, late ticks and infractions.
   const drawOverview = () => {
     const { ctx, width, height } = context(by("overview"));
     const x = (i) => (log.count > 1 ? (i / (log.count - 1)) * width : 0);
@@ -320,7 +320,7 @@ const Viewer = (() => {
     ctx.fillRect(x(tick - 1) - 1, 0, 2, height);
   };
 
-  // Ticks around this one: what each stage took, refreshes, and the age of the prefix.
+  // Ticks around this one: duration of each stage, prefills (refreshes), and age of the prefix.
   const drawTimeline = () => {
     by("timeline").hidden = log.stages.size === 0;
     by("untimed").hidden = log.stages.size > 0;
@@ -331,30 +331,30 @@ const Viewer = (() => {
     const first = tick - 1 - Math.floor(span / 2);
     const w = (width - left) / span;
     const x = (i) => left + (i - first) * w;
-    const lanes = { ticks: [16, height * 0.52], refresh: [height * 0.58, height * 0.7], age: [height * 0.78, height - 6] };
+    const rows = { ticks: [16, height * 0.52], refresh: [height * 0.58, height * 0.7], age: [height * 0.78, height - 6] };
     ctx.font = "12px system-ui, sans-serif";
     ctx.fillStyle = color("--soft");
     const label = (text, y) => ctx.fillText(text, 0, y);
 
     const budget = route.budget;
     let most = budget || 1;
-    const whole = log.stages.get("tick");
+    const total = log.stages.get("tick");
     for (let i = Math.max(first, 0); i < Math.min(first + span, log.count); i++) {
-      if (whole && whole[i] > most) most = whole[i];
+      if (total && total[i] > most) most = total[i];
     }
-    const [top, bottom] = lanes.ticks;
+    const [top, bottom] = rows.ticks;
     const y = (ms) => bottom - (ms / most) * (bottom - top);
     label(most.toFixed(most < 10 ? 1 : 0) + " ms", top + 4);
     label("tick", bottom);
-    label("refresh", (lanes.refresh[0] + lanes.refresh[1]) / 2 + 4);
+    label("refresh", (rows.refresh[0] + rows.refresh[1]) / 2 + 4);
     ctx.fillStyle = color("--highlight");
     ctx.fillRect(x(tick - 1), 0, w, height);
 
     for (let i = Math.max(first, 0); i < Math.min(first + span, log.count); i++) {
       let stacked = 0;
-      if (whole && !Number.isNaN(whole[i])) {
+      if (total && !Number.isNaN(total[i])) {
         ctx.fillStyle = color("--band");
-        ctx.fillRect(x(i) + 0.5, y(whole[i]), w - 1, bottom - y(whole[i]));
+        ctx.fillRect(x(i) + 0.5, y(total[i]), w - 1, bottom - y(total[i]));
       }
       for (const [name, ink] of PARTS) {
         const took = log.stages.get(name)?.[i];
@@ -381,7 +381,7 @@ const Viewer = (() => {
       ctx.stroke();
       ctx.setLineDash([]);
     }
-    // A refresh is noted at the tick at which it ended.
+    // A refresh is recorded at the tick at which it ended.
     const refresh = log.stages.get("refresh");
     if (refresh) {
       ctx.save();
@@ -392,19 +392,19 @@ const Viewer = (() => {
         if (Number.isNaN(refresh[i])) continue;
         const long = Math.max((refresh[i] / TICK_MS) * w, 2);
         ctx.fillStyle = color("--s5");
-        ctx.fillRect(x(i) - long, lanes.refresh[0], long, lanes.refresh[1] - lanes.refresh[0]);
+        ctx.fillRect(x(i) - long, rows.refresh[0], long, rows.refresh[1] - rows.refresh[0]);
         let at = x(i) - long;
         for (const [k, name] of REFRESH_PARTS.entries()) {
           const took = log.stages.get(name)?.[i];
           if (!(took > 0)) continue;
           ctx.fillStyle = color(["--s1", "--s3", "--s4", "--s2"][k % 4]);
-          ctx.fillRect(at, lanes.refresh[0] + 4, (took / TICK_MS) * w, lanes.refresh[1] - lanes.refresh[0] - 8);
+          ctx.fillRect(at, rows.refresh[0] + 4, (took / TICK_MS) * w, rows.refresh[1] - rows.refresh[0] - 8);
           at += (took / TICK_MS) * w;
         }
       }
       ctx.restore();
     }
-    const [ageTop, ageBottom] = lanes.age;
+    const [ageTop, ageBottom] = rows.age;
     let oldest = 1;
     for (let i = Math.max(first, 0); i < Math.min(first + span, log.count); i++) if (log.age[i] > oldest) oldest = log.age[i];
     ctx.fillStyle = color("--soft");
@@ -498,10 +498,10 @@ const Viewer = (() => {
     if (!playing) return;
     if (lastFrame) {
       carry += ((now - lastFrame) / TICK_MS) * Number(by("rate").value);
-      const whole = Math.floor(carry);
-      carry -= whole;
-      if (whole) {
-        tick = Math.min(tick + whole, log.count);
+      const steps = Math.floor(carry);
+      carry -= steps;
+      if (steps) {
+        tick = Math.min(tick + steps, log.count);
         draw();
         if (tick >= log.count) return play(false);
       }
@@ -528,7 +528,7 @@ const Viewer = (() => {
       return;
     }
     if (!cache.has(place)) {
-      // Two drives are held at most: a long one takes some megabytes.
+      // At most two drives are cached: a long one has several megabytes.
       if (cache.size > 1) cache.delete(cache.keys().next().value);
       cache.set(place, await Replay.unpack(element.textContent.trim()));
     }
@@ -536,7 +536,7 @@ const Viewer = (() => {
     log = cache.get(place);
     const isEmpty = log.count === 0;
     message.hidden = !isEmpty;
-    message.textContent = isEmpty ? "Nothing was driven." : "";
+    message.textContent = isEmpty ? "This drive has no ticks." : "";
     by("viewer").hidden = isEmpty;
     by("scrub").max = Math.max(log.count, 1);
     center = null;
@@ -544,7 +544,7 @@ const Viewer = (() => {
     document.documentElement.dataset.ready = fragmentOf(route, tick);
   };
 
-  // #route/repetition/tick, and the run's number where a page has several.
+  // #route/repetition/tick, followed by the run's number if the page has several runs.
   const follow = () => {
     const found = /^#([^/]*)\/(\d+)\/(\d+)(?:\/(\d+))?$/.exec(location.hash);
     if (!found) return false;

@@ -1,4 +1,4 @@
-//! Replays: logs packed into the page, and the viewer that plays them.
+//! Replays: logs embedded in the page, and their viewer.
 
 use super::{Drive, ReportRun, scenario_type};
 use crate::campaign::log::RouteLog;
@@ -7,112 +7,112 @@ use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// Replays that a page holds, bytes of text. With the charting library's 4.6 MB and the tables, a
-/// page stays below 25 MB.
+/// Maximum size of the replays of a page, bytes of text. With the charting library's 4.6 MB and the
+/// tables, a page is smaller than 25 MB.
 const REPLAY_BYTES: usize = 18 << 20;
 
-/// A log as the page holds it: its file, deflated, in base64.
+/// Log in the form embedded in the page: its JSON, deflated, in base64.
 pub(super) struct Packed(String);
 
 impl Packed {
     pub(super) fn new(log: &RouteLog) -> Self {
-        let json = serde_json::to_vec(log).expect("a log can be written as JSON");
+        let json = serde_json::to_vec(log).expect("a log is serializable");
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
         let written = encoder.write_all(&json).and_then(|()| encoder.finish());
-        Self(base64(&written.expect("memory takes what is written to it")))
+        Self(base64(&written.expect("writing to memory succeeds")))
     }
 }
 
-/// The replays of a page.
+/// Replays of a page.
 pub(super) struct Replays<'a> {
     drives: Vec<(usize, &'a ReportRun, &'a Drive)>,
-    /// Whether each drive's log is in the page.
-    is_held: Vec<bool>,
+    /// True for each drive whose log is embedded.
+    is_embedded: Vec<bool>,
 }
 
 impl<'a> Replays<'a> {
-    /// Chooses what is held: drives with infractions first, the lowest scores before others.
+    /// Selects the logs to embed: drives with infractions first, each group by ascending score.
     pub(super) fn new(runs: &'a [ReportRun]) -> Self {
         let drives: Vec<_> = runs
             .iter()
             .enumerate()
-            .flat_map(|(place, run)| run.drives.iter().map(move |drive| (place, run, drive)))
+            .flat_map(|(idx, run)| run.drives.iter().map(move |drive| (idx, run, drive)))
             .collect();
         let mut order: Vec<usize> = (0..drives.len()).collect();
-        let score = |at: &usize| drives[*at].2.record.scores.score_composed;
-        let is_clean = |at: &usize| drives[*at].2.infractions.is_empty();
+        let score = |idx: &usize| drives[*idx].2.record.scores.score_composed;
+        let is_clean = |idx: &usize| drives[*idx].2.infractions.is_empty();
         order.sort_by(|a, b| is_clean(a).cmp(&is_clean(b)).then(score(a).total_cmp(&score(b))));
-        let mut is_held = vec![false; drives.len()];
-        let mut left = REPLAY_BYTES;
-        for at in order {
-            let Some(packed) = &drives[at].2.replay else { continue };
-            if let Some(rest) = left.checked_sub(packed.0.len()) {
-                (left, is_held[at]) = (rest, true);
+        let mut is_embedded = vec![false; drives.len()];
+        let mut budget = REPLAY_BYTES;
+        for idx in order {
+            let Some(packed) = &drives[idx].2.replay else { continue };
+            if let Some(rest) = budget.checked_sub(packed.0.len()) {
+                (budget, is_embedded[idx]) = (rest, true);
             }
         }
-        Self { drives, is_held }
+        Self { drives, is_embedded }
     }
 
-    /// The viewer, and how many drives it cannot show.
+    /// Returns the viewer, with the number of logs that are not embedded.
     pub(super) fn section(&self) -> String {
         if self.drives.is_empty() {
             return "<h2 id=\"replay\">Replay</h2><p>No drive is finished.</p>".to_owned();
         }
         let has_log = self.drives.iter().filter(|(_, _, drive)| drive.replay.is_some()).count();
-        let held = self.is_held.iter().filter(|held| **held).count();
-        let missing = match has_log - held {
+        let embedded = self.is_embedded.iter().filter(|is| **is).count();
+        let missing = match has_log - embedded {
             0 => String::new(),
             missing => format!(
-                "<p class=\"small\">{missing} replays are left out to keep this page below 25 MB; \
-                 drives with infractions are kept first. <code>tandem report --only</code> makes a page \
-                 of fewer routes.</p>"
+                "<p class=\"small\">{missing} replays are omitted to keep this page below 25 MB; \
+                 drives with infractions have priority. <code>tandem report --only</code> writes a \
+                 page of fewer routes.</p>"
             ),
         };
         format!("<h2 id=\"replay\">Replay</h2>{VIEWER}{missing}")
     }
 
-    /// What the viewer knows of each drive.
+    /// Returns the metadata of each drive for the viewer.
     pub(super) fn entries(&self) -> Vec<Value> {
-        let entry = |(at, (place, run, drive)): (usize, &(usize, &ReportRun, &Drive))| {
+        let entry = |(idx, (run_idx, run, drive)): (usize, &(usize, &ReportRun, &Drive))| {
             let (route, repetition) = drive.parts();
             let kind = scenario_type(&drive.record.scenario_name);
             let why = match &drive.replay {
                 Some(_) => {
-                    "This replay is left out to keep the page small: make a page of fewer \
-                            routes with tandem report --only."
+                    "This replay is omitted to keep the page small: write a page of fewer \
+                     routes with tandem report --only."
                 }
                 None => "This drive has no log.",
             };
-            let driver = if *place > 0 { format!(" ({})", run.driver) } else { String::new() };
+            let driver = if *run_idx > 0 { format!(" ({})", run.driver) } else { String::new() };
             json!({
                 "id": route,
                 "rep": repetition,
-                "run": place,
+                "run": run_idx,
                 "title": format!(
                     "{} · {kind} · {} · {:.2}{driver}",
                     super::scores::short_id(drive), drive.record.status,
                     drive.record.scores.score_composed
                 ),
                 "budget": run.tick_budget.map(|budget| budget.as_secs_f64() * 1e3),
-                "replay": format!("replay-{at}"),
-                "still": drive.still.as_ref().map(|_| format!("still-{at}")),
+                "replay": format!("replay-{idx}"),
+                "still": drive.still.as_ref().map(|_| format!("still-{idx}")),
                 "why": why,
             })
         };
         self.drives.iter().enumerate().map(entry).collect()
     }
 
-    /// The data elements behind the page.
+    /// Returns the data elements at the end of the page.
     pub(super) fn scripts(&self) -> String {
         let mut out = String::new();
-        for (at, (_, _, drive)) in self.drives.iter().enumerate() {
-            if let Some(packed) = drive.replay.as_ref().filter(|_| self.is_held[at]) {
+        for (idx, (_, _, drive)) in self.drives.iter().enumerate() {
+            if let Some(packed) = drive.replay.as_ref().filter(|_| self.is_embedded[idx]) {
                 out += "<script type=\"text/plain\" id=\"replay-";
-                out += &format!("{at}\">{}</script>\n", packed.0);
+                out += &format!("{idx}\">{}</script>\n", packed.0);
             }
             if let Some(still) = &drive.still {
                 out += "<script type=\"text/plain\" id=\"still-";
-                out += &format!("{at}\">data:image/png;base64,{still}</script>\n");
+                out += &format!("{idx}\">data:image/png;base64,{still}</script>\n");
             }
         }
         out
@@ -121,7 +121,7 @@ impl<'a> Replays<'a> {
 
 const VIEWER: &str = include_str!("viewer.html");
 
-/// RFC 4648, with padding.
+/// Encodes base64 with padding (RFC 4648).
 pub(super) fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_pads_as_the_standard_says() {
+    fn base64_is_padded() {
         let cases =
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
         for (text, expected) in cases {

@@ -1,4 +1,4 @@
-// Tables that sort and filter, and charts; the replay is started last.
+// Sortable and filterable tables, and charts. The replay is started last.
 "use strict";
 
 const sortable = (table) => {
@@ -35,13 +35,13 @@ const filterable = (section) => {
   const count = section.querySelector("[data-count]");
   const apply = () => {
     let shown = 0;
-    const words = text.value.trim().toLowerCase();
+    const query = text.value.trim().toLowerCase();
     for (const row of rows) {
-      const fits = (!kind.value || row.dataset.kind === kind.value)
+      const matches = (!kind.value || row.dataset.kind === kind.value)
         && (!scenario.value || row.dataset.scenario === scenario.value)
-        && (!words || row.textContent.toLowerCase().includes(words));
-      row.hidden = !fits;
-      shown += fits ? 1 : 0;
+        && (!query || row.textContent.toLowerCase().includes(query));
+      row.hidden = !matches;
+      shown += matches ? 1 : 0;
     }
     count.textContent = `${shown} of ${rows.length} shown`;
   };
@@ -49,13 +49,13 @@ const filterable = (section) => {
   apply();
 };
 
-// Charts take the page's colors, in both schemes.
+// Charts use the page's colors, in light and dark scheme.
 const drawCharts = (charts) => {
   const style = getComputedStyle(document.documentElement);
   const ink = (name) => style.getPropertyValue(name).trim();
   const colors = ["--s1", "--s2", "--s3", "--s4", "--s5", "--bad", "--soft"].map(ink);
   for (const { id, figure } of charts) {
-    const place = document.getElementById(id);
+    const element = document.getElementById(id);
     const layout = structuredClone(figure.layout || {});
     layout.paper_bgcolor = "rgba(0,0,0,0)";
     layout.plot_bgcolor = "rgba(0,0,0,0)";
@@ -67,7 +67,7 @@ const drawCharts = (charts) => {
     for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
       Object.assign(layout[axis], { gridcolor: ink("--grid"), zerolinecolor: ink("--grid"), automargin: true });
     }
-    Plotly.react(place, structuredClone(figure.data), layout, { responsive: true, displayModeBar: false });
+    Plotly.react(element, structuredClone(figure.data), layout, { responsive: true, displayModeBar: false });
   }
 };
 

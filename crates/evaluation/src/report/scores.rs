@@ -1,6 +1,6 @@
-//! What the drives are worth: tiles, and tables by rule, scenario type, ability, infraction, route.
+//! Scores of a run: tiles, and tables by rule, scenario type, ability, infraction and route.
 
-use super::bootstrap::{Estimate, RESAMPLES, Resamples, Share};
+use super::bootstrap::{Estimate, RESAMPLES, Resamples, RouteTotals};
 use super::{Drive, ReportRun, scenario_type};
 use crate::results::{Figure, ScoreCard};
 use crate::routes::SCENARIO_TYPES;
@@ -10,37 +10,37 @@ use std::fmt::Write;
 use tandem_page::{escape, milliseconds, tile};
 use tandem_timing::Stage;
 
-/// What a run comes to.
+/// Returns the tiles with the scores of a run.
 pub(super) fn summary(run: &ReportRun) -> String {
     format!(
         "<section class=\"tiles\">{}</section><p class=\"small\">Intervals are the middle 95 % of \
-         {RESAMPLES} bootstrap draws of routes (seed {SEED}); routes that are not finished count as 0 \
-         in estimate and draws.</p>",
+         {RESAMPLES} bootstrap resamples of routes (seed {SEED}); routes that are not finished count \
+         as 0 in estimates and resamples.</p>",
         tiles(run)
     )
 }
 
-/// Everything but the summary and latencies.
-pub(super) fn section(run: &ReportRun, place: usize) -> String {
+/// Returns all score tables of run number `run_idx`.
+pub(super) fn section(run: &ReportRun, run_idx: usize) -> String {
     let mut out = String::new();
     let mut part = |id: &str, title: &str, content: String| {
-        let _ = write!(out, "<h3 id=\"{id}-{place}\">{title}</h3>{content}");
+        let _ = write!(out, "<h3 id=\"{id}-{run_idx}\">{title}</h3>{content}");
     };
     part("scores", "Scores by rule", rules(run));
     part("scenarios", "Scenario types", scenarios(run));
     part("abilities", "Abilities", abilities(&run.cards));
-    part("infractions", "Infractions", infractions(run, place));
-    part("routes", "Routes", routes(run, place));
+    part("infractions", "Infractions", infractions(run, run_idx));
+    part("routes", "Routes", routes(run, run_idx));
     if run.drives.iter().any(|drive| drive.record.safety.is_some()) {
-        part("safety", "What commands rested on", safety(run, place));
+        part("safety", "Degraded operation", safety(run, run_idx));
     }
     out
 }
 
-/// The seed of the draws.
+/// Seed of the bootstrap.
 const SEED: u64 = 1;
 
-/// Means over all drives of the set. Routes are drawn, each with all its repetitions.
+/// Computes means over all drives of the set. Routes are resampled with all their repetitions.
 struct Means<'a> {
     run: &'a ReportRun,
     resamples: Resamples,
@@ -58,16 +58,17 @@ impl<'a> Means<'a> {
         Self { run, resamples, routes, repetitions }
     }
 
-    /// The mean of `value`; drives that are not finished count as 0.
+    /// Returns the mean of `value`. Unfinished drives count as 0.
     fn of(&self, value: impl Fn(&Drive) -> f64) -> Option<Estimate> {
         let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
         for drive in &self.run.drives {
             *sums.entry(drive.parts().0).or_default() += value(drive);
         }
-        let whole = self.repetitions as f64;
-        let mut shares: Vec<Share> = sums.values().map(|&part| Share { part, whole }).collect();
-        shares.resize(self.routes, Share { part: 0.0, whole });
-        self.resamples.estimate(&shares)
+        let denominator = self.repetitions as f64;
+        let mut totals: Vec<RouteTotals> =
+            sums.values().map(|&numerator| RouteTotals { numerator, denominator }).collect();
+        totals.resize(self.routes, RouteTotals { numerator: 0.0, denominator });
+        self.resamples.estimate(&totals)
     }
 }
 
@@ -80,7 +81,7 @@ fn tiles(run: &ReportRun) -> String {
         let ends = estimate.and_then(|estimate| Some((estimate.low?, estimate.high?)));
         ends.map_or(basis.clone(), |(low, high)| format!("{low:.1} to {high:.1}{unit}; {basis}"))
     };
-    // From zero up: the sum of nothing would print as −0.
+    // Folded from +0.0: `sum` of an empty iterator is −0.0, which would be printed.
     let completion =
         table.records().fold(0.0, |sum, record| sum + record.scores.score_route.value())
             / run.drives_total as f64;
@@ -121,8 +122,8 @@ fn figure(figure: &Figure, scale: f64) -> String {
     match (figure.value, &figure.why_none) {
         (Some(value), _) => format!("{:.1} % <small>({})</small>", value * scale, figure.drives),
         (None, why) => {
-            let why = escape(why.as_deref().unwrap_or("no drive has a value"));
-            format!("<span title=\"{why}\">–</span>")
+            let reason = escape(why.as_deref().unwrap_or("no drive has a value"));
+            format!("<span title=\"{reason}\">–</span>")
         }
     }
 }
@@ -163,16 +164,19 @@ fn rules(run: &ReportRun) -> String {
     if let Some(card) = run.cards.first() {
         let _ = write!(
             out,
-            "<p class=\"small\">Official divides by 220, so that it has a driving score for sets of \
-             220 routes alone, and keeps the official tools’ defects; corrected puts them right. \
+            "<p class=\"small\">Official divides by 220, so that it has a driving score only for \
+             sets of 220 routes, and keeps the official tools’ defects; corrected fixes them. \
              Routes: {} ({}), SHA-256 {}.</p>",
             escape(&card.route_file),
-            card.route_set.unwrap_or("no set of Bench2Drive"),
+            card.route_set.unwrap_or("not a Bench2Drive set"),
             escape(&card.route_file_sha256),
         );
     }
     out + "</div>"
 }
+
+/// Heading of the column of minimum-speed values.
+const MINIMUM_SPEED_HEADING: &str = "<th class=\"n\">Minimum speed<br/>(no cost)</th>";
 
 /// Sums over the drives of one scenario type.
 #[derive(Default)]
@@ -182,6 +186,7 @@ struct TypeSums {
     score: f64,
     successes: usize,
     infractions: usize,
+    minimum_speed_values: usize,
 }
 
 fn scenarios(run: &ReportRun) -> String {
@@ -197,12 +202,13 @@ fn scenarios(run: &ReportRun) -> String {
         sum.score += drive.record.scores.score_composed;
         sum.successes += usize::from(drive.record.is_success());
         sum.infractions += drive.infractions.len();
+        sum.minimum_speed_values += drive.minimum_speed_values();
     }
-    let mut out = String::from(
+    let mut out = format!(
         "<div class=\"card\"><table class=\"sorts\"><thead><tr><th>Scenario type</th>\
          <th class=\"n\">Drives</th><th class=\"n\">Finished</th>\
          <th class=\"n\">Driving score</th><th class=\"n\">Success rate %</th>\
-         <th class=\"n\">Infractions</th></tr></thead><tbody>",
+         <th class=\"n\">Infractions</th>{MINIMUM_SPEED_HEADING}</tr></thead><tbody>",
     );
     let absent = sums.values().filter(|sum| sum.total == 0).count();
     for (kind, sum) in sums.iter().filter(|(_, sum)| sum.total > 0) {
@@ -214,21 +220,23 @@ fn scenarios(run: &ReportRun) -> String {
             "<tr><td>{}</td><td class=\"n\" data-v=\"{}\">{}</td><td class=\"n\" data-v=\"{}\">{}</td>\
              <td class=\"n\" data-v=\"{score}\">{score:.2}</td>\
              <td class=\"n\" data-v=\"{success}\">{success:.1}</td>\
-             <td class=\"n\" data-v=\"{}\">{}</td></tr>",
+             <td class=\"n\" data-v=\"{}\">{}</td><td class=\"n\" data-v=\"{}\">{}</td></tr>",
             escape(name),
             sum.total,
             sum.total,
             sum.finished,
             sum.finished,
             sum.infractions,
-            sum.infractions
+            sum.infractions,
+            sum.minimum_speed_values,
+            sum.minimum_speed_values
         );
     }
     let _ = write!(
         out,
         "</tbody></table><p class=\"small\">{absent} of the benchmark’s {} types have no route in \
-         this set. Drives that are not finished count as 0. Average speeds, which are never \
-         penalized, are no infractions here.</p></div>",
+         this set. Drives that are not finished count as 0. Minimum-speed values are \
+         never penalized and do not count as infractions.</p></div>",
         SCENARIO_TYPES.len()
     );
     out
@@ -236,7 +244,7 @@ fn scenarios(run: &ReportRun) -> String {
 
 fn abilities(cards: &[ScoreCard]) -> String {
     if cards.is_empty() {
-        return "<p>Abilities are of a route set: name its file to <code>tandem report</code>.</p>"
+        return "<p>Abilities need a route set: pass its file to <code>tandem report</code>.</p>"
             .to_owned();
     }
     let tables: Vec<_> = cards
@@ -260,16 +268,16 @@ fn abilities(cards: &[ScoreCard]) -> String {
         }
         None => "<td class=\"n\">–</td>".to_owned(),
     };
-    for (place, ability) in Ability::ALL.into_iter().enumerate() {
+    for (idx, ability) in Ability::ALL.into_iter().enumerate() {
         let known = tables.iter().find_map(|(_, table)| table.abilities.as_ref().ok());
-        let routes = known.map_or("–".to_owned(), |found| found.routes[place].to_string());
+        let routes = known.map_or("–".to_owned(), |found| found.routes[idx].to_string());
         let _ = write!(
             out,
             "<tr><td>{}</td><td class=\"n\">{routes}</td>",
             ability.key().replace('_', " ")
         );
         for (_, table) in &tables {
-            out += &percent(table.ratio(place), table.is_guessed(ability));
+            out += &percent(table.ratio(idx), table.is_guessed(ability));
         }
         out += "</tr>";
     }
@@ -286,20 +294,20 @@ fn abilities(cards: &[ScoreCard]) -> String {
         let _ = write!(out, "<p class=\"small\">No value: {}.</p>", escape(&error));
     }
     let junctions = if tables.iter().any(|(_, table)| table.is_approximate) {
-        "Approximate figures depend on junctions that are guessed from gaps between key points, for \
-         want of a map."
+        "Approximate values depend on junctions that are estimated from gaps between key points, \
+         because no map was given."
     } else {
         "Junctions are those of the maps."
     };
     let _ = write!(
         out,
-        "<p class=\"small\">0.0.4 and 0.0.3 are the releases whose counting of traffic signs is used. \
+        "<p class=\"small\">0.0.4 and 0.0.3 are the releases whose rule for traffic signs is used. \
          {junctions}</p></div>"
     );
     out
 }
 
-/// What a kind of infraction is called, by its key in result files.
+/// Returns the displayed name of a kind of infraction, by its key in result files.
 fn kind_name(key: &str) -> &str {
     match key {
         "collisions_layout" => "collision with layout",
@@ -317,7 +325,7 @@ fn kind_name(key: &str) -> &str {
     }
 }
 
-fn infractions(run: &ReportRun, place: usize) -> String {
+fn infractions(run: &ReportRun, run_idx: usize) -> String {
     let all = || {
         run.drives.iter().flat_map(|drive| drive.infractions.iter().map(move |one| (drive, one)))
     };
@@ -339,7 +347,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
          <label>Text <input type=\"search\" data-filter=\"text\"/></label>\
          <output data-count=\"\"></output></div>\
          <table class=\"sorts\"><thead><tr><th>Route</th><th>Scenario</th><th>Kind</th>\
-         <th class=\"n\">At</th><th>What</th></tr></thead><tbody>",
+         <th class=\"n\">At</th><th>Message</th></tr></thead><tbody>",
         options(&mut kinds.iter().map(|kind| (*kind, kind_name(kind)))),
         options(&mut types.iter().map(|kind| (*kind, *kind))),
     );
@@ -348,7 +356,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
         let at = match one.tick {
             Some(tick) => format!(
                 "<td class=\"n w\" data-v=\"{tick}\"><a href=\"{}\">{:.2} s</a></td>",
-                drive.link(place, tick),
+                drive.link(run_idx, tick),
                 tick as f64 * tandem_scene::TICK_S
             ),
             None => "<td class=\"n\" data-v=\"1000000000\">end</td>".to_owned(),
@@ -359,7 +367,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
              <td>{}</td><td class=\"w\">{}</td>{at}<td>{}</td></tr>",
             escape(&one.kind),
             escape(kind),
-            drive.link(place, one.tick.unwrap_or(1)),
+            drive.link(run_idx, one.tick.unwrap_or(1)),
             escape(&short_id(drive)),
             escape(kind),
             escape(kind_name(&one.kind)),
@@ -369,7 +377,7 @@ fn infractions(run: &ReportRun, place: usize) -> String {
     out + "</tbody></table></section>"
 }
 
-/// Route number, and the repetition unless it is the first.
+/// Returns the route id, with the repetition unless it is the first.
 pub(super) fn short_id(drive: &Drive) -> String {
     match drive.parts() {
         ("", _) => drive.record.route_id.clone(),
@@ -378,7 +386,7 @@ pub(super) fn short_id(drive: &Drive) -> String {
     }
 }
 
-/// What records say of their drives, each note with its routes.
+/// Returns the notes of all records, each with its routes.
 fn notes(run: &ReportRun) -> String {
     let mut routes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for drive in &run.drives {
@@ -391,12 +399,12 @@ fn notes(run: &ReportRun) -> String {
     })
 }
 
-fn routes(run: &ReportRun, place: usize) -> String {
-    let mut out = String::from(
+fn routes(run: &ReportRun, run_idx: usize) -> String {
+    let mut out = format!(
         "<div class=\"card\"><table class=\"sorts\"><thead><tr><th>Route</th><th>Town</th>\
          <th>Scenario</th><th>Status</th><th class=\"n\">Completion %</th>\
          <th class=\"n\">Penalty 0–1</th><th class=\"n\">Driving score</th>\
-         <th class=\"n\">Infractions</th><th class=\"n\">Length m</th>\
+         <th class=\"n\">Infractions</th>{MINIMUM_SPEED_HEADING}<th class=\"n\">Length m</th>\
          <th class=\"n\">Driven s</th></tr></thead><tbody>",
     );
     for drive in &run.drives {
@@ -408,9 +416,9 @@ fn routes(run: &ReportRun, place: usize) -> String {
         let _ = write!(
             out,
             "<tr><td class=\"w\" data-v=\"{}\"><a href=\"{}\">{}</a></td><td>{}</td><td>{}</td>\
-             <td class=\"{class}\">{}</td>{}{}{}{}{}{}</tr>",
+             <td class=\"{class}\">{}</td>{}{}{}{}{}{}{}</tr>",
             escape(drive.parts().0),
-            drive.link(place, 1),
+            drive.link(run_idx, 1),
             escape(&short_id(drive)),
             escape(&record.town_name),
             escape(&record.scenario_name),
@@ -419,6 +427,7 @@ fn routes(run: &ReportRun, place: usize) -> String {
             number(record.scores.score_penalty, 3),
             number(record.scores.score_composed, 2),
             number(drive.infractions.len() as f64, 0),
+            number(drive.minimum_speed_values() as f64, 0),
             number(record.meta.route_length.value(), 1),
             number(record.meta.duration_game, 2),
         );
@@ -428,7 +437,7 @@ fn routes(run: &ReportRun, place: usize) -> String {
         out,
         "</tbody></table><p class=\"small\">Driving score = route completion × infraction penalty. \
          {unfinished} of {} routes are not finished and count as zero in the averages above. \
-         Green: finished without a penalized infraction.</p></div>",
+         Minimum-speed values cost no score. Green: finished without an infraction.</p></div>",
         run.drives_total
     );
     out += &notes(run);
@@ -441,7 +450,7 @@ fn total_safety(run: &ReportRun) -> Safety {
     total
 }
 
-fn safety(run: &ReportRun, place: usize) -> String {
+fn safety(run: &ReportRun, run_idx: usize) -> String {
     let mut out = String::from(
         "<div class=\"card\"><table class=\"sorts\"><thead><tr><th>Route</th>\
          <th class=\"n\">Commands<br/>held</th><th class=\"n\">Answers<br/>not finite</th>\
@@ -461,7 +470,7 @@ fn safety(run: &ReportRun, place: usize) -> String {
             out,
             "<tr><td class=\"w\" data-v=\"{}\"><a href=\"{}\">{}</a></td>{}{}{}{}{}{}{}</tr>",
             escape(drive.parts().0),
-            drive.link(place, 1),
+            drive.link(run_idx, 1),
             escape(&short_id(drive)),
             count(one.commands_held),
             fault(one.answers_not_finite),
@@ -472,8 +481,8 @@ fn safety(run: &ReportRun, place: usize) -> String {
             age(one.oldest_lidar_s),
         );
     }
-    out + "</tbody></table><p class=\"small\">Ages are the greatest of the drive: of the prefix KV \
-           cache (of the scene, for drivers without a model) when a command that rests on it was \
-           applied, of sensors’ readings when the driver got them. Routes that are not listed have \
-           zero everywhere.</p></div>"
+    out + "</tbody></table><p class=\"small\">Ages are the maximum of each drive: of the prefix KV \
+           cache (of the scene, for drivers without a model) when a command computed from it was \
+           applied, and of sensor data when the driver received it. For routes that are not listed \
+           all values are 0.</p></div>"
 }

@@ -1,10 +1,10 @@
-//! The log's file: JSON of columns of whole numbers.
+//! Log file: JSON with columns of integers.
 //!
-//! Lengths are centimeters, speeds cm/s, angles milliradians, pedals thousandths, simulation time
-//! milliseconds, stage times and the prefix's age tenths of a microsecond. A column is the
-//! differences of each entry to the one before, the first to zero, without the zeros at its end; how
-//! many entries it has is said beside it. What is not there at every tick is kept in runs.
-//! The report's page reads the same JSON.
+//! Lengths are in cm, speeds in cm/s, angles in milliradians, pedals in thousandths, simulation time in
+//! ms, stage times and the prefix's age in units of 0.1 µs. A column contains the difference of each
+//! entry to the previous one, starting from zero, without trailing zeros; its number of entries is
+//! stored separately. Values that are not present at every tick are stored in runs. The report's page
+//! reads the same JSON.
 
 use super::{
     ActorTrack, GroundBox, LightLog, LoggedEvent, RouteLog, ScenarioLog, SignLog, TickLog,
@@ -19,11 +19,11 @@ use tandem_scene::{
 };
 use tandem_timing::{Stage, StageTimes};
 
-/// The format that is written and read. Logs before the first had no number.
+/// Version of the format that is written and read. The earliest logs have no version.
 pub const FORMAT: u32 = 2;
 
-/// Longest column that is read: far above any drive, below what would take the memory.
-const LONGEST_COLUMN: usize = 1 << 20;
+/// Maximum number of entries of a column that is read, to bound memory; far above any drive.
+const MAX_COLUMN: usize = 1 << 20;
 
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
@@ -38,7 +38,7 @@ struct LogFile {
     signs: Vec<SignEntry>,
     /// Id, first tick, last tick.
     scenarios: Vec<(u32, u64, u64)>,
-    /// Scene, spacing in milliseconds, then x and y of each waypoint.
+    /// Scene, spacing in milliseconds, and x and y of each waypoint.
     waypoints: Vec<(usize, u64, Vec<i64>)>,
 }
 
@@ -74,12 +74,12 @@ struct Drive {
     steer: Column,
     throttle: Column,
     brake: Column,
-    /// By stage name; names that this version does not know are dropped when reading.
+    /// By stage name; unknown names are ignored when reading.
     stages: BTreeMap<String, Runs>,
     prefix_version: Runs,
     prefix_age: Runs,
     late_by: Runs,
-    /// 1 where a command was held; absent in logs of drives whose driver answers at once.
+    /// 1 at ticks with a held command; absent for drivers that answer at once.
     #[serde(default)]
     held: Runs,
 }
@@ -103,7 +103,7 @@ struct RunEntry {
     yaw: Column,
 }
 
-/// Center, heading, half sizes.
+/// Center x and y, heading, half sizes.
 type BoxEntry = [i64; 5];
 
 #[derive(Serialize, Deserialize)]
@@ -121,7 +121,7 @@ struct SignEntry {
     watches: BoxEntry,
 }
 
-/// Differences, without the zeros at the end.
+/// Differences without trailing zeros.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(transparent)]
 struct Column(Vec<i64>);
@@ -138,7 +138,7 @@ impl Column {
     }
 
     fn values(&self, count: usize, name: &str) -> Result<Vec<i64>, String> {
-        if count > LONGEST_COLUMN || self.0.len() > count {
+        if count > MAX_COLUMN || self.0.len() > count {
             let found = self.0.len();
             return Err(format!("column {name} has {found} differences for {count} entries"));
         }
@@ -147,7 +147,7 @@ impl Column {
         for difference in &self.0 {
             value = value
                 .checked_add(*difference)
-                .ok_or_else(|| format!("column {name} leaves the range of its numbers"))?;
+                .ok_or_else(|| format!("column {name} exceeds the range of its numbers"))?;
             values.push(value);
         }
         values.resize(count, value);
@@ -155,7 +155,7 @@ impl Column {
     }
 }
 
-/// A column with gaps: `[first entry, entries]` of each run, and the values behind each other.
+/// Column with gaps: `[first entry, number of entries]` of each run, and the concatenated values.
 #[derive(Serialize, Deserialize, Default)]
 struct Runs {
     runs: Vec<[usize; 2]>,
@@ -233,12 +233,12 @@ impl<'de> Deserialize<'de> for RouteLog {
         match file.format {
             FORMAT => file.log().map_err(D::Error::custom),
             0 => Err(D::Error::custom(format!(
-                "this log says no format: it is of a tandem before format {FORMAT}; drive the route \
-                 again to get one that can be read"
+                "this log has no format version: it was written before format {FORMAT}; drive the route again \
+                 to get a log that can be read"
             ))),
             other => Err(D::Error::custom(format!(
-                "this log has format {other}, this tandem reads format {FORMAT}: use the tandem that \
-                 wrote it, or drive the route again"
+                "this log has format {other}, this tandem reads format {FORMAT}: use the tandem version \
+                 that wrote it, or drive the route again"
             ))),
         }
     }
@@ -346,14 +346,14 @@ impl LogFile {
         };
         let waypoints = |(scene, spacing_ms, numbers): (usize, u64, Vec<i64>)| {
             let (points, rest) = numbers.as_chunks::<2>();
-            let is_whole = rest.is_empty() && points.len() <= 16;
-            is_whole
+            let is_valid = rest.is_empty() && points.len() <= 16;
+            is_valid
                 .then(|| WaypointLog {
                     scene,
                     spacing: Duration::from_millis(spacing_ms),
                     waypoints_m: points.iter().map(|p| p.map(|v| meters(v) as f32)).collect(),
                 })
-                .ok_or_else(|| format!("the waypoints of scene {scene} are no points"))
+                .ok_or_else(|| format!("the waypoints of scene {scene} are not up to 16 pairs"))
         };
         let event =
             |EventEntry { tick, kind, message }: EventEntry| LoggedEvent { tick, kind, message };
@@ -385,10 +385,10 @@ const ALL_COLORS: [LightColor; 4] =
 const ALL_ACTORS: [ActorKind; 4] =
     [ActorKind::Vehicle, ActorKind::Bicycle, ActorKind::Pedestrian, ActorKind::Static];
 
-/// The one of `all` that has this name.
+/// Returns the one of `all` with this name.
 fn named<T: Copy>(name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Result<T, String> {
     let found = all.iter().copied().find(|one| name_of(*one) == name);
-    found.ok_or_else(|| format!("nothing is called {name:?}"))
+    found.ok_or_else(|| format!("unknown name {name:?}"))
 }
 
 impl ActorEntry {

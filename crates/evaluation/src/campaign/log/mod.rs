@@ -1,7 +1,7 @@
-//! A drive tick by tick, with what was around the vehicle: what reports replay.
+//! Log of a drive tick by tick, with the vehicle's surroundings, for replays in reports.
 //!
-//! In a file, lengths are whole centimeters, angles milliradians and stage times tenths of a
-//! microsecond (`file.rs`); in memory they are as they were.
+//! Files store integers: lengths in centimeters, angles in milliradians, stage times in units of 0.1 µs
+//! (`file.rs`). In memory values are not rounded.
 
 mod file;
 
@@ -18,16 +18,16 @@ use tandem_scene::{
 };
 use tandem_timing::{StageStatistics, StageTimes};
 
-/// A scene is kept at every second tick, the first one included: 10 Hz.
+/// Number of ticks per scene: scenes are recorded at 10 Hz, from the first tick on.
 pub const TICKS_PER_SCENE: usize = 2;
 
-/// Actors whose center is farther from the ego vehicle than this are not kept, meters.
-pub const SIGHT_M: f64 = 80.0;
+/// Actors whose center is farther from the ego vehicle than this are not recorded, meters.
+pub const ACTOR_RADIUS_M: f64 = 80.0;
 
-/// Lanes may be drawn this far from where they are, meters.
+/// Largest deviation of simplified lane strips, meters.
 const STRIP_TOLERANCE_M: f64 = 0.03;
 
-/// What happened at one tick.
+/// Log of one tick.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TickLog {
     /// Simulation time, seconds.
@@ -40,54 +40,51 @@ pub struct TickLog {
     pub yaw_rad: f64,
     /// Forward speed, m/s.
     pub speed_mps: f64,
-    /// What the driver answered.
     pub command: Command,
-    /// What that took.
+    /// Durations of the driver's stages.
     pub stages: StageTimes,
-    /// The prefix it rests on.
+    /// Prefix KV cache that the command was computed from.
     pub prefix: Option<PrefixInfo>,
-    /// Whether it came in time.
     pub deadline: DeadlineVerdict,
-    /// Whether the command was that of the tick before, because no newer one was visible.
+    /// True if the command of the previous tick was applied again, because no newer one was available.
     pub is_held: bool,
 }
 
-/// An infraction as a report marks it.
+/// Infraction as shown in a report.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoggedEvent {
-    /// The tick it was recorded at, from 1, if one.
+    /// Tick of the infraction, from 1; `None` if it was recorded when the route was closed.
     pub tick: Option<u64>,
     /// Key of its list in the record, e.g. `collisions_vehicle`.
     pub kind: String,
-    /// The record's words.
+    /// Message text of the record.
     pub message: String,
 }
 
-/// Another actor, in all scenes that it was near in.
+/// Track of another actor, in all scenes in which it was near.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActorTrack {
-    /// Identity within the route.
+    /// Unique within the route.
     pub id: u32,
-    /// What it is.
     pub kind: ActorKind,
     /// CARLA's blueprint name.
     pub type_id: String,
     /// Half length and half width, meters.
     pub half_m: [f64; 2],
-    /// Where it was, by stretches without a gap, in order.
+    /// Runs of consecutive scenes, in order.
     pub runs: Vec<TrackRun>,
 }
 
 /// An actor's poses in consecutive scenes.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrackRun {
-    /// The first scene, from 0.
+    /// From 0.
     pub first_scene: usize,
     /// x, y in meters and heading in radians, one per scene.
     pub poses: Vec<[f64; 3]>,
 }
 
-/// A rectangle on the road.
+/// Rectangle on the road.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GroundBox {
     /// Center in the world, meters.
@@ -98,77 +95,77 @@ pub struct GroundBox {
     pub half_m: [f64; 2],
 }
 
-/// A traffic light and what it showed.
+/// Traffic light and its colors over time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LightLog {
-    /// Identity within the route.
+    /// Unique within the route.
     pub id: u32,
-    /// Place of its pole, meters.
+    /// Position of its pole, meters.
     pub position_m: [f64; 2],
-    /// The road that it watches.
+    /// Trigger volume on the road.
     pub trigger: GroundBox,
-    /// Tick (from 1) and what it showed from then on.
+    /// Ticks (from 1) at which the color changed, with the new color.
     pub shows: Vec<(u64, LightColor)>,
 }
 
-/// A stop sign.
+/// Stop sign.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SignLog {
-    /// Identity within the route.
+    /// Unique within the route.
     pub id: u32,
-    /// Place of its pole, meters.
+    /// Position of its pole, meters.
     pub position_m: [f64; 2],
-    /// Where to stop.
+    /// Trigger volume in which to stop.
     pub trigger: GroundBox,
 }
 
-/// A scenario while it ran.
+/// Ticks during which a scenario ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScenarioLog {
-    /// Identity within the route.
+    /// Unique within the route.
     pub id: u32,
-    /// The tick at which the world first reported it, from 1.
+    /// First tick at which the world reported it, from 1.
     pub first_tick: u64,
-    /// The last one.
+    /// Last tick at which the world reported it.
     pub last_tick: u64,
 }
 
-/// Where the driver meant to be.
+/// Waypoints that the driver planned.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WaypointLog {
-    /// The scene, from 0.
+    /// From 0.
     pub scene: usize,
-    /// Time between waypoints; the first is one spacing ahead.
+    /// Time between waypoints; the first one is one spacing ahead.
     pub spacing: Duration,
-    /// In the ego frame of that scene, meters.
+    /// In the ego frame of the scene, meters.
     pub waypoints_m: ArrayVec<[f32; 2], 16>,
 }
 
-/// A drive, tick by tick, with all that a report draws of it.
+/// Log of a drive with all data that a report shows.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RouteLog {
-    /// The dense route in the plane, world meters.
+    /// Dense route in the world frame, meters.
     pub planned_m: Vec<[f64; 2]>,
-    /// Roads, as far as the world draws them.
+    /// Lane strips that the world provides.
     pub strips: Vec<LaneStrip>,
-    /// What went wrong and when; average speeds are left out, since every route has twenty.
+    /// Infractions without minimum-speed values, of which every route has about twenty.
     pub events: Vec<LoggedEvent>,
     /// One per tick that the driver answered, in order.
     pub ticks: Vec<TickLog>,
-    /// Everybody else, in the order of their first scene.
+    /// In the order of their first scene.
     pub actors: Vec<ActorTrack>,
-    /// Lights, in the order in which they were first near.
+    /// In the order in which they were first near.
     pub lights: Vec<LightLog>,
-    /// Stop signs, as lights.
+    /// In the order in which they were first near.
     pub signs: Vec<SignLog>,
-    /// Scenarios with rules of their own, in the order of their first tick.
+    /// Scenarios with their own criteria, in the order of their first tick.
     pub scenarios: Vec<ScenarioLog>,
-    /// What the driver planned, in the order of scenes; none if it does not say.
+    /// In the order of scenes; empty if the driver reports no waypoints.
     pub waypoints: Vec<WaypointLog>,
 }
 
 impl RouteLog {
-    /// What stages took from tick `warm_up` (counted from 0) on.
+    /// Returns statistics of stage times from tick `warm_up` on, counted from 0.
     pub fn statistics(&self, warm_up: usize) -> StageStatistics {
         let mut statistics = StageStatistics::new();
         for tick in self.ticks.iter().skip(warm_up) {
@@ -178,26 +175,26 @@ impl RouteLog {
         statistics
     }
 
-    /// Tick number `tick`, counted from 1.
+    /// Returns tick number `tick`, counted from 1.
     pub fn tick(&self, tick: u64) -> Option<&TickLog> {
         self.ticks.get(usize::try_from(tick).ok()?.checked_sub(1)?)
     }
 
-    /// Number of scenes.
+    /// Returns the number of scenes.
     pub fn scenes(&self) -> usize {
         self.ticks.len().div_ceil(TICKS_PER_SCENE)
     }
 }
 
-/// Makes a log while a route is driven.
+/// Records the log of a drive.
 pub struct LogRecorder {
     log: RouteLog,
-    /// The newest track of each actor, and the last scene it was in.
+    /// By actor id: index of its newest track, and its last scene.
     tracks: BTreeMap<u32, (usize, usize)>,
 }
 
 impl LogRecorder {
-    /// A log of no tick, with room for the longest drive.
+    /// Creates an empty log with capacity for the longest drive.
     pub fn new(plan: &RoutePlan, strips: &[LaneStrip]) -> Self {
         let ticks = usize::try_from(TICK_CAP + 1).expect("4001 fits any usize");
         let strip = |strip: &LaneStrip| LaneStrip {
@@ -213,7 +210,7 @@ impl LogRecorder {
         Self { log, tracks: BTreeMap::new() }
     }
 
-    /// Adds the tick of `state`, which `control` answered and of which `command` was driven.
+    /// Adds the tick of `state`, with the driver's answer `control` and the applied `command`.
     pub fn tick(&mut self, state: &WorldState, command: Command, control: &Control) {
         let idx = self.log.ticks.len();
         self.log.ticks.push(TickLog {
@@ -228,13 +225,13 @@ impl LogRecorder {
             deadline: control.report.deadline,
             is_held: control.report.is_held,
         });
-        self.note_rules(idx as u64 + 1, state);
+        self.record_rules(idx as u64 + 1, state);
         if idx.is_multiple_of(TICKS_PER_SCENE) {
-            self.note_scene(idx / TICKS_PER_SCENE, state, control);
+            self.record_scene(idx / TICKS_PER_SCENE, state, control);
         }
     }
 
-    /// The log, with what the judge found.
+    /// Returns the log with the judge's infractions.
     pub fn finish(mut self, infractions: &[Infraction]) -> RouteLog {
         let events = infractions.iter().filter(|event| event.kind != InfractionKind::MinSpeed);
         self.log.events = events
@@ -247,11 +244,11 @@ impl LogRecorder {
         self.log
     }
 
-    fn note_rules(&mut self, tick: u64, state: &WorldState) {
+    fn record_rules(&mut self, tick: u64, state: &WorldState) {
         for light in &state.traffic_lights {
             let lights = &mut self.log.lights;
-            let place = lights.iter().position(|known| known.id == light.id);
-            let known = place.unwrap_or_else(|| {
+            let known = lights.iter().position(|known| known.id == light.id);
+            let idx = known.unwrap_or_else(|| {
                 lights.push(LightLog {
                     id: light.id,
                     position_m: light.position.xy().to_array(),
@@ -260,7 +257,7 @@ impl LogRecorder {
                 });
                 lights.len() - 1
             });
-            let shows = &mut lights[known].shows;
+            let shows = &mut lights[idx].shows;
             if shows.last().is_none_or(|(_, color)| *color != light.color) {
                 shows.push((tick, light.color));
             }
@@ -287,11 +284,11 @@ impl LogRecorder {
         }
     }
 
-    fn note_scene(&mut self, scene: usize, state: &WorldState, control: &Control) {
+    fn record_scene(&mut self, scene: usize, state: &WorldState, control: &Control) {
         let ego = state.ego.pose.position;
         for actor in &state.actors {
-            if actor.pose.position.distance_squared(ego) <= SIGHT_M * SIGHT_M {
-                self.note_actor(scene, actor);
+            if actor.pose.position.distance_squared(ego) <= ACTOR_RADIUS_M * ACTOR_RADIUS_M {
+                self.record_actor(scene, actor);
             }
         }
         if let Some(trajectory) = &control.report.trajectory {
@@ -303,10 +300,10 @@ impl LogRecorder {
         }
     }
 
-    fn note_actor(&mut self, scene: usize, actor: &ActorState) {
+    fn record_actor(&mut self, scene: usize, actor: &ActorState) {
         let tracks = &mut self.log.actors;
         let half_m = [actor.extent_m[0], actor.extent_m[1]];
-        // An id that comes back as something else is another actor.
+        // An id that is reused for a different kind, type or size is another actor.
         let known = self.tracks.get(&actor.id).copied().filter(|&(track, _)| {
             let known = &tracks[track];
             known.half_m == half_m && known.kind == actor.kind && known.type_id == actor.type_id
@@ -347,7 +344,7 @@ impl GroundBox {
     }
 }
 
-/// Names in files and pages.
+/// Returns the name in files and pages.
 pub(crate) fn actor_kind_name(kind: ActorKind) -> &'static str {
     match kind {
         ActorKind::Vehicle => "vehicle",
@@ -357,7 +354,7 @@ pub(crate) fn actor_kind_name(kind: ActorKind) -> &'static str {
     }
 }
 
-/// Names in files and pages.
+/// Returns the name in files and pages.
 pub(crate) fn color_name(color: LightColor) -> &'static str {
     match color {
         LightColor::Red => "red",
@@ -367,7 +364,7 @@ pub(crate) fn color_name(color: LightColor) -> &'static str {
     }
 }
 
-/// Names in files and pages.
+/// Returns the name in files and pages.
 pub(crate) fn strip_kind_name(kind: StripKind) -> &'static str {
     match kind {
         StripKind::Driving => "driving",
@@ -377,8 +374,7 @@ pub(crate) fn strip_kind_name(kind: StripKind) -> &'static str {
     }
 }
 
-/// The line through fewer of the points, nowhere farther than `tolerance_m` from those left out
-/// (Ramer, Douglas, Peucker).
+/// Simplifies a line so that removed points are at most `tolerance_m` from it (Ramer–Douglas–Peucker).
 fn simplified(points: &[DVec2], tolerance_m: f64) -> Vec<DVec2> {
     let Some(last) = points.len().checked_sub(1).filter(|&last| last > 0) else {
         return points.to_vec();
@@ -386,20 +382,20 @@ fn simplified(points: &[DVec2], tolerance_m: f64) -> Vec<DVec2> {
     let mut is_kept = vec![false; points.len()];
     is_kept[0] = true;
     is_kept[last] = true;
-    let mut stretches = vec![(0, last)];
-    while let Some((from, to)) = stretches.pop() {
+    let mut sections = vec![(0, last)];
+    while let Some((from, to)) = sections.pop() {
         let (start, along) = (points[from], points[to] - points[from]);
-        let aside = |point: DVec2| {
+        let distance = |point: DVec2| {
             let part = (point - start).dot(along) / along.length_squared().max(1e-12);
             point.distance(start + along * part.clamp(0.0, 1.0))
         };
         let farthest = (from + 1..to)
-            .map(|idx| (idx, aside(points[idx])))
+            .map(|idx| (idx, distance(points[idx])))
             .max_by(|a, b| a.1.total_cmp(&b.1))
-            .filter(|(_, aside_m)| *aside_m > tolerance_m);
+            .filter(|(_, distance_m)| *distance_m > tolerance_m);
         if let Some((idx, _)) = farthest {
             is_kept[idx] = true;
-            stretches.extend([(from, idx), (idx, to)]);
+            sections.extend([(from, idx), (idx, to)]);
         }
     }
     points.iter().zip(is_kept).filter_map(|(&point, kept)| kept.then_some(point)).collect()
@@ -410,7 +406,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_simplified_line_keeps_its_corners_and_drops_what_lies_between() {
+    fn simplified_line_keeps_corners_only() {
         let line = [(0.0, 0.0), (1.0, 0.01), (2.0, 0.0), (3.0, 0.0), (3.0, 5.0)];
         let kept = simplified(&line.map(|(x, y)| DVec2::new(x, y)), 0.03);
         let expected = [(0.0, 0.0), (3.0, 0.0), (3.0, 5.0)];

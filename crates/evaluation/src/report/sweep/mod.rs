@@ -1,40 +1,40 @@
-//! What latency costs: figures of a grid of settings, slow latency × fast latency, each driven along
-//! the same routes in the same worlds.
+//! Latency sweep: figures of a grid of settings, slow latency × fast latency, on the same routes in the
+//! same worlds.
 //!
-//! Every figure is over drives that are finished, and says how many those are. Intervals draw routes
-//! with all their drives (`bootstrap.rs`); differences to the setting without latency are over drives
-//! that are finished in both, and draw the same routes on both sides.
+//! Figures are computed over finished drives and reported with their number. Intervals are bootstrap
+//! intervals over routes (`bootstrap.rs`). Differences to the setting without latency are computed over
+//! drives that are finished in both settings, with the same resampled routes.
 
 mod page;
 mod section;
 
 pub(super) use section::section;
 
-use super::bootstrap::{CONFIDENCE, Estimate, RESAMPLES, Resamples, Share};
+use super::bootstrap::{CONFIDENCE, Estimate, RESAMPLES, Resamples, RouteTotals};
 use crate::campaign::log::RouteLog;
 use crate::scoring::Record;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tandem_scene::DeadlineVerdict;
 
-/// The format of `sweep.json` that this tandem writes.
+/// Version of the format of `sweep.json`.
 pub const FORMAT: u32 = 1;
 
-/// Seed of the draws behind intervals.
+/// Seed of the bootstrap.
 const BOOTSTRAP_SEED: u64 = 1;
 
-/// A latency of one axis.
+/// Latency on one axis of the grid.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AxisPoint {
-    /// As it was asked for.
+    /// Text of the latency on the command line.
     pub latency: String,
-    /// Where it lies on the axis, milliseconds: what is fixed as it is, a distribution by its median;
-    /// `None` for recordings.
+    /// Position on the axis, milliseconds: the value of a fixed latency, the median of a distribution;
+    /// `None` for recorded latencies.
     pub millis: Option<f64>,
 }
 
-/// A sweep with all its figures: `sweep.json`.
+/// Sweep with all figures: the file `sweep.json`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
@@ -42,85 +42,83 @@ pub struct Sweep {
     pub format: u32,
     /// Version of tandem.
     pub tandem: String,
-    /// Who drove.
     pub driver: String,
-    /// What a reader must know before looking at any number.
+    /// Caveat that is printed above the figures.
     pub note: String,
-    /// Whose latencies are emulated, if they were recorded.
+    /// Hardware whose recorded latencies are emulated; empty without recorded latencies.
     pub emulated: Vec<String>,
     /// `overlap` or `busy`.
     pub fast_releases: String,
     /// Seed of the first repetition.
     pub seed: u64,
-    /// Routes of every cell.
+    /// Routes per cell.
     pub routes: usize,
-    /// Drives of every route.
+    /// Drives per route and cell.
     pub repetitions: u32,
-    /// Drives that are finished, of all cells.
+    /// Finished drives of all cells.
     pub finished: usize,
     /// Drives of all cells.
     pub total: usize,
-    /// Draws that an interval rests on.
+    /// Number of bootstrap resamples.
     pub resamples: usize,
-    /// Share of draws that an interval holds.
+    /// Confidence level of intervals.
     pub confidence: f64,
-    /// How long after a late or held command an infraction counts as being behind it, milliseconds.
+    /// Time after a late or held command within which an infraction is attributed to it, milliseconds.
     pub horizon_ms: u64,
-    /// Slow latencies.
     pub slow: Vec<AxisPoint>,
-    /// Fast latencies.
     pub fast: Vec<AxisPoint>,
-    /// Position of the cell without latency, which differences are to; `None` if it was not driven.
+    /// Index of the cell without latency, the base of differences; `None` if it was not driven.
     pub base: Option<usize>,
     /// Slow latencies outermost.
     pub cells: Vec<Cell>,
 }
 
-/// The figures of one setting.
+/// Figures of one setting, over its finished drives.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
-    /// Its folder.
+    /// Name of its folder.
     pub name: String,
-    /// Position of its slow latency.
+    /// Index of its slow latency.
     pub slow: usize,
-    /// Position of its fast latency.
+    /// Index of its fast latency.
     pub fast: usize,
-    /// Drives that are finished: all figures are over these.
+    /// Number of finished drives.
     pub finished: usize,
-    /// Drives.
+    /// Number of drives.
     pub total: usize,
     /// Mean driving score, 0 to 100.
     pub driving_score: Option<Estimate>,
     /// Successful drives, percent.
     pub success_rate: Option<Estimate>,
-    /// Mean number of collisions of a drive.
+    /// Mean number of collisions per drive.
     pub collisions_per_drive: Option<Estimate>,
     /// Collisions per kilometer driven.
     pub collisions_per_km: Option<Estimate>,
-    /// Against the cell without latency.
+    /// Difference to the cell without latency.
     pub difference: Option<Difference>,
-    /// Share of ticks whose own inference came after its deadline, or could not begin.
+    /// Share of ticks whose inference missed its deadline or could not begin.
     pub deadline_miss_rate: Option<Estimate>,
-    /// Share of ticks at which the command of the tick before was held.
+    /// Share of ticks at which the command of the previous tick was held.
     pub held_share: Option<Estimate>,
-    /// How old the prefix (privileged drivers: the scene) was that commands rest on.
+    /// Age of the prefix KV cache (of the scene, for privileged drivers) that commands were computed
+    /// from.
     pub age: Option<Age>,
-    /// Infractions behind late and held commands, and others.
+    /// Rates of infractions shortly after late and held commands, and of others.
     pub infractions: InfractionRates,
 }
 
-/// How a setting differs from that without latency, drive by drive.
+/// Paired difference of a setting to the one without latency.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {
-    /// Drives that are finished in both.
+    /// Number of drives that are finished in both settings.
     pub pairs: usize,
-    /// In mean driving score.
+    /// Difference of the mean driving scores.
     pub driving_score: Estimate,
-    /// In successful drives, percent points.
+    /// Difference of the success rates, percentage points.
     pub success_rate: Estimate,
-    /// In the mean number of collisions.
+    /// Difference of the mean numbers of collisions.
     pub collisions_per_drive: Estimate,
 }
 
@@ -128,46 +126,44 @@ pub struct Difference {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Percentiles {
-    /// The median.
     pub p50: f64,
-    /// The 99th percentile.
     pub p99: f64,
 }
 
-/// How old the slow expert's view is at the tick whose command rests on it.
+/// Age of the slow expert's input at the ticks whose commands depend on it.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Age {
-    /// Ticks that had one.
+    /// Number of ticks with an age.
     pub ticks_counted: usize,
-    /// In milliseconds.
+    /// Age in milliseconds.
     pub ms: Percentiles,
-    /// In ticks.
+    /// Age in ticks.
     pub ticks: Percentiles,
-    /// In meters that were driven since.
+    /// Distance driven since the capture, meters.
     pub meters: Percentiles,
 }
 
-/// Infractions within the horizon behind a tick that missed its deadline or held its command, and all
-/// others that happened at a tick.
+/// Infractions within the horizon after a tick that missed its deadline or held its command, and all
+/// other infractions that occurred at a tick.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InfractionRates {
-    /// Infractions within the horizon behind such a tick.
+    /// Number of infractions within the horizon after such a tick.
     pub behind: u64,
-    /// Time within the horizon behind such ticks, seconds.
+    /// Time within the horizon after such ticks, seconds.
     pub behind_s: f64,
-    /// All others.
+    /// Number of all other infractions.
     pub otherwise: u64,
     /// All other time, seconds.
     pub otherwise_s: f64,
-    /// `behind` per minute of its time; `None` without any.
+    /// `behind` per minute of `behind_s`; `None` if that is 0.
     pub behind_per_min: Option<f64>,
-    /// `otherwise` per minute of its time, the base rate; `None` without any.
+    /// `otherwise` per minute of `otherwise_s`, the base rate; `None` if that is 0.
     pub otherwise_per_min: Option<f64>,
 }
 
-/// What a sweep needs of one drive.
+/// Figures of one drive that a sweep aggregates.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct DriveFigures {
     driving_score: f64,
@@ -177,7 +173,7 @@ pub struct DriveFigures {
     ticks: u64,
     deadline_misses: u64,
     held: u64,
-    /// Milliseconds and meters, of each tick that had a prefix.
+    /// Age in milliseconds and in meters driven, of each tick with a prefix.
     ages: Vec<[f32; 2]>,
     behind: u64,
     ticks_behind: u64,
@@ -185,7 +181,7 @@ pub struct DriveFigures {
 }
 
 impl DriveFigures {
-    /// The figures of a drive with this result and log, whose ticks are `tick` apart.
+    /// Computes the figures of a drive from its result and log; `tick` is the tick period.
     pub fn new(record: &Record, log: &RouteLog, tick: Duration, horizon: Duration) -> Self {
         let infractions = &record.infractions;
         let collisions = [
@@ -211,14 +207,14 @@ impl DriveFigures {
             ages: ages.collect(),
             ..Self::default()
         };
-        let is_behind = behind_trouble(log, tick, horizon);
-        figures.ticks_behind = is_behind.iter().filter(|is| **is).count() as u64;
+        let is_affected = within_horizon(log, tick, horizon);
+        figures.ticks_behind = is_affected.iter().filter(|is| **is).count() as u64;
         for event in &log.events {
             let idx = event.tick.and_then(|tick| usize::try_from(tick).ok()?.checked_sub(1));
-            match idx.and_then(|idx| is_behind.get(idx)) {
+            match idx.and_then(|idx| is_affected.get(idx)) {
                 Some(true) => figures.behind += 1,
                 Some(false) => figures.otherwise += 1,
-                // Recorded when the route was closed: at no tick.
+                // Recorded when the route was closed, not at a tick.
                 None => {}
             }
         }
@@ -230,23 +226,23 @@ fn count(log: &RouteLog, is: impl Fn(&crate::campaign::log::TickLog) -> bool) ->
     log.ticks.iter().filter(|entry| is(entry)).count() as u64
 }
 
-/// Meters driven until each tick.
+/// Returns the distance driven until each tick, meters.
 fn driven(log: &RouteLog) -> Vec<f64> {
     let mut sum = 0.0;
     let mut last = None;
     log.ticks
         .iter()
         .map(|entry| {
-            let place = [entry.x_m, entry.y_m];
-            let [x, y] = last.replace(place).unwrap_or(place);
-            sum += (place[0] - x).hypot(place[1] - y);
+            let position = [entry.x_m, entry.y_m];
+            let [x, y] = last.replace(position).unwrap_or(position);
+            sum += (position[0] - x).hypot(position[1] - y);
             sum
         })
         .collect()
 }
 
-/// Whether each tick is within `horizon` behind one that missed its deadline or held its command.
-fn behind_trouble(log: &RouteLog, tick: Duration, horizon: Duration) -> Vec<bool> {
+/// Returns whether each tick is within `horizon` after one that missed its deadline or held its command.
+fn within_horizon(log: &RouteLog, tick: Duration, horizon: Duration) -> Vec<bool> {
     let ticks = (horizon.as_nanos() / tick.as_nanos().max(1)) as usize;
     let mut last = None;
     log.ticks
@@ -261,24 +257,23 @@ fn behind_trouble(log: &RouteLog, tick: Duration, horizon: Duration) -> Vec<bool
         .collect()
 }
 
-/// The drives of a setting: one list per route, one entry per repetition, `None` where unfinished.
+/// Drives of a setting: one list per route, one entry per repetition, `None` if unfinished.
 pub type CellDrives = Vec<Vec<Option<DriveFigures>>>;
 
-/// A setting to be counted.
+/// Setting and drives from which a [`Cell`] is computed.
 pub struct CellInput {
-    /// Its folder.
+    /// Name of its folder.
     pub name: String,
-    /// Position of its slow latency.
+    /// Index of its slow latency.
     pub slow: usize,
-    /// Position of its fast latency.
+    /// Index of its fast latency.
     pub fast: usize,
-    /// Its drives.
     pub drives: CellDrives,
 }
 
 impl Cell {
-    /// The figures of a setting; `base` is that without latency, if there is one. Ticks are `tick`
-    /// apart.
+    /// Computes the figures of a setting. `base` are the drives of the setting without latency, if it was
+    /// driven; `tick` is the tick period.
     pub fn new(
         input: &CellInput,
         base: Option<&CellDrives>,
@@ -287,14 +282,15 @@ impl Cell {
     ) -> Self {
         let CellInput { name, slow, fast, drives } = input;
         let finished = || drives.iter().flatten().flatten();
-        let mut over = |part: fn(&DriveFigures) -> f64, whole: fn(&DriveFigures) -> f64| {
-            let shares: Vec<Share> = drives
+        let mut over = |numerator: fn(&DriveFigures) -> f64,
+                        denominator: fn(&DriveFigures) -> f64| {
+            let route_totals: Vec<RouteTotals> = drives
                 .iter()
                 .map(|drives| drives.iter().flatten().collect::<Vec<_>>())
                 .filter(|drives| !drives.is_empty())
-                .map(|drives| share(drives.into_iter(), part, whole))
+                .map(|drives| totals(drives.into_iter(), numerator, denominator))
                 .collect();
-            intervals.of(shares.len()).estimate(&shares)
+            intervals.of(route_totals.len()).estimate(&route_totals)
         };
         Self {
             name: name.clone(),
@@ -331,15 +327,15 @@ fn collisions(drive: &DriveFigures) -> f64 {
     drive.collisions as f64
 }
 
-/// What a route's drives add to a figure.
-fn share<'a>(
+/// Sums the contributions of a route's drives to a figure.
+fn totals<'a>(
     drives: impl Iterator<Item = &'a DriveFigures>,
-    part: fn(&DriveFigures) -> f64,
-    whole: fn(&DriveFigures) -> f64,
-) -> Share {
-    drives.fold(Share::default(), |share, drive| Share {
-        part: share.part + part(drive),
-        whole: share.whole + whole(drive),
+    numerator: fn(&DriveFigures) -> f64,
+    denominator: fn(&DriveFigures) -> f64,
+) -> RouteTotals {
+    drives.fold(RouteTotals::default(), |sum, drive| RouteTotals {
+        numerator: sum.numerator + numerator(drive),
+        denominator: sum.denominator + denominator(drive),
     })
 }
 
@@ -353,14 +349,14 @@ impl Difference {
             })
             .filter(|pairs: &Vec<_>| !pairs.is_empty())
             .collect();
-        let mut difference = |part: fn(&DriveFigures) -> f64| {
-            let ours: Vec<Share> = pairs
+        let mut difference = |numerator: fn(&DriveFigures) -> f64| {
+            let ours: Vec<RouteTotals> = pairs
                 .iter()
-                .map(|pairs| Share::of_mean(pairs.iter().map(|(ours, _)| part(ours))))
+                .map(|pairs| RouteTotals::of_mean(pairs.iter().map(|(ours, _)| numerator(ours))))
                 .collect();
-            let base: Vec<Share> = pairs
+            let base: Vec<RouteTotals> = pairs
                 .iter()
-                .map(|pairs| Share::of_mean(pairs.iter().map(|(_, base)| part(base))))
+                .map(|pairs| RouteTotals::of_mean(pairs.iter().map(|(_, base)| numerator(base))))
                 .collect();
             intervals.of(ours.len()).difference(&ours, &base)
         };
@@ -380,8 +376,8 @@ impl Age {
             let mut values: Vec<f32> = ages.iter().map(|age| age[which]).collect();
             values.sort_unstable_by(f32::total_cmp);
             let rank = |percent: usize| {
-                let place = (values.len() * percent).div_ceil(100).checked_sub(1)?;
-                Some(f64::from(values[place]))
+                let idx = (values.len() * percent).div_ceil(100).checked_sub(1)?;
+                Some(f64::from(values[idx]))
             };
             Some(Percentiles { p50: rank(50)?, p99: rank(99)? })
         };
@@ -413,34 +409,34 @@ impl InfractionRates {
     }
 }
 
-/// The draws behind all intervals of a sweep, kept by number of routes.
+/// Bootstrap resamples for all intervals of a sweep, cached by number of routes.
 #[derive(Default)]
 pub struct Intervals {
-    drawn: Vec<(usize, Resamples)>,
+    cached: Vec<(usize, Resamples)>,
     count: Option<usize>,
 }
 
 impl Intervals {
-    /// With fewer draws than [`RESAMPLES`].
+    /// Uses `count` resamples instead of [`RESAMPLES`].
     pub fn with_resamples(count: usize) -> Self {
-        Self { drawn: Vec::new(), count: Some(count) }
+        Self { cached: Vec::new(), count: Some(count) }
     }
 
     fn of(&mut self, n_routes: usize) -> &Resamples {
-        let place = self.drawn.iter().position(|(n, _)| *n == n_routes).unwrap_or_else(|| {
+        let idx = self.cached.iter().position(|(n, _)| *n == n_routes).unwrap_or_else(|| {
             let resamples = Resamples::new(n_routes, self.resamples(), BOOTSTRAP_SEED);
-            self.drawn.push((n_routes, resamples));
-            self.drawn.len() - 1
+            self.cached.push((n_routes, resamples));
+            self.cached.len() - 1
         });
-        &self.drawn[place].1
+        &self.cached[idx].1
     }
 
-    /// Draws that each interval rests on.
+    /// Returns the number of resamples.
     pub fn resamples(&self) -> usize {
         self.count.unwrap_or(RESAMPLES)
     }
 
-    /// Share of draws that each interval holds.
+    /// Returns the confidence level of intervals.
     pub fn confidence(&self) -> f64 {
         CONFIDENCE
     }
@@ -455,8 +451,8 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(50);
 
-    /// A log of `n` ticks at 10 m/s whose prefix is two ticks old; ticks `late` (from 0) miss their
-    /// deadlines, `held` hold their commands, and events are at ticks `events` (from 1).
+    /// Log of `n` ticks at 10 m/s with a prefix that is two ticks old. Ticks `late` (from 0) miss their
+    /// deadlines, ticks `held` hold their commands, and events occur at ticks `events` (from 1).
     fn log(n: usize, late: &[usize], held: &[usize], events: &[u64]) -> RouteLog {
         let tick = |idx: usize| TickLog {
             time_s: 0.05 * (idx + 1) as f64,
@@ -502,18 +498,18 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_counts_what_its_log_says() {
+    fn drive_figures_are_computed_from_the_log() {
         let found = figures(&log(101, &[5, 6], &[6, 7, 8], &[]), Duration::from_secs(1));
         assert_eq!((found.deadline_misses, found.held, found.collisions), (2, 3, 2));
         assert!((found.driven_m - 50.0).abs() < 1e-9);
         assert_eq!(found.ages.len(), 99);
         assert_eq!(found.ages[50], [100.0, 1.0], "two ticks at 10 m/s are a meter");
-        assert!(!found.is_success, "it hit somebody");
+        assert!(!found.is_success, "a drive with collisions");
     }
 
     #[test]
-    fn infractions_are_behind_trouble_up_to_the_horizon() {
-        // Trouble at ticks 11 and 12 (from 1), horizon two ticks: ticks 11 to 14 are behind it.
+    fn infractions_are_attributed_up_to_the_horizon() {
+        // Tick 11 (from 1) is late and tick 12 held; with a horizon of two ticks, 11 to 14 are affected.
         let log = log(100, &[10], &[11], &[10, 11, 14, 15, 90]);
         let found = figures(&log, 2 * TICK);
         assert_eq!((found.behind, found.otherwise, found.ticks_behind), (2, 3, 4));
@@ -533,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finished_is_counted_and_left_out() {
+    fn unfinished_drives_are_counted_but_not_averaged() {
         let drives =
             vec![vec![drive(100.0), None], vec![None, None], vec![drive(50.0), drive(60.0)]];
         let cell = cell(drives, None);
@@ -544,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_over_drives_that_both_settings_finished() {
+    fn differences_use_drives_finished_in_both_settings() {
         let base: CellDrives =
             vec![vec![drive(100.0), drive(90.0)], vec![drive(40.0), None], vec![drive(70.0), None]];
         let ours =
@@ -557,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_finished_is_no_figure() {
+    fn cell_without_finished_drives_has_no_figures() {
         let cell = cell(vec![vec![None], vec![None]], None);
         assert_eq!((cell.finished, cell.total, cell.driving_score), (0, 2, None));
         assert_eq!(cell.infractions, InfractionRates::default());

@@ -1,4 +1,4 @@
-//! A sweep as a page: heat maps over the grid, curves with their intervals, and all figures.
+//! HTML page of a sweep: heat maps over the grid, curves with intervals, and a table of all figures.
 
 use crate::report::bootstrap::Estimate;
 use crate::report::sweep::{Age, AxisPoint, Cell, Percentiles, Sweep};
@@ -6,7 +6,7 @@ use std::fmt::Write;
 use tandem_page::chart::{Axis, Plot, Series, Stroke, short};
 use tandem_page::{document, escape, facts, figure, tile};
 
-/// A figure that is drawn: its title, what it is of a cell, and which way is good.
+/// Figure that is plotted.
 struct Quantity {
     title: &'static str,
     axis: &'static str,
@@ -35,26 +35,27 @@ const QUANTITIES: [Quantity; 3] = [
     },
 ];
 
-/// Colors of curves; further ones begin anew, dashed.
+/// Colors of curves; further curves reuse them, dashed.
 const CLASSES: [&str; 5] = ["s1", "s2", "s3", "s4", "s5"];
 
 impl Sweep {
-    /// The sweep as one self-contained page; `more` are names and values of whatever else it depends on.
-    pub fn page(&self, more: &[(String, String)]) -> String {
+    /// Returns the sweep as a self-contained page. `settings` are names and values of further settings.
+    pub fn page(&self, settings: &[(String, String)]) -> String {
         let mut body = String::from("<section class=\"tiles\">");
         let (finished, total) = (self.finished, self.total);
-        let routes = format!("{} routes × {} repetitions a cell", self.routes, self.repetitions);
+        let routes = format!("{} routes × {} repetitions per cell", self.routes, self.repetitions);
         body += &tile("drives finished", &format!("{finished} / {total}"), &routes);
         let cells = format!("{} slow × {} fast latencies", self.slow.len(), self.fast.len());
         body += &tile("cells", &self.cells.len().to_string(), &cells);
-        let intervals = format!("{} draws of routes", self.resamples);
+        let intervals = format!("{} bootstrap resamples of routes", self.resamples);
         body += &tile("intervals", &format!("{} %", short(self.confidence * 100.0)), &intervals);
         body += "</section>";
         for label in &self.emulated {
             let _ = write!(body, "<p><b>{}</b></p>", escape(label));
         }
         if self.base.is_none() {
-            body += "<p>No cell is without latency, so there are no differences to one.</p>";
+            body +=
+                "<p>No cell has zero latency, so differences to zero latency are not shown.</p>";
         }
         for quantity in &QUANTITIES {
             let _ = write!(
@@ -62,8 +63,7 @@ impl Sweep {
                 "<h2>{}</h2><section class=\"card\"><div class=\"pair\">",
                 quantity.title
             );
-            let caption =
-                "rows: slow latency, columns: fast latency, milliseconds; intervals below";
+            let caption = "rows: slow latency, columns: fast latency, in milliseconds; intervals in the second line";
             body += &figure("over the grid", &self.heat_map(quantity), caption);
             let caption = "one curve per fast latency; vertical lines are intervals";
             body += &figure("against the slow latency", &self.curves(quantity), caption);
@@ -72,8 +72,8 @@ impl Sweep {
         let _ =
             write!(body, "<h2>All figures</h2><section class=\"card\">{}</section>", self.table());
         let _ =
-            write!(body, "<h2>What was run</h2><section class=\"card\">{}</section>", facts(more));
-        let subtitle = format!("what latency costs: driver {}", escape(&self.driver));
+            write!(body, "<h2>Settings</h2><section class=\"card\">{}</section>", facts(settings));
+        let subtitle = format!("effect of latency: driver {}", escape(&self.driver));
         document("tandem sweep", &subtitle, &self.note, &body)
     }
 
@@ -126,11 +126,11 @@ impl Sweep {
             found.sort_by(|a, b| a.0.total_cmp(&b.0));
             let mut points: Vec<Option<[f64; 2]>> =
                 found.iter().map(|(x, estimate)| Some([*x, estimate.value])).collect();
-            // Intervals stand side by side, so that they are told apart.
-            let aside = right * 0.012 * (fast as f64 - (self.fast.len() - 1) as f64 / 2.0);
+            // Offset the intervals of different curves, so that they do not overlap.
+            let offset = right * 0.012 * (fast as f64 - (self.fast.len() - 1) as f64 / 2.0);
             for (x, estimate) in &found {
                 if let (Some(low), Some(high)) = (estimate.low, estimate.high) {
-                    let x = (x + aside).max(0.0);
+                    let x = (x + offset).max(0.0);
                     points.extend([None, Some([x, low]), Some([x, high])]);
                 }
             }
@@ -174,25 +174,25 @@ impl Sweep {
         out + "</tbody></table>"
     }
 
-    /// Names of the columns of [`rows`](Self::rows).
+    /// Headings of the columns of [`rows`](Self::rows).
     pub const HEADER: [&str; 14] = [
         "slow",
         "fast",
         "finished",
         "driving score",
-        "to zero",
+        "vs zero",
         "success %",
-        "to zero",
+        "vs zero",
         "collisions",
         "per km",
         "misses %",
         "held %",
         "age p50/p99 ms",
         "driven since, m",
-        "behind/base per min",
+        "infractions/min late/other",
     ];
 
-    /// One row per cell, for tables: figures with their intervals.
+    /// Returns one table row per cell: figures with their intervals.
     pub fn rows(&self) -> Vec<[String; 14]> {
         let with = |found: Option<Estimate>| {
             found.map_or("–".to_owned(), |found| {
@@ -203,7 +203,7 @@ impl Sweep {
             found.map_or("–".to_owned(), |found| figures(found.value * 100.0))
         };
         let maybe = |found: Option<f64>| found.map_or("–".to_owned(), figures);
-        let name = |axis: &[AxisPoint], place: usize| axis[place].latency.clone();
+        let name = |axis: &[AxisPoint], idx: usize| axis[idx].latency.clone();
         let row = |cell: &Cell| {
             let difference = cell.difference.as_ref();
             let age = |of: fn(&Age) -> Percentiles| {
@@ -233,7 +233,7 @@ impl Sweep {
     }
 }
 
-/// Two digits behind the point, one from ten on.
+/// Formats with two decimals, with one from 10 on.
 fn figures(value: f64) -> String {
     if value.abs() >= 9.995 { format!("{value:.1}") } else { format!("{value:.2}") }
 }
@@ -245,7 +245,7 @@ fn interval(found: &Estimate) -> String {
     }
 }
 
-/// The least and the most; zero and one without values.
+/// Returns minimum and maximum; 0 and 1 without values.
 fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))

@@ -1,4 +1,4 @@
-//! What latency costs, as curves: the figures of a sweep.
+//! Report section of a sweep: figures over latency as curves.
 
 use crate::report::bootstrap::Estimate;
 use crate::report::charts::{Charts, Curve, curves};
@@ -6,7 +6,7 @@ use crate::report::sweep::{Cell, Sweep};
 use std::fmt::Write;
 use tandem_page::escape;
 
-/// Title, axis and value of a figure that is drawn.
+/// Title, axis label and value of a plotted figure.
 type Figure = (&'static str, &'static str, fn(&Cell) -> Option<Estimate>);
 
 const FIGURES: [Figure; 3] = [
@@ -15,11 +15,11 @@ const FIGURES: [Figure; 3] = [
     ("Collisions", "collisions per drive", |cell| cell.collisions_per_drive),
 ];
 
-/// Curves over slow latency, one for each fast latency.
+/// Returns curves over slow latency, one per fast latency.
 pub(in crate::report) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
     let mut out = format!(
-        "<h2 id=\"sweep\">What latency costs</h2><p>{}: {} / {} drives finished, {} routes × {} \
-         repetitions in each of {} settings. Bars hold {} % of {} draws of routes.</p>",
+        "<h2 id=\"sweep\">Effect of latency</h2><p>{}: {} / {} drives finished, {} routes × {} \
+         repetitions in each of {} settings. Bars are {} % intervals from {} bootstrap resamples of routes.</p>",
         escape(&sweep.driver),
         sweep.finished,
         sweep.total,
@@ -49,11 +49,11 @@ pub(in crate::report) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
         let chart = charts.add(curves("slow latency (ms)", axis, lines));
         let _ = write!(out, "<div class=\"card\"><h4>{title}</h4>{chart}</div>");
     }
-    out + "<p class=\"small\">Over finished drives. Latencies that were recorded have no place on the \
-           axis and are left out; <code>sweep.html</code> has all cells and every other figure.</p>"
+    out + "<p class=\"small\">Over finished drives. Recorded latencies have no position on the axis and \
+           are not shown; <code>sweep.html</code> contains all cells and all figures.</p>"
 }
 
-/// The cells of one fast latency that have a place on the axis, by slow latency.
+/// Returns the cells of one fast latency that have a position on the axis, by slow latency.
 fn points(sweep: &Sweep, fast: usize, of: fn(&Cell) -> Option<Estimate>) -> Vec<[f64; 4]> {
     let cells = sweep.cells.iter().filter(|cell| cell.fast == fast);
     let mut points: Vec<[f64; 4]> = cells
