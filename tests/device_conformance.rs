@@ -280,9 +280,9 @@ fn device_splits_or_reports_why_not() {
         let end_ns = wait(&*device, &*fast).completed_ns().unwrap();
         assert!(ready.completed_ns().unwrap() <= end_ns + SLACK_NS, "{}", device.name());
         assert!(there.bytes().iter().all(|&byte| byte == 5), "{}: {sharing}", device.name());
-        // A share that leaves a stream nothing is no reason to stop.
-        let whole = device.streams(Some(1.0)).unwrap().sharing;
-        assert!(!matches!(whole, Sharing::Partitions { .. }), "{whole}");
+        // A share that leaves a stream no multiprocessor is not an error.
+        let all = device.streams(Some(1.0)).unwrap().sharing;
+        assert!(!matches!(all, Sharing::Partitions { .. }), "{all}");
     }
 }
 
@@ -339,7 +339,7 @@ fn enqueuing_work_does_not_block() {
     let ExpertStreams { fast, slow, .. } = streams(&device);
     let (staged, event) = (filled(&device, &*slow, 64, 9), device.event().unwrap());
     slow.record(&event).unwrap();
-    // The slow stream stands still; the fast one goes on.
+    // The slow stream is blocked; the fast one continues.
     wait(&device, &*fast);
     assert!(!event.is_complete().unwrap());
     gate.open();

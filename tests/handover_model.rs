@@ -38,7 +38,7 @@ fn shared(slots: usize) -> Arc<Shared> {
 
 /// Fills a slot with its version and publishes it. Returns false if no slot was free or a newer version
 /// was published already.
-fn refresh(shared: &Shared, version: u64) -> bool {
+fn prefill(shared: &Shared, version: u64) -> bool {
     let Some(writer) = shared.0.writer() else { return false };
     writer.slot().with_mut(|value| write(value, version));
     shared.1.publish(writer.seal_with(Version(version))).is_ok()
@@ -81,10 +81,10 @@ fn readers_see_complete_prefixes_in_order() {
     explore(|| {
         let shared = shared(2);
         let writer = Arc::clone(&shared);
-        let refreshes = thread::spawn(move || (1..=3).filter(|&v| refresh(&writer, v)).count());
+        let prefills = thread::spawn(move || (1..=3).filter(|&v| prefill(&writer, v)).count());
         let (first, second) = (tick(&shared), tick(&shared));
         assert!(first <= second, "went back from {first:?} to {second:?}");
-        assert!(refreshes.join().unwrap() >= 2, "two slots hold at least two prefixes in turn");
+        assert!(prefills.join().unwrap() >= 2, "two slots hold at least two prefixes in turn");
         assert_eq!(shared.0.free(), 1, "one slot is published, the other is free");
     });
 }
@@ -93,12 +93,12 @@ fn readers_see_complete_prefixes_in_order() {
 fn two_readers_share_a_snapshot_during_the_next_write() {
     explore(|| {
         let shared = shared(3);
-        assert!(refresh(&shared, 1));
+        assert!(prefill(&shared, 1));
         let readers: [_; 2] = std::array::from_fn(|_| {
             let reader = Arc::clone(&shared);
             thread::spawn(move || assert!(tick(&reader) >= Some(1)))
         });
-        assert!(refresh(&shared, 2) && refresh(&shared, 3));
+        assert!(prefill(&shared, 2) && prefill(&shared, 3));
         for reader in readers {
             reader.join().unwrap();
         }
@@ -111,8 +111,8 @@ fn newest_of_two_published_prefixes_wins() {
     explore(|| {
         let shared = shared(3);
         let other = Arc::clone(&shared);
-        let newer = thread::spawn(move || assert!(refresh(&other, 2)));
-        refresh(&shared, 1);
+        let newer = thread::spawn(move || assert!(prefill(&other, 2)));
+        prefill(&shared, 1);
         newer.join().unwrap();
         assert_eq!(tick(&shared), Some(2));
         assert_eq!(shared.0.free(), 2);

@@ -266,7 +266,7 @@ fn build_reports_progress_and_predicts_its_cost() {
     assert_eq!(action["attention_kernels"], 4);
     assert_eq!(action["weights_changed"], serde_json::json!([]));
     let page = String::from_utf8(tandem(&["inspect", out]).stdout).unwrap();
-    for fragment in ["in one kernel", "action bf16", "fusion.0/block.0/softmax is spelled out"] {
+    for fragment in ["fused attentions", "action bf16", "fusion.0/block.0/softmax is decomposed"] {
         assert!(page.contains(fragment), "{fragment:?} is missing in: {page}");
     }
 

@@ -111,7 +111,7 @@ fn warm_tick_allocates_nothing_and_takes_no_page_fault() {
         let warm = &ticks[WARM_UP_TICKS as usize..];
         let published: u64 = warm.iter().map(|tick| tick.published).sum();
         let expected = COUNTED_TICKS / u64::from(run.refresh_period_ticks);
-        assert!(published.abs_diff(expected) <= 1, "{published} refreshes in {run:?}");
+        assert!(published.abs_diff(expected) <= 1, "{published} prefills in {run:?}");
         assert!(warm.iter().all(|tick| tick.allocations == 0), "{ticks:?} in {run:?}");
         let faults: u64 = ticks.iter().map(|tick| tick.faults).sum();
         assert!(faults <= allowed, "{faults} faults, {allowed} allowed: {ticks:?} in {run:?}");
@@ -151,11 +151,11 @@ fn prefill_allocations(checkpoint: &Checkpoint, groups: usize, folder: &Path) ->
 fn layer_groups_add_no_allocation_to_a_warm_prefill() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = synthesize(TINY, 1, &folder.path().join("checkpoint"));
-    let whole = prefill_allocations(&checkpoint, 1, folder.path());
-    assert!(whole.iter().all(|count| *count == whole[0]), "{whole:?} is not warm");
+    let expected = prefill_allocations(&checkpoint, 1, folder.path());
+    assert!(expected.iter().all(|count| *count == expected[0]), "{expected:?} is not warm");
     for groups in [2, 4] {
         let found = prefill_allocations(&checkpoint, groups, folder.path());
-        assert_eq!(found, whole, "{groups} groups");
+        assert_eq!(found, expected, "{groups} groups");
     }
 }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Feeds damaged files to the tandem binary: whatever is in a file, it answers with an exit code and one error.
+"""Runs the tandem binary on damaged files: whatever a file contains, it must end with an exit code and one error.
 
 Every case damages one good file (bytes, or values of JSON, YAML and XML), runs one command on it with
 limits on memory, time and file size, and checks: exit code 0, 1 or 2; no panic; no signal; no hang;
-with exit code 2 exactly one error, below 4 kB. Cases follow from the seed and their number alone.
+with exit code 2 exactly one error, below 4 kB. A case is determined by the seed and its number.
 Usage: TANDEM=BINARY fuzz.py [--cases 2000] [--seed 1] [--only KIND,…] [--keep FOLDER] > counts.json
 Exit code 1 if any case failed; --keep collects their files. Run in the root of the repository.
 """
@@ -38,7 +38,7 @@ VALUES = [None, True, False, 0, -1, 1, 2**31, 2**53, 2**63 - 1, 2**64 - 1, 2**64
 
 
 def damage_bytes(rng, data):
-    """One to eight small changes anywhere."""
+    """Makes one to eight small changes at random positions."""
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
         at, size = rng.randrange(len(data) + 1), rng.choice((1, 1, 2, 4, 8, 64, 1000))
@@ -63,7 +63,7 @@ def damage_bytes(rng, data):
 
 
 def damage_text(rng, data):
-    """Numbers, words or lines of a text exchanged."""
+    """Replaces numbers, identifiers or lines of a text."""
     text = data.decode(errors="replace")
     for _ in range(rng.choice((1, 1, 2, 4))):
         way = rng.randrange(4)
@@ -86,7 +86,7 @@ def damage_text(rng, data):
 
 
 def places(value, path=()):
-    """The path of every value in a JSON value, long arrays by their ends."""
+    """Paths of all values in a JSON value; of long arrays only the first two elements and the last."""
     yield path
     if isinstance(value, dict):
         for key in value:
@@ -97,7 +97,7 @@ def places(value, path=()):
 
 
 def damage_json(rng, data):
-    """Values exchanged for others, removed, or repeated."""
+    """Replaces, removes or repeats values."""
     value = json.loads(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         path = rng.choice(list(places(value)))
@@ -121,7 +121,7 @@ def damage_json(rng, data):
 
 
 def zstd_frame(data, size):
-    """The content of a zstd frame, which has this size."""
+    """Decompresses a zstd frame whose content has this size."""
     name = ctypes.util.find_library("zstd")
     if name is None:
         sys.exit("fuzz: the library zstd (libzstd.so.1) is missing; it unpacks recordings")
@@ -133,7 +133,7 @@ def zstd_frame(data, size):
 
 
 def records(data):
-    """Opcode and content of each MCAP record."""
+    """Opcodes and contents of MCAP records."""
     at = 0
     while at + 9 <= len(data):
         size = int.from_bytes(data[at + 1:at + 9], "little")
@@ -149,7 +149,7 @@ MAGIC = b"\x89MCAP0\r\n"
 
 
 def unpacked(recording):
-    """The records of a recording, those in chunks too, without chunks: nothing is checked by CRC."""
+    """Records of a recording without chunks, so that no CRC protects them."""
     out = []
     for opcode, content in records(recording[8:-8]):
         if opcode == 6:
@@ -161,7 +161,7 @@ def unpacked(recording):
 
 
 def damage_recording(rng, data):
-    """One record of a recording without chunks damaged, mostly near its beginning, or moved."""
+    """Damages, removes or moves one record of a recording without chunks, mostly near its beginning."""
     all_records = list(records(data[8:-8]))
     for _ in range(rng.choice((1, 1, 2))):
         at, way = rng.randrange(len(all_records)), rng.randrange(6)
@@ -200,10 +200,10 @@ def run(*arguments, limit=True):
 
 
 def fault(code, err):
-    """What is wrong with an answer, if anything is."""
+    """Returns the fault of a result, or None."""
     text = err.decode(errors="replace")
     if code == "hang":
-        return f"no end within {SECONDS} s"
+        return f"still running after {SECONDS} s"
     if "panicked at" in text:
         return "panic"
     if code < 0:
@@ -219,7 +219,7 @@ def fault(code, err):
 
 
 class Good:
-    """Good files, made by the binary itself."""
+    """Valid files, written by the binary."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -244,7 +244,7 @@ class Good:
 
 
 def in_copy(source, scratch, name, damage):
-    """A copy of a folder, links kept, with one file damaged."""
+    """Copies a folder, keeping links, and damages one file."""
     copy = scratch / source.name
     shutil.copytree(source, copy, symlinks=True)
     file = copy / name
@@ -253,7 +253,7 @@ def in_copy(source, scratch, name, damage):
 
 
 def kinds(good):
-    """For each kind of file: what a case damages, how, and the command that reads it."""
+    """For each kind of file, a function that damages a copy and returns it with the command that reads it."""
 
     def single(source, ways, command):
         def case(rng, scratch):
@@ -272,7 +272,7 @@ def kinds(good):
     text, document = [damage_bytes, damage_text, damage_text], [damage_bytes, damage_json, damage_json, damage_json]
     drive = lambda routes, scratch: ["eval", "--routes", routes, "--driver", "autopilot", "--tick-cap", 2, "--jobs", 1,
                                      "--out", scratch / "out"]
-    look = lambda rng, file, scratch: rng.choice((
+    read = lambda rng, file, scratch: rng.choice((
         ["profile", "--engine", good.engine, "--recording", file, "--phases", "back-to-back", "--ticks", 1,
          "--warm-up", 0, "--out", scratch / "latency.json"],
         ["record", "--recover", file, "--out", scratch / "recovered.mcap"]))
@@ -290,8 +290,8 @@ def kinds(good):
         "contracts": member(good.engine, contracts, document, lambda rng, copy, scratch: rng.choice((
             ["inspect", copy], ["roofline", "--engine", copy, "--device", "h200"]))),
         "export.json": member(good.engine, ["export.json"], document, lambda rng, copy, scratch: ["inspect", copy]),
-        "recording": single(good.recording, [damage_bytes], look),
-        "unpacked recording": single(good.unpacked, [damage_recording], look),
+        "recording": single(good.recording, [damage_bytes], read),
+        "unpacked recording": single(good.unpacked, [damage_recording], read),
         "latency.json": single(good.latency, document, lambda rng, file, scratch: rng.choice((
             ["compare", file, good.latency, "--phase", "back_to_back"],
             ["compare", good.latency, file, "--phase", "back_to_back", "--json"],
@@ -313,7 +313,7 @@ def main():
         chosen = kinds(good)
         for name in args.only.split(",") if args.only else []:
             if name not in chosen:
-                sys.exit(f"there is no kind {name!r}; kinds are {', '.join(chosen)}")
+                sys.exit(f"unknown kind {name!r}; kinds are {', '.join(chosen)}")
         for kind, case in chosen.items():
             if args.only and kind not in args.only.split(","):
                 continue
@@ -327,7 +327,7 @@ def main():
                 wrong = fault(code, err)
                 if wrong:
                     last = err.decode(errors="replace").strip()
-                    faults.append({"case": number, "fault": wrong, "command": [str(word) for word in command],
+                    faults.append({"case": number, "fault": wrong, "command": [str(argument) for argument in command],
                                    "stderr": last[-600:]})
                     print(f"{kind} {number}: {wrong}: {last[:300]}", file=sys.stderr, flush=True)
                     if args.keep:

@@ -14,7 +14,7 @@ use tandem_testkit::latency_file::latency_file;
 /// in `skips`; the first `without_prefix` ticks have no prefix.
 fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
     let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, ticks, 0);
-    let mut refreshes = 0;
+    let mut prefills = 0;
     for tick in 0..ticks {
         let start_ns = tick * 50_000_000;
         let took_ns = (tick + 1) * 10_000;
@@ -31,16 +31,16 @@ fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
             report.prefix = Some(PrefixInfo { version: 1, age });
         }
         if tick % 2 == 1 {
-            refreshes += 1;
-            if !skips.contains(&refreshes) {
-                let mut refresh = PrefillReport {
-                    version: refreshes,
+            prefills += 1;
+            if !skips.contains(&prefills) {
+                let mut prefill = PrefillReport {
+                    version: prefills,
                     is_published: true,
                     spans: Default::default(),
                 };
                 let start_ns = start_ns - 50_000_000;
-                refresh.spans.push(Span { stage: Stage::PREFILL, start_ns, took_ns: 40_000_000 });
-                report.prefill = Some(refresh);
+                prefill.spans.push(Span { stage: Stage::PREFILL, start_ns, took_ns: 40_000_000 });
+                report.prefill = Some(prefill);
             }
         }
         recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });

@@ -224,7 +224,7 @@ fn built_engines_do_not_copy_weights() {
     let record = folders.record();
     let written =
         |index: usize| record["networks"][index]["build"]["result_bytes"].as_u64().unwrap();
-    // All networks except the BEV encoder, whose convolutions are laid out again.
+    // All networks except the BEV encoder, which stores its convolutions in another layout.
     for index in [0, 1, 3] {
         assert_eq!(record["networks"][index]["own_weights"], Value::Null);
         assert!(written(index) < 50_000, "{} bytes of {}", written(index), NAMES[index]);
@@ -261,7 +261,7 @@ fn inspect_tells_whether_the_accuracy_record_is_current() {
     assert_eq!(inspect(&folders.engines())["accuracy"]["is_current"], false);
     let page = tandem(&["inspect", folders.engines().to_str().unwrap()]);
     let page = text(&page.stdout);
-    for fragment in ["engine folder", "GFLOP", "of another content", "understanding/keys.0"] {
+    for fragment in ["engine folder", "GFLOP", "for other content", "understanding/keys.0"] {
         assert!(page.contains(fragment), "{fragment:?} is missing in: {page}");
     }
 }
@@ -579,7 +579,7 @@ fn too_little_disk_or_memory_is_refused_before_building() {
     let error = attempt(None, Some(20_000_000));
     assert!(matches!(error, BuildFolderError::Disk { .. }), "{error}");
     let error = error.to_string();
-    // Widened for AVX-512, the convolutions of the BEV encoder are larger.
+    // Convolutions of the BEV encoder are larger if they are widened for AVX-512.
     #[cfg(target_arch = "x86_64")]
     let is_widened = std::arch::is_x86_feature_detected!("avx512f");
     #[cfg(not(target_arch = "x86_64"))]
@@ -600,7 +600,7 @@ fn killed_build_is_resumed() {
         if network == "bev" { Err(BuildError::Canceled) } else { Ok(()) }
     };
     assert!(build_with_callback(&folders, PLENTY, &never, &dies, &mut |_| {}).is_err());
-    // As it lies after a kill: files in between, half-written ones, no record.
+    // State after a kill: intermediate and partial files, no record.
     assert!(folders.engines().join("scratch.partial").is_dir());
     fs::write(folders.engines().join("scratch.partial").join("optimized.onnx"), "half").unwrap();
     fs::write(folders.engines().join(".engine.json.abcdefghijkl.part"), "{\"form").unwrap();
@@ -653,7 +653,7 @@ fn concurrent_second_build_waits_for_the_first() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let is_waiting = is_waiting;
-            // The first network is not built before the other build waits.
+            // The first network is built only after the other build waits.
             let before = |network: &str| {
                 if network == "vision" {
                     started.send(()).unwrap();
@@ -666,7 +666,7 @@ fn concurrent_second_build_waits_for_the_first() {
                 build_with_callback(&folders, PLENTY, &never, &before, &mut |_| {}).unwrap();
             assert_eq!(report.built.len(), NAMES.len());
         });
-        // Dropped here if this side fails, so that the other does not wait for ever.
+        // Dropped here if this side fails, so that the other side does not wait forever.
         let waits = waits;
         has_started.recv().unwrap();
         let must_not = |_: &str| -> Result<(), BuildError> { panic!("built twice") };

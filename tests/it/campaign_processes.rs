@@ -122,7 +122,7 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
         campaigns += 1;
         let printed = text(&done(&eval(&out, &["--jobs", "2"])).stdout);
         assert!(printed.contains("24 / 24 drives"), "{printed}");
-        assert!(printed.contains("0 given up after crashes"), "{printed}");
+        assert!(printed.contains("0 failed by crashes"), "{printed}");
         assert_same(&out, &undisturbed);
         assert_eq!(fs::read_dir(out.join("claims")).unwrap().filter(is_claim).count(), 0);
     }
@@ -143,7 +143,7 @@ fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
         if child.try_wait().unwrap().is_some() {
             return kills;
         }
-        // Kills the whole process group at once, as a power failure does, or the parent process only.
+        // Kills the process group at once, as a power failure does, or the parent process only.
         let group = if kills % 2 == 0 { "-" } else { "" };
         kill(&format!("{group}{}", child.id()));
         child.wait().unwrap();
@@ -223,13 +223,13 @@ fn dead_worker_is_replaced_and_deadly_drive_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let printed = killed_while_driving(folder.path(), 1);
     assert!(
-        printed.contains("TickRuntime") && printed.contains("0 given up after crashes"),
+        printed.contains("TickRuntime") && printed.contains("0 failed by crashes"),
         "{printed}"
     );
     let printed = killed_while_driving(folder.path(), 2);
     assert!(printed.contains("Failed - Simulation crashed"), "{printed}");
     assert!(printed.contains("1 / 1 routes finished, driving score 0.00"), "{printed}");
-    assert!(printed.contains("1 given up after"), "{printed}");
+    assert!(printed.contains("1 failed by crashes"), "{printed}");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn claim_of_another_machine_is_kept_until_taken_over() {
     let output = done(&[&arguments[..], &["--take-over"]].concat());
     let printed = text(&output.stdout);
     assert!(printed.contains("6 / 6 routes finished"), "{printed}");
-    assert!(printed.contains("1 driven now, 5 kept from before"), "{printed}");
+    assert!(printed.contains("1 driven now, 5 kept from earlier runs"), "{printed}");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn merged_shards_equal_one_campaign() {
     assert_same(&whole, &undisturbed);
     // A merged folder can be resumed as a campaign.
     let printed = text(&done(&eval(&whole, &[])).stdout);
-    assert!(printed.contains("0 driven now, 24 kept from before"), "{printed}");
+    assert!(printed.contains("0 driven now, 24 kept from earlier runs"), "{printed}");
     let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
     assert!(
         text(&done(&score).stdout).contains("24 / 24 drives (6 routes, 4 times each) finished")

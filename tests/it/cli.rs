@@ -61,7 +61,7 @@ fn demo_runs_every_step() {
     for fragment in [
         "random weights",
         "1 / 1 routes finished",
-        "prefix age: p50 150.000 ms",
+        "prefix age: p50 150 ms",
         "misses",
         "report.html",
     ] {
@@ -78,7 +78,7 @@ fn demo_runs_every_step() {
     let foreign = folder.path().join("mine");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.txt"), "precious").unwrap();
-    refused(&["demo", "--out", path(&foreign)], &["mine", "something else than a demo"]);
+    refused(&["demo", "--out", path(&foreign)], &["mine", "files that are not a demo's"]);
     assert!(foreign.join("thesis.txt").is_file());
 }
 
@@ -429,7 +429,7 @@ fn measured_machine_is_a_device() {
     assert!(json["not_measured"][0].as_str().unwrap().contains("GPU"), "{json}");
     let device = format!("measured:{}", path(&file));
     let printed = done(&["roofline", "--config", "configs/tiny.json", "--device", &device]);
-    assert!(printed.contains("PREDICTED from measured ceilings"), "{printed}");
+    assert!(printed.contains("PREDICTED from measured rates"), "{printed}");
     assert!(!printed.contains("bf16"), "a CPU has no rate in bf16: {printed}");
 
     // The same machine with a second core, which doubles every rate.
@@ -496,12 +496,12 @@ fn profile_lists_every_stage_and_writes_its_files() {
         .concat(),
     );
     for fragment in [
-        "at the real period, with idle gaps (behind 2 warm-up ticks)",
+        "at the real period, with idle gaps (after 2 warm-up ticks)",
         "    state filter",
         "(rest of tick)",
         "networks alone, and in the loop",
-        "the profiler itself",
-        "first control that rests on a prefix",
+        "overhead of the profiler",
+        "first command computed from a prefix",
         "PREDICTED from its datasheet",
         "layer.0",
         "(between operators)",

@@ -445,12 +445,12 @@ fn compare_prints_verdicts_and_fails_only_with_check() {
     }
     assert_eq!(tandem(&["compare", &a, &b, "--check"]).0, Some(1));
     let (code, printed) = tandem(&["compare", &b, &a, "--check"]);
-    assert!(code == Some(0) && printed.contains("check: kept"), "{printed}");
+    assert!(code == Some(0) && printed.contains("check: passed"), "{printed}");
     let mut busy = profile(shape, 3);
     busy.phases[0].others_share = Some(0.5);
     busy.write(path("busy.json").as_ref()).unwrap();
     let (code, printed) = tandem(&["compare", &a, &path("busy.json"), "--check"]);
-    assert!(code == Some(1) && printed.contains("check: NOT KEPT"), "{printed}");
+    assert!(code == Some(1) && printed.contains("check: FAILED"), "{printed}");
     assert!(printed.contains("50 % of all cores in B"), "{printed}");
     assert_eq!(tandem(&["compare", &a, &path("busy.json")]).0, Some(0));
     let mut several = vec!["compare".to_owned(), "--check".to_owned()];

@@ -71,7 +71,7 @@ fn autopilot_finishes_our_routes_without_penalty() {
     }
     let page = render(&Report {
         title: "Autopilot on our own routes",
-        note: "Privileged driver: it knows the truth. Scores of the embedded world are not CARLA scores.",
+        note: "Privileged driver: it reads the true state. Scores of the embedded world are not CARLA scores.",
         facts: &[],
         runs: &[run],
         sweep: None,

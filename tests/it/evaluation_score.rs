@@ -221,7 +221,7 @@ fn smoothness_needs_the_logs_of_every_drive() {
     place.write("a.json", &[record(7, 100.0)]);
     let text =
         place.scored(&["--subset", "7", "--motion", place.path("motion").to_str().unwrap()], 0);
-    assert!(text.contains("smoothness: none: cannot read"), "{text}");
+    assert!(text.contains("smoothness: n/a: cannot read"), "{text}");
     let folder = place.path("motion").join("save_7");
     fs::create_dir_all(&folder).unwrap();
     let still = json!({ "acceleration": [0, 0, 0], "angular_velocity": [0, 0, 0],

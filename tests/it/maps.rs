@@ -165,7 +165,7 @@ fn folder_of_maps_gives_each_route_its_town() {
     let maps = folder.path().join("maps");
     std::fs::create_dir(&maps).unwrap();
     std::fs::copy(case("hill_refused.xodr"), maps.join("Hill.xodr")).unwrap();
-    check_refused(&routes, &maps, &["lacks the maps of these towns", ": Step;", "TOWN.xodr"]);
+    check_refused(&routes, &maps, &["has no map of these towns", ": Step;", "TOWN.xodr"]);
     std::fs::copy(case("lane_offset_step.xodr"), maps.join("Step.xodr")).unwrap();
     check_driven(&routes, &maps);
 

@@ -181,7 +181,7 @@ fn copied_weights_outlive_their_checkpoint() {
     assert_eq!(inspect().lines().count(), before.lines().count() + 1);
     assert_contains_all(
         &inspect(),
-        &["model.safetensors has changed since", "keeps the weights from before"],
+        &["model.safetensors has changed since", "still holds the old weights"],
     );
     fs::remove_dir_all(folders.path("checkpoint")).unwrap();
     assert_eq!(inspect(), before);

@@ -216,8 +216,8 @@ fn drive(pilot: &mut Pilot<ScriptedPerception>, ticks: std::ops::RangeInclusive<
     entries.join(" ")
 }
 
-fn virtual_run(refresh_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
-    let slow_latency = LatencySpec::Fixed(refresh_latency_millis);
+fn virtual_run(prefill_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
+    let slow_latency = LatencySpec::Fixed(prefill_latency_millis);
     RunFile { clock: ClockName::Virtual, slow_latency, refresh_period_ticks, ..run() }
 }
 

@@ -63,7 +63,7 @@ fn slow_tick_skips_ticks_and_is_late_since_due() {
     let LoopRun { phase, first_control } = run(&mut driver, PhaseName::Paced, 2, 6);
     assert_eq!(first_control.unwrap().ticks, 4);
     assert_eq!((phase.statistics.ticks(), phase.statistics.stage(Stage::RESPONSE).count()), (6, 6));
-    assert!(phase.ticks_skipped >= 1, "two and a half periods cover a whole one");
+    assert!(phase.ticks_skipped >= 1, "two and a half periods include a complete one");
     // The slow tick is the fourth that counts: the three before it are without prefix or warm-up.
     let late = phase.ticks.late_by_ns[3].unwrap();
     assert!(late >= 3 * PERIOD.as_nanos() as u64 / 2, "{late}");

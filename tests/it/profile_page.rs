@@ -53,7 +53,7 @@ fn push_stages(
     at_ns + rest_ns
 }
 
-fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, u64) {
+fn prefill_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, u64) {
     let mut spans = StageSpans::default();
     let parts = [
         (Stage::HAND_OFF, noise.around(0.06)),
@@ -79,7 +79,7 @@ fn refresh_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, 
 fn driven(name: PhaseName, ticks: u64) -> Phase {
     const PERIOD_NS: u64 = 50_000_000;
     let is_paced = name == PhaseName::Paced;
-    let has_refreshes = name != PhaseName::ActionAlone;
+    let has_prefills = name != PhaseName::ActionAlone;
     let mut noise = Noise(ticks + name as u64);
     let mut recorder = PhaseRecorder::new(name, 20, ticks, 0);
     let mut due_ns = 1_000_000_000;
@@ -106,9 +106,9 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
             let version = prefix.map_or(1, |(version, _)| version + 1);
             prefix = Some((version, captured_ns));
             report.prefill = Some(PrefillReport { version, is_published: true, spans });
-        } else if running.is_none() && has_refreshes {
+        } else if running.is_none() && has_prefills {
             parts.push((Stage::REQUEST, noise.around(0.05)));
-            let (spans, end_ns) = refresh_spans(&mut noise, start_ns + 1_000_000, 1.15);
+            let (spans, end_ns) = prefill_spans(&mut noise, start_ns + 1_000_000, 1.15);
             running = Some((spans, start_ns, end_ns));
         }
         let slowdown = if running.is_some() { 1.3 } else { 1.0 };
@@ -144,7 +144,7 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
             report.deadline = DeadlineVerdict::Missed { by };
         }
         report.is_refreshing =
-            running.as_ref().is_some_and(|(_, _, refresh_end)| *refresh_end > end_ns);
+            running.as_ref().is_some_and(|(_, _, prefill_end)| *prefill_end > end_ns);
         let facts = TickFacts {
             start_ns: due_ns,
             page_faults: if hiccup > 30.0 { 3 } else { 0 },
@@ -156,11 +156,11 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
     recorder.finish()
 }
 
-fn understanding_alone(refreshes: u64) -> Phase {
-    let mut recorder = PhaseRecorder::new(PhaseName::UnderstandingAlone, 3, refreshes, 0);
+fn understanding_alone(prefills: u64) -> Phase {
+    let mut recorder = PhaseRecorder::new(PhaseName::UnderstandingAlone, 3, prefills, 0);
     let (mut noise, mut at_ns) = (Noise(5), 0);
-    for version in 0..refreshes {
-        let (spans, end_ns) = refresh_spans(&mut noise, at_ns, 1.0);
+    for version in 0..prefills {
+        let (spans, end_ns) = prefill_spans(&mut noise, at_ns, 1.0);
         recorder.refresh(version, &spans);
         at_ns = end_ns;
     }

@@ -813,6 +813,9 @@ fn record_writes_the_observations_of_the_world() {
     }
 
     let (code, printed) = run(&["--route", "77"]);
-    assert!(code == Some(2) && printed.contains("no such route, only 1"), "{printed}");
+    assert!(
+        code == Some(2) && printed.contains("does not contain this route; it contains 1"),
+        "{printed}"
+    );
     assert_eq!(run(&["--ticks", "0"]).0, Some(2));
 }

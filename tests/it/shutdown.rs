@@ -268,7 +268,7 @@ fn drive_over_its_time_limit_is_recorded_as_failed() {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(printed.contains("2 / 2 routes finished"), "{printed}");
-    assert!(printed.contains("2 ended by --route-timeout"), "{printed}");
+    assert!(printed.contains("2 by --route-timeout"), "{printed}");
     for route in [11, 12] {
         assert_eq!(record(&out, route).status, "Failed - Wall-time limit");
         let note = out.join(format!("crashes/RouteScenario_{route}_rep0.0"));
@@ -277,7 +277,7 @@ fn drive_over_its_time_limit_is_recorded_as_failed() {
     // Drives that were given up are not repeated.
     let output = campaign.output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(printed.contains("0 driven now, 2 kept from before"), "{printed}");
+    assert!(printed.contains("0 driven now, 2 kept from earlier runs"), "{printed}");
 }
 
 #[test]

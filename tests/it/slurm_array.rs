@@ -78,14 +78,14 @@ fn array_tasks_share_one_campaign() {
         ids.iter().map(|&id| cluster.task(id, &ids, &arguments).spawn().unwrap()).collect();
     for task in tasks {
         let printed = ended(&task.wait_with_output().unwrap(), 0);
-        assert!(printed.contains("8 driven now, 0 kept from before"), "{printed}");
+        assert!(printed.contains("8 driven now, 0 kept from earlier runs"), "{printed}");
     }
     let merged: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(out.join("merged.json")).unwrap()).unwrap();
     assert_eq!(merged["eval num"], 24);
     let printed = ended(&cluster.task(6, &ids, &arguments).output().unwrap(), 0);
     assert!(printed.contains("24 / 24 drives"), "{printed}");
-    assert!(printed.contains("0 driven now, 8 kept from before"), "{printed}");
+    assert!(printed.contains("0 driven now, 8 kept from earlier runs"), "{printed}");
     assert_eq!(cluster.scontrol_calls(), "");
 }
 

@@ -41,7 +41,7 @@ fn tick(frame: u64, due_ns: u64, took_ns: u64, version: Option<u64>) -> TickRepo
     }
 }
 
-fn refresh(version: u64, start_ns: u64, took_ns: u64) -> PrefillReport {
+fn prefill(version: u64, start_ns: u64, took_ns: u64) -> PrefillReport {
     PrefillReport {
         version,
         is_published: true,
@@ -66,7 +66,7 @@ fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
         let began = number.checked_sub(3).filter(|began| began % 5 == 0);
         let ended = began.map(|began| {
             let version = first_version + began / 5;
-            let mut ended = refresh(version, began_ns + began * 50 * MS + 9 * MS, 120 * MS + 1);
+            let mut ended = prefill(version, began_ns + began * 50 * MS + 9 * MS, 120 * MS + 1);
             ended.is_published = began != 25;
             newest = Some(version).filter(|_| ended.is_published).or(newest);
             ended
@@ -235,9 +235,9 @@ fn parse(path: &Path) -> Parsed {
     assert!(open.values().all(Vec::is_empty), "slices without an end");
     assert_eq!(threads.values().copied().collect::<Vec<_>>(), ["tick", "understanding"]);
     for slice in &parsed.slices {
-        let is_refresh =
+        let is_prefill =
             slice.stage == Stage::PREFILL || slice.stage.parent() == Some(Stage::PREFILL);
-        assert_eq!(threads[&slice.tid] == "understanding", is_refresh, "{slice:?}");
+        assert_eq!(threads[&slice.tid] == "understanding", is_prefill, "{slice:?}");
         let parent = slice.around.last().map(|&around| parsed.slices[around].stage);
         let expected = slice.stage.parent().filter(|&parent| parent != Stage::RESPONSE);
         assert_eq!(parent, expected, "{slice:?}");
@@ -325,7 +325,7 @@ fn virtual_waits_and_the_cost_of_tracing_are_shown() {
         ]),
         ..TickReport::default()
     };
-    report.prefill = Some(refresh(1, 2100, 2_999_000));
+    report.prefill = Some(prefill(1, 2100, 2_999_000));
     trace.tick(&report);
     let (parsed, counts) = written(&trace);
     assert_eq!((counts.slices_cut, counts.flows), (0, 1));

@@ -213,18 +213,18 @@ fn ticks_continue_while_blocked_at(kind: fn(OperationKind) -> bool) {
         assert!(control.report.is_refreshing);
     }
     let delayed = drive.pilot.statistics().refreshes_delayed;
-    assert!(delayed >= 40, "{delayed} refreshes that were due waited");
+    assert!(delayed >= 40, "only {delayed} due prefills were delayed");
     gate.open();
     let control = drive.until_version(newest + 1);
     // The prefill began before the first of these ticks and ended after the last, so they overlapped.
-    let refresh = control.report.prefill.as_ref().unwrap();
+    let prefill = control.report.prefill.as_ref().unwrap();
     let span = |spans: &StageSpans, stage| *spans.iter().find(|span| span.stage == stage).unwrap();
-    let refresh = span(&refresh.spans, Stage::PREFILL);
+    let prefill = span(&prefill.spans, Stage::PREFILL);
     for control in &ticks {
         for stage in [Stage::TICK, Stage::UPLOAD, stages::BEV, stages::ACTION, Stage::DOWNLOAD] {
             let tick = span(&control.report.spans, stage);
-            assert!(refresh.start_ns < tick.start_ns, "{stage:?}");
-            assert!(tick.start_ns + tick.took_ns < refresh.start_ns + refresh.took_ns);
+            assert!(prefill.start_ns < tick.start_ns, "{stage:?}");
+            assert!(tick.start_ns + tick.took_ns < prefill.start_ns + prefill.took_ns);
         }
     }
 }
@@ -342,7 +342,7 @@ fn keep_warm_runs_networks_between_prefills() {
     let mut drive = Drive::on(device, run, 3);
     drive.until_version(1);
     let before = runs.load(Ordering::SeqCst);
-    tandem_testkit::poll::until("five runs between refreshes", || {
+    tandem_testkit::poll::until("five runs between prefills", || {
         assert_eq!(Drive::version(&drive.tick()), 1, "a warm-up run was published");
         (runs.load(Ordering::SeqCst) >= before + 5).then_some(())
     });
@@ -390,7 +390,7 @@ fn failed_prefill_keeps_old_prefix_and_returns_its_slot() {
         fail_at.store(u64::MAX, Ordering::SeqCst);
         let failed = drive.pilot.statistics().refreshes_started;
         tandem_testkit::poll::until(
-            &format!("round {round}: a refresh after the failed one"),
+            &format!("round {round}: a prefill after the failed one"),
             || (Drive::version(&drive.tick()) > failed).then_some(()),
         );
     }

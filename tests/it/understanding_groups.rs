@@ -349,11 +349,11 @@ fn every_command_accepts_a_folder_of_layer_groups() {
     profile.extend(["--out", &latency]);
     let report = json_of(&profile);
     let phases = report["phases"].as_array().unwrap();
-    let refreshes = phases.iter().find(|phase| phase["name"] == "understanding_alone").unwrap();
+    let prefills = phases.iter().find(|phase| phase["name"] == "understanding_alone").unwrap();
     // Each run of a group counts, two per prefill.
-    let count = |stage: &str| refreshes["stages"][stage]["count"].as_u64().unwrap();
+    let count = |stage: &str| prefills["stages"][stage]["count"].as_u64().unwrap();
     assert_eq!(count("understanding group"), 2 * count("understanding"));
-    assert_eq!(refreshes["rests"]["understanding"]["count"], count("understanding"));
+    assert_eq!(prefills["rests"]["understanding"]["count"], count("understanding"));
     let hashes = report["engine"]["graphs_sha256"].as_object().unwrap();
     assert_eq!(hashes.len(), IN_ORDER.len());
     let mut measured = names(&report["operators"]);

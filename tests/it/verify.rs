@@ -77,7 +77,7 @@ fn refused(output: &Output, fragments: &[&str]) {
 fn exceeds(output: &Output, engine: &Path, first: &str) {
     let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{printed}{}", text(&output.stderr));
-    assert!(printed.contains(&format!("past limits: {first}: ")), "{printed}");
+    assert!(printed.contains(&format!("beyond limits: {first}: ")), "{printed}");
     let record = accuracy(engine);
     assert_eq!(record["within_limits"], false);
     assert_eq!(record["excesses"][0]["quantity"], first);
