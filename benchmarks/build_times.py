@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Time and processor time of builds, of this checkout and of another of before, in one run.
+"""Compares build times and processor times of two checkouts in one run.
 
     benchmarks/build_times.py BEFORE AFTER SCRATCH OUT.json
 
-BEFORE and AFTER are clean checkouts whose crates are fetched; SCRATCH gets target folders for each
-(some 15 GB), and what stands in SCRATCH/*/tests from an earlier call is built upon. Rebuilds after a
-change of one line are made three times in turn, cold builds once. OUT.json has every row that is done,
-so that a call that is cut short leaves what it measured.
+BEFORE and AFTER are clean checkouts with fetched crates. SCRATCH receives a target folder for each
+(about 15 GB); SCRATCH/*/tests of an earlier call is reused. Rebuilds after a one-line change are
+measured three times, alternating between the checkouts; cold builds once. OUT.json is rewritten after
+every row, so an interrupted call keeps its results.
 """
 
 import json
@@ -22,7 +22,7 @@ import card
 
 ROUNDS = 3
 
-# For each place of a change: the file, and the command that builds the tests of that place.
+# For each changed place: the file, and the command that builds the tests of that place.
 CHANGES = {
     "before": {
         "world": ("src/world/embedded/mod.rs", ["test", "--package", "tandem", "--lib"]),
@@ -43,7 +43,7 @@ COLD = {
 
 
 def cargo(checkout, target, arguments):
-    """Runs cargo; returns seconds and seconds of processor time."""
+    """Runs cargo; returns wall time and processor time in seconds."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CARGO_PROFILE")}
     environment["CARGO_TARGET_DIR"] = str(target)
     used = lambda: sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
@@ -55,7 +55,7 @@ def cargo(checkout, target, arguments):
 
 
 def change(file, round_number):
-    """Adds a line that a compiler cannot skip, and returns what the file was."""
+    """Adds a public function to a file, and returns the previous content."""
     text = file.read_text()
     file.write_text(text + f"\n#[allow(dead_code, missing_docs)]\npub fn changed_{round_number}() {{}}\n")
     return text
@@ -69,7 +69,7 @@ def main():
     rows = {}
     for place in CHANGES["after"]:
         runs = {side: [] for side in sides}
-        # What the first round begins with; not measured.
+        # Initial build, not measured.
         for side, checkout in sides.items():
             cargo(checkout, target(side, "tests"), own[side][place])
         for round_number in range(ROUNDS):
@@ -87,7 +87,7 @@ def main():
 
 
 def add(rows, what, runs, sides, out):
-    """Adds a row and writes all of them."""
+    """Adds a row and writes the result file."""
     median = lambda side, key: statistics.median(run[key] for run in runs[side])
     rows[what] = {
         "median_s": {side: median(side, "s") for side in runs},

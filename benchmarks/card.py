@@ -1,4 +1,4 @@
-"""The machine card that stands in every committed result."""
+"""Machine card of the committed benchmark results."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ def field(path, key):
     return "unknown"
 
 
-# What a CPU's matrix kernels choose by.
+# Instruction sets by which CPU libraries select matrix kernels.
 INSTRUCTION_SETS = (
     "avx avx2 fma f16c avx_vnni avx512f avx512dq avx512bw avx512vl avx512_vnni avx512_bf16 avx512_fp16 "
     "amx_tile amx_int8 amx_bf16 amx_fp16 asimd asimddp asimdhp sve sve2 bf16 i8mm"
@@ -21,8 +21,8 @@ INSTRUCTION_SETS = (
 
 
 def processor():
-    """The first core's entry of /proc/cpuinfo, with the instruction sets that matter to networks. A virtual
-    machine may hide the model's name; family, model and stepping still identify the processor."""
+    """Returns the first core's entry of /proc/cpuinfo, with the instruction sets that networks use. A virtual
+    machine may hide the model name; family, model and stepping still identify the processor."""
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     entry = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in first if ":" in line)}
     flags = set(entry.get("flags", entry.get("Features", "")).split())
@@ -43,8 +43,8 @@ def processor():
 
 
 def commit():
-    """Commit of the working tree, with `+` if it has changes."""
-    run = lambda *words: subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
+    """Returns the commit of the working tree, followed by `+` if there are changes."""
+    run = lambda *arguments: subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()
     return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Wall time of the demo from a clean clone, libraries included, split by step.
-# Fetches crates and ONNX Runtime anew into folders of its own. Usage: benchmarks/clean_clone.sh > result.json
+# Measures the wall time of the demo from a clean clone by step, including libraries.
+# Downloads crates and ONNX Runtime to temporary folders. Usage: benchmarks/clean_clone.sh > result.json
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How often `tandem compare` tells profiles of one and the same engine apart, and whether it finds a change.
+"""Measures false alarms and detection rate of `tandem compare` on profiles of one engine.
 
-Takes short profiles of one engine folder, half of them beside busy processes of our own, and compares
-them with each other: one a side (neighbors, each profile in one pair only) and four a side in turn.
-Every verdict "faster" or "slower" is false. Then the times of the second profile or group are
-multiplied by 1.2 and 1.5, and the verdicts "slower" on the tick's median are counted. All of it once
-more with the load erased from the files, to show what the intervals do without knowing of it.
+Takes short profiles of one engine folder, half of them while busy processes run, and compares them with
+each other: one per side (adjacent profiles, each in one pair only) and four per side, alternating. Every
+verdict "faster" or "slower" is a false alarm. Then the times of the second profile or group are
+multiplied by 1.2 and 1.5, and the verdicts "slower" on the median of the tick are counted. Everything is
+repeated with the load removed from the files, to test the intervals without that information.
 Usage: compare_aa.py BINARY ENGINE FOLDER > result.json
-FOLDER keeps the profiles; those that it holds already are not taken again.
+FOLDER keeps the profiles; existing ones are not taken again.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PHASE = "back_to_back"
 
 
 def spin(seed, stop):
-    """Works and rests for random times up to some seconds, as compilers do."""
+    """Alternates between work and sleep for random times of up to some seconds, like compilers."""
     rng = random.Random(seed)
     while not stop.is_set():
         until = time.monotonic() + rng.uniform(0.05, 4)
@@ -57,7 +57,7 @@ def take(args, kind, number):
 
 
 def changed(path, folder, name, factor=1.0, erase=False):
-    """A copy with all times of ticks and refreshes multiplied, or without what it says of the load."""
+    """Writes a copy with all times of ticks and prefills multiplied, or without load information."""
     profile = json.loads(path.read_text())
     if erase:
         profile["machine"]["load_1min"] = None
@@ -84,7 +84,7 @@ def compare(args, a, b):
 def summary(comparisons):
     rows = [row for comparison in comparisons for row in comparison["rows"]]
     count = lambda change: sum(row["change"] == change for row in rows)
-    told = lambda comparison, changes: any(row["change"] in changes for row in comparison["rows"])
+    has_change = lambda comparison, changes: any(row["change"] in changes for row in comparison["rows"])
     tick = lambda comparison: next(
         row["change"] for row in comparison["rows"] if (row["what"], row["percentile"]) == ("tick", "p50"))
     return {
@@ -93,7 +93,7 @@ def summary(comparisons):
         "tick_p50_judged": sum(
             any(row["what"] == "tick" and row["percentile"] == "p50" and row["interval"] for row in comparison["rows"])
             for comparison in comparisons),
-        "with_a_row_faster_or_slower": sum(told(comparison, ("faster", "slower")) for comparison in comparisons),
+        "with_a_row_faster_or_slower": sum(has_change(comparison, ("faster", "slower")) for comparison in comparisons),
         "tick_p50_slower": sum(tick(comparison) == "slower" for comparison in comparisons),
         "check_slower": sum(comparison["check"] == "slower" for comparison in comparisons),
         "rows": {change: count(change) for change in ("faster", "slower", "alike", "cannot_tell")},
@@ -101,13 +101,13 @@ def summary(comparisons):
 
 
 def evaluate(args, profiles, factor=1.0, erase=False):
-    """Verdicts on disjoint pairs of neighbors, and on groups of four in turn."""
+    """Compares disjoint pairs of adjacent profiles, and alternating groups of four."""
     scratch = args.folder / "changed"
     scratch.mkdir(exist_ok=True)
     as_a = [changed(path, scratch, "a", erase=erase) for path in profiles]
     as_b = [changed(path, scratch, "b", factor, erase) for path in profiles]
     pairs = [([as_a[n]], [as_b[n + 1]]) for n in range(0, len(profiles) - 1, 2)]
-    # Groups share no profile within a comparison; windows of eight begin four apart.
+    # The groups of a comparison are disjoint; windows of eight profiles start four apart.
     windows = range(0, len(profiles) - 7, 4)
     groups = [([as_a[n + k] for k in (0, 2, 4, 6)], [as_b[n + k] for k in (1, 3, 5, 7)]) for n in windows]
     return {
@@ -121,9 +121,9 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("engine")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--profiles", type=int, default=40, help="of each kind")
+    parser.add_argument("--profiles", type=int, default=40, help="number of profiles of each kind")
     parser.add_argument("--ticks", type=int, default=220)
-    parser.add_argument("--busy", type=int, default=3, help="busy processes beside half of the profiles")
+    parser.add_argument("--busy", type=int, default=3, help="busy processes during half of the profiles")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     machine, began = card.machine(), time.time()

@@ -1,8 +1,8 @@
-"""Host work per tick: tandem against the same steps in Python, in turn, on one core.
+"""Compares the host work per tick of tandem with the same steps in Python, alternating, on one core.
 
-Builds nothing and downloads nothing: give it the benchmark binary and a Python with the packages
-that `peers/host_work.py` names. Writes the raw samples of every round, the percentiles over all
-rounds, and the machine card to `results/host-work.json`; prints a table.
+Needs a built benchmark binary and a Python with the packages listed in `peers/host_work.py`. Writes the
+raw samples of every round, the percentiles over all rounds and the machine card to
+`results/host-work.json`; prints a table.
 
     cargo build --release -p tandem-benchmarks
     python3 benchmarks/compare_host_work.py --python VENV/bin/python
@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What these fix: every library on one thread.
+# Limits every library to one thread.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -39,7 +39,7 @@ def output(command, fallback="unknown"):
 
 
 def field(path, name):
-    """The first value of `name: value` in a file of /proc."""
+    """Returns the first value of `name: value` in a file of /proc."""
     try:
         for line in Path(path).read_text().splitlines():
             key, _, value = line.partition(":")
@@ -98,7 +98,7 @@ def rows(tandem, python, group):
             row["ratio"] = {
                 key: round(row["python"][key] / row["tandem"][key], 2) for key in ("p50", "p99")
             }
-            # Is the answer the same in each round?
+            # Spread of the ratio over the rounds.
             row["ratio_p50_by_round"] = [
                 round(slow[group][name]["p50"] / fast[group][name]["p50"], 2)
                 for fast, slow in zip(tandem, python)
@@ -107,7 +107,7 @@ def rows(tandem, python, group):
 
 
 def table(result):
-    lines = [f"{'':20} {'tandem p50':>12} {'p99':>10} {'python p50':>12} {'p99':>10} {'ratio p50':>10}"]
+    lines = [f"{'':20} {'tandem p50 µs':>14} {'p99 µs':>10} {'python p50 µs':>14} {'p99 µs':>10} {'ratio p50':>10}"]
     for group in ("stages", "totals"):
         for name, row in result[group].items():
             cells = [f"{row['tandem'][key] / 1e3:.1f}" for key in ("p50", "p99")]
@@ -116,28 +116,28 @@ def table(result):
                 cells.append(f"{row['ratio']['p50']:.2f}")
             else:
                 cells += ["-"] * 3
-            widths = (12, 10, 12, 10, 10)
+            widths = (14, 10, 14, 10, 10)
             text = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))
             lines.append(f"{name:20} {text}")
         lines.append("")
-    return "\n".join(lines + ["microseconds; ratio is Python over tandem"])
+    return "\n".join(lines + ["ratio: Python / tandem"])
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--python", default=sys.executable, help="with the peer's packages")
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--python", default=sys.executable, help="interpreter with the packages of peers/host_work.py")
     arguments.add_argument("--binary", type=Path, default=ROOT / "target/release/tandem-benchmarks")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     arguments.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/host-work.json")
     given = arguments.parse_args()
     if given.rounds < 1 or not given.binary.is_file():
-        sys.exit(f"no rounds, or no {given.binary}: see the head of this file")
+        sys.exit(f"--rounds must be 1 or more, and {given.binary} must exist (see --help)")
     pin = ["taskset", "-c", str(given.core)] if shutil.which("taskset") else []
     if not pin:
-        sys.exit("needs taskset (util-linux) to keep both on one core")
+        sys.exit("taskset (util-linux) is required to pin both to one core")
 
-    # Measured on one recording that exists only meanwhile: some 400 MB.
+    # Both are measured on one temporary recording of about 400 MB.
     with tempfile.TemporaryDirectory() as folder:
         recorded = run([str(given.binary), "host-work", "record", folder])
         peer = str(ROOT / "benchmarks/peers/host_work.py")
@@ -150,7 +150,7 @@ def main():
             tandem.append(run(tandem_command))
             python.append(run(python_command))
             if not python[-1]["checks"]["ok"]:
-                sys.exit(f"the peer's answers differ: {json.dumps(python[-1]['checks'], indent=1)}")
+                sys.exit(f"the results of the Python peer differ: {json.dumps(python[-1]['checks'], indent=1)}")
 
     result = {
         "bench": "host-work",

@@ -3,10 +3,10 @@
 
     benchmarks/compare_networks.py --config configs/tiny.json --python PYTHON
 
-Generates and exports the configuration into a temporary folder, runs tandem, PyTorch eager, PyTorch compiled
-and OpenVINO in turn in every round, and writes benchmarks/results/networks-NAME.json with a machine card,
-the commands and the percentiles of every round. Nothing else should run on the machine meanwhile: the
-load average before every turn is in the file, and --max-load waits for it to fall.
+Generates and exports the configuration to a temporary folder, runs tandem, PyTorch eager, PyTorch compiled
+and OpenVINO one after the other in every round, and writes benchmarks/results/networks-NAME.json with a
+machine card, the commands and the percentiles of every round. The machine should be idle: the load average
+before every run is in the file, and --max-load waits until it is low enough.
 
 The interpreter given by --python needs a C++ compiler, its own headers (Python.h), and
     pip install torch==2.7.1 openvino==2026.4.1 safetensors==0.8.0 numpy==2.4.6
@@ -29,7 +29,7 @@ from networks_table import RATIOS, ratios, summary, table
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benchmarks" / "peers"
-# Seconds between two looks at the memory of a process.
+# Seconds between two samples of the memory of a process.
 MEMORY_PERIOD = 0.2
 
 
@@ -41,27 +41,27 @@ def output(command):
 
 
 class Commands:
-    """Runs commands and keeps them in words that mean the same on another machine."""
+    """Runs commands and records them with machine-independent paths."""
 
     def __init__(self, places):
-        self.places, self.said = places, []
+        self.places, self.lines = places, []
 
     def run(self, *command):
-        self.say(command)
+        self.record(command)
         return output(command)
 
-    def say(self, command):
-        said = []
+    def record(self, command):
+        words = []
         for word in map(str, command):
             for place, name in self.places:
                 word = word.replace(str(place), name)
-            said.append(word)
-        if (line := " ".join(said)) not in self.said:
-            self.said.append(line)
+            words.append(word)
+        if (line := " ".join(words)) not in self.lines:
+            self.lines.append(line)
 
     def measure(self, *command):
-        """The report that the command prints, and the greatest memory of its process."""
-        self.say(command)
+        """Returns the report that the command prints, and the maximum memory of its process."""
+        self.record(command)
         words, memory = [str(word) for word in command], {}
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             while True:
@@ -78,7 +78,7 @@ class Commands:
 
 
 def memory_kib(pid):
-    """Greatest resident memory so far, and anonymous memory now; file mappings are not in the latter."""
+    """Returns peak resident memory, and current anonymous memory, which excludes file mappings."""
     names = {"VmHWM": "peak_resident_kib", "RssAnon": "peak_anonymous_kib"}
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -98,7 +98,7 @@ def machine():
 
 
 def wait_for_quiet(max_load, patience_s):
-    """Load average of the last minute, after waiting for it to fall. Own turns count in it too."""
+    """Waits for a low load and returns the one-minute load average, which includes earlier runs."""
     until = time.monotonic() + patience_s
     while max_load is not None and os.getloadavg()[0] > max_load and time.monotonic() < until:
         time.sleep(2)
@@ -122,7 +122,7 @@ def cargo_metadata():
 
 
 def prepare(commands, binaries, folder, config):
-    """Builds the binaries, exports the configuration and dumps one run."""
+    """Builds the binaries, exports the configuration and dumps the tensors of one run."""
     commands.run("cargo", "build", "--release", "-p", "tandem-cli", "-p", "tandem-benchmarks", "--bins")
     checkpoint, engine, dump = (folder / name for name in ("checkpoint", "engine", "dump"))
     tandem, networks = binaries / "tandem", binaries / "networks"
@@ -133,7 +133,7 @@ def prepare(commands, binaries, folder, config):
 
 
 def sides(python, networks, checkpoint, engine, dump):
-    """The commands that are timed in turn."""
+    """Returns the commands that are timed."""
     return {
         "tandem": (networks, engine),
         "pytorch": (python, PEERS / "automot_eager.py", checkpoint, dump),
@@ -160,7 +160,7 @@ def compare(options, folder):
     binaries = Path(metadata["target_directory"]) / "release"
     places = [(folder, "$TMP"), (binaries, "target/release"), (ROOT, "."), (options.python, "python")]
     commands = Commands(places)
-    # Compiled once, loaded in later rounds.
+    # Compiled in the first round and loaded in later ones.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
     checkpoint, engine, dump = prepare(commands, binaries, folder, options.config)
     timed = sides(options.python, binaries / "networks", checkpoint, engine, dump)
@@ -181,7 +181,7 @@ def compare(options, folder):
         "tandem": metadata["packages"][0]["version"],
         "libraries": libraries,
         "dtype": "float32",
-        "commands": commands.said,
+        "commands": commands.lines,
         "forms": "release: as the release runs it. lean: constants folded, unread parts skipped, same results. "
         "compiled: by torch.compile, weights frozen. openvino: the exported ONNX files.",
         "not_compared": sorted(exported - set(rounds[0]["tandem"]["networks"])),
@@ -193,18 +193,18 @@ def compare(options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/tiny.json"))
-    parser.add_argument("--python", default=sys.executable, help="interpreter that has torch and openvino")
+    parser.add_argument("--python", default=sys.executable, help="interpreter with torch and openvino")
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=15.0, help="stop a network after this long in a round")
+    parser.add_argument("--seconds", type=float, default=15.0, help="time limit of a network in a round, seconds")
     parser.add_argument("--fewest", type=int, default=10, help="minimum number of samples")
     parser.add_argument("--max-load", type=float, help="wait until the load average is below this")
-    parser.add_argument("--patience", type=float, default=120.0, help="wait no longer than this, seconds")
+    parser.add_argument("--patience", type=float, default=120.0, help="maximum time to wait, seconds")
     parser.add_argument("--out", type=Path, help="result file")
     options = parser.parse_args()
     if options.rounds < 3:
-        parser.error("fewer than three rounds show no spread")
+        parser.error("--rounds must be 3 or more to show the spread")
     out = options.out or ROOT / "benchmarks" / "results" / f"networks-{options.config.stem}.json"
     with tempfile.TemporaryDirectory() as folder:
         result = compare(options, Path(folder))
@@ -215,7 +215,7 @@ def main():
     print(table(result["summary"]))
     if result["not_compared"]:
         print(f"not compared, because `networks` does not report them: {', '.join(result['not_compared'])}")
-    print(f"written to {out}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

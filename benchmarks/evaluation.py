@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Scores of drivers in the embedded world over a route file, and what it takes to get them.
+"""Measures scores of drivers in the embedded world over a route file, and their wall time.
 
-Runs `tandem eval` with no sensor: the autopilot twice (all files of results are compared byte by
-byte), five times with seeds of its own, the autopilot two seconds late, and two drivers that do not
-look. Usage: evaluation.py BINARY ROUTES.xml > result.json, then evaluation.py --table result.json for
-the table by scenario type.
+Runs `tandem eval` without sensors: the autopilot twice (result files are compared byte by byte), five
+times with different seeds, with a latency of two seconds, and two drivers that ignore other actors.
+Usage: evaluation.py BINARY ROUTES.xml > result.json, then evaluation.py --table result.json for the table
+by scenario type.
 """
 
 import json
@@ -119,9 +119,9 @@ def main():
             "constant speed, blind": ("constant-speed",),
             "idle": ("idle",),
         }
-        for number, (name, words) in enumerate(others.items()):
+        for number, (name, arguments) in enumerate(others.items()):
             folder = scratch / f"other{number}"
-            drive(binary, routes, folder, *words)
+            drive(binary, routes, folder, *arguments)
             result[name] = score(binary, routes, folder)
             result[name]["by_scenario"] = by_scenario(routes, records(folder))
     print(json.dumps(result, indent=1))
@@ -134,8 +134,8 @@ def table(file):
     print("|---|---:|" + "---:|" * len(drivers))
     for kind, row in result["autopilot"]["by_scenario"].items():
         cells = [result[driver]["by_scenario"][kind] for driver in drivers]
-        words = [f"{cell['driving_score']:.1f}, {cell['successes']}/{cell['routes']}" for cell in cells]
-        print(f"| {kind} | {row['routes']} | " + " | ".join(words) + " |")
+        texts = [f"{cell['driving_score']:.1f}, {cell['successes']}/{cell['routes']}" for cell in cells]
+        print(f"| {kind} | {row['routes']} | " + " | ".join(texts) + " |")
 
 
 if sys.argv[1] == "--table":

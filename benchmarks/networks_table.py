@@ -1,16 +1,17 @@
-"""Ratios and the table of benchmarks/compare_networks.py."""
+"""Ratios and table of benchmarks/compare_networks.py."""
 
+import math
 import statistics
 
-# With one thread, CPU time per run hardly feels what else runs on the machine; medians do. With more
-# threads it also counts PyTorch's threads spinning as they wait for each other, so it compares nothing.
+# With one thread, CPU time per run is nearly independent of other load, unlike medians. With more threads
+# it includes PyTorch's busy waiting, so it is not comparable.
 RATIOS = {"ratio_of_medians": "p50_us", "ratio_of_minima": "min_us", "ratio_of_cpu_time": "cpu_us_per_run"}
 PEERS = ("pytorch", "compiled", "openvino")
 PYTORCH = PEERS[:2]
 
 
 def forms(entry, network, peers=PEERS):
-    """Every form's report of a network in one round."""
+    """Returns the reports of all forms of a network in one round."""
     found = {}
     for peer in peers:
         found |= entry[peer]["networks"].get(network, {})
@@ -18,7 +19,7 @@ def forms(entry, network, peers=PEERS):
 
 
 def ratios(entry, what):
-    """network -> form -> times tandem's value; None for a form that failed or a value that is unknown."""
+    """Returns network -> form -> value relative to tandem's; None for failed forms and unknown values."""
     result = {}
     for network, own in entry["tandem"]["networks"].items():
         reports = forms(entry, network).items()
@@ -31,7 +32,7 @@ def quotient(value, own):
 
 
 def summary(rounds):
-    """A row for each number of threads, network and form: medians of all rounds, and the spread of ratios."""
+    """Returns a row per thread count, network and form: medians over rounds, and the spread of ratios."""
     rows = []
     for threads in sorted({entry["threads"] for entry in rounds}):
         entries = [entry for entry in rounds if entry["threads"] == threads]
@@ -59,13 +60,13 @@ def network_rows(entries, network, threads):
 
 
 def spread(entries, ratio, network, form):
-    """Median, least and greatest ratio of the rounds."""
+    """Returns median, minimum and maximum of the ratio over the rounds."""
     found = [entry[ratio][network][form] for entry in entries if entry[ratio][network][form]]
     return [round(value, 3) for value in (statistics.median(found), min(found), max(found))] if found else None
 
 
 def fastest(rows, entries, network):
-    """The PyTorch form with the least ratio, once more under a name of its own."""
+    """Returns the PyTorch form with the smallest ratio as an additional row."""
     pytorch = forms(entries[0], network, PYTORCH)
     candidates = [row for row in rows if row["form"] in pytorch and row.get("ratio")]
     if not candidates:
@@ -75,16 +76,21 @@ def fastest(rows, entries, network):
 
 
 def table(rows):
-    lines = [f"{'network':14}{'threads':>7}  {'form':18}{'p50':>12}  {'/ tandem (min to max)':24}in CPU time"]
+    lines = [f"{'network':14}{'threads':>7}  {'form':18}{'p50 ms':>9}  {'/ tandem (min to max)':24}in CPU time"]
     for row in rows:
         line = f"{row['network']:14}{row['threads']:>7}  {row['form']:18}"
         if "failed" in row:
             lines.append(f"{line}  failed: {row['failed'].splitlines()[0]}")
             continue
-        line += f"{row['p50_ms']:>9.2f} ms  {said(row.get('ratio')):24}{said(row.get('cpu_ratio')):24}"
+        line += f"{significant(row['p50_ms']):>9}  {text(row.get('ratio')):24}{text(row.get('cpu_ratio')):24}"
         lines.append((line + row.get("is", "")).rstrip())
     return "\n".join(lines)
 
 
-def said(ratio):
+def significant(value):
+    """Formats a positive number with three significant digits."""
+    return f"{value:.{max(2 - math.floor(math.log10(value)), 0)}f}" if value > 0 else "0"
+
+
+def text(ratio):
     return "{:.2f} ({:.2f} to {:.2f})".format(*ratio) if ratio else ""

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What packed matrices cost and save on the CPU: load time, memory and step time of every network.
+"""Measures the effect of packed matrices on the CPU: load time, memory and run time of every network.
 
     benchmarks/packing.py NETWORKS_BINARY NAME=ENGINE_DIR... > benchmarks/results/packing.json
 
-Runs the binary `networks` with and without packing in turn, three rounds each, on one thread. Load time and
-memory are those of loading one network; memory is what the process has beside mapped files.
+Runs the binary `networks` alternately with and without packing, three rounds each, on one thread. Load time
+and memory are those of loading one network; memory excludes mapped files.
 """
 
 import json

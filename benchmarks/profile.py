@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What the profiler costs, and whether its parts add up.
+"""Reports the cost of the profiler, and the time that stages and operators do not cover.
 
-Reads what `tandem profile --json --operators` printed and prints, per phase, how much of the tick and
-of the refresh no stage accounts for, per network how much of ONNX Runtime's own total its operators
-make up, and the profiler's cost as that process measured it.
+Reads the output of `tandem profile --json --operators`. Prints, per phase, the time of the tick and of the
+prefill that no stage covers, per network the share of ONNX Runtime's total that its operators cover, and
+the profiler's cost as measured by that process.
 Usage: tandem profile --engine DIR --operators --json > FILE; profile.py FILE > result.json
 """
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The runtime's own cost per tick: everything except engine runs and sensor rendering.
+"""Measures the runtime's cost per tick: everything except network runs and sensor rendering.
 
-Reads the per-tick logs that `tandem eval` and `tandem demo` leave (`logs/*.json`) and takes, tick by
-tick, the time of the whole tick less that of the BEV encoder and the action expert. Rendering and
-judging are no part of a tick. Usage: runtime_cost.py RESULT_FOLDER… > result.json
+Reads the per-tick logs of `tandem eval` and `tandem demo` (`logs/*.json`) and computes, for each tick, the
+time of the tick minus that of the BEV encoder and the action expert. Rendering and scoring are not part of
+a tick. Usage: runtime_cost.py RESULT_FOLDER… > result.json
 """
 
 import json
@@ -22,7 +22,7 @@ def nearest_rank(values, percent):
 
 
 def column(runs):
-    """Entries by tick, in tenths of a microsecond: runs of (first, count), values behind each other."""
+    """Returns entries by tick, in tenths of a microsecond, from runs of (first, count) and their values."""
     values = iter(runs["values"])
     return {tick: next(values) for first, count in runs["runs"] for tick in range(first, first + count)}
 
@@ -36,7 +36,7 @@ def samples(folder, warm_up):
         tick, bev, action = (column(stages[name]) for name in ("tick", "bev", "action"))
         found += [100 * (tick[at] - bev[at] - action[at]) for at in action if at >= warm_up]
     if not found:
-        sys.exit(f"{folder} has no ticks behind the first {warm_up} in which a model acted")
+        sys.exit(f"{folder} has no ticks after the first {warm_up} in which a model ran")
     return found
 
 

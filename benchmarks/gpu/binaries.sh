@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds what first_contact.sh runs, and puts it into DIR/bin:
+# Builds the programs that first_contact.sh runs, and copies them to DIR/bin:
 #
-#   benchmarks/gpu/binaries.sh DIR [cargo's options, such as --release --features cuda]
+#   benchmarks/gpu/binaries.sh DIR [options of cargo, such as --release --features cuda]
 set -euo pipefail
 caller="$PWD"
 cd "$(dirname "$0")/../.."
@@ -9,8 +9,8 @@ cd "$(dirname "$0")/../.."
 case "$1" in /*) out="$1" ;; *) out="$caller/$1" ;; esac
 shift
 mkdir -p "$out/bin"
-# One call, so that all are built with the same features. Cargo builds `tandem` itself for a test of its
-# package: engine_memory. Executables have numbers in their names.
+# One call, so that all programs are built with the same features. Cargo builds `tandem` itself for a test
+# of its package, engine_memory. Names of executables contain hashes.
 cargo test "$@" --no-run --message-format=json-render-diagnostics --bins \
   --test device_conformance --test device_two_rates --test engine_conformance --test engine_memory --test gpu >"$out/cargo.json"
 OUT="$out" python3 - <<'END'
@@ -19,16 +19,16 @@ from pathlib import Path
 
 out, found = Path(os.environ["OUT"]), {}
 for line in (out / "cargo.json").read_text().splitlines():
-    told = json.loads(line)
-    if told.get("executable"):
-        target = told["target"]
-        is_program = target["kind"] == ["bin"] and not told["profile"]["test"]
+    message = json.loads(line)
+    if message.get("executable"):
+        target = message["target"]
+        is_program = target["kind"] == ["bin"] and not message["profile"]["test"]
         if is_program or target["kind"] == ["test"]:
-            found[target["name"]] = told["executable"]
+            found[target["name"]] = message["executable"]
 (out / "cargo.json").unlink()
 for name in ("tandem", "tandem-benchmarks", "device_conformance", "device_two_rates", "engine_conformance"):
     if name not in found:
-        raise SystemExit(f"binaries.sh: cargo built no {name}")
+        raise SystemExit(f"binaries.sh: cargo did not build {name}")
     partial = out / "bin" / f"{name}.partial"
     shutil.copy2(found[name], partial)
     partial.replace(out / "bin" / name)

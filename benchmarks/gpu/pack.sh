@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Packs what first_contact.sh needs on a GPU machine without a network, in parts of at most 60 MB:
+# Packs the files that first_contact.sh needs on a GPU machine without network, in parts of up to 60 MB:
 #
-#   benchmarks/gpu/pack.sh OUT            builds (release), fetches the libraries, packs
-#   benchmarks/gpu/pack.sh OUT --slim 90  the same without NVIDIA's libraries, TensorRT and code of other
-#                                         GPUs than of compute capability 9.0: two parts
-#   benchmarks/gpu/pack.sh OUT --from DIR packs DIR as it is
+#   benchmarks/gpu/pack.sh OUT            builds (release), downloads the libraries, packs
+#   benchmarks/gpu/pack.sh OUT --slim 90  the same without NVIDIA's libraries, TensorRT and device code for
+#                                         compute capabilities other than 9.0: two parts
+#   benchmarks/gpu/pack.sh OUT --from DIR packs the content of DIR
 #
-# Options: --part-bytes N (default 60000000). OUT gets part-000 and so on, SHA256SUMS, and unpack.sh.
-# Weights are not among it: they are synthesized there. Neither is the checkout, which it runs in.
+# Options: --part-bytes N (default 60000000). OUT receives part-000 and so on, SHA256SUMS, and unpack.sh.
+# Weights are not included, because they are synthesized on the GPU machine; nor is the checkout.
 set -euo pipefail
 caller="$PWD"
 cd "$(dirname "$0")/../.."
@@ -34,8 +34,8 @@ mkdir -p "$out"
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 
-# Libraries, pinned: those of tandem as its finder pins them (src/engine), and what the CUDA provider
-# wants of CUDA 13 (cuBLAS, cuRAND, the runtime, and NVRTC for cuDNN) and cuDNN 9.
+# Pinned libraries: those of tandem as pinned by its library finder (src/engine), and the parts of CUDA 13
+# that the CUDA provider needs (cuBLAS, cuRAND, the runtime, and NVRTC for cuDNN) with cuDNN 9.
 own_packages='
 onnxruntime==1.32.0 --hash=sha256:99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8
 onnxruntime-gpu==1.31.1 --hash=sha256:05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
@@ -47,12 +47,12 @@ nvidia-curand==10.4.5.25 --hash=sha256:22bb226a857e5888fe6b54ae465fc4371296bcff1
 nvidia-cudnn-cu13==9.28.0.42 --hash=sha256:7358353c75bb121a58e5f7712fe6d588883dc1df8ba00f428237e44e97543c4d
 nvidia-cuda-nvrtc==13.5.37 --hash=sha256:86b4d68058807988b7d9af5b44917a0601e9c337f35ccd657bfb3c759ff8d8bc'
 
-# A wheel's files lie in its own folder until they are sorted.
+# Downloads the wheels and extracts each to its own folder.
 fetch() {
   local hash
   for hash in $(sed -n 's/.*sha256://p' <<<"$own_packages"); do
     grep -rqF "$hash" src/engine || {
-      echo "pack.sh: the library finder pins another package than sha256 $hash; pin the same here" >&2
+      echo "pack.sh: sha256 $hash is not pinned by the library finder (src/engine); use the same pins in both" >&2
       exit 1
     }
   done
@@ -69,7 +69,7 @@ fetch() {
   done
 }
 
-# Copies libraries of an unpacked wheel to where they are found.
+# Moves libraries of an extracted wheel to the folder in which they are searched.
 place() { # wheel folder patterns...
   local wheel="$1" folder="$2" pattern
   shift 2
@@ -77,7 +77,7 @@ place() { # wheel folder patterns...
   for pattern in "$@"; do
     find "$scratch/files/$wheel" -name "$pattern" -type f -exec mv {} "$scratch/pack/$folder/" \;
     compgen -G "$scratch/pack/$folder/$pattern" >/dev/null || {
-      echo "pack.sh: the package $wheel holds no $pattern" >&2
+      echo "pack.sh: the package $wheel does not contain $pattern" >&2
       exit 1
     }
   done
@@ -86,19 +86,19 @@ place() { # wheel folder patterns...
 collect() {
   local features='tandem-cli/cuda,tandem-benchmarks/cuda' arch
   arch="$(uname -m)"
-  [ "$arch" = x86_64 ] || { echo "pack.sh: packages are pinned for x86_64, this is $arch" >&2; exit 1; }
+  [ "$arch" = x86_64 ] || { echo "pack.sh: packages are pinned for x86_64, but this machine is $arch" >&2; exit 1; }
   if [ -n "$slim" ]; then
     :
   elif [ -n "${LIBCLANG_PATH:-}" ]; then
     features="$features,tandem-cli/tensorrt,tandem-benchmarks/tensorrt"
   else
-    echo "pack.sh: LIBCLANG_PATH is not set, so TensorRT is left out (engines/README.md)" >&2
+    echo "pack.sh: LIBCLANG_PATH is not set, so TensorRT is omitted (engines/README.md)" >&2
   fi
   benchmarks/gpu/binaries.sh "$scratch/pack" --release --features "$features"
   fetch
   if [ -n "$slim" ]; then
     strip "$scratch/pack/bin"/*
-    # Not in the cache, whose files have to be the package's; first_contact.sh names it, also for CPUs.
+    # Not in the cache, whose files must be unmodified; first_contact.sh sets its path, also for CPUs.
     place onnxruntime_gpu onnxruntime 'libonnxruntime.so.1.31.1' \
       'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
     local provider="$scratch/pack/onnxruntime/libonnxruntime_providers_cuda.so"
@@ -123,9 +123,9 @@ if [ -z "$from" ]; then
   from="$scratch/pack"
 fi
 (cd "$from" && find . -type f ! -name CONTENTS.sha256 -print0 | sort -z | xargs -0 sha256sum) >"$scratch/CONTENTS.sha256"
-# Of two files of one name the later is unpacked, so a folder that was unpacked can be packed again.
+# Of two files with the same name the later one is extracted, so an unpacked folder can be packed again.
 tar --create --directory "$from" . --directory "$scratch" ./CONTENTS.sha256 |
   xz -3 --threads=0 | split --bytes="$part_bytes" --numeric-suffixes --suffix-length=3 - "$out/part-"
 cp benchmarks/gpu/unpack.sh "$out/"
 (cd "$out" && sha256sum part-* unpack.sh >SHA256SUMS)
-echo "packed $(wc -l <"$scratch/CONTENTS.sha256") files into $(ls "$out"/part-* | wc -l) parts, $(du -sh "$out" | cut -f1) in all" >&2
+echo "packed $(wc -l <"$scratch/CONTENTS.sha256") files into $(ls "$out"/part-* | wc -l) parts, total size $(du -sh "$out" | cut -f1)" >&2

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Zeroes the device code of other GPUs in ONNX Runtime's CUDA provider, so that it packs small.
+"""Zeroes the device code for other GPUs in ONNX Runtime's CUDA provider, so that it compresses well.
 
-Usage: slim_provider.py LIBRARY OUT ARCHITECTURE, such as 90 for an H100. Lengths and offsets stay, so the
-file loads as before; a driver reads the code of its own GPU alone. 284 MB pack to 53 MB then, not 230.
+Usage: slim_provider.py LIBRARY OUT ARCHITECTURE, such as 90 for an H100. Lengths and offsets are kept, so
+the file loads as before; a driver only reads the code for its own GPU. Compresses 284 MB to 53 MB, not 230.
 """
 
 import struct
@@ -17,7 +17,7 @@ ARCHITECTURE_AT = 28
 
 
 def section(library, name):
-    """Offset and length of a section of a 64-bit little-endian ELF file."""
+    """Returns offset and length of a section of a 64-bit little-endian ELF file."""
     (table,) = struct.unpack_from("<Q", library, 0x28)
     size, count, names = struct.unpack_from("<HHH", library, 0x3A)
     header = lambda index: struct.unpack_from("<IIQQQQ", library, table + index * size)
@@ -38,11 +38,11 @@ def main():
     at, length = section(library, b".nv_fatbin")
     end, kept, zeroed = at + length, 0, 0
     while at < end:
-        magic, _, header_bytes, bytes_behind = HEADER.unpack_from(library, at)
+        magic, _, header_bytes, content_bytes = HEADER.unpack_from(library, at)
         if magic != MAGIC:
-            at += 8  # Between binaries there is padding.
+            at += 8  # Padding between binaries.
             continue
-        entry, last = at + header_bytes, at + header_bytes + bytes_behind
+        entry, last = at + header_bytes, at + header_bytes + content_bytes
         while entry < last:
             _, _, entry_header, payload = ENTRY.unpack_from(library, entry)
             (built_for,) = struct.unpack_from("<I", library, entry + ARCHITECTURE_AT)
@@ -55,7 +55,7 @@ def main():
             entry += entry_header + payload
         at = last
     if not kept:
-        sys.exit(f"slim_provider.py: the library holds no code for architecture {architecture}")
+        sys.exit(f"slim_provider.py: the library has no code for architecture {architecture}")
     with open(out, "wb") as file:
         file.write(library)
     print(f"kept {kept / 1e6:.1f} MB of device code, zeroed {zeroed / 1e6:.1f} MB", file=sys.stderr)

@@ -142,7 +142,7 @@ class Text:
         for axis in (1, 2):
             self.axes[axis : 3 * section[axis] : 3] = axis
         self.group = config["num_attention_heads"] // config["num_key_value_heads"]
-        # Heads of the understanding expert that queries of the action expert meet, their width here.
+        # Heads of the understanding expert that the action expert reads, and their width here.
         self.read_heads = -(-mot["mot_num_attention_heads"] // self.group)
         self.own_dim = config["hidden_size"] // config["num_attention_heads"]
 
@@ -372,7 +372,7 @@ def action_cases(weights, config, mot, dump):
     lean_values = [F.pad(fast[f"in.values.{l}"][:, :valid], padding) for l in layers]
 
     def whole(x):
-        """The cache as the release keeps it. What is not in the dump meets zero queries, or is dropped."""
+        """The cache in the release's layout. Heads that are not in the dump get zero queries, or are dropped."""
         cache = torch.zeros(valid, config["num_key_value_heads"], config["head_dim"])
         cache[:, : x.shape[0], : x.shape[2]] = x.transpose(0, 1)
         return cache

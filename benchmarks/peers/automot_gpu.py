@@ -8,9 +8,9 @@ their time counts: bf16, torch's scaled_dot_product_attention, random inputs of 
 (four frames, 625 tokens). Each is run eagerly and through torch.compile (mode "reduce-overhead": fused
 kernels, launched as CUDA graphs).
 
-`wall_ns` is from the call until the device is done, `device_ns` between two events around it. FILE is
-written anew after every network, so that what was measured stays when the time is up. Networks that
-fail are told with their error; the exit code is 1 then. Needs: torch and safetensors.
+`wall_ns` is the time from the call until the device is done, `device_ns` that between two events. FILE is
+rewritten after every network, so that results are kept if the time limit is reached. Networks that
+fail are reported with their error; the exit code is then 1. Needs: torch and safetensors.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 import automot_eager
 
-# The release's prompt: text before four frames of 256 by 512 pixels, and behind them.
+# Prompt of the AutoMoT release: text before and after four frames of 256 by 512 pixels.
 PREFIX_TOKENS, INSTRUCTION_TOKENS, FRAMES = 16, 89, 4
 FRAME_HEIGHT, FRAME_WIDTH = 256, 512
 # Cells of the BEV grid.
@@ -35,7 +35,7 @@ WARM_UP = 5
 
 
 def in_dtype(network, dtype):
-    """The network with rotary tables of `dtype`: they are computed in single precision."""
+    """The network with rotary tables of `dtype`, which are computed in single precision."""
 
     class Cast(network):
         def rope(self, positions):
@@ -54,7 +54,7 @@ def weights_of(checkpoint, dtype):
 
 
 def networks(checkpoint, dtype):
-    """name, form, call. Action first: its figure is the one to reach."""
+    """Yields name, form and call of each network; the action expert first, as the main reference."""
     config = json.loads((checkpoint / "config.json").read_text())
     text, vision = config["text_config"], config["vision_config"]
     mot = json.loads((checkpoint / "automot_args.json").read_text())
@@ -62,7 +62,7 @@ def networks(checkpoint, dtype):
     patch, merge = vision["patch_size"], vision["spatial_merge_size"]
     rows, columns = FRAME_HEIGHT // patch, FRAME_WIDTH // patch
     image_tokens = rows * columns // merge**2
-    # A frame has a mark before and behind its tokens.
+    # A frame has a marker token before and after its image tokens.
     valid = PREFIX_TOKENS + FRAMES * (image_tokens + 2) + INSTRUCTION_TOKENS
 
     driver = in_dtype(automot_eager.Action, dtype)(weights, text, mot)
@@ -70,7 +70,7 @@ def networks(checkpoint, dtype):
     state = torch.randn(5, dtype=dtype)
     position = torch.tensor([valid])
     layers, heads, width = text["num_hidden_layers"], text["num_key_value_heads"], text["head_dim"]
-    # Release: as the release keeps its cache, all heads; lean: the heads that are read.
+    # Release form: the cache has all heads; lean form: only the heads that are read.
     whole, read = (valid, heads, width), (driver.read_heads, valid, width)
     caches = {}
     for form, shape in (("lean", read), ("release", whole)):
@@ -142,7 +142,7 @@ def sample(call, options, device):
 
 
 def summary(samples):
-    """Percentiles by nearest rank, and the samples."""
+    """Returns nearest-rank percentiles and the samples."""
     ranked = sorted(samples)
     rank = lambda part: ranked[max(-(-len(ranked) * part // 1000), 1) - 1]
     percentiles = {name: rank(part) for name, part in PERCENTILES}
@@ -192,7 +192,7 @@ def main():
                     if mode == "compile":
                         call = torch.compile(call, mode="reduce-overhead")
                     entry |= sample(call, options, device)
-                except Exception as error:  # Told, and the next network goes on.
+                except Exception as error:  # Reported; the next network is measured.
                     failed += 1
                     entry["failed"] = f"{type(error).__name__}: {error}"
                 entry["took_s"] = round(time.perf_counter() - begin, 1)

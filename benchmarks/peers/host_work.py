@@ -353,7 +353,7 @@ def drive(recording, tokenizer, lap, answer):
     for tick in range(recording.ticks):
         latitude, longitude, _, compass, speed = recording.readings[tick]
         rgb = recording.rgb[tick]
-        bgr = np.ascontiguousarray(rgb[..., ::-1])  # As the camera gives it; not timed.
+        bgr = np.ascontiguousarray(rgb[..., ::-1])  # Channel order of the camera; not timed.
 
         start = perf_counter_ns()
         pose = localizer.update(latitude, longitude, compass, speed, recording.commands[tick])
@@ -413,7 +413,7 @@ class Check:
         worst("targets_m", targets, expected["targets"][tick])
         worst("command", command, expected["command"][tick])
         counts = np.rint(histogram[0] * 5).astype(np.uint8)
-        # A point on an edge may fall to either side where the poses differ by a millimetre.
+        # A point on an edge may be on either side if the poses differ by a millimetre.
         self.differing["histogram"] += int(np.sum(counts != expected["histogram.counts"][tick]))
         self.differing["tokens"] += int(not np.array_equal(tokens, self.tokens[tick]))
         place = np.flatnonzero(expected["pictures.ticks"] == tick)
@@ -430,7 +430,7 @@ class Check:
 
 
 def check_exactly(folder, recording):
-    """Histogram and text, given tandem's own poses and targets: what rounding in the filter cannot excuse."""
+    """Histogram and text from tandem's poses and targets, independent of rounding in the filter."""
     expected = load_file(folder / "expected.safetensors")
     sweeps, cells = Sweeps(), 0
     for tick in range(recording.ticks):

@@ -35,7 +35,7 @@ class Case:
 
 
 class Wrong(Exception):
-    """The result is not tandem's."""
+    """Raised if a result differs from tandem's."""
 
 
 def arguments(doc, folder="checkpoint"):
