@@ -13,11 +13,10 @@ use std::collections::BTreeMap;
 /// Version of the contract format. Readers refuse any other.
 pub const FORMAT: u32 = 2;
 
-/// One input or output.
+/// One input or output of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorSpec {
-    /// Name in the graph.
     pub name: String,
     pub dtype: DType,
     /// Dimensions, outermost first; all static.
@@ -36,7 +35,7 @@ pub struct Contract {
     pub network: String,
     /// Name of the model family, e.g. `automot`.
     pub model: String,
-    /// Inputs, in binding order.
+    /// Inputs of the network in binding order.
     pub inputs: Vec<TensorSpec>,
     /// Outputs, in binding order.
     pub outputs: Vec<TensorSpec>,
@@ -87,10 +86,7 @@ pub fn by_name<T: DeserializeOwned>(fields: &impl Serialize) -> BTreeMap<String,
 }
 
 impl Contract {
-    /// Parses a contract.
-    ///
-    /// # Errors
-    /// If the text is not a contract, or has another format version.
+    /// Parses a contract. Fails if the text is not a contract, or has another format version.
     pub fn parse(text: &[u8]) -> Result<Self, ContractError> {
         let FormatOnly { format } = serde_json::from_slice(text)?;
         if format != FORMAT {
@@ -99,18 +95,12 @@ impl Contract {
         Ok(serde_json::from_slice(text)?)
     }
 
-    /// Reads the sizes as a struct with a field for each.
-    ///
-    /// # Errors
-    /// If one is missing.
+    /// Reads the sizes as a struct with a field for each. Fails if one is missing.
     pub fn read_sizes<T: DeserializeOwned>(&self) -> Result<T, SizesError> {
         self.read(self.sizes.iter().map(|(name, &size)| (name.clone(), size.into())).collect())
     }
 
-    /// Reads the numbers as a struct with a field for each.
-    ///
-    /// # Errors
-    /// If one is missing.
+    /// Reads the numbers as a struct with a field for each. Fails if one is missing.
     pub fn read_numbers<T: DeserializeOwned>(&self) -> Result<T, SizesError> {
         self.read(self.numbers.iter().map(|(name, &size)| (name.clone(), size.into())).collect())
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Element type of a tensor.
+/// Element type of a tensor. `Bool` is one byte, 0 or 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -12,7 +12,6 @@ pub enum DType {
     Bf16,
     I64,
     U8,
-    /// One byte, 0 or 1.
     Bool,
 }
 

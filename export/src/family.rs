@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tandem_files::shortened;
 
-/// One kind of model.
+/// One kind of model: recognizes and opens its checkpoints.
 pub trait Family: Sync {
     /// Name of the family, which is the `model` of its summaries and contracts.
     fn name(&self) -> &'static str;
@@ -21,14 +21,12 @@ pub trait Family: Sync {
 
     /// True if a folder contains a checkpoint of this family. Reads no weights.
     ///
-    /// At most one family may recognize a folder, because the order in which families are asked is
-    /// unspecified.
+    /// At most one family may recognize a folder, because the order in which
+    /// families are asked is unspecified.
     fn recognizes(&self, folder: &Candidate) -> bool;
 
-    /// Opens a checkpoint.
-    ///
-    /// # Errors
-    /// If a file is missing or damaged, or the configuration is not valid.
+    /// Opens a checkpoint. Fails if a file is missing or damaged, or the
+    /// configuration is not valid.
     fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError>;
 
     /// True if an export may have a network of this name.
@@ -51,17 +49,15 @@ pub trait Family: Sync {
     /// family. The default implementation returns the content unchanged, and
     /// [`synthesize`](Self::synthesize) validates it.
     ///
-    /// # Errors
-    /// If the content is not a specification of this family.
+    /// Fails if the content is not a specification of this family.
     fn read_spec(&self, file: &SpecFile) -> Result<Spec, SpecError> {
         Ok(Spec { value: file.specification()?, notes: Vec::new() })
     }
 
-    /// Writes a checkpoint folder with random or sparse weights. `progress` receives the bytes
-    /// written so far and in total.
+    /// Writes a checkpoint folder with random or sparse weights. `progress` receives the number of
+    /// written bytes and their total.
     ///
-    /// # Errors
-    /// If the specification is not valid for the family, or the folder cannot be written.
+    /// Fails if the specification is not valid for the family, or the folder cannot be written.
     fn synthesize(
         &self,
         spec: &Value,
@@ -80,9 +76,7 @@ pub trait OpenCheckpoint {
     fn tensors(&self) -> &Tensors;
 
     /// Checks that every tensor that a network reads exists and fits. Reads almost no weights.
-    ///
-    /// # Errors
-    /// The tensors that are missing or wrong.
+    /// Fails with the tensors that are missing or wrong.
     fn check(&self) -> Result<Vec<Warning>, CheckpointError>;
 
     /// Describes the sizes of the networks.
@@ -90,8 +84,7 @@ pub trait OpenCheckpoint {
 
     /// Builds all networks in execution order. `before` receives the name of each before it is built.
     ///
-    /// # Errors
-    /// If a network does not fit the checkpoint, or the options are not valid for the family.
+    /// Fails if a network does not fit the checkpoint, or the options are not valid for the family.
     fn build(
         &self,
         options: &Options,
@@ -101,7 +94,6 @@ pub trait OpenCheckpoint {
 
 /// Sizes of a checkpoint's networks.
 pub struct Description {
-    /// Machine-readable form.
     pub config: Value,
     /// Text, one line per network.
     pub networks: Vec<String>,
@@ -124,10 +116,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Reads the `config.json` of a folder, if the file exists.
-    ///
-    /// # Errors
-    /// If the folder does not exist, or the file is not valid JSON.
+    /// Reads the `config.json` of a folder, if the file exists. Fails if the folder does not exist,
+    /// or the file is not valid JSON.
     pub fn read(dir: &Path) -> Result<Self, CheckpointError> {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
@@ -138,12 +128,12 @@ impl Candidate {
         Ok(Self { dir: dir.into(), config })
     }
 
-    /// Creates a candidate whose `config.json` has the given content.
+    /// Creates a candidate with the given content of `config.json`.
     pub(crate) fn of_config(dir: &Path, config: Value) -> Self {
         Self { dir: dir.into(), config: Some(config) }
     }
 
-    /// Path of the folder.
+    /// Returns the path of the folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -16,7 +16,6 @@ pub struct Inspection {
     pub folder: PathBuf,
     /// All files in the folder, sorted by name.
     pub files: Vec<FoundFile>,
-    /// Number of stored tensors.
     pub tensors: usize,
     /// Elements of floating-point tensors without batch norm statistics.
     pub parameters: u64,
@@ -33,7 +32,7 @@ pub struct Inspection {
     pub problems: Vec<String>,
 }
 
-/// A file of the folder.
+/// A file of the inspected folder.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct FoundFile {
     pub name: String,
@@ -54,8 +53,8 @@ pub struct Stored {
 /// Inspects a checkpoint folder. Reads almost no weights. A folder that no family recognizes is read
 /// as an AutoMoT checkpoint, and the problems describe what is wrong.
 ///
-/// # Errors
-/// If the folder does not exist or cannot be listed. Problems inside it are part of the result.
+/// Fails if the folder does not exist or cannot be listed. Problems inside
+/// it are part of the result.
 pub fn inspect(dir: &Path) -> Result<Inspection, CheckpointError> {
     if !dir.is_dir() {
         return Err(CheckpointError::NoFolder { dir: dir.into() });

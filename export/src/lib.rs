@@ -1,8 +1,8 @@
 //! Checkpoint folder in, ONNX network files out.
 //!
 //! The exporter reads `config.json` and the headers of the safetensors files, checks every tensor
-//! that a network needs, and writes one graph per network whose weights are external data that
-//! point into the checkpoint by offset and length. It needs neither PyTorch nor a GPU.
+//! that a network needs, and writes one graph per network. The weights of the graphs are external
+//! data that point into the checkpoint by offset and length. Needs neither PyTorch nor a GPU.
 //!
 //! Everything specific to one kind of model is a [`family`]: one folder here (such as [`automot`])
 //! and one line in [`registry`].

@@ -15,8 +15,8 @@ pub enum Precision {
     F32,
     /// bfloat16, for GPUs.
     Bf16,
-    /// Half precision, for GPUs. Compared with bfloat16 it has three more bits of precision and a
-    /// range that ends at 65504.
+    /// Half precision, for GPUs. Compared with bfloat16 it has three more bits of precision and
+    /// a range that ends at 65504.
     F16,
     /// bfloat16 as the AutoMoT release computes it on a GPU, emulated in single precision by
     /// rounding every result. Slow; for CPUs, to measure the effect of bfloat16 alone.

@@ -60,7 +60,7 @@ impl Families {
         }))
     }
 
-    /// Finds a family by name.
+    /// Finds a family of the set by its name.
     pub fn named(&self, name: &str) -> Option<&'static dyn Family> {
         self.0.iter().copied().find(|family| family.name() == name)
     }
@@ -78,10 +78,8 @@ impl Families {
         families
     }
 
-    /// Finds the family that recognizes the checkpoint in `folder`.
-    ///
-    /// # Errors
-    /// If no family recognizes it, or the folder cannot be read.
+    /// Finds the family that recognizes the checkpoint in `folder`. Fails if no family recognizes
+    /// it, or the folder cannot be read.
     pub fn of_folder(&self, folder: &Path) -> Result<&'static dyn Family, CheckpointError> {
         let candidate = Candidate::read(folder)?;
         self.recognizing(&candidate).ok_or_else(|| CheckpointError::UnknownFamily {
@@ -100,8 +98,8 @@ impl Families {
         self.0.iter().copied().find(|family| family.recognizes(candidate))
     }
 
-    /// Family of files that neither name a family nor are recognized by one: AutoMoT, if it is in
-    /// the set.
+    /// Family of files that neither name a family nor are recognized by one:
+    /// AutoMoT, if it is in the set.
     fn default_family(&self) -> Option<&'static dyn Family> {
         self.named(automot::NAME)
     }
@@ -109,8 +107,7 @@ impl Families {
     /// Like [`of_folder`](Self::of_folder), but returns AutoMoT for a folder that no family
     /// recognizes: its errors then name what is missing or wrong.
     ///
-    /// # Errors
-    /// Like [`of_folder`](Self::of_folder), if AutoMoT is not in the set.
+    /// Fails like [`of_folder`](Self::of_folder), if AutoMoT is not in the set.
     pub fn of_folder_or_default(
         &self,
         folder: &Path,
@@ -118,10 +115,8 @@ impl Families {
         self.of_folder(folder).or_else(|error| self.default_family().ok_or(error))
     }
 
-    /// Opens the checkpoint in `folder` with the family that recognizes it.
-    ///
-    /// # Errors
-    /// Like [`of_folder`](Self::of_folder) and [`Family::open`].
+    /// Opens the checkpoint in `folder` with the family that recognizes it. Fails like
+    /// [`of_folder`](Self::of_folder) and [`Family::open`].
     pub fn open(&self, folder: &Path) -> Result<Box<dyn OpenCheckpoint>, CheckpointError> {
         self.of_folder(folder)?.open(folder)
     }
@@ -131,10 +126,7 @@ impl Families {
         self.0.iter().any(|family| family.is_network(name))
     }
 
-    /// Finds the family of a specification.
-    ///
-    /// # Errors
-    /// If the file names an unknown family.
+    /// Finds the family of a specification. Fails if the file names an unknown family.
     pub fn of_spec(&self, file: &SpecFile) -> Result<&'static dyn Family, SpecError> {
         let unknown = |found: &str| SpecError::UnknownFamily {
             path: file.path().to_owned(),

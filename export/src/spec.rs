@@ -30,10 +30,8 @@ pub struct SpecFile {
 }
 
 impl SpecFile {
-    /// Reads a YAML or JSON file, or the `config.json` of a folder.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is not YAML.
+    /// Reads a YAML or JSON file, or the `config.json` of a folder. Fails if the file
+    /// cannot be read, or is not YAML.
     pub fn read(path: &Path) -> Result<Self, SpecError> {
         let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
         match fs::read_to_string(&path) {
@@ -42,10 +40,7 @@ impl SpecFile {
         }
     }
 
-    /// Parses the text of a file. `path` is used in errors.
-    ///
-    /// # Errors
-    /// If the text is not YAML.
+    /// Parses the text of a file. `path` is used in errors. Fails if the text is not YAML.
     pub fn parse(path: PathBuf, text: String) -> Result<Self, SpecError> {
         let content = match serde_saphyr::from_str(&text) {
             Ok(content) => content,
@@ -58,21 +53,18 @@ impl SpecFile {
         Ok(Self { path, text, content })
     }
 
-    /// Path of the file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Content of the file.
+    /// Returns the parsed content of the file.
     pub fn content(&self) -> &Value {
         &self.content
     }
 
-    /// Deserializes the content without the key `family`.
-    ///
-    /// # Errors
-    /// If the content does not match `T`. The error contains the line in the file, unless the file
-    /// names its family.
+    /// Deserializes the content without the key `family`. Fails if the content does not match `T`.
+    /// The error contains the line in the file, unless the file names its family.
     pub fn specification<T: DeserializeOwned>(&self) -> Result<T, SpecError> {
         if self.content.get(FAMILY_KEY).is_some() {
             let mut content = self.content.clone();
@@ -91,7 +83,7 @@ impl SpecFile {
 /// Error of reading a specification.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
-    /// The file cannot be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read configuration {}", path.display())]
     Read {
         path: PathBuf,

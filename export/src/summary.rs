@@ -11,17 +11,14 @@ use tandem_files::shortened;
 /// Format version of `export.json`. Readers refuse any other.
 pub const SUMMARY_FORMAT: u32 = 2;
 
-/// Content of `export.json`.
+/// Content of `export.json`, the summary of an export.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
     /// [`SUMMARY_FORMAT`] at the time of writing.
     pub format: u32,
-    /// Version of this crate.
     pub exporter_version: String,
-    /// Name of the model family.
     pub model: String,
-    /// Folder of the checkpoint.
     pub checkpoint: PathBuf,
     /// Lower-case SHA-256 over names and headers of the checkpoint's weight files. It changes with
     /// the name, type, shape or offset of any tensor, but not with the values.
@@ -64,7 +61,6 @@ pub enum SummaryError {
     Name {
         /// "network" or "weight file".
         what: &'static str,
-        /// The name, shortened.
         name: String,
     },
     /// The model family is not registered.
@@ -78,11 +74,8 @@ pub enum SummaryError {
 }
 
 impl Families {
-    /// Parses an `export.json`.
-    ///
-    /// # Errors
-    /// If the text is not a summary, has another format version or another family, or has names that
-    /// point outside the folder.
+    /// Parses an `export.json`. Fails if the text is not a summary, has another format version or
+    /// another family, or has names that point outside the folder.
     pub fn parse_summary(&self, text: &[u8]) -> Result<Summary, SummaryError> {
         let summary = Summary::parse_of_any_family(text)?;
         let Some(family) = self.named(&summary.model) else {
@@ -97,19 +90,13 @@ impl Families {
 }
 
 impl Summary {
-    /// Parses an `export.json` of a registered family.
-    ///
-    /// # Errors
-    /// Like [`Families::parse_summary`].
+    /// Parses an `export.json` of a registered family. Fails like [`Families::parse_summary`].
     pub fn parse(text: &[u8]) -> Result<Self, SummaryError> {
         Families::known().parse_summary(text)
     }
 
-    /// Parses an `export.json` without checking its model.
-    ///
-    /// # Errors
-    /// If the text is not a summary, has another format version, or has names that point outside the
-    /// folder.
+    /// Parses an `export.json` without checking its model. Fails if the text is not a summary, has
+    /// another format version, or has names that point outside the folder.
     pub fn parse_of_any_family(text: &[u8]) -> Result<Self, SummaryError> {
         let value: serde_json::Value = serde_json::from_slice(text)?;
         let found = value["format"].as_u64();
@@ -134,17 +121,15 @@ impl Summary {
         names
     }
 
-    /// Checks that the weight files in `folder` are unchanged since the export.
-    ///
-    /// # Errors
-    /// If a file is missing or has changed.
+    /// Checks that the weight files in `folder` are unchanged since the export. Fails if a file
+    /// is missing or has changed.
     pub fn check_weights(&self, folder: &Path, cache: &HashCache) -> Result<(), WeightsError> {
         let export = self.export_command(folder);
         self.weights.iter().try_for_each(|file| file.check(folder, cache, &export))
     }
 
-    /// Returns the checkpoint's weight files whose content has changed since the export. Missing files
-    /// are not included.
+    /// Returns the checkpoint's weight files that have changed since the export, without missing
+    /// files.
     pub fn changed_sources(&self, cache: &HashCache) -> Vec<PathBuf> {
         let path = |file: &WeightFile| self.checkpoint.join(&file.name);
         let has_changed = |file: &&WeightFile| {

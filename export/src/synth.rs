@@ -4,15 +4,16 @@ use crate::checkpoint::CheckpointError;
 use std::io;
 use std::path::PathBuf;
 
-/// File that marks a folder as synthesized and holds its specification. Such a folder may be
-/// replaced.
+/// File that marks a folder as synthesized and holds its specification.
+/// Such a folder may be replaced.
 pub const MARKER: &str = "synth.json";
 
 /// Weights of a synthesized checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SynthWeights {
-    /// Random values.
-    Random { seed: u64 },
+    Random {
+        seed: u64,
+    },
     /// A hole in a sparse file, which reads as zeros.
     Sparse,
 }
@@ -24,7 +25,6 @@ pub struct Synthesized {
     pub tensors: usize,
     /// Elements of all parameters.
     pub parameters: usize,
-    /// Bytes of the weight file.
     pub bytes: u64,
 }
 

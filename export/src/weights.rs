@@ -27,7 +27,7 @@ const SAMPLE_DISTANCE: u64 = 4 << 20;
 /// Longest header of a safetensors file that is searched for tensors, bytes.
 const MAX_HEADER: u64 = 64 << 20;
 
-/// Bytes read at a time.
+/// Number of bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
 /// Maximum number of cached hashes. A full cache is cleared.
@@ -55,11 +55,10 @@ pub struct Origin {
     pub changed_ns: i64,
 }
 
-/// A file of weights.
+/// A file with weights and its identity.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WeightFile {
-    /// Name in the folder.
     pub name: String,
     pub bytes: u64,
     pub content: Content,
@@ -133,10 +132,8 @@ impl HashCache {
 }
 
 impl WeightFile {
-    /// Identifies the file `path` of a checkpoint.
-    ///
-    /// # Errors
-    /// If it cannot be read or is not a regular file.
+    /// Identifies the file `path` of a checkpoint. Fails if it cannot be
+    /// read or is not a regular file.
     pub fn of_checkpoint(path: &Path) -> io::Result<Self> {
         let open = OpenFile::open(path)?;
         Ok(Self {
@@ -147,19 +144,14 @@ impl WeightFile {
         })
     }
 
-    /// Identifies the file `name` that the export wrote to `folder`.
-    ///
-    /// # Errors
-    /// Like [`of_checkpoint`](Self::of_checkpoint).
+    /// Identifies the file `name` that the export wrote to `folder`. Fails like
+    /// [`of_checkpoint`](Self::of_checkpoint).
     pub fn written(folder: &Path, name: &str) -> io::Result<Self> {
         Ok(Self { origin: None, ..Self::of_checkpoint(&folder.join(name))? })
     }
 
-    /// Checks that the content of the file in `folder` is unchanged. `export` is the command that the
-    /// error suggests.
-    ///
-    /// # Errors
-    /// If the file is missing or has changed.
+    /// Checks that the content of the file in `folder` is unchanged. `export` is the command that
+    /// the error suggests. Fails if the file is missing or has changed.
     pub fn check(
         &self,
         folder: &Path,
@@ -207,10 +199,7 @@ impl WeightFile {
     }
 
     /// Returns the SHA-256 of all bytes of the file in `folder`. Reads the file unless the hash is
-    /// stored or cached.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// stored or cached. Fails if it cannot be read.
     pub fn sha256(&self, folder: &Path, cache: &HashCache) -> io::Result<String> {
         match &self.content {
             Content::Sha256(known) => Ok(known.clone()),

@@ -26,7 +26,7 @@ fn tiny() -> (TempDir, std::path::PathBuf) {
     (holder, dir)
 }
 
-/// Opens a tiny checkpoint whose weight file is `header` and `data_bytes` zeros.
+/// Opens a tiny checkpoint with a weight file of `header` and `data_bytes` zeros.
 fn with_header(header: &str, data_bytes: usize) -> Result<Checkpoint, CheckpointError> {
     let (_holder, dir) = tiny();
     write_weights(&dir.join("model.safetensors"), header, data_bytes);
@@ -99,7 +99,7 @@ fn sparse_checkpoint_has_its_full_length_and_a_warning() {
 
 /// The width of the AutoMoT release with two layers, which a CPU can run.
 #[test]
-fn shallow_configuration_differs_from_the_full_one_in_depth_only() {
+fn shallow_configuration_differs_only_in_depth() {
     let mut shallow = spec("full.json");
     shallow.text.num_hidden_layers = 2;
     shallow.vision.depth = 2;

@@ -30,8 +30,8 @@ fn sigmoid(value: f32) -> f32 {
     1.0 / (1.0 + (-value).exp())
 }
 
-/// Checks that the root mean square is within a factor of ten of one, far from overflow and underflow
-/// of bf16 and f16.
+/// Checks that the root mean square is within a factor of ten of one, far from overflow and
+/// underflow of bf16 and f16.
 #[track_caller]
 fn check_order_one(values: &[f32], place: &str) {
     let found = rms(values);
@@ -80,7 +80,7 @@ struct Map {
     values: Vec<f32>,
 }
 
-/// The layers of one trunk.
+/// The layers of one convolutional trunk.
 struct Layers<'a> {
     checkpoint: &'a Checkpoint,
     prefix: &'a str,

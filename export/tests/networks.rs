@@ -407,8 +407,8 @@ fn keys_and_values_of_understanding_match_inputs_of_action() {
     assert_eq!(contract("bev").outputs[0].shape, action.inputs[0].shape);
 }
 
-/// Exports, and removes the temporary folder while converted weights are written, so that the export
-/// fails.
+/// Exports, and removes the temporary folder while converted weights are
+/// written, so that the export fails.
 fn interrupted(fixture: &Fixture) -> ExportError {
     let mut remove = |progress: Progress| {
         if let Progress::Weights { .. } = progress {

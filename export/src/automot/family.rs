@@ -13,7 +13,7 @@ use crate::synth::{SynthError, SynthWeights, Synthesized};
 use serde_json::Value;
 use std::path::Path;
 
-/// The AutoMoT family.
+/// The AutoMoT model family of the exporter.
 pub struct Automot;
 
 /// The instance that is registered.

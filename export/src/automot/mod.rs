@@ -13,5 +13,5 @@ pub use checkpoint::Checkpoint;
 pub use family::{AUTOMOT, Automot};
 pub use options::ExportOptions;
 
-/// Name of the family.
+/// Name of the family in summaries and contracts.
 pub const NAME: &str = "automot";

@@ -12,9 +12,9 @@ pub mod vision {
     pub const IMAGE_TOKENS: &str = "image_tokens";
     /// Output: maps that are added after the first text layers.
     pub const DEEPSTACK: &str = "deepstack";
-    /// Inputs in binding order.
+    /// Names of the inputs in binding order.
     pub const INPUTS: [&str; 1] = [PATCHES];
-    /// Outputs in binding order.
+    /// Names of the outputs in binding order.
     pub const OUTPUTS: [&str; 2] = [IMAGE_TOKENS, DEEPSTACK];
 }
 
@@ -63,13 +63,13 @@ pub mod bev {
     pub const NETWORK: &str = "bev";
     /// Input: image of the front camera.
     pub const IMAGE: &str = "image";
-    /// Input: LiDAR histogram.
+    /// Input: histogram of LiDAR points.
     pub const LIDAR: &str = "lidar";
     /// Output: tokens of the BEV feature.
     pub const BEV_TOKENS: &str = "bev_tokens";
-    /// Inputs in binding order.
+    /// Names of the inputs in binding order.
     pub const INPUTS: [&str; 2] = [IMAGE, LIDAR];
-    /// Outputs in binding order.
+    /// Names of the outputs in binding order.
     pub const OUTPUTS: [&str; 1] = [BEV_TOKENS];
 }
 
@@ -93,7 +93,7 @@ pub mod action {
     pub const DECISION_IDS: &str = "decision_ids";
     /// Inputs before the keys and values, in binding order.
     pub const INPUTS: [&str; 4] = [BEV_TOKENS, STATE, POSITION, PREFIX_LENGTH];
-    /// Outputs in binding order.
+    /// Names of the outputs in binding order.
     pub const OUTPUTS: [&str; 3] = [ROUTE, WAYPOINTS, DECISION_IDS];
 }
 

@@ -12,10 +12,9 @@ pub struct ExportOptions {
     pub precision: Precision,
     /// Height and width of the frames of the vision tower, pixels.
     pub frame_size: [usize; 2],
-    /// Frames per prompt.
     pub frames: usize,
-    /// Capacity of the prefix KV cache in tokens; `None` for the smallest multiple of 64 that fits
-    /// every prompt.
+    /// Capacity of the prefix KV cache in tokens; `None` for the smallest multiple of
+    /// 64 that fits every prompt.
     pub prefix_capacity: Option<usize>,
     /// Number of networks among which the layers of the understanding expert are divided. With more
     /// than one, more urgent work can use the device between their runs.
@@ -41,10 +40,8 @@ impl Default for ExportOptions {
 }
 
 impl ExportOptions {
-    /// Reads the options of an export.
-    ///
-    /// # Errors
-    /// If AutoMoT has no such option, or a value has the wrong type.
+    /// Reads the options of an export. Fails if AutoMoT has no such option, or
+    /// a value has the wrong type.
     pub fn of(options: &Options) -> Result<Self, NetworkError> {
         let options = serde_json::to_value(options).expect("maps with string keys serialize");
         serde_json::from_value(options)

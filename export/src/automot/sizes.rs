@@ -13,16 +13,16 @@ pub struct VisionSizes {
     pub frame_height: usize,
     /// Pixels.
     pub frame_width: usize,
-    /// Side of a patch, pixels.
+    /// Height and width of a patch, pixels.
     pub patch_size: usize,
     /// Copies of a frame in a patch.
     pub temporal_patch_size: usize,
     /// Side of the square of patches that are merged into one token.
     pub spatial_merge_size: usize,
     pub in_channels: usize,
-    /// Tokens per frame.
+    /// Tokens per frame, after merging patches.
     pub tokens: usize,
-    /// Width of a token.
+    /// Width of a token, as of the text stack.
     pub hidden: usize,
     pub deepstack_maps: usize,
 }
@@ -39,15 +39,15 @@ pub struct UnderstandingSizes {
     pub hidden: usize,
     /// Capacity of the prefix KV cache, tokens.
     pub prefix_capacity: usize,
-    /// Frames per prompt.
+    /// Number of frames per prompt.
     pub frames: usize,
-    /// Image tokens per frame.
+    /// Number of image tokens per frame.
     pub frame_tokens: usize,
     /// Heads of the keys and values in the prefix.
     pub kv_heads: usize,
-    /// Width of a key head.
+    /// Width of a key head, elements.
     pub key_dim: usize,
-    /// Width of a value head.
+    /// Width of a value head, elements.
     pub value_dim: usize,
     pub deepstack_maps: usize,
     /// Rows of the embedding table.
@@ -57,17 +57,16 @@ pub struct UnderstandingSizes {
 /// Layers of a network that is one of several layer groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupSizes {
-    /// Number of groups.
     pub groups: usize,
-    /// Index of this group.
+    /// Index of this group, from zero.
     pub group: usize,
-    /// Index of its first layer.
+    /// Index of the first layer of the group.
     pub first_layer: usize,
-    /// Number of its layers.
+    /// Number of layers of the group.
     pub group_layers: usize,
 }
 
-/// Sizes of the BEV encoder.
+/// Sizes of the BEV encoder and its inputs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct BevSizes {
     /// Height of the cropped image, pixels.
@@ -79,7 +78,6 @@ pub struct BevSizes {
     pub lidar_rows: usize,
     /// Columns of the LiDAR histogram.
     pub lidar_cols: usize,
-    /// Cells of the BEV feature.
     pub cells: usize,
     /// Channels of the BEV feature.
     pub channels: usize,
@@ -95,13 +93,12 @@ pub struct ActionSizes {
     pub prefix_capacity: usize,
     /// Heads of the keys and values in the prefix.
     pub kv_heads: usize,
-    /// Width of a key head.
+    /// Width of a key head, elements.
     pub key_dim: usize,
-    /// Width of a value head.
+    /// Width of a value head, elements.
     pub value_dim: usize,
     /// Tokens of the action expert itself.
     pub own_tokens: usize,
-    /// Cells of the BEV feature.
     pub cells: usize,
     /// Channels of the BEV feature.
     pub channels: usize,
@@ -132,19 +129,13 @@ pub struct BevNumbers {
 macro_rules! read_from_contracts {
     ($($sizes:ident)*; $($numbers:ident)*) => {
         $(impl $sizes {
-            /// Reads the sizes from a contract.
-            ///
-            /// # Errors
-            /// If one is missing.
+            /// Reads the sizes from a contract. Fails if one is missing.
             pub fn of(contract: &Contract) -> Result<Self, SizesError> {
                 contract.read_sizes()
             }
         })*
         $(impl $numbers {
-            /// Reads the numbers from a contract.
-            ///
-            /// # Errors
-            /// If one is missing.
+            /// Reads the numbers from a contract. Fails if one is missing.
             pub fn of(contract: &Contract) -> Result<Self, SizesError> {
                 contract.read_numbers()
             }

@@ -41,12 +41,7 @@ pub enum CheckpointError {
     NotAFile { path: PathBuf },
     /// A configuration file exceeds the size limit.
     #[error("{} has {found} bytes, above the limit of {limit}: fetch it again", path.display())]
-    TooLong {
-        path: PathBuf,
-        /// Maximum size, bytes.
-        limit: u64,
-        found: u64,
-    },
+    TooLong { path: PathBuf, limit: u64, found: u64 },
     /// The file is a git-lfs pointer.
     #[error(
         "{} is a git-lfs pointer, not the file itself: run `git lfs pull` in its folder, or \
@@ -58,11 +53,10 @@ pub enum CheckpointError {
     #[error("{} is not valid JSON: download or write it again", path.display())]
     NotJson {
         path: PathBuf,
-        /// Line and column.
         #[source]
         source: serde_json::Error,
     },
-    /// A required key is absent.
+    /// A required key of a configuration file is absent.
     #[error("{} has no key {key:?}, expected {expected}: add it", path.display())]
     MissingKey {
         path: PathBuf,
@@ -72,19 +66,11 @@ pub enum CheckpointError {
     },
     /// A value has the wrong type.
     #[error("{}: {key} must be {expected}, found {found}: correct the file", path.display())]
-    WrongType {
-        path: PathBuf,
-        /// Path of the key.
-        key: String,
-        expected: &'static str,
-        /// The value, shortened.
-        found: String,
-    },
+    WrongType { path: PathBuf, key: String, expected: &'static str, found: String },
     /// A value has the right type but is not supported or contradicts another.
     #[error("{}: {key} is {found}, expected {expected}: correct the file", path.display())]
     InvalidValue {
         path: PathBuf,
-        /// Path of the key.
         key: String,
         /// The rule and the numbers to which it applies.
         expected: String,
@@ -96,12 +82,7 @@ pub enum CheckpointError {
          file if it does not",
         path.display()
     )]
-    UnknownKey {
-        path: PathBuf,
-        /// Path of the key.
-        key: String,
-        found: String,
-    },
+    UnknownKey { path: PathBuf, key: String, found: String },
     /// A file marks the weights as ones that cannot be used directly.
     #[error("{} marks the weights in its folder as {what}: {advice}", path.display())]
     UnsupportedWeights {
@@ -117,7 +98,6 @@ pub enum CheckpointError {
     #[error("{} is not an index of weight files: fetch it again", path.display())]
     NotAnIndex {
         path: PathBuf,
-        /// Line and column.
         #[source]
         source: serde_json::Error,
     },
@@ -177,26 +157,14 @@ pub enum CheckpointError {
          fetch the file again",
         path.display()
     )]
-    Truncated {
-        path: PathBuf,
-        /// Bytes.
-        expected: u64,
-        /// Bytes.
-        found: u64,
-    },
+    Truncated { path: PathBuf, expected: u64, found: u64 },
     /// The length of the header is above the limit of the format.
     #[error(
         "{}: header length {found} is above the format's limit of {limit} bytes: \
          this is not a safetensors file",
         path.display()
     )]
-    HeaderTooLong {
-        path: PathBuf,
-        /// Bytes.
-        limit: u64,
-        /// Bytes.
-        found: u64,
-    },
+    HeaderTooLong { path: PathBuf, limit: u64, found: u64 },
     /// The header of a weight file is not a JSON object of tensors.
     #[error(
         "{}: the header is not a JSON object of tensors: this is not a safetensors file, \
@@ -237,7 +205,6 @@ pub enum CheckpointError {
         begin: u64,
         /// One past the last byte, counted from the end of the header.
         end: u64,
-        /// Bytes after the header.
         available: u64,
     },
     /// The size of a tensor is not its number of elements times the element size.
@@ -254,10 +221,9 @@ pub enum CheckpointError {
         shape: Vec<usize>,
         /// Bytes; `None` if the shape overflows.
         expected: Option<u64>,
-        /// Bytes.
         found: u64,
     },
-    /// A tensor is stored twice.
+    /// A tensor is stored twice, in one file or in two.
     #[error(
         "tensor {tensor} is in {} and again in {}: remove the stale file",
         first.display(), second.display()
@@ -413,7 +379,6 @@ pub enum Warning {
         tensor: String,
         /// Number of values that are not finite.
         count: u64,
-        /// Number of values.
         total: u64,
     },
     /// Tensors outside the modules of the model, which are not read.
@@ -430,7 +395,6 @@ pub enum Warning {
     Architecture {
         /// `image_encoder` or `lidar_encoder`.
         trunk: &'static str,
-        /// Architecture in the file.
         named: String,
     },
     /// The width of the BEV feature differs from the input width of the action expert, so the two

@@ -18,7 +18,6 @@ pub(crate) struct Fields {
     file: PathBuf,
     prefix: String,
     object: Value,
-    /// Keys that were read.
     read: RefCell<BTreeSet<String>>,
 }
 
@@ -53,10 +52,8 @@ impl Fields {
         Ok(Self::new(&self.file, format!("{}.", self.path_of(key)), value.clone()))
     }
 
-    /// Checks that every key was read, is in `ignored`, or has an empty value.
-    ///
-    /// # Errors
-    /// If there is another key: it may change what the model computes.
+    /// Checks that every key was read, is in `ignored`, or has an empty value. Fails if there is
+    /// another key: it may change what the model computes.
     pub(crate) fn finish(&self, ignored: &[&str]) -> Result<(), CheckpointError> {
         let read = self.read.borrow();
         for (key, value) in self.object.as_object().into_iter().flatten() {
@@ -120,12 +117,12 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), "a number of pixels", value))
     }
 
-    /// Returns all keys.
+    /// Returns all keys of the object.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.object.as_object().into_iter().flat_map(|object| object.keys().cloned()).collect()
     }
 
-    /// Reads a finite number.
+    /// Reads a finite floating-point number.
     pub(crate) fn number(&self, key: &str) -> Result<f64, CheckpointError> {
         let value = self.required(key, "a number")?;
         number(value).ok_or_else(|| self.wrong_type(&self.path_of(key), "a number", value))
@@ -166,7 +163,7 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
     }
 
-    /// Reads a list of strings.
+    /// Reads a list with strings as elements.
     pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, CheckpointError> {
         let expected = "a list of strings";
         let value = self.required(key, expected)?;
@@ -186,7 +183,7 @@ impl Fields {
             .ok_or_else(|| self.wrong_type(&self.path_of(key), expected, value))
     }
 
-    /// Reads a token id.
+    /// Reads a token id, an unsigned 32-bit integer.
     pub(crate) fn token(&self, key: &str) -> Result<u32, CheckpointError> {
         let value = self.required(key, "a token id")?;
         integer(value)

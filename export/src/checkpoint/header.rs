@@ -31,7 +31,7 @@ pub(super) struct Described {
     pub(super) shape: Vec<usize>,
     /// Bytes from the start of the file.
     pub(super) offset: u64,
-    /// Bytes.
+    /// Size of the tensor, bytes.
     pub(super) length: u64,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Described {
 pub(crate) const SPARSE_KEY: &str = "tandem.weights";
 pub(crate) const SPARSE_VALUE: &str = "sparse";
 
-/// Content of a header.
+/// Content of the header of a weight file.
 pub(super) struct FileHeader {
     pub(super) tensors: Vec<Described>,
     /// True if the file is marked as sparse: all weights read as zero.

@@ -36,14 +36,14 @@ pub struct TensorEntry {
     pub file: usize,
     /// Bytes from the start of the file.
     pub offset: u64,
-    /// Bytes.
+    /// Size of the tensor, bytes.
     pub length: u64,
 }
 
 /// The tensors of a checkpoint folder by their names in the model.
 ///
-/// The weight files are mapped: they must not be changed or truncated during the lifetime of this
-/// value.
+/// The weight files are mapped: they must not be changed or truncated during
+/// the lifetime of this value.
 pub struct Tensors {
     pub(crate) dir: PathBuf,
     pub(crate) files: Vec<PathBuf>,
@@ -63,8 +63,7 @@ impl Tensors {
     /// Opens the weight files of a folder: those that `model.safetensors.index.json` names; without
     /// an index `model.safetensors`; otherwise all `model-*.safetensors`.
     ///
-    /// # Errors
-    /// If a file is missing or damaged, or if index and files contradict each other.
+    /// Fails if a file is missing or damaged, or if index and files contradict each other.
     pub fn open(dir: &Path, naming: &Naming) -> Result<Self, CheckpointError> {
         if !dir.is_dir() {
             return Err(CheckpointError::NoFolder { dir: dir.into() });
@@ -164,10 +163,8 @@ impl Tensors {
         &self.tensors
     }
 
-    /// Finds a tensor by name.
-    ///
-    /// # Errors
-    /// If the tensor does not exist or its element type is not supported.
+    /// Finds a tensor by name. Fails if the tensor does not exist or its
+    /// element type is not supported.
     pub fn tensor(&self, name: &str) -> Result<&TensorEntry, CheckpointError> {
         self.tensors.get(name).ok_or_else(|| match self.unsupported.get(name) {
             Some((dtype, file)) => CheckpointError::WrongDType {

@@ -2,8 +2,8 @@
 
 use super::{CheckpointError, Tensors};
 
-/// Last parts of the names of the additional tensors of GPTQ, AWQ, compressed-tensors, FP8 and
-/// bitsandbytes.
+/// Last parts of the names of the additional tensors of GPTQ, AWQ,
+/// compressed-tensors, FP8 and bitsandbytes.
 const QUANTIZED_PARTS: [&str; 14] = [
     "qweight",
     "qzeros",
@@ -22,10 +22,8 @@ const QUANTIZED_PARTS: [&str; 14] = [
 ];
 
 impl Tensors {
-    /// Checks that no tensor belongs to quantized weights.
-    ///
-    /// # Errors
-    /// If a tensor does, judged by its name.
+    /// Checks that no tensor belongs to quantized weights. Fails if a
+    /// tensor does, judged by its name.
     pub fn refuse_quantized(&self) -> Result<(), CheckpointError> {
         let quantized: Vec<&String> =
             self.stored_names().filter(|name| is_quantized(name)).collect();

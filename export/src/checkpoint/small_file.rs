@@ -34,8 +34,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
     Ok(Some(content))
 }
 
-/// Returns the length of a regular file. Other files are refused: a named pipe would block, and a
-/// device has no end.
+/// Returns the length of a regular file. Other files are refused: a named pipe would
+/// block, and a device has no end.
 pub(crate) fn require_regular(path: &Path) -> Result<u64, CheckpointError> {
     let metadata =
         fs::metadata(path).map_err(|source| CheckpointError::Read { path: path.into(), source })?;

@@ -5,10 +5,8 @@ use crate::dtype::DType;
 use half::{bf16, f16};
 
 impl Tensors {
-    /// Reads a floating-point tensor as f32.
-    ///
-    /// # Errors
-    /// If the tensor does not exist or is not f32, f16 or bf16.
+    /// Reads a floating-point tensor as f32. Fails if the tensor does not exist
+    /// or is not f32, f16 or bf16.
     pub fn values_f32(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
         let entry = self.tensor(name)?;
         let values = floats(self.bytes(entry), entry.dtype);
@@ -38,8 +36,8 @@ impl Tensors {
 
     /// Reads every floating-point weight and reports each tensor that contains NaN or infinity.
     ///
-    /// Reads the complete checkpoint from disk. After each tensor, `progress` receives the bytes read
-    /// so far and in total.
+    /// Reads the complete checkpoint from disk. After each tensor, `progress` receives the number of
+    /// bytes that are read, and their total.
     pub fn scan_values(&self, mut progress: impl FnMut(u64, u64)) -> Vec<Warning> {
         let total_bytes: u64 = self.tensors.values().map(|entry| entry.length).sum();
         let mut done_bytes = 0;
@@ -59,7 +57,7 @@ impl Tensors {
         warnings
     }
 
-    /// Counts the values whose exponent bits are all set: NaN and infinity.
+    /// Counts the values with all exponent bits set: NaN and infinity.
     fn count_non_finite(&self, entry: &TensorEntry) -> u64 {
         fn count_half(bytes: &[u8], exponent: u16) -> u64 {
             numbers(bytes, u16::from_le_bytes).filter(|raw| raw & exponent == exponent).count()

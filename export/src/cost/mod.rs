@@ -49,9 +49,8 @@ pub enum CostError {
     )]
     Contract {
         network: String,
-        /// "input" or "output".
+        /// `"input"` or `"output"`.
         what: &'static str,
-        /// Name in the contract.
         name: String,
     },
 }
@@ -63,15 +62,14 @@ pub struct Cost {
     pub parameters: u64,
     /// Bytes of the parameters in the element type of the graph.
     pub parameter_bytes: u64,
-    /// Bytes of constants other than parameters (tables, masks, folded tokens), counted at the first
-    /// node that reads them.
+    /// Bytes of constants other than parameters (tables, masks, folded tokens), counted at the
+    /// first node that reads them.
     pub constant_bytes: u64,
-    /// Bytes of parameters and constants read, counted at every node. A lookup counts only the rows
-    /// that it selects.
+    /// Bytes of parameters and constants read, counted at every node. A lookup counts
+    /// only the rows that it selects.
     pub stored_bytes_read: u64,
     /// Bytes of inputs and intermediate results read, counted at every node.
     pub activation_bytes_read: u64,
-    /// Bytes of results written.
     pub activation_bytes_written: u64,
     /// Operations of matrix products and convolutions, two per multiply-add.
     pub matrix_flops: u64,
@@ -144,7 +142,7 @@ impl MinimumTraffic {
     }
 }
 
-/// Cost of one node.
+/// Cost of one node of the graph.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeCost {
     /// Name of the node with its scopes, e.g. `layer.0/rms_norm`.
@@ -164,9 +162,7 @@ pub struct PartCost {
 /// Cost of one run of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NetworkCost {
-    /// Name of the network.
     pub network: String,
-    /// Sum over all nodes.
     pub total: Cost,
     #[serde(rename = "compulsory")]
     pub minimum_traffic: MinimumTraffic,
@@ -174,12 +170,12 @@ pub struct NetworkCost {
     pub flops_by_dtype: BTreeMap<DType, u64>,
     /// Parts in the order of their first node.
     pub parts: Vec<PartCost>,
-    /// Nodes in execution order.
+    /// All nodes in execution order.
     pub nodes: Vec<NodeCost>,
 }
 
 impl NetworkCost {
-    /// Sum over the parts whose name begins with `prefix`.
+    /// Sum over the parts with names that begin with `prefix`.
     pub fn parts_named(&self, prefix: &str) -> Cost {
         self.parts.iter().filter(|part| part.name.starts_with(prefix)).map(|part| part.cost).sum()
     }
@@ -219,7 +215,7 @@ struct Known {
     stored: Option<Stored>,
 }
 
-/// An initializer.
+/// An initializer: a parameter or a constant.
 #[derive(Default)]
 struct Stored {
     is_parameter: bool,
@@ -229,9 +225,8 @@ struct Stored {
 
 /// Counts the cost of one run of a network from the bytes of its graph file and its contract.
 ///
-/// # Errors
-/// The graph is not an ONNX file or does not match the contract, a value has no static shape, shapes
-/// contradict each other, or the cost model does not have an operator.
+/// Fails if the graph is not an ONNX file or does not match the contract, a value has no static
+/// shape, shapes contradict each other, or the cost model does not have an operator.
 pub fn network_cost(graph: &[u8], contract: &Contract) -> Result<NetworkCost, CostError> {
     let network = contract.network.as_str();
     let model = ModelProto::decode(graph).map_err(|source| CostError::NotOnnx {
@@ -352,8 +347,8 @@ fn node_cost(
     Ok((cost, dtype))
 }
 
-/// Checks that the tensors of a contract are those of the graph, in order; returns them with their
-/// bytes.
+/// Checks that the tensors of a contract are those of the graph, in order;
+/// returns them with their bytes.
 fn matched<'a>(
     network: &str,
     what: &'static str,

@@ -111,8 +111,8 @@ fn matmul(a: &Typed, b: &Typed, output: &Typed) -> Result<u64, String> {
     multiply_adds(&[output.elements(), k])
 }
 
-/// One multiply-add per element of the result and of its kernel, whose depth is the number of channels
-/// of a group.
+/// One multiply-add per element of the result and element of its kernel. The depth of a kernel is
+/// the number of channels of a group.
 fn conv(node: &NodeProto, x: &Typed, weight: &Typed, output: &Typed) -> Result<u64, String> {
     let groups = u64::try_from(integer(node, "group").unwrap_or(1)).unwrap_or(0);
     let [_, depth, height, width] = weight.shape[..] else {

@@ -10,7 +10,7 @@ use crate::onnx::{
 };
 use prost::Message;
 
-/// Encodes a graph file.
+/// Encodes the graph file of a network.
 pub(super) fn encode_graph(
     network: &Network,
     checkpoint: &Tensors,

@@ -56,12 +56,12 @@ pub const ACCURACY_FILE: &str = "accuracy.json";
 /// Written by the same comparison; removed when the export is replaced.
 pub const GOLDEN_FILE: &str = "golden.json";
 
-/// Progress of an export.
+/// Progress of an export, for the callback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
     /// The graph of a network is about to be built.
     Network(&'static str),
-    /// Bytes of the weights file written so far and in total.
+    /// Written and total bytes of the weights file.
     Weights { written: u64, total: u64 },
     /// All files are written and are being synced to disk.
     Syncing,
@@ -84,9 +84,8 @@ pub enum ExportError {
     #[error("weight {name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
     Range {
         name: String,
-        /// First value out of range.
+        /// First value of the weight that is out of range.
         value: f32,
-        /// Type of the network.
         dtype: DType,
     },
     /// A checkpoint file cannot be read.
@@ -113,11 +112,8 @@ pub enum ExportError {
 
 /// Writes the networks of `checkpoint` to the folder `out_dir`.
 ///
-/// Replaces an existing export, which stays unchanged if this one fails.
-///
-/// # Errors
-/// The networks do not fit the checkpoint, or a file cannot be read or written. `out_dir` is then
-/// unchanged.
+/// Replaces an existing export, which stays unchanged if this one fails. Fails if the networks do
+/// not fit the checkpoint, or a file cannot be read or written. `out_dir` is then unchanged.
 pub fn export_networks(
     checkpoint: &dyn OpenCheckpoint,
     options: impl Into<Options>,
@@ -211,7 +207,7 @@ fn write_networks(
     Ok(graphs)
 }
 
-/// Files that hold weights.
+/// Files of the export and the checkpoint that hold weights.
 struct Files {
     /// Checkpoint files that graphs reference.
     referenced: Vec<String>,

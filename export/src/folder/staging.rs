@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use tandem_files::AtomicFolder;
 
-/// Kind of output folder.
+/// Kind of output folder, which decides how files are published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Site {
     /// A separate folder, which is replaced atomically.
@@ -71,12 +71,12 @@ impl<'a> Staging<'a> {
         self.out_dir.join(name)
     }
 
-    /// Writes a file.
+    /// Writes a file to the temporary folder.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
         self.folder.write(name, bytes).map_err(writing(&self.place_of(name)))
     }
 
-    /// Creates an empty file.
+    /// Creates an empty file in the temporary folder.
     pub(super) fn create(&self, name: &str) -> Result<File, ExportError> {
         self.folder.create_file(name).map_err(writing(&self.place_of(name)))
     }

@@ -23,7 +23,7 @@ pub(super) struct WeightsPlan<'a> {
     pub(super) converted: BTreeMap<(Stored, DType), u64>,
     /// Offsets of folded and scaled tensors, by network and name.
     pub(super) folded: BTreeMap<(&'a str, &'a str), u64>,
-    /// Size of the file, bytes.
+    /// Total size of the weights file, bytes.
     pub(super) total: u64,
 }
 
@@ -33,9 +33,9 @@ struct Item<'a> {
 }
 
 impl<'a> WeightsPlan<'a> {
-    /// Plans the file. A tensor that two networks convert to the same type is stored once. Stored
-    /// tensors are copied if the placement requires it or their offset is not a multiple of their
-    /// element size.
+    /// Plans the file. A tensor that two networks convert to the same type is stored once.
+    /// Stored tensors are copied if the placement requires it or their offset is not a
+    /// multiple of their element size.
     pub(super) fn of(networks: &'a [Network], placement: Placement) -> Self {
         let copies_stored = placement == Placement::Copied;
         let mut plan = Self {
@@ -75,7 +75,7 @@ impl<'a> WeightsPlan<'a> {
         plan
     }
 
-    /// Writes the file.
+    /// Writes the weights file to the temporary folder.
     pub(super) fn write(
         &self,
         checkpoint: &Tensors,

@@ -42,16 +42,15 @@ pub enum GraphError {
     WrongShape {
         name: String,
         found: Vec<usize>,
-        /// Required shape as text.
+        /// Description of the required shape.
         needed: String,
     },
     /// A constant that is computed from weights exceeds the range of the network's type.
     #[error("{name:?} has the value {value}, beyond the range of {dtype}; export as bf16")]
     Range {
         name: String,
-        /// First value out of range.
+        /// First value of the constant that is out of range.
         value: f64,
-        /// The network's type.
         dtype: DType,
     },
     /// A tensor's element type is not a floating-point type.
@@ -68,12 +67,12 @@ pub struct Value {
 }
 
 impl Value {
-    /// Name in the graph.
+    /// Returns the name of the value in the graph.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Element type.
+    /// Returns the element type of the value.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -83,12 +82,12 @@ impl Value {
         &self.shape
     }
 
-    /// Length of an axis.
+    /// Returns the length of an axis.
     pub fn dim(&self, axis: usize) -> usize {
         self.shape[axis]
     }
 
-    /// Number of axes.
+    /// Returns the number of axes.
     pub fn rank(&self) -> usize {
         self.shape.len()
     }
@@ -98,10 +97,9 @@ impl Value {
     }
 }
 
-/// A weight or constant.
+/// A weight or constant of a graph.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Initializer {
-    /// Name in the graph.
     pub name: String,
     /// Element type in the graph.
     pub dtype: DType,
@@ -134,7 +132,7 @@ pub struct Stored {
     pub file: usize,
     /// Bytes from the start of the file.
     pub offset: u64,
-    /// Bytes.
+    /// Length of the range, bytes.
     pub length: u64,
 }
 
@@ -142,7 +140,6 @@ pub struct Stored {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Scaled {
     pub stored: Stored,
-    /// Stored element type.
     pub from: DType,
     /// Element type to which each product is rounded once.
     pub to: DType,
@@ -166,9 +163,9 @@ impl Scaled {
 /// `factor · x + shift` per channel.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Affine {
-    /// One factor per channel.
+    /// One factor per output channel.
     pub factor: Vec<f64>,
-    /// One shift per channel.
+    /// One shift per output channel.
     pub shift: Vec<f64>,
 }
 
@@ -181,11 +178,10 @@ pub struct Network {
     pub nodes: Vec<NodeProto>,
     /// Types of the results of nodes, except outputs.
     pub values: Vec<ValueInfoProto>,
-    /// Weights and constants.
     pub initializers: Vec<Initializer>,
-    /// Inputs, in binding order.
+    /// Inputs of the network in binding order.
     pub inputs: Vec<TensorSpec>,
-    /// Outputs, in binding order.
+    /// Outputs of the network in binding order.
     pub outputs: Vec<TensorSpec>,
     /// Sizes in the contract, by name.
     pub sizes: BTreeMap<String, u64>,
@@ -223,8 +219,8 @@ pub struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    /// Creates an empty graph over the tensors of a checkpoint. Weights and activations have the type
-    /// `dtype`.
+    /// Creates an empty graph over the tensors of a checkpoint. Weights and
+    /// activations have the type `dtype`.
     pub fn new(name: &str, tensors: &'a BTreeMap<String, TensorEntry>, dtype: DType) -> Self {
         assert!(is_float(dtype), "a network cannot compute in {dtype}");
         Self {
@@ -249,8 +245,8 @@ impl<'a> Graph<'a> {
 
     /// Runs `build` with the prefix `scope/` for the names of the nodes that it adds.
     ///
-    /// The outermost scope is the part of the network to which timings assign a node, so every node
-    /// of a network has one.
+    /// The outermost scope is the part of the network to which timings assign a node, so every
+    /// node of a network has one.
     pub fn within<R>(&mut self, scope: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
         self.scope.push(scope.into());
         let result = build(self);
@@ -258,7 +254,7 @@ impl<'a> Graph<'a> {
         result
     }
 
-    /// Adds an input.
+    /// Adds an input with a static shape. `meaning` describes it in the contract.
     pub fn input(&mut self, name: &str, dtype: DType, shape: &[usize], meaning: &str) -> Value {
         assert!(self.taken.insert(name.to_owned()), "two values are named {name}");
         self.inputs.push(TensorSpec {
@@ -304,27 +300,20 @@ impl<'a> Graph<'a> {
         self.tensors.contains_key(name)
     }
 
-    /// Returns the shape of a tensor of the checkpoint.
-    ///
-    /// # Errors
-    /// The checkpoint has no such tensor.
+    /// Returns the shape of a tensor of the checkpoint. Fails if the checkpoint has no such tensor.
     pub fn shape_of(&self, name: &str) -> Result<&'a [usize], GraphError> {
         Ok(&self.entry(name)?.shape)
     }
 
-    /// Adds a weight with its stored dimensions.
-    ///
-    /// # Errors
-    /// The checkpoint has no such floating-point tensor.
+    /// Adds a weight with its stored dimensions. Fails if the checkpoint has no
+    /// such floating-point tensor.
     pub fn weight(&mut self, name: &str) -> Result<Value, GraphError> {
         let entry = self.entry(name)?;
         self.stored(name, name.to_owned(), entry.shape.clone(), 0..entry.shape.iter().product())
     }
 
-    /// Adds a weight reinterpreted with other dimensions.
-    ///
-    /// # Errors
-    /// The checkpoint has no such floating-point tensor, or its size differs.
+    /// Adds a weight reinterpreted with other dimensions. Fails if the checkpoint has no such
+    /// floating-point tensor, or its size differs.
     pub fn weight_as(&mut self, name: &str, dims: &[usize]) -> Result<Value, GraphError> {
         let entry = self.entry(name)?;
         let n_elements: usize = entry.shape.iter().product();
@@ -338,10 +327,8 @@ impl<'a> Graph<'a> {
         self.stored(name, format!("{name}.as.{}", joined(dims, "x")), dims.to_vec(), 0..n_elements)
     }
 
-    /// Adds a contiguous range of rows of a weight.
-    ///
-    /// # Errors
-    /// The checkpoint has no such floating-point tensor, or fewer rows.
+    /// Adds a contiguous range of rows of a weight. Fails if the checkpoint has no such
+    /// floating-point tensor, or fewer rows.
     pub fn weight_rows(&mut self, name: &str, rows: Range<usize>) -> Result<Value, GraphError> {
         let entry = self.entry(name)?;
         let n_rows = entry.shape.first().copied().unwrap_or(0);
@@ -362,10 +349,8 @@ impl<'a> Graph<'a> {
         self.stored(name, label, dims, rows.start * row..rows.end * row)
     }
 
-    /// Adds a weight whose outermost rows are multiplied by `factors`.
-    ///
-    /// # Errors
-    /// The checkpoint has no such floating-point tensor, or it has another number of rows.
+    /// Adds a weight with its outermost rows multiplied by `factors`. Fails if the checkpoint has no
+    /// such floating-point tensor, or it has another number of rows.
     fn weight_scaled(&mut self, name: &str, factors: &[f64]) -> Result<Value, GraphError> {
         let entry = self.entry(name)?;
         if !is_float(entry.dtype) {
@@ -440,14 +425,14 @@ impl<'a> Graph<'a> {
         self.computed(name.to_owned(), dtype, dims, bytes)
     }
 
-    /// Adds an integer constant.
+    /// Adds a constant of 64-bit integers.
     pub fn integers(&mut self, name: &str, dims: &[usize], values: &[i64]) -> Value {
         assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.computed(name.to_owned(), DType::I64, dims, bytes)
     }
 
-    /// Adds a boolean constant.
+    /// Adds a constant of booleans, one byte each.
     pub fn booleans(&mut self, name: &str, dims: &[usize], values: &[bool]) -> Value {
         assert_eq!(values.len(), dims.iter().product::<usize>(), "constant {name} of {dims:?}");
         let bytes = values.iter().map(|&value| u8::from(value)).collect();

@@ -5,10 +5,10 @@ use crate::dtype::DType;
 use crate::onnx::{AttributeProto, DataType};
 use std::ops::Range;
 
-/// Form of GELU.
+/// Form of the GELU activation function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gelu {
-    /// With the error function.
+    /// Defined by the error function.
     Exact,
     /// With the tanh approximation.
     Tanh,
@@ -23,10 +23,8 @@ pub enum Padding {
 }
 
 impl Graph<'_> {
-    /// `x · weightᵀ + bias` with the checkpoint's `{prefix}.weight` and, if present, `.bias`.
-    ///
-    /// # Errors
-    /// The weight is missing or does not fit the width of `x`.
+    /// `x · weightᵀ + bias` with the checkpoint's `{prefix}.weight` and, if present, `.bias`. Fails
+    /// if the weight is missing or does not fit the width of `x`.
     pub fn linear(&mut self, x: &Value, prefix: &str) -> Result<Value, GraphError> {
         let weight = self.weight(&format!("{prefix}.weight"))?;
         let bias = format!("{prefix}.bias");
@@ -34,10 +32,8 @@ impl Graph<'_> {
         self.checked_gemm(x, &weight, bias.as_ref(), prefix)
     }
 
-    /// Like [`Graph::linear`] with a range of rows of the weight and without bias.
-    ///
-    /// # Errors
-    /// The weight is missing, has fewer rows or does not fit the width of `x`.
+    /// Like [`Graph::linear`] with a range of rows of the weight and without bias. Fails if the
+    /// weight is missing, has fewer rows or does not fit the width of `x`.
     pub fn linear_rows(
         &mut self,
         x: &Value,
@@ -107,7 +103,7 @@ impl Graph<'_> {
         self.node("MatMul", "matmul", &[a, b], Vec::new(), a.dtype, &shape)
     }
 
-    /// Sum, with broadcasting.
+    /// Elementwise sum, with broadcasting.
     pub fn add(&mut self, a: &Value, b: &Value) -> Value {
         self.elementwise("Add", "add", a, b, a.dtype)
     }
@@ -191,10 +187,7 @@ impl Graph<'_> {
     }
 
     /// Layer norm over the last axis with the checkpoint's `{prefix}.weight` and `.bias`, rounded
-    /// once.
-    ///
-    /// # Errors
-    /// One of them is missing or has another width.
+    /// once. Fails if one of them is missing or has another width.
     pub fn layer_norm(
         &mut self,
         x: &Value,
@@ -223,7 +216,7 @@ impl Graph<'_> {
         }))
     }
 
-    /// GELU, rounded once.
+    /// GELU activation function, rounded once.
     pub fn gelu(&mut self, x: &Value, form: Gelu) -> Value {
         let approximate = match form {
             Gelu::Exact => "none",
@@ -235,8 +228,8 @@ impl Graph<'_> {
 
     /// `x · sigmoid(x)`, also called SiLU.
     ///
-    /// Written as two operators because ONNX Runtime's CUDA provider has no kernel for `Swish` and
-    /// splits it into four.
+    /// Written as two operators because ONNX Runtime's CUDA provider has no kernel for
+    /// `Swish` and splits it into four.
     pub fn swish(&mut self, x: &Value) -> Value {
         if self.emulates() {
             // The release rounds only the product.
@@ -249,22 +242,22 @@ impl Graph<'_> {
         self.mul(x, &gate)
     }
 
-    /// `max(x, 0)`.
+    /// ReLU activation function: `max(x, 0)`.
     pub fn relu(&mut self, x: &Value) -> Value {
         self.unary("Relu", "relu", x)
     }
 
-    /// Logistic function.
+    /// Elementwise logistic function.
     pub fn sigmoid(&mut self, x: &Value) -> Value {
         self.unary("Sigmoid", "sigmoid", x)
     }
 
-    /// Cosine.
+    /// Elementwise cosine of angles in radians.
     pub fn cos(&mut self, x: &Value) -> Value {
         self.unary("Cos", "cos", x)
     }
 
-    /// Sine.
+    /// Elementwise sine of angles in radians.
     pub fn sin(&mut self, x: &Value) -> Value {
         self.unary("Sin", "sin", x)
     }
@@ -402,7 +395,7 @@ impl Graph<'_> {
         self.node("Gather", "gather", &[table, index], attributes, table.dtype, &shape)
     }
 
-    /// Broadcasts `x` to `dims`.
+    /// Broadcasts `x` to the dimensions `dims`.
     pub fn expand(&mut self, x: &Value, dims: &[usize]) -> Value {
         assert!(
             broadcast(&x.shape, dims).as_deref() == Some(dims),
@@ -504,8 +497,8 @@ impl Graph<'_> {
         self.slice(&result, 3, 0..value_dim)
     }
 
-    /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by the angles whose
-    /// cosines and sines are given as `[1, rows, dim / 2]`.
+    /// Rotates the pairs `(j, j + dim / 2)` of `x` `[1, heads, rows, dim]` by angles that are given by
+    /// their cosines and sines, `[1, rows, dim / 2]` each.
     ///
     /// With single-precision tables it rotates in single precision and rounds once. With tables of the
     /// type of `x`, every product and sum is rounded: TensorRT computes the operator in this way, and
@@ -546,8 +539,8 @@ impl Graph<'_> {
         self.concat(&[&rotated_first, &rotated_second], 3)
     }
 
-    /// `x` times a single-precision factor, which is not rounded to the type of `x`, as in the kernels
-    /// of the AutoMoT release.
+    /// `x` times a single-precision factor, which is not rounded to the type of `x`, as in the
+    /// kernels of the AutoMoT release.
     pub fn scale(&mut self, x: &Value, factor: f32, name: &str) -> Value {
         self.in_single(x, |g, x| {
             let factor = g.constant_f32(name, &[1], &[factor]);
@@ -558,8 +551,7 @@ impl Graph<'_> {
     /// Convolution of `x` `[1, channels, height, width]` with the checkpoint's `{prefix}.weight` and,
     /// if present, `.bias`. The number of groups follows from the second axis of the weight.
     ///
-    /// # Errors
-    /// The weight is missing or does not fit the channels of `x`.
+    /// Fails if the weight is missing or does not fit the channels of `x`.
     pub fn conv(
         &mut self,
         x: &Value,
@@ -576,8 +568,7 @@ impl Graph<'_> {
     /// Convolution with the checkpoint's `{prefix}.weight`, followed by `after`, which is folded into
     /// weight and bias. Both are rounded once.
     ///
-    /// # Errors
-    /// The weight is missing or does not fit the channels of `x` or of `after`.
+    /// Fails if the weight is missing or does not fit the channels of `x` or of `after`.
     pub fn conv_affine(
         &mut self,
         x: &Value,
@@ -641,8 +632,8 @@ impl Graph<'_> {
         Ok(self.node("Conv", "conv", &inputs, attributes, x.dtype, &shape))
     }
 
-    /// Mean over tiles of size `tile` (height, width) of `x` `[1, channels, height, width]`, rounded
-    /// once.
+    /// Mean over tiles of size `tile` (height, width) of `x` `[1, channels,
+    /// height, width]`, rounded once.
     pub fn average_pool(&mut self, x: &Value, tile: [usize; 2]) -> Value {
         assert!(
             x.rank() == 4 && x.dim(2).is_multiple_of(tile[0]) && x.dim(3).is_multiple_of(tile[1]),
@@ -662,8 +653,8 @@ impl Graph<'_> {
 
     /// Mean over height and width of `x` `[1, channels, height, width]`, as `[1, channels, 1, 1]`.
     ///
-    /// Uses `ReduceMean` because ONNX Runtime's CUDA provider has no bf16 kernel for
-    /// `GlobalAveragePool`.
+    /// Uses `ReduceMean` because ONNX Runtime's CUDA provider has no bf16
+    /// kernel for `GlobalAveragePool`.
     pub fn global_average_pool(&mut self, x: &Value) -> Value {
         let shape = [x.dim(0), x.dim(1), 1, 1];
         let axes = self.list(&[2, 3]);
@@ -708,8 +699,8 @@ impl Graph<'_> {
     }
 }
 
-/// Smallest width of at least `dim` that TensorRT's fused attention accepts with a mask: a multiple of
-/// 8, at least 16.
+/// Smallest width of at least `dim` that TensorRT's fused attention accepts with a mask: a
+/// multiple of 8, at least 16.
 fn fused_width(dim: usize) -> usize {
     dim.next_multiple_of(8).max(16)
 }

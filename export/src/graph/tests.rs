@@ -22,7 +22,7 @@ fn source_of(network: &Network, name: &str) -> Source {
     found.unwrap_or_else(|| panic!("no initializer {name}")).source.clone()
 }
 
-/// Builds a graph whose output is the value of `make`.
+/// Builds a graph with the value of `make` as its output.
 fn network(dtype: DType, make: impl FnOnce(&mut Graph<'_>) -> Value) -> Network {
     let tensors = tensors();
     let mut graph = Graph::new("test", &tensors, dtype);
@@ -32,7 +32,7 @@ fn network(dtype: DType, make: impl FnOnce(&mut Graph<'_>) -> Value) -> Network 
 }
 
 #[test]
-fn weight_of_the_networks_type_is_referenced_and_others_converted() {
+fn weight_is_referenced_or_converted_by_its_type() {
     let network = network(DType::Bf16, |g| {
         let x = g.input("x", DType::Bf16, &[3, 6], "rows");
         g.linear(&x, "layer.proj").unwrap()

@@ -7,10 +7,7 @@ use crate::graph::{Graph, GraphError, Value};
 /// Prefix of the names of outputs that expose intermediate values for comparison.
 pub const PROBE: &str = "probe.";
 
-/// `down(swish(gate(x)) · up(x))`.
-///
-/// # Errors
-/// If the checkpoint lacks one of the three weights.
+/// `down(swish(gate(x)) · up(x))`. Fails if the checkpoint lacks one of the three weights.
 pub fn swiglu(graph: &mut Graph<'_>, x: &Value, prefix: &str) -> Result<Value, GraphError> {
     let gate = graph.linear(x, &format!("{prefix}.gate_proj"))?;
     let gate = graph.swish(&gate);

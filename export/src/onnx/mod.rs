@@ -27,7 +27,7 @@ pub struct ModelProto {
     pub opset_import: Vec<OperatorSetIdProto>,
 }
 
-/// An operator set.
+/// An operator set and its version.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct OperatorSetIdProto {
     /// Empty for the standard domain.
@@ -45,13 +45,12 @@ pub struct GraphProto {
     pub node: Vec<NodeProto>,
     #[prost(string, optional, tag = "2")]
     pub name: Option<String>,
-    /// Weights and constants.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<TensorProto>,
-    /// Inputs, in binding order.
+    /// Inputs of the network in binding order.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfoProto>,
-    /// Outputs, in binding order.
+    /// Outputs of the network in binding order.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfoProto>,
     /// Types of intermediate values; a checker compares them with its own shape inference.
@@ -59,13 +58,12 @@ pub struct GraphProto {
     pub value_info: Vec<ValueInfoProto>,
 }
 
-/// A node of a graph.
+/// A node of a graph: one operator with its inputs and outputs.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NodeProto {
     /// Names of input values; an empty name is an absent optional input.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of output values.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Name, unique in the graph.
@@ -77,21 +75,17 @@ pub struct NodeProto {
     pub attribute: Vec<AttributeProto>,
 }
 
-/// An attribute of a node.
+/// An attribute of a node: a name with a value of one of several types.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttributeProto {
     #[prost(string, optional, tag = "1")]
     pub name: Option<String>,
-    /// Value of a `FLOAT`.
     #[prost(float, optional, tag = "2")]
     pub f: Option<f32>,
-    /// Value of an `INT`.
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
-    /// Value of a `STRING`.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub s: Option<Vec<u8>>,
-    /// Value of an `INTS`.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     /// Selects the field above that holds the value.
@@ -136,7 +130,7 @@ impl AttributeProto {
     }
 }
 
-/// A weight or constant whose bytes are in the message or in an external file.
+/// A weight or constant. Its bytes are in the message or in an external file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorProto {
     /// Dimensions, outermost first.
@@ -160,9 +154,7 @@ pub struct TensorProto {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
 #[repr(i32)]
 pub enum DataLocation {
-    /// In the message.
     Default = 0,
-    /// In an external file.
     External = 1,
 }
 
@@ -192,7 +184,7 @@ impl From<DType> for DataType {
     }
 }
 
-/// A key and its value.
+/// A key and its value, of external data.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StringStringEntryProto {
     #[prost(string, optional, tag = "1")]
@@ -202,13 +194,13 @@ pub struct StringStringEntryProto {
 }
 
 impl StringStringEntryProto {
-    /// Creates an entry.
+    /// Creates an entry from a key and a value.
     pub fn new(key: &str, value: impl Into<String>) -> Self {
         Self { key: Some(key.to_owned()), value: Some(value.into()) }
     }
 }
 
-/// Name and type of a value.
+/// Name and type of a value of the graph.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ValueInfoProto {
     #[prost(string, optional, tag = "1")]
@@ -245,7 +237,7 @@ pub struct TensorTypeProto {
     pub shape: Option<TensorShapeProto>,
 }
 
-/// Shape of a tensor.
+/// Shape of a tensor: a list of dimensions.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TensorShapeProto {
     /// Dimensions, outermost first.
@@ -253,7 +245,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<Dimension>,
 }
 
-/// One static dimension.
+/// One static dimension of a tensor.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Dimension {
     #[prost(int64, optional, tag = "1")]

@@ -16,10 +16,8 @@ const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 const DERIVED_PARTS: [&str; 2] = ["inv_freq", "num_batches_tracked"];
 
 impl Checkpoint {
-    /// Derives the two trunks of the BEV encoder, camera first, from their tensors.
-    ///
-    /// # Errors
-    /// If a trunk's first tensors are missing.
+    /// Derives the two trunks of the BEV encoder, camera first, from their tensors. Fails if a
+    /// trunk's first tensors are missing.
     pub fn trunks(&self) -> Result<[Trunk; 2], CheckpointError> {
         let lidar_channels = self.config.bev.lidar_channels;
         Ok([
@@ -34,12 +32,11 @@ impl Checkpoint {
     }
 
     /// Checks that every tensor that a network reads exists, with the shape according to the
-    /// configuration and a floating-point type; that no unread tensor would change the computation of
-    /// a module; and that the ids of the tokenizer fit. Reads no weights except those of a stored
-    /// output head.
+    /// configuration and a floating-point type; that no unread tensor would change the
+    /// computation of a module; and that the ids of the tokenizer fit. Reads no weights except
+    /// those of a stored output head.
     ///
-    /// # Errors
-    /// Every tensor that is missing or wrong; several as [`CheckpointError::Several`].
+    /// Fails with every tensor that is missing or wrong; several as [`CheckpointError::Several`].
     pub fn check(&self) -> Result<Vec<Warning>, CheckpointError> {
         self.refuse_quantized()?;
         let [image, lidar] = match self.trunks() {

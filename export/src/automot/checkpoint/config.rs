@@ -8,13 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct AutomotConfig {
     /// Understanding expert: the text transformer.
     pub text: TextConfig,
-    /// Vision tower.
     pub vision: VisionConfig,
     /// Action expert and its tokens.
     pub mot: MotConfig,
-    /// BEV encoder.
     pub bev: BevConfig,
-    /// Special token ids.
     pub tokens: SpecialTokens,
     /// Type in `config.json` for loading the weights; stored tensors may have another.
     pub dtype: Option<DType>,
@@ -78,13 +75,11 @@ pub struct TextConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the SwiGLU MLP.
+    /// Hidden width of the SwiGLU MLP.
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
-    /// Query heads.
     pub num_attention_heads: usize,
     pub num_key_value_heads: usize,
-    /// Width of one head.
     pub head_dim: usize,
     /// Epsilon of every RMSNorm of the text stack.
     pub rms_norm_eps: f64,
@@ -98,17 +93,16 @@ pub struct TextConfig {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisionConfig {
-    /// Transformer blocks.
     pub depth: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP.
+    /// Hidden width of the MLP of a block.
     pub intermediate_size: usize,
     pub num_heads: usize,
     pub in_channels: usize,
-    /// Side of a patch, pixels.
+    /// Height and width of a patch, pixels.
     pub patch_size: usize,
-    /// Frames per patch.
+    /// Consecutive frames per patch.
     pub temporal_patch_size: usize,
     /// Side of the square of patches that are merged into one token.
     pub spatial_merge_size: usize,
@@ -124,12 +118,10 @@ pub struct VisionConfig {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MotConfig {
-    /// Query heads.
     pub num_attention_heads: usize,
     pub num_key_value_heads: usize,
-    /// Width of the SwiGLU MLP.
+    /// Hidden width of the SwiGLU MLP.
     pub intermediate_size: usize,
-    /// Decision queries.
     pub reasoning_tokens: usize,
     pub route_tokens: usize,
     pub waypoint_tokens: usize,
@@ -179,8 +171,8 @@ pub struct BevConfig {
 pub struct SpecialTokens {
     /// Placeholder of an image token.
     pub image_pad: u32,
-    /// Precedes each image.
+    /// Marker before the tokens of each image.
     pub vision_start: u32,
-    /// Follows each image.
+    /// Marker after the tokens of each image.
     pub vision_end: u32,
 }

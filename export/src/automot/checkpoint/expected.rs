@@ -28,7 +28,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// Name in messages.
+    /// Returns the name of the network in messages.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Vision => "vision",
@@ -55,7 +55,7 @@ pub enum Role {
     Gain,
     /// Weight of a normalization at the end of a convolutional residual branch.
     ResidualGain,
-    /// Bias of a normalization.
+    /// Bias of a normalization layer.
     Shift,
     /// Running mean of a batch norm.
     Mean,
@@ -71,7 +71,6 @@ pub enum Role {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expected {
     pub network: Network,
-    /// Full name.
     pub name: String,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
@@ -81,7 +80,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }

@@ -3,8 +3,8 @@
 /// Keys of `config.json`: at the top level, in `text_config` and in `vision_config`.
 ///
 /// They are names of classes and versions, settings of training and of text generation (which this
-/// model does not do), return options of Python programs, and settings that the loader of the AutoMoT
-/// release overrides.
+/// model does not do), return options of Python programs, and settings that the loader of the
+/// AutoMoT release overrides.
 pub(super) const CONFIG: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",

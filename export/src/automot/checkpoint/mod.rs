@@ -41,9 +41,8 @@ impl Deref for Checkpoint {
 impl Checkpoint {
     /// Opens a folder: its configuration files and the headers of its weight files.
     ///
-    /// # Errors
-    /// Like [`Tensors::open`], and if the configuration is not valid. [`Self::check`] compares the
-    /// tensors.
+    /// Fails like [`Tensors::open`], and if the configuration is not valid.
+    /// [`Self::check`] compares the tensors.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let stored = Tensors::open(dir, &NAMING)?;
         let config = parse::read(&dir.join(parse::CONFIG_FILE), stored.tensors())?;
@@ -61,7 +60,7 @@ impl Checkpoint {
         Self::config_of(&dir.join(parse::CONFIG_FILE)).map(|_| ())
     }
 
-    /// Sizes of the networks.
+    /// Returns the sizes of the networks.
     pub fn config(&self) -> &AutomotConfig {
         &self.config
     }

@@ -416,7 +416,7 @@ fn mot(
     })
 }
 
-/// Returns the file whose value of `key` is used.
+/// Returns the file that provides the value of `key`.
 fn holder<'a>(args: &'a Fields, text: &'a Fields, key: &str) -> &'a Fields {
     if args.has(key) || !text.has(key) { args } else { text }
 }

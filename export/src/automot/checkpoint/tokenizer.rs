@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tandem_files::shortened;
 
-/// File of the tokenizer.
+/// File name of the tokenizer of a checkpoint.
 pub(super) const FILE: &str = "tokenizer.json";
 
 /// The keys of `tokenizer.json` that are read.

@@ -12,16 +12,15 @@ const STEM: usize = 32;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Trunk {
     pub in_channels: usize,
-    /// Channels after the stem.
     pub stem: usize,
     /// The four stages. Each halves the height and width of the map.
     pub stages: [Stage; 4],
 }
 
-/// One stage of a trunk.
+/// One stage of a trunk: a sequence of blocks of the same width.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stage {
-    /// Channels.
+    /// Channels of the output of each block.
     pub width: usize,
     /// Channels per group of the 3×3 convolutions.
     pub group_width: usize,
@@ -59,8 +58,8 @@ impl Trunk {
         ARCHITECTURES.iter().map(|architecture| architecture.0)
     }
 
-    /// Derives the trunk from the shapes of the leading tensors under `prefix`. The caller has to check
-    /// the other shapes.
+    /// Derives the trunk from the shapes of the leading tensors under `prefix`. The caller has
+    /// to check the other shapes.
     pub(super) fn of_tensors(
         dir: &Path,
         tensors: &BTreeMap<String, TensorEntry>,
@@ -110,8 +109,8 @@ impl Trunk {
 mod tests {
     use super::*;
 
-    /// Compares the table with the published generator of RegNet widths: a line, quantized to powers
-    /// of a step.
+    /// Compares the table with the published generator of RegNet widths: a line,
+    /// quantized to powers of a step.
     #[track_caller]
     fn check(name: &str, first: f64, slope: f64, step: f64, group: usize, depth: usize) {
         let mut stages: Vec<(usize, usize)> = Vec::new();

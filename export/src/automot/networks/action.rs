@@ -7,8 +7,8 @@
 //!                       keys.0, values.0   keys.n, …     └─ waypoint head ─► waypoints
 //! ```
 //!
-//! Its heads are fewer and narrower than those of the understanding expert whose keys it reads. Its
-//! queries and keys are zero-padded to the width of the prefix before the rotation. In queries, the
+//! Its heads are fewer and narrower than those of the understanding expert. Its queries and keys are
+//! zero-padded to the width of the prefix KV cache before the rotation. In queries, the
 //! rotation makes the padding non-zero, and it is multiplied by the keys of the prefix. In own keys
 //! the padding remains zero: pairs with a padded element are only scaled by the cosine. Key heads that
 //! no query reads are omitted.
@@ -32,10 +32,7 @@ const QUERIES: [(&str, &str); 3] = [
     ("waypoint_queries", "waypoint_projector"),
 ];
 
-/// Builds the network.
-///
-/// # Errors
-/// The checkpoint's tensors do not fit its configuration.
+/// Builds the network. Fails if the checkpoint's tensors do not fit its configuration.
 pub fn build(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
@@ -93,7 +90,7 @@ struct Inputs {
     state: Value,
     position: Value,
     prefix_length: Value,
-    /// Keys and values by layer.
+    /// Keys and values of the prefix by layer.
     prefix: Vec<[Value; 2]>,
 }
 
@@ -284,7 +281,7 @@ struct Rope {
 }
 
 impl Rope {
-    /// Computes the tables of the own tokens, whose positions count up from `position`.
+    /// Computes the tables of the own tokens at consecutive positions from `position` on.
     fn new(g: &mut Graph<'_>, position: &Value, sizes: &Sizes, config: &TextConfig) -> Self {
         let n_tokens = sizes.own_tokens();
         let offsets = (0..n_tokens as i64).collect::<Vec<_>>();

@@ -32,10 +32,7 @@ const NORM_EPSILON: f64 = 1e-5;
 /// Mean and deviation of each color channel of ImageNet, for values from 0 to 1.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
-/// Builds the network.
-///
-/// # Errors
-/// The checkpoint's tensors do not fit its configuration.
+/// Builds the network. Fails if the checkpoint's tensors do not fit its configuration.
 pub fn build(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
@@ -210,7 +207,7 @@ fn normalize(g: &mut Graph<'_>, image: &Value, config: &BevConfig) -> Value {
     g.cast(&x, g.dtype())
 }
 
-/// One RegNet-Y network.
+/// The RegNet-Y network of the image or of the LiDAR histogram.
 struct Trunk<'a> {
     name: &'static str,
     norms: &'a BatchNorms,
@@ -422,7 +419,7 @@ fn adaptive_average_pool(g: &mut Graph<'_>, x: &Value, size: [usize; 2]) -> Valu
     g.matmul(&x, &cols)
 }
 
-/// Matrix `[to, from]` whose rows average the tiles.
+/// Matrix `[to, from]`; each row averages a tile.
 fn pooling_matrix(from: usize, to: usize) -> Vec<f32> {
     let mut matrix = vec![0.0; to * from];
     for i in 0..to {

@@ -16,10 +16,8 @@ use super::names;
 use crate::family::NetworkError;
 use crate::graph::Network;
 
-/// Builds all networks in execution order.
-///
-/// # Errors
-/// A network does not fit the checkpoint, or the options contradict each other.
+/// Builds all networks in execution order. Fails if a network does not fit the checkpoint, or the
+/// options contradict each other.
 pub fn all(
     checkpoint: &Checkpoint,
     options: &ExportOptions,

@@ -24,11 +24,10 @@ const MAX_PIXELS: usize = 1 << 24;
 pub struct Sizes {
     /// Rows and columns of patches in a frame.
     pub grid: [usize; 2],
-    /// Patches per frame.
     pub patches: usize,
     /// Image tokens per frame, after merging.
     pub frame_tokens: usize,
-    /// Image tokens per prompt.
+    /// Image tokens of all frames of a prompt.
     pub image_tokens: usize,
     /// Capacity of the prefix KV cache, tokens.
     pub prefix_capacity: usize,
@@ -45,10 +44,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Derives the sizes.
-    ///
-    /// # Errors
-    /// The options or the configuration are inconsistent or out of range.
+    /// Derives the sizes. Fails if the options or the configuration are
+    /// inconsistent or out of range.
     pub fn new(checkpoint: &Checkpoint, options: &ExportOptions) -> Result<Self, NetworkError> {
         let config = checkpoint.config();
         let (text, vision, mot) = (&config.text, &config.vision, &config.mot);

@@ -44,10 +44,8 @@ impl Group {
     }
 }
 
-/// Builds the network, or the networks of the layer groups in execution order.
-///
-/// # Errors
-/// The checkpoint's tensors do not fit its configuration, or there are more groups than layers.
+/// Builds the network, or the networks of the layer groups in execution order. Fails if the
+/// checkpoint's tensors do not fit its configuration, or there are more groups than layers.
 pub fn build(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
@@ -333,7 +331,7 @@ impl Layer<'_> {
     /// Slices the parts that the action expert reads.
     fn kept(&self, g: &mut Graph<'_>, keys: &Value, values: &Value) -> (Value, Value) {
         let Sizes { kv_heads, gen_head_dim, prefix_capacity, .. } = *self.sizes;
-        // Reshaped before slicing: a reshape whose result is an output is a copy.
+        // Reshaped before slicing: a reshape that writes an output is a copy.
         let [keys, values] =
             [keys, values].map(|x| g.reshape(x, &[x.dim(1), prefix_capacity, x.dim(3)]));
         let keys = g.slice(&keys, 0, 0..kv_heads);

@@ -27,10 +27,7 @@ const NORM_EPSILON: f64 = 1e-6;
 /// Base of the tower's rotary frequencies.
 const ROPE_THETA: f64 = 10_000.0;
 
-/// Builds the network.
-///
-/// # Errors
-/// The checkpoint's tensors do not fit its configuration.
+/// Builds the network. Fails if the checkpoint's tensors do not fit its configuration.
 pub fn build(
     checkpoint: &Checkpoint,
     options: &ExportOptions,
@@ -255,8 +252,8 @@ impl Resample<'_> {
     }
 }
 
-/// Cosines and sines `[1, patches, head_dim / 2]`. The first half of the pairs is rotated by the row,
-/// the second by the column.
+/// Cosines and sines `[1, patches, head_dim / 2]`. The first half of the pairs is rotated by the
+/// row, the second by the column.
 fn rotary_tables(g: &mut Graph<'_>, config: &VisionConfig, order: &[[usize; 2]]) -> (Value, Value) {
     let half = config.hidden_size / config.num_heads / 2;
     let frequencies = inverse_frequencies(ROPE_THETA, half);

@@ -4,8 +4,8 @@ use super::SynthSpec;
 use crate::dtype::DType;
 use serde_json::{Value, json};
 
-/// A byte-level BPE like Qwen2's with a thousand entries. The other rows of a larger vocabulary are
-/// unused.
+/// A byte-level BPE like Qwen2's with a thousand entries. The other rows of a
+/// larger vocabulary are unused.
 pub(super) const TOKENIZER: &str = include_str!("tokenizer.json");
 
 /// Number of ids of the tokenizer file, including special tokens.

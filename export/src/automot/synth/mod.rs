@@ -34,23 +34,18 @@ const CHUNK: usize = 1 << 20;
 pub struct SynthSpec {
     /// Type of all weights except the BEV encoder's, which are bf16 as in the release: f32 or bf16.
     pub dtype: DType,
-    /// Understanding expert.
     pub text: TextConfig,
-    /// Vision tower.
     pub vision: VisionConfig,
     /// Action expert and its tokens.
     pub mot: MotConfig,
-    /// BEV encoder.
     pub bev: BevConfig,
 }
 
-/// Writes a checkpoint folder with random weights to `out`. `progress` receives the bytes of the
-/// weight file written so far and in total.
+/// Writes a checkpoint folder with random weights to `out`. `progress` receives the number of bytes
+/// of the weight file that are written, and their total.
 ///
-/// The folder is published atomically. Memory use is a few megabytes for any size.
-///
-/// # Errors
-/// If the specification is not valid, if `out` exists and was not synthesized, or if writing fails.
+/// The folder is published atomically. Memory use is a few megabytes for any size. Fails if the
+/// specification is not valid, if `out` exists and was not synthesized, or if writing fails.
 pub fn synthesize(
     spec: &SynthSpec,
     seed: u64,
@@ -66,14 +61,12 @@ pub fn synthesize(
     })
 }
 
-/// Writes a checkpoint folder whose weights are a hole in a sparse file: the file has its full length,
-/// takes almost no disk space, and every weight reads as zero. For measurements that do not depend on
-/// values.
+/// Writes a checkpoint folder with a hole in place of the weights: the sparse file has its full
+/// length, takes almost no disk space, and every weight reads as zero. For measurements that do not
+/// depend on values.
 ///
 /// The metadata of the weight file mark it as sparse, and [`Checkpoint::check`] warns about it.
-///
-/// # Errors
-/// Like [`synthesize`].
+/// Fails like [`synthesize`].
 pub fn synthesize_sparse(spec: &SynthSpec, out: &Path) -> Result<Synthesized, SynthError> {
     let marker = serde_json::json!({ "weights": SPARSE_VALUE, "spec": spec });
     write_folder(spec, &marker, out, |file, tensors| {
@@ -148,8 +141,8 @@ fn check_total(tensors: &[Expected]) -> Result<(), SynthError> {
     Ok(())
 }
 
-/// Lists the tensors of the checkpoint in file order: by decreasing element size, so that each is
-/// aligned, then by name.
+/// Lists the tensors of the checkpoint in file order: by decreasing element size, so that
+/// each is aligned, then by name.
 fn tensors(spec: &SynthSpec) -> Result<Vec<Expected>, SynthError> {
     if !matches!(spec.dtype, DType::F32 | DType::Bf16) {
         return Err(SynthError::Spec {
@@ -214,7 +207,7 @@ fn stored_dtype(tensor: &Expected, dtype: DType) -> DType {
 
 /// Header and size of a weight file.
 struct Layout {
-    /// Length field and header.
+    /// Length field and JSON text of the header.
     header: Vec<u8>,
     data_bytes: u64,
 }

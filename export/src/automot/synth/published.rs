@@ -22,8 +22,7 @@ impl SynthSpec {
     /// Reads the `config.json` of a Qwen3-VL or AutoMoT checkpoint, whatever its file name, and the
     /// other configuration files in its folder. Also returns notes on assumptions.
     ///
-    /// # Errors
-    /// Like [`Checkpoint::open`] for the configuration.
+    /// Fails like [`Checkpoint::open`] for the configuration.
     pub fn of_published(file: &Path) -> Result<(Self, Vec<String>), CheckpointError> {
         let config = Checkpoint::config_of(file)?;
         let folder = file.parent().unwrap_or(Path::new(""));

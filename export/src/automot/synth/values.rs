@@ -46,7 +46,7 @@ impl Values {
         Self { generator, center, spread: deviation * 3.0_f32.sqrt() }
     }
 
-    /// Samples the next value.
+    /// Samples the next value of the tensor.
     pub(super) fn sample(&mut self) -> f32 {
         self.center + self.spread * (2.0 * self.generator.random::<f32>() - 1.0)
     }
