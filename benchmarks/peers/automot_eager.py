@@ -10,7 +10,7 @@ Each network is timed in two forms:
             heads are padded with zeros to the understanding expert's, key heads are repeated,
             the understanding expert runs to its final norm.
   lean      what a careful PyTorch user would write: constants precomputed, only the heads that are
-            read, grouped attention without copies, nothing that nobody reads. Same results.
+            read, grouped attention without copies, no unread results. Same outputs.
 
 Both take the prompt without padding. Needs:  pip install torch==2.7.1 safetensors numpy
 """
