@@ -16,15 +16,15 @@ export_to "$scratch/default"
 export_to "$scratch/groups" --understanding-groups 2 --probes
 export_to "$scratch/f16" --precision f16
 export_to "$scratch/bf16" --precision bf16 --weights copy
-# Last: beside the weights, which are then read from the checkpoint's own file.
+# Last, with linked weights, which are read from the checkpoint's own file.
 export_to "$scratch/checkpoint"
 
 export ORT_DISABLE_TELEMETRY=1
 open() { "$python" -I "$here/open_networks.py" "$@"; }
 open "$scratch/default" "$scratch/groups" "$scratch/f16" "$scratch/checkpoint"
 open --checker-only "$scratch/bf16"
-# Links that lead out of the folder are what these tools refuse: if they ever take them, the
-# documents and the default have to change.
+# These tools refuse links that lead out of the folder. If they ever accept them, documents and default
+# must change.
 export_to "$scratch/links" --weights link
 if open "$scratch/links" 2>/dev/null; then
   echo "open_networks: links out of the folder are accepted now; correct engines/README.md" >&2

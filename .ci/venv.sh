@@ -7,7 +7,7 @@ requirements="$1"
 pin="$(sha256sum "$requirements" | cut -c1-12)-$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 venv="${TANDEM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}/$(basename "$requirements" -requirements.txt)-tools-$pin"
 mkdir -p "$(dirname "$venv")"
-# Of two runs at once, one fetches.
+# If two runs start at once, one of them fetches.
 exec 9>"$venv.lock"
 flock 9
 if [ ! -f "$venv/complete" ]; then
