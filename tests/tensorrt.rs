@@ -97,8 +97,8 @@ fn half(name: &str) -> NetworkFile {
 
 #[test]
 fn attention_is_one_kernel_per_layer() {
-    // Blocks of the vision tower; layers of the understanding expert but the last, which only
-    // projects; layers of the action expert.
+    // Attentions: blocks of the vision tower; layers of the understanding expert except the last, which
+    // computes only keys and values; layers of the action expert.
     for (name, attentions) in [("vision", 3), ("understanding", 3), ("action", 4)] {
         for file in [network(name), half(name)] {
             let found = findings(&file, &file);
@@ -228,7 +228,7 @@ fn tandem(arguments: &[&str]) -> std::process::Output {
 }
 
 /// Relative difference of two numbers.
-fn apart(predicted: u64, measured: u64) -> f64 {
+fn relative_difference(predicted: u64, measured: u64) -> f64 {
     (predicted as f64 - measured as f64).abs() / measured as f64
 }
 
@@ -239,9 +239,12 @@ fn predictions_hold(record: &Value) {
         let number = |value: &Value| value.as_u64().unwrap();
         let predicted = |of: &str| number(&build["predicted"][of]);
         let memory = predicted("memory_bytes") + predicted("mapped_bytes");
-        assert!(apart(memory, number(&build["peak_resident_bytes"])) < 0.15, "{build:#}");
+        assert!(
+            relative_difference(memory, number(&build["peak_resident_bytes"])) < 0.15,
+            "{build:#}"
+        );
         let disk = predicted("result_bytes");
-        assert!(apart(disk, number(&build["result_bytes"])) < 0.15, "{build:#}");
+        assert!(relative_difference(disk, number(&build["result_bytes"])) < 0.15, "{build:#}");
     }
 }
 
@@ -316,10 +319,10 @@ fn progress_names_phases_and_never_exceeds_them() {
     build("vision", &request).unwrap();
     let steps = steps.lock().unwrap();
     assert!(steps.iter().all(|(_, _, step, steps)| step <= steps), "{steps:?}");
-    let whole = steps.iter().filter(|(_, depth, ..)| *depth == 0);
-    assert!(whole.clone().all(|(phase, ..)| phase == "Building engine"), "{steps:?}");
-    let whole: Vec<u32> = whole.map(|step| step.2).collect();
-    assert!(whole.len() > 2 && whole.is_sorted() && whole[0] == 0, "{whole:?}");
+    let outer = steps.iter().filter(|(_, depth, ..)| *depth == 0);
+    assert!(outer.clone().all(|(phase, ..)| phase == "Building engine"), "{steps:?}");
+    let outer: Vec<u32> = outer.map(|step| step.2).collect();
+    assert!(outer.len() > 2 && outer.is_sorted() && outer[0] == 0, "{outer:?}");
 }
 
 #[test]
@@ -414,7 +417,7 @@ fn full_disk_is_an_error() {
 }
 
 /// Compiles a shared library that reports TensorRT `version`, in its own folder.
-fn pretender(version: [i32; 3]) -> (TempDir, PathBuf) {
+fn stub_library(version: [i32; 3]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let (source, library) = (folder.path().join("v.c"), folder.path().join("libtensorrt_rtx.so.1"));
     let [major, minor, patch] = version;
@@ -432,13 +435,13 @@ fn pretender(version: [i32; 3]) -> (TempDir, PathBuf) {
 
 #[test]
 fn other_flavors_and_old_versions_are_refused() {
-    let (_folder, eleven) = pretender([11, 4, 0]);
+    let (_folder, eleven) = stub_library([11, 4, 0]);
     let error = TensorRt::open_file(&eleven).unwrap_err();
     assert!(matches!(error, OpenError::Flavor { .. }), "{error}");
     let error = error.to_string();
     assert!(error.contains("TensorRT 11.4.0") && error.contains("tensorrt-enterprise"), "{error}");
 
-    let (_folder, old) = pretender([1, 3, 2]);
+    let (_folder, old) = stub_library([1, 3, 2]);
     let error = TensorRt::open_file(&old).unwrap_err();
     assert!(matches!(error, OpenError::Version { .. }), "{error}");
     assert!(error.to_string().contains("1.3.2") && error.to_string().contains("1.7"), "{error}");
@@ -450,21 +453,23 @@ fn other_flavors_and_old_versions_are_refused() {
 
 #[test]
 fn damaged_or_incomplete_library_is_named() {
-    let whole = fs::read(library().library()).unwrap();
+    let original = fs::read(library().library()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libtensorrt_rtx.so.1");
-    for (bytes, what) in [(&whole[..whole.len() - 1], "should have"), (&b"<html>"[..], "64-bit")] {
+    for (bytes, what) in
+        [(&original[..original.len() - 1], "should have"), (&b"<html>"[..], "64-bit")]
+    {
         fs::write(&path, bytes).unwrap();
         let error = TensorRt::open_file(&path).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
     }
-    let (folder, alone) = pretender([1, 7, 1]);
+    let (folder, alone) = stub_library([1, 7, 1]);
     let error = TensorRt::open_file(&alone).unwrap_err();
     assert!(matches!(error, OpenError::Read { .. }), "{error}");
     assert!(error.to_string().contains("libtensorrt_onnxparser_rtx.so.1"), "{error}");
-    let error = TensorRt::open_file(&folder.path().join("gone.so")).unwrap_err();
-    assert!(error.to_string().contains("gone.so"), "{error}");
+    let error = TensorRt::open_file(&folder.path().join("absent.so")).unwrap_err();
+    assert!(error.to_string().contains("absent.so"), "{error}");
 }
 
 #[test]

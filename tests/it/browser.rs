@@ -123,12 +123,12 @@ impl Browser {
              if (found || n > 1200) done(found); else setTimeout(poll, 50, n + 1); }}; poll(0); }})"
         );
         let found = self.value(&polled);
-        assert_eq!(found, json!(true), "never came true: {expression}");
+        assert_eq!(found, json!(true), "timed out waiting for: {expression}");
     }
 
     /// Opens a file and waits for it to be loaded.
     pub(crate) fn open(&mut self, file: &Path, fragment: &str) {
-        // Leaving a page first makes a fragment of the same page a real load.
+        // Without leaving the page first, a new fragment of the same page would not load it again.
         self.call("Page.navigate", json!({"url": "about:blank"}));
         let url = format!("file://{}{fragment}", file.display());
         self.call("Page.navigate", json!({"url": url}));

@@ -153,7 +153,7 @@ fn late_ticks_are_counted_for_any_deadline() {
     kept("deadline: {ms: 60, late_share: 0}", &file, Quantity::Share(0.0));
     let short = profile(100, &[], 0);
     undecided("deadline: {ms: 50, late_share: 0.001}", &short, &["0 of 100", "10000 due ticks"]);
-    // This many late ticks break the limit, however few ticks there are.
+    // Enough late ticks break the limit even in a short profile.
     broken("deadline: {ms: 0.5, late_share: 0.001}", &short, Quantity::Share(0.5));
     let mut dropped = profile(100, &[], 0);
     dropped.phases[0].samples_dropped = 7;
@@ -230,7 +230,7 @@ fn late_and_missing_prefills_break_the_period_limit() {
         &profile(1000, &[100], 0),
         Quantity::Share(0.0),
     );
-    // None after the 400th of 500: one gap at the end.
+    // The last 100 of 500 are missing: one gap at the end.
     let stopped: Vec<u64> = (401..=500).collect();
     broken(strict, &profile(1000, &stopped, 0), Quantity::Share(1.0 / 400.0));
     let late_start: Vec<u64> = (1..=100).collect();

@@ -233,7 +233,7 @@ fn built_engines_do_not_copy_weights() {
 }
 
 #[test]
-fn inspect_tells_whether_the_accuracy_record_is_current() {
+fn inspect_reports_whether_the_accuracy_record_is_current() {
     let folders = Folders::built();
     let output = folders.verify();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -596,10 +596,10 @@ fn too_little_disk_or_memory_is_refused_before_building() {
 fn killed_build_is_resumed() {
     let folders = Folders::new();
     let never = Arc::new(AtomicBool::new(false));
-    let dies = |network: &str| {
+    let fail_at_bev = |network: &str| {
         if network == "bev" { Err(BuildError::Canceled) } else { Ok(()) }
     };
-    assert!(build_with_callback(&folders, PLENTY, &never, &dies, &mut |_| {}).is_err());
+    assert!(build_with_callback(&folders, PLENTY, &never, &fail_at_bev, &mut |_| {}).is_err());
     // State after a kill: intermediate and partial files, no record.
     assert!(folders.engines().join("scratch.partial").is_dir());
     fs::write(folders.engines().join("scratch.partial").join("optimized.onnx"), "half").unwrap();
@@ -634,8 +634,8 @@ fn interrupted_build_keeps_finished_engines() {
     assert!(matches!(error, BuildFolderError::Build(BuildError::Canceled)), "{error}");
     cancel.store(false, Ordering::Relaxed);
     let mut kept = Vec::new();
-    let fine = |_: &str| Ok(());
-    build_with_callback(&folders, PLENTY, &cancel, &fine, &mut |progress| {
+    let no_op = |_: &str| Ok(());
+    build_with_callback(&folders, PLENTY, &cancel, &no_op, &mut |progress| {
         if let Progress::Kept { network } = progress {
             kept.push(network.to_owned());
         }
@@ -685,7 +685,7 @@ fn cached_hashes_are_not_recomputed() {
     let never = Arc::new(AtomicBool::new(false));
     let hashed = |folders: &Folders| {
         let mut hashed = 0;
-        let fine = |_: &str| Ok(());
+        let no_op = |_: &str| Ok(());
         build_with_callback(folders, PLENTY, &never, &fine, &mut |progress| {
             hashed += usize::from(matches!(progress, Progress::Hashing { .. }));
         })

@@ -115,7 +115,7 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let undisturbed = undisturbed(folder.path());
     let (mut seed, mut kills, mut campaigns) = (6, 0, 0);
-    // On a fast machine a campaign may end before it was killed often; then another one is started.
+    // On a fast machine a campaign may end before its third kill; then another campaign is started.
     while kills < 3 {
         let out = folder.path().join(format!("killed{campaigns}"));
         kills += kills_until_done(&out, &mut seed);
@@ -295,14 +295,14 @@ fn merged_shards_equal_one_campaign() {
         assert!(printed.contains("8 / 24 drives"), "{printed}");
     }
     let [first, second, third] = [0, 1, 2].map(|place: usize| path(&shards[place]));
-    let whole = folder.path().join("whole");
-    let printed = text(&done(&["merge", first, second, third, "--out", path(&whole)]).stdout);
+    let merged = folder.path().join("merged");
+    let printed = text(&done(&["merge", first, second, third, "--out", path(&merged)]).stdout);
     assert!(printed.contains("24 / 24 drives finished, driving score"), "{printed}");
-    assert_same(&whole, &undisturbed);
+    assert_same(&merged, &undisturbed);
     // A merged folder can be resumed as a campaign.
-    let printed = text(&done(&eval(&whole, &[])).stdout);
+    let printed = text(&done(&eval(&merged, &[])).stdout);
     assert!(printed.contains("0 driven now, 24 kept from earlier runs"), "{printed}");
-    let score = ["score", path(&whole), "--routes", ROUTES, "--rule", "corrected"];
+    let score = ["score", path(&merged), "--routes", ROUTES, "--rule", "corrected"];
     assert!(
         text(&done(&score).stdout).contains("24 / 24 drives (6 routes, 4 times each) finished")
     );
@@ -322,15 +322,15 @@ fn merged_shards_equal_one_campaign() {
     };
     let again = folder.path().join("again");
     let to = ["--out", path(&again)];
-    refused(&["merge", first, path(&whole), to[0], to[1]], &["more than one record", "shard1"]);
-    refused(&["merge", first, "--out", path(&whole)], &["whole", "is not empty"]);
+    refused(&["merge", first, path(&merged), to[0], to[1]], &["more than one record", "shard1"]);
+    refused(&["merge", first, "--out", path(&merged)], &["merged", "is not empty"]);
     let other = folder.path().join("other");
     done(&["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&other)]);
     let fragments = ["other", "repetitions is 1, the first has 4"];
     refused(&["merge", first, path(&other), to[0], to[1]], &fragments);
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
-    fs::copy(whole.join("routes/RouteScenario_11_rep0.json"), foreign.join("a.json")).unwrap();
+    fs::copy(merged.join("routes/RouteScenario_11_rep0.json"), foreign.join("a.json")).unwrap();
     refused(&["merge", first, path(&foreign), to[0], to[1]], &["foreign", "no run.json"]);
     let printed = text(&ended(&["merge", path(&foreign), to[0], to[1]], 1).stdout);
     assert!(printed.contains("1 / 220 drives finished"), "{printed}");

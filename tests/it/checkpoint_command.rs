@@ -27,7 +27,7 @@ fn synth(config: &str, out: &Path) -> String {
 }
 
 #[test]
-fn inspect_exit_code_tells_whether_export_is_possible() {
+fn inspect_exit_code_shows_whether_export_is_possible() {
     let holder = tempfile::tempdir().unwrap();
     let folder = holder.path().join("checkpoint");
     synth("configs/tiny.json", &folder);
@@ -45,7 +45,7 @@ fn inspect_exit_code_tells_whether_export_is_possible() {
     assert!(notes.contains("extra.safetensors") && notes.contains("cannot drive"), "{notes}");
     assert_eq!(found["config"]["text"]["vocab_size"], 1000);
 
-    // That the heads do not divide the widths is found only by building the networks.
+    // Only building the networks detects that the number of heads does not divide the widths.
     let bev = folder.join("bev_config.json");
     let original = fs::read_to_string(&bev).unwrap();
     fs::write(&bev, original.replace("\"n_head\": 4", "\"n_head\": 5")).unwrap();

@@ -112,7 +112,7 @@ fn model_drives_in_real_time() {
     let engine = folder.path().join("engine");
     done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine), "--check-values"]);
     let run_file = folder.path().join("wall.yaml");
-    // The options that are not the default: as trained, and with the position drift of the AutoMoT release.
+    // Non-default options: the settings of the training, and the position drift of the AutoMoT release.
     let options = "history_spacing_ticks: 10, instruction_mask: trained, positions: release";
     let model = format!("model: {{family: automot, {options}}}\n");
     fs::write(&run_file, format!("clock: wall\nrefresh_period_ticks: 2\n{model}")).unwrap();
@@ -288,24 +288,30 @@ fn broken_checkpoints_are_refused_before_writing() {
     let checkpoint = synth(folder.path());
     let out = folder.path().join("engine");
     let weights = checkpoint.join("model.safetensors");
-    let whole = fs::read(&weights).unwrap();
+    let original = fs::read(&weights).unwrap();
     let export = ["export", "--checkpoint", path(&checkpoint), "--out", path(&out)];
     let check = |bytes: &[u8], fragments: &[&str]| {
         fs::write(&weights, bytes).unwrap();
         refused(&export, fragments);
         assert!(!out.exists(), "the folder was created");
     };
-    check(&whole[..whole.len() - 1000], &["model.safetensors"]);
-    check(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat(), &["model.safetensors", "header"]);
-    check(b"short", &["model.safetensors"]);
-    let header = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    let renamed =
-        text(&whole[8..8 + header]).replacen("route_head.mlp.0.bias", "route_head.mlp.0.bios", 1);
+    check(&original[..original.len() - 1000], &["model.safetensors"]);
     check(
-        &[&whole[..8], renamed.as_bytes(), &whole[8 + header..]].concat(),
+        &[&u64::MAX.to_le_bytes()[..], &original[8..]].concat(),
+        &["model.safetensors", "header"],
+    );
+    check(b"short", &["model.safetensors"]);
+    let header = u64::from_le_bytes(original[..8].try_into().unwrap()) as usize;
+    let renamed = text(&original[8..8 + header]).replacen(
+        "route_head.mlp.0.bias",
+        "route_head.mlp.0.bios",
+        1,
+    );
+    check(
+        &[&original[..8], renamed.as_bytes(), &original[8 + header..]].concat(),
         &["route_head.mlp.0.bias"],
     );
-    fs::write(&weights, &whole).unwrap();
+    fs::write(&weights, &original).unwrap();
     let config = checkpoint.join("config.json");
     let sizes = fs::read_to_string(&config).unwrap();
     fs::write(&config, sizes.replacen("\"hidden_size\"", "\"hiden_size\"", 1)).unwrap();

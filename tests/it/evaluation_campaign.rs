@@ -137,7 +137,7 @@ impl Driver for Pedal {
     fn drive(&mut self, observation: &Observation) -> Result<Control, DriveError> {
         let frame = observation.frame.0;
         if self.fails_at == Some(frame) {
-            return Err(DriveError { frame, source: "out of coffee".into() });
+            return Err(DriveError { frame, source: "no image".into() });
         }
         let mut control = Control::default();
         control.command.throttle =
@@ -189,7 +189,7 @@ fn last_command_of_a_drive_is_full_brake() {
     let at_frame_5 = |frame: u64| frame == 5;
     for in_real_time in [false, true] {
         let after_error = commands_until(in_real_time, &mut |frame, _| match at_frame_5(frame) {
-            true => Err(DriveError { frame, source: "out of coffee".into() }),
+            true => Err(DriveError { frame, source: "no image".into() }),
             false => Ok(()),
         });
         let after_panic = commands_until(in_real_time, &mut |frame, _| {
@@ -214,9 +214,9 @@ fn final_brake_is_not_part_of_the_result() {
     assert_eq!(failed.duration_game_s, 5.0);
     assert_eq!(failed.log.ticks.len(), 99);
     assert_eq!(failed.safety.answers_not_finite, 0);
-    let nonsense = drive(Pedal { nan_at: Some(100), ..Pedal::DOWN }, 300);
-    assert_eq!(nonsense.duration_game_s, 5.0);
-    assert_eq!(nonsense.safety.answers_not_finite, 1);
+    let not_finite = drive(Pedal { nan_at: Some(100), ..Pedal::DOWN }, 300);
+    assert_eq!(not_finite.duration_game_s, 5.0);
+    assert_eq!(not_finite.safety.answers_not_finite, 1);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn constant_throttle_reaches_the_end() {
 #[test]
 fn failing_driver_is_recorded_as_crashed() {
     let outcome = drive(Pedal { fails_at: Some(100), ..Pedal::DOWN }, 300);
-    let message = "the driver failed at frame 100: out of coffee".to_owned();
+    let message = "the driver failed at frame 100: no image".to_owned();
     assert_eq!(outcome.end, RouteEnd::DriverFailed(message));
     assert_eq!(outcome.log.ticks.len(), 99);
     let result = outcome.result().unwrap();
@@ -536,7 +536,7 @@ fn unit_is_released_if_its_driver_cannot_start() {
     let (settings, routes) = ([setting("down", 7)], routes(&[1]));
     let campaign = over(folder.path(), &settings, &routes);
     let cancel = AtomicBool::new(false);
-    let refused = campaign.run(&cancel, &mut |_| {}, &mut |_| Err("no keys".into()));
+    let refused = campaign.run(&cancel, &mut |_| {}, &mut |_| Err("no driver".into()));
     assert_eq!(refused.unwrap_err().to_string(), "cannot drive route 1");
     let summary = campaign.run(&cancel, &mut |_| {}, &mut drive_to_the_end).unwrap();
     assert_eq!(summary.tables[0].finished, 1);

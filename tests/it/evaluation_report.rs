@@ -1,4 +1,4 @@
-//! The report page of invented drives in a browser: it loads without errors and requests, replays, filters,
+//! The report page of synthetic drives in a browser: it loads without errors and requests, replays, filters,
 //! sorts, and opens the drive and tick of its address.
 //!
 //! Page and screenshots stay in the temporary folder of the build as `report-*`.
@@ -37,7 +37,7 @@ fn millis(value: f64) -> Duration {
 
 /// Log of a turn: the vehicle weaves slightly and stops at a light, with a prefill every 0.4 s, occasional
 /// slow ticks, an oncoming car, a pedestrian and a parked car.
-fn made_up_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
+fn synthetic_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
     let mut noise = Noise(seed);
     let place = |along: f64| {
         let curve = ((along - 60.0) / 25.0).clamp(0.0, 1.0) * turn_rad;
@@ -144,7 +144,7 @@ const HIT: &str =
     "Agent collided against object with type=vehicle.toy and id=4 at (x=70.0, y=2.0, z=0.0)";
 const RAN: &str = "Agent ran a red light 7 at (x=64.0, y=5.0, z=0.0)";
 
-fn made_up_record(
+fn synthetic_record(
     id: u32,
     scenario: &str,
     completion: Number,
@@ -180,11 +180,11 @@ fn sample_page(drives_total: usize) -> String {
         kind: kind.to_owned(),
         message: message.to_owned(),
     };
-    let mut turn = made_up_log(7, 481, -1.5);
+    let mut turn = synthetic_log(7, 481, -1.5);
     turn.events = vec![event("collisions_vehicle", HIT, 330), event("red_light", RAN, 170)];
-    let mut long = made_up_log(11, 4000, 0.6);
+    let mut long = synthetic_log(11, 4000, 0.6);
     long.events = vec![event("collisions_vehicle", HIT, 90)];
-    let first = made_up_record(
+    let first = synthetic_record(
         24001,
         "ParkedObstacle_1",
         Number::Int(100),
@@ -194,7 +194,7 @@ fn sample_page(drives_total: usize) -> String {
         ],
         None,
     );
-    let second = made_up_record(
+    let second = synthetic_record(
         24002,
         "T_Junction_1",
         Number::Float(63.2),
@@ -405,7 +405,7 @@ fn filters_hide_rows_and_headers_sort() {
 }
 
 /// A sweep of two slow and two fast latencies; one cell has no score.
-fn made_up_sweep() -> Sweep {
+fn synthetic_sweep() -> Sweep {
     let point = |millis: f64| json!({"latency": millis.to_string(), "millis": millis});
     let cell = |slow: usize, fast: usize, score: Option<f64>| {
         let estimate =
@@ -434,7 +434,7 @@ fn made_up_sweep() -> Sweep {
 #[test]
 fn sweep_is_drawn_with_its_intervals() {
     let run = ReportRun::new("test", 3, 0, None);
-    let sweep = made_up_sweep();
+    let sweep = synthetic_sweep();
     let runs = [run];
     let report = Report { title: "", note: "", facts: &[], runs: &runs, sweep: Some(&sweep) };
     let page = render(&report);
@@ -465,7 +465,7 @@ fn run_without_drives_stages_or_ticks_has_a_page() {
     let empty = render_run(ReportRun::new("test", 3, 0, None));
     assert!(empty.contains("0 / 3 routes finished") && empty.contains("No drive is finished."));
     let mut run = ReportRun::new("test", 1, 0, None);
-    let crashed = made_up_record(1, "", Number::Int(0), &[], Some(Failure::AgentCrashed));
+    let crashed = synthetic_record(1, "", Number::Int(0), &[], Some(Failure::AgentCrashed));
     run.add(crashed, Some(&RouteLog::default()), None);
     let crashed = render_run(run);
     assert!(crashed.contains("ticks were not timed") && crashed.contains("No stage was timed."));

@@ -444,7 +444,7 @@ fn road_option(value: &Value) -> RoadOption {
 }
 
 #[test]
-fn plans_are_thinned_as_agents_get_them() {
+fn plans_are_downsampled_like_the_official_ones() {
     let golden = data("misc_functions.json");
     let cases = list(&golden["downsample_route"]);
     assert_eq!(cases.len(), 7);
@@ -493,8 +493,12 @@ fn weather_is_interpolated_along_the_route() {
             Ok(found) => found,
             Err(error) => {
                 assert_eq!(expected["error"], "AttributeError", "{name}: {error}");
-                assert_eq!(corrected[0], keyframes[0].fields, "{name} is held before");
-                assert_eq!(corrected[10], keyframes[keyframes.len() - 1].fields, "{name} behind");
+                assert_eq!(corrected[0], keyframes[0].fields, "{name} before the first keyframe");
+                assert_eq!(
+                    corrected[10],
+                    keyframes[keyframes.len() - 1].fields,
+                    "{name} after the last keyframe"
+                );
                 continue;
             }
         };

@@ -71,12 +71,12 @@ fn only_listed_files_write_directly() {
         }
     }
     for ((allowed, _), writing) in ALLOWED.iter().zip(writing) {
-        assert!(writing, "{allowed} writes nothing by itself any more: remove it from the list");
+        assert!(writing, "{allowed} no longer writes files directly: remove it from the list");
     }
 }
 
 #[test]
-fn check_sees_code_but_not_comments_and_tests() {
+fn check_covers_code_but_not_comments_or_tests() {
     assert_eq!(writer("let file = File::create(path)?;"), Some("File::create("));
     assert_eq!(writer("let file = AtomicFile::create(path)?; // not File::create(path)"), None);
     assert_eq!(writer("#[cfg(test)]\nmod tests {\n    fs::write(path, text);\n}"), None);

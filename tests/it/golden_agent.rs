@@ -175,7 +175,7 @@ fn golden_prompts_are_tokenized_as_by_qwen() {
         return;
     };
     let mut tokenizer = tokenizer::Tokenizer::read(Path::new(&path)).unwrap();
-    // Words of decisions with and without a leading space, by the published vocabulary.
+    // Decision words with and without a leading space, from the published vocabulary.
     for (text, ids) in [
         ("stop", &[9495][..]),
         (" stop", &[2936]),
@@ -220,7 +220,7 @@ fn golden_prompts_are_tokenized_as_by_qwen() {
     ] {
         assert_eq!(ids(state).len(), tokens, "{state:?}");
     }
-    // The text of the fact sheet, whose third number is not a printed 32-bit float.
+    // Text of the fact sheet. Its third number is not the printed form of a 32-bit float.
     let text = "Your current and next target point is (12.345678, -0.123456), (45.678901, \
                 1.234567), and your current velocity is 5.43 m/s. Predict the driving actions ( \
                 now, +1s, +2s) and plan the trajectory for the next 3 seconds.<|im_end|>";
@@ -415,7 +415,7 @@ fn hash(bytes: &[u8]) -> u64 {
 /// The second hash is of the upper 384 rows of the golden frame after Pillow 13.0.0 (libjpeg-turbo
 /// 3.2.0) saved it at quality 95 with halved chroma and opened it again.
 #[test]
-fn golden_camera_frame_goes_through_a_jpeg_file() {
+fn golden_camera_frame_after_jpeg_matches_pillow() {
     let golden = Golden::open("image_preprocess.safetensors");
     let raw = golden.u8("raw");
     if hash(&raw) != 0x92ac_b109_8eaa_5a61 {
@@ -430,7 +430,7 @@ fn golden_camera_frame_goes_through_a_jpeg_file() {
     assert_eq!(hash(frame.picture(&raw)), 0x3c40_9723_204b_9e35);
 }
 
-/// The release's float history loses nothing, so frames may stay bytes here.
+/// The float history of the AutoMoT release is lossless for bytes, so tandem stores frames as bytes.
 #[test]
 fn golden_bytes_survive_the_release_float_history() {
     let bytes: Vec<u8> = (0..=255).collect();
@@ -595,7 +595,7 @@ fn golden_plans_are_thinned() {
     let path =
         folder("TANDEM_BENCH2DRIVE", "../shared/bench2drive").join("golden/misc_functions.json");
     let Ok(bytes) = std::fs::read(&path) else {
-        eprintln!("skipped: no {}", path.display());
+        eprintln!("SKIPPED: {} does not exist", path.display());
         return;
     };
     let functions: Value = serde_json::from_slice(&bytes).unwrap();
@@ -716,7 +716,7 @@ fn close_state(what: &str, found: &VehicleState, expected: [f64; 4], tolerances:
 }
 
 #[test]
-fn golden_bicycle_moves_on() {
+fn golden_bicycle_motion_is_predicted() {
     let golden = Golden::open("ukf.safetensors");
     let tick_s = StateFilterConfig::default().tick_s;
     let controls = golden.rows::<3>("bicycle.control");

@@ -171,7 +171,7 @@ fn retrained_checkpoint_is_refused_by_every_verb() {
 }
 
 #[test]
-fn copied_weights_outlive_their_checkpoint() {
+fn copied_weights_are_used_after_their_checkpoint_is_gone() {
     let folders = Folders::new(WeightStorage::Auto);
     let networks = folders.networks();
     let networks = networks.to_str().unwrap();
@@ -194,10 +194,10 @@ fn copied_weights_outlive_their_checkpoint() {
 fn missing_and_moved_weights_are_named_by_every_verb() {
     let folders = Folders::new(WeightStorage::Link);
     fs::rename(folders.path("checkpoint"), folders.path("elsewhere")).unwrap();
-    let led_to = folders.path("checkpoint").join("model.safetensors");
+    let target_path = folders.path("checkpoint").join("model.safetensors");
     let link = format!(
         "model.safetensors, a link to {}",
-        led_to
+        target_path
             .canonicalize()
             .map_or(
                 folders.root.path().canonicalize().unwrap().join("checkpoint/model.safetensors"),
@@ -269,8 +269,8 @@ fn special_files_as_weights_are_refused_unopened() {
     for target in [pipe.as_path(), Path::new("/dev/zero"), Path::new("/")] {
         fs::remove_file(&link).unwrap();
         symlink(target, &link).unwrap();
-        let led_to = format!("a link to {}", target.display());
-        folders.refused_by_every_verb(&["model.safetensors", &led_to, "not a regular file"]);
+        let link_text = format!("a link to {}", target.display());
+        folders.refused_by_every_verb(&["model.safetensors", &link_text, "not a regular file"]);
     }
     for name in ["export.json", "vision.json", "vision.onnx"] {
         let path = folders.networks().join(name);

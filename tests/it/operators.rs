@@ -176,7 +176,7 @@ fn layers_come_in_order_and_in_groups() {
 }
 
 #[test]
-fn only_the_profile_of_the_library_is_left() {
+fn profiling_leaves_only_the_library_profile() {
     let (_, files) = measure(Precision::F32, "action", 0);
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(files[0].starts_with("action.") && files[0].ends_with(".json"), "{files:?}");

@@ -86,9 +86,9 @@ fn world() -> EmbeddedWorld {
 #[test]
 fn without_latency_both_modes_give_the_same_commands() {
     let expected = Drive::of(&lockstep(), DelayedOutput::Command, 1);
-    assert!(expected.length_m() > 50.0, "it drives: {} m", expected.length_m());
+    assert!(expected.length_m() > 50.0, "{} m driven", expected.length_m());
     let steers: Vec<_> = expected.ticks.iter().map(|tick| tick.control.command.steer).collect();
-    assert!(steers.iter().any(|steer| *steer != steers[0]), "it steers");
+    assert!(steers.iter().any(|steer| *steer != steers[0]), "the steering angle is constant");
     let runs = [
         lockstep(),
         virtual_time("0", "0", FastReleases::Overlap),
@@ -129,7 +129,11 @@ fn followed(drive: &Drive) -> Vec<[u64; 3]> {
                 made_at: then.time,
             };
             let trajectory = plan.at(observation.time, &pose);
-            assert_eq!(trajectory == plan.trajectory, made == tick, "older plans are moved");
+            assert_eq!(
+                trajectory == plan.trajectory,
+                made == tick,
+                "only an older plan is transformed"
+            );
             follower.follow(&trajectory, observation.speed_mps)
         });
         commands.push(bits(last));
@@ -147,9 +151,9 @@ fn delayed_plan_is_followed_from_the_pose_of_each_tick() {
     ] {
         let run = virtual_time("0", fast, releases);
         let plan = Drive::of(&run, DelayedOutput::Plan, 1);
-        assert!(plan.length_m() > 50.0, "it drives: {} m", plan.length_m());
+        assert!(plan.length_m() > 50.0, "{} m driven", plan.length_m());
         assert!(plan.bits() == followed(&plan), "{fast} ms");
-        // Both modes see the same plans at the same ticks, but give other commands.
+        // Both modes act on the same plans at the same ticks, but give other commands.
         let command = Drive::of(&run, DelayedOutput::Command, 1);
         let acted_on = |drive: &Drive| -> Vec<_> {
             let reports = drive.ticks.iter().map(|tick| &tick.control.report);

@@ -206,8 +206,9 @@ proptest! {
     }
 }
 
-fn whole(folder: &Path) -> Vec<u8> {
-    let path = folder.join("whole.mcap");
+/// Writes `complete.mcap` with three ticks and returns its bytes.
+fn complete(folder: &Path) -> Vec<u8> {
+    let path = folder.join("complete.mcap");
     let observations: Vec<_> =
         (1..4).map(|tick| observation(tick, tick * 0x1234_5678_9abc, [true; 2])).collect();
     write(&path, &plan(), &observations);
@@ -217,7 +218,7 @@ fn whole(folder: &Path) -> Vec<u8> {
 #[track_caller]
 fn refused(path: &Path, fragments: &[&str]) {
     let error = match Recording::read(path) {
-        Ok(_) => panic!("it was read"),
+        Ok(_) => panic!("the file was read"),
         Err(error) => error.to_string(),
     };
     for fragment in fragments.iter().chain(&[".mcap"]) {
@@ -228,7 +229,7 @@ fn refused(path: &Path, fragments: &[&str]) {
 #[test]
 fn truncated_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let bytes = whole(folder.path());
+    let bytes = complete(folder.path());
     let path = folder.path().join("cut.mcap");
     for length in 0..bytes.len() {
         fs::write(&path, &bytes[..length]).unwrap();
@@ -243,8 +244,8 @@ fn truncated_file_is_refused() {
 #[test]
 fn flipped_bit_is_refused_or_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let bytes = whole(folder.path());
-    let path = folder.path().join("whole.mcap");
+    let bytes = complete(folder.path());
+    let path = folder.path().join("complete.mcap");
     let original: Vec<_> = Recording::read(&path).unwrap().observations.iter().map(bits).collect();
     let path = folder.path().join("flipped.mcap");
     let mut read = Vec::new();
@@ -259,7 +260,7 @@ fn flipped_bit_is_refused_or_changes_nothing() {
             read.push(at);
         }
     }
-    assert!(read.len() < 20, "bytes {read:?} of {} may be anything", bytes.len());
+    assert!(read.len() < 20, "{} flips that change nothing, at bytes {read:?}", bytes.len());
 }
 
 #[test]
@@ -332,7 +333,7 @@ fn messages_of(bytes: &[u8]) -> Vec<ByHand> {
 /// Messages of a recording of two ticks.
 fn messages() -> Vec<ByHand> {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("whole.mcap");
+    let path = folder.path().join("complete.mcap");
     write(&path, &plan(), &[observation(1, 6, [true; 2]), observation(2, 6, [true; 2])]);
     let messages = messages_of(&fs::read(&path).unwrap());
     let found: Vec<_> = messages.iter().map(|m| (m.topic.as_str(), m.schema.as_str())).collect();
@@ -394,7 +395,7 @@ fn places_of(opcode: u8, bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
 fn lengths_in_a_zstd_chunk_reserve_no_memory() {
     const CHUNK: u8 = 6;
     let folder = tempfile::tempdir().unwrap();
-    let bytes = whole(folder.path());
+    let bytes = complete(folder.path());
     let path = folder.path().join("huge.mcap");
     let chunk = places_of(CHUNK, &bytes)[1].clone();
     assert_eq!(&bytes[chunk.start + 32..chunk.start + 36], b"zstd");
@@ -433,8 +434,8 @@ fn lengths_in_a_zstd_chunk_reserve_no_memory() {
 fn contradictory_recordings_are_refused_with_the_topic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hand.mcap");
-    let whole = messages();
-    by_hand(&path, mcap::WriteOptions::new(), &whole);
+    let complete = messages();
+    by_hand(&path, mcap::WriteOptions::new(), &complete);
     assert_eq!(Recording::read(&path).unwrap().observations.len(), 2);
     let check = |change: &dyn Fn(&mut Vec<ByHand>), fragments: &[&str]| {
         let mut changed = messages();
@@ -450,10 +451,10 @@ fn contradictory_recordings_are_refused_with_the_topic() {
     check(&|m| drop(m.remove(5)), &["/camera", "two of one tick"]);
     check(&|m| m.swap(5, 8), &["/observation", "tick 2", "sequence number 1"]);
     check(
-        &|m| drop(m.splice(6..6, whole[3..6].to_vec())),
+        &|m| drop(m.splice(6..6, complete[3..6].to_vec())),
         &["/observation", "tick 1 does not come"],
     );
-    check(&|m| drop(m.splice(6..6, whole[..1].to_vec())), &["/plan", "second"]);
+    check(&|m| drop(m.splice(6..6, complete[..1].to_vec())), &["/plan", "second"]);
     check(&|m| m[5].data.push(0), &["/observation", "1 bytes too many"]);
     check(&|m| m[5].data[104] = 9, &["/observation", "flag is 9"]);
     check(&|m| m[5].data.truncate(20), &["/observation", "field of 8"]);
@@ -635,8 +636,8 @@ proptest! {
         seeds in prop::collection::vec(any::<u64>(), 1..8),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let [path, partial, whole] =
-            ["drive.mcap", "partial.mcap", "whole.mcap"].map(|name| folder.path().join(name));
+        let [path, partial, complete] =
+            ["drive.mcap", "partial.mcap", "complete.mcap"].map(|name| folder.path().join(name));
         let written: Vec<_> =
             (1..).zip(seeds).map(|(tick, seed)| observation(tick, seed, [true; 2])).collect();
         write(&path, &plan(), &written);
@@ -645,10 +646,10 @@ proptest! {
         fs::write(&partial, &bytes[..length]).unwrap();
         // Of the chunks that end before the cut, the first is the plan and each other one a tick.
         let chunks = places_of(6, &bytes).iter().filter(|chunk| chunk.end <= length).count();
-        let recovered = recover(&partial, &whole);
+        let recovered = recover(&partial, &complete);
         prop_assert_eq!(fs::read(&partial).unwrap().len(), length, "the partial file was changed");
         if chunks == 0 {
-            prop_assert!(recovered.is_err() && !whole.exists());
+            prop_assert!(recovered.is_err() && !complete.exists());
             return Ok(());
         }
         let recovery = recovered.unwrap();
@@ -661,7 +662,7 @@ proptest! {
             prop_assert!(loss.kept_bytes <= loss.total_bytes);
             prop_assert_eq!(loss.total_bytes, length as u64);
         }
-        let read = Recording::read(&whole).unwrap();
+        let read = Recording::read(&complete).unwrap();
         prop_assert_eq!(&read.plan, &plan());
         let read: Vec<_> = read.observations.iter().map(bits).collect();
         let kept: Vec<_> = written[..chunks - 1].iter().map(bits).collect();
@@ -672,7 +673,7 @@ proptest! {
 #[test]
 fn ticks_before_a_damaged_byte_are_recovered() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bytes = whole(folder.path());
+    let mut bytes = complete(folder.path());
     let chunks = places_of(6, &bytes);
     let [partial, out] = ["partial.mcap", "out.mcap"].map(|name| folder.path().join(name));
     // A byte of the second of three ticks.
@@ -685,9 +686,9 @@ fn ticks_before_a_damaged_byte_are_recovered() {
     assert!(!loss.reason.contains("record it again"), "{}", loss.reason);
     assert_eq!(Recording::read(&out).unwrap().observations.len(), 1);
     // A complete recording is copied completely, with its schemas.
-    let recovery = recover(&folder.path().join("whole.mcap"), &out).unwrap();
+    let recovery = recover(&folder.path().join("complete.mcap"), &out).unwrap();
     assert!(recovery.loss.is_none() && recovery.ticks == 3);
-    let [copy, original] = ["out.mcap", "whole.mcap"].map(|name| {
+    let [copy, original] = ["out.mcap", "complete.mcap"].map(|name| {
         let bytes = fs::read(folder.path().join(name)).unwrap();
         let summary = mcap::Summary::read(&bytes).unwrap().unwrap();
         (summary.schemas, summary.channels, messages_of(&bytes).len())
@@ -698,23 +699,23 @@ fn ticks_before_a_damaged_byte_are_recovered() {
 #[test]
 fn recovery_refuses_to_overwrite_files_in_use() {
     let folder = tempfile::tempdir().unwrap();
-    whole(folder.path());
-    let whole = folder.path().join("whole.mcap");
-    let before = fs::read(&whole).unwrap();
-    let error = recover(&whole, &whole).err().unwrap().to_string();
+    complete(folder.path());
+    let complete = folder.path().join("complete.mcap");
+    let before = fs::read(&complete).unwrap();
+    let error = recover(&complete, &complete).err().unwrap().to_string();
     assert!(error.contains("name another file"), "{error}");
     let path = folder.path().join("new.mcap");
     let writer = RecordingWriter::create(&path, &plan(), &sensors()).unwrap();
     let part = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let part = part.into_iter().find(|path| path.extension().is_some_and(|e| e == "part")).unwrap();
-    let error = recover(&part, &folder.path().join("stolen.mcap")).err().unwrap().to_string();
+    let error = recover(&part, &folder.path().join("out.mcap")).err().unwrap().to_string();
     assert!(error.contains("still being written"), "{error}");
     // A recording recovered to its own name stays until the next writer of that name.
     let left = writer.leave().unwrap();
     assert_eq!(left, part);
     assert_eq!(recover(&part, &path).unwrap().ticks, 0);
     assert!(part.exists() && path.exists());
-    assert_eq!(fs::read(&whole).unwrap(), before);
+    assert_eq!(fs::read(&complete).unwrap(), before);
 }
 
 #[test]

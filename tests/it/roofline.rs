@@ -61,8 +61,8 @@ fn full_size_bounds_on_an_h200_match_the_derivation() {
     near(step.compute_ms, 0.47, 0.06);
 
     // At the same rates, the complete network also reads the 0.78 GB of the output head.
-    let whole = lower_bounds(&costs, &derivation(), 4).unwrap();
-    let [vision, understanding, _, action] = &whole.stages[..] else { panic!() };
+    let derived = lower_bounds(&costs, &derivation(), 4).unwrap();
+    let [vision, understanding, _, action] = &derived.stages[..] else { panic!() };
     near(action.floor.floor_ms, step.floor_ms + 2.0 * 388_956_160.0 / 4.3e9, 0.01);
     // Here 640 instead of 700 tokens, and 35 layers instead of 36.
     near(understanding.floor.floor_ms, 6.6 * (640.0 / 700.0) * (35.0 / 36.0), 0.04);
@@ -72,7 +72,7 @@ fn full_size_bounds_on_an_h200_match_the_derivation() {
 
     // At the vendor's rates every bound is shorter and of the same kind.
     let vendor = lower_bounds(&costs, &device("h200").unwrap(), 4).unwrap();
-    for (vendor, derived) in vendor.stages.iter().zip(&whole.stages) {
+    for (vendor, derived) in vendor.stages.iter().zip(&derived.stages) {
         assert!(vendor.floor.floor_ms < derived.floor.floor_ms, "{vendor:?}");
         assert_eq!(vendor.floor.bound_by, derived.floor.bound_by);
     }

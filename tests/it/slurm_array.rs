@@ -105,7 +105,7 @@ fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
             return (cluster, output);
         }
     }
-    panic!("{name} never came before the task ended");
+    panic!("every task ended before {name} was sent");
 }
 
 fn slow(cluster: &Cluster, run: &Path) -> Command {

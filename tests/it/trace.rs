@@ -160,7 +160,7 @@ fn parse(path: &Path) -> Parsed {
         let (tid, args, at_ns) = (event["tid"].as_u64().unwrap(), &event["args"], ns(event, "ts"));
         assert_eq!(event["pid"], 1, "{event}");
         if ph != "M" {
-            assert!(last_ns <= at_ns, "goes back in time: {event}");
+            assert!(last_ns <= at_ns, "time goes backwards: {event}");
             assert!(ph == "i" || ph == "C" || threads.contains_key(&tid), "no thread: {event}");
             last_ns = at_ns;
         }
@@ -190,7 +190,7 @@ fn parse(path: &Path) -> Parsed {
             "E" => {
                 has_keys(event, &common);
                 let slice = &mut parsed.slices[around.pop().unwrap()];
-                assert_eq!(slice.stage.name(), name, "crosses the one around it: {event}");
+                assert_eq!(slice.stage.name(), name, "crosses its enclosing slice: {event}");
                 slice.end_ns = at_ns;
             }
             "b" => {
