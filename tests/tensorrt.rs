@@ -448,7 +448,7 @@ fn other_flavors_and_old_versions_are_refused() {
 
     let parser = library().library().with_file_name("libtensorrt_onnxparser_rtx.so.1");
     let error = TensorRt::open_file(&parser).unwrap_err();
-    assert!(error.to_string().contains("no TensorRT library"), "{error}");
+    assert!(error.to_string().contains("not a TensorRT library"), "{error}");
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn damaged_or_incomplete_library_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("libtensorrt_rtx.so.1");
     for (bytes, what) in
-        [(&original[..original.len() - 1], "should have"), (&b"<html>"[..], "64-bit")]
+        [(&original[..original.len() - 1], "instead of"), (&b"<html>"[..], "64-bit")]
     {
         fs::write(&path, bytes).unwrap();
         let error = TensorRt::open_file(&path).unwrap_err();

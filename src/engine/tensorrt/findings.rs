@@ -1,5 +1,5 @@
-//! What an engine's layers make of the graph that it was built from: which attentions became one
-//! kernel, and what is held or computed in another type than the graph says.
+//! Compares the layers of an engine with the graph that it was built from: which attentions became one
+//! kernel, and which tensors have another type than in the graph.
 
 use crate::engine::folder::ExternalData;
 use crate::engine::{Layer, LayerReport, LayerTensor};
@@ -8,46 +8,46 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use tandem_export::onnx::{DataType, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-/// Operators that multiply by weights which make up a network's size.
+/// Operators with large weights.
 const WEIGHTED: [&str; 3] = ["Gemm", "MatMul", "Conv"];
 
-/// Layers against graph.
+/// Result of comparing an engine's layers with its graph.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct LayerFindings {
-    /// Layers that launch work.
+    /// Number of layers that launch kernels.
     pub launches: usize,
-    /// The same by kind, in the library's words.
+    /// Launches by layer type as the library names it.
     pub launches_by_kind: BTreeMap<String, usize>,
-    /// The same by the floating-point types that they take and give, such as `bf16` or `bf16 f32`;
-    /// empty for those that take and give integers.
+    /// Launches by the floating-point types of inputs and outputs, such as `bf16` or `bf16 f32`; the
+    /// key is empty for layers with integers only.
     pub launches_by_types: BTreeMap<String, usize>,
-    /// Layers that only order streams of the engine among each other; any is one too many, since an
-    /// engine runs on its lane's stream alone.
+    /// Layers that only synchronize streams within the engine. There should be none, since an engine
+    /// runs on a single stream.
     pub orders_streams: Vec<String>,
-    /// Layers that write a weight out in a larger form for the product behind them, so that every run
-    /// writes and reads the large one.
+    /// Layers that expand a weight to a larger form before the product that reads it, so that each run
+    /// writes and reads the larger form.
     pub expanded_weights: Vec<ExpandedWeight>,
-    /// Layers that compute a whole attention.
+    /// Number of layers that compute a complete attention.
     pub attention_kernels: usize,
-    /// The graph's attentions, in its order.
+    /// Attentions in the order of the graph.
     pub attention: Vec<AttentionFinding>,
-    /// Constants of the engine and weights of the graph by element type, bytes; what is used twice
-    /// counts once.
+    /// Bytes of the engine's constants and of the graph's weights by element type; shared tensors count
+    /// once.
     pub weights: BTreeMap<String, WeightBytes>,
-    /// Weights of matrix products and convolutions that were looked for in the engine.
+    /// Number of checked weights of matrix products and convolutions.
     pub weights_checked: usize,
-    /// Those that no layer of their node holds whole in their own type.
+    /// Weights that no layer of their node holds completely in the graph's type.
     pub weights_changed: Vec<ChangedWeight>,
-    /// Tensors in a smaller type than any that the graph has there, or in another of the same size.
+    /// Tensors with a smaller type than all of the graph's types there, or another of the same size.
     pub narrowed: Vec<OtherType>,
-    /// Tensors in a larger type than any that the graph has there.
+    /// Tensors with a larger type than all of the graph's types there.
     pub widened: Vec<OtherType>,
 }
 
 impl LayerFindings {
-    /// Whether every attention operator became one kernel, nothing lost precision, all runs on one
-    /// stream, and every product reads its weights as they are stored. Attention that the graph spells
-    /// out in other operators is not asked for as one kernel.
+    /// Returns whether each attention operator became one kernel, no tensor lost precision, all layers
+    /// run on one stream, and each product reads its weights as stored. An attention that the graph
+    /// expresses with other operators need not be one kernel.
     pub fn is_as_asked(&self) -> bool {
         self.attention.iter().all(|attention| attention.is_fused || attention.is_spelled_out)
             && self.weights_changed.is_empty()
@@ -56,83 +56,78 @@ impl LayerFindings {
             && self.expanded_weights.is_empty()
     }
 
-    /// Attentions that are one kernel each.
+    /// Returns the number of attentions that became one kernel.
     pub fn fused(&self) -> usize {
         self.attention.iter().filter(|attention| attention.is_fused).count()
     }
 }
 
-/// One attention of the graph.
+/// Layers of one attention of the graph.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct AttentionFinding {
-    /// The node: the operator `Attention`, or the softmax of one that is spelled out.
+    /// Node `Attention`, or the softmax of an attention built of other operators.
     pub node: String,
-    /// Whether the graph has a softmax between two products rather than the operator.
+    /// True if the graph has a softmax between two products instead of the operator.
     pub is_spelled_out: bool,
-    /// Whether one kernel computes it, and nothing else of this kind.
+    /// True if one kernel computes this attention and no other.
     pub is_fused: bool,
-    /// Layers that compute something of it.
+    /// Layers that compute a part of it.
     pub layers: Vec<String>,
 }
 
-/// Bytes of one element type.
+/// Bytes of one element type, in the graph and in the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct WeightBytes {
-    /// In the graph.
     pub graph: u64,
-    /// In the engine.
     pub engine: u64,
 }
 
-/// A weight that the engine holds otherwise.
+/// Weight that the engine does not hold in the graph's type.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ChangedWeight {
-    /// The node that it is of.
     pub node: String,
     pub weight: String,
-    /// Its type in the graph.
+    /// Element type in the graph.
     pub dtype: String,
-    /// Its size.
     pub elements: u64,
-    /// Elements of constants by type, in the layer of that node that holds most of that type.
+    /// Elements of constants by type, in the layer of the node that holds the most of type `dtype`.
     pub found: BTreeMap<String, u64>,
 }
 
-/// A weight that a layer of its own expands in front of its product.
+/// Weight that a separate layer expands before its product.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ExpandedWeight {
-    /// The layer that expands it.
+    /// Layer that expands the weight.
     pub layer: String,
-    /// The graph's nodes that the layer is of.
+    /// Graph nodes of that layer.
     pub nodes: Vec<String>,
-    /// Layers that read what it writes.
+    /// Layers that read the result.
     pub read_by: Vec<String>,
-    /// Bytes of what it writes.
+    /// Size of the result.
     pub bytes: u64,
 }
 
-/// A tensor of a layer in a type that the graph does not have there.
+/// Tensor of a layer with a type that the graph does not have there.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherType {
     pub layer: String,
-    /// The graph's nodes that it is of.
+    /// Graph nodes of the layer.
     pub nodes: Vec<String>,
-    /// The tensor's type.
     pub dtype: String,
-    /// Types that the graph has there.
+    /// Types in the graph.
     pub graph: Vec<String>,
 }
 
-/// The graph is not one.
+/// Error returned when the graph of an engine cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("its graph is not ONNX: {0}; export it again")]
 pub struct GraphError(#[from] prost::DecodeError);
 
 impl LayerReport {
-    /// Compares the layers with the graph, an ONNX file, that they were built from.
+    /// Compares the layers with `graph`, the ONNX file that the engine was built from.
     ///
     /// # Errors
-    /// If the graph is not ONNX.
+    /// If `graph` is not an ONNX file.
     pub fn findings(&self, graph: &[u8]) -> Result<LayerFindings, GraphError> {
         let graph = ModelProto::decode(graph)?.graph.unwrap_or_default();
         let types = Types::of(&graph.input, &graph.output, &graph.value_info, &graph.initializer);
@@ -186,7 +181,7 @@ impl LayerReport {
                 .flat_map(|node| node.input.iter().chain(&node.output))
                 .flat_map(|value| casts.types_around(value, &types))
                 .collect();
-            // Without nodes there is nothing to compare with: the library made the layer itself.
+            // The library inserted layers without nodes, so there is no type to compare with.
             if layer.nodes.is_empty() {
                 continue;
             }
@@ -228,7 +223,7 @@ impl LayerReport {
     }
 }
 
-/// Layers that make something large of constants alone which a weighted product then reads.
+/// Finds layers that only read constants and whose large output is read by a product with weights.
 fn expanded(launches: &[&Layer], by_name: &BTreeMap<&str, &NodeProto>) -> Vec<ExpandedWeight> {
     let is_product = |layer: &&&Layer| {
         let operators = layer.nodes.iter().filter_map(|name| by_name.get(name.as_str()));
@@ -251,17 +246,17 @@ fn expanded(launches: &[&Layer], by_name: &BTreeMap<&str, &NodeProto>) -> Vec<Ex
         .collect()
 }
 
-/// Whether a constant is a weight rather than a factor or a short vector of them.
+/// Returns whether a constant is a weight, not a scalar factor or a vector of factors.
 fn is_large(constant: &LayerTensor) -> bool {
     constant.shape.iter().filter(|&&extent| extent > 1).count() > 1
 }
 
-/// Whether a node is what an attention is counted by.
+/// Returns whether a node stands for an attention: the operator or the softmax of an expanded one.
 fn is_attention(node: &NodeProto) -> bool {
     matches!(node.op_type(), "Attention" | "Softmax")
 }
 
-/// The weight as it was changed; `None` if a layer of its node holds it.
+/// Returns how a weight was changed; `None` if a layer of its node holds it in type `dtype`.
 fn changed(
     node: &NodeProto,
     weight: &TensorProto,
@@ -276,7 +271,7 @@ fn changed(
         }
         found
     };
-    // Weights of several products are laid together, so that a constant may be larger.
+    // The library may concatenate weights of several products, so a constant may be larger.
     let most = holders.iter().map(found).max_by_key(|found| found.get(dtype).copied().unwrap_or(0));
     let found = most.unwrap_or_default();
     if found.get(dtype).is_some_and(|&held| held >= elements) {
@@ -286,16 +281,16 @@ fn changed(
     Some(ChangedWeight { node, weight, dtype: dtype.to_owned(), elements, found })
 }
 
-/// Floating-point types at a layer; with `constants`, those of what it holds too, factors of a whole
-/// tensor excepted.
+/// Returns the floating-point types of a layer's inputs and outputs and, with `constants`, of its
+/// constants except scalars.
 fn float_types(layer: &Layer, constants: bool) -> BTreeSet<&str> {
     let held = layer.constants.iter().filter(|held| constants && held.elements() > 1);
     let tensors = layer.inputs.iter().chain(&layer.outputs).chain(held);
     tensors.map(|t| t.dtype.as_str()).filter(|dtype| float_bytes(dtype).is_some()).collect()
 }
 
-/// Size of a floating-point element, or of an integer that stands for one; `None` for integers that
-/// the graphs have themselves.
+/// Returns the size of a floating-point or quantized element, bytes; `None` for the integer types that
+/// occur in graphs.
 fn float_bytes(dtype: &str) -> Option<u64> {
     match dtype {
         "f32" => Some(4),
@@ -323,13 +318,13 @@ fn weight_bytes(launches: &[&Layer], weights: &[TensorProto]) -> BTreeMap<String
         bytes.entry(dtype.clone()).or_default().engine +=
             constant.elements() * element_bytes(dtype);
     }
-    let mut places = Vec::new();
+    let mut locations = Vec::new();
     for weight in weights {
-        let place = ExternalData::of(weight);
-        if place.is_some() && places.contains(&place) {
+        let location = ExternalData::of(weight);
+        if location.is_some() && locations.contains(&location) {
             continue;
         }
-        places.push(place);
+        locations.push(location);
         let dtype = data_type(weight.data_type);
         let elements: u64 = weight.dims.iter().map(|&extent| extent.unsigned_abs()).product();
         bytes.entry(dtype.clone()).or_default().graph += elements * element_bytes(&dtype);
@@ -361,8 +356,8 @@ impl Types {
     }
 }
 
-/// Values that are one another in another type. A layer names the node behind a cast, not always the
-/// cast.
+/// Types of values before and after casts. A layer lists the node after a cast, but not always the
+/// cast itself.
 struct Casts(BTreeMap<String, Vec<String>>);
 
 impl Casts {
@@ -378,7 +373,7 @@ impl Casts {
         Self(around)
     }
 
-    /// Types of a value, and of what a cast makes of it or made it of.
+    /// Returns the type of a value and the types from and to which it is cast.
     fn types_around<'a>(
         &'a self,
         value: &str,
@@ -390,7 +385,7 @@ impl Casts {
     }
 }
 
-/// An element type of the graph in tandem's words.
+/// Returns tandem's name of an ONNX element type.
 fn data_type(number: Option<i32>) -> String {
     let known = number.and_then(|number| DataType::try_from(number).ok());
     match known {

@@ -1,24 +1,24 @@
-//! What TensorRT's names of layers and kernels say.
+//! Classifies TensorRT's layers by the names of layers and kernels.
 //!
-//! The engine itself cannot be asked without a GPU: its inspector takes a loaded engine. The listing
-//! comes from the builder's log, which with detailed profiling information names every layer, the
-//! tensors that it takes and gives, the constants that it holds, and the graph's nodes that it is of.
+//! TensorRT's engine inspector needs a loaded engine, and therefore a GPU. The list of layers comes from
+//! the builder's log instead, which with detailed profiling verbosity lists each layer's inputs, outputs,
+//! constants and graph nodes.
 
 use crate::engine::Layer;
 
-/// Kinds of layers that only order others; they launch nothing.
+/// Layer types that only synchronize others and launch no kernel.
 const ORDERING: [&str; 2] = ["signal", "wait"];
 
-/// Part of the names of kernels that compute a whole attention.
+/// Part of the names of kernels that compute a complete attention.
 const ATTENTION_KERNEL: &str = "mha";
 
 impl Layer {
-    /// Whether it launches work, and does not only order what does.
+    /// Returns whether the layer launches kernels, and does not only synchronize others.
     pub fn is_launch(&self) -> bool {
         !ORDERING.contains(&self.kind.as_str())
     }
 
-    /// Whether it is one kernel that computes a whole attention.
+    /// Returns whether the layer is one kernel that computes a complete attention.
     pub fn is_attention_kernel(&self) -> bool {
         self.is_launch() && [&self.name, &self.kernel].iter().any(|n| n.contains(ATTENTION_KERNEL))
     }

@@ -1,4 +1,4 @@
-//! The two libraries: which release, from which package.
+//! Releases of the two TensorRT libraries and their packages.
 
 use crate::engine::library::{Library, Wheel};
 
@@ -13,7 +13,7 @@ pub const RTX: &Library = &Library {
     wheel: RTX_WHEEL,
 };
 
-/// TensorRT 11: compiles for the GPU of its machine. No package that can be fetched holds its builder.
+/// TensorRT 11: compiles for the GPU of its machine. Its builder is not in any package on PyPI.
 pub const ENTERPRISE: &Library = &Library {
     name: "TensorRT",
     version: "11.4.0.106",

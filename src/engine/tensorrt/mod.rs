@@ -1,13 +1,13 @@
-//! TensorRT-RTX and TensorRT 11: engines compiled for a GPU, which for TensorRT-RTX takes no GPU.
+//! TensorRT-RTX and TensorRT 11: engines compiled for a GPU. TensorRT-RTX compiles without a GPU.
 //!
-//! The library is found at run time. What it takes to compile against it is behind a feature:
-//! `tensorrt` for TensorRT-RTX, `tensorrt-enterprise` for TensorRT 11. One build has one of them.
-//! Without either, [`Target`]s are still read and the need for memory is still [predicted](predict).
+//! **Not yet run on a GPU.** The library is loaded at run time. Its bindings need a feature:
+//! `tensorrt` for TensorRT-RTX, `tensorrt-enterprise` for TensorRT 11; a build has at most one of them.
+//! Without either, [`Target`]s can still be parsed and memory use can still be [predicted](predict).
 
 #[cfg(all(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 compile_error!(
     "features `tensorrt` (TensorRT-RTX) and `tensorrt-enterprise` (TensorRT 11) exclude each other: \
-     their interfaces differ, and one build speaks one of them; do not use --all-features"
+     their APIs differ, and a build supports one of them; do not use --all-features"
 );
 
 mod findings;

@@ -1,22 +1,21 @@
-//! How much memory and disk a build takes, before it starts.
+//! Predicts the memory and disk use of a build.
 
 use crate::engine::NetworkFile;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use tandem_export::onnx::{GraphProto, ModelProto, TensorProto};
 
-/// What a build of a network will take.
+/// Predicted memory and disk use of one network's build.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prediction {
-    /// Host memory of the process at the peak, bytes, the library's own included.
+    /// Peak host memory of the process, the library's included.
     pub host_memory_bytes: u64,
-    /// Mapped files at the peak, bytes: the weights, which are read once, and the library.
+    /// Mapped files at the peak: the weights, which are read once, and the library.
     pub mapped_bytes: u64,
-    /// Size of the engine, bytes.
     pub engine_bytes: u64,
 }
 
-/// A graph does not say how large its weights are.
+/// Error returned when the size of a graph's weights cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum PredictionError {
     #[error("network {network:?}: its graph is not ONNX: {source}; export it again")]
@@ -29,7 +28,7 @@ pub enum PredictionError {
     Length { network: String, weight: String },
 }
 
-/// Predicts what building `file` takes, from the bytes of its weights and from its nodes.
+/// Predicts the resources for building `file` from the size of its weights and its nodes.
 ///
 /// # Errors
 /// If the graph is not ONNX, or a weight has no length.
@@ -38,20 +37,20 @@ pub fn predict(file: &NetworkFile) -> Result<Prediction, PredictionError> {
     let model = ModelProto::decode(file.graph.as_slice())
         .map_err(|source| PredictionError::Graph { network: network.clone(), source })?;
     let graph = model.graph.unwrap_or_default();
-    // Weights that lie in one place of one file are one weight.
-    let mut places = BTreeMap::new();
+    // Weights at the same location of the same file count once.
+    let mut sizes = BTreeMap::new();
     for (index, tensor) in graph.initializer.iter().enumerate() {
-        let (place, bytes) = extent(tensor, index).ok_or_else(|| PredictionError::Length {
+        let (location, bytes) = extent(tensor, index).ok_or_else(|| PredictionError::Length {
             network: network.clone(),
             weight: tensor.name.clone().unwrap_or_default(),
         })?;
-        places.insert(place, bytes);
+        sizes.insert(location, bytes);
     }
     let kernels = Kernels::of(&graph);
-    Ok(for_sizes(places.into_values().sum(), &kernels))
+    Ok(for_sizes(sizes.into_values().sum(), &kernels))
 }
 
-/// What identifies a weight's bytes, and how many there are.
+/// Returns the location of a weight, as file and offset, and its size in bytes.
 fn extent(tensor: &TensorProto, index: usize) -> Option<((String, u64), u64)> {
     let entry = |key: &str| {
         let entry = tensor.external_data.iter().find(|entry| entry.key.as_deref() == Some(key))?;
@@ -61,20 +60,20 @@ fn extent(tensor: &TensorProto, index: usize) -> Option<((String, u64), u64)> {
         let offset = entry("offset").map_or(Some(0), |text| text.parse().ok())?;
         return Some(((location.to_owned(), offset), entry("length")?.parse().ok()?));
     }
-    // No file is called "", so the place of a weight in the graph itself is its number.
+    // A weight inside the graph is identified by its index; no file has an empty name.
     let bytes = tensor.raw_data.as_ref().map_or(0, Vec::len);
     Some(((String::new(), index as u64), bytes as u64))
 }
 
-/// What of a graph becomes kernels.
+/// Node counts of a graph that determine its number of kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Kernels {
-    /// Nodes but casts, which join others.
+    /// Nodes except casts, which are fused with others.
     nodes: u64,
-    /// Nodes that differ in operator, attributes, or type or shape of a value; casts and reshapes do
-    /// not count. Equal ones share a kernel.
+    /// Nodes that differ in operator, attributes, or type or shape of a value, without casts and
+    /// reshapes. Equal nodes share a kernel.
     distinct: u64,
-    /// Reshapes. Fused kernels end at most of them, so that they count how many there are.
+    /// Reshapes. Most of them end a fused kernel, so they estimate the number of fused kernels.
     reshapes: u64,
 }
 
@@ -110,12 +109,12 @@ impl Kernels {
     }
 }
 
-/// The fitted formula. At the peak an engine is there twice, as the compiler holds it and as one
-/// piece of bytes, beside the weights as they were read. What remains is the library, and a compiler
-/// that keeps something of every node. An engine is its weights and its kernels.
+/// Fitted formula. At the peak the engine exists twice, in the compiler and as serialized bytes, in
+/// addition to the weights that were read. The constant term is the library, the term per node is
+/// compiler data. The engine consists of weights and kernels.
 ///
-/// Constants are fitted on the tiny and the mid-size configuration. Networks of release width, which
-/// they were not fitted on, came out within 10 % in memory and 1 % in size.
+/// The constants are fitted to the tiny and the mid-size configuration. For networks of release width,
+/// which were not part of the fit, the error was at most 10 % in memory and 1 % in size.
 fn for_sizes(weight_bytes: u64, kernels: &Kernels) -> Prediction {
     let engine_bytes = weight_bytes + 40_000 * kernels.distinct + 78_000 * kernels.reshapes;
     Prediction {
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_nodes_share_a_kernel_and_casts_have_none() {
+    fn kernels_count_equal_nodes_once_and_no_casts() {
         use tandem_export::dtype::DType;
         use tandem_export::onnx::{NodeProto, ValueInfoProto};
         let node = |operator: &str, input: &str, output: &str| NodeProto {
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_counts_once_wherever_it_is_used() {
+    fn weights_at_one_location_have_equal_extents() {
         let entry = |key: &str, value: &str| {
             tandem_export::onnx::StringStringEntryProto::new(key, value.to_owned())
         };

@@ -1,8 +1,8 @@
-//! Kernels that TensorRT-RTX compiled at first runs, kept beside the engine for the next start.
+//! Cache file of kernels that TensorRT-RTX compiled in first runs, stored in the engine folder.
 //!
-//! The file is a line of text, which says what it was made for and the hash of the rest, and the
-//! library's own bytes. What was made for another driver, GPU or library, or is damaged, is as good
-//! as none: the library compiles again, and the file is written anew.
+//! The file consists of a line of text, with the library, GPU and driver and the hash of the rest, and
+//! of the library's bytes. A file that is damaged or was written for another library, GPU or driver is
+//! ignored: the library compiles the kernels again, and the file is replaced.
 
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -10,20 +10,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tandem_export::weights::hex;
 
-/// First words of the file; a later layout has another number.
+/// Start of the file, with the format version.
 const MAGIC: &str = "tandem runtime cache 1";
 
-/// A cache file of one engine, for one machine.
+/// Cache file of one engine on one machine.
 #[derive(Debug)]
 pub(super) struct RuntimeCacheFile {
     path: PathBuf,
-    /// Library, GPU and driver, in one line.
-    made_for: String,
+    /// Library, GPU and driver, on one line.
+    platform: String,
 }
 
 impl RuntimeCacheFile {
-    pub(super) fn new(path: &Path, made_for: &str) -> Self {
-        Self { path: path.to_path_buf(), made_for: made_for.replace('\n', " ") }
+    pub(super) fn new(path: &Path, platform: &str) -> Self {
+        Self { path: path.to_path_buf(), platform: platform.replace('\n', " ") }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -31,10 +31,10 @@ impl RuntimeCacheFile {
     }
 
     fn header(&self, blob: &[u8]) -> String {
-        format!("{MAGIC}; {}; sha256 {}\n", self.made_for, hex(&Sha256::digest(blob)))
+        format!("{MAGIC}; {}; sha256 {}\n", self.platform, hex(&Sha256::digest(blob)))
     }
 
-    /// The library's bytes, if the file is there, whole, and made for this machine.
+    /// Returns the library's bytes if the file exists, is complete, and was written for this platform.
     pub(super) fn read(&self) -> Option<Vec<u8>> {
         let mut bytes = fs::read(&self.path).ok()?;
         let line = bytes.iter().position(|&byte| byte == b'\n')? + 1;
@@ -42,7 +42,7 @@ impl RuntimeCacheFile {
         (bytes == self.header(&blob).as_bytes()).then_some(blob)
     }
 
-    /// Replaces the file: readers see the old one or the new one.
+    /// Replaces the file atomically.
     pub(super) fn write(&self, blob: &[u8]) -> io::Result<()> {
         tandem_files::write_with(&self.path, |file| {
             file.write_all(self.header(blob).as_bytes())?;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_kept_is_read_on_the_same_machine_alone() {
+    fn cache_is_read_only_on_the_same_platform() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("action.0123456789ab.runtime-cache");
         let file = RuntimeCacheFile::new(&path, "TensorRT-RTX 1.7.1; some GPU; driver 13.0");
@@ -67,28 +67,28 @@ mod tests {
         }
         let other = RuntimeCacheFile::new(&path, "TensorRT-RTX 1.7.1; some GPU; driver 13.1");
         assert_eq!(other.read(), None);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
-    fn a_damaged_file_is_as_good_as_none() {
+    fn damaged_file_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cache");
         let file = RuntimeCacheFile::new(&path, "here");
         file.write(b"kernels").unwrap();
-        let whole = fs::read(&path).unwrap();
-        for cut in [0, 10, whole.len() - 1] {
-            fs::write(&path, &whole[..cut]).unwrap();
+        let complete = fs::read(&path).unwrap();
+        for cut in [0, 10, complete.len() - 1] {
+            fs::write(&path, &complete[..cut]).unwrap();
             assert_eq!(file.read(), None, "the first {cut} bytes");
         }
-        let mut changed = whole;
+        let mut changed = complete;
         *changed.last_mut().unwrap() ^= 1;
         fs::write(&path, changed).unwrap();
         assert_eq!(file.read(), None);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_an_error() {
+    fn write_to_a_missing_folder_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("gone").join("cache");
         assert!(RuntimeCacheFile::new(&gone, "here").write(b"kernels").is_err());

@@ -1,33 +1,27 @@
-//! What an engine is compiled for.
+//! GPUs that TensorRT compiles engines for.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A kind of GPU by its compute capability, or the GPU of this machine.
+/// Compute capability of a GPU, or the GPU of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Target {
-    /// The GPU of the machine that builds.
+    /// The GPU of the building machine.
     Native,
-    /// Compute capability 7.5.
     Sm75,
-    /// Compute capability 8.0.
     Sm80,
-    /// Compute capability 8.6.
     Sm86,
-    /// Compute capability 8.9.
     Sm89,
-    /// Compute capability 12.0.
     Sm120,
-    /// Compute capability 12.1.
     Sm121,
 }
 
 impl Target {
-    /// Every target that can be named without its GPU.
+    /// Targets that need no GPU for building.
     pub const AHEAD_OF_TIME: [Self; 6] =
         [Self::Sm75, Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm120, Self::Sm121];
 
-    /// As it is written on the command line and in engine folders.
+    /// Returns the name used on the command line and in engine folders.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -47,23 +41,22 @@ impl fmt::Display for Target {
     }
 }
 
-/// TensorRT-RTX cannot compile for this.
+/// Error returned for a GPU that TensorRT-RTX does not compile for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "TensorRT-RTX compiles for {}, or `native` for the GPU of this machine, not for {text:?}{instead}",
     Target::AHEAD_OF_TIME.map(Target::name).join(", ")
 )]
 pub struct TargetError {
-    /// What was asked for.
     pub text: String,
-    /// What to use for it, from "; " on; empty if it names no GPU that we know.
+    /// Advice that starts with "; "; empty for unknown GPUs.
     pub instead: &'static str,
 }
 
 impl FromStr for Target {
     type Err = TargetError;
 
-    /// Reads `native` or `smNN`.
+    /// Parses `native` or `smNN`.
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let known = Self::AHEAD_OF_TIME.into_iter().chain([Self::Native]);
         if let Some(target) = known.into_iter().find(|target| target.name() == text) {
@@ -89,14 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_is_read_as_it_is_written() {
+    fn target_names_round_trip() {
         for target in Target::AHEAD_OF_TIME.into_iter().chain([Target::Native]) {
             assert_eq!(target.to_string().parse(), Ok(target));
         }
     }
 
     #[test]
-    fn other_gpus_are_refused_with_the_list_and_what_serves_them() {
+    fn other_gpus_are_refused_with_alternatives() {
         let instead = [
             ("sm90", "ONNX Runtime's CUDA provider"),
             ("sm100", "TensorRT 11"),

@@ -1,4 +1,4 @@
-//! TensorRT as a back end: engines of a folder, loaded onto the GPU of this machine.
+//! TensorRT as a back end: loads engines of an engine folder onto the GPU of this machine.
 
 use super::build::{no_device, reason};
 use super::loaded::GpuEngine;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 pub struct TensorRtOnGpu {
     pub(super) library: TensorRt,
     pub(super) device: CudaDevice,
-    /// For runs on tensors of the host.
+    /// Stream of runs on host tensors.
     pub(super) stream: Arc<dyn Stream>,
 }
 
 impl TensorRt {
-    /// The library on this GPU.
+    /// Creates a back end for `device`.
     ///
     /// # Errors
     /// If the device is lost.
@@ -29,7 +29,7 @@ impl TensorRt {
 }
 
 impl TensorRtOnGpu {
-    /// What the library said, as why a network cannot be loaded.
+    /// Converts the library's messages to the error of a load.
     pub(super) fn refused(
         &self,
         network: &str,
@@ -37,16 +37,16 @@ impl TensorRtOnGpu {
         error: &trtx::Error,
     ) -> LoadError {
         let (library, network) = (self.name(), network.to_owned());
-        let said = messages.errors();
-        if let Some(reason) = no_device(&said) {
+        let errors = messages.errors();
+        if let Some(reason) = no_device(&errors) {
             return LoadError::NoDevice { library, network, reason };
         }
-        let reason = reason(&said);
+        let reason = reason(&errors);
         let reason = if reason.is_empty() { error.to_string() } else { reason };
         LoadError::Refused { library, network, reason }
     }
 
-    /// Refuses what was built for another GPU, library or version of tandem.
+    /// Refuses an engine that was built for another GPU, library or version of tandem.
     fn check_key(&self, network: &str, built: &BuiltNetwork) -> Result<(), LoadError> {
         let (major, minor) = self.device.compute_capability();
         let here = Target::Sm(u16::try_from(major * 10 + minor).unwrap_or(u16::MAX));
@@ -82,8 +82,8 @@ impl Backend for TensorRtOnGpu {
             library: self.name(),
             network: network.to_owned(),
             reason: format!(
-                "there is no engine of it in {}; build one with `tandem build --network {} --backend \
-                 {} --out DIR`",
+                "{} has no engine for it; build one with `tandem build --network {} --backend {} --out \
+                 DIR`",
                 file.folder.display(),
                 file.folder.display(),
                 self.library.kind().as_str()

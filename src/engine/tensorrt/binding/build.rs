@@ -1,4 +1,4 @@
-//! From a network file to an engine.
+//! Compiles a network file to an engine.
 
 use super::heap;
 use super::monitor::{Listener, Messages, Monitor};
@@ -22,20 +22,20 @@ use trtx::{
     ProfilingVerbosity, Tensor,
 };
 
-/// What to build. Precision is the graph's own: every tensor keeps the type that it has there.
+/// Settings of one build. The engine has the precision of the graph: each tensor keeps its type.
 #[derive(Clone)]
 pub struct BuildRequest {
-    /// GPUs that the engine shall run on: one engine holds kernels for all of them, and the weights
-    /// once. [`Target::Native`] stands alone.
+    /// GPUs of the engine, which contains kernels for all of them and the weights once.
+    /// [`Target::Native`] cannot be combined with others.
     pub targets: BTreeSet<Target>,
-    /// Hears of progress, on any thread. It must not panic.
+    /// Called for each step, from any thread; it must not panic.
     pub progress: Listener,
-    /// Ends the build at its next step once it is set.
+    /// Cancels the build at its next step when set to true.
     pub cancel: Arc<AtomicBool>,
 }
 
 impl BuildRequest {
-    /// A build for `targets` that nobody watches or stops.
+    /// Creates a build for `targets` without progress reports or cancellation.
     pub fn for_targets(targets: impl IntoIterator<Item = Target>) -> Self {
         Self {
             targets: targets.into_iter().collect(),
@@ -54,39 +54,35 @@ impl fmt::Debug for BuildRequest {
     }
 }
 
-/// What a build took.
+/// Times and sizes of one build.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct BuildReport {
-    /// The library, with its version.
+    /// Name and version of the library.
     pub library: String,
-    /// Names of the targets.
     pub targets: Vec<&'static str>,
-    /// Time to read the graph, ns.
+    /// Time to parse the graph.
     pub parse_ns: u64,
-    /// Time to compile it, ns.
+    /// Time to compile the network.
     pub build_ns: u64,
-    /// Size of the engine, bytes.
     pub engine_bytes: u64,
-    /// Most memory of the process that was resident during the build, bytes, the library and mapped
-    /// weights included; `None` where the system does not say.
+    /// Peak resident memory of the process during the build, library and mapped weights included;
+    /// `None` if the system does not report it.
     pub peak_bytes: Option<u64>,
-    /// Layers of the network as read.
+    /// Number of layers of the parsed network.
     pub network_layers: u32,
     /// Layers of the engine; `None` if the library did not list them.
     #[serde(skip)]
     pub layers: Option<LayerReport>,
-    /// What the library warned of.
     pub warnings: Vec<String>,
 }
 
-/// No engine.
+/// Error returned when TensorRT cannot build an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error("cannot build for {}: {rule}", if found.is_empty() { "no target" } else { found })]
     Targets {
-        /// What was asked for.
         found: String,
-        /// What can be.
+        /// Rule that the targets violate.
         rule: &'static str,
     },
     #[error(
@@ -94,15 +90,14 @@ pub enum BuildError {
         node.as_ref().map(|node| format!(" at node {node:?}")).unwrap_or_default()
     )]
     Refused {
-        /// The library, with its version.
         library: String,
         network: String,
-        /// The node it stumbled over, if it says.
+        /// Node that the parser rejected, if its messages name one.
         node: Option<String>,
         reason: String,
     },
     #[error(
-        "network {network:?} does not keep its contract: {what} {name:?} should be {expected}, the \
+        "network {network:?} does not match its contract: {what} {name:?} should be {expected}, the \
          graph has {found}; export it again"
     )]
     Contract {
@@ -114,15 +109,10 @@ pub enum BuildError {
         found: String,
     },
     #[error(
-        "cannot build network {network:?} for the GPU of this machine: it has none that {library} can use ({reason}); name a target such as {}, or install the NVIDIA driver (nvidia-smi must run)",
+        "cannot build network {network:?} for the GPU of this machine: {library} finds no usable GPU ({reason}); specify a target such as {}, or install the NVIDIA driver (nvidia-smi must run)",
         Target::Sm89
     )]
-    NoDevice {
-        /// The library, with its version.
-        library: String,
-        network: String,
-        reason: String,
-    },
+    NoDevice { library: String, network: String, reason: String },
     #[error("the build of network {network:?} was canceled")]
     Canceled { network: String },
     #[error("cannot write the engine of network {network:?}")]
@@ -136,11 +126,11 @@ pub enum BuildError {
 impl TensorRt {
     /// Builds one engine for all targets of `request` and writes it to `into`.
     ///
-    /// The graph is read from its folder, which the weights are found relative to. Nothing is
-    /// printed by tandem; the library itself prints a line when its compiler fails.
+    /// The library reads the graph from its folder, to which weight locations are relative. It prints a
+    /// line to the terminal when its compiler fails.
     ///
     /// # Errors
-    /// If the library refuses the graph, the build is canceled, or `into` fails; part of an engine
+    /// If the library rejects the graph, the build is canceled, or writing fails; a part of the engine
     /// may then be written.
     pub fn build(
         &self,
@@ -149,14 +139,14 @@ impl TensorRt {
         into: &mut dyn Write,
     ) -> Result<BuildReport, BuildError> {
         check_targets(&request.targets)?;
-        heap::give_back();
+        heap::trim();
         let job = Job { library: self.name(), file, request, messages: Messages::default() };
         let logger = job.or_refused(Logger::new(job.messages.clone()))?;
         let peak = PeakMemory::start();
         let mut builder = job.or_refused(Builder::new(&logger))?;
         let (engine, parsed) = job.compile(&logger, &mut builder)?;
         let peak_bytes = peak.bytes();
-        job.go_on()?;
+        job.check_canceled()?;
         into.write_all(&engine).map_err(|source| {
             let network = job.network();
             BuildError::Write { network, source }
@@ -183,7 +173,7 @@ fn check_targets(targets: &BTreeSet<Target>) -> Result<(), BuildError> {
     let rule = if cfg!(feature = "tensorrt-enterprise") {
         "TensorRT 11 compiles only for the GPU of its own machine: the target is `native`"
     } else {
-        "give `native`, or one or more targets that can be named without their GPU"
+        "specify `native`, or one or more of the targets that need no GPU"
     };
     let is_native = targets.contains(&Target::Native);
     let fits = if cfg!(feature = "tensorrt-enterprise") {
@@ -198,14 +188,14 @@ fn check_targets(targets: &BTreeSet<Target>) -> Result<(), BuildError> {
     Err(BuildError::Targets { found: names.join(", "), rule })
 }
 
-/// What reading and compiling took.
+/// Times of parsing and compiling, and the size of the network.
 struct Compiled {
     parse_ns: u64,
     build_ns: u64,
     network_layers: u32,
 }
 
-/// One build.
+/// Build in progress.
 struct Job<'a> {
     library: String,
     file: &'a NetworkFile,
@@ -218,7 +208,7 @@ impl Job<'_> {
         self.file.contract.network.clone()
     }
 
-    /// Reads and compiles the network. The engine outlives the parser and its copies of weights.
+    /// Parses and compiles the network. The engine outlives the parser and its copies of weights.
     fn compile<'logger>(
         &self,
         logger: &'logger Logger,
@@ -230,13 +220,13 @@ impl Job<'_> {
         let path = self.file.folder.canonicalize().unwrap_or_else(|_| self.file.folder.clone());
         let path = path.join(graph_file(&self.file.contract.network));
         let path = path.to_str().ok_or_else(|| {
-            self.refusal(None, format!("it cannot open {path:?}, whose name is not UTF-8"))
+            self.refusal(None, format!("it cannot open {path:?}: the path is not UTF-8"))
         })?;
-        self.go_on()?;
+        self.check_canceled()?;
         let watch = Stopwatch::start();
         self.or_refused(parser.parse_from_file(path, trtx::Severity::Warning as i32))?;
         let parse_ns = watch.elapsed().as_nanos() as u64;
-        self.go_on()?;
+        self.check_canceled()?;
         let network = parser.network_mut();
         check(&self.file.contract, network)?;
         let network_layers = network.nb_layers().try_into().unwrap_or(0);
@@ -259,12 +249,12 @@ impl Job<'_> {
                 self.or_refused(config.set_compute_capability(capability(target), index))?;
             }
         }
-        // The log lists an engine's layers only so; the engine is no larger for it.
+        // Needed for the list of layers in the log; it does not enlarge the engine.
         config.set_profiling_verbosity(ProfilingVerbosity::kDETAILED);
-        // On by default: f32 products of f32 values rounded to 10 bits of fraction.
+        // TF32 is on by default and rounds the inputs of f32 products to 10 bits of fraction.
         config.clear_flag(BuilderFlag::kTF32);
-        // Streams of the library's own would leave the lane's multiprocessors, and order themselves
-        // by events that a capture of the lane has to hold.
+        // Auxiliary streams would not be confined to the multiprocessors of the caller's stream, and
+        // their events would have to be part of a capture of that stream.
         config.set_max_aux_streams(0);
         let Self { request: BuildRequest { progress, cancel, .. }, .. } = self;
         let monitor = Monitor::new(Arc::clone(progress), Arc::clone(cancel));
@@ -272,29 +262,29 @@ impl Job<'_> {
         Ok(config)
     }
 
-    fn go_on(&self) -> Result<(), BuildError> {
+    fn check_canceled(&self) -> Result<(), BuildError> {
         if self.request.cancel.load(Ordering::Relaxed) {
             return Err(BuildError::Canceled { network: self.network() });
         }
         Ok(())
     }
 
-    /// Turns the library's failure into what it said before.
+    /// Converts an error of the library to one with the messages that it logged.
     fn or_refused<T>(&self, result: trtx::Result<T>) -> Result<T, BuildError> {
         let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        self.go_on()?;
-        let said = self.messages.errors();
+        self.check_canceled()?;
+        let errors = self.messages.errors();
         let is_native = self.request.targets.contains(&Target::Native);
-        if is_native && let Some(reason) = no_device(&said) {
+        if is_native && let Some(reason) = no_device(&errors) {
             let (library, network) = (self.library.clone(), self.network());
             return Err(BuildError::NoDevice { library, network, reason });
         }
-        let reason = reason(&said);
+        let reason = reason(&errors);
         let reason = if reason.is_empty() { error.to_string() } else { reason };
-        Err(self.refusal(node(&said), reason))
+        Err(self.refusal(node(&errors), reason))
     }
 
     fn refusal(&self, node: Option<String>, reason: String) -> BuildError {
@@ -317,25 +307,25 @@ fn capability(target: Target) -> trtx::ComputeCapability {
     }
 }
 
-/// The library's words on a machine without a GPU or with a driver that is too old.
-pub(super) fn no_device(said: &[String]) -> Option<String> {
+/// Returns the message that reports a missing GPU or a driver that is too old.
+pub(super) fn no_device(errors: &[String]) -> Option<String> {
     let cuda =
-        said.iter().flat_map(|message| message.lines()).find(|line| line.contains("CUDA"))?;
+        errors.iter().flat_map(|message| message.lines()).find(|line| line.contains("CUDA"))?;
     // "... (cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
-    let words = cuda.split_once("cudaError ").and_then(|(_, rest)| rest.split_once(": "));
-    Some(words.map_or(cuda, |(_, words)| words.trim_end_matches(')')).to_owned())
+    let text = cuda.split_once("cudaError ").and_then(|(_, rest)| rest.split_once(": "));
+    Some(text.map_or(cuda, |(_, text)| text.trim_end_matches(')')).to_owned())
 }
 
-/// The node that the parser's messages name.
-fn node(said: &[String]) -> Option<String> {
-    let lines = said.iter().flat_map(|message| message.lines());
+/// Returns the node that the parser's messages name.
+fn node(errors: &[String]) -> Option<String> {
+    let lines = errors.iter().flat_map(|message| message.lines());
     let name = lines.filter_map(|line| line.split_once("Invalid Node - ")).next()?.1;
     Some(name.trim().to_owned())
 }
 
-/// What went wrong, without where in the library it was noticed and said once. The lack of a GPU is
-/// no reason when none is needed: the library mentions it behind every other error.
-pub(super) fn reason(said: &[String]) -> String {
+/// Joins the messages without duplicates and without the library's stack frames. Messages about a
+/// missing GPU are left out: the library logs them after each other error, even if no GPU is needed.
+pub(super) fn reason(errors: &[String]) -> String {
     let is_frame = |line: &&str| {
         let frames =
             ["--- ", "While parsing node", "In function ", "Node name:", "Invalid Node - "];
@@ -343,7 +333,7 @@ pub(super) fn reason(said: &[String]) -> String {
     };
     let is_about_gpus = |line: &&str| line.contains("catchCudaError");
     let mut reasons: Vec<&str> = Vec::new();
-    let lines = said.iter().flat_map(|message| message.lines()).map(str::trim);
+    let lines = errors.iter().flat_map(|message| message.lines()).map(str::trim);
     for line in lines.filter(|line| !is_frame(line) && !is_about_gpus(line)) {
         if !reasons.contains(&line) {
             reasons.push(line);
@@ -352,7 +342,7 @@ pub(super) fn reason(said: &[String]) -> String {
     reasons.join("; ")
 }
 
-/// Checks the parsed graph's inputs and outputs against the contract.
+/// Compares the parsed graph's inputs and outputs with the contract.
 fn check(contract: &Contract, network: &NetworkDefinition<'_>) -> Result<(), BuildError> {
     let inputs: Vec<_> = (0..network.nb_inputs()).map_while(|i| network.input(i).ok()).collect();
     let outputs: Vec<_> = (0..network.nb_outputs()).map_while(|i| network.output(i).ok()).collect();
@@ -364,7 +354,7 @@ fn check(contract: &Contract, network: &NetworkDefinition<'_>) -> Result<(), Bui
         };
         let found: Vec<(String, String)> =
             tensors.iter().map(|tensor| describe(tensor, network)).collect();
-        let nothing = || "nothing of that name".to_owned();
+        let nothing = || "no such tensor".to_owned();
         for spec in specs {
             let expected = expected(spec);
             let found = found.iter().find(|(name, _)| *name == spec.name);
@@ -386,7 +376,7 @@ fn expected(spec: &TensorSpec) -> String {
     format!("{} {shape:?}", spec.dtype)
 }
 
-/// Name, and type and shape, of a tensor in the parsed graph.
+/// Returns the name, and type and shape as text, of a tensor in the parsed graph.
 fn describe(tensor: &Tensor<'_>, network: &NetworkDefinition<'_>) -> (String, String) {
     let name = tensor.name(network).unwrap_or_default();
     let shape = tensor.dimensions(network).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! TensorRT as a builder of engine folders.
+//! TensorRT as the builder of engine folders.
 
 use super::build::{self, BuildRequest};
 use super::monitor::Progress;
@@ -64,7 +64,7 @@ impl Builder for TensorRt {
             Ok(report) => {
                 engine.sync_all().map_err(BuildError::file("write", job.engine))?;
                 let Some(layers) = report.layers else { return Ok(()) };
-                let text = serde_json::to_vec(&layers).expect("string keys and whole numbers");
+                let text = serde_json::to_vec(&layers).expect("string keys and integers");
                 fs::write(job.layers, text).map_err(BuildError::file("write", job.layers))
             }
             Err(build::BuildError::Canceled { .. }) => Err(BuildError::Canceled),
@@ -83,7 +83,7 @@ impl Builder for TensorRt {
     }
 }
 
-/// The GPUs of this machine, as their driver names them.
+/// Lists the models of this machine's GPUs as reported by the driver.
 fn gpu_models() -> String {
     let folders = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
     let mut models: Vec<String> = folders

@@ -1,17 +1,17 @@
-//! Memory that a build freed, given back to the system.
+//! Returns heap memory that a build freed to the system.
 
 #![cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
-    expect(unsafe_code, reason = "asks the C library to give memory back")
+    expect(unsafe_code, reason = "calls malloc_trim of the C library")
 )]
 
-/// Gives freed heap back. A build frees hundreds of megabytes in small pieces, which the C library
-/// keeps for this process; the next network would need that much more than it is predicted to.
-pub(super) fn give_back() {
+/// Returns freed heap memory to the system. A build frees hundreds of megabytes in small allocations
+/// that the C library retains; without this, the next network would need more than predicted.
+pub(super) fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // SAFETY: `malloc_trim` takes locks of its own, touches only memory that nobody holds, and
-        // may be called at any time from any thread.
+        // SAFETY: `malloc_trim` is thread-safe, may be called at any time, and touches only freed
+        // memory.
         unsafe { libc::malloc_trim(0) };
     }
 }

@@ -1,4 +1,4 @@
-//! Loading an engine, as far as looking at it.
+//! Inspection of a loaded engine.
 
 use super::build::{no_device, reason};
 use super::monitor::Messages;
@@ -7,20 +7,20 @@ use crate::engine::LoadError;
 use trtx::{LayerInformationFormat, Logger, Runtime};
 
 impl TensorRt {
-    /// Loads an engine onto the GPU of this machine and gives the library's description of its
-    /// layers, JSON.
+    /// Loads an engine onto the GPU of this machine and returns the library's description of its
+    /// layers, as JSON.
     ///
     /// # Errors
-    /// If there is no GPU, or the bytes are no engine for it.
+    /// If the machine has no GPU, or `engine` is not an engine for it.
     pub fn inspect(&self, network: &str, engine: &[u8]) -> Result<String, LoadError> {
         let messages = Messages::default();
         let refused = |error: trtx::Error| {
             let (library, network) = (self.name(), network.to_owned());
-            let said = messages.errors();
-            if let Some(reason) = no_device(&said) {
+            let errors = messages.errors();
+            if let Some(reason) = no_device(&errors) {
                 return LoadError::NoDevice { library, network, reason };
             }
-            let reason = reason(&said);
+            let reason = reason(&errors);
             let reason = if reason.is_empty() { error.to_string() } else { reason };
             LoadError::Refused { library, network, reason }
         };

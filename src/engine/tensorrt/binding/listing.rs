@@ -1,12 +1,12 @@
-//! The builder's listing of an engine's layers, read.
+//! Parses the builder's list of an engine's layers.
 
 use crate::engine::{Layer, LayerTensor};
 
-/// How the message of the log begins that lists layers.
+/// Start of the log message that lists layers.
 pub(super) const HEAD: &str = "Layers:";
 
-/// Reads a listing: a line per layer up to the first that is none. `None` if a line is not as the
-/// library of this version writes them.
+/// Parses a list with one line per layer, up to the first other line. `None` if a line does not have
+/// the format of this library version.
 pub(super) fn read(listing: &str) -> Option<Vec<Layer>> {
     let lines = listing.strip_prefix(HEAD)?.trim_start_matches('\n').lines();
     lines.take_while(|line| line.starts_with("Name: ")).map(layer).collect()
@@ -46,12 +46,12 @@ fn tensor(text: &str) -> Option<LayerTensor> {
     let (dtype, _) = rest.split_once(", Format")?;
     let extents = shape.split(',').filter(|extent| !extent.is_empty());
     let shape = extents.map(|extent| extent.trim().parse().ok()).collect::<Option<_>>()?;
-    Some(LayerTensor { name: name.to_owned(), dtype: word(dtype), shape })
+    Some(LayerTensor { name: name.to_owned(), dtype: dtype_name(dtype), shape })
 }
 
-/// The library's name of an element type in tandem's words; a type that we have no word for keeps its
-/// own, in lower case.
-fn word(dtype: &str) -> String {
+/// Converts the library's name of an element type to tandem's; unknown types keep their names in lower
+/// case.
+fn dtype_name(dtype: &str) -> String {
     match dtype {
         "Float" => "f32".into(),
         "Half" => "f16".into(),
@@ -71,7 +71,7 @@ mod tests {
     const TENSOR: &str = "Strides: [8,1], StrideOrder: [1,0], Datatype: BFloat16, Format: (Linear)";
 
     #[test]
-    fn a_line_becomes_a_layer() {
+    fn each_line_is_parsed_as_a_layer() {
         let text = format!(
             "Layers:\nName: a+b_myl0_1, LayerType: gemm, Inputs: [ {{ Name: x, Dimensions: [3,8], \
              {TENSOR} }}, {{ Name: y, Dimensions: [], {TENSOR} }}], Constants: [], Outputs: [ {{ Name: \
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_otherwise_is_no_listing() {
+    fn other_formats_are_refused() {
         assert_eq!(read("Layers:\nName: a, LayerType: gemm"), None);
         assert_eq!(read("Name: a"), None);
         assert_eq!(read("Layers:\n"), Some(vec![]));

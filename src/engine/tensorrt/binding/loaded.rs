@@ -1,6 +1,9 @@
-//! An engine on the GPU.
+//! Engine loaded onto a GPU.
 
-#![expect(unsafe_code, reason = "keeps the library's objects together, and says what threads may")]
+#![expect(
+    unsafe_code,
+    reason = "extends the logger's lifetime; implements Send for library objects"
+)]
 
 use super::backend::TensorRtOnGpu;
 use super::monitor::Messages;
@@ -20,45 +23,45 @@ use std::sync::{Arc, Mutex};
 use tandem_export::contract::{Contract, TensorSpec};
 use trtx::{CudaEngine, DataType, ExecutionContext, Logger, Runtime, TensorIOMode};
 
-/// A network that the library has deserialized onto a GPU.
+/// Network that the library deserialized onto a GPU.
 pub(super) struct GpuEngine {
     pub(super) contract: Contract,
     pub(super) device: CudaDevice,
-    /// For runs on tensors of the host.
+    /// Stream of runs on host tensors.
     pub(super) stream: Arc<dyn Stream>,
     pub(super) messages: Messages,
-    /// The first context, made at loading so that want of memory shows there. Declared before what it
-    /// belongs to.
+    /// The first context, created when the engine is loaded so that a lack of memory is reported then.
+    /// Declared before the engine that it belongs to.
     spare: Mutex<Option<Context>>,
     #[cfg(not(feature = "tensorrt-enterprise"))]
     cache: Cache,
     deserialized: Mutex<Deserialized>,
 }
 
-/// What an engine keeps of the library, in the order in which it goes.
+/// The library's objects of an engine, in the order in which they are dropped.
 struct Deserialized {
     engine: CudaEngine<'static>,
     _runtime: Runtime<'static>,
     _logger: Arc<Logger>,
 }
 
-// SAFETY: the library's engines and runtimes have no thread of their own: they are used by one thread
-// at a time here (a lock holds it), on which the device's context is current.
+// SAFETY: the library's engines and runtimes have no thread affinity. The mutex around `Deserialized`
+// lets one thread at a time use them, and the device's context is current on that thread.
 unsafe impl Send for Deserialized {}
 
-/// What one user runs an engine with.
+/// Execution context of one session.
 pub(super) struct Context(pub(super) ExecutionContext<'static>);
 
-// SAFETY: a context may be used from any thread, by one at a time: a session has it for itself. The
-// configuration in it is counted without atomics, but this is its one owner.
+// SAFETY: a context may be used from any thread, by one at a time; each session owns one exclusively.
+// The reference count of its configuration is not atomic, but the context is the only owner.
 unsafe impl Send for Context {}
 
-/// Kernels compiled for this GPU: the library's cache, and where it is kept.
+/// Kernels compiled for this GPU: the library's cache and the file that stores it.
 #[cfg(not(feature = "tensorrt-enterprise"))]
 struct Cache {
     kernels: Arc<trtx::RuntimeCache>,
     file: RuntimeCacheFile,
-    /// The bytes that it began with.
+    /// Content of the file when the cache was opened.
     read: Option<Vec<u8>>,
 }
 
@@ -70,20 +73,20 @@ impl GpuEngine {
     ) -> Result<Self, LoadError> {
         let network = file.contract.network.as_str();
         let messages = Messages::default();
-        let said = |reason: String| LoadError::Refused {
+        let failed = |reason: String| LoadError::Refused {
             library: backend.name(),
             network: network.to_owned(),
             reason,
         };
         let refused = |error: trtx::Error| backend.refused(network, &messages, &error);
-        backend.device.make_current().map_err(|error| said(error.to_string()))?;
+        backend.device.make_current().map_err(|error| failed(error.to_string()))?;
         let logger = Arc::new(Logger::new(messages.clone()).map_err(refused)?);
-        // SAFETY: the logger stays where it is, and is kept behind the runtime that is given it, which
-        // is kept behind the engine (`Deserialized`).
+        // SAFETY: `logger` is heap-allocated and does not move. `Deserialized` drops the engine, then
+        // the runtime, then `logger`, so `forever` outlives both users.
         let forever: &'static Logger = unsafe { &*Arc::as_ptr(&logger) };
         let mut runtime = Runtime::new(forever).map_err(refused)?;
         #[cfg(not(feature = "tensorrt-enterprise"))]
-        check_validity(&runtime, &built.bytes).map_err(said)?;
+        check_validity(&runtime, &built.bytes).map_err(failed)?;
         let mut engine = runtime.deserialize_cuda_engine(&built.bytes).map_err(refused)?;
         check(&file.contract, &engine)?;
         #[cfg(not(feature = "tensorrt-enterprise"))]
@@ -107,7 +110,7 @@ impl GpuEngine {
         Ok(loaded)
     }
 
-    /// A context for one more user; the device's context is current.
+    /// Returns a context for another session; the device's context is current.
     pub(super) fn context(&self) -> Result<Context, trtx::Error> {
         let spare = lock(&self.spare).take();
         spare.map_or_else(|| self.make_context(), Ok)
@@ -141,8 +144,8 @@ impl Engine for GpuEngine {
 #[cfg(not(feature = "tensorrt-enterprise"))]
 impl Drop for GpuEngine {
     fn drop(&mut self) {
-        self.cache.keep();
-        // For what is dropped next; a lost device has it no more.
+        self.cache.save();
+        // The fields dropped next need the device's context; this fails only for a lost device.
         let _ = self.device.make_current();
     }
 }
@@ -150,14 +153,14 @@ impl Drop for GpuEngine {
 #[cfg(feature = "tensorrt-enterprise")]
 impl Drop for GpuEngine {
     fn drop(&mut self) {
-        // For what is dropped next; a lost device has it no more.
+        // The fields dropped next need the device's context; this fails only for a lost device.
         let _ = self.device.make_current();
     }
 }
 
 #[cfg(not(feature = "tensorrt-enterprise"))]
 impl Cache {
-    /// The library's cache, filled with what was kept for this library, GPU and driver.
+    /// Creates the library's cache and fills it from the file for this library, GPU and driver.
     fn open(
         backend: &TensorRtOnGpu,
         file: &NetworkFile,
@@ -165,7 +168,7 @@ impl Cache {
         engine: &mut CudaEngine<'static>,
     ) -> Result<Self, trtx::Error> {
         let (major, minor) = backend.device.compute_capability();
-        let made_for = format!(
+        let platform = format!(
             "{}; {}; compute capability {major}.{minor}; driver for CUDA {}",
             backend.library.name(),
             backend.device.gpu(),
@@ -173,29 +176,29 @@ impl Cache {
         );
         let key = built.key.sha256();
         let name = format!("{}.{}.{RUNTIME_CACHE_ENDING}", file.contract.network, &key[..12]);
-        let file = RuntimeCacheFile::new(&file.folder.join(name), &made_for);
+        let file = RuntimeCacheFile::new(&file.folder.join(name), &platform);
         let kernels = engine.create_runtime_config()?.create_runtime_cache()?;
-        // What the library does not take it compiles again, as without a file.
+        // If the library rejects the content, it compiles the kernels again, as without a file.
         let read = file.read().filter(|bytes| kernels.deserialize(bytes).is_ok());
         Ok(Self { kernels: Arc::new(kernels), file, read })
     }
 
-    /// Keeps what was compiled since, if there is something new.
-    fn keep(&self) {
+    /// Writes the cache to its file if kernels were compiled since it was opened.
+    fn save(&self) {
         let Ok(bytes) = self.kernels.serialize() else { return };
         if self.read.as_deref() == Some(&bytes[..]) || bytes.is_empty() {
             return;
         }
         if let Err(error) = self.file.write(&bytes) {
             tracing::warn!(
-                "cannot keep compiled kernels in {}: {error}; the next start compiles them again",
+                "cannot write compiled kernels to {}: {error}; the next start compiles them again",
                 self.file.path().display()
             );
         }
     }
 }
 
-/// Asks the library for its verdict over the engine's header, which comes with reasons.
+/// Lets the library validate the engine's header and returns its reasons if it is invalid.
 #[cfg(not(feature = "tensorrt-enterprise"))]
 fn check_validity(runtime: &Runtime<'_>, bytes: &[u8]) -> Result<(), String> {
     let (validity, why) = runtime.engine_validity(bytes).map_err(|error| error.to_string())?;
@@ -206,7 +209,7 @@ fn check_validity(runtime: &Runtime<'_>, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks the engine's inputs and outputs against the contract.
+/// Compares the engine's inputs and outputs with the contract.
 fn check(contract: &Contract, engine: &CudaEngine<'_>) -> Result<(), LoadError> {
     let count = engine.nb_io_tensors().unwrap_or(0);
     let names: Vec<String> = (0..count).filter_map(|at| engine.io_tensor_name(at).ok()).collect();
@@ -223,7 +226,7 @@ fn check(contract: &Contract, engine: &CudaEngine<'_>) -> Result<(), LoadError> 
             expected,
             found,
         };
-        let nothing = || "nothing of that name".to_owned();
+        let nothing = || "no such tensor".to_owned();
         for spec in specs {
             let expected = expected(spec);
             let known = names.iter().find(|name| **name == spec.name).filter(|name| is_here(name));
@@ -246,7 +249,7 @@ fn expected(spec: &TensorSpec) -> String {
     format!("{} {shape:?}", spec.dtype)
 }
 
-/// Type and shape of an engine's tensor.
+/// Returns the type and shape of an engine's tensor as text.
 fn describe(engine: &CudaEngine<'_>, name: &str) -> String {
     let dtype = match engine.tensor_data_type(name) {
         Ok(DataType::kFLOAT) => DType::F32.to_string(),

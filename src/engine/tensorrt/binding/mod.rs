@@ -1,4 +1,4 @@
-//! The library itself, through the `trtx` crate; the only place that names it.
+//! Bindings to TensorRT through the crate `trtx`, which is used only here.
 
 #[cfg(feature = "cuda")]
 mod backend;

@@ -1,4 +1,4 @@
-//! What the library says while it works: messages, layers, progress, and whether to go on.
+//! Callbacks of the library: log messages, layers, progress and cancellation.
 
 use super::listing;
 use crate::engine::Layer;
@@ -10,72 +10,72 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use trtx::interfaces::MonitorProgress;
 use trtx::{LogHandler, Severity};
 
-/// Messages kept of one kind; a broken graph can cause thousands.
+/// Maximum number of stored errors, and of warnings; a broken graph can cause thousands.
 const MAX_MESSAGES: usize = 64;
 
-/// One step of one phase of a build. Phases nest, and each is named as the library names it.
+/// Progress of one phase of a build. Phases nest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress<'a> {
+    /// Phase, named by the library.
     pub phase: &'a str,
-    /// Phases under way when it began: 0 for the one that is the whole build.
+    /// Number of enclosing phases; 0 for the build itself.
     pub depth: u32,
-    /// Steps that are done.
+    /// Completed steps of the phase.
     pub step: u32,
-    /// Steps of the phase.
+    /// Total steps of the phase.
     pub steps: u32,
 }
 
-/// Who hears of progress. It is called by the library, from any of its threads, and must not panic.
+/// Callback for progress. The library calls it from any of its threads; it must not panic.
 pub type Listener = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 
-/// Errors and warnings of one use of the library.
+/// Log of one use of the library.
 #[derive(Clone, Default)]
-pub(super) struct Messages(Arc<Mutex<Said>>);
+pub(super) struct Messages(Arc<Mutex<Log>>);
 
 #[derive(Default)]
-struct Said {
+struct Log {
     errors: Vec<String>,
     warnings: Vec<String>,
-    /// The newest listing of an engine's layers.
+    /// Latest list of an engine's layers.
     layers: Option<Vec<Layer>>,
 }
 
 impl Messages {
-    fn said(&self) -> MutexGuard<'_, Said> {
+    fn lock(&self) -> MutexGuard<'_, Log> {
         lock(&self.0)
     }
 
-    /// The errors so far.
     pub(super) fn errors(&self) -> Vec<String> {
-        self.said().errors.clone()
+        self.lock().errors.clone()
     }
 
-    /// The layers of the engine, once it is built; `None` if the library did not list them.
+    /// Returns the layers of the built engine; `None` if the library did not list them.
     pub(super) fn layers(&self) -> Option<Vec<Layer>> {
-        self.said().layers.clone()
+        self.lock().layers.clone()
     }
 
-    /// The errors since the last call.
+    /// Returns the errors since the last call.
     #[cfg(feature = "cuda")]
     pub(super) fn take_errors(&self) -> Vec<String> {
-        std::mem::take(&mut self.said().errors)
+        std::mem::take(&mut self.lock().errors)
     }
 
-    /// The warnings so far, each once.
+    /// Returns the warnings without duplicates.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.said().warnings.clone()
+        self.lock().warnings.clone()
     }
 }
 
 impl LogHandler for Messages {
     fn log(&self, severity: Severity, message: &str) {
-        let mut said = self.said();
+        let mut log = self.lock();
         let kind = match severity {
-            Severity::InternalError | Severity::Error => &mut said.errors,
-            Severity::Warning => &mut said.warnings,
+            Severity::InternalError | Severity::Error => &mut log.errors,
+            Severity::Warning => &mut log.warnings,
             Severity::Info | Severity::Verbose => {
                 if message.starts_with(listing::HEAD) {
-                    said.layers = listing::read(message);
+                    log.layers = listing::read(message);
                 }
                 return;
             }
@@ -86,11 +86,11 @@ impl LogHandler for Messages {
     }
 }
 
-/// Passes progress on and stops the build when asked to.
+/// Forwards progress to a listener and cancels the build on request.
 pub(super) struct Monitor {
     listener: Listener,
     cancel: Arc<AtomicBool>,
-    /// Depth and steps of each phase under way.
+    /// Depth and steps of each phase in progress.
     phases: Mutex<BTreeMap<String, (u32, u32)>>,
 }
 

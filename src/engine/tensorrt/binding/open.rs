@@ -1,6 +1,6 @@
-//! From a library file to a library that is known to be the right one.
+//! Loads the library and checks its flavor and version.
 
-#![expect(unsafe_code, reason = "loads a vendor's library and asks it for its version")]
+#![expect(unsafe_code, reason = "loads a vendor's library and calls its version functions")]
 
 use crate::engine::library::{self, Library, LibraryError, Places};
 use crate::sync::lock;
@@ -10,14 +10,14 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// The flavor that this build speaks.
+/// Library that this build supports.
 #[cfg(not(feature = "tensorrt-enterprise"))]
 pub(super) const LIBRARY: &Library = crate::engine::tensorrt::RTX;
-/// The flavor that this build speaks.
+/// Library that this build supports.
 #[cfg(feature = "tensorrt-enterprise")]
 pub(super) const LIBRARY: &Library = crate::engine::tensorrt::ENTERPRISE;
 
-/// Version of the interface that this build was compiled against; later minor versions keep it.
+/// Version of the API that this build was compiled against; later minor versions are compatible.
 const COMPILED_AGAINST: Version = if cfg!(feature = "tensorrt-enterprise") {
     Version { major: 11, minor: 4, patch: 0 }
 } else {
@@ -39,7 +39,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The library cannot be used.
+/// Error returned when TensorRT cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -51,26 +51,22 @@ pub enum OpenError {
         source: io::Error,
     },
     #[error(
-        "{path:?} is damaged: {what}; remove its folder and tandem fetches {} {} again, or copy it again from where it came from",
+        "{path:?} is damaged: {what}; remove its folder and tandem fetches {} {} again, or copy the file again from its source",
         LIBRARY.name,
         LIBRARY.version
     )]
-    Damaged {
-        path: PathBuf,
-        /// How it can be seen.
-        what: String,
-    },
+    Damaged { path: PathBuf, what: String },
     #[error("cannot load {path:?}: {reason}")]
     Load { path: PathBuf, reason: String },
     #[error(
-        "{path:?} is {found}, this tandem speaks {}: name its library in {}, or build tandem with the feature `{}` instead",
+        "{path:?} is {found}, this tandem supports {}: set {} to its library, or build tandem with the feature `{}` instead",
         LIBRARY.name,
         LIBRARY.variable,
         if cfg!(feature = "tensorrt-enterprise") { "tensorrt" } else { "tensorrt-enterprise" }
     )]
     Flavor { path: PathBuf, found: String },
     #[error(
-        "{path:?} is {} {found}, version {COMPILED_AGAINST} or later of {}.x is needed; unset {} and tandem looks for {}",
+        "{path:?} is {} {found}, version {COMPILED_AGAINST} or later of {}.x is needed; unset {} and tandem uses {}",
         LIBRARY.name,
         COMPILED_AGAINST.major,
         LIBRARY.variable,
@@ -81,38 +77,38 @@ pub enum OpenError {
     Second { path: PathBuf, loaded: PathBuf },
 }
 
-/// TensorRT, loaded and known to be of the flavor and version that this build speaks.
+/// Loaded TensorRT library whose flavor and version this build supports.
 #[derive(Clone, Debug)]
 pub struct TensorRt {
     path: PathBuf,
     version: Version,
 }
 
-/// The library of this process: it can be loaded once.
+/// The library of this process, which can be loaded only once.
 static LOADED: Mutex<Option<TensorRt>> = Mutex::new(None);
 
 impl TensorRt {
-    /// Loads the library, finding or fetching it. `progress` gets one line when a fetch begins.
+    /// Finds or fetches the library and loads it. `progress` receives a line when a fetch begins.
     ///
     /// # Errors
-    /// If there is no library and none can be fetched, or it is not the right one.
+    /// If the library cannot be found, fetched or loaded, or this build does not support it.
     pub fn open(progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
         Self::open_file(&path)
     }
 
-    /// Loads the library from a file of any name; its ONNX parser lies beside it.
+    /// Loads the library from `path`, a file of any name; its ONNX parser is in the same folder.
     ///
     /// # Errors
-    /// If it is damaged, of another flavor or too old, or does not load.
+    /// If the library is damaged, of another flavor or too old, or does not load.
     pub fn open_file(path: &Path) -> Result<Self, OpenError> {
         let path = path
             .canonicalize()
             .map_err(|source| OpenError::Read { path: path.to_path_buf(), source })?;
         let parser = path.with_file_name(LIBRARY.files[1]);
-        check_whole(&path)?;
+        check_complete(&path)?;
         let version = version_of(&path)?;
-        check_whole(&parser)?;
+        check_complete(&parser)?;
         let mut slot = lock(&LOADED);
         match &*slot {
             Some(loaded) if loaded.path == path => return Ok(loaded.clone()),
@@ -129,25 +125,25 @@ impl TensorRt {
         Ok(slot.insert(Self { path, version }).clone())
     }
 
-    /// The library file in use.
+    /// Returns the path of the loaded library.
     pub fn library(&self) -> &Path {
         &self.path
     }
 
-    /// Its version.
+    /// Returns the version of the loaded library.
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// What it is, with its version, for tables and records.
+    /// Returns the library's name and version, for tables and result files.
     pub fn name(&self) -> String {
         format!("{} {}", LIBRARY.name, self.version)
     }
 }
 
-/// Checks that a file is a 64-bit ELF library and as long as its header says: the loader maps a
-/// library that was cut short, and the process dies when it touches the missing part.
-fn check_whole(path: &Path) -> Result<(), OpenError> {
+/// Checks that a file is a 64-bit ELF library and has the length given by its header: the loader would
+/// map a truncated library, and accessing the missing part kills the process.
+fn check_complete(path: &Path) -> Result<(), OpenError> {
     let read = |source| OpenError::Read { path: path.to_path_buf(), source };
     let damaged = |what: String| OpenError::Damaged { path: path.to_path_buf(), what };
     let file = File::open(path).map_err(read)?;
@@ -157,41 +153,41 @@ fn check_whole(path: &Path) -> Result<(), OpenError> {
     if header.len() < 64 || !header.starts_with(b"\x7fELF\x02") {
         return Err(damaged("it is not a 64-bit shared library".to_owned()));
     }
-    // Offset, entry size and count of the section headers, with which linkers end a file.
+    // Offset, entry size and count of the section headers, which linkers place at the end of a file.
     let field = |at: usize, bytes: usize| {
         header[at..at + bytes].iter().rev().fold(0_u64, |value, &byte| value << 8 | u64::from(byte))
     };
     let end = field(0x28, 8).saturating_add(field(0x3a, 2) * field(0x3c, 2));
     if length < end {
-        return Err(damaged(format!("it has {length} bytes and should have {end}")));
+        return Err(damaged(format!("it has {length} bytes instead of {end}")));
     }
     Ok(())
 }
 
-/// Loads a library and asks for its version, before anything else of its interface is used.
+/// Loads a library and returns its version, before any other part of its API is used.
 fn version_of(path: &Path) -> Result<Version, OpenError> {
     let load = |error: libloading::Error| OpenError::Load {
         path: path.to_path_buf(),
         reason: error.to_string(),
     };
-    // SAFETY: the file is a whole ELF library. Loading runs its initializers, which is what whoever
-    // named it, or the package whose hash was checked, wants to run in this process; no code of
-    // ours depends on what they may change.
+    // SAFETY: `path` is a complete ELF library. Loading runs its initializers; the file was named by the
+    // user or belongs to the package whose hash was checked, and tandem's code does not depend on state
+    // that the initializers may change.
     let library = unsafe { libloading::Library::new(path) }.map_err(load)?;
-    let ask = |symbol: &str| -> Result<Option<i32>, OpenError> {
-        // SAFETY: both flavors export these four functions with C linkage, without parameters, and
-        // returning a 32-bit integer, in every version.
+    let call = |symbol: &str| -> Result<Option<i32>, OpenError> {
+        // SAFETY: all versions of both flavors export these functions with C linkage, without
+        // parameters, and with a 32-bit integer as the result.
         let function = unsafe { library.get::<unsafe extern "C" fn() -> i32>(symbol) };
         let Ok(function) = function else { return Ok(None) };
-        // SAFETY: as above; it returns a constant and touches nothing.
+        // SAFETY: as above; the function returns a constant and accesses no memory.
         Ok(Some(unsafe { function() }))
     };
     let foreign = |found: String| OpenError::Flavor { path: path.to_path_buf(), found };
-    let none = || foreign("no TensorRT library (it does not say its version)".to_owned());
+    let none = || foreign("not a TensorRT library (it has no version function)".to_owned());
     let version = Version {
-        major: ask("getInferLibMajorVersion")?.ok_or_else(none)?,
-        minor: ask("getInferLibMinorVersion")?.ok_or_else(none)?,
-        patch: ask("getInferLibPatchVersion")?.ok_or_else(none)?,
+        major: call("getInferLibMajorVersion")?.ok_or_else(none)?,
+        minor: call("getInferLibMinorVersion")?.ok_or_else(none)?,
+        patch: call("getInferLibPatchVersion")?.ok_or_else(none)?,
     };
     if version.major != COMPILED_AGAINST.major {
         let flavor = if version.major < 8 { "TensorRT-RTX" } else { "TensorRT" };

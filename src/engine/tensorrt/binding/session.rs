@@ -1,10 +1,10 @@
-//! One user of an engine on the GPU.
+//! Session of an engine on a GPU.
 //!
-//! A session has a context of the library for its stream, which is told where each tensor is when
-//! that changes. Runs on tensors of the host have a context and memory of their own, made at the
-//! first, so that they never meet what is under way on the stream.
+//! A session has an execution context for its stream and sets the addresses of tensors when they
+//! change. Runs on host tensors use a separate context and separate memory, created by the first such
+//! run, so that they do not interfere with work in progress on the stream.
 
-#![expect(unsafe_code, reason = "hands the device's memory and streams to the library")]
+#![expect(unsafe_code, reason = "passes the device's memory and streams to the library")]
 
 use super::build::reason;
 use super::loaded::{Context, GpuEngine};
@@ -18,26 +18,26 @@ use std::ffi::c_void;
 use std::sync::Arc;
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Sets of tensors that a session keeps alive before the oldest is let go: three KV slots, and the
-/// vision features of every frame of a history.
+/// Maximum number of sets of tensors that a session keeps alive before it drops the oldest: three KV
+/// slots, and the vision features of each frame of a history.
 const KNOWN_SETS: usize = 32;
 
-/// A session on a GPU.
+/// Session on a GPU.
 pub(super) struct GpuSession {
     on_stream: Option<Bound>,
     on_host: Option<(Bound, Staging)>,
-    /// Declared behind the contexts, which belong to it.
+    /// Declared after the contexts, which belong to it.
     engine: Arc<GpuEngine>,
 }
 
-/// A context with the tensors that it was told of.
+/// Execution context with the tensors that it is bound to.
 struct Bound {
     context: Context,
-    /// The stream that it runs on, by address.
+    /// Address of the stream.
     stream: usize,
-    /// Address of each tensor that the context has now, inputs first.
+    /// Present address of each tensor in the context, inputs first.
     addresses: Vec<usize>,
-    /// Memory that runs were handed over with, which captured ones read and write again.
+    /// Memory of earlier runs, which captured runs read and write again.
     known: ArrayVec<Vec<Buffer>, KNOWN_SETS>,
 }
 
@@ -53,7 +53,7 @@ impl Bound {
         Ok(Self { context, stream, addresses: Vec::new(), known: ArrayVec::new() })
     }
 
-    /// Tells the context where tensors are that it does not know there.
+    /// Sets the addresses of tensors that differ from those in the context.
     fn bind(
         &mut self,
         contract: &Contract,
@@ -64,15 +64,15 @@ impl Bound {
         if self.addresses.iter().all(|&known| now.next() == Some(known)) && now.next().is_none() {
             return Ok(());
         }
-        // Until all are told: a failure in between must not look like knowledge.
-        let told = std::mem::take(&mut self.addresses);
+        // Empty until all addresses are set, so that a failure leaves no stale address.
+        let previous = std::mem::take(&mut self.addresses);
         let specs = contract.inputs.iter().chain(&contract.outputs);
         for (at, (spec, buffer)) in specs.zip(buffers_of(inputs, outputs)).enumerate() {
             let address = buffer.address();
-            if told.get(at) != Some(&address) {
-                // SAFETY: the memory is the device's, as long as the contract says, and is kept by
-                // `known` and by whoever handed it over while runs use it.
-                unsafe { self.tell(spec, address as *mut c_void) }?;
+            if previous.get(at) != Some(&address) {
+                // SAFETY: `buffer` is memory of the device with the contract's length; `known` and the
+                // caller keep it alive while runs use it.
+                unsafe { self.set_address(spec, address as *mut c_void) }?;
             }
         }
         self.addresses = buffers_of(inputs, outputs).map(Buffer::address).collect();
@@ -88,13 +88,17 @@ impl Bound {
     }
 
     /// # Safety
-    /// So much memory of the device as the tensor takes must stand at `address` while runs use it.
-    unsafe fn tell(&mut self, spec: &TensorSpec, address: *mut c_void) -> Result<(), trtx::Error> {
-        // SAFETY: the caller's promise.
+    /// `address` points to device memory of the tensor's size, which is valid while runs use it.
+    unsafe fn set_address(
+        &mut self,
+        spec: &TensorSpec,
+        address: *mut c_void,
+    ) -> Result<(), trtx::Error> {
+        // SAFETY: guaranteed by the caller.
         unsafe { self.context.0.set_tensor_address(&spec.name, address) }
     }
 
-    /// Hands one run over; the device's context is current.
+    /// Enqueues one run; the device's context is current.
     fn enqueue(
         &mut self,
         engine: &GpuEngine,
@@ -102,21 +106,21 @@ impl Bound {
         outputs: &[DeviceViewMut<'_>],
     ) -> Result<(), RunError> {
         self.bind(&engine.contract, inputs, outputs).map_err(|error| failed(engine, &error))?;
-        // SAFETY: the stream is alive, since whoever calls this has it, and every tensor was told of.
+        // SAFETY: the caller keeps `stream` alive, and `bind` set the address of every tensor.
         unsafe { self.context.0.enqueue_v3(self.stream as *mut c_void) }
             .map_err(|error| failed(engine, &error))
     }
 }
 
-/// What the library said, as why a run failed.
+/// Converts the library's messages to the error of a run.
 fn failed(engine: &GpuEngine, error: &trtx::Error) -> RunError {
-    let said = reason(&engine.messages.take_errors());
-    let reason = if said.is_empty() { error.to_string() } else { said };
+    let logged = reason(&engine.messages.take_errors());
+    let reason = if logged.is_empty() { error.to_string() } else { logged };
     RunError::Library { network: engine.contract.network.clone(), reason }
 }
 
-/// The stream's address, once it and the memory are known to be the engine's device's, whose context
-/// is current afterwards.
+/// Checks that the stream and the memory belong to the engine's device, makes the device's context
+/// current, and returns the stream's address.
 fn place(
     engine: &GpuEngine,
     stream: &dyn Stream,
@@ -144,8 +148,8 @@ impl Session for GpuSession {
             Some(bound) if bound.stream == stream => bound,
             Some(_) => {
                 return Err(device(DeviceError::Misuse(
-                    "this session runs on another stream: make one for each, since two runs of one \
-                     would share its scratch memory",
+                    "this session runs on another stream: create one session per stream, since runs of \
+                     one session share its scratch memory",
                 )));
             }
             empty => empty.insert(Bound::new(engine, stream)?),
@@ -154,8 +158,8 @@ impl Session for GpuSession {
     }
 
     fn runs_before_capture(&self) -> Option<usize> {
-        // TensorRT's manual ("CUDA Graphs"): enqueue once before capturing, for what is deferred to
-        // the first run; TensorRT-RTX also compiles kernels then.
+        // TensorRT's manual ("CUDA Graphs"): enqueue once before capturing, because some work is
+        // deferred to the first run; TensorRT-RTX also compiles kernels then.
         Some(1)
     }
 
@@ -182,7 +186,7 @@ impl Session for GpuSession {
 
 impl Drop for GpuSession {
     fn drop(&mut self) {
-        // For the contexts, which are dropped next; a lost device has none left.
+        // The contexts dropped next need the device's context; this fails only for a lost device.
         let _ = self.engine.device.make_current();
     }
 }
