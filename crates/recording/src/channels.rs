@@ -20,7 +20,8 @@ pub(super) const OBSERVATION: &str = "/observation";
 const MOUNTS: &str = "/tf";
 const CALIBRATION: &str = "/camera/calibration";
 
-/// Topic prefix of cameras other than the front one; [`CALIBRATION_OF`] may follow the camera's name.
+/// Topic prefix of cameras other than the front one; [`CALIBRATION_OF`]
+/// may follow the camera's name.
 const OTHERS: &str = "/cameras/";
 const CALIBRATION_OF: &str = "/calibration";
 
@@ -146,11 +147,8 @@ fn other_camera(topic: &str) -> Option<(&'static str, CameraId)> {
     Some((like, id))
 }
 
-/// Returns the kind of a file's channel and its camera; the front camera for channels that do not belong
-/// to a camera.
-///
-/// # Errors
-/// If it is not a channel of a recording.
+/// Returns the kind of a file's channel and its camera; the front camera for channels that
+/// do not belong to a camera.
 pub(super) fn kind_of(channel: &Channel<'_>) -> Result<(&'static Kind, CameraId), String> {
     let (topic, camera) = other_camera(&channel.topic).unwrap_or((&channel.topic, CameraId::FRONT));
     let Some(newest) = WRITTEN.iter().find(|kind| kind.topic == topic) else {

@@ -1,5 +1,5 @@
-//! Protobuf descriptors of Foxglove's messages for generic readers: one `FileDescriptorSet` per schema,
-//! with one file per message as Foxglove publishes them.
+//! Protobuf descriptors of Foxglove's messages for generic readers: one `FileDescriptorSet` per
+//! schema, with one file per message as Foxglove publishes them.
 
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -8,7 +8,7 @@ use prost_types::{
     FileDescriptorProto, FileDescriptorSet,
 };
 
-/// Descriptor of a message.
+/// Descriptor of a protobuf message.
 pub(super) struct Described {
     package: &'static str,
     folder: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct Described {
 
 struct Field(i32, &'static str, Of);
 
-/// Type of a field.
+/// Type of a message's field.
 enum Of {
     One(Type),
     Doubles,

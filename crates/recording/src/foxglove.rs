@@ -1,7 +1,7 @@
 //! Encodes images, point clouds and mounts as Foxglove's well-known schemas, in protobuf.
 //!
-//! Foxglove's frames are right-handed: x forward, y left, z up. Tandem's y points right, so y changes its
-//! sign, which is exact. A camera's optical frame has x right, y down and z forward.
+//! Foxglove's frames are right-handed: x forward, y left, z up. Tandem's y points right, so y
+//! changes its sign, which is exact. A camera's optical frame has x right, y down and z forward.
 
 use glam::DQuat;
 use prost::Message;
@@ -11,7 +11,7 @@ use tandem_scene::{
 };
 use tandem_timing::Timestamp;
 
-/// Coordinate frames.
+/// Names of coordinate frames.
 const EGO: &str = "ego";
 const CAMERA: &str = "camera";
 const LIDAR: &str = "lidar";
@@ -25,7 +25,7 @@ const POINT: [&str; 4] = ["x", "y", "z", "intensity"];
 const F32_BYTES: u32 = 4;
 const POINT_BYTES: u32 = POINT.len() as u32 * F32_BYTES;
 
-/// `NumericType` of an f32.
+/// Foxglove's `NumericType` of an f32.
 const FLOAT32: i32 = 7;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -155,9 +155,6 @@ fn frame_of(camera: CameraId) -> String {
 }
 
 /// Appends an image of the camera `id`, without its capture tick.
-///
-/// # Panics
-/// If the number of bytes does not match the image's size.
 pub(super) fn encode_camera(id: CameraId, camera: &CameraFrame, into: &mut Vec<u8>) {
     let expected = camera.width as usize * camera.height as usize * RGB8_BYTES as usize;
     assert_eq!(camera.rgb.len(), expected, "{} x {} RGB", camera.width, camera.height);

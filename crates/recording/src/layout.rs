@@ -9,7 +9,7 @@ use tandem_scene::{
 };
 use tandem_timing::Timestamp;
 
-/// Schema of a route plan.
+/// Schema text of a route plan.
 pub(super) const PLAN: &str = "The dense route. Little-endian, packed.\n\
     f64 reference latitude, degrees\n\
     f64 reference longitude, degrees\n\
@@ -197,8 +197,8 @@ pub(super) fn decode_first_lidar(data: &[u8]) -> Result<(u64, LidarSweep), Strin
     Ok((tick, LidarSweep { id, points }))
 }
 
-/// Decodes an observation, the capture tick of each camera's image, and the tick at which the sweep
-/// ended.
+/// Decodes an observation, the capture tick of each camera's image, and the
+/// tick at which the sweep ended.
 pub(super) fn decode_observation(data: &[u8]) -> Result<(Rest, Cameras<FrameId>, FrameId), String> {
     let mut fields = Fields { rest: data };
     let rest = decode_rest(&mut fields)?;

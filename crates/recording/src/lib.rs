@@ -1,10 +1,11 @@
 //! Sensor recordings: the observations of a driver on a route, tick by tick, in an MCAP file.
 //!
-//! Each tick is one chunk, compressed with zstd and checked by CRC. Ground truth is not recorded: a
-//! driver that runs on a recording receives only sensor data. Foxglove displays images and LiDAR sweeps
-//! at their mounts (`foxglove.rs`). Tandem's own messages are little-endian and packed; the schema of
-//! each channel describes its layout as text. Floats are stored as IEEE 754 bits, so values are read
-//! back exactly, NaN included. Times in the file are nanoseconds since the start of the route.
+//! Each tick is one chunk, compressed with zstd and checked by CRC. Ground truth is not
+//! recorded: a driver that runs on a recording receives only sensor data. Foxglove displays
+//! images and LiDAR sweeps at their mounts (`foxglove.rs`). Tandem's own messages are
+//! little-endian and packed; the schema of each channel describes its layout as text. Floats are
+//! stored as IEEE 754 bits, so values are read back exactly, NaN included. Times in the file are
+//! nanoseconds since the start of the route.
 //!
 //! | topic | schema | messages |
 //! |---|---|---|
@@ -16,13 +17,14 @@
 //! | `/lidar` | `foxglove.PointCloud` | one before each observation with a sweep |
 //! | `/observation` | `tandem.Observation/2`, or `/3` if there are other cameras than `front` | one per tick, after its camera frames and its sweep |
 //!
-//! Every message has the log time of its observation and the lower 32 bits of its tick as sequence
-//! number. Recordings of version 1, with images and sweeps in tandem's own layouts, and chunks in LZ4
-//! are also read.
+//! Every message has the log time of its observation and the lower 32 bits of its tick as
+//! sequence number. Recordings of version 1, with images and sweeps in tandem's own layouts, and
+//! chunks in LZ4 are also read.
 //!
-//! Writing and reading keep one chunk and one observation in memory, independent of the length of the
-//! recording; [`Recording::read`] keeps all of it. Chunks are complete or missing, so the file of a
-//! killed writer has all ticks except the last one, and [`recover`] makes a valid recording of them.
+//! Writing and reading keep one chunk and one observation in memory, independent of the
+//! length of the recording; [`Recording::read`] keeps all of it. Chunks are complete or
+//! missing, so the file of a killed writer has all ticks except the last one, and [`recover`]
+//! makes a valid recording of them.
 
 mod channels;
 mod descriptors;
@@ -46,12 +48,11 @@ use tandem_timing::Timestamp;
 /// Maximum size of a message that is written or read, bytes: a camera image of 11 million pixels.
 pub const MAX_MESSAGE_BYTES: usize = 32 << 20;
 
-/// Recording in memory: 1.6 MB per tick of AutoMoT's sensors, 2 GB per minute. [`RecordingReader`] reads
-/// longer ones tick by tick.
+/// Recording in memory: 1.6 MB per tick of AutoMoT's sensors, 2 GB per minute. [`RecordingReader`]
+/// reads longer ones tick by tick.
 pub struct Recording {
-    /// Dense route.
     pub plan: RoutePlan,
-    /// One per tick, in order.
+    /// One observation per tick, in order.
     pub observations: Vec<Observation>,
 }
 

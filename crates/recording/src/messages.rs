@@ -1,6 +1,6 @@
-//! Reads the messages of an MCAP file in order, and checks every length before memory is allocated: the
-//! `mcap` library would allocate up to 4 GB for the length of a name. Chunks are bounded by the reader's
-//! limit, and the window of a zstd frame by zstd itself, at 128 MB.
+//! Reads the messages of an MCAP file in order, and checks every length before memory is allocated:
+//! the `mcap` library would allocate up to 4 GB for the length of a name. Chunks are bounded by the
+//! reader's limit, and the window of a zstd frame by zstd itself, at 128 MB.
 
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};

@@ -36,7 +36,7 @@ impl RecordingReader {
         Ok(Self { messages, plan, ticks: Ticks::new(path), has_ended: false })
     }
 
-    /// Returns the dense route.
+    /// Returns the dense route of the drive.
     pub fn plan(&self) -> &RoutePlan {
         &self.plan
     }
@@ -220,8 +220,8 @@ impl Ticks {
         })
     }
 
-    /// Assembles an observation with its images and sweep. `cameras` contains the capture ticks of the
-    /// images; the sweep ended at `ended`.
+    /// Assembles an observation with its images and sweep. `cameras` contains the capture ticks of
+    /// the images; the sweep ended at `ended`.
     fn at_ticks(
         &mut self,
         rest: layout::Rest,
@@ -240,7 +240,8 @@ impl Ticks {
         self.assemble(rest, of, cameras.iter().map(|(id, _)| id))
     }
 
-    /// Assembles an observation with its images, of `cameras`, and its sweep, which must belong to `of`.
+    /// Assembles an observation with its images, of `cameras`, and its sweep,
+    /// which must belong to `of`.
     fn assemble(
         &mut self,
         rest: layout::Rest,
@@ -283,10 +284,8 @@ fn put<T>(slot: &mut Option<T>, reading: T) -> Result<(), String> {
     }
 }
 
-/// Takes an image or sweep that belongs to `of`, the observation of `tick`.
-///
-/// # Errors
-/// If it is missing although `is_expected`, present although not, or belongs to another observation.
+/// Takes an image or sweep that belongs to `of`, the observation of `tick`. Returns an error if it
+/// is missing although `is_expected`, present although not, or belongs to another observation.
 fn belonging<T>(
     topic: &str,
     tick: u64,

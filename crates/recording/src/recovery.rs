@@ -12,7 +12,7 @@ use tandem_files::open_regular;
 use tandem_scene::{FrameId, Observation};
 use tandem_timing::Timestamp;
 
-/// Result of a recovery.
+/// Result of recovering a recording.
 pub struct Recovery {
     /// Number of recovered ticks.
     pub ticks: u64,
@@ -33,18 +33,18 @@ pub struct Loss {
     pub total_bytes: u64,
 }
 
-/// Writes the ticks of `partial` before its first damage atomically to `path`. Messages are copied
-/// unchanged.
+/// Writes the ticks of `partial` before its first damage atomically to `path`.
+/// Messages are copied unchanged.
 ///
 /// # Errors
-/// If `partial` is missing, still being written, or damaged before the end of its plan, or if `path`
-/// can't be written.
+/// If `partial` is missing, still being written, or damaged before the end of its plan, or
+/// if `path` can't be written.
 pub fn recover(partial: &Path, path: &Path) -> Result<Recovery, RecordingError> {
     let unreadable = |source| RecordingError::Open { path: partial.to_owned(), source };
     let file = open_regular(partial).map_err(unreadable)?;
     let total_bytes = file.metadata().map_err(unreadable)?.len();
-    // Held until the end: the lock also prevents the writer of the new file from removing `partial` as
-    // the leftover of a killed writer.
+    // Held until the end: the lock also prevents the writer of the new file from removing `partial`
+    // as the leftover of a killed writer.
     if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
         return Err(RecordingError::InUse { path: partial.to_owned() });
     }
@@ -95,7 +95,8 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Returns the next tick with the messages since the last one; `None` at the end of a complete file.
+    /// Returns the next tick with the messages since the last one; `None` at
+    /// the end of a complete file.
     fn tick(&mut self) -> Result<Option<(Observation, Vec<Message<'static>>)>, RecordingError> {
         let mut messages = Vec::new();
         for message in self.messages.by_ref() {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use tandem_files::AtomicFile;
 use tandem_scene::{CameraId, Cameras, Observation, RoutePlan, SensorSuite};
 
-/// Writes a recording tick by tick. The file appears under its name when [`RecordingWriter::finish`]
-/// succeeds.
+/// Writes a recording tick by tick. The file appears under its name when
+/// [`RecordingWriter::finish`] succeeds.
 pub struct RecordingWriter {
     output: Output,
     channels: [u16; WRITTEN.len()],
@@ -23,9 +23,6 @@ pub struct RecordingWriter {
 
 impl RecordingWriter {
     /// Creates a recording of a drive along `plan` with the sensors of `suite`.
-    ///
-    /// # Errors
-    /// If the file can't be written.
     pub fn create(
         path: &Path,
         plan: &RoutePlan,
@@ -69,8 +66,8 @@ impl RecordingWriter {
     /// If the file can't be written, or an image or sweep is larger than [`MAX_MESSAGE_BYTES`].
     ///
     /// # Panics
-    /// If ticks are not ascending, the number of bytes of an image does not match its size, or its camera
-    /// is not in the recording's sensor suite.
+    /// If ticks are not ascending, the number of bytes of an image does not match its size, or its
+    /// camera is not in the recording's sensor suite.
     pub fn write(&mut self, observation: &Observation) -> Result<(), RecordingError> {
         let tick = observation.frame.0;
         assert!(tick > self.tick, "tick {tick} comes after tick {}", self.tick);
@@ -93,24 +90,18 @@ impl RecordingWriter {
     }
 
     /// Completes the recording and returns its size in bytes.
-    ///
-    /// # Errors
-    /// If the file can't be written.
     pub fn finish(self) -> Result<u64, RecordingError> {
         self.output.finish()
     }
 
-    /// Keeps the unfinished file under its temporary name after an error of [`RecordingWriter::write`],
-    /// and returns that name.
-    ///
-    /// # Errors
-    /// If the file can't be written.
+    /// Keeps the unfinished file under its temporary name after an error of
+    /// [`RecordingWriter::write`], and returns that name.
     pub fn leave(self) -> io::Result<PathBuf> {
         self.output.leave()
     }
 
-    /// Writes the buffer as a message and clears it. `camera` is the front camera for contents that do
-    /// not belong to a camera.
+    /// Writes the buffer as a message and clears it. `camera` is the front camera for contents that
+    /// do not belong to a camera.
     fn put(
         &mut self,
         content: Content,
@@ -120,8 +111,8 @@ impl RecordingWriter {
         if self.buffer.len() > MAX_MESSAGE_BYTES {
             let (tick, bytes) = (self.tick, self.buffer.len());
             let reason = format!(
-                "a message of tick {tick} has {bytes} bytes, but a message of a recording holds at most \
-                 {MAX_MESSAGE_BYTES}"
+                "a message of tick {tick} has {bytes} bytes, but a message of a recording holds at \
+                 most {MAX_MESSAGE_BYTES}"
             );
             return Err(RecordingError::Write { path: self.output.path.clone(), reason });
         }

@@ -1,18 +1,19 @@
-//! Claims on units: each unit is driven by at most one process at a time, of all processes that use the
-//! result folder, on one machine or several.
+//! Claims on units: each unit is driven by at most one process at a time, of all processes that use
+//! the result folder, on one machine or several.
 //!
-//! A claim is a file that is written completely and then hard-linked to its name. Creating a link is
-//! exclusive on local and network file systems; no other file-system guarantee is needed.
+//! A claim is a file that is written completely and then hard-linked to its name. Creating a link
+//! is exclusive on local and network file systems; no other file-system guarantee is needed.
 //!
 //! ```text
 //! claims/RouteScenario_1711_rep0.0    claim of a process that died
 //! claims/RouteScenario_1711_rep0.1    claim of the process that took over
 //! ```
 //!
-//! The claim of the highest generation is valid, and generations have no gaps. Taking over from a dead
-//! process is creating the next generation, which succeeds for only one of several processes. Claims
-//! are never replaced or moved, so a newer claim cannot be lost. Once a result exists, claims are
-//! removed, newest first. A process that obtains a claim checks for a result before it drives.
+//! The claim of the highest generation is valid, and generations have no gaps. Taking over
+//! from a dead process is creating the next generation, which succeeds for only one of several
+//! processes. Claims are never replaced or moved, so a newer claim cannot be lost. Once a
+//! result exists, claims are removed, newest first. A process that obtains a claim checks for
+//! a result before it drives.
 
 use crate::scoring::{WriteError, write_new};
 use serde::{Deserialize, Serialize};
@@ -25,9 +26,8 @@ use tandem_timing::wall_time_unix_s;
 /// Process that holds a claim, identified uniquely among all that may use the same folder.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Holder {
-    /// Host name.
     pub host: String,
-    /// Process id.
+    /// Process id on the host.
     pub process: u32,
     /// Start time in clock ticks after boot, because process ids are reused.
     started: Option<u64>,
@@ -100,11 +100,12 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Returns the start time of a running process, in clock ticks after boot; `None` if no process has this
-/// id, or it is a zombie.
+/// Returns the start time of a running process, in clock ticks after boot; `None` if no process has
+/// this id, or it is a zombie.
 fn started(process: u32) -> Option<u64> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is a name in parentheses, which may contain any text; the third is the state.
+    // The second field is a name in parentheses, which may contain any
+    // text; the third is the state.
     let (_, fields) = line.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
@@ -125,7 +126,7 @@ fn is_hidden(_process: u32) -> bool {
     false
 }
 
-/// Content of a claim file.
+/// JSON content of a claim file.
 #[derive(Serialize, Deserialize)]
 struct ClaimFile {
     /// `None` for a claim that voids the previous generation.
@@ -147,7 +148,8 @@ pub(super) enum ClaimOutcome {
     Claimed(Claim),
     /// A running process on this machine holds the claim.
     InProgress,
-    /// A process that may run on another machine holds the claim; `None` if the claim can't be read.
+    /// A process that may run on another machine holds the claim; `None`
+    /// if the claim can't be read.
     Elsewhere(Option<Holder>),
 }
 
@@ -164,10 +166,8 @@ pub enum ClaimError {
     },
 }
 
-/// Claims the unit `id` in a folder of claims for `owner`, unless another holder is or may be alive.
-///
-/// # Errors
-/// If a claim can't be read or written.
+/// Claims the unit `id` in a folder of claims for `owner`, unless another
+/// holder is or may be alive.
 pub(super) fn claim(folder: &Path, id: &str, owner: &Holder) -> Result<ClaimOutcome, ClaimError> {
     loop {
         let newest = newest(folder, id)?;
@@ -193,11 +193,8 @@ pub(super) fn claim(folder: &Path, id: &str, owner: &Holder) -> Result<ClaimOutc
     }
 }
 
-/// Declares the claim of `id` void if its holder may be alive on another machine. Returns true if it
-/// did.
-///
-/// # Errors
-/// If a claim can't be read or written.
+/// Declares the claim of `id` void if its holder may be alive on another
+/// machine. Returns true if it did.
 pub(super) fn take_over(folder: &Path, id: &str, owner: &Holder) -> Result<bool, ClaimError> {
     let generation = match newest(folder, id)? {
         Some((generation, ClaimState::Unreadable)) => generation,
@@ -221,8 +218,8 @@ pub(super) fn clear(folder: &Path, id: &str) {
 /// Removes claims newest first, so that an interruption leaves no gap.
 fn remove_down_from(folder: &Path, id: &str, generation: u32) {
     for generation in (0..=generation).rev() {
-        // Another process may have removed it. A remaining claim is removed when the result is found
-        // again.
+        // Another process may have removed it. A remaining claim is removed when
+        // the result is found again.
         let _ = fs::remove_file(path(folder, id, generation));
     }
 }
@@ -267,8 +264,9 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // A claim that was taken over is kept: removing it would leave a gap below the newer one. If
-        // it is kept by mistake, its process ends soon and the claim becomes that of a dead process.
+        // A claim that was taken over is kept: removing it would leave a gap below the
+        // newer one. If it is kept by mistake, its process ends soon and the claim
+        // becomes that of a dead process.
         if !path(&self.folder, &self.id, self.generation + 1).exists() {
             let _ = fs::remove_file(path(&self.folder, &self.id, self.generation));
         }

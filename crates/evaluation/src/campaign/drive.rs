@@ -21,7 +21,7 @@ use tandem_timing::wall_time_unix_s;
 /// Polling interval for drives of other processes on this machine.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Drive to be run.
+/// One drive that a [`DriveUnit`] runs.
 #[derive(Clone, Copy, Debug)]
 pub struct DriveTask<'a> {
     pub unit: Unit,
@@ -30,13 +30,13 @@ pub struct DriveTask<'a> {
     pub seed: u64,
 }
 
-/// Error of the caller.
+/// Any error type of the caller's drives.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Callback that creates world and driver for one drive and calls [`run_route`](super::run_route).
 pub type DriveUnit<'a> = dyn FnMut(DriveTask<'_>) -> Result<RouteOutcome, BoxError> + 'a;
 
-/// Progress of a campaign.
+/// Progress report of a running campaign.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Progress<'a> {
     /// The folder already contained the result of this drive.
@@ -77,14 +77,15 @@ pub struct HeldElsewhere {
 /// Result of running a campaign.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CampaignSummary {
-    /// Records and averages of each setting, over all of its drives; unfinished drives count as zero.
+    /// Records and averages of each setting, over all of its drives;
+    /// unfinished drives count as zero.
     pub tables: Vec<MergedTable>,
     pub remaining: Remaining,
 }
 
 /// State of a unit after an attempt to drive it.
 enum UnitState {
-    /// A result existed before.
+    /// The unit already had a result.
     Kept(Box<Record>),
     /// This process has driven the unit.
     Driven,
@@ -97,11 +98,8 @@ enum UnitState {
 }
 
 impl Campaign {
-    /// Runs all unfinished drives and writes the table of each setting: [`drive`](Self::drive), then
-    /// [`table`](Self::table).
-    ///
-    /// # Errors
-    /// As these functions.
+    /// Runs all unfinished drives and writes the table of each setting: [`drive`](Self::drive),
+    /// then [`table`](Self::table).
     pub fn run(
         &self,
         cancel: &AtomicBool,
@@ -113,10 +111,10 @@ impl Campaign {
         Ok(CampaignSummary { tables: tables.collect::<Result<_, _>>()?, remaining })
     }
 
-    /// Calls `drive` for every unit of the shard without a complete result, until all units have one or
-    /// are claimed by processes on other machines. Several processes and threads may call this for one
-    /// folder at once: each unit is driven by one of them, and those on the same machine return only
-    /// when all their units are finished. A cancelled drive leaves no files.
+    /// Calls `drive` for every unit of the shard without a complete result, until all units have
+    /// one or are claimed by processes on other machines. Several processes and threads may call
+    /// this for one folder at once: each unit is driven by one of them, and those on the same
+    /// machine return only when all their units are finished. A cancelled drive leaves no files.
     ///
     /// # Errors
     /// If the folder belongs to other settings or can't be used, or `drive` fails.

@@ -10,8 +10,8 @@ use crate::scoring::Record;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::AtomicBool;
 
-/// Event of a running campaign. `R` is the caller's report on a drive. Workers are numbered from 0; a
-/// campaign that runs in one process has worker 0.
+/// Event of a running campaign. `R` is the caller's report on a drive. Workers are numbered from 0;
+/// a campaign that runs in one process has worker 0.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event<R> {
     /// A driver is loaded, and the result folder belongs to the campaign.
@@ -46,7 +46,8 @@ pub enum Event<R> {
         /// Exit status of the worker, as text.
         how: String,
     },
-    /// A worker was killed because its drive exceeded the wall-time limit. The drive counts as failed.
+    /// A worker was killed because its drive exceeded the wall-time limit.
+    /// The drive counts as failed.
     TimedOut {
         worker: usize,
         unit: Unit,
@@ -59,9 +60,6 @@ pub enum Event<R> {
 pub type Listener<'a, R> = dyn FnMut(&Campaign, Event<R>) + 'a;
 
 /// Runs all unfinished drives in this process.
-///
-/// # Errors
-/// If [`Campaign::drive`] fails.
 pub fn drive_in_process<R>(
     campaign: &Campaign,
     cancel: &AtomicBool,
@@ -97,8 +95,8 @@ pub struct Driven {
     pub remaining: Remaining,
 }
 
-/// Runs all unfinished drives in worker processes. Returns `None` if it was stopped before a driver was
-/// loaded.
+/// Runs all unfinished drives in worker processes. Returns `None` if it was stopped
+/// before a driver was loaded.
 ///
 /// # Errors
 /// If a worker cannot be started, dies before it drives or reports an error, if `start` rejects the
@@ -149,8 +147,8 @@ fn open<R>(campaign: &Campaign, start: &mut Start<'_>) -> Result<Event<R>, Super
     Ok(Event::Opened { kept: campaign.finished(), taken_over })
 }
 
-/// Writes crash and timeout notes, and returns the event for the caller. A worker may die after it has
-/// written a result and before it has sent `Finished`.
+/// Writes crash and timeout notes, and returns the event for the caller. A worker may die after it
+/// has written a result and before it has sent `Finished`.
 fn settle<R>(
     campaign: &Campaign,
     event: WorkerEvent<R>,

@@ -32,15 +32,13 @@ pub struct Setting {
 /// Source of the times in records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordedTime {
-    /// Simulated time: a drive starts at the Unix epoch, and its system time is its game time, so that
-    /// its result file has the same bytes on every machine and at any time.
+    /// Simulated time: a drive starts at the Unix epoch, and its system time is its game time, so
+    /// that its result file has the same bytes on every machine and at any time.
     Simulated,
-    /// Wall time.
     Wall,
 }
 
-/// Campaign before a driver is loaded, which provides its settings and sensors. The fields are those
-/// of [`Campaign`].
+/// Fields of a [`Campaign`] that are known before a driver is loaded.
 #[derive(Clone, Debug)]
 pub struct CampaignPlan {
     pub folder: PathBuf,
@@ -83,9 +81,7 @@ pub struct Campaign {
 pub struct WallTime {
     /// Seconds since the Unix epoch.
     pub started_unix_s: u64,
-    /// Duration, seconds.
     pub took_s: f64,
-    /// Process that drove.
     pub by: Holder,
 }
 
@@ -99,13 +95,12 @@ pub enum CampaignError {
         what: &'static str,
     },
     #[error(
-        "{name:?} is not a valid name of a setting: names consist of letters, digits, '-', '_', '=', \
-         ',' and '.', do not begin with '.', and are unique"
+        "{name:?} is not a valid name of a setting: names consist of letters, digits, '-', '_', \
+         '=', ',' and '.', do not begin with '.', and are unique"
     )]
     SettingName { name: String },
     #[error("cannot use result folder {path:?}")]
     Folder {
-        /// Folder or file.
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -122,7 +117,7 @@ pub enum CampaignError {
     )]
     OtherSettings {
         path: PathBuf,
-        /// One line per setting.
+        /// One line per setting that differs.
         differences: Vec<String>,
     },
     #[error(transparent)]
@@ -150,11 +145,8 @@ impl Campaign {
         self.units().filter(|&unit| self.record(unit).is_some()).count()
     }
 
-    /// Returns all records of a setting so far, of all processes, with their scores, and writes them as
-    /// `merged.json`.
-    ///
-    /// # Errors
-    /// If the file can't be written.
+    /// Returns all records of a setting so far, of all processes, with their scores, and
+    /// writes them as `merged.json`.
     pub fn table(&self, setting: usize) -> Result<MergedTable, CampaignError> {
         let path = self.setting_folder(setting).join("merged.json");
         let records = || -> Vec<Record> {
@@ -174,15 +166,12 @@ impl Campaign {
     }
 
     /// Reads the log of a finished drive.
-    ///
-    /// # Errors
-    /// If the log is missing or can't be read.
     pub fn read_log(&self, unit: Unit) -> Result<RouteLog, CampaignError> {
         read_json(&self.file(unit, "logs"))
     }
 
-    /// Reads the result of a drive; `None` unless its file is complete JSON with one finished record, of
-    /// this drive, with valid scores.
+    /// Reads the result of a drive; `None` unless its file is complete JSON with one finished
+    /// record, of this drive, with valid scores.
     pub fn record(&self, unit: Unit) -> Option<Record> {
         let mut checkpoint: Checkpoint = read_json(&self.file(unit, "routes")).ok()?;
         let is_complete = checkpoint.body.progress == [1, 1] && checkpoint.body.records.len() == 1;
@@ -191,26 +180,21 @@ impl Campaign {
         (is_complete && is_right).then_some(record)
     }
 
-    /// Reads start and duration of a drive in wall time; `None` if the file is missing or can't be read.
+    /// Reads start and duration of a drive in wall time; `None` if the file
+    /// is missing or can't be read.
     pub fn wall_time(&self, unit: Unit) -> Option<WallTime> {
         read_json(&self.file(unit, "wall")).ok()
     }
 
     /// Writes a note that a process died while it drove `unit`, with the cause `how`. After
     /// [`CRASHES_ALLOWED`] notes the unit is not driven again.
-    ///
-    /// # Errors
-    /// If the note can't be written.
     pub fn note_crash(&self, unit: Unit, how: &str) -> Result<(), CampaignError> {
         let note = serde_json::json!({ "how": how, "unix_s": wall_time_unix_s() });
         self.write_note(unit, &note)
     }
 
-    /// Writes a note that the drive of `unit` exceeded the wall-time limit, with the text `how`. The unit
-    /// is not driven again.
-    ///
-    /// # Errors
-    /// If the note can't be written.
+    /// Writes a note that the drive of `unit` exceeded the wall-time limit, with the text `how`.
+    /// The unit is not driven again.
     pub fn note_timeout(&self, unit: Unit, how: &str) -> Result<(), CampaignError> {
         let note =
             serde_json::json!({ "how": how, "unix_s": wall_time_unix_s(), "timed_out": true });
@@ -241,8 +225,8 @@ impl Campaign {
     }
 
     /// Declares void every claim of the shard whose process may run on another machine, and returns
-    /// their number. The caller must have checked that these processes have ended. If one still runs,
-    /// its unit is driven twice and counts once.
+    /// their number. The caller must have checked that these processes have ended. If one still
+    /// runs, its unit is driven twice and counts once.
     ///
     /// # Errors
     /// If the folder belongs to other settings, or a claim can't be read or written.

@@ -1,9 +1,9 @@
 //! Campaigns: many drives with one result file each, in a folder that several processes may use at
 //! once. An interrupted campaign can be continued.
 //!
-//! [`run_route`] runs one drive. [`Campaign::drive`] runs the unfinished drives of a campaign in one
-//! process; [`drive_with_workers`] starts worker processes for them and replaces crashed ones. The
-//! caller provides the world and driver of each drive, and the command that starts a worker.
+//! [`run_route`] runs one drive. [`Campaign::drive`] runs the unfinished drives of a campaign in
+//! one process; [`drive_with_workers`] starts worker processes for them and replaces crashed ones.
+//! The caller provides the world and driver of each drive, and the command that starts a worker.
 //!
 //! ```text
 //! run.json                              settings; all results of a folder have the same ones
@@ -15,10 +15,10 @@
 //! merged.json                           all records so far, in the official merged format
 //! ```
 //!
-//! A campaign of several settings has these files once per setting, in a subfolder named after it.
-//! A log is written before its result file, so every result has a log. Result files are written
-//! atomically, and a drive is finished if and only if its result file exists. All other files may be
-//! lost.
+//! A campaign of several settings has these files once per setting, in a subfolder named
+//! after it. A log is written before its result file, so every result has a log. Result
+//! files are written atomically, and a drive is finished if and only if its result file
+//! exists. All other files may be lost.
 
 mod claim;
 mod drive;

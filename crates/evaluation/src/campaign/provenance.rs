@@ -75,8 +75,8 @@ impl RunJson {
         (!self.routes.is_empty()).then(|| self.routes.len() * repetitions)
     }
 
-    /// Returns the differences from `other`, one line each: name, value, and value of `other`, which is
-    /// called `other_name` in the text.
+    /// Returns the differences from `other`, one line each: name, value, and value of `other`,
+    /// which is called `other_name` in the text.
     pub fn differences(&self, other: &Self, other_name: &str) -> Vec<String> {
         let (ours, theirs) = (self.entries(), other.entries());
         let names: BTreeSet<_> = ours.keys().chain(theirs.keys()).collect();

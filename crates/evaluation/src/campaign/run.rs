@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tandem_scene::{Command, Control, Driver, Observation, World};
 use tandem_timing::Stopwatch;
 
-/// How a drive ended.
+/// Reason why a drive ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RouteEnd {
     /// The judge ended the route.
@@ -23,7 +23,7 @@ pub enum RouteEnd {
     Cancelled,
 }
 
-/// Outcome of one drive.
+/// Outcome and logs of one drive.
 #[derive(Clone, Debug)]
 pub struct RouteOutcome {
     pub end: RouteEnd,
@@ -59,12 +59,12 @@ impl RouteOutcome {
     }
 }
 
-/// Runs `driver` in `world` until the judge ends the route (at the latest after `tick_cap` ticks; the
-/// benchmark's limit is [`TICK_CAP`]), the driver fails, or `cancel` is set. Calls `watch` at every tick
-/// after the driver has answered.
+/// Runs `driver` in `world` until the judge ends the route (at the latest after `tick_cap` ticks;
+/// the benchmark's limit is [`TICK_CAP`]), the driver fails, or `cancel` is set. Calls `watch` at
+/// every tick after the driver has answered.
 ///
-/// Each tick: observe, drive, judge, step. A command takes effect in the step that follows it. However
-/// the drive ends, even by a panic, the world's last command is a full brake.
+/// Each tick: observe, drive, judge, step. A command takes effect in the step that follows it.
+/// However the drive ends, even by a panic, the world's last command is a full brake.
 pub fn run_route(
     world: &mut dyn World,
     driver: &mut dyn Driver,

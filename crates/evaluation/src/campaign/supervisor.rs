@@ -1,8 +1,8 @@
 //! Supervisor of worker processes: starts them, receives their messages, replaces workers that die
 //! during a drive, and kills workers whose drive exceeds the wall-time limit.
 //!
-//! A worker that dies loses only its current drive. Drives are assigned by claims in the result folder
-//! (`claim.rs`), as for independent processes.
+//! A worker that dies loses only its current drive. Drives are assigned by claims in the result
+//! folder (`claim.rs`), as for independent processes.
 
 use super::drive::BoxError;
 use super::folder::CampaignError;
@@ -33,7 +33,8 @@ pub struct Workers<'a> {
     /// Returns the command that starts a program which becomes a [`Worker`](super::Worker).
     pub command: &'a dyn Fn() -> Result<Command, BoxError>,
     pub drive_limit: Option<DriveLimit>,
-    /// Receives lines of workers' standard output that are not messages, e.g. of libraries that print.
+    /// Receives lines of workers' standard output that are not messages,
+    /// e.g. of libraries that print.
     pub on_text: &'a dyn Fn(&str),
     /// Time that workers have to stop after a request; then they are killed.
     pub time_to_stop: Duration,
@@ -97,11 +98,9 @@ enum Output<R> {
 
 type OnEvent<'a, R> = dyn FnMut(WorkerEvent<R>) -> Result<(), SupervisorError> + 'a;
 
-/// Runs workers until all have ended. Workers that die during a drive, or are killed because their drive
-/// exceeds the limit, are replaced. `cancel` stops them after the current tick.
-///
-/// # Errors
-/// If `on_event` fails, a worker can't be started or reports an error. The other workers are stopped.
+/// Runs workers until all have ended. Workers that die during a drive, or are killed because their
+/// drive exceeds the limit, are replaced. `cancel` stops them after the current tick. An error of
+/// `on_event` or of one worker stops the others.
 pub(super) fn supervise<R: DeserializeOwned + Send + 'static>(
     workers: &Workers<'_>,
     cancel: &AtomicBool,
@@ -141,7 +140,7 @@ struct Pool<'a, R> {
 struct Process {
     /// `None` after the process has ended.
     child: Option<Child>,
-    /// Closed to request a stop.
+    /// Standard input, closed to request a stop.
     stdin: Option<ChildStdin>,
     is_ready: bool,
     /// Current drive and its duration.

@@ -5,11 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 use tandem_scene::random::SplitMix64;
 
-/// One drive of a campaign; settings and routes are indices into its lists.
+/// One drive of a campaign; setting and route are indices, and the repetition counts from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Unit {
     pub setting: usize,
-    /// From 0.
     pub repetition: u32,
     pub route: usize,
 }
@@ -24,8 +23,8 @@ pub fn units(settings: usize, repetitions: u32, routes: usize) -> impl Iterator<
     })
 }
 
-/// Returns the seed of the world in a repetition: `seed` in the first, a different one in each other.
-/// Depends only on its arguments, so that settings are compared under common random numbers.
+/// Returns the seed of the world in a repetition: `seed` in the first, a different one in each
+/// other. Depends only on its arguments, so that settings are compared under common random numbers.
 pub fn repetition_seed(seed: u64, repetition: u32) -> u64 {
     if repetition == 0 {
         return seed;
@@ -34,8 +33,8 @@ pub fn repetition_seed(seed: u64, repetition: u32) -> u64 {
     SplitMix64::at(seed, u64::from(repetition) - 1)
 }
 
-/// Part of a campaign's units: every `count`-th, starting with the `index`-th. Written `index/count`,
-/// from `1/count` to `count/count`.
+/// Part of a campaign's units: every `count`-th, starting with the `index`-th. Written
+/// `index/count`, from `1/count` to `count/count`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shard {
     index: usize,
@@ -117,9 +116,9 @@ mod tests {
             let mut sizes = Vec::new();
             for index in 1..=count {
                 let shard: Shard = format!("{index}/{count}").parse().unwrap();
-                let held: Vec<usize> = (0..all.len()).filter(|&unit| shard.contains(unit)).collect();
-                sizes.push(held.len());
-                held.into_iter().for_each(|unit| holders[unit] += 1);
+                let units: Vec<usize> = (0..all.len()).filter(|&unit| shard.contains(unit)).collect();
+                sizes.push(units.len());
+                units.into_iter().for_each(|unit| holders[unit] += 1);
             }
             prop_assert!(holders.iter().all(|&n| n == 1), "{holders:?}");
             prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);

@@ -1,8 +1,8 @@
 //! Worker process: drives units of a campaign for its parent process.
 //!
-//! The worker begins when it receives a line on standard input. When standard input is closed, which
-//! also happens if the parent is killed, it stops after the current tick. If it does not stop in time,
-//! the parent kills it or it terminates itself.
+//! The worker begins when it receives a line on standard input. When standard input is closed,
+//! which also happens if the parent is killed, it stops after the current tick. If it does not stop
+//! in time, the parent kills it or it terminates itself.
 
 use super::drive::{BoxError, DriveTask, Progress, Remaining};
 use super::folder::{Campaign, CampaignError};
@@ -50,8 +50,8 @@ impl Worker {
         send_line: impl Fn(&str) + 'static,
         end_soon: impl FnOnce() + Send + 'static,
     ) -> Result<Self, WorkerError> {
-        // The thread below detects the end of standard input, but does not run in a stopped process.
-        // The signal also ends a stopped process.
+        // The thread below detects the end of standard input, but does not run in a stopped
+        // process. The signal also ends a stopped process.
         #[cfg(target_os = "linux")]
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
             .map_err(|error| WorkerError::ParentDeathSignal(error.into()))?;
@@ -78,8 +78,8 @@ impl Worker {
         &self.cancel
     }
 
-    /// Reports that the driver is loaded and waits for permission to begin. Returns false if the worker
-    /// must stop instead.
+    /// Reports that the driver is loaded and waits for permission to begin. Returns false if
+    /// the worker must stop instead.
     pub fn wait_to_begin(&self, ready: Ready) -> bool {
         self.send(&Message::<()>::Ready(ready));
         // An error means that standard input was closed, and then the flag is set.
@@ -87,12 +87,9 @@ impl Worker {
         !self.cancel.load(Ordering::Relaxed)
     }
 
-    /// Runs unfinished drives of `campaign`, concurrently with other processes. `drive` runs one drive
-    /// and calls its second argument with the number of every tick. The report that it returns with the
-    /// outcome is sent to the parent process.
-    ///
-    /// # Errors
-    /// If [`Campaign::drive`] fails.
+    /// Runs unfinished drives of `campaign`, concurrently with other processes. `drive` runs one
+    /// drive and calls its second argument with the number of every tick. The report that it
+    /// returns with the outcome is sent to the parent process.
     pub fn drive<R: Serialize>(
         &self,
         campaign: &Campaign,
@@ -108,8 +105,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Reports to the parent that this worker cannot continue. The worker should then exit with success,
-    /// because a reported error is not a crash.
+    /// Reports to the parent that this worker cannot continue. The worker should then exit with
+    /// success, because a reported error is not a crash.
     pub fn fail(&self, error: &(dyn Error + 'static)) {
         self.send(&Message::<()>::Failed(RemoteError::new(error)));
     }
@@ -123,8 +120,8 @@ impl Worker {
 /// Outcome of one drive and the caller's report on it.
 pub type DriveResult<R> = Result<(RouteOutcome, R), BoxError>;
 
-/// Callback that runs one drive: creates world and driver, calls [`run_route`](super::run_route) and,
-/// at every tick, its second argument.
+/// Callback that runs one drive: creates world and driver, calls [`run_route`](super::run_route)
+/// and, at every tick, its second argument.
 pub type DriveAndReport<'a, R> =
     dyn FnMut(DriveTask<'_>, &mut dyn FnMut(u64)) -> DriveResult<R> + 'a;
 

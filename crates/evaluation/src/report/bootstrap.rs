@@ -1,11 +1,11 @@
 //! Confidence intervals of figures over routes, by a cluster bootstrap over routes.
 //!
-//! Drives of one route under several seeds are correlated, so routes are resampled, each with all its
-//! drives. Resampling single drives would give intervals that are too narrow. Every figure is a ratio
-//! of two sums over routes (a mean is a sum divided by a count). All figures of one [`Resamples`] use
-//! the same resampled routes, which makes the difference between two settings a paired one. Intervals
-//! are percentile intervals: with few routes they are too narrow, and for a figure that is the same on
-//! every route they have zero width.
+//! Drives of one route under several seeds are correlated, so routes are resampled, each with all
+//! its drives. Resampling single drives would give intervals that are too narrow. Every figure is a
+//! ratio of two sums over routes (a mean is a sum divided by a count). All figures of one
+//! [`Resamples`] use the same resampled routes, which makes the difference between two settings a
+//! paired one. Intervals are percentile intervals: with few routes they are too narrow, and for a
+//! figure that is the same on every route they have zero width.
 
 use serde::{Deserialize, Serialize};
 use tandem_scene::random::SplitMix64;
@@ -16,8 +16,8 @@ pub const RESAMPLES: usize = 10_000;
 /// Confidence level of intervals.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// Contribution of one route to a figure, which is the sum of all numerators divided by the sum of all
-/// denominators.
+/// Contribution of one route to a figure, which is the sum of all numerators divided by
+/// the sum of all denominators.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct RouteTotals {
     /// For a mean, the sum over the route's drives.
@@ -55,7 +55,8 @@ pub struct Resamples {
 }
 
 impl Resamples {
-    /// Samples `count` resamples of `n_routes` routes. Equal seeds give equal resamples on every machine.
+    /// Samples `count` resamples of `n_routes` routes. Equal seeds give equal
+    /// resamples on every machine.
     pub fn new(n_routes: usize, count: usize, seed: u64) -> Self {
         let mut random = SplitMix64::new(seed);
         let route = |_| u32::try_from(random.below(n_routes)).expect("fewer than 2³² routes");
@@ -74,8 +75,8 @@ impl Resamples {
         Some(self.with_interval(value, totals.len(), figures.collect()))
     }
 
-    /// Returns the figure of `totals` minus that of `base`, with the same resampled routes; `None` if the
-    /// denominators of either sum to 0.
+    /// Returns the figure of `totals` minus that of `base`, with the same resampled routes; `None`
+    /// if the denominators of either sum to 0.
     ///
     /// # Panics
     /// If the numbers of totals are not the number of routes.
@@ -217,7 +218,8 @@ mod tests {
             values in prop::collection::vec(-100.0..100.0_f64, 2..30),
             seed: u64,
         ) {
-            let totals: Vec<RouteTotals> = values.iter().map(|&value| RouteTotals::of_mean([value])).collect();
+            let of_route = |&value: &f64| RouteTotals::of_mean([value]);
+            let totals: Vec<RouteTotals> = values.iter().map(of_route).collect();
             let found = Resamples::new(totals.len(), 200, seed).estimate(&totals).unwrap();
             let (low, high) = (found.low.unwrap(), found.high.unwrap());
             prop_assert!(low <= high);

@@ -32,8 +32,8 @@ impl Charts {
     }
 }
 
-/// Plots histograms over a logarithmic axis of milliseconds. Those for which `shown` returns false are
-/// only in the legend.
+/// Plots histograms over a logarithmic axis of milliseconds. Those for which `shown` returns
+/// false are only in the legend.
 pub(super) fn histogram(
     y_title: &str,
     histograms: &[(&str, &LatencyHistogram)],
@@ -61,7 +61,7 @@ pub(super) fn histogram(
     plot
 }
 
-/// Curve with error bars.
+/// Points of a curve with error bars.
 pub(super) struct Curve {
     pub(super) name: String,
     /// x, y, and the lengths of the error bar below and above y.
@@ -95,8 +95,8 @@ pub(super) fn curves(x_title: &str, y_title: &str, curves: Vec<Curve>) -> Plot {
     plot
 }
 
-/// Returns the lower edges of bins in milliseconds and their shares in percent, with an empty bin at both
-/// ends.
+/// Returns the lower edges of bins in milliseconds and their shares in percent, with
+/// an empty bin at both ends.
 fn outline(histogram: &LatencyHistogram) -> (Vec<f64>, Vec<f64>) {
     let bin_of = |value_ns: u64| ((value_ns.max(1) as f64).log10() * BINS_PER_DECADE) as i64;
     let mut bins: Vec<(i64, u64)> = Vec::new();

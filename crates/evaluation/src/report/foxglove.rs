@@ -1,7 +1,7 @@
 //! Writes drives as MCAP files for Foxglove, with Foxglove's well-known schemas encoded as JSON.
 //!
-//! Foxglove's world is right-handed: x points east, y north, z up, and headings are counterclockwise.
-//! So y and headings change their sign. Times are simulation times.
+//! Foxglove's world is right-handed: x points east, y north, z up, and headings are
+//! counterclockwise. So y and headings change their sign. Times are simulation times.
 //!
 //! | topic | schema | messages |
 //! |---|---|---|
@@ -49,9 +49,6 @@ fn box_style(kind: ActorKind) -> (f64, [f64; 3]) {
 }
 
 /// Writes `log` atomically to `path`. Returns the number of messages.
-///
-/// # Errors
-/// If the file can't be written.
 pub fn write_mcap(path: &Path, log: &RouteLog) -> Result<u64, McapWriteError> {
     let options = WriteOptions::new().compression(Some(Compression::Lz4)).profile("");
     let write = || -> Result<u64, McapError> {
@@ -319,7 +316,7 @@ fn map(log: &RouteLog, time_s: f64) -> Value {
     json!({"deletions": [], "entities": entities})
 }
 
-/// Actors of each scene.
+/// Visible actors by scene of the log.
 struct Scenes {
     /// By scene: index of the track and pose.
     scenes: Vec<Vec<(usize, [f64; 3])>>,

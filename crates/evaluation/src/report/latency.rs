@@ -34,8 +34,8 @@ pub(super) fn section(run: &ReportRun, run_idx: usize, charts: &mut Charts) -> S
         let chart = charts.add(histogram("share of ticks (%)", &[("age", age)], &|_| true));
         let _ = write!(
             out,
-            "<div class=\"card\"><h4>Age of the prefix</h4>{chart}<p class=\"small\">Tick time minus \
-             capture time of the newest frame in the prefix, over ticks with a prefix.</p></div>"
+            "<div class=\"card\"><h4>Age of the prefix</h4>{chart}<p class=\"small\">Tick time \
+             minus capture time of the newest frame in the prefix, over ticks with a prefix.</p></div>"
         );
     }
     out
@@ -77,8 +77,8 @@ fn table(run: &ReportRun, timed: &[(&str, &LatencyHistogram)]) -> String {
     let _ = write!(
         out,
         "</tbody></table><p class=\"small\">Percentiles are nearest-rank, from histograms with 3 \
-         significant digits, rounded up; max is exact. Count is the number of ticks at which the stage ran, \
-         without the first {} ticks of each route. {budget} {} ticks had no prefix yet.</p>",
+         significant digits, rounded up; max is exact. Count is the number of ticks at which the \
+         stage ran, without the first {} ticks of each route. {budget} {} ticks had no prefix yet.</p>",
         run.warm_up_ticks,
         run.statistics.ticks_without_prefix(),
     );

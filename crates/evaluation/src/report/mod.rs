@@ -1,5 +1,5 @@
-//! Self-contained HTML report of a run: it opens from disk, makes no network requests, and contains all
-//! its data, replays included.
+//! Self-contained HTML report of a run: it opens from disk, makes no network requests, and contains
+//! all its data, replays included.
 
 pub mod bootstrap;
 mod charts;
@@ -27,8 +27,8 @@ const PAGE_SCRIPT: &str = include_str!("report.js");
 /// Content of a report. All text is escaped.
 pub struct Report<'a> {
     pub title: &'a str,
-    /// Caveat that is highlighted at the top, e.g. "random weights: this shows the chain, not skill";
-    /// empty for none.
+    /// Caveat that is highlighted at the top, e.g. "random weights: this shows the chain,
+    /// not skill"; empty for none.
     pub note: &'a str,
     /// Names and values of run and machine, in order: versions, seed, CPU, GPU.
     pub facts: &'a [(String, String)],
@@ -44,7 +44,7 @@ pub struct ReportRun {
     drives_total: usize,
     warm_up_ticks: usize,
     tick_budget: Option<Duration>,
-    /// One per scoring rule.
+    /// One score card per rule.
     cards: Vec<ScoreCard>,
     /// Number of drives of the set by scenario type.
     by_type: BTreeMap<String, usize>,
@@ -62,9 +62,9 @@ struct Drive {
 }
 
 impl ReportRun {
-    /// Creates a run of `driver` without drives. `drives_total` is the number of all drives of the set,
-    /// finished or not. Latencies exclude the first `warm_up_ticks` ticks of each drive. `tick_budget` is
-    /// the deadline of a tick after its observation, if there was one.
+    /// Creates a run of `driver` without drives. `drives_total` is the number of all drives of the
+    /// set, finished or not. Latencies exclude the first `warm_up_ticks` ticks of each drive.
+    /// `tick_budget` is the deadline of a tick after its observation, if there was one.
     ///
     /// # Panics
     /// If `drives_total` is 0.
@@ -152,7 +152,8 @@ fn scenario_type(name: &str) -> &str {
     }
 }
 
-/// Returns the infractions of the record without minimum-speed values, each with its tick in the log.
+/// Returns the infractions of the record without minimum-speed values,
+/// each with its tick in the log.
 fn infractions(record: &Record, events: &[LoggedEvent]) -> Vec<LoggedEvent> {
     let mut unmatched: Vec<&LoggedEvent> = events.iter().collect();
     let lists = record.infractions.lists().filter(|(key, _)| *key != MIN_SPEED_KEY);
@@ -169,7 +170,7 @@ fn infractions(record: &Record, events: &[LoggedEvent]) -> Vec<LoggedEvent> {
         .collect()
 }
 
-/// Returns the HTML page.
+/// Renders a report as an HTML page.
 pub fn render(report: &Report<'_>) -> String {
     let subtitle: Vec<String> = report
         .runs

@@ -23,7 +23,7 @@ impl Packed {
     }
 }
 
-/// Replays of a page.
+/// Selection of the replays of a page.
 pub(super) struct Replays<'a> {
     drives: Vec<(usize, &'a ReportRun, &'a Drive)>,
     /// True for each drive whose log is embedded.

@@ -14,8 +14,8 @@ use tandem_timing::Stage;
 pub(super) fn summary(run: &ReportRun) -> String {
     format!(
         "<section class=\"tiles\">{}</section><p class=\"small\">Intervals are the middle 95 % of \
-         {RESAMPLES} bootstrap resamples of routes (seed {SEED}); routes that are not finished count \
-         as 0 in estimates and resamples.</p>",
+         {RESAMPLES} bootstrap resamples of routes (seed {SEED}); routes that are not finished \
+         count as 0 in estimates and resamples.</p>",
         tiles(run)
     )
 }
@@ -37,7 +37,7 @@ pub(super) fn section(run: &ReportRun, run_idx: usize) -> String {
     out
 }
 
-/// Seed of the bootstrap.
+/// Seed of the bootstrap over routes.
 const SEED: u64 = 1;
 
 /// Computes means over all drives of the set. Routes are resampled with all their repetitions.

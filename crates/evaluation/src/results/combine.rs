@@ -1,5 +1,5 @@
-//! Combines results of several folders: of the shards of one campaign, or of the processes of the
-//! official harness.
+//! Combines results of several folders: of the shards of one campaign, or of the
+//! processes of the official harness.
 
 use super::result_folder::ResultFolder;
 use super::score_card::{RouteSet, foreign_records, missing_drives};
@@ -20,7 +20,6 @@ const PARTS: [&str; 4] = ["routes", "logs", "wall", "schedules"];
 /// Folder with notes on crashed drives.
 const CRASHES: &str = "crashes";
 
-/// Files of a campaign.
 const STILL_FILE: &str = "still.png";
 const FACTS_FILE: &str = "facts.json";
 
@@ -31,26 +30,26 @@ pub enum CombineError {
     Nothing,
     /// Some folders have a `run.json`, others have none.
     #[error(
-        "{ours:?} was written by tandem, but {foreign:?} has no run.json: merge only folders of one \
-         origin"
+        "{ours:?} was written by tandem, but {foreign:?} has no run.json: merge only folders of \
+         one origin"
     )]
     MixedOrigin { ours: PathBuf, foreign: PathBuf },
     #[error(
-        "{other:?} belongs to another campaign than {first:?}: {}; merge only shards of one campaign",
+        "{other:?} is from another campaign than {first:?}: {}; merge only shards of one campaign",
         differences.join("; ")
     )]
     OtherSettings {
         first: PathBuf,
         other: PathBuf,
-        /// One line per setting.
+        /// One line per setting that differs.
         differences: Vec<String>,
     },
     /// The `run.json` of an earlier version has no list of routes.
     #[error("run.json in {folder:?} has no list of routes: it was written by an earlier version")]
     UnknownDrives { folder: PathBuf },
     #[error(
-        "these drives have more than one record, and each may count once: {}; remove the files that \
-         should not count, or leave out a folder",
+        "these drives have more than one record, and each may count once: {}; remove the files \
+         that should not count, or leave out a folder",
         found.join("; ")
     )]
     Duplicates {
@@ -63,7 +62,7 @@ pub enum CombineError {
         found.join(", ")
     )]
     ForeignRecords {
-        /// File of each record.
+        /// Path of the file of each record.
         found: Vec<String>,
     },
     #[error("these records belong to routes that are not in {file}: {}; give the route file that \
@@ -97,7 +96,7 @@ pub struct CombinedResults {
     pub missing: Vec<String>,
     /// Route file of results of the official harness; `None` if it was not given.
     set: Option<String>,
-    /// Divisor is `total`.
+    /// Merged records, with `total` as divisor.
     pub merged: Merged,
 }
 
@@ -106,8 +105,8 @@ impl CombinedResults {
     /// Bench2Drive's 220 routes are assumed.
     ///
     /// # Errors
-    /// If the folders belong to several campaigns, or only some of them to the official harness, or a
-    /// drive has several records, or records belong to routes that are not in `set`.
+    /// If the folders belong to several campaigns, or only some of them to the official harness, or
+    /// a drive has several records, or records belong to routes that are not in `set`.
     pub fn new(folders: Vec<ResultFolder>, set: Option<&RouteSet>) -> Result<Self, CombineError> {
         let first = folders.first().ok_or(CombineError::Nothing)?;
         let (first_path, run) = (first.path.clone(), first.run.clone());
@@ -196,15 +195,12 @@ impl CombinedResults {
     }
 
     /// Writes only the merged table.
-    ///
-    /// # Errors
-    /// If the file can't be written.
     pub fn write_table(&self, file: &Path) -> Result<(), CombineError> {
         Ok(write_json(file, &self.merged)?)
     }
 
-    /// Writes a new folder atomically: the merged table and, for tandem's campaigns, the files of all
-    /// finished drives, as if one process had driven the campaign.
+    /// Writes a new folder atomically: the merged table and, for tandem's campaigns, the files of
+    /// all finished drives, as if one process had driven the campaign.
     ///
     /// # Errors
     /// If the folder is not empty, or a file can't be copied or written.
@@ -289,8 +285,8 @@ fn copy_if_present(
     copied.map_err(|source| CombineError::Copy { path, source })
 }
 
-/// Returns the records in the order of the campaign's drives, because their floating-point sum depends
-/// on it, and the drives without a record.
+/// Returns the records in the order of the campaign's drives, because their floating-point sum
+/// depends on it, and the drives without a record.
 fn in_order(
     run: &RunJson,
     records: Vec<FoundRecord>,

@@ -36,8 +36,8 @@ pub enum ResultError {
         source: serde_json::Error,
     },
     #[error(
-        "no result files in {path:?} or in its subfolders up to depth {DEPTH}: expected *.json files \
-         of the Bench2Drive harness or of its merge tool, or a folder written by `tandem eval`"
+        "no result files in {path:?} or in its subfolders up to depth {DEPTH}: expected *.json \
+         files of the Bench2Drive harness or of its merge tool, or a folder written by `tandem eval`"
     )]
     NoResults { path: PathBuf },
     /// Subfolders belong to several campaigns.
@@ -64,10 +64,10 @@ pub struct ResultFolder {
 impl ResultFolder {
     /// Reads a result file, or every result file of a folder.
     ///
-    /// If the folder has a `run.json`, as those of tandem's campaigns, the files in its `routes/` are
-    /// read. Otherwise the files of the folder are read, as by the official merge tool, or, if there are
-    /// none, those of its subfolders. Tables of a merge tool (`*merged.json`) are read only if no other
-    /// result file is found.
+    /// If the folder has a `run.json`, as those of tandem's campaigns, the files in its `routes/`
+    /// are read. Otherwise the files of the folder are read, as by the official merge tool, or, if
+    /// there are none, those of its subfolders. Tables of a merge tool (`*merged.json`) are read
+    /// only if no other result file is found.
     ///
     /// # Errors
     /// If there is no result file, or one can't be used.
@@ -105,7 +105,8 @@ impl ResultFolder {
         Ok(Self { path: path.to_owned(), run: None, records })
     }
 
-    /// Reads one file. Its `run.json` is in the same folder or, for files in `routes/`, one level up.
+    /// Reads one file. Its `run.json` is in the same folder or, for files
+    /// in `routes/`, one level up.
     fn read_file(path: &Path) -> Result<Self, ResultError> {
         let folder = tandem_files::folder_of(path);
         let run = match run_of(folder)? {
@@ -116,8 +117,8 @@ impl ResultFolder {
     }
 }
 
-/// Adds the records of result files in subfolders of `folder`; other JSON files are skipped. Returns
-/// true if a result file was found.
+/// Adds the records of result files in subfolders of `folder`; other JSON files are skipped.
+/// Returns true if a result file was found.
 fn nested(
     folder: &Path,
     depth: usize,

@@ -1,7 +1,7 @@
 //! Scores of a folder of result files, written by tandem or by the official harness.
 //!
-//! Every score is reported with the number of finished and of all drives. No drive counts twice, and
-//! all records must belong to the route set that they are scored against.
+//! Every score is reported with the number of finished and of all drives. No drive counts twice,
+//! and all records must belong to the route set that they are scored against.
 
 use super::result_folder::ResultFolder;
 use crate::campaign::error_chain_text;
@@ -51,19 +51,12 @@ pub enum ScoreError {
         /// Route id and files, one entry per drive.
         found: Vec<String>,
     },
-    /// `run.json` has the SHA-256 of another route file.
+    /// `run.json` has the SHA-256 `made_with`, but the route file has `found`.
     #[error(
         "the results in {folder:?} were made with the route file of SHA-256 {made_with}, but \
              {file} has {found}: give the file that they were made with"
     )]
-    OtherRouteFile {
-        folder: PathBuf,
-        /// SHA-256 in `run.json`.
-        made_with: String,
-        file: String,
-        /// SHA-256 of `file`.
-        found: String,
-    },
+    OtherRouteFile { folder: PathBuf, made_with: String, file: String, found: String },
     #[error("these records belong to routes that are not in {file}: {}; give the route file that \
              they were made with", found.join(", "))]
     OtherRoutes {
@@ -76,7 +69,6 @@ pub enum ScoreError {
 /// Routes that results are scored against.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RouteSet {
-    /// In file order.
     pub routes: Vec<Route>,
     /// Path of the file, as the caller gave it.
     pub file: String,
@@ -137,8 +129,8 @@ impl Figure {
 #[derive(Debug)]
 pub struct AbilityTable {
     pub abilities: Result<Abilities, AbilityError>,
-    /// True if junctions were estimated without a map, so that traffic signs and the mean are
-    /// approximate.
+    /// True if junctions were estimated without a map, so that traffic signs
+    /// and the mean are approximate.
     pub is_approximate: bool,
 }
 
@@ -182,16 +174,15 @@ impl Serialize for AbilityTable {
     }
 }
 
-/// Scores of one repetition.
+/// Scores of one repetition of all routes.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Repetition {
-    /// From 0.
+    /// Number of the repetition, from 0.
     pub repetition: u32,
-    /// Drives with a record.
+    /// Number of drives with a record.
     pub finished: usize,
     /// 0 to 100; `None` where [`ScoreCard::driving_score`] is.
     pub driving_score: Option<f64>,
-    /// 0 to 1.
     pub success_rate: Option<f64>,
 }
 
@@ -217,7 +208,7 @@ impl OfficialTool {
 pub struct ScoreCard {
     /// `official` or `corrected`.
     pub rule: &'static str,
-    /// Drives with a record.
+    /// Number of drives with a record.
     pub finished: usize,
     /// Drives of the route set: routes × repetitions.
     pub total: usize,
@@ -235,7 +226,7 @@ pub struct ScoreCard {
     pub official_tool: OfficialTool,
     /// Percent of the surrounding traffic's speed.
     pub efficiency: Figure,
-    /// 0 to 1.
+    /// Share of smooth windows, 0 to 1.
     pub smoothness: Figure,
     /// By the sign rule of release 0.0.4.
     #[serde(rename = "abilities_0_0_4")]
@@ -245,8 +236,8 @@ pub struct ScoreCard {
     pub abilities_003: AbilityTable,
     /// Number of drives by status.
     pub statuses: BTreeMap<String, usize>,
-    /// Number of infractions by key of the record, `min_speed_infractions`, which cost no score,
-    /// included.
+    /// Number of infractions by key of the record, `min_speed_infractions`,
+    /// which cost no score, included.
     pub infractions: BTreeMap<String, usize>,
     /// Route ids of the set's drives without a record.
     pub missing: Vec<String>,
@@ -370,8 +361,8 @@ impl ScoreCard {
         let Some((score, success)) = self.driving_score.zip(self.success_rate) else {
             let OfficialTool { score_sum_over_220, successes_over_220 } = self.official_tool;
             return format!(
-                "{drives}, no driving score by the official rule, which divides the sums of any set \
-                 by 220 (scores {score_sum_over_220:.2}, successes {:.1} %): --rule corrected \
+                "{drives}, no driving score by the official rule, which divides the sums of any \
+                 set by 220 (scores {score_sum_over_220:.2}, successes {:.1} %): --rule corrected \
                  divides by {total}",
                 successes_over_220 * 100.0
             );
@@ -406,8 +397,8 @@ fn check_records(folder: &ResultFolder, set: &RouteSet) -> Result<(), ScoreError
     Ok(())
 }
 
-/// Repetitions that a folder should hold: those of `run.json`, if there is one, and those of its
-/// records.
+/// Repetitions that a folder should hold: those of `run.json`, if there is
+/// one, and those of its records.
 fn repetitions(folder: &ResultFolder) -> BTreeSet<u32> {
     let mut found: BTreeSet<u32> = folder.records.iter().map(FoundRecord::repetition).collect();
     let planned = folder.run.as_ref().map_or(1, |run| run.repetitions);

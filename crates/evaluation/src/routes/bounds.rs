@@ -1,14 +1,14 @@
 //! Bounds of the numbers in route files.
 //!
-//! Worlds sample distances into points, so a mistyped digit would cost memory and time, and its drive
-//! would be recorded as a failure of the driver. The bounds are a few times what the longest public
-//! route files need: those of CARLA's leaderboard 2, whose routes are 11.4 km long.
+//! Worlds sample distances into points, so a mistyped digit would cost memory and time, and its
+//! drive would be recorded as a failure of the driver. The bounds are a few times what the longest
+//! public route files need: those of CARLA's leaderboard 2, whose routes are 11.4 km long.
 
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use std::ops::RangeInclusive;
 
-/// Horizontal coordinates, meters. UTM northings, the largest coordinates of maps, are at most
-/// 10,000 km.
+/// Horizontal coordinates, meters. UTM northings, the largest coordinates of
+/// maps, are at most 10,000 km.
 pub(super) const COORDINATE_M: RangeInclusive<f64> = -2e7..=2e7;
 
 /// Heights, meters. Roads exist between -430 and 5,800 m.
@@ -63,8 +63,8 @@ pub enum LineProblem {
     },
     /// A key point is far from its neighbors, which are close to each other.
     #[error(
-        "key point {number} ({}) is {away_m:.0} m away from its neighbors, which are {apart_m:.1} m \
-         apart: this is not a drivable route",
+        "key point {number} ({}) is {away_m:.0} m away from its neighbors, which are {apart_m:.1} \
+         m apart: this is not a drivable route",
         position_text(*position)
     )]
     Stray {
@@ -110,8 +110,8 @@ pub(super) fn check_line(key_points: &[DVec3]) -> Result<(), LineProblem> {
     Ok(())
 }
 
-/// Returns the distance from `position` to the nearest key point, meters, if it exceeds
-/// [`LONGEST_GAP_M`].
+/// Returns the distance from `position` to the nearest key point, meters, if it
+/// exceeds [`LONGEST_GAP_M`].
 pub(super) fn out_of_reach_m(position: DVec2, key_points: &[DVec3]) -> Option<f64> {
     let away = |point: &DVec3| point.xy().distance(position);
     let away_m = key_points.iter().map(away).fold(f64::INFINITY, f64::min);

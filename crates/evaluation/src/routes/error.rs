@@ -17,7 +17,6 @@ pub enum RouteFileError {
     #[error("{file}:{line}: not well-formed XML, expected a <{root}> document")]
     Xml {
         file: String,
-        /// From 1.
         line: u32,
         /// Expected document element.
         root: &'static str,
@@ -33,10 +32,10 @@ pub enum RouteFileError {
     #[error("{file}: no <{element}> below the document element, expected at least one")]
     Empty {
         file: String,
-        /// Expected element.
+        /// Element of which at least one is expected.
         element: &'static str,
     },
-    /// Error in one element.
+    /// Error in one element of the file.
     #[error("{file}:{line}: {}{problem}", route.as_ref().map(|id| format!("route {id}: ")).unwrap_or_default())]
     Element {
         file: String,
@@ -70,18 +69,14 @@ pub enum Problem {
     )]
     FarFromRoute {
         element: String,
-        /// World frame, meters.
+        /// Position in the world frame, meters.
         x: f64,
-        /// World frame, meters.
         y: f64,
         /// Distance from the nearest key point, meters.
         away_m: f64,
     },
     #[error("this id was used before, at line {first_line}; expected unique ids")]
-    DuplicateId {
-        /// From 1.
-        first_line: u32,
-    },
+    DuplicateId { first_line: u32 },
     #[error(
         "{found} <position> below <waypoints>, expected at least 2 (or 2 <waypoint> in the route \
          itself, as in files of leaderboard 1.0)"

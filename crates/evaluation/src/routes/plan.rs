@@ -1,5 +1,5 @@
-//! Data that the harness derives from a dense route before an agent drives it: geographic coordinates,
-//! the downsampled plan, the scenarios that are kept, and the weather along the route.
+//! Data that the harness derives from a dense route before an agent drives it: geographic
+//! coordinates, the downsampled plan, the scenarios that are kept, and the weather along the route.
 
 use crate::scoring::{Rule, polyline_length_m};
 use glam::DVec3;
@@ -7,8 +7,8 @@ use roxmltree::Document;
 use std::collections::BTreeMap;
 use tandem_scene::{GeoReference, RoutePlan, TriggerPoint, WeatherKeyframe};
 
-/// A scenario is kept if a route point is horizontally nearer to its trigger than this and the trigger
-/// is less than this above the point, meters.
+/// A scenario is kept if a route point is horizontally nearer to its trigger than this and the
+/// trigger is less than this above the point, meters.
 const TRIGGER_REACH_M: f64 = 2.0;
 /// Largest difference of the headings of trigger and route point, degrees.
 const TRIGGER_ANGLE_DEG: f64 = 10.0;
@@ -46,8 +46,8 @@ pub enum GeoReferenceError {
     NotANumber { token: String },
 }
 
-/// Returns the indices of the points of `plan` that an agent receives: the first, the last, every change
-/// of maneuver, and one after each `spacing_m` of skipped points.
+/// Returns the indices of the points of `plan` that an agent receives: the first, the last, every
+/// change of maneuver, and one after each `spacing_m` of skipped points.
 pub fn downsampled(plan: &RoutePlan, spacing_m: f64) -> Vec<usize> {
     let points = &plan.points;
     let mut kept = Vec::new();
@@ -68,8 +68,8 @@ pub fn downsampled(plan: &RoutePlan, spacing_m: f64) -> Vec<usize> {
     kept
 }
 
-/// True if the harness keeps a scenario with this trigger: a point of the route is below it and has its
-/// direction. A trigger may be any distance below the route.
+/// True if the harness keeps a scenario with this trigger: a point of the route is below it and has
+/// its direction. A trigger may be any distance below the route.
 pub fn is_on_route(plan: &RoutePlan, trigger: &TriggerPoint) -> bool {
     plan.points.iter().any(|point| {
         let offset = trigger.position - point.position;
@@ -80,8 +80,8 @@ pub fn is_on_route(plan: &RoutePlan, trigger: &TriggerPoint) -> bool {
     })
 }
 
-/// Error returned when weather keyframes do not cover the route. The official harness raises an
-/// exception here.
+/// Error returned when weather keyframes do not cover the route. The official
+/// harness raises an exception here.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[error(
     "weather goes from {from} % to {to} % of the route, expected 0 % to 100 %: add keyframes, or \
@@ -94,14 +94,14 @@ pub struct WeatherGap {
     pub to: f64,
 }
 
-/// Returns the weather at each of `points`, interpolated by distance along the route. `keyframes` must be
-/// sorted by percentage. Each point has the fields of the keyframe before it.
+/// Returns the weather at each of `points`, interpolated by distance along the route. `keyframes`
+/// must be sorted by percentage. Each point has the fields of the keyframe before it.
 ///
 /// # Errors
 /// If the keyframes do not cover 0 to 100 %; [`Rule::Corrected`] uses the nearest one instead.
 ///
 /// # Panics
-/// If `keyframes` is empty.
+/// If `keyframes` contains no keyframe.
 pub fn weather_along(
     keyframes: &[WeatherKeyframe],
     points: &[DVec3],

@@ -1,7 +1,7 @@
 //! Reads route files in the Bench2Drive XML format.
 //!
-//! Accepts what the official parser accepts, and rejects what the harness would fail on later, with an
-//! error that contains file, line, route and the expected value.
+//! Accepts what the official parser accepts, and rejects what the harness would fail on later, with
+//! an error that contains file, line, route and the expected value.
 
 use super::bounds::{
     COORDINATE_M, HEIGHT_M, LineProblem, SCENARIO, WEATHER, YAW_DEG, check_line, out_of_reach_m,
@@ -17,8 +17,8 @@ use std::path::Path;
 use tandem_scene::{Route, ScenarioSpec, TriggerPoint, WeatherKeyframe};
 use tandem_xml::{DocumentError, decode};
 
-/// Default weather: that of CARLA, except cloudiness and sun altitude, which the benchmark sets. Units
-/// are percent, degrees, and CARLA's own scales.
+/// Default weather: that of CARLA, except cloudiness and sun altitude, which the benchmark sets.
+/// Units are percent, degrees, and CARLA's own scales.
 const BASE_WEATHER: [(&str, f64); 14] = [
     ("cloudiness", 50.0),
     ("precipitation", 0.0),
@@ -44,8 +44,8 @@ pub fn read_routes(path: &Path) -> Result<Vec<Route>, RouteFileError> {
     parse_routes(read(path)?, &path.display().to_string())
 }
 
-/// Parses all routes of a document: every `<route>` below the document element, in file order. `bytes`
-/// are text in the encoding that the document declares. Errors name the file `file`.
+/// Parses all routes of a document: every `<route>` below the document element, in file order.
+/// `bytes` are text in the encoding that the document declares. Errors name the file `file`.
 ///
 /// # Errors
 /// If the document is not valid; the first error is returned.
@@ -175,8 +175,8 @@ impl ErrorContext<'_> {
         ))
     }
 
-    /// Checks the numeric attributes of a scenario's element. Attributes that are not numbers are text
-    /// for the scenario.
+    /// Checks the numeric attributes of a scenario's element. Attributes that are not numbers
+    /// are text for the scenario.
     fn check_parameter(
         self,
         node: Node<'_, '_>,
@@ -236,8 +236,9 @@ fn parse_route(node: Node<'_, '_>, context: ErrorContext<'_>) -> Result<Route, R
     Ok(Route { id, town, key_points, scenarios, weather: parse_weathers(node, context)? })
 }
 
-/// Returns the key points in any of three forms: `<position>` below `<waypoints>` (Bench2Drive,
-/// leaderboard 2.0), `<waypoint>` below `<waypoints>`, or `<waypoint>` in the route (leaderboard 1.0).
+/// Returns the key points in any of three forms: `<position>` below `<waypoints>`
+/// (Bench2Drive, leaderboard 2.0), `<waypoint>` below `<waypoints>`, or `<waypoint>` in
+/// the route (leaderboard 1.0).
 fn key_points<'a, 'i>(node: Node<'a, 'i>) -> Vec<Node<'a, 'i>> {
     let mut points: Vec<Node<'_, '_>> = elements_in_child(node, "waypoints", "position").collect();
     if points.is_empty() {

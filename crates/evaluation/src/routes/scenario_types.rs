@@ -53,8 +53,8 @@ pub const SCENARIO_TYPES: [&str; 44] = [
 ];
 
 /// Returns a note for the record that lists the scenarios of `route` whose types are not in
-/// [`SCENARIO_TYPES`]; `None` without such scenarios. The route is driven without them, as the official
-/// harness drives a route without the scenarios that it cannot build.
+/// [`SCENARIO_TYPES`]; `None` without such scenarios. The route is driven without them, as the
+/// official harness drives a route without the scenarios that it cannot build.
 pub fn unsupported_scenarios(route: &Route) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for scenario in &route.scenarios {

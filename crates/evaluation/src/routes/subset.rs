@@ -2,7 +2,7 @@
 
 use tandem_scene::{Route, RouteId};
 
-/// Error in a route subset.
+/// Error in the text of a route subset.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubsetError {
     #[error("route {id:?} of the route subset is not in the route file")]
@@ -13,9 +13,9 @@ pub enum SubsetError {
     Repeated { id: RouteId },
 }
 
-/// Returns the routes of `subset`, in file order. A subset is a list of ids and ranges of ids, separated
-/// by commas, e.g. `1,5-9`. A range contains the routes between its two ids in the file. An empty subset
-/// selects all routes.
+/// Returns the routes of `subset`, in file order. A subset is a list of ids and ranges of ids,
+/// separated by commas, e.g. `1,5-9`. A range contains the routes between its two ids in the file.
+/// An empty subset selects all routes.
 ///
 /// # Errors
 /// If an id is unknown or occurs twice, or a range is reversed.
@@ -41,8 +41,8 @@ pub fn select_subset(routes: Vec<Route>, subset: &str) -> Result<Vec<Route>, Sub
     Ok(chosen.map(|(route, _)| route).collect())
 }
 
-/// Returns the first and last position of a part of a subset. Ids may contain hyphens: the part is an id
-/// if such a route exists, otherwise the first hyphen between two ids separates a range.
+/// Returns the first and last position of a part of a subset. Ids may contain hyphens: the part is
+/// an id if such a route exists, otherwise the first hyphen between two ids separates a range.
 fn range(
     part: &str,
     position_of: &dyn Fn(&str) -> Option<usize>,

@@ -127,8 +127,8 @@ pub struct FirstJunction {
     pub points: usize,
 }
 
-/// Consecutive key points farther apart than this are assumed to have a junction between them,
-/// meters.
+/// Consecutive key points farther apart than this are assumed to have a
+/// junction between them, meters.
 const JUNCTION_GAP_M: f64 = 12.0;
 
 impl FirstJunction {
@@ -158,11 +158,11 @@ impl FirstJunction {
 /// Number of points beyond the junction entry that must have been driven for signs to count.
 const POINTS_BEYOND_SIGN: usize = 8;
 
-/// Abilities of one run.
+/// Success ratio of each ability in one run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Abilities {
-    /// By ability, 0 to 1, in the order of [`Ability::ALL`]; `None` for a group without routes, which
-    /// only the corrected rule permits.
+    /// By ability, 0 to 1, in the order of [`Ability::ALL`]; `None` for a group without routes,
+    /// which only the corrected rule permits.
     pub ratios: [Option<f64>; 5],
     /// Number of routes in each ratio.
     pub routes: [usize; 5],
@@ -181,8 +181,8 @@ pub enum AbilityError {
     )]
     EmptyGroup { group: &'static str },
     #[error(
-        "route {route_id} requires obeying signs, but no junction was found on it, which the official \
-         rule needs: use the corrected rule"
+        "route {route_id} requires obeying signs, but no junction was found on it, which the \
+         official rule needs: use the corrected rule"
     )]
     NoJunction { route_id: RouteId },
 }

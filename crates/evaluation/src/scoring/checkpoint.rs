@@ -1,5 +1,5 @@
-//! Result files: checkpoints and merged tables with the keys, key order and number formats of the
-//! official harness.
+//! Result files: checkpoints and merged tables with the keys, key order and number
+//! formats of the official harness.
 
 use super::python::{float_text, round};
 use super::record::{Infractions, Record, Scores};
@@ -14,7 +14,7 @@ pub struct Checkpoint {
     pub body: CheckpointBody,
     /// `Started`, `Finished`, `Rejected`, `Crashed` or `Invalid`.
     pub entry_status: String,
-    /// True only for `Finished`.
+    /// True if and only if the status is `Finished`.
     pub eligible: bool,
     /// One icon name per declared sensor.
     pub sensors: Vec<String>,
@@ -44,9 +44,9 @@ pub enum MaybeGlobal {
 /// Averages over all routes of a result file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalRecord {
-    /// Always −1.
+    /// Always −1 in the official format.
     pub index: i64,
-    /// Always −1.
+    /// Always −1 in the official format.
     pub route_id: i64,
     /// Worst status of all routes: `Failed`, `Completed` or `Perfect`.
     pub status: String,
@@ -56,8 +56,8 @@ pub struct GlobalRecord {
     pub meta: GlobalMeta,
 }
 
-/// Infractions per kilometer, rounded to 3 digits; lane departures are kilometers instead. Fields in
-/// key order; [`InfractionKind`](super::InfractionKind) explains the names.
+/// Infractions per kilometer, rounded to 3 digits; lane departures are kilometers instead. Fields
+/// in key order; [`InfractionKind`](super::InfractionKind) explains the names.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct InfractionRates {
     pub collisions_layout: f64,
@@ -77,7 +77,7 @@ pub struct InfractionRates {
 /// One value per score, in key order.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalScores {
-    /// Driving score, 0 to 100.
+    /// Driving score of all routes, 0 to 100.
     pub score_composed: f64,
     /// Route completion, percent.
     pub score_route: f64,
@@ -85,14 +85,14 @@ pub struct GlobalScores {
     pub score_penalty: f64,
 }
 
-/// Sums over all routes.
+/// Lengths and durations, summed over all routes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct GlobalMeta {
     /// Length of all routes, meters.
     pub total_length: f64,
-    /// Simulation time, seconds.
+    /// Simulation time of all routes, seconds.
     pub duration_game: f64,
-    /// Wall time, seconds.
+    /// Wall time of all routes, seconds.
     pub duration_system: f64,
     /// Route id, index and status of every failed route.
     pub exceptions: Vec<(String, usize, String)>,
@@ -121,7 +121,7 @@ impl GlobalRecord {
     /// Averages `records` over `routes_total` routes. Routes without a record count as zero.
     ///
     /// # Panics
-    /// If `routes_total` is 0.
+    /// If `routes_total`, the divisor, is 0.
     pub fn new(records: &[Record], routes_total: usize) -> Self {
         assert!(routes_total > 0, "averages over no routes");
         let mean = |score: fn(&Scores) -> f64| {
@@ -234,8 +234,8 @@ pub(super) fn sum(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.fold(0.0, |total, number| total + number)
 }
 
-/// Parses the meters in "Agent went outside its route lanes for about 4.251 meters (…": the ninth
-/// word.
+/// Parses the meters in "Agent went outside its route lanes for about 4.251
+/// meters (…": the ninth word.
 fn meters_of_lane_message(message: &str) -> Option<f64> {
     message.split(' ').nth(8)?.parse().ok()
 }
@@ -283,7 +283,6 @@ pub struct MergedTable {
     /// Successes divided by the number of drives of the campaign, 0 to 1.
     #[serde(rename = "success rate")]
     pub success_rate: f64,
-    /// Number of records.
     #[serde(rename = "eval num")]
     pub finished: usize,
     #[serde(skip)]
@@ -312,8 +311,8 @@ impl Serialize for MergedRecord {
 }
 
 impl MergedTable {
-    /// Merges `records` of a campaign of `routes` routes with `repetitions` drives each. Drives without
-    /// a record count as zero. The official tool always divides by 220 instead.
+    /// Merges `records` of a campaign of `routes` routes with `repetitions` drives each. Drives
+    /// without a record count as zero. The official tool always divides by 220 instead.
     ///
     /// # Panics
     /// If `routes` or `repetitions` is 0.

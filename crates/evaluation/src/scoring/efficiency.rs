@@ -1,4 +1,5 @@
-//! Driving efficiency: mean of a run's average speeds, in percent of the surrounding traffic's speed.
+//! Driving efficiency: mean of a run's average speeds, in percent of the
+//! surrounding traffic's speed.
 
 use super::rule::Rule;
 use serde_json::Value;
@@ -20,14 +21,14 @@ pub enum EfficiencyError {
     },
     /// All values were dropped, so that the official tool divides by zero.
     #[error(
-        "all minimum-speed values of a route are above 1000 %, and the official rule divides by the \
-         number of the others: use the corrected rule, which leaves the route out"
+        "all minimum-speed values of a route are above 1000 %, and the official rule divides by \
+         the number of the others: use the corrected rule, which leaves the route out"
     )]
     AllDropped,
 }
 
-/// Computes the efficiency of one route from its minimum-speed messages, percent; `None` without a
-/// value.
+/// Computes the efficiency of one route from its minimum-speed messages,
+/// percent; `None` without a value.
 ///
 /// # Errors
 /// If a message is not text with a percentage, or by the official rule if every value was dropped.
@@ -56,7 +57,8 @@ pub fn route_efficiency<'a>(
     }
 }
 
-/// Returns the first number in `text` that starts a word and is directly followed by a percent sign.
+/// Returns the first number in `text` that starts a word and is directly
+/// followed by a percent sign.
 fn first_percentage(text: &str) -> Option<f64> {
     let bytes = text.as_bytes();
     let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';

@@ -25,9 +25,6 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError>
 }
 
 /// Writes `value` atomically as JSON on one line.
-///
-/// # Errors
-/// As [`write_json`].
 pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
     serde_json::to_vec(value)
         .map_err(io::Error::from)
@@ -37,9 +34,6 @@ pub fn write_json_compact(path: &Path, value: &impl Serialize) -> Result<(), Wri
 
 /// Writes `value` as [`write_json`] does, unless the file exists. Of several concurrent writers one
 /// succeeds. Returns true if this one did.
-///
-/// # Errors
-/// As [`write_json`].
 pub(crate) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, WriteError> {
     let written = json_text(value).and_then(|text| tandem_files::write_new(path, &text));
     written.map_err(|source| WriteError { path: path.to_owned(), source })

@@ -22,7 +22,7 @@ pub struct FoundRecord {
     pub route_id: String,
     /// `Perfect`, `Completed`, `Failed`, `Failed - reason`, or another text.
     pub status: String,
-    /// Driving score, 0 to 100.
+    /// Driving score of the record, 0 to 100.
     pub score_composed: f64,
     /// Route completion, percent; `None` if the record has no such key.
     pub score_route: Option<f64>,
@@ -64,7 +64,7 @@ pub enum MergeError {
     )]
     Range {
         file: String,
-        /// Route id of the record.
+        /// Official name of the record.
         place: String,
         key: &'static str,
         found: String,
@@ -103,7 +103,8 @@ impl FoundRecord {
         notes.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// Returns a description if the driving score is not the product of route completion and penalty.
+    /// Returns a description if the driving score is not the product of
+    /// route completion and penalty.
     pub fn contradiction(&self) -> Option<String> {
         let (composed, route, penalty) =
             (self.score_composed, self.score_route?, self.score_penalty?);
@@ -196,7 +197,7 @@ pub fn is_result_file_name(name: &str) -> bool {
     name.ends_with(".json") && !name.contains("merged.json")
 }
 
-/// Form of a result file.
+/// Form of a file of result records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Form {
     /// Written by a process of the official harness.
@@ -205,8 +206,8 @@ enum Form {
     Table,
 }
 
-/// Parses the records of a result file: one that the harness wrote, or a table of a merge tool, whose
-/// records may also be at the top level, without `_checkpoint`. Errors name the file `file`.
+/// Parses the records of a result file: one that the harness wrote, or a table of a merge tool,
+/// whose records may also be at the top level, without `_checkpoint`. Errors name the file `file`.
 ///
 /// # Errors
 /// If the text is not JSON, a key that scores need is missing, or a score is outside its range.
@@ -219,9 +220,6 @@ pub fn records_of(file: &str, text: &str) -> Result<Vec<FoundRecord>, MergeError
 }
 
 /// Parses as [`records_of`] does; returns `None` for JSON without records.
-///
-/// # Errors
-/// As [`records_of`].
 pub(crate) fn found_records(
     file: &str,
     text: &str,
@@ -282,13 +280,11 @@ pub(crate) struct Means {
     pub(crate) driving_score: f64,
     /// Successes divided by the divisor, 0 to 1.
     pub(crate) success_rate: f64,
-    /// Number of records.
     pub(crate) finished: usize,
 }
 
 impl Means {
-    /// # Panics
-    /// If `divisor` is 0.
+    /// Panics if `divisor` is 0.
     pub(crate) fn new<'a>(
         records: impl Iterator<Item = &'a FoundRecord> + Clone,
         divisor: usize,
@@ -308,7 +304,7 @@ impl Merged {
     /// Merges `records`; sums are divided by `divisor`. Duplicates count twice, see [`duplicates`].
     ///
     /// # Panics
-    /// If `divisor` is 0.
+    /// If `divisor`, the number of drives, is 0.
     pub fn new(mut records: Vec<FoundRecord>, divisor: usize) -> Self {
         let Means { driving_score, success_rate, finished } = Means::new(records.iter(), divisor);
         // By route id as text, descending: the order of the official tool.

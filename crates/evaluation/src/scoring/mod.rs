@@ -1,5 +1,5 @@
-//! Criteria, scores, and result records with the keys, key order and number formats of the official
-//! tools.
+//! Criteria, scores, and result records with the keys, key order and number
+//! formats of the official tools.
 
 mod ability;
 mod checkpoint;

@@ -6,9 +6,6 @@ use serde_json::Value;
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
 /// Parses JSON. Numbers that are not finite become null; a byte order mark is skipped.
-///
-/// # Errors
-/// If the text is not valid JSON apart from that.
 pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     let text = text.trim_start_matches('\u{feff}');
     serde_json::from_str(text).or_else(|error| match without_not_finite(text) {

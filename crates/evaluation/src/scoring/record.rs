@@ -10,7 +10,7 @@ use tandem_scene::RouteId;
 /// Key of the minimum-speed values: the only infractions that neither cost score nor end a route.
 pub const MIN_SPEED_KEY: &str = "min_speed_infractions";
 
-/// Result of one drive.
+/// Record of one drive in a result file.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Position in the file's route list.
@@ -34,8 +34,8 @@ pub struct Record {
     /// Notes for the reader of the result. The official format has no such key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// Degraded operation that the scores do not show. `None` if all values are zero, and in records
-    /// of other harnesses.
+    /// Degraded operation that the scores do not show. `None` if all values are zero, and in
+    /// records of other harnesses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety: Option<Safety>,
 }
@@ -96,7 +96,7 @@ pub struct Scores {
     pub score_route: Number,
     /// Infraction penalty: the product of the factors of all infractions.
     pub score_penalty: f64,
-    /// Driving score, 0 to 100.
+    /// Driving score: completion × penalty, 0 to 100.
     pub score_composed: f64,
 }
 
@@ -105,7 +105,7 @@ pub struct Scores {
 pub struct Meta {
     /// Length of the dense route, meters; the integer 0 if it was never loaded.
     pub route_length: Number,
-    /// Simulation time, seconds.
+    /// Simulation time of the drive, seconds.
     pub duration_game: f64,
     /// Time on the run's clock, seconds: wall time, or simulation time where time is simulated.
     pub duration_system: f64,
@@ -136,8 +136,8 @@ pub struct RouteIdentity {
 }
 
 impl RouteIdentity {
-    /// Names one drive along a route. `repetition` counts from 0, `started_unix_s` is seconds since the
-    /// Unix epoch, which the save name prints in UTC.
+    /// Names one drive along a route. `repetition` counts from 0, `started_unix_s` is seconds since
+    /// the Unix epoch, which the save name prints in UTC.
     pub fn new(
         route: &tandem_scene::Route,
         repetition: u32,
@@ -173,8 +173,8 @@ pub fn route_id(route: &RouteId, repetition: u32) -> String {
 }
 
 /// Splits the official name of a drive into route id and repetition. An id may contain any text,
-/// underscores and `_rep` included. Names of other forms are split as the official tools do: the id is
-/// the text between the first two underscores, the repetition 0.
+/// underscores and `_rep` included. Names of other forms are split as the official tools do: the id
+/// is the text between the first two underscores, the repetition 0.
 pub fn split_route_id(route_id: &str) -> (&str, u32) {
     let named = route_id.strip_prefix("RouteScenario_").and_then(|rest| {
         let (id, repetition) = rest.rsplit_once("_rep")?;
@@ -218,8 +218,8 @@ fn month_and_day(mut days_since_epoch: u64) -> (u64, u64) {
 }
 
 impl Scores {
-    /// True if a drive can have these scores: values in range, and a driving score that is their
-    /// product.
+    /// True if a drive can have these scores: values in range, and a driving
+    /// score that is their product.
     pub fn is_possible(&self) -> bool {
         let route = self.score_route.value();
         (0.0..=100.0).contains(&route)

@@ -5,8 +5,8 @@ use serde_json::Value;
 /// Statuses for which the route and all later ones are driven again.
 const DRIVEN_AGAIN: [&str; 3] = ["Failed", "Failed - Simulation crashed", "Failed - Agent crashed"];
 
-/// Returns the index in `route_ids` at which the harness resumes the result file with this text; `None`
-/// if it starts from the beginning.
+/// Returns the index in `route_ids` at which the harness resumes the result file with this text;
+/// `None` if it starts from the beginning.
 pub fn resume_index(text: &str, route_ids: &[String]) -> Option<usize> {
     let file: Value = serde_json::from_str(text).ok()?;
     let entry_status = file.get("entry_status")?.as_str()?;

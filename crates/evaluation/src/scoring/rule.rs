@@ -31,7 +31,7 @@ impl fmt::Display for Rule {
 /// Difference between the two rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deviation {
-    /// Score that differs.
+    /// Name of the score that differs.
     pub figure: &'static str,
     pub official: &'static str,
     pub corrected: &'static str,

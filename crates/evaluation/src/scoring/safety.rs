@@ -7,8 +7,8 @@ use tandem_scene::{Observation, TICK, TickReport};
 
 /// Counts of degraded ticks of one drive, and the greatest ages of the inputs of its commands.
 ///
-/// Stored under tandem's own key `safety` of a record, which is omitted if all values are zero, as for
-/// drivers that answer every tick at once from current sensor data.
+/// Stored under tandem's own key `safety` of a record, which is omitted if all values are zero, as
+/// for drivers that answer every tick at once from current sensor data.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Safety {
     /// Ticks at which the command of the previous tick was applied again.
@@ -19,8 +19,8 @@ pub struct Safety {
     pub prefills_failed: u64,
     /// Ticks at which the state filter diverged and was restarted.
     pub filter_restarts: u64,
-    /// Greatest age of the prefix KV cache (of the scene, for drivers without one) that a command was
-    /// computed from, seconds.
+    /// Greatest age of the prefix KV cache (of the scene, for drivers without one) that a command
+    /// was computed from, seconds.
     pub oldest_prefix_s: f64,
     /// Greatest age of a camera image when the driver received it, seconds.
     pub oldest_camera_s: f64,

@@ -25,19 +25,17 @@ const TICK_S: f64 = 0.05;
 const BOUNDS: [(f64, f64); 6] =
     [(-4.05, 2.40), (-4.89, 4.89), (-8.37, 8.37), (-4.13, 4.13), (-1.93, 1.93), (-0.95, 0.95)];
 
-/// Motion at one step in the world frame, with the keys of the official tool.
+/// Motion at one step in the world frame, with the keys of the official tool. Accelerations are in
+/// m/s², and `forward_vector` and `right_vector` are unit vectors.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct MotionSample {
-    /// In m/s².
     #[serde(deserialize_with = "vector")]
     pub acceleration: [f64; 3],
     /// Degrees/s, as reported by CARLA.
     #[serde(deserialize_with = "vector")]
     pub angular_velocity: [f64; 3],
-    /// Unit vector.
     #[serde(deserialize_with = "vector")]
     pub forward_vector: [f64; 3],
-    /// Unit vector.
     #[serde(deserialize_with = "vector")]
     pub right_vector: [f64; 3],
     /// Meters; not used for scores.
@@ -58,8 +56,8 @@ fn vector<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 3], D::Err
 }
 
 impl MotionSample {
-    /// Returns what an inertial unit without noise measures: acceleration along the heading and, in a
-    /// bend, toward its center.
+    /// Returns what an inertial unit without noise measures: acceleration along the heading and, in
+    /// a bend, toward its center.
     pub fn of(ego: &EgoState) -> Self {
         let level = |in_plane: DVec2| in_plane.extend(0.0).to_array();
         let (forward, right) = (ego.pose.forward(), ego.pose.right());
@@ -75,7 +73,7 @@ impl MotionSample {
     }
 }
 
-/// Motion log of a drive.
+/// Motion log of a drive, one sample per step.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MotionLog {
     /// Step number and sample, in file order.
@@ -122,8 +120,8 @@ impl MotionLog {
         Ok(Self { samples: samples.collect::<Result<_, SmoothnessError>>()? })
     }
 
-    /// Returns the windows that are judged. An incomplete last window is dropped unless it is the only
-    /// one.
+    /// Returns the windows that are judged. An incomplete last window is dropped
+    /// unless it is the only one.
     ///
     /// # Errors
     /// If there are fewer than three samples.
@@ -144,10 +142,8 @@ impl MotionLog {
         Ok(windows.map(|window| Series::new(window, step_s, rule)).collect())
     }
 
-    /// Returns the share of windows within all bounds, 0 to 1.
-    ///
-    /// # Errors
-    /// If there are fewer than three samples.
+    /// Returns the share of windows within all bounds, 0 to 1, or an error as
+    /// [`windows`](Self::windows).
     pub fn smoothness(&self, rule: Rule) -> Result<f64, SmoothnessError> {
         let windows = self.windows(rule)?;
         let passed = windows.iter().filter(|window| window.verdicts().iter().all(|ok| *ok));
@@ -206,7 +202,8 @@ impl Series {
         }
     }
 
-    /// Returns, in the order of the fields, whether all values of a series are strictly within bounds.
+    /// Returns, in the order of the fields, whether all values of a series
+    /// are strictly within bounds.
     pub fn verdicts(&self) -> [bool; 6] {
         let series = [
             &self.longitudinal,
@@ -245,8 +242,8 @@ fn derivative(values: &[f64], step_s: f64) -> Vec<f64> {
     fitted(values, |fit, offset| (fit[1] + 2.0 * offset * fit[2]) / step_s)
 }
 
-/// Evaluates, at each sample, the least-squares quadratic of the window around it; near the ends, of
-/// the first or last window. Offsets are in samples from the middle of the window.
+/// Evaluates, at each sample, the least-squares quadratic of the window around it; near the ends,
+/// of the first or last window. Offsets are in samples from the middle of the window.
 fn fitted(values: &[f64], at: impl Fn([f64; 3], f64) -> f64) -> Vec<f64> {
     let length = values.len().min(FILTER);
     let count = length as f64;

@@ -7,7 +7,7 @@ use super::record::{Infractions, MIN_SPEED_KEY, Meta, Scored, Scores};
 use glam::DVec3;
 use std::fmt;
 
-/// Rule that was violated.
+/// Kind of infraction: the rule that was violated.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum InfractionKind {
     CollisionPedestrian,
@@ -137,20 +137,21 @@ pub struct RouteResult {
 pub enum Failure {
     /// More ticks than the benchmark allows.
     TickCap,
-    /// The driver failed.
+    /// The driver returned an error.
     AgentCrashed,
     /// The driver could not be built.
     AgentSetUp,
     /// The driver requested sensors that are not allowed.
     SensorsInvalid,
-    /// The world failed.
+    /// The world or its process crashed.
     SimulationCrashed,
-    /// The drive exceeded the user's wall-time limit. Tandem only: no official tool has such a limit.
+    /// The drive exceeded the user's wall-time limit. Tandem only: no
+    /// official tool has such a limit.
     WallTimeLimit,
 }
 
 impl Failure {
-    /// All variants.
+    /// All variants in declaration order.
     pub const ALL: [Self; 6] = [
         Self::TickCap,
         Self::AgentCrashed,
@@ -179,9 +180,9 @@ pub fn score(result: &RouteResult) -> Scored {
     rescore(result, &[])
 }
 
-/// Computes the outcome part again for a drive that was scored before, as a live view does. All lists
-/// are rebuilt except `route_timeout`, which is appended to `route_timeouts`, as in the official
-/// tool.
+/// Computes the outcome part again for a drive that was scored before, as a live view
+/// does. All lists are rebuilt except `route_timeout`, which is appended to
+/// `route_timeouts`, as in the official tool.
 pub fn rescore(result: &RouteResult, route_timeouts: &[String]) -> Scored {
     let mut infractions =
         Infractions { route_timeout: route_timeouts.to_vec(), ..Infractions::default() };

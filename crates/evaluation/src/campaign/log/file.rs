@@ -1,10 +1,10 @@
 //! Log file: JSON with columns of integers.
 //!
-//! Lengths are in cm, speeds in cm/s, angles in milliradians, pedals in thousandths, simulation time in
-//! ms, stage times and the prefix's age in units of 0.1 µs. A column contains the difference of each
-//! entry to the previous one, starting from zero, without trailing zeros; its number of entries is
-//! stored separately. Values that are not present at every tick are stored in runs. The report's page
-//! reads the same JSON.
+//! Lengths are in cm, speeds in cm/s, angles in milliradians, pedals in thousandths, simulation
+//! time in ms, stage times and the prefix's age in units of 0.1 µs. A column contains the
+//! difference of each entry to the previous one, starting from zero, without trailing zeros; its
+//! number of entries is stored separately. Values that are not present at every tick are stored in
+//! runs. The report's page reads the same JSON.
 
 use super::{
     ActorTrack, GroundBox, LightLog, LoggedEvent, RouteLog, ScenarioLog, SignLog, TickLog,
@@ -233,12 +233,12 @@ impl<'de> Deserialize<'de> for RouteLog {
         match file.format {
             FORMAT => file.log().map_err(D::Error::custom),
             0 => Err(D::Error::custom(format!(
-                "this log has no format version: it was written before format {FORMAT}; drive the route again \
-                 to get a log that can be read"
+                "this log has no format version: it was written before format {FORMAT}; drive the \
+                 route again to get a log that can be read"
             ))),
             other => Err(D::Error::custom(format!(
-                "this log has format {other}, this tandem reads format {FORMAT}: use the tandem version \
-                 that wrote it, or drive the route again"
+                "this log has format {other}, this tandem reads format {FORMAT}: use the tandem \
+                 version that wrote it, or drive the route again"
             ))),
         }
     }

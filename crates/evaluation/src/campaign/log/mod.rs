@@ -1,7 +1,7 @@
 //! Log of a drive tick by tick, with the vehicle's surroundings, for replays in reports.
 //!
-//! Files store integers: lengths in centimeters, angles in milliradians, stage times in units of 0.1 µs
-//! (`file.rs`). In memory values are not rounded.
+//! Files store integers: lengths in centimeters, angles in milliradians, stage times in units of
+//! 0.1 µs (`file.rs`). In memory values are not rounded.
 
 mod file;
 
@@ -27,10 +27,9 @@ pub const ACTOR_RADIUS_M: f64 = 80.0;
 /// Largest deviation of simplified lane strips, meters.
 const STRIP_TOLERANCE_M: f64 = 0.03;
 
-/// Log of one tick.
+/// State and command of one tick.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TickLog {
-    /// Simulation time, seconds.
     pub time_s: f64,
     /// Ego position in the world, meters.
     pub x_m: f64,
@@ -38,7 +37,6 @@ pub struct TickLog {
     pub y_m: f64,
     /// Ego heading in the world, radians.
     pub yaw_rad: f64,
-    /// Forward speed, m/s.
     pub speed_mps: f64,
     pub command: Command,
     /// Durations of the driver's stages.
@@ -46,7 +44,8 @@ pub struct TickLog {
     /// Prefix KV cache that the command was computed from.
     pub prefix: Option<PrefixInfo>,
     pub deadline: DeadlineVerdict,
-    /// True if the command of the previous tick was applied again, because no newer one was available.
+    /// True if the command of the previous tick was applied again, because
+    /// no newer one was available.
     pub is_held: bool,
 }
 
@@ -64,10 +63,9 @@ pub struct LoggedEvent {
 /// Track of another actor, in all scenes in which it was near.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActorTrack {
-    /// Unique within the route.
     pub id: u32,
     pub kind: ActorKind,
-    /// CARLA's blueprint name.
+    /// Blueprint name of CARLA.
     pub type_id: String,
     /// Half length and half width, meters.
     pub half_m: [f64; 2],
@@ -75,16 +73,15 @@ pub struct ActorTrack {
     pub runs: Vec<TrackRun>,
 }
 
-/// An actor's poses in consecutive scenes.
+/// Poses of an actor in consecutive scenes, which count from 0.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrackRun {
-    /// From 0.
     pub first_scene: usize,
     /// x, y in meters and heading in radians, one per scene.
     pub poses: Vec<[f64; 3]>,
 }
 
-/// Rectangle on the road.
+/// Oriented rectangle on the road.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct GroundBox {
     /// Center in the world, meters.
@@ -98,7 +95,6 @@ pub struct GroundBox {
 /// Traffic light and its colors over time.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LightLog {
-    /// Unique within the route.
     pub id: u32,
     /// Position of its pole, meters.
     pub position_m: [f64; 2],
@@ -108,10 +104,9 @@ pub struct LightLog {
     pub shows: Vec<(u64, LightColor)>,
 }
 
-/// Stop sign.
+/// Stop sign and its trigger volume.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SignLog {
-    /// Unique within the route.
     pub id: u32,
     /// Position of its pole, meters.
     pub position_m: [f64; 2],
@@ -122,7 +117,6 @@ pub struct SignLog {
 /// Ticks during which a scenario ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScenarioLog {
-    /// Unique within the route.
     pub id: u32,
     /// First tick at which the world reported it, from 1.
     pub first_tick: u64,
@@ -130,10 +124,9 @@ pub struct ScenarioLog {
     pub last_tick: u64,
 }
 
-/// Waypoints that the driver planned.
+/// Waypoints that the driver planned at a scene, from 0.
 #[derive(Clone, PartialEq, Debug)]
 pub struct WaypointLog {
-    /// From 0.
     pub scene: usize,
     /// Time between waypoints; the first one is one spacing ahead.
     pub spacing: Duration,
@@ -374,7 +367,8 @@ pub(crate) fn strip_kind_name(kind: StripKind) -> &'static str {
     }
 }
 
-/// Simplifies a line so that removed points are at most `tolerance_m` from it (Ramer–Douglas–Peucker).
+/// Simplifies a line so that removed points are at most `tolerance_m` from
+/// it (Ramer–Douglas–Peucker).
 fn simplified(points: &[DVec2], tolerance_m: f64) -> Vec<DVec2> {
     let Some(last) = points.len().checked_sub(1).filter(|&last| last > 0) else {
         return points.to_vec();

@@ -1,9 +1,9 @@
-//! Latency sweep: figures of a grid of settings, slow latency × fast latency, on the same routes in the
-//! same worlds.
+//! Latency sweep: figures of a grid of settings, slow latency × fast latency, on the same
+//! routes in the same worlds.
 //!
-//! Figures are computed over finished drives and reported with their number. Intervals are bootstrap
-//! intervals over routes (`bootstrap.rs`). Differences to the setting without latency are computed over
-//! drives that are finished in both settings, with the same resampled routes.
+//! Figures are computed over finished drives and reported with their number. Intervals are
+//! bootstrap intervals over routes (`bootstrap.rs`). Differences to the setting without latency are
+//! computed over drives that are finished in both settings, with the same resampled routes.
 
 mod page;
 mod section;
@@ -20,7 +20,7 @@ use tandem_scene::DeadlineVerdict;
 /// Version of the format of `sweep.json`.
 pub const FORMAT: u32 = 1;
 
-/// Seed of the bootstrap.
+/// Seed of the bootstrap over routes.
 const BOOTSTRAP_SEED: u64 = 1;
 
 /// Latency on one axis of the grid.
@@ -29,8 +29,8 @@ const BOOTSTRAP_SEED: u64 = 1;
 pub struct AxisPoint {
     /// Text of the latency on the command line.
     pub latency: String,
-    /// Position on the axis, milliseconds: the value of a fixed latency, the median of a distribution;
-    /// `None` for recorded latencies.
+    /// Position on the axis, milliseconds: the value of a fixed latency, the median of a
+    /// distribution; `None` for recorded latencies.
     pub millis: Option<f64>,
 }
 
@@ -38,38 +38,37 @@ pub struct AxisPoint {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sweep {
-    /// [`FORMAT`].
     pub format: u32,
-    /// Version of tandem.
+    /// Version of tandem that wrote the file.
     pub tandem: String,
     pub driver: String,
     /// Caveat that is printed above the figures.
     pub note: String,
     /// Hardware whose recorded latencies are emulated; empty without recorded latencies.
     pub emulated: Vec<String>,
-    /// `overlap` or `busy`.
+    /// Mode of the fast stage: `overlap` or `busy`.
     pub fast_releases: String,
     /// Seed of the first repetition.
     pub seed: u64,
-    /// Routes per cell.
     pub routes: usize,
     /// Drives per route and cell.
     pub repetitions: u32,
-    /// Finished drives of all cells.
+    /// Number of finished drives of all cells.
     pub finished: usize,
-    /// Drives of all cells.
+    /// Number of drives of all cells.
     pub total: usize,
     /// Number of bootstrap resamples.
     pub resamples: usize,
     /// Confidence level of intervals.
     pub confidence: f64,
-    /// Time after a late or held command within which an infraction is attributed to it, milliseconds.
+    /// Time after a late or held command within which an infraction is
+    /// attributed to it, milliseconds.
     pub horizon_ms: u64,
     pub slow: Vec<AxisPoint>,
     pub fast: Vec<AxisPoint>,
     /// Index of the cell without latency, the base of differences; `None` if it was not driven.
     pub base: Option<usize>,
-    /// Slow latencies outermost.
+    /// Row by row: slow latencies outermost.
     pub cells: Vec<Cell>,
 }
 
@@ -77,7 +76,7 @@ pub struct Sweep {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
-    /// Name of its folder.
+    /// Name of the setting's folder.
     pub name: String,
     /// Index of its slow latency.
     pub slow: usize,
@@ -85,7 +84,6 @@ pub struct Cell {
     pub fast: usize,
     /// Number of finished drives.
     pub finished: usize,
-    /// Number of drives.
     pub total: usize,
     /// Mean driving score, 0 to 100.
     pub driving_score: Option<Estimate>,
@@ -101,8 +99,8 @@ pub struct Cell {
     pub deadline_miss_rate: Option<Estimate>,
     /// Share of ticks at which the command of the previous tick was held.
     pub held_share: Option<Estimate>,
-    /// Age of the prefix KV cache (of the scene, for privileged drivers) that commands were computed
-    /// from.
+    /// Age of the prefix KV cache (of the scene, for privileged drivers) that
+    /// commands were computed from.
     pub age: Option<Age>,
     /// Rates of infractions shortly after late and held commands, and of others.
     pub infractions: InfractionRates,
@@ -136,16 +134,14 @@ pub struct Percentiles {
 pub struct Age {
     /// Number of ticks with an age.
     pub ticks_counted: usize,
-    /// Age in milliseconds.
     pub ms: Percentiles,
-    /// Age in ticks.
     pub ticks: Percentiles,
     /// Distance driven since the capture, meters.
     pub meters: Percentiles,
 }
 
-/// Infractions within the horizon after a tick that missed its deadline or held its command, and all
-/// other infractions that occurred at a tick.
+/// Infractions within the horizon after a tick that missed its deadline or held its command, and
+/// all other infractions that occurred at a tick.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InfractionRates {
@@ -155,7 +151,6 @@ pub struct InfractionRates {
     pub behind_s: f64,
     /// Number of all other infractions.
     pub otherwise: u64,
-    /// All other time, seconds.
     pub otherwise_s: f64,
     /// `behind` per minute of `behind_s`; `None` if that is 0.
     pub behind_per_min: Option<f64>,
@@ -241,7 +236,8 @@ fn driven(log: &RouteLog) -> Vec<f64> {
         .collect()
 }
 
-/// Returns whether each tick is within `horizon` after one that missed its deadline or held its command.
+/// Returns whether each tick is within `horizon` after one that missed its
+/// deadline or held its command.
 fn within_horizon(log: &RouteLog, tick: Duration, horizon: Duration) -> Vec<bool> {
     let ticks = (horizon.as_nanos() / tick.as_nanos().max(1)) as usize;
     let mut last = None;
@@ -262,7 +258,7 @@ pub type CellDrives = Vec<Vec<Option<DriveFigures>>>;
 
 /// Setting and drives from which a [`Cell`] is computed.
 pub struct CellInput {
-    /// Name of its folder.
+    /// Name of the setting's folder.
     pub name: String,
     /// Index of its slow latency.
     pub slow: usize,
@@ -272,8 +268,8 @@ pub struct CellInput {
 }
 
 impl Cell {
-    /// Computes the figures of a setting. `base` are the drives of the setting without latency, if it was
-    /// driven; `tick` is the tick period.
+    /// Computes the figures of a setting. `base` are the drives of the setting without latency, if
+    /// it was driven; `tick` is the tick period.
     pub fn new(
         input: &CellInput,
         base: Option<&CellDrives>,
@@ -451,8 +447,9 @@ mod tests {
 
     const TICK: Duration = Duration::from_millis(50);
 
-    /// Log of `n` ticks at 10 m/s with a prefix that is two ticks old. Ticks `late` (from 0) miss their
-    /// deadlines, ticks `held` hold their commands, and events occur at ticks `events` (from 1).
+    /// Log of `n` ticks at 10 m/s with a prefix that is two ticks old. Ticks `late`
+    /// (from 0) miss their deadlines, ticks `held` hold their commands, and events occur
+    /// at ticks `events` (from 1).
     fn log(n: usize, late: &[usize], held: &[usize], events: &[u64]) -> RouteLog {
         let tick = |idx: usize| TickLog {
             time_s: 0.05 * (idx + 1) as f64,
@@ -509,7 +506,8 @@ mod tests {
 
     #[test]
     fn infractions_are_attributed_up_to_the_horizon() {
-        // Tick 11 (from 1) is late and tick 12 held; with a horizon of two ticks, 11 to 14 are affected.
+        // Tick 11 (from 1) is late and tick 12 held; with a horizon of two
+        // ticks, 11 to 14 are affected.
         let log = log(100, &[10], &[11], &[10, 11, 14, 15, 90]);
         let found = figures(&log, 2 * TICK);
         assert_eq!((found.behind, found.otherwise, found.ticks_behind), (2, 3, 4));

@@ -1,4 +1,5 @@
-//! HTML page of a sweep: heat maps over the grid, curves with intervals, and a table of all figures.
+//! HTML page of a sweep: heat maps over the grid, curves with intervals,
+//! and a table of all figures.
 
 use crate::report::bootstrap::Estimate;
 use crate::report::sweep::{Age, AxisPoint, Cell, Percentiles, Sweep};
@@ -6,7 +7,7 @@ use std::fmt::Write;
 use tandem_page::chart::{Axis, Plot, Series, Stroke, short};
 use tandem_page::{document, escape, facts, figure, tile};
 
-/// Figure that is plotted.
+/// Figure that is plotted over the grid.
 struct Quantity {
     title: &'static str,
     axis: &'static str,
@@ -39,7 +40,8 @@ const QUANTITIES: [Quantity; 3] = [
 const CLASSES: [&str; 5] = ["s1", "s2", "s3", "s4", "s5"];
 
 impl Sweep {
-    /// Returns the sweep as a self-contained page. `settings` are names and values of further settings.
+    /// Returns the sweep as a self-contained page. `settings` are names and
+    /// values of further settings.
     pub fn page(&self, settings: &[(String, String)]) -> String {
         let mut body = String::from("<section class=\"tiles\">");
         let (finished, total) = (self.finished, self.total);
@@ -63,7 +65,7 @@ impl Sweep {
                 "<h2>{}</h2><section class=\"card\"><div class=\"pair\">",
                 quantity.title
             );
-            let caption = "rows: slow latency, columns: fast latency, in milliseconds; intervals in the second line";
+            let caption = "rows: slow latency, columns: fast latency (ms); second line: intervals";
             body += &figure("over the grid", &self.heat_map(quantity), caption);
             let caption = "one curve per fast latency; vertical lines are intervals";
             body += &figure("against the slow latency", &self.curves(quantity), caption);

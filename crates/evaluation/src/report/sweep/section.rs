@@ -19,7 +19,8 @@ const FIGURES: [Figure; 3] = [
 pub(in crate::report) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
     let mut out = format!(
         "<h2 id=\"sweep\">Effect of latency</h2><p>{}: {} / {} drives finished, {} routes × {} \
-         repetitions in each of {} settings. Bars are {} % intervals from {} bootstrap resamples of routes.</p>",
+         repetitions in each of {} settings. Bars are {} % intervals from {} bootstrap \
+         resamples of routes.</p>",
         escape(&sweep.driver),
         sweep.finished,
         sweep.total,
@@ -49,8 +50,8 @@ pub(in crate::report) fn section(sweep: &Sweep, charts: &mut Charts) -> String {
         let chart = charts.add(curves("slow latency (ms)", axis, lines));
         let _ = write!(out, "<div class=\"card\"><h4>{title}</h4>{chart}</div>");
     }
-    out + "<p class=\"small\">Over finished drives. Recorded latencies have no position on the axis and \
-           are not shown; <code>sweep.html</code> contains all cells and all figures.</p>"
+    out + "<p class=\"small\">Over finished drives. Recorded latencies have no position on the \
+           axis and are not shown; <code>sweep.html</code> contains all cells and all figures.</p>"
 }
 
 /// Returns the cells of one fast latency that have a position on the axis, by slow latency.

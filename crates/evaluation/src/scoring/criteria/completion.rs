@@ -23,8 +23,8 @@ impl Completion {
         Self { index: 0, percent: Number::Int(0), is_reached: false }
     }
 
-    /// Evaluates this tick. Returns true if the end was reached at an earlier tick: the route ends one
-    /// tick after reaching it.
+    /// Evaluates this tick. Returns true if the end was reached at an earlier tick: the route ends
+    /// one tick after reaching it.
     pub(super) fn tick(&mut self, line: &RouteLine, ego: DVec3) -> bool {
         if self.is_reached {
             return true;

@@ -1,8 +1,8 @@
-//! Minimum-speed criterion: average speed relative to the surrounding traffic, about twenty times per
-//! route.
+//! Minimum-speed criterion: average speed relative to the surrounding traffic,
+//! about twenty times per route.
 //!
-//! Every value is recorded, high ones included, and none is penalized. Efficiency is computed from
-//! them.
+//! Every value is recorded, high ones included, and none is penalized.
+//! Efficiency is computed from them.
 
 use super::progress::RouteLine;
 use crate::scoring::python::{Number, round};
@@ -43,8 +43,8 @@ impl MinimumSpeed {
         message
     }
 
-    /// Closes the criterion. Returns a message for the last section if at least 95 % of the route was
-    /// passed. A second call returns the same message, as in the official criterion.
+    /// Closes the criterion. Returns a message for the last section if at least 95 % of the route
+    /// was passed. A second call returns the same message, as in the official criterion.
     pub(super) fn close(&self, line: &RouteLine) -> Option<String> {
         let is_nearly_done =
             line.length_to_m(self.index) / line.length_m() > 1.0 - 1.0 / CHECKPOINTS;

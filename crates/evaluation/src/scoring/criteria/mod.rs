@@ -1,4 +1,5 @@
-//! Criteria of the benchmark, one file each, and the judge that evaluates them in the official order.
+//! Criteria of the benchmark, one file each, and the judge that evaluates
+//! them in the official order.
 //!
 //! If a world reports no lights, signs or scenarios, their criteria find no violations.
 
@@ -30,7 +31,8 @@ use stop_sign::StopSigns;
 use tandem_scene::{Allowances, LaneMap, RoutePlan, WorldState};
 use timeout::Timeout;
 
-/// Maximum number of ticks per route in the benchmark (200 s at 20 Hz); the next one ends the route.
+/// Maximum number of ticks per route in the benchmark (200 s at 20 Hz);
+/// the next one ends the route.
 pub const TICK_CAP: u64 = 4000;
 
 /// Result of judging one tick.
@@ -55,7 +57,7 @@ pub enum Ending {
     TickCap,
 }
 
-/// Final result of a judge.
+/// Final result of judging one drive.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judgment {
     /// Percent of the route driven; the integer 100 if the end was reached, `None` without a tick.
@@ -103,7 +105,7 @@ impl RouteJudge {
     /// Creates a judge for one drive along `plan`.
     ///
     /// # Panics
-    /// If the plan has no point.
+    /// If the plan contains no points.
     pub fn new(plan: &RoutePlan) -> Self {
         Self {
             line: RouteLine::new(plan),

@@ -1,7 +1,8 @@
-//! Outside-lanes criterion: driving outside the lanes or against traffic, as a share of the distance
-//! driven.
+//! Outside-lanes criterion: driving outside the lanes or against traffic, as a
+//! share of the distance driven.
 //!
-//! The route is not considered: any lane that may be driven in the ego vehicle's direction is legal.
+//! The route is not considered: any lane that may be driven in the ego
+//! vehicle's direction is legal.
 
 use super::progress::RouteLine;
 use crate::scoring::python::{float_text, round};
@@ -107,8 +108,8 @@ impl OutsideLanes {
     }
 }
 
-/// True if the vehicle is beyond the edge of the nearer of its driving and parking lane by more than
-/// [`TOLERANCE_M`].
+/// True if the vehicle is beyond the edge of the nearer of its driving and parking lane by
+/// more than [`TOLERANCE_M`].
 fn is_outside(ego: &EgoState, driving: &LanePoint, lanes: &dyn LaneMap) -> bool {
     let place = ego.location();
     let driving_m = place.distance(driving.position);

@@ -12,8 +12,7 @@ pub(super) struct RouteLine {
 }
 
 impl RouteLine {
-    /// # Panics
-    /// If the plan has no point.
+    /// Panics if the plan has no point.
     pub(super) fn new(plan: &RoutePlan) -> Self {
         assert!(!plan.points.is_empty(), "a route plan without points");
         let points: Vec<_> = plan.points.iter().map(|point| point.position).collect();
@@ -51,9 +50,9 @@ impl RouteLine {
         self.points[self.len() - 1]
     }
 
-    /// Returns the points of `current ..= current + window` that `position` has passed, in ascending
-    /// order; the last one is the new index. A point is passed when `position` is in front of it. Later
-    /// points count even if an earlier one has not been passed.
+    /// Returns the points of `current ..= current + window` that `position` has passed, in
+    /// ascending order; the last one is the new index. A point is passed when `position` is in
+    /// front of it. Later points count even if an earlier one has not been passed.
     pub(super) fn passed(
         &self,
         current: usize,

@@ -1,4 +1,5 @@
-//! Red-light criterion: the tail of the vehicle crossing the stop line of a red light is a violation.
+//! Red-light criterion: the tail of the vehicle crossing the stop line of
+//! a red light is a violation.
 
 use super::location_text;
 use glam::DVec2;

@@ -10,7 +10,7 @@ pub(super) struct ScenarioRules {
     running: Vec<Running>,
 }
 
-/// Criteria of one scenario.
+/// Criteria of one running scenario.
 struct Running {
     id: u32,
     collisions: Collisions,

@@ -1,4 +1,5 @@
-//! Stop-sign criterion: leaving a sign's trigger volume without having stopped in it is a violation.
+//! Stop-sign criterion: leaving a sign's trigger volume without having
+//! stopped in it is a violation.
 
 use super::location_text;
 use glam::{DVec2, DVec3};
@@ -65,8 +66,8 @@ fn lane_points_ahead(lanes: &dyn LaneMap, location: DVec3) -> Vec<LanePoint> {
         .collect()
 }
 
-/// True if the sign applies to a vehicle on these lane points. The volume's heading is ignored, as in
-/// the official criterion.
+/// True if the sign applies to a vehicle on these lane points. The volume's heading is ignored, as
+/// in the official criterion.
 fn is_affected(sign: &StopSign, ahead: &[LanePoint]) -> bool {
     let volume = &sign.trigger;
     let [half_x_m, half_y_m, _] = volume.extent_m;
