@@ -1,22 +1,22 @@
-//! Verdicts of a budget, for people.
+//! Verdicts of a budget as a table.
 
 use super::print;
-use tandem_profile::Verdict;
+use tandem_profile::{Quantity, Verdict};
 
-/// One line for each limit, and how many were not kept.
+/// Formats one row per limit and the number of limits that are not kept.
 pub(super) fn verdict_table(verdicts: &[Verdict]) -> String {
     let rows: Vec<Vec<String>> = verdicts
         .iter()
         .map(|verdict| {
             let outcome = match (&verdict.cannot_tell, verdict.is_kept) {
-                (Some(why), _) => format!("cannot tell: {why}"),
+                (Some(reason), _) => format!("not decidable: {reason}"),
                 (None, true) => "kept".to_owned(),
                 (None, false) => "NOT KEPT".to_owned(),
             };
             vec![
                 verdict.what.clone(),
-                verdict.limit.to_string(),
-                verdict.found.map(|found| found.to_string()).unwrap_or_default(),
+                cell(&verdict.limit),
+                verdict.found.as_ref().map(cell).unwrap_or_default(),
                 verdict.count.to_string(),
                 outcome,
             ]
@@ -28,4 +28,12 @@ pub(super) fn verdict_table(verdicts: &[Verdict]) -> String {
         print::table(&["limit on", "limit", "found", "count", ""], &rows),
         verdicts.len()
     )
+}
+
+fn cell(quantity: &Quantity) -> String {
+    match quantity {
+        Quantity::Ms(ms) => format!("{} ms", print::three_digits(*ms)),
+        Quantity::Share(share) => format!("{} %", print::three_digits(share * 100.0)),
+        Quantity::Skipped => "skipped".to_owned(),
+    }
 }

@@ -1,4 +1,4 @@
-//! `tandem build`: a network folder to an engine folder.
+//! `tandem build`: builds an engine folder from a network folder.
 
 use super::print::megabytes;
 use super::{Outcome, ending, export, identity, print};
@@ -19,22 +19,26 @@ use tandem::engine::{
 use tandem_export::options::Precision;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem build --network network --out engine
+  tandem build --network network --backend tensorrt-rtx --target sm89,sm120 --out engine")]
 pub(super) struct Arguments {
-    /// Folder that `tandem export` wrote
+    /// Network folder written by `tandem export`
     #[arg(long, value_name = "DIR")]
     network: PathBuf,
-    /// Engine folder to write; engines in it that are still right are kept
+    /// Engine folder to write; engines in it that are up to date are kept
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// What the engines run on, comma-separated: cpu, native, sm75, sm80, sm86, sm89, sm120, sm121
+    /// Targets of the engines, comma-separated: cpu, native, sm75, sm80, sm86, sm89, sm120, sm121
     /// [default: cpu, or native with a TensorRT back end]
     #[arg(long, value_delimiter = ',', value_parser = target, value_name = "TARGETS")]
     target: Vec<Target>,
-    /// Library that the engines are for: onnxruntime, tensorrt-rtx or tensorrt
+    /// Library that runs the engines: onnxruntime, tensorrt-rtx or tensorrt
     #[arg(long, default_value = "onnxruntime", value_parser = backend)]
     backend: BackendKind,
-    /// What the networks compute in, as they were exported: f32, bf16, f16 or bf16-emulated [default: as
-    /// exported]
+    /// Precision of the exported networks, as a check: f32, bf16, f16 or bf16-emulated [default: no
+    /// check]
     #[arg(long, value_parser = precision)]
     precision: Option<Precision>,
     /// Print JSON
@@ -76,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
                 phases.disable_steady_tick();
                 phases.set_message("");
             }
-            bar.suspend(|| phases.suspend(|| print::note(&say(&progress))));
+            bar.suspend(|| phases.suspend(|| print::note(&progress_line(&progress))));
             return;
         };
         bar.set_message(format!("hashing {network}"));
@@ -90,9 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     phases.finish_and_clear();
     let report = match report {
         Err(BuildFolderError::Build(BuildError::Canceled)) => {
-            print::note(
-                "interrupted: finished engines are kept, the same command goes on from here",
-            );
+            print::note("interrupted: finished engines are kept; run the same command to continue");
             return Ok(Outcome::CheckFailed);
         }
         report => report.with_context(|| format!("building {}", arguments.out.display()))?,
@@ -107,7 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The library that `kind` names, if this binary has it.
+/// Opens the library that `kind` names, if this binary supports it.
 fn builder(kind: BackendKind) -> anyhow::Result<Box<dyn Builder>> {
     match kind {
         BackendKind::OnnxRuntime => {
@@ -127,23 +129,23 @@ fn builder(kind: BackendKind) -> anyhow::Result<Box<dyn Builder>> {
                 _ => "tensorrt",
             };
             bail!(
-                "this tandem was built without back end {kind}; build one that has it with `cargo \
-                 build --release --features {feature}` (engines/README.md says what that takes), and \
-                 run this command again"
+                "this tandem was built without back end {kind}; build it with `cargo build --release \
+                 --features {feature}` (see engines/README.md for the requirements) and run this \
+                 command again"
             )
         }
     }
 }
 
-/// Shows the phase that a library is in.
+/// Returns a spinner that shows the current phase of the library.
 fn phases_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
         .expect("the template is a constant");
     ProgressBar::no_length().with_style(style)
 }
 
-/// On a terminal every step is shown as it comes. Elsewhere, as in a log, each step of the whole is a
-/// line: there are a handful in the minutes that a large network takes.
+/// Returns a listener that shows every step on a terminal. Elsewhere, as in a log, it prints one line
+/// per top-level step: a few in the minutes that a large network takes.
 fn step_listener(bar: &ProgressBar) -> StepListener {
     let (bar, is_hidden) = (bar.clone(), bar.is_hidden());
     Arc::new(move |step| {
@@ -161,17 +163,16 @@ fn step_line(step: &BuildStep<'_>) -> String {
     format!("{network}: {phase}, step {step} of {steps}")
 }
 
-/// One line on how far it is.
-fn say(progress: &Progress<'_>) -> String {
+fn progress_line(progress: &Progress<'_>) -> String {
     match progress {
         Progress::Waiting { holder } => {
             let holder = if holder.is_empty() { "another process" } else { holder };
-            format!("{holder} is building this folder; waiting for it to end")
+            format!("waiting for {holder}, which is building this folder")
         }
         Progress::Hashing { network, .. } => format!("{network}: hashing weights"),
-        Progress::Kept { network } => format!("{network}: the engine that is there is right"),
+        Progress::Kept { network } => format!("{network}: the engine is up to date, kept"),
         Progress::Building { network, predicted } => {
-            format!("{network}: building, with {}", predicted_line(predicted))
+            format!("{network}: building; predicted: {}", predicted_line(predicted))
         }
         Progress::Built { network, build } => format!("{network}: {}", built_line(build)),
     }
@@ -179,7 +180,7 @@ fn say(progress: &Progress<'_>) -> String {
 
 fn predicted_line(predicted: &Prediction) -> String {
     format!(
-        "about {} MB of memory beside {} MB of mapped files, and {} MB of disk",
+        "{} MB of memory, {} MB of mapped files, {} MB of disk",
         megabytes(predicted.memory_bytes),
         megabytes(predicted.mapped_bytes),
         megabytes(predicted.scratch_bytes + predicted.result_bytes),
@@ -189,9 +190,9 @@ fn predicted_line(predicted: &Prediction) -> String {
 fn built_line(build: &BuildRecord) -> String {
     let peak = build.peak_resident_bytes.map(megabytes);
     format!(
-        "built in {:.2} s, {} MB resident at most ({} predicted), {} MB written ({} predicted)",
-        build.seconds,
-        peak.as_deref().unwrap_or("an unknown number of"),
+        "built in {} s, peak resident memory {} MB (predicted {} MB), {} MB written (predicted {} MB)",
+        print::three_digits(build.seconds),
+        peak.as_deref().unwrap_or("unknown"),
         megabytes(build.predicted.memory_bytes + build.predicted.mapped_bytes),
         megabytes(build.result_bytes),
         megabytes(build.predicted.result_bytes),
@@ -207,7 +208,7 @@ fn describe(report: &Report) -> String {
             name.clone(),
             network.key.sha256()[..12].to_owned(),
             if was_built { "built" } else { "kept" }.to_owned(),
-            format!("{:.2}", network.build.seconds),
+            print::three_digits(network.build.seconds),
             megabytes(predicted.memory_bytes + predicted.mapped_bytes),
             network.build.peak_resident_bytes.map_or("–".into(), megabytes),
             megabytes(predicted.result_bytes),
@@ -218,11 +219,11 @@ fn describe(report: &Report) -> String {
         "network",
         "key",
         "",
-        "s",
+        "build s",
         "memory MB predicted",
-        "measured",
+        "memory MB measured",
         "disk MB predicted",
-        "measured",
+        "disk MB measured",
     ];
     print::table(&header, &rows.collect::<Vec<_>>())
 }
@@ -233,7 +234,7 @@ fn target(text: &str) -> Result<Target, String> {
 
 fn backend(text: &str) -> Result<BackendKind, String> {
     let all = [BackendKind::OnnxRuntime, BackendKind::TensorrtRtx, BackendKind::Tensorrt];
-    let names = || all.map(BackendKind::as_str).join(", ");
+    let names = || format!("expected one of {}", all.map(BackendKind::as_str).join(", "));
     all.into_iter().find(|kind| kind.as_str() == text).ok_or_else(names)
 }
 

@@ -1,4 +1,4 @@
-//! What verbs that drive campaigns have in common: which routes, who drives, in how many processes.
+//! Arguments and execution of a campaign, shared by the verbs that drive: routes, driver, processes.
 
 use super::drive::{Drive, Tally, Variant, cancel_on_interrupt, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
@@ -12,13 +12,13 @@ use std::time::Duration;
 use tandem::pilot::{Pace, RealTimeOptions, Run, RunFile};
 use tandem::scene::Route;
 use tandem_evaluation::campaign::{
-    Campaign, CampaignPlan, DriveLimit, Driven, MOST_REPETITIONS, Ready, Shard, Share, Start,
+    Campaign, CampaignPlan, DriveLimit, Driven, MAX_REPETITIONS, Ready, Remaining, Shard, Start,
     Worker, Workers, drive_with_workers, units,
 };
 use tandem_evaluation::routes::parse_routes;
 use tandem_evaluation::scoring::TICK_CAP;
 
-/// What every score of the embedded world is printed with.
+/// Note that is printed with every score of the embedded world.
 pub(super) const NOTE: &str = "Scores of the embedded world are not CARLA scores.";
 
 #[derive(clap::Args)]
@@ -26,89 +26,86 @@ pub(super) struct CampaignArguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE")]
     pub(super) routes: PathBuf,
-    /// Folder that `tandem build` or `tandem export` wrote, if a model drives
+    /// Engine folder of the model, written by `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
-    /// Who drives
+    /// Driver
     #[arg(long, value_parser = DriverName::parser())]
     pub(super) driver: DriverName,
-    /// Folder for results; finished drives in it are kept and not driven again
+    /// Result folder; finished drives in it are kept
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
     /// Run file (YAML): clock, periods, seed, threads; see configs/
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
-    /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns: real
-    /// lanes instead of ones made from the route alone
+    /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns; without
+    /// it, lanes are generated from the route
     #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
-    /// Only these routes of the file, comma-separated ids
+    /// Drive only these routes, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     pub(super) only: Vec<String>,
-    /// End a route after so many ticks
+    /// Maximum number of ticks per route
     #[arg(long, default_value_t = TICK_CAP, value_name = "TICKS")]
     tick_cap: u64,
-    /// Drive every route so often, each time in a world with a seed of its own
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_REPETITIONS)))]
+    /// Number of drives per route, each in a world with a different seed
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_REPETITIONS)))]
     pub(super) repetitions: u32,
-    /// Drive so many routes at once, in a process each [default: the number of cores for drivers
-    /// without networks in virtual time, else 1]
+    /// Number of routes driven in parallel, each in its own process [default: the number of cores for
+    /// drivers without networks unless the clock is `wall`, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Drive only this part of all drives, INDEX/COUNT from 1/COUNT to COUNT/COUNT; shards may have
-    /// one folder or one each (`tandem merge`)
-    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
+    /// Drive only this shard of all drives, from 1/N to N/N; shards may share a folder or use one each
+    /// (`tandem merge`)
+    #[arg(long, value_name = "I/N", default_value_t = Shard::ALL)]
     shard: Shard,
-    /// End a route's drive after so many seconds of real time and record it as failed
+    /// Maximum wall time per drive; then the drive is recorded as failed
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     route_timeout: Option<u32>,
-    /// Drive also what processes of other machines have claimed: say so only if they are dead
+    /// Also drive the routes claimed by processes of other machines; use only if those are dead
     #[arg(long)]
     take_over: bool,
-    /// Be one of the processes of --jobs
+    /// Run as one of the processes of --jobs
     #[arg(long, hide = true)]
     worker: bool,
 }
 
-/// A process of a campaign.
+/// Role of this process in a campaign.
 pub(super) enum Role {
     /// One of the processes of `--jobs`.
     Worker(Worker),
-    /// The one that the user started, which starts them.
-    Supervisor {
-        /// Set when it is to stop.
-        cancel: Arc<AtomicBool>,
-    },
+    /// The process that the user started. It starts the workers and stops when `cancel` is set.
+    Supervisor { cancel: Arc<AtomicBool> },
 }
 
-/// What became of a campaign's process.
+/// Result of this process's part of a campaign.
 pub(super) enum Execution {
-    /// Everything was driven that could be.
+    /// The supervisor has driven everything that it could.
     Driven(Box<DrivenCampaign>),
     /// Nothing is left to do: a worker has ended, or nothing was driven.
-    Over(Outcome),
+    Ended(Outcome),
 }
 
-/// A campaign as far as it was driven.
+/// A campaign after driving.
 pub(super) struct DrivenCampaign {
     pub(super) campaign: Campaign,
-    /// What is left.
-    pub(super) share: Share,
+    pub(super) remaining: Remaining,
     /// Library and version that run the networks.
     pub(super) backend: Option<String>,
     pub(super) tally: Tally,
     pub(super) maps: TownMaps,
 }
 
-/// The routes of a campaign, read.
+/// Routes of a campaign with their maps.
 struct RoutesToDrive {
+    /// Content of the route file.
     bytes: Vec<u8>,
     routes: Vec<Route>,
     maps: TownMaps,
 }
 
 impl CampaignArguments {
-    /// The run file, or every key's default, with every option of the model.
+    /// Returns the run file, or the default of every key, with all options of the model.
     pub(super) fn run_file(&self) -> anyhow::Result<RunFile> {
         let mut file = match &self.run {
             Some(path) => RunFile::read(path, &mut self.notes())?,
@@ -118,7 +115,7 @@ impl CampaignArguments {
         Ok(file)
     }
 
-    /// Prints notes, unless the process that started this one does.
+    /// Returns a printer of notes. A worker prints none, as its supervisor prints them.
     fn notes(&self) -> impl FnMut(&str) + use<> {
         let is_worker = self.worker;
         move |text| {
@@ -128,14 +125,14 @@ impl CampaignArguments {
         }
     }
 
-    /// Reads routes, finds their maps, and checks that each route can be driven.
+    /// Reads the routes, finds their maps, and checks that each route can be driven.
     fn read_routes(&self) -> anyhow::Result<RoutesToDrive> {
         let bytes = std::fs::read(&self.routes)
             .with_context(|| format!("cannot read route file {}", self.routes.display()))?;
         let routes = parse_routes(&bytes, &self.routes.display().to_string())?;
         let routes = select(routes, &self.only)?;
         let maps = TownMaps::find(self.map.as_deref(), &routes)?;
-        // Workers are started for routes that were checked.
+        // The supervisor has checked the routes of its workers.
         if !self.worker {
             maps.check(&routes)?;
         }
@@ -143,7 +140,7 @@ impl CampaignArguments {
         Ok(RoutesToDrive { bytes, routes, maps })
     }
 
-    /// How to drive every one of `variants`.
+    /// Describes how to drive each of `variants`.
     fn drive<'a>(
         &'a self,
         route_file: &'a [u8],
@@ -160,7 +157,7 @@ impl CampaignArguments {
         }
     }
 
-    /// What to drive. Each drive's motion goes to `motion`, if that is a folder.
+    /// Returns the plan of the campaign. Each drive's motion is written to the folder `motion`, if any.
     fn plan(&self, drive: &Drive<'_>, routes: Vec<Route>, motion: Option<PathBuf>) -> CampaignPlan {
         CampaignPlan {
             folder: self.out.clone(),
@@ -172,8 +169,8 @@ impl CampaignArguments {
         }
     }
 
-    /// Does this process's part of the campaign: a worker drives, and the process that the user
-    /// started has workers drive what is left.
+    /// Executes this process's part of the campaign: a worker drives, and the supervisor starts workers
+    /// for the drives that are left.
     pub(super) fn execute(
         &self,
         role: Role,
@@ -188,24 +185,24 @@ impl CampaignArguments {
                 if let Err(error) = work(&drive, plan, &worker) {
                     worker.fail(error.as_ref());
                 }
-                // A worker that said why it cannot go on has not crashed.
-                return Ok(Execution::Over(Outcome::Done));
+                // A worker that reported an error has not crashed.
+                return Ok(Execution::Ended(Outcome::Done));
             }
             Role::Supervisor { cancel } => cancel,
         };
         let jobs = self.jobs(drive.run())?;
         let Some((driven, tally)) = self.supervise(&drive, plan, jobs, &cancel)? else {
             print::note("interrupted before the driver was loaded: nothing was driven");
-            return Ok(Execution::Over(Outcome::CheckFailed));
+            return Ok(Execution::Ended(Outcome::CheckFailed));
         };
-        let Driven { campaign, ready, share } = driven;
+        let Driven { campaign, ready, remaining } = driven;
         let backend = ready.backend;
-        let driven = DrivenCampaign { campaign, share, backend, tally, maps };
+        let driven = DrivenCampaign { campaign, remaining, backend, tally, maps };
         Ok(Execution::Driven(Box::new(driven)))
     }
 
-    /// Has worker processes drive what is left. Returns `None` if it was interrupted before a driver
-    /// was loaded.
+    /// Starts worker processes for the drives that are left. Returns `None` if it was interrupted
+    /// before a driver was loaded.
     fn supervise(
         &self,
         drive: &Drive<'_>,
@@ -232,14 +229,14 @@ impl CampaignArguments {
         let drives = units(drive.variants.len(), plan.repetitions, plan.routes.len()).count();
         let mut tally = Tally::new(drives);
         let driven = drive_with_workers(plan, &workers, start, cancel, &mut |campaign, event| {
-            tally.hear(campaign, event);
+            tally.handle(campaign, event);
         })
-        .map_err(workers::explained)?;
+        .map_err(workers::with_reason)?;
         tally.clear();
         Ok(driven.map(|driven| (driven, tally)))
     }
 
-    /// Which process of the campaign this is. Asked first, so that it can be ended from then on.
+    /// Determines the role of this process. Called first, because it installs the signal handlers.
     pub(super) fn role(&self) -> anyhow::Result<Role> {
         if self.worker {
             return Ok(Role::Worker(workers::become_worker()?));
@@ -247,25 +244,25 @@ impl CampaignArguments {
         Ok(Role::Supervisor { cancel: cancel_on_interrupt()? })
     }
 
-    /// How many workers to have.
+    /// Returns the number of worker processes.
     fn jobs(&self, run: &Run) -> anyhow::Result<usize> {
-        let is_alone = !self.driver.may_run_beside_others() || run.pace == Pace::Wall;
+        let is_sequential = !self.driver.runs_in_parallel() || run.pace == Pace::Wall;
         let jobs = match self.jobs {
             Some(jobs) => usize::from(jobs),
-            None if is_alone => 1,
+            None if is_sequential => 1,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         if jobs > 1 && run.real_time != RealTimeOptions::default() {
             bail!(
-                "the run file's real_time block gives cores, priority or memory to one process, \
-                 and {jobs} would get the same: leave the block out, or say --jobs 1"
+                "the run file's real_time block assigns cores, priority or memory to one process, \
+                 but --jobs is {jobs}: remove the block, or give --jobs 1"
             );
         }
         Ok(jobs)
     }
 }
 
-/// Drives, as one of the processes of `--jobs`.
+/// Drives as one of the processes of `--jobs`.
 fn work(drive: &Drive<'_>, plan: CampaignPlan, worker: &Worker) -> anyhow::Result<()> {
     let real_time = drive.run().real_time.apply_process();
     let factory = DriverFactory::new(drive.driver, drive.engine, drive.run())?;
@@ -278,7 +275,7 @@ fn work(drive: &Drive<'_>, plan: CampaignPlan, worker: &Worker) -> anyhow::Resul
             &mut drive.driving(&campaign, &factory, worker.cancel(), real_time),
         )?;
     }
-    // Else the start was refused: the result folder stays as it is.
+    // Otherwise the supervisor refused to start, and the result folder is unchanged.
     Ok(())
 }
 

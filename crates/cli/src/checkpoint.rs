@@ -1,4 +1,4 @@
-//! `tandem checkpoint …`: making checkpoints and looking at them.
+//! `tandem checkpoint …`: creates and inspects checkpoints.
 
 use super::{Outcome, export, print};
 use anyhow::Context;
@@ -12,14 +12,19 @@ use tandem_export::spec::SpecFile;
 use tandem_export::synth::SynthWeights;
 
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  tandem checkpoint synth --config configs/tiny.json --out checkpoint
+  tandem checkpoint inspect checkpoint")]
 pub(super) enum Verb {
-    /// Write a checkpoint with random or no weights, in its model family's own format, of any size
+    /// Write a checkpoint of any size with random or no weights, in the format of its model family
     Synth(Synth),
-    /// Print what a checkpoint holds and whether it can be exported; exits with 1 if it cannot
+    /// Print the contents of a checkpoint; exit with 1 if it cannot be exported
     Inspect(Inspect),
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  tandem checkpoint inspect checkpoint")]
 pub(super) struct Inspect {
     /// Checkpoint folder
     #[arg(value_name = "DIR")]
@@ -30,15 +35,19 @@ pub(super) struct Inspect {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem checkpoint synth --config configs/tiny.json --out checkpoint
+  tandem checkpoint synth --config configs/full.json --sparse --out checkpoint")]
 pub(super) struct Synth {
     /// Sizes of the networks, JSON or YAML (see configs/; the key `family` names the model family,
-    /// automot if absent), or the config.json of a Qwen3-VL or AutoMoT checkpoint or its folder
+    /// automot if absent), or the config.json of a Qwen3-VL or AutoMoT checkpoint, or its folder
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Leave the weights out: the file has its full length, takes no disk, and reads as zeros
+    /// Write a sparse file without weights: full length, no disk space, zeros
     #[arg(long, conflicts_with = "seed")]
     sparse: bool,
     /// Folder to write
@@ -51,7 +60,7 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
         Verb::Inspect(arguments) => {
             let folder = &arguments.folder;
             let mut found = inspect(folder)?;
-            let family = Families::known().of_folder_or_presumed(folder)?;
+            let family = Families::known().of_folder_or_default(folder)?;
             if found.problems.is_empty()
                 && let Err(error) = networks_of(family, folder)
             {
@@ -60,7 +69,7 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
             for companion in family.companions() {
                 if !found.files.iter().any(|file| file.name == *companion) {
                     found.notes.push(format!("no {companion}: the networks cannot drive"));
-                // A file that was refused already needs no second line.
+                // A file that was rejected already gets no second line.
                 } else if found.problems.is_empty()
                     && let Err(error) = export::check_companion(folder, companion)
                 {
@@ -81,7 +90,7 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
                 family
                     .synthesize(&spec, SynthWeights::Sparse, out, &mut |_, _| {})
                     .with_context(|| writing(out))?;
-                "all weights left out (zero)".to_owned()
+                "no weights (sparse, zeros)".to_owned()
             } else {
                 synth(family, &spec, arguments.seed, out)?;
                 format!("random weights (seed {})", arguments.seed)
@@ -92,19 +101,18 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Builds the networks that `export` writes by default, and drops them.
+/// Builds the networks that `export` writes by default and drops them: a check.
 fn networks_of(family: &dyn Family, folder: &Path) -> anyhow::Result<()> {
     family.open(folder)?.build(&Options::default(), &mut |_| {})?;
     Ok(())
 }
 
-/// Reads a specification or the published configuration of a model, and prints what was assumed about
-/// the latter.
+/// Reads a specification, or the published configuration of a model, and prints the assumptions made.
 pub(super) fn read_spec(path: &Path) -> anyhow::Result<(&'static dyn Family, Value)> {
     spec_of(&SpecFile::read(path)?)
 }
 
-/// The family and the content of a specification; prints what was assumed.
+/// Returns the family and the content of a specification, and prints the assumptions made.
 pub(super) fn spec_of(file: &SpecFile) -> anyhow::Result<(&'static dyn Family, Value)> {
     let family = Families::known().of_spec(file)?;
     let spec = family.read_spec(file)?;
@@ -112,7 +120,7 @@ pub(super) fn spec_of(file: &SpecFile) -> anyhow::Result<(&'static dyn Family, V
     Ok((family, spec.value))
 }
 
-/// Tables of files and element types, then the sizes of the networks, notes and problems.
+/// Formats tables of files and element types, the sizes of the networks, notes and problems.
 fn describe(found: &Inspection) -> String {
     let size = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     let files: Vec<Vec<String>> = found
@@ -152,9 +160,9 @@ fn describe(found: &Inspection) -> String {
         parts.push(lines("note", &found.notes));
     }
     parts.push(if found.problems.is_empty() {
-        "it can be exported".to_owned()
+        "the checkpoint can be exported".to_owned()
     } else {
-        format!("{}\nit cannot be exported", lines("problem", &found.problems))
+        format!("{}\nthe checkpoint cannot be exported", lines("problem", &found.problems))
     });
     parts.join("\n\n")
 }
@@ -177,7 +185,7 @@ pub(super) fn synth(
     Ok(())
 }
 
-/// What is being done when writing fails.
+/// Returns the context of a write error.
 fn writing(out: &Path) -> String {
     format!("writing a checkpoint to {}", out.display())
 }

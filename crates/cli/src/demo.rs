@@ -1,7 +1,7 @@
-//! `tandem demo`: the whole chain on the embedded default, in one command.
+//! `tandem demo`: the complete chain in one command, in the embedded world.
 //!
 //! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
-//! results and one page to look at.
+//! results and one report.
 
 use super::drive::{self, Drive, Tally, Variant, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
@@ -17,51 +17,54 @@ use std::time::Duration;
 use tandem::pilot::{ClockName, LatencySpec, RealTimeOptions, RealTimeReport, RunFile};
 use tandem::scene::Route;
 use tandem::timing::Stopwatch;
-use tandem_evaluation::campaign::{CampaignPlan, Shard, drive_here};
+use tandem_evaluation::campaign::{CampaignPlan, Shard, drive_in_process};
 use tandem_evaluation::routes::parse_routes;
 use tandem_evaluation::scoring::TICK_CAP;
 use tandem_export::options::Options;
 use tandem_export::spec::SpecFile;
 
-/// Sizes of the demo's checkpoint.
+/// Sizes of the checkpoint.
 const CHECKPOINT: &str = include_str!("../../../configs/tiny.json");
 
-/// The demo's model family.
+/// Model family of the checkpoint.
 const MODEL: &str = "automot";
 
-/// The demo's route.
+/// Route to drive.
 const ROUTE_FILE: &str = include_str!("../../../routes/demo.xml");
 
-/// Marks a folder that the demo may clear.
+/// File that marks a folder as one that the demo may clear.
 const MARKER: &str = "demo.json";
 
-/// Time that a refresh takes in the demo's virtual time: two ticks, so that both rates are seen.
-const REFRESH_LATENCY_MILLIS: f64 = 100.0;
+/// Latency of a prefill in virtual time: two ticks, so that the two rates differ.
+const PREFILL_LATENCY_MILLIS: f64 = 100.0;
 
-const NOTE: &str = "The tiny checkpoint has random weights: it cannot drive, and its numbers show \
-                    the chain, not skill. Scores of the embedded world are not CARLA scores.";
+const NOTE: &str = "The tiny checkpoint has random weights: it cannot drive, and its numbers test \
+                    the chain only. Scores of the embedded world are not CARLA scores.";
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tandem demo\n  tandem demo --seed 2 --ticks 200 --out results/demo2"
+)]
 pub(super) struct Arguments {
-    /// Folder for checkpoint, engine, results and report; an earlier demo there is replaced
+    /// Folder for checkpoint, engine, results and report; an earlier demo in it is replaced
     #[arg(long, default_value = "results/demo", value_name = "DIR")]
     out: PathBuf,
     /// Seed of the weights and of the world
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Ticks that the tiny checkpoint drives; it would only stand in the way until its time is up
+    /// Maximum number of ticks that the tiny checkpoint drives
     #[arg(long, default_value_t = 400, value_name = "TICKS")]
     ticks: u64,
-    /// Print JSON; what people read goes to standard error
+    /// Print JSON; progress and tables go to standard error
     #[arg(long)]
     json: bool,
-    /// Run file (YAML) for the model's drive [default: virtual clock, a refresh takes 100 ms]
+    /// Run file (YAML) of the model's drive [default: virtual clock, a prefill takes 100 ms]
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let _lock = take(&arguments.out)?;
+    let _lock = lock_and_clear(&arguments.out)?;
     let demo = Demo { arguments, routes: parse_routes(ROUTE_FILE, "routes/demo.xml")? };
     let mut steps = Steps::default();
     demo.make_engine(&mut steps)?;
@@ -72,13 +75,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     steps.done("libraries, loading");
 
     let cancel = drive::cancel_on_interrupt()?;
-    demo.say(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
+    demo.print(&format!("3/4 driving {} ticks with it, two experts at two rates", arguments.ticks));
     let model = demo.drive(&with_model, &factory, real_time, &cancel)?;
     steps.done("driving, model");
     if model.is_cancelled {
         return Ok(interrupted());
     }
-    demo.say("4/4 driving the same route with the autopilot, which sees the truth");
+    demo.print("4/4 driving the same route with the autopilot, which reads the true state");
     let with_autopilot = Part::autopilot(&with_model.variant.file)?;
     let no_options = RealTimeReport::default();
     let autopilot = demo.drive(&with_autopilot, &DriverFactory::Autopilot, no_options, &cancel)?;
@@ -102,10 +105,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(check_safety(&model.safety()))
 }
 
-/// Who drives the demo's route, and how.
+/// One of the demo's two drives of the route.
 struct Part {
     driver: DriverName,
-    /// As the page calls it.
+    /// Heading in the report.
     title: &'static str,
     variant: Variant,
     has_engine: bool,
@@ -124,7 +127,7 @@ impl Part {
         })
     }
 
-    /// What the model's ticks take and are given in `file` is not for a driver that hardly computes.
+    /// Uses `file` without its latencies and real-time options, which are meant for the model.
     fn autopilot(file: &RunFile) -> anyhow::Result<Self> {
         let driver = DriverName::Autopilot;
         let file = RunFile {
@@ -151,8 +154,8 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    /// Says what people read.
-    fn say(&self, text: &str) {
+    /// Prints text; to standard error if JSON is printed.
+    fn print(&self, text: &str) {
         if self.arguments.json { print::note(text) } else { print::line(text) }
     }
 
@@ -166,18 +169,18 @@ impl Demo<'_> {
 
     /// Generates the checkpoint and exports it.
     fn make_engine(&self, steps: &mut Steps) -> anyhow::Result<()> {
-        self.say("1/4 generating a tiny checkpoint with random weights");
+        self.print("1/4 generating a tiny checkpoint with random weights");
         let sizes = SpecFile::parse("configs/tiny.json".into(), CHECKPOINT.to_owned())?;
         let (family, spec) = checkpoint::spec_of(&sizes)?;
         let checkpoint_folder = self.arguments.out.join("checkpoint");
         checkpoint::synth(family, &spec, self.arguments.seed, &checkpoint_folder)?;
         steps.done("checkpoint");
 
-        self.say("2/4 exporting it: four ONNX networks");
+        self.print("2/4 exporting it: four ONNX networks");
         let engine = self.engine();
         let checkpoint = export::open(&checkpoint_folder, export::Values::Skip)?;
         let summary = export::export(&*checkpoint, Options::default(), &engine)?;
-        self.say(&export::describe(&summary, &engine));
+        self.print(&export::describe(&summary, &engine));
         steps.done("export");
         Ok(())
     }
@@ -203,21 +206,21 @@ impl Demo<'_> {
             folder: self.folder(part.driver),
             repetitions: 1,
             routes: self.routes.clone(),
-            shard: Shard::WHOLE,
+            shard: Shard::ALL,
             recorded_time: drive.recorded_time(),
             motion: None,
         };
         let campaign = plan.with(drive.settings(factory)?, sensor_icons(&factory.sensors()));
         drive.check(&campaign)?;
         let mut tally = Tally::new(campaign.units().count());
-        let share = drive_here(
+        let remaining = drive_in_process(
             &campaign,
             cancel,
             &mut drive.driving(&campaign, factory, cancel, real_time),
-            &mut |campaign, event| tally.hear(campaign, event),
+            &mut |campaign, event| tally.handle(campaign, event),
         )?;
         tally.clear();
-        Results::collect(&campaign, share, &tally)
+        Results::collect(&campaign, remaining, &tally)
     }
 
     fn write_page(
@@ -255,16 +258,16 @@ impl Demo<'_> {
         ];
         blocks.extend(model.safety_table());
         blocks.push(steps.to_string());
-        blocks.push(format!("{NOTE}\nlook at {}", page.display()));
+        blocks.push(format!("{NOTE}\nreport: {}", page.display()));
         for block in blocks {
-            self.say("");
-            self.say(&block);
+            self.print("");
+            self.print(&block);
         }
     }
 }
 
 fn interrupted() -> Outcome {
-    print::note("interrupted: the demo begins anew next time");
+    print::note("interrupted: the next demo starts from the beginning");
     Outcome::CheckFailed
 }
 
@@ -273,7 +276,7 @@ fn run_file(arguments: &Arguments, driver: DriverName) -> anyhow::Result<RunFile
         Some(path) => RunFile::read(path, &mut print::note)?,
         None => RunFile {
             clock: ClockName::Virtual,
-            slow_latency: LatencySpec::Fixed(REFRESH_LATENCY_MILLIS),
+            slow_latency: LatencySpec::Fixed(PREFILL_LATENCY_MILLIS),
             seed: arguments.seed,
             ..RunFile::default()
         },
@@ -282,18 +285,18 @@ fn run_file(arguments: &Arguments, driver: DriverName) -> anyhow::Result<RunFile
     Ok(file)
 }
 
-/// Locks the demo's folder until the result is dropped, and empties it; refuses a folder that no
-/// demo made. The marker stays in it from the first moment on, so that a demo that was killed at any
-/// time is replaced by the next.
-fn take(out: &Path) -> anyhow::Result<File> {
+/// Locks the demo's folder until the result is dropped, and clears it. Rejects a folder that a demo did
+/// not create. The marker is the first file in the folder, so that the next demo can replace one that
+/// was killed at any time.
+fn lock_and_clear(out: &Path) -> anyhow::Result<File> {
     let marker = out.join(MARKER);
     let is_demo = || marker.symlink_metadata().is_ok_and(|found| found.is_file());
     if !is_demo() && out.exists() {
         let holds_files = holds_files(out);
-        // Another demo may have started meanwhile: the marker is its first file.
+        // Another demo may have started meanwhile; the marker is its first file.
         if !is_demo() && holds_files? {
             bail!(
-                "{} holds something else than a demo; give another folder with --out",
+                "{} contains files that are not a demo's; give another folder with --out",
                 out.display()
             );
         }
@@ -313,7 +316,7 @@ fn take(out: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// True if there is anything but folders in `folder`, at any depth.
+/// True if `folder` contains anything other than folders, at any depth.
 fn holds_files(folder: &Path) -> anyhow::Result<bool> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -326,7 +329,7 @@ fn holds_files(folder: &Path) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Removes everything but the marker.
+/// Removes everything except the marker.
 fn clear(out: &Path) -> io::Result<()> {
     for entry in fs::read_dir(out)? {
         let entry = entry?;
@@ -341,7 +344,7 @@ fn clear(out: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Wall time of each step.
+/// Wall time per step.
 struct Steps {
     watch: Stopwatch,
     steps: Vec<(&'static str, Duration)>,

@@ -1,4 +1,4 @@
-//! `tandem doctor`: what this machine has, what is missing for what, and how fast it can be at most.
+//! `tandem doctor`: checks which devices and libraries this machine has, and measures its peak rates.
 
 use super::{Outcome, print};
 use anyhow::{Context, ensure};
@@ -13,14 +13,15 @@ use tandem::process::{Ended, Program};
 use tandem_profile::roofline::measure::{self, Measurement, Plan};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  tandem doctor\n  tandem doctor --measure --out machine.json")]
 pub(super) struct Arguments {
-    /// Measure the ceilings of this machine's CPU: memory and matrix products; takes seconds
+    /// Measure the CPU's peak rates of memory and matrix products; takes seconds
     #[arg(long)]
     measure: bool,
-    /// Most threads to measure with [default: every usable core]
+    /// Maximum number of threads of the measurement [default: all usable cores]
     #[arg(long, requires = "measure", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Write the measurement with every sample, for `tandem roofline --device measured:FILE`
+    /// Write the measurement with all samples, for `tandem roofline --device measured:FILE`
     #[arg(long, requires = "measure", value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print JSON
@@ -28,15 +29,15 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// One thing that tandem can use.
+/// A device or library that tandem can use.
 #[derive(Serialize)]
 struct Finding {
     item: &'static str,
-    /// What was found, or `None`.
+    /// Description; `None` if it was not found.
     found: Option<String>,
-    /// What it allows.
+    /// Features that it enables.
     allows: &'static str,
-    /// How to get it.
+    /// How to install it.
     get: &'static str,
 }
 
@@ -55,8 +56,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             Some(found) => print::line(&format!("  ✓ {:<16} {found}", finding.item)),
             None => {
                 print::line(&format!("  – {:<16} not found", finding.item));
-                print::line(&format!("    {:<16} it would allow: {}", "", finding.allows));
-                print::line(&format!("    {:<16} to get it: {}", "", finding.get));
+                print::line(&format!("    {:<16} enables: {}", "", finding.allows));
+                print::line(&format!("    {:<16} install: {}", "", finding.get));
             }
         }
     }
@@ -67,20 +68,20 @@ fn measured(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let measurement = measure_machine(arguments.threads.map(usize::from))?;
     let json = serde_json::to_string_pretty(&measurement)?;
     if let Some(out) = &arguments.out {
-        print::whole_file(out, format!("{json}\n").as_bytes())?;
+        print::write_file(out, format!("{json}\n").as_bytes())?;
     }
     print::line(&if arguments.json { json } else { describe(&measurement)? });
     Ok(Outcome::Done)
 }
 
-/// Measures the ceilings of this machine's CPU, with up to `threads` threads or every usable core.
+/// Measures the peak rates of this machine's CPU with up to `threads` threads, or all usable cores.
 pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurement> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let plan = Plan::usual(threads.unwrap_or(cores), last_level_cache_bytes());
     if let Some(available) = memory_bytes("MemAvailable") {
         ensure!(
             plan.buffer_bytes as u64 <= available / 2,
-            "measuring memory takes buffers of {:.1} GB, eight times the last-level cache, and only \
+            "measuring memory needs buffers of {:.1} GB, eight times the last-level cache, but only \
              {:.1} GB are available; free some memory and measure again",
             plan.buffer_bytes as f64 / 1e9,
             available as f64 / 1e9,
@@ -91,8 +92,8 @@ pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurem
     let load = load.as_deref().and_then(|text| text.split(' ').next()).unwrap_or("unknown");
     if load.parse().is_ok_and(|load: f64| load > cores as f64 / 2.0) {
         print::note(&format!(
-            "warning: the load average is {load} on {cores} cores; other work slows every sample \
-             down, so the ceilings come out too low: measure again on an idle machine"
+            "warning: the load average is {load} on {cores} cores; other processes slow the \
+             measurement, so the peak rates are too low: measure again on an idle machine"
         ));
     }
     machine.push(("load average before".to_owned(), load.to_owned()));
@@ -100,11 +101,11 @@ pub(super) fn measure_machine(threads: Option<usize>) -> anyhow::Result<Measurem
         .context("measuring this machine")
 }
 
-/// A measurement as tables.
+/// Formats a measurement as tables.
 fn describe(measurement: &Measurement) -> anyhow::Result<String> {
-    let ceilings = measurement.ceilings(None)?;
+    let peak_rates = measurement.peak_rates(None)?;
     let samples = |best: f64, median: f64, count: usize| {
-        [format!("{best:.1}"), format!("{median:.1}"), count.to_string()]
+        [print::three_digits(best), print::three_digits(median), count.to_string()]
     };
     let memory = measurement.memory.iter().map(|m| {
         let numbers =
@@ -138,24 +139,26 @@ fn describe(measurement: &Measurement) -> anyhow::Result<String> {
         ),
         format!("method: {}", measurement.method),
     ]);
-    let rates = ceilings.flops_per_s.iter();
-    let rates = rates.map(|(dtype, rate)| format!("{:.1} GFLOP/s in {dtype}", rate / 1e9));
+    let rates = peak_rates
+        .flops_per_s
+        .iter()
+        .map(|(dtype, rate)| format!("{} GFLOP/s in {dtype}", print::three_digits(rate / 1e9)));
     lines.push(format!(
-        "ceilings: {:.1} GB/s, {}",
-        ceilings.bytes_per_s / 1e9,
+        "peak rates: {} GB/s, {}",
+        print::three_digits(peak_rates.bytes_per_s / 1e9),
         rates.collect::<Vec<_>>().join(", ")
     ));
     lines.extend(measurement.not_measured.iter().map(|what| format!("not measured: {what}")));
     Ok(lines.join("\n"))
 }
 
-/// Bytes of all last-level caches together, or none where the system does not say.
+/// Returns the total size of the last-level caches, bytes; 0 if the system does not report it.
 fn last_level_cache_bytes() -> usize {
     let read = |path: &Path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let mut caches = BTreeMap::new();
     let cpus = std::fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
     for cpu in cpus {
-        // Each processor lists its caches from the first level to the last.
+        // Each CPU lists its caches from the first level to the last.
         let last = (0..)
             .map(|i| cpu.path().join(format!("cache/index{i}")))
             .take_while(|cache| cache.is_dir())
@@ -170,7 +173,7 @@ fn last_level_cache_bytes() -> usize {
     caches.values().sum()
 }
 
-/// The machine in a few lines, for reports.
+/// Returns the facts on this machine for reports.
 pub(super) fn machine() -> Vec<(String, String)> {
     let facts = [("CPU", Some(cpu())), ("memory", memory()), ("GPUs, driver", gpus())];
     facts
@@ -190,8 +193,8 @@ fn examine() -> Vec<Finding> {
         Finding {
             item: "memory",
             found: memory(),
-            allows: "knowing beforehand which checkpoints fit",
-            get: "it is read from /proc/meminfo, which only Linux has",
+            allows: "estimating which checkpoints fit",
+            get: "not available: it is read from /proc/meminfo, which only Linux has",
         },
         Finding {
             item: "GPUs, driver",
@@ -202,41 +205,41 @@ fn examine() -> Vec<Finding> {
         Finding {
             item: "CUDA runtime",
             found: shared_library(&["libcudart.so.13"]),
-            allows: "ONNX Runtime's CUDA execution provider, with libcublas, libcurand and libcudnn 9 beside it",
+            allows: "ONNX Runtime's CUDA execution provider, together with libcublas, libcurand and libcudnn 9",
             get: "the CUDA 13 runtime libraries, from your distribution or the Python package nvidia-cuda-runtime",
         },
         Finding {
             item: "ONNX Runtime",
             found: onnx_runtime(),
             allows: "the CPU back end, the reference for all others",
-            get: "tandem fetches it at first use (python3 with pip), or set ORT_DYLIB_PATH",
+            get: "tandem downloads it at first use (needs python3 with pip), or set ORT_DYLIB_PATH",
         },
         Finding {
             item: "TensorRT",
             found: tensorrt_enterprise(),
-            allows: "engines for the GPU of this machine, data-center GPUs included",
+            allows: "engines for the GPU of this machine, including data-center GPUs",
             get: "TensorRT 11 from NVIDIA (TENSORRT_DYLIB_PATH names libnvinfer.so.11), and tandem built with the feature `tensorrt-enterprise`",
         },
         Finding {
             item: "TensorRT-RTX",
             found: tensorrt_rtx(),
             allows: "engines for RTX GPUs, built ahead of time even without a GPU",
-            get: "tandem built with the feature `tensorrt` fetches it at first use (python3 with pip), or set TENSORRT_RTX_DYLIB_PATH",
+            get: "tandem built with the feature `tensorrt` downloads it at first use (needs python3 with pip), or set TENSORRT_RTX_DYLIB_PATH",
         },
         Finding {
             item: "CARLA client",
             found: carla(),
-            allows: "nothing yet: tandem drives in its embedded world only",
+            allows: "no feature yet: tandem drives in its embedded world only",
             get: "the Python package carla 0.9.15, under Python 3.7 to 3.10",
         },
     ]
 }
 
-/// What a GPU is good for in this build.
+/// Features that a GPU enables in this build.
 const GPU_USE: &str = if cfg!(feature = "cuda") {
-    "driving and profiles on the GPU (`device: cuda:0` in a run file)"
+    "driving and profiling on the GPU (`device: cuda:0` in a run file)"
 } else {
-    "driving and profiles on the GPU, by a tandem built with the feature `cuda`, which this one is not"
+    "driving and profiling on the GPU, with a tandem built with the feature `cuda` (this one is not)"
 };
 
 fn cpu() -> String {
@@ -268,7 +271,7 @@ fn memory() -> Option<String> {
     Some(format!("{:.1} GiB, {:.1} GiB available", gib("MemTotal")?, gib("MemAvailable")?))
 }
 
-/// A line of /proc/meminfo, bytes.
+/// Reads a line of /proc/meminfo, bytes.
 fn memory_bytes(key: &str) -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find(|line| line.starts_with(key))?;
@@ -276,10 +279,10 @@ fn memory_bytes(key: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Longest time that a program that only reports something may take.
+/// Time limit of a program whose output is read.
 const REPORT_LIMIT: Duration = Duration::from_secs(20);
 
-/// What `program` prints, if it succeeds.
+/// Returns the output of `program`, if it succeeds.
 fn output_of(program: &Program, arguments: &[&str]) -> Option<String> {
     let folder = tempfile::tempdir().ok()?;
     let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
@@ -288,7 +291,7 @@ fn output_of(program: &Program, arguments: &[&str]) -> Option<String> {
     status.success().then_some(stdout)
 }
 
-/// GPUs with their drivers, if there are any.
+/// Returns the GPUs with their driver versions; `None` without a GPU.
 pub(super) fn gpus() -> Option<String> {
     let query = "--query-gpu=name,driver_version,memory.total,compute_cap";
     let text = output_of(&Program::find("nvidia-smi")?, &[query, "--format=csv,noheader"])?;
@@ -303,7 +306,7 @@ pub(super) fn gpus() -> Option<String> {
     (!rows.is_empty()).then(|| rows.join("; "))
 }
 
-/// The first of `names` in LD_LIBRARY_PATH or the system's library cache.
+/// Finds the first of `names` in LD_LIBRARY_PATH or the system's library cache.
 fn shared_library(names: &[&str]) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
     let path = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
@@ -346,7 +349,7 @@ fn onnx_runtime() -> Option<String> {
     }
 }
 
-/// TensorRT 11 where the system's loader finds it, or where its variable names it.
+/// Finds TensorRT 11 by its environment variable, or where the system's loader finds it.
 fn tensorrt_enterprise() -> Option<String> {
     let found = match library::find(&Places::from_environment(tensorrt::ENTERPRISE)) {
         Ok(found) => found.map(|(path, _)| display(&path)),
@@ -381,7 +384,8 @@ fn tensorrt_rtx_at(path: &Path) -> String {
 
 fn carla() -> Option<String> {
     let program = "import importlib.metadata as m; print(m.version('carla'))";
-    // Not isolated (-I) like pip: the package may be among the user's own. The folder is empty.
+    // Not isolated (-I) like pip, because the package may be a user installation. The working folder is
+    // empty.
     let version = output_of(&Program::find("python3")?, &["-c", program])?;
     Some(format!("Python package carla {}", version.trim()))
 }

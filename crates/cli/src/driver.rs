@@ -1,4 +1,4 @@
-//! Where models and worlds meet: a driver by name, made anew for every route.
+//! Drivers by name. A new driver is created for every route.
 
 use super::print;
 use anyhow::Context;
@@ -19,21 +19,21 @@ pub(super) enum DriverName {
     Idle,
 }
 
-/// Drivers that are not models, with their help.
+/// Drivers that are not models, with their help texts.
 const PLAIN: [(DriverName, &str); 3] = [
     (
         DriverName::Autopilot,
-        "A privileged driver: it sees the truth, needs no engine, and drives well",
+        "Privileged driver that reads the true state of the world and needs no engine",
     ),
-    (DriverName::ConstantSpeed, "Follows the route at one speed and sees nobody: a baseline"),
-    (DriverName::Idle, "Never moves: a baseline"),
+    (DriverName::ConstantSpeed, "Baseline: follows the route at constant speed, ignores traffic"),
+    (DriverName::Idle, "Baseline: never moves"),
 ];
 
 impl DriverName {
-    /// Parser of `--driver`.
+    /// Returns the parser of `--driver`.
     pub(super) fn parser() -> impl TypedValueParser<Value = Self> {
         let models = runtime::families().into_iter().map(|family| {
-            PossibleValue::new(family).help(format!("The model {family}, from an engine folder"))
+            PossibleValue::new(family).help(format!("Model {family}, from an engine folder"))
         });
         let plain = PLAIN.map(|(driver, help)| PossibleValue::new(driver.as_str()).help(help));
         PossibleValuesParser::new(models.chain(plain))
@@ -49,30 +49,29 @@ impl DriverName {
         }
     }
 
-    /// The driver that results name, if it is one of these.
+    /// Returns the driver of this name, as results name it.
     pub(super) fn named(name: &str) -> Option<Self> {
         let models = runtime::families().into_iter().map(Self::Model);
         let plain = PLAIN.map(|(driver, _)| driver);
         models.chain(plain).find(|driver| driver.as_str() == name)
     }
 
-    /// Whether its ticks are measured against a budget.
+    /// True if its ticks have a latency budget.
     pub(super) fn has_tick_budget(self) -> bool {
         self.is_model()
     }
 
-    /// Whether drives of it may run at once by default: networks use all cores.
-    pub(super) fn may_run_beside_others(self) -> bool {
+    /// True if its drives run in parallel by default. Networks use all cores, so models do not.
+    pub(super) fn runs_in_parallel(self) -> bool {
         !self.is_model()
     }
 
-    /// Whether networks of an engine folder drive.
     fn is_model(self) -> bool {
         matches!(self, Self::Model(_))
     }
 
-    /// Checks the model's options of `file` and, where a model drives, writes out those that have
-    /// their defaults, so that records name all of them.
+    /// Validates the model's options in `file`. If a model drives, also fills in the defaults, so that
+    /// records contain all options.
     pub(super) fn complete(self, file: &mut RunFile) -> anyhow::Result<()> {
         match (self, &file.model) {
             (Self::Model(family), block) => {
@@ -85,29 +84,25 @@ impl DriverName {
     }
 }
 
-/// What makes drivers.
+/// Creates drivers, with everything that the routes share.
 pub(super) enum DriverFactory {
-    /// Loaded networks and everything else that routes share.
     Model(Box<Loaded>),
-    /// Nothing to share.
     Autopilot,
-    /// Nothing to share.
     ConstantSpeed,
-    /// Nothing to share.
     Idle,
 }
 
-/// A driver on its route.
+/// Driver of one route.
 pub(super) enum RouteDriver {
     Model(Box<dyn ModelDriver>),
-    /// A driver without experts.
+    /// Driver without experts.
     Plain(Box<dyn Driver + Send>),
-    /// The same in virtual time.
+    /// Driver without experts, in virtual time.
     Delayed(Box<Delayed>),
 }
 
 impl DriverFactory {
-    /// Loads what `name` needs.
+    /// Loads the networks of `name`, if it is a model.
     pub(super) fn new(name: DriverName, engine: Option<&Path>, run: &Run) -> anyhow::Result<Self> {
         match name {
             DriverName::Autopilot => Ok(Self::Autopilot),
@@ -116,7 +111,7 @@ impl DriverFactory {
             DriverName::Model(family) => {
                 let folder = engine.with_context(|| {
                     format!(
-                        "driver {family} needs --engine DIR, a folder that `tandem export` wrote"
+                        "driver {family} needs --engine DIR, a folder written by `tandem export`"
                     )
                 })?;
                 Ok(Self::Model(Box::new(Loaded::open(folder, run, &mut print::note)?)))
@@ -124,7 +119,7 @@ impl DriverFactory {
         }
     }
 
-    /// The sensors that the driver wants.
+    /// Returns the sensors that the driver requires.
     pub(super) fn sensors(&self) -> SensorSuite {
         match self {
             Self::Model(model) => model.sensors(),
@@ -135,7 +130,7 @@ impl DriverFactory {
         }
     }
 
-    /// Library and version that run the networks.
+    /// Returns the name and version of the library that runs the networks.
     pub(super) fn backend(&self) -> Option<&str> {
         match self {
             Self::Model(model) => Some(model.backend()),
@@ -143,7 +138,7 @@ impl DriverFactory {
         }
     }
 
-    /// A driver at the start of a route, in the time mode of `run`; all else is as `new` was told.
+    /// Creates a driver for a route, in the time mode of `run`.
     pub(super) fn driver(&self, plan: &RoutePlan, run: &Run) -> anyhow::Result<RouteDriver> {
         let plain: Box<dyn Driver + Send> = match self {
             Self::Model(model) => return Ok(RouteDriver::Model(model.pilot(plan, run)?)),
@@ -169,7 +164,7 @@ impl RouteDriver {
         }
     }
 
-    /// What came of the real-time options of the driver's own threads.
+    /// Returns the result of the real-time options of the driver's threads.
     pub(super) fn real_time(&self) -> RealTimeReport {
         match self {
             Self::Model(pilot) => pilot.real_time().clone(),
@@ -177,7 +172,7 @@ impl RouteDriver {
         }
     }
 
-    /// What the pilot counted; `None` for drivers without one.
+    /// Returns the pilot's counters; `None` for drivers without a pilot.
     pub(super) fn statistics(&self) -> Option<PilotStatistics> {
         match self {
             Self::Model(pilot) => Some(pilot.statistics()),

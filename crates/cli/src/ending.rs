@@ -1,9 +1,9 @@
-//! How the program ends.
+//! Signals and the end of the process.
 //!
-//! The first SIGINT, SIGTERM or SIGHUP sets a flag, which loops read at every tick; whatever has not
-//! ended by itself within [`TIME_TO_END`] is ended. A second signal ends the process at once, in the
-//! signal's handler. Ending means `_exit`: destructors of loaded libraries and their threads are not
-//! waited for. Files appear complete or not at all, so nothing is lost but what was being made.
+//! The first SIGINT, SIGTERM or SIGHUP sets a flag that loops read at every tick; after
+//! [`TIME_TO_END`] the process exits in any case. A second signal exits at once, in the signal handler.
+//! Exiting means `_exit`: destructors and threads of loaded libraries are not waited for. Files are
+//! written atomically, so only unfinished work is lost.
 
 use super::print;
 use anyhow::Context;
@@ -16,50 +16,50 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-/// Time from the first signal to the end of the process, at most.
+/// Maximum time from the first signal to the exit of the process.
 pub(super) const TIME_TO_END: Duration = Duration::from_millis(1800);
 
-/// Time that worker processes are given of it; then they are killed.
+/// Part of [`TIME_TO_END`] after which worker processes are killed.
 pub(super) const TIME_FOR_WORKERS: Duration = Duration::from_millis(900);
 
-/// Time that the last line to the terminal is given.
-const TIME_TO_SAY: Duration = Duration::from_millis(100);
+/// Part of [`TIME_TO_END`] reserved for the last line to the terminal.
+const TIME_TO_PRINT: Duration = Duration::from_millis(100);
 
-/// Exit code of work that was interrupted.
+/// Exit code of interrupted work.
 const INTERRUPTED: i32 = 1;
 
-/// Ends the process with `code` after its output is written.
+/// Flushes standard output and exits with `code`.
 pub(super) fn exit(code: u8) -> ! {
-    // A closed pipe is nobody's problem here.
+    // A closed pipe is not an error here.
     let _ = std::io::stdout().flush();
     low_level::exit(code.into())
 }
 
-/// Ends the process after [`TIME_TO_END`] unless it ends by itself before.
+/// Waits for [`TIME_TO_END`], then exits.
 pub(super) fn exit_soon() -> ! {
     thread::sleep(TIME_TO_END);
     low_level::exit(INTERRUPTED)
 }
 
-/// As [`exit_soon`], and says so.
-fn exit_soon_and_say_so() -> ! {
-    thread::sleep(TIME_TO_END.saturating_sub(TIME_TO_SAY));
-    // On a thread of its own, because writing to a terminal may take forever.
-    let said = thread::Builder::new()
-        .name("last words".to_owned())
-        .spawn(|| print::note("interrupted: ended without waiting for what was being done"));
-    drop(said);
-    thread::sleep(TIME_TO_SAY);
+/// Waits for [`TIME_TO_END`], prints a note and exits.
+fn exit_soon_with_note() -> ! {
+    thread::sleep(TIME_TO_END.saturating_sub(TIME_TO_PRINT));
+    // A separate thread, because a write to a terminal may block forever.
+    let printing = thread::Builder::new()
+        .name("exit note".to_owned())
+        .spawn(|| print::note("interrupted: exited before the current work was finished"));
+    drop(printing);
+    thread::sleep(TIME_TO_PRINT);
     low_level::exit(INTERRUPTED)
 }
 
-/// Returns a flag that the first signal sets, which also prints `what` happens now.
-pub(super) fn cancel_on_signal(what: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
+/// Returns a flag that the first signal sets. The signal also prints `note`.
+pub(super) fn cancel_on_signal(note: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     let watched = watched_signals();
     let mut signals = Signals::new(&watched).context("cannot watch for signals")?;
     for &signal in &watched {
-        // In this order: the first handler sees the flag as earlier signals left it.
+        // In this order, so that the first handler reads the flag before this signal sets it.
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&cancel))
             .and_then(|_| flag::register(signal, Arc::clone(&cancel)))
             .context("cannot watch for signals")?;
@@ -68,20 +68,21 @@ pub(super) fn cancel_on_signal(what: &'static str) -> anyhow::Result<Arc<AtomicB
         .name("signals".to_owned())
         .spawn(move || {
             if signals.forever().next().is_some() {
-                let note = move || {
-                    print::note(&format!("\n{what}; press Ctrl-C again to end at once"));
+                let printing = move || {
+                    print::note(&format!("\n{note}; press Ctrl-C again to exit at once"));
                 };
-                // On a thread of its own, as below. Without one there is no note.
-                let _ = thread::Builder::new().name("note".to_owned()).spawn(note);
-                exit_soon_and_say_so();
+                // A separate thread, because a write to a terminal may block forever. If it cannot be
+                // spawned, the note is omitted.
+                let _ = thread::Builder::new().name("note".to_owned()).spawn(printing);
+                exit_soon_with_note();
             }
         })
         .context("cannot start a thread for signals")?;
     Ok(cancel)
 }
 
-/// Sets `cancel` when one of the signals comes, and nothing else: for worker processes, whose end
-/// is the business of the process that started them.
+/// Sets `cancel` at a signal and does nothing else: for worker processes, which the process that
+/// started them ends.
 pub(super) fn set_on_signal(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     for signal in watched_signals() {
         flag::register(signal, Arc::clone(cancel)).context("cannot watch for signals")?;
@@ -89,7 +90,8 @@ pub(super) fn set_on_signal(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The signals that end work. SIGHUP is left alone where it is ignored, as under `nohup`.
+/// Returns the signals that end work. SIGHUP stays ignored if it was ignored at the start, as under
+/// `nohup`.
 fn watched_signals() -> Vec<i32> {
     let mut signals = vec![SIGINT, SIGTERM];
     if !is_ignored(SIGHUP) {
@@ -98,7 +100,7 @@ fn watched_signals() -> Vec<i32> {
     signals
 }
 
-/// Whether the process was started with `signal` ignored, where the system says so.
+/// True if the process was started with `signal` ignored. False if `/proc` does not list it.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! `tandem eval`: drive routes and score them.
+//! `tandem eval`: drives routes and scores the drives.
 
 use super::campaign::{CampaignArguments, DrivenCampaign, Execution, NOTE};
 use super::drive::Variant;
@@ -12,16 +12,22 @@ use tandem::timing::Stage;
 use tandem_evaluation::campaign::Holder;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem eval --routes routes/bends.xml --driver autopilot --out results/autopilot
+  tandem eval --routes routes/demo.xml --driver automot --engine engine --latency slow=400,fast=35 \
+--out results/delayed")]
 pub(super) struct Arguments {
     #[command(flatten)]
     campaign: CampaignArguments,
-    /// Virtual time with these latencies, milliseconds: slow=400,fast=35, distributions such as
-    /// slow=lognormal:p50=300,p99=700, file:latency.json for both as recorded, replayed:DIR for both
-    /// as in the drives of DIR; with `busy`, one inference at a time. See configs/run.yaml
+    /// Virtual time with these latencies, milliseconds: slow=400,fast=35; distributions such as
+    /// slow=lognormal:p50=300,p99=700; file:latency.json for both experts as recorded; replayed:DIR
+    /// for both experts as in the drives of DIR; with `busy`, one action step at a time. See
+    /// configs/run.yaml
     #[arg(long, value_name = "SPEC")]
     latency: Option<LatencyArgument>,
-    /// Keep each drive's motion in DIR/SAVE_NAME/metric_info.json, which `tandem score --motion DIR`
-    /// computes smoothness from
+    /// Write each drive's motion to DIR/SAVE_NAME/metric_info.json, for the smoothness of
+    /// `tandem score --motion DIR`
     #[arg(long, value_name = "DIR")]
     motion: Option<PathBuf>,
     /// Print JSON
@@ -35,10 +41,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let variants = [variant(arguments)?];
     let driven = match asked.execute(role, &variants, arguments.motion.clone())? {
         Execution::Driven(driven) => driven,
-        Execution::Over(outcome) => return Ok(outcome),
+        Execution::Ended(outcome) => return Ok(outcome),
     };
     let [variant] = &variants;
-    let results = Results::collect(&driven.campaign, driven.share.clone(), &driven.tally)?;
+    let results = Results::collect(&driven.campaign, driven.remaining.clone(), &driven.tally)?;
     let page = write_page(arguments, variant, &driven, results.drives_total)?;
     if arguments.json {
         let mut json = results.to_json();
@@ -46,13 +52,13 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&serde_json::to_string_pretty(&json)?);
     } else {
         present(&results, variant);
-        print::line(&format!("results in {}, look at {}", asked.out.display(), page.display()));
+        print::line(&format!("results in {}, report: {}", asked.out.display(), page.display()));
         print::line(NOTE);
     }
     Ok(outcome(&results))
 }
 
-/// What is run.
+/// Returns the run file with the latencies of `--latency`.
 fn variant(arguments: &Arguments) -> anyhow::Result<Variant> {
     let mut file = arguments.campaign.run_file()?;
     if let Some(latency) = &arguments.latency {
@@ -61,7 +67,7 @@ fn variant(arguments: &Arguments) -> anyhow::Result<Variant> {
     Variant::new(arguments.campaign.driver.as_str(), file)
 }
 
-/// Writes the page about the results, and keeps what it says of run and machine for later pages.
+/// Writes the report, and the facts on run and machine for later reports.
 fn write_page(
     arguments: &Arguments,
     variant: &Variant,
@@ -76,7 +82,7 @@ fn write_page(
         emulated,
         driven.backend.as_deref(),
     );
-    report::keep_facts(&asked.out, &facts)?;
+    report::write_facts(&asked.out, &facts)?;
     let mut set = report::route_set(&asked.routes, &asked.only)?;
     set.first_junctions = driven.maps.first_junctions(&set.routes)?;
     let budget = asked.driver.has_tick_budget().then_some(variant.timed.run.act_budget);
@@ -98,7 +104,7 @@ fn write_page(
     Ok(page)
 }
 
-/// Prints scores, safety and times for people.
+/// Prints scores, safety counters and latencies.
 fn present(results: &Results, variant: &Variant) {
     print::line(&results.scores());
     print::line(&results.origins());
@@ -115,16 +121,16 @@ fn present(results: &Results, variant: &Variant) {
     }
     match (&variant.timed.run.pace, &results.pilot) {
         (Pace::Virtual(_), Some(counted)) => print::line(&format!(
-            "virtual time: {} ticks driven now, {} missed their deadline, {} held a command; the \
-             oldest scene that a command of any drive rested on was {:.2} s old",
+            "virtual time: {} ticks driven now, {} missed their deadline, {} held the previous \
+             command; maximum age of a prefix over all drives: {:.2} s",
             counted.ticks,
             counted.deadline_misses,
             counted.ticks_held,
             results.safety().oldest_prefix_s
         )),
         (Pace::Wall, Some(counted)) => print::line(&format!(
-            "real time: {} ticks answered now, {} of them missed their deadline; {} more went by \
-             without an answer",
+            "real time: {} ticks driven now, {} of them missed their deadline; {} more ticks had no \
+             command",
             counted.ticks, counted.deadline_misses, counted.ticks_unanswered
         )),
         _ => {}
@@ -132,11 +138,11 @@ fn present(results: &Results, variant: &Variant) {
     variant.timed.emulated.iter().for_each(|label| print::line(label));
 }
 
-/// Whether everything was driven, without faults of a model; says what was not.
+/// Returns the outcome: everything was driven, without faults of a model. Prints what is missing.
 fn outcome(results: &Results) -> Outcome {
     let checked = check_safety(&results.safety());
     if results.is_cancelled {
-        print::note("interrupted: finished routes are kept, the same command goes on from here");
+        print::note("interrupted: finished routes are kept; run the same command to continue");
         return Outcome::CheckFailed;
     }
     for held in &results.elsewhere {
@@ -146,8 +152,8 @@ fn outcome(results: &Results) -> Outcome {
     }
     if !results.elsewhere.is_empty() {
         print::note(
-            "if the processes that hold these drives are dead, the same command with --take-over \
-             drives them",
+            "if the processes that hold these drives are dead, run the same command with --take-over \
+             to drive them",
         );
         return Outcome::CheckFailed;
     }

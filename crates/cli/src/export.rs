@@ -1,4 +1,4 @@
-//! `tandem export`: a checkpoint folder to ONNX networks.
+//! `tandem export`: writes the ONNX networks of a checkpoint.
 
 use super::{Outcome, print};
 use anyhow::Context;
@@ -15,37 +15,41 @@ use tandem_export::registry::Families;
 use tandem_export::weights::WeightFile;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem export --checkpoint checkpoint --out network
+  tandem export --checkpoint checkpoint --precision bf16 --understanding-groups 4 --out network")]
 pub(super) struct Arguments {
     /// Checkpoint folder (config.json, bev_config.json, model.safetensors, tokenizer.json)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Folder to write; an earlier export there is replaced
+    /// Folder to write; an earlier export in it is replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// f32 for CPUs, bf16 or f16 for GPUs, bf16-emulated for CPUs that shall round as a GPU does (slow)
+    /// f32 for CPUs; bf16 or f16 for GPUs; bf16-emulated to reproduce a GPU's rounding on CPUs (slow)
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
-    /// Height and width of the frames that the vision tower sees, pixels [default of automot: 256x512]
+    /// Height and width of the vision tower's input frames, pixels [default of automot: 256x512]
     #[arg(long, value_parser = frame_size, value_name = "HxW")]
     frame_size: Option<[usize; 2]>,
-    /// Frames in one prompt [default of automot: 4]
+    /// Number of frames per prompt [default of automot: 4]
     #[arg(long)]
     frames: Option<usize>,
-    /// Tokens that a prefix has room for [default: the multiple of 64 that holds every prompt]
+    /// Capacity of the prefix KV cache, tokens [default: the multiple of 64 that fits every prompt]
     #[arg(long, value_name = "TOKENS")]
     prefix_capacity: Option<usize>,
-    /// Divide the understanding expert into so many networks, for engines that run one after another
+    /// Number of networks to split the understanding expert into; their engines run in sequence
     #[arg(long, value_name = "GROUPS")]
     understanding_groups: Option<usize>,
-    /// Option of the checkpoint's model family that has no flag of its own; the value is JSON, or text
+    /// Option of the checkpoint's model family that has no flag; the value is JSON or text
     #[arg(long = "option", value_parser = own_option, value_name = "NAME=VALUE")]
     own: Vec<(String, Value)>,
-    /// Add outputs for values in between, for comparing layer by layer
+    /// Add outputs for intermediate values, for comparisons layer by layer
     #[arg(long)]
     probes: bool,
-    /// Where weights go that need no conversion: copy (into the folder, which is then complete), link
-    /// (to the checkpoint, which ONNX's checker and ONNX Runtime refuse to follow), or auto (copy up
-    /// to 1 GiB; beyond that clone where the file system can, else link)
+    /// Storage of weights that need no conversion: copy (into the folder, which is then self-contained),
+    /// link (to the checkpoint; ONNX's checker and ONNX Runtime do not follow links), or auto (copy up
+    /// to 1 GiB; larger files are cloned where the file system supports it, else linked)
     #[arg(long, default_value = "auto", value_parser = storage)]
     weights: WeightStorage,
     /// Read every weight and warn of NaN and infinite values
@@ -56,12 +60,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Whether the values of all weights are read.
+/// Whether the values of all weights are read and checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Values {
-    /// They are read and checked.
     Check,
-    /// They are not read.
     Skip,
 }
 
@@ -70,7 +72,7 @@ impl Arguments {
         if self.check_values { Values::Check } else { Values::Skip }
     }
 
-    /// The options that were given; those of the model family have their defaults otherwise.
+    /// Returns the given options. Missing options of the model family take their defaults.
     fn options(&self) -> Options {
         let given = [
             ("frame_size", self.frame_size.map(|[height, width]| json!([height, width]))),
@@ -103,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Opens and checks a checkpoint and its companions, passing warnings on.
+/// Opens a checkpoint, checks it and its companion files, and prints warnings.
 pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn OpenCheckpoint>> {
     let checkpoint = Families::known().open(folder)?;
     for warning in checkpoint.check()? {
@@ -128,7 +130,7 @@ pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn Open
     Ok(checkpoint)
 }
 
-/// Checks that the runtime can read a file that an export needs to drive.
+/// Checks that the runtime can read a companion file of a checkpoint.
 pub(super) fn check_companion(folder: &Path, name: &str) -> anyhow::Result<()> {
     if name == TOKENIZER_FILE {
         Tokenizer::read(&folder.join(name))?;
@@ -144,7 +146,7 @@ pub(super) fn export(
 ) -> anyhow::Result<Summary> {
     let bar = bytes_bar("exporting");
     let summary = export_networks(checkpoint, options, out, &mut |progress| match progress {
-        Progress::Network(name) => bar.set_message(format!("drawing {name}")),
+        Progress::Network(name) => bar.set_message(format!("building {name}")),
         Progress::Weights { written, total } => {
             bar.set_message("converting weights");
             bar.set_length(total);
@@ -159,7 +161,7 @@ pub(super) fn export(
     Ok(summary)
 }
 
-/// A table of what an export holds.
+/// Formats the networks of an export and the origin of its weights.
 pub(super) fn describe(summary: &Summary, out: &Path) -> String {
     let rows: Vec<Vec<String>> = summary
         .networks
@@ -169,34 +171,34 @@ pub(super) fn describe(summary: &Summary, out: &Path) -> String {
     let mut lines = vec![
         print::table(&["network", "graph SHA-256"], &rows),
         format!(
-            "exported to {}: {}{:.1} MB converted, folded or copied, {}",
+            "exported to {}: {}{} MB converted, folded or copied, {}",
             out.display(),
             summary
                 .prefix_capacity
                 .map_or(String::new(), |tokens| format!("prefix capacity {tokens} tokens, ")),
-            summary.converted_bytes as f64 / 1e6,
+            print::megabytes(summary.converted_bytes),
             if summary.weight_files.is_empty() {
-                "nothing read from the checkpoint".to_owned()
+                "no weights read from the checkpoint".to_owned()
             } else {
-                format!("the rest read from {}", summary.weight_files.join(", "))
+                format!("other weights read from {}", summary.weight_files.join(", "))
             },
         ),
         format!(
-            "the graphs use operator set {OPSET}: ONNX Runtime 1.24 or later and onnx 1.19 or later \
-             open them"
+            "the graphs use operator set {OPSET}; they need ONNX Runtime 1.24 or later and onnx 1.19 \
+             or later"
         ),
     ];
     if is_linked(summary, out) {
         lines.push(
-            "weights are links to the checkpoint, which ONNX's checker and ONNX Runtime refuse to \
-             follow; for a folder that they open, give --weights copy"
+            "weights are links to the checkpoint, which ONNX's checker and ONNX Runtime do not follow; \
+             use --weights copy for a folder that they can open"
                 .to_owned(),
         );
     }
     lines.join("\n")
 }
 
-/// True if weights of the folder are links.
+/// True if any weight file of the folder is a link.
 fn is_linked(summary: &Summary, out: &Path) -> bool {
     let is_link = |file: &WeightFile| out.join(&file.name).is_symlink();
     summary.weights.iter().any(is_link)
@@ -214,7 +216,7 @@ pub(super) fn precision(text: &str) -> Result<Precision, String> {
         "bf16" => Ok(Precision::Bf16),
         "f16" => Ok(Precision::F16),
         "bf16-emulated" => Ok(Precision::Bf16Emulated),
-        _ => Err("f32, bf16, f16 or bf16-emulated".into()),
+        _ => Err("expected f32, bf16, f16 or bf16-emulated".into()),
     }
 }
 
@@ -223,12 +225,12 @@ fn storage(text: &str) -> Result<WeightStorage, String> {
         "auto" => Ok(WeightStorage::Auto),
         "link" => Ok(WeightStorage::Link),
         "copy" => Ok(WeightStorage::Copy),
-        _ => Err("auto, link or copy".into()),
+        _ => Err("expected auto, link or copy".into()),
     }
 }
 
 fn own_option(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("NAME=VALUE, such as frames=4")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as frames=4")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     Ok((name.to_owned(), value))
 }
@@ -237,6 +239,6 @@ fn frame_size(text: &str) -> Result<[usize; 2], String> {
     let numbers = text.split_once('x').map(|(height, width)| (height.parse(), width.parse()));
     match numbers {
         Some((Ok(height), Ok(width))) => Ok([height, width]),
-        _ => Err("HEIGHTxWIDTH in pixels, such as 256x512".into()),
+        _ => Err("expected HEIGHTxWIDTH in pixels, such as 256x512".into()),
     }
 }

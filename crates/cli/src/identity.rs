@@ -1,4 +1,4 @@
-//! Identity of the weights that the networks of a folder compute with.
+//! Identity of the networks and weights of a folder.
 
 use super::print;
 use super::print::megabytes;
@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem::engine::{EngineFolder, NetworkFile, hash_cache};
 
-/// Everything about the networks of `folder` that decides results, by name: hashes of graphs, of
-/// engines, and of all weights.
+/// Returns the hashes of all graphs, engines and weights in `folder` that affect results, by name.
 pub(super) fn of(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let summary = NetworkFile::summary(folder)?;
     let mut identity = BTreeMap::new();
@@ -39,10 +38,10 @@ pub(super) fn of(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(identity)
 }
 
-/// Computes what [`of`] needs and this machine does not know yet, so that workers find it, and notes
-/// a checkpoint that has changed since the export.
+/// Fills the hash cache for [`of`] so that workers need not compute hashes, and prints a note if the
+/// checkpoint has changed since the export.
 ///
-/// Problems are left to whoever loads the networks, which names them.
+/// Errors are ignored here; loading the networks reports them.
 pub(super) fn prepare(folder: &Path) {
     for path in changed_sources(folder) {
         print::note(&changed_source(&path, folder));
@@ -54,24 +53,24 @@ pub(super) fn prepare(folder: &Path) {
     for file in &summary.weights {
         if file.must_be_read(folder, &cache) {
             let size = megabytes(file.bytes);
-            print::note(&format!("hashing {} ({size} MB), once for this machine", file.name));
+            print::note(&format!("hashing {} ({size} MB), once on this machine", file.name));
             let _ = file.sha256(folder, &cache);
         }
     }
 }
 
-/// Files of the checkpoint that have changed since the networks in `folder`, which do not read them,
-/// were exported.
+/// Returns the checkpoint files that have changed since the export, if the networks in `folder` do not
+/// read them.
 pub(super) fn changed_sources(folder: &Path) -> Vec<PathBuf> {
     let Ok(summary) = NetworkFile::summary(folder) else { return Vec::new() };
     let reads_them = summary.weights.iter().any(|file| file.origin.is_some());
     if reads_them { Vec::new() } else { summary.changed_sources(&hash_cache()) }
 }
 
-/// One line about a changed file of the checkpoint.
+/// Returns the note on a changed checkpoint file.
 pub(super) fn changed_source(path: &Path, folder: &Path) -> String {
     format!(
-        "note: {} has changed since {} was exported, which keeps the weights from before; export \
+        "note: {} has changed since {} was exported; the folder still holds the old weights. Export \
          again to use the new ones",
         path.display(),
         folder.display()

@@ -1,4 +1,4 @@
-//! `tandem inspect`: what a network folder or an engine folder holds. Nothing is loaded or run.
+//! `tandem inspect`: prints the contents of a network or engine folder. No network is loaded or run.
 
 use super::print::megabytes;
 use super::{Outcome, identity, print, rebuild};
@@ -19,8 +19,9 @@ use tandem_export::folder::{ACCURACY_FILE, Summary};
 use tandem_profile::LatencyFile;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  tandem inspect network\n  tandem inspect engine --json")]
 pub(super) struct Arguments {
-    /// Folder that `tandem export` or `tandem build` wrote
+    /// Folder written by `tandem export` or `tandem build`
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// Print JSON
@@ -28,67 +29,66 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Everything about a folder.
+/// Contents of a folder.
 #[derive(Serialize)]
 struct Inspection {
     folder: PathBuf,
     export: Summary,
     networks: Vec<Network>,
-    /// Of an engine folder: its record, and its own hash.
+    /// `None` for a network folder, like the hash.
     engine: Option<EngineRecord>,
     engine_sha256: Option<String>,
     accuracy: Option<Certificate>,
     latency: Option<Certificate>,
-    /// Why its networks cannot drive, as far as their contracts tell.
+    /// Reason why the contracts of its networks do not form a model.
     unusable: Option<String>,
-    /// Files of the checkpoint that have changed since the export, whose weights the folder keeps.
+    /// Checkpoint files that have changed since the export; the folder holds the old weights.
     changed_sources: Vec<PathBuf>,
 }
 
-/// One network as exported.
+/// An exported network.
 #[derive(Serialize)]
 struct Network {
     network: String,
-    /// Weights that training set.
+    /// Number of trained weights.
     parameters: u64,
-    /// Bytes of all weights that a run reads.
+    /// Size of all weights that a run reads.
     weight_bytes: u64,
     input_bytes: u64,
     output_bytes: u64,
     operators: usize,
-    /// Element types that it computes in, with operations in one run.
+    /// Operations of one run.
     flops_by_dtype: BTreeMap<DType, u64>,
     parts: Vec<Part>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     sizes: BTreeMap<String, u64>,
     numbers: BTreeMap<String, f64>,
-    /// What the library made of the graph, where it listed its layers.
+    /// `None` if the library listed no layers.
     layers: Option<LayerFindings>,
-    /// Why the engine of it cannot be used, as far as files tell.
+    /// Reason why its engine cannot be used, found in the files.
     unusable: Option<String>,
 }
 
-/// Parts of a network that are alike, such as its layers.
+/// Identical parts of a network, such as its layers.
 #[derive(Serialize)]
 struct Part {
-    /// Name, with `*` for the number of each.
+    /// Name, with `*` in place of the number.
     name: String,
-    /// How many there are.
     count: usize,
-    /// Of all of them together.
+    /// Sum over all parts, like the next two fields.
     parameters: u64,
     operators: usize,
     flops: u64,
 }
 
-/// A file that says what was found of the engines.
+/// File with measurements of the engines.
 #[derive(Serialize)]
 struct Certificate {
     file: &'static str,
-    /// Whether it is of this very folder content.
+    /// True if it was measured on the current content of the folder.
     is_current: bool,
-    /// Whether everything was within its limits, where it says so.
+    /// `None` for a file without limits.
     within_limits: Option<bool>,
 }
 
@@ -162,7 +162,7 @@ fn cause_of(error: &OpenError) -> String {
     }
 }
 
-/// The latency file of a folder; it is of these engines if it names their keys.
+/// Reads the latency file of a folder. It is current if it names the keys of these engines.
 fn latency(folder: &Path, engines: Option<&EngineFolder>) -> anyhow::Result<Option<Certificate>> {
     let path = folder.join(LATENCY_FILE);
     if !path.exists() {
@@ -178,9 +178,9 @@ impl Network {
         let contract = file.contract;
         Self {
             parameters: cost.total.parameters,
-            weight_bytes: cost.compulsory.stored_bytes,
-            input_bytes: cost.compulsory.input_bytes,
-            output_bytes: cost.compulsory.output_bytes,
+            weight_bytes: cost.minimum_traffic.stored_bytes,
+            input_bytes: cost.minimum_traffic.input_bytes,
+            output_bytes: cost.minimum_traffic.output_bytes,
             operators: cost.nodes.len(),
             flops_by_dtype: cost.flops_by_dtype.clone(),
             parts: parts(cost),
@@ -195,7 +195,7 @@ impl Network {
     }
 }
 
-/// The parts of a network, those with numbered names together, in order of first appearance.
+/// Returns the parts of a network in order of first appearance; parts with numbered names are merged.
 fn parts(cost: &NetworkCost) -> Vec<Part> {
     let kind = |name: &str| match name.rsplit_once('.') {
         Some((stem, number)) if number.parse::<u32>().is_ok() => format!("{stem}.*"),
@@ -221,7 +221,7 @@ fn parts(cost: &NetworkCost) -> Vec<Part> {
 }
 
 impl Certificate {
-    /// `None` if there is none.
+    /// Reads `file` of `folder`; `None` if it does not exist.
     fn read(
         folder: &Path,
         file: &'static str,
@@ -243,16 +243,16 @@ impl Certificate {
         Ok(Some(Self { file, is_current, within_limits }))
     }
 
-    fn words(certificate: &Option<Self>) -> String {
+    fn describe(certificate: &Option<Self>) -> String {
         let Some(Self { file, is_current, within_limits }) = certificate else {
-            return "none".to_owned();
+            return "n/a".to_owned();
         };
         let verdict = match within_limits {
             Some(true) => ", within limits",
-            Some(false) => ", past limits",
+            Some(false) => ", beyond limits",
             None => "",
         };
-        let subject = if *is_current { "" } else { ", but of another content than is here" };
+        let subject = if *is_current { "" } else { ", but for other content than the folder's" };
         format!("{file}{verdict}{subject}")
     }
 }
@@ -287,7 +287,7 @@ fn describe(inspection: &Inspection) -> String {
         ]
     });
     let header =
-        ["network", "parameters", "weights MB", "inputs MB", "outputs MB", "operators", "types"];
+        ["network", "parameters", "weights MB", "inputs MB", "outputs MB", "operators", "dtypes"];
     lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
     lines.push(String::new());
     let rows = networks.iter().flat_map(|network| {
@@ -297,11 +297,11 @@ fn describe(inspection: &Inspection) -> String {
                 part.count.to_string(),
                 part.parameters.to_string(),
                 part.operators.to_string(),
-                format!("{:.3}", part.flops as f64 / 1e9),
+                print::three_digits(part.flops as f64 / 1e9),
             ]
         })
     });
-    let header = ["part", "count", "parameters", "operators", "GFLOP a run"];
+    let header = ["part", "count", "parameters", "operators", "GFLOP per run"];
     lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
     lines.push(String::new());
     let rows = networks.iter().flat_map(|network| {
@@ -315,37 +315,37 @@ fn describe(inspection: &Inspection) -> String {
         };
         [side("input", &network.inputs), side("output", &network.outputs)].concat()
     });
-    let header = ["tensor", "side", "type", "shape", "meaning"];
+    let header = ["tensor", "side", "dtype", "shape", "meaning"];
     lines.push(print::table(&header, &rows.collect::<Vec<_>>()));
     lines.push(String::new());
     lines.extend(engine.iter().flat_map(describe_engines));
     lines.extend(describe_layers(networks));
-    lines.push(format!("accuracy: {}", Certificate::words(&inspection.accuracy)));
-    lines.push(format!("latency: {}", Certificate::words(&inspection.latency)));
+    lines.push(format!("accuracy: {}", Certificate::describe(&inspection.accuracy)));
+    lines.push(format!("latency: {}", Certificate::describe(&inspection.latency)));
     let sources = inspection.changed_sources.iter();
     lines.extend(sources.map(|path| identity::changed_source(path, &inspection.folder)));
-    // Several networks may read the same file.
+    // A set, because several networks may read the same file.
     let unusable: BTreeSet<&String> = networks
         .iter()
         .filter_map(|network| network.unusable.as_ref())
         .chain(&inspection.unusable)
         .collect();
-    lines.extend(unusable.into_iter().map(|why| format!("cannot be used: {why}")));
+    lines.extend(unusable.into_iter().map(|reason| format!("cannot be used: {reason}")));
     lines.join("\n")
 }
 
-/// What a library made of each graph.
+/// Formats the layers that the library built from each graph.
 fn describe_layers(networks: &[Network]) -> Vec<String> {
     let listed = || networks.iter().filter_map(|n| Some((n.network.as_str(), n.layers.as_ref()?)));
     if listed().next().is_none() {
         return Vec::new();
     }
     let counts = |counts: &BTreeMap<String, usize>| {
-        let words = counts.iter().map(|(what, count)| match what.as_str() {
+        let texts = counts.iter().map(|(name, count)| match name.as_str() {
             "" => format!("{count} integer"),
-            what => format!("{count} {what}"),
+            name => format!("{count} {name}"),
         });
-        words.collect::<Vec<_>>().join(", ")
+        texts.collect::<Vec<_>>().join(", ")
     };
     let row = |(network, layers): (&str, &LayerFindings)| {
         vec![
@@ -362,10 +362,10 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
         "layers",
         "launches",
         "attentions",
-        "in one kernel",
+        "fused attentions",
         "weights kept",
-        "changed",
-        "launches by types",
+        "weights changed",
+        "launches by dtypes",
     ];
     let mut lines = vec![print::table(&header, &listed().map(row).collect::<Vec<_>>())];
     lines.push(String::new());
@@ -373,8 +373,8 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
         let row = |(dtype, bytes): (&String, &WeightBytes)| {
             vec![
                 format!("{network} {dtype}"),
-                format!("{:.3}", bytes.graph as f64 / 1e6),
-                format!("{:.3}", bytes.engine as f64 / 1e6),
+                print::three_digits(bytes.graph as f64 / 1e6),
+                print::three_digits(bytes.engine as f64 / 1e6),
             ]
         };
         layers.weights.iter().map(row).collect()
@@ -387,34 +387,34 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
         for attention in layers.attention.iter().filter(|attention| !attention.is_fused) {
             lines.push(match attention.is_spelled_out {
                 true => format!(
-                    "{network}: attention at {} is spelled out in the graph and takes several kernels",
+                    "{network}: attention at {} is decomposed in the graph and runs as several kernels",
                     attention.node
                 ),
                 false => format!(
-                    "{network}: attention {} is not one kernel but in {:?}",
+                    "{network}: attention {} is not fused but split into {:?}",
                     attention.node, attention.layers
                 ),
             });
         }
         for weight in &layers.weights_changed {
             lines.push(format!(
-                "{network}: weight {} of {} is {} in the graph; the engine holds {:?}",
+                "{network}: weight {} of {} is {} in the graph, but {:?} in the engine",
                 weight.weight, weight.node, weight.dtype, weight.found
             ));
         }
         if let Some(first) = layers.orders_streams.first() {
             lines.push(format!(
-                "{network}: it runs on several streams, which {} layers such as {first} order; build it \
-                 again, on one",
+                "{network}: runs on several streams, synchronized by {} layers such as {first}; rebuild \
+                 it for one stream",
                 layers.orders_streams.len()
             ));
         }
         for weight in &layers.expanded_weights {
             lines.push(format!(
-                "{network}: layer {} writes a weight of {:?} out, {:.3} MB at every run, for {:?}",
+                "{network}: layer {} expands a weight of {:?}, {} MB at every run, for {:?}",
                 weight.layer,
                 weight.nodes,
-                weight.bytes as f64 / 1e6,
+                print::three_digits(weight.bytes as f64 / 1e6),
                 weight.read_by
             ));
         }
@@ -425,11 +425,11 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
     lines
 }
 
-/// One line per layer whose tensors have another type than the graph's.
+/// Formats one line per layer whose tensors have another element type than in the graph.
 fn other_types(network: &str, how: &str, others: &[OtherType]) -> Vec<String> {
     let line = |other: &OtherType| {
         format!(
-            "{network}: {} in {}, a {how} type than the graph's {}, at {}",
+            "{network}: {} in {}, a {how} type than {} in the graph, at {}",
             other.dtype,
             other.layer,
             other.graph.join(" "),
@@ -439,7 +439,7 @@ fn other_types(network: &str, how: &str, others: &[OtherType]) -> Vec<String> {
     others.iter().map(line).collect()
 }
 
-/// Keys and files of built engines.
+/// Formats the keys and files of built engines.
 fn describe_engines(engine: &EngineRecord) -> Vec<String> {
     let row = |network: &NetworkRecord| {
         let own = network.own_weights.as_ref().map_or(0, |file| file.bytes);
@@ -449,7 +449,7 @@ fn describe_engines(engine: &EngineRecord) -> Vec<String> {
             network.key.weights_sha256[..12].to_owned(),
             megabytes(network.engine.bytes + own),
             network.build.peak_resident_bytes.map_or("–".into(), megabytes),
-            format!("{:.2}", network.build.seconds),
+            print::three_digits(network.build.seconds),
         ]
     };
     let header = ["engine", "key", "weights SHA-256", "files MB", "build memory MB", "build s"];

@@ -1,4 +1,4 @@
-//! Latencies on the command line, and the files that they name.
+//! Latencies on the command line and the files that they name.
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use tandem::scene::RouteId;
 use tandem_evaluation::scoring::{file_stem, route_id};
 use tandem_profile::LatencyFile;
 
-/// What `--latency` says.
+/// Value of `--latency`.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct LatencyArgument {
     slow: Option<LatencySpec>,
@@ -28,15 +28,15 @@ impl FromStr for LatencyArgument {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut argument = Self { slow: None, fast: None, releases: None };
         for part in split_latencies(text) {
-            let latency = |words: &str| {
-                words.parse().map_err(|error: LatencyError| error.to_string()).map(Some)
+            let latency = |spec: &str| {
+                spec.parse().map_err(|error: LatencyError| error.to_string()).map(Some)
             };
             let (slow, fast) = match part.split_once('=') {
-                Some(("slow", words)) => (latency(words)?, None),
-                Some(("fast", words)) => (None, latency(words)?),
+                Some(("slow", spec)) => (latency(spec)?, None),
+                Some(("fast", spec)) => (None, latency(spec)?),
                 _ => match part.as_str() {
                     "overlap" | "busy" if argument.releases.is_some() => {
-                        return Err(format!("{text:?} says twice how inferences are released"));
+                        return Err(format!("{text:?} gives busy or overlap twice"));
                     }
                     "overlap" => {
                         argument.releases = Some(FastReleases::Overlap);
@@ -51,7 +51,7 @@ impl FromStr for LatencyArgument {
                     }
                     other => {
                         return Err(format!(
-                            "{other:?} is neither slow=LATENCY nor fast=LATENCY, file:latency.json, \
+                            "{other:?} is not slow=LATENCY, fast=LATENCY, file:latency.json, \
                              replayed:DIR, busy or overlap"
                         ));
                     }
@@ -69,7 +69,7 @@ impl FromStr for LatencyArgument {
 }
 
 impl LatencyArgument {
-    /// Puts the run into virtual time with these latencies; what is not given takes no time.
+    /// Sets virtual time and these latencies in `file`. A latency that is not given is 0.
     pub(super) fn apply(&self, file: &mut RunFile) {
         file.clock = ClockName::Virtual;
         file.slow_latency = self.slow.clone().unwrap_or(LatencySpec::ZERO);
@@ -78,20 +78,20 @@ impl LatencyArgument {
     }
 }
 
-/// A run with what its latencies were read from.
+/// A run with the sources of its latencies.
 #[derive(Clone, Debug)]
 pub(super) struct Timed {
     pub(super) run: Run,
-    /// What results depend on beside the run file: name and value.
+    /// Hash and machine of each latency file: settings that affect results in addition to the run file.
     pub(super) provenance: BTreeMap<String, String>,
-    /// Whose latencies are emulated, one line per recording.
+    /// Emulated hardware, one line per recording.
     pub(super) emulated: Vec<String>,
-    /// The result folder whose drives are replayed.
+    /// Result folder whose drives are replayed.
     replayed: Option<PathBuf>,
 }
 
 impl Timed {
-    /// Checks `file` and reads the recordings that its latencies name.
+    /// Validates `file` and reads the recordings that its latencies name.
     pub(super) fn new(file: &RunFile) -> anyhow::Result<Self> {
         let mut provenance = BTreeMap::new();
         let mut emulated = Vec::new();
@@ -130,7 +130,7 @@ impl Timed {
         Ok(Self { run, provenance, emulated, replayed })
     }
 
-    /// The run of one drive.
+    /// Returns the run of one drive.
     pub(super) fn for_drive(
         &self,
         seed: u64,
@@ -152,7 +152,7 @@ impl Timed {
     }
 }
 
-/// Where a drive's schedule is kept in a result folder.
+/// Returns the file of a drive's schedule in a result folder.
 pub(super) fn schedule_file(folder: &Path, route_id: &str) -> PathBuf {
     folder.join("schedules").join(format!("{}.json", file_stem(route_id)))
 }
@@ -161,15 +161,15 @@ pub(super) fn schedule_file(folder: &Path, route_id: &str) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn applied(words: &str) -> (String, String, FastReleases) {
+    fn applied(text: &str) -> (String, String, FastReleases) {
         let mut file = RunFile::default();
-        words.parse::<LatencyArgument>().unwrap().apply(&mut file);
+        text.parse::<LatencyArgument>().unwrap().apply(&mut file);
         assert_eq!(file.clock, ClockName::Virtual);
         (file.slow_latency.to_string(), file.fast_latency.to_string(), file.fast_releases)
     }
 
     #[test]
-    fn slow_and_fast_are_told_apart() {
+    fn slow_and_fast_latencies_are_parsed() {
         let overlap = FastReleases::Overlap;
         assert_eq!(applied("slow=400,fast=35"), ("400".into(), "35".into(), overlap));
         assert_eq!(
@@ -186,10 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
-        let refused = |words: &str, says: &str| {
-            let error = words.parse::<LatencyArgument>().unwrap_err();
-            assert!(error.contains(says), "{says:?} is missing in: {error}");
+    fn invalid_latencies_are_rejected() {
+        let refused = |text: &str, fragment: &str| {
+            let error = text.parse::<LatencyArgument>().unwrap_err();
+            assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
         };
         refused("400", "slow=LATENCY");
         refused("slow=400,slow=300", "twice");

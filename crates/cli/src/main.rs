@@ -1,7 +1,7 @@
-//! The `tandem` command: one file per verb; the only crate that prints or parses arguments.
+//! The `tandem` command: one file per verb. The only crate that prints or parses arguments.
 //!
-//! Every verb prints for people, or JSON with `--json`. Exit codes: 0 done, 1 a check failed,
-//! 2 it could not run.
+//! Every verb prints text, or JSON with `--json`. Exit codes: 0 done, 1 a check failed, 2 the verb
+//! could not run.
 
 mod budget;
 mod build;
@@ -15,9 +15,11 @@ mod driver;
 mod ending;
 mod eval;
 mod export;
+mod help;
 mod identity;
 mod inspect;
 mod latency;
+mod manual;
 mod maps;
 mod merge;
 mod print;
@@ -35,65 +37,77 @@ mod workers;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal};
-use tandem_files::tell_of_shortened_files;
+use tandem_files::install_truncation_handler;
 
-/// Real-time runtime for driving vision-language-action models.
+/// Real-time runtime for driving vision-language-action models
 #[derive(Parser)]
-#[command(name = "tandem", version, max_term_width = 100)]
+#[command(
+    name = "tandem",
+    version,
+    max_term_width = 100,
+    subcommand_value_name = "VERB",
+    after_help = "`tandem help VERB` prints the options of a verb and an example."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
+// The help lists the verbs by job, as `help::JOBS` groups them.
 #[derive(Subcommand)]
 enum Verb {
-    /// Run the whole chain on a generated checkpoint: export, two-rate driving, scores, latencies
-    Demo(demo::Arguments),
-    /// Write the ONNX networks of a checkpoint
-    Export(export::Arguments),
-    /// Build engines for a device from networks
-    Build(build::Arguments),
-    /// Say what a folder of networks or engines holds
-    Inspect(inspect::Arguments),
-    /// Drive routes and score them
-    Eval(eval::Arguments),
-    /// Drive routes under a grid of latencies of both experts, and say what latency costs
-    Sweep(sweep::Arguments),
-    /// Say what a folder of result files comes to, ours or of the Bench2Drive harness
-    Score(score::Arguments),
-    /// Put the results of several folders together, of shards or of the Bench2Drive harness
-    Merge(merge::Arguments),
-    /// Make the page about results: scores, infractions, latencies, and every drive to replay
-    Report(report::Arguments),
-    /// Say what every stage of the real loop takes, and how that spreads
-    Profile(profile::Arguments),
-    /// Compare an engine with a reference, layer by layer
-    Verify(verify::Arguments),
-    /// Compare profiles, percentile by percentile
-    Compare(compare::Arguments),
-    /// Drive a route with the autopilot and keep what a model's sensors saw
-    Record(record::Arguments),
-    /// Make or look at checkpoints
+    /// Create or inspect checkpoints
     #[command(subcommand)]
     Checkpoint(checkpoint::Verb),
-    /// Predict the least time that every stage can take on a device; nothing is run
+    /// Write the ONNX networks of a checkpoint
+    Export(export::Arguments),
+    /// Build engines for a device from ONNX networks
+    Build(build::Arguments),
+
+    /// Export a generated checkpoint, drive a route and write a report
+    Demo(demo::Arguments),
+    /// Drive routes and score the drives
+    Eval(eval::Arguments),
+    /// Compare scores over a grid of expert latencies
+    Sweep(sweep::Arguments),
+    /// Score a folder of result files
+    Score(score::Arguments),
+    /// Merge result folders of shards or of the Bench2Drive harness
+    Merge(merge::Arguments),
+    /// Write an HTML report on results, or MCAP files of drives
+    Report(report::Arguments),
+    /// Record a model's sensors while the autopilot drives a route
+    Record(record::Arguments),
+
+    /// Measure every stage of the real-time loop
+    Profile(profile::Arguments),
+    /// Compare profiles percentile by percentile
+    Compare(compare::Arguments),
+    /// Predict the minimum time of every stage on a device
     Roofline(roofline::Arguments),
-    /// Say what this machine has, and what is missing for what
+
+    /// Print the contents of a network or engine folder
+    Inspect(inspect::Arguments),
+    /// Compare an engine with a reference layer by layer
+    Verify(verify::Arguments),
+    /// Check which devices and libraries this machine has
     Doctor(doctor::Arguments),
+
+    /// Write shell completions or man pages
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
-/// What a verb ended with, when it ran.
+/// Outcome of a verb that ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
-    /// Everything done.
     Done,
     /// A check failed, or the work was interrupted.
     CheckFailed,
 }
 
-/// Runs the command that the process was started with, and ends the process.
 fn main() {
-    // A log in a file has no colors.
+    // No color codes in a log file.
     let has_colors = std::io::stderr().is_terminal() && !is_colorless();
     tracing_subscriber::fmt()
         .with_ansi(has_colors)
@@ -103,12 +117,12 @@ fn main() {
         )
         .with_writer(|| ShortLines)
         .init();
-    if let Err(error) = tell_of_shortened_files() {
+    if let Err(error) = install_truncation_handler() {
         tracing::warn!(
-            "a weight file that is shortened while it is in use will end tandem by a signal: {error}"
+            "a weight file that is truncated while it is in use will end tandem by a signal: {error}"
         );
     }
-    let cli = match Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => error.exit(),
         // The help and the version.
@@ -118,27 +132,28 @@ fn main() {
         }
     };
     let outcome = match cli.verb {
-        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Checkpoint(verb) => checkpoint::run(&verb),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::Build(arguments) => build::run(&arguments),
-        Verb::Inspect(arguments) => inspect::run(&arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Sweep(arguments) => sweep::run(&arguments),
         Verb::Score(arguments) => score::run(&arguments),
         Verb::Merge(arguments) => merge::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments),
-        Verb::Profile(arguments) => profile::run(&arguments),
-        Verb::Verify(arguments) => verify::run(&arguments),
-        Verb::Compare(arguments) => compare::run(&arguments),
         Verb::Record(arguments) => record::run(&arguments),
-        Verb::Checkpoint(verb) => checkpoint::run(&verb),
+        Verb::Profile(arguments) => profile::run(&arguments),
+        Verb::Compare(arguments) => compare::run(&arguments),
         Verb::Roofline(arguments) => roofline::run(&arguments),
+        Verb::Inspect(arguments) => inspect::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
+        Verb::Manual(arguments) => manual::run(&arguments),
     };
     ending::exit(exit_code(outcome))
 }
 
-/// Returns the exit code of the process; what could not be printed was not done.
+/// Returns the exit code of the process. A verb whose output could not be printed has failed.
 fn exit_code(outcome: anyhow::Result<Outcome>) -> u8 {
     let outcome = outcome.and_then(|outcome| print::output_error().map_or(Ok(outcome), Err));
     match outcome {
@@ -151,14 +166,14 @@ fn exit_code(outcome: anyhow::Result<Outcome>) -> u8 {
     }
 }
 
-/// True if the user asks for no colors anywhere: <https://no-color.org>.
+/// True if the user disables colors for all programs: <https://no-color.org>.
 fn is_colorless() -> bool {
     #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
-    let asked = std::env::var_os("NO_COLOR");
-    asked.is_some_and(|asked| !asked.is_empty())
+    let value = std::env::var_os("NO_COLOR");
+    value.is_some_and(|value| !value.is_empty())
 }
 
-/// Standard error for the log: one event a write, with long lines shortened.
+/// Writes the log to standard error, one event per write, with long lines shortened.
 struct ShortLines;
 
 impl io::Write for ShortLines {

@@ -1,4 +1,4 @@
-//! Maps that `--map` names: one file for all routes, or a folder with a file per town.
+//! OpenDRIVE maps of `--map`: one file for all routes, or a folder with one file per town.
 
 use super::print;
 use anyhow::{Context, bail};
@@ -11,23 +11,23 @@ use tandem::scene::{Route, RouteId, SensorSuite, World};
 use tandem_evaluation::scoring::FirstJunction;
 use tandem_world::{EmbeddedWorld, StreetMap};
 
-/// A route that turns by more from one meter to the next turns back, degrees.
+/// Turn within one meter above which a route is reported as turning back, degrees.
 const TURN_BACK_DEG: f64 = 120.0;
 
-/// How the map of a town ends in a folder of maps.
-const MAP_END: &str = ".xodr";
+/// Suffix of a town's map in a folder of maps.
+const MAP_SUFFIX: &str = ".xodr";
 
-/// The maps of some routes, each read when it is first used.
+/// Maps of a set of routes. Each is read at first use.
 #[derive(Default)]
 pub(super) struct TownMaps {
     maps: Vec<TownMap>,
     by_town: BTreeMap<String, usize>,
-    /// True if another process warns of routes that fit their map badly.
+    /// True if another process prints the warnings about routes that do not fit their map.
     is_silent: bool,
 }
 
 struct TownMap {
-    /// The town, if the map was found by it.
+    /// `None` for a map of all towns.
     town: Option<String>,
     file: PathBuf,
     sha256: String,
@@ -53,11 +53,11 @@ impl TownMap {
 }
 
 impl TownMaps {
-    /// Finds the maps of `routes`: `path` is a map for all of them, or a folder with `TOWN.xodr` for
+    /// Finds the maps of `routes`. `path` is one map for all of them, or a folder with `TOWN.xodr` for
     /// each of their towns.
     ///
     /// # Errors
-    /// If a file cannot be read, or the folder lacks the map of a town.
+    /// A file cannot be read, or the folder has no map of a town.
     pub(super) fn find(path: Option<&Path>, routes: &[Route]) -> anyhow::Result<Self> {
         let none = Self::default();
         let Some(path) = path else { return Ok(none) };
@@ -71,7 +71,7 @@ impl TownMaps {
             let by_town = towns.into_iter().map(|town| (town.clone(), 0)).collect();
             return Ok(Self { maps: vec![TownMap::new(None, path.to_owned())?], by_town, ..none });
         }
-        let file = |town: &str| path.join(format!("{town}{MAP_END}"));
+        let file = |town: &str| path.join(format!("{town}{MAP_SUFFIX}"));
         let is_found = |town: &&&String| {
             Path::new(town).file_name() == Some(OsStr::new(town)) && file(town).is_file()
         };
@@ -79,8 +79,8 @@ impl TownMaps {
             towns.iter().filter(|town| !is_found(town)).map(tandem_files::shortened).collect();
         if !missing.is_empty() {
             bail!(
-                "the folder {} lacks the maps of these towns of the routes: {}; expected a file \
-                 TOWN{MAP_END} for each",
+                "folder {} has no map of these towns of the routes: {}; expected a file \
+                 TOWN{MAP_SUFFIX} for each",
                 path.display(),
                 missing.join(", ")
             );
@@ -91,15 +91,15 @@ impl TownMaps {
         Ok(Self { maps, by_town, ..none })
     }
 
-    /// The map of `route`, read if that was not done before; `None` without maps.
+    /// Returns the map of `route`, reading it at first use; `None` without maps.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// The map cannot be read.
     pub(super) fn of(&self, route: &Route) -> anyhow::Result<Option<&Arc<StreetMap>>> {
         let Some(&idx) = self.by_town.get(&route.town) else { return Ok(None) };
         let town = &self.maps[idx];
         if town.map.get().is_none() {
-            // Two threads may both read it; the first one's is kept.
+            // Two threads may both read the map; the first result is kept.
             let map = town.read()?;
             let map = if self.is_silent { map.without_warnings() } else { map };
             let _ = town.map.set(Arc::new(map));
@@ -107,16 +107,16 @@ impl TownMaps {
         Ok(town.map.get())
     }
 
-    /// The same maps without warnings about routes.
+    /// Disables the warnings about routes that do not fit their map.
     pub(super) fn without_warnings(self) -> Self {
         Self { is_silent: true, ..self }
     }
 
-    /// Checks that a world can be made of every route, before anything is driven or recorded, and
-    /// notes where one turns back. Keeps no map.
+    /// Checks that a world can be built from every route, before anything is driven or recorded, and
+    /// prints a note where a route turns back. Keeps no map in memory.
     ///
     /// # Errors
-    /// If a map cannot be read, or a route has no road.
+    /// A map cannot be read, or a route has no road.
     pub(super) fn check(&self, routes: &[Route]) -> anyhow::Result<()> {
         if self.maps.is_empty() {
             return routes.iter().try_for_each(|route| check(route, None));
@@ -129,10 +129,10 @@ impl TownMaps {
         Ok(())
     }
 
-    /// Where each of `routes` enters its first junction, by route id; empty without maps.
+    /// Returns where each of `routes` enters its first junction, by route id; empty without maps.
     ///
     /// # Errors
-    /// If a map cannot be read, or a route leads away from its lanes.
+    /// A map cannot be read, or a route leaves the lanes of its map.
     pub(super) fn first_junctions(
         &self,
         routes: &[Route],
@@ -145,7 +145,7 @@ impl TownMaps {
         Ok(found)
     }
 
-    /// What decides results: the hash of each map, by name.
+    /// Returns the hash of each map, by name: a setting that affects results.
     pub(super) fn provenance(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.maps.iter().map(|map| {
             let name = map.town.as_ref().map_or_else(String::new, |town| format!(" {town}"));
@@ -160,8 +160,8 @@ fn check(route: &Route, map: Option<&Arc<StreetMap>>) -> anyhow::Result<()> {
         && turn_deg > TURN_BACK_DEG
     {
         print::note(&format!(
-            "route {} turns back by {turn_deg:.0} degrees at x={:.1} y={:.1}: its key points lead \
-             there; lanes of a map (--map) may lead around",
+            "route {} turns back by {turn_deg:.0} degrees at x={:.1} y={:.1} along its key points; \
+             the lanes of a map (--map) may avoid this",
             route.id, place.x, place.y
         ));
     }

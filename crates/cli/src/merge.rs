@@ -1,25 +1,29 @@
-//! `tandem merge`: results of several folders, put together.
+//! `tandem merge`: merges the results of several folders.
 
 use super::{Outcome, campaign, print, score};
 use std::path::{Path, PathBuf};
-use tandem_evaluation::results::{GatherError, Gathered, ResultFolder, RouteSet};
+use tandem_evaluation::results::{CombineError, CombinedResults, ResultFolder, RouteSet};
 use tandem_evaluation::scoring::FoundRecord;
 
-/// Drives without a record that are named.
-const NAMED: usize = 20;
+/// Maximum number of missing drives that are listed.
+const MAX_LISTED: usize = 20;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem merge results/shard1 results/shard2 --out results/all
+  tandem merge results/official --routes routes/bench2drive220.xml --out merged.json")]
 pub(super) struct Arguments {
-    /// Folders of result files, or result files: shards of one campaign of `tandem eval`, or of the
-    /// Bench2Drive harness
+    /// Result files or folders of result files: shards of one campaign of `tandem eval`, or results of
+    /// the Bench2Drive harness
     #[arg(value_name = "DIR|FILE", required = true)]
     folders: Vec<PathBuf>,
-    /// Route file that results of the Bench2Drive harness are of, to name routes without a record
-    /// [default: routes/bench2drive220.xml of the folder that the variable TANDEM_BENCH2DRIVE names,
-    /// if the results are of its routes]
+    /// Route file of Bench2Drive results, to list the routes without a record [default:
+    /// routes/bench2drive220.xml in the folder that the environment variable TANDEM_BENCH2DRIVE names,
+    /// if its routes match the results]
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// New folder for everything, or a file (*.json) for the merged table alone
+    /// New folder for the merged results, or a file (*.json) for the merged table only
     #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
     /// Print JSON
@@ -30,53 +34,56 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let folders = arguments.folders.iter().map(|folder| ResultFolder::read(folder));
     let folders: Vec<ResultFolder> = folders.collect::<Result<_, _>>()?;
-    let gathered = match &arguments.routes {
-        Some(routes) => Gathered::new(folders, Some(&RouteSet::read(routes, "")?))?,
+    let combined = match &arguments.routes {
+        Some(routes) => CombinedResults::new(folders, Some(&RouteSet::read(routes, "")?))?,
         None => {
             match score::official_route_file().and_then(|file| RouteSet::read(&file, "").ok()) {
-                None => Gathered::new(folders, None)?,
-                Some(set) => match Gathered::new(folders.clone(), Some(&set)) {
-                    Err(GatherError::OtherRoutes { .. }) => Gathered::new(folders, None)?,
-                    gathered => gathered?,
+                None => CombinedResults::new(folders, None)?,
+                Some(set) => match CombinedResults::new(folders.clone(), Some(&set)) {
+                    Err(CombineError::OtherRoutes { .. }) => CombinedResults::new(folders, None)?,
+                    combined => combined?,
                 },
             }
         }
     };
-    let records = gathered.merged.records().iter();
+    let records = combined.merged.records().iter();
     let contradictions: Vec<String> = records.filter_map(FoundRecord::contradiction).collect();
     if is_file(&arguments.out) {
-        gathered.write_table(&arguments.out)?;
+        combined.write_table(&arguments.out)?;
     } else {
-        gathered.write_folder(&arguments.out)?;
+        combined.write_folder(&arguments.out)?;
     }
     if arguments.json {
         let value = serde_json::json!({
-            "results": gathered.merged,
-            "finished": gathered.merged.finished,
-            "total": gathered.total,
-            "divisor": gathered.merged.divisor,
-            "missing": gathered.missing,
+            "results": combined.merged,
+            "finished": combined.merged.finished,
+            "total": combined.total,
+            "divisor": combined.merged.divisor,
+            "missing": combined.missing,
             "contradictions": contradictions,
         });
         print::line(&serde_json::to_string_pretty(&value)?);
     } else {
-        print::line(&gathered.summary());
-        if !gathered.missing.is_empty() {
-            let count = gathered.missing.len();
-            let named = gathered.missing[..count.min(NAMED)].join(", ");
-            let others = if count > NAMED { ", …; --json names all" } else { "" };
-            print::line(&format!("{count} drives have no record: {named}{others}"));
+        print::line(&combined.summary());
+        if !combined.missing.is_empty() {
+            let count = combined.missing.len();
+            let listed = combined.missing[..count.min(MAX_LISTED)].join(", ");
+            let others = if count > MAX_LISTED { ", …; --json lists all" } else { "" };
+            print::line(&format!("{count} drives have no record: {listed}{others}"));
         }
-        for one in &contradictions {
-            print::line(&format!("not a product of its parts, as if edited: {one}"));
+        for contradiction in &contradictions {
+            print::line(&format!(
+                "driving score is not the product of its factors: {contradiction}"
+            ));
         }
-        print::line(&format!("merged in {}", arguments.out.display()));
-        if gathered.run.is_some() {
+        print::line(&format!("merged into {}", arguments.out.display()));
+        if combined.run.is_some() {
             print::line(campaign::NOTE);
         }
     }
-    let is_right = gathered.merged.finished == gathered.total && contradictions.is_empty();
-    Ok(if is_right { Outcome::Done } else { Outcome::CheckFailed })
+    let is_complete = combined.merged.finished == combined.total;
+    let is_valid = is_complete && contradictions.is_empty();
+    Ok(if is_valid { Outcome::Done } else { Outcome::CheckFailed })
 }
 
 fn is_file(out: &Path) -> bool {

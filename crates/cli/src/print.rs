@@ -1,4 +1,4 @@
-//! Writing to the terminal.
+//! Output to the terminal.
 
 use super::rebuild;
 use anyhow::Context;
@@ -6,33 +6,33 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The first error of standard output, for the exit code.
+/// First error of standard output, which decides the exit code.
 static OUTPUT_ERROR: OnceLock<io::Error> = OnceLock::new();
 
-/// Longest line on standard error, characters: quoted text of files may have any length.
-const LONGEST_NOTE: usize = 1_500;
+/// Maximum length of a line on standard error, characters: text quoted from files may be long.
+const MAX_NOTE_CHARS: usize = 1_500;
 
-/// Longest message of an error or of one of its causes, characters.
-const LONGEST_MESSAGE: usize = 600;
+/// Maximum length of the message of an error or of one of its causes, characters.
+const MAX_MESSAGE_CHARS: usize = 600;
 
-/// Writes one line to standard output. An error is returned by [`output_error`] when the verb ends.
+/// Writes one line to standard output. [`output_error`] returns the first error of these writes.
 pub(super) fn line(text: &str) {
     let mut output = io::stdout().lock();
     output_result(writeln!(output, "{text}").and_then(|()| output.flush()));
 }
 
-/// Keeps the error of a write to standard output. A reader that closed its pipe (`tandem … | head`)
-/// has what it wants, which is not an error.
+/// Stores the error of a write to standard output. A pipe that its reader closed (`tandem … | head`)
+/// is not an error.
 pub(super) fn output_result(result: io::Result<()>) {
     if let Err(error) = result
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        // Later errors follow from the first.
+        // The first error is kept; later ones follow from it.
         let _ = OUTPUT_ERROR.set(error);
     }
 }
 
-/// The first error of standard output, such as a full disk.
+/// Returns the first error of standard output, such as a full disk.
 pub(super) fn output_error() -> Option<anyhow::Error> {
     OUTPUT_ERROR.get().map(|error| anyhow::anyhow!("cannot write to standard output: {error}"))
 }
@@ -42,13 +42,13 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", short_lines(text));
 }
 
-/// Shortens lines that are longer than any that people read.
+/// Shortens lines to [`MAX_NOTE_CHARS`].
 pub(super) fn short_lines(text: &str) -> String {
-    let lines: Vec<String> = text.split('\n').map(|line| cut(line, LONGEST_NOTE)).collect();
+    let lines: Vec<String> = text.split('\n').map(|line| cut(line, MAX_NOTE_CHARS)).collect();
     lines.join("\n")
 }
 
-/// `text`, or its beginning and its end: what to do comes last in a message.
+/// Returns `text`, or its beginning and its end if it is too long: messages end with the remedy.
 fn cut(text: &str, longest: usize) -> String {
     let count = text.chars().count();
     if count <= longest {
@@ -60,12 +60,11 @@ fn cut(text: &str, longest: usize) -> String {
     format!("{head} … {tail}")
 }
 
-/// Writes an error with its causes, each once: a message that already ends in its cause's words is
-/// not followed by them again.
+/// Writes an error and its causes. A cause that is already part of the message is not repeated.
 pub(super) fn error(error: &anyhow::Error) {
-    let mut text = format!("error: {}", cut(&error.to_string(), LONGEST_MESSAGE));
+    let mut text = format!("error: {}", cut(&error.to_string(), MAX_MESSAGE_CHARS));
     for cause in error.chain().skip(1) {
-        let cause = cut(&cause.to_string(), LONGEST_MESSAGE);
+        let cause = cut(&cause.to_string(), MAX_MESSAGE_CHARS);
         if !text.contains(&cause) {
             text.push_str("\n  because: ");
             text.push_str(&cause);
@@ -77,12 +76,12 @@ pub(super) fn error(error: &anyhow::Error) {
     note(&text);
 }
 
-/// Writes a file that appears whole or not at all.
-pub(super) fn whole_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+/// Writes a file atomically.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     tandem_files::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Rows as an aligned table with a header line; columns whose cells are numbers align right.
+/// Formats rows as a table with a header line; columns of numbers are right-aligned.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter()
@@ -124,7 +123,25 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// Millions of bytes.
+/// Formats a number with three significant digits: `0.858`, `12.3`, `2039`. Digits before the decimal
+/// point are never dropped.
+pub(super) fn three_digits(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    // The exponent is that of the rounded number: 9.996 is printed as 10.0.
+    let rounded = format!("{value:.2e}");
+    let exponent = rounded.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
+    let decimals = usize::try_from(2 - exponent.unwrap_or(0)).unwrap_or(0);
+    format!("{value:.decimals$}")
+}
+
+/// Formats nanoseconds in milliseconds, with three significant digits.
+pub(super) fn millis(nanos: u64) -> String {
+    three_digits(nanos as f64 / 1e6)
+}
+
+/// Formats bytes in MB (10⁶ bytes).
 pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / 1e6)
 }
@@ -134,22 +151,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_align_right_and_words_left() {
+    fn numbers_align_right_and_text_left() {
         let rows = vec![vec!["tick".into(), "5".into()], vec!["bev".into(), "1234".into()]];
         let text = table(&["stage", "count"], &rows);
         assert_eq!(text, "stage  count\n─────  ─────\ntick       5\nbev     1234");
     }
 
     #[test]
+    fn numbers_have_three_significant_digits() {
+        let cases = [
+            (0.0, "0"),
+            (0.000_123_4, "0.000123"),
+            (0.858, "0.858"),
+            (9.994, "9.99"),
+            (9.996, "10.0"),
+            (99.96, "100"),
+            (150.0, "150"),
+            (2038.51, "2039"),
+            (-12.34, "-12.3"),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(three_digits(value), expected);
+        }
+        assert_eq!(millis(49_876_543), "49.9");
+    }
+
+    #[test]
     fn long_messages_keep_their_beginning_and_their_end() {
-        let text = format!("there is no {:?}: give another", "ß".repeat(100_000));
+        let text = format!("cannot find {:?}: name another", "ß".repeat(100_000));
         let short = cut(&text, 600);
-        assert!(short.starts_with("there is no \"ß") && short.ends_with("ß\": give another"));
+        assert!(short.starts_with("cannot find \"ß") && short.ends_with("ß\": name another"));
         assert!(short.chars().count() < 610);
     }
 
     #[test]
-    fn a_cause_that_was_already_said_is_not_said_again() {
+    fn cause_in_the_message_is_not_repeated() {
         let cause = std::io::Error::other("disk full");
         let error = anyhow::Error::new(cause).context("cannot write x: disk full");
         assert_eq!(format!("{error:#}"), "cannot write x: disk full: disk full");

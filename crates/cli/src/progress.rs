@@ -1,4 +1,4 @@
-//! What a campaign says while it runs: a line for every drive, and how far all of it is.
+//! Progress of a campaign: one line per drive, and the overall progress.
 
 use super::print;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -8,22 +8,22 @@ use tandem::timing::Stopwatch;
 use tandem_evaluation::scoring::Record;
 use tandem_files::shortened;
 
-/// How many drives came to what.
+/// Number of drives by origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub(super) struct Counts {
-    /// Had a result when this command was started.
+    /// Drives that had a result when this command was started.
     pub(super) kept: usize,
-    /// Driven by this command.
+    /// Drives made by this command.
     pub(super) driven: usize,
-    /// Worker processes that died at a drive under this command.
+    /// Worker processes that died during a drive.
     pub(super) workers_died: usize,
 }
 
-/// Drives done, of how many, how fast.
+/// Progress bars on a terminal, lines elsewhere.
 pub(super) struct ProgressLines {
     lines: MultiProgress,
     overall: ProgressBar,
-    /// One per worker that is at a drive.
+    /// By worker; `None` for a worker without a drive.
     workers: Vec<Option<ProgressBar>>,
     is_terminal: bool,
     total: usize,
@@ -32,7 +32,7 @@ pub(super) struct ProgressLines {
 }
 
 impl ProgressLines {
-    /// Of `total` drives.
+    /// Shows the progress of `total` drives.
     pub(super) fn new(total: usize) -> Self {
         let lines = MultiProgress::new();
         let style = ProgressStyle::with_template("{wide_bar} {msg}").expect("it is a constant");
@@ -53,16 +53,16 @@ impl ProgressLines {
         self.counts
     }
 
-    /// So many drives have results from before.
+    /// Counts drives that have a result from an earlier command.
     pub(super) fn kept(&mut self, drives: usize) {
         self.counts.kept += drives;
         if drives > 0 {
-            self.say(&format!("{drives} of {} drives are finished already, kept", self.total));
+            self.print(&format!("{drives} of {} drives are finished already, kept", self.total));
         }
-        self.refresh();
+        self.update();
     }
 
-    /// A worker, by number, begins a drive of this name.
+    /// Shows that `worker` starts the drive `name`.
     pub(super) fn started(&mut self, worker: usize, name: &str) {
         if self.workers.len() <= worker {
             self.workers.resize(worker + 1, None);
@@ -75,14 +75,14 @@ impl ProgressLines {
         }
     }
 
-    /// A worker is at this tick.
+    /// Shows the current tick of `worker`.
     pub(super) fn tick(&mut self, worker: usize, tick: u64) {
         if let Some(Some(bar)) = self.workers.get(worker) {
             bar.set_position(tick);
         }
     }
 
-    /// A worker has finished a drive, which took so many seconds.
+    /// Counts and shows the drive that `worker` has finished in `took_s` seconds.
     pub(super) fn finished(&mut self, worker: usize, record: &Record, took_s: f64) {
         self.counts.driven += 1;
         self.leave(worker);
@@ -91,28 +91,28 @@ impl ProgressLines {
             "{}: {}, driving score {score:.2}, {took_s:.1} s; {}",
             shortened(&record.route_id),
             record.status,
-            self.overall_words()
+            self.summary()
         );
-        self.say(&line);
-        self.refresh();
+        self.print(&line);
+        self.update();
     }
 
-    /// A worker died at the drive of this name.
+    /// Counts the worker that died during the drive `name`.
     pub(super) fn died(&mut self, worker: usize, name: &str, how: &str) {
         self.counts.workers_died += 1;
         self.leave(worker);
-        self.say(&format!("{name}: the worker process died ({how}); nothing of the drive counts"));
+        self.print(&format!("{name}: the worker process died ({how}); the drive is discarded"));
     }
 
-    /// A worker was ended because the drive of this name took too long.
-    pub(super) fn timed_out(&mut self, worker: usize, name: &str, how: &str) {
+    /// Shows that `worker` was killed because the drive `name` exceeded its time limit.
+    pub(super) fn timed_out(&mut self, worker: usize, name: &str, reason: &str) {
         self.leave(worker);
-        self.say(&format!(
-            "{name}: the worker process was ended: {how}; the route counts as failed"
+        self.print(&format!(
+            "{name}: the worker process was killed: {reason}; the route counts as failed"
         ));
     }
 
-    /// Clears what only a running campaign shows.
+    /// Clears the progress bars.
     pub(super) fn clear(&mut self) {
         (0..self.workers.len()).for_each(|worker| self.leave(worker));
         self.overall.finish_and_clear();
@@ -124,19 +124,19 @@ impl ProgressLines {
         }
     }
 
-    fn refresh(&self) {
+    fn update(&self) {
         let done = self.counts.kept + self.counts.driven;
         self.overall.set_position(done as u64);
-        self.overall.set_message(self.overall_words());
+        self.overall.set_message(self.summary());
     }
 
-    fn overall_words(&self) -> String {
-        overall_words(self.counts, self.total, self.watch.elapsed())
+    fn summary(&self) -> String {
+        summary(self.counts, self.total, self.watch.elapsed())
     }
 
-    fn say(&self, line: &str) {
+    fn print(&self, line: &str) {
         if self.is_terminal {
-            // Without a bar to move out of the way there is nobody to tell.
+            // An error means that the terminal cannot be written to.
             let _ = self.lines.println(line);
         } else {
             print::note(line);
@@ -144,23 +144,23 @@ impl ProgressLines {
     }
 }
 
-/// Done of all, how fast, and how long the rest takes at that rate.
-fn overall_words(counts: Counts, total: usize, elapsed: Duration) -> String {
+/// Formats the number of finished drives, their rate, and the estimated time left.
+fn summary(counts: Counts, total: usize, elapsed: Duration) -> String {
     let done = counts.kept + counts.driven;
-    let mut words = format!("{done} / {total} done");
+    let mut text = format!("{done} / {total} done");
     if counts.driven > 0 && elapsed > Duration::ZERO {
         let per_minute = counts.driven as f64 / elapsed.as_secs_f64() * 60.0;
-        words += &format!(", {per_minute:.1} drives/min");
+        text += &format!(", {per_minute:.1} drives/min");
         if done < total {
             let left = elapsed.mul_f64((total - done) as f64 / counts.driven as f64);
-            words += &format!(", about {} left", in_words(left));
+            text += &format!(", about {} left", rounded(left));
         }
     }
-    words
+    text
 }
 
-/// A time as people say it.
-fn in_words(time: Duration) -> String {
+/// Formats a time in seconds, minutes or hours.
+fn rounded(time: Duration) -> String {
     let seconds = time.as_secs_f64().round() as u64;
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -174,11 +174,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_takes_as_long_as_what_was_driven_and_not_as_what_was_kept() {
+    fn estimated_time_left_ignores_kept_drives() {
         let counts = Counts { kept: 100, driven: 20, workers_died: 0 };
-        let words = overall_words(counts, 220, Duration::from_secs(60));
-        assert_eq!(words, "120 / 220 done, 20.0 drives/min, about 5 min left");
-        let none = overall_words(Counts { kept: 3, ..Counts::default() }, 3, Duration::ZERO);
+        let text = summary(counts, 220, Duration::from_secs(60));
+        assert_eq!(text, "120 / 220 done, 20.0 drives/min, about 5 min left");
+        let none = summary(Counts { kept: 3, ..Counts::default() }, 3, Duration::ZERO);
         assert_eq!(none, "3 / 3 done");
     }
 }

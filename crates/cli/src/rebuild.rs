@@ -1,16 +1,16 @@
-//! The command that makes an engine folder usable again.
+//! Commands that rebuild an engine folder.
 
 use tandem::engine::{EngineFolderError, LoadError, Rebuild, comma_separated};
 use tandem::model::FamilyError;
 use tandem::runtime::{OpenError, VerifyError};
 
-/// Returns the command that an error asks for, if one of its causes is an engine that has to be
-/// built again.
+/// Returns the command that fixes an error, if one of its causes is an engine that has to be rebuilt.
 pub(super) fn command_for(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(rebuild_of).map(command)
 }
 
-/// Returns the message of an error of an engine folder with the command that it asks for.
+/// Returns the message of an engine folder's error, with the command that rebuilds the folder if that
+/// fixes it.
 pub(super) fn with_command(error: &EngineFolderError) -> String {
     match error.rebuild() {
         Some(rebuild) => format!("{error}: `{}`", command(rebuild)),
@@ -71,7 +71,7 @@ mod tests {
         }))
     }
 
-    /// Checks that the command is found in `error` and in `error` with a context.
+    /// Checks that the command is found in `error`, with and without a context.
     #[track_caller]
     fn check(error: impl std::error::Error + Send + Sync + 'static) {
         let expected = "tandem build --network networks --backend onnxruntime --target cpu \
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn command_is_found_in_every_error_that_carries_a_rebuild() {
+    fn every_error_with_a_rebuild_has_its_command() {
         let folder = || EngineFolderError::WeightsChanged {
             network: "bev".into(),
             path: "weights".into(),

@@ -1,5 +1,5 @@
-//! `tandem record`: drive a route with the autopilot and keep what a model's sensors saw, or recover
-//! a recording that was cut off.
+//! `tandem record`: drives a route with the autopilot and records a model's sensors, or recovers a
+//! truncated recording.
 
 use super::drive::cancel_on_interrupt;
 use super::maps::TownMaps;
@@ -19,32 +19,36 @@ use tandem_recording::{Loss, RecordingError, RecordingWriter, recover};
 use tandem_world::EmbeddedWorld;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem record --routes routes/demo.xml --out demo.mcap
+  tandem record --recover .demo.mcap.x1y2.part --out recovered.mcap")]
 pub(super) struct Arguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE", required_unless_present = "recover")]
     routes: Option<PathBuf>,
-    /// Recording to write (MCAP). Until it is complete it is .FILE.mcap.RANDOM.part in the same
+    /// Recording to write (MCAP). While recording, the data is in .FILE.mcap.RANDOM.part in the same
     /// folder; if tandem is killed, that file stays until FILE.mcap is recorded again
     #[arg(long, value_name = "FILE.mcap")]
     out: PathBuf,
-    /// Instead of driving, copy the complete ticks of a recording that was cut off or damaged, up to
-    /// the damage; exit code 1 if something is lost
+    /// Instead of driving, copy the complete ticks of a truncated or damaged recording, up to the
+    /// damage; exit code 1 if data is lost
     #[arg(
         long,
         value_name = "PARTIAL",
         conflicts_with_all = ["routes", "route", "map", "ticks", "seed"]
     )]
     recover: Option<PathBuf>,
-    /// Id of the route, if not the first of the file
+    /// Id of the route [default: the first route of the file]
     #[arg(long, value_name = "ID")]
     route: Option<String>,
     /// OpenDRIVE map of the route's town, or a folder with TOWN.xodr
     #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
-    /// End after so many ticks, if the route does not end before
+    /// Maximum number of ticks
     #[arg(long, default_value_t = TICK_CAP, value_parser = clap::value_parser!(u64).range(1..))]
     ticks: u64,
-    /// Seed of the world's randomness
+    /// Seed of the world
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Model family whose sensors are recorded
@@ -59,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     match (&arguments.recover, &arguments.routes) {
         (Some(partial), _) => recover_from(partial, arguments),
         (None, Some(routes)) => drive(routes, arguments),
-        (None, None) => bail!("--routes names the route to record"),
+        (None, None) => bail!("give the route to record with --routes"),
     }
 }
 
@@ -73,7 +77,7 @@ fn drive(routes: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
     };
     let Some(route) = route else {
         let ids: Vec<String> = routes.iter().map(|route| route.id.to_string()).collect();
-        bail!("the route file has no such route, only {}", ids.join(", "));
+        bail!("the route file does not contain this route; it contains {}", ids.join(", "));
     };
     let suite = SensorSuite { truth: true, ..family(&arguments.model)?.sensors(None)? };
     let maps = TownMaps::find(arguments.map.as_deref(), std::slice::from_ref(route))?;
@@ -84,7 +88,7 @@ fn drive(routes: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
     let mut ticks = 0_u64;
     let mut failed = None;
     let mut keep = |observation: &Observation, _: &Control| {
-        // The judge ends a route at the tick behind its last one.
+        // The evaluation ends a route one tick after its last one.
         if ticks == arguments.ticks {
             return;
         }
@@ -114,29 +118,29 @@ fn drive(routes: &Path, arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&serde_json::to_string_pretty(&report)?);
     } else {
         print::line(&format!(
-            "{ticks} ticks of route {} with camera, LiDAR, IMU, GNSS and speed in {} ({:.1} MB, {:.2} MB a tick)",
+            "{ticks} ticks of route {} with camera, LiDAR, IMU, GNSS and speed in {} ({} MB, {} MB per \
+             tick)",
             route.id,
             arguments.out.display(),
-            bytes as f64 / 1e6,
-            bytes as f64 / 1e6 / ticks.max(1) as f64,
+            print::megabytes(bytes),
+            print::three_digits(bytes as f64 / 1e6 / ticks.max(1) as f64),
         ));
     }
     if is_interrupted {
-        print::note("interrupted: the recording ends with the last whole tick");
+        print::note("interrupted: the recording ends with the last complete tick");
         return Ok(Outcome::CheckFailed);
     }
     Ok(Outcome::Done)
 }
 
-/// Error of a recording that could not be written on; its complete ticks are kept.
+/// Returns the error of a recording that could not be finished; its complete ticks are kept.
 fn unfinished(error: RecordingError, writer: RecordingWriter, ticks: u64) -> anyhow::Error {
     if ticks == 0 {
         return error.into();
     }
     match writer.leave() {
         Ok(part) => anyhow!(
-            "{error}; `tandem record --recover {} --out …` makes a recording of the {ticks} complete \
-             ticks",
+            "{error}; recover the {ticks} complete ticks with `tandem record --recover {} --out …`",
             part.display()
         ),
         Err(_) => error.into(),
@@ -169,18 +173,18 @@ fn recover_from(partial: &Path, arguments: &Arguments) -> anyhow::Result<Outcome
         print::line(&serde_json::to_string_pretty(&report)?);
     } else {
         print::line(&format!(
-            "{} ticks of {} in {} ({:.1} MB), the last is tick {tick} at {time_s:.2} s",
+            "{} ticks of {} in {} ({} MB), the last is tick {tick} at {time_s:.2} s",
             recovery.ticks,
             partial.display(),
             arguments.out.display(),
-            recovery.bytes as f64 / 1e6,
+            print::megabytes(recovery.bytes),
         ));
     }
     let Some(Loss { reason, kept_bytes, total_bytes }) = recovery.loss else {
         return Ok(Outcome::Done);
     };
     print::note(&format!(
-        "lost: what comes after tick {tick} ({time_s:.2} s), from byte {kept_bytes} of {total_bytes}: \
+        "lost: all data after tick {tick} ({time_s:.2} s), from byte {kept_bytes} of {total_bytes}: \
          {reason}"
     ));
     Ok(Outcome::CheckFailed)

@@ -1,5 +1,5 @@
-//! `tandem report`: the page about results, and drives as MCAP files. `demo` and `eval` leave the same
-//! page beside their results.
+//! `tandem report`: writes an HTML report on results, or drives as MCAP files. `demo` and `eval` write
+//! the same report next to their results.
 
 use super::drive::STILL_FILE;
 use super::driver::DriverName;
@@ -17,31 +17,35 @@ use tandem_evaluation::campaign::log::RouteLog;
 use tandem_evaluation::report::sweep::{self, Sweep};
 use tandem_evaluation::report::{Report, ReportRun, render, write_mcap};
 use tandem_evaluation::results::{ResultFolder, RouteSet, ScoreCard};
-use tandem_evaluation::scoring::{Checkpoint, Record, Rule, file_stem, parts_of};
+use tandem_evaluation::scoring::{Checkpoint, Record, Rule, file_stem, split_route_id};
 
-/// What `eval` notes about run and machine, beside the results.
+/// File in the result folder with the facts on run and machine.
 const FACTS_FILE: &str = "facts.json";
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem report results/autopilot --routes routes/bends.xml
+  tandem report results/autopilot --mcap foxglove")]
 pub(super) struct Arguments {
-    /// Folders of results that `tandem eval` or `tandem demo` wrote; of a campaign with several
-    /// settings, the folder around them
+    /// Result folders written by `tandem eval` or `tandem demo`; for a campaign with several settings,
+    /// their parent folder
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
-    /// Route file that the results are of: adds abilities, and scores by both rules
+    /// Route file of the results; adds abilities and scores by both rules
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// Folder with TOWN.xodr for each town of the routes, or one map, for the junctions that the
-    /// traffic signs of abilities depend on; without it they are guessed
+    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that the
+    /// traffic-sign ability depends on; without it, junctions are estimated
     #[arg(long, value_name = "DIR|FILE", requires = "routes")]
     map: Option<PathBuf>,
-    /// Only these routes, comma-separated ids
+    /// Include only these routes, comma-separated ids
     #[arg(long, value_delimiter = ',', value_name = "IDS")]
     only: Vec<String>,
-    /// The page [default: report.html in the first folder]
+    /// Report to write [default: report.html in the first folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Instead of the page, write each drive as an MCAP file for Foxglove into this folder
+    /// Instead of a report, write each drive as an MCAP file for Foxglove into this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "routes"])]
     mcap: Option<PathBuf>,
 }
@@ -94,8 +98,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ([], _) => campaign::NOTE.to_owned(),
         ([label], 1) => format!("{} {label}", campaign::NOTE),
         _ => format!(
-            "{} Emulated hardware: answers were there after the latencies that each run names, \
-             whatever this machine took.",
+            "{} Emulated hardware: commands arrived after the latencies of each run, independent of \
+             this machine's speed.",
             campaign::NOTE
         ),
     };
@@ -103,11 +107,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let swept = arguments.folders.iter().find_map(|folder| read_sweep(folder).transpose());
     let swept = swept.transpose()?;
     write_page(&page, "tandem report", &note, &facts, &parts, swept.as_ref())?;
-    print::line(&format!("look at {}", page.display()));
+    print::line(&format!("report: {}", page.display()));
     Ok(Outcome::Done)
 }
 
-/// The sweep that `folder` is of, if it is of one.
+/// Reads the sweep in `folder`, if it contains one.
 fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
     let path = folder.join("sweep.json");
     if !path.is_file() {
@@ -116,11 +120,10 @@ fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
     let sweep: Sweep = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no sweep that this tandem reads", path.display()))?;
+        .with_context(|| format!("{} is not a sweep of this tandem version", path.display()))?;
     if sweep.format != sweep::FORMAT {
         bail!(
-            "{} has format {}, this tandem reads format {}: run tandem sweep again over the same \
-             folder",
+            "{} has format {}, but this tandem reads format {}: run the same `tandem sweep` again",
             path.display(),
             sweep.format,
             sweep::FORMAT
@@ -129,7 +132,8 @@ fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
     Ok(Some(sweep))
 }
 
-/// Writes the logs of all drives as MCAP files; those of several folders into a folder each.
+/// Writes the logs of all drives as MCAP files, with one subfolder per result folder if there are
+/// several.
 fn write_mcaps(folders: &[PathBuf], only: &[String], out: &Path) -> anyhow::Result<Outcome> {
     let mut written = 0;
     for folder in folders {
@@ -138,11 +142,11 @@ fn write_mcaps(folders: &[PathBuf], only: &[String], out: &Path) -> anyhow::Resu
             _ => out.to_owned(),
         };
         std::fs::create_dir_all(&into)
-            .with_context(|| format!("cannot make folder {}", into.display()))?;
+            .with_context(|| format!("cannot create folder {}", into.display()))?;
         for record in records(folder, only)? {
             let log = log_file(folder, &record.route_id);
             if !log.is_file() {
-                print::note(&format!("{} has no log, left out", record.route_id));
+                print::note(&format!("{} has no log and is skipped", record.route_id));
                 continue;
             }
             let file = into.join(format!("{}.mcap", file_stem(&record.route_id)));
@@ -152,12 +156,12 @@ fn write_mcaps(folders: &[PathBuf], only: &[String], out: &Path) -> anyhow::Resu
         }
     }
     if written == 0 {
-        bail!("no drive with a log was found: nothing was written");
+        bail!("nothing was written: no drive has a log");
     }
     Ok(Outcome::Done)
 }
 
-/// The folders with a `run.json` in or right below `folder`.
+/// Returns `folder` if it has a `run.json`, or else its subfolders that have one.
 fn result_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if folder.join("run.json").is_file() {
         return Ok(vec![folder.to_owned()]);
@@ -171,14 +175,14 @@ fn result_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     found.sort();
     if found.is_empty() {
         bail!(
-            "{} has no run.json, nor has a folder in it: name a folder that tandem eval wrote",
+            "neither {} nor its subfolders contain a run.json: give a folder written by `tandem eval`",
             folder.display()
         );
     }
     Ok(found)
 }
 
-/// What a result folder says about itself.
+/// Run and facts of a result folder.
 struct Results {
     folder: PathBuf,
     name: String,
@@ -194,7 +198,7 @@ impl Results {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let run: RunJson = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no run.json of tandem", path.display()))?;
+            .with_context(|| format!("{} is not a run.json of tandem", path.display()))?;
         let provenance = &run.provenance;
         let file = provenance.settings.get("run");
         let file = file.and_then(|text| {
@@ -220,7 +224,7 @@ impl Results {
 }
 
 impl Results {
-    /// Several runs of one driver are told apart by their folders.
+    /// Adds the folder's name to the driver's, to distinguish several runs of one driver.
     fn name_by_folder(&mut self) {
         if let Some(name) = self.folder.file_name() {
             let name = name.to_string_lossy();
@@ -231,7 +235,7 @@ impl Results {
     }
 }
 
-/// What is true of all runs, then what is true of some, with their names.
+/// Returns the facts common to all runs, followed by those of single runs with their names.
 fn facts_of_all(all: &[Results]) -> Vec<(String, String)> {
     let Some((first, others)) = all.split_first() else { return Vec::new() };
     let is_common = |fact: &(String, String)| others.iter().all(|one| one.facts.contains(fact));
@@ -257,28 +261,28 @@ fn provenance_facts(run: &RunJson, file: Option<&RunFile>) -> Vec<(String, Strin
     ];
     let fixed = fixed.map(|(name, value)| (name.to_owned(), value));
     let clock = file.map(|file| ("clock".to_owned(), clock_text(file)));
-    // The whole run file is too long to read; what matters of it is its clock.
+    // The run file is too long for the report; its clock represents it.
     let settings = provenance.settings.clone().into_iter();
     let settings = settings.filter(|(name, _)| name != "run" || file.is_none());
     fixed.into_iter().chain(clock).chain(settings).collect()
 }
 
-/// What a page must say where answers take other times than this machine's. `hardware` is whose times
-/// were recorded, if they were.
+/// Returns the label of a report whose latencies are emulated. `hardware` names the machine of recorded
+/// latencies.
 pub(super) fn emulation_label(run: &RunFile, hardware: Option<&String>) -> Option<String> {
     let is_emulated = run.clock == ClockName::Virtual
         && !(run.slow_latency.is_zero() && run.fast_latency.is_zero());
     is_emulated.then(|| {
         let hardware = hardware.map_or(String::new(), |hardware| format!(" {hardware}."));
         format!(
-            "Emulated hardware: answers were there after given latencies (slow {}, fast {}; \
-             milliseconds), whatever this machine took.{hardware}",
+            "Emulated hardware: commands arrived after the given latencies (slow {}, fast {}; \
+             milliseconds), independent of this machine's speed.{hardware}",
             run.slow_latency, run.fast_latency
         )
     })
 }
 
-/// The routes of `path`, only those of `only` unless it is empty.
+/// Reads the routes of `path`; only those in `only`, unless it is empty.
 pub(super) fn route_set(path: &Path, only: &[String]) -> anyhow::Result<RouteSet> {
     let mut set = RouteSet::read(path, "")?;
     if !only.is_empty() {
@@ -287,22 +291,21 @@ pub(super) fn route_set(path: &Path, only: &[String]) -> anyhow::Result<RouteSet
     Ok(set)
 }
 
-/// One driver's part of the page.
+/// Input of one driver's part of the report.
 pub(super) struct Part<'a> {
     pub(super) driver: &'a str,
-    /// Where its results are.
     pub(super) folder: &'a Path,
-    /// Drives of the campaign, finished or not; 0 for as many as there are.
+    /// Number of drives of the campaign, finished or not; 0: the number of records.
     pub(super) drives_total: usize,
-    /// Time allowed for a tick, if its driver is timed.
+    /// `None` for a driver without latency budget.
     pub(super) tick_budget: Option<Duration>,
-    /// What the results are of, if the page shall score them by both rules.
+    /// Routes of the results; adds scores by both rules.
     pub(super) set: Option<&'a RouteSet>,
-    /// Only these routes; all if empty.
+    /// Ids of the routes to include; all if empty.
     pub(super) only: &'a [String],
 }
 
-/// Writes the page, whole or not at all.
+/// Writes the report atomically.
 pub(super) fn write(
     page: &Path,
     title: &str,
@@ -321,28 +324,28 @@ fn write_page(
     parts: &[Part<'_>],
     sweep: Option<&Sweep>,
 ) -> anyhow::Result<()> {
-    let runs: Vec<ReportRun> = parts.iter().map(Part::take_in).collect::<anyhow::Result<_>>()?;
+    let runs: Vec<ReportRun> = parts.iter().map(Part::read).collect::<anyhow::Result<_>>()?;
     let html = render(&Report { title, note, facts, runs: &runs, sweep });
-    print::whole_file(page, html.as_bytes())
+    print::write_file(page, html.as_bytes())
 }
 
-/// Writes what `eval` knows of run and machine, for later pages.
-pub(super) fn keep_facts(folder: &Path, facts: &[(String, String)]) -> anyhow::Result<()> {
-    print::whole_file(&folder.join(FACTS_FILE), &serde_json::to_vec_pretty(facts)?)
+/// Writes the facts on run and machine for later reports.
+pub(super) fn write_facts(folder: &Path, facts: &[(String, String)]) -> anyhow::Result<()> {
+    print::write_file(&folder.join(FACTS_FILE), &serde_json::to_vec_pretty(facts)?)
 }
 
 impl Part<'_> {
-    /// Reads the results, one drive after the other.
-    fn take_in(&self) -> anyhow::Result<ReportRun> {
+    /// Reads the results, one drive at a time.
+    fn read(&self) -> anyhow::Result<ReportRun> {
         let records = records(self.folder, self.only)?;
         let total = if self.drives_total == 0 { records.len() } else { self.drives_total };
         if total == 0 {
-            let which = if self.only.is_empty() { "" } else { " of the routes asked for" };
+            let which = if self.only.is_empty() { "" } else { " of the routes in --only" };
             let folder = self.folder.display();
-            bail!("{folder} holds no results{which}: there is nothing to report");
+            bail!("{folder} contains no results{which}");
         }
         let mut run = ReportRun::new(self.driver, total, WARM_UP_TICKS, self.tick_budget);
-        // The picture is of the first drive.
+        // The image is from the first drive.
         let mut still = std::fs::read(self.folder.join(STILL_FILE)).ok();
         for record in records {
             let path = log_file(self.folder, &record.route_id);
@@ -358,7 +361,7 @@ impl Part<'_> {
             }
             run.set_types(by_type);
             for rule in [Rule::Official, Rule::Corrected] {
-                // A folder without results has no card.
+                // A folder without results has no score card.
                 let Ok(mut folder) = ResultFolder::read(self.folder) else { break };
                 folder.records.retain(|record| is_wanted(self.only, &record.route_id));
                 run.add_card(ScoreCard::new(folder, set, None, rule)?);
@@ -368,12 +371,12 @@ impl Part<'_> {
     }
 }
 
-/// True for routes of `only`, or all if it is empty.
+/// True if the route is in `only`, or `only` is empty.
 fn is_wanted(only: &[String], route_id: &str) -> bool {
-    only.is_empty() || only.iter().any(|id| id == parts_of(route_id).0)
+    only.is_empty() || only.iter().any(|id| id == split_route_id(route_id).0)
 }
 
-/// Every record of a result folder, by route number and repetition.
+/// Reads all records of a result folder, sorted by route number and repetition.
 fn records(folder: &Path, only: &[String]) -> anyhow::Result<Vec<Record>> {
     let folder = folder.join("routes");
     let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(Vec::new()) };
@@ -386,11 +389,11 @@ fn records(folder: &Path, only: &[String]) -> anyhow::Result<Vec<Record>> {
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let checkpoint: Checkpoint = serde_json::from_str(&text)
-            .with_context(|| format!("{} is no result file of tandem", path.display()))?;
+            .with_context(|| format!("{} is not a result file of tandem", path.display()))?;
         records.extend(checkpoint.body.records);
     }
     records.retain(|record| is_wanted(only, &record.route_id));
-    // Numbers by length first: 2 stands before 10.
+    // By length first, so that 2 precedes 10.
     records.sort_by_key(|record| (record.route_id.len(), record.route_id.clone()));
     Ok(records)
 }
@@ -405,7 +408,7 @@ fn read_log(path: &Path) -> anyhow::Result<RouteLog> {
     serde_json::from_str(&text).with_context(|| format!("cannot read the log {}", path.display()))
 }
 
-/// What was run, on what: name and value.
+/// Returns the facts on run and machine: name and value.
 pub(super) fn facts(
     command: String,
     run: &RunFile,
@@ -434,12 +437,12 @@ pub(super) fn facts(
     facts
 }
 
-/// The time mode, with its latencies.
+/// Formats the time mode with its latencies.
 fn clock_text(run: &RunFile) -> String {
     match run.clock {
         ClockName::Lockstep => "lockstep: the world waits".to_owned(),
         ClockName::Virtual => format!(
-            "virtual: slow latency {}, fast latency {} (milliseconds), fast inferences {}",
+            "virtual: slow latency {}, fast latency {} (milliseconds), action steps {}",
             run.slow_latency,
             run.fast_latency,
             run.fast_releases.as_str()

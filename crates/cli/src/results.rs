@@ -1,4 +1,4 @@
-//! What drives came to, for people and as JSON.
+//! Results of the drives of a campaign, as tables and as JSON.
 
 use super::drive::Tally;
 use super::progress::Counts;
@@ -6,38 +6,38 @@ use super::{Outcome, print};
 use std::collections::BTreeMap;
 use tandem::pilot::{PilotStatistics, RealTimeReport};
 use tandem::timing::{Stage, StageStatistics};
-use tandem_evaluation::campaign::{Campaign, HeldElsewhere, Share, units};
-use tandem_evaluation::scoring::{MergedTable, Record, Safety};
+use tandem_evaluation::campaign::{Campaign, HeldElsewhere, Remaining, units};
+use tandem_evaluation::scoring::{MIN_SPEED_KEY, MergedTable, Record, Safety};
 use tandem_files::shortened;
 
-/// Ticks at the start of a route that latency statistics leave out: first runs, caches, page faults.
+/// Ticks at the start of a route that latency statistics exclude: first runs, caches, page faults.
 pub(super) const WARM_UP_TICKS: usize = 40;
 
-/// What driving came to.
+/// Results of a campaign.
 pub(super) struct Results {
     pub(super) table: MergedTable,
-    /// Whether it was stopped before the last drive.
+    /// True if it was stopped before the last drive.
     pub(super) is_cancelled: bool,
-    /// Drives that processes of other machines may be at.
+    /// Drives claimed by processes of other machines.
     pub(super) elsewhere: Vec<HeldElsewhere>,
     pub(super) counts: Counts,
-    /// Latencies over all drives, earlier ones included.
+    /// Latencies of all drives, including earlier ones.
     pub(super) statistics: StageStatistics,
-    /// What pilots counted on the drives of this call.
+    /// Counters of the pilots of this command's drives.
     pub(super) pilot: Option<PilotStatistics>,
-    /// What came of the real-time options.
+    /// Result of the real-time options.
     pub(super) real_time: RealTimeReport,
-    /// Verdicts of finished drives.
+    /// Records of finished drives.
     pub(super) records: Vec<Record>,
-    /// Drives of the campaign, finished or not.
+    /// Number of drives of the campaign, finished or not.
     pub(super) drives_total: usize,
 }
 
 impl Results {
-    /// What the folder holds when driving has ended, whoever drove it; `share` is what is left.
+    /// Reads the results of all processes from the folder after driving; `remaining` is the rest.
     pub(super) fn collect(
         campaign: &Campaign,
-        share: Share,
+        remaining: Remaining,
         tally: &Tally,
     ) -> anyhow::Result<Self> {
         let table = campaign.table(0)?;
@@ -54,8 +54,8 @@ impl Results {
         Ok(Self {
             drives_total: table.total(),
             table,
-            is_cancelled: share.is_cancelled,
-            elsewhere: share.elsewhere,
+            is_cancelled: remaining.is_cancelled,
+            elsewhere: remaining.elsewhere,
             counts: tally.counts(),
             statistics,
             pilot: tally.pilot,
@@ -64,7 +64,7 @@ impl Results {
         })
     }
 
-    /// The score table and its one-line summary.
+    /// Returns the score table, notes on routes and the one-line summary.
     pub(super) fn scores(&self) -> String {
         let rows: Vec<Vec<String>> = self
             .records
@@ -76,12 +76,13 @@ impl Results {
                     format!("{:.2}", record.scores.score_route.value()),
                     format!("{:.3}", record.scores.score_penalty),
                     format!("{:.2}", record.scores.score_composed),
-                    record.num_infractions.to_string(),
+                    costly_infractions(record).to_string(),
                     format!("{:.1}", record.meta.duration_game),
                 ]
             })
             .collect();
-        let header = ["route", "status", "completion", "penalty", "score", "infractions", "game s"];
+        let header =
+            ["route", "status", "completion %", "penalty", "score", "infractions", "game s"];
         let mut notes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for record in &self.records {
             for note in &record.notes {
@@ -94,7 +95,7 @@ impl Results {
         format!("{}\n{notes}{}", print::table(&header, &rows), self.table)
     }
 
-    /// What scores do not show of drives that have something to show, as a table.
+    /// Returns the table of safety counters, which scores do not show, if a drive has any.
     pub(super) fn safety_table(&self) -> Option<String> {
         let with = self.records.iter().filter_map(|record| Some((record, record.safety?)));
         let rows: Vec<Vec<String>> = with
@@ -118,35 +119,36 @@ impl Results {
             "prefills failed",
             "filter restarts",
             "oldest prefix s",
-            "camera s",
-            "LiDAR s",
+            "oldest camera s",
+            "oldest LiDAR s",
         ];
         (!rows.is_empty()).then(|| print::table(&header, &rows))
     }
 
-    /// The same over all drives.
+    /// Returns the safety counters over all drives.
     pub(super) fn safety(&self) -> Safety {
         total_safety(&self.records)
     }
 
-    /// Where the results come from, and which drives ended by a failure of software, in one line.
+    /// Returns one line with the origins of the results and the drives that ended by a software failure.
     pub(super) fn origins(&self) -> String {
         let Counts { kept, driven, workers_died } = self.counts;
         let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
         let others = self.table.finished.saturating_sub(kept + driven);
         let timed_out = match self.ended("Wall-time limit") {
             0 => String::new(),
-            drives => format!(", {drives} ended by --route-timeout"),
+            drives => format!(", {drives} by --route-timeout"),
         };
         format!(
-            "{driven} driven now, {kept} kept from before, {others} by other processes; \
-             {workers_died} workers died now; of all, {crashed} given up after crashes of workers, \
-             {failed} ended by a failure of the driver{timed_out}"
+            "{driven} driven now, {kept} kept from earlier runs, {others} by other processes; \
+             {workers_died} workers died now; of all drives, {crashed} failed by crashes of workers, \
+             {failed} by errors of the driver{timed_out}"
         )
     }
 
-    fn ended(&self, words: &str) -> usize {
-        self.records.iter().filter(|record| record.status.contains(words)).count()
+    /// Returns the number of drives whose status contains `text`.
+    fn ended(&self, text: &str) -> usize {
+        self.records.iter().filter(|record| record.status.contains(text)).count()
     }
 
     pub(super) fn to_json(&self) -> serde_json::Value {
@@ -185,29 +187,35 @@ impl Results {
     }
 }
 
-/// Counts and greatest ages over all of `records`.
+/// Returns the number of infractions that affect the score. Minimum-speed values do not.
+fn costly_infractions(record: &Record) -> usize {
+    let lists = record.infractions.lists().filter(|(key, _)| *key != MIN_SPEED_KEY);
+    lists.map(|(_, list)| list.len()).sum()
+}
+
+/// Returns the sums of counters and the maximum ages over `records`.
 pub(super) fn total_safety(records: &[Record]) -> Safety {
     let mut total = Safety::default();
     records.iter().filter_map(|record| record.safety).for_each(|safety| total.add(&safety));
     total
 }
 
-/// Says which faults of a model drives were made with, if there were any. Their scores are those of a
-/// broken model, not of a bad driver.
+/// Prints the faults of the model during the drives, if any. Their scores are those of a broken model,
+/// not of a bad driver.
 pub(super) fn check_safety(safety: &Safety) -> Outcome {
     match safety.faults() {
         None => Outcome::Done,
         Some(faults) => {
             print::note(&format!(
-                "check failed: {faults}: these scores are those of a broken model; look at its weights \
-                 (tandem verify) and at the sensors' readings"
+                "check failed: {faults}: these scores are those of a broken model; check its weights \
+                 (tandem verify) and the sensor readings"
             ));
             Outcome::CheckFailed
         }
     }
 }
 
-/// Latencies per stage, for people.
+/// Formats the latencies per stage.
 pub(super) fn latency_table(statistics: &StageStatistics) -> String {
     let rows: Vec<Vec<String>> = Stage::all()
         .iter()
@@ -219,31 +227,28 @@ pub(super) fn latency_table(statistics: &StageStatistics) -> String {
             } else {
                 String::new()
             };
-            let [p50, p99, max] = [summary.p50_ns, summary.p99_ns, summary.max_ns].map(millis);
+            let [p50, p99, max] =
+                [summary.p50_ns, summary.p99_ns, summary.max_ns].map(print::millis);
             Some(vec![stage.name().to_owned(), summary.count.to_string(), p50, p99, max, misses])
         })
         .collect();
     format!(
-        "{}\nmilliseconds, nearest rank, the first {WARM_UP_TICKS} ticks of each route left out",
-        print::table(&["stage", "count", "p50", "p99", "max", "misses"], &rows)
+        "{}\nnearest-rank percentiles, without the first {WARM_UP_TICKS} ticks of each route",
+        print::table(&["stage", "count", "p50 ms", "p99 ms", "max ms", "misses"], &rows)
     )
 }
 
-/// Age of the prefix that ticks acted on, in one line.
+/// Formats the age of the prefix KV cache that ticks used, as one line.
 pub(super) fn prefix_age_line(statistics: &StageStatistics) -> String {
     let without = statistics.ticks_without_prefix();
     match statistics.prefix_age().summary() {
         None => "no tick had a prefix".to_owned(),
         Some(age) => format!(
             "prefix age: p50 {} ms, p99 {} ms, max {} ms over {} ticks; {without} ticks without a prefix",
-            millis(age.p50_ns),
-            millis(age.p99_ns),
-            millis(age.max_ns),
+            print::millis(age.p50_ns),
+            print::millis(age.p99_ns),
+            print::millis(age.max_ns),
             age.count
         ),
     }
-}
-
-fn millis(nanos: u64) -> String {
-    format!("{:.3}", nanos as f64 / 1e6)
 }

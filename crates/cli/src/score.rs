@@ -1,4 +1,4 @@
-//! `tandem score`: what a folder of result files comes to.
+//! `tandem score`: scores a folder of result files.
 
 use super::maps::TownMaps;
 use super::{Outcome, campaign, print};
@@ -8,30 +8,34 @@ use std::path::{Path, PathBuf};
 use tandem_evaluation::results::{Figure, ResultFolder, RouteSet, ScoreCard};
 use tandem_evaluation::scoring::{Ability, DEVIATIONS, Rule};
 
-/// The set that published scores are of.
+/// Route file of published scores.
 const OFFICIAL_SET: &str = "routes/bench2drive220.xml";
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem score results/autopilot --routes routes/bends.xml
+  tandem score results/official --routes routes/bench2drive220.xml --rule corrected --json")]
 pub(super) struct Arguments {
-    /// Result file, or folder of result files: of the Bench2Drive harness (also with a folder per
-    /// process), of its merge tool, of `tandem eval` or of `tandem merge`
+    /// Result file, or folder of result files, written by the Bench2Drive harness (also one folder per
+    /// process), its merge tool, `tandem eval` or `tandem merge`
     #[arg(value_name = "DIR|FILE")]
     results: PathBuf,
-    /// Route file that the results are of [default: routes/bench2drive220.xml of the folder that the
+    /// Route file of the results [default: routes/bench2drive220.xml in the folder that the environment
     /// variable TANDEM_BENCH2DRIVE names]
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// Only these routes of the file: ids and ranges in file order, e.g. 1,5-9
+    /// Score only these routes of the file: ids and ranges in file order, e.g. 1,5-9
     #[arg(long, default_value = "", value_name = "IDS")]
     subset: String,
-    /// Whose arithmetic
+    /// Scoring rule
     #[arg(long, value_enum, default_value_t = RuleArgument::Official)]
     rule: RuleArgument,
     /// Folder with SAVE_NAME/metric_info.json of every drive, for smoothness
     #[arg(long, value_name = "DIR")]
     motion: Option<PathBuf>,
-    /// Folder with TOWN.xodr for each town of the routes, or one map, for the junctions that traffic
-    /// signs depend on; without it they are guessed
+    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that the
+    /// traffic-sign ability depends on; without it, junctions are estimated
     #[arg(long, value_name = "DIR|FILE")]
     map: Option<PathBuf>,
     /// Print JSON
@@ -41,9 +45,9 @@ pub(super) struct Arguments {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RuleArgument {
-    /// As the official tools compute, defects included
+    /// Same results as the official tools, including their defects
     Official,
-    /// With their defects put right
+    /// Defects of the official tools corrected
     Corrected,
 }
 
@@ -69,11 +73,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         describe(&card, is_ours);
     }
-    let is_right = card.missing.is_empty() && card.contradictions.is_empty();
-    Ok(if is_right { Outcome::Done } else { Outcome::CheckFailed })
+    let is_valid = card.missing.is_empty() && card.contradictions.is_empty();
+    Ok(if is_valid { Outcome::Done } else { Outcome::CheckFailed })
 }
 
-/// The official route file, if the environment says where it is.
+/// Returns the official route file, if the environment variable names its folder.
 pub(super) fn official_route_file() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "cli reads the environment")]
     let folder = std::env::var_os("TANDEM_BENCH2DRIVE");
@@ -83,14 +87,14 @@ pub(super) fn official_route_file() -> Option<PathBuf> {
 fn route_file(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let Some(file) = named.map(Path::to_owned).or_else(official_route_file) else {
         bail!(
-            "which routes are these results of? Name the route file with --routes FILE, or set \
-             TANDEM_BENCH2DRIVE to a folder that holds {OFFICIAL_SET}"
+            "the route file of these results is not known: give it with --routes FILE, or set \
+             TANDEM_BENCH2DRIVE to a folder that contains {OFFICIAL_SET}"
         );
     };
     Ok(file)
 }
 
-/// The card, and in what the two rules differ.
+/// Formats the card and the differences between the two rules.
 fn to_json(card: &ScoreCard) -> anyhow::Result<String> {
     let mut value = serde_json::to_value(card)?;
     let deviations = DEVIATIONS.map(|point| {
@@ -104,31 +108,8 @@ fn to_json(card: &ScoreCard) -> anyhow::Result<String> {
 }
 
 fn describe(card: &ScoreCard, is_ours: bool) {
-    print::line(&card.summary());
-    let repeated = match card.repetitions {
-        1 => String::new(),
-        repetitions => format!(", each driven {repetitions} times"),
-    };
-    let confirmed = if card.is_route_file_confirmed {
-        "the results were made with it"
-    } else {
-        "the results do not say what they were made with; ids, towns and scenarios fit"
-    };
-    let name = card.route_set.unwrap_or("no set of Bench2Drive");
-    for one in &card.by_repetition {
-        let routes = card.total / card.repetitions;
-        let figures = one.driving_score.zip(one.success_rate).map(|(score, success)| {
-            format!(", driving score {score:.2}, success rate {:.1} %", success * 100.0)
-        });
-        let (number, finished) = (one.repetition, one.finished);
-        let figures = figures.unwrap_or_default();
-        print::line(&format!(
-            "repetition {number}: {finished} / {routes} routes finished{figures}"
-        ));
-    }
-    print::line(&format!("rule {}, sums divided by {}", card.rule, card.divisor));
-    print::line(&format!("routes {} ({name}{repeated})", card.route_file));
-    print::line(&format!("SHA-256 {}: {confirmed}", card.route_file_sha256));
+    describe_scores(card);
+    describe_routes(card);
     if is_ours {
         print::line(campaign::NOTE);
     }
@@ -145,23 +126,69 @@ fn describe(card: &ScoreCard, is_ours: bool) {
     print::line("");
     print::line(&ability_table(card));
     print::line(if card.abilities.is_approximate {
-        "approximate: traffic signs of failed routes depend on junctions, which are guessed from gaps \
-         between key points; give the maps of the towns with --map DIR"
+        "approximate: the traffic-sign ability of failed routes depends on junctions, which are \
+         estimated from gaps between key points; give the maps of the towns with --map DIR"
     } else {
-        "junctions, which traffic signs of failed routes depend on, are those of the maps"
+        "the junctions for the traffic-sign ability of failed routes are from the maps"
     });
 
     print::line("");
-    let count = |(name, count): (&String, &usize)| vec![name.clone(), count.to_string()];
-    print::line(&print::table(
-        &["status", "drives"],
-        &card.statuses.iter().map(count).collect::<Vec<_>>(),
-    ));
+    let row = |(name, count): (&str, usize)| vec![name.to_owned(), count.to_string()];
+    let statuses = card.statuses.iter().map(|(name, &count)| row((name, count)));
+    print::line(&print::table(&["status", "drives"], &statuses.collect::<Vec<_>>()));
     print::line("");
-    let counted: Vec<_> = card.infractions.iter().filter(|(_, n)| **n > 0).map(count).collect();
-    print::line(&print::table(&["infraction", "count"], &counted));
+    let counted = card.costly_infractions().filter(|(_, count)| *count > 0).map(row);
+    print::line(&print::table(&["infraction", "count"], &counted.collect::<Vec<_>>()));
+    print::line(&format!(
+        "minimum-speed values, which do not affect the score: {}",
+        card.minimum_speed_values()
+    ));
 
     print::line("");
+    describe_problems(card);
+    print::line(&format!("figures by rule (used: {})", card.rule));
+    for point in DEVIATIONS {
+        print::line(&format!("  {}", point.figure));
+        print::line(&format!("    official: {}", point.official));
+        print::line(&format!("    corrected: {}", point.corrected));
+    }
+}
+
+/// Prints the scores, also by repetition.
+fn describe_scores(card: &ScoreCard) {
+    print::line(&card.summary());
+    for one in &card.by_repetition {
+        let routes = card.total / card.repetitions;
+        let figures = one.driving_score.zip(one.success_rate).map(|(score, success)| {
+            format!(", driving score {score:.2}, success rate {:.1} %", success * 100.0)
+        });
+        let (number, finished) = (one.repetition, one.finished);
+        let figures = figures.unwrap_or_default();
+        print::line(&format!(
+            "repetition {number}: {finished} / {routes} routes finished{figures}"
+        ));
+    }
+    print::line(&format!("rule {}, sums divided by {}", card.rule, card.divisor));
+}
+
+/// Prints the route file and whether the results name it.
+fn describe_routes(card: &ScoreCard) {
+    let repeated = match card.repetitions {
+        1 => String::new(),
+        repetitions => format!(", {repetitions} drives per route"),
+    };
+    let confirmed = if card.is_route_file_confirmed {
+        "the results name this file"
+    } else {
+        "the results do not name their route file; ids, towns and scenarios match"
+    };
+    let name = card.route_set.unwrap_or("not a Bench2Drive set");
+    print::line(&format!("routes {} ({name}{repeated})", card.route_file));
+    print::line(&format!("SHA-256 {}: {confirmed}", card.route_file_sha256));
+}
+
+/// Prints notes on drives, contradictory records and missing drives.
+fn describe_problems(card: &ScoreCard) {
     for (note, routes) in &card.notes {
         print::line(&format!("{}: {note}", routes.join(", ")));
         print::line("");
@@ -169,7 +196,7 @@ fn describe(card: &ScoreCard, is_ours: bool) {
     if !card.contradictions.is_empty() {
         let count = card.contradictions.len();
         print::line(&format!(
-            "driving scores that are not the product of their parts, as if edited ({count}):"
+            "driving scores that are not the product of their factors ({count}):"
         ));
         card.contradictions.iter().for_each(|one| print::line(&format!("  {one}")));
         print::line("");
@@ -179,18 +206,14 @@ fn describe(card: &ScoreCard, is_ours: bool) {
         print::line(&format!("{} drives have no record: {missing}", card.missing.len()));
         print::line("");
     }
-    print::line(&format!("figures by rule ({} was used)", card.rule));
-    for point in DEVIATIONS {
-        print::line(&format!("  {}", point.figure));
-        print::line(&format!("    official: {}", point.official));
-        print::line(&format!("    corrected: {}", point.corrected));
-    }
 }
 
 fn figure(figure: &Figure, show: impl Fn(f64) -> String) -> String {
     match (figure.value, &figure.why_none) {
         (Some(value), _) => format!("{} over {} drives", show(value), figure.drives),
-        (None, why) => format!("none: {}", why.as_deref().unwrap_or("no drive has a value")),
+        (None, reason) => {
+            format!("n/a: {}", reason.as_deref().unwrap_or("no drive has a value"))
+        }
     }
 }
 
@@ -212,9 +235,10 @@ fn ability_table(card: &ScoreCard) -> String {
         .collect();
     let means = tables.map(|table| percent(table.mean(), table.is_approximate));
     rows.push(["mean".to_owned(), String::new()].into_iter().chain(means).collect());
-    let mut text = print::table(&["ability, %", "routes", "as 0.0.4", "as 0.0.3"], &rows);
+    let header = ["ability", "routes", "version 0.0.4, %", "version 0.0.3, %"];
+    let mut text = print::table(&header, &rows);
     if let Err(error) = &card.abilities.abilities {
-        text += &format!("\nnone by this rule: {error}");
+        text += &format!("\nn/a by this rule: {error}");
     }
     text
 }

@@ -1,4 +1,4 @@
-//! `tandem sweep`: what latency costs, over a grid of latencies of both experts.
+//! `tandem sweep`: compares scores over a grid of latencies of both experts.
 
 use super::campaign::{CampaignArguments, DrivenCampaign, Execution, NOTE};
 use super::drive::Variant;
@@ -13,27 +13,31 @@ use tandem_evaluation::report::sweep::{
 };
 use tandem_evaluation::scoring::{Record, Safety, write_json};
 
-/// Beside the note on scores: what a reader of a sweep must know.
+/// Note that is printed with every sweep.
 const EMULATED: &str = "Latencies are emulated in virtual time.";
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem sweep --routes routes/demo.xml --driver autopilot --fast 0,100,200 --out results/sweep
+  tandem sweep --routes routes/demo.xml --driver automot --engine engine --busy --out results/busy")]
 pub(super) struct Arguments {
     #[command(flatten)]
     campaign: CampaignArguments,
-    /// Latencies of a refresh, milliseconds, comma-separated; also distributions such as
+    /// Latencies of a prefill, milliseconds, comma-separated; also distributions such as
     /// lognormal:p50=300,p99=700 and file:latency.json
     #[arg(long, default_value = "0,100,200,400,1000", value_name = "LIST")]
     slow: String,
-    /// Latencies of a tick, as --slow
+    /// Latencies of an action step, in the format of --slow
     #[arg(long, default_value = "0,50,100,200", value_name = "LIST")]
     fast: String,
-    /// One fast inference at a time, as on one GPU; without it they overlap
+    /// Run one action step at a time, as on one GPU; without it, action steps overlap
     #[arg(long)]
     busy: bool,
-    /// How long after a late or held command an infraction counts as being behind it, milliseconds
+    /// Time after a late or held command in which an infraction is attributed to it, milliseconds
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     horizon: u64,
-    /// Print JSON: what sweep.json holds
+    /// Print JSON: the content of sweep.json
     #[arg(long)]
     json: bool,
 }
@@ -44,7 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let grid = Grid::new(arguments)?;
     let driven = match asked.execute(role, &grid.variants, None)? {
         Execution::Driven(driven) => driven,
-        Execution::Over(outcome) => return Ok(outcome),
+        Execution::Ended(outcome) => return Ok(outcome),
     };
     let safety = write_tables(&driven.campaign)?;
     let sweep = grid.figures(arguments, &driven.campaign)?;
@@ -52,20 +56,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     write_json(&json, &sweep)?;
     let page = asked.out.join("sweep.html");
     let facts = grid.facts(arguments, &sweep, driven.backend.as_deref());
-    print::whole_file(&page, sweep.page(&facts).as_bytes())?;
+    print::write_file(&page, sweep.page(&facts).as_bytes())?;
     if arguments.json {
         print::line(&serde_json::to_string_pretty(&sweep)?);
     } else {
         present(&sweep);
-        print::line(&format!("figures in {}, look at {}", json.display(), page.display()));
+        print::line(&format!("figures in {}, report: {}", json.display(), page.display()));
         print::line(&sweep.note);
     }
     Ok(outcome(&driven, &safety))
 }
 
-/// What is run: every slow latency with every fast one.
+/// Every slow latency combined with every fast one.
 struct Grid {
-    /// The run file of all, but for their latencies.
+    /// Run file of all cells, apart from the latencies.
     file: RunFile,
     slow: Vec<LatencySpec>,
     fast: Vec<LatencySpec>,
@@ -86,7 +90,7 @@ impl Grid {
         Ok(Self { file, slow, fast, variants })
     }
 
-    /// Everything that `sweep.json` holds.
+    /// Returns the content of `sweep.json`.
     fn figures(&self, arguments: &Arguments, campaign: &Campaign) -> anyhow::Result<Sweep> {
         let horizon = Duration::from_millis(arguments.horizon);
         let (cells, resamples, confidence) = self.cells(campaign, horizon)?;
@@ -118,7 +122,7 @@ impl Grid {
         })
     }
 
-    /// What the page says of run and machine.
+    /// Returns the report's facts on run and machine.
     fn facts(
         &self,
         arguments: &Arguments,
@@ -140,7 +144,7 @@ impl Grid {
         facts
     }
 
-    /// The figures of every cell, with the draws behind each interval and the share that it holds.
+    /// Returns the figures of every cell, the number of bootstrap resamples and the confidence level.
     fn cells(
         &self,
         campaign: &Campaign,
@@ -172,7 +176,7 @@ impl Grid {
         let mut intervals = Intervals::default();
         let mut cells = Vec::with_capacity(self.variants.len());
         for setting in 0..self.variants.len() {
-            // One cell's drives at a time, and those that all are compared with.
+            // Only the drives of one cell and those of the baseline are in memory.
             let input = input(setting)?;
             let base = base.as_ref().map(|base| &base.drives);
             cells.push(Cell::new(&input, base, tick, &mut intervals));
@@ -181,14 +185,14 @@ impl Grid {
     }
 }
 
-/// Prints all figures for people.
+/// Prints all figures.
 fn present(sweep: &Sweep) {
     let rows: Vec<Vec<String>> = sweep.rows().into_iter().map(Vec::from).collect();
     print::line(&print::table(&Sweep::HEADER, &rows));
     print::line(&format!(
-        "{} of {} drives finished, {} routes x {} repetitions a cell; latencies in milliseconds; \
-         {} % intervals over {} draws of routes; infractions behind a late or held command up to \
-         {} ms, and others",
+        "{} of {} drives finished, {} routes x {} repetitions per cell; latencies in milliseconds; \
+         {} % intervals over {} resamples of routes; infractions within {} ms after a late or held \
+         command, and others",
         sweep.finished,
         sweep.total,
         sweep.routes,
@@ -198,12 +202,12 @@ fn present(sweep: &Sweep) {
         sweep.horizon_ms
     ));
     if sweep.base.is_none() {
-        print::line("no cell is without latency: give 0 in both lists for differences to it");
+        print::line("no baseline: include 0 in both lists to get differences to zero latency");
     }
     sweep.emulated.iter().for_each(|label| print::line(label));
 }
 
-/// Writes the table of each setting. Returns what scores do not show, over all drives.
+/// Writes the table of each setting. Returns the safety counters of all drives.
 fn write_tables(campaign: &Campaign) -> anyhow::Result<Safety> {
     let mut safety = Safety::default();
     for setting in 0..campaign.settings.len() {
@@ -213,28 +217,28 @@ fn write_tables(campaign: &Campaign) -> anyhow::Result<Safety> {
     Ok(safety)
 }
 
-/// Whether everything was driven, without faults of a model; says what was not.
+/// Returns the outcome: everything was driven, without faults of a model. Prints what is missing.
 fn outcome(driven: &DrivenCampaign, safety: &Safety) -> Outcome {
     let checked = check_safety(safety);
-    if driven.share.is_cancelled {
-        print::note("interrupted: finished drives are kept, the same command goes on from here");
+    if driven.remaining.is_cancelled {
+        print::note("interrupted: finished drives are kept; run the same command to continue");
         return Outcome::CheckFailed;
     }
-    if !driven.share.elsewhere.is_empty() {
+    if !driven.remaining.elsewhere.is_empty() {
         print::note(
-            "drives are claimed by other machines: if their processes are dead, the same command \
-             with --take-over drives them",
+            "drives are claimed by other machines: if their processes are dead, run the same command \
+             with --take-over to drive them",
         );
         return Outcome::CheckFailed;
     }
     checked
 }
 
-/// The latencies of a list.
+/// Parses a list of latencies.
 fn axis(name: &str, list: &str) -> anyhow::Result<Vec<LatencySpec>> {
     let latencies: Vec<LatencySpec> = split_latencies(list)
         .iter()
-        .map(|words| words.parse())
+        .map(|latency| latency.parse())
         .collect::<Result<_, _>>()
         .with_context(|| format!("{name} {list:?}"))?;
     for (place, latency) in latencies.iter().enumerate() {
@@ -242,10 +246,7 @@ fn axis(name: &str, list: &str) -> anyhow::Result<Vec<LatencySpec>> {
             bail!("{name} {list:?} has {latency} twice");
         }
         if let LatencySpec::Replayed(folder) = latency {
-            bail!(
-                "{name}: {} holds the schedules of its own drives; a sweep draws new ones",
-                folder.display()
-            );
+            bail!("{name}: a sweep cannot replay the schedules of {}", folder.display());
         }
     }
     Ok(latencies)
@@ -255,7 +256,7 @@ fn point(latency: &LatencySpec) -> AxisPoint {
     AxisPoint { latency: latency.to_string(), millis: latency.nominal_millis() }
 }
 
-/// One variant per cell, slow latencies outermost.
+/// Returns one variant per cell, slow latencies outermost.
 fn variants(
     file: &RunFile,
     slow: &[LatencySpec],
@@ -276,13 +277,13 @@ fn variants(
     Ok(variants)
 }
 
-/// `name` as a folder's: what a setting's name can't have is a dash.
+/// Replaces the characters that the name of a setting cannot contain by `-`.
 fn folder_name(name: &str) -> String {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_=,.".contains(letter);
     name.chars().map(|letter| if fits(letter) { letter } else { '-' }).collect()
 }
 
-/// The cell without latency.
+/// Returns the index of the cell with zero latency.
 fn base(slow: &[LatencySpec], fast: &[LatencySpec]) -> Option<usize> {
     let [slow_at, fast_at] = [slow, fast].map(|axis| axis.iter().position(LatencySpec::is_zero));
     Some(slow_at? * fast.len() + fast_at?)
@@ -293,19 +294,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_that_make_no_sense_are_refused() {
-        let refused = |list: &str, says: &str| {
+    fn invalid_latency_lists_are_rejected() {
+        let refused = |list: &str, fragment: &str| {
             let error = format!("{:#}", axis("--slow", list).unwrap_err());
-            assert!(error.contains("--slow") && error.contains(says), "{error}");
+            assert!(error.contains("--slow") && error.contains(fragment), "{error}");
         };
         refused("0,100,100", "100 twice");
-        refused("0,quick", "\"quick\" is no latency");
-        refused("replayed:results", "draws new ones");
-        refused("", "no latency");
+        refused("0,quick", "\"quick\"");
+        refused("replayed:results", "cannot replay");
+        refused("", "\"\"");
     }
 
     #[test]
-    fn folders_have_the_latencies_in_their_names() {
+    fn folder_names_contain_the_latencies() {
         let slow = axis("--slow", "0,lognormal:p50=300,p99=700").unwrap();
         let fast = axis("--fast", "0,50").unwrap();
         let file = RunFile { clock: ClockName::Virtual, ..RunFile::default() };

@@ -1,4 +1,4 @@
-//! `tandem verify`: an engine against a reference, layer by layer.
+//! `tandem verify`: compares an engine with a reference layer by layer.
 
 use super::{Outcome, print};
 use anyhow::Context;
@@ -12,30 +12,35 @@ use tandem::pilot::{DeviceName, Run, RunFile, Threads};
 use tandem::runtime::{Side, Verification, VerifyOptions, verify};
 use tandem_export::folder::{ACCURACY_FILE, GOLDEN_FILE};
 
-/// Version of what [`ACCURACY_FILE`] holds.
+/// Version of the format of [`ACCURACY_FILE`].
 const FORMAT: u32 = 1;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tandem verify --engine engine-f16 --reference engine-f32
+  tandem verify --engine engine-bf16 --reference engine-f32 --device cuda:0 --min-cosine 0.99")]
 pub(super) struct Arguments {
     /// Engine folder to verify; accuracy.json is written into it
     #[arg(long, value_name = "DIR")]
     engine: PathBuf,
-    /// Engine folder to hold it against, such as an f32 export of the same checkpoint
+    /// Reference engine folder, such as an f32 export of the same checkpoint
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,
     /// Seed of scenes, routes and speeds
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Prompts, each with its own scene, route and speed
+    /// Number of prompts, each with a different scene, route and speed
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     prompts: u16,
-    /// Least cosine that any token of any layer may have
+    /// Minimum cosine similarity of every token in every layer
     #[arg(long, default_value_t = Limits::default().min_cosine, value_parser = cosine, allow_negative_numbers = true)]
     min_cosine: f64,
-    /// Most that a trajectory point may be off, as a part of its distance or of one meter
+    /// Maximum error of a trajectory point, relative to its distance from the ego or to one meter,
+    /// whichever is larger
     #[arg(long, default_value_t = Limits::default().max_point_distance, value_parser = distance, allow_negative_numbers = true)]
     max_point_distance: f64,
-    /// Where both run: cpu, cuda:N, or emulated
+    /// Device of both engines: cpu, cuda:N, or emulated
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: DeviceName,
     /// Print JSON
@@ -47,12 +52,12 @@ fn device(name: &str) -> Result<DeviceName, String> {
     DeviceName::try_from(name.to_owned())
 }
 
-/// What is written into the engine folder.
+/// Content of [`ACCURACY_FILE`].
 #[derive(Serialize)]
 struct AccuracyFile<'a> {
     format: u32,
     within_limits: bool,
-    /// What is past its limit, in the order of computation.
+    /// Values beyond their limits, in the order of computation.
     excesses: &'a [Excess],
     limits: Limits,
     inputs: RecordingInputs,
@@ -92,8 +97,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         comparison: comparison.to_json(),
     };
     let text = serde_json::to_string_pretty(&record)?;
-    print::whole_file(&arguments.engine.join(ACCURACY_FILE), format!("{text}\n").as_bytes())?;
-    keep_golden_run(&arguments.engine, excesses.is_empty(), &golden_run)?;
+    print::write_file(&arguments.engine.join(ACCURACY_FILE), format!("{text}\n").as_bytes())?;
+    update_golden_run(&arguments.engine, excesses.is_empty(), &golden_run)?;
     if arguments.json {
         print::line(&text);
     } else {
@@ -103,11 +108,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(if excesses.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
 }
 
-/// Leaves the golden run with engines that are within their limits, and takes it from others.
-fn keep_golden_run(folder: &Path, is_within_limits: bool, golden_run: &[u8]) -> anyhow::Result<()> {
+/// Writes the golden run into the folder if the engine is within its limits, and removes it otherwise.
+fn update_golden_run(
+    folder: &Path,
+    is_within_limits: bool,
+    golden_run: &[u8],
+) -> anyhow::Result<()> {
     let path = folder.join(GOLDEN_FILE);
     if is_within_limits {
-        return print::whole_file(&path, golden_run);
+        return print::write_file(&path, golden_run);
     }
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -117,7 +126,7 @@ fn keep_golden_run(folder: &Path, is_within_limits: bool, golden_run: &[u8]) -> 
     }
 }
 
-/// Tables of everything that was compared.
+/// Formats tables of all comparisons.
 fn describe(comparison: &dyn Comparison, limits: &Limits) -> String {
     let layers = comparison.layers().iter().enumerate().map(|(l, layer)| {
         let [keys, values] = [layer.keys, layer.values].map(vector_cells);
@@ -139,28 +148,28 @@ fn describe(comparison: &dyn Comparison, limits: &Limits) -> String {
         .into_iter()
         .map(|(name, points)| [vec![name.into()], point_cells(points).to_vec()].concat());
     let points =
-        print::table(&["trajectory", "max distance m", "relative"], &points.collect::<Vec<_>>());
+        print::table(&["trajectory", "max error m", "relative"], &points.collect::<Vec<_>>());
     let decisions = comparison.decisions().map_or_else(String::new, |decisions| {
         format!("{} of {} decision tokens are equal\n", decisions.equal, decisions.total)
     });
     format!(
-        "{layers}\n\n{others}\n\n{points}\n\n{decisions}limits: cosine {} and above, relative distance \
-         {} and below",
+        "{layers}\n\n{others}\n\n{points}\n\n{decisions}limits: cosine at least {}, relative error at \
+         most {}",
         limits.min_cosine, limits.max_point_distance
     )
 }
 
-/// Largest difference and least cosine; words instead if something is not finite.
+/// Formats the maximum difference and the minimum cosine, or the number of vectors that are not finite.
 fn vector_cells(difference: Difference) -> [String; 2] {
     match difference.not_finite {
-        0 => [format!("{:.3e}", difference.max_abs), format!("{:.6}", difference.min_cosine)],
+        0 => [format!("{:.2e}", difference.max_abs), format!("{:.6}", difference.min_cosine)],
         n => [format!("{n} not finite"), format!("of {}", difference.vectors)],
     }
 }
 
 fn point_cells(points: PointDifference) -> [String; 2] {
     match points.not_finite {
-        0 => [format!("{:.6}", points.max_distance_m), format!("{:.6}", points.max_relative)],
+        0 => [points.max_distance_m, points.max_relative].map(print::three_digits),
         n => [format!("{n} not finite"), format!("of {}", points.points)],
     }
 }
@@ -168,8 +177,8 @@ fn point_cells(points: PointDifference) -> [String; 2] {
 fn verdict(excesses: &[Excess]) -> String {
     match excesses {
         [] => "within limits".into(),
-        [first] => format!("past limits: {first}"),
-        [first, others @ ..] => format!("past limits: {first}; and {} more", others.len()),
+        [first] => format!("beyond limits: {first}"),
+        [first, others @ ..] => format!("beyond limits: {first}; and {} more", others.len()),
     }
 }
 
@@ -184,7 +193,7 @@ fn distance(text: &str) -> Result<f64, String> {
 fn within(text: &str, low: f64, high: f64) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (low..=high).contains(number));
     number.ok_or_else(|| match high {
-        f64::MAX => format!("a number from {low} on"),
-        _ => format!("a number from {low} to {high}"),
+        f64::MAX => format!("expected a number of at least {low}"),
+        _ => format!("expected a number from {low} to {high}"),
     })
 }

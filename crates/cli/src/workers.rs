@@ -1,4 +1,4 @@
-//! Worker processes: this program again, started with `--worker`.
+//! Worker processes: this program, started with `--worker`.
 
 use super::{ending, print};
 use anyhow::Context;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tandem_evaluation::campaign::{BoxError, SupervisorError, Worker};
 
-/// The command that starts a worker: this very program, even if its file was replaced since it was
-/// started, with the same arguments.
+/// Returns the command that starts a worker: the program that is running, even if its file was replaced
+/// since, with the same arguments.
 pub(super) fn command() -> Result<Command, BoxError> {
     let mut command = this_program()?;
     command.args(std::env::args_os().skip(1)).arg("--worker");
@@ -34,8 +34,8 @@ fn this_program() -> anyhow::Result<Command> {
     }
 }
 
-/// Says why this program cannot be started again, as far as that is known.
-pub(super) fn explained(error: SupervisorError) -> anyhow::Error {
+/// Adds the reason why a worker could not be started, if it is a missing `/proc`.
+pub(super) fn with_reason(error: SupervisorError) -> anyhow::Error {
     match error {
         SupervisorError::Start(source)
             if cfg!(target_os = "linux") && !std::path::Path::new("/proc/self/exe").exists() =>
@@ -49,11 +49,11 @@ pub(super) fn explained(error: SupervisorError) -> anyhow::Error {
     }
 }
 
-/// Becomes a worker: from now on this process ends soon after the one that started it, or when that
-/// one closes its standard input.
+/// Makes this process a worker: it exits soon after its parent process exits or closes this process's
+/// standard input.
 pub(super) fn become_worker() -> anyhow::Result<Worker> {
     let cancel = Arc::new(AtomicBool::new(false));
-    // Ctrl-C reaches every process of the terminal; the one that started this one ends it.
+    // Ctrl-C reaches every process of the terminal; the parent process ends its workers.
     ending::set_on_signal(&cancel)?;
     Ok(Worker::start(cancel, print::line, || ending::exit_soon())?)
 }

@@ -1,4 +1,4 @@
-//! What the loop will see.
+//! Observations that the profiled loop replays.
 
 use super::Arguments;
 use crate::print;
@@ -10,34 +10,33 @@ use tandem_drivers::Autopilot;
 use tandem_recording::RecordingReader;
 use tandem_world::EmbeddedWorld;
 
-/// Observations and their route, and where they are from.
+/// Observations, their route, and a description of their source.
 pub(super) type Observed = (Vec<Observation>, RoutePlan, String);
 
-/// The first observations of a recording.
+/// Reads the first observations of a recording.
 pub(super) fn recorded(file: &Path, arguments: &Arguments) -> anyhow::Result<Observed> {
     let mut reader = RecordingReader::open(file)?;
     let most = usize::try_from(arguments.observations).unwrap_or(usize::MAX);
     let observations = reader.by_ref().take(most).collect::<Result<Vec<_>, _>>()?;
     if observations.is_empty() {
-        bail!("recording {} holds no observation", file.display());
+        bail!("recording {} contains no observations", file.display());
     }
     let from = format!(
-        "the first {} observations of recording {}, lap after lap",
+        "the first {} observations of recording {}, replayed cyclically",
         observations.len(),
         file.display()
     );
     Ok((observations, reader.into_plan(), from))
 }
 
-/// Observations of the embedded world while the autopilot drives, their route, and where they are
-/// from.
+/// Records observations of the embedded world while the autopilot drives.
 pub(super) fn embedded(
     route: &Route,
     arguments: &Arguments,
     run: &Run,
     sensors: SensorSuite,
 ) -> anyhow::Result<Observed> {
-    print::note(&format!("taking up {} observations", arguments.observations));
+    print::note(&format!("recording {} observations", arguments.observations));
     let suite = SensorSuite { truth: true, ..sensors };
     let mut world = EmbeddedWorld::new(route, suite, run.seed)?;
     let plan = RoutePlan::clone(world.plan());
@@ -50,8 +49,8 @@ pub(super) fn embedded(
         observations.push(Observation { truth: None, ..observation });
     }
     let from = format!(
-        "{} observations of the embedded world on route {}, driven by the autopilot, seed {}, lap \
-         after lap",
+        "{} observations of the embedded world on route {}, driven by the autopilot, seed {}, \
+         replayed cyclically",
         observations.len(),
         route.id,
         run.seed

@@ -1,4 +1,4 @@
-//! Per-operator times of each network, from runs of their own: measuring operators slows them.
+//! Times per operator of each network. Measured in separate runs, because the measurement slows them.
 
 use super::Profiling;
 use crate::print;
@@ -6,21 +6,21 @@ use anyhow::Context;
 use std::sync::Arc;
 use tandem::engine::{Engine, OperatorProfile, PartTime};
 use tandem::runtime::Loaded;
-use tandem_profile::{LoopOptions, PhaseName, RefreshOptions, Replay, run_loop, run_refreshes};
+use tandem_profile::{LoopOptions, PhaseName, PrefillOptions, Replay, run_loop, run_prefills};
 
-/// Runs of each network that count.
+/// Measured runs of each network.
 const RUNS: u64 = 50;
 
-/// Runs before them.
+/// Runs before the measured ones.
 const WARM_UP: u64 = 10;
 
-/// Layers of the understanding expert in one row, for networks of many layers.
+/// Layers per row for networks with many layers.
 const LAYERS_PER_GROUP: usize = 6;
 
-/// Operators that are listed one by one.
+/// Number of operators in the list of the slowest.
 const SLOWEST: usize = 8;
 
-/// Runs each expert alone with its operators measured.
+/// Runs each expert alone and measures its operators.
 pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorProfile>> {
     let run = profiling.run.clone();
     let folder = profiling.arguments.out.with_extension("operators");
@@ -41,8 +41,8 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     drop(pilot);
     let mut expert = model.slow_expert(profiling.plan)?;
     let options =
-        RefreshOptions { frames: run.refresh_period_ticks, warm_up: WARM_UP, refreshes: RUNS };
-    run_refreshes(&mut *expert, &mut replay, &options, &profiling.cancel, &mut |_, _| {})?;
+        PrefillOptions { frames: run.refresh_period_ticks, warm_up: WARM_UP, refreshes: RUNS };
+    run_prefills(&mut *expert, &mut replay, &options, &profiling.cancel, &mut |_, _| {})?;
     let end = |engine: &Arc<dyn Engine>| {
         let profile = engine.end_operator_profile(WARM_UP);
         let profile = profile.context("this back end cannot measure single operators")?;
@@ -51,13 +51,13 @@ pub(super) fn measure(profiling: &Profiling<'_>) -> anyhow::Result<Vec<OperatorP
     model.engines().into_iter().map(end).collect()
 }
 
-/// Parts of each network and its slowest operators, for people.
+/// Formats the parts of each network and its slowest operators as tables.
 pub(super) fn tables(profiles: &[OperatorProfile]) -> String {
     profiles.iter().map(table).collect::<Vec<_>>().join("\n\n")
 }
 
 fn table(profile: &OperatorProfile) -> String {
-    let per_run = |ns: i64| format!("{:.3}", ns as f64 / profile.runs.max(1) as f64 / 1e6);
+    let per_run = |ns: i64| print::three_digits(ns as f64 / profile.runs.max(1) as f64 / 1e6);
     let share = |ns: i64| format!("{:.1}", 100.0 * ns as f64 / profile.run_total_ns.max(1) as f64);
     let row = |name: &str, ns: i64| vec![name.to_owned(), per_run(ns), share(ns)];
     let mut rows: Vec<Vec<String>> = parts(profile)
@@ -65,7 +65,7 @@ fn table(profile: &OperatorProfile) -> String {
         .map(|part| row(part.part.as_deref().unwrap_or("(no part)"), part.total_ns as i64))
         .collect();
     rows.push(row("(between operators)", profile.residual_ns()));
-    rows.push(row("whole run", profile.run_total_ns as i64));
+    rows.push(row("complete run", profile.run_total_ns as i64));
     let mut slowest: Vec<_> = profile.operators.iter().collect();
     slowest.sort_by_key(|operator| std::cmp::Reverse(operator.total_ns));
     let slow: Vec<Vec<String>> = slowest
@@ -77,21 +77,21 @@ fn table(profile: &OperatorProfile) -> String {
             cells
         })
         .collect();
-    let cut = if profile.cut_short {
-        "; the library's memory was full, later runs are missing"
+    let cut_short = if profile.cut_short {
+        "; the library's event buffer was full, later runs are missing"
     } else {
         ""
     };
     format!(
-        "{}, operators as ONNX Runtime measures them ({} runs, slower for being measured{cut})\n{}\n\n{}",
+        "{}, operators measured by ONNX Runtime ({} runs, slowed by the measurement{cut_short})\n{}\n\n{}",
         profile.network,
         profile.runs,
-        print::table(&["part", "ms a run", "%"], &rows),
-        print::table(&["slowest operators", "type", "ms a run", "%"], &slow)
+        print::table(&["part", "ms per run", "%"], &rows),
+        print::table(&["slowest operators", "type", "ms per run", "%"], &slow)
     )
 }
 
-/// Parts of a network; many layers in groups.
+/// Returns the parts of a network, with layers in groups if there are many.
 fn parts(profile: &OperatorProfile) -> Vec<PartTime> {
     let parts = profile.parts();
     if parts.len() <= 3 * LAYERS_PER_GROUP {
@@ -100,7 +100,7 @@ fn parts(profile: &OperatorProfile) -> Vec<PartTime> {
     profile.layer_groups("layer", LAYERS_PER_GROUP)
 }
 
-/// For programs.
+/// Formats the operator profiles as JSON.
 pub(super) fn to_json(profiles: &[OperatorProfile]) -> serde_json::Value {
     let one = |profile: &OperatorProfile| {
         let parts: Vec<_> = profile

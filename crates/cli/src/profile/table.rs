@@ -1,33 +1,33 @@
-//! A profile as tables.
+//! Profiles as tables and as JSON.
 
 use crate::print;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tandem::pilot::{DeviceName, Run};
 use tandem::timing::{LatencyHistogram, Percentile, Role, Stage};
-use tandem_profile::{BUSY_SHARE, LatencyFile, Phase, PhaseName, ResponseOfDue};
+use tandem_profile::{BUSY_SHARE, DueResponse, LatencyFile, Phase, PhaseName};
 
-/// The whole profile, for people.
+/// Formats the profile as tables and notes.
 pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     let mut parts: Vec<String> = file.phases.iter().map(|part| phase(part, run)).collect();
-    parts.extend(alone_beside_loop(file));
+    parts.extend(networks_alone_and_in_loop(file));
     let mut closing = vec![
-        "percentiles are nearest-rank; those that the count cannot tell from the maximum are left out"
+        "percentiles are nearest-rank; – where too few values separate them from the maximum"
             .to_owned(),
-        where_tensors_are(run.device).to_owned(),
+        device_note(run.device).to_owned(),
         format!(
-            "the profiler itself: {} ns a stage, {:.2} us a tick, a timeline {:.2} us more (medians of \
-             {} rounds)",
+            "overhead of the profiler: {} ns per stage, {} us per tick, {} us more with a timeline \
+             (medians of {} rounds)",
             file.profiler.stage_ns,
-            file.profiler.tick_ns as f64 / 1e3,
-            file.profiler.trace_ns as f64 / 1e3,
+            print::three_digits(file.profiler.tick_ns as f64 / 1e3),
+            print::three_digits(file.profiler.trace_ns as f64 / 1e3),
             file.profiler.rounds
         ),
     ];
     closing.extend(file.first_control.map(|first| {
         let [load, to_control] = [first.load_ns, first.loop_ns].map(Duration::from_nanos);
         format!(
-            "first control that rests on a prefix: {} ms after the first observation, at tick {}; \
+            "first command computed from a prefix: {} ms after the first observation, at tick {}; \
              loading the networks took {} ms",
             millis(to_control),
             first.ticks,
@@ -38,14 +38,14 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     closing.extend(file.phases.iter().filter_map(|phase| {
         let share = phase.others_share.filter(|&share| share > BUSY_SHARE)?;
         Some(format!(
-            "other processes took {:.0} % of all cores {}",
+            "other processes used {:.0} % of all cores {}",
             100.0 * share,
             phase.name.title()
         ))
     }));
     closing.extend(file.machine.load_1min.filter(|load| *load > 0.5).map(|load| {
         format!(
-            "this machine was not idle at the start: load {load} on {} cores",
+            "this machine was not idle at the start: load average {load} on {} cores",
             file.machine.cores
         )
     }));
@@ -53,20 +53,18 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     parts.join("\n\n")
 }
 
-/// What upload and download are on a device.
-fn where_tensors_are(device: DeviceName) -> &'static str {
+/// Returns the meaning of upload and download times on a device.
+fn device_note(device: DeviceName) -> &'static str {
     match device {
-        DeviceName::Cpu => {
-            "tensors are read and written where the host has them: there is no upload, no download"
-        }
+        DeviceName::Cpu => "tensors are in host memory: no upload, no download",
         DeviceName::Emulated => {
             "EMULATED device: copies and streams as on a GPU, times of this CPU"
         }
-        DeviceName::Cuda(_) => "upload, networks and download by the GPU's own events",
+        DeviceName::Cuda(_) => "upload, networks and download are timed by CUDA events",
     }
 }
 
-/// The profile without histograms and single ticks, for programs.
+/// Formats the profile as JSON, without histograms and single ticks.
 pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
     let summaries = |pick: &dyn Fn(Stage) -> LatencyHistogram| {
         let named = |stage: Stage| Some((stage.name(), pick(stage).summary()?));
@@ -81,7 +79,7 @@ pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
             "ticks_skipped": phase.ticks_skipped,
             "ticks_due": phase.ticks_due(),
             "due_ticks_missed": phase.due_ticks_missed(),
-            "response_of_due_ns": response_of_due(phase),
+            "response_of_due_ns": due_response(phase),
             "others_share": phase.others_share,
             "deadline_misses": statistics.deadline_misses(),
             "stages": summaries(&|stage| statistics.stage(stage).clone()),
@@ -104,21 +102,21 @@ pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
     })
 }
 
-/// Percentiles of the response over all due ticks, nanoseconds, `null` for a skipped tick; `null`
-/// where no real time is kept.
-fn response_of_due(phase: &Phase) -> serde_json::Value {
+/// Returns the percentiles of the response over all due ticks, nanoseconds; `null` for a skipped tick.
+/// The result is `null` for a phase without real time.
+fn due_response(phase: &Phase) -> serde_json::Value {
     let at = |percentile| {
-        Some(match phase.response_of_due(percentile)? {
-            ResponseOfDue::Took(took) => Some(took.as_nanos() as u64),
-            ResponseOfDue::Skipped => None,
+        Some(match phase.due_response(percentile)? {
+            DueResponse::Took(took) => Some(took.as_nanos() as u64),
+            DueResponse::Skipped => None,
         })
     };
     let named = ["p50", "p90", "p99", "p99.9"].into_iter().zip(PERCENTILES);
     let all: Option<BTreeMap<_, _>> = named.map(|(name, p)| Some((name, at(p)?))).collect();
-    serde_json::to_value(all).expect("numbers by name are plain data")
+    serde_json::to_value(all).expect("a map of numbers is valid JSON")
 }
 
-/// One phase: its stages, and what they leave open.
+/// Formats a phase: its stages, the rest of each parent stage, and notes.
 fn phase(phase: &Phase, run: &Run) -> String {
     let statistics = &phase.statistics;
     let mut rows = Vec::new();
@@ -143,7 +141,7 @@ fn phase(phase: &Phase, run: &Run) -> String {
             of_due_ticks(phase, cells);
         }
         rows.extend(cells);
-        // The rest of a stage stands behind its last part.
+        // The rest of a stage follows its last part.
         for parent in ended_by(stage) {
             let rest = statistics.rest(parent);
             let share = share_of(rest, statistics.stage(parent));
@@ -151,20 +149,29 @@ fn phase(phase: &Phase, run: &Run) -> String {
             rows.extend(row(name, rest, share, String::new()));
         }
     }
-    // Alone, the action expert keeps its one prefix for ever.
+    // The action expert alone uses one prefix all the time.
     if phase.name != PhaseName::ActionAlone {
         let age = statistics.prefix_age();
         rows.extend(row("age of the prefix".to_owned(), age, String::new(), String::new()));
     }
-    let header =
-        ["stage, ms", "count", "p50", "p90", "p99", "p99.9", "max", "% of parent", "misses"];
+    let header = [
+        "stage",
+        "count",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        "% of parent",
+        "misses",
+    ];
     let what = match phase.name {
-        PhaseName::UnderstandingAlone => "refreshes",
+        PhaseName::UnderstandingAlone => "prefills",
         _ => "ticks",
     };
     let warm_up = phase.warm_up;
     let mut text = format!(
-        "{} (behind {warm_up} warm-up {what})\n{}",
+        "{} (after {warm_up} warm-up {what})\n{}",
         phase.name.title(),
         print::table(&header, &rows)
     );
@@ -178,12 +185,13 @@ fn phase(phase: &Phase, run: &Run) -> String {
     text
 }
 
-/// Due ticks without a command in time, and how many were due.
+/// Formats the number of due ticks without a command in time, and of all due ticks.
 fn misses(phase: &Phase) -> String {
     format!("{} of {}", phase.due_ticks_missed(), phase.ticks_due())
 }
 
-/// Count, percentiles and maximum of the response over all due ticks, where some were skipped.
+/// Replaces count, percentiles and maximum of the response by those over all due ticks, if some were
+/// skipped.
 fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
     if phase.ticks_skipped == 0 {
         return;
@@ -191,9 +199,9 @@ fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
     let due = phase.ticks_due();
     cells[1] = due.to_string();
     for (cell, percentile) in cells[2..].iter_mut().zip(PERCENTILES) {
-        *cell = match phase.response_of_due(percentile) {
-            Some(ResponseOfDue::Took(took)) if percentile.is_supported_by(due) => millis(took),
-            Some(ResponseOfDue::Skipped) => "skipped".to_owned(),
+        *cell = match phase.due_response(percentile) {
+            Some(DueResponse::Took(took)) if percentile.is_supported_by(due) => millis(took),
+            Some(DueResponse::Skipped) => "skipped".to_owned(),
             _ => "–".to_owned(),
         };
     }
@@ -203,7 +211,7 @@ fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
 const PERCENTILES: [Percentile; 4] =
     [Percentile::P50, Percentile::P90, Percentile::P99, Percentile::P999];
 
-/// The parents whose last part `stage` is, innermost first.
+/// Returns the parents whose last part is `stage`, innermost first.
 fn ended_by(stage: Stage) -> Vec<Stage> {
     let mut ended = Vec::new();
     let mut last = stage;
@@ -218,15 +226,15 @@ fn notes(phase: &Phase) -> Vec<String> {
     let mut notes = Vec::new();
     if phase.ticks_skipped > 0 {
         notes.push(format!(
-            "{} of {} due ticks were skipped: the one before took over a period too long; they count \
-             as missed, and in the row of the response as slower than any other",
+            "{} of {} due ticks were skipped because the previous tick overran by more than a period; \
+             they count as missed, and in the response row as slower than any other",
             phase.ticks_skipped,
             phase.ticks_due()
         ));
     }
     if phase.samples_dropped > 0 {
         notes.push(format!(
-            "{} ticks are in the histograms only: single samples are kept of the first ones",
+            "{} ticks are in the histograms only: single samples are stored for the first ones",
             phase.samples_dropped
         ));
     }
@@ -274,8 +282,8 @@ fn row(
     ])
 }
 
-/// Engines alone beside the same engines in the loop.
-fn alone_beside_loop(file: &LatencyFile) -> Option<String> {
+/// Formats the latencies of the networks alone and in the loop.
+fn networks_alone_and_in_loop(file: &LatencyFile) -> Option<String> {
     let in_loop = [PhaseName::Paced, PhaseName::BackToBack];
     let networks = Stage::all().iter().filter_map(|&stage| match stage.role() {
         // A part of a network is not a network.
@@ -302,61 +310,61 @@ fn alone_beside_loop(file: &LatencyFile) -> Option<String> {
         return None;
     }
     let header = [
-        "network, ms",
-        "p50 alone",
-        "p50 paced",
-        "p50 back to back",
-        "p99 alone",
-        "p99 paced",
-        "p99 back to back",
+        "network",
+        "p50 ms alone",
+        "p50 ms paced",
+        "p50 ms back to back",
+        "p99 ms alone",
+        "p99 ms paced",
+        "p99 ms back to back",
     ];
     Some(format!("networks alone, and in the loop\n{}", print::table(&header, &rows)))
 }
 
-/// How well refreshes kept their period, in one line; `None` with fewer than two.
-fn period_line(phase: &Phase, asked: Duration) -> Option<String> {
+/// Formats how well prefills kept their period, as one line; `None` with fewer than two prefills.
+fn period_line(phase: &Phase, requested: Duration) -> Option<String> {
     let mut gaps: Vec<u64> =
         phase.refreshes.start_ns.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     if gaps.is_empty() {
         return None;
     }
     gaps.sort_unstable();
-    let asked_ns = asked.as_nanos() as u64;
-    let kept = gaps.iter().filter(|gap| gap.abs_diff(asked_ns) <= asked_ns / 10).count();
+    let requested_ns = requested.as_nanos() as u64;
+    let kept = gaps.iter().filter(|gap| gap.abs_diff(requested_ns) <= requested_ns / 10).count();
     let median = Duration::from_nanos(gaps[(gaps.len() - 1) / 2]);
     Some(format!(
-        "refresh period: {} ms asked for, median {} ms, within a tenth of it {kept} of {} times",
-        millis(asked),
+        "refresh period: requested {} ms, median {} ms; {kept} of {} within a tenth of the request",
+        millis(requested),
         millis(median),
         gaps.len()
     ))
 }
 
-fn share_of(part: &LatencyHistogram, whole: &LatencyHistogram) -> String {
-    share(part.total(), whole.total())
+fn share_of(part: &LatencyHistogram, parent: &LatencyHistogram) -> String {
+    share(part.total(), parent.total())
 }
 
-fn share(part: Duration, whole: Duration) -> String {
-    if whole.is_zero() || part.is_zero() {
+fn share(part: Duration, parent: Duration) -> String {
+    if parent.is_zero() || part.is_zero() {
         return String::new();
     }
-    format!("{:.1}", 100.0 * part.as_secs_f64() / whole.as_secs_f64())
+    format!("{:.1}", 100.0 * part.as_secs_f64() / parent.as_secs_f64())
 }
 
 fn millis(duration: Duration) -> String {
-    format!("{:.3}", duration.as_secs_f64() * 1e3)
+    print::three_digits(duration.as_secs_f64() * 1e3)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use tandem::pilot::RunFile;
-    use tandem::scene::{DeadlineVerdict, RefreshReport, TickReport};
+    use tandem::scene::{DeadlineVerdict, PrefillReport, TickReport};
     use tandem::timing::Span;
     use tandem_profile::{PhaseRecorder, TickFacts};
 
     #[test]
-    fn skipped_ticks_are_missed_and_in_the_response() {
+    fn skipped_ticks_count_as_missed_and_in_the_response() {
         const PERIOD_NS: u64 = 50_000_000;
         let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, 100, 0);
         for tick in 0..100 {
@@ -368,8 +376,8 @@ mod tests {
             }
             if tick % 2 == 0 {
                 let mut spans = tandem::timing::StageSpans::default();
-                spans.push(Span { stage: Stage::REFRESH, start_ns, took_ns: 1 });
-                report.refresh = Some(RefreshReport { version: tick, is_published: true, spans });
+                spans.push(Span { stage: Stage::PREFILL, start_ns, took_ns: 1 });
+                report.prefill = Some(PrefillReport { version: tick, is_published: true, spans });
             }
             recorder.tick(&report, TickFacts { start_ns, ..TickFacts::default() });
         }
@@ -380,12 +388,12 @@ mod tests {
         let row = text.lines().find(|line| line.starts_with("response")).unwrap();
         let cells: Vec<&str> = row.split_whitespace().collect();
         let expected = [
-            "response", "125", "10.000", "skipped", "skipped", "skipped", "skipped", "26", "of",
+            "response", "125", "10.0", "skipped", "skipped", "skipped", "skipped", "26", "of",
             "125",
         ];
         assert_eq!(cells, expected);
         assert!(text.contains("25 of 125 due ticks were skipped"), "{text}");
-        assert!(text.contains("refresh period: 100.000 ms asked for, median 100.000 ms"), "{text}");
-        assert_eq!(response_of_due(&phase)["p90"], serde_json::Value::Null);
+        assert!(text.contains("refresh period: requested 100 ms, median 100 ms"), "{text}");
+        assert_eq!(due_response(&phase)["p90"], serde_json::Value::Null);
     }
 }

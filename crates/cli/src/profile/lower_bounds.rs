@@ -1,4 +1,4 @@
-//! What the networks took, beside the least that they can take.
+//! Latencies of the networks compared with their lower bounds (roofline).
 
 use crate::print;
 use crate::roofline::{DeviceRates, Engine, threads_of};
@@ -6,44 +6,46 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use tandem::pilot::Run;
 use tandem::timing::{Percentile, Stage};
-use tandem_profile::page::{Ceiling, RooflineChart, RooflineRow};
-use tandem_profile::roofline::ceilings::{Ceilings, Source};
-use tandem_profile::roofline::floor::{ExpertCeilings, Floors, StageFloor, floors};
+use tandem_profile::page::{PeakRate, RooflineChart, RooflineRow};
+use tandem_profile::roofline::lower_bound::{
+    ExpertPeakRates, LowerBounds, StageLowerBound, lower_bounds,
+};
+use tandem_profile::roofline::peak_rates::{PeakRates, Source};
 use tandem_profile::{LatencyFile, PhaseName};
 
-/// Floors of an engine on a device.
-pub(super) struct EngineFloors {
-    /// Ceilings of the networks of a refresh.
-    understanding: Ceilings,
-    /// Ceilings of the networks of a tick.
-    action: Ceilings,
-    floors: Floors,
-    /// Frames of a refresh that no earlier one has read.
+/// Lower bounds of an engine on a device.
+pub(super) struct EngineLowerBounds {
+    /// For the networks of a prefill.
+    understanding: PeakRates,
+    /// For the networks of a tick.
+    action: PeakRates,
+    lower_bounds: LowerBounds,
+    /// Number of frames per prefill that no earlier prefill has read.
     frames: usize,
 }
 
-impl EngineFloors {
-    /// Floors of the networks of `engine` on `device`, with the threads and the refresh period of
-    /// `run`.
+impl EngineLowerBounds {
+    /// Computes the lower bounds of the networks of `engine` on `device`, for the threads and the
+    /// refresh period of `run`.
     pub(super) fn new(engine: &Path, device: &str, run: &Run) -> anyhow::Result<Self> {
         let rates = DeviceRates::of(device)?;
-        let ceilings = |threads| rates.ceilings(NonZeroUsize::new(threads));
-        let understanding = ceilings(run.threads.understanding)?;
-        let action = ceilings(run.threads.action)?;
+        let peak_rates = |threads| rates.peak_rates(NonZeroUsize::new(threads));
+        let understanding = peak_rates(run.threads.understanding)?;
+        let action = peak_rates(run.threads.action)?;
         let engine = Engine::with_options(engine, run.model.as_ref())?;
         let frames =
             new_frames(engine.frames, run.refresh_period_ticks, engine.frame_spacing_ticks);
-        let experts = ExpertCeilings { understanding: &understanding, action: &action };
-        let floors = floors(&engine.costs, experts, frames)?;
-        Ok(Self { understanding, action, floors, frames })
+        let experts = ExpertPeakRates { understanding: &understanding, action: &action };
+        let lower_bounds = lower_bounds(&engine.costs, experts, frames)?;
+        Ok(Self { understanding, action, lower_bounds, frames })
     }
 
-    /// Whether the ceilings are another device's than the one that ran.
+    /// True if the peak rates are those of another device than the profiled one.
     fn is_predicted(&self) -> bool {
         matches!(self.action.source, Source::Datasheet { .. })
     }
 
-    /// Each stage: what it took in the loop and alone, and its floor.
+    /// Formats the latency of each stage in the loop and alone, and its lower bound.
     pub(super) fn table(&self, file: &LatencyFile) -> String {
         let rows: Vec<Vec<String>> = self
             .rows(file)
@@ -51,17 +53,17 @@ impl EngineFloors {
             .map(|row| {
                 let times = |p50: Option<f64>| {
                     p50.map_or(["–".to_owned(), "–".to_owned()], |ms| {
-                        [format!("{ms:.3}"), format!("{:.1}", ms / row.floor_ms)]
+                        [ms, ms / row.floor_ms].map(print::three_digits)
                     })
                 };
-                let stage = Stage::named(&row.stage).expect("rows are named after stages");
+                let stage = Stage::named(&row.stage).expect("rows have the names of stages");
                 let [alone, alone_over] = times(alone(file, stage));
                 let [in_loop, in_loop_over] = times(row.measured_p50_ms);
                 vec![
                     row.stage.clone(),
-                    format!("{:.3}", row.flops / 1e9),
-                    format!("{:.1}", row.bytes / 1e6),
-                    format!("{:.3}", row.floor_ms),
+                    print::three_digits(row.flops / 1e9),
+                    print::three_digits(row.bytes / 1e6),
+                    print::three_digits(row.floor_ms),
                     alone,
                     alone_over,
                     in_loop,
@@ -72,20 +74,20 @@ impl EngineFloors {
         let header = [
             "network",
             "GFLOP",
-            "least MB",
-            "floor ms",
-            "p50 alone",
-            "× floor",
-            "p50 in loop",
-            "× floor",
+            "min traffic MB",
+            "lower bound ms",
+            "p50 ms alone",
+            "× bound",
+            "p50 ms in loop",
+            "× bound",
         ];
         let kind = if self.is_predicted() {
-            "PREDICTED from its datasheet: this machine is another one"
+            "PREDICTED from its datasheet, not the profiled device"
         } else {
             "measured on the machine that the file names"
         };
         format!(
-            "floors on {} ({kind}){}; {} new frames a refresh\n{}",
+            "lower bounds on {} ({kind}){}; {} new frames per prefill\n{}",
             self.action.name,
             self.threads(),
             self.frames,
@@ -93,41 +95,42 @@ impl EngineFloors {
         )
     }
 
-    /// The page's chart.
+    /// Returns the roofline chart of the HTML report.
     pub(super) fn chart(&self, file: &LatencyFile) -> RooflineChart {
-        let used: Vec<_> = self.floors.stages.iter().flat_map(|s| s.work.flops.keys()).collect();
-        let drawn = |ceilings: &Ceilings| {
-            let rates = ceilings.flops_per_s.iter().filter(|(dtype, _)| used.contains(dtype));
-            let drawn = rates.map(|(dtype, &flops_per_s)| Ceiling {
-                name: format!("{dtype}, {}{}", ceilings.name, threads_of(ceilings)),
-                bytes_per_s: ceilings.bytes_per_s,
+        let used: Vec<_> =
+            self.lower_bounds.stages.iter().flat_map(|s| s.work.flops.keys()).collect();
+        let roofs = |rates: &PeakRates| {
+            let of_used = rates.flops_per_s.iter().filter(|(dtype, _)| used.contains(dtype));
+            let roofs = of_used.map(|(dtype, &flops_per_s)| PeakRate {
+                name: format!("{dtype}, {}{}", rates.name, threads_of(rates)),
+                bytes_per_s: rates.bytes_per_s,
                 flops_per_s,
             });
-            drawn.collect::<Vec<_>>()
+            roofs.collect::<Vec<_>>()
         };
-        let mut ceilings = drawn(&self.action);
+        let mut peak_rates = roofs(&self.action);
         if self.understanding.threads != self.action.threads {
-            ceilings.extend(drawn(&self.understanding));
+            peak_rates.extend(roofs(&self.understanding));
         }
-        RooflineChart { ceilings, rows: self.rows(file) }
+        RooflineChart { ceilings: peak_rates, rows: self.rows(file) }
     }
 
-    /// The threads whose rates the floors stand on: ", 1 thread".
+    /// Formats the number of threads of the peak rates: ", 1 thread".
     fn threads(&self) -> String {
         match self.understanding.threads == self.action.threads {
             true => threads_of(&self.action),
             false => format!(
-                "{} for networks of every tick{} for networks of refreshes",
+                "{} for the networks of a tick{} for the networks of a prefill",
                 threads_of(&self.action),
                 threads_of(&self.understanding)
             ),
         }
     }
 
-    /// All runs of each stage in one tick or refresh together.
+    /// Returns one row per stage, summed over its runs in one tick or prefill.
     fn rows(&self, file: &LatencyFile) -> Vec<RooflineRow> {
-        let stages = self.floors.stages.iter().filter(|stage| stage.runs > 0);
-        let row = |stage: &StageFloor| {
+        let stages = self.lower_bounds.stages.iter().filter(|stage| stage.runs > 0);
+        let row = |stage: &StageLowerBound| {
             let runs = stage.runs as f64;
             RooflineRow {
                 stage: stage.stage.name().to_owned(),
@@ -144,9 +147,11 @@ impl EngineFloors {
     }
 }
 
-/// Frames of a prompt that no refresh before has read, once the loop is under way: frames stand
-/// `spacing` ticks apart and refreshes `period` ticks, so that every `period / gcd(period, spacing)`-th
-/// frame back is one that an earlier refresh began with.
+/// Returns the number of frames of a prompt that no earlier prefill has read, in the steady state.
+///
+/// Frames of a prompt are `spacing` ticks apart, and prefills `period` ticks. The
+/// `period / gcd(period, spacing)`-th frame before the newest was the newest frame of an earlier
+/// prefill.
 fn new_frames(frames: usize, period: u64, spacing: u64) -> usize {
     let (mut a, mut b) = (period, spacing);
     while b > 0 {
@@ -177,10 +182,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_that_an_earlier_refresh_read_are_not_new() {
+    fn frames_of_an_earlier_prefill_are_not_new() {
         let new = |period| new_frames(4, period, 5);
-        // At period 2, the third one was the first of the
-        // refresh before the last but four.
+        // At period 2, the third newest frame was the newest one five prefills earlier.
         assert_eq!([1, 2, 3, 4, 5, 10, 7].map(new), [1, 2, 3, 4, 1, 2, 4]);
     }
 }
