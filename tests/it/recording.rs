@@ -54,7 +54,7 @@ fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
             rgb,
         })
     });
-    let cameras = picture.map_or(Cameras::NONE, |picture| Cameras::one(CameraId::FRONT, picture));
+    let cameras = image.map_or(Cameras::NONE, |image| Cameras::one(CameraId::FRONT, image));
     let lidar = has[1].then(|| {
         let float = |i: u32| f32::from_bits((bits >> 11) as u32 ^ i);
         let points = (0..(bits % 7) as u32).map(|i| [i, i + 1, i + 2, i + 3].map(float)).collect();
@@ -116,7 +116,7 @@ fn of_cameras(tick: u64, names: &[&str]) -> Observation {
             let id = FrameId(tick - u64::from(place % 2));
             let captured_at = Timestamp::after(Duration::from_millis(tick));
             let image = CameraFrame { id, captured_at, width, height, rgb };
-            cameras.insert(CameraId::named(name), Arc::new(picture)).unwrap();
+            cameras.insert(CameraId::named(name), Arc::new(image)).unwrap();
         }
     }
     Observation { cameras, ..observation(tick, 77, [false, true]) }
@@ -600,7 +600,7 @@ fn public_readers_read_the_same() {
     };
     let cameras: Vec<_> = written.iter().filter_map(|it| it.camera(CameraId::FRONT)).collect();
     assert_eq!(read["/camera"].as_array().unwrap().len(), cameras.len());
-    for (picture, camera) in read["/camera"].as_array().unwrap().iter().zip(cameras) {
+    for (image, camera) in read["/camera"].as_array().unwrap().iter().zip(cameras) {
         assert_eq!(image["data"], sha256(&camera.rgb));
         assert_eq!(image["encoding"], "rgb8");
         assert_eq!(image["frame_id"], "camera");
