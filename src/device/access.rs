@@ -1,44 +1,51 @@
-//! Who reads and who writes a piece of memory right now.
+//! Detects conflicting accesses to host memory at run time.
 //!
-//! Work is put in order by events, and whoever forgets one would read half-written numbers. On the
-//! host's memory that would be a data race, which safe code must not be able to write: each piece
-//! of work, each copy and each reference of the host says here what it is about to do, and what
-//! does not go together is refused.
+//! Events order the work of streams; without one, work could read memory that is partially written.
+//! On host memory that is a data race, which safe code must not be able to cause. Each operation,
+//! copy and host reference therefore registers its access here, and conflicting accesses are
+//! refused.
 
 use super::DeviceError;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// The readers or the writer of one allocation, counted as `RefCell` does, but for threads.
+/// Readers or writer of one allocation: a thread-safe counterpart of the counter in `RefCell`.
 ///
-/// All parts of an allocation count as one: what is read and written at the same time is allocated
-/// apart.
+/// Accesses are tracked per allocation, so memory that is read and written at the same time must
+/// be in separate allocations.
 #[derive(Default, Debug)]
 pub(super) struct Accesses(AtomicI32);
 
-/// Its value while somebody writes; otherwise it is the number of readers.
+/// Value during a write; other values are the number of readers.
 const WRITER: i32 = -1;
 
-/// The right to read or to write memory of the host until it is dropped.
+/// Registered read or write access to host memory, which ends when this is dropped.
 #[derive(Debug)]
 pub struct HostAccess<'a> {
     accesses: &'a Accesses,
-    writes: bool,
+    kind: Access,
+}
+
+/// Kind of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    Read,
+    Write,
 }
 
 impl Accesses {
-    /// Begins to read, or to write.
-    pub(super) fn begin(&self, writes: bool) -> Result<HostAccess<'_>, DeviceError> {
-        let next = |now: i32| match (writes, now) {
-            (true, 0) => Some(WRITER),
-            (false, 0..) => now.checked_add(1),
+    /// Begins an access; fails if it conflicts with one in progress.
+    pub(super) fn begin(&self, kind: Access) -> Result<HostAccess<'_>, DeviceError> {
+        let next = |now: i32| match (kind, now) {
+            (Access::Write, 0) => Some(WRITER),
+            (Access::Read, 0..) => now.checked_add(1),
             _ => None,
         };
-        // Acquire and, below, release: who comes next sees all that the one before has written.
+        // With the release in `drop`, an access sees everything written during earlier accesses.
         match self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, next) {
-            Ok(_) => Ok(HostAccess { accesses: self, writes }),
+            Ok(_) => Ok(HostAccess { accesses: self, kind }),
             Err(_) => Err(DeviceError::Misuse(
-                "memory is written while something else reads or writes it; an event has to order \
-                 the two",
+                "memory is written while it is read or written elsewhere; order the two accesses by an \
+                 event",
             )),
         }
     }
@@ -46,7 +53,10 @@ impl Accesses {
 
 impl Drop for HostAccess<'_> {
     fn drop(&mut self) {
-        let change = if self.writes { -WRITER } else { -1 };
+        let change = match self.kind {
+            Access::Write => -WRITER,
+            Access::Read => -1,
+        };
         self.accesses.0.fetch_add(change, Ordering::Release);
     }
 }
@@ -56,15 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_number_read_or_one_writes() {
+    fn many_readers_or_one_writer() {
         let accesses = Accesses::default();
-        let readers = [accesses.begin(false).unwrap(), accesses.begin(false).unwrap()];
-        assert!(matches!(accesses.begin(true), Err(DeviceError::Misuse(_))));
+        let readers =
+            [accesses.begin(Access::Read).unwrap(), accesses.begin(Access::Read).unwrap()];
+        assert!(matches!(accesses.begin(Access::Write), Err(DeviceError::Misuse(_))));
         drop(readers);
-        let writer = accesses.begin(true).unwrap();
-        assert!(accesses.begin(true).is_err());
-        assert!(accesses.begin(false).is_err());
+        let writer = accesses.begin(Access::Write).unwrap();
+        assert!(accesses.begin(Access::Write).is_err());
+        assert!(accesses.begin(Access::Read).is_err());
         drop(writer);
-        assert!(accesses.begin(false).is_ok());
+        assert!(accesses.begin(Access::Read).is_ok());
     }
 }

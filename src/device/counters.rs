@@ -21,12 +21,12 @@ pub enum Counter {
     DownloadedBytes,
     /// Waits of the host for a stream or an event.
     HostWaits,
-    /// Launched graphs.
+    /// Launched CUDA graphs.
     Launches,
 }
 
 impl Counter {
-    /// Every counter, in order.
+    /// Every counter, in declaration order.
     pub const ALL: [Self; 8] = [
         Self::Allocations,
         Self::Frees,
@@ -50,13 +50,13 @@ pub(super) enum Direction {
 
 /// Counters of one device since it was opened.
 #[derive(Default, Debug)]
-pub struct Traffic([AtomicU64; Counter::ALL.len()]);
+pub struct DeviceCounters([AtomicU64; Counter::ALL.len()]);
 
-/// A reading of a device's [`Traffic`], indexed by [`Counter`].
+/// Snapshot of [`DeviceCounters`], indexed by [`Counter`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Counts([u64; Counter::ALL.len()]);
 
-impl Traffic {
+impl DeviceCounters {
     /// Adds one to `counter`.
     pub(super) fn count(&self, counter: Counter) {
         self.add(counter, 1);
@@ -93,7 +93,7 @@ impl Index<Counter> for Counts {
 impl Sub for Counts {
     type Output = Self;
 
-    /// Returns what was counted between two readings.
+    /// Returns the counts between two snapshots.
     fn sub(self, earlier: Self) -> Self {
         Self(std::array::from_fn(|index| self.0[index] - earlier.0[index]))
     }
@@ -104,17 +104,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readings_subtract_counter_by_counter() {
+    fn snapshots_subtract_counter_by_counter() {
         for (index, counter) in Counter::ALL.into_iter().enumerate() {
             assert_eq!(counter as usize, index, "{counter:?}");
         }
-        let traffic = Traffic::default();
-        traffic.count(Counter::Allocations);
-        let before = traffic.counts();
-        traffic.copied(Direction::Upload, 7);
-        traffic.copied(Direction::Download, 9);
-        traffic.copied(Direction::Download, 2);
-        let counts = traffic.counts() - before;
+        let counters = DeviceCounters::default();
+        counters.count(Counter::Allocations);
+        let before = counters.counts();
+        counters.copied(Direction::Upload, 7);
+        counters.copied(Direction::Download, 9);
+        counters.copied(Direction::Download, 2);
+        let counts = counters.counts() - before;
         let found = Counter::ALL.map(|counter| counts[counter]);
         assert_eq!(found, [0, 0, 1, 7, 2, 11, 0, 0]);
     }

@@ -1,82 +1,56 @@
-//! What can go wrong with a device.
+//! Errors of devices.
 
 use std::fmt;
 
-/// A device cannot do what it was asked to.
+/// Error returned by a device.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// There is no driver.
     #[error(
-        "there is no NVIDIA driver on this machine ({reason}); install it (nvidia-smi must run), or \
-         let the run file say `device: cpu`"
+        "no NVIDIA driver on this machine ({reason}); install one (nvidia-smi must run), or set \
+         `device: cpu` in the run file"
     )]
-    NoDriver {
-        /// What was looked for.
-        reason: String,
-    },
-    /// The driver is too old.
+    NoDriver { reason: String },
     #[error(
-        "the NVIDIA driver is for CUDA {found}, tandem needs {needed} or later; update the driver, or \
-         let the run file say `device: cpu`"
+        "the NVIDIA driver supports CUDA {found}, tandem needs {needed} or later; update the driver, \
+         or set `device: cpu` in the run file"
     )]
-    DriverTooOld {
-        /// CUDA version of the driver.
-        found: String,
-        /// The oldest that does.
-        needed: String,
-    },
-    /// There is a driver and no device of that number.
+    DriverTooOld { found: String, needed: String },
     #[error(
-        "there is no GPU {ordinal} on this machine (found: {found}); let the run \
-         file name another (`device: cuda:N`), or let the run file say `device: cpu`"
+        "GPU {ordinal} does not exist on this machine (number of GPUs: {found}); set another one \
+         (`device: cuda:N`) or `device: cpu` in the run file"
     )]
     NoDevice {
-        /// The number asked for.
         ordinal: usize,
-        /// Devices found.
+        /// Number of devices.
         found: usize,
     },
-    /// This build has no code for the device.
     #[error("this build of tandem cannot use {what}; build it with `--features {feature}`")]
-    NotBuilt {
-        /// What was asked for.
-        what: &'static str,
-        /// The feature that it takes.
-        feature: &'static str,
-    },
-    /// The memory is used up.
+    NotBuilt { what: &'static str, feature: &'static str },
     #[error(
-        "{device} has no {asked} bytes of memory left ({free} free); end other programs on it, or use \
-         a smaller prefix capacity or precision"
+        "{device} does not have {asked} bytes of memory left ({free} free); end other programs on it, \
+         or use a smaller prefix capacity or precision"
     )]
     OutOfMemory {
-        /// The device.
         device: String,
-        /// Bytes asked for.
         asked: usize,
-        /// Bytes free, as the device says.
+        /// Free memory as text, or that it is unknown.
         free: String,
     },
-    /// The device does not answer any more.
-    #[error("{device} was lost: {reason}; start again, and look into the system's log (dmesg)")]
+    #[error("{device} was lost: {reason}; restart the program and see the system log (dmesg)")]
     Lost {
-        /// The device.
         device: String,
-        /// The driver's own words.
+        /// The driver's message.
         reason: String,
     },
-    /// Work failed.
     #[error("{what} failed: {reason}")]
     Failed {
-        /// The work.
         what: String,
-        /// The driver's or library's own words.
+        /// The driver's or library's message.
         reason: String,
     },
-    /// A buffer, stream, event or graph of another device.
     #[error("this {0} belongs to another device")]
     Foreign(Object),
-    /// A call that the state of a stream or event does not allow.
+    /// A call that the state of a stream, an event or memory does not allow.
     #[error("{0}")]
     Misuse(&'static str),
 }
@@ -84,13 +58,9 @@ pub enum DeviceError {
 /// Kind of an object that belongs to one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Object {
-    /// A [`Buffer`](super::Buffer).
     Buffer,
-    /// A [`Stream`](super::Stream).
     Stream,
-    /// An [`Event`](super::Event).
     Event,
-    /// A [`Graph`](super::Graph).
     Graph,
 }
 

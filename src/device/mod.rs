@@ -1,17 +1,21 @@
-//! Where bytes live and work is done: the host, or a GPU.
+//! Devices: the host, or a GPU.
 //!
-//! A [`Device`] gives memory ([`Buffer`], and [`Staged`] memory that both sides reach), [`Stream`]s
-//! on which work is done in order, and [`Event`]s that mark a place in a stream. Handing work over
-//! never waits for it; a stream waits for another stream's event without the host. Nothing here
-//! waits for a whole device, and memory is only given out at start.
+//! A [`Device`] allocates memory ([`Buffer`], and [`Staged`] memory that host and device share),
+//! and creates [`Stream`]s, which execute work in order, and [`Event`]s, which mark a position in a
+//! stream. Enqueuing work does not wait for it; a stream waits for another stream's event without
+//! the host. Nothing here synchronizes a whole device, and memory is allocated at start only.
 //!
-//! There are three devices of one behavior, held by one test suite:
+//! Three devices implement one behavior and pass one conformance suite:
 //!
-//! - [`HostDevice::new`], the embedded default: work runs when it is handed over, on the caller's
-//!   thread, and staged memory is device memory, so that nothing is copied;
-//! - [`HostDevice::emulating`], which behaves like a GPU without being one: each stream is a thread
-//!   of its own, memory is apart from the host's, and tests may delay or break any piece of work;
-//! - CUDA (feature `cuda`), whose driver is found at run time.
+//! - [`HostDevice::new`], the default: work runs on the caller's thread when it is enqueued, and
+//!   staged memory is device memory, so that nothing is copied;
+//! - [`HostDevice::emulating`], which emulates a GPU: each stream is a thread, device memory is
+//!   separate, and tests can delay or fail any operation;
+//! - CUDA (feature `cuda`), whose driver is loaded at run time.
+//!
+//! Besides the errors listed at a method, every operation fails if the device is lost
+//! ([`DeviceError::Lost`]), if an object belongs to another device ([`DeviceError::Foreign`]), or
+//! if an allocation exceeds the free memory ([`DeviceError::OutOfMemory`]).
 
 mod access;
 mod buffer;
@@ -24,190 +28,133 @@ mod tensor;
 
 pub use access::HostAccess;
 pub use buffer::{Buffer, Staged, StagedRef, StagedRefMut};
-pub use counters::{Counter, Counts, Traffic};
+pub use counters::{Counter, Counts, DeviceCounters};
 pub use error::{DeviceError, Object};
-pub use host::{Emulation, HostDevice, HostStream, Interruption, Kind, Piece, Work};
+pub use host::{Emulation, HostDevice, HostStream, OperationHook, Operation, OperationKind, Work};
 pub use tensor::{DeviceTensor, DeviceView, DeviceViewMut, StagedTensor};
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// A place with memory and streams.
+/// A device with memory and streams.
 pub trait Device: Send + Sync {
-    /// What it is, for tables and records.
+    /// Returns a description for tables and result files.
     fn name(&self) -> String;
 
-    /// Free and total memory; `None` if the device cannot tell.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Returns free and total memory, or `None` if the device does not report it.
     fn memory(&self) -> Result<Option<MemoryInfo>, DeviceError>;
 
-    /// Zeroed memory of the device.
-    ///
-    /// # Errors
-    /// If there is not so much left, or the device is lost.
+    /// Allocates zeroed device memory.
     fn allocate(&self, bytes: usize) -> Result<Buffer, DeviceError>;
 
-    /// Zeroed memory that the host writes or reads and the device has a copy of.
-    ///
-    /// # Errors
-    /// If there is not so much left, or the device is lost.
+    /// Allocates zeroed staged memory.
     fn stage(&self, bytes: usize) -> Result<Staged, DeviceError>;
 
-    /// The streams of the two experts. `fast_share` is the part of the device's multiprocessors, from
-    /// 0 to 1, that the fast lane has for itself, the slow lane having the rest; `None` leaves both to
-    /// the device's priorities. A device that cannot be split says so in [`Lanes::sharing`].
-    ///
-    /// # Errors
-    /// If the device is lost.
-    fn lanes(&self, fast_share: Option<f64>) -> Result<Lanes, DeviceError>;
+    /// Creates the streams of the two experts. `fast_share` is the fraction of the device's
+    /// multiprocessors, from 0 to 1, that is reserved for the fast stream; the slow stream has the
+    /// rest. `None` shares all of them by stream priority. [`ExpertStreams::sharing`] reports
+    /// whether the device was partitioned.
+    fn streams(&self, fast_share: Option<f64>) -> Result<ExpertStreams, DeviceError>;
 
-    /// A new event, which no stream has reached.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Creates an event.
     fn event(&self) -> Result<Arc<dyn Event>, DeviceError>;
 
-    /// Copies a buffer's bytes to the host and waits until they are there: for setting up and for
-    /// tests, never on a tick.
-    ///
-    /// # Errors
-    /// If the device is lost.
-    ///
-    /// # Panics
-    /// If the lengths differ.
+    /// Copies a buffer of the same length to the host and waits for the copy; for setup
+    /// and tests, never on a tick.
     fn read(&self, from: &Buffer, into: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Copies the host's bytes to a buffer and waits until they are there: for setting up and for
-    /// tests, never on a tick.
-    ///
-    /// # Errors
-    /// If the device is lost.
-    ///
-    /// # Panics
-    /// If the lengths differ.
+    /// Copies host bytes of the same length to a buffer and waits for the copy; for setup
+    /// and tests, never on a tick.
     fn write(&self, from: &[u8], into: &Buffer) -> Result<(), DeviceError>;
 
-    /// What was allocated, copied and waited for so far.
+    /// Returns the counts of allocations, copies and waits.
     fn counts(&self) -> Counts;
 }
 
-/// Work in order. Handing work over returns at once; the order of two streams is given by events.
+/// A queue of work that is executed in order. Enqueuing returns at once; events
+/// order the work of two streams.
 pub trait Stream: Any + Send + Sync {
-    /// Copies what the host wrote to the device.
-    ///
-    /// # Errors
-    /// If the device is lost or the memory is another device's.
+    /// Enqueues a copy from the host side to the device side.
     fn upload(&self, staged: &Staged) -> Result<(), DeviceError>;
 
-    /// Copies the device's bytes to where the host reads them.
-    ///
-    /// # Errors
-    /// If the device is lost or the memory is another device's.
+    /// Enqueues a copy from the device side to the host side.
     fn download(&self, staged: &Staged) -> Result<(), DeviceError>;
 
-    /// Copies from one buffer of the device to another.
-    ///
-    /// # Errors
-    /// If the device is lost or the memory is another device's.
-    ///
-    /// # Panics
-    /// If the lengths differ.
+    /// Enqueues a copy between two buffers of the same length.
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError>;
 
-    /// Marks this place of the stream by `event`; what it marked before is forgotten.
-    ///
-    /// # Errors
-    /// If the device is lost or the event is another device's.
+    /// Records `event` at the current end of this stream, replacing its previous position.
     fn record(&self, event: &Arc<dyn Event>) -> Result<(), DeviceError>;
 
-    /// Lets later work of this stream wait until another stream has reached the place that `event`
-    /// marks now. The host does not wait.
-    ///
-    /// # Errors
-    /// If the device is lost, the event is another device's, or this stream is capturing.
+    /// Makes later work of this stream wait for the current position of `event`, without blocking
+    /// the host. Fails during a capture.
     fn wait(&self, event: &Arc<dyn Event>) -> Result<(), DeviceError>;
 
-    /// From here on this thread's work is noted instead of done.
-    ///
-    /// # Errors
-    /// If the stream is capturing already, or the device is lost.
+    /// Starts capturing the calling thread's work on this stream into a graph instead of executing
+    /// it. Fails during a capture.
     fn begin_capture(&self) -> Result<(), DeviceError>;
 
-    /// Ends noting; gives what was noted.
-    ///
-    /// # Errors
-    /// If the stream is not capturing, or something handed over since cannot be captured.
+    /// Ends the capture and returns the graph. Fails without a capture, or if an
+    /// operation cannot be captured.
     fn end_capture(&self) -> Result<Arc<dyn Graph>, DeviceError>;
 
-    /// Does everything that was noted, as one piece of work.
-    ///
-    /// # Errors
-    /// If the device is lost or the graph is another device's.
+    /// Enqueues a captured graph as one operation.
     fn launch(&self, graph: &Arc<dyn Graph>) -> Result<(), DeviceError>;
 
-    /// Waits on the host until all work handed over so far is done. Work that fails lets the stream
-    /// leave out what comes behind it, and every event behind it tells so, until this is called.
+    /// Blocks the host until all enqueued work is finished. After a failed operation the stream
+    /// skips further work, and events recorded later report the failure, until this is called.
     ///
     /// # Errors
-    /// What any of it failed with since the last call.
+    /// The failure of any operation since the last call.
     fn synchronize(&self) -> Result<(), DeviceError>;
 }
 
-/// A place in a stream.
+/// A position in a stream.
 pub trait Event: Any + Send + Sync {
-    /// True once the stream has reached the place marked last; false before the first record.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Returns true once the stream has reached the last recorded position; false if
+    /// the event was never recorded.
     fn is_complete(&self) -> Result<bool, DeviceError>;
 
-    /// Waits on the host until the stream has reached the place marked last.
+    /// Blocks the host until the stream has reached the last recorded position.
     ///
     /// # Errors
-    /// What work before that place failed with, or that the event was never recorded.
+    /// The failure of an earlier operation of the stream, or that the event was never recorded.
     fn synchronize(&self) -> Result<(), DeviceError>;
 
-    /// When the stream reached that place, as [`now_ns`](crate::timing::now_ns) counts; `None` while
-    /// it has not. Differences are the device's own, the offset is from one reading of both clocks.
+    /// Returns the time at which the stream reached the position, on the clock of
+    /// [`now_ns`](crate::timing::now_ns); `None` before. Differences of two times are measured by
+    /// the device; their offset to the host clock comes from one reading of both clocks.
     fn completed_ns(&self) -> Option<u64>;
 }
 
-/// Work that was captured once and is launched many times.
+/// Work that was captured once and can be launched repeatedly (a CUDA graph on a GPU).
 pub trait Graph: Any + Send + Sync {
-    /// Pieces of work in it.
-    fn pieces(&self) -> usize;
+    /// Returns the number of captured operations.
+    fn nodes(&self) -> usize;
 }
 
-/// The streams of the two experts.
+/// Streams of the two experts.
 #[derive(Clone)]
-pub struct Lanes {
-    /// Stream of the fast expert.
+pub struct ExpertStreams {
     pub fast: Arc<dyn Stream>,
-    /// Stream of the slow expert.
     pub slow: Arc<dyn Stream>,
-    /// How the two share the device.
     pub sharing: Sharing,
 }
 
 /// How two streams share a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Sharing {
-    /// Each has multiprocessors of its own (green contexts).
+    /// Each has its own multiprocessors (green contexts), counted here.
     Partitions {
-        /// Multiprocessors of the fast lane.
         fast: u32,
-        /// Multiprocessors of the slow lane.
         slow: u32,
     },
-    /// The fast lane's work goes first where both are ready.
+    /// Work of the fast stream has the higher stream priority.
     Priorities {
-        /// Why the device is not split, if that was asked for.
+        /// Reason why a requested partition is not possible.
         instead: Option<String>,
     },
-    /// Both are the host's.
     Host,
 }
 
@@ -215,22 +162,20 @@ impl fmt::Display for Sharing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Partitions { fast, slow } => {
-                write!(f, "{fast} multiprocessors for the fast lane, {slow} for the slow one")
+                write!(f, "{fast} multiprocessors for the fast stream, {slow} for the slow stream")
             }
             Self::Priorities { instead: None } => f.write_str("stream priorities"),
             Self::Priorities { instead: Some(reason) } => {
-                write!(f, "stream priorities, as the device cannot be split: {reason}")
+                write!(f, "stream priorities, because the device cannot be partitioned: {reason}")
             }
             Self::Host => f.write_str("host threads"),
         }
     }
 }
 
-/// A device's memory, bytes.
+/// Memory of a device in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryInfo {
-    /// Not given out.
     pub free: u64,
-    /// In all.
     pub total: u64,
 }

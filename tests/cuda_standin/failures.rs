@@ -2,12 +2,12 @@
 
 use crate::child::{self, Ended};
 use tandem::device::cuda::CudaDevice;
-use tandem::device::{Device, DeviceError, Lanes};
+use tandem::device::{Device, DeviceError, ExpertStreams};
 
 /// Uses everything that a device has.
 fn drive() -> Result<String, DeviceError> {
     let device = CudaDevice::open(0)?;
-    let Lanes { fast, slow, sharing } = device.lanes(Some(0.25))?;
+    let ExpertStreams { fast, slow, sharing } = device.streams(Some(0.25))?;
     let memory = device.memory()?.map(|memory| memory.total);
     let buffer = device.allocate(1 << 10)?;
     device.write(&[3; 1 << 10], &buffer)?;
@@ -111,7 +111,7 @@ fn device_that_is_lost_at_any_call_is_lost_or_was_not_opened() {
 
 #[test]
 fn want_of_memory_is_told_with_its_numbers() {
-    check(&[("MEMORY", "1500")], "has no 1024 bytes of memory left (476 bytes free)");
+    check(&[("MEMORY", "1500")], "does not have 1024 bytes of memory left (476 bytes free)");
 }
 
 #[test]
@@ -126,5 +126,5 @@ fn split_keeps_the_granularity_of_the_architecture() {
     let ampere = ("COMPUTE_CAPABILITY", "8.6");
     check(&[ampere, ("MULTIPROCESSORS", "82")], "Partitions { fast: 22, slow: 60 }");
     check(&[ampere, ("MULTIPROCESSORS", "8")], "Partitions { fast: 4, slow: 4 }");
-    check(&[("MULTIPROCESSORS", "8")], "leaves the slow lane without");
+    check(&[("MULTIPROCESSORS", "8")], "leaves the slow stream without");
 }

@@ -1,15 +1,14 @@
-//! The device's clock, related to the host's.
+//! Conversion of event times to the host clock.
 //!
-//! The device tells how long after another event an event was reached, in single precision: the
-//! further apart the two are, the coarser. Times therefore count from an *anchor*, an event whose
-//! host time is known to a few microseconds, and the anchor is renewed about once a second, which
-//! also keeps the two clocks' drift (tens of microseconds per second at worst) out of them. Renewing
-//! waits for nothing: it takes two readings, of which the first sets out the new anchor and the
-//! second, if it has been reached by then, counts from it.
+//! The driver reports the time between two events in single precision, so the resolution decreases
+//! with the distance. Times are therefore measured from an *anchor*, an event whose host time is
+//! known to a few microseconds. The anchor is renewed about once a second, which also bounds the
+//! drift between the two clocks (tens of microseconds per second at worst). Renewal does not wait:
+//! one reading records the next anchor, and a later reading starts to use it once it is complete.
 //!
-//! So the differences of two times are the device's own where both count from one anchor, and off by
-//! a few microseconds, the uncertainty of an anchor, where one was renewed between them. Where nobody
-//! reads a time for long, the first two readings carry the drift of that while.
+//! The difference of two times is exact to the device's clock if both use one anchor, and off by
+//! the uncertainty of an anchor, a few microseconds, if the anchor was renewed in between. After a
+//! long time without readings, the first two readings include the drift of that time.
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
@@ -18,38 +17,38 @@ use crate::timing::now_ns;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-/// Anchors tried at the start; the one that took the host least is kept.
+/// Number of anchors recorded at the start, of which the one with the shortest round trip is kept.
 const TRIES: usize = 8;
 
-/// Distance from which the anchor is renewed, milliseconds. Single precision is then good to 0.1 µs,
-/// and the device's own resolution is 0.5 µs.
+/// Age at which the anchor is renewed, milliseconds. Single precision then resolves 0.1 µs;
+/// the device resolves 0.5 µs.
 const RENEW_AFTER_MS: f32 = 1000.0;
 
-/// A new anchor is not believed if setting it out took the host longer than this: something came in
-/// between, and its time is not known.
+/// A new anchor is discarded if recording it took the host longer than this, because the host was
+/// interrupted and the anchor's time is uncertain.
 const INTERRUPTED_NS: u64 = 50_000;
 
-/// Relates events to the host's clock.
+/// Converts event times to host times.
 pub(super) struct Clock {
     anchor: EventHandle,
     /// Host time of the anchor.
     at_ns: u64,
-    /// The next anchor, and its host time once it was set out.
+    /// The next anchor, and its host time once it was recorded.
     next: EventHandle,
     next_at_ns: Option<u64>,
-    /// From handing an anchor over to its being reached, as measured at the start.
+    /// Time from recording an anchor until it is reached, measured at the start.
     lag_ns: u64,
 }
 
 impl Clock {
-    /// Reads both clocks at once, nearly: the context is current and `setup` is idle.
+    /// Reads both clocks at nearly the same time. The context must be current and `setup` idle.
     pub(super) fn start(setup: &StreamHandle) -> Result<Self, DriverError> {
         let mut clock =
             Self { anchor: event()?, at_ns: 0, next: event()?, next_at_ns: None, lag_ns: u64::MAX };
         for _ in 0..TRIES {
             let before = now_ns();
             record(&clock.next, setup)?;
-            // SAFETY: the event is ours and was just recorded.
+            // SAFETY: `clock.next` is alive and was just recorded.
             unsafe { result::event::synchronize(clock.next.raw()) }?;
             let half_ns = (now_ns() - before) / 2;
             if half_ns < clock.lag_ns {
@@ -60,7 +59,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Host time at which an event, known to be complete, was reached. The context is current.
+    /// Returns the host time at which a complete event was reached. The context must be current.
     pub(super) fn time_of(
         &mut self,
         event: &EventHandle,
@@ -73,7 +72,7 @@ impl Clock {
         Ok(self.at_ns.saturating_add_signed((f64::from(after_ms) * 1e6) as i64))
     }
 
-    /// Sets out a new anchor, or takes the one that was; true if the anchor is another now.
+    /// Records the next anchor, or switches to it if it is complete; returns true if it switched.
     fn renew(&mut self, setup: &StreamHandle) -> Result<bool, DriverError> {
         match self.next_at_ns {
             None => {
@@ -84,7 +83,7 @@ impl Clock {
                 }
                 Ok(false)
             }
-            // SAFETY: the event is ours.
+            // SAFETY: `self.next` is alive.
             Some(at_ns) => match unsafe { result::event::query(self.next.raw()) } {
                 Ok(()) => {
                     std::mem::swap(&mut self.anchor, &mut self.next);
@@ -98,18 +97,19 @@ impl Clock {
     }
 }
 
-/// An event that times. Waiting for one spins: a tick that waits wants to go on at once.
+/// Creates an event with timing. Waiting for it spins, which minimizes the
+/// latency of a waiting tick.
 pub(super) fn event() -> Result<EventHandle, DriverError> {
     result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(EventHandle::new)
 }
 
 pub(super) fn record(event: &EventHandle, stream: &StreamHandle) -> Result<(), DriverError> {
-    // SAFETY: both are alive, and of one device.
+    // SAFETY: `event` and `stream` are alive and belong to one device.
     unsafe { result::event::record(event.raw(), stream.raw()) }
 }
 
-/// From one event to another, negative if the second was reached first.
+/// Returns the time between two events, negative if the second was reached first.
 fn elapsed_ms(from: &EventHandle, to: &EventHandle) -> Result<f32, DriverError> {
-    // SAFETY: both are alive and were recorded.
+    // SAFETY: `from` and `to` are alive and were recorded.
     unsafe { result::event::elapsed(from.raw(), to.raw()) }
 }

@@ -1,62 +1,62 @@
-//! What everything of one device shares: the primary context, a stream for setting up, the clock, and
-//! how the driver's errors become ours.
+//! State shared by all objects of one device: the primary context, a stream for setup, the clock,
+//! and the conversion of driver errors.
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use super::event_context::EventContext;
 use super::handle::{PrimaryHandle, StreamHandle};
-use crate::device::{DeviceError, MemoryInfo, Traffic};
+use crate::device::{DeviceCounters, DeviceError, MemoryInfo};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUresult};
 use std::cell::Cell;
 use std::sync::Arc;
 
-/// The oldest driver: CUDA 12.8, as the driver counts. It is the youngest function called here
-/// (`cuEventElapsedTime_v2`) that asks for it; green contexts came with 12.5.
+/// Minimum driver version, CUDA 12.8 in the driver's encoding. `cuEventElapsedTime_v2` requires it;
+/// green contexts require 12.5.
 pub(super) const OLDEST_DRIVER: i32 = 12_080;
 
-/// The shared part of a CUDA device.
+/// Shared state of a CUDA device.
 pub(super) struct Context {
-    pub(super) traffic: Traffic,
+    pub(super) counters: DeviceCounters,
     name: String,
     raw: sys::CUcontext,
-    /// Events of the primary context. Its idle stream is for zeroing, setting up and calibrating;
-    /// nothing of a tick waits for it.
+    /// Events of the primary context. Its idle stream is used for zeroing, setup and
+    /// calibration; no tick waits for it.
     events: Arc<EventContext>,
-    /// Declared last: it is released once everything above is destroyed.
+    /// Declared last, so that it is released after everything above.
     primary: PrimaryHandle,
 }
 
-// SAFETY: the context is named by a pointer that any thread may make current; the primary context is
-// meant to be current in many threads at once.
+// SAFETY: `raw` is a context that any thread may make current; a primary context may be current in
+// many threads at once.
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
 impl Context {
-    /// The primary context of a device, which other libraries of the process (TensorRT, ONNX Runtime)
-    /// use as well: addresses and streams of ours are theirs.
+    /// Retains the primary context of a device. Other libraries of the process (TensorRT, ONNX
+    /// Runtime) use the same context, so that they can use its addresses and streams.
     pub(super) fn open(device: sys::CUdevice, name: String) -> Result<Self, DeviceError> {
         let failed = |what: &'static str| {
             let name = name.clone();
             move |error| device_error(&name, what, error)
         };
-        // SAFETY: `device` came from the driver.
+        // SAFETY: `device` was returned by the driver.
         let raw = unsafe { result::primary_ctx::retain(device) }
             .map_err(failed("opening the device's context"))?;
         let primary = PrimaryHandle::new(device);
-        // SAFETY: the context was just retained.
+        // SAFETY: `raw` was just retained.
         unsafe { result::ctx::set_current(raw) }.map_err(failed("making the context current"))?;
         let setup = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map(StreamHandle::new)
-            .map_err(failed("making a stream"))?;
+            .map_err(failed("creating a stream"))?;
         let events = EventContext::primary(raw, setup)
-            .map_err(failed("relating the device's clock"))
+            .map_err(failed("calibrating the device's clock"))
             .map(Arc::new)?;
-        Ok(Self { traffic: Traffic::default(), name, raw, events, primary })
+        Ok(Self { counters: DeviceCounters::default(), name, raw, events, primary })
     }
 
-    /// What the device is called.
+    /// Returns the description of the device.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -73,22 +73,22 @@ impl Context {
         self.events.idle()
     }
 
-    /// Events of the primary context.
+    /// Returns the events of the primary context.
     pub(super) fn events(&self) -> &Arc<EventContext> {
         &self.events
     }
 
-    /// Makes the context current in this thread, which every call of the driver takes. It stays so.
+    /// Makes the context current in this thread, as every call of the driver requires.
     ///
-    /// It is the primary one for both lanes, split or not: a stream knows its own multiprocessors,
-    /// and a green context may be current in one thread only.
+    /// It is the primary context for both streams, even if the device is partitioned: a stream has
+    /// its own multiprocessors in any case, and a green context may be current in one thread only.
     pub(super) fn bind(&self) -> Result<(), DeviceError> {
-        // SAFETY: the context is retained as long as `self` lives.
+        // SAFETY: `self.raw` is retained while `self` lives.
         self.check("making the context current", unsafe { result::ctx::set_current(self.raw) })?;
-        self.check("setting the mode of captures", leave_captures_alone())
+        self.check("setting the capture mode", use_local_capture_mode())
     }
 
-    /// The driver's answer as ours.
+    /// Converts a result of the driver.
     pub(super) fn check<T>(
         &self,
         what: &'static str,
@@ -97,7 +97,7 @@ impl Context {
         answer.map_err(|error| device_error(&self.name, what, error))
     }
 
-    /// The driver's answer to a request for memory.
+    /// Converts the result of an allocation.
     pub(super) fn check_memory<T>(
         &self,
         what: &'static str,
@@ -108,7 +108,7 @@ impl Context {
             Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let free = match self.memory() {
                     Ok(memory) => format!("{} bytes", memory.free),
-                    Err(_) => "how many is unknown".to_owned(),
+                    Err(_) => "an unknown amount".to_owned(),
                 };
                 Err(DeviceError::OutOfMemory { device: self.name.clone(), asked, free })
             }
@@ -116,38 +116,39 @@ impl Context {
         }
     }
 
-    /// Free and total memory.
+    /// Returns free and total memory.
     pub(super) fn memory(&self) -> Result<MemoryInfo, DeviceError> {
         self.bind()?;
-        let (free, total) = self.check("asking for free memory", result::mem_get_info())?;
+        let (free, total) = self.check("querying free memory", result::mem_get_info())?;
         Ok(MemoryInfo { free: free as u64, total: total as u64 })
     }
 
-    /// Waits for the setting-up stream alone.
+    /// Waits for the setup stream only.
     pub(super) fn wait_for_setup(&self, what: &'static str) -> Result<(), DeviceError> {
-        // SAFETY: the stream lives as long as `self`.
+        // SAFETY: the setup stream lives as long as `self`.
         self.check(what, unsafe { result::stream::synchronize(self.setup().raw()) })
     }
 }
 
-/// Allows this thread's calls, once per thread, while other threads capture, and keeps them from
-/// invalidating those captures: libraries capture in the driver's global mode, in which a query of an
-/// event by another thread would fail and end their capture. What this thread captures itself is as
-/// protected as before.
-fn leave_captures_alone() -> Result<(), DriverError> {
+/// Sets the thread-local capture mode, once per thread, so that calls of this thread are allowed
+/// during captures of other threads and do not invalidate them: libraries capture in the global
+/// mode, in which an event query of another thread fails and invalidates the capture. Captures of
+/// this thread are protected as before.
+fn use_local_capture_mode() -> Result<(), DriverError> {
     thread_local!(static IS_SET: Cell<bool> = const { Cell::new(false) });
-    // A thread that ends may still drop objects of the device; it has set the mode before.
+    // A thread that is exiting may still drop objects of the device; it has set the mode before.
     if IS_SET.try_with(|is_set| is_set.replace(true)).unwrap_or(true) {
         return Ok(());
     }
     let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-    // SAFETY: `mode` may be read and written.
+    // SAFETY: `mode` is readable and writable.
     unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result()
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // For the objects that are dropped next; a device that is lost has none left.
+        // The fields that are dropped next need a current context. A lost device has destroyed
+        // them.
         let _ = self.bind();
     }
 }
@@ -155,7 +156,7 @@ impl Drop for Context {
 /// Returns the driver's message for an error.
 pub(super) fn message(error: DriverError) -> String {
     let text = |text: Result<&std::ffi::CStr, DriverError>| {
-        text.map_or_else(|_| "no name".to_owned(), |text| text.to_string_lossy().into_owned())
+        text.map_or_else(|_| "unknown error".to_owned(), |text| text.to_string_lossy().into_owned())
     };
     format!("{}, {}", text(error.error_name()), text(error.error_string()))
 }
@@ -171,7 +172,7 @@ fn device_error(device: &str, what: &'static str, error: DriverError) -> DeviceE
     DeviceError::Failed { what: format!("{what} on {device}"), reason }
 }
 
-/// True for errors after which the driver answers nothing else until the process ends.
+/// Returns true for errors after which the driver fails every call until the process ends.
 fn is_lost(error: CUresult) -> bool {
     matches!(
         error,
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_that_stay_are_a_lost_device_and_others_are_not() {
+    fn only_permanent_errors_are_a_lost_device() {
         assert!(is_lost(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS));
         assert!(is_lost(CUresult::CUDA_ERROR_ECC_UNCORRECTABLE));
         for error in [

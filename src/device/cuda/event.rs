@@ -11,10 +11,10 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::CUresult;
 use std::sync::{Arc, Mutex};
 
-/// An event of the driver, with the context that it belongs to, which goes after it.
+/// An event of the driver and its context, which is dropped after it.
 pub(super) struct DriverEvent {
     handle: EventHandle,
-    home: Arc<EventContext>,
+    context: Arc<EventContext>,
 }
 
 impl DriverEvent {
@@ -23,32 +23,33 @@ impl DriverEvent {
     }
 }
 
-/// Where an event was recorded last.
+/// Last recorded position of an event.
 #[derive(Clone)]
-pub(super) struct Place {
-    /// Complete once the place is reached.
+pub(super) struct Position {
+    /// Complete once the position is reached.
     pub(super) reached: Arc<DriverEvent>,
-    /// Holds the time at which it was. It is the same, unless a graph records the event: the driver
-    /// does not say that an event which a node records is pending as soon as the launch returns.
+    /// Has the time at which the position was reached. Differs from `reached` if a graph
+    /// records the event: the driver does not guarantee that an event recorded by a node is
+    /// pending once the launch returns.
     pub(super) timed: Arc<DriverEvent>,
 }
 
-/// A place in a CUDA stream.
+/// A position in a CUDA stream.
 pub(super) struct CudaEvent {
-    /// One for each context whose streams recorded it.
+    /// One event for each context whose streams recorded it.
     handles: Mutex<Vec<Arc<DriverEvent>>>,
-    /// `None` before the first record: the driver takes an event that was never recorded for
-    /// complete.
-    place: Mutex<Option<Place>>,
+    /// `None` before the first record: the driver reports an event that was
+    /// never recorded as complete.
+    position: Mutex<Option<Position>>,
     context: Arc<Context>,
 }
 
 impl CudaEvent {
-    /// An event that the primary context's streams can record at once; those of other contexts create
-    /// theirs at their first record.
+    /// Creates an event for streams of the primary context; for other contexts, events are
+    /// created at their first record.
     pub(super) fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
-        let (handles, place) = (Mutex::default(), Mutex::default());
-        let event = Self { handles, place, context: Arc::clone(context) };
+        let (handles, position) = (Mutex::default(), Mutex::default());
+        let event = Self { handles, position, context: Arc::clone(context) };
         event.of(context.events())?;
         Ok(event)
     }
@@ -57,49 +58,49 @@ impl CudaEvent {
         Arc::ptr_eq(&self.context, context)
     }
 
-    /// The driver's event for streams of a context.
-    pub(super) fn of(&self, home: &Arc<EventContext>) -> Result<Arc<DriverEvent>, DeviceError> {
+    /// Returns the driver's event for streams of `context`.
+    pub(super) fn of(&self, context: &Arc<EventContext>) -> Result<Arc<DriverEvent>, DeviceError> {
         let mut handles = lock(&self.handles);
-        if let Some(found) = handles.iter().find(|event| Arc::ptr_eq(&event.home, home)) {
+        if let Some(found) = handles.iter().find(|event| Arc::ptr_eq(&event.context, context)) {
             return Ok(Arc::clone(found));
         }
         self.context.bind()?;
-        let handle = self.context.check("making an event", home.create_event())?;
-        let event = Arc::new(DriverEvent { handle, home: Arc::clone(home) });
+        let handle = self.context.check("creating an event", context.create_event())?;
+        let event = Arc::new(DriverEvent { handle, context: Arc::clone(context) });
         handles.push(Arc::clone(&event));
         Ok(event)
     }
 
-    /// It was recorded, by itself or within a graph.
-    pub(super) fn recorded(&self, at: Place) {
-        *lock(&self.place) = Some(at);
+    /// Stores the position at which the event was recorded, on a stream or within a graph.
+    pub(super) fn recorded(&self, at: Position) {
+        *lock(&self.position) = Some(at);
     }
 
-    /// Where it was recorded last.
-    pub(super) fn place(&self) -> Option<Place> {
-        lock(&self.place).clone()
+    /// Returns the last recorded position.
+    pub(super) fn position(&self) -> Option<Position> {
+        lock(&self.position).clone()
     }
 }
 
 impl Event for CudaEvent {
     fn is_complete(&self) -> Result<bool, DeviceError> {
-        let Some(place) = self.place() else { return Ok(false) };
+        let Some(position) = self.position() else { return Ok(false) };
         self.context.bind()?;
-        // SAFETY: `place` keeps the event alive.
-        match unsafe { result::event::query(place.reached.handle.raw()) } {
+        // SAFETY: `position` keeps the event alive.
+        match unsafe { result::event::query(position.reached.handle.raw()) } {
             Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
             answer => self.context.check("work before an event", answer).map(|()| true),
         }
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.context.traffic.count(Counter::HostWaits);
-        let place = self.place();
-        let place =
-            place.ok_or(DeviceError::Misuse("waited for an event that no stream was given"))?;
+        self.context.counters.count(Counter::HostWaits);
+        let position = self.position();
+        let position =
+            position.ok_or(DeviceError::Misuse("waited for an event that was never recorded"))?;
         self.context.bind()?;
-        // SAFETY: `place` keeps the event alive.
-        let answer = unsafe { result::event::synchronize(place.reached.handle.raw()) };
+        // SAFETY: `position` keeps the event alive.
+        let answer = unsafe { result::event::synchronize(position.reached.handle.raw()) };
         self.context.check("work before an event", answer)
     }
 
@@ -107,14 +108,15 @@ impl Event for CudaEvent {
         if !self.is_complete().unwrap_or(false) {
             return None;
         }
-        let timed = self.place()?.timed;
-        timed.home.time_of(&timed.handle).ok()
+        let timed = self.position()?.timed;
+        timed.context.time_of(&timed.handle).ok()
     }
 }
 
 impl Drop for CudaEvent {
     fn drop(&mut self) {
-        // For the handles, which are destroyed next; the driver keeps them until work has passed them.
+        // The handles that are dropped next need a current context. The driver keeps pending events
+        // until they are reached.
         let _ = self.context.bind();
     }
 }

@@ -1,27 +1,26 @@
-//! Captured work of a CUDA device.
+//! CUDA graphs.
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use super::context::Context;
-use super::event::{CudaEvent, DriverEvent, Place};
+use super::event::{CudaEvent, DriverEvent, Position};
 use super::handle::{GraphExecHandle, GraphHandle};
 use super::memory::PinnedMemory;
 use super::stream::{RawStream, Users};
 use crate::device::counters::Direction;
-use crate::device::{Buffer, DeviceError, Graph, Traffic};
+use crate::device::{Buffer, DeviceCounters, DeviceError, Graph};
 use crate::sync::lock;
 use cudarc::driver::{result, sys};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 
-/// What a stream was given since its capture began, apart from what the driver notes.
+/// State of a capture that the driver does not record.
 #[derive(Default)]
 pub(super) struct Captured {
-    /// Copies between host and device.
     pub(super) copies: Vec<Copied>,
     /// Buffers that captured copies read or write.
     pub(super) buffers: Vec<Buffer>,
-    /// Events that each launch reaches, with the driver's that their nodes record.
+    /// Events that each launch records, with the driver events of their nodes.
     pub(super) events: Vec<(Arc<CudaEvent>, Arc<DriverEvent>)>,
 }
 
@@ -34,63 +33,65 @@ pub(super) struct Copied {
 
 impl Copied {
     /// Counts the copy as submitted.
-    pub(super) fn count(&self, traffic: &Traffic) {
-        traffic.copied(self.direction, self.bytes);
+    pub(super) fn count(&self, counters: &DeviceCounters) {
+        counters.copied(self.direction, self.bytes);
     }
 }
 
-/// A captured graph, instantiated. It keeps the memory and events alive that it names, but for what
-/// libraries were told by address.
+/// An instantiated graph. It keeps its buffers and events alive, except memory that
+/// libraries captured by address.
 pub(super) struct CudaGraph {
-    /// The driver wants one thread at a time to launch a graph; `None` if nothing was captured.
+    /// Locked because the driver allows one thread at a time to launch a graph;
+    /// `None` for an empty graph.
     exec: Mutex<Option<GraphExecHandle>>,
-    pieces: usize,
+    nodes: usize,
     captured: Captured,
-    /// Recorded behind each launch, for whoever waits for a captured event.
+    /// Recorded after each launch, for waits on captured events.
     launched: CudaEvent,
-    /// The stream that it was captured on, whose green context may go only after the graph.
+    /// The stream of the capture, whose green context must outlive the graph.
     _stream: Arc<RawStream>,
-    /// Streams that it was launched on; they are waited for before it goes.
+    /// Streams with launches, which are waited for before the graph is destroyed.
     users: Users,
     context: Arc<Context>,
 }
 
 impl CudaGraph {
-    /// Makes captured work launchable and brings it to the device, so that the first launch costs
-    /// what every launch does.
+    /// Instantiates a captured graph and uploads it to the device, so that the first
+    /// launch is as fast as later ones.
     pub(super) fn new(
         graph: Option<GraphHandle>,
         captured: Captured,
         stream: &Arc<RawStream>,
         context: &Arc<Context>,
     ) -> Result<Self, DeviceError> {
-        let mut pieces = 0;
+        let mut nodes = 0;
         if let Some(graph) = &graph {
-            // SAFETY: the graph is alive; a null array asks for the number of its nodes alone.
+            // SAFETY: `graph` is alive; with a null array the driver only writes the number of
+            // nodes.
             let answer =
-                unsafe { sys::cuGraphGetNodes(graph.raw(), ptr::null_mut(), &raw mut pieces) };
+                unsafe { sys::cuGraphGetNodes(graph.raw(), ptr::null_mut(), &raw mut nodes) };
             context.check("counting a graph's nodes", answer.result())?;
         }
-        let exec = match graph.filter(|_| pieces > 0) {
+        let exec = match graph.filter(|_| nodes > 0) {
             None => None,
             Some(graph) => {
                 let mut exec = ptr::null_mut();
-                // SAFETY: the graph is alive, and what is made of it does not need it afterwards.
+                // SAFETY: `graph` is alive, and the instantiated graph does not need it afterwards.
                 let answer =
                     unsafe { sys::cuGraphInstantiateWithFlags(&raw mut exec, graph.raw(), 0) };
                 context.check("instantiating a graph", answer.result())?;
                 let exec = GraphExecHandle::new(exec);
-                // SAFETY: both are alive, and the stream's capture has ended.
+                // SAFETY: `exec` and `stream` are alive, and the capture on `stream` has ended.
                 let answer = unsafe { sys::cuGraphUpload(exec.raw(), stream.raw()) };
                 context.check("uploading a graph", answer.result())?;
                 Some(exec)
             }
         };
         let users = Users::default();
-        users.note(stream);
+        users.add(stream);
         Ok(Self {
             exec: Mutex::new(exec),
-            pieces,
+            nodes,
             captured,
             launched: CudaEvent::new(context)?,
             _stream: Arc::clone(stream),
@@ -103,43 +104,44 @@ impl CudaGraph {
         Arc::ptr_eq(&self.context, context)
     }
 
-    /// Hands it over to a stream; the context is current.
+    /// Enqueues the graph on a stream. The context must be current.
     pub(super) fn launch(&self, stream: &Arc<RawStream>) -> Result<(), DeviceError> {
         let exec = lock(&self.exec);
         if let Some(exec) = &*exec {
-            // SAFETY: both are alive, and the lock keeps other threads from launching it meanwhile.
+            // SAFETY: `exec` and `stream` are alive, and the lock excludes launches by other
+            // threads.
             let answer = unsafe { sys::cuGraphLaunch(exec.raw(), stream.raw()) };
             self.context.check("launching a graph", answer.result())?;
         }
         drop(exec);
-        self.users.note(stream);
+        self.users.add(stream);
         for copy in &self.captured.copies {
-            copy.count(&self.context.traffic);
-            copy.host.users.note(stream);
+            copy.count(&self.context.counters);
+            copy.host.users.add(stream);
         }
         self.record_events(stream)
     }
 
-    /// Lets captured events mark this launch: they are waited for by an event recorded behind it, and
-    /// tell the times that their nodes record.
+    /// Sets the position of captured events to this launch: waits use an event recorded after the
+    /// launch, times are those recorded by the nodes.
     fn record_events(&self, stream: &RawStream) -> Result<(), DeviceError> {
         if self.captured.events.is_empty() {
             return Ok(());
         }
-        let launched = self.launched.of(stream.home())?;
-        // SAFETY: both are alive and of one context.
+        let launched = self.launched.of(stream.event_context())?;
+        // SAFETY: `launched` and `stream` are alive and belong to one context.
         let answer = unsafe { result::event::record(launched.handle().raw(), stream.raw()) };
         self.context.check("recording an event", answer)?;
         for (event, node) in &self.captured.events {
-            event.recorded(Place { reached: Arc::clone(&launched), timed: Arc::clone(node) });
+            event.recorded(Position { reached: Arc::clone(&launched), timed: Arc::clone(node) });
         }
         Ok(())
     }
 }
 
 impl Graph for CudaGraph {
-    fn pieces(&self) -> usize {
-        self.pieces
+    fn nodes(&self) -> usize {
+        self.nodes
     }
 }
 

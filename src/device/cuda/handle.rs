@@ -1,30 +1,30 @@
-//! The driver's objects, each destroyed once by whoever holds it.
+//! Owned handles of driver objects, destroyed on drop.
 
-#![expect(unsafe_code, reason = "destroys the driver's objects")]
+#![expect(unsafe_code, reason = "destroys driver objects")]
 
 use cudarc::driver::sys;
 
-/// An owned object of the driver. Its context is current where it is dropped, and outlives it: the
-/// structs that hold one see to both.
+/// Defines an owned handle of a driver object. The owner of a handle ensures that its context
+/// outlives it and is current when it is dropped.
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident, $raw:ty, $destroy:path) => {
         $(#[$doc])*
         pub(super) struct $name($raw);
 
-        // SAFETY: the driver's objects have no thread of their own: any thread that has the context
-        // current may use them. Those that the driver does not guard itself (graphs) stand behind a
-        // lock.
+        // SAFETY: driver objects are not bound to a thread: any thread in which the context is
+        // current may use them. Objects that the driver does not synchronize (graphs) are protected
+        // by a lock.
         unsafe impl Send for $name {}
         // SAFETY: as above.
         unsafe impl Sync for $name {}
 
         impl $name {
-            /// Takes over what the driver has just made.
+            /// Takes ownership of a new driver object.
             pub(super) fn new(raw: $raw) -> Self {
                 Self(raw)
             }
 
-            /// The driver's name for it, valid as long as this value.
+            /// Returns the driver's handle, valid as long as this value.
             pub(super) fn raw(&self) -> $raw {
                 self.0
             }
@@ -32,8 +32,8 @@ macro_rules! handle {
 
         impl Drop for $name {
             fn drop(&mut self) {
-                // SAFETY: the object came from the driver and is destroyed only here. What the driver
-                // answers can be acted on by nobody: a lost device has destroyed it already.
+                // SAFETY: `self.0` was created by the driver and is destroyed only here. The result
+                // is ignored: a lost device has destroyed the object already.
                 let _ = unsafe { $destroy(self.0) };
             }
         }
@@ -41,37 +41,37 @@ macro_rules! handle {
 }
 
 handle!(
-    /// An event.
+    /// Owned event.
     EventHandle,
     sys::CUevent,
     sys::cuEventDestroy_v2
 );
 handle!(
-    /// A stream.
+    /// Owned stream.
     StreamHandle,
     sys::CUstream,
     sys::cuStreamDestroy_v2
 );
 handle!(
-    /// Captured work, as a description.
+    /// Owned graph before instantiation.
     GraphHandle,
     sys::CUgraph,
     sys::cuGraphDestroy
 );
 handle!(
-    /// Captured work that can be launched.
+    /// Owned instantiated graph.
     GraphExecHandle,
     sys::CUgraphExec,
     sys::cuGraphExecDestroy
 );
 handle!(
-    /// A part of the device's multiprocessors.
+    /// Owned green context.
     GreenHandle,
     sys::CUgreenCtx,
     sys::cuGreenCtxDestroy
 );
 handle!(
-    /// One retain of the device's primary context, named by the device.
+    /// Retained reference to the primary context of a device.
     PrimaryHandle,
     sys::CUdevice,
     sys::cuDevicePrimaryCtxRelease_v2

@@ -1,6 +1,6 @@
-//! Memory of a CUDA device, and pinned memory of the host.
+//! Memory of a CUDA device, and pinned host memory.
 
-#![expect(unsafe_code, reason = "allocates, zeroes and frees memory of the driver")]
+#![expect(unsafe_code, reason = "allocates, zeroes and frees memory through the driver")]
 
 use super::context::Context;
 use super::stream::{RawStream, Users};
@@ -13,28 +13,28 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Zeroed bytes of the device.
+/// Device memory.
 pub(super) struct DeviceMemory {
     address: sys::CUdeviceptr,
-    /// Streams whose work reads or writes them; they are waited for before the memory is freed. The
-    /// driver only says that it may wait.
+    /// Streams that read or write the memory, which are waited for before it is freed. The driver
+    /// does not guarantee that freeing waits for them.
     users: Users,
     context: Arc<Context>,
 }
 
 impl DeviceMemory {
-    /// So many zeroed bytes, there when this returns. Memory is given out at start, so the driver's
-    /// plain allocation does, whose addresses are aligned to 256 bytes.
+    /// Allocates `bytes` bytes and waits until they are zeroed. Memory is allocated at start only,
+    /// so the driver's synchronous allocation suffices; its addresses are aligned to 256 bytes.
     pub(super) fn zeroed(context: &Arc<Context>, bytes: usize) -> Result<Self, DeviceError> {
         context.bind()?;
         let size = bytes.max(1);
-        // SAFETY: the context is current; nothing reads the bytes before they are zeroed.
+        // SAFETY: the context is current, and the bytes are zeroed before anything reads them.
         let address = unsafe { result::malloc_sync(size) };
         let address = context.check_memory("allocating memory", size, address)?;
-        context.traffic.count(Counter::Allocations);
+        context.counters.count(Counter::Allocations);
         let memory = Self { address, users: Users::default(), context: Arc::clone(context) };
-        // SAFETY: so many bytes stand there, which nobody knows of yet. Zeroing goes to a stream,
-        // since the driver's plain call may return before it is done.
+        // SAFETY: `address` is valid for `size` bytes that nothing else uses yet. The stream is
+        // waited for below, because the synchronous call may return before the memory is zeroed.
         let zeroed = unsafe { result::memset_d8_async(address, 0, size, context.setup().raw()) };
         context.check("zeroing memory", zeroed)?;
         context.wait_for_setup("zeroing memory")?;
@@ -45,9 +45,9 @@ impl DeviceMemory {
         self.address
     }
 
-    /// Notes a stream whose work reads or writes the memory.
+    /// Adds a stream that reads or writes the memory.
     pub(super) fn used_by(&self, stream: &Arc<RawStream>) {
-        self.users.note(stream);
+        self.users.add(stream);
     }
 }
 
@@ -55,25 +55,26 @@ impl Drop for DeviceMemory {
     fn drop(&mut self) {
         let _ = self.context.bind();
         self.users.wait();
-        // SAFETY: allocated in `zeroed`, and freed only here, after the work of its streams. On a lost device it is gone already.
+        // SAFETY: `address` was allocated in `zeroed` and is freed only here, after the work of its
+        // streams. The result is ignored: a lost device has freed the memory already.
         let _ = unsafe { result::free_sync(self.address) };
-        self.context.traffic.count(Counter::Frees);
+        self.context.counters.count(Counter::Frees);
     }
 }
 
-/// Zeroed bytes of the host that the device copies from and to without the host's help.
+/// Pinned host memory, which the device copies from and to by DMA.
 ///
-/// They are cached as other memory is, not write-combined: the host reads outputs in them.
+/// It is cached, not write-combined, because the host reads outputs from it.
 pub(super) struct PinnedMemory {
     start: NonNull<c_void>,
-    /// Streams that copy from or to here; they are waited for before the memory goes.
+    /// Streams that copy from or to the memory, which are waited for before it is freed.
     pub(super) users: Users,
     accesses: Accesses,
     context: Arc<Context>,
 }
 
-// SAFETY: the pointer is an address that work on streams reads and writes; this value hands out no
-// reference into it and only frees it.
+// SAFETY: `start` is only an address here; this value gives no references to the memory and only
+// frees it.
 unsafe impl Send for PinnedMemory {}
 // SAFETY: as above.
 unsafe impl Sync for PinnedMemory {}
@@ -82,12 +83,12 @@ impl PinnedMemory {
     pub(super) fn zeroed(context: &Arc<Context>, bytes: usize) -> Result<Self, DeviceError> {
         context.bind()?;
         let size = bytes.max(1);
-        // SAFETY: the context is current; the bytes are written before anyone reads them.
+        // SAFETY: the context is current, and the bytes are written before anything reads them.
         let start = unsafe { result::malloc_host(size, 0) };
         let start = context.check_memory("pinning host memory", size, start)?;
-        context.traffic.count(Counter::Allocations);
+        context.counters.count(Counter::Allocations);
         let start = NonNull::new(start).expect("the driver reported success");
-        // SAFETY: so many bytes stand there, which nobody knows of yet.
+        // SAFETY: `start` is valid for `size` bytes that nothing else uses yet.
         unsafe { start.cast::<u8>().write_bytes(0, size) };
         let (users, accesses) = (Users::default(), Accesses::default());
         Ok(Self { start, users, accesses, context: Arc::clone(context) })
@@ -104,7 +105,7 @@ impl PinnedMemory {
 
 impl HostSide for PinnedMemory {
     fn is_being_copied(&self) -> bool {
-        // Only the driver knows, and asking it at every access would cost more than the access.
+        // Querying the driver at every access would cost more than the access.
         false
     }
 
@@ -117,14 +118,14 @@ impl Drop for PinnedMemory {
     fn drop(&mut self) {
         let _ = self.context.bind();
         self.users.wait();
-        // SAFETY: allocated in `zeroed`, freed only here, and the streams that copy from or to it have
-        // done what they were handed.
+        // SAFETY: `start` was allocated in `zeroed` and is freed only here, after the work of the
+        // streams that copy from or to it.
         let _ = unsafe { result::free_host(self.start.as_ptr()) };
-        self.context.traffic.count(Counter::Frees);
+        self.context.counters.count(Counter::Frees);
     }
 }
 
-/// Memory that is a device's; refuses that of another.
+/// Returns the memory of `buffer`; fails for memory of another device.
 pub(super) fn own<'a>(
     buffer: &'a Buffer,
     context: &Arc<Context>,

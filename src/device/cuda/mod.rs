@@ -1,9 +1,12 @@
-//! An NVIDIA GPU, through its driver.
+//! **Not yet run on a GPU.** The tests run against a stand-in for the driver
+//! (`tests/cuda_standin`).
 //!
-//! The driver's library is found at run time; a machine without one gets an error as a value. All
-//! work goes to streams: no function here waits for the whole device.
+//! NVIDIA GPUs through the CUDA driver API.
+//!
+//! The driver library is loaded at run time; without it, opening a device returns an error. All
+//! work is enqueued on streams: no function here synchronizes the whole device.
 
-#![expect(unsafe_code, reason = "calls the driver; staged memory is made of its allocations")]
+#![expect(unsafe_code, reason = "calls the driver, builds staged memory from its allocations")]
 
 mod clock;
 mod context;
@@ -21,14 +24,14 @@ use self::context::{Context, OLDEST_DRIVER, message};
 use self::event::CudaEvent;
 use self::memory::{DeviceMemory, PinnedMemory};
 use super::{
-    Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Object, Staged, Stream,
+    Buffer, Counts, Device, DeviceError, Event, ExpertStreams, MemoryInfo, Object, Staged, Stream,
 };
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 use std::any::Any;
 use std::sync::Arc;
 
-/// A GPU. A clone is the same device.
+/// A GPU. Clones refer to the same device.
 #[derive(Clone)]
 pub struct CudaDevice {
     context: Arc<Context>,
@@ -39,31 +42,31 @@ pub struct CudaDevice {
 }
 
 impl CudaDevice {
-    /// Opens the GPU of this number, counted as the driver counts (`CUDA_VISIBLE_DEVICES`).
-    ///
-    /// # Errors
-    /// If there is no driver, it is too old, or it has no such device.
+    /// Opens the GPU of this ordinal, which respects `CUDA_VISIBLE_DEVICES`. Fails without a
+    /// driver, with an old driver, or if the GPU does not exist.
     pub fn open(ordinal: usize) -> Result<Self, DeviceError> {
         let driver = driver()?;
         let found = match result::init().and_then(|()| result::device::get_count()) {
             Ok(found) => usize::try_from(found).unwrap_or(0),
             Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
             Err(error) => {
-                let reason =
-                    format!("its library is there, but does not start: {}", message(error));
+                let reason = format!(
+                    "its library is installed but cannot be initialized: {}",
+                    message(error)
+                );
                 return Err(DeviceError::NoDriver { reason });
             }
         };
         let number = i32::try_from(ordinal).ok().filter(|_| ordinal < found);
         let number = number.ok_or(DeviceError::NoDevice { ordinal, found })?;
         let failed = |error| DeviceError::Failed {
-            what: format!("asking for CUDA device {ordinal}"),
+            what: format!("opening CUDA device {ordinal}"),
             reason: message(error),
         };
         let device = result::device::get(number).map_err(failed)?;
         let gpu = result::device::get_name(device).map_err(failed)?;
         let attribute = |attribute| {
-            // SAFETY: the device came from the driver.
+            // SAFETY: `device` was returned by the driver.
             let value = unsafe { result::device::get_attribute(device, attribute) };
             value.map(|value| u32::try_from(value).unwrap_or(0)).map_err(failed)
         };
@@ -79,62 +82,55 @@ impl CudaDevice {
         Ok(Self { context, ordinal, gpu, driver, compute_capability })
     }
 
-    /// Its number, as the driver counts.
+    /// Returns the driver's ordinal of the device.
     pub fn ordinal(&self) -> usize {
         self.ordinal
     }
 
-    /// The GPU's name, as its driver gives it.
+    /// Returns the GPU's name as reported by the driver.
     pub fn gpu(&self) -> &str {
         &self.gpu
     }
 
-    /// Version of CUDA that the driver speaks, as "13.0".
+    /// Returns the CUDA version that the driver supports, for example "13.0".
     pub fn driver(&self) -> &str {
         &self.driver
     }
 
-    /// Major and minor.
+    /// Returns the major and minor compute capability.
     pub fn compute_capability(&self) -> (u32, u32) {
         self.compute_capability
     }
 
-    /// Makes the device's primary context the current one of this thread, which libraries' calls go
-    /// to.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Makes the device's primary context current in this thread, as library calls require.
     pub fn make_current(&self) -> Result<(), DeviceError> {
         self.context.bind()
     }
 
-    /// `stream` if it is one of this device's.
-    ///
-    /// # Errors
-    /// If it belongs to another device.
+    /// Downcasts `stream`. Fails if it belongs to another device.
     pub fn own_stream<'a>(&self, stream: &'a dyn Stream) -> Result<&'a CudaStream, DeviceError> {
         let stream = (stream as &dyn Any).downcast_ref::<CudaStream>();
         let stream = stream.filter(|stream| stream.is_of(&self.context));
         stream.ok_or(DeviceError::Foreign(Object::Stream))
     }
 
-    /// The bytes' address if the memory is this device's.
+    /// Returns the address of `buffer`. Fails if it belongs to another device.
     fn own(&self, buffer: &Buffer) -> Result<sys::CUdeviceptr, DeviceError> {
         memory::own(buffer, &self.context)?;
         Ok(buffer.address() as u64)
     }
 }
 
-/// Version of CUDA that the driver of this machine speaks, once it is known to be new enough.
+/// Returns the CUDA version that the driver supports. Fails without a driver or with an old one.
 fn driver() -> Result<String, DeviceError> {
-    // SAFETY: loads the driver's library, if there is one, and lets it go. Its initializers are the
-    // vendor's, and whoever asks for a GPU wants them to run.
+    // SAFETY: this loads and unloads the driver library, whose initializers are the vendor's and
+    // have to run before any use of a GPU.
     if !unsafe { sys::is_culib_present() } {
-        let reason = "the system's loader finds no libcuda.so.1".to_owned();
+        let reason = "the system loader does not find libcuda.so.1".to_owned();
         return Err(DeviceError::NoDriver { reason });
     }
     let mut version = 0;
-    // SAFETY: there is room for the answer; the driver need not be initialized.
+    // SAFETY: `version` is writable, and this call is valid before initialization of the driver.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .map_err(|error| DeviceError::NoDriver { reason: message(error) })?;
@@ -163,12 +159,12 @@ impl Device for CudaDevice {
     fn stage(&self, bytes: usize) -> Result<Staged, DeviceError> {
         let host = Arc::new(PinnedMemory::zeroed(&self.context, bytes)?);
         let buffer = self.allocate(bytes)?;
-        // SAFETY: `host` holds so many zeroed bytes, and hands out no reference to them.
+        // SAFETY: `host` owns `bytes` zeroed bytes at `start` and gives no references to them.
         Ok(unsafe { Staged::new(host.start(), host, buffer) })
     }
 
-    fn lanes(&self, fast_share: Option<f64>) -> Result<Lanes, DeviceError> {
-        partition::lanes(&self.context, fast_share)
+    fn streams(&self, fast_share: Option<f64>) -> Result<ExpertStreams, DeviceError> {
+        partition::streams(&self.context, fast_share)
     }
 
     fn event(&self) -> Result<Arc<dyn Event>, DeviceError> {
@@ -176,30 +172,30 @@ impl Device for CudaDevice {
     }
 
     fn read(&self, from: &Buffer, into: &mut [u8]) -> Result<(), DeviceError> {
-        assert_eq!(from.bytes(), into.len(), "a copy of another length");
+        assert_eq!(from.bytes(), into.len(), "the lengths of a copy differ");
         let address = self.own(from)?;
         self.context.bind()?;
         let setup = self.context.setup().raw();
-        // SAFETY: both sides hold so many bytes and are borrowed until the wait below is over; the
-        // caller has waited for the work that writes them.
+        // SAFETY: `into` and `address` are valid for `into.len()` bytes and are borrowed until the
+        // wait below returns; the caller has waited for the work that writes `from`.
         let answer = unsafe { result::memcpy_dtoh_async(into, address, setup) };
         self.context.check("reading memory", answer)?;
         self.context.wait_for_setup("reading memory")
     }
 
     fn write(&self, from: &[u8], into: &Buffer) -> Result<(), DeviceError> {
-        assert_eq!(from.len(), into.bytes(), "a copy of another length");
+        assert_eq!(from.len(), into.bytes(), "the lengths of a copy differ");
         let address = self.own(into)?;
         self.context.bind()?;
         let setup = self.context.setup().raw();
-        // SAFETY: as in `read`, the other way round.
+        // SAFETY: as in `read`, in the other direction.
         let answer = unsafe { result::memcpy_htod_async(address, from, setup) };
         self.context.check("writing memory", answer)?;
         self.context.wait_for_setup("writing memory")
     }
 
     fn counts(&self) -> Counts {
-        self.context.traffic.counts()
+        self.context.counters.counts()
     }
 }
 
@@ -208,13 +204,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opening_without_a_driver_is_an_error_and_no_panic() {
+    fn opening_without_driver_returns_error() {
         // SAFETY: as in `driver`.
         if unsafe { sys::is_culib_present() } {
             eprintln!("skipped: this machine has an NVIDIA driver");
             return;
         }
-        let error = CudaDevice::open(0).err().expect("there is no driver");
+        let error = CudaDevice::open(0).err().expect("no driver is installed");
         assert!(matches!(error, DeviceError::NoDriver { .. }), "{error}");
         assert!(error.to_string().contains("libcuda.so.1"), "{error}");
     }

@@ -1,13 +1,14 @@
 //! Streams of a CUDA device.
 
-#![expect(unsafe_code, reason = "hands work over to the driver")]
+#![expect(unsafe_code, reason = "enqueues work through the driver")]
 
 use super::context::Context;
-use super::event::{CudaEvent, Place};
+use super::event::{CudaEvent, Position};
 use super::event_context::EventContext;
 use super::graph::{Captured, Copied, CudaGraph};
 use super::handle::{GraphHandle, StreamHandle};
 use super::memory::{self, PinnedMemory};
+use crate::device::access::Access;
 use crate::device::buffer::HostSide;
 use crate::device::counters::Direction;
 use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream};
@@ -18,23 +19,23 @@ use std::any::Any;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-/// The driver's stream. What it was handed is done before it goes, so that memory that it reads or
-/// writes never goes earlier than it is done with.
+/// A stream of the driver. Dropping it waits for its work, so that memory is not
+/// freed while the stream uses it.
 pub(super) struct RawStream {
     handle: StreamHandle,
-    /// The context that the stream is of, a green one where it has multiprocessors of its own.
-    /// Declared behind the stream, which goes first.
-    home: Arc<EventContext>,
+    /// Context of the stream, a green one on a partitioned device. Declared after the stream,
+    /// which must be dropped first.
+    event_context: Arc<EventContext>,
     context: Arc<Context>,
 }
 
 impl RawStream {
     pub(super) fn new(
         handle: StreamHandle,
-        home: Arc<EventContext>,
+        event_context: Arc<EventContext>,
         context: &Arc<Context>,
     ) -> Self {
-        Self { handle, home, context: Arc::clone(context) }
+        Self { handle, event_context, context: Arc::clone(context) }
     }
 
     pub(super) fn raw(&self) -> sys::CUstream {
@@ -45,13 +46,13 @@ impl RawStream {
         &self.handle
     }
 
-    /// The context that the stream is of.
-    pub(super) fn home(&self) -> &Arc<EventContext> {
-        &self.home
+    /// Returns the context of the stream.
+    pub(super) fn event_context(&self) -> &Arc<EventContext> {
+        &self.event_context
     }
 
     fn wait(&self) -> Result<(), result::DriverError> {
-        // SAFETY: the stream lives as long as `self`.
+        // SAFETY: `self.handle` is alive.
         unsafe { result::stream::synchronize(self.raw()) }
     }
 }
@@ -59,29 +60,29 @@ impl RawStream {
 impl Drop for RawStream {
     fn drop(&mut self) {
         let _ = self.context.bind();
-        // A lost device does nothing more: there is nothing to wait for, and nobody to tell.
+        // Ignored: a lost device has no work to wait for.
         let _ = self.wait();
     }
 }
 
-/// The streams that something was handed to.
+/// Streams that use an object.
 #[derive(Default)]
 pub(super) struct Users(Mutex<Vec<Weak<RawStream>>>);
 
 impl Users {
-    /// Notes a stream; the second time costs a comparison.
-    pub(super) fn note(&self, stream: &Arc<RawStream>) {
+    /// Adds a stream, unless it was added before.
+    pub(super) fn add(&self, stream: &Arc<RawStream>) {
         let mut users = lock(&self.0);
         if !users.iter().any(|user| user.as_ptr() == Arc::as_ptr(stream)) {
             users.push(Arc::downgrade(stream));
         }
     }
 
-    /// Waits for what they were handed so far. Those that are gone have done it.
+    /// Waits for the enqueued work of all streams. Dropped streams have finished theirs.
     pub(super) fn wait(&self) {
         let users = lock(&self.0);
         for user in users.iter().filter_map(Weak::upgrade) {
-            // A lost device has no work left that could touch what is waited for.
+            // Ignored: a lost device has no work that could access the object.
             let _ = user.wait();
         }
     }
@@ -89,12 +90,11 @@ impl Users {
 
 /// A stream of a CUDA device.
 ///
-/// A wrapper of a library hands its own work over through [`raw`](Self::raw), on a thread that made
-/// the device's context [current](Self::make_current).
+/// Wrappers of libraries enqueue their own work through [`raw`](Self::raw), on a thread in which
+/// the device's context is [current](Self::make_current).
 pub struct CudaStream {
     raw: Arc<RawStream>,
-    /// What was handed over since a capture began; the lock also keeps a capture and the work of
-    /// another thread apart.
+    /// State of a capture. The lock also separates a capture from work of other threads.
     captured: Mutex<Option<Captured>>,
     context: Arc<Context>,
 }
@@ -104,36 +104,30 @@ impl CudaStream {
         Self { raw: Arc::new(raw), captured: Mutex::new(None), context: Arc::clone(context) }
     }
 
-    /// The driver's stream (`CUstream`, `cudaStream_t`), valid as long as this value.
+    /// Returns the driver's stream (`CUstream`, `cudaStream_t`), valid as long as this value.
     pub fn raw(&self) -> *mut c_void {
         self.raw.raw().cast()
     }
 
-    /// The device's primary context (`CUcontext`), valid as long as this value. It serves streams with
-    /// multiprocessors of their own too.
+    /// Returns the device's primary context (`CUcontext`), valid as long as this value and usable
+    /// also for streams of a partitioned device.
     pub fn raw_context(&self) -> *mut c_void {
         self.context.raw().cast()
     }
 
-    /// Makes the device's primary context the current one of this thread, which libraries' calls go
-    /// to.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Makes the device's primary context current in this thread, as library calls require.
     pub fn make_current(&self) -> Result<(), DeviceError> {
         self.context.bind()
     }
 
-    /// Refuses memory of another device; memory of this one is freed only after the stream's work.
-    ///
-    /// # Errors
-    /// If `buffer` is none of this stream's device.
+    /// Registers the stream as a user of `buffer`, which is then freed only after the stream's
+    /// work. Fails if the buffer belongs to another device.
     pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
         memory::own(buffer, &self.context)?.used_by(&self.raw);
         Ok(())
     }
 
-    /// True if this is a stream of the device that `context` belongs to.
+    /// Returns true if this is a stream of the device of `context`.
     pub(super) fn is_of(&self, context: &Arc<Context>) -> bool {
         Arc::ptr_eq(&self.context, context)
     }
@@ -156,17 +150,21 @@ impl CudaStream {
         let host = staged.host_owner().downcast::<PinnedMemory>();
         let host = host.ok().filter(|host| host.is_of(&self.context));
         let host = host.ok_or(DeviceError::Foreign(Object::Buffer))?;
-        // A reference of the host that is alive now would be alive during the copy, too.
-        host.accesses().begin(direction == Direction::Download)?;
+        // Fails if the host holds a conflicting reference, which could outlive the start of the
+        // copy.
+        host.accesses().begin(match direction {
+            Direction::Upload => Access::Read,
+            Direction::Download => Access::Write,
+        })?;
         let (device_address, bytes) = (staged.buffer().address() as u64, staged.buffer().bytes());
         let mut captured = self.captured();
         self.context.bind()?;
         let (stream, start) = (self.raw.raw(), host.start().cast::<c_void>());
         match direction {
             Direction::Upload => {
-                // SAFETY: `start` and `device_address` are valid for `bytes` bytes. Neither is freed
-                // before the work of every stream that was noted for it (`Users`). That nobody touches
-                // them meanwhile is the contract of `Staged`.
+                // SAFETY: `start` and `device_address` are valid for `bytes` bytes and are freed
+                // only after the work of the streams that use them (`Users`). The contract of
+                // `Staged` excludes conflicting accesses.
                 let answer =
                     unsafe { sys::cuMemcpyHtoDAsync_v2(device_address, start, bytes, stream) };
                 self.context.check("copying to the device", answer.result())?;
@@ -185,8 +183,8 @@ impl CudaStream {
                 captured.copies.push(copy);
             }
             None => {
-                copy.count(&self.context.traffic);
-                copy.host.users.note(&self.raw);
+                copy.count(&self.context.counters);
+                copy.host.users.add(&self.raw);
             }
         }
         Ok(())
@@ -203,14 +201,14 @@ impl Stream for CudaStream {
     }
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
-        assert_eq!(from.bytes(), into.bytes(), "a copy of another length");
+        assert_eq!(from.bytes(), into.bytes(), "the lengths of a copy differ");
         self.check_memory(from)?;
         self.check_memory(into)?;
         let mut captured = self.captured();
         self.context.bind()?;
         let (source, target) = (from.address() as u64, into.address() as u64);
-        // SAFETY: both are valid for `from.bytes()` bytes, and are freed only after the work of this
-        // stream, which was noted for them.
+        // SAFETY: `source` and `target` are valid for `from.bytes()` bytes and are freed only after
+        // the work of this stream, which `check_memory` registered as a user.
         let answer =
             unsafe { result::memcpy_dtod_async(target, source, from.bytes(), self.raw.raw()) };
         self.context.check("copying on the device", answer)?;
@@ -224,21 +222,22 @@ impl Stream for CudaStream {
         let event = self.own_event(event)?;
         let mut captured = self.captured();
         self.context.bind()?;
-        let of_stream = event.of(self.raw.home())?;
-        // Within a capture an event would only tie captures together; so flagged, every launch of the
-        // graph reaches it.
+        let of_stream = event.of(self.raw.event_context())?;
+        // With this flag, an event in a capture is recorded at every launch of the graph. Without
+        // it, the event would only order captures.
         let flags = match &*captured {
             Some(_) => sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL,
             None => sys::CUevent_record_flags::CU_EVENT_RECORD_DEFAULT,
         };
-        // SAFETY: both are alive and of one context; a captured event is kept by its graph.
+        // SAFETY: the event and the stream are alive and belong to one context; a captured event is
+        // kept alive by its graph.
         let answer = unsafe {
             sys::cuEventRecordWithFlags(of_stream.handle().raw(), self.raw.raw(), flags as u32)
         };
         self.context.check("recording an event", answer.result())?;
         match captured.as_mut() {
             Some(captured) => captured.events.push((event, of_stream)),
-            None => event.recorded(Place { reached: Arc::clone(&of_stream), timed: of_stream }),
+            None => event.recorded(Position { reached: Arc::clone(&of_stream), timed: of_stream }),
         }
         Ok(())
     }
@@ -247,33 +246,33 @@ impl Stream for CudaStream {
         let event = self.own_event(event)?;
         let captured = self.captured();
         if captured.is_some() {
-            return Err(DeviceError::Misuse("a capturing stream cannot wait for another"));
+            return Err(DeviceError::Misuse("a capturing stream cannot wait for an event"));
         }
-        let Some(place) = event.place() else { return Ok(()) };
+        let Some(position) = event.position() else { return Ok(()) };
         self.context.bind()?;
-        // SAFETY: both are alive; the driver notes the place that the event marks now.
+        // SAFETY: the event and the stream are alive; the driver uses the current position of the
+        // event.
         let answer = unsafe {
             result::stream::wait_event(
                 self.raw.raw(),
-                place.reached.handle().raw(),
+                position.reached.handle().raw(),
                 sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
             )
         };
         self.context.check("waiting for an event", answer)
     }
 
-    /// Work is captured from the thread that calls this, which also ends the capture. A library's call
-    /// that no launch would do again (allocating, copying and waiting) makes the capture fail rather
-    /// than be missing from it: that is the driver's mode for one thread, which leaves other threads
-    /// alone.
+    /// Captures work of the calling thread, which must also end the capture. In the thread-local
+    /// mode, a library call that a graph cannot contain (a synchronous allocation, copy or wait)
+    /// invalidates the capture instead of being omitted, and other threads are not affected.
     fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut captured = self.captured();
         if captured.is_some() {
-            return Err(DeviceError::Misuse("this stream is capturing already"));
+            return Err(DeviceError::Misuse("this stream is already capturing"));
         }
         self.context.bind()?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is alive and not the null stream.
+        // SAFETY: `self.raw` is alive and not the null stream.
         let answer = unsafe { result::stream::begin_capture(self.raw.raw(), mode) };
         self.context.check("beginning a capture", answer)?;
         *captured = Some(Captured::default());
@@ -284,7 +283,7 @@ impl Stream for CudaStream {
         let mut slot = self.captured();
         let captured = slot.take().ok_or(DeviceError::Misuse("this stream is not capturing"))?;
         self.context.bind()?;
-        // SAFETY: the stream is alive and capturing.
+        // SAFETY: `self.raw` is alive and capturing.
         let graph = unsafe { result::stream::end_capture(self.raw.raw()) };
         let graph = self.context.check("capturing a graph", graph)?;
         let graph = (!graph.is_null()).then(|| GraphHandle::new(graph));
@@ -300,14 +299,14 @@ impl Stream for CudaStream {
             return Err(DeviceError::Misuse("a capturing stream cannot launch a graph"));
         }
         self.context.bind()?;
-        self.context.traffic.count(Counter::Launches);
+        self.context.counters.count(Counter::Launches);
         graph.launch(&self.raw)
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.context.traffic.count(Counter::HostWaits);
+        self.context.counters.count(Counter::HostWaits);
         if self.captured().is_some() {
-            return Err(DeviceError::Misuse("a capturing stream has nothing to wait for"));
+            return Err(DeviceError::Misuse("a capturing stream cannot be synchronized"));
         }
         self.context.bind()?;
         self.context.check("work of a stream", self.raw.wait())

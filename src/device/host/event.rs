@@ -1,50 +1,50 @@
 //! Events of the host device.
 
-use crate::device::{Counter, DeviceError, Event, Traffic};
+use crate::device::{Counter, DeviceCounters, DeviceError, Event};
 use crate::sync::{lock, unpoisoned};
 use crate::timing::now_ns;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// A place in a host stream.
+/// A position in a host stream.
 pub(super) struct HostEvent {
     pub(super) device: u64,
     state: Mutex<State>,
     changed: Condvar,
-    traffic: Arc<Traffic>,
+    counters: Arc<DeviceCounters>,
 }
 
 #[derive(Default)]
 struct State {
-    /// How often it was handed over to a stream.
+    /// Number of times the event was enqueued.
     recorded: u64,
-    /// How often a stream has reached it.
+    /// Number of times a stream reached it.
     reached: u64,
-    /// When it did last.
+    /// Time at which it was last reached.
     at_ns: u64,
-    /// What the work before it failed with.
+    /// Failure of earlier work of the stream.
     failure: Option<DeviceError>,
 }
 
 impl HostEvent {
-    pub(super) fn new(device: u64, traffic: Arc<Traffic>) -> Self {
-        Self { device, state: Mutex::default(), changed: Condvar::new(), traffic }
+    pub(super) fn new(device: u64, counters: Arc<DeviceCounters>) -> Self {
+        Self { device, state: Mutex::default(), changed: Condvar::new(), counters }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// It was handed over once more.
-    pub(super) fn hand_over(&self) {
+    /// Counts one more recording.
+    pub(super) fn enqueue(&self) {
         self.state().recorded += 1;
     }
 
-    /// How often it was handed over so far: what [`wait_for`](Self::wait_for) waits for.
+    /// Returns the number of recordings, the argument of [`wait_for`](Self::wait_for).
     pub(super) fn recorded(&self) -> u64 {
         self.state().recorded
     }
 
-    /// A stream has reached it; `failure` is what the work before it failed with.
+    /// Marks the event as reached; `failure` is that of earlier work of the stream.
     pub(super) fn reach(&self, failure: Option<DeviceError>) {
         let mut state = self.state();
         state.reached += 1;
@@ -54,7 +54,7 @@ impl HostEvent {
         self.changed.notify_all();
     }
 
-    /// Waits until it was reached so often.
+    /// Waits until the event was reached `times` times.
     pub(super) fn wait_for(&self, times: u64) {
         let state = self.state();
         let _reached = unpoisoned(self.changed.wait_while(state, |state| state.reached < times));
@@ -68,10 +68,10 @@ impl Event for HostEvent {
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.traffic.count(Counter::HostWaits);
+        self.counters.count(Counter::HostWaits);
         let times = self.recorded();
         if times == 0 {
-            return Err(DeviceError::Misuse("waited for an event that no stream was given"));
+            return Err(DeviceError::Misuse("waited for an event that was never recorded"));
         }
         self.wait_for(times);
         self.state().failure.clone().map_or(Ok(()), Err)

@@ -1,68 +1,66 @@
 //! Memory of the host device.
 
-#![expect(
-    unsafe_code,
-    reason = "allocates memory that work on streams reads and writes by address"
-)]
+#![expect(unsafe_code, reason = "allocates memory that streams read and write by address")]
 
-use crate::device::access::Accesses;
+use crate::device::access::{Access, Accesses};
 use crate::device::buffer::HostSide;
-use crate::device::{Buffer, Counter, DeviceError, HostAccess, Object, Traffic};
+use crate::device::{Buffer, Counter, DeviceCounters, DeviceError, HostAccess, Object};
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// Every allocation starts on a cache line.
+/// Cache-line alignment of every allocation.
 const ALIGNMENT: usize = 64;
 
-/// Zeroed bytes at a fixed address, to which it hands out no reference.
+/// Bytes at a fixed address, to which this type gives no references.
 pub(super) struct HostMemory {
     device: u64,
     start: NonNull<u8>,
     layout: Layout,
-    /// Copies from or to here that were handed over and are not done.
+    /// Number of enqueued copies from or to this memory that are not finished.
     copies: AtomicUsize,
     accesses: Accesses,
-    traffic: Arc<Traffic>,
+    counters: Arc<DeviceCounters>,
     in_use: Arc<AtomicU64>,
 }
 
-// SAFETY: the pointer is an address. Whoever reads or writes there has begun an access first, which
-// excludes those that do not go with it; this value itself only frees the memory.
+// SAFETY: `start` is only an address here. Every read or write begins an access first, which
+// excludes conflicting ones; this value itself only frees the memory.
 unsafe impl Send for HostMemory {}
 // SAFETY: as above.
 unsafe impl Sync for HostMemory {}
 
 impl HostMemory {
-    /// So many zeroed bytes; `None` if the host has not so many.
+    /// Allocates `bytes` zeroed bytes; returns `None` if the host is out of memory.
     pub(super) fn zeroed(
         device: u64,
         bytes: usize,
-        traffic: &Arc<Traffic>,
+        counters: &Arc<DeviceCounters>,
         in_use: &Arc<AtomicU64>,
     ) -> Option<Self> {
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).ok()?;
-        // SAFETY: the layout's size is not zero.
+        // SAFETY: the size of `layout` is not zero.
         let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        traffic.count(Counter::Allocations);
+        counters.count(Counter::Allocations);
         in_use.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        let (traffic, in_use) = (Arc::clone(traffic), Arc::clone(in_use));
+        let (counters, in_use) = (Arc::clone(counters), Arc::clone(in_use));
         let (copies, accesses) = (AtomicUsize::new(0), Accesses::default());
-        Some(Self { device, start, layout, copies, accesses, traffic, in_use })
+        Some(Self { device, start, layout, copies, accesses, counters, in_use })
     }
 
     pub(super) fn address(&self) -> usize {
         self.start.as_ptr() as usize
     }
 
-    /// A copy was handed over, or (`false`) is done.
-    pub(super) fn copying(&self, begins: bool) {
-        if begins {
-            self.copies.fetch_add(1, Ordering::AcqRel);
-        } else {
-            self.copies.fetch_sub(1, Ordering::AcqRel);
-        }
+    /// Counts an enqueued copy.
+    pub(super) fn copy_enqueued(&self) {
+        self.copies.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Counts an enqueued copy as finished.
+    pub(super) fn copy_finished(&self) {
+        self.copies.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -78,14 +76,14 @@ impl HostSide for HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        self.traffic.count(Counter::Frees);
+        self.counters.count(Counter::Frees);
         self.in_use.fetch_sub(self.layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: allocated with this layout in `zeroed`, and freed only here.
+        // SAFETY: `start` was allocated with `layout` in `zeroed` and is freed only here.
         unsafe { alloc::dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 
-/// The memory that `buffer` is of; refuses memory of another device.
+/// Returns the memory of `buffer`; fails for memory of another device.
 pub(super) fn of(buffer: &Buffer, device: u64) -> Result<&HostMemory, DeviceError> {
     let memory = any(buffer)?;
     if memory.device == device { Ok(memory) } else { Err(FOREIGN) }
@@ -98,19 +96,15 @@ fn any(buffer: &Buffer) -> Result<&HostMemory, DeviceError> {
 const FOREIGN: DeviceError = DeviceError::Foreign(Object::Buffer);
 
 impl<'a> HostAccess<'a> {
-    /// Begins to read memory of a host device.
-    ///
-    /// # Errors
-    /// If something is writing it, or it is no host device's.
+    /// Begins a read access to memory of a host device. Fails during a write access, or if the
+    /// memory is not a host device's.
     pub fn read(buffer: &'a Buffer) -> Result<Self, DeviceError> {
-        any(buffer)?.accesses.begin(false)
+        any(buffer)?.accesses.begin(Access::Read)
     }
 
-    /// Begins to write memory of a host device.
-    ///
-    /// # Errors
-    /// If something is reading or writing it, or it is no host device's.
+    /// Begins a write access to memory of a host device. Fails during any access, or if the
+    /// memory is not a host device's.
     pub fn write(buffer: &'a Buffer) -> Result<Self, DeviceError> {
-        any(buffer)?.accesses.begin(true)
+        any(buffer)?.accesses.begin(Access::Write)
     }
 }

@@ -1,65 +1,67 @@
-//! The host as a device.
+//! The host as a device, and emulation of a GPU.
 
-#![expect(unsafe_code, reason = "staged memory is made of this device's own allocations")]
+#![expect(unsafe_code, reason = "builds staged memory from its allocations, copies by address")]
 
 mod event;
 mod memory;
 mod stream;
 
-pub use stream::{HostStream, Kind, Piece, Work};
+pub use stream::{HostStream, Operation, OperationKind, Work};
 
 use self::event::HostEvent;
 use self::memory::HostMemory;
+use super::access::Access;
 use super::buffer::HostSide;
 use super::{
-    Buffer, Counts, Device, DeviceError, Event, Lanes, MemoryInfo, Sharing, Staged, Traffic,
+    Buffer, Counts, Device, DeviceCounters, DeviceError, Event, ExpertStreams, MemoryInfo, Sharing,
+    Staged,
 };
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The host as it is, of which there is one, however many values stand for it.
+/// Device number of the host, shared by all values of [`HostDevice::new`].
 const THE_HOST: u64 = 0;
 
-/// Numbers the emulated devices of this process, so that each knows its own memory.
+/// Next number of an emulated device, by which a device recognizes its own memory.
 static NEXT: AtomicU64 = AtomicU64::new(THE_HOST + 1);
 
-/// What is asked before each piece of work of an emulated device, on its stream's thread. It may
-/// take its time, which is then the work's, and what it fails with is what the work failed with.
-pub type Interruption = dyn Fn(&Piece) -> Result<(), DeviceError> + Send + Sync;
+/// Hook that an emulated device calls before each operation, on the stream's thread. Its duration
+/// counts as duration of the operation, and its error as failure of the operation.
+pub type OperationHook = dyn Fn(&Operation) -> Result<(), DeviceError> + Send + Sync;
 
-/// How an emulated device behaves.
+/// Behavior of an emulated device.
 #[derive(Clone)]
 pub struct Emulation {
-    /// Asked before each piece of work.
-    pub before: Arc<Interruption>,
-    /// Bytes that can be allocated in all; `None`: as many as the host gives.
+    /// Called before each operation.
+    pub before: Arc<OperationHook>,
+    /// Size of the device memory in bytes; `None` for no limit.
     pub memory_bytes: Option<u64>,
 }
 
 impl Default for Emulation {
-    /// Nothing is late and nothing fails.
+    /// Adds no delay and no failure.
     fn default() -> Self {
         Self { before: Arc::new(|_| Ok(())), memory_bytes: None }
     }
 }
 
-/// The host's memory and threads.
+/// The host, or an emulated device.
 pub struct HostDevice {
     id: u64,
     emulation: Option<Emulation>,
-    traffic: Arc<Traffic>,
-    /// Bytes given out and not given back.
+    counters: Arc<DeviceCounters>,
+    /// Allocated bytes.
     in_use: Arc<AtomicU64>,
 }
 
 impl HostDevice {
-    /// The host as it is: work runs when it is handed over, on the caller's thread.
+    /// Creates the host device, which runs work on the caller's thread when it is enqueued.
     pub fn new() -> Self {
-        Self { id: THE_HOST, emulation: None, traffic: Arc::default(), in_use: Arc::default() }
+        Self { id: THE_HOST, emulation: None, counters: Arc::default(), in_use: Arc::default() }
     }
 
-    /// A device apart from the host, with a thread per stream and copies between the two memories.
+    /// Creates an emulated device with one thread per stream and separate memory.
     pub fn emulating(emulation: Emulation) -> Self {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Self { id, emulation: Some(emulation), ..Self::new() }
@@ -71,20 +73,20 @@ impl HostDevice {
         if let Some(limit) = limit.filter(|&limit| used + bytes as u64 > limit) {
             return Err(self.out_of_memory(bytes, &format!("{} bytes", limit - used)));
         }
-        HostMemory::zeroed(self.id, bytes, &self.traffic, &self.in_use)
+        HostMemory::zeroed(self.id, bytes, &self.counters, &self.in_use)
             .map(Arc::new)
-            .ok_or_else(|| self.out_of_memory(bytes, "how many is unknown"))
+            .ok_or_else(|| self.out_of_memory(bytes, "an unknown amount"))
     }
 
     fn out_of_memory(&self, asked: usize, free: &str) -> DeviceError {
         DeviceError::OutOfMemory { device: self.name(), asked, free: free.to_owned() }
     }
 
-    fn stream(&self, lane: &'static str) -> Result<Arc<HostStream>, DeviceError> {
-        HostStream::start(lane, self.id, self.emulation.clone(), Arc::clone(&self.traffic))
+    fn stream(&self, stream: &'static str) -> Result<Arc<HostStream>, DeviceError> {
+        HostStream::start(stream, self.id, self.emulation.clone(), Arc::clone(&self.counters))
             .map(Arc::new)
             .map_err(|error| DeviceError::Failed {
-                what: format!("starting the thread of the {lane} lane"),
+                what: format!("spawning the thread of the {stream} stream"),
                 reason: error.to_string(),
             })
     }
@@ -118,23 +120,27 @@ impl Device for HostDevice {
             None => Buffer::new(host.address(), bytes, Arc::clone(&host) as _),
             Some(_) => self.allocate(bytes)?,
         };
-        // SAFETY: `host` holds so many zeroed bytes, and hands out no reference to them.
+        // SAFETY: `host` owns `bytes` zeroed bytes at this address and gives no references to them.
         Ok(unsafe { Staged::new(host.address() as *mut u8, host, buffer) })
     }
 
-    fn lanes(&self, _: Option<f64>) -> Result<Lanes, DeviceError> {
-        Ok(Lanes { fast: self.stream("fast")?, slow: self.stream("slow")?, sharing: Sharing::Host })
+    fn streams(&self, _: Option<f64>) -> Result<ExpertStreams, DeviceError> {
+        Ok(ExpertStreams {
+            fast: self.stream("fast")?,
+            slow: self.stream("slow")?,
+            sharing: Sharing::Host,
+        })
     }
 
     fn event(&self) -> Result<Arc<dyn Event>, DeviceError> {
-        Ok(Arc::new(HostEvent::new(self.id, Arc::clone(&self.traffic))))
+        Ok(Arc::new(HostEvent::new(self.id, Arc::clone(&self.counters))))
     }
 
     fn read(&self, from: &Buffer, into: &mut [u8]) -> Result<(), DeviceError> {
-        assert_eq!(from.bytes(), into.len(), "a copy of another length");
-        let _reads = memory::of(from, self.id)?.accesses().begin(false)?;
-        // SAFETY: the buffer holds so many initialized bytes as long as it is borrowed, `into` is the
-        // host's own, and nobody writes the buffer during the access.
+        assert_eq!(from.bytes(), into.len(), "the lengths of a copy differ");
+        let _reads = memory::of(from, self.id)?.accesses().begin(Access::Read)?;
+        // SAFETY: `from` is valid for `into.len()` initialized bytes while it is borrowed, `into`
+        // does not overlap it, and the access excludes writes to `from`.
         unsafe {
             ptr::copy_nonoverlapping(from.address() as *const u8, into.as_mut_ptr(), into.len());
         }
@@ -142,9 +148,10 @@ impl Device for HostDevice {
     }
 
     fn write(&self, from: &[u8], into: &Buffer) -> Result<(), DeviceError> {
-        assert_eq!(from.len(), into.bytes(), "a copy of another length");
-        let _writes = memory::of(into, self.id)?.accesses().begin(true)?;
-        // SAFETY: as in `read`, the other way round; nobody else reads or writes it meanwhile.
+        assert_eq!(from.len(), into.bytes(), "the lengths of a copy differ");
+        let _writes = memory::of(into, self.id)?.accesses().begin(Access::Write)?;
+        // SAFETY: as in `read`, in the other direction; the access excludes all other accesses to
+        // `into`.
         unsafe {
             ptr::copy_nonoverlapping(from.as_ptr(), into.address() as *mut u8, from.len());
         }
@@ -152,6 +159,6 @@ impl Device for HostDevice {
     }
 
     fn counts(&self) -> Counts {
-        self.traffic.counts()
+        self.counters.counts()
     }
 }

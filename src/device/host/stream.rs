@@ -1,13 +1,17 @@
-//! Streams of the host device: at once on the caller's thread, or a thread each.
+//! Streams of the host device, which run work on the caller's thread, and of emulated devices,
+//! which have a thread each.
 
-#![expect(unsafe_code, reason = "copies between memory that is known by address")]
+#![expect(unsafe_code, reason = "copies memory by address")]
 
 use super::event::HostEvent;
 use super::memory::{self, HostMemory};
-use super::{Emulation, Interruption};
+use super::{Emulation, OperationHook};
+use crate::device::access::Access;
 use crate::device::buffer::HostSide;
 use crate::device::counters::Direction;
-use crate::device::{Buffer, Counter, DeviceError, Event, Graph, Object, Staged, Stream, Traffic};
+use crate::device::{
+    Buffer, Counter, DeviceCounters, DeviceError, Event, Graph, Object, Staged, Stream,
+};
 use crate::sync::{lock, unpoisoned};
 use std::any::Any;
 use std::collections::VecDeque;
@@ -15,35 +19,32 @@ use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, ThreadId};
 
-/// Pieces of work that wait in a stream before handing over more does; a tick hands over about ten.
-const QUEUE: usize = 1024;
+/// Capacity of a stream's queue, beyond which enqueuing blocks; a tick
+/// enqueues about ten operations.
+const QUEUE_CAPACITY: usize = 1024;
 
-/// Something that a host stream can run: an engine with its tensors bound.
+/// Work that a host stream can run: an engine with its tensors bound.
 pub trait Work: Send + Sync {
-    /// Does it once.
-    ///
-    /// # Errors
-    /// If the library fails.
+    /// Runs the work once. Fails if the library fails.
     fn run(&self) -> Result<(), DeviceError>;
 }
 
-/// A operation of work on its way, as an emulated device's interruption is told of it.
+/// An enqueued operation, as passed to the hook of an emulated device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Operation {
     /// "fast" or "slow".
     pub stream: &'static str,
-    /// What it does.
     pub kind: OperationKind,
 }
 
-/// What a operation of work does.
+/// Kind of an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OperationKind {
-    /// Copies so many bytes from the host.
+    /// Copies this many bytes from the host.
     Upload(usize),
-    /// Copies so many bytes to the host.
+    /// Copies this many bytes to the host.
     Download(usize),
-    /// Copies so many bytes within the device.
+    /// Copies this many bytes within the device.
     Copy(usize),
     /// Runs a network.
     Run,
@@ -59,12 +60,12 @@ enum Command {
     },
     Run(Arc<dyn Work>),
     Record(Arc<HostEvent>),
-    /// Until the event was reached so often.
+    /// Waits until the event was reached this many times.
     Wait(Arc<HostEvent>, u64),
     Launch(Arc<HostGraph>),
 }
 
-/// One end of a copy, with what keeps its memory alive.
+/// Source or target of a copy, with the owner of its memory.
 #[derive(Clone)]
 struct Place {
     address: usize,
@@ -73,9 +74,9 @@ struct Place {
 
 #[derive(Clone)]
 enum Memory {
-    /// The host's side of staged memory, which counts copies under way.
+    /// Host side of staged memory, which counts enqueued copies.
     Staged(Arc<HostMemory>),
-    /// Memory of this stream's device.
+    /// Memory of the device.
     Device(Buffer),
 }
 
@@ -84,9 +85,15 @@ impl Place {
         Self { address: buffer.address(), memory: Memory::Device(buffer.clone()) }
     }
 
-    fn copying(&self, begins: bool) {
+    fn copy_enqueued(&self) {
         if let Memory::Staged(memory) = &self.memory {
-            memory.copying(begins);
+            memory.copy_enqueued();
+        }
+    }
+
+    fn copy_finished(&self) {
+        if let Memory::Staged(memory) = &self.memory {
+            memory.copy_finished();
         }
     }
 
@@ -98,14 +105,14 @@ impl Place {
     }
 }
 
-/// Captured work.
+/// Captured commands.
 struct HostGraph {
     device: u64,
     commands: Vec<Command>,
 }
 
 impl Graph for HostGraph {
-    fn pieces(&self) -> usize {
+    fn nodes(&self) -> usize {
         self.commands.len()
     }
 }
@@ -113,16 +120,16 @@ impl Graph for HostGraph {
 /// A stream of the host device.
 pub struct HostStream {
     shared: Arc<Shared>,
-    /// `None` if work runs when it is handed over.
+    /// `None` if work runs when it is enqueued.
     thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     stream: &'static str,
     device: u64,
-    before: Option<Arc<Interruption>>,
-    traffic: Arc<Traffic>,
-    /// The thread that captures, and what it handed over since.
+    hook: Option<Arc<OperationHook>>,
+    counters: Arc<DeviceCounters>,
+    /// The capturing thread and its commands since the capture began.
     captured: Mutex<Option<(ThreadId, Vec<Command>)>>,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -130,10 +137,10 @@ struct Shared {
 
 struct Queue {
     commands: VecDeque<Command>,
-    /// A command that was taken out and is not done.
+    /// True while a command that left the queue is executed.
     is_running: bool,
     is_closing: bool,
-    /// What failed since the last `synchronize`; work behind it is left out until the next.
+    /// Failure since the last `synchronize`; later work is skipped until the next one.
     failure: Option<DeviceError>,
 }
 
@@ -142,17 +149,17 @@ impl HostStream {
         stream: &'static str,
         device: u64,
         emulation: Option<Emulation>,
-        traffic: Arc<Traffic>,
+        counters: Arc<DeviceCounters>,
     ) -> std::io::Result<Self> {
         let is_threaded = emulation.is_some();
         let shared = Arc::new(Shared {
             stream,
             device,
-            before: emulation.map(|emulation| emulation.before),
-            traffic,
+            hook: emulation.map(|emulation| emulation.before),
+            counters,
             captured: Mutex::new(None),
             queue: Mutex::new(Queue {
-                commands: VecDeque::with_capacity(QUEUE),
+                commands: VecDeque::with_capacity(QUEUE_CAPACITY),
                 is_running: false,
                 is_closing: false,
                 failure: None,
@@ -168,41 +175,37 @@ impl HostStream {
         Ok(Self { shared, thread })
     }
 
-    /// Hands over a run of a network.
-    ///
-    /// # Errors
-    /// What it failed with, if work runs when it is handed over.
+    /// Enqueues `work`. Fails with its error if work runs when it is enqueued.
     pub fn submit(&self, work: Arc<dyn Work>) -> Result<(), DeviceError> {
-        self.hand_over(Command::Run(work))
+        self.enqueue(Command::Run(work))
     }
 
-    /// Refuses memory that is not this stream's device's.
-    ///
-    /// # Errors
-    /// If it is another's.
+    /// Fails if `buffer` is memory of another device.
     pub fn check_memory(&self, buffer: &Buffer) -> Result<(), DeviceError> {
         memory::of(buffer, self.shared.device).map(|_| ())
     }
 
-    fn hand_over(&self, command: Command) -> Result<(), DeviceError> {
+    fn enqueue(&self, command: Command) -> Result<(), DeviceError> {
         if let Some((thread, captured)) = self.shared.captured().as_mut()
             && *thread == thread::current().id()
         {
             if let Command::Wait(..) | Command::Launch(_) = command {
                 return Err(DeviceError::Misuse(
-                    "a capturing stream can neither wait for another nor launch a graph",
+                    "a capturing stream cannot wait for an event or launch a graph",
                 ));
             }
             captured.push(command);
             return Ok(());
         }
-        command.hand_over();
+        command.mark_enqueued();
         if self.thread.is_none() {
             return self.shared.run(&command);
         }
         let queue = self.shared.queue();
         let mut queue = unpoisoned(
-            self.shared.changed.wait_while(queue, |queue| queue.commands.len() == QUEUE),
+            self.shared
+                .changed
+                .wait_while(queue, |queue| queue.commands.len() == QUEUE_CAPACITY),
         );
         queue.commands.push_back(command);
         drop(queue);
@@ -218,7 +221,7 @@ impl HostStream {
         }
     }
 
-    /// The host's side of staged memory.
+    /// Returns the host side of staged memory.
     fn host_place(staged: &Staged) -> Result<Place, DeviceError> {
         let memory = staged
             .host_owner()
@@ -236,7 +239,7 @@ impl Stream for HostStream {
         }
         let bytes = staged.buffer().bytes();
         let (from, into) = (Self::host_place(staged)?, Place::of(staged.buffer()));
-        self.hand_over(Command::Copy { kind: OperationKind::Upload(bytes), from, into, bytes })
+        self.enqueue(Command::Copy { kind: OperationKind::Upload(bytes), from, into, bytes })
     }
 
     fn download(&self, staged: &Staged) -> Result<(), DeviceError> {
@@ -246,32 +249,32 @@ impl Stream for HostStream {
         }
         let bytes = staged.buffer().bytes();
         let (from, into) = (Place::of(staged.buffer()), Self::host_place(staged)?);
-        self.hand_over(Command::Copy { kind: OperationKind::Download(bytes), from, into, bytes })
+        self.enqueue(Command::Copy { kind: OperationKind::Download(bytes), from, into, bytes })
     }
 
     fn copy(&self, from: &Buffer, into: &Buffer) -> Result<(), DeviceError> {
-        assert_eq!(from.bytes(), into.bytes(), "a copy of another length");
+        assert_eq!(from.bytes(), into.bytes(), "the lengths of a copy differ");
         self.check_memory(from)?;
         self.check_memory(into)?;
         let (bytes, kind) = (from.bytes(), OperationKind::Copy(from.bytes()));
         let (from, into) = (Place::of(from), Place::of(into));
-        self.hand_over(Command::Copy { kind, from, into, bytes })
+        self.enqueue(Command::Copy { kind, from, into, bytes })
     }
 
     fn record(&self, event: &Arc<dyn Event>) -> Result<(), DeviceError> {
-        self.hand_over(Command::Record(self.own_event(event)?))
+        self.enqueue(Command::Record(self.own_event(event)?))
     }
 
     fn wait(&self, event: &Arc<dyn Event>) -> Result<(), DeviceError> {
         let event = self.own_event(event)?;
         let times = event.recorded();
-        self.hand_over(Command::Wait(event, times))
+        self.enqueue(Command::Wait(event, times))
     }
 
     fn begin_capture(&self) -> Result<(), DeviceError> {
         let mut captured = self.shared.captured();
         if captured.is_some() {
-            return Err(DeviceError::Misuse("this stream is capturing already"));
+            return Err(DeviceError::Misuse("this stream is already capturing"));
         }
         *captured = Some((thread::current().id(), Vec::new()));
         Ok(())
@@ -287,15 +290,15 @@ impl Stream for HostStream {
         let graph: Arc<dyn Any + Send + Sync> = Arc::clone(graph) as _;
         match graph.downcast::<HostGraph>() {
             Ok(graph) if graph.device == self.shared.device => {
-                self.shared.traffic.count(Counter::Launches);
-                self.hand_over(Command::Launch(graph))
+                self.shared.counters.count(Counter::Launches);
+                self.enqueue(Command::Launch(graph))
             }
             _ => Err(DeviceError::Foreign(Object::Graph)),
         }
     }
 
     fn synchronize(&self) -> Result<(), DeviceError> {
-        self.shared.traffic.count(Counter::HostWaits);
+        self.shared.counters.count(Counter::HostWaits);
         let queue = self.shared.queue();
         let mut queue = unpoisoned(
             self.shared
@@ -311,27 +314,31 @@ impl Drop for HostStream {
         self.shared.queue().is_closing = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // What was handed over is done first.
+            // The thread executes all enqueued commands first.
             let _ = thread.join();
         }
     }
 }
 
 impl Command {
-    /// Notes, on the host, that this command is on its way.
-    fn hand_over(&self) {
+    /// Marks this command as enqueued in the state of its objects.
+    fn mark_enqueued(&self) {
         match self {
-            Self::Record(event) => event.hand_over(),
-            Self::Copy { from, into, .. } => [from, into].into_iter().for_each(|p| p.copying(true)),
-            Self::Launch(graph) => graph.commands.iter().for_each(Self::hand_over),
+            Self::Record(event) => event.enqueue(),
+            Self::Copy { from, into, .. } => {
+                from.copy_enqueued();
+                into.copy_enqueued();
+            }
+            Self::Launch(graph) => graph.commands.iter().for_each(Self::mark_enqueued),
             Self::Run(_) | Self::Wait(..) => {}
         }
     }
 
-    /// Notes that this command is over, done or left out.
-    fn is_over(&self) {
+    /// Marks this command as executed or skipped in the state of its objects.
+    fn mark_finished(&self) {
         if let Self::Copy { from, into, .. } = self {
-            [from, into].into_iter().for_each(|place| place.copying(false));
+            from.copy_finished();
+            into.copy_finished();
         }
     }
 }
@@ -345,7 +352,8 @@ impl Shared {
         lock(&self.captured)
     }
 
-    /// The stream's thread: takes commands until the stream is dropped and none is left.
+    /// Body of the stream's thread: executes commands until the stream is
+    /// dropped and its queue is empty.
     fn work(&self) {
         loop {
             let queue = self.queue();
@@ -357,7 +365,7 @@ impl Shared {
             queue.is_running = true;
             drop(queue);
             self.changed.notify_all();
-            // Kept for whoever asks next.
+            // Kept for the next call of `synchronize`.
             let result = self.run(&command);
             drop(command);
             let mut queue = self.queue();
@@ -370,7 +378,7 @@ impl Shared {
         }
     }
 
-    /// Does a command, or leaves it out behind one that failed.
+    /// Executes a command, or skips it after a failed one.
     fn run(&self, command: &Command) -> Result<(), DeviceError> {
         match command {
             Command::Launch(graph) => {
@@ -378,8 +386,8 @@ impl Shared {
                 for command in &graph.commands {
                     match command {
                         Command::Record(event) => event.reach(self.failure(&result)),
-                        command if result.is_ok() => result = self.run_piece(command),
-                        command => command.is_over(),
+                        command if result.is_ok() => result = self.run_operation(command),
+                        command => command.mark_finished(),
                     }
                 }
                 result
@@ -392,50 +400,51 @@ impl Shared {
                 event.wait_for(*times);
                 Ok(())
             }
-            command => self.run_piece(command),
+            command => self.run_operation(command),
         }
     }
 
-    /// What an event within a graph is told of the work before it.
+    /// Returns the failure that an event within a graph reports.
     fn failure(&self, within: &Result<(), DeviceError>) -> Option<DeviceError> {
         within.as_ref().err().cloned().or_else(|| self.queue().failure.clone())
     }
 
-    fn run_piece(&self, command: &Command) -> Result<(), DeviceError> {
-        let result = if self.queue().failure.is_some() { Ok(()) } else { self.do_piece(command) };
-        command.is_over();
+    fn run_operation(&self, command: &Command) -> Result<(), DeviceError> {
+        let result = if self.queue().failure.is_some() { Ok(()) } else { self.execute(command) };
+        command.mark_finished();
         result
     }
 
-    fn do_piece(&self, command: &Command) -> Result<(), DeviceError> {
-        let before = |kind| match &self.before {
-            Some(before) => before(&Operation { stream: self.stream, kind }),
+    fn execute(&self, command: &Command) -> Result<(), DeviceError> {
+        let call_hook = |kind| match &self.hook {
+            Some(hook) => hook(&Operation { stream: self.stream, kind }),
             None => Ok(()),
         };
         match command {
             Command::Copy { kind, from, into, bytes } => {
-                before(*kind)?;
+                call_hook(*kind)?;
                 let (source, target) = (from.memory(self.device)?, into.memory(self.device)?);
-                let _writes = target.accesses().begin(true)?;
-                // Within one allocation the writing access stands for both.
+                let _writes = target.accesses().begin(Access::Write)?;
+                // Within one allocation the write access covers both.
                 let is_within = ptr::eq(source, target);
-                let _reads = (!is_within).then(|| source.accesses().begin(false)).transpose()?;
-                // SAFETY: both places hold so many bytes and are kept alive by the command; where they
-                // overlap, `ptr::copy` bears it. Nobody else is at either during the accesses.
+                let _reads =
+                    (!is_within).then(|| source.accesses().begin(Access::Read)).transpose()?;
+                // SAFETY: `from` and `into` are valid for `bytes` bytes and kept alive by the
+                // command; `ptr::copy` allows overlap. The accesses exclude all conflicting ones.
                 unsafe { ptr::copy(from.address as *const u8, into.address as *mut u8, *bytes) };
                 match kind {
-                    OperationKind::Upload(_) => self.traffic.copied(Direction::Upload, *bytes),
-                    OperationKind::Download(_) => self.traffic.copied(Direction::Download, *bytes),
+                    OperationKind::Upload(_) => self.counters.copied(Direction::Upload, *bytes),
+                    OperationKind::Download(_) => self.counters.copied(Direction::Download, *bytes),
                     OperationKind::Copy(_) | OperationKind::Run => {}
                 }
                 Ok(())
             }
             Command::Run(work) => {
-                before(OperationKind::Run)?;
+                call_hook(OperationKind::Run)?;
                 work.run()
             }
             Command::Record(_) | Command::Wait(..) | Command::Launch(_) => {
-                unreachable!("these are no pieces of work")
+                unreachable!("handled in `run`")
             }
         }
     }

@@ -76,13 +76,13 @@ mod tests {
         let done = Arc::new(Mutex::new(0));
         let before = {
             let done = Arc::clone(&done);
-            Arc::new(move |_: &crate::device::Piece| {
+            Arc::new(move |_: &crate::device::Operation| {
                 *done.lock().unwrap() += 1;
                 Ok(())
             })
         };
         let device = HostDevice::emulating(Emulation { before, memory_bytes: None });
-        let lane: Lane<2> = Lane::new(&device, &device.lanes(None).unwrap().fast).unwrap();
+        let lane: Lane<2> = Lane::new(&device, &device.streams(None).unwrap().fast).unwrap();
         let staged = device.stage(8).unwrap();
         let mut seen = Vec::new();
         let graph = lane.capture(2, |lane| {
@@ -91,6 +91,6 @@ mod tests {
         });
         let graph = graph.unwrap();
         assert_eq!(seen, [0, 1, 2], "each run began when the one before was over");
-        assert_eq!((graph.pieces(), *done.lock().unwrap()), (1, 2), "the last one was captured");
+        assert_eq!((graph.nodes(), *done.lock().unwrap()), (1, 2), "the last one was captured");
     }
 }
