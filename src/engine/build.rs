@@ -31,11 +31,11 @@ const SCRATCH: &str = "scratch.partial";
 /// Poll period while a build waits for another.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
-/// Settings of a build.
+/// Settings of a build of an engine folder.
 pub struct BuildRequest<'a> {
     /// Network folder, or an engine folder to build again.
     pub network: &'a Path,
-    /// Engine folder to write.
+    /// Engine folder to write; it is created if needed.
     pub out: &'a Path,
     /// Targets of each engine, which runs on all of them.
     pub targets: &'a [Target],
@@ -51,19 +51,18 @@ pub struct BuildRequest<'a> {
     pub cancel: &'a Arc<AtomicBool>,
 }
 
-/// Progress of a build.
+/// Progress of the build of an engine folder.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Progress<'a> {
     /// Another build of the same folder is running.
     Waiting {
-        /// Content of its lock file.
+        /// Content of its lock file, which names its process.
         holder: &'a str,
     },
     Hashing {
         network: &'a str,
-        /// Bytes hashed so far.
+        /// Bytes hashed so far, of `total`.
         done: u64,
-        /// Total bytes.
         total: u64,
     },
     /// An engine with the same key exists.
@@ -128,18 +127,16 @@ impl From<WeightHashError> for BuildFolderError {
     }
 }
 
-/// Result of a build.
+/// Result of the build of an engine folder.
 pub struct Report {
     pub record: EngineRecord,
     /// Networks that this build compiled; the engines of the others were kept.
     pub built: Vec<String>,
 }
 
-/// Builds an engine for every network that has no engine with the same key yet.
-///
-/// # Errors
-/// If the back end does not support the targets, a network cannot be read or built, or memory or
-/// disk do not suffice. Finished engines are kept for the next build.
+/// Builds an engine for every network that has no engine with the same key yet. Fails if the back
+/// end does not support the targets, a network cannot be read or built, or memory or disk do not
+/// suffice. Finished engines are kept for the next build.
 pub fn build(
     request: &BuildRequest<'_>,
     builder: &dyn Builder,

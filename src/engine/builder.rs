@@ -23,22 +23,17 @@ pub trait Builder {
     /// features. `None` if engines built here run on other machines.
     fn machine(&self, targets: &[Target]) -> Option<String>;
 
-    /// Predicts the memory and disk that building one network needs.
-    ///
-    /// # Errors
-    /// If the graph cannot be read.
+    /// Predicts the memory and disk that building one network needs. Fails if the graph cannot be
+    /// read.
     fn predict(&self, file: &NetworkFile, targets: &[Target]) -> Result<Prediction, BuildError>;
 
-    /// Builds one network.
-    ///
-    /// # Errors
-    /// If the library rejects the network, a file cannot be read or written, or the build was canceled.
+    /// Compiles one network. Fails if the library rejects the network, a file cannot be read or
+    /// written, or the build was canceled.
     fn build(&self, job: &BuildJob<'_>) -> Result<(), BuildError>;
 }
 
 /// Paths and settings for building one network.
 pub struct BuildJob<'a> {
-    /// The network as exported.
     pub file: &'a NetworkFile,
     /// Targets of the engine, which runs on all of them.
     pub targets: &'a [Target],
@@ -65,9 +60,8 @@ pub struct BuildStep<'a> {
     pub phase: &'a str,
     /// Number of enclosing phases; 0 for the build itself.
     pub depth: u32,
-    /// Completed steps of the phase.
+    /// Completed steps of the phase, of `steps`.
     pub step: u32,
-    /// Total steps of the phase.
     pub steps: u32,
 }
 

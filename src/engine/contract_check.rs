@@ -44,13 +44,8 @@ impl Tensor for TensorViewMut<'_> {
     }
 }
 
-/// Checks that the tensors of a run match the contract.
-///
-/// # Errors
-/// If their number, a type or a shape differs.
-///
-/// # Panics
-/// If a length is not the product of type and shape.
+/// Checks that the tensors of a run match the contract. Fails if their number, a type or a shape
+/// differs. Panics if a length is not the product of type and shape.
 pub(super) fn check_tensors(
     contract: &Contract,
     inputs: &[impl Tensor],

@@ -22,9 +22,7 @@ use tandem_files::replaceable_by_all;
 /// Vendor library and the release of it that is fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct Library {
-    /// Display name.
     pub name: &'static str,
-    /// Version that is fetched.
     pub version: &'static str,
     /// Environment variable that names its file.
     pub variable: &'static str,
@@ -41,11 +39,9 @@ pub struct Library {
 /// Python package for one machine architecture.
 #[derive(Clone, Copy, Debug)]
 pub struct Wheel {
-    /// Platform tag.
     pub platform: &'static str,
     /// Lower-case SHA-256 of the package.
     pub sha256: &'static str,
-    /// Size of the package.
     pub megabytes: u32,
     /// SHA-256 of each of [`Library::files`], in the same order.
     pub files_sha256: &'static [&'static str],
@@ -74,7 +70,7 @@ impl Library {
     }
 }
 
-/// Source of a library.
+/// Source from which a library was obtained.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source {
     /// File named by the environment variable.
@@ -191,11 +187,9 @@ pub enum LibraryError {
     },
 }
 
-/// Finds the library without fetching it. Returns `None` if it is neither named nor cached.
-///
-/// # Errors
-/// If its environment variable names a file that is missing or incomplete, a cached file differs from
-/// the package's, or every user of this machine can replace a file that would be loaded.
+/// Finds the library without fetching it. Returns `None` if it is neither named nor cached. Fails
+/// if its environment variable names a file that is missing or incomplete, a cached file differs
+/// from the package's, or every user of this machine can replace a file that would be loaded.
 pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> {
     if let Some(path) = &places.explicit {
         if !path.is_file() {
@@ -240,8 +234,7 @@ fn refuse_replaceable(path: &Path) -> Result<(), LibraryError> {
     }
 }
 
-/// Refuses a truncated library, which the loader would map beyond its end; accessing that part kills
-/// the process.
+/// Refuses a truncated library: the loader maps it beyond its end, and accesses there kill the process.
 fn check_length(path: &Path) -> Result<(), LibraryError> {
     let read = |source| LibraryError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read)?;
@@ -267,10 +260,8 @@ fn sha256(path: &Path) -> io::Result<String> {
 }
 
 /// Finds the library, or fetches it if it is missing or its cached files are damaged. `progress`
-/// receives a line at the start of a fetch and periodically while it runs.
-///
-/// # Errors
-/// If the library cannot be found or fetched; the message lists the ways to provide it.
+/// receives a line at the start of a fetch and periodically while it runs. Fails if the library
+/// cannot be found or fetched; the message lists the ways to provide it.
 pub fn find_or_fetch(
     places: &Places,
     progress: &mut dyn FnMut(&str),
@@ -570,8 +561,7 @@ mod tests {
         assert_eq!(find(&places).unwrap(), None);
     }
 
-    /// Returns a search whose pip writes the package "package\n" and logs each call, and the matching
-    /// wheel.
+    /// Returns a search whose pip writes the package "package\n" and logs each call, and its wheel.
     fn fetching(folder: &Path) -> (Places, Wheel) {
         let python = folder.join("python3");
         let script = format!(

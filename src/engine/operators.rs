@@ -47,15 +47,13 @@ pub struct OperatorProfile {
     pub network: String,
     /// Complete measured runs, without warm-up.
     pub runs: u64,
-    /// Parts of the network, in its order. A part may have no operators if they were fused into those
-    /// of another part.
+    /// Parts of the network, in its order. Fusion may leave a part without operators.
     pub parts: Vec<String>,
     /// Operators in execution order, in which parts may interleave.
     pub operators: Vec<OperatorTime>,
     /// Total time of the runs from call to return, as reported by the library.
     pub run_total_ns: u64,
-    /// The library truncates each measured time to a multiple of this; the truncated remainders are
-    /// part of the residual.
+    /// The library truncates each time to a multiple of this; the residual has the remainders.
     pub resolution_ns: u64,
     /// True if the library's event buffer was full, so that later runs are missing.
     pub cut_short: bool,
@@ -81,7 +79,6 @@ pub struct OperatorTime {
 pub struct PartTime {
     /// Part or group of parts, e.g. `layer.0-5`; `None` for unattributed operators.
     pub part: Option<String>,
-    /// Number of operators.
     pub operators: usize,
     /// Number of executions over all runs.
     pub count: u64,
@@ -107,10 +104,7 @@ impl OperatorProfile {
     }
 
     /// Like [`OperatorProfile::parts`], but combines `per_group` of the parts `stem.0`, `stem.1`, …
-    /// into one row, such as `stem.0-5`.
-    ///
-    /// # Panics
-    /// If `per_group` is 0.
+    /// into one row, such as `stem.0-5`. Panics if `per_group` is 0.
     pub fn layer_groups(&self, stem: &str, per_group: usize) -> Vec<PartTime> {
         assert!(per_group > 0, "a group has at least one layer");
         let number = |part: &str| -> Option<usize> {

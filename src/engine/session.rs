@@ -6,8 +6,7 @@ use crate::tensor::{DType, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::Contract;
 
-/// Maximum number of inputs, and of outputs, of a network: keys and values of 36 layers and a few
-/// more fit.
+/// Maximum number of inputs, and of outputs, of a network: keys and values of 36 layers and more fit.
 pub const MAX_TENSORS: usize = 256;
 
 /// A library that can run networks.
@@ -15,11 +14,9 @@ pub trait Backend: Send + Sync {
     /// Returns the library's name and version, for tables and result files.
     fn name(&self) -> String;
 
-    /// Loads a network and compares it with its contract.
-    ///
-    /// # Errors
-    /// If the library rejects the graph, a weight file is missing or too short, or the loaded graph's
-    /// inputs and outputs are not those of the contract.
+    /// Loads a network and compares it with its contract. Fails if the library rejects the graph, a
+    /// weight file is missing or too short, or the loaded graph's inputs and outputs are not those
+    /// of the contract.
     fn load(&self, file: &NetworkFile) -> Result<Arc<dyn Engine>, LoadError>;
 }
 
@@ -43,16 +40,14 @@ pub trait Engine: Send + Sync {
     }
 }
 
-/// One user of an engine.
+/// Session of one user of an engine.
 pub trait Session: Send {
     /// Enqueues one run of the network on `stream` and returns without waiting. The run reads
-    /// `inputs` and writes `outputs` in place; both are in the order of the contract. The first call
-    /// with given memory binds the session to it and keeps that memory alive; later calls with it
-    /// allocate no host memory here.
-    ///
-    /// # Errors
-    /// If a tensor does not match the contract, or the stream or memory belongs to a device that this
-    /// engine does not run on. Failures of the library are returned here or by the stream.
+    /// `inputs` and writes `outputs` in place; both are in the order of the contract. The first
+    /// call with given memory binds the session to it and keeps that memory alive; later calls with
+    /// it allocate no host memory here. Fails if a tensor does not match the contract, or the
+    /// stream or memory belongs to a device that this engine does not run on. Failures of the
+    /// library are returned here or by the stream.
     fn enqueue(
         &mut self,
         stream: &dyn Stream,
@@ -67,10 +62,8 @@ pub trait Session: Send {
     fn runs_before_capture(&self) -> Option<usize>;
 
     /// Runs the network once on host tensors and waits for the result: for validation and
-    /// measurements. Reads `inputs` and writes `outputs`, both in the order of the contract.
-    ///
-    /// # Errors
-    /// If a tensor does not match the contract, or the library fails. `outputs` are then undefined.
+    /// measurements. Reads `inputs` and writes `outputs`, both in the order of the contract. Fails
+    /// if a tensor does not match the contract, or the library fails. `outputs` are then undefined.
     fn run(
         &mut self,
         inputs: &[TensorView<'_>],
@@ -104,7 +97,7 @@ pub enum LoadError {
     )]
     Contract {
         network: String,
-        /// "input" or "output".
+        /// Side of the network, "input" or "output".
         what: &'static str,
         name: String,
         expected: String,
@@ -117,9 +110,9 @@ pub enum LoadError {
         network: String,
         weight: String,
         file: std::path::PathBuf,
-        /// First byte needed.
+        /// Offset of the first byte of the weight.
         from: u64,
-        /// One past the last byte needed.
+        /// Offset after the last byte of the weight.
         to: u64,
         length: u64,
     },
@@ -166,7 +159,7 @@ pub enum RunError {
     #[error("network {network:?} has {expected} {what}s, the call passed {found}")]
     Count {
         network: String,
-        /// "input" or "output".
+        /// Side of the network, "input" or "output".
         what: &'static str,
         expected: usize,
         found: usize,
@@ -176,7 +169,7 @@ pub enum RunError {
     )]
     Tensor {
         network: String,
-        /// "input" or "output".
+        /// Side of the network, "input" or "output".
         what: &'static str,
         name: String,
         expected_dtype: DType,

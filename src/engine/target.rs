@@ -78,9 +78,9 @@ pub const TENSORRT_RTX_CAPABILITIES: [u16; 6] = [75, 80, 86, 89, 120, 121];
 pub enum BackendKind {
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
-    /// For RTX cards.
+    /// TensorRT-RTX, for RTX cards.
     TensorrtRtx,
-    /// For data-center and embedded GPUs.
+    /// TensorRT, for data-center and embedded GPUs.
     Tensorrt,
 }
 
@@ -114,10 +114,8 @@ impl BackendKind {
         }
     }
 
-    /// Checks that this library can build one engine for all of `targets`.
-    ///
-    /// # Errors
-    /// If it does not support one of them, or not their combination.
+    /// Checks that this library can build one engine for all of `targets`. Fails if it does not
+    /// support one of them, or not their combination.
     pub fn check_targets(self, targets: &[Target]) -> Result<(), TargetError> {
         let other = |target, builds, instead| {
             Err(TargetError::Other { backend: self, builds, target, instead })

@@ -9,10 +9,8 @@ use tandem_export::contract::TensorSpec;
 /// allocates them in the second.
 const RUNS: usize = 2;
 
-/// Runs `engine` on zeros until its library has allocated and touched the memory of a run.
-///
-/// # Errors
-/// If the library fails.
+/// Runs `engine` on zeros until its library has allocated and touched the memory of a run. Fails if
+/// the library fails.
 pub fn warm_up(engine: &Arc<dyn Engine>) -> Result<(), RunError> {
     let zeros = |specs: &[TensorSpec]| -> Vec<HostTensor> {
         specs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape)).collect()

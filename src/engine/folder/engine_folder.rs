@@ -142,11 +142,8 @@ impl EngineFolderError {
     }
 }
 
-/// Reads network `name` of `folder`, a network folder or an engine folder. From an engine folder, the
-/// built engine is read too.
-///
-/// # Errors
-/// As [`NetworkFile::read`] and [`EngineFolder::network`].
+/// Reads network `name` of `folder`, a network folder or an engine folder. From an engine folder,
+/// the built engine is read too. Fails like [`NetworkFile::read`] and [`EngineFolder::network`].
 pub fn read_network(folder: &Path, name: &str) -> Result<NetworkFile, EngineFolderError> {
     match EngineFolder::read(folder)? {
         Some(engines) => engines.network(name),
@@ -155,10 +152,9 @@ pub fn read_network(folder: &Path, name: &str) -> Result<NetworkFile, EngineFold
 }
 
 impl EngineFolder {
-    /// Reads the record of `folder`; `None` if it is not an engine folder, such as a network folder.
-    ///
-    /// # Errors
-    /// If the folder contains engines without a record, or the record is unreadable or of another format.
+    /// Reads the record of `folder`; `None` if it is not an engine folder, such as a network
+    /// folder. Fails if the folder contains engines without a record, or the record is unreadable
+    /// or of another format.
     pub fn read(folder: &Path) -> Result<Option<Self>, EngineFolderError> {
         let path = folder.join(ENGINE_FILE);
         let text = match read_regular(&path, LARGEST_RECORD) {
@@ -234,11 +230,9 @@ impl EngineFolder {
         Some(Box::new(rebuild))
     }
 
-    /// Reads one network and checks each of its files.
-    ///
-    /// # Errors
-    /// If the network does not exist, a file is not the one that was built, or weights are missing or
-    /// changed. Machine and library are checked when a back end loads the engine.
+    /// Reads one network and checks each of its files. Fails if the network does not exist, a file
+    /// is not the one that was built, or weights are missing or changed. Machine and library are
+    /// checked when a back end loads the engine.
     pub fn network(&self, name: &str) -> Result<NetworkFile, EngineFolderError> {
         let record = self.record.networks.iter().find(|record| record.contract.network == name);
         let record = record.ok_or_else(|| EngineFolderError::NoNetwork {
@@ -265,10 +259,8 @@ impl EngineFolder {
         Ok(file)
     }
 
-    /// Reads the layers of a network's engine; `None` if its library did not list them.
-    ///
-    /// # Errors
-    /// If the file is not the one that was built, or of another format.
+    /// Reads the layers of a network's engine; `None` if its library did not list them. Fails if
+    /// the file is not the one that was built, or of another format.
     pub fn layers(&self, record: &NetworkRecord) -> Result<Option<LayerReport>, EngineFolderError> {
         let Some(file) = &record.layers else { return Ok(None) };
         let text = self.read_file(file)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Format version of [`LayerReport`]; readers refuse any other.
 pub const LAYER_FORMAT: u32 = 1;
 
-/// Layers of an engine.
+/// List of an engine's layers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerReport {
@@ -18,7 +18,7 @@ pub struct LayerReport {
     pub layers: Vec<Layer>,
 }
 
-/// One layer of an engine.
+/// Layer of an engine, which is usually one kernel.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
@@ -45,7 +45,6 @@ pub struct LayerTensor {
     pub name: String,
     /// Element type: one of a contract's types, `i32`, or another type of one byte.
     pub dtype: String,
-    /// Extents, outermost first.
     pub shape: Vec<u64>,
 }
 

@@ -90,10 +90,8 @@ pub enum NetworkFileError {
 impl NetworkFile {
     /// Reads the network `name` from the network folder `folder`. For an engine folder, use
     /// [`EngineFolder::network`](super::EngineFolder::network), which also reads the built engine.
-    ///
-    /// # Errors
-    /// If a file is missing, the contract is unreadable or of another format, the graph does not match
-    /// the contract, or weights are missing or changed.
+    /// Fails if a file is missing, the contract is unreadable or of another format, the graph does
+    /// not match the contract, or weights are missing or changed.
     pub fn read(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let file = Self::exported(folder, name)?;
         // A single network without an export's summary has no record of its weight files.
@@ -103,10 +101,8 @@ impl NetworkFile {
         Ok(file)
     }
 
-    /// Compares the weight files with those recorded in `summary`.
-    ///
-    /// # Errors
-    /// If one is missing, has changed, or does not belong to the export.
+    /// Compares the weight files with those recorded in `summary`. Fails if one is missing, has
+    /// changed, or does not belong to the export.
     pub fn check_weights(&self, summary: &Summary) -> Result<(), NetworkFileError> {
         let locations = locations(&self.graph).map_err(|source| NetworkFileError::Graph {
             path: self.folder.join(format!("{}.onnx", self.contract.network)),
@@ -125,19 +121,14 @@ impl NetworkFile {
         Ok(())
     }
 
-    /// Reads the summary of an export, which lists its networks among others, from `folder`, a network
-    /// folder or an engine folder.
-    ///
-    /// # Errors
-    /// If the file is missing or unreadable.
+    /// Reads the summary of an export, which lists its networks among others, from `folder`, a
+    /// network folder or an engine folder. Fails if the file is missing or unreadable.
     pub fn summary(folder: &Path) -> Result<Summary, NetworkFileError> {
         Self::summary_with_sha256(folder).map(|(summary, _)| summary)
     }
 
-    /// Like [`summary`](Self::summary), and returns the lower-case SHA-256 of the file.
-    ///
-    /// # Errors
-    /// As [`summary`](Self::summary).
+    /// Like [`summary`](Self::summary), and returns the lower-case SHA-256 of the file. Fails like
+    /// [`summary`](Self::summary).
     pub fn summary_with_sha256(folder: &Path) -> Result<(Summary, String), NetworkFileError> {
         let path = folder.join(SUMMARY_FILE);
         let text = read(&path, LARGEST_JSON)?;
@@ -148,11 +139,9 @@ impl NetworkFile {
         }
     }
 
-    /// Reads the exported network `name` and ignores a built engine.
-    ///
-    /// # Errors
-    /// If a file is missing, the contract is unreadable or of another format, or the graph does not
-    /// match the contract or has fields that an export does not write.
+    /// Reads the exported network `name` and ignores a built engine. Fails if a file is missing,
+    /// the contract is unreadable or of another format, or the graph does not match the contract or
+    /// has fields that an export does not write.
     pub fn exported(folder: &Path, name: &str) -> Result<Self, NetworkFileError> {
         let path = folder.join(format!("{name}.json"));
         let text = read(&path, LARGEST_JSON)?;

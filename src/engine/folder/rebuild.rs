@@ -17,15 +17,13 @@ pub struct Rebuild {
     pub targets: Vec<Target>,
     /// `None` accepts the precision of the export.
     pub precision: Option<Precision>,
-    /// Engine folder to write.
     pub out: PathBuf,
 }
 
-/// Parameters of an export.
+/// Parameters of an export that must precede a build.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reexport {
     /// Summary with the checkpoint and the options.
     pub summary: Summary,
-    /// Network folder to write.
     pub out: PathBuf,
 }

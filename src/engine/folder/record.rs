@@ -22,7 +22,7 @@ pub(in crate::engine) const FORMAT: u32 = 2;
 /// Extension of engine files.
 pub(in crate::engine) const ENGINE_ENDING: &str = "engine";
 
-/// Extension of layer lists.
+/// Extension of files with a list of layers.
 pub(in crate::engine) const LAYERS_ENDING: &str = "layers.json";
 
 /// Extension of files with kernels that a library compiled in an engine's first run.
@@ -50,7 +50,7 @@ pub struct Key {
     /// Name and version of the library.
     pub library: String,
     pub precision: Precision,
-    /// Version of tandem.
+    /// Version of tandem that wrote it.
     pub tandem: String,
 }
 
@@ -88,7 +88,7 @@ pub struct FileRecord {
     /// Name in the engine folder.
     pub name: String,
     pub bytes: u64,
-    /// Lower-case SHA-256.
+    /// Lower-case hexadecimal SHA-256.
     pub sha256: String,
 }
 
@@ -96,7 +96,6 @@ pub struct FileRecord {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BuildRecord {
-    /// Wall-clock time.
     pub seconds: f64,
     pub predicted: Prediction,
     /// Peak resident memory, mapped weights included; `None` if the system does not report it.
@@ -110,7 +109,6 @@ pub struct BuildRecord {
 #[serde(deny_unknown_fields)]
 pub struct NetworkRecord {
     pub key: Key,
-    /// The engine file.
     pub engine: FileRecord,
     /// Converted weights of this engine alone, if the library wrote any.
     pub own_weights: Option<FileRecord>,
@@ -135,7 +133,7 @@ impl NetworkRecord {
 #[serde(deny_unknown_fields)]
 pub struct EngineRecord {
     pub format: u32,
-    /// Version of tandem.
+    /// Version of tandem that wrote it.
     pub tandem: String,
     /// Folder that the engines were built from.
     pub network_folder: PathBuf,

@@ -16,9 +16,8 @@ const HASHES_FILE: &str = "weight-hashes.json";
 pub(in crate::engine) struct ExternalData {
     /// File, relative to the graph's folder.
     pub(in crate::engine) location: String,
-    /// Offset of the first byte.
+    /// Offset of the first byte in the file.
     pub(in crate::engine) offset: u64,
-    /// Length in bytes.
     pub(in crate::engine) length: u64,
 }
 
@@ -47,13 +46,12 @@ impl ExternalData {
 pub struct WeightFile {
     /// Name of the link to `path` in the engine folder.
     pub name: String,
-    /// Canonical path.
+    /// Canonical path of the weight file.
     pub path: PathBuf,
     pub bytes: u64,
     /// Modification time (mtime), nanoseconds since the Unix epoch.
     pub modified_ns: i128,
-    /// Status change time (ctime), nanoseconds since the Unix epoch; zero in records of earlier
-    /// versions.
+    /// Status change time (ctime), nanoseconds since the Unix epoch; 0 in records of old versions.
     #[serde(default)]
     pub changed_ns: i128,
 }

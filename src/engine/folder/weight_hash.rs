@@ -15,7 +15,7 @@ use tandem_export::onnx::{ModelProto, TensorProto};
 use tandem_export::weights::{HashCache, hex};
 use tandem_files::open_regular;
 
-/// Size of one read, bytes.
+/// Number of bytes per read.
 const CHUNK: usize = 1 << 20;
 
 /// Error returned when the weights of a network cannot be listed or hashed.
@@ -69,12 +69,10 @@ pub struct WeightHasher<'a> {
 }
 
 impl WeightHasher<'_> {
-    /// Returns the lower-case SHA-256 over name, type, shape and values of each weight of `file`, in
-    /// the order of the graph. `progress` receives the hashed and the total bytes; it is not called if
-    /// the hash is cached.
-    ///
-    /// # Errors
-    /// If the graph or a weight file cannot be read, a file is too short, or hashing was canceled.
+    /// Returns the lower-case SHA-256 over name, type, shape and values of each weight of `file`,
+    /// in the order of the graph. `progress` receives the hashed and the total bytes; it is not
+    /// called if the hash is cached. Fails if the graph or a weight file cannot be read, a file is
+    /// too short, or hashing was canceled.
     pub fn hash(
         &self,
         file: &NetworkFile,

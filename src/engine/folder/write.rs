@@ -137,7 +137,7 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
     text
 }
 
-/// Writes a file atomically.
+/// Replaces a file atomically by `bytes`.
 pub(in crate::engine) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     tandem_files::write(path, bytes).map_err(FileError::at("write", path))
 }

@@ -46,7 +46,7 @@ impl Default for CpuOptions {
     }
 }
 
-/// ONNX Runtime on the CPU.
+/// ONNX Runtime on the CPU of this machine.
 pub struct OnnxRuntime {
     environment: ort::environment::Environment,
     library: PathBuf,
@@ -82,11 +82,7 @@ pub enum OpenError {
         "cannot load {name} ({reason}); the CUDA provider needs cuDNN 9 for CUDA 13: install it, or add \
          its folder to LD_LIBRARY_PATH"
     )]
-    NoCudnn {
-        /// File that was opened.
-        name: String,
-        reason: String,
-    },
+    NoCudnn { name: String, reason: String },
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
     #[error(
@@ -130,10 +126,8 @@ pub(super) fn environment(
 }
 
 impl OnnxRuntime {
-    /// Finds or fetches the library and loads it, on the first call of the process.
-    ///
-    /// # Errors
-    /// If the library cannot be found, fetched or loaded.
+    /// Finds or fetches the library and loads it, on the first call of the process. Fails if the
+    /// library cannot be found, fetched or loaded.
     pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let (environment, library) = environment(|| {
             let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
@@ -153,10 +147,8 @@ impl OnnxRuntime {
     /// [`Engine::end_operator_profile`]. The profiles remain in `folder`, which is created if needed:
     /// one file per engine, which trace viewers open.
     ///
-    /// Profiled runs are slower by microseconds per operator.
-    ///
-    /// # Errors
-    /// If the folder cannot be created.
+    /// Profiled runs are slower by microseconds per operator. Fails if the folder cannot be
+    /// created.
     pub fn with_operator_profile(mut self, folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         self.profiles = Some(folder.canonicalize()?);

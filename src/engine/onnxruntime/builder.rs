@@ -35,8 +35,7 @@ const CHUNK: usize = 1 << 20;
 /// Memory of the library itself, independent of the network, bytes.
 const LIBRARY_BYTES: u64 = 96 << 20;
 
-/// Simultaneous copies of a graph in memory: decoded and encoded messages, those of the library and
-/// of its optimizers.
+/// Simultaneous copies of a graph in memory: messages, and those of the library and its optimizers.
 const GRAPH_COPIES: u64 = 16;
 
 /// Simultaneous copies of widened weights in memory: decoded and encoded messages, and the library's.

@@ -31,8 +31,7 @@ use tandem_export::contract::Contract;
 /// Options of engines on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct CudaOptions {
-    /// Limit of the library's arena for intermediate results, bytes, without weights; `None` for no
-    /// limit.
+    /// Limit of the arena for intermediate results, bytes, without weights; `None` for no limit.
     pub memory_limit: Option<usize>,
 }
 
@@ -50,12 +49,10 @@ pub struct OnnxRuntimeCuda {
 }
 
 impl OnnxRuntimeCuda {
-    /// Finds or fetches the library for GPUs (256 MB) and loads it, on the first call of the process.
-    /// `progress` receives a line when a fetch begins.
-    ///
-    /// # Errors
-    /// If the library cannot be found, fetched or loaded, or has no CUDA provider, cuDNN does not load,
-    /// this process has loaded the library for the CPU, or the stream belongs to another device.
+    /// Finds or fetches the library for GPUs (256 MB) and loads it, on the first call of the
+    /// process. `progress` receives a line when a fetch begins. Fails if the library cannot be
+    /// found, fetched or loaded, or has no CUDA provider, cuDNN does not load, this process has
+    /// loaded the library for the CPU, or the stream belongs to another device.
     pub fn open(
         device: CudaDevice,
         stream: Arc<dyn Stream>,

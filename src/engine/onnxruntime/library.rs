@@ -2,7 +2,7 @@
 
 use crate::engine::library::{Library, Wheel};
 
-/// ONNX Runtime for the CPU.
+/// ONNX Runtime that supports only the CPU.
 pub const LIBRARY: &Library = &Library {
     name: "ONNX Runtime",
     version: "1.32.0",
@@ -14,8 +14,8 @@ pub const LIBRARY: &Library = &Library {
 };
 
 /// ONNX Runtime for NVIDIA GPUs, which also supports the CPU. Its CUDA provider needs cuBLAS, cuRAND and
-/// the runtime of CUDA 13, and cuDNN 9 for convolutions; they are not in the package and must be on the
-/// system loader's path.
+/// the runtime of CUDA 13, and cuDNN 9 for convolutions. They are not in the package; the system's
+/// loader must find them.
 pub const GPU_LIBRARY: &Library = &Library {
     name: "ONNX Runtime GPU",
     version: "1.31.1",

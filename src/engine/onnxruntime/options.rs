@@ -4,8 +4,7 @@ use super::error::SessionError;
 use ort::session::builder::SessionBuilder;
 use std::path::Path;
 
-/// Makes the library write its optimized graph to `graph` and the weights to the file `weights` in the
-/// same folder.
+/// Makes the library write its optimized graph to `graph` and the weights to `weights` in its folder.
 pub(super) fn with_optimized_model(
     builder: SessionBuilder,
     graph: &Path,

@@ -38,8 +38,7 @@ impl Parts {
         &self.0
     }
 
-    /// Returns the part in a name. The library adds a prefix to the name of a node that it fuses:
-    /// `fused layer.0/add`.
+    /// Returns the part in a name. The library prefixes names of fused nodes: `fused layer.0/add`.
     fn named<'a>(&self, name: &'a str) -> Option<&'a str> {
         let scope = name.split_once('/')?.0;
         let last = scope.rsplit(' ').next().unwrap_or(scope);

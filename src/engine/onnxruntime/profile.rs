@@ -83,8 +83,7 @@ impl ProfileFiles {
 pub(super) struct Profiling {
     parts: Parts,
     graph: Vec<AttributedNode>,
-    /// False after the profile was ended. Runs hold the read lock, so that the profile does not end
-    /// during a run.
+    /// False after the profile was ended. Runs hold the read lock, which delays the end of the profile.
     open: RwLock<bool>,
 }
 
@@ -99,8 +98,7 @@ impl Profiling {
         unpoisoned(self.open.read())
     }
 
-    /// Ends the profile and returns the times after the first `warm_up` runs; `None` if it was ended
-    /// before.
+    /// Ends the profile and returns times without the first `warm_up` runs; `None` if already ended.
     pub(super) fn end(
         &self,
         network: &str,

@@ -35,7 +35,7 @@ pub(super) fn element_type(dtype: DType) -> ElementType {
     }
 }
 
-/// Memory of one tensor.
+/// Address and length of a tensor's memory.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
     pub(super) address: *mut c_void,

@@ -93,7 +93,7 @@ impl Engine for CpuEngine {
     }
 }
 
-/// Session on the CPU.
+/// Session of a network on the CPU.
 struct CpuSession {
     engine: Arc<CpuEngine>,
     inputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,

@@ -25,7 +25,7 @@ pub(super) struct Trace {
     pub(super) cut_short: bool,
 }
 
-/// Node in a profile.
+/// Node of the library's graph in a profile.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct TracedNode {
     /// Index of the node in the library's graph.
@@ -53,7 +53,7 @@ struct Event {
     cat: String,
     name: String,
     tid: u64,
-    /// Microseconds.
+    /// Duration in microseconds.
     dur: u64,
     #[serde(default)]
     args: Arguments,

@@ -36,10 +36,10 @@ pub(super) struct Weights {
     root: PathBuf,
 }
 
-/// Mapped weight file.
+/// Weight file that is mapped into memory.
 struct WeightFile {
     bytes: MappedFile,
-    /// Canonical path.
+    /// Canonical path of the file.
     path: PathBuf,
 }
 

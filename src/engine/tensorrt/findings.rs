@@ -21,8 +21,7 @@ pub struct LayerFindings {
     /// Launches by the floating-point types of inputs and outputs, such as `bf16` or `bf16 f32`; the
     /// key is empty for layers with integers only.
     pub launches_by_types: BTreeMap<String, usize>,
-    /// Layers that only synchronize streams within the engine. There should be none, since an engine
-    /// runs on a single stream.
+    /// Layers that only synchronize streams within the engine; expected empty, as it has one stream.
     pub orders_streams: Vec<String>,
     /// Layers that expand a weight to a larger form before the product that reads it, so that each run
     /// writes and reads the larger form.
@@ -31,8 +30,7 @@ pub struct LayerFindings {
     pub attention_kernels: usize,
     /// Attentions in the order of the graph.
     pub attention: Vec<AttentionFinding>,
-    /// Bytes of the engine's constants and of the graph's weights by element type; shared tensors count
-    /// once.
+    /// Bytes of the engine's constants and the graph's weights by element type, shared ones counted once.
     pub weights: BTreeMap<String, WeightBytes>,
     /// Number of checked weights of matrix products and convolutions.
     pub weights_checked: usize,
@@ -103,7 +101,7 @@ pub struct ExpandedWeight {
     pub nodes: Vec<String>,
     /// Layers that read the result.
     pub read_by: Vec<String>,
-    /// Size of the result.
+    /// Size of the expanded weight.
     pub bytes: u64,
 }
 
@@ -111,10 +109,10 @@ pub struct ExpandedWeight {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct OtherType {
     pub layer: String,
-    /// Graph nodes of the layer.
+    /// Graph nodes that the layer computes.
     pub nodes: Vec<String>,
     pub dtype: String,
-    /// Types in the graph.
+    /// Types in the graph at these nodes.
     pub graph: Vec<String>,
 }
 
@@ -124,10 +122,8 @@ pub struct OtherType {
 pub struct GraphError(#[from] prost::DecodeError);
 
 impl LayerReport {
-    /// Compares the layers with `graph`, the ONNX file that the engine was built from.
-    ///
-    /// # Errors
-    /// If `graph` is not an ONNX file.
+    /// Compares the layers with `graph`, the ONNX file that the engine was built from. Fails if
+    /// `graph` is not an ONNX file.
     pub fn findings(&self, graph: &[u8]) -> Result<LayerFindings, GraphError> {
         let graph = ModelProto::decode(graph)?.graph.unwrap_or_default();
         let types = Types::of(&graph.input, &graph.output, &graph.value_info, &graph.initializer);
@@ -251,7 +247,7 @@ fn is_large(constant: &LayerTensor) -> bool {
     constant.shape.iter().filter(|&&extent| extent > 1).count() > 1
 }
 
-/// Returns whether a node stands for an attention: the operator or the softmax of an expanded one.
+/// Returns whether a node identifies an attention: the operator, or the softmax of an expanded one.
 fn is_attention(node: &NodeProto) -> bool {
     matches!(node.op_type(), "Attention" | "Softmax")
 }
@@ -281,16 +277,14 @@ fn changed(
     Some(ChangedWeight { node, weight, dtype: dtype.to_owned(), elements, found })
 }
 
-/// Returns the floating-point types of a layer's inputs and outputs and, with `constants`, of its
-/// constants except scalars.
+/// Returns the floating-point types of inputs and outputs and, with `constants`, of constant arrays.
 fn float_types(layer: &Layer, constants: bool) -> BTreeSet<&str> {
     let held = layer.constants.iter().filter(|held| constants && held.elements() > 1);
     let tensors = layer.inputs.iter().chain(&layer.outputs).chain(held);
     tensors.map(|t| t.dtype.as_str()).filter(|dtype| float_bytes(dtype).is_some()).collect()
 }
 
-/// Returns the size of a floating-point or quantized element, bytes; `None` for the integer types that
-/// occur in graphs.
+/// Returns the bytes of a floating-point or quantized element; `None` for integer types of graphs.
 fn float_bytes(dtype: &str) -> Option<u64> {
     match dtype {
         "f32" => Some(4),
@@ -356,8 +350,7 @@ impl Types {
     }
 }
 
-/// Types of values before and after casts. A layer lists the node after a cast, but not always the
-/// cast itself.
+/// Types of values before and after casts. A layer lists the node after a cast, but not every cast.
 struct Casts(BTreeMap<String, Vec<String>>);
 
 impl Casts {

@@ -28,10 +28,8 @@ pub enum PredictionError {
     Length { network: String, weight: String },
 }
 
-/// Predicts the resources for building `file` from the size of its weights and its nodes.
-///
-/// # Errors
-/// If the graph is not ONNX, or a weight has no length.
+/// Predicts the resources for building `file` from the size of its weights and its nodes. Fails if
+/// the graph is not ONNX, or a weight has no length.
 pub fn predict(file: &NetworkFile) -> Result<Prediction, PredictionError> {
     let network = &file.contract.network;
     let model = ModelProto::decode(file.graph.as_slice())

@@ -9,7 +9,7 @@ use crate::device::{Device, DeviceError, Stream};
 use crate::engine::{Backend, Builder, BuiltNetwork, Engine, Key, LoadError, NetworkFile, Target};
 use std::sync::Arc;
 
-/// TensorRT on one GPU.
+/// TensorRT on one GPU of this machine.
 pub struct TensorRtOnGpu {
     pub(super) library: TensorRt,
     pub(super) device: CudaDevice,
@@ -18,10 +18,7 @@ pub struct TensorRtOnGpu {
 }
 
 impl TensorRt {
-    /// Creates a back end for `device`.
-    ///
-    /// # Errors
-    /// If the device is lost.
+    /// Creates a back end for `device`. Fails if the device is lost.
     pub fn on(&self, device: CudaDevice) -> Result<TensorRtOnGpu, DeviceError> {
         let stream = device.streams(None)?.slow;
         Ok(TensorRtOnGpu { library: self.clone(), device, stream })

@@ -60,9 +60,9 @@ pub struct BuildReport {
     /// Name and version of the library.
     pub library: String,
     pub targets: Vec<&'static str>,
-    /// Time to parse the graph.
+    /// Time for parsing the graph file.
     pub parse_ns: u64,
-    /// Time to compile the network.
+    /// Time for compiling the network.
     pub build_ns: u64,
     pub engine_bytes: u64,
     /// Peak resident memory of the process during the build, library and mapped weights included;
@@ -102,7 +102,7 @@ pub enum BuildError {
     )]
     Contract {
         network: String,
-        /// "input" or "output".
+        /// Side of the network, "input" or "output".
         what: &'static str,
         name: String,
         expected: String,
@@ -126,12 +126,9 @@ pub enum BuildError {
 impl TensorRt {
     /// Builds one engine for all targets of `request` and writes it to `into`.
     ///
-    /// The library reads the graph from its folder, to which weight locations are relative. It prints a
-    /// line to the terminal when its compiler fails.
-    ///
-    /// # Errors
-    /// If the library rejects the graph, the build is canceled, or writing fails; a part of the engine
-    /// may then be written.
+    /// The library reads the graph from its folder, to which weight locations are relative. It
+    /// prints a line to the terminal when its compiler fails. Fails if the library rejects the
+    /// graph, the build is canceled, or writing fails; a part of the engine may then be written.
     pub fn build(
         &self,
         file: &NetworkFile,
@@ -195,7 +192,7 @@ struct Compiled {
     network_layers: u32,
 }
 
-/// Build in progress.
+/// Build of one network in progress.
 struct Job<'a> {
     library: String,
     file: &'a NetworkFile,

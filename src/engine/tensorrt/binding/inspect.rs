@@ -8,10 +8,7 @@ use trtx::{LayerInformationFormat, Logger, Runtime};
 
 impl TensorRt {
     /// Loads an engine onto the GPU of this machine and returns the library's description of its
-    /// layers, as JSON.
-    ///
-    /// # Errors
-    /// If the machine has no GPU, or `engine` is not an engine for it.
+    /// layers, as JSON. Fails if the machine has no GPU, or `engine` is not an engine for it.
     pub fn inspect(&self, network: &str, engine: &[u8]) -> Result<String, LoadError> {
         let messages = Messages::default();
         let refused = |error: trtx::Error| {

@@ -49,8 +49,7 @@ fn tensor(text: &str) -> Option<LayerTensor> {
     Some(LayerTensor { name: name.to_owned(), dtype: dtype_name(dtype), shape })
 }
 
-/// Converts the library's name of an element type to tandem's; unknown types keep their names in lower
-/// case.
+/// Converts the library's name of an element type to tandem's; unknown names become lower case.
 fn dtype_name(dtype: &str) -> String {
     match dtype {
         "Float" => "f32".into(),

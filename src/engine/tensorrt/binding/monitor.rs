@@ -20,9 +20,8 @@ pub struct Progress<'a> {
     pub phase: &'a str,
     /// Number of enclosing phases; 0 for the build itself.
     pub depth: u32,
-    /// Completed steps of the phase.
+    /// Completed steps of the phase, of `steps`.
     pub step: u32,
-    /// Total steps of the phase.
     pub steps: u32,
 }
 

@@ -24,7 +24,7 @@ const COMPILED_AGAINST: Version = if cfg!(feature = "tensorrt-enterprise") {
     Version { major: 1, minor: 7, patch: 0 }
 };
 
-/// Version of a library.
+/// Version of a TensorRT library.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version {
     /// TensorRT-RTX counts from 1, TensorRT is at 10 and 11.
@@ -89,18 +89,14 @@ static LOADED: Mutex<Option<TensorRt>> = Mutex::new(None);
 
 impl TensorRt {
     /// Finds or fetches the library and loads it. `progress` receives a line when a fetch begins.
-    ///
-    /// # Errors
-    /// If the library cannot be found, fetched or loaded, or this build does not support it.
+    /// Fails if the library cannot be found, fetched or loaded, or this build does not support it.
     pub fn open(progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
         Self::open_file(&path)
     }
 
     /// Loads the library from `path`, a file of any name; its ONNX parser is in the same folder.
-    ///
-    /// # Errors
-    /// If the library is damaged, of another flavor or too old, or does not load.
+    /// Fails if the library is damaged, of another flavor or too old, or does not load.
     pub fn open_file(path: &Path) -> Result<Self, OpenError> {
         let path = path
             .canonicalize()

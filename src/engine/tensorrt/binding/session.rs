@@ -22,7 +22,7 @@ use tandem_export::contract::{Contract, TensorSpec};
 /// slots, and the vision features of each frame of a history.
 const KNOWN_SETS: usize = 32;
 
-/// Session on a GPU.
+/// Session of a network on a GPU.
 pub(super) struct GpuSession {
     on_stream: Option<Bound>,
     on_host: Option<(Bound, Staging)>,
@@ -33,7 +33,7 @@ pub(super) struct GpuSession {
 /// Execution context with the tensors that it is bound to.
 struct Bound {
     context: Context,
-    /// Address of the stream.
+    /// Address of the CUDA stream.
     stream: usize,
     /// Present address of each tensor in the context, inputs first.
     addresses: Vec<usize>,
