@@ -182,7 +182,7 @@ fn prefault_outside_the_main_thread_is_reported() {
         let options = RealTimeOptions { prefault_mib: Some(100), ..RealTimeOptions::default() };
         let outcome = options.apply_process().prefault_mib.unwrap();
         assert_eq!(outcome.had, Some(48));
-        assert!(outcome.why_not.unwrap().contains("not the main one"));
+        assert!(outcome.why_not.unwrap().contains("other than the main one"));
     });
 }
 

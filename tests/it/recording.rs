@@ -170,7 +170,7 @@ fn one_front_camera_keeps_the_old_topics() {
 }
 
 #[test]
-#[should_panic(expected = "suite names the camera")]
+#[should_panic(expected = "camera is in the recording's suite")]
 fn image_of_an_unnamed_camera_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("other.mcap");

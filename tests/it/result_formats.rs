@@ -157,8 +157,8 @@ fn numbers_instead_of_messages_are_an_efficiency_error() {
     let place = place_with_220_routes();
     let results = case("results/speed_messages_are_numbers");
     let text = printed(place.path(), &score(&results, &[]), 1);
-    let expected = "efficiency: none: RouteScenario_1711_rep0: the minimum-speed message 55.2 holds \
-                    no percentage";
+    let expected = "efficiency: n/a: RouteScenario_1711_rep0: the minimum-speed message 55.2 \
+                    contains no percentage";
     assert!(text.contains(expected), "{text}");
 }
 
