@@ -9,7 +9,7 @@
 //! that the user names is accepted if it is as long as its ELF headers require.
 
 use super::elf;
-use crate::process::{Ended, Program};
+use crate::process::{Program, ProgramOutput};
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -389,7 +389,7 @@ fn download(
     let mut arguments: Vec<&OsStr> = fixed.split(' ').map(OsStr::new).collect();
     arguments.extend(["--platform", wheel.platform, "--dest"].map(OsStr::new));
     arguments.extend([scratch.as_os_str(), OsStr::new("--requirement"), requirements.as_os_str()]);
-    let Ended { status, stderr, .. } = places
+    let ProgramOutput { status, stderr, .. } = places
         .python
         .run(&arguments, scratch, wheel.time_limit(), waiting)
         .map_err(|error| error.to_string())?;
@@ -423,7 +423,7 @@ fn extract(places: &Places, package: &Path, into: &Path, limit: Duration) -> Res
     arguments.extend([package.as_os_str(), into.as_os_str()]);
     arguments.extend(files.iter().map(OsStr::new));
     let scratch = package.parent().expect("pip wrote it to the scratch folder");
-    let Ended { status, stderr, .. } = places
+    let ProgramOutput { status, stderr, .. } = places
         .python
         .run(&arguments, scratch, limit, &mut |_| {})
         .map_err(|error| error.to_string())?;

@@ -1,9 +1,8 @@
-//! Starting other people's programs.
+//! Starts external programs in a controlled environment.
 //!
-//! A program that tandem starts gets nothing that the caller's surroundings could put under it: it
-//! runs in a folder that its caller made for it, is found in absolute folders of `PATH` only, and
-//! does not see variables through which code is loaded. It has a time limit, and it never outlives
-//! this process, however this process ends.
+//! A program runs in a folder that its caller created for it, is searched only in absolute folders of
+//! `PATH`, and does not receive environment variables through which code is loaded. It has a time limit
+//! and is killed when this process ends for any reason.
 
 use crate::timing::Stopwatch;
 use std::ffi::{OsStr, OsString};
@@ -14,32 +13,28 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Time between two looks at a running program.
+/// Poll period while a program runs.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Longest wait for the output of a program that has ended: another program may hold its pipes.
+/// Longest wait for the output of a program that has ended: another program may have its pipes open.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A program of this machine.
+/// Program on this machine.
 #[derive(Clone, Debug)]
 pub struct Program {
     path: PathBuf,
 }
 
-/// The result of a program that ended in time.
+/// Exit status and output of a program that ended within its time limit.
 #[derive(Debug)]
-pub struct Ended {
-    /// How it ended.
+pub struct ProgramOutput {
     pub status: ExitStatus,
-    /// Its standard output.
     pub stdout: String,
-    /// Its standard error.
     pub stderr: String,
 }
 
-/// Error returned when a program could not be run to its end.
+/// Error returned when a program could not be started or did not end in time.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ProgramError {
     #[error("cannot start {}: {source}", path.display())]
     Start { path: PathBuf, source: io::Error },
@@ -48,8 +43,8 @@ pub enum ProgramError {
 }
 
 impl Program {
-    /// Finds `name` in the absolute folders of `PATH`. A relative one depends on the current folder,
-    /// which may hold anybody's files.
+    /// Finds `name` in the absolute folders of `PATH`. Relative folders depend on the current folder,
+    /// which may contain files of other users.
     pub fn find(name: &str) -> Option<Self> {
         let path = search_path()?;
         std::env::split_paths(&path).map(|folder| folder.join(name)).find_map(|path| {
@@ -58,24 +53,21 @@ impl Program {
         })
     }
 
-    /// The program in the file `path`.
+    /// Refers to the program in the file `path`.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
     /// Runs the program in `folder`, which should be empty and private, without standard input.
-    /// After `limit` it is killed, with all processes that it started. `waiting` is called while it
-    /// runs, with the time that has passed.
-    ///
-    /// # Errors
-    /// If it cannot be started, or does not end in time.
+    /// After `limit` it is killed with all processes that it started. `waiting` is called while it
+    /// runs, with the elapsed time. Fails if it cannot be started, or does not end in time.
     pub fn run(
         &self,
         arguments: &[&OsStr],
         folder: &Path,
         limit: Duration,
         waiting: &mut dyn FnMut(Duration),
-    ) -> Result<Ended, ProgramError> {
+    ) -> Result<ProgramOutput, ProgramError> {
         let refused = |source| ProgramError::Start { path: self.path.clone(), source };
         if !self.path.is_file() {
             return Err(refused(io::ErrorKind::NotFound.into()));
@@ -100,7 +92,7 @@ impl Program {
             let passed = watch.elapsed();
             if passed >= limit {
                 drop(lifeline);
-                // It may have ended by itself just now.
+                // Fails if the program has just ended by itself.
                 let _ = child.kill();
                 child.wait().map_err(refused)?;
                 return Err(ProgramError::TimedOut { path: self.path.clone(), limit });
@@ -109,13 +101,13 @@ impl Program {
             watch.sleep_until(passed + POLL);
         };
         drop(lifeline);
-        Ok(Ended { status, stdout: text_of(&stdout), stderr: text_of(&stderr) })
+        Ok(ProgramOutput { status, stdout: text_of(&stdout), stderr: text_of(&stderr) })
     }
 }
 
-/// Runs `program` in a process group of its own, which is killed when the write end of its standard
-/// input closes: when the run is over, and in any case when this process ends, by whatever signal.
-/// The shell that waits for that stays behind in the group; the program replaces the other one.
+/// Runs `program` in a new process group that is killed when the write end of its standard input
+/// closes: when the run is over, or when this process ends, by any signal. A background shell in the
+/// group waits for that; the program replaces the other shell.
 #[cfg(unix)]
 fn supervised(program: &Path, arguments: &[&OsStr]) -> Command {
     use std::os::unix::process::CommandExt;
@@ -134,7 +126,7 @@ fn supervised(program: &Path, arguments: &[&OsStr]) -> Command {
     command
 }
 
-/// Variables through which loaders, shells and Python load code, Python's being all that begin so.
+/// Variables through which loaders and shells load code, and the prefix of Python's variables.
 const CODE_VARIABLES: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "ENV", "BASH_ENV"];
 const PYTHON_VARIABLES: &str = "PYTHON";
 
@@ -152,7 +144,7 @@ fn clean(command: &mut Command) {
     }
 }
 
-/// `PATH` without its relative folders.
+/// Returns `PATH` without its relative folders.
 #[expect(clippy::disallowed_methods, reason = "programs are found in the environment's folders")]
 fn search_path() -> Option<OsString> {
     let path = std::env::var_os("PATH")?;
@@ -171,13 +163,13 @@ fn is_executable(_: &Path) -> bool {
     true
 }
 
-/// Reads a pipe to its end on a thread of its own, so that the program never waits for a reader.
+/// Reads a pipe to its end on a separate thread, so that the program never blocks on a full pipe.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> io::Result<Receiver<Vec<u8>>> {
     let (send, receive) = sync_channel(1);
-    let mut pipe = pipe.expect("the pipe was asked for");
+    let mut pipe = pipe.expect("the command was configured with this pipe");
     thread::Builder::new().name("program output".to_owned()).spawn(move || {
         let mut bytes = Vec::new();
-        // A pipe that fails gives what it gave so far.
+        // After an error, the bytes read so far are returned.
         let _ = pipe.read_to_end(&mut bytes);
         let _ = send.send(bytes);
     })?;
@@ -200,7 +192,7 @@ mod tests {
         Program::find("sh").expect("every system has a shell")
     }
 
-    fn run(script: &str, folder: &Path, limit: Duration) -> Result<Ended, ProgramError> {
+    fn run(script: &str, folder: &Path, limit: Duration) -> Result<ProgramOutput, ProgramError> {
         sh().run(&["-c".as_ref(), script.as_ref()], folder, limit, &mut |_| {})
     }
 
@@ -213,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_program_sees_its_folder_and_no_variable_that_loads_code() {
+    fn program_gets_its_folder_and_no_code_loading_variables() {
         let folder = tempfile::tempdir().unwrap();
         let ended = run("pwd -P; env", folder.path(), MINUTE).unwrap();
         let place = folder.path().canonicalize().unwrap();
@@ -231,17 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_the_search_path_are_absolute() {
+    fn search_path_has_only_absolute_folders() {
         let path = search_path().unwrap();
         assert!(std::env::split_paths(&path).all(|folder| folder.is_absolute()));
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_with_its_children() {
+    fn program_that_hangs_is_killed_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
         let script = "sleep 1000 & echo $! > child; echo $$ > program; wait";
         let started = folder.path().join("program");
-        // The limit passes only once both run.
+        // The callback blocks until both processes run, before the limit is checked again.
         let error = sh()
             .run(
                 &["-c".as_ref(), script.as_ref()],
@@ -261,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Waits until the process has ended; one that nobody reaped has.
+    /// Waits until the process has ended; zombies count as ended.
     fn gone(id: &str) {
         let watch = Stopwatch::start();
         let runs = || {
@@ -269,13 +261,13 @@ mod tests {
             stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
         };
         while runs() {
-            assert!(watch.elapsed() < MINUTE, "process {id} is still there");
+            assert!(watch.elapsed() < MINUTE, "process {id} is still running");
             thread::sleep(POLL);
         }
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn missing_program_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let program = Program::at(folder.path().join("nothing"));
         let error = program.run(&[], folder.path(), MINUTE, &mut |_| {}).unwrap_err().to_string();

@@ -2,19 +2,19 @@
 
 use super::{DType, Element};
 
-/// The unit of allocation: one cache line, so that every tensor starts on one.
+/// Unit of allocation: one cache line, so that each tensor starts on a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-// SAFETY: 64 plain bytes, no padding (size equals alignment), every bit pattern valid.
+// SAFETY: `Line` is 64 plain bytes without padding (size equals alignment); every bit pattern is valid.
 #[expect(unsafe_code, reason = "bytemuck cannot derive Pod for an over-aligned struct")]
 unsafe impl bytemuck::Zeroable for Line {}
 // SAFETY: as above.
 #[expect(unsafe_code, reason = "bytemuck cannot derive Pod for an over-aligned struct")]
 unsafe impl bytemuck::Pod for Line {}
 
-/// A dense, row-major tensor that owns its memory at a fixed, 64-byte aligned address.
+/// Dense, row-major tensor that owns its memory at a fixed, 64-byte aligned address.
 pub struct HostTensor {
     dtype: DType,
     shape: Vec<usize>,
@@ -22,78 +22,69 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
-    /// A tensor of zeros.
+    /// Allocates a tensor filled with zeros.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Self {
         let bytes = shape.iter().product::<usize>() * dtype.size();
         let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
         Self { dtype, shape: shape.to_vec(), lines }
     }
 
-    /// A tensor holding a copy of `values`.
-    ///
-    /// # Panics
-    /// If `values` does not fill `shape` exactly.
+    /// Allocates a tensor with a copy of `values`. Panics if `values` does not fill `shape` exactly.
     pub fn from_slice<T: Element>(shape: &[usize], values: &[T]) -> Self {
         let mut tensor = Self::zeros(T::DTYPE, shape);
         tensor.as_mut_slice::<T>().copy_from_slice(values);
         tensor
     }
 
-    /// Element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
-    /// Dimensions, outermost first.
+    /// Returns the dimensions, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// True if some dimension is zero.
+    /// Returns whether some dimension is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The raw bytes, row-major, native endian.
+    /// Returns the raw bytes, row-major, native endian.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.lines)[..self.len() * self.dtype.size()]
     }
 
-    /// The raw bytes, for writing.
+    /// Returns the raw bytes for writing.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.len() * self.dtype.size();
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]
     }
 
-    /// The elements.
-    ///
-    /// # Panics
-    /// If `T` is not this tensor's element type.
+    /// Returns the elements. Panics if `T` is not this tensor's element type.
     pub fn as_slice<T: Element>(&self) -> &[T] {
         assert_eq!(T::DTYPE, self.dtype, "read as another element type");
         bytemuck::cast_slice(self.bytes())
     }
 
-    /// The elements, for writing.
-    ///
-    /// # Panics
-    /// If `T` is not this tensor's element type.
+    /// Returns the elements for writing. Panics if `T` is not this tensor's element type.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
         assert_eq!(T::DTYPE, self.dtype, "written as another element type");
         bytemuck::cast_slice_mut(self.bytes_mut())
     }
 
-    /// A borrowed view of the whole tensor.
+    /// Returns a borrowed view of the tensor.
     pub fn view(&self) -> TensorView<'_> {
         TensorView { dtype: self.dtype, shape: &self.shape, bytes: self.bytes() }
     }
 
-    /// A borrowed view of the whole tensor, for writing.
+    /// Returns a borrowed view of the tensor for writing.
     pub fn view_mut(&mut self) -> TensorViewMut<'_> {
         let len = self.len() * self.dtype.size();
         let bytes = &mut bytemuck::cast_slice_mut(&mut self.lines)[..len];
@@ -101,10 +92,9 @@ impl HostTensor {
     }
 }
 
-/// Borrowed tensor memory, for reading.
+/// Borrowed tensor memory for reading.
 #[derive(Clone, Copy)]
 pub struct TensorView<'a> {
-    /// Element type.
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
@@ -112,9 +102,8 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Borrowed tensor memory, for writing.
+/// Borrowed tensor memory for writing.
 pub struct TensorViewMut<'a> {
-    /// Element type.
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
@@ -127,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_start_on_a_cache_line_and_hold_what_they_were_given() {
+    fn tensor_is_aligned_and_contains_the_given_values() {
         let tensor = HostTensor::from_slice(&[2, 3], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(tensor.bytes().as_ptr().align_offset(64), 0);
         assert_eq!(tensor.bytes().len(), 24);
@@ -136,12 +125,12 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "another element type")]
-    fn reading_as_another_type_panics() {
+    fn read_as_another_type_panics() {
         HostTensor::zeros(DType::F32, &[4]).as_slice::<i64>();
     }
 
     #[test]
-    fn an_empty_tensor_has_no_bytes() {
+    fn empty_tensor_has_no_bytes() {
         assert!(HostTensor::zeros(DType::F32, &[0, 4]).bytes().is_empty());
     }
 }

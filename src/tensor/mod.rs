@@ -1,16 +1,16 @@
 //! Shapes, element types and host tensors.
 //!
-//! A [`HostTensor`] owns 64-byte aligned memory whose address never changes, so that an engine may
-//! bind to it once; a [`TensorView`] is a borrowed reading of such memory. Shapes are row-major.
+//! A [`HostTensor`] owns 64-byte aligned memory at a fixed address, so that an engine can bind to it
+//! once; a [`TensorView`] borrows such memory for reading. Tensors are row-major.
 
 mod host;
 
 pub use host::{HostTensor, TensorView, TensorViewMut};
 pub use tandem_export::dtype::DType;
 
-/// A Rust type that is the element of a tensor.
+/// Rust type of a tensor's elements.
 pub trait Element: bytemuck::Pod + Send + Sync + 'static {
-    /// The element type as it is named in contracts and files.
+    /// Element type as named in contracts and files.
     const DTYPE: DType;
 }
 

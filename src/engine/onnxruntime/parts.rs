@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_of_an_inlined_function_belong_to_the_part_of_its_result() {
+    fn inlined_function_belongs_to_the_part_of_its_result() {
         let nodes = [
             node("Add", "a/add", &["x"], &["a/add"]),
             node("Cast", "", &["one"], &["inlined_alpha"]),

@@ -177,7 +177,7 @@ impl LayerReport {
                 .flat_map(|node| node.input.iter().chain(&node.output))
                 .flat_map(|value| casts.types_around(value, &types))
                 .collect();
-            // The library inserted layers without nodes, so there is no type to compare with.
+            // The library inserted layers without nodes, so they have no expected type.
             if layer.nodes.is_empty() {
                 continue;
             }
