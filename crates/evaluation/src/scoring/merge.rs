@@ -48,24 +48,24 @@ pub enum MergeError {
     },
     /// A key is missing, or its value has another type.
     #[error(
-        "{file}: {place} has no usable {key:?}: this is not a result file of Bench2Drive, or it \
+        "{file}: {record} has no usable {key:?}: this is not a result file of Bench2Drive, or it \
          is truncated; remove it, or evaluate its routes again"
     )]
     Missing {
         file: String,
-        /// Route id of the record, or "the file".
-        place: String,
+        /// Official name of the record, or "the file".
+        record: String,
         key: &'static str,
     },
     /// A score outside its range.
     #[error(
-        "{file}: {key} of {place} is {found}, expected a number from 0 to {most}: the file was \
+        "{file}: {key} of {record} is {found}, expected a number from 0 to {most}: the file was \
          edited or damaged; evaluate the route again"
     )]
     Range {
         file: String,
         /// Official name of the record.
-        place: String,
+        record: String,
         key: &'static str,
         found: String,
         most: f64,
@@ -121,9 +121,9 @@ impl FoundRecord {
 
     fn new(file: &str, value: Value, form: Form) -> Result<Self, MergeError> {
         let name = value.get("route_id").and_then(Value::as_str).unwrap_or("a record");
-        let place = shortened(name);
+        let record = shortened(name);
         let missing =
-            |key| MergeError::Missing { file: file.to_owned(), place: place.clone(), key };
+            |key| MergeError::Missing { file: file.to_owned(), record: record.clone(), key };
         let text = |key| value.get(key).and_then(Value::as_str).ok_or_else(|| missing(key));
         if form == Form::Shard && value.get("index").is_none() {
             return Err(missing("index"));
@@ -138,8 +138,8 @@ impl FoundRecord {
                         Value::Null => "null or NaN".to_owned(),
                         other => shortened(other),
                     };
-                    let (file, place) = (file.to_owned(), place.clone());
-                    Err(MergeError::Range { file, place, key, found, most })
+                    let (file, record) = (file.to_owned(), record.clone());
+                    Err(MergeError::Range { file, record, key, found, most })
                 }
             },
         };
@@ -214,7 +214,7 @@ enum Form {
 pub fn records_of(file: &str, text: &str) -> Result<Vec<FoundRecord>, MergeError> {
     found_records(file, text)?.ok_or_else(|| MergeError::Missing {
         file: file.to_owned(),
-        place: "the file".to_owned(),
+        record: "the file".to_owned(),
         key: "_checkpoint",
     })
 }
@@ -243,8 +243,8 @@ pub(crate) fn found_records(
         _ => return Ok(None),
     };
     let Value::Array(records) = records else {
-        let place = "the file".to_owned();
-        return Err(MergeError::Missing { file: file.to_owned(), place, key: "records" });
+        let record = "the file".to_owned();
+        return Err(MergeError::Missing { file: file.to_owned(), record, key: "records" });
     };
     let records = records.into_iter().map(|record| FoundRecord::new(file, record, form));
     records.collect::<Result<_, _>>().map(Some)

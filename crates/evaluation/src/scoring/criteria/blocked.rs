@@ -44,8 +44,8 @@ impl Blocked {
         match self.moved_at_s {
             Some(moved_at_s) if state.ego.speed_mps.abs() < MOVING_MPS => {
                 let is_stuck = state.time_s - moved_at_s > LONGEST_STAND_S;
-                let place = location_text(state.ego.location());
-                is_stuck.then(|| format!("Agent got blocked at {place}"))
+                let location = location_text(state.ego.location());
+                is_stuck.then(|| format!("Agent got blocked at {location}"))
             }
             _ => {
                 self.moved_at_s = Some(state.time_s);

@@ -111,11 +111,11 @@ impl OutsideLanes {
 /// True if the vehicle is beyond the edge of the nearer of its driving and parking lane by
 /// more than [`TOLERANCE_M`].
 fn is_outside(ego: &EgoState, driving: &LanePoint, lanes: &dyn LaneMap) -> bool {
-    let place = ego.location();
-    let driving_m = place.distance(driving.position);
-    let (distance_m, width_m) = match lanes.parking_lane(place) {
-        Some(parking) if place.distance(parking.position) <= driving_m => {
-            (place.distance(parking.position), parking.width_m)
+    let location = ego.location();
+    let driving_m = location.distance(driving.position);
+    let (distance_m, width_m) = match lanes.parking_lane(location) {
+        Some(parking) if location.distance(parking.position) <= driving_m => {
+            (location.distance(parking.position), parking.width_m)
         }
         _ => (driving_m, driving.width_m),
     };

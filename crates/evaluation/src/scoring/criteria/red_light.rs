@@ -48,8 +48,8 @@ impl RedLights {
                 continue;
             }
             if is_crossed(points, &state.ego, lanes) {
-                let place = location_text(light.position);
-                report(format!("Agent ran a red light {} at {place}", light.id));
+                let location = location_text(light.position);
+                report(format!("Agent ran a red light {} at {location}", light.id));
                 self.last_violated = Some(light.id);
             }
         }

@@ -52,8 +52,8 @@ impl StopSigns {
         self.has_stopped = false;
         is_run.then(|| {
             self.last_failed = Some(sign.id);
-            let place = location_text(sign.position);
-            format!("Agent ran a stop with id={} at {place}", sign.id)
+            let location = location_text(sign.position);
+            format!("Agent ran a stop with id={} at {location}", sign.id)
         })
     }
 }
