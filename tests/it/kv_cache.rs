@@ -242,7 +242,7 @@ impl Holders {
         assert_eq!(all.len(), shared.len() + owned.len(), "a slot has two owners");
         assert_eq!(pool.free() + all.len(), SLOTS, "a slot is lost or duplicated");
         self.readers.iter().for_each(|reader| check_complete(reader));
-        self.sealed.iter().for_each(check_whole);
+        self.sealed.iter().for_each(check_complete);
     }
 }
 
