@@ -3,7 +3,7 @@
 use super::block::OptionsError;
 use super::verification::{Comparison, Limits, RecordingInputs};
 use super::{Experts, ModelOutline, Perception};
-use crate::device::{Device, DeviceError, Lanes};
+use crate::device::{Device, DeviceError, ExpertStreams};
 use crate::engine::{Backend, Engine, Rebuild};
 use crate::kv_cache::SlotPool;
 use crate::scene::{RoutePlan, SensorSuite};
@@ -20,7 +20,7 @@ pub struct Placement {
     /// Where the networks run.
     pub device: Arc<dyn Device>,
     /// The two streams.
-    pub lanes: Lanes,
+    pub streams: ExpertStreams,
     /// Back end of the networks that run at every tick.
     pub fast: Box<dyn Backend>,
     /// Back end of the networks that run at every refresh.
@@ -150,11 +150,6 @@ impl FamilyError {
     /// Build that makes the folder's engines usable, if that is what they need.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         self.rebuild.as_deref()
-    }
-
-    /// The family's own error.
-    pub fn inner(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.source
     }
 }
 

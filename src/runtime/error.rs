@@ -1,4 +1,4 @@
-//! Errors of opening an engine folder and of starting a route.
+//! Errors of opening an engine folder and starting a route.
 
 use crate::device::DeviceError;
 use crate::engine::{EngineFolderError, Rebuild, RunError, onnxruntime};
@@ -7,57 +7,37 @@ use crate::pilot::PilotError;
 use std::io;
 use std::path::PathBuf;
 
-/// An engine folder cannot be opened.
+/// Error returned when an engine folder cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The device does not exist, or cannot be shared as the run asks.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// ONNX Runtime cannot be used.
     #[error(transparent)]
     OnnxRuntime(#[from] onnxruntime::OpenError),
-    /// TensorRT cannot be used.
     #[cfg(feature = "tensorrt")]
     #[error(transparent)]
     TensorRt(#[from] crate::engine::tensorrt::OpenError),
-    /// The record of built engines cannot be read.
     #[error(transparent)]
     EngineFolder(#[from] EngineFolderError),
-    /// The model's family is not known.
     #[error(transparent)]
-    Family(#[from] UnknownFamily),
-    /// The run file's options are not those of the model's family.
+    Family(#[from] FamilyNameError),
     #[error(transparent)]
     Options(#[from] OptionsError),
-    /// The networks do not load.
     #[error("loading engine folder {}", folder.display())]
-    Networks {
-        /// The engine folder.
-        folder: PathBuf,
-        /// Why.
-        source: FamilyError,
-    },
-    /// A network fails on inputs of zeros.
+    Networks { folder: PathBuf, source: FamilyError },
     #[error("running the networks before the first tick")]
     WarmUp(#[source] RunError),
-    /// The networks give other answers on this device than the folder's golden run holds.
+    /// The outputs on this device differ from the golden run.
     #[error(transparent)]
     Golden(FamilyError),
-    /// Operator profiles cannot be written.
     #[error("cannot write operator profiles to {}", folder.display())]
-    OperatorProfile {
-        /// Where they were to be written.
-        folder: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Operators were to be measured on a GPU.
-    #[error("operators are only measured on the CPU")]
+    OperatorProfile { folder: PathBuf, source: io::Error },
+    #[error("operators are measured on the CPU only")]
     OperatorsOnGpu,
 }
 
 impl OpenError {
-    /// Build that makes the engine folder usable, if that is what it needs.
+    /// Returns the build that would make the engine folder usable, if a build is the remedy.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::EngineFolder(error) => error.rebuild(),
@@ -67,37 +47,42 @@ impl OpenError {
     }
 }
 
-/// A route cannot be started.
+/// Error returned when a route cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A part of the model cannot be set up.
     #[error(transparent)]
     Model(#[from] FamilyError),
-    /// The device has no memory for the KV cache.
+    /// The KV cache cannot be allocated.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The pilot does not start.
     #[error("starting the two experts")]
     Pilot(#[source] PilotError),
 }
 
-/// A name that no model family has.
+/// Error returned for a name that does not identify one model family.
 #[derive(Debug, thiserror::Error)]
-#[error("model family {found:?} is not known; this tandem runs {known}")]
-pub struct UnknownFamily {
-    /// The name, shortened.
-    pub found: String,
-    /// Names of the families that are known, as text.
-    pub known: String,
+pub enum FamilyNameError {
+    #[error("model family {found:?} is not known; this tandem runs {known}")]
+    Unknown {
+        found: String,
+        /// Names of the known families as text.
+        known: String,
+    },
+    #[error("model families {first} and {second} are both named {name:?}; rename one of them")]
+    Duplicate {
+        name: &'static str,
+        /// Rust type of one family.
+        first: &'static str,
+        /// Rust type of the other family.
+        second: &'static str,
+    },
 }
 
-/// The `model:` block of a run file cannot be used.
+/// Error returned for an unusable `model:` block of a run file.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockError {
-    /// Its family is not known.
     #[error(transparent)]
-    Family(#[from] UnknownFamily),
-    /// Its options are not the family's.
+    Family(#[from] FamilyNameError),
     #[error(transparent)]
     Options(#[from] OptionsError),
 }

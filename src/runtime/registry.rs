@@ -1,7 +1,7 @@
-//! The model families that this program can run.
+//! Registry of the model families that this program can run.
 
 use super::Notes;
-use super::error::{BlockError, OpenError, UnknownFamily};
+use super::error::{BlockError, FamilyNameError, OpenError};
 use super::loaded_model::{Adapter, LoadedModel};
 use super::verify::{Verification, VerifyError, VerifyOptions};
 use crate::engine::NetworkFile;
@@ -11,15 +11,15 @@ use crate::timing::linkme::distributed_slice;
 use std::marker::PhantomData;
 use std::path::Path;
 
-/// Every model family of this program, in no particular order; [`model_family!`](crate::model_family)
-/// adds one.
+/// Every registered model family, in no particular order;
+/// [`model_family!`](crate::model_family) registers one.
 #[distributed_slice]
 #[linkme(crate = crate::timing::linkme)]
 pub static FAMILIES: [&'static dyn RuntimeFamily];
 
 crate::model_family!(crate::model::automot::Automot);
 
-/// Adds a [`Family`] to [`FAMILIES`].
+/// Registers a [`Family`] in [`FAMILIES`].
 #[macro_export]
 macro_rules! model_family {
     ($family:ty) => {
@@ -36,36 +36,28 @@ macro_rules! model_family {
     };
 }
 
-/// A [`Family`] as the runtime uses it, whatever its types.
+/// A [`Family`] without its types, as used by the runtime.
 pub trait RuntimeFamily: Sync {
-    /// Name of the family.
+    /// Returns the name of the family.
     fn name(&self) -> &'static str;
 
-    /// Returns `block` with every option, those that it leaves out at their defaults.
-    ///
-    /// # Errors
-    /// The block is of another family, or an option is not one of this family's.
+    /// Returns the Rust type of the family.
+    fn type_name(&self) -> &'static str;
+
+    /// Returns `block` with defaults for absent options. Fails if the block is of another
+    /// family or an option is invalid.
     fn complete(&self, block: Option<&ModelBlock>) -> Result<ModelBlock, OptionsError>;
 
-    /// The sensors that a model with these options reads.
-    ///
-    /// # Errors
-    /// As [`complete`](Self::complete).
+    /// Returns the sensors that a model with these options reads.
     fn sensors(&self, block: Option<&ModelBlock>) -> Result<SensorSuite, OptionsError>;
 
-    /// Reads which networks a network or engine folder has, and how often a model with these options
-    /// runs them. Loads none.
-    ///
-    /// # Errors
-    /// A file cannot be read, the networks are not the family's or do not fit each other, or an option
-    /// is not one of this family's.
+    /// Reads the contracts of a network or engine folder and returns how often a model with these
+    /// options runs each network. Loads no network. Fails if a file cannot be read, or the networks
+    /// are not of this family or do not match each other.
     fn outline(&self, folder: &Path, block: Option<&ModelBlock>)
     -> Result<ModelOutline, OpenError>;
 
     /// Loads a network or engine folder.
-    ///
-    /// # Errors
-    /// As [`outline`](Self::outline) and [`complete`](Self::complete); a network cannot be loaded.
     fn load(
         &self,
         folder: &Path,
@@ -74,9 +66,6 @@ pub trait RuntimeFamily: Sync {
     ) -> Result<Box<dyn LoadedModel>, OpenError>;
 
     /// Compares two folders of this family; see [`verify`](super::verify()).
-    ///
-    /// # Errors
-    /// See [`VerifyError`].
     fn verify(
         &self,
         folders: [&Path; 2],
@@ -86,7 +75,7 @@ pub trait RuntimeFamily: Sync {
     ) -> Result<Verification, VerifyError>;
 }
 
-/// A [`Family`] in [`FAMILIES`].
+/// Entry of a [`Family`] in [`FAMILIES`].
 pub struct Registered<F>(PhantomData<fn() -> F>);
 
 impl<F> Registered<F> {
@@ -105,6 +94,10 @@ impl<F: Family> Registered<F> {
 impl<F: Family> RuntimeFamily for Registered<F> {
     fn name(&self) -> &'static str {
         F::NAME
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<F>()
     }
 
     fn complete(&self, block: Option<&ModelBlock>) -> Result<ModelBlock, OptionsError> {
@@ -147,26 +140,38 @@ impl<F: Family> RuntimeFamily for Registered<F> {
     }
 }
 
-/// The family of this name.
-///
-/// # Errors
-/// There is none.
-pub fn family(name: &str) -> Result<&'static dyn RuntimeFamily, UnknownFamily> {
-    let family = FAMILIES.iter().copied().find(|family| family.name() == name);
-    family.ok_or_else(|| UnknownFamily { found: tandem_files::shortened(name), known: names() })
+/// Returns the family of this name. Fails if no family has it, or more than one.
+pub fn family(name: &str) -> Result<&'static dyn RuntimeFamily, FamilyNameError> {
+    find(&FAMILIES, name)
 }
 
-/// Names of all families, sorted.
+fn find(
+    families: &[&'static dyn RuntimeFamily],
+    name: &str,
+) -> Result<&'static dyn RuntimeFamily, FamilyNameError> {
+    let mut named = families.iter().copied().filter(|family| family.name() == name);
+    match (named.next(), named.next()) {
+        (None, _) => {
+            Err(FamilyNameError::Unknown { found: tandem_files::shortened(name), known: names() })
+        }
+        (Some(family), None) => Ok(family),
+        (Some(first), Some(second)) => Err(FamilyNameError::Duplicate {
+            name: first.name(),
+            first: first.type_name(),
+            second: second.type_name(),
+        }),
+    }
+}
+
+/// Returns the sorted names of all families.
 pub fn families() -> Vec<&'static str> {
     let mut names: Vec<_> = FAMILIES.iter().map(|family| family.name()).collect();
     names.sort_unstable();
     names
 }
 
-/// The family of the model in a network or engine folder.
-///
-/// # Errors
-/// The folder has no readable `export.json`, or one of a family that is not known.
+/// Returns the model family of a network or engine folder. Fails if its `export.json` cannot be
+/// read or names an unknown family.
 pub fn family_of(folder: &Path) -> Result<&'static dyn RuntimeFamily, OpenError> {
     let summary = NetworkFile::summary(folder).map_err(|error| OpenError::Networks {
         folder: folder.to_owned(),
@@ -175,20 +180,15 @@ pub fn family_of(folder: &Path) -> Result<&'static dyn RuntimeFamily, OpenError>
     Ok(family(&summary.model)?)
 }
 
-/// Checks a run file's block without a model.
-///
-/// # Errors
-/// The family is not known, or an option is not one of its own.
+/// Validates the `model:` block of a run file without a model. Fails if the family is
+/// unknown or an option is invalid.
 pub fn check(block: &ModelBlock) -> Result<(), BlockError> {
     family(&block.family)?.complete(Some(block))?;
     Ok(())
 }
 
-/// Drives the models of `engine` and `reference` alike, one after the other, and compares what their
-/// networks answer. Calls `done` after each prompt of each side.
-///
-/// # Errors
-/// See [`VerifyError`].
+/// Runs the models of the folders `engine` and `reference` on the same inputs, one after the other,
+/// and compares the outputs of their networks. Calls `done` after each prompt of each model.
 pub fn verify(
     engine: &Path,
     reference: &Path,
@@ -212,4 +212,23 @@ pub fn verify(
 
 fn names() -> String {
     families().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::automot::Automot;
+
+    #[test]
+    fn family_name_used_twice_is_refused_with_both_types() {
+        const AUTOMOT: &dyn RuntimeFamily = &Registered::<Automot>::NEW;
+        assert!(find(&[AUTOMOT], AUTOMOT.name()).is_ok());
+        let error = find(&[AUTOMOT, AUTOMOT], AUTOMOT.name()).err().unwrap();
+        let FamilyNameError::Duplicate { name, first, second } = &error else { panic!("{error}") };
+        assert_eq!(*name, AUTOMOT.name());
+        for family in [first, second] {
+            assert!(family.ends_with("::Automot"), "{error}");
+            assert!(error.to_string().contains(family), "{error}");
+        }
+    }
 }
