@@ -1,33 +1,31 @@
-//! A path as a smooth curve over its own length.
+//! Interpolates a path as a smooth curve over its length.
 
 use arrayvec::ArrayVec;
 
-/// Points of a path with the ego's own place in front.
+/// Maximum number of knots: the points of a path and the ego position before them.
 const MAX_KNOTS: usize = 33;
 
-/// A path of up to 32 points that starts at the ego, read off at equal steps of its length.
+/// A path of up to 32 points that starts at the ego, sampled at equal steps of its length.
 ///
-/// Between points it is a monotone cubic (PCHIP, as SciPy has it), so it does not overshoot. It is
-/// written here because no kept crate offers SciPy's end slopes, which the release's steering rests
-/// on, and a curve made at every tick must not allocate.
-/// Lengths are summed in 32 bits, as the release does: the number of steps depends on it.
+/// Between points it is a monotone cubic (PCHIP as in SciPy), which does not overshoot. Implemented
+/// here because no maintained crate has SciPy's end slopes, on which the steering of the AutoMoT
+/// release depends, and because a curve that is built at every tick must not allocate. Lengths are
+/// summed in 32 bits as in the release, because the number of steps depends on it.
 pub struct PathCurve {
     step_m: f64,
     steps: usize,
-    /// Length of the path up to each knot, meters, growing.
+    /// Length of the path up to each knot, meters, strictly increasing.
     lengths_m: ArrayVec<f64, MAX_KNOTS>,
     /// x, then y: value and slope at each knot.
     axes: [ArrayVec<[f64; 2], MAX_KNOTS>; 2],
 }
 
-/// What keeps lengths growing where points coincide, meters per point.
+/// Added per point, meters, so that lengths increase strictly where points coincide.
 const MIN_SPACING_M: f64 = 1e-4;
 
 impl PathCurve {
-    /// The curve through the ego's place and `path`, in the ego frame, meters.
-    ///
-    /// # Panics
-    /// If `path` is empty or has more than 32 points.
+    /// Returns the curve through the ego position and `path`, in the ego frame, meters. Panics if
+    /// `path` is empty or has more than 32 points.
     pub fn new(path: &[[f32; 2]], step_m: f64) -> Self {
         assert!(!path.is_empty(), "a path without points");
         let mut lengths_m = ArrayVec::new();
@@ -52,21 +50,19 @@ impl PathCurve {
         Self { step_m, steps, lengths_m, axes }
     }
 
-    /// Number of points: one each step, strictly before the end. A path shorter than a step has one
-    /// point, its last.
+    /// Returns the number of samples: one per step, strictly before the end. A path shorter than
+    /// one step has one sample, its last point.
     pub fn len(&self) -> usize {
         self.steps.max(1)
     }
 
-    /// Never: there is always a point.
+    /// Returns false, because a curve has at least one sample.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The point `index + 1` steps along the path.
-    ///
-    /// # Panics
-    /// If `index` is not below [`len`](Self::len).
+    /// Returns the point `index + 1` steps along the path. Panics if `index` is
+    /// not below [`len`](Self::len).
     pub fn point(&self, index: usize) -> [f64; 2] {
         assert!(index < self.len(), "point {index} of {}", self.len());
         let last = self.lengths_m.len() - 1;
@@ -87,7 +83,8 @@ impl PathCurve {
     }
 }
 
-/// The cubic with the given `[value, slope]` at both ends of an interval of length `h`, at `t`.
+/// Evaluates at `t` the cubic with the given `[value, slope]` at both ends of
+/// an interval of length `h`.
 fn hermite([y0, s0]: [f64; 2], [y1, s1]: [f64; 2], h: f64, t: f64) -> f64 {
     let secant = (y1 - y0) / h;
     let curvature = (s0 + s1 - 2.0 * secant) / h;
@@ -95,8 +92,8 @@ fn hermite([y0, s0]: [f64; 2], [y1, s1]: [f64; 2], h: f64, t: f64) -> f64 {
     y0 + t * (s0 + t * (bend + t * (curvature / h)))
 }
 
-/// Fills in the slopes of `knots` (`[value, slope]` over `at`): inside, the weighted harmonic mean
-/// of the secants, or zero at an extremum; at the ends, a one-sided estimate that keeps the shape.
+/// Sets the slopes of `knots` (`[value, slope]` over `at`): inside, the weighted harmonic mean of
+/// the secants, or zero at an extremum; at the ends, a shape-preserving one-sided estimate.
 fn set_slopes(at: &[f64], knots: &mut [[f64; 2]]) {
     let last = knots.len() - 1;
     let width = |index: usize| at[index + 1] - at[index];
@@ -125,7 +122,7 @@ fn set_slopes(at: &[f64], knots: &mut [[f64; 2]]) {
         end_slope([width(last - 1), width(last - 2)], [secants[last - 1], secants[last - 2]]);
 }
 
-/// Slope at an end, from the widths and secants of the nearest interval and the one after.
+/// Returns the slope at an end from the widths and secants of the two nearest intervals.
 fn end_slope([h0, h1]: [f64; 2], [m0, m1]: [f64; 2]) -> f64 {
     let slope = ((2.0 * h0 + h1) * m0 - h0 * m1) / (h0 + h1);
     if slope * m0 <= 0.0 {
@@ -142,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_straight_path_is_read_off_at_equal_steps() {
+    fn straight_path_is_sampled_at_equal_steps() {
         let curve = PathCurve::new(&[[0.5, 0.0], [1.0, 0.0]], 0.1);
         assert_eq!(curve.len(), 10);
         for index in 0..curve.len() {
@@ -153,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn one_point_makes_a_line_and_no_way_at_all_its_last_point() {
+    fn path_shorter_than_step_yields_its_last_point() {
         assert_eq!(PathCurve::new(&[[1.0, 1.0]], 0.1).len(), 14);
         let curve = PathCurve::new(&[[0.0, 0.0], [0.0, 0.05]], 0.1);
         assert_eq!(curve.len(), 1);
@@ -163,7 +160,7 @@ mod tests {
     proptest::proptest! {
         /// A monotone path stays monotone between its points.
         #[test]
-        fn the_curve_does_not_overshoot(gaps in proptest::collection::vec(0.0_f32..3.0, 1..32)) {
+        fn curve_does_not_overshoot(gaps in proptest::collection::vec(0.0_f32..3.0, 1..32)) {
             let mut x = 0.0;
             let path: Vec<[f32; 2]> = gaps.iter().map(|gap| { x += gap; [x, 0.5 * x] }).collect();
             let curve = PathCurve::new(&path, 0.1);

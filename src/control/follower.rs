@@ -1,25 +1,26 @@
-//! What turns plans into commands.
+//! Conversion of plans to commands.
 
 use crate::scene::{Command, Detour, Plan, Pose};
 use crate::timing::Timestamp;
 
-/// Follows plans: one command per tick, from the pose of that tick. A model family brings its own.
+/// Computes one command per tick from a plan and the pose of that tick.
+/// Provided by the model family.
 ///
 /// A follower must not allocate after its construction.
 pub trait Follower {
-    /// Starts a tick at which the model drives, before the model runs. `tick` counts from the start of
-    /// the route, from 0. Returns the changes to what the model receives of the route.
+    /// Starts a tick at which the model drives, before the model runs. `tick` counts from the start
+    /// of the route, from 0. Returns changes to the route that the model receives.
     fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
         let _ = (tick, world_from_ego);
         Detour::default()
     }
 
-    /// Returns the command for the tick at `now`, whose estimated pose is `world_from_ego`. `plan` is
-    /// [finite](crate::scene::Trajectory::is_finite) and was made at this tick or before it;
-    /// [`Plan::at`] gives its trajectory in the ego frame of this tick. `speed_mps` is the
-    /// speedometer's.
+    /// Returns the command for the tick at `now`, whose estimated pose is `world_from_ego`.
+    /// `plan` is [finite](crate::scene::Trajectory::is_finite) and was made at this tick or
+    /// before it; [`Plan::at`] gives its trajectory in the ego frame of this tick. `speed_mps`
+    /// is the speedometer reading.
     ///
-    /// Called at most once per tick, and not at ticks without a plan or whose command is held.
+    /// Called at most once per tick; not called at ticks without a plan or with a held command.
     fn command(
         &mut self,
         plan: &Plan,

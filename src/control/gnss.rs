@@ -1,7 +1,7 @@
-//! Satellite and compass readings in the world's frame.
+//! Conversion of GNSS and compass readings to the world frame.
 //!
-//! The world's plane is a Mercator projection that is true to scale at the map's reference
-//! latitude; y points south, as everywhere in this crate.
+//! The world plane is a Mercator projection that is true to scale at the map's reference latitude;
+//! y points south, as everywhere in this crate.
 
 use crate::scene::{GeoReference, Gnss, wrap_angle};
 use glam::DVec3;
@@ -10,10 +10,10 @@ use std::f64::consts::{FRAC_PI_2, PI};
 /// Earth radius of the projection, meters.
 const EARTH_RADIUS_M: f64 = 6_378_137.0;
 
-/// The place of a satellite reading in the world, meters.
+/// Returns the position of a GNSS reading in the world frame, meters.
 ///
-/// `z` is the altitude as read. A difference of 1e-5 degrees is about a meter, which leaves 64-bit
-/// floats some nanometers.
+/// `z` is the altitude as read. 1e-5 degrees are about a meter, so 64-bit
+/// floats resolve some nanometers.
 pub fn world_from_gnss(reading: &Gnss, reference: &GeoReference) -> DVec3 {
     let scale = (reference.latitude_deg * PI / 180.0).cos();
     let east = |longitude_deg: f64| scale * longitude_deg * PI * EARTH_RADIUS_M / 180.0;
@@ -27,8 +27,8 @@ pub fn world_from_gnss(reading: &Gnss, reference: &GeoReference) -> DVec3 {
     )
 }
 
-/// The yaw of a vehicle whose compass reads `compass_rad` (0 = north = −y), in (−π, π].
-/// A reading before the first fix is NaN and counts as zero.
+/// Returns the yaw in (−π, π] for a compass reading of `compass_rad` (0 = north = −y). A reading
+/// before the first fix is NaN and counts as zero.
 pub fn yaw_from_compass(compass_rad: f64) -> f64 {
     let compass_rad = if compass_rad.is_nan() { 0.0 } else { compass_rad };
     wrap_angle(compass_rad - FRAC_PI_2)

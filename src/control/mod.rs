@@ -1,9 +1,9 @@
-//! From a trajectory to steer, throttle and brake, and from readings to a filtered pose.
+//! Control (trajectory to steer, throttle and brake) and localization (sensor readings to a pose).
 //!
-//! A [`Follower`] turns plans into commands. [`PathFollower`] is one, with two PID controllers and a
-//! [`Recovery`], which gets a stuck vehicle going again; [`Localizer`] turns readings into a pose by
-//! way of a [`StateFilter`]. None of them names a model, reads a clock or allocates after
-//! construction: a tick is one call of each.
+//! A [`Follower`] converts plans to commands. [`PathFollower`] implements it with two PID
+//! controllers and a [`Recovery`] for stuck vehicles; [`Localizer`] estimates the pose with a
+//! [`StateFilter`]. None of them depends on a model, reads a clock or allocates after construction.
+//! Each is called once per tick.
 
 mod curve;
 mod follower;
@@ -20,4 +20,4 @@ pub use path_follower::{
     LateralConfig, LongitudinalConfig, PathFollower, PathFollowerConfig, SpeedCap,
 };
 pub use recovery::{EscapeConfig, ForceMoveConfig, ParkingStartConfig, Recovery, RecoveryConfig};
-pub use state_filter::{FilterError, StateFilter, StateFilterConfig, VehicleState, move_on};
+pub use state_filter::{FilterError, StateFilter, StateFilterConfig, VehicleState, predict_motion};

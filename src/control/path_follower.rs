@@ -1,5 +1,5 @@
-//! Two PID controllers, one that steers along the path and one that holds the speed of the
-//! waypoints, and what may overrule them: [`Recovery`], then the [`SpeedCap`].
+//! Two PID controllers, for steering along the path and for the speed of the waypoints, whose
+//! command [`Recovery`] and then [`SpeedCap`] may override.
 
 use super::{Follower, PathCurve, Recovery, RecoveryConfig};
 use crate::scene::{Command, Detour, Plan, Pose, Trajectory, wrap_angle};
@@ -7,27 +7,26 @@ use crate::timing::Timestamp;
 use arrayvec::ArrayVec;
 use std::f64::consts::FRAC_PI_2;
 
-/// Numbers of the speed controller.
+/// Parameters of the speed controller.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LongitudinalConfig {
-    /// Throttle per m/s of error.
+    /// Throttle per m/s of speed error.
     pub proportional: f64,
-    /// Throttle per m/s of mean error over the window.
+    /// Throttle per m/s of mean error in the window.
     pub integral: f64,
-    /// Throttle per m/s of change since the last tick.
+    /// Throttle per m/s of change since the previous tick.
     pub derivative: f64,
-    /// Errors above this count as this, m/s.
+    /// Upper bound to which errors are clamped, m/s.
     pub max_error_mps: f64,
-    /// The most throttle.
     pub max_throttle: f64,
-    /// Brake if the wanted speed is below this, m/s.
+    /// Target speed below which the vehicle brakes, m/s.
     pub brake_below_mps: f64,
-    /// Brake if the speed is more than this many times the wanted one.
+    /// Ratio of speed to target speed above which the vehicle brakes.
     pub brake_above_ratio: f64,
 }
 
 impl Default for LongitudinalConfig {
-    /// The release's numbers.
+    /// Returns the values of the AutoMoT release.
     fn default() -> Self {
         Self {
             proportional: 1.75,
@@ -41,29 +40,29 @@ impl Default for LongitudinalConfig {
     }
 }
 
-/// Numbers of the steering controller. Errors are headings divided by a right angle.
+/// Parameters of the steering controller. Errors are heading errors divided by π/2.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct LateralConfig {
-    /// Steer per error.
+    /// Steer per unit of error.
     pub proportional: f64,
-    /// Steer per mean error over the window.
+    /// Steer per unit of mean error in the window.
     pub integral: f64,
-    /// Steer per change since the last tick.
+    /// Steer per unit of change since the previous tick.
     pub derivative: f64,
-    /// Steps that the aim moves ahead per km/h.
+    /// Steps of lookahead per km/h.
     pub steps_per_kmh: f64,
-    /// Steps that the aim is ahead at a stand, before the limits.
+    /// Steps of lookahead at standstill, before clamping.
     pub steps_at_stand: f64,
-    /// The aim is at least this many steps ahead.
+    /// Minimum lookahead in steps.
     pub min_steps: f64,
-    /// The aim is at most this many steps ahead.
+    /// Maximum lookahead in steps.
     pub max_steps: f64,
     /// Length of a step along the path, meters.
     pub step_m: f64,
 }
 
 impl Default for LateralConfig {
-    /// The release's numbers: the aim is 2.5 to 10.6 m ahead.
+    /// Returns the values of the release, a lookahead of 2.5 to 10.6 m.
     fn default() -> Self {
         Self {
             proportional: 3.118,
@@ -78,15 +77,14 @@ impl Default for LateralConfig {
     }
 }
 
-/// Full brake above a speed.
+/// Applies full brake above a speed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SpeedCap {
-    /// The speed, km/h.
     pub above_kmh: f64,
 }
 
 impl SpeedCap {
-    /// `command`, or full brake with the same steer if the vehicle is too fast.
+    /// Returns `command`, or full brake with the same steer if the vehicle is too fast.
     pub fn apply(self, command: Command, speed_mps: f64) -> Command {
         if speed_mps * KMH_PER_MPS > self.above_kmh {
             Command { throttle: 0.0, brake: 1.0, ..command }
@@ -97,7 +95,7 @@ impl SpeedCap {
 }
 
 impl Default for SpeedCap {
-    /// The release's number.
+    /// Returns the value of the release.
     fn default() -> Self {
         Self { above_kmh: 35.0 }
     }
@@ -105,21 +103,19 @@ impl Default for SpeedCap {
 
 const KMH_PER_MPS: f64 = 3.6;
 
-/// How a [`PathFollower`] follows.
+/// Parameters of a [`PathFollower`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PathFollowerConfig {
-    /// Throttle and brake.
     pub longitudinal: LongitudinalConfig,
-    /// Steer.
     pub lateral: LateralConfig,
-    /// What to do when the vehicle is stuck.
+    /// Heuristics for a stuck vehicle.
     pub recovery: RecoveryConfig,
-    /// Full brake above a speed, or never.
+    /// `None` disables the speed cap.
     pub speed_cap: Option<SpeedCap>,
 }
 
 impl Default for PathFollowerConfig {
-    /// The release's numbers, everything switched on.
+    /// Returns the values of the release, with all heuristics enabled.
     fn default() -> Self {
         Self {
             longitudinal: LongitudinalConfig::default(),
@@ -131,19 +127,19 @@ impl Default for PathFollowerConfig {
 }
 
 impl PathFollowerConfig {
-    /// The two controllers alone.
+    /// Returns the two controllers without heuristics.
     pub fn bare() -> Self {
         Self { recovery: RecoveryConfig::OFF, speed_cap: None, ..Self::default() }
     }
 }
 
-/// Errors that the speed controller averages, zero at first.
+/// Window of the speed controller in ticks, initially filled with zeros.
 const SPEED_WINDOW: usize = 20;
 
-/// Errors that the steering controller averages; there are none at first.
+/// Window of the steering controller in ticks, initially empty.
 const HEADING_WINDOW: usize = 6;
 
-/// Follows one trajectory per tick; remembers its own errors of the ticks before.
+/// Follows one trajectory per tick; keeps the errors of previous ticks.
 pub struct PathFollower {
     config: PathFollowerConfig,
     speed_errors: Window<SPEED_WINDOW>,
@@ -152,7 +148,7 @@ pub struct PathFollower {
 }
 
 impl PathFollower {
-    /// A follower that has not erred yet.
+    /// Creates a follower without previous errors.
     pub fn new(config: PathFollowerConfig) -> Self {
         let mut speed_errors = Window::default();
         for _ in 0..SPEED_WINDOW {
@@ -162,39 +158,37 @@ impl PathFollower {
         Self { config, speed_errors, heading_errors: Window::default(), recovery }
     }
 
-    /// What to do for one tick. `trajectory` is in the ego frame of this tick and
-    /// [finite](Trajectory::is_finite); `speed_mps` is the speedometer's.
-    ///
-    /// # Panics
-    /// If the trajectory has no path or fewer than two waypoints, or its spacing is zero.
+    /// Returns the command of one tick. `trajectory` is in the ego frame of this tick and
+    /// [finite](Trajectory::is_finite); `speed_mps` is the speedometer reading. Panics if the
+    /// trajectory has no path or fewer than two waypoints, or if its spacing is zero.
     pub fn follow(&mut self, trajectory: &Trajectory, speed_mps: f64) -> Command {
         let (throttle, brake) = self.longitudinal(trajectory, speed_mps);
         let steer = self.steer(&trajectory.path, speed_mps);
-        let command = self.recovery.overrule(Command { steer, throttle, brake }, speed_mps);
+        let command = self.recovery.override_command(Command { steer, throttle, brake }, speed_mps);
         self.config.speed_cap.map_or(command, |cap| cap.apply(command, speed_mps))
     }
 
-    /// What the heuristics have counted.
+    /// Returns the state of the heuristics.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Throttle and brake.
+    /// Returns throttle and brake.
     fn longitudinal(&mut self, trajectory: &Trajectory, speed_mps: f64) -> (f64, f64) {
         let config = self.config.longitudinal;
         let [first, second, ..] = trajectory.waypoints[..] else {
             panic!("a trajectory of {} waypoints has no speed", trajectory.waypoints.len());
         };
         assert!(!trajectory.spacing.is_zero(), "waypoints without time between them");
-        // In 32 bits, as in the release: the thresholds below are sharp.
+        // In 32 bits as in the release, because of the thresholds below.
         let [dx, dy] = [second[0] - first[0], second[1] - first[1]];
-        let wanted_mps =
+        let target_mps =
             f64::from((dx * dx + dy * dy).sqrt()) * (1.0 / trajectory.spacing.as_secs_f64());
-        let is_braking = wanted_mps < config.brake_below_mps
-            || speed_mps / wanted_mps.max(1e-5) > config.brake_above_ratio;
-        // The controller sees every tick, also those whose throttle is not used.
+        let is_braking = target_mps < config.brake_below_mps
+            || speed_mps / target_mps.max(1e-5) > config.brake_above_ratio;
+        // The controller is updated at every tick, including those that brake.
         let errors = &mut self.speed_errors;
-        errors.push((wanted_mps - speed_mps).clamp(0.0, config.max_error_mps));
+        errors.push((target_mps - speed_mps).clamp(0.0, config.max_error_mps));
         let throttle = config.proportional * errors.last()
             + config.integral * errors.mean()
             + config.derivative * errors.change();
@@ -221,8 +215,7 @@ impl Follower for PathFollower {
         self.recovery.begin_tick(tick, world_from_ego)
     }
 
-    /// # Panics
-    /// As [`PathFollower::follow`].
+    /// Panics as [`PathFollower::follow`] does.
     fn command(
         &mut self,
         plan: &Plan,
@@ -234,7 +227,7 @@ impl Follower for PathFollower {
     }
 }
 
-/// The last few values.
+/// The last `N` values.
 #[derive(Default)]
 struct Window<const N: usize>(ArrayVec<f64, N>);
 
@@ -254,7 +247,7 @@ impl<const N: usize> Window<N> {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 
-    /// Last minus the one before, or zero if there is none.
+    /// Returns the difference of the last two values, or zero with fewer values.
     fn change(&self) -> f64 {
         match self.0[..] {
             [.., before, last] => last - before,
@@ -277,14 +270,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(wanted_mps: f32, speed_mps: f64, throttle: f64, brake: f64) {
+    fn check(target_mps: f32, speed_mps: f64, throttle: f64, brake: f64) {
         let command = PathFollower::new(PathFollowerConfig::default())
-            .follow(&straight(wanted_mps), speed_mps);
+            .follow(&straight(target_mps), speed_mps);
         assert_eq!(command, Command { steer: 0.0, throttle, brake });
     }
 
     #[test]
-    fn it_speeds_up_coasts_and_brakes() {
+    fn follower_accelerates_coasts_and_brakes() {
         check(5.0, 0.0, 1.0, 0.0);
         check(5.0, 5.2, 0.0, 0.0);
         check(5.0, 5.6, 0.0, 1.0);
@@ -292,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_brakes_and_keeps_the_steer() {
+    fn speed_cap_brakes_and_keeps_steer() {
         let command = Command { steer: 0.3, throttle: 0.7, brake: 0.0 };
         let cap = SpeedCap::default();
         assert_eq!(cap.apply(command, 9.7), command);

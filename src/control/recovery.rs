@@ -1,31 +1,30 @@
-//! Heuristics that get a stuck vehicle going again.
+//! Heuristics of the AutoMoT release for a stuck vehicle.
 //!
-//! Three of them, each with a switch of its own. *Force move*: after standing for 15 s, give
-//! throttle whatever the model says. *Parking start*: a vehicle that has hardly moved since the
-//! route began is boxed in, so it must not be forced. *Escape*: a vehicle that has stayed in one
-//! place for 75 s steers out to the left for 2 s, and the model is shown target points to the side.
+//! Each of the three can be disabled. *Force move*: after standing for 15 s, apply throttle
+//! regardless of the model. *Parking start*: a vehicle that has hardly moved since the start of the
+//! route is boxed in and not forced. *Escape*: a vehicle that has stayed in one place for 75 s
+//! steers to the left for 2 s, and the model receives target points to the side.
 
 use crate::scene::{Command, Detour, Pose, RouteSkip, wrap_angle};
 use glam::DVec2;
 use std::collections::VecDeque;
 
-/// Throttle against standing still.
+/// Parameters of the force move heuristic.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ForceMoveConfig {
-    /// A tick slower than this counts, m/s.
+    /// Ticks with a lower speed are counted, m/s.
     pub standing_below_mps: f64,
-    /// A tick faster than this ends counting, m/s.
+    /// A tick with a higher speed resets the count, m/s.
     pub moving_above_mps: f64,
-    /// It sets in when more ticks than this have counted.
+    /// Count above which the vehicle is forced.
     pub after_ticks: u32,
-    /// For how many ticks it goes on.
     pub for_ticks: u32,
-    /// At least this much throttle.
+    /// Minimum throttle while the vehicle is forced.
     pub throttle: f64,
 }
 
 impl Default for ForceMoveConfig {
-    /// The release's numbers.
+    /// Returns the values of the release.
     fn default() -> Self {
         Self {
             standing_below_mps: 0.1,
@@ -37,52 +36,50 @@ impl Default for ForceMoveConfig {
     }
 }
 
-/// The test for a vehicle that starts between parked ones.
+/// Parameters of the test for a vehicle that starts between parked vehicles.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ParkingStartConfig {
-    /// Ticks after the first one at which it is made, once.
+    /// Ticks after the first one at which the test is made once.
     pub after_ticks: u64,
-    /// A vehicle that is nearer than this to where it was at its first tick is never forced, meters.
+    /// Distance from the first position below which the vehicle is never forced, meters.
     pub within_m: f64,
 }
 
 impl Default for ParkingStartConfig {
-    /// The release's numbers.
+    /// Returns the values of the release.
     fn default() -> Self {
         Self { after_ticks: 200, within_m: 6.0 }
     }
 }
 
-/// Steering out of a place that the vehicle can't leave.
+/// Parameters of the escape heuristic.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct EscapeConfig {
-    /// Ticks between two looks at the position.
+    /// Ticks between two snapshots of the position.
     pub snapshot_every_ticks: u64,
-    /// It takes looks at least this long back.
+    /// Minimum age of the oldest snapshot for an escape, ticks.
     pub window_ticks: u64,
-    /// All looks are within this distance of the oldest, meters.
+    /// Maximum distance of all snapshots from the oldest, meters.
     pub within_m: f64,
-    /// For how many ticks it goes on.
     pub for_ticks: u32,
-    /// What the vehicle does meanwhile.
+    /// Command during an escape.
     pub command: Command,
-    /// Target points that the model is shown meanwhile, in the ego frame (x forward, y right),
-    /// meters.
+    /// Target points for the model during an escape, in the ego frame (x forward, y right), meters.
     pub targets_m: [DVec2; 2],
-    /// How much farther right they are with each attempt, meters.
+    /// Offset of the target points to the right for each attempt, meters.
     pub sideways_per_attempt_m: f64,
-    /// Points of the route that are given up at its start.
+    /// Route points that are skipped at the start of an escape.
     pub skip: RouteSkip,
-    /// It ends when the heading has changed by more than this, radians.
+    /// Change of heading that ends an escape, radians.
     pub turned_rad: f64,
-    /// It ends when the vehicle has moved farther than this, meters.
+    /// Distance that ends an escape, meters.
     pub moved_m: f64,
-    /// Ticks after its end before the next one.
+    /// Minimum number of ticks until the next escape.
     pub cooldown_ticks: u32,
 }
 
 impl Default for EscapeConfig {
-    /// The release's numbers. It steers left with targets on the right, as the release does.
+    /// Returns the values of the release, which steers left with targets on the right.
     fn default() -> Self {
         Self {
             snapshot_every_ticks: 200,
@@ -100,24 +97,21 @@ impl Default for EscapeConfig {
     }
 }
 
-/// Which heuristics are on.
+/// Parameters of the heuristics; `None` disables one.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RecoveryConfig {
-    /// Throttle against standing still.
     pub force_move: Option<ForceMoveConfig>,
-    /// No such throttle for a vehicle that starts boxed in.
     pub parking_start: Option<ParkingStartConfig>,
-    /// Steering out.
     pub escape: Option<EscapeConfig>,
 }
 
 impl RecoveryConfig {
-    /// None of them.
+    /// Disables all heuristics.
     pub const OFF: Self = Self { force_move: None, parking_start: None, escape: None };
 }
 
 impl Default for RecoveryConfig {
-    /// All of them, with the release's numbers.
+    /// Enables all heuristics with the values of the release.
     fn default() -> Self {
         Self {
             force_move: Some(ForceMoveConfig::default()),
@@ -127,13 +121,13 @@ impl Default for RecoveryConfig {
     }
 }
 
-/// The state of the heuristics over a route.
+/// State of the heuristics on a route.
 pub struct Recovery {
     config: RecoveryConfig,
     stuck_ticks: u32,
     force_move_ticks: u32,
     parking_start: ParkingStart,
-    /// Tick and position of the looks, oldest first.
+    /// Ticks and positions, oldest first.
     snapshots: VecDeque<(u64, DVec2)>,
     escape: Option<Escape>,
     attempts: u32,
@@ -141,34 +135,38 @@ pub struct Recovery {
     pose: Pose,
 }
 
-/// What is known about how the route began.
+/// State of the parking start test.
 enum ParkingStart {
-    /// No tick yet.
-    Unseen,
-    /// Where the vehicle was at its first tick, and when.
-    Waiting { since_tick: u64, position: DVec2 },
-    /// The test was made.
-    Known { is_boxed_in: bool },
+    /// Before the first tick.
+    NotStarted,
+    /// First tick and position.
+    Waiting {
+        since_tick: u64,
+        position: DVec2,
+    },
+    Tested {
+        is_boxed_in: bool,
+    },
 }
 
-/// An escape that goes on.
+/// An escape in progress.
 struct Escape {
     started_at: Pose,
     ticks_left: u32,
 }
 
 impl Recovery {
-    /// At the start of a route.
+    /// Creates the state at the start of a route.
     pub fn new(config: RecoveryConfig) -> Self {
         let snapshots = config.escape.map_or(0, |escape| {
-            assert!(escape.snapshot_every_ticks > 0, "an escape that never looks");
+            assert!(escape.snapshot_every_ticks > 0, "snapshot_every_ticks is 0");
             escape.window_ticks / escape.snapshot_every_ticks + 2
         });
         Self {
             config,
             stuck_ticks: 0,
             force_move_ticks: 0,
-            parking_start: ParkingStart::Unseen,
+            parking_start: ParkingStart::NotStarted,
             snapshots: VecDeque::with_capacity(snapshots as usize),
             escape: None,
             attempts: 0,
@@ -177,9 +175,9 @@ impl Recovery {
         }
     }
 
-    /// Looks at where the vehicle is. Called once a tick while the model drives, before it runs;
-    /// `tick` counts from the start of the route, from 0. Says what the model and the route shall
-    /// know.
+    /// Updates the position of the vehicle. Called once per tick while the model drives,
+    /// before it runs; `tick` counts from the start of the route, from 0. Returns changes to
+    /// the route that the model receives.
     pub fn begin_tick(&mut self, tick: u64, world_from_ego: &Pose) -> Detour {
         self.pose = *world_from_ego;
         self.test_parking_start(tick);
@@ -203,8 +201,9 @@ impl Recovery {
         }
     }
 
-    /// `command`, or what a recovery makes of it. Called once a tick, after the controllers.
-    pub fn overrule(&mut self, command: Command, speed_mps: f64) -> Command {
+    /// Returns `command`, or the command that replaces it. Called once per
+    /// tick, after the controllers.
+    pub fn override_command(&mut self, command: Command, speed_mps: f64) -> Command {
         let command = self.force_move(command, speed_mps);
         let (Some(config), Some(escape)) = (self.config.escape, &mut self.escape) else {
             return command;
@@ -222,23 +221,23 @@ impl Recovery {
         config.command
     }
 
-    /// Ticks that the vehicle has been standing.
+    /// Returns the number of ticks that the vehicle has been standing.
     pub fn stuck_ticks(&self) -> u32 {
         self.stuck_ticks
     }
 
-    /// Ticks that it will still be forced.
+    /// Returns the number of ticks that the vehicle will still be forced.
     pub fn force_move_ticks(&self) -> u32 {
         self.force_move_ticks
     }
 
-    /// True while an escape goes on.
+    /// Returns true during an escape.
     pub fn is_escaping(&self) -> bool {
         self.escape.is_some()
     }
 
-    /// Counts a standing vehicle and forces it. Being forced does not end the counting, so it goes
-    /// on until the vehicle moves.
+    /// Counts ticks at standstill and forces the vehicle. Forcing does not reset the count, so it
+    /// continues until the vehicle moves.
     fn force_move(&mut self, command: Command, speed_mps: f64) -> Command {
         let Some(config) = self.config.force_move else {
             return command;
@@ -248,7 +247,7 @@ impl Recovery {
         } else if speed_mps > config.moving_above_mps {
             self.stuck_ticks = 0;
         }
-        let is_boxed_in = matches!(self.parking_start, ParkingStart::Known { is_boxed_in: true });
+        let is_boxed_in = matches!(self.parking_start, ParkingStart::Tested { is_boxed_in: true });
         if self.stuck_ticks > config.after_ticks && !is_boxed_in {
             self.force_move_ticks = config.for_ticks;
         }
@@ -265,16 +264,16 @@ impl Recovery {
         };
         let here = self.pose.position;
         match self.parking_start {
-            ParkingStart::Unseen => {
+            ParkingStart::NotStarted => {
                 self.parking_start = ParkingStart::Waiting { since_tick: tick, position: here };
             }
             ParkingStart::Waiting { since_tick, position }
                 if tick >= since_tick + config.after_ticks =>
             {
                 let is_boxed_in = here.distance(position) < config.within_m;
-                self.parking_start = ParkingStart::Known { is_boxed_in };
+                self.parking_start = ParkingStart::Tested { is_boxed_in };
             }
-            ParkingStart::Waiting { .. } | ParkingStart::Known { .. } => {}
+            ParkingStart::Waiting { .. } | ParkingStart::Tested { .. } => {}
         }
     }
 
@@ -289,7 +288,7 @@ impl Recovery {
     }
 }
 
-/// Whether all looks, the oldest of them long ago, are at one place.
+/// Returns true if the oldest snapshot is old enough and all snapshots are near it.
 fn is_one_place(snapshots: &VecDeque<(u64, DVec2)>, tick: u64, config: &EscapeConfig) -> bool {
     snapshots.front().is_some_and(|&(taken, oldest)| {
         tick - taken >= config.window_ticks
@@ -306,9 +305,9 @@ mod tests {
 
     const BRAKING: Command = Command::FULL_BRAKE;
 
-    /// Drives ticks up to `last` at a stand, at the place that `place` says, and returns the ticks
-    /// at which the command was not [`BRAKING`].
-    fn overruled(
+    /// Runs ticks up to `last` at speed 0 and pose `place(tick)`, and returns those at which the
+    /// command was not [`BRAKING`].
+    fn overrides(
         recovery: &mut Recovery,
         last: u64,
         place: impl Fn(u64) -> Pose,
@@ -316,7 +315,7 @@ mod tests {
         (FIRST_TICK..=last)
             .filter_map(|tick| {
                 recovery.begin_tick(tick, &place(tick));
-                let command = recovery.overrule(BRAKING, 0.0);
+                let command = recovery.override_command(BRAKING, 0.0);
                 (command != BRAKING).then_some((tick, command))
             })
             .collect()
@@ -327,71 +326,72 @@ mod tests {
     }
 
     #[test]
-    fn a_vehicle_that_has_driven_is_forced_after_300_ticks_of_standing() {
+    fn vehicle_is_forced_after_standing_for_300_ticks() {
         let mut recovery = Recovery::new(RecoveryConfig::default());
         let drives_off = |tick| Pose::new(if tick < 100 { 0.0 } else { 6.0 }, 0.0, 0.0);
-        let forced = overruled(&mut recovery, 400, drives_off);
+        let forced = overrides(&mut recovery, 400, drives_off);
         assert_eq!(forced.first().map(|(tick, _)| *tick), Some(FIRST_TICK + 300));
         assert!(forced.iter().all(|(_, command)| command.throttle == 0.4 && command.brake == 0.0));
     }
 
     #[test]
-    fn a_vehicle_that_starts_boxed_in_is_not_forced() {
+    fn boxed_in_vehicle_is_not_forced() {
         let mut recovery = Recovery::new(RecoveryConfig::default());
         let creeps = |tick| Pose::new(if tick < 100 { 0.0 } else { 5.9 }, 0.0, 0.0);
-        assert_eq!(overruled(&mut recovery, 1000, creeps), []);
+        assert_eq!(overrides(&mut recovery, 1000, creeps), []);
     }
 
     #[test]
-    fn an_escape_takes_40_ticks_from_tick_1700_and_comes_back_after_its_cooldown() {
+    fn escape_lasts_40_ticks_and_repeats_after_cooldown() {
         let mut recovery = only(RecoveryConfig { force_move: None, ..Default::default() });
-        let ticks: Vec<u64> = overruled(&mut recovery, 4199, |_| Pose::new(1.0, 2.0, 0.0))
+        let ticks: Vec<u64> = overrides(&mut recovery, 4199, |_| Pose::new(1.0, 2.0, 0.0))
             .into_iter()
             .map(|(tick, command)| {
                 assert_eq!(command, EscapeConfig::default().command);
                 tick
             })
             .collect();
-        // Looks are old enough in the last half of every 200 ticks; it ended at 1740.
+        // A snapshot is old enough only in the second half of every 200 ticks; the escape ended at
+        // 1740.
         let expected: Vec<u64> = (1700..1740).chain(4140..4180).collect();
         assert_eq!(ticks, expected);
     }
 
     #[test]
-    fn an_escape_shows_targets_to_the_side_and_gives_up_route_points() {
+    fn escape_moves_targets_aside_and_skips_route_points() {
         let mut recovery = Recovery::new(RecoveryConfig::default());
         for tick in FIRST_TICK..1700 {
             assert_eq!(recovery.begin_tick(tick, &Pose::default()), Detour::default());
-            recovery.overrule(BRAKING, 0.0);
+            recovery.override_command(BRAKING, 0.0);
         }
         let targets_m = Some([DVec2::new(3.0, 6.5), DVec2::new(6.0, 6.5)]);
         let start = recovery.begin_tick(1700, &Pose::default());
         assert_eq!(start, Detour { targets_m, skip: Some(RouteSkip { points: 5, keep: 3 }) });
-        recovery.overrule(BRAKING, 0.0);
+        recovery.override_command(BRAKING, 0.0);
         assert_eq!(recovery.stuck_ticks(), 0);
         for tick in 1701..1740 {
             let tick = recovery.begin_tick(tick, &Pose::default());
             assert_eq!(tick, Detour { targets_m, skip: None });
-            recovery.overrule(BRAKING, 0.0);
+            recovery.override_command(BRAKING, 0.0);
         }
         assert_eq!(recovery.begin_tick(1740, &Pose::default()), Detour::default());
     }
 
     #[test]
-    fn an_escape_ends_when_the_vehicle_has_turned_or_moved() {
+    fn escape_ends_after_turning_or_moving() {
         for away in [Pose::new(6.1, 0.0, 0.0), Pose::new(0.0, 0.0, 0.45)] {
             let mut recovery = Recovery::new(RecoveryConfig::default());
             let place = |tick| if tick < 1710 { Pose::default() } else { away };
-            let last = overruled(&mut recovery, 1720, place).last().map(|(tick, _)| *tick);
+            let last = overrides(&mut recovery, 1720, place).last().map(|(tick, _)| *tick);
             assert_eq!(last, Some(1709));
             assert!(!recovery.is_escaping());
         }
     }
 
     #[test]
-    fn looks_at_different_places_start_nothing() {
+    fn snapshots_at_different_places_start_no_escape() {
         let mut recovery = Recovery::new(RecoveryConfig::default());
         let goes_once = |tick| Pose::new(if tick < 1600 { 0.0 } else { 5.1 }, 0.0, 0.0);
-        assert_eq!(overruled(&mut recovery, 1799, goes_once), []);
+        assert_eq!(overrides(&mut recovery, 1799, goes_once), []);
     }
 }

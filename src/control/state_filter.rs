@@ -1,42 +1,38 @@
-//! Pose of the vehicle from noisy readings: an unscented Kalman filter over a bicycle model.
+//! Pose estimation from noisy readings with an unscented Kalman filter over a bicycle model.
 //!
-//! The measurement is the state itself, but position is noisy and yaw and speed are not, so the
-//! filter in effect smooths the position. Sigma points lie 1e-5 of a deviation off the mean and
-//! their weights are of order 1e10: it needs 64-bit floats, and these leave it about a millimeter.
+//! The measurement is the state itself. Position is noisy, yaw and speed are not, so in effect the
+//! filter smooths the position. Sigma points are 1e-5 standard deviations from the mean and their
+//! weights are of order 1e10: the filter needs 64-bit floats, with which it resolves about a
+//! millimeter.
 
 use crate::scene::{Command, Pose, wrap_angle};
 use nalgebra::{Matrix4, Vector4};
 
-/// What the filter estimates.
+/// State estimated by the filter.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct VehicleState {
-    /// `world_from_ego`.
     pub pose: Pose,
     /// Forward speed, m/s.
     pub speed_mps: f64,
 }
 
-/// Noise and step of a [`StateFilter`]. Variances are of x, y (m²), yaw (rad²), speed (m²/s²).
+/// Parameters of a [`StateFilter`]. Variances are of x, y (m²), yaw (rad²), speed (m²/s²).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StateFilterConfig {
-    /// Time between two ticks, seconds.
     pub tick_s: f64,
-    /// Variance at the start.
     pub initial_variance: [f64; 4],
-    /// Variance of a reading.
     pub measurement_variance: [f64; 4],
-    /// Variance that a tick adds.
     pub process_variance: [f64; 4],
-    /// Spread of the sigma points, in deviations.
+    /// Spread of the sigma points in standard deviations.
     pub alpha: f64,
-    /// Extra weight of the middle sigma point in the covariance.
+    /// Additional weight of the central sigma point in the covariance.
     pub beta: f64,
-    /// Secondary spread.
+    /// Secondary spread parameter.
     pub kappa: f64,
 }
 
 impl Default for StateFilterConfig {
-    /// The release's numbers.
+    /// Returns the values of the AutoMoT release.
     fn default() -> Self {
         Self {
             tick_s: 0.05,
@@ -50,24 +46,22 @@ impl Default for StateFilterConfig {
     }
 }
 
-/// The estimate broke down; [`StateFilter::restart`] begins anew.
+/// Error returned when the estimate is degenerate; continue with [`StateFilter::restart`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FilterError {
-    /// Sigma points need a covariance that is positive definite.
     #[error("the covariance is not positive definite")]
     NotPositiveDefinite,
-    /// The innovation covariance has no inverse.
     #[error("the innovation covariance is singular")]
     Singular,
 }
 
-/// Number of state variables, as a weight.
+/// Number of state variables.
 const DIMENSIONS: f64 = 4.0;
 
-/// Index of the angle among x, y, yaw, speed.
+/// Index of the yaw in the state vector.
 const YAW: usize = 2;
 
-/// The filter. Its first update starts at the reading it is given.
+/// The filter. Its first update starts from its reading.
 pub struct StateFilter {
     config: StateFilterConfig,
     started: bool,
@@ -76,11 +70,11 @@ pub struct StateFilter {
     predicted: Vector4<f64>,
 }
 
-/// The mean, then a point in each direction, then their mirror images.
+/// The mean, then one point in each direction, then their mirror images.
 type SigmaPoints = [Vector4<f64>; 9];
 
 impl StateFilter {
-    /// A filter that has not seen a reading.
+    /// Creates a filter without a reading.
     pub fn new(config: StateFilterConfig) -> Self {
         Self {
             config,
@@ -91,16 +85,14 @@ impl StateFilter {
         }
     }
 
-    /// Forgets everything: the next update starts at its reading.
+    /// Resets the filter; the next update starts from its reading.
     pub fn restart(&mut self) {
         *self = Self::new(self.config);
     }
 
-    /// Moves the estimate on by one tick under `last_command`, the one sent at the tick before,
-    /// corrects it by `reading` and returns it. The yaw returned is not wrapped.
-    ///
-    /// # Errors
-    /// If the covariance has degenerated; the estimate is then unchanged.
+    /// Predicts the estimate one tick ahead under `last_command`, the command of the previous tick,
+    /// corrects it by `reading` and returns it. The yaw is not wrapped. Fails if the covariance is
+    /// degenerate; the estimate is then unchanged.
     pub fn update(
         &mut self,
         reading: &VehicleState,
@@ -108,8 +100,9 @@ impl StateFilter {
     ) -> Result<VehicleState, FilterError> {
         let reading = to_vector(reading);
         let mean = if self.started { self.mean } else { reading };
-        let sigma = sigma_points(&self.config, &mean, &self.covariance)?
-            .map(|point| to_vector(&move_on(&to_state(&point), last_command, self.config.tick_s)));
+        let sigma = sigma_points(&self.config, &mean, &self.covariance)?.map(|point| {
+            to_vector(&predict_motion(&to_state(&point), last_command, self.config.tick_s))
+        });
 
         let [mean_weights, covariance_weights] = weights(&self.config);
         let predicted = weighted_mean(&sigma, &mean_weights);
@@ -122,7 +115,7 @@ impl StateFilter {
                 },
             ) + Matrix4::from_diagonal(&noise.into())
         };
-        // The reading is the state, so the points predict it as they are.
+        // The measurement is the state, so the sigma points are the predicted measurements.
         let prior = spread(&predicted, self.config.process_variance);
         let innovation = spread(&predicted, self.config.measurement_variance);
         let cross = spread(&predicted, [0.0; 4]);
@@ -135,12 +128,12 @@ impl StateFilter {
         Ok(to_state(&self.mean))
     }
 
-    /// The estimate before the last correction.
+    /// Returns the estimate before the last correction.
     pub fn predicted(&self) -> VehicleState {
         to_state(&self.predicted)
     }
 
-    /// Covariance of x, y, yaw, speed after the last correction, row by row.
+    /// Returns the covariance of x, y, yaw, speed after the last correction, row by row.
     pub fn covariance(&self) -> [[f64; 4]; 4] {
         self.covariance.transpose().into()
     }
@@ -156,19 +149,19 @@ fn to_state(vector: &Vector4<f64>) -> VehicleState {
     VehicleState { pose: Pose::new(x, y, yaw_rad), speed_mps }
 }
 
-/// `a − b`, with the angle wrapped.
+/// Returns `a − b` with the yaw wrapped.
 fn difference(a: &Vector4<f64>, b: &Vector4<f64>) -> Vector4<f64> {
     let mut difference = a - b;
     difference[YAW] = wrap_angle(difference[YAW]);
     difference
 }
 
-/// Scaled sigma points: `n + λ = α²(n + κ)`.
+/// Scaling parameter λ, with `n + λ = α²(n + κ)`.
 fn lambda(config: &StateFilterConfig) -> f64 {
     config.alpha.powi(2) * (DIMENSIONS + config.kappa) - DIMENSIONS
 }
 
-/// Weights of the sigma points in the mean and in the covariance.
+/// Returns the weights of the sigma points in the mean and in the covariance.
 fn weights(config: &StateFilterConfig) -> [[f64; 9]; 2] {
     let lambda = lambda(config);
     let mut mean = [0.5 / (DIMENSIONS + lambda); 9];
@@ -208,15 +201,16 @@ fn weighted_mean(points: &SigmaPoints, weights: &[f64; 9]) -> Vector4<f64> {
     mean
 }
 
-// The bicycle, as identified for the vehicle of the benchmark.
+// Bicycle model, identified for the vehicle of the benchmark.
 const FRONT_WHEELBASE_M: f64 = -0.090_769_015;
 const REAR_WHEELBASE_M: f64 = 1.417_827_5;
 const STEER_GAIN_RAD: f64 = 0.368_483_36;
 const BRAKE_MPS2: f64 = -4.952_399;
 const THROTTLE_MPS2: f64 = 0.563_383_7;
 
-/// Where a vehicle is `tick_s` seconds on. The brake is on or off, and it never drives backwards.
-pub fn move_on(state: &VehicleState, command: &Command, tick_s: f64) -> VehicleState {
+/// Predicts the state after `tick_s` seconds. Braking is binary, and the
+/// speed does not become negative.
+pub fn predict_motion(state: &VehicleState, command: &Command, tick_s: f64) -> VehicleState {
     let VehicleState { pose, speed_mps } = *state;
     let slip_rad = (REAR_WHEELBASE_M / (FRONT_WHEELBASE_M + REAR_WHEELBASE_M)
         * (STEER_GAIN_RAD * command.steer).tan())
@@ -239,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn standing_still_it_averages_the_position() {
+    fn position_is_averaged_at_standstill() {
         let mut filter = StateFilter::new(StateFilterConfig::default());
         let mut estimate = VehicleState::default();
         for tick in 0..200 {
@@ -252,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sigma_points_spread_as_the_covariance_says() {
+    fn sigma_points_reproduce_covariance() {
         let config = StateFilterConfig { alpha: 1.0, ..StateFilterConfig::default() };
         let spread = Matrix4::new(
             2.0, 0.9, 0.3, -0.4, 0.9, 1.5, 0.1, 0.2, 0.3, 0.1, 0.8, 0.0, -0.4, 0.2, 0.0, 1.1,
@@ -268,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yaw_that_crosses_the_back_is_followed_the_short_way() {
+    fn yaw_across_pi_is_followed_the_short_way() {
         let mut filter = StateFilter::new(StateFilterConfig::default());
         let reading = |yaw| VehicleState { pose: Pose::new(0.0, 0.0, yaw), speed_mps: 0.0 };
         filter.update(&reading(3.13), &Command::FULL_BRAKE).unwrap();
@@ -278,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_reading_is_an_error_at_the_next_tick_and_a_restart_heals_it() {
+    fn nan_reading_fails_next_update_until_restart() {
         let mut filter = StateFilter::new(StateFilterConfig::default());
         let reading = VehicleState { pose: Pose::new(3.0, 4.0, 0.0), speed_mps: 5.0 };
         let broken = VehicleState { speed_mps: f64::NAN, ..reading };
@@ -286,7 +280,7 @@ mod tests {
         filter.update(&broken, &command).unwrap();
         filter.update(&reading, &command).unwrap_err();
         filter.restart();
-        let healed = filter.update(&reading, &command).unwrap();
-        assert!((healed.speed_mps - 5.0).abs() < 1e-9);
+        let restarted = filter.update(&reading, &command).unwrap();
+        assert!((restarted.speed_mps - 5.0).abs() < 1e-9);
     }
 }

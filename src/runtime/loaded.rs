@@ -1,9 +1,9 @@
-//! An engine folder whose networks are loaded, and the drivers that it makes.
+//! A loaded engine folder, which creates drivers.
 
 use super::loaded_model::{LoadedModel, ModelDriver};
 use super::placement::place;
 use super::registry::family_of;
-use super::slow_alone::SlowExpert;
+use super::standalone_expert::SlowExpert;
 use super::{Notes, OpenError, StartError};
 use crate::engine::{Engine, warm_up};
 use crate::model::ModelBlock;
@@ -21,22 +21,19 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the networks of `folder`, which `tandem export` or `tandem build` wrote, to be run as
-    /// `run` says: its device, threads, cores, and the model's options.
+    /// Loads the networks of `folder`, written by `tandem export` or `tandem build`, with the
+    /// device, threads, cores and model options of `run`.
     ///
     /// # Errors
-    /// A file, a library or the device is missing, the options are not those of the folder's model
-    /// family, the folder was built for another machine, or its golden run has other answers than this
-    /// device gives.
+    /// A file, a library or the device is missing, the options are not those of the folder's
+    /// model family, the folder was built for another machine, or the outputs on this device
+    /// differ from the golden run.
     pub fn open(folder: &Path, run: &Run, notes: &mut Notes<'_>) -> Result<Self, OpenError> {
         Self::load(folder, run, None, notes)
     }
 
-    /// The same, measuring the time of every operator into the folder `operators` (CPU only; runs are
-    /// slower).
-    ///
-    /// # Errors
-    /// As [`Loaded::open`]; the profile cannot be written.
+    /// Like [`Loaded::open`], and writes the time of every operator to the folder `operators` (CPU
+    /// only; the networks run slower).
     pub fn open_measuring(
         folder: &Path,
         run: &Run,
@@ -58,7 +55,7 @@ impl Loaded {
         let placement = place(folder, run, operators, notes)?;
         let (device, backend) = (placement.device.name(), placement.fast.name());
         let model = family.load(folder, placement, Some(&block))?;
-        if run.real_time.readies_memory() {
+        if run.real_time.prepares_memory() {
             for engine in model.engines() {
                 warm_up(engine).map_err(OpenError::WarmUp)?;
             }
@@ -67,8 +64,8 @@ impl Loaded {
             && !model.pass_golden_run(folder).map_err(OpenError::Golden)?
         {
             notes(&format!(
-                "warning: {} has no golden run, so nothing says that its engines answer rightly on \
-                 {device}; `tandem verify --device {}` makes one",
+                "warning: {} has no golden run, so the outputs of its engines on {device} are not \
+                 verified; `tandem verify --device {}` creates one",
                 folder.display(),
                 run.device
             ));
@@ -76,39 +73,35 @@ impl Loaded {
         Ok(Self { model, block, sensors, backend })
     }
 
-    /// The engines of the networks, in the order in which they run.
+    /// Returns the engines in the order in which they run.
     pub fn engines(&self) -> Vec<&Arc<dyn Engine>> {
         self.model.engines()
     }
 
-    /// Library and version that run the action expert, as records name them.
+    /// Returns library and version that run the action expert, as written to result files.
     pub fn backend(&self) -> &str {
         &self.backend
     }
 
-    /// The model's family and every option that it was loaded with.
+    /// Returns the model family and every option that it was loaded with.
     pub fn options(&self) -> &ModelBlock {
         &self.block
     }
 
-    /// The sensors that the model reads.
+    /// Returns the sensors that the model reads.
     pub fn sensors(&self) -> SensorSuite {
         self.sensors.clone()
     }
 
-    /// A driver at the start of a route, in the time mode of `run`; the model's options are those that
-    /// the folder was opened with.
-    ///
-    /// # Errors
-    /// The device has no memory left, or a thread cannot be started.
+    /// Creates a driver at the start of a route, in the time mode of `run`; the model
+    /// options are those that the folder was opened with. Fails if the device is out of
+    /// memory or a thread cannot be spawned.
     pub fn pilot(&self, plan: &RoutePlan, run: &Run) -> Result<Box<dyn ModelDriver>, StartError> {
         self.model.pilot(plan, run)
     }
 
-    /// The slow expert alone, at the start of a route.
-    ///
-    /// # Errors
-    /// The device has no memory left.
+    /// Creates the slow expert without a pilot, at the start of a route. Fails if
+    /// the device is out of memory.
     pub fn slow_expert(&self, plan: &RoutePlan) -> Result<Box<dyn SlowExpert>, StartError> {
         self.model.slow_expert(plan)
     }

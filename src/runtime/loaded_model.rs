@@ -1,7 +1,7 @@
-//! A loaded model of any family.
+//! Loaded models of any family.
 
 use super::StartError;
-use super::slow_alone::{SlowAlone, SlowExpert};
+use super::standalone_expert::{SlowExpert, StandaloneExpert};
 use crate::control::{Localizer, StateFilterConfig};
 use crate::engine::Engine;
 use crate::model::{Family, FamilyError, Perception};
@@ -10,15 +10,16 @@ use crate::scene::{Driver, RoutePlan};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Slots of a KV cache: one read by action steps, one written by the prefill, one in between.
+/// Number of KV slots: one read by action steps, one written by the
+/// prefill, one published in between.
 pub const KV_SLOTS: usize = 3;
 
 /// A [`Pilot`] of any family.
 pub trait ModelDriver: Driver {
-    /// Returns what was counted so far.
+    /// Returns the counters of the route.
     fn statistics(&self) -> PilotStatistics;
 
-    /// Returns what came of the real-time options of the slow expert's thread.
+    /// Returns the outcome of the real-time options of the slow expert's thread.
     fn real_time(&self) -> &RealTimeReport;
 }
 
@@ -32,31 +33,23 @@ impl<P: Perception> ModelDriver for Pilot<P> {
     }
 }
 
-/// A loaded model, whatever its family's types.
+/// A loaded model of any family.
 pub trait LoadedModel {
-    /// Every engine, in the order in which they run.
+    /// Returns every engine in the order in which they run.
     fn engines(&self) -> Vec<&Arc<dyn Engine>>;
 
-    /// Drives the golden run of `folder`. Returns false if it has none.
-    ///
-    /// # Errors
-    /// The file is damaged or of other networks, or an answer is past its limit.
+    /// Repeats the golden run of `folder`; returns false if it has none. Fails if the file is
+    /// damaged or of other networks, or an output exceeds its limit.
     fn pass_golden_run(&self, folder: &Path) -> Result<bool, FamilyError>;
 
-    /// A driver at the start of a route.
-    ///
-    /// # Errors
-    /// The device has no memory left, or a thread cannot be started.
+    /// Creates a driver at the start of a route.
     fn pilot(&self, plan: &RoutePlan, run: &Run) -> Result<Box<dyn ModelDriver>, StartError>;
 
-    /// The slow expert at the start of a route, without the fast one.
-    ///
-    /// # Errors
-    /// The device has no memory left.
+    /// Creates the slow expert without a pilot, at the start of a route.
     fn slow_expert(&self, plan: &RoutePlan) -> Result<Box<dyn SlowExpert>, StartError>;
 }
 
-/// Makes a [`Family`] a [`LoadedModel`].
+/// Implements [`LoadedModel`] for a [`Family`].
 pub(super) struct Adapter<F>(pub(super) F);
 
 impl<F: Family> LoadedModel for Adapter<F> {
@@ -75,6 +68,6 @@ impl<F: Family> LoadedModel for Adapter<F> {
     }
 
     fn slow_expert(&self, plan: &RoutePlan) -> Result<Box<dyn SlowExpert>, StartError> {
-        Ok(Box::new(SlowAlone::new(self.0.experts(plan)?, self.0.slots(KV_SLOTS)?)))
+        Ok(Box::new(StandaloneExpert::new(self.0.experts(plan)?, self.0.slots(KV_SLOTS)?)))
     }
 }

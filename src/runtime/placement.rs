@@ -1,4 +1,4 @@
-//! The device, streams and back ends that a run names.
+//! Opens the device, streams and back ends of a run.
 
 use super::{Notes, OpenError};
 use crate::device::{Device, Emulation, HostDevice};
@@ -9,11 +9,8 @@ use crate::pilot::{DeviceName, Run, usable_cores};
 use std::path::Path;
 use std::sync::Arc;
 
-/// The device that `run` names, for the networks of `folder`. If `operators` is given, operator
-/// profiles are written to that folder.
-///
-/// # Errors
-/// The device or a library is missing, or the device cannot be shared as `run` asks.
+/// Opens the device of `run` for the networks of `folder`; operator profiles are written to the
+/// folder `operators`, if given. Fails if the device or a library is missing.
 pub fn place(
     folder: &Path,
     run: &Run,
@@ -21,17 +18,17 @@ pub fn place(
     notes: &mut Notes<'_>,
 ) -> Result<Placement, OpenError> {
     match run.device {
-        DeviceName::Cpu => on_the_host(HostDevice::new(), run, operators, notes),
+        DeviceName::Cpu => open_host(HostDevice::new(), run, operators, notes),
         DeviceName::Emulated => {
-            notes("the device is emulated: its times are this CPU's");
+            notes("the device is emulated: its times are those of this CPU");
             let device = HostDevice::emulating(Emulation::default());
-            on_the_host(device, run, operators, notes)
+            open_host(device, run, operators, notes)
         }
-        DeviceName::Cuda(ordinal) => on_a_gpu(folder, ordinal, run, operators, notes),
+        DeviceName::Cuda(ordinal) => open_gpu(folder, ordinal, run, operators, notes),
     }
 }
 
-fn on_the_host(
+fn open_host(
     device: HostDevice,
     run: &Run,
     operators: Option<&Path>,
@@ -51,7 +48,7 @@ fn on_the_host(
             }))
         };
     Ok(Placement {
-        lanes: device.lanes(run.fast_share)?,
+        streams: device.streams(run.fast_share)?,
         device: Arc::new(device),
         fast: backend(run.threads.action, &run.real_time.pin_tick)?,
         slow: backend(run.threads.understanding, &run.real_time.pin_understanding)?,
@@ -59,7 +56,7 @@ fn on_the_host(
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_a_gpu(
+fn open_gpu(
     _: &Path,
     _: usize,
     _: &Run,
@@ -70,7 +67,7 @@ fn on_a_gpu(
 }
 
 #[cfg(feature = "cuda")]
-fn on_a_gpu(
+fn open_gpu(
     folder: &Path,
     ordinal: usize,
     run: &Run,
@@ -89,16 +86,16 @@ fn on_a_gpu(
     let is_built = EngineFolder::read(folder)?.is_some_and(|built| {
         built.keys().values().any(|key| key.backend != BackendKind::OnnxRuntime)
     });
-    // An engine runs on a part of the multiprocessors only if it was built on a stream with that part
-    // (TensorRT's `enqueueV3`: otherwise it may crash), and ours are built without one.
-    let mut lanes = device.lanes(run.fast_share.filter(|_| !is_built))?;
+    // A TensorRT engine runs on a partition of the multiprocessors only if it was built on a stream
+    // of that partition (`enqueueV3`: otherwise it may crash). `tandem build` uses none.
+    let mut streams = device.streams(run.fast_share.filter(|_| !is_built))?;
     if is_built && run.fast_share.is_some() {
-        let instead = "TensorRT's engines are built for all multiprocessors; leave fast_share out";
-        lanes.sharing = Sharing::Priorities { instead: Some(instead.to_owned()) };
+        let instead = "TensorRT engines are built for all multiprocessors; remove fast_share";
+        streams.sharing = Sharing::Priorities { instead: Some(instead.to_owned()) };
     }
-    match &lanes.sharing {
+    match &streams.sharing {
         Sharing::Priorities { instead: Some(_) } => {
-            notes(&format!("warning: {}", lanes.sharing));
+            notes(&format!("warning: {}", streams.sharing));
         }
         sharing => notes(&format!("the experts share {}: {sharing}", device.name())),
     }
@@ -115,8 +112,8 @@ fn on_a_gpu(
                 notes,
             )?))
         };
-    let (fast, slow) = (backend(&lanes.fast)?, backend(&lanes.slow)?);
-    Ok(Placement { device: Arc::new(device), lanes, fast, slow })
+    let (fast, slow) = (backend(&streams.fast)?, backend(&streams.slow)?);
+    Ok(Placement { device: Arc::new(device), streams, fast, slow })
 }
 
 #[cfg(all(feature = "cuda", feature = "tensorrt"))]
@@ -133,9 +130,6 @@ fn tensorrt(
     _: &crate::device::cuda::CudaDevice,
     _: &mut Notes<'_>,
 ) -> Result<Box<dyn Backend>, OpenError> {
-    Err(crate::device::DeviceError::NotBuilt {
-        what: "engines of TensorRT",
-        feature: "cuda,tensorrt",
-    }
-    .into())
+    Err(crate::device::DeviceError::NotBuilt { what: "TensorRT engines", feature: "cuda,tensorrt" }
+        .into())
 }

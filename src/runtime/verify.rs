@@ -1,4 +1,4 @@
-//! Two folders of one model, driven alike and compared.
+//! Compares two folders of one model on the same inputs.
 
 use super::placement::place;
 use super::{Notes, OpenError};
@@ -11,98 +11,66 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tandem_export::options::Precision;
 
-/// How to verify.
+/// Options of a verification.
 pub struct VerifyOptions {
     /// Device and threads.
     pub run: Run,
-    /// What is driven.
     pub inputs: RecordingInputs,
-    /// How near is near enough, for the golden run.
+    /// Limits of the golden run.
     pub limits: Limits,
 }
 
-/// What came of it.
+/// Result of a verification.
 pub struct Verification {
-    /// The folder that was verified.
     pub engine: Side,
-    /// The folder that it was compared with.
     pub reference: Side,
-    /// How far their answers are apart.
     pub comparison: Box<dyn Comparison>,
-    /// The golden run that the engine folder keeps if it is within its limits: the text of a file.
+    /// Contents of the golden run file, to be kept in the engine folder if the
+    /// comparison is within the limits.
     pub golden_run: Vec<u8>,
 }
 
-/// One of the two sides, for the record.
+/// Identity of one of the two folders.
 #[derive(Serialize)]
 pub struct Side {
-    /// Of the folder's `export.json`.
+    /// SHA-256 of the folder's `export.json`.
     pub export_sha256: String,
-    /// Of the folder's `engine.json`, if its networks were built.
+    /// SHA-256 of the folder's `engine.json`; `None` if its networks were not built.
     pub engine_sha256: Option<String>,
-    /// What its networks compute in.
     pub precision: Precision,
-    /// Library and version that ran it.
+    /// Library and version that ran the networks.
     pub backend: String,
 }
 
-/// Two folders cannot be compared.
+/// Error returned when two folders cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// There is no such folder.
     #[error("{} is not an engine folder; `tandem export` writes one", folder.display())]
-    NoFolder {
-        /// The path.
-        folder: PathBuf,
-    },
-    /// The folders are of two model families.
+    NoFolder { folder: PathBuf },
     #[error("the engine is of model family {engine:?}, the reference of {reference:?}")]
-    Families {
-        /// The engine's.
-        engine: &'static str,
-        /// The reference's.
-        reference: &'static str,
-    },
-    /// A folder's record cannot be read.
+    Families { engine: &'static str, reference: &'static str },
     #[error(transparent)]
     Record(#[from] NetworkFileError),
-    /// The record of built engines cannot be read.
     #[error(transparent)]
     EngineFolder(#[from] EngineFolderError),
-    /// A folder is of no known family.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The two are of different models.
     #[error(transparent)]
     Compare(FamilyError),
-    /// The networks of a folder cannot be loaded.
     #[error(
         "loading engine folder {}{}", folder.display(),
         if *precision == Precision::Bf16 {
-            "; the library does not compute in bf16 on a CPU, --precision bf16-emulated of \
-             `tandem export` writes networks that round alike"
+            "; ONNX Runtime does not support bf16 on a CPU; `tandem export --precision bf16-emulated` \
+             writes networks with the same rounding"
         } else { "" }
     )]
-    Load {
-        /// The folder.
-        folder: PathBuf,
-        /// What its networks compute in.
-        precision: Precision,
-        /// The reason.
-        source: FamilyError,
-    },
-    /// The networks of a folder fail.
-    #[error("driving engine folder {}", folder.display())]
-    Drive {
-        /// The folder.
-        folder: PathBuf,
-        /// The reason.
-        source: FamilyError,
-    },
+    Load { folder: PathBuf, precision: Precision, source: FamilyError },
+    #[error("running the networks of engine folder {}", folder.display())]
+    Drive { folder: PathBuf, source: FamilyError },
 }
 
 impl VerifyError {
-    /// Build that makes the engine folder usable, if that is what it needs.
+    /// Returns the build that would make the engine folder usable, if a build is the remedy.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::EngineFolder(error) => error.rebuild(),
@@ -115,7 +83,7 @@ impl VerifyError {
     }
 }
 
-/// Drives the models of two folders of family `F`; see [`verify`](super::verify()).
+/// Compares two folders of family `F`; see [`verify`](super::verify()).
 pub(super) fn of_family<F: Family>(
     [engine, reference]: [&Path; 2],
     options: &VerifyOptions,
@@ -123,10 +91,10 @@ pub(super) fn of_family<F: Family>(
     done: &mut dyn FnMut(),
 ) -> Result<Verification, VerifyError> {
     F::comparable(engine, reference).map_err(VerifyError::Compare)?;
-    let mut driven = |folder| driven::<F>(folder, options, notes, done);
-    // One after the other: only one of two large engines is in memory at a time.
-    let theirs = driven(reference)?;
-    let ours = driven(engine)?;
+    let mut run = |folder| run_model::<F>(folder, options, notes, done);
+    // One after the other, so that only one of two large engines is in memory at a time.
+    let theirs = run(reference)?;
+    let ours = run(engine)?;
     let comparison =
         F::compare(&ours.recording, &theirs.recording).map_err(VerifyError::Compare)?;
     let VerifyOptions { inputs, limits, .. } = *options;
@@ -134,21 +102,21 @@ pub(super) fn of_family<F: Family>(
     Ok(Verification { engine: ours.side, reference: theirs.side, comparison, golden_run })
 }
 
-/// What a folder's model answered.
-struct Driven<R> {
+/// Outputs of a folder's model.
+struct ModelRun<R> {
     recording: R,
     side: Side,
-    /// Hashes of its graphs, by network.
+    /// Hashes of its graphs by network.
     graphs_sha256: BTreeMap<String, String>,
 }
 
-/// Loads a folder, drives it and lets it go.
-fn driven<F: Family>(
+/// Loads a folder, runs its networks and unloads it.
+fn run_model<F: Family>(
     folder: &Path,
     options: &VerifyOptions,
     notes: &mut Notes<'_>,
     done: &mut dyn FnMut(),
-) -> Result<Driven<F::Recording>, VerifyError> {
+) -> Result<ModelRun<F::Recording>, VerifyError> {
     let (summary, export_sha256) = NetworkFile::summary_with_sha256(folder)?;
     let engine_sha256 = EngineFolder::read(folder)?.map(|engines| engines.sha256);
     let precision = summary.options.precision;
@@ -164,5 +132,5 @@ fn driven<F: Family>(
         (contract.network.clone(), contract.graph_sha256.clone())
     });
     let side = Side { export_sha256, engine_sha256, precision, backend };
-    Ok(Driven { recording, side, graphs_sha256: graphs.collect() })
+    Ok(ModelRun { recording, side, graphs_sha256: graphs.collect() })
 }
