@@ -37,10 +37,10 @@ static EXPORT: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
 });
 
 /// Locked during a build, because peak memory is measured for the process.
-static ALONE: Mutex<()> = Mutex::new(());
+static BUILD_LOCK: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(|broken| broken.into_inner())
+fn lock_builds() -> MutexGuard<'static, ()> {
+    BUILD_LOCK.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 fn network(name: &str) -> NetworkFile {
@@ -52,7 +52,7 @@ fn library() -> TensorRt {
 }
 
 fn build(name: &str, request: &BuildRequest) -> Result<(Vec<u8>, BuildReport), BuildError> {
-    let _alone = alone();
+    let _lock = lock_builds();
     let mut engine = Vec::new();
     let report = library().build(&network(name), request, &mut engine)?;
     assert_eq!(report.engine_bytes, engine.len() as u64);
@@ -77,7 +77,7 @@ fn every_network_builds_for_every_target() {
 
 /// Builds `file` and compares the layers of its engine with the graph of `against`.
 fn findings(file: &NetworkFile, against: &NetworkFile) -> LayerFindings {
-    let _alone = alone();
+    let _lock = lock_builds();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let report = library().build(file, &request, &mut std::io::sink()).unwrap();
     report.layers.unwrap().findings(&against.graph).unwrap()
@@ -152,7 +152,7 @@ fn engine_of_another_type_than_its_graph_is_detected() {
 fn extra_streams_and_expanded_weights_are_detected() {
     use tandem::engine::{Layer, LayerTensor};
     let file = network("action");
-    let _alone = alone();
+    let _lock = lock_builds();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let report = library().build(&file, &request, &mut std::io::sink()).unwrap().layers.unwrap();
     let found = report.findings(&file.graph).unwrap();
@@ -195,7 +195,7 @@ fn extra_streams_and_expanded_weights_are_detected() {
 #[test]
 fn attention_of_several_kernels_is_detected() {
     let file = network("action");
-    let _alone = alone();
+    let _lock = lock_builds();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let report = library().build(&file, &request, &mut std::io::sink()).unwrap().layers.unwrap();
     let of_layer_2 = |layer: &&mut tandem::engine::Layer| {
@@ -250,7 +250,7 @@ fn predictions_hold(record: &Value) {
 
 #[test]
 fn build_reports_progress_and_predicts_its_cost() {
-    let _alone = alone();
+    let _lock = lock_builds();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("engines");
     let [network, out] = [&EXPORT.1, &out].map(|path| path.to_str().unwrap());
@@ -291,7 +291,7 @@ fn missing_kernel_is_an_error_with_the_librarys_reason() {
     let checkpoint = Checkpoint::open(&EXPORT.0.path().join("checkpoint")).unwrap();
     export(&checkpoint, &ExportOptions::default(), &out);
     let file = NetworkFile::read(&out, "action").unwrap();
-    let _alone = alone();
+    let _lock = lock_builds();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let error = library().build(&file, &request, &mut std::io::sink()).unwrap_err();
     let BuildError::Refused { reason, .. } = &error else { panic!("{error}") };
@@ -385,7 +385,7 @@ fn engine_inspection_needs_a_gpu() {
 
 #[test]
 fn graph_that_breaks_its_contract_is_not_built() {
-    let _alone = alone();
+    let _lock = lock_builds();
     let mut file = network("vision");
     file.contract.outputs[0].shape[0] += 1;
     let request = BuildRequest::for_targets([Target::Sm89]);
@@ -396,7 +396,7 @@ fn graph_that_breaks_its_contract_is_not_built() {
 
 #[test]
 fn missing_weights_are_named() {
-    let _alone = alone();
+    let _lock = lock_builds();
     let folder = tempfile::tempdir().unwrap();
     for file in ["vision.onnx", "vision.json"] {
         fs::copy(EXPORT.1.join(file), folder.path().join(file)).unwrap();
@@ -409,7 +409,7 @@ fn missing_weights_are_named() {
 
 #[test]
 fn full_disk_is_an_error() {
-    let _alone = alone();
+    let _lock = lock_builds();
     let mut full = fs::File::options().write(true).open("/dev/full").unwrap();
     let request = BuildRequest::for_targets([Target::Sm89]);
     let error = library().build(&network("vision"), &request, &mut full).unwrap_err();
@@ -490,7 +490,7 @@ fn process_has_one_library() {
 #[test]
 #[ignore = "8 GB of disk and a minute"]
 fn predictions_hold_for_larger_networks() {
-    let _alone = alone();
+    let _lock = lock_builds();
     let configs =
         [include_str!("../configs/mid.json"), include_str!("../configs/full-shallow.json")];
     for spec in configs {

@@ -322,17 +322,17 @@ fn damaged_and_foreign_engine_files_are_refused_by_name() {
     let folders = Folders::built();
     let (engine, weights) = (folders.file(0, "engine"), folders.file(2, "own_weights"));
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    let whole = fs::read(&engine).unwrap();
+    let original = fs::read(&engine).unwrap();
 
-    fs::write(&engine, &whole[..whole.len() / 2]).unwrap();
+    fs::write(&engine, &original[..original.len() / 2]).unwrap();
     refused(&folders.verify(), &[&name(&engine), "truncated", "tandem build --network"]);
     flip(&weights, 4096);
-    fs::write(&engine, &whole).unwrap();
+    fs::write(&engine, &original).unwrap();
     refused(&folders.verify(), &[&name(&weights), "is not the file that was built"]);
     flip(&weights, 4096);
     fs::copy(folders.file(1, "engine"), &engine).unwrap();
     refused(&folders.verify(), &[&name(&engine), "another file"]);
-    fs::write(&engine, vec![b'x'; whole.len()]).unwrap();
+    fs::write(&engine, vec![b'x'; original.len()]).unwrap();
     refused(&folders.verify(), &[&name(&engine), "damaged or from another folder"]);
     fs::remove_file(&engine).unwrap();
     refused(&folders.verify(), &[&name(&engine), "No such file", "tandem build --network"]);
@@ -352,13 +352,13 @@ fn damaged_and_foreign_engine_files_are_refused_by_name() {
 fn invalid_engine_record_is_refused() {
     let folders = Folders::built();
     let path = folders.engines().join("engine.json");
-    let whole = fs::read(&path).unwrap();
+    let original = fs::read(&path).unwrap();
 
     folders.change_record(|record| record["format"] = 7.into());
     refused(&folders.verify(), &["has format 7", "reads format 2", "build the folder again"]);
-    fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+    fs::write(&path, &original[..original.len() - 9]).unwrap();
     refused(&folders.verify(), &["engine.json", "is not the record of an engine folder"]);
-    fs::write(&path, &whole).unwrap();
+    fs::write(&path, &original).unwrap();
     folders.change_record(|record| record["networks"][0]["engine"]["name"] = "../x".into());
     refused(&folders.verify(), &["\"../x\"", "not a file name"]);
     fs::remove_file(&path).unwrap();
@@ -569,11 +569,12 @@ const PLENTY: Available = Available { memory_bytes: None, disk_bytes: None };
 #[test]
 fn too_little_disk_or_memory_is_refused_before_building() {
     let folders = Folders::new();
-    let never = Arc::new(AtomicBool::new(false));
-    let must_not = |_: &str| -> Result<(), BuildError> { panic!("the build was started") };
+    let no_cancel = Arc::new(AtomicBool::new(false));
+    let must_not_run = |_: &str| -> Result<(), BuildError> { panic!("the build was started") };
     let attempt = |memory_bytes, disk_bytes| {
         let available = Available { memory_bytes, disk_bytes };
-        let result = build_with_callback(&folders, available, &never, &must_not, &mut |_| {});
+        let result =
+            build_with_callback(&folders, available, &no_cancel, &must_not_run, &mut |_| {});
         result.err().unwrap()
     };
     let error = attempt(None, Some(20_000_000));
@@ -595,11 +596,11 @@ fn too_little_disk_or_memory_is_refused_before_building() {
 #[test]
 fn killed_build_is_resumed() {
     let folders = Folders::new();
-    let never = Arc::new(AtomicBool::new(false));
+    let no_cancel = Arc::new(AtomicBool::new(false));
     let fail_at_bev = |network: &str| {
         if network == "bev" { Err(BuildError::Canceled) } else { Ok(()) }
     };
-    assert!(build_with_callback(&folders, PLENTY, &never, &fail_at_bev, &mut |_| {}).is_err());
+    assert!(build_with_callback(&folders, PLENTY, &no_cancel, &fail_at_bev, &mut |_| {}).is_err());
     // State after a kill: intermediate and partial files, no record.
     assert!(folders.engines().join("scratch.partial").is_dir());
     fs::write(folders.engines().join("scratch.partial").join("optimized.onnx"), "half").unwrap();
@@ -611,7 +612,7 @@ fn killed_build_is_resumed() {
         built.borrow_mut().push(network.to_owned());
         Ok(())
     };
-    let report = build_with_callback(&folders, PLENTY, &never, &count, &mut |_| {}).unwrap();
+    let report = build_with_callback(&folders, PLENTY, &no_cancel, &count, &mut |_| {}).unwrap();
     assert_eq!(*built.borrow(), ["bev", "action"]);
     assert_eq!(report.built, ["bev", "action"]);
     let listing = folders.listing();
@@ -647,7 +648,7 @@ fn interrupted_build_keeps_finished_engines() {
 #[test]
 fn concurrent_second_build_waits_for_the_first() {
     let folders = Folders::new();
-    let never = Arc::new(AtomicBool::new(false));
+    let no_cancel = Arc::new(AtomicBool::new(false));
     let (started, has_started): (SyncSender<()>, Receiver<()>) = sync_channel(8);
     let (waits, is_waiting): (SyncSender<String>, Receiver<String>) = sync_channel(1);
     std::thread::scope(|scope| {
@@ -663,18 +664,19 @@ fn concurrent_second_build_waits_for_the_first() {
                 Ok(())
             };
             let report =
-                build_with_callback(&folders, PLENTY, &never, &before, &mut |_| {}).unwrap();
+                build_with_callback(&folders, PLENTY, &no_cancel, &before, &mut |_| {}).unwrap();
             assert_eq!(report.built.len(), NAMES.len());
         });
         // Dropped here if this side fails, so that the other side does not wait forever.
         let waits = waits;
         has_started.recv().unwrap();
-        let must_not = |_: &str| -> Result<(), BuildError> { panic!("built twice") };
-        let report = build_with_callback(&folders, PLENTY, &never, &must_not, &mut |progress| {
-            if let Progress::Waiting { holder } = progress {
-                waits.send(holder.to_owned()).unwrap();
-            }
-        });
+        let must_not_run = |_: &str| -> Result<(), BuildError> { panic!("built twice") };
+        let report =
+            build_with_callback(&folders, PLENTY, &no_cancel, &must_not_run, &mut |progress| {
+                if let Progress::Waiting { holder } = progress {
+                    waits.send(holder.to_owned()).unwrap();
+                }
+            });
         assert_eq!(report.unwrap().built, [""; 0]);
     });
 }
@@ -682,11 +684,11 @@ fn concurrent_second_build_waits_for_the_first() {
 #[test]
 fn cached_hashes_are_not_recomputed() {
     let folders = Folders::new();
-    let never = Arc::new(AtomicBool::new(false));
+    let no_cancel = Arc::new(AtomicBool::new(false));
     let hashed = |folders: &Folders| {
         let mut hashed = 0;
         let no_op = |_: &str| Ok(());
-        build_with_callback(folders, PLENTY, &never, &no_op, &mut |progress| {
+        build_with_callback(folders, PLENTY, &no_cancel, &no_op, &mut |progress| {
             hashed += usize::from(matches!(progress, Progress::Hashing { .. }));
         })
         .unwrap();

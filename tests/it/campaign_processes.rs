@@ -179,8 +179,8 @@ fn two_campaigns_in_one_folder_share_the_work() {
 
 /// Arguments of a campaign of one route that takes three seconds of real time.
 fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
-    let what = ["eval", "--routes", ROUTES, "--only", "11", "--driver", "autopilot"];
-    [&what[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
+    let eval = ["eval", "--routes", ROUTES, "--only", "11", "--driver", "autopilot"];
+    [&eval[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
 }
 
 /// Waits for a worker process other than `not` that drives. Returns `None` if the campaign has ended.
@@ -321,18 +321,18 @@ fn merged_shards_equal_one_campaign() {
         });
     };
     let again = folder.path().join("again");
-    let to = ["--out", path(&again)];
-    refused(&["merge", first, path(&merged), to[0], to[1]], &["more than one record", "shard1"]);
+    let out = ["--out", path(&again)];
+    refused(&["merge", first, path(&merged), out[0], out[1]], &["more than one record", "shard1"]);
     refused(&["merge", first, "--out", path(&merged)], &["merged", "is not empty"]);
     let other = folder.path().join("other");
     done(&["eval", "--routes", ROUTES, "--driver", "autopilot", "--out", path(&other)]);
     let fragments = ["other", "repetitions is 1, the first has 4"];
-    refused(&["merge", first, path(&other), to[0], to[1]], &fragments);
+    refused(&["merge", first, path(&other), out[0], out[1]], &fragments);
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::copy(merged.join("routes/RouteScenario_11_rep0.json"), foreign.join("a.json")).unwrap();
-    refused(&["merge", first, path(&foreign), to[0], to[1]], &["foreign", "no run.json"]);
-    let printed = text(&ended(&["merge", path(&foreign), to[0], to[1]], 1).stdout);
+    refused(&["merge", first, path(&foreign), out[0], out[1]], &["foreign", "no run.json"]);
+    let printed = text(&ended(&["merge", path(&foreign), out[0], out[1]], 1).stdout);
     assert!(printed.contains("1 / 220 drives finished"), "{printed}");
 }
 

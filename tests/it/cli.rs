@@ -154,9 +154,9 @@ fn ctrl_c_keeps_finished_routes_and_eval_resumes() {
     for attempt in 0..50 {
         // In real time each route takes a second, so that the second one can be interrupted.
         let out = folder.path().join(format!("out{attempt}"));
-        let what = ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot"];
-        let how = ["--run", path(&run_file), "--tick-cap", "20", "--out", path(&out)];
-        let arguments = [&what[..], &how].concat();
+        let eval = ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot"];
+        let options = ["--run", path(&run_file), "--tick-cap", "20", "--out", path(&out)];
+        let arguments = [&eval[..], &options].concat();
         let child = tandem()
             .args(&arguments)
             .stdout(Stdio::piped())

@@ -409,11 +409,12 @@ fn other_differences_are_listed() {
 
 #[test]
 fn files_without_phase_or_enough_ticks_are_refused() {
-    let whole = profile(FREE, 1);
+    let complete = profile(FREE, 1);
     let few = profile(Shape { ticks: 199, ..FREE }, 1);
-    let error = compare(&whole, &few, PhaseName::Paced, quick(1)).unwrap_err();
+    let error = compare(&complete, &few, PhaseName::Paced, quick(1)).unwrap_err();
     assert!(matches!(error, CompareError::TooFew { which: "B", found: 199, .. }), "{error}");
-    let error = compare(&whole, &whole, PhaseName::BackToBack, quick(1)).unwrap_err().to_string();
+    let error =
+        compare(&complete, &complete, PhaseName::BackToBack, quick(1)).unwrap_err().to_string();
     for fragment in ["A has no phase", "back to back", "at the real period"] {
         assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
     }

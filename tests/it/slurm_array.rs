@@ -111,8 +111,8 @@ fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
 fn slow(cluster: &Cluster, run: &Path) -> Command {
     let out = cluster.out();
     let arguments = ["eval", "--routes", "routes/short.xml", "--only", "11,12", "--tick-cap", "40"];
-    let how = ["--driver", "autopilot", "--run", run.to_str().unwrap()];
-    cluster.task(2, &[2], &[&arguments[..], &how, &["--out", out.to_str().unwrap()]].concat())
+    let options = ["--driver", "autopilot", "--run", run.to_str().unwrap()];
+    cluster.task(2, &[2], &[&arguments[..], &options, &["--out", out.to_str().unwrap()]].concat())
 }
 
 fn signal(name: &str, child: &Child) {

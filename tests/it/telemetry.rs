@@ -76,8 +76,8 @@ fn loading_the_library_makes_no_file_and_no_network_call() {
     tandem(&["demo", "--ticks", "3", "--out", "demo"]);
     let routes = Path::new(tandem_testkit::ROOT).join("routes/short.xml");
     let eval = ["eval", "--driver", "automot", "--engine", "demo/engine", "--only", "11"];
-    let to = ["--routes", routes.to_str().unwrap(), "--tick-cap", "3", "--out", "out"];
-    tandem(&[&eval[..], &to].concat());
+    let options = ["--routes", routes.to_str().unwrap(), "--tick-cap", "3", "--out", "out"];
+    tandem(&[&eval[..], &options].concat());
 
     let left: Vec<_> = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left, [] as [std::path::PathBuf; 0], "files appeared in HOME");
