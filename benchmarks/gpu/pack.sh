@@ -98,7 +98,7 @@ collect() {
   fetch
   if [ -n "$slim" ]; then
     strip "$scratch/pack/bin"/*
-    # Not in the cache, whose files must be unmodified; first_contact.sh sets its path, also for CPUs.
+    # Not in the cache, which holds unmodified files only; first_contact.sh sets its path, also for CPUs.
     place onnxruntime_gpu onnxruntime 'libonnxruntime.so.1.31.1' \
       'libonnxruntime_providers_shared.so' 'libonnxruntime_providers_cuda.so'
     local provider="$scratch/pack/onnxruntime/libonnxruntime_providers_cuda.so"

@@ -7,9 +7,8 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// A file under a temporary name until [`AtomicFile::publish`]; dropping it removes it.
-///
-/// If the target is a link, the link itself is replaced. Writes are unbuffered.
+/// A file under a temporary name until [`AtomicFile::publish`]; dropping it removes it. If the
+/// target is a link, the link itself is replaced. Writes are unbuffered.
 #[derive(Debug)]
 pub struct AtomicFile {
     part: NamedTempFile,

@@ -13,10 +13,8 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// A complete file, mapped for reading.
-///
-/// The file must not be changed in place during the lifetime of the mapping. Replacing it by a
-/// rename does not affect the mapping.
+/// A complete file, mapped for reading. The file must not be changed in place during the lifetime
+/// of the mapping. Replacing it by a rename does not affect the mapping.
 pub struct MappedFile {
     bytes: Mmap,
     /// Registration of the mapping; `None` if the registry was full.
@@ -24,7 +22,7 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps `file`, whose path is `path`.
+    /// Maps `file`, which is at `path`.
     ///
     /// # Errors
     /// If the file cannot be mapped.

@@ -10,9 +10,8 @@ const LONGEST: usize = 180;
 const DIGITS: usize = 8;
 
 /// Converts `text` to a single path component that cannot leave its folder and is not hidden.
-///
-/// Separators, control characters and a leading `.` become `_`; other characters are kept. Text that
-/// is too long is truncated and ends with a part of its SHA-256.
+/// Separators, control characters and a leading `.` become `_`; other characters are kept. Text
+/// that is too long is truncated and ends with a part of its SHA-256.
 pub fn path_component(text: &str) -> String {
     let is_unsafe =
         |at: usize, c: char| matches!(c, '/' | '\\') || c.is_control() || (at == 0 && c == '.');

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Returns the world-writable file or parent folder through which every user of this machine may
 /// replace `path`. Both the path and its canonical form are checked. `None` if nothing is
-/// world-writable, or on systems without such permissions.
-///
-/// Sticky folders such as `/tmp` are not reported: only owners may replace files in them.
+/// world-writable, or on systems without such permissions. Sticky folders such as `/tmp` are not
+/// reported: only owners may replace files in them.
 ///
 /// # Errors
 /// If the metadata of the file or a folder cannot be read.

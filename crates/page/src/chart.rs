@@ -152,7 +152,7 @@ pub struct Plot<'a> {
     pub size: [f64; 2],
     pub x: Axis,
     pub y: Axis,
-    /// True if y increases downward, as on a map whose y axis points south.
+    /// True if y increases downward, as on a map with a y axis to the south.
     pub y_down: bool,
     pub series: &'a [Series],
     pub marks: &'a [Mark],

@@ -323,7 +323,7 @@ fn busy(files: [&LatencyFile; 2], phases: [&Phase; 2], method: Method) -> Option
     })
 }
 
-/// Removes intervals of response percentiles whose rank among due ticks is a skipped tick.
+/// Removes intervals of response percentiles that fall on a skipped tick.
 fn leave_out_skipped(rows: &mut [Row], phases: [&Phase; 2]) {
     for row in rows.iter_mut().filter(|row| row.what == Stage::RESPONSE.name()) {
         let Some((_, percentile)) = PERCENTILES.iter().find(|(name, _)| *name == row.percentile)

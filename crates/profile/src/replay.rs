@@ -74,7 +74,7 @@ impl Replay {
         self.given += 1;
         let frame = FrameId(self.given);
         let cameras = from.cameras.map(|name, camera| {
-            // A camera whose image size changes has buffers of the first size only.
+            // If the image size of a camera changes, only the first size has buffers.
             let is_alike = |buffer: &CameraFrame| {
                 (buffer.width, buffer.height) == (camera.width, camera.height)
             };

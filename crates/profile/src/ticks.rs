@@ -49,12 +49,11 @@ pub enum LoopError {
     NoPrefix,
 }
 
-/// Runs `driver` on `replay` until `options.ticks` ticks have counted or `cancel` is set. `watch` is
-/// called after every tick that counts.
-///
-/// In [`PhaseName::Paced`] a tick is due at every multiple of the period. A tick that is due while
-/// the previous one is running starts as soon as that one ends. A tick whose complete period has
-/// passed by then is skipped and counted, because a real world would not wait either.
+/// Runs `driver` on `replay` until `options.ticks` ticks have counted or `cancel` is set. `watch`
+/// is called after every tick that counts. In [`PhaseName::Paced`] a tick is due at every multiple
+/// of the period. A tick that is due while the previous one is running starts as soon as that one
+/// ends. A tick whose complete period has passed by then is skipped and counted, because a real
+/// world would not wait either.
 ///
 /// # Errors
 /// If the driver fails, or publishes no prefix.

@@ -1,4 +1,4 @@
-//! Timeline of a run: stages by thread, and the prefill whose prefix each tick acted on.
+//! Timeline of a run: stages by thread, and links from prefills to the ticks on their prefixes.
 //!
 //! The format is Chromium's JSON trace format, not Perfetto's own. Perfetto reads both equally well
 //! (nanoseconds, nesting, counters, flows), and JSON is also read by Chromium's viewer, by
@@ -71,9 +71,9 @@ pub struct TraceCounts {
     pub slices_cut: u64,
     /// Spans dropped by the buffer of their tick or prefill.
     pub spans_dropped: u64,
-    /// Ticks linked to the prefill whose prefix they acted on.
+    /// Ticks linked to the prefill of their prefix.
     pub flows: u64,
-    /// Ticks with a prefix whose prefill ended before the recording.
+    /// Ticks with a prefix from a prefill that ended before the recording.
     pub flows_missing: u64,
 }
 
@@ -307,7 +307,7 @@ impl Slice {
     }
 }
 
-/// Converts spans to slices. A span whose parts end after it is extended to the end of its
+/// Converts spans to slices. If its parts end later, a span is extended to the end of its
 /// last part and stores its own duration: in virtual time a tick may wait for a prefill,
 /// which is not part of its cost.
 fn slices(spans: &[Span]) -> impl Iterator<Item = Slice> + '_ {
@@ -327,10 +327,8 @@ fn slices(spans: &[Span]) -> impl Iterator<Item = Slice> + '_ {
 }
 
 /// Adds the slices of a row in order and shortens those that exceed their enclosing slice; returns
-/// the number of shortened slices.
-///
-/// Starts and ends are separate events: a viewer that adds a duration to a start may end a slice
-/// after the start of the next one because of rounding.
+/// the number of shortened slices. Starts and ends are separate events: a viewer that adds a
+/// duration to a start may end a slice after the start of the next one because of rounding.
 fn push_nested(events: &mut Vec<Event>, slices: &mut [Slice], tid: u32) -> u64 {
     slices.sort_by_key(|slice| (slice.start_ns, Reverse(slice.end_ns), slice.stage));
     let mut open: Vec<Slice> = Vec::new();
@@ -492,7 +490,7 @@ struct Args {
     deadline: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     late_by_ms: Option<Millis>,
-    /// Duration of a stage whose slice was extended.
+    /// Duration of the stage, if its slice was extended.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<Millis>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -77,7 +77,7 @@ pub struct PrefillStarted {
 #[derive(Clone, Debug, Default)]
 pub struct TickReport {
     pub frame: FrameId,
-    /// Tick whose observation the command is based on; `None` before the first command, and for
+    /// Tick of the observation that the command is based on; `None` before the first one, and for
     /// drivers that answer every tick immediately.
     pub acted_on: Option<FrameId>,
     /// True if the command or plan of the previous tick is reused, because no newer one was visible.

@@ -46,10 +46,8 @@ pub trait LaneMap {
     fn parking_lane(&self, place: DVec3) -> Option<LanePoint>;
 
     /// Returns the point `distance_m` further along a driving lane, or along its first successor;
-    /// `None` where the lane ends.
-    ///
-    /// The default implementation returns the driving lane at the point straight ahead, which is
-    /// valid for steps that are short compared with the lane's width.
+    /// `None` where the lane ends. The default implementation returns the driving lane at the point
+    /// straight ahead, which is valid for steps that are short compared with the lane's width.
     fn ahead(&self, lane: &LanePoint, distance_m: f64) -> Option<LanePoint> {
         let step = DVec2::from_angle(lane.heading_rad) * distance_m;
         let found = self.driving_lane(lane.position + step.extend(0.0));

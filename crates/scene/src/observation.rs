@@ -47,7 +47,7 @@ pub struct Gnss {
     pub altitude_m: f64,
 }
 
-/// Ground truth, provided only to drivers whose [`SensorSuite`] requests it.
+/// Ground truth, provided only if the driver's [`SensorSuite`] requests it.
 #[derive(Clone)]
 pub struct Truth {
     pub ego: EgoState,

@@ -36,10 +36,8 @@ pub struct Motion {
     pub speed_mps: f64,
 }
 
-/// Returns the motion of the ego vehicle one tick later.
-///
-/// A brake value between 0 and 1 scales the deceleration of full braking linearly, because the fit
-/// covers only no and full braking.
+/// Returns the motion of the ego vehicle one tick later. A brake value between 0 and 1 scales the
+/// deceleration of full braking linearly, because the fit covers only no and full braking.
 pub fn ego_after_tick(motion: Motion, command: &Command) -> Motion {
     let slip_rad = slip_rad(command.steer);
     let Motion { pose: Pose { position, yaw_rad }, speed_mps: v } = motion;

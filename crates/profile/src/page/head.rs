@@ -7,7 +7,7 @@ use std::fmt::Write;
 use tandem::timing::{LatencySummary, Percentile, Stage};
 use tandem_page::{facts, milliseconds, tile};
 
-/// Returns the phase whose latencies are shown as tiles.
+/// Returns the phase of the latencies that are shown as tiles.
 fn main_phase(file: &LatencyFile) -> Option<&Phase> {
     let named = [PhaseName::Paced, PhaseName::BackToBack, PhaseName::ActionAlone]
         .into_iter()

@@ -100,7 +100,7 @@ fn budget_ns(file: &LatencyFile) -> f64 {
     file.run.act_budget_millis * 1e6
 }
 
-/// Returns true if `stage` is part of a prefill, whose samples are stored separately.
+/// Returns true if `stage` is part of a prefill; these samples are stored separately.
 fn is_of_prefill(stage: Stage) -> bool {
     stage.parent().map_or(stage == Stage::PREFILL, is_of_prefill)
 }

@@ -140,7 +140,7 @@ pub enum CostsError {
     Cost(#[from] CostError),
 }
 
-/// Returns the costs of the networks of `folder`, whose outline is `outline`.
+/// Returns the costs of the networks of `folder`, which `outline` describes.
 ///
 /// # Errors
 /// A network file cannot be read or counted.

@@ -222,11 +222,10 @@ pub fn measure(
 }
 
 impl Measurement {
-    /// Returns the peak rates for a network on `threads` threads, or for the complete machine: the
-    /// best sample of memory, and of products in each element type.
-    ///
-    /// A thread count that was not measured gets the rates of the next larger one, or of the
-    /// largest: a peak rate may be too high, but not too low.
+    /// Returns the peak rates for a network on `threads` threads, or for the complete machine:
+    /// the best sample of memory, and of products in each element type. A thread count that was
+    /// not measured gets the rates of the next larger one, or of the largest: a peak rate may be
+    /// too high, but not too low.
     ///
     /// # Errors
     /// The measurement has another format, or lacks a positive rate.

@@ -46,12 +46,11 @@ struct Device {
     document: &'static str,
 }
 
-/// Devices by name: dense rates (no structured sparsity) with single-precision sums, at the vendor's
-/// boost clock. A device is listed if its memory rate and its 16-bit rate could be confirmed on
-/// public pages that cite the given document.
-///
-/// Vendors state tensor rates with sparsity; dense rates are half of these. Each halving of the
-/// element width doubles the rate. GeForce cards run single-precision sums at half their tensor rate.
+/// Devices by name: dense rates (no structured sparsity) with single-precision sums, at the
+/// vendor's boost clock. A device is listed if its memory rate and its 16-bit rate could be
+/// confirmed on public pages that cite the given document. Vendors state tensor rates with
+/// sparsity; dense rates are half of these. Each halving of the element width doubles the rate.
+/// GeForce cards run single-precision sums at half their tensor rate.
 const DEVICES: [Device; 9] = [
     Device {
         name: "h200",
