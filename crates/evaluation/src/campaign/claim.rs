@@ -292,7 +292,7 @@ mod tests {
         assert!(write_new(&path(folder, ID, generation), &file).unwrap());
     }
 
-    /// Holder whose process on this machine has ended.
+    /// Holder of a process on this machine that has ended.
     fn dead() -> Holder {
         let owner = Holder::this_process();
         Holder { started: owner.started.map(|started| started.wrapping_sub(1)), ..owner }

@@ -256,7 +256,8 @@ impl Campaign {
     }
 }
 
-/// Returns the result of a drive whose processes crashed or timed out, as in the official harness.
+/// Returns the result of a drive without outcome, after crashes or a timeout, as in the official
+/// harness.
 fn without_outcome(failure: Failure) -> RouteResult {
     RouteResult {
         route_length_m: None,

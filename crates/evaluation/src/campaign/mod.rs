@@ -12,7 +12,7 @@
 //! wall/RouteScenario_1711_rep0.json     its start and duration in wall time
 //! claims/RouteScenario_1711_rep0.0      claim of the process that drives it
 //! crashes/RouteScenario_1711_rep0.0     note on a crash or timeout of a process that drove it
-//! merged.json                           all records so far, in the official merged format
+//! merged.json                           records of all finished drives, in the official merged format
 //! ```
 //!
 //! A campaign of several settings has these files once per setting, in a subfolder named

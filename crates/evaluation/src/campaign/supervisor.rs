@@ -1,5 +1,5 @@
 //! Supervisor of worker processes: starts them, receives their messages, replaces workers that die
-//! during a drive, and kills workers whose drive exceeds the wall-time limit.
+//! during a drive, and kills workers when a drive exceeds the wall-time limit.
 //!
 //! A worker that dies loses only its current drive. Drives are assigned by claims in the result
 //! folder (`claim.rs`), as for independent processes.
@@ -239,7 +239,7 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
         on_event(WorkerEvent::Message { worker, message })
     }
 
-    /// Reaps a worker whose output was closed, and replaces it if it died during a drive.
+    /// Reaps a worker after its output was closed, and replaces it if it died during a drive.
     fn reap(
         &mut self,
         worker: usize,
@@ -276,7 +276,7 @@ impl<R: DeserializeOwned + Send + 'static> Pool<'_, R> {
         child.map(|mut child| child.wait()).transpose().map_err(SupervisorError::Wait)
     }
 
-    /// Kills workers that did not stop in time, and those whose drive exceeds the limit.
+    /// Kills workers that did not stop in time or exceed the wall-time limit of a drive.
     fn kill_late_workers(&mut self) {
         let must_end =
             self.stopping.is_some_and(|since| since.elapsed() > self.config.time_to_stop);

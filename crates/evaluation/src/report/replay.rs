@@ -26,7 +26,7 @@ impl Packed {
 /// Selection of the replays of a page.
 pub(super) struct Replays<'a> {
     drives: Vec<(usize, &'a ReportRun, &'a Drive)>,
-    /// True for each drive whose log is embedded.
+    /// True for each drive with an embedded log.
     is_embedded: Vec<bool>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Worlds sample distances into points, so a mistyped digit would cost memory and time, and its
 //! drive would be recorded as a failure of the driver. The bounds are a few times what the longest
-//! public route files need: those of CARLA's leaderboard 2, whose routes are 11.4 km long.
+//! public route files need: those of CARLA's leaderboard 2, with routes of 11.4 km.
 
 use glam::{DVec2, DVec3, Vec3Swizzles};
 use std::ops::RangeInclusive;

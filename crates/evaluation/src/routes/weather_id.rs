@@ -41,8 +41,8 @@ const PRESETS: [(&str, [f64; FIELDS.len()]); 23] = [
     ("26", [50.0, 0.0, 0.0, 0.0, 0.0, 0.0, 70.0, 0.0]),
 ];
 
-/// Returns the id of the first preset whose eight values equal the route's first weather, as in the
-/// official harness; `None` if no preset does.
+/// Returns the id of the first preset with the eight values of the route's first weather, as in the
+/// official harness; `None` if no preset has them.
 pub fn weather_id(route: &Route) -> Option<&'static str> {
     let fields = &route.weather.first()?.fields;
     let is_equal = |values: &[f64; FIELDS.len()]| {

@@ -166,7 +166,7 @@ pub struct Abilities {
     pub ratios: [Option<f64>; 5],
     /// Number of routes in each ratio.
     pub routes: [usize; 5],
-    /// Mean of the available ratios; `None` if there are no ratios.
+    /// Mean of the available ratios; `None` without any ratio.
     pub mean: Option<f64>,
     /// Scenario type and id of every route without a record. The official file calls them crashed.
     pub missing: Vec<(String, RouteId)>,

@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str) -> Result<Value, serde_json::Error> {
     })
 }
 
-/// Replaces every number that is not finite by null; returns `None` if there are none.
+/// Replaces every number that is not finite by null; returns `None` if all are finite.
 fn without_not_finite(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let (mut is_in_string, mut is_found) = (false, false);

@@ -21,7 +21,7 @@ use tandem_timing::{StageStatistics, StageTimes};
 /// Number of ticks per scene: scenes are recorded at 10 Hz, from the first tick on.
 pub const TICKS_PER_SCENE: usize = 2;
 
-/// Actors whose center is farther from the ego vehicle than this are not recorded, meters.
+/// Largest distance of a recorded actor's center from the ego vehicle, meters.
 pub const ACTOR_RADIUS_M: f64 = 80.0;
 
 /// Largest deviation of simplified lane strips, meters.

@@ -44,7 +44,7 @@ pub struct Sweep {
     pub driver: String,
     /// Caveat that is printed above the figures.
     pub note: String,
-    /// Hardware whose recorded latencies are emulated; empty without recorded latencies.
+    /// Hardware on which emulated latencies were recorded; empty without recorded latencies.
     pub emulated: Vec<String>,
     /// Mode of the fast stage: `overlap` or `busy`.
     pub fast_releases: String,
@@ -95,7 +95,7 @@ pub struct Cell {
     pub collisions_per_km: Option<Estimate>,
     /// Difference to the cell without latency.
     pub difference: Option<Difference>,
-    /// Share of ticks whose inference missed its deadline or could not begin.
+    /// Share of ticks with an inference that missed its deadline or could not begin.
     pub deadline_miss_rate: Option<Estimate>,
     /// Share of ticks at which the command of the previous tick was held.
     pub held_share: Option<Estimate>,
@@ -128,7 +128,7 @@ pub struct Percentiles {
     pub p99: f64,
 }
 
-/// Age of the slow expert's input at the ticks whose commands depend on it.
+/// Age of the slow expert's input at the ticks that apply commands computed from it.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Age {

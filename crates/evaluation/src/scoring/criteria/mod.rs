@@ -236,7 +236,7 @@ impl RouteJudge {
         });
     }
 
-    /// Returns the percentage of the route driven so far.
+    /// Returns the current route completion, percent.
     pub fn completion(&self) -> Number {
         self.completion.percent()
     }

@@ -6,7 +6,7 @@ use glam::DVec2;
 use std::collections::BTreeMap;
 use tandem_scene::{EgoState, LaneMap, LanePoint, LightColor, TrafficLight, WorldState};
 
-/// Lights whose trigger volume is farther away than this are not evaluated, meters.
+/// Largest distance of the trigger volume of a light that is evaluated, meters.
 const NEAR_M: f64 = 15.0;
 /// Part of the trigger volume's length that is searched for lanes.
 const SEARCHED_SHARE: f64 = 0.9;

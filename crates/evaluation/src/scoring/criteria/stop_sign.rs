@@ -5,7 +5,7 @@ use super::location_text;
 use glam::{DVec2, DVec3};
 use tandem_scene::{LaneMap, LanePoint, StopSign, WorldState};
 
-/// Signs whose volume is farther from the ego's lane point than this do not apply to it, meters.
+/// Largest distance of the volume of a sign that applies from the ego's lane point, meters.
 const NEAR_M: f64 = 4.0;
 /// Spacing of the lane points ahead, meters.
 const LANE_STEP_M: f64 = 0.5;
