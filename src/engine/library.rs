@@ -200,8 +200,8 @@ pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> 
         return Ok(Some((path.clone(), Source::Environment)));
     }
     let Some(path) = places.cached_library() else { return Ok(None) };
-    let is_there = is_complete(places.library, &path)?;
-    Ok(is_there.then_some((path, Source::Cache)))
+    let is_complete = is_complete(places.library, &path)?;
+    Ok(is_complete.then_some((path, Source::Cache)))
 }
 
 /// Returns whether the folder of `path` contains every file of `library`. Fails if a file differs from

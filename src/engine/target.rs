@@ -171,8 +171,8 @@ pub fn comma_separated(targets: &[Target]) -> String {
 /// Lists the architecture and vector extensions of this CPU, on which optimized graphs depend.
 pub(super) fn cpu_features() -> String {
     let mut features = vec![std::env::consts::ARCH];
-    let mut add = |name, is_there: bool| {
-        if is_there {
+    let mut add = |name, is_supported: bool| {
+        if is_supported {
             features.push(name);
         }
     };

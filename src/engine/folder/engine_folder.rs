@@ -286,25 +286,25 @@ impl EngineFolder {
     ) -> Result<(), EngineFolderError> {
         let network = &record.contract.network;
         let mut touched = None;
-        for known in &record.weight_files {
-            let now = WeightFile::of(&self.path, &known.name).map_err(|source| {
+        for recorded in &record.weight_files {
+            let now = WeightFile::of(&self.path, &recorded.name).map_err(|source| {
                 EngineFolderError::WeightsMoved {
                     network: network.clone(),
-                    path: fs::read_link(self.path.join(&known.name))
-                        .unwrap_or_else(|_| known.path.clone()),
+                    path: fs::read_link(self.path.join(&recorded.name))
+                        .unwrap_or_else(|_| recorded.path.clone()),
                     source,
                     rebuild: self.rebuild(),
                 }
             })?;
-            if now.bytes != known.bytes {
+            if now.bytes != recorded.bytes {
                 return Err(EngineFolderError::WeightsChanged {
                     network: network.clone(),
                     path: now.path,
-                    how: format!("it had {} bytes, now {}", known.bytes, now.bytes),
+                    how: format!("it had {} bytes, now {}", recorded.bytes, now.bytes),
                     rebuild: self.rebuild(),
                 });
             }
-            if (now.modified_ns, now.changed_ns) != (known.modified_ns, known.changed_ns) {
+            if (now.modified_ns, now.changed_ns) != (recorded.modified_ns, recorded.changed_ns) {
                 touched = Some(now.path);
             }
         }

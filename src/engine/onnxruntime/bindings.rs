@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 /// Number of bindings that a session keeps before the oldest is dropped: three KV slots, and the
 /// vision features of every frame of a history.
-const KNOWN_BINDINGS: usize = 32;
+const MAX_BINDINGS: usize = 32;
 
 /// Network loaded by the library.
 pub(super) trait Network: Engine {
@@ -39,7 +39,7 @@ pub(super) trait Network: Engine {
 }
 
 /// Bindings of one session, oldest first.
-pub(super) struct Bindings<N>(ArrayVec<Arc<Binding<N>>, KNOWN_BINDINGS>);
+pub(super) struct Bindings<N>(ArrayVec<Arc<Binding<N>>, MAX_BINDINGS>);
 
 /// Network bound to the memory of all its tensors.
 pub(super) struct Binding<N> {
@@ -100,8 +100,9 @@ impl<N: Network> Binding<N> {
         let descriptors = descriptors.collect::<ort::Result<Vec<_>>>()?;
         let mut arguments = Arguments::new(network.names());
         let (read, written) = descriptors.split_at(inputs.len());
-        arguments.inputs = read.iter().map(|known| known.value().as_ptr().cast_const()).collect();
-        arguments.outputs = written.iter().map(|known| known.value().as_ptr()).collect();
+        arguments.inputs =
+            read.iter().map(|descriptor| descriptor.value().as_ptr().cast_const()).collect();
+        arguments.outputs = written.iter().map(|descriptor| descriptor.value().as_ptr()).collect();
         Ok(Self {
             arguments,
             network: Arc::clone(network),

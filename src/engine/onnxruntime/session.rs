@@ -31,7 +31,7 @@ use tandem_export::contract::{Contract, TensorSpec};
 
 /// Maximum number of cached descriptors per tensor, after which the oldest is dropped: enough for each
 /// camera frame of a model's history, which the BEV encoder reads in place.
-const KNOWN_ADDRESSES: usize = 32;
+const MAX_DESCRIPTORS: usize = 32;
 
 /// Network loaded for the CPU.
 pub(super) struct CpuEngine {
@@ -96,8 +96,8 @@ impl Engine for CpuEngine {
 /// Session of a network on the CPU.
 struct CpuSession {
     engine: Arc<CpuEngine>,
-    inputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
-    outputs: Vec<ArrayVec<Descriptor, KNOWN_ADDRESSES>>,
+    inputs: Vec<ArrayVec<Descriptor, MAX_DESCRIPTORS>>,
+    outputs: Vec<ArrayVec<Descriptor, MAX_DESCRIPTORS>>,
     /// Arguments of runs on host tensors; each run overwrites the values.
     arguments: Arguments,
     bindings: Bindings<CpuEngine>,
@@ -106,8 +106,8 @@ struct CpuSession {
 impl CpuSession {
     fn new(engine: Arc<CpuEngine>) -> Self {
         let arguments = Arguments::new(&engine.names);
-        let known = |count: usize| (0..count).map(|_| ArrayVec::new()).collect();
-        let (inputs, outputs) = (known(arguments.inputs.len()), known(arguments.outputs.len()));
+        let empty = |count: usize| (0..count).map(|_| ArrayVec::new()).collect();
+        let (inputs, outputs) = (empty(arguments.inputs.len()), empty(arguments.outputs.len()));
         Self { engine, inputs, outputs, arguments, bindings: Bindings::new() }
     }
 
@@ -200,20 +200,20 @@ impl Session for CpuSession {
 
 /// Returns the descriptor of this memory; the first call creates it.
 fn descriptor(
-    known: &mut ArrayVec<Descriptor, KNOWN_ADDRESSES>,
+    cached: &mut ArrayVec<Descriptor, MAX_DESCRIPTORS>,
     info: &MemoryInfo<'static>,
     memory: Memory,
     spec: &TensorSpec,
 ) -> ort::Result<NonNull<OrtValue>> {
     let address = memory.address as usize;
-    if let Some(descriptor) = known.iter().find(|descriptor| descriptor.address() == address) {
+    if let Some(descriptor) = cached.iter().find(|descriptor| descriptor.address() == address) {
         return Ok(descriptor.value());
     }
     let descriptor = Descriptor::new(info, memory, spec)?;
     let value = descriptor.value();
-    if known.is_full() {
-        known.remove(0);
+    if cached.is_full() {
+        cached.remove(0);
     }
-    known.push(descriptor);
+    cached.push(descriptor);
     Ok(value)
 }

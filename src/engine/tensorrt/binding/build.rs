@@ -351,18 +351,18 @@ fn check(contract: &Contract, network: &NetworkDefinition<'_>) -> Result<(), Bui
         };
         let found: Vec<(String, String)> =
             tensors.iter().map(|tensor| describe(tensor, network)).collect();
-        let nothing = || "no such tensor".to_owned();
+        let missing = || "no such tensor".to_owned();
         for spec in specs {
             let expected = expected(spec);
             let found = found.iter().find(|(name, _)| *name == spec.name);
-            let found = found.map_or_else(nothing, |(_, found)| found.clone());
+            let found = found.map_or_else(missing, |(_, found)| found.clone());
             if found != expected {
                 return Err(wrong(&spec.name, expected, found));
             }
         }
         let is_known = |name: &str| specs.iter().any(|spec| spec.name == name);
         if let Some((name, found)) = found.into_iter().find(|(name, _)| !is_known(name)) {
-            return Err(wrong(&name, nothing(), found));
+            return Err(wrong(&name, missing(), found));
         }
     }
     Ok(())

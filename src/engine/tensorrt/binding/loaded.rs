@@ -226,11 +226,11 @@ fn check(contract: &Contract, engine: &CudaEngine<'_>) -> Result<(), LoadError> 
             expected,
             found,
         };
-        let nothing = || "no such tensor".to_owned();
+        let missing = || "no such tensor".to_owned();
         for spec in specs {
             let expected = expected(spec);
             let known = names.iter().find(|name| **name == spec.name).filter(|name| is_here(name));
-            let found = known.map_or_else(nothing, |name| describe(engine, name));
+            let found = known.map_or_else(missing, |name| describe(engine, name));
             if found != expected {
                 return Err(wrong(&spec.name, expected, found));
             }
@@ -238,7 +238,7 @@ fn check(contract: &Contract, engine: &CudaEngine<'_>) -> Result<(), LoadError> 
         let is_extra =
             |name: &&String| is_here(name) && !specs.iter().any(|spec| spec.name == **name);
         if let Some(extra) = names.iter().find(is_extra) {
-            return Err(wrong(extra, nothing(), describe(engine, extra)));
+            return Err(wrong(extra, missing(), describe(engine, extra)));
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use tandem_export::contract::{Contract, TensorSpec};
 
 /// Maximum number of sets of tensors that a session keeps alive before it drops the oldest: three KV
 /// slots, and the vision features of each frame of a history.
-const KNOWN_SETS: usize = 32;
+const MAX_SETS: usize = 32;
 
 /// Session of a network on a GPU.
 pub(super) struct GpuSession {
@@ -38,7 +38,7 @@ struct Bound {
     /// Present address of each tensor in the context, inputs first.
     addresses: Vec<usize>,
     /// Memory of earlier runs, which captured runs read and write again.
-    known: ArrayVec<Vec<Buffer>, KNOWN_SETS>,
+    retained: ArrayVec<Vec<Buffer>, MAX_SETS>,
 }
 
 impl GpuSession {
@@ -50,7 +50,7 @@ impl GpuSession {
 impl Bound {
     fn new(engine: &GpuEngine, stream: usize) -> Result<Self, RunError> {
         let context = engine.context().map_err(|error| failed(engine, &error))?;
-        Ok(Self { context, stream, addresses: Vec::new(), known: ArrayVec::new() })
+        Ok(Self { context, stream, addresses: Vec::new(), retained: ArrayVec::new() })
     }
 
     /// Sets the addresses of tensors that differ from those in the context.
@@ -70,7 +70,7 @@ impl Bound {
         for (at, (spec, buffer)) in specs.zip(buffers_of(inputs, outputs)).enumerate() {
             let address = buffer.address();
             if previous.get(at) != Some(&address) {
-                // SAFETY: `buffer` is memory of the device with the contract's length; `known` and the
+                // SAFETY: `buffer` is memory of the device with the contract's length; `retained` and the
                 // caller keep it alive while runs use it.
                 unsafe { self.set_address(spec, address as *mut c_void) }?;
             }
@@ -78,11 +78,11 @@ impl Bound {
         self.addresses = buffers_of(inputs, outputs).map(Buffer::address).collect();
         let is_set =
             |set: &Vec<Buffer>| set.iter().map(Buffer::address).eq(self.addresses.iter().copied());
-        if !self.known.iter().any(is_set) {
-            if self.known.is_full() {
-                self.known.remove(0);
+        if !self.retained.iter().any(is_set) {
+            if self.retained.is_full() {
+                self.retained.remove(0);
             }
-            self.known.push(buffers_of(inputs, outputs).cloned().collect());
+            self.retained.push(buffers_of(inputs, outputs).cloned().collect());
         }
         Ok(())
     }
