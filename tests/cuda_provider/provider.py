@@ -1,18 +1,17 @@
-"""Runs exported networks on ONNX Runtime's real CUDA provider, on stand-ins for CUDA's libraries.
+"""Runs exported networks on ONNX Runtime's real CUDA provider with stubs of CUDA's libraries.
 
-provider.py TANDEM [--write]   exit code 1 if a network does not load, or differs from launches.json
+provider.py TANDEM [--write]   exit code 1 if a network does not load or differs from launches.json
 
-Exports every network from checkpoints without weights (configs/*.json) and checks of each, in each
-precision:
+Exports every network from checkpoints without weights (configs/*.json) and checks in each precision:
 
-- every node has a kernel in the provider: none is left to the CPU;
-- after two plain runs, a third one inside a capture of the caller's stream allocates nothing, waits for
-  nothing and copies nothing from or to the host, so that the capture may be launched again;
-- the third run enqueues as many operations, and takes as many kernels of each kind for attention, as
-  launches.json says. --write writes that table.
+- every node has a kernel in the provider, and none falls back to the CPU;
+- after two plain runs, a third run inside a capture of the caller's stream does not allocate, does not
+  synchronize and does not copy from or to the host, so that the graph can be launched repeatedly;
+- the third run enqueues the number of operations and the attention kernels that are listed in
+  launches.json. --write writes that table.
 
-Not tested: numbers, times, and what cuBLAS, cuDNN and the driver answer. The stand-ins (standins.c)
-compute nothing and refuse nothing.
+Not tested: numbers, times, and errors of cuBLAS, cuDNN and the driver. The stubs (stubs.c) compute
+nothing and always succeed.
 """
 
 import argparse
@@ -35,7 +34,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TABLE = HERE / "launches.json"
 
-# The full size in bf16 only: the other precisions convert 12 and 25 GB of weights.
+# The full size only in bf16: the other precisions would convert 12 and 25 GB of weights.
 CASES = [
     (size, precision)
     for size in ("tiny", "soak", "full-shallow")
@@ -49,16 +48,16 @@ ELEMENT = {"f32": (1, 4), "u8": (2, 1), "i64": (7, 8), "bool": (9, 1), "f16": (1
 STREAM = 0xABC0
 THREAD_LOCAL = 1
 
-# What a line of the trace is that puts an operation on the stream.
+# Beginnings of trace lines for operations that are enqueued on the stream.
 OPERATIONS = ("kernel ", "cublas", "cudnn", "cudaMemcpyAsync ", "cudaMemsetAsync")
-# What a capture that is launched again must not contain.
+# Beginnings of trace lines for calls that a graph cannot repeat.
 UNSAFE = (
     "cudaMalloc", "cudaFree", "cudaHostAlloc", "cudaFreeHost", "cudaMemcpy ", "cudaMemset ",
     "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaLaunchHostFunc",
     "cudaGraphLaunch", "cudaMemcpyAsync host to", "cudaMemcpyAsync device to host",
 )  # fmt: skip
 
-# Kernels for attention, by a part of their names, as regular expressions.
+# Regular expressions for the names of attention kernels, by kind.
 ATTENTION = {
     "flash": "flash_fwd_(splitkv_)?kernel",
     "memory-efficient": "attention_kernel_batched",
@@ -66,31 +65,31 @@ ATTENTION = {
 }
 
 
-class StandIns:
-    """The library that the provider takes for CUDA's runtime."""
+class Stubs:
+    """The stub library that the provider loads as CUDA's runtime."""
 
     def __init__(self):
         self.library = ctypes.CDLL("libcudart.so.13")
-        self.library.standins_allocate.restype = ctypes.c_void_p
-        self.library.standins_allocate.argtypes = [ctypes.c_size_t]
+        self.library.stubs_allocate.restype = ctypes.c_void_p
+        self.library.stubs_allocate.argtypes = [ctypes.c_size_t]
         self.library.cudaStreamBeginCapture.argtypes = [ctypes.c_void_p, ctypes.c_int]
         self.library.cudaStreamEndCapture.argtypes = [ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)]
-        # Opened by the first line that is written, and read along from then on.
+        # The library creates the file when it writes the first line.
         self.mark("begin")
-        self.trace = open(os.environ["STANDINS_TRACE"], encoding="utf-8")
+        self.trace = open(os.environ["STUBS_TRACE"], encoding="utf-8")
 
     def allocate(self, size):
-        return self.library.standins_allocate(max(size, 1))
+        return self.library.stubs_allocate(max(size, 1))
 
-    def mark(self, words):
-        self.library.standins_mark(words.encode())
+    def mark(self, text):
+        self.library.stubs_mark(text.encode())
 
     def lines(self):
-        """What was written since the last call."""
+        """Returns the trace lines since the last call."""
         return self.trace.read().splitlines()
 
     def captured(self, run):
-        """Lines of `run` within a capture of the stream."""
+        """Runs `run` within a capture of the stream and returns its trace lines."""
         self.lines()
         self.library.cudaStreamBeginCapture(STREAM, THREAD_LOCAL)
         try:
@@ -99,12 +98,12 @@ class StandIns:
             graph = ctypes.c_void_p()
             self.library.cudaStreamEndCapture(STREAM, ctypes.byref(graph))
         lines = self.lines()
-        assert all(line.startswith("captured ") for line in lines), "a line is outside of the capture"
+        assert all(line.startswith("captured ") for line in lines), "a call is outside the capture"
         return [line.removeprefix("captured ") for line in lines]
 
 
 def load(graph):
-    """A session as `engine/onnxruntime/cuda.rs` makes it."""
+    """Creates a session with the options of `engine/onnxruntime/cuda.rs`."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -126,27 +125,27 @@ def load(graph):
     )
 
 
-def run_of(session, contract, stand_ins):
-    """A run of `session` on tensors of the device."""
+def run_of(session, contract, stubs):
+    """Returns a function that runs `session` with tensors on the device."""
     binding = session.io_binding()
     for side, bind in (("inputs", binding.bind_input), ("outputs", binding.bind_output)):
         for tensor in contract[side]:
             element, size = ELEMENT[tensor["dtype"]]
-            place = stand_ins.allocate(math.prod(tensor["shape"]) * size)
-            bind(tensor["name"], "cuda", 0, element, tensor["shape"], place)
+            address = stubs.allocate(math.prod(tensor["shape"]) * size)
+            bind(tensor["name"], "cuda", 0, element, tensor["shape"], address)
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")
     return lambda: session.run_with_iobinding(binding, options)
 
 
-def check(graph, stand_ins):
-    """What `launches.json` holds of one network, and what is wrong with it."""
+def check(graph, stubs):
+    """Runs one network. Returns its entry for `launches.json`, and a list of errors."""
     contract = json.loads(graph.with_suffix(".json").read_text())
     try:
-        run = run_of(load(graph), contract, stand_ins)
+        run = run_of(load(graph), contract, stubs)
         run()
         run()
-        lines = stand_ins.captured(run)
+        lines = stubs.captured(run)
     except Exception as error:
         return None, [str(error).strip()]
     attention = {
@@ -158,15 +157,15 @@ def check(graph, stand_ins):
         "attention": {kind: n for kind, n in attention.items() if n},
     }
     unsafe = collections.Counter(line for line in lines if line.startswith(UNSAFE))
-    wrong = [f"its capture contains {line!r} {n} times" for line, n in sorted(unsafe.items())]
-    return found, wrong
+    errors = [f"the capture contains {line!r} {n} times" for line, n in sorted(unsafe.items())]
+    return found, errors
 
 
 def export(tandem, size, precision, scratch):
-    """A folder with every network, whose weights are read from a file without content."""
+    """Exports all networks of a checkpoint with sparse weights. Returns the folder."""
     folder = scratch / f"{size}-{precision}"
     config = ROOT / "configs" / f"{size}.json"
-    # Into the checkpoint's own folder: nothing is copied then that need not be converted.
+    # An export into the checkpoint's folder only copies weights that have to be converted.
     for command in (
         ["checkpoint", "synth", "--sparse", "--config", config, "--out", folder],
         ["export", "--precision", precision, "--checkpoint", folder, "--out", folder],
@@ -178,7 +177,7 @@ def export(tandem, size, precision, scratch):
 
 
 def as_text(table):
-    """The table as JSON, a line per network."""
+    """Formats the table as JSON with a line per network."""
     sizes = []
     for size, precisions in table.items():
         groups = [
@@ -197,29 +196,29 @@ def main():
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     table = {} if arguments.write else json.loads(TABLE.read_text())
-    stand_ins = StandIns()
-    n_networks, wrong = 0, []
+    stubs = Stubs()
+    n_networks, errors = 0, []
     with tempfile.TemporaryDirectory() as scratch:
         for size, precision in CASES:
             began = time.monotonic()
             folder = export(arguments.tandem, size, precision, pathlib.Path(scratch))
             for network in NETWORKS:
-                found, complaints = check(folder / f"{network}.onnx", stand_ins)
+                found, network_errors = check(folder / f"{network}.onnx", stubs)
                 expected = table.setdefault(size, {}).setdefault(precision, {}).get(network)
                 if arguments.write:
                     table[size][precision][network] = found
                 elif found and found != expected:
-                    complaints.append(f"found {found}, launches.json has {expected}")
-                wrong += [f"{size}, {precision}, {network}: {line}" for line in complaints]
+                    network_errors.append(f"found {found}, launches.json has {expected}")
+                errors += [f"{size}, {precision}, {network}: {line}" for line in network_errors]
                 n_networks += 1
             shutil.rmtree(folder)
             print(f"{size}, {precision}: {time.monotonic() - began:.1f} s", flush=True)
-    for line in wrong:
+    for line in errors:
         print(f"provider: {line}", file=sys.stderr)
-    if arguments.write and not wrong:
+    if arguments.write and not errors:
         TABLE.write_text(as_text(table))
-    print(f"{n_networks} networks on the CUDA provider {onnxruntime.__version__}, {len(wrong)} complaints")
-    return 1 if wrong else 0
+    print(f"{n_networks} networks on the CUDA provider {onnxruntime.__version__}, {len(errors)} errors")
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs exported networks on ONNX Runtime's real CUDA provider, on stand-ins for CUDA's libraries: see
-# provider.py. Takes the binary `tandem`; keeps the package (256 MB to fetch, 700 MB unpacked) in
-# tandem's cache. Where it cannot be had the check is skipped with a message, but fails if CI is set.
+# Runs exported networks on ONNX Runtime's real CUDA provider with stubs of CUDA's libraries (see
+# provider.py). The argument is the binary `tandem`. The package (256 MB download, 700 MB unpacked) is
+# kept in tandem's cache. If it is not available, the check is skipped, or fails if CI is set.
 set -euo pipefail
 tandem="$(realpath "$1")"
 shift
@@ -24,7 +24,7 @@ esac
 requirements="$here/requirements.txt"
 venv="${TANDEM_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tandem}/cuda-provider-$(sha256sum "$requirements" | cut -c1-12)-$python"
 mkdir -p "$(dirname "$venv")"
-# Of two runs at once, one fetches.
+# Only one of several concurrent runs downloads the package.
 exec 9>"$venv.lock"
 flock 9
 if [ ! -f "$venv/complete" ]; then
@@ -39,12 +39,12 @@ exec 9>&-
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-# One library under the names that the provider looks for.
-cc -O1 -Wall -Wextra -Wno-unused-parameter -Werror -shared -fPIC -Wl,--version-script="$here/standins.map" \
-  -o "$scratch/libcudart.so.13" "$here/standins.c" -lpthread
+# One library with links for all names that the provider loads.
+cc -O1 -Wall -Wextra -Wno-unused-parameter -Werror -shared -fPIC -Wl,--version-script="$here/stubs.map" \
+  -o "$scratch/libcudart.so.13" "$here/stubs.c" -lpthread
 for name in libcublas.so.13 libcublasLt.so.13 libcurand.so.10 libcudnn.so.9 libcuda.so.1; do
   ln -s libcudart.so.13 "$scratch/$name"
 done
 
-export LD_LIBRARY_PATH="$scratch" STANDINS_TRACE="$scratch/trace" ORT_DISABLE_TELEMETRY=1
+export LD_LIBRARY_PATH="$scratch" STUBS_TRACE="$scratch/trace" ORT_DISABLE_TELEMETRY=1
 "$venv/bin/python" "$here/provider.py" "$tandem" "$@"

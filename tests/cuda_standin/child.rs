@@ -1,33 +1,36 @@
-//! Child processes of this binary that load the stand-in.
+//! Child processes of this binary that load the fake driver.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What became of a child.
+/// Result of a child process.
 pub(crate) struct Ended {
-    /// All of its tests passed, and there were any.
+    /// True if at least one test ran and all passed.
     pub(crate) has_passed: bool,
     pub(crate) output: String,
-    /// Violations of the driver's rules that the stand-in reports.
+    /// Reported violations of the driver's rules.
     pub(crate) violations: Vec<String>,
-    /// Functions of the driver that were called.
+    /// Called functions of the driver.
     pub(crate) called: BTreeSet<String>,
     settings: String,
 }
 
 impl Ended {
-    /// Checks that the child did without a fault what it was asked to, on the stand-in.
+    /// Checks that the child passed its tests on the fake driver without violations.
     #[track_caller]
     pub(crate) fn check(&self) {
         let Self { output, violations, settings, .. } = self;
         assert!(self.has_passed, "with {settings}:\n{output}");
         assert!(violations.is_empty(), "with {settings}:\n{}", violations.join("\n"));
-        assert!(self.called.contains("cuInit"), "the child did not load the stand-in:\n{output}");
+        assert!(
+            self.called.contains("cuInit"),
+            "the child did not load the fake driver:\n{output}"
+        );
     }
 }
 
-/// The stand-in's library, which cargo builds as a dependency of this test, beside it.
+/// Library of the fake driver, which cargo builds as a dependency into the folder of this test.
 fn library() -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let library = this.with_file_name("libcuda_driver_standin.so");
@@ -35,12 +38,12 @@ fn library() -> PathBuf {
     library
 }
 
-/// Runs the tests whose names contain `filter`, ignored ones too, in a child with these settings of
-/// the stand-in.
+/// Runs the tests with `filter` in their names, including ignored ones, in a child process with these
+/// settings of the fake driver.
 pub(crate) fn run(filter: &str, settings: &[(&str, &str)]) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report");
-    // The first name that cudarc looks for. ONNX Runtime and TensorRT look for another.
+    // The first name that cudarc searches. ONNX Runtime and TensorRT search another.
     std::os::unix::fs::symlink(library(), folder.path().join("libcuda.so")).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([filter, "--include-ignored", "--nocapture", "--test-threads=1"]);

@@ -1,11 +1,11 @@
-//! Every function of the driver that `src/device/cuda` calls is in the stand-in.
+//! Checks that the fake driver has every function that `src/device/cuda` calls.
 
 use crate::child;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Functions of the driver that `cudarc`'s module `result` calls, for those of its functions that
-/// `src/device/cuda` uses.
+/// Functions of `cudarc`'s module `result` that `src/device/cuda` uses, and the functions of the driver
+/// that they call.
 const RESULT: &[(&str, &str)] = &[
     ("ctx::set_current", "cuCtxSetCurrent"),
     ("device::get", "cuDeviceGet"),
@@ -37,17 +37,17 @@ const RESULT: &[(&str, &str)] = &[
     ("stream::wait_event", "cuStreamWaitEvent"),
 ];
 
-/// Functions that `cudarc` calls for the texts of an error.
+/// Functions that `cudarc` calls to format an error.
 const TEXTS: [&str; 2] = ["cuGetErrorName", "cuGetErrorString"];
 
-/// Names in `text` that follow `prefix`.
+/// Returns the names in `text` that follow `prefix`.
 fn names<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let after = text.match_indices(prefix).map(|(at, _)| &text[at + prefix.len()..]);
     after.map(|rest| rest.split(|c| !is_name(c)).next().unwrap_or_default()).collect()
 }
 
-/// The driver's functions that the sources of `src/device/cuda` name.
+/// Returns the functions of the driver that the sources of `src/device/cuda` name.
 fn used() -> BTreeSet<String> {
     let folder = Path::new(tandem_testkit::ROOT).join("src/device/cuda");
     let known: BTreeMap<_, _> = RESULT.iter().copied().collect();
@@ -56,7 +56,7 @@ fn used() -> BTreeSet<String> {
         let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
         used.extend(names(&text, "sys::cu").iter().map(|name| format!("cu{name}")));
         for name in names(&text, "result::") {
-            // A type's name begins with a capital letter.
+            // Names of types begin with a capital letter.
             let last = name.rsplit("::").next().unwrap_or_default();
             if last.starts_with(|c: char| c.is_ascii_lowercase()) {
                 let function = known.get(name);
@@ -70,17 +70,17 @@ fn used() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_function_that_the_device_uses_is_exported_and_called() {
+fn every_used_function_is_exported_and_called() {
     let used = used();
     let exported: BTreeSet<String> =
         cuda_driver_standin::abi::FUNCTIONS.iter().map(|&name| name.to_owned()).collect();
     let mut called = child::run("device_conformance::", &[]).called;
-    // One drive that ends well, and one that asks for the text of an error.
+    // One program without an error, and one that formats an error.
     for settings in [vec![], vec![("FAIL", "cuInit:1:999")]] {
-        called.extend(child::run("failures::drive_that_may_fail", &settings).called);
+        called.extend(child::run("failures::program_that_may_fail", &settings).called);
     }
     eprintln!(
-        "functions of the driver: {} used, {} of them exported by the stand-in, {} called",
+        "functions of the driver: {} used, {} of them exported by the fake driver, {} called",
         used.len(),
         used.intersection(&exported).count(),
         used.intersection(&called).count(),

@@ -1,11 +1,11 @@
-//! Failures of the driver come back as errors, at whatever call they happen, and leave nothing behind.
+//! Failures of any call of the driver are returned as errors and leak no objects.
 
 use crate::child::{self, Ended};
 use tandem::device::cuda::CudaDevice;
 use tandem::device::{Device, DeviceError, ExpertStreams};
 
-/// Uses everything that a device has.
-fn drive() -> Result<String, DeviceError> {
+/// Uses all functions of a device.
+fn use_device() -> Result<String, DeviceError> {
     let device = CudaDevice::open(0)?;
     let ExpertStreams { fast, slow, sharing } = device.streams(Some(0.25))?;
     let memory = device.memory()?.map(|memory| memory.total);
@@ -39,8 +39,8 @@ fn drive() -> Result<String, DeviceError> {
 
 #[test]
 #[ignore = "a program for a child process"]
-fn drive_that_may_fail() {
-    let answer = drive();
+fn program_that_may_fail() {
+    let answer = use_device();
     eprintln!("answer: {answer:?}");
     if let Err(error) = answer {
         eprintln!("message: {error}");
@@ -48,7 +48,7 @@ fn drive_that_may_fail() {
 }
 
 fn ended(settings: &[(&str, &str)]) -> Ended {
-    let ended = child::run("failures::drive_that_may_fail", settings);
+    let ended = child::run("failures::program_that_may_fail", settings);
     assert!(
         ended.has_passed && ended.output.contains("answer: "),
         "{settings:?}: {}",
@@ -57,7 +57,7 @@ fn ended(settings: &[(&str, &str)]) -> Ended {
     ended
 }
 
-/// Runs the program once with settings; checks what it answers.
+/// Runs the program with settings and checks its result.
 #[track_caller]
 fn check(settings: &[(&str, &str)], expected: &str) {
     let ended = ended(settings);
@@ -71,10 +71,9 @@ fn failure_of_any_call_is_an_error_or_has_no_effect() {
     for function in cuda_driver_standin::abi::FUNCTIONS {
         for number in 1..=3 {
             let ended = ended(&[("FAIL", &format!("{function}:{number}:999"))]);
-            // What could not be ended, freed, or waited for before it is freed, is left behind.
-            let is_the_end =
-                ["EndCapture", "Destroy", "Free", "Release", "Synchronize", "SetCurrent"];
-            if !is_the_end.iter().any(|word| function.contains(word)) {
+            // A failure of these functions leaks objects.
+            let leaking = ["EndCapture", "Destroy", "Free", "Release", "Synchronize", "SetCurrent"];
+            if !leaking.iter().any(|part| function.contains(part)) {
                 let violations = &ended.violations;
                 assert!(violations.is_empty(), "{function}, call {number}: {violations:?}");
             }
@@ -82,12 +81,12 @@ fn failure_of_any_call_is_an_error_or_has_no_effect() {
             count += 1;
         }
     }
-    eprintln!("{count} failing calls, {failed} of them an error of the drive");
+    eprintln!("{count} failing calls, {failed} of them an error of the program");
     assert!(failed > 0);
 }
 
 #[test]
-fn fault_of_the_device_is_a_lost_device() {
+fn fault_of_the_device_is_reported_as_lost() {
     let mut faults = 0;
     loop {
         let at = format!("{}:700", faults + 1);
@@ -101,21 +100,21 @@ fn fault_of_the_device_is_a_lost_device() {
 }
 
 #[test]
-fn device_that_is_lost_at_any_call_is_lost_or_was_not_opened() {
+fn loss_at_any_call_is_reported_as_lost_or_not_opened() {
     for at in (4..=100).step_by(4) {
         let ended = ended(&[("LOST", &format!("{at}:46"))]);
-        let is_told = ["Lost {", "NoDriver {", "asking for CUDA device"];
-        assert!(is_told.iter().any(|words| ended.output.contains(words)), "{at}: {}", ended.output);
+        let errors = ["Lost {", "NoDriver {", "opening CUDA device"];
+        assert!(errors.iter().any(|error| ended.output.contains(error)), "{at}: {}", ended.output);
     }
 }
 
 #[test]
-fn want_of_memory_is_told_with_its_numbers() {
+fn out_of_memory_error_has_requested_and_free_bytes() {
     check(&[("MEMORY", "1500")], "does not have 1024 bytes of memory left (476 bytes free)");
 }
 
 #[test]
-fn machine_without_a_usable_device_says_why() {
+fn error_names_why_no_device_is_usable() {
     check(&[("DEVICES", "0")], "NoDevice { ordinal: 0, found: 0 }");
     check(&[("DRIVER", "12060")], "DriverTooOld { found: \"12.6\", needed: \"12.8\" }");
 }

@@ -1,14 +1,13 @@
-//! tandem's CUDA device on a stand-in for the driver: the real `device/cuda` and the real `cudarc`,
+//! Tests of tandem's CUDA device on a fake driver: the real `device/cuda` and the real `cudarc`,
 //! without a GPU.
 //!
-//! Each test starts this binary again with the stand-in's library as `libcuda.so`, and has the child
-//! run the tests that hold for every device, or a program that a device must answer in one way. The
-//! stand-in computes nothing; no test here says anything of ONNX Runtime or TensorRT.
+//! Each test starts this binary as a child process with the library of the fake driver as `libcuda.so`.
+//! The child runs the tests of all devices, or a program with a defined result. The fake driver has no
+//! kernels, so ONNX Runtime and TensorRT are not tested here.
 
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
-mod breaks;
 mod captures;
 mod child;
 mod coverage;
@@ -17,6 +16,7 @@ mod device_conformance;
 #[path = "../device_two_rates.rs"]
 mod device_two_rates;
 mod failures;
+mod misuse;
 mod pending;
 
 use child::Ended;
@@ -24,8 +24,8 @@ use child::Ended;
 /// Seeds of the random schedule.
 const SEEDS: u64 = 8;
 
-/// Runs tests in children under the late schedule and under each seed of the random one; checks that
-/// they pass and that the stand-in reports nothing.
+/// Runs tests in child processes with the late schedule and with each seed of the random schedule.
+/// Checks that they pass and that the fake driver reports no violations.
 fn under_all_schedules(filter: &str) {
     child::run(filter, &[("SCHEDULE", "late")]).check();
     for seed in 0..SEEDS {
@@ -36,11 +36,11 @@ fn under_all_schedules(filter: &str) {
 }
 
 #[test]
-fn device_conformance_holds_under_all_schedules() {
+fn device_conformance_passes_with_all_schedules() {
     under_all_schedules("device_conformance::");
 }
 
 #[test]
-fn ticks_and_prefills_hold_under_all_schedules() {
+fn two_rate_tests_pass_with_all_schedules() {
     under_all_schedules("device_two_rates::");
 }

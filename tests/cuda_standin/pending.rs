@@ -1,4 +1,4 @@
-//! What the host sees of work that has not run.
+//! State of events while their work is pending.
 
 use crate::child;
 use tandem::device::Device;
@@ -8,7 +8,7 @@ use tandem::device::cuda::CudaDevice;
 #[ignore = "a program for a child process"]
 fn event_of_a_copy() {
     let device = CudaDevice::open(0).unwrap();
-    let fast = device.lanes(None).unwrap().fast;
+    let fast = device.streams(None).unwrap().fast;
     let (from, event) = (device.stage(8).unwrap(), device.event().unwrap());
     fast.upload(&from).unwrap();
     fast.record(&event).unwrap();
@@ -19,6 +19,6 @@ fn event_of_a_copy() {
 }
 
 #[test]
-fn event_is_complete_only_once_its_work_has_run() {
+fn event_is_complete_only_after_its_work() {
     child::run("pending::event_of_a_copy", &[("SCHEDULE", "late")]).check();
 }

@@ -1,8 +1,8 @@
-//! Emulated bfloat16 against the single-precision vectors: how far bfloat16 alone moves things.
+//! Comparison of emulated bfloat16 with the single-precision vectors: the effect of bfloat16 alone.
 //!
-//! The set's README gives the range for a full bfloat16 run of the original: 0.04 to 0.2 for route
-//! and waypoints, 0.1 on average for BEV features. Nearer would mean that something is not rounded,
-//! farther that something is rounded that the release keeps.
+//! The README of the vectors has the range for a full bfloat16 run of the original: 0.04 to 0.2 for
+//! route and waypoints, 0.1 on average for BEV features. A smaller difference would mean that a value
+//! is not rounded, a larger one that a value is rounded that the AutoMoT release does not round.
 
 use crate::vectors::Vectors;
 use crate::{expert, networks};
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
-use tandem::model::{AtAnyTime, UnderstandingExpert};
+use tandem::model::{OpenGate, UnderstandingExpert};
 use tandem::tensor::HostTensor;
 use tandem::timing::StageSpans;
 use tandem_export::automot::ExportOptions;
@@ -29,11 +29,11 @@ fn emulated() -> ExportOptions {
     ExportOptions { precision: Precision::Bf16Emulated, probes: true, ..ExportOptions::default() }
 }
 
-/// Fails if a value is not a bfloat16 number: a cast there and back was left out.
+/// Checks that all values are bfloat16 numbers, so that no rounding is missing.
 #[track_caller]
-fn on_grid(what: &str, values: &[f32]) {
-    let off = values.iter().find(|&&value| bf16::from_f32(value).to_f32() != value);
-    assert_eq!(off, None, "{what} is not on bfloat16's grid");
+fn check_rounded(what: &str, values: &[f32]) {
+    let unrounded = values.iter().find(|&&value| bf16::from_f32(value).to_f32() != value);
+    assert_eq!(unrounded, None, "{what} is not rounded to bfloat16");
 }
 
 /// Largest and mean difference.
@@ -45,7 +45,7 @@ fn distance(expected: &[f64], found: &[f32]) -> (f64, f64) {
     (largest, sum / expected.len() as f64)
 }
 
-/// Root of the summed squares of the difference over that of the expected values.
+/// Norm of the difference divided by the norm of the expected values.
 fn relative(expected: &[f64], found: &[f32]) -> f64 {
     let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
     let mut differences = expected.iter().zip(found).map(|(e, &f)| e - f64::from(f));
@@ -53,7 +53,7 @@ fn relative(expected: &[f64], found: &[f32]) -> f64 {
 }
 
 #[test]
-fn golden_bf16_moves_route_and_waypoints_as_far_as_the_original_in_bf16() {
+fn golden_bf16_change_of_route_and_waypoints_is_in_range() {
     let folder = networks::export_as(&emulated());
     let contract = NetworkFile::read(&folder.path().join("engine"), "action").unwrap().contract;
     for case in ["A", "B", "C"] {
@@ -67,27 +67,26 @@ fn golden_bf16_moves_route_and_waypoints_as_far_as_the_original_in_bf16() {
         let inputs = networks::fast_inputs(&vectors, &mut cache, &contract, "f0", 0).unwrap();
         let outputs = networks::run(folder.path(), "action", inputs);
         for (name, tensor) in outputs.iter().filter(|(name, _)| name.starts_with("probe.")) {
-            on_grid(name, tensor.as_slice());
+            check_rounded(name, tensor.as_slice());
         }
         for name in ["route", "waypoints"] {
             let expected = vectors.need(&format!("f0.{name}")).values;
             let (largest, mean) = distance(&expected, outputs[name].as_slice());
-            eprintln!("fast_{case}: {name} moves by {largest:.4} at most, {mean:.4} on average");
-            assert!((0.01..=0.3).contains(&largest), "fast_{case}: {name} moves by {largest}");
+            eprintln!("fast_{case}: {name} changes by {largest:.4} at most, {mean:.4} on average");
+            assert!((0.01..=0.3).contains(&largest), "fast_{case}: {name} changes by {largest}");
         }
     }
 }
 
 #[test]
-fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
+fn golden_bf16_change_of_keys_and_values_is_in_range() {
     let Some(vectors) = Vectors::read("slow_C") else {
         eprintln!("this set of vectors has no slow_C");
         return;
     };
     let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::Bf16Emulated, 1);
     let mut spans = StageSpans::default();
-    let snapshot =
-        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
+    let snapshot = expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap();
     let layout = snapshot.slot().layout();
     let length = snapshot.meta().valid_length;
     for layer in 0..layout.layers {
@@ -105,11 +104,11 @@ fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
         ];
         for (name, found, dim) in sides {
             let name = format!("{name}.{layer}");
-            on_grid(&name, found.as_slice());
+            check_rounded(&name, found.as_slice());
             let stored = vectors.need(&name);
             let [tokens, heads, width] = stored.shape[..] else { panic!("a cache has three axes") };
             if tokens < length {
-                eprintln!("this set keeps {tokens} tokens of {name}");
+                eprintln!("this set stores {tokens} tokens of {name}");
                 continue;
             }
             let (mut expected, mut given) = (Vec::new(), Vec::new());
@@ -122,14 +121,14 @@ fn golden_bf16_moves_keys_and_values_by_the_size_of_its_rounding() {
                 }));
             }
             let error = relative(&expected, &given);
-            eprintln!("slow_C: {name} is {error:.5} off, relative to its norm");
+            eprintln!("slow_C: {name} differs by {error:.5}, relative to its norm");
             assert!((1e-3..=0.03).contains(&error), "{name}: {error}");
         }
     }
 }
 
 #[test]
-fn golden_bf16_moves_bev_features_as_far_as_the_original_in_bf16() {
+fn golden_bf16_change_of_bev_features_is_in_range() {
     let Some(vectors) = Vectors::read("bev_encoder") else {
         eprintln!("this set of vectors has no bev_encoder");
         return;
@@ -140,21 +139,21 @@ fn golden_bf16_moves_bev_features_as_far_as_the_original_in_bf16() {
         let outputs = networks::run(folder.path(), "bev", inputs);
         let values = |tensor: &HostTensor| tensor.as_slice::<f32>().to_vec();
         for (name, tensor) in &outputs {
-            on_grid(name, &values(tensor));
+            check_rounded(name, &values(tensor));
         }
         let expected = vectors.need(&format!("{sample}.bev_feature")).values;
         let (largest, mean) = distance(&expected, &networks::planes(&outputs["bev_tokens"]));
-        eprintln!("{sample}: BEV features move by {largest:.3} at most, {mean:.4} on average");
+        eprintln!("{sample}: BEV features change by {largest:.3} at most, {mean:.4} on average");
         assert!((0.02..=0.2).contains(&mean) && largest < 2.0, "{sample}: {mean}, {largest}");
     }
 }
 
-/// Runs a graph of one input, `[1, 1, 2, 4]`, and one output on ONNX Runtime.
-fn computed(x: &[f32; 8], draw: impl FnOnce(&mut Graph<'_>, &Value) -> Value) -> Vec<f32> {
+/// Builds a graph with one input, `[1, 1, 2, 4]`, and one output, and runs it on ONNX Runtime.
+fn computed(x: &[f32; 8], build: impl FnOnce(&mut Graph<'_>, &Value) -> Value) -> Vec<f32> {
     let tensors = BTreeMap::new();
     let mut graph = Graph::new("toy", &tensors, DType::Bf16).emulating();
     let input = graph.input("x", DType::Bf16, &[1, 1, 2, 4], "numbers");
-    let result = draw(&mut graph, &input);
+    let result = build(&mut graph, &input);
     graph.output("y", &result, "numbers");
     let network = graph.finish();
     let contract = Contract {
@@ -180,7 +179,7 @@ fn computed(x: &[f32; 8], draw: impl FnOnce(&mut Graph<'_>, &Value) -> Value) ->
     y.as_slice().to_vec()
 }
 
-/// The graph file of a network whose constants are all inline.
+/// Encodes the graph file of a network with inline constants only.
 fn encoded(network: Network) -> Vec<u8> {
     let info = |specs: &[tandem_export::contract::TensorSpec]| {
         specs.iter().map(|s| ValueInfoProto::tensor(&s.name, s.dtype, &s.shape)).collect()
@@ -214,7 +213,7 @@ fn encoded(network: Network) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The nearest bfloat16 number.
+/// Rounds to the nearest bfloat16 number.
 fn near(value: f32) -> f32 {
     bf16::from_f32(value).to_f32()
 }
@@ -222,9 +221,9 @@ fn near(value: f32) -> f32 {
 const X: [f32; 8] = [1.0, -0.7, 3.3, 0.01, 2.2, -5.1, 0.4, 1.9];
 
 #[test]
-fn every_step_is_rounded_between_two_operators() {
-    // Each step is less than half of bfloat16's spacing at one: rounded away both times. In one
-    // go, or in single precision, the two would count.
+fn results_are_rounded_between_operators() {
+    // Each step is less than half of the spacing of bfloat16 at one, so each is rounded away. The sum
+    // of both steps would not be.
     let y = computed(&[1.0; 8], |g, x| {
         let step = g.constant("step", &[1], &[0.003]);
         let x = g.add(x, &step);
@@ -234,7 +233,7 @@ fn every_step_is_rounded_between_two_operators() {
     let y = computed(&X, |g, x| g.add(x, x));
     assert_eq!(y, X.map(|x| 2.0 * near(x)), "inputs are rounded");
     let y = computed(&X, |g, x| g.scale(x, 0.3, "factor"));
-    assert_eq!(y, X.map(|x| near(near(x) * 0.3)), "the factor is not");
+    assert_eq!(y, X.map(|x| near(near(x) * 0.3)), "the factor is not rounded");
 }
 
 #[test]
@@ -254,9 +253,9 @@ fn rms_norm_rounds_before_the_weight_and_after() {
 }
 
 #[test]
-fn rotation_rounds_by_its_tables_type() {
+fn rotary_rounds_by_the_type_of_its_tables() {
     let (cos, sin) = ([0.3_f32, 0.8, -0.2, 0.5], [0.9_f32, -0.5, 0.7, 0.1]);
-    let turned = |dtype| {
+    let rotated = |dtype| {
         computed(&X, |g, x| {
             let cos = g.constant_as("cos", dtype, &[1, 2, 2], &cos);
             let sin = g.constant_as("sin", dtype, &[1, 2, 2], &sin);
@@ -275,6 +274,6 @@ fn rotation_rounds_by_its_tables_type() {
         }
         y
     };
-    assert_eq!(turned(DType::Bf16), expected(&near, &near), "every step");
-    assert_eq!(turned(DType::F32), expected(&|x| x, &|x| x), "only the result");
+    assert_eq!(rotated(DType::Bf16), expected(&near, &near), "every step is rounded");
+    assert_eq!(rotated(DType::F32), expected(&|x| x, &|x| x), "only the result is rounded");
 }

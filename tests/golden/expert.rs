@@ -1,5 +1,5 @@
-//! AutoMoT's understanding expert from frames and driving state to keys and values, against the
-//! golden vectors: prompt, tokens, frame features and their cache wired together.
+//! Comparison of AutoMoT's understanding expert, from frames and driving state to keys and values, with
+//! the golden vectors. Includes prompt, tokens, frame features and their cache.
 
 use crate::networks::compare_cache;
 use crate::vectors::{self, Vectors};
@@ -12,7 +12,7 @@ use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks};
-use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::model::{OpenGate, PrefillRequest, UnderstandingExpert};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, FrameId};
 use tandem::tensor::HostTensor;
@@ -22,8 +22,8 @@ use tandem_export::automot::ExportOptions;
 use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
 
-/// The networks of the golden checkpoint, whose BEV encoder and action expert do not chain: nothing
-/// here runs those two.
+/// Loads the networks of the golden checkpoint. Its BEV encoder and action expert cannot be chained and
+/// are not run here.
 fn networks(options: &ExportOptions) -> Networks {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("engine");
@@ -48,30 +48,31 @@ fn networks(options: &ExportOptions) -> Networks {
     };
     let (vision, bev, action) = (load("vision"), load("bev"), load("action"));
     let device: Arc<dyn Device> = Arc::new(HostDevice::new());
-    let lanes = device.lanes(None).unwrap();
-    Networks { vision, understanding, bev, action, prefix, device, lanes }
+    let streams = device.streams(None).unwrap();
+    Networks { vision, understanding, bev, action, prefix, device, streams }
 }
 
-/// Speed and target points of the prompt that a case was made with.
+/// Returns speed and target points of the prompt of a case.
 fn state_of(prompt: &str) -> (f32, [[f32; 2]; 2]) {
     let text = std::fs::read(vectors::folder().join("text.json")).unwrap();
     let text: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let entry = text["prompts"].as_array().unwrap().iter().find(|entry| entry["prompt"] == prompt);
-    let state: Vec<f32> = entry.expect("text.json has every case's state")["state_float32_exact"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|value| value.as_f64().unwrap() as f32)
-        .collect();
+    let state: Vec<f32> =
+        entry.expect("text.json has the state of every case")["state_float32_exact"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_f64().unwrap() as f32)
+            .collect();
     (state[0], [[state[1], state[2]], [state[3], state[4]]])
 }
 
-/// A tensor of a prefix, in host memory.
+/// Copies a tensor of the prefix KV cache to host memory.
 pub(crate) fn on_host(slot: &Slot, tensor: &DeviceTensor) -> HostTensor {
     tensor.to_host(slot.device()).unwrap()
 }
 
-/// Compares every layer's keys and values with the case's cache.
+/// Compares the keys and values of every layer with the cache of the case.
 fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
     let length = snapshot.meta().valid_length;
     for layer in 0..snapshot.slot().layout().layers {
@@ -84,12 +85,12 @@ fn compare(vectors: &Vectors, snapshot: &KvSnapshot) {
     }
 }
 
-/// An expert over the golden checkpoint, its pool, and the request of a stored case.
+/// Creates an expert with the golden checkpoint, its pool, and the request of a stored case.
 pub(crate) fn expert_for(
     vectors: &Vectors,
     precision: Precision,
     groups: usize,
-) -> (AutomotUnderstanding, SlotPool, RefreshRequest<AutomotInputs>) {
+) -> (AutomotUnderstanding, SlotPool, PrefillRequest<AutomotInputs>) {
     let first = vectors.need("image.0");
     let (height, width) = (first.shape[0], first.shape[1]);
     let count = vectors.need("image_grid_thw").shape[0];
@@ -118,7 +119,7 @@ pub(crate) fn expert_for(
         })
         .collect();
     let (speed_mps, target_points_m) = state_of(vectors.extra["prompt"].as_str().unwrap());
-    let request = RefreshRequest {
+    let request = PrefillRequest {
         version: 1,
         captured_at: Timestamp::ZERO,
         random: SplitMix64::new(0),
@@ -128,37 +129,36 @@ pub(crate) fn expert_for(
 }
 
 #[test]
-fn golden_slow_c_from_frames_and_state_to_a_sealed_prefix() {
+fn golden_slow_c_from_frames_and_state_to_prefix() {
     let Some(vectors) = Vectors::read("slow_C") else {
         eprintln!("this set of vectors has no slow_C");
         return;
     };
     let (mut expert, pool, mut request) = expert_for(&vectors, Precision::F32, 1);
     let mut spans = StageSpans::default();
-    let snapshot =
-        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
+    let snapshot = expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap();
     let next = vectors.extra["next_rope_position"].as_i64().unwrap();
     assert_eq!(snapshot.meta().next_position, next);
     assert!(spans.took(stages::UNDERSTANDING).is_some() && spans.took(stages::VISION).is_some());
     compare(&vectors, &snapshot);
 
-    // Every frame is known now: the second prefix rests on cached features and is the same, bit for
-    // bit; the first must not change under its readers.
+    // All frames are cached now. The second prefix is computed from cached features and is equal bit
+    // for bit. The first must not change.
     request.version = 2;
-    let again = expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
+    let again = expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap();
     for (first, second) in snapshot.slot().tensors().zip(again.slot().tensors()) {
         let on_host = |tensor| on_host(snapshot.slot(), tensor);
         assert!(
             on_host(first).bytes() == on_host(second).bytes(),
-            "cached features changed a prefix"
+            "cached features changed the prefix"
         );
     }
     compare(&vectors, &snapshot);
 }
 
-/// Golden keys and values of every layer through `groups` networks, which must also be those of one
-/// network bit for bit: the same operators run on the same numbers in the same order, and hidden
-/// states are handed over in the type that they are computed in. Nothing is left to tolerate.
+/// Compares keys and values from `groups` networks with the golden ones and, bit for bit, with those of
+/// one network: the same operators run on the same numbers in the same order, and hidden states are
+/// passed in the type in which they are computed.
 #[track_caller]
 fn check_groups(case: &str, groups: usize) {
     let Some(vectors) = Vectors::read(case) else {
@@ -169,14 +169,14 @@ fn check_groups(case: &str, groups: usize) {
         let (mut expert, pool, request) = expert_for(&vectors, Precision::F32, groups);
         let mut spans = StageSpans::default();
         // The second refresh writes over what the first left in hidden states and slot.
-        drop(expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap());
+        drop(expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap());
         let mut spans = StageSpans::default();
         let prefix =
-            expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
+            expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap();
         (prefix, spans)
     };
     let (whole, spans) = refresh(1);
-    assert_eq!(spans.took(stages::UNDERSTANDING_GROUP), None, "one network is no group");
+    assert_eq!(spans.took(stages::UNDERSTANDING_GROUP), None, "a single network is not a group");
     let (divided, spans) = refresh(groups);
     compare(&vectors, &divided);
     assert_eq!(whole.meta(), divided.meta());
@@ -189,7 +189,7 @@ fn check_groups(case: &str, groups: usize) {
     let around = find(stages::UNDERSTANDING).next().unwrap();
     let mut free_from_ns = around.start_ns;
     for span in find(stages::UNDERSTANDING_GROUP) {
-        assert!(span.start_ns >= free_from_ns, "groups run one after the other");
+        assert!(span.start_ns >= free_from_ns, "groups run in sequence");
         free_from_ns = span.start_ns + span.took_ns;
     }
     assert!(free_from_ns <= around.start_ns + around.took_ns);

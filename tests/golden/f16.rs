@@ -1,26 +1,26 @@
-//! Half precision on the CPU against the single-precision vectors.
+//! Comparison of half precision on the CPU with the single-precision vectors.
 //!
-//! ONNX Runtime runs these graphs by casts around what it has no half-precision kernel for, and drops
-//! casts that undo each other: some results that a GPU rounds stay in single precision here. What is
-//! compared is therefore at least as near as on a GPU.
+//! ONNX Runtime inserts casts around operators without a half-precision kernel and removes casts that
+//! cancel, so some results that a GPU rounds remain in single precision. The differences are therefore
+//! at most those on a GPU.
 
 use crate::vectors::Vectors;
 use crate::{expert, networks};
 use half::f16;
 use std::collections::BTreeMap;
 use tandem::engine::NetworkFile;
-use tandem::model::{AtAnyTime, UnderstandingExpert};
+use tandem::model::{OpenGate, UnderstandingExpert};
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::StageSpans;
 use tandem_export::automot::ExportOptions;
 use tandem_export::options::Precision;
 
-/// Half precision rounds at 2⁻¹¹ relative. Behind a few hundred roundings a vector's direction is
-/// off by some 2⁻¹¹ · √100, and its cosine by half the square of that, 1e-5; bfloat16 is 64 times as
-/// far off.
+/// Half precision has a relative rounding error of 2⁻¹¹. After a few hundred roundings the direction of
+/// a vector differs by about 2⁻¹¹ · √100, and its cosine by half the square of that, 1e-5. The error
+/// of bfloat16 is 64 times as large.
 const MIN_COSINE: f64 = 0.9999;
 
-/// An eighth of what bfloat16, eight times as coarse, may move a point, meters.
+/// An eighth of the change of a point that is allowed for bfloat16, which is eight times as coarse.
 const MAX_DISTANCE_M: f64 = 0.3 / 8.0;
 
 fn halved(tensor: &HostTensor) -> HostTensor {
@@ -41,8 +41,7 @@ fn check_keys_and_values(case: &str) {
     };
     let (mut expert, pool, request) = expert::expert_for(&vectors, Precision::F16, 1);
     let mut spans = StageSpans::default();
-    let snapshot =
-        expert.refresh(&request, pool.writer().unwrap(), &AtAnyTime, &mut spans).unwrap();
+    let snapshot = expert.prefill(&request, pool.writer().unwrap(), &OpenGate, &mut spans).unwrap();
     let layout = snapshot.slot().layout();
     assert_eq!(layout.dtype, DType::F16);
     for layer in 0..layout.layers {
@@ -81,17 +80,17 @@ fn check_keys_and_values(case: &str) {
 }
 
 #[test]
-fn golden_f16_keeps_the_directions_of_keys_and_values_in_slow_a() {
+fn golden_f16_directions_of_keys_and_values_in_slow_a() {
     check_keys_and_values("slow_A");
 }
 
 #[test]
-fn golden_f16_keeps_the_directions_of_keys_and_values_in_slow_c() {
+fn golden_f16_directions_of_keys_and_values_in_slow_c() {
     check_keys_and_values("slow_C");
 }
 
 #[test]
-fn golden_f16_moves_route_and_waypoints_by_an_eighth_of_bf16_at_most() {
+fn golden_f16_change_of_route_and_waypoints_is_in_range() {
     let options = ExportOptions { precision: Precision::F16, ..ExportOptions::default() };
     let folder = networks::export_as(&options);
     let contract = NetworkFile::read(&folder.path().join("engine"), "action").unwrap().contract;
@@ -119,7 +118,7 @@ fn golden_f16_moves_route_and_waypoints_by_an_eighth_of_bf16_at_most() {
             let distance =
                 points.map(|(f, e)| (f64::from(f[0]) - e[0]).hypot(f64::from(f[1]) - e[1]));
             let largest = distance.fold(0.0, f64::max);
-            eprintln!("fast_{case}: {name} moves by {largest:.5} m at most");
+            eprintln!("fast_{case}: {name} changes by {largest:.5} m at most");
             assert!((1e-6..=MAX_DISTANCE_M).contains(&largest), "fast_{case}: {name}: {largest}");
         }
     }

@@ -1,4 +1,4 @@
-//! AutoMoT's networks, and its understanding expert around them, against the golden vectors.
+//! Comparison of AutoMoT's networks and of its understanding expert with the golden vectors.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 

@@ -1,4 +1,4 @@
-//! The four exported networks against the golden vectors, on the ONNX Runtime CPU back end.
+//! Comparison of the four exported networks with the golden vectors, on ONNX Runtime's CPU back end.
 
 use crate::vectors::{self, Compared, Vectors};
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use tandem_export::automot::ExportOptions;
 use tandem_export::automot::checkpoint::AutomotConfig;
 use tandem_export::contract::Contract;
 
-/// What stands in KV memory behind a prefix's valid length: a tick that reads it shows.
+/// Content of the prefix KV cache beyond the valid length. Reading it would change the results visibly.
 const GARBAGE: f32 = 1e3;
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&vectors::folder()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Exports the golden checkpoint with probes for frames of `frame_size` pixels, `frames` a prompt.
+/// Exports the golden checkpoint with probes, for `frames` frames of `frame_size` pixels per prompt.
 fn export(frame_size: [usize; 2], frames: usize) -> tempfile::TempDir {
     export_as(&ExportOptions { frame_size, frames, probes: true, ..ExportOptions::default() })
 }
@@ -34,7 +34,7 @@ pub(crate) fn export_as(options: &ExportOptions) -> tempfile::TempDir {
     folder
 }
 
-/// Loads a network and runs it once; inputs and outputs by name.
+/// Loads a network and runs it once with inputs by name. Returns the outputs by name.
 pub(crate) fn run(
     folder: &Path,
     name: &str,
@@ -68,22 +68,22 @@ fn integers(shape: &[usize], values: &[i64]) -> HostTensor {
     HostTensor::from_slice(shape, values)
 }
 
-/// Heads that the action expert reads, and how much of each value.
+/// Returns the number of heads that the action expert reads, and the width that it reads of each value.
 fn read_part(config: &AutomotConfig) -> (usize, usize) {
     let group = config.text.num_attention_heads / config.text.num_key_value_heads;
     let heads = config.mot.num_attention_heads.div_ceil(group);
     (heads, config.text.hidden_size / config.text.num_attention_heads)
 }
 
-/// `[heads, capacity, dim]` of a prefix → `[tokens, heads, dim]`, as caches are stored.
+/// Converts `[heads, capacity, dim]` of a prefix to `[tokens, heads, dim]`, the layout of stored caches.
 pub(crate) fn token_major(values: &[f32], shape: &[usize], tokens: usize) -> Vec<f32> {
     let [heads, capacity, dim] = shape[..] else { panic!("a cache has three axes") };
     let at = |i: usize| (i / dim % heads * capacity + i / (heads * dim)) * dim + i % dim;
     (0..tokens * heads * dim).map(|i| values[at(i)]).collect()
 }
 
-/// `[tokens, heads, dim]` → the first `heads` heads and `dim` entries as `[heads, capacity, dim]`,
-/// `GARBAGE` behind the tokens.
+/// Converts the first `heads` heads and `dim` elements of `[tokens, heads, dim]` to
+/// `[heads, capacity, dim]`, filled with `GARBAGE` after the tokens.
 fn head_major(stored: &vectors::Stored, heads: usize, dim: usize, capacity: usize) -> HostTensor {
     let [tokens, all_heads, all_dims] = stored.shape[..] else { panic!("a cache has three axes") };
     let mut values = vec![GARBAGE; heads * capacity * dim];
@@ -98,8 +98,7 @@ fn head_major(stored: &vectors::Stored, heads: usize, dim: usize, capacity: usiz
     HostTensor::from_slice(&[heads, capacity, dim], &values)
 }
 
-/// Compares a prefix's keys or values with a stored cache, which holds all heads of the
-/// understanding expert, or the first tokens only.
+/// Compares keys or values of a prefix with a stored cache, which may have more heads or fewer tokens.
 #[track_caller]
 pub(crate) fn compare_cache(
     vectors: &Vectors,
@@ -120,7 +119,7 @@ pub(crate) fn compare_cache(
     Compared::Within
 }
 
-/// Compares the rows of a probe that `tokens` covers with a stored `[tokens, width]`.
+/// Compares the first `tokens` rows of a probe with a stored `[tokens, width]`.
 #[track_caller]
 fn compare_rows(vectors: &Vectors, stored: &str, found: Option<&HostTensor>, tokens: usize) {
     let Some(found) = found else { return };
@@ -128,7 +127,7 @@ fn compare_rows(vectors: &Vectors, stored: &str, found: Option<&HostTensor>, tok
     vectors.compare(stored, &found.as_slice()[..tokens * width], &[tokens, width]);
 }
 
-/// Vision tower, frame by frame; returns all image tokens and deepstack maps of the case.
+/// Checks the vision tower frame by frame. Returns all image tokens and deepstack maps of the case.
 fn check_vision(vectors: &Vectors) -> (Vec<f32>, Vec<Vec<f32>>) {
     let checkpoint = checkpoint();
     let config = checkpoint.config();
@@ -182,7 +181,7 @@ fn check_vision(vectors: &Vectors) -> (Vec<f32>, Vec<Vec<f32>>) {
     (tokens, deepstack)
 }
 
-/// Understanding expert: every layer's keys and values, and hidden states where stored.
+/// Checks the keys and values of every layer of the understanding expert, and hidden states if stored.
 fn check_understanding(
     vectors: &Vectors,
     image_tokens: &[f32],
@@ -198,7 +197,7 @@ fn check_understanding(
         .iter()
         .map(|grid| [grid[1] as usize, grid[2] as usize].map(|n| n * config.vision.patch_size))
         .max_by_key(|size| size[0] * size[1])
-        .expect("a slow case shows an image");
+        .expect("a slow case has an image");
     let folder = export(largest, grids.shape[0]);
     let contract =
         NetworkFile::read(&folder.path().join("engine"), "understanding").unwrap().contract;
@@ -269,7 +268,7 @@ fn check_understanding(
     outputs
 }
 
-/// Vision tower and understanding expert of one case; returns the prefix.
+/// Checks vision tower and understanding expert of one case. Returns the prefix.
 fn check_slow(case: &str) -> Option<BTreeMap<String, HostTensor>> {
     let Some(vectors) = Vectors::read(case) else {
         eprintln!("this set of vectors has no {case}");
@@ -280,7 +279,7 @@ fn check_slow(case: &str) -> Option<BTreeMap<String, HostTensor>> {
 }
 
 #[test]
-fn golden_slow_a_vision_and_every_layers_keys_and_values() {
+fn golden_slow_a_vision_and_keys_and_values_of_every_layer() {
     check_slow("slow_A");
 }
 
@@ -298,15 +297,15 @@ fn golden_slow_c_four_frames_at_real_size() {
 pub(crate) struct Cache<'a> {
     pub(crate) vectors: &'a Vectors,
     pub(crate) name: &'a str,
-    /// A set may keep a part of its caches: then ours, compared with that part.
+    /// The computed cache, compared with the stored part, if the set stores only a part.
     pub(crate) computed: Option<BTreeMap<String, HostTensor>>,
 }
 
 impl Cache<'_> {
-    /// All `length` tokens of what is called `stored` in the set and `name` in our contract.
-    fn whole(&mut self, stored: &str, name: &str, length: usize) -> vectors::Stored {
-        let whole = self.vectors.get(stored).filter(|cache| cache.shape[0] == length);
-        whole.unwrap_or_else(|| {
+    /// Returns all `length` tokens of the tensor `stored` of the set, which is `name` in the contract.
+    fn complete(&mut self, stored: &str, name: &str, length: usize) -> vectors::Stored {
+        let complete = self.vectors.get(stored).filter(|cache| cache.shape[0] == length);
+        complete.unwrap_or_else(|| {
             let compute = || check_slow(self.name).expect("read above");
             let found = &self.computed.get_or_insert_with(compute)[name];
             let values = token_major(found.as_slice(), found.shape(), length);
@@ -317,7 +316,7 @@ impl Cache<'_> {
     }
 }
 
-/// Inputs of the action network for one stored frame on a stored cache, if the set has the frame.
+/// Returns the inputs of the action network for a stored frame and cache, if the set has the frame.
 pub(crate) fn fast_inputs(
     vectors: &Vectors,
     cache: &mut Cache<'_>,
@@ -333,7 +332,7 @@ pub(crate) fn fast_inputs(
     let length = cache.vectors.need("token_ids").values.len();
     let next_position = cache.vectors.extra["next_rope_position"].as_i64().unwrap();
     let own_tokens = contract.sizes["own_tokens"].cast_signed();
-    // Every frame behind the first re-uses the cache, with positions that drift as the release's.
+    // Every frame after the first reuses the cache, with the position drift of the release.
     let position = Positions::ReleaseDrift.first(next_position, uses, own_tokens);
     let stored_positions = vectors.need(&format!("{frame}.position_ids"));
     assert_eq!(stored_positions.values[0] as i64, position, "{frame}: first position");
@@ -359,14 +358,14 @@ pub(crate) fn fast_inputs(
             (format!("k_cache.{layer}"), format!("keys.{layer}"), config.text.head_dim),
             (format!("v_cache.{layer}"), format!("values.{layer}"), value_dim),
         ] {
-            let cache = cache.whole(&stored, &name, length);
+            let cache = cache.complete(&stored, &name, length);
             inputs.insert(name, head_major(&cache, heads, dim, capacity));
         }
     }
     Some(inputs)
 }
 
-/// Action expert on a stored cache.
+/// Checks the action expert with a stored cache.
 fn check_fast(fast: &str, slow: &str) {
     let (Some(vectors), Some(cache)) = (Vectors::read(fast), Vectors::read(slow)) else {
         eprintln!("this set of vectors has no {fast}");
@@ -384,7 +383,7 @@ fn check_fast(fast: &str, slow: &str) {
         let compare = |stored: &str, found: &str| {
             let found = &outputs[found];
             let stored = format!("{frame}.{stored}");
-            // Some vectors carry a batch axis.
+            // Some vectors have a batch axis.
             let rank = vectors.get(&stored).map_or(0, |stored| stored.shape.len());
             let shape: Vec<usize> = match rank > found.shape().len() {
                 true => [&[1], found.shape()].concat(),
@@ -409,7 +408,7 @@ fn check_fast(fast: &str, slow: &str) {
 }
 
 #[test]
-fn golden_fast_a_first_use_and_re_use_of_a_cache() {
+fn golden_fast_a_first_use_and_reuse_of_a_cache() {
     check_fast("fast_A", "slow_A");
 }
 
@@ -451,7 +450,7 @@ fn golden_bev_encoder_stage_by_stage() {
     }
 }
 
-/// Inputs of the BEV encoder for one stored sample, if the set has it.
+/// Returns the inputs of the BEV encoder for a stored sample, if the set has it.
 pub(crate) fn bev_inputs(vectors: &Vectors, sample: &str) -> Option<BTreeMap<String, HostTensor>> {
     let image = vectors.get(&format!("{sample}.image"))?;
     let histogram = vectors.need(&format!("{sample}.lidar_bev"));
@@ -467,7 +466,7 @@ pub(crate) fn bev_inputs(vectors: &Vectors, sample: &str) -> Option<BTreeMap<Str
     ]))
 }
 
-/// `[cells, channels]` as channels of cells.
+/// Converts `[cells, channels]` to `[channels, cells]`.
 pub(crate) fn planes(tokens: &HostTensor) -> Vec<f32> {
     let [cells, channels] = tokens.shape()[..] else { panic!("tokens have two axes") };
     let tokens = tokens.as_slice::<f32>();

@@ -1,14 +1,14 @@
-//! Golden vectors: reading them and comparing with them.
+//! Reads golden vectors and compares results with them.
 //!
-//! The folder is `tests/data/automot`, or what `TANDEM_GOLDEN_DIR` names: any set of the same layout,
-//! whatever its dimensions. What a set does not store is not compared.
+//! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR` with another set of the same layout and
+//! any dimensions. Tensors that a set does not store are not compared.
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The folder of vectors.
-#[expect(clippy::disallowed_methods, reason = "tests choose their vectors by environment")]
+/// Returns the folder of vectors.
+#[expect(clippy::disallowed_methods, reason = "the environment selects the vectors of the tests")]
 pub(crate) fn folder() -> PathBuf {
     std::env::var_os("TANDEM_GOLDEN_DIR").map_or_else(
         || PathBuf::from(tandem_testkit::ROOT).join("tests/data/automot"),
@@ -25,7 +25,7 @@ pub(crate) struct Vectors {
     tolerance: Tolerance,
 }
 
-/// What a comparison came to; one that fails panics.
+/// Result of a comparison. A failed comparison panics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Compared {
     /// All stored values are within the tolerance.
@@ -35,27 +35,24 @@ pub(crate) enum Compared {
 }
 
 impl Compared {
-    /// For tensors that every set stores.
+    /// Panics if the set does not store the tensor.
     #[track_caller]
     pub(crate) fn needed(self) {
         assert_eq!(self, Self::Within, "the set does not store it");
     }
 }
 
-/// How far a number may be from its vector: `atol + rtol · |expected|`.
+/// Allowed difference from a golden value: `atol + rtol · |expected|`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tolerance {
-    /// Absolute part.
     pub(crate) atol: f64,
-    /// Relative part.
     pub(crate) rtol: f64,
 }
 
-/// A stored tensor as f64, whatever its type: every stored type fits.
+/// A stored tensor, converted to f64.
 pub(crate) struct Stored {
-    /// Dimensions.
     pub(crate) shape: Vec<usize>,
-    /// Values, row-major.
+    /// Row-major.
     pub(crate) values: Vec<f64>,
 }
 
@@ -71,7 +68,7 @@ impl Vectors {
         Some(Self { name: name.into(), bytes, extra: entry["extra"].clone(), tolerance })
     }
 
-    /// A tensor that the set stores, or `None`.
+    /// Reads a tensor; `None` if the set does not store it.
     pub(crate) fn get(&self, tensor: &str) -> Option<Stored> {
         let file = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
         let view = file.tensor(tensor).ok()?;
@@ -90,14 +87,14 @@ impl Vectors {
         Some(Stored { shape: view.shape().to_vec(), values })
     }
 
-    /// A tensor that every set of this layout stores.
+    /// Reads a tensor that every set of this layout stores.
     #[track_caller]
     pub(crate) fn need(&self, tensor: &str) -> Stored {
         self.get(tensor).unwrap_or_else(|| panic!("{} stores no {tensor}", self.name))
     }
 
-    /// Compares `found` with the stored tensor within the set's tolerance, if the set stores it. A
-    /// set may keep a part of a large tensor: its leading rows, channels or columns.
+    /// Compares `found` with the stored tensor within the tolerance of the set, if the set stores it. A
+    /// set may store the leading rows, channels or columns of a large tensor.
     #[track_caller]
     pub(crate) fn compare(&self, tensor: &str, found: &[f32], shape: &[usize]) -> Compared {
         let Some(stored) = self.get(tensor) else { return Compared::NotStored };
@@ -126,7 +123,7 @@ impl Vectors {
         compare(&what, &expected, &leading(&what, found, shape, block), self.tolerance);
     }
 
-    /// Compares integers, exactly.
+    /// Compares integers exactly.
     #[track_caller]
     pub(crate) fn compare_exactly(&self, tensor: &str, found: &[i64]) {
         let stored = self.need(tensor);
@@ -135,7 +132,7 @@ impl Vectors {
     }
 }
 
-/// The leading block of `shape` that `part` covers.
+/// Returns the leading block of dimensions `part` of a tensor of dimensions `shape`.
 #[track_caller]
 fn leading<T: Copy>(what: &str, values: &[T], shape: &[usize], part: &[usize]) -> Vec<T> {
     assert_eq!(values.len(), shape.iter().product::<usize>(), "{what}: values of {shape:?}");
@@ -154,7 +151,7 @@ fn leading<T: Copy>(what: &str, values: &[T], shape: &[usize], part: &[usize]) -
         .collect()
 }
 
-/// Fails if any value is outside the tolerance, naming the worst.
+/// Panics with the worst value if a value is outside the tolerance.
 #[track_caller]
 pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: Tolerance) {
     assert_eq!(expected.len(), found.len(), "{what}: number of values");
@@ -162,7 +159,7 @@ pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: To
     for (place, (&expected, &found)) in expected.iter().zip(found).enumerate() {
         let difference = (expected - f64::from(found)).abs();
         let excess = difference / (tolerance.atol + tolerance.rtol * expected.abs());
-        // NaN must not pass: it counts as beyond any bound.
+        // NaN must fail.
         let excess = if excess.is_nan() { f64::INFINITY } else { excess };
         if excess > worst.0 {
             worst = (excess, place);
@@ -177,7 +174,7 @@ pub(crate) fn compare(what: &str, expected: &[f64], found: &[f32], tolerance: To
     );
 }
 
-/// The tolerance whose key names this file: keys hold comma-separated patterns with a `*`.
+/// Finds the tolerance with a key that matches the file. Keys are comma-separated patterns with a `*`.
 fn tolerance(suggested: &Value, name: &str) -> Tolerance {
     let matches = |pattern: &str| {
         let pattern = pattern.trim().trim_end_matches(".safetensors");

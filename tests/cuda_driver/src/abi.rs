@@ -1,6 +1,6 @@
-//! The functions that the library exports, under the driver's names.
+//! The exported functions, with the names of the driver's functions.
 //!
-//! Handles are numbers here: they name objects and lead to no memory.
+//! Handles are numbers that identify objects. They are not pointers.
 
 use crate::capture::Mode;
 use crate::code::{Code, Outcome};
@@ -18,12 +18,12 @@ static DRIVER: LazyLock<Mutex<Driver>> =
 fn call(function: &'static str, body: impl FnOnce(&mut Driver) -> Outcome) -> Code {
     static THREADS: AtomicU64 = AtomicU64::new(1);
     thread_local!(static THREAD: u64 = THREADS.fetch_add(1, Relaxed));
-    // A thread that ends may still drop objects of the driver.
+    // The destructors of an ending thread may still drop objects of the driver.
     let thread = THREAD.try_with(|thread| *thread).unwrap_or(0);
     DRIVER.lock().unwrap_or_else(PoisonError::into_inner).call(function, thread, body)
 }
 
-/// A pointer of the caller to write a result to.
+/// A pointer of the caller through which a result is written.
 #[repr(transparent)]
 pub struct Out<T>(*mut T);
 
@@ -32,7 +32,7 @@ impl<T> Out<T> {
         if self.0.is_null() {
             return Err(Code::INVALID_VALUE);
         }
-        // SAFETY: by the driver's contract the caller passes a pointer that may be written to.
+        // SAFETY: the pointer is valid for writes by the contract of the driver's functions.
         unsafe { self.0.write(value) };
         Ok(())
     }
@@ -44,7 +44,8 @@ pub struct InOut<T>(*mut T);
 
 impl<T: Copy> InOut<T> {
     fn get(&self) -> Outcome<T> {
-        // SAFETY: by the driver's contract the caller passes a pointer to an initialized value.
+        // SAFETY: the pointer is null or points to an initialized value, by the contract of the
+        // driver's functions.
         unsafe { self.0.as_ref() }.copied().ok_or(Code::INVALID_VALUE)
     }
 
@@ -53,12 +54,12 @@ impl<T: Copy> InOut<T> {
     }
 }
 
-/// `CUdevResource`: as the headers of CUDA 13.1 and later declare it. Those of 13.0 have no `next`;
-/// the stand-in is of 13.0 by default and leaves it unwritten.
+/// `CUdevResource` as declared in the headers of CUDA 13.1 and later. Those of 13.0 have no `next`.
+/// The default version of this driver is 13.0, so it does not write the field.
 #[repr(C)]
 pub struct RawResource {
     kind: u32,
-    /// The driver's own.
+    /// Internal data of the driver.
     split: [u8; 92],
     count: u32,
     minimum: u32,
@@ -70,9 +71,10 @@ pub struct RawResource {
 impl RawResource {
     /// Reads a resource of the caller.
     fn read(from: *const Self, driver: &mut Driver) -> Outcome<Resource> {
-        // SAFETY: by the driver's contract a pointer to a resource that the driver wrote.
+        // SAFETY: `from` is null or points to a resource that the driver wrote, by the contract of the
+        // driver's functions.
         let raw = unsafe { from.as_ref() }.ok_or(Code::INVALID_VALUE)?;
-        // A driver that knows the field follows it.
+        // A driver of CUDA 13.1 would follow the pointer.
         if raw.next != 0 {
             driver.violation("`nextResource` of a CUdevResource was not set to null".into());
         }
@@ -80,10 +82,10 @@ impl RawResource {
         Ok(Resource { kind: raw.kind, split, count: raw.count })
     }
 
-    /// Writes a resource to the caller, but for `next`.
+    /// Writes a resource to the caller, except `next`.
     fn write(to: *mut Self, resource: Resource, granularity: (u32, u32)) -> Outcome {
-        // SAFETY: by the driver's contract a pointer that may be written to; zeros are valid values
-        // for the fields that are written.
+        // SAFETY: `to` is null or valid for writes by the contract of the driver's functions, and any
+        // bytes are valid values of its fields.
         let raw = unsafe { to.as_mut() }.ok_or(Code::INVALID_VALUE)?;
         raw.kind = resource.kind;
         raw.split = [0; 92];
@@ -98,7 +100,7 @@ macro_rules! driver_functions {
     ($(fn $name:ident($($argument:ident: $kind:ty),*) |$driver:ident| $body:block)*) => {
         $(
             #[doc = concat!("`", stringify!($name), "` of the CUDA Driver API.")]
-            // SAFETY: the name is the driver's, and a process loads either the driver or this.
+            // SAFETY: a process loads either the driver or this library, so the symbol is unique.
             #[unsafe(no_mangle)]
             pub extern "C" fn $name($($argument: $kind),*) -> Code {
                 call(stringify!($name), |$driver| $body)
@@ -126,7 +128,7 @@ driver_functions! {
     }
     fn cuDeviceGetName(name: *mut c_char, length: i32, device: i32) |driver| {
         driver.checked_device(device)?;
-        write_text(c"Driver stand-in", name, length)
+        write_text(c"Fake CUDA device", name, length)
     }
     fn cuDeviceGetAttribute(value: Out<i32>, attribute: u32, device: i32) |driver| {
         value.put(driver.attribute(attribute, device)?)
@@ -211,7 +213,7 @@ driver_functions! {
     }
     fn cuGraphGetNodes(graph: u64, nodes: *mut u64, count: Out<usize>) |driver| {
         if !nodes.is_null() {
-            driver.violation("the stand-in gives the number of nodes only".into());
+            driver.violation("the fake driver returns only the number of nodes".into());
             return Err(Code::NOT_SUPPORTED);
         }
         count.put(driver.count_nodes(graph)?)
@@ -269,19 +271,20 @@ driver_functions! {
     }
 }
 
-/// Manual, `cuGetErrorName`: an unknown code is an invalid value, and the text a null pointer.
+/// Manual, `cuGetErrorName`: for an unknown code returns an invalid value and a null pointer.
 fn text(found: Option<&'static CStr>, out: Out<*const c_char>) -> Outcome {
     out.put(found.map_or(std::ptr::null(), CStr::as_ptr))?;
     found.map(|_| ()).ok_or(Code::INVALID_VALUE)
 }
 
-/// Writes as much of a text as fits into `length` bytes, with the final zero.
+/// Writes a text with its final zero, if it fits into `length` bytes.
 fn write_text(from: &CStr, to: *mut c_char, length: i32) -> Outcome {
     let bytes = from.to_bytes_with_nul();
     if to.is_null() || (length as usize) < bytes.len() {
         return Err(Code::INVALID_VALUE);
     }
-    // SAFETY: by the driver's contract `to` may be written for `length` bytes, which suffice.
+    // SAFETY: `to` is valid for `length` bytes by the contract of `cuDeviceGetName`, and `bytes` is not
+    // longer.
     unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, bytes.len()) };
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Accesses of operations to memory, and the check that conflicting ones are ordered.
+//! Memory accesses of operations, and the check that conflicting accesses are ordered.
 
 use crate::clock::VectorClock;
 use std::fmt;
@@ -54,14 +54,14 @@ impl fmt::Display for Access {
     }
 }
 
-/// An operation in the order of its timeline.
+/// Position of an operation in its timeline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) timeline: u64,
     pub(crate) number: u64,
 }
 
-/// Accesses to one block of memory that a later one may conflict with.
+/// Accesses to one block of memory with which a later access may conflict.
 #[derive(Default)]
 pub(crate) struct History(Vec<(Access, Moment, Author)>);
 
@@ -84,7 +84,8 @@ impl History {
             if !is_ordered && earlier.conflicts(access) {
                 unordered.push((earlier.clone(), *by));
             }
-            // Whatever conflicts with an ordered access within the new one conflicts with the new one.
+            // An access that conflicts with an ordered access inside the new one also conflicts with
+            // the new one, which therefore replaces it.
             let is_within =
                 access.range.start <= earlier.range.start && earlier.range.end <= access.range.end;
             let is_replaced = is_ordered && is_within && (access.is_write || !earlier.is_write);

@@ -7,7 +7,7 @@ use crate::graph::Node;
 use crate::work::Action;
 use std::collections::BTreeSet;
 
-/// `CUstreamCaptureMode`.
+/// Capture mode of a stream or a thread, `CUstreamCaptureMode`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Mode {
     #[default]
@@ -39,7 +39,7 @@ pub(crate) struct Capture {
 
 impl Driver {
     /// Manual, `cuStreamBeginCapture`: "may only be initiated if the stream is not already in capture
-    /// mode". Assumed: otherwise the state is illegal, and the first capture goes on.
+    /// mode". Assumed: otherwise returns an illegal state, and the first capture continues.
     pub(crate) fn begin_capture(&mut self, stream: u64, mode: Mode) -> Outcome {
         self.current_context()?;
         let found = self.stream(stream)?;
@@ -55,11 +55,11 @@ impl Driver {
         Ok(())
     }
 
-    /// `cuStreamEndCapture`; gives the graph.
+    /// `cuStreamEndCapture`; returns the graph.
     ///
     /// Manual, codes `CUDA_ERROR_STREAM_CAPTURE_*`, and `cuStreamEndCapture`: an invalidated capture
-    /// gives a null graph. Assumed: a stream that is not capturing is in an illegal state, and an end
-    /// on the wrong thread or stream leaves the capture as it is.
+    /// returns a null graph. Assumed: for a stream that is not capturing it returns an illegal state,
+    /// and an end on the wrong thread or stream does not change the capture.
     pub(crate) fn end_capture(&mut self, stream: u64) -> Outcome<u64> {
         self.current_context()?;
         let (id, tail) = self.stream(stream)?.capture.clone().ok_or(Code::ILLEGAL_STATE)?;
@@ -80,7 +80,7 @@ impl Driver {
         if capture.is_invalidated {
             return Err(Code::STREAM_CAPTURE_INVALIDATED);
         }
-        // A node that the origin's next node would depend on, directly or not, is joined.
+        // A node is joined if the next node of the origin would depend on it, directly or indirectly.
         let mut joined = tail;
         for at in (0..capture.nodes.len()).rev() {
             if joined.contains(&at) {
@@ -95,7 +95,7 @@ impl Driver {
         Ok(graph)
     }
 
-    /// Refuses work in a capture that was invalidated.
+    /// Refuses work in an invalidated capture.
     pub(crate) fn active(&self, capture: u64) -> Outcome {
         match self.captures.get(&capture) {
             Some(capture) if capture.is_invalidated => Err(Code::STREAM_CAPTURE_INVALIDATED),
@@ -109,18 +109,18 @@ impl Driver {
         }
     }
 
-    /// Captures an action as a node behind what its stream captured before.
+    /// Captures an action as a node that depends on the last nodes of its stream.
     pub(crate) fn capture_node(&mut self, stream: u64, action: Action, author: Author) -> Outcome {
         let (id, dependencies) = self.stream(stream)?.capture.clone().expect("it is capturing");
         self.active(id)?;
-        let capture = self.captures.get_mut(&id).expect("a capture lasts as its streams do");
+        let capture = self.captures.get_mut(&id).expect("its stream is still capturing");
         let node = capture.nodes.len();
         capture.nodes.push(Node { action, author, dependencies });
         self.stream(stream)?.capture = Some((id, BTreeSet::from([node])));
         Ok(())
     }
 
-    /// A stream waits for an event that was recorded in a capture: it becomes part of it.
+    /// Adds a stream that waits for an event recorded in a capture to that capture.
     ///
     /// CUDA Programming Guide, "Cross-stream Dependencies and Events": the waiting stream is placed in
     /// capture mode. "Prohibited and Unhandled Operations": two captures cannot be merged.
@@ -131,7 +131,7 @@ impl Driver {
         (capture, nodes): (u64, BTreeSet<usize>),
     ) -> Outcome {
         if !self.captures.contains_key(&capture) {
-            // The capture is over, and its event marks nothing that a stream could wait for.
+            // The capture has ended, so the event does not refer to any nodes.
             if let Some((waiting, _)) = waiting {
                 self.invalidate(waiting);
             }
@@ -139,23 +139,23 @@ impl Driver {
         }
         self.active(capture)?;
         let mut dependencies = nodes;
-        if let Some((own, behind)) = waiting {
+        if let Some((own, last)) = waiting {
             self.active(own)?;
             if own != capture {
                 self.invalidate(own);
                 self.invalidate(capture);
                 return Err(Code::STREAM_CAPTURE_MERGE);
             }
-            dependencies.extend(behind);
+            dependencies.extend(last);
         }
         self.stream(stream)?.capture = Some((capture, dependencies));
         Ok(())
     }
 
-    /// A call that is potentially unsafe while something is captured, such as an allocation.
+    /// Handles a call that is potentially unsafe during a capture, such as an allocation.
     ///
     /// Manual, `cuThreadExchangeStreamCaptureMode`. CUDA Programming Guide, "Invalidation": an invalid
-    /// operation invalidates the captures that it concerns. Assumed: all that prohibit it.
+    /// operation invalidates the associated captures. Assumed: all captures that prohibit it.
     pub(crate) fn unsafe_call(&mut self) -> Outcome {
         let (thread, mode) = (self.thread, self.threads[&self.thread].mode);
         let mut is_prohibited = false;
@@ -176,7 +176,7 @@ impl Driver {
         if is_prohibited { Err(Code::STREAM_CAPTURE_UNSUPPORTED) } else { Ok(()) }
     }
 
-    /// `cuThreadExchangeStreamCaptureMode`; gives the previous mode.
+    /// `cuThreadExchangeStreamCaptureMode`; returns the previous mode.
     pub(crate) fn exchange_mode(&mut self, mode: Mode) -> Mode {
         let thread = self.threads.get_mut(&self.thread).expect("entered at each call");
         std::mem::replace(&mut thread.mode, mode)

@@ -7,7 +7,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Code(pub u32);
 
-/// Result of a call: the code is an error.
+/// Result of a call. The code is never [`Code::SUCCESS`].
 pub(crate) type Outcome<T = ()> = Result<T, Code>;
 
 macro_rules! codes {
@@ -15,8 +15,7 @@ macro_rules! codes {
         impl Code {
             $(#[doc = $text] pub const $name: Self = Self($number);)*
 
-            /// Name of the code after the prefix `CUDA_` or `CUDA_ERROR_`, as C strings, with a short
-            /// description; `None` for a code that the stand-in does not define.
+            /// Returns name and description of the code; `None` for a code that is not defined here.
             pub(crate) fn strings(self) -> Option<(&'static std::ffi::CStr, &'static std::ffi::CStr)> {
                 let c = |text: &'static str| {
                     std::ffi::CStr::from_bytes_with_nul(text.as_bytes()).expect("ends with a zero")
@@ -63,6 +62,6 @@ codes! {
 }
 
 impl Code {
-    /// No error.
+    /// Result of a call that succeeded.
     pub const SUCCESS: Self = Self(0);
 }

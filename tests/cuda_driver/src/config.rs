@@ -1,4 +1,4 @@
-//! Settings of the stand-in, read from the environment of the test process.
+//! Settings of the fake driver, read from the environment of the test process.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | `CUDA_STANDIN_SEED` | seed of the random schedule | 0 |
 //! | `CUDA_STANDIN_REPORT` | file that violations and called functions are appended to | none |
 //! | `CUDA_STANDIN_FAIL` | `FUNCTION:N:CODE,…`: the N-th call of FUNCTION returns CODE | none |
-//! | `CUDA_STANDIN_FAULT` | `N:CODE`: the N-th executed copy or memset faults with CODE | none |
+//! | `CUDA_STANDIN_FAULT` | `N:CODE`: the N-th executed copy or memset fails with CODE | none |
 //! | `CUDA_STANDIN_LOST` | `N:CODE`: the device is lost at the N-th call | none |
 //! | `CUDA_STANDIN_MEMORY` | bytes of device memory | 8 GiB |
 //! | `CUDA_STANDIN_MULTIPROCESSORS` | number of multiprocessors | 132 |
@@ -16,12 +16,12 @@
 
 use crate::code::Code;
 
-/// When enqueued work runs.
+/// Schedule of enqueued work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Schedule {
-    /// Only once something waits for it, and only what the wait needs.
+    /// Work runs only when something waits for it, and only the work that the wait requires.
     Late,
-    /// At any call, on streams chosen by a seeded generator.
+    /// Work may run at any call, on streams that a seeded generator chooses.
     Random(u64),
 }
 
@@ -65,15 +65,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Settings of this process.
-    ///
-    /// # Panics
-    /// If a variable has no valid value: the test that set it is wrong.
+    /// Reads the settings of this process. Panics if the value of a variable is not valid, because the
+    /// test that set it is wrong.
     pub(crate) fn from_environment() -> Self {
         Self::from_variables(&|name| {
             #[expect(
                 clippy::disallowed_methods,
-                reason = "a test process sets the stand-in up by it"
+                reason = "a test process configures the fake driver by it"
             )]
             std::env::var(format!("CUDA_STANDIN_{name}")).ok()
         })

@@ -1,4 +1,4 @@
-//! The primary context, and which context is current in which thread.
+//! The primary context, and the current context of each thread.
 
 use crate::code::{Code, Outcome};
 use crate::driver::Driver;
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(crate) struct Contexts {
-    /// Handle of the primary context and how often it is retained.
+    /// Handle of the primary context and the number of times that it is retained.
     primary: Option<(u64, u32)>,
-    /// Green contexts that were not destroyed.
+    /// Green contexts that exist.
     pub(crate) green: BTreeMap<u64, Green>,
 }
 
@@ -18,12 +18,12 @@ impl Driver {
         if device == 0 { Ok(()) } else { Err(Code::INVALID_DEVICE) }
     }
 
-    /// `cuDeviceGet`, and every call that names a device.
+    /// Checks the ordinal, for `cuDeviceGet` and every call that names a device.
     pub(crate) fn checked_device(&self, ordinal: i32) -> Outcome<i32> {
         self.device(ordinal).map(|()| ordinal)
     }
 
-    /// `cuDeviceGetAttribute`, for the attributes that are asked for.
+    /// `cuDeviceGetAttribute`, for the attributes that tandem reads.
     pub(crate) fn attribute(&mut self, attribute: u32, device: i32) -> Outcome<i32> {
         self.device(device)?;
         let (major, minor) = self.config.compute_capability;
@@ -32,14 +32,14 @@ impl Driver {
             75 => major,
             76 => minor,
             _ => {
-                self.violation(format!("the stand-in has no device attribute {attribute}"));
+                self.violation(format!("the fake driver has no device attribute {attribute}"));
                 return Err(Code::INVALID_VALUE);
             }
         };
         Ok(value as i32)
     }
 
-    /// Manual, `cuDevicePrimaryCtxRetain`: unlike `cuCtxCreate` it is not made current.
+    /// Manual, `cuDevicePrimaryCtxRetain`: unlike `cuCtxCreate` it does not make the context current.
     pub(crate) fn retain_primary(&mut self, device: i32) -> Outcome<u64> {
         self.device(device)?;
         let (handle, retained) = self.contexts.primary.unwrap_or_else(|| (self.new_handle(), 0));
@@ -47,8 +47,8 @@ impl Driver {
         Ok(handle)
     }
 
-    /// Manual, `cuDevicePrimaryCtxRelease`: one that was not retained is an invalid context; the
-    /// context is reset with the last release. Assumed: nothing of it may be in use then.
+    /// Manual, `cuDevicePrimaryCtxRelease`: returns an invalid context if it was not retained. The
+    /// last release resets the context. Assumed: no objects of it may exist then.
     pub(crate) fn release_primary(&mut self, device: i32) -> Outcome {
         self.device(device)?;
         let (handle, retained) = self.contexts.primary.ok_or(Code::INVALID_CONTEXT)?;
@@ -89,7 +89,7 @@ impl Driver {
         if self.is_alive(context) { Ok(()) } else { Err(Code::CONTEXT_IS_DESTROYED) }
     }
 
-    /// The context that calls of this thread go to.
+    /// Returns the current context of this thread.
     pub(crate) fn current_context(&self) -> Outcome<u64> {
         let current = self.threads[&self.thread].current;
         if current == 0 {
@@ -99,7 +99,7 @@ impl Driver {
         Ok(current)
     }
 
-    /// Manual, `cuCtxSetCurrent`; `cuCtxFromGreenCtx`: a green context must be converted before;
+    /// Manual, `cuCtxSetCurrent`; `cuCtxFromGreenCtx`: a green context must be converted first;
     /// `cuGreenCtxCreate`: it "can be current to only one thread at a time".
     pub(crate) fn set_current(&mut self, context: u64) -> Outcome {
         if context != 0 && !self.is_alive(context) {
@@ -124,7 +124,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Free and total memory.
+    /// `cuMemGetInfo`: free and total memory, bytes.
     pub(crate) fn memory_info(&mut self) -> Outcome<(u64, u64)> {
         self.current_context()?;
         Ok(self.memory.free_and_total())

@@ -1,4 +1,4 @@
-//! State of the driver, and what every call has in common.
+//! State of the driver, and the common part of every call.
 
 use crate::access::Author;
 use crate::capture::{Capture, Mode};
@@ -21,9 +21,9 @@ pub(crate) struct Driver {
     pub(crate) report: Report,
     pub(crate) random: Random,
     is_initialized: bool,
-    /// The failure that every call returns.
+    /// Error that every further call returns.
     pub(crate) sticky: Option<Code>,
-    /// Number of calls so far, in all and of each function.
+    /// Number of calls, in total and by function.
     calls: u64,
     calls_of: BTreeMap<&'static str, u64>,
     /// Function of the call in progress.
@@ -40,8 +40,8 @@ pub(crate) struct Driver {
     pub(crate) graphs: BTreeMap<u64, (u64, Vec<Node>)>,
     pub(crate) execs: BTreeMap<u64, Exec>,
     pub(crate) destroyed: BTreeSet<u64>,
-    /// What the host has waited for. Threads of the host are taken for one: the stand-in does not
-    /// see how they synchronize with each other.
+    /// Operations for which the host has waited. All threads of the host share one clock, because the
+    /// driver cannot observe how they synchronize with each other.
     pub(crate) host: VectorClock,
     pub(crate) operations: u64,
     pub(crate) executed: u64,
@@ -49,10 +49,10 @@ pub(crate) struct Driver {
     start: std::time::Instant,
 }
 
-/// What the driver keeps for a thread of the host.
+/// State of a thread of the host.
 #[derive(Default)]
 pub(crate) struct Thread {
-    /// Handle of the current context, 0 for none.
+    /// Handle of the current context; 0 without one.
     pub(crate) current: u64,
     pub(crate) mode: Mode,
 }
@@ -83,7 +83,7 @@ impl Driver {
             operations: 0,
             executed: 0,
             next_handle: 0x1000,
-            #[expect(clippy::disallowed_methods, reason = "the device has a clock of its own")]
+            #[expect(clippy::disallowed_methods, reason = "the clock of the fake device")]
             start: std::time::Instant::now(),
             config,
         }
@@ -108,17 +108,17 @@ impl Driver {
         if let Err(code) = self.may_run(function, count) {
             return code;
         }
-        self.go_on();
-        body(self).err().or(self.sticky_answer(function)).unwrap_or(Code::SUCCESS)
+        self.advance();
+        body(self).err().or(self.sticky_error(function)).unwrap_or(Code::SUCCESS)
     }
 
     fn may_run(&mut self, function: &'static str, count: u64) -> Outcome {
         if let Some((at, code)) = self.config.lost
             && at <= self.calls
         {
-            self.fail_for_good(code);
+            self.fail_permanently(code);
         }
-        if let Some(code) = self.sticky_answer(function) {
+        if let Some(code) = self.sticky_error(function) {
             return Err(code);
         }
         let failing = self.config.failing_calls.iter();
@@ -127,7 +127,7 @@ impl Driver {
             return Err(call.code);
         }
         // Manual, `cuInit`: until it is called, any function returns NOT_INITIALIZED. The version and
-        // the texts of errors need no device.
+        // error texts do not depend on a device.
         let needs_none = matches!(
             function,
             "cuInit" | "cuDriverGetVersion" | "cuGetErrorName" | "cuGetErrorString"
@@ -135,7 +135,7 @@ impl Driver {
         if self.is_initialized || needs_none { Ok(()) } else { Err(Code::NOT_INITIALIZED) }
     }
 
-    fn sticky_answer(&self, function: &str) -> Option<Code> {
+    fn sticky_error(&self, function: &str) -> Option<Code> {
         let needs_no_device =
             matches!(function, "cuDriverGetVersion" | "cuGetErrorName" | "cuGetErrorString");
         self.sticky.filter(|_| !needs_no_device)
@@ -153,7 +153,7 @@ impl Driver {
         Ok(())
     }
 
-    /// The call in progress, on `stream` (0 for none).
+    /// Describes the call in progress on `stream`; 0 for a call without a stream.
     pub(crate) fn author(&self, stream: u64) -> Author {
         Author { function: self.function, call: self.calls, stream }
     }
@@ -173,7 +173,7 @@ impl Driver {
         self.destroyed.insert(handle);
     }
 
-    /// The error for a handle that names nothing; a use after the handle was destroyed is reported.
+    /// Returns the error for an invalid handle. Reports a violation if the handle was destroyed.
     pub(crate) fn no_such(&mut self, what: &str, handle: u64) -> Code {
         if self.destroyed.contains(&handle) {
             self.violation(format!("{what} {handle:#x} was destroyed before"));
@@ -181,7 +181,7 @@ impl Driver {
         Code::INVALID_HANDLE
     }
 
-    /// Time of the device. Manual, `cuEventElapsedTime`: a resolution of around 0.5 microseconds.
+    /// Time of the device, ns. Manual, `cuEventElapsedTime`: a resolution of around 0.5 microseconds.
     pub(crate) fn now_ns(&self) -> u64 {
         const RESOLUTION_NS: u64 = 500;
         self.start.elapsed().as_nanos() as u64 / RESOLUTION_NS * RESOLUTION_NS

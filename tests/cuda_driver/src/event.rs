@@ -1,4 +1,4 @@
-//! Events.
+//! Events: records, waits, queries and elapsed times.
 
 use crate::access::Author;
 use crate::clock::VectorClock;
@@ -10,28 +10,28 @@ use std::collections::BTreeSet;
 /// Manual, `cuEventRecordWithFlags`, `cuStreamWaitEvent`: the flag for external event nodes.
 const EXTERNAL: u32 = 1;
 
-/// Manual, `cuEventCreate`.
+/// Flags of events. Manual, `cuEventCreate`.
 const BLOCKING_SYNC: u32 = 1;
 const DISABLE_TIMING: u32 = 2;
 
-/// A query of an event that is not reached lets the device go on after this many in a row. Nothing
-/// says when a device goes on; but it does, so that a loop of queries ends.
+/// Number of consecutive queries of a pending event after which the device executes work, so that a
+/// loop of queries terminates.
 const QUERIES: u32 = 4;
 
 pub(crate) struct Event {
     pub(crate) context: u64,
     has_timing: bool,
-    /// The place that it marks; `None` before the first record.
+    /// The last record; `None` before the first.
     last: Option<Recorded>,
-    /// Set if the last record was captured: the capture, and the nodes that it marks.
+    /// If the last record was captured: the capture, and the nodes that precede the record.
     captured: Option<(u64, BTreeSet<usize>)>,
     queries: u32,
 }
 
-/// The work that an event captured.
+/// A record of an event on a stream or in a graph.
 #[derive(Clone)]
 pub(crate) struct Recorded {
-    /// Number of the operation that records, among all operations of the process.
+    /// Number of the recording operation among all operations of the process.
     pub(crate) operation: u64,
     pub(crate) ticket: Ticket,
     pub(crate) clock: VectorClock,
@@ -59,7 +59,7 @@ impl Driver {
         Ok(self.events.get_mut(&handle).expect("checked above"))
     }
 
-    /// Manual, `cuEventDestroy`: may be destroyed before it is complete.
+    /// Manual, `cuEventDestroy`: a pending event may be destroyed.
     pub(crate) fn destroy_event(&mut self, handle: u64) -> Outcome {
         self.event(handle)?;
         self.events.remove(&handle);
@@ -75,7 +75,7 @@ impl Driver {
         }
         // Manual, `cuEventRecord`: "hEvent and hStream must be from the same context otherwise
         // CUDA_ERROR_INVALID_HANDLE is returned". `cuStreamGetCtx`: the context of a green stream is
-        // that of `cuCtxFromGreenCtx`. Assumed: so it is not the primary one.
+        // that of `cuCtxFromGreenCtx`. Assumed: it differs from the primary context.
         let (of_stream, of_event) = (self.stream(stream)?.context, self.event(handle)?.context);
         if of_stream != of_event {
             return Err(Code::INVALID_HANDLE);
@@ -103,7 +103,7 @@ impl Driver {
         }
     }
 
-    /// The device has reached a record.
+    /// Called when the device reaches a record.
     pub(crate) fn reach(&mut self, event: u64, operation: u64) {
         let now_ns = self.now_ns();
         let last = self.events.get_mut(&event).and_then(|event| event.last.as_mut());
@@ -112,15 +112,15 @@ impl Driver {
         }
     }
 
-    /// A node of a graph has recorded an event.
+    /// Called when a node of a graph records an event.
     ///
     /// Manual, `cuGraphAddEventRecordNode`: "Each launch of the graph will record `event` to capture
-    /// execution of the node's dependencies." It does not say that the event is pending as soon as
-    /// the launch returns. Assumed: it keeps its previous state until the node runs.
+    /// execution of the node's dependencies." The manual does not specify that the event is pending as
+    /// soon as the launch returns. Assumed: it keeps its previous state until the node runs.
     pub(crate) fn record_from_graph(&mut self, handle: u64, recorded: Recorded, author: Author) {
         match self.events.get_mut(&handle) {
             Some(event) => {
-                // A record that was enqueued later stays.
+                // A record that was enqueued later takes precedence.
                 let earlier = event.last.as_ref().map_or(0, |last| last.operation);
                 if earlier < recorded.operation {
                     event.last = Some(recorded);
@@ -138,7 +138,7 @@ impl Driver {
     pub(crate) fn wait_event(&mut self, stream: u64, handle: u64, flags: u32) -> Outcome {
         self.current_context()?;
         if flags != 0 {
-            self.violation("the stand-in has no external wait nodes".into());
+            self.violation("the fake driver has no external wait nodes".into());
             return Err(Code::NOT_SUPPORTED);
         }
         let waiting = self.stream(stream)?.capture.clone();
@@ -164,9 +164,9 @@ impl Driver {
         }
     }
 
-    /// The place that an event marks, for the host to wait for. Manual,
+    /// Returns the last record, for a wait or a query of the host. Manual,
     /// `cuThreadExchangeStreamCaptureMode`: an event last recorded inside a capture conflicts with it.
-    fn marked(&mut self, handle: u64) -> Outcome<Option<Recorded>> {
+    fn last_record(&mut self, handle: u64) -> Outcome<Option<Recorded>> {
         self.current_context()?;
         let event = self.event(handle)?;
         if let Some((capture, _)) = event.captured.clone() {
@@ -174,14 +174,14 @@ impl Driver {
             return Err(Code::CAPTURED_EVENT);
         }
         let last = event.last.clone();
-        // Assumed: queries and waits are potentially unsafe calls, since they are not observed by a
-        // capture.
+        // Assumed: queries and waits are potentially unsafe calls, because a capture does not observe
+        // them.
         self.unsafe_call()?;
         Ok(last)
     }
 
     pub(crate) fn query_event(&mut self, handle: u64) -> Outcome {
-        let Some(last) = self.marked(handle)? else { return Ok(()) };
+        let Some(last) = self.last_record(handle)? else { return Ok(()) };
         if !self.is_done(last.ticket) {
             let event = self.event(handle)?;
             event.queries += 1;
@@ -197,15 +197,15 @@ impl Driver {
     }
 
     pub(crate) fn synchronize_event(&mut self, handle: u64) -> Outcome {
-        if let Some(last) = self.marked(handle)? {
+        if let Some(last) = self.last_record(handle)? {
             self.run_until(last.ticket);
             self.host.join(&last.clock);
         }
         Ok(())
     }
 
-    /// `cuEventElapsedTime`, in milliseconds. The manual is silent about events of two contexts;
-    /// assumed: an invalid handle, as for `cuEventRecord`.
+    /// `cuEventElapsedTime`, in milliseconds. The manual does not specify events of two contexts.
+    /// Assumed: returns an invalid handle, like `cuEventRecord`.
     pub(crate) fn elapsed_ms(&mut self, from: u64, to: u64) -> Outcome<f32> {
         if self.event(from)?.context != self.event(to)?.context {
             return Err(Code::INVALID_HANDLE);

@@ -1,4 +1,4 @@
-//! Graphs, and their launches.
+//! Graphs and their launches.
 
 use crate::access::{Access, Author};
 use crate::clock::VectorClock;
@@ -7,21 +7,21 @@ use crate::driver::Driver;
 use crate::work::{Action, Ticket};
 use std::collections::BTreeSet;
 
-/// A captured operation.
+/// A node of a graph: a captured operation.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) action: Action,
     pub(crate) author: Author,
-    /// Nodes that it depends on, all of them earlier in the graph.
+    /// Indices of the nodes on which it depends, all of them earlier in the graph.
     pub(crate) dependencies: BTreeSet<usize>,
 }
 
-/// An executable graph.
+/// An executable graph, `CUgraphExec`.
 pub(crate) struct Exec {
-    /// Context of the stream that it was captured on.
+    /// Context of the stream on which it was captured.
     pub(crate) context: u64,
     nodes: Vec<Node>,
-    /// The end of its last launch, and what that ran after.
+    /// The end of the last launch, and the clock after it.
     last: Option<Ticket>,
     clock: VectorClock,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Exec {
 impl Driver {
     fn graph(&mut self, handle: u64) -> Outcome<&(u64, Vec<Node>)> {
         if !self.graphs.contains_key(&handle) {
-            // Manual, `cuGraphLaunch` and others: graphs that are not valid are invalid values.
+            // Manual, `cuGraphLaunch` and others: an invalid graph returns an invalid value.
             self.no_such("graph", handle);
             return Err(Code::INVALID_VALUE);
         }
@@ -55,7 +55,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Manual, `cuGraphExecDestroy`: one in flight is freed when it is done.
+    /// Manual, `cuGraphExecDestroy`: an executable graph in flight is freed when it completes.
     pub(crate) fn destroy_exec(&mut self, exec: u64) -> Outcome {
         self.exec(exec)?;
         self.execs.remove(&exec);
@@ -63,12 +63,12 @@ impl Driver {
         Ok(())
     }
 
-    /// `cuGraphInstantiateWithFlags`; checks that nodes which no dependency orders touch no common
-    /// bytes. CUDA Programming Guide, "CUDA Graphs": a node runs once its dependencies are complete,
-    /// in any order with others.
+    /// `cuGraphInstantiateWithFlags`; checks that nodes without a dependency between them do not access
+    /// common bytes. CUDA Programming Guide, "CUDA Graphs": a node can run once its dependencies are
+    /// complete, in any order relative to other nodes.
     pub(crate) fn instantiate(&mut self, graph: u64, flags: u64) -> Outcome<u64> {
         if flags != 0 {
-            self.violation("the stand-in instantiates graphs without flags only".into());
+            self.violation("the fake driver supports no flags for graph instantiation".into());
             return Err(Code::NOT_SUPPORTED);
         }
         let (context, nodes) = self.graph(graph)?.clone();
@@ -85,19 +85,19 @@ impl Driver {
         Ok(handle)
     }
 
-    /// Manual, `cuGraphUpload`: ordered behind the stream's work and the graph's launches.
+    /// Manual, `cuGraphUpload`: ordered after the work of the stream and the launches of the graph.
     pub(crate) fn upload(&mut self, exec: u64, stream: u64) -> Outcome {
-        self.order_behind_launches(exec, stream)?;
+        self.order_after_launches(exec, stream)?;
         let author = self.author(stream);
         let ticket = self.enqueue_next(stream, Action::Nothing, author);
         self.exec(exec)?.last = Some(ticket);
         Ok(())
     }
 
-    /// Manual, `cuGraphLaunch`: "ordered behind both any previous work in hStream and any previous
-    /// launches of hGraphExec".
+    /// Manual, `cuGraphLaunch`: ordered after previous work of the stream and previous launches of the
+    /// executable graph.
     pub(crate) fn launch(&mut self, exec: u64, stream: u64) -> Outcome {
-        self.order_behind_launches(exec, stream)?;
+        self.order_after_launches(exec, stream)?;
         let nodes = self.exec(exec)?.nodes.clone();
         for node in &nodes {
             if let Action::RecordNode { event } = node.action
@@ -123,10 +123,10 @@ impl Driver {
         Ok(())
     }
 
-    fn order_behind_launches(&mut self, exec: u64, stream: u64) -> Outcome {
+    fn order_after_launches(&mut self, exec: u64, stream: u64) -> Outcome {
         self.current_context()?;
         if self.stream(stream)?.capture.is_some() {
-            self.violation("the stand-in has no graphs within graphs".into());
+            self.violation("the fake driver has no child graphs".into());
             return Err(Code::NOT_SUPPORTED);
         }
         let launched = self.exec(exec)?;
@@ -141,9 +141,8 @@ impl Driver {
         Author { function: node.author.function, ..self.author(stream) }
     }
 
-    /// Enqueues the nodes of a graph with branches: each is a timeline of its own, and all of them are
-    /// joined at the end. Each node still runs after all that precede it in the list; that is one of
-    /// the orders that are allowed.
+    /// Enqueues the nodes of a graph with branches. Each node is a separate timeline, and all are joined
+    /// at the end. The nodes run in the order of the list, which is one of the permitted orders.
     fn launch_branches(&mut self, nodes: &[Node], stream: u64) -> Option<Ticket> {
         let before = self.streams.get_mut(&stream).expect("found before");
         let (mut base, mut waits) = (before.clock.clone(), std::mem::take(&mut before.waits));
@@ -164,7 +163,7 @@ impl Driver {
     }
 }
 
-/// True if every node depends on the one before it: then the graph is as ordered as a stream.
+/// True if every node depends on the previous one, so that the graph has the order of a stream.
 fn is_chain(nodes: &[Node]) -> bool {
     nodes.iter().enumerate().all(|(at, node)| at == 0 || node.dependencies.contains(&(at - 1)))
 }

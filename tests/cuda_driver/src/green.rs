@@ -10,20 +10,20 @@ const MULTIPROCESSORS: u32 = 1;
 /// `CU_GREEN_CTX_DEFAULT_STREAM`.
 const DEFAULT_STREAM: u32 = 1;
 
-/// A set of multiprocessors, as callers hold it (`CUdevResource`).
+/// A set of multiprocessors (`CUdevResource`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Resource {
     pub(crate) kind: u32,
-    /// Number of the split that it came from; 0 for all of the device.
+    /// Number of the split that created it; 0 for all multiprocessors of the device.
     pub(crate) split: u64,
     pub(crate) count: u32,
 }
 
 pub(crate) struct Green {
-    /// Handle of the context that it converts to.
+    /// Handle of the converted context.
     pub(crate) context: u64,
     pub(crate) is_converted: bool,
-    /// Thread in which it is current.
+    /// Thread in which it is current, if any.
     pub(crate) current_in: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Driver {
         Ok(Resource { kind, split: 0, count: self.config.multiprocessors })
     }
 
-    /// Least size of a part, and the step of its size. Manual, "Green Contexts".
+    /// Minimum size of a part, and the granularity of sizes. Manual, "Green Contexts".
     pub(crate) fn granularity(&self) -> (u32, u32) {
         match self.config.compute_capability.0 {
             0..=7 => (2, 2),
@@ -52,11 +52,12 @@ impl Driver {
         }
     }
 
-    /// `cuDevSmResourceSplitByCount`: up to `wanted` parts of at least `least`, and the remainder.
+    /// `cuDevSmResourceSplitByCount`: returns up to `wanted` parts of at least `least` multiprocessors
+    /// and the remainder.
     ///
-    /// Manual: the input must not be an output of another split; `least` is between 0 and the count of
-    /// the input. Assumed: a part larger than the input is an invalid configuration, and a remainder of
-    /// none has no type.
+    /// Manual: the input must not be an output of another split, and `least` is between 0 and the count
+    /// of the input. Assumed: a part larger than the input returns an invalid configuration, and an
+    /// empty remainder has no type.
     pub(crate) fn split(
         &mut self,
         input: Resource,
@@ -83,7 +84,7 @@ impl Driver {
         Ok((part, parts, Resource { kind, split, count: left }))
     }
 
-    /// `cuDevResourceGenerateDesc`: resources of one type must be outputs of one split.
+    /// `cuDevResourceGenerateDesc`: all resources must be outputs of the same split.
     pub(crate) fn describe(&mut self, resources: &[Resource]) -> Outcome<u64> {
         let first = resources.first().ok_or(Code::INVALID_VALUE)?;
         if resources.iter().any(|resource| resource.kind != MULTIPROCESSORS) {
@@ -118,7 +119,7 @@ impl Driver {
         Ok(self.contexts.green.get_mut(&handle).expect("checked above"))
     }
 
-    /// Handle of the context that a green one converts to.
+    /// Returns the handle of the converted context.
     pub(crate) fn green_context(&mut self, handle: u64) -> Outcome<u64> {
         Ok(self.green(handle)?.context)
     }
@@ -130,9 +131,8 @@ impl Driver {
         Ok(green.context)
     }
 
-    /// Manual, `cuGreenCtxDestroy`: its streams must be destroyed before, and later calls with them
-    /// fail. Assumed, as the manual is silent: the same for its events, and for graphs that were
-    /// captured on its streams.
+    /// Manual, `cuGreenCtxDestroy`: its streams must be destroyed first, and later calls with them fail.
+    /// Assumed: the same holds for its events, and for graphs captured on its streams.
     pub(crate) fn destroy_green(&mut self, handle: u64) -> Outcome {
         let context = self.green_context(handle)?;
         let streams = self.streams.values();

@@ -1,12 +1,13 @@
-//! Watches pinned host memory while copies from or to it are pending.
+//! Detects writes of the host to pinned memory while copies from or to it are pending.
 //!
-//! The stand-in does not see what the host does to the memory. It therefore keeps a second copy of
-//! the bytes that pending copies read or write, and compares: a difference is a write of the host.
-//! Memory that a pending copy will write holds [`POISON`] meanwhile, so that a host that reads too
-//! early does not find the result of an earlier copy.
+//! The driver cannot observe accesses of the host. It therefore keeps a second copy of the bytes that
+//! pending copies read or write: a difference is a write of the host. Memory that a pending copy will
+//! write is filled with [`POISON`], so that a premature read of the host does not return the result of
+//! an earlier copy.
 //!
 //! CUDA Programming Guide, "Asynchronous Concurrent Execution": an asynchronous copy returns before
-//! it is done. When within that time it reads page-locked memory is open, so it reads at the end of it.
+//! it is complete. It is not specified when the copy reads page-locked memory until then, so this
+//! driver reads as late as possible.
 
 use std::ops::Range;
 
@@ -21,8 +22,8 @@ pub(crate) struct HostWatch {
 }
 
 impl HostWatch {
-    /// Begins watching `range` for operation `id`; true if the host has changed a byte of it that
-    /// another pending copy reads or writes.
+    /// Starts watching `range` for operation `id`. Returns true if the host has changed a byte of it
+    /// that another pending copy reads or writes.
     pub(crate) fn begin(
         &mut self,
         id: u64,
@@ -48,8 +49,8 @@ impl HostWatch {
         is_changed
     }
 
-    /// Ends watching for operation `id`, which is about to run; true if the host has changed a byte
-    /// that it reads or writes.
+    /// Stops watching for operation `id`, which is about to run. Returns true if the host has changed a
+    /// byte that it reads or writes.
     pub(crate) fn end(&mut self, id: u64, actual: &[u8]) -> bool {
         let mut is_changed = false;
         let expected = &mut self.expected;
@@ -68,7 +69,7 @@ impl HostWatch {
         self.pending.is_empty()
     }
 
-    /// Takes over what an operation wrote.
+    /// Updates the copy with the bytes that an operation wrote.
     pub(crate) fn written(&mut self, range: Range<usize>, bytes: &[u8]) {
         if let Some(expected) = self.expected.get_mut(range) {
             expected.copy_from_slice(bytes);
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_write_while_a_copy_is_pending_is_seen() {
+    fn host_write_while_a_copy_is_pending_is_detected() {
         let (mut watch, mut memory) = (HostWatch::default(), vec![1; 8]);
         assert!(!watch.begin(1, 0..8, false, &mut memory));
         assert!(!watch.end(1, &memory));

@@ -1,7 +1,7 @@
 //! Device memory and pinned host memory.
 //!
-//! Addresses of device memory are not addresses of the host: touching one from the host faults.
-//! They are never given out twice, so that every use of freed memory is seen.
+//! Addresses of device memory are not valid addresses of the host: an access of the host faults.
+//! Addresses are never reused, so that every use of freed memory is detected.
 
 use crate::access::{Access, Author, History, Moment};
 use crate::clock::VectorClock;
@@ -11,18 +11,17 @@ use crate::report::Report;
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{BTreeMap, VecDeque};
 
-/// First address of device memory; no address of the host begins so on any platform with 48 or 57
-/// bits of address space.
+/// First address of device memory, above all host addresses of platforms with 48 or 57 address bits.
 const DEVICE: u64 = 0xD0 << 56;
 
-/// CUDA Programming Guide, "Device Memory Accesses": addresses of allocations are aligned to at least
-/// 256 bytes.
+/// Alignment of device memory, bytes. CUDA Programming Guide, "Device Memory Accesses": addresses of
+/// allocations are aligned to at least 256 bytes.
 const ALIGNMENT: u64 = 256;
 
-/// Value of the bytes of new memory: the manual says of `cuMemAlloc` that memory is not cleared.
+/// Value of the bytes of new memory. Manual, `cuMemAlloc`: the memory is not cleared.
 const UNWRITTEN: u8 = 0xA5;
 
-/// Freed blocks of pinned memory that are kept, poisoned, before they go back to the system.
+/// Number of freed pinned blocks that are kept, filled with poison, before they are deallocated.
 const KEPT_PINNED: usize = 16;
 
 enum Bytes {
@@ -37,12 +36,12 @@ struct Block {
     freed_by: Option<Author>,
 }
 
-/// What an address range belongs to.
+/// Kind of memory of an address range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
     Device,
     Pinned,
-    /// Memory of the host that the driver does not know.
+    /// Memory of the host that was not allocated by the driver.
     Pageable,
     Freed,
     /// Device addresses outside of any block.
@@ -57,8 +56,8 @@ pub(crate) struct Memory {
     freed_pinned: VecDeque<u64>,
 }
 
-// SAFETY: the pointers lead to memory that only this value and, by the driver's rules, the host's
-// threads reach; any thread may free it.
+// SAFETY: `start` of each pinned block points to memory that this value owns and that any thread may
+// access and deallocate. Accesses of the host's threads follow the rules of the driver.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -71,12 +70,12 @@ impl Memory {
         (self.total - self.used, self.total)
     }
 
-    /// Blocks that were not freed.
+    /// Number of blocks that are not freed.
     pub(crate) fn live(&self) -> usize {
         self.blocks.values().filter(|block| block.freed_by.is_none()).count()
     }
 
-    /// Manual, `cuMemAlloc`: a size of 0 is an invalid value.
+    /// Manual, `cuMemAlloc`: a size of 0 returns an invalid value.
     pub(crate) fn allocate_device(&mut self, length: u64) -> Outcome<u64> {
         if length == 0 {
             return Err(Code::INVALID_VALUE);
@@ -85,7 +84,7 @@ impl Memory {
             return Err(Code::OUT_OF_MEMORY);
         }
         let start = self.next;
-        // A gap behind each block, so that an overrun does not end in the next one.
+        // A gap after each block, so that an overrun does not reach the next block.
         self.next += length.next_multiple_of(ALIGNMENT) + ALIGNMENT;
         self.used += length;
         self.add(start, length, Bytes::Device(vec![UNWRITTEN; length as usize]));
@@ -95,12 +94,12 @@ impl Memory {
     pub(crate) fn allocate_pinned(&mut self, length: u64) -> Outcome<u64> {
         let layout = Layout::from_size_align(length as usize, 4096).ok().filter(|l| l.size() > 0);
         let layout = layout.ok_or(Code::INVALID_VALUE)?;
-        // SAFETY: the size is not 0.
+        // SAFETY: the size of `layout` is not 0.
         let start = unsafe { alloc(layout) };
         if start.is_null() {
             return Err(Code::OUT_OF_MEMORY);
         }
-        // SAFETY: `start` was allocated with this length.
+        // SAFETY: `start` is valid for `layout.size()` bytes, because it was allocated with `layout`.
         unsafe { start.write_bytes(UNWRITTEN, layout.size()) };
         self.add(
             start as u64,
@@ -115,10 +114,10 @@ impl Memory {
         self.blocks.insert(start, Block { length, bytes, history, freed_by: None });
     }
 
-    /// Frees the block that begins at `start`; `host` is what the host has waited for.
+    /// Frees the block that begins at `start`. `host` has the operations for which the host has waited.
     ///
-    /// Manual, `cuMemFree`: it "may perform implicit synchronization", so nothing may rely on it.
-    /// `cuMemFreeHost`: the manual is silent; assumed that it does not wait.
+    /// Manual, `cuMemFree`: it "may perform implicit synchronization", so callers must not rely on it.
+    /// `cuMemFreeHost`: not specified. Assumed: it does not synchronize.
     pub(crate) fn free(
         &mut self,
         start: u64,
@@ -152,7 +151,7 @@ impl Memory {
                 self.used -= block.length;
             }
             Bytes::Pinned { start: pointer, layout, .. } => {
-                // SAFETY: `pointer` is valid for the layout's length until `release_pinned`.
+                // SAFETY: `pointer` is valid for `layout.size()` bytes until `release_pinned`.
                 unsafe { pointer.write_bytes(POISON, layout.size()) };
                 self.freed_pinned.push_back(start);
                 if self.freed_pinned.len() > KEPT_PINNED {
@@ -163,9 +162,9 @@ impl Memory {
         Ok(())
     }
 
-    /// Gives the oldest freed pinned block back to the system.
+    /// Deallocates the oldest freed pinned block.
     fn release_pinned(&mut self, report: &mut Report) {
-        let address = self.freed_pinned.pop_front().expect("there are more than are kept");
+        let address = self.freed_pinned.pop_front().expect("more blocks than are kept");
         let block = self.blocks.get(&address).expect("freed blocks are kept");
         let Bytes::Pinned { start, layout, watch } = &block.bytes else {
             unreachable!("only pinned blocks are released")
@@ -175,12 +174,13 @@ impl Memory {
             return;
         }
         let (start, layout) = (*start, *layout);
-        // SAFETY: `start` is valid for the layout's length.
+        // SAFETY: `start` is valid for `layout.size()` bytes, because the block is deallocated only
+        // below.
         let bytes = unsafe { std::slice::from_raw_parts(start, layout.size()) };
         if bytes.iter().any(|&byte| byte != POISON) {
             report.violation(format!("written after free: pinned memory at {:#x}", start as u64));
         }
-        // SAFETY: allocated with this layout, and released only here.
+        // SAFETY: `start` was allocated with `layout` and is deallocated only here.
         unsafe { dealloc(start, layout) };
         self.blocks.remove(&address);
     }
@@ -195,7 +195,7 @@ impl Memory {
         (address < start + block.length).then_some((start, block))
     }
 
-    /// What `length` bytes at `address` belong to.
+    /// Returns the kind of memory of `length` bytes at `address`.
     pub(crate) fn place(&self, address: u64, length: u64) -> Place {
         match self.block_of(address) {
             Some((start, block)) if address + length <= start + block.length => {
@@ -211,7 +211,7 @@ impl Memory {
         }
     }
 
-    /// Takes note of an operation that is enqueued and runs after everything in `clock`.
+    /// Registers an enqueued operation that is ordered after `clock`, and checks its accesses.
     pub(crate) fn enqueue(
         &mut self,
         id: u64,
@@ -233,8 +233,8 @@ impl Memory {
             }
             if let Bytes::Pinned { start: pointer, layout, watch } = &mut block.bytes {
                 let range = offset(access, start);
-                // SAFETY: `pointer` is valid for the layout's length. The host may access it at the
-                // same time only where a test breaks the rules on purpose, on the same thread.
+                // SAFETY: `pointer` is valid for `layout.size()` bytes. The host does not access it
+                // concurrently: tests that violate the rules do so on the same thread.
                 let actual = unsafe { std::slice::from_raw_parts_mut(*pointer, layout.size()) };
                 if watch.begin(id, range, access.is_write, actual) {
                     report.violation(changed(author, access));
@@ -243,7 +243,7 @@ impl Memory {
         }
     }
 
-    /// Checks the memory of an operation that is about to run.
+    /// Checks the accesses of an operation that is about to run.
     pub(crate) fn before_run(
         &mut self,
         id: u64,
@@ -267,7 +267,7 @@ impl Memory {
         }
     }
 
-    /// Bytes at an address; freed memory reads as poison.
+    /// Reads bytes at an address. Freed memory reads as poison.
     pub(crate) fn read(&self, address: u64, length: u64) -> Vec<u8> {
         match self.block_of(address) {
             Some((_, block)) if block.freed_by.is_some() => vec![POISON; length as usize],
@@ -276,15 +276,15 @@ impl Memory {
                 bytes[from..from + length as usize].to_vec()
             }
             Some((_, Block { bytes: Bytes::Pinned { .. }, .. })) | None => {
-                // SAFETY: pinned memory is valid while it is not freed; pageable memory is valid by
-                // the contract of the call that named it, whose caller waits for the copy.
+                // SAFETY: `address` is valid for `length` bytes: pinned memory because it is not freed,
+                // pageable memory because the caller of the copy keeps it valid until it waits.
                 unsafe { std::slice::from_raw_parts(address as *const u8, length as usize) }
                     .to_vec()
             }
         }
     }
 
-    /// Writes bytes to an address; what is written to freed memory is lost.
+    /// Writes bytes to an address. Writes to freed memory are ignored.
     pub(crate) fn write(&mut self, address: u64, from: &[u8]) {
         match self.block_of_mut(address) {
             Some((_, block)) if block.freed_by.is_some() => {}
@@ -297,7 +297,7 @@ impl Memory {
                     let at = (address - start) as usize;
                     watch.written(at..at + from.len(), from);
                 }
-                // SAFETY: as in `read`.
+                // SAFETY: `address` is valid for `from.len()` bytes, as in `read`.
                 unsafe { std::ptr::copy(from.as_ptr(), address as *mut u8, from.len()) };
             }
         }

@@ -7,7 +7,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A number from 0 to `bound` - 1.
+    /// Samples a number from 0 to `bound` - 1.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;

@@ -1,14 +1,14 @@
-//! What the stand-in reports: violations of the driver's rules, and the functions that were called.
+//! The report of the fake driver: violations of the driver's rules, and called functions.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Violations after this many are counted only.
-const WRITTEN: usize = 100;
+/// Maximum number of violations that are written. Further violations are only counted.
+const MAX_WRITTEN: usize = 100;
 
-/// Lines `violation: …` and `called: FUNCTION`, appended to a file as they occur, so that a process
-/// that ends in any way leaves them.
+/// Writes lines `violation: …` and `called: FUNCTION` to a file immediately, so that they remain if the
+/// process is killed.
 #[derive(Default)]
 pub(crate) struct Report {
     file: Option<PathBuf>,
@@ -21,9 +21,9 @@ impl Report {
     }
 
     pub(crate) fn violation(&mut self, text: String) {
-        if self.violations.len() < WRITTEN {
+        if self.violations.len() < MAX_WRITTEN {
             self.write(&format!("violation: {text}"));
-            eprintln!("driver stand-in: {text}");
+            eprintln!("fake CUDA driver: {text}");
         }
         self.violations.push(text);
     }

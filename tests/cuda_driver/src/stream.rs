@@ -1,4 +1,4 @@
-//! Streams.
+//! Streams: creation, synchronization and enqueueing.
 
 use crate::access::Author;
 use crate::clock::VectorClock;
@@ -8,21 +8,21 @@ use crate::memory::Place;
 use crate::work::{Action, Queue, Ticket};
 use std::collections::BTreeSet;
 
-/// Greatest (numerically least) priority; the least one is 0.
+/// Greatest priority, which is the numerically smallest. The least priority is 0.
 const GREATEST_PRIORITY: i32 = -5;
 
 /// Manual, `cuStreamCreate`: `CU_STREAM_NON_BLOCKING`.
 const NON_BLOCKING: u32 = 1;
 
 pub(crate) struct Stream {
-    /// Context that it was created in; that of a green context for its streams.
+    /// Context in which it was created; for streams of a green context the converted context.
     pub(crate) context: u64,
     pub(crate) queue: Queue,
-    /// What its next operation runs after.
+    /// Operations that are ordered before the next one.
     pub(crate) clock: VectorClock,
-    /// Operations of other streams that its next one waits for.
+    /// Operations of other streams for which the next one waits.
     pub(crate) waits: Vec<Ticket>,
-    /// Capture that it is part of, and the nodes that its next node depends on.
+    /// Capture to which the stream belongs, and the nodes on which its next node depends.
     pub(crate) capture: Option<(u64, BTreeSet<usize>)>,
     pub(crate) is_destroyed: bool,
 }
@@ -42,15 +42,15 @@ impl Driver {
         }
         if flags != NON_BLOCKING {
             self.violation(
-                "the stand-in has no null stream for a blocking stream to wait for".into(),
+                "the fake driver has no null stream, so it has no blocking streams".into(),
             );
             return Err(Code::NOT_SUPPORTED);
         }
         Ok(self.add_stream(context))
     }
 
-    /// Manual, `cuGreenCtxStreamCreate`: `CU_STREAM_NON_BLOCKING` must be specified; the context that
-    /// is current is ignored.
+    /// Manual, `cuGreenCtxStreamCreate`: `CU_STREAM_NON_BLOCKING` must be specified. The current context
+    /// is ignored.
     pub(crate) fn create_green_stream(&mut self, green: u64, flags: u32) -> Outcome<u64> {
         let context = self.green_context(green)?;
         if flags != NON_BLOCKING {
@@ -73,7 +73,7 @@ impl Driver {
         handle
     }
 
-    /// The stream of a handle. The null stream is not modeled.
+    /// Finds the stream of a handle. The null stream is not implemented.
     pub(crate) fn stream(&mut self, handle: u64) -> Outcome<&mut Stream> {
         match self.streams.get(&handle) {
             Some(stream) if !stream.is_destroyed => {
@@ -82,18 +82,18 @@ impl Driver {
                 Ok(self.streams.get_mut(&handle).expect("found above"))
             }
             None if handle <= 2 => {
-                self.violation("the stand-in has no null stream".into());
+                self.violation("the fake driver has no null stream".into());
                 Err(Code::NOT_SUPPORTED)
             }
             _ => Err(self.no_such("stream", handle)),
         }
     }
 
-    /// Manual, `cuStreamDestroy`: returns at once; the stream goes when its work is done.
+    /// Manual, `cuStreamDestroy`: returns immediately; the stream is released when its work completes.
     pub(crate) fn destroy_stream(&mut self, handle: u64) -> Outcome {
         let capture = self.stream(handle)?.capture.clone();
         if let Some((capture, _)) = capture {
-            // Assumed: the manual says nothing of a stream that is capturing.
+            // Assumed: a capturing stream must not be destroyed.
             self.violation(format!("stream {handle:#x} is destroyed while it is capturing"));
             self.invalidate(capture);
         }
@@ -103,9 +103,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Manual, `cuStreamSynchronize`: waits for all work of the stream. While it is capturing that is
-    /// not permitted (`CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED`). Assumed to be a potentially unsafe
-    /// call, as it is not observed by a capture.
+    /// Manual, `cuStreamSynchronize`: waits for all work of the stream. Not permitted while the stream
+    /// is capturing (`CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED`). Assumed: a potentially unsafe call,
+    /// because a capture does not observe it.
     pub(crate) fn synchronize_stream(&mut self, handle: u64) -> Outcome {
         self.current_context()?;
         if let Some((capture, _)) = self.stream(handle)?.capture.clone() {
@@ -120,7 +120,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Enqueues an action, or captures it.
+    /// Enqueues an action, or captures it if the stream is capturing.
     pub(crate) fn submit(&mut self, handle: u64, action: Action) -> Outcome {
         let author = self.author(handle);
         if self.stream(handle)?.capture.is_some() {
@@ -130,12 +130,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Enqueues an action behind what the stream was given so far.
+    /// Enqueues an action after all previous work of the stream.
     pub(crate) fn enqueue_next(&mut self, handle: u64, action: Action, author: Author) -> Ticket {
         let stream = self.streams.get_mut(&handle).expect("a stream that was found");
         let mut clock = std::mem::take(&mut stream.clock);
         let waits = std::mem::take(&mut stream.waits);
-        // The host enqueues after what it has waited for.
+        // Work is ordered after the operations for which the host has waited.
         clock.join(&self.host);
         let ticket = self.enqueue((handle, handle), action, author, waits, &mut clock);
         self.streams.get_mut(&handle).expect("as above").clock = clock;
@@ -144,9 +144,9 @@ impl Driver {
 
     /// An asynchronous copy.
     ///
-    /// Manual, `cuMemcpyHtoDAsync` and the like: an address that is not valid is an invalid value.
-    /// "API synchronization behavior": a copy from or to pageable memory *might* be synchronous, so
-    /// nothing may rely on it: it runs as late as another. Assumed: it cannot be captured.
+    /// Manual, `cuMemcpyHtoDAsync` and others: an invalid address returns an invalid value. "API
+    /// synchronization behavior": a copy from or to pageable memory *might* be synchronous, so callers
+    /// must not rely on it, and it runs as late as other copies. Assumed: it cannot be captured.
     pub(crate) fn copy(&mut self, handle: u64, from: Side, into: Side, bytes: u64) -> Outcome {
         self.current_context()?;
         let mut is_pageable = false;
@@ -182,7 +182,7 @@ impl Driver {
     }
 }
 
-/// One side of a copy, as the function that was called declares it.
+/// One side of a copy, with the kind of memory that the called function declares.
 #[derive(Clone, Copy)]
 pub(crate) enum Side {
     Device(u64),

@@ -1,4 +1,4 @@
-//! The rules, each held by calls that keep and that break it.
+//! Tests of the rules, with calls that follow and calls that violate them.
 
 use crate::capture::Mode;
 use crate::code::{Code, Outcome};
@@ -22,20 +22,20 @@ fn late() -> Driver {
 }
 
 impl Driver {
-    /// One successful call of a thread.
+    /// Makes one successful call on a thread.
     #[track_caller]
     fn act<T: Default>(&mut self, thread: u64, body: impl FnOnce(&mut Self) -> Outcome<T>) -> T {
         self.answer(thread, body).expect("a call that the driver allows")
     }
 
-    /// One call of a thread.
+    /// Makes one call on a thread.
     fn answer<T: Default>(
         &mut self,
         thread: u64,
         body: impl FnOnce(&mut Self) -> Outcome<T>,
     ) -> Outcome<T> {
         let mut result = T::default();
-        // Under a name that may be called before the driver is initialized.
+        // Uses the name of a function that may be called before the driver is initialized.
         let code = self.call("cuInit", thread, |driver| body(driver).map(|value| result = value));
         if code == Code::SUCCESS { Ok(result) } else { Err(code) }
     }
@@ -77,11 +77,11 @@ impl Driver {
     }
 
     #[track_caller]
-    fn expect_one(&self, words: &str) {
+    fn expect_one(&self, fragment: &str) {
         let [violation] = self.report.violations() else {
             panic!("{:?}", self.report.violations())
         };
-        assert!(violation.contains(words), "{violation}");
+        assert!(violation.contains(fragment), "{violation}");
     }
 
     #[track_caller]
@@ -91,7 +91,7 @@ impl Driver {
 }
 
 #[test]
-fn work_runs_when_something_waits_and_no_earlier() {
+fn work_runs_only_when_something_waits() {
     let mut driver = late();
     let (stream, address) = (driver.a_stream(), driver.memory(16));
     driver.fill(stream, address, 7);
@@ -105,7 +105,7 @@ fn work_runs_when_something_waits_and_no_earlier() {
 }
 
 #[test]
-fn queries_in_a_row_end() {
+fn loop_of_queries_terminates() {
     let mut driver = late();
     let (stream, address, event) = (driver.a_stream(), driver.memory(16), driver.an_event());
     driver.fill(stream, address, 7);
@@ -115,7 +115,7 @@ fn queries_in_a_row_end() {
 }
 
 #[test]
-fn random_schedule_goes_on_by_itself_and_is_the_same_for_a_seed() {
+fn random_schedule_runs_work_and_depends_on_the_seed_only() {
     let run = |seed| {
         let mut driver = driver(Schedule::Random(seed));
         let (stream, address) = (driver.a_stream(), driver.memory(16));
@@ -131,11 +131,11 @@ fn random_schedule_goes_on_by_itself_and_is_the_same_for_a_seed() {
     assert!((1..20).any(|seed| run(seed) != run(0)));
 }
 
-/// Work of a stream at an address.
+/// Enqueues work on a stream at an address.
 type Access = fn(&mut Driver, u64, u64);
 
 #[test]
-fn unordered_accesses_are_reported_unless_one_reads_or_an_event_orders_them() {
+fn unordered_conflicting_accesses_are_reported() {
     let accesses: [(Access, Access, bool); 3] = [
         (|d, s, a| d.fill(s, a, 1), |d, s, a| d.fill(s, a, 2), true),
         (|d, s, a| d.fill(s, a, 1), |d, s, a| d.copy_on(s, a, a + 32), true),
@@ -162,7 +162,7 @@ fn unordered_accesses_are_reported_unless_one_reads_or_an_event_orders_them() {
 }
 
 #[test]
-fn freed_memory_is_poisoned_and_its_use_reported() {
+fn use_of_freed_memory_is_reported() {
     let mut driver = late();
     let (stream, address) = (driver.a_stream(), driver.memory(16));
     driver.fill(stream, address, 7);
@@ -183,7 +183,7 @@ fn pinned_memory_is_read_when_the_copy_runs() {
     driver.memory.write(pinned, &[1; 16]);
     let (from, into) = (Side::Host(pinned), Side::Device(address));
     driver.act(1, |driver| driver.copy(stream, from, into, 16));
-    // SAFETY: the block is 16 bytes long and not freed.
+    // SAFETY: `pinned` is valid for 16 bytes, because the block is not freed.
     unsafe { std::ptr::write_bytes(pinned as *mut u8, 2, 16) };
     driver.act(1, |driver| driver.synchronize_stream(stream));
     assert_eq!(driver.memory.read(address, 16), [2; 16]);
@@ -191,7 +191,7 @@ fn pinned_memory_is_read_when_the_copy_runs() {
 }
 
 #[test]
-fn stream_that_is_capturing_is_not_to_be_waited_for() {
+fn synchronizing_a_capturing_stream_invalidates_the_capture() {
     let mut driver = late();
     let stream = driver.a_stream();
     driver.begin(stream, Mode::Relaxed);
@@ -206,8 +206,8 @@ fn stream_that_is_capturing_is_not_to_be_waited_for() {
 }
 
 #[test]
-fn potentially_unsafe_calls_are_prohibited_by_the_modes() {
-    // Mode of the capture, which is thread 1's; thread and mode of the call; whether it is allowed.
+fn capture_mode_decides_about_potentially_unsafe_calls() {
+    // Mode of the capture on thread 1; thread and mode of the call; true if it is allowed.
     let cases = [
         (Mode::Global, 1, Mode::Global, false),
         (Mode::Global, 2, Mode::Global, false),
@@ -277,7 +277,7 @@ fn fork_has_to_be_joined() {
 }
 
 #[test]
-fn captures_are_isolated_from_each_other_and_from_other_work() {
+fn captures_are_isolated() {
     let mut driver = late();
     let (stream, other, event) = (driver.a_stream(), driver.a_stream(), driver.an_event());
     driver.record(event, other);
@@ -296,7 +296,7 @@ fn captures_are_isolated_from_each_other_and_from_other_work() {
 }
 
 #[test]
-fn captured_events_are_not_for_the_host_unless_external() {
+fn captured_event_cannot_be_queried_unless_external() {
     let mut driver = late();
     let (stream, event) = (driver.a_stream(), driver.an_event());
     let external = |driver: &mut Driver| driver.record_event(event, stream, 1);
@@ -310,14 +310,15 @@ fn captured_events_are_not_for_the_host_unless_external() {
     assert_eq!(driver.end(stream), Err(Code::STREAM_CAPTURE_INVALIDATED));
 }
 
-/// A driver with a graph that fills 16 bytes and then records an event: stream, exec, address, event.
+/// Returns a driver with a graph that fills 16 bytes and then records an event, and the handles of
+/// stream, executable graph, memory and event.
 fn with_graph() -> (Driver, u64, u64, u64, u64) {
     let mut driver = late();
     let (stream, address, event) = (driver.a_stream(), driver.memory(16), driver.an_event());
     driver.begin(stream, Mode::ThreadLocal);
     driver.fill(stream, address, 7);
     driver.act(1, |driver| driver.record_event(event, stream, 1));
-    let graph = driver.end(stream).expect("a whole capture");
+    let graph = driver.end(stream).expect("a valid capture");
     assert_eq!(driver.act(1, |driver| driver.count_nodes(graph)), 2);
     let exec = driver.act(1, |driver| driver.instantiate(graph, 0));
     (driver, stream, exec, address, event)
@@ -335,7 +336,7 @@ fn event_of_a_node_is_pending_only_once_the_node_runs() {
 }
 
 #[test]
-fn launches_of_a_graph_are_ordered_on_any_streams() {
+fn launches_of_a_graph_on_two_streams_are_ordered() {
     let (mut driver, stream, exec, address, _event) = with_graph();
     let other = driver.a_stream();
     driver.act(1, |driver| driver.launch(exec, stream));
@@ -346,7 +347,7 @@ fn launches_of_a_graph_are_ordered_on_any_streams() {
 }
 
 #[test]
-fn nodes_that_nothing_orders_are_reported() {
+fn unordered_nodes_of_a_graph_are_reported() {
     let mut driver = late();
     let (stream, other, address) = (driver.a_stream(), driver.a_stream(), driver.memory(16));
     let (forked, joined) = (driver.an_event(), driver.an_event());
@@ -365,7 +366,7 @@ fn nodes_that_nothing_orders_are_reported() {
 }
 
 #[test]
-fn event_of_another_context_is_refused() {
+fn record_of_an_event_of_another_context_is_refused() {
     let mut driver = late();
     let green = driver.act(1, a_green_context);
     let stream = driver.act(1, |driver| driver.create_green_stream(green, 1));
@@ -397,20 +398,20 @@ fn a_green_context(driver: &mut Driver) -> Outcome<u64> {
 }
 
 #[test]
-fn granularity_of_parts_is_the_architectures() {
+fn granularity_of_parts_depends_on_the_architecture() {
     for (capability, least, expected) in
         [((8, 6), 1, 4), ((8, 6), 5, 6), ((9, 0), 9, 16), ((7, 5), 1, 2)]
     {
         let mut driver =
             Driver::new(Config { compute_capability: capability, ..Config::default() });
-        let all = driver.multiprocessors(0, 1).expect("the device has them");
-        let (part, parts, _) = driver.split(all, 1, least).expect("there are enough");
+        let all = driver.multiprocessors(0, 1).expect("a device resource");
+        let (part, parts, _) = driver.split(all, 1, least).expect("enough multiprocessors");
         assert_eq!((part.count, parts), (expected, 1), "{capability:?}");
     }
 }
 
 #[test]
-fn fault_stays() {
+fn error_after_a_fault_is_permanent() {
     let mut driver = late();
     driver.config.fault = Some((1, Code::ILLEGAL_ADDRESS));
     let (stream, address) = (driver.a_stream(), driver.memory(16));
@@ -423,7 +424,7 @@ fn fault_stays() {
 }
 
 #[test]
-fn call_fails_by_number_and_memory_runs_out() {
+fn numbered_call_fails_and_memory_can_be_exhausted() {
     let mut driver = Driver::new(Config { memory_bytes: 100, ..Config::default() });
     let failing = crate::config::FailingCall {
         function: "cuCtxSetCurrent".to_owned(),
@@ -444,7 +445,7 @@ fn call_fails_by_number_and_memory_runs_out() {
 }
 
 #[test]
-fn context_that_is_released_while_in_use_is_reported() {
+fn release_of_a_context_in_use_is_reported() {
     let mut driver = late();
     driver.memory(16);
     driver.act(1, |driver| driver.release_primary(0));

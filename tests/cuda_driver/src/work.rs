@@ -1,4 +1,4 @@
-//! Operations of streams, and their execution.
+//! Operations of streams and their execution.
 
 use crate::access::{Access, Author};
 use crate::clock::VectorClock;
@@ -8,14 +8,14 @@ use crate::driver::Driver;
 use crate::event::Recorded;
 use std::collections::VecDeque;
 
-/// The end of an operation: `number` counts the operations of a stream, from 1.
+/// The end of an operation. `number` counts the operations of a stream from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ticket {
     pub(crate) stream: u64,
     pub(crate) number: u64,
 }
 
-/// What an operation does.
+/// The effect of an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     Copy {
@@ -28,7 +28,6 @@ pub(crate) enum Action {
         value: u8,
         bytes: u64,
     },
-    /// Records an event.
     Record {
         event: u64,
     },
@@ -36,7 +35,7 @@ pub(crate) enum Action {
     RecordNode {
         event: u64,
     },
-    /// Only its order matters: a wait, or an uploaded graph.
+    /// No effect except its order: an uploaded graph.
     Nothing,
 }
 
@@ -52,13 +51,13 @@ impl Action {
     }
 }
 
-/// An enqueued operation.
+/// An enqueued operation of a stream.
 pub(crate) struct Operation {
     id: u64,
     action: Action,
     author: Author,
     waits: Vec<Ticket>,
-    /// What it runs after, itself included.
+    /// Operations that are ordered before it, and the operation itself.
     clock: VectorClock,
 }
 
@@ -71,15 +70,15 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// The end of what is enqueued so far.
+    /// Number of operations that were enqueued.
     pub(crate) fn enqueued(&self) -> u64 {
         self.enqueued
     }
 }
 
 impl Driver {
-    /// Enqueues an operation behind what `clock` orders before it; `timeline` is the stream, or a
-    /// branch of a graph. Adds the operation to `clock`.
+    /// Enqueues an operation that is ordered after `clock`, and adds it to `clock`. `timeline` is the
+    /// stream, or a branch of a graph.
     pub(crate) fn enqueue(
         &mut self,
         (stream, timeline): (u64, u64),
@@ -103,14 +102,14 @@ impl Driver {
         self.streams.get(&ticket.stream).is_none_or(|stream| stream.queue.done >= ticket.number)
     }
 
-    /// True if the next operation of a stream waits for nothing.
+    /// True if the next operation of a stream can run.
     fn can_run(&self, stream: u64) -> bool {
         let next = self.streams[&stream].queue.operations.front();
         next.is_some_and(|next| next.waits.iter().all(|&wait| self.is_done(wait)))
     }
 
-    /// Runs work until an operation is done: only what it needs, or, in the random schedule, what the
-    /// generator chooses.
+    /// Runs work until an operation is done: only the work that it requires or, in the random schedule,
+    /// work that the generator chooses.
     pub(crate) fn run_until(&mut self, ticket: Ticket) {
         while !self.is_done(ticket) {
             match self.config.schedule {
@@ -120,10 +119,10 @@ impl Driver {
         }
     }
 
-    /// Runs one operation that `ticket` needs.
+    /// Runs one operation that `ticket` requires.
     pub(crate) fn run_towards(&mut self, ticket: Ticket) {
         let mut stream = ticket.stream;
-        // Ends: an operation waits only for operations that were enqueued before it.
+        // Terminates, because an operation only waits for operations that were enqueued before it.
         while let Some(next) = self.streams[&stream].queue.operations.front()
             && let Some(wait) = next.waits.iter().find(|&&wait| !self.is_done(wait))
         {
@@ -141,8 +140,8 @@ impl Driver {
         }
     }
 
-    /// Lets the device go on by itself, as it may at any time: in the random schedule at each call.
-    pub(crate) fn go_on(&mut self) {
+    /// Lets the device execute work on its own: at each call in the random schedule.
+    pub(crate) fn advance(&mut self) {
         if matches!(self.config.schedule, Schedule::Random(_)) {
             for _ in 0..self.random.below(4) {
                 self.run_any();
@@ -157,7 +156,7 @@ impl Driver {
         queue.done += 1;
         let number = queue.done;
         if self.sticky.is_some() {
-            // Assumed: what was pending when a context was corrupted does not run.
+            // Assumed: pending work does not run after the context was corrupted.
             return;
         }
         let (accesses, author) = (operation.action.accesses(), operation.author);
@@ -167,7 +166,7 @@ impl Driver {
             if let Some((at, code)) = self.config.fault
                 && at == self.executed
             {
-                self.fail_for_good(code);
+                self.fail_permanently(code);
                 return;
             }
         }
@@ -191,11 +190,11 @@ impl Driver {
         }
     }
 
-    /// A failure that every later call returns.
+    /// Makes every later call return an error.
     ///
-    /// Manual, `CUresult`, of codes such as `CUDA_ERROR_ILLEGAL_ADDRESS`: "This leaves the process in
+    /// Manual, `CUresult`, for codes such as `CUDA_ERROR_ILLEGAL_ADDRESS`: "This leaves the process in
     /// an inconsistent state and any further CUDA work will return the same error."
-    pub(crate) fn fail_for_good(&mut self, code: Code) {
+    pub(crate) fn fail_permanently(&mut self, code: Code) {
         self.sticky.get_or_insert(code);
     }
 }

@@ -1,12 +1,12 @@
-/* Stand-ins for the libraries that ONNX Runtime's CUDA provider loads: CUDA's runtime, cuBLAS, cuRAND,
- * cuDNN and the driver. One library under all their names.
+/* Stubs of the libraries that ONNX Runtime's CUDA provider loads: CUDA's runtime, cuBLAS, cuRAND, cuDNN
+ * and the driver. One library with all their names.
  *
- * They claim a GPU of compute capability 9.0 with 132 multiprocessors, return addresses, compute
- * nothing and write a line per call to the file that STANDINS_TRACE names. What the provider decides
- * (whether a node has a kernel, which one, what it asks for and when) is therefore the library's own.
- * Results, times, what cuBLAS and cuDNN would refuse and what the driver checks are not tested.
+ * The stubs report a GPU of compute capability 9.0 with 132 multiprocessors, return addresses, compute
+ * nothing and write a line per call to the file STUBS_TRACE. The decisions of the provider are real:
+ * whether a node has a kernel, which kernel, and the order of its calls. Not tested: results, times,
+ * and errors of cuBLAS, cuDNN and the driver.
  *
- * Signatures keep to the platform's calling convention only: handles are pointers, enumerations are
+ * Signatures only match the calling convention of the platform: handles are pointers, enumerations are
  * ints, offsets within structures are those of CUDA 13. */
 
 #include <pthread.h>
@@ -25,18 +25,18 @@ typedef struct {
 enum { MULTIPROCESSORS = 132, MAJOR = 9, MINOR = 0, SHARED_MEMORY = 49152, LARGEST_SHARED = 232448 };
 #define MEMORY ((size_t)80 << 30)
 
-/* --- The trace. Lines made while the stream is captured begin with "captured ". */
+/* --- The trace. Lines of calls during a capture begin with "captured ". */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE *trace;
-/* The one stream that may be captured; ordinary streams are not distinguished. */
+/* The stream that is captured; other streams are not distinguished. */
 static void *captured_stream;
 static int is_capturing;
 
 static void line(const char *format, ...) {
   pthread_mutex_lock(&lock);
   if (!trace) {
-    const char *path = getenv("STANDINS_TRACE");
+    const char *path = getenv("STUBS_TRACE");
     trace = fopen(path ? path : "/dev/null", "w");
     if (!trace) abort();
   }
@@ -50,10 +50,10 @@ static void line(const char *format, ...) {
   pthread_mutex_unlock(&lock);
 }
 
-/* For the test: a mark between calls. */
-void standins_mark(const char *words) { line("mark %s", words); }
+/* For the test: writes a mark between calls. */
+void stubs_mark(const char *text) { line("mark %s", text); }
 
-/* --- Memory: addresses of a range that nobody may touch. */
+/* --- Memory: addresses of an inaccessible range. */
 
 static char *range, *next;
 static const size_t RANGE = (size_t)1 << 41;
@@ -62,7 +62,7 @@ static int on_device(const void *p) {
   return range && (const char *)p >= range && (const char *)p < range + RANGE;
 }
 
-void *standins_allocate(size_t bytes) {
+void *stubs_allocate(size_t bytes) {
   pthread_mutex_lock(&lock);
   if (!range) {
     range = mmap(0, RANGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -77,7 +77,7 @@ void *standins_allocate(size_t bytes) {
 
 int cudaMalloc(void **p, size_t bytes) {
   line("cudaMalloc %zu", bytes);
-  *p = standins_allocate(bytes);
+  *p = stubs_allocate(bytes);
   return 0;
 }
 int cudaMallocFromPoolAsync(void **p, size_t bytes, void *pool, void *stream) { return cudaMalloc(p, bytes); }
@@ -141,13 +141,13 @@ int cudaDriverGetVersion(int *version) { *version = 13000; return 0; }
 int cudaRuntimeGetVersion(int *version) { *version = 13000; return 0; }
 int cudaGetLastError(void) { return 0; }
 int cudaPeekAtLastError(void) { return 0; }
-const char *cudaGetErrorName(int error) { return "stand-in"; }
-const char *cudaGetErrorString(int error) { return "stand-in"; }
+const char *cudaGetErrorName(int error) { return "stub"; }
+const char *cudaGetErrorString(int error) { return "stub"; }
 int cudaDeviceSynchronize(void) { line("cudaDeviceSynchronize"); return 0; }
 
 int cudaGetDeviceProperties(char *properties, int device) {
   memset(properties, 0, 1008);
-  strcpy(properties, "stand-in for a GPU");
+  strcpy(properties, "stub GPU");
   const struct { size_t at; size_t bytes; uint64_t value; } set[] = {
       {288, 8, MEMORY},           {296, 8, SHARED_MEMORY}, {304, 4, 65536},    {308, 4, 32},
       {320, 4, 1024},             {324, 4, 1024},          {328, 4, 1024},     {332, 4, 64},
@@ -228,7 +228,7 @@ int cudaMemPoolGetAttribute(void *pool, int attribute, uint64_t *value) { *value
 int cudaMemPoolSetAttribute(void *pool, int attribute, void *value) { return 0; }
 int cudaMemPoolTrimTo(void *pool, size_t bytes) { return 0; }
 
-/* --- Kernels: known by the name under which the provider registers them. */
+/* --- Kernels, identified by the name under which the provider registers them. */
 
 static struct {
   const void *host;
@@ -318,7 +318,7 @@ int cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned
 }
 int cuTensorMapEncodeTiled(void) { return 0; }
 
-/* --- Vendor libraries: calls that enqueue work write a line, the rest succeeds. */
+/* --- Vendor libraries: calls that enqueue work write a line, others only succeed. */
 
 #define ENQUEUES(name) int name(void) { line(#name); return 0; }
 #define SUCCEEDS(name) int name(void) { return 0; }
@@ -329,8 +329,8 @@ SUCCEEDS(cublasDestroy_v2)
 SUCCEEDS(cublasSetStream_v2)
 SUCCEEDS(cublasSetMathMode)
 int cublasGetMathMode(void *handle, int *mode) { *mode = 0; return 0; }
-const char *cublasGetStatusName(int status) { return "stand-in"; }
-const char *cublasGetStatusString(int status) { return "stand-in"; }
+const char *cublasGetStatusName(int status) { return "stub"; }
+const char *cublasGetStatusString(int status) { return "stub"; }
 ENQUEUES(cublasDgeam)
 ENQUEUES(cublasDgemmBatched)
 ENQUEUES(cublasDgemmStridedBatched)
@@ -375,13 +375,13 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void 
 
 size_t cudnnGetVersion(void) { return 91500; }
 size_t cudnnGetCudartVersion(void) { return 13000; }
-const char *cudnnGetErrorString(int status) { return "stand-in"; }
-void cudnnGetLastErrorString(char *words, size_t bytes) { if (bytes) *words = 0; }
+const char *cudnnGetErrorString(int status) { return "stub"; }
+void cudnnGetLastErrorString(char *text, size_t bytes) { if (bytes) *text = 0; }
 int cudnnSetStream(void **handle, void *stream) { *handle = stream; return 0; }
 int cudnnGetStream(void **handle, void **stream) { *stream = *handle; return 0; }
 CREATES(cudnnCreate)
 SUCCEEDS(cudnnDestroy)
-/* Any engine serves: one plan, no workspace, no notes. */
+/* Every engine configuration is supported: one plan, no workspace, no notes. */
 int cudnnBackendCreateDescriptor(int type, void **made) { *made = calloc(1, 256); return *made ? 0 : 3; }
 int cudnnBackendGetAttribute(void *descriptor, int name, int type, int64_t wanted, int64_t *count, void *values) {
   enum { INT64 = 3, DESCRIPTOR = 15, INT32 = 23 };
