@@ -1,0 +1,36 @@
+# One line per check; `.ci/run` runs all of them.
+
+# List the commands.
+default:
+    @just --list
+
+# Everything that CI checks.
+ci:
+    .ci/run
+
+# All tests.
+test *ARGS:
+    cargo test {{ARGS}}
+
+# Formatting, lints, documentation.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Licences, sources and duplicate versions of dependencies.
+deny:
+    .ci/deny.sh
+
+# Run the whole chain on a generated checkpoint.
+demo:
+    cargo run --release -- demo
+
+# Shell completions and man pages, into target/manual.
+manual:
+    cargo run --release -- manual --out target/manual
+
+# Damage input files, thousands of times by a seed.
+fuzz CASES="2000":
+    cargo build
+    TANDEM=target/debug/tandem tests/fuzz/fuzz.py --cases {{CASES}}
