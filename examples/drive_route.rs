@@ -15,7 +15,7 @@ use tandem::runtime::Loaded;
 use tandem::scene::World;
 use tandem_evaluation::campaign::run_route;
 use tandem_evaluation::routes::parse_routes;
-use tandem_evaluation::scoring::TICK_CAP;
+use tandem_evaluation::scoring::{InfractionKind, TICK_CAP};
 use tandem_world::EmbeddedWorld;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,13 +34,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let cancel = AtomicBool::new(false);
     let outcome = run_route(&mut world, &mut pilot, TICK_CAP, &cancel, &mut |_, _| {});
+    // Minimum-speed values are recorded with the infractions, but cost no score.
+    let infractions = outcome.judgment.infractions.iter();
+    let infractions =
+        infractions.filter(|infraction| !matches!(infraction.kind, InfractionKind::MinSpeed));
     println!(
         "route {}: {:?} after {:.1} s of simulation, {} % completed, {} infractions, {} prefills",
         route.id,
         outcome.end,
         outcome.duration_game_s,
         outcome.judgment.completion.map_or(0.0, |percent| percent.value()),
-        outcome.judgment.infractions.len(),
+        infractions.count(),
         pilot.statistics().refreshes_published,
     );
     Ok(())

@@ -1,8 +1,9 @@
-//! What ahead-of-time builds of engines take: time, memory and disk, beside what was predicted.
+//! Measures time, memory and disk of ahead-of-time engine builds, and compares them with
+//! predictions.
 //!
-//! A checkpoint with random weights is written (equal weights would be stored once), exported in
-//! bf16 with the understanding expert in groups, and four of its networks are built for two GPUs,
-//! each in a process of its own: the peak of memory is a process's.
+//! Writes a checkpoint with random weights (equal weights would be deduplicated), exports it in
+//! bf16 with the understanding expert in groups, and builds four of its networks for two GPUs, each
+//! in a separate process, because peak memory is measured per process.
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -18,30 +19,28 @@ use tandem_export::folder::export_networks;
 use tandem_export::options::Precision;
 use tandem_profile::MachineCard;
 
-/// Ada and Blackwell.
+/// GPUs of the generations Ada and Blackwell.
 const TARGETS: [Target; 2] = [Target::Sm89, Target::Sm120];
 
 #[derive(Parser)]
 #[command(name = "engine-build", no_binary_name = true)]
 struct Arguments {
-    /// Sizes of the checkpoint
+    /// Sizes of the generated checkpoint
     #[arg(long, default_value = "configs/full.json")]
     config: PathBuf,
-    /// Groups that the understanding expert's layers are divided among; the middle one is built
+    /// Number of layer groups of the understanding expert; the middle one is built
     #[arg(long, default_value_t = 9)]
     groups: usize,
-    /// Folder with room for the checkpoint, 13 GB at full size, which is removed afterwards
+    /// Folder for the checkpoint, 13 GB at full size, which is removed afterwards
     #[arg(long, default_value = "engines")]
     folder: PathBuf,
-    /// Build one network of an exported folder for one target and print what it took
+    /// Build one network of an exported folder for one target and print the measurements
     #[arg(long, num_args = 3, value_names = ["FOLDER", "NETWORK", "TARGET"], hide = true)]
     one: Option<Vec<String>>,
 }
 
-/// Builds the networks and gives what each took.
-///
-/// # Errors
-/// If the checkpoint cannot be made, the library is missing, or it refuses a network.
+/// Builds the networks and returns the measurements of each. Fails if the checkpoint cannot be
+/// written, the library is missing, or it rejects a network.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     let arguments = Arguments::try_parse_from(arguments)?;
     if let Some([folder, network, target]) = arguments.one.as_deref() {
@@ -49,7 +48,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     }
     ensure!(arguments.groups > 1, "--groups must be 2 or more");
     let scratch = tempfile::tempdir_in(&arguments.folder)
-        .with_context(|| format!("cannot make a folder in {}", arguments.folder.display()))?;
+        .with_context(|| format!("cannot create a folder in {}", arguments.folder.display()))?;
     let [checkpoint, engine] = ["checkpoint", "engine"].map(|name| scratch.path().join(name));
     let text = std::fs::read_to_string(&arguments.config)
         .with_context(|| format!("cannot read {}", arguments.config.display()))?;
@@ -67,7 +66,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     let mut builds = Vec::new();
     for network in ["action", "vision", "bev", group.as_str()] {
         for target in TARGETS {
-            builds.push(in_a_process(&engine, network, target)?);
+            builds.push(build_in_process(&engine, network, target)?);
         }
     }
     Ok(json!({
@@ -81,7 +80,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
 }
 
 /// Builds one network in a new process of this program.
-fn in_a_process(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> {
+fn build_in_process(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["engine-build", "--one"]).arg(folder).args([network, target.name()]);
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
@@ -91,7 +90,7 @@ fn in_a_process(folder: &Path, network: &str, target: Target) -> anyhow::Result<
     serde_json::from_slice(&output.stdout).with_context(|| format!("{network} for {target}"))
 }
 
-/// Builds one network and gives what it took, with the attentions that became one kernel.
+/// Builds one network and returns the measurements and the number of fused attentions.
 fn build(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> {
     let file = NetworkFile::exported(folder, network)?;
     let predicted = predict(&file)?;
@@ -100,7 +99,7 @@ fn build(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> 
     let report = library.build(&file, &request, &mut std::io::sink())?;
     let layers = report.layers.context("the library listed no layers")?;
     let found = layers.findings(&file.graph)?;
-    ensure!(found.is_as_asked(), "the engine of {network} is not what its graph asks for");
+    ensure!(found.is_as_asked(), "the engine of {network} does not match its graph");
     let measured = json!({
         "peak_resident_bytes": report.peak_bytes,
         "engine_bytes": report.engine_bytes,

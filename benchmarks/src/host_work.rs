@@ -1,8 +1,8 @@
-//! What the host does around the networks, stage by stage, at the release's sizes, on one core.
+//! Measures the host stages around the networks at the sizes of the AutoMoT release, on one core.
 //!
-//! `host-work record DIR` drives the embedded world once and keeps what the sensors read, with what
-//! tandem makes of it; `host-work measure DIR` times the stages on that recording. The Python peer
-//! (`peers/host_work.py`) reads the same folder, so both do the same work on the same bytes.
+//! `host-work record DIR` drives the embedded world once and writes the sensor data and tandem's
+//! results; `host-work measure DIR` measures the stages on that recording. The Python peer
+//! (`peers/host_work.py`) reads the same folder, so both process the same bytes.
 
 use anyhow::{Context, bail, ensure};
 use glam::DVec3;
@@ -30,10 +30,10 @@ use tandem::timing::{Stopwatch, Timestamp};
 use tandem_drivers::Autopilot;
 use tandem_world::EmbeddedWorld;
 
-/// Ticks of the recording.
+/// Number of ticks of the recording.
 const TICKS: usize = 200;
 
-/// Ticks whose pictures are kept for comparison with the peer.
+/// Ticks whose images are written for comparison with the peer.
 const PICTURES: [usize; 5] = [0, 50, 100, 150, 199];
 
 const CAMERA: Size = Size { width: 1024, height: 512 };
@@ -41,35 +41,35 @@ const VISION_FRAME: Size = Size { width: 512, height: 256 };
 const BEV_PICTURE: Size = Size { width: 1024, height: 384 };
 const JPEG_QUALITY: u8 = 95;
 
-/// Frames of a prompt, one every five ticks.
+/// Number of frames per prompt, [`FRAME_SPACING`] ticks apart.
 const PROMPT_FRAMES: usize = 4;
 const FRAME_SPACING: usize = 5;
 
-/// Of these, the ones that a refresh every second tick has to encode: the other two are cached.
+/// Number of frames that a prefill at every second tick has to encode; the other two are cached.
 const FRESH_FRAMES: usize = 2;
 
-/// Names in the recording's folder.
+/// File names in the recording's folder.
 const OBSERVATIONS: &str = "observations.safetensors";
 const EXPECTED: &str = "expected.safetensors";
 
-/// A stage of the host's work.
+/// Stage of the host's work around the networks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// GNSS and compass to the world's frame, and the state filter.
+    /// Conversion of GNSS and compass to the world frame, and state filter.
     Localize,
-    /// LiDAR to the ego frame, the half sweep before along, and both into the histogram.
+    /// Transformation of the LiDAR half sweeps to the ego frame, and their histogram.
     Lidar,
     /// Route planner and target points.
     Planner,
-    /// The BEV encoder's picture, a part of the camera's memory.
+    /// BEV encoder image as a view of the camera image.
     View,
-    /// The BEV encoder's picture by way of a JPEG file.
+    /// BEV encoder image with JPEG compression and decompression.
     Jpeg,
-    /// Both PID controllers, the path's curve, the overrides.
+    /// Both PID controllers, path curvature and overrides.
     Control,
-    /// The prompt's text and its tokens.
+    /// Text and tokens of the prompt.
     Prompt,
-    /// One frame for the vision tower: resized and cut into patches.
+    /// Resizing of one frame and division into patches for the vision tower.
     Frame,
 }
 
@@ -109,10 +109,8 @@ impl Stage {
     }
 }
 
-/// `record DIR` or `measure DIR`.
-///
-/// # Errors
-/// If the arguments are others, or the folder cannot be written or read.
+/// Runs `record DIR` or `measure DIR`. Fails if the arguments are invalid, or the folder cannot be
+/// written or read.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     match arguments {
         [verb, folder] if verb == "record" => record(Path::new(folder)),
@@ -121,25 +119,25 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     }
 }
 
-/// What the sensors read over a drive, and what surrounded it.
+/// Sensor data of a drive with commands, trajectories and route.
 struct Recording {
-    /// `[ticks, height, width, 3]`.
+    /// Camera images, `[ticks, height, width, 3]`.
     frames: Vec<u8>,
-    /// Without camera and LiDAR.
+    /// Without camera and LiDAR data.
     observations: Vec<Observation>,
     sweeps: Vec<LidarSweep>,
-    /// The command sent at the tick before each.
+    /// Command of the previous tick, by tick.
     last_commands: Vec<Command>,
-    /// The route ahead as a model would answer it, in the ego frame.
+    /// The route ahead in the ego frame, as a model would predict it.
     trajectories: Vec<Trajectory>,
-    /// Thinned.
+    /// Thinned route plan of the planner.
     plan: Vec<PlanPoint>,
     reference: GeoReference,
 }
 
 impl Recording {
-    /// Lets the autopilot drive.
-    fn make() -> anyhow::Result<Self> {
+    /// Records a drive of the autopilot.
+    fn record() -> anyhow::Result<Self> {
         let suite = SensorSuite { truth: true, ..sensors() };
         let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
         let mut autopilot = Autopilot::new();
@@ -158,12 +156,12 @@ impl Recording {
             let observation = world.observe();
             let command = autopilot.drive(&observation)?.command;
             let camera =
-                observation.camera(CameraId::FRONT).context("the world gave no picture")?;
-            let lidar = observation.lidar.as_ref().context("the world gave no sweep")?;
+                observation.camera(CameraId::FRONT).context("the world gave no camera frame")?;
+            let lidar = observation.lidar.as_ref().context("the world gave no LiDAR sweep")?;
             recording.frames.extend_from_slice(&camera.rgb);
             recording.sweeps.push(LidarSweep { id: lidar.id, points: lidar.points.clone() });
             let pose = world.state().ego.pose;
-            recording.trajectories.push(way_ahead(&route, &pose));
+            recording.trajectories.push(route_ahead(&route, &pose));
             recording.observations.push(Observation {
                 cameras: Cameras::NONE,
                 lidar: None,
@@ -274,17 +272,19 @@ impl Recording {
             })
             .collect::<anyhow::Result<_>>()?;
         let reference: Vec<f64> = elements(&file, "reference")?;
-        let [latitude_deg, longitude_deg] = reference[..] else { bail!("a reference is two") };
+        let [latitude_deg, longitude_deg] = reference[..] else {
+            bail!("the geo reference must have two values")
+        };
         let frames = file.tensor("frames")?.data().to_vec();
-        ensure!(frames.len() == ticks * CAMERA.rgb_bytes(), "frames of another size");
+        ensure!(frames.len() == ticks * CAMERA.rgb_bytes(), "the frames have another size");
         let reference = GeoReference { latitude_deg, longitude_deg };
         Ok(Self { frames, observations, sweeps, last_commands, trajectories, plan, reference })
     }
 }
 
-/// Twenty points of the route from the one nearest to `pose` on, a meter apart, and six waypoints
-/// along them at 5 m/s.
-fn way_ahead(route: &RoutePlan, pose: &Pose) -> Trajectory {
+/// Returns twenty points of the route after the one nearest to `pose`, one meter apart, and six
+/// waypoints along them at 5 m/s.
+fn route_ahead(route: &RoutePlan, pose: &Pose) -> Trajectory {
     let place = |index: usize| {
         let point = &route.points[index.min(route.points.len() - 1)];
         pose.inverse_apply(point.position.truncate())
@@ -326,14 +326,14 @@ fn road_option(number: f64) -> anyhow::Result<RoadOption> {
     ]
     .into_iter()
     .find(|&option| f64::from(option as i8) == number)
-    .with_context(|| format!("{number} is no maneuver"))
+    .with_context(|| format!("{number} is not a road option"))
 }
 
 fn numbers(commands: &[Command]) -> Vec<[f64; 3]> {
     commands.iter().map(|&Command { steer, throttle, brake }| [steer, throttle, brake]).collect()
 }
 
-/// Every stage with its memory, at the start of a route.
+/// All stages with their buffers, at the start of a route.
 struct Chain {
     localizer: Localizer,
     sweeps: SweepPair,
@@ -351,8 +351,8 @@ struct Chain {
     patches: Vec<f32>,
 }
 
-/// What a tick answers.
-struct Answer {
+/// Results of the stages at one tick.
+struct TickResult {
     pose: Pose,
     targets: Targets,
     command: Command,
@@ -388,13 +388,13 @@ impl Chain {
         })
     }
 
-    /// Does every stage once and tells `lap` what each took.
+    /// Runs every stage once and calls `lap` with the time of each.
     fn tick(
         &mut self,
         recording: &Recording,
         tick: usize,
         mut lap: impl FnMut(Stage, Duration),
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<TickResult> {
         let observation = &recording.observations[tick];
         let frame = recording.frame(tick);
 
@@ -438,14 +438,14 @@ impl Chain {
         self.layout.write_patches(&self.resized, VISION_FRAME, &mut self.patches);
         lap(Stage::Frame, watch.elapsed());
         black_box((&self.histogram, &self.patches));
-        Ok(Answer { pose, targets, command })
+        Ok(TickResult { pose, targets, command })
     }
 }
 
-/// Makes a recording and writes it with tandem's answers.
+/// Writes a recording and tandem's results on it.
 fn record(folder: &Path) -> anyhow::Result<Value> {
-    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let recording = Recording::make()?;
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let recording = Recording::record()?;
     recording.write(folder)?;
     let mut chain = Chain::new(&recording)?;
     let full = HistogramConfig::default().full_cell_points as f32;
@@ -453,12 +453,12 @@ fn record(folder: &Path) -> anyhow::Result<Value> {
     let (mut counts, mut tokens, mut token_counts) = (Vec::new(), Vec::new(), Vec::new());
     let (mut resized, mut patches, mut decoded) = (Vec::new(), Vec::new(), Vec::new());
     for tick in 0..TICKS {
-        let answer = chain.tick(&recording, tick, |_, _| ())?;
-        let Pose { position, yaw_rad } = answer.pose;
+        let result = chain.tick(&recording, tick, |_, _| ())?;
+        let Pose { position, yaw_rad } = result.pose;
         poses.push([position.x, position.y, yaw_rad]);
-        let Targets { target_m, next_target_m, .. } = answer.targets;
+        let Targets { target_m, next_target_m, .. } = result.targets;
         targets.push([target_m.x, target_m.y, next_target_m.x, next_target_m.y]);
-        commands.push(answer.command);
+        commands.push(result.command);
         counts.extend(chain.histogram.iter().map(|value| (value * full).round() as u8));
         tokens.extend(chain.tokens.iter().map(|&id| i64::from(id)));
         token_counts.push(chain.tokens.len() as i64);
@@ -494,7 +494,7 @@ fn record(folder: &Path) -> anyhow::Result<Value> {
     }))
 }
 
-/// Times every stage over a recording; a first pass warms up.
+/// Measures every stage over a recording, after one warm-up pass.
 fn measure(folder: &Path) -> anyhow::Result<Value> {
     let recording = Recording::read(folder)?;
     let ticks = recording.observations.len();
@@ -502,12 +502,12 @@ fn measure(folder: &Path) -> anyhow::Result<Value> {
     for is_warm in [false, true] {
         let mut chain = Chain::new(&recording)?;
         for tick in 0..ticks {
-            let answer = chain.tick(&recording, tick, |stage, took| {
+            let result = chain.tick(&recording, tick, |stage, took| {
                 if is_warm {
                     samples[stage as usize].push(took.as_nanos() as u64);
                 }
             })?;
-            black_box((answer.pose, answer.targets, answer.command));
+            black_box((result.pose, result.targets, result.command));
         }
     }
     let of = |stage: Stage| &samples[stage as usize];
@@ -519,8 +519,8 @@ fn measure(folder: &Path) -> anyhow::Result<Value> {
         (0..ticks).map(|tick| sum(&both, tick) + of(picture)[tick]).collect()
     };
     let history = FRAME_SPACING * (PROMPT_FRAMES - 1);
-    // Each frame's cost was measured once, at the tick that it was taken. A refresh every second
-    // tick finds two frames of its prompt cached: those taken an even number of ticks ago.
+    // The cost of each frame is measured once, at its own tick. A prefill at every second tick
+    // finds two frames of its prompt cached: those an even number of ticks old.
     let refresh = |frames: usize| -> Vec<u64> {
         (history..ticks)
             .map(|tick| {
@@ -558,7 +558,7 @@ fn measure(folder: &Path) -> anyhow::Result<Value> {
     }))
 }
 
-/// Exact percentiles (nearest rank) and the samples.
+/// Returns nearest-rank percentiles and all samples.
 pub(crate) fn distribution(runs: &str, samples: &[u64]) -> Value {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
@@ -576,11 +576,11 @@ pub(crate) fn distribution(runs: &str, samples: &[u64]) -> Value {
     })
 }
 
-/// A safetensors file in the making.
+/// Tensors of a safetensors file to write.
 #[derive(Default)]
 struct Tensors(Vec<(String, Dtype, Vec<usize>, Vec<u8>)>);
 
-/// A type that such a file holds.
+/// Element type of a safetensors file.
 trait Number: bytemuck::Pod {
     const DTYPE: Dtype;
 }

@@ -1,4 +1,4 @@
-//! Benchmarks of tandem. Each prints one line of JSON, or writes it to the file that it is given.
+//! Benchmarks of tandem. Each prints one line of JSON, or writes it to the given file.
 
 #[cfg(feature = "tensorrt")]
 mod engine_build;
@@ -10,7 +10,7 @@ mod world;
 
 use std::process::ExitCode;
 
-#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+#[expect(clippy::print_stdout, reason = "the program prints its result")]
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map_or("world", String::as_str) {
@@ -26,8 +26,8 @@ fn main() -> anyhow::Result<ExitCode> {
         "engine-build" => anyhow::bail!("engine-build needs --features tensorrt"),
         other => {
             anyhow::bail!(
-                "{other:?} is no benchmark: world, host-work, plan-delay, vision-cache, \
-                 engine-build, gpu, certificate"
+                "{other:?} is not a benchmark; expected world, host-work, plan-delay, vision-cache, \
+                 engine-build, gpu or certificate"
             )
         }
     };

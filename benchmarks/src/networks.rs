@@ -1,10 +1,10 @@
-//! Times the four networks of an engine folder, each alone, on inputs of the release's sizes, and
-//! prints one line of JSON with every sample.
+//! Measures the four networks of an engine folder separately, on inputs with the sizes of the
+//! AutoMoT release, and prints one line of JSON with all samples.
 //!
-//! Three of them run as a chain once: four noise frames go through the tower, its tokens and a prompt
-//! of the release's layout through the understanding expert, its keys and values to the action expert.
-//! The BEV encoder runs on a noise picture and a sparse histogram. `--dump` writes inputs and outputs
-//! of these runs, so that a peer runs on the same numbers.
+//! The inputs come from one run in sequence: four noise frames are the input of the vision tower;
+//! its tokens and a prompt of the release's layout that of the understanding expert; its keys and
+//! values that of the action expert. The BEV encoder runs on a noise image and a sparse histogram.
+//! `--dump` writes inputs and outputs of these runs, so that a peer can run on the same numbers.
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -30,36 +30,37 @@ use tandem_export::contract::Contract;
 /// Tokens before the frames in the release's prompt.
 const PREFIX_TOKENS: usize = 16;
 
-/// Tokens behind the frames for a typical target point: with four frames of 128 tokens, 625 in all.
+/// Tokens after the frames for a typical target point: with four frames of 128 tokens, 625 in
+/// total.
 const INSTRUCTION_TOKENS: usize = 89;
 
-/// Ids of noise text are below this, which every vocabulary holds.
+/// Upper bound of the token ids of noise text, valid in every vocabulary.
 const TEXT_IDS: u32 = 900;
 
-/// Speed in m/s, target points in meters.
+/// Speed, m/s, and two target points, meters.
 const STATE: [f32; 5] = [5.43, 12.345_678, -0.123_456, 45.678_9, 1.234_567];
 
-/// Runs before the first sample.
+/// Number of runs before the first sample.
 const WARM_UP: usize = 3;
 
 #[derive(Parser)]
 #[command(about = "Times the networks of an engine folder; prints one line of JSON")]
 struct Arguments {
-    /// Engine folder, as `tandem export` writes it
+    /// Engine folder written by `tandem export`
     engine: PathBuf,
-    /// Threads of one run
+    /// Number of threads of a network
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Samples per network
+    /// Maximum number of samples per network
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Stop sampling a network after this long, once it has --fewest samples
+    /// Time limit per network, seconds; applies after --fewest samples
     #[arg(long, value_name = "SECONDS", default_value_t = 15.0)]
     seconds: f64,
-    /// Samples that even a slow network gets
+    /// Minimum number of samples per network
     #[arg(long, default_value_t = 10)]
     fewest: usize,
-    /// Leave matrices as the checkpoint stores them
+    /// Keep the memory layout of matrices in the checkpoint
     #[arg(long)]
     no_prepack: bool,
     /// Folder to write the inputs and outputs of one run to
@@ -67,7 +68,7 @@ struct Arguments {
     dump: Option<PathBuf>,
 }
 
-#[expect(clippy::print_stdout, reason = "printing is what this program is for")]
+#[expect(clippy::print_stdout, reason = "the program prints its result")]
 fn main() -> anyhow::Result<()> {
     println!("{}", measure(&Arguments::parse())?);
     Ok(())
@@ -82,7 +83,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let mut fast = load(action::NETWORK)?;
     let mut encoder = load(bev::NETWORK)?;
     let extent = chain(&mut tower, &mut slow, &mut fast)?;
-    encode(&mut encoder)?;
+    encode_bev(&mut encoder)?;
     if let Some(folder) = &arguments.dump {
         fs::create_dir_all(folder)?;
         for network in [&tower, &slow, &encoder, &fast] {
@@ -111,15 +112,14 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     }))
 }
 
-/// A loaded network with memory for its inputs and outputs, in the contract's order.
+/// A loaded network with its input and output tensors, in the order of the contract.
 struct Network {
     contract: Contract,
     session: Box<dyn Session>,
     inputs: Vec<HostTensor>,
     outputs: Vec<HostTensor>,
-    /// Time that loading took, microseconds.
     load_us: f64,
-    /// Memory that loading took beside mapped files, bytes.
+    /// Anonymous memory allocated by loading, without mapped files.
     load_bytes: Option<u64>,
 }
 
@@ -151,7 +151,7 @@ impl Network {
         (0..WARM_UP).try_for_each(|_| self.run())
     }
 
-    /// Microseconds of each run. Views are made outside the stopwatch, as a driver keeps its own.
+    /// Returns the latency of each run, microseconds. Views are created before, as in a driver.
     fn sample(&mut self, arguments: &Arguments) -> anyhow::Result<Vec<f64>> {
         let inputs: Vec<_> = self.inputs.iter().map(HostTensor::view).collect();
         let mut outputs: Vec<TensorViewMut<'_>> =
@@ -202,14 +202,14 @@ impl Network {
     }
 }
 
-/// Fills all inputs and runs the three networks once, each on what the one before it made.
+/// Fills all inputs and runs the three networks once, each on the outputs of the previous one.
 fn chain(
     tower: &mut Network,
     slow: &mut Network,
     fast: &mut Network,
 ) -> anyhow::Result<SequenceExtent> {
     let mut noise = StdRng::seed_from_u64(1);
-    let frames = see_frames(tower, slow, &mut noise)?;
+    let frames = encode_frames(tower, slow, &mut noise)?;
     let extent = lay_out(slow, frames, &mut noise)?;
     slow.run()?;
 
@@ -226,8 +226,8 @@ fn chain(
     Ok(extent)
 }
 
-/// Runs the BEV encoder on a noise picture and a histogram in which one cell of eight holds points.
-fn encode(encoder: &mut Network) -> anyhow::Result<()> {
+/// Runs the BEV encoder on a noise image and a histogram with points in one of eight cells.
+fn encode_bev(encoder: &mut Network) -> anyhow::Result<()> {
     let mut noise = StdRng::seed_from_u64(2);
     noise.fill(encoder.input("image")?.as_mut_slice::<u8>());
     for value in encoder.input("lidar")?.as_mut_slice::<f32>() {
@@ -237,8 +237,9 @@ fn encode(encoder: &mut Network) -> anyhow::Result<()> {
     encoder.run()
 }
 
-/// Runs the tower on noise frames and hands its tokens and maps to the understanding expert.
-fn see_frames(
+/// Runs the tower on noise frames and copies its tokens and maps to the understanding expert's
+/// inputs.
+fn encode_frames(
     tower: &mut Network,
     slow: &mut Network,
     noise: &mut StdRng,
@@ -248,32 +249,35 @@ fn see_frames(
     let grid = ImageGrid { rows: sizes.frame_height / side, columns: sizes.frame_width / side };
     let rows = slow.input("image_tokens")?.shape()[0];
     let n_frames = rows / grid.tokens();
-    ensure!(n_frames * grid.tokens() == rows, "{rows} image tokens are no whole frames");
+    ensure!(
+        n_frames * grid.tokens() == rows,
+        "{rows} image tokens are not a multiple of a frame's"
+    );
     for frame in 0..n_frames {
         for value in tower.input("patches")?.as_mut_slice::<f32>() {
             *value = noise.random_range(-1.0..1.0);
         }
         tower.run()?;
-        for (spec, made) in tower.contract.outputs.iter().zip(&tower.outputs) {
-            let made = made.as_slice::<f32>();
+        for (spec, output) in tower.contract.outputs.iter().zip(&tower.outputs) {
+            let output = output.as_slice::<f32>();
             let all = slow.input(&spec.name)?.as_mut_slice::<f32>();
-            // Image tokens are one map, deepstack maps have an axis of their own.
+            // Image tokens are one map; deepstack maps have a separate axis.
             let maps = if spec.shape.len() == 3 { spec.shape[0] } else { 1 };
-            copy_frame(made, all, frame, n_frames, maps);
+            copy_frame(output, all, frame, n_frames, maps);
         }
     }
     Ok(vec![grid; n_frames])
 }
 
-/// Copies what the tower made of one frame to its place: map by map, in each all frames.
-fn copy_frame(made: &[f32], all: &mut [f32], frame: usize, n_frames: usize, maps: usize) {
-    let part = made.len() / maps;
-    for (map, values) in made.chunks_exact(part).enumerate() {
+/// Copies the tower's output for one frame into the layout `[map, frame, ..]`.
+fn copy_frame(output: &[f32], all: &mut [f32], frame: usize, n_frames: usize, maps: usize) {
+    let part = output.len() / maps;
+    for (map, values) in output.chunks_exact(part).enumerate() {
         all[(map * n_frames + frame) * part..][..part].copy_from_slice(values);
     }
 }
 
-/// Lays out a prompt of the release's length with noise for text.
+/// Writes a prompt of the release's length with noise text into the inputs.
 fn lay_out(
     slow: &mut Network,
     frames: Vec<ImageGrid>,
@@ -312,25 +316,25 @@ fn lay_out(
     Ok(extent)
 }
 
-/// What the threads of this process have computed so far, where Linux says so. On a machine that
-/// others use too it tells more than the wall clock.
+/// Returns the CPU time of all threads of this process so far, as Linux reports it. On a shared
+/// machine it is more reliable than wall time.
 fn cpu_time_us() -> Option<f64> {
     let threads = fs::read_dir("/proc/self/task").ok()?;
     let nanos = threads.map(|thread| {
-        let said = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
-        said.split_whitespace().next()?.parse::<f64>().ok()
+        let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
     });
     Some(nanos.sum::<Option<f64>>()? / 1000.0)
 }
 
-/// Anonymous resident memory of this process (without mapped files), bytes.
+/// Returns the anonymous resident memory of this process (without mapped files), bytes.
 fn anonymous_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// Percentiles by nearest rank, CPU time per run, and every sample in the order of the runs.
+/// Returns nearest-rank percentiles, CPU time per run, and all samples in the order of the runs.
 fn summary(samples: &[f64], cpu_us: Option<f64>) -> Value {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! What a latency of the fast expert costs where it delays commands, and where it delays plans.
+//! Measures the effect of the fast expert's latency if it delays commands, and if it delays plans.
 //!
-//! The model is scripted: its action expert plans as the autopilot does, from the truth of its tick,
-//! and the path follower of the AutoMoT release follows, without the heuristics around it. Only the
-//! delay differs between the settings, and it is fixed, in virtual time.
+//! The model is scripted: its action expert plans like the autopilot, from the true state at its
+//! tick, and the path follower of the AutoMoT release follows the plan, without heuristics. The
+//! settings differ only in the delay, which is constant, in virtual time.
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -23,10 +23,8 @@ const FAST_MS: [f64; 3] = [0.0, 100.0, 200.0];
 
 const SEED: u64 = 0;
 
-/// Drives the routes of a file with each latency and in both modes.
-///
-/// # Errors
-/// If the arguments are not one route file, the file cannot be read, or a drive fails.
+/// Drives the routes of a file with each latency in both modes. Fails if the arguments are not one
+/// route file, the file cannot be read, or a drive fails.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     let [file] = arguments else { bail!("plan-delay ROUTES.xml") };
     let routes = read_routes(Path::new(file))?;
@@ -52,14 +50,14 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<Value> {
     }))
 }
 
-/// The result of one drive.
+/// Result and tracking errors of one drive.
 struct Drive {
     score: f64,
     completion: f64,
     is_success: bool,
     status: String,
     ticks: u64,
-    /// Sums over ticks of what the command differs from that of the same tick without latency.
+    /// Sum over ticks of the difference to the command of the same tick without latency.
     steer_error: f64,
     pedal_error: f64,
 }
@@ -99,7 +97,7 @@ fn drive(route: &Route, fast_ms: f64, delays: DelayedOutput) -> anyhow::Result<D
         bail!("{why}");
     }
     let Scored { status, infractions, scores, .. } =
-        score(&outcome.result().context("nobody cancels")?);
+        score(&outcome.result().context("the drive was canceled")?);
     let is_clean =
         |(key, list): (&str, &[String])| key == "min_speed_infractions" || list.is_empty();
     Ok(Drive {

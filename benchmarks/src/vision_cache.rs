@@ -1,8 +1,8 @@
-//! What the cache of vision features saves: frames encoded per refresh, and the time of vision tower
-//! and preprocessing, against encoding every frame of every prompt.
+//! Measures the savings of the vision feature cache: frames encoded per prefill, and the time of
+//! vision tower and preprocessing, compared with encoding every frame of every prompt.
 //!
-//! A tiny checkpoint refreshes over 200 recorded ticks at several periods. The second expert of each
-//! pair sees the same pictures under numbers that never come twice, so it finds nothing in its cache.
+//! A tiny checkpoint runs prefills over 200 recorded ticks at several periods. The second expert of
+//! each pair receives the same images with unique frame ids, so it never finds cached features.
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
@@ -19,7 +19,7 @@ use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
 use tandem::model::automot::tokenizer::Tokenizer;
 use tandem::model::automot::{AutomotUnderstanding, Networks, sensors};
-use tandem::model::{AtAnyTime, RefreshRequest, UnderstandingExpert};
+use tandem::model::{OpenGate, PrefillRequest, UnderstandingExpert};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{CameraFrame, Command, FrameId, World};
 use tandem::tensor::{TensorView, TensorViewMut};
@@ -33,19 +33,17 @@ use tandem_world::EmbeddedWorld;
 
 const TICKS: usize = 200;
 
-/// Ticks from one refresh to the next.
+/// Ticks from one prefill to the next.
 const PERIODS: [usize; 3] = [1, 2, 5];
 
 /// Ticks between two frames of a prompt.
 const FRAME_SPACING: usize = 5;
 
-/// Sizes of the checkpoint.
+/// Sizes of the generated checkpoint.
 const CHECKPOINT: &str = include_str!("../../configs/tiny.json");
 
-/// Refreshes with and without found features, refresh by refresh in turn.
-///
-/// # Errors
-/// If the checkpoint cannot be made, the library is missing, or a refresh fails.
+/// Runs prefills with and without cached features alternately. Fails if the checkpoint cannot be
+/// written, the library is missing, or a prefill fails.
 pub(crate) fn run() -> anyhow::Result<Value> {
     let folder = tempfile::tempdir()?;
     let engine = folder.path().join("engine");
@@ -75,21 +73,25 @@ fn export(folder: &Path, engine: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pictures of a slow drive.
+/// Records the camera frames of a slow drive.
 fn record() -> anyhow::Result<Vec<Arc<CameraFrame>>> {
     let suite = tandem::scene::SensorSuite { lidar: None, ..sensors() };
     let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
     (0..TICKS)
         .map(|_| {
-            let picture =
-                world.observe().cameras.first().cloned().context("the world gave no picture")?;
+            let frame = world
+                .observe()
+                .cameras
+                .first()
+                .cloned()
+                .context("the world gave no camera frame")?;
             world.step(&Command { steer: 0.0, throttle: 0.5, brake: 0.0 });
-            Ok(picture)
+            Ok(frame)
         })
         .collect()
 }
 
-/// An engine whose runs are counted: one run of the vision tower is one frame encoded.
+/// Engine that counts its runs: one run of the vision tower encodes one frame.
 struct Counted {
     engine: Arc<dyn Engine>,
     runs: Arc<AtomicU64>,
@@ -136,15 +138,15 @@ impl Session for CountedSession {
     }
 }
 
-/// Frames and prompt to network inputs.
+/// Stages from frames and prompt to network inputs.
 const PREPROCESS: [Stage; 3] = [stages::PROMPT, stages::RESIZE, stages::PATCHIFY];
 
-/// One expert with its slots.
+/// Understanding expert with its KV cache slot and measurements.
 struct Expert {
     understanding: AutomotUnderstanding,
-    /// Runs of its vision tower.
+    /// Number of runs of its vision tower.
     encoded: Arc<AtomicU64>,
-    encoded_per_refresh: Vec<u64>,
+    encoded_per_prefill: Vec<u64>,
     pool: SlotPool,
     times: Vec<StageTimes>,
 }
@@ -158,24 +160,24 @@ impl Expert {
         Ok(Self {
             understanding: AutomotUnderstanding::new(&counted, tokenizer)?,
             encoded,
-            encoded_per_refresh: Vec::new(),
+            encoded_per_prefill: Vec::new(),
             pool: SlotPool::new(&networks.device, networks.prefix, 1)?,
             times: Vec::new(),
         })
     }
 
-    fn refresh(&mut self, request: &RefreshRequest<AutomotInputs>) -> anyhow::Result<Vec<u8>> {
-        let writer = self.pool.writer().context("the one slot is free between refreshes")?;
+    fn prefill(&mut self, request: &PrefillRequest<AutomotInputs>) -> anyhow::Result<Vec<u8>> {
+        let writer = self.pool.writer().context("the slot is still leased")?;
         let mut spans = StageSpans::default();
         let before = self.encoded.load(Ordering::Relaxed);
-        let prefix = self.understanding.refresh(request, writer, &AtAnyTime, &mut spans)?;
-        self.encoded_per_refresh.push(self.encoded.load(Ordering::Relaxed) - before);
+        let prefix = self.understanding.prefill(request, writer, &OpenGate, &mut spans)?;
+        self.encoded_per_prefill.push(self.encoded.load(Ordering::Relaxed) - before);
         self.times.push(spans.times());
         let slot = prefix.slot();
         Ok(slot.keys(0).to_host(slot.device())?.bytes().to_vec())
     }
 
-    /// What `stages` took together at each refresh.
+    /// Returns the total time of `stages` at each prefill, nanoseconds.
     fn took(&self, stages: &[Stage]) -> Vec<u64> {
         let took = |times: &StageTimes| -> Duration {
             stages.iter().filter_map(|&stage| times.took(stage)).sum()
@@ -187,15 +189,15 @@ impl Expert {
         let [preprocess, vision] = [&PREPROCESS[..], &[stages::VISION]].map(|s| self.took(s));
         let both: Vec<u64> = preprocess.iter().zip(&vision).map(|(a, b)| a + b).collect();
         json!({
-            "frames_encoded": self.encoded_per_refresh.iter().sum::<u64>(),
-            "frames_encoded_per_refresh": self.encoded_per_refresh,
+            "frames_encoded": self.encoded_per_prefill.iter().sum::<u64>(),
+            "frames_encoded_per_refresh": self.encoded_per_prefill,
             "preprocess": distribution(&preprocess),
             "vision": distribution(&vision),
             "preprocess_and_vision": distribution(&both),
         })
     }
 
-    /// Preprocessing and vision tower over all refreshes.
+    /// Returns the time of preprocessing and vision tower over all prefills, nanoseconds.
     fn total(&self) -> u64 {
         [&PREPROCESS[..], &[stages::VISION]].into_iter().flat_map(|s| self.took(s)).sum()
     }
@@ -204,7 +206,7 @@ impl Expert {
 fn compare(
     networks: &Networks,
     engine: &Path,
-    pictures: &[Arc<CameraFrame>],
+    recorded: &[Arc<CameraFrame>],
     period: usize,
 ) -> anyhow::Result<Value> {
     let mut cached = Expert::new(networks, engine)?;
@@ -212,16 +214,16 @@ fn compare(
     let history = FRAME_SPACING * (cached.understanding.frames_per_prompt() - 1);
     let mut seen = std::collections::BTreeSet::new();
     let (mut new_frames, mut shown, mut fake) = (0, 0, 1 << 32);
-    for (version, newest) in (history..pictures.len()).step_by(period).enumerate() {
+    for (version, newest) in (history..recorded.len()).step_by(period).enumerate() {
         let frames: ArrayVec<Arc<CameraFrame>, 8> = (newest - history..=newest)
             .step_by(FRAME_SPACING)
-            .map(|tick| Arc::clone(&pictures[tick]))
+            .map(|tick| Arc::clone(&recorded[tick]))
             .collect();
         new_frames += frames.iter().filter(|frame| seen.insert(frame.id)).count();
         shown += frames.len();
-        let request = RefreshRequest {
+        let request = PrefillRequest {
             version: version as u64 + 1,
-            captured_at: pictures[newest].captured_at,
+            captured_at: recorded[newest].captured_at,
             random: SplitMix64::new(0),
             inputs: AutomotInputs {
                 frames,
@@ -240,15 +242,15 @@ fn compare(
                 rgb: frame.rgb.clone(),
             });
         }
-        // Who goes first alternates.
+        // The order alternates.
         let (with, without) = if version % 2 == 0 {
-            let with = cached.refresh(&request)?;
-            (with, encoding_all.refresh(&renamed)?)
+            let with = cached.prefill(&request)?;
+            (with, encoding_all.prefill(&renamed)?)
         } else {
-            let without = encoding_all.refresh(&renamed)?;
-            (cached.refresh(&request)?, without)
+            let without = encoding_all.prefill(&renamed)?;
+            (cached.prefill(&request)?, without)
         };
-        anyhow::ensure!(with == without, "the cache changed the prefix of refresh {version}");
+        anyhow::ensure!(with == without, "the cache changed the prefix of prefill {version}");
     }
     let refreshes = cached.times.len();
     let saved = encoding_all.total() as f64 - cached.total() as f64;
@@ -264,7 +266,7 @@ fn compare(
     }))
 }
 
-/// Exact percentiles (nearest rank) and the samples.
+/// Returns nearest-rank percentiles and all samples.
 fn distribution(samples: &[u64]) -> Value {
     crate::host_work::distribution("refresh", samples)
 }

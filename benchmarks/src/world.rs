@@ -1,4 +1,4 @@
-//! How many ticks a second the embedded world makes, by sensors.
+//! Ticks per second of the embedded world, by sensor suite.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -11,16 +11,14 @@ use tandem::timing::Stopwatch;
 use tandem_drivers::Autopilot;
 use tandem_world::EmbeddedWorld;
 
-/// Ticks per measurement: the drive takes some 30 s.
+/// Number of ticks per measurement: 30 s of simulation.
 const TICKS: usize = 600;
 
-/// Measurements per suite, interleaved.
+/// Number of measurements per suite, interleaved.
 const RUNS: usize = 5;
 
-/// Drives one road with each set of sensors, always the same way, and gives ticks per second.
-///
-/// # Errors
-/// If the world or the autopilot fails.
+/// Replays one drive with each sensor suite and returns the ticks per second. Fails if the world or
+/// the autopilot fails.
 pub(crate) fn ticks_per_second() -> anyhow::Result<Value> {
     let route = winding_road();
     let commands = recorded_drive(&route)?;
@@ -74,7 +72,7 @@ fn recorded_drive(route: &Route) -> anyhow::Result<Vec<Command>> {
         .collect()
 }
 
-/// 350 m with a bend to each side, key points 2 m apart.
+/// Returns a road of 350 m with a bend to each side, with key points 2 m apart.
 pub(crate) fn winding_road() -> Route {
     let (mut x, mut y, mut heading) = (0.0_f64, 0.0_f64, 0.0_f64);
     let key_points = (0..176)

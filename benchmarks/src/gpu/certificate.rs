@@ -1,7 +1,7 @@
-//! Whether an engine folder computes on a device what an f32 export of the same checkpoint computes on
-//! the same device: layer by layer, as `tandem verify` compares on the CPU.
+//! Compares an engine folder on a device with an f32 export of the same checkpoint on the same
+//! device, layer by layer, as `tandem verify` does on the CPU.
 
-use super::place::{Arrangement, Library, Opened, Place};
+use super::device::{Arrangement, DeviceName, Library, Opened};
 use super::write;
 use anyhow::Context;
 use clap::Parser;
@@ -16,45 +16,44 @@ use tandem::model::verification::{Comparison, Limits, RecordingInputs};
 use tandem::timing::Stopwatch;
 use tandem_export::folder::TOKENIZER_FILE;
 use tandem_profile::MachineCard;
-use tandem_profile::roofline::floor::costs;
+use tandem_profile::roofline::lower_bound::costs;
 
-/// Memory for activations, prefixes and the library beside the weights, as a part of them.
-const BESIDE_WEIGHTS: f64 = 0.25;
+/// Memory for activations, prefix KV caches and the library, relative to that of the weights.
+const MEMORY_OVERHEAD: f64 = 0.25;
 
 #[derive(Parser)]
 #[command(name = "certificate", no_binary_name = true)]
 struct Arguments {
-    /// Where to run: host, emulated or cuda:N
+    /// Device: host, emulated or cuda:N
     #[arg(long, value_name = "DEVICE")]
-    device: Place,
-    /// Engine folder
+    device: DeviceName,
+    /// Engine folder to certify
     #[arg(long, value_name = "DIR")]
     engine: PathBuf,
-    /// Who runs the engine on a GPU; the reference is ONNX Runtime's
+    /// Library that runs the engine on a GPU; ONNX Runtime runs the reference
     #[arg(long, value_enum, default_value_t = Library::Onnxruntime)]
     library: Library,
-    /// An f32 export of the same checkpoint
+    /// Reference: an f32 export of the same checkpoint
     #[arg(long, value_name = "DIR")]
     reference: PathBuf,
-    /// Prompts, each with its own scene, route and speed
+    /// Number of prompts, each with a different scene, route and speed
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     prompts: u16,
-    /// Least cosine that any token of any layer may have
+    /// Minimum cosine similarity of every token in every layer
     #[arg(long, default_value_t = Limits::default().min_cosine)]
     min_cosine: f64,
-    /// Most that a trajectory point may be off, as a part of its distance or of one meter
+    /// Maximum error of a trajectory point, relative to its distance from the ego (at least one
+    /// meter)
     #[arg(long, default_value_t = Limits::default().max_point_distance)]
     max_point_distance: f64,
-    /// File to write
+    /// Result file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
-/// Compares, writes the result, and prints the verdict to the error stream.
-///
-/// # Errors
-/// If the device is not there, a side cannot be driven, or the result cannot be written. A comparison
-/// past its limits only changes the exit code; want of memory skips it.
+/// Compares, writes the result, and prints the verdict to standard error. Fails if the device does
+/// not exist, a side fails, or the result cannot be written. A comparison beyond its limits only
+/// changes the exit code; it is skipped if there is not enough memory.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
@@ -72,7 +71,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
         "inputs": inputs,
         "machine_card": MachineCard::read(gpus, Vec::new()),
     });
-    let code = match no_room(&opened, &arguments)? {
+    let code = match out_of_memory(&opened, &arguments)? {
         Some(reason) => {
             eprintln!("certificate skipped: {reason}");
             result["skipped"] = json!(reason);
@@ -91,7 +90,7 @@ fn certify(
     inputs: RecordingInputs,
     result: &mut Value,
 ) -> anyhow::Result<ExitCode> {
-    // One after the other: only one of two large engines is in memory at a time.
+    // In sequence, so that only one of two large engines is in memory at a time.
     let (reference, by) = side(opened, &arguments.reference, Library::Onnxruntime, inputs)?;
     result["reference"]["libraries"] = json!(by);
     let (engine, by) = side(opened, &arguments.engine, arguments.library, inputs)?;
@@ -104,8 +103,8 @@ fn certify(
     let excesses = <dyn Comparison>::excesses(&comparison, &limits);
     let verdict = match excesses.as_slice() {
         [] => "within limits".to_owned(),
-        [only] => format!("past limits: {only}"),
-        [first, others @ ..] => format!("past limits: {first}; and {} more", others.len()),
+        [only] => format!("beyond limits: {only}"),
+        [first, others @ ..] => format!("beyond limits: {first}; and {} more", others.len()),
     };
     eprintln!("certificate: {verdict}");
     result["within_limits"] = json!(excesses.is_empty());
@@ -115,7 +114,7 @@ fn certify(
     Ok(if excesses.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Loads a folder, drives it and lets it go.
+/// Loads a folder, records its outputs and unloads it.
 fn side(
     opened: &Opened,
     folder: &Path,
@@ -126,12 +125,12 @@ fn side(
     let loaded = opened.load(folder, library, arrangement)?;
     let tokenizer = Tokenizer::read(&folder.join(TOKENIZER_FILE))?;
     let recording = record(&loaded.networks, tokenizer, inputs, &mut || {})
-        .with_context(|| format!("driving engine folder {}", folder.display()))?;
+        .with_context(|| format!("running engine folder {}", folder.display()))?;
     Ok((recording, loaded.libraries))
 }
 
-/// Why the larger of the two sides will not fit, if the device can tell.
-fn no_room(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<String>> {
+/// Returns the reason if a side will not fit in memory, as far as the device reports its memory.
+fn out_of_memory(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<String>> {
     let Some(memory) = opened.device().memory()? else { return Ok(None) };
     for folder in [&arguments.reference, &arguments.engine] {
         let costs = costs(folder, &Contracts::read(folder)?.outline(super::FRAME_SPACING_TICKS)?)?;
@@ -140,10 +139,10 @@ fn no_room(opened: &Opened, arguments: &Arguments) -> anyhow::Result<Option<Stri
             .flat_map(|stage| &stage.networks)
             .map(|cost| cost.total.parameter_bytes + cost.total.constant_bytes)
             .sum::<u64>();
-        let needed = (stored as f64 * (1.0 + BESIDE_WEIGHTS)) as u64;
+        let needed = (stored as f64 * (1.0 + MEMORY_OVERHEAD)) as u64;
         if needed > memory.free {
             return Ok(Some(format!(
-                "{} has {stored} bytes of weights and needs some {needed}, the device has {} free",
+                "{} has {stored} bytes of weights and needs about {needed}; the device has {} free",
                 folder.display(),
                 memory.free
             )));

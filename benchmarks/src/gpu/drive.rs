@@ -1,9 +1,9 @@
-//! What the experts are shown: a recorded drive, over and over.
+//! Inputs of the experts: a recorded drive, replayed cyclically.
 
 use anyhow::Context;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
-use tandem::model::RefreshRequest;
+use tandem::model::PrefillRequest;
 use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig};
 use tandem::model::automot::sensors;
@@ -14,13 +14,13 @@ use tandem::scene::{
 use tandem::timing::Timestamp;
 use tandem_world::EmbeddedWorld;
 
-/// Ticks recorded: enough that readings change from tick to tick, few enough to render at start.
+/// Number of recorded ticks: enough for readings that change, few enough to render at start.
 const RECORDED: usize = 12;
 
-/// Places for frames: those of a prompt, and those of the prompt before, which may still be held.
-const PLACES: usize = 16;
+/// Number of frame buffers: for a prompt and the previous one, which may still be in use.
+const BUFFERS: usize = 16;
 
-/// Readings of some ticks, with the pose that each was taken at.
+/// Observations of a drive with the ego pose of each.
 pub(super) struct Drive {
     readings: Vec<(Observation, Pose)>,
     plan: Vec<PlanPoint>,
@@ -29,16 +29,13 @@ pub(super) struct Drive {
 
 impl Drive {
     /// Records a drive in the embedded world.
-    ///
-    /// # Errors
-    /// If the world fails.
     pub(super) fn record() -> anyhow::Result<Self> {
         let suite = SensorSuite { truth: true, ..sensors() };
         let mut world = EmbeddedWorld::new(&crate::world::winding_road(), suite, 1)?;
         let readings = (0..RECORDED)
             .map(|_| {
                 let observation = world.observe();
-                let truth = observation.truth.as_ref().context("the world told no truth")?;
+                let truth = observation.truth.as_ref().context("the world gave no true state")?;
                 let pose = truth.ego.pose;
                 world.step(&Command { steer: 0.0, throttle: 0.5, brake: 0.0 });
                 Ok((observation, pose))
@@ -48,34 +45,31 @@ impl Drive {
         Ok(Self { readings, plan, next: 0 })
     }
 
-    /// A planner for its route.
+    /// Creates a planner for the route.
     pub(super) fn planner(&self) -> RoutePlanner {
         RoutePlanner::new(self.plan.iter().copied(), RoutePlannerConfig::default())
     }
 
-    /// Readings of the next tick.
+    /// Returns the observation of the next tick.
     pub(super) fn next(&mut self) -> &(Observation, Pose) {
         let reading = &self.readings[self.next];
         self.next = (self.next + 1) % self.readings.len();
         reading
     }
 
-    /// Requests whose frames are this drive's.
-    ///
-    /// # Errors
-    /// If the drive has no pictures.
+    /// Creates requests with the frames of this drive. Fails if a tick has no camera frame.
     pub(super) fn requests(&self, frames_per_prompt: usize) -> anyhow::Result<Requests> {
-        let pictures = self
+        let frames = self
             .readings
             .iter()
-            .map(|(observation, _)| observation.camera(CameraId::FRONT).map(|picture| &**picture));
-        let pictures: Vec<&CameraFrame> =
-            pictures.collect::<Option<_>>().context("a tick was recorded without a picture")?;
-        let places = pictures.iter().cycle().take(PLACES);
-        let places = places.map(|picture| Arc::new(renamed(picture, FrameId(0)))).collect();
+            .map(|(observation, _)| observation.camera(CameraId::FRONT).map(|frame| &**frame));
+        let frames: Vec<&CameraFrame> =
+            frames.collect::<Option<_>>().context("a recorded tick has no camera frame")?;
+        let buffers = frames.iter().cycle().take(BUFFERS);
+        let buffers = buffers.map(|frame| Arc::new(with_id(frame, FrameId(0)))).collect();
         Ok(Requests {
-            places,
-            next_place: 0,
+            buffers,
+            next_buffer: 0,
             newest: 0,
             version: 0,
             frames_per_prompt,
@@ -84,48 +78,48 @@ impl Drive {
     }
 }
 
-fn renamed(picture: &CameraFrame, id: FrameId) -> CameraFrame {
+fn with_id(frame: &CameraFrame, id: FrameId) -> CameraFrame {
     CameraFrame {
         id,
-        captured_at: picture.captured_at,
-        width: picture.width,
-        height: picture.height,
-        rgb: picture.rgb.clone(),
+        captured_at: frame.captured_at,
+        width: frame.width,
+        height: frame.height,
+        rgb: frame.rgb.clone(),
     }
 }
 
-/// Refresh requests, of whose frames the expert has seen some before. Making one copies no picture.
+/// Source of prefill requests with new and cached frames. Creating a request copies no image.
 pub(super) struct Requests {
-    /// Pictures, each given a new number when it is shown again.
-    places: Vec<Arc<CameraFrame>>,
-    next_place: usize,
-    /// Number of the newest frame.
+    /// Each frame gets a new id when it is reused.
+    buffers: Vec<Arc<CameraFrame>>,
+    next_buffer: usize,
+    /// Id of the newest frame of the last request.
     newest: u64,
     version: u64,
     frames_per_prompt: usize,
-    /// Frames of the request before, oldest first.
+    /// Frames of the previous request, oldest first.
     shown: ArrayVec<Arc<CameraFrame>, 8>,
 }
 
 impl Requests {
-    /// A request with `new_frames` frames that were never shown, behind the newest of the request
-    /// before.
-    pub(super) fn next(&mut self, new_frames: usize) -> RefreshRequest<AutomotInputs> {
+    /// Returns a request whose last `new_frames` frames are new, after frames of the previous
+    /// request.
+    pub(super) fn next(&mut self, new_frames: usize) -> PrefillRequest<AutomotInputs> {
         self.version += 1;
         let kept = self.frames_per_prompt.saturating_sub(new_frames).min(self.shown.len());
         self.shown.drain(..self.shown.len() - kept);
         while self.shown.len() < self.frames_per_prompt {
             self.newest += 1;
-            let place = &mut self.places[self.next_place];
-            self.next_place = (self.next_place + 1) % PLACES;
-            // The picture itself is copied only if someone still holds the frame.
-            match Arc::get_mut(place) {
+            let buffer = &mut self.buffers[self.next_buffer];
+            self.next_buffer = (self.next_buffer + 1) % BUFFERS;
+            // The image is copied only if the frame is still in use.
+            match Arc::get_mut(buffer) {
                 Some(frame) => frame.id = FrameId(self.newest),
-                None => *place = Arc::new(renamed(place, FrameId(self.newest))),
+                None => *buffer = Arc::new(with_id(buffer, FrameId(self.newest))),
             }
-            self.shown.push(Arc::clone(place));
+            self.shown.push(Arc::clone(buffer));
         }
-        RefreshRequest {
+        PrefillRequest {
             version: self.version,
             captured_at: Timestamp::ZERO,
             random: SplitMix64::new(0),
@@ -143,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_has_as_many_new_frames_as_asked_and_copies_none() {
+    fn request_has_the_given_number_of_new_frames_without_copies() {
         let drive = Drive::record().unwrap();
         let mut requests = drive.requests(4).unwrap();
         let mut ids = |new| -> Vec<u64> {
@@ -152,10 +146,10 @@ mod tests {
         assert_eq!(ids(4), [1, 2, 3, 4]);
         assert_eq!(ids(1), [2, 3, 4, 5]);
         assert_eq!(ids(4), [6, 7, 8, 9]);
-        (0..PLACES).for_each(|_| drop(ids(1)));
-        let before: Vec<_> = requests.places.iter().map(Arc::as_ptr).collect();
-        (0..PLACES).for_each(|_| drop(requests.next(4)));
-        let after: Vec<_> = requests.places.iter().map(Arc::as_ptr).collect();
+        (0..BUFFERS).for_each(|_| drop(ids(1)));
+        let before: Vec<_> = requests.buffers.iter().map(Arc::as_ptr).collect();
+        (0..BUFFERS).for_each(|_| drop(requests.next(4)));
+        let after: Vec<_> = requests.buffers.iter().map(Arc::as_ptr).collect();
         assert_eq!(before, after);
     }
 }

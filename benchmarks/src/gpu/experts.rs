@@ -1,7 +1,7 @@
-//! The two experts on a device, driven without a pilot: as fast as they go.
+//! The two experts on a device, run back to back without a pilot.
 
+use super::device::{Arrangement, Loaded};
 use super::drive::{Drive, Requests};
-use super::place::{Arrangement, Loaded};
 use super::series::Series;
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -16,21 +16,20 @@ use tandem::model::automot::{
     Positions,
 };
 use tandem::model::{
-    ActionExpert, AtAnyTime, ModelError, Perception, RefreshRequest, UnderstandingExpert,
+    ActionExpert, ModelError, OpenGate, Perception, PrefillRequest, UnderstandingExpert,
 };
 use tandem::scene::Detour;
 use tandem::scene::random::SplitMix64;
 use tandem::timing::{Stage, StageSpans, Stopwatch};
 use tandem_export::folder::TOKENIZER_FILE;
 
-/// One published, one read by a tick that began before, one being written.
+/// KV cache slots: one published, one read by an earlier tick, one being written.
 const SLOTS: usize = 3;
 
-/// Refreshes and ticks before the first sample: the libraries lay their memory out and make their
-/// graphs in the first ones.
+/// Prefills and ticks before the first sample: the libraries allocate and capture graphs in them.
 const WARM_UP: usize = 6;
 
-/// Both experts with a first prefix.
+/// Both experts, with a published prefix.
 pub(super) struct Experts {
     pub(super) fast: Fast,
     pub(super) slow: Slow,
@@ -38,14 +37,14 @@ pub(super) struct Experts {
     pub(super) device: Arc<dyn Device>,
 }
 
-/// The fast expert and what it is shown.
+/// The fast expert and its inputs.
 pub(super) struct Fast {
     perception: AutomotPerception,
     action: AutomotAction,
     drive: Drive,
 }
 
-/// The slow expert, what it is shown and where it writes.
+/// The slow expert, its inputs and its KV cache slots.
 pub(super) struct Slow {
     understanding: AutomotUnderstanding,
     requests: Requests,
@@ -54,10 +53,7 @@ pub(super) struct Slow {
 }
 
 impl Experts {
-    /// Experts that have driven a little.
-    ///
-    /// # Errors
-    /// If an expert cannot be set up, or fails.
+    /// Creates both experts and warms them up. Fails if an expert cannot be set up, or fails.
     pub(super) fn new(
         loaded: &Loaded,
         engine: &Path,
@@ -75,7 +71,7 @@ impl Experts {
         let mut action = AutomotAction::new(networks, Positions::default())?;
         let pool = SlotPool::new(&networks.device, networks.prefix, SLOTS)?;
         if arrangement.graphs {
-            let slots = (0..SLOTS).map(|_| pool.writer().expect("nobody else has the pool"));
+            let slots = (0..SLOTS).map(|_| pool.writer().expect("all slots are free"));
             for mut writer in slots.collect::<Vec<_>>() {
                 understanding.prepare(writer.slot_mut())?;
                 action.prepare(writer.slot(), perception.readings())?;
@@ -94,9 +90,9 @@ impl Experts {
     fn warm_up(&mut self) -> anyhow::Result<()> {
         for _ in 0..WARM_UP {
             let request = self.slow.requests.next(self.slow.frames_per_prompt);
-            let prefix = self.slow.refresh(&request, &mut RefreshSeries::default())?;
+            let prefix = self.slow.prefill(&request, &mut PrefillSeries::default())?;
             self.handover.publish(prefix)?;
-            // Every slot in turn is acted on.
+            // Ticks use every slot in turn.
             self.fast.tick(&self.prefix(), &mut TickSeries::default())?;
         }
         for _ in 0..WARM_UP {
@@ -105,17 +101,14 @@ impl Experts {
         Ok(())
     }
 
-    /// The newest prefix.
+    /// Returns the newest prefix.
     pub(super) fn prefix(&self) -> Arc<KvSnapshot> {
         self.handover.latest().expect("the first prefix was published in the warm-up")
     }
 }
 
 impl Fast {
-    /// One tick on `prefix`, without state filter and control.
-    ///
-    /// # Errors
-    /// If the expert fails.
+    /// Runs one tick on `prefix`, without state filter and control.
     pub(super) fn tick(
         &mut self,
         prefix: &KvSnapshot,
@@ -135,30 +128,27 @@ impl Fast {
 }
 
 impl Slow {
-    /// What the next refresh reads, with so many frames that it has not seen.
-    pub(super) fn request(&mut self, new_frames: usize) -> RefreshRequest<AutomotInputs> {
+    /// Returns the inputs of the next prefill, with `new_frames` frames that are not cached.
+    pub(super) fn request(&mut self, new_frames: usize) -> PrefillRequest<AutomotInputs> {
         self.requests.next(new_frames)
     }
 
-    /// One refresh, until its prefix is sealed.
-    ///
-    /// # Errors
-    /// If the expert fails, or every slot is held.
-    pub(super) fn refresh(
+    /// Runs one prefill until its prefix is sealed. Fails if the expert fails, or no slot is free.
+    pub(super) fn prefill(
         &mut self,
-        request: &RefreshRequest<AutomotInputs>,
-        series: &mut RefreshSeries,
+        request: &PrefillRequest<AutomotInputs>,
+        series: &mut PrefillSeries,
     ) -> anyhow::Result<KvSnapshot> {
-        let writer = self.pool.writer().context("every slot is held")?;
+        let writer = self.pool.writer().context("no slot is free")?;
         let mut spans = StageSpans::default();
-        let refresh = Stopwatch::start();
-        let prefix = self.understanding.refresh(request, writer, &AtAnyTime, &mut spans)?;
-        series.add(nanoseconds(&refresh), &spans);
+        let prefill = Stopwatch::start();
+        let prefix = self.understanding.prefill(request, writer, &OpenGate, &mut spans)?;
+        series.add(nanoseconds(&prefill), &spans);
         Ok(prefix)
     }
 
-    /// Whether a slot is free.
-    pub(super) fn has_room(&self) -> bool {
+    /// True if a KV cache slot is free.
+    pub(super) fn has_free_slot(&self) -> bool {
         self.pool.free() > 0
     }
 }
@@ -171,20 +161,21 @@ fn took(spans: &StageSpans, stage: Stage) -> Option<u64> {
     u64::try_from(spans.took(stage)?.as_nanos()).ok()
 }
 
-/// What ticks took.
+/// Latencies of ticks, one series per stage.
 #[derive(Default)]
 pub(super) struct TickSeries {
-    /// Readings into the expert, and the act.
+    /// Perception inputs and action step.
     tick: Series,
-    /// From the observed readings to the trajectory.
+    /// Action step, from the observed readings to the trajectory.
     act: Series,
-    /// Device: from the first upload to the last download, by events.
+    /// Device time from the first upload to the last download, by events.
     device: Series,
     upload: Series,
     bev: Series,
     action: Series,
     download: Series,
-    /// What of the act is neither the device's nor picture or trajectory: handing over, waking up.
+    /// Rest of the action step, without device, camera image and trajectory: submission and
+    /// wake-up.
     host: Series,
 }
 
@@ -224,9 +215,9 @@ impl TickSeries {
         self.host.push(act_ns.saturating_sub(other));
     }
 
-    /// All series that have samples; the first `raw` samples of each.
-    pub(super) fn told(&self, raw: usize) -> Value {
-        told(
+    /// Returns the summaries of all series with samples, with the first `raw` samples of each.
+    pub(super) fn to_json(&self, raw: usize) -> Value {
+        summaries(
             [
                 ("tick", &self.tick),
                 ("act", &self.act),
@@ -242,34 +233,34 @@ impl TickSeries {
     }
 }
 
-/// What refreshes took.
+/// Latencies of prefills, one series per stage.
 #[derive(Default)]
-pub(super) struct RefreshSeries {
+pub(super) struct PrefillSeries {
     /// From the request to the sealed prefix.
-    refresh: Series,
-    /// Device: vision tower, all new frames.
+    prefill: Series,
+    /// Device time of the vision tower for all new frames.
     vision: Series,
-    /// From the prompt's upload until the last layer is done.
+    /// From the upload of the prompt to the end of the last layer.
     understanding: Series,
 }
 
-impl RefreshSeries {
+impl PrefillSeries {
     pub(super) fn for_runs(n: usize) -> Self {
         let runs = || Series::for_runs(n);
-        Self { refresh: runs(), vision: runs(), understanding: runs() }
+        Self { prefill: runs(), vision: runs(), understanding: runs() }
     }
 
-    fn add(&mut self, refresh_ns: u64, spans: &StageSpans) {
-        self.refresh.push(refresh_ns);
+    fn add(&mut self, prefill_ns: u64, spans: &StageSpans) {
+        self.prefill.push(prefill_ns);
         took(spans, stages::VISION).into_iter().for_each(|ns| self.vision.push(ns));
         took(spans, stages::UNDERSTANDING).into_iter().for_each(|ns| self.understanding.push(ns));
     }
 
-    /// All series that have samples; the first `raw` samples of each.
-    pub(super) fn told(&self, raw: usize) -> Value {
-        told(
+    /// Returns the summaries of all series with samples, with the first `raw` samples of each.
+    pub(super) fn to_json(&self, raw: usize) -> Value {
+        summaries(
             [
-                ("refresh", &self.refresh),
+                ("refresh", &self.prefill),
                 ("vision", &self.vision),
                 ("understanding", &self.understanding),
             ],
@@ -278,7 +269,7 @@ impl RefreshSeries {
     }
 }
 
-fn told<const N: usize>(series: [(&str, &Series); N], raw: usize) -> Value {
+fn summaries<const N: usize>(series: [(&str, &Series); N], raw: usize) -> Value {
     let with_samples = series.into_iter().filter(|(_, series)| !series.is_empty());
     let mut all = json!({});
     with_samples.for_each(|(name, series)| all[name] = series.summary(raw));

@@ -1,23 +1,23 @@
-//! Ticks and refreshes on a device, alone and at once, in every arrangement of graphs and lanes; and
-//! whether a device's bf16 is near enough to its f32.
+//! Benchmarks of ticks and prefills on a device, alone and concurrently, in every arrangement of
+//! CUDA graphs and streams; and a comparison of a device's bf16 with its f32.
 //!
-//! Device times are the ones that the experts note of themselves, by events on their streams. A part
-//! that fails is told as failed with its error, and the others go on.
+//! Device times are measured by the experts with events on their streams. If a part fails, its
+//! error is reported and the other parts continue.
 
 mod certificate;
+mod device;
 mod drive;
 mod experts;
-mod floors;
+mod lower_bounds;
 mod parts;
-mod place;
 mod series;
 mod table;
 
 pub(crate) use certificate::run as certify;
 
+use self::device::{Arrangement, DeviceName, Library, Loaded, Opened};
 use self::experts::Experts;
 use self::parts::Bounds;
-use self::place::{Arrangement, Library, Loaded, Opened, Place};
 use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
@@ -31,78 +31,76 @@ use tandem::model::automot::networks::Contracts;
 use tandem::timing::{Stopwatch, wall_time_unix_s};
 use tandem_profile::MachineCard;
 
-/// Version of the result's form.
+/// Version of the result's format.
 const FORMAT: u32 = 1;
 
-/// Part of the time that the first arrangement gets; the others share the rest.
+/// Share of the time for the first arrangement; the others divide the rest.
 const MAIN_PART: f64 = 0.55;
 
-/// Ticks between two frames of a prompt: the default of AutoMoT's options.
+/// Ticks between two frames of a prompt: AutoMoT's default.
 const FRAME_SPACING_TICKS: u64 = 5;
 
-/// Runs of a part that are not divided any further where an arrangement or a part gets a tenth.
-const FEWEST: usize = 20;
+/// Minimum number of runs of a part that gets a tenth of the runs.
+const MIN_RUNS: usize = 20;
 
-/// Part of an arrangement's time for ticks alone.
+/// Share of an arrangement's time for ticks alone.
 const TICKS_PART: f64 = 0.15;
 
-/// Part of an arrangement's time for refreshes alone, of either kind.
-const REFRESHES_PART: f64 = 0.1;
+/// Share of an arrangement's time for each of the two kinds of prefills alone.
+const PREFILLS_PART: f64 = 0.1;
 
-/// Part of an arrangement's time for both at once. What is left is for loading.
+/// Share of an arrangement's time for ticks and prefills concurrently. The rest is for loading.
 const BOTH_PART: f64 = 0.45;
 
 #[derive(Parser)]
 #[command(name = "gpu", no_binary_name = true)]
 struct Arguments {
-    /// Where to run: host, emulated or cuda:N
+    /// Device: host, emulated or cuda:N
     #[arg(long, value_name = "DEVICE")]
-    device: Place,
-    /// Engine folder
+    device: DeviceName,
+    /// Engine folder of the networks
     #[arg(long, value_name = "DIR")]
     engine: PathBuf,
-    /// Who runs the networks on a GPU
+    /// Library that runs the networks on a GPU
     #[arg(long, value_enum, default_value_t = Library::Onnxruntime)]
     library: Library,
-    /// Ticks while refreshes run, in the first arrangement; a tenth of it alone and in the others
+    /// Ticks during prefills in the first arrangement; a tenth of it alone and in the others
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     ticks: u32,
-    /// Refreshes alone, of either kind
+    /// Prefills alone, of each of the two kinds
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     refreshes: u32,
-    /// Begin no run of any part after this long
+    /// Time limit, minutes; no run starts after it
     #[arg(long, default_value_t = 3.0)]
     minutes: f64,
-    /// Arrangement to measure, may be given several times; the first gets most of the time [default: all four]
+    /// Arrangement to measure, may be repeated; the first gets most of the time [default: all four]
     #[arg(long = "arrangement", value_enum, value_name = "NAME")]
     arrangements: Vec<Name>,
-    /// Part of the multiprocessors that the fast lane gets where the device is split
+    /// Share of the multiprocessors for the fast stream if the device is split
     #[arg(long, default_value_t = 0.25)]
     share: f64,
-    /// Raw samples that are told of every series
+    /// Maximum number of raw samples per series in the result
     #[arg(long, default_value_t = 2000)]
     raw: usize,
-    /// Device of the roofline's table whose floors stand beside the times [default: the GPU's]
-    #[arg(long, value_name = "NAME")]
-    ceilings: Option<String>,
-    /// File to write
+    /// Device of the roofline table whose lower bounds are reported [default: the GPU's]
+    #[arg(long = "ceilings", value_name = "NAME")]
+    peak_rates: Option<String>,
+    /// Result file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
-/// Measures, writes the result, and prints a table to the error stream.
-///
-/// # Errors
-/// If the device or the engine folder is not there, or the result cannot be written. Parts that fail only change the exit
-/// code.
+/// Measures, writes the result, and prints a table to standard error. Fails if the device or the
+/// engine folder does not exist, or the result cannot be written. Parts that fail only change the
+/// exit code.
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
     let Arguments { minutes, share, .. } = arguments;
-    ensure!(minutes.is_finite() && minutes > 0.0, "--minutes {minutes}: give more than 0");
-    ensure!(share > 0.0 && share < 1.0, "--share {share}: give a part between 0 and 1");
+    ensure!(minutes.is_finite() && minutes > 0.0, "--minutes {minutes}: must be above 0");
+    ensure!(share > 0.0 && share < 1.0, "--share {share}: must be between 0 and 1");
     let opened = Opened::open(arguments.device)?;
     Contracts::read(&arguments.engine)?;
     let begun = Begun { watch: Stopwatch::start(), at_unix_s: wall_time_unix_s() };
@@ -112,7 +110,11 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     };
     let arrangements = names.iter().map(|name| name.arrangement(share));
     let mut measured = Measured {
-        floors: floors::known(&arguments.engine, arguments.ceilings.as_deref(), opened.gpu()),
+        bounds: lower_bounds::known(
+            &arguments.engine,
+            arguments.peak_rates.as_deref(),
+            opened.gpu(),
+        ),
         libraries: Vec::new(),
         arrangements: Vec::new(),
     };
@@ -120,28 +122,28 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     for (place, arrangement) in arrangements.enumerate() {
         eprintln!("{}", named(arrangement));
         let turn = Turn { is_main: place == 0, others: names.len() - 1 };
-        let told =
-            arranged(&opened, &arguments, arrangement, turn, &begun, &mut measured.libraries);
-        measured.arrangements.push(told);
-        // Written each time: what was measured stays if this program is ended.
-        result = measured.told(&opened, &arguments, &begun);
+        let arranged =
+            measure(&opened, &arguments, arrangement, turn, &begun, &mut measured.libraries);
+        measured.arrangements.push(arranged);
+        // Written after every arrangement, so that an aborted run leaves a result.
+        result = measured.to_json(&opened, &arguments, &begun);
         write(&arguments.out, &result)?;
     }
-    eprintln!("{}", table::of(&result, measured.floors.as_ref().ok()));
+    eprintln!("{}", table::of(&result, measured.bounds.as_ref().ok()));
     eprintln!("written to {}", arguments.out.display());
     Ok(if measured.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// An arrangement of graphs and lanes, as the command line names it.
+/// Values of `--arrangement`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Name {
-    /// Captured graphs, lanes split
+    /// Captured graphs, streams split
     GraphsSplit,
-    /// Captured graphs, lanes by priority
+    /// Captured graphs, streams by priority
     GraphsPriorities,
-    /// No graphs, lanes split
+    /// No graphs, streams split
     PlainSplit,
-    /// No graphs, lanes by priority
+    /// No graphs, streams by priority
     PlainPriorities,
 }
 
@@ -153,7 +155,7 @@ impl Name {
     }
 }
 
-/// Whether an arrangement is the one that gets most of the time, and how many others there are.
+/// Position of an arrangement: the main one gets most of the time.
 #[derive(Clone, Copy)]
 struct Turn {
     is_main: bool,
@@ -161,7 +163,7 @@ struct Turn {
 }
 
 impl Turn {
-    /// Its part of the time.
+    /// Returns the arrangement's share of the time.
     fn part(self) -> f64 {
         match (self.is_main, self.others) {
             (true, 0) => 1.0,
@@ -171,16 +173,15 @@ impl Turn {
     }
 }
 
-/// When the measurement began.
+/// Start time of the measurement.
 struct Begun {
     watch: Stopwatch,
     at_unix_s: u64,
 }
 
-/// What there is to tell.
+/// Result of all arrangements.
 struct Measured {
-    floors: anyhow::Result<floors::Known>,
-    /// Libraries that ran the networks.
+    bounds: anyhow::Result<lower_bounds::KnownBounds>,
     libraries: Vec<String>,
     arrangements: Vec<Value>,
 }
@@ -190,7 +191,7 @@ impl Measured {
         self.arrangements.iter().map(failures).sum()
     }
 
-    fn told(&self, opened: &Opened, arguments: &Arguments, begun: &Begun) -> Value {
+    fn to_json(&self, opened: &Opened, arguments: &Arguments, begun: &Begun) -> Value {
         let gpus = opened.gpu().map(str::to_owned).into_iter().collect();
         json!({
             "bench": "gpu",
@@ -207,9 +208,9 @@ impl Measured {
                 "refreshes": arguments.refreshes,
             },
             "machine_card": MachineCard::read(gpus, self.libraries.clone()),
-            "floors": match &self.floors {
+            "floors": match &self.bounds {
                 Ok(known) => json!({
-                    "ceilings": known.ceilings,
+                    "ceilings": known.peak_rates,
                     "all_frames_new": known.all_new,
                     "one_frame_new": known.one_new,
                 }),
@@ -221,8 +222,8 @@ impl Measured {
     }
 }
 
-/// All parts in one arrangement.
-fn arranged(
+/// Measures all parts in one arrangement.
+fn measure(
     opened: &Opened,
     arguments: &Arguments,
     arrangement: Arrangement,
@@ -237,7 +238,7 @@ fn arranged(
         time: all.mul_f64(part * of_arrangement).min(all.saturating_sub(begun.watch.elapsed())),
         raw: arguments.raw,
     };
-    let mut told = json!({
+    let mut result = json!({
         "graphs": arrangement.graphs,
         "share": arrangement.share,
         "sharing": null,
@@ -245,8 +246,8 @@ fn arranged(
         "parts": {},
     });
     if begun.watch.elapsed() >= all {
-        told["failed"] = json!(format!("the {} minutes were over", arguments.minutes));
-        return told;
+        result["failed"] = json!(format!("the {} minutes had elapsed", arguments.minutes));
+        return result;
     }
     let watch = Stopwatch::start();
     let set_up = opened
@@ -255,53 +256,53 @@ fn arranged(
     let (mut experts, loaded) = match set_up {
         Ok(experts) => experts,
         Err(error) => {
-            told["failed"] = json!(format!("{error:#}"));
-            return told;
+            result["failed"] = json!(format!("{error:#}"));
+            return result;
         }
     };
-    told["set_up_s"] = json!(watch.elapsed().as_secs_f64());
-    told["memory"] = json!(opened.device().memory().ok().flatten().map(|memory| json!({
+    result["set_up_s"] = json!(watch.elapsed().as_secs_f64());
+    result["memory"] = json!(opened.device().memory().ok().flatten().map(|memory| json!({
         "free_bytes": memory.free,
         "total_bytes": memory.total,
     })));
-    told["sharing"] = json!(loaded.networks.lanes.sharing.to_string());
-    told["could_not_be_had"] = json!(missing(arrangement, &loaded));
+    result["sharing"] = json!(loaded.networks.streams.sharing.to_string());
+    result["could_not_be_had"] = json!(missing(arrangement, &loaded));
     for library in loaded.libraries {
         if !libraries.contains(&library) {
             libraries.push(library);
         }
     }
     let frames = experts.slow.frames_per_prompt;
-    let (ticks, refreshes) = (arguments.ticks as usize, arguments.refreshes as usize);
+    let (ticks, prefills) = (arguments.ticks as usize, arguments.refreshes as usize);
     let mut part = |name: &str, work: &mut dyn FnMut(&mut Experts) -> anyhow::Result<Value>| {
-        told["parts"][name] =
+        result["parts"][name] =
             work(&mut experts).unwrap_or_else(|error| json!({ "failed": format!("{error:#}") }));
     };
     part("ticks alone", &mut |experts| {
         parts::ticks_alone(experts, bounds(a_tenth(ticks), TICKS_PART))
     });
     part("refreshes alone, all frames new", &mut |experts| {
-        parts::refreshes_alone(experts, frames, bounds(refreshes, REFRESHES_PART))
+        parts::prefills_alone(experts, frames, bounds(prefills, PREFILLS_PART))
     });
     part("refreshes alone, one frame new", &mut |experts| {
-        parts::refreshes_alone(experts, 1, bounds(refreshes, REFRESHES_PART))
+        parts::prefills_alone(experts, 1, bounds(prefills, PREFILLS_PART))
     });
     part("both", &mut |experts| parts::both(experts, bounds(ticks, BOTH_PART)));
-    told
+    result
 }
 
 fn a_tenth(runs: usize) -> usize {
-    (runs / 10).max(FEWEST.min(runs))
+    (runs / 10).max(MIN_RUNS.min(runs))
 }
 
-/// What was asked for and is not so, with its reason.
+/// Returns the properties of the arrangement that are not available, with the reasons.
 fn missing(arrangement: Arrangement, loaded: &Loaded) -> Vec<String> {
     let networks = &loaded.networks;
     let mut missing = Vec::new();
-    let is_split = matches!(networks.lanes.sharing, Sharing::Partitions { .. });
+    let is_split = matches!(networks.streams.sharing, Sharing::Partitions { .. });
     if let Some(share) = arrangement.share.filter(|_| !is_split) {
-        let had = &networks.lanes.sharing;
-        missing.push(format!("a share of {share} for the fast lane: there are {had}"));
+        let actual = &networks.streams.sharing;
+        missing.push(format!("a share of {share} for the fast stream: the device has {actual}"));
     }
     if arrangement.graphs {
         let refuses = |engine: &&Arc<dyn Engine>| {
@@ -310,8 +311,7 @@ fn missing(arrangement: Arrangement, loaded: &Loaded) -> Vec<String> {
         let names = networks.engines().filter(refuses);
         let names: Vec<_> = names.map(|engine| engine.contract().network.clone()).collect();
         if !names.is_empty() {
-            missing
-                .push(format!("graphs: the library does not let {} be captured", names.join(", ")));
+            missing.push(format!("graphs: the library cannot capture {}", names.join(", ")));
         }
     }
     missing
@@ -320,18 +320,18 @@ fn missing(arrangement: Arrangement, loaded: &Loaded) -> Vec<String> {
 fn named(arrangement: Arrangement) -> String {
     let graphs = if arrangement.graphs { "graphs" } else { "no graphs" };
     match arrangement.share {
-        Some(share) => format!("{graphs}, {share} for the fast lane"),
+        Some(share) => format!("{graphs}, {share} for the fast stream"),
         None => format!("{graphs}, priorities"),
     }
 }
 
-/// Parts of an arrangement that failed; all of them are one if it could not be set up.
+/// Returns the number of failed parts; 1 if the arrangement could not be set up.
 fn failures(arrangement: &Value) -> usize {
     let parts = arrangement["parts"].as_object().into_iter().flat_map(|parts| parts.values());
     parts.chain([arrangement]).filter(|part| part.get("failed").is_some()).count()
 }
 
-/// What the folder's export says of itself.
+/// Returns the folder's name and the options of its export.
 fn engine_facts(engine: &Path) -> Value {
     let read = |path: PathBuf| -> Option<Value> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
@@ -343,7 +343,7 @@ fn engine_facts(engine: &Path) -> Value {
     })
 }
 
-/// Writes a result that appears complete or not at all.
+/// Writes a result atomically.
 fn write(path: &Path, result: &Value) -> anyhow::Result<()> {
     tandem_files::write(path, format!("{result}\n").as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))

@@ -1,6 +1,6 @@
-//! The parts of a measurement: ticks alone, refreshes alone, both at once.
+//! Parts of a measurement: ticks alone, prefills alone, both concurrently.
 
-use super::experts::{Experts, Fast, RefreshSeries, Slow, TickSeries};
+use super::experts::{Experts, Fast, PrefillSeries, Slow, TickSeries};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -11,14 +11,12 @@ use tandem::device::{Counter, Counts};
 use tandem::kv_cache::Handover;
 use tandem::timing::Stopwatch;
 
-/// How far a part goes at most, whichever comes first. It does one run in any case.
+/// Limits of a part. It ends at the first one, but makes at least one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Runs.
     pub(super) runs: usize,
-    /// Time.
     pub(super) time: Duration,
-    /// Raw samples that are told of every series.
+    /// Number of raw samples per series in the result.
     pub(super) raw: usize,
 }
 
@@ -32,10 +30,7 @@ impl Bounds {
     }
 }
 
-/// Ticks on one prefix, nothing beside them.
-///
-/// # Errors
-/// If an expert or the device fails.
+/// Runs ticks on one prefix, without prefills.
 pub(super) fn ticks_alone(experts: &mut Experts, bounds: Bounds) -> anyhow::Result<Value> {
     let mut series = TickSeries::for_runs(bounds.runs);
     let prefix = experts.prefix();
@@ -54,25 +49,22 @@ pub(super) fn ticks_alone(experts: &mut Experts, bounds: Bounds) -> anyhow::Resu
         "prefix_tokens": prefix.meta().valid_length,
         "per_run": per_run(counts, runs),
         "counts": counts_of(counts),
-        "ticks": series.told(bounds.raw),
+        "ticks": series.to_json(bounds.raw),
     }))
 }
 
-/// Refreshes with so many new frames each, nothing beside them.
-///
-/// # Errors
-/// If an expert or the device fails.
-pub(super) fn refreshes_alone(
+/// Runs prefills with `new_frames` frames that are not cached, without ticks.
+pub(super) fn prefills_alone(
     experts: &mut Experts,
     new_frames: usize,
     bounds: Bounds,
 ) -> anyhow::Result<Value> {
-    let mut series = RefreshSeries::for_runs(bounds.runs);
+    let mut series = PrefillSeries::for_runs(bounds.runs);
     let before = experts.device.counts();
     let (watch, mut runs) = (Stopwatch::start(), 0);
     while bounds.allow(runs, &watch) {
         let request = experts.slow.request(new_frames);
-        experts.handover.publish(experts.slow.refresh(&request, &mut series)?)?;
+        experts.handover.publish(experts.slow.prefill(&request, &mut series)?)?;
         runs += 1;
     }
     let took = watch.elapsed();
@@ -85,14 +77,11 @@ pub(super) fn refreshes_alone(
         "frames": experts.slow.frames_per_prompt,
         "per_run": per_run(counts, runs),
         "counts": counts_of(counts),
-        "refreshes": series.told(bounds.raw),
+        "refreshes": series.to_json(bounds.raw),
     }))
 }
 
-/// Ticks as fast as they go while refreshes, every frame of which is new, run back to back.
-///
-/// # Errors
-/// If an expert or the device fails.
+/// Runs ticks back to back while prefills with all frames new run back to back.
 pub(super) fn both(experts: &mut Experts, bounds: Bounds) -> anyhow::Result<Value> {
     let Experts { fast, slow, handover, device } = experts;
     let mut ticks = TickSeries::for_runs(bounds.runs);
@@ -100,17 +89,17 @@ pub(super) fn both(experts: &mut Experts, bounds: Bounds) -> anyhow::Result<Valu
     let ends = Ends::default();
     let before = device.counts();
     let watch = Stopwatch::start();
-    let (runs, refreshing) = thread::scope(|scope| {
-        let refreshes = thread::Builder::new()
+    let (runs, prefills) = thread::scope(|scope| {
+        let prefilling = thread::Builder::new()
             .name("understanding".into())
-            .spawn_scoped(scope, || refresh_until(slow, handover, &ends))
-            .context("starting a thread for refreshes")?;
+            .spawn_scoped(scope, || prefill_until(slow, handover, &ends))
+            .context("spawning a thread for prefills")?;
         let runs = tick_until(fast, handover, &ends, bounds, &watch, &mut ticks, &mut versions);
         ends.ticks.store(true, Ordering::Relaxed);
-        let Ok(refreshing) = refreshes.join() else { bail!("the refreshes' thread panicked") };
-        // What ended the refreshes early is the reason why the ticks stopped.
-        let refreshing = refreshing?;
-        Ok::<_, anyhow::Error>((runs?, refreshing))
+        let Ok(prefills) = prefilling.join() else { bail!("the thread of the prefills panicked") };
+        // An error of the prefills also stops the ticks, so it is reported first.
+        let prefills = prefills?;
+        Ok::<_, anyhow::Error>((runs?, prefills))
     })?;
     let took = watch.elapsed();
     let counts = device.counts() - before;
@@ -119,55 +108,55 @@ pub(super) fn both(experts: &mut Experts, bounds: Bounds) -> anyhow::Result<Valu
         "stopped_by": bounds.stopped_by(runs),
         "took_s": took.as_secs_f64(),
         "new_frames": slow.frames_per_prompt,
-        "refreshes_done": refreshing.runs,
-        "refreshing_part": refreshing.busy.as_secs_f64() / took.as_secs_f64(),
+        "refreshes_done": prefills.runs,
+        "refreshing_part": prefills.busy.as_secs_f64() / took.as_secs_f64(),
         "prefixes_acted_on": versions.len(),
-        "waits_for_a_slot": refreshing.waits,
+        "waits_for_a_slot": prefills.waits,
         "counts": counts_of(counts),
-        "ticks": ticks.told(bounds.raw),
-        "refreshes": refreshing.series.told(bounds.raw),
+        "ticks": ticks.to_json(bounds.raw),
+        "refreshes": prefills.series.to_json(bounds.raw),
     }))
 }
 
-/// Which of the two sides is over.
+/// Flags that a side sets when it has ended.
 #[derive(Default)]
 struct Ends {
     ticks: AtomicBool,
-    refreshes: AtomicBool,
+    prefills: AtomicBool,
 }
 
-/// What the refreshes beside ticks did.
+/// Prefills that run during ticks.
 #[derive(Default)]
-struct Refreshing {
-    series: RefreshSeries,
+struct PrefillRun {
+    series: PrefillSeries,
     runs: usize,
-    /// Time within refreshes.
+    /// Total time within prefills.
     busy: Duration,
-    /// How often no slot was free.
+    /// Number of polls without a free slot.
     waits: usize,
 }
 
-fn refresh_until(slow: &mut Slow, handover: &Handover, ends: &Ends) -> anyhow::Result<Refreshing> {
-    let mut done = Refreshing::default();
+fn prefill_until(slow: &mut Slow, handover: &Handover, ends: &Ends) -> anyhow::Result<PrefillRun> {
+    let mut done = PrefillRun::default();
     let result = loop {
         if ends.ticks.load(Ordering::Relaxed) {
             break Ok(());
         }
-        if !slow.has_room() {
+        if !slow.has_free_slot() {
             done.waits += 1;
             thread::yield_now();
             continue;
         }
         let request = slow.request(slow.frames_per_prompt);
         let watch = Stopwatch::start();
-        let refreshed = slow.refresh(&request, &mut done.series);
+        let prefilled = slow.prefill(&request, &mut done.series);
         done.busy += watch.elapsed();
-        match refreshed.and_then(|prefix| Ok(handover.publish(prefix)?)) {
+        match prefilled.and_then(|prefix| Ok(handover.publish(prefix)?)) {
             Ok(()) => done.runs += 1,
             Err(error) => break Err(error),
         }
     };
-    ends.refreshes.store(true, Ordering::Relaxed);
+    ends.prefills.store(true, Ordering::Relaxed);
     result.map(|()| done)
 }
 
@@ -181,8 +170,8 @@ fn tick_until(
     versions: &mut BTreeSet<u64>,
 ) -> anyhow::Result<usize> {
     let mut runs = 0;
-    while bounds.allow(runs, watch) && !ends.refreshes.load(Ordering::Relaxed) {
-        let prefix = handover.latest().context("there is no prefix")?;
+    while bounds.allow(runs, watch) && !ends.prefills.load(Ordering::Relaxed) {
+        let prefix = handover.latest().context("no prefix is published")?;
         fast.tick(&prefix, series)?;
         versions.insert(prefix.meta().version);
         runs += 1;

@@ -1,10 +1,10 @@
-//! Samples, and what is told of them.
+//! Series of samples and their summaries.
 
 use serde_json::{Value, json};
 use tandem::timing::Percentile;
 use tandem_profile::nearest_rank;
 
-/// Percentiles by their names in a result.
+/// Percentiles with their names in a result.
 const PERCENTILES: [(&str, Percentile); 4] = [
     ("p50", Percentile::P50),
     ("p90", Percentile::P90),
@@ -12,12 +12,12 @@ const PERCENTILES: [(&str, Percentile); 4] = [
     ("p99.9", Percentile::P999),
 ];
 
-/// Nanoseconds of one thing, run after run.
+/// Latencies of consecutive runs, nanoseconds.
 #[derive(Default)]
 pub(super) struct Series(Vec<u64>);
 
 impl Series {
-    /// An empty series with room for `runs`.
+    /// Creates an empty series with capacity for `runs`.
     pub(super) fn for_runs(runs: usize) -> Self {
         Self(Vec::with_capacity(runs))
     }
@@ -30,19 +30,19 @@ impl Series {
         self.0.is_empty()
     }
 
-    /// Count, extremes and percentiles by nearest rank over all samples, and the first `raw` samples
-    /// in the order in which they came.
-    pub(super) fn summary(&self, raw: usize) -> Value {
+    /// Returns count, extremes and nearest-rank percentiles of all samples, and the first `n_raw`
+    /// samples in the order of the runs.
+    pub(super) fn summary(&self, n_raw: usize) -> Value {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let mut summary = json!({ "count": sorted.len(), "min": sorted.first() });
         for (name, percentile) in PERCENTILES {
             summary[name] = json!(nearest_rank(&sorted, percentile));
         }
-        let told = &self.0[..raw.min(self.0.len())];
+        let raw = &self.0[..n_raw.min(self.0.len())];
         summary["max"] = json!(sorted.last());
-        summary["samples"] = json!(told);
-        summary["samples_left_out"] = json!(self.0.len() - told.len());
+        summary["samples"] = json!(raw);
+        summary["samples_left_out"] = json!(self.0.len() - raw.len());
         summary
     }
 }
@@ -52,9 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_of_all_samples_by_nearest_rank_and_raw_samples_are_bounded() {
+    fn percentiles_use_all_samples_and_raw_samples_are_limited() {
         let mut series = Series::default();
-        // 1 to 2000 in an order that is not theirs: 7 and 2000 have no common factor.
+        // A permutation of 1 to 2000, because 7 and 2000 are coprime.
         (0..2000).for_each(|i| series.push(i * 7 % 2000 + 1));
         let found = series.summary(3);
         let of = |name: &str| found[name].as_u64().unwrap();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing_nothing_is_told() {
+    fn summary_of_an_empty_series_is_null() {
         let found = Series::default().summary(3);
         assert_eq!((&found["count"], &found["p50"]), (&json!(0), &Value::Null));
     }

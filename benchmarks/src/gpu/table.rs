@@ -1,29 +1,29 @@
-//! A result as a table: what was measured, beside the least that it can take.
+//! Tables of measured latencies and their lower bounds.
 
-use super::floors::Known;
+use super::lower_bounds::KnownBounds;
 use serde_json::Value;
 use tandem::model::automot::stages;
 use tandem::timing::Stage;
 
-/// Part, group of series, series, and which floor it has.
-const ROWS: [(&str, &str, &str, FloorOf); 11] = [
-    ("ticks alone", "ticks", "action", FloorOf::Action),
-    ("ticks alone", "ticks", "bev", FloorOf::Bev),
-    ("ticks alone", "ticks", "device", FloorOf::Tick),
-    ("ticks alone", "ticks", "host", FloorOf::Nothing),
-    ("refreshes alone, all frames new", "refreshes", "refresh", FloorOf::AllNew),
-    ("refreshes alone, one frame new", "refreshes", "refresh", FloorOf::OneNew),
-    ("both", "ticks", "action", FloorOf::Action),
-    ("both", "ticks", "device", FloorOf::Tick),
-    ("both", "ticks", "host", FloorOf::Nothing),
-    ("both", "ticks", "act", FloorOf::Nothing),
-    ("both", "refreshes", "refresh", FloorOf::AllNew),
+/// Part, group of series, series, and its lower bound.
+const ROWS: [(&str, &str, &str, BoundOf); 11] = [
+    ("ticks alone", "ticks", "action", BoundOf::Action),
+    ("ticks alone", "ticks", "bev", BoundOf::Bev),
+    ("ticks alone", "ticks", "device", BoundOf::Tick),
+    ("ticks alone", "ticks", "host", BoundOf::NoBound),
+    ("refreshes alone, all frames new", "refreshes", "refresh", BoundOf::AllNew),
+    ("refreshes alone, one frame new", "refreshes", "refresh", BoundOf::OneNew),
+    ("both", "ticks", "action", BoundOf::Action),
+    ("both", "ticks", "device", BoundOf::Tick),
+    ("both", "ticks", "host", BoundOf::NoBound),
+    ("both", "ticks", "act", BoundOf::NoBound),
+    ("both", "refreshes", "refresh", BoundOf::AllNew),
 ];
 
-/// Which floor a series has.
+/// Kind of lower bound of a series.
 #[derive(Clone, Copy)]
-enum FloorOf {
-    Nothing,
+enum BoundOf {
+    NoBound,
     Bev,
     Action,
     Tick,
@@ -31,14 +31,14 @@ enum FloorOf {
     OneNew,
 }
 
-impl FloorOf {
-    fn ms(self, known: &Known) -> Option<f64> {
+impl BoundOf {
+    fn ms(self, known: &KnownBounds) -> Option<f64> {
         let of_stage = |stage: Stage| {
-            let stage = known.all_new.stages.iter().find(|floor| floor.stage == stage)?;
+            let stage = known.all_new.stages.iter().find(|bound| bound.stage == stage)?;
             Some(stage.floor.floor_ms)
         };
         match self {
-            Self::Nothing => None,
+            Self::NoBound => None,
             Self::Bev => of_stage(stages::BEV),
             Self::Action => of_stage(stages::ACTION),
             Self::Tick => Some(known.all_new.tick_ms),
@@ -49,10 +49,10 @@ impl FloorOf {
 }
 
 const HEADER: [&str; 8] =
-    ["part", "of", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "floor ms (p50 over it)"];
+    ["part", "of", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "bound ms (p50/bound)"];
 
-/// The result for people.
-pub(super) fn of(result: &Value, known: Option<&Known>) -> String {
+/// Formats a result as tables.
+pub(super) fn of(result: &Value, known: Option<&KnownBounds>) -> String {
     let mut lines = Vec::new();
     for arrangement in result["arrangements"].as_array().into_iter().flatten() {
         lines.push(format!(
@@ -62,15 +62,15 @@ pub(super) fn of(result: &Value, known: Option<&Known>) -> String {
             text(&arrangement["sharing"])
         ));
         let missing = arrangement["could_not_be_had"].as_array().into_iter().flatten();
-        lines.extend(missing.map(|missing| format!("not to be had: {}", text(missing))));
+        lines.extend(missing.map(|missing| format!("not available: {}", text(missing))));
         if let Some(error) = arrangement.get("failed") {
             lines.push(format!("FAILED: {}", text(error)));
             continue;
         }
         lines.push(aligned(HEADER.map(str::to_owned)));
-        for (part, group, series, floor) in ROWS {
-            let told = &arrangement["parts"][part];
-            if let Some(row) = row(part, &told[group][series], series, floor, known) {
+        for (part, group, series, bound) in ROWS {
+            let values = &arrangement["parts"][part];
+            if let Some(row) = row(part, &values[group][series], series, bound, known) {
                 lines.push(aligned(row));
             }
         }
@@ -79,40 +79,43 @@ pub(super) fn of(result: &Value, known: Option<&Known>) -> String {
         lines.extend(failed.map(|(name, error)| format!("FAILED: {name}: {}", text(error))));
     }
     if let Some(known) = known {
-        lines.push(format!("\nfloors: {} ({:?})", known.ceilings.name, known.ceilings.source));
+        lines.push(format!(
+            "\nlower bounds: {} ({:?})",
+            known.peak_rates.name, known.peak_rates.source
+        ));
     }
     lines.join("\n")
 }
 
-/// Text without its quotes.
+/// Returns the text of a JSON string.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
 }
 
 fn row(
     part: &str,
-    told: &Value,
+    values: &Value,
     series: &str,
-    floor: FloorOf,
-    known: Option<&Known>,
+    bound: BoundOf,
+    known: Option<&KnownBounds>,
 ) -> Option<[String; 8]> {
-    let ms = |name: &str| told[name].as_u64().map(|ns| ns as f64 / 1e6);
+    let ms = |name: &str| values[name].as_u64().map(|ns| ns as f64 / 1e6);
     let p50 = ms("p50")?;
     let cell = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.3}"));
-    let floor = known.and_then(|known| floor.ms(known));
+    let bound = known.and_then(|known| bound.ms(known));
     Some([
         part.to_owned(),
         series.to_owned(),
-        told["count"].to_string(),
+        values["count"].to_string(),
         cell(Some(p50)),
         cell(ms("p99")),
         cell(ms("p99.9")),
         cell(ms("max")),
-        floor.map_or("-".to_owned(), |floor| format!("{floor:.3} ({:.2})", p50 / floor)),
+        bound.map_or("-".to_owned(), |bound| format!("{bound:.3} ({:.2})", p50 / bound)),
     ])
 }
 
 fn aligned(row: [String; 8]) -> String {
-    let [part, series, count, p50, p99, p999, max, floor] = row;
-    format!("{part:32}{series:10}{count:>8}{p50:>11}{p99:>11}{p999:>11}{max:>11}  {floor:>22}")
+    let [part, series, count, p50, p99, p999, max, bound] = row;
+    format!("{part:32}{series:10}{count:>8}{p50:>11}{p99:>11}{p999:>11}{max:>11}  {bound:>22}")
 }

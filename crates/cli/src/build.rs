@@ -37,11 +37,10 @@ pub(super) struct Arguments {
     /// Library that runs the engines: onnxruntime, tensorrt-rtx or tensorrt
     #[arg(long, default_value = "onnxruntime", value_parser = backend)]
     backend: BackendKind,
-    /// Precision of the exported networks, as a check: f32, bf16, f16 or bf16-emulated [default: no
-    /// check]
+    /// Required precision of the networks: f32, bf16, f16 or bf16-emulated [default: any]
     #[arg(long, value_parser = precision)]
     precision: Option<Precision>,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -144,8 +143,8 @@ fn phases_bar() -> ProgressBar {
     ProgressBar::no_length().with_style(style)
 }
 
-/// Returns a listener that shows every step on a terminal. Elsewhere, as in a log, it prints one line
-/// per top-level step: a few in the minutes that a large network takes.
+/// Returns a listener that shows every step on a terminal. Elsewhere, as in a log, it prints one
+/// line per top-level step: a few in the minutes that a large network takes.
 fn step_listener(bar: &ProgressBar) -> StepListener {
     let (bar, is_hidden) = (bar.clone(), bar.is_hidden());
     Arc::new(move |step| {

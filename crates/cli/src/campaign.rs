@@ -1,4 +1,5 @@
-//! Arguments and execution of a campaign, shared by the verbs that drive: routes, driver, processes.
+//! Arguments and execution of a campaign, shared by the verbs that drive: routes, driver,
+//! processes.
 
 use super::drive::{Drive, Tally, Variant, cancel_on_interrupt, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
@@ -29,7 +30,7 @@ pub(super) struct CampaignArguments {
     /// Engine folder of the model, written by `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
-    /// Driver
+    /// Driver: a model or a baseline
     #[arg(long, value_parser = DriverName::parser())]
     pub(super) driver: DriverName,
     /// Result folder; finished drives in it are kept
@@ -38,8 +39,8 @@ pub(super) struct CampaignArguments {
     /// Run file (YAML): clock, periods, seed, threads; see configs/
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
-    /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns; without
-    /// it, lanes are generated from the route
+    /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns;
+    /// without it, lanes are generated from the route
     #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
     /// Drive only these routes, comma-separated ids
@@ -51,12 +52,11 @@ pub(super) struct CampaignArguments {
     /// Number of drives per route, each in a world with a different seed
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_REPETITIONS)))]
     pub(super) repetitions: u32,
-    /// Number of routes driven in parallel, each in its own process [default: the number of cores for
-    /// drivers without networks unless the clock is `wall`, else 1]
+    /// Number of routes driven in parallel, each in its own process [default: the number of cores
+    /// for drivers without networks unless the clock is `wall`, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Drive only this shard of all drives, from 1/N to N/N; shards may share a folder or use one each
-    /// (`tandem merge`)
+    /// Drive only this shard of all drives, 1/N to N/N; merge separate folders with `tandem merge`
     #[arg(long, value_name = "I/N", default_value_t = Shard::ALL)]
     shard: Shard,
     /// Maximum wall time per drive; then the drive is recorded as failed
@@ -86,7 +86,7 @@ pub(super) enum Execution {
     Ended(Outcome),
 }
 
-/// A campaign after driving.
+/// A campaign that this command has driven.
 pub(super) struct DrivenCampaign {
     pub(super) campaign: Campaign,
     pub(super) remaining: Remaining,
@@ -157,7 +157,8 @@ impl CampaignArguments {
         }
     }
 
-    /// Returns the plan of the campaign. Each drive's motion is written to the folder `motion`, if any.
+    /// Returns the plan of the campaign. Each drive's motion is written to the folder `motion`, if
+    /// any.
     fn plan(&self, drive: &Drive<'_>, routes: Vec<Route>, motion: Option<PathBuf>) -> CampaignPlan {
         CampaignPlan {
             folder: self.out.clone(),
@@ -169,8 +170,8 @@ impl CampaignArguments {
         }
     }
 
-    /// Executes this process's part of the campaign: a worker drives, and the supervisor starts workers
-    /// for the drives that are left.
+    /// Executes this process's part of the campaign: a worker drives, and the supervisor starts
+    /// workers for the drives that are left.
     pub(super) fn execute(
         &self,
         role: Role,

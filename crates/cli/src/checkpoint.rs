@@ -26,10 +26,10 @@ pub(super) enum Verb {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tandem checkpoint inspect checkpoint")]
 pub(super) struct Inspect {
-    /// Checkpoint folder
+    /// Checkpoint folder to inspect
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -44,13 +44,13 @@ pub(super) struct Synth {
     /// automot if absent), or the config.json of a Qwen3-VL or AutoMoT checkpoint, or its folder
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Seed of the weights
+    /// Seed of the random weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Write a sparse file without weights: full length, no disk space, zeros
     #[arg(long, conflicts_with = "seed")]
     sparse: bool,
-    /// Folder to write
+    /// Checkpoint folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -107,7 +107,8 @@ fn networks_of(family: &dyn Family, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a specification, or the published configuration of a model, and prints the assumptions made.
+/// Reads a specification, or the published configuration of a model, and prints the assumptions
+/// made.
 pub(super) fn read_spec(path: &Path) -> anyhow::Result<(&'static dyn Family, Value)> {
     spec_of(&SpecFile::read(path)?)
 }

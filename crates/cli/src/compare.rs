@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Baseline profile (latency.json)
     #[arg(value_name = "A", required_unless_present = "several_a")]
     a: Option<PathBuf>,
-    /// Profile to compare
+    /// Profile to compare with the baseline
     #[arg(value_name = "B", required_unless_present = "several_a")]
     b: Option<PathBuf>,
     /// Baseline profiles, four or more, measured alternately with those of --b
@@ -29,14 +29,14 @@ pub(super) struct Arguments {
     /// Phase of the profiles to compare
     #[arg(long, value_enum, default_value_t = PhaseArgument::Paced)]
     phase: PhaseArgument,
-    /// Seed of the bootstrap
+    /// Seed of the bootstrap resampling
     #[arg(long, default_value_t = Method::default().seed)]
     seed: u64,
-    /// Exit with 1 if any latency is slower in B, or if the change of the main latency (the tick; for
-    /// understanding_alone, the prefill) is undecided
+    /// Exit with 1 if any latency is slower in B, or if the change of the main latency (the tick;
+    /// for understanding_alone, the prefill) is undecided
     #[arg(long)]
     check: bool,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

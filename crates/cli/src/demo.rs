@@ -1,7 +1,7 @@
 //! `tandem demo`: the complete chain in one command, in the embedded world.
 //!
-//! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and writes
-//! results and one report.
+//! Generates a tiny checkpoint, exports it, drives a route with it and with the autopilot, and
+//! writes results and one report.
 
 use super::drive::{self, Drive, Tally, Variant, sensor_icons};
 use super::driver::{DriverFactory, DriverName};
@@ -23,13 +23,13 @@ use tandem_evaluation::scoring::TICK_CAP;
 use tandem_export::options::Options;
 use tandem_export::spec::SpecFile;
 
-/// Sizes of the checkpoint.
+/// Sizes of the generated checkpoint.
 const CHECKPOINT: &str = include_str!("../../../configs/tiny.json");
 
 /// Model family of the checkpoint.
 const MODEL: &str = "automot";
 
-/// Route to drive.
+/// Route file; both drivers drive its route.
 const ROUTE_FILE: &str = include_str!("../../../routes/demo.xml");
 
 /// File that marks a folder as one that the demo may clear.
@@ -108,7 +108,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 /// One of the demo's two drives of the route.
 struct Part {
     driver: DriverName,
-    /// Heading in the report.
     title: &'static str,
     variant: Variant,
     has_engine: bool,
@@ -285,9 +284,9 @@ fn run_file(arguments: &Arguments, driver: DriverName) -> anyhow::Result<RunFile
     Ok(file)
 }
 
-/// Locks the demo's folder until the result is dropped, and clears it. Rejects a folder that a demo did
-/// not create. The marker is the first file in the folder, so that the next demo can replace one that
-/// was killed at any time.
+/// Locks the demo's folder until the result is dropped, and clears it. Rejects a folder that no
+/// demo created. The marker is the first file in the folder, so the next demo can replace a killed
+/// one.
 fn lock_and_clear(out: &Path) -> anyhow::Result<File> {
     let marker = out.join(MARKER);
     let is_demo = || marker.symlink_metadata().is_ok_and(|found| found.is_file());
@@ -344,7 +343,7 @@ fn clear(out: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Wall time per step.
+/// Wall time of each step of the demo.
 struct Steps {
     watch: Stopwatch,
     steps: Vec<(&'static str, Duration)>,

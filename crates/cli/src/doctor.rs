@@ -1,4 +1,5 @@
-//! `tandem doctor`: checks which devices and libraries this machine has, and measures its peak rates.
+//! `tandem doctor`: checks which devices and libraries this machine has, and measures its peak
+//! rates.
 
 use super::{Outcome, print};
 use anyhow::{Context, ensure};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tandem::engine::library::{self, Places};
 use tandem::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 use tandem::engine::tensorrt;
-use tandem::process::{Ended, Program};
+use tandem::process::{Program, ProgramOutput};
 use tandem_profile::roofline::measure::{self, Measurement, Plan};
 
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
     /// Write the measurement with all samples, for `tandem roofline --device measured:FILE`
     #[arg(long, requires = "measure", value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -35,9 +36,9 @@ struct Finding {
     item: &'static str,
     /// Description; `None` if it was not found.
     found: Option<String>,
-    /// Features that it enables.
+    /// Features of tandem that it enables.
     allows: &'static str,
-    /// How to install it.
+    /// Instructions to install it.
     get: &'static str,
 }
 
@@ -287,7 +288,7 @@ fn output_of(program: &Program, arguments: &[&str]) -> Option<String> {
     let folder = tempfile::tempdir().ok()?;
     let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
     let ended = program.run(&arguments, folder.path(), REPORT_LIMIT, &mut |_| {}).ok()?;
-    let Ended { status, stdout, .. } = ended;
+    let ProgramOutput { status, stdout, .. } = ended;
     status.success().then_some(stdout)
 }
 
@@ -384,8 +385,8 @@ fn tensorrt_rtx_at(path: &Path) -> String {
 
 fn carla() -> Option<String> {
     let program = "import importlib.metadata as m; print(m.version('carla'))";
-    // Not isolated (-I) like pip, because the package may be a user installation. The working folder is
-    // empty.
+    // Not isolated (-I) like pip, because the package may be a user installation. The working
+    // folder is empty.
     let version = output_of(&Program::find("python3")?, &["-c", program])?;
     Some(format!("Python package carla {}", version.trim()))
 }

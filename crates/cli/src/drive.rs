@@ -127,9 +127,9 @@ pub(super) const STILL_FILE: &str = "still.png";
 const STILL_AT: u64 = 40;
 
 impl<'a> Drive<'a> {
-    /// Checks that every drive left in the shard has the latencies that it replays; roads were checked
-    /// when routes were read. Called before anything is written to the result folder, so a refused
-    /// start leaves it unchanged.
+    /// Checks that every drive left in the shard has the latencies that it replays; roads were
+    /// checked when routes were read. Called before anything is written to the result folder, so a
+    /// refused start leaves it unchanged.
     pub(super) fn check(&self, campaign: &Campaign) -> anyhow::Result<()> {
         for unit in campaign.units().filter(|&unit| campaign.record(unit).is_none()) {
             let route = &campaign.routes[unit.route];
@@ -196,7 +196,8 @@ impl<'a> Drive<'a> {
                     .map(|camera| (camera.width, camera.height, camera.rgb.clone()));
             }
         };
-        // The driver's threads are running already, so they do not inherit the tick thread's settings.
+        // The driver's threads are running already, so they do not inherit the tick thread's
+        // settings.
         let tick_thread = run.real_time.apply_tick_thread();
         let mut real_time = driver.real_time();
         real_time.add(tick_thread.report());
@@ -248,8 +249,7 @@ impl<'a> Drive<'a> {
         self.variants.iter().map(setting).collect()
     }
 
-    /// Returns the settings that affect results and come from the maps, the engine folder and its
-    /// library.
+    /// Returns the settings from maps, engine folder and library that affect results.
     fn engine_values(&self, backend: Option<&str>) -> anyhow::Result<BTreeMap<String, String>> {
         let mut settings = BTreeMap::new();
         if let Some(folder) = self.engine {

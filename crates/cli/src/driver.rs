@@ -70,8 +70,8 @@ impl DriverName {
         matches!(self, Self::Model(_))
     }
 
-    /// Validates the model's options in `file`. If a model drives, also fills in the defaults, so that
-    /// records contain all options.
+    /// Validates the model's options in `file`. If a model drives, also fills in the defaults, so
+    /// that records contain all options.
     pub(super) fn complete(self, file: &mut RunFile) -> anyhow::Result<()> {
         match (self, &file.model) {
             (Self::Model(family), block) => {
@@ -92,12 +92,12 @@ pub(super) enum DriverFactory {
     Idle,
 }
 
-/// Driver of one route.
+/// Driver of one route, created by [`DriverFactory::driver`].
 pub(super) enum RouteDriver {
     Model(Box<dyn ModelDriver>),
-    /// Driver without experts.
+    /// A driver that is not a model.
     Plain(Box<dyn Driver + Send>),
-    /// Driver without experts, in virtual time.
+    /// A driver that is not a model, in virtual time.
     Delayed(Box<Delayed>),
 }
 

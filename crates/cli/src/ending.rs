@@ -1,9 +1,9 @@
 //! Signals and the end of the process.
 //!
 //! The first SIGINT, SIGTERM or SIGHUP sets a flag that loops read at every tick; after
-//! [`TIME_TO_END`] the process exits in any case. A second signal exits at once, in the signal handler.
-//! Exiting means `_exit`: destructors and threads of loaded libraries are not waited for. Files are
-//! written atomically, so only unfinished work is lost.
+//! [`TIME_TO_END`] the process exits in any case. A second signal exits at once, in the signal
+//! handler. Exiting means `_exit`: destructors and threads of loaded libraries are not waited for.
+//! Files are written atomically, so only unfinished work is lost.
 
 use super::print;
 use anyhow::Context;
@@ -71,8 +71,8 @@ pub(super) fn cancel_on_signal(note: &'static str) -> anyhow::Result<Arc<AtomicB
                 let printing = move || {
                     print::note(&format!("\n{note}; press Ctrl-C again to exit at once"));
                 };
-                // A separate thread, because a write to a terminal may block forever. If it cannot be
-                // spawned, the note is omitted.
+                // A separate thread, because a write to a terminal may block forever. If it cannot
+                // be spawned, the note is omitted.
                 let _ = thread::Builder::new().name("note".to_owned()).spawn(printing);
                 exit_soon_with_note();
             }
@@ -81,8 +81,7 @@ pub(super) fn cancel_on_signal(note: &'static str) -> anyhow::Result<Arc<AtomicB
     Ok(cancel)
 }
 
-/// Sets `cancel` at a signal and does nothing else: for worker processes, which the process that
-/// started them ends.
+/// Sets `cancel` at a signal and does nothing else: for workers, which their parent process ends.
 pub(super) fn set_on_signal(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     for signal in watched_signals() {
         flag::register(signal, Arc::clone(cancel)).context("cannot watch for signals")?;
@@ -90,7 +89,7 @@ pub(super) fn set_on_signal(cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the signals that end work. SIGHUP stays ignored if it was ignored at the start, as under
+/// Returns the signals that end work. SIGHUP stays ignored if it was at the start, as under
 /// `nohup`.
 fn watched_signals() -> Vec<i32> {
     let mut signals = vec![SIGINT, SIGTERM];

@@ -15,22 +15,21 @@ use tandem_evaluation::campaign::Holder;
 #[command(after_help = "\
 Examples:
   tandem eval --routes routes/bends.xml --driver autopilot --out results/autopilot
-  tandem eval --routes routes/demo.xml --driver automot --engine engine --latency slow=400,fast=35 \
---out results/delayed")]
+  tandem eval --routes routes/demo.xml --driver automot --engine engine --out results/automot
+  tandem eval --routes routes/demo.xml --driver autopilot --latency fast=100 --out results/late")]
 pub(super) struct Arguments {
     #[command(flatten)]
     campaign: CampaignArguments,
-    /// Virtual time with these latencies, milliseconds: slow=400,fast=35; distributions such as
-    /// slow=lognormal:p50=300,p99=700; file:latency.json for both experts as recorded; replayed:DIR
-    /// for both experts as in the drives of DIR; with `busy`, one action step at a time. See
-    /// configs/run.yaml
+    /// Virtual time with these latencies, milliseconds (see configs/run.yaml): slow=400,fast=35;
+    /// distributions such as slow=lognormal:p50=300,p99=700; file:latency.json for both experts as
+    /// recorded; replayed:DIR for both experts as in DIR; with `busy`, one action step at a time
     #[arg(long, value_name = "SPEC")]
     latency: Option<LatencyArgument>,
     /// Write each drive's motion to DIR/SAVE_NAME/metric_info.json, for the smoothness of
     /// `tandem score --motion DIR`
     #[arg(long, value_name = "DIR")]
     motion: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

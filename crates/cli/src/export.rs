@@ -26,7 +26,8 @@ pub(super) struct Arguments {
     /// Folder to write; an earlier export in it is replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// f32 for CPUs; bf16 or f16 for GPUs; bf16-emulated to reproduce a GPU's rounding on CPUs (slow)
+    /// f32 for CPUs; bf16 or f16 for GPUs; bf16-emulated to reproduce a GPU's rounding on CPUs
+    /// (slow)
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
     /// Height and width of the vision tower's input frames, pixels [default of automot: 256x512]
@@ -47,15 +48,16 @@ pub(super) struct Arguments {
     /// Add outputs for intermediate values, for comparisons layer by layer
     #[arg(long)]
     probes: bool,
-    /// Storage of weights that need no conversion: copy (into the folder, which is then self-contained),
-    /// link (to the checkpoint; ONNX's checker and ONNX Runtime do not follow links), or auto (copy up
-    /// to 1 GiB; larger files are cloned where the file system supports it, else linked)
+    /// Storage of weights that need no conversion: copy (into the folder, which is then
+    /// self-contained), link (to the checkpoint; ONNX's checker and ONNX Runtime do not follow
+    /// links), or auto (copy up to 1 GiB; larger files are cloned where the file system supports
+    /// it, else linked)
     #[arg(long, default_value = "auto", value_parser = storage)]
     weights: WeightStorage,
     /// Read every weight and warn of NaN and infinite values
     #[arg(long)]
     check_values: bool,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

@@ -49,8 +49,11 @@ mod tests {
     use clap::Parser;
     use std::collections::BTreeSet;
 
-    /// Columns of a terminal in which the list of verbs must not wrap.
-    const TERMINAL_COLUMNS: usize = 80;
+    /// Maximum length of a line of the list of verbs, so that it fits a terminal.
+    const MAX_VERB_COLUMNS: usize = 80;
+
+    /// Maximum length of an example, which is indented by 2: `max_term_width` wraps longer lines.
+    const MAX_EXAMPLE_COLUMNS: usize = 98;
 
     /// Calls `check` for every verb, hidden ones included, with its full name.
     fn for_each_verb(command: &Command, name: &str, check: &mut impl FnMut(&str, &Command)) {
@@ -78,7 +81,7 @@ mod tests {
             let list = help.split_once(&format!("\n{job}:\n")).expect(job).1;
             for (verb, line) in verbs.iter().zip(list.lines()) {
                 assert!(line.trim_start().starts_with(verb), "{verb}: {line:?}");
-                assert!(line.chars().count() <= TERMINAL_COLUMNS, "too long: {line:?}");
+                assert!(line.chars().count() <= MAX_VERB_COLUMNS, "too long: {line:?}");
             }
         }
         assert!(help.contains("\nOptions:\n") && help.contains("--version"), "{help}");
@@ -93,6 +96,7 @@ mod tests {
             assert!(text.starts_with("Example") && !examples.is_empty(), "{name} has no example");
             for example in examples {
                 assert!(example.starts_with(name), "{name}: {example}");
+                assert!(example.len() <= MAX_EXAMPLE_COLUMNS, "too long: {example}");
                 if let Err(error) = Cli::try_parse_from(example.split_whitespace()) {
                     panic!("{example}\n{error}");
                 }

@@ -38,10 +38,8 @@ pub(super) fn of(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(identity)
 }
 
-/// Fills the hash cache for [`of`] so that workers need not compute hashes, and prints a note if the
-/// checkpoint has changed since the export.
-///
-/// Errors are ignored here; loading the networks reports them.
+/// Fills the hash cache for [`of`] so that workers need not compute hashes, and prints a note if
+/// the checkpoint has changed since the export. Ignores errors; loading the networks reports them.
 pub(super) fn prepare(folder: &Path) {
     for path in changed_sources(folder) {
         print::note(&changed_source(&path, folder));
@@ -59,8 +57,7 @@ pub(super) fn prepare(folder: &Path) {
     }
 }
 
-/// Returns the checkpoint files that have changed since the export, if the networks in `folder` do not
-/// read them.
+/// Returns the checkpoint files that have changed since the export and that `folder` does not read.
 pub(super) fn changed_sources(folder: &Path) -> Vec<PathBuf> {
     let Ok(summary) = NetworkFile::summary(folder) else { return Vec::new() };
     let reads_them = summary.weights.iter().any(|file| file.origin.is_some());

@@ -1,4 +1,5 @@
-//! `tandem inspect`: prints the contents of a network or engine folder. No network is loaded or run.
+//! `tandem inspect`: prints the contents of a network or engine folder. No network is loaded or
+//! run.
 
 use super::print::megabytes;
 use super::{Outcome, identity, print, rebuild};
@@ -24,12 +25,12 @@ pub(super) struct Arguments {
     /// Folder written by `tandem export` or `tandem build`
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// Contents of a folder.
+/// Contents of a network or engine folder.
 #[derive(Serialize)]
 struct Inspection {
     folder: PathBuf,
@@ -46,7 +47,7 @@ struct Inspection {
     changed_sources: Vec<PathBuf>,
 }
 
-/// An exported network.
+/// Network of the folder, as exported.
 #[derive(Serialize)]
 struct Network {
     network: String,
@@ -57,7 +58,7 @@ struct Network {
     input_bytes: u64,
     output_bytes: u64,
     operators: usize,
-    /// Operations of one run.
+    /// Operations of one run by element type.
     flops_by_dtype: BTreeMap<DType, u64>,
     parts: Vec<Part>,
     inputs: Vec<TensorSpec>,
@@ -195,7 +196,8 @@ impl Network {
     }
 }
 
-/// Returns the parts of a network in order of first appearance; parts with numbered names are merged.
+/// Returns the parts of a network in order of first appearance; parts with numbered names are
+/// merged.
 fn parts(cost: &NetworkCost) -> Vec<Part> {
     let kind = |name: &str| match name.rsplit_once('.') {
         Some((stem, number)) if number.parse::<u32>().is_ok() => format!("{stem}.*"),

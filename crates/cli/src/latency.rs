@@ -14,7 +14,7 @@ use tandem::scene::RouteId;
 use tandem_evaluation::scoring::{file_stem, route_id};
 use tandem_profile::LatencyFile;
 
-/// Value of `--latency`.
+/// Value of `--latency`; a latency that is not given is `None`.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct LatencyArgument {
     slow: Option<LatencySpec>,
@@ -82,7 +82,8 @@ impl LatencyArgument {
 #[derive(Clone, Debug)]
 pub(super) struct Timed {
     pub(super) run: Run,
-    /// Hash and machine of each latency file: settings that affect results in addition to the run file.
+    /// Hash and machine of each latency file: settings that affect results in addition to the run
+    /// file.
     pub(super) provenance: BTreeMap<String, String>,
     /// Emulated hardware, one line per recording.
     pub(super) emulated: Vec<String>,

@@ -53,11 +53,8 @@ impl TownMap {
 }
 
 impl TownMaps {
-    /// Finds the maps of `routes`. `path` is one map for all of them, or a folder with `TOWN.xodr` for
-    /// each of their towns.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the folder has no map of a town.
+    /// Finds the maps of `routes`. `path` is one map for all of them, or a folder with `TOWN.xodr`
+    /// for each of their towns. Fails if a file cannot be read, or the folder has no map of a town.
     pub(super) fn find(path: Option<&Path>, routes: &[Route]) -> anyhow::Result<Self> {
         let none = Self::default();
         let Some(path) = path else { return Ok(none) };
@@ -92,9 +89,6 @@ impl TownMaps {
     }
 
     /// Returns the map of `route`, reading it at first use; `None` without maps.
-    ///
-    /// # Errors
-    /// The map cannot be read.
     pub(super) fn of(&self, route: &Route) -> anyhow::Result<Option<&Arc<StreetMap>>> {
         let Some(&idx) = self.by_town.get(&route.town) else { return Ok(None) };
         let town = &self.maps[idx];
@@ -112,11 +106,9 @@ impl TownMaps {
         Self { is_silent: true, ..self }
     }
 
-    /// Checks that a world can be built from every route, before anything is driven or recorded, and
-    /// prints a note where a route turns back. Keeps no map in memory.
-    ///
-    /// # Errors
-    /// A map cannot be read, or a route has no road.
+    /// Checks that a world can be built from every route, before anything is driven or recorded,
+    /// and prints a note where a route turns back. Keeps no map in memory. Fails if a map cannot be
+    /// read, or a route has no road.
     pub(super) fn check(&self, routes: &[Route]) -> anyhow::Result<()> {
         if self.maps.is_empty() {
             return routes.iter().try_for_each(|route| check(route, None));
@@ -130,9 +122,7 @@ impl TownMaps {
     }
 
     /// Returns where each of `routes` enters its first junction, by route id; empty without maps.
-    ///
-    /// # Errors
-    /// A map cannot be read, or a route leaves the lanes of its map.
+    /// Fails if a map cannot be read, or a route leaves the lanes of its map.
     pub(super) fn first_junctions(
         &self,
         routes: &[Route],

@@ -14,19 +14,18 @@ Examples:
   tandem merge results/shard1 results/shard2 --out results/all
   tandem merge results/official --routes routes/bench2drive220.xml --out merged.json")]
 pub(super) struct Arguments {
-    /// Result files or folders of result files: shards of one campaign of `tandem eval`, or results of
-    /// the Bench2Drive harness
+    /// Result files or folders: shards of one campaign of `tandem eval`, or Bench2Drive results
     #[arg(value_name = "DIR|FILE", required = true)]
     folders: Vec<PathBuf>,
     /// Route file of Bench2Drive results, to list the routes without a record [default:
-    /// routes/bench2drive220.xml in the folder that the environment variable TANDEM_BENCH2DRIVE names,
-    /// if its routes match the results]
+    /// routes/bench2drive220.xml in the folder that the environment variable TANDEM_BENCH2DRIVE
+    /// names, if its routes match the results]
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// New folder for the merged results, or a file (*.json) for the merged table only
     #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

@@ -21,8 +21,7 @@ pub(super) fn line(text: &str) {
     output_result(writeln!(output, "{text}").and_then(|()| output.flush()));
 }
 
-/// Stores the error of a write to standard output. A pipe that its reader closed (`tandem … | head`)
-/// is not an error.
+/// Stores the error of a write to standard output, unless the reader closed it (`tandem … | head`).
 pub(super) fn output_result(result: io::Result<()>) {
     if let Err(error) = result
         && error.kind() != io::ErrorKind::BrokenPipe
@@ -76,7 +75,7 @@ pub(super) fn error(error: &anyhow::Error) {
     note(&text);
 }
 
-/// Writes a file atomically.
+/// Writes a file that appears complete or not at all.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     tandem_files::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
@@ -123,8 +122,7 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// Formats a number with three significant digits: `0.858`, `12.3`, `2039`. Digits before the decimal
-/// point are never dropped.
+/// Formats a number with three significant digits and all digits before the point: `0.858`, `2039`.
 pub(super) fn three_digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();

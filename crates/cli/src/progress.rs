@@ -112,7 +112,7 @@ impl ProgressLines {
         ));
     }
 
-    /// Clears the progress bars.
+    /// Removes the progress bars from the terminal.
     pub(super) fn clear(&mut self) {
         (0..self.workers.len()).for_each(|worker| self.leave(worker));
         self.overall.finish_and_clear();

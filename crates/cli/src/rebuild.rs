@@ -4,13 +4,13 @@ use tandem::engine::{EngineFolderError, LoadError, Rebuild, comma_separated};
 use tandem::model::FamilyError;
 use tandem::runtime::{OpenError, VerifyError};
 
-/// Returns the command that fixes an error, if one of its causes is an engine that has to be rebuilt.
+/// Returns the command that fixes an error, if one of its causes is an engine that has to be
+/// rebuilt.
 pub(super) fn command_for(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(rebuild_of).map(command)
 }
 
-/// Returns the message of an engine folder's error, with the command that rebuilds the folder if that
-/// fixes it.
+/// Returns the message of an engine folder's error, with the command that fixes it, if any.
 pub(super) fn with_command(error: &EngineFolderError) -> String {
     match error.rebuild() {
         Some(rebuild) => format!("{error}: `{}`", command(rebuild)),

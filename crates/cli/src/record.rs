@@ -27,8 +27,8 @@ pub(super) struct Arguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE", required_unless_present = "recover")]
     routes: Option<PathBuf>,
-    /// Recording to write (MCAP). While recording, the data is in .FILE.mcap.RANDOM.part in the same
-    /// folder; if tandem is killed, that file stays until FILE.mcap is recorded again
+    /// Recording to write (MCAP). While recording, the data is in .FILE.mcap.RANDOM.part in the
+    /// same folder; if tandem is killed, that file stays until FILE.mcap is recorded again
     #[arg(long, value_name = "FILE.mcap")]
     out: PathBuf,
     /// Instead of driving, copy the complete ticks of a truncated or damaged recording, up to the
@@ -45,16 +45,16 @@ pub(super) struct Arguments {
     /// OpenDRIVE map of the route's town, or a folder with TOWN.xodr
     #[arg(long, value_name = "FILE|DIR")]
     map: Option<PathBuf>,
-    /// Maximum number of ticks
+    /// Maximum number of recorded ticks
     #[arg(long, default_value_t = TICK_CAP, value_parser = clap::value_parser!(u64).range(1..))]
     ticks: u64,
-    /// Seed of the world
+    /// Seed of the embedded world
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Model family whose sensors are recorded
     #[arg(long, value_name = "FAMILY", default_value = "automot", value_parser = PossibleValuesParser::new(families()))]
     model: String,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,5 @@
-//! `tandem report`: writes an HTML report on results, or drives as MCAP files. `demo` and `eval` write
-//! the same report next to their results.
+//! `tandem report`: writes an HTML report on results, or drives as MCAP files. `demo` and `eval`
+//! write the same report next to their results.
 
 use super::drive::STILL_FILE;
 use super::driver::DriverName;
@@ -28,15 +28,14 @@ Examples:
   tandem report results/autopilot --routes routes/bends.xml
   tandem report results/autopilot --mcap foxglove")]
 pub(super) struct Arguments {
-    /// Result folders written by `tandem eval` or `tandem demo`; for a campaign with several settings,
-    /// their parent folder
+    /// Result folders of `tandem eval` or `tandem demo`, or the parent folder of several settings
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
     /// Route file of the results; adds abilities and scores by both rules
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that the
-    /// traffic-sign ability depends on; without it, junctions are estimated
+    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that
+    /// the traffic-sign ability depends on; without it, junctions are estimated
     #[arg(long, value_name = "DIR|FILE", requires = "routes")]
     map: Option<PathBuf>,
     /// Include only these routes, comma-separated ids
@@ -132,8 +131,7 @@ fn read_sweep(folder: &Path) -> anyhow::Result<Option<Sweep>> {
     Ok(Some(sweep))
 }
 
-/// Writes the logs of all drives as MCAP files, with one subfolder per result folder if there are
-/// several.
+/// Writes the logs of all drives as MCAP files, several result folders into a subfolder each.
 fn write_mcaps(folders: &[PathBuf], only: &[String], out: &Path) -> anyhow::Result<Outcome> {
     let mut written = 0;
     for folder in folders {
@@ -267,8 +265,8 @@ fn provenance_facts(run: &RunJson, file: Option<&RunFile>) -> Vec<(String, Strin
     fixed.into_iter().chain(clock).chain(settings).collect()
 }
 
-/// Returns the label of a report whose latencies are emulated. `hardware` names the machine of recorded
-/// latencies.
+/// Returns the label of a report with emulated latencies; `hardware` names the machine, if
+/// recorded.
 pub(super) fn emulation_label(run: &RunFile, hardware: Option<&String>) -> Option<String> {
     let is_emulated = run.clock == ClockName::Virtual
         && !(run.slow_latency.is_zero() && run.fast_latency.is_zero());

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use tandem::pilot::{PilotStatistics, RealTimeReport};
 use tandem::timing::{Stage, StageStatistics};
 use tandem_evaluation::campaign::{Campaign, HeldElsewhere, Remaining, units};
-use tandem_evaluation::scoring::{MIN_SPEED_KEY, MergedTable, Record, Safety};
+use tandem_evaluation::scoring::{MergedTable, Record, Safety};
 use tandem_files::shortened;
 
 /// Ticks at the start of a route that latency statistics exclude: first runs, caches, page faults.
 pub(super) const WARM_UP_TICKS: usize = 40;
 
-/// Results of a campaign.
+/// Results of all drives of a campaign.
 pub(super) struct Results {
     pub(super) table: MergedTable,
     /// True if it was stopped before the last drive.
@@ -76,7 +76,7 @@ impl Results {
                     format!("{:.2}", record.scores.score_route.value()),
                     format!("{:.3}", record.scores.score_penalty),
                     format!("{:.2}", record.scores.score_composed),
-                    costly_infractions(record).to_string(),
+                    record.infractions.costly_count().to_string(),
                     format!("{:.1}", record.meta.duration_game),
                 ]
             })
@@ -130,7 +130,8 @@ impl Results {
         total_safety(&self.records)
     }
 
-    /// Returns one line with the origins of the results and the drives that ended by a software failure.
+    /// Returns one line with the origins of the results and the drives that ended by a software
+    /// failure.
     pub(super) fn origins(&self) -> String {
         let Counts { kept, driven, workers_died } = self.counts;
         let (crashed, failed) = (self.ended("Simulation crashed"), self.ended("Agent crashed"));
@@ -187,12 +188,6 @@ impl Results {
     }
 }
 
-/// Returns the number of infractions that affect the score. Minimum-speed values do not.
-fn costly_infractions(record: &Record) -> usize {
-    let lists = record.infractions.lists().filter(|(key, _)| *key != MIN_SPEED_KEY);
-    lists.map(|(_, list)| list.len()).sum()
-}
-
 /// Returns the sums of counters and the maximum ages over `records`.
 pub(super) fn total_safety(records: &[Record]) -> Safety {
     let mut total = Safety::default();
@@ -200,8 +195,7 @@ pub(super) fn total_safety(records: &[Record]) -> Safety {
     total
 }
 
-/// Prints the faults of the model during the drives, if any. Their scores are those of a broken model,
-/// not of a bad driver.
+/// Prints the faults of the model during the drives, if any: their scores are of a broken model.
 pub(super) fn check_safety(safety: &Safety) -> Outcome {
     match safety.faults() {
         None => Outcome::Done,

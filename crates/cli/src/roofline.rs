@@ -51,12 +51,12 @@ pub(super) struct Arguments {
     /// Number of frames per prefill whose image tokens are cached from an earlier prefill
     #[arg(long, default_value_t = 0, value_name = "N")]
     frames_cached: usize,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// JSON output.
+/// JSON output of the verb.
 #[derive(Serialize)]
 struct Report<'a> {
     /// Always "predicted": no network is run.
@@ -117,10 +117,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Peak rates of a device.
+/// Peak rates of a device that `--device` names.
 pub(super) enum DeviceRates {
     Datasheet(PeakRates),
-    /// By number of threads.
+    /// Measured rates, by number of threads.
     Measured(Measurement),
 }
 
@@ -146,8 +146,8 @@ impl DeviceRates {
         Ok(Self::Datasheet(peak_rates))
     }
 
-    /// Returns the peak rates of a network on `threads` threads, or of the complete device. Datasheet
-    /// rates do not depend on the number of threads.
+    /// Returns the peak rates of a network on `threads` threads, or of the complete device.
+    /// Datasheet rates do not depend on the number of threads.
     pub(super) fn peak_rates(&self, threads: Option<NonZeroUsize>) -> anyhow::Result<PeakRates> {
         match self {
             Self::Datasheet(peak_rates) => Ok(peak_rates.clone()),

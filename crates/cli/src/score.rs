@@ -17,28 +17,28 @@ Examples:
   tandem score results/autopilot --routes routes/bends.xml
   tandem score results/official --routes routes/bench2drive220.xml --rule corrected --json")]
 pub(super) struct Arguments {
-    /// Result file, or folder of result files, written by the Bench2Drive harness (also one folder per
-    /// process), its merge tool, `tandem eval` or `tandem merge`
+    /// Result file, or folder of result files, written by the Bench2Drive harness (also one folder
+    /// per process), its merge tool, `tandem eval` or `tandem merge`
     #[arg(value_name = "DIR|FILE")]
     results: PathBuf,
-    /// Route file of the results [default: routes/bench2drive220.xml in the folder that the environment
-    /// variable TANDEM_BENCH2DRIVE names]
+    /// Route file of the results [default: routes/bench2drive220.xml in the folder that the
+    /// environment variable TANDEM_BENCH2DRIVE names]
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// Score only these routes of the file: ids and ranges in file order, e.g. 1,5-9
     #[arg(long, default_value = "", value_name = "IDS")]
     subset: String,
-    /// Scoring rule
+    /// Rule for computing the scores
     #[arg(long, value_enum, default_value_t = RuleArgument::Official)]
     rule: RuleArgument,
     /// Folder with SAVE_NAME/metric_info.json of every drive, for smoothness
     #[arg(long, value_name = "DIR")]
     motion: Option<PathBuf>,
-    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that the
-    /// traffic-sign ability depends on; without it, junctions are estimated
+    /// Folder with TOWN.xodr for each town of the routes, or one map, to find the junctions that
+    /// the traffic-sign ability depends on; without it, junctions are estimated
     #[arg(long, value_name = "DIR|FILE")]
     map: Option<PathBuf>,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }

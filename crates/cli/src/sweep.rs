@@ -144,7 +144,8 @@ impl Grid {
         facts
     }
 
-    /// Returns the figures of every cell, the number of bootstrap resamples and the confidence level.
+    /// Returns the figures of every cell, the number of bootstrap resamples and the confidence
+    /// level.
     fn cells(
         &self,
         campaign: &Campaign,
@@ -185,7 +186,7 @@ impl Grid {
     }
 }
 
-/// Prints all figures.
+/// Prints the figures of all cells.
 fn present(sweep: &Sweep) {
     let rows: Vec<Vec<String>> = sweep.rows().into_iter().map(Vec::from).collect();
     print::line(&print::table(&Sweep::HEADER, &rows));

@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 #[command(after_help = "\
 Examples:
   tandem verify --engine engine-f16 --reference engine-f32
-  tandem verify --engine engine-bf16 --reference engine-f32 --device cuda:0 --min-cosine 0.99")]
+  tandem verify --engine engine-bf16 --reference engine-f32 --device cuda:0")]
 pub(super) struct Arguments {
     /// Engine folder to verify; accuracy.json is written into it
     #[arg(long, value_name = "DIR")]
@@ -36,14 +36,14 @@ pub(super) struct Arguments {
     /// Minimum cosine similarity of every token in every layer
     #[arg(long, default_value_t = Limits::default().min_cosine, value_parser = cosine, allow_negative_numbers = true)]
     min_cosine: f64,
-    /// Maximum error of a trajectory point, relative to its distance from the ego or to one meter,
-    /// whichever is larger
+    /// Maximum error of a trajectory point, relative to its distance from the ego (at least one
+    /// meter)
     #[arg(long, default_value_t = Limits::default().max_point_distance, value_parser = distance, allow_negative_numbers = true)]
     max_point_distance: f64,
     /// Device of both engines: cpu, cuda:N, or emulated
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: DeviceName,
-    /// Print JSON
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -108,7 +108,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(if excesses.is_empty() { Outcome::Done } else { Outcome::CheckFailed })
 }
 
-/// Writes the golden run into the folder if the engine is within its limits, and removes it otherwise.
+/// Writes the golden run into the folder if the engine is within its limits, and removes it
+/// otherwise.
 fn update_golden_run(
     folder: &Path,
     is_within_limits: bool,
@@ -159,7 +160,8 @@ fn describe(comparison: &dyn Comparison, limits: &Limits) -> String {
     )
 }
 
-/// Formats the maximum difference and the minimum cosine, or the number of vectors that are not finite.
+/// Formats the maximum difference and the minimum cosine, or the number of vectors that are not
+/// finite.
 fn vector_cells(difference: Difference) -> [String; 2] {
     match difference.not_finite {
         0 => [format!("{:.2e}", difference.max_abs), format!("{:.6}", difference.min_cosine)],

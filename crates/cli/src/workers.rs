@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tandem_evaluation::campaign::{BoxError, SupervisorError, Worker};
 
-/// Returns the command that starts a worker: the program that is running, even if its file was replaced
-/// since, with the same arguments.
+/// Returns the command that starts a worker: the program that is running, even if its file was
+/// replaced since, with the same arguments.
 pub(super) fn command() -> Result<Command, BoxError> {
     let mut command = this_program()?;
     command.args(std::env::args_os().skip(1)).arg("--worker");
@@ -49,8 +49,8 @@ pub(super) fn with_reason(error: SupervisorError) -> anyhow::Error {
     }
 }
 
-/// Makes this process a worker: it exits soon after its parent process exits or closes this process's
-/// standard input.
+/// Makes this process a worker, which exits soon after its parent exits or closes its standard
+/// input.
 pub(super) fn become_worker() -> anyhow::Result<Worker> {
     let cancel = Arc::new(AtomicBool::new(false));
     // Ctrl-C reaches every process of the terminal; the parent process ends its workers.

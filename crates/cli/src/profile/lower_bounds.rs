@@ -25,8 +25,8 @@ pub(super) struct EngineLowerBounds {
 }
 
 impl EngineLowerBounds {
-    /// Computes the lower bounds of the networks of `engine` on `device`, for the threads and the
-    /// refresh period of `run`.
+    /// Computes the lower bounds of `engine` on `device` for the threads and refresh period of
+    /// `run`.
     pub(super) fn new(engine: &Path, device: &str, run: &Run) -> anyhow::Result<Self> {
         let rates = DeviceRates::of(device)?;
         let peak_rates = |threads| rates.peak_rates(NonZeroUsize::new(threads));
@@ -148,10 +148,8 @@ impl EngineLowerBounds {
 }
 
 /// Returns the number of frames of a prompt that no earlier prefill has read, in the steady state.
-///
-/// Frames of a prompt are `spacing` ticks apart, and prefills `period` ticks. The
-/// `period / gcd(period, spacing)`-th frame before the newest was the newest frame of an earlier
-/// prefill.
+/// Frames of a prompt are `spacing` ticks apart and prefills `period` ticks, so an earlier prefill
+/// started with the `period / gcd(period, spacing)`-th frame before the newest.
 fn new_frames(frames: usize, period: u64, spacing: u64) -> usize {
     let (mut a, mut b) = (period, spacing);
     while b > 0 {

@@ -27,7 +27,7 @@ use tandem_profile::{
     run_prefills,
 };
 
-/// Default route.
+/// Default route file, that of the demo.
 const ROUTE_FILE: &str = include_str!("../../../../routes/demo.xml");
 
 /// Maximum number of ticks in a timeline: about 80 MB of file.
@@ -40,7 +40,7 @@ const NEVER: u64 = u64::MAX / 2;
 #[command(after_help = "\
 Examples:
   tandem profile --engine engine
-  tandem profile --engine engine --run configs/run.yaml --check configs/budget.yaml --html profile.html")]
+  tandem profile --engine engine --check configs/budget.yaml --html profile.html")]
 pub(super) struct Arguments {
     /// Engine folder written by `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
@@ -89,11 +89,11 @@ pub(super) struct Arguments {
     /// Emit every stage as an NVTX range, for NVIDIA's profilers
     #[arg(long)]
     nvtx: bool,
-    /// Check the profile against the limits of this file (YAML; configs/budget.yaml lists all); exit
-    /// with 1 if a limit is not kept or cannot be checked
+    /// Check the profile against the limits of this file (YAML; configs/budget.yaml lists all);
+    /// exit with 1 if a limit is not kept or cannot be checked
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
-    /// Profile to write
+    /// Profile to write, as JSON
     #[arg(long, default_value = "results/profile/latency.json", value_name = "FILE")]
     out: PathBuf,
     /// Print the profile as JSON, without histograms and single ticks
@@ -101,7 +101,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Values of `--phases`.
+/// Phases that `--phases` accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum PhaseChoice {
     /// One tick per period of real time, idle in between
@@ -315,12 +315,12 @@ struct Profiling<'a> {
     first_control: Option<FirstControl>,
     /// Result of the run's real-time options.
     real_time: RealTimeReport,
-    /// Timeline, if requested.
+    /// Timeline of `--trace`, if given.
     trace: Option<TraceRecorder>,
 }
 
 impl Profiling<'_> {
-    /// Runs all phases.
+    /// Runs the phases of `--phases` in order.
     fn phases(&mut self) -> anyhow::Result<Vec<Phase>> {
         let mut phases = Vec::new();
         for choice in &self.arguments.phases {
@@ -336,7 +336,7 @@ impl Profiling<'_> {
         Ok(phases)
     }
 
-    /// Runs a phase with ticks.
+    /// Runs a phase with ticks, with or without prefills.
     fn ticks(&mut self, name: PhaseName) -> anyhow::Result<Phase> {
         let mut run = self.run.clone();
         if name == PhaseName::ActionAlone {
@@ -405,7 +405,8 @@ impl Profiling<'_> {
     }
 }
 
-/// Writes the profile into the engine folder, unless its engines have changed since they were loaded.
+/// Writes the profile into the engine folder, unless its engines have changed since they were
+/// loaded.
 fn certify(built: &EngineFolder, file: &LatencyFile) -> anyhow::Result<()> {
     let ran = &file.engine;
     let ran_these_graphs = !ran.built.is_empty()

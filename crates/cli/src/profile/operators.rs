@@ -1,4 +1,5 @@
-//! Times per operator of each network. Measured in separate runs, because the measurement slows them.
+//! Times per operator of each network. Measured in separate runs, because the measurement slows
+//! them.
 
 use super::Profiling;
 use crate::print;

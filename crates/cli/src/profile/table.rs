@@ -102,8 +102,8 @@ pub(super) fn to_json(file: &LatencyFile) -> serde_json::Value {
     })
 }
 
-/// Returns the percentiles of the response over all due ticks, nanoseconds; `null` for a skipped tick.
-/// The result is `null` for a phase without real time.
+/// Returns the percentiles of the response over all due ticks, nanoseconds; `null` for a skipped
+/// tick. The result is `null` for a phase without real time.
 fn due_response(phase: &Phase) -> serde_json::Value {
     let at = |percentile| {
         Some(match phase.due_response(percentile)? {
@@ -190,8 +190,7 @@ fn misses(phase: &Phase) -> String {
     format!("{} of {}", phase.due_ticks_missed(), phase.ticks_due())
 }
 
-/// Replaces count, percentiles and maximum of the response by those over all due ticks, if some were
-/// skipped.
+/// Replaces the values of the response by those over all due ticks, if some were skipped.
 fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
     if phase.ticks_skipped == 0 {
         return;

@@ -1,4 +1,4 @@
-//! Where the networks run, and the libraries that run them there.
+//! Devices and the libraries that run the networks on them.
 
 use anyhow::{Context, ensure};
 use std::path::Path;
@@ -14,18 +14,17 @@ use tandem::{
     engine::onnxruntime::{CudaOptions, OnnxRuntimeCuda},
 };
 
-/// A device, as the command line names it.
+/// Device that `--device` names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    /// The host as it is.
+pub(super) enum DeviceName {
     Host,
-    /// The host, with streams that are threads and memory that is apart.
+    /// The host with threads as streams and separate device memory.
     Emulated,
-    /// The GPU of this number.
+    /// A GPU by its CUDA ordinal.
     Cuda(usize),
 }
 
-impl FromStr for Place {
+impl FromStr for DeviceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -33,53 +32,51 @@ impl FromStr for Place {
         match text {
             "host" => Ok(Self::Host),
             "emulated" => Ok(Self::Emulated),
-            _ => number(text)
-                .map(Self::Cuda)
-                .ok_or_else(|| "give host, emulated, or cuda:N with the GPU's number".to_owned()),
+            _ => number(text).map(Self::Cuda).ok_or_else(|| {
+                "expected host, emulated, or cuda:N with the GPU's number".to_owned()
+            }),
         }
     }
 }
 
-/// Who runs networks on a GPU.
+/// Library that runs the networks on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(super) enum Library {
-    /// ONNX Runtime, with its CUDA provider on a GPU.
+    /// ONNX Runtime, with its CUDA execution provider on a GPU
     Onnxruntime,
-    /// TensorRT, with engines that the folder holds.
+    /// TensorRT, with the engines in the folder
     Tensorrt,
 }
 
-/// How the two experts are to run.
+/// CUDA graphs and multiprocessors of the two experts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Arrangement {
-    /// Runs are captured once and launched as graphs.
+    /// True if runs are captured once and launched as CUDA graphs.
     pub(super) graphs: bool,
-    /// Part of the multiprocessors that the fast lane has for itself; `None`: priorities.
+    /// Share of the multiprocessors reserved for the fast stream; `None`: stream priorities.
     pub(super) share: Option<f64>,
 }
 
-/// A device that is there.
+/// A device that is open, with its name.
 pub(super) struct Opened {
-    place: Place,
+    place: DeviceName,
     device: Arc<dyn Device>,
     name: String,
     #[cfg(feature = "cuda")]
     cuda: Option<CudaDevice>,
 }
 
-/// Networks on a device's lanes.
+/// Networks loaded on a device's streams.
 pub(super) struct Loaded {
     pub(super) networks: Networks,
-    /// The libraries that run them, for the machine card.
+    /// Names and versions, for the machine card.
     pub(super) libraries: Vec<String>,
 }
 
 impl Opened {
-    /// Opens the device.
-    ///
-    /// # Errors
-    /// If it is not there, or this program was built without it.
-    pub(super) fn open(place: Place) -> anyhow::Result<Self> {
+    /// Opens the device. Fails if it does not exist, or this program was built without support for
+    /// it.
+    pub(super) fn open(place: DeviceName) -> anyhow::Result<Self> {
         let on_host = |device: HostDevice| Self {
             place,
             name: device.name(),
@@ -88,17 +85,17 @@ impl Opened {
             cuda: None,
         };
         match place {
-            Place::Host => Ok(on_host(HostDevice::new())),
-            Place::Emulated => Ok(on_host(HostDevice::emulating(Emulation::default()))),
+            DeviceName::Host => Ok(on_host(HostDevice::new())),
+            DeviceName::Emulated => Ok(on_host(HostDevice::emulating(Emulation::default()))),
             #[cfg(feature = "cuda")]
-            Place::Cuda(number) => {
+            DeviceName::Cuda(number) => {
                 let cuda = CudaDevice::open(number)?;
                 let (name, device) = (cuda.name(), Arc::new(cuda.clone()));
                 Ok(Self { place, device, name, cuda: Some(cuda) })
             }
             #[cfg(not(feature = "cuda"))]
-            Place::Cuda(number) => anyhow::bail!(
-                "cuda:{number}: this program was built without GPUs; build it with --features cuda"
+            DeviceName::Cuda(number) => anyhow::bail!(
+                "cuda:{number}: this program was built without GPU support; build it with --features cuda"
             ),
         }
     }
@@ -107,15 +104,13 @@ impl Opened {
         &self.device
     }
 
-    /// The GPU as its driver describes it, if it is one.
+    /// Returns the GPU's name in the driver; `None` for the host.
     pub(super) fn gpu(&self) -> Option<&str> {
-        matches!(self.place, Place::Cuda(_)).then_some(&self.name)
+        matches!(self.place, DeviceName::Cuda(_)).then_some(&self.name)
     }
 
-    /// Loads an engine folder's networks, arranged so.
-    ///
-    /// # Errors
-    /// If the library is missing or refuses a network, or the device fails.
+    /// Loads the networks of an engine folder. Fails if the library is missing or rejects a
+    /// network, or the device fails.
     pub(super) fn load(
         &self,
         engine: &Path,
@@ -131,27 +126,27 @@ impl Opened {
         }
         ensure!(library == Library::Onnxruntime, "TensorRT runs on GPUs only");
         let backend = OnnxRuntime::open(CpuOptions::default(), &mut note)?;
-        let lanes = self.device.lanes(arrangement.share)?;
+        let streams = self.device.streams(arrangement.share)?;
         let networks =
             Networks::load(engine, &backend, &backend).with_context(|| opening(engine))?;
-        let networks = networks.on(Arc::clone(&self.device), lanes);
+        let networks = networks.on(Arc::clone(&self.device), streams);
         Ok(Loaded { networks, libraries: vec![backend.name()] })
     }
 }
 
-/// Each lane has a back end of its own: the library takes its stream when it loads a network.
+/// Each stream has its own back end, because the library takes the stream when it loads a network.
 #[cfg(feature = "cuda")]
 fn load_onnxruntime(
     cuda: &CudaDevice,
     engine: &Path,
     arrangement: Arrangement,
 ) -> anyhow::Result<Loaded> {
-    let lanes = cuda.lanes(arrangement.share)?;
+    let streams = cuda.streams(arrangement.share)?;
     let open =
         |stream| OnnxRuntimeCuda::open(cuda.clone(), stream, CudaOptions::default(), &mut note);
-    let (fast, slow) = (open(Arc::clone(&lanes.fast))?, open(Arc::clone(&lanes.slow))?);
+    let (fast, slow) = (open(Arc::clone(&streams.fast))?, open(Arc::clone(&streams.slow))?);
     let networks = Networks::load(engine, &fast, &slow).with_context(|| opening(engine))?;
-    let networks = networks.on(Arc::new(cuda.clone()), lanes);
+    let networks = networks.on(Arc::new(cuda.clone()), streams);
     Ok(Loaded { networks, libraries: vec![fast.name()] })
 }
 
@@ -161,11 +156,11 @@ fn load_tensorrt(
     engine: &Path,
     arrangement: Arrangement,
 ) -> anyhow::Result<Loaded> {
-    // Engines that were built for all multiprocessors may crash on a part of them.
-    let lanes = cuda.lanes(None)?;
+    // Engines built for all multiprocessors may crash on a part of them.
+    let streams = cuda.streams(None)?;
     let backend = tandem::engine::tensorrt::TensorRt::open(&mut note)?.on(cuda.clone())?;
     let networks = Networks::load(engine, &backend, &backend).with_context(|| opening(engine))?;
-    let networks = networks.on(Arc::new(cuda.clone()), lanes);
+    let networks = networks.on(Arc::new(cuda.clone()), streams);
     Ok(Loaded { networks, libraries: vec![backend.name()] })
 }
 
@@ -187,11 +182,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_named_as_elsewhere() {
-        assert_eq!("emulated".parse(), Ok(Place::Emulated));
-        assert_eq!("cuda:3".parse(), Ok(Place::Cuda(3)));
+    fn device_names_are_parsed_as_in_run_files() {
+        assert_eq!("emulated".parse(), Ok(DeviceName::Emulated));
+        assert_eq!("cuda:3".parse(), Ok(DeviceName::Cuda(3)));
         for wrong in ["cuda", "cuda:", "cuda:-1", "gpu"] {
-            assert!(wrong.parse::<Place>().unwrap_err().contains("cuda:N"), "{wrong}");
+            assert!(wrong.parse::<DeviceName>().unwrap_err().contains("cuda:N"), "{wrong}");
         }
     }
 }
