@@ -1,58 +1,52 @@
-//! The `model:` block of a run file: a family's name and its options.
+//! The `model:` block of a run file: a family and its options.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tandem_files::{shortened, shortened_error};
 
-/// A family's name and options that were given for it, which only the family can check; in a file the
-/// options stand beside the key `family`.
+/// A family and options for it, which only the family can validate. In a file the options are on
+/// the same level as the key `family`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ModelBlock {
-    /// Name of the family.
     pub family: String,
-    /// Options by name. Those that are absent have the family's defaults.
+    /// Options by name; absent ones have the family's defaults.
     #[serde(flatten)]
     pub options: Map<String, Value>,
 }
 
-/// Options are not those of their family.
+/// Error returned for invalid options of a family.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
-    /// There is no such option, or it has a value of another type.
+    /// The option is unknown or its value has another type.
     #[error("option {key} of model family {family:?}: {reason}")]
     Option {
-        /// The family.
         family: &'static str,
         /// The option, shortened.
         key: String,
-        /// The reason, with the options or values that there are.
+        /// The reason, with the valid options or values.
         reason: String,
     },
-    /// A number outside its range.
     #[error("option {key} of model family {family:?} is {found}; it must be {expected}")]
     Range {
-        /// The family.
         family: &'static str,
-        /// The option.
         key: &'static str,
-        /// The value.
         found: String,
-        /// The range, as text.
+        /// The valid range as text.
         expected: &'static str,
     },
-    /// The options are for another family.
-    #[error("the run file has options of model family {given:?}, the model is of {family:?}")]
+    #[error(
+        "the run file has options of model family {given:?}, but the model is of family {family:?}"
+    )]
     Family {
-        /// The model's family.
         family: &'static str,
-        /// The family of the block, shortened.
+        /// Family of the block, shortened.
         given: String,
     },
 }
 
 impl ModelBlock {
-    /// The block that gives every option of `options`.
+    /// Creates a block with every option of `options`.
     pub fn of<O: Serialize>(family: &str, options: &O) -> Self {
         let Ok(Value::Object(options)) = serde_json::to_value(options) else {
             unreachable!("options are a struct of plain values")
@@ -60,16 +54,15 @@ impl ModelBlock {
         Self { family: family.to_owned(), options }
     }
 
-    /// The options of `family`, those that were not given at their defaults.
-    ///
-    /// # Errors
-    /// The block is of another family, or an option is not one of its own.
+    /// Returns the options of `family`, with defaults for absent ones. Fails if the block is of
+    /// another family or an option is invalid.
     pub fn options<O: DeserializeOwned>(&self, family: &'static str) -> Result<O, OptionsError> {
         if self.family != family {
             return Err(OptionsError::Family { family, given: shortened(&self.family) });
         }
         serde_json::from_value(Value::Object(self.options.clone())).map_err(|error| {
-            // One by one, because the parser does not say of which option a value is.
+            // Parses each option alone, because the parser does not report which option a value
+            // belongs to.
             let of_one = self.options.iter().find_map(|(key, value)| {
                 let alone = Map::from_iter([(key.clone(), value.clone())]);
                 let error = serde_json::from_value::<O>(Value::Object(alone)).err()?;

@@ -1,4 +1,4 @@
-//! What a model family gives the runtime.
+//! Interface between a model family and the runtime.
 
 use super::block::OptionsError;
 use super::verification::{Comparison, Limits, RecordingInputs};
@@ -15,104 +15,80 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A device, its two streams, and the back end of each.
+/// A device, its streams, and the back end of each stream.
 pub struct Placement {
-    /// Where the networks run.
     pub device: Arc<dyn Device>,
-    /// The two streams.
     pub streams: ExpertStreams,
     /// Back end of the networks that run at every tick.
     pub fast: Box<dyn Backend>,
-    /// Back end of the networks that run at every refresh.
+    /// Back end of the networks that run at every prefill.
     pub slow: Box<dyn Backend>,
 }
 
-/// A model family: how its folders are read, loaded, driven with and verified. The value is a loaded
-/// model.
+/// A model family: reading, loading, running and verifying its folders. A value is a loaded model.
 ///
-/// A family is known to the runtime once it is listed in `runtime::FAMILIES`; its checkpoints are
-/// exported by the family of the same name in `tandem-export`.
+/// The runtime supports the families in `runtime::FAMILIES`. Checkpoints are exported by the family
+/// of the same name in `tandem-export`.
 pub trait Family: Sized + 'static {
     /// Name of the family: the `model` of its exports' summaries and contracts.
     const NAME: &'static str;
 
-    /// What the `model:` block of a run file may say; the default drives.
+    /// Options of the `model:` block of a run file.
     type Options: Serialize + DeserializeOwned + Default;
 
-    /// What observes for both experts.
+    /// Perception shared by both experts.
     type Perception: Perception;
 
-    /// What a loaded model answered to the drive of a verification.
+    /// Captured outputs of a loaded model, for verification.
     type Recording;
 
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// The first option that is out of its range.
+    /// Checks the ranges of options and returns the first violation.
     fn check(options: &Self::Options) -> Result<(), OptionsError>;
 
-    /// The sensors that a model with these options reads.
+    /// Returns the sensors that a model with these options reads.
     fn sensors(options: &Self::Options) -> SensorSuite;
 
-    /// Reads which networks a network or engine folder has, and how often a model with these options
-    /// runs them. Loads none.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the networks are not the family's or do not fit each other.
+    /// Reads the contracts of a network or engine folder and returns how often a model with these
+    /// options runs each network. Loads no network. Fails if a file cannot be read, or the networks
+    /// are not of this family or do not match each other.
     fn outline(folder: &Path, options: &Self::Options) -> Result<ModelOutline, FamilyError>;
 
     /// Loads a network or engine folder.
-    ///
-    /// # Errors
-    /// As [`outline`](Self::outline); a network cannot be loaded, or the device has no memory left.
     fn load(
         folder: &Path,
         placement: Placement,
         options: Self::Options,
     ) -> Result<Self, FamilyError>;
 
-    /// Every engine, in the order in which they run.
+    /// Returns every engine in the order in which they run.
     fn engines(&self) -> Vec<&Arc<dyn Engine>>;
 
-    /// Slots for the prefixes of one driver.
-    ///
-    /// # Errors
-    /// The device has no memory left.
+    /// Allocates slots for the prefixes of one driver.
     fn slots(&self, count: usize) -> Result<SlotPool, DeviceError>;
 
-    /// The parts that drive, at the start of a route.
-    ///
-    /// # Errors
-    /// A part cannot be set up, or the device has no memory left.
+    /// Creates perception, experts and follower at the start of a route.
     fn experts(&self, plan: &RoutePlan) -> Result<Experts<Self::Perception>, FamilyError>;
 
-    /// Checks from files alone that the models of two folders can be compared.
-    ///
-    /// # Errors
-    /// Names the first difference.
+    /// Checks, without loading networks, that the models of two folders can be compared. The error
+    /// names the first difference.
     fn comparable(engine: &Path, reference: &Path) -> Result<(), FamilyError>;
 
-    /// Drives as `inputs` say and keeps what the networks answer; calls `done` after each prompt.
-    ///
-    /// # Errors
-    /// An expert cannot be set up, or a network fails.
+    /// Runs the experts on generated inputs and captures the outputs of the networks;
+    /// calls `done` after each prompt.
     fn record(
         &self,
         inputs: RecordingInputs,
         done: &mut dyn FnMut(),
     ) -> Result<Self::Recording, FamilyError>;
 
-    /// Compares what two models answered to the same drive.
-    ///
-    /// # Errors
-    /// They were not driven alike.
+    /// Compares the captured outputs of two models. Fails if their inputs differ.
     fn compare(
         engine: &Self::Recording,
         reference: &Self::Recording,
     ) -> Result<Box<dyn Comparison>, FamilyError>;
 
-    /// The golden run that an engine folder keeps of `reference`: the text of a file. `graphs_sha256`
-    /// are the networks that were within `limits` of it, by name.
+    /// Returns the contents of a golden run file with the outputs of `reference`. `graphs_sha256`
+    /// are the networks, by name, that were within `limits` of it.
     fn golden_run(
         reference: &Self::Recording,
         inputs: RecordingInputs,
@@ -120,15 +96,12 @@ pub trait Family: Sized + 'static {
         graphs_sha256: BTreeMap<String, String>,
     ) -> Vec<u8>;
 
-    /// Drives the golden run of `folder` where the networks were loaded. Returns false if the folder
-    /// has none.
-    ///
-    /// # Errors
-    /// The file is damaged or of other networks, or an answer is past its limit.
+    /// Repeats the golden run of `folder` with the loaded networks; returns false if it has none.
+    /// Fails if the file is damaged or of other networks, or an output exceeds its limit.
     fn pass_golden_run(&self, folder: &Path) -> Result<bool, FamilyError>;
 }
 
-/// An error of one model family; displayed as the family's own.
+/// Error of a model family, displayed as its source.
 #[derive(Debug)]
 pub struct FamilyError {
     source: Box<dyn Error + Send + Sync>,
@@ -136,18 +109,18 @@ pub struct FamilyError {
 }
 
 impl FamilyError {
-    /// An error that names its own remedy.
+    /// Wraps an error whose message names the remedy.
     pub fn new(source: impl Error + Send + Sync + 'static) -> Self {
         Self { source: Box::new(source), rebuild: None }
     }
 
-    /// The same, where a build makes the folder's engines usable.
+    /// Adds the build that would make the folder's engines usable.
     #[must_use]
     pub fn with_rebuild(self, rebuild: Option<&Rebuild>) -> Self {
         Self { rebuild: rebuild.cloned().map(Box::new), ..self }
     }
 
-    /// Build that makes the folder's engines usable, if that is what they need.
+    /// Returns the build that would make the folder's engines usable, if a build is the remedy.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         self.rebuild.as_deref()
     }

@@ -1,4 +1,4 @@
-//! What reports need to know of a model's networks, without knowing its family.
+//! Description of a model's networks for reports, independent of the family.
 
 use crate::timing::Stage;
 use tandem_export::contract::Contract;
@@ -6,43 +6,40 @@ use tandem_export::contract::Contract;
 /// The networks of a model folder by the stage that times them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelOutline {
-    /// Stages of networks, those of the slow expert first.
+    /// Stages with networks, those of the slow expert first.
     pub stages: Vec<StageNetworks>,
-    /// Camera frames of one refresh.
+    /// Number of camera frames in a prompt.
     pub frames: usize,
-    /// Ticks between two of them.
+    /// Ticks between two frames of a prompt.
     pub frame_spacing_ticks: u64,
-    /// Tokens that a prefix has room for.
+    /// Maximum number of tokens in a prefix.
     pub prefix_capacity: usize,
 }
 
-/// The networks that one stage runs, one after the other.
+/// Networks that one stage runs in sequence.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StageNetworks {
-    /// The stage.
     pub stage: Stage,
-    /// When it runs.
     pub runs: Runs,
-    /// Contracts of its networks, in order.
     pub networks: Vec<Contract>,
 }
 
-/// How often the networks of a stage run.
+/// Rate at which the networks of a stage run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Runs {
-    /// Once a tick.
+    /// Once per tick.
     EachTick,
-    /// Once a refresh.
-    EachRefresh,
-    /// Once for each frame of a refresh that no earlier refresh has read.
+    /// Once per prefill.
+    EachPrefill,
+    /// Once for each frame that no earlier prefill has encoded.
     EachNewFrame,
 }
 
 impl Runs {
-    /// Runs in one tick or refresh with `new_frames` new frames.
+    /// Returns the number of runs in one tick or prefill with `new_frames` new frames.
     pub fn count(self, new_frames: usize) -> usize {
         match self {
-            Self::EachTick | Self::EachRefresh => 1,
+            Self::EachTick | Self::EachPrefill => 1,
             Self::EachNewFrame => new_frames,
         }
     }

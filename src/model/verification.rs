@@ -1,42 +1,40 @@
-//! What verification of any model family speaks in: what is driven, how two models' answers differ,
-//! and how near is near enough.
+//! Types for the verification of any model family: inputs, differences of outputs, and limits.
 //!
-//! A [`Comparison`] is only numbers; [`Limits`] turn it into a verdict. Directions are compared
-//! token by token, because one wrong token spoils a trajectory without showing in a mean.
+//! A [`Comparison`] contains numbers; [`Limits`] decide whether they pass. Vectors are compared per
+//! token, because one wrong token can spoil a trajectory without affecting a mean.
 
 use serde::{Deserialize, Serialize};
 
-/// What is driven.
+/// Inputs of a verification.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct RecordingInputs {
-    /// Decides scenes, routes and speeds.
+    /// Seed of scenes, routes and speeds.
     pub seed: u64,
-    /// Prompts, each with its own scene, route and speed; the first one stands still.
+    /// Number of prompts, each with its own scene, route and speed; the first one is at standstill.
     pub prompts: usize,
 }
 
-/// Everything that was compared of two models of one family.
+/// Comparison of two models of one family.
 pub trait Comparison {
-    /// Everything that is compared by direction, with its name, in the order of computation; the
-    /// [`layers`](Self::layers) included.
+    /// Returns the named vectors in the order of computation, including [`layers`](Self::layers).
     fn vectors(&self) -> Vec<(String, Difference)>;
 
-    /// Layers of the prefix KV cache.
+    /// Returns the layers of the prefix KV cache.
     fn layers(&self) -> &[LayerDifference];
 
-    /// Points of trajectories, with their name.
+    /// Returns the named points of trajectories.
     fn points(&self) -> Vec<(&'static str, PointDifference)>;
 
-    /// Decision tokens; no limit applies to them, since nothing that drives reads them.
+    /// Returns the decision tokens. They have no limit, because they do not affect driving.
     fn decisions(&self) -> Option<Decisions>;
 
-    /// All of it, as the accuracy file of an engine folder keeps it.
+    /// Returns the contents of the accuracy file of an engine folder.
     fn to_json(&self) -> serde_json::Value;
 }
 
 impl dyn Comparison {
-    /// Every number past its limit, in the order in which the networks compute: the first is where
-    /// the two sides part.
+    /// Returns every number that exceeds its limit, in the order of computation: the first one is
+    /// where the two models diverge.
     pub fn excesses(&self, limits: &Limits) -> Vec<Excess> {
         let mut found = Vec::new();
         let mut excess = |quantity: &str, measure, value: f64, limit: f64| {
@@ -63,14 +61,14 @@ impl dyn Comparison {
     }
 }
 
-/// How near is near enough.
+/// Limits of the differences between two models.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// Least cosine between any two vectors that correspond.
+    /// Minimum cosine of two corresponding vectors.
     pub min_cosine: f64,
-    /// Most that a trajectory point may be away, as a part of its distance from the ego vehicle or
-    /// of one meter, whichever is longer.
+    /// Maximum distance of corresponding trajectory points, relative to the distance from the ego
+    /// vehicle or to one meter, whichever is larger.
     pub max_point_distance: f64,
 }
 
@@ -80,16 +78,15 @@ impl Default for Limits {
     }
 }
 
-/// Vectors (one per token, of one head where there are heads) that correspond.
+/// Difference of corresponding vectors, one per token and head.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Difference {
-    /// Largest difference of two numbers.
+    /// Maximum difference of two numbers.
     pub max_abs: f64,
-    /// Least cosine of two vectors: 1 for two zero vectors, 0 if only one is zero.
+    /// Minimum cosine of two vectors: 1 for two zero vectors, 0 if only one is zero.
     pub min_cosine: f64,
-    /// Vectors with a NaN or an infinity on either side, which the two numbers above leave out.
+    /// Vectors with a NaN or an infinity on either side, which the fields above exclude.
     pub not_finite: u64,
-    /// Vectors compared.
     pub vectors: u64,
 }
 
@@ -100,10 +97,8 @@ impl Default for Difference {
 }
 
 impl Difference {
-    /// Takes in the vectors of `width` numbers that `engine` and `reference` are made of.
-    ///
-    /// # Panics
-    /// If the two differ in length.
+    /// Adds the vectors of `width` numbers of `engine` and `reference`.
+    /// Panics if the lengths differ.
     pub fn add(&mut self, engine: &[f32], reference: &[f32], width: usize) {
         assert_eq!(engine.len(), reference.len(), "compared tensors have one shape");
         for (a, b) in engine.chunks_exact(width).zip(reference.chunks_exact(width)) {
@@ -119,10 +114,10 @@ impl Difference {
     }
 }
 
-/// Cosine of the angle between two vectors.
+/// Returns the cosine of the angle between two vectors.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if a == b {
-        return 1.0; // Two zero vectors, too; and rounding cannot make it less.
+        return 1.0; // Also two zero vectors, and without rounding errors.
     }
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -131,23 +126,21 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if lengths == 0.0 { 0.0 } else { (dot(a, b) / lengths).clamp(-1.0, 1.0) }
 }
 
-/// Points of trajectories that correspond.
+/// Difference of corresponding trajectory points.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct PointDifference {
-    /// Largest distance of two points, meters.
+    /// Maximum distance of two points, meters.
     pub max_distance_m: f64,
-    /// The same as a part of the reference point's distance from the ego vehicle, or of one meter
-    /// if it is nearer.
+    /// Maximum distance relative to the reference point's distance from the ego vehicle or to one
+    /// meter, whichever is larger.
     pub max_relative: f64,
-    /// Points with a NaN or an infinity on either side, which the two numbers above leave out.
+    /// Points with a NaN or an infinity on either side, which the fields above exclude.
     pub not_finite: u64,
-    /// Points compared.
     pub points: u64,
 }
 
 impl PointDifference {
-    /// Takes in points of `engine` and `reference`: `x, y`, one after the other, meters in the ego
-    /// frame.
+    /// Adds the points of `engine` and `reference`: interleaved `x, y` in the ego frame, meters.
     pub fn add(&mut self, engine: &[f32], reference: &[f32]) {
         for (a, b) in engine.as_chunks::<2>().0.iter().zip(reference.as_chunks::<2>().0) {
             self.points += 1;
@@ -163,40 +156,33 @@ impl PointDifference {
     }
 }
 
-/// One layer of a prefix KV cache.
+/// Difference of one layer of the prefix KV cache.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct LayerDifference {
-    /// Keys, by token and head.
     pub keys: Difference,
-    /// Values, by token and head.
     pub values: Difference,
 }
 
-/// Decision tokens.
+/// Comparison of decision tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Decisions {
-    /// Tokens that both sides decided alike.
     pub equal: u64,
-    /// All tokens.
     pub total: u64,
 }
 
-/// A number past its limit.
+/// A number that exceeds its limit.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Excess {
-    /// What of, e.g. `keys of layer 3`.
+    /// Compared quantity, for example `keys of layer 3`.
     pub quantity: String,
-    /// Which number of it.
     pub measure: &'static str,
-    /// The number.
     pub value: f64,
-    /// Its limit.
     pub limit: f64,
 }
 
 impl std::fmt::Display for Excess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Six decimals are more than a limit needs; the record has them all.
+        // Six decimals are finer than any limit; the accuracy file has the exact value.
         let value = (self.value * 1e6).round() / 1e6;
         write!(f, "{}: {} {value}, limit {}", self.quantity, self.measure, self.limit)
     }
@@ -207,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zero_vectors_are_alike_and_unlike_anything_else() {
+    fn cosine_of_zero_vectors() {
         assert_eq!(cosine(&[0.0, 0.0], &[0.0, 0.0]), 1.0);
         assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
         assert_eq!(cosine(&[1.0, 0.0], &[-2.0, 0.0]), -1.0);
@@ -215,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_keeps_the_worst_vector_and_counts_what_is_not_finite() {
+    fn difference_keeps_worst_vector_and_counts_non_finite() {
         let mut difference = Difference::default();
         difference.add(&[1.0, 0.0, 0.0, 2.0], &[1.0, 0.0, 0.0, -1.0], 2);
         assert_eq!((difference.max_abs, difference.min_cosine), (3.0, -1.0));
@@ -226,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn points_are_measured_by_their_distance_from_the_vehicle_but_no_finer_than_a_meter() {
+    fn point_distance_is_relative_to_at_least_one_meter() {
         let mut points = PointDifference::default();
         points.add(&[10.0, 0.1, 0.0, 0.02], &[10.0, 0.0, 0.0, 0.0]);
         assert!((points.max_distance_m - 0.1).abs() < 1e-6, "{points:?}");

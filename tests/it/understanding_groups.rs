@@ -1,5 +1,5 @@
-//! The understanding expert in layer groups equals that in one network, bit for bit: as networks, in a drive,
-//! and for every command that reads a folder.
+//! The understanding expert in layer groups equals that in one network, bit for bit: as networks,
+//! in a drive, and for every command that reads a folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,7 +35,8 @@ fn export(checkpoint: &Checkpoint, precision: Precision, groups: usize, out: &Pa
     assert_eq!(summary.networks.len(), 3 + groups);
 }
 
-/// A prompt of text, six image tokens, text, six image tokens and text, with pseudorandom embeddings.
+/// A prompt of text, six image tokens, text, six image tokens and text,
+/// with pseudorandom embeddings.
 fn prompt(inputs: &[TensorSpec]) -> Tensors {
     let capacity = inputs.iter().find(|spec| spec.name == "token_ids").unwrap().shape[0];
     let slot = |i: usize| match i {
@@ -267,7 +268,10 @@ fn groups_of_two_exports_do_not_mix() {
 
     // The same layers with another capacity.
     copy(&larger, &two, "understanding.1");
-    refused(&two, &["understanding.0 gives f32", "hidden.1", "understanding.1 takes f32 [640,"]);
+    refused(
+        &two,
+        &["understanding.0 outputs f32", "hidden.1", "understanding.1 expects f32 [640,"],
+    );
 
     // The same layers with the same shapes.
     copy(&probed, &two, "understanding.1");
@@ -317,7 +321,8 @@ fn every_command_accepts_a_folder_of_layer_groups() {
     json_of(&["build", "--network", &whole, "--target", "cpu", "--out", &built, "--json"]);
     let build = ["build", "--network", &parts, "--target", "cpu", "--out", &built, "--json"];
     let report = json_of(&build);
-    // Folded weights of the other networks have other offsets in this export, so these are rebuilt, too.
+    // Folded weights of the other networks have other offsets in this export, so these are rebuilt,
+    // too.
     assert_eq!(report["built"], serde_json::json!(IN_ORDER[1..]));
     let files = fs::read_dir(&built).unwrap().map(|entry| entry.unwrap().file_name());
     let files: Vec<String> = files.map(|name| name.to_string_lossy().into_owned()).collect();

@@ -1,4 +1,4 @@
-//! How far two sets of networks are apart on the same drive, layer by layer.
+//! Compares the outputs of two sets of networks on the same inputs, layer by layer.
 
 use super::networks;
 use super::recording::{PromptRecording, Recording};
@@ -12,86 +12,64 @@ use tandem_export::automot::names::{self, PROBE};
 use tandem_export::automot::sizes::UnderstandingSizes;
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Places of the networks in a recording.
+/// Indices of the networks in a recording.
 const VISION: usize = 0;
 pub(super) const UNDERSTANDING: usize = 1;
 const BEV: usize = 2;
 pub(super) const ACTION: usize = 3;
 
-/// Everything that was compared.
+/// Differences of all compared outputs.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct AutomotComparison {
-    /// Image tokens.
     pub image_tokens: Difference,
-    /// Deepstack maps, by token.
+    /// One entry per deepstack map.
     pub deepstack: Vec<Difference>,
-    /// Layers of the understanding expert.
+    /// One entry per layer of the understanding expert.
     pub layers: Vec<LayerDifference>,
-    /// Hidden states behind the understanding expert's layers, where both sides have probes.
+    /// Hidden states after the understanding expert's layers, if both sides have probes.
     pub understanding_hidden: Vec<Difference>,
-    /// BEV tokens, one per cell.
     pub bev_tokens: Difference,
-    /// Hidden states behind the action expert's layers, where both sides have probes.
+    /// Hidden states after the action expert's layers, if both sides have probes.
     pub action_hidden: Vec<Difference>,
-    /// The path to follow.
     pub route: PointDifference,
-    /// The timed positions.
     pub waypoints: PointDifference,
-    /// Decision tokens; no limit applies to them, since nothing that drives reads them.
+    /// Without a limit, because decision tokens do not affect driving.
     pub decisions: Decisions,
 }
 
-/// The two sides cannot be compared.
+/// Error returned when two sides cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
-    /// A network has another tensor than its counterpart.
     #[error(
         "the engines are of different shapes: the {network} network's {what} {index} is {engine}, the reference has {reference}"
     )]
     Tensor {
-        /// The network.
         network: &'static str,
         /// "input" or "output".
         what: &'static str,
-        /// Place in the contract.
         index: usize,
-        /// The engine's.
         engine: String,
-        /// The reference's.
         reference: String,
     },
-    /// A size in a contract differs.
     #[error(
         "the engines are of different models: {key} of the {network} network is {engine}, the reference has {reference}"
     )]
-    Size {
-        /// The network.
-        network: &'static str,
-        /// The size.
-        key: String,
-        /// The engine's, in words.
-        engine: String,
-        /// The reference's, in words.
-        reference: String,
-    },
-    /// The two sides were driven differently.
-    #[error("the engine answered {engine} tokens in {runs} runs, the reference {reference}")]
+    Size { network: &'static str, key: String, engine: String, reference: String },
+    #[error(
+        "the engine's prompt has {engine} tokens, the reference's {reference}, in {runs} runs of the \
+         networks"
+    )]
     Drive {
-        /// Tokens of the engine's prompt.
         engine: usize,
-        /// Runs of both.
+        /// Numbers of runs on both sides.
         runs: String,
-        /// Tokens of the reference's prompt.
         reference: usize,
     },
 }
 
-/// Checks that two sets of networks take and give tensors of the same names and shapes; element
-/// types may differ, and probes may be there or not. Contracts are those of the vision,
-/// understanding, BEV and action network.
-///
-/// # Errors
-/// Names the first difference.
+/// Checks that the inputs and outputs of two sets of networks have the same names and shapes,
+/// except probes; element types may differ. The contracts are those of the vision, understanding,
+/// BEV and action networks. The error names the first difference.
 pub fn comparable(engine: [&Contract; 4], reference: [&Contract; 4]) -> Result<(), CompareError> {
     use networks::{action, bev, understanding, vision};
     let names = [vision::NETWORK, understanding::NETWORK, bev::NETWORK, action::NETWORK];
@@ -124,17 +102,15 @@ pub fn comparable(engine: [&Contract; 4], reference: [&Contract; 4]) -> Result<(
     Ok(())
 }
 
-/// The sizes and other numbers of a contract, as text, by name.
+/// Returns the sizes and other numbers of a contract as text by name.
 fn all_numbers(contract: &Contract) -> BTreeMap<&str, String> {
     let sizes = contract.sizes.iter().map(|(name, size)| (name.as_str(), size.to_string()));
     let numbers = contract.numbers.iter().map(|(name, size)| (name.as_str(), size.to_string()));
     sizes.chain(numbers).collect()
 }
 
-/// Compares what two sets of networks answered to the same drive.
-///
-/// # Errors
-/// If the two are not [`comparable`], or were not driven alike.
+/// Compares the captured outputs of two sets of networks. Fails if they are not
+/// [`comparable`] or their inputs differ.
 pub fn compare(
     engine: &Recording,
     reference: &Recording,
@@ -146,8 +122,8 @@ pub fn compare(
         layers: vec![LayerDifference::default(); layers],
         ..Default::default()
     };
-    let alike = engine.prompts.len() == reference.prompts.len();
-    assert!(alike, "both sides were driven by the same inputs");
+    let same_number = engine.prompts.len() == reference.prompts.len();
+    assert!(same_number, "both sides have the same prompts");
     for (a, b) in engine.prompts.iter().zip(&reference.prompts) {
         let runs = [a, b].map(|side| side.runs.each_ref().map(Vec::len));
         if a.valid_length != b.valid_length || runs[0] != runs[1] {
@@ -155,22 +131,22 @@ pub fn compare(
             let (engine, reference) = (a.valid_length, b.valid_length);
             return Err(CompareError::Drive { engine, runs, reference });
         }
-        let pair = Pair { engine, reference, a, b };
+        let pair = PromptPair { engine, reference, a, b };
         pair.add_to(&mut result);
     }
     Ok(result)
 }
 
-/// One prompt on both sides.
-struct Pair<'a> {
+/// Outputs of both sides for one prompt.
+struct PromptPair<'a> {
     engine: &'a Recording,
     reference: &'a Recording,
     a: &'a PromptRecording,
     b: &'a PromptRecording,
 }
 
-impl Pair<'_> {
-    /// Both sides' tensors called `name`, run by run; empty if a side does not have it.
+impl PromptPair<'_> {
+    /// Returns the tensors `name` of both sides for each run; empty if a side does not have it.
     fn tensors(&self, network: usize, name: &str) -> Vec<[&HostTensor; 2]> {
         let place = |recording: &Recording| recording.contracts[network].output(name);
         let (Some(a), Some(b)) = (place(self.engine), place(self.reference)) else {
@@ -180,7 +156,7 @@ impl Pair<'_> {
         runs.map(|(left, right)| [&left[a], &right[b]]).collect()
     }
 
-    /// Rows of the last axis, all of them.
+    /// Compares all rows of the last axis.
     fn rows(&self, network: usize, name: &str, into: &mut Difference) {
         for pair in self.tensors(network, name) {
             let width = pair[0].shape().last().copied().unwrap_or(1);
@@ -189,15 +165,15 @@ impl Pair<'_> {
         }
     }
 
-    /// Rows of the last axis whose place on the axis before it is a real token.
+    /// Compares the rows of the last axis that belong to valid tokens.
     fn token_rows(&self, name: &str, into: &mut Difference) {
         for pair in self.tensors(UNDERSTANDING, name) {
             let [.., capacity, width] = pair[0].shape()[..] else { continue };
             let [a, b] = pair.map(numbers);
             let heads = a.chunks_exact(capacity * width).zip(b.chunks_exact(capacity * width));
             for (a, b) in heads {
-                let real = self.a.valid_length * width;
-                into.add(&a[..real], &b[..real], width);
+                let valid = self.a.valid_length * width;
+                into.add(&a[..valid], &b[..valid], width);
             }
         }
     }
@@ -248,7 +224,7 @@ impl Pair<'_> {
     }
 }
 
-/// The elements of a floating-point tensor.
+/// Returns the elements of a floating-point tensor.
 pub(super) fn numbers(tensor: &HostTensor) -> Vec<f32> {
     match tensor.dtype() {
         DType::F16 => tensor.as_slice::<half::f16>().iter().map(|value| value.to_f32()).collect(),
@@ -289,7 +265,7 @@ impl Comparison for AutomotComparison {
     }
 
     fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(self).expect("numbers under names of fields")
+        serde_json::to_value(self).expect("a struct of numbers is serializable")
     }
 }
 
@@ -299,7 +275,7 @@ mod tests {
     use crate::model::verification::Limits;
 
     #[test]
-    fn nothing_that_is_not_finite_passes_on_either_side() {
+    fn non_finite_values_exceed_limits_on_either_side() {
         for sides in [[f32::NAN, 1.0], [1.0, f32::NAN], [f32::NAN, f32::NAN], [f32::INFINITY; 2]] {
             let mut result = AutomotComparison::default();
             result.bev_tokens.add(&sides[..1], &sides[1..], 1);
@@ -311,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_excess_is_the_first_in_the_order_of_computation() {
+    fn excesses_are_in_order_of_computation() {
         let far = Difference { min_cosine: 0.5, ..Difference::default() };
         let mut result = AutomotComparison { bev_tokens: far, ..AutomotComparison::default() };
         result.layers = vec![LayerDifference::default(); 3];

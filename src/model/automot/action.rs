@@ -1,9 +1,9 @@
-//! The action expert: BEV encoder and action network at every tick.
+//! The action expert: BEV encoder and action network, run at every tick.
 
-use super::lane::Lane;
 use super::networks::{Networks, NetworksError, action as names, input, output};
 use super::perception::AutomotReadings;
 use super::stages;
+use super::timed_stream::TimedStream;
 use crate::device::{DeviceTensor, DeviceView, Graph, StagedTensor};
 use crate::engine::{MAX_TENSORS, Session};
 use crate::kv_cache::{KvSnapshot, Slot};
@@ -20,19 +20,20 @@ use tandem_export::contract::TensorSpec;
 /// Time between two waypoints.
 const WAYPOINT_SPACING: Duration = Duration::from_millis(500);
 
-/// Which positions the action tokens get when a prefix is used again.
+/// Positions of the action tokens when a prefix is used again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Positions {
-    /// Right behind the prefix, every time: as trained.
+    /// Immediately after the prefix, as in training.
     #[default]
     Trained,
-    /// Counting on from the tokens of earlier uses, which the prefix does not hold: as the release
-    /// does, off by 101 at each re-use.
+    /// After the tokens of earlier uses, which are not part of the prefix, as in the AutoMoT
+    /// release: 101 higher at each reuse.
     ReleaseDrift,
 }
 
 impl Positions {
-    /// Position of the first own token of a run on a prefix that was `uses` times acted on before.
+    /// Returns the position of the first action token for a prefix that
+    /// was used `uses` times before.
     pub fn first(self, next_position: i64, uses: i64, own_tokens: i64) -> i64 {
         match self {
             Self::Trained => next_position,
@@ -41,24 +42,25 @@ impl Positions {
     }
 }
 
-/// Places in the fast lane: before the uploads, the BEV encoder, the action expert and the downloads,
-/// and behind them.
+/// Marks on the fast stream: before the uploads, the BEV encoder, the action network and the
+/// downloads, and after the downloads.
 const MARKS: usize = 5;
 
 /// The fast expert of AutoMoT.
 pub struct AutomotAction {
     networks: FastNetworks,
-    lane: Lane<MARKS>,
-    /// The work of a tick on the prefix in the slot of this number, captured.
+    timed_stream: TimedStream<MARKS>,
+    /// Captured action steps by slot index of the prefix.
     graphs: Vec<Option<Arc<dyn Graph>>>,
     positions: Positions,
-    /// Own tokens of one run, by which drifting positions move on.
+    /// Number of action tokens, by which [`Positions::ReleaseDrift`] advances.
     own_tokens: i64,
-    /// The prefix version last acted on, and how often it was used before.
+    /// Version of the last used prefix, and the number of its earlier uses.
     uses: (u64, i64),
 }
 
-/// BEV encoder and action expert with what they write, and what they read beside prefix and readings.
+/// BEV encoder and action network with their outputs and their inputs
+/// other than prefix and readings.
 struct FastNetworks {
     bev: Box<dyn Session>,
     action: Box<dyn Session>,
@@ -71,10 +73,8 @@ struct FastNetworks {
 }
 
 impl AutomotAction {
-    /// Sets up sessions and every buffer that ticks will need, at the start of a route.
-    ///
-    /// # Errors
-    /// If a contract lacks a size, or the device has no memory left.
+    /// Creates the sessions and all buffers of a tick at the start of a route. Fails if a contract
+    /// lacks a size or the device is out of memory.
     pub fn new(networks: &Networks, positions: Positions) -> Result<Self, NetworksError> {
         let bev_contract = networks.bev.contract();
         let contract = networks.action.contract();
@@ -101,7 +101,7 @@ impl AutomotAction {
                 waypoints: staged(output(contract, names::WAYPOINTS))?,
                 decision_ids: staged(output(contract, names::DECISION_IDS))?,
             },
-            lane: Lane::new(device, &networks.lanes.fast)?,
+            timed_stream: TimedStream::new(device, &networks.streams.fast)?,
             graphs: Vec::new(),
             positions,
             own_tokens,
@@ -109,7 +109,7 @@ impl AutomotAction {
         })
     }
 
-    /// Position of the first own token.
+    /// Returns the position of the first action token and counts a use of `prefix`.
     fn own_position(&mut self, prefix: &KvSnapshot) -> i64 {
         let meta = prefix.meta();
         self.uses = match self.uses {
@@ -128,22 +128,22 @@ impl AutomotAction {
 }
 
 impl FastNetworks {
-    /// Hands the device's part of a tick to the lane.
+    /// Enqueues the device work of an action step.
     fn enqueue(
         &mut self,
-        lane: &Lane<MARKS>,
+        timed_stream: &TimedStream<MARKS>,
         slot: &Slot,
         readings: &AutomotReadings,
     ) -> Result<(), ModelError> {
         let AutomotReadings { image, histogram, state, .. } = readings;
-        let stream = lane.stream();
-        lane.mark(0)?;
+        let stream = timed_stream.stream();
+        timed_stream.mark(0)?;
         let read = [image, histogram, state, &self.position, &self.prefix_length];
         read.into_iter().try_for_each(|tensor| stream.upload(tensor.staged()))?;
-        lane.mark(1)?;
-        let seen = [image.view(), histogram.view()];
-        self.bev.enqueue(stream, &seen, &[self.bev_tokens.view_mut()])?;
-        lane.mark(2)?;
+        timed_stream.mark(1)?;
+        let bev_inputs = [image.view(), histogram.view()];
+        self.bev.enqueue(stream, &bev_inputs, &[self.bev_tokens.view_mut()])?;
+        timed_stream.mark(2)?;
         let mut inputs: ArrayVec<DeviceView<'_>, MAX_TENSORS> = ArrayVec::new();
         inputs.extend([
             self.bev_tokens.view(),
@@ -155,10 +155,10 @@ impl FastNetworks {
         let outputs =
             [self.route.view_mut(), self.waypoints.view_mut(), self.decision_ids.view_mut()];
         self.action.enqueue(stream, &inputs, &outputs)?;
-        lane.mark(3)?;
+        timed_stream.mark(3)?;
         let written = [&self.route, &self.waypoints, &self.decision_ids];
         written.into_iter().try_for_each(|tensor| stream.download(tensor.staged()))?;
-        Ok(lane.mark(4)?)
+        Ok(timed_stream.mark(4)?)
     }
 }
 
@@ -166,11 +166,12 @@ impl ActionExpert for AutomotAction {
     type Readings = AutomotReadings;
 
     fn prepare(&mut self, slot: &Slot, readings: &mut AutomotReadings) -> Result<(), ModelError> {
-        let Self { networks, lane, graphs, .. } = self;
+        let Self { networks, timed_stream, graphs, .. } = self;
         let both = networks.bev.runs_before_capture().zip(networks.action.runs_before_capture());
         let Some((bev, action)) = both else { return Ok(()) };
         let runs = bev.max(action);
-        let graph = lane.capture(runs, |lane| networks.enqueue(lane, slot, readings))?;
+        let graph = timed_stream
+            .capture(runs, |timed_stream| networks.enqueue(timed_stream, slot, readings))?;
         if graphs.len() <= slot.index() {
             graphs.resize(slot.index() + 1, None);
         }
@@ -190,18 +191,18 @@ impl ActionExpert for AutomotAction {
         spans.end(begun);
 
         let position = self.own_position(prefix);
-        let Self { networks, lane, graphs, .. } = self;
+        let Self { networks, timed_stream, graphs, .. } = self;
         networks.position.as_mut_slice().copy_from_slice(&[position]);
         networks.prefix_length.as_mut_slice().copy_from_slice(&[prefix.meta().valid_length as i64]);
         let slot = prefix.slot();
-        lane.stream().wait(slot.ready())?;
+        timed_stream.stream().wait(slot.ready())?;
         match graphs.get(slot.index()).and_then(Option::as_ref) {
-            Some(graph) => lane.stream().launch(graph)?,
-            None => networks.enqueue(lane, slot, readings)?,
+            Some(graph) => timed_stream.stream().launch(graph)?,
+            None => networks.enqueue(timed_stream, slot, readings)?,
         }
-        lane.reach(MARKS - 1)?;
-        let is_apart = !readings.image.staged().is_unified();
-        let copies = |stage| is_apart.then_some(stage);
+        timed_stream.wait_for(MARKS - 1)?;
+        let has_copies = !readings.image.staged().is_unified();
+        let copies = |stage| has_copies.then_some(stage);
         let stages = [
             copies(Stage::UPLOAD),
             Some(stages::BEV),
@@ -210,14 +211,14 @@ impl ActionExpert for AutomotAction {
         ];
         for (mark, stage) in stages.into_iter().enumerate() {
             if let Some(stage) = stage {
-                lane.note(stage, mark, spans);
+                timed_stream.record_span(stage, mark, spans);
             }
         }
         Ok(Some(spans.measure(stages::TRAJECTORY, || self.trajectory())))
     }
 }
 
-/// The rows of a `[n, 2]` tensor.
+/// Returns the rows of a `[n, 2]` tensor.
 fn points(tensor: &StagedTensor) -> impl Iterator<Item = [f32; 2]> + '_ {
     let values = tensor.as_slice::<f32>();
     (0..values.len() / 2).map(move |row| [values[2 * row], values[2 * row + 1]])

@@ -9,8 +9,8 @@ use super::tokenizer::Tokenizer;
 use super::tokens::InstructionMask;
 use super::understanding::SetupError;
 use super::{
-    AutomotAction, AutomotOptions, AutomotPerception, AutomotUnderstanding, Parity,
-    PerceptionOptions, Positions, UnderstandingOptions, sensors,
+    AutomotAction, AutomotOptions, AutomotPerception, AutomotUnderstanding, PerceptionOptions,
+    Positions, ReferenceBehavior, UnderstandingOptions, sensors,
 };
 use crate::control::PathFollower;
 use crate::device::DeviceError;
@@ -26,14 +26,14 @@ use std::sync::Arc;
 use tandem_export::automot::NAME;
 use tandem_export::folder::TOKENIZER_FILE;
 
-/// Loaded networks of AutoMoT, with what drives need beside them.
+/// Loaded networks of AutoMoT, with the tokenizer and options for driving.
 pub struct Automot {
     networks: Networks,
     tokenizer_file: PathBuf,
     options: AutomotOptions,
 }
 
-/// Two folders cannot be compared.
+/// Error returned when two folders cannot be compared.
 #[derive(Debug, thiserror::Error)]
 enum FoldersError {
     #[error("cannot read {path:?}")]
@@ -47,7 +47,7 @@ enum FoldersError {
 }
 
 impl Automot {
-    /// The loaded networks.
+    /// Returns the loaded networks.
     pub fn networks(&self) -> &Networks {
         &self.networks
     }
@@ -81,8 +81,8 @@ impl Family for Automot {
         placement: Placement,
         options: AutomotOptions,
     ) -> Result<Self, FamilyError> {
-        let Placement { device, lanes, fast, slow } = placement;
-        let networks = Networks::load(folder, &*fast, &*slow)?.on(device, lanes);
+        let Placement { device, streams, fast, slow } = placement;
+        let networks = Networks::load(folder, &*fast, &*slow)?.on(device, streams);
         let model = Self { networks, tokenizer_file: folder.join(TOKENIZER_FILE), options };
         model.tokenizer()?;
         Ok(model)
@@ -99,8 +99,8 @@ impl Family for Automot {
     fn experts(&self, plan: &RoutePlan) -> Result<Experts<AutomotPerception>, FamilyError> {
         let history_spacing_ticks = self.options.history_spacing_ticks;
         let instruction_mask = match self.options.instruction_mask {
-            Parity::Release => InstructionMask::Causal,
-            Parity::Trained => InstructionMask::Full,
+            ReferenceBehavior::Release => InstructionMask::Causal,
+            ReferenceBehavior::Trained => InstructionMask::Full,
         };
         let options = UnderstandingOptions {
             instruction_mask,
@@ -113,8 +113,8 @@ impl Family for Automot {
         let thinned = thin_plan(&points, THINNING_M).into_iter().map(|index| points[index]);
         let planner = RoutePlanner::new(thinned, RoutePlannerConfig::default());
         let positions = match self.options.positions {
-            Parity::Release => Positions::ReleaseDrift,
-            Parity::Trained => Positions::Trained,
+            ReferenceBehavior::Release => Positions::ReleaseDrift,
+            ReferenceBehavior::Trained => Positions::Trained,
         };
         let frames = understanding.frames_per_prompt();
         let jpeg_quality = self.options.jpeg_quality;
@@ -132,13 +132,13 @@ impl Family for Automot {
         let folders = [engine, reference].map(|folder| {
             let networks = Contracts::read(folder)?;
             for contract in networks.iter() {
-                // Also what was built of it: nothing is worth running if that cannot be used.
+                // Also checks the built engine, before anything is run.
                 read_network(folder, &contract.network).map_err(NetworksError::from)?;
             }
             let path = folder.join(TOKENIZER_FILE);
             let tokenizer = std::fs::read(&path)
                 .map_err(|source| FamilyError::new(FoldersError::Read { path, source }))?;
-            Ok::<_, FamilyError>((networks.whole(), tokenizer))
+            Ok::<_, FamilyError>((networks.merged(), tokenizer))
         });
         let [engine, reference] = folders;
         let ((engine, tokenizer), (reference, other)) = (engine?, reference?);
@@ -172,7 +172,7 @@ impl Family for Automot {
         graphs_sha256: BTreeMap<String, String>,
     ) -> Vec<u8> {
         let run = GoldenRun::of(reference, inputs, limits, graphs_sha256);
-        serde_json::to_vec(&run).expect("numbers under names of fields")
+        serde_json::to_vec(&run).expect("a struct of numbers is serializable")
     }
 
     fn pass_golden_run(&self, folder: &Path) -> Result<bool, FamilyError> {

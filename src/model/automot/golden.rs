@@ -1,9 +1,9 @@
-//! The golden run of an engine folder: a short drive with what a reference answered to it, small
-//! enough to be driven again wherever the engines are loaded.
+//! The golden run of an engine folder: seeded inputs with the outputs of a reference, small enough
+//! to be repeated wherever the engines are loaded.
 //!
-//! `tandem verify` keeps it of a reference that the engines were within their limits of. It holds
-//! what stands at the end of both chains: keys and values of the last layer, which every layer before
-//! goes into, and trajectories, which everything goes into.
+//! `tandem verify` writes it if the engines were within their limits of the reference. It contains
+//! the keys and values of the last layer, which depend on all earlier layers, and the trajectories,
+//! which depend on everything.
 
 use super::accuracy::{ACTION, UNDERSTANDING, numbers};
 use super::networks::{self, Networks, prefix_tensors};
@@ -17,36 +17,35 @@ use std::path::{Path, PathBuf};
 use tandem_export::automot::sizes::UnderstandingSizes;
 use tandem_export::folder::GOLDEN_FILE;
 
-/// Version of what the file holds.
+/// Format version of the file.
 const FORMAT: u32 = 1;
 
-/// Tokens whose keys and values are kept, evenly spaced over the prompt, the last one included.
+/// Number of tokens whose keys and values are kept, evenly spaced over the
+/// prompt up to its last token.
 const TOKENS: usize = 16;
 
-/// What a reference answered to a short drive.
+/// Seeded inputs with the outputs of a reference.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenRun {
     format: u32,
-    /// Hashes of the graphs that were held against the reference, by network.
+    /// Hashes of the graphs that were compared with the reference, by network.
     graphs_sha256: BTreeMap<String, String>,
-    /// Seed of the drive, which has one prompt.
+    /// Seed of the inputs, which have one prompt.
     seed: u64,
-    /// How near is near enough.
     limits: Limits,
-    /// Tokens of the prompt.
     prompt_tokens: usize,
-    /// Keys of the last layer, token by token of each head.
+    /// Keys of the last layer, by head and token.
     keys: Rows,
-    /// Values of the last layer.
+    /// Values of the last layer, by head and token.
     values: Rows,
-    /// Paths of the two ticks, points one after the other, meters.
+    /// Paths of the two ticks as interleaved x, y, meters.
     routes: Vec<Vec<f32>>,
-    /// Waypoints of the two ticks.
+    /// Waypoints of the two ticks as interleaved x, y, meters.
     waypoints: Vec<Vec<f32>>,
 }
 
-/// Vectors of one width, one after the other.
+/// Concatenated vectors of one width.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rows {
@@ -54,70 +53,54 @@ struct Rows {
     numbers: Vec<f32>,
 }
 
-/// A golden run cannot be made, read or passed.
+/// Error returned when a golden run cannot be read or fails.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    /// The file cannot be read.
-    #[error("cannot read {path:?}: {reason}; `tandem verify` writes it anew")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The file is of other networks.
+    #[error("cannot read {path:?}: {reason}; `tandem verify` rewrites it")]
+    File { path: PathBuf, reason: String },
     #[error(
-        "{path:?} is of another graph of network {network:?}; run `tandem verify` on this folder again"
+        "{path:?} belongs to another graph of network {network:?}; run `tandem verify` on this folder \
+         again"
     )]
-    OtherGraphs {
-        /// The file.
-        path: PathBuf,
-        /// The network.
-        network: String,
-    },
-    /// The networks answer something else.
+    OtherGraphs { path: PathBuf, network: String },
     #[error(
-        "these engines fail their golden run on {device}: {what}. They are not to be driven with; \
-         build them again for this device, and run `tandem verify` there"
+        "these engines fail their golden run on {device}: {what}. Do not drive with them; build them \
+         again for this device and run `tandem verify` there"
     )]
     Failed {
-        /// Where they ran.
         device: String,
-        /// What is past its limit.
+        /// The output that exceeds its limit.
         what: String,
     },
-    /// The drive could not be made.
-    #[error("the golden run cannot be driven: {0}")]
+    #[error("the golden run cannot be repeated: {0}")]
     Record(#[source] Box<RecordError>),
 }
 
 impl GoldenRun {
-    /// Keeps what a reference answered to the first prompt of `inputs`, for networks that were within
-    /// `limits` of it.
+    /// Creates a golden run from the outputs of a reference for the first prompt of `inputs`, for
+    /// networks that were within `limits` of it.
     pub fn of(
         reference: &Recording,
         inputs: RecordingInputs,
         limits: Limits,
         graphs_sha256: BTreeMap<String, String>,
     ) -> Self {
-        let answers = Answers::of(reference);
+        let outputs = GoldenOutputs::of(reference);
         Self {
             format: FORMAT,
             graphs_sha256,
             seed: inputs.seed,
             limits,
-            prompt_tokens: answers.prompt_tokens,
-            keys: answers.keys,
-            values: answers.values,
-            routes: answers.routes,
-            waypoints: answers.waypoints,
+            prompt_tokens: outputs.prompt_tokens,
+            keys: outputs.keys,
+            values: outputs.values,
+            routes: outputs.routes,
+            waypoints: outputs.waypoints,
         }
     }
 
-    /// The golden run of an engine folder, if it has one.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or is of other networks than `networks`.
+    /// Reads the golden run of an engine folder, if it has one. Fails if the file cannot be read or
+    /// belongs to other networks.
     pub fn read(folder: &Path, networks: &Networks) -> Result<Option<Self>, GoldenError> {
         let path = folder.join(GOLDEN_FILE);
         let file = |reason: String| GoldenError::File { path: path.clone(), reason };
@@ -139,21 +122,19 @@ impl GoldenRun {
         Ok(Some(run))
     }
 
-    /// Drives `networks` where they are and holds their answers against the reference's.
-    ///
-    /// # Errors
-    /// If an answer is past its limit, or the networks cannot be driven.
+    /// Runs `networks` on their device and compares their outputs with the reference. Fails if an
+    /// output exceeds its limit or a network fails.
     pub fn pass(&self, networks: &Networks, tokenizer: Tokenizer) -> Result<(), GoldenError> {
         let inputs = RecordingInputs { seed: self.seed, prompts: 1 };
         let recording = record(networks, tokenizer, inputs, &mut || {})
             .map_err(|error| GoldenError::Record(Box::new(error)))?;
-        let found = self.excess(&Answers::of(&recording));
+        let found = self.excess(&GoldenOutputs::of(&recording));
         let failed = |what| GoldenError::Failed { device: networks.device.name(), what };
         found.map_or(Ok(()), |what| Err(failed(what)))
     }
 
-    /// The first answer that is past its limit, in words.
-    fn excess(&self, found: &Answers) -> Option<String> {
+    /// Describes the first output that exceeds its limit.
+    fn excess(&self, found: &GoldenOutputs) -> Option<String> {
         if found.prompt_tokens != self.prompt_tokens {
             let (found, expected) = (found.prompt_tokens, self.prompt_tokens);
             return Some(format!("the prompt has {found} tokens, the reference's {expected}"));
@@ -162,7 +143,7 @@ impl GoldenRun {
         let rows = [("keys", &found.keys, &self.keys), ("values", &found.values, &self.values)];
         for (what, found, expected) in rows {
             if (found.width, found.numbers.len()) != (expected.width, expected.numbers.len()) {
-                return Some(format!("the last layer's {what} are of another size"));
+                return Some(format!("{what} of the last layer have another size"));
             }
             let mut difference = Difference::default();
             difference.add(&found.numbers, &expected.numbers, expected.width);
@@ -171,8 +152,7 @@ impl GoldenRun {
             }
             if difference.min_cosine < limits.min_cosine {
                 return Some(format!(
-                    "{what} of the last layer have a cosine of {:.6} with the reference's, {} is \
-                     the limit",
+                    "{what} of the last layer have a cosine of {:.6} with the reference's, limit {}",
                     difference.min_cosine, limits.min_cosine
                 ));
             }
@@ -184,7 +164,7 @@ impl GoldenRun {
         for (what, found, expected) in points {
             let sizes = |ticks: &[Vec<f32>]| ticks.iter().map(Vec::len).collect::<Vec<_>>();
             if sizes(found) != sizes(expected) {
-                return Some(format!("{what} points are of another number"));
+                return Some(format!("the number of {what} points differs"));
             }
             let mut difference = PointDifference::default();
             found
@@ -196,7 +176,7 @@ impl GoldenRun {
             }
             if difference.max_relative > limits.max_point_distance {
                 return Some(format!(
-                    "a {what} point is {:.4} m off, {:.4} of its distance; {} is the limit",
+                    "a {what} point is {:.4} m off, {:.4} of its distance, limit {}",
                     difference.max_distance_m, difference.max_relative, limits.max_point_distance
                 ));
             }
@@ -205,8 +185,8 @@ impl GoldenRun {
     }
 }
 
-/// What stands at the ends of both chains.
-struct Answers {
+/// Outputs that a golden run compares.
+struct GoldenOutputs {
     prompt_tokens: usize,
     keys: Rows,
     values: Rows,
@@ -214,8 +194,8 @@ struct Answers {
     waypoints: Vec<Vec<f32>>,
 }
 
-impl Answers {
-    /// Of a recording's first prompt.
+impl GoldenOutputs {
+    /// Returns the outputs for the first prompt of a recording.
     fn of(recording: &Recording) -> Self {
         let prompt = &recording.prompts[0];
         let output = |network: usize, name: &str| -> Vec<&HostTensor> {
@@ -236,7 +216,7 @@ impl Answers {
     }
 }
 
-/// Some of the first `tokens` tokens of `[heads, capacity, width]`.
+/// Samples the first `tokens` tokens of a tensor `[heads, capacity, width]`.
 fn sampled(tensor: &HostTensor, tokens: usize) -> Rows {
     let [_, capacity, width] = tensor.shape()[..] else {
         unreachable!("keys and values have three axes")
@@ -256,15 +236,15 @@ fn sampled(tensor: &HostTensor, tokens: usize) -> Rows {
 mod tests {
     use super::*;
 
-    fn answers() -> Answers {
+    fn outputs() -> GoldenOutputs {
         let rows = |width| Rows { width, numbers: (1..=4 * width).map(|n| n as f32).collect() };
         let points = vec![vec![1.0, 0.0, 4.0, 3.0]; 2];
         let (keys, values) = (rows(3), rows(2));
-        Answers { prompt_tokens: 4, keys, values, routes: points.clone(), waypoints: points }
+        GoldenOutputs { prompt_tokens: 4, keys, values, routes: points.clone(), waypoints: points }
     }
 
     fn golden() -> GoldenRun {
-        let Answers { prompt_tokens, keys, values, routes, waypoints } = answers();
+        let GoldenOutputs { prompt_tokens, keys, values, routes, waypoints } = outputs();
         GoldenRun {
             format: FORMAT,
             graphs_sha256: BTreeMap::new(),
@@ -279,19 +259,19 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(change: impl FnOnce(&mut Answers), says: Option<&str>) {
-        let mut found = answers();
+    fn check(change: impl FnOnce(&mut GoldenOutputs), message: Option<&str>) {
+        let mut found = outputs();
         change(&mut found);
-        let said = golden().excess(&found);
-        match (said, says) {
+        let found = golden().excess(&found);
+        match (found, message) {
             (None, None) => {}
-            (Some(said), Some(says)) => assert!(said.contains(says), "{said}"),
-            (said, says) => panic!("{said:?} instead of {says:?}"),
+            (Some(found), Some(message)) => assert!(found.contains(message), "{found}"),
+            (found, message) => panic!("{found:?} instead of {message:?}"),
         }
     }
 
     #[test]
-    fn answers_within_the_limits_pass_and_others_are_named() {
+    fn outputs_within_limits_pass_and_others_are_named() {
         check(|_| {}, None);
         check(|found| found.routes[1][2] += 0.04, None);
         check(|found| found.routes[1][2] += 0.06, Some("a route point is 0.0600 m off, 0.0120 of"));
@@ -305,11 +285,11 @@ mod tests {
             Some("values of the last layer are"),
         );
         check(|found| found.prompt_tokens = 5, Some("5 tokens, the reference's 4"));
-        check(|found| drop(found.routes.pop()), Some("route points are of another number"));
+        check(|found| drop(found.routes.pop()), Some("the number of route points differs"));
     }
 
     #[test]
-    fn tokens_are_spread_over_the_prompt_and_the_last_is_one_of_them() {
+    fn tokens_are_evenly_spaced_up_to_the_last() {
         let numbers: Vec<f32> = (0..2 * 40).map(|n| n as f32).collect();
         let rows = sampled(&HostTensor::from_slice(&[2, 40, 1], &numbers), 33);
         assert_eq!(rows.numbers.len(), 2 * TOKENS);

@@ -1,38 +1,36 @@
-//! Camera frames as the two vision networks take them.
+//! Preprocessing of camera frames for the two vision networks.
 //!
-//! The understanding expert gets a frame halved in size and cut into patches; the BEV encoder gets
-//! its upper left part as planes. The release carries frames as floats in between; that chain gives
-//! every byte back, so it has no counterpart here.
+//! The vision tower receives a frame resized to half its size and cut into patches; the BEV encoder
+//! receives the upper left part. The AutoMoT release converts frames to floats in between, which
+//! reproduces every byte and is therefore omitted here.
 
 use super::image_jpeg::JpegRoundTrip;
 
-/// Width and height of a picture in pixels.
+/// Size of an image in pixels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Size {
-    /// Across.
     pub width: usize,
-    /// Down.
     pub height: usize,
 }
 
 impl Size {
-    /// Bytes of an RGB picture of this size.
+    /// Returns the number of bytes of an RGB image of this size.
     pub fn rgb_bytes(self) -> usize {
         3 * self.width * self.height
     }
 }
 
-/// Bits behind the binary point of the filter's weights. Pillow's number: a byte times a weight
-/// (which may exceed 1) still fits a 32-bit sum.
+/// Fractional bits of the filter's weights, as in Pillow: sums of bytes times weights (which
+/// may exceed 1) fit 32 bits.
 const WEIGHT_BITS: u32 = 22;
 
-/// Half width of the filter in output pixels.
+/// Half the width of the filter in output pixels.
 const LANCZOS_SUPPORT: f64 = 3.0;
 
-/// Shrinks pictures of one size to another with Pillow's `LANCZOS`, bit for bit.
+/// Resizes images from one size to another, bit-exact with Pillow's `LANCZOS`.
 ///
-/// Two passes, across and then down, with a picture of bytes in between. From 1024 × 512 to
-/// 512 × 256 it is 13 taps for 1.2 million values, 15 million multiplications.
+/// A horizontal and a vertical pass with an intermediate image of bytes. From 1024 × 512 to 512 ×
+/// 256 it has 13 taps for 1.2 million values, 15 million multiplications.
 pub struct Resizer {
     from: Size,
     to: Size,
@@ -45,7 +43,7 @@ pub struct Resizer {
     sums: Vec<i32>,
 }
 
-/// Where an output pixel reads: `count` input pixels from `first`, weights from `weight`.
+/// Inputs of an output pixel: `count` pixels from index `first`, with weights from index `weight`.
 #[derive(Clone, Copy)]
 struct Taps {
     first: usize,
@@ -54,12 +52,9 @@ struct Taps {
 }
 
 impl Resizer {
-    /// A resizer for pictures of size `from`.
-    ///
-    /// # Panics
-    /// If a size is zero.
+    /// Creates a resizer for images of size `from`. Panics if a size is zero.
     pub fn new(from: Size, to: Size) -> Self {
-        assert!(from.rgb_bytes() > 0 && to.rgb_bytes() > 0, "a picture without pixels");
+        assert!(from.rgb_bytes() > 0 && to.rgb_bytes() > 0, "an image without pixels");
         let mut weights = Vec::new();
         let across = lanczos_taps(from.width, to.width, &mut weights);
         let down = lanczos_taps(from.height, to.height, &mut weights);
@@ -74,12 +69,10 @@ impl Resizer {
         }
     }
 
-    /// Writes `rgb`, `[from.height, from.width, 3]`, to `resized`, `[to.height, to.width, 3]`.
-    ///
-    /// # Panics
-    /// If a picture does not have its size.
+    /// Resizes `rgb`, `[from.height, from.width, 3]`, into `resized`, `[to.height, to.width, 3]`.
+    /// Panics if an image has another size.
     pub fn resize(&mut self, rgb: &[u8], resized: &mut [u8]) {
-        assert_eq!(rgb.len(), self.from.rgb_bytes(), "the picture is not {:?}", self.from);
+        assert_eq!(rgb.len(), self.from.rgb_bytes(), "the image is not {:?}", self.from);
         assert_eq!(resized.len(), self.to.rgb_bytes(), "the result is not {:?}", self.to);
         let from_row = 3 * self.from.width;
         let to_row = 3 * self.to.width;
@@ -112,14 +105,14 @@ impl Resizer {
     }
 }
 
-/// One half, so that dropping the bits behind the point rounds.
+/// One half in fixed point, so that dropping the fractional bits rounds.
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
 fn to_byte(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }
 
-/// The taps of every output pixel along one axis; their weights are appended to `weights`.
+/// Returns the taps of every output pixel along one axis and appends their weights to `weights`.
 fn lanczos_taps(from: usize, to: usize, weights: &mut Vec<i32>) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
@@ -141,7 +134,7 @@ fn lanczos_taps(from: usize, to: usize, weights: &mut Vec<i32>) -> Vec<Taps> {
         .collect()
 }
 
-/// The windowed sinc.
+/// Evaluates the windowed sinc.
 fn lanczos(x: f64) -> f64 {
     let sinc = |x: f64| {
         let angle = x * std::f64::consts::PI;
@@ -154,54 +147,52 @@ fn lanczos(x: f64) -> f64 {
     }
 }
 
-/// How a frame is cut for the vision tower; the names are those of `preprocessor_config.json`.
+/// Patch layout of the vision tower, with the names of `preprocessor_config.json`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PatchLayout {
     /// Side of a patch, pixels.
     pub patch_size: usize,
-    /// Frames in a patch: a single frame is repeated this many times.
+    /// Number of frames in a patch, for which a single frame is repeated.
     pub temporal_patch_size: usize,
-    /// Side of the block of patches that becomes one image token.
+    /// Side of the block of patches that is merged to one image token, patches.
     pub merge_size: usize,
 }
 
 impl Default for PatchLayout {
-    /// Qwen3-VL's numbers.
+    /// Returns the values of Qwen3-VL.
     fn default() -> Self {
         Self { patch_size: 16, temporal_patch_size: 2, merge_size: 2 }
     }
 }
 
 impl PatchLayout {
-    /// Patches of a frame.
+    /// Returns the number of patches of a frame.
     pub fn patches(&self, size: Size) -> usize {
         (size.width / self.patch_size) * (size.height / self.patch_size)
     }
 
-    /// Values of a patch: channels × frames × rows × columns.
+    /// Returns the number of values of a patch: channels × frames × rows × columns.
     pub fn patch_values(&self) -> usize {
         3 * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
-    /// Rows and columns of image tokens of a frame.
+    /// Returns the rows and columns of image tokens of a frame.
     pub fn token_grid(&self, size: Size) -> [usize; 2] {
         let token = self.patch_size * self.merge_size;
         [size.height / token, size.width / token]
     }
 
-    /// Writes `rgb`, `[height, width, 3]`, as `patches`, f32 `[patches, 3 * frames * rows * columns]`
-    /// in −1 to 1. Patches come block by block (row of blocks, column, row inside, column inside),
-    /// so that consecutive ones merge to a token; a patch is channel by channel.
-    ///
-    /// # Panics
-    /// If the picture does not have `size`, `size` is not a whole number of blocks, or `patches`
-    /// has another length.
+    /// Converts `rgb`, `[height, width, 3]`, to `patches`, f32 `[patches, 3 * frames * rows *
+    /// columns]` in −1 to 1. Patches are ordered by block (row of blocks, column of blocks, row
+    /// inside, column inside), so that consecutive patches are merged to a token; a patch is
+    /// ordered by channel. Panics if the image does not have `size`, `size` is not divisible into
+    /// blocks, or `patches` has another length.
     pub fn write_patches(&self, rgb: &[u8], size: Size, patches: &mut [f32]) {
         let token = self.patch_size * self.merge_size;
-        assert_eq!(rgb.len(), size.rgb_bytes(), "the picture is not {size:?}");
+        assert_eq!(rgb.len(), size.rgb_bytes(), "the image is not {size:?}");
         assert!(
             size.width.is_multiple_of(token) && size.height.is_multiple_of(token),
-            "{size:?} is not a whole number of blocks of {token} pixels"
+            "{size:?} is not divisible into blocks of {token} pixels"
         );
         assert_eq!(patches.len(), self.patches(size) * self.patch_values(), "patches of {size:?}");
         let [block_rows, block_columns] = self.token_grid(size);
@@ -220,7 +211,7 @@ impl PatchLayout {
         }
     }
 
-    /// Writes the patch whose upper left pixel is at row `top`, column `left`.
+    /// Writes the patch whose upper left pixel is at row `top` and column `left`.
     fn write_patch(&self, rgb: &[u8], size: Size, [top, left]: [usize; 2], patch: &mut [f32]) {
         let plane_len = self.patch_size * self.patch_size;
         for (channel, frames) in
@@ -241,18 +232,16 @@ impl PatchLayout {
     }
 }
 
-/// Rescaling by 1/255, mean 0.5 and deviation 0.5 in one step, as the processor fuses them.
+/// Combines rescaling by 1/255 and normalization with mean 0.5 and deviation
+/// 0.5, as the processor does.
 fn normalize(byte: u8) -> f32 {
     (f32::from(byte) - 127.5) / 127.5
 }
 
 /// Copies the upper left part of `rgb`, `[height, width, 3]`, to `cropped`,
 /// `[part.height, part.width, 3]`.
-///
-/// # Panics
-/// If a picture does not have its size or the part is larger than the whole.
 fn crop(rgb: &[u8], size: Size, part: Size, cropped: &mut [u8]) {
-    assert_eq!(rgb.len(), size.rgb_bytes(), "the picture is not {size:?}");
+    assert_eq!(rgb.len(), size.rgb_bytes(), "the image is not {size:?}");
     assert!(part.width <= size.width && part.height <= size.height, "{part:?} of {size:?}");
     assert_eq!(cropped.len(), part.rgb_bytes(), "the part is not {part:?}");
     let rows = rgb.chunks_exact(3 * size.width);
@@ -261,33 +250,30 @@ fn crop(rgb: &[u8], size: Size, part: Size, cropped: &mut [u8]) {
     }
 }
 
-/// How a frame is prepared for the BEV encoder.
+/// Preprocessing parameters of the BEV encoder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BevFrameConfig {
-    /// The camera's (`camera_width`, `camera_height` of `bev_config.json`).
+    /// Size of the camera image (`camera_width`, `camera_height` of `bev_config.json`).
     pub camera: Size,
-    /// The upper left part that the encoder sees (`cropped_width`, `cropped_height`).
+    /// Size of the upper left part that the encoder receives (`cropped_width`, `cropped_height`).
     pub cropped: Size,
-    /// Quality of the JPEG file that the frame goes through, or `None` to leave it as it is. The
-    /// release's is 95.
+    /// Quality of the JPEG round trip, 95 in the release; `None` disables it.
     pub jpeg_quality: Option<u8>,
 }
 
-/// Prepares frames for the BEV encoder.
+/// Preprocesses frames for the BEV encoder.
 pub struct BevFrame {
     config: BevFrameConfig,
     jpeg: Option<JpegRoundTrip>,
-    /// `[cropped.height, camera.width, 3]`, what JPEG leaves.
+    /// `[cropped.height, camera.width, 3]`, output of the JPEG round trip.
     decoded: Vec<u8>,
-    /// `[cropped.height, cropped.width, 3]`, if the part is narrower than the camera.
+    /// `[cropped.height, cropped.width, 3]`, if the part is narrower than the camera image.
     cropped: Vec<u8>,
 }
 
 impl BevFrame {
-    /// Allocates what a frame needs.
-    ///
-    /// # Panics
-    /// If the part is larger than the camera's picture or the quality is not 1 to 100.
+    /// Allocates the buffers. Panics if the part is larger than the camera image or
+    /// the quality is not 1 to 100.
     pub fn new(config: BevFrameConfig) -> Self {
         let BevFrameConfig { camera, cropped, jpeg_quality } = config;
         assert!(cropped.width <= camera.width, "{cropped:?} of {camera:?}");
@@ -297,14 +283,12 @@ impl BevFrame {
         Self { config, jpeg, decoded: vec![0; decoded], cropped: vec![0; narrow] }
     }
 
-    /// The encoder's picture of `rgb`, `[camera.height, camera.width, 3]`: u8
-    /// `[cropped.height, cropped.width, 3]`, in the camera's own memory if the part is whole rows.
-    ///
-    /// # Panics
-    /// If a picture does not have its size.
+    /// Returns the encoder's image of `rgb`, `[camera.height, camera.width, 3]`: u8
+    /// `[cropped.height, cropped.width, 3]`, a slice of `rgb` if possible. Panics
+    /// if `rgb` has another size.
     pub fn picture<'a>(&'a mut self, rgb: &'a [u8]) -> &'a [u8] {
         let BevFrameConfig { camera, cropped, .. } = self.config;
-        assert_eq!(rgb.len(), camera.rgb_bytes(), "the picture is not {camera:?}");
+        assert_eq!(rgb.len(), camera.rgb_bytes(), "the image is not {camera:?}");
         let upper = Size { width: camera.width, height: cropped.height };
         let rows = match &mut self.jpeg {
             Some(jpeg) => {
@@ -326,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flat_picture_stays_flat() {
+    fn uniform_image_stays_uniform() {
         let mut resizer =
             Resizer::new(Size { width: 40, height: 22 }, Size { width: 20, height: 11 });
         let mut resized = vec![0; 3 * 20 * 11];
@@ -335,13 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_become_minus_one_to_one() {
+    fn bytes_are_normalized_to_minus_one_to_one() {
         assert_eq!(normalize(0), -1.0);
         assert_eq!(normalize(255), 1.0);
     }
 
     #[test]
-    fn the_bev_frame_is_the_upper_left_part_with_and_without_jpeg() {
+    fn bev_frame_is_upper_left_part_with_and_without_jpeg() {
         let camera = Size { width: 32, height: 32 };
         let cropped = Size { width: 20, height: 16 };
         let rgb: Vec<u8> = (0..camera.rgb_bytes()).map(|index| (index / 96 * 8) as u8).collect();
@@ -355,12 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn whole_rows_stay_where_the_camera_put_them() {
+    fn full_width_part_is_not_copied() {
         let camera = Size { width: 32, height: 32 };
         let cropped = Size { width: 32, height: 16 };
         let rgb = vec![7; camera.rgb_bytes()];
         let mut frame = BevFrame::new(BevFrameConfig { camera, cropped, jpeg_quality: None });
-        let picture = frame.picture(&rgb);
-        assert_eq!((picture.as_ptr(), picture.len()), (rgb.as_ptr(), cropped.rgb_bytes()));
+        let image = frame.picture(&rgb);
+        assert_eq!((image.as_ptr(), image.len()), (rgb.as_ptr(), cropped.rgb_bytes()));
     }
 }

@@ -1,73 +1,73 @@
-//! The understanding expert's layers, in one network or several that run one after the other.
+//! Layers of the understanding expert, in one network or in several that run in sequence.
 
-use super::lane::Lane;
 use super::networks::{self, NetworksError};
 use super::prompt_buffers::{MARKS, Prompt, zeros};
 use super::stages;
+use super::timed_stream::TimedStream;
 use crate::device::{Device, DeviceError, DeviceTensor, DeviceView, DeviceViewMut, Graph, Stream};
 use crate::engine::{Engine, MAX_TENSORS, RunError, Session};
 use crate::kv_cache::{KvWriter, Slot};
-use crate::model::{ModelError, Turns};
+use crate::model::{LaunchGate, ModelError};
 use crate::timing::StageSpans;
 use arrayvec::ArrayVec;
 use std::sync::Arc;
 use tandem_export::automot::names::{PROBE, understanding as names};
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// The layers of the expert, in the networks that they are divided among.
+/// The layers of the expert, divided among one or several networks.
 pub(super) struct LayerGroups {
     groups: Vec<LayerGroup>,
-    /// Hidden states: what the group before gave, and what the next one will take. They change
-    /// places from group to group; without a second group there are none.
+    /// Hidden states: output of the previous group and input of the next one, swapped after each
+    /// group. `None` with one group.
     hidden: Option<[DeviceTensor; 2]>,
 }
 
-/// Some of the layers.
+/// Consecutive layers in one network.
 struct LayerGroup {
     session: Box<dyn Session>,
-    /// Where its inputs come from, in the order of its contract.
+    /// Sources of its inputs in the order of the contract.
     inputs: ArrayVec<GroupInput, { networks::understanding::INPUTS.len() }>,
-    /// Keys and values that it writes.
+    /// Number of keys and values that it writes.
     written: usize,
-    /// Whether it hands hidden states to a next group.
-    hands_over: bool,
-    /// Its run into the slot of this number, captured.
+    /// True if another group reads its hidden states.
+    is_followed: bool,
+    /// Captured runs by slot index.
     graphs: Vec<Option<Arc<dyn Graph>>>,
 }
 
 #[derive(Clone, Copy)]
 enum GroupInput {
-    /// The input of this number that a prompt is laid out in.
+    /// Index of an input of the prompt.
     Prompt(usize),
-    /// Hidden states of the group before.
+    /// Hidden states of the previous group.
     Hidden,
 }
 
 impl LayerGroups {
-    /// Sessions of engines that were checked against each other, and all memory between them.
+    /// Creates sessions of engines with matching contracts, and the memory between them.
     pub(super) fn new(
         device: &dyn Device,
         engines: &[Arc<dyn Engine>],
     ) -> Result<Self, NetworksError> {
         let is_hidden = |spec: &&TensorSpec| spec.name.starts_with(names::HIDDEN);
-        let handed = engines[0].contract().outputs.iter().find(is_hidden);
+        let hidden = engines[0].contract().outputs.iter().find(is_hidden);
         let groups = engines.iter().map(|engine| LayerGroup::new(Arc::clone(engine))).collect();
         let pair = |spec| Ok::<_, DeviceError>([zeros(device, spec)?, zeros(device, spec)?]);
-        Ok(Self { groups, hidden: handed.map(pair).transpose()? })
+        Ok(Self { groups, hidden: hidden.map(pair).transpose()? })
     }
 
-    /// Captures every group's run into `slot`.
+    /// Captures the run of every group into `slot`.
     pub(super) fn prepare(
         &mut self,
-        lane: &Lane<MARKS>,
+        timed_stream: &TimedStream<MARKS>,
         prompt: &Prompt,
         slot: &mut Slot,
     ) -> Result<(), ModelError> {
         let index = slot.index();
         self.for_each(slot, |group, before, outputs| {
             let Some(runs_before) = group.session.runs_before_capture() else { return Ok(()) };
-            let graph = lane.capture(runs_before, |lane| {
-                Ok(group.enqueue(&prompt.views(), before, outputs, lane.stream())?)
+            let graph = timed_stream.capture(runs_before, |timed_stream| {
+                Ok(group.enqueue(&prompt.views(), before, outputs, timed_stream.stream())?)
             })?;
             if group.graphs.len() <= index {
                 group.graphs.resize(index + 1, None);
@@ -77,35 +77,35 @@ impl LayerGroups {
         })
     }
 
-    /// Writes keys and values of all layers, group by group. Does not allocate.
+    /// Runs all groups, which write the keys and values of all layers. Does not allocate.
     pub(super) fn run(
         &mut self,
         prompt: &Prompt,
         writer: &mut KvWriter,
-        lane: &Lane<MARKS>,
-        turns: &dyn Turns,
+        timed_stream: &TimedStream<MARKS>,
+        gate: &dyn LaunchGate,
         spans: &mut StageSpans,
     ) -> Result<(), ModelError> {
         let is_divided = self.groups.len() > 1;
         let index = writer.slot().index();
         self.for_each(writer.slot_mut(), |group, before, outputs| {
-            turns.wait();
-            lane.mark(0)?;
+            gate.wait();
+            timed_stream.mark(0)?;
             match group.graphs.get(index).and_then(Option::as_ref) {
-                Some(graph) => lane.stream().launch(graph)?,
-                None => group.enqueue(&prompt.views(), before, outputs, lane.stream())?,
+                Some(graph) => timed_stream.stream().launch(graph)?,
+                None => group.enqueue(&prompt.views(), before, outputs, timed_stream.stream())?,
             }
-            lane.mark(1)?;
-            lane.reach(1)?;
+            timed_stream.mark(1)?;
+            timed_stream.wait_for(1)?;
             if is_divided {
-                lane.note(stages::UNDERSTANDING_GROUP, 0, spans);
+                timed_stream.record_span(stages::UNDERSTANDING_GROUP, 0, spans);
             }
             Ok(())
         })
     }
 
-    /// Shows each group in turn the hidden states that it takes and what it writes: keys, values, and
-    /// its own hidden states if another group follows.
+    /// Calls `work` for each group with its input hidden states and its outputs: keys, values and,
+    /// if another group follows, hidden states.
     fn for_each(
         &mut self,
         slot: &mut Slot,
@@ -125,7 +125,7 @@ impl LayerGroups {
             };
             let mut outputs: ArrayVec<DeviceViewMut<'_>, MAX_TENSORS> =
                 prefix.by_ref().take(group.written).map(DeviceTensor::view_mut).collect();
-            outputs.extend(after.filter(|_| group.hands_over).map(DeviceTensor::view_mut));
+            outputs.extend(after.filter(|_| group.is_followed).map(DeviceTensor::view_mut));
             work(group, before, &outputs)?;
             drop(outputs);
             hidden = hidden.map(|(before, after)| (after, before));
@@ -142,18 +142,19 @@ impl LayerGroup {
             let place = names.iter().position(|name| *name == spec.name);
             place.map_or(GroupInput::Hidden, GroupInput::Prompt)
         };
-        let hands_over = outputs.iter().any(|spec| spec.name.starts_with(names::HIDDEN));
+        let is_followed = outputs.iter().any(|spec| spec.name.starts_with(names::HIDDEN));
         let real = outputs.iter().filter(|spec| !spec.name.starts_with(PROBE)).count();
         Self {
             inputs: inputs.iter().map(source).collect(),
-            written: real - usize::from(hands_over),
-            hands_over,
+            written: real - usize::from(is_followed),
+            is_followed,
             graphs: Vec::new(),
             session: engine.session(),
         }
     }
 
-    /// Hands a run of these layers to `stream`: takes hidden states from `before` and writes `outputs`.
+    /// Enqueues a run of these layers, which reads hidden states from
+    /// `before` and writes `outputs`.
     fn enqueue(
         &mut self,
         prompt: &[DeviceView<'_>],
@@ -167,7 +168,7 @@ impl LayerGroup {
             .map(|input| match input {
                 GroupInput::Prompt(place) => prompt[*place],
                 GroupInput::Hidden => {
-                    before.expect("groups that take hidden states follow one").view()
+                    before.expect("a group with hidden inputs follows another").view()
                 }
             })
             .collect();

@@ -1,15 +1,15 @@
-//! LiDAR returns as the BEV encoder's histogram.
+//! LiDAR histogram of the BEV encoder.
 //!
-//! At 20 ticks a second the sensor delivers half a revolution per tick. The half before is kept in
-//! the ego frame of its own tick, moved along with the filtered poses, and both are counted.
+//! At 20 ticks per second the sensor delivers half a revolution per tick. The previous half is kept
+//! in the ego frame of its tick and transformed by the filtered poses; both halves are counted.
 
 use crate::scene::{LidarSpec, LidarSweep, Pose, wrap_angle};
 use glam::DVec2;
 
-/// A place in an ego frame: x forward, y right, z up, meters.
+/// A point in an ego frame: x forward, y right, z up, meters.
 pub type EgoPoint = [f64; 3];
 
-/// Grid and limits of the histogram; the names in parentheses are those of `bev_config.json`.
+/// Grid and limits of the histogram. Names in parentheses are keys of `bev_config.json`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct HistogramConfig {
     /// Rear and front edge of the grid (`min_x`, `max_x`), meters.
@@ -18,18 +18,18 @@ pub struct HistogramConfig {
     pub y_range_m: [f64; 2],
     /// Cells per meter (`pixels_per_meter`).
     pub cells_per_meter: f64,
-    /// Points of one cell that make it full (`hist_max_per_pixel`).
+    /// Number of points at which a cell is saturated (`hist_max_per_pixel`).
     pub full_cell_points: u32,
-    /// Points above this height, and only they, are obstacles (`lidar_split_height`), meters.
+    /// Height above which points are obstacles (`lidar_split_height`), meters.
     pub split_height_m: f64,
-    /// Points from this height on are dropped (`max_height_lidar`), meters.
+    /// Height from which on points are dropped (`max_height_lidar`), meters.
     pub max_height_m: f64,
-    /// Whether a channel of the points that are not obstacles comes first (`use_ground_plane`).
+    /// Adds a first channel with the points that are not obstacles (`use_ground_plane`).
     pub ground_plane: bool,
 }
 
 impl Default for HistogramConfig {
-    /// The release's numbers.
+    /// Returns the values of the AutoMoT release.
     fn default() -> Self {
         Self {
             x_range_m: [-32.0, 32.0],
@@ -44,7 +44,7 @@ impl Default for HistogramConfig {
 }
 
 impl HistogramConfig {
-    /// `[channels, y cells, x cells]`.
+    /// Returns the shape `[channels, y cells, x cells]`.
     pub fn shape(&self) -> [usize; 3] {
         let cells = |[low, high]: [f64; 2]| ((high - low) * self.cells_per_meter) as usize;
         [1 + usize::from(self.ground_plane), cells(self.y_range_m), cells(self.x_range_m)]
@@ -52,13 +52,13 @@ impl HistogramConfig {
 }
 
 impl HistogramConfig {
-    /// Whether a point at height `z` counts at all. Most returns are ground and do not.
+    /// Returns true if a point at height `z` is counted; most points are ground and are not.
     fn counts(&self, z: f64) -> bool {
         z < self.max_height_m && (z > self.split_height_m || self.ground_plane)
     }
 }
 
-/// `ego_from_sensor` of a mounted sensor.
+/// Transform `ego_from_sensor` of a mounted sensor.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Mount {
     sin: f64,
@@ -67,13 +67,13 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// The mount that `spec` declares.
+    /// Returns the mount of a sensor.
     pub fn new(spec: &LidarSpec) -> Self {
         let (sin, cos) = spec.yaw_rad.sin_cos();
         Self { sin, cos, position_m: spec.position_m }
     }
 
-    /// A return in the ego frame; its intensity is dropped.
+    /// Transforms a LiDAR return to the ego frame and drops its intensity.
     pub fn ego_from_sensor(&self, point: [f32; 4]) -> EgoPoint {
         let [x, y, z, _] = point.map(f64::from);
         let [mount_x, mount_y, mount_z] = self.position_m;
@@ -81,34 +81,34 @@ impl Mount {
     }
 }
 
-/// Moves points of one ego frame to a later one, as the release does; both poses are
-/// `world_from_ego`.
+/// Transforms points from one ego frame to a later one as the release does; both
+/// poses are `world_from_ego`.
 ///
-/// The release takes the way driven, in the *later* frame, off the point before it turns the
-/// point. A rigid motion would turn first; the model is trained on this one, and within a tick of
-/// 0.05 s the two differ by the way driven times the angle turned, some centimeters at most.
+/// The release adds the translation, expressed in the *later* frame, before it rotates the point. A
+/// rigid transform would rotate first. The model is trained on this variant; within a tick of 0.05
+/// s the two differ by the distance driven times the angle turned, some centimeters at most.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Alignment {
     driven: DVec2,
-    /// Unit vector along the later frame's x axis, in the earlier frame.
+    /// Unit vector of the later frame's x axis in the earlier frame.
     forward: DVec2,
 }
 
 impl Alignment {
-    /// From the `previous` ego frame to the `current` one.
+    /// Returns the transform from the `previous` ego frame to the `current` one.
     pub fn new(previous: &Pose, current: &Pose) -> Self {
         let turned = Pose::new(0.0, 0.0, wrap_angle(current.yaw_rad - previous.yaw_rad));
         Self { driven: current.inverse_apply(previous.position), forward: turned.forward() }
     }
 
-    /// The point in the current frame.
+    /// Transforms a point to the current frame.
     pub fn apply(&self, [x, y, z]: EgoPoint) -> EgoPoint {
         let offset = DVec2::new(x, y) + self.driven;
         [offset.dot(self.forward), offset.dot(self.forward.perp()), z]
     }
 }
 
-/// Counts points into cells.
+/// Counts points per cell.
 pub struct Histogram {
     config: HistogramConfig,
     x: Axis,
@@ -116,7 +116,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// A histogram whose cell edges are computed here, once.
+    /// Creates a histogram and computes its cell edges.
     pub fn new(config: HistogramConfig) -> Self {
         let [_, rows, columns] = config.shape();
         let x = Axis::new(config.x_range_m, columns, config.cells_per_meter);
@@ -124,12 +124,9 @@ impl Histogram {
         Self { config, x, y }
     }
 
-    /// Counts `points` into `cells`, `[channels, y cells, x cells]`: 1 means a full cell.
-    ///
-    /// Cells are half-open, except that the last one of each axis holds its far edge, too.
-    ///
-    /// # Panics
-    /// If `cells` does not have the [shape](HistogramConfig::shape) of the configuration.
+    /// Counts `points` into `cells`, `[channels, y cells, x cells]`, where 1 is a saturated cell.
+    /// Cells are half-open, except the last one of each axis, which includes its upper edge. Panics
+    /// if `cells` does not have the [shape](HistogramConfig::shape) of the configuration.
     pub fn write(&self, points: impl IntoIterator<Item = EgoPoint>, cells: &mut [f32]) {
         let [channels, rows, columns] = self.config.shape();
         assert_eq!(cells.len(), channels * rows * columns, "the histogram has another shape");
@@ -142,8 +139,8 @@ impl Histogram {
             let channel = if z > self.config.split_height_m { channels - 1 } else { 0 };
             if let (Some(row), Some(column)) = (self.y.cell(y), self.x.cell(x)) {
                 let value = &mut cells[(channel * rows + row) * columns + column];
-                // The count that this part of a full cell stands for, one more, and back: exact for
-                // any count that a byte holds, and no second pass over cells that nothing fell into.
+                // Converts to a count, increments it and converts back: exact for any count up to
+                // 255, and saves a second pass over all cells.
                 let count = (*value * full + 0.5) as u32 + 1;
                 *value = (count as f32).min(full) / full;
             }
@@ -155,7 +152,7 @@ impl Histogram {
 struct Axis {
     low: f64,
     per_meter: f64,
-    /// One more than there are cells.
+    /// One more than the number of cells.
     edges: Vec<f64>,
 }
 
@@ -165,13 +162,13 @@ impl Axis {
         Self { low, per_meter, edges }
     }
 
-    /// The cell of `value`, or `None` outside.
+    /// Returns the cell of `value`, or `None` outside the grid.
     fn cell(&self, value: f64) -> Option<usize> {
         let cells = self.edges.len() - 1;
         if !(self.low..=self.edges[cells]).contains(&value) {
             return None;
         }
-        // Rounding in the difference may end one cell too high or too low: the edges decide.
+        // Rounding of the difference may be off by one cell; the edges decide.
         let guess = (((value - self.low) * self.per_meter) as usize).min(cells - 1);
         if value < self.edges[guess] {
             Some(guess - 1)
@@ -183,22 +180,23 @@ impl Axis {
     }
 }
 
-/// The last two half sweeps.
+/// The two latest half sweeps.
 pub struct SweepPair {
     mount: Mount,
     histogram: Histogram,
-    /// Those points of the half sweeps that count.
+    /// Counted points of the half sweeps.
     current: Vec<EgoPoint>,
     previous: Vec<EgoPoint>,
     previous_pose: Option<Pose>,
     dropped_points: u64,
 }
 
-/// Returns that one tick may bring: half a revolution of CARLA's sensor has at most 30 000 rays.
+/// Maximum number of LiDAR returns per tick; half a revolution of CARLA's
+/// sensor has at most 30 000 rays.
 pub const MAX_POINTS_PER_TICK: usize = 32_768;
 
 impl SweepPair {
-    /// No sweep yet; the memory for both is allocated here.
+    /// Allocates the memory of two half sweeps.
     pub fn new(mount: &LidarSpec, config: HistogramConfig) -> Self {
         let room = || Vec::with_capacity(MAX_POINTS_PER_TICK);
         Self {
@@ -211,17 +209,15 @@ impl SweepPair {
         }
     }
 
-    /// Takes the half sweep of this tick and writes the histogram of it and the one before, in the
-    /// ego frame of `world_from_ego`. The first sweep stands alone.
-    ///
-    /// # Panics
-    /// If `histogram` does not have the [shape](HistogramConfig::shape) of the configuration.
+    /// Adds the half sweep of this tick and writes the histogram of it and the previous one, if
+    /// any, in the ego frame of `world_from_ego`. Panics if `histogram` does not have the
+    /// [shape](HistogramConfig::shape) of the configuration.
     pub fn push(&mut self, sweep: &LidarSweep, world_from_ego: &Pose, histogram: &mut [f32]) {
-        let taken = sweep.points.len().min(MAX_POINTS_PER_TICK);
-        self.dropped_points += (sweep.points.len() - taken) as u64;
+        let used = sweep.points.len().min(MAX_POINTS_PER_TICK);
+        self.dropped_points += (sweep.points.len() - used) as u64;
         self.current.clear();
         let mount_z = self.mount.position_m[2];
-        let counting = sweep.points[..taken]
+        let counting = sweep.points[..used]
             .iter()
             .filter(|point| self.histogram.config.counts(f64::from(point[2]) + mount_z));
         self.current.extend(counting.map(|&point| self.mount.ego_from_sensor(point)));
@@ -233,7 +229,8 @@ impl SweepPair {
         self.previous_pose = Some(*world_from_ego);
     }
 
-    /// Returns beyond [`MAX_POINTS_PER_TICK`], over all ticks.
+    /// Returns the number of LiDAR returns dropped because of
+    /// [`MAX_POINTS_PER_TICK`], over all ticks.
     pub fn dropped_points(&self) -> u64 {
         self.dropped_points
     }
@@ -244,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_edge_belongs_to_the_cell_that_it_opens_and_the_far_edge_to_the_last() {
+    fn edge_belongs_to_next_cell_and_upper_edge_to_last() {
         let check = |value, expected| {
             let axis = Axis::new([-32.0, 32.0], 256, 4.0);
             assert_eq!(axis.cell(value), expected, "{value}");
@@ -260,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ground_comes_first_where_it_is_wanted() {
+    fn ground_channel_comes_first() {
         let config = HistogramConfig { ground_plane: true, ..HistogramConfig::default() };
         let mut histogram = vec![0.0; 2 * 256 * 256];
         Histogram::new(config).write([[0.0, 0.0, 0.2], [0.0, 0.0, 0.3]], &mut histogram);
@@ -269,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_half_before_stays_where_it_was_in_the_world() {
+    fn previous_half_stays_fixed_in_world() {
         let mount = LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: 0.0 };
         let mut pair = SweepPair::new(&mount, HistogramConfig::default());
         let mut histogram = vec![0.0; 256 * 256];

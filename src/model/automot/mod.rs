@@ -1,16 +1,16 @@
-//! AutoMoT: its networks, and what surrounds them exactly as in the release.
+//! AutoMoT: its networks, and the same pre- and postprocessing as in the AutoMoT release.
 //!
-//! [`AutomotUnderstanding`] is the slow expert, [`AutomotAction`] the fast one; the other modules are
-//! prompt and tokens, camera and LiDAR preparation, and the route planner that picks the target
-//! points. Everything that runs at every tick writes into memory that its caller owns.
+//! [`AutomotUnderstanding`] is the slow expert, [`AutomotAction`] the fast one. The other modules
+//! are prompt and tokens, camera and LiDAR preprocessing, and the route planner that selects target
+//! points. Code that runs at every tick writes into memory owned by its caller.
 
 pub mod accuracy;
 mod action;
 mod family;
+mod finite;
 pub mod golden;
 pub mod image;
 mod image_jpeg;
-mod lane;
 mod layer_groups;
 pub mod lidar;
 pub mod networks;
@@ -23,16 +23,16 @@ pub mod recording;
 mod sensors;
 mod sizes;
 pub mod stages;
+mod timed_stream;
 pub mod tokenizer;
 pub mod tokens;
 mod understanding;
 mod vision_tower;
-mod whole;
 
 pub use action::{AutomotAction, Positions};
 pub use family::Automot;
 pub use networks::{Networks, NetworksError};
-pub use options::{AutomotOptions, Heuristics, Parity};
+pub use options::{AutomotOptions, Heuristics, ReferenceBehavior};
 pub use perception::{AutomotInputs, AutomotPerception, AutomotReadings, PerceptionOptions};
 pub use sensors::{CAMERA, LIDAR, sensors};
 pub use understanding::{AutomotUnderstanding, SetupError, UnderstandingOptions};

@@ -1,11 +1,10 @@
-//! The networks of AutoMoT, checked against each other and loaded.
+//! Loads the networks of AutoMoT and checks that they match each other.
 //!
-//! The understanding expert is one network or several, the groups that its layers are divided among;
-//! everything here takes it as a list of one or more. Names of tensors come from
-//! [`tandem_export::automot::names`].
+//! The understanding expert is a list of one or more networks, the groups of its layers. Names of
+//! tensors are defined in [`tandem_export::automot::names`].
 
 use super::{sizes, stages};
-use crate::device::{Device, DeviceError, HostDevice, Lanes};
+use crate::device::{Device, DeviceError, ExpertStreams, HostDevice};
 use crate::engine::{
     Backend, Engine, EngineFolderError, LoadError, NetworkFile, NetworkFileError, Rebuild,
     read_network,
@@ -22,46 +21,37 @@ use tandem_export::contract::{Contract, SizesError, TensorSpec, by_name};
 use tandem_export::folder::Summary;
 use tandem_files::shortened;
 
-/// Engines whose shapes fit each other.
+/// Engines with matching shapes.
 #[derive(Clone)]
 pub struct Networks {
-    /// Vision tower.
     pub vision: Arc<dyn Engine>,
-    /// Understanding expert: its layer groups in order, or one engine of all layers.
+    /// Layer groups in order, or one engine with all layers.
     pub understanding: Vec<Arc<dyn Engine>>,
-    /// BEV encoder.
     pub bev: Arc<dyn Engine>,
-    /// Action expert.
     pub action: Arc<dyn Engine>,
-    /// Layout of a prefix.
     pub prefix: Layout,
-    /// Where they run.
     pub device: Arc<dyn Device>,
-    /// Its streams: of the BEV encoder and the action expert, and of the vision tower and the
-    /// understanding expert.
-    pub lanes: Lanes,
+    /// The fast stream runs the BEV encoder and the action expert, the slow stream the vision tower
+    /// and the understanding expert.
+    pub streams: ExpertStreams,
 }
 
-/// Contracts of the networks of a folder, which fit each other.
+/// Matching contracts of the networks of a folder.
 pub struct Contracts {
-    /// Vision tower.
     pub vision: Contract,
-    /// Understanding expert: its layer groups in order, or one network of all layers.
+    /// Layer groups in order, or one network with all layers.
     pub understanding: Vec<Contract>,
-    /// BEV encoder.
     pub bev: Contract,
-    /// Action expert.
     pub action: Contract,
 }
 
-/// Which layers of the understanding expert a network has.
+/// Layers of the understanding expert in a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LayerGroup {
-    /// Number of the group, from 0.
+    /// Index of the group.
     pub group: usize,
-    /// Groups in all.
+    /// Number of groups.
     pub groups: usize,
-    /// Its first layer.
     pub first_layer: usize,
 }
 
@@ -72,164 +62,128 @@ impl std::fmt::Display for LayerGroup {
     }
 }
 
-/// The networks of a folder cannot drive.
+/// Error returned for unusable networks of a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworksError {
-    /// A file cannot be read.
     #[error(transparent)]
     File(#[from] NetworkFileError),
-    /// An engine folder cannot be used.
     #[error(transparent)]
     EngineFolder(#[from] EngineFolderError),
-    /// A network cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The device fails, or has no memory left.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A network lacks a tensor, or has it at another place.
+    /// Names or order of a network's tensors are not those of AutoMoT.
     #[error(
-        "network {network:?} of {folder:?} is not AutoMoT's: its {what}s begin {found:?}, AutoMoT's are {expected:?}"
+        "network {network:?} of {folder:?} is not a network of AutoMoT: its {what}s are {found:?}, expected {expected:?}"
     )]
     Tensors {
-        /// The network.
         network: String,
-        /// The folder.
         folder: PathBuf,
         /// "input" or "output".
         what: &'static str,
-        /// AutoMoT's.
         expected: Vec<String>,
-        /// The contract's.
         found: Vec<String>,
     },
-    /// Two networks do not fit each other.
     #[error(
-        "the networks of this folder do not fit each other: {from} gives {given} as {tensor:?}, {to} \
-         takes {taken}; they come from different exports, or from a checkpoint whose parts were not \
-         trained together"
+        "the networks of this folder do not match: {from} outputs {given} as {tensor:?}, {to} expects \
+         {taken}; they are from different exports, or from a checkpoint whose parts were not trained \
+         together"
     )]
-    Misfit {
-        /// The producing network.
+    Mismatch {
+        /// Network with the output.
         from: String,
-        /// The consuming network.
+        /// Network with the input.
         to: String,
-        /// The tensor.
         tensor: String,
-        /// Type and shape produced.
+        /// Type and shape of the output.
         given: Box<str>,
-        /// Type and shape consumed.
+        /// Type and shape of the input.
         taken: Box<str>,
     },
-    /// The export has no understanding expert, or groups with a gap.
     #[error(
-        "{folder:?} was exported with {found:?} as understanding expert; that is neither one network \
-         \"understanding\" nor groups \"understanding.0\", \"understanding.1\" … without a gap: export \
+        "{folder:?} was exported with {found:?} as understanding expert; expected one network \
+         \"understanding\" or groups \"understanding.0\", \"understanding.1\" … without a gap: export \
          the checkpoint again"
     )]
     GroupNames {
-        /// The folder.
         folder: PathBuf,
-        /// Networks of the expert that the summary lists.
+        /// Networks of the expert in the summary.
         found: Vec<String>,
     },
-    /// There is a network file that the export did not write.
     #[error(
-        "{path:?} is not of the export that it lies beside, whose networks are {expected:?}; remove \
+        "{path:?} does not belong to the export in this folder, whose networks are {expected:?}; remove \
          it, or export the checkpoint again"
     )]
     Extra {
-        /// The file.
         path: PathBuf,
-        /// Networks that the summary lists.
+        /// Networks in the summary.
         expected: Vec<String>,
     },
-    /// A layer group has other layers than its place asks for.
     #[error(
-        "network {network:?} of {folder:?} is {found}, in its place belongs {expected}: it comes from \
-         another export; export the checkpoint again"
+        "network {network:?} of {folder:?} is {found}, expected {expected}: it is from another export; \
+         export the checkpoint again"
     )]
     Group {
-        /// The network.
         network: String,
-        /// The folder.
         folder: PathBuf,
-        /// What the contract says, in words.
+        /// Layer group of the contract as text.
         found: String,
-        /// What it would have to be.
         expected: LayerGroup,
     },
-    /// Two groups take the same tensor in different shapes.
     #[error(
-        "network {network:?} takes {found} as {tensor:?}, the first group takes {expected}: \
-         the two come from different exports; export the checkpoint again"
+        "network {network:?} expects {found} as {tensor:?}, the first group expects {expected}: \
+         they are from different exports; export the checkpoint again"
     )]
     Shared {
-        /// The network.
         network: String,
-        /// The tensor.
         tensor: String,
-        /// Its type and shape here.
+        /// Type and shape in this group.
         found: String,
-        /// Its type and shape in the first group.
+        /// Type and shape in the first group.
         expected: String,
     },
-    /// A network is not the one that the folder's summary lists.
     #[error(
         "network {network:?} of {folder:?} is not the one that was exported there (graph {found}, \
-         exported was {expected}): it comes from another export; export the checkpoint again"
+         exported {expected}): it is from another export; export the checkpoint again"
     )]
     OtherExport {
-        /// The network.
         network: String,
-        /// The folder.
         folder: PathBuf,
         /// SHA-256 of its graph.
         found: String,
-        /// SHA-256 that the summary has.
+        /// SHA-256 in the summary.
         expected: String,
     },
-    /// The BEV encoder sees more than the camera gives.
     #[error(
-        "the BEV encoder takes a picture of {needed:?} pixels (height, width), the agent's camera gives {camera:?}"
+        "the BEV encoder needs an image of {needed:?} pixels (height, width), the agent's camera has {camera:?}"
     )]
     Camera {
-        /// Height and width that the network takes.
+        /// Height and width of the network's input.
         needed: [usize; 2],
-        /// Height and width of the camera.
+        /// Height and width of the camera image.
         camera: [usize; 2],
     },
-    /// The action network answers more or fewer points than a trajectory has.
     #[error(
-        "the action network answers {path} path points and {waypoints} waypoints; a trajectory has up to 32 and from 2 to 16"
+        "the action network outputs {path} path points and {waypoints} waypoints; a trajectory has at most 32 path points and 2 to 16 waypoints"
     )]
-    Trajectory {
-        /// Path points.
-        path: usize,
-        /// Waypoints.
-        waypoints: usize,
-    },
-    /// The folder is an export of another model family.
+    Trajectory { path: usize, waypoints: usize },
     #[error(
-        "{folder:?} is an export of model family {found:?}, these networks are of {NAME:?}; give a folder \
-         that was exported from a checkpoint of {NAME:?}"
+        "{folder:?} is an export of model family {found:?}, expected {NAME:?}; give a folder that was \
+         exported from a checkpoint of {NAME:?}"
     )]
     Family {
-        /// The folder.
         folder: PathBuf,
-        /// The family that its summary names, shortened.
+        /// Family in the summary, shortened.
         found: String,
     },
-    /// A network is of another model family.
     #[error(
         "network {network:?} of {folder:?} is of model {found:?}, not of {NAME:?}; export the checkpoint again"
     )]
     Model {
-        /// The network.
         network: String,
-        /// The folder.
         folder: PathBuf,
-        /// The model that its contract names, shortened.
+        /// Model in the contract, shortened.
         found: String,
     },
     /// The sizes of a contract contradict its tensors, each other, or those of another network.
@@ -237,19 +191,13 @@ pub enum NetworksError {
         "the contract of network {network:?} contradicts itself or another network's: {what}; export \
          the checkpoint again"
     )]
-    Contradiction {
-        /// The network.
-        network: String,
-        /// What contradicts what.
-        what: String,
-    },
-    /// A size is missing from a contract.
+    Contradiction { network: String, what: String },
     #[error(transparent)]
     Sizes(#[from] SizesError),
 }
 
 impl NetworksError {
-    /// Build that makes the folder's engines usable, if that is what they need.
+    /// Returns the build that would make the folder's engines usable, if a build is the remedy.
     pub fn rebuild(&self) -> Option<&Rebuild> {
         match self {
             Self::EngineFolder(error) => error.rebuild(),
@@ -260,21 +208,17 @@ impl NetworksError {
 }
 
 impl Networks {
-    /// Loads the networks of an engine folder: `fast` runs the BEV encoder and the action expert,
-    /// `slow` the vision tower and the understanding expert. Nothing is loaded before all contracts
-    /// were checked.
-    ///
-    /// They run on the host; see [`on`](Self::on).
-    ///
-    /// # Errors
-    /// If a file or network cannot be loaded, is not AutoMoT's, or the networks do not fit each other.
+    /// Loads the networks of an engine folder for the host (see [`on`](Self::on)) after checking
+    /// all contracts. `fast` runs the BEV encoder and the action expert, `slow` the vision tower
+    /// and the understanding expert. Fails if a file or network cannot be loaded, or if the
+    /// networks are not AutoMoT's or do not match each other.
     pub fn load(
         folder: &Path,
         fast: &dyn Backend,
         slow: &dyn Backend,
     ) -> Result<Self, NetworksError> {
         let device: Arc<dyn Device> = Arc::new(HostDevice::new());
-        let lanes = device.lanes(None)?;
+        let streams = device.streams(None)?;
         let contracts = Contracts::read(folder)?;
         let load = |backend: &dyn Backend, contract: &Contract| {
             let file = read_network(folder, &contract.network)?;
@@ -288,40 +232,38 @@ impl Networks {
             action: load(fast, &contracts.action)?,
             prefix: prefix_layout(&contracts.action),
             device,
-            lanes,
+            streams,
         })
     }
 
-    /// The same networks on another device, which their back ends must be able to run on.
+    /// Moves the networks to another device, on which their back ends must be able to run.
     #[must_use]
-    pub fn on(self, device: Arc<dyn Device>, lanes: Lanes) -> Self {
-        Self { device, lanes, ..self }
+    pub fn on(self, device: Arc<dyn Device>, streams: ExpertStreams) -> Self {
+        Self { device, streams, ..self }
     }
 
-    /// Every engine: vision tower, understanding expert, BEV encoder, action expert.
+    /// Returns every engine: vision tower, understanding expert, BEV encoder, action expert.
     pub fn engines(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
         let Self { vision, understanding, bev, action, .. } = self;
         [vision].into_iter().chain(understanding).chain([bev, action])
     }
 }
 
-/// An input of a network whose contract was checked.
+/// Returns an input of a checked contract.
 pub(super) fn input<'a>(contract: &'a Contract, name: &str) -> &'a TensorSpec {
     let spec = contract.inputs.iter().find(|spec| spec.name == name);
     spec.expect("contracts without an input of the family are refused")
 }
 
-/// An output of a network whose contract was checked.
+/// Returns an output of a checked contract.
 pub(super) fn output<'a>(contract: &'a Contract, name: &str) -> &'a TensorSpec {
     let spec = contract.outputs.iter().find(|spec| spec.name == name);
     spec.expect("contracts without an output of the family are refused")
 }
 
 impl Contracts {
-    /// The networks by the stages that time them; frames of a prompt are `frame_spacing_ticks` apart.
-    ///
-    /// # Errors
-    /// The understanding expert's contract lacks a size.
+    /// Returns the networks by stage, for frames of a prompt that are `frame_spacing_ticks` apart.
+    /// Fails if the understanding expert's contract lacks a size.
     pub fn outline(&self, frame_spacing_ticks: u64) -> Result<ModelOutline, NetworksError> {
         let sizes = UnderstandingSizes::of(&self.understanding[0])?;
         let one = |stage, runs, contract: &Contract| StageNetworks {
@@ -334,7 +276,7 @@ impl Contracts {
                 one(stages::VISION, Runs::EachNewFrame, &self.vision),
                 StageNetworks {
                     stage: stages::UNDERSTANDING,
-                    runs: Runs::EachRefresh,
+                    runs: Runs::EachPrefill,
                     networks: self.understanding.clone(),
                 },
                 one(stages::BEV, Runs::EachTick, &self.bev),
@@ -346,11 +288,9 @@ impl Contracts {
         })
     }
 
-    /// Reads the contracts of a network folder or an engine folder.
-    ///
-    /// # Errors
-    /// If a file cannot be read, a network is not AutoMoT's or from another export, a layer group is
-    /// missing or one too many, or the networks do not fit each other.
+    /// Reads and checks the contracts of a network folder or an engine folder. Fails if a file
+    /// cannot be read, a network is not AutoMoT's or is from another export, a layer group is
+    /// missing or superfluous, or the networks do not match each other.
     pub fn read(folder: &Path) -> Result<Self, NetworksError> {
         let summary = NetworkFile::summary(folder)?;
         check_family(folder, &summary)?;
@@ -393,28 +333,28 @@ impl Contracts {
         Ok(contracts)
     }
 
-    /// Every contract: vision tower, understanding expert, BEV encoder, action expert.
+    /// Returns every contract: vision tower, understanding expert, BEV encoder, action expert.
     pub fn iter(&self) -> impl Iterator<Item = &Contract> {
         let Self { vision, understanding, bev, action } = self;
         [vision].into_iter().chain(understanding).chain([bev, action])
     }
 
-    /// Names and shapes of all tensors.
+    /// Checks names and shapes of all tensors.
     fn check(&self, folder: &Path) -> Result<(), NetworksError> {
         let Self { vision, understanding, bev, action } = self;
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
         let expect = |contract: &Contract, network: &str, inputs: &[String], outputs: &[String]| {
-            begins(folder, network, "input", &contract.inputs, inputs)?;
-            begins(folder, network, "output", &contract.outputs, outputs)
+            check_names(folder, network, "input", &contract.inputs, inputs)?;
+            check_names(folder, network, "output", &contract.outputs, outputs)
         };
         let layers = action.inputs.len().saturating_sub(action::INPUTS.len()) / 2;
         let layers = layers.max(1);
         let prefix_names: Vec<String> = (0..layers).flat_map(prefix_tensors).collect();
         expect(vision, vision::NETWORK, &names(&vision::INPUTS), &names(&vision::OUTPUTS))?;
         match understanding.as_slice() {
-            [whole] => {
+            [single] => {
                 let inputs = names(&understanding::INPUTS);
-                expect(whole, understanding::NETWORK, &inputs, &prefix_names)?;
+                expect(single, understanding::NETWORK, &inputs, &prefix_names)?;
             }
             groups => check_groups(folder, groups)?,
         }
@@ -422,34 +362,34 @@ impl Contracts {
         let action_inputs = [names(&action::INPUTS), prefix_names].concat();
         expect(action, action::NETWORK, &action_inputs, &names(&action::OUTPUTS))?;
 
-        fits(bev, action, bev::BEV_TOKENS)?;
-        let given = WholeUnderstanding::of(understanding).contract;
+        check_match(bev, action, bev::BEV_TOKENS)?;
+        let given = MergedUnderstanding::of(understanding).contract;
         let real = given.outputs.iter().filter(|spec| !spec.name.starts_with(PROBE));
-        // What the action expert reads, and whatever else is given.
+        // The inputs of the action expert, and every other output.
         let tensors = (0..layers).flat_map(prefix_tensors);
         tensors
             .chain(real.map(|spec| spec.name.clone()))
-            .try_for_each(|tensor| fits(&given, action, &tensor))
+            .try_for_each(|tensor| check_match(&given, action, &tensor))
     }
 
-    /// Contracts of the vision, understanding, BEV and action network, layer groups as if they were
-    /// one network.
-    pub fn whole(self) -> [Contract; 4] {
-        let whole = WholeUnderstanding::of(&self.understanding).contract;
-        [self.vision, whole, self.bev, self.action]
+    /// Returns the contracts of the vision, understanding, BEV and action networks, with layer
+    /// groups merged into one contract.
+    pub fn merged(self) -> [Contract; 4] {
+        let understanding = MergedUnderstanding::of(&self.understanding).contract;
+        [self.vision, understanding, self.bev, self.action]
     }
 }
 
-/// Layer groups, or a single network, seen as one network.
-pub(super) struct WholeUnderstanding {
-    /// Takes what a prompt consists of; gives keys and values of all layers, then probes.
+/// Layer groups merged into the contract of one network.
+pub(super) struct MergedUnderstanding {
+    /// Inputs of a prompt; keys and values of all layers, then probes as outputs.
     pub(super) contract: Contract,
-    /// Which output of which group each of its outputs is.
+    /// Group and output index of each output.
     pub(super) places: Vec<[usize; 2]>,
 }
 
-impl WholeUnderstanding {
-    /// One network of these, at least one.
+impl MergedUnderstanding {
+    /// Merges one or more contracts.
     pub(super) fn of<'a>(groups: impl IntoIterator<Item = &'a Contract>) -> Self {
         let groups: Vec<&Contract> = groups.into_iter().collect();
         let mut contract = groups[0].clone();
@@ -474,7 +414,7 @@ impl WholeUnderstanding {
     }
 }
 
-/// Networks of the understanding expert that an export lists, in order.
+/// Returns the understanding expert's networks in an export, in order.
 fn group_names(folder: &Path, summary: &Summary) -> Result<Vec<String>, NetworksError> {
     let is_understanding = |name: &String| {
         name == understanding::NETWORK || understanding::group_number(name).is_some()
@@ -483,14 +423,14 @@ fn group_names(folder: &Path, summary: &Summary) -> Result<Vec<String>, Networks
     found.retain(is_understanding);
     let is_group =
         |(place, name): (usize, &String)| understanding::group_number(name) == Some(place);
-    let is_whole = found == [understanding::NETWORK];
-    if is_whole || (!found.is_empty() && found.iter().enumerate().all(is_group)) {
+    let is_single = found == [understanding::NETWORK];
+    if is_single || (!found.is_empty() && found.iter().enumerate().all(is_group)) {
         return Ok(found);
     }
     Err(NetworksError::GroupNames { folder: folder.to_owned(), found })
 }
 
-/// Checks that an export is of this family.
+/// Checks that an export is of AutoMoT.
 fn check_family(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
     if summary.model == NAME {
         return Ok(());
@@ -499,7 +439,7 @@ fn check_family(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
     Err(NetworksError::Family { folder, found })
 }
 
-/// Refuses contracts of networks that the summary does not list.
+/// Refuses contract files of networks that are not in the summary.
 fn refuse_extra(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
     let unreadable = |source| NetworkFileError::Read { path: folder.to_owned(), source };
     let mut extra = Vec::new();
@@ -518,7 +458,7 @@ fn refuse_extra(folder: &Path, summary: &Summary) -> Result<(), NetworksError> {
     }
 }
 
-/// Checks the places and tensors of layer groups.
+/// Checks the order and tensors of layer groups.
 fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError> {
     let first = &groups[0];
     let mut layers = 0..0;
@@ -543,14 +483,14 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
         let is_last = index + 1 == groups.len();
         let after = (!is_last).then(|| understanding::hidden(layers.end.saturating_sub(1)));
         let given: Vec<String> = layers.clone().flat_map(prefix_tensors).chain(after).collect();
-        begins(folder, &network, "output", &contract.outputs, &given)?;
+        check_names(folder, &network, "output", &contract.outputs, &given)?;
         let Some(before) = before else {
             let inputs = understanding::INPUTS.map(str::to_owned);
-            begins(folder, &network, "input", &contract.inputs, &inputs)?;
+            check_names(folder, &network, "input", &contract.inputs, &inputs)?;
             continue;
         };
-        begins(folder, &network, "input", &contract.inputs, std::slice::from_ref(&before))?;
-        fits(&groups[index - 1], contract, &before)?;
+        check_names(folder, &network, "input", &contract.inputs, std::slice::from_ref(&before))?;
+        check_match(&groups[index - 1], contract, &before)?;
         for spec in &contract.inputs[1..] {
             let expected = first.input(&spec.name).map(|place| describe(&first.inputs[place]));
             let found = describe(spec);
@@ -559,7 +499,7 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
                     network,
                     tensor: spec.name.clone(),
                     found,
-                    expected: expected.unwrap_or_else(nothing),
+                    expected: expected.unwrap_or_else(no_tensor),
                 });
             }
         }
@@ -567,7 +507,8 @@ fn check_groups(folder: &Path, groups: &[Contract]) -> Result<(), NetworksError>
     Ok(())
 }
 
-/// The layout of the prefix that the action expert reads: keys `[heads, capacity, key_dim]`.
+/// Returns the layout of the prefix that the action expert reads: keys
+/// `[heads, capacity, key_dim]`.
 fn prefix_layout(action: &Contract) -> Layout {
     let first = action::INPUTS.len();
     let [keys, values] = [&action.inputs[first], &action.inputs[first + 1]];
@@ -581,7 +522,7 @@ fn prefix_layout(action: &Contract) -> Layout {
     }
 }
 
-fn begins(
+fn check_names(
     folder: &Path,
     network: &str,
     what: &'static str,
@@ -596,23 +537,23 @@ fn begins(
     Err(NetworksError::Tensors { network, folder, what, expected, found })
 }
 
-fn fits(from: &Contract, to: &Contract, tensor: &str) -> Result<(), NetworksError> {
+fn check_match(from: &Contract, to: &Contract, tensor: &str) -> Result<(), NetworksError> {
     let given = from.output(tensor).map(|index| describe(&from.outputs[index]));
     let taken = to.input(tensor).map(|index| describe(&to.inputs[index]));
     if given == taken {
         return Ok(());
     }
-    Err(NetworksError::Misfit {
+    Err(NetworksError::Mismatch {
         from: from.network.clone(),
         to: to.network.clone(),
         tensor: tensor.to_owned(),
-        given: given.unwrap_or_else(nothing).into(),
-        taken: taken.unwrap_or_else(nothing).into(),
+        given: given.unwrap_or_else(no_tensor).into(),
+        taken: taken.unwrap_or_else(no_tensor).into(),
     })
 }
 
-fn nothing() -> String {
-    "nothing of that name".to_owned()
+fn no_tensor() -> String {
+    "no tensor of this name".to_owned()
 }
 
 fn describe(spec: &TensorSpec) -> String {

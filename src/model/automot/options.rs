@@ -1,60 +1,62 @@
-//! What a run file may say of AutoMoT.
+//! Options of AutoMoT in a run file.
 //!
-//! Defaults drive as the release's agent does, but for two things that it does unlike its own
-//! training and that cost either skill or time: drifting positions and the JPEG round trip.
+//! The defaults are those of the agent of the AutoMoT release, except for two deviations from its
+//! own training that cost driving skill or time: drifting positions and the JPEG round trip.
 
 use crate::control::{PathFollowerConfig, RecoveryConfig};
-use crate::model::{Delays, OptionsError};
+use crate::model::{DelayedOutput, OptionsError};
 use serde::{Deserialize, Serialize};
 
-/// Ticks between two frames of the release's prompts.
+/// Ticks between two frames of a prompt in the release.
 const RELEASE_HISTORY_SPACING_TICKS: usize = 5;
 
-/// The longest history spacing: every frame between is held, some 1.5 MB each.
+/// Maximum history spacing. All frames in between are kept, about 1.5 MB each.
 const MAX_HISTORY_SPACING_TICKS: usize = 20;
 
-/// AutoMoT's options.
+/// Options of AutoMoT.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutomotOptions {
-    /// Which of the heuristics around the model are on.
+    /// Heuristics of the release around the model.
     pub heuristics: Heuristics,
-    /// Ticks between two frames of a prompt, 1 to 20. The release's agent takes 5 (0.25 s), its
-    /// training frames were 10 apart (0.5 s).
+    /// Ticks between two frames of a prompt, 1 to 20: 5 (0.25 s) in the agent of the release, 10
+    /// (0.5 s) in its training data.
     pub history_spacing_ticks: usize,
-    /// What the instruction's tokens see of each other. `release`: what is before them; `trained`:
-    /// the whole instruction.
-    pub instruction_mask: Parity,
-    /// Positions of the action tokens when a prefix is used again. `trained`: right behind the
-    /// prefix, every time; `release`: 101 farther at each re-use.
-    pub positions: Parity,
-    /// Quality of the JPEG file that the BEV encoder's picture goes through, 1 to 100; the release's
-    /// is 95, and costs some 7 ms a tick. Absent: the picture stays as it is.
+    /// Attention mask within the instruction. `release`: causal;
+    /// `trained`: the complete instruction.
+    pub instruction_mask: ReferenceBehavior,
+    /// Positions of the action tokens when a prefix is used again. `trained`: immediately after the
+    /// prefix; `release`: 101 higher at each reuse.
+    pub positions: ReferenceBehavior,
+    /// Quality of the JPEG round trip of the BEV encoder's image, 1 to 100; 95 in the release,
+    /// which costs about 7 ms per tick. Absent: no round trip.
     pub jpeg_quality: Option<u8>,
-    /// Virtual time: what the latency of an action step delays. `command`: as in the release, whose
-    /// controller is part of the step; `plan`: the controller runs at every tick.
-    pub latency_delays: Delays,
+    /// Virtual time: output that the latency of an action step delays. `command`: as
+    /// in the release, where the controller is part of the step; `plan`: the
+    /// controller runs at every tick.
+    pub latency_delays: DelayedOutput,
 }
 
-/// Which way to go where the release's agent runs the model unlike it was trained.
+/// Selects the behavior where the agent of the release runs the model
+/// differently from its training.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Parity {
-    /// As the release's agent drives.
+pub enum ReferenceBehavior {
+    /// As in the agent of the release.
     Release,
-    /// As the model was trained.
+    /// As in the training of the model.
     Trained,
 }
 
-/// The heuristics around the model, each with the release's numbers; on unless switched off.
+/// Heuristics around the model, with the values of the release; enabled by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Heuristics {
     /// Throttle after standing for 15 s.
     pub force_move: bool,
-    /// No such throttle for a vehicle that has hardly moved in the model's first 10 s.
+    /// No such throttle for a vehicle that has hardly moved in the first 10 s with the model.
     pub parking_start: bool,
-    /// Steering out of a place that the vehicle has not left for 75 s.
+    /// Steering to the side if the vehicle has stayed in one place for 75 s.
     pub escape: bool,
     /// Full brake above 35 km/h.
     pub speed_cap: bool,
@@ -65,19 +67,16 @@ impl Default for AutomotOptions {
         Self {
             heuristics: Heuristics::default(),
             history_spacing_ticks: RELEASE_HISTORY_SPACING_TICKS,
-            instruction_mask: Parity::Release,
-            positions: Parity::Trained,
+            instruction_mask: ReferenceBehavior::Release,
+            positions: ReferenceBehavior::Trained,
             jpeg_quality: None,
-            latency_delays: Delays::Command,
+            latency_delays: DelayedOutput::Command,
         }
     }
 }
 
 impl AutomotOptions {
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// The first option that is out of its range.
+    /// Checks the ranges of options and returns the first violation.
     pub fn check(&self) -> Result<(), OptionsError> {
         let refused = |key, found: String, expected| {
             let family = tandem_export::automot::NAME;
@@ -97,7 +96,7 @@ impl AutomotOptions {
 }
 
 impl Default for Heuristics {
-    /// The release's: all of them.
+    /// Enables all heuristics, as in the release.
     fn default() -> Self {
         Self { force_move: true, parking_start: true, escape: true, speed_cap: true }
     }
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(options: serde_json::Value, key: &str, says: &[&str]) {
+    fn check_error(options: serde_json::Value, key: &str, parts: &[&str]) {
         let error = read(options).unwrap_err();
         let found = match &error {
             OptionsError::Option { key, .. } => key,
@@ -142,13 +141,13 @@ mod tests {
         };
         assert_eq!(found, key);
         let text = error.to_string();
-        for word in says {
-            assert!(text.contains(word), "{word:?} is missing in: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
         }
     }
 
     #[test]
-    fn absent_options_take_their_defaults_and_all_come_through() {
+    fn absent_options_take_defaults_and_options_roundtrip() {
         assert_eq!(read(json!({})).unwrap(), AutomotOptions::default());
         let given = AutomotOptions { jpeg_quality: Some(3), ..AutomotOptions::default() };
         let block = ModelBlock::of(NAME, &given);
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_heuristic_is_switched_off_and_the_others_stay() {
+    fn disabling_one_heuristic_keeps_the_others() {
         let config = PathFollowerConfig::from(
             read(json!({"heuristics": {"escape": false}})).unwrap().heuristics,
         );
@@ -170,22 +169,22 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_choice_is_refused_with_its_option_and_the_choices() {
+    fn unknown_choice_is_refused_with_option_and_choices() {
         let drifting = json!({"jpeg_quality": 5, "positions": "drifting"});
-        refused(drifting, "positions", &["drifting", "trained", "release"]);
-        refused(json!({"instruction_mask": "causal"}), "instruction_mask", &["trained"]);
+        check_error(drifting, "positions", &["drifting", "trained", "release"]);
+        check_error(json!({"instruction_mask": "causal"}), "instruction_mask", &["trained"]);
         let creep = json!({"heuristics": {"creep": true}});
-        refused(creep, "heuristics", &["creep", "force_move", "speed_cap"]);
-        refused(json!({"heuristics": {"escape": "maybe"}}), "heuristics", &["maybe"]);
-        refused(json!({"position": "trained"}), "position", &["positions", "jpeg_quality"]);
+        check_error(creep, "heuristics", &["creep", "force_move", "speed_cap"]);
+        check_error(json!({"heuristics": {"escape": "maybe"}}), "heuristics", &["maybe"]);
+        check_error(json!({"position": "trained"}), "position", &["positions", "jpeg_quality"]);
     }
 
     #[test]
-    fn numbers_out_of_range_are_refused() {
-        refused(json!({"jpeg_quality": 0}), "jpeg_quality", &["1 to 100"]);
-        refused(json!({"jpeg_quality": 300}), "jpeg_quality", &["300"]);
-        refused(json!({"history_spacing_ticks": 0}), "history_spacing_ticks", &["1 to 20"]);
-        refused(json!({"history_spacing_ticks": 21}), "history_spacing_ticks", &["1 to 20"]);
-        refused(json!({"history_spacing_ticks": -1}), "history_spacing_ticks", &["-1"]);
+    fn out_of_range_numbers_are_refused() {
+        check_error(json!({"jpeg_quality": 0}), "jpeg_quality", &["1 to 100"]);
+        check_error(json!({"jpeg_quality": 300}), "jpeg_quality", &["300"]);
+        check_error(json!({"history_spacing_ticks": 0}), "history_spacing_ticks", &["1 to 20"]);
+        check_error(json!({"history_spacing_ticks": 21}), "history_spacing_ticks", &["1 to 20"]);
+        check_error(json!({"history_spacing_ticks": -1}), "history_spacing_ticks", &["-1"]);
     }
 }

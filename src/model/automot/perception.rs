@@ -1,4 +1,5 @@
-//! What AutoMoT sees: camera history, LiDAR histogram, ego state and the route's target points.
+//! Perception of AutoMoT: camera history, LiDAR histogram, ego state and target points of the
+//! route.
 
 use super::image::{BevFrame, BevFrameConfig, Size};
 use super::lidar::SweepPair;
@@ -17,14 +18,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tandem_export::contract::TensorSpec;
 
-/// What the run file says of AutoMoT's perception.
+/// Options of AutoMoT's perception.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerceptionOptions {
-    /// Quality of the JPEG file that the BEV encoder's picture goes through, or `None` to leave the
-    /// picture as it is; the AutoMoT release's is 95.
+    /// Quality of the JPEG round trip of the BEV encoder's image; 95 in the AutoMoT release.
+    /// `None` disables the round trip.
     pub jpeg_quality: Option<u8>,
-    /// Ticks between two frames of a prompt. The AutoMoT release's agent takes 5 (0.25 s), its
-    /// training frames were 10 apart (0.5 s).
+    /// Ticks between two frames of a prompt: 5 (0.25 s) in the agent of the release, 10
+    /// (0.5 s) in its training data.
     pub history_spacing_ticks: usize,
 }
 
@@ -34,32 +35,30 @@ impl Default for PerceptionOptions {
     }
 }
 
-/// What a refresh of AutoMoT reads.
+/// Inputs of a prefill of AutoMoT.
 #[derive(Clone)]
 pub struct AutomotInputs {
     /// Camera frames, oldest first.
     pub frames: ArrayVec<Arc<CameraFrame>, 8>,
-    /// The current and the next target point in the ego frame, meters.
+    /// Current and next target point in the ego frame, meters.
     pub target_points_m: [[f32; 2]; 2],
-    /// Forward speed, m/s.
     pub speed_mps: f32,
 }
 
-/// What an action step of AutoMoT reads of its tick, staged for the device.
+/// Inputs of an action step of AutoMoT in staged memory.
 pub struct AutomotReadings {
-    /// The BEV encoder's picture.
     pub(super) image: StagedTensor,
-    /// The BEV encoder's LiDAR histogram.
     pub(super) histogram: StagedTensor,
     /// Speed and target points.
     pub(super) state: StagedTensor,
     bev_frame: BevFrame,
-    /// The newest camera frame.
+    /// Newest camera frame, `None` before the first.
     frame: Option<Arc<CameraFrame>>,
 }
 
 impl AutomotReadings {
-    /// Stages the picture of the newest frame: only ticks that act pay for it.
+    /// Stages the image of the newest frame. Called only at ticks with an action
+    /// step, because of its cost.
     pub(super) fn stage_picture(&mut self) -> Result<(), ModelError> {
         let frame = self.frame.as_ref().ok_or_else(no_camera)?;
         self.image.bytes_mut().copy_from_slice(self.bev_frame.picture(&frame.rgb));
@@ -67,26 +66,21 @@ impl AutomotReadings {
     }
 }
 
-/// What AutoMoT sees.
+/// AutoMoT's perception.
 pub struct AutomotPerception {
     frames: VecDeque<Arc<CameraFrame>>,
     frames_per_prompt: usize,
     history_spacing_ticks: usize,
     sweeps: SweepPair,
     planner: RoutePlanner,
-    /// Speed and target points of this tick; both experts get the same.
+    /// Speed and target points of this tick, for both experts.
     driving: DrivingState,
     readings: AutomotReadings,
 }
 
 impl AutomotPerception {
-    /// Allocates every buffer that ticks will need, at the start of a route.
-    ///
-    /// # Errors
-    /// If a contract lacks a size, or the camera is smaller than the network's picture.
-    ///
-    /// # Panics
-    /// If the frames of a prompt are zero ticks apart.
+    /// Allocates all buffers of a tick at the start of a route. Fails if a contract lacks a size or
+    /// the camera image is smaller than the network's. Panics if `history_spacing_ticks` is zero.
     pub fn new(
         networks: &Networks,
         planner: RoutePlanner,
@@ -94,10 +88,10 @@ impl AutomotPerception {
         options: PerceptionOptions,
     ) -> Result<Self, NetworksError> {
         let PerceptionOptions { jpeg_quality, history_spacing_ticks } = options;
-        assert!(history_spacing_ticks > 0, "a prompt of one frame, repeated");
+        assert!(history_spacing_ticks > 0, "history_spacing_ticks is 0");
         let bev_contract = networks.bev.contract();
-        let picture = &input(bev_contract, bev::IMAGE).shape;
-        let cropped = Size { width: picture[1], height: picture[0] };
+        let image = &input(bev_contract, bev::IMAGE).shape;
+        let cropped = Size { width: image[1], height: image[0] };
         if cropped.width > CAMERA_SIZE.width || cropped.height > CAMERA_SIZE.height {
             return Err(NetworksError::Camera {
                 needed: [cropped.height, cropped.width],
@@ -128,16 +122,16 @@ impl AutomotPerception {
         })
     }
 
-    /// Frames that a refresh looks back over, the newest included.
+    /// Returns the number of frames in the history, including the newest.
     fn history(&self) -> usize {
         self.history_spacing_ticks * (self.frames_per_prompt - 1) + 1
     }
 
-    fn take_frame(&mut self, frame: &Arc<CameraFrame>) -> Result<(), ModelError> {
+    fn add_frame(&mut self, frame: &Arc<CameraFrame>) -> Result<(), ModelError> {
         let size = Size { width: frame.width as usize, height: frame.height as usize };
         if size != CAMERA_SIZE {
             return Err(ModelError::Size {
-                what: "the camera picture (height, width)",
+                what: "the camera image (height, width)",
                 expected: vec![CAMERA_SIZE.height, CAMERA_SIZE.width],
                 found: vec![size.height, size.width],
             });
@@ -164,7 +158,7 @@ impl Perception for AutomotPerception {
     ) -> Result<(), ModelError> {
         let camera = observation.camera(CameraId::FRONT).ok_or_else(no_camera)?;
         let lidar = observation.lidar.as_ref().ok_or_else(|| no_sensor("LiDAR"))?;
-        self.take_frame(camera)?;
+        self.add_frame(camera)?;
         let readings = &mut self.readings;
         let begun = stages::LIDAR_HISTOGRAM.begin();
         self.sweeps.push(lidar, world_from_ego, &mut readings.histogram.as_mut_slice());
@@ -204,7 +198,7 @@ fn no_sensor(sensor: &str) -> ModelError {
     ModelError::NoSensor { sensor: sensor.to_owned() }
 }
 
-/// The two target points that both experts get, in the ego frame: the route's, or the detour's.
+/// Returns the two target points of the route, or those of the detour, in the ego frame.
 fn targets(planner: &mut RoutePlanner, world_from_ego: &Pose, detour: &Detour) -> [[f32; 2]; 2] {
     planner.advance(world_from_ego.position);
     if let Some(skip) = detour.skip {
@@ -225,18 +219,18 @@ mod tests {
     use glam::{DVec2, DVec3};
 
     #[test]
-    fn a_detour_replaces_the_targets_and_gives_up_route_points() {
+    fn detour_replaces_targets_and_skips_route_points() {
         let plan = (0..8).map(|index| PlanPoint {
             position: DVec3::new(20.0 * f64::from(index), 0.0, 0.0),
             command: RoadOption::LaneFollow,
         });
         let mut planner = RoutePlanner::new(plan, RoutePlannerConfig::default());
-        let mut told = |detour| targets(&mut planner, &Pose::default(), &detour);
-        assert_eq!(told(Detour::default()), [[20.0, 0.0], [40.0, 0.0]]);
+        let mut targets_of = |detour| targets(&mut planner, &Pose::default(), &detour);
+        assert_eq!(targets_of(Detour::default()), [[20.0, 0.0], [40.0, 0.0]]);
         let targets_m = Some([DVec2::new(3.0, 6.5), DVec2::new(6.0, 6.5)]);
         let skip = Some(RouteSkip { points: 5, keep: 4 });
-        assert_eq!(told(Detour { targets_m, skip }), [[3.0, 6.5], [6.0, 6.5]]);
-        // Four of eight points remain: 80 m and on.
-        assert_eq!(told(Detour::default()), [[100.0, 0.0], [120.0, 0.0]]);
+        assert_eq!(targets_of(Detour { targets_m, skip }), [[3.0, 6.5], [6.0, 6.5]]);
+        // Four of eight points remain, from 80 m on.
+        assert_eq!(targets_of(Detour::default()), [[100.0, 0.0], [120.0, 0.0]]);
     }
 }

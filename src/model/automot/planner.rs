@@ -1,18 +1,18 @@
-//! From the dense route to the two target points that the model is told.
+//! Computes the two target points of the model from the dense route.
 //!
-//! The route is thinned once ([`thin_plan`]); a [`RoutePlanner`] then drops points as the vehicle
-//! comes near and names the next two in the ego frame.
+//! The route is downsampled once ([`thin_plan`]); a [`RoutePlanner`] then drops points that the
+//! vehicle reaches and returns the next two in the ego frame.
 
 use crate::scene::{Pose, RoadOption, RoutePoint};
 use glam::{DVec2, DVec3};
 use std::collections::VecDeque;
 
-/// A point of a plan.
+/// A point of the planned route.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PlanPoint {
-    /// In the world, meters.
+    /// Position in the world frame, meters.
     pub position: DVec3,
-    /// The maneuver here.
+    /// Maneuver at this point.
     pub command: RoadOption,
 }
 
@@ -25,44 +25,44 @@ impl From<&RoutePoint> for PlanPoint {
 /// Distance after which the benchmark's harness keeps a point without a new command, meters.
 pub const THINNING_M: f64 = 50.0;
 
-/// Indices of the points of `plan` that the benchmark's harness hands to an agent: the first, the
-/// last, lane changes, new commands (except right behind a lane change), and whenever more than
-/// `spacing_m` has been collected. A point that is kept adds no distance, so a straight route of
-/// one point a meter keeps every 52nd.
+/// Returns the indices of the points of `plan` that the benchmark's harness passes to an agent: the
+/// first and last points, lane changes, new commands (except directly after a lane change), and
+/// points after more than `spacing_m` of accumulated distance. Kept points add no distance, so a
+/// straight route with one point per meter keeps every 52nd.
 pub fn thin_plan(plan: &[PlanPoint], spacing_m: f64) -> Vec<usize> {
     let mut kept = Vec::new();
-    let mut collected_m = 0.0;
+    let mut accumulated_m = 0.0;
     for (index, point) in plan.iter().enumerate() {
         let previous = index.checked_sub(1).map(|previous| &plan[previous]);
         let new_command = previous.is_none_or(|previous| {
             previous.command != point.command && !previous.command.is_lane_change()
         });
         let is_last = index + 1 == plan.len();
-        if point.command.is_lane_change() || new_command || collected_m > spacing_m || is_last {
+        if point.command.is_lane_change() || new_command || accumulated_m > spacing_m || is_last {
             kept.push(index);
-            collected_m = 0.0;
+            accumulated_m = 0.0;
         } else if let Some(previous) = previous {
-            collected_m += previous.position.distance(point.position);
+            accumulated_m += previous.position.distance(point.position);
         }
     }
     kept
 }
 
-/// How far a [`RoutePlanner`] looks.
+/// Parameters of a [`RoutePlanner`].
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RoutePlannerConfig {
-    /// A point nearer than this counts as reached, meters.
+    /// Distance below which a point is reached, meters.
     pub reached_within_m: f64,
-    /// The same for lane changes that end or are close to the next point, meters.
+    /// Same for a lane change that ends or that is close to the next point, meters.
     pub lane_change_reached_within_m: f64,
-    /// Points farther along the route than this are not looked at, meters.
+    /// Distance along the route up to which points are examined, meters.
     pub horizon_m: f64,
-    /// How far the second target point lies behind the last point of the route, meters.
+    /// Distance of the second target point beyond the last point of the route, meters.
     pub beyond_end_m: f64,
 }
 
 impl Default for RoutePlannerConfig {
-    /// The release's numbers.
+    /// Returns the values of the AutoMoT release.
     fn default() -> Self {
         Self {
             reached_within_m: 7.5,
@@ -73,41 +73,42 @@ impl Default for RoutePlannerConfig {
     }
 }
 
-/// The part of the plan that is still ahead.
+/// The remaining part of the route.
 pub struct RoutePlanner {
     config: RoutePlannerConfig,
     ahead: VecDeque<PlanPoint>,
-    /// The point that was the target at the last tick, and its command and that of the one before.
+    /// Target point of the previous tick, and the commands of it and of the target before it.
     target: Option<DVec2>,
     commands: [RoadOption; 2],
 }
 
-/// What the model is told of the route at a tick.
+/// Route input of the model at a tick.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Targets {
     /// Target point in the ego frame, meters.
     pub target_m: DVec2,
-    /// The one after it.
+    /// Following target point in the ego frame, meters.
     pub next_target_m: DVec2,
-    /// The maneuver at the target point.
+    /// Maneuver at the target point.
     pub command: RoadOption,
-    /// The maneuver at the target point before it; the release logs it, no network sees it.
+    /// Maneuver at the previous target point. The release logs it; no network uses it.
     pub delayed_command: RoadOption,
 }
 
 impl RoutePlanner {
-    /// A planner at the start of `plan`, which is thinned.
+    /// Creates a planner at the start of a downsampled `plan`.
     pub fn new(plan: impl IntoIterator<Item = PlanPoint>, config: RoutePlannerConfig) -> Self {
         let ahead = plan.into_iter().collect();
         Self { config, ahead, target: None, commands: [RoadOption::LaneFollow; 2] }
     }
 
-    /// The points that are not yet dropped.
+    /// Returns the points that are not dropped.
     pub fn ahead(&self) -> &VecDeque<PlanPoint> {
         &self.ahead
     }
 
-    /// Drops the points that the vehicle has reached, up to the last two, and says how many.
+    /// Drops the points that the vehicle has reached, except the last
+    /// two, and returns their number.
     pub fn advance(&mut self, position: DVec2) -> usize {
         if self.ahead.len() <= 2 {
             return 0;
@@ -120,7 +121,7 @@ impl RoutePlanner {
                 break;
             }
             along_m += self.segment_m(index - 1);
-            let distance_m = position.distance(self.place(index));
+            let distance_m = position.distance(self.point(index));
             if distance_m <= self.reached_within_m(index) && distance_m > farthest_m {
                 farthest_m = distance_m;
                 reached = index;
@@ -129,27 +130,27 @@ impl RoutePlanner {
         self.skip(reached, 2)
     }
 
-    /// Drops `points` points as long as at least `keep` remain, and says how many were dropped.
+    /// Drops up to `points` points such that at least `keep` remain, and returns their number.
     pub fn skip(&mut self, points: usize, keep: usize) -> usize {
         let dropped = points.min(self.ahead.len().saturating_sub(keep));
         self.ahead.drain(..dropped);
         dropped
     }
 
-    /// The next two target points as seen from `world_from_ego`.
+    /// Returns the next two target points at the pose `world_from_ego`.
     pub fn targets(&mut self, world_from_ego: &Pose) -> Targets {
         let ego = world_from_ego.position;
-        let beyond = |place: DVec2| {
-            let offset = place - ego;
+        let beyond = |point: DVec2| {
+            let offset = point - ego;
             let direction =
                 if offset.length() > 1e-3 { offset.normalize() } else { world_from_ego.forward() };
-            place + self.config.beyond_end_m * direction
+            point + self.config.beyond_end_m * direction
         };
         let (target, next_target) = match self.ahead.len() {
             0 => (ego, ego + self.config.horizon_m * world_from_ego.forward()),
-            1 => (self.place(0), beyond(self.place(0))),
-            2 => (self.place(1), beyond(self.place(1))),
-            _ => (self.place(1), self.place(2)),
+            1 => (self.point(0), beyond(self.point(0))),
+            2 => (self.point(1), beyond(self.point(1))),
+            _ => (self.point(1), self.point(2)),
         };
         if let Some(point) = self.ahead.get(1).or(self.ahead.front())
             && self.target != Some(target)
@@ -165,18 +166,18 @@ impl RoutePlanner {
         }
     }
 
-    /// Where the point is in the plane.
-    fn place(&self, index: usize) -> DVec2 {
+    /// Returns the position of a point in the plane.
+    fn point(&self, index: usize) -> DVec2 {
         self.ahead[index].position.truncate()
     }
 
-    /// Length of the segment from the point to the next, in the plane.
+    /// Returns the length of the segment from a point to the next in the plane.
     fn segment_m(&self, index: usize) -> f64 {
-        self.place(index).distance(self.place(index + 1))
+        self.point(index).distance(self.point(index + 1))
     }
 
-    /// How near the point has to be to count as reached. A lane change is left early where it ends
-    /// or where the next point is close: aiming at its end would cut it short.
+    /// Returns the distance below which a point is reached. A lane change is left early where it
+    /// ends or where the next point is close, because aiming at its end would cut it short.
     fn reached_within_m(&self, index: usize) -> f64 {
         let is_left_early = self.ahead[index].command.is_lane_change()
             && self.ahead.get(index + 1).is_some_and(|next| {
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_route_is_continued_straight() {
+    fn short_route_is_extended_straight() {
         let follow = RoadOption::LaneFollow;
         check(&[(0.0, follow), (20.0, follow), (25.0, follow)], [10.0, 0.0], [15.0, 0.0]);
         check(&[(0.0, follow), (20.0, follow)], [10.0, 0.0], [15.0, 0.0]);
@@ -221,13 +222,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_change_at_the_very_end_is_reached_like_any_point() {
+    fn final_lane_change_is_reached_like_any_point() {
         let points = [0.0, 5.0, 14.0]
             .map(|x| (x, RoadOption::ChangeLaneLeft))
             .into_iter()
             .collect::<Vec<_>>();
         let mut planner = RoutePlanner::new(plan(&points), RoutePlannerConfig::default());
         assert_eq!(planner.advance(DVec2::ZERO), 1);
-        assert_eq!(planner.advance(DVec2::new(5.0, 0.0)), 0, "two points always remain");
+        assert_eq!(planner.advance(DVec2::new(5.0, 0.0)), 0, "two points remain");
     }
 }

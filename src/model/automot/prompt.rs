@@ -1,36 +1,34 @@
-//! The prompt's text, byte for byte, and the text of a decision.
+//! Exact text of the prompt, and text of decisions.
 //!
-//! A prompt is three pieces that are tokenized apart: [`PREFIX`], the frames, and the instruction
-//! with [`INSTRUCTION_END`]. The numbers are 32-bit floats widened to 64 bits and printed as C
-//! prints `%.6f` and `%.2f`, so negative zero is `-0.000000`.
+//! A prompt has three parts that are tokenized separately: [`PREFIX`], the frames, and the
+//! instruction with [`INSTRUCTION_END`]. Numbers are 32-bit floats widened to 64 bits and printed
+//! as by C's `%.6f` and `%.2f`, so negative zero is `-0.000000`.
 
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use std::fmt::{self, Write};
 
-/// System message and opening of the user's message.
+/// System message and start of the user message.
 pub const PREFIX: &str =
     "<|im_start|>system\nYou are a mature and professional driver.<|im_end|>\n<|im_start|>user\n";
 
-/// Follows the instruction with nothing between and nothing behind.
+/// End of the instruction, without whitespace before or after.
 pub const INSTRUCTION_END: &str = "<|im_end|>";
 
-/// The longest instruction with finite numbers below 10⁹ in magnitude, in bytes.
+/// Maximum length of an instruction with numbers below 10⁹ in magnitude, bytes.
 pub const INSTRUCTION_CAPACITY: usize = 320;
 
-/// What the instruction tells the model, as the network gets it: 32-bit floats.
+/// Numbers in the instruction, as 32-bit floats.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct DrivingState {
-    /// Speedometer, m/s.
     pub speed_mps: f32,
     /// Target point in the ego frame (x forward, y right), meters.
     pub target_m: [f32; 2],
-    /// The one after it.
+    /// Following target point.
     pub next_target_m: [f32; 2],
 }
 
-/// Replaces `text` by the instruction for `state`, [`INSTRUCTION_END`] included.
-///
-/// Does not allocate if `text` has room for [`INSTRUCTION_CAPACITY`] bytes.
+/// Replaces `text` by the instruction for `state` with [`INSTRUCTION_END`]. Does not allocate if
+/// `text` has a capacity of [`INSTRUCTION_CAPACITY`] bytes.
 pub fn write_instruction(state: &DrivingState, text: &mut String) {
     let [x1, y1] = state.target_m.map(|value| Fixed(value, 6));
     let [x2, y2] = state.next_target_m.map(|value| Fixed(value, 6));
@@ -45,7 +43,7 @@ pub fn write_instruction(state: &DrivingState, text: &mut String) {
     .expect("writing to a string can't fail");
 }
 
-/// A number as C prints it with that many decimals.
+/// A number, displayed as by C with the given number of decimals.
 struct Fixed(f32, usize);
 
 impl fmt::Display for Fixed {
@@ -58,7 +56,7 @@ impl fmt::Display for Fixed {
     }
 }
 
-/// `text` without leading whitespace and leading tags of the training data.
+/// Removes leading whitespace and leading tags of the training data from `text`.
 pub fn strip_tags(text: &str) -> &str {
     let mut rest = text.trim_start();
     while let Some(shorter) =
@@ -69,7 +67,7 @@ pub fn strip_tags(text: &str) -> &str {
     rest
 }
 
-/// The messages inside the decision tokens: each runs from a start token to the first end token
+/// Returns the messages in decision tokens: each extends from a start token to the first end token
 /// (inclusive), the next start token (exclusive) or the end of `ids`.
 pub fn decision_spans(
     ids: &[u32],
@@ -84,28 +82,26 @@ pub fn decision_spans(
             .iter()
             .position(|&id| id == special.message_start || id == special.message_end)
             .map_or(span.len(), |stop| stop + 1 + usize::from(body[stop] == special.message_end));
-        let (span, behind) = span.split_at(length);
-        rest = behind;
+        let (span, after) = span.split_at(length);
+        rest = after;
         Some(span)
     })
 }
 
-/// The text of the first message inside the decision tokens, or of all tokens if there is none.
-///
-/// # Errors
-/// If the tokenizer refuses the ids.
+/// Returns the text of the first message in decision tokens, or of all tokens without a message.
 pub fn decision_text(ids: &[u32], tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
     tokenizer.decode(decision_spans(ids, tokenizer.special()).next().unwrap_or(ids))
 }
 
-/// The decisions for now, in one second and in two seconds; `None` where the text ends early.
+/// Returns the decisions for now, in one second and in two seconds; `None`
+/// where the text ends early.
 pub fn parse_decisions(text: &str) -> [Option<String>; 3] {
     if text.is_empty() {
         return [None, None, None];
     }
     let bare = text.replace("<|im_start|>", "").replace("<|im_end|>", "");
-    let mut words = bare.split(',').map(|word| word.trim().to_owned());
-    std::array::from_fn(|_| words.next())
+    let mut decisions = bare.split(',').map(|decision| decision.trim().to_owned());
+    std::array::from_fn(|_| decisions.next())
 }
 
 #[cfg(test)]
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_instruction_fits_its_capacity() {
+    fn longest_instruction_fits_its_capacity() {
         let far = [-999_999_984.0; 2];
         let state = DrivingState { speed_mps: far[0], target_m: far, next_target_m: far };
         let mut text = String::with_capacity(INSTRUCTION_CAPACITY);

@@ -1,14 +1,14 @@
-//! The understanding network's inputs on the device.
+//! Device buffers for the inputs of the understanding network.
 
 use super::networks::{self, input};
 use crate::device::{Device, DeviceError, DeviceTensor, DeviceView, StagedTensor, Stream};
 use tandem_export::automot::names::understanding as names;
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Places in the slow lane: before and behind a piece of work.
+/// Marks on the slow stream: before and after a run.
 pub(super) const MARKS: usize = 2;
 
-/// The understanding network's inputs, in the order of its contract.
+/// Inputs of the understanding network, in the order of its contract.
 pub(super) struct Prompt {
     pub(super) token_ids: StagedTensor,
     pub(super) image_slot: StagedTensor,
@@ -19,7 +19,7 @@ pub(super) struct Prompt {
 }
 
 impl Prompt {
-    /// Buffers for the inputs of the first layer group.
+    /// Allocates the inputs of the first layer group.
     pub(super) fn new(device: &dyn Device, contract: &Contract) -> Result<Self, DeviceError> {
         let staged = |name| {
             let spec = input(contract, name);
@@ -46,7 +46,7 @@ impl Prompt {
         ]
     }
 
-    /// Lets the device have what the host laid out.
+    /// Uploads the inputs that the host writes.
     pub(super) fn upload(&self, stream: &dyn Stream) -> Result<(), DeviceError> {
         [&self.token_ids, &self.image_slot, &self.position_ids, &self.visible_until]
             .into_iter()
@@ -54,7 +54,7 @@ impl Prompt {
     }
 }
 
-/// Memory for a tensor.
+/// Allocates a tensor of zeros.
 pub(super) fn zeros(device: &dyn Device, spec: &TensorSpec) -> Result<DeviceTensor, DeviceError> {
     DeviceTensor::zeros(device, spec.dtype, &spec.shape)
 }

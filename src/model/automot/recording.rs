@@ -1,10 +1,11 @@
-//! What a set of networks answers to a drive that a seed decides: every output of every run.
+//! Captures every output of every network run on seeded inputs, for verification.
 //!
-//! The networks run behind the model's own two experts, as driven: the understanding expert reads
-//! this set's own vision features, the action expert this set's own prefix and BEV tokens, so
-//! errors accumulate as in use. A `Tap` before each engine keeps what comes out, probes included.
+//! The networks are run by the two experts as in driving: the understanding expert reads the vision
+//! features of the same networks, the action expert their prefix and BEV tokens, so errors
+//! accumulate as in use. A `CapturingEngine` around each engine copies its outputs, including
+//! probes.
 
-use super::networks::{Networks, WholeUnderstanding};
+use super::networks::{MergedUnderstanding, Networks};
 use super::planner::{PlanPoint, RoutePlanner, RoutePlannerConfig, THINNING_M, thin_plan};
 use super::tokenizer::Tokenizer;
 use super::{
@@ -16,7 +17,7 @@ use crate::engine::{Engine, RunError, Session};
 use crate::kv_cache::SlotPool;
 use crate::model::verification::RecordingInputs;
 use crate::model::{
-    ActionExpert, OpenGate, ModelError, Perception, PrefillRequest, UnderstandingExpert,
+    ActionExpert, ModelError, OpenGate, Perception, PrefillRequest, UnderstandingExpert,
 };
 use crate::scene::random::SplitMix64;
 use crate::scene::{
@@ -33,65 +34,59 @@ use std::time::Duration;
 use tandem_export::automot::names::PROBE;
 use tandem_export::contract::{Contract, TensorSpec};
 
-/// Trajectories per prefix: one as soon as it is there, one at the next tick.
-const ACTS_PER_PROMPT: usize = 2;
+/// Action steps per prefix: one at the tick of the prefill, one at the next tick.
+const STEPS_PER_PROMPT: usize = 2;
 
-/// Time between two ticks, seconds.
+/// Tick period, seconds.
 const TICK_S: f64 = 0.05;
 
-/// LiDAR returns of one tick.
+/// Number of LiDAR returns per tick.
 const RETURNS: usize = 4000;
 
-/// Everything that a set of networks answered.
+/// Captured outputs of a set of networks.
 pub struct Recording {
-    /// Contracts of the vision, understanding, BEV and action network; layer groups of the
-    /// understanding expert as if they were one network.
+    /// Contracts of the vision, understanding, BEV and action networks, with layer groups merged.
     pub(super) contracts: [Contract; 4],
-    /// One entry per prompt.
     pub(super) prompts: Vec<PromptRecording>,
 }
 
-/// What was answered for one prompt: per network its runs, per run every output in the order of
-/// the contract.
+/// Captured outputs for one prompt: runs of each network, and for each run every output in
+/// the order of the contract.
 pub(super) struct PromptRecording {
-    /// Tokens of the prompt.
+    /// Number of tokens of the prompt.
     pub(super) valid_length: usize,
-    /// Runs of the vision, understanding, BEV and action network.
+    /// Runs of the vision, understanding, BEV and action networks.
     pub(super) runs: [Vec<Vec<HostTensor>>; 4],
 }
 
-/// A recording could not be made.
+/// Error returned when outputs cannot be captured.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// An expert cannot be set up.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// An expert could not do its part.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
 
-/// Drives `networks` as `inputs` say and keeps what they answer; calls `done` after each prompt.
-///
-/// # Errors
-/// If the experts cannot be set up, or a network fails.
+/// Runs the experts with `networks` on generated inputs and captures the outputs;
+/// calls `done` after each prompt.
 pub fn record(
     networks: &Networks,
     tokenizer: Tokenizer,
     inputs: RecordingInputs,
     done: &mut dyn FnMut(),
 ) -> Result<Recording, RecordError> {
-    let tap = |engine: &Arc<dyn Engine>| {
-        Arc::new(Tap::new(Arc::clone(engine), Arc::clone(&networks.device)))
+    let capture = |engine: &Arc<dyn Engine>| {
+        Arc::new(CapturingEngine::new(Arc::clone(engine), Arc::clone(&networks.device)))
     };
-    let [vision, bev, action] = [&networks.vision, &networks.bev, &networks.action].map(tap);
-    let groups: Vec<Arc<Tap>> = networks.understanding.iter().map(tap).collect();
-    let whole = WholeUnderstanding::of(groups.iter().map(|tap| tap.inner.contract()));
-    let contract = |tap: &Tap| tap.inner.contract().clone();
-    let contracts = [contract(&vision), whole.contract, contract(&bev), contract(&action)];
-    let tapped = Networks {
+    let [vision, bev, action] = [&networks.vision, &networks.bev, &networks.action].map(capture);
+    let groups: Vec<Arc<CapturingEngine>> = networks.understanding.iter().map(capture).collect();
+    let merged = MergedUnderstanding::of(groups.iter().map(|engine| engine.inner.contract()));
+    let contract = |engine: &CapturingEngine| engine.inner.contract().clone();
+    let contracts = [contract(&vision), merged.contract, contract(&bev), contract(&action)];
+    let capturing = Networks {
         vision: vision.clone(),
-        understanding: groups.iter().map(|tap| Arc::clone(tap) as _).collect(),
+        understanding: groups.iter().map(|engine| Arc::clone(engine) as _).collect(),
         bev: bev.clone(),
         action: action.clone(),
         prefix: networks.prefix,
@@ -100,37 +95,42 @@ pub fn record(
     };
 
     let options = UnderstandingOptions { must_be_finite: false, ..UnderstandingOptions::default() };
-    let mut expert = AutomotUnderstanding::with_options(&tapped, tokenizer, options)?;
+    let mut expert = AutomotUnderstanding::with_options(&capturing, tokenizer, options)?;
     let pool = SlotPool::new(&networks.device, networks.prefix, 1).map_err(ModelError::from)?;
     let mut prompts = Vec::new();
     for prompt in 0..inputs.prompts {
         let seed = inputs.seed;
-        let mut drive = Drive::new(seed, prompt);
+        let mut drive = SyntheticDrive::new(seed, prompt);
         let planner = drive.planner();
         let frames = expert.frames_per_prompt();
         let options = PerceptionOptions::default();
-        let mut seen =
-            AutomotPerception::new(&tapped, planner, frames, options).map_err(SetupError::from)?;
-        let mut acting =
-            AutomotAction::new(&tapped, Positions::default()).map_err(SetupError::from)?;
+        let mut perception = AutomotPerception::new(&capturing, planner, frames, options)
+            .map_err(SetupError::from)?;
+        let mut action_expert =
+            AutomotAction::new(&capturing, Positions::default()).map_err(SetupError::from)?;
         let (captured_at, inputs) = loop {
-            let time = drive.tick(&mut seen)?;
-            if let Some(inputs) = seen.inputs() {
+            let time = drive.tick(&mut perception)?;
+            if let Some(inputs) = perception.inputs() {
                 break (time, inputs);
             }
         };
         let random = || SplitMix64::new(seed);
         let request =
             PrefillRequest { version: prompt as u64 + 1, captured_at, random: random(), inputs };
-        let writer = pool.writer().expect("the prefix of the prompt before was dropped");
+        let writer = pool.writer().expect("the prefix of the previous prompt was dropped");
         let prefix = expert.prefill(&request, writer, &OpenGate, &mut StageSpans::default())?;
-        for act in 0..ACTS_PER_PROMPT {
-            if act > 0 {
-                drive.tick(&mut seen)?;
+        for step in 0..STEPS_PER_PROMPT {
+            if step > 0 {
+                drive.tick(&mut perception)?;
             }
-            acting.act(&prefix, seen.readings(), random(), &mut StageSpans::default())?;
+            action_expert.act(
+                &prefix,
+                perception.readings(),
+                random(),
+                &mut StageSpans::default(),
+            )?;
         }
-        let understanding = joined(&groups, &whole.places);
+        let understanding = take_merged(&groups, &merged.places);
         let runs = [vision.take(), understanding, bev.take(), action.take()];
         prompts.push(PromptRecording { valid_length: prefix.meta().valid_length, runs });
         done();
@@ -138,52 +138,52 @@ pub fn record(
     Ok(Recording { contracts, prompts })
 }
 
-/// What layer groups gave since the last call, as if they were one network: per run its outputs, each
-/// from its place (group and output).
-fn joined(groups: &[Arc<Tap>], places: &[[usize; 2]]) -> Vec<Vec<HostTensor>> {
-    let mut runs: Vec<_> = groups.iter().map(|tap| tap.take().into_iter()).collect();
+/// Takes the captured outputs of layer groups and merges them: for each run the outputs at
+/// `places` (group and output index).
+fn take_merged(groups: &[Arc<CapturingEngine>], places: &[[usize; 2]]) -> Vec<Vec<HostTensor>> {
+    let mut runs: Vec<_> = groups.iter().map(|engine| engine.take().into_iter()).collect();
     let mut all = Vec::new();
     while let Some(run) = runs.iter_mut().map(Iterator::next).collect::<Option<Vec<_>>>() {
         let mut outputs: Vec<Vec<Option<HostTensor>>> =
             run.into_iter().map(|outputs| outputs.into_iter().map(Some).collect()).collect();
         let take = |[group, output]: &[usize; 2]| {
-            outputs[*group][*output].take().expect("every place is named once")
+            outputs[*group][*output].take().expect("every place occurs once")
         };
         all.push(places.iter().map(take).collect());
     }
     all
 }
 
-/// An engine that keeps a copy of what its sessions give, and asks for probes by itself.
-struct Tap {
+/// An engine that copies the outputs of its sessions and also requests probes.
+struct CapturingEngine {
     inner: Arc<dyn Engine>,
-    /// Without probes: what an expert sees.
+    /// Contract for the experts, without probes.
     contract: Contract,
     device: Arc<dyn Device>,
     runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
 }
 
-impl Tap {
+impl CapturingEngine {
     fn new(inner: Arc<dyn Engine>, device: Arc<dyn Device>) -> Self {
         let mut contract = inner.contract().clone();
         contract.outputs.retain(|spec| !spec.name.starts_with(PROBE));
         Self { inner, contract, device, runs: Arc::default() }
     }
 
-    /// What was given since the last call.
+    /// Takes the outputs captured since the last call.
     fn take(&self) -> Vec<Vec<HostTensor>> {
         std::mem::take(&mut *lock(&self.runs))
     }
 }
 
-impl Engine for Tap {
+impl Engine for CapturingEngine {
     fn contract(&self) -> &Contract {
         &self.contract
     }
 
     fn session(self: Arc<Self>) -> Box<dyn Session> {
         let probes = &self.inner.contract().outputs[self.contract.outputs.len()..];
-        Box::new(TapSession {
+        Box::new(CapturingSession {
             inner: Arc::clone(&self.inner).session(),
             probe_specs: probes.to_vec(),
             probes: Vec::new(),
@@ -193,16 +193,16 @@ impl Engine for Tap {
     }
 }
 
-struct TapSession {
+struct CapturingSession {
     inner: Box<dyn Session>,
     probe_specs: Vec<TensorSpec>,
-    /// Memory of the probes, which stand behind the outputs; made at the first run.
+    /// Memory of the probes, which follow the outputs; allocated at the first run.
     probes: Vec<DeviceTensor>,
     device: Arc<dyn Device>,
     runs: Arc<Mutex<Vec<Vec<HostTensor>>>>,
 }
 
-impl Session for TapSession {
+impl Session for CapturingSession {
     fn enqueue(
         &mut self,
         stream: &dyn Stream,
@@ -242,25 +242,25 @@ impl Session for TapSession {
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
     ) -> Result<(), RunError> {
-        // What experts do not call is not recorded.
+        // Not captured, because the experts do not call this.
         self.inner.run(inputs, outputs)
     }
 }
 
-/// A vehicle on a bend of constant radius, past things that a seed put there.
-struct Drive {
+/// A vehicle on a curve of constant radius in a seeded scene.
+struct SyntheticDrive {
     random: Random,
     /// Curvature of the road, 1/m.
     curvature: f64,
     speed_mps: f64,
-    /// Boxes in the picture: left, top, right, bottom edge in pixels, color.
+    /// Boxes in the image: left, top, right, bottom edge in pixels, color.
     boxes: Vec<([usize; 4], [u8; 3])>,
     ticks: u64,
-    /// Number of the first frame: no two prompts share one, or a vision cache would.
+    /// Number of the first frame, different for each prompt because of the vision cache.
     first_frame: u64,
 }
 
-impl Drive {
+impl SyntheticDrive {
     fn new(seed: u64, prompt: usize) -> Self {
         let mut random = Random(SplitMix64::new(seed ^ (prompt as u64).rotate_left(32)));
         let camera = CAMERA;
@@ -280,10 +280,10 @@ impl Drive {
         Self { random, curvature, speed_mps, boxes, ticks: 0, first_frame }
     }
 
-    /// `world_from_ego` after so many meters of road.
+    /// Returns `world_from_ego` after `along_m` meters of road.
     fn pose(&self, along_m: f64) -> Pose {
         let turned = self.curvature * along_m;
-        // The chord of an arc points half as far aside as the arc has turned.
+        // The direction of the chord of an arc is half the turned angle.
         let half = turned / 2.0;
         let chord = if half.abs() < 1e-9 { along_m } else { along_m * half.sin() / half };
         let position = DVec2::from_angle(half) * chord;
@@ -305,7 +305,7 @@ impl Drive {
         RoutePlanner::new(kept, RoutePlannerConfig::default())
     }
 
-    /// Drives one tick, which `perception` observes; returns its time.
+    /// Advances one tick, passes its observation to `perception` and returns its time.
     fn tick(&mut self, perception: &mut AutomotPerception) -> Result<Timestamp, ModelError> {
         let seconds = self.ticks as f64 * TICK_S;
         let id = FrameId(self.first_frame + self.ticks);
@@ -316,7 +316,7 @@ impl Drive {
             captured_at: time,
             width: camera.width,
             height: camera.height,
-            rgb: self.picture(camera.width as usize, camera.height as usize),
+            rgb: self.image(camera.width as usize, camera.height as usize),
         };
         let observation = Observation {
             frame: id,
@@ -334,8 +334,8 @@ impl Drive {
         Ok(time)
     }
 
-    /// Sky, road, boxes that grow as time goes by, and the noise of a sensor.
-    fn picture(&mut self, width: usize, height: usize) -> Vec<u8> {
+    /// Renders sky, road, boxes that grow with time, and sensor noise.
+    fn image(&mut self, width: usize, height: usize) -> Vec<u8> {
         let mut rgb = vec![0; 3 * width * height];
         for bytes in rgb.chunks_mut(8) {
             bytes.copy_from_slice(&self.random.0.next().to_le_bytes()[..bytes.len()]);
@@ -362,36 +362,36 @@ impl Drive {
         rgb
     }
 
-    /// Ground, and what stands on it in a few directions.
+    /// Returns LiDAR points of the ground and of objects in a few directions.
     fn returns(&mut self) -> Vec<[f32; 4]> {
         (0..RETURNS)
             .map(|index| {
                 let angle = self.random.between(0.0..std::f64::consts::TAU);
                 let cluster = (angle * 3.0).floor();
-                let stands = index % 2 == 0;
-                let range = if stands {
+                let is_object = index % 2 == 0;
+                let range = if is_object {
                     6.0 + 1.7 * cluster + self.random.between(0.0..0.6)
                 } else {
                     self.random.between(2.0..40.0)
                 };
-                let z = if stands { self.random.between(-2.2..0.5) } else { -2.5 };
+                let z = if is_object { self.random.between(-2.2..0.5) } else { -2.5 };
                 [range * angle.cos(), range * angle.sin(), z, 0.5].map(|value| value as f32)
             })
             .collect()
     }
 }
 
-/// What scenes are drawn with: the same for a seed, forever.
+/// Random numbers of scenes; must stay the same for a seed.
 struct Random(SplitMix64);
 
 impl Random {
-    /// A whole number from 0 to `bound`, exclusive; the bias is one in 2⁶⁴ / `bound`. By remainder,
-    /// which recordings were made with, and not as [`SplitMix64::below`].
+    /// Returns an integer from 0 to `bound`, exclusive, with a bias of `bound` / 2⁶⁴. Uses the
+    /// remainder, as existing golden runs do, unlike [`SplitMix64::below`].
     fn below(&mut self, bound: usize) -> usize {
         (self.0.next() % bound as u64) as usize
     }
 
-    /// A number of the range, on a grid of 2⁻⁵³ of its length.
+    /// Returns a number of the range, on a grid of 2⁻⁵³ of its length.
     fn between(&mut self, range: Range<f64>) -> f64 {
         range.start + self.0.unit() * (range.end - range.start)
     }

@@ -1,12 +1,12 @@
-//! The sensors that AutoMoT's agent declares.
+//! Sensors declared by AutoMoT's agent.
 
 use super::image::Size;
 use crate::scene::{CameraId, CameraSpec, Cameras, LidarSpec, SensorSuite};
 
-/// The camera's picture.
+/// Size of the camera image.
 pub(super) const CAMERA_SIZE: Size = Size { width: 1024, height: 512 };
 
-/// The camera that AutoMoT's agent declares, named [`CameraId::FRONT`].
+/// Camera of AutoMoT's agent, named [`CameraId::FRONT`].
 pub const CAMERA: CameraSpec = CameraSpec {
     position_m: [-1.5, 0.0, 2.0],
     yaw_rad: 0.0,
@@ -15,11 +15,11 @@ pub const CAMERA: CameraSpec = CameraSpec {
     fov_deg: 110.0,
 };
 
-/// The sensors that AutoMoT's agent declares.
+/// Returns the sensors of AutoMoT's agent.
 pub fn sensors() -> SensorSuite {
     SensorSuite { cameras: Cameras::one(CameraId::FRONT, CAMERA), lidar: Some(LIDAR), truth: false }
 }
 
-/// Where the agent mounts its LiDAR.
+/// LiDAR of AutoMoT's agent.
 pub const LIDAR: LidarSpec =
     LidarSpec { position_m: [0.0, 0.0, 2.5], yaw_rad: -std::f64::consts::FRAC_PI_2 };

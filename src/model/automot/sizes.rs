@@ -1,7 +1,7 @@
-//! Sizes in contracts, compared with the shapes of their tensors and with each other.
+//! Checks the sizes of contracts against tensor shapes and against each other.
 //!
-//! Contracts are files, so every number that preprocessing computes with is checked here, when the
-//! networks are loaded: nothing behind this point meets a size that contradicts another.
+//! Contracts are files, so every number used by preprocessing is checked when the networks are
+//! loaded. Code after this check can rely on consistent sizes.
 
 use super::lidar::HistogramConfig;
 use super::networks::{Contracts, NetworksError, action, bev, vision};
@@ -14,37 +14,37 @@ use tandem_export::automot::sizes::{
 use tandem_export::contract::{Contract, TensorSpec};
 use tandem_files::shortened;
 
-/// Most layers, groups and deepstack maps of a network.
-const MOST_LAYERS: usize = 1024;
+/// Maximum number of layers, groups and deepstack maps of a network.
+const MAX_LAYERS: usize = 1024;
 
-/// Most of anything else that is counted.
-const MOST: usize = 1 << 24;
+/// Maximum of other counts.
+const MAX_COUNT: usize = 1 << 24;
 
-/// Longest side of a picture, pixels.
-const LONGEST_SIDE: usize = 1 << 14;
+/// Maximum side of an image, pixels.
+const MAX_SIDE: usize = 1 << 14;
 
-/// Most frames that a prompt has room for.
-const MOST_FRAMES: usize = 8;
+/// Maximum number of frames in a prompt.
+const MAX_FRAMES: usize = 8;
 
-/// Most points that fill a cell of the histogram: what a byte counts.
-const MOST_POINTS: usize = 255;
+/// Maximum number of points that saturate a cell of the histogram, as counted by a byte.
+const MAX_POINTS: usize = 255;
 
-/// Farthest edge of the histogram's grid, meters.
-const FARTHEST_M: f64 = 10_000.0;
+/// Maximum coordinate of the histogram's grid, meters.
+const MAX_COORDINATE_M: f64 = 10_000.0;
 
-/// Most by which the grid's rows may differ from whole cells.
-const WHOLE_CELLS: f64 = 1e-6;
+/// Tolerance for an integral number of grid rows.
+const CELL_TOLERANCE: f64 = 1e-6;
 
-/// Largest tensor, bytes.
-const LARGEST_TENSOR: usize = 1 << 38;
+/// Maximum size of a tensor, bytes.
+const MAX_TENSOR_BYTES: usize = 1 << 38;
 
-/// Numbers of features that a driving state has: speed and two target points.
+/// Number of features of a driving state: speed and two target points.
 const STATE: usize = 5;
 
-/// Own tokens of the action expert beside the cells and the points: two target points and the speed.
+/// Number of state tokens of the action expert: two target points and the speed.
 const STATE_TOKENS: usize = 3;
 
-/// Checks one contract by itself, so far that counting with its sizes ends.
+/// Checks one contract alone, so that computing with its sizes cannot overflow or run forever.
 pub(super) fn check_alone(contract: &Contract) -> Result<(), NetworksError> {
     let check = Check(contract);
     for (key, &value) in &contract.numbers {
@@ -54,17 +54,17 @@ pub(super) fn check_alone(contract: &Contract) -> Result<(), NetworksError> {
     }
     if is_understanding(&contract.network) {
         let sizes = UnderstandingSizes::of(contract)?;
-        check.range("layers", sizes.layers, 1..=MOST_LAYERS)?;
+        check.range("layers", sizes.layers, 1..=MAX_LAYERS)?;
         if let Some(group) = sizes.group {
-            check.range("groups", group.groups, 1..=MOST_LAYERS)?;
-            check.range("group_layers", group.group_layers, 1..=MOST_LAYERS)?;
-            check.range("group", group.group, 0..=MOST_LAYERS)?;
-            check.range("first_layer", group.first_layer, 0..=MOST_LAYERS)?;
+            check.range("groups", group.groups, 1..=MAX_LAYERS)?;
+            check.range("group_layers", group.group_layers, 1..=MAX_LAYERS)?;
+            check.range("group", group.group, 0..=MAX_LAYERS)?;
+            check.range("first_layer", group.first_layer, 0..=MAX_LAYERS)?;
         }
     }
     for spec in contract.inputs.iter().chain(&contract.outputs) {
         let bytes = spec.shape.iter().try_fold(spec.dtype.size(), |a, &b| a.checked_mul(b));
-        if spec.shape.contains(&0) || bytes.is_none_or(|bytes| bytes > LARGEST_TENSOR) {
+        if spec.shape.contains(&0) || bytes.is_none_or(|bytes| bytes > MAX_TENSOR_BYTES) {
             let (name, shape) = (shortened(&spec.name), shortened(format!("{:?}", spec.shape)));
             return Err(check.contradiction(format!("{name} has the shape {shape}")));
         }
@@ -72,12 +72,12 @@ pub(super) fn check_alone(contract: &Contract) -> Result<(), NetworksError> {
     Ok(())
 }
 
-/// True for the understanding expert and its layer groups.
+/// Returns true for the understanding expert and its layer groups.
 fn is_understanding(network: &str) -> bool {
     network == names::NETWORK || names::group_number(network).is_some()
 }
 
-/// Checks contracts that have AutoMoT's tensors, in its order.
+/// Checks contracts that have AutoMoT's tensors in order.
 pub(super) fn check(contracts: &Contracts) -> Result<(), NetworksError> {
     let Contracts { vision, understanding, bev, action } = contracts;
     let frames = check_vision(&Check(vision))?;
@@ -92,7 +92,7 @@ pub(super) fn check(contracts: &Contracts) -> Result<(), NetworksError> {
     })
 }
 
-/// What the vision tower gives for one frame.
+/// Output sizes of the vision tower for one frame.
 struct FrameFeatures {
     tokens: usize,
     hidden: usize,
@@ -103,19 +103,18 @@ struct FrameFeatures {
 fn check_vision(check: &Check<'_>) -> Result<FrameFeatures, NetworksError> {
     let sizes = VisionSizes::of(check.0)?;
     let (height, width) = (sizes.frame_height, sizes.frame_width);
-    check.range("frame_height", height, 1..=LONGEST_SIDE)?;
-    check.range("frame_width", width, 1..=LONGEST_SIDE)?;
+    check.range("frame_height", height, 1..=MAX_SIDE)?;
+    check.range("frame_width", width, 1..=MAX_SIDE)?;
     let (patch, merge) = (sizes.patch_size, sizes.spatial_merge_size);
-    check.range("patch_size", patch, 1..=LONGEST_SIDE)?;
+    check.range("patch_size", patch, 1..=MAX_SIDE)?;
     let repeated = sizes.temporal_patch_size;
-    check.range("temporal_patch_size", repeated, 1..=MOST_LAYERS)?;
-    check.range("spatial_merge_size", merge, 1..=LONGEST_SIDE)?;
-    // A camera's colors.
-    check.equals("in_channels", sizes.in_channels, 3, "a picture's channels")?;
+    check.range("temporal_patch_size", repeated, 1..=MAX_LAYERS)?;
+    check.range("spatial_merge_size", merge, 1..=MAX_SIDE)?;
+    check.equals("in_channels", sizes.in_channels, 3, "the channels of an RGB image")?;
     let block = patch * merge;
     if !height.is_multiple_of(block) || !width.is_multiple_of(block) {
         return Err(check.contradiction(format!(
-            "frames of {height} × {width} pixels are not whole blocks of patch_size × \
+            "frames of {height} × {width} pixels are not divisible into blocks of patch_size × \
              spatial_merge_size = {block}"
         )));
     }
@@ -123,8 +122,8 @@ fn check_vision(check: &Check<'_>) -> Result<FrameFeatures, NetworksError> {
     let tokens = patches / (merge * merge);
     check.equals("tokens", sizes.tokens, tokens, "frame, patch_size and spatial_merge_size")?;
     let (hidden, maps) = (sizes.hidden, sizes.deepstack_maps);
-    check.range("hidden", hidden, 1..=MOST)?;
-    check.range("deepstack_maps", maps, 1..=MOST_LAYERS)?;
+    check.range("hidden", hidden, 1..=MAX_COUNT)?;
+    check.range("deepstack_maps", maps, 1..=MAX_LAYERS)?;
     let Contract { inputs, outputs, .. } = check.0;
     check.tensor(&inputs[0], DType::F32, &[patches, 3 * repeated * patch * patch])?;
     let dtype = outputs[0].dtype;
@@ -137,13 +136,13 @@ fn check_understanding(check: &Check<'_>, features: &FrameFeatures) -> Result<()
     let FrameFeatures { tokens, hidden, maps, dtype } = *features;
     let sizes = UnderstandingSizes::of(check.0)?;
     let frames = sizes.frames;
-    check.range("frames", frames, 1..=MOST_FRAMES)?;
+    check.range("frames", frames, 1..=MAX_FRAMES)?;
     check.equals("frame_tokens", sizes.frame_tokens, tokens, vision::NETWORK)?;
     check.equals("hidden", sizes.hidden, hidden, vision::NETWORK)?;
     check.equals("deepstack_maps", sizes.deepstack_maps, maps, vision::NETWORK)?;
     let capacity = sizes.prefix_capacity;
-    check.range("prefix_capacity", capacity, 1..=MOST)?;
-    check.range("vocab_size", sizes.vocab_size, 1..=MOST)?;
+    check.range("prefix_capacity", capacity, 1..=MAX_COUNT)?;
+    check.range("vocab_size", sizes.vocab_size, 1..=MAX_COUNT)?;
     check.rope_theta()?;
     for spec in &check.0.inputs {
         match spec.name.as_str() {
@@ -183,10 +182,10 @@ fn check_prefix(
     specs: &[TensorSpec],
 ) -> Result<(), NetworksError> {
     let Prefix { kv_heads, capacity, key_dim, value_dim } = *prefix;
-    check.range("kv_heads", kv_heads, 1..=MOST)?;
-    check.range("prefix_capacity", capacity, 1..=MOST)?;
-    check.range("key_dim", key_dim, 1..=MOST)?;
-    check.range("value_dim", value_dim, 1..=MOST)?;
+    check.range("kv_heads", kv_heads, 1..=MAX_COUNT)?;
+    check.range("prefix_capacity", capacity, 1..=MAX_COUNT)?;
+    check.range("key_dim", key_dim, 1..=MAX_COUNT)?;
+    check.range("value_dim", value_dim, 1..=MAX_COUNT)?;
     let mut dtype = None;
     for spec in specs {
         let width = match PrefixPart::of(&spec.name) {
@@ -203,14 +202,14 @@ fn check_prefix(
 fn check_bev(check: &Check<'_>) -> Result<BevSizes, NetworksError> {
     let sizes = BevSizes::of(check.0)?;
     let (height, width) = (sizes.image_height, sizes.image_width);
-    check.range("image_height", height, 1..=LONGEST_SIDE)?;
-    check.range("image_width", width, 1..=LONGEST_SIDE)?;
+    check.range("image_height", height, 1..=MAX_SIDE)?;
+    check.range("image_width", width, 1..=MAX_SIDE)?;
     let (channels, rows, columns) = (sizes.lidar_channels, sizes.lidar_rows, sizes.lidar_cols);
     check.range("lidar_channels", channels, 1..=2)?;
-    check.range("lidar_rows", rows, 1..=LONGEST_SIDE)?;
-    check.range("lidar_cols", columns, 1..=LONGEST_SIDE)?;
-    check.range("cells", sizes.cells, 1..=MOST)?;
-    check.range("channels", sizes.channels, 1..=MOST)?;
+    check.range("lidar_rows", rows, 1..=MAX_SIDE)?;
+    check.range("lidar_cols", columns, 1..=MAX_SIDE)?;
+    check.range("cells", sizes.cells, 1..=MAX_COUNT)?;
+    check.range("channels", sizes.channels, 1..=MAX_COUNT)?;
     let Contract { inputs, outputs, .. } = check.0;
     check.tensor(&inputs[0], DType::U8, &[height, width, 3])?;
     check.tensor(&inputs[1], DType::F32, &[channels, rows, columns])?;
@@ -219,7 +218,7 @@ fn check_bev(check: &Check<'_>) -> Result<BevSizes, NetworksError> {
     let config = histogram(check.0)?;
     let [x, y] = [config.x_range_m, config.y_range_m];
     for (axis, [low, high]) in [("x", x), ("y", y)] {
-        if !(low < high && low >= -FARTHEST_M && high <= FARTHEST_M) {
+        if !(low < high && low >= -MAX_COORDINATE_M && high <= MAX_COORDINATE_M) {
             return Err(
                 check.contradiction(format!("min_{axis}_m is {low} and max_{axis}_m is {high}"))
             );
@@ -227,17 +226,17 @@ fn check_bev(check: &Check<'_>) -> Result<BevSizes, NetworksError> {
     }
     let shape = config.shape();
     let exact_rows = (y[1] - y[0]) * config.cells_per_meter;
-    if shape != [channels, rows, columns] || (exact_rows - rows as f64).abs() > WHOLE_CELLS {
+    if shape != [channels, rows, columns] || (exact_rows - rows as f64).abs() > CELL_TOLERANCE {
         return Err(check.contradiction(format!(
             "a grid from {} to {} m and from {} to {} m has {shape:?} cells at {} cells per meter, \
-             the network takes [{channels}, {rows}, {columns}]",
+             the network expects [{channels}, {rows}, {columns}]",
             x[0], x[1], y[0], y[1], config.cells_per_meter
         )));
     }
     Ok(sizes)
 }
 
-/// The histogram that the BEV encoder takes.
+/// Returns the histogram parameters of the BEV encoder.
 pub(super) fn histogram(bev: &Contract) -> Result<HistogramConfig, NetworksError> {
     let (sizes, numbers) = (BevSizes::of(bev)?, BevNumbers::of(bev)?);
     let x_range_m = [numbers.min_x_m, numbers.max_x_m];
@@ -258,7 +257,7 @@ fn check_action(check: &Check<'_>, feature: &BevSizes) -> Result<usize, Networks
     let Contract { inputs, outputs, .. } = check.0;
     check.equals("cells", sizes.cells, feature.cells, bev::NETWORK)?;
     check.equals("channels", sizes.channels, feature.channels, bev::NETWORK)?;
-    check.range("hidden", sizes.hidden, 1..=MOST)?;
+    check.range("hidden", sizes.hidden, 1..=MAX_COUNT)?;
     check.rope_theta()?;
     check.tensor(&inputs[1], DType::F32, &[STATE])?;
     check.tensor(&inputs[2], DType::I64, &[1])?;
@@ -267,7 +266,7 @@ fn check_action(check: &Check<'_>, feature: &BevSizes) -> Result<usize, Networks
     if !prefix.len().is_multiple_of(2) {
         return Err(check.contradiction("it has keys without values".into()));
     }
-    check.range("layers", sizes.layers, 1..=MOST_LAYERS)?;
+    check.range("layers", sizes.layers, 1..=MAX_LAYERS)?;
     check.equals("layers", sizes.layers, prefix.len() / 2, "the number of its keys")?;
     let ActionSizes { kv_heads, prefix_capacity: capacity, key_dim, value_dim, .. } = sizes;
     check_prefix(check, &Prefix { kv_heads, capacity, key_dim, value_dim }, prefix)?;
@@ -277,12 +276,12 @@ fn check_action(check: &Check<'_>, feature: &BevSizes) -> Result<usize, Networks
     check.tensor(&outputs[1], DType::F32, &[waypoints, 2])?;
     check.tensor(&outputs[2], DType::I64, &[decision])?;
     let own = [feature.cells, STATE_TOKENS, route, waypoints, decision].into_iter().sum();
-    let by = "cells, state, decision and points together";
+    let by = "the sum of cells, state, decision and points";
     check.equals("own_tokens", sizes.own_tokens, own, by)?;
     Ok(sizes.layers)
 }
 
-/// Checks of one contract.
+/// Checks for one contract.
 struct Check<'a>(&'a Contract);
 
 impl Check<'_> {
@@ -303,11 +302,11 @@ impl Check<'_> {
 
     /// Checks the number of points that saturate a cell.
     fn points(&self, points: f64) -> Result<(), NetworksError> {
-        let most = MOST_POINTS as f64;
-        if points.fract() == 0.0 && (1.0..=most).contains(&points) {
+        let max = MAX_POINTS as f64;
+        if points.fract() == 0.0 && (1.0..=max).contains(&points) {
             return Ok(());
         }
-        let what = format!("hist_max_per_pixel is {points}, possible are 1 to {most}");
+        let what = format!("hist_max_per_pixel is {points}, expected 1 to {max}");
         Err(self.contradiction(what))
     }
 
@@ -320,8 +319,8 @@ impl Check<'_> {
         if range.contains(&value) {
             return Ok(());
         }
-        let (least, most) = (range.start(), range.end());
-        Err(self.contradiction(format!("{key} is {value}, possible are {least} to {most}")))
+        let (min, max) = (range.start(), range.end());
+        Err(self.contradiction(format!("{key} is {value}, expected {min} to {max}")))
     }
 
     fn equals(
@@ -334,16 +333,16 @@ impl Check<'_> {
         if found == expected {
             return Ok(());
         }
-        Err(self.contradiction(format!("{key} is {found}, by {by} it is {expected}")))
+        Err(self.contradiction(format!("{key} is {found}, expected {expected} by {by}")))
     }
 
-    /// The element type of a tensor of floating-point numbers.
+    /// Returns the element type of a floating-point tensor.
     fn float(&self, spec: &TensorSpec) -> Result<DType, NetworksError> {
         match spec.dtype {
             DType::F32 | DType::F16 | DType::Bf16 => Ok(spec.dtype),
             DType::I64 | DType::U8 | DType::Bool => {
                 let name = shortened(&spec.name);
-                Err(self.contradiction(format!("{name:?} is of {}", spec.dtype)))
+                Err(self.contradiction(format!("{name:?} has the type {}", spec.dtype)))
             }
         }
     }
@@ -359,7 +358,7 @@ impl Check<'_> {
         }
         let (name, found) = (shortened(&spec.name), shortened(format!("{:?}", spec.shape)));
         Err(self.contradiction(format!(
-            "{name:?} is {} {found}, by the sizes it is {dtype} {shape:?}",
+            "{name:?} is {} {found}, expected {dtype} {shape:?} by the sizes",
             spec.dtype
         )))
     }

@@ -1,23 +1,23 @@
-//! The checkpoint's byte-level BPE tokenizer.
+//! Byte-level BPE tokenizer of the checkpoint.
 //!
-//! A piece of text is encoded as it stands: nothing is put around it, but the names of special
-//! tokens inside it become their ids.
+//! Text is encoded without adding tokens; names of special tokens in the text are encoded as their
+//! ids.
 
 use std::path::{Path, PathBuf};
 use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
 
-/// Ids of the special tokens that a prompt is made of, as the checkpoint numbers them.
+/// Ids of the special tokens of a prompt in the checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpecialTokens {
-    /// `<|im_start|>`, opens a message and a decision.
+    /// `<|im_start|>`, start of a message or a decision.
     pub message_start: u32,
-    /// `<|im_end|>`, closes a message and a decision.
+    /// `<|im_end|>`, end of a message or a decision.
     pub message_end: u32,
-    /// `<|vision_start|>`, stands before the tokens of a frame.
+    /// `<|vision_start|>`, before the tokens of a frame.
     pub vision_start: u32,
-    /// `<|vision_end|>`, stands behind the tokens of a frame.
+    /// `<|vision_end|>`, after the tokens of a frame.
     pub vision_end: u32,
-    /// `<|image_pad|>`, the place of one image token.
+    /// `<|image_pad|>`, placeholder of one image token.
     pub image_pad: u32,
 }
 
@@ -26,58 +26,42 @@ pub struct Tokenizer {
     pipeline: PipelineTokenizer,
     options: EncodeOptions,
     special: SpecialTokens,
-    /// The library's ids are a type of its own; here they wait to be copied out.
+    /// Ids in the library's own type, before they are copied out.
     encoded: Vec<PipelineToken>,
 }
 
-/// Tokens of one piece of text that are encoded without allocating.
-const PIECE_CAPACITY: usize = 1024;
+/// Number of tokens of one text that are encoded without allocating.
+const TEXT_CAPACITY: usize = 1024;
 
-/// Why a tokenizer could not be loaded or used.
+/// Error returned by a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// The file is missing, not JSON, or names a component that this build lacks.
     #[error("cannot load tokenizer {path:?}")]
     Load {
-        /// The `tokenizer.json`.
         path: PathBuf,
-        /// What the library said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A token that every AutoMoT checkpoint has is not in the vocabulary.
-    #[error("the tokenizer has no special token {name:?}, it reads it as the ids {found:?}")]
-    NoSuchToken {
-        /// Its name.
-        name: &'static str,
-        /// What its name is encoded to instead.
-        found: Vec<u32>,
-    },
-    /// The library refused a text.
+    /// A token of every AutoMoT checkpoint is not in the vocabulary.
+    #[error("the tokenizer has no special token {name:?} and encodes it as the ids {found:?}")]
+    NoSuchToken { name: &'static str, found: Vec<u32> },
     #[error("cannot encode a text of {bytes} bytes")]
     Encode {
-        /// Length of the text.
         bytes: usize,
-        /// What the library said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The library refused a list of ids.
     #[error("cannot decode {tokens} tokens")]
     Decode {
-        /// Length of the list.
         tokens: usize,
-        /// What the library said.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` of any version that Hugging Face has written.
-    ///
-    /// # Errors
-    /// If the file can't be read or lacks one of [`SpecialTokens`].
+    /// Reads a `tokenizer.json` of any Hugging Face version. Fails if the file cannot be read or
+    /// lacks one of [`SpecialTokens`].
     pub fn read(path: &Path) -> Result<Self, TokenizerError> {
         let load = |source| TokenizerError::Load { path: path.to_path_buf(), source };
         let json = tokenizers::canonicalize_file(path).map_err(|error| load(error.into()))?;
@@ -95,18 +79,15 @@ impl Tokenizer {
             vision_end: id("<|vision_end|>")?,
             image_pad: id("<|image_pad|>")?,
         };
-        Ok(Self { pipeline, options, special, encoded: Vec::with_capacity(PIECE_CAPACITY) })
+        Ok(Self { pipeline, options, special, encoded: Vec::with_capacity(TEXT_CAPACITY) })
     }
 
-    /// Ids of the special tokens.
+    /// Returns the ids of the special tokens.
     pub fn special(&self) -> SpecialTokens {
         self.special
     }
 
-    /// Appends the ids of `text` to `ids`. Does not merge across the border with what is there.
-    ///
-    /// # Errors
-    /// If the library refuses the text.
+    /// Appends the ids of `text` to `ids`, without merging it with earlier text.
     pub fn encode_into(&mut self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
         self.encoded.clear();
         self.pipeline
@@ -116,10 +97,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of `ids`, special tokens by name.
-    ///
-    /// # Errors
-    /// If the library refuses the ids.
+    /// Returns the text of `ids`, with special tokens by name.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         self.pipeline
             .decode(ids, false)
@@ -127,7 +105,8 @@ impl Tokenizer {
     }
 }
 
-/// Looks `name` up by encoding it: a special token is one id, an unknown name falls apart.
+/// Looks up a special token by encoding its name, which yields one id; an
+/// unknown name yields several.
 fn special_id(
     pipeline: &PipelineTokenizer,
     options: &EncodeOptions,

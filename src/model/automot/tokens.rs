@@ -1,59 +1,56 @@
-//! The understanding expert's sequence: ids, rotary positions and who sees whom.
+//! Token sequence of the understanding expert: ids, rotary positions and attention mask.
 //!
-//! Order: prefix, then per frame a start token, one token per merged patch, an end token, then the
-//! instruction. Text advances all three position rows by one; inside a frame the rows are time,
-//! height and width, and the token behind it continues past the largest of them. Text sees what is
-//! before it; a frame's block, start and end token included, also sees itself to its end. So one
-//! number per row says the whole mask: the row attends to columns `0..visible_until`.
+//! Order: prefix, then for each frame a start token, one token per merged patch and an end token,
+//! then the instruction. Text advances all three position rows by one. Within a frame the rows are
+//! time, height and width, and the next token continues after the largest of them. Text is causal;
+//! a frame's block, including its start and end tokens, also attends to itself up to its end. The
+//! mask is therefore one number per row: the row attends to columns `0..visible_until`.
 
 use super::tokenizer::SpecialTokens;
 
-/// Merged patches of a frame: one image token each, row by row.
+/// Merged patches of a frame, one image token each, in row-major order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ImageGrid {
-    /// Down the picture.
     pub rows: usize,
-    /// Across the picture.
     pub columns: usize,
 }
 
 impl ImageGrid {
-    /// Image tokens of the frame.
+    /// Returns the number of image tokens of the frame.
     pub fn tokens(self) -> usize {
         self.rows * self.columns
     }
 }
 
-/// What an instruction's tokens see of each other.
+/// Attention mask within the instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum InstructionMask {
-    /// What is before them: how the release drives.
+    /// Causal, as the AutoMoT release drives.
     #[default]
     Causal,
-    /// The whole instruction: how the release was trained.
+    /// The complete instruction, as the release was trained.
     Full,
 }
 
-/// A prompt before it is laid out.
+/// Parts of a prompt.
 #[derive(Clone, Copy)]
 pub struct PromptTokens<'a> {
     /// Ids before the frames.
     pub prefix: &'a [u32],
-    /// The frames, oldest first.
+    /// Grids of the frames, oldest first.
     pub frames: &'a [ImageGrid],
-    /// Ids behind the frames.
+    /// Ids after the frames.
     pub instruction: &'a [u32],
-    /// Ids that surround and hold the image tokens.
+    /// Ids of image tokens and of the tokens around them.
     pub special: SpecialTokens,
-    /// Who sees whom in the instruction.
     pub instruction_mask: InstructionMask,
 }
 
-/// Where a sequence is written: buffers of one capacity `C`, as the network's inputs.
+/// Output buffers of a sequence with capacity `C`, the inputs of the network.
 pub struct SequenceBuffers<'a> {
     /// `[C]`. Padding is 0.
     pub token_ids: &'a mut [i64],
-    /// `[3, C]`, rows time, height, width. Padding counts on.
+    /// `[3, C]`, rows time, height, width. Padding continues the count.
     pub position_ids: &'a mut [i64],
     /// `[C]`: 0 for text, k + 1 for the k-th image token over all frames. Padding is 0.
     pub image_slot: &'a mut [i64],
@@ -61,46 +58,39 @@ pub struct SequenceBuffers<'a> {
     pub visible_until: &'a mut [i64],
 }
 
-/// How far a sequence reaches into its buffers.
+/// Extent of a sequence in its buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SequenceExtent {
-    /// Tokens before the padding.
+    /// Number of tokens before the padding.
     pub valid_tokens: usize,
-    /// Image tokens among them.
+    /// Number of image tokens among them.
     pub image_tokens: usize,
-    /// One past the largest position: where the action expert's tokens begin.
+    /// One past the largest position: the first position of the action tokens.
     pub next_position: i64,
 }
 
-/// A prompt does not fit the capacity that its network was built for.
+/// Error returned for a prompt that exceeds the capacity of the network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the prompt has {needed} tokens, the network takes {capacity}")]
+#[error("the prompt has {needed} tokens, the capacity of the network is {capacity}")]
 pub struct PromptTooLong {
-    /// Tokens of the prompt.
     pub needed: usize,
-    /// Tokens of the buffers.
     pub capacity: usize,
 }
 
 impl PromptTokens<'_> {
-    /// Tokens that the prompt takes.
+    /// Returns the number of tokens of the prompt.
     pub fn len(&self) -> usize {
         let frames: usize = self.frames.iter().map(|grid| grid.tokens() + 2).sum();
         self.prefix.len() + frames + self.instruction.len()
     }
 
-    /// True if there is nothing at all.
+    /// Returns true if the prompt has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes the sequence and its padding. Does not allocate.
-    ///
-    /// # Errors
-    /// If the prompt is longer than the buffers, which are then unchanged.
-    ///
-    /// # Panics
-    /// If the buffers differ in capacity.
+    /// Writes the sequence and its padding without allocating. If the prompt exceeds the capacity,
+    /// returns an error and leaves the buffers unchanged. Panics if the buffers differ in capacity.
     pub fn lay_out(&self, buffers: SequenceBuffers<'_>) -> Result<SequenceExtent, PromptTooLong> {
         let capacity = buffers.token_ids.len();
         assert_eq!(buffers.position_ids.len(), 3 * capacity, "position_ids is not [3, {capacity}]");
@@ -136,7 +126,7 @@ impl PromptTokens<'_> {
     }
 }
 
-/// The next row to write.
+/// Writer of a sequence at its next row.
 struct Cursor<'a> {
     buffers: SequenceBuffers<'a>,
     capacity: usize,
@@ -190,15 +180,19 @@ mod tests {
         image_pad: 151_655,
     };
 
-    struct Laid {
+    struct Sequence {
         extent: SequenceExtent,
         token_ids: Vec<i64>,
         position_ids: Vec<i64>,
         visible_until: Vec<i64>,
     }
 
-    /// The release's prompt: 16 prefix tokens, four frames of 8 × 16, 89 instruction tokens.
-    fn release(capacity: usize, instruction_mask: InstructionMask) -> Result<Laid, PromptTooLong> {
+    /// Lays out the prompt of the release: 16 prefix tokens, four frames of 8 ×
+    /// 16, 89 instruction tokens.
+    fn release(
+        capacity: usize,
+        instruction_mask: InstructionMask,
+    ) -> Result<Sequence, PromptTooLong> {
         let mut token_ids = vec![-1; capacity];
         let mut position_ids = vec![-1; 3 * capacity];
         let mut image_slot = vec![-1; capacity];
@@ -217,30 +211,30 @@ mod tests {
             visible_until: &mut visible_until,
         })?;
         assert_eq!(image_slot.iter().max(), Some(&512));
-        Ok(Laid { extent, token_ids, position_ids, visible_until })
+        Ok(Sequence { extent, token_ids, position_ids, visible_until })
     }
 
     #[test]
-    fn the_release_prompt_has_its_published_extent_and_mask() {
-        let laid = release(640, InstructionMask::Causal).unwrap();
+    fn release_prompt_has_published_extent_and_mask() {
+        let sequence = release(640, InstructionMask::Causal).unwrap();
         let expected = SequenceExtent { valid_tokens: 625, image_tokens: 512, next_position: 177 };
-        assert_eq!(laid.extent, expected);
-        assert_eq!(laid.visible_until[..625].iter().sum::<i64>(), 229_165);
-        assert_eq!(laid.position_ids[624], 176);
+        assert_eq!(sequence.extent, expected);
+        assert_eq!(sequence.visible_until[..625].iter().sum::<i64>(), 229_165);
+        assert_eq!(sequence.position_ids[624], 176);
         for frame in 0..4 {
             let (start, position) = (16 + 130 * frame, 16 + 18 * frame as i64);
-            assert_eq!(laid.token_ids[start], 151_652);
-            assert_eq!(laid.position_ids[start], position);
+            assert_eq!(sequence.token_ids[start], 151_652);
+            assert_eq!(sequence.position_ids[start], position);
             let last_pad = start + 128;
-            let axes = [0, 1, 2].map(|axis| laid.position_ids[axis * 640 + last_pad]);
+            let axes = [0, 1, 2].map(|axis| sequence.position_ids[axis * 640 + last_pad]);
             assert_eq!(axes, [position + 1, position + 8, position + 16]);
-            assert_eq!(laid.token_ids[last_pad + 1], 151_653);
-            assert_eq!(laid.position_ids[last_pad + 1], position + 17);
+            assert_eq!(sequence.token_ids[last_pad + 1], 151_653);
+            assert_eq!(sequence.position_ids[last_pad + 1], position + 17);
         }
     }
 
     #[test]
-    fn training_lets_the_instruction_see_itself_whole() {
+    fn full_mask_covers_complete_instruction() {
         let causal = release(625, InstructionMask::Causal).unwrap();
         let full = release(625, InstructionMask::Full).unwrap();
         assert_eq!(full.visible_until[..536], causal.visible_until[..536]);
@@ -248,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_text_that_nobody_looks_at() {
-        let laid = release(640, InstructionMask::Causal).unwrap();
+    fn padding_is_causal_and_not_attended_to() {
+        let sequence = release(640, InstructionMask::Causal).unwrap();
         for row in 625..640 {
-            assert_eq!(laid.token_ids[row], 0);
-            assert_eq!(laid.visible_until[row], row as i64 + 1);
-            assert_eq!(laid.position_ids[row], 177 + (row as i64 - 625));
+            assert_eq!(sequence.token_ids[row], 0);
+            assert_eq!(sequence.visible_until[row], row as i64 + 1);
+            assert_eq!(sequence.position_ids[row], 177 + (row as i64 - 625));
         }
     }
 
     #[test]
-    fn a_prompt_beyond_the_capacity_is_reported() {
+    fn prompt_beyond_capacity_is_refused() {
         let error = release(624, InstructionMask::Causal).err();
         assert_eq!(error, Some(PromptTooLong { needed: 625, capacity: 624 }));
     }

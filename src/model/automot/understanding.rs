@@ -1,41 +1,41 @@
-//! The understanding expert: frames and a prompt to a sealed prefix.
+//! The understanding expert, which computes a sealed prefix KV cache from frames and a prompt.
 //!
-//! Its layers are one network or several that run one after the other. A network that runs cannot be
-//! interrupted, so a group of layers is the least that the action expert may have to wait for.
+//! Its layers are in one network or in several that run in sequence. A running network cannot be
+//! preempted, so the action expert may have to wait for the run of one layer group.
 
-use super::lane::Lane;
+use super::finite::FiniteCheck;
 use super::layer_groups::LayerGroups;
 use super::networks::{Networks, NetworksError, input};
 use super::perception::AutomotInputs;
 use super::prompt::{self, DrivingState};
 use super::prompt_buffers::{MARKS, Prompt};
 use super::stages;
+use super::timed_stream::TimedStream;
 use super::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
 use super::tokens::{ImageGrid, InstructionMask, PromptTokens, SequenceBuffers};
 use super::vision_tower::{VisionTower, frame_layout};
-use super::whole::WholeCheck;
 use crate::device::DeviceError;
 use crate::kv_cache::{KvSnapshot, KvWriter, PrefixMeta, Slot};
-use crate::model::{ModelError, RefreshRequest, Turns, UnderstandingExpert};
+use crate::model::{LaunchGate, ModelError, PrefillRequest, UnderstandingExpert};
 use crate::timing::{Stage, StageSpans};
 use arrayvec::ArrayVec;
 use tandem_export::automot::names::understanding as names;
 
-/// What the run file says of the slow expert.
+/// Options of the slow expert.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnderstandingOptions {
-    /// What the instruction's tokens see of each other.
+    /// Attention mask within the instruction.
     pub instruction_mask: InstructionMask,
-    /// Ticks between two frames of a prompt. As many frames as the history reaches back are kept
-    /// encoded, so that every frame is encoded once, whatever the refresh period.
+    /// Ticks between two frames of a prompt. The features of all frames in the history are cached,
+    /// so that every frame is encoded once, independent of the prefill period.
     pub history_spacing_ticks: usize,
-    /// Whether a prefix that is not finite is refused. Only a comparison, which wants to show where
-    /// that begins, says no.
+    /// Refuses a prefix that is not finite. False only for a comparison, which
+    /// reports where it diverges.
     pub must_be_finite: bool,
 }
 
 impl Default for UnderstandingOptions {
-    /// As the release's agent drives.
+    /// Returns the options of the agent of the AutoMoT release.
     fn default() -> Self {
         Self {
             instruction_mask: InstructionMask::Causal,
@@ -53,23 +53,21 @@ pub struct AutomotUnderstanding {
     grid: ImageGrid,
     frames_per_prompt: usize,
     instruction_mask: InstructionMask,
-    lane: Lane<MARKS>,
+    timed_stream: TimedStream<MARKS>,
     vision: VisionTower,
     prompt: Prompt,
     layers: LayerGroups,
     /// `None` if a prefix need not be finite.
-    whole: Option<WholeCheck>,
+    finite_check: Option<FiniteCheck>,
     instruction: String,
     instruction_ids: Vec<u32>,
 }
 
-/// The expert cannot be set up.
+/// Error returned when the expert cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The networks are not AutoMoT's, or do not fit.
     #[error(transparent)]
     Networks(#[from] NetworksError),
-    /// There is no usable tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }
@@ -81,18 +79,13 @@ impl From<DeviceError> for SetupError {
 }
 
 impl AutomotUnderstanding {
-    /// An expert that works as the release's.
-    ///
-    /// # Errors
-    /// See [`with_options`](Self::with_options).
+    /// Creates an expert with the default options.
     pub fn new(networks: &Networks, tokenizer: Tokenizer) -> Result<Self, SetupError> {
         Self::with_options(networks, tokenizer, UnderstandingOptions::default())
     }
 
-    /// Sets up sessions and every buffer that refreshes will need.
-    ///
-    /// # Errors
-    /// If a contract lacks a size or the tokenizer cannot encode the fixed prefix.
+    /// Creates the sessions and all buffers of a prefill. Fails if a contract lacks a size or the
+    /// tokenizer cannot encode the fixed prefix.
     pub fn with_options(
         networks: &Networks,
         mut tokenizer: Tokenizer,
@@ -115,25 +108,25 @@ impl AutomotUnderstanding {
             grid,
             frames_per_prompt,
             instruction_mask: options.instruction_mask,
-            lane: Lane::new(device, &networks.lanes.slow)?,
+            timed_stream: TimedStream::new(device, &networks.streams.slow)?,
             vision,
             prompt: Prompt::new(device, contract)?,
             layers: LayerGroups::new(device, &networks.understanding)?,
-            whole: options
+            finite_check: options
                 .must_be_finite
-                .then(|| WholeCheck::new(device, networks.prefix))
+                .then(|| FiniteCheck::new(device, networks.prefix))
                 .transpose()?,
             instruction: String::with_capacity(prompt::INSTRUCTION_CAPACITY),
             instruction_ids: Vec::with_capacity(prompt::INSTRUCTION_CAPACITY),
         })
     }
 
-    /// Frames that one prompt shows.
+    /// Returns the number of frames in a prompt.
     pub fn frames_per_prompt(&self) -> usize {
         self.frames_per_prompt
     }
 
-    /// Writes prompt and layout into the network's inputs.
+    /// Writes the token sequence to the network's inputs.
     fn lay_out(
         &mut self,
         inputs: &AutomotInputs,
@@ -175,26 +168,27 @@ impl UnderstandingExpert for AutomotUnderstanding {
     type Inputs = AutomotInputs;
 
     fn prepare(&mut self, slot: &mut Slot) -> Result<(), ModelError> {
-        self.vision.prepare(&self.lane)?;
-        self.layers.prepare(&self.lane, &self.prompt, slot)
+        self.vision.prepare(&self.timed_stream)?;
+        self.layers.prepare(&self.timed_stream, &self.prompt, slot)
     }
 
-    fn keep_warm(&mut self, turns: &dyn Turns) -> Result<(), ModelError> {
-        self.vision.run_for_nothing(&self.lane, turns)
+    fn keep_warm(&mut self, gate: &dyn LaunchGate) -> Result<(), ModelError> {
+        self.vision.keep_warm(&self.timed_stream, gate)
     }
 
-    fn refresh(
+    fn prefill(
         &mut self,
-        request: &RefreshRequest<AutomotInputs>,
+        request: &PrefillRequest<AutomotInputs>,
         mut writer: KvWriter,
-        turns: &dyn Turns,
+        gate: &dyn LaunchGate,
         spans: &mut StageSpans,
     ) -> Result<KvSnapshot, ModelError> {
-        match self.fill(request, &mut writer, turns, spans) {
+        match self.fill(request, &mut writer, gate, spans) {
             Ok(meta) => Ok(writer.seal(meta)),
             Err(error) => {
-                // The slot goes home when nothing that was handed over can write to it any more.
-                let _ = self.lane.stream().synchronize();
+                // The slot returns to the pool only after enqueued work that may write to it is
+                // finished.
+                let _ = self.timed_stream.stream().synchronize();
                 Err(error)
             }
         }
@@ -202,18 +196,18 @@ impl UnderstandingExpert for AutomotUnderstanding {
 }
 
 impl AutomotUnderstanding {
-    /// Computes a prefix into `writer`, to its end; gives what it was made from.
+    /// Computes a prefix into `writer`, waits for it and returns its metadata.
     fn fill(
         &mut self,
-        request: &RefreshRequest<AutomotInputs>,
+        request: &PrefillRequest<AutomotInputs>,
         writer: &mut KvWriter,
-        turns: &dyn Turns,
+        gate: &dyn LaunchGate,
         spans: &mut StageSpans,
     ) -> Result<PrefixMeta, ModelError> {
         let inputs = &request.inputs;
         if inputs.frames.len() != self.frames_per_prompt {
             return Err(ModelError::Size {
-                what: "the number of frames in a refresh",
+                what: "the number of frames in a prefill",
                 expected: vec![self.frames_per_prompt],
                 found: vec![inputs.frames.len()],
             });
@@ -223,21 +217,21 @@ impl AutomotUnderstanding {
         spans.end(begun);
 
         for (index, frame) in inputs.frames.iter().enumerate() {
-            let features = self.vision.features(frame, &self.lane, turns, spans)?;
+            let features = self.vision.features(frame, &self.timed_stream, gate, spans)?;
             let begun = stages::GATHER.begin();
-            features.copy_to_place(index, &self.prompt, self.lane.stream())?;
+            features.copy_to_place(index, &self.prompt, self.timed_stream.stream())?;
             spans.end(begun);
         }
 
         let begun = stages::UNDERSTANDING.begin();
-        self.prompt.upload(self.lane.stream())?;
-        self.layers.run(&self.prompt, writer, &self.lane, turns, spans)?;
+        self.prompt.upload(self.timed_stream.stream())?;
+        self.layers.run(&self.prompt, writer, &self.timed_stream, gate, spans)?;
         spans.end(begun);
 
         let begun = Stage::SEAL.begin();
-        self.lane.stream().record(writer.slot().ready())?;
-        if let Some(whole) = &self.whole {
-            whole.check(writer.slot(), extent.valid_tokens, self.lane.stream())?;
+        self.timed_stream.stream().record(writer.slot().ready())?;
+        if let Some(finite) = &self.finite_check {
+            finite.check(writer.slot(), extent.valid_tokens, self.timed_stream.stream())?;
         }
         spans.end(begun);
         Ok(PrefixMeta {

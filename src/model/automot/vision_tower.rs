@@ -1,19 +1,19 @@
-//! The vision tower: frames to image tokens, each frame once.
+//! The vision tower, which encodes each frame once into image tokens.
 
 use super::image::{PatchLayout, Resizer, Size};
-use super::lane::Lane;
 use super::networks::{self, Networks, NetworksError, input, output};
 use super::prompt_buffers::{MARKS, Prompt, zeros};
 use super::stages;
+use super::timed_stream::TimedStream;
 use crate::device::{DeviceError, DeviceTensor, Graph, StagedTensor, Stream};
 use crate::engine::Session;
-use crate::model::{ModelError, Turns};
+use crate::model::{LaunchGate, ModelError};
 use crate::scene::{CameraFrame, FrameId};
 use crate::timing::StageSpans;
 use std::sync::Arc;
 use tandem_export::automot::sizes::VisionSizes;
 
-/// How large the vision tower's frames are, and how they are cut.
+/// Returns the size of the vision tower's frames and their patch layout.
 pub(super) fn frame_layout(networks: &Networks) -> Result<(Size, PatchLayout), NetworksError> {
     let sizes = VisionSizes::of(networks.vision.contract())?;
     let frame = Size { width: sizes.frame_width, height: sizes.frame_height };
@@ -25,19 +25,19 @@ pub(super) fn frame_layout(networks: &Networks) -> Result<(Size, PatchLayout), N
     Ok((frame, layout))
 }
 
-/// Vision tower with its preprocessing and the features of the newest frames, which stay on the
-/// device.
+/// Vision tower with its preprocessing and a cache of the features of the
+/// newest frames on the device.
 pub(super) struct VisionTower {
     session: Box<dyn Session>,
     size: Size,
     layout: PatchLayout,
-    /// Made at the first frame of each camera size.
+    /// Created at the first frame of each camera size.
     resizer: Option<(Size, Resizer)>,
     resized: Vec<u8>,
     patches: StagedTensor,
-    /// What the network writes, whichever frame it is.
+    /// Outputs of the network for the current frame.
     encoded: Features,
-    /// Its run, captured.
+    /// Captured run of the network.
     graph: Option<Arc<dyn Graph>>,
     cache: Vec<Cached>,
 }
@@ -56,7 +56,7 @@ struct Cached {
 }
 
 impl VisionTower {
-    /// A tower for frames of `size` that keeps the features of `cached` of them.
+    /// Creates a tower for frames of `size` that caches the features of `cached` frames.
     pub(super) fn new(
         networks: &Networks,
         size: Size,
@@ -86,17 +86,20 @@ impl VisionTower {
         })
     }
 
-    /// Captures the network's run.
-    pub(super) fn prepare(&mut self, lane: &Lane<MARKS>) -> Result<(), ModelError> {
+    /// Captures a run of the network.
+    pub(super) fn prepare(&mut self, timed_stream: &TimedStream<MARKS>) -> Result<(), ModelError> {
         if self.graph.is_none()
             && let Some(runs_before) = self.session.runs_before_capture()
         {
-            self.graph = Some(lane.capture(runs_before, |lane| self.enqueue(lane.stream()))?);
+            self.graph = Some(
+                timed_stream
+                    .capture(runs_before, |timed_stream| self.enqueue(timed_stream.stream()))?,
+            );
         }
         Ok(())
     }
 
-    /// Hands a run over the patches to `stream`.
+    /// Enqueues a run on the patches.
     fn enqueue(&mut self, stream: &dyn Stream) -> Result<(), ModelError> {
         stream.upload(self.patches.staged())?;
         let Features { image_tokens, deepstack } = &mut self.encoded;
@@ -104,19 +107,19 @@ impl VisionTower {
         Ok(self.session.enqueue(stream, &[self.patches.view()], &outputs)?)
     }
 
-    /// Hands a run over whatever patches there are to the lane and waits for it.
-    pub(super) fn run_for_nothing(
+    /// Runs the network on the last patches and waits for it, without using its outputs.
+    pub(super) fn keep_warm(
         &mut self,
-        lane: &Lane<MARKS>,
-        turns: &dyn Turns,
+        timed_stream: &TimedStream<MARKS>,
+        gate: &dyn LaunchGate,
     ) -> Result<(), ModelError> {
-        turns.wait();
-        self.launch(lane.stream())?;
-        lane.mark(1)?;
-        lane.reach(1)
+        gate.wait();
+        self.launch(timed_stream.stream())?;
+        timed_stream.mark(1)?;
+        timed_stream.wait_for(1)
     }
 
-    /// Hands a run over the patches to `stream`, captured or anew.
+    /// Enqueues a run on the patches, as a graph if it was captured.
     fn launch(&mut self, stream: &dyn Stream) -> Result<(), ModelError> {
         match &self.graph {
             Some(graph) => Ok(stream.launch(graph)?),
@@ -124,35 +127,35 @@ impl VisionTower {
         }
     }
 
-    /// Features of `frame`, encoded now or found.
+    /// Returns the features of `frame` from the cache, or encodes it.
     pub(super) fn features(
         &mut self,
         frame: &CameraFrame,
-        lane: &Lane<MARKS>,
-        turns: &dyn Turns,
+        timed_stream: &TimedStream<MARKS>,
+        gate: &dyn LaunchGate,
         spans: &mut StageSpans,
     ) -> Result<&Features, ModelError> {
         if let Some(place) = self.cache.iter().position(|entry| entry.frame == Some(frame.id)) {
             return Ok(&self.cache[place].features);
         }
         self.write_patches(frame, spans);
-        turns.wait();
-        let stream = lane.stream();
-        lane.mark(0)?;
+        gate.wait();
+        let stream = timed_stream.stream();
+        timed_stream.mark(0)?;
         self.launch(stream)?;
         let entry = self
             .cache
             .iter_mut()
             .min_by_key(|entry| entry.frame)
             .expect("the cache holds at least one frame");
-        entry.frame = None; // A run that fails leaves no entry that looks whole.
+        entry.frame = None; // Invalid until the run has succeeded.
         let (from, into) = (&self.encoded, &entry.features);
         stream.copy(from.image_tokens.buffer(), into.image_tokens.buffer())?;
         stream.copy(from.deepstack.buffer(), into.deepstack.buffer())?;
-        lane.mark(1)?;
-        lane.reach(1)?;
+        timed_stream.mark(1)?;
+        timed_stream.wait_for(1)?;
         entry.frame = Some(frame.id);
-        lane.note(stages::VISION, 0, spans);
+        timed_stream.record_span(stages::VISION, 0, spans);
         Ok(&entry.features)
     }
 
@@ -164,7 +167,7 @@ impl VisionTower {
             if self.resizer.as_ref().is_none_or(|(size, _)| *size != from) {
                 self.resizer = Some((from, Resizer::new(from, self.size)));
             }
-            let (_, resizer) = self.resizer.as_mut().expect("made just above");
+            let (_, resizer) = self.resizer.as_mut().expect("created above");
             spans.measure(stages::RESIZE, || resizer.resize(&frame.rgb, &mut self.resized));
             &self.resized
         };
@@ -175,7 +178,7 @@ impl VisionTower {
 }
 
 impl Features {
-    /// Copies these features to where the `index`-th frame of a prompt has its tokens.
+    /// Copies these features to the tokens of the `index`-th frame of a prompt.
     pub(super) fn copy_to_place(
         &self,
         index: usize,

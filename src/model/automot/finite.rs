@@ -1,29 +1,30 @@
-//! Whether a prefix holds numbers: the last thing before it is sealed.
+//! Checks that the prefix KV cache is finite before it is sealed.
 //!
-//! Looking at the last layer is enough. A value that is no number, or infinite, makes the attention
-//! of its own token so at that layer, and from there the token's hidden state in every later one,
-//! the last layer's keys and values included; so does one in a hidden state.
+//! Checking the last layer suffices: a NaN or an infinity in the keys, values or hidden state of a
+//! token propagates through the token's attention to its hidden state in every later layer, and so
+//! to the keys and values of the last layer.
 
 use crate::device::{Device, DeviceError, StagedTensor, Stream};
 use crate::kv_cache::{Layout, Slot};
 use crate::model::ModelError;
 use crate::tensor::DType;
 
-/// Room for the last layer's keys and values on the host, 0.4 MB at the release's sizes.
-pub(super) struct WholeCheck {
+/// Staging buffers for the keys and values of the last layer, 0.4 MB at the
+/// sizes of the AutoMoT release.
+pub(super) struct FiniteCheck {
     keys: StagedTensor,
     values: StagedTensor,
 }
 
-impl WholeCheck {
+impl FiniteCheck {
     pub(super) fn new(device: &dyn Device, layout: Layout) -> Result<Self, DeviceError> {
         let Layout { heads, capacity, key_dim, value_dim, dtype, .. } = layout;
         let staged = |width| StagedTensor::zeros(device, dtype, &[heads, capacity, width]);
         Ok(Self { keys: staged(key_dim)?, values: staged(value_dim)? })
     }
 
-    /// Reads the last layer of a written slot and looks at its first `tokens` tokens; what lies
-    /// behind may be anything.
+    /// Reads the last layer of a written slot and checks its first `tokens` tokens; later tokens
+    /// are not part of the prefix.
     pub(super) fn check(
         &self,
         slot: &Slot,
@@ -48,7 +49,7 @@ impl WholeCheck {
     }
 }
 
-/// The first value of the first `tokens` tokens that is not finite, with its token.
+/// Returns the first value in the first `tokens` tokens that is not finite, with its token.
 fn not_finite(
     tensor: &StagedTensor,
     layout: Layout,
@@ -85,7 +86,7 @@ mod tests {
     const LAYOUT: Layout =
         Layout { layers: 2, heads: 2, capacity: 4, key_dim: 3, value_dim: 2, dtype: DType::Bf16 };
 
-    /// What is said of a slot with `value` as the second number of a token's keys or values.
+    /// Checks a slot with `value` as the second number of a token's keys or values.
     fn check(value: f32, what: &str, head: usize, token: usize) -> Result<(), String> {
         let device: Arc<dyn Device> = Arc::new(HostDevice::new());
         let pool = SlotPool::new(&device, LAYOUT, 1).unwrap();
@@ -97,22 +98,22 @@ mod tests {
         let at = (head * LAYOUT.capacity + token) * width + 1;
         values.as_mut_slice::<bf16>()[at] = bf16::from_f32(value);
         tensor.set(&*device, &values).unwrap();
-        let stream = device.lanes(None).unwrap().slow;
-        let whole = WholeCheck::new(&*device, LAYOUT).unwrap();
-        whole.check(writer.slot(), 3, &*stream).map_err(|error| error.to_string())
+        let stream = device.streams(None).unwrap().slow;
+        let finite = FiniteCheck::new(&*device, LAYOUT).unwrap();
+        finite.check(writer.slot(), 3, &*stream).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_prefix_that_holds_no_number_is_refused_with_its_place() {
-        let said = check(f32::NAN, "keys", 1, 2).unwrap_err();
-        assert!(said.contains("gave NaN in the keys of layer 1, token 2"), "{said}");
-        let said = check(f32::INFINITY, "values", 0, 0).unwrap_err();
-        assert!(said.contains("gave inf in the values of layer 1, token 0"), "{said}");
+    fn non_finite_prefix_is_refused_with_position() {
+        let error = check(f32::NAN, "keys", 1, 2).unwrap_err();
+        assert!(error.contains("computed NaN in the keys of layer 1, token 2"), "{error}");
+        let error = check(f32::INFINITY, "values", 0, 0).unwrap_err();
+        assert!(error.contains("computed inf in the values of layer 1, token 0"), "{error}");
         check(1.0, "values", 1, 1).unwrap();
     }
 
     #[test]
-    fn what_lies_behind_the_prompt_may_be_anything() {
+    fn tokens_after_the_prompt_are_not_checked() {
         check(f32::NAN, "keys", 0, 3).unwrap();
     }
 }

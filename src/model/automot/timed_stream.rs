@@ -1,23 +1,25 @@
-//! An expert's stream, with the marks that its stages are timed by.
+//! An expert's stream, with events that time its stages.
 //!
-//! A stage of a device is timed by events on its stream, read once the work behind them is done: what
-//! the host sees of it is when it was handed over.
+//! Stages on a device are timed by events on the stream, which are read once they are complete;
+//! host times would only measure when the work was enqueued.
 
 use crate::device::{Device, DeviceError, Event, Graph, Stream};
 use crate::model::ModelError;
 use crate::timing::{Span, Stage, StageSpans};
 use std::sync::Arc;
 
-/// A stream and `MARKS` places in it.
-pub(super) struct Lane<const MARKS: usize> {
+/// A stream and `MARKS` events for marking positions in it.
+pub(super) struct TimedStream<const MARKS: usize> {
     stream: Arc<dyn Stream>,
     marks: [Arc<dyn Event>; MARKS],
 }
 
-impl<const MARKS: usize> Lane<MARKS> {
+impl<const MARKS: usize> TimedStream<MARKS> {
     pub(super) fn new(device: &dyn Device, stream: &Arc<dyn Stream>) -> Result<Self, DeviceError> {
         let marks = (0..MARKS).map(|_| device.event()).collect::<Result<Vec<_>, _>>()?;
-        let marks = marks.try_into().unwrap_or_else(|_| unreachable!("as many as were made"));
+        let marks = marks
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("exactly `MARKS` events were created"));
         Ok(Self { stream: Arc::clone(stream), marks })
     }
 
@@ -25,7 +27,7 @@ impl<const MARKS: usize> Lane<MARKS> {
         &*self.stream
     }
 
-    /// What `work` hands over, as a graph, after so many times that it was done plainly.
+    /// Captures the work that `work` enqueues into a graph, after running it `runs_before` times.
     pub(super) fn capture(
         &self,
         runs_before: usize,
@@ -37,27 +39,28 @@ impl<const MARKS: usize> Lane<MARKS> {
         }
         self.stream.begin_capture()?;
         let result = work(self);
-        // Ended in any case: a stream that captures does nothing else.
+        // Also ended after an error, because a capturing stream executes nothing.
         let graph = self.stream.end_capture();
         result?;
         Ok(graph?)
     }
 
-    /// Marks this place.
+    /// Records a mark at the current position.
     pub(super) fn mark(&self, index: usize) -> Result<(), DeviceError> {
         self.stream.record(&self.marks[index])
     }
 
-    /// Waits on the host until the stream has reached a mark.
-    pub(super) fn reach(&self, index: usize) -> Result<(), ModelError> {
+    /// Blocks the host until the stream has reached a mark.
+    pub(super) fn wait_for(&self, index: usize) -> Result<(), ModelError> {
         let Err(error) = self.marks[index].synchronize() else { return Ok(()) };
-        // The stream leaves work out until its failure was taken; the same as the mark's.
+        // Clears the failure of the stream, which is that of the mark; otherwise it skips further
+        // work.
         let _ = self.stream.synchronize();
         Err(error.into())
     }
 
-    /// Notes `stage` as what lies between a mark and the next, both reached.
-    pub(super) fn note(&self, stage: Stage, from: usize, spans: &mut StageSpans) {
+    /// Adds the time between two consecutive marks, both reached, as a span of `stage`.
+    pub(super) fn record_span(&self, stage: Stage, from: usize, spans: &mut StageSpans) {
         let at = |index: usize| self.marks[index].completed_ns();
         if let (Some(start_ns), Some(end_ns)) = (at(from), at(from + 1)) {
             spans.push(Span { stage, start_ns, took_ns: end_ns.saturating_sub(start_ns) });
@@ -72,7 +75,7 @@ mod tests {
     use std::sync::Mutex;
 
     #[test]
-    fn capture_comes_behind_plain_runs_that_are_over() {
+    fn capture_follows_completed_plain_runs() {
         let done = Arc::new(Mutex::new(0));
         let before = {
             let done = Arc::clone(&done);
@@ -82,15 +85,16 @@ mod tests {
             })
         };
         let device = HostDevice::emulating(Emulation { before, memory_bytes: None });
-        let lane: Lane<2> = Lane::new(&device, &device.streams(None).unwrap().fast).unwrap();
+        let timed_stream: TimedStream<2> =
+            TimedStream::new(&device, &device.streams(None).unwrap().fast).unwrap();
         let staged = device.stage(8).unwrap();
-        let mut seen = Vec::new();
-        let graph = lane.capture(2, |lane| {
-            seen.push(*done.lock().unwrap());
-            Ok(lane.stream().upload(&staged)?)
+        let mut counts = Vec::new();
+        let graph = timed_stream.capture(2, |timed_stream| {
+            counts.push(*done.lock().unwrap());
+            Ok(timed_stream.stream().upload(&staged)?)
         });
         let graph = graph.unwrap();
-        assert_eq!(seen, [0, 1, 2], "each run began when the one before was over");
-        assert_eq!((graph.nodes(), *done.lock().unwrap()), (1, 2), "the last one was captured");
+        assert_eq!(counts, [0, 1, 2], "each run starts after the previous one is complete");
+        assert_eq!((graph.nodes(), *done.lock().unwrap()), (1, 2), "the last run is captured");
     }
 }
