@@ -1,23 +1,25 @@
-//! A real-time runtime for driving vision-language-action (VLA) models whose experts run at two rates
-//! on one KV cache: a large *understanding expert* prefills a prefix of keys and values, a small
-//! *action expert* attends to the latest complete prefix at every control tick.
+//! A real-time runtime for vision-language-action (VLA) driving models with two experts that run at
+//! different rates on one KV cache: a large *understanding expert* prefills a prefix KV cache, and
+//! a small *action expert* reads the latest complete prefix at every control tick.
 //!
 //! ```text
 //!  every tick   observation ─► BEV encoder ─► action step ─► path follower ─► command
 //!  (20 Hz)           │                             ▲
-//!                    │                             │ latest prefix KV cache, sealed
+//!                    │                             │ latest sealed prefix KV cache
 //!                    ▼                             │
 //!  every n-th   frame history ─► vision tower ─► prefill     (own thread, own stream)
 //!  tick
 //! ```
 //!
-//! - [`runtime::Loaded`] opens an engine folder, which `tandem export` or `tandem build` wrote, and
-//!   makes a [`pilot::Pilot`] for a route.
-//! - [`scene::Driver`] and [`scene::World`] are the two sides of the loop.
+//! - [`runtime::Loaded`] opens an engine folder, written by `tandem export` or `tandem build`, and
+//!   creates a [`pilot::Pilot`] for a route.
+//! - [`pilot`] is the control loop, [`model`] the two experts of each model family, [`kv_cache`]
+//!   the prefix KV cache, [`engine`] the back ends, [`device`] memory, streams and events.
+//! - [`scene::Driver`] and [`scene::World`] are the two sides of a closed loop.
 //!
-//! Three crates stand beside this one: `tandem-world` (a world without a simulator),
-//! `tandem-evaluation` (drives routes, judges them by the rules of Bench2Drive and keeps results) and
-//! `tandem-profile` (measures every stage of a tick).
+//! Other crates: `tandem-world` (an embedded simulator), `tandem-evaluation` (runs routes, scores
+//! them by the rules of Bench2Drive and stores results) and `tandem-profile` (measures every stage
+//! of a tick).
 //!
 //! ```no_run
 //! use std::{path::Path, sync::atomic::AtomicBool};
@@ -42,10 +44,10 @@
 //! # }
 //! ```
 //!
-//! `examples/` has this program, one that profiles the loop, and one with a driver of its own.
+//! `examples/` contains this program, one that profiles the loop, and one with its own driver.
 //!
-//! Modules are listed so that each uses only those above it; `tests/it/module_order.rs` checks it.
-//! `ARCHITECTURE.md` describes the whole.
+//! Each module below uses only modules above it, as `tests/it/module_order.rs` checks.
+//! `ARCHITECTURE.md` describes the design.
 
 pub use tandem_scene as scene;
 pub use tandem_timing as timing;

@@ -12,7 +12,6 @@ use nalgebra::{Matrix4, Vector4};
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct VehicleState {
     pub pose: Pose,
-    /// Forward speed, m/s.
     pub speed_mps: f64,
 }
 

@@ -19,20 +19,16 @@ pub enum DeviceError {
         "GPU {ordinal} does not exist on this machine (number of GPUs: {found}); set another one \
          (`device: cuda:N`) or `device: cpu` in the run file"
     )]
-    NoDevice {
-        ordinal: usize,
-        /// Number of devices.
-        found: usize,
-    },
+    NoDevice { ordinal: usize, found: usize },
     #[error("this build of tandem cannot use {what}; build it with `--features {feature}`")]
     NotBuilt { what: &'static str, feature: &'static str },
     #[error(
-        "{device} does not have {asked} bytes of memory left ({free} free); end other programs on it, \
+        "{device} does not have {requested} bytes of memory left ({free} free); end other programs on it, \
          or use a smaller prefix capacity or precision"
     )]
     OutOfMemory {
         device: String,
-        asked: usize,
+        requested: usize,
         /// Free memory as text, or that it is unknown.
         free: String,
     },

@@ -30,7 +30,7 @@ pub use access::HostAccess;
 pub use buffer::{Buffer, Staged, StagedRef, StagedRefMut};
 pub use counters::{Counter, Counts, DeviceCounters};
 pub use error::{DeviceError, Object};
-pub use host::{Emulation, HostDevice, HostStream, OperationHook, Operation, OperationKind, Work};
+pub use host::{Emulation, HostDevice, HostStream, Operation, OperationHook, OperationKind, Work};
 pub use tensor::{DeviceTensor, DeviceView, DeviceViewMut, StagedTensor};
 
 use std::any::Any;

@@ -17,7 +17,6 @@ pub struct DeviceView<'a> {
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
-    /// Row-major elements.
     pub buffer: &'a Buffer,
 }
 
@@ -27,7 +26,6 @@ pub struct DeviceViewMut<'a> {
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
-    /// Row-major elements.
     pub buffer: &'a Buffer,
 }
 

@@ -9,8 +9,8 @@ pub trait Versioned {
     fn version(&self) -> u64;
 }
 
-/// Error returned for a snapshot that is not newer than the published one; its slot was returned to
-/// the pool.
+/// Error returned for a snapshot that is not newer than the published one; its
+/// slot was returned to the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("version {offered} was offered when {published} was already published")]
 pub struct Outdated {
@@ -32,8 +32,8 @@ impl<S, M: Versioned> Handover<S, M> {
         Self { newest: Mutex::new(None) }
     }
 
-    /// Publishes `snapshot`, unless a snapshot of the same or a higher version was published
-    /// before.
+    /// Publishes `snapshot`, unless a snapshot of the same or a higher
+    /// version was published before.
     pub fn publish(&self, snapshot: Snapshot<S, M>) -> Result<(), Outdated> {
         let mut newest = self.newest.lock().expect("no code panics while it holds this lock");
         let published = newest.as_ref().map(|newest| newest.meta().version());
@@ -57,8 +57,8 @@ impl<S, M: Versioned> Handover<S, M> {
         Ok(())
     }
 
-    /// Returns the newest snapshot, or `None` before the first. Its slot is not written while the
-    /// caller holds the `Arc`.
+    /// Returns the newest snapshot, or `None` before the first. Its slot is not written while
+    /// the caller holds the `Arc`.
     pub fn latest(&self) -> Option<Arc<Snapshot<S, M>>> {
         self.newest.lock().expect("no code panics while it holds this lock").clone()
     }

@@ -137,8 +137,8 @@ impl Versioned for PrefixMeta {
 }
 
 impl SlotPool {
-    /// Allocates `slots` slots of one layout; the pool allocates nothing later. Panics if a size of
-    /// the layout is zero.
+    /// Allocates `slots` slots of one layout; the pool allocates nothing later. Panics if a
+    /// size of the layout is zero.
     pub fn new(
         device: &Arc<dyn Device>,
         layout: Layout,

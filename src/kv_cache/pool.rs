@@ -41,8 +41,8 @@ impl<S> Pool<S> {
         result
     }
 
-    /// Leases a free slot for writing. If there is none, counts that and returns `None` without
-    /// waiting.
+    /// Leases a free slot for writing. If there is none, counts that and
+    /// returns `None` without waiting.
     pub fn writer(&self) -> Option<Writer<S>> {
         let mut free = self.free.lock().expect("no code panics while it holds this lock");
         let slot = free.slots.pop();

@@ -109,7 +109,10 @@ impl Delayed {
 
     /// Returns the observation for the driver and the source of its scene, or `None` before the
     /// first snapshot is visible.
-    fn seen(&self, observation: &Observation) -> Option<(Observation, Option<PrefixSource>)> {
+    fn visible_observation(
+        &self,
+        observation: &Observation,
+    ) -> Option<(Observation, Option<PrefixSource>)> {
         let Some(present) = &observation.truth else { return Some((observation.clone(), None)) };
         let scene = self.visible.as_ref()?;
         let truth = if Arc::ptr_eq(present, &scene.truth) {
@@ -139,8 +142,8 @@ impl Delayed {
         }
         let mut report = TickReport::default();
         let mut released = None;
-        if let Some((seen, prefix)) = self.seen(observation) {
-            let control = self.driver.drive(&seen)?;
+        if let Some((visible, prefix)) = self.visible_observation(observation) {
+            let control = self.driver.drive(&visible)?;
             report = control.report;
             if self.delay_line.is_free(now) {
                 let frame = observation.frame;

@@ -207,11 +207,11 @@ impl<'de> Deserialize<'de> for LatencySpec {
 pub fn split_latencies(list: &str) -> Vec<String> {
     let keys = ["min", "max", "mean", "sd", "p50", "p99"];
     let mut parts: Vec<String> = Vec::new();
-    for word in list.split(',') {
-        let is_key = word.split_once('=').is_some_and(|(name, _)| keys.contains(&name.trim()));
+    for part in list.split(',') {
+        let is_key = part.split_once('=').is_some_and(|(name, _)| keys.contains(&name.trim()));
         match parts.last_mut() {
-            Some(last) if is_key => *last += &format!(",{word}"),
-            _ => parts.push(word.trim().to_owned()),
+            Some(last) if is_key => *last += &format!(",{part}"),
+            _ => parts.push(part.trim().to_owned()),
         }
     }
     parts
@@ -445,12 +445,7 @@ pub enum LatencyError {
         if *name == "p50" { "above 0 and at most 60000" } else { "between 0 and 60000" })]
     Range { spec: String, name: &'static str, found: f64 },
     #[error("latency {spec:?}: {name} is above {other}")]
-    Order {
-        spec: String,
-        name: &'static str,
-        /// Upper bound of `name`.
-        other: &'static str,
-    },
+    Order { spec: String, name: &'static str, other: &'static str },
     #[error("no latencies to emulate: {source}")]
     File { source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{path:?} recorded no latency of the {expert} expert; `tandem profile` records both")]

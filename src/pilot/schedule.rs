@@ -22,9 +22,7 @@ pub const SCHEDULE_FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     format: u32,
-    /// Prefills.
     slow_ns: BTreeMap<u64, u64>,
-    /// Ticks.
     fast_ns: BTreeMap<u64, u64>,
     /// Version and frame of measured prefills in progress.
     #[serde(skip)]

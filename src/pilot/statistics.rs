@@ -19,7 +19,6 @@ pub struct PilotStatistics {
     pub trajectories_not_finite: u64,
     /// Restarts of the state filter.
     pub filter_restarts: u64,
-    /// Prefills started.
     pub refreshes_started: u64,
     /// Prefills whose prefix was published.
     pub refreshes_published: u64,

@@ -16,7 +16,6 @@ pub struct VerifyOptions {
     /// Device and threads.
     pub run: Run,
     pub inputs: RecordingInputs,
-    /// Limits of the golden run.
     pub limits: Limits,
 }
 

@@ -92,27 +92,27 @@ impl Context {
     pub(super) fn check<T>(
         &self,
         what: &'static str,
-        answer: Result<T, DriverError>,
+        outcome: Result<T, DriverError>,
     ) -> Result<T, DeviceError> {
-        answer.map_err(|error| device_error(&self.name, what, error))
+        outcome.map_err(|error| device_error(&self.name, what, error))
     }
 
     /// Converts the result of an allocation.
     pub(super) fn check_memory<T>(
         &self,
         what: &'static str,
-        asked: usize,
-        answer: Result<T, DriverError>,
+        requested: usize,
+        outcome: Result<T, DriverError>,
     ) -> Result<T, DeviceError> {
-        match answer {
+        match outcome {
             Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let free = match self.memory() {
                     Ok(memory) => format!("{} bytes", memory.free),
                     Err(_) => "an unknown amount".to_owned(),
                 };
-                Err(DeviceError::OutOfMemory { device: self.name.clone(), asked, free })
+                Err(DeviceError::OutOfMemory { device: self.name.clone(), requested, free })
             }
-            answer => self.check(what, answer),
+            outcome => self.check(what, outcome),
         }
     }
 

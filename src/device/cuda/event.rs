@@ -89,7 +89,7 @@ impl Event for CudaEvent {
         // SAFETY: `position` keeps the event alive.
         match unsafe { result::event::query(position.reached.handle.raw()) } {
             Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
-            answer => self.context.check("work before an event", answer).map(|()| true),
+            status => self.context.check("work before an event", status).map(|()| true),
         }
     }
 
@@ -100,8 +100,8 @@ impl Event for CudaEvent {
             position.ok_or(DeviceError::Misuse("waited for an event that was never recorded"))?;
         self.context.bind()?;
         // SAFETY: `position` keeps the event alive.
-        let answer = unsafe { result::event::synchronize(position.reached.handle.raw()) };
-        self.context.check("work before an event", answer)
+        let status = unsafe { result::event::synchronize(position.reached.handle.raw()) };
+        self.context.check("work before an event", status)
     }
 
     fn completed_ns(&self) -> Option<u64> {

@@ -68,22 +68,22 @@ impl CudaGraph {
         if let Some(graph) = &graph {
             // SAFETY: `graph` is alive; with a null array the driver only writes the number of
             // nodes.
-            let answer =
+            let status =
                 unsafe { sys::cuGraphGetNodes(graph.raw(), ptr::null_mut(), &raw mut nodes) };
-            context.check("counting a graph's nodes", answer.result())?;
+            context.check("counting a graph's nodes", status.result())?;
         }
         let exec = match graph.filter(|_| nodes > 0) {
             None => None,
             Some(graph) => {
                 let mut exec = ptr::null_mut();
                 // SAFETY: `graph` is alive, and the instantiated graph does not need it afterwards.
-                let answer =
+                let status =
                     unsafe { sys::cuGraphInstantiateWithFlags(&raw mut exec, graph.raw(), 0) };
-                context.check("instantiating a graph", answer.result())?;
+                context.check("instantiating a graph", status.result())?;
                 let exec = GraphExecHandle::new(exec);
                 // SAFETY: `exec` and `stream` are alive, and the capture on `stream` has ended.
-                let answer = unsafe { sys::cuGraphUpload(exec.raw(), stream.raw()) };
-                context.check("uploading a graph", answer.result())?;
+                let status = unsafe { sys::cuGraphUpload(exec.raw(), stream.raw()) };
+                context.check("uploading a graph", status.result())?;
                 Some(exec)
             }
         };
@@ -110,8 +110,8 @@ impl CudaGraph {
         if let Some(exec) = &*exec {
             // SAFETY: `exec` and `stream` are alive, and the lock excludes launches by other
             // threads.
-            let answer = unsafe { sys::cuGraphLaunch(exec.raw(), stream.raw()) };
-            self.context.check("launching a graph", answer.result())?;
+            let status = unsafe { sys::cuGraphLaunch(exec.raw(), stream.raw()) };
+            self.context.check("launching a graph", status.result())?;
         }
         drop(exec);
         self.users.add(stream);
@@ -130,8 +130,8 @@ impl CudaGraph {
         }
         let launched = self.launched.of(stream.event_context())?;
         // SAFETY: `launched` and `stream` are alive and belong to one context.
-        let answer = unsafe { result::event::record(launched.handle().raw(), stream.raw()) };
-        self.context.check("recording an event", answer)?;
+        let status = unsafe { result::event::record(launched.handle().raw(), stream.raw()) };
+        self.context.check("recording an event", status)?;
         for (event, node) in &self.captured.events {
             event.recorded(Position { reached: Arc::clone(&launched), timed: Arc::clone(node) });
         }

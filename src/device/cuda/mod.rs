@@ -178,8 +178,8 @@ impl Device for CudaDevice {
         let setup = self.context.setup().raw();
         // SAFETY: `into` and `address` are valid for `into.len()` bytes and are borrowed until the
         // wait below returns; the caller has waited for the work that writes `from`.
-        let answer = unsafe { result::memcpy_dtoh_async(into, address, setup) };
-        self.context.check("reading memory", answer)?;
+        let status = unsafe { result::memcpy_dtoh_async(into, address, setup) };
+        self.context.check("reading memory", status)?;
         self.context.wait_for_setup("reading memory")
     }
 
@@ -189,8 +189,8 @@ impl Device for CudaDevice {
         self.context.bind()?;
         let setup = self.context.setup().raw();
         // SAFETY: as in `read`, in the other direction.
-        let answer = unsafe { result::memcpy_htod_async(address, from, setup) };
-        self.context.check("writing memory", answer)?;
+        let status = unsafe { result::memcpy_htod_async(address, from, setup) };
+        self.context.check("writing memory", status)?;
         self.context.wait_for_setup("writing memory")
     }
 

@@ -91,8 +91,8 @@ fn split(
 /// Returns the number of multiprocessors to request, rounded up; `None`
 /// if a stream would have none.
 fn fast_multiprocessors(share: f64, total: u32) -> Option<u32> {
-    let asked = (share * f64::from(total)).ceil();
-    (asked >= 1.0 && asked < f64::from(total)).then_some(asked as u32)
+    let requested = (share * f64::from(total)).ceil();
+    (requested >= 1.0 && requested < f64::from(total)).then_some(requested as u32)
 }
 
 /// Returns all multiprocessors of a device.

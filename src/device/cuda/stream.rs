@@ -165,15 +165,15 @@ impl CudaStream {
                 // SAFETY: `start` and `device_address` are valid for `bytes` bytes and are freed
                 // only after the work of the streams that use them (`Users`). The contract of
                 // `Staged` excludes conflicting accesses.
-                let answer =
+                let status =
                     unsafe { sys::cuMemcpyHtoDAsync_v2(device_address, start, bytes, stream) };
-                self.context.check("copying to the device", answer.result())?;
+                self.context.check("copying to the device", status.result())?;
             }
             Direction::Download => {
                 // SAFETY: as above.
-                let answer =
+                let status =
                     unsafe { sys::cuMemcpyDtoHAsync_v2(start, device_address, bytes, stream) };
-                self.context.check("copying to the host", answer.result())?;
+                self.context.check("copying to the host", status.result())?;
             }
         }
         let copy = Copied { direction, bytes, host };
@@ -209,9 +209,9 @@ impl Stream for CudaStream {
         let (source, target) = (from.address() as u64, into.address() as u64);
         // SAFETY: `source` and `target` are valid for `from.bytes()` bytes and are freed only after
         // the work of this stream, which `check_memory` registered as a user.
-        let answer =
+        let status =
             unsafe { result::memcpy_dtod_async(target, source, from.bytes(), self.raw.raw()) };
-        self.context.check("copying on the device", answer)?;
+        self.context.check("copying on the device", status)?;
         if let Some(captured) = captured.as_mut() {
             captured.buffers.extend([from.clone(), into.clone()]);
         }
@@ -231,10 +231,10 @@ impl Stream for CudaStream {
         };
         // SAFETY: the event and the stream are alive and belong to one context; a captured event is
         // kept alive by its graph.
-        let answer = unsafe {
+        let status = unsafe {
             sys::cuEventRecordWithFlags(of_stream.handle().raw(), self.raw.raw(), flags as u32)
         };
-        self.context.check("recording an event", answer.result())?;
+        self.context.check("recording an event", status.result())?;
         match captured.as_mut() {
             Some(captured) => captured.events.push((event, of_stream)),
             None => event.recorded(Position { reached: Arc::clone(&of_stream), timed: of_stream }),
@@ -252,14 +252,14 @@ impl Stream for CudaStream {
         self.context.bind()?;
         // SAFETY: the event and the stream are alive; the driver uses the current position of the
         // event.
-        let answer = unsafe {
+        let status = unsafe {
             result::stream::wait_event(
                 self.raw.raw(),
                 position.reached.handle().raw(),
                 sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT,
             )
         };
-        self.context.check("waiting for an event", answer)
+        self.context.check("waiting for an event", status)
     }
 
     /// Captures work of the calling thread, which must also end the capture. In the thread-local
@@ -273,8 +273,8 @@ impl Stream for CudaStream {
         self.context.bind()?;
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: `self.raw` is alive and not the null stream.
-        let answer = unsafe { result::stream::begin_capture(self.raw.raw(), mode) };
-        self.context.check("beginning a capture", answer)?;
+        let status = unsafe { result::stream::begin_capture(self.raw.raw(), mode) };
+        self.context.check("beginning a capture", status)?;
         *captured = Some(Captured::default());
         Ok(())
     }

@@ -51,7 +51,6 @@ pub struct HostDevice {
     id: u64,
     emulation: Option<Emulation>,
     counters: Arc<DeviceCounters>,
-    /// Allocated bytes.
     in_use: Arc<AtomicU64>,
 }
 
@@ -78,8 +77,8 @@ impl HostDevice {
             .ok_or_else(|| self.out_of_memory(bytes, "an unknown amount"))
     }
 
-    fn out_of_memory(&self, asked: usize, free: &str) -> DeviceError {
-        DeviceError::OutOfMemory { device: self.name(), asked, free: free.to_owned() }
+    fn out_of_memory(&self, requested: usize, free: &str) -> DeviceError {
+        DeviceError::OutOfMemory { device: self.name(), requested, free: free.to_owned() }
     }
 
     fn stream(&self, stream: &'static str) -> Result<Arc<HostStream>, DeviceError> {

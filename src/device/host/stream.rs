@@ -46,7 +46,6 @@ pub enum OperationKind {
     Download(usize),
     /// Copies this many bytes within the device.
     Copy(usize),
-    /// Runs a network.
     Run,
 }
 
@@ -76,7 +75,6 @@ struct Place {
 enum Memory {
     /// Host side of staged memory, which counts enqueued copies.
     Staged(Arc<HostMemory>),
-    /// Memory of the device.
     Device(Buffer),
 }
 
@@ -203,9 +201,7 @@ impl HostStream {
         }
         let queue = self.shared.queue();
         let mut queue = unpoisoned(
-            self.shared
-                .changed
-                .wait_while(queue, |queue| queue.commands.len() == QUEUE_CAPACITY),
+            self.shared.changed.wait_while(queue, |queue| queue.commands.len() == QUEUE_CAPACITY),
         );
         queue.commands.push_back(command);
         drop(queue);

@@ -48,9 +48,7 @@ pub struct Contracts {
 /// Layers of the understanding expert in a network.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LayerGroup {
-    /// Index of the group.
     pub group: usize,
-    /// Number of groups.
     pub groups: usize,
     pub first_layer: usize,
 }

@@ -35,11 +35,9 @@ pub enum InstructionMask {
 /// Parts of a prompt.
 #[derive(Clone, Copy)]
 pub struct PromptTokens<'a> {
-    /// Ids before the frames.
     pub prefix: &'a [u32],
     /// Grids of the frames, oldest first.
     pub frames: &'a [ImageGrid],
-    /// Ids after the frames.
     pub instruction: &'a [u32],
     /// Ids of image tokens and of the tokens around them.
     pub special: SpecialTokens,

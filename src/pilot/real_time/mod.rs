@@ -58,7 +58,6 @@ pub struct RealTimeOptions {
 /// Requested and applied value of one option.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Outcome<T> {
-    /// Requested value.
     pub wanted: T,
     /// Applied value; `None` if nothing was applied.
     pub had: Option<T>,
