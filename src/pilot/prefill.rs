@@ -75,7 +75,7 @@ impl<I: Send + 'static> PrefillThread<I> {
         keep_warm: Option<Duration>,
         real_time: RealTimeOptions,
     ) -> std::io::Result<Self> {
-        // One job at a time is in flight, so one place in each queue is never waited for.
+        // At most one job is in flight, so a capacity of one never blocks.
         let (jobs, job_queue) = sync_channel::<Job<I>>(1);
         let (finished, done) = sync_channel(1);
         let (placed, place) = sync_channel(1);

@@ -269,7 +269,7 @@ impl<P: Perception> Pilot<P> {
         })
     }
 
-    /// Releases the action_step of this tick, which yields `yields`.
+    /// Releases the action step of this tick with its output.
     fn release(
         &mut self,
         output: StepOutput,
