@@ -23,7 +23,6 @@ use tempfile::TempDir;
 /// Three generations of GPUs.
 const TARGETS: [Target; 3] = [Target::Sm86, Target::Sm89, Target::Sm120];
 
-/// Networks of a checkpoint.
 const NETWORKS: [&str; 4] = ["vision", "understanding", "bev", "action"];
 
 /// The tiny networks, exported once per process.

@@ -11,7 +11,6 @@ use std::time::Duration;
 /// Timeout of every wait, far above what a loaded machine takes.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A browser with one page.
 pub(crate) struct Browser {
     child: Child,
     commands: File,

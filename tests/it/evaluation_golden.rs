@@ -467,8 +467,7 @@ fn check_trace(name: &str, case: &Value) {
     check_record(name, &found, record);
 }
 
-/// Compares type and tick of every event. The golden log also has the completion, which is not an
-/// infraction.
+/// Compares type and tick of every event, without the completion, which is not an infraction.
 fn check_events(name: &str, infractions: &[Infraction], golden: &Value) {
     let type_name = |kind| match kind {
         InfractionKind::CollisionPedestrian => "COLLISION_PEDESTRIAN",

@@ -213,7 +213,7 @@ fn sample_page(drives_total: usize) -> String {
     run.add(second, Some(&long), None);
     render(&Report {
         title: "two routes of the embedded world",
-        note: "Random weights: this run shows the chain, not skill. Scores of the embedded world are not CARLA scores.",
+        note: "Random weights: this run tests the software, not the driving. Scores of the embedded world are not CARLA scores.",
         facts: &facts,
         runs: &[run],
         sweep: None,
@@ -263,7 +263,7 @@ const SHOWN: &str =
 fn page_states_the_basis_of_its_numbers() {
     let page = sample_page(5);
     for fragment in [
-        "Random weights: this run shows the chain, not skill.",
+        "Random weights: this run tests the software, not the driving.",
         "2 / 5 routes finished",
         "2 / 5 routes finished, the rest as 0",
         "3 of 5 routes are not finished",

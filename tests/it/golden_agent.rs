@@ -165,8 +165,7 @@ fn golden_prompts_are_written_byte_for_byte() {
     }
 }
 
-/// Token ids of the AutoMoT release's vocabulary, which is not in this repository: `.ci/run` fetches its
-/// 11 MB.
+/// Token ids of the AutoMoT release's vocabulary, 11 MB that `.ci/run` fetches.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a test takes its files from the environment")]
 fn golden_prompts_are_tokenized_as_by_qwen() {

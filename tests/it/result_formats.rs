@@ -274,8 +274,7 @@ fn score_that_is_not_its_product_fails_the_check() {
 }
 
 proptest! {
-    /// A case with some bytes changed or cut gives records with possible scores, or one error that names the
-    /// file.
+    /// A damaged case gives records with scores in their range, or one error that names the file.
     #[test]
     fn damaged_result_files_are_read_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),

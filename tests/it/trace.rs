@@ -98,7 +98,6 @@ fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
     }
 }
 
-/// A slice of the file.
 #[derive(Clone, Debug)]
 struct Slice {
     stage: Stage,
