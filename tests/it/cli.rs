@@ -245,7 +245,7 @@ fn broken_run_files_are_refused() {
     check("sede: 3\n", &["run.yaml", "sede"]);
     check("act_budget_millis: 60\n", &["60 ms", "50 ms tick"]);
     check("seed: [1\n", &["run.yaml"]);
-    check("device: tpu\n", &["run.yaml", "\"tpu\"", "cuda:0"]);
+    check("device: tpu\n", &["run.yaml", "\"tpu\"", "cuda:N"]);
     check("fast_share: 1.5\n", &["fast_share is 1.5", "below 1"]);
     check("keep_warm_millis: 0\n", &["keep_warm_millis is 0"]);
     check("tick_guard_millis: 51\n", &["tick_guard_millis is 51"]);

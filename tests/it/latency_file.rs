@@ -146,7 +146,7 @@ fn engine_keys_must_match_the_graphs_that_ran() {
     );
     broken(
         &|file| file.engine.built.insert("vision".into(), key(&hash)).map_or((), drop),
-        &["vision", "keys of engines"],
+        &["vision", "engine keys of"],
     );
     broken(
         &|file| file.engine.built.get_mut(&action).unwrap().weights_sha256 = "none".into(),

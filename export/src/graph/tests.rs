@@ -1,3 +1,5 @@
+//! Tests of graphs.
+
 use super::*;
 
 /// Entries of a checkpoint file.

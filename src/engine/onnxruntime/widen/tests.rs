@@ -1,3 +1,5 @@
+//! Tests of widened convolutions.
+
 use super::*;
 use crate::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use crate::tensor::DType;
