@@ -473,7 +473,7 @@ fn out_of_memory_error_has_requested_and_free_bytes() {
         HostDevice::emulating(Emulation { memory_bytes: Some(1000), ..Emulation::default() });
     let held = device.allocate(600).unwrap();
     let error = device.allocate(500).err().unwrap();
-    let DeviceError::OutOfMemory { asked: 500, free, .. } = &error else { panic!("{error}") };
+    let DeviceError::OutOfMemory { requested: 500, free, .. } = &error else { panic!("{error}") };
     assert!(free.contains("400"), "{error}");
     drop(held);
     device.allocate(500).unwrap();
