@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use tandem::pilot::{RealTimeReport, RunFile};
 use tandem_profile::{EngineIdentity, FORMAT, LatencyFile, MachineCard, Phase, ProfilerCost};
 
-/// Returns a latency file of `phases` with an invented machine, engine and run.
+/// Returns a latency file of `phases` with a synthetic machine, engine and run.
 pub fn latency_file(phases: Vec<Phase>) -> LatencyFile {
     LatencyFile {
         format: FORMAT,
