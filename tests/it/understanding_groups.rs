@@ -229,7 +229,10 @@ fn missing_or_extra_group_is_named() {
     export(&checkpoint, Precision::F32, 3, &three);
 
     copy(&three, &two, "understanding.2");
-    refused(&two, &["understanding.2.json", "does not belong to the export", "\"understanding.1\""]);
+    refused(
+        &two,
+        &["understanding.2.json", "does not belong to the export", "\"understanding.1\""],
+    );
     for ending in ["onnx", "json"] {
         fs::remove_file(two.join(format!("understanding.2.{ending}"))).unwrap();
     }
