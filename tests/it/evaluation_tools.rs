@@ -100,10 +100,10 @@ fn check_merge(case: &Value, golden: Option<&Path>) {
     let written = serde_json::to_value(&merged).unwrap();
     let keys: Vec<_> = written.as_object().unwrap().keys().collect();
     assert_eq!(serde_json::json!(keys), expected["top_level_keys"], "{name}");
-    if let Some(whole) = expected.get("merged") {
+    if let Some(merged) = expected.get("merged") {
         // Compared as text, so that key order and `100` vs. `100.0` count too.
         let records = |table: &Value| table["_checkpoint"].to_string();
-        assert_eq!(records(&written), records(whole), "{name}");
+        assert_eq!(records(&written), records(merged), "{name}");
     }
 }
 
@@ -562,7 +562,7 @@ fn files_are_resumed_where_the_harness_resumes_them() {
         let checkpoint = match &case["checkpoint"] {
             Value::Null => String::new(),
             Value::String(raw) => raw.clone(),
-            whole => whole.to_string(),
+            json => json.to_string(),
         };
         let found = resume_index(&checkpoint, &ids);
         assert_eq!(found.is_some(), case["resumed"].as_bool().unwrap(), "{}", case["name"]);

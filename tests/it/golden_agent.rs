@@ -636,14 +636,14 @@ fn with_force_move_only() -> PathFollowerConfig {
 /// Runs a follower with heuristics and one without.
 fn follow(trajectories: &[Trajectory], speeds: &[f64]) -> (Vec<[f64; 3]>, Vec<[f64; 5]>) {
     let mut bare = PathFollower::new(PathFollowerConfig::bare());
-    let mut whole = PathFollower::new(with_force_move_only());
+    let mut with_heuristics = PathFollower::new(with_force_move_only());
     trajectories
         .iter()
         .zip(speeds)
         .map(|(trajectory, &speed_mps)| {
             let raw = bare.follow(trajectory, speed_mps);
-            let Command { steer, throttle, brake } = whole.follow(trajectory, speed_mps);
-            let recovery = whole.recovery();
+            let Command { steer, throttle, brake } = with_heuristics.follow(trajectory, speed_mps);
+            let recovery = with_heuristics.recovery();
             let counters =
                 [recovery.stuck_ticks(), recovery.force_move_ticks()].map(|ticks| ticks as f64);
             (

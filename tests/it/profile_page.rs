@@ -35,11 +35,11 @@ impl Noise {
     }
 }
 
-/// Adds consecutive stages from `start_ns` on and the stage `whole` around them, which ends `rest_ns` after
+/// Adds consecutive stages from `start_ns` on and the stage `parent` around them, which ends `rest_ns` after
 /// the last. Returns its end.
 fn push_stages(
     spans: &mut StageSpans,
-    whole: Stage,
+    parent: Stage,
     start_ns: u64,
     parts: &[(Stage, u64)],
     rest_ns: u64,
@@ -49,7 +49,7 @@ fn push_stages(
         spans.push(Span { stage, start_ns: at_ns, took_ns });
         at_ns += took_ns;
     }
-    spans.push(Span { stage: whole, start_ns, took_ns: at_ns + rest_ns - start_ns });
+    spans.push(Span { stage: parent, start_ns, took_ns: at_ns + rest_ns - start_ns });
     at_ns + rest_ns
 }
 
@@ -67,9 +67,9 @@ fn prefill_spans(noise: &mut Noise, start_ns: u64, slower: f64) -> (StageSpans, 
     ];
     let end_ns = push_stages(&mut spans, Stage::PREFILL, start_ns, &parts, 90_000);
     // Two layer groups with a gap between them.
-    let whole = *spans.iter().find(|span| span.stage == stages::UNDERSTANDING).unwrap();
-    let took_ns = whole.took_ns / 2 - 20_000;
-    for start_ns in [whole.start_ns, whole.start_ns + whole.took_ns / 2] {
+    let understanding = *spans.iter().find(|span| span.stage == stages::UNDERSTANDING).unwrap();
+    let took_ns = understanding.took_ns / 2 - 20_000;
+    for start_ns in [understanding.start_ns, understanding.start_ns + understanding.took_ns / 2] {
         spans.push(Span { stage: stages::UNDERSTANDING_GROUP, start_ns, took_ns });
     }
     (spans, end_ns)
@@ -124,13 +124,13 @@ fn driven(name: PhaseName, ticks: u64) -> Phase {
         let mut end_ns = push_stages(&mut report.spans, Stage::TICK, start_ns, &parts, 30_000);
         if is_paced {
             let send_ns = noise.around(0.15);
-            let whole = [
+            let enclosing = [
                 (Stage::WAKE, due_ns, wake_ns),
                 (Stage::RECEIVE, due_ns + wake_ns, receive_ns),
                 (Stage::SEND, end_ns, send_ns),
                 (Stage::RESPONSE, due_ns, end_ns + send_ns - due_ns),
             ];
-            for (stage, start_ns, took_ns) in whole {
+            for (stage, start_ns, took_ns) in enclosing {
                 report.spans.push(Span { stage, start_ns, took_ns });
             }
             end_ns += send_ns;

@@ -1,5 +1,5 @@
 //! Campaigns that receive a signal, are killed or exceed a time limit: they end at once in any state, leave
-//! no process behind, and keep finished drives.
+//! no process running, and keep finished drives.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]

@@ -98,16 +98,16 @@ fn run(folder: &Path, network: &str, tensors: &mut Tensors) {
 fn check(precision: Precision, groups: usize) {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
-    let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
-    export(&checkpoint, precision, 1, &whole);
-    export(&checkpoint, precision, groups, &parts);
+    let (single, grouped) = (place.path().join("single"), place.path().join("grouped"));
+    export(&checkpoint, precision, 1, &single);
+    export(&checkpoint, precision, groups, &grouped);
 
-    let inputs = NetworkFile::read(&whole, "understanding").unwrap().contract.inputs;
+    let inputs = NetworkFile::read(&single, "understanding").unwrap().contract.inputs;
     let mut expected = prompt(&inputs);
     let mut found = prompt(&inputs);
-    run(&whole, "understanding", &mut expected);
+    run(&single, "understanding", &mut expected);
     for group in 0..groups {
-        run(&parts, &format!("understanding.{group}"), &mut found);
+        run(&grouped, &format!("understanding.{group}"), &mut found);
     }
     for name in (0..LAYERS).flat_map(|l| [format!("keys.{l}"), format!("values.{l}")]) {
         let [expected, found] = [&expected[&name], &found[&name]].map(HostTensor::as_slice::<f32>);
@@ -142,10 +142,10 @@ fn groups_pass_emulated_bfloat16_unchanged() {
 fn groups_have_only_the_inputs_that_they_read() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
-    export(&checkpoint, Precision::F32, LAYERS, place.path().join("parts").as_path());
+    export(&checkpoint, Precision::F32, LAYERS, place.path().join("grouped").as_path());
     let names = |group: usize| -> (Vec<String>, Vec<String>) {
         let file =
-            NetworkFile::read(&place.path().join("parts"), &format!("understanding.{group}"));
+            NetworkFile::read(&place.path().join("grouped"), &format!("understanding.{group}"));
         let contract = file.unwrap().contract;
         let names = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.name.clone()).collect();
         (names(&contract.inputs), names(&contract.outputs))
@@ -188,16 +188,16 @@ fn drive(networks: &Path) -> Vec<(scene::Command, u64)> {
 fn layer_groups_drive_as_one_network() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
-    let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
-    for (groups, out) in [(1, &whole), (3, &parts)] {
+    let (single, grouped) = (place.path().join("single"), place.path().join("grouped"));
+    for (groups, out) in [(1, &single), (3, &grouped)] {
         let options = ExportOptions { understanding_groups: groups, ..ExportOptions::default() };
         tandem_testkit::automot::export(&checkpoint, &options, out);
     }
-    let expected = drive(&whole);
+    let expected = drive(&single);
     assert!(expected.last().unwrap().1 > 5, "too few prefills");
     let moving = expected.iter().filter(|(command, _)| command.steer != 0.0).count();
     assert!(moving > 10, "{expected:?}");
-    assert_eq!(drive(&parts), expected);
+    assert_eq!(drive(&grouped), expected);
 }
 
 fn copy(from: &Path, to: &Path, network: &str) {
@@ -316,13 +316,13 @@ fn every_command_accepts_a_folder_of_layer_groups() {
     let place = tempfile::tempdir().unwrap();
     let checkpoint = checkpoint(place.path());
     let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
-    let [whole, parts, built] = ["whole", "parts", "built"].map(path);
-    export(&checkpoint, Precision::F32, 1, whole.as_ref());
-    export(&checkpoint, Precision::F32, 2, parts.as_ref());
+    let [single, grouped, built] = ["single", "grouped", "built"].map(path);
+    export(&checkpoint, Precision::F32, 1, single.as_ref());
+    export(&checkpoint, Precision::F32, 2, grouped.as_ref());
 
     // A build into the folder of another export's engines leaves none of their files.
-    json_of(&["build", "--network", &whole, "--target", "cpu", "--out", &built, "--json"]);
-    let build = ["build", "--network", &parts, "--target", "cpu", "--out", &built, "--json"];
+    json_of(&["build", "--network", &single, "--target", "cpu", "--out", &built, "--json"]);
+    let build = ["build", "--network", &grouped, "--target", "cpu", "--out", &built, "--json"];
     let report = json_of(&build);
     // Folded weights of the other networks have other offsets in this export, so these are rebuilt,
     // too.
@@ -340,13 +340,13 @@ fn every_command_accepts_a_folder_of_layer_groups() {
     fs::remove_file(Path::new(&built).join(lost.unwrap())).unwrap();
     assert_eq!(json_of(&build)["built"], serde_json::json!(["understanding.1"]));
 
-    for folder in [&parts, &built] {
+    for folder in [&grouped, &built] {
         assert_eq!(names(&json_of(&["inspect", folder, "--json"])["networks"]), IN_ORDER);
         let roofline = json_of(&["roofline", "--engine", folder, "--device", "h200", "--json"]);
         assert_eq!(names(&roofline["networks"]), IN_ORDER);
         assert_eq!(roofline["floors"]["stages"].as_array().unwrap().len(), 4);
         let verify =
-            ["verify", "--engine", folder, "--reference", &whole, "--prompts", "1", "--json"];
+            ["verify", "--engine", folder, "--reference", &single, "--prompts", "1", "--json"];
         let record = json_of(&verify);
         assert_eq!(record["comparison"]["layers"].as_array().unwrap().len(), LAYERS);
     }
@@ -370,7 +370,7 @@ fn every_command_accepts_a_folder_of_layer_groups() {
     expected.sort_unstable();
     assert_eq!(measured, expected);
 
-    profile[2] = &whole;
+    profile[2] = &single;
     let report = json_of(&profile);
     let stages = &report["phases"][1]["stages"];
     assert_eq!(
