@@ -99,7 +99,7 @@ fn build(folder: &Path, network: &str, target: Target) -> anyhow::Result<Value> 
     let report = library.build(&file, &request, &mut std::io::sink())?;
     let layers = report.layers.context("the library listed no layers")?;
     let found = layers.findings(&file.graph)?;
-    ensure!(found.is_as_asked(), "the engine of {network} does not match its graph");
+    ensure!(found.is_as_requested(), "the engine of {network} does not match its graph");
     let measured = json!({
         "peak_resident_bytes": report.peak_bytes,
         "engine_bytes": report.engine_bytes,

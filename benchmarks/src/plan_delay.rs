@@ -93,8 +93,8 @@ fn drive(route: &Route, fast_ms: f64, delays: DelayedOutput) -> anyhow::Result<D
     };
     let cancel = AtomicBool::new(false);
     let outcome = run_route(&mut world, &mut pilot, TICK_CAP, &cancel, &mut watch);
-    if let RouteEnd::DriverFailed(why) = &outcome.end {
-        bail!("{why}");
+    if let RouteEnd::DriverFailed(reason) = &outcome.end {
+        bail!("{reason}");
     }
     let Scored { status, infractions, scores, .. } =
         score(&outcome.result().context("the drive was canceled")?);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tandem::device::{DeviceView, DeviceViewMut, Stream};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
-use tandem::engine::{Engine, RunError, Session};
+use tandem::engine::{Engine, Session, SessionRunError};
 use tandem::kv_cache::SlotPool;
 use tandem::model::automot::AutomotInputs;
 use tandem::model::automot::stages;
@@ -119,7 +119,7 @@ impl Session for CountedSession {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.session.enqueue(stream, inputs, outputs)
     }
@@ -132,7 +132,7 @@ impl Session for CountedSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.session.run(inputs, outputs)
     }

@@ -10,7 +10,7 @@ use tandem_profile::roofline::peak_rates::{self, PeakRates};
 const OTHER_BOARDS: [&str; 6] = ["pcie", "nvl", "mig", "laptop", "max-q", "40gb"];
 
 /// Lower bounds of a tick, and of prefills with all frames new and with one.
-pub(super) struct KnownBounds {
+pub(super) struct DeviceBounds {
     pub(super) peak_rates: PeakRates,
     pub(super) all_new: LowerBounds,
     pub(super) one_new: LowerBounds,
@@ -18,11 +18,11 @@ pub(super) struct KnownBounds {
 
 /// Computes the lower bounds of an engine folder for the peak rates `named`, or else for those of
 /// the GPU `gpu`. Fails if the peak rates are not known, or a network cannot be read.
-pub(super) fn known(
+pub(super) fn of_device(
     engine: &Path,
     named: Option<&str>,
     gpu: Option<&str>,
-) -> anyhow::Result<KnownBounds> {
+) -> anyhow::Result<DeviceBounds> {
     let name = match (named, gpu) {
         (Some(name), _) => Some(name),
         (None, Some(gpu)) => peak_rates_of(gpu),
@@ -34,7 +34,7 @@ pub(super) fn known(
     let outline = Contracts::read(engine)?.outline(super::FRAME_SPACING_TICKS)?;
     let costs = costs(engine, &outline)?;
     let lower_bounds = |frames| lower_bounds(&costs, &peak_rates, frames);
-    Ok(KnownBounds {
+    Ok(DeviceBounds {
         all_new: lower_bounds(outline.frames)?,
         one_new: lower_bounds(1)?,
         peak_rates,

@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     };
     let arrangements = names.iter().map(|name| name.arrangement(share));
     let mut measured = Measured {
-        bounds: lower_bounds::known(
+        bounds: lower_bounds::of_device(
             &arguments.engine,
             arguments.peak_rates.as_deref(),
             opened.gpu(),
@@ -181,7 +181,7 @@ struct Begun {
 
 /// Result of all arrangements.
 struct Measured {
-    bounds: anyhow::Result<lower_bounds::KnownBounds>,
+    bounds: anyhow::Result<lower_bounds::DeviceBounds>,
     libraries: Vec<String>,
     arrangements: Vec<Value>,
 }
@@ -209,10 +209,10 @@ impl Measured {
             },
             "machine_card": MachineCard::read(gpus, self.libraries.clone()),
             "floors": match &self.bounds {
-                Ok(known) => json!({
-                    "ceilings": known.peak_rates,
-                    "all_frames_new": known.all_new,
-                    "one_frame_new": known.one_new,
+                Ok(bounds) => json!({
+                    "ceilings": bounds.peak_rates,
+                    "all_frames_new": bounds.all_new,
+                    "one_frame_new": bounds.one_new,
                 }),
                 Err(error) => json!({ "unknown": format!("{error:#}") }),
             },

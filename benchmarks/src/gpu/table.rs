@@ -1,6 +1,6 @@
 //! Tables of measured latencies and their lower bounds.
 
-use super::lower_bounds::KnownBounds;
+use super::lower_bounds::DeviceBounds;
 use serde_json::Value;
 use tandem::model::automot::stages;
 use tandem::timing::Stage;
@@ -32,18 +32,18 @@ enum BoundOf {
 }
 
 impl BoundOf {
-    fn ms(self, known: &KnownBounds) -> Option<f64> {
+    fn ms(self, bounds: &DeviceBounds) -> Option<f64> {
         let of_stage = |stage: Stage| {
-            let stage = known.all_new.stages.iter().find(|bound| bound.stage == stage)?;
+            let stage = bounds.all_new.stages.iter().find(|bound| bound.stage == stage)?;
             Some(stage.floor.floor_ms)
         };
         match self {
             Self::NoBound => None,
             Self::Bev => of_stage(stages::BEV),
             Self::Action => of_stage(stages::ACTION),
-            Self::Tick => Some(known.all_new.tick_ms),
-            Self::AllNew => Some(known.all_new.refresh_ms),
-            Self::OneNew => Some(known.one_new.refresh_ms),
+            Self::Tick => Some(bounds.all_new.tick_ms),
+            Self::AllNew => Some(bounds.all_new.refresh_ms),
+            Self::OneNew => Some(bounds.one_new.refresh_ms),
         }
     }
 }
@@ -52,7 +52,7 @@ const HEADER: [&str; 8] =
     ["part", "of", "count", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "bound ms (p50/bound)"];
 
 /// Formats a result as tables.
-pub(super) fn of(result: &Value, known: Option<&KnownBounds>) -> String {
+pub(super) fn of(result: &Value, bounds: Option<&DeviceBounds>) -> String {
     let mut lines = Vec::new();
     for arrangement in result["arrangements"].as_array().into_iter().flatten() {
         lines.push(format!(
@@ -70,7 +70,7 @@ pub(super) fn of(result: &Value, known: Option<&KnownBounds>) -> String {
         lines.push(aligned(HEADER.map(str::to_owned)));
         for (part, group, series, bound) in ROWS {
             let values = &arrangement["parts"][part];
-            if let Some(row) = row(part, &values[group][series], series, bound, known) {
+            if let Some(row) = row(part, &values[group][series], series, bound, bounds) {
                 lines.push(aligned(row));
             }
         }
@@ -78,10 +78,10 @@ pub(super) fn of(result: &Value, known: Option<&KnownBounds>) -> String {
         let failed = parts.filter_map(|(name, part)| Some((name, part.get("failed")?)));
         lines.extend(failed.map(|(name, error)| format!("FAILED: {name}: {}", text(error))));
     }
-    if let Some(known) = known {
+    if let Some(bounds) = bounds {
         lines.push(format!(
             "\nlower bounds: {} ({:?})",
-            known.peak_rates.name, known.peak_rates.source
+            bounds.peak_rates.name, bounds.peak_rates.source
         ));
     }
     lines.join("\n")
@@ -97,12 +97,12 @@ fn row(
     values: &Value,
     series: &str,
     bound: BoundOf,
-    known: Option<&KnownBounds>,
+    bounds: Option<&DeviceBounds>,
 ) -> Option<[String; 8]> {
     let ms = |name: &str| values[name].as_u64().map(|ns| ns as f64 / 1e6);
     let p50 = ms("p50")?;
     let cell = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.3}"));
-    let bound = known.and_then(|known| bound.ms(known));
+    let bound = bounds.and_then(|bounds| bound.ms(bounds));
     Some([
         part.to_owned(),
         series.to_owned(),

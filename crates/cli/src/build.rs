@@ -13,8 +13,8 @@ use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 #[cfg(any(feature = "tensorrt", feature = "tensorrt-enterprise"))]
 use tandem::engine::tensorrt::TensorRt;
 use tandem::engine::{
-    Available, BackendKind, BuildError, BuildRecord, BuildStep, Builder, Prediction, StepListener,
-    Target, UnknownTarget, hashes_file,
+    BackendKind, BuildError, BuildRecord, BuildStep, Builder, FreeResources, Prediction,
+    StepListener, Target, UnknownTarget, hashes_file,
 };
 use tandem_export::options::Precision;
 
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         targets: &targets,
         precision: arguments.precision,
         hashes: hashes_file(),
-        available: &Available::here,
+        available: &FreeResources::here,
         steps: step_listener(&phases),
         cancel: &cancel,
     };

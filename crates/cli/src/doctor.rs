@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tandem::engine::library::{self, Places};
+use tandem::engine::library::{self, LibrarySearch};
 use tandem::engine::onnxruntime::{self, CpuOptions, OnnxRuntime};
 use tandem::engine::tensorrt;
 use tandem::process::{Program, ProgramOutput};
@@ -332,7 +332,7 @@ fn display(path: &Path) -> String {
 }
 
 fn onnx_runtime() -> Option<String> {
-    match library::find(&Places::from_environment(onnxruntime::LIBRARY)) {
+    match library::find(&LibrarySearch::from_environment(onnxruntime::LIBRARY)) {
         Ok(None) => None,
         Err(error) => Some(format!("unusable: {error}")),
         Ok(Some(_)) => match OnnxRuntime::open(CpuOptions::default(), &mut |_| {}) {
@@ -352,7 +352,7 @@ fn onnx_runtime() -> Option<String> {
 
 /// Finds TensorRT 11 by its environment variable, or where the system's loader finds it.
 fn tensorrt_enterprise() -> Option<String> {
-    let found = match library::find(&Places::from_environment(tensorrt::ENTERPRISE)) {
+    let found = match library::find(&LibrarySearch::from_environment(tensorrt::ENTERPRISE)) {
         Ok(found) => found.map(|(path, _)| display(&path)),
         Err(error) => return Some(format!("unusable: {error}")),
     };
@@ -364,7 +364,7 @@ fn tensorrt_enterprise() -> Option<String> {
 }
 
 fn tensorrt_rtx() -> Option<String> {
-    match library::find(&Places::from_environment(tensorrt::RTX)) {
+    match library::find(&LibrarySearch::from_environment(tensorrt::RTX)) {
         Ok(found) => found.map(|(path, _)| tensorrt_rtx_at(&path)),
         Err(error) => Some(format!("unusable: {error}")),
     }

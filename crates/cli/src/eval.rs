@@ -35,10 +35,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let asked = &arguments.campaign;
-    let role = asked.role()?;
+    let options = &arguments.campaign;
+    let role = options.role()?;
     let variants = [variant(arguments)?];
-    let driven = match asked.execute(role, &variants, arguments.motion.clone())? {
+    let driven = match options.execute(role, &variants, arguments.motion.clone())? {
         Execution::Driven(driven) => driven,
         Execution::Ended(outcome) => return Ok(outcome),
     };
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&serde_json::to_string_pretty(&json)?);
     } else {
         present(&results, variant);
-        print::line(&format!("results in {}, report: {}", asked.out.display(), page.display()));
+        print::line(&format!("results in {}, report: {}", options.out.display(), page.display()));
         print::line(NOTE);
     }
     Ok(outcome(&results))
@@ -73,32 +73,32 @@ fn write_page(
     driven: &DrivenCampaign,
     drives_total: usize,
 ) -> anyhow::Result<PathBuf> {
-    let asked = &arguments.campaign;
-    let (driver, emulated) = (asked.driver.as_str(), &variant.timed.emulated);
+    let options = &arguments.campaign;
+    let (driver, emulated) = (options.driver.as_str(), &variant.timed.emulated);
     let facts = report::facts(
-        format!("tandem eval --routes {} --driver {driver}", asked.routes.display()),
+        format!("tandem eval --routes {} --driver {driver}", options.routes.display()),
         &variant.file,
         emulated,
         driven.backend.as_deref(),
     );
-    report::write_facts(&asked.out, &facts)?;
-    let mut set = report::route_set(&asked.routes, &asked.only)?;
+    report::write_facts(&options.out, &facts)?;
+    let mut set = report::route_set(&options.routes, &options.only)?;
     set.first_junctions = driven.maps.first_junctions(&set.routes)?;
-    let budget = asked.driver.has_tick_budget().then_some(variant.timed.run.act_budget);
+    let budget = options.driver.has_tick_budget().then_some(variant.timed.run.act_budget);
     let part = Part {
         driver,
-        folder: &asked.out,
+        folder: &options.out,
         drives_total,
         tick_budget: budget,
         set: Some(&set),
-        only: &asked.only,
+        only: &options.only,
     };
     let hardware = (!emulated.is_empty()).then(|| emulated.join("; "));
     let note = match report::emulation_label(&variant.file, hardware.as_ref()) {
         Some(label) => format!("{NOTE} {label}"),
         None => NOTE.to_owned(),
     };
-    let page = asked.out.join("report.html");
+    let page = options.out.join("report.html");
     report::write(&page, "tandem eval", &note, &facts, &[part])?;
     Ok(page)
 }

@@ -101,8 +101,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print::line(&describe(&inspection));
     }
     let is_usable = inspection.networks.iter().all(|network| {
-        let is_as_asked = network.layers.as_ref().is_none_or(LayerFindings::is_as_asked);
-        network.unusable.is_none() && is_as_asked
+        let is_as_requested = network.layers.as_ref().is_none_or(LayerFindings::is_as_requested);
+        network.unusable.is_none() && is_as_requested
     });
     let is_usable = is_usable && inspection.unusable.is_none();
     Ok(if is_usable { Outcome::Done } else { Outcome::CheckFailed })

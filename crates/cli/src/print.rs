@@ -80,7 +80,7 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     tandem_files::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Formats rows as a table with a header line; columns of numbers are right-aligned.
+/// Formats rows as a table with a header line. Columns that are mostly numbers are right-aligned.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         rows.iter()
@@ -95,7 +95,8 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             cell.is_empty()
                 || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '–')
         };
-        column > 0 && rows.iter().all(|row| is_number(&row[column]))
+        let numbers = rows.iter().filter(|row| is_number(&row[column])).count();
+        column > 0 && 2 * numbers > rows.len()
     };
     let right: Vec<bool> = (0..header.len()).map(numeric).collect();
     let line = |cells: &[&str]| {
@@ -127,16 +128,21 @@ pub(super) fn three_digits(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
     }
+    format!("{value:.*}", decimals(value))
+}
+
+/// Returns the number of decimals for three significant digits.
+fn decimals(value: f64) -> usize {
     // The exponent is that of the rounded number: 9.996 is printed as 10.0.
     let rounded = format!("{value:.2e}");
     let exponent = rounded.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
-    let decimals = usize::try_from(2 - exponent.unwrap_or(0)).unwrap_or(0);
-    format!("{value:.decimals$}")
+    usize::try_from(2 - exponent.unwrap_or(0)).unwrap_or(0)
 }
 
-/// Formats nanoseconds in milliseconds, with three significant digits.
+/// Formats nanoseconds in milliseconds, with three significant digits down to 0.1 µs.
 pub(super) fn millis(nanos: u64) -> String {
-    three_digits(nanos as f64 / 1e6)
+    let ms = nanos as f64 / 1e6;
+    format!("{ms:.*}", decimals(ms).min(4))
 }
 
 /// Formats bytes in MB (10⁶ bytes).
@@ -153,6 +159,9 @@ mod tests {
         let rows = vec![vec!["tick".into(), "5".into()], vec!["bev".into(), "1234".into()]];
         let text = table(&["stage", "count"], &rows);
         assert_eq!(text, "stage  count\n─────  ─────\ntick       5\nbev     1234");
+        let skipped = vec![vec!["response".into(), "skipped".into()]];
+        let text = table(&["stage", "p99 ms"], &[rows, skipped].concat());
+        assert!(text.ends_with("bev          1234\nresponse  skipped"), "{text}");
     }
 
     #[test]
@@ -171,7 +180,7 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(three_digits(value), expected);
         }
-        assert_eq!(millis(49_876_543), "49.9");
+        assert_eq!([49_876_543, 700, 0].map(millis), ["49.9", "0.0007", "0.00"]);
     }
 
     #[test]

@@ -138,7 +138,12 @@ fn describe(card: &ScoreCard, is_ours: bool) {
     print::line(&print::table(&["status", "drives"], &statuses.collect::<Vec<_>>()));
     print::line("");
     let counted = card.costly_infractions().filter(|(_, count)| *count > 0).map(row);
-    print::line(&print::table(&["infraction", "count"], &counted.collect::<Vec<_>>()));
+    let counted: Vec<_> = counted.collect();
+    if counted.is_empty() {
+        print::line("no infractions");
+    } else {
+        print::line(&print::table(&["infraction", "count"], &counted));
+    }
     print::line(&format!(
         "minimum-speed values, which do not affect the score: {}",
         card.minimum_speed_values()

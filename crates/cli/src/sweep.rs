@@ -43,18 +43,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let asked = &arguments.campaign;
-    let role = asked.role()?;
+    let options = &arguments.campaign;
+    let role = options.role()?;
     let grid = Grid::new(arguments)?;
-    let driven = match asked.execute(role, &grid.variants, None)? {
+    let driven = match options.execute(role, &grid.variants, None)? {
         Execution::Driven(driven) => driven,
         Execution::Ended(outcome) => return Ok(outcome),
     };
     let safety = write_tables(&driven.campaign)?;
     let sweep = grid.figures(arguments, &driven.campaign)?;
-    let json = asked.out.join("sweep.json");
+    let json = options.out.join("sweep.json");
     write_json(&json, &sweep)?;
-    let page = asked.out.join("sweep.html");
+    let page = options.out.join("sweep.html");
     let facts = grid.facts(arguments, &sweep, driven.backend.as_deref());
     print::write_file(&page, sweep.page(&facts).as_bytes())?;
     if arguments.json {
@@ -129,14 +129,14 @@ impl Grid {
         sweep: &Sweep,
         backend: Option<&str>,
     ) -> Vec<(String, String)> {
-        let asked = &arguments.campaign;
+        let options = &arguments.campaign;
         let command = format!(
             "tandem sweep --routes {} --driver {} --slow {} --fast {} --repetitions {}{}",
-            asked.routes.display(),
-            asked.driver.as_str(),
+            options.routes.display(),
+            options.driver.as_str(),
             arguments.slow,
             arguments.fast,
-            asked.repetitions,
+            options.repetitions,
             if arguments.busy { " --busy" } else { "" }
         );
         let mut facts = report::facts(command, &self.file, &sweep.emulated, backend);

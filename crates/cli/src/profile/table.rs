@@ -16,7 +16,7 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
             .to_owned(),
         device_note(run.device).to_owned(),
         format!(
-            "overhead of the profiler: {} ns per stage, {} us per tick, {} us more with a timeline \
+            "overhead of the profiler: {} ns per stage, {} µs per tick, {} µs more with a timeline \
              (medians of {} rounds)",
             file.profiler.stage_ns,
             print::three_digits(file.profiler.tick_ns as f64 / 1e3),
@@ -38,9 +38,9 @@ pub(super) fn profile(file: &LatencyFile, run: &Run) -> String {
     closing.extend(file.phases.iter().filter_map(|phase| {
         let share = phase.others_share.filter(|&share| share > BUSY_SHARE)?;
         Some(format!(
-            "other processes used {:.0} % of all cores {}",
-            100.0 * share,
-            phase.name.title()
+            "{}: other processes used {:.0} % of all cores",
+            phase.name.title(),
+            100.0 * share
         ))
     }));
     closing.extend(file.machine.load_1min.filter(|load| *load > 0.5).map(|load| {
@@ -351,7 +351,7 @@ fn share(part: Duration, parent: Duration) -> String {
 }
 
 fn millis(duration: Duration) -> String {
-    print::three_digits(duration.as_secs_f64() * 1e3)
+    print::millis(duration.as_nanos() as u64)
 }
 
 #[cfg(test)]
