@@ -33,7 +33,7 @@ use tandem_world::EmbeddedWorld;
 /// Number of ticks of the recording.
 const TICKS: usize = 200;
 
-/// Ticks whose images are written for comparison with the peer.
+/// Ticks of the images that are written for comparison with the peer.
 const PICTURES: [usize; 5] = [0, 50, 100, 150, 199];
 
 const CAMERA: Size = Size { width: 1024, height: 512 };

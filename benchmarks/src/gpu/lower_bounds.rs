@@ -6,7 +6,7 @@ use tandem::model::automot::networks::Contracts;
 use tandem_profile::roofline::lower_bound::{LowerBounds, costs, lower_bounds};
 use tandem_profile::roofline::peak_rates::{self, PeakRates};
 
-/// Parts of a GPU's name that mark another board than the one whose peak rates are known.
+/// Parts of a GPU's name that mark another board than the one with known peak rates.
 const OTHER_BOARDS: [&str; 6] = ["pcie", "nvl", "mig", "laptop", "max-q", "40gb"];
 
 /// Lower bounds of a tick, and of prefills with all frames new and with one.

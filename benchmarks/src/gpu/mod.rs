@@ -82,7 +82,7 @@ struct Arguments {
     /// Maximum number of raw samples per series in the result
     #[arg(long, default_value_t = 2000)]
     raw: usize,
-    /// Device of the roofline table whose lower bounds are reported [default: the GPU's]
+    /// Device of the roofline table to report lower bounds of [default: the GPU]
     #[arg(long = "ceilings", value_name = "NAME")]
     peak_rates: Option<String>,
     /// Result file to write

@@ -280,7 +280,7 @@ fn memory_bytes(key: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Time limit of a program whose output is read.
+/// Time limit of a program that reports versions.
 const REPORT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Returns the output of `program`, if it succeeds.

@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Whether the values of all weights are read and checked.
+/// Check of the values of all weights.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Values {
     Check,

@@ -427,7 +427,7 @@ fn describe_layers(networks: &[Network]) -> Vec<String> {
     lines
 }
 
-/// Formats one line per layer whose tensors have another element type than in the graph.
+/// Formats one line per layer with another element type than in the graph.
 fn other_types(network: &str, how: &str, others: &[OtherType]) -> Vec<String> {
     let line = |other: &OtherType| {
         format!(

@@ -87,7 +87,7 @@ pub(super) struct Timed {
     pub(super) provenance: BTreeMap<String, String>,
     /// Emulated hardware, one line per recording.
     pub(super) emulated: Vec<String>,
-    /// Result folder whose drives are replayed.
+    /// Result folder of the replayed drives.
     replayed: Option<PathBuf>,
 }
 

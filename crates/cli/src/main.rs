@@ -153,7 +153,7 @@ fn main() {
     ending::exit(exit_code(outcome))
 }
 
-/// Returns the exit code of the process. A verb whose output could not be printed has failed.
+/// Returns the exit code of the process. A verb has failed if its output could not be printed.
 fn exit_code(outcome: anyhow::Result<Outcome>) -> u8 {
     let outcome = outcome.and_then(|outcome| print::output_error().map_or(Ok(outcome), Err));
     match outcome {

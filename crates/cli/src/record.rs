@@ -51,7 +51,7 @@ pub(super) struct Arguments {
     /// Seed of the embedded world
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Model family whose sensors are recorded
+    /// Model family that defines the recorded sensors
     #[arg(long, value_name = "FAMILY", default_value = "automot", value_parser = PossibleValuesParser::new(families()))]
     model: String,
     /// Print JSON instead of text

@@ -147,7 +147,7 @@ impl Results {
         )
     }
 
-    /// Returns the number of drives whose status contains `text`.
+    /// Returns the number of drives with `text` in their status.
     fn ended(&self, text: &str) -> usize {
         self.records.iter().filter(|record| record.status.contains(text)).count()
     }

@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// Precision of the networks [default: bf16 if the device supports it, else f32]
     #[arg(long, conflicts_with = "engine", value_parser = export::precision)]
     precision: Option<Precision>,
-    /// Number of frames per prefill whose image tokens are cached from an earlier prefill
+    /// Number of frames per prefill with image tokens cached from an earlier prefill
     #[arg(long, default_value_t = 0, value_name = "N")]
     frames_cached: usize,
     /// Print JSON instead of text

@@ -210,7 +210,7 @@ fn of_due_ticks(phase: &Phase, cells: &mut [String]) {
 const PERCENTILES: [Percentile; 4] =
     [Percentile::P50, Percentile::P90, Percentile::P99, Percentile::P999];
 
-/// Returns the parents whose last part is `stage`, innermost first.
+/// Returns the parents that end with `stage`, innermost first.
 fn ended_by(stage: Stage) -> Vec<Stage> {
     let mut ended = Vec::new();
     let mut last = stage;
