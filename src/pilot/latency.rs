@@ -85,7 +85,7 @@ impl LatencySpec {
             Err(LatencyError::Order { spec: text.clone(), name, other })
         };
         Ok(Some(match *self {
-            Self::Fixed(millis) => LatencySource::Fixed(whole_nanos(check("the latency", millis)?)),
+            Self::Fixed(millis) => LatencySource::Fixed(clamped(check("the latency", millis)?)),
             Self::Uniform { min, max } => {
                 let (min_ns, max_ns) = (check("min", min)?, check("max", max)?);
                 order("min", min, "max", max)?;
@@ -113,7 +113,7 @@ fn nanos(millis: f64) -> f64 {
 }
 
 /// Clamps a sample to 0..=[`LONGEST_LATENCY`] and rounds it to nanoseconds.
-fn whole_nanos(nanos: f64) -> Duration {
+fn clamped(nanos: f64) -> Duration {
     let longest = LONGEST_LATENCY.as_nanos() as f64;
     Duration::from_nanos(nanos.clamp(0.0, longest).round() as u64)
 }
@@ -327,16 +327,16 @@ impl Latencies {
         Ok(match source {
             LatencySource::Fixed(latency) => *latency,
             LatencySource::Uniform { min_ns, max_ns } => {
-                whole_nanos(min_ns + numbers(0).uniform(0) * (max_ns - min_ns))
+                clamped(min_ns + numbers(0).uniform(0) * (max_ns - min_ns))
             }
             LatencySource::Normal { mean_ns, sd_ns } => {
                 let sample = |attempt| mean_ns + sd_ns * numbers(attempt).normal();
                 // The mean is not negative, so at least half of all samples are accepted.
                 let accepted = (0..).map(sample).find(|nanos| *nanos >= 0.0);
-                whole_nanos(accepted.expect("a sample that is not negative is found"))
+                clamped(accepted.expect("a sample that is not negative is found"))
             }
             LatencySource::LogNormal { median_ns, sigma } => {
-                whole_nanos(median_ns * (sigma * numbers(0).normal()).exp())
+                clamped(median_ns * (sigma * numbers(0).normal()).exp())
             }
             LatencySource::Recorded(latencies) => {
                 let period = match expert {

@@ -53,8 +53,8 @@ pub enum OperationKind {
 enum Command {
     Copy {
         kind: OperationKind,
-        from: Place,
-        into: Place,
+        from: CopyEnd,
+        into: CopyEnd,
         bytes: usize,
     },
     Run(Arc<dyn Work>),
@@ -66,7 +66,7 @@ enum Command {
 
 /// Source or target of a copy, with the owner of its memory.
 #[derive(Clone)]
-struct Place {
+struct CopyEnd {
     address: usize,
     memory: Memory,
 }
@@ -78,7 +78,7 @@ enum Memory {
     Device(Buffer),
 }
 
-impl Place {
+impl CopyEnd {
     fn of(buffer: &Buffer) -> Self {
         Self { address: buffer.address(), memory: Memory::Device(buffer.clone()) }
     }
@@ -218,12 +218,12 @@ impl HostStream {
     }
 
     /// Returns the host side of staged memory.
-    fn host_place(staged: &Staged) -> Result<Place, DeviceError> {
+    fn host_end(staged: &Staged) -> Result<CopyEnd, DeviceError> {
         let memory = staged
             .host_owner()
             .downcast::<HostMemory>()
             .map_err(|_other| DeviceError::Foreign(Object::Buffer))?;
-        Ok(Place { address: staged.host_address(), memory: Memory::Staged(memory) })
+        Ok(CopyEnd { address: staged.host_address(), memory: Memory::Staged(memory) })
     }
 }
 
@@ -234,7 +234,7 @@ impl Stream for HostStream {
             return Ok(());
         }
         let bytes = staged.buffer().bytes();
-        let (from, into) = (Self::host_place(staged)?, Place::of(staged.buffer()));
+        let (from, into) = (Self::host_end(staged)?, CopyEnd::of(staged.buffer()));
         self.enqueue(Command::Copy { kind: OperationKind::Upload(bytes), from, into, bytes })
     }
 
@@ -244,7 +244,7 @@ impl Stream for HostStream {
             return Ok(());
         }
         let bytes = staged.buffer().bytes();
-        let (from, into) = (Place::of(staged.buffer()), Self::host_place(staged)?);
+        let (from, into) = (CopyEnd::of(staged.buffer()), Self::host_end(staged)?);
         self.enqueue(Command::Copy { kind: OperationKind::Download(bytes), from, into, bytes })
     }
 
@@ -253,7 +253,7 @@ impl Stream for HostStream {
         self.check_memory(from)?;
         self.check_memory(into)?;
         let (bytes, kind) = (from.bytes(), OperationKind::Copy(from.bytes()));
-        let (from, into) = (Place::of(from), Place::of(into));
+        let (from, into) = (CopyEnd::of(from), CopyEnd::of(into));
         self.enqueue(Command::Copy { kind, from, into, bytes })
     }
 
