@@ -13,7 +13,7 @@ use tandem::device::{
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
     Backend, BuildError, BuildJob, BuildStep, Builder, BuiltNetwork, Engine, Key, LoadError,
-    NetworkFile, NetworkFileError, RunError, Session, StepListener, Target,
+    NetworkFile, NetworkFileError, Session, SessionRunError, StepListener, Target,
 };
 use tandem::tensor::{DType, HostTensor};
 use tandem_export::contract::{Contract, ContractError, FORMAT, TensorSpec};
@@ -204,13 +204,17 @@ macro_rules! conformance {
                 let mut y = HostTensor::zeros(DType::F32, &[ROWS, WIDTH]);
                 let wide = HostTensor::zeros(DType::F32, &[ROWS, WIDTH + 1]);
                 let error = session.run(&[wide.view()], &mut [y.view_mut()]).unwrap_err();
-                assert!(matches!(error, RunError::Tensor { .. }), "{error}");
+                assert!(matches!(error, SessionRunError::Tensor { .. }), "{error}");
                 let integers = HostTensor::zeros(DType::I64, &[ROWS, WIDTH]);
                 let error = session.run(&[integers.view()], &mut [y.view_mut()]).unwrap_err();
-                let is_i64 = matches!(error, RunError::Tensor { found_dtype: DType::I64, .. });
+                let is_i64 =
+                    matches!(error, SessionRunError::Tensor { found_dtype: DType::I64, .. });
                 assert!(is_i64, "{error}");
                 let error = session.run(&[], &mut [y.view_mut()]).unwrap_err();
-                assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
+                assert!(
+                    matches!(error, SessionRunError::Count { expected: 1, found: 0, .. }),
+                    "{error}"
+                );
             }
 
             #[test]
@@ -387,19 +391,19 @@ macro_rules! on_a_device {
                 let zeros = |dtype, width| DeviceTensor::zeros(&*device, dtype, &[ROWS, width]);
                 let wide = zeros(DType::F32, WIDTH + 1).unwrap();
                 let error = session.enqueue(stream, &[wide.view()], &[y.view_mut()]).unwrap_err();
-                assert!(matches!(error, RunError::Tensor { .. }), "{error}");
+                assert!(matches!(error, SessionRunError::Tensor { .. }), "{error}");
                 let integers = zeros(DType::I64, WIDTH).unwrap();
                 let error =
                     session.enqueue(stream, &[integers.view()], &[y.view_mut()]).unwrap_err();
-                let is_i64 = matches!(error, RunError::Tensor { found_dtype: DType::I64, .. });
+                let is_i64 = matches!(error, SessionRunError::Tensor { found_dtype: DType::I64, .. });
                 assert!(is_i64, "{error}");
                 let error = session.enqueue(stream, &[x.view()], &[]).unwrap_err();
-                assert!(matches!(error, RunError::Count { expected: 1, found: 0, .. }), "{error}");
+                assert!(matches!(error, SessionRunError::Count { expected: 1, found: 0, .. }), "{error}");
                 let other = HostDevice::emulating(Emulation::default());
                 let theirs = tensor(&other, 0.0);
                 let error = session.enqueue(stream, &[theirs.view()], &[y.view_mut()]).unwrap_err();
                 let source = DeviceError::Foreign(Object::Buffer);
-                assert!(matches!(error, RunError::Device { source: s, .. } if s == source));
+                assert!(matches!(error, SessionRunError::Device { source: s, .. } if s == source));
             }
         }
     };

@@ -101,7 +101,7 @@ fn attention_is_one_kernel_per_layer() {
     for (name, attentions) in [("vision", 3), ("understanding", 3), ("action", 4)] {
         for file in [network(name), half(name)] {
             let found = findings(&file, &file);
-            assert!(found.is_as_asked(), "{name}: {found:#?}");
+            assert!(found.is_as_requested(), "{name}: {found:#?}");
             assert!(found.attention.iter().all(|a| !a.is_spelled_out), "{name}: {found:#?}");
             assert_eq!((found.attention.len(), found.fused()), (attentions, attentions), "{name}");
             assert_eq!(found.attention_kernels, attentions, "{name}");
@@ -116,7 +116,7 @@ fn attention_is_one_kernel_per_layer() {
     // Four attentions, exported as single operators; the library fuses all but the narrowest.
     let file = network("bev");
     let found = findings(&file, &file);
-    assert!(found.is_as_asked(), "{found:#?}");
+    assert!(found.is_as_requested(), "{found:#?}");
     // Means of large maps pass from one kernel to the next before they are rounded.
     let is_mean = |node: &String| node.ends_with("/global_average_pool");
     for wider in &found.widened {
@@ -136,7 +136,7 @@ fn attention_is_one_kernel_per_layer() {
 fn engine_of_another_type_than_its_graph_is_detected() {
     for (name, against) in [("action", half("action")), ("bev", half("bev"))] {
         let found = findings(&network(name), &against);
-        assert!(!found.is_as_asked() && !found.narrowed.is_empty(), "{name}: {found:#?}");
+        assert!(!found.is_as_requested() && !found.narrowed.is_empty(), "{name}: {found:#?}");
         // Products whose weights are f32 in both graphs are unchanged.
         let changed = found.weights_changed.len();
         assert!(
@@ -168,7 +168,7 @@ fn extra_streams_and_expanded_weights_are_detected() {
     let mut two_streams = report.clone();
     two_streams.layers.extend([layer("signal"), layer("wait")]);
     let found = two_streams.findings(&file.graph).unwrap();
-    assert!(!found.is_as_asked());
+    assert!(!found.is_as_requested());
     assert_eq!(found.orders_streams, ["a signal", "a wait"]);
     // A layer that expands the stored weight of a product.
     let mut expanding = report;
@@ -186,7 +186,7 @@ fn extra_streams_and_expanded_weights_are_detected() {
     let name = product.name.clone();
     expanding.layers.insert(0, expand);
     let found = expanding.findings(&file.graph).unwrap();
-    assert!(!found.is_as_asked());
+    assert!(!found.is_as_requested());
     let [expanded] = &found.expanded_weights[..] else { panic!("{found:#?}") };
     assert_eq!((&expanded.read_by[..], expanded.bytes), (&[name][..], 64 * 32 * 4));
 }
@@ -205,7 +205,7 @@ fn attention_of_several_kernels_is_detected() {
         change(report.layers.iter_mut().find(of_layer_2).unwrap());
         let found = report.findings(&file.graph).unwrap();
         let several = found.attention.iter().filter(|attention| !attention.is_fused);
-        (found.is_as_asked(), several.map(|a| a.node.clone()).collect::<Vec<_>>())
+        (found.is_as_requested(), several.map(|a| a.node.clone()).collect::<Vec<_>>())
     };
     assert_eq!(broken(&|_| {}), (true, vec![]));
     // A separate product; a kernel of another layer; a kernel of two layers.

@@ -4,7 +4,7 @@
 //! folder in use stays consistent until `engine.json`, written last, refers to the new engines. Until
 //! then each finished engine has a build record of its own, from which an interrupted build resumes.
 
-use super::builder::{Available, BuildError, BuildJob, Builder, PeakMemory, StepListener};
+use super::builder::{BuildError, BuildJob, Builder, FreeResources, PeakMemory, StepListener};
 use super::folder::{
     BuildRecord, ENGINE_ENDING, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord, FORMAT,
     FileError, Key, LAYERS_ENDING, NetworkFile, NetworkFileError, NetworkRecord, Prediction,
@@ -44,7 +44,7 @@ pub struct BuildRequest<'a> {
     /// Cache file of weight hashes.
     pub hashes: Option<PathBuf>,
     /// Returns the free memory, and the free disk at the engine folder; called once the folder exists.
-    pub available: &'a dyn Fn(&Path) -> Available,
+    pub available: &'a dyn Fn(&Path) -> FreeResources,
     /// Called for the steps within a network's build, from any thread, where the library reports them.
     pub steps: StepListener,
     /// Cancels the build when set to true; finished engines stay.

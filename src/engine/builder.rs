@@ -70,14 +70,14 @@ pub type StepListener = Arc<dyn Fn(BuildStep<'_>) + Send + Sync>;
 
 /// Free memory and disk of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Available {
+pub struct FreeResources {
     /// `None` if the system does not report it.
     pub memory_bytes: Option<u64>,
     /// Free space of the engine folder's file system; `None` if the system does not report it.
     pub disk_bytes: Option<u64>,
 }
 
-impl Available {
+impl FreeResources {
     /// Reads the free resources of this machine; `folder`, the engine folder, exists.
     pub fn here(folder: &Path) -> Self {
         Self { memory_bytes: free_memory(), disk_bytes: free_disk(folder) }

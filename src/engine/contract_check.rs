@@ -1,6 +1,6 @@
 //! Comparison of the tensors of a run with a contract.
 
-use super::RunError;
+use super::SessionRunError;
 use crate::device::{Buffer, DeviceView, DeviceViewMut};
 use crate::tensor::DType;
 use crate::tensor::{TensorView, TensorViewMut};
@@ -50,7 +50,7 @@ pub(super) fn check_tensors(
     contract: &Contract,
     inputs: &[impl Tensor],
     outputs: &[impl Tensor],
-) -> Result<(), RunError> {
+) -> Result<(), SessionRunError> {
     let network = &contract.network;
     count(network, "input", contract.inputs.len(), inputs.len())?;
     count(network, "output", contract.outputs.len(), outputs.len())?;
@@ -63,11 +63,16 @@ pub(super) fn check_tensors(
     Ok(())
 }
 
-fn count(network: &str, what: &'static str, expected: usize, found: usize) -> Result<(), RunError> {
+fn count(
+    network: &str,
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), SessionRunError> {
     if expected == found {
         return Ok(());
     }
-    Err(RunError::Count { network: network.to_owned(), what, expected, found })
+    Err(SessionRunError::Count { network: network.to_owned(), what, expected, found })
 }
 
 fn check_tensor(
@@ -75,13 +80,13 @@ fn check_tensor(
     what: &'static str,
     spec: &TensorSpec,
     (dtype, shape, bytes): (DType, &[usize], usize),
-) -> Result<(), RunError> {
+) -> Result<(), SessionRunError> {
     if spec.dtype == dtype && spec.shape == shape {
         let expected = shape.iter().product::<usize>() * dtype.size();
         assert_eq!(bytes, expected, "the view of {what} {:?} has the wrong length", spec.name);
         return Ok(());
     }
-    Err(RunError::Tensor {
+    Err(SessionRunError::Tensor {
         network: network.to_owned(),
         what,
         name: spec.name.clone(),

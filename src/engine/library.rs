@@ -82,7 +82,7 @@ pub enum Source {
 
 /// Inputs of a search for a library, read from the environment or set by a test.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct LibrarySearch {
     pub library: &'static Library,
     /// Value of the library's environment variable.
     pub explicit: Option<PathBuf>,
@@ -92,7 +92,7 @@ pub struct Places {
     pub python: Program,
 }
 
-impl Places {
+impl LibrarySearch {
     /// Reads the environment: the library's variable, [`cache_folder`], `python3` in `PATH`.
     #[expect(clippy::disallowed_methods, reason = "this is the library finder")]
     pub fn from_environment(library: &'static Library) -> Self {
@@ -190,7 +190,7 @@ pub enum LibraryError {
 /// Finds the library without fetching it. Returns `None` if it is neither named nor cached. Fails
 /// if its environment variable names a file that is missing or incomplete, a cached file differs
 /// from the package's, or every user of this machine can replace a file that would be loaded.
-pub fn find(places: &Places) -> Result<Option<(PathBuf, Source)>, LibraryError> {
+pub fn find(places: &LibrarySearch) -> Result<Option<(PathBuf, Source)>, LibraryError> {
     if let Some(path) = &places.explicit {
         if !path.is_file() {
             return Err(LibraryError::Explicit { library: places.library, path: path.clone() });
@@ -263,7 +263,7 @@ fn sha256(path: &Path) -> io::Result<String> {
 /// receives a line at the start of a fetch and periodically while it runs. Fails if the library
 /// cannot be found or fetched; the message lists the ways to provide it.
 pub fn find_or_fetch(
-    places: &Places,
+    places: &LibrarySearch,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(PathBuf, Source), LibraryError> {
     match find(places) {
@@ -294,7 +294,7 @@ pub fn find_or_fetch(
 const PROGRESS_PERIOD: Duration = Duration::from_secs(15);
 
 fn fetch(
-    places: &Places,
+    places: &LibrarySearch,
     wheel: &Wheel,
     cache: &Path,
     path: &Path,
@@ -374,7 +374,7 @@ fn remove_scratch(cache: &Path, prefix: &str) -> io::Result<()> {
 }
 
 fn download(
-    places: &Places,
+    places: &LibrarySearch,
     wheel: &Wheel,
     scratch: &Path,
     waiting: &mut dyn FnMut(Duration),
@@ -414,7 +414,12 @@ fn download(
     Ok(package)
 }
 
-fn extract(places: &Places, package: &Path, into: &Path, limit: Duration) -> Result<(), String> {
+fn extract(
+    places: &LibrarySearch,
+    package: &Path,
+    into: &Path,
+    limit: Duration,
+) -> Result<(), String> {
     let program =
         "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extractall(sys.argv[2], sys.argv[3:])";
     let Library { folder, files, .. } = places.library;
@@ -465,8 +470,8 @@ mod tests {
     /// would inherit the open file, and a file open for writing cannot be executed (ETXTBSY).
     static SCRIPTS: Mutex<()> = Mutex::new(());
 
-    fn places(folder: &Path) -> Places {
-        Places {
+    fn places(folder: &Path) -> LibrarySearch {
+        LibrarySearch {
             library: LIBRARY,
             explicit: None,
             cache: Some(folder.to_path_buf()),
@@ -478,7 +483,8 @@ mod tests {
     fn missing_explicit_file_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let explicit = Some(folder.path().join("gone.so"));
-        let error = find(&Places { explicit, ..places(folder.path()) }).unwrap_err().to_string();
+        let error =
+            find(&LibrarySearch { explicit, ..places(folder.path()) }).unwrap_err().to_string();
         assert!(error.contains("gone.so") && error.contains("SOME_DYLIB_PATH"), "{error}");
     }
 
@@ -540,7 +546,7 @@ mod tests {
         let python = folder.path().join("python3");
         fs::write(&python, "#!/bin/sh\necho 'ERROR: no network' >&2\nexit 1\n").unwrap();
         make_executable(&python);
-        let places = Places { python: Program::at(python), ..places(folder.path()) };
+        let places = LibrarySearch { python: Program::at(python), ..places(folder.path()) };
         let error = find_or_fetch(&places, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("no network"), "{error}");
         assert_eq!(find(&places).unwrap(), None);
@@ -555,14 +561,14 @@ mod tests {
             "#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\necho forged > \"$2/x.whl\"\n";
         fs::write(&python, script).unwrap();
         make_executable(&python);
-        let places = Places { python: Program::at(python), ..places(folder.path()) };
+        let places = LibrarySearch { python: Program::at(python), ..places(folder.path()) };
         let error = find_or_fetch(&places, &mut |_| {}).unwrap_err().to_string();
         assert!(error.contains("was not used"), "{error}");
         assert_eq!(find(&places).unwrap(), None);
     }
 
     /// Returns a search whose pip writes the package "package\n" and logs each call, and its wheel.
-    fn fetching(folder: &Path) -> (Places, Wheel) {
+    fn fetching(folder: &Path) -> (LibrarySearch, Wheel) {
         let python = folder.join("python3");
         let script = format!(
             "#!/bin/sh\n\
@@ -579,7 +585,7 @@ mod tests {
         let sha256 = &hex(&Sha256::digest(b"package\n")).leak()[..];
         let wheel = Wheel { sha256, ..LIBRARY.wheel.unwrap() };
         let library = Box::leak(Box::new(Library { wheel: Some(wheel), ..*LIBRARY }));
-        (Places { library, python: Program::at(python), ..places(folder) }, wheel)
+        (LibrarySearch { library, python: Program::at(python), ..places(folder) }, wheel)
     }
 
     #[test]
@@ -645,7 +651,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.so");
         fs::copy(std::env::current_exe().unwrap(), &path).unwrap();
-        let places = Places { explicit: Some(path.clone()), ..places(folder.path()) };
+        let places = LibrarySearch { explicit: Some(path.clone()), ..places(folder.path()) };
         assert_eq!(find(&places).unwrap(), Some((path.clone(), Source::Environment)));
         File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         let error = find(&places).unwrap_err().to_string();

@@ -23,7 +23,7 @@ mod target;
 pub mod tensorrt;
 mod warm_up;
 
-pub use builder::{Available, BuildError, BuildJob, BuildStep, Builder, StepListener};
+pub use builder::{BuildError, BuildJob, BuildStep, Builder, FreeResources, StepListener};
 pub use folder::{
     BuildRecord, BuiltNetwork, ENGINE_FILE, EngineFolder, EngineFolderError, EngineRecord,
     FileError, FileRecord, GraphError, Key, LATENCY_FILE, LAYER_FORMAT, Layer, LayerReport,
@@ -31,7 +31,7 @@ pub use folder::{
     WeightFile, WeightHashError, WeightHasher, hash_cache, hashes_file, read_network,
 };
 pub use operators::{OperatorProfile, OperatorProfileError, OperatorTime, PartTime};
-pub use session::{Backend, Engine, LoadError, MAX_TENSORS, RunError, Session};
+pub use session::{Backend, Engine, LoadError, MAX_TENSORS, Session, SessionRunError};
 pub use target::{
     BackendKind, TENSORRT_RTX_CAPABILITIES, Target, TargetError, UnknownTarget, comma_separated,
 };

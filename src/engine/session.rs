@@ -53,7 +53,7 @@ pub trait Session: Send {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError>;
+    ) -> Result<(), SessionRunError>;
 
     /// Returns the number of runs with the same memory that must have completed before
     /// [`enqueue`](Self::enqueue) may be called while the stream captures a graph: libraries select
@@ -68,7 +68,7 @@ pub trait Session: Send {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError>;
+    ) -> Result<(), SessionRunError>;
 }
 
 /// Error returned when a network cannot be loaded.
@@ -155,7 +155,7 @@ fn weight_file_advice(source: &std::io::Error) -> &'static str {
 
 /// Error returned when a run of a session fails.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum SessionRunError {
     #[error("network {network:?} has {expected} {what}s, the call passed {found}")]
     Count {
         network: String,

@@ -1,6 +1,6 @@
 //! Runs on host tensors, copied to and from a device: for validation and measurements, not in a tick.
 
-use super::RunError;
+use super::SessionRunError;
 use super::contract_check::check_tensors;
 use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, StagedTensor, Stream};
 use crate::tensor::{TensorView, TensorViewMut};
@@ -30,10 +30,10 @@ impl Staging {
         contract: &Contract,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-        enqueue: impl FnOnce(&[DeviceView<'_>], &[DeviceViewMut<'_>]) -> Result<(), RunError>,
-    ) -> Result<(), RunError> {
+        enqueue: impl FnOnce(&[DeviceView<'_>], &[DeviceViewMut<'_>]) -> Result<(), SessionRunError>,
+    ) -> Result<(), SessionRunError> {
         check_tensors(contract, inputs, outputs)?;
-        let failed = |source| RunError::Device { network: contract.network.clone(), source };
+        let failed = |source| SessionRunError::Device { network: contract.network.clone(), source };
         for (staged, view) in self.inputs.iter_mut().zip(inputs) {
             staged.bytes_mut().copy_from_slice(view.bytes);
         }
@@ -97,7 +97,10 @@ mod tests {
                     stream.copy(inputs[0].buffer, outputs[0].buffer).unwrap();
                     if round == 2 {
                         let network = contract.network.clone();
-                        return Err(RunError::Library { network, reason: "refused".to_owned() });
+                        return Err(SessionRunError::Library {
+                            network,
+                            reason: "refused".to_owned(),
+                        });
                     }
                     Ok(())
                 },
@@ -115,6 +118,6 @@ mod tests {
             &mut [into.view_mut()],
             |_, _| Ok(()),
         );
-        assert!(matches!(ran, Err(RunError::Tensor { .. })));
+        assert!(matches!(ran, Err(SessionRunError::Tensor { .. })));
     }
 }

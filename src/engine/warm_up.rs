@@ -1,6 +1,6 @@
 //! First runs of an engine, before the first tick.
 
-use super::{Engine, RunError};
+use super::{Engine, SessionRunError};
 use crate::tensor::{HostTensor, TensorView, TensorViewMut};
 use std::sync::Arc;
 use tandem_export::contract::TensorSpec;
@@ -11,7 +11,7 @@ const RUNS: usize = 2;
 
 /// Runs `engine` on zeros until its library has allocated and touched the memory of a run. Fails if
 /// the library fails.
-pub fn warm_up(engine: &Arc<dyn Engine>) -> Result<(), RunError> {
+pub fn warm_up(engine: &Arc<dyn Engine>) -> Result<(), SessionRunError> {
     let zeros = |specs: &[TensorSpec]| -> Vec<HostTensor> {
         specs.iter().map(|spec| HostTensor::zeros(spec.dtype, &spec.shape)).collect()
     };

@@ -185,7 +185,7 @@ pub enum ModelError {
         token: usize,
     },
     #[error(transparent)]
-    Run(#[from] crate::engine::RunError),
+    Run(#[from] crate::engine::SessionRunError),
     #[error(transparent)]
     Device(#[from] DeviceError),
 }

@@ -29,7 +29,7 @@ pub use latency::{
 pub use real_time::{
     Outcome, RealTimeOptions, RealTimeReport, ThreadUsage, TickThread, usable_cores,
 };
-pub use run_file::{ClockName, DeviceName, Pace, Run, RunError, RunFile, Threads};
+pub use run_file::{ClockName, DeviceName, Pace, Run, RunFile, RunFileError, Threads};
 pub use schedule::{SCHEDULE_FORMAT, Schedule, ScheduleError};
 pub use statistics::PilotStatistics;
 pub use tick::{Pilot, PilotError};

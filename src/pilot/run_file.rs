@@ -210,7 +210,7 @@ impl Run {
 
 /// Error returned for an unusable run file.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub enum RunFileError {
     #[error("cannot read run file {path:?}: {source}")]
     Read {
         path: PathBuf,
@@ -251,10 +251,10 @@ pub enum RunError {
 impl RunFile {
     /// Reads a run file; absent keys take their defaults. `notes` receives a warning about keys of
     /// earlier versions. Fails if the file cannot be read, is not YAML or has an unknown key.
-    pub fn read(path: &Path, notes: &mut dyn FnMut(&str)) -> Result<Self, RunError> {
+    pub fn read(path: &Path, notes: &mut dyn FnMut(&str)) -> Result<Self, RunFileError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| RunError::Read { path: path.to_owned(), source })?;
-        let refused = |reason| RunError::Parse { path: path.to_owned(), reason };
+            .map_err(|source| RunFileError::Read { path: path.to_owned(), source })?;
+        let refused = |reason| RunFileError::Parse { path: path.to_owned(), reason };
         let error = match serde_saphyr::from_str(&text) {
             Ok(file) => return Ok(file),
             Err(error) => error,
@@ -285,10 +285,10 @@ impl RunFile {
 }
 
 impl TryFrom<&RunFile> for Run {
-    type Error = RunError;
+    type Error = RunFileError;
 
     /// Validates a run file without recordings; [`Run::new`] also accepts recordings.
-    fn try_from(file: &RunFile) -> Result<Self, RunError> {
+    fn try_from(file: &RunFile) -> Result<Self, RunFileError> {
         Self::new(file, &mut |path| {
             Err(format!("{} can be replayed only in a drive", path.display()).into())
         })
@@ -298,42 +298,42 @@ impl TryFrom<&RunFile> for Run {
 impl Run {
     /// Validates `file`; `open` reads the recordings that its latencies name. Fails if a value is
     /// out of range or a recording cannot be read.
-    pub fn new(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Self, RunError> {
+    pub fn new(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Self, RunFileError> {
         if file.tick_hz != TICK_HZ {
-            return Err(RunError::TickRate { found: file.tick_hz });
+            return Err(RunFileError::TickRate { found: file.tick_hz });
         }
         let tick_millis = 1000.0 / f64::from(file.tick_hz);
         if file.act_budget_millis > tick_millis {
-            return Err(RunError::Budget { budget: file.act_budget_millis, tick: tick_millis });
+            return Err(RunFileError::Budget { budget: file.act_budget_millis, tick: tick_millis });
         }
         let act_budget = positive("act_budget_millis", file.act_budget_millis)?;
         if file.refresh_period_ticks == 0 {
             let (key, found) = ("refresh_period_ticks", "0".to_owned());
-            return Err(RunError::Range { key, found, expected: "1 or more" });
+            return Err(RunFileError::Range { key, found, expected: "1 or more" });
         }
         for (key, threads) in [
             ("threads.action", file.threads.action),
             ("threads.understanding", file.threads.understanding),
         ] {
             if threads == 0 {
-                return Err(RunError::Range { key, found: "0".into(), expected: "1 or more" });
+                return Err(RunFileError::Range { key, found: "0".into(), expected: "1 or more" });
             }
         }
         check_real_time(&file.real_time)?;
         let guard = file.tick_guard_millis;
         if let Some(guard) = guard.filter(|guard| !(0.0..=tick_millis).contains(guard)) {
             let (key, found) = ("tick_guard_millis", guard.to_string());
-            return Err(RunError::Range { key, found, expected: "between 0 and a tick, 50" });
+            return Err(RunFileError::Range { key, found, expected: "between 0 and a tick, 50" });
         }
         let pace = pace(file, open)?;
         if let Some(share) = file.fast_share.filter(|&share| !(share > 0.0 && share < 1.0)) {
             let (key, found) = ("fast_share", share.to_string());
-            return Err(RunError::Range { key, found, expected: "above 0 and below 1" });
+            return Err(RunFileError::Range { key, found, expected: "above 0 and below 1" });
         }
         let keep_warm = file.keep_warm_millis;
         if let Some(millis) = keep_warm.filter(|millis| !(0.1..=10_000.0).contains(millis)) {
             let (key, found) = ("keep_warm_millis", millis.to_string());
-            return Err(RunError::Range { key, found, expected: "between 0.1 and 10000" });
+            return Err(RunFileError::Range { key, found, expected: "between 0.1 and 10000" });
         }
         Ok(Self {
             device: file.device,
@@ -355,14 +355,14 @@ impl Run {
 }
 
 /// Returns the time mode with its latencies.
-fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> {
+fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunFileError> {
     let (pace, clock) = match file.clock {
         ClockName::Lockstep => (Pace::Lockstep, "lockstep"),
         ClockName::Wall => (Pace::Wall, "wall"),
         ClockName::Virtual => {
             let mut source = |key, spec: &LatencySpec, expert| {
                 LatencySource::new(spec, expert, open)
-                    .map_err(|source| RunError::Latency { key, source })
+                    .map_err(|source| RunFileError::Latency { key, source })
             };
             return Ok(Pace::Virtual(Latencies {
                 slow: source("slow_latency", &file.slow_latency, Expert::Slow)?,
@@ -377,7 +377,7 @@ fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> 
     {
         if !spec.is_zero() {
             let found = spec.to_string();
-            return Err(RunError::LatencyNotVirtual { key, found, clock });
+            return Err(RunFileError::LatencyNotVirtual { key, found, clock });
         }
     }
     Ok(pace)
@@ -385,7 +385,7 @@ fn pace(file: &RunFile, open: &mut OpenRecording<'_>) -> Result<Pace, RunError> 
 
 /// Refuses values that no machine supports. Limits of this machine are
 /// reported when options are applied.
-fn check_real_time(wanted: &RealTimeOptions) -> Result<(), RunError> {
+fn check_real_time(wanted: &RealTimeOptions) -> Result<(), RunFileError> {
     for (key, cores) in [
         ("real_time.pin_tick", &wanted.pin_tick),
         ("real_time.pin_understanding", &wanted.pin_understanding),
@@ -395,29 +395,29 @@ fn check_real_time(wanted: &RealTimeOptions) -> Result<(), RunError> {
         let too_high = cores.iter().any(|&core| core >= MAX_CORES);
         if cores.is_empty() || too_high || cores.iter().enumerate().any(repeated) {
             let expected = "null, or one or more different cores from 0 to 1023";
-            return Err(RunError::Range { key, found: format!("{cores:?}"), expected });
+            return Err(RunFileError::Range { key, found: format!("{cores:?}"), expected });
         }
     }
     if let Some(priority) = wanted.fifo_priority
         && !(1..=MAX_FIFO_PRIORITY).contains(&priority)
     {
         let (key, found) = ("real_time.fifo_priority", priority.to_string());
-        return Err(RunError::Range { key, found, expected: "null, or 1 to 99" });
+        return Err(RunFileError::Range { key, found, expected: "null, or 1 to 99" });
     }
     if let Some(mib) = wanted.prefault_mib
         && !(1..=MAX_PREFAULT_MIB).contains(&mib)
     {
         let (key, found) = ("real_time.prefault_mib", mib.to_string());
-        return Err(RunError::Range { key, found, expected: "null, or 1 to 65536" });
+        return Err(RunFileError::Range { key, found, expected: "null, or 1 to 65536" });
     }
     Ok(())
 }
 
-fn positive(key: &'static str, millis: f64) -> Result<Duration, RunError> {
+fn positive(key: &'static str, millis: f64) -> Result<Duration, RunFileError> {
     if millis > 0.0 && millis.is_finite() {
         return Ok(Duration::from_secs_f64(millis / 1000.0));
     }
-    Err(RunError::Range { key, found: millis.to_string(), expected: "a positive number" })
+    Err(RunFileError::Range { key, found: millis.to_string(), expected: "a positive number" })
 }
 
 #[cfg(test)]
@@ -425,7 +425,7 @@ mod tests {
     use super::*;
 
     /// Reads `text` and returns the run file with the warnings.
-    fn read_file(text: &str) -> Result<(RunFile, Vec<String>), RunError> {
+    fn read_file(text: &str) -> Result<(RunFile, Vec<String>), RunFileError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.yaml");
         std::fs::write(&path, text).unwrap();

@@ -1,7 +1,7 @@
 //! Errors of opening an engine folder and starting a route.
 
 use crate::device::DeviceError;
-use crate::engine::{EngineFolderError, Rebuild, RunError, onnxruntime};
+use crate::engine::{EngineFolderError, Rebuild, SessionRunError, onnxruntime};
 use crate::model::{FamilyError, OptionsError};
 use crate::pilot::PilotError;
 use std::io;
@@ -26,7 +26,7 @@ pub enum OpenError {
     #[error("loading engine folder {}", folder.display())]
     Networks { folder: PathBuf, source: FamilyError },
     #[error("running the networks before the first tick")]
-    WarmUp(#[source] RunError),
+    WarmUp(#[source] SessionRunError),
     /// The outputs on this device differ from the golden run.
     #[error(transparent)]
     Golden(FamilyError),

@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tandem::engine::build::{BuildFolderError, BuildRequest, Progress, Report, build};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{
-    Available, Backend, BackendKind, BuildError, BuildJob, Builder, EngineFolder, NetworkFile,
+    Backend, BackendKind, BuildError, BuildJob, Builder, EngineFolder, FreeResources, NetworkFile,
     Prediction, Target, read_network,
 };
 use tandem::tensor::{DType, HostTensor};
@@ -546,7 +546,7 @@ impl Builder for WithCallback<'_> {
 /// Builds with the library; calls `before` before each network.
 fn build_with_callback(
     folders: &Folders,
-    available: Available,
+    available: FreeResources,
     cancel: &Arc<AtomicBool>,
     before: &dyn Fn(&str) -> Result<(), BuildError>,
     progress: &mut dyn FnMut(Progress<'_>),
@@ -564,7 +564,7 @@ fn build_with_callback(
     build(&request, &WithCallback { inner: cpu(true), before }, progress)
 }
 
-const PLENTY: Available = Available { memory_bytes: None, disk_bytes: None };
+const PLENTY: FreeResources = FreeResources { memory_bytes: None, disk_bytes: None };
 
 #[test]
 fn too_little_disk_or_memory_is_refused_before_building() {
@@ -572,7 +572,7 @@ fn too_little_disk_or_memory_is_refused_before_building() {
     let no_cancel = Arc::new(AtomicBool::new(false));
     let must_not_run = |_: &str| -> Result<(), BuildError> { panic!("the build was started") };
     let attempt = |memory_bytes, disk_bytes| {
-        let available = Available { memory_bytes, disk_bytes };
+        let available = FreeResources { memory_bytes, disk_bytes };
         let result =
             build_with_callback(&folders, available, &no_cancel, &must_not_run, &mut |_| {});
         result.err().unwrap()

@@ -9,14 +9,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
-use tandem::timing::Stopwatch;
 use tandem_evaluation::scoring::Checkpoint;
 use tandem_testkit::automot::{TINY, networks};
-
-/// Timeout of every wait. The events take two seconds on an idle machine and never happen on a failure.
-const TIMEOUT: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(20);
+use tandem_testkit::poll::until;
 
 fn tandem(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
@@ -35,18 +30,6 @@ fn path(path: &Path) -> &str {
 
 fn fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-}
-
-#[track_caller]
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let watch = Stopwatch::start();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(watch.elapsed() < TIMEOUT, "waited too long: {what}");
-        std::thread::sleep(POLL);
-    }
 }
 
 fn signal(name: &str, process: u32) {

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use tandem::engine::library::{Places, find_or_fetch};
+use tandem::engine::library::{LibrarySearch, find_or_fetch};
 use tandem::engine::onnxruntime::{CpuOptions, LIBRARY, OnnxRuntime, telemetry};
 
 /// Source of a library that logs host name lookups and internet sockets to the file `CALLS`.
@@ -46,7 +46,8 @@ fn call_logger(folder: &Path) -> std::path::PathBuf {
 
 #[test]
 fn loading_the_library_makes_no_file_and_no_network_call() {
-    let (library, _) = find_or_fetch(&Places::from_environment(LIBRARY), &mut |_| {}).unwrap();
+    let (library, _) =
+        find_or_fetch(&LibrarySearch::from_environment(LIBRARY), &mut |_| {}).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (home, calls) = (folder.path().join("home"), folder.path().join("calls"));
     fs::create_dir(&home).unwrap();

@@ -13,7 +13,7 @@ use super::session::CpuEngine;
 use super::telemetry;
 use super::weights::Weights;
 use super::widen;
-use crate::engine::library::{self, LibraryError, Places};
+use crate::engine::library::{self, LibraryError, LibrarySearch};
 use crate::engine::target::cpu_features;
 use crate::engine::{
     Backend, BackendKind, BuiltNetwork, Engine, Key, LoadError, MAX_TENSORS, NetworkFile, Target,
@@ -130,7 +130,8 @@ impl OnnxRuntime {
     /// library cannot be found, fetched or loaded.
     pub fn open(options: CpuOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
         let (environment, library) = environment(|| {
-            let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
+            let (path, _) =
+                library::find_or_fetch(&LibrarySearch::from_environment(LIBRARY), progress)?;
             Ok(path)
         })?;
         Ok(Self { environment, library, options, worker_cores: Vec::new(), profiles: None })

@@ -8,7 +8,7 @@
 use super::raw::{Arguments, Descriptor, Memory, Names};
 use crate::device::{Buffer, DeviceView, DeviceViewMut};
 use crate::engine::contract_check::buffers_of;
-use crate::engine::{Engine, RunError};
+use crate::engine::{Engine, SessionRunError};
 use arrayvec::ArrayVec;
 use ort::AsPointer;
 use ort::memory::MemoryInfo;
@@ -64,7 +64,7 @@ impl<N: Network> Bindings<N> {
         network: &Arc<N>,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<Arc<Binding<N>>, RunError> {
+    ) -> Result<Arc<Binding<N>>, SessionRunError> {
         let is_of = |binding: &&Arc<Binding<N>>| {
             let mut known = binding.buffers.iter().map(|buffer| (buffer.address(), buffer.bytes()));
             buffers_of(inputs, outputs)
@@ -75,7 +75,7 @@ impl<N: Network> Bindings<N> {
         }
         let binding = Arc::new(Binding::new(network, inputs, outputs).map_err(|error| {
             let network = network.contract().network.clone();
-            RunError::Library { network, reason: error.to_string() }
+            SessionRunError::Library { network, reason: error.to_string() }
         })?);
         if self.0.is_full() {
             self.0.remove(0);

@@ -15,9 +15,9 @@ use super::weights::{ROOT_ENTRY, Weights};
 use crate::device::cuda::CudaDevice;
 use crate::device::{Device, DeviceError, DeviceView, DeviceViewMut, Stream};
 use crate::engine::contract_check::{buffers_of, check_tensors};
-use crate::engine::library::{self, Places};
+use crate::engine::library::{self, LibrarySearch};
 use crate::engine::staging::Staging;
-use crate::engine::{Backend, Engine, LoadError, NetworkFile, RunError, Session};
+use crate::engine::{Backend, Engine, LoadError, NetworkFile, Session, SessionRunError};
 use crate::sync::lock;
 use crate::tensor::{TensorView, TensorViewMut};
 use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProvider};
@@ -60,7 +60,8 @@ impl OnnxRuntimeCuda {
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self, OpenError> {
         device.own_stream(&*stream)?;
-        let (wanted, _) = library::find_or_fetch(&Places::from_environment(GPU_LIBRARY), progress)?;
+        let (wanted, _) =
+            library::find_or_fetch(&LibrarySearch::from_environment(GPU_LIBRARY), progress)?;
         let no_provider = |missing| OpenError::NoProvider { path: wanted.clone(), missing };
         let files = GPU_LIBRARY.files[1..].iter().copied();
         if let Some(missing) = files.into_iter().find(|file| !wanted.with_file_name(file).is_file())
@@ -272,9 +273,11 @@ impl CudaEngine {
     }
 
     /// Submits one run to the engine's stream.
-    fn submit(&self, binding: &Binding<Self>) -> Result<(), RunError> {
-        let failed =
-            |reason: String| RunError::Library { network: self.contract.network.clone(), reason };
+    fn submit(&self, binding: &Binding<Self>) -> Result<(), SessionRunError> {
+        let failed = |reason: String| SessionRunError::Library {
+            network: self.contract.network.clone(),
+            reason,
+        };
         let mut has_failed = lock(&self.has_failed);
         if *has_failed {
             // Observed with 1.31.1: after a run failed while being enqueued, the plans of convolutions
@@ -295,12 +298,12 @@ impl Session for CudaSession {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let contract = &self.engine.contract;
         check_tensors(contract, inputs, outputs)?;
-        self.engine
-            .check_place(stream, inputs, outputs)
-            .map_err(|source| RunError::Device { network: contract.network.clone(), source })?;
+        self.engine.check_place(stream, inputs, outputs).map_err(|source| {
+            SessionRunError::Device { network: contract.network.clone(), source }
+        })?;
         let binding = self.bindings.to(&self.engine, inputs, outputs)?;
         self.engine.submit(&binding)
     }
@@ -316,9 +319,10 @@ impl Session for CudaSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let engine = Arc::clone(&self.engine);
-        let failed = |source| RunError::Device { network: engine.contract.network.clone(), source };
+        let failed =
+            |source| SessionRunError::Device { network: engine.contract.network.clone(), source };
         let mut staging = match self.staging.take() {
             Some(staging) => staging,
             None => Staging::new(&engine.device, &engine.contract).map_err(failed)?,

@@ -16,7 +16,7 @@ use crate::device::{
 };
 use crate::engine::contract_check::{buffers_of, check_tensors};
 use crate::engine::{
-    Engine, MAX_TENSORS, OperatorProfile, OperatorProfileError, RunError, Session,
+    Engine, MAX_TENSORS, OperatorProfile, OperatorProfileError, Session, SessionRunError,
 };
 use crate::tensor::{TensorView, TensorViewMut};
 use arrayvec::ArrayVec;
@@ -157,9 +157,9 @@ impl Session for CpuSession {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let contract = &self.engine.contract;
-        let device = |source| RunError::Device { network: contract.network.clone(), source };
+        let device = |source| SessionRunError::Device { network: contract.network.clone(), source };
         let stream = (stream as &dyn Any)
             .downcast_ref::<HostStream>()
             .ok_or(DeviceError::Foreign(Object::Stream))
@@ -180,7 +180,7 @@ impl Session for CpuSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         check_tensors(&self.engine.contract, inputs, outputs)?;
         let described = self.describe(inputs, outputs);
         let _measured = self.engine.profiling.as_ref().map(Profiling::during_run);
@@ -191,7 +191,7 @@ impl Session for CpuSession {
             // when the call returns.
             unsafe { self.arguments.run(self.engine.raw(), ptr::null()) }
         });
-        ran.map_err(|error| RunError::Library {
+        ran.map_err(|error| SessionRunError::Library {
             network: self.engine.contract.network.clone(),
             reason: error.to_string(),
         })

@@ -46,7 +46,7 @@ impl LayerFindings {
     /// Returns whether each attention operator became one kernel, no tensor lost precision, all layers
     /// run on one stream, and each product reads its weights as stored. An attention that the graph
     /// expresses with other operators need not be one kernel.
-    pub fn is_as_asked(&self) -> bool {
+    pub fn is_as_requested(&self) -> bool {
         self.attention.iter().all(|attention| attention.is_fused || attention.is_spelled_out)
             && self.weights_changed.is_empty()
             && self.narrowed.is_empty()

@@ -5,7 +5,7 @@ use super::prompt_buffers::{MARKS, Prompt, zeros};
 use super::stages;
 use super::timed_stream::TimedStream;
 use crate::device::{Device, DeviceError, DeviceTensor, DeviceView, DeviceViewMut, Graph, Stream};
-use crate::engine::{Engine, MAX_TENSORS, RunError, Session};
+use crate::engine::{Engine, MAX_TENSORS, Session, SessionRunError};
 use crate::kv_cache::{KvWriter, Slot};
 use crate::model::{LaunchGate, ModelError};
 use crate::timing::StageSpans;
@@ -161,7 +161,7 @@ impl LayerGroup {
         before: Option<&DeviceTensor>,
         outputs: &[DeviceViewMut<'_>],
         stream: &dyn Stream,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let inputs: ArrayVec<DeviceView<'_>, { networks::understanding::INPUTS.len() }> = self
             .inputs
             .iter()

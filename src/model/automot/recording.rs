@@ -13,7 +13,7 @@ use super::{
     SetupError, UnderstandingOptions,
 };
 use crate::device::{Device, DeviceTensor, DeviceView, DeviceViewMut, Stream};
-use crate::engine::{Engine, RunError, Session};
+use crate::engine::{Engine, Session, SessionRunError};
 use crate::kv_cache::SlotPool;
 use crate::model::verification::RecordingInputs;
 use crate::model::{
@@ -208,9 +208,10 @@ impl Session for CapturingSession {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let device = &*self.device;
-        let failed = |source| RunError::Device { network: "under verification".into(), source };
+        let failed =
+            |source| SessionRunError::Device { network: "under verification".into(), source };
         if self.probes.is_empty() {
             let zeros = |spec: &TensorSpec| DeviceTensor::zeros(device, spec.dtype, &spec.shape);
             let probes = self.probe_specs.iter().map(zeros).collect::<Result<_, _>>();
@@ -241,7 +242,7 @@ impl Session for CapturingSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         // Not captured, because the experts do not call this.
         self.inner.run(inputs, outputs)
     }

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::path::PathBuf;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime, OpenError};
-use tandem::engine::{Backend, LoadError, NetworkFile, RunError};
+use tandem::engine::{Backend, LoadError, NetworkFile, SessionRunError};
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::{Stopwatch, wall_time_unix_s};
 use tandem_export::contract::{self, Contract};
@@ -146,7 +146,7 @@ pub enum MeasureError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(#[from] SessionRunError),
     #[error(transparent)]
     Cost(#[from] CostError),
 }

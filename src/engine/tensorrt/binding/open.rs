@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "loads a vendor's library and calls its version functions")]
 
-use crate::engine::library::{self, Library, LibraryError, Places};
+use crate::engine::library::{self, Library, LibraryError, LibrarySearch};
 use crate::sync::lock;
 use std::fmt;
 use std::fs::File;
@@ -91,7 +91,8 @@ impl TensorRt {
     /// Finds or fetches the library and loads it. `progress` receives a line when a fetch begins.
     /// Fails if the library cannot be found, fetched or loaded, or this build does not support it.
     pub fn open(progress: &mut dyn FnMut(&str)) -> Result<Self, OpenError> {
-        let (path, _) = library::find_or_fetch(&Places::from_environment(LIBRARY), progress)?;
+        let (path, _) =
+            library::find_or_fetch(&LibrarySearch::from_environment(LIBRARY), progress)?;
         Self::open_file(&path)
     }
 

@@ -11,7 +11,7 @@ use super::loaded::{Context, GpuEngine};
 use crate::device::{Buffer, DeviceError, DeviceView, DeviceViewMut, Stream};
 use crate::engine::contract_check::{buffers_of, check_tensors};
 use crate::engine::staging::Staging;
-use crate::engine::{RunError, Session};
+use crate::engine::{Session, SessionRunError};
 use crate::tensor::{TensorView, TensorViewMut};
 use arrayvec::ArrayVec;
 use std::ffi::c_void;
@@ -48,7 +48,7 @@ impl GpuSession {
 }
 
 impl Bound {
-    fn new(engine: &GpuEngine, stream: usize) -> Result<Self, RunError> {
+    fn new(engine: &GpuEngine, stream: usize) -> Result<Self, SessionRunError> {
         let context = engine.context().map_err(|error| failed(engine, &error))?;
         Ok(Self { context, stream, addresses: Vec::new(), retained: ArrayVec::new() })
     }
@@ -104,7 +104,7 @@ impl Bound {
         engine: &GpuEngine,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         self.bind(&engine.contract, inputs, outputs).map_err(|error| failed(engine, &error))?;
         // SAFETY: the caller keeps `stream` alive, and `bind` set the address of every tensor.
         unsafe { self.context.0.enqueue_v3(self.stream as *mut c_void) }
@@ -113,10 +113,10 @@ impl Bound {
 }
 
 /// Converts the library's messages to the error of a run.
-fn failed(engine: &GpuEngine, error: &trtx::Error) -> RunError {
+fn failed(engine: &GpuEngine, error: &trtx::Error) -> SessionRunError {
     let logged = reason(&engine.messages.take_errors());
     let reason = if logged.is_empty() { error.to_string() } else { logged };
-    RunError::Library { network: engine.contract.network.clone(), reason }
+    SessionRunError::Library { network: engine.contract.network.clone(), reason }
 }
 
 /// Checks that the stream and the memory belong to the engine's device, makes the device's context
@@ -139,10 +139,11 @@ impl Session for GpuSession {
         stream: &dyn Stream,
         inputs: &[DeviceView<'_>],
         outputs: &[DeviceViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let engine = &*self.engine;
         check_tensors(&engine.contract, inputs, outputs)?;
-        let device = |source| RunError::Device { network: engine.contract.network.clone(), source };
+        let device =
+            |source| SessionRunError::Device { network: engine.contract.network.clone(), source };
         let stream = place(engine, stream, inputs, outputs).map_err(device)?;
         let bound = match &mut self.on_stream {
             Some(bound) if bound.stream == stream => bound,
@@ -167,9 +168,10 @@ impl Session for GpuSession {
         &mut self,
         inputs: &[TensorView<'_>],
         outputs: &mut [TensorViewMut<'_>],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), SessionRunError> {
         let engine = &*self.engine;
-        let device = |source| RunError::Device { network: engine.contract.network.clone(), source };
+        let device =
+            |source| SessionRunError::Device { network: engine.contract.network.clone(), source };
         let stream = place(engine, &*engine.stream, &[], &[]).map_err(device)?;
         let (bound, staging) = match &mut self.on_host {
             Some(made) => made,
