@@ -150,7 +150,7 @@ fn engine_keys_must_match_the_graphs_that_ran() {
     );
     broken(
         &|file| file.engine.built.get_mut(&action).unwrap().weights_sha256 = "none".into(),
-        &["action", "hash that is none"],
+        &["action", "invalid hash"],
     );
     // Older files have no keys.
     let mut file = written.clone();
