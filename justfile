@@ -26,9 +26,9 @@ deny:
 demo:
     cargo run --release -- demo
 
-# Shell completions and man pages, into target/manual.
+# Man pages, into target/man. Completions: `tandem manual --completions bash|zsh|fish|…`.
 manual:
-    cargo run --release -- manual --out target/manual
+    cargo run --release -- manual --man target/man
 
 # Damage input files, thousands of times by a seed.
 fuzz CASES="2000":
