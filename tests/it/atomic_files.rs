@@ -1,5 +1,6 @@
 //! Files and folders of the `tandem` command under kills, full disks, concurrent writers and links.
 
+use super::command::text;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
@@ -35,10 +36,6 @@ fn refused(output: &Output) -> String {
     assert!(error.contains("error: ") && !error.contains("panicked"), "{error}");
     assert!(error.len() < 2_500, "{} bytes: {error}", error.len());
     error
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn names(folder: &Path) -> Vec<String> {

@@ -1,22 +1,10 @@
 //! Models with a NaN among their weights: evaluation reports the failure of the model wherever it shows a
 //! drive.
 
+use super::command::{run, text};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use tandem_testkit::automot::{TINY, synthesize};
-
-fn tandem(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .current_dir(tandem_testkit::ROOT)
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// Sets the first element of a tensor in a safetensors file to NaN.
 fn break_tensor(file: &Path, tensor: &str) {
@@ -37,19 +25,19 @@ fn check(tensor: &str, key: &str, line: &str) {
     let (checkpoint, engine, out) = (place("checkpoint"), place("engine"), place("out"));
     synthesize(TINY, 1, checkpoint.as_ref());
     break_tensor(&folder.path().join("checkpoint/model.safetensors"), tensor);
-    assert!(tandem(&["export", "--checkpoint", &checkpoint, "--out", &engine]).status.success());
+    assert!(run(&["export", "--checkpoint", &checkpoint, "--out", &engine]).status.success());
 
     let routes = ["eval", "--routes", "routes/short.xml", "--only", "11", "--tick-cap", "36"];
     let model = ["--driver", "automot", "--engine", &engine, "--out", &out];
     let eval = [&routes[..], &model].concat();
-    let output = tandem(&eval);
+    let output = run(&eval);
     let (printed, table) = (text(&output.stderr), text(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(printed.contains(line), "{printed}");
     let header = table.lines().find(|row| row.contains("prefills failed")).unwrap();
     assert!(header.contains("not finite") && header.contains("oldest prefix s"), "{header}");
 
-    let output = tandem(&[&eval[..], &["--json"]].concat());
+    let output = run(&[&eval[..], &["--json"]].concat());
     let printed = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "resumed: {printed}");
     assert!(printed.contains(line), "{printed}");

@@ -1,11 +1,12 @@
 //! `tandem build` and its engine folders: results, resumed builds, and refused folders.
 
+use super::command::{refused, run, text};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -71,7 +72,7 @@ impl Folders {
         let mut arguments = vec!["build", "--network", networks.to_str().unwrap()];
         arguments.extend(["--out", engines.to_str().unwrap()]);
         arguments.extend(more);
-        tandem(&arguments)
+        run(&arguments)
     }
 
     /// Runs `tandem verify` on the engines, which loads and runs them all.
@@ -80,7 +81,7 @@ impl Folders {
         let mut arguments = vec!["verify", "--prompts", "1", "--json"];
         arguments.extend(["--engine", engines.to_str().unwrap()]);
         arguments.extend(["--reference", networks.to_str().unwrap()]);
-        tandem(&arguments)
+        run(&arguments)
     }
 
     fn record(&self) -> Value {
@@ -107,30 +108,6 @@ impl Folders {
         names.sort();
         names
     }
-}
-
-fn tandem(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Checks that a command failed with exit code 2 and an error with all `fragments`; returns the error.
-#[track_caller]
-fn refused(output: &Output, fragments: &[&str]) -> String {
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{error}");
-    assert!(!error.contains("panicked"), "{error}");
-    for fragment in fragments {
-        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
-    }
-    error
 }
 
 fn flip(path: &Path, at: u64) {
@@ -238,7 +215,7 @@ fn inspect_reports_whether_the_accuracy_record_is_current() {
     let output = folders.verify();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let inspect = |folder: &Path| -> Value {
-        let output = tandem(&["inspect", folder.to_str().unwrap(), "--json"]);
+        let output = run(&["inspect", folder.to_str().unwrap(), "--json"]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     };
@@ -259,7 +236,7 @@ fn inspect_reports_whether_the_accuracy_record_is_current() {
     // A changed record is another engine.
     folders.change_record(|record| record["networks"][0]["build"]["seconds"] = 9.0.into());
     assert_eq!(inspect(&folders.engines())["accuracy"]["is_current"], false);
-    let page = tandem(&["inspect", folders.engines().to_str().unwrap()]);
+    let page = run(&["inspect", folders.engines().to_str().unwrap()]);
     let page = text(&page.stdout);
     for fragment in ["engine folder", "GFLOP", "for other content", "understanding/keys.0"] {
         assert!(page.contains(fragment), "{fragment:?} is missing in: {page}");
@@ -274,11 +251,11 @@ fn profile_is_stored_with_the_engines_that_ran() {
         let [folder, out] = [folder, &out].map(|path| path.to_str().unwrap());
         let mut arguments = vec!["profile", "--engine", folder, "--out", out];
         arguments.extend(["--phases", "back-to-back", "--ticks", "3", "--warm-up", "1"]);
-        let output = tandem(&arguments);
+        let output = run(&arguments);
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
     let latency = || -> Value {
-        let output = tandem(&["inspect", folders.engines().to_str().unwrap(), "--json"]);
+        let output = run(&["inspect", folders.engines().to_str().unwrap(), "--json"]);
         serde_json::from_slice::<Value>(&output.stdout).unwrap()["latency"].clone()
     };
     profile(&folders.networks());
@@ -301,7 +278,7 @@ fn built_engines_drive_a_route() {
     let folders = Folders::built();
     let routes = concat!(env!("CARGO_MANIFEST_DIR"), "/../../routes/straight.xml");
     let (engines, results) = (folders.engines(), folders.path("results"));
-    let output = tandem(&[
+    let output = run(&[
         "eval",
         "--routes",
         routes,
@@ -337,7 +314,7 @@ fn damaged_and_foreign_engine_files_are_refused_by_name() {
     fs::remove_file(&engine).unwrap();
     refused(&folders.verify(), &[&name(&engine), "No such file", "tandem build --network"]);
 
-    let inspected = tandem(&["inspect", folders.engines().to_str().unwrap()]);
+    let inspected = run(&["inspect", folders.engines().to_str().unwrap()]);
     assert_eq!(inspected.status.code(), Some(1), "an unusable engine fails the check");
     assert!(text(&inspected.stdout).contains("cannot be used: cannot read"));
 
@@ -385,7 +362,7 @@ fn proposed_command_rebuilds_engines_of_another_machine() {
     let error = refused(&folders.verify(), &["machine: built for \"riscv64 vector\", here is"]);
     let command = error.split('`').nth(1).unwrap();
     assert!(command.starts_with("tandem build --network "), "{command}");
-    let output = tandem(&command.split(' ').skip(1).collect::<Vec<_>>());
+    let output = run(&command.split(' ').skip(1).collect::<Vec<_>>());
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(folders.verify().status.success());
 
@@ -398,7 +375,7 @@ fn proposed_command_rebuilds_engines_of_another_machine() {
     let elsewhere = folders.path("elsewhere");
     fs::rename(folders.networks(), &elsewhere).unwrap();
     let engines = folders.engines();
-    let output = tandem(&[
+    let output = run(&[
         "verify",
         "--engine",
         engines.to_str().unwrap(),
@@ -407,7 +384,7 @@ fn proposed_command_rebuilds_engines_of_another_machine() {
     ]);
     let error = refused(&output, &["machine"]);
     let command = error.split('`').nth(1).unwrap();
-    let output = tandem(&command.split(' ').skip(1).collect::<Vec<_>>());
+    let output = run(&command.split(' ').skip(1).collect::<Vec<_>>());
     assert!(output.status.success(), "{command}: {}", text(&output.stderr));
 }
 
@@ -467,7 +444,7 @@ fn run_proposed(error: &str) {
     for command in commands.split(" && ") {
         let arguments: Vec<&str> = command.split_whitespace().collect();
         assert_eq!(arguments[0], "tandem", "{command}");
-        let output = tandem(&arguments[1..]);
+        let output = run(&arguments[1..]);
         assert!(output.status.success(), "{command}: {}", text(&output.stderr));
     }
 }
@@ -486,8 +463,7 @@ fn gpu_engines_on_a_cpu_propose_a_cpu_build() {
         assert_eq!(folders.record(), before, "engines for the GPU changed");
         let (cpu, networks) = (folders.path("engines-cpu"), folders.networks());
         let arguments = ["verify", "--prompts", "1", "--engine", cpu.to_str().unwrap()];
-        let output =
-            tandem(&[&arguments[..], &["--reference", networks.to_str().unwrap()]].concat());
+        let output = run(&[&arguments[..], &["--reference", networks.to_str().unwrap()]].concat());
         assert!(output.status.success(), "{}", text(&output.stderr));
     }
 }
@@ -507,10 +483,10 @@ fn unavailable_targets_and_back_ends_name_the_available_ones() {
 
     let out = folders.networks();
     let networks = out.to_str().unwrap();
-    let output = tandem(&["build", "--network", networks, "--out", networks]);
+    let output = run(&["build", "--network", networks, "--out", networks]);
     refused(&output, &["is not an engine folder", "--out"]);
     let nowhere = folders.path("nowhere");
-    let output = tandem(&["build", "--network", nowhere.to_str().unwrap(), "--out", networks]);
+    let output = run(&["build", "--network", nowhere.to_str().unwrap(), "--out", networks]);
     refused(&output, &["export.json", "tandem export"]);
 }
 

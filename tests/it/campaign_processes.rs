@@ -3,6 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
+use super::command::{path, piped, text};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,29 +14,10 @@ use tandem_evaluation::scoring::Checkpoint;
 
 const ROUTES: &str = "routes/short.xml";
 
-fn tandem(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-    command
-        .args(arguments)
-        .current_dir(tandem_testkit::ROOT)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 /// Arguments of a campaign of 24 short drives into `out`.
 fn eval<'a>(out: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let common = ["eval", "--routes", ROUTES, "--driver", "autopilot", "--repetitions", "4"];
     [&common[..], &["--out", path(out)], more].concat()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[track_caller]
@@ -46,7 +28,7 @@ fn done(arguments: &[&str]) -> Output {
 /// Runs and checks the exit code.
 #[track_caller]
 fn ended(arguments: &[&str], code: i32) -> Output {
-    let output = tandem(arguments).output().unwrap();
+    let output = piped(arguments).output().unwrap();
     let printed = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {printed}");
     assert!(!printed.contains("panicked"), "{printed}");
@@ -133,7 +115,7 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
 fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
     let mut finished = 0;
     for kills in 0..60 {
-        let mut child = tandem(&eval(out, &["--jobs", "2"]))
+        let mut child = piped(&eval(out, &["--jobs", "2"]))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
@@ -164,7 +146,7 @@ fn two_campaigns_in_one_folder_share_the_work() {
     let undisturbed = undisturbed(folder.path());
     let out = folder.path().join("crowded");
     let both: Vec<Child> =
-        (0..2).map(|_| tandem(&eval(&out, &["--jobs", "2", "--json"])).spawn().unwrap()).collect();
+        (0..2).map(|_| piped(&eval(&out, &["--jobs", "2", "--json"])).spawn().unwrap()).collect();
     let mut driven = 0;
     for child in both {
         let output = child.wait_with_output().unwrap();
@@ -204,7 +186,7 @@ fn killed_while_driving(folder: &Path, deaths: usize) -> String {
     fs::write(&run, "clock: wall\n").unwrap();
     let attempt = |attempt: usize| {
         let out = folder.join(format!("{deaths}-{attempt}"));
-        let mut child = tandem(&slow(&out, &run)).spawn().unwrap();
+        let mut child = piped(&slow(&out, &run)).spawn().unwrap();
         let mut last = 0;
         for _ in 0..deaths {
             last = driving(&mut child, &out, last)?;

@@ -1,21 +1,14 @@
 //! `tandem checkpoint`, and other verbs that read checkpoint folders, at the command line.
 
+use super::command::{path, text};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// Exit code, standard output and standard error of a command.
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-    command.current_dir(tandem_testkit::ROOT).stdin(Stdio::null());
-    let output = command.args(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let output = super::command::run(arguments);
     (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[track_caller]

@@ -1,45 +1,14 @@
 //! The `tandem` command: demo, export, evaluation, profiles, interruption and invalid input.
 
+use super::command::{self, done, path, piped, run, text};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-
-fn tandem() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-    command.current_dir(tandem_testkit::ROOT).stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    tandem().args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Runs a command that must succeed; returns its standard output.
-#[track_caller]
-fn done(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
+use std::process::{Child, Command};
 
 /// Runs a command that must fail with exit code 2 and an error with all `fragments`, without a panic.
 #[track_caller]
 fn refused(arguments: &[&str], fragments: &[&str]) {
-    let output = run(arguments);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
-    assert!(!error.contains("panicked"), "{error}");
-    for fragment in fragments {
-        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
+    command::refused(&run(arguments), fragments);
 }
 
 /// Synthesizes a tiny checkpoint in `folder`.
@@ -157,12 +126,7 @@ fn ctrl_c_keeps_finished_routes_and_eval_resumes() {
         let eval = ["eval", "--routes", "routes/bends.xml", "--driver", "autopilot"];
         let options = ["--run", path(&run_file), "--tick-cap", "20", "--out", path(&out)];
         let arguments = [&eval[..], &options].concat();
-        let child = tandem()
-            .args(&arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child = piped(&arguments).spawn().unwrap();
         let first = result_file(&out, routes[0]);
         tandem_testkit::poll::until("the first result", || first.exists().then_some(()));
         interrupt(&child);

@@ -1,5 +1,6 @@
 //! Latency files: write and read, refused files, and emulation of recorded latencies.
 
+use super::command::done;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -193,17 +194,6 @@ fn recorded_latencies_can_be_emulated() {
     assert_eq!(both.recorded_latencies().fast_ns[3], 10_000_000);
 }
 
-/// Runs a command that must succeed; returns its standard output.
-fn tandem(arguments: &[&str]) -> String {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .current_dir(tandem_testkit::ROOT)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[test]
 fn results_name_the_emulated_hardware() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +203,7 @@ fn results_name_the_emulated_hardware() {
     let spec = format!("file:{}", path("latency.json"));
     let drive = ["--routes", "routes/straight.xml", "--driver", "autopilot", "--tick-cap", "60"];
     let eval = |out: &str, spec: &str, more: &[&str]| {
-        tandem(&[&["eval"], &drive[..], &["--out", out, "--latency", spec], more].concat())
+        done(&[&["eval"], &drive[..], &["--out", out, "--latency", spec], more].concat())
     };
     assert!(eval(&path("a"), &spec, &[]).contains(&hardware));
     let page = fs::read_to_string(folder.path().join("a/report.html")).unwrap();
@@ -235,7 +225,7 @@ fn results_name_the_emulated_hardware() {
     assert_eq!(record("a"), record("b"));
 
     let swept = [&["sweep"], &drive[..], &["--slow", &spec, "--fast", "0", "--out", &path("c")]];
-    assert!(tandem(&swept.concat()).contains(&hardware));
+    assert!(done(&swept.concat()).contains(&hardware));
     let sweep = fs::read_to_string(folder.path().join("c/sweep.json")).unwrap();
     assert!(sweep.contains("emulated hardware: "), "{sweep}");
 }

@@ -10,6 +10,7 @@ mod build;
 mod campaign_processes;
 mod checkpoint_command;
 mod cli;
+mod command;
 mod compare;
 mod documented;
 mod evaluation_campaign;

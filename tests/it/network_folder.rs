@@ -1,13 +1,14 @@
 //! Network folders whose weights moved, are missing or changed, and folders of other programs: every verb
 //! refuses them with one error that names the file.
 
+use super::command::{assert_contains_all, run};
 use prost::Message;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::model::automot::networks::Contracts;
@@ -73,7 +74,7 @@ impl Folders {
             &drive(networks, results),
         ];
         for arguments in verbs {
-            let output = tandem(arguments);
+            let output = run(arguments);
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
             assert_contains_all(&error, fragments);
@@ -83,7 +84,7 @@ impl Folders {
 
     #[track_caller]
     fn refused_by_inspect(&self, fragments: &[&str]) {
-        let output = tandem(&["inspect", self.networks().to_str().unwrap()]);
+        let output = run(&["inspect", self.networks().to_str().unwrap()]);
         let text = [output.stdout, output.stderr].concat();
         assert!(matches!(output.status.code(), Some(1 | 2)), "{}", String::from_utf8_lossy(&text));
         assert_contains_all(&String::from_utf8_lossy(&text), fragments);
@@ -138,22 +139,6 @@ fn drive<'a>(networks: &'a str, results: &'a str) -> [&'a str; 13] {
     ]
 }
 
-fn tandem(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-#[track_caller]
-fn assert_contains_all(text: &str, fragments: &[&str]) {
-    assert!(!text.contains("panicked"), "{text}");
-    for fragment in fragments {
-        assert!(text.contains(fragment), "{fragment:?} is missing in: {text}");
-    }
-}
-
 #[test]
 fn retrained_checkpoint_is_refused_by_every_verb() {
     let folders = Folders::new(WeightStorage::Link);
@@ -167,7 +152,7 @@ fn retrained_checkpoint_is_refused_by_every_verb() {
     file.set_modified(known.modified().unwrap()).unwrap();
     folders.refused_by_inspect(&fragments);
     folders.export(WeightStorage::Link);
-    assert!(tandem(&["inspect", folders.networks().to_str().unwrap()]).status.success());
+    assert!(run(&["inspect", folders.networks().to_str().unwrap()]).status.success());
 }
 
 #[test]
@@ -175,7 +160,7 @@ fn copied_weights_are_used_after_their_checkpoint_is_gone() {
     let folders = Folders::new(WeightStorage::Auto);
     let networks = folders.networks();
     let networks = networks.to_str().unwrap();
-    let inspect = || String::from_utf8(tandem(&["inspect", networks]).stdout).unwrap();
+    let inspect = || String::from_utf8(run(&["inspect", networks]).stdout).unwrap();
     let before = inspect();
     folders.train(2);
     assert_eq!(inspect().lines().count(), before.lines().count() + 1);
@@ -186,7 +171,7 @@ fn copied_weights_are_used_after_their_checkpoint_is_gone() {
     fs::remove_dir_all(folders.path("checkpoint")).unwrap();
     assert_eq!(inspect(), before);
     let results = folders.path("results");
-    let output = tandem(&drive(networks, results.to_str().unwrap()));
+    let output = run(&drive(networks, results.to_str().unwrap()));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -210,7 +195,7 @@ fn missing_and_moved_weights_are_named_by_every_verb() {
     let link = folders.networks().join("model.safetensors");
     fs::remove_file(&link).unwrap();
     symlink(folders.path("elsewhere").join("model.safetensors"), &link).unwrap();
-    let inspect = || tandem(&["inspect", folders.networks().to_str().unwrap()]).status.success();
+    let inspect = || run(&["inspect", folders.networks().to_str().unwrap()]).status.success();
     assert!(inspect());
     // A link to the weights of another checkpoint is refused.
     folders.train(2);
@@ -233,7 +218,7 @@ fn copied_folder_is_accepted_and_damage_is_refused() {
     fs::remove_dir_all(folders.path("checkpoint")).unwrap();
     fs::remove_dir_all(folders.networks()).unwrap();
     fs::rename(&copy, folders.networks()).unwrap();
-    assert!(tandem(&["inspect", folders.networks().to_str().unwrap()]).status.success());
+    assert!(run(&["inspect", folders.networks().to_str().unwrap()]).status.success());
     for name in ["weights.bin", "model.safetensors"] {
         let path = folders.networks().join(name);
         let mut bytes = fs::read(&path).unwrap();
@@ -250,7 +235,7 @@ fn copied_folder_is_accepted_and_damage_is_refused() {
 fn campaign_is_not_resumed_with_other_weights() {
     let folders = Folders::new(WeightStorage::Auto);
     let (networks, results) = (folders.networks(), folders.path("results"));
-    let eval = || tandem(&drive(networks.to_str().unwrap(), results.to_str().unwrap()));
+    let eval = || run(&drive(networks.to_str().unwrap(), results.to_str().unwrap()));
     assert!(eval().status.success());
     assert!(eval().status.success(), "the same weights");
     folders.train(2);
@@ -419,7 +404,7 @@ fn contradicting_contract_is_one_error_of_every_verb() {
         folders.change_json(&file, |contract| contract[part][key] = number(value));
         let fragments = [&format!("the contract of network {network:?} contradicts"), "export"];
         folders.refused_by_inspect(&fragments.map(|fragment| fragment as &str));
-        let output = tandem(&drive(networks, results.to_str().unwrap()));
+        let output = run(&drive(networks, results.to_str().unwrap()));
         assert_eq!(output.status.code(), Some(2));
         assert_contains_all(
             &String::from_utf8_lossy(&output.stderr),

@@ -4,29 +4,15 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
 
+use super::command::{path, piped};
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use tandem_evaluation::scoring::Checkpoint;
 use tandem_testkit::automot::{TINY, networks};
 use tandem_testkit::poll::until;
-
-fn tandem(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
-    command
-        .args(arguments)
-        .current_dir(tandem_testkit::ROOT)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 fn fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -111,7 +97,7 @@ fn one_signal_ends_a_campaign_that_is_still_loading() {
             );
             continue;
         }
-        let command = tandem(&arguments).spawn().unwrap();
+        let command = piped(&arguments).spawn().unwrap();
         let worker = worker(&command);
         let _held = writer_of(&engine.join("tokenizer.json"));
         signal(name, command.id());
@@ -119,7 +105,7 @@ fn one_signal_ends_a_campaign_that_is_still_loading() {
         assert_eq!(status.code(), Some(1), "SIG{name}: {printed}");
     }
     // A killed command ends its worker, too.
-    let command = tandem(&arguments).spawn().unwrap();
+    let command = piped(&arguments).spawn().unwrap();
     let worker = worker(&command);
     let _held = writer_of(&engine.join("tokenizer.json"));
     signal("KILL", command.id());
@@ -134,7 +120,7 @@ fn one_signal_ends_a_command_that_waits_for_its_route_file() {
     fifo(&routes);
     let out = folder.path().join("out");
     let arguments = ["eval", "--driver", "idle", "--routes", path(&routes), "--out", path(&out)];
-    let command = tandem(&arguments).spawn().unwrap();
+    let command = piped(&arguments).spawn().unwrap();
     let held = writer_of(&routes);
     signal("TERM", command.id());
     let (status, printed) = ended(command, &[]);
@@ -142,7 +128,7 @@ fn one_signal_ends_a_command_that_waits_for_its_route_file() {
     drop(held);
 
     // A second signal ends it at once.
-    let command = tandem(&arguments).spawn().unwrap();
+    let command = piped(&arguments).spawn().unwrap();
     let _held = writer_of(&routes);
     signal("INT", command.id());
     signal("INT", command.id());
@@ -159,7 +145,7 @@ fn fetching(script: &str, folder: &Path) -> (Command, PathBuf) {
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
     let engine = folder.join("networks");
     let out = folder.join("built");
-    let mut command = tandem(&["build", "--network", path(&engine), "--out", path(&out)]);
+    let mut command = piped(&["build", "--network", path(&engine), "--out", path(&out)]);
     let cache = folder.join("cache");
     let search = std::env::join_paths(
         [programs].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
@@ -206,7 +192,7 @@ fn fetch_runs_no_python_files_of_the_current_folder() {
     let mut path_with_here = std::ffi::OsString::from(".:");
     path_with_here.push(std::env::var_os("PATH").unwrap());
     let (engine, out) = (folder.path().join("networks"), folder.path().join("built"));
-    let status = tandem(&["build", "--network", path(&engine), "--out", path(&out)])
+    let status = piped(&["build", "--network", path(&engine), "--out", path(&out)])
         .current_dir(&here)
         .env("PATH", path_with_here)
         .env("PYTHONPATH", &here)
@@ -236,7 +222,7 @@ fn real_time_campaign(folder: &Path, further: &[&str]) -> (Command, PathBuf) {
     let (out, run) = (folder.join("out"), folder.join("wall.yaml"));
     fs::write(&run, "clock: wall\n").unwrap();
     let arguments = ["eval", "--routes", "routes/short.xml", "--only", "11,12", "--driver", "idle"];
-    let mut command = tandem(&arguments);
+    let mut command = piped(&arguments);
     command.arg("--run").arg(&run).arg("--out").arg(&out).args(further);
     (command, out)
 }

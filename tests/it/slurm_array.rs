@@ -3,6 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
+use super::command::text;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -53,10 +54,6 @@ impl Cluster {
             .stderr(Stdio::piped());
         command
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[track_caller]

@@ -1,17 +1,9 @@
 //! `tandem sweep`: a grid of latencies, interrupted, resumed and refused.
 
+use super::command::run;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use tandem_evaluation::report::sweep::{FORMAT, Sweep};
-
-fn tandem(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .current_dir(tandem_testkit::ROOT)
-        .output()
-        .unwrap()
-}
 
 /// Runs a sweep over the two routes with bends that ends after a few ticks.
 fn sweep(out: &Path, more: &[&str]) -> (Option<i32>, Sweep, String) {
@@ -28,7 +20,7 @@ fn sweep(out: &Path, more: &[&str]) -> (Option<i32>, Sweep, String) {
         out_folder,
     ]);
     arguments.extend(more);
-    let output = tandem(&arguments);
+    let output = run(&arguments);
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let json = fs::read(out.join("sweep.json"));
     let json = json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -76,7 +68,7 @@ fn cell_without_latency_equals_the_plain_benchmark() {
     let folder = tempfile::tempdir().unwrap();
     let (swept, plain) = (folder.path().join("swept"), folder.path().join("plain"));
     sweep(&swept, &[]);
-    let output = tandem(&[
+    let output = run(&[
         "eval",
         "--routes",
         "routes/bends.xml",
@@ -123,7 +115,7 @@ fn invalid_grid_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let refused = |slow: &str, fragment: &str| {
-        let output = tandem(&[
+        let output = run(&[
             "sweep",
             "--routes",
             "routes/bends.xml",

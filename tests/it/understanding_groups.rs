@@ -1,10 +1,10 @@
 //! The understanding expert in layer groups equals that in one network, bit for bit: as networks,
 //! in a drive, and for every command that reads a folder.
 
+use super::command;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 use tandem::model::automot::Networks;
@@ -288,18 +288,10 @@ fn groups_of_two_exports_do_not_mix() {
     refused(&two, &["group 0 of 2, from layer 0 on", "group 1 of 2, from layer 2 on"]);
 }
 
-fn tandem(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tandem"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
 /// Runs a command that must succeed; returns its standard output as JSON.
 #[track_caller]
 fn json_of(arguments: &[&str]) -> serde_json::Value {
-    let output = tandem(arguments);
+    let output = command::run(arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
     serde_json::from_slice(&output.stdout).unwrap()

@@ -1,6 +1,7 @@
 //! `tandem verify`: an engine compared with itself, with a damaged one, and with folders that cannot be
 //! compared.
 
+use super::command::{refused, text};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -54,21 +55,6 @@ fn verify(engine: &Path, reference: &Path, more: &[&str]) -> Output {
 
 fn accuracy(engine: &Path) -> Value {
     serde_json::from_slice(&fs::read(engine.join("accuracy.json")).unwrap()).unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Checks that a command failed with exit code 2 and an error with all `fragments`.
-#[track_caller]
-fn refused(output: &Output, fragments: &[&str]) {
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{error}");
-    assert!(!error.contains("panicked"), "{error}");
-    for fragment in fragments {
-        assert!(error.contains(fragment), "{fragment:?} is missing in: {error}");
-    }
 }
 
 /// Checks that limits were exceeded: exit code 1, with `first` as first excess of the record and the
