@@ -22,7 +22,7 @@ lint:
 deny:
     .ci/deny.sh
 
-# Run the whole chain on a generated checkpoint.
+# Run the complete chain on a generated checkpoint.
 demo:
     cargo run --release -- demo
 

@@ -52,8 +52,8 @@ fn every_part_is_told_in_every_arrangement_and_nothing_is_allocated_in_any() {
     let engine = export(folder.path());
     let out = folder.path().join("gpu.json");
     let output = measure("emulated", &engine, &out);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     let result: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert_eq!((&result["format"], &result["failed"]), (&1.into(), &0.into()));
     assert_eq!(result["machine_card"]["gpus"], Value::Array(Vec::new()), "no GPU is claimed");
@@ -85,16 +85,16 @@ fn every_part_is_told_in_every_arrangement_and_nothing_is_allocated_in_any() {
         }
         let launches = &parts["ticks alone"]["per_run"]["launches"];
         assert_eq!(launches.as_f64(), Some(f64::from(u8::from(graphs))), "a tick is one graph");
-        // Of frames that were seen, only the newest goes to the device again.
+        // Only the newest frame is uploaded again.
         let uploaded = |name: &str| parts[name]["counts"]["uploads"].as_u64().unwrap();
         let runs = parts["refreshes alone, one frame new"]["runs"].as_u64().unwrap();
         let [all, one] = ["refreshes alone, all frames new", "refreshes alone, one frame new"];
         assert_eq!(uploaded(all) - uploaded(one), 3 * runs);
-        // Nothing can be split here, and that is said.
+        // This device cannot be split; the result lists what is missing.
         let missing = arrangement["could_not_be_had"].as_array().unwrap();
         assert_eq!(missing.len(), usize::from(!arrangement["share"].is_null()));
     }
-    assert!(said.contains("refreshes alone, one frame new"), "{said}");
+    assert!(printed.contains("refreshes alone, one frame new"), "{printed}");
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn a_part_that_fails_is_told_with_its_error_and_the_others_go_on() {
 fn a_device_or_folder_that_is_not_there_is_one_error() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("gpu.json");
-    for (device, said) in [("cuda:99", "cuda:99"), ("host", "export.json")] {
+    for (device, printed) in [("cuda:99", "cuda:99"), ("host", "export.json")] {
         let output = measure(device, &folder.path().join("nothing"), &out);
         assert_eq!(output.status.code(), Some(1), "{device}");
         let error = String::from_utf8(output.stderr).unwrap();
         if device == "host" || cfg!(not(feature = "cuda")) {
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(printed), "{error}");
         }
         assert!(!out.exists());
     }

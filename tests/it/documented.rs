@@ -1,6 +1,6 @@
-//! Every public item of a library crate has documentation, and every file says what it is.
+//! Every public item of a library crate and every file of a library crate has documentation.
 //!
-//! `missing_docs` asks the same of struct fields and enum variants, whose names mostly say it all;
+//! `missing_docs` asks the same of struct fields and enum variants, whose names mostly suffice;
 //! those are left to the author.
 
 use std::fs;
@@ -180,7 +180,7 @@ fn require(attributes: &[Attribute], name: &str, missing: &mut Vec<String>) {
     }
 }
 
-/// Whether an item is compiled for tests only.
+/// Returns true if an item is compiled for tests only.
 fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -188,7 +188,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a macro is exported from its crate.
+/// Returns true if a macro is exported from its crate.
 fn is_exported(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("macro_export"))
 }

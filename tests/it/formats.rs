@@ -78,7 +78,7 @@ fn rows(page: &str) -> BTreeSet<Format> {
     page.lines().filter_map(row).collect()
 }
 
-/// Whether `text` is the name and version of a message type, such as `tandem.Observation/3`.
+/// Returns true if `text` is the name and version of a message type, such as `tandem.Observation/3`.
 fn is_versioned_message(text: &str) -> bool {
     text.strip_prefix("tandem.")
         .and_then(|rest| rest.split_once('/'))
