@@ -11,7 +11,8 @@ use tandem::device::{
 use tandem::tensor::{DType, HostTensor};
 use tandem::timing::now_ns;
 
-/// Tolerance of conversions from a device's clock to the host's, which are exact to some microseconds.
+/// Tolerance of conversions from a device's clock to
+/// the host's, which are exact to some microseconds.
 const SLACK_NS: u64 = 100_000;
 
 /// The devices of this machine.
@@ -276,7 +277,8 @@ fn device_splits_or_reports_why_not() {
         slow.launch(&graph).unwrap();
         fast.wait(&ready).unwrap();
         fast.download(&there).unwrap();
-        // Streams with their own multiprocessors have clocks of their own, each converted to the host's.
+        // Streams with their own multiprocessors have clocks of their own, each converted to the
+        // host's.
         let end_ns = wait(&*device, &*fast).completed_ns().unwrap();
         assert!(ready.completed_ns().unwrap() <= end_ns + SLACK_NS, "{}", device.name());
         assert!(there.bytes().iter().all(|&byte| byte == 5), "{}: {sharing}", device.name());

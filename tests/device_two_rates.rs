@@ -1,6 +1,6 @@
 //! Device operations of ticks and prefills without networks: uploads, copies into KV slots, events
-//! between two streams, captured graphs, downloads. Copies replace network runs, so every value that a
-//! tick reads identifies the prefill that wrote it.
+//! between two streams, captured graphs, downloads. Copies replace network runs, so every value
+//! that a tick reads identifies the prefill that wrote it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 

@@ -1,4 +1,5 @@
-//! Conformance of every back end: contracts are checked, memory is the caller's, runs do not allocate.
+//! Conformance of every back end: contracts are checked, memory is the caller's, runs do not
+//! allocate.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
@@ -258,8 +259,8 @@ struct Place {
     backend: Box<dyn Backend>,
 }
 
-/// Tests of runs that are enqueued on a stream, for one back end on one device. They pass without the
-/// device.
+/// Tests of runs that are enqueued on a stream, for one
+/// back end on one device. They pass without the device.
 macro_rules! on_a_device {
     ($name:ident, $place:expr) => {
         mod $name {

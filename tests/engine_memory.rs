@@ -1,5 +1,5 @@
-//! Engines on the CPU map their weight files: loading one or more copies no weights unless matrices are
-//! packed. In a binary of its own because it measures the memory of the process.
+//! Engines on the CPU map their weight files: loading one or more copies no weights unless matrices
+//! are packed. In a binary of its own because it measures the memory of the process.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
@@ -11,7 +11,8 @@ use std::process::Command;
 use tandem::engine::onnxruntime::{CpuOptions, OnnxRuntime};
 use tandem::engine::{Backend, NetworkFile};
 
-/// Width of the understanding expert's feed-forward part: three matrices of this times 64 per layer.
+/// Width of the understanding expert's feed-forward
+/// part: three matrices of this times 64 per layer.
 const WIDE: u64 = 32_768;
 
 /// Anonymous resident memory of this process, bytes.

@@ -1,5 +1,5 @@
-//! Model checking of the slot pool and the snapshot handover: the sources of `src/kv_cache`, compiled
-//! with loom's synchronization primitives, under every interleaving of a few threads.
+//! Model checking of the slot pool and the snapshot handover: the sources of `src/kv_cache`,
+//! compiled with loom's synchronization primitives, under every interleaving of a few threads.
 
 #![expect(unreachable_pub, dead_code, reason = "the modules are written for the library")]
 
@@ -36,8 +36,8 @@ fn shared(slots: usize) -> Arc<Shared> {
     Arc::new((Pool::of(slots), Handover::new()))
 }
 
-/// Fills a slot with its version and publishes it. Returns false if no slot was free or a newer version
-/// was published already.
+/// Fills a slot with its version and publishes it. Returns false if no slot was free or a newer
+/// version was published already.
 fn prefill(shared: &Shared, version: u64) -> bool {
     let Some(writer) = shared.0.writer() else { return false };
     writer.slot().with_mut(|value| write(value, version));
@@ -46,13 +46,15 @@ fn prefill(shared: &Shared, version: u64) -> bool {
 
 #[expect(unsafe_code, reason = "loom gives access through raw pointers")]
 fn write(value: *mut u64, version: u64) {
-    // SAFETY: `value` points into the cell whose `with_mut` calls this; loom fails on a concurrent access.
+    // SAFETY: `value` points into the cell whose `with_mut` calls this; loom fails on a concurrent
+    // access.
     unsafe { value.write(version) }
 }
 
 #[expect(unsafe_code, reason = "loom gives access through raw pointers")]
 fn read(value: *const u64) -> u64 {
-    // SAFETY: `value` points into the cell whose `with` calls this; loom fails on a concurrent write.
+    // SAFETY: `value` points into the cell whose `with` calls this; loom fails on a concurrent
+    // write.
     unsafe { value.read() }
 }
 

@@ -23,7 +23,8 @@ fn library(folder: &Path, name: &str, source: &str) -> PathBuf {
     file
 }
 
-/// Source of the four functions that tandem calls; each appends its thread, name and argument to `log`.
+/// Source of the four functions that tandem calls; each
+/// appends its thread, name and argument to `log`.
 fn listener(log: &Path) -> String {
     format!(
         r##"

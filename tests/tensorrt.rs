@@ -96,8 +96,8 @@ fn half(name: &str) -> NetworkFile {
 
 #[test]
 fn attention_is_one_kernel_per_layer() {
-    // Attentions: blocks of the vision tower; layers of the understanding expert except the last, which
-    // computes only keys and values; layers of the action expert.
+    // Attentions: blocks of the vision tower; layers of the understanding expert except the last,
+    // which computes only keys and values; layers of the action expert.
     for (name, attentions) in [("vision", 3), ("understanding", 3), ("action", 4)] {
         for file in [network(name), half(name)] {
             let found = findings(&file, &file);
@@ -483,9 +483,9 @@ fn process_has_one_library() {
     assert!(matches!(error, OpenError::Second { .. }), "{error}");
 }
 
-/// Two configurations between tiny and the AutoMoT release; the formula was fitted on the first and on
-/// tiny. `cargo test --features tensorrt --test tensorrt -- --ignored --nocapture` needs 8 GB of disk and
-/// 4 GB of memory, and prints the output of `tandem build`.
+/// Two configurations between tiny and the AutoMoT release; the formula was fitted on the first and
+/// on tiny. `cargo test --features tensorrt --test tensorrt -- --ignored --nocapture` needs 8 GB of
+/// disk and 4 GB of memory, and prints the output of `tandem build`.
 #[test]
 #[ignore = "8 GB of disk and a minute"]
 fn predictions_hold_for_larger_networks() {

@@ -1,10 +1,10 @@
-//! A warm tick of the pilot does not allocate on its thread, and no tick takes a page fault if memory was
-//! prefaulted and locked.
+//! A warm tick of the pilot does not allocate on its thread, and no tick takes a page fault if
+//! memory was prefaulted and locked.
 //!
 //! A tiny checkpoint drives the embedded world. Allocations are counted on the tick thread, in
 //! `Pilot::drive` and in the tick's entries in a profile and a trace. Those of the world, of the
-//! understanding expert's thread and of ONNX Runtime, which has its own allocator, do not count. The
-//! kernel counts the page faults of `Pilot::drive`, ONNX Runtime's included.
+//! understanding expert's thread and of ONNX Runtime, which has its own allocator, do not count.
+//! The kernel counts the page faults of `Pilot::drive`, ONNX Runtime's included.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 
@@ -27,8 +27,8 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 /// Ticks that the history of frames spans.
 const HISTORY_TICKS: u64 = 16;
 
-/// Ticks until every buffer is in use: the history of frames is complete, and each slot of the prefix
-/// KV cache was bound once.
+/// Ticks until every buffer is in use: the history of frames is complete, and each slot of the
+/// prefix KV cache was bound once.
 const WARM_UP_TICKS: u64 = 40;
 
 /// Ticks counted after the warm-up.
@@ -75,9 +75,9 @@ fn drive(networks: &Path, run_file: &RunFile) -> Vec<Tick> {
     ticks
 }
 
-/// A prefill every second tick, visible at once; and twice one every fifth, visible two ticks later,
-/// with the JPEG round trip, where commands and where plans are delayed. The model runs from the first
-/// possible tick, so that it has seen every camera buffer when counting begins.
+/// A prefill every second tick, visible at once; and twice one every fifth, visible two ticks
+/// later, with the JPEG round trip, where commands and where plans are delayed. The model runs from
+/// the first possible tick, so that it has seen every camera buffer when counting begins.
 fn runs(real_time: &RealTimeOptions) -> [RunFile; 3] {
     let often = RunFile { warm_up_ticks: 0, real_time: real_time.clone(), ..RunFile::default() };
     let late = |latency_delays| {
@@ -103,8 +103,8 @@ fn warm_tick_allocates_nothing_and_takes_no_page_fault() {
         RealTimeOptions { lock_memory: true, prefault_mib: Some(40), ..RealTimeOptions::default() };
     let report = real_time.apply_process();
     let is_locked = report.lock_memory.is_some_and(|outcome| outcome.had == Some(true));
-    // Without locking, code that runs for the first time and reclaimed pages fault: some 60 faults were
-    // observed. Without either option the first two ticks of the model take 23 000.
+    // Without locking, code that runs for the first time and reclaimed pages fault: some 60 faults
+    // were observed. Without either option the first two ticks of the model take 23 000.
     let allowed = if is_locked { 0 } else { 1000 };
     for run in &runs(&real_time) {
         let ticks = drive(&networks, run);

@@ -46,8 +46,8 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Runs a command whose files may not exceed `blocks` blocks of at least 512 bytes. Beyond that, it gets an
-/// error if `is_ignored`, a signal otherwise.
+/// Runs a command whose files may not exceed `blocks` blocks of at least 512 bytes. Beyond that, it
+/// gets an error if `is_ignored`, a signal otherwise.
 fn limited(folder: &TempDir, blocks: u32, is_ignored: bool, arguments: &[&str]) -> Output {
     let trap = if is_ignored { "trap '' XFSZ; " } else { "" };
     let script = format!("{trap}ulimit -c 0; ulimit -f {blocks}; exec \"$0\" \"$@\"");

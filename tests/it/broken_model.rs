@@ -1,5 +1,5 @@
-//! Models with a NaN among their weights: evaluation reports the failure of the model wherever it shows a
-//! drive.
+//! Models with a NaN among their weights: evaluation reports the failure of the model wherever it
+//! shows a drive.
 
 use super::command::{run, text};
 use std::fs;
@@ -17,8 +17,8 @@ fn break_tensor(file: &Path, tensor: &str) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Drives six ticks with a model whose `tensor` has a NaN, then resumes the finished campaign. Both fail
-/// the check with the message `line`; the record and the page have the count of `key`.
+/// Drives six ticks with a model whose `tensor` has a NaN, then resumes the finished campaign. Both
+/// fail the check with the message `line`; the record and the page have the count of `key`.
 fn check(tensor: &str, key: &str, line: &str) {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

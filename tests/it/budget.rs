@@ -10,8 +10,8 @@ use tandem_profile::{
 };
 use tandem_testkit::latency_file::latency_file;
 
-/// A profile whose ticks take 10, 20, 30… µs, with a prefill every 100 ms except those whose numbers are
-/// in `skips`; the first `without_prefix` ticks have no prefix.
+/// A profile whose ticks take 10, 20, 30… µs, with a prefill every 100 ms except those whose
+/// numbers are in `skips`; the first `without_prefix` ticks have no prefix.
 fn profile(ticks: u64, skips: &[u64], without_prefix: u64) -> LatencyFile {
     let mut recorder = PhaseRecorder::new(PhaseName::Paced, 0, ticks, 0);
     let mut prefills = 0;

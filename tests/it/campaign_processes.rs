@@ -1,5 +1,5 @@
-//! Campaigns of the program that are killed, run concurrently, run out of disk or are sharded: their
-//! results equal those of an undisturbed campaign, byte for byte.
+//! Campaigns of the program that are killed, run concurrently, run out of disk or are sharded:
+//! their results equal those of an undisturbed campaign, byte for byte.
 
 #![cfg(target_os = "linux")]
 
@@ -35,7 +35,8 @@ fn ended(arguments: &[&str], code: i32) -> Output {
     output
 }
 
-/// Names and bytes of the files in a result folder that must not depend on the course of the campaign.
+/// Names and bytes of the files in a result folder
+/// that must not depend on the course of the campaign.
 fn results(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for part in ["routes", "logs"] {
@@ -110,8 +111,8 @@ fn campaign_killed_repeatedly_ends_with_the_same_bytes() {
     }
 }
 
-/// Runs a campaign repeatedly and kills it after 5 to 125 ms, until it ends by itself, at most 60 times.
-/// Returns the number of kills.
+/// Runs a campaign repeatedly and kills it after 5 to 125 ms, until it ends by itself, at most 60
+/// times. Returns the number of kills.
 fn kills_until_done(out: &Path, seed: &mut u64) -> u32 {
     let mut finished = 0;
     for kills in 0..60 {
@@ -165,7 +166,8 @@ fn slow<'a>(out: &'a Path, run: &'a Path) -> Vec<&'a str> {
     [&eval[..], &["--tick-cap", "60", "--run", path(run), "--out", path(out)]].concat()
 }
 
-/// Waits for a worker process other than `not` that drives. Returns `None` if the campaign has ended.
+/// Waits for a worker process other than `not` that
+/// drives. Returns `None` if the campaign has ended.
 fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
     tandem_testkit::poll::until("a claim", || {
         let claims = (0..9).rev().map(|g| out.join(format!("claims/RouteScenario_11_rep0.{g}")));
@@ -179,8 +181,8 @@ fn driving(campaign: &mut Child, out: &Path, not: u64) -> Option<u64> {
     })
 }
 
-/// Output of a slow campaign whose worker was killed `deaths` times while it drove. A campaign that ended
-/// earlier is repeated in another folder.
+/// Output of a slow campaign whose worker was killed `deaths` times while it drove. A campaign that
+/// ended earlier is repeated in another folder.
 fn killed_while_driving(folder: &Path, deaths: usize) -> String {
     let run = folder.join("wall.yaml");
     fs::write(&run, "clock: wall\n").unwrap();

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-/// Runs a command that must fail with exit code 2 and an error with all `fragments`, without a panic.
+/// Runs a command that must fail with exit code 2 and
+/// an error with all `fragments`, without a panic.
 #[track_caller]
 fn refused(arguments: &[&str], fragments: &[&str]) {
     command::refused(&run(arguments), fragments);
@@ -81,7 +82,8 @@ fn model_drives_in_real_time() {
     let engine = folder.path().join("engine");
     done(&["export", "--checkpoint", path(&checkpoint), "--out", path(&engine), "--check-values"]);
     let run_file = folder.path().join("wall.yaml");
-    // Non-default options: the settings of the training, and the position drift of the AutoMoT release.
+    // Non-default options: the settings of the training, and the position drift of the AutoMoT
+    // release.
     let options = "history_spacing_ticks: 10, instruction_mask: trained, positions: release";
     let model = format!("model: {{family: automot, {options}}}\n");
     fs::write(&run_file, format!("clock: wall\nrefresh_period_ticks: 2\n{model}")).unwrap();
@@ -330,7 +332,8 @@ fn missing_or_inconsistent_engine_is_refused() {
     };
     eval(&[], &["--engine", "tandem export"]);
     eval(&["--engine", "no-such-engine"], &["no-such-engine", "tandem export"]);
-    // The BEV encoder of the golden checkpoint has other output channels than its action expert expects.
+    // The BEV encoder of the golden checkpoint has other output channels than its action expert
+    // expects.
     let engine = folder.path().join("engine");
     done(&["export", "--checkpoint", "tests/data/automot", "--out", path(&engine)]);
     eval(&["--engine", path(&engine)], &["bev_tokens", "368", "1512"]);
@@ -425,8 +428,8 @@ fn measured_machine_is_a_device() {
     assert_eq!(tick_ms(&[]), both);
 }
 
-/// `cargo run` selects the binary by the only `default-run` in the workspace; a second one would make the
-/// README's main command ambiguous.
+/// `cargo run` selects the binary by the only `default-run` in the workspace; a second one would
+/// make the README's main command ambiguous.
 #[test]
 fn cargo_run_defaults_to_tandem() {
     let root = Path::new(tandem_testkit::ROOT);

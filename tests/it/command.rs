@@ -29,7 +29,8 @@ pub(crate) fn done(arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// Checks that a command failed with exit code 2 and an error with all `fragments`; returns the error.
+/// Checks that a command failed with exit code 2 and
+/// an error with all `fragments`; returns the error.
 #[track_caller]
 pub(crate) fn refused(output: &Output, fragments: &[&str]) -> String {
     let error = text(&output.stderr);

@@ -1,5 +1,5 @@
-//! Comparisons of profiles: false alarms are as rare as stated, real changes are found, and too few values
-//! give no verdict.
+//! Comparisons of profiles: false alarms are as rare as stated, real changes are found, and too few
+//! values give no verdict.
 
 use std::time::Duration;
 use tandem::model::automot::stages;
@@ -50,7 +50,8 @@ struct Shape {
 
 const FREE: Shape = Shape { ticks: 1500, memory: 0.0, action: 1.0, starts: 0.0 };
 
-/// Samples a profile: ticks with lognormal stages of some milliseconds, a prefill at every fifth tick.
+/// Samples a profile: ticks with lognormal stages of
+/// some milliseconds, a prefill at every fifth tick.
 fn profile(shape: Shape, seed: u64) -> LatencyFile {
     let mut noise = Noise::new(seed);
     let mut state = [0.0; 3];
@@ -104,8 +105,8 @@ fn change(comparison: &Comparison, what: &str, percentile: &str) -> Change {
     comparison.rows.iter().find(is_it).unwrap().change
 }
 
-/// Number of seeds for which no row is judged faster or slower. At most a quarter may have no verdict,
-/// because their ticks drift by chance.
+/// Number of seeds for which no row is judged faster or slower. At most a quarter may have no
+/// verdict, because their ticks drift by chance.
 fn quiet_seeds(shape: Shape, seeds: u64) -> u64 {
     let mut not_judged = 0;
     let is_quiet = |seed: &u64| {
@@ -247,7 +248,8 @@ fn one_profile_of_a_busy_machine_is_not_judged() {
     assert_eq!(comparison.check, Check::NotJudged);
     assert!(comparison.not_judged.unwrap().contains("60 % of all cores in B"));
     assert!(comparison.rows.iter().all(|row| row.change == Change::CannotTell));
-    // Older files have only the load at the start; a load measured during the phase takes precedence.
+    // Older files have only the load at the start; a load measured during the phase takes
+    // precedence.
     b.machine.load_1min = Some(7.0);
     b.phases[0].others_share = Some(0.01);
     assert_eq!(compare(&a, &b, PhaseName::Paced, quick(1)).unwrap().check, Check::Slower);

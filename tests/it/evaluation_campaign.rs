@@ -1,5 +1,5 @@
-//! Campaigns on a straight road with a point mass as vehicle: files written, drives skipped, folders
-//! refused.
+//! Campaigns on a straight road with a point mass as vehicle: files written, drives skipped,
+//! folders refused.
 
 use glam::DVec3;
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,8 +153,8 @@ fn drive(mut driver: Pedal, length_m: u32) -> RouteOutcome {
     run_route(&mut world, &mut driver, TICK_CAP, &AtomicBool::new(false), &mut |_, _| {})
 }
 
-/// Drives with full throttle until `stop`, which is called with each frame, ends the drive. Returns the
-/// commands that the world received; they are the same in real time.
+/// Drives with full throttle until `stop`, which is called with each frame, ends the drive. Returns
+/// the commands that the world received; they are the same in real time.
 fn commands_until(
     in_real_time: bool,
     stop: &mut dyn FnMut(u64, &AtomicBool) -> Result<(), DriveError>,
@@ -317,8 +317,8 @@ fn drive_to_the_end(_: DriveTask<'_>) -> Driven {
     Ok(drive(Pedal::DOWN, 60))
 }
 
-/// Runs a campaign in `folder` and returns the routes that were driven. The campaign is cancelled during
-/// the drive of the route `stop_before`.
+/// Runs a campaign in `folder` and returns the routes that were driven. The campaign is cancelled
+/// during the drive of the route `stop_before`.
 fn campaign(
     folder: &Path,
     ids: &[u32],

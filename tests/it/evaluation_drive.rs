@@ -1,4 +1,5 @@
-//! The autopilot drives our own routes in the embedded world; drives are scored, recorded and reported.
+//! The autopilot drives our own routes in the embedded world; drives are scored, recorded and
+//! reported.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Scoring compared with the output of the official tools: `tests/data/bench2drive/` and, if a copy of the
-//! official files is available, all 450 routes and the checkpoints of the 220 routes.
+//! Scoring compared with the output of the official tools: `tests/data/bench2drive/` and, if a copy
+//! of the official files is available, all 450 routes and the checkpoints of the 220 routes.
 
 use glam::{DVec2, DVec3};
 use serde_json::Value;
@@ -108,8 +108,8 @@ fn all_450_official_routes_match_the_official_parser() {
 
 // ---- statistics --------------------------------------------------------------------------------
 
-/// Infraction of an event of the golden files. `None` for types that the official code ignores, and for the
-/// completion, which is read separately.
+/// Infraction of an event of the golden files. `None` for types that the official code ignores, and
+/// for the completion, which is read separately.
 fn infraction(event: &Value) -> Option<Infraction> {
     let kind = match text(&event["type"]) {
         "COLLISION_PEDESTRIAN" => InfractionKind::CollisionPedestrian,
@@ -364,8 +364,8 @@ fn check_trace(name: &str, case: &Value) {
     let mut samples = Vec::new();
     let mut verdict = TickVerdict::Continue;
     let mut last_tick = 0;
-    // Summed tick by tick like the harness's clock: the limit of the blocked criterion falls on a tick whose
-    // time a product rounds differently.
+    // Summed tick by tick like the harness's clock: the limit of the blocked criterion falls on a
+    // tick whose time a product rounds differently.
     let mut time_s = 0.0;
     let mut allowances = Allowances::default();
     let mut color = LightColor::Off;

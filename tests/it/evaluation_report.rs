@@ -1,5 +1,5 @@
-//! The report page of synthetic drives in a browser: it loads without errors and requests, replays, filters,
-//! sorts, and opens the drive and tick of its address.
+//! The report page of synthetic drives in a browser: it loads without errors and requests, replays,
+//! filters, sorts, and opens the drive and tick of its address.
 //!
 //! Page and screenshots stay in the temporary folder of the build as `report-*`.
 
@@ -35,8 +35,8 @@ fn millis(value: f64) -> Duration {
     Duration::from_secs_f64(value / 1e3)
 }
 
-/// Log of a turn: the vehicle weaves slightly and stops at a light, with a prefill every 0.4 s, occasional
-/// slow ticks, an oncoming car, a pedestrian and a parked car.
+/// Log of a turn: the vehicle weaves slightly and stops at a light, with a prefill every 0.4 s,
+/// occasional slow ticks, an oncoming car, a pedestrian and a parked car.
 fn synthetic_log(seed: u64, ticks: u64, turn_rad: f64) -> RouteLog {
     let mut noise = Noise(seed);
     let place = |along: f64| {

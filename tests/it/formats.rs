@@ -67,7 +67,8 @@ fn constants(code: &str, place: &str) -> Vec<Format> {
     code.lines().filter_map(constant).collect()
 }
 
-/// Returns the formats in the tables of `page`: rows of format, file, version, and `NAME` in `FILE`.
+/// Returns the formats in the tables of `page`: rows
+/// of format, file, version, and `NAME` in `FILE`.
 fn rows(page: &str) -> BTreeSet<Format> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -78,7 +79,8 @@ fn rows(page: &str) -> BTreeSet<Format> {
     page.lines().filter_map(row).collect()
 }
 
-/// Returns true if `text` is the name and version of a message type, such as `tandem.Observation/3`.
+/// Returns true if `text` is the name and version of
+/// a message type, such as `tandem.Observation/3`.
 fn is_versioned_message(text: &str) -> bool {
     text.strip_prefix("tandem.")
         .and_then(|rest| rest.split_once('/'))

@@ -1,6 +1,7 @@
 //! AutoMoT's parts outside the networks compared with golden vectors of the AutoMoT release.
 //!
-//! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR`: any set of the same layout, of any sizes.
+//! The folder is `tests/data/automot`, or `TANDEM_GOLDEN_DIR`: any set of the same layout, of any
+//! sizes.
 
 use glam::DVec3;
 use safetensors::{Dtype, SafeTensors};
@@ -429,7 +430,8 @@ fn golden_camera_frame_after_jpeg_matches_pillow() {
     assert_eq!(hash(frame.picture(&raw)), 0x3c40_9723_204b_9e35);
 }
 
-/// The float history of the AutoMoT release is lossless for bytes, so tandem stores frames as bytes.
+/// The float history of the AutoMoT release is lossless
+/// for bytes, so tandem stores frames as bytes.
 #[test]
 fn golden_bytes_survive_the_release_float_history() {
     let bytes: Vec<u8> = (0..=255).collect();
@@ -737,14 +739,16 @@ fn golden_readings_are_filtered() {
         golden.rows::<4>("measurement").into_iter().zip(controls).enumerate()
     {
         let filtered = filter.update(&vehicle_state(reading), &command(control)).unwrap();
-        // Before the correction, weights of 1e10 give yaw and speed errors of some 1e-5 (1e10 times the
-        // rounding of a speed of 4 m/s); the correction sets both to the measurement, within 1e-9.
+        // Before the correction, weights of 1e10 give yaw and speed errors of some 1e-5 (1e10 times
+        // the rounding of a speed of 4 m/s); the correction sets both to the measurement, within
+        // 1e-9.
         let prior = golden.rows::<4>("prior")[step];
         close_state("prior", &filter.predicted(), prior, [atol, 1e-4]);
         for name in ["filtered", "filtered_highprec"] {
             close_state(name, &filtered, golden.rows::<4>(name)[step], [atol, 1e-9]);
         }
-        // Position variances start at 0.5 m² and shrink; the large weights give errors of some 1e-4.
+        // Position variances start at 0.5 m² and shrink; the large weights give errors of some
+        // 1e-4.
         let covariance = golden.rows::<16>("covariance")[step];
         close("covariance", filter.covariance().as_flattened(), &covariance, 1e-3);
     }

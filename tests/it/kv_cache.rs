@@ -135,7 +135,8 @@ fn prefix_longer_than_its_slot_panics() {
 fn readers_on_other_threads_never_see_a_torn_prefix() {
     const LAST: u64 = 3000;
     const READERS: usize = 3;
-    // One slot fewer than readers, newest prefix and writer can hold, so that the pool is exhausted, too.
+    // One slot fewer than readers, newest prefix and writer can hold, so that the pool is
+    // exhausted, too.
     let (pool, handover) = (slots(READERS + 1), Handover::new());
     std::thread::scope(|scope| {
         for _ in 0..READERS {

@@ -180,7 +180,8 @@ fn recorded_latencies_can_be_emulated() {
     let hardware = file().emulated_hardware();
     assert!(hardware.starts_with("emulated hardware: "), "{hardware}");
     assert!(hardware.contains("recorded on 1970-01-01"), "{hardware}");
-    // A phase at the real period takes precedence over a back-to-back one, and its response over the tick.
+    // A phase at the real period takes precedence over a back-to-back one, and its response over
+    // the tick.
     let mut both = file();
     let mut paced = both.phases[0].clone();
     paced.name = PhaseName::Paced;

@@ -99,8 +99,8 @@ fn renumbered_lanes_lead_straight_on() {
     }
 }
 
-/// The lane offset has a step in the middle of a lane section, so that the lane jumps sideways: the route
-/// crosses the junction in an arc, which is reported.
+/// The lane offset has a step in the middle of a lane section, so that the lane jumps sideways: the
+/// route crosses the junction in an arc, which is reported.
 #[test]
 fn disconnected_lanes_are_replaced_and_reported() {
     let folder = tempfile::tempdir().unwrap();

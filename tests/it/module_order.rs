@@ -1,11 +1,12 @@
-//! Allowed dependencies between crates and between modules, and the files that may contain `unsafe`.
+//! Allowed dependencies between crates and between modules, and the files that may contain
+//! `unsafe`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Library crates in order, each with the workspace crates that its manifest must list. `cli` may depend on
-/// every crate.
+/// Library crates in order, each with the workspace crates that
+/// its manifest must list. `cli` may depend on every crate.
 const CRATES: &[(&str, &[&str])] = &[
     ("crates/files", &[]),
     ("crates/timing", &[]),

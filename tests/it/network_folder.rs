@@ -1,5 +1,5 @@
-//! Network folders whose weights moved, are missing or changed, and folders of other programs: every verb
-//! refuses them with one error that names the file.
+//! Network folders whose weights moved, are missing or changed, and folders of other programs:
+//! every verb refuses them with one error that names the file.
 
 use super::command::{assert_contains_all, run};
 use prost::Message;
@@ -57,7 +57,8 @@ impl Folders {
         self.path("networks")
     }
 
-    /// Checks that every verb that reads a network folder fails with one error with all `fragments`.
+    /// Checks that every verb that reads a network
+    /// folder fails with one error with all `fragments`.
     #[track_caller]
     fn refused_by_every_verb(&self, fragments: &[&str]) {
         self.refused_by_inspect(fragments);

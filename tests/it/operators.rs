@@ -61,7 +61,8 @@ fn run(engine: &Arc<dyn Engine>, times: usize) -> Vec<HostTensor> {
     outputs
 }
 
-/// Profiles a network of the tiny checkpoint in a new folder; also returns the names of the files there.
+/// Profiles a network of the tiny checkpoint in a new
+/// folder; also returns the names of the files there.
 fn measure(precision: Precision, network: &str, warm_up: u64) -> (OperatorProfile, Vec<String>) {
     let folder = TempDir::new().unwrap();
     let backend = backend().with_operator_profile(&folder.path().join("profiles")).unwrap();

@@ -194,8 +194,8 @@ fn observation(frame: u64) -> Observation {
     }
 }
 
-/// Drives `ticks` and returns, for each, the prefix that it acted on and its age in ticks as `version@age`,
-/// or `-` without a prefix.
+/// Drives `ticks` and returns, for each, the prefix that it acted on and its age in ticks as
+/// `version@age`, or `-` without a prefix.
 fn drive(pilot: &mut Pilot<ScriptedPerception>, ticks: std::ops::RangeInclusive<u64>) -> String {
     let entries: Vec<String> = ticks
         .map(|frame| {
@@ -237,9 +237,9 @@ fn prefix_is_visible_after_its_virtual_latency() {
     assert!(pilot.statistics().refreshes_delayed > 0);
 }
 
-/// Drives in virtual time and returns, for each tick, the tick of the observation that its command is based
-/// on and the version of the prefix as `tick:version`, with `'` if the command is held, or `-` before the
-/// first command. The result is the same whether commands or plans are delayed.
+/// Drives in virtual time and returns, for each tick, the tick of the observation that its command
+/// is based on and the version of the prefix as `tick:version`, with `'` if the command is held, or
+/// `-` before the first command. The result is the same whether commands or plans are delayed.
 fn acted_on(
     slow: f64,
     fast: f64,
@@ -321,8 +321,8 @@ fn first_action_step_is_at_tick_32_and_prefills_at_even_ticks() {
     assert_eq!(drive(&mut pilot, 1..=6), "- - - 1@0 2@0 2@1");
 }
 
-/// Drives `ticks` ticks of a standing vehicle whose plans are standing still. Returns the ticks, counted
-/// from 0, whose command is not a full brake, with the command, and the detours.
+/// Drives `ticks` ticks of a standing vehicle whose plans are standing still. Returns the ticks,
+/// counted from 0, whose command is not a full brake, with the command, and the detours.
 fn stand(
     heuristics: Heuristics,
     warm_up_ticks: u32,

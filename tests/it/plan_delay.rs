@@ -107,8 +107,8 @@ fn without_latency_both_modes_give_the_same_commands() {
     assert!(command == plan && command != expected.bits());
 }
 
-/// Recomputes the commands of a drive with delayed plans from its reports: each tick follows the plan of the
-/// reported tick from its own pose.
+/// Recomputes the commands of a drive with delayed plans from its reports: each tick follows the
+/// plan of the reported tick from its own pose.
 fn followed(drive: &Drive) -> Vec<[u64; 3]> {
     let mut localizer = Localizer::new(StateFilterConfig::default(), world().plan().reference);
     let mut follower = PathFollower::new(PathFollowerConfig::default());

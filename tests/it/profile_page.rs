@@ -1,5 +1,5 @@
-//! The page of an invented profile: a self-contained page, also of an incomplete profile, and the causes of
-//! the worst ticks.
+//! The page of an invented profile: a self-contained page, also of an incomplete profile, and the
+//! causes of the worst ticks.
 //!
 //! The page stays in the temporary folder of the build as `profile-sample.html`.
 
@@ -35,8 +35,8 @@ impl Noise {
     }
 }
 
-/// Adds consecutive stages from `start_ns` on and the stage `parent` around them, which ends `rest_ns` after
-/// the last. Returns its end.
+/// Adds consecutive stages from `start_ns` on and the stage `parent` around them, which ends
+/// `rest_ns` after the last. Returns its end.
 fn push_stages(
     spans: &mut StageSpans,
     parent: Stage,
@@ -294,8 +294,8 @@ fn page_names_machine_engine_and_stages() {
     ] {
         assert!(page.contains(fragment), "the page lacks {fragment:?}");
     }
-    // Every stage that ran has a row and every containing stage its rest. The stage of the other model family
-    // did not run.
+    // Every stage that ran has a row and every containing stage its rest. The stage of the other
+    // model family did not run.
     for &stage in Stage::all().iter().filter(|&&stage| stage != second_family::PLANNER) {
         assert!(page.contains(&format!("\">{}</td>", stage.name())), "{}", stage.name());
     }

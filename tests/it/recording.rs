@@ -39,7 +39,8 @@ fn plan() -> RoutePlan {
     RoutePlan { points, reference: GeoReference { latitude_deg: 48.1, longitude_deg: -0.0 } }
 }
 
-/// An observation with values derived from `bits`; `has` selects whether it has image and point cloud.
+/// An observation with values derived from `bits`;
+/// `has` selects whether it has image and point cloud.
 fn observation(tick: u64, bits: u64, has: [bool; 2]) -> Observation {
     let number = |place: u64| f64::from_bits(bits.rotate_left(place as u32 * 7) ^ place);
     let (width, height) = (1 + (bits % 9) as u32, 1 + (bits % 5) as u32);
@@ -442,7 +443,8 @@ fn contradictory_recordings_are_refused_with_the_topic() {
         by_hand(&path, mcap::WriteOptions::new(), &changed);
         refused(&path, fragments);
     };
-    // [plan, mounts, calibration, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation 2]
+    // [plan, mounts, calibration, camera 1, lidar 1, observation 1, camera 2, lidar 2, observation
+    // 2]
     check(&|m| m.clear(), &["no message", "/plan"]);
     check(&|m| drop(m.remove(0)), &["/plan is missing"]);
     check(&|m| drop(m.remove(6)), &["/observation", "after tick 1", "/camera", "lacks"]);

@@ -45,7 +45,8 @@ fn refused(folder: &Path, arguments: &[&str], parts: &[&str]) {
     }
 }
 
-/// A folder with `set.xml`, which has as many routes as Bench2Drive, including the two of the cases.
+/// A folder with `set.xml`, which has as many routes
+/// as Bench2Drive, including the two of the cases.
 fn place_with_220_routes() -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let mut routes = vec![(1711, "ParkingCutIn"), (1773, "ParkedObstacle")];

@@ -1,6 +1,6 @@
-//! Lower bounds of the full-size networks compared with a derivation by hand from the layer shapes of the
-//! AutoMoT release: an action step of 101 tokens over a prefix of 700 tokens in 0.77 ms, a prefill of 700
-//! tokens in 6.6 ms, four frames in 1.7 ms, at 4.3 TB/s and 790 TFLOP/s.
+//! Lower bounds of the full-size networks compared with a derivation by hand from the layer shapes
+//! of the AutoMoT release: an action step of 101 tokens over a prefix of 700 tokens in 0.77 ms, a
+//! prefill of 700 tokens in 6.6 ms, four frames in 1.7 ms, at 4.3 TB/s and 790 TFLOP/s.
 
 use std::collections::BTreeMap;
 use tandem::model::automot::networks::Contracts;
@@ -57,7 +57,8 @@ fn full_size_bounds_on_an_h200_match_the_derivation() {
     let step = lower_bound(&Work { bytes, flops }, &derivation()).unwrap();
     near(step.floor_ms, 0.77, 0.005);
     assert_eq!(step.bound_by, Bound::Memory);
-    // The derivation has 0.37 TFLOP, with the heads and rounded up; 0.353 for the layers alone over 640 columns.
+    // The derivation has 0.37 TFLOP, with the heads and rounded up; 0.353 for the layers alone over
+    // 640 columns.
     near(step.compute_ms, 0.47, 0.06);
 
     // At the same rates, the complete network also reads the 0.78 GB of the output head.

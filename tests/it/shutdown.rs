@@ -1,5 +1,5 @@
-//! Campaigns that receive a signal, are killed or exceed a time limit: they end at once in any state, leave
-//! no process running, and keep finished drives.
+//! Campaigns that receive a signal, are killed or exceed a time limit: they end at once in any
+//! state, leave no process running, and keep finished drives.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::disallowed_methods, reason = "the test reads its environment")]
@@ -66,7 +66,8 @@ fn is_hangup_ignored() -> bool {
     u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << (libc::SIGHUP - 1) != 0
 }
 
-/// Waits for a process that reads `pipe`, and returns the write end. While it is open, that process blocks.
+/// Waits for a process that reads `pipe`, and returns
+/// the write end. While it is open, that process blocks.
 fn writer_of(pipe: &Path) -> File {
     let mut options = File::options();
     // Fails while the pipe has no reader.

@@ -1,5 +1,5 @@
-//! The array script for Slurm, run with the environment of a Slurm task and a substitute for `scontrol` that
-//! logs its arguments.
+//! The array script for Slurm, run with the environment of a Slurm task and a substitute for
+//! `scontrol` that logs its arguments.
 
 #![cfg(target_os = "linux")]
 
@@ -86,8 +86,8 @@ fn array_tasks_share_one_campaign() {
     assert_eq!(cluster.scontrol_calls(), "");
 }
 
-/// Sends a signal to a task while it drives two routes of two seconds of real time each. Returns its cluster
-/// and output. A task that ends before the signal is repeated in another cluster.
+/// Sends a signal to a task while it drives two routes of two seconds of real time each. Returns
+/// its cluster and output. A task that ends before the signal is repeated in another cluster.
 fn signaled(name: &str, restarts: &str) -> (Cluster, Output) {
     for _ in 0..50 {
         let cluster = Cluster::new();

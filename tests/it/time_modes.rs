@@ -143,7 +143,8 @@ fn latency_just_above_a_tick_costs_one_more() {
     assert_eq!((missed("49"), missed("50"), missed("51")), (0, 0, TICKS));
 }
 
-/// A driver that sees the scene of `lag` ticks ago at even ticks, and that of one tick earlier at odd ones.
+/// A driver that sees the scene of `lag` ticks ago at
+/// even ticks, and that of one tick earlier at odd ones.
 struct Memory {
     driver: Autopilot,
     lag: usize,
@@ -216,8 +217,8 @@ fn first(slow: &str, fast: &str) -> u64 {
 
 #[test]
 fn slow_and_fast_latencies_add_up() {
-    // The scene of tick 1 is visible 30 ms later, so the action step of tick 2 reads it; its command, 30 ms
-    // later, is applied at tick 3.
+    // The scene of tick 1 is visible 30 ms later, so the action step of tick 2 reads it; its
+    // command, 30 ms later, is applied at tick 3.
     assert_eq!(first("30", "30"), 3);
     assert_eq!(first("30", "0"), 2);
     assert_eq!(first("0", "30"), 2);
@@ -233,8 +234,8 @@ fn expected(slow_ns: u64, fast_ns: u64, period: u64, is_busy: bool) -> Vec<Optio
     let mut inferences: Vec<(u64, u64, u64)> = Vec::new();
     (1..=60_u64)
         .map(|tick| {
-            // Prefills begin at multiples of the period since the first tick, or when the previous one ends if
-            // it is still running then.
+            // Prefills begin at multiples of the period since the first tick, or when the previous
+            // one ends if it is still running then.
             let is_free = scenes.last().is_none_or(|(_, visible)| *visible <= at(tick));
             let due = scenes.last().map_or(1, |(begun, _)| begun + period);
             if is_free && tick >= due {
@@ -338,8 +339,8 @@ fn model(
     drive(&mut world, &mut *pilot, ticks).unwrap()
 }
 
-/// Trajectories of the ticks with an action step, as text with every bit. Commands would not do: random
-/// weights may brake whatever they plan.
+/// Trajectories of the ticks with an action step, as text with every bit. Commands would not do:
+/// random weights may brake whatever they plan.
 fn trajectories(controls: &[Control]) -> Vec<String> {
     let planned = controls.iter().filter_map(|control| control.report.trajectory.as_ref());
     planned.map(|trajectory| format!("{trajectory:?}")).collect()

@@ -57,8 +57,8 @@ fn prefill(version: u64, start_ns: u64, took_ns: u64) -> PrefillReport {
     }
 }
 
-/// Records two seconds at 20 Hz with a prefill at every fifth tick that is used three ticks later. Tick 20
-/// ends after the next one is due; the prefill begun at tick 25 fails.
+/// Records two seconds at 20 Hz with a prefill at every fifth tick that is used three ticks later.
+/// Tick 20 ends after the next one is due; the prefill begun at tick 25 fails.
 fn two_rates(trace: &mut TraceRecorder, began_ns: u64, first_version: u64) {
     let mut newest = None;
     for number in 0..40_u64 {

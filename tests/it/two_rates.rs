@@ -1,8 +1,9 @@
-//! Two rates on one device under adverse timing: ticks never wait for a prefill and never read an incomplete
-//! prefix, and after a failure the previous prefix stays in use.
+//! Two rates on one device under adverse timing: ticks never wait for a prefill and never read an
+//! incomplete prefix, and after a failure the previous prefix stays in use.
 //!
-//! Networks of a tiny checkpoint drive the embedded world on an emulated device, whose streams are threads and
-//! whose memory is separate from the host's. A test can block, delay or fail each of its operations.
+//! Networks of a tiny checkpoint drive the embedded world on an emulated device, whose streams are
+//! threads and whose memory is separate from the host's. A test can block, delay or fail each of
+//! its operations.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -195,7 +196,8 @@ fn emulating(
     HostDevice::emulating(Emulation { before: Arc::new(before), memory_bytes: None })
 }
 
-/// Drives until a prefill is blocked at an operation of some kind, drives 40 ticks, and unblocks it.
+/// Drives until a prefill is blocked at an operation
+/// of some kind, drives 40 ticks, and unblocks it.
 fn ticks_continue_while_blocked_at(kind: fn(OperationKind) -> bool) {
     let gate = Arc::new(Gate::default());
     let mut drive = Drive::on(gate.device(), continuous(), 3);
@@ -216,7 +218,8 @@ fn ticks_continue_while_blocked_at(kind: fn(OperationKind) -> bool) {
     assert!(delayed >= 40, "only {delayed} due prefills were delayed");
     gate.open();
     let control = drive.until_version(newest + 1);
-    // The prefill began before the first of these ticks and ended after the last, so they overlapped.
+    // The prefill began before the first of these ticks and ended after the last, so they
+    // overlapped.
     let prefill = control.report.prefill.as_ref().unwrap();
     let span = |spans: &StageSpans, stage| *spans.iter().find(|span| span.stage == stage).unwrap();
     let prefill = span(&prefill.spans, Stage::PREFILL);
@@ -282,7 +285,8 @@ fn tick_copies_inputs_and_outputs_and_allocates_nothing() {
     gate.open();
 }
 
-/// Trajectories of a drive in virtual time with the versions of their prefixes, as text with every bit.
+/// Trajectories of a drive in virtual time with the
+/// versions of their prefixes, as text with every bit.
 fn trajectories(device: HostDevice, guard: Option<f64>, is_prepared: bool) -> Vec<String> {
     let run = RunFile {
         warm_up_ticks: 0,
@@ -298,7 +302,8 @@ fn trajectories(device: HostDevice, guard: Option<f64>, is_prepared: bool) -> Ve
     std::mem::take(&mut *drive.trajectories.lock().unwrap())
 }
 
-/// A value that is read too early, from another slot or partly overwritten would change a trajectory.
+/// A value that is read too early, from another slot
+/// or partly overwritten would change a trajectory.
 #[test]
 fn trajectories_do_not_depend_on_device_timing() {
     let expected = trajectories(HostDevice::new(), None, false);

@@ -1,5 +1,5 @@
-//! `tandem verify`: an engine compared with itself, with a damaged one, and with folders that cannot be
-//! compared.
+//! `tandem verify`: an engine compared with itself, with a damaged one, and with folders that
+//! cannot be compared.
 
 use super::command::{refused, text};
 use serde_json::Value;
@@ -57,8 +57,8 @@ fn accuracy(engine: &Path) -> Value {
     serde_json::from_slice(&fs::read(engine.join("accuracy.json")).unwrap()).unwrap()
 }
 
-/// Checks that limits were exceeded: exit code 1, with `first` as first excess of the record and the
-/// verdict.
+/// Checks that limits were exceeded: exit code 1, with
+/// `first` as first excess of the record and the verdict.
 #[track_caller]
 fn exceeds(output: &Output, engine: &Path, first: &str) {
     let printed = text(&output.stdout);
@@ -252,10 +252,10 @@ fn emulated_bf16_differs_from_f32_by_its_rounding() {
     }
 }
 
-/// Half precision rounds with a relative error of 2⁻¹¹. After n roundings of uniform error the direction of a
-/// vector is off by about 2⁻¹¹ · √(n / 3), and its cosine by half the square of that: 4e-6 for the hundred
-/// roundings between an image and the keys of a layer, 8e-5 for the two thousand of the AutoMoT release.
-/// bfloat16 is eight times as coarse and 64 times as far off.
+/// Half precision rounds with a relative error of 2⁻¹¹. After n roundings of uniform error the
+/// direction of a vector is off by about 2⁻¹¹ · √(n / 3), and its cosine by half the square of
+/// that: 4e-6 for the hundred roundings between an image and the keys of a layer, 8e-5 for the two
+/// thousand of the AutoMoT release. bfloat16 is eight times as coarse and 64 times as far off.
 const F16_LIMITS: [&str; 4] = ["--min-cosine", "0.9999", "--max-point-distance", "0.01"];
 
 #[test]

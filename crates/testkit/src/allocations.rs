@@ -7,12 +7,12 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator with a count per thread. A test binary declares it as its
-/// `#[global_allocator]`.
+/// The system's allocator with a count per thread. A
+/// test binary declares it as its `#[global_allocator]`.
 pub struct CountingAllocator;
 
-// SAFETY: forwards to the system's allocator unchanged. The counter is a thread-local integer without a
-// destructor, so counting does not allocate.
+// SAFETY: forwards to the system's allocator unchanged. The counter is a thread-local integer
+// without a destructor, so counting does not allocate.
 #[expect(unsafe_code, reason = "counting allocations requires a global allocator")]
 unsafe impl GlobalAlloc for CountingAllocator {
     // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
@@ -24,7 +24,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: `pointer` was allocated by `System` with `layout`, because `alloc` forwards to it.
+        // SAFETY: `pointer` was allocated by `System` with `layout`, because `alloc` forwards to
+        // it.
         unsafe { System.dealloc(pointer, layout) }
     }
 }

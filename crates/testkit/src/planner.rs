@@ -101,8 +101,8 @@ impl ActionExpert for Planner {
     }
 }
 
-/// Returns a pilot that follows the autopilot's plans with `follower` and plans at every
-/// `period_ticks`-th tick.
+/// Returns a pilot that follows the autopilot's plans with
+/// `follower` and plans at every `period_ticks`-th tick.
 pub fn planner(
     run: &Run,
     reference: GeoReference,

@@ -14,8 +14,8 @@ use tandem_scene::GeoReference;
 pub const LAYOUT: Layout =
     Layout { layers: 2, heads: 1, capacity: 4, key_dim: 8, value_dim: 4, dtype: DType::F32 };
 
-/// Fills the slot of `writer` with `value()` and seals it as a prefix of one token, which was computed
-/// from the frame `frame`.
+/// Fills the slot of `writer` with `value()` and seals it as a prefix of one token, which was
+/// computed from the frame `frame`.
 pub fn seal<I>(
     mut writer: KvWriter,
     device: &dyn Device,

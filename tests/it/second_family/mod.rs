@@ -1,5 +1,5 @@
-//! A second, complete model family: recognized, exported, loaded, driven, profiled and verified with code only
-//! in its two modules [`export`] and [`model`], which register it.
+//! A second, complete model family: recognized, exported, loaded, driven, profiled and verified
+//! with code only in its two modules [`export`] and [`model`], which register it.
 
 pub(crate) mod export;
 mod model;

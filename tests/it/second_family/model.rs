@@ -308,7 +308,8 @@ impl UnderstandingExpert for RandomPrefix {
     }
 }
 
-/// Action expert that plans straight on at 2 Hz, with lateral noise that also depends on the prefix.
+/// Action expert that plans straight on at 2 Hz, with
+/// lateral noise that also depends on the prefix.
 struct NoisyPlanner {
     planner: Box<dyn Session>,
     /// Output of the network.
@@ -341,7 +342,8 @@ impl ActionExpert for NoisyPlanner {
             let sample = random.unit() + f64::from(key.as_slice::<f32>()[0]) - 1.0;
             (self.noise_m * sample) as f32
         };
-        // The network is not trained, so its output changes the plan, which continues at 5 m/s, only slightly.
+        // The network is not trained, so its output changes the plan, which continues at 5 m/s,
+        // only slightly.
         let nudge = self.plan.as_slice::<f32>()[0] * 1e-6;
         let points = self.plan.shape()[0];
         let waypoints =
