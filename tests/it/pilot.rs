@@ -2,6 +2,7 @@
 
 use glam::DVec2;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tandem::model::{
 use tandem::pilot::{ClockName, FastReleases, LatencySpec, Pilot, Run, RunFile};
 use tandem::scene::random::SplitMix64;
 use tandem::scene::{
-    Cameras, Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose,
+    Cameras, Command, Detour, Driver, FrameId, GeoReference, Gnss, Imu, Observation, Pose, RouteId,
     RouteSkip, Trajectory,
 };
 use tandem::timing::{StageSpans, Timestamp};
@@ -124,6 +125,61 @@ impl ActionExpert for Fast {
     }
 }
 
+/// Expert that sends the first random number of each of its runs.
+struct Sampled<E>(E, SyncSender<u64>);
+
+impl<E> Sampled<E> {
+    fn sample(&self, random: &SplitMix64) {
+        self.1.send(random.clone().unit().to_bits()).unwrap();
+    }
+}
+
+impl UnderstandingExpert for Sampled<Slow> {
+    type Inputs = ();
+
+    fn prefill(
+        &mut self,
+        request: &PrefillRequest<()>,
+        writer: KvWriter,
+        gate: &dyn LaunchGate,
+        spans: &mut StageSpans,
+    ) -> Result<KvSnapshot, ModelError> {
+        self.sample(&request.random);
+        self.0.prefill(request, writer, gate, spans)
+    }
+}
+
+impl ActionExpert for Sampled<Fast> {
+    type Readings = f32;
+
+    fn act(
+        &mut self,
+        prefix: &KvSnapshot,
+        step_m: &mut f32,
+        random: SplitMix64,
+        spans: &mut StageSpans,
+    ) -> Result<Option<Trajectory>, ModelError> {
+        self.sample(&random);
+        self.0.act(prefix, step_m, random, spans)
+    }
+}
+
+/// Returns the first random number of each run of both experts in a drive of six ticks.
+fn samples(seed: u64, route: &RouteId) -> Vec<u64> {
+    let setup = Setup { run: virtual_run(0.0, 1), ..Setup::default() };
+    let run = Run::try_from(&setup.run).unwrap().for_drive(seed, route);
+    let (sender, receiver) = sync_channel(100);
+    let experts = Experts {
+        understanding: Box::new(Sampled(Slow::Prompt, sender.clone())),
+        action: Box::new(Sampled(Fast, sender)),
+        ..setup.experts()
+    };
+    let mut pilot = pilot(&run, experts, GeoReference::default(), 3).unwrap();
+    drive(&mut pilot, 1..=6);
+    drop(pilot);
+    receiver.iter().collect()
+}
+
 /// A run without warm-up, because most tests check the first ticks.
 fn run() -> RunFile {
     RunFile { warm_up_ticks: 0, ..RunFile::default() }
@@ -158,7 +214,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    fn pilot(self) -> Pilot<ScriptedPerception> {
+    fn experts(self) -> Experts<ScriptedPerception> {
         let Self { ready_at, detours, step_m, not_finite_at, .. } = self;
         let perception = ScriptedPerception {
             ready_at,
@@ -168,15 +224,18 @@ impl Setup {
             not_finite_at,
             step_now_m: step_m,
         };
-        let run = Run::try_from(&self.run).unwrap();
-        let experts = Experts {
+        Experts {
             perception,
             understanding: Box::new(self.slow),
             action: Box::new(Fast),
             follower: Box::new(PathFollower::new(self.heuristics.into())),
             delays: self.delays,
-        };
-        pilot(&run, experts, GeoReference::default(), self.slots).unwrap()
+        }
+    }
+
+    fn pilot(self) -> Pilot<ScriptedPerception> {
+        let (run, slots) = (Run::try_from(&self.run).unwrap(), self.slots);
+        pilot(&run, self.experts(), GeoReference::default(), slots).unwrap()
     }
 }
 
@@ -219,6 +278,16 @@ fn drive(pilot: &mut Pilot<ScriptedPerception>, ticks: std::ops::RangeInclusive<
 fn virtual_run(prefill_latency_millis: f64, refresh_period_ticks: u32) -> RunFile {
     let slow_latency = LatencySpec::Fixed(prefill_latency_millis);
     RunFile { clock: ClockName::Virtual, slow_latency, refresh_period_ticks, ..run() }
+}
+
+#[test]
+fn random_numbers_depend_on_seed_route_expert_and_frame() {
+    let [first, second] = [1, 2].map(RouteId::from);
+    let of_drive = samples(7, &first);
+    assert_eq!(of_drive.len(), 12, "six prefills and six action steps");
+    assert_eq!(samples(7, &first), of_drive);
+    let all = [of_drive, samples(8, &first), samples(7, &second)].concat();
+    assert_eq!(BTreeSet::from_iter(&all).len(), all.len(), "{all:?}");
 }
 
 #[test]
