@@ -14,7 +14,7 @@ use std::time::Duration;
 pub const MAX_STAGES: usize = 48;
 
 /// Every stage of this program, in no particular order: the stages of the loop and those that
-/// model families add with [`stages!`].
+/// model families add with [`stages!`](crate::stages!).
 #[distributed_slice]
 pub static STAGES: [StageSpec];
 
