@@ -11,7 +11,9 @@ use nalgebra::{Matrix4, Vector4};
 /// State estimated by the filter.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct VehicleState {
+    /// `world_from_ego`.
     pub pose: Pose,
+    /// Forward speed.
     pub speed_mps: f64,
 }
 

@@ -10,7 +10,9 @@ use tandem_timing::{StageSpans, StageTimes};
 pub struct Command {
     /// From −1 (left) to 1 (right).
     pub steer: f64,
+    /// From 0 to 1.
     pub throttle: f64,
+    /// From 0 to 1.
     pub brake: f64,
 }
 

@@ -14,7 +14,9 @@ pub struct CameraFrame {
     pub id: FrameId,
     /// Simulation time of exposure.
     pub captured_at: Timestamp,
+    /// Pixels.
     pub width: u32,
+    /// Pixels.
     pub height: u32,
     /// RGB, 8 bits per channel, `[height, width, 3]`.
     pub rgb: Vec<u8>,
@@ -134,8 +136,11 @@ impl Observation {
 pub struct CameraSpec {
     /// Position in the ego frame (x forward, y right, z up), meters.
     pub position_m: [f64; 3],
+    /// Heading in the ego frame, radians.
     pub yaw_rad: f64,
+    /// Pixels.
     pub width: u32,
+    /// Pixels.
     pub height: u32,
     /// Horizontal field of view, degrees.
     pub fov_deg: f64,

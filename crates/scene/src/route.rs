@@ -31,7 +31,9 @@ impl RoadOption {
 /// Place where a scenario starts.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TriggerPoint {
+    /// Position in the world frame, meters.
     pub position: DVec3,
+    /// Heading in the world frame as in the route file, degrees.
     pub yaw_deg: f64,
 }
 

@@ -10,8 +10,10 @@ pub struct EgoState {
     pub pose: Pose,
     /// Height of the vehicle's origin above the world's zero, meters.
     pub z_m: f64,
+    /// Forward speed.
     pub speed_mps: f64,
     pub yaw_rate_radps: f64,
+    /// Longitudinal acceleration, m/s².
     pub acceleration_mps2: f64,
     /// Half sizes of the bounding box along x, y, z, meters.
     pub extent_m: [f64; 3],
@@ -31,6 +33,7 @@ pub enum ActorKind {
 /// State of an actor other than the ego vehicle.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ActorState {
+    /// Unique within a route, from 1.
     pub id: u32,
     pub kind: ActorKind,
     /// CARLA's blueprint name, e.g. `vehicle.tesla.model3`; written to result files.
@@ -39,6 +42,7 @@ pub struct ActorState {
     pub pose: Pose,
     /// Height of the bottom of the box above the world's zero, meters.
     pub z_m: f64,
+    /// Forward speed.
     pub speed_mps: f64,
     /// Acceleration along the heading, m/s².
     pub acceleration_mps2: f64,
@@ -80,6 +84,7 @@ pub struct TriggerVolume {
 /// State of a traffic light, with its trigger volume.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct TrafficLight {
+    /// Unique within a route, from 1.
     pub id: u32,
     /// Position of its pole in the world frame, meters; written to result files.
     pub position: DVec3,
@@ -91,6 +96,7 @@ pub struct TrafficLight {
 /// A stop sign, with its trigger volume.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StopSign {
+    /// Unique within a route, from 1.
     pub id: u32,
     /// Position of its pole in the world frame, meters; written to result files.
     pub position: DVec3,
@@ -101,6 +107,7 @@ pub struct StopSign {
 /// A running scenario with rules of its own. A world removes it from its state when it ends.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ScenarioState {
+    /// Unique within a route, from 1.
     pub id: u32,
     pub is_timed_out: bool,
     /// `world_from_vehicle` of the emergency vehicle to give way to.

@@ -42,6 +42,7 @@ pub struct AutomotInputs {
     pub frames: ArrayVec<Arc<CameraFrame>, 8>,
     /// Current and next target point in the ego frame, meters.
     pub target_points_m: [[f32; 2]; 2],
+    /// Forward speed.
     pub speed_mps: f32,
 }
 

@@ -20,6 +20,7 @@ pub const INSTRUCTION_CAPACITY: usize = 320;
 /// Numbers in the instruction, as 32-bit floats.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct DrivingState {
+    /// Reading of the speedometer.
     pub speed_mps: f32,
     /// Target point in the ego frame (x forward, y right), meters.
     pub target_m: [f32; 2],

@@ -183,6 +183,7 @@ pub struct Repetition {
     pub finished: usize,
     /// 0 to 100; `None` where [`ScoreCard::driving_score`] is.
     pub driving_score: Option<f64>,
+    /// 0 to 1.
     pub success_rate: Option<f64>,
 }
 

@@ -144,7 +144,7 @@ pub(super) const TYPES: &[ScenarioType] = &[
     },
 ];
 
-/// Distance from the lane's center at which a pedestrian waits at the roadside, meters.
+/// Distance to the right of the lane's center at which a pedestrian waits at the roadside, meters.
 const ROADSIDE_M: f64 = LANE_WIDTH_M;
 
 /// Pedestrians stop for traffic that would reach them within this time, seconds.

@@ -37,6 +37,7 @@ pub struct TickLog {
     pub y_m: f64,
     /// Ego heading in the world, radians.
     pub yaw_rad: f64,
+    /// Forward speed.
     pub speed_mps: f64,
     pub command: Command,
     /// Durations of the driver's stages.
