@@ -27,7 +27,7 @@ pub(super) struct CampaignArguments {
     /// Route file in the Bench2Drive XML format
     #[arg(long, value_name = "FILE")]
     pub(super) routes: PathBuf,
-    /// Engine folder of the model, written by `tandem build` or `tandem export`
+    /// Engine folder or network folder of the model, from `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
     /// Driver: a model or a baseline
@@ -36,7 +36,7 @@ pub(super) struct CampaignArguments {
     /// Result folder; finished drives in it are kept
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// Run file (YAML): clock, periods, seed, threads; see configs/
+    /// Run file (YAML): clock, periods, seed, device, threads; configs/run.yaml has all keys
     #[arg(long, value_name = "FILE")]
     run: Option<PathBuf>,
     /// OpenDRIVE map of the routes' town, or a folder with TOWN.xodr for each of their towns;

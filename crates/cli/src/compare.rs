@@ -46,8 +46,11 @@ pub(super) struct Arguments {
 #[value(rename_all = "snake_case")]
 enum PhaseArgument {
     Paced,
+    #[value(alias = "back-to-back")]
     BackToBack,
+    #[value(alias = "action-alone")]
     ActionAlone,
+    #[value(alias = "understanding-alone")]
     UnderstandingAlone,
 }
 

@@ -24,7 +24,7 @@ Examples:
   tandem record --routes routes/demo.xml --out demo.mcap
   tandem record --recover .demo.mcap.x1y2.part --out recovered.mcap")]
 pub(super) struct Arguments {
-    /// Route file in the Bench2Drive XML format
+    /// Route file in the Bench2Drive XML format; required without --recover
     #[arg(long, value_name = "FILE", required_unless_present = "recover")]
     routes: Option<PathBuf>,
     /// Recording to write (MCAP). While recording, the data is in .FILE.mcap.RANDOM.part in the

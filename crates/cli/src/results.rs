@@ -143,7 +143,7 @@ impl Results {
         format!(
             "{driven} driven now, {kept} kept from earlier runs, {others} by other processes; \
              {workers_died} workers died now; of all drives, {crashed} failed by crashes of workers, \
-             {failed} by errors of the driver{timed_out}"
+             {failed} by driver errors{timed_out}"
         )
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// AutoMoT checkpoint; no weights are needed
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Engine folder, written by `tandem export` or `tandem build`
+    /// Engine folder or network folder, from `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
     engine: Option<PathBuf>,
     /// Name of a device, `measured:FILE` (from `tandem doctor --measure --out FILE`), or `measured`

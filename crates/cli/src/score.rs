@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// Score only these routes of the file: ids and ranges in file order, e.g. 1,5-9
-    #[arg(long, default_value = "", value_name = "IDS")]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "IDS")]
     subset: String,
     /// Rule for computing the scores
     #[arg(long, value_enum, default_value_t = RuleArgument::Official)]

@@ -42,7 +42,7 @@ Examples:
   tandem profile --engine engine
   tandem profile --engine engine --check configs/budget.yaml --html profile.html")]
 pub(super) struct Arguments {
-    /// Engine folder written by `tandem build` or `tandem export`
+    /// Engine folder or network folder, from `tandem build` or `tandem export`
     #[arg(long, value_name = "DIR")]
     engine: PathBuf,
     /// Run file (YAML): periods, budget, threads; its clock is ignored, as profiles use real time
@@ -51,12 +51,13 @@ pub(super) struct Arguments {
     /// Route file; its first route provides the observations [default: the demo's]
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// Phases to measure, in this order
+    /// Phases to measure in this order, separated by commas [default: paced,back-to-back,alone]
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
         value_name = "PHASES",
+        hide_default_value = true,
         default_values_t = [PhaseChoice::Paced, PhaseChoice::BackToBack, PhaseChoice::Alone]
     )]
     phases: Vec<PhaseChoice>,
@@ -107,6 +108,7 @@ enum PhaseChoice {
     /// One tick per period of real time, idle in between
     Paced,
     /// Each tick starts as soon as the previous one is finished
+    #[value(alias = "back_to_back")]
     BackToBack,
     /// Each expert without the other
     Alone,

@@ -13,7 +13,8 @@ Generated from the files of `crates/world/src/scenarios`, each of which register
 cargo run -p tandem-world --example scenario_table > docs/scenarios.md
 ```
 
-All actors are spawned before the drive and become dangerous only through the type's trigger.
+All actors except vehicles of flows and opening car doors are spawned before the drive, and become
+dangerous only through the type's trigger.
 Collisions are not simulated: a vehicle that hits something stops. Obstacles are always on the right
 of their lane. Types at junctions and merges use places from the route file where it gives some.
 
@@ -23,7 +24,7 @@ of their lane. Types at junctions and merges use places from the route file wher
 *Constants* lists the values that the code uses, by source. Names are those of the benchmark's
 `scenario_runner` (CARLA 0.9.16; Bench2Drive's copy for the files that it adds; in
 `srunner/scenarios` if no other folder is named). Units are meters, seconds and m/s, and km/h for
-speeds of 50 and more; sources and sinks of flows at turns are in seconds at the speed of the flow.
+speeds of 50 and more; distances of sources and sinks at turns are in seconds of travel of the flow.
 *PDM-Lite* is the public rule-based expert, *tandem* marks values that this repository chose.
 `/` separates the values of one name.
 ";
