@@ -48,6 +48,12 @@ pub trait Family: Sized + 'static {
     /// Returns the sensors that a model with these options reads.
     fn sensors(options: &Self::Options) -> SensorSuite;
 
+    /// Checks that the runtime can read `file`, a companion file of a checkpoint named `name`, such
+    /// as its tokenizer.
+    fn check_companion(_name: &str, _file: &Path) -> Result<(), FamilyError> {
+        Ok(())
+    }
+
     /// Reads the contracts of a network or engine folder and returns how often a model with these
     /// options runs each network. Loads no network. Fails if a file cannot be read, or the networks
     /// are not of this family or do not match each other.

@@ -57,6 +57,9 @@ pub trait RuntimeFamily: Sync {
     fn outline(&self, folder: &Path, block: Option<&ModelBlock>)
     -> Result<ModelOutline, OpenError>;
 
+    /// Checks that the runtime can read `file`, a companion file of a checkpoint named `name`.
+    fn check_companion(&self, name: &str, file: &Path) -> Result<(), FamilyError>;
+
     /// Loads a network or engine folder.
     fn load(
         &self,
@@ -106,6 +109,10 @@ impl<F: Family> RuntimeFamily for Registered<F> {
 
     fn sensors(&self, block: Option<&ModelBlock>) -> Result<SensorSuite, OptionsError> {
         Ok(F::sensors(&Self::options(block)?))
+    }
+
+    fn check_companion(&self, name: &str, file: &Path) -> Result<(), FamilyError> {
+        F::check_companion(name, file)
     }
 
     fn outline(

@@ -71,7 +71,7 @@ pub(super) fn run(verb: &Verb) -> anyhow::Result<Outcome> {
                     found.notes.push(format!("no {companion}: the networks cannot drive"));
                 // A file that was rejected already gets no second line.
                 } else if found.problems.is_empty()
-                    && let Err(error) = export::check_companion(folder, companion)
+                    && let Err(error) = export::check_companion(family.name(), folder, companion)
                 {
                     found.problems.push(format!("{error:#}"));
                 }

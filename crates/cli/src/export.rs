@@ -5,10 +5,10 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tandem::model::automot::tokenizer::Tokenizer;
+use tandem::runtime::{FamilyNameError, family};
 use tandem::timing::Stopwatch;
 use tandem_export::family::OpenCheckpoint;
-use tandem_export::folder::{Progress, Summary, TOKENIZER_FILE, export_networks};
+use tandem_export::folder::{Progress, Summary, export_networks};
 use tandem_export::onnx::OPSET;
 use tandem_export::options::{Options, PREFIX_CAPACITY, Precision, WeightStorage};
 use tandem_export::registry::Families;
@@ -115,7 +115,7 @@ pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn Open
     }
     for companion in checkpoint.family().companions() {
         if folder.join(companion).exists() {
-            check_companion(folder, companion)?;
+            check_companion(checkpoint.family().name(), folder, companion)?;
         }
     }
     if values == Values::Check {
@@ -132,12 +132,14 @@ pub(super) fn open(folder: &Path, values: Values) -> anyhow::Result<Box<dyn Open
     Ok(checkpoint)
 }
 
-/// Checks that the runtime can read a companion file of a checkpoint.
-pub(super) fn check_companion(folder: &Path, name: &str) -> anyhow::Result<()> {
-    if name == TOKENIZER_FILE {
-        Tokenizer::read(&folder.join(name))?;
+/// Checks that the runtime can read the companion file `name` of a checkpoint of `model`, if it has
+/// that family.
+pub(super) fn check_companion(model: &str, folder: &Path, name: &str) -> anyhow::Result<()> {
+    match family(model) {
+        Ok(family) => Ok(family.check_companion(name, &folder.join(name))?),
+        Err(FamilyNameError::Unknown { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
 }
 
 /// Exports with a progress bar.

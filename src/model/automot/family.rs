@@ -128,6 +128,13 @@ impl Family for Automot {
         })
     }
 
+    fn check_companion(name: &str, file: &Path) -> Result<(), FamilyError> {
+        if name == TOKENIZER_FILE {
+            Tokenizer::read(file).map_err(FamilyError::new)?;
+        }
+        Ok(())
+    }
+
     fn comparable(engine: &Path, reference: &Path) -> Result<(), FamilyError> {
         let folders = [engine, reference].map(|folder| {
             let networks = Contracts::read(folder)?;
