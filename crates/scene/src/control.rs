@@ -30,7 +30,7 @@ pub struct PrefixInfo {
     pub age: Duration,
 }
 
-/// Whether a control met its deadline.
+/// Result of comparing the latency of a control with its deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum DeadlineVerdict {
     #[default]
